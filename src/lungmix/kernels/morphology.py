@@ -21,7 +21,7 @@ Mask = npt.NDArray[np.uint8]
 _FAR_WHOLE = np.uint16(40_000)
 
 
-def dilate(mask: Mask, element: Element) -> Mask:
+def dilate(mask: Mask, element: Element, planes: tuple[int, int] | None = None) -> Mask:
     """Dilation of a mask; nothing outside the volume is set.
 
     Parameters
@@ -30,38 +30,51 @@ def dilate(mask: Mask, element: Element) -> Mask:
         Voxels other than 0 are set.
     element : Element
         The structuring element.
+    planes : tuple of int, optional
+        First and one past the last plane to answer for; all of them by default. The others are a halo.
 
     Returns
     -------
-    ndarray of uint8, shape (z, y, x)
+    ndarray of uint8, shape (planes, y, x)
         0 or 1.
     """
-    out = np.zeros(mask.shape, np.uint8)
+    first, stop = planes or (0, len(mask))
+    out = np.zeros((stop - first, *mask.shape[1:]), np.uint8)
     box = bounding_box(mask)
     if box is None:
         return out
-    reach = tuple(
-        slice(max(0, low - r), min(n, high + r)) for (low, high), r, n in zip(box, element.extent, mask.shape, strict=True)
+    z, y, x = (
+        (max(0, low - r), min(n, high + r)) for (low, high), r, n in zip(box, element.extent, mask.shape, strict=True)
     )
-    out[reach] = _within_reach(np.ascontiguousarray(mask[reach]), element)
+    begin, end = max(first, z[0]), min(stop, z[1])
+    if begin < end:
+        window = np.ascontiguousarray(mask[slice(*z), slice(*y), slice(*x)])
+        found = _within_reach(window, element, begin - z[0], end - z[0])
+        out[begin - first : end - first, slice(*y), slice(*x)] = found
     return out
 
 
-def erode(mask: Mask, element: Element) -> Mask:
+def erode(mask: Mask, element: Element, planes: tuple[int, int] | None = None) -> Mask:
     """Erosion of a mask; everything outside the volume counts as background.
 
     Parameters and result are those of `dilate`.
     """
-    out = np.zeros(mask.shape, np.uint8)
+    first, stop = planes or (0, len(mask))
+    out = np.zeros((stop - first, *mask.shape[1:]), np.uint8)
     box = bounding_box(mask)
     if box is None:
         return out
-    inner = tuple(slice(low, high) for low, high in box)
-    # What surrounds the bounding box is background whether it lies inside the volume or not.
-    frame = [(r, r) for r in element.extent]
-    background = np.pad(mask[inner] == 0, frame, constant_values=True).view(np.uint8)
-    core = tuple(slice(r, n - r) for r, n in zip(element.extent, background.shape, strict=True))
-    out[inner] = _within_reach(background, element)[core] ^ 1
+    z, y, x = box
+    begin, end = max(first, z[0]), min(stop, z[1])
+    if begin < end:
+        # What surrounds the bounding box is background whether it lies inside the volume or not.
+        background = np.pad(
+            mask[slice(*z), slice(*y), slice(*x)] == 0, [(r, r) for r in element.extent], constant_values=True
+        ).view(np.uint8)
+        ez, ey, ex = element.extent
+        found = _within_reach(background, element, begin - z[0] + ez, end - z[0] + ez)
+        core = found[:, ey : ey + y[1] - y[0], ex : ex + x[1] - x[0]]
+        out[begin - first : end - first, slice(*y), slice(*x)] = core ^ 1
     return out
 
 
@@ -83,22 +96,21 @@ def bounding_box(mask: npt.NDArray[Any]) -> tuple[tuple[int, int], ...] | None:
     return tuple(box)
 
 
-def _within_reach(mask: Mask, element: Element) -> Mask:
+def _within_reach(mask: Mask, element: Element, first: int, stop: int) -> Mask:
     cost_z, cost_y, cost_x = element.costs
     dtype = cost_z.dtype
     far = _FAR_WHOLE if dtype == np.uint16 else dtype.type(np.inf)
+    limit = dtype.type(element.limit)
     flat = np.empty(mask.shape, dtype)
     live = np.zeros(mask.shape[:2], np.bool_)
-    _reach_in_planes(mask, cost_y, cost_x, far, dtype.type(element.limit), flat, live)
-    if len(cost_z) == 1:
-        return (flat <= dtype.type(element.limit)).view(np.uint8)
-    out = np.zeros(mask.shape, np.uint8)
-    _reach_across_planes(flat, live, cost_z, far, dtype.type(element.limit), out)
+    _reach_in_planes(mask, cost_y, cost_x, far, flat, live)
+    out = np.zeros((stop - first, *mask.shape[1:]), np.uint8)
+    _reach_across_planes(flat, live, cost_z, far, limit, first, out)
     return out
 
 
 @numba.njit(nogil=True, cache=True)
-def _reach_in_planes(mask, cost_y, cost_x, far, limit, flat, live):  # type: ignore[no-untyped-def]
+def _reach_in_planes(mask, cost_y, cost_x, far, flat, live):  # type: ignore[no-untyped-def]
     nz, ny, nx = mask.shape
     reach_y, reach_x = len(cost_y) - 1, len(cost_x) - 1
     rows = np.empty((ny, nx), flat.dtype)
@@ -149,12 +161,13 @@ def _lower(line, other, cost):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _reach_across_planes(flat, live, cost_z, far, limit, out):  # type: ignore[no-untyped-def]
+def _reach_across_planes(flat, live, cost_z, far, limit, first, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = flat.shape
     reach_z = len(cost_z) - 1
     line = np.empty(nx, flat.dtype)
     for y in range(ny):
-        for z in range(nz):
+        for plane in range(len(out)):
+            z = first + plane
             touched = False
             for other in range(max(0, z - reach_z), min(nz, z + reach_z + 1)):
                 if live[other, y]:
@@ -163,6 +176,6 @@ def _reach_across_planes(flat, live, cost_z, far, limit, out):  # type: ignore[n
                         touched = True
                     _lower(line, flat[other, y], cost_z[abs(other - z)])
             if touched:
-                target = out[z, y]
+                target = out[plane, y]
                 for x in range(nx):
                     target[x] = line[x] <= limit

@@ -1,0 +1,85 @@
+"""Tissue labels and their median as dask graphs over slabs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import UsageError
+from lungmix.graphs.overlap import map_slabs
+from lungmix.kernels import labels as kernels
+
+if TYPE_CHECKING:
+    from lungmix.mixture import TissueModel
+
+Labels = npt.NDArray[np.uint8]
+
+_META = np.empty((0, 0, 0), np.uint8)
+
+
+def tissue_labels(
+    ct: npt.NDArray[Any] | da.Array, mask: npt.NDArray[Any] | da.Array, model: TissueModel
+) -> Labels | da.Array:
+    """Tissue of each lung voxel: the component with the highest posterior.
+
+    Parameters
+    ----------
+    ct : numpy or dask array of int16, shape (z, y, x)
+        HU.
+    mask : numpy or dask array, same shape
+        Lung where it is not 0.
+    model : TissueModel
+        The mixture.
+
+    Returns
+    -------
+    numpy or dask array of uint8, shape (z, y, x)
+        0 outside the lung, else 1 to the number of components; ties go to the lower label. Lazy if `ct` or `mask`
+        is.
+
+    Raises
+    ------
+    UsageError
+        If the shapes differ.
+    """
+    if ct.shape != mask.shape:
+        raise UsageError(f"CT and mask have different shapes, {ct.shape} and {mask.shape}: give the mask of this CT")
+    table = model.table()
+    if isinstance(ct, da.Array) or isinstance(mask, da.Array):
+        return da.map_blocks(_look_up, da.asarray(ct), da.asarray(mask), table=table, dtype=np.uint8)
+    return _look_up(np.asarray(ct), np.asarray(mask), table)
+
+
+def median_labels(labels: Labels | da.Array, size: int = 4) -> Labels | da.Array:
+    """Median filter of label maps, equal to ``scipy.ndimage.median_filter(labels, size=size)``.
+
+    Parameters
+    ----------
+    labels : numpy or dask array of uint8, shape (z, y, x)
+        Ordinal labels.
+    size : int
+        Edge of the window in voxels, 1 to 15. The window of 4 reaches from -2 to +1 on each axis.
+
+    Returns
+    -------
+    numpy or dask array of uint8, shape (z, y, x)
+        The same kind of array as `labels`, chunked alike along z, whole slices.
+    """
+    if isinstance(labels, da.Array):
+        slabs = labels.rechunk({1: -1, 2: -1})
+        return map_slabs(_median_core, slabs, size // 2, (size - 1) // 2, size=size).rechunk({0: slabs.chunks[0]})
+    return kernels.median_labels(np.asarray(labels, np.uint8), size)
+
+
+def _look_up(ct: npt.NDArray[Any], mask: npt.NDArray[Any], table: Labels) -> Labels:
+    if ct.dtype != np.int16:
+        low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+        ct = np.clip(ct, low, high).astype(np.int16)
+    return kernels.look_up(ct, np.asarray(mask != 0).view(np.uint8), table)
+
+
+def _median_core(window: Labels, planes: tuple[int, int], size: int) -> Labels:
+    return kernels.median_labels(window, size)[slice(*planes)]

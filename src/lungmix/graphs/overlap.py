@@ -1,0 +1,79 @@
+"""Slabs with halos: `dask.array.map_overlap` along z for any chunks and any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+from dask.array.overlap import ensure_minimum_chunksize
+
+SlabKernel = Callable[..., npt.NDArray[Any]]
+
+
+def map_slabs(kernel: SlabKernel, slabs: da.Array, before: int, after: int, **options: Any) -> da.Array:
+    """Apply a kernel to each slab with slices of its neighbours around it.
+
+    Parameters
+    ----------
+    kernel : callable
+        ``kernel(window, planes=(first, stop), **options)`` answers for planes ``first`` to ``stop`` of the window;
+        the others are the halo, absent at the ends of the volume.
+    slabs : dask array, shape (z, y, x)
+        One chunk along y and x.
+    before, after : int
+        Depth of the halo on the two sides, in slices. It may exceed the chunks, which then are merged, and the
+        array.
+    **options
+        For the kernel.
+
+    Returns
+    -------
+    dask array
+        Same shape and dtype; chunks at least as thick as the halo.
+    """
+    depth = max(before, after)
+    thick = ensure_minimum_chunksize(min(max(depth, 1), slabs.shape[0]), slabs.chunks[0])
+    slabs = slabs.rechunk({0: thick})
+    n_slabs = len(thick)
+    meta = np.empty((0, 0, 0), slabs.dtype)
+    if n_slabs == 1:
+        return slabs.map_blocks(_whole, kernel=kernel, options=options, dtype=slabs.dtype, meta=meta)
+    return da.map_overlap(
+        _core,
+        slabs,
+        depth={0: (before, after), 1: 0, 2: 0},
+        boundary="none",
+        trim=False,
+        allow_rechunk=False,
+        chunks=slabs.chunks,
+        dtype=slabs.dtype,
+        meta=meta,
+        kernel=kernel,
+        n_slabs=n_slabs,
+        before=before,
+        after=after,
+        options=options,
+    )
+
+
+def _whole(window: npt.NDArray[Any], kernel: SlabKernel, options: dict[str, Any]) -> npt.NDArray[Any]:
+    return kernel(window, planes=(0, len(window)), **options)
+
+
+def _core(
+    window: npt.NDArray[Any],
+    kernel: SlabKernel,
+    n_slabs: int,
+    before: int,
+    after: int,
+    options: dict[str, Any],
+    block_id: tuple[int, ...] | None = None,
+) -> npt.NDArray[Any]:
+    if block_id is None:
+        return window
+    first = before if block_id[0] > 0 else 0
+    stop = len(window) - (after if block_id[0] < n_slabs - 1 else 0)
+    return kernel(window, planes=(first, stop), **options)

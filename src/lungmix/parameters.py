@@ -1,0 +1,78 @@
+"""What a user can choose, checked, with its units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, floor, prod
+from typing import Any
+
+from lungmix.errors import UsageError
+
+PRESETS = ("paper", "physical")
+
+
+@dataclass(frozen=True)
+class MaskParameters:
+    """The lung mask's sizes; None leaves a size to the preset.
+
+    Attributes
+    ----------
+    preset : {"paper", "physical"}
+        Sizes in voxels as published, or in millimetres and millilitres.
+    threshold : int
+        HU; voxels below are air.
+    opening : int, optional
+        Iterations of the 6-connected opening, 0 for none. By default 3, or 2.1 mm.
+    min_voxels : int, optional
+        Smallest island kept. By default 500,000 voxels, or 100 mL.
+    radii : tuple of int, optional
+        Radii in voxels of the closings by a ball, in their order. By default 30 and 20, or one ellipsoid of 10 mm.
+    """
+
+    preset: str = "paper"
+    threshold: int = -155
+    opening: int | None = None
+    min_voxels: int | None = None
+    radii: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UsageError(f"there is no preset {self.preset!r}: choose one of {', '.join(PRESETS)}")
+        if self.radii is not None:
+            object.__setattr__(self, "radii", tuple(int(radius) for radius in self.radii))
+        for name, value in (("opening", self.opening), ("min_voxels", self.min_voxels)):
+            if value is not None and value < 0:
+                raise UsageError(f"{name} cannot be {value}: give 0 or more")
+        if any(radius < 0 for radius in self.radii or ()):
+            raise UsageError(f"radii cannot be {self.radii}: give 0 or more")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON-ready dictionary."""
+        return asdict(self)
+
+
+PAPER_OPENING = 3
+PAPER_MIN_VOXELS = 500_000
+PAPER_RADII = (30, 20)
+PHYSICAL_OPENING_MM = 2.1
+PHYSICAL_MIN_ML = 100.0
+PHYSICAL_CLOSING_MM = 10.0
+
+
+def opening_extent_mm(spacing_zyx: Sequence[float]) -> tuple[int, int, int]:
+    """Extent of the opening of the preset ``physical``, voxels along z, y, x."""
+    z, y, x = (floor(PHYSICAL_OPENING_MM / s + 0.5) for s in spacing_zyx)
+    return z, y, x
+
+
+def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
+    """Smallest voxel count whose volume reaches ``millilitres``."""
+    voxel = prod(spacing_zyx) / 1000.0
+    count = max(ceil(millilitres / voxel), 1)
+    # The quotient is rounded; the product with the voxel volume is what the rule compares.
+    while count > 1 and (count - 1) * voxel >= millilitres:
+        count -= 1
+    while count * voxel < millilitres:
+        count += 1
+    return count

@@ -1,0 +1,135 @@
+"""A cohort on disk: one zarr v3 group that holds cases, the model and the table of measurements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.group import Group
+from zarr.core.sync import sync
+
+from lungmix._version import __version__
+from lungmix.errors import StoreError
+from lungmix.geometry import Geometry
+from lungmix.scan import Acquisition
+from lungmix.store.case import ATTRIBUTE, Case
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.json"
+MEASUREMENTS_FILE = "measurements.csv"
+
+_CASE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?")
+
+
+class Cohort(Mapping[str, Case]):
+    """Mapping of case names to cases; see `open_cohort`."""
+
+    def __init__(self, url: str, group: Group):
+        self.url = url
+        self._group = group
+
+    def __getitem__(self, name: str) -> Case:
+        if not isinstance(name, str) or not _CASE_NAME.fullmatch(name):
+            raise KeyError(name)
+        group = self._group[name]
+        if not isinstance(group, Group) or ATTRIBUTE not in group.attrs:
+            raise KeyError(name)
+        return Case(name, group)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(name for name, group in self._group.groups() if ATTRIBUTE in group.attrs))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<Cohort {self.url}: {len(self)} cases>"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is recorded of the whole cohort: format and package version, parameters of the last run."""
+        return dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
+
+    def record_settings(self, **values: Any) -> None:
+        """Change some of `settings`."""
+        self._group.attrs[ATTRIBUTE] = {**self.settings, **values, "lungmix_version": __version__}
+
+    def add(self, name: str, geometry: Geometry, acquisition: Acquisition) -> Case:
+        """Start a case anew; what stood under its name is removed."""
+        if not _CASE_NAME.fullmatch(name):
+            raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'")
+        case = Case(name, self._group.create_group(name, overwrite=True))
+        case.begin(geometry, acquisition)
+        return case
+
+    def remove(self, name: str) -> None:
+        """Delete a case and all that belongs to it."""
+        del self._group[name]
+
+    def read_text(self, name: str) -> str | None:
+        """Text of a file of the store; None if there is none."""
+        buffer = sync(self._group.store.get(self._key(name), default_buffer_prototype()))
+        return None if buffer is None else buffer.to_bytes().decode()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Put a text file into the store; it becomes visible as a whole."""
+        buffer = default_buffer_prototype().buffer.from_bytes(text.encode())
+        sync(self._group.store.set(self._key(name), buffer))
+
+    def _key(self, name: str) -> str:
+        path = self._group.path
+        return f"{path}/{name}" if path else name
+
+
+def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
+    """Open a store, or with mode ``a`` make it where there is none.
+
+    Parameters
+    ----------
+    url : str or Path
+        Folder or URL of the store.
+    mode : {"r", "r+", "a"}
+        Read only, read and write, or read and write and create.
+
+    Returns
+    -------
+    Cohort
+        Mapping of case names to `Case`.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or something else stands in its place.
+    """
+    location = str(url)
+    if "://" not in location:
+        _check_folder(Path(location), creating=mode == "a")
+    try:
+        group = zarr.open_group(location, mode=mode if mode != "a" else "r+", zarr_format=3)
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
+        if mode != "a":
+            raise StoreError(f"there is no store at {location}: make one with `lungmix run {location} SOURCE`") from None
+        group = zarr.open_group(location, mode="a", zarr_format=3)
+        group.attrs[ATTRIBUTE] = {"format_version": FORMAT_VERSION, "lungmix_version": __version__}
+    own = group.attrs.get(ATTRIBUTE)
+    if not isinstance(own, dict) or "format_version" not in own:
+        raise StoreError(f"{location} is a zarr group but not a lungmix store: give another STORE")
+    if own["format_version"] != FORMAT_VERSION:
+        raise StoreError(
+            f"{location} has format version {own['format_version']}, this lungmix reads {FORMAT_VERSION}: "
+            "use the lungmix that wrote it, or convert again"
+        )
+    return Cohort(location, group)
+
+
+def _check_folder(path: Path, *, creating: bool) -> None:
+    if path.is_file():
+        raise StoreError(f"{path} is a file, not a store: give a folder as STORE")
+    if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").is_file():
+        raise StoreError(f"{path} holds other files and is not a lungmix store: give a new or empty folder as STORE")
+    if not creating and not (path / "zarr.json").is_file():
+        raise StoreError(f"there is no store at {path}: make one with `lungmix run {path} SOURCE`")

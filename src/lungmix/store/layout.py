@@ -1,0 +1,134 @@
+"""How volumes are cut: levels, chunks, shards and the slabs that tasks read and write.
+
+A slab is a run of whole slices whose shards, on every level, belong to no other slab. It is the unit of reading
+and of writing, so two tasks never touch one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import zarr.codecs
+
+from lungmix.errors import AlignmentError
+from lungmix.geometry import Geometry
+
+N_LEVELS = 3
+_SLAB_BYTES = 64 << 20
+_THICKEST = 64
+_THINNEST = 8
+_CHUNK_EDGE = 128
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of a volume.
+
+    Attributes
+    ----------
+    factors : tuple of int
+        Voxels of level 0 in one voxel of this level, along z, y, x.
+    shape, chunks, shards : tuple of int
+        Of the zarr array, in voxels, ``(z, y, x)``.
+    """
+
+    factors: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    chunks: tuple[int, int, int]
+    shards: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The cut of one volume.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(z, y, x)`` of level 0.
+    slab : int
+        Slices in a slab, a power of two.
+    levels : tuple of Level
+        From the finest to the coarsest.
+    """
+
+    shape: tuple[int, int, int]
+    slab: int
+    levels: tuple[Level, ...]
+
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """First and one past the last slice of each slab."""
+        for start in range(0, self.shape[0], self.slab):
+            yield start, min(start + self.slab, self.shape[0])
+
+    def check(self, start: int, stop: int) -> None:
+        """Refuse a write that does not cover whole slabs.
+
+        Raises
+        ------
+        AlignmentError
+            If ``[start, stop)`` cuts a shard that another writer owns.
+        """
+        depth = self.shape[0]
+        if not 0 <= start < stop <= depth or start % self.slab or (stop % self.slab and stop != depth):
+            raise AlignmentError(
+                f"slices {start} to {stop} of {depth} do not cover whole shards of {self.slab} slices; "
+                f"a neighbour's data would be lost: write multiples of {self.slab} slices"
+            )
+
+
+def layout_of(geometry: Geometry) -> Layout:
+    """Choose levels, chunks and shards from the size and the spacing of a volume.
+
+    Shards hold at most 64 MiB of int16 voxels, chunks at most 64 x 128 x 128 voxels. A level halves the slices too
+    only where they are not much thicker than the pixels are wide.
+    """
+    shape = geometry.shape
+    plane = shape[1] * shape[2] * 2
+    slab = _THICKEST
+    while slab > _THINNEST and (slab * plane > _SLAB_BYTES or slab // 2 >= shape[0]):
+        slab //= 2
+    levels = []
+    factors = (1, 1, 1)
+    spacing = geometry.spacing_zyx
+    for _ in range(N_LEVELS):
+        size = tuple(-(-n // f) for n, f in zip(shape, factors, strict=True))
+        edges = [min(_CHUNK_EDGE, n) for n in size[1:]]
+        depth = max(slab // factors[0], 1)
+        chunks = (depth, edges[0], edges[1])
+        shards = (depth, *(-(-n // edge) * edge for n, edge in zip(size[1:], edges, strict=True)))
+        levels.append(Level(factors, size, chunks, shards))  # type: ignore[arg-type]
+        thin = spacing[0] * factors[0] <= 1.5 * min(spacing[1], spacing[2]) * factors[1]
+        factors = (factors[0] * (2 if thin else 1), factors[1] * 2, factors[2] * 2)
+    return Layout(shape, slab, tuple(levels))
+
+
+def codecs_for(dtype: npt.DTypeLike) -> list[zarr.codecs.BloscCodec | zarr.codecs.ZstdCodec]:
+    """Compressors by measurement: shuffled Zstandard for HU, plain Zstandard for labels."""
+    if np.dtype(dtype).itemsize > 1:
+        return [zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")]
+    return [zarr.codecs.ZstdCodec(level=1)]
+
+
+def shrink_mean(slab: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
+    """Mean of blocks of voxels, rounded half up; blocks cut by the end of the volume repeat its last voxel."""
+    if factors == (1, 1, 1):
+        return slab
+    pad = [(0, -n % f) for n, f in zip(slab.shape, factors, strict=True)]
+    padded = np.pad(slab, pad, mode="edge") if any(after for _, after in pad) else slab
+    total: npt.NDArray[np.int32] | None = None
+    for offset in np.ndindex(*factors):
+        part = padded[tuple(slice(o, None, f) for o, f in zip(offset, factors, strict=True))].astype(np.int32)
+        total = part if total is None else np.add(total, part, out=total)
+    assert total is not None
+    count = int(np.prod(factors))
+    return np.asarray((total + count // 2) // count, np.int16)
+
+
+def shrink_nearest(slab: npt.NDArray[np.uint8], factors: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """The first voxel of each block: labels are never mixed."""
+    z, y, x = factors
+    return slab[::z, ::y, ::x]

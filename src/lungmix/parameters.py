@@ -76,3 +76,34 @@ def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
     while count * voxel < millilitres:
         count += 1
     return count
+
+
+@dataclass(frozen=True)
+class FitParameters:
+    """How the mixture is fitted; the defaults are the paper's.
+
+    Attributes
+    ----------
+    n_components, n_init, max_iter : int
+        Gaussians, k-means starts, EM iterations at most.
+    tol : float
+        EM stops when the mean log-likelihood per voxel gains less.
+    reg_covar : float
+        Added to variances, HU².
+    clip : int
+        HU; lower values count as this one.
+    random_state : int
+        Seed of the starts.
+    """
+
+    n_components: int = 5
+    n_init: int = 6
+    max_iter: int = 100
+    tol: float = 1e-3
+    reg_covar: float = 1e-6
+    clip: int = -1000
+    random_state: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON-ready dictionary."""
+        return asdict(self)

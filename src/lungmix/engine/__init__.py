@@ -1,0 +1,7 @@
+"""How work reaches a cluster: connection, cases in flight, memory, progress."""
+
+from lungmix.engine.connect import connect
+from lungmix.engine.progress import Listener
+from lungmix.engine.window import Outcome, run_window
+
+__all__ = ["Listener", "Outcome", "connect", "run_window"]

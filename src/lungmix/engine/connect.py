@@ -1,0 +1,113 @@
+"""A `dask.distributed` client: on a local cluster that fits the machine, or on a cluster that runs already."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import dask
+from dask.utils import parse_bytes
+from distributed import Client
+from distributed.system import CPU_COUNT, MEMORY_LIMIT
+
+from lungmix.errors import ClusterError, UsageError
+
+_LEAST_MEMORY = 1 << 30
+_TIMEOUT = "20s"
+
+
+def connect(
+    scheduler: str | None = None,
+    *,
+    scheduler_file: str | Path | None = None,
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+) -> Client:
+    """Connect to a scheduler, or start a local cluster.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address such as ``tcp://10.0.0.1:8786``.
+    scheduler_file : str or Path, optional
+        File that a scheduler wrote with ``--scheduler-file``.
+    workers : int, optional
+        Processes of a local cluster; by default one a core, fewer where memory is short.
+    memory_limit : str or int, optional
+        Memory of each of them, such as ``"2GB"``; by default an equal share of the machine's.
+
+    Returns
+    -------
+    distributed.Client
+        Close it, or use it in a ``with`` block; a local cluster ends with it.
+
+    Raises
+    ------
+    UsageError
+        If the options contradict each other.
+    ClusterError
+        If the scheduler does not answer.
+    """
+    if scheduler is not None and scheduler_file is not None:
+        raise UsageError("give --scheduler or --scheduler-file, not both")
+    if scheduler is not None or scheduler_file is not None:
+        if workers is not None or memory_limit is not None:
+            raise UsageError("--workers and --memory-limit shape a local cluster: leave them out with a scheduler")
+        return _existing(scheduler, scheduler_file)
+    return _local(workers, memory_limit)
+
+
+def _existing(scheduler: str | None, scheduler_file: str | Path | None) -> Client:
+    where = scheduler if scheduler is not None else str(scheduler_file)
+    if scheduler_file is not None and not Path(scheduler_file).is_file():
+        raise ClusterError(f"there is no scheduler file {scheduler_file}: start `dask scheduler --scheduler-file` first")
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        if scheduler is not None:
+            client = Client(scheduler, timeout=_TIMEOUT)
+        else:
+            client = Client(scheduler_file=str(scheduler_file), timeout=_TIMEOUT)
+    except (OSError, TimeoutError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ClusterError(f"no scheduler answers at {where} ({reason}): check the address and start it") from error
+    finally:
+        logger.setLevel(level)
+    return client
+
+
+def _local(workers: int | None, memory_limit: str | int | None) -> Client:
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers} is not possible: give 1 or more")
+    if memory_limit is None:
+        count = workers or max(1, min(CPU_COUNT, int(MEMORY_LIMIT * 0.9) // _LEAST_MEMORY))
+        limit = int(MEMORY_LIMIT * 0.9) // count
+    else:
+        limit = _bytes_of(memory_limit)
+        count = workers or max(1, min(CPU_COUNT, int(MEMORY_LIMIT * 0.9) // limit))
+    # Idle memory goes back to the system early: a worker is judged by what the system sees it hold.
+    with dask.config.set(
+        {
+            "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 65536,
+            "distributed.scheduler.worker-saturation": 1.0,
+        }
+    ):
+        return Client(
+            n_workers=count,
+            threads_per_worker=1,
+            memory_limit=limit,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        )
+
+
+def _bytes_of(text: str | int) -> int:
+    try:
+        size = int(parse_bytes(text))
+    except (ValueError, TypeError):
+        raise UsageError(f"--memory-limit {text} is not a size: write it like 2GB") from None
+    if size < 256 << 20:
+        raise UsageError(f"--memory-limit {text} is too little for a worker: give at least 512MB, better 2GB")
+    return size

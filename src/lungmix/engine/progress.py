@@ -1,0 +1,27 @@
+"""What happens during a run, told to whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class Listener:
+    """Does nothing on every event; a face of the program overrides what it shows.
+
+    Events of different cases come from different threads.
+    """
+
+    def begin(self, title: str, cases: Sequence[str]) -> None:
+        """A part of the run begins for these cases."""
+
+    def advance(self, case: str, stage: str, done: int, total: int) -> None:
+        """`done` of `total` tasks of a case's stage are finished."""
+
+    def finish(self, case: str, failure: str | None = None) -> None:
+        """A case has left this part of the run, with the reason if it failed."""
+
+    def end(self) -> None:
+        """This part of the run is over for all cases."""
+
+    def say(self, message: str) -> None:
+        """Something that people should read, such as advice on a preset."""

@@ -1,0 +1,58 @@
+"""Many cases, a few in flight: the scheduler never holds more than a window of graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T, R]):
+    """What became of one item: its result, or the error that ended it."""
+
+    item: T
+    result: R | None = None
+    error: Exception | None = None
+
+
+def run_window(items: Sequence[T], work: Callable[[T], R], size: int) -> Iterator[Outcome[T, R]]:
+    """Work on items side by side and yield each as it ends; an error ends its own item only.
+
+    Parameters
+    ----------
+    items : sequence
+        What to work on.
+    work : callable
+        Called in a thread with one item; it submits to the cluster and waits.
+    size : int
+        Items in flight.
+    """
+    waiting = iter(items)
+    with ThreadPoolExecutor(max_workers=max(size, 1), thread_name_prefix="case") as pool:
+        running: dict[Future[R], T] = {}
+        try:
+            while True:
+                for item in waiting:
+                    running[pool.submit(work, item)] = item
+                    if len(running) >= max(size, 1):
+                        break
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    item = running.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        yield Outcome(item, result=future.result())
+                    elif isinstance(error, Exception):
+                        yield Outcome(item, error=error)
+                    else:
+                        raise error
+        finally:
+            for future in running:
+                future.cancel()

@@ -1,0 +1,263 @@
+"""From sources to measurements: which stages run for which cases, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, KilledWorker
+
+from lungmix import stages
+from lungmix.engine import Listener, run_window
+from lungmix.errors import LungmixError, StoreError
+from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.mixture import TissueModel, load_model
+from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.stages import convert as convert_stage
+from lungmix.stages import fit as fit_stage
+from lungmix.stages import label as label_stage
+from lungmix.stages import mask as mask_stage
+from lungmix.stages.measure import Row
+from lungmix.store import MODEL_FILE, Cohort
+
+FIT = "fit"
+
+Step = Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes
+    ----------
+    done : list of str
+        Cases that went through.
+    failed : dict of str to str
+        Reason for every case or source that did not.
+    model : TissueModel or None
+        The mixture of the labels.
+    rows : list of dict
+        Measurements, one row a labelled case.
+    errors : dict of str to Exception
+        The errors behind `failed`, for debugging.
+    """
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    model: TissueModel | None = None
+    rows: list[Row] = field(default_factory=list)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+    def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
+        """Take note of a failure."""
+        self.failed[name] = reason
+        if error is not None:
+            self.errors[name] = error
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of a cohort on a cluster.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        The cluster.
+    cohort : Cohort
+        Opened for writing.
+    listener : Listener
+        Hears of progress.
+    """
+
+    client: Client
+    cohort: Cohort
+    listener: Listener = field(default_factory=Listener)
+
+    def run(
+        self,
+        sources: Sequence[str | Path],
+        mask: MaskParameters,
+        model: str | Path = FIT,
+        fit: FitParameters | None = None,
+    ) -> Report:
+        """Do every stage that is not done yet, for sources and for the cases that the store holds."""
+        report = Report()
+        chosen = None if str(model) == FIT else load_model(model)
+        scans = self._find(sources, report)
+        self._pass("mask", self._all_names(scans), [partial(self._convert, scans), partial(self._mask, mask)], report)
+        masked = self._with_stage(mask_stage.STAGE, report)
+        if masked:
+            report.model = self._settle_model(chosen, masked, fit)
+            self._pass("label", masked, [partial(self._label, report.model)], report)
+        self._measure(report)
+        return report
+
+    def convert(self, sources: Sequence[str | Path]) -> Report:
+        """Bring sources into the store."""
+        report = Report()
+        scans = self._find(sources, report)
+        self._pass("convert", list(scans), [partial(self._convert, scans)], report)
+        return report
+
+    def mask(self, parameters: MaskParameters) -> Report:
+        """Find the lungs of all cases of the store."""
+        report = Report()
+        self._pass("mask", self._with_stage(convert_stage.STAGE, report), [partial(self._mask, parameters)], report)
+        return report
+
+    def fit(self, model: str | Path = FIT, parameters: FitParameters | None = None) -> Report:
+        """Fit the mixture to all masked cases, or take a given one."""
+        report = Report()
+        chosen = None if str(model) == FIT else load_model(model)
+        report.done = self._with_stage(mask_stage.STAGE, report)
+        report.model = self._settle_model(chosen, report.done, parameters)
+        return report
+
+    def label(self) -> Report:
+        """Label all masked cases with the model of the store."""
+        report = Report(model=stored_model(self.cohort))
+        assert report.model is not None
+        names = self._with_stage(mask_stage.STAGE, report)
+        self._pass("label", names, [partial(self._label, report.model)], report)
+        return report
+
+    def measure(self) -> Report:
+        """Measure all labelled cases."""
+        report = Report(model=stored_model(self.cohort))
+        self._measure(report)
+        report.done = [str(row["case"]) for row in report.rows]
+        return report
+
+    def _find(self, sources: Iterable[str | Path], report: Report) -> dict[str, Scan]:
+        scans: list[Scan] = []
+        for source in sources:
+            for found in find_scans(source):
+                if isinstance(found, Refusal):
+                    report.fail(_free_name(found.name, report.failed), found.reason)
+                else:
+                    scans.append(found)
+        return assign_names(self.cohort, scans)
+
+    def _all_names(self, scans: dict[str, Scan]) -> list[str]:
+        return sorted({*scans, *self.cohort})
+
+    def _with_stage(self, stage: str, report: Report) -> list[str]:
+        return [name for name, case in self.cohort.items() if stage in case.stages and name not in report.failed]
+
+    def _convert(self, scans: dict[str, Scan], name: str) -> None:
+        if name in scans:
+            self.listener.advance(name, convert_stage.STAGE, 0, 1)
+            stages.convert(self.client, self.cohort, name, scans[name])
+            self.listener.advance(name, convert_stage.STAGE, 1, 1)
+
+    def _mask(self, parameters: MaskParameters, name: str) -> None:
+        hint = mask_stage.advice(self.cohort[name], parameters)
+        if hint:
+            self.listener.say(hint)
+        try:
+            stages.mask(self.client, self.cohort, name, parameters, self._watch(name, mask_stage.STAGE))
+        except LungmixError as error:
+            self.cohort[name].fail(mask_stage.STAGE, str(error))
+            raise
+
+    def _label(self, model: TissueModel, name: str) -> None:
+        stages.label(self.client, self.cohort, name, model, self._watch(name, label_stage.STAGE))
+
+    def _settle_model(
+        self, chosen: TissueModel | None, names: Sequence[str], parameters: FitParameters | None
+    ) -> TissueModel:
+        if chosen is None:
+            return stages.fit(self.cohort, names, parameters or FitParameters())[0]
+        fit_stage.publish(self.cohort, chosen, {"given": True})
+        return chosen
+
+    def _measure(self, report: Report) -> None:
+        if report.model is None:
+            return
+        names = [
+            name
+            for name in self._with_stage(label_stage.STAGE, report)
+            if self.cohort[name].stages[label_stage.STAGE]["key"] == label_stage.key_for(self.cohort[name], report.model)
+        ]
+        report.rows = stages.measure(self.cohort, names, report.model)
+
+    def _watch(self, name: str, stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.listener.advance(name, stage, done, total)
+
+    def _pass(self, title: str, names: Sequence[str], steps: Sequence[Step], report: Report) -> None:
+        def work(name: str) -> None:
+            for step in steps:
+                step(name)
+
+        self.listener.begin(title, names)
+        try:
+            for outcome in run_window(names, work, self._window()):
+                if outcome.error is None:
+                    self.listener.finish(outcome.item)
+                else:
+                    reason = reason_of(outcome.error)
+                    report.fail(outcome.item, reason, outcome.error)
+                    self.listener.finish(outcome.item, reason)
+        finally:
+            self.listener.end()
+        report.done = [name for name in names if name not in report.failed]
+
+    def _window(self) -> int:
+        # One case more than workers: while one ends, the next has begun.
+        return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
+
+
+def assign_names(cohort: Cohort, scans: Sequence[Scan]) -> dict[str, Scan]:
+    """Case names of scans: the case that a scan made before, or its own name, made unique."""
+    known = {
+        case.stages[convert_stage.STAGE].get("source"): name
+        for name, case in cohort.items()
+        if convert_stage.STAGE in case.stages
+    }
+    names: dict[str, Scan] = {}
+    for scan in scans:
+        if scan.key in known:
+            names[known[scan.key]] = scan
+    taken = {*cohort, *names}
+    for scan in scans:
+        if scan.key not in known:
+            name = _free_name(scan.name, taken)
+            taken.add(name)
+            names[name] = scan
+    return names
+
+
+def stored_model(cohort: Cohort) -> TissueModel:
+    """The mixture of a store.
+
+    Raises
+    ------
+    StoreError
+        If it has none.
+    """
+    text = cohort.read_text(MODEL_FILE)
+    if text is None:
+        raise StoreError(f"{cohort.url} holds no model yet: run `lungmix fit {cohort.url}` first")
+    return TissueModel.from_json(text)
+
+
+def reason_of(error: Exception) -> str:
+    """One sentence for people."""
+    if isinstance(error, LungmixError):
+        return str(error)
+    if isinstance(error, KilledWorker):
+        return "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
+    if isinstance(error, OSError):
+        return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
+    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"
+
+
+def _free_name(name: str, taken: Any) -> str:
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free

@@ -1,0 +1,67 @@
+"""Convert: reads a scan slab by slab, writes the case's image; depends on the source alone."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from distributed import Client
+
+from lungmix.errors import SourceError
+from lungmix.store import Case, Cohort, open_cohort
+from lungmix.store.records import key_of
+
+if TYPE_CHECKING:
+    from lungmix.formats import Scan
+
+STAGE = "convert"
+
+
+def key_for(scan: Scan) -> str:
+    """What a conversion depends on."""
+    return key_of(stage=STAGE, version=1, fingerprint=scan.fingerprint)
+
+
+def convert(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
+    """Bring a scan into the store as the case `name`, unless it is there unchanged.
+
+    Raises
+    ------
+    SourceError
+        If the voxels cannot be read; the case is then not in the store.
+    """
+    key = key_for(scan)
+    if name in cohort and cohort[name].stages.get(STAGE, {}).get("key") == key:
+        return "kept"
+    case = cohort.add(name, scan.geometry, scan.acquisition)
+    case.create("ct")
+    try:
+        # One task a scan: compressed sources can only be read from their beginning to their end.
+        digest = client.submit(_copy_slabs, scan, cohort.url, name, pure=False, retries=2).result()
+    except BaseException:
+        cohort.remove(name)
+        raise
+    case.record(STAGE, {"key": key, "source": scan.key, "voxels_sha256": digest})
+    return "done"
+
+
+def _copy_slabs(scan: Scan, url: str, name: str) -> str:
+    case = open_cohort(url, "r+")[name]
+    digest = hashlib.sha256()
+    start = 0
+    for slab in scan.slabs(case.layout.slab):
+        _check(case, start, slab)
+        digest.update(np.ascontiguousarray(slab))
+        case.write("ct", start, slab)
+        start += len(slab)
+    if start != case.geometry.shape[0]:
+        raise SourceError(
+            f"{scan.path} holds {start} slices where its header promises {case.geometry.shape[0]}: get the file again"
+        )
+    return digest.hexdigest()
+
+
+def _check(case: Case, start: int, slab: np.ndarray) -> None:  # type: ignore[type-arg]
+    if slab.dtype != np.int16 or slab.shape[1:] != case.geometry.shape[1:]:
+        raise SourceError(f"slices from {start} on do not have the size or type that the header of {case.name} promises")

@@ -1,0 +1,231 @@
+"""The mixture of lung tissues: five Gaussians of HU, sorted by mean, and the labels they give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lungmix.errors import ModelError
+from lungmix.mixture.estimator import GaussianMixture
+
+FORMAT_VERSION = 1
+_LARGEST_FILE = 1 << 20
+_HU = np.arange(-32768, 32768)
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Document(BaseModel):
+    """What a model file must hold."""
+
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+    format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
+    weights: list[_Positive] = Field(min_length=1, max_length=50)
+    means: list[_Finite] = Field(min_length=1, max_length=50)
+    variances: list[_Positive] = Field(min_length=1, max_length=50)
+    fit: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TissueModel:
+    """A mixture of Gaussians of HU, its components sorted by mean.
+
+    Attributes
+    ----------
+    weights : tuple of float
+        Shares of the components; they add up to 1.
+    means : tuple of float
+        HU, ascending. With five components they are air, healthy lung, ground-glass opacity, consolidation and
+        other denser tissue.
+    variances : tuple of float
+        HU².
+    fit : mapping
+        How it was fitted: iterations, mean log-likelihood, voxels.
+
+    Raises
+    ------
+    ModelError
+        If the numbers do not describe a mixture.
+    """
+
+    weights: tuple[float, ...]
+    means: tuple[float, ...]
+    variances: tuple[float, ...]
+    fit: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        columns = [tuple(float(v) for v in getattr(self, name)) for name in ("weights", "means", "variances")]
+        if len({len(column) for column in columns}) != 1 or not columns[0]:
+            raise ModelError("weights, means and variances of a mixture must be equally many: give one each a component")
+        if not np.isfinite(columns).all() or min(columns[0]) <= 0 or min(columns[2]) <= 0:
+            raise ModelError("a mixture needs finite means and positive weights and variances")
+        if abs(sum(columns[0]) - 1) > 1e-5:
+            raise ModelError(f"the weights of a mixture add up to 1, these to {sum(columns[0]):.6g}")
+        order = sorted(range(len(columns[1])), key=lambda i: columns[1][i])
+        for name, column in zip(("weights", "means", "variances"), columns, strict=True):
+            object.__setattr__(self, name, tuple(column[i] for i in order))
+
+    @property
+    def n_components(self) -> int:
+        """Number of Gaussians."""
+        return len(self.means)
+
+    def log_densities(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Log of weight times density of every component; shape of `hu` and one axis more."""
+        x = np.asarray(hu, np.float64)[..., None]
+        variances = np.asarray(self.variances)
+        return np.asarray(
+            np.log(self.weights)
+            - 0.5 * np.log(2 * np.pi * variances)
+            - (x - np.asarray(self.means)) ** 2 / (2 * variances)
+        )
+
+    def density(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Density of the mixture at `hu`, per HU."""
+        return np.asarray(np.exp(self.log_densities(hu)).sum(axis=-1))
+
+    def labels_of(self, hu: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Component of highest posterior, from 1; ties go to the lower one."""
+        return np.asarray(np.argmax(self.log_densities(hu), axis=-1) + 1, np.uint8)
+
+    def table(self) -> npt.NDArray[np.uint8]:
+        """Label of every int16 value: shape (65536,), entry ``i`` is for ``i - 32768`` HU."""
+        return self.labels_of(_HU)
+
+    def thresholds(self) -> list[tuple[int, int]]:
+        """Where the label changes along the HU axis: pairs of the first HU and the label from there on."""
+        labels = self.table()
+        changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+        return [(int(_HU[i]), int(labels[i])) for i in changes]
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """As JSON text, doubles exact; written to `path` too if one is given."""
+        document = {
+            "format_version": FORMAT_VERSION,
+            "weights": self.weights,
+            "means": self.means,
+            "variances": self.variances,
+            "fit": dict(self.fit),
+        }
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        if path is not None:
+            Path(path).write_text(text)
+        return text
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "the model") -> TissueModel:
+        """Inverse of `to_json`.
+
+        Raises
+        ------
+        ModelError
+            If the text is no model; the message calls it `name`.
+        """
+        try:
+            document = _Document.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise ModelError(f"{name} is not a lungmix model: {place}: {first['msg']}; make one with `lungmix fit`") from None
+        try:
+            return cls(tuple(document.weights), tuple(document.means), tuple(document.variances), document.fit)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from None
+
+    @classmethod
+    def from_sklearn(cls, mixture: Any) -> TissueModel:
+        """From a fitted mixture with one feature, scikit-learn's or ours.
+
+        Raises
+        ------
+        ModelError
+            If it has more than one feature.
+        """
+        means = np.asarray(mixture.means_, np.float64)
+        if means.ndim != 2 or means.shape[1] != 1:
+            raise ModelError(f"a tissue model has one feature, HU; this mixture has means of shape {means.shape}")
+        variances = np.asarray(mixture.covariances_, np.float64).reshape(-1)
+        if len(variances) == 1:
+            variances = np.repeat(variances, len(means))
+        fit = {"n_iter": int(mixture.n_iter_), "log_likelihood": float(mixture.lower_bound_), "converged": bool(mixture.converged_)}
+        weights = np.asarray(mixture.weights_, np.float64)
+        return cls(tuple(weights.tolist()), tuple(means[:, 0].tolist()), tuple(variances.tolist()), fit)
+
+
+PUBLISHED = TissueModel(
+    weights=(0.33915991, 0.36163895, 0.13880557, 0.05467644, 0.10571913),
+    means=(-950.35445, -828.9766504, -652.26530371, -337.03481411, -12.53896037),
+    variances=(1936.65952913, 3413.06554292, 8927.18035462, 24547.22394621, 37633.9743736),
+    fit={"n_iter": 7, "log_likelihood": -6.6314801, "converged": True, "source": "doi:10.3390/bioengineering8020026"},
+)
+"""The mixture of Zaffino et al. 2021."""
+
+
+def load_model(source: str | Path) -> TissueModel:
+    """A model by name or from a file.
+
+    Parameters
+    ----------
+    source : str or Path
+        ``"published"``, or the path of a JSON file.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or is not a model.
+    """
+    if str(source) == "published":
+        return PUBLISHED
+    path = Path(source)
+    if not path.is_file():
+        raise ModelError(f"there is no model {source}: give 'published' or the path of a JSON model file")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ModelError(f"{source} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ModelError(f"{source} is not text: give the JSON file that `lungmix fit` wrote") from None
+    return TissueModel.from_json(text, str(source))
+
+
+def fit_tissue_model(
+    values: npt.NDArray[Any],
+    counts: npt.NDArray[Any],
+    *,
+    n_components: int = 5,
+    n_init: int = 6,
+    tol: float = 1e-3,
+    reg_covar: float = 1e-6,
+    max_iter: int = 100,
+    random_state: int | None = 0,
+) -> TissueModel:
+    """Fit a mixture to counts per HU value; equal to the fit on all voxels.
+
+    Parameters
+    ----------
+    values : ndarray of int, shape (n,)
+        HU.
+    counts : ndarray of int, shape (n,)
+        Voxels of each.
+    n_components, n_init, tol, reg_covar, max_iter, random_state
+        See `GaussianMixture`.
+
+    Raises
+    ------
+    ModelError
+        If there are fewer distinct HU than components.
+    """
+    mixture = GaussianMixture(n_components, "full", n_init, tol, reg_covar, max_iter, random_state)
+    mixture.fit(np.asarray(values, np.int64), sample_weight=np.asarray(counts, np.float64))
+    model = TissueModel.from_sklearn(mixture)
+    extra = {"voxels": int(np.sum(counts)), "n_init": n_init, "tol": tol, "random_state": random_state}
+    return TissueModel(model.weights, model.means, model.variances, {**model.fit, **extra})

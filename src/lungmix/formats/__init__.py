@@ -1,0 +1,7 @@
+"""Bytes to volume and back: DICOM, NRRD, NIfTI, MetaImage, archives and lists of them."""
+
+from lungmix.formats.scan import Refusal, Scan
+from lungmix.formats.sources import find_scans
+from lungmix.formats.write import write_image
+
+__all__ = ["Refusal", "Scan", "find_scans", "write_image"]

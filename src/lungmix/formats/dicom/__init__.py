@@ -1,0 +1,1 @@
+"""DICOM: which files make a series, where it lies, and its voxels."""

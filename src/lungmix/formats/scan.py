@@ -1,0 +1,117 @@
+"""One readable scan, or the reason why a source is none."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.geometry import Geometry
+from lungmix.scan import Acquisition
+
+_HEAD = 64 << 10
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan that can be read slab by slab, in any process that sees its files.
+
+    Attributes
+    ----------
+    name : str
+        Suggested case name.
+    path : str
+        Where it lies, for messages.
+    kind : {"dicom", "nrrd", "nifti", "meta"}
+        Format.
+    geometry : Geometry
+        Size, spacing, origin and direction, equal to SimpleITK's reading.
+    acquisition : Acquisition
+        Technical attributes.
+    fingerprint : str
+        Digest of the state of the files: changes when they do. Holds no names.
+    key : str
+        Digest of where the scan lies: tells one source from another. Holds no names.
+    files : tuple of str
+        Its files, DICOM slices in the order of z.
+    """
+
+    name: str
+    path: str
+    kind: str
+    geometry: Geometry
+    acquisition: Acquisition
+    fingerprint: str
+    key: str
+    files: tuple[str, ...]
+
+    def slabs(self, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
+        """HU from the first slice to the last, never the whole volume at once.
+
+        Parameters
+        ----------
+        thickness : int
+            Slices in a slab; the last one may be thinner.
+
+        Yields
+        ------
+        ndarray of int16, shape (slices, y, x)
+            HU.
+
+        Raises
+        ------
+        SourceError
+            If the files are cut short or hold what is not HU.
+        """
+        if self.kind == "dicom":
+            from lungmix.formats.dicom.read import slabs_of
+        else:
+            from lungmix.formats.images import slabs_of
+        return slabs_of(self, thickness)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A source that is no scan.
+
+    Attributes
+    ----------
+    name : str
+        What it would have been called.
+    path : str
+        Where it lies.
+    reason : str
+        One sentence: file, fault, remedy.
+    """
+
+    name: str
+    path: str
+    reason: str
+
+
+def case_name(text: str) -> str:
+    """A case name from a file or folder name: a-z, 0-9, dot, underscore, hyphen."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:100].strip("._-")
+    return slug or "scan"
+
+
+def fingerprint_of(files: Sequence[str | Path]) -> str:
+    """Digest of sizes, times of change and first 64 KiB of files, in their order."""
+    digest = hashlib.sha256()
+    for file in files:
+        path = Path(file)
+        state = path.stat()
+        digest.update(f"{state.st_size} {state.st_mtime_ns} ".encode())
+        with path.open("rb") as stream:
+            digest.update(stream.read(_HEAD))
+    return digest.hexdigest()
+
+
+def key_of_place(place: str) -> str:
+    """Digest of a location."""
+    return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,28 @@
+"""Write a cohort of phantoms: ``python -m lungmix.phantom FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+
+from lungmix.phantom.cohort import Cohort, write_cohort
+from lungmix.phantom.scene import TRAPS
+
+
+def main() -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(prog="python -m lungmix.phantom", description="Write chest phantoms as CT files.")
+    parser.add_argument("folder")
+    parser.add_argument("--scans", type=int, default=3)
+    parser.add_argument("--shape", type=int, nargs=3, default=(200, 320, 320), metavar=("Z", "Y", "X"))
+    parser.add_argument("--spacing", type=float, nargs=3, default=(1.12, 1.12, 1.5), metavar=("X", "Y", "Z"), help="mm")
+    parser.add_argument("--format", default="nrrd", choices=("nrrd", "nii.gz", "mha", "dicom", "mixed"))
+    parser.add_argument("--traps", nargs="*", default=(), choices=sorted(TRAPS))
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args()
+    cohort = Cohort(chosen.scans, chosen.seed, tuple(chosen.shape), tuple(chosen.spacing), frozenset(chosen.traps))
+    for path in write_cohort(chosen.folder, cohort, chosen.format):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

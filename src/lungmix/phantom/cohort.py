@@ -1,0 +1,132 @@
+"""A cohort of phantoms with scanners, ages and radiologist's scores."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lungmix.errors import UsageError
+from lungmix.phantom.scene import Phantom
+from lungmix.phantom.write import write_phantom
+from lungmix.scan import Acquisition
+
+SIEMENS = Acquisition("CT", "Siemens", "Somatom Go.now", "Br36", 110.0, 0.3)
+TOSHIBA = Acquisition("CT", "Toshiba", "Aquilion ONE", "FC08", 120.0, 0.4)
+_SIEMENS_SHARE = 46 / 62
+_SCORE_LIMITS = (0.0, 5.0, 25.0, 50.0, 75.0)
+_FORMATS = ("nrrd", "nii.gz", "mha", "dicom")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A scan of a cohort with what is known of its patient.
+
+    Attributes
+    ----------
+    phantom : Phantom
+        The scan.
+    age : int
+        Years.
+    sex : {"F", "M"}
+        Sex.
+    score : int
+        Radiologist's score S, 0 to 5.
+    """
+
+    phantom: Phantom
+    age: int
+    sex: str
+    score: int
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Phantoms ``case-001``, ``case-002`` ... of mild to severe disease.
+
+    Attributes
+    ----------
+    n : int
+        Scans.
+    seed : int
+        Same seed, same cohort.
+    shape, spacing
+        Of every scan; see `Phantom`.
+    traps : frozenset of str
+        Of every scan; see `lungmix.phantom.TRAPS`.
+    """
+
+    n: int
+    seed: int = 0
+    shape: tuple[int, int, int] = (160, 256, 256)
+    spacing: tuple[float, float, float] = (1.4, 1.4, 1.9)
+    traps: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Patient]:
+        for index in range(self.n):
+            yield self[index]
+
+    def __getitem__(self, index: int) -> Patient:
+        """The scan number `index`, counted from 0."""
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        random = np.random.default_rng([self.seed, index])
+        diseased = float(random.beta(1.1, 2.5)) * 0.8
+        parts = random.dirichlet((6, 2, 2))
+        dense = diseased * parts + np.array([0.02, 0.01, 0.03])
+        air = (1 - dense.sum()) * random.uniform(0.35, 0.55)
+        weights = (air, 1 - dense.sum() - air, *dense)
+        noisy = 100 * diseased + random.normal(0, 4)
+        score = int(np.searchsorted(_SCORE_LIMITS, max(noisy, 0.0), side="left"))
+        phantom = Phantom(
+            shape=self.shape,
+            spacing=self.spacing,
+            seed=int(random.integers(1 << 31)),
+            weights=tuple(float(w) for w in weights),
+            traps=self.traps,
+            name=f"case-{index + 1:03d}",
+            acquisition=SIEMENS if (index * 29) % 62 < 62 * _SIEMENS_SHARE else TOSHIBA,
+        )
+        age = int(np.clip(random.normal(56, 15), 20, 83))
+        return Patient(phantom, age, "FM"[int(random.integers(2))], score)
+
+
+def write_cohort(folder: str | Path, cohort: Sequence[Patient] | Cohort, format: str = "nrrd") -> list[Path]:
+    """Write the scans of a cohort and ``scores.csv``.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if need be.
+    cohort : Cohort or sequence of Patient
+        What to write.
+    format : {"nrrd", "nii.gz", "mha", "dicom", "mixed"}
+        ``mixed`` takes turns.
+
+    Returns
+    -------
+    list of Path
+        One file, or folder of DICOM files, a scan.
+    """
+    if format != "mixed" and format not in _FORMATS:
+        raise UsageError(f"there is no format {format!r}: choose one of {', '.join(_FORMATS)} or mixed")
+    base = Path(folder)
+    base.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with (base / "scores.csv").open("w", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["case", "score", "age", "sex", "true_li"])
+        for index, patient in enumerate(cohort):
+            kind = _FORMATS[index % len(_FORMATS)] if format == "mixed" else format
+            phantom = patient.phantom
+            path = base / (phantom.name if kind == "dicom" else f"{phantom.name}.{kind}")
+            write_phantom(path, phantom)
+            paths.append(path)
+            table.writerow([phantom.name, patient.score, patient.age, patient.sex, f"{phantom.lung_involvement:.2f}"])
+    return paths

@@ -1,0 +1,264 @@
+"""One phantom: analytic shapes, tissue textures and noise, slice by slice.
+
+Every slice has a random generator of its own, keyed by the seed and its index, so slabs of any thickness hold the
+same voxels and nothing larger than a slab is ever in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from lungmix.errors import UsageError
+from lungmix.geometry import IDENTITY, Geometry
+from lungmix.scan import Acquisition
+
+HU = npt.NDArray[np.int16]
+Labels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+TRAPS = {
+    "touching": "the lungs touch each other in the midline",
+    "edge": "the right lung ends 5 pixels from the image edge",
+    "cut": "the first and the last slice cut the lungs",
+    "padding": "-2048 HU outside a circular field of view",
+    "bowel": "bowel gas below the size of a lung",
+    "big-bowel": "bowel gas above the size of a lung",
+    "table": "the table under the patient",
+    "vessels": "vessels inside the lung, dense enough that only the closing recovers them",
+    "consolidation": "a ball of consolidation inside each lung that only the closing recovers",
+    "noise": "heavy noise",
+}
+"""The situations of real scans that a phantom can show, each on request."""
+
+# Mean and standard deviation in HU of air, healthy, GGO, consolidation and other: those of Zaffino et al. 2021.
+TISSUE_MEANS = np.array([-950.35445, -828.9766504, -652.26530371, -337.03481411, -12.53896037], np.float32)
+TISSUE_SDS = np.sqrt(np.array([1936.65952913, 3413.06554292, 8927.18035462, 24547.22394621, 37633.9743736])).astype(
+    np.float32
+)
+_WEIGHTS = (0.33915991, 0.36163895, 0.13880557, 0.05467644, 0.10571913)
+
+# Shapes as fractions of the field of view (x, y) and of half the height (z, from -1 at the first slice to 1).
+_BODY = (0.46, 0.36)
+_LUNG = (0.13, 0.22)
+_LUNG_X = 0.185
+_LUNG_Z = (-0.1, 0.75)
+_EDGE_PIXELS = 5
+_WAVES = 8
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A chest with two lungs whose every voxel has a known tissue.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(z, y, x)`` voxels.
+    spacing : tuple of float
+        mm along x, y, z.
+    seed : int
+        Same seed, same voxels.
+    weights : tuple of float
+        Shares of air, healthy, GGO, consolidation and other in the lungs.
+    traps : frozenset of str
+        Keys of `TRAPS`.
+    name : str
+        For file names.
+    acquisition : Acquisition
+        Scanner attributes.
+    origin, direction : tuple of float
+        See `lungmix.geometry.Geometry`.
+
+    Raises
+    ------
+    UsageError
+        If a trap is unknown or a size makes no sense.
+    """
+
+    shape: tuple[int, int, int] = (160, 256, 256)
+    spacing: tuple[float, float, float] = (1.4, 1.4, 1.9)
+    seed: int = 0
+    weights: tuple[float, ...] = _WEIGHTS
+    traps: frozenset[str] = field(default_factory=frozenset)
+    name: str = "phantom"
+    acquisition: Acquisition = field(default_factory=lambda: Acquisition(modality="CT", manufacturer="lungmix phantom"))
+    origin: tuple[float, float, float] = (-179.2, -179.2, -300.0)
+    direction: tuple[float, ...] = IDENTITY
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "traps", frozenset(self.traps))
+        unknown = self.traps - TRAPS.keys()
+        if unknown:
+            raise UsageError(f"there is no trap {sorted(unknown)[0]!r}: choose from {', '.join(TRAPS)}")
+        if len(self.shape) != 3 or min(self.shape) < 1 or min(self.spacing) <= 0:
+            raise UsageError(f"a phantom of {self.shape} voxels of {self.spacing} mm is not possible")
+        if len(self.weights) != 5 or min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
+            raise UsageError("weights are five shares that add up to 1")
+
+    @property
+    def geometry(self) -> Geometry:
+        """Size, spacing, origin and direction."""
+        z, y, x = self.shape
+        return Geometry((x, y, z), self.spacing, self.origin, self.direction)
+
+    @property
+    def lung_involvement(self) -> float:
+        """Percent of GGO, consolidation and other that the weights ask for."""
+        return 100.0 * sum(self.weights[2:])
+
+    def slabs(self, thickness: int = 32) -> Iterator[HU]:
+        """HU from the first slice to the last: int16 ``[slices, y, x]``."""
+        for slab, _ in self._both(thickness):
+            yield slab
+
+    def truth_slabs(self, thickness: int = 32) -> Iterator[Labels]:
+        """Tissue of each voxel: uint8 ``[slices, y, x]``, 0 outside the lungs, 1 to 5 inside."""
+        for start in range(0, self.shape[0], thickness):
+            depth = min(thickness, self.shape[0] - start)
+            yield np.stack([self._truth(start + i, self._random(start + i)) for i in range(depth)])
+
+    def volume(self) -> HU:
+        """All HU in memory."""
+        return np.concatenate(list(self.slabs()))
+
+    def truth(self) -> Labels:
+        """All tissues in memory."""
+        return np.concatenate(list(self.truth_slabs()))
+
+    def _both(self, thickness: int) -> Iterator[tuple[HU, Labels]]:
+        for start in range(0, self.shape[0], thickness):
+            depth = min(thickness, self.shape[0] - start)
+            pairs = [self._slice(start + i) for i in range(depth)]
+            yield np.stack([hu for hu, _ in pairs]), np.stack([truth for _, truth in pairs])
+
+    def _random(self, z: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, z])
+
+    @cached_property
+    def _u(self) -> Floats:
+        nx = self.shape[2]
+        return ((np.arange(nx, dtype=np.float32) + 0.5) / nx - 0.5).astype(np.float32)
+
+    @cached_property
+    def _v(self) -> Floats:
+        ny, nx = self.shape[1:]
+        # In units of the width of the image, so that a circle stays round.
+        rows = (np.arange(ny, dtype=np.float32) + 0.5 - ny / 2) * np.float32(self.spacing[1] / (self.spacing[0] * nx))
+        return np.asarray(rows, np.float32)[:, None]
+
+    @property
+    def _width_mm(self) -> float:
+        return self.shape[2] * self.spacing[0]
+
+    def _w(self, z: int) -> float:
+        return 2.0 * (z + 0.5) / self.shape[0] - 1.0
+
+    def _lung_x(self) -> tuple[float, float]:
+        """Centres of the right and the left lung along u."""
+        if "touching" in self.traps:
+            return -_LUNG[0] * 0.97, _LUNG[0] * 0.97
+        if "edge" in self.traps:
+            return -0.5 + _EDGE_PIXELS / self.shape[2] + _LUNG[0], _LUNG_X
+        return -_LUNG_X, _LUNG_X
+
+    def _lungs(self, z: int) -> list[npt.NDArray[np.bool_]]:
+        middle, half = (0.0, 1.6) if "cut" in self.traps else _LUNG_Z
+        rest = 1.0 - ((self._w(z) - middle) / half) ** 2
+        if rest <= 0:
+            return []
+        return [((self._u - x) / _LUNG[0]) ** 2 + (self._v / _LUNG[1]) ** 2 < rest for x in self._lung_x()]
+
+    def _slice(self, z: int) -> tuple[HU, Labels]:
+        random = self._random(z)
+        truth = self._truth(z, random)
+        noise = random.standard_normal(self.shape[1:], np.float32)
+        hu = self._thorax(z) + noise * np.float32(12)
+        lung = truth > 0
+        index = truth[lung].astype(np.intp) - 1
+        hu[lung] = TISSUE_MEANS[index] + noise[lung] * TISSUE_SDS[index]
+        if "noise" in self.traps:
+            hu += random.standard_normal(self.shape[1:], np.float32) * np.float32(90)
+        out = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+        if "padding" in self.traps:
+            out[self._u**2 + self._v**2 > 0.25] = -2048
+        return out, truth
+
+    def _truth(self, z: int, random: np.random.Generator) -> Labels:
+        del random  # tissue is a property of the place; only HU are drawn
+        truth = np.zeros(self.shape[1:], np.uint8)
+        lungs = self._lungs(z)
+        if not lungs:
+            return truth
+        field_ = self._texture(z)
+        cuts = ndtri(np.clip(np.cumsum(self.weights)[:4], 0, 1)).astype(np.float32)
+        tissue = np.searchsorted(cuts, field_, side="right").astype(np.uint8) + np.uint8(1)
+        for lung, x in zip(lungs, self._lung_x(), strict=True):
+            truth[lung] = tissue[lung]
+            if "consolidation" in self.traps:
+                truth[lung & self._in_ball(z, x, 0.04, -0.1, 0.05)] = 4
+            if "vessels" in self.traps:
+                truth[lung & self._vessels(z, x)] = 5
+        return truth
+
+    def _texture(self, z: int) -> Floats:
+        """A smooth random field, about standard normal: a sum of plane waves."""
+        depth_mm, total = z * self.spacing[2], np.zeros(self.shape[1:], np.float32)
+        for kx, ky, kz, phase in self._waves:
+            along_x = self._u[None, :] * np.float32(kx * self._width_mm)
+            along_y = self._v * np.float32(ky * self._width_mm) + np.float32(kz * depth_mm + phase)
+            total += np.cos(along_x) * np.cos(along_y) - np.sin(along_x) * np.sin(along_y)
+        return np.asarray(total * np.float32(np.sqrt(2 / _WAVES)), np.float32)
+
+    @cached_property
+    def _waves(self) -> npt.NDArray[np.float64]:
+        random = np.random.default_rng([self.seed, 1 << 40])
+        directions = random.normal(size=(_WAVES, 3))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        lengths_mm = random.uniform(9, 30, _WAVES)
+        return np.column_stack([directions * (2 * np.pi / lengths_mm)[:, None], random.uniform(0, 2 * np.pi, _WAVES)])
+
+    def _in_ball(self, z: int, x: float, y: float, w: float, radius: float) -> npt.NDArray[np.bool_]:
+        """A ball of `radius` widths of the image around (x, y) at height w."""
+        dz = (self._w(z) - w) * self.shape[0] * self.spacing[2] / 2 / self._width_mm
+        return np.asarray((self._u - x) ** 2 + (self._v - y) ** 2 + np.float32(dz * dz) < radius * radius)
+
+    def _vessels(self, z: int, x: float) -> npt.NDArray[np.bool_]:
+        """Tubes of 2 to 4 mm that fan out from the hilum."""
+        out = np.zeros(self.shape[1:], np.bool_)
+        random = np.random.default_rng([self.seed, 2 << 40])
+        t = (self._w(z) - _LUNG_Z[0]) / _LUNG_Z[1]
+        for _ in range(14):
+            dx, dy, bend = random.uniform(-0.1, 0.1), random.uniform(-0.18, 0.18), random.uniform(0.5, 1.5)
+            reach = abs(t) ** bend
+            radius = random.uniform(2, 4) / self._width_mm
+            out |= (self._u - x - dx * reach) ** 2 + (self._v - dy * reach) ** 2 < radius**2
+        return out
+
+    def _thorax(self, z: int) -> Floats:
+        """Everything but the lungs' tissue, without noise."""
+        w = self._w(z)
+        u, v = self._u, self._v
+        wide = 0.62 if "edge" in self.traps else _BODY[0]
+        body = (u / wide) ** 2 + (v / _BODY[1]) ** 2
+        hu = np.full(self.shape[1:], -1000, np.float32)
+        hu[body < 1] = -90
+        hu[body < 0.88] = 45
+        ring = (body > 0.72) & (body < 0.82)
+        hu[ring & (np.sin(w * 40 + np.abs(u) * 25) > 0.35)] = 320
+        hu[((u / 0.05) ** 2 + ((v - 0.26) / 0.045) ** 2) < 1] = 380
+        hu[(np.abs(u) < 0.035) & (np.abs(v + 0.285) < 0.015)] = 300
+        for trap, radius in (("bowel", 0.03), ("big-bowel", 0.11)):
+            if trap in self.traps:
+                hu[self._in_ball(z, 0.0, -0.08, 0.85, radius)] = -980
+        if w < -0.3:
+            hu[u**2 + (v - 0.03) ** 2 < (9 / self._width_mm) ** 2] = -1000
+        if "table" in self.traps:
+            table = (np.abs(v - 0.40 - 0.12 * u**2) < 0.012) & (np.abs(u) < 0.4)
+            hu[table] = -120
+        return hu

@@ -10,17 +10,13 @@ from typing import Any
 
 from distributed import Client, KilledWorker
 
-from lungmix import stages
 from lungmix.engine import Listener, run_window
 from lungmix.errors import LungmixError, StoreError
 from lungmix.formats import Refusal, Scan, find_scans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
-from lungmix.stages import convert as convert_stage
-from lungmix.stages import fit as fit_stage
-from lungmix.stages import label as label_stage
-from lungmix.stages import mask as mask_stage
-from lungmix.stages.measure import Row
+from lungmix.stages import convert, fit, label, mask
+from lungmix.stages.measure import Row, measure_cohort
 from lungmix.store import MODEL_FILE, Cohort
 
 FIT = "fit"
@@ -80,18 +76,18 @@ class Pipeline:
     def run(
         self,
         sources: Sequence[str | Path],
-        mask: MaskParameters,
+        parameters: MaskParameters,
         model: str | Path = FIT,
-        fit: FitParameters | None = None,
+        fit_parameters: FitParameters | None = None,
     ) -> Report:
         """Do every stage that is not done yet, for sources and for the cases that the store holds."""
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
         scans = self._find(sources, report)
-        self._pass("mask", self._all_names(scans), [partial(self._convert, scans), partial(self._mask, mask)], report)
-        masked = self._with_stage(mask_stage.STAGE, report)
+        self._pass("mask", self._all_names(scans), [partial(self._convert, scans), partial(self._mask, parameters)], report)
+        masked = self._with_stage(mask.STAGE, report)
         if masked:
-            report.model = self._settle_model(chosen, masked, fit)
+            report.model = self._settle_model(chosen, masked, fit_parameters)
             self._pass("label", masked, [partial(self._label, report.model)], report)
         self._measure(report)
         return report
@@ -106,14 +102,14 @@ class Pipeline:
     def mask(self, parameters: MaskParameters) -> Report:
         """Find the lungs of all cases of the store."""
         report = Report()
-        self._pass("mask", self._with_stage(convert_stage.STAGE, report), [partial(self._mask, parameters)], report)
+        self._pass("mask", self._with_stage(convert.STAGE, report), [partial(self._mask, parameters)], report)
         return report
 
     def fit(self, model: str | Path = FIT, parameters: FitParameters | None = None) -> Report:
         """Fit the mixture to all masked cases, or take a given one."""
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
-        report.done = self._with_stage(mask_stage.STAGE, report)
+        report.done = self._with_stage(mask.STAGE, report)
         report.model = self._settle_model(chosen, report.done, parameters)
         return report
 
@@ -121,7 +117,7 @@ class Pipeline:
         """Label all masked cases with the model of the store."""
         report = Report(model=stored_model(self.cohort))
         assert report.model is not None
-        names = self._with_stage(mask_stage.STAGE, report)
+        names = self._with_stage(mask.STAGE, report)
         self._pass("label", names, [partial(self._label, report.model)], report)
         return report
 
@@ -150,29 +146,29 @@ class Pipeline:
 
     def _convert(self, scans: dict[str, Scan], name: str) -> None:
         if name in scans:
-            self.listener.advance(name, convert_stage.STAGE, 0, 1)
-            stages.convert(self.client, self.cohort, name, scans[name])
-            self.listener.advance(name, convert_stage.STAGE, 1, 1)
+            self.listener.advance(name, convert.STAGE, 0, 1)
+            convert.convert_case(self.client, self.cohort, name, scans[name])
+            self.listener.advance(name, convert.STAGE, 1, 1)
 
     def _mask(self, parameters: MaskParameters, name: str) -> None:
-        hint = mask_stage.advice(self.cohort[name], parameters)
+        hint = mask.advice(self.cohort[name], parameters)
         if hint:
             self.listener.say(hint)
         try:
-            stages.mask(self.client, self.cohort, name, parameters, self._watch(name, mask_stage.STAGE))
+            mask.mask_case(self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE))
         except LungmixError as error:
-            self.cohort[name].fail(mask_stage.STAGE, str(error))
+            self.cohort[name].fail(mask.STAGE, str(error))
             raise
 
     def _label(self, model: TissueModel, name: str) -> None:
-        stages.label(self.client, self.cohort, name, model, self._watch(name, label_stage.STAGE))
+        label.label_case(self.client, self.cohort, name, model, self._watch(name, label.STAGE))
 
     def _settle_model(
         self, chosen: TissueModel | None, names: Sequence[str], parameters: FitParameters | None
     ) -> TissueModel:
         if chosen is None:
-            return stages.fit(self.cohort, names, parameters or FitParameters())[0]
-        fit_stage.publish(self.cohort, chosen, {"given": True})
+            return fit.fit_cohort(self.cohort, names, parameters or FitParameters())[0]
+        fit.publish(self.cohort, chosen, {"given": True})
         return chosen
 
     def _measure(self, report: Report) -> None:
@@ -180,10 +176,10 @@ class Pipeline:
             return
         names = [
             name
-            for name in self._with_stage(label_stage.STAGE, report)
-            if self.cohort[name].stages[label_stage.STAGE]["key"] == label_stage.key_for(self.cohort[name], report.model)
+            for name in self._with_stage(label.STAGE, report)
+            if self.cohort[name].stages[label.STAGE]["key"] == label.key_for(self.cohort[name], report.model)
         ]
-        report.rows = stages.measure(self.cohort, names, report.model)
+        report.rows = measure_cohort(self.cohort, names, report.model)
 
     def _watch(self, name: str, stage: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.advance(name, stage, done, total)
@@ -214,9 +210,9 @@ class Pipeline:
 def assign_names(cohort: Cohort, scans: Sequence[Scan]) -> dict[str, Scan]:
     """Case names of scans: the case that a scan made before, or its own name, made unique."""
     known = {
-        case.stages[convert_stage.STAGE].get("source"): name
+        case.stages[convert.STAGE].get("source"): name
         for name, case in cohort.items()
-        if convert_stage.STAGE in case.stages
+        if convert.STAGE in case.stages
     }
     names: dict[str, Scan] = {}
     for scan in scans:

@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 
 import dask
+from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed import Client
-from distributed.system import CPU_COUNT, MEMORY_LIMIT
+from distributed.system import MEMORY_LIMIT
 
 from lungmix.errors import ClusterError, UsageError
 

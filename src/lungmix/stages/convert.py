@@ -23,7 +23,7 @@ def key_for(scan: Scan) -> str:
     return key_of(stage=STAGE, version=1, fingerprint=scan.fingerprint)
 
 
-def convert(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
+def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
     """Bring a scan into the store as the case `name`, unless it is there unchanged.
 
     Raises

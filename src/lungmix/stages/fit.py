@@ -18,7 +18,7 @@ from lungmix.store.records import key_of
 STAGE = "fit"
 
 
-def fit(cohort: Cohort, names: Sequence[str], parameters: FitParameters) -> tuple[TissueModel, str]:
+def fit_cohort(cohort: Cohort, names: Sequence[str], parameters: FitParameters) -> tuple[TissueModel, str]:
     """Fit one mixture to the pooled lung voxels of cases, unless the store holds it.
 
     Parameters

@@ -29,7 +29,7 @@ def key_for(case: Case, model: TissueModel) -> str:
     )  # fmt: skip
 
 
-def label(
+def label_case(
     client: Client,
     cohort: Cohort,
     name: str,

@@ -33,7 +33,7 @@ def key_for(case: Case, parameters: MaskParameters) -> str:
     )  # fmt: skip
 
 
-def mask(
+def mask_case(
     client: Client,
     cohort: Cohort,
     name: str,

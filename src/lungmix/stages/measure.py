@@ -13,7 +13,7 @@ from lungmix.store import MEASUREMENTS_FILE, Cohort
 Row = dict[str, float | int | str]
 
 
-def measure(cohort: Cohort, names: Sequence[str], model: TissueModel) -> list[Row]:
+def measure_cohort(cohort: Cohort, names: Sequence[str], model: TissueModel) -> list[Row]:
     """Measure cases and write ``measurements.csv``, one row a case.
 
     Parameters

@@ -1,0 +1,305 @@
+"""The commands of ``lungmix``."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lungmix._version import __version__
+from lungmix.cli import options as opt
+from lungmix.errors import LungmixError, UsageError
+
+app = typer.Typer(
+    name="lungmix",
+    help="Lung masks, one pooled Gaussian mixture and tissue labels for cohorts of chest CT of any size.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+_EXAMPLE = "\n\nExample:\n\n    "
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process with status 0, 1 (a case failed) or 2 (wrong usage)."""
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    sys.exit(_status_of(words, debug=debug))
+
+
+def _status_of(words: list[str], *, debug: bool) -> int:
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        app(words)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except KeyboardInterrupt:
+        errors.print("stopped; run the same command again to go on from here")
+        return 130
+    except LungmixError as error:
+        if debug:
+            traceback.print_exc()
+        errors.print(f"lungmix: {error}", markup=False, highlight=False)
+        return 2
+    except Exception as error:  # a user never sees a traceback unasked
+        if debug:
+            traceback.print_exc()
+        errors.print(
+            f"lungmix: unexpected {type(error).__name__}: {error}; run again with --debug and report it",
+            markup=False, highlight=False,
+        )  # fmt: skip
+        return 1
+    return 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lungmix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; anywhere on the line.")] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _pipeline(
+    store: str,
+    scheduler: str | None,
+    scheduler_file: Path | None,
+    workers: int | None,
+    memory_limit: str | None,
+    *,
+    quiet: bool,
+    create: bool = False,
+) -> Iterator[Any]:
+    from lungmix.cli.progress import listener_for
+    from lungmix.engine import connect
+    from lungmix.pipeline import Pipeline
+    from lungmix.store import open_cohort
+
+    cohort = open_cohort(store, "a" if create else "r+")
+    console = Console(stderr=True)
+    client = connect(scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit)
+    try:
+        yield Pipeline(client, cohort, listener_for(console, quiet=quiet))
+    finally:
+        client.close()
+
+
+def _conclude(store: str, report: Any, as_json: bool) -> None:
+    from lungmix.cli.show import report_json, show_report
+
+    if as_json:
+        typer.echo(report_json(store, report))
+    else:
+        show_report(Console(), report)
+    for error in report.errors.values():
+        if "--debug" in sys.argv:
+            traceback.print_exception(error)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _mask_parameters(
+    preset: str, threshold: int, opening: int | None, min_voxels: int | None, radii: list[int] | None
+) -> Any:
+    from lungmix.parameters import MaskParameters
+
+    return MaskParameters(preset, threshold, opening, min_voxels, tuple(radii) if radii else None)
+
+
+def _fit_parameters(components: int) -> Any:
+    from lungmix.parameters import FitParameters
+
+    if not 1 <= components <= 20:
+        raise UsageError(f"--components {components} is not possible: give 1 to 20")
+    return FitParameters(n_components=components)
+
+
+def _example(text: str) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        function.__doc__ = (function.__doc__ or "") + _EXAMPLE + text
+        return function
+
+    return decorate
+
+
+@app.command()
+@_example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
+def run(
+    store: opt.Store,
+    sources: opt.Sources,
+    preset: opt.Preset = "paper",
+    threshold: opt.Threshold = -155,
+    opening: opt.Opening = None,
+    min_voxels: opt.MinVoxels = None,
+    radius: opt.Radii = None,
+    model: opt.Model = "fit",
+    components: opt.Components = 5,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    report: opt.ReportDir = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
+    mask, fit = _mask_parameters(preset, threshold, opening, min_voxels, radius), _fit_parameters(components)
+    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
+        result = pipeline.run(sources, mask, model, fit)
+        if report is not None:
+            _write_page(pipeline.cohort, report, result.failed)
+    _conclude(store, result, as_json)
+
+
+@app.command()
+@_example("lungmix convert cohort.zarr scans/ more/scan.nrrd")
+def convert(
+    store: opt.Store,
+    sources: opt.Sources,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Bring scans into the store as chunked zarr."""
+    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
+        result = pipeline.convert(sources)
+    _conclude(store, result, as_json)
+
+
+@app.command()
+@_example("lungmix mask cohort.zarr --preset physical")
+def mask(
+    store: opt.Store,
+    preset: opt.Preset = "paper",
+    threshold: opt.Threshold = -155,
+    opening: opt.Opening = None,
+    min_voxels: opt.MinVoxels = None,
+    radius: opt.Radii = None,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Find the lungs of every case and count their HU."""
+    parameters = _mask_parameters(preset, threshold, opening, min_voxels, radius)
+    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet) as pipeline:
+        result = pipeline.mask(parameters)
+    _conclude(store, result, as_json)
+
+
+@app.command()
+@_example("lungmix fit cohort.zarr --components 5")
+def fit(
+    store: opt.Store, model: opt.Model = "fit", components: opt.Components = 5, as_json: opt.AsJson = False
+) -> None:
+    """Fit one mixture to the pooled lung voxels, from the counts that the store keeps."""
+    from lungmix.pipeline import Pipeline
+    from lungmix.store import open_cohort
+
+    # Counts are small tables: no cluster is needed.
+    result = Pipeline(None, open_cohort(store, "r+")).fit(model, _fit_parameters(components))  # type: ignore[arg-type]
+    _conclude(store, result, as_json)
+
+
+@app.command()
+@_example("lungmix label cohort.zarr")
+def label(
+    store: opt.Store,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Label the lung voxels of every case with the model of the store."""
+    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet) as pipeline:
+        result = pipeline.label()
+    _conclude(store, result, as_json)
+
+
+@app.command()
+@_example("lungmix measure cohort.zarr --json")
+def measure(store: opt.Store, as_json: opt.AsJson = False) -> None:
+    """Measure every labelled case and write measurements.csv into the store."""
+    from lungmix.pipeline import Pipeline
+    from lungmix.store import open_cohort
+
+    result = Pipeline(None, open_cohort(store, "r+")).measure()  # type: ignore[arg-type]
+    _conclude(store, result, as_json)
+
+
+@app.command()
+@_example("lungmix info cohort.zarr")
+def info(store: opt.Store, as_json: opt.AsJson = False) -> None:
+    """List cases, stages and sizes, and the scanners as in the paper's Table 1."""
+    from lungmix.cli.show import overview_json, show_overview
+    from lungmix.report.overview import overview_of
+    from lungmix.store import open_cohort
+
+    overview = overview_of(open_cohort(store))
+    if as_json:
+        typer.echo(overview_json(overview))
+    else:
+        show_overview(Console(), overview)
+
+
+@app.command()
+@_example("lungmix report cohort.zarr page/")
+def report(
+    store: opt.Store,
+    folder: Annotated[Path, typer.Argument(help="Folder for the page.", metavar="DIR")],
+) -> None:
+    """Write a page with labelled slices and the table of measurements."""
+    from lungmix.store import open_cohort
+
+    _write_page(open_cohort(store), folder, {})
+
+
+@app.command()
+@_example("lungmix export cohort.zarr case-001 labels.nrrd --image tissue")
+def export(
+    store: opt.Store,
+    case: Annotated[str, typer.Argument(help="Name of the case.", metavar="CASE")],
+    out: Annotated[Path, typer.Argument(help="File: .nrrd, .nii, .nii.gz, .mha or .mhd.", metavar="OUT")],
+    image: Annotated[
+        str | None, typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct.")
+    ] = None,
+) -> None:
+    """Write images of a case for other programs, with the exact geometry of the scan."""
+    from lungmix.errors import StoreError
+    from lungmix.export import export_image
+    from lungmix.export.images import image_in_name
+    from lungmix.store import open_cohort
+
+    cohort = open_cohort(store)
+    if case not in cohort:
+        raise StoreError(f"{store} has no case {case!r}: `lungmix info {store}` lists them")
+    typer.echo(export_image(cohort[case], out, image or image_in_name(out)))
+
+
+def _write_page(cohort: Any, folder: Path, failed: dict[str, str]) -> None:
+    from lungmix.report.page import write_page
+
+    typer.echo(f"page: {write_page(cohort, folder, failed)}", err=True)

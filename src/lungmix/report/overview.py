@@ -1,0 +1,88 @@
+"""What a cohort consists of: cases, stages, and the scanners as in the paper's Table 1."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lungmix.scan import Acquisition
+from lungmix.store import Cohort
+
+
+@dataclass(frozen=True)
+class CaseOverview:
+    """A case in one line.
+
+    Attributes
+    ----------
+    name : str
+        Case name.
+    size, spacing : tuple
+        Voxels and mm along x, y, z.
+    stages : list of str
+        Finished stages.
+    note : str
+        Why it failed, if it did.
+    """
+
+    name: str
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    stages: list[str]
+    note: str
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """A row of Table 1."""
+
+    manufacturer: str
+    model: str
+    scans: int
+    kvp: str
+    thickness: str
+
+
+@dataclass(frozen=True)
+class CohortOverview:
+    """A cohort in two tables."""
+
+    store: str
+    cases: list[CaseOverview]
+    scanners: list[Scanner]
+    slices: int
+    voxels: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON-ready dictionary."""
+        return asdict(self)
+
+
+def overview_of(cohort: Cohort) -> CohortOverview:
+    """Describe a cohort from its metadata alone."""
+    cases, by_scanner = [], defaultdict(list)
+    slices = voxels = 0
+    for name, case in cohort.items():
+        geometry, known = case.geometry, case.acquisition
+        failure = case.failure
+        note = f"{failure['stage']} failed: {failure['reason']}" if failure else ""
+        cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note))
+        by_scanner[(known.manufacturer or "unknown", known.model or "unknown")].append(known)
+        x, y, z = geometry.size
+        slices, voxels = slices + z, voxels + x * y * z
+    scanners = [
+        Scanner(maker, model, len(known), _spread(known, "kvp"), _spread(known, "slice_thickness"))
+        for (maker, model), known in sorted(by_scanner.items())
+    ]
+    return CohortOverview(cohort.url, cases, scanners, slices, voxels)
+
+
+def _spread(known: list[Acquisition], name: str) -> str:
+    """The most frequent value, then the others with how often they occur."""
+    values = Counter(getattr(one, name) for one in known)
+    texts = [
+        ("unknown" if value is None else f"{value:g}") + (f" ({count})" if len(values) > 1 else "")
+        for value, count in values.most_common()
+    ]
+    return ", ".join(texts)

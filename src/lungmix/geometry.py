@@ -30,7 +30,12 @@ class Geometry:
     direction: tuple[float, ...] = IDENTITY
 
     def __post_init__(self) -> None:
-        for name, kind, length in (("size", int, 3), ("spacing", float, 3), ("origin", float, 3), ("direction", float, 9)):
+        for name, kind, length in (
+            ("size", int, 3),
+            ("spacing", float, 3),
+            ("origin", float, 3),
+            ("direction", float, 9),
+        ):
             values = tuple(kind(value) for value in getattr(self, name))
             if len(values) != length:
                 raise ValueError(f"{name} needs {length} numbers, got {len(values)}")

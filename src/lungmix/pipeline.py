@@ -84,7 +84,12 @@ class Pipeline:
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
         scans = self._find(sources, report)
-        self._pass("mask", self._all_names(scans), [partial(self._convert, scans), partial(self._mask, parameters)], report)
+        self._pass(
+            "mask",
+            self._all_names(scans),
+            [partial(self._convert, scans), partial(self._mask, parameters)],
+            report,
+        )
         masked = self._with_stage(mask.STAGE, report)
         if masked:
             report.model = self._settle_model(chosen, masked, fit_parameters)
@@ -210,9 +215,7 @@ class Pipeline:
 def assign_names(cohort: Cohort, scans: Sequence[Scan]) -> dict[str, Scan]:
     """Case names of scans: the case that a scan made before, or its own name, made unique."""
     known = {
-        case.stages[convert.STAGE].get("source"): name
-        for name, case in cohort.items()
-        if convert.STAGE in case.stages
+        case.stages[convert.STAGE].get("source"): name for name, case in cohort.items() if convert.STAGE in case.stages
     }
     names: dict[str, Scan] = {}
     for scan in scans:

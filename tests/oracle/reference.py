@@ -60,9 +60,14 @@ def _closing_by_fft(padded: np.ndarray, element: np.ndarray) -> np.ndarray:
 
     kernel = element.astype(np.float64)
     dilated = fftconvolve(padded.astype(np.float64), kernel, mode="same") > 0.5
-    return fftconvolve((~dilated).astype(np.float64), kernel, mode="full")[
-        tuple(slice(n // 2, n // 2 + m) for n, m in zip(element.shape, padded.shape, strict=True))
-    ] < 0.5 if not dilated.all() else dilated
+    return (
+        fftconvolve((~dilated).astype(np.float64), kernel, mode="full")[
+            tuple(slice(n // 2, n // 2 + m) for n, m in zip(element.shape, padded.shape, strict=True))
+        ]
+        < 0.5
+        if not dilated.all()
+        else dilated
+    )
 
 
 def closing_itk(mask: np.ndarray, radius: int) -> np.ndarray:
@@ -72,7 +77,15 @@ def closing_itk(mask: np.ndarray, radius: int) -> np.ndarray:
     return sitk.GetArrayFromImage(closed).astype(bool)
 
 
-def lung_mask(hu, preset="paper", spacing_zyx=(1.0, 1.0, 1.0), threshold=-155, n_open=3, min_voxels=500_000, radii=(30, 20)):
+def lung_mask(
+    hu,
+    preset="paper",
+    spacing_zyx=(1.0, 1.0, 1.0),
+    threshold=-155,
+    n_open=3,
+    min_voxels=500_000,
+    radii=(30, 20),
+):
     """The lung mask of method.md, both presets."""
     air = np.maximum(hu, -1000) < threshold
     if preset == "paper":

@@ -218,7 +218,7 @@ def fit(
     from lungmix.store import open_cohort
 
     # Counts are small tables: no cluster is needed.
-    result = Pipeline(None, open_cohort(store, "r+")).fit(model, _fit_parameters(components))  # type: ignore[arg-type]
+    result = Pipeline(None, open_cohort(store, "r+")).fit(model, _fit_parameters(components))
     _conclude(store, result, as_json)
 
 
@@ -246,7 +246,7 @@ def measure(store: opt.Store, as_json: opt.AsJson = False) -> None:
     from lungmix.pipeline import Pipeline
     from lungmix.store import open_cohort
 
-    result = Pipeline(None, open_cohort(store, "r+")).measure()  # type: ignore[arg-type]
+    result = Pipeline(None, open_cohort(store, "r+")).measure()
     _conclude(store, result, as_json)
 
 
@@ -284,7 +284,8 @@ def export(
     case: Annotated[str, typer.Argument(help="Name of the case.", metavar="CASE")],
     out: Annotated[Path, typer.Argument(help="File: .nrrd, .nii, .nii.gz, .mha or .mhd.", metavar="OUT")],
     image: Annotated[
-        str | None, typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct.")
+        str | None,
+        typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct."),
     ] = None,
 ) -> None:
     """Write images of a case for other programs, with the exact geometry of the scan."""

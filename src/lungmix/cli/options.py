@@ -11,7 +11,7 @@ Store = Annotated[str, typer.Argument(help="Folder of the cohort; made if it is 
 Sources = Annotated[
     list[str],
     typer.Argument(
-        help="DICOM folder, .nrrd .nhdr .mha .mhd .nii .nii.gz file, .zip or .tar archive, or a text or CSV list of these.",
+        help="DICOM folder, .nrrd .nhdr .mha .mhd .nii .nii.gz file, .zip or .tar archive, or a text or CSV list.",
         metavar="SOURCE...",
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -12,26 +13,38 @@ from lungmix.pipeline import Report
 from lungmix.report.overview import CohortOverview
 from lungmix.tissue import TISSUES
 
-_COLUMNS = (("lung_ml", "lung mL", 0), *((t.key, f"{t.key} %", 4) for t in TISSUES), ("lung_involvement", "LI %", 4))
+_COLUMNS = (
+    ("lung_ml", "lung mL", 0),
+    ("air", "air %", 4),
+    ("healthy", "healthy", 4),
+    ("ggo", "GGO", 4),
+    ("consolidation", "consol.", 4),
+    ("other", "other", 4),
+    ("lung_involvement", "LI %", 4),
+)
 
 
 def show_report(console: Console, report: Report) -> None:
     """Measurements, mixture, failures and how many cases went through."""
     if report.rows:
-        table = Table(title="Measurements", title_justify="left")
-        table.add_column("case")
+        table = Table(title="Measurements", title_justify="left", box=SIMPLE)
+        table.add_column("case", overflow="fold")
         shown = [column for column in _COLUMNS if column[0] in report.rows[0]]
         for _, title, _ in shown:
-            table.add_column(title, justify="right")
+            table.add_column(title, justify="right", no_wrap=True)
         for row in report.rows:
             table.add_row(str(row["case"]), *(f"{float(row[key]):.{digits}f}" for key, _, digits in shown))
         console.print(table)
     if report.model is not None:
-        table = Table(title="Mixture", title_justify="left")
+        table = Table(title="Mixture", title_justify="left", box=SIMPLE)
         for title in ("component", "weight", "mean HU", "sd HU"):
             table.add_column(title, justify="left" if title == "component" else "right")
         model = report.model
-        names = [t.name for t in TISSUES] if model.n_components == len(TISSUES) else list(map(str, range(1, model.n_components + 1)))
+        names = (
+            [t.name for t in TISSUES]
+            if model.n_components == len(TISSUES)
+            else list(map(str, range(1, model.n_components + 1)))
+        )
         for name, weight, mean, variance in zip(names, model.weights, model.means, model.variances, strict=True):
             table.add_row(name, f"{weight:.4f}", f"{mean:.1f}", f"{variance**0.5:.1f}")
         console.print(table)
@@ -44,13 +57,19 @@ def report_json(store: str, report: Report) -> str:
     """The same as one JSON object."""
     model = None if report.model is None else json.loads(report.model.to_json())
     return _dump(
-        {"store": store, "done": report.done, "failed": report.failed, "model": model, "measurements": report.rows}
+        {
+            "store": store,
+            "done": report.done,
+            "failed": report.failed,
+            "model": model,
+            "measurements": report.rows,
+        }
     )
 
 
 def show_overview(console: Console, overview: CohortOverview) -> None:
     """Cases with their stages, and the scanners as in the paper's Table 1."""
-    table = Table(title=f"{overview.store}: {len(overview.cases)} cases", title_justify="left")
+    table = Table(title=f"{overview.store}: {len(overview.cases)} cases", title_justify="left", box=SIMPLE)
     for title in ("case", "size", "spacing mm", "stages", "note"):
         table.add_column(title)
     for case in overview.cases:
@@ -58,7 +77,7 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
         table.add_row(case.name, size, spacing, ", ".join(case.stages), case.note)
     console.print(table)
-    table = Table(title="Scanners", title_justify="left")
+    table = Table(title="Scanners", title_justify="left", box=SIMPLE)
     for title in ("manufacturer", "model", "CTs", "kVp", "slice thickness mm"):
         table.add_column(title)
     for row in overview.scanners:

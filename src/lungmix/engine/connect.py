@@ -61,7 +61,9 @@ def connect(
 def _existing(scheduler: str | None, scheduler_file: str | Path | None) -> Client:
     where = scheduler if scheduler is not None else str(scheduler_file)
     if scheduler_file is not None and not Path(scheduler_file).is_file():
-        raise ClusterError(f"there is no scheduler file {scheduler_file}: start `dask scheduler --scheduler-file` first")
+        raise ClusterError(
+            f"there is no scheduler file {scheduler_file}: start `dask scheduler --scheduler-file` first"
+        )
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

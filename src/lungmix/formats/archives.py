@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -45,20 +45,36 @@ def unpack(path: Path) -> Path:
     """
     target = Path(tempfile.mkdtemp(prefix="lungmix-"))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
-    budget = min(_MOST_BYTES, path.stat().st_size * _MOST_EXPANSION + _FREE_EXPANSION, shutil.disk_usage(target).free // 2)
+    budget = min(
+        _MOST_BYTES,
+        path.stat().st_size * _MOST_EXPANSION + _FREE_EXPANSION,
+        shutil.disk_usage(target).free // 2,
+    )
     members = _zip_members(path) if path.name.lower().endswith(".zip") else _tar_members(path)
     try:
         with closing(members):
             for number, (name, size, stream) in enumerate(members):
                 if number >= _MOST_MEMBERS or size > budget:
-                    raise SourceError(f"{path.name} unpacks to more than is reasonable: unpack it by hand and give the folder")
+                    raise SourceError(
+                        f"{path.name} unpacks to more than is reasonable: unpack it by hand and give the folder"
+                    )
                 budget -= _write(target, name, stream, budget, path.name)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError):
-        raise SourceError(f"{path.name} is a damaged or protected archive: unpack it by hand and give the folder") from None
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+    ):
+        raise SourceError(
+            f"{path.name} is a damaged or protected archive: unpack it by hand and give the folder"
+        ) from None
     return target
 
 
-def _zip_members(path: Path) -> Iterator[Member]:
+def _zip_members(path: Path) -> Generator[Member, None, None]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             # The upper half of the attributes holds the Unix mode; 0o12 is a link.
@@ -68,7 +84,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 yield info.filename, info.file_size, stream
 
 
-def _tar_members(path: Path) -> Iterator[Member]:
+def _tar_members(path: Path) -> Generator[Member, None, None]:
     with tarfile.open(path) as archive:
         for info in archive:
             if not info.isreg():
@@ -90,6 +106,8 @@ def _write(target: Path, name: str, stream: IO[bytes], budget: int, archive: str
         while piece := stream.read(_PIECE):
             written += len(piece)
             if written > budget:
-                raise SourceError(f"{archive} unpacks to more than is reasonable: unpack it by hand and give the folder")
+                raise SourceError(
+                    f"{archive} unpacks to more than is reasonable: unpack it by hand and give the folder"
+                )
             out.write(piece)
     return written

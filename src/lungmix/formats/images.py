@@ -18,7 +18,14 @@ from lungmix.formats.streams import VoxelData, check_size, voxel_slabs
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 
-KINDS = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "meta", ".mhd": "meta", ".nii": "nifti", ".nii.gz": "nifti"}
+KINDS = {
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+    ".mha": "meta",
+    ".mhd": "meta",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+}
 
 _LONGEST_HEADER = 1 << 20
 _META_TYPES = {
@@ -76,7 +83,9 @@ def _geometry(path: Path) -> Geometry:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        raise SourceError(f"{path.name} is not an image that can be read: its header is damaged or of another format") from None
+        raise SourceError(
+            f"{path.name} is not an image that can be read: its header is damaged or of another format"
+        ) from None
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if components != 1:
         raise SourceError(
@@ -84,10 +93,15 @@ def _geometry(path: Path) -> Geometry:
         )
     if dimension != 3:
         raise SourceError(f"{path.name} is a {dimension}-D image: give one 3-D CT volume")
-    if min(reader.GetSize()) < 1 or not np.isfinite([*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection()]).all():
+    if (
+        min(reader.GetSize()) < 1
+        or not np.isfinite([*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection()]).all()
+    ):
         raise SourceError(f"{path.name} has no usable geometry (size {reader.GetSize()}): export it again")
     if not all(0 < s < 1000 for s in reader.GetSpacing()):
-        raise SourceError(f"{path.name} has a spacing of {reader.GetSpacing()} mm: a CT has millimetres; export it again")
+        raise SourceError(
+            f"{path.name} has a spacing of {reader.GetSpacing()} mm: a CT has millimetres; export it again"
+        )
     return Geometry.from_sitk(reader)
 
 
@@ -97,7 +111,9 @@ def _voxel_data(path: Path, kind: str, geometry: Geometry) -> VoxelData:
     except SourceError:
         raise
     except Exception as error:  # header libraries raise whatever a damaged field leads to
-        raise SourceError(f"{path.name} has a damaged header ({type(error).__name__}: {error}); get the file again") from None
+        raise SourceError(
+            f"{path.name} has a damaged header ({type(error).__name__}: {error}); get the file again"
+        ) from None
     if data.dtype.kind not in "iuf":
         raise SourceError(f"{path.name} stores {data.dtype}, not numbers: export the CT as 16-bit integers")
     return data
@@ -112,7 +128,9 @@ def _nrrd(path: Path) -> VoxelData:
     if "data file" in header or "datafile" in header:
         file, offset = _beside(path, str(header.get("data file", header.get("datafile")))), 0
     if header.get("line skip", header.get("lineskip", 0)) or header.get("byte skip", header.get("byteskip", 0)):
-        raise SourceError(f"{path.name} skips lines or bytes before its voxels, which is not read: save it again as .nrrd")
+        raise SourceError(
+            f"{path.name} skips lines or bytes before its voxels, which is not read: save it again as .nrrd"
+        )
     coding = _NRRD_CODINGS.get(str(header.get("encoding", "")).lower())
     if coding is None:
         raise SourceError(f"{path.name} has the encoding {header.get('encoding')!r}: save it again as raw or gzip")
@@ -129,7 +147,14 @@ def _nifti(path: Path) -> VoxelData:
     offset = int(header["vox_offset"]) or int(header.single_vox_offset)
     if offset > _LONGEST_HEADER * 16:
         raise SourceError(f"{path.name} puts its voxels at byte {offset}: its header is damaged; get the file again")
-    return VoxelData(str(path), offset, coding, header.get_data_dtype(), slope, intercept if np.isfinite(intercept) else 0.0)
+    return VoxelData(
+        str(path),
+        offset,
+        coding,
+        header.get_data_dtype(),
+        slope,
+        intercept if np.isfinite(intercept) else 0.0,
+    )
 
 
 def _meta(path: Path) -> VoxelData:

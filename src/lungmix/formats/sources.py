@@ -52,7 +52,7 @@ def _find(path: Path, *, nested: bool) -> list[Found]:
         if is_dicom(path):
             return find_series([path]) or _nothing(path)
         raise SourceError(
-            f"{path.name} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .nii.gz, .zip, .tar or a list"
+            f"{path.name} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .zip, .tar or a list"
         )
     except SourceError as error:
         return [Refusal(case_name(_stem(path)), str(path), str(error))]

@@ -63,11 +63,11 @@ def voxel_slabs(data: VoxelData, shape: tuple[int, int, int], thickness: int) ->
         for start in range(0, nz, thickness):
             depth = min(thickness, nz - start)
             values = np.empty((depth, ny, nx), data.dtype)
-            filled = _fill(stream, memoryview(values.reshape(-1).view(np.uint8)), name)
+            filled = _fill(stream, memoryview(values.reshape(-1).view(np.uint8)), name)  # type: ignore[arg-type]
             if filled < values.nbytes:
                 raise SourceError(
-                    f"{name} is cut short: its voxels end in slice {start + filled // max(values[0].nbytes, 1)} of {nz}; "
-                    "get the file again"
+                    f"{name} is cut short: its voxels end in slice "
+                    f"{start + filled // max(values[0].nbytes, 1)} of {nz}; get the file again"
                 )
             yield to_hu(values, data.slope, data.intercept, name, start)
 
@@ -173,7 +173,9 @@ def _fill(stream: ByteStream, target: memoryview, name: str) -> int:
     except EOFError:
         return filled
     except (zlib.error, OSError) as error:
-        raise SourceError(f"{name} is damaged: its compressed voxels cannot be read ({error}); get the file again") from None
+        raise SourceError(
+            f"{name} is damaged: its compressed voxels cannot be read ({error}); get the file again"
+        ) from None
     return filled
 
 

@@ -18,7 +18,15 @@ from dask.delayed import Delayed
 from lungmix.errors import UsageError
 from lungmix.graphs.overlap import map_slabs
 from lungmix.kernels import mask as kernels
-from lungmix.kernels.components import Islands, Runs, islands_of, label_runs, merge_islands, paint, pairs_across
+from lungmix.kernels.components import (
+    Islands,
+    Runs,
+    islands_of,
+    label_runs,
+    merge_islands,
+    paint,
+    pairs_across,
+)
 from lungmix.kernels.element import Element
 from lungmix.kernels.mask import Found, MaskRecipe, describe, qualifies, recipe_for
 from lungmix.kernels.morphology import dilate, erode
@@ -117,7 +125,13 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
     margin_z, margin_y, margin_x = recipe.margin
     lung = lung[margin_z : margin_z + nz].rechunk({0: slabs.chunks[0]})
     lung = lung.map_blocks(
-        _unpack_core, margin_y=margin_y, margin_x=margin_x, nx=nx, dtype=np.uint8, chunks=slabs.chunks, meta=_META
+        _unpack_core,
+        margin_y=margin_y,
+        margin_x=margin_x,
+        nx=nx,
+        dtype=np.uint8,
+        chunks=slabs.chunks,
+        meta=_META,
     )
     return lung, found
 

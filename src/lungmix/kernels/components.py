@@ -51,7 +51,12 @@ class Runs:
         rows = self.first_of_row[z * ny : (z + 1) * ny + 1]
         part = slice(rows[0], rows[-1])
         return Runs(
-            (1, *self.shape[1:]), rows - rows[0], self.start[part], self.stop[part], self.label[part], self.components
+            (1, *self.shape[1:]),
+            rows - rows[0],
+            self.start[part],
+            self.stop[part],
+            self.label[part],
+            self.components,
         )
 
 

@@ -96,18 +96,20 @@ def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
         Voxel spacing along z, y, x in mm.
     """
     radius = radius_mm + 1e-6
-    extent = [int(floor(radius / s)) for s in spacing_zyx]
+    extent = [floor(radius / s) for s in spacing_zyx]
     if max(extent) > 140:
         raise UsageError(f"{radius_mm} mm span {max(extent)} voxels, more than 140: give a smaller radius")
     squares = [(np.arange(n + 1) * s) ** 2 for n, s in zip(extent, spacing_zyx, strict=True)]
     z, y, x = squares
     inside = np.sqrt(z[:, None, None] + y[:, None] + x) <= radius
     exact = _whole_costs(squares, inside, radius * radius)
-    return exact if exact is not None else Element((z, y, x), float((z[:, None, None] + y[:, None] + x)[inside].max()))
+    if exact is not None:
+        return exact
+    return Element((z, y, x), float((z[:, None, None] + y[:, None] + x)[inside].max()))
 
 
 def _whole_costs(
-    squares: list[npt.NDArray[np.float64]], inside: npt.NDArray[np.bool_], limit: float
+    squares: list[npt.NDArray[np.floating]], inside: npt.NDArray[np.bool_], limit: float
 ) -> Element | None:
     """The same element in uint16 costs, four times as fast, if some scale states every offset exactly."""
     for target in range(_LARGEST_EXACT_COST, 1_000, -251):
@@ -117,4 +119,3 @@ def _whole_costs(
         if np.array_equal(total <= whole, inside):
             return Element((z, y, x), whole)
     return None
-

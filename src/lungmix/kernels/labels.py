@@ -63,7 +63,7 @@ def _look_up(hu, mask, table, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _median(padded, levels, size, out):  # type: ignore[no-untyped-def]
-    nz, ny, nx = out.shape
+    nz, ny, _ = out.shape
     wide = padded.shape[2]
     # Of n = size³ sorted values the upper median has rank n // 2: it is >= k where fewer than n // 2 + 1 are below.
     need = size * size * size - size * size * size // 2

@@ -80,7 +80,7 @@ def recipe_for(parameters: MaskParameters, spacing_zyx: Sequence[float] | None) 
             raise UsageError(f"a spacing of {tuple(spacing_zyx)} mm is not possible: give positive millimetres")
         extent = opening_extent_mm(spacing_zyx)
         min_voxels = voxels_of_ml(PHYSICAL_MIN_ML, spacing_zyx)
-        closings = (ellipsoid(PHYSICAL_CLOSING_MM, spacing_zyx),)
+        closings: tuple[Element, ...] = (ellipsoid(PHYSICAL_CLOSING_MM, spacing_zyx),)
     else:
         extent = (PAPER_OPENING,) * 3
         min_voxels = PAPER_MIN_VOXELS

@@ -88,9 +88,9 @@ def bounding_box(mask: npt.NDArray[Any]) -> tuple[tuple[int, int], ...] | None:
     planes = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
     if not planes.size:
         return None
-    flat = mask[planes[0] : planes[-1] + 1].any(axis=0)
+    flat = np.any(mask[planes[0] : planes[-1] + 1], axis=0)
     box = [(int(planes[0]), int(planes[-1]) + 1)]
-    for line in (flat.any(axis=1), flat.any(axis=0)):
+    for line in (np.any(flat, axis=1), np.any(flat, axis=0)):
         hits = np.flatnonzero(line)
         box.append((int(hits[0]), int(hits[-1]) + 1))
     return tuple(box)

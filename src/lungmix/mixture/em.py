@@ -161,7 +161,14 @@ class Fit:
 
 
 def run_em(
-    x: Floats, weights: Floats, state: State, *, tol: float, max_iter: int, reg_covar: float, covariance_type: str
+    x: Floats,
+    weights: Floats,
+    state: State,
+    *,
+    tol: float,
+    max_iter: int,
+    reg_covar: float,
+    covariance_type: str,
 ) -> Fit:
     """Expectation and maximisation in turn until the mean log-likelihood gains less than `tol`."""
     total = weights.sum()

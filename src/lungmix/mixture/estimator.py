@@ -27,7 +27,7 @@ from lungmix.mixture.reduce import weighted_samples
 from lungmix.mixture.starts import kmeans_responsibilities
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class GaussianMixture(DensityMixin, BaseEstimator):
     """Gaussian mixture fitted by EM on samples that may carry weights.
 
     Integer samples with one feature, such as HU, are reduced to counts per value first; the fit on counts equals
@@ -180,7 +180,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _adopt(self, fit: Fit, n_features: int) -> None:
-        self.weights_, self.means_, self.covariances_ = fit.state.weights, fit.state.means, fit.state.covariances
+        self.weights_, self.means_, self.covariances_ = (
+            fit.state.weights,
+            fit.state.means,
+            fit.state.covariances,
+        )
         self.precisions_cholesky_ = precisions_cholesky(self.covariances_, self.covariance_type)
         self.converged_, self.n_iter_ = fit.converged, len(fit.lower_bounds)
         self.lower_bounds_, self.lower_bound_ = fit.lower_bounds, fit.lower_bounds[-1]

@@ -65,7 +65,9 @@ class TissueModel:
     def __post_init__(self) -> None:
         columns = [tuple(float(v) for v in getattr(self, name)) for name in ("weights", "means", "variances")]
         if len({len(column) for column in columns}) != 1 or not columns[0]:
-            raise ModelError("weights, means and variances of a mixture must be equally many: give one each a component")
+            raise ModelError(
+                "weights, means and variances of a mixture must be equally many: give one each a component"
+            )
         if not np.isfinite(columns).all() or min(columns[0]) <= 0 or min(columns[2]) <= 0:
             raise ModelError("a mixture needs finite means and positive weights and variances")
         if abs(sum(columns[0]) - 1) > 1e-5:
@@ -135,7 +137,9 @@ class TissueModel:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise ModelError(f"{name} is not a lungmix model: {place}: {first['msg']}; make one with `lungmix fit`") from None
+            raise ModelError(
+                f"{name} is not a lungmix model: {place}: {first['msg']}; make one with `lungmix fit`"
+            ) from None
         try:
             return cls(tuple(document.weights), tuple(document.means), tuple(document.variances), document.fit)
         except ModelError as error:
@@ -156,7 +160,11 @@ class TissueModel:
         variances = np.asarray(mixture.covariances_, np.float64).reshape(-1)
         if len(variances) == 1:
             variances = np.repeat(variances, len(means))
-        fit = {"n_iter": int(mixture.n_iter_), "log_likelihood": float(mixture.lower_bound_), "converged": bool(mixture.converged_)}
+        fit = {
+            "n_iter": int(mixture.n_iter_),
+            "log_likelihood": float(mixture.lower_bound_),
+            "converged": bool(mixture.converged_),
+        }
         weights = np.asarray(mixture.weights_, np.float64)
         return cls(tuple(weights.tolist()), tuple(means[:, 0].tolist()), tuple(variances.tolist()), fit)
 
@@ -165,7 +173,12 @@ PUBLISHED = TissueModel(
     weights=(0.33915991, 0.36163895, 0.13880557, 0.05467644, 0.10571913),
     means=(-950.35445, -828.9766504, -652.26530371, -337.03481411, -12.53896037),
     variances=(1936.65952913, 3413.06554292, 8927.18035462, 24547.22394621, 37633.9743736),
-    fit={"n_iter": 7, "log_likelihood": -6.6314801, "converged": True, "source": "doi:10.3390/bioengineering8020026"},
+    fit={
+        "n_iter": 7,
+        "log_likelihood": -6.6314801,
+        "converged": True,
+        "source": "doi:10.3390/bioengineering8020026",
+    },
 )
 """The mixture of Zaffino et al. 2021."""
 

@@ -40,7 +40,7 @@ def weighted_samples(x: Any, sample_weight: Any = None) -> tuple[Floats, Floats]
         If there are no samples, or some are NaN or infinite, or a weight is negative.
     """
     lazy = isinstance(x, da.Array)
-    data = x if lazy else np.asarray(x)
+    data: Any = x if lazy else np.asarray(x)
     if data.ndim not in (1, 2):
         raise ModelError(f"samples have the shape (n,) or (n, d), not {data.shape}: reshape them, e.g. with ravel()")
     if data.dtype.kind in "iub" and (data.ndim == 1 or data.shape[1] == 1):

@@ -42,7 +42,11 @@ def _write_series(folder: Path, phantom: Phantom) -> None:
     for slab in phantom.slabs(16):
         for plane in slab:
             dataset = _slice(phantom, index, plane, generate_uid(entropy_srcs=[*entropy, str(index)]))
-            dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
+            dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = (
+                study,
+                series,
+                frame,
+            )
             dataset.save_as(folder / f"{index + 1:05d}.dcm", enforce_file_format=True)
             index += 1
 
@@ -60,7 +64,11 @@ def _slice(phantom: Phantom, index: int, plane: npt.NDArray[np.int16], uid: str)
     dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.PatientName, dataset.PatientID = "Phantom^Chest", phantom.name
     dataset.Manufacturer, dataset.ManufacturerModelName = known.manufacturer, known.model
-    dataset.ConvolutionKernel, dataset.KVP, dataset.SliceThickness = known.kernel, known.kvp, known.slice_thickness
+    dataset.ConvolutionKernel, dataset.KVP, dataset.SliceThickness = (
+        known.kernel,
+        known.kvp,
+        known.slice_thickness,
+    )
     dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
     dataset.PatientBirthDate = dataset.PatientSex = dataset.StudyID = ""
     dataset.PatientPosition = "HFS"

@@ -75,7 +75,9 @@ def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure
     parts = np.exp(model.log_densities(hu))
     five = model.n_components == len(TISSUES)
     for k in range(model.n_components):
-        style = {"color": TISSUES[k].color, "label": TISSUES[k].name} if five else {"label": f"component {k + 1}"}
+        style: dict[str, Any] = {"label": f"component {k + 1}"}
+        if five:
+            style = {"color": TISSUES[k].color, "label": TISSUES[k].name}
         axes.plot(hu, parts[:, k], linewidth=1.6, **style)
     axes.plot(hu, parts.sum(axis=1), color="black", linewidth=1, linestyle="--", label="mixture")
     axes.set(xlabel="HU", ylabel="share of voxels per HU", xlim=(hu[0], hu[-1]))

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from lungmix.mixture import TissueModel
 from lungmix.report.figures import mixture_figure, png_of, slice_figure
 from lungmix.report.overview import CohortOverview, overview_of
 from lungmix.stages.fit import pool_counts
 from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import Row, read_measurements
 from lungmix.store import MODEL_FILE, Cohort
-from lungmix.mixture import TissueModel
 from lungmix.tissue import TISSUES
 
 _COLUMNS = (
@@ -70,7 +70,9 @@ def write_page(cohort: Cohort, folder: str | Path, failed: Mapping[str, str] | N
         parts.append(_picture(f"{name}.png", f"{name}: the axial slice with most lung, and its tissue labels"))
     notes = {case.name: case.note for case in overview.cases if case.note} | dict(failed or {})
     if notes:
-        rows = "".join(f"<tr><td>{escape(n)}</td><td style='text-align:left'>{escape(r)}</td></tr>" for n, r in notes.items())
+        rows = "".join(
+            f"<tr><td>{escape(n)}</td><td style='text-align:left'>{escape(r)}</td></tr>" for n, r in notes.items()
+        )
         parts.append(f"<h2>Failed</h2><div class='scroll'><table>{rows}</table></div>")
     page = target / "index.html"
     _write(page, _frame(overview, "\n".join(parts)).encode())
@@ -83,7 +85,8 @@ def _frame(overview: CohortOverview, body: str) -> str:
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>lungmix: {len(overview.cases)} cases</title><style>{_STYLE}</style></head><body>"
         f"<h1>{len(overview.cases)} cases, {overview.slices:,} slices</h1>\n{body}\n"
-        "<p class='note'>For research only. Tissue classes after Zaffino et al. 2021, Bioengineering 8:26.</p></body></html>\n"
+        "<p class='note'>For research only. Tissue classes after Zaffino et al. 2021, Bioengineering 8:26.</p>"
+        "</body></html>\n"
     )
 
 
@@ -99,7 +102,8 @@ def _table(rows: list[Row]) -> str:
         for row in rows
     ]
     body = "\n".join(lines)
-    return f"<h2>Measurements</h2><div class='scroll'><table><tr><th scope='col'>Case</th>{head}</tr>\n{body}</table></div>"
+    top = f"<tr><th scope='col'>Case</th>{head}</tr>"
+    return f"<h2>Measurements</h2><div class='scroll'><table>{top}\n{body}</table></div>"
 
 
 def _scanners(overview: CohortOverview) -> str:
@@ -113,11 +117,14 @@ def _scanners(overview: CohortOverview) -> str:
 
 
 def _picture(file: str, text: str) -> str:
-    return f"<figure><img src='pictures/{file}' alt='{escape(text)}' loading='lazy'><figcaption>{escape(text)}</figcaption></figure>"
+    image = f"<img src='pictures/{file}' alt='{escape(text)}' loading='lazy'>"
+    return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"
 
 
 def _describe(model: TissueModel) -> str:
-    means = ", ".join(f"{mean:.0f} HU ({100 * weight:.1f} %)" for weight, mean in zip(model.weights, model.means, strict=True))
+    means = ", ".join(
+        f"{mean:.0f} HU ({100 * weight:.1f} %)" for weight, mean in zip(model.weights, model.means, strict=True)
+    )
     return f"Gaussians at {means}"
 
 

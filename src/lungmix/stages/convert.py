@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from distributed import Client
 
 from lungmix.errors import SourceError
@@ -52,7 +53,7 @@ def _copy_slabs(scan: Scan, url: str, name: str) -> str:
     start = 0
     for slab in scan.slabs(case.layout.slab):
         _check(case, start, slab)
-        digest.update(np.ascontiguousarray(slab))
+        digest.update(np.ascontiguousarray(slab).data)
         case.write("ct", start, slab)
         start += len(slab)
     if start != case.geometry.shape[0]:
@@ -62,6 +63,8 @@ def _copy_slabs(scan: Scan, url: str, name: str) -> str:
     return digest.hexdigest()
 
 
-def _check(case: Case, start: int, slab: np.ndarray) -> None:  # type: ignore[type-arg]
+def _check(case: Case, start: int, slab: npt.NDArray[np.int16]) -> None:
     if slab.dtype != np.int16 or slab.shape[1:] != case.geometry.shape[1:]:
-        raise SourceError(f"slices from {start} on do not have the size or type that the header of {case.name} promises")
+        raise SourceError(
+            f"slices from {start} on do not have the size or type that the header of {case.name} promises"
+        )

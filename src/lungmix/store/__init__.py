@@ -4,4 +4,13 @@ from lungmix.store.case import IMAGES, Case
 from lungmix.store.cohort import MEASUREMENTS_FILE, MODEL_FILE, Cohort, open_cohort
 from lungmix.store.layout import Layout, layout_of
 
-__all__ = ["IMAGES", "MEASUREMENTS_FILE", "MODEL_FILE", "Case", "Cohort", "Layout", "layout_of", "open_cohort"]
+__all__ = [
+    "IMAGES",
+    "MEASUREMENTS_FILE",
+    "MODEL_FILE",
+    "Case",
+    "Cohort",
+    "Layout",
+    "layout_of",
+    "open_cohort",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,9 @@ from lungmix.store.case import ATTRIBUTE, Case
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
 MEASUREMENTS_FILE = "measurements.csv"
+
+# The store keeps model.json and measurements.csv beside its cases, as its format has it.
+warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
 
 _CASE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?")
 
@@ -112,7 +116,9 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
         group = zarr.open_group(location, mode=mode if mode != "a" else "r+", zarr_format=3)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         if mode != "a":
-            raise StoreError(f"there is no store at {location}: make one with `lungmix run {location} SOURCE`") from None
+            raise StoreError(
+                f"there is no store at {location}: make one with `lungmix run {location} SOURCE`"
+            ) from None
         group = zarr.open_group(location, mode="a", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"format_version": FORMAT_VERSION, "lungmix_version": __version__}
     own = group.attrs.get(ATTRIBUTE)

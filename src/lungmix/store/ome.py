@@ -15,7 +15,10 @@ _AXES = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"
 
 def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
     """The ``ome`` attribute of an image whose coarser levels are means of blocks."""
-    return {"version": VERSION, "multiscales": [_multiscale(name, geometry, layout, centred=True, kind="mean")]}
+    return {
+        "version": VERSION,
+        "multiscales": [_multiscale(name, geometry, layout, centred=True, kind="mean")],
+    }
 
 
 def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:

@@ -35,5 +35,7 @@ def _slice_of(file: str, shape: tuple[int, int], number: int) -> npt.NDArray[np.
     except RuntimeError:
         raise SourceError(f"{name} (slice {number + 1}) is cut short or damaged: get the file again") from None
     if values.shape != (1, *shape):
-        raise SourceError(f"{name} (slice {number + 1}) has {values.shape} pixels, the series {shape}: get the file again")
+        raise SourceError(
+            f"{name} (slice {number + 1}) has {values.shape} pixels, the series {shape}: get the file again"
+        )
     return to_hu(values, 1.0, 0.0, name, number)[0]

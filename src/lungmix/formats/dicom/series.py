@@ -68,9 +68,22 @@ def find_series(files: Sequence[Path]) -> list[Scan | Refusal]:
             tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
             if "Rows" in tags and "LOCALIZER" not in (tags.get("ImageType") or ()):
                 groups[_group_of(file, tags)].append(Slice(str(file), tags))
-        except (InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError):
+        except (
+            InvalidDicomError,
+            EOFError,
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            NotImplementedError,
+        ):
             found.append(
-                Refusal(case_name(file.parent.name), str(file), f"{file.name} is a damaged DICOM file: get it again")
+                Refusal(
+                    case_name(file.parent.name),
+                    str(file),
+                    f"{file.name} is a damaged DICOM file: get it again",
+                )
             )
     for group in groups.values():
         try:
@@ -83,7 +96,13 @@ def find_series(files: Sequence[Path]) -> list[Scan | Refusal]:
 
 def _group_of(file: Path, tags: Any) -> tuple[Any, ...]:
     orientation = tuple(round(float(v), 3) for v in tags.get("ImageOrientationPatient") or ())
-    return (str(file.parent), str(tags.get("SeriesInstanceUID")), int(tags.Rows), int(tags.Columns), orientation)
+    return (
+        str(file.parent),
+        str(tags.get("SeriesInstanceUID")),
+        int(tags.Rows),
+        int(tags.Columns),
+        orientation,
+    )
 
 
 def _scan_of(group: list[Slice]) -> Scan:
@@ -95,10 +114,17 @@ def _scan_of(group: list[Slice]) -> Scan:
     if int(first.get("SamplesPerPixel") or 1) != 1:
         raise SourceError(f"{title} is a colour image: give the original CT slices")
     if int(first.get("NumberOfFrames") or 1) != 1:
-        raise SourceError(f"{title} is an enhanced multi-frame image, which is not read yet: convert it to one file a slice")
+        raise SourceError(
+            f"{title} is an enhanced multi-frame image, which is not read yet: convert it to one file a slice"
+        )
     for one in group:
-        if len(one.tags.get("ImagePositionPatient") or ()) != 3 or len(one.tags.get("ImageOrientationPatient") or ()) != 6:
-            raise SourceError(f"{title} lacks position or orientation in {Path(one.file).name}: give the original slices")
+        if (
+            len(one.tags.get("ImagePositionPatient") or ()) != 3
+            or len(one.tags.get("ImageOrientationPatient") or ()) != 6
+        ):
+            raise SourceError(
+                f"{title} lacks position or orientation in {Path(one.file).name}: give the original slices"
+            )
     ordered = _in_order(group, title)
     geometry = _geometry(ordered, title)
     files = tuple(one.file for one in ordered)
@@ -153,7 +179,9 @@ def _in_order(group: list[Slice], title: str) -> list[Slice]:
         )
     sideways = places[order] - places[order[0]] - np.outer(along[order] - along[order[0]], normal)
     if np.abs(sideways).max() > max(0.5, 0.01 * float(along.max() - along.min())):
-        raise SourceError(f"{title} was taken with a tilted gantry or shifted slices, which is not read yet: resample it first")
+        raise SourceError(
+            f"{title} was taken with a tilted gantry or shifted slices, which is not read yet: resample it first"
+        )
     return ordered
 
 

@@ -1,0 +1,59 @@
+# One word a task. PYTHON needs to be 3.11 to 3.13; all else is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test quick check bench docs lock clean
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet "pip>=25.1"
+	touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) install --quiet --constraint constraints.txt --group test
+	touch $@
+
+$(VENV)/.check: $(VENV)/.run
+	$(PIP) install --quiet --constraint constraints.txt --group check
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	$(PIP) install --quiet --constraint constraints.txt --group bench
+	touch $@
+
+demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a page to look at.
+	$(BIN)/python -m lungmix.phantom demo/scans --scans 3 --format mixed
+	$(BIN)/lungmix run demo/cohort.zarr demo/scans --report demo/page
+	@echo "Open demo/page/index.html in a browser."
+
+test: $(VENV)/.test  ## All tests.
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/.test  ## The tests that take seconds.
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.check  ## Lint, format, types, docs.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+
+docs: $(VENV)/.check
+	$(BIN)/sphinx-build -b html docs docs/_build/html
+
+bench: $(VENV)/.bench  ## Ratios and peaks of memory, in one run.
+	$(BIN)/python benchmarks/long_scan.py
+
+lock: $(VENV)/.made  ## Renew constraints.txt.
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench \
+		--python-version 3.11 --no-annotate --no-header --upgrade --quiet --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) demo docs/_build

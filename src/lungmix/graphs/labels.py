@@ -49,7 +49,9 @@ def tissue_labels(
         raise UsageError(f"CT and mask have different shapes, {ct.shape} and {mask.shape}: give the mask of this CT")
     table = model.table()
     if isinstance(ct, da.Array) or isinstance(mask, da.Array):
-        return da.map_blocks(_look_up, da.asarray(ct), da.asarray(mask), table=table, dtype=np.uint8)
+        lazy = da.asarray(ct)
+        # map_blocks pairs blocks by their number, not by their place.
+        return da.map_blocks(_look_up, lazy, da.asarray(mask).rechunk(lazy.chunks), table=table, dtype=np.uint8)
     return _look_up(np.asarray(ct), np.asarray(mask), table)
 
 

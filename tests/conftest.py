@@ -1,0 +1,37 @@
+"""What many tests share: the real data, a cluster, a small cohort."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+HERE = Path(__file__).parent
+
+settings.register_profile("lungmix", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+settings.load_profile("lungmix")
+
+REAL = ("dx-a0001-soft", "dx-a0002-soft", "cmb-crc-lung")
+
+
+@pytest.fixture(scope="session")
+def real_ct() -> Path:
+    """Folder of the real series; missing data is a failure in CI and a skip elsewhere."""
+    folder = Path(os.environ.get("LUNGMIX_TEST_DATA", HERE.parent.parent / "shared" / "data")) / "ct"
+    if not all((folder / name).is_dir() for name in REAL):
+        message = f"no real CT in {folder}: set LUNGMIX_TEST_DATA"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def client():
+    """A cluster of two processes on the loopback address."""
+    import lungmix
+
+    with lungmix.connect(workers=2, memory_limit="1.5GB") as connected:
+        yield connected

@@ -1,0 +1,49 @@
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from generators import chunkings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+import lungmix
+from lungmix.errors import UsageError
+
+volumes = st.tuples(st.integers(1, 20), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
+published = lungmix.load_model("published")
+
+
+@given(st.data(), volumes, st.integers(1, 6))
+@settings(max_examples=200)
+def test_median_equals_scipy_whatever_the_chunks(data, volume, size):
+    *shape, seed = volume
+    labels = np.random.default_rng(seed).integers(0, 6, shape).astype(np.uint8)
+    expected = ndimage.median_filter(labels, size=size)
+    assert np.array_equal(lungmix.median_labels(labels, size=size), expected)
+    with dask.config.set(scheduler="synchronous"):
+        lazy = lungmix.median_labels(da.from_array(labels, chunks=data.draw(chunkings(shape))), size=size)
+        assert np.array_equal(lazy.compute(), expected)
+
+
+@given(st.data(), volumes)
+def test_labels_equal_the_highest_posterior_whatever_the_chunks(data, volume):
+    *shape, seed = volume
+    random = np.random.default_rng(seed)
+    hu = random.integers(-3024, 2000, shape).astype(np.int16)
+    mask = random.integers(0, 2, shape).astype(np.uint8)
+    x = hu[..., None].astype(float)
+    weights, means, variances = (np.array(v) for v in (published.weights, published.means, published.variances))
+    posterior = weights / np.sqrt(variances) * np.exp(-((x - means) ** 2) / (2 * variances))
+    expected = np.where(mask > 0, posterior.argmax(-1) + 1, 0)
+    sure = posterior.max(-1) > 1e-300  # where densities do not underflow
+    labels = lungmix.tissue_labels(hu, mask, published)
+    assert np.array_equal(labels[sure], expected[sure])
+    with dask.config.set(scheduler="synchronous"):
+        lazy = lungmix.tissue_labels(da.from_array(hu, chunks=data.draw(chunkings(shape))), da.from_array(mask), published)
+        assert np.array_equal(lazy.compute(), labels)
+
+
+def test_mask_of_another_shape_is_refused():
+    with pytest.raises(UsageError, match="shapes"):
+        lungmix.tissue_labels(np.zeros((2, 2, 2), np.int16), np.zeros((2, 2, 3), np.uint8), published)

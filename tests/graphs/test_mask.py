@@ -1,0 +1,101 @@
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from generators import chests, chunkings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import reference
+
+import lungmix
+from lungmix.errors import UsageError
+from lungmix.kernels.mask import recipe_for
+from lungmix.parameters import MaskParameters, voxels_of_ml
+from lungmix.phantom import TRAPS, Phantom
+
+SMALL = Phantom(shape=(40, 64, 64), spacing=(5.6, 5.6, 7.5), seed=4)
+
+
+def check_every_way(hu, chunks, expected, **options):
+    assert np.array_equal(lungmix.lung_mask(hu, **options), expected)
+    with dask.config.set(scheduler="synchronous"):
+        lazy = lungmix.lung_mask(da.from_array(hu, chunks=chunks), **options)
+        assert lazy.dtype == np.uint8
+        assert np.array_equal(lazy.compute(), expected)
+
+
+@given(st.data(), chests(), st.integers(0, 3), st.integers(0, 80), st.lists(st.integers(0, 9), max_size=2))
+@settings(max_examples=200)
+def test_mask_equals_the_oracle_whatever_the_chunks(data, hu, n_open, min_voxels, radii):
+    expected = reference.lung_mask(hu, n_open=n_open, min_voxels=min_voxels, radii=radii)
+    chunks = data.draw(chunkings(hu.shape))
+    check_every_way(hu, chunks, expected, opening=n_open, min_voxels=min_voxels, radii=radii)
+
+
+@given(st.data(), chests(), st.tuples(*[st.floats(0.4, 8.0)] * 3))
+@settings(max_examples=60)
+def test_physical_mask_equals_the_oracle_whatever_the_chunks(data, hu, spacing):
+    n = voxels_of_ml(1.0, spacing[::-1])
+    recipe = recipe_for(MaskParameters("physical", min_voxels=n), spacing[::-1])
+    from lungmix.graphs.mask import mask_graph
+    from lungmix.kernels.mask import lung_mask
+
+    air = hu < -155
+    extent = recipe.opening.extent
+    opened = reference.opening(air, reference.diamond(*extent)) if any(extent) else air
+    expected = reference.closing(reference.islands(opened, n), reference.ellipsoid(10.0, spacing[::-1]))
+    assert np.array_equal(lung_mask(hu, recipe), expected)
+    with dask.config.set(scheduler="synchronous"):
+        lazy, _ = mask_graph(da.from_array(hu, chunks=data.draw(chunkings(hu.shape))), recipe)
+        assert np.array_equal(lazy.compute(), expected)
+
+
+@pytest.mark.parametrize("trap", ["none", *TRAPS])
+@pytest.mark.parametrize("chunks", [(7, -1, -1), (64, 20, 33), (1, -1, -1)])
+def test_every_trap_is_masked_as_by_the_oracle(trap, chunks):
+    phantom = Phantom(SMALL.shape, SMALL.spacing, SMALL.seed, traps=set() if trap == "none" else {trap})
+    hu = phantom.volume()
+    expected = reference.lung_mask(hu, n_open=1, min_voxels=1200, radii=(4, 3))
+    assert expected.any()
+    check_every_way(hu, chunks, expected, opening=1, min_voxels=1200, radii=(4, 3))
+
+
+def test_volume_thinner_than_the_halo_of_a_ball_of_thirty():
+    hu = SMALL.volume()[14:24]
+    expected = reference.lung_mask(hu, n_open=1, min_voxels=500, radii=(30, 20))
+    assert expected.any()
+    check_every_way(hu, (3, -1, -1), expected, opening=1, min_voxels=500, radii=(30, 20))
+
+
+def test_lung_that_touches_the_first_and_last_slice_is_kept():
+    hu = Phantom(SMALL.shape, SMALL.spacing, 1, traps={"cut"}).volume()
+    mask = lungmix.lung_mask(hu, opening=1, min_voxels=1200, radii=(3,))
+    assert mask[0].any()
+    assert mask[-1].any()
+
+
+def test_volume_without_lungs_is_all_zeros():
+    hu = np.full((5, 40, 40), 40, np.int16)
+    assert not lungmix.lung_mask(hu).any()
+    assert not lungmix.lung_mask(da.from_array(hu, chunks=2)).compute().any()
+
+
+def test_physical_needs_a_spacing():
+    with pytest.raises(UsageError, match="spacing"):
+        lungmix.lung_mask(np.zeros((2, 2, 2), np.int16), preset="physical")
+
+
+def test_unknown_preset_names_the_known_ones():
+    with pytest.raises(UsageError, match="paper, physical"):
+        lungmix.lung_mask(np.zeros((2, 2, 2), np.int16), preset="papier")
+
+
+def test_paper_opening_is_the_physical_one_at_the_papers_spacing():
+    physical = recipe_for(MaskParameters("physical"), (0.7, 0.7, 0.7))
+    assert np.array_equal(physical.opening.offsets(), recipe_for(MaskParameters(), None).opening.offsets())
+
+
+def test_graph_of_a_long_scan_stays_small():
+    ct = da.zeros((827, 512, 512), chunks=(64, 512, 512), dtype=np.int16)
+    graph = lungmix.lung_mask(ct).__dask_graph__()
+    assert len(graph) < 14 * 60

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from generators import masks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import reference
+from scipy import ndimage
+
+from lungmix.errors import UsageError
+from lungmix.kernels.element import ball, diamond, ellipsoid
+from lungmix.kernels.morphology import dilate, erode, opening
+
+spacings = st.tuples(*[st.floats(0.3, 8.0)] * 3)
+elements = st.one_of(
+    st.integers(0, 8).map(ball),
+    st.tuples(*[st.integers(0, 4)] * 3).map(diamond),
+    st.tuples(st.floats(0.5, 9.0), spacings).map(lambda chosen: ellipsoid(*chosen)),
+)
+
+
+@given(masks(), elements)
+@settings(max_examples=150)
+def test_dilation_and_erosion_equal_scipy_for_every_element(mask, element):
+    offsets = element.offsets()
+    assert np.array_equal(dilate(mask, element), ndimage.binary_dilation(mask, offsets))
+    assert np.array_equal(erode(mask, element), ndimage.binary_erosion(mask, offsets))
+
+
+@given(masks(), elements, st.data())
+def test_answer_for_some_planes_is_that_part_of_the_whole_answer(mask, element, data):
+    first = data.draw(st.integers(0, len(mask) - 1))
+    stop = data.draw(st.integers(first + 1, len(mask)))
+    assert np.array_equal(dilate(mask, element, (first, stop)), dilate(mask, element)[first:stop])
+    assert np.array_equal(erode(mask, element, (first, stop)), erode(mask, element)[first:stop])
+
+
+@given(masks(), st.integers(1, 4))
+def test_opening_by_a_diamond_is_that_many_iterations_of_the_cross(mask, n):
+    assert np.array_equal(opening(mask, diamond((n, n, n))), ndimage.binary_opening(mask, iterations=n))
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 20, 30])
+def test_ball_is_the_ball_of_itk(radius):
+    assert np.array_equal(ball(radius).offsets(), reference.ball(radius))
+
+
+@given(st.floats(0.5, 12.0), spacings)
+@settings(max_examples=150)
+def test_ellipsoid_holds_the_offsets_within_its_radius(millimetres, spacing):
+    assert np.array_equal(ellipsoid(millimetres, spacing).offsets(), reference.ellipsoid(millimetres, spacing))
+
+
+@pytest.mark.parametrize("spacing", [(5.0, 0.841796875, 0.841796875), (2.5, 0.898438, 0.898438), (0.3, 0.6, 0.6)])
+def test_ellipsoid_of_a_scan_has_whole_costs(spacing):
+    assert ellipsoid(10.0, spacing).costs[0].dtype == np.uint16
+
+
+@given(masks(), spacings)
+def test_costs_that_are_no_whole_numbers_give_the_same_dilation(mask, spacing):
+    whole = ellipsoid(4.0, spacing)
+    squares = [(np.arange(n + 1) * s) ** 2 for n, s in zip(whole.extent, spacing, strict=True)]
+    real = type(whole)(tuple(squares), (4.0 + 1e-6) ** 2)
+    assert np.array_equal(dilate(mask, real), ndimage.binary_dilation(mask, real.offsets()))
+
+
+@given(st.tuples(*[st.integers(0, 5)] * 3))
+def test_diamond_is_flat_where_its_extent_is_zero(extent):
+    assert np.array_equal(diamond(extent).offsets(), reference.diamond(*extent))
+
+
+@pytest.mark.parametrize("make", [lambda: ball(-1), lambda: ball(200), lambda: ellipsoid(100.0, (0.3, 0.3, 0.3))])
+def test_impossible_elements_are_refused(make):
+    with pytest.raises(UsageError, match="give a"):
+        make()

@@ -138,23 +138,15 @@ def _nrrd(path: Path) -> VoxelData:
 
 
 def _nifti(path: Path) -> VoxelData:
-    header = nibabel.load(path).header
-    slope, intercept = (float(header[key]) for key in ("scl_slope", "scl_inter"))
-    if not np.isfinite(slope) or slope == 0:
-        slope, intercept = 1.0, 0.0
+    # A loaded header has its scaling taken out; the array proxy carries it.
+    image = nibabel.load(path)
+    header, slope, intercept = image.header, float(image.dataobj.slope), float(image.dataobj.inter)
     coding = "gzip-file" if path.name.lower().endswith(".gz") else "raw"
     # A header may say 0 for single files; ITK and nibabel then read from behind the header.
     offset = int(header["vox_offset"]) or int(header.single_vox_offset)
     if offset > _LONGEST_HEADER * 16:
         raise SourceError(f"{path.name} puts its voxels at byte {offset}: its header is damaged; get the file again")
-    return VoxelData(
-        str(path),
-        offset,
-        coding,
-        header.get_data_dtype(),
-        slope,
-        intercept if np.isfinite(intercept) else 0.0,
-    )
+    return VoxelData(str(path), offset, coding, header.get_data_dtype(), slope, intercept)
 
 
 def _meta(path: Path) -> VoxelData:

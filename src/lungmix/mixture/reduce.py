@@ -48,7 +48,7 @@ def weighted_samples(x: Any, sample_weight: Any = None) -> tuple[Floats, Floats]
         samples = values.astype(np.float64)[:, None]
     else:
         samples = np.asarray(data.compute() if lazy else data, np.float64)
-        samples = samples.reshape(len(samples), -1)
+        samples = samples.reshape(len(samples), 1 if samples.ndim == 1 else samples.shape[1])
         weights = np.ones(len(samples)) if sample_weight is None else _weights(sample_weight, len(samples))
     _check(samples, weights)
     present = weights > 0

@@ -67,13 +67,17 @@ def test_geometry_that_came_from_nrrd_goes_back_to_the_last_bit(tmp_path_factory
 
 
 def test_axes_along_the_patient_are_exact_in_nrrd(tmp_path):
-    geometry = Geometry((6, 5, 7), (0.1 + 0.2, 1 / 3, 0.898438), (-228.036842, 1e-7, 2 / 3), (-1, 0, 0, 0, 0, 1, 0, 1, 0))
+    geometry = Geometry(
+        (6, 5, 7), (0.1 + 0.2, 1 / 3, 0.898438), (-228.036842, 1e-7, 2 / 3), (-1, 0, 0, 0, 0, 1, 0, 1, 0)
+    )
     write_image(tmp_path / "a.nrrd", [VOLUME], geometry, np.int16)
     assert Geometry.from_sitk(sitk.ReadImage(str(tmp_path / "a.nrrd"))) == geometry
 
 
 def test_nibabel_sees_the_same_affine_as_simpleitk(tmp_path):
-    geometry = Geometry((6, 5, 7), (0.5, 0.75, 2.0), (-10.0, 20.0, 30.5), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    geometry = Geometry(
+        (6, 5, 7), (0.5, 0.75, 2.0), (-10.0, 20.0, 30.5), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    )
     write_image(tmp_path / "a.nii.gz", [VOLUME], geometry, np.int16)
     image = nibabel.load(tmp_path / "a.nii.gz")
     columns = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
@@ -86,7 +90,9 @@ def test_nibabel_sees_the_same_affine_as_simpleitk(tmp_path):
 @pytest.mark.parametrize("extension", [*EXTENSIONS, ".nhdr"])
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.float32, np.float64, np.uint8])
 def test_files_of_simpleitk_are_read_voxel_for_voxel(tmp_path, extension, dtype, compressed):
-    volume = (VOLUME if np.dtype(dtype).kind != "u" else VOLUME - VOLUME.min()).clip(0 if dtype == np.uint8 else -1024, 255)
+    volume = (VOLUME if np.dtype(dtype).kind != "u" else VOLUME - VOLUME.min()).clip(
+        0 if dtype == np.uint8 else -1024, 255
+    )
     image = sitk.GetImageFromArray(volume.astype(dtype))
     image.SetSpacing((0.7, 0.8, 1.25))
     path = tmp_path / f"image{extension}"
@@ -172,7 +178,7 @@ def test_missing_path_and_empty_folder_are_refused(tmp_path):
 
 def test_absurd_size_is_refused_before_memory_is_asked_for(tmp_path):
     (tmp_path / "a.mha").write_text(
-        "ObjectType = Image\nNDims = 3\nDimSize = 100000 100000 100000\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+        "ObjectType = Image\nNDims = 3\nDimSize = 99999 99999 99999\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
     )
     assert "a.mha" in refusal_of(tmp_path / "a.mha")
 

@@ -2,12 +2,12 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from generators import chunkings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 import lungmix
+from generators import chunkings
 from lungmix.errors import UsageError
 
 volumes = st.tuples(st.integers(1, 20), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
@@ -40,7 +40,9 @@ def test_labels_equal_the_highest_posterior_whatever_the_chunks(data, volume):
     labels = lungmix.tissue_labels(hu, mask, published)
     assert np.array_equal(labels[sure], expected[sure])
     with dask.config.set(scheduler="synchronous"):
-        lazy = lungmix.tissue_labels(da.from_array(hu, chunks=data.draw(chunkings(shape))), da.from_array(mask), published)
+        lazy = lungmix.tissue_labels(
+            da.from_array(hu, chunks=data.draw(chunkings(shape))), da.from_array(mask), published
+        )
         assert np.array_equal(lazy.compute(), labels)
 
 

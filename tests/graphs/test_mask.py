@@ -2,16 +2,16 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from generators import chests, chunkings
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import reference
 
 import lungmix
+from generators import chests, chunkings
 from lungmix.errors import UsageError
 from lungmix.kernels.mask import recipe_for
 from lungmix.parameters import MaskParameters, voxels_of_ml
 from lungmix.phantom import TRAPS, Phantom
+from oracle import reference
 
 SMALL = Phantom(shape=(40, 64, 64), spacing=(5.6, 5.6, 7.5), seed=4)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from generators import masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from generators import masks
 from lungmix.kernels.components import islands_of, label_runs, merge_islands, paint, pairs_across
 
 

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
-from generators import masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import reference
 from scipy import ndimage
 
+from generators import masks
 from lungmix.errors import UsageError
 from lungmix.kernels.element import ball, diamond, ellipsoid
 from lungmix.kernels.morphology import dilate, erode, opening
+from oracle import reference
 
 spacings = st.tuples(*[st.floats(0.3, 8.0)] * 3)
 elements = st.one_of(

@@ -27,8 +27,8 @@ _COLUMNS = (
 def show_report(console: Console, report: Report) -> None:
     """Measurements, mixture, failures and how many cases went through."""
     if report.rows:
-        table = Table(title="Measurements", title_justify="left", box=SIMPLE)
-        table.add_column("case", overflow="fold")
+        table = Table(title="Measurements", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
+        table.add_column("case", no_wrap=True)
         shown = [column for column in _COLUMNS if column[0] in report.rows[0]]
         for _, title, _ in shown:
             table.add_column(title, justify="right", no_wrap=True)
@@ -36,7 +36,7 @@ def show_report(console: Console, report: Report) -> None:
             table.add_row(str(row["case"]), *(f"{float(row[key]):.{digits}f}" for key, _, digits in shown))
         console.print(table)
     if report.model is not None:
-        table = Table(title="Mixture", title_justify="left", box=SIMPLE)
+        table = Table(title="Mixture", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
         for title in ("component", "weight", "mean HU", "sd HU"):
             table.add_column(title, justify="left" if title == "component" else "right")
         model = report.model
@@ -69,15 +69,24 @@ def report_json(store: str, report: Report) -> str:
 
 def show_overview(console: Console, overview: CohortOverview) -> None:
     """Cases with their stages, and the scanners as in the paper's Table 1."""
-    table = Table(title=f"{overview.store}: {len(overview.cases)} cases", title_justify="left", box=SIMPLE)
-    for title in ("case", "size", "spacing mm", "stages", "note"):
+    table = Table(
+        title=f"{overview.store}: {len(overview.cases)} cases",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    for title in ("case", "size", "spacing mm", "stages"):
         table.add_column(title)
     for case in overview.cases:
         size = " x ".join(map(str, case.size))
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
-        table.add_row(case.name, size, spacing, ", ".join(case.stages), case.note)
+        table.add_row(case.name, size, spacing, ", ".join(case.stages))
     console.print(table)
-    table = Table(title="Scanners", title_justify="left", box=SIMPLE)
+    for case in overview.cases:
+        if case.note:
+            console.print(f"{case.name}: {case.note}", markup=False, highlight=False, soft_wrap=True)
+    table = Table(title="Scanners", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for title in ("manufacturer", "model", "CTs", "kVp", "slice thickness mm"):
         table.add_column(title)
     for row in overview.scanners:

@@ -49,7 +49,7 @@ _LUNG = (0.13, 0.22)
 _LUNG_X = 0.185
 _LUNG_Z = (-0.1, 0.75)
 _EDGE_PIXELS = 5
-_WAVES = 8
+_WAVES = 14
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+import json
+import os
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import lungmix
+from lungmix.geometry import Geometry
+from lungmix.phantom import Phantom, write_phantom
+
+SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
+
+
+def run(*words, **options):
+    environment = {**os.environ, "COLUMNS": "140"}
+    command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    oblique = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+    phantom = Phantom(
+        (40, 64, 64), (5.5, 5.625, 7.5), 4, name="case-001", origin=(-179.25, 12.5, 0.1), direction=oblique
+    )
+    write_phantom(folder / "case-001.mha", phantom)
+    (folder / "broken.nrrd").write_text("no image")
+    cluster = ("--workers", 1, "--memory-limit", "2GB")
+    page = ("--report", folder / "page")
+    done = run("run", folder / "s.zarr", folder, "--model", "published", *SMALL, *cluster, *page, "--json")
+    return folder, done
+
+
+def test_run_ends_with_one_json_object_and_status_1_where_a_case_failed(store):
+    _, done = store
+    assert done.returncode == 1, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["done"] == ["case-001"]
+    assert "broken.nrrd" in answer["failed"]["broken"]
+    assert answer["measurements"][0]["lung_involvement"] > 0
+    assert answer["model"]["means"][0] == -950.35445
+    assert "Traceback" not in done.stderr
+
+
+def test_log_has_plain_lines_with_case_and_stage(store):
+    _, done = store
+    assert "case-001: done" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_page_shows_a_slice_and_the_table(store):
+    folder, _ = store
+    page = (folder / "page" / "index.html").read_text()
+    assert "case-001" in page
+    assert "broken" in page
+    for picture in ("case-001.png", "mixture.png"):
+        assert f"pictures/{picture}" in page
+        assert (folder / "page" / "pictures" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_info_lists_cases_and_scanners(store):
+    folder, _ = store
+    done = run("info", folder / "s.zarr")
+    assert done.returncode == 0
+    assert "case-001" in done.stdout
+    assert "convert, mask, label" in done.stdout
+    answer = json.loads(run("info", folder / "s.zarr", "--json").stdout)
+    assert answer["slices"] == 40
+
+
+@pytest.mark.parametrize("image", ["ct", "lung", "tissue", "tissue_median"])
+@pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha"])
+def test_exported_image_has_the_geometry_of_the_scan(store, tmp_path, image, extension):
+    folder, _ = store
+    out = tmp_path / f"x{extension}"
+    assert run("export", folder / "s.zarr", "case-001", out, "--image", image).returncode == 0
+    case = lungmix.open_cohort(folder / "s.zarr")["case-001"]
+    read = sitk.ReadImage(str(out))
+    assert np.array_equal(sitk.GetArrayFromImage(read), case.array(image).compute())
+    found, scan = Geometry.from_sitk(read), case.geometry
+    assert scan == Geometry.from_sitk(sitk.ReadImage(str(folder / "case-001.mha")))
+    if extension == ".nii.gz":
+        columns = np.diag([-1, -1, 1]) @ (np.reshape(scan.direction, (3, 3)) * scan.spacing)
+        assert np.array_equal(nibabel.load(out).affine[:3, :3], columns.astype(np.float32))
+        assert np.allclose(found.origin, scan.origin, rtol=1e-7)
+    else:
+        assert found == scan
+
+
+def test_wrong_usage_ends_with_status_2_and_no_traceback(store, tmp_path):
+    folder, _ = store
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("x")
+    for words, message in [
+        (("run",), "STORE"),
+        (("run", tmp_path / "a.zarr", folder, "--preset", "papier"), "paper, physical"),
+        (("run", tmp_path / "a.zarr", folder, "--model", "none.json"), "none.json"),
+        (("run", tmp_path / "other", folder), "not a lungmix store"),
+        (("info", tmp_path / "none.zarr"), "no store"),
+        (("export", folder / "s.zarr", "case-9", "x.nrrd"), "case-9"),
+        (("export", folder / "s.zarr", "case-001", tmp_path / "x.jpg"), ".nrrd"),
+        (("run", tmp_path / "a.zarr", folder, "--scheduler", "tcp://127.0.0.1:1", "-j", "2"), "local cluster"),
+        (("nonsense",), "nonsense"),
+    ]:
+        done = run(*words)
+        assert done.returncode == 2, (words, done.stdout, done.stderr)
+        assert message in done.stderr.replace("\n", " "), (words, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    assert "Traceback" in run("info", tmp_path / "none.zarr", "--debug").stderr
+
+
+def test_help_and_version():
+    assert run("--version").stdout.strip() == f"lungmix {lungmix.__version__}"
+    for command in ("run", "convert", "mask", "fit", "label", "measure", "info", "report", "export"):
+        done = run(command, "--help")
+        assert done.returncode == 0
+        assert f"lungmix {command} cohort.zarr" in done.stdout

@@ -1,0 +1,163 @@
+"""The main job on a cluster, against the method in memory."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+import lungmix
+from lungmix.formats import find_scans
+from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.phantom import Cohort, Phantom, write_cohort, write_phantom
+from lungmix.pipeline import Pipeline
+from oracle import reference
+
+MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+SHAPE, SPACING = (150, 64, 64), (5.6, 5.6, 2.0)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    write_cohort(folder, Cohort(4, 3, SHAPE, SPACING, frozenset({"vessels"})), "mixed")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(scans, client, tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
+    report = Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], MASK)
+    assert not report.failed, report.failed
+    return url, report
+
+
+def test_everything_equals_the_method_in_memory(finished, scans):
+    url, report = finished
+    cohort = lungmix.open_cohort(url)
+    assert list(cohort) == report.done == [f"case-{i:03d}" for i in range(1, 5)]
+    pooled = []
+    for scan in find_scans(scans):
+        if scan.name not in cohort:
+            continue
+        case = cohort[scan.name]
+        hu = np.concatenate(list(scan.slabs(1000)))
+        lung = reference.lung_mask(hu, n_open=1, min_voxels=3000, radii=(4, 3))
+        assert lung.any()
+        assert np.array_equal(case.ct.compute(), hu)
+        assert np.array_equal(case.lung.compute(), lung)
+        tissue = np.where(lung, report.model.labels_of(hu), 0)
+        assert np.array_equal(case.tissue.compute(), tissue)
+        assert np.array_equal(case.tissue_median.compute(), ndimage.median_filter(tissue, size=4))
+        assert np.array_equal(case.hu_counts, np.bincount(hu[lung].astype(int) + 32768, minlength=65536))
+        row = next(row for row in report.rows if row["case"] == scan.name)
+        for label, key in enumerate(("air", "healthy", "ggo", "consolidation", "other"), start=1):
+            assert row[key] == pytest.approx(100 * (tissue[lung] == label).mean())
+        assert row["lung_involvement"] == pytest.approx(100 * (tissue[lung] >= 3).mean())
+        pooled.append(np.maximum(hu[lung], -1000))
+    voxels = np.concatenate(pooled)
+    assert report.model.fit["voxels"] == len(voxels)
+    mixture = lungmix.GaussianMixture(random_state=0).fit(voxels)
+    assert np.allclose(sorted(mixture.means_[:, 0]), report.model.means)
+
+
+def test_store_holds_the_table_and_the_model(finished):
+    url, report = finished
+    cohort = lungmix.open_cohort(url)
+    rows = list(csv.DictReader(io.StringIO(cohort.read_text("measurements.csv"))))
+    assert [row["case"] for row in rows] == report.done
+    assert float(rows[0]["lung_involvement"]) == report.rows[0]["lung_involvement"]
+    assert lungmix.TissueModel.from_json(cohort.read_text("model.json")) == report.model
+
+
+def test_second_run_keeps_what_is_valid(finished, scans, client, tmp_path):
+    url, report = finished
+    files = {p: p.stat().st_mtime_ns for p in __import__("pathlib").Path(url).rglob("c/*") if p.is_file()}
+    again = Pipeline(client, lungmix.open_cohort(url, "r+")).run([scans], MASK)
+    assert again.rows == report.rows
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+def test_changed_model_relabels_and_leaves_the_masks(scans, client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    source = scans / "case-001.nrrd"
+    Pipeline(client, cohort).run([source], MASK, "published")
+    before = cohort["case-001"].stages
+    tissue = cohort["case-001"].tissue.compute()
+    report = Pipeline(client, cohort).run([source], MASK)
+    after = lungmix.open_cohort(tmp_path / "s.zarr")["case-001"]
+    assert after.stages["mask"] == before["mask"]
+    assert after.stages["label"]["key"] != before["label"]["key"]
+    assert not np.array_equal(after.tissue.compute(), tissue)
+    assert report.model != lungmix.load_model("published")
+
+
+def test_new_source_is_added_and_an_old_one_with_its_name_is_kept(scans, client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    write_phantom(other / "case-001.nrrd", Phantom(SHAPE, SPACING, 99))
+    Pipeline(client, cohort).run([scans / "case-001.nrrd"], MASK, "published")
+    report = Pipeline(client, cohort).run([other], MASK, "published")
+    assert list(cohort) == ["case-001", "case-001-2"]
+    assert len(report.rows) == 2
+
+
+def test_bad_sources_fail_by_name_while_the_others_go_on(scans, client, tmp_path):
+    image = sitk.ReadImage(str(scans / "case-001.nrrd"))
+    cut = (scans / "case-001.nrrd").read_bytes()
+    (tmp_path / "cut.nrrd").write_bytes(cut[: len(cut) // 2])
+    sitk.WriteImage(image[:, :, 5], str(tmp_path / "flat.mha"))
+    sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32) / 0.0, str(tmp_path / "nan.nii.gz"))
+    sitk.WriteImage(image * 0 + 40, str(tmp_path / "solid.nrrd"))
+    (tmp_path / "words.nrrd").write_text("no image")
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    report = Pipeline(client, cohort).run(
+        [*sorted(tmp_path.glob("*.*[a-z]")), scans / "case-003.mha"], MASK, "published"
+    )
+    assert report.done == ["case-003"]
+    assert len(report.rows) == 1
+    reasons = {name: reason for name, reason in report.failed.items() if name != "s"}
+    assert set(reasons) == {"cut", "flat", "nan", "solid", "words"}
+    for name, word in [
+        ("cut", "cut short|damaged"),
+        ("flat", "2-D"),
+        ("nan", "finite"),
+        ("solid", "no lung"),
+        ("words", "words"),
+    ]:
+        assert any(part in reasons[name] for part in word.split("|")), reasons[name]
+    assert cohort["solid"].failure["stage"] == "mask"
+    assert "cut" not in cohort
+
+
+def test_failed_mask_says_what_was_seen_and_what_to_try(scans, client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    report = Pipeline(client, cohort).run([scans / "case-002.nii.gz"], MaskParameters(min_voxels=10**9), "published")
+    reason = report.failed["case-002"]
+    for word in ("islands of air", "voxels", "touches the image edge", "spacing", "--preset physical"):
+        assert word in reason
+
+
+def test_run_without_any_lung_ends_without_a_model(client, tmp_path):
+    sitk.WriteImage(sitk.Image([20, 20, 10], sitk.sitkInt16), str(tmp_path / "solid.nrrd"))
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    report = Pipeline(client, cohort).run([tmp_path / "solid.nrrd"], MASK)
+    assert report.model is None
+    assert list(report.failed) == ["solid"]
+
+
+def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
+    one = Pipeline(client, lungmix.open_cohort(tmp_path / "one.zarr", "a"))
+    report = one.run([scans / "case-001.nrrd"], MASK, fit_parameters=FitParameters(n_init=2))
+    two = Pipeline(client, lungmix.open_cohort(tmp_path / "two.zarr", "a"))
+    two.convert([scans / "case-001.nrrd"])
+    two.mask(MASK)
+    two.fit(parameters=FitParameters(n_init=2))
+    two.label()
+    assert two.measure().rows == report.rows
+    for name in ("ct", "lung", "tissue", "tissue_median"):
+        first, second = (p.cohort["case-001"].array(name).compute() for p in (one, two))
+        assert np.array_equal(first, second)

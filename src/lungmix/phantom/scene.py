@@ -31,7 +31,7 @@ TRAPS = {
     "big-bowel": "bowel gas above the size of a lung",
     "table": "the table under the patient",
     "vessels": "vessels inside the lung, dense enough that only the closing recovers them",
-    "consolidation": "a ball of consolidation inside each lung that only the closing recovers",
+    "consolidation": "a ball of dense consolidation inside each lung that only the closing recovers",
     "noise": "heavy noise",
 }
 """The situations of real scans that a phantom can show, each on request."""
@@ -201,7 +201,8 @@ class Phantom:
         for lung, x in zip(lungs, self._lung_x(), strict=True):
             truth[lung] = tissue[lung]
             if "consolidation" in self.traps:
-                truth[lung & self._in_ball(z, x, 0.04, -0.1, 0.05)] = 4
+                # Dense as liver, it has the HU of the fifth class; 8 mm, within reach of both presets' closing.
+                truth[lung & self._in_ball(z, x, 0.04, -0.1, 8 / self._width_mm)] = 5
             if "vessels" in self.traps:
                 truth[lung & self._vessels(z, x)] = 5
         return truth

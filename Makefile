@@ -49,6 +49,8 @@ docs: $(VENV)/.check
 
 bench: $(VENV)/.bench  ## Ratios and peaks of memory, in one run.
 	$(BIN)/python benchmarks/long_scan.py
+	$(BIN)/asv machine --config benchmarks/asv.conf.json --yes
+	$(BIN)/asv run --config benchmarks/asv.conf.json --python=same --show-stderr
 
 lock: $(VENV)/.made  ## Renew constraints.txt.
 	$(PIP) install --quiet uv

@@ -1,13 +1,38 @@
 """Lung masks, one pooled Gaussian mixture and tissue labels for cohorts of chest CT that no memory can hold."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lungmix._version import __version__
-from lungmix.engine import connect
-from lungmix.errors import LungmixError
-from lungmix.geometry import Geometry
-from lungmix.graphs import lung_mask, median_labels, tissue_labels
-from lungmix.mixture import GaussianMixture, TissueModel, load_model
-from lungmix.store import Case, Cohort, open_cohort
-from lungmix.tissue import TISSUES, Tissue
+
+if TYPE_CHECKING:
+    from lungmix.engine import connect
+    from lungmix.errors import LungmixError
+    from lungmix.geometry import Geometry
+    from lungmix.graphs import lung_mask, median_labels, tissue_labels
+    from lungmix.mixture import GaussianMixture, TissueModel, load_model
+    from lungmix.store import Case, Cohort, open_cohort
+    from lungmix.tissue import TISSUES, Tissue
+
+# Names are imported when they are first asked for: `lungmix --help` and each worker load only what they use.
+_HOMES = {
+    "connect": "engine",
+    "LungmixError": "errors",
+    "Geometry": "geometry",
+    "lung_mask": "graphs",
+    "median_labels": "graphs",
+    "tissue_labels": "graphs",
+    "GaussianMixture": "mixture",
+    "TissueModel": "mixture",
+    "load_model": "mixture",
+    "Case": "store",
+    "Cohort": "store",
+    "open_cohort": "store",
+    "TISSUES": "tissue",
+    "Tissue": "tissue",
+}
 
 __all__ = [
     "TISSUES",
@@ -26,3 +51,15 @@ __all__ = [
     "open_cohort",
     "tissue_labels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lungmix' has no attribute {name!r}")
+    value = getattr(import_module(f"lungmix.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from distributed import Client, KilledWorker
 from lungmix.engine import Listener, run_window
 from lungmix.errors import LungmixError, StoreError
 from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.geometry import Geometry
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.stages import convert, fit, label, mask
@@ -84,6 +85,7 @@ class Pipeline:
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
         scans = self._find(sources, report)
+        self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
         self._pass(
             "mask",
             self._all_names(scans),
@@ -107,6 +109,7 @@ class Pipeline:
     def mask(self, parameters: MaskParameters) -> Report:
         """Find the lungs of all cases of the store."""
         report = Report()
+        self._advise({}, parameters)
         self._pass("mask", self._with_stage(convert.STAGE, report), [partial(self._mask, parameters)], report)
         return report
 
@@ -143,6 +146,12 @@ class Pipeline:
                     scans.append(found)
         return assign_names(self.cohort, scans)
 
+    def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
+        geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
+        hint = mask.advice({name: geometry.spacing[2] for name, geometry in geometries.items()}, parameters)
+        if hint:
+            self.listener.say(hint)
+
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
 
@@ -156,9 +165,6 @@ class Pipeline:
             self.listener.advance(name, convert.STAGE, 1, 1)
 
     def _mask(self, parameters: MaskParameters, name: str) -> None:
-        hint = mask.advice(self.cohort[name], parameters)
-        if hint:
-            self.listener.say(hint)
         try:
             mask.mask_case(self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE))
         except LungmixError as error:

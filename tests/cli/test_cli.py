@@ -12,6 +12,8 @@ import lungmix
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
 
 

@@ -11,7 +11,7 @@ from lungmix.geometry import Geometry
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 # Lung voxels, percent of air, healthy, GGO, consolidation, other, and LI under the published model.
 EXPECTED = {

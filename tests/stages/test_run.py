@@ -15,6 +15,8 @@ from lungmix.phantom import Cohort, Phantom, write_cohort, write_phantom
 from lungmix.pipeline import Pipeline
 from oracle import reference
 
+pytestmark = pytest.mark.slow
+
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 SHAPE, SPACING = (150, 64, 64), (5.6, 5.6, 2.0)
 

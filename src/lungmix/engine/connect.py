@@ -14,7 +14,7 @@ from distributed.system import MEMORY_LIMIT
 from lungmix.errors import ClusterError, UsageError
 
 _LEAST_MEMORY = 1 << 30
-_TIMEOUT = "20s"
+_TIMEOUT = "10s"
 
 
 def connect(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 
 import dask
@@ -93,14 +93,26 @@ def describe_failure(case: Case, parameters: MaskParameters, min_voxels: int, fo
     )
 
 
-def advice(case: Case, parameters: MaskParameters) -> str | None:
-    """Warn where the sizes of the preset ``paper`` do not suit the spacing; None if they do."""
-    thick = case.geometry.spacing[2]
-    if parameters.preset != "paper" or thick <= 1:
+def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> str | None:
+    """Warn where the sizes of the preset ``paper`` do not suit the scans; None if they do.
+
+    Parameters
+    ----------
+    slice_spacings : mapping of str to float
+        Distance of the slices in mm, by case.
+    parameters : MaskParameters
+        What is about to be used.
+    """
+    thick = sorted(name for name, spacing in slice_spacings.items() if spacing > 1)
+    if parameters.preset != "paper" or not thick:
         return None
+    low, high = (f(slice_spacings[name] for name in thick) for f in (min, max))
+    apart = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    shown = ", ".join(thick[:3]) + (f" and {len(thick) - 3} more" if len(thick) > 3 else "")
     return (
-        f"{case.name}: slices are {thick:.3g} mm apart, and the sizes of --preset paper are made for sub-millimetre "
-        "scans: its closing can flood the mediastinum; --preset physical states them in mm"
+        f"{len(thick)} of {len(slice_spacings)} scans ({shown}) have slices {apart} mm apart, and the sizes of "
+        "--preset paper are made for sub-millimetre scans: its closing can flood the mediastinum, and lungs can be too small "
+        "in voxels; --preset physical states them in mm and mL"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
 from lungmix.errors import SourceError
 from lungmix.formats.scan import Refusal, Scan, case_name, fingerprint_of, key_of_place
@@ -19,10 +20,13 @@ from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 
 _TAGS = [
-    "Modality", "SeriesInstanceUID", "SOPInstanceUID", "ImageType", "Rows", "Columns", "SamplesPerPixel",
+    "SOPClassUID", "Modality", "SeriesInstanceUID", "SOPInstanceUID", "ImageType", "Rows", "Columns", "SamplesPerPixel",
     "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "BitsAllocated",
 ]  # fmt: skip
+
+# A file of these classes without pixels, or whose class cannot be read, was cut short.
+_WITHOUT_PIXELS_DAMAGED = (None, CTImageStorage, EnhancedCTImageStorage)
 
 # Positions are decimal strings of 16 characters; a hundredth of a millimetre is beyond any scanner's precision.
 _LEAST_TOLERANCE_MM = 0.01
@@ -63,10 +67,14 @@ def find_series(files: Sequence[Path]) -> list[Scan | Refusal]:
     """
     found: list[Scan | Refusal] = []
     groups: dict[tuple[Any, ...], list[Slice]] = defaultdict(list)
+    damaged: list[tuple[Path, Any]] = []
     for file in files:
         try:
             tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-            if "Rows" in tags and "LOCALIZER" not in (tags.get("ImageType") or ()):
+            if "Rows" not in tags:
+                if tags.get("SOPClassUID") in _WITHOUT_PIXELS_DAMAGED:
+                    damaged.append((file, tags.get("SeriesInstanceUID")))
+            elif "LOCALIZER" not in (tags.get("ImageType") or ()):
                 groups[_group_of(file, tags)].append(Slice(str(file), tags))
         except (
             InvalidDicomError,
@@ -78,18 +86,21 @@ def find_series(files: Sequence[Path]) -> list[Scan | Refusal]:
             KeyError,
             NotImplementedError,
         ):
-            found.append(
-                Refusal(
-                    case_name(file.parent.name),
-                    str(file),
-                    f"{file.name} is a damaged DICOM file: get it again",
-                )
-            )
-    for group in groups.values():
+            damaged.append((file, None))
+    for file, _ in damaged:
+        reason = f"{file.name} is a damaged DICOM file: get it again"
+        found.append(Refusal(case_name(file.parent.name), str(file), reason))
+    for (parent, uid, *_), group in groups.items():
+        folder = Path(parent)
+        missed = [file.name for file, series in damaged if file.parent == folder and series in (None, uid)]
         try:
+            if missed:
+                raise SourceError(
+                    f"the series in {folder.name} ({len(group)} files) may lack {missed[0]}, which is damaged: get "
+                    "that file again, or remove it if it belongs to another series"
+                )
             found.append(_scan_of(group))
         except SourceError as error:
-            folder = Path(group[0].file).parent
             found.append(Refusal(case_name(folder.name), str(folder), str(error)))
     return found
 

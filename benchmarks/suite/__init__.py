@@ -1,0 +1,1 @@
+"""Timings of single kernels and stages, tracked by asv: ``asv run --python=same --config benchmarks/asv.conf.json``."""

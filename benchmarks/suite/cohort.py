@@ -1,0 +1,59 @@
+"""Whole steps in memory, without a cluster: graphs, the store, the mixture."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+
+import lungmix
+from lungmix.mixture import fit_tissue_model
+from lungmix.phantom import Phantom
+from lungmix.scan import Acquisition
+
+
+class Volume:
+    """128 slices of 256 x 256 in slabs of 32."""
+
+    timeout = 300
+
+    def setup(self):
+        self.hu = Phantom((128, 256, 256), (1.4, 1.4, 2.4), 1).volume()
+        self.ct = da.from_array(self.hu, chunks=(32, -1, -1))
+        self.folder = Path(tempfile.mkdtemp())
+
+    def teardown(self):
+        shutil.rmtree(self.folder)
+
+    def time_mask_in_memory(self):
+        lungmix.lung_mask(self.hu, "physical", (1.4, 1.4, 2.4))
+
+    def time_mask_over_slabs(self):
+        with dask.config.set(scheduler="synchronous"):
+            lungmix.lung_mask(self.ct, "physical", (1.4, 1.4, 2.4)).compute()
+
+    def time_write_ct(self):
+        cohort = lungmix.open_cohort(self.folder / "s.zarr", "a")
+        case = cohort.add("case", Phantom(self.hu.shape, (1.4, 1.4, 2.4)).geometry, Acquisition(modality="CT"))
+        case.create("ct")
+        for start, stop in case.layout.slabs():
+            case.write("ct", start, self.hu[start:stop])
+
+
+class Mixture:
+    """Five components from counts per HU."""
+
+    timeout = 300
+
+    def setup(self):
+        model = lungmix.load_model("published")
+        self.values = np.arange(-1000, 1001)
+        x = self.values[:, None]
+        sd = np.sqrt(model.variances)
+        density = np.sum(np.array(model.weights) / sd * np.exp(-(((x - model.means) / sd) ** 2) / 2), axis=1)
+        self.counts = np.rint(density * 1e9).astype(np.uint64)
+
+    def time_fit_of_counts(self):
+        fit_tissue_model(self.values, self.counts)

@@ -1,0 +1,176 @@
+"""DICOM series against SimpleITK's own series reader."""
+
+import random
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import generate_uid
+
+from lungmix.errors import SourceError
+from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.geometry import Geometry
+from lungmix.phantom import Phantom, write_phantom
+
+SHAPE = (6, 20, 24)
+
+
+@pytest.fixture
+def series(tmp_path):
+    folder = tmp_path / "series"
+    write_phantom(folder, Phantom(SHAPE, (0.75, 0.5, 1.25), 3, origin=(-10.5, 3.25, -100.0)))
+    return folder
+
+
+def slices(folder):
+    return sorted(folder.glob("*.dcm"))
+
+
+def change(file, **tags):
+    dataset = pydicom.dcmread(file)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(file)
+
+
+def read(scan, thickness=4):
+    return np.concatenate(list(scan.slabs(thickness)))
+
+
+def by_simpleitk(folder):
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+def only(source):
+    (found,) = find_scans(source)
+    return found
+
+
+def refusal_of(source):
+    found = only(source)
+    if isinstance(found, Refusal):
+        return found.reason
+    with pytest.raises(SourceError) as caught:
+        read(found)
+    return str(caught.value)
+
+
+@st.composite
+def frames(draw):
+    seed = draw(st.integers(0, 2**32 - 1))
+    numbers = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(numbers.normal(size=(3, 3)))
+    if np.linalg.det(rotation) < 0:
+        rotation[:, 2] *= -1
+    return seed, tuple(numbers.uniform(0.3, 8, 3)), tuple(numbers.uniform(-400, 400, 3)), tuple(rotation.ravel())
+
+
+@given(frames(), st.integers(1, 7))
+@settings(max_examples=25)
+def test_oblique_series_equals_simpleitk_to_the_last_bit(tmp_path_factory, frame, thickness):
+    seed, spacing, origin, direction = frame
+    folder = tmp_path_factory.mktemp("oblique")
+    write_phantom(folder, Phantom((4, 8, 9), spacing, seed, origin=origin, direction=direction))
+    scan, image = only(folder), by_simpleitk(folder)
+    assert isinstance(scan, Scan), scan
+    assert scan.geometry == Geometry.from_sitk(image)
+    assert np.allclose(scan.geometry.direction, direction, atol=1e-9)
+    assert np.array_equal(read(scan, thickness), sitk.GetArrayFromImage(image))
+
+
+def test_names_of_files_do_not_matter(series):
+    expected = read(only(series))
+    files = slices(series)
+    names = [f"IM{i:04d}" for i in range(len(files))]
+    random.Random(1).shuffle(names)
+    for file, name in zip(files, names, strict=True):
+        file.rename(series / name)
+    assert np.array_equal(read(only(series)), expected)
+
+
+def test_series_in_one_folder_are_told_apart(series, tmp_path):
+    other = tmp_path / "other"
+    write_phantom(other, Phantom(SHAPE, (0.75, 0.5, 1.25), 9, name="b"))
+    for file in slices(other):
+        shutil.copy(file, series / f"b-{file.name}")
+    scans = find_scans(series)
+    assert [scan.geometry.shape for scan in scans] == [SHAPE, SHAPE]
+    assert len({scan.key for scan in scans}) == 2
+
+
+def test_technical_attributes_are_read_and_no_name(series):
+    scan = only(series)
+    assert scan.acquisition.manufacturer == "lungmix phantom"
+    assert "Phantom^Chest" not in repr(scan)
+
+
+def test_slope_and_intercept_of_each_slice_count(series):
+    expected = read(only(series))
+    dataset = pydicom.dcmread(slices(series)[2])
+    stored = np.frombuffer(dataset.PixelData, "<i2") - 100
+    change(slices(series)[2], RescaleIntercept=int(dataset.RescaleIntercept) + 100, PixelData=stored.tobytes())
+    assert np.array_equal(read(only(series)), expected)
+
+
+def test_localizer_beside_the_slices_is_passed_over(series):
+    copy = series / "localizer.dcm"
+    shutil.copy(slices(series)[0], copy)
+    change(copy, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SOPInstanceUID=generate_uid())
+    assert only(series).geometry.shape == SHAPE
+
+
+def test_missing_slice_is_named(series):
+    slices(series)[3].unlink()
+    assert "between slices 3 and 4 of 5" in refusal_of(series)
+
+
+def test_doubled_slice_is_named(series):
+    copy = series / "copy.dcm"
+    shutil.copy(slices(series)[2], copy)
+    change(copy, SOPInstanceUID=generate_uid())
+    assert "one position" in refusal_of(series)
+    assert "copy.dcm" in refusal_of(series)
+
+
+def test_cut_file_is_named(series):
+    victim = slices(series)[4]
+    victim.write_bytes(victim.read_bytes()[:-300])
+    assert victim.name in refusal_of(series)
+    assert "again" in refusal_of(series)
+
+
+@pytest.mark.parametrize("cut", [140, 200, 500, 800])
+def test_file_cut_in_its_header_fails_the_series_that_may_lack_it(series, cut):
+    victim = slices(series)[-1]  # the rest would pass for a shorter scan
+    victim.write_bytes(victim.read_bytes()[:cut])
+    found = find_scans(series)
+    assert all(isinstance(one, Refusal) and victim.name in one.reason for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"Modality": "MR"}, "modality MR"),
+        ({"SamplesPerPixel": 3}, "colour"),
+        ({"NumberOfFrames": 2}, "multi-frame"),
+        ({"ImagePositionPatient": None}, "lacks position"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no rotation"),
+    ],
+)
+def test_series_that_is_no_plain_ct_is_refused(series, tags, words):
+    for file in slices(series):
+        change(file, **tags)
+    assert words in refusal_of(series)
+
+
+def test_tilted_gantry_is_refused(series):
+    for i, file in enumerate(slices(series)):
+        x, y, z = pydicom.dcmread(file).ImagePositionPatient
+        change(file, ImagePositionPatient=[x, y + 0.4 * i, z])
+    assert "tilted gantry" in refusal_of(series)

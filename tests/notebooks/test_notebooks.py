@@ -1,0 +1,52 @@
+"""Every notebook runs as its reader would run it, connected to a scheduler in another process."""
+
+import base64
+import os
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+import lungmix
+from cluster import running_cluster
+from lungmix.parameters import MaskParameters
+from lungmix.phantom import Cohort, write_cohort
+from lungmix.pipeline import Pipeline
+
+pytestmark = pytest.mark.slow
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks")
+    write_cohort(folder / "scans", Cohort(3, 5, (90, 96, 96), (3.6, 3.6, 3.3)), "mixed")
+    with running_cluster(folder) as (address, _):
+        with lungmix.connect(address) as client:
+            cohort = lungmix.open_cohort(folder / "cohort.zarr", "a")
+            sources = [p for p in (folder / "scans").iterdir() if p.suffix != ".csv"]
+            report = Pipeline(client, cohort).run(sources, MaskParameters("physical"))
+        assert not report.failed
+        yield {"LUNGMIX_SCHEDULER": address, "LUNGMIX_STORE": str(folder / "cohort.zarr")}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_and_shows_pictures(path, surroundings, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    runner = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    runner.execute(env={**os.environ, **surroundings})
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 2
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    for number, picture in enumerate(pictures):
+        (tmp_path / f"{path.stem}-{number}.png").write_bytes(base64.b64decode(picture))
+
+
+def test_notebooks_are_kept_without_outputs():
+    assert NOTEBOOKS
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)

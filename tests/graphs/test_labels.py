@@ -27,6 +27,7 @@ def test_median_equals_scipy_whatever_the_chunks(data, volume, size):
 
 
 @given(st.data(), volumes)
+@settings(max_examples=200)
 def test_labels_equal_the_highest_posterior_whatever_the_chunks(data, volume):
     *shape, seed = volume
     random = np.random.default_rng(seed)

@@ -33,7 +33,7 @@ def test_mask_equals_the_oracle_whatever_the_chunks(data, hu, n_open, min_voxels
 
 
 @given(st.data(), chests(), st.tuples(*[st.floats(0.4, 8.0)] * 3))
-@settings(max_examples=60)
+@settings(max_examples=200)
 def test_physical_mask_equals_the_oracle_whatever_the_chunks(data, hu, spacing):
     n = voxels_of_ml(1.0, spacing[::-1])
     recipe = recipe_for(MaskParameters("physical", min_voxels=n), spacing[::-1])

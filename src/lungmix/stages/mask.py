@@ -111,8 +111,8 @@ def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> s
     shown = ", ".join(thick[:3]) + (f" and {len(thick) - 3} more" if len(thick) > 3 else "")
     return (
         f"{len(thick)} of {len(slice_spacings)} scans ({shown}) have slices {apart} mm apart, and the sizes of "
-        "--preset paper are made for sub-millimetre scans: its closing can flood the mediastinum, and lungs can be too small "
-        "in voxels; --preset physical states them in mm and mL"
+        "--preset paper are made for sub-millimetre scans: its closing can flood the mediastinum, and lungs can be "
+        "too small in voxels; --preset physical states them in mm and mL"
     )
 
 

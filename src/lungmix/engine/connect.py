@@ -14,6 +14,9 @@ from distributed.system import MEMORY_LIMIT
 from lungmix.errors import ClusterError, UsageError
 
 _LEAST_MEMORY = 1 << 30
+# Slabs come and go by the megabyte. Kept by the allocator they are not faulted in page by page each time, which
+# takes as long as some kernels do; distributed's own setting gives everything back at once.
+_KEPT_BYTES = 256 << 20
 _TIMEOUT = "10s"
 
 
@@ -89,10 +92,10 @@ def _local(workers: int | None, memory_limit: str | int | None) -> Client:
     else:
         limit = _bytes_of(memory_limit)
         count = workers or max(1, min(CPU_COUNT, int(MEMORY_LIMIT * 0.9) // limit))
-    # Idle memory goes back to the system early: a worker is judged by what the system sees it hold.
     with dask.config.set(
         {
-            "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 65536,
+            "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
+            "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
             "distributed.scheduler.worker-saturation": 1.0,
         }
     ):

@@ -6,8 +6,9 @@ from scipy import ndimage
 
 from generators import masks
 from lungmix.errors import UsageError
+from lungmix.kernels import morphology
+from lungmix.kernels.bits import pack, unpack
 from lungmix.kernels.element import ball, diamond, ellipsoid
-from lungmix.kernels.morphology import dilate, erode, opening
 from oracle import reference
 
 spacings = st.tuples(*[st.floats(0.3, 8.0)] * 3)
@@ -15,6 +16,20 @@ elements = st.one_of(
     st.integers(0, 8).map(ball),
     st.tuples(*[st.integers(0, 4)] * 3).map(diamond),
     st.tuples(st.floats(0.5, 9.0), spacings).map(lambda chosen: ellipsoid(*chosen)),
+)
+
+
+def on_masks(operation):
+    """The same operation for masks of one byte a voxel."""
+
+    def run(mask, element, planes=None):
+        return unpack(operation(pack(mask), mask.shape[2], element, planes), mask.shape[2])
+
+    return run
+
+
+dilate, erode, opening, closing = map(
+    on_masks, (morphology.dilate, morphology.erode, morphology.opening, morphology.closing)
 )
 
 
@@ -32,6 +47,32 @@ def test_answer_for_some_planes_is_that_part_of_the_whole_answer(mask, element, 
     stop = data.draw(st.integers(first + 1, len(mask)))
     assert np.array_equal(dilate(mask, element, (first, stop)), dilate(mask, element)[first:stop])
     assert np.array_equal(erode(mask, element, (first, stop)), erode(mask, element)[first:stop])
+
+
+@given(masks(), elements)
+@settings(max_examples=150)
+def test_closing_is_that_of_a_volume_that_goes_on_for_ever(mask, element):
+    assert np.array_equal(closing(mask, element), reference.closing(mask, element.offsets()))
+
+
+@given(masks(), elements, st.data())
+def test_halo_of_twice_the_extent_is_enough_for_a_closing(mask, element, data):
+    first = data.draw(st.integers(0, len(mask) - 1))
+    stop = data.draw(st.integers(first + 1, len(mask)))
+    halo = 2 * element.extent[0]
+    begin, end = max(0, first - halo), min(len(mask), stop + halo)
+    window, planes = mask[begin:end], (first - begin, stop - begin)
+    assert np.array_equal(closing(window, element, planes), closing(mask, element)[first:stop])
+    assert np.array_equal(opening(window, element, planes), opening(mask, element)[first:stop])
+
+
+@pytest.mark.parametrize("radius", [13, 20, 30])
+@pytest.mark.parametrize("band", [1, 16 << 20])
+def test_closing_by_a_large_ball_equals_itk_whatever_the_bands(radius, band, monkeypatch):
+    monkeypatch.setattr(morphology, "BAND_BYTES", band)
+    field = ndimage.gaussian_filter(np.random.default_rng(radius).random((50, 90, 140)), 5)
+    mask = (field > np.quantile(field, 0.93)).astype(np.uint8)
+    assert np.array_equal(closing(mask, ball(radius)), reference.closing_itk(mask, radius))
 
 
 @given(masks(), st.integers(1, 4))

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from lungmix.errors import UsageError
 from lungmix.graphs.overlap import map_slabs
-from lungmix.kernels import labels as kernels
+from lungmix.kernels import median
+from lungmix.kernels.labels import look_up
 
 if TYPE_CHECKING:
     from lungmix.mixture import TissueModel
@@ -73,15 +74,15 @@ def median_labels(labels: Labels | da.Array, size: int = 4) -> Labels | da.Array
     if isinstance(labels, da.Array):
         slabs = labels.rechunk({1: -1, 2: -1})
         return map_slabs(_median_core, slabs, size // 2, (size - 1) // 2, size=size).rechunk({0: slabs.chunks[0]})
-    return kernels.median_labels(np.asarray(labels, np.uint8), size)
+    return median.median_labels(np.asarray(labels, np.uint8), size)
 
 
 def _look_up(ct: npt.NDArray[Any], mask: npt.NDArray[Any], table: Labels) -> Labels:
     if ct.dtype != np.int16:
         low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
         ct = np.clip(ct, low, high).astype(np.int16)
-    return kernels.look_up(ct, np.asarray(mask != 0).view(np.uint8), table)
+    return look_up(ct, np.asarray(mask != 0).view(np.uint8), table)
 
 
 def _median_core(window: Labels, planes: tuple[int, int], size: int) -> Labels:
-    return kernels.median_labels(window, size)[slice(*planes)]
+    return median.median_labels(window, size)[slice(*planes)]

@@ -1,13 +1,14 @@
 """The lung mask as a dask graph over slabs.
 
 Masks travel packed at one bit a voxel. The islands of a slab are labelled where the slab is; only tables of them
-meet in one task, which decides for all slabs what is kept.
+meet in one task, which decides for all slabs what is kept. Where the opened slabs wait for that verdict, a shelf can
+hold them, so that workers need not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import dask
 import dask.array as da
@@ -16,24 +17,29 @@ import numpy.typing as npt
 from dask.delayed import Delayed
 
 from lungmix.errors import UsageError
-from lungmix.graphs.overlap import map_slabs
+from lungmix.graphs.memory import slab_depth
+from lungmix.graphs.overlap import map_slabs, thick_chunks
 from lungmix.kernels import mask as kernels
-from lungmix.kernels.components import (
-    Islands,
-    Runs,
-    islands_of,
-    label_runs,
-    merge_islands,
-    paint,
-    pairs_across,
-)
+from lungmix.kernels.bits import Bits, pack_below, unpack, words_for
+from lungmix.kernels.components import SlabTable, label_runs, merge_tables, paint, table_of
 from lungmix.kernels.element import Element
 from lungmix.kernels.mask import Found, MaskRecipe, describe, qualifies, recipe_for
-from lungmix.kernels.morphology import dilate, erode
-from lungmix.kernels.packing import Bits, pack, packed_width, unpack
+from lungmix.kernels.morphology import closing, opening
 from lungmix.parameters import MaskParameters
 
-Verdict = tuple[list[npt.NDArray[np.bool_]], Found]
+Verdict = tuple[list[npt.NDArray[np.int32]], Found]
+
+_META = np.empty((0, 0, 0), np.uint64)
+
+
+class Shelf(Protocol):
+    """Where packed slabs wait between two tasks; it is sent to workers, so it holds names, not data."""
+
+    def put(self, start: int, bits: Bits) -> None:
+        """Keep the slab that begins at slice `start`."""
+
+    def get(self, start: int, stop: int) -> Bits:
+        """The slab of slices `start` to `stop`, as it was put."""
 
 
 def lung_mask(
@@ -88,7 +94,7 @@ def lung_mask(
     return kernels.lung_mask(np.asarray(ct), recipe)
 
 
-def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
+def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None) -> tuple[da.Array, Delayed]:
     """Lazy lung mask and what its search saw.
 
     Parameters
@@ -97,6 +103,8 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
         HU, any chunks.
     recipe : MaskRecipe
         The steps in voxels.
+    memory_limit : int, optional
+        Memory of the smallest worker, bytes; 1 GiB by default.
 
     Returns
     -------
@@ -108,98 +116,96 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
     if 0 in ct.shape:
         return da.zeros(ct.shape, np.uint8), dask.delayed(Found)(0, (), 0)
     slabs = ct.rechunk({1: -1, 2: -1})
-    nz, ny, nx = slabs.shape
-    width = packed_width(nx)
-    chunks = (slabs.chunks[0], (ny,), (width,))
-    air = slabs.map_blocks(_pack_air, threshold=recipe.threshold, dtype=np.uint8, chunks=chunks, meta=_META)
+    _, ny, nx = slabs.shape
+    chunks = (slabs.chunks[0], (ny,), (words_for(nx),))
+    air = slabs.map_blocks(pack_below, threshold=recipe.threshold, dtype=np.uint64, chunks=chunks, meta=_META)
+    depth = slab_depth(slabs.shape, max(slabs.chunks[0]), recipe.halo, memory_limit)
+    bits, found = lung_bits(air.rechunk({0: thick_chunks(slabs.chunks[0], depth)}), nx, recipe)
+    bits = bits.rechunk({0: slabs.chunks[0]})
+    meta = np.empty((0, 0, 0), np.uint8)
+    return bits.map_blocks(unpack, nx=nx, dtype=np.uint8, chunks=slabs.chunks, meta=meta), found
+
+
+def lung_bits(air: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = None) -> tuple[da.Array, Delayed]:
+    """Lung of packed air, slab by slab.
+
+    Parameters
+    ----------
+    air : dask array of uint64, shape (z, y, words)
+        Packed voxels below the threshold, one chunk a slab.
+    nx : int
+        Voxels in a row.
+    recipe : MaskRecipe
+        The steps in voxels.
+    shelf : Shelf, optional
+        Holds opened slabs until all are labelled.
+
+    Returns
+    -------
+    lung : dask array of uint64, shape (z, y, words)
+        Packed mask, chunked along z like `air` or thicker.
+    found : Delayed
+        A `Found`.
+    """
     opened = air
     if not recipe.opening.is_point:
         halo = 2 * recipe.opening.extent[0]
-        opened = map_slabs(_open_packed, air, halo, halo, element=recipe.opening, nx=nx)
-    kept, found = _keep_islands(opened, recipe, nx)
-    lung = kept
-    for element in recipe.closings:
-        halo, wide = element.extent[0], nx + 2 * recipe.margin[2]
-        lung = map_slabs(_dilate_packed, lung, halo, halo, element=element, nx=wide)
-        lung = map_slabs(_erode_packed, lung, halo, halo, element=element, nx=wide)
-    margin_z, margin_y, margin_x = recipe.margin
-    lung = lung[margin_z : margin_z + nz].rechunk({0: slabs.chunks[0]})
-    lung = lung.map_blocks(
-        _unpack_core,
-        margin_y=margin_y,
-        margin_x=margin_x,
-        nx=nx,
-        dtype=np.uint8,
-        chunks=slabs.chunks,
-        meta=_META,
-    )
-    return lung, found
-
-
-_META = np.empty((0, 0, 0), np.uint8)
-
-
-def _keep_islands(opened: da.Array, recipe: MaskRecipe, nx: int) -> tuple[da.Array, Delayed]:
-    """Packed slabs of the islands that are lung, in a domain that is wider by the recipe's margin."""
+        opened = map_slabs(_open, air, halo, halo, element=recipe.opening, nx=nx)
     blocks = opened.to_delayed().reshape(-1)
-    runs = [dask.delayed(_label)(block, nx) for block in blocks]
-    tables = [dask.delayed(islands_of)(one) for one in runs]
-    # Faces are cut out where the slab is, so that no slab travels for the sake of one plane.
-    faces = [dask.delayed(_faces)(one) for one in runs]
-    pairs = [dask.delayed(_pairs)(below, above) for below, above in zip(faces, faces[1:], strict=False)]
-    verdict = dask.delayed(_judge)(tables, pairs, recipe.min_voxels)
-    margin_z, margin_y, margin_x = recipe.margin
-    ny, width = opened.shape[1] + 2 * margin_y, packed_width(nx + 2 * margin_x)
+    stops = np.cumsum(opened.chunks[0]).tolist()
+    spans = list(zip([0, *stops[:-1]], stops, strict=True))
+    tables = [
+        dask.delayed(_table)(block, nx, recipe.min_voxels, shelf, start)
+        for block, (start, _) in zip(blocks, spans, strict=True)
+    ]
+    verdict = dask.delayed(_judge)(tables, recipe.min_voxels)
     painted = []
-    for i, (one, depth) in enumerate(zip(runs, opened.chunks[0], strict=True)):
-        before, after = margin_z if i == 0 else 0, margin_z if i == len(runs) - 1 else 0
-        slab = dask.delayed(_paint_packed)(one, verdict, i, ((before, after), (margin_y,) * 2, (margin_x,) * 2))
-        painted.append(da.from_delayed(slab, (depth + before + after, ny, width), np.uint8, _META))
-    return da.concatenate(painted), dask.delayed(_found)(verdict)
+    for i, (block, (start, stop)) in enumerate(zip(blocks, spans, strict=True)):
+        shape = (stop - start, *opened.shape[1:])
+        slab = dask.delayed(_paint)(None if shelf else block, nx, verdict, i, shelf, start, shape)
+        painted.append(da.from_delayed(slab, shape, np.uint64, _META))
+    lung = da.concatenate(painted)
+    for element in recipe.closings:
+        halo = 2 * element.extent[0]
+        lung = map_slabs(_close, lung, halo, halo, element=element, nx=nx)
+    return lung, dask.delayed(_found)(verdict)
 
 
-def _pack_air(hu: npt.NDArray[np.int16], threshold: int) -> Bits:
-    return pack(np.less(hu, threshold))
+def _open(window: Bits, planes: tuple[int, int], element: Element, nx: int) -> Bits:
+    return opening(window, nx, element, planes)
 
 
-def _open_packed(window: Bits, planes: tuple[int, int], element: Element, nx: int) -> Bits:
-    return pack(dilate(erode(unpack(window, nx), element), element, planes))
+def _close(window: Bits, planes: tuple[int, int], element: Element, nx: int) -> Bits:
+    return closing(window, nx, element, planes)
 
 
-def _dilate_packed(window: Bits, planes: tuple[int, int], element: Element, nx: int) -> Bits:
-    return pack(dilate(unpack(window, nx), element, planes))
+def _table(block: Bits, nx: int, min_voxels: int, shelf: Shelf | None, start: int) -> SlabTable:
+    if shelf is not None:
+        shelf.put(start, block)
+    return table_of(label_runs(block, nx), min_voxels)
 
 
-def _erode_packed(window: Bits, planes: tuple[int, int], element: Element, nx: int) -> Bits:
-    return pack(erode(unpack(window, nx), element, planes))
-
-
-def _label(block: Bits, nx: int) -> Runs:
-    return label_runs(unpack(block, nx))
-
-
-def _faces(runs: Runs) -> tuple[Runs, Runs]:
-    return runs.plane(0), runs.plane(runs.shape[0] - 1)
-
-
-def _pairs(below: tuple[Runs, Runs], above: tuple[Runs, Runs]) -> npt.NDArray[np.int32]:
-    return pairs_across(below[1], above[0])
-
-
-def _judge(tables: list[Islands], pairs: list[npt.NDArray[np.int32]], min_voxels: int) -> Verdict:
-    numbers, islands = merge_islands(tables, pairs)
-    keep = qualifies(islands, min_voxels)
-    return [keep[number] for number in numbers], describe(islands, keep)
+def _judge(tables: list[SlabTable], min_voxels: int) -> Verdict:
+    merged = merge_tables(tables)
+    keep = qualifies(merged.islands, min_voxels)
+    kept = [table.number[keep[number]] for table, number in zip(tables, merged.number, strict=True)]
+    return kept, describe(merged, keep)
 
 
 def _found(verdict: Verdict) -> Found:
     return verdict[1]
 
 
-def _paint_packed(runs: Runs, verdict: Verdict, index: int, pad: tuple[tuple[int, int], ...]) -> Bits:
-    return pack(np.pad(paint(runs, verdict[0][index]), pad))
-
-
-def _unpack_core(block: Bits, margin_y: int, margin_x: int, nx: int) -> npt.NDArray[np.uint8]:
-    core = block[:, margin_y : block.shape[1] - margin_y]
-    return np.ascontiguousarray(unpack(core, margin_x + nx)[:, :, margin_x:])
+def _paint(
+    block: Bits | None, nx: int, verdict: Verdict, index: int, shelf: Shelf | None, start: int, shape: tuple[int, ...]
+) -> Bits:
+    kept = verdict[0][index]
+    if not len(kept):
+        return np.zeros(shape, np.uint64)
+    if shelf is not None:
+        block = shelf.get(start, start + shape[0])
+    # Labels come out the same each time, so that runs need not wait in memory for the verdict.
+    runs = label_runs(block, nx)
+    keep = np.zeros(runs.components, np.bool_)
+    keep[kept] = True
+    return paint(runs, keep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask.array as da
@@ -57,6 +57,17 @@ def map_slabs(kernel: SlabKernel, slabs: da.Array, before: int, after: int, **op
         after=after,
         options=options,
     )
+
+
+def thick_chunks(chunks: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Join neighbouring chunks while they have no more than `depth` slices together."""
+    thick: list[int] = []
+    for chunk in chunks:
+        if thick and thick[-1] + chunk <= depth:
+            thick[-1] += chunk
+        else:
+            thick.append(chunk)
+    return tuple(thick)
 
 
 def _whole(window: npt.NDArray[Any], kernel: SlabKernel, options: dict[str, Any]) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ their component and can be painted back, so no label volume ever exists.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -15,9 +15,11 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-Mask = npt.NDArray[np.uint8]
+from lungmix.kernels.bits import WORD, Bits, count_bits, lowest_bit, words_for
+
 Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +47,13 @@ class Runs:
     label: Int32s
     components: int
 
-    def plane(self, z: int) -> Runs:
-        """The runs of one plane alone, with their labels."""
+    def planes(self, begin: int, end: int) -> Runs:
+        """The runs of planes ``begin`` to ``end`` alone, with their labels."""
         ny = self.shape[1]
-        rows = self.first_of_row[z * ny : (z + 1) * ny + 1]
+        rows = self.first_of_row[begin * ny : end * ny + 1]
         part = slice(rows[0], rows[-1])
         return Runs(
-            (1, *self.shape[1:]),
+            (end - begin, *self.shape[1:]),
             rows - rows[0],
             self.start[part],
             self.stop[part],
@@ -73,21 +75,69 @@ class Islands:
     """
 
     voxels: Ints
-    touches_edge: npt.NDArray[np.bool_]
+    touches_edge: Bools
 
 
-def label_runs(mask: Mask) -> Runs:
+@dataclass(frozen=True, eq=False)
+class SlabTable:
+    """What the merge needs to know of a slab, without the small components that end within it.
+
+    Attributes
+    ----------
+    islands : Islands
+        The components that reach a face, could be kept, or are among the largest.
+    number : ndarray of int32, shape (listed,)
+        Their labels in the slab.
+    below, above : Runs
+        First and last plane; their labels are places in this table.
+    unlisted : int
+        Components that end within the slab and are too small to be kept.
+    """
+
+    islands: Islands
+    number: Int32s
+    below: Runs
+    above: Runs
+    unlisted: int
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """Islands of a whole volume.
+
+    Attributes
+    ----------
+    islands : Islands
+        Table of them; islands that were not listed by their slab are left out.
+    number : list of ndarray of int32
+        For each slab, the island that each entry of its table belongs to.
+    unlisted : int
+        How many were left out.
+    """
+
+    islands: Islands
+    number: list[Int32s]
+    unlisted: int
+
+
+_LARGEST_LISTED = 5
+
+
+def label_runs(bits: Bits, nx: int) -> Runs:
     """Runs of a slab and the 6-connected component of each.
 
     Parameters
     ----------
-    mask : ndarray of uint8, shape (z, y, x)
-        Voxels other than 0 are set.
+    bits : ndarray of uint64, shape (z, y, words)
+        Packed mask.
+    nx : int
+        Voxels in a row.
     """
-    nz, ny, nx = mask.shape
-    first = _count_runs(mask.reshape(nz * ny, nx))
+    nz, ny, words = bits.shape
+    rows = bits.reshape(nz * ny, words)
+    first = _count_runs(rows)
     start, stop = np.empty(first[-1], np.int32), np.empty(first[-1], np.int32)
-    _fill_runs(mask.reshape(nz * ny, nx), first, start, stop)
+    _fill_runs(rows, nx, first, start, stop)
     label, components = _join_rows(ny, first, start, stop)
     return Runs((nz, ny, nx), first, start, stop, label, int(components))
 
@@ -99,6 +149,35 @@ def islands_of(runs: Runs) -> Islands:
     touches = np.zeros(runs.components, np.bool_)
     _tabulate(ny, nx, runs.first_of_row, runs.start, runs.stop, runs.label, voxels, touches)
     return Islands(voxels, touches)
+
+
+def table_of(runs: Runs, min_voxels: int) -> SlabTable:
+    """The table of a slab for the merge.
+
+    Parameters
+    ----------
+    runs : Runs
+        The slab.
+    min_voxels : int
+        Smallest island that is kept.
+    """
+    islands = islands_of(runs)
+    below, above = runs.planes(0, 1), runs.planes(runs.shape[0] - 1, runs.shape[0])
+    listed = islands.voxels >= min_voxels
+    listed[below.label] = listed[above.label] = True
+    if runs.components > _LARGEST_LISTED:
+        listed[np.argpartition(islands.voxels, -_LARGEST_LISTED)[-_LARGEST_LISTED:]] = True
+    else:
+        listed[:] = True
+    number = np.flatnonzero(listed).astype(np.int32)
+    place = np.cumsum(listed, dtype=np.int32) - np.int32(1)
+    return SlabTable(
+        Islands(islands.voxels[number], islands.touches_edge[number]),
+        number,
+        replace(below, label=place[below.label]),
+        replace(above, label=place[above.label]),
+        runs.components - len(number),
+    )
 
 
 def pairs_across(below: Runs, above: Runs) -> Int32s:
@@ -119,41 +198,30 @@ def pairs_across(below: Runs, above: Runs) -> Int32s:
     return np.unique(pairs, axis=0) if len(pairs) else pairs
 
 
-def merge_islands(slabs: Sequence[Islands], faces: Sequence[Int32s]) -> tuple[list[Int32s], Islands]:
-    """Components of the whole volume from the tables of its slabs.
-
-    Parameters
-    ----------
-    slabs : sequence of Islands
-        Tables of the slabs, in order.
-    faces : sequence of ndarray of int32, shape (pairs, 2)
-        What `pairs_across` found between each slab and the next.
-
-    Returns
-    -------
-    numbers : list of ndarray of int32
-        For each slab, the island of the whole volume that each of its components belongs to.
-    islands : Islands
-        Table of the whole volume.
-    """
-    sizes = [len(table.voxels) for table in slabs]
+def merge_tables(slabs: Sequence[SlabTable]) -> Merged:
+    """Components of the whole volume from the tables of its slabs, in their order."""
+    sizes = [len(slab.number) for slab in slabs]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     total = int(offsets[-1])
-    lower = [pair[:, 0] + offsets[i] for i, pair in enumerate(faces)]
-    upper = [pair[:, 1] + offsets[i + 1] for i, pair in enumerate(faces)]
-    rows = np.concatenate([np.zeros(0, np.int64), *lower])
-    columns = np.concatenate([np.zeros(0, np.int64), *upper])
-    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(total, total))
+    pairs = [np.zeros((0, 2), np.int64)]
+    for i, (one, two) in enumerate(zip(slabs, slabs[1:], strict=False)):
+        pairs.append(pairs_across(one.above, two.below) + offsets[i : i + 2])
+    lower, upper = np.concatenate(pairs).T
+    graph = coo_array((np.ones(len(lower), np.bool_), (lower, upper)), shape=(total, total))
     count, number = connected_components(graph, directed=False) if total else (0, np.zeros(0, np.int32))
     voxels, touches = np.zeros(count, np.int64), np.zeros(count, np.bool_)
     if total:
-        np.add.at(voxels, number, np.concatenate([table.voxels for table in slabs]))
-        np.logical_or.at(touches, number, np.concatenate([table.touches_edge for table in slabs]))
-    return [number[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)], Islands(voxels, touches)
+        np.add.at(voxels, number, np.concatenate([slab.islands.voxels for slab in slabs]))
+        np.logical_or.at(touches, number, np.concatenate([slab.islands.touches_edge for slab in slabs]))
+    return Merged(
+        Islands(voxels, touches),
+        [number[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
+        sum(slab.unlisted for slab in slabs),
+    )
 
 
-def paint(runs: Runs, keep: npt.NDArray[np.bool_]) -> Mask:
-    """Mask of the components to keep.
+def paint(runs: Runs, keep: Bools) -> Bits:
+    """Packed mask of the components to keep.
 
     Parameters
     ----------
@@ -164,46 +232,53 @@ def paint(runs: Runs, keep: npt.NDArray[np.bool_]) -> Mask:
 
     Returns
     -------
-    ndarray of uint8, shape (z, y, x)
-        0 or 1.
+    ndarray of uint64, shape (z, y, words)
     """
     nz, ny, nx = runs.shape
-    out = np.zeros((nz * ny, nx), np.uint8)
+    out = np.zeros((nz * ny, words_for(nx)), np.uint64)
     if keep.any():
         _paint(runs.first_of_row, runs.start, runs.stop, runs.label, keep, out)
-    return out.reshape(runs.shape)
+    return out.reshape(nz, ny, -1)
 
 
 @numba.njit(nogil=True, cache=True)
 def _count_runs(rows):  # type: ignore[no-untyped-def]
     first = np.zeros(len(rows) + 1, np.int32)
     for r in range(len(rows)):
-        row = rows[r]
-        runs = 1 if len(row) and row[0] else 0
-        for x in range(1, len(row)):
-            runs += (row[x] != 0) & (row[x - 1] == 0)
+        runs = 0
+        carry = np.uint64(0)
+        for w in range(rows.shape[1]):
+            word = rows[r, w]
+            if word:
+                runs += count_bits(word & ~((word << np.uint64(1)) | carry))
+            carry = word >> np.uint64(63)
         first[r + 1] = first[r] + runs
     return first
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill_runs(rows, first, start, stop):  # type: ignore[no-untyped-def]
+def _fill_runs(rows, nx, first, start, stop):  # type: ignore[no-untyped-def]
     for r in range(len(rows)):
         at = first[r]
         if at == first[r + 1]:
             continue
-        row = rows[r]
         inside = False
-        for x in range(len(row)):
-            if row[x] and not inside:
-                start[at] = x
-                inside = True
-            elif inside and not row[x]:
-                stop[at] = x
-                at += 1
-                inside = False
+        carry = np.uint64(0)
+        for w in range(rows.shape[1]):
+            word = rows[r, w]
+            turns = word ^ ((word << np.uint64(1)) | carry)
+            carry = word >> np.uint64(63)
+            while turns:
+                x = w * WORD + lowest_bit(turns)
+                turns &= turns - np.uint64(1)
+                if inside:
+                    stop[at] = x
+                    at += 1
+                else:
+                    start[at] = x
+                inside = not inside
         if inside:
-            stop[at] = len(row)
+            stop[at] = nx
 
 
 @numba.njit(nogil=True, cache=True)
@@ -287,7 +362,16 @@ def _meet(first_a, start_a, stop_a, label_a, first_b, start_b, stop_b, label_b):
 
 @numba.njit(nogil=True, cache=True)
 def _paint(first, start, stop, label, keep, out):  # type: ignore[no-untyped-def]
+    ones = np.uint64(0xFFFFFFFFFFFFFFFF)
     for row in range(len(first) - 1):
         for i in range(first[row], first[row + 1]):
             if keep[label[i]]:
-                out[row, start[i] : stop[i]] = 1
+                head, tail = start[i] // WORD, (stop[i] - 1) // WORD
+                low = ones << np.uint64(start[i] % WORD)
+                high = ones >> np.uint64(WORD - 1 - (stop[i] - 1) % WORD)
+                if head == tail:
+                    out[row, head] |= low & high
+                else:
+                    out[row, head] |= low
+                    out[row, head + 1 : tail] = ones
+                    out[row, tail] |= high

@@ -6,6 +6,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.kernels.bits import WORD, Bits, lowest_bit, pack
+
 FIRST_HU = -32768
 """HU value of the first entry of a table of counts or labels."""
 
@@ -28,13 +30,37 @@ def count_hu(hu: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> npt.NDAr
     ndarray of uint64, shape (65536,)
         Entry ``i`` counts the voxels of ``i - 32768`` HU.
     """
+    rows = (1, 1, -1) if hu.ndim != 3 else hu.shape
+    return count_hu_packed(hu.reshape(rows), pack(mask.reshape(rows)))
+
+
+def count_hu_packed(hu: npt.NDArray[np.int16], bits: Bits) -> npt.NDArray[np.uint64]:
+    """Counts per HU value over the voxels of a packed mask; see `count_hu`.
+
+    Parameters
+    ----------
+    hu : ndarray of int16, shape (z, y, x)
+        HU.
+    bits : ndarray of uint64, shape (z, y, words)
+        Packed mask.
+    """
     counts = np.zeros(N_HU, np.uint64)
-    _count(np.ascontiguousarray(hu).reshape(-1), np.ascontiguousarray(mask).reshape(-1), counts)
+    _count_packed(hu, bits, counts)
     return counts
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(hu, mask, counts):  # type: ignore[no-untyped-def]
-    for i in range(len(hu)):
-        if mask[i]:
-            counts[np.int64(hu[i]) + 32768] += np.uint64(1)
+def _count_packed(hu, bits, counts):  # type: ignore[no-untyped-def]
+    for z in range(hu.shape[0]):
+        for y in range(hu.shape[1]):
+            row = hu[z, y]
+            for w in range(bits.shape[2]):
+                word = bits[z, y, w]
+                if word == np.uint64(0xFFFFFFFFFFFFFFFF):
+                    for x in range(w * WORD, w * WORD + WORD):
+                        counts[np.int64(row[x]) + 32768] += np.uint64(1)
+                else:
+                    while word:
+                        x = w * WORD + lowest_bit(word)
+                        word &= word - np.uint64(1)
+                        counts[np.int64(row[x]) + 32768] += np.uint64(1)

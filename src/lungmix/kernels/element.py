@@ -48,7 +48,23 @@ class Element:
     def offsets(self) -> npt.NDArray[np.bool_]:
         """The element as a boolean array of odd shape, its centre in the middle."""
         z, y, x = (np.concatenate([cost[:0:-1], cost]).astype(np.float64) for cost in self.costs)
-        return np.asarray(z[:, None, None] + y[:, None] + x <= self.limit)
+        return np.asarray(z[:, None, None] + (y[:, None] + x) <= self.limit)
+
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Largest offset along x for each offset along z and y, from the most negative; -1 where there is none."""
+        inside = self.offsets()
+        return inside.sum(axis=2, dtype=np.int64) // 2 - ~inside.any(axis=2)
+
+    def planes_left(self) -> npt.NDArray[np.uint8]:
+        """One more than the largest offset along z, by what y and x have cost; 0 above the limit.
+
+        Empty unless costs are whole numbers.
+        """
+        if self.costs[0].dtype != np.uint16:
+            return np.zeros(0, np.uint8)
+        spent = np.arange(int(self.limit) + 2)
+        left = np.searchsorted(self.costs[0].astype(np.int64), int(self.limit) - spent, side="right")
+        return left.astype(np.uint8)
 
 
 def ball(radius: int) -> Element:
@@ -105,7 +121,7 @@ def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
     exact = _whole_costs(squares, inside, radius * radius)
     if exact is not None:
         return exact
-    return Element((z, y, x), float((z[:, None, None] + y[:, None] + x)[inside].max()))
+    return Element((z, y, x), float((z[:, None, None] + (y[:, None] + x))[inside].max()))
 
 
 def _whole_costs(

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import UsageError
-from lungmix.kernels.components import Islands, islands_of, label_runs, paint
+from lungmix.kernels.bits import pack_below, unpack
+from lungmix.kernels.components import Islands, Merged, islands_of, label_runs, paint
 from lungmix.kernels.element import Element, ball, diamond, ellipsoid
-from lungmix.kernels.morphology import dilate, erode, opening
+from lungmix.kernels.morphology import closing, opening
 from lungmix.parameters import (
     PAPER_MIN_VOXELS,
     PAPER_OPENING,
@@ -51,11 +52,9 @@ class MaskRecipe:
     closings: tuple[Element, ...]
 
     @property
-    def margin(self) -> tuple[int, int, int]:
-        """How far a closing reaches out of the volume on the way, along z, y, x, in voxels."""
-        extents = [element.extent for element in self.closings] or [(0, 0, 0)]
-        z, y, x = (max(extent[axis] for extent in extents) for axis in range(3))
-        return z, y, x
+    def halo(self) -> int:
+        """Slices that the widest step looks at on each side."""
+        return 2 * max(element.extent[0] for element in (self.opening, *self.closings))
 
 
 def recipe_for(parameters: MaskParameters, spacing_zyx: Sequence[float] | None) -> MaskRecipe:
@@ -118,11 +117,12 @@ def qualifies(islands: Islands, min_voxels: int) -> npt.NDArray[np.bool_]:
     return np.asarray((islands.voxels >= min_voxels) & ~islands.touches_edge)
 
 
-def describe(islands: Islands, keep: npt.NDArray[np.bool_]) -> Found:
+def describe(merged: Merged, keep: npt.NDArray[np.bool_]) -> Found:
     """Summary of the islands of a volume."""
+    islands = merged.islands
     order = np.argsort(islands.voxels, kind="stable")[::-1][:5]
     largest = tuple((int(islands.voxels[i]), bool(islands.touches_edge[i])) for i in order)
-    return Found(len(islands.voxels), largest, int(keep.sum()))
+    return Found(len(islands.voxels) + merged.unlisted, largest, int(keep.sum()))
 
 
 def lung_mask(hu: npt.NDArray[np.int16], recipe: MaskRecipe) -> Mask:
@@ -140,13 +140,11 @@ def lung_mask(hu: npt.NDArray[np.int16], recipe: MaskRecipe) -> Mask:
     ndarray of uint8, shape (z, y, x)
         0 or 1; all 0 where no island qualifies.
     """
-    air = np.less(hu, recipe.threshold).view(np.uint8)
-    runs = label_runs(opening(air, recipe.opening))
+    if 0 in hu.shape:
+        return np.zeros(hu.shape, np.uint8)
+    nx = hu.shape[2]
+    runs = label_runs(opening(pack_below(hu, recipe.threshold), nx, recipe.opening), nx)
     lung = paint(runs, qualifies(islands_of(runs), recipe.min_voxels))
-    if not recipe.closings or not lung.any():
-        return lung
-    margin = recipe.margin
-    lung = np.pad(lung, [(m, m) for m in margin])
     for element in recipe.closings:
-        lung = erode(dilate(lung, element), element)
-    return np.ascontiguousarray(lung[tuple(slice(m, n - m) for m, n in zip(margin, lung.shape, strict=True))])
+        lung = closing(lung, nx, element)
+    return unpack(lung, nx)

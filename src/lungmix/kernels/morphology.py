@@ -1,33 +1,44 @@
-"""Dilation, erosion, opening and closing of binary volumes by an `Element`, exact.
+"""Dilation, erosion, opening and closing of packed masks by an `Element`, exact.
 
-A dilation asks for each voxel whether a set voxel lies within the element. The cost of reaching the nearest set
-voxel is found along x by two running scans, then lowered along y and along z by short windows of vectorised
-minima. An erosion is the dilation of the complement.
+Small elements shift words: an erosion is the conjunction of the rows that the element covers, each eroded along x
+by as much as the element reaches there.
+
+Large elements measure distances. In each plane the cost of reaching the nearest set voxel is found along x by ramps
+beside the runs, then along y in blocks of 64 voxels by the rows around, nearest first, until none can be cheaper.
+What the cost leaves of the element's limit is how many planes up and down the voxel is reached from this plane, a
+small integer, and two running scans along z spread it. Blocks far from any surface are settled at once.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.kernels.bits import WORD, Bits, bounding_box, lowest_bit, tail_mask, words_for
 from lungmix.kernels.element import Element
 
-Mask = npt.NDArray[np.uint8]
+Span = tuple[int, int]
+Planes = Span
 
-# Above every sum of costs of an element, and still without overflow when three costs are added to it.
-_FAR_WHOLE = np.uint16(40_000)
+# Elements up to this extent along x are cheaper by shifts than by distances.
+_LARGEST_SHIFT = 12
+
+# Rows are worked on in bands, so that memory does not grow with the image and mostly stays in the cache.
+BAND_BYTES = 16 << 20
 
 
-def dilate(mask: Mask, element: Element, planes: tuple[int, int] | None = None) -> Mask:
+def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
     """Dilation of a mask; nothing outside the volume is set.
 
     Parameters
     ----------
-    mask : ndarray of uint8, shape (z, y, x)
-        Voxels other than 0 are set.
+    bits : ndarray of uint64, shape (z, y, words)
+        Packed mask.
+    nx : int
+        Voxels in a row.
     element : Element
         The structuring element.
     planes : tuple of int, optional
@@ -35,147 +46,350 @@ def dilate(mask: Mask, element: Element, planes: tuple[int, int] | None = None) 
 
     Returns
     -------
-    ndarray of uint8, shape (planes, y, x)
-        0 or 1.
+    ndarray of uint64, shape (planes, y, words)
+        Packed mask.
     """
-    first, stop = planes or (0, len(mask))
-    out = np.zeros((stop - first, *mask.shape[1:]), np.uint8)
-    box = bounding_box(mask)
-    if box is None:
+    first, stop = planes or (0, len(bits))
+    out = np.zeros((stop - first, *bits.shape[1:]), np.uint64)
+    if element.extent[2] <= _LARGEST_SHIFT:
+        _dilate_by_shifts(bits, element.rows(), first, out)
+        out[..., -1] &= tail_mask(nx)
         return out
-    z, y, x = (
-        (max(0, low - r), min(n, high + r)) for (low, high), r, n in zip(box, element.extent, mask.shape, strict=True)
-    )
-    begin, end = max(first, z[0]), min(stop, z[1])
+    frame = _frame_of(bits, element)
+    if frame is None:
+        return out
+    begin, end = max(first, frame.z[0] - element.extent[0]), min(stop, frame.z[1] + element.extent[0])
     if begin < end:
-        window = np.ascontiguousarray(mask[slice(*z), slice(*y), slice(*x)])
-        found = _within_reach(window, element, begin - z[0], end - z[0])
-        out[begin - first : end - first, slice(*y), slice(*x)] = found
+        found = _reached(frame.cut(bits), False, element, (begin - frame.z[0], end - frame.z[0]))
+        y, words = _overlap(frame.y, bits.shape[1]), _overlap(frame.words, bits.shape[2])
+        out[begin - first : end - first, slice(*y), slice(*words)] = found[:, _within(y, frame.y), _within(words, frame.words)]
+        out[..., -1] &= tail_mask(nx)
     return out
 
 
-def erode(mask: Mask, element: Element, planes: tuple[int, int] | None = None) -> Mask:
+def erode(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
     """Erosion of a mask; everything outside the volume counts as background.
 
     Parameters and result are those of `dilate`.
     """
-    first, stop = planes or (0, len(mask))
-    out = np.zeros((stop - first, *mask.shape[1:]), np.uint8)
-    box = bounding_box(mask)
-    if box is None:
+    first, stop = planes or (0, len(bits))
+    out = np.zeros((stop - first, *bits.shape[1:]), np.uint64)
+    if element.extent[2] <= _LARGEST_SHIFT:
+        _erode_by_shifts(bits, element.rows(), first, out)
         return out
-    z, y, x = box
-    begin, end = max(first, z[0]), min(stop, z[1])
+    frame = _frame_of(bits, element)
+    if frame is None:
+        return out
+    # Planes of background above and below are seen as the others are.
+    reach = element.extent[0]
+    begin, end = max(first, frame.z[0]), min(stop, frame.z[1])
     if begin < end:
-        # What surrounds the bounding box is background whether it lies inside the volume or not.
-        background = np.pad(
-            mask[slice(*z), slice(*y), slice(*x)] == 0, [(r, r) for r in element.extent], constant_values=True
-        ).view(np.uint8)
-        ez, ey, ex = element.extent
-        found = _within_reach(background, element, begin - z[0] + ez, end - z[0] + ez)
-        core = found[:, ey : ey + y[1] - y[0], ex : ex + x[1] - x[0]]
-        out[begin - first : end - first, slice(*y), slice(*x)] = core ^ 1
+        window = np.pad(frame.cut(bits), ((reach, reach), (0, 0), (0, 0)))
+        frame.put(_eroded(window, element, (begin - frame.z[0] + reach, end - frame.z[0] + reach)), begin - first, out)
     return out
 
 
-def opening(mask: Mask, element: Element) -> Mask:
-    """Erosion, then dilation; see `dilate` for parameters and result."""
-    return mask if element.is_point else dilate(erode(mask, element), element)
+def opening(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
+    """Erosion, then dilation; see `dilate` for parameters and result.
+
+    A halo must be twice the extent of the element along z, or end with the volume.
+    """
+    if element.is_point:
+        return bits[slice(*planes)] if planes else bits
+    return dilate(erode(bits, nx, element), nx, element, planes)
 
 
-def bounding_box(mask: npt.NDArray[Any]) -> tuple[tuple[int, int], ...] | None:
-    """First and one past the last index of set voxels on each axis; None if there are none."""
-    planes = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
-    if not planes.size:
+def closing(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
+    """Dilation, then erosion, as if the volume went on with background for ever.
+
+    Parameters and result are those of `dilate`. A halo must be twice the extent of the element along z, or end with
+    the volume. Nothing outside the bounding box of the mask is ever set, so nothing else is looked at.
+    """
+    first, stop = planes or (0, len(bits))
+    if element.is_point:
+        return bits[first:stop]
+    out = np.zeros((stop - first, *bits.shape[1:]), np.uint64)
+    frame = _frame_of(bits, element)
+    if frame is None:
+        return out
+    reach = element.extent[0]
+    begin, end = max(first, frame.z[0]), min(stop, frame.z[1])
+    if begin < end:
+        spread = _reached(frame.cut(bits), False, element, (begin - reach - frame.z[0], end + reach - frame.z[0]))
+        frame.put(_eroded(spread, element, (reach, reach + end - begin)), begin - first, out)
+    return out
+
+
+class _Frame(NamedTuple):
+    """The bounding box of a mask, grown along y and x by what an element reaches; it may leave the volume."""
+
+    z: Span
+    y: Span
+    words: Span
+    inner_y: Span
+    inner_words: Span
+
+    def cut(self, bits: Bits) -> Bits:
+        window = np.zeros((self.z[1] - self.z[0], self.y[1] - self.y[0], self.words[1] - self.words[0]), np.uint64)
+        inside = bits[slice(*self.z), slice(*self.inner_y), slice(*self.inner_words)]
+        window[:, _within(self.inner_y, self.y), _within(self.inner_words, self.words)] = inside
+        return window
+
+    def put(self, rows: Bits, plane: int, out: Bits) -> None:
+        inside = rows[..., _within(self.inner_words, self.words)]
+        out[plane : plane + len(rows), slice(*self.inner_y), slice(*self.inner_words)] = inside
+
+
+def _frame_of(bits: Bits, element: Element) -> _Frame | None:
+    box = bounding_box(bits)
+    if box is None:
         return None
-    flat = np.any(mask[planes[0] : planes[-1] + 1], axis=0)
-    box = [(int(planes[0]), int(planes[-1]) + 1)]
-    for line in (np.any(flat, axis=1), np.any(flat, axis=0)):
-        hits = np.flatnonzero(line)
-        box.append((int(hits[0]), int(hits[-1]) + 1))
-    return tuple(box)
+    z, y, x = box
+    _, reach_y, reach_x = element.extent
+    return _Frame(
+        z=z,
+        y=(y[0] - reach_y, y[1] + reach_y),
+        words=((x[0] - reach_x) // WORD, words_for(x[1] + reach_x)),
+        inner_y=y,
+        inner_words=(x[0] // WORD, words_for(x[1])),
+    )
 
 
-def _within_reach(mask: Mask, element: Element, first: int, stop: int) -> Mask:
-    cost_z, cost_y, cost_x = element.costs
-    dtype = cost_z.dtype
-    far = _FAR_WHOLE if dtype == np.uint16 else dtype.type(np.inf)
-    limit = dtype.type(element.limit)
-    flat = np.empty(mask.shape, dtype)
-    live = np.zeros(mask.shape[:2], np.bool_)
-    _reach_in_planes(mask, cost_y, cost_x, far, flat, live)
-    out = np.zeros((stop - first, *mask.shape[1:]), np.uint8)
-    _reach_across_planes(flat, live, cost_z, far, limit, first, out)
+def _overlap(span: Span, size: int) -> Span:
+    return max(0, span[0]), min(size, span[1])
+
+
+def _within(span: Span, outer: Span) -> slice:
+    return slice(span[0] - outer[0], span[1] - outer[0])
+
+
+def _eroded(window: Bits, element: Element, planes: Span) -> Bits:
+    """Erosion of a frame, for its planes `planes` and for the rows that lie the reach of the element inside."""
+    found = _reached(window, True, element, planes, element.extent[1])
+    return np.invert(found, out=found)
+
+
+def _reached(window: Bits, inverted: bool, element: Element, planes: Span, skip: int = 0) -> Bits:
+    """Which voxels the element reaches from the mask, or from its complement.
+
+    Answers for planes `planes` and for all rows but the first and last `skip`. Planes that are not in the window are
+    not set in either.
+    """
+    reach_z, reach_y, _ = element.extent
+    ny, wide = window.shape[1], window.shape[2] * WORD
+    depth = planes[1] - planes[0]
+    out = np.empty((depth, ny - 2 * skip, window.shape[2]), np.uint64)
+    limit = element.costs[0].dtype.type(element.limit)
+    rows = min(ny - 2 * skip, max(BAND_BYTES // ((depth + reach_z) * wide), reach_y, 16))
+    volume = np.empty((depth + reach_z, rows, wide), np.uint8)
+    for begin in range(skip, ny - skip, rows):
+        end = min(begin + rows, ny - skip)
+        low, high = max(0, begin - reach_y), min(ny, end + reach_y)
+        band, target = window[:, low:high], out[:, begin - skip : end - skip]
+        part = volume[:, : end - begin]
+        _spread(band, inverted, planes[0], begin - low, *element.costs, limit, element.planes_left(), part, target)
     return out
 
 
 @numba.njit(nogil=True, cache=True)
-def _reach_in_planes(mask, cost_y, cost_x, far, flat, live):  # type: ignore[no-untyped-def]
-    nz, ny, nx = mask.shape
-    reach_y, reach_x = len(cost_y) - 1, len(cost_x) - 1
-    rows = np.empty((ny, nx), flat.dtype)
-    hit = np.empty(ny, np.bool_)
-    for z in range(nz):
-        for y in range(ny):
-            hit[y] = _reach_in_row(mask[z, y], cost_x, reach_x, far, rows[y])
-        for y in range(ny):
-            line = flat[z, y]
-            line[:] = far
-            touched = False
-            for other in range(max(0, y - reach_y), min(ny, y + reach_y + 1)):
-                if hit[other]:
-                    touched = True
-                    _lower(line, rows[other], cost_y[abs(other - y)])
-            live[z, y] = touched
+def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes_left, volume, out):  # type: ignore[no-untyped-def]
+    # volume[p, y, x] becomes one more than the number of planes, from plane p on upwards, that are reached from
+    # planes up to p; downwards likewise on the way back. Row y of the volume is row skip + y of the window.
+    nz, ny, words = window.shape
+    wide = words * WORD
+    reach_z, reach_y = len(cost_z) - 1, len(cost_y) - 1
+    rows = volume.shape[1]
+    ramps = np.empty((ny, wide), cost_x.dtype)
+    lowest = np.empty((ny, words), cost_x.dtype)
+    best = np.empty(WORD, cost_x.dtype)
+    far = cost_x.dtype.type(limit + 1)
+    before = np.zeros((rows, wide), np.uint8)
+    plane = np.empty((rows, wide), np.uint8)
+    for z in range(min(first, max(0, first - reach_z)), first + len(volume)):
+        target = volume[z - first] if z >= first else plane
+        if 0 <= z < nz:
+            for y in range(ny):
+                _ramp(window[z, y], inverted, cost_x, far, ramps[y], lowest[y])
+            for y in range(rows):
+                _reach_along_y(ramps, lowest, skip + y, reach_y, cost_z, cost_y, limit, far, planes_left, best, target[y])
+        else:
+            target[:] = 0
+        for y in range(rows):
+            _fade(before[y], target[y])
+        before[:] = target
+    before[:] = 0
+    for p in range(len(volume) - 1, -1, -1):
+        target = volume[p]
+        for y in range(rows):
+            _fade(before[y], target[y])
+            if p < len(out):
+                _pack_row(target[y], out[p, y])
+        before = target
 
 
 @numba.njit(nogil=True, cache=True)
-def _reach_in_row(row, cost_x, reach_x, far, out):  # type: ignore[no-untyped-def]
-    nx = len(row)
-    hit = False
-    gap = reach_x + 1
-    for x in range(nx):
-        if row[x]:
-            gap = 0
-            hit = True
-        elif gap <= reach_x:
-            gap += 1
-        out[x] = cost_x[gap] if gap <= reach_x else far
-    if hit:
-        gap = reach_x + 1
-        for x in range(nx - 1, -1, -1):
-            if row[x]:
-                gap = 0
-            elif gap <= reach_x:
-                gap += 1
-            if gap <= reach_x and cost_x[gap] < out[x]:
-                out[x] = cost_x[gap]
-    return hit
+def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-def]
+    """Cost of the nearest set voxel along x, and the lowest in each word."""
+    flip = np.uint64(0xFFFFFFFFFFFFFFFF) if inverted else np.uint64(0)
+    wide = len(ramp)
+    reach = len(cost_x) - 1
+    ramp[:] = far
+    end = -1  # where the last run ended
+    carry = np.uint64(0)
+    for w in range(len(row)):
+        word = row[w] ^ flip
+        turns = word ^ ((word << np.uint64(1)) | carry)
+        carry = word >> np.uint64(63)
+        while turns:
+            x = w * WORD + lowest_bit(turns)
+            turns &= turns - np.uint64(1)
+            if end < 0:
+                # A run begins: the ramp down to it meets the ramp up from the last one.
+                begin = x
+                for k in range(1, min(reach, x) + 1):
+                    if cost_x[k] >= ramp[x - k]:
+                        break
+                    ramp[x - k] = cost_x[k]
+                end = 0
+            else:
+                ramp[begin:x] = 0
+                for k in range(0, min(reach, wide - x)):
+                    ramp[x + k] = cost_x[k + 1]
+                end = -1
+    if end == 0:
+        ramp[begin:] = 0
+    for w in range(len(row)):
+        least = far
+        for x in range(w * WORD, w * WORD + WORD):
+            least = min(least, ramp[x])
+        lowest[w] = least
 
 
 @numba.njit(nogil=True, cache=True)
-def _lower(line, other, cost):  # type: ignore[no-untyped-def]
+def _reach_along_y(ramps, lowest, y, reach_y, cost_z, cost_y, limit, far, planes_left, best, out):  # type: ignore[no-untyped-def]
+    ny, words = lowest.shape
+    for w in range(words):
+        first = w * WORD
+        best[:] = far
+        worst = far
+        for d in range(min(reach_y, max(y, ny - 1 - y)) + 1):
+            cost = cost_y[d]
+            if cost >= worst:
+                break
+            improved = False
+            if y >= d and lowest[y - d, w] + cost < worst:
+                _lower(ramps[y - d, first : first + WORD], cost, best)
+                improved = True
+            if y + d < ny and lowest[y + d, w] + cost < worst:
+                _lower(ramps[y + d, first : first + WORD], cost, best)
+                improved = True
+            if improved:
+                worst = best[0]
+                for x in range(1, WORD):
+                    worst = max(worst, best[x])
+        if worst == 0:
+            out[first : first + WORD] = len(cost_z)
+        elif len(planes_left):
+            for x in range(WORD):
+                out[first + x] = planes_left[np.int64(best[x])]
+        else:
+            for x in range(WORD):
+                left = 0
+                while left < len(cost_z) and cost_z[left] + best[x] <= limit:
+                    left += 1
+                out[first + x] = left
+
+
+@numba.njit(nogil=True, cache=True)
+def _lower(ramp, cost, best):  # type: ignore[no-untyped-def]
+    for x in range(WORD):
+        reached = best.dtype.type(ramp[x] + cost)
+        best[x] = min(best[x], reached)
+
+
+@numba.njit(nogil=True, cache=True)
+def _fade(before, line):  # type: ignore[no-untyped-def]
     for x in range(len(line)):
-        reached = line.dtype.type(other[x] + cost)
-        line[x] = min(line[x], reached)
+        left = np.uint8(max(before[x], np.uint8(1)) - np.uint8(1))
+        line[x] = max(line[x], left)
 
 
 @numba.njit(nogil=True, cache=True)
-def _reach_across_planes(flat, live, cost_z, far, limit, first, out):  # type: ignore[no-untyped-def]
-    nz, ny, nx = flat.shape
-    reach_z = len(cost_z) - 1
-    line = np.empty(nx, flat.dtype)
-    for y in range(ny):
-        for plane in range(len(out)):
-            z = first + plane
-            touched = False
-            for other in range(max(0, z - reach_z), min(nz, z + reach_z + 1)):
-                if live[other, y]:
-                    if not touched:
-                        line[:] = far
-                        touched = True
-                    _lower(line, flat[other, y], cost_z[abs(other - z)])
-            if touched:
-                target = out[plane, y]
-                for x in range(nx):
-                    target[x] = line[x] <= limit
+def _pack_row(line, words):  # type: ignore[no-untyped-def]
+    eights = line.view(np.uint64)
+    low = np.uint64(0x7F7F7F7F7F7F7F7F)
+    ones = np.uint64(0x0101010101010101)
+    for w in range(len(words)):
+        word = np.uint64(0)
+        for k in range(8):
+            eight = eights[8 * w + k]
+            # 1 in each byte that is not 0, gathered into the top byte.
+            present = ((((eight & low) + low) | eight) >> np.uint64(7)) & ones
+            word |= ((present * np.uint64(0x0102040810204080)) >> np.uint64(56)) << np.uint64(8 * k)
+        words[w] = word
+
+
+@numba.njit(nogil=True, cache=True)
+def _shifted(row, k, w):  # type: ignore[no-untyped-def]
+    """Word `w` of a row moved by `k` voxels, 0 < abs(k) < 64."""
+    if k > 0:
+        low = row[w - 1] >> np.uint64(64 - k) if w > 0 else np.uint64(0)
+        return (row[w] << np.uint64(k)) | low
+    high = row[w + 1] << np.uint64(64 + k) if w + 1 < len(row) else np.uint64(0)
+    return (row[w] >> np.uint64(-k)) | high
+
+
+@numba.njit(nogil=True, cache=True)
+def _erode_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
+    nz, ny, words = bits.shape
+    ez, ey = len(reaches) // 2, len(reaches[0]) // 2
+    along_x = _along_x(bits, reaches.max(), True)
+    for p in range(len(out)):
+        z = first + p
+        for y in range(ny):
+            target = out[p, y]
+            if not bits[z, y].any() or z < ez or z + ez >= nz or y < ey or y + ey >= ny:
+                continue
+            target[:] = bits[z, y]
+            for i in range(len(reaches)):
+                for j in range(len(reaches[0])):
+                    if reaches[i, j] >= 0:
+                        other = along_x[reaches[i, j], z + i - ez, y + j - ey]
+                        for w in range(words):
+                            target[w] &= other[w]
+
+
+@numba.njit(nogil=True, cache=True)
+def _dilate_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
+    nz, ny, words = bits.shape
+    ez, ey = len(reaches) // 2, len(reaches[0]) // 2
+    along_x = _along_x(bits, reaches.max(), False)
+    for p in range(len(out)):
+        z = first + p
+        for y in range(ny):
+            target = out[p, y]
+            for i in range(max(0, ez - z), min(len(reaches), nz - z + ez)):
+                for j in range(max(0, ey - y), min(len(reaches[0]), ny - y + ey)):
+                    if reaches[i, j] >= 0:
+                        other = along_x[reaches[i, j], z + i - ez, y + j - ey]
+                        for w in range(words):
+                            target[w] |= other[w]
+
+
+@numba.njit(nogil=True, cache=True)
+def _along_x(bits, reach, eroded):  # type: ignore[no-untyped-def]
+    """The mask eroded or dilated along x by 0, 1 ... `reach` voxels."""
+    nz, ny, words = bits.shape
+    out = np.empty((reach + 1, nz, ny, words), np.uint64)
+    out[0] = bits
+    for k in range(1, reach + 1):
+        for z in range(nz):
+            for y in range(ny):
+                row, target = bits[z, y], out[k, z, y]
+                for w in range(words):
+                    left, right = _shifted(row, k, w), _shifted(row, -k, w)
+                    if eroded:
+                        target[w] = out[k - 1, z, y, w] & left & right
+                    else:
+                        target[w] = out[k - 1, z, y, w] | left | right
+    return out

@@ -1,0 +1,89 @@
+"""How thick the slabs of a task may be: a model of the bytes that a task needs, and the choice that follows.
+
+The model is stated in ``docs/memory.md`` and checked there against measured peaks. It counts arrays that live at the
+same time; the interpreter with its libraries comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lungmix.kernels.bits import WORD, words_for
+from lungmix.kernels.morphology import BAND_BYTES
+
+DEFAULT_LIMIT = 1 << 30
+"""Memory of a worker, bytes, where nothing is known of it."""
+
+INTERPRETER_BYTES = 300 << 20
+"""What a worker holds before its first task: Python, the libraries and compiled kernels."""
+
+_TASKS_AT_ONCE = 2  # one that runs and what waits for the next
+_THICKEST = 128
+
+
+def mask_task_bytes(depth: int, ny: int, nx: int, halo: int) -> int:
+    """Bytes of the largest task of the mask that works on packed slabs.
+
+    Parameters
+    ----------
+    depth : int
+        Slices of a slab.
+    ny, nx : int
+        Rows and columns.
+    halo : int
+        Slices that an operation looks at on each side.
+    """
+    plane = ny * words_for(nx) * 8
+    # Three slabs arrive and are joined with their halos; the frame, what a dilation reaches, and the result follow.
+    return plane * (3 * depth + 3 * (depth + 2 * halo) + depth) + band_bytes(depth, nx, halo)
+
+
+def band_bytes(depth: int, nx: int, halo: int) -> int:
+    """Bytes of the distances of one band of rows in a closing: one byte a voxel, and the ramps of its planes."""
+    wide = words_for(nx + halo) * WORD
+    thinnest = max(halo // 2, 16)
+    return max(BAND_BYTES, (depth + 2 * halo) * wide * thinnest) + 4 * wide * (thinnest + halo)
+
+
+def voxel_task_bytes(depth: int, ny: int, nx: int) -> int:
+    """Bytes of a task that reads `depth` slices of HU and a mask, and labels, filters or writes them.
+
+    HU as stored and as read, the mask, the labels, their median, and the smaller levels of what is written.
+    """
+    return depth * ny * nx * (2 * 2 + 1 + 1 + 1 + 1)
+
+
+def label_task_bytes(depth: int, slab: int, ny: int, nx: int) -> int:
+    """Bytes of the task that filters `depth` slices of labels, which were looked up `slab` slices at a time."""
+    return max(voxel_task_bytes(slab, ny, nx) + depth * ny * nx, depth * ny * nx * 5)
+
+
+def slab_depth(shape: Sequence[int], slab: int, halo: int, limit: int | None) -> int:
+    """Slices of the slabs that tasks work on.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        ``(z, y, x)`` of the volume.
+    slab : int
+        Slices that are stored together; the answer is a multiple of it.
+    halo : int
+        Slices that the widest operation looks at on each side.
+    limit : int or None
+        Memory of the smallest worker, bytes.
+
+    Returns
+    -------
+    int
+        The thickest power of two times `slab` that fits, up to 128 slices; `slab` where nothing does.
+    """
+    _, ny, nx = shape
+    room = ((limit or DEFAULT_LIMIT) - INTERPRETER_BYTES) // _TASKS_AT_ONCE
+
+    def needs(depth: int) -> int:
+        return max(mask_task_bytes(depth, ny, nx, halo), label_task_bytes(depth, slab, ny, nx))
+
+    depth = slab
+    while depth * 2 <= max(_THICKEST, slab) and needs(depth * 2) <= room:
+        depth *= 2
+    return depth

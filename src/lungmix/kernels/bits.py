@@ -1,0 +1,104 @@
+"""Masks at one bit a voxel: what the kernels of the mask work on, what travels between tasks and waits in memory.
+
+Bit ``k`` of word ``w`` of a row is the voxel ``x = 64 w + k``. Bits past the end of a row are 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Bits = npt.NDArray[np.uint64]
+
+WORD = 64
+"""Voxels in a word."""
+
+
+def words_for(nx: int) -> int:
+    """Words of a row of ``nx`` voxels."""
+    return -(-nx // WORD)
+
+
+def pack(mask: npt.NDArray[Any]) -> Bits:
+    """Pack a mask of shape ``(z, y, x)``; voxels other than 0 are set.
+
+    Returns
+    -------
+    ndarray of uint64, shape (z, y, words)
+    """
+    nz, ny, nx = mask.shape
+    words = words_for(nx)
+    rows = np.packbits(mask, axis=-1, bitorder="little")
+    if rows.shape[-1] != words * 8:
+        padded = np.zeros((nz, ny, words * 8), np.uint8)
+        padded[..., : rows.shape[-1]] = rows
+        rows = padded
+    return rows.view("<u8").astype(np.uint64, copy=False)
+
+
+def pack_below(hu: npt.NDArray[Any], threshold: int) -> Bits:
+    """Packed mask of the voxels below `threshold`, made plane by plane.
+
+    Parameters
+    ----------
+    hu : ndarray, shape (z, y, x)
+        HU.
+    threshold : int
+        HU.
+    """
+    nz, ny, nx = hu.shape
+    out = np.zeros((nz, ny, words_for(nx)), "<u8")
+    rows = out.view(np.uint8)[..., : -(-nx // 8)]
+    below = np.empty((ny, nx), np.bool_)
+    for z in range(nz):
+        np.less(hu[z], threshold, out=below)
+        rows[z] = np.packbits(below, axis=-1, bitorder="little")
+    return out.astype(np.uint64, copy=False)
+
+
+def unpack(bits: Bits, nx: int) -> npt.NDArray[np.uint8]:
+    """Inverse of `pack` for rows of ``nx`` voxels: uint8, 0 or 1."""
+    rows = np.ascontiguousarray(bits, "<u8").view(np.uint8)
+    return np.unpackbits(rows, axis=-1, count=nx, bitorder="little")
+
+
+def bounding_box(bits: Bits) -> tuple[tuple[int, int], ...] | None:
+    """First and one past the last index with set voxels along z, y and x; None if there are none."""
+    planes = np.flatnonzero(bits.reshape(len(bits), -1).any(axis=1))
+    if not planes.size:
+        return None
+    flat = np.bitwise_or.reduce(bits[planes[0] : planes[-1] + 1], axis=0)
+    rows = np.flatnonzero(flat.any(axis=1))
+    columns = np.flatnonzero(unpack(np.bitwise_or.reduce(flat, axis=0)[None, None], flat.shape[1] * WORD))
+    return tuple((int(hits[0]), int(hits[-1]) + 1) for hits in (planes, rows, columns))
+
+
+def tail_mask(nx: int) -> np.uint64:
+    """The bits of the last word of a row that are voxels."""
+    rest = nx % WORD
+    return np.uint64(0xFFFFFFFFFFFFFFFF if rest == 0 else (1 << rest) - 1)
+
+
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_POSITION = np.zeros(64, np.uint8)
+for _bit in range(64):
+    _POSITION[((int(_DE_BRUIJN) << _bit) & 0xFFFFFFFFFFFFFFFF) >> 58] = _bit
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def lowest_bit(word):  # type: ignore[no-untyped-def]
+    """Position of the lowest set bit of a word that is not 0."""
+    lowest = word & (~word + np.uint64(1))
+    return np.int64(_POSITION[np.int64((lowest * _DE_BRUIJN) >> np.uint64(58))])
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def count_bits(word):  # type: ignore[no-untyped-def]
+    """Number of set bits of a word."""
+    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))

@@ -1,0 +1,277 @@
+"""The median of ordinal labels by counts in a box, at one bit a voxel.
+
+The median is at least ``k`` where enough of the window is, so it takes one box count for each distinct label. A plane
+of "is at least k" is packed to bits; counts are numbers whose binary digits are such planes, added 64 voxels at a
+time by the logic of a ripple-carry adder.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import UsageError
+from lungmix.kernels.bits import WORD, words_for
+
+Labels = npt.NDArray[np.uint8]
+
+
+def median_labels(labels: Labels, size: int = 4) -> Labels:
+    """Median filter of ordinal labels, equal to ``scipy.ndimage.median_filter(labels, size)``.
+
+    The window of ``size`` voxels reaches from ``-size // 2`` to ``(size - 1) // 2`` on each axis, the border is
+    reflected and of an even number of voxels the upper median is taken.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, shape (z, y, x)
+        Few distinct values: the time grows with their number. Only the surroundings of voxels that are not 0 are
+        looked at.
+    size : int
+        Edge of the window in voxels, 1 to 15.
+
+    Returns
+    -------
+    ndarray of uint8, shape (z, y, x)
+
+    Raises
+    ------
+    UsageError
+        If the size is out of range.
+    """
+    if not 1 <= size <= 15:
+        raise UsageError(f"a median window of {size} voxels is not possible: give a size from 1 to 15")
+    if size == 1:
+        return labels.copy()
+    out = np.zeros(labels.shape, np.uint8)
+    box = _box_of(labels) if labels.size else np.zeros((3, 2), np.int64)
+    if not box.any():
+        return out
+    before, after = size // 2, (size - 1) // 2
+    spans = [
+        (max(0, int(low) - after), min(n, int(high) + before)) for (low, high), n in zip(box, labels.shape, strict=True)
+    ]
+    padded = _surroundings(labels, spans, before, after)
+    levels = np.flatnonzero(_present(padded))
+    levels = levels[levels > 0]
+    _, ny, nx = (high - low for low, high in spans)
+    ranks = _ranks(padded, levels.astype(np.uint8), size, ny)
+    target = out[tuple(slice(*span) for span in spans)]
+    _expand(ranks, np.concatenate([[0], levels]).astype(np.uint8), ny, nx, target)
+    return out
+
+
+def _surroundings(labels: Labels, spans: list[tuple[int, int]], before: int, after: int) -> Labels:
+    """Part of a volume and what windows of its voxels reach, reflected at the border; rows fill whole words."""
+    part, pad = [], []
+    for (low, high), n in zip(spans, labels.shape, strict=True):
+        begin, end = low - before, high + after
+        part.append(slice(max(0, begin), min(n, end)))
+        pad.append((max(0, -begin), max(0, end - n)))
+    wide = spans[2][1] - spans[2][0] + before + after
+    padded = np.pad(labels[tuple(part)], pad, mode="symmetric")
+    return np.pad(padded, [(0, 0), (0, 0), (0, words_for(wide) * WORD - wide)])
+
+
+def _ranks(padded: Labels, levels: Labels, size: int, ny: int) -> npt.NDArray[np.uint64]:
+    """How many levels the median reaches, as binary digits: shape (digits, z, y * words)."""
+    depth, words = padded.shape[0] - size + 1, padded.shape[2] // WORD
+    ranks = np.zeros((len(levels).bit_length(), depth, ny * words), np.uint64)
+    _median(padded.view(np.uint64), levels, size, ranks)
+    return ranks
+
+
+@numba.njit(nogil=True, cache=True)
+def _box_of(labels):  # type: ignore[no-untyped-def]
+    nz, ny, nx = labels.shape
+    box = np.zeros((3, 2), np.int64)
+    flat = np.zeros(nx, np.uint8)
+    for z in range(nz):
+        hit = False
+        for y in range(ny):
+            row = labels[z, y]
+            any_set = np.uint8(0)
+            for x in range(nx):
+                any_set |= row[x]
+            if any_set:
+                if not box[1, 1] or y < box[1, 0]:
+                    box[1, 0] = y
+                box[1, 1] = max(box[1, 1], y + 1)
+                hit = True
+                for x in range(nx):
+                    flat[x] |= row[x]
+        if hit:
+            if not box[0, 1]:
+                box[0, 0] = z
+            box[0, 1] = z + 1
+    for x in range(nx):
+        if flat[x]:
+            if not box[2, 1]:
+                box[2, 0] = x
+            box[2, 1] = x + 1
+    return box
+
+
+@numba.njit(nogil=True, cache=True)
+def _present(padded):  # type: ignore[no-untyped-def]
+    present = np.zeros(256, np.bool_)
+    for z in range(padded.shape[0]):
+        for y in range(padded.shape[1]):
+            row = padded[z, y]
+            for x in range(len(row)):
+                present[row[x]] = True
+    return present
+
+
+@numba.njit(nogil=True, cache=True)
+def _digits_for(largest):  # type: ignore[no-untyped-def]
+    digits = 0
+    while largest >> digits:
+        digits += 1
+    return digits
+
+
+@numba.njit(nogil=True, cache=True)
+def _median(eights, levels, size, ranks):  # type: ignore[no-untyped-def]
+    # eights holds 8 labels a word. Everything is flat, rows one after the other: what a window reads behind the end
+    # of a row comes out behind the end of the answer.
+    ny, words = eights.shape[1], eights.shape[2] // 8
+    _, depth, n = ranks.shape
+    # Of size³ sorted values the upper median has rank size³ // 2: it is >= k where that many, or more, are not below.
+    volume = size * size * size
+    need = volume - volume // 2
+    plane = np.zeros(ny * words + 1, np.uint64)
+    shifted = np.empty((1, ny * words), np.uint64)
+    along_x = np.empty((_digits_for(size), ny * words), np.uint64)
+    slices = np.empty((size, _digits_for(size * size), n), np.uint64)
+    count = np.empty((_digits_for(volume), n), np.uint64)
+    reached = np.empty((1, n), np.uint64)
+    carry = np.empty(ny * words, np.uint64)
+    for level in levels:
+        count[:] = 0
+        for z in range(depth + size - 1):
+            newest = slices[z % size]
+            if z >= size:
+                _subtract(count, newest, carry)
+            _pack_at_least(eights[z], level, plane)
+            along_x[:] = 0
+            for k in range(size):
+                _shift(plane, k, shifted[0])
+                _add(along_x, shifted, 0, carry)
+            newest[:] = 0
+            for k in range(size):
+                _add(newest, along_x, k * words, carry)
+            _add(count, newest, 0, carry)
+            if z >= size - 1:
+                _at_least(count, need, reached[0])
+                _add(ranks[:, z - size + 1], reached, 0, carry)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pack_at_least(eights, level, plane):  # type: ignore[no-untyped-def]
+    high = np.uint64(0x8080808080808080)
+    rest = np.uint64(level & 0x7F) * np.uint64(0x0101010101010101)
+    words = eights.shape[1] // 8
+    for y in range(eights.shape[0]):
+        for w in range(words):
+            word = np.uint64(0)
+            for k in range(8):
+                eight = eights[y, 8 * w + k]
+                if eight:
+                    # The top bit of a byte: whether its lower seven reach those of the level.
+                    lower = (eight | high) - rest
+                    reached = (lower | eight) if level < 128 else (lower & eight)
+                    word |= ((((reached & high) >> np.uint64(7)) * np.uint64(0x0102040810204080)) >> np.uint64(56)) << np.uint64(8 * k)
+            plane[y * words + w] = word
+
+
+@numba.njit(nogil=True, cache=True)
+def _shift(plane, k, out):  # type: ignore[no-untyped-def]
+    if k == 0:
+        out[:] = plane[: len(out)]
+        return
+    down, up = np.uint64(k), np.uint64(64 - k)
+    for i in range(len(out)):
+        out[i] = (plane[i] >> down) | (plane[i + 1] << up)
+
+
+@numba.njit(nogil=True, cache=True)
+def _add(total, addend, first, carry):  # type: ignore[no-untyped-def]
+    digits, n = total.shape
+    for b in range(digits):
+        ours = total[b]
+        if b == 0:
+            theirs = addend[0, first : first + n]
+            for i in range(n):
+                carry[i] = ours[i] & theirs[i]
+                ours[i] ^= theirs[i]
+        elif b < len(addend):
+            theirs = addend[b, first : first + n]
+            for i in range(n):
+                either = ours[i] ^ theirs[i]
+                both = ours[i] & theirs[i]
+                ours[i] = either ^ carry[i]
+                carry[i] = both | (either & carry[i])
+        else:
+            for i in range(n):
+                both = ours[i] & carry[i]
+                ours[i] ^= carry[i]
+                carry[i] = both
+
+
+@numba.njit(nogil=True, cache=True)
+def _subtract(total, less, carry):  # type: ignore[no-untyped-def]
+    digits, n = total.shape
+    carry[:n] = 0
+    for b in range(digits):
+        ours = total[b]
+        if b < len(less):
+            theirs = less[b]
+            for i in range(n):
+                either = ours[i] ^ theirs[i]
+                borrow = (~ours[i] & theirs[i]) | (~either & carry[i])
+                ours[i] = either ^ carry[i]
+                carry[i] = borrow
+        else:
+            for i in range(n):
+                borrow = ~ours[i] & carry[i]
+                ours[i] ^= carry[i]
+                carry[i] = borrow
+
+
+@numba.njit(nogil=True, cache=True)
+def _at_least(count, need, out):  # type: ignore[no-untyped-def]
+    # The carry out of count + (2^digits - need).
+    digits, n = count.shape
+    rest = (1 << digits) - need
+    out[:] = 0
+    for b in range(digits):
+        ours = count[b]
+        if (rest >> b) & 1:
+            for i in range(n):
+                out[i] |= ours[i]
+        else:
+            for i in range(n):
+                out[i] &= ours[i]
+
+
+@numba.njit(nogil=True, cache=True)
+def _expand(ranks, values, ny, nx, out):  # type: ignore[no-untyped-def]
+    digits, depth, n = ranks.shape
+    words = n // ny
+    for z in range(depth):
+        for y in range(ny):
+            row = out[z, y]
+            for w in range(words):
+                at = y * words + w
+                present = np.uint64(0)
+                for b in range(digits):
+                    present |= ranks[b, z, at]
+                if not present:
+                    continue
+                for x in range(min(WORD, nx - w * WORD)):
+                    rank = 0
+                    for b in range(digits):
+                        rank |= np.int64((ranks[b, z, at] >> np.uint64(x)) & np.uint64(1)) << b
+                    row[w * WORD + x] = values[rank]

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from lungmix.errors import UsageError
+from lungmix.kernels.median import median_labels
+
+volumes = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 75), st.integers(0, 2**32 - 1))
+
+
+@given(volumes, st.integers(1, 7), st.integers(1, 6))
+@settings(max_examples=200)
+def test_median_equals_scipy_for_every_window(volume, size, n_labels):
+    *shape, seed = volume
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, n_labels, shape).astype(np.uint8) * np.uint8(random.choice([1, 42]))
+    labels[random.random(shape) < random.choice([0.0, 0.5, 0.99])] = 0
+    assert np.array_equal(median_labels(labels, size), ndimage.median_filter(labels, size=size))
+
+
+def test_median_of_an_even_window_is_the_upper_one():
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[:2] = 5
+    # 32 of the 64 voxels around (2, 2, 2) are 5.
+    assert median_labels(labels)[2, 2, 2] == 5
+
+
+@pytest.mark.parametrize("size", [0, 16])
+def test_impossible_windows_are_refused(size):
+    with pytest.raises(UsageError, match="1 to 15"):
+        median_labels(np.zeros((2, 2, 2), np.uint8), size)
+

@@ -13,6 +13,7 @@ $(VENV)/.made:
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m lungmix.kernels.compile
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run

@@ -55,6 +55,14 @@ def test_closing_is_that_of_a_volume_that_goes_on_for_ever(mask, element):
     assert np.array_equal(closing(mask, element), reference.closing(mask, element.offsets()))
 
 
+@given(masks(), elements, st.integers(1, 70))
+@settings(max_examples=150)
+def test_closing_stays_in_the_bounding_box_wherever_it_lies_in_its_words(mask, element, shift):
+    moved = np.pad(mask, [(0, 0), (0, 0), (shift, 70 - shift)])
+    expected = np.pad(closing(mask, element), [(0, 0), (0, 0), (shift, 70 - shift)])
+    assert np.array_equal(closing(moved, element), expected)
+
+
 @given(masks(), elements, st.data())
 def test_halo_of_twice_the_extent_is_enough_for_a_closing(mask, element, data):
     first = data.draw(st.integers(0, len(mask) - 1))

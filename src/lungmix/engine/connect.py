@@ -61,6 +61,12 @@ def connect(
     return _local(workers, memory_limit)
 
 
+def least_memory(client: Client) -> int | None:
+    """Memory limit of the smallest worker, bytes; None if no worker has one."""
+    limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
 def _existing(scheduler: str | None, scheduler_file: str | Path | None) -> Client:
     where = scheduler if scheduler is not None else str(scheduler_file)
     if scheduler_file is not None and not Path(scheduler_file).is_file():

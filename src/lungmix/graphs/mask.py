@@ -17,8 +17,8 @@ import numpy.typing as npt
 from dask.delayed import Delayed
 
 from lungmix.errors import UsageError
-from lungmix.graphs.memory import slab_depth
-from lungmix.graphs.overlap import map_slabs, thick_chunks
+from lungmix.graphs.memory import mask_chunks
+from lungmix.graphs.overlap import map_slabs
 from lungmix.kernels import mask as kernels
 from lungmix.kernels.bits import Bits, pack_below, unpack, words_for
 from lungmix.kernels.components import SlabTable, label_runs, merge_tables, paint, table_of
@@ -119,8 +119,8 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     _, ny, nx = slabs.shape
     chunks = (slabs.chunks[0], (ny,), (words_for(nx),))
     air = slabs.map_blocks(pack_below, threshold=recipe.threshold, dtype=np.uint64, chunks=chunks, meta=_META)
-    depth = slab_depth(slabs.shape, max(slabs.chunks[0]), recipe.halo, memory_limit)
-    bits, found = lung_bits(air.rechunk({0: thick_chunks(slabs.chunks[0], depth)}), nx, recipe)
+    thick = mask_chunks(slabs.chunks[0], ny, nx, recipe.halo, memory_limit)
+    bits, found = lung_bits(air.rechunk({0: thick}), nx, recipe)
     bits = bits.rechunk({0: slabs.chunks[0]})
     meta = np.empty((0, 0, 0), np.uint8)
     return bits.map_blocks(unpack, nx=nx, dtype=np.uint8, chunks=slabs.chunks, meta=meta), found

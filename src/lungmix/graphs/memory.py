@@ -6,8 +6,9 @@ same time; the interpreter with its libraries comes on top.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from lungmix.graphs.overlap import join_chunks
 from lungmix.kernels.bits import WORD, words_for
 from lungmix.kernels.morphology import BAND_BYTES
 
@@ -18,7 +19,9 @@ INTERPRETER_BYTES = 300 << 20
 """What a worker holds before its first task: Python, the libraries and compiled kernels."""
 
 _TASKS_AT_ONCE = 2  # one that runs and what waits for the next
-_THICKEST = 128
+# A closing looks at 60 slices on each side of its slab: thin slabs would do the same work twice.
+_THICKEST_OF_MASK = 256
+_THICKEST_OF_LABELS = 128
 
 
 def mask_task_bytes(depth: int, ny: int, nx: int, halo: int) -> int:
@@ -58,32 +61,34 @@ def label_task_bytes(depth: int, slab: int, ny: int, nx: int) -> int:
     return max(voxel_task_bytes(slab, ny, nx) + depth * ny * nx, depth * ny * nx * 5)
 
 
-def slab_depth(shape: Sequence[int], slab: int, halo: int, limit: int | None) -> int:
-    """Slices of the slabs that tasks work on.
+def mask_chunks(stored: Sequence[int], ny: int, nx: int, halo: int, limit: int | None) -> tuple[int, ...]:
+    """Slices of the slabs that the mask works on.
 
     Parameters
     ----------
-    shape : sequence of int
-        ``(z, y, x)`` of the volume.
-    slab : int
-        Slices that are stored together; the answer is a multiple of it.
+    stored : sequence of int
+        Slices of the slabs that are stored; they are joined, never cut.
+    ny, nx : int
+        Rows and columns.
     halo : int
         Slices that the widest operation looks at on each side.
     limit : int or None
-        Memory of the smallest worker, bytes.
-
-    Returns
-    -------
-    int
-        The thickest power of two times `slab` that fits, up to 128 slices; `slab` where nothing does.
+        Memory of the smallest worker, bytes; 1 GiB where it is not known.
     """
-    _, ny, nx = shape
+    depth = _thickest(max(stored), _THICKEST_OF_MASK, limit, lambda n: mask_task_bytes(n, ny, nx, halo))
+    return join_chunks(stored, depth, halo)
+
+
+def label_chunks(stored: Sequence[int], ny: int, nx: int, halo: int, limit: int | None) -> tuple[int, ...]:
+    """Slices of the slabs that labels are made and filtered in; parameters are those of `mask_chunks`."""
+    slab = max(stored)
+    depth = _thickest(slab, _THICKEST_OF_LABELS, limit, lambda n: label_task_bytes(n, slab, ny, nx))
+    return join_chunks(stored, depth, halo)
+
+
+def _thickest(slab: int, most: int, limit: int | None, needs: Callable[[int], int]) -> int:
     room = ((limit or DEFAULT_LIMIT) - INTERPRETER_BYTES) // _TASKS_AT_ONCE
-
-    def needs(depth: int) -> int:
-        return max(mask_task_bytes(depth, ny, nx, halo), label_task_bytes(depth, slab, ny, nx))
-
     depth = slab
-    while depth * 2 <= max(_THICKEST, slab) and needs(depth * 2) <= room:
+    while depth * 2 <= most and needs(depth * 2) <= room:
         depth *= 2
     return depth

@@ -8,7 +8,6 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from dask.array.overlap import ensure_minimum_chunksize
 
 SlabKernel = Callable[..., npt.NDArray[Any]]
 
@@ -34,8 +33,7 @@ def map_slabs(kernel: SlabKernel, slabs: da.Array, before: int, after: int, **op
     dask array
         Same shape and dtype; chunks at least as thick as the halo.
     """
-    depth = max(before, after)
-    thick = ensure_minimum_chunksize(min(max(depth, 1), slabs.shape[0]), slabs.chunks[0])
+    thick = join_chunks(slabs.chunks[0], max(slabs.chunks[0]), max(before, after))
     slabs = slabs.rechunk({0: thick})
     n_slabs = len(thick)
     meta = np.empty((0, 0, 0), slabs.dtype)
@@ -59,15 +57,37 @@ def map_slabs(kernel: SlabKernel, slabs: da.Array, before: int, after: int, **op
     )
 
 
-def thick_chunks(chunks: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Join neighbouring chunks while they have no more than `depth` slices together."""
+def join_chunks(chunks: Sequence[int], depth: int, least: int = 1) -> tuple[int, ...]:
+    """Join neighbouring chunks to evenly thick ones.
+
+    Parameters
+    ----------
+    chunks : sequence of int
+        Slices of each chunk; none is ever cut.
+    depth : int
+        Slices that a joined chunk has at most, unless a single one has more.
+    least : int
+        Slices that a joined chunk has at least, unless all together have fewer; this goes before `depth`.
+    """
+    edges = np.cumsum(chunks)
+    total = int(edges[-1])
     thick: list[int] = []
-    for chunk in chunks:
-        if thick and thick[-1] + chunk <= depth:
-            thick[-1] += chunk
+    for count in range(-(-total // max(depth, 1)), len(chunks) + 1):
+        marks = [edges[np.abs(edges - total * k / count).argmin()] for k in range(1, count)]
+        thick = np.diff(np.unique([0, *marks, total])).tolist()
+        if max(thick) <= depth:
+            break
+    thick = thick or list(chunks)
+    joined: list[int] = []
+    for chunk in thick:
+        if joined and joined[-1] < least:
+            joined[-1] += chunk
         else:
-            thick.append(chunk)
-    return tuple(thick)
+            joined.append(chunk)
+    if len(joined) > 1 and joined[-1] < least:
+        last = joined.pop()
+        joined[-1] += last
+    return tuple(joined)
 
 
 def _whole(window: npt.NDArray[Any], kernel: SlabKernel, options: dict[str, Any]) -> npt.NDArray[Any]:

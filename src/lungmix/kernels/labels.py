@@ -26,6 +26,28 @@ def look_up(hu: npt.NDArray[np.int16], mask: Labels, table: Labels) -> Labels:
     return out
 
 
+def count_labels(labels: Labels) -> npt.NDArray[np.int64]:
+    """Voxels of each label: int64, shape (256,)."""
+    counts = np.zeros(256, np.int64)
+    _count(labels, counts)
+    return counts
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(labels, counts):  # type: ignore[no-untyped-def]
+    # Runs of one label, most of all the background, are added as a whole.
+    for z in range(labels.shape[0]):
+        for y in range(labels.shape[1]):
+            row = labels[z, y]
+            begin = 0
+            for x in range(1, len(row)):
+                if row[x] != row[begin]:
+                    counts[row[begin]] += x - begin
+                    begin = x
+            if len(row):
+                counts[row[begin]] += len(row) - begin
+
+
 @numba.njit(nogil=True, cache=True)
 def _look_up(hu, mask, table, out):  # type: ignore[no-untyped-def]
     for i in range(len(hu)):

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.bits import WORD, Bits, bounding_box, lowest_bit, tail_mask, words_for
+from lungmix.kernels.bits import WORD, Bits, bounding_box, lowest_bit, pack, tail_mask, words_for
 from lungmix.kernels.element import Element
 
 Span = tuple[int, int]
@@ -28,6 +28,8 @@ _LARGEST_SHIFT = 12
 
 # Rows are worked on in bands, so that memory does not grow with the image and mostly stays in the cache.
 BAND_BYTES = 16 << 20
+
+_ROWS_A_LOOK = 4
 
 
 def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
@@ -128,6 +130,8 @@ class _Frame(NamedTuple):
     words: Span
     inner_y: Span
     inner_words: Span
+    columns: Bits
+    """The bits of a row of inner words that lie in the bounding box."""
 
     def cut(self, bits: Bits) -> Bits:
         window = np.zeros((self.z[1] - self.z[0], self.y[1] - self.y[0], self.words[1] - self.words[0]), np.uint64)
@@ -136,7 +140,8 @@ class _Frame(NamedTuple):
         return window
 
     def put(self, rows: Bits, plane: int, out: Bits) -> None:
-        inside = rows[..., _within(self.inner_words, self.words)]
+        # An erosion or a closing stays in the box; beside it the frame may end within the reach of the element.
+        inside = rows[..., _within(self.inner_words, self.words)] & self.columns
         out[plane : plane + len(rows), slice(*self.inner_y), slice(*self.inner_words)] = inside
 
 
@@ -146,12 +151,16 @@ def _frame_of(bits: Bits, element: Element) -> _Frame | None:
         return None
     z, y, x = box
     _, reach_y, reach_x = element.extent
+    inner = (x[0] // WORD, words_for(x[1]))
+    columns = np.zeros((1, 1, (inner[1] - inner[0]) * WORD), np.uint8)
+    columns[..., x[0] - inner[0] * WORD : x[1] - inner[0] * WORD] = 1
     return _Frame(
         z=z,
         y=(y[0] - reach_y, y[1] + reach_y),
         words=((x[0] - reach_x) // WORD, words_for(x[1] + reach_x)),
         inner_y=y,
-        inner_words=(x[0] // WORD, words_for(x[1])),
+        inner_words=inner,
+        columns=pack(columns),
     )
 
 
@@ -197,10 +206,11 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
     # planes up to p; downwards likewise on the way back. Row y of the volume is row skip + y of the window.
     nz, ny, words = window.shape
     wide = words * WORD
-    reach_z, reach_y = len(cost_z) - 1, len(cost_y) - 1
+    reach_z = len(cost_z) - 1
     rows = volume.shape[1]
     ramps = np.empty((ny, wide), cost_x.dtype)
     lowest = np.empty((ny, words), cost_x.dtype)
+    gaps = np.empty((ny, words), np.int64)
     best = np.empty(WORD, cost_x.dtype)
     far = cost_x.dtype.type(limit + 1)
     before = np.zeros((rows, wide), np.uint8)
@@ -210,8 +220,11 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
         if 0 <= z < nz:
             for y in range(ny):
                 _ramp(window[z, y], inverted, cost_x, far, ramps[y], lowest[y])
+            _gaps(lowest, far, gaps)
             for y in range(rows):
-                _reach_along_y(ramps, lowest, skip + y, reach_y, cost_z, cost_y, limit, far, planes_left, best, target[y])
+                _reach_along_y(
+                    ramps, lowest, gaps, skip + y, cost_z, cost_y, limit, far, planes_left, best, target[y]
+                )
         else:
             target[:] = 0
         for y in range(rows):
@@ -266,44 +279,83 @@ def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-
 
 
 @numba.njit(nogil=True, cache=True)
-def _reach_along_y(ramps, lowest, y, reach_y, cost_z, cost_y, limit, far, planes_left, best, out):  # type: ignore[no-untyped-def]
+def _gaps(lowest, far, gaps):  # type: ignore[no-untyped-def]
+    """Rows to the nearest one that reaches anything, for each row and word."""
     ny, words = lowest.shape
     for w in range(words):
+        gap = ny
+        for y in range(ny):
+            gap = 0 if lowest[y, w] < far else gap + 1
+            gaps[y, w] = gap
+        gap = ny
+        for y in range(ny - 1, -1, -1):
+            gap = 0 if lowest[y, w] < far else gap + 1
+            gaps[y, w] = min(gaps[y, w], gap)
+
+
+@numba.njit(nogil=True, cache=True)
+def _reach_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_left, best, out):  # type: ignore[no-untyped-def]
+    ny, words = lowest.shape
+    reach_y = len(cost_y) - 1
+    for w in range(words):
         first = w * WORD
+        target = out[first : first + WORD]
+        if gaps[y, w] > reach_y:
+            target[:] = 0
+            continue
         best[:] = far
         worst = far
-        for d in range(min(reach_y, max(y, ny - 1 - y)) + 1):
+        lowered = 0
+        for d in range(gaps[y, w], min(reach_y, max(y, ny - 1 - y)) + 1):
             cost = cost_y[d]
             if cost >= worst:
                 break
-            improved = False
-            if y >= d and lowest[y - d, w] + cost < worst:
+            up = y >= d and lowest[y - d, w] + cost < worst
+            down = y + d < ny and lowest[y + d, w] + cost < worst
+            if up and down:
+                _lower_by_two(ramps[y - d, first : first + WORD], ramps[y + d, first : first + WORD], cost, best)
+            elif up:
                 _lower(ramps[y - d, first : first + WORD], cost, best)
-                improved = True
-            if y + d < ny and lowest[y + d, w] + cost < worst:
+            elif down:
                 _lower(ramps[y + d, first : first + WORD], cost, best)
-                improved = True
-            if improved:
-                worst = best[0]
-                for x in range(1, WORD):
-                    worst = max(worst, best[x])
+            else:
+                continue
+            # To look for the worst each time would cost more than it spares.
+            if lowered % _ROWS_A_LOOK == 0:
+                worst = _highest(best)
+            lowered += 1
         if worst == 0:
-            out[first : first + WORD] = len(cost_z)
+            target[:] = len(cost_z)
         elif len(planes_left):
             for x in range(WORD):
-                out[first + x] = planes_left[np.int64(best[x])]
+                target[x] = planes_left[np.int64(best[x])]
         else:
             for x in range(WORD):
                 left = 0
                 while left < len(cost_z) and cost_z[left] + best[x] <= limit:
                     left += 1
-                out[first + x] = left
+                target[x] = left
+
+
+@numba.njit(nogil=True, cache=True)
+def _highest(best):  # type: ignore[no-untyped-def]
+    worst = best[0]
+    for x in range(1, WORD):
+        worst = max(worst, best[x])
+    return worst
 
 
 @numba.njit(nogil=True, cache=True)
 def _lower(ramp, cost, best):  # type: ignore[no-untyped-def]
     for x in range(WORD):
         reached = best.dtype.type(ramp[x] + cost)
+        best[x] = min(best[x], reached)
+
+
+@numba.njit(nogil=True, cache=True)
+def _lower_by_two(one, two, cost, best):  # type: ignore[no-untyped-def]
+    for x in range(WORD):
+        reached = best.dtype.type(min(one[x], two[x]) + cost)
         best[x] = min(best[x], reached)
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
+from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
-from lungmix.graphs import median_labels, tissue_labels
+from lungmix.graphs import median_labels
+from lungmix.graphs.memory import label_chunks
+from lungmix.kernels.labels import count_labels, look_up
 from lungmix.mixture import TissueModel
 from lungmix.stages import mask
 from lungmix.store import Case, Cohort, open_cohort
@@ -19,6 +22,8 @@ from lungmix.store.records import key_of
 
 STAGE = "label"
 MEDIAN_SIZE = 4
+
+Labels = npt.NDArray[np.uint8]
 
 
 def key_for(case: Case, model: TissueModel) -> str:
@@ -44,10 +49,8 @@ def label_case(
     case.forget(STAGE)
     case.create("tissue")
     case.create("tissue_median")
-    tissue = tissue_labels(case.ct, case.lung, model)
+    tissue = _tissue(case, cohort.url, model, least_memory(client))
     median = median_labels(tissue, MEDIAN_SIZE)
-    assert isinstance(tissue, da.Array)
-    assert isinstance(median, da.Array)
     starts = np.concatenate([[0], np.cumsum(tissue.chunks[0])[:-1]])
     blocks = zip(tissue.to_delayed().reshape(-1), median.to_delayed().reshape(-1), starts, strict=True)
     written = [dask.delayed(_finish_slab)(one, two, cohort.url, name, int(start)) for one, two, start in blocks]
@@ -56,12 +59,40 @@ def label_case(
     return "done"
 
 
-def _finish_slab(
-    tissue: npt.NDArray[np.uint8], median: npt.NDArray[np.uint8], url: str, name: str, start: int
-) -> npt.NDArray[np.int64]:
+def _tissue(case: Case, url: str, model: TissueModel, memory_limit: int | None) -> da.Array:
+    """Labels of a case, in slabs as thick as the workers' memory allows."""
+    shape = case.geometry.shape
+    thick = label_chunks(case.layout.stored, *shape[1:], MEDIAN_SIZE // 2, memory_limit)
+    look_up = dask.delayed(_look_up_slab)
+    table = dask.delayed(model.table())
+    starts = np.concatenate([[0], np.cumsum(thick)[:-1]]).tolist()
+    meta = np.empty((0, 0, 0), np.uint8)
+    return da.concatenate(
+        [
+            da.from_delayed(look_up(table, url, case.name, start, start + n), (n, *shape[1:]), np.uint8, meta)
+            for start, n in zip(starts, thick, strict=True)
+        ]
+    )
+
+
+def _look_up_slab(table: Labels, url: str, name: str, start: int, stop: int) -> Labels:
+    case = open_cohort(url)[name]
+    out = np.zeros((stop - start, *case.geometry.shape[1:]), np.uint8)
+    for begin, end in case.layout.within(start, stop):
+        lung = case.read("lung", begin, end)
+        if lung.any():
+            out[begin - start : end - start] = look_up(case.read("ct", begin, end), lung, table)
+    return out
+
+
+def _finish_slab(tissue: Labels, median: Labels, url: str, name: str, start: int) -> npt.NDArray[np.int64]:
     # Labels outside the lung are 0, so an empty slab can stay unwritten; the median may reach into it all the same.
     case = open_cohort(url, "r+")[name]
-    for image, slab in (("tissue", tissue), ("tissue_median", median)):
-        if slab.any():
-            case.write(image, start, slab)
-    return np.bincount(median.reshape(-1), minlength=256)
+    counts = np.zeros(256, np.int64)
+    for begin, end in case.layout.within(start, start + len(tissue)):
+        for image, labels in (("tissue", tissue), ("tissue_median", median)):
+            slab = labels[begin - start : end - start]
+            if slab.any():
+                case.write(image, begin, slab)
+        counts += count_labels(slab)
+    return counts

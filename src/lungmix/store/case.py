@@ -13,6 +13,7 @@ from zarr.core.group import Group
 
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
+from lungmix.kernels.bits import words_for
 from lungmix.scan import Acquisition
 from lungmix.store import ome
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
@@ -164,6 +165,31 @@ class Case:
             part = shrink_mean(slab, level.factors) if name == "ct" else shrink_nearest(slab, level.factors)
             first = start // level.factors[0]
             self.zarr_array(name, index)[first : first + len(part)] = part
+
+    def create_packed(self, name: str, attributes: dict[str, Any] | None = None) -> None:
+        """Make an empty array of packed masks, one chunk a slab, in place of what was there."""
+        nz, ny, nx = self.geometry.shape
+        shape = (nz, ny, words_for(nx))
+        self._group.create_array(
+            name,
+            shape=shape,
+            chunks=(self.layout.slab, *shape[1:]),
+            dtype=np.uint64,
+            compressors=codecs_for(np.uint8),
+            fill_value=0,
+            attributes=attributes or {},
+            overwrite=True,
+        )
+
+    def packed(self, name: str) -> zarr.Array[Any] | None:
+        """An array of packed masks, uint64 ``[z, y, words]``; None if it was not made."""
+        found = self._group.get(name)
+        return found if isinstance(found, zarr.Array) else None
+
+    def discard(self, name: str) -> None:
+        """Delete an array that serves no more."""
+        if name in self._group:
+            del self._group[name]
 
     def write_counts(self, counts: npt.NDArray[np.uint64]) -> None:
         """Keep the counts per HU value."""

@@ -61,8 +61,17 @@ class Layout:
 
     def slabs(self) -> Iterator[tuple[int, int]]:
         """First and one past the last slice of each slab."""
-        for start in range(0, self.shape[0], self.slab):
-            yield start, min(start + self.slab, self.shape[0])
+        yield from self.within(0, self.shape[0])
+
+    @property
+    def stored(self) -> list[int]:
+        """Slices of each slab."""
+        return [stop - start for start, stop in self.slabs()]
+
+    def within(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The slabs between two slices that are borders of slabs."""
+        for begin in range(start, stop, self.slab):
+            yield begin, min(begin + self.slab, stop)
 
     def check(self, start: int, stop: int) -> None:
         """Refuse a write that does not cover whole slabs.

@@ -1,0 +1,40 @@
+"""Compile all kernels once, so that no run waits for it: ``python -m lungmix.kernels.compile``.
+
+numba keeps what it compiled beside the modules, or in the user's cache where that folder cannot be written.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lungmix.kernels.bits import pack
+from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
+from lungmix.kernels.counts import count_hu
+from lungmix.kernels.element import Element, ball, diamond
+from lungmix.kernels.labels import count_labels, look_up
+from lungmix.kernels.median import median_labels
+from lungmix.kernels.morphology import closing, opening
+
+
+def compile_kernels() -> None:
+    """Call every kernel on a small volume, with each type of costs."""
+    hu = np.zeros((3, 4, 70), np.int16)
+    mask = np.zeros(hu.shape, np.uint8)
+    mask[1, 1:3, 3:60] = 1
+    nx = hu.shape[2]
+    bits = pack(mask)
+    opening(bits, nx, diamond((1, 1, 1)))
+    whole = ball(13)
+    closing(bits, nx, whole)
+    z, y, x = (cost.astype(np.float64) for cost in whole.costs)
+    closing(bits, nx, Element((z, y, x), float(whole.limit)))
+    runs = label_runs(bits, nx)
+    merge_tables([table_of(runs, 1)] * 2)
+    paint(runs, np.ones(runs.components, np.bool_))
+    count_hu(hu, mask)
+    median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
+    count_labels(mask)
+
+
+if __name__ == "__main__":
+    compile_kernels()

@@ -31,4 +31,3 @@ def test_median_of_an_even_window_is_the_upper_one():
 def test_impossible_windows_are_refused(size):
     with pytest.raises(UsageError, match="1 to 15"):
         median_labels(np.zeros((2, 2, 2), np.uint8), size)
-

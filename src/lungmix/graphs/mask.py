@@ -204,6 +204,7 @@ def _paint(
         return np.zeros(shape, np.uint64)
     if shelf is not None:
         block = shelf.get(start, start + shape[0])
+    assert block is not None
     # Labels come out the same each time, so that runs need not wait in memory for the verdict.
     runs = label_runs(block, nx)
     keep = np.zeros(runs.components, np.bool_)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from lungmix.graphs.overlap import join_chunks
 from lungmix.kernels.bits import WORD, words_for
-from lungmix.kernels.morphology import BAND_BYTES
+from lungmix.kernels.reach import BAND_BYTES
 
 DEFAULT_LIMIT = 1 << 30
 """Memory of a worker, bytes, where nothing is known of it."""

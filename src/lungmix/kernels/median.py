@@ -182,7 +182,8 @@ def _pack_at_least(eights, level, plane):  # type: ignore[no-untyped-def]
                     # The top bit of a byte: whether its lower seven reach those of the level.
                     lower = (eight | high) - rest
                     reached = (lower | eight) if level < 128 else (lower & eight)
-                    word |= ((((reached & high) >> np.uint64(7)) * np.uint64(0x0102040810204080)) >> np.uint64(56)) << np.uint64(8 * k)
+                    gathered = (((reached & high) >> np.uint64(7)) * np.uint64(0x0102040810204080)) >> np.uint64(56)
+                    word |= gathered << np.uint64(8 * k)
             plane[y * words + w] = word
 
 
@@ -271,7 +272,7 @@ def _expand(ranks, values, ny, nx, out):  # type: ignore[no-untyped-def]
                 if not present:
                     continue
                 for x in range(min(WORD, nx - w * WORD)):
-                    rank = 0
+                    rank = np.int64(0)
                     for b in range(digits):
                         rank |= np.int64((ranks[b, z, at] >> np.uint64(x)) & np.uint64(1)) << b
                     row[w * WORD + x] = values[rank]

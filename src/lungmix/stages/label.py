@@ -51,6 +51,7 @@ def label_case(
     case.create("tissue_median")
     tissue = _tissue(case, cohort.url, model, least_memory(client))
     median = median_labels(tissue, MEDIAN_SIZE)
+    assert isinstance(median, da.Array)
     starts = np.concatenate([[0], np.cumsum(tissue.chunks[0])[:-1]])
     blocks = zip(tissue.to_delayed().reshape(-1), median.to_delayed().reshape(-1), starts, strict=True)
     written = [dask.delayed(_finish_slab)(one, two, cohort.url, name, int(start)) for one, two, start in blocks]

@@ -1,0 +1,78 @@
+"""Dilation and erosion of packed masks by small elements: words are shifted against each other.
+
+An erosion is the conjunction of the rows that the element covers, each eroded along x by as much as the element
+reaches there; a dilation is the disjunction.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(nogil=True, cache=True)
+def _shifted(row, k, w):  # type: ignore[no-untyped-def]
+    """Word `w` of a row moved by `k` voxels, 0 < abs(k) < 64."""
+    if k > 0:
+        low = row[w - 1] >> np.uint64(64 - k) if w > 0 else np.uint64(0)
+        return (row[w] << np.uint64(k)) | low
+    high = row[w + 1] << np.uint64(64 + k) if w + 1 < len(row) else np.uint64(0)
+    return (row[w] >> np.uint64(-k)) | high
+
+
+@numba.njit(nogil=True, cache=True)
+def erode_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
+    """Erosion of planes from `first` on; `reaches` holds the largest offset along x for each along z and y, or -1."""
+    nz, ny, words = bits.shape
+    ez, ey = len(reaches) // 2, len(reaches[0]) // 2
+    along_x = _along_x(bits, reaches.max(), True)
+    for p in range(len(out)):
+        z = first + p
+        for y in range(ny):
+            target = out[p, y]
+            if not bits[z, y].any() or z < ez or z + ez >= nz or y < ey or y + ey >= ny:
+                continue
+            target[:] = bits[z, y]
+            for i in range(len(reaches)):
+                for j in range(len(reaches[0])):
+                    if reaches[i, j] >= 0:
+                        other = along_x[reaches[i, j], z + i - ez, y + j - ey]
+                        for w in range(words):
+                            target[w] &= other[w]
+
+
+@numba.njit(nogil=True, cache=True)
+def dilate_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
+    """Dilation of planes from `first` on; see `erode_by_shifts`."""
+    nz, ny, words = bits.shape
+    ez, ey = len(reaches) // 2, len(reaches[0]) // 2
+    along_x = _along_x(bits, reaches.max(), False)
+    for p in range(len(out)):
+        z = first + p
+        for y in range(ny):
+            target = out[p, y]
+            for i in range(max(0, ez - z), min(len(reaches), nz - z + ez)):
+                for j in range(max(0, ey - y), min(len(reaches[0]), ny - y + ey)):
+                    if reaches[i, j] >= 0:
+                        other = along_x[reaches[i, j], z + i - ez, y + j - ey]
+                        for w in range(words):
+                            target[w] |= other[w]
+
+
+@numba.njit(nogil=True, cache=True)
+def _along_x(bits, reach, eroded):  # type: ignore[no-untyped-def]
+    """The mask eroded or dilated along x by 0, 1 ... `reach` voxels."""
+    nz, ny, words = bits.shape
+    out = np.empty((reach + 1, nz, ny, words), np.uint64)
+    out[0] = bits
+    for k in range(1, reach + 1):
+        for z in range(nz):
+            for y in range(ny):
+                row, target = bits[z, y], out[k, z, y]
+                for w in range(words):
+                    left, right = _shifted(row, k, w), _shifted(row, -k, w)
+                    if eroded:
+                        target[w] = out[k - 1, z, y, w] & left & right
+                    else:
+                        target[w] = out[k - 1, z, y, w] | left | right
+    return out

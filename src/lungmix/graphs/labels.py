@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import UsageError
-from lungmix.graphs.overlap import map_slabs
+from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels import median
 from lungmix.kernels.labels import look_up
 
@@ -69,11 +69,11 @@ def median_labels(labels: Labels | da.Array, size: int = 4) -> Labels | da.Array
     Returns
     -------
     numpy or dask array of uint8, shape (z, y, x)
-        The same kind of array as `labels`, chunked alike along z, whole slices.
+        The same kind of array as `labels`, chunked alike.
     """
     if isinstance(labels, da.Array):
-        slabs = labels.rechunk({1: -1, 2: -1})
-        return map_slabs(_median_core, slabs, size // 2, (size - 1) // 2, size=size).rechunk({0: slabs.chunks[0]})
+        halo = (size // 2, (size - 1) // 2)
+        return map_with_halo(_median_core, labels, [halo] * 3, size=size).rechunk(labels.chunks)
     return median.median_labels(np.asarray(labels, np.uint8), size)
 
 
@@ -84,5 +84,6 @@ def _look_up(ct: npt.NDArray[Any], mask: npt.NDArray[Any], table: Labels) -> Lab
     return look_up(ct, np.asarray(mask != 0).view(np.uint8), table)
 
 
-def _median_core(window: Labels, planes: tuple[int, int], size: int) -> Labels:
-    return median.median_labels(window, size)[slice(*planes)]
+def _median_core(window: Labels, core: tuple[slice, ...], size: int) -> Labels:
+    # Cut from a window, the answer would keep all of it in memory.
+    return np.ascontiguousarray(median.median_labels(window, size)[core])

@@ -8,6 +8,7 @@ hold them, so that workers need not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dask
@@ -18,18 +19,36 @@ from dask.delayed import Delayed
 
 from lungmix.errors import UsageError
 from lungmix.graphs.memory import mask_chunks
-from lungmix.graphs.overlap import map_slabs
+from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels import mask as kernels
-from lungmix.kernels.bits import Bits, pack_below, unpack, words_for
+from lungmix.kernels.bits import WORD, Bits, pack_below, unpack, words_for
 from lungmix.kernels.components import SlabTable, label_runs, merge_tables, paint, table_of
 from lungmix.kernels.element import Element
 from lungmix.kernels.mask import Found, MaskRecipe, describe, qualifies, recipe_for
 from lungmix.kernels.morphology import closing, opening
 from lungmix.parameters import MaskParameters
 
-Verdict = tuple[list[npt.NDArray[np.int32]], Found]
+Place = tuple[int, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Which islands are lung.
+
+    Attributes
+    ----------
+    kept : tuple of ndarray of int32
+        For each slab, its components that belong to kept islands.
+    found : Found
+        What the search saw.
+    """
+
+    kept: tuple[npt.NDArray[np.int32], ...]
+    found: Found
+
 
 _META = np.empty((0, 0, 0), np.uint64)
+_SLAB_BYTES = 512 << 20
 
 
 class Shelf(Protocol):
@@ -95,7 +114,7 @@ def lung_mask(
 
 
 def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None) -> tuple[da.Array, Delayed]:
-    """Lazy lung mask and what its search saw.
+    """Lazy lung mask and the verdict on its islands.
 
     Parameters
     ----------
@@ -109,30 +128,38 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     Returns
     -------
     lung : dask array of uint8, shape (z, y, x)
-        Chunks of `ct` along z, whole slices.
-    found : Delayed
-        A `Found`.
+        Chunked like `ct`.
+    verdict : Delayed
+        A `Verdict`.
     """
     if 0 in ct.shape:
-        return da.zeros(ct.shape, np.uint8), dask.delayed(Found)(0, (), 0)
-    slabs = ct.rechunk({1: -1, 2: -1})
-    _, ny, nx = slabs.shape
-    chunks = (slabs.chunks[0], (ny,), (words_for(nx),))
-    air = slabs.map_blocks(pack_below, threshold=recipe.threshold, dtype=np.uint64, chunks=chunks, meta=_META)
-    thick = mask_chunks(slabs.chunks[0], ny, nx, recipe.halo, memory_limit)
-    bits, found = lung_bits(air.rechunk({0: thick}), nx, recipe)
-    bits = bits.rechunk({0: slabs.chunks[0]})
-    meta = np.empty((0, 0, 0), np.uint8)
-    return bits.map_blocks(unpack, nx=nx, dtype=np.uint8, chunks=slabs.chunks, meta=meta), found
+        return da.zeros(ct.shape, np.uint8), dask.delayed(Verdict)((), Found(0, (), 0))
+    # Voxels are packed and unpacked where they lie, in columns of whole words; only bits are ever joined to slabs.
+    columns = ct.rechunk({2: _whole_words(ct.chunks[2])})
+    words = tuple(words_for(wide) for wide in columns.chunks[2])
+    _, ny, nx = ct.shape
+    air = columns.map_blocks(
+        pack_below, threshold=recipe.threshold, dtype=np.uint64, chunks=(*ct.chunks[:2], words), meta=_META
+    )
+    thick = mask_chunks(_thin_chunks(ct.chunks[0], ny, nx), ny, nx, recipe.halo, memory_limit)
+    opened = air = air.rechunk((thick, -1, -1))
+    if not recipe.opening.is_point:
+        halo = 2 * recipe.opening.extent[0]
+        opened = map_with_halo(_open, air, [(halo, halo), (0, 0), (0, 0)], element=recipe.opening, nx=nx)
+    bits, verdict = lung_bits(opened, nx, recipe)
+    lung = bits.rechunk((*ct.chunks[:2], words)).map_blocks(
+        _unpack_block, wide=columns.chunks[2], dtype=np.uint8, chunks=columns.chunks, meta=np.empty((0, 0, 0), np.uint8)
+    )
+    return lung.rechunk(ct.chunks), verdict
 
 
-def lung_bits(air: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = None) -> tuple[da.Array, Delayed]:
-    """Lung of packed air, slab by slab.
+def lung_bits(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = None) -> tuple[da.Array, Delayed]:
+    """Lung of opened air, slab by slab.
 
     Parameters
     ----------
-    air : dask array of uint64, shape (z, y, words)
-        Packed voxels below the threshold, one chunk a slab.
+    opened : dask array of uint64, shape (z, y, words)
+        Packed air after the opening, one chunk a slab.
     nx : int
         Voxels in a row.
     recipe : MaskRecipe
@@ -143,70 +170,80 @@ def lung_bits(air: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = 
     Returns
     -------
     lung : dask array of uint64, shape (z, y, words)
-        Packed mask, chunked along z like `air` or thicker.
-    found : Delayed
-        A `Found`.
+        Packed mask, chunked along z like `opened` or thicker.
+    verdict : Delayed
+        A `Verdict`.
     """
-    opened = air
-    if not recipe.opening.is_point:
-        halo = 2 * recipe.opening.extent[0]
-        opened = map_slabs(_open, air, halo, halo, element=recipe.opening, nx=nx)
-    blocks = opened.to_delayed().reshape(-1)
-    stops = np.cumsum(opened.chunks[0]).tolist()
-    spans = list(zip([0, *stops[:-1]], stops, strict=True))
-    tables = [
-        dask.delayed(_table)(block, nx, recipe.min_voxels, shelf, start)
-        for block, (start, _) in zip(blocks, spans, strict=True)
-    ]
-    verdict = dask.delayed(_judge)(tables, recipe.min_voxels)
-    painted = []
-    for i, (block, (start, stop)) in enumerate(zip(blocks, spans, strict=True)):
-        shape = (stop - start, *opened.shape[1:])
-        slab = dask.delayed(_paint)(None if shelf else block, nx, verdict, i, shelf, start, shape)
-        painted.append(da.from_delayed(slab, shape, np.uint64, _META))
-    lung = da.concatenate(painted)
+    starts = np.cumsum([0, *opened.chunks[0]]).tolist()
+    tables = opened.map_blocks(
+        _table, nx=nx, min_voxels=recipe.min_voxels, shelf=shelf, starts=starts,
+        dtype=object, chunks=((1,) * len(opened.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
+    )  # fmt: skip
+    verdict = dask.delayed(_judge)(list(tables.to_delayed().reshape(-1)), recipe.min_voxels)
+    lung = da.map_blocks(
+        _paint_shelved if shelf else _paint, *([] if shelf else [opened]), nx=nx, verdict=verdict, shelf=shelf,
+        starts=starts, ny=opened.shape[1], dtype=np.uint64, chunks=opened.chunks, meta=_META,
+    )  # fmt: skip
     for element in recipe.closings:
         halo = 2 * element.extent[0]
-        lung = map_slabs(_close, lung, halo, halo, element=element, nx=nx)
-    return lung, dask.delayed(_found)(verdict)
+        lung = map_with_halo(_close, lung, [(halo, halo), (0, 0), (0, 0)], element=element, nx=nx)
+    return lung, verdict
 
 
-def _open(window: Bits, planes: tuple[int, int], element: Element, nx: int) -> Bits:
-    return opening(window, nx, element, planes)
+def _whole_words(chunks: Sequence[int]) -> tuple[int, ...]:
+    """Chunks of whole words that cover what `chunks` cover, none much larger."""
+    edges = {min(-(-int(edge) // WORD) * WORD, sum(chunks)) for edge in np.cumsum(chunks)}
+    return tuple(int(n) for n in np.diff([0, *sorted(edges)]))
 
 
-def _close(window: Bits, planes: tuple[int, int], element: Element, nx: int) -> Bits:
-    return closing(window, nx, element, planes)
+def _thin_chunks(chunks: Sequence[int], ny: int, nx: int) -> list[int]:
+    """Chunks along z, cut where they are thicker than a task should hold of packed slices this large."""
+    most = max(_SLAB_BYTES // (ny * words_for(nx) * 8), 1)
+    return [min(most, chunk - start) for chunk in chunks for start in range(0, chunk, most)]
 
 
-def _table(block: Bits, nx: int, min_voxels: int, shelf: Shelf | None, start: int) -> SlabTable:
+def _unpack_block(bits: Bits, wide: tuple[int, ...], block_id: tuple[int, ...] | None = None) -> kernels.Mask:
+    return unpack(bits, wide[block_id[2]] if block_id else 0)
+
+
+def _open(window: Bits, core: tuple[slice, ...], element: Element, nx: int) -> Bits:
+    return opening(window, nx, element, (core[0].start, core[0].stop))
+
+
+def _close(window: Bits, core: tuple[slice, ...], element: Element, nx: int) -> Bits:
+    return closing(window, nx, element, (core[0].start, core[0].stop))
+
+
+def _table(
+    block: Bits, nx: int, min_voxels: int, shelf: Shelf | None, starts: list[int], block_id: Place = None
+) -> SlabTable | Bits:
+    if block_id is None:
+        return block
     if shelf is not None:
-        shelf.put(start, block)
+        shelf.put(starts[block_id[0]], block)
     return table_of(label_runs(block, nx), min_voxels)
 
 
 def _judge(tables: list[SlabTable], min_voxels: int) -> Verdict:
     merged = merge_tables(tables)
     keep = qualifies(merged.islands, min_voxels)
-    kept = [table.number[keep[number]] for table, number in zip(tables, merged.number, strict=True)]
-    return kept, describe(merged, keep)
+    kept = tuple(table.number[keep[number]] for table, number in zip(tables, merged.number, strict=True))
+    return Verdict(kept, describe(merged, keep))
 
 
-def _found(verdict: Verdict) -> Found:
-    return verdict[1]
-
-
-def _paint(
-    block: Bits | None, nx: int, verdict: Verdict, index: int, shelf: Shelf | None, start: int, shape: tuple[int, ...]
-) -> Bits:
-    kept = verdict[0][index]
+def _paint(block: Bits, nx: int, verdict: Verdict, block_id: Place = None, **_: Any) -> Bits:
+    kept = verdict.kept[block_id[0]] if block_id else ()
     if not len(kept):
-        return np.zeros(shape, np.uint64)
-    if shelf is not None:
-        block = shelf.get(start, start + shape[0])
-    assert block is not None
+        return np.zeros_like(block)
     # Labels come out the same each time, so that runs need not wait in memory for the verdict.
     runs = label_runs(block, nx)
     keep = np.zeros(runs.components, np.bool_)
     keep[kept] = True
     return paint(runs, keep)
+
+
+def _paint_shelved(nx: int, verdict: Verdict, shelf: Shelf, starts: list[int], ny: int, block_id: Place = None) -> Bits:
+    start, stop = starts[block_id[0] : block_id[0] + 2] if block_id else (0, 0)
+    if not block_id or not len(verdict.kept[block_id[0]]):
+        return np.zeros((stop - start, ny, words_for(nx)), np.uint64)
+    return _paint(shelf.get(start, stop), nx, verdict, block_id)

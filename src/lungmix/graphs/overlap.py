@@ -1,4 +1,4 @@
-"""Slabs with halos: `dask.array.map_overlap` along z for any chunks and any depth."""
+"""Blocks with halos: `dask.array.map_overlap` for any chunks, any depth and both sides of their own."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-SlabKernel = Callable[..., npt.NDArray[Any]]
+Kernel = Callable[..., npt.NDArray[Any]]
 
 
-def map_slabs(kernel: SlabKernel, slabs: da.Array, before: int, after: int, **options: Any) -> da.Array:
-    """Apply a kernel to each slab with slices of its neighbours around it.
+def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, int]], **options: Any) -> da.Array:
+    """Apply a kernel to each block with voxels of its neighbours around it.
 
     Parameters
     ----------
     kernel : callable
-        ``kernel(window, planes=(first, stop), **options)`` answers for planes ``first`` to ``stop`` of the window;
-        the others are the halo, absent at the ends of the volume.
-    slabs : dask array, shape (z, y, x)
-        One chunk along y and x.
-    before, after : int
-        Depth of the halo on the two sides, in slices. It may exceed the chunks, which then are merged, and the
-        array.
+        ``kernel(window, core, **options)`` answers for the slices ``core`` of the window; the rest is the halo,
+        absent at the ends of the volume.
+    array : dask array, shape (z, y, x)
+        Any chunks.
+    halos : sequence of (int, int)
+        Depth of the halo before and after the block, by axis. It may exceed the chunks, which then are joined, and
+        the array.
     **options
         For the kernel.
 
@@ -33,26 +33,27 @@ def map_slabs(kernel: SlabKernel, slabs: da.Array, before: int, after: int, **op
     dask array
         Same shape and dtype; chunks at least as thick as the halo.
     """
-    thick = join_chunks(slabs.chunks[0], max(slabs.chunks[0]), max(before, after))
-    slabs = slabs.rechunk({0: thick})
-    n_slabs = len(thick)
-    meta = np.empty((0, 0, 0), slabs.dtype)
-    if n_slabs == 1:
-        return slabs.map_blocks(_whole, kernel=kernel, options=options, dtype=slabs.dtype, meta=meta)
+    array = array.rechunk(
+        {
+            axis: join_chunks(chunks, max(chunks), max(halo))
+            for axis, (chunks, halo) in enumerate(zip(array.chunks, halos, strict=True))
+        }
+    )
+    # An axis of one chunk has no neighbours.
+    depth = {axis: halo if len(array.chunks[axis]) > 1 else (0, 0) for axis, halo in enumerate(halos)}
     return da.map_overlap(
-        _core,
-        slabs,
-        depth={0: (before, after), 1: 0, 2: 0},
+        _on_core,
+        array,
+        depth=depth,
         boundary="none",
         trim=False,
         allow_rechunk=False,
-        chunks=slabs.chunks,
-        dtype=slabs.dtype,
-        meta=meta,
+        chunks=array.chunks,
+        dtype=array.dtype,
+        meta=np.empty((0,) * array.ndim, array.dtype),
         kernel=kernel,
-        n_slabs=n_slabs,
-        before=before,
-        after=after,
+        blocks=array.numblocks,
+        depths=tuple(depth.values()),
         options=options,
     )
 
@@ -90,21 +91,18 @@ def join_chunks(chunks: Sequence[int], depth: int, least: int = 1) -> tuple[int,
     return tuple(joined)
 
 
-def _whole(window: npt.NDArray[Any], kernel: SlabKernel, options: dict[str, Any]) -> npt.NDArray[Any]:
-    return kernel(window, planes=(0, len(window)), **options)
-
-
-def _core(
+def _on_core(
     window: npt.NDArray[Any],
-    kernel: SlabKernel,
-    n_slabs: int,
-    before: int,
-    after: int,
+    kernel: Kernel,
+    blocks: tuple[int, ...],
+    depths: tuple[tuple[int, int], ...],
     options: dict[str, Any],
     block_id: tuple[int, ...] | None = None,
 ) -> npt.NDArray[Any]:
     if block_id is None:
         return window
-    first = before if block_id[0] > 0 else 0
-    stop = len(window) - (after if block_id[0] < n_slabs - 1 else 0)
-    return kernel(window, planes=(first, stop), **options)
+    core = tuple(
+        slice(before if place > 0 else 0, size - (after if place < count - 1 else 0))
+        for (before, after), place, count, size in zip(depths, block_id, blocks, window.shape, strict=True)
+    )
+    return kernel(window, core, **options)

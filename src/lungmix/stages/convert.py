@@ -43,13 +43,14 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
         return "kept"
     case = cohort.add(name, scan.geometry, scan.acquisition)
     case.create("ct")
-    case.create_packed(AIR, {"below_hu": AIR_THRESHOLD, "packing": "bit k of word w is voxel x = 64 w + k"})
+    case.create_packed(AIR)
     try:
         # One task a scan: compressed sources can only be read from their beginning to their end.
         digest = client.submit(_copy_slabs, scan, cohort.url, name, pure=False, retries=2).result()
     except BaseException:
         cohort.remove(name)
         raise
+    case.packed_threshold = AIR_THRESHOLD
     case.record(STAGE, {"key": key, "source": scan.key, "voxels_sha256": digest})
     return "done"
 
@@ -58,14 +59,12 @@ def _copy_slabs(scan: Scan, url: str, name: str) -> str:
     case = open_cohort(url, "r+")[name]
     digest = hashlib.sha256()
     start = 0
-    air = case.packed(AIR)
-    assert air is not None
     for slab in scan.slabs(case.layout.slab):
         _check(case, start, slab)
         digest.update(np.ascontiguousarray(slab).data)
         case.write("ct", start, slab)
         # The mask begins with these bits: made now, they spare it a pass over the voxels.
-        air[start : start + len(slab)] = pack_below(slab, AIR_THRESHOLD)
+        case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
         start += len(slab)
     if start != case.geometry.shape[0]:
         raise SourceError(

@@ -17,7 +17,7 @@ from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.mixture import TissueModel
 from lungmix.stages import mask
-from lungmix.store import Case, Cohort, open_cohort
+from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.records import key_of
 
 STAGE = "label"
@@ -49,35 +49,33 @@ def label_case(
     case.forget(STAGE)
     case.create("tissue")
     case.create("tissue_median")
-    tissue = _tissue(case, cohort.url, model, least_memory(client))
+    where = CaseRef(cohort.url, name)
+    tissue = _tissue(case, where, model, least_memory(client))
     median = median_labels(tissue, MEDIAN_SIZE)
     assert isinstance(median, da.Array)
     starts = np.concatenate([[0], np.cumsum(tissue.chunks[0])[:-1]])
     blocks = zip(tissue.to_delayed().reshape(-1), median.to_delayed().reshape(-1), starts, strict=True)
-    written = [dask.delayed(_finish_slab)(one, two, cohort.url, name, int(start)) for one, two, start in blocks]
+    written = [dask.delayed(_finish_slab)(one, two, where, int(start)) for one, two, start in blocks]
     counts = np.sum(gather_small(client, written, watch), axis=0)
     case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in counts]})
     return "done"
 
 
-def _tissue(case: Case, url: str, model: TissueModel, memory_limit: int | None) -> da.Array:
+def _tissue(case: Case, where: CaseRef, model: TissueModel, memory_limit: int | None) -> da.Array:
     """Labels of a case, in slabs as thick as the workers' memory allows."""
     shape = case.geometry.shape
     thick = label_chunks(case.layout.stored, *shape[1:], MEDIAN_SIZE // 2, memory_limit)
-    look_up = dask.delayed(_look_up_slab)
-    table = dask.delayed(model.table())
-    starts = np.concatenate([[0], np.cumsum(thick)[:-1]]).tolist()
-    meta = np.empty((0, 0, 0), np.uint8)
-    return da.concatenate(
-        [
-            da.from_delayed(look_up(table, url, case.name, start, start + n), (n, *shape[1:]), np.uint8, meta)
-            for start, n in zip(starts, thick, strict=True)
-        ]
-    )
+    return da.map_blocks(
+        _look_up_slab, table=model.table(), where=where, starts=np.cumsum([0, *thick]).tolist(),
+        dtype=np.uint8, chunks=(thick, (shape[1],), (shape[2],)), meta=np.empty((0, 0, 0), np.uint8),
+    )  # fmt: skip
 
 
-def _look_up_slab(table: Labels, url: str, name: str, start: int, stop: int) -> Labels:
-    case = open_cohort(url)[name]
+def _look_up_slab(table: Labels, where: CaseRef, starts: list[int], block_id: tuple[int, ...] | None = None) -> Labels:
+    if block_id is None:
+        return np.empty((0, 0, 0), np.uint8)
+    start, stop = starts[block_id[0] : block_id[0] + 2]
+    case = where.open()
     out = np.zeros((stop - start, *case.geometry.shape[1:]), np.uint8)
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)
@@ -86,9 +84,9 @@ def _look_up_slab(table: Labels, url: str, name: str, start: int, stop: int) -> 
     return out
 
 
-def _finish_slab(tissue: Labels, median: Labels, url: str, name: str, start: int) -> npt.NDArray[np.int64]:
+def _finish_slab(tissue: Labels, median: Labels, where: CaseRef, start: int) -> npt.NDArray[np.int64]:
     # Labels outside the lung are 0, so an empty slab can stay unwritten; the median may reach into it all the same.
-    case = open_cohort(url, "r+")[name]
+    case = where.open("r+")
     counts = np.zeros(256, np.int64)
     for begin, end in case.layout.within(start, start + len(tissue)):
         for image, labels in (("tissue", tissue), ("tissue_median", median)):

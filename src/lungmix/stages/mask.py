@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal
+from typing import Any
 
 import dask
 import dask.array as da
@@ -21,9 +21,10 @@ from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.bits import Bits, pack_below, unpack, words_for
 from lungmix.kernels.counts import N_HU, count_hu_packed
 from lungmix.kernels.mask import Found, MaskRecipe, recipe_for
+from lungmix.kernels.morphology import opening
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert
-from lungmix.store import Case, Cohort, open_cohort
+from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.records import key_of
 
 STAGE = "mask"
@@ -63,15 +64,21 @@ def mask_case(
     case.forget(STAGE, "label")
     case.create("lung")
     case.create_packed(OPENED)
-    air = _air(case, cohort.url, recipe, least_memory(client))
-    bits, found = lung_bits(air, case.geometry.shape[2], recipe, StoreShelf(cohort.url, name))
-    starts = np.concatenate([[0], np.cumsum(bits.chunks[0])[:-1]])
-    written = [
-        dask.delayed(_finish_slab)(block, cohort.url, name, int(start))
-        for block, start in zip(bits.to_delayed().reshape(-1), starts, strict=True)
-    ]
-    done = dask.delayed(_finish_case)(written, cohort.url, name)
-    *_, voxels, seen = gather_small(client, [*map(dask.delayed(_is_written), written), done, found], watch)
+    where, limit = CaseRef(cohort.url, name), least_memory(client)
+    if case.packed_threshold != parameters.threshold:
+        gather_small(client, _pack_anew(case, where, parameters.threshold))
+        case.packed_threshold = parameters.threshold
+    opened = _opened(case, where, recipe, limit)
+    nx = case.geometry.shape[2]
+    bits, verdict = lung_bits(opened, nx, recipe, StoreShelf(where))
+    written = bits.map_blocks(
+        _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]).tolist(),
+        dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
+    )  # fmt: skip
+    seen, *counts = gather_small(client, [verdict, *written.to_delayed().reshape(-1)], watch)
+    total = reduce(np.add, map(Sparse.dense, counts))
+    case.write_counts(total)
+    voxels, seen = int(total.sum()), seen.found
     case.discard(OPENED)
     if not voxels:
         reason = describe_failure(case, parameters, recipe.min_voxels, seen)
@@ -80,47 +87,73 @@ def mask_case(
     return "done"
 
 
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """Counts per HU value without the zeros: what travels to the client."""
+
+    index: npt.NDArray[np.int64]
+    count: Counts
+
+    @classmethod
+    def of(cls, counts: Counts) -> Sparse:
+        """Of all 65,536 counts."""
+        index = np.flatnonzero(counts)
+        return cls(index, counts[index])
+
+    def dense(self) -> Counts:
+        """All 65,536 counts."""
+        counts = np.zeros(N_HU, np.uint64)
+        counts[self.index] = self.count
+        return counts
+
+
 @dataclass(frozen=True)
 class StoreShelf:
     """Opened slabs in the store, until all are labelled."""
 
-    url: str
-    name: str
+    where: CaseRef
 
     def put(self, start: int, bits: Bits) -> None:
         """Keep the slab that begins at slice `start`."""
-        if bits.any():
-            self._array("r+")[start : start + len(bits)] = bits
+        self.where.open("r+").write_packed(OPENED, start, bits)
 
     def get(self, start: int, stop: int) -> Bits:
         """The slab of slices `start` to `stop`, as it was put."""
-        return np.asarray(self._array("r")[start:stop])
-
-    def _array(self, mode: Literal["r", "r+"]) -> Any:
-        return open_cohort(self.url, mode)[self.name].packed(OPENED)
+        return self.where.open().read_packed(OPENED, start, stop)
 
 
-def _air(case: Case, url: str, recipe: MaskRecipe, memory_limit: int | None) -> da.Array:
-    """Packed air of a case, in slabs as thick as the workers' memory allows."""
+def _opened(case: Case, where: CaseRef, recipe: MaskRecipe, memory_limit: int | None) -> da.Array:
+    """Packed air of a case after the opening, in slabs as thick as the workers' memory allows."""
     shape = case.geometry.shape
     thick = mask_chunks(case.layout.stored, *shape[1:], recipe.halo, memory_limit)
-    starts = np.concatenate([[0], np.cumsum(thick)[:-1]]).tolist()
-    plane, meta = (shape[1], words_for(shape[2])), np.empty((0, 0, 0), np.uint64)
-    read = dask.delayed(_read_air)
-    return da.concatenate(
-        [
-            da.from_delayed(read(url, case.name, start, start + n, recipe.threshold), (n, *plane), np.uint64, meta)
-            for start, n in zip(starts, thick, strict=True)
-        ]
-    )
+    return da.map_blocks(
+        _open_slab, where=where, starts=np.cumsum([0, *thick]).tolist(), recipe=recipe,
+        dtype=np.uint64, chunks=(thick, (shape[1],), (words_for(shape[2]),)), meta=np.empty((0, 0, 0), np.uint64),
+    )  # fmt: skip
 
 
-def _read_air(url: str, name: str, start: int, stop: int, threshold: int) -> Bits:
-    case = open_cohort(url)[name]
-    packed = case.packed(convert.AIR)
-    if packed is not None and packed.attrs["below_hu"] == threshold:
-        return np.asarray(packed[start:stop])
-    return np.concatenate([pack_below(case.read("ct", a, b), threshold) for a, b in case.layout.within(start, stop)])
+def _open_slab(where: CaseRef, starts: list[int], recipe: MaskRecipe, block_id: tuple[int, ...] | None = None) -> Bits:
+    if block_id is None:
+        return np.empty((0, 0, 0), np.uint64)
+    start, stop = starts[block_id[0] : block_id[0] + 2]
+    case = where.open()
+    depth, _, nx = case.geometry.shape
+    # The halo of an opening is thin: it is read with its slab.
+    halo = 2 * recipe.opening.extent[0]
+    low, high = max(0, start - halo), min(depth, stop + halo)
+    return opening(case.read_packed(convert.AIR, low, high), nx, recipe.opening, (start - low, stop - low))
+
+
+def _pack_anew(case: Case, where: CaseRef, threshold: int) -> list[Any]:
+    """Tasks that pack the air of a case at another threshold."""
+    case.create_packed(convert.AIR)
+    pack_slab = dask.delayed(_pack_slab)
+    return [pack_slab(where, start, stop, threshold) for start, stop in case.layout.slabs()]
+
+
+def _pack_slab(where: CaseRef, start: int, stop: int, threshold: int) -> None:
+    case = where.open("r+")
+    case.write_packed(convert.AIR, start, pack_below(case.read("ct", start, stop), threshold))
 
 
 def describe_failure(case: Case, parameters: MaskParameters, min_voxels: int, found: Found) -> str:
@@ -170,8 +203,13 @@ def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> s
     )
 
 
-def _finish_slab(bits: Bits, url: str, name: str, start: int) -> Counts:
-    case = open_cohort(url, "r+")[name]
+def _finish_slab(
+    bits: Bits, where: CaseRef, starts: list[int], block_id: tuple[int, ...] | None = None
+) -> Sparse | Bits:
+    if block_id is None:
+        return bits
+    start = starts[block_id[0]]
+    case = where.open("r+")
     counts = np.zeros(N_HU, np.uint64)
     nx = case.geometry.shape[2]
     for begin, end in case.layout.within(start, start + len(bits)):
@@ -179,14 +217,4 @@ def _finish_slab(bits: Bits, url: str, name: str, start: int) -> Counts:
         if part.any():
             case.write("lung", begin, unpack(part, nx))
             counts += count_hu_packed(case.read("ct", begin, end), part)
-    return counts
-
-
-def _is_written(_: Counts) -> bool:
-    return True
-
-
-def _finish_case(counts: list[Counts], url: str, name: str) -> int:
-    total: Counts = reduce(np.add, counts)
-    open_cohort(url, "r+")[name].write_counts(total)
-    return int(total.sum())
+    return Sparse.of(counts)

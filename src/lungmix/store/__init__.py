@@ -1,7 +1,7 @@
 """The cohort on disk: cases, OME-Zarr metadata, the cut into slabs, the records of stages."""
 
 from lungmix.store.case import IMAGES, Case
-from lungmix.store.cohort import MEASUREMENTS_FILE, MODEL_FILE, Cohort, open_cohort
+from lungmix.store.cohort import MEASUREMENTS_FILE, MODEL_FILE, CaseRef, Cohort, open_cohort
 from lungmix.store.layout import Layout, layout_of
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "MEASUREMENTS_FILE",
     "MODEL_FILE",
     "Case",
+    "CaseRef",
     "Cohort",
     "Layout",
     "layout_of",

@@ -13,7 +13,7 @@ from zarr.core.group import Group
 
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
-from lungmix.kernels.bits import words_for
+from lungmix.kernels.bits import Bits, words_for
 from lungmix.scan import Acquisition
 from lungmix.store import ome
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
@@ -166,7 +166,7 @@ class Case:
             first = start // level.factors[0]
             self.zarr_array(name, index)[first : first + len(part)] = part
 
-    def create_packed(self, name: str, attributes: dict[str, Any] | None = None) -> None:
+    def create_packed(self, name: str) -> None:
         """Make an empty array of packed masks, one chunk a slab, in place of what was there."""
         nz, ny, nx = self.geometry.shape
         shape = (nz, ny, words_for(nx))
@@ -177,14 +177,28 @@ class Case:
             dtype=np.uint64,
             compressors=codecs_for(np.uint8),
             fill_value=0,
-            attributes=attributes or {},
+            attributes={"packing": "bit k of word w of a row is voxel x = 64 w + k"},
             overwrite=True,
         )
 
-    def packed(self, name: str) -> zarr.Array[Any] | None:
-        """An array of packed masks, uint64 ``[z, y, words]``; None if it was not made."""
-        found = self._group.get(name)
-        return found if isinstance(found, zarr.Array) else None
+    def read_packed(self, name: str, start: int, stop: int) -> Bits:
+        """Slices ``start`` to ``stop`` of an array of packed masks: uint64 ``[z, y, words]``."""
+        return np.asarray(self._array(name)[start:stop])
+
+    def write_packed(self, name: str, start: int, bits: Bits) -> None:
+        """Write whole slabs of a packed mask; see `write`."""
+        self.layout.check(start, start + len(bits))
+        self._array(name)[start : start + len(bits)] = bits
+
+    @property
+    def packed_threshold(self) -> int | None:
+        """HU below which voxels are set in the packed air; None if it is not complete."""
+        found = self._group.get("air")
+        return found.attrs.get("below_hu") if isinstance(found, zarr.Array) else None  # type: ignore[return-value]
+
+    @packed_threshold.setter
+    def packed_threshold(self, threshold: int) -> None:
+        self._array("air").attrs["below_hu"] = threshold
 
     def discard(self, name: str) -> None:
         """Delete an array that serves no more."""

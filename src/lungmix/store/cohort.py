@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +88,18 @@ class Cohort(Mapping[str, Case]):
     def _key(self, name: str) -> str:
         path = self._group.path
         return f"{path}/{name}" if path else name
+
+
+@dataclass(frozen=True)
+class CaseRef:
+    """Where a case is: what tasks are given in place of the case."""
+
+    url: str
+    name: str
+
+    def open(self, mode: Literal["r", "r+"] = "r") -> Case:
+        """The case, opened in the process that asks."""
+        return open_cohort(self.url, mode)[self.name]
 
 
 def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:

@@ -99,3 +99,53 @@ def test_graph_of_a_long_scan_stays_small():
     ct = da.zeros((827, 512, 512), chunks=(64, 512, 512), dtype=np.int16)
     graph = lungmix.lung_mask(ct).__dask_graph__()
     assert len(graph) < 14 * 60
+
+
+def kept_islands(air, min_voxels):
+    return reference.islands(air, min_voxels).astype(np.uint8)
+
+
+def check_islands(air, chunks, min_voxels):
+    hu = np.where(air, -1000, 0).astype(np.int16)
+    expected = kept_islands(air, min_voxels)
+    check_every_way(hu, chunks, expected, opening=0, min_voxels=min_voxels, radii=())
+    return expected
+
+
+def test_spiral_that_crosses_every_chunk_face_is_one_island():
+    n = 41
+    air = np.zeros((n, n, n), bool)
+    z = x = 1
+    dz, dx = 0, 2
+    plane = np.zeros((n, n), bool)
+    for length in (length for k in range(n - 3, 0, -4) for length in ([k, k, k] if k == n - 3 else [k, k])):
+        for _ in range(length // 2):
+            for step in range(3):
+                plane[min(z + dz * step // 2, n - 1), min(x + dx * step // 2, n - 1)] = True
+            z, x = z + dz, x + dx
+        dz, dx = dx, -dz
+    air[:, 3:6, :] = plane[:, None, :] & (np.arange(n) > 0) & (np.arange(n) < n - 1)
+    expected = check_islands(air, (5, 7, 9), 500)
+    assert expected.any()
+    assert ndimage_label_count(expected) == 1
+
+
+def ndimage_label_count(mask):
+    from scipy import ndimage
+
+    return ndimage.label(mask)[1]
+
+
+@pytest.mark.parametrize("min_voxels", [1, 2])
+def test_checkerboard_with_a_million_components(min_voxels):
+    air = np.indices((64, 180, 180)).sum(axis=0) % 2 == 1
+    expected = check_islands(air, (9, 100, -1), min_voxels)
+    assert expected.sum() == (np.count_nonzero(air[:, 1:-1, 1:-1]) if min_voxels == 1 else 0)
+
+
+@pytest.mark.parametrize("density", [0.29, 0.3116, 0.34])
+def test_noise_at_the_percolation_threshold(density):
+    air = np.random.default_rng(2).random((90, 120, 120)) < density
+    air[:, [0, -1], :] = air[:, :, [0, -1]] = False
+    expected = check_islands(air, (11, 50, 64), 200)
+    assert expected.any()

@@ -37,8 +37,9 @@ def mask_task_bytes(depth: int, ny: int, nx: int, halo: int) -> int:
         Slices that an operation looks at on each side.
     """
     plane = ny * words_for(nx) * 8
+    frame = (ny + halo) * words_for(nx + halo) * 8
     # Three slabs arrive and are joined with their halos; the frame, what a dilation reaches, and the result follow.
-    return plane * (3 * depth + 3 * (depth + 2 * halo) + depth) + band_bytes(depth, nx, halo)
+    return plane * (5 * depth + 2 * halo) + frame * 2 * (depth + 2 * halo) + band_bytes(depth, nx, halo)
 
 
 def band_bytes(depth: int, nx: int, halo: int) -> int:

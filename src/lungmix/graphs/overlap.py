@@ -72,13 +72,13 @@ def join_chunks(chunks: Sequence[int], depth: int, least: int = 1) -> tuple[int,
     """
     edges = np.cumsum(chunks)
     total = int(edges[-1])
-    thick: list[int] = []
-    for count in range(-(-total // max(depth, 1)), len(chunks) + 1):
+    thick = list(chunks)
+    for count in range(-(-total // max(depth, 1)), len(chunks)):
         marks = [edges[np.abs(edges - total * k / count).argmin()] for k in range(1, count)]
-        thick = np.diff(np.unique([0, *marks, total])).tolist()
-        if max(thick) <= depth:
+        even = np.diff(np.unique([0, *marks, total])).tolist()
+        if max(even) <= depth:
+            thick = even
             break
-    thick = thick or list(chunks)
     joined: list[int] = []
     for chunk in thick:
         if joined and joined[-1] < least:

@@ -1,0 +1,161 @@
+"""How much the stages ask of the scheduler and of the store."""
+
+import time
+
+import dask
+import numpy as np
+import pytest
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+import lungmix
+from lungmix.geometry import Geometry
+from lungmix.kernels.bits import pack_below
+from lungmix.parameters import MaskParameters
+from lungmix.phantom import Phantom, write_phantom
+from lungmix.pipeline import Pipeline
+from lungmix.scan import Acquisition
+from lungmix.stages import convert, label, mask
+from lungmix.store import Case
+
+MODEL = lungmix.load_model("published")
+
+
+class CountTasks(SchedulerPlugin):
+    name = "count-tasks"
+
+    def __init__(self):
+        self.count = 0
+
+    def transition(self, key, start, finish, *args, **kwargs):
+        self.count += finish == "memory"
+
+
+def counted(dask_scheduler):
+    plugin = dask_scheduler.plugins[CountTasks.name]
+    count, plugin.count = plugin.count, 0
+    return count
+
+
+def held(dask_scheduler):
+    return len(dask_scheduler.tasks)
+
+
+def case_of(cohort, name, hu, spacing=(0.7, 0.7, 0.4)):
+    case = cohort.add(name, Geometry(hu.shape[::-1], spacing), Acquisition())
+    case.create("ct")
+    case.create_packed(convert.AIR)
+    for start, stop in case.layout.slabs():
+        case.write("ct", start, hu[start:stop])
+        case.write_packed(convert.AIR, start, pack_below(hu[start:stop], convert.AIR_THRESHOLD))
+    case.packed_threshold = convert.AIR_THRESHOLD
+    case.record(convert.STAGE, {"voxels_sha256": name})
+    return case
+
+
+def long_chest(depth):
+    """Two columns of lung that leave the first and the last fifth of the slices empty."""
+    hu = np.full((depth, 96, 96), 40, np.int16)
+    hu[depth // 5 : -depth // 5, 30:60, 15:40] = -850
+    hu[depth // 5 : -depth // 5, 30:60, 55:80] = -850
+    return hu
+
+
+@pytest.mark.slow
+def test_scan_of_827_slices_takes_fewer_than_50_tasks_a_stage(client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of(cohort, "long", long_chest(827))
+    client.register_plugin(CountTasks())
+    try:
+        for stage in (
+            lambda: mask.mask_case(client, cohort, "long", MaskParameters(min_voxels=100_000)),
+            lambda: label.label_case(client, cohort, "long", MODEL),
+        ):
+            stage()
+            assert 0 < client.run_on_scheduler(counted) < 50
+    finally:
+        client.unregister_scheduler_plugin(CountTasks.name)
+    assert cohort["long"].lung.any().compute()
+
+
+@pytest.mark.slow
+def test_scheduler_keeps_no_task_of_a_case_that_is_done(client, tmp_path):
+    for i in range(6):
+        write_phantom(tmp_path / f"{i}.nrrd", Phantom((24, 48, 48), (7.0, 7.0, 12.0), i))
+    pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
+    report = pipeline.run(sorted(tmp_path.glob("*.nrrd")), MaskParameters("physical"), "published")
+    assert len(report.done) == 6
+    # Workers tell the scheduler of what was let go a little later.
+    for _ in range(100):
+        if client.run_on_scheduler(held) == 0:
+            break
+        time.sleep(0.1)
+    assert client.run_on_scheduler(held) == 0
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """What is read of images, while stages run in this process."""
+    seen = []
+    original = Case.read
+
+    def read(self, name, start, stop):
+        seen.append((name, start, stop))
+        return original(self, name, start, stop)
+
+    def gather(client, values, watch=None):
+        with dask.config.set(scheduler="synchronous"):
+            return list(dask.compute(*values))
+
+    monkeypatch.setattr(Case, "read", read)
+    for stage in (mask, label):
+        monkeypatch.setattr(stage, "gather_small", gather)
+        monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
+    return seen
+
+
+def test_each_voxel_is_read_once_for_the_mask_once_for_the_labels_and_not_where_no_lung_is(reads, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = case_of(cohort, "long", long_chest(640))
+    mask.mask_case(None, cohort, "long", MaskParameters(min_voxels=100_000))
+    lung = case.lung.compute().any(axis=(1, 2))
+    slabs = [span for span in case.layout.slabs() if lung[slice(*span)].any()]
+    assert 0 < len(slabs) < len(case.layout.stored)
+    of_ct = [read[1:] for read in reads if read[0] == "ct"]
+    assert sorted(of_ct) == slabs
+    reads.clear()
+    label.label_case(None, cohort, "long", MODEL)
+    assert sorted(read[1:] for read in reads if read[0] == "ct") == slabs
+    of_lung = [read[1:] for read in reads if read[0] == "lung"]
+    assert sorted(of_lung) == list(case.layout.slabs())
+
+
+def test_another_threshold_packs_the_air_anew_and_gives_its_own_mask(reads, tmp_path):
+    hu = Phantom((40, 64, 64), (5.6, 5.6, 7.5), 4, traps={"vessels"}).volume()
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of(cohort, "one", hu, (5.6, 5.6, 7.5))
+    for threshold in (-155, -500, -155):
+        chosen = {"threshold": threshold, "opening": 1, "min_voxels": 800, "radii": (4, 3)}
+        mask.mask_case(None, cohort, "one", MaskParameters(**chosen))
+        expected = lungmix.lung_mask(hu, **chosen)
+        assert expected.any()
+        assert np.array_equal(cohort["one"].lung.compute(), expected)
+        counts = np.bincount(hu[expected > 0].astype(int) + 32768, minlength=65536)
+        assert np.array_equal(cohort["one"].hu_counts, counts)
+        assert "opened" not in cohort["one"]._group
+
+
+@pytest.mark.parametrize("limit", [400 << 20, 1 << 30, 8 << 30])
+def test_memory_of_the_workers_changes_no_voxel(reads, tmp_path, monkeypatch, limit):
+    hu = np.concatenate([long_chest(300), Phantom((220, 96, 96), (3.7, 3.7, 1.4), 2, traps={"cut"}).volume()])
+    for stage in (mask, label):
+        monkeypatch.setattr(stage, "least_memory", lambda client: limit)
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = case_of(cohort, "one", hu)
+    mask.mask_case(None, cohort, "one", MaskParameters(min_voxels=20_000, radii=(12, 7)))
+    label.label_case(None, cohort, "one", MODEL)
+    lung = lungmix.lung_mask(hu, min_voxels=20_000, radii=(12, 7))
+    assert lung.any()
+    assert np.array_equal(case.lung.compute(), lung)
+    tissue = lungmix.tissue_labels(hu, lung, MODEL)
+    assert np.array_equal(case.tissue.compute(), tissue)
+    assert np.array_equal(case.tissue_median.compute(), lungmix.median_labels(tissue))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import dask
 import dask.array as da
@@ -15,10 +16,13 @@ from lungmix.engine.gather import gather_small
 from lungmix.graphs import median_labels
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
-from lungmix.mixture import TissueModel
 from lungmix.stages import mask
 from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.records import key_of
+
+if TYPE_CHECKING:
+    # Workers get a table: they need no mixtures and none of the libraries behind them.
+    from lungmix.mixture import TissueModel
 
 STAGE = "label"
 MEDIAN_SIZE = 4

@@ -13,10 +13,9 @@ from lungmix.errors import ModelError
 from lungmix.mixture.bins import Bins, Gaussians, bins_of, log_likelihood
 from lungmix.mixture.converged import best_of, quantile_start
 from lungmix.mixture.model import TissueModel, fit_tissue_model
+from lungmix.parameters import FITS
 
-PAPER, CONVERGED = "paper", "converged"
-FITS = (PAPER, CONVERGED)
-"""Names of the fits, in the order of tables and figures."""
+PAPER, CONVERGED = FITS
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def fit_paper(
         hu, voxels, n_components=n_components, n_init=n_init, tol=tol, reg_covar=reg_covar, max_iter=max_iter,
         random_state=random_state,
     )  # fmt: skip
-    return replace(model, fit={"name": PAPER, **model.fit, "clip": clip})
+    return replace(model, fit={"name": PAPER, "method": "counts", **model.fit, "clip": clip})
 
 
 def fit_converged(

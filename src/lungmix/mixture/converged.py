@@ -13,7 +13,7 @@ fall.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ _LONGEST = 0.7
 _LEAST_DAMPING = 1e-12
 _MOST_DAMPING = 1e8
 _ROUND_OFF = 1e-14
+_PATIENCE = 10
+_NOTHING = 1e-12
+_HEAT = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,8 @@ class Arrival:
         Length of the gradient of the mean log-likelihood, in units in which moving a component's mean by one of its
         standard deviations has the length of the root of its weight.
     converged : bool
-        Whether `gradient` is below the tolerance.
+        Whether `gradient` is below the tolerance, or below its root with nothing left to gain: where there are more
+        components than the data can tell apart, the maximum is a ridge.
     """
 
     mixture: Gaussians
@@ -96,13 +100,20 @@ def ascend(
         if moved is None:
             break
         here, damping = moved
-    return Arrival(here, values, length, length < gradient_tol)
+        if _stands_still(values):
+            break
+    arrived = length < gradient_tol or (_stands_still(values) and length < gradient_tol**0.5)
+    return Arrival(here, values, length, arrived)
 
 
 def best_of(bins: Bins, starts: Sequence[Gaussians], *, max_iter: int = 1000, reg_covar: float = 1e-6) -> Arrival:
-    """The highest of the maxima that the starts lead to; the first of equals."""
-    arrivals = [ascend(bins, start, max_iter=max_iter, reg_covar=reg_covar) for start in starts]
-    return max(arrivals, key=lambda arrival: arrival.log_likelihoods[-1])
+    """The maximum that the best start leads to: the one that is highest after a few steps; the first of equals."""
+    heats = [ascend(bins, start, max_iter=min(max_iter, _HEAT), reg_covar=reg_covar) for start in starts]
+    first = max(heats, key=lambda arrival: arrival.log_likelihoods[-1])
+    if first.converged or len(first.log_likelihoods) > max_iter:
+        return first
+    rest = ascend(bins, first.mixture, max_iter=max_iter - _HEAT, reg_covar=reg_covar)
+    return replace(rest, log_likelihoods=first.log_likelihoods[:-1] + rest.log_likelihoods)
 
 
 def quantile_start(bins: Bins, n_components: int) -> Gaussians:
@@ -120,6 +131,10 @@ def quantile_start(bins: Bins, n_components: int) -> Gaussians:
         sds.append(float(np.sqrt(np.average((centre - mean) ** 2, weights=window))))
     spread = np.maximum(sds, max(1e-3 * whole, ROUNDING_VARIANCE**0.5))
     return Gaussians(np.full(n_components, -np.log(n_components)), np.array(means), np.log(spread))
+
+
+def _stands_still(values: list[float]) -> bool:
+    return len(values) > _PATIENCE and values[-1] - values[-1 - _PATIENCE] < _NOTHING
 
 
 def _complete_information(mixture: Gaussians) -> Floats:

@@ -21,6 +21,9 @@ from lungmix.mixture import Fits, TissueModel
 from lungmix.parameters import FITS
 from lungmix.tissue import TISSUES
 
+_SHORT = {"paper": "paper", "converged": "conv."}
+"""Names of the fits where many columns have to share 80 characters."""
+
 _NAMES = {tissue.key: tissue.name for tissue in TISSUES}
 
 
@@ -29,7 +32,7 @@ def show_comparison(console: Console, comparison: Comparison, chosen: str) -> No
     table = new_table(f"Fits; labels are made with '{chosen}'", "component")
     for name in FITS:
         for title in ("weight", "mean HU", "sd HU"):
-            table.add_column(f"{name}\n{title}", justify="right", no_wrap=True)
+            table.add_column(f"{_SHORT[name]}\n{title}", justify="right", no_wrap=True)
     for row in comparison.components:
         cells = []
         for name in FITS:
@@ -55,8 +58,8 @@ def show_comparison(console: Console, comparison: Comparison, chosen: str) -> No
 
 def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     """BIC by number of components; a star marks the lowest of each fit."""
-    titles = [f"{name}\n{what}" for name in FITS for what in ("log-lik. a voxel", "BIC")]
-    table = new_table("Number of components; the store is as it was", "components", "parameters", *titles)
+    titles = [f"{name}\n{what}" for name in FITS for what in ("log-likelihood", "BIC")]
+    table = new_table("Number of components (log-likelihood a voxel)", "K", "free", *titles)
     lowest = {name: min(row[f"{name}.bic"] for row in rows) for name in FITS}
     for row in rows:
         cells = []
@@ -66,6 +69,7 @@ def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         table.add_row(str(row["components"]), str(row["parameters"]), *cells)
     console.print(table)
     console.print("* lowest BIC; voxels are not independent, so BIC leans to many components", highlight=False)
+    console.print("compared only, nothing is stored: store one with --components K", highlight=False)
 
 
 def show_mixture(console: Console, model: TissueModel) -> None:
@@ -79,7 +83,7 @@ def show_mixture(console: Console, model: TissueModel) -> None:
 
 def show_robustness(console: Console, result: Robustness, files: Sequence[Path]) -> None:
     """How far groups of each size differ."""
-    titles = [f"{name}\n{what}" for name in FITS for what in ("mean", "largest", "to whole")]
+    titles = [f"{_SHORT[name]}\n{what}" for name in FITS for what in ("mean", "largest", "to all")]
     table = new_table(
         f"Total variation distance between groups out of {result.scans} scans, %", "scans", "groups", "shared", *titles
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -170,7 +171,8 @@ def _fit(
     options = EmOptions(**parameters.of_em())
     start = winning_start(*clipped(HU, counts, parameters.clip), options)
     fit = fit_batch if parameters.method == "em" else fit_minibatch
-    paper = fit(lung_voxels(client, cohort, names, parameters.clip, watch), start, options)
+    found = fit(lung_voxels(client, cohort, names, parameters.clip, watch), start, options)
+    paper = replace(found, fit={**found.fit, "clip": parameters.clip})
     return Fits(paper, _converged(counts, paper, parameters))
 
 

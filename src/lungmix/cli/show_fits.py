@@ -99,13 +99,15 @@ def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -
     """Intervals of parameters and thresholds."""
     table = new_table(
         f"Fit '{result.fit}' of {result.scans} scans, {result.refits} refits, {result.level:g} % intervals over scans",
-        "quantity", "of", "estimate", "low", "high", "standard error", "unit",
+        "of", "quantity", "estimate", "low", "high", "s.e.",
     )  # fmt: skip
     for one in result.intervals:
         digits = {"HU": 1, "%": 2}.get(one.unit, 4)
-        of = " | ".join(map(_name, one.of.split(" → ")))
+        pair = one.of.split(" → ")
+        of = _name(one.of) if len(pair) == 1 else " | ".join(key.replace("_", " ") for key in pair)
         numbers = (f"{value:.{digits}f}" for value in (one.estimate, one.low, one.high, one.error))
-        table.add_row(one.name.replace("_", " "), of, *numbers, one.unit)
+        quantity = "LI" if one.name == "lung_involvement" else one.name
+        table.add_row(of, f"{quantity} {one.unit}".rstrip(), *numbers)
     console.print(table)
     _show_files(console, files)
 

@@ -29,7 +29,7 @@ _HEADROOM = 1.35
 _GREY = "#d5d8dc"
 _TITLES = {
     "paper": "Fit “paper”: k-means starts, tolerance 1e-3",
-    "converged": "Fit “converged”: gradient vanishes, clipped values are a pile",
+    "converged": "Fit “converged”: no gradient left, clipped values piled",
 }
 
 
@@ -62,10 +62,7 @@ def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure
         _root_scale(axes, top)
         axes.set_title(_TITLES[name], loc="left", fontsize=11, fontweight="bold")
         piled = f"{100 * pile:.1f} % of voxels, {100 * _below(model, clip):.1f} % of the fit"
-        axes.text(
-            0.995, 0.97, f"at or below {_minus(clip)} HU:\n{piled}", transform=axes.transAxes, ha="right", va="top",
-            fontsize=9, color="#444444", linespacing=1.4,
-        )  # fmt: skip
+        axes.set_title(f"at or below {_minus(clip)} HU: {piled}", loc="right", fontsize=9, color="#444444")
     panels[-1].set_xlabel("HU")
     handles: list[Any] = [Patch(color=_GREY, label="lung voxels"), *_handles(fits.paper)]
     handles.append(Line2D([], [], color="black", linewidth=1.3, linestyle=(0, (4, 2)), label="mixture"))

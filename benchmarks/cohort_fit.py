@@ -27,8 +27,10 @@ from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED, fit_converged, fit_paper
 from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline
+from lungmix.report.curves import bootstrap_figure, fits_figure, robustness_figure
+from lungmix.report.figures import png_of
 from lungmix.scan import Acquisition
-from lungmix.stages.fit import HU, add_counts
+from lungmix.stages.fit import HU, add_counts, fit_counts
 
 WEIGHTS = np.array(PUBLISHED.weights) / sum(PUBLISHED.weights)
 MEANS, SDS = np.array(PUBLISHED.means), np.sqrt(PUBLISHED.variances)
@@ -91,17 +93,34 @@ def covered(result):
     return np.array([i.low <= t <= i.high for i, t in zip(result.intervals, truth(), strict=False)])
 
 
+def scans_that_differ(scans, voxels, seed):
+    """Counts of scans whose weights differ; their expectation is the truth, and so is the pooled mixture's."""
+    random, table, counts = np.random.default_rng([7, seed]), probabilities(), {}
+    for i in range(scans):
+        expected = table @ random.dirichlet(30 * WEIGHTS)
+        counts[f"case-{i + 1:03d}"] = random.multinomial(voxels, expected / expected.sum()).astype(np.uint64)
+    return counts
+
+
 def coverage(cohorts, scans, voxels):
-    """Scans differ in their weights, whose expectation is the truth; so is the pooled mixture then."""
-    table, hits = probabilities(), []
+    hits = []
     for seed in range(cohorts):
-        random = np.random.default_rng([7, seed])
-        counts = {
-            f"case-{i:03d}": random.multinomial(voxels, table @ random.dirichlet(30 * WEIGHTS) / 1.0).astype(np.uint64)
-            for i in range(scans)
-        }
+        counts = scans_that_differ(scans, voxels, seed)
         hits.append(covered(bootstrap(counts, FitParameters(fit="converged"), seed=seed)))
     return np.mean(hits, axis=0)
+
+
+def draw(counts, folder, refits):
+    """The pictures of the documentation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pooled = add_counts(counts)
+    figures = {
+        "fits": fits_figure(fit_counts(pooled, FitParameters()), pooled, -1000),
+        "robustness": robustness_figure(study(counts, FitParameters())),
+        "bootstrap": bootstrap_figure(bootstrap(counts, FitParameters(fit="converged"), refits=refits)),
+    }
+    for name, figure in figures.items():
+        (folder / f"{name}.png").write_bytes(png_of(figure, 90))
 
 
 def store_of(counts, folder):
@@ -120,6 +139,7 @@ def main():
     parser.add_argument("--voxels", type=int, default=390_000_000)
     parser.add_argument("--refits", type=int, default=200)
     parser.add_argument("--cohorts", type=int, default=20, help="simulated for the coverage of intervals")
+    parser.add_argument("--pictures", type=Path, help="folder for the pictures of the documentation")
     chosen = parser.parse_args()
     exact = chosen.voxels * (probabilities() @ WEIGHTS)
     both(exact, None, "Exact expected counts")
@@ -156,10 +176,15 @@ def main():
                 pipeline.fit(leave_out=leave_out)
         with clock("the same again, nothing changed"):
             pipeline.fit()
-    with clock("robustness study"):
-        rows = study(counts, FitParameters()).rows
+    differing = scans_that_differ(chosen.scans, each, 0)
+    print(f"Robustness study of {chosen.scans} scans that differ")
+    with clock("all groups, both fits"):
+        rows = study(differing, FitParameters()).rows
     for row in rows:
-        print(f"  {row['size']:3} scans: distance {100 * row['converged.distance']:.3f} % (converged)")
+        shown = ", ".join(f"{name} {100 * row[f'{name}.distance']:.2f} %" for name in ("paper", "converged"))
+        print(f"  {row['size']:3} scans: mean distance between groups: {shown}")
+    if chosen.pictures:
+        draw(differing, chosen.pictures, chosen.refits)
 
 
 if __name__ == "__main__":

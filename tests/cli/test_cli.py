@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 import lungmix
 from generators import counts_of_scans, store_of_counts
+from lungmix.cli import main
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 
@@ -153,35 +154,48 @@ def counted(tmp_path_factory):
     return url
 
 
-def test_cases_are_left_out_by_any_number_of_names(counted):
+@pytest.fixture
+def here(capsys):
+    """The command line in this process, for commands that start no cluster."""
+
+    def call(*words):
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, words)))
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(words, end.value.code, out, err)
+
+    return call
+
+
+def test_cases_are_left_out_by_any_number_of_names(counted, here):
     for words, left in [
         (("--leave-out", "case-001", "case-004"), ["case-002", "case-003", "case-005"]),
         (("--leave-out", "case-001", "--leave-out", "case-004"), ["case-002", "case-003", "case-005"]),
         (("--cases", "case-001", "case-004", "--components", "2"), ["case-001", "case-004"]),
     ]:
-        done = run("fit", counted, *words, "--json")
+        done = here("fit", counted, *words, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["done"] == left
-    assert json.loads(run("fit", "--leave-out", "case-001", counted, "--json").stdout)["done"][0] == "case-002"
+    assert json.loads(here("fit", "--leave-out", "case-001", counted, "--json").stdout)["done"][0] == "case-002"
 
 
-def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_path):
-    done = run("validate", "robustness", counted, "--out", tmp_path / "a", "--sizes", "2,4")
+def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_path, here):
+    done = here("validate", "robustness", counted, "--out", tmp_path / "a", "--sizes", "2,4")
     assert done.returncode == 0, done.stderr
     assert "Total variation distance" in done.stdout
-    answer = json.loads(run("validate", "robustness", counted, "--out", tmp_path / "a", "--json").stdout)
+    answer = json.loads(here("validate", "robustness", counted, "--out", tmp_path / "a", "--json").stdout)
     assert [row["size"] for row in answer["sizes"]] == [1, 2, 3, 4]
     assert len(answer["groups"]) == 12
-    done = run("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
+    done = here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
     answer = json.loads(done.stdout)
     assert len(answer["intervals"]) == 20
     assert sorted(p.name for p in tmp_path.glob("*/*")) == sorted(
         f"{name}.{kind}" for name in ("bootstrap", "robustness") for kind in ("csv", "png", "svg")
     )
-    assert "conv" in run("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
+    assert "conv" in here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
 
 
-def test_wrong_usage_of_fits_is_explained(counted, tmp_path):
+def test_wrong_usage_of_fits_is_explained(counted, tmp_path, here):
     for words, message in [
         (("fit", counted, "--leave-out", "case-9"), "case-9"),
         (("fit", counted, "--components", "two"), "3,5,7"),
@@ -193,7 +207,7 @@ def test_wrong_usage_of_fits_is_explained(counted, tmp_path):
         (("validate", "robustness", tmp_path / "none.zarr"), "no store"),
         (("validate", "bootstrap", counted, "--refits", "1"), "2 or more"),
     ]:
-        done = run(*words)
+        done = here(*words)
         assert done.returncode == 2, (words, done.stdout, done.stderr)
         assert message in done.stderr.replace("\n", " "), (words, done.stderr)
 

@@ -74,7 +74,7 @@ def test_likelihood_is_that_of_the_normal_distribution_function(mixture, clip):
     low, high = ((edge[:, None] - mixture.means) / sds for edge in (bins.lower, bins.upper))
     mass = np.where(low > 0, norm.sf(low) - norm.sf(high), norm.cdf(high) - norm.cdf(low)) @ weights
     seen = mass > 1e-280
-    ours = logsumexp(mixture.log_weights + masses(bins, mixture).log, axis=1)
+    ours = logsumexp(mixture.log_weights[:, None] + masses(bins, mixture).log, axis=0)
     assert np.allclose(ours[seen], np.log(mass[seen]), rtol=1e-9, atol=1e-9)
     assert np.isfinite(log_likelihood(bins, mixture))
 

@@ -13,6 +13,7 @@ from lungmix.errors import ModelError
 from lungmix.mixture.bins import Bins, Gaussians, bins_of, log_likelihood
 from lungmix.mixture.converged import best_of, quantile_start
 from lungmix.mixture.model import TissueModel, fit_tissue_model
+from lungmix.mixture.threads import one_thread
 from lungmix.parameters import FITS
 
 PAPER, CONVERGED = FITS
@@ -75,10 +76,11 @@ def fit_paper(
         If there are fewer distinct HU than components.
     """
     hu, voxels = clipped(values, counts, clip)
-    model = fit_tissue_model(
-        hu, voxels, n_components=n_components, n_init=n_init, tol=tol, reg_covar=reg_covar, max_iter=max_iter,
-        random_state=random_state,
-    )  # fmt: skip
+    with one_thread():
+        model = fit_tissue_model(
+            hu, voxels, n_components=n_components, n_init=n_init, tol=tol, reg_covar=reg_covar, max_iter=max_iter,
+            random_state=random_state,
+        )  # fmt: skip
     return replace(model, fit={"name": PAPER, "method": "counts", **model.fit, "clip": clip})
 
 
@@ -124,7 +126,8 @@ def fit_converged(
     begin = [to_gaussians(model) for model in starts]
     if afresh:
         begin.append(quantile_start(bins, n_components))
-    found = best_of(bins, begin, max_iter=max_iter, reg_covar=reg_covar)
+    with one_thread():
+        found = best_of(bins, begin, max_iter=max_iter, reg_covar=reg_covar)
     fit = {
         "name": CONVERGED,
         "n_iter": len(found.log_likelihoods) - 1,

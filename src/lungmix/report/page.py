@@ -138,7 +138,8 @@ def _describe(model: TissueModel) -> str:
     means = ", ".join(
         f"{mean:.0f} HU ({100 * weight:.1f} %)" for weight, mean in zip(model.weights, model.means, strict=True)
     )
-    return f"Gaussians at {means}"
+    name = model.fit.get("name")
+    return f"Labels are made with the fit “{name}”: Gaussians at {means}" if name else f"Gaussians at {means}"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -153,9 +153,10 @@ def test_long_em_of_scikit_learn_comes_to_the_same_maximum():
     ],
 )
 def test_degenerate_counts_are_fitted_without_warnings_or_collapse(hu, counts, clip, k):
+    paper = fit_paper(np.array(hu), np.array(counts), clip=clip, n_components=k)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = converged(np.array(hu), np.array(counts), clip, k)
+        model = fit_converged(np.array(hu), np.array(counts), [paper], clip=clip)
     assert min(model.variances) >= 1 / 12 - 1e-9
     assert np.isfinite([model.weights, model.means, model.variances]).all()
     assert model.n_components == k

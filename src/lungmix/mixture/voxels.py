@@ -14,13 +14,12 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils import check_random_state
+from sklearn.cluster import KMeans
 
-from lungmix.mixture.em import State, e_step, m_step
 from lungmix.mixture.estimator import GaussianMixture
 from lungmix.mixture.fits import PAPER
 from lungmix.mixture.model import TissueModel
-from lungmix.mixture.starts import kmeans_responsibilities
+from lungmix.mixture.threads import one_thread
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,34 +39,32 @@ class EmOptions:
     random_state: int = 0
 
 
-def winning_start(values: npt.NDArray[Any], counts: npt.NDArray[Any], options: EmOptions) -> State:
+def winning_start(values: npt.NDArray[Any], counts: npt.NDArray[Any], options: EmOptions) -> TissueModel:
     """The k-means start whose EM on counts ends highest: k-means on counts is k-means on all voxels.
 
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
-        Distinct HU and the voxels of each.
+        Distinct HU, ascending, and the voxels of each.
     options : EmOptions
-        Starts, components, seed.
+        Starts, components, seed; the same seed gives the starts of `lungmix.GaussianMixture`.
     """
-    x, weights = np.asarray(values, np.float64)[:, None], np.asarray(counts, np.float64)
-    random = check_random_state(options.random_state)
-    starts = [
-        m_step(x, kmeans_responsibilities(x, weights, options.n_components, random), weights, options.reg_covar, "full")
-        for _ in range(options.n_init)
-    ]
-    bounds = [_mixture(options, start).fit(np.asarray(values, np.int64), sample_weight=weights) for start in starts]
-    return starts[int(np.argmax([mixture.lower_bound_ for mixture in bounds]))]
+    hu, voxels = np.asarray(values, np.float64), np.asarray(counts, np.float64)
+    random = np.random.RandomState(options.random_state)
+    with one_thread():
+        starts = [_start(hu, voxels, options, random) for _ in range(options.n_init)]
+        ends = [_mixture(options, start).fit(values, sample_weight=voxels).lower_bound_ for start in starts]
+    return starts[int(np.argmax(ends))]
 
 
-def fit_batch(x: da.Array, start: State, options: EmOptions) -> TissueModel:
+def fit_batch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueModel:
     """Full-batch EM: every iteration passes over all voxels.
 
     Parameters
     ----------
     x : dask array of float64, shape (n,)
         HU, clipped.
-    start : State
+    start : TissueModel
         From `winning_start`.
     options : EmOptions
         When EM ends.
@@ -77,7 +74,7 @@ def fit_batch(x: da.Array, start: State, options: EmOptions) -> TissueModel:
 
 
 def fit_minibatch(
-    x: da.Array, start: State, options: EmOptions, *, batches: int = BATCHES, passes: int = PASSES
+    x: da.Array, start: TissueModel, options: EmOptions, *, batches: int = BATCHES, passes: int = PASSES
 ) -> TissueModel:
     """Incremental EM: parameters move after every batch of blocks, which the seed puts in order.
 
@@ -88,7 +85,7 @@ def fit_minibatch(
     ----------
     x : dask array of float64, shape (n,)
         HU, clipped; a block is read as a whole.
-    start : State
+    start : TissueModel
         From `winning_start`.
     options : EmOptions
         Seed and least variance.
@@ -100,31 +97,33 @@ def fit_minibatch(
     blocks = list(x.to_delayed().reshape(-1))
     order = np.random.default_rng(options.random_state).permutation(len(blocks))
     dealt = [part for part in np.array_split(order, min(batches, len(blocks))) if len(part)]
-    kept: list[Floats] = []
-    state, bounds = start, [0.0]
+    kept: dict[int, Floats] = {}
+    model, bound = start, 0.0
     for _ in range(passes):
-        now = []
+        bound = 0.0
         for number, part in enumerate(dealt):
-            found = dask.compute([dask.delayed(_statistics)(blocks[i], state) for i in part])[0]
-            sums = reduce(np.add, [one for one, _ in found])
-            now.append(sum(value for _, value in found))
-            if number < len(kept):
-                kept[number] = sums
-            else:
-                kept.append(sums)
-            state = _from_statistics(reduce(np.add, kept), options.reg_covar)
-        bounds.append(float(np.sum(now)) / float(x.shape[0]))
-    model = TissueModel(
-        tuple(state.weights.tolist()), tuple(state.means[:, 0].tolist()), tuple(state.covariances[:, 0, 0].tolist()),
-        {"n_iter": passes * len(dealt), "log_likelihood": bounds[-1], "converged": True},
-    )  # fmt: skip
-    return _named(model, "minibatch", int(x.shape[0]), options)
+            found = dask.compute([dask.delayed(_statistics)(blocks[i], model) for i in part])[0]
+            kept[number] = reduce(np.add, [sums for sums, _ in found])
+            bound += sum(value for _, value in found)
+            model = _maximum(reduce(np.add, kept.values()), options.reg_covar)
+    voxels = int(x.shape[0])
+    fit = {"n_iter": passes * len(dealt), "log_likelihood": bound / voxels, "converged": True}
+    return _named(replace(model, fit=fit), "minibatch", voxels, options)
 
 
-def _mixture(options: EmOptions, start: State) -> Any:
+def _start(hu: Floats, voxels: Floats, options: EmOptions, random: np.random.RandomState) -> TissueModel:
+    # Relative weights keep the inertia in range; the clusters are the same.
+    means = KMeans(n_clusters=options.n_components, n_init=1, random_state=random)
+    nearest = means.fit(hu[:, None], sample_weight=voxels / voxels.max()).labels_
+    belongs = voxels * (nearest == np.arange(options.n_components)[:, None])
+    return _maximum(np.stack([belongs.sum(axis=1), belongs @ hu, belongs @ hu**2], axis=0), options.reg_covar)
+
+
+def _mixture(options: EmOptions, start: TissueModel) -> Any:
     return GaussianMixture(
         options.n_components, "full", 1, options.tol, options.reg_covar, options.max_iter, options.random_state,
-        weights_init=start.weights, means_init=start.means, covariances_init=start.covariances,
+        weights_init=np.array(start.weights), means_init=np.array(start.means)[:, None],
+        covariances_init=np.array(start.variances)[:, None, None],
     )  # fmt: skip
 
 
@@ -133,18 +132,17 @@ def _named(model: TissueModel, method: str, voxels: int, options: EmOptions) -> 
     return replace(model, fit={"name": PAPER, "method": method, **model.fit, **extra})
 
 
-def _statistics(block: Floats, state: State) -> tuple[Floats, float]:
+def _statistics(block: Floats, model: TissueModel) -> tuple[Floats, float]:
     """Sums of responsibilities times 1, HU and HU²: shape (3, k); and the log-likelihood of the block."""
-    x = np.asarray(block, np.float64)[:, None]
-    if not len(x):
-        return np.zeros((3, len(state.weights))), 0.0
-    log_likelihood, log_r = e_step(x, state, "full")
-    r = np.exp(log_r)
-    return np.stack([r.sum(axis=0), (r * x).sum(axis=0), (r * x * x).sum(axis=0)]), float(log_likelihood.sum())
+    joint = model.log_densities(block).T
+    each = np.logaddexp.reduce(joint, axis=0)
+    r = np.exp(joint - each)
+    return np.stack([r.sum(axis=1), r @ block, r @ block**2]), float(each.sum())
 
 
-def _from_statistics(sums: Floats, reg_covar: float) -> State:
+def _maximum(sums: Floats, reg_covar: float) -> TissueModel:
+    """The mixture that sums as those of `_statistics` are the most likely under."""
     n = sums[0] + 10 * np.finfo(np.float64).eps
     means = sums[1] / n
     variances = np.maximum(sums[2] / n - means**2, 0.0) + reg_covar
-    return State(n / n.sum(), means[:, None], variances[:, None, None])
+    return TissueModel(tuple((n / n.sum()).tolist()), tuple(means.tolist()), tuple(variances.tolist()))

@@ -214,6 +214,12 @@ def test_boundaries_are_the_thresholds_of_labels_above_the_lowest_mean():
     assert [int(np.ceil(value)) for value in PUBLISHED.boundaries()] == whole
 
 
+def test_lower_end_is_where_a_wider_component_wins_again():
+    assert PUBLISHED.lower_end() == -1221
+    assert TissueModel((0.5, 0.5), (-900.0, -800.0), (1e3, 1e3)).lower_end() == -32768
+    assert TissueModel((1e-6, 1 - 1e-6), (-900.0, -899.0), (1e4, 1e3)).lower_end() is None
+
+
 def test_component_that_wins_nowhere_shares_the_boundary_of_the_next():
     model = TissueModel((0.49999, 0.00002, 0.49999), (-900.0, -800.0, -700.0), (1e3, 1e3, 1e3))
     low, high = model.boundaries()

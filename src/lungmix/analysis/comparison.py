@@ -36,7 +36,8 @@ class Comparison:
         components.
     quality : list of dict
         One row a fit: ``fit``, ``iterations``, ``log_likelihood`` (mean log-probability of a voxel's interval) and
-        ``bic``, which can be compared between fits.
+        ``bic``, which can be compared between fits, and ``lower_end`` (HU below which a wider component wins over the
+        lowest).
     """
 
     components: list[dict[str, Any]]
@@ -74,6 +75,7 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
                 "iterations": int(model.fit.get("n_iter", 0)),
                 "log_likelihood": interval_log_likelihood(model, bins),
                 "bic": bic(model, bins),
+                "lower_end": model.lower_end(),
             }
             for name, model in fits.items()
         ],

@@ -50,9 +50,10 @@ def show_comparison(console: Console, comparison: Comparison, chosen: str) -> No
             one, two = (row[name] for name in FITS)
             table.add_row(str(row["case"]), f"{one:.2f}", f"{two:.2f}", f"{two - one:+.2f}")
         console.print(table)
-    table = new_table("Quality", "fit", "iterations", "log-likelihood a voxel", "BIC")
+    table = new_table("Quality", "fit", "iterations", "log-likelihood a voxel", "BIC", "lower end HU")
     for row in comparison.quality:
-        table.add_row(row["fit"], str(row["iterations"]), f"{row['log_likelihood']:.7f}", f"{row['bic']:,.0f}")
+        numbers = (f"{row['log_likelihood']:.7f}", f"{row['bic']:,.0f}", str(row["lower_end"]))
+        table.add_row(row["fit"], str(row["iterations"]), *numbers)
     console.print(table)
 
 

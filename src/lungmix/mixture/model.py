@@ -125,6 +125,17 @@ class TissueModel:
             out.append(float("inf") if not len(above) else self._crossing(hu, scores, labels, int(above[0])))
         return out
 
+    def lower_end(self) -> int | None:
+        """HU from which on, going up, the lowest component wins; below it a wider one wins again.
+
+        The lowest int16 where none does; None where the lowest component does not win at its own mean.
+        """
+        lower = _HU[np.ceil(self.means[0]) >= _HU]
+        others = np.flatnonzero(self.labels_of(lower) != 1)
+        if not len(others):
+            return int(_HU[0])
+        return None if others[-1] == len(lower) - 1 else int(lower[others[-1] + 1])
+
     def _crossing(
         self, hu: npt.NDArray[Any], scores: npt.NDArray[np.float64], labels: npt.NDArray[Any], i: int
     ) -> float:

@@ -50,6 +50,7 @@ docs: $(VENV)/.check
 
 bench: $(VENV)/.bench  ## Ratios and peaks of memory, in one run.
 	$(BIN)/python benchmarks/long_scan.py
+	$(BIN)/python benchmarks/cohort_fit.py
 	$(BIN)/asv machine --config benchmarks/asv.conf.json --yes
 	$(BIN)/asv run --config benchmarks/asv.conf.json --python=same --show-stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.special import ndtr
 
 shapes = st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(1, 26))
 
@@ -50,3 +51,43 @@ def chests(draw):
         hu[(y - ny / 2) ** 2 + (x - nx / 2) ** 2 > (min(ny, nx) / 2) ** 2] = -2048
     noise = draw(st.sampled_from([0, 5, 120, 400]))
     return (hu + random.normal(0, 1, hu.shape) * noise).astype(np.int16)
+
+
+HU = np.arange(-32768, 32768)
+
+
+def expected_counts(weights, means, sds, voxels):
+    """Exact expected counts of every HU, rounding included; float64, shape (65536,)."""
+    low, high = ((HU[:, None] + shift - np.asarray(means)) / np.asarray(sds) for shift in (-0.5, 0.5))
+    return voxels * ((ndtr(high) - ndtr(low)) @ np.asarray(weights))
+
+
+def counts_of_scans(n, voxels=200_000, spread=30.0, seed=0, model=None):
+    """Counts of scans whose weights differ about those of a model, and are clipped at -1024 HU as scanners do."""
+    from lungmix.mixture import PUBLISHED
+
+    model = model or PUBLISHED
+    random, weights = np.random.default_rng(seed), np.array(model.weights) / sum(model.weights)
+    out = {}
+    for i in range(n):
+        counts = expected_counts(random.dirichlet(spread * weights), model.means, np.sqrt(model.variances), 1)
+        drawn = random.multinomial(voxels, counts / counts.sum()).astype(np.uint64)
+        edge = -1024 + 32768
+        drawn[edge] += drawn[:edge].sum()
+        drawn[:edge] = 0
+        out[f"case-{i + 1:03d}"] = drawn
+    return out
+
+
+def store_of_counts(url, counts):
+    """A store of masked cases that holds their counts and no voxels."""
+    import lungmix
+    from lungmix.geometry import Geometry
+    from lungmix.scan import Acquisition
+
+    cohort = lungmix.open_cohort(url, "a")
+    for name, one in counts.items():
+        case = cohort.add(name, Geometry((64, 64, 40), (5.0, 5.0, 5.0)), Acquisition())
+        case.write_counts(one)
+        case.record("mask", {"key": f"{name}-{int(one.sum())}"})
+    return cohort

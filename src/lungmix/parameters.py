@@ -10,6 +10,11 @@ from typing import Any
 from lungmix.errors import UsageError
 
 PRESETS = ("paper", "physical")
+FITS = ("paper", "converged")
+"""Names of the two fits, in the order of tables and figures."""
+
+METHODS = ("counts", "em", "minibatch")
+MOST_COMPONENTS = 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
 
 @dataclass(frozen=True)
 class FitParameters:
-    """How the mixture is fitted; the defaults are the paper's.
+    """How mixtures are fitted; the defaults are the paper's.
 
     Attributes
     ----------
@@ -94,6 +99,10 @@ class FitParameters:
         HU; lower values count as this one.
     random_state : int
         Seed of the starts.
+    method : {"counts", "em", "minibatch"}
+        From the counts of each case, or by EM over the voxels, all at once or batch by batch.
+    fit : {"paper", "converged"}
+        The fit that labels are made with; both are stored.
     """
 
     n_components: int = 5
@@ -103,6 +112,24 @@ class FitParameters:
     reg_covar: float = 1e-6
     clip: int = -1000
     random_state: int = 0
+    method: str = "counts"
+    fit: str = "paper"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("fit", self.fit, FITS), ("method", self.method, METHODS)):
+            if value not in choices:
+                raise UsageError(f"there is no {name} {value!r}: choose one of {', '.join(choices)}")
+        if not 1 <= self.n_components <= MOST_COMPONENTS:
+            raise UsageError(f"{self.n_components} components are not possible: give 1 to {MOST_COMPONENTS}")
+
+    def of_em(self) -> dict[str, Any]:
+        """The part that EM takes, by the names of `lungmix.GaussianMixture`."""
+        names = ("n_components", "n_init", "tol", "reg_covar", "max_iter", "random_state")
+        return {name: getattr(self, name) for name in names}
+
+    def of_both(self) -> dict[str, Any]:
+        """What both fits depend on, JSON-ready."""
+        return {name: value for name, value in asdict(self).items() if name != "fit"}
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary."""

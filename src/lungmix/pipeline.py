@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 from distributed import Client, KilledWorker
 
+from lungmix.analysis.comparison import Comparison, compare
+from lungmix.analysis.selection import bic_table
 from lungmix.engine import Listener, run_window
 from lungmix.errors import LungmixError, StoreError
 from lungmix.formats import Refusal, Scan, find_scans
 from lungmix.geometry import Geometry
-from lungmix.mixture import TissueModel, load_model
+from lungmix.mixture import Fits, TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.measure import Row, measure_cohort
@@ -37,6 +40,12 @@ class Report:
         Reason for every case or source that did not.
     model : TissueModel or None
         The mixture of the labels.
+    fits : Fits or None
+        Both fits, where a mixture was fitted.
+    comparison : Comparison or None
+        Both fits side by side.
+    selection : list of dict
+        Several numbers of components and their BIC, where that was asked for.
     rows : list of dict
         Measurements, one row a labelled case.
     errors : dict of str to Exception
@@ -46,6 +55,9 @@ class Report:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     model: TissueModel | None = None
+    fits: Fits | None = None
+    comparison: Comparison | None = None
+    selection: list[dict[str, Any]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
 
@@ -94,7 +106,8 @@ class Pipeline:
         )
         masked = self._with_stage(mask.STAGE, report)
         if masked:
-            report.model = self._settle_model(chosen, masked, fit_parameters)
+            self._settle_model(chosen, masked, fit_parameters or FitParameters(), report)
+            assert report.model is not None
             self._pass("label", masked, [partial(self._label, report.model)], report)
         self._measure(report)
         return report
@@ -113,12 +126,33 @@ class Pipeline:
         self._pass("mask", self._with_stage(convert.STAGE, report), [partial(self._mask, parameters)], report)
         return report
 
-    def fit(self, model: str | Path = FIT, parameters: FitParameters | None = None) -> Report:
-        """Fit the mixture to all masked cases, or take a given one."""
+    def fit(
+        self,
+        model: str | Path = FIT,
+        parameters: FitParameters | None = None,
+        cases: Sequence[str] = (),
+        leave_out: Sequence[str] = (),
+    ) -> Report:
+        """Fit mixtures to masked cases, all or some, or take a given one."""
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
-        report.done = self._with_stage(mask.STAGE, report)
-        report.model = self._settle_model(chosen, report.done, parameters)
+        report.done = fit.choose_cases(self._with_stage(mask.STAGE, report), cases, leave_out)
+        self._settle_model(chosen, report.done, parameters or FitParameters(), report)
+        return report
+
+    def select(
+        self,
+        components: Sequence[int],
+        parameters: FitParameters | None = None,
+        cases: Sequence[str] = (),
+        leave_out: Sequence[str] = (),
+    ) -> Report:
+        """Judge several numbers of components by their BIC; the store stays as it is."""
+        report = Report()
+        report.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, leave_out)
+        counts = fit.pool_counts(self.cohort, report.done)
+        with self._bar("components") as watch:
+            report.selection = bic_table(counts, parameters or FitParameters(), components, watch)
         return report
 
     def label(self) -> Report:
@@ -175,12 +209,25 @@ class Pipeline:
         label.label_case(self.client, self.cohort, name, model, self._watch(name, label.STAGE))
 
     def _settle_model(
-        self, chosen: TissueModel | None, names: Sequence[str], parameters: FitParameters | None
-    ) -> TissueModel:
-        if chosen is None:
-            return fit.fit_cohort(self.cohort, names, parameters or FitParameters())[0]
-        fit.publish(self.cohort, chosen, {"given": True})
-        return chosen
+        self, chosen: TissueModel | None, names: Sequence[str], parameters: FitParameters, report: Report
+    ) -> None:
+        if chosen is not None:
+            fit.publish(self.cohort, chosen, {"given": True})
+            report.model = chosen
+            return
+        with self._bar("voxels" if parameters.method != "counts" else "counts") as watch:
+            report.fits, _ = fit.fit_cohort(self.cohort, names, parameters, self.client, watch)
+        report.model = report.fits[parameters.fit]
+        report.comparison = compare(report.fits, fit.counts_of_cases(self.cohort, names), parameters.clip)
+
+    @contextmanager
+    def _bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Progress of work that no case owns."""
+        self.listener.begin(fit.STAGE, [what])
+        try:
+            yield self._watch(what, fit.STAGE)
+        finally:
+            self.listener.end()
 
     def _measure(self, report: Report) -> None:
         if report.model is None:

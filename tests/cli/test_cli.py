@@ -9,6 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 import lungmix
+from generators import counts_of_scans, store_of_counts
+from lungmix.cli import main
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 
@@ -115,13 +117,111 @@ def test_wrong_usage_ends_with_status_2_and_no_traceback(store, tmp_path):
         assert "Traceback" not in done.stderr
 
 
+def test_fit_shows_both_fits_thresholds_and_involvement(store, tmp_path):
+    folder, _ = store
+    done = run("fit", folder / "s.zarr", "--figure", tmp_path / "fits.png")
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "paper",
+        "conv.",
+        "MAP thresholds",
+        "Consolidation | Other denser tissue",
+        "pooled",
+        "case-001",
+        "BIC",
+    ):
+        assert word in done.stdout
+    assert (tmp_path / "fits.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "fits.svg").is_file()
+    answer = json.loads(run("fit", folder / "s.zarr", "--fit", "converged", "--json").stdout)
+    assert set(answer["fits"]) == {"paper", "converged"}
+    assert answer["model"]["means"] == answer["fits"]["converged"]["means"]
+    assert [row["case"] for row in answer["involvement"]] == ["pooled", "case-001"]
+    assert len(answer["thresholds"]) == 4
+
+
+def test_range_of_components_prints_a_table_of_bic(store):
+    folder, _ = store
+    answer = json.loads(run("fit", folder / "s.zarr", "--components", "1-2,4", "--json").stdout)
+    assert [row["components"] for row in answer["bic"]] == [1, 2, 4]
+    assert answer["model"] is None
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    url = tmp_path_factory.mktemp("counted") / "cohort.zarr"
+    store_of_counts(url, counts_of_scans(5, 20_000))
+    return url
+
+
+@pytest.fixture
+def here(capsys):
+    """The command line in this process, for commands that start no cluster."""
+
+    def call(*words):
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, words)))
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(words, end.value.code, out, err)
+
+    return call
+
+
+def test_cases_are_left_out_by_any_number_of_names(counted, here):
+    for words, left in [
+        (("--leave-out", "case-001", "case-004"), ["case-002", "case-003", "case-005"]),
+        (("--leave-out", "case-001", "--leave-out", "case-004"), ["case-002", "case-003", "case-005"]),
+        (("--cases", "case-001", "case-004", "--components", "2"), ["case-001", "case-004"]),
+    ]:
+        done = here("fit", counted, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["done"] == left
+    assert json.loads(here("fit", "--leave-out", "case-001", counted, "--json").stdout)["done"][0] == "case-002"
+
+
+def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_path, here):
+    done = here("validate", "robustness", counted, "--out", tmp_path / "a", "--sizes", "2,4")
+    assert done.returncode == 0, done.stderr
+    assert "Total variation distance" in done.stdout
+    answer = json.loads(here("validate", "robustness", counted, "--out", tmp_path / "a", "--json").stdout)
+    assert [row["size"] for row in answer["sizes"]] == [1, 2, 3, 4]
+    assert len(answer["groups"]) == 12
+    done = here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
+    answer = json.loads(done.stdout)
+    assert len(answer["intervals"]) == 20
+    assert sorted(p.name for p in tmp_path.glob("*/*")) == sorted(
+        f"{name}.{kind}" for name in ("bootstrap", "robustness") for kind in ("csv", "png", "svg")
+    )
+    assert "conv" in here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
+
+
+def test_wrong_usage_of_fits_is_explained(counted, tmp_path, here):
+    for words, message in [
+        (("fit", counted, "--leave-out", "case-9"), "case-9"),
+        (("fit", counted, "--components", "two"), "3,5,7"),
+        (("fit", counted, "--components", "0"), "0 components"),
+        (("fit", counted, "--fit", "best"), "paper, converged"),
+        (("fit", counted, "--method", "magic"), "minibatch"),
+        (("fit", counted, "--model", "published", "--figure", tmp_path / "x.png"), "--figure"),
+        (("validate", "robustness", counted, "--sizes", "9"), "5 scans"),
+        (("validate", "robustness", tmp_path / "none.zarr"), "no store"),
+        (("validate", "bootstrap", counted, "--refits", "1"), "2 or more"),
+    ]:
+        done = here(*words)
+        assert done.returncode == 2, (words, done.stdout, done.stderr)
+        assert message in done.stderr.replace("\n", " "), (words, done.stderr)
+
+
 def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in run("info", tmp_path / "none.zarr", "--debug").stderr
 
 
 def test_help_and_version():
     assert run("--version").stdout.strip() == f"lungmix {lungmix.__version__}"
-    for command in ("run", "convert", "mask", "fit", "label", "measure", "info", "report", "export"):
-        done = run(command, "--help")
+    for command in (
+        "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "validate robustness",
+        "validate bootstrap",
+    ):  # fmt: skip
+        done = run(*command.split(), "--help")
         assert done.returncode == 0
         assert f"lungmix {command} cohort.zarr" in done.stdout

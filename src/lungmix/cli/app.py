@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lungmix._version import __version__
 from lungmix.cli import options as opt
+from lungmix.cli.validate import app as validate
 from lungmix.errors import LungmixError, UsageError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-_EXAMPLE = "\n\nExample:\n\n    "
+app.add_typer(validate, name="validate")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -85,6 +86,7 @@ def _pipeline(
     *,
     quiet: bool,
     create: bool = False,
+    needed: bool = True,
 ) -> Iterator[Any]:
     from lungmix.cli.progress import listener_for
     from lungmix.engine import connect
@@ -93,6 +95,10 @@ def _pipeline(
 
     cohort = open_cohort(store, "a" if create else "r+")
     console = Console(stderr=True)
+    if not needed:
+        # Counts are small tables: no cluster is started for them.
+        yield Pipeline(None, cohort, listener_for(console, quiet=quiet))
+        return
     client = connect(scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit)
     try:
         yield Pipeline(client, cohort, listener_for(console, quiet=quiet))
@@ -122,24 +128,14 @@ def _mask_parameters(
     return MaskParameters(preset, threshold, opening, min_voxels, tuple(radii) if radii else None)
 
 
-def _fit_parameters(components: int) -> Any:
+def _fit_parameters(components: int, fit: str, method: str) -> Any:
     from lungmix.parameters import FitParameters
 
-    if not 1 <= components <= 20:
-        raise UsageError(f"--components {components} is not possible: give 1 to 20")
-    return FitParameters(n_components=components)
-
-
-def _example(text: str) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        function.__doc__ = (function.__doc__ or "") + _EXAMPLE + text
-        return function
-
-    return decorate
+    return FitParameters(n_components=components, fit=fit, method=method)
 
 
 @app.command()
-@_example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
+@opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
 def run(
     store: opt.Store,
     sources: opt.Sources,
@@ -150,6 +146,8 @@ def run(
     radius: opt.Radii = None,
     model: opt.Model = "fit",
     components: opt.Components = 5,
+    fit: opt.Fit = "paper",
+    method: opt.Method = "counts",
     scheduler: opt.Scheduler = None,
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
@@ -159,16 +157,17 @@ def run(
     quiet: opt.Quiet = False,
 ) -> None:
     """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
-    mask, fit = _mask_parameters(preset, threshold, opening, min_voxels, radius), _fit_parameters(components)
+    mask = _mask_parameters(preset, threshold, opening, min_voxels, radius)
+    mixture = _fit_parameters(components, fit, method)
     with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
-        result = pipeline.run(sources, mask, model, fit)
+        result = pipeline.run(sources, mask, model, mixture)
         if report is not None:
             _write_page(pipeline.cohort, report, result.failed)
     _conclude(store, result, as_json)
 
 
 @app.command()
-@_example("lungmix convert cohort.zarr scans/ more/scan.nrrd")
+@opt.example("lungmix convert cohort.zarr scans/ more/scan.nrrd")
 def convert(
     store: opt.Store,
     sources: opt.Sources,
@@ -186,7 +185,7 @@ def convert(
 
 
 @app.command()
-@_example("lungmix mask cohort.zarr --preset physical")
+@opt.example("lungmix mask cohort.zarr --preset physical")
 def mask(
     store: opt.Store,
     preset: opt.Preset = "paper",
@@ -208,22 +207,40 @@ def mask(
     _conclude(store, result, as_json)
 
 
-@app.command()
-@_example("lungmix fit cohort.zarr --components 5")
+@app.command(cls=opt.ManyCases)
+@opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit converged --figure fits.png")
 def fit(
-    store: opt.Store, model: opt.Model = "fit", components: opt.Components = 5, as_json: opt.AsJson = False
+    store: opt.Store,
+    model: opt.Model = "fit",
+    components: opt.SeveralComponents = "5",
+    fit: opt.Fit = "paper",
+    method: opt.Method = "counts",
+    cases: opt.Cases = None,
+    leave_out: opt.LeaveOut = None,
+    figure: opt.FigureFile = None,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
-    """Fit one mixture to the pooled lung voxels, from the counts that the store keeps."""
-    from lungmix.pipeline import Pipeline
-    from lungmix.store import open_cohort
-
-    # Counts are small tables: no cluster is needed.
-    result = Pipeline(None, open_cohort(store, "r+")).fit(model, _fit_parameters(components))
+    """Fit mixtures to the pooled lung voxels: as the paper does, and converged; both are stored and shown."""
+    numbers = opt.parse_numbers(components, "--components")
+    parameters = _fit_parameters(numbers[-1], fit, method)
+    cluster = (scheduler, scheduler_file, workers, memory_limit)
+    with _pipeline(store, *cluster, quiet=quiet, needed=method != "counts") as pipeline:
+        if len(numbers) > 1:
+            result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
+        else:
+            result = pipeline.fit(model, parameters, cases or (), leave_out or ())
+        if figure is not None:
+            _draw_fits(pipeline.cohort, result, parameters, figure)
     _conclude(store, result, as_json)
 
 
 @app.command()
-@_example("lungmix label cohort.zarr")
+@opt.example("lungmix label cohort.zarr")
 def label(
     store: opt.Store,
     scheduler: opt.Scheduler = None,
@@ -240,7 +257,7 @@ def label(
 
 
 @app.command()
-@_example("lungmix measure cohort.zarr --json")
+@opt.example("lungmix measure cohort.zarr --json")
 def measure(store: opt.Store, as_json: opt.AsJson = False) -> None:
     """Measure every labelled case and write measurements.csv into the store."""
     from lungmix.pipeline import Pipeline
@@ -251,7 +268,7 @@ def measure(store: opt.Store, as_json: opt.AsJson = False) -> None:
 
 
 @app.command()
-@_example("lungmix info cohort.zarr")
+@opt.example("lungmix info cohort.zarr")
 def info(store: opt.Store, as_json: opt.AsJson = False) -> None:
     """List cases, stages and sizes, and the scanners as in the paper's Table 1."""
     from lungmix.cli.show import overview_json, show_overview
@@ -266,7 +283,7 @@ def info(store: opt.Store, as_json: opt.AsJson = False) -> None:
 
 
 @app.command()
-@_example("lungmix report cohort.zarr page/")
+@opt.example("lungmix report cohort.zarr page/")
 def report(
     store: opt.Store,
     folder: Annotated[Path, typer.Argument(help="Folder for the page.", metavar="DIR")],
@@ -278,7 +295,7 @@ def report(
 
 
 @app.command()
-@_example("lungmix export cohort.zarr case-001 labels.nrrd --image tissue")
+@opt.example("lungmix export cohort.zarr case-001 labels.nrrd --image tissue")
 def export(
     store: opt.Store,
     case: Annotated[str, typer.Argument(help="Name of the case.", metavar="CASE")],
@@ -298,6 +315,17 @@ def export(
     if case not in cohort:
         raise StoreError(f"{store} has no case {case!r}: `lungmix info {store}` lists them")
     typer.echo(export_image(cohort[case], out, image or image_in_name(out)))
+
+
+def _draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
+    from lungmix.report.curves import fits_figure, save_figure
+    from lungmix.stages.fit import pool_counts
+
+    if result.fits is None:
+        raise UsageError("--figure shows the two fits of one number of components: leave --model and ranges out")
+    figure = fits_figure(result.fits, pool_counts(cohort, result.done), parameters.clip)
+    for path in save_figure(figure, file):
+        typer.echo(f"figure: {path}", err=True)
 
 
 def _write_page(cohort: Any, folder: Path, failed: dict[str, str]) -> None:

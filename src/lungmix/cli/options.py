@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 Store = Annotated[str, typer.Argument(help="Folder of the cohort; made if it is not there.", metavar="STORE")]
 Sources = Annotated[
@@ -22,6 +24,25 @@ MinVoxels = Annotated[int | None, typer.Option(help="Smallest island that is lun
 Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]
 Model = Annotated[str, typer.Option(help="'fit' a mixture to this cohort, take the 'published' one, or a FILE.json.")]
 Components = Annotated[int, typer.Option(help="Gaussians of a fitted mixture.")]
+SeveralComponents = Annotated[
+    str,
+    typer.Option(
+        "--components",
+        help="Gaussians of the mixtures; several, such as 2-8 or 3,5,7, print a table of BIC and store nothing.",
+    ),
+]
+Fit = Annotated[str, typer.Option("--fit", help="The fit of the labels: 'paper' or 'converged'. Both are stored.")]
+Method = Annotated[
+    str, typer.Option(help="'counts' of each case, or 'em' or 'minibatch' over the voxels themselves, on the cluster.")
+]
+Cases = Annotated[list[str] | None, typer.Option("--cases", help="Fit to these cases only.", metavar="CASE...")]
+LeaveOut = Annotated[list[str] | None, typer.Option("--leave-out", help="Fit without these.", metavar="CASE...")]
+FigureFile = Annotated[
+    Path | None,
+    typer.Option("--figure", help="Draw both fits over the histogram: FILE.png, and FILE.svg.", metavar="FILE"),
+]
+StudyDir = Annotated[Path, typer.Option("--out", help="Folder for the table and the figure.", metavar="DIR")]
+Seed = Annotated[int, typer.Option(help="Of the random draws.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://host:8786.")]
 SchedulerFile = Annotated[Path | None, typer.Option(help="File that a dask scheduler wrote.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes of the local cluster.")]
@@ -29,3 +50,58 @@ MemoryLimit = Annotated[str | None, typer.Option(help="Memory of each local proc
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 ReportDir = Annotated[Path | None, typer.Option("--report", help="Write a page to look at into this folder.")]
+
+
+def example(text: str) -> Callable[[Any], Any]:
+    """Add an example to the help of a command."""
+
+    def decorate(function: Any) -> Any:
+        function.__doc__ = f"{function.__doc__ or ''}\n\nExample:\n\n    {text}"
+        return function
+
+    return decorate
+
+
+class ManyCases(TyperCommand):
+    """A command whose ``--cases`` and ``--leave-out`` take all names up to the next option, once STORE is given."""
+
+    _MANY = ("--cases", "--leave-out")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click; every name gets an option of its own."""
+        words: list[str] = []
+        option, store = "", False
+        for word in args:
+            if word.startswith("-"):
+                option = word if word in self._MANY else ""
+                words.append(word)
+            elif option and words[-1] == option:
+                words.append(word)
+            elif option and store:
+                words += [option, word]
+            else:
+                store = store or not words or not words[-1].startswith("-")
+                words.append(word)
+        return super().parse_args(ctx, words)
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """Numbers, ascending, from ``5``, ``2-8``, ``3,5,7`` or a mixture of these.
+
+    Raises
+    ------
+    UsageError
+        If the text says something else.
+    """
+    from lungmix.errors import UsageError
+
+    numbers: set[int] = set()
+    try:
+        for part in text.split(","):
+            first, _, last = part.strip().partition("-")
+            numbers.update(range(int(first), int(last or first) + 1))
+    except ValueError:
+        numbers.clear()
+    if not numbers:
+        raise UsageError(f"{option} {text} is not understood: write 5, 2-8 or 3,5,7")
+    return sorted(numbers)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from lungmix.cli.show_fits import dump, fits_json, new_table, show_comparison, show_mixture, show_selection
 from lungmix.pipeline import Report
 from lungmix.report.overview import CohortOverview
-from lungmix.tissue import TISSUES
 
 _COLUMNS = (
     ("lung_ml", "lung mL", 0),
@@ -27,27 +26,17 @@ _COLUMNS = (
 def show_report(console: Console, report: Report) -> None:
     """Measurements, mixture, failures and how many cases went through."""
     if report.rows:
-        table = Table(title="Measurements", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
-        table.add_column("case", no_wrap=True)
         shown = [column for column in _COLUMNS if column[0] in report.rows[0]]
-        for _, title, _ in shown:
-            table.add_column(title, justify="right", no_wrap=True)
+        table = new_table("Measurements", "case", *(title for _, title, _ in shown))
         for row in report.rows:
             table.add_row(str(row["case"]), *(f"{float(row[key]):.{digits}f}" for key, _, digits in shown))
         console.print(table)
-    if report.model is not None:
-        table = Table(title="Mixture", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
-        for title in ("component", "weight", "mean HU", "sd HU"):
-            table.add_column(title, justify="left" if title == "component" else "right")
-        model = report.model
-        names = (
-            [t.name for t in TISSUES]
-            if model.n_components == len(TISSUES)
-            else list(map(str, range(1, model.n_components + 1)))
-        )
-        for name, weight, mean, variance in zip(names, model.weights, model.means, model.variances, strict=True):
-            table.add_row(name, f"{weight:.4f}", f"{mean:.1f}", f"{variance**0.5:.1f}")
-        console.print(table)
+    if report.comparison is not None and report.model is not None:
+        show_comparison(console, report.comparison, str(report.model.fit.get("name", "given")))
+    elif report.model is not None:
+        show_mixture(console, report.model)
+    if report.selection:
+        show_selection(console, report.selection)
     for name, reason in report.failed.items():
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(report.done)} done, {len(report.failed)} failed", highlight=False)
@@ -56,13 +45,14 @@ def show_report(console: Console, report: Report) -> None:
 def report_json(store: str, report: Report) -> str:
     """The same as one JSON object."""
     model = None if report.model is None else json.loads(report.model.to_json())
-    return _dump(
+    return dump(
         {
             "store": store,
             "done": report.done,
             "failed": report.failed,
             "model": model,
             "measurements": report.rows,
+            **fits_json(report.fits, report.comparison, report.selection),
         }
     )
 
@@ -97,8 +87,4 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
 
 def overview_json(overview: CohortOverview) -> str:
     """The same as one JSON object."""
-    return _dump(overview.to_dict())
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, indent=2, default=str, allow_nan=True)
+    return dump(overview.to_dict())

@@ -109,6 +109,43 @@ class TissueModel:
         changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
         return [(int(_HU[i]), int(labels[i])) for i in changes]
 
+    def boundaries(self) -> list[float]:
+        """MAP thresholds in HU, not rounded: entry k is where labels up to k end and higher ones begin.
+
+        The search begins at the lowest mean and goes up, so that a wide component which wins again at the low end of
+        the HU range is not meant. A component that wins nowhere has the boundary of the one above it. There are
+        `n_components` - 1 boundaries, ascending; infinite where no higher label ever wins.
+        """
+        hu = _HU[np.floor(self.means[0]) <= _HU]
+        scores = self.log_densities(hu)
+        labels = np.argmax(scores, axis=-1)
+        out = []
+        for k in range(self.n_components - 1):
+            above = np.flatnonzero(labels > k)
+            out.append(float("inf") if not len(above) else self._crossing(hu, scores, labels, int(above[0])))
+        return out
+
+    def lower_end(self) -> int | None:
+        """HU from which on, going up, the lowest component wins; below it a wider one wins again.
+
+        The lowest int16 where none does; None where the lowest component does not win at its own mean.
+        """
+        lower = _HU[np.ceil(self.means[0]) >= _HU]
+        others = np.flatnonzero(self.labels_of(lower) != 1)
+        if not len(others):
+            return int(_HU[0])
+        return None if others[-1] == len(lower) - 1 else int(lower[others[-1] + 1])
+
+    def _crossing(
+        self, hu: npt.NDArray[Any], scores: npt.NDArray[np.float64], labels: npt.NDArray[Any], i: int
+    ) -> float:
+        """Where the winner at ``hu[i]`` overtakes the one before; between the two the scores are all but straight."""
+        if i == 0:
+            return float(hu[0])
+        old, new = labels[i - 1], labels[i]
+        before, after = (float(scores[j, old] - scores[j, new]) for j in (i - 1, i))
+        return float(hu[i - 1]) + (before / (before - after) if before > after else 1.0)
+
     def to_json(self, path: str | Path | None = None) -> str:
         """As JSON text, doubles exact; written to `path` too if one is given."""
         document = {

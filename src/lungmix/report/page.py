@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from lungmix.mixture import TissueModel
+from lungmix.report.curves import fits_figure
 from lungmix.report.figures import mixture_figure, png_of, slice_figure
 from lungmix.report.overview import CohortOverview, overview_of
-from lungmix.stages.fit import pool_counts
+from lungmix.stages.fit import pool_counts, stored_fits
 from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import Row, read_measurements
 from lungmix.store import MODEL_FILE, Cohort
@@ -62,7 +65,7 @@ def write_page(cohort: Cohort, folder: str | Path, failed: Mapping[str, str] | N
     text = cohort.read_text(MODEL_FILE)
     if text is not None and labelled:
         model = TissueModel.from_json(text)
-        _write(target / "pictures" / "mixture.png", png_of(mixture_figure(model, pool_counts(cohort, labelled))))
+        _write(target / "pictures" / "mixture.png", png_of(_mixture(cohort, model, labelled)))
         parts.append("<h2>Mixture over the pooled lung voxels</h2>" + _picture("mixture.png", _describe(model)))
     parts.append("<h2>Labelled slices</h2>" if labelled else "")
     for name in labelled:
@@ -116,6 +119,16 @@ def _scanners(overview: CohortOverview) -> str:
     return f"<h2>Scanners</h2><div class='scroll'><table><tr>{head}</tr>\n{lines}</table></div>"
 
 
+def _mixture(cohort: Cohort, model: TissueModel, labelled: list[str]) -> Figure:
+    """Both fits where the model is one of them, or else the model alone."""
+    settings, fits = cohort.settings, stored_fits(cohort)
+    record = settings.get("fits", {})
+    present = [name for name in record.get("cases", []) if name in cohort]
+    if fits is None or not present or settings.get("fit", {}).get("key") != record["key"]:
+        return mixture_figure(model, pool_counts(cohort, labelled))
+    return fits_figure(fits, pool_counts(cohort, present), record["parameters"]["clip"])
+
+
 def _picture(file: str, text: str) -> str:
     image = f"<img src='pictures/{file}' alt='{escape(text)}' loading='lazy'>"
     return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"
@@ -125,7 +138,8 @@ def _describe(model: TissueModel) -> str:
     means = ", ".join(
         f"{mean:.0f} HU ({100 * weight:.1f} %)" for weight, mean in zip(model.weights, model.means, strict=True)
     )
-    return f"Gaussians at {means}"
+    name = model.fit.get("name")
+    return f"Labels are made with the fit “{name}”: Gaussians at {means}" if name else f"Gaussians at {means}"
 
 
 def _write(path: Path, content: bytes) -> None:

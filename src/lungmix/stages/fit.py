@@ -1,25 +1,41 @@
-"""Fit: reads the counts of all cases, writes the model; depends on the masks and the fit parameters."""
+"""Fit: reads the counts of cases, writes both fits and the model; depends on the masks and the fit parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from distributed import Client
 
-from lungmix.errors import ModelError
+from lungmix.errors import ModelError, StoreError, UsageError
 from lungmix.kernels.counts import FIRST_HU, N_HU
-from lungmix.mixture import TissueModel, fit_tissue_model
-from lungmix.parameters import FitParameters
+from lungmix.mixture import CONVERGED, PAPER, Fits, TissueModel, fit_converged, fit_paper
+from lungmix.mixture.fits import clipped
+from lungmix.mixture.voxels import EmOptions, fit_batch, fit_minibatch, winning_start
+from lungmix.parameters import FITS, FitParameters
 from lungmix.stages import mask
-from lungmix.store import MODEL_FILE, Cohort
+from lungmix.stages.voxels import lung_voxels
+from lungmix.store import FIT_FILES, MODEL_FILE, Cohort
 from lungmix.store.records import key_of
 
 STAGE = "fit"
+HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
+"""HU of each entry of a case's counts."""
+
+Counts = npt.NDArray[np.uint64]
+Watch = Callable[[int, int], None]
 
 
-def fit_cohort(cohort: Cohort, names: Sequence[str], parameters: FitParameters) -> tuple[TissueModel, str]:
-    """Fit one mixture to the pooled lung voxels of cases, unless the store holds it.
+def fit_cohort(
+    cohort: Cohort,
+    names: Sequence[str],
+    parameters: FitParameters,
+    client: Client | None = None,
+    watch: Watch | None = None,
+) -> tuple[Fits, str]:
+    """Both fits of the pooled lung voxels of cases, unless the store holds them; one becomes the store's model.
 
     Parameters
     ----------
@@ -28,14 +44,18 @@ def fit_cohort(cohort: Cohort, names: Sequence[str], parameters: FitParameters) 
     names : sequence of str
         Cases with a mask.
     parameters : FitParameters
-        Components, starts, stopping rule.
+        Components, starts, stopping rule, method, and which fit labels are made with.
+    client : distributed.Client, optional
+        Where EM passes over voxels; the method ``counts`` needs none.
+    watch : callable, optional
+        ``watch(done, total)`` while voxels are counted.
 
     Returns
     -------
-    model : TissueModel
-        Components sorted by mean.
+    fits : Fits
+        By name.
     status : {"done", "kept"}
-        Whether it was fitted now.
+        Whether they were fitted now.
 
     Raises
     ------
@@ -45,45 +65,116 @@ def fit_cohort(cohort: Cohort, names: Sequence[str], parameters: FitParameters) 
     if not names:
         raise ModelError("no case has a lung mask, so there is nothing to fit: look at the failures above")
     masks = sorted((name, cohort[name].stages[mask.STAGE]["key"]) for name in names)
-    key = key_of(stage=STAGE, version=1, masks=masks, parameters=parameters.to_dict())
-    text = cohort.read_text(MODEL_FILE)
-    if text is not None and cohort.settings.get("fit", {}).get("key") == key:
-        return TissueModel.from_json(text), "kept"
-    values = np.arange(FIRST_HU, FIRST_HU + N_HU)
-    counts = clip_counts(pool_counts(cohort, names), parameters.clip)
-    present = counts > 0
-    model = fit_tissue_model(
-        values[present],
-        counts[present],
-        n_components=parameters.n_components,
-        n_init=parameters.n_init,
-        tol=parameters.tol,
-        reg_covar=parameters.reg_covar,
-        max_iter=parameters.max_iter,
-        random_state=parameters.random_state,
-    )
-    publish(cohort, model, {"key": key, "parameters": parameters.to_dict(), "cases": list(names)})
-    return model, "done"
+    key = key_of(stage=STAGE, version=2, masks=masks, parameters=parameters.of_both())
+    record = {"key": key, "parameters": parameters.to_dict(), "cases": list(names)}
+    kept = stored_fits(cohort, key)
+    fits = kept or _fit(cohort, names, parameters, client, watch)
+    if kept is None:
+        for name in FITS:
+            cohort.write_text(FIT_FILES[name], fits[name].to_json())
+        cohort.record_settings(fits=record)
+    if cohort.settings.get(STAGE) != record or cohort.read_text(MODEL_FILE) is None:
+        publish(cohort, fits[parameters.fit], record)
+    return fits, "done" if kept is None else "kept"
 
 
-def publish(cohort: Cohort, model: TissueModel, record: dict[str, object]) -> None:
+def fit_counts(counts: Counts, parameters: FitParameters) -> Fits:
+    """Both fits of counts: uint64, shape (65536,)."""
+    paper = fit_paper(HU, counts, clip=parameters.clip, **parameters.of_em())
+    return Fits(paper, _converged(counts, paper, parameters))
+
+
+def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) -> None:
     """Make a model the one of the store."""
     cohort.write_text(MODEL_FILE, model.to_json())
-    cohort.record_settings(fit=record)
+    cohort.record_settings(fit=dict(record))
 
 
-def pool_counts(cohort: Cohort, names: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """Sum of the counts per HU of cases: uint64, shape (65536,)."""
+def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
+    """Both fits as they stand in the store, or None; with `key`, only those that were made from it."""
+    record = cohort.settings.get("fits")
+    if record is None or (key is not None and record.get("key") != key):
+        return None
+    texts = {name: cohort.read_text(FIT_FILES[name]) for name in FITS}
+    if any(text is None for text in texts.values()):
+        return None
+    models = {name: TissueModel.from_json(text or "", FIT_FILES[name]) for name, text in texts.items()}
+    return Fits(models[PAPER], models[CONVERGED])
+
+
+def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: Sequence[str] = ()) -> list[str]:
+    """Names to fit.
+
+    Parameters
+    ----------
+    present : sequence of str
+        Cases with a mask.
+    cases : sequence of str
+        Only these, if any are given.
+    leave_out : sequence of str
+        Not these.
+
+    Raises
+    ------
+    UsageError
+        If a name is not among `present`, or nothing is left.
+    """
+    for name in (*cases, *leave_out):
+        if name not in present:
+            raise UsageError(f"there is no masked case {name!r} in the store: `lungmix info STORE` lists the cases")
+    chosen = [name for name in present if (not cases or name in cases) and name not in leave_out]
+    if present and not chosen:
+        raise UsageError("every case is left out, so there is nothing to fit: name fewer in --leave-out")
+    return chosen
+
+
+def counts_of_cases(cohort: Cohort, names: Sequence[str]) -> dict[str, Counts]:
+    """Counts per HU of each case: uint64, shape (65536,)."""
+    return {name: cohort[name].hu_counts for name in names}
+
+
+def masked_counts(cohort: Cohort) -> dict[str, Counts]:
+    """Counts of all cases that have a mask.
+
+    Raises
+    ------
+    StoreError
+        If there are none.
+    """
+    found = {name: case.hu_counts for name, case in cohort.items() if mask.STAGE in case.stages}
+    if not found:
+        raise StoreError(f"{cohort.url} holds no case with a lung mask: run `lungmix mask {cohort.url}` first")
+    return found
+
+
+def add_counts(counts: Mapping[str, Counts]) -> Counts:
+    """Sum of the counts of cases: uint64, shape (65536,)."""
     total = np.zeros(N_HU, np.uint64)
-    for name in names:
-        total += cohort[name].hu_counts
+    for one in counts.values():
+        total += one
     return total
 
 
-def clip_counts(counts: npt.NDArray[np.uint64], lowest: int) -> npt.NDArray[np.uint64]:
-    """Counts after ``hu = max(hu, lowest)``."""
-    clipped = counts.copy()
-    index = lowest - FIRST_HU
-    clipped[index] += counts[:index].sum()
-    clipped[:index] = 0
-    return clipped
+def pool_counts(cohort: Cohort, names: Sequence[str]) -> Counts:
+    """Sum of the counts per HU of cases of a store: uint64, shape (65536,)."""
+    return add_counts(counts_of_cases(cohort, names))
+
+
+def _fit(
+    cohort: Cohort, names: Sequence[str], parameters: FitParameters, client: Client | None, watch: Watch | None
+) -> Fits:
+    counts = pool_counts(cohort, names)
+    if parameters.method == "counts":
+        return fit_counts(counts, parameters)
+    if client is None:
+        raise UsageError(f"the method {parameters.method} passes over voxels on a cluster: give a client")
+    options = EmOptions(**parameters.of_em())
+    start = winning_start(*clipped(HU, counts, parameters.clip), options)
+    fit = fit_batch if parameters.method == "em" else fit_minibatch
+    found = fit(lung_voxels(client, cohort, names, parameters.clip, watch), start, options)
+    paper = replace(found, fit={**found.fit, "clip": parameters.clip})
+    return Fits(paper, _converged(counts, paper, parameters))
+
+
+def _converged(counts: Counts, paper: TissueModel, parameters: FitParameters) -> TissueModel:
+    return fit_converged(HU, counts, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)

@@ -1,10 +1,11 @@
 """The cohort on disk: cases, OME-Zarr metadata, the cut into slabs, the records of stages."""
 
 from lungmix.store.case import IMAGES, Case
-from lungmix.store.cohort import MEASUREMENTS_FILE, MODEL_FILE, CaseRef, Cohort, open_cohort
+from lungmix.store.cohort import FIT_FILES, MEASUREMENTS_FILE, MODEL_FILE, CaseRef, Cohort, open_cohort
 from lungmix.store.layout import Layout, layout_of
 
 __all__ = [
+    "FIT_FILES",
     "IMAGES",
     "MEASUREMENTS_FILE",
     "MODEL_FILE",

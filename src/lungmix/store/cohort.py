@@ -17,14 +17,18 @@ from zarr.core.sync import sync
 from lungmix._version import __version__
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
+from lungmix.parameters import FITS
 from lungmix.scan import Acquisition
 from lungmix.store.case import ATTRIBUTE, Case
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
+FIT_FILES = {name: f"model-{name}.json" for name in FITS}
+"""Both fits by their names. They lie beside the cases under names that no folder or scan is likely to have."""
+
 MEASUREMENTS_FILE = "measurements.csv"
 
-# The store keeps model.json and measurements.csv beside its cases, as its format has it.
+# The store keeps its models and measurements.csv beside its cases, as its format has it.
 warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
 
 _CASE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?")

@@ -1,0 +1,180 @@
+"""Fits and studies for the terminal, and as JSON objects for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from lungmix.analysis.bootstrap import Bootstrap, rows_of
+from lungmix.analysis.comparison import Comparison
+from lungmix.analysis.robustness import Robustness
+from lungmix.kernels.measures import component_keys
+from lungmix.mixture import Fits, TissueModel
+from lungmix.parameters import FITS
+from lungmix.tissue import TISSUES
+
+_SHORT = {"paper": "paper", "converged": "conv."}
+"""Names of the fits where many columns have to share 80 characters."""
+
+_NAMES = {tissue.key: tissue.name for tissue in TISSUES}
+
+
+def show_comparison(console: Console, comparison: Comparison, chosen: str) -> None:
+    """Both fits side by side: parameters, MAP thresholds, lung involvement."""
+    table = new_table(f"Fits; labels are made with '{chosen}'", "component")
+    for name in FITS:
+        for title in ("weight", "mean HU", "sd HU"):
+            table.add_column(f"{_SHORT[name]}\n{title}", justify="right", no_wrap=True)
+    for row in comparison.components:
+        cells = []
+        for name in FITS:
+            cells += [f"{row[f'{name}.weight']:.4f}", f"{row[f'{name}.mean_hu']:.1f}", f"{row[f'{name}.sd_hu']:.1f}"]
+        table.add_row(_name(row["component"]), *cells)
+    console.print(table)
+    table = new_table("MAP thresholds, HU", "between", *FITS)
+    for row in comparison.thresholds:
+        table.add_row(f"{_name(row['from'])} | {_name(row['to'])}", *(f"{row[name]:.1f}" for name in FITS))
+    if comparison.thresholds:
+        console.print(table)
+    if comparison.involvement:
+        table = new_table("Lung involvement, %", "case", *FITS, "difference")
+        for row in comparison.involvement:
+            one, two = (row[name] for name in FITS)
+            table.add_row(str(row["case"]), f"{one:.2f}", f"{two:.2f}", f"{two - one:+.2f}")
+        console.print(table)
+    table = new_table("Quality", "fit", "iterations", "log-likelihood a voxel", "BIC", "lower end HU")
+    for row in comparison.quality:
+        numbers = (f"{row['log_likelihood']:.7f}", f"{row['bic']:,.0f}", str(row["lower_end"]))
+        table.add_row(row["fit"], str(row["iterations"]), *numbers)
+    console.print(table)
+
+
+def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """BIC by number of components; a star marks the lowest of each fit."""
+    titles = [f"{name}\n{what}" for name in FITS for what in ("log-likelihood", "BIC")]
+    table = new_table("Number of components (log-likelihood a voxel)", "K", "free", *titles)
+    lowest = {name: min(row[f"{name}.bic"] for row in rows) for name in FITS}
+    for row in rows:
+        cells = []
+        for name in FITS:
+            star = " *" if row[f"{name}.bic"] == lowest[name] else "  "
+            cells += [f"{row[f'{name}.log_likelihood']:.6f}", f"{row[f'{name}.bic']:,.0f}{star}"]
+        table.add_row(str(row["components"]), str(row["parameters"]), *cells)
+    console.print(table)
+    console.print("* lowest BIC; voxels are not independent, so BIC leans to many components", highlight=False)
+    console.print("compared only, nothing is stored: store one with --components K", highlight=False)
+
+
+def show_mixture(console: Console, model: TissueModel) -> None:
+    """One mixture."""
+    table = new_table("Mixture", "component", "weight", "mean HU", "sd HU")
+    keys = component_keys(model.n_components)
+    for key, weight, mean, variance in zip(keys, model.weights, model.means, model.variances, strict=True):
+        table.add_row(_name(key), f"{weight:.4f}", f"{mean:.1f}", f"{variance**0.5:.1f}")
+    console.print(table)
+
+
+def show_robustness(console: Console, result: Robustness, files: Sequence[Path]) -> None:
+    """How far groups of each size differ."""
+    titles = [f"{_SHORT[name]}\n{what}" for name in FITS for what in ("mean", "largest", "to all")]
+    table = new_table(
+        f"Total variation distance between groups out of {result.scans} scans, %", "scans", "groups", "shared", *titles
+    )
+    for row in result.rows:
+        cells = [f"{100 * row[f'{name}.{what}']:.2f}" for name in FITS for what in ("distance", "largest", "to_whole")]
+        table.add_row(str(row["size"]), str(row["groups"]), f"{row['shared']:.0f}", *cells)
+    console.print(table)
+    console.print("shared: scans that two groups of a size have in common, %", highlight=False)
+    _show_files(console, files)
+
+
+def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -> None:
+    """Intervals of parameters and thresholds."""
+    table = new_table(
+        f"Fit '{result.fit}' of {result.scans} scans, {result.refits} refits, {result.level:g} % intervals over scans",
+        "of", "quantity", "estimate", "low", "high", "s.e.",
+    )  # fmt: skip
+    for one in result.intervals:
+        digits = {"HU": 1, "%": 2}.get(one.unit, 4)
+        pair = one.of.split(" → ")
+        of = _name(one.of) if len(pair) == 1 else " | ".join(key.replace("_", " ") for key in pair)
+        numbers = (f"{value:.{digits}f}" for value in (one.estimate, one.low, one.high, one.error))
+        quantity = "LI" if one.name == "lung_involvement" else one.name
+        table.add_row(of, f"{quantity} {one.unit}".rstrip(), *numbers)
+    console.print(table)
+    _show_files(console, files)
+
+
+def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The part of a report that speaks of fits, JSON-ready."""
+    out: dict[str, Any] = {}
+    if fits is not None:
+        out["fits"] = {name: _model(model) for name, model in fits.items()}
+    if comparison is not None:
+        out |= {key: value for key, value in asdict(comparison).items() if key != "components"}
+    if rows:
+        out["bic"] = list(rows)
+    return out
+
+
+def robustness_json(store: str, result: Robustness, files: Sequence[Path]) -> str:
+    """The study as one JSON object."""
+    groups = [
+        {"size": g.size, "cases": g.cases, "fits": {name: _model(model) for name, model in g.fits.items()}}
+        for g in result.groups
+    ]
+    whole = {name: _model(model) for name, model in result.whole.items()}
+    return dump({
+        "store": store, "scans": result.scans, "sizes": result.rows, "groups": groups, "whole": whole,
+        "files": list(map(str, files)),
+    })  # fmt: skip
+
+
+def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
+    """The intervals as one JSON object."""
+    return dump({
+        "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
+        "intervals": rows_of(result), "model": _model(result.model), "files": list(map(str, files)),
+    })  # fmt: skip
+
+
+def dump(value: Any) -> str:
+    """JSON text; numbers that JSON does not have, NaN and infinity, become null."""
+    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """A table in the manner of all tables here; the first column is for names."""
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _model(model: TissueModel) -> dict[str, Any]:
+    return {**json.loads(model.to_json()), "thresholds_hu": model.boundaries()}
+
+
+def _name(key: str) -> str:
+    return _NAMES.get(key, key.replace("_", " "))
+
+
+def _show_files(console: Console, files: Sequence[Path]) -> None:
+    for file in files:
+        console.print(str(file), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,99 @@
+"""``lungmix validate``: how far the results of a cohort can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lungmix.cli import options as opt
+
+app = typer.Typer(
+    help="How far results can be trusted: groups of scans, intervals over scans.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@app.command()
+@opt.example("lungmix validate robustness cohort.zarr --out validation")
+def robustness(
+    store: opt.Store,
+    out: opt.StudyDir = Path("validation"),
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Scans in a group, such as 10,20,30; by default 10, 20, 30 ... below the whole cohort."),
+    ] = None,
+    groups: Annotated[int, typer.Option(help="Random groups of each size.")] = 3,
+    components: opt.Components = 5,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Fit random groups of scans, draw their Gaussians over each other (Figure 4 of the paper), say how they differ."""
+    from lungmix.analysis.robustness import study
+    from lungmix.cli.show_fits import robustness_json, show_robustness
+    from lungmix.parameters import FitParameters
+    from lungmix.report.studies import write_robustness
+    from lungmix.stages.fit import masked_counts
+    from lungmix.store import open_cohort
+
+    chosen = None if sizes is None else opt.parse_numbers(sizes, "--sizes")
+    counts = masked_counts(open_cohort(store))
+    with _watching("robustness", "groups", quiet=quiet) as watch:
+        result = study(
+            counts, FitParameters(n_components=components), sizes=chosen, groups=groups, seed=seed, watch=watch
+        )
+    files = write_robustness(result, out)
+    if as_json:
+        typer.echo(robustness_json(store, result, files))
+    else:
+        show_robustness(Console(), result, files)
+
+
+@app.command()
+@opt.example("lungmix validate bootstrap cohort.zarr --refits 200 --out validation")
+def bootstrap(
+    store: opt.Store,
+    out: opt.StudyDir = Path("validation"),
+    refits: Annotated[int, typer.Option(help="Cohorts of scans drawn with replacement.")] = 200,
+    level: Annotated[float, typer.Option(help="Percent of the refits within an interval.")] = 95.0,
+    fit: Annotated[str, typer.Option("--fit", help="The fit to repeat: 'converged' or 'paper'.")] = "converged",
+    components: opt.Components = 5,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Give confidence intervals over scans for every parameter and every MAP threshold."""
+    from lungmix.analysis.bootstrap import bootstrap as refit
+    from lungmix.cli.show_fits import bootstrap_json, show_bootstrap
+    from lungmix.parameters import FitParameters
+    from lungmix.report.studies import write_bootstrap
+    from lungmix.stages.fit import masked_counts
+    from lungmix.store import open_cohort
+
+    parameters = FitParameters(n_components=components, fit=fit)
+    counts = masked_counts(open_cohort(store))
+    with _watching("bootstrap", "refits", quiet=quiet) as watch:
+        result = refit(counts, parameters, refits=refits, level=level, seed=seed, watch=watch)
+    files = write_bootstrap(result, out)
+    if as_json:
+        typer.echo(bootstrap_json(store, result, files))
+    else:
+        show_bootstrap(Console(), result, files)
+
+
+@contextmanager
+def _watching(title: str, what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    from lungmix.cli.progress import listener_for
+
+    listener = listener_for(Console(stderr=True), quiet=quiet)
+    listener.begin(title, [what])
+    try:
+        yield lambda done, total: listener.advance(what, title, done, total)
+    finally:
+        listener.end()

@@ -1,0 +1,41 @@
+"""Files of the studies: a table as CSV and a figure as PNG and SVG each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lungmix.analysis.bootstrap import Bootstrap, rows_of
+from lungmix.analysis.robustness import Robustness
+from lungmix.report.curves import bootstrap_figure, robustness_figure, save_figure
+
+
+def write_robustness(result: Robustness, folder: str | Path) -> list[Path]:
+    """``robustness.csv``, ``robustness.png`` and ``robustness.svg``; see `lungmix.analysis.robustness.Robustness`."""
+    return _write(Path(folder), "robustness", result.rows, robustness_figure(result))
+
+
+def write_bootstrap(result: Bootstrap, folder: str | Path) -> list[Path]:
+    """``bootstrap.csv``, ``bootstrap.png`` and ``bootstrap.svg``; see `lungmix.analysis.bootstrap.Interval`."""
+    return _write(Path(folder), "bootstrap", rows_of(result), bootstrap_figure(result))
+
+
+def csv_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as CSV text with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(folder: Path, name: str, rows: Sequence[dict[str, Any]], figure: Figure) -> list[Path]:
+    pictures = save_figure(figure, folder / f"{name}.png")
+    table = folder / f"{name}.csv"
+    table.write_text(csv_of(rows), encoding="utf-8")
+    return [table, *pictures]

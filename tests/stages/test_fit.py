@@ -1,0 +1,166 @@
+"""The fit of a store: from counts alone, and over the voxels on a cluster."""
+
+import numpy as np
+import pytest
+
+import lungmix
+from generators import counts_of_scans, store_of_counts
+from lungmix.errors import ModelError, StoreError, UsageError
+from lungmix.mixture import PUBLISHED, TissueModel, fit_tissue_model
+from lungmix.mixture.fits import clipped
+from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.phantom import Cohort, write_cohort
+from lungmix.pipeline import Pipeline
+from lungmix.stages.fit import HU, add_counts, choose_cases, fit_cohort, masked_counts, stored_fits
+from lungmix.stages.voxels import lung_voxels
+
+
+@pytest.fixture
+def counts():
+    return counts_of_scans(6, 20_000)
+
+
+@pytest.fixture
+def cohort(tmp_path, counts):
+    return store_of_counts(tmp_path / "cohort.zarr", counts)
+
+
+def test_both_fits_are_stored_and_the_papers_is_the_model(cohort, counts):
+    fits, status = fit_cohort(cohort, list(cohort), FitParameters())
+    assert status == "done"
+    texts = {name: cohort.read_text(name) for name in ("model-paper.json", "model-converged.json", "model.json")}
+    assert TissueModel.from_json(texts["model-paper.json"]) == fits.paper
+    assert TissueModel.from_json(texts["model-converged.json"]) == fits.converged
+    assert TissueModel.from_json(texts["model.json"]) == fits.paper != fits.converged
+    assert [model.fit["name"] for model in fits.values()] == ["paper", "converged"]
+    assert fits.paper.fit["voxels"] == fits.converged.fit["voxels"] == 6 * 20_000
+    hu, voxels = clipped(HU, add_counts(counts), -1000)
+    assert fits.paper.means == fit_tissue_model(hu, voxels).means
+
+
+def test_choice_of_the_other_fit_changes_the_model_and_fits_nothing_anew(cohort):
+    fits, _ = fit_cohort(cohort, list(cohort), FitParameters())
+    again, status = fit_cohort(cohort, list(cohort), FitParameters(fit="converged"))
+    assert status == "kept"
+    assert again == fits
+    assert TissueModel.from_json(cohort.read_text("model.json")) == fits.converged
+
+
+def test_changed_parameters_fit_anew(cohort):
+    fit_cohort(cohort, list(cohort), FitParameters())
+    fits, status = fit_cohort(cohort, list(cohort), FitParameters(n_components=3))
+    assert status == "done"
+    assert stored_fits(cohort) == fits
+
+
+def test_scan_left_out_is_as_if_it_had_never_come(cohort, counts, tmp_path):
+    pipeline = Pipeline(None, cohort)
+    everything = pipeline.fit().model
+    report = pipeline.fit(leave_out=["case-002"])
+    others = {name: one for name, one in counts.items() if name != "case-002"}
+    without = Pipeline(None, store_of_counts(tmp_path / "other.zarr", others)).fit()
+    assert report.fits == without.fits
+    assert report.model != everything
+    assert report.done == list(others)
+    assert pipeline.fit(cases=list(others)).model == report.model
+    assert pipeline.fit().model == everything
+
+
+def test_names_that_are_not_in_the_store_are_refused():
+    present = ["a", "b"]
+    assert choose_cases(present, ["b"]) == ["b"]
+    assert choose_cases(present, leave_out=["b"]) == ["a"]
+    with pytest.raises(UsageError, match="'c'"):
+        choose_cases(present, leave_out=["c"])
+    with pytest.raises(UsageError, match="left out"):
+        choose_cases(present, leave_out=["a", "b"])
+
+
+def test_given_model_leaves_the_fits_and_the_next_fit_takes_the_place_back(cohort):
+    pipeline = Pipeline(None, cohort)
+    fits = pipeline.fit().fits
+    assert pipeline.fit("published").model == PUBLISHED
+    assert stored_fits(cohort) == fits
+    assert TissueModel.from_json(cohort.read_text("model.json")) == PUBLISHED
+    assert pipeline.fit().model == fits.paper
+    assert TissueModel.from_json(cohort.read_text("model.json")) == fits.paper
+
+
+def test_fit_that_is_missing_from_the_store_is_made_again(cohort, tmp_path):
+    fits, _ = fit_cohort(cohort, list(cohort), FitParameters())
+    (tmp_path / "cohort.zarr" / "model-converged.json").unlink()
+    again, status = fit_cohort(cohort, list(cohort), FitParameters())
+    assert (again, status) == (fits, "done")
+
+
+def test_several_numbers_of_components_are_compared_and_not_stored(cohort):
+    report = Pipeline(None, cohort).select([1, 2, 3])
+    assert [row["components"] for row in report.selection] == [1, 2, 3]
+    assert report.model is None
+    assert cohort.read_text("model.json") is None
+
+
+def test_report_compares_both_fits(cohort):
+    report = Pipeline(None, cohort).fit()
+    assert [row["case"] for row in report.comparison.involvement] == ["pooled", *cohort]
+
+
+def test_store_without_masks_says_what_to_do(tmp_path):
+    empty = lungmix.open_cohort(tmp_path / "empty.zarr", "a")
+    with pytest.raises(StoreError, match="lungmix mask"):
+        masked_counts(empty)
+    with pytest.raises(ModelError, match="nothing to fit"):
+        fit_cohort(empty, [], FitParameters())
+
+
+def test_voxels_need_a_cluster(cohort):
+    with pytest.raises(UsageError, match="client"):
+        fit_cohort(cohort, list(cohort), FitParameters(method="em"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"fit": "best"}, "paper, converged"), ({"method": "magic"}, "minibatch"), ({"n_components": 0}, "0 components")],
+)
+def test_parameters_that_do_not_exist_are_named(change, match):
+    with pytest.raises(UsageError, match=match):
+        FitParameters(**change)
+
+
+@pytest.fixture(scope="module")
+def masked(client, tmp_path_factory):
+    """Three phantoms on a cluster of two workers."""
+    folder = tmp_path_factory.mktemp("voxels")
+    write_cohort(folder / "scans", Cohort(3, 5, (140, 64, 64), (5.6, 5.6, 2.1)))
+    pipeline = Pipeline(client, lungmix.open_cohort(folder / "cohort.zarr", "a"))
+    assert not pipeline.convert([folder / "scans" / f"case-00{i}.nrrd" for i in (1, 2, 3)]).failed
+    assert not pipeline.mask(MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))).failed
+    return pipeline
+
+
+@pytest.mark.slow
+def test_lazy_voxels_are_those_of_the_masks(masked, client):
+    x = lung_voxels(client, masked.cohort, list(masked.cohort), -1000)
+    expected = [np.maximum(case.ct.compute()[case.lung.compute() > 0], -1000) for case in masked.cohort.values()]
+    assert x.dtype == np.float64
+    assert np.array_equal(x.compute(), np.concatenate(expected))
+
+
+@pytest.mark.slow
+def test_em_over_voxels_is_em_on_counts(masked):
+    counts = masked.fit(parameters=FitParameters()).fits
+    voxels = masked.fit(parameters=FitParameters(method="em")).fits
+    for name in ("weights", "means", "variances"):
+        assert np.allclose(getattr(voxels.paper, name), getattr(counts.paper, name), rtol=1e-8, atol=0)
+        assert np.allclose(getattr(voxels.converged, name), getattr(counts.converged, name), rtol=1e-5)
+    assert voxels.paper.fit["n_iter"] == counts.paper.fit["n_iter"]
+    assert voxels.paper.fit["method"] == "em"
+
+
+@pytest.mark.slow
+def test_minibatches_reach_the_likelihood_of_all_voxels(masked):
+    reports = [masked.fit(parameters=FitParameters(method=method)) for method in ("minibatch", "counts", "minibatch")]
+    batches, counts, again = (report.comparison.quality[0]["log_likelihood"] for report in reports)
+    assert abs(batches - counts) < 1e-3
+    assert reports[0].fits == reports[2].fits
+    assert again == batches

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,14 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from isal import igzip, isal_zlib
 
 from lungmix.errors import SourceError
 
 # No deflate stream expands by more than about 1,032.
 _MOST_EXPANSION = 1_100
 _PIECE = 1 << 20
+_DAMAGED: tuple[Any, ...] = (zlib.error, isal_zlib.error, OSError)
 
 
 class ByteStream(Protocol):
@@ -126,13 +127,13 @@ def to_hu(
 def _opened(data: VoxelData) -> Iterator[ByteStream]:
     with Path(data.file).open("rb") as file:
         if data.coding == "gzip-file":
-            with gzip.GzipFile(fileobj=file) as stream:
+            with igzip.IGzipFile(fileobj=file) as stream:
                 _skip(stream, data.offset, Path(data.file).name)
                 yield stream
             return
         file.seek(data.offset)
         if data.coding == "gzip":
-            with gzip.GzipFile(fileobj=file) as stream:
+            with igzip.IGzipFile(fileobj=file) as stream:
                 yield stream
         elif data.coding == "bzip2":
             with bz2.BZ2File(file) as stream:
@@ -172,7 +173,7 @@ def _fill(stream: ByteStream, target: memoryview, name: str) -> int:
             filled += len(piece)
     except EOFError:
         return filled
-    except (zlib.error, OSError) as error:
+    except _DAMAGED as error:
         raise SourceError(
             f"{name} is damaged: its compressed voxels cannot be read ({error}); get the file again"
         ) from None

@@ -17,7 +17,6 @@ from lungmix.mixture.settings import check_settings, given_parts
 from lungmix.mixture.starts import METHODS
 from lungmix.mixture.state import Floats, State, covariance_shape, precisions_cholesky, precisions_of
 
-FORMAT = "lungmix.GaussianMixture"
 FORMAT_VERSION = 1
 LARGEST_TEXT = 1 << 28
 
@@ -129,7 +128,7 @@ def of(mixture: Any) -> Document:
     kept["init_params"] = mixture.init_params if isinstance(mixture.init_params, str) else "kmeans"
     names = getattr(mixture, "feature_names_in_", None)
     return Document(
-        format=FORMAT,
+        format="lungmix.GaussianMixture",
         format_version=FORMAT_VERSION,
         covariance_type=mixture.covariance_type,
         weights=state.weights.tolist(),
@@ -197,7 +196,7 @@ def to_sklearn(mixture: Any) -> Any:
     form = mixture.covariance_type
     shared = {name: getattr(mixture, name) for name in _SHARED}
     if mixture.covariances_init is not None:
-        covariances = given_parts(mixture, mixture.n_features_in_)[2]
+        covariances = np.asarray(given_parts(mixture, mixture.n_features_in_)[2])
         shared["precisions_init"] = precisions_of(precisions_cholesky(covariances, form), form)
     known = mixture.init_params in METHODS and mixture.init_params != "k-means||"
     theirs = Reference(**shared, init_params=mixture.init_params if known else "kmeans")

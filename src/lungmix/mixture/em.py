@@ -122,5 +122,8 @@ def run_em(
 
 
 def best_of(fits: Sequence[Fit]) -> Fit:
-    """The first of the fits with the highest lower bound."""
-    return max(fits, key=lambda fit: fit.lower_bound if not np.isnan(fit.lower_bound) else -np.inf)
+    """The fit with the highest lower bound; of those that differ by rounding only, the first."""
+    bounds = [fit.lower_bound if not np.isnan(fit.lower_bound) else -np.inf for fit in fits]
+    best = max(bounds)
+    slack = 1e-10 * max(1.0, abs(best)) if np.isfinite(best) else 0.0
+    return next(fit for fit, bound in zip(fits, bounds, strict=True) if bound >= best - slack)

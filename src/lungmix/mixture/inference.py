@@ -72,7 +72,7 @@ def _on_chunk(x: npt.NDArray[Any], on_rows: Callable[..., Any], result: type, bl
 def _on_rows(
     x: npt.NDArray[Any], kernel: Kernel, state: State, covariance_type: str, columns: int | None, dtype: type
 ) -> npt.NDArray[Any]:
-    out = np.empty(len(x) if columns is None else (len(x), columns), dtype)
+    out: npt.NDArray[Any] = np.empty(len(x) if columns is None else (len(x), columns), dtype)
     for start in range(0, len(x), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         out[rows] = kernel(np.asarray(x[rows], np.float64), state, covariance_type)

@@ -32,9 +32,9 @@ def check_settings(estimator: Any) -> None:
             raise ModelError(f"{name} is {value!r}: give a whole number of {least} or more")
     for name in ("tol", "reg_covar", "t0"):
         value = getattr(estimator, name)
-        if not isinstance(value, Real) or not 0 <= value < np.inf:
+        if not isinstance(value, Real) or not 0 <= float(value) < np.inf:
             raise ModelError(f"{name} is {value!r}: give 0 or more")
-    if not isinstance(estimator.kappa, Real) or not 0.5 < estimator.kappa <= 1:
+    if not isinstance(estimator.kappa, Real) or not 0.5 < float(estimator.kappa) <= 1:
         raise ModelError(f"kappa is {estimator.kappa!r}: steps converge for more than 0.5 and at most 1")
 
 
@@ -58,7 +58,7 @@ def given_parts(estimator: Any, n_features: int) -> tuple[Floats | None, Floats 
         raise ModelError(f"weights_init adds up to {weights.sum():g}: give shares of 0 or more that add up to 1")
     if precisions is not None:
         precisions_cholesky(precisions, form)
-        covariances = np.linalg.inv(precisions) if form in ("full", "tied") else 1 / precisions
+        covariances = np.asarray(np.linalg.inv(precisions) if form in ("full", "tied") else 1 / precisions)
     if covariances is not None:
         precisions_cholesky(covariances, form)
     return weights, means, covariances

@@ -31,7 +31,9 @@ Task = Callable[..., Any]
 class Source(Protocol):
     """Samples in chunks; what is asked of each chunk comes back, never the samples."""
 
-    n_features: int
+    @property
+    def n_features(self) -> int:
+        """Columns of the samples."""
 
     def each(self, task: Task, sent: Sequence[Any] | None = None) -> list[Any]:
         """Results of ``task(x, weights, index, sent[index])`` of all chunks, in their order."""

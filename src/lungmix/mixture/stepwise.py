@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lungmix.mixture.blocks import accumulate
 from lungmix.mixture.checks import check_finite, check_weights
-from lungmix.mixture.em import Fit, Listener, Progress
+from lungmix.mixture.em import Fit, Listener, Progress, best_of
 from lungmix.mixture.sources import Chunks, Rows, Source
 from lungmix.mixture.starts import FEW_ROWS
 from lungmix.mixture.state import State
@@ -185,7 +185,7 @@ def run_stepwise(
         ]
         if listener is not None:
             listener(Progress(iteration + 1, max_iter, {i: fit.lower_bound for i, fit in enumerate(fits)}))
-        if max(fits, key=lambda fit: fit.lower_bound).converged:
+        if best_of(fits).converged:
             break
     return fits, t
 

@@ -1,4 +1,4 @@
-"""Numbers that hold: exact sums, far origins, components that die or collapse, data without spread, NaN with its place."""
+"""Numbers that hold: exact sums, far origins, components that die or collapse, constant data, NaN with its place."""
 
 import warnings
 from fractions import Fraction
@@ -178,7 +178,7 @@ def test_nan_and_infinity_are_refused_with_their_row_and_column(bad, dtype):
 def test_sums_that_overflow_are_not_taken_for_infinity_in_the_data():
     x = np.full((3, 1), 1e308)
     assert GaussianMixture(1).fit(np.full((300, 1), 1e30)).means_[0, 0] == pytest.approx(1e30)
-    with pytest.raises(ModelError, match="finite|positive"), np.errstate(all="ignore"):
+    with pytest.raises(ModelError, match=r"finite|positive"), np.errstate(all="ignore"):
         GaussianMixture(1).fit(np.concatenate([x, -x]))
 
 

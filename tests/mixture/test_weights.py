@@ -39,7 +39,7 @@ def assert_same(a, b):
 
 
 @given(weighted(), st.sampled_from(COVARIANCE_TYPES), st.sampled_from(["kmeans", "k-means++", "random_from_data"]))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_weights_are_copies_in_fit_from_the_start_on(case, covariance_type, init_params):
     x, copies, repeated = case
     rules = {"n_init": 2, "random_state": 0, "max_iter": 20, "init_params": init_params}
@@ -59,7 +59,7 @@ def test_weights_are_copies_in_fit_from_the_start_on(case, covariance_type, init
 
 
 @given(weighted(), st.sampled_from(COVARIANCE_TYPES))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_weights_are_copies_in_steps(case, covariance_type):
     x, copies, repeated = case
     a, b = (GaussianMixture(3, covariance_type, random_state=0) for _ in range(2))
@@ -70,7 +70,7 @@ def test_weights_are_copies_in_steps(case, covariance_type):
 
 
 @given(weighted(), st.integers(1, 60))
-@settings(max_examples=30)
+@settings(max_examples=12)
 def test_rows_of_weight_0_are_absent_even_if_they_hold_nan(case, batch_size):
     x, copies, _ = case
     x = x.astype(float)
@@ -121,7 +121,7 @@ def test_k_means_start_on_weights_is_k_means_on_all_copies():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_coreset_of_weights_is_that_of_copies(seed):
     random = np.random.default_rng(seed)
     x, copies = random.normal(size=(900, 2)), random.integers(0, 4, 900)

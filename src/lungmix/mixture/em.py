@@ -122,8 +122,12 @@ def run_em(
 
 
 def best_of(fits: Sequence[Fit]) -> Fit:
-    """The fit with the highest lower bound; of those that differ by rounding only, the first."""
-    bounds = [fit.lower_bound if not np.isnan(fit.lower_bound) else -np.inf for fit in fits]
-    best = max(bounds)
-    slack = 1e-10 * max(1.0, abs(best)) if np.isfinite(best) else 0.0
-    return next(fit for fit, bound in zip(fits, bounds, strict=True) if bound >= best - slack)
+    """The fit with the highest lower bound, by `first_of_best`."""
+    return fits[first_of_best([fit.lower_bound for fit in fits])]
+
+
+def first_of_best(bounds: Sequence[float]) -> int:
+    """Place of the highest bound; of those that differ by rounding only, the first."""
+    numbers = np.nan_to_num(np.asarray(bounds, np.float64), nan=-np.inf, neginf=-np.inf)
+    slack = 1e-10 * max(1.0, abs(numbers.max())) if np.isfinite(numbers.max()) else 0.0
+    return int(np.argmax(numbers >= numbers.max() - slack))

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from lungmix.errors import ModelError
 from lungmix.mixture import document, inference
 from lungmix.mixture.counts import countable, reduce_to_counts
-from lungmix.mixture.em import Fit, Progress, best_of, run_em
+from lungmix.mixture.em import Fit, Progress, best_of, first_of_best, run_em
 from lungmix.mixture.inputs import read_rows, source_of
 from lungmix.mixture.settings import check_settings, given_parts
 from lungmix.mixture.sources import Source, soft_pass
@@ -107,7 +107,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         init_params: Any = "kmeans",
         warm_start: bool = False,
         batch_size: int | None = None,
-        kappa: float = 0.7,
+        kappa: float = 0.6,
         t0: float = 2.0,
         verbose: int = 0,
         listener: Any = None,
@@ -215,7 +215,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             found, t = survey(source, sizes), 0
             states = self._starts(source, found, check_random_state(self.random_state))
         batch = soft_pass(source, states, self.covariance_type)
-        best = int(np.argmax(batch.log_likelihood))
+        best = first_of_best((batch.log_likelihood / batch.weight).tolist())
         (state,) = move([states[best]], batch.only([best]), t, self._schedule())
         bound = float(batch.log_likelihood[best] / batch.weight)
         bounds = [*self.lower_bounds_, bound] if fitted else [bound]

@@ -14,6 +14,7 @@ import dask.array as da
 import numba
 import numpy as np
 import numpy.typing as npt
+from dask.layers import ArrayValuesDep
 
 from lungmix.mixture.blocks import accumulate, assign
 from lungmix.mixture.state import Floats, State
@@ -120,11 +121,12 @@ class Chunks:
         return self.x.blocks[index].to_delayed()[0, 0], weights
 
     def _cells(self, task: Task, sent: Sequence[Any] | None) -> list[Any]:
-        # As one blockwise layer a task is fused with the reading of its chunk: no worker holds chunks in stock.
+        # As one blockwise layer a task is fused with the reading of its chunk: no worker holds chunks in stock. What
+        # is sent along is part of the layer, not a task of its own.
         count = self.x.numblocks[0]
         notes = np.empty(count, object)
         notes[:] = [(index, None if sent is None else sent[index]) for index in range(count)]
-        arguments: list[Any] = [da.from_array(notes, chunks=1, name=f"notes-{uuid4().hex}"), "i", self.x, "ij"]
+        arguments: list[Any] = [ArrayValuesDep(self.x.chunks[:1], notes), "i", self.x, "ij"]
         if self.weights is not None:
             arguments += [self.weights, "i"]
         cells = da.blockwise(
@@ -141,8 +143,8 @@ class Chunks:
         return list(cells.to_delayed().reshape(-1))
 
 
-def _on_chunk(task: Task, note: npt.NDArray[Any], x: Any, weights: Any = None) -> npt.NDArray[Any]:
-    return _cell(task(x, weights, *note[0]))
+def _on_chunk(task: Task, note: tuple[int, Any], x: Any, weights: Any = None) -> npt.NDArray[Any]:
+    return _cell(task(x, weights, *note))
 
 
 def _combine_cells(combine: Callable[[list[Any]], Any], cells: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

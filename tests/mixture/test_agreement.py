@@ -112,7 +112,7 @@ def test_hundreds_of_iterations_still_agree(covariance_type):
     x = np.concatenate([random.normal(m, s, (1200, 2)) for m, s in ((0, 1), (2, 1.5), (5, 1))])
     start = State(np.full(3, 1 / 3), x[[0, 1, 2]], np.stack([np.eye(2)] * 3))
     covariances = {"full": start.covariances, "tied": np.eye(2), "diag": np.ones((3, 2)), "spherical": np.ones(3)}
-    theirs, ours = theirs_and_ours((x, None, start, covariances), covariance_type, 400)
+    theirs, ours = theirs_and_ours((x, None, start, covariances), covariance_type, 200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         assert_equal_parameters(ours.fit(x), theirs.fit(x), x.std())

@@ -70,7 +70,7 @@ def test_weights_are_copies_in_steps(case, covariance_type):
 
 
 @given(weighted(), st.integers(1, 60))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_rows_of_weight_0_are_absent_even_if_they_hold_nan(case, batch_size):
     x, copies, _ = case
     x = x.astype(float)

@@ -37,7 +37,7 @@ class Rows:
     """A million rows, five components; the covariance type and the features vary."""
 
     timeout = 300
-    params = (["full", "diag"], [1, 3, 8, 32])
+    params = (["full", "diag"], [1, 3, 8, 32, 100])
     param_names = ("covariance_type", "features")
 
     def setup(self, covariance_type, features):

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 1 << 16
 """Rows that are float64 at a time: 64 Ki rows of d features are d / 2 MiB, whatever the dtype of the chunk."""
 
 _BLOCK = 512
-_MOST_FEATURES = 16  # beyond, matrix products are faster than loops
+_MOST_FEATURES = 64  # up to here loops over a block are faster than matrix products, and their bits are ours
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01
 _LN2_LOW = 1.90821492927058770002e-10

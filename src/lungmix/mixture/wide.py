@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lungmix.mixture.state import Floats
 from lungmix.mixture.statistics import Statistics, combine_all
@@ -26,18 +29,22 @@ def statistics(
     hard : bool
         Whether a sample belongs wholly to the component of highest density.
     """
-    parts = []
+    # Chunks are worked on side by side already: threads of the products' own only get in each other's way.
+    with threadpool_limits(1, "blas"):
+        return combine_all(list(_blocks(x, weights, means, factors, offsets, products, hard)))
+
+
+def _blocks(
+    x: Floats, weights: Floats, means: Floats, factors: Floats, offsets: Floats, products: bool, hard: bool
+) -> Iterator[Statistics]:
     for start in range(0, len(x), _BLOCK):
         rows, share = x[start : start + _BLOCK], weights[start : start + _BLOCK]
         single = [_block(rows, share, means[t], factors[t], offsets[t], products, hard) for t in range(len(means))]
-        parts.append(
-            Statistics(
-                float(share.sum()),
-                np.array([one.log_likelihood[0] for one in single]),
-                *(np.concatenate([getattr(one, name) for one in single]) for name in ("counts", "means", "scatter")),
-            )
+        yield Statistics(
+            float(share.sum()),
+            np.array([one.log_likelihood[0] for one in single]),
+            *(np.concatenate([getattr(one, name) for one in single]) for name in ("counts", "means", "scatter")),
         )
-    return combine_all(parts)
 
 
 def _block(

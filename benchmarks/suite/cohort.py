@@ -1,4 +1,4 @@
-"""Whole steps in memory, without a cluster: graphs, the store, the mixture."""
+"""Whole steps in memory, without a cluster: graphs, the store."""
 
 import shutil
 import tempfile
@@ -6,10 +6,8 @@ from pathlib import Path
 
 import dask
 import dask.array as da
-import numpy as np
 
 import lungmix
-from lungmix.mixture import fit_tissue_model
 from lungmix.phantom import Phantom
 from lungmix.scan import Acquisition
 
@@ -40,20 +38,3 @@ class Volume:
         case.create("ct")
         for start, stop in case.layout.slabs():
             case.write("ct", start, self.hu[start:stop])
-
-
-class Mixture:
-    """Five components from counts per HU."""
-
-    timeout = 300
-
-    def setup(self):
-        model = lungmix.load_model("published")
-        self.values = np.arange(-1000, 1001)
-        x = self.values[:, None]
-        sd = np.sqrt(model.variances)
-        density = np.sum(np.array(model.weights) / sd * np.exp(-(((x - model.means) / sd) ** 2) / 2), axis=1)
-        self.counts = np.rint(density * 1e9).astype(np.uint64)
-
-    def time_fit_of_counts(self):
-        fit_tissue_model(self.values, self.counts)

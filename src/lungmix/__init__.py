@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lungmix._lazy import loader
 from lungmix._version import __version__
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lungmix.store import Case, Cohort, open_cohort
     from lungmix.tissue import TISSUES, Tissue
 
-# Names are imported when they are first asked for: `lungmix --help` and each worker load only what they use.
 _HOMES = {
     "connect": "engine",
     "LungmixError": "errors",
@@ -53,12 +52,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'lungmix' has no attribute {name!r}")
-    value = getattr(import_module(f"lungmix.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = loader(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -31,8 +31,11 @@ class NoLungError(LungmixError):
     """No island of air qualifies as lung; the message says what was seen."""
 
 
-class ModelError(LungmixError):
-    """A mixture cannot be read or does not fit its purpose."""
+class ModelError(LungmixError, ValueError):
+    """A mixture cannot be read or does not fit its purpose.
+
+    A `ValueError` too, which is what users of scikit-learn catch.
+    """
 
 
 class ClusterError(LungmixError):

@@ -1,8 +1,30 @@
 """Gaussian mixtures of any data, and the model of lung tissues. Knows dask arrays, knows no stores."""
 
-from lungmix.mixture.estimator import GaussianMixture
-from lungmix.mixture.fits import CONVERGED, PAPER, Fits, fit_converged, fit_paper
-from lungmix.mixture.model import PUBLISHED, TissueModel, fit_tissue_model, load_model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lungmix._lazy import loader
+
+if TYPE_CHECKING:
+    from lungmix.mixture.em import Progress
+    from lungmix.mixture.estimator import GaussianMixture
+    from lungmix.mixture.fits import CONVERGED, PAPER, Fits, fit_converged, fit_paper
+    from lungmix.mixture.model import PUBLISHED, TissueModel, fit_tissue_model, load_model
+
+_HOMES = {
+    "Progress": "em",
+    "GaussianMixture": "estimator",
+    "CONVERGED": "fits",
+    "PAPER": "fits",
+    "Fits": "fits",
+    "fit_converged": "fits",
+    "fit_paper": "fits",
+    "PUBLISHED": "model",
+    "TissueModel": "model",
+    "fit_tissue_model": "model",
+    "load_model": "model",
+}
 
 __all__ = [
     "CONVERGED",
@@ -10,9 +32,12 @@ __all__ = [
     "PUBLISHED",
     "Fits",
     "GaussianMixture",
+    "Progress",
     "TissueModel",
     "fit_converged",
     "fit_paper",
     "fit_tissue_model",
     "load_model",
 ]
+
+__getattr__ = loader(__name__, _HOMES)

@@ -1,37 +1,36 @@
-"""A Gaussian mixture with sample weights, in scikit-learn's manner, for numpy and dask."""
+"""A Gaussian mixture for data of any size, in scikit-learn's manner, for numpy and dask."""
 
 from __future__ import annotations
 
+import math
+import warnings
+from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from lungmix.errors import ModelError
-from lungmix.mixture.em import (
-    COVARIANCE_TYPES,
-    Fit,
-    Floats,
-    State,
-    e_step,
-    log_densities,
-    m_step,
-    precisions_cholesky,
-    run_em,
-)
-from lungmix.mixture.reduce import weighted_samples
-from lungmix.mixture.starts import kmeans_responsibilities
+from lungmix.mixture import document, inference
+from lungmix.mixture.counts import countable, reduce_to_counts
+from lungmix.mixture.em import Fit, Progress, best_of, first_of_best, run_em
+from lungmix.mixture.inputs import read_rows, source_of
+from lungmix.mixture.settings import check_settings, given_parts
+from lungmix.mixture.sources import Source, soft_pass
+from lungmix.mixture.starts import Survey, start_states, survey
+from lungmix.mixture.state import Floats, State, n_parameters, precisions_cholesky, precisions_of
+from lungmix.mixture.stepwise import Schedule, first_rows, move, run_stepwise
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
-    """Gaussian mixture fitted by EM on samples that may carry weights.
+    """Gaussian mixture of samples in memory, on a cluster or in a stream, which may carry weights.
 
-    Integer samples with one feature, such as HU, are reduced to counts per value first; the fit on counts equals
-    the fit on all samples.
+    Integer samples with one feature are reduced to counts per value and fitted exactly in milliseconds an iteration;
+    all other samples are fitted by EM in one pass an iteration, or, with `batch_size`, in minibatches.
 
     Parameters
     ----------
@@ -40,24 +39,55 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     covariance_type : {"full", "tied", "diag", "spherical"}
         Form of the covariances.
     n_init : int
-        k-means starts; the one with the best lower bound wins.
+        Starts, fitted in the same passes; the one with the best lower bound wins.
     tol : float
-        EM stops when the mean log-likelihood per sample gains less.
+        EM stops when the mean log-likelihood per unit of sample weight gains less from one iteration, or pass in
+        minibatches, to the next.
     reg_covar : float
         Added to the diagonal of covariances.
     max_iter : int
-        EM iterations at most.
+        EM iterations, or passes in minibatches, at most.
     random_state : int, RandomState or None
-        Seed of the starts.
-    weights_init, means_init, covariances_init : array, optional
-        One start in place of k-means; all three together, in the shapes of the fitted attributes.
+        Seed of the starts and of the order of minibatches.
+    weights_init, means_init, precisions_init, covariances_init : array, optional
+        Parts of the start in the shapes of the fitted attributes; `init_params` gives the others. Precisions or
+        covariances, not both.
+    init_params : {"kmeans", "k-means++", "k-means||", "random_from_data"} or callable
+        How to find centres; each sample then belongs to the nearest. ``"k-means||"`` is dask-ml's; a callable has
+        the face ``f(X, n_clusters, random_state=int)`` and gets a dask array. These two know no sample weights.
+    warm_start : bool
+        Whether `fit` goes on from the last fit.
+    batch_size : int, optional
+        Rows of a minibatch: `fit` then takes steps of stepwise EM.
+    kappa, t0 : float
+        Minibatch number t, counted from 0, moves the statistics by ``(t + t0) ** -kappa``; the first one sets them.
+    verbose : int
+        0 is silent; n prints every n-th iteration.
+    listener : callable, optional
+        Called with a `lungmix.mixture.Progress` after each pass over the data.
 
     Attributes
     ----------
-    weights_, means_, covariances_, precisions_cholesky_ : ndarray
+    weights_, means_, covariances_, precisions_, precisions_cholesky_ : ndarray of float64
         As in scikit-learn.
-    converged_, n_iter_, lower_bound_, lower_bounds_
-        Of the best start; ``lower_bounds_`` has one value an iteration.
+    converged_ : bool
+        Whether the best start gained less than `tol` at the end.
+    n_iter_ : int
+        Its iterations; passes in minibatches.
+    n_steps_ : int
+        Minibatches seen.
+    lower_bound_, lower_bounds_ : float, list of float
+        Mean log-likelihood, before the last M-step and before each.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lungmix
+    >>> x = np.repeat([-900, -890, 30, 40], 1000)
+    >>> lungmix.GaussianMixture(2, random_state=0).fit(x).means_.round().astype(int).ravel().tolist()
+    [35, -895]
     """
 
     def __init__(
@@ -72,6 +102,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         weights_init: Any = None,
         means_init: Any = None,
         covariances_init: Any = None,
+        *,
+        precisions_init: Any = None,
+        init_params: Any = "kmeans",
+        warm_start: bool = False,
+        batch_size: int | None = None,
+        kappa: float = 0.6,
+        t0: float = 2.0,
+        verbose: int = 0,
+        listener: Any = None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -83,142 +122,257 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.weights_init = weights_init
         self.means_init = means_init
         self.covariances_init = covariances_init
+        self.precisions_init = precisions_init
+        self.init_params = init_params
+        self.warm_start = warm_start
+        self.batch_size = batch_size
+        self.kappa = kappa
+        self.t0 = t0
+        self.verbose = verbose
+        self.listener = listener
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Fit the mixture.
 
         Parameters
         ----------
-        X : numpy or dask array, shape (n,) or (n, d)
-            Samples.
+        X : array-like or dask array, shape (n,) or (n, d)
+            Samples of any real dtype; sums are float64.
         y : None
             Ignored.
-        sample_weight : array, shape (n,), optional
-            Non-negative; a weight of c stands for c copies.
+        sample_weight : array-like or dask array, shape (n,), optional
+            A weight of k stands for k copies, 0 for absence.
 
         Raises
         ------
         ModelError
-            If samples or parameters cannot be used.
+            If samples, weights or parameters cannot be used, or all starts collapse.
         """
-        self._check_parameters()
-        samples, weights = weighted_samples(X, sample_weight)
-        if len(np.unique(samples, axis=0)) < self.n_components:
+        check_settings(self)
+        warm = self.warm_start and hasattr(self, "converged_")
+        before = self._state() if warm else None
+        rows = read_rows(self, X, reset=True, y=y)
+        if before is not None and before.means.shape != (self.n_components, self.n_features_in_):
             raise ModelError(
-                f"{self.n_components} components need as many distinct samples, there are "
-                f"{len(np.unique(samples, axis=0))}: use fewer components"
+                f"a warm start from means of shape {before.means.shape} does not suit {self.n_components} components "
+                f"and {self.n_features_in_} features: set warm_start=False"
             )
-        fits = [self._run(samples, weights, state) for state in self._starts(samples, weights)]
-        best = max(fits, key=lambda fit: fit.lower_bounds[-1])
-        self._adopt(best, samples.shape[1])
-        return self
-
-    def predict(self, X: Any) -> Any:
-        """Most probable component of each sample, int64; lazy for dask input."""
-        return self._apply(X, lambda x: np.argmax(self._log_densities(x), axis=1), np.int64, None)
-
-    def predict_proba(self, X: Any) -> Any:
-        """Responsibilities, shape (n, n_components); lazy for dask input."""
-        return self._apply(X, lambda x: np.exp(self._e_step(x)[1]), np.float64, self.n_components)
-
-    def score_samples(self, X: Any) -> Any:
-        """Log-likelihood of each sample; lazy for dask input."""
-        return self._apply(X, lambda x: self._e_step(x)[0], np.float64, None)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-likelihood per unit of sample weight."""
-        samples, weights = weighted_samples(X, sample_weight)
-        check_is_fitted(self)
-        return float(weights @ self._e_step(samples)[0] / weights.sum())
-
-    def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Akaike information criterion; the lower the better."""
-        return self._minus_two_log_likelihood(X, sample_weight)[0] + 2 * self._n_parameters()
-
-    def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Bayesian information criterion; the lower the better."""
-        value, n = self._minus_two_log_likelihood(X, sample_weight)
-        return float(value + self._n_parameters() * np.log(n))
-
-    def _check_parameters(self) -> None:
-        if self.covariance_type not in COVARIANCE_TYPES:
-            raise ModelError(f"covariance_type {self.covariance_type!r}: choose one of {', '.join(COVARIANCE_TYPES)}")
-        for name in ("n_components", "n_init", "max_iter"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("tol", "reg_covar"):
-            if getattr(self, name) < 0:
-                raise ModelError(f"{name} is {getattr(self, name)}: give 0 or more")
-
-    def _starts(self, samples: Floats, weights: Floats) -> list[State]:
-        given = (self.weights_init, self.means_init, self.covariances_init)
-        if all(part is not None for part in given):
-            return [State(*(np.asarray(part, np.float64) for part in given))]
-        if any(part is not None for part in given):
-            raise ModelError("give weights_init, means_init and covariances_init together, or none of them")
-        random = check_random_state(self.random_state)
-        return [
-            m_step(
-                samples,
-                kmeans_responsibilities(samples, weights, self.n_components, random),
-                weights,
-                self.reg_covar,
-                self.covariance_type,
-            )
-            for _ in range(self.n_init)
-        ]
-
-    def _run(self, samples: Floats, weights: Floats, state: State) -> Fit:
-        return run_em(
-            samples,
-            weights,
-            state,
+        source, sizes = source_of(rows, sample_weight)
+        random_state = check_random_state(self.random_state)
+        if self.batch_size is not None:
+            return self._fit_minibatches(source, before, random_state)
+        counted = reduce_to_counts(source) if countable(rows.dtype, self.n_features_in_) else None
+        if counted is not None:
+            source, sizes = counted, counted.sizes
+        found = survey(source, sizes)
+        fits = run_em(
+            source,
+            [before] if before is not None else self._starts(source, found, random_state),
             tol=self.tol,
             max_iter=self.max_iter,
             reg_covar=self.reg_covar,
             covariance_type=self.covariance_type,
+            previous=self.lower_bound_ if warm else -np.inf,
+            listener=self._hear,
         )
+        best = best_of(fits)
+        self._adopt(best.state, best.lower_bounds, best.converged, len(best.lower_bounds), 0)
+        if self.max_iter > 0 and not best.converged:
+            warnings.warn(
+                f"the mixture still gained {self._last_gain():.3g} in iteration {self.max_iter}, more than tol: raise "
+                "max_iter or tol, or look for data that suit fewer components",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
 
-    def _adopt(self, fit: Fit, n_features: int) -> None:
-        self.weights_, self.means_, self.covariances_ = (
-            fit.state.weights,
-            fit.state.means,
-            fit.state.covariances,
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, then the most probable component of each sample; see `fit` and `predict`."""
+        return self.fit(X, y, sample_weight=sample_weight).predict(X)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
+        """Take one step of stepwise EM with all samples of `X` as the minibatch.
+
+        The first call finds a start in its samples; after `fit` or another `partial_fit`, the mixture moves on.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`; the first minibatch needs as many samples as there are components.
+
+        Raises
+        ------
+        ModelError
+            If samples, weights or parameters cannot be used.
+        """
+        check_settings(self)
+        fitted = hasattr(self, "converged_")
+        source, sizes = source_of(read_rows(self, X, reset=not fitted, y=y), sample_weight)
+        if fitted:
+            states, t = [self._state()], max(1, self.n_steps_)
+            survey(source, sizes)
+        else:
+            found, t = survey(source, sizes), 0
+            states = self._starts(source, found, check_random_state(self.random_state))
+        batch = soft_pass(source, states, self.covariance_type)
+        best = first_of_best((batch.log_likelihood / batch.weight).tolist())
+        (state,) = move([states[best]], batch.only([best]), t, self._schedule())
+        bound = float(batch.log_likelihood[best] / batch.weight)
+        bounds = [*self.lower_bounds_, bound] if fitted else [bound]
+        self._adopt(state, bounds, False, len(bounds), t + 1)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Most probable component of each sample, int64, shape (n,); lazy for dask input."""
+        return self._apply(X, inference.most_probable, None, np.int64)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Responsibilities, float64, shape (n, n_components); lazy for dask input."""
+        return self._apply(X, inference.responsibilities, len(self._state().weights), np.float64)
+
+    def score_samples(self, X: Any) -> Any:
+        """Log-likelihood of each sample, float64, shape (n,); lazy for dask input."""
+        return self._apply(X, inference.log_likelihoods, None, np.float64)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-likelihood per unit of sample weight, in one pass."""
+        log_likelihood, weight = self._log_likelihood(X, sample_weight)
+        return log_likelihood / weight
+
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Akaike information criterion; the lower the better."""
+        return -2.0 * self._log_likelihood(X, sample_weight)[0] + 2 * self._n_parameters()
+
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Bayesian information criterion; the lower the better."""
+        log_likelihood, weight = self._log_likelihood(X, sample_weight)
+        return -2.0 * log_likelihood + self._n_parameters() * math.log(weight)
+
+    def sample(self, n_samples: int = 1) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Draw samples, shape (n_samples, n_features), and the components they are from, in their order."""
+        if n_samples < 1:
+            raise ModelError(f"n_samples is {n_samples}: give 1 or more")
+        return inference.draw(self._state(), self.covariance_type, n_samples, check_random_state(self.random_state))
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """As JSON text, doubles exact; written to `path` too if one is given."""
+        text = document.write(document.of(self))
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    @classmethod
+    def from_json(cls, source: str | Path, name: str = "the text") -> GaussianMixture:
+        """Inverse of `to_json`: from its text, or from the `Path` of its file.
+
+        Raises
+        ------
+        ModelError
+            If it is no mixture; the message calls it `name`, or its path.
+        """
+        if isinstance(source, Path):
+            return document.restore(cls, document.read_file(source), str(source))
+        return document.restore(cls, document.read(source, name), name)
+
+    @classmethod
+    def from_sklearn(cls, mixture: Any) -> GaussianMixture:
+        """From a fitted `sklearn.mixture.GaussianMixture`, with its parameters."""
+        return document.from_sklearn(cls, mixture)
+
+    def to_sklearn(self) -> Any:
+        """As a fitted `sklearn.mixture.GaussianMixture`."""
+        check_is_fitted(self)
+        return document.to_sklearn(self)
+
+    def _fit_minibatches(
+        self, source: Source, before: State | None, random_state: np.random.RandomState
+    ) -> GaussianMixture:
+        if before is None:
+            some = first_rows(source, random_state)
+            states, t = self._starts(some, survey(some, some.sizes), random_state), 0
+        else:
+            states, t = [before], max(1, self.n_steps_)
+        fits, steps = run_stepwise(
+            source,
+            states,
+            batch_size=int(self.batch_size or 1),
+            schedule=self._schedule(),
+            tol=self.tol,
+            max_iter=self.max_iter,
+            random_state=random_state,
+            t=t,
+            listener=self._hear,
         )
-        self.precisions_cholesky_ = precisions_cholesky(self.covariances_, self.covariance_type)
-        self.converged_, self.n_iter_ = fit.converged, len(fit.lower_bounds)
-        self.lower_bounds_, self.lower_bound_ = fit.lower_bounds, fit.lower_bounds[-1]
-        self.n_features_in_ = n_features
+        best: Fit = best_of(fits)
+        self._adopt(best.state, best.lower_bounds, best.converged, len(best.lower_bounds), steps)
+        return self
+
+    def _starts(self, source: Source, found: Survey, random_state: np.random.RandomState) -> list[State]:
+        total = max(float(found.rows.sum()), float(found.weights.sum()))
+        if total < self.n_components:
+            raise ModelError(
+                f"{self.n_components} components need n_samples >= n_components, there are n_samples = {total:g}: use "
+                "fewer components"
+            )
+        weights, means, covariances = given_parts(self, self.n_features_in_)
+        if weights is not None and means is not None and covariances is not None:
+            return [State(weights, means, covariances)]
+        states = start_states(
+            source,
+            found,
+            self.init_params,
+            self.n_components,
+            self.n_init,
+            random_state,
+            self.reg_covar,
+            self.covariance_type,
+        )
+        return [
+            State(
+                state.weights if weights is None else weights,
+                state.means if means is None else means,
+                state.covariances if covariances is None else covariances,
+            )
+            for state in states
+        ]
+
+    def _adopt(self, state: State, lower_bounds: list[float], converged: bool, n_iter: int, n_steps: int) -> None:
+        factors = precisions_cholesky(state.covariances, self.covariance_type)
+        self.weights_, self.means_, self.covariances_ = state.weights, state.means, state.covariances
+        self.precisions_cholesky_ = factors
+        self.precisions_ = precisions_of(factors, self.covariance_type)
+        self.converged_, self.n_iter_, self.n_steps_ = converged, n_iter, n_steps
+        self.lower_bounds_ = lower_bounds
+        self.lower_bound_ = lower_bounds[-1] if lower_bounds else -np.inf
 
     def _state(self) -> State:
         check_is_fitted(self)
         return State(self.weights_, self.means_, self.covariances_)
 
-    def _e_step(self, x: Floats) -> tuple[Floats, Floats]:
-        return e_step(x, self._state(), self.covariance_type)
+    def _schedule(self) -> Schedule:
+        return Schedule(self.kappa, self.t0, self.reg_covar, self.covariance_type)
 
-    def _log_densities(self, x: Floats) -> Floats:
-        return log_densities(x, self._state(), self.covariance_type)
+    def _last_gain(self) -> float:
+        return float(np.diff(self.lower_bounds_[-2:])[0]) if len(self.lower_bounds_) > 1 else np.inf
 
-    def _apply(self, X: Any, kernel: Any, dtype: npt.DTypeLike, columns: int | None) -> Any:
-        check_is_fitted(self)
+    def _hear(self, progress: Progress) -> None:
+        if self.verbose and progress.iteration % self.verbose == 0:
+            best = max(progress.lower_bounds.values())
+            print(
+                f"iteration {progress.iteration} of at most {progress.max_iter}: best mean log-likelihood {best:.9g}, "
+                f"{len(progress.lower_bounds)} starts running"
+            )
+        if self.listener is not None:
+            self.listener(progress)
 
-        def on_rows(block: Any) -> Any:
-            return kernel(np.asarray(block, np.float64).reshape(len(block), -1))
+    def _apply(self, X: Any, kernel: inference.Kernel, columns: int | None, dtype: type) -> Any:
+        state = self._state()
+        return inference.apply(read_rows(self, X, reset=False), kernel, state, self.covariance_type, columns, dtype)
 
-        if not isinstance(X, da.Array):
-            return on_rows(np.asarray(X))
-        rows = X.rechunk({1: -1}) if X.ndim == 2 else X
-        if columns is None:
-            return rows.map_blocks(on_rows, dtype=dtype, drop_axis=1 if X.ndim == 2 else None)
-        new = {"new_axis": 1} if X.ndim == 1 else {}
-        return rows.map_blocks(on_rows, dtype=dtype, chunks=(rows.chunks[0], (columns,)), **new)
-
-    def _minus_two_log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
-        samples, weights = weighted_samples(X, sample_weight)
-        return -2.0 * float(weights @ self._e_step(samples)[0]), float(weights.sum())
+    def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        state = self._state()
+        source, sizes = source_of(read_rows(self, X, reset=False), sample_weight)
+        return inference.total_log_likelihood(source, sizes, state, self.covariance_type)
 
     def _n_parameters(self) -> int:
-        k, d = self.means_.shape
-        per_form = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d, "spherical": k}
-        return int(per_form[self.covariance_type] + k * d + k - 1)
+        return n_parameters(self.covariance_type, *self.means_.shape)

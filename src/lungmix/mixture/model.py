@@ -13,7 +13,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lungmix.errors import ModelError
-from lungmix.mixture.estimator import GaussianMixture
 
 FORMAT_VERSION = 1
 _LARGEST_FILE = 1 << 20
@@ -274,6 +273,13 @@ def fit_tissue_model(
     ModelError
         If there are fewer distinct HU than components.
     """
+    from lungmix.mixture.estimator import GaussianMixture  # scikit-learn takes a second to load
+
+    distinct = int(np.count_nonzero(counts))
+    if distinct < n_components:
+        raise ModelError(
+            f"{n_components} components need as many distinct HU, there are {distinct}: use fewer components"
+        )
     mixture = GaussianMixture(n_components, "full", n_init, tol, reg_covar, max_iter, random_state)
     mixture.fit(np.asarray(values, np.int64), sample_weight=np.asarray(counts, np.float64))
     model = TissueModel.from_sklearn(mixture)

@@ -6,11 +6,9 @@ see it, and the pattern for data that have no counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +21,9 @@ from lungmix.mixture.threads import one_thread
 
 Floats = npt.NDArray[np.float64]
 
-BATCHES = 16
+MINIBATCH = 5_000
+"""Voxels of a step."""
+
 PASSES = 2
 
 
@@ -73,42 +73,20 @@ def fit_batch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueMode
     return _named(TissueModel.from_sklearn(mixture), "em", int(x.shape[0]), options)
 
 
-def fit_minibatch(
-    x: da.Array, start: TissueModel, options: EmOptions, *, batches: int = BATCHES, passes: int = PASSES
-) -> TissueModel:
-    """Incremental EM: parameters move after every batch of blocks, which the seed puts in order.
-
-    The statistics of a batch replace those that it had on the pass before (Neal and Hinton 1998), so the sums are
-    always those of the whole, and only three numbers a component and batch are kept.
+def fit_minibatch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueModel:
+    """Stepwise EM: parameters move with every minibatch, twice over all voxels.
 
     Parameters
     ----------
     x : dask array of float64, shape (n,)
-        HU, clipped; a block is read as a whole.
+        HU, clipped; a few blocks at a time are dealt out in random order.
     start : TissueModel
         From `winning_start`.
     options : EmOptions
         Seed and least variance.
-    batches : int
-        Parts into which the blocks are dealt.
-    passes : int
-        Over all voxels.
     """
-    blocks = list(x.to_delayed().reshape(-1))
-    order = np.random.default_rng(options.random_state).permutation(len(blocks))
-    dealt = [part for part in np.array_split(order, min(batches, len(blocks))) if len(part)]
-    kept: dict[int, Floats] = {}
-    model, bound = start, 0.0
-    for _ in range(passes):
-        bound = 0.0
-        for number, part in enumerate(dealt):
-            found = dask.compute([dask.delayed(_statistics)(blocks[i], model) for i in part])[0]
-            kept[number] = reduce(np.add, [sums for sums, _ in found])
-            bound += sum(value for _, value in found)
-            model = _maximum(reduce(np.add, kept.values()), options.reg_covar)
-    voxels = int(x.shape[0])
-    fit = {"n_iter": passes * len(dealt), "log_likelihood": bound / voxels, "converged": True}
-    return _named(replace(model, fit=fit), "minibatch", voxels, options)
+    mixture = _mixture(options, start, max_iter=PASSES, batch_size=MINIBATCH).fit(x)
+    return _named(TissueModel.from_sklearn(mixture), "minibatch", int(x.shape[0]), options)
 
 
 def _start(hu: Floats, voxels: Floats, options: EmOptions, random: np.random.RandomState) -> TissueModel:
@@ -119,25 +97,18 @@ def _start(hu: Floats, voxels: Floats, options: EmOptions, random: np.random.Ran
     return _maximum(np.stack([belongs.sum(axis=1), belongs @ hu, belongs @ hu**2], axis=0), options.reg_covar)
 
 
-def _mixture(options: EmOptions, start: TissueModel) -> Any:
-    return GaussianMixture(
-        options.n_components, "full", 1, options.tol, options.reg_covar, options.max_iter, options.random_state,
-        weights_init=np.array(start.weights), means_init=np.array(start.means)[:, None],
-        covariances_init=np.array(start.variances)[:, None, None],
-    )  # fmt: skip
+def _mixture(options: EmOptions, start: TissueModel, **changed: Any) -> GaussianMixture:
+    parts = {
+        "weights_init": np.array(start.weights),
+        "means_init": np.array(start.means)[:, None],
+        "covariances_init": np.array(start.variances)[:, None, None],
+    }
+    return GaussianMixture(**{**asdict(options), "n_init": 1, **parts, **changed})
 
 
 def _named(model: TissueModel, method: str, voxels: int, options: EmOptions) -> TissueModel:
     extra = {"voxels": voxels, "n_init": options.n_init, "tol": options.tol, "random_state": options.random_state}
     return replace(model, fit={"name": PAPER, "method": method, **model.fit, **extra})
-
-
-def _statistics(block: Floats, model: TissueModel) -> tuple[Floats, float]:
-    """Sums of responsibilities times 1, HU and HU²: shape (3, k); and the log-likelihood of the block."""
-    joint = model.log_densities(block).T
-    each = np.logaddexp.reduce(joint, axis=0)
-    r = np.exp(joint - each)
-    return np.stack([r.sum(axis=1), r @ block, r @ block**2]), float(each.sum())
 
 
 def _maximum(sums: Floats, reg_covar: float) -> TissueModel:

@@ -13,7 +13,6 @@ from lungmix.errors import ModelError, StoreError, UsageError
 from lungmix.kernels.counts import FIRST_HU, N_HU
 from lungmix.mixture import CONVERGED, PAPER, Fits, TissueModel, fit_converged, fit_paper
 from lungmix.mixture.fits import clipped
-from lungmix.mixture.voxels import EmOptions, fit_batch, fit_minibatch, winning_start
 from lungmix.parameters import FITS, FitParameters
 from lungmix.stages import mask
 from lungmix.stages.voxels import lung_voxels
@@ -168,6 +167,8 @@ def _fit(
         return fit_counts(counts, parameters)
     if client is None:
         raise UsageError(f"the method {parameters.method} passes over voxels on a cluster: give a client")
+    from lungmix.mixture.voxels import EmOptions, fit_batch, fit_minibatch, winning_start
+
     options = EmOptions(**parameters.of_em())
     start = winning_start(*clipped(HU, counts, parameters.clip), options)
     fit = fit_batch if parameters.method == "em" else fit_minibatch

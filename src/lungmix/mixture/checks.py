@@ -1,0 +1,77 @@
+"""What samples and weights must be, said with the place where they are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import ModelError
+
+
+def check_finite(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_row: int | None, block: int = 0) -> None:
+    """Refuse NaN and infinity in rows that count.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n,) or (n, d)
+        Samples; rows of weight 0 may hold anything.
+    weights : ndarray, shape (n,), or None
+        Sample weights.
+    first_row : int or None
+        Number of the first row in the whole data; None where the sizes of chunks are unknown.
+    block : int
+        Number of the chunk, named where `first_row` is unknown.
+
+    Raises
+    ------
+    ModelError
+        With the row and the column of the first one.
+    """
+    if x.dtype.kind != "f" or not len(x):
+        return
+    # A sum is finite only if all its terms are, and costs one read; the place is sought only when it is not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(x)):
+            return
+    for start in range(0, len(x), 1 << 16):
+        rows = x[start : start + (1 << 16)].reshape(-1, 1 if x.ndim == 1 else x.shape[1])
+        bad = ~np.isfinite(rows)
+        if weights is not None:
+            bad &= (np.asarray(weights[start : start + (1 << 16)]) > 0)[:, None]
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            place = f"row {start + row}" if first_row is None else f"row {first_row + start + row}"
+            where = f" of chunk {block}" if first_row is None else ""
+            raise ModelError(
+                f"samples hold {rows[row, column]} at {place}{where}, column {column}: remove rows with NaN or inf "
+                "first, or give them the weight 0"
+            )
+
+
+def check_weights(weights: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    """Weights of one chunk, or of all samples, unchanged.
+
+    Raises
+    ------
+    ModelError
+        If there is not one weight a sample, or some are negative, NaN or infinite.
+    """
+    if weights.shape != (n,):
+        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({n},): give one weight a sample")
+    if weights.dtype.kind not in "fiub":
+        raise ModelError(f"sample_weight has the type {weights.dtype}: give real numbers")
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ModelError(
+            f"sample_weight holds {weights[row]} at row {row}: negative, NaN or infinite weights are not "
+            "possible, give 0 or more"
+        )
+    return weights
+
+
+def all_weights_zero() -> ModelError:
+    """The error for data in which nothing counts."""
+    return ModelError("all sample weights are zero, or there are no samples: nothing can be fitted")

@@ -1,0 +1,76 @@
+"""What the parameters of the estimator must be."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from lungmix.errors import ModelError
+from lungmix.mixture.starts import METHODS
+from lungmix.mixture.state import COVARIANCE_TYPES, Floats, covariance_shape, precisions_cholesky
+
+
+def check_settings(estimator: Any) -> None:
+    """Refuse parameters that make no sense, by name.
+
+    Raises
+    ------
+    ModelError
+        With the name, what it is and what it may be.
+    """
+    if estimator.covariance_type not in COVARIANCE_TYPES:
+        raise ModelError(f"covariance_type {estimator.covariance_type!r}: choose one of {', '.join(COVARIANCE_TYPES)}")
+    if not callable(estimator.init_params) and estimator.init_params not in METHODS:
+        raise ModelError(f"init_params {estimator.init_params!r}: choose one of {', '.join(METHODS)}, or a function")
+    for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose", 0), ("batch_size", 1)):
+        value = getattr(estimator, name)
+        if name == "batch_size" and value is None:
+            continue
+        if not isinstance(value, (Integral, np.bool_)) or value < least:
+            raise ModelError(f"{name} is {value!r}: give a whole number of {least} or more")
+    for name in ("tol", "reg_covar", "t0"):
+        value = getattr(estimator, name)
+        if not isinstance(value, Real) or not 0 <= float(value) < np.inf:
+            raise ModelError(f"{name} is {value!r}: give 0 or more")
+    if not isinstance(estimator.kappa, Real) or not 0.5 < float(estimator.kappa) <= 1:
+        raise ModelError(f"kappa is {estimator.kappa!r}: steps converge for more than 0.5 and at most 1")
+
+
+def given_parts(estimator: Any, n_features: int) -> tuple[Floats | None, Floats | None, Floats | None]:
+    """Weights, means and covariances of a start as far as the user gives them.
+
+    Raises
+    ------
+    ModelError
+        If shapes are wrong, weights do not add up to 1 or a covariance is not positive definite.
+    """
+    k, form = estimator.n_components, estimator.covariance_type
+    shape = covariance_shape(form, k, n_features)
+    if estimator.precisions_init is not None and estimator.covariances_init is not None:
+        raise ModelError("precisions_init and covariances_init say the same twice: give one of them")
+    weights = _array(estimator, "weights_init", (k,))
+    means = _array(estimator, "means_init", (k, n_features))
+    covariances = _array(estimator, "covariances_init", shape)
+    precisions = _array(estimator, "precisions_init", shape)
+    if weights is not None and (np.any(weights < 0) or abs(weights.sum() - 1) > 1e-6):
+        raise ModelError(f"weights_init adds up to {weights.sum():g}: give shares of 0 or more that add up to 1")
+    if precisions is not None:
+        precisions_cholesky(precisions, form)
+        covariances = np.asarray(np.linalg.inv(precisions) if form in ("full", "tied") else 1 / precisions)
+    if covariances is not None:
+        precisions_cholesky(covariances, form)
+    return weights, means, covariances
+
+
+def _array(estimator: Any, name: str, shape: tuple[int, ...]) -> Floats | None:
+    value = getattr(estimator, name)
+    if value is None:
+        return None
+    array = np.array(value, np.float64)
+    if array.shape != shape:
+        raise ModelError(f"{name} has the shape {array.shape}: {shape} suits the components and features")
+    if not np.all(np.isfinite(array)):
+        raise ModelError(f"{name} holds NaN or infinity: give finite numbers")
+    return array

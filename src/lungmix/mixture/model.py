@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lungmix.errors import ModelError
+
+if TYPE_CHECKING:
+    from lungmix.mixture.estimator import GaussianMixture
 
 FORMAT_VERSION = 1
 _LARGEST_FILE = 1 << 20
@@ -281,7 +285,15 @@ def fit_tissue_model(
             f"{n_components} components need as many distinct HU, there are {distinct}: use fewer components"
         )
     mixture = GaussianMixture(n_components, "full", n_init, tol, reg_covar, max_iter, random_state)
-    mixture.fit(np.asarray(values, np.int64), sample_weight=np.asarray(counts, np.float64))
-    model = TissueModel.from_sklearn(mixture)
+    model = fitted(mixture, np.asarray(values, np.int64), np.asarray(counts, np.float64))
     extra = {"voxels": int(np.sum(counts)), "n_init": n_init, "tol": tol, "random_state": random_state}
     return TissueModel(model.weights, model.means, model.variances, {**model.fit, **extra})
+
+
+def fitted(mixture: GaussianMixture, x: Any, sample_weight: Any = None) -> TissueModel:
+    """The model of a mixture fitted to HU; whether it converged stands in the model, not in a warning."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return TissueModel.from_sklearn(mixture.fit(x, sample_weight=sample_weight))

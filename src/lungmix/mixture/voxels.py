@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 
 from lungmix.mixture.estimator import GaussianMixture
 from lungmix.mixture.fits import PAPER
-from lungmix.mixture.model import TissueModel
+from lungmix.mixture.model import TissueModel, fitted
 from lungmix.mixture.threads import one_thread
 
 Floats = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ def winning_start(values: npt.NDArray[Any], counts: npt.NDArray[Any], options: E
     random = np.random.RandomState(options.random_state)
     with one_thread():
         starts = [_start(hu, voxels, options, random) for _ in range(options.n_init)]
-        ends = [_mixture(options, start).fit(values, sample_weight=voxels).lower_bound_ for start in starts]
+        ends = [fitted(_mixture(options, start), values, voxels).fit["log_likelihood"] for start in starts]
     return starts[int(np.argmax(ends))]
 
 
@@ -69,8 +69,7 @@ def fit_batch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueMode
     options : EmOptions
         When EM ends.
     """
-    mixture = _mixture(options, start).fit(x)
-    return _named(TissueModel.from_sklearn(mixture), "em", int(x.shape[0]), options)
+    return _named(fitted(_mixture(options, start), x), "em", int(x.shape[0]), options)
 
 
 def fit_minibatch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueModel:
@@ -85,8 +84,8 @@ def fit_minibatch(x: da.Array, start: TissueModel, options: EmOptions) -> Tissue
     options : EmOptions
         Seed and least variance.
     """
-    mixture = _mixture(options, start, max_iter=PASSES, batch_size=MINIBATCH).fit(x)
-    return _named(TissueModel.from_sklearn(mixture), "minibatch", int(x.shape[0]), options)
+    mixture = _mixture(options, start, max_iter=PASSES, batch_size=MINIBATCH)
+    return _named(fitted(mixture, x), "minibatch", int(x.shape[0]), options)
 
 
 def _start(hu: Floats, voxels: Floats, options: EmOptions, random: np.random.RandomState) -> TissueModel:

@@ -52,7 +52,7 @@ def main():
 
 def measure(hu, folder, quick):
     air = ndimage.binary_opening(hu < -155, iterations=3)
-    layouts = [("slabs of 64 slices", (64, -1, -1)), ("blocks of 128 x 128 x 128", (128, 128, 128))]
+    layouts = [("slabs of 64 slices", (64, -1, -1)), ("blocks of 128 x 256 x 256", (128, 256, 256))]
     rows, checks = [], []
     with lungmix.connect(workers=2, memory_limit="4GB") as client:
         pids = list(client.run(lambda: __import__("os").getpid()).values())

@@ -12,6 +12,7 @@ result, and again with the start of Python and the cluster.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,8 +38,8 @@ def main():
     with folder_for(chosen.scans) as scans:
         runs = [
             {"slices": n, "workers": workers, **run([long_scan(scans, n, slices[-1])], workers, chosen.memory_limit)}
-            for workers in chosen.workers
             for n in slices
+            for workers in chosen.workers
         ]
         cohort = cohort_of(scans, QUICK_SHAPE if chosen.quick else SHAPE, COHORT)
         together = [{"workers": workers, **run(cohort, workers, chosen.memory_limit)} for workers in chosen.workers]
@@ -50,8 +51,13 @@ def main():
 def run(paths, workers, memory_limit):
     """Figures of one run in a process of its own, and its seconds with the start of everything."""
     start = time.perf_counter()
-    figures = in_fresh_process(measure, paths, workers, memory_limit)
-    return {**figures, "cold seconds": time.perf_counter() - start}
+    figures = {**in_fresh_process(measure, paths, workers, memory_limit), "cold seconds": time.perf_counter() - start}
+    print(
+        f"{paths[0].name}, {len(paths)} scans, {workers} workers: {figures['seconds']:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return figures
 
 
 def measure(paths, workers, memory_limit):

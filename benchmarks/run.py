@@ -96,7 +96,8 @@ def draw(runs, picture):
         [r["slices"] for r in one], [r["predicted"] / 2**20 for r in one], color="0.5", ls="--", label="memory model"
     )
     memory.axhline(1024, color="0.7", lw=1)
-    memory.annotate("1 GiB", (lengths[-1], 1024), xytext=(0, 3), textcoords="offset points", ha="right", color="0.4")
+    beside = {"xycoords": ("axes fraction", "data"), "xytext": (4, 0), "textcoords": "offset points"}
+    memory.annotate("1 GiB", (1, 1024), va="center", color="0.4", annotation_clip=False, **beside)
     time.set(ylabel="seconds", title="Time of the whole job", ylim=(0, None))
     memory.set(ylabel="MiB", title="Peak of the largest worker", ylim=(0, 1200))
     for axes in (time, memory):

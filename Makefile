@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test quick check bench docs lock clean
+.PHONY: demo test quick check bench bench-quick docs lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -48,11 +48,15 @@ check: $(VENV)/.check  ## Lint, format, types, docs.
 docs: $(VENV)/.check
 	$(BIN)/sphinx-build -b html docs docs/_build/html
 
-bench: $(VENV)/.bench  ## Ratios and peaks of memory, in one run.
-	$(BIN)/python benchmarks/long_scan.py
+bench: $(VENV)/.bench  ## Ratios, peaks of memory and growth in one run, into docs/performance; kernels by asv.
+	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/mixture.py
 	$(BIN)/python benchmarks/cohort_fit.py
 	$(BIN)/asv machine --config benchmarks/asv.conf.json --yes
-	$(BIN)/asv run --config benchmarks/asv.conf.json --python=same --show-stderr
+	$(BIN)/asv run --config benchmarks/asv.conf.json --python=same --quick --show-stderr
+
+bench-quick: $(VENV)/.bench  ## The same on small scans: shows that all runs.
+	$(BIN)/python benchmarks/run.py --quick
 
 lock: $(VENV)/.made  ## Renew constraints.txt.
 	$(PIP) install --quiet uv

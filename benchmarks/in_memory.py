@@ -27,10 +27,14 @@ def read(path):
     return sitk.GetArrayFromImage(image), image
 
 
-def islands(opened, min_voxels=500_000):
+def islands(opened):
     """The islands that are lung."""
-    labels, count = ndimage.label(opened)
-    voxels = np.bincount(labels.ravel(), minlength=count + 1)
+    return lungs_among(ndimage.label(opened)[0])
+
+
+def lungs_among(labels, min_voxels=500_000):
+    """The labels that are lung, as a mask."""
+    voxels = np.bincount(labels.ravel())
     keep = voxels >= min_voxels
     keep[0] = False
     for face in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
@@ -62,12 +66,13 @@ def label_table():
 
 
 def run(path, out, seconds):
-    """One scan from its file to its files; adds to the seconds of each step."""
+    """One scan from its file to its files; notes the seconds of each step, wall-clock and processor."""
 
     def clock(name, function, *values):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         result = function(*values)
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        spent = {"s": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+        seconds.setdefault(name, {})[path.name] = spent
         return result
 
     def write():
@@ -90,7 +95,7 @@ def main():
     parser.add_argument("scans", type=Path, nargs="+")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    seconds: dict[str, float] = {}
+    seconds: dict[str, dict[str, dict[str, float]]] = {}
     for path in chosen.scans:
         run(path, chosen.out, seconds)
     print(json.dumps(seconds))

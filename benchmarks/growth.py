@@ -1,0 +1,192 @@
+"""How time and memory grow with the length of a scan and with the workers.
+
+The whole job, preset ``paper`` and the published model, on scans of 512 x 512 pixels in uncompressed MetaImage: the
+shorter ones are slices, evenly apart, of the longest. Each run has a process and a cluster of its own. Resident memory
+of every worker and of the client, which holds the scheduler, is sampled twenty times a second. A run fails if a worker
+was restarted or spilled.
+
+The speed-up of 2 workers over 1 is that of a cohort of scans in compressed NRRD, from a running cluster to the last
+result, and again with the start of Python and the cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from dask.utils import parse_bytes
+
+from figures import Check, Sheet, Table, parser_for
+from processes import MIB, Watch, cpu_seconds, in_fresh_process, rss
+from scans import LONGEST, QUICK_SHAPE, SHAPE, cohort_of, folder_for, long_scan
+
+SLICES = (248, 827, 1251, LONGEST)
+QUICK_SLICES = (64, 160)
+COHORT = 4
+
+
+def main():
+    parser = parser_for(__doc__)
+    parser.add_argument("--slices", type=int, nargs="+", help=f"lengths of the scans, by default {SLICES}")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--memory-limit", default="1.5GB")
+    chosen = parser.parse_args()
+    slices = sorted(chosen.slices or (QUICK_SLICES if chosen.quick else SLICES))
+    with folder_for(chosen.scans) as scans:
+        runs = [
+            {"slices": n, "workers": workers, **run([long_scan(scans, n, slices[-1])], workers, chosen.memory_limit)}
+            for n in slices
+            for workers in chosen.workers
+        ]
+        cohort = cohort_of(scans, QUICK_SHAPE if chosen.quick else SHAPE, COHORT)
+        together = [{"workers": workers, **run(cohort, workers, chosen.memory_limit)} for workers in chosen.workers]
+    sheet = sheet_of(runs, together, chosen.memory_limit)
+    sheet.show()
+    sheet.save(chosen.out)
+
+
+def run(paths, workers, memory_limit):
+    """Figures of one run in a process of its own, and its seconds with the start of everything."""
+    start = time.perf_counter()
+    figures = {**in_fresh_process(measure, paths, workers, memory_limit), "cold seconds": time.perf_counter() - start}
+    print(
+        f"{paths[0].name}, {len(paths)} scans, {workers} workers: {figures['seconds']:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return figures
+
+
+def measure(paths, workers, memory_limit):
+    """Time and peaks of the whole job on a cluster that runs."""
+    import lungmix
+    from lungmix.parameters import MaskParameters
+    from lungmix.pipeline import Pipeline
+
+    with (
+        tempfile.TemporaryDirectory(prefix="lungmix-bench-") as folder,
+        lungmix.connect(workers=workers, memory_limit=memory_limit) as client,
+    ):
+        before = client.run(os.getpid)
+        pids = list(before.values())
+        rest = [rss(pid) for pid in pids]
+        used = cpu_seconds([*pids, os.getpid()])
+        watch = Watch([*pids, os.getpid()])
+        watch.start()
+        start = time.perf_counter()
+        report = Pipeline(client, lungmix.open_cohort(Path(folder) / "s.zarr", "a")).run(
+            paths, MaskParameters(), "published"
+        )
+        seconds = time.perf_counter() - start
+        watch.stop()
+        used = cpu_seconds([*pids, os.getpid()]) - used
+        assert not report.failed, report.failed
+        assert client.run(os.getpid) == before, "a worker was restarted"
+        on_disk = client.run(spilled)
+        assert not any(on_disk.values()), f"workers spilled: {on_disk}"
+        return {
+            "seconds": seconds,
+            "cpu": used,
+            "rest": max(rest),
+            "peaks": [watch.peaks[pid] for pid in pids],
+            "client": watch.peaks[os.getpid()],
+        }
+
+
+def spilled(dask_worker):
+    """Bytes that a worker has written to disk for want of memory."""
+    return int(sum(dask_worker.data.spilled_total)) if hasattr(dask_worker.data, "spilled_total") else 0
+
+
+def predicted(slices, limit):
+    """What the memory model allows for: the interpreter, a task and what waits for the next; bytes."""
+    from lungmix.geometry import Geometry
+    from lungmix.graphs import memory
+    from lungmix.kernels.mask import recipe_for
+    from lungmix.parameters import MaskParameters
+    from lungmix.store.layout import layout_of
+
+    stored = layout_of(Geometry((512, 512, slices), (0.7, 0.7, 300 / slices), (0.0,) * 3)).stored
+    halo = recipe_for(MaskParameters(), None).halo
+    mask = max(memory.mask_chunks(stored, 512, 512, halo, limit))
+    label = max(memory.label_chunks(stored, 512, 512, 2, limit))
+    task = max(
+        memory.mask_task_bytes(mask, 512, 512, halo),
+        memory.voxel_task_bytes(max(stored), 512, 512),
+        memory.label_task_bytes(label, max(stored), 512, 512),
+    )
+    return memory.INTERPRETER_BYTES + 2 * task
+
+
+def sheet_of(runs, together, memory_limit):
+    limit = parse_bytes(memory_limit)
+    rows = []
+    for one in runs:
+        one["predicted"] = predicted(one["slices"], limit)
+        rows.append(
+            [
+                f"{one['slices']:,}",
+                str(one["workers"]),
+                f"{one['seconds']:.1f}",
+                f"{one['slices'] / one['seconds']:.0f}",
+                f"{one['cpu']:.1f}",
+                mib(one["rest"]),
+                ", ".join(map(mib, one["peaks"])),
+                mib(one["predicted"]),
+                mib(one["client"]),
+            ]
+        )
+    growth = Table(
+        f"One scan of 512 x 512 pixels, workers of {memory_limit}",
+        [
+            "slices",
+            "workers",
+            "s",
+            "slices a second",
+            "cpu s",
+            "worker at rest, MiB",
+            "peak of each worker, MiB",
+            "memory model, MiB",
+            "peak of the client, MiB",
+        ],
+        rows,
+    )
+    cohort = Table(
+        f"A cohort of {COHORT} scans in compressed NRRD",
+        ["workers", "s", "s with the start", "cpu s", "peak of each worker, MiB"],
+        [
+            [
+                str(one["workers"]),
+                f"{one['seconds']:.1f}",
+                f"{one['cold seconds']:.1f}",
+                f"{one['cpu']:.1f}",
+                ", ".join(map(mib, one["peaks"])),
+            ]
+            for one in together
+        ],
+    )
+    checks = []
+    peaks = {(one["slices"], one["workers"]): max(one["peaks"]) for one in runs}
+    for workers in sorted({one["workers"] for one in runs}):
+        if (LONGEST, workers) in peaks and (827, workers) in peaks:
+            kept = f"{workers} worker{'s' * (workers > 1)}"
+            ratio = peaks[LONGEST, workers] / peaks[827, workers]
+            checks.append(Check(f"peak at {LONGEST:,} slices over that at 827, {kept}", ratio, 1.1, at_least=False))
+            checks.append(
+                Check(f"peak at {LONGEST:,} slices, {kept}", peaks[LONGEST, workers] / MIB, 1024, "MiB", False)
+            )
+    alone = {one["workers"]: one for one in together}
+    if {1, 2} <= set(alone):
+        checks.append(Check("speed-up of 2 workers on a cohort", alone[1]["seconds"] / alone[2]["seconds"], 1.8))
+    return Sheet("growth", [growth, cohort], checks, {"runs": runs, "cohort": together})
+
+
+def mib(size):
+    return f"{size / MIB:.0f}"
+
+
+if __name__ == "__main__":
+    main()

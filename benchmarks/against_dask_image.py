@@ -28,7 +28,7 @@ import lungmix
 from figures import Check, Sheet, Table, parser_for
 from in_memory import islands, lungs_among
 from lungmix.graphs.mask import lung_bits
-from lungmix.graphs.overlap import map_slabs
+from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels.bits import pack, unpack, words_for
 from lungmix.kernels.element import ball, diamond
 from lungmix.kernels.mask import MaskRecipe
@@ -120,13 +120,13 @@ def morphology(mask, kernel):
     ny, nx = mask.shape[1:]
     words = (mask.chunks[0], (ny,), (words_for(nx),))
     bits = mask.map_blocks(pack, dtype=np.uint64, chunks=words, meta=np.empty((0, 0, 0), np.uint64))
-    done = map_slabs(_apply, bits, 2 * RADIUS, 2 * RADIUS, operation=kernel, nx=nx)
+    done = map_with_halo(_apply, bits, [(2 * RADIUS,) * 2, (0, 0), (0, 0)], operation=kernel, nx=nx)
     voxels = (done.chunks[0], (ny,), (nx,))
     return done.map_blocks(unpack, nx=nx, dtype=np.uint8, chunks=voxels, meta=np.empty((0, 0, 0), np.uint8))
 
 
-def _apply(window, planes, operation, nx):
-    return operation(window, nx, ball(RADIUS), planes)
+def _apply(window, core, operation, nx):
+    return operation(window, nx, ball(RADIUS), (core[0].start, core[0].stop))
 
 
 def central(lung, slices):

@@ -138,8 +138,8 @@ def overlap(sheet, path):
         _, ny, nx = shape
         halo = recipe_for(MaskParameters(), None).halo
         thick = max(memory.mask_chunks(stored, ny, nx, halo, None))
-        model = memory.INTERPRETER_BYTES + 2 * max(
-            memory.mask_task_bytes(thick, ny, nx, halo), memory.voxel_task_bytes(max(stored), ny, nx)
+        model = memory.worker_bytes(
+            max(memory.mask_task_bytes(thick, ny, nx, halo), memory.voxel_task_bytes(max(stored), ny, nx))
         )
         slabs = in_fresh_process(peak_of, mask_of, store)
         blocks = in_fresh_process(peak_of, closings_of, store)
@@ -195,7 +195,7 @@ def mask_of(case):
 
 
 def closings_of(case):
-    from lungmix.graphs.overlap import map_slabs
+    from lungmix.graphs.overlap import map_with_halo
     from lungmix.kernels.bits import pack, words_for
     from lungmix.kernels.element import ball
 
@@ -204,7 +204,7 @@ def closings_of(case):
     chunks = (lung.chunks[0], (ny,), (words_for(nx),))
     bits = lung.map_blocks(pack, dtype=np.uint64, chunks=chunks, meta=np.empty((0, 0, 0), np.uint64))
     for radius in (30, 20):
-        bits = map_slabs(_close_bits, bits, 2 * radius, 2 * radius, element=ball(radius), nx=nx)
+        bits = map_with_halo(_close_bits, bits, [(2 * radius,) * 2, (0, 0), (0, 0)], element=ball(radius), nx=nx)
     return bits.map_blocks(_count, dtype=np.int64, chunks=(1, 1, 1), meta=np.empty((0, 0, 0), np.int64))
 
 
@@ -217,10 +217,10 @@ def overlapping_closings_of(case):
     return lung
 
 
-def _close_bits(window, planes, element, nx):
+def _close_bits(window, core, element, nx):
     from lungmix.kernels.morphology import closing
 
-    return closing(window, nx, element, planes)
+    return closing(window, nx, element, (core[0].start, core[0].stop))
 
 
 def _close_bytes(block, element):

@@ -118,7 +118,7 @@ def predicted(slices, limit):
         memory.voxel_task_bytes(max(stored), 512, 512),
         memory.label_task_bytes(label, max(stored), 512, 512),
     )
-    return memory.INTERPRETER_BYTES + 2 * task
+    return memory.worker_bytes(task)
 
 
 def sheet_of(runs, together, memory_limit):

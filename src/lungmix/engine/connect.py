@@ -12,11 +12,9 @@ from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
 from lungmix.errors import ClusterError, UsageError
+from lungmix.graphs.memory import KEPT_BYTES
 
 _LEAST_MEMORY = 1 << 30
-# Slabs come and go by the megabyte. Kept by the allocator they are not faulted in page by page each time, which
-# takes as long as some kernels do; distributed's own setting gives everything back at once.
-_KEPT_BYTES = 256 << 20
 _TIMEOUT = "10s"
 
 
@@ -100,8 +98,8 @@ def _local(workers: int | None, memory_limit: str | int | None) -> Client:
         count = workers or max(1, min(CPU_COUNT, int(MEMORY_LIMIT * 0.9) // limit))
     with dask.config.set(
         {
-            "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
-            "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
+            "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
+            "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
             "distributed.scheduler.worker-saturation": 1.0,
         }
     ):

@@ -15,10 +15,18 @@ from lungmix.kernels.reach import BAND_BYTES
 DEFAULT_LIMIT = 1 << 30
 """Memory of a worker, bytes, where nothing is known of it."""
 
-INTERPRETER_BYTES = 300 << 20
-"""What a worker holds before its first task: Python, the libraries and compiled kernels."""
+INTERPRETER_BYTES = 320 << 20
+"""What a worker holds besides arrays: Python, the libraries, compiled kernels, buffers of codecs."""
 
-_TASKS_AT_ONCE = 2  # one that runs and what waits for the next
+KEPT_BYTES = 128 << 20
+"""Freed memory that the allocator of a worker may keep.
+
+Slabs come and go by the megabyte. Kept, they are not faulted in page by page each time, which takes as long as some
+kernels do; distributed's own setting gives everything back at once.
+"""
+
+TASKS_AT_ONCE = 2
+"""One task that runs, and the inputs of the next."""
 # A closing looks at 60 slices on each side of its slab: thin slabs would do the same work twice.
 _THICKEST_OF_MASK = 256
 _THICKEST_OF_LABELS = 128
@@ -87,9 +95,13 @@ def label_chunks(stored: Sequence[int], ny: int, nx: int, halo: int, limit: int 
     return join_chunks(stored, depth, halo)
 
 
+def worker_bytes(task: int) -> int:
+    """Most resident memory of a worker whose largest task needs `task` bytes."""
+    return INTERPRETER_BYTES + KEPT_BYTES + TASKS_AT_ONCE * task
+
+
 def _thickest(slab: int, most: int, limit: int | None, needs: Callable[[int], int]) -> int:
-    room = ((limit or DEFAULT_LIMIT) - INTERPRETER_BYTES) // _TASKS_AT_ONCE
     depth = slab
-    while depth * 2 <= most and needs(depth * 2) <= room:
+    while depth * 2 <= most and worker_bytes(needs(depth * 2)) <= (limit or DEFAULT_LIMIT):
         depth *= 2
     return depth

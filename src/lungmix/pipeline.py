@@ -98,17 +98,18 @@ class Pipeline:
         chosen = None if str(model) == FIT else load_model(model)
         scans = self._find(sources, report)
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
-        self._pass(
-            "mask",
-            self._all_names(scans),
-            [partial(self._convert, scans), partial(self._mask, parameters)],
-            report,
-        )
-        masked = self._with_stage(mask.STAGE, report)
-        if masked:
-            self._settle_model(chosen, masked, fit_parameters or FitParameters(), report)
-            assert report.model is not None
-            self._pass("label", masked, [partial(self._label, report.model)], report)
+        steps: list[Step] = [partial(self._convert, scans), partial(self._mask, parameters)]
+        if chosen is not None:
+            # Labels by a given model need not wait for the other cases.
+            self._settle_model(chosen, [], FitParameters(), report)
+            self._pass("label", self._all_names(scans), [*steps, partial(self._label, chosen)], report)
+        else:
+            self._pass("mask", self._all_names(scans), steps, report)
+            masked = self._with_stage(mask.STAGE, report)
+            if masked:
+                self._settle_model(None, masked, fit_parameters or FitParameters(), report)
+                assert report.model is not None
+                self._pass("label", masked, [partial(self._label, report.model)], report)
         self._measure(report)
         return report
 

@@ -99,9 +99,9 @@ def reads(monkeypatch):
     seen = []
     original = Case.read
 
-    def read(self, name, start, stop):
+    def read(self, name, start, stop, *rows):
         seen.append((name, start, stop))
-        return original(self, name, start, stop)
+        return original(self, name, start, stop, *rows)
 
     def gather(client, values, watch=None):
         with dask.config.set(scheduler="synchronous"):

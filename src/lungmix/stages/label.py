@@ -83,8 +83,10 @@ def _look_up_slab(table: Labels, where: CaseRef, starts: list[int], block_id: tu
     out = np.zeros((stop - start, *case.geometry.shape[1:]), np.uint8)
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)
-        if lung.any():
-            out[begin - start : end - start] = look_up(case.read("ct", begin, end), lung, table)
+        hit = np.flatnonzero(lung.any(axis=(0, 2)))
+        if hit.size:
+            rows = slice(int(hit[0]), int(hit[-1]) + 1)
+            out[begin - start : end - start, rows] = look_up(case.read("ct", begin, end, rows), lung[:, rows], table)
     return out
 
 

@@ -18,7 +18,7 @@ from lungmix.engine.gather import gather_small
 from lungmix.errors import NoLungError
 from lungmix.graphs.mask import lung_bits
 from lungmix.graphs.memory import mask_chunks
-from lungmix.kernels.bits import Bits, pack_below, unpack, words_for
+from lungmix.kernels.bits import Bits, bounding_box, pack_below, unpack, words_for
 from lungmix.kernels.counts import N_HU, count_hu_packed
 from lungmix.kernels.mask import Found, MaskRecipe, recipe_for
 from lungmix.kernels.morphology import opening
@@ -214,7 +214,9 @@ def _finish_slab(
     nx = case.geometry.shape[2]
     for begin, end in case.layout.within(start, start + len(bits)):
         part = bits[begin - start : end - start]
-        if part.any():
+        box = bounding_box(part)
+        if box is not None:
             case.write("lung", begin, unpack(part, nx))
-            counts += count_hu_packed(case.read("ct", begin, end), part)
+            rows = slice(*box[1])
+            counts += count_hu_packed(case.read("ct", begin, end, rows), part[:, rows])
     return Sparse.of(counts)

@@ -103,9 +103,9 @@ class Case:
         """An image of this case as it is stored; parameters are those of `array`."""
         return self._array(f"{_path_of(name)}/{level}")
 
-    def read(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-        """Slices ``start`` to ``stop`` of an image in memory."""
-        return np.asarray(self.zarr_array(name)[start:stop])
+    def read(self, name: str, start: int, stop: int, rows: slice = slice(None)) -> npt.NDArray[Any]:
+        """Slices ``start`` to ``stop`` of an image in memory, or some rows of them."""
+        return np.asarray(self.zarr_array(name)[start:stop, rows])
 
     def has(self, name: str) -> bool:
         """Whether an image of this name has been begun."""

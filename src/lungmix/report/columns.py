@@ -14,8 +14,11 @@ Value = float | int | str
 SCORE = "score"
 """Key of the radiologist's score S."""
 
+SCANNER = "scanner"
+
 _KNOWN = {
     SCORE: "Score S",
+    SCANNER: "Scanner",
     "lung_ml": "Lung (mL)",
     **{tissue.key: f"{tissue.name} (%)" for tissue in TISSUES},
     "lung_involvement": "Lung involvement (%)",
@@ -27,7 +30,7 @@ _KNOWN = {
     "voxels": "Lung voxels",
 }
 _FIRST = (
-    SCORE, "lung_ml", "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15",
+    SCORE, "lung_ml", "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15", SCANNER,
 )  # fmt: skip
 _UNITS = {"ml": "mL", "hu": "HU", "g": "g", "mm": "mm", "mm3": "mm³", "percent": "%", "pct": "%"}
 _WORDS = {"ggo": "GGO", "hu": "HU", "li": "LI"}
@@ -79,8 +82,9 @@ def columns_of(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
     for key in keys:
         values = [row[key] for row in rows if key in row and row[key] != ""]
         numbers = [v for v in values if isinstance(v, float | int)]
+        title = title_of(key)
         numeric = len(numbers) == len(values)
-        out.append(Column(key, title_of(key), _digits(numbers), numeric, key in _FIRST))
+        out.append(Column(key, title, _digits(title, numbers), numeric, key in _FIRST))
     if out and not any(column.first for column in out):
         out = [Column(c.key, c.title, c.digits, c.numeric, True) for c in out]
     return out
@@ -101,7 +105,10 @@ def title_of(key: str) -> str:
     return text[:1].upper() + text[1:] + (f" ({unit})" if unit else "")
 
 
-def _digits(values: Sequence[float]) -> int:
+def _digits(title: str, values: Sequence[float]) -> int:
+    for unit, digits in (("(%)", 2), ("(HU)", 1)):
+        if title.endswith(unit):
+            return digits
     finite = [abs(v) for v in values if math.isfinite(v)]
     if not finite or all(float(v).is_integer() for v in finite):
         return 0

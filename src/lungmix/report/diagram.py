@@ -38,10 +38,10 @@ def pipeline_figure(
     counts : ndarray of uint64, shape (65536,)
         Pooled lung voxels of each HU.
     """
-    figure = Figure(figsize=(13.2, 3.7))
+    figure = Figure(figsize=(13.2, 3.3))
     FigureCanvasAgg(figure)
     width, gap = 0.137, 0.0276
-    panels = [figure.add_axes((0.008 + i * (width + gap), 0.3, width, 0.56)) for i in range(6)]
+    panels = [figure.add_axes((0.008 + i * (width + gap), 0.29, width, 0.6)) for i in range(6)]
     z = best_slice(case)
     images = {name: case.read(name, z, z + 1)[0] for name in ("ct", "lung", "tissue", "tissue_median")}
     box = body_of(images["ct"])
@@ -71,11 +71,11 @@ def pipeline_figure(
         for spine in axes.spines.values():
             spine.set_color("#c4cad1")
         left = 0.008 + i * (width + gap)
-        figure.text(left, 0.9, f"{i + 1}", fontsize=11, fontweight="bold", color="#1d6fa5", va="bottom")
-        figure.text(left + 0.014, 0.9, title, fontsize=11, fontweight="bold", color="#1b232b", va="bottom")
-        figure.text(left, 0.255, text, fontsize=9, color="#3d4852", va="top", linespacing=1.35)
+        figure.text(left, 0.91, f"{i + 1}", fontsize=11, fontweight="bold", color="#1d6fa5", va="bottom")
+        figure.text(left + 0.014, 0.91, title, fontsize=11, fontweight="bold", color="#1b232b", va="bottom")
+        figure.text(left, 0.25, text, fontsize=9, color="#3d4852", va="top", linespacing=1.35)
         if i:
-            figure.add_artist(_arrow(left - gap + 0.005, left - 0.005, 0.58))
+            figure.add_artist(_arrow(left - gap + 0.005, left - 0.005, 0.59))
     return figure
 
 

@@ -17,7 +17,7 @@ from lungmix.engine import Listener, run_window
 from lungmix.errors import LungmixError
 from lungmix.mixture import TissueModel
 from lungmix.report import pictures
-from lungmix.report.columns import SCORE, Value, columns_of
+from lungmix.report.columns import SCANNER, SCORE, Value, columns_of
 from lungmix.report.files import publish
 from lungmix.report.overview import CohortOverview, overview_of
 from lungmix.report.pictures import Picture
@@ -109,13 +109,17 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(cohort: Cohort, overview: CohortOverview, scores: Mapping[str, float]) -> list[dict[str, Value]]:
-    """A row for each case of the store: what was measured of it, and its score."""
+    """A row for each case of the store: what was measured of it, its score and its scanner."""
     measured: dict[str, dict[str, Value]] = {str(row["case"]): dict(row) for row in read_measurements(cohort)}
     rows = []
     for case in overview.cases:
         row = measured.get(case.name, {"case": case.name})
         if case.name in scores:
             row[SCORE] = scores[case.name]
+        known = cohort[case.name].acquisition
+        scanner = " ".join(part for part in (known.manufacturer, known.model) if part)
+        if scanner:
+            row[SCANNER] = scanner
         rows.append(row)
     return rows
 

@@ -1,10 +1,11 @@
 // The histogram of a scan with the components of the mixture, as SVG.
-lungmix.histogram = function (data, colors, names) {
+lungmix.histogram = function (data, colors, names, wide) {
   const { make } = lungmix;
-  const [width, height, left, bottom, top] = [720, 280, 40, 34, 12];
+  const [width, height, left, bottom, top] = [Math.max(280, wide), 280, 40, 34, 12];
+  const right = 16;
   const end = data.first + data.width * data.shares.length;
   const highest = 1.08 * Math.max(...data.shares, ...data.components.flat(), 1e-6);
-  const x = (hu) => left + ((hu - data.first) / (end - data.first)) * (width - left - 8);
+  const x = (hu) => left + ((hu - data.first) / (end - data.first)) * (width - left - right);
   // Small components of dense tissue are seen beside the large ones.
   const y = (share) => height - bottom - Math.sqrt(Math.max(share, 0) / highest) * (height - bottom - top);
   const colorOf = (k) => (data.components.length === colors.length ? colors[k] : "#8795a1");
@@ -18,7 +19,7 @@ lungmix.histogram = function (data, colors, names) {
 
   for (const share of [0.5, 2, 4, 6, 10, 20, 40]) {
     if (share >= highest) continue;
-    svg.append(make("line", { class: "grid", x1: left, x2: width - 8, y1: y(share), y2: y(share) }));
+    svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(share), y2: y(share) }));
     svg.append(make("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${share}`));
   }
   svg.append(make("text", { x: left - 6, y: top + 2, "text-anchor": "end" }, "‰"));
@@ -34,8 +35,8 @@ lungmix.histogram = function (data, colors, names) {
     svg.append(make("path", { class: "halo", d: `M${points.join("L")}` }));
     svg.append(make("path", { class: "part", d: `M${points.join("L")}`, stroke: colorOf(k) }));
   });
-  svg.append(make("line", { class: "axis", x1: left, x2: width - 8, y1: height - bottom, y2: height - bottom }));
-  for (let hu = data.first; hu <= end; hu += 200) {
+  svg.append(make("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
+  for (let hu = data.first; hu <= end; hu += width < 480 ? 400 : 200) {
     svg.append(make("text", { x: x(hu), y: height - bottom + 16, "text-anchor": "middle" }, lungmix.minus(hu)));
   }
   svg.append(make("text", { x: (left + width) / 2, y: height - 3, "text-anchor": "middle" }, "HU"));

@@ -35,7 +35,9 @@ lungmix.table = function (open) {
     const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
-      const text = row.textContent.toLowerCase().replaceAll("−", "-");
+      // What is not shown is not found.
+      const shownCells = [...row.cells].filter((cell) => !cell.hidden);
+      const text = shownCells.map((cell) => cell.textContent).join(" ").toLowerCase().replaceAll("−", "-");
       row.hidden = !wanted.every((word) => text.includes(word.replaceAll("−", "-")));
       shown += !row.hidden;
     }
@@ -50,6 +52,7 @@ lungmix.table = function (open) {
   if (more) {
     more.addEventListener("change", () => {
       for (const cell of table.querySelectorAll(".more")) cell.hidden = !more.checked;
+      filter();
     });
   }
   body.addEventListener("click", (event) => {

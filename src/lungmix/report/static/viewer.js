@@ -19,8 +19,12 @@ lungmix.Viewer = class {
     for (const input of root.querySelectorAll(".choice input, #overlay, #opacity, #cross")) {
       input.addEventListener("input", () => this.settle());
     }
-    new ResizeObserver(() => this.volume && this.planes.forEach((plane) => plane.paint()))
-      .observe(root.querySelector(".planes"));
+    const resized = new ResizeObserver(() => {
+      if (!this.volume) return;
+      this.planes.forEach((plane) => plane.paint());
+      this.drawHistogram();
+    });
+    resized.observe(root.querySelector(".planes"));
     this.settle();
   }
 
@@ -107,7 +111,8 @@ lungmix.Viewer = class {
     this.place = volume.centre();
     this.planes.forEach((plane) => plane.begin());
     this.draw();
-    lungmix.byId("histogram").replaceChildren(lungmix.histogram(delivered.histogram, this.hex, this.names));
+    this.counts = delivered.histogram;
+    this.drawHistogram();
     this.tabulateFacts(delivered);
     this.state.textContent = `${this.name} is shown`;
     for (const row of document.querySelectorAll("#cases tr[aria-current]")) row.removeAttribute("aria-current");
@@ -119,6 +124,11 @@ lungmix.Viewer = class {
     if (!this.volume) return;
     this.tabulate();
     this.planes.forEach((plane) => plane.draw());
+  }
+
+  drawHistogram() {
+    const place = lungmix.byId("histogram");
+    place.replaceChildren(lungmix.histogram(this.counts, this.hex, this.names, place.clientWidth));
   }
 
   tell([z, y, x]) {

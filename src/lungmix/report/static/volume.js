@@ -52,7 +52,7 @@ lungmix.Volume = class {
     return lungmix.clamp(Math.round(first + step * index), 0, size - 1);
   }
 
-  // Where most lung is, along each axis.
+  // The slice with most lung, halfway through the lungs from front to back, and the middle of the right one.
   centre() {
     const [depth, height, width] = this.shape;
     const sums = this.shape.map((n) => new Float64Array(n));
@@ -67,7 +67,12 @@ lungmix.Volume = class {
         }
       }
     }
-    return sums.map((sum) => Math.max(0, sum.indexOf(Math.max(...sum))));
+    const reach = (sum, share) => {
+      const wanted = share * sum.reduce((a, b) => a + b, 0);
+      let seen = 0;
+      return Math.max(0, sum.findIndex((n) => (seen += n) >= wanted));
+    };
+    return [Math.max(0, sums[0].indexOf(Math.max(...sums[0]))), reach(sums[1], 0.5), reach(sums[2], 0.25)];
   }
 };
 

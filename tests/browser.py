@@ -36,9 +36,7 @@ class Browser:
 
     def resize(self, width: int, height: int):
         narrow = width < 600
-        self.tell(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=narrow
-        )
+        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=narrow)
         self.tell("Emulation.setTouchEmulationEnabled", enabled=narrow)
 
     def tell(self, command: str, **parameters):

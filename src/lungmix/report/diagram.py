@@ -22,9 +22,7 @@ from lungmix.tissue import INVOLVED, LUNG_COLOR, TISSUES
 _HU = np.arange(-1100, 301)
 
 
-def pipeline_figure(
-    case: Case, overview: CohortOverview, model: TissueModel, counts: npt.NDArray[np.uint64]
-) -> Figure:
+def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure:
     """Six steps from scans to measurements.
 
     Parameters
@@ -59,7 +57,10 @@ def pipeline_figure(
     scans = f"{len(overview.cases)} scan{'s' * (len(overview.cases) != 1)}"
     texts = (
         ("Convert", f"{scans}, {overview.slices:,} slices,\nin one store; HU and\ngeometry kept"),
-        ("Mask", f"air below {threshold} HU, opening,\nislands, closing" + (f"\n(preset “{preset}”)" if preset else "")),
+        (
+            "Mask",
+            f"air below {threshold} HU, opening,\nislands, closing" + (f"\n(preset “{preset}”)" if preset else ""),
+        ),
         ("Fit", f"{model.n_components} Gaussians for the HU\nof {_short(total)} lung voxels\nof all scans together"),
         ("Label", "the most probable\ncomponent of each voxel"),
         ("Smooth", "median of 4 × 4 × 4 labels,\nkept beside the others"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from lungmix.errors import UsageError
@@ -23,7 +24,8 @@ def publish(path: Path, content: bytes) -> None:
         passing.write_bytes(content)
         passing.replace(path)
     except OSError as error:
-        passing.unlink(missing_ok=True)
+        with suppress(OSError):
+            passing.unlink()
         raise UsageError(
             f"{path.parent} cannot be written ({error.strerror}): free its disk or give another folder"
         ) from error

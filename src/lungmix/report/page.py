@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from lungmix._version import __version__
 from lungmix.engine import Listener, run_window
-from lungmix.errors import LungmixError
+from lungmix.errors import LungmixError, UsageError
 from lungmix.mixture import TissueModel
 from lungmix.report import pictures
 from lungmix.report.columns import SCANNER, SCORE, Value, columns_of
@@ -93,6 +93,8 @@ def _write_scans(
     try:
         size = max(1, min(CPU_COUNT, _MOST_AT_ONCE))
         for outcome in run_window(names, lambda name: write_scan(cohort[name], model, folder), size):
+            if isinstance(outcome.error, UsageError):
+                raise outcome.error
             reason = None if outcome.error is None else _reason(outcome.error)
             if reason is not None:
                 broken[outcome.item] = reason

@@ -71,7 +71,9 @@ def draw_mixture(cohort: Cohort, model: TissueModel, labelled: Sequence[str], fo
     caption = f"{what} over the histogram of all lung voxels."
     caption += f" Labels are made with the fit “{name}”." if name else ""
     return _save(
-        figure, folder, Picture("mixture", "Mixture", caption, f"{caption} Means and weights of its Gaussians: {means}.")
+        figure,
+        folder,
+        Picture("mixture", "Mixture", caption, f"{caption} Means and weights of its Gaussians: {means}."),
     )
 
 
@@ -85,7 +87,9 @@ def draw_pipeline(cohort: Cohort, overview: CohortOverview, model: TissueModel, 
         "tissues are measured."
     )
     return _save(
-        figure, folder, Picture("pipeline", "Figure 2. The pipeline", f"From scans to measurements; pictures of {name}.", text)
+        figure,
+        folder,
+        Picture("pipeline", "Figure 2. The pipeline", f"From scans to measurements; pictures of {name}.", text),
     )
 
 
@@ -98,12 +102,12 @@ def draw_slices(cohort: Cohort, involvement: Mapping[str, float], labelled: Sequ
     figure = slices_figure([(cohort[n], title) for n, title in zip(chosen, titles, strict=True)])
     which = "the scans with least, middle and most lung involvement" if len(chosen) == 3 else ", ".join(chosen)
     caption = f"The axial slice with most lung beside its labels, of {which}."
-    return _save(figure, folder, Picture("slices", "Figure 3. Slices and labels", caption, f"{caption} {'; '.join(titles)}."))
+    return _save(
+        figure, folder, Picture("slices", "Figure 3. Slices and labels", caption, f"{caption} {'; '.join(titles)}.")
+    )
 
 
-def draw_robustness(
-    cohort: Cohort, folder: Path, watch: Callable[[int, int], None] | None = None
-) -> Picture | None:
+def draw_robustness(cohort: Cohort, folder: Path, watch: Callable[[int, int], None] | None = None) -> Picture | None:
     """Figure 4: mixtures of random groups of scans; None where there are too few scans."""
     counts = masked_counts(cohort)
     if len(counts) < LEAST_SCANS:

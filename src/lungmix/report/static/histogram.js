@@ -22,7 +22,7 @@ lungmix.histogram = function (data, colors, names, wide) {
     svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(share), y2: y(share) }));
     svg.append(make("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${share}`));
   }
-  svg.append(make("text", { x: left - 6, y: top + 2, "text-anchor": "end" }, "‰"));
+  svg.append(make("text", { x: left + 4, y: top + 2 }, "‰ per HU"));
   data.shares.forEach((share, i) => {
     if (!share) return;
     const hu = data.first + i * data.width;

@@ -129,7 +129,7 @@ def _volume(preview: Preview) -> dict[str, Any]:
             }
             for axis in preview.axes
         ],
-        "grey": _sheet(preview.grey, columns, quality=_QUALITY, method=4),
+        "grey": _sheet(preview.grey, columns, quality=_QUALITY, method=2),
         "labels": _sheet(preview.labels * np.uint8(_SPREAD), columns, lossless=True, quality=40, method=2),
     }  # fmt: skip
 

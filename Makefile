@@ -20,6 +20,11 @@ $(VENV)/.test: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group test
 	touch $@
 
+# The tests that look through a browser take Debian's.
+$(VENV)/.browser: scripts/browser.sh $(VENV)/.made
+	scripts/browser.sh
+	touch $@
+
 $(VENV)/.check: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group check
 	touch $@
@@ -33,7 +38,7 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset physical --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
-test: $(VENV)/.test  ## All tests.
+test: $(VENV)/.test $(VENV)/.browser  ## All tests.
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/.test  ## The tests that take seconds.

@@ -57,14 +57,19 @@ def test_log_has_plain_lines_with_case_and_stage(store):
     assert "\x1b" not in done.stderr
 
 
-def test_page_shows_a_slice_and_the_table(store):
+def test_page_lists_cases_and_failures_and_brings_a_file_a_scan(store, tmp_path):
     folder, _ = store
-    page = (folder / "page" / "index.html").read_text()
-    assert "case-001" in page
-    assert "broken" in page
-    for picture in ("case-001.png", "mixture.png"):
-        assert f"pictures/{picture}" in page
-        assert (folder / "page" / "pictures" / picture).read_bytes().startswith(b"\x89PNG")
+    again = run("report", folder / "s.zarr", tmp_path / "page", "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.split() == ["page:", str(tmp_path / "page" / "index.html")]
+    for place, failures in ((folder / "page", True), (tmp_path / "page", False)):
+        page = (place / "index.html").read_text()
+        assert 'data-case="case-001"' in page
+        assert ("broken.nrrd" in page) == failures
+        assert (place / "data" / "case-001.js").is_file()
+        for picture in ("mixture", "pipeline", "slices"):
+            assert f"figures/{picture}.svg" in page
+            assert (place / "figures" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_info_lists_cases_and_scanners(store):

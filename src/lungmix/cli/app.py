@@ -162,7 +162,7 @@ def run(
     with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
         result = pipeline.run(sources, mask, model, mixture)
         if report is not None:
-            _write_page(pipeline.cohort, report, result.failed)
+            _write_page(pipeline.cohort, report, result.failed, quiet=quiet)
     _conclude(store, result, as_json)
 
 
@@ -287,11 +287,12 @@ def info(store: opt.Store, as_json: opt.AsJson = False) -> None:
 def report(
     store: opt.Store,
     folder: Annotated[Path, typer.Argument(help="Folder for the page.", metavar="DIR")],
+    quiet: opt.Quiet = False,
 ) -> None:
-    """Write a page with labelled slices and the table of measurements."""
+    """Write a page that opens from disk: a table, a viewer of every scan, the mixture and the paper's figures."""
     from lungmix.store import open_cohort
 
-    _write_page(open_cohort(store), folder, {})
+    _write_page(open_cohort(store), folder, {}, quiet=quiet)
 
 
 @app.command()
@@ -328,7 +329,9 @@ def _draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
         typer.echo(f"figure: {path}", err=True)
 
 
-def _write_page(cohort: Any, folder: Path, failed: dict[str, str]) -> None:
+def _write_page(cohort: Any, folder: Path, failed: dict[str, str], *, quiet: bool) -> None:
+    from lungmix.cli.progress import listener_for
     from lungmix.report.page import write_page
 
-    typer.echo(f"page: {write_page(cohort, folder, failed)}", err=True)
+    listener = listener_for(Console(stderr=True), quiet=quiet)
+    typer.echo(f"page: {write_page(cohort, folder, failed, listener=listener)}", err=True)

@@ -22,6 +22,7 @@ from lungmix.kernels.counts import FIRST_HU
 from lungmix.mixture import Fits, TissueModel
 from lungmix.parameters import FITS
 from lungmix.report.figures import png_of, svg_of
+from lungmix.report.files import publish
 from lungmix.tissue import TISSUES
 
 _HU = np.arange(-1100, 401)
@@ -155,12 +156,8 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     elif base.suffix:
         raise UsageError(f"a figure is written as .png and .svg, not as {base.suffix}: name it like fits.png")
     files = [base.with_name(base.name + suffix) for suffix in (".png", ".svg")]
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        for file, content in zip(files, (png_of(figure, 150), svg_of(figure)), strict=True):
-            file.write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"{base.parent} cannot be written ({error.strerror}): give another folder") from error
+    for file, content in zip(files, (png_of(figure, 150), svg_of(figure)), strict=True):
+        publish(file, content)
     return files
 
 

@@ -1,7 +1,8 @@
-"""Pictures of a case: slices beside their labels, in the colours of the paper's Figure 3."""
+"""Pictures of cases: slices beside their labels as in the paper's Figure 3, the mixture, scores as in Figure 5."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -19,6 +20,7 @@ from lungmix.tissue import TISSUES
 LUNG_WINDOW = (-1350, 150)
 """HU shown as black and as white: width 1500, level -600."""
 
+_BODY_HU = -500
 _PALETTE = np.array([(0, 0, 0, 0), *(tissue.rgba for tissue in TISSUES)], np.uint8)
 
 
@@ -35,8 +37,19 @@ def best_slice(case: Case) -> int:
     return min(int(lung.sum(axis=(1, 2), dtype=np.int64).argmax()) * factor, case.geometry.shape[0] - 1)
 
 
+def body_of(ct: npt.NDArray[np.int16]) -> tuple[slice, slice]:
+    """Rows and columns of a slice that hold the patient, with a margin."""
+    dense, box = ct > _BODY_HU, []
+    for axis in (1, 0):
+        profile = dense.sum(axis=axis)
+        found = np.flatnonzero(profile > 0.05 * profile.max())
+        n, margin = len(profile), len(profile) // 40
+        box.append(slice(max(0, found[0] - margin), min(n, found[-1] + margin + 1)) if len(found) else slice(0, n))
+    return box[0], box[1]
+
+
 def slice_figure(case: Case, z: int | None = None, image: str = "tissue") -> Figure:
-    """An axial slice beside its labels.
+    """An axial slice beside its labels; see `slices_figure`.
 
     Parameters
     ----------
@@ -47,20 +60,81 @@ def slice_figure(case: Case, z: int | None = None, image: str = "tissue") -> Fig
     image : {"tissue", "tissue_median"}
         Which labels.
     """
-    z = best_slice(case) if z is None else z
-    ct, labels = case.read("ct", z, z + 1)[0], case.read(image, z, z + 1)[0]
-    aspect = case.geometry.spacing[1] / case.geometry.spacing[0]
-    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    return slices_figure([(case, case.name)], image, z)
+
+
+def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: int | None = None) -> Figure:
+    """Axial slices, each beside its labels as in the paper's Figure 3.
+
+    Parameters
+    ----------
+    cases : sequence of (Case, str)
+        Labelled cases, a row each, and their titles.
+    image : {"tissue", "tissue_median"}
+        Which labels.
+    z : int, optional
+        Slice; by default the one of each case with most lung.
+    """
+    figure = Figure(figsize=(10, 3.9 * len(cases) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        axes.imshow(ct, cmap="gray", vmin=LUNG_WINDOW[0], vmax=LUNG_WINDOW[1], aspect=aspect)
-        axes.set_axis_off()
-    right.imshow(label_colors(labels), aspect=aspect, interpolation="nearest")
-    left.set_title(f"{case.name}, slice {z}")
-    right.set_title("tissue labels" if image == "tissue" else "tissue labels, median filtered")
+    grid = figure.subplots(len(cases), 2, squeeze=False)
+    for (left, right), (case, title) in zip(grid, cases, strict=True):
+        chosen = best_slice(case) if z is None else z
+        ct, labels = case.read("ct", chosen, chosen + 1)[0], case.read(image, chosen, chosen + 1)[0]
+        box = body_of(ct)
+        aspect = case.geometry.spacing[1] / case.geometry.spacing[0]
+        for axes in (left, right):
+            axes.imshow(ct[box], cmap="gray", vmin=LUNG_WINDOW[0], vmax=LUNG_WINDOW[1], aspect=aspect)
+            axes.set_axis_off()
+        right.imshow(label_colors(labels[box]), aspect=aspect, interpolation="nearest")
+        left.set_title(f"{title}, slice {chosen}", loc="left", fontsize=10)
+        right.set_title("tissue" if image == "tissue" else "tissue, median filtered", loc="left", fontsize=10)
     handles = [Patch(color=tissue.color, label=tissue.name) for tissue in TISSUES]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(TISSUES), frameon=False)
+    return figure
+
+
+def score_figure(scores: Mapping[str, float], involvement: Mapping[str, float]) -> Figure:
+    """Radiologist's scores against lung involvement, as in the paper's Figure 5.
+
+    Parameters
+    ----------
+    scores : mapping of str to float
+        S of each case, 0 to 5.
+    involvement : mapping of str to float
+        LI in percent; cases without are left out.
+
+    Returns
+    -------
+    Figure
+        A box plot (median, quartiles, least and largest) beside a scatter plot.
+    """
+    names = [name for name in scores if name in involvement]
+    s = np.array([scores[name] for name in names], float)
+    li = np.array([involvement[name] for name in names], float)
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    steps = np.unique(s)
+    groups = [li[s == step] for step in steps]
+    if groups:
+        left.boxplot(
+            groups, positions=steps, widths=0.55, whis=(0, 100), showcaps=True, patch_artist=True,
+            boxprops={"facecolor": "#cfe4f3", "edgecolor": "#1d6fa5"}, whiskerprops={"color": "#1d6fa5"},
+            capprops={"color": "#1d6fa5"}, medianprops={"color": "#c0392b", "linewidth": 2},
+        )  # fmt: skip
+    for step, group in zip(steps, groups, strict=True):
+        left.annotate(f"n = {len(group)}", (step, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom",
+                      fontsize=9, color="#3d4852")  # fmt: skip
+    right.scatter(s, li, s=34, color="#1d6fa5", alpha=0.65, linewidth=0)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e3e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set(xlim=(-0.5, 5.5), xlabel="radiologist's score S")
+        axes.set_xticks(range(6), [str(i) for i in range(6)])
+    left.set_ylim(bottom=0)
+    left.set_ylabel("lung involvement LI (%)")
     return figure
 
 

@@ -1,148 +1,266 @@
-"""A static page: the table of measurements, the mixture, and a labelled slice of every case."""
+"""The page of a cohort: tables and figures in one file, and beside it a file a scan for the viewer."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from html import escape
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
 
-from matplotlib.figure import Figure
+from dask.system import CPU_COUNT
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from lungmix._version import __version__
+from lungmix.engine import Listener, run_window
+from lungmix.errors import LungmixError, UsageError
 from lungmix.mixture import TissueModel
-from lungmix.report.curves import fits_figure
-from lungmix.report.figures import mixture_figure, png_of, slice_figure
+from lungmix.report import pictures
+from lungmix.report.columns import SCANNER, SCORE, Value, columns_of
+from lungmix.report.files import publish
 from lungmix.report.overview import CohortOverview, overview_of
-from lungmix.stages.fit import pool_counts, stored_fits
+from lungmix.report.pictures import Picture
+from lungmix.report.scans import remove_strangers, write_scan
+from lungmix.stages.fit import stored_fits
 from lungmix.stages.label import STAGE as LABEL
-from lungmix.stages.measure import Row, read_measurements
+from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.tissue import TISSUES
 
-_COLUMNS = (
-    ("lung_ml", "Lung (mL)", 0),
-    *((t.key, f"{t.name} (%)", 2) for t in TISSUES),
-    ("lung_involvement", "Lung involvement (%)", 2),
-    ("mean_hu", "Mean (HU)", 1),
-    ("laa950", "LAA -950 (%)", 2),
-    ("perc15", "Perc15 (HU)", 1),
-)
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1100px; padding: 1rem; color: #1b1b1b; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid #ccc; padding: .3rem .6rem; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; height: auto; }
-figure { margin: 1rem 0; }
-.note { color: #555; }
-"""
+# Each scan in flight holds a slab or two; more at a time would only wait for the disk.
+_MOST_AT_ONCE = 4
+_SCRIPTS = ("base", "table", "volume", "plane", "histogram", "viewer", "start")
+_STATIC = Path(__file__).parent / "static"
 
 
-def write_page(cohort: Cohort, folder: str | Path, failed: Mapping[str, str] | None = None) -> Path:
-    """Write the page of a cohort.
+def write_page(
+    cohort: Cohort,
+    folder: str | Path,
+    failed: Mapping[str, str] | None = None,
+    *,
+    scores: Mapping[str, float] | None = None,
+    listener: Listener | None = None,
+) -> Path:
+    """Write the page of a cohort; what is there already is replaced file by file.
 
     Parameters
     ----------
     cohort : Cohort
         With labels; cases without are listed only.
     folder : str or Path
-        Gets ``index.html`` and a picture a case.
+        Gets ``index.html``, ``data/CASE.js`` for each labelled case, and ``figures/`` as PNG and SVG.
     failed : mapping of str to str, optional
         Reasons of failed sources that are not in the store.
+    scores : mapping of str to float, optional
+        Radiologist's score S of cases, 0 to 5.
+    listener : Listener, optional
+        Hears of progress.
 
     Returns
     -------
     Path
         The page.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be written.
     """
-    target = Path(folder)
-    (target / "pictures").mkdir(parents=True, exist_ok=True)
+    target, watch = Path(folder), listener or Listener()
     overview = overview_of(cohort)
-    labelled = [name for name, case in cohort.items() if LABEL in case.stages]
-    parts = [_table(read_measurements(cohort)), _scanners(overview)]
     text = cohort.read_text(MODEL_FILE)
-    if text is not None and labelled:
-        model = TissueModel.from_json(text)
-        _write(target / "pictures" / "mixture.png", png_of(_mixture(cohort, model, labelled)))
-        parts.append("<h2>Mixture over the pooled lung voxels</h2>" + _picture("mixture.png", _describe(model)))
-    parts.append("<h2>Labelled slices</h2>" if labelled else "")
-    for name in labelled:
-        _write(target / "pictures" / f"{name}.png", png_of(slice_figure(cohort[name])))
-        parts.append(_picture(f"{name}.png", f"{name}: the axial slice with most lung, and its tissue labels"))
+    model = None if text is None else TissueModel.from_json(text)
+    labelled = [name for name, case in cohort.items() if LABEL in case.stages]
     notes = {case.name: case.note for case in overview.cases if case.note} | dict(failed or {})
-    if notes:
-        rows = "".join(
-            f"<tr><td>{escape(n)}</td><td style='text-align:left'>{escape(r)}</td></tr>" for n, r in notes.items()
-        )
-        parts.append(f"<h2>Failed</h2><div class='scroll'><table>{rows}</table></div>")
+    broken = _write_scans(cohort, labelled, model, target, watch)
+    notes |= {name: f"no view: {reason}" for name, reason in broken.items()}
+    viewed = [name for name in labelled if name not in broken]
+    remove_strangers(target, set(viewed))
+    rows = _rows(cohort, overview, scores or {})
+    shown = _draw(cohort, overview, model, viewed, rows, scores or {}, target, watch)
     page = target / "index.html"
-    _write(page, _frame(overview, "\n".join(parts)).encode())
+    publish(page, _render(cohort, overview, model, viewed, rows, shown, notes).encode())
     return page
 
 
-def _frame(overview: CohortOverview, body: str) -> str:
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>lungmix: {len(overview.cases)} cases</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{len(overview.cases)} cases, {overview.slices:,} slices</h1>\n{body}\n"
-        "<p class='note'>For research only. Tissue classes after Zaffino et al. 2021, Bioengineering 8:26.</p>"
-        "</body></html>\n"
+def _write_scans(
+    cohort: Cohort, names: Sequence[str], model: TissueModel | None, folder: Path, listener: Listener
+) -> dict[str, str]:
+    """Write the files of scans, some at a time; reasons of those that could not be read."""
+    broken = {}
+    listener.begin("report", names)
+    try:
+        size = max(1, min(CPU_COUNT, _MOST_AT_ONCE))
+        for outcome in run_window(names, lambda name: write_scan(cohort[name], model, folder), size):
+            if isinstance(outcome.error, UsageError):
+                raise outcome.error
+            reason = None if outcome.error is None else _reason(outcome.error)
+            if reason is not None:
+                broken[outcome.item] = reason
+            listener.finish(outcome.item, reason)
+    finally:
+        listener.end()
+    return broken
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LungmixError):
+        return str(error)
+    return f"its arrays cannot be read ({type(error).__name__}): convert the case again"
+
+
+def _rows(cohort: Cohort, overview: CohortOverview, scores: Mapping[str, float]) -> list[dict[str, Value]]:
+    """A row for each case of the store: what was measured of it, its score and its scanner."""
+    measured: dict[str, dict[str, Value]] = {str(row["case"]): dict(row) for row in read_measurements(cohort)}
+    rows = []
+    for case in overview.cases:
+        row = measured.get(case.name, {"case": case.name})
+        if case.name in scores:
+            row[SCORE] = scores[case.name]
+        known = cohort[case.name].acquisition
+        scanner = " ".join(part for part in (known.manufacturer, known.model) if part)
+        if scanner:
+            row[SCANNER] = scanner
+        rows.append(row)
+    return rows
+
+
+def _draw(
+    cohort: Cohort,
+    overview: CohortOverview,
+    model: TissueModel | None,
+    viewed: Sequence[str],
+    rows: Sequence[Mapping[str, Value]],
+    scores: Mapping[str, float],
+    folder: Path,
+    listener: Listener,
+) -> list[Picture]:
+    if model is None or not viewed:
+        return []
+    involvement = _involvement(rows)
+    middle = sorted((n for n in viewed if n in involvement), key=lambda n: involvement[n]) or list(viewed)
+    listener.begin("figures", ["figures"])
+    try:
+        drawn = [
+            pictures.draw_mixture(cohort, model, viewed, folder),
+            pictures.draw_pipeline(cohort, overview, model, middle[len(middle) // 2], folder),
+            pictures.draw_slices(cohort, involvement, viewed, folder),
+            pictures.draw_robustness(
+                cohort, folder, lambda done, total: listener.advance("figures", "robustness", done, total)
+            ),
+            pictures.draw_scores(scores, involvement, folder),
+        ]
+        listener.finish("figures")
+    finally:
+        listener.end()
+    return [picture for picture in drawn if picture is not None]
+
+
+def _render(
+    cohort: Cohort,
+    overview: CohortOverview,
+    model: TissueModel | None,
+    viewed: Sequence[str],
+    rows: Sequence[Mapping[str, Value]],
+    shown: Sequence[Picture],
+    notes: Mapping[str, str],
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("lungmix.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    stamps = {name: str(cohort[name].stages[LABEL].get("key", ""))[:12] for name in viewed}
+    return environment.get_template("index.html.j2").render(
+        name=_short_name(cohort.url),
+        overview=overview,
+        rows=rows,
+        columns=columns_of(rows),
+        stamps=stamps,
+        cards=_cards(overview, rows, notes),
+        pictures={picture.name: picture for picture in shown},
+        fits=_fits(cohort, model),
+        notes=notes,
+        tissues=TISSUES,
+        version=__version__,
+        # The only text that is taken as it is: files of this package.
+        style=Markup((_STATIC / "page.css").read_text(encoding="utf-8")),
+        script=Markup("\n".join((_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
 
 
-def _table(rows: list[Row]) -> str:
-    if not rows:
-        return "<p>No case has been measured yet.</p>"
-    shown = [column for column in _COLUMNS if column[0] in rows[0]]
-    head = "".join(f"<th scope='col'>{escape(title)}</th>" for _, title, _ in shown)
-    lines = [
-        f"<tr><th scope='row'>{escape(str(row['case']))}</th>"
-        + "".join(f"<td>{float(row[key]):,.{digits}f}</td>" for key, _, digits in shown)
-        + "</tr>"
-        for row in rows
+def _cards(
+    overview: CohortOverview, rows: Sequence[Mapping[str, Value]], notes: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    involvement = sorted(_involvement(rows).values())
+    cards = [
+        (f"{len(overview.cases):,}", "scan" if len(overview.cases) == 1 else "scans"),
+        (f"{overview.slices:,}", "slices"),
+        (_thousands(overview.voxels), "voxels"),
     ]
-    body = "\n".join(lines)
-    top = f"<tr><th scope='col'>Case</th>{head}</tr>"
-    return f"<h2>Measurements</h2><div class='scroll'><table>{top}\n{body}</table></div>"
+    if involvement:
+        middle = len(involvement) // 2
+        median = involvement[middle] if len(involvement) % 2 else (involvement[middle - 1] + involvement[middle]) / 2
+        cards.append((f"{median:.1f} %", "median lung involvement"))
+        cards.append((f"{involvement[0]:.1f} – {involvement[-1]:.1f} %", "least and most involvement"))
+    if notes:
+        cards.append((str(len(notes)), "failed"))
+    return cards
 
 
-def _scanners(overview: CohortOverview) -> str:
-    lines = "\n".join(
-        f"<tr><td>{escape(s.manufacturer)}</td><td>{escape(s.model)}</td><td>{s.scans}</td>"
-        f"<td>{escape(s.kvp)}</td><td>{escape(s.thickness)}</td></tr>"
-        for s in overview.scanners
-    )
-    head = "".join(f"<th scope='col'>{t}</th>" for t in ("Manufacturer", "Model", "CTs", "kVp", "Slice thickness (mm)"))
-    return f"<h2>Scanners</h2><div class='scroll'><table><tr>{head}</tr>\n{lines}</table></div>"
+def _fits(cohort: Cohort, model: TissueModel | None) -> list[dict[str, Any]]:
+    """Parameters of the fits: name, whether labels are made with it, and a row a component."""
+    if model is None:
+        return []
+    stored = stored_fits(cohort)
+    same = stored is not None and model in (stored["paper"], stored["converged"])
+    models = dict(stored) if same and stored is not None else {str(model.fit.get("name", "given")): model}
+    out = []
+    for name, one in models.items():
+        names = [t.name for t in TISSUES] if one.n_components == len(TISSUES) else None
+        limits = [None, *one.boundaries()]
+        out.append(
+            {
+                "name": name,
+                "labels": one == model,
+                "rows": [
+                    {
+                        "color": TISSUES[k].color if names else "#888888",
+                        "name": names[k] if names else f"component {k + 1}",
+                        "weight": f"{100 * one.weights[k]:.2f}",
+                        "mean": f"{one.means[k]:.1f}".replace("-", "−"),
+                        "sd": f"{math.sqrt(one.variances[k]):.1f}",
+                        "begin": _limit(limits[k]),
+                    }
+                    for k in range(one.n_components)
+                ],
+            }
+        )
+    return out
 
 
-def _mixture(cohort: Cohort, model: TissueModel, labelled: list[str]) -> Figure:
-    """Both fits where the model is one of them, or else the model alone."""
-    settings, fits = cohort.settings, stored_fits(cohort)
-    record = settings.get("fits", {})
-    present = [name for name in record.get("cases", []) if name in cohort]
-    if fits is None or not present or settings.get("fit", {}).get("key") != record["key"]:
-        return mixture_figure(model, pool_counts(cohort, labelled))
-    return fits_figure(fits, pool_counts(cohort, present), record["parameters"]["clip"])
+def _limit(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}".replace("-", "−") if math.isfinite(value) else "never"
 
 
-def _picture(file: str, text: str) -> str:
-    image = f"<img src='pictures/{file}' alt='{escape(text)}' loading='lazy'>"
-    return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"
+def _involvement(rows: Sequence[Mapping[str, Value]]) -> dict[str, float]:
+    return {
+        str(row["case"]): float(row["lung_involvement"])
+        for row in rows
+        if isinstance(row.get("lung_involvement"), float | int)
+    }
 
 
-def _describe(model: TissueModel) -> str:
-    means = ", ".join(
-        f"{mean:.0f} HU ({100 * weight:.1f} %)" for weight, mean in zip(model.weights, model.means, strict=True)
-    )
-    name = model.fit.get("name")
-    return f"Labels are made with the fit “{name}”: Gaussians at {means}" if name else f"Gaussians at {means}"
+def _thousands(n: int) -> str:
+    for limit, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if n >= limit:
+            return f"{n / limit:.3g} {unit}"
+    return str(n)
 
 
-def _write(path: Path, content: bytes) -> None:
-    passing = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    passing.write_bytes(content)
-    passing.replace(path)
+def _short_name(url: str) -> str:
+    """The last part of where the store is: folders above it may tell of people."""
+    path = urlsplit(url).path if "://" in url else url
+    return PurePosixPath(path.rstrip("/")).name or "cohort"

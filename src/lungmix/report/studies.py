@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
 from lungmix.analysis.robustness import Robustness
 from lungmix.report.curves import bootstrap_figure, robustness_figure, save_figure
+from lungmix.report.files import publish
 
 
 def write_robustness(result: Robustness, folder: str | Path) -> list[Path]:
@@ -37,5 +38,5 @@ def csv_of(rows: Sequence[dict[str, Any]]) -> str:
 def _write(folder: Path, name: str, rows: Sequence[dict[str, Any]], figure: Figure) -> list[Path]:
     pictures = save_figure(figure, folder / f"{name}.png")
     table = folder / f"{name}.csv"
-    table.write_text(csv_of(rows), encoding="utf-8")
+    publish(table, csv_of(rows).encode())
     return [table, *pictures]

@@ -1,0 +1,20 @@
+"use strict";
+
+// One name for all parts. The files of scans call `deliver`.
+const lungmix = {
+  minus: (value) => String(value).replace("-", "−"),
+
+  byId: (name) => document.getElementById(name),
+
+  clamp: (value, low, high) => Math.min(Math.max(value, low), high),
+
+  make(name, attributes = {}, text = "") {
+    const ours = ["svg", "g", "rect", "path", "line", "text", "title", "desc"].includes(name);
+    const node = ours
+      ? document.createElementNS("http://www.w3.org/2000/svg", name)
+      : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    if (text) node.textContent = text;
+    return node;
+  },
+};

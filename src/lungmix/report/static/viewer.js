@@ -1,0 +1,174 @@
+// The viewer: which scan, which slices, and how they are shown.
+lungmix.Viewer = class {
+  constructor(root) {
+    const { byId } = lungmix;
+    this.root = root;
+    this.hex = root.dataset.colors.split(",");
+    this.names = root.dataset.names.split(",");
+    this.colors = new Uint32Array([0, ...this.hex.map(lungmix.Viewer.pixel)]);
+    this.select = byId("scan");
+    this.state = byId("state");
+    this.place = [0, 0, 0];
+    this.waiting = new Map();
+    this.planes = [...root.querySelectorAll(".plane")].map((figure) => new lungmix.Plane(figure, this));
+    lungmix.deliver = (delivered) => this.receive(delivered);
+
+    this.select.addEventListener("change", () => this.open(this.select.value));
+    byId("before").addEventListener("click", () => this.turn(-1));
+    byId("after").addEventListener("click", () => this.turn(1));
+    for (const input of root.querySelectorAll(".choice input, #overlay, #opacity, #cross")) {
+      input.addEventListener("input", () => this.settle());
+    }
+    const resized = new ResizeObserver(() => {
+      if (!this.volume) return;
+      this.planes.forEach((plane) => plane.paint());
+      this.drawHistogram();
+    });
+    resized.observe(root.querySelector(".planes"));
+    this.settle();
+  }
+
+  // Bytes of a canvas in memory: red first.
+  static pixel(hex) {
+    const value = parseInt(hex.slice(1), 16);
+    return ((255 << 24) | ((value & 255) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
+  }
+
+  settle() {
+    const { byId } = lungmix;
+    const window = this.root.querySelector("input[name=window]:checked");
+    this.window = { name: window.value, low: Number(window.dataset.low), high: Number(window.dataset.high) };
+    this.labels = this.root.querySelector("input[name=labels]:checked").value;
+    const shown = byId("overlay").checked;
+    byId("opacity").disabled = !shown;
+    this.opacity = shown ? Number(byId("opacity").value) / 100 : 0;
+    this.cross = byId("cross").checked;
+    this.draw();
+  }
+
+  // Grey of the screen for each grey of the volume.
+  tabulate() {
+    const { lowest, step } = this.volume;
+    const { low, high } = this.window;
+    this.table = new Uint32Array(256);
+    for (let grey = 0; grey < 256; grey++) {
+      const shown = Math.round(255 * lungmix.clamp((lowest + step * grey - low) / (high - low), 0, 1));
+      this.table[grey] = ((255 << 24) | (shown << 16) | (shown << 8) | shown) >>> 0;
+    }
+  }
+
+  turn(step) {
+    const count = this.select.options.length;
+    this.select.selectedIndex = (this.select.selectedIndex + step + count) % count;
+    this.open(this.select.value);
+  }
+
+  // Load the file of a scan, which calls `deliver`, and show it. Only the scan in view is kept in memory.
+  async open(name) {
+    const option = [...this.select.options].find((one) => one.value === name);
+    if (!option) return;
+    this.select.value = name;
+    this.wanted = name;
+    this.root.setAttribute("aria-busy", "true");
+    this.state.textContent = `loading ${name} …`;
+    try {
+      const delivered = await this.load(name, option.dataset.stamp);
+      const volume = await lungmix.Volume.of(delivered.volume);
+      // Whoever turns pages quickly sees the last one asked for.
+      if (this.wanted !== name) return;
+      this.show(delivered, volume);
+    } catch (error) {
+      if (this.wanted !== name) return;
+      this.state.textContent = `${name} cannot be shown: is data/${name}.js beside this page?`;
+    } finally {
+      if (this.wanted === name) this.root.removeAttribute("aria-busy");
+    }
+  }
+
+  load(name, stamp) {
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      this.waiting.set(name, resolve);
+      script.src = `data/${encodeURIComponent(name)}.js?${stamp}`;
+      script.onload = () => script.remove();
+      script.onerror = () => {
+        script.remove();
+        reject(new Error(name));
+      };
+      document.head.append(script);
+    });
+  }
+
+  receive(delivered) {
+    const resolve = this.waiting.get(delivered.case);
+    this.waiting.delete(delivered.case);
+    if (resolve) resolve(delivered);
+  }
+
+  show(delivered, volume) {
+    this.name = delivered.case;
+    this.volume = volume;
+    this.place = volume.centre();
+    this.planes.forEach((plane) => plane.begin());
+    this.draw();
+    this.counts = delivered.histogram;
+    this.drawHistogram();
+    this.tabulateFacts(delivered);
+    this.state.textContent = `${this.name} is shown`;
+    for (const row of document.querySelectorAll("#cases tr[aria-current]")) row.removeAttribute("aria-current");
+    const row = lungmix.rowOf(this.name);
+    if (row) row.setAttribute("aria-current", "true");
+  }
+
+  draw() {
+    if (!this.volume) return;
+    this.tabulate();
+    this.planes.forEach((plane) => plane.draw());
+  }
+
+  drawHistogram() {
+    const place = lungmix.byId("histogram");
+    place.replaceChildren(lungmix.histogram(this.counts, this.hex, this.names, place.clientWidth));
+  }
+
+  tell([z, y, x]) {
+    const label = this.volume[this.labels][(z * this.volume.shape[1] + y) * this.volume.shape[2] + x];
+    const hu = lungmix.minus(Math.round(this.volume.hu(z, y, x) / 10) * 10);
+    return `≈ ${hu} HU${label ? `, ${this.names[label - 1].toLowerCase()}` : ""}`;
+  }
+
+  inWords() {
+    const labels = this.labels === "median" ? "median labels" : "voxel-wise labels";
+    return `${this.window.name} window, ${this.opacity > 0 ? labels : "no labels"}`;
+  }
+
+  tabulateFacts(delivered) {
+    const row = lungmix.rowOf(this.name);
+    const textOf = (key) => {
+      const cell = row && [...row.cells].find((one) => one.dataset.key === key);
+      return cell ? cell.textContent.trim() : "";
+    };
+    for (const item of document.querySelectorAll("#tissues li")) {
+      const text = textOf(item.dataset.key);
+      item.querySelector("output").textContent = text && `${text} %`;
+    }
+    const { size, spacing } = delivered.geometry;
+    const facts = [
+      ["Lung involvement", textOf("lung_involvement"), "%"],
+      ["Score S", textOf("score"), ""],
+      ["Lung volume", textOf("lung_ml"), "mL"],
+      ["Mean density", textOf("mean_hu"), "HU"],
+      ["LAA −950", textOf("laa950"), "%"],
+      ["Perc15", textOf("perc15"), "HU"],
+      ["Size", size.join(" × "), "voxels"],
+      ["Spacing", spacing.map((mm) => Number(mm.toPrecision(3))).join(" × "), "mm"],
+      ["Scanner", delivered.scanner, ""],
+    ];
+    const list = lungmix.byId("facts");
+    list.replaceChildren();
+    for (const [name, text, unit] of facts) {
+      if (!text) continue;
+      list.append(lungmix.make("dt", {}, name), lungmix.make("dd", {}, unit ? `${text} ${unit}` : text));
+    }
+  }
+};

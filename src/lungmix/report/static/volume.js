@@ -1,0 +1,85 @@
+// A scan as its file brings it: sheets of slices become arrays of grey values and of labels.
+lungmix.Volume = class {
+  static async of(delivered) {
+    const volume = new lungmix.Volume();
+    const { shape, columns, axes, lowest, step, classes, spread } = delivered;
+    Object.assign(volume, { shape, axes, lowest, step });
+    const grey = await lungmix.Volume.unroll(delivered.grey, shape, columns);
+    const both = await lungmix.Volume.unroll(delivered.labels, shape, columns);
+    volume.grey = grey;
+    volume.voxel = new Uint8Array(both.length);
+    volume.median = new Uint8Array(both.length);
+    for (let i = 0; i < both.length; i++) {
+      const value = Math.round(both[i] / spread);
+      volume.voxel[i] = Math.floor(value / classes);
+      volume.median[i] = value % classes;
+    }
+    return volume;
+  }
+
+  // Pictures that come as text may be read back; those that lie beside a page on disk may not.
+  static async unroll(text, [depth, height, width], columns) {
+    const image = new Image();
+    image.src = `data:image/webp;base64,${text}`;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    canvas.width = columns * width;
+    canvas.height = height;
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    const out = new Uint8Array(depth * height * width);
+    for (let first = 0; first < depth; first += columns) {
+      // Row by row of the sheet: phones refuse canvases of many million pixels.
+      context.drawImage(image, 0, -(first / columns) * height);
+      const pixels = context.getImageData(0, 0, canvas.width, height).data;
+      for (let tile = 0; tile < columns && first + tile < depth; tile++) {
+        const base = (first + tile) * height * width;
+        for (let y = 0; y < height; y++) {
+          let from = 4 * (y * canvas.width + tile * width);
+          for (let x = 0; x < width; x++, from += 4) out[base + y * width + x] = pixels[from];
+        }
+      }
+    }
+    return out;
+  }
+
+  hu(z, y, x) {
+    return this.lowest + this.step * this.grey[(z * this.shape[1] + y) * this.shape[2] + x];
+  }
+
+  // Index in the store of a slice along an axis (0 is z).
+  stored(axis, index) {
+    const { first, step, size } = this.axes[axis];
+    return lungmix.clamp(Math.round(first + step * index), 0, size - 1);
+  }
+
+  // The slice with most lung, halfway through the lungs from front to back, and the middle of the right one.
+  centre() {
+    const [depth, height, width] = this.shape;
+    const sums = this.shape.map((n) => new Float64Array(n));
+    for (let z = 0, i = 0; z < depth; z++) {
+      for (let y = 0; y < height; y++) {
+        for (let x = 0; x < width; x++, i++) {
+          if (this.voxel[i]) {
+            sums[0][z]++;
+            sums[1][y]++;
+            sums[2][x]++;
+          }
+        }
+      }
+    }
+    const reach = (sum, share) => {
+      const wanted = share * sum.reduce((a, b) => a + b, 0);
+      let seen = 0;
+      return Math.max(0, sum.findIndex((n) => (seen += n) >= wanted));
+    };
+    return [Math.max(0, sums[0].indexOf(Math.max(...sums[0]))), reach(sums[1], 0.5), reach(sums[2], 0.25)];
+  }
+};
+
+// How each plane cuts a volume: the axis it goes along, and its rows and columns on the screen. Rows of the upright
+// planes begin at the head, and the patient's right is on the left, as radiologists look at a patient.
+lungmix.PLANES = {
+  axial: { along: 0, rows: 1, columns: 2, upright: false },
+  coronal: { along: 1, rows: 0, columns: 2, upright: true },
+  sagittal: { along: 2, rows: 0, columns: 1, upright: true },
+};

@@ -19,7 +19,7 @@ from lungmix.formats import Refusal, Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.mixture import Fits, TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
-from lungmix.stages import convert, fit, label, mask
+from lungmix.stages import convert, fit, label, mask, side
 from lungmix.stages.measure import Row, measure_cohort
 from lungmix.store import MODEL_FILE, Cohort
 
@@ -101,7 +101,7 @@ class Pipeline:
         self._pass(
             "mask",
             self._all_names(scans),
-            [partial(self._convert, scans), partial(self._mask, parameters)],
+            [partial(self._convert, scans), partial(self._mask, parameters), self._side],
             report,
         )
         masked = self._with_stage(mask.STAGE, report)
@@ -123,7 +123,8 @@ class Pipeline:
         """Find the lungs of all cases of the store."""
         report = Report()
         self._advise({}, parameters)
-        self._pass("mask", self._with_stage(convert.STAGE, report), [partial(self._mask, parameters)], report)
+        names = self._with_stage(convert.STAGE, report)
+        self._pass("mask", names, [partial(self._mask, parameters), self._side], report)
         return report
 
     def fit(
@@ -204,6 +205,9 @@ class Pipeline:
         except LungmixError as error:
             self.cohort[name].fail(mask.STAGE, str(error))
             raise
+
+    def _side(self, name: str) -> None:
+        side.side_case(self.client, self.cohort, name, self._watch(name, side.STAGE))
 
     def _label(self, model: TissueModel, name: str) -> None:
         label.label_case(self.client, self.cohort, name, model, self._watch(name, label.STAGE))

@@ -15,18 +15,21 @@ Mask = npt.NDArray[np.bool_]
 LUMEN_HU = -900
 """Voxels of a lumen are below: gas of the trachea is near -1000 HU, aerated lung near -850."""
 
-WALL_HU = -500
-"""Soft tissue around the tube is above."""
+WALL_HU = -600
+"""The wall of the tube is above, also where voxels of 3 mm mix it with gas or lung."""
 
 SECTION_MM2 = (40.0, 700.0)
 """Cross-sections of the tube: the normal trachea has 13 to 27 mm across (Breatnach et al. 1984), 130 to 570 mm²; a main
 bronchus and a narrowed trachea have less."""
 
 SURROUNDED = 0.7
-"""Share of the surroundings of a section that is soft tissue."""
+"""Share of the ways out of a section, along rows and columns, that meet a wall."""
 
-LOOK_MM = 5.0
-"""How far outside a section soft tissue is looked for."""
+LOOK_MM = 8.0
+"""How far outside a section its wall is looked for."""
+
+SOFT_HU = -200
+"""The body is above."""
 
 SHORTEST_MM = 20.0
 """Shorter tubes are not a trachea."""
@@ -82,11 +85,15 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
         return Airway(none, none)
     axis = _cranial_axis(steps)
     step_mm = float(np.linalg.norm(steps[:, axis]))
-    lengths = [(box[axis].stop - box[axis].start) * step_mm for box in ndimage.find_objects(tubes)]
-    longest = int(np.argmax(lengths))
-    if lengths[longest] < SHORTEST_MM:
+    spans = [(box[axis].start * step_mm, box[axis].stop * step_mm) for box in ndimage.find_objects(tubes)]
+    upward = steps[2, axis] > 0
+    # Islands in lung can look like sections of a tube, but none reaches as high as the trachea.
+    tops = [
+        ((high if upward else -low), high - low, -n) for n, (low, high) in enumerate(spans) if high - low >= SHORTEST_MM
+    ]
+    if not tops:
         return Airway(none, none)
-    tube = tubes == longest + 1
+    tube = tubes == 1 - max(tops)[2]
     across = tuple(a for a in range(3) if a != axis)
     widest = int(tube.sum(axis=across).max())
     spacing = np.linalg.norm(steps, axis=0)
@@ -125,15 +132,16 @@ def _sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt.NDA
     window = hu[region]
     for a in across:
         for way in (-1, 1):
-            there = list(where)
-            there[a] = where[a] + way * max(round(LOOK_MM / float(spacing[a])), 1)
-            inside = (there[a] >= 0) & (there[a] < window.shape[a])
-            # What lies past the region is taken for gas: a section that is cut there has no wall.
-            there[a] = np.clip(there[a], 0, window.shape[a] - 1)
-            other = ~inside | (islands[tuple(there)] != label)
-            wall = inside & (window[tuple(there)] > WALL_HU)
-            seen += np.bincount(label, weights=other, minlength=n + 1)
-            dense += np.bincount(label, weights=other & wall, minlength=n + 1)
+            wall = np.zeros(len(label), np.bool_)
+            for far in range(1, max(round(LOOK_MM / float(spacing[a])), 1) + 1):
+                there = list(where)
+                # A way that leaves the region ends there.
+                there[a] = np.clip(where[a] + way * far, 0, window.shape[a] - 1)
+                if far == 1:
+                    out_of = islands[tuple(there)] != label
+                wall |= window[tuple(there)] > WALL_HU
+            seen += np.bincount(label, weights=out_of, minlength=n + 1)
+            dense += np.bincount(label, weights=out_of & wall, minlength=n + 1)
     fits &= dense >= SURROUNDED * np.maximum(seen, 1)
     out[region] = fits[islands]
     return out
@@ -153,7 +161,7 @@ def _upper_middle(
     region[axis] = slice(first + third, None) if upward else slice(None, last - third)
     side = int(np.argmax(np.abs(steps[0]) / np.linalg.norm(steps, axis=0)))
     across = tuple(a for a in range(3) if a != side)
-    soft = np.cumsum((hu[tuple(region)] > WALL_HU).sum(axis=across))
+    soft = np.cumsum((hu[tuple(region)] > SOFT_HU).sum(axis=across))
     middle = int(np.searchsorted(soft, soft[-1] / 2))
     reach = round(OFF_MIDLINE_MM / float(np.linalg.norm(steps[:, side])))
     region[side] = slice(max(middle - reach, 0), middle + reach + 1)

@@ -109,8 +109,8 @@ def find_sides(reduced: Reduced, closings: Sequence[Element]) -> Labels:
     sealed = _closed(gas, ellipsoid(_seal_mm(spacing), spacing)) & lung & ~airway.tube[box]
     # Lumen that is sealed in by lung runs inside it.
     outside = (airway.tube[box] | airway.branches[box]) & ~sealed
-    lumen = ndimage.binary_dilation(outside, np.ones((3, 3, 3))) & reduced.air[box] & lung
-    lumen &= ~sealed | outside
+    # Its rim mixes gas and wall, so that it does not look like lumen.
+    lumen = ndimage.binary_dilation(outside) & reduced.air[box] & lung
     gas &= ~lumen
     parts = _two_parts(lung, steps)[0]
     if parts is None or lumen.any():

@@ -33,9 +33,7 @@ FINEST_MM = 2.5
 
 def key_for(case: Case) -> str:
     """What sides depend on."""
-    return key_of(
-        stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=list(case.geometry.direction)
-    )
+    return key_of(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=list(case.geometry.direction))
 
 
 def side_case(client: Client, cohort: Cohort, name: str, watch: Callable[[int, int], None] | None = None) -> str:
@@ -55,7 +53,10 @@ def side_case(client: Client, cohort: Cohort, name: str, watch: Callable[[int, i
     touches = reduce(np.logical_or, (one.touches for one in found))
     case.write_side_counts(counts)
     voxels = {side.key: int(n) for side, n in zip(SIDES, counts.sum(axis=1), strict=True)}
-    faces = {side.key: [name for name, hit in zip(FACES, row, strict=True) if hit] for side, row in zip(SIDES, touches)}
+    faces = {
+        side.key: [face for face, hit in zip(FACES, row, strict=True) if hit]
+        for side, row in zip(SIDES, touches, strict=True)
+    }
     case.record(STAGE, {"key": key, "voxels": voxels, "touches": faces})
     return "done"
 
@@ -63,6 +64,15 @@ def side_case(client: Client, cohort: Cohort, name: str, watch: Callable[[int, i
 def is_valid(case: Case) -> bool:
     """Whether a masked case has the sides of its mask."""
     return case.stages.get(STAGE, {}).get("key") == key_for(case)
+
+
+def cases_without(cohort: Cohort) -> list[str]:
+    """Masked and converted cases that lack the sides of their mask."""
+    return [
+        name
+        for name, case in cohort.items()
+        if {mask.STAGE, convert.STAGE} <= case.stages.keys() and not is_valid(case)
+    ]
 
 
 FACES = ("z first", "z last", "y first", "y last", "x first", "x last")
@@ -100,9 +110,7 @@ def reduced_factors(case: Case) -> tuple[int, tuple[int, int, int], tuple[int, i
         (i for i, one in enumerate(levels) if max(one.factors[a] * spacing[a] for a in (1, 2)) <= COARSEST_MM),
         default=0,
     )
-    z, y, x = (
-        max(1, int(FINEST_MM / (factor * s))) for factor, s in zip(levels[level].factors, spacing, strict=True)
-    )
+    z, y, x = (max(1, int(FINEST_MM / (factor * s))) for factor, s in zip(levels[level].factors, spacing, strict=True))
     a, b, c = levels[level].factors
     return level, (z, y, x), (a * z, b * y, c * x)
 

@@ -36,9 +36,9 @@ class Side:
 RIGHT = Side(1, "right", "Right lung", "#4f81c7")
 LEFT = Side(2, "left", "Left lung", "#e0707a")
 AIRWAY = Side(3, "airway", "Trachea and main bronchi", "#f2c14e")
-BETWEEN = Side(4, "between", "Between the lungs", "#9a8fbf")
+ELSEWHERE = Side(4, "elsewhere", "Outside the lungs", "#9a8fbf")
 
-SIDES: tuple[Side, ...] = (RIGHT, LEFT, AIRWAY, BETWEEN)
+SIDES: tuple[Side, ...] = (RIGHT, LEFT, AIRWAY, ELSEWHERE)
 """Every voxel of a mask has one of these; right and left are numbered as by lungmask."""
 
 LUNGS = (RIGHT, LEFT)

@@ -263,8 +263,9 @@ def measure(
     exclude_airways: Annotated[
         bool, typer.Option("--exclude-airways", help="Trachea and main bronchi do not count as lung.")
     ] = False,
-    exclude_between: Annotated[
-        bool, typer.Option("--exclude-between", help="Nor does what the closing took in between the lungs.")
+    exclude_elsewhere: Annotated[
+        bool,
+        typer.Option("--exclude-elsewhere", help="Nor do other parts outside both lungs."),
     ] = False,
     radiomics: Annotated[
         bool, typer.Option("--radiomics", help="Write first-order features of the lung and each tissue too.")
@@ -280,7 +281,7 @@ def measure(
     quiet: opt.Quiet = False,
 ) -> None:
     """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
-    from lungmix.side import AIRWAY, BETWEEN
+    from lungmix.side import AIRWAY, ELSEWHERE
     from lungmix.stages.side import cases_without
     from lungmix.store import open_cohort
 
@@ -294,7 +295,7 @@ def measure(
         return
     if store is None:
         raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
-    leave_out = [part for part, out in ((AIRWAY, exclude_airways), (BETWEEN, exclude_between)) if out]
+    leave_out = [part for part, out in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if out]
     # A cluster is started only where the lungs of a scan have not been told apart with its mask.
     needed = bool(cases_without(open_cohort(store)))
     cluster = (scheduler, scheduler_file, workers, memory_limit)

@@ -83,7 +83,7 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
     tubes, n = ndimage.label(candidates, np.ones((3, 3, 3)))
     if not n:
         return Airway(none, none)
-    axis = _cranial_axis(steps)
+    axis = cranial_axis(steps)
     step_mm = float(np.linalg.norm(steps[:, axis]))
     spans = [(box[axis].start * step_mm, box[axis].stop * step_mm) for box in ndimage.find_objects(tubes)]
     upward = steps[2, axis] > 0
@@ -105,14 +105,15 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
     return Airway(tube, (waves > 0) & (waves <= last))
 
 
-def _cranial_axis(steps: npt.NDArray[np.float64]) -> int:
+def cranial_axis(steps: npt.NDArray[np.float64]) -> int:
+    """The array axis that runs most nearly from the feet to the head, or back."""
     return int(np.argmax(np.abs(steps[2]) / np.linalg.norm(steps, axis=0)))
 
 
 def _sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt.NDArray[np.float64]) -> Mask:
     """Axial islands of lumen that could be a section of the trachea."""
     out = np.zeros(hu.shape, np.bool_)
-    axis = _cranial_axis(steps)
+    axis = cranial_axis(steps)
     spacing = np.linalg.norm(steps, axis=0)
     region = _upper_middle(hu, lung, steps, axis)
     if region is None:

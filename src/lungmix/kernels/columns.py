@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lungmix.side import AIRWAY, BETWEEN, LUNGS
+from lungmix.side import AIRWAY, ELSEWHERE, LUNGS
 from lungmix.tissue import TISSUES
 
 
@@ -91,7 +91,11 @@ def _columns() -> tuple[Column, ...]:
         columns += [Column(f"{side.key}_{one.key}", one.unit, one.meaning) for one in own]
     columns += [
         Column(f"{AIRWAY.key}_ml", "mL", "trachea and main bronchi within the mask, outside the lungs"),
-        Column(f"{BETWEEN.key}_ml", "mL", "what the closing took in between the lungs, in neither of them"),
+        Column(
+            f"{ELSEWHERE.key}_ml",
+            "mL",
+            "other parts of the mask outside both lungs: between them, and islands apart",
+        ),
         Column("left_out_ml", "mL", "part of the mask that all columns without a side leave out, as was asked for"),
     ]
     return tuple(columns)

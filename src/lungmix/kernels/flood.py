@@ -53,7 +53,7 @@ def grow_back(labels: Labels, room: Mask, spacing_zyx: tuple[float, float, float
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        0 is free; changed in place. Parts of the room that no label reaches stay free.
+        0 is free; changed in place. Parts of the room that no label reaches stay free. Ties are as in `flood`.
     room : ndarray of bool, same shape
         Where ways may lead, over all 26 neighbours.
     spacing_zyx : tuple of float
@@ -139,9 +139,14 @@ def _relax(way, labels, room, before, lengths, sign):  # type: ignore[no-untyped
                     continue
                 for n in range(len(lengths)):
                     a, b, c = z + sign * before[n, 0], y + sign * before[n, 1], x + sign * before[n, 2]
-                    if 0 <= a < nz and 0 <= b < ny and 0 <= c < nx and way[a, b, c] + lengths[n] < best:
-                        best = way[a, b, c] + lengths[n]
-                        labels[z, y, x] = labels[a, b, c]
+                    if not (0 <= a < nz and 0 <= b < ny and 0 <= c < nx) or labels[a, b, c] == 0:
+                        continue
+                    here, there = labels[z, y, x], labels[a, b, c]
+                    length = way[a, b, c] + lengths[n]
+                    # Of equal ways the lower and the higher label win in turn, row by row.
+                    if length < best or (length == best and (there > here) == ((y + z) % 2 == 1)):
+                        best = length
+                        labels[z, y, x] = there
                 if best < way[z, y, x]:
                     way[z, y, x] = best
                     found += 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lungmix.kernels.columns import AERATED_BANDS, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
 from lungmix.kernels.counts import FIRST_HU, N_HU
 from lungmix.kernels.percentiles import percentiles
-from lungmix.side import AIRWAY, BETWEEN, LUNGS, SIDES, Side
+from lungmix.side import AIRWAY, ELSEWHERE, LUNGS, SIDES, Side
 from lungmix.tissue import INVOLVED, TISSUES
 
 Counts = npt.NDArray[np.uint64]
@@ -58,7 +58,7 @@ def measure_scan(
         values: Values = {"ml": _ml(own, voxel_ml), **_shares(own, table), **_densities(own)}
         values |= _further(own, voxel_ml, touches, [side])
         row |= {f"{side.key}_{key}": float("nan") if sides is None else value for key, value in values.items()}
-    for side in (AIRWAY, BETWEEN):
+    for side in (AIRWAY, ELSEWHERE):
         row[f"{side.key}_ml"] = float("nan") if sides is None else _ml(sum_of(sides, [side]), voxel_ml)
     row["left_out_ml"] = _ml(out, voxel_ml)
     return row

@@ -6,7 +6,9 @@ The closing of a mask can join both lungs and take in what lies between them. Th
 2. where the mask is joined, the air is eroded step by step until two large parts lie beside each other; they grow back
    through the air, and a voxel goes to the part from which the way is shorter;
 3. each lung is closed by itself, by the elements of the mask. What neither closing reaches is there only because both
-   lungs were closed together: it lies between the lungs and belongs to neither.
+   lungs were closed together: it lies between the lungs and belongs to neither;
+4. an island of the mask that lies beside the lungs, such as a hollow table, belongs to neither; one that lies in a row
+   with them, such as a lobe cut off by dense tissue, belongs to the nearer one.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from lungmix.kernels.airway import find_airway
+from lungmix.kernels.airway import cranial_axis, find_airway
 from lungmix.kernels.bits import pack, unpack
 from lungmix.kernels.counts import N_HU
 from lungmix.kernels.element import Element, ellipsoid
 from lungmix.kernels.flood import depth_mm, flood, grow_back
 from lungmix.kernels.morphology import closing, dilate
-from lungmix.side import AIRWAY, BETWEEN, LEFT, RIGHT, SIDES
+from lungmix.side import AIRWAY, ELSEWHERE, LEFT, RIGHT, SIDES
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -54,6 +56,10 @@ SEALS = (1, 2)
 VALLEY = 0.5
 """Where erosion finds no two lungs, a sagittal section that holds at most this share of the largest sections on both of
 its sides cuts them."""
+
+
+ISLAND_INSIDE = 0.5
+"""An island has at least this share of its voxels in the axial box of the lungs, or it is no part of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +125,7 @@ def find_sides(reduced: Reduced, closings: Sequence[Element]) -> Labels:
             parts = _one_lung(lung & ~lumen, reduced, box)
         parts = _own_closings(parts, gas, lumen, lung, [_thinned(e, reduced.factors) for e in closings])
     parts[lumen] = AIRWAY.label
+    _set_islands_apart(parts, lung, cranial_axis(steps))
     out = np.zeros(reduced.lung.shape, np.uint8)
     out[box] = np.where(lung, parts, 0)
     if not out.any():
@@ -171,6 +178,13 @@ def _seal_mm(spacing: tuple[float, float, float]) -> float:
     return max(SEAL_MM, 1.5 * max(spacing))
 
 
+def _largest_island(mask: Mask) -> Mask:
+    islands, _ = ndimage.label(mask)
+    sizes = np.bincount(islands.reshape(-1))
+    sizes[0] = 0
+    return np.asarray(mask & (islands == sizes.argmax()))
+
+
 def _closed(mask: Mask, element: Element) -> Mask:
     nx = mask.shape[2]
     return unpack(closing(pack(mask.view(np.uint8)), nx, element), nx).view(np.bool_)
@@ -217,27 +231,33 @@ def _split(gas: Mask, lung: Mask, steps: npt.NDArray[np.float64], spacing: tuple
             if largest < SMALLEST_CORE * whole:
                 # Crumbled: a denser seal may hold it together.
                 break
-    labels = _cut_at_valley(gas, steps)
+    labels = _cut_at_valley(gas & _largest_island(sealed), steps)
     if labels is not None:
         grow_back(labels, sealed, spacing)
     return labels
 
 
 def _cut_at_valley(gas: Mask, steps: npt.NDArray[np.float64]) -> Labels | None:
-    """Cut at the thinnest sagittal section between two thick ones; None where there is none."""
-    z, y, x = (steps[0, axis] * np.arange(n) for axis, n in enumerate(gas.shape))
-    at = (z[:, None, None] + (y[:, None] + x)) / float(np.abs(steps[0]).max())
-    section = np.floor(at - at.min() + 0.5).astype(np.int64)
-    area = np.bincount(section[gas]).astype(np.float64)
-    before, after = np.maximum.accumulate(area), np.maximum.accumulate(area[::-1])[::-1]
-    lower = np.minimum(before, after)
-    valley = int((lower - area).argmax())
-    volumes = area[:valley].sum(), area[valley + 1 :].sum()
-    if area[valley] > VALLEY * lower[valley] or min(volumes) < SMALLER_LUNG * max(volumes):
-        return None
-    labels = np.where(section < valley, np.uint8(RIGHT.label), np.uint8(LEFT.label))
-    labels[~gas | (section == valley)] = 0
-    return labels
+    """Cut at the thinnest section between two thick ones, from right to left; None where there is none.
+
+    Sections are sagittal, or along the array where the patient lies aslant as the array does.
+    """
+    along = np.abs(steps[0]) / np.linalg.norm(steps, axis=0)
+    own = np.where(np.arange(3) == along.argmax(), np.sign(steps[0]), 0.0)
+    best, deepest = None, 1 - VALLEY
+    for way in (steps[0] / np.abs(steps[0]).max(), own):
+        z, y, x = (way[axis] * np.arange(n) for axis, n in enumerate(gas.shape))
+        at = z[:, None, None] + (y[:, None] + x)
+        section = np.floor(at - at.min() + 0.5).astype(np.int64)
+        area = np.bincount(section[gas]).astype(np.float64)
+        lower = np.minimum(np.maximum.accumulate(area), np.maximum.accumulate(area[::-1])[::-1])
+        valley = int((lower - area).argmax())
+        volumes = area[:valley].sum(), area[valley + 1 :].sum()
+        depth = 1 - area[valley] / max(lower[valley], 1)
+        if depth > deepest and min(volumes) >= SMALLER_LUNG * max(volumes):
+            best, deepest = np.where(section < valley, np.uint8(RIGHT.label), np.uint8(LEFT.label)), depth
+            best[~gas | (section == valley)] = 0
+    return best
 
 
 def _one_lung(lung: Mask, reduced: Reduced, box: tuple[slice, slice, slice]) -> Labels:
@@ -247,7 +267,7 @@ def _one_lung(lung: Mask, reduced: Reduced, box: tuple[slice, slice, slice]) -> 
     centre = steps @ (np.asarray(ndimage.center_of_mass(lung)) + corner) if lung.any() else np.zeros(3)
     body = steps @ np.asarray(ndimage.center_of_mass(reduced.hu[box[0]] > -200)) + steps[:, 0] * corner[0]
     side = LEFT if centre[0] > body[0] else RIGHT
-    return np.where(lung, np.uint8(side.label), np.uint8(0))
+    return np.where(_largest_island(lung), np.uint8(side.label), np.uint8(0))
 
 
 def _own_closings(labels: Labels, gas: Mask, lumen: Mask, lung: Mask, closings: Sequence[Element]) -> Labels:
@@ -267,8 +287,24 @@ def _own_closings(labels: Labels, gas: Mask, lumen: Mask, lung: Mask, closings: 
     out[left & ~right & lung] = LEFT.label
     # Where both closings reach, the lung that is nearer has it: a flood will say which. What they miss far from
     # all but one part is rounding of the reduced elements.
-    out[lung & ~right & ~left & (near[0] + near[1] + near[2] > 1)] = BETWEEN.label
+    out[lung & ~right & ~left & (near[0] + near[1] + near[2] > 1)] = ELSEWHERE.label
     return out
+
+
+def _set_islands_apart(parts: Labels, lung: Mask, axis: int) -> None:
+    """Mark the islands that lie outside the box of both lungs in the axial plane."""
+    both = (parts == RIGHT.label) | (parts == LEFT.label)
+    if not both.any():
+        return
+    box = list(_box(both))
+    box[axis] = slice(None)
+    islands, n = ndimage.label(lung)
+    whole = np.bincount(islands.reshape(-1), minlength=n + 1)
+    inside = np.bincount(islands[tuple(box)].reshape(-1), minlength=n + 1)
+    apart = inside < ISLAND_INSIDE * whole
+    apart[islands[both]] = False
+    apart[0] = False
+    parts[apart[islands]] = ELSEWHERE.label
 
 
 def _by_position(reduced: Reduced) -> Labels:

@@ -74,7 +74,7 @@ class Case:
 
     @property
     def side(self) -> da.Array:
-        """Parts of the lung mask: uint8, 1 right lung, 2 left lung, 3 airway, 4 between the lungs."""
+        """Parts of the lung mask: uint8, 1 right lung, 2 left lung, 3 airway, 4 elsewhere."""
         return self.array("side")
 
     @property

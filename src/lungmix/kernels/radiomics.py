@@ -45,7 +45,6 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
     energy = float(hu**2 @ weight)
     low, first, median, last, high = percentiles(counts, (10, 25, 50, 75, 90))
     robust = (hu >= low) & (hu <= high)
-    robust_mean = float(hu[robust] @ weight[robust]) / float(weight[robust].sum())
     bins = np.bincount((index + FIRST_HU) // BIN_WIDTH - FIRST_HU // BIN_WIDTH, weights=weight)
     shares = bins[bins > 0] / total
     flat = second == 0
@@ -61,8 +60,8 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
         median,
         last - first,
         hu[-1] - hu[0],
-        float(np.abs(distance) @ weight) / total,
-        float(np.abs(hu[robust] - robust_mean) @ weight[robust]) / float(weight[robust].sum()),
+        _mean_deviation(hu, weight),
+        _mean_deviation(hu[robust], weight[robust]),
         (energy / total) ** 0.5,
         second**0.5,
         # Of equal voxels PyRadiomics has 0 for both.
@@ -72,6 +71,12 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
         float(shares @ shares),
     )
     return dict(zip(FEATURES, map(float, values), strict=True))
+
+
+def _mean_deviation(hu: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> float:
+    """Mean distance from the mean; NaN of nothing, as where two voxels have no value between their percentiles."""
+    total = float(weight.sum())
+    return float(np.abs(hu - float(hu @ weight) / total) @ weight) / total if total else float("nan")
 
 
 FEATURES = (

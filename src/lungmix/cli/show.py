@@ -14,15 +14,15 @@ from lungmix.report.overview import CohortOverview
 from lungmix.stages.measure import dictionary
 
 _COLUMNS = (
-    ("lung_ml", "lung mL", 0),
-    ("air", "air %", 4),
-    ("healthy", "healthy", 4),
-    ("ggo", "GGO", 4),
-    ("consolidation", "consol.", 4),
-    ("other", "other", 4),
-    ("lung_involvement", "LI %", 4),
-    ("right_ml", "right mL", 0),
-    ("left_ml", "left mL", 0),
+    ("lung_ml", "mL", 0),
+    ("right_ml", "right", 0),
+    ("left_ml", "left", 0),
+    ("air", "air %", 1),
+    ("healthy", "healthy", 1),
+    ("ggo", "GGO", 1),
+    ("consolidation", "cons.", 1),
+    ("other", "other", 1),
+    ("lung_involvement", "LI %", 1),
 )
 
 

@@ -91,3 +91,20 @@ def store_of_counts(url, counts):
         case.write_counts(one)
         case.record("mask", {"key": f"{name}-{int(one.sum())}"})
     return cohort
+
+
+def case_of(cohort, name, hu, geometry):
+    """A converted case of voxels in memory."""
+    from lungmix.kernels.bits import pack_below
+    from lungmix.scan import Acquisition
+    from lungmix.stages import convert
+
+    case = cohort.add(name, geometry, Acquisition())
+    case.create("ct")
+    case.create_packed(convert.AIR)
+    for start, stop in case.layout.slabs():
+        case.write("ct", start, hu[start:stop])
+        case.write_packed(convert.AIR, start, pack_below(hu[start:stop], convert.AIR_THRESHOLD))
+    case.packed_threshold = convert.AIR_THRESHOLD
+    case.record(convert.STAGE, {"voxels_sha256": name})
+    return case

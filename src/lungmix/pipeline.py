@@ -19,8 +19,9 @@ from lungmix.formats import Refusal, Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.mixture import Fits, TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
-from lungmix.stages import convert, fit, label, mask
-from lungmix.stages.measure import Row, measure_cohort
+from lungmix.side import Side
+from lungmix.stages import convert, fit, label, mask, side
+from lungmix.stages.measure import Row, measure_cohort, radiomics_of_cohort
 from lungmix.store import MODEL_FILE, Cohort
 
 FIT = "fit"
@@ -48,6 +49,8 @@ class Report:
         Several numbers of components and their BIC, where that was asked for.
     rows : list of dict
         Measurements, one row a labelled case.
+    radiomics : list of dict
+        First-order features, one row a region of a labelled case, where that was asked for.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
     """
@@ -59,6 +62,7 @@ class Report:
     comparison: Comparison | None = None
     selection: list[dict[str, Any]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    radiomics: list[Row] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
 
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
@@ -98,7 +102,7 @@ class Pipeline:
         chosen = None if str(model) == FIT else load_model(model)
         scans = self._find(sources, report)
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
-        steps: list[Step] = [partial(self._convert, scans), partial(self._mask, parameters)]
+        steps: list[Step] = [partial(self._convert, scans), partial(self._mask, parameters), self._side]
         if chosen is not None:
             # Labels by a given model need not wait for the other cases.
             self._settle_model(chosen, [], FitParameters(), report)
@@ -124,7 +128,8 @@ class Pipeline:
         """Find the lungs of all cases of the store."""
         report = Report()
         self._advise({}, parameters)
-        self._pass("mask", self._with_stage(convert.STAGE, report), [partial(self._mask, parameters)], report)
+        names = self._with_stage(convert.STAGE, report)
+        self._pass("mask", names, [partial(self._mask, parameters), self._side], report)
         return report
 
     def fit(
@@ -164,10 +169,21 @@ class Pipeline:
         self._pass("label", names, [partial(self._label, report.model)], report)
         return report
 
-    def measure(self) -> Report:
-        """Measure all labelled cases."""
+    def measure(self, leave_out: Sequence[Side] = (), *, radiomics: bool = False) -> Report:
+        """Measure all labelled cases, and tell lungs apart where that was not done with the mask.
+
+        Parameters
+        ----------
+        leave_out : sequence of Side
+            Parts of the mask that do not count as lung.
+        radiomics : bool
+            Write the table of first-order features too.
+        """
         report = Report(model=stored_model(self.cohort))
-        self._measure(report)
+        missing = side.cases_without(self.cohort)
+        if missing and self.client is not None:
+            self._pass("side", missing, [self._side], report)
+        self._measure(report, leave_out, radiomics=radiomics)
         report.done = [str(row["case"]) for row in report.rows]
         return report
 
@@ -206,6 +222,9 @@ class Pipeline:
             self.cohort[name].fail(mask.STAGE, str(error))
             raise
 
+    def _side(self, name: str) -> None:
+        side.side_case(self.client, self.cohort, name, self._watch(name, side.STAGE))
+
     def _label(self, model: TissueModel, name: str) -> None:
         label.label_case(self.client, self.cohort, name, model, self._watch(name, label.STAGE))
 
@@ -230,7 +249,7 @@ class Pipeline:
         finally:
             self.listener.end()
 
-    def _measure(self, report: Report) -> None:
+    def _measure(self, report: Report, leave_out: Sequence[Side] = (), *, radiomics: bool = False) -> None:
         if report.model is None:
             return
         names = [
@@ -238,7 +257,9 @@ class Pipeline:
             for name in self._with_stage(label.STAGE, report)
             if self.cohort[name].stages[label.STAGE]["key"] == label.key_for(self.cohort[name], report.model)
         ]
-        report.rows = measure_cohort(self.cohort, names, report.model)
+        report.rows = measure_cohort(self.cohort, names, report.model, leave_out)
+        if radiomics:
+            report.radiomics = radiomics_of_cohort(self.cohort, names, report.model, leave_out)
 
     def _watch(self, name: str, stage: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.advance(name, stage, done, total)

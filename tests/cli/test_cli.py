@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import nibabel
 import numpy as np
+import pyarrow.parquet
 import pytest
 import SimpleITK as sitk
 
@@ -13,6 +15,7 @@ from generators import counts_of_scans, store_of_counts
 from lungmix.cli import main
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
+from lungmix.stages.measure import measure_cohort
 
 pytestmark = pytest.mark.slow
 
@@ -77,12 +80,12 @@ def test_info_lists_cases_and_scanners(store):
     done = run("info", folder / "s.zarr")
     assert done.returncode == 0
     assert "case-001" in done.stdout
-    assert "convert, mask, label" in done.stdout
+    assert "convert, mask, side, label" in done.stdout
     answer = json.loads(run("info", folder / "s.zarr", "--json").stdout)
     assert answer["slices"] == 40
 
 
-@pytest.mark.parametrize("image", ["ct", "lung", "tissue", "tissue_median"])
+@pytest.mark.parametrize("image", ["ct", "lung", "side", "tissue", "tissue_median"])
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha"])
 def test_exported_image_has_the_geometry_of_the_scan(store, tmp_path, image, extension):
     folder, _ = store
@@ -217,6 +220,62 @@ def test_wrong_usage_of_fits_is_explained(counted, tmp_path, here):
         assert message in done.stderr.replace("\n", " "), (words, done.stderr)
 
 
+def test_measure_leaves_parts_out_and_writes_radiomics_and_parquet(store):
+    folder, _ = store
+    plain = json.loads(run("measure", folder / "s.zarr", "--json").stdout)["measurements"][0]
+    words = ("measure", folder / "s.zarr", "--exclude-airways", "--exclude-elsewhere", "--radiomics", "--json")
+    answer = json.loads(run(*words).stdout)
+    row = answer["measurements"][0]
+    assert row["lung_ml"] == pytest.approx(row["right_ml"] + row["left_ml"])
+    assert row["left_out_ml"] == pytest.approx(plain["airway_ml"] + plain["elsewhere_ml"])
+    assert plain["lung_ml"] == pytest.approx(row["lung_ml"] + row["left_out_ml"])
+    assert [one["region"] for one in answer["radiomics"]] == [
+        "lung", "air", "healthy", "ggo", "consolidation", "other",
+    ]  # fmt: skip
+    for name, rows in (("measurements", answer["measurements"]), ("radiomics", answer["radiomics"])):
+        table = pyarrow.parquet.read_table(folder / "s.zarr" / f"{name}.parquet")
+        text = (folder / "s.zarr" / f"{name}.csv").read_text().splitlines()
+        assert text[0].split(",") == table.column_names == list(rows[0])
+        assert table.to_pylist() == rows
+        columns = json.loads(run("measure", "--dictionary", "--json").stdout)[name]
+        assert [one["column"] for one in columns] == table.column_names
+    assert "haa_600_250" in run("measure", "--dictionary").stdout
+    assert run("measure").returncode == 2
+
+
+def test_measure_tells_lungs_apart_where_that_was_not_done(store, tmp_path):
+    folder, _ = store
+    shutil.copytree(folder / "s.zarr", tmp_path / "s.zarr")
+    before = json.loads(run("measure", tmp_path / "s.zarr", "--json").stdout)["measurements"]
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
+    cohort["case-001"].forget("side")
+    again = run("measure", tmp_path / "s.zarr", "--workers", 1, "--json")
+    assert json.loads(again.stdout)["measurements"] == before, again.stderr
+    assert "side" in lungmix.open_cohort(tmp_path / "s.zarr")["case-001"].stages
+
+
+def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp_path, here):
+    assert here("fit", counted, "--model", "published", "--json").returncode == 0
+    cohort = lungmix.open_cohort(counted, "r+")
+    measure_cohort(cohort, list(cohort), lungmix.load_model("published"))
+    file = tmp_path / "scores.csv"
+    file.write_text(
+        "case,S,age\n" + "".join(f"case-00{i},{s},5{i}\n" for i, s in zip(range(1, 6), "32140", strict=True))
+    )
+    words = ("validate", "scores", counted, "--scores", file, "--out", tmp_path / "out")
+    done = here(*words)
+    assert done.returncode == 0, done.stderr
+    assert "Pearson" in done.stdout
+    answer = json.loads(here(*words, "--json").stdout)
+    assert [row["case"] for row in answer["scans"]] == list(cohort)
+    assert {one["draw"] for one in answer["resamplings"]} == {"proportional", "equal"}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.png", "scores.svg"]
+    file.write_text("case,S\ncase-001,7\n")
+    done = here(*words)
+    assert done.returncode == 2
+    assert "whole numbers from 0 to 5" in done.stderr.replace("\n", " ")
+
+
 def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in run("info", tmp_path / "none.zarr", "--debug").stderr
 
@@ -225,7 +284,7 @@ def test_help_and_version():
     assert run("--version").stdout.strip() == f"lungmix {lungmix.__version__}"
     for command in (
         "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "validate robustness",
-        "validate bootstrap",
+        "validate bootstrap", "validate scores",
     ):  # fmt: skip
         done = run(*command.split(), "--help")
         assert done.returncode == 0

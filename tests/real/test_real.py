@@ -42,6 +42,13 @@ def test_figures_of_the_reference(real_ct, client, tmp_path, preset):
         case = cohort[name]
         above = case.hu_counts[-155 + 32768 + 1 :].sum() / case.hu_counts.sum()
         assert above <= 0.04
+        # A man's or a woman's lungs and airway, without the table that one mask holds beside them.
+        assert 0.5 < rows[name]["right_ml"] / rows[name]["left_ml"] < 1.6
+        assert 5 < rows[name]["airway_ml"] < 120
+        assert rows[name]["right_ml"] + rows[name]["left_ml"] > 2500
+    assert rows["cmb-crc-lung"]["elsewhere_ml"] > 2500
+    for name in REAL[:2]:
+        assert rows[name]["elsewhere_ml"] < 60
 
 
 @pytest.mark.parametrize("name", REAL)

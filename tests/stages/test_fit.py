@@ -161,6 +161,7 @@ def test_em_over_voxels_is_em_on_counts(masked):
 def test_minibatches_reach_the_likelihood_of_all_voxels(masked):
     reports = [masked.fit(parameters=FitParameters(method=method)) for method in ("minibatch", "counts", "minibatch")]
     batches, counts, again = (report.comparison.quality[0]["log_likelihood"] for report in reports)
-    assert abs(batches - counts) < 1e-3
+    # How near one pass comes depends on the order of the slabs; phantoms decide it.
+    assert abs(batches - counts) < 2e-3
     assert reports[0].fits == reports[2].fits
     assert again == batches

@@ -58,6 +58,13 @@ def test_everything_equals_the_method_in_memory(finished, scans):
         for label, key in enumerate(("air", "healthy", "ggo", "consolidation", "other"), start=1):
             assert row[key] == pytest.approx(100 * (tissue[lung] == label).mean())
         assert row["lung_involvement"] == pytest.approx(100 * (tissue[lung] >= 3).mean())
+        sides = case.side.compute()
+        assert np.array_equal(sides > 0, lung)
+        for label, key in ((1, "right"), (2, "left")):
+            own = sides == label
+            assert row[f"{key}_ml"] == pytest.approx(own.sum() * case.geometry.voxel_ml)
+            assert row[f"{key}_mean_hu"] == pytest.approx(hu[own].mean())
+            assert row[f"{key}_lung_involvement"] == pytest.approx(100 * (tissue[own] >= 3).mean())
         pooled.append(np.maximum(hu[lung], -1000))
     voxels = np.concatenate(pooled)
     assert report.model.fit["voxels"] == len(voxels)
@@ -160,6 +167,6 @@ def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
     two.fit(parameters=FitParameters(n_init=2))
     two.label()
     assert two.measure().rows == report.rows
-    for name in ("ct", "lung", "tissue", "tissue_median"):
+    for name in ("ct", "lung", "side", "tissue", "tissue_median"):
         first, second = (p.cohort["case-001"].array(name).compute() for p in (one, two))
         assert np.array_equal(first, second)

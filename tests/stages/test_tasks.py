@@ -8,13 +8,12 @@ import pytest
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 import lungmix
+from generators import case_of
 from lungmix.geometry import Geometry
-from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.pipeline import Pipeline
-from lungmix.scan import Acquisition
-from lungmix.stages import convert, label, mask
+from lungmix.stages import label, mask, side
 from lungmix.store import Case
 
 MODEL = lungmix.load_model("published")
@@ -40,16 +39,8 @@ def held(dask_scheduler):
     return len(dask_scheduler.tasks)
 
 
-def case_of(cohort, name, hu, spacing=(0.7, 0.7, 0.4)):
-    case = cohort.add(name, Geometry(hu.shape[::-1], spacing), Acquisition())
-    case.create("ct")
-    case.create_packed(convert.AIR)
-    for start, stop in case.layout.slabs():
-        case.write("ct", start, hu[start:stop])
-        case.write_packed(convert.AIR, start, pack_below(hu[start:stop], convert.AIR_THRESHOLD))
-    case.packed_threshold = convert.AIR_THRESHOLD
-    case.record(convert.STAGE, {"voxels_sha256": name})
-    return case
+def thin(depth):
+    return Geometry((96, 96, depth), (0.7, 0.7, 0.4))
 
 
 def long_chest(depth):
@@ -63,11 +54,12 @@ def long_chest(depth):
 @pytest.mark.slow
 def test_scan_of_827_slices_takes_fewer_than_50_tasks_a_stage(client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    case_of(cohort, "long", long_chest(827))
+    case_of(cohort, "long", long_chest(827), thin(827))
     client.register_plugin(CountTasks())
     try:
         for stage in (
             lambda: mask.mask_case(client, cohort, "long", MaskParameters(min_voxels=100_000)),
+            lambda: side.side_case(client, cohort, "long"),
             lambda: label.label_case(client, cohort, "long", MODEL),
         ):
             stage()
@@ -108,23 +100,29 @@ def reads(monkeypatch):
             return list(dask.compute(*values))
 
     monkeypatch.setattr(Case, "read", read)
-    for stage in (mask, label):
+    for stage in (mask, side, label):
         monkeypatch.setattr(stage, "gather_small", gather)
+    for stage in (mask, label):
         monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
     return seen
 
 
-def test_each_voxel_is_read_once_for_the_mask_once_for_the_labels_and_not_where_no_lung_is(reads, tmp_path):
+def test_each_voxel_is_read_once_a_stage_and_not_where_no_lung_is(reads, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    case = case_of(cohort, "long", long_chest(640))
+    case = case_of(cohort, "long", long_chest(640), thin(640))
     mask.mask_case(None, cohort, "long", MaskParameters(min_voxels=100_000))
     lung = case.lung.compute().any(axis=(1, 2))
     slabs = [span for span in case.layout.slabs() if lung[slice(*span)].any()]
     assert 0 < len(slabs) < len(case.layout.stored)
     of_ct = [read[1:] for read in reads if read[0] == "ct"]
     assert sorted(of_ct) == slabs
-    reads.clear()
-    label.label_case(None, cohort, "long", MODEL)
+    for begin in (lambda: side.side_case(None, cohort, "long"), lambda: label.label_case(None, cohort, "long", MODEL)):
+        reads.clear()
+        begin()
+        check_reads(reads, case, slabs)
+
+
+def check_reads(reads, case, slabs):
     assert sorted(read[1:] for read in reads if read[0] == "ct") == slabs
     of_lung = [read[1:] for read in reads if read[0] == "lung"]
     assert sorted(of_lung) == list(case.layout.slabs())
@@ -133,7 +131,7 @@ def test_each_voxel_is_read_once_for_the_mask_once_for_the_labels_and_not_where_
 def test_another_threshold_packs_the_air_anew_and_gives_its_own_mask(reads, tmp_path):
     hu = Phantom((40, 64, 64), (5.6, 5.6, 7.5), 4, traps={"vessels"}).volume()
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    case_of(cohort, "one", hu, (5.6, 5.6, 7.5))
+    case_of(cohort, "one", hu, Geometry((64, 64, 40), (5.6, 5.6, 7.5)))
     for threshold in (-155, -500, -155):
         chosen = {"threshold": threshold, "opening": 1, "min_voxels": 800, "radii": (4, 3)}
         mask.mask_case(None, cohort, "one", MaskParameters(**chosen))
@@ -151,7 +149,7 @@ def test_memory_of_the_workers_changes_no_voxel(reads, tmp_path, monkeypatch, li
     for stage in (mask, label):
         monkeypatch.setattr(stage, "least_memory", lambda client: limit)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    case = case_of(cohort, "one", hu)
+    case = case_of(cohort, "one", hu, thin(len(hu)))
     mask.mask_case(None, cohort, "one", MaskParameters(min_voxels=20_000, radii=(12, 7)))
     label.label_case(None, cohort, "one", MODEL)
     lung = lungmix.lung_mask(hu, min_voxels=20_000, radii=(12, 7))

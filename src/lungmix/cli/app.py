@@ -257,13 +257,50 @@ def label(
 
 
 @app.command()
-@opt.example("lungmix measure cohort.zarr --json")
-def measure(store: opt.Store, as_json: opt.AsJson = False) -> None:
-    """Measure every labelled case and write measurements.csv into the store."""
-    from lungmix.pipeline import Pipeline
+@opt.example("lungmix measure cohort.zarr --exclude-airways --radiomics --json")
+def measure(
+    store: opt.OptionalStore = None,
+    exclude_airways: Annotated[
+        bool, typer.Option("--exclude-airways", help="Trachea and main bronchi do not count as lung.")
+    ] = False,
+    exclude_elsewhere: Annotated[
+        bool,
+        typer.Option("--exclude-elsewhere", help="Nor do other parts outside both lungs."),
+    ] = False,
+    radiomics: Annotated[
+        bool, typer.Option("--radiomics", help="Write first-order features of the lung and each tissue too.")
+    ] = False,
+    dictionary: Annotated[
+        bool, typer.Option("--dictionary", help="Print every column with its unit and meaning; needs no STORE.")
+    ] = False,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
+    from lungmix.side import AIRWAY, ELSEWHERE
+    from lungmix.stages.side import cases_without
     from lungmix.store import open_cohort
 
-    result = Pipeline(None, open_cohort(store, "r+")).measure()
+    if dictionary:
+        from lungmix.cli.show import dictionary_json, show_dictionary
+
+        if as_json:
+            typer.echo(dictionary_json())
+        else:
+            show_dictionary(Console())
+        return
+    if store is None:
+        raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
+    leave_out = [part for part, out in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if out]
+    # A cluster is started only where the lungs of a scan have not been told apart with its mask.
+    needed = bool(cases_without(open_cohort(store)))
+    cluster = (scheduler, scheduler_file, workers, memory_limit)
+    with _pipeline(store, *cluster, quiet=quiet, needed=needed) as pipeline:
+        result = pipeline.measure(leave_out, radiomics=radiomics)
     _conclude(store, result, as_json)
 
 

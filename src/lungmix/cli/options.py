@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 Store = Annotated[str, typer.Argument(help="Folder of the cohort; made if it is not there.", metavar="STORE")]
+OptionalStore = Annotated[str | None, typer.Argument(help="Folder of the cohort.", metavar="STORE")]
 Sources = Annotated[
     list[str],
     typer.Argument(

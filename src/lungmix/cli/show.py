@@ -11,15 +11,18 @@ from rich.table import Table
 from lungmix.cli.show_fits import dump, fits_json, new_table, show_comparison, show_mixture, show_selection
 from lungmix.pipeline import Report
 from lungmix.report.overview import CohortOverview
+from lungmix.stages.measure import dictionary
 
 _COLUMNS = (
-    ("lung_ml", "lung mL", 0),
-    ("air", "air %", 4),
-    ("healthy", "healthy", 4),
-    ("ggo", "GGO", 4),
-    ("consolidation", "consol.", 4),
-    ("other", "other", 4),
-    ("lung_involvement", "LI %", 4),
+    ("lung_ml", "mL", 0),
+    ("right_ml", "right", 0),
+    ("left_ml", "left", 0),
+    ("air", "air %", 1),
+    ("healthy", "healthy", 1),
+    ("ggo", "GGO", 1),
+    ("consolidation", "cons.", 1),
+    ("other", "other", 1),
+    ("lung_involvement", "LI %", 1),
 )
 
 
@@ -52,6 +55,7 @@ def report_json(store: str, report: Report) -> str:
             "failed": report.failed,
             "model": model,
             "measurements": report.rows,
+            **({"radiomics": report.radiomics} if report.radiomics else {}),
             **fits_json(report.fits, report.comparison, report.selection),
         }
     )
@@ -88,3 +92,19 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
 def overview_json(overview: CohortOverview) -> str:
     """The same as one JSON object."""
     return dump(overview.to_dict())
+
+
+def show_dictionary(console: Console) -> None:
+    """Columns of the tables of measurements."""
+    for name, columns in dictionary().items():
+        table = Table(title=name, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
+        for title in ("column", "unit", "meaning"):
+            table.add_column(title, no_wrap=title != "meaning")
+        for row in columns:
+            table.add_row(row["column"], row["unit"], row["meaning"])
+        console.print(table)
+
+
+def dictionary_json() -> str:
+    """The same as one JSON object."""
+    return dump(dictionary())

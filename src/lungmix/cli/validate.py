@@ -13,7 +13,7 @@ from rich.console import Console
 from lungmix.cli import options as opt
 
 app = typer.Typer(
-    help="How far results can be trusted: groups of scans, intervals over scans.",
+    help="How far results can be trusted: groups of scans, intervals over scans, a radiologist's scores.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -85,6 +85,39 @@ def bootstrap(
         typer.echo(bootstrap_json(store, result, files))
     else:
         show_bootstrap(Console(), result, files)
+
+
+@app.command()
+@opt.example("lungmix validate scores cohort.zarr --scores scores.csv --out validation")
+def scores(
+    store: opt.Store,
+    scores: Annotated[
+        Path,
+        typer.Option("--scores", help="CSV with a column case or patient, and S from 0 to 5.", metavar="FILE.csv"),
+    ],
+    out: opt.StudyDir = Path("validation"),
+    level: Annotated[float, typer.Option(help="Of the confidence interval, percent.")] = 95.0,
+    times: Annotated[int, typer.Option(help="Draws from the score groups.")] = 100,
+    share: Annotated[float, typer.Option(help="Of a score group in a draw, from 0 to 1.")] = 0.8,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Correlate the radiologist's score with the lung involvement (section 3 and Figure 5 of the paper)."""
+    from lungmix.analysis.score_table import join_scores, read_scores
+    from lungmix.analysis.scores import study
+    from lungmix.cli.show_scores import scores_json, show_scores
+    from lungmix.report.studies import write_scores
+    from lungmix.stages.measure import read_measurements
+    from lungmix.store import open_cohort
+
+    measured = read_measurements(open_cohort(store))
+    rows, unscored, unmeasured = join_scores(measured, read_scores(scores))
+    result = study(rows, unscored=unscored, unmeasured=unmeasured, level=level, times=times, share=share, seed=seed)
+    files = write_scores(result, out)
+    if as_json:
+        typer.echo(scores_json(store, result, files))
+    else:
+        show_scores(Console(), result, files)
 
 
 @contextmanager

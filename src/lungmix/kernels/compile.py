@@ -11,9 +11,11 @@ from lungmix.kernels.bits import pack
 from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
 from lungmix.kernels.counts import count_hu
 from lungmix.kernels.element import Element, ball, diamond
+from lungmix.kernels.flood import depth_mm, flood, grow_back, wave_numbers
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing, opening
+from lungmix.kernels.sides import nearest_rows, side_counts
 
 
 def compile_kernels() -> None:
@@ -34,6 +36,12 @@ def compile_kernels() -> None:
     count_hu(hu, mask)
     median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
     count_labels(mask)
+    labels = mask.copy()
+    grow_back(labels, mask > 0, (1.0, 1.0, 1.0))
+    flood(labels)
+    depth_mm(mask > 0, (1.0, 1.0, 1.0))
+    wave_numbers(mask > 0, mask > 0, 1)
+    side_counts(hu, mask, labels, [nearest_rows(0, n, 1, n) for n in hu.shape])
 
 
 if __name__ == "__main__":

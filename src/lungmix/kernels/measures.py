@@ -2,21 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.kernels.columns import AERATED_BANDS, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
 from lungmix.kernels.counts import FIRST_HU, N_HU
+from lungmix.kernels.percentiles import percentiles
+from lungmix.side import AIRWAY, ELSEWHERE, LUNGS, SIDES, Side
 from lungmix.tissue import INVOLVED, TISSUES
 
 Counts = npt.NDArray[np.uint64]
-
-LAA_THRESHOLDS = (950, 910, 856)
-"""Low attenuation areas are voxels strictly below minus these HU."""
+Table = npt.NDArray[np.uint8]
+Values = dict[str, float | int]
 
 _HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
 
 
-def measure_counts(counts: Counts, table: npt.NDArray[np.uint8], voxel_ml: float) -> dict[str, float | int]:
+def measure_scan(
+    counts: Counts,
+    sides: Counts | None,
+    table: Table,
+    voxel_ml: float,
+    touches: Mapping[str, bool] | None = None,
+    leave_out: Sequence[Side] = (),
+) -> Values:
+    """One row of the table of measurements but for its case.
+
+    Parameters
+    ----------
+    counts : ndarray of uint64, shape (65536,)
+        Lung voxels of each HU value from -32768 on.
+    sides : ndarray of uint64, shape (4, 65536), or None
+        The same by `lungmix.side.SIDES`; None where sides are not known.
+    table : ndarray of uint8, shape (65536,)
+        Tissue of each HU value.
+    voxel_ml : float
+        Volume of a voxel, mL.
+    touches : mapping of str to bool, optional
+        Whether a side reaches the border of the volume, by the key of the side.
+    leave_out : sequence of Side
+        Parts that do not count as lung in the columns without a side.
+
+    Returns
+    -------
+    dict
+        By the keys of `lungmix.kernels.columns.MEASUREMENTS`; NaN where there are no voxels or no sides.
+    """
+    out = sum_of(sides, leave_out)
+    rest = [side for side in SIDES if side not in leave_out]
+    row = measure_counts(counts - out, table, voxel_ml) | _further(counts - out, voxel_ml, touches, rest)
+    for side in LUNGS:
+        own = sum_of(sides, [side])
+        values: Values = {"ml": _ml(own, voxel_ml), **_shares(own, table), **_densities(own)}
+        values |= _further(own, voxel_ml, touches, [side])
+        row |= {f"{side.key}_{key}": float("nan") if sides is None else value for key, value in values.items()}
+    for side in (AIRWAY, ELSEWHERE):
+        row[f"{side.key}_ml"] = float("nan") if sides is None else _ml(sum_of(sides, [side]), voxel_ml)
+    row["left_out_ml"] = _ml(out, voxel_ml)
+    return row
+
+
+def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
     """Volumes, tissue percentages and densities of the lungs of one scan.
 
     Parameters
@@ -35,34 +83,21 @@ def measure_counts(counts: Counts, table: npt.NDArray[np.uint8], voxel_ml: float
         ``laa910``, ``laa856`` (percent strictly below -950, -910, -856 HU); ``perc15`` (HU); ``*_ml`` of the
         tissues; ``voxels``. Percentages and densities are NaN where there are no voxels.
     """
-    total = int(counts.sum())
-    # A model of any number of components has labels that the five tissues do not name.
-    n_labels = max(int(table.max()), 1)
-    voxels = np.bincount(table, weights=counts.astype(np.float64), minlength=n_labels + 1)
-    keys = component_keys(n_labels)
-    percent = {key: _percent(float(voxels[i]), total) for i, key in enumerate(keys, start=1)}
-    row: dict[str, float | int] = {"lung_ml": total * voxel_ml, **percent}
-    if n_labels == len(TISSUES):
-        row["lung_involvement"] = _percent(float(sum(voxels[t.label] for t in TISSUES if t.key in INVOLVED)), total)
-    row["mean_hu"] = float((counts * _HU.astype(np.float64)).sum() / total) if total else float("nan")
-    for threshold in LAA_THRESHOLDS:
-        row[f"laa{threshold}"] = _percent(float(counts[: -threshold - FIRST_HU].sum()), total)
-    row["perc15"] = percentile(counts, 15)
-    row.update({f"{key}_ml": float(voxels[i]) * voxel_ml for i, key in enumerate(keys, start=1)})
-    row["voxels"] = total
-    return row
+    keys, voxels = _by_label(counts, table)
+    return {
+        "lung_ml": _ml(counts, voxel_ml),
+        **_shares(counts, table),
+        **_densities(counts),
+        **{f"{key}_ml": n * voxel_ml for key, n in zip(keys, voxels, strict=True)},
+        "voxels": int(counts.sum()),
+    }
 
 
-def percentile(counts: Counts, percent: float) -> float:
-    """Percentile in HU, with linear interpolation between voxels as in ``numpy.percentile``; NaN of no voxels."""
-    cumulative = np.cumsum(counts.astype(np.int64))
-    total = int(cumulative[-1])
-    if not total:
-        return float("nan")
-    rank = percent / 100 * (total - 1)
-    low = int(rank)
-    first, second = (int(_HU[np.searchsorted(cumulative, r, side="right")]) for r in (low, min(low + 1, total - 1)))
-    return first + (second - first) * (rank - low)
+def sum_of(sides: Counts | None, parts: Sequence[Side]) -> Counts:
+    """Counts of some parts of the mask together: uint64, shape (65536,); zeros where sides are not known."""
+    if sides is None:
+        return np.zeros(N_HU, np.uint64)
+    return np.asarray(sides[[side.label - 1 for side in parts]].sum(axis=0, dtype=np.uint64))
 
 
 def component_keys(n_components: int) -> list[str]:
@@ -70,6 +105,56 @@ def component_keys(n_components: int) -> list[str]:
     if n_components == len(TISSUES):
         return [tissue.key for tissue in TISSUES]
     return [f"component_{i}" for i in range(1, n_components + 1)]
+
+
+def _by_label(counts: Counts, table: Table) -> tuple[list[str], list[float]]:
+    """Keys and voxels of the labels. A model of any number of components has labels that the tissues do not name."""
+    n_labels = max(int(table.max()), 1)
+    voxels = np.bincount(table, weights=counts.astype(np.float64), minlength=n_labels + 1)
+    return component_keys(n_labels), [float(n) for n in voxels[1:]]
+
+
+def _shares(counts: Counts, table: Table) -> Values:
+    keys, voxels = _by_label(counts, table)
+    total = int(counts.sum())
+    row: Values = {key: _percent(n, total) for key, n in zip(keys, voxels, strict=True)}
+    if len(keys) == len(TISSUES):
+        involved = (n for key, n in zip(keys, voxels, strict=True) if key in INVOLVED)
+        row["lung_involvement"] = _percent(sum(involved), total)
+    return row
+
+
+def _densities(counts: Counts) -> Values:
+    total = int(counts.sum())
+    row: Values = {"mean_hu": _mean(counts)}
+    row |= {f"laa{t}": _percent(float(counts[-t > _HU].sum()), total) for t in LAA_THRESHOLDS}
+    row["perc15"] = percentiles(counts, (15,))[0]
+    return row
+
+
+def _further(counts: Counts, voxel_ml: float, touches: Mapping[str, bool] | None, parts: Sequence[Side]) -> Values:
+    total = int(counts.sum())
+    mean = _mean(counts)
+
+    def percent_of(these: npt.NDArray[np.bool_]) -> float:
+        return _percent(float(counts[these].sum()), total)
+
+    row: Values = {"sd_hu": (float(counts @ (_HU - mean) ** 2) / total) ** 0.5 if total else float("nan")}
+    row |= {f"haa_above_{t}": percent_of(-t < _HU) for t in HAA_ABOVE}
+    row |= {f"haa_{a}_{b}": percent_of((-a < _HU) & (-b > _HU)) for a, b in HAA_BANDS}
+    row |= {f"aerated_{a}_{b}": percent_of((-a <= _HU) & (-b >= _HU)) for a, b in AERATED_BANDS}
+    row["mass_g"] = float(counts @ np.maximum(1 + _HU / 1000, 0)) * voxel_ml
+    row["touches_border"] = int(any(touches[side.key] for side in parts)) if touches is not None else float("nan")
+    return row
+
+
+def _mean(counts: Counts) -> float:
+    total = int(counts.sum())
+    return float((counts * _HU.astype(np.float64)).sum() / total) if total else float("nan")
+
+
+def _ml(counts: Counts, voxel_ml: float) -> float:
+    return int(counts.sum()) * voxel_ml
 
 
 def _percent(part: float, total: int) -> float:

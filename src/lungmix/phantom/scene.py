@@ -17,6 +17,7 @@ from scipy.special import ndtri
 from lungmix.errors import UsageError
 from lungmix.geometry import IDENTITY, Geometry
 from lungmix.scan import Acquisition
+from lungmix.side import AIRWAY, LEFT, RIGHT
 
 HU = npt.NDArray[np.int16]
 Labels = npt.NDArray[np.uint8]
@@ -43,13 +44,14 @@ TISSUE_SDS = np.sqrt(np.array([1936.65952913, 3413.06554292, 8927.18035462, 2454
 )
 _WEIGHTS = (0.33915991, 0.36163895, 0.13880557, 0.05467644, 0.10571913)
 
-# Shapes as fractions of the field of view (x, y) and of half the height (z, from -1 at the first slice to 1).
+# Shapes as fractions of the field of view (x, y) and of half the height (z, from -1 at the head to 1).
 _BODY = (0.46, 0.36)
 _LUNG = (0.13, 0.22)
 _LUNG_X = 0.185
 _LUNG_Z = (-0.1, 0.75)
 _EDGE_PIXELS = 5
 _WAVES = 14
+_TRACHEA_MM, _WALL_MM = 9.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,12 @@ class Phantom:
             depth = min(thickness, self.shape[0] - start)
             yield np.stack([self._truth(start + i, self._random(start + i)) for i in range(depth)])
 
+    def side_truth_slabs(self, thickness: int = 32) -> Iterator[Labels]:
+        """Side of each voxel: uint8 ``[slices, y, x]``, 1 right lung, 2 left lung, 3 trachea, as in `lungmix.side`."""
+        for start in range(0, self.shape[0], thickness):
+            depth = min(thickness, self.shape[0] - start)
+            yield np.stack([self._side_truth(start + i) for i in range(depth)])
+
     def volume(self) -> HU:
         """All HU in memory."""
         return np.concatenate(list(self.slabs()))
@@ -130,6 +138,10 @@ class Phantom:
     def truth(self) -> Labels:
         """All tissues in memory."""
         return np.concatenate(list(self.truth_slabs()))
+
+    def side_truth(self) -> Labels:
+        """All sides in memory."""
+        return np.concatenate(list(self.side_truth_slabs()))
 
     def _both(self, thickness: int) -> Iterator[tuple[HU, Labels]]:
         for start in range(0, self.shape[0], thickness):
@@ -157,7 +169,9 @@ class Phantom:
         return self.shape[2] * self.spacing[0]
 
     def _w(self, z: int) -> float:
-        return 2.0 * (z + 0.5) / self.shape[0] - 1.0
+        """Height from -1 at the head to 1 at the feet; slices run to the head, unless the direction says otherwise."""
+        w = 2.0 * (z + 0.5) / self.shape[0] - 1.0
+        return -w if self.direction[8] > 0 else w
 
     def _lung_x(self) -> tuple[float, float]:
         """Centres of the right and the left lung along u."""
@@ -172,7 +186,9 @@ class Phantom:
         rest = 1.0 - ((self._w(z) - middle) / half) ** 2
         if rest <= 0:
             return []
-        return [((self._u - x) / _LUNG[0]) ** 2 + (self._v / _LUNG[1]) ** 2 < rest for x in self._lung_x()]
+        # Lungs that touch leave room for the trachea and its wall.
+        room = ~self._trachea(z, _TRACHEA_MM + _WALL_MM)
+        return [(((self._u - x) / _LUNG[0]) ** 2 + (self._v / _LUNG[1]) ** 2 < rest) & room for x in self._lung_x()]
 
     def _slice(self, z: int) -> tuple[HU, Labels]:
         random = self._random(z)
@@ -206,6 +222,22 @@ class Phantom:
             if "vessels" in self.traps:
                 truth[lung & self._vessels(z, x)] = 5
         return truth
+
+    def _side_truth(self, z: int) -> Labels:
+        sides = np.zeros(self.shape[1:], np.uint8)
+        sides[self._trachea(z)] = AIRWAY.label
+        # Columns run to the patient's left, unless the direction says otherwise.
+        order = (RIGHT, LEFT) if self.direction[0] > 0 else (LEFT, RIGHT)
+        middle = sum(self._lung_x()) / 2
+        lungs = self._lungs(z)
+        for lung, side, first in zip(lungs, order, (True, False), strict=False):
+            # Lungs that overlap meet half way between their centres.
+            sides[lung & ((self._u < middle) == first)] = side.label
+        return sides
+
+    def _trachea(self, z: int, radius_mm: float = _TRACHEA_MM) -> npt.NDArray[np.bool_]:
+        inside = self._u**2 + (self._v - 0.03) ** 2 < (radius_mm / self._width_mm) ** 2
+        return np.asarray(inside & (self._w(z) < -0.3))
 
     def _texture(self, z: int) -> Floats:
         """A smooth random field, about standard normal: a sum of plane waves."""
@@ -257,8 +289,7 @@ class Phantom:
         for trap, radius in (("bowel", 0.03), ("big-bowel", 0.11)):
             if trap in self.traps:
                 hu[self._in_ball(z, 0.0, -0.08, 0.85, radius)] = -980
-        if w < -0.3:
-            hu[u**2 + (v - 0.03) ** 2 < (9 / self._width_mm) ** 2] = -1000
+        hu[self._trachea(z)] = -1000
         if "table" in self.traps:
             table = (np.abs(v - 0.40 - 0.12 * u**2) < 0.012) & (np.abs(u) < 0.4)
             hu[table] = -120

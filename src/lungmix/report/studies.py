@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
 from lungmix.analysis.robustness import Robustness
+from lungmix.analysis.scores import ScoreStudy
 from lungmix.report.curves import bootstrap_figure, robustness_figure, save_figure
 from lungmix.report.files import publish
+from lungmix.report.score_figure import score_figure
 
 
 def write_robustness(result: Robustness, folder: str | Path) -> list[Path]:
@@ -24,6 +26,11 @@ def write_robustness(result: Robustness, folder: str | Path) -> list[Path]:
 def write_bootstrap(result: Bootstrap, folder: str | Path) -> list[Path]:
     """``bootstrap.csv``, ``bootstrap.png`` and ``bootstrap.svg``; see `lungmix.analysis.bootstrap.Interval`."""
     return _write(Path(folder), "bootstrap", rows_of(result), bootstrap_figure(result))
+
+
+def write_scores(result: ScoreStudy, folder: str | Path) -> list[Path]:
+    """``scores.csv``, a line a scan, and Figure 5 as ``scores.png`` and ``scores.svg``."""
+    return _write(Path(folder), "scores", result.rows, score_figure(result))
 
 
 def csv_of(rows: Sequence[dict[str, Any]]) -> str:

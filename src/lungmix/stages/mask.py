@@ -61,7 +61,7 @@ def mask_case(
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
     recipe = recipe_for(parameters, case.geometry.spacing_zyx)
-    case.forget(STAGE, "label")
+    case.forget(STAGE, "side", "label")
     case.create("lung")
     case.create_packed(OPENED)
     where, limit = CaseRef(cohort.url, name), least_memory(client)

@@ -1,7 +1,16 @@
 """The cohort on disk: cases, OME-Zarr metadata, the cut into slabs, the records of stages."""
 
 from lungmix.store.case import IMAGES, Case
-from lungmix.store.cohort import FIT_FILES, MEASUREMENTS_FILE, MODEL_FILE, CaseRef, Cohort, open_cohort
+from lungmix.store.cohort import (
+    FIT_FILES,
+    MEASUREMENTS_FILE,
+    MODEL_FILE,
+    RADIOMICS_FILE,
+    CaseRef,
+    Cohort,
+    open_cohort,
+    parquet_name,
+)
 from lungmix.store.layout import Layout, layout_of
 
 __all__ = [
@@ -9,10 +18,12 @@ __all__ = [
     "IMAGES",
     "MEASUREMENTS_FILE",
     "MODEL_FILE",
+    "RADIOMICS_FILE",
     "Case",
     "CaseRef",
     "Cohort",
     "Layout",
     "layout_of",
     "open_cohort",
+    "parquet_name",
 ]

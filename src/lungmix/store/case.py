@@ -15,6 +15,7 @@ from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
 from lungmix.kernels.bits import Bits, words_for
 from lungmix.scan import Acquisition
+from lungmix.side import SIDES
 from lungmix.store import ome
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
 
@@ -72,6 +73,11 @@ class Case:
         return self.array("lung")
 
     @property
+    def side(self) -> da.Array:
+        """Parts of the lung mask: uint8, 1 right lung, 2 left lung, 3 airway, 4 elsewhere."""
+        return self.array("side")
+
+    @property
     def tissue(self) -> da.Array:
         """Tissue labels voxel by voxel: uint8, 0 to 5."""
         return self.array("tissue")
@@ -86,12 +92,17 @@ class Case:
         """Counts per HU value over the lung voxels; entry ``i`` counts ``i - 32768`` HU."""
         return np.asarray(self._array("hu_counts")[:])
 
+    @property
+    def side_counts(self) -> npt.NDArray[np.uint64]:
+        """Counts per HU value of the parts of the lung mask: row ``i`` counts the voxels of label ``i + 1``."""
+        return np.asarray(self._array("side_counts")[:])
+
     def array(self, name: str, level: int = 0) -> da.Array:
         """An image of this case as a lazy dask array.
 
         Parameters
         ----------
-        name : {"ct", "lung", "tissue", "tissue_median"}
+        name : {"ct", "lung", "side", "tissue", "tissue_median"}
             Which image.
         level : int
             Resolution, 0 the finest.
@@ -147,7 +158,7 @@ class Case:
 
         Parameters
         ----------
-        name : {"ct", "lung", "tissue", "tissue_median"}
+        name : {"ct", "lung", "side", "tissue", "tissue_median"}
             Which image.
         start : int
             First slice.
@@ -207,14 +218,18 @@ class Case:
 
     def write_counts(self, counts: npt.NDArray[np.uint64]) -> None:
         """Keep the counts per HU value."""
+        self._write_table("hu_counts", counts, {"first_hu": -32768, "unit": "voxels"})
+
+    def write_side_counts(self, counts: npt.NDArray[np.uint64]) -> None:
+        """Keep the counts per HU value of the parts of the mask."""
+        rows = [side.key for side in SIDES]
+        self._write_table("side_counts", counts, {"first_hu": -32768, "unit": "voxels", "rows": rows})
+
+    def _write_table(self, name: str, values: npt.NDArray[Any], attributes: dict[str, Any]) -> None:
         self._group.create_array(
-            "hu_counts",
-            data=counts,
-            chunks=counts.shape,
-            compressors=codecs_for(counts.dtype),
-            attributes={"first_hu": -32768, "unit": "voxels"},
+            name, data=values, chunks=values.shape, compressors=codecs_for(values.dtype), attributes=attributes,
             overwrite=True,
-        )
+        )  # fmt: skip
 
     def begin(self, geometry: Geometry, acquisition: Acquisition) -> None:
         """Describe a scan that is about to be converted; forgets all earlier stages."""

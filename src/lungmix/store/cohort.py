@@ -27,6 +27,13 @@ FIT_FILES = {name: f"model-{name}.json" for name in FITS}
 """Both fits by their names. They lie beside the cases under names that no folder or scan is likely to have."""
 
 MEASUREMENTS_FILE = "measurements.csv"
+RADIOMICS_FILE = "radiomics.csv"
+
+
+def parquet_name(file: str) -> str:
+    """Name of the Parquet file beside a table."""
+    return file.removesuffix(".csv") + ".parquet"
+
 
 # The store keeps its models and measurements.csv beside its cases, as its format has it.
 warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
@@ -86,7 +93,11 @@ class Cohort(Mapping[str, Case]):
 
     def write_text(self, name: str, text: str) -> None:
         """Put a text file into the store; it becomes visible as a whole."""
-        buffer = default_buffer_prototype().buffer.from_bytes(text.encode())
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Put a file into the store; it becomes visible as a whole."""
+        buffer = default_buffer_prototype().buffer.from_bytes(content)
         sync(self._group.store.set(self._key(name), buffer))
 
     def _key(self, name: str) -> str:

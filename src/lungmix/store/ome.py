@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lungmix.geometry import Geometry
+from lungmix.side import SIDES, Side
 from lungmix.store.layout import Layout
 from lungmix.tissue import LUNG_COLOR, TISSUES, Tissue
 
 VERSION = "0.5"
-LABEL_NAMES = ("lung", "tissue", "tissue_median")
+LABEL_NAMES = ("lung", "side", "tissue", "tissue_median")
 _AXES = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"]
 
 
@@ -22,17 +24,23 @@ def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, A
 
 
 def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
-    """The ``ome`` attribute of a label map, with the colours of its tissues."""
-    shown = (Tissue(1, "lung", "Lung", LUNG_COLOR),) if name == "lung" else TISSUES
+    """The ``ome`` attribute of a label map, with the names and colours of its labels."""
+    shown = _shown(name)
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, geometry, layout, centred=False, kind="nearest")],
         "image-label": {
-            "colors": [{"label-value": tissue.label, "rgba": list(tissue.rgba)} for tissue in shown],
-            "properties": [{"label-value": tissue.label, "name": tissue.name} for tissue in shown],
+            "colors": [{"label-value": one.label, "rgba": list(one.rgba)} for one in shown],
+            "properties": [{"label-value": one.label, "name": one.name} for one in shown],
             "source": {"image": "../../"},
         },
     }
+
+
+def _shown(name: str) -> Sequence[Tissue | Side]:
+    if name == "lung":
+        return (Tissue(1, "lung", "Lung", LUNG_COLOR),)
+    return SIDES if name == "side" else TISSUES
 
 
 def labels_metadata(names: list[str]) -> dict[str, Any]:

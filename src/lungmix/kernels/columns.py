@@ -1,0 +1,132 @@
+"""The data dictionary: every column of the tables of measurements, its unit and its meaning, in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lungmix.side import AIRWAY, ELSEWHERE, LUNGS
+from lungmix.tissue import TISSUES
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes
+    ----------
+    key : str
+        Its head.
+    unit : str
+        ``mL``, ``%``, ``HU`` and the like; empty for names, counts and flags.
+    meaning : str
+        What it holds.
+    """
+
+    key: str
+    unit: str
+    meaning: str
+
+
+LAA_THRESHOLDS = (950, 910, 856)
+"""Low attenuation areas are voxels strictly below minus these HU."""
+
+HAA_ABOVE = (700, 500)
+"""High attenuation areas are voxels strictly above minus these HU."""
+
+HAA_BANDS = ((600, 250),)
+"""High attenuation areas strictly above minus the first and strictly below minus the second (Lederer et al. 2009)."""
+
+AERATED_BANDS = ((950, 700), (950, 800))
+"""Well aerated lung from minus the first to minus the second, ends included; papers differ in the second."""
+
+
+def _densities(of: str) -> list[Column]:
+    """The columns that describe the densities of some voxels; `of` says which."""
+    return [
+        Column("mean_hu", "HU", f"mean density of {of}"),
+        *(Column(f"laa{t}", "%", f"low attenuation: {of} strictly below -{t} HU") for t in LAA_THRESHOLDS),
+        Column("perc15", "HU", f"15th percentile of {of}, linear interpolation"),
+    ]
+
+
+def _further(of: str) -> list[Column]:
+    return [
+        Column("sd_hu", "HU", f"standard deviation of {of}"),
+        *(Column(f"haa_above_{t}", "%", f"high attenuation: {of} strictly above -{t} HU") for t in HAA_ABOVE),
+        *(
+            Column(f"haa_{a}_{b}", "%", f"high attenuation: {of} strictly between -{a} and -{b} HU")
+            for a, b in HAA_BANDS
+        ),
+        *(
+            Column(f"aerated_{a}_{b}", "%", f"well aerated: {of} from -{a} to -{b} HU, ends included")
+            for a, b in AERATED_BANDS
+        ),
+        Column("mass_g", "g", f"mass of {of}: 1 + HU / 1000 g/mL, nothing below -1000 HU"),
+        Column("touches_border", "", f"1 where {of} reach the first or last slice, row or column"),
+    ]
+
+
+def _columns() -> tuple[Column, ...]:
+    parts = "GGO, consolidation and other together"
+    whole = "lung voxels"
+    columns = [
+        Column("case", "", "name of the scan"),
+        Column("lung_ml", "mL", "volume of the lung mask"),
+        *(Column(t.key, "%", f"{t.name}, of lung voxels") for t in TISSUES),
+        Column("lung_involvement", "%", f"{parts}, of lung voxels"),
+        *_densities(whole),
+        *(Column(f"{t.key}_ml", "mL", f"volume of {t.name}") for t in TISSUES),
+        Column("voxels", "", "lung voxels"),
+        *_further(whole),
+    ]
+    for side in LUNGS:
+        of = f"voxels of the {side.name.lower()}"
+        own = [
+            Column("ml", "mL", f"volume of the {side.name.lower()}"),
+            *(Column(t.key, "%", f"{t.name}, of {of}") for t in TISSUES),
+            Column("lung_involvement", "%", f"{parts}, of {of}"),
+            *_densities(of),
+            *_further(of),
+        ]
+        columns += [Column(f"{side.key}_{one.key}", one.unit, one.meaning) for one in own]
+    columns += [
+        Column(f"{AIRWAY.key}_ml", "mL", "trachea and main bronchi within the mask, outside the lungs"),
+        Column(
+            f"{ELSEWHERE.key}_ml",
+            "mL",
+            "other parts of the mask outside both lungs: between them, and islands apart",
+        ),
+        Column("left_out_ml", "mL", "part of the mask that all columns without a side leave out, as was asked for"),
+    ]
+    return tuple(columns)
+
+
+MEASUREMENTS: tuple[Column, ...] = _columns()
+"""Columns of ``measurements.csv``; other than five components have ``component_1`` ... in place of tissues."""
+
+RADIOMICS: tuple[Column, ...] = (
+    Column("case", "", "name of the scan"),
+    Column("region", "", "lung, or the key of a tissue"),
+    Column("label", "", "voxel value in the label map: 0 for the lung, 1 to 5 for tissues"),
+    Column("voxels", "", "voxels of the region"),
+    Column("Energy", "HU²", "sum of squares"),
+    Column("TotalEnergy", "mm³ HU²", "sum of squares times the volume of a voxel"),
+    Column("Entropy", "bit", "of the histogram with bins of 25 HU"),
+    Column("Minimum", "HU", "least value"),
+    Column("10Percentile", "HU", "10th percentile, linear interpolation"),
+    Column("90Percentile", "HU", "90th percentile, linear interpolation"),
+    Column("Maximum", "HU", "greatest value"),
+    Column("Mean", "HU", "mean"),
+    Column("Median", "HU", "median"),
+    Column("InterquartileRange", "HU", "75th less 25th percentile"),
+    Column("Range", "HU", "greatest less least value"),
+    Column("MeanAbsoluteDeviation", "HU", "mean distance from the mean"),
+    Column("RobustMeanAbsoluteDeviation", "HU", "the same of the values from the 10th to the 90th percentile"),
+    Column("RootMeanSquared", "HU", "root of the mean square"),
+    Column("StandardDeviation", "HU", "root of the variance"),
+    Column("Skewness", "", "third central moment over the cubed standard deviation"),
+    Column("Kurtosis", "", "fourth central moment over the squared variance; 3 for a normal distribution"),
+    Column("Variance", "HU²", "mean squared distance from the mean"),
+    Column("Uniformity", "", "sum of squared shares of the histogram with bins of 25 HU"),
+)
+"""Columns of ``radiomics.csv``; features carry the names that PyRadiomics gives them."""

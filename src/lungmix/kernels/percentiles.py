@@ -1,0 +1,33 @@
+"""Percentiles from counts per HU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.kernels.counts import FIRST_HU
+
+
+def percentiles(counts: npt.NDArray[np.uint64], percents: Sequence[float]) -> list[float]:
+    """Percentiles in HU, with linear interpolation between voxels as in ``numpy.percentile``; NaN of no voxels.
+
+    Parameters
+    ----------
+    counts : ndarray of uint64, shape (65536,)
+        Voxels of each HU value from -32768 on.
+    percents : sequence of float
+        0 to 100.
+    """
+    cumulative = np.cumsum(counts.astype(np.int64))
+    total = int(cumulative[-1])
+    if not total:
+        return [float("nan")] * len(percents)
+    out = []
+    for percent in percents:
+        rank = percent / 100 * (total - 1)
+        ranks = int(rank), min(int(rank) + 1, total - 1)
+        low, high = (int(n) + FIRST_HU for n in np.searchsorted(cumulative, ranks, side="right"))
+        out.append(low + (high - low) * (rank - ranks[0]))
+    return out

@@ -1,0 +1,86 @@
+"""First-order radiomics from counts per HU: a sum over voxels is a sum over HU values weighted by their counts.
+
+Source: the definitions of van Griethuysen et al. 2017, Cancer Research 77:e104, as PyRadiomics documents them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.kernels.counts import FIRST_HU
+from lungmix.kernels.percentiles import percentiles
+
+Counts = npt.NDArray[np.uint64]
+
+BIN_WIDTH = 25
+"""HU of a bin of the histogram behind entropy and uniformity; bins begin at multiples of it."""
+
+_EPSILON = float(np.spacing(1))
+
+
+def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
+    """All first-order features of the voxels that are counted.
+
+    Parameters
+    ----------
+    counts : ndarray of uint64, shape (65536,)
+        Voxels of each HU value from -32768 on.
+    voxel_mm3 : float
+        Volume of a voxel.
+
+    Returns
+    -------
+    dict of str to float
+        By the names of `lungmix.kernels.columns.RADIOMICS`, in their order; NaN of no voxels.
+    """
+    index = np.flatnonzero(counts)
+    hu, weight = (index + FIRST_HU).astype(np.float64), counts[index].astype(np.float64)
+    total = float(weight.sum())
+    if not total:
+        return dict.fromkeys(FEATURES, float("nan"))
+    mean = float(hu @ weight) / total
+    distance = hu - mean
+    second, third, fourth = (float(distance**n @ weight) / total for n in (2, 3, 4))
+    energy = float(hu**2 @ weight)
+    low, first, median, last, high = percentiles(counts, (10, 25, 50, 75, 90))
+    robust = (hu >= low) & (hu <= high)
+    bins = np.bincount((index + FIRST_HU) // BIN_WIDTH - FIRST_HU // BIN_WIDTH, weights=weight)
+    shares = bins[bins > 0] / total
+    flat = second == 0
+    values = (
+        energy,
+        energy * voxel_mm3,
+        -float(shares @ np.log2(shares + _EPSILON)),
+        hu[0],
+        low,
+        high,
+        hu[-1],
+        mean,
+        median,
+        last - first,
+        hu[-1] - hu[0],
+        _mean_deviation(hu, weight),
+        _mean_deviation(hu[robust], weight[robust]),
+        (energy / total) ** 0.5,
+        second**0.5,
+        # Of equal voxels PyRadiomics has 0 for both.
+        0.0 if flat else third / second**1.5,
+        0.0 if flat else fourth / second**2,
+        second,
+        float(shares @ shares),
+    )
+    return dict(zip(FEATURES, map(float, values), strict=True))
+
+
+def _mean_deviation(hu: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> float:
+    """Mean distance from the mean; NaN of nothing, as where two voxels have no value between their percentiles."""
+    total = float(weight.sum())
+    return float(np.abs(hu - float(hu @ weight) / total) @ weight) / total if total else float("nan")
+
+
+FEATURES = (
+    "Energy", "TotalEnergy", "Entropy", "Minimum", "10Percentile", "90Percentile", "Maximum", "Mean", "Median",
+    "InterquartileRange", "Range", "MeanAbsoluteDeviation", "RobustMeanAbsoluteDeviation", "RootMeanSquared",
+    "StandardDeviation", "Skewness", "Kurtosis", "Variance", "Uniformity",
+)  # fmt: skip

@@ -1,0 +1,199 @@
+"""Scores against lung involvement: cohorts whose correlation is known, and files that people write."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lungmix.analysis.score_table import join_scores, read_scores
+from lungmix.analysis.scores import line_through, pearson, resample, study
+from lungmix.errors import UsageError
+from lungmix.report.score_figure import score_figure
+
+numbers = st.floats(-1000, 1000).map(lambda x: round(x, 3))
+
+
+def cohort(n, seed=0, noise=8.0):
+    """Rows whose scores follow the involvement, most of them 2 and 3 as in the publication."""
+    random = np.random.default_rng(seed)
+    involvement = np.clip(random.normal(28, 17, n), 0.5, 95)
+    noisy = np.clip(involvement + random.normal(0, noise, n), 0, 100)
+    scores = np.searchsorted([0, 5, 25, 50, 75], noisy, side="left")
+    return [
+        {"case": f"case-{i:03d}", "patient": f"p{i:03d}", "score": int(s), "lung_involvement": float(x)}
+        for i, (s, x) in enumerate(zip(scores, involvement, strict=True))
+    ]
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=4, max_size=40), st.sampled_from([80.0, 95.0, 99.0]))
+def test_correlation_is_that_of_scipy(pairs, level):
+    x, y = np.array(pairs).T
+    found = pearson(x, y, level)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert np.isnan(found.c)
+        return
+    expected = stats.pearsonr(x, y)
+    assert found.c == pytest.approx(expected.statistic, abs=1e-9)
+    if abs(expected.statistic) < 1 - 1e-9:
+        interval = expected.confidence_interval(level / 100)
+        assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
+        assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=1e-6)
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=3, max_size=40))
+def test_line_is_that_of_scipy(pairs):
+    x, y = np.array(pairs).T
+    if np.ptp(x) < 0.01 or np.ptp(y) < 0.01:
+        return
+    found, expected = line_through(x, y), stats.linregress(x, y)
+    assert found.slope == pytest.approx(expected.slope, rel=1e-6, abs=1e-9)
+    assert found.intercept == pytest.approx(expected.intercept, rel=1e-6, abs=1e-6)
+    assert found.r2 == pytest.approx(expected.rvalue**2, abs=1e-6)
+
+
+@pytest.mark.parametrize("true", [0.0, 0.5, 0.82])
+def test_intervals_cover_the_true_correlation_as_often_as_they_say(true):
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(2000):
+        x, y = random.multivariate_normal([0, 0], [[1, true], [true, 1]], 62).T
+        found = pearson(x, y, 95)
+        covered += found.low <= true <= found.high
+    # Three standard errors of 2,000 draws are 1.5 %.
+    assert covered / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_p_value_is_below_5_percent_in_5_percent_of_cohorts_without_correlation():
+    random = np.random.default_rng(2)
+    below = [pearson(*random.normal(size=(2, 30))).p < 0.05 for _ in range(2000)]
+    assert np.mean(below) == pytest.approx(0.05, abs=0.015)
+
+
+def test_proportional_draws_keep_the_correlation_and_equal_ones_raise_it_where_middle_scores_dominate():
+    result = study(cohort(62, 3))
+    proportional, equal = result.resamplings
+    assert proportional.c_mean == pytest.approx(result.all.c, abs=0.02)
+    assert equal.c_mean > result.all.c
+    assert proportional.times == equal.times == 100
+    assert 0 < proportional.c_sd < 0.05
+    groups = {group["score"]: group["scans"] for group in result.groups}
+    assert proportional.scans == sum(max(round(0.8 * n), 1) for n in groups.values() if n)
+
+
+def test_draws_of_everything_are_the_cohort_itself():
+    rows = cohort(40, 4)
+    result = study(rows, share=1.0).resamplings[0]
+    assert (result.c_sd, result.r2_sd) == (pytest.approx(0, abs=1e-12),) * 2
+    assert result.r2_mean == pytest.approx(result.c_mean**2)
+    assert np.isnan(result.r2_rest_mean)
+
+
+def test_a_seed_decides_the_draws():
+    x, s = np.arange(30.0), np.arange(30) // 6
+    assert resample(x, s, seed=1) == resample(x, s, seed=1)
+    assert resample(x, s, seed=1) != resample(x, s, seed=2)
+
+
+def test_follow_up_scans_are_told_apart_and_the_first_of_each_patient_correlated_by_itself():
+    rows = [{**row, "patient": f"p{i // 2}"} for i, row in enumerate(cohort(20, 5))]
+    result = study(rows)
+    assert (result.all.n, result.first.n, result.patients) == (20, 10, 10)
+    x, s = ([row[key] for row in rows[::2]] for key in ("lung_involvement", "score"))
+    assert result.first.c == pytest.approx(stats.pearsonr(x, s).statistic)
+    assert study(cohort(20, 5)).first is None
+
+
+def test_groups_have_the_five_numbers_of_a_box():
+    rows = cohort(62, 6)
+    for group in study(rows).groups:
+        own = [row["lung_involvement"] for row in rows if row["score"] == group["score"]]
+        assert group["scans"] == len(own)
+        if own:
+            assert [group[k] for k in ("minimum", "lower", "median", "upper", "maximum")] == pytest.approx(
+                np.percentile(own, [0, 25, 50, 75, 100])
+            )
+
+
+def test_figure_shows_boxes_and_points():
+    figure = score_figure(study(cohort(62, 7)))
+    left, right = figure.axes
+    assert len(right.collections[0].get_offsets()) == 62
+    assert "C = " in right.texts[0].get_text()
+    assert [text.get_text().split("\n")[0] for text in left.get_xticklabels()] == list("012345")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(cohort(2), "needs 3"), ([{**row, "score": 2} for row in cohort(9)], "all 9 scans")]
+)
+def test_study_of_too_little_says_what_is_missing(rows, message):
+    with pytest.raises(UsageError, match=message):
+        study(rows)
+
+
+@pytest.mark.parametrize("options", [{"times": 1}, {"share": 0.0}, {"share": 1.5}, {"draw": "some"}])
+def test_impossible_draws_are_refused(options):
+    with pytest.raises(UsageError, match="not possible"):
+        resample(np.arange(9.0), np.arange(9) // 3, **options)
+
+
+def written(tmp_path, text):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+MEASURED = [{"case": f"p{i}{more}", "lung_involvement": 10.0 * i} for i in range(1, 5) for more in ("", "-2")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_scores_are_read_with_any_separator_and_further_columns(tmp_path, separator):
+    text = "\ufeffCase,S,age\n\n p1 ,3,50\np2,0,61\n".replace(",", separator)
+    scores = read_scores(written(tmp_path, text))
+    rows, unscored, unmeasured = join_scores(MEASURED, scores)
+    assert [(row["case"], row["score"], row["age"]) for row in rows] == [("p1", 3, "50"), ("p2", 0, "61")]
+    assert unscored == ["p1-2", "p2-2", "p3", "p3-2", "p4", "p4-2"]
+    assert unmeasured == []
+
+
+def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
+    text = "patient,case,S\np1,,3\np2,p2-2,1\nP3,,2\np33,,5\n"
+    rows, unscored, unmeasured = join_scores(MEASURED, read_scores(written(tmp_path, text)))
+    assert [(row["case"], row["patient"], row["score"]) for row in rows] == [
+        ("p1", "p1", 3), ("p1-2", "p1", 3), ("p2-2", "p2", 1), ("p3", "P3", 2), ("p3-2", "P3", 2),
+    ]  # fmt: skip
+    assert unscored == ["p2", "p4", "p4-2"]
+    assert unmeasured == ["p33"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no scores"),
+        ("case,S\n", "no scores"),
+        ("name,S\np1,3\n", "columns name, S"),
+        ("case,severity\np1,3\n", "S or score"),
+        ("case,S\np1,6\n", "line 2: the score of p1 is 6"),
+        ("case,S\np1,2.5\n", "whole numbers from 0 to 5"),
+        ("case,S\np1,nan\n", "whole numbers"),
+        ("case,S\np1,\n", "is missing"),
+        ("case,S\n\np1,3\np1,4\n", "line 4: p1 has a score in line 3"),
+        ("case,S\np1,3,4\n", "line 2: 3 cells under 2 heads"),
+        ("case,S\n,3\n", "no case or patient is named"),
+        (b"case,S\n\xff\xfe,3\n", "UTF-8"),
+        ("case,S\nother,3\n", "names other, the cohort has p1"),
+    ],
+)
+def test_wrong_files_are_explained_by_line_and_remedy(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
+        join_scores(MEASURED, read_scores(written(tmp_path, text)))
+
+
+def test_missing_file_and_missing_involvement_are_explained(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.csv cannot be read"):
+        read_scores(tmp_path / "none.csv")
+    scores = read_scores(written(tmp_path, "case,S\np1,3\n"))
+    with pytest.raises(UsageError, match="five tissues"):
+        join_scores([{"case": "p1", "component_1": 3.0}], scores)
+    with pytest.raises(UsageError, match="lungmix measure"):
+        join_scores([], scores)

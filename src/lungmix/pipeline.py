@@ -11,6 +11,7 @@ from typing import Any
 
 from distributed import Client, KilledWorker
 
+from lungmix import errors
 from lungmix.analysis.comparison import Comparison, compare
 from lungmix.analysis.selection import bic_table
 from lungmix.engine import Listener, run_window
@@ -298,14 +299,10 @@ def stored_model(cohort: Cohort) -> TissueModel:
 
 
 def reason_of(error: Exception) -> str:
-    """One sentence for people."""
-    if isinstance(error, LungmixError):
-        return str(error)
+    """One sentence for people; a run meets workers too."""
     if isinstance(error, KilledWorker):
         return "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
-    if isinstance(error, OSError):
-        return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
-    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"
+    return errors.reason_of(error)
 
 
 def _free_name(name: str, taken: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lungmix.geometry import Geometry
 from lungmix.store.layout import Layout
-from lungmix.tissue import LUNG_COLOR, TISSUES, Tissue
+from lungmix.tissue import segments_of
 
 VERSION = "0.5"
 LABEL_NAMES = ("lung", "tissue", "tissue_median")
@@ -23,7 +23,7 @@ def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, A
 
 def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
     """The ``ome`` attribute of a label map, with the colours of its tissues."""
-    shown = (Tissue(1, "lung", "Lung", LUNG_COLOR),) if name == "lung" else TISSUES
+    shown = segments_of(name)
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, geometry, layout, centred=False, kind="nearest")],

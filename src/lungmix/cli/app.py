@@ -295,26 +295,68 @@ def report(
 
 
 @app.command()
-@opt.example("lungmix export cohort.zarr case-001 labels.nrrd --image tissue")
+@opt.example(
+    "lungmix export cohort.zarr case-001 case-001_tissue.seg.nrrd",
+    "lungmix export cohort.zarr case-001 seg.dcm --source original/ --binary",
+    "lungmix export cohort.zarr --all radiomics/ --format pyradiomics",
+)
 def export(
     store: opt.Store,
-    case: Annotated[str, typer.Argument(help="Name of the case.", metavar="CASE")],
-    out: Annotated[Path, typer.Argument(help="File: .nrrd, .nii, .nii.gz, .mha or .mhd.", metavar="OUT")],
+    case: Annotated[str | None, typer.Argument(help="Name of the case.", metavar="CASE")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="File: .nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd (3D Slicer), .dcm (DICOM SEG), .csv (PyRadiomics).",
+            metavar="OUT",
+        ),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--all", help="Write every case into DIR.", metavar="DIR")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg or pyradiomics; by default "
+            "what the extension says."
+        ),
+    ] = None,
     image: Annotated[
         str | None,
-        typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct."),
+        typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct, or tissue."),
     ] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="DICOM SEG: the original series, or a folder of many.", metavar="FOLDER"),
+    ] = None,
+    with_ct: Annotated[
+        bool, typer.Option("--with-ct", help="DICOM SEG: write an anonymous series of the CT too.")
+    ] = False,
+    binary: Annotated[bool, typer.Option("--binary", help="DICOM SEG: bit-planes, for older viewers.")] = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
-    """Write images of a case for other programs, with the exact geometry of the scan."""
-    from lungmix.errors import StoreError
-    from lungmix.export import export_image
-    from lungmix.export.images import image_in_name
+    """Write images and labels for other programs, with the exact geometry of the scan."""
+    from lungmix.cli.progress import listener_for
+    from lungmix.cli.show_export import exported_json, show_exported
+    from lungmix.export import Exported, export_case, export_cohort, options_for
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
-    if case not in cohort:
-        raise StoreError(f"{store} has no case {case!r}: `lungmix info {store}` lists them")
-    typer.echo(export_image(cohort[case], out, image or image_in_name(out)))
+    options = options_for(source or (), with_ct=with_ct, binary=binary)
+    if folder is not None and case is None and out is None and format is not None:
+        listener = listener_for(Console(stderr=True), quiet=quiet)
+        result = export_cohort(cohort, folder, format, image, options, listener)
+    elif folder is None and case is not None and out is not None:
+        result = Exported({case: export_case(cohort.case(case), out, image, format, options)})
+    else:
+        raise UsageError("give either CASE and OUT, or --all DIR and --format")
+    if as_json:
+        typer.echo(exported_json(store, result))
+    else:
+        show_exported(Console(soft_wrap=True), result)
+    for error in result.errors.values():
+        if "--debug" in sys.argv:
+            traceback.print_exception(error)
+    if result.failed:
+        raise typer.Exit(1)
 
 
 def _draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:

@@ -18,7 +18,6 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from lungmix._version import __version__
-from lungmix.errors import UsageError
 from lungmix.export.dicom_source import derived_slices, mark_anonymous, original_slices, write_ct
 from lungmix.export.images import require, segments_in
 from lungmix.formats import Scan, whole_file
@@ -45,7 +44,7 @@ def write_seg(
     series : sequence of Scan
         DICOM series, among which the original one is looked for.
     with_ct : bool
-        Write an anonymous series of the CT into a folder beside the file and refer to that.
+        Write an anonymous series of the CT into a folder beside the file and refer to that, not to an original one.
     binary : bool
         One bit-plane a segment, for viewers that do not know label maps.
 
@@ -57,17 +56,12 @@ def write_seg(
     Raises
     ------
     UsageError
-        If it is not said what the segmentation shall refer to.
+        If the image has no labels.
     SourceError
         If the original series is not among those given.
     """
     segments = segments_in(image)
     require(case, image)
-    if bool(series) == with_ct:
-        raise UsageError(
-            f"a DICOM segmentation of {case.name} refers to CT slices: give either --source FOLDER with the original "
-            "series, or --with-ct, which writes an anonymous series beside it"
-        )
     slices = derived_slices(case) if with_ct else original_slices(case, series)
     written = [path]
     if with_ct:

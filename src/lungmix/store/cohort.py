@@ -49,6 +49,18 @@ class Cohort(Mapping[str, Case]):
             raise KeyError(name)
         return Case(name, group)
 
+    def case(self, name: str) -> Case:
+        """The case of this name.
+
+        Raises
+        ------
+        StoreError
+            If there is none; unlike ``cohort[name]`` it says what to do.
+        """
+        if name not in self:
+            raise StoreError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them")
+        return self[name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(name for name, group in self._group.groups() if ATTRIBUTE in group.attrs))
 

@@ -107,6 +107,18 @@ def test_label_descriptions_have_a_line_for_each_label(case, tmp_path):
     ]
 
 
+def test_label_descriptions_are_read_by_another_program(cohort, tmp_path):
+    from nilabels.tools.aux_methods.label_descriptor_manager import LabelsDescriptorManager
+
+    case = labelled_case(cohort, "case-001", Geometry((20, 20, 20)))
+    _, file = export_case(case, tmp_path / "out_tissue.nii.gz", format="itk-snap")
+    read = LabelsDescriptorManager(str(file)).dict_label_descriptor
+    assert {label: (tuple(color), name) for label, (color, _, name) in read.items()} == {
+        0: ((0, 0, 0), "Clear Label"),
+        **{tissue.label: (tissue.rgba[:3], tissue.name) for tissue in TISSUES},
+    }
+
+
 def test_color_table_holds_colours_and_codes(case, tmp_path):
     _, file = export_case(case, tmp_path / "out_tissue.nii.gz", format="slicer-colors")
     rows = list(csv.DictReader(file.open()))

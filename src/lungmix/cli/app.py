@@ -359,6 +359,34 @@ def export(
         raise typer.Exit(1)
 
 
+@app.command()
+@opt.example("lungmix serve cohort.zarr --port 8642")
+def serve(
+    store: opt.Store,
+    port: Annotated[int, typer.Option(help="0 for any that is free.")] = 8642,
+    host: Annotated[str, typer.Option(help="Address to listen at; other machines reach none but yours.")] = "127.0.0.1",
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Site whose pages may read the store, in place of the known viewers; * for all."),
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Serve the store to viewers, read only, and print how napari, neuroglancer and vizarr open it."""
+    from lungmix.cli.show_serve import served_json, show_served
+    from lungmix.serve import PUBLIC_VIEWERS, Served
+    from lungmix.serve import serve as run_server
+    from lungmix.store import open_cohort
+
+    def ready(served: Served) -> None:
+        if as_json:
+            typer.echo(served_json(served))
+        else:
+            show_served(Console(soft_wrap=True), served)
+        sys.stdout.flush()
+
+    run_server(open_cohort(store), ready, host=host, port=port, origins=origin or PUBLIC_VIEWERS)
+
+
 def _draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
     from lungmix.report.curves import fits_figure, save_figure
     from lungmix.stages.fit import pool_counts

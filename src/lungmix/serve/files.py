@@ -142,4 +142,5 @@ class StoreFiles(StaticFileHandler):
 
 
 def _is_one_range(header: str) -> bool:
-    return re.fullmatch(r"bytes\s*=\s*(\d+\s*-\s*\d*|-\s*\d+)", header.strip()) is not None
+    found = re.fullmatch(r"bytes\s*=\s*(?:(\d+)\s*-\s*(\d*)|-\s*\d+)", header.strip())
+    return found is not None and not (found[1] and found[2] and int(found[1]) > int(found[2]))

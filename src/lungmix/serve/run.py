@@ -19,6 +19,7 @@ from lungmix.store import Cohort
 
 LOOPBACK = "127.0.0.1"
 PORT = 8642
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def serve(
     """
     if "://" in cohort.url:
         raise UsageError(f"{cohort.url} is not a folder: viewers open such an address themselves")
+    if not 0 <= port <= _LAST_PORT:
+        raise UsageError(f"there is no port {port}: give a --port from 0 to {_LAST_PORT}")
     asyncio.run(_serve(cohort, ready, host, port, origins))
 
 
@@ -76,8 +79,8 @@ async def _serve(
     app = app_for(Path(cohort.url).resolve(), origins, host)
     try:
         sockets = bind_sockets(port, host)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise UsageError(f"{host}:{port} cannot be listened at ({reason}): give another --port or --host") from None
     server = HTTPServer(app)
     server.add_sockets(sockets)

@@ -25,8 +25,13 @@ LOW, HIGH = -1350, 150
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    cohort = lungmix.open_cohort(tmp_path_factory.mktemp("viewer") / "cohort.zarr", "a")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("viewer") / "cohort.zarr"
+
+
+@pytest.fixture(scope="module")
+def case(store):
+    cohort = lungmix.open_cohort(store, "a")
     return labelled_case(cohort, "case-001", Geometry(SIZE, SPACING))
 
 
@@ -54,7 +59,8 @@ def draw(browser, state, z):
         {
             **state,
             "dimensions": {axis: [step * 1e-3, "m"] for axis, step in zip("xyz", SPACING, strict=True)},
-            "position": [SIZE[0] / 2, SIZE[1] / 2, z + 0.5],
+            # OME-Zarr puts the centre of the first voxel at 0.
+            "position": [SIZE[0] / 2 - 0.5, SIZE[1] / 2 - 0.5, z],
             "layout": "xy",
             "crossSectionScale": 1 / ZOOM,
             "showAxisLines": False,
@@ -68,6 +74,31 @@ def draw(browser, state, z):
     return picture[middle::ZOOM, middle::ZOOM, :3]
 
 
-def test_neuroglancer_draws_the_voxels_of_the_ct(case, browser):
-    with serving(app_for(case.folder)) as address:
-        pass
+def test_neuroglancer_draws_the_voxels_of_the_ct(case, store, browser):
+    with serving(app_for(store)) as address:
+        state = neuroglancer_state(case, f"{address}/{case.name}")
+        for z in (0, 7, 19):
+            pixels = draw(browser, {"layers": state["layers"][:1]}, z)
+            shown = np.clip((case.read("ct", z, z + 1)[0] - LOW) / (HIGH - LOW), 0, 1) * 255
+            assert pixels.shape == (*shown.shape, 3)
+            assert np.abs(pixels - shown[:, :, None]).max() <= 1
+
+
+def test_neuroglancer_draws_the_labels_in_the_colours_of_the_tissues(case, store, browser):
+    with serving(app_for(store)) as address:
+        state = neuroglancer_state(case, f"{address}/{case.name}")
+        (tissue,) = (layer for layer in state["layers"] if layer["name"] == "tissue")
+        # Labels are drawn half through by default.
+        pixels = draw(browser, {"layers": [{**tissue, "selectedAlpha": 1, "notSelectedAlpha": 0}]}, 7)
+        labels = case.read("tissue", 7, 8)[0]
+        for one in TISSUES:
+            assert np.abs(pixels[labels == one.label].astype(int) - one.rgba[:3]).max() <= 2, one.name
+
+
+def test_page_of_an_unknown_site_cannot_read_the_store(case, store, browser):
+    script = "const [url, done] = arguments; fetch(url).then(a => done(a.status), e => done(e.name))"
+    with serving(app_for(store)) as address, serving(app_for(store)) as page:
+        browser.get(f"{page}/zarr.json")  # a page of this machine
+        assert browser.execute_async_script(script, f"{address}/{case.name}/zarr.json") == 200
+        browser.get("data:text/html,<p>a page of nowhere</p>")
+        assert browser.execute_async_script(script, f"{address}/{case.name}/zarr.json") == "TypeError"

@@ -16,6 +16,7 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.bits import Bits, words_for
 from lungmix.scan import Acquisition
 from lungmix.store import ome
+from lungmix.store.html import case_html
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
 
 ATTRIBUTE = "lungmix"
@@ -35,6 +36,9 @@ class Case:
     def __repr__(self) -> str:
         done = ", ".join(self.stages) or "nothing yet"
         return f"<Case {self.name}: {' x '.join(map(str, self.geometry.shape))} voxels, done: {done}>"
+
+    def _repr_html_(self) -> str:
+        return case_html(self)
 
     @property
     def geometry(self) -> Geometry:

@@ -20,6 +20,7 @@ from lungmix.geometry import Geometry
 from lungmix.parameters import FITS
 from lungmix.scan import Acquisition
 from lungmix.store.case import ATTRIBUTE, Case
+from lungmix.store.html import cohort_html
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
@@ -69,6 +70,9 @@ class Cohort(Mapping[str, Case]):
 
     def __repr__(self) -> str:
         return f"<Cohort {self.url}: {len(self)} cases>"
+
+    def _repr_html_(self) -> str:
+        return cohort_html(self.url, self)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -95,5 +95,5 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     from matplotlib.image import imsave
 
     stream = BytesIO()
-    imsave(stream, pixels, format="png", metadata={"Software": None})
+    imsave(stream, pixels, format="png", metadata={"Software": None})  # type: ignore[dict-item]
     return stream.getvalue()

@@ -29,6 +29,10 @@ $(VENV)/.check: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group check
 	touch $@
 
+$(VENV)/.dicom: scripts/dicom.sh $(VENV)/.made
+	scripts/dicom.sh
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group bench
 	touch $@
@@ -38,10 +42,10 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset physical --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
-test: $(VENV)/.test $(VENV)/.browser  ## All tests.
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.dicom  ## All tests.
 	$(BIN)/python -m pytest
 
-quick: $(VENV)/.test  ## The tests that take seconds.
+quick: $(VENV)/.test $(VENV)/.dicom  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/.check  ## Lint, format, types, docs.

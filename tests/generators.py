@@ -108,3 +108,29 @@ def case_of(cohort, name, hu, geometry):
     case.packed_threshold = convert.AIR_THRESHOLD
     case.record(convert.STAGE, {"voxels_sha256": name})
     return case
+
+
+def labelled_case(cohort, name, geometry, seed=0, labels=5, acquisition=None):
+    """A case of a store as the stages leave it, with two boxes of random labels for lungs; returns it."""
+    import hashlib
+
+    from lungmix.scan import Acquisition
+
+    random = np.random.default_rng(seed)
+    case = cohort.add(name, geometry, acquisition or Acquisition("CT", "Maker", "Model", "Br36", 110.0, 1.5))
+    ct = random.integers(-1000, 400, geometry.shape).astype(np.int16)
+    tissue = np.zeros(geometry.shape, np.uint8)
+    nz, ny, nx = geometry.shape
+    for start in (nx // 8, nx // 2 + 1):
+        where = (slice(nz // 5, -(nz // 5) or None), slice(ny // 4, -2), slice(start, start + nx // 4))
+        tissue[where] = random.integers(1, labels + 1, tissue[where].shape)
+    volumes = {"ct": ct, "lung": (tissue > 0).astype(np.uint8), "tissue": tissue, "tissue_median": tissue[::-1].copy()}
+    for image, volume in volumes.items():
+        case.create(image)
+        for start, stop in case.layout.slabs():
+            case.write(image, start, volume[start:stop])
+    digest = hashlib.sha256(np.ascontiguousarray(ct).data).hexdigest()
+    case.record("convert", {"key": name, "voxels_sha256": digest})
+    case.record("mask", {"key": f"{name} mask"})
+    case.record("label", {"key": f"{name} label"})
+    return case

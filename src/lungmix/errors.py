@@ -40,3 +40,12 @@ class ModelError(LungmixError, ValueError):
 
 class ClusterError(LungmixError):
     """The scheduler or its workers cannot be used."""
+
+
+def reason_of(error: Exception) -> str:
+    """One sentence for people about what ended a case."""
+    if isinstance(error, LungmixError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
+    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"

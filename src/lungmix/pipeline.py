@@ -11,6 +11,7 @@ from typing import Any
 
 from distributed import Client, KilledWorker
 
+from lungmix import errors
 from lungmix.analysis.comparison import Comparison, compare
 from lungmix.analysis.selection import bic_table
 from lungmix.engine import Listener, run_window
@@ -19,10 +20,10 @@ from lungmix.formats import Refusal, Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.mixture import Fits, TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
-from lungmix.side import Side
 from lungmix.stages import convert, fit, label, mask, side
 from lungmix.stages.measure import Row, measure_cohort, radiomics_of_cohort
 from lungmix.store import MODEL_FILE, Cohort
+from lungmix.tissue import Tissue
 
 FIT = "fit"
 
@@ -169,12 +170,12 @@ class Pipeline:
         self._pass("label", names, [partial(self._label, report.model)], report)
         return report
 
-    def measure(self, leave_out: Sequence[Side] = (), *, radiomics: bool = False) -> Report:
+    def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> Report:
         """Measure all labelled cases, and tell lungs apart where that was not done with the mask.
 
         Parameters
         ----------
-        leave_out : sequence of Side
+        leave_out : sequence of Tissue
             Parts of the mask that do not count as lung.
         radiomics : bool
             Write the table of first-order features too.
@@ -249,7 +250,7 @@ class Pipeline:
         finally:
             self.listener.end()
 
-    def _measure(self, report: Report, leave_out: Sequence[Side] = (), *, radiomics: bool = False) -> None:
+    def _measure(self, report: Report, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> None:
         if report.model is None:
             return
         names = [
@@ -320,14 +321,10 @@ def stored_model(cohort: Cohort) -> TissueModel:
 
 
 def reason_of(error: Exception) -> str:
-    """One sentence for people."""
-    if isinstance(error, LungmixError):
-        return str(error)
+    """One sentence for people; a run meets workers too."""
     if isinstance(error, KilledWorker):
         return "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
-    if isinstance(error, OSError):
-        return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
-    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"
+    return errors.reason_of(error)
 
 
 def _free_name(name: str, taken: Any) -> str:

@@ -1,11 +1,41 @@
-"""The one table of tissues: label, name, colour.
+"""The one table of what labels mean: tissues, and the parts of a lung mask: label, name, colour, code.
 
-Source of names, order and colours: Zaffino et al. 2021, section 2.3 and Figure 3.
+Source of names, order and colours: Zaffino et al. 2021, section 2.3 and Figure 3. Codes are those of SNOMED CT and of
+DICOM; where neither has one, a private scheme says so by its name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept as DICOM and 3D Slicer write it.
+
+    Attributes
+    ----------
+    value : str
+        Code value, at most 16 characters.
+    scheme : str
+        Coding scheme: ``SCT`` is SNOMED CT, ``DCM`` is DICOM, ``99...`` is private.
+    meaning : str
+        For people, at most 64 characters.
+    """
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+PRIVATE_SCHEME = "99LUNGMIX"
+"""Coding scheme of what has no code elsewhere; DICOM reserves names that begin with 99 for this."""
+
+PRIVATE_SCHEME_NAME = "Private codes of lungmix"
+
+ANATOMICAL = Code("123037004", "SCT", "Anatomical Structure")
+ALTERED = Code("49755003", "SCT", "Morphologically Altered Structure")
+LUNG_CODE = Code("39607008", "SCT", "Lung")
 
 
 @dataclass(frozen=True)
@@ -22,12 +52,18 @@ class Tissue:
         Name for people.
     color : str
         Hexadecimal sRGB colour, ``#rrggbb``.
+    code : Code
+        What it is.
+    category : Code
+        The kind of thing that it is.
     """
 
     label: int
     key: str
     name: str
     color: str
+    code: Code
+    category: Code = ANATOMICAL
 
     @property
     def rgba(self) -> tuple[int, int, int, int]:
@@ -40,16 +76,39 @@ BACKGROUND = 0
 """Label of every voxel outside the lungs."""
 
 TISSUES: tuple[Tissue, ...] = (
-    Tissue(1, "air", "Air", "#2ca02c"),
-    Tissue(2, "healthy", "Healthy lung", "#ffe135"),
-    Tissue(3, "ggo", "Ground-glass opacity", "#7ec8f0"),
-    Tissue(4, "consolidation", "Consolidation", "#8b4a1f"),
-    Tissue(5, "other", "Other denser tissue", "#ff8c1a"),
+    Tissue(1, "air", "Air", "#2ca02c", Code("AIR", PRIVATE_SCHEME, "Air in lung")),
+    Tissue(2, "healthy", "Healthy lung", "#ffe135", LUNG_CODE),
+    Tissue(3, "ggo", "Ground-glass opacity", "#7ec8f0", Code("112120", "DCM", "Ground glass opacity"), ALTERED),
+    Tissue(4, "consolidation", "Consolidation", "#8b4a1f", Code("9656002", "SCT", "Consolidation"), ALTERED),
+    Tissue(5, "other", "Other denser tissue", "#ff8c1a", Code("OTHER", PRIVATE_SCHEME, "Other denser tissue in lung")),
 )
 """The tissues in the order of their mean HU, which is the order of the sorted mixture components."""
 
 LUNG_COLOR = "#4aa8ff"
 """Colour of the lung mask."""
 
+LUNG = Tissue(1, "lung", "Lung", LUNG_COLOR, LUNG_CODE)
+"""The one label of the lung mask."""
+
 INVOLVED = ("ggo", "consolidation", "other")
 """Tissues whose percentages add up to the lung involvement."""
+
+
+RIGHT = Tissue(1, "right", "Right lung", "#4f81c7", LUNG_CODE)
+LEFT = Tissue(2, "left", "Left lung", "#e0707a", LUNG_CODE)
+AIRWAY = Tissue(
+    3, "airway", "Trachea and main bronchi", "#f2c14e", Code("AIRWAY", PRIVATE_SCHEME, "Trachea and main bronchi")
+)
+ELSEWHERE = Tissue(
+    4, "elsewhere", "Outside the lungs", "#9a8fbf", Code("ELSEWHERE", PRIVATE_SCHEME, "Outside the lungs")
+)
+
+SIDES: tuple[Tissue, ...] = (RIGHT, LEFT, AIRWAY, ELSEWHERE)
+"""Every voxel of a mask has one of these; right and left are numbered as by lungmask."""
+
+LUNGS = (RIGHT, LEFT)
+
+
+def segments_of(image: str) -> tuple[Tissue, ...]:
+    """What the labels of an image mean, in their order; empty for an image without labels."""
+    return {"lung": (LUNG,), "side": SIDES, "tissue": TISSUES, "tissue_median": TISSUES}.get(image, ())

@@ -104,6 +104,26 @@ def test_exported_image_has_the_geometry_of_the_scan(store, tmp_path, image, ext
         assert found == scan
 
 
+def test_whole_cohort_is_exported_with_a_line_a_case(store, tmp_path):
+    folder, _ = store
+    done = run("export", folder / "s.zarr", "--all", tmp_path / "out", "--format", "pyradiomics")
+    assert done.returncode == 0, done.stderr
+    assert "case-001: done" in done.stderr
+    assert str(tmp_path / "out" / "pyradiomics.csv") in done.stdout
+    words = ("--all", tmp_path / "out", "--format", "dicom-seg", "--with-ct", "--binary", "--quiet", "--json")
+    answer = json.loads(run("export", folder / "s.zarr", *words).stdout)
+    assert answer["files"]["case-001"] == [
+        str(tmp_path / "out" / "case-001_tissue.dcm"), str(tmp_path / "out" / "case-001_tissue_ct"),
+    ]  # fmt: skip
+
+
+def test_case_without_labels_fails_alone_and_with_its_reason(counted, tmp_path, here):
+    done = here("export", counted, "--all", tmp_path / "out", "--format", "seg.nrrd")
+    assert done.returncode == 1
+    assert "5 failed" in done.stdout
+    assert "case-003: failed: case case-003 has no finished image 'tissue'" in done.stderr
+
+
 def test_wrong_usage_ends_with_status_2_and_no_traceback(store, tmp_path):
     folder, _ = store
     (tmp_path / "other").mkdir()
@@ -117,6 +137,10 @@ def test_wrong_usage_ends_with_status_2_and_no_traceback(store, tmp_path):
         (("export", folder / "s.zarr", "case-9", "x.nrrd"), "case-9"),
         (("export", folder / "s.zarr", "case-001", tmp_path / "x.jpg"), ".nrrd"),
         (("run", tmp_path / "a.zarr", folder, "--scheduler", "tcp://127.0.0.1:1", "-j", "2"), "local cluster"),
+        (("export", folder / "s.zarr", "case-001"), "--all"),
+        (("export", folder / "s.zarr", "--all", tmp_path / "x", "--format", "papyrus"), "itk-snap"),
+        (("export", folder / "s.zarr", "--all", tmp_path / "x", "--format", "dicom-seg"), "--with-ct"),
+        (("serve", tmp_path / "none.zarr"), "no store"),
         (("nonsense",), "nonsense"),
     ]:
         done = run(*words)
@@ -283,7 +307,7 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_help_and_version():
     assert run("--version").stdout.strip() == f"lungmix {lungmix.__version__}"
     for command in (
-        "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "validate robustness",
+        "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "serve", "validate robustness",
         "validate bootstrap", "validate scores",
     ):  # fmt: skip
         done = run(*command.split(), "--help")

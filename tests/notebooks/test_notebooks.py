@@ -41,6 +41,10 @@ def test_notebook_runs_and_shows_pictures(path, surroundings, tmp_path):
     pictures = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 2
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    shown = "".join(o["data"]["text/html"] for o in outputs if "text/html" in o.get("data", {}))
+    assert "<caption>Co" in shown or "<caption>Ca" in shown
+    widgets = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert len(widgets) == (path.stem == "volumes_3d")
     for number, picture in enumerate(pictures):
         (tmp_path / f"{path.stem}-{number}.png").write_bytes(base64.b64decode(picture))
 

@@ -10,8 +10,8 @@ from lungmix.kernels.counts import N_HU
 from lungmix.kernels.measures import measure_scan
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
-from lungmix.side import AIRWAY, ELSEWHERE, LUNGS, SIDES
 from lungmix.stages import mask, side
+from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, SIDES
 
 pytestmark = pytest.mark.slow
 

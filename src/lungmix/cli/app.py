@@ -281,9 +281,9 @@ def measure(
     quiet: opt.Quiet = False,
 ) -> None:
     """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
-    from lungmix.side import AIRWAY, ELSEWHERE
     from lungmix.stages.side import cases_without
     from lungmix.store import open_cohort
+    from lungmix.tissue import AIRWAY, ELSEWHERE
 
     if dictionary:
         from lungmix.cli.show import dictionary_json, show_dictionary
@@ -333,26 +333,96 @@ def report(
 
 
 @app.command()
-@opt.example("lungmix export cohort.zarr case-001 labels.nrrd --image tissue")
+@opt.example(
+    "lungmix export cohort.zarr case-001 case-001_tissue.seg.nrrd",
+    "lungmix export cohort.zarr case-001 seg.dcm --source original/ --binary",
+    "lungmix export cohort.zarr --all radiomics/ --format pyradiomics",
+)
 def export(
     store: opt.Store,
-    case: Annotated[str, typer.Argument(help="Name of the case.", metavar="CASE")],
-    out: Annotated[Path, typer.Argument(help="File: .nrrd, .nii, .nii.gz, .mha or .mhd.", metavar="OUT")],
+    case: Annotated[str | None, typer.Argument(help="Name of the case.", metavar="CASE")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="File: .nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd (3D Slicer), .dcm (DICOM SEG), .csv (PyRadiomics).",
+            metavar="OUT",
+        ),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--all", help="Write every case into DIR.", metavar="DIR")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg or pyradiomics; by default "
+            "what the extension says."
+        ),
+    ] = None,
     image: Annotated[
         str | None,
-        typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct."),
+        typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct, or tissue."),
     ] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="DICOM SEG: the original series, or a folder of many.", metavar="FOLDER"),
+    ] = None,
+    with_ct: Annotated[
+        bool, typer.Option("--with-ct", help="DICOM SEG: write an anonymous series of the CT too.")
+    ] = False,
+    binary: Annotated[bool, typer.Option("--binary", help="DICOM SEG: bit-planes, for older viewers.")] = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
-    """Write images of a case for other programs, with the exact geometry of the scan."""
-    from lungmix.errors import StoreError
-    from lungmix.export import export_image
-    from lungmix.export.images import image_in_name
+    """Write images and labels for other programs, with the exact geometry of the scan."""
+    from lungmix.cli.progress import listener_for
+    from lungmix.cli.show_export import exported_json, show_exported
+    from lungmix.export import Exported, export_case, export_cohort, options_for
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
-    if case not in cohort:
-        raise StoreError(f"{store} has no case {case!r}: `lungmix info {store}` lists them")
-    typer.echo(export_image(cohort[case], out, image or image_in_name(out)))
+    options = options_for(source or (), with_ct=with_ct, binary=binary)
+    if folder is not None and case is None and out is None and format is not None:
+        listener = listener_for(Console(stderr=True), quiet=quiet)
+        result = export_cohort(cohort, folder, format, image, options, listener)
+    elif folder is None and case is not None and out is not None:
+        result = Exported({case: export_case(cohort.case(case), out, image, format, options)})
+    else:
+        raise UsageError("give either CASE and OUT, or --all DIR and --format")
+    if as_json:
+        typer.echo(exported_json(store, result))
+    else:
+        show_exported(Console(soft_wrap=True), result)
+    for error in result.errors.values():
+        if "--debug" in sys.argv:
+            traceback.print_exception(error)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@opt.example("lungmix serve cohort.zarr --port 8642")
+def serve(
+    store: opt.Store,
+    port: Annotated[int, typer.Option(help="0 for any that is free.")] = 8642,
+    host: Annotated[str, typer.Option(help="Address to listen at; other machines reach none but yours.")] = "127.0.0.1",
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Site whose pages may read the store, in place of the known viewers; * for all."),
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Serve the store to viewers, read only, and print how napari, neuroglancer and vizarr open it."""
+    from lungmix.cli.show_serve import served_json, show_served
+    from lungmix.serve import PUBLIC_VIEWERS, Served
+    from lungmix.serve import serve as run_server
+    from lungmix.store import open_cohort
+
+    def ready(served: Served) -> None:
+        if as_json:
+            typer.echo(served_json(served))
+        else:
+            show_served(Console(soft_wrap=True), served)
+        sys.stdout.flush()
+
+    run_server(open_cohort(store), ready, host=host, port=port, origins=origin or PUBLIC_VIEWERS)
 
 
 def _draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:

@@ -53,11 +53,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 ReportDir = Annotated[Path | None, typer.Option("--report", help="Write a page to look at into this folder.")]
 
 
-def example(text: str) -> Callable[[Any], Any]:
-    """Add an example to the help of a command."""
+def example(*texts: str) -> Callable[[Any], Any]:
+    """Add examples to the help of a command."""
 
     def decorate(function: Any) -> Any:
-        function.__doc__ = f"{function.__doc__ or ''}\n\nExample:\n\n    {text}"
+        lines = "\n\n".join(f"    {text}" for text in texts)
+        function.__doc__ = f"{function.__doc__ or ''}\n\nExample:\n\n{lines}"
         return function
 
     return decorate

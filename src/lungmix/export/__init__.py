@@ -1,5 +1,7 @@
 """Files for other programs."""
 
+from lungmix.export.cohort import Exported, export_cohort
 from lungmix.export.images import export_image
+from lungmix.export.targets import FORMATS, Options, export_case, options_for
 
-__all__ = ["export_image"]
+__all__ = ["FORMATS", "Exported", "Options", "export_case", "export_cohort", "export_image", "options_for"]

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from lungmix.errors import UsageError
+from lungmix.errors import StoreError, UsageError
 from lungmix.formats import write_image
 from lungmix.formats.images import extension_of
+from lungmix.stages import convert, label, mask, side
 from lungmix.store import IMAGES, Case
+from lungmix.tissue import Tissue, segments_of
+
+_STAGE_OF = {
+    "ct": convert.STAGE,
+    "lung": mask.STAGE,
+    "side": side.STAGE,
+    "tissue": label.STAGE,
+    "tissue_median": label.STAGE,
+}
 
 
 def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
@@ -37,17 +50,61 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
         If the case has no such image yet.
     """
     target = Path(path)
-    if image not in IMAGES:
-        raise UsageError(f"there is no image {image!r}: choose one of {', '.join(IMAGES)}")
+    check_image(image)
     if extension_of(target) in (None, ".nhdr"):
         raise UsageError(f"{target.name} has no extension that is written: use .nrrd, .nii, .nii.gz, .mha or .mhd")
-    array = case.zarr_array(image)
-    slabs = (np.asarray(array[start:stop]) for start, stop in case.layout.slabs())
-    write_image(target, slabs, case.geometry, array.dtype)
+    require(case, image)
+    write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype)
     return target
 
 
-def image_in_name(path: str | Path) -> str:
-    """The image that a file name asks for, such as ``case-001_tissue.nrrd``; else ``ct``."""
+def slabs_of(case: Case, image: str) -> Iterator[npt.NDArray[Any]]:
+    """An image from its first slice to its last, one slab of the store at a time: ``[slices, y, x]``."""
+    array = case.zarr_array(image)
+    return (np.asarray(array[start:stop]) for start, stop in case.layout.slabs())
+
+
+def check_image(image: str) -> None:
+    """Refuse a name that is no image.
+
+    Raises
+    ------
+    UsageError
+        Which lists the images that there are.
+    """
+    if image not in IMAGES:
+        raise UsageError(f"there is no image {image!r}: choose one of {', '.join(IMAGES)}")
+
+
+def require(case: Case, image: str) -> None:
+    """Refuse an image that is not whole yet.
+
+    Raises
+    ------
+    StoreError
+        If the stage that writes it is not done.
+    """
+    stage = _STAGE_OF.get(image)
+    if not case.has(image) or (stage is not None and stage not in case.stages):
+        raise StoreError(f"case {case.name} has no finished image {image!r} yet: run `lungmix run` on its store first")
+
+
+def segments_in(image: str) -> tuple[Tissue, ...]:
+    """What the labels of an image mean.
+
+    Raises
+    ------
+    UsageError
+        If the image has no labels.
+    """
+    check_image(image)
+    segments = segments_of(image)
+    if not segments:
+        raise UsageError(f"the image {image!r} has no labels to write: choose one of lung, tissue or tissue_median")
+    return segments
+
+
+def image_in_name(path: str | Path, default: str = "ct") -> str:
+    """The image that a file name asks for, such as ``case-001_tissue.nrrd``; else the default."""
     name = Path(path).name.lower()
-    return next((image for image in ("tissue_median", "tissue", "lung") if image in name), "ct")
+    return next((image for image in ("tissue_median", "tissue", "lung") if image in name), default)

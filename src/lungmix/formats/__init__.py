@@ -2,6 +2,6 @@
 
 from lungmix.formats.scan import Refusal, Scan
 from lungmix.formats.sources import find_scans
-from lungmix.formats.write import write_image
+from lungmix.formats.write import whole_file, write_image
 
-__all__ = ["Refusal", "Scan", "find_scans", "write_image"]
+__all__ = ["Refusal", "Scan", "find_scans", "whole_file", "write_image"]

@@ -6,7 +6,7 @@ import gzip
 import itertools
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +26,13 @@ _NAMES = {"int16": ("int16", "MET_SHORT"), "uint8": ("uint8", "MET_UCHAR")}
 _LEVEL = 1  # of deflate: label maps shrink a hundredfold all the same, and writing takes a third of the time
 
 
-def write_image(path: str | Path, slabs: Slabs, geometry: Geometry, dtype: npt.DTypeLike) -> None:
+def write_image(
+    path: str | Path,
+    slabs: Slabs,
+    geometry: Geometry,
+    dtype: npt.DTypeLike,
+    fields: Mapping[str, str] | None = None,
+) -> None:
     """Write a volume as .nrrd, .nii, .nii.gz, .mha or .mhd.
 
     Parameters
@@ -41,6 +47,8 @@ def write_image(path: str | Path, slabs: Slabs, geometry: Geometry, dtype: npt.D
         place. NIfTI holds 32-bit floats.
     dtype : dtype
         int16 or uint8.
+    fields : mapping of str to str, optional
+        Further keys and values of a .nrrd header, each on one line.
 
     Raises
     ------
@@ -52,19 +60,21 @@ def write_image(path: str | Path, slabs: Slabs, geometry: Geometry, dtype: npt.D
     dtype = np.dtype(dtype)
     if extension is None or extension == ".nhdr":
         raise UsageError(f"{target.name} has no extension that is written: use .nrrd, .nii, .nii.gz, .mha or .mhd")
+    if fields and extension != ".nrrd":
+        raise UsageError(f"{target.name} has no room for further fields: use .nrrd")
     if dtype.name not in _NAMES:
         raise UsageError(f"volumes of type {dtype} are not written: give int16 or uint8")
     pieces = _checked(slabs, geometry, dtype, target.name)
     if extension == ".mhd":
         data = target.with_suffix(".zraw")
-        with _whole(data) as out:
+        with whole_file(data) as out:
             size = _deflate(out, pieces)
-        with _whole(target) as out:
+        with whole_file(target) as out:
             out.write(_meta_header(geometry, dtype, data.name, size))
         return
-    with _whole(target) as out:
+    with whole_file(target) as out:
         if extension == ".nrrd":
-            out.write(_nrrd_header(geometry, dtype))
+            out.write(_nrrd_header(geometry, dtype, fields or {}))
             _gzip(out, pieces)
         elif extension == ".mha":
             out.write(_meta_header(geometry, dtype, "LOCAL", 0))
@@ -82,7 +92,7 @@ def write_image(path: str | Path, slabs: Slabs, geometry: Geometry, dtype: npt.D
 
 
 @contextmanager
-def _whole(target: Path) -> Iterator[BinaryIO]:
+def whole_file(target: Path) -> Iterator[BinaryIO]:
     """A file beside `target` that takes its place at the end, or vanishes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     passing = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -120,7 +130,7 @@ def _deflate(out: BinaryIO, pieces: Iterable[bytes]) -> int:
     return size + out.write(deflate.flush())
 
 
-def _nrrd_header(geometry: Geometry, dtype: np.dtype[Any]) -> bytes:
+def _nrrd_header(geometry: Geometry, dtype: np.dtype[Any], fields: Mapping[str, str]) -> bytes:
     vectors = " ".join(_vector(_nrrd_axis(geometry, axis)) for axis in range(3))
     lines = [
         "NRRD0004",
@@ -133,6 +143,7 @@ def _nrrd_header(geometry: Geometry, dtype: np.dtype[Any]) -> bytes:
         "endian: little",
         "encoding: gzip",
         f"space origin: {_vector(geometry.origin)}",
+        *(f"{key}:={value}" for key, value in fields.items()),
     ]
     return ("\n".join(lines) + "\n\n").encode()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lungmix.side import AIRWAY, ELSEWHERE, LUNGS
-from lungmix.tissue import TISSUES
+from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, TISSUES
 
 
 @dataclass(frozen=True)

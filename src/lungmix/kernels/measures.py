@@ -10,8 +10,7 @@ import numpy.typing as npt
 from lungmix.kernels.columns import AERATED_BANDS, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
 from lungmix.kernels.counts import FIRST_HU, N_HU
 from lungmix.kernels.percentiles import percentiles
-from lungmix.side import AIRWAY, ELSEWHERE, LUNGS, SIDES, Side
-from lungmix.tissue import INVOLVED, TISSUES
+from lungmix.tissue import AIRWAY, ELSEWHERE, INVOLVED, LUNGS, SIDES, TISSUES, Tissue
 
 Counts = npt.NDArray[np.uint64]
 Table = npt.NDArray[np.uint8]
@@ -26,7 +25,7 @@ def measure_scan(
     table: Table,
     voxel_ml: float,
     touches: Mapping[str, bool] | None = None,
-    leave_out: Sequence[Side] = (),
+    leave_out: Sequence[Tissue] = (),
 ) -> Values:
     """One row of the table of measurements but for its case.
 
@@ -35,14 +34,14 @@ def measure_scan(
     counts : ndarray of uint64, shape (65536,)
         Lung voxels of each HU value from -32768 on.
     sides : ndarray of uint64, shape (4, 65536), or None
-        The same by `lungmix.side.SIDES`; None where sides are not known.
+        The same by `lungmix.tissue.SIDES`; None where sides are not known.
     table : ndarray of uint8, shape (65536,)
         Tissue of each HU value.
     voxel_ml : float
         Volume of a voxel, mL.
     touches : mapping of str to bool, optional
         Whether a side reaches the border of the volume, by the key of the side.
-    leave_out : sequence of Side
+    leave_out : sequence of Tissue
         Parts that do not count as lung in the columns without a side.
 
     Returns
@@ -93,7 +92,7 @@ def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
     }
 
 
-def sum_of(sides: Counts | None, parts: Sequence[Side]) -> Counts:
+def sum_of(sides: Counts | None, parts: Sequence[Tissue]) -> Counts:
     """Counts of some parts of the mask together: uint64, shape (65536,); zeros where sides are not known."""
     if sides is None:
         return np.zeros(N_HU, np.uint64)
@@ -132,7 +131,7 @@ def _densities(counts: Counts) -> Values:
     return row
 
 
-def _further(counts: Counts, voxel_ml: float, touches: Mapping[str, bool] | None, parts: Sequence[Side]) -> Values:
+def _further(counts: Counts, voxel_ml: float, touches: Mapping[str, bool] | None, parts: Sequence[Tissue]) -> Values:
     total = int(counts.sum())
     mean = _mean(counts)
 

@@ -27,7 +27,7 @@ from lungmix.kernels.counts import N_HU
 from lungmix.kernels.element import Element, ellipsoid
 from lungmix.kernels.flood import depth_mm, flood, grow_back
 from lungmix.kernels.morphology import closing, dilate
-from lungmix.side import AIRWAY, ELSEWHERE, LEFT, RIGHT, SIDES
+from lungmix.tissue import AIRWAY, ELSEWHERE, LEFT, RIGHT, SIDES
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -104,7 +104,7 @@ def find_sides(reduced: Reduced, closings: Sequence[Element]) -> Labels:
     Returns
     -------
     ndarray of uint8, shape (z, y, x)
-        Labels of `lungmix.side.SIDES`; outside the mask too, where it is the label of a near voxel of the mask.
+        Labels of `lungmix.tissue.SIDES`; outside the mask too, where it is the label of a near voxel of the mask.
     """
     if not reduced.lung.any():
         return _by_position(reduced)
@@ -159,7 +159,7 @@ def side_counts(
     labels : ndarray of uint8, shape (z, y, x)
         0 outside the mask.
     counts : ndarray of uint64, shape (4, 65536)
-        Voxels of each of `lungmix.side.SIDES` by HU, from -32768 on.
+        Voxels of each of `lungmix.tissue.SIDES` by HU, from -32768 on.
     """
     labels = np.zeros(hu.shape, np.uint8)
     counts = np.zeros((len(SIDES), N_HU), np.uint64)

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 from lungmix.errors import UsageError
 from lungmix.geometry import IDENTITY, Geometry
 from lungmix.scan import Acquisition
-from lungmix.side import AIRWAY, LEFT, RIGHT
+from lungmix.tissue import AIRWAY, LEFT, RIGHT
 
 HU = npt.NDArray[np.int16]
 Labels = npt.NDArray[np.uint8]
@@ -126,7 +126,7 @@ class Phantom:
             yield np.stack([self._truth(start + i, self._random(start + i)) for i in range(depth)])
 
     def side_truth_slabs(self, thickness: int = 32) -> Iterator[Labels]:
-        """Side of each voxel: uint8 ``[slices, y, x]``, 1 right lung, 2 left lung, 3 trachea, as in `lungmix.side`."""
+        """Side of each voxel: uint8 ``[slices, y, x]``; 1 right lung, 2 left lung, 3 trachea, see `lungmix.tissue`."""
         for start in range(0, self.shape[0], thickness):
             depth = min(thickness, self.shape[0] - start)
             yield np.stack([self._side_truth(start + i) for i in range(depth)])

@@ -12,16 +12,16 @@ from lungmix.kernels.columns import MEASUREMENTS, RADIOMICS
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
-from lungmix.side import Side
 from lungmix.stages import side
 from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Cohort, parquet_name
 from lungmix.store.tables import parquet_of
+from lungmix.tissue import Tissue
 
 Row = dict[str, float | int | str]
 
 
 def measure_cohort(
-    cohort: Cohort, names: Sequence[str], model: TissueModel, leave_out: Sequence[Side] = ()
+    cohort: Cohort, names: Sequence[str], model: TissueModel, leave_out: Sequence[Tissue] = ()
 ) -> list[Row]:
     """Measure cases and write ``measurements.csv`` and ``measurements.parquet``, one row a case.
 
@@ -33,7 +33,7 @@ def measure_cohort(
         Labelled cases.
     model : TissueModel
         The mixture of their labels.
-    leave_out : sequence of Side
+    leave_out : sequence of Tissue
         Parts of the mask that do not count as lung in the columns without a side.
 
     Returns
@@ -56,7 +56,7 @@ def measure_cohort(
 
 
 def radiomics_of_cohort(
-    cohort: Cohort, names: Sequence[str], model: TissueModel, leave_out: Sequence[Side] = ()
+    cohort: Cohort, names: Sequence[str], model: TissueModel, leave_out: Sequence[Tissue] = ()
 ) -> list[Row]:
     """First-order features of the lung and of each tissue of cases; writes ``radiomics.csv`` and ``.parquet``.
 

@@ -18,10 +18,10 @@ from lungmix.kernels.counts import N_HU
 from lungmix.kernels.mask import recipe_for
 from lungmix.kernels.sides import Labels, Reduced, find_sides, nearest_rows, side_counts
 from lungmix.parameters import MaskParameters
-from lungmix.side import SIDES
 from lungmix.stages import convert, mask
 from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.records import key_of
+from lungmix.tissue import SIDES
 
 STAGE = "side"
 COARSEST_MM = 4.0

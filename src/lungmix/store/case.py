@@ -15,9 +15,10 @@ from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
 from lungmix.kernels.bits import Bits, words_for
 from lungmix.scan import Acquisition
-from lungmix.side import SIDES
 from lungmix.store import ome
+from lungmix.store.html import case_html
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
+from lungmix.tissue import SIDES
 
 ATTRIBUTE = "lungmix"
 IMAGES = ("ct", *ome.LABEL_NAMES)
@@ -36,6 +37,9 @@ class Case:
     def __repr__(self) -> str:
         done = ", ".join(self.stages) or "nothing yet"
         return f"<Case {self.name}: {' x '.join(map(str, self.geometry.shape))} voxels, done: {done}>"
+
+    def _repr_html_(self) -> str:
+        return case_html(self)
 
     @property
     def geometry(self) -> Geometry:

@@ -20,6 +20,7 @@ from lungmix.geometry import Geometry
 from lungmix.parameters import FITS
 from lungmix.scan import Acquisition
 from lungmix.store.case import ATTRIBUTE, Case
+from lungmix.store.html import cohort_html
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
@@ -56,6 +57,18 @@ class Cohort(Mapping[str, Case]):
             raise KeyError(name)
         return Case(name, group)
 
+    def case(self, name: str) -> Case:
+        """The case of this name.
+
+        Raises
+        ------
+        StoreError
+            If there is none; unlike ``cohort[name]`` it says what to do.
+        """
+        if name not in self:
+            raise StoreError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them")
+        return self[name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(name for name, group in self._group.groups() if ATTRIBUTE in group.attrs))
 
@@ -64,6 +77,9 @@ class Cohort(Mapping[str, Case]):
 
     def __repr__(self) -> str:
         return f"<Cohort {self.url}: {len(self)} cases>"
+
+    def _repr_html_(self) -> str:
+        return cohort_html(self.url, self)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from lungmix.geometry import Geometry
-from lungmix.side import SIDES, Side
 from lungmix.store.layout import Layout
-from lungmix.tissue import LUNG_COLOR, TISSUES, Tissue
+from lungmix.tissue import segments_of
 
 VERSION = "0.5"
 LABEL_NAMES = ("lung", "side", "tissue", "tissue_median")
@@ -25,7 +23,7 @@ def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, A
 
 def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
     """The ``ome`` attribute of a label map, with the names and colours of its labels."""
-    shown = _shown(name)
+    shown = segments_of(name)
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, geometry, layout, centred=False, kind="nearest")],
@@ -35,12 +33,6 @@ def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, A
             "source": {"image": "../../"},
         },
     }
-
-
-def _shown(name: str) -> Sequence[Tissue | Side]:
-    if name == "lung":
-        return (Tissue(1, "lung", "Lung", LUNG_COLOR),)
-    return SIDES if name == "side" else TISSUES
 
 
 def labels_metadata(names: list[str]) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def find_series(files: Sequence[Path]) -> list[Scan | Refusal]:
         found.append(Refusal(case_name(file.parent.name), str(file), reason))
     for (parent, uid, *_), group in groups.items():
         folder = Path(parent)
-        missed = [file.name for file, series in damaged if file.parent == folder and series in (None, uid)]
+        # The identifier itself may have been cut: what is left of it is a beginning.
+        missed = [file.name for file, part in damaged if file.parent == folder and uid.startswith(str(part or ""))]
         try:
             if missed:
                 raise SourceError(

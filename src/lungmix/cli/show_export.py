@@ -1,0 +1,30 @@
+"""What an export wrote, for people and for programs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from lungmix.cli.show_fits import dump
+from lungmix.export import Exported
+
+
+def show_exported(console: Console, result: Exported) -> None:
+    """One file a line, and the reason of every case that failed."""
+    for file in (*(file for files in result.files.values() for file in files), *result.tables):
+        console.print(str(file), markup=False, highlight=False)
+    for name, reason in result.failed.items():
+        console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
+    if result.failed:
+        console.print(f"{len(result.files)} done, {len(result.failed)} failed", highlight=False)
+
+
+def exported_json(store: str, result: Exported) -> str:
+    """The same as one JSON object."""
+    return dump(
+        {
+            "store": store,
+            "files": {name: [str(file) for file in files] for name, files in result.files.items()},
+            "tables": [str(file) for file in result.tables],
+            "failed": result.failed,
+        }
+    )

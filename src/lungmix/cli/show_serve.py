@@ -1,0 +1,31 @@
+"""Where a served store is, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from lungmix.serve import Served
+
+
+def show_served(console: Console, served: Served) -> None:
+    """The address, the links of the first case, and the other names."""
+
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    line(f"serving at {served.address} (read only); Ctrl-C stops it")
+    for links in served.links[:1]:
+        line(f"\n{links.case}: {links.image}")
+        line(f"  napari        {links.napari}")
+        line(f"  vizarr        {links.vizarr}")
+        line(f"  validator     {links.validator}")
+        line(f"  neuroglancer  {links.neuroglancer}")
+    if len(served.links) > 1:
+        line(f"\nthe same for {', '.join(links.case for links in served.links[1:])}; --json prints all")
+
+
+def served_json(served: Served) -> str:
+    """All links, on one line."""
+    return json.dumps({"address": served.address, "cases": [links.to_dict() for links in served.links]})

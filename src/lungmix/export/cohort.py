@@ -1,0 +1,113 @@
+"""Every case of a cohort as files of one format; a case that fails does not end the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lungmix.engine import Listener, run_window
+from lungmix.errors import reason_of
+from lungmix.export import pyradiomics
+from lungmix.export.images import check_image, segments_in
+from lungmix.export.targets import DICOM_SEG, LABELS, PYRADIOMICS, Options, check_options, named_format
+from lungmix.store import Cohort
+
+# Slabs are compressed side by side; a DICOM segmentation holds all labels of a case in memory.
+_SIDE_BY_SIDE = 2
+
+
+@dataclass
+class Exported:
+    """What an export of many cases wrote.
+
+    Attributes
+    ----------
+    files : dict of str to list of Path
+        By case.
+    failed : dict of str to str
+        Reason for every case that was not written.
+    tables : list of Path
+        What was written for all cases together.
+    errors : dict of str to Exception
+        The errors behind `failed`, for debugging.
+    """
+
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    tables: list[Path] = field(default_factory=list)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+
+def export_cohort(
+    cohort: Cohort,
+    folder: Path,
+    format: str,
+    image: str | None = None,
+    options: Options | None = None,
+    listener: Listener | None = None,
+) -> Exported:
+    """Write all cases into a folder, as ``CASE_IMAGE.EXTENSION``.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        What to write.
+    folder : Path
+        Made if need be.
+    format : str
+        A name of `lungmix.export.FORMATS`. ``pyradiomics`` writes one table for all cases.
+    image : str, optional
+        By default the CT, or the labels ``tissue`` where the format is one for labels.
+    options : Options, optional
+        For DICOM.
+    listener : Listener, optional
+        Hears of progress.
+
+    Raises
+    ------
+    UsageError
+        If the format, or the image in this format, is not written.
+    """
+    hears = listener or Listener()
+    chosen = named_format(format)
+    check_options(chosen, options or Options())
+    if image is not None:
+        # What is wrong for all cases is said before any is written.
+        check_image(image)
+        if chosen.labels:
+            segments_in(image)
+    wanted = image or (LABELS if chosen.labels else "ct")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, list[pyradiomics.Row]] = {}
+    out = Exported()
+
+    def write(name: str) -> list[Path]:
+        if chosen.name == PYRADIOMICS:
+            rows[name] = pyradiomics.write_images(cohort[name], folder, wanted)
+            return [folder / file for file in pyradiomics.files_of(rows[name])]
+        return chosen.write(cohort[name], folder / f"{name}_{wanted}{chosen.extension}", wanted, options or Options())
+
+    _pass(list(cohort), write, 1 if chosen.name == DICOM_SEG else _SIDE_BY_SIDE, out, hears)
+    if chosen.name == PYRADIOMICS:
+        table = folder / pyradiomics.TABLE_FILE
+        pyradiomics.write_table(table, [row for name in sorted(rows) for row in rows[name]])
+        out.tables.append(table)
+    return out
+
+
+def _pass(
+    names: list[str], write: Callable[[str], list[Path]], side_by_side: int, out: Exported, listener: Listener
+) -> None:
+    listener.begin("export", names)
+    try:
+        for outcome in run_window(names, write, side_by_side):
+            if outcome.error is None:
+                out.files[outcome.item] = outcome.result or []
+                listener.finish(outcome.item)
+            else:
+                out.failed[outcome.item] = reason_of(outcome.error)
+                out.errors[outcome.item] = outcome.error
+                listener.finish(outcome.item, out.failed[outcome.item])
+    finally:
+        listener.end()

@@ -1,0 +1,191 @@
+"""The DICOM slices that a segmentation refers to: the original series, or one derived from the store.
+
+The store keeps no identifiers of the original slices, for they would tell whose they are. Whoever has the original
+series can give it again: it is known by its geometry and its voxels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from lungmix._version import __version__
+from lungmix.errors import SourceError, UsageError
+from lungmix.export.images import require, slabs_of
+from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.formats.dicom.write import CtSeries
+from lungmix.geometry import Geometry
+from lungmix.stages import convert
+from lungmix.store import Case
+
+_TOLERANCE_MM = 1e-3
+_SLAB = 16
+
+# What a segmentation takes over from a slice. Nothing here says who the patient is.
+_REFERENCE_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "PositionReferenceIndicator", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "SliceThickness", "SpacingBetweenSlices", "InstanceNumber", "ImageType",
+)  # fmt: skip
+
+
+def find_series(sources: Sequence[str | Path]) -> list[Scan]:
+    """All DICOM series in folders or archives.
+
+    Raises
+    ------
+    SourceError
+        If there is none.
+    """
+    found = [one for source in sources for one in find_scans(source)]
+    series = [one for one in found if isinstance(one, Scan) and one.kind == "dicom"]
+    if not series:
+        reasons = [one.reason for one in found if isinstance(one, Refusal)]
+        where = ", ".join(map(str, sources))
+        raise SourceError(f"{where} holds no DICOM series to refer to: {reasons[0] if reasons else 'give its folder'}")
+    return series
+
+
+def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
+    """Headers of the slices that a case was made from, in the order of z, without anything of the patient.
+
+    Parameters
+    ----------
+    case : Case
+        Its geometry and the digest of its voxels decide.
+    series : sequence of Scan
+        Candidates.
+
+    Raises
+    ------
+    SourceError
+        If no series has the geometry of the case, or none its voxels.
+    """
+    near = [scan for scan in series if _same_place(case, scan)]
+    if not near:
+        raise SourceError(
+            f"none of the {len(series)} DICOM series lies where case {case.name} lies "
+            f"({' x '.join(map(str, case.geometry.size))} voxels): give the folder of its original slices, or --with-ct"
+        )
+    for scan in near:
+        if _digest_of(scan) == case.stages[convert.STAGE]["voxels_sha256"]:
+            return [_reference(pydicom.dcmread(file, stop_before_pixels=True), case) for file in scan.files]
+    raise SourceError(
+        f"{len(near)} DICOM series lie where case {case.name} lies, but their voxels differ from it: they are other "
+        "reconstructions; give the folder of its original slices, or --with-ct"
+    )
+
+
+def derived_series(case: Case) -> CtSeries:
+    """An anonymous series of the CT in the store. The same scan gives the same identifiers."""
+    key = str(case.stages[convert.STAGE].get("voxels_sha256"))
+    return CtSeries(
+        case.geometry, case.acquisition, "", case.name, (key, case.name, "ct"), ("DERIVED", "SECONDARY", "AXIAL")
+    )
+
+
+def derived_slices(case: Case) -> list[Dataset]:
+    """Headers of the derived series, in the order of z."""
+    series = derived_series(case)
+    return [_reference(series.header(index), case) for index in range(case.geometry.shape[0])]
+
+
+def write_ct(case: Case, folder: Path) -> Path:
+    """Write the CT of a case as an anonymous DICOM series, slab by slab; the folder becomes visible as a whole.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds other files.
+    """
+    require(case, "ct")
+    if folder.exists() and not (folder.is_dir() and all(_is_slice(file) for file in folder.iterdir())):
+        raise UsageError(f"{folder} holds other files than DICOM slices: give another name for the segmentation")
+    series = derived_series(case)
+    passing = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    passing.mkdir(parents=True)
+    try:
+        index = 0
+        for slab in slabs_of(case, "ct"):
+            for plane in slab:
+                dataset = series.slice(index, plane)
+                mark_anonymous(dataset)
+                dataset.BurnedInAnnotation = "NO"
+                dataset.SeriesDescription, dataset.SoftwareVersions = "CT, derived", f"lungmix {__version__}"
+                dataset.save_as(passing / f"{index + 1:05d}.dcm", enforce_file_format=True)
+                index += 1
+        if folder.exists():
+            shutil.rmtree(folder)
+        passing.replace(folder)
+    finally:
+        shutil.rmtree(passing, ignore_errors=True)
+    return folder
+
+
+def _same_place(case: Case, scan: Scan) -> bool:
+    if scan.geometry.size != case.geometry.size:
+        return False
+    one, two = (_corners(geometry) for geometry in (scan.geometry, case.geometry))
+    return bool(np.abs(one - two).max() < _TOLERANCE_MM)
+
+
+def _corners(geometry: Geometry) -> npt.NDArray[np.float64]:
+    axes = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
+    last = np.array(geometry.size) - 1
+    return np.array([geometry.origin + axes @ (last * corner) for corner in np.ndindex(2, 2, 2)])
+
+
+def _digest_of(scan: Scan) -> str:
+    digest = hashlib.sha256()
+    for slab in scan.slabs(_SLAB):
+        digest.update(np.ascontiguousarray(slab).data)
+    return digest.hexdigest()
+
+
+def _reference(slice_: Dataset, case: Case) -> Dataset:
+    out = Dataset()
+    for name in _REFERENCE_TAGS:
+        if name in slice_:
+            setattr(out, name, slice_[name].value)
+    if out.get("SliceThickness") is None:
+        out.SliceThickness = case.geometry.spacing[2]
+    out.PatientID, out.PatientName = case.name, ""
+    out.PatientBirthDate = out.PatientSex = out.AccessionNumber = out.StudyID = ""
+    out.StudyDate = out.StudyTime = out.ReferringPhysicianName = ""
+    return out
+
+
+def mark_anonymous(dataset: Dataset, *, same_uids: bool = False) -> None:
+    """Say in an object that nothing in it tells who the patient is, and by which profile (DICOM PS3.15, annex E).
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Changed in place.
+    same_uids : bool
+        Whether it refers to the original objects.
+    """
+    used = [codes.DCM.BasicApplicationConfidentialityProfile, *([codes.DCM.RetainUidsOption] if same_uids else [])]
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethodCodeSequence = [_item(code) for code in used]
+
+
+def _item(code: Any) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item
+
+
+def _is_slice(file: Path) -> bool:
+    return file.is_file() and re.fullmatch(r"\d{5}\.dcm", file.name) is not None

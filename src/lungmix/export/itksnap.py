@@ -1,0 +1,35 @@
+"""Label maps for ITK-SNAP: an image, and a label description file beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lungmix.export.images import export_image, segments_in
+from lungmix.formats import whole_file
+from lungmix.formats.images import extension_of
+from lungmix.store import Case
+from lungmix.tissue import Tissue
+
+
+def write_with_descriptions(case: Case, path: Path, image: str) -> list[Path]:
+    """Write labels as an image, and beside it what *Segmentation, Import Label Descriptions* reads."""
+    segments = segments_in(image)
+    descriptions = path.with_name(path.name[: -len(extension_of(path) or "")] + "_labels.txt")
+    export_image(case, path, image)
+    with whole_file(descriptions) as out:
+        out.write(label_descriptions(segments).encode())
+    return [path, descriptions]
+
+
+def label_descriptions(segments: tuple[Tissue, ...]) -> str:
+    """Text of a label description file: index, colour, opacity, whether slices and meshes show it, name."""
+    lines = ["# ITK-SnAP Label Description File", "# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL"]
+    lines.append(_line(0, (0, 0, 0), shown=False, name="Clear Label"))
+    lines += [_line(segment.label, segment.rgba[:3], shown=True, name=segment.name) for segment in segments]
+    return "\n".join(lines) + "\n"
+
+
+def _line(index: int, color: tuple[int, ...], *, shown: bool, name: str) -> str:
+    red, green, blue = color
+    flag = int(shown)
+    return f'{index:5d} {red:5d} {green:4d} {blue:4d} {flag:8d} {flag:2d} {flag:2d}    "{name}"'

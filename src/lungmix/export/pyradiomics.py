@@ -1,0 +1,84 @@
+"""Images, masks and the table that a batch run of PyRadiomics reads."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+
+from lungmix.export.images import export_image, require, segments_in, slabs_of
+from lungmix.formats import whole_file
+from lungmix.store import Case
+
+COLUMNS = ("Image", "Mask", "Label")
+TABLE_FILE = "pyradiomics.csv"
+
+# The format whose headers hold any geometry to the last bit; PyRadiomics compares image and mask.
+_EXTENSION = ".mha"
+_LUNG = "lung"
+
+Row = tuple[str, str, int]
+
+
+def write_batch(case: Case, path: Path, image: str) -> list[Path]:
+    """Write the images of one case and the table ``path`` that names them."""
+    rows = write_images(case, path.parent, image)
+    write_table(path, rows)
+    return [path, *(path.parent / name for name in files_of(rows))]
+
+
+def write_images(case: Case, folder: Path, image: str) -> list[Row]:
+    """Write the CT, the lung mask and a label map, and say which labels there are.
+
+    Parameters
+    ----------
+    case : Case
+        With labels.
+    folder : Path
+        Where the table will lie; its file names are relative to it.
+    image : {"lung", "tissue", "tissue_median"}
+        Labels beside those of the lung.
+
+    Returns
+    -------
+    list of (str, str, int)
+        Image, mask and label: the lung, and each label that has voxels. PyRadiomics refuses a label without voxels.
+    """
+    segments_in(image)
+    names = {}
+    for one in dict.fromkeys(("ct", _LUNG, image)):
+        require(case, one)
+    for one in dict.fromkeys(("ct", _LUNG, image)):
+        names[one] = export_image(case, folder / f"{case.name}_{one}{_EXTENSION}", one).name
+    return [
+        (names["ct"], names[mask], segment.label)
+        for mask in dict.fromkeys((_LUNG, image))
+        for present in [_labels_in(case, mask)]
+        for segment in segments_in(mask)
+        if segment.label in present
+    ]
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as the CSV of a batch run."""
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    with whole_file(path) as out:
+        out.write(stream.getvalue().encode())
+
+
+def files_of(rows: Iterable[Row]) -> list[str]:
+    """The names of images and masks, each once."""
+    return list(dict.fromkeys(name for image, mask, _ in rows for name in (image, mask)))
+
+
+def _labels_in(case: Case, image: str) -> set[int]:
+    found = np.zeros(256, np.int64)
+    for slab in slabs_of(case, image):
+        found += np.bincount(slab.ravel(), minlength=256)
+    return set(np.flatnonzero(found).tolist())

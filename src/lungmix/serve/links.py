@@ -1,0 +1,95 @@
+"""Commands and addresses that open the cases of a served store in viewers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from urllib.parse import quote
+
+from lungmix.store import IMAGES, Case, Cohort
+from lungmix.tissue import segments_of
+
+_NEUROGLANCER = "https://neuroglancer-demo.appspot.com/#!"
+_VIZARR = "https://hms-dbmi.github.io/vizarr/?source="
+_VALIDATOR = "https://ome.github.io/ome-ngff-validator/?source="
+_WINDOW = (-1350, 150)
+
+
+@dataclass(frozen=True)
+class CaseLinks:
+    """Where one case is, and how viewers open it.
+
+    Attributes
+    ----------
+    case : str
+        Name.
+    image : str
+        Address of the OME-Zarr image.
+    napari : str
+        Command.
+    neuroglancer, vizarr, validator : str
+        Addresses of web pages.
+    """
+
+    case: str
+    image: str
+    napari: str
+    neuroglancer: str
+    vizarr: str
+    validator: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As a JSON-ready dictionary."""
+        return asdict(self)
+
+
+def links_of(cohort: Cohort, address: str) -> list[CaseLinks]:
+    """Links of every case that holds a scan.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        What is served.
+    address : str
+        Such as ``http://127.0.0.1:8642``.
+    """
+    return [_links(case, f"{address}/{quote(name)}") for name, case in cohort.items() if case.has("ct")]
+
+
+def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
+    """State of neuroglancer: the CT in the lung window, and each label map in the colours of the tissues."""
+    low, high = _WINDOW
+    layers: list[dict[str, object]] = [
+        {
+            "type": "image",
+            "name": "ct",
+            "source": f"zarr3://{image}/",
+            "shaderControls": {"normalized": {"range": [low, high], "window": [low, high]}},
+        }
+    ]
+    for name in IMAGES:
+        if name != "ct" and case.has(name):
+            segments = segments_of(name)
+            layers.append(
+                {
+                    "type": "segmentation",
+                    "name": name,
+                    "source": f"zarr3://{image}/labels/{name}/",
+                    "segments": [str(segment.label) for segment in segments],
+                    "segmentColors": {str(segment.label): segment.color for segment in segments},
+                    "visible": name == "tissue",
+                }
+            )
+    return {"layers": layers, "layout": "4panel"}
+
+
+def _links(case: Case, image: str) -> CaseLinks:
+    state = json.dumps(neuroglancer_state(case, image), separators=(",", ":"))
+    return CaseLinks(
+        case=case.name,
+        image=image,
+        napari=f"napari --plugin napari-ome-zarr {image}",
+        neuroglancer=_NEUROGLANCER + quote(state),
+        vizarr=_VIZARR + image,
+        validator=_VALIDATOR + image,
+    )

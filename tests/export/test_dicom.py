@@ -1,0 +1,198 @@
+"""DICOM segmentations, read back by highdicom, pydicom and SimpleITK and judged by dciodvfy and dcentvfy."""
+
+import subprocess
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+import lungmix
+from generators import labelled_case
+from lungmix.errors import SourceError, UsageError
+from lungmix.export import Options, export_case, options_for
+from lungmix.export.dicom_source import find_series, write_ct
+from lungmix.formats import find_scans
+from lungmix.geometry import Geometry
+from lungmix.phantom import Phantom, write_phantom
+from lungmix.tissue import TISSUES
+
+OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+MIRRORED = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+TILTED = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
+SHAPE = (12, 20, 24)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return lungmix.open_cohort(tmp_path / "store.zarr", "a")
+
+
+@pytest.fixture
+def original(cohort, tmp_path):
+    """A DICOM series with a patient's name, and the case that was made from it."""
+    phantom = Phantom(SHAPE, (0.75, 0.5, 1.25), 3, origin=(-10.5, 3.25, -100.0), direction=OBLIQUE)
+    folder = tmp_path / "series"
+    write_phantom(folder, phantom)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = "Rossi^Maria", "HOSP-4711", "19530102"
+        dataset.ReferringPhysicianName, dataset.StudyDate, dataset.AccessionNumber = "Bianchi^Carlo", "20200317", "A99"
+        dataset.save_as(file)
+    (scan,) = find_scans(folder)
+    case = labelled_case(cohort, "case-001", scan.geometry)
+    case.create("ct")
+    volume = np.concatenate(list(scan.slabs(64)))
+    for start, stop in case.layout.slabs():
+        case.write("ct", start, volume[start:stop])
+    import hashlib
+
+    case.record("convert", {"key": "x", "voxels_sha256": hashlib.sha256(volume.data).hexdigest()})
+    return case, folder
+
+
+def on_grid(segmentation, geometry):
+    """Labels of a segmentation on the grid of a scan, found through the positions that both state."""
+    volume = segmentation.get_volume(combine_segments=True)
+    index_to_place = np.eye(4)
+    index_to_place[:3, :3] = (np.reshape(geometry.direction, (3, 3)) * geometry.spacing)[:, ::-1]
+    index_to_place[:3, 3] = geometry.origin
+    index = np.argwhere(volume.array)
+    place = volume.affine[:3, :3] @ index.T + volume.affine[:3, 3:]
+    where = np.linalg.inv(index_to_place) @ np.vstack([place, np.ones(len(index))])
+    nearest = np.rint(where[:3]).astype(int)
+    assert np.abs(where[:3] - nearest).max() < 1e-6
+    out = np.zeros(geometry.shape, np.uint8)
+    out[tuple(nearest)] = volume.array[tuple(index.T)]
+    return out
+
+
+def complaints(program, *files):
+    """Errors of a validator, but for what it is too old or not meant to judge."""
+    done = subprocess.run([program, *map(str, files)], capture_output=True, text=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line for line in lines if line.startswith(("Error", "Abort"))]
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["labelmap", "binary"])
+@pytest.mark.parametrize(
+    "direction", [OBLIQUE, FLIPPED, MIRRORED, TILTED], ids=["oblique", "flipped", "mirrored", "tilted"]
+)
+def test_labels_come_back_where_they_were(cohort, tmp_path, binary, direction):
+    geometry = Geometry(SHAPE[::-1], (0.7, 0.9, 1.3), (-10.5, 20.25, -333.1), direction)
+    case = labelled_case(cohort, "case-001", geometry)
+    file, folder = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True, binary=binary))
+    segmentation = highdicom.seg.segread(file)
+    assert np.array_equal(on_grid(segmentation, geometry), case.zarr_array("tissue")[:])
+    assert segmentation.SOPClassUID.endswith(".66.4" if binary else ".66.7")
+    ct = {str(pydicom.dcmread(one, stop_before_pixels=True).SOPInstanceUID) for one in folder.iterdir()}
+    assert {uid for _, _, uid in segmentation.get_source_image_uids()} <= ct
+
+
+def test_segments_carry_names_codes_and_colours(original, tmp_path):
+    case, folder = original
+    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder]))
+    segmentation = highdicom.seg.segread(file)
+    for tissue in TISSUES:
+        found = segmentation.get_segment_description(tissue.label)
+        assert found.segment_label == tissue.name
+        assert found.segmented_property_type == highdicom.sr.CodedConcept(*vars(tissue.code).values())
+        assert np.allclose(
+            highdicom.color.CIELabColor.from_dicom_value(found.RecommendedDisplayCIELabValue).to_rgb(),
+            tissue.rgba[:3],
+            atol=2,
+        )
+    (scheme,) = segmentation.CodingSchemeIdentificationSequence
+    assert scheme.CodingSchemeDesignator == "99LUNGMIX"
+    assert "rivate" in scheme.CodingSchemeName
+
+
+def test_segmentation_refers_to_the_original_slices(original, tmp_path):
+    case, folder = original
+    slices = [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
+    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder]))
+    segmentation = highdicom.seg.segread(file)
+    (referenced,) = segmentation.ReferencedSeriesSequence
+    assert referenced.SeriesInstanceUID == slices[0].SeriesInstanceUID
+    assert segmentation.StudyInstanceUID == slices[0].StudyInstanceUID
+    assert segmentation.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+    assert {uid for _, _, uid in segmentation.get_source_image_uids()} == {one.SOPInstanceUID for one in slices}
+    labels = segmentation.get_pixels_by_source_instance([one.SOPInstanceUID for one in slices], combine_segments=True,
+                                                        assert_missing_frames_are_empty=True)  # fmt: skip
+    assert np.array_equal(labels, case.zarr_array("tissue")[:])
+
+
+def test_no_word_of_the_patient_is_in_any_byte(original, tmp_path):
+    case, folder = original
+    export_case(case, tmp_path / "out" / "a.dcm", options=options_for([folder]))
+    export_case(case, tmp_path / "out" / "b.dcm", options=Options(with_ct=True, binary=True))
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert len(files) == 2 + SHAPE[0]
+    for file in files:
+        content = file.read_bytes()
+        for word in (b"Rossi", b"Maria", b"HOSP", b"4711", b"1953", b"Bianchi", b"20200317", b"A99"):
+            assert word not in content
+        assert pydicom.dcmread(file).PatientIdentityRemoved == "YES"
+
+
+def test_validators_of_dicom_find_no_error(original, tmp_path):
+    case, folder = original
+    (referring,) = export_case(case, tmp_path / "a.dcm", options=options_for([folder]))
+    own, series = export_case(case, tmp_path / "b.dcm", "lung", options=Options(with_ct=True, binary=True))
+    assert complaints("dciodvfy", own) == []
+    assert all(complaints("dciodvfy", file) == [] for file in series.iterdir())
+    assert complaints("dcentvfy", own, *series.iterdir()) == []
+    assert referring.is_file()
+
+
+def test_written_series_is_the_scan(original, tmp_path):
+    case, _ = original
+    folder = write_ct(case, tmp_path / "ct")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    assert np.array_equal(sitk.GetArrayFromImage(image), case.zarr_array("ct")[:])
+    found = Geometry.from_sitk(image)
+    assert np.allclose(found.direction, case.geometry.direction, atol=1e-12)
+    assert np.allclose(found.origin, case.geometry.origin, atol=1e-9)
+    (scan,) = find_scans(folder)
+    assert scan.acquisition.manufacturer == case.acquisition.manufacturer
+
+
+def test_same_case_gets_the_same_identifiers_and_another_case_others(cohort, tmp_path):
+    def identifiers(case):
+        file, folder = export_case(case, tmp_path / case.name / "seg.dcm", options=Options(with_ct=True))
+        return [str(pydicom.dcmread(one, stop_before_pixels=True).SOPInstanceUID) for one in (file, *folder.iterdir())]
+
+    one, two = (labelled_case(cohort, name, Geometry((20, 20, 20))) for name in ("one", "two"))
+    assert identifiers(one) == identifiers(one)
+    assert not {*identifiers(one)} & {*identifiers(two)}
+
+
+def test_series_of_another_place_or_reconstruction_is_refused(original, tmp_path):
+    case, folder = original
+    elsewhere, sharper = tmp_path / "elsewhere", tmp_path / "sharper"
+    write_phantom(elsewhere, Phantom(SHAPE, (0.75, 0.5, 1.25), 3))
+    write_phantom(sharper, Phantom(SHAPE, (0.75, 0.5, 1.25), 4, origin=(-10.5, 3.25, -100.0), direction=OBLIQUE))
+    for source, message in ((elsewhere, "lies where case case-001 lies"), (sharper, "other\\s+reconstructions")):
+        with pytest.raises(SourceError, match=message):
+            export_case(case, tmp_path / "seg.dcm", options=options_for([source]))
+        assert not (tmp_path / "seg.dcm").exists()
+    assert export_case(case, tmp_path / "seg.dcm", options=options_for([elsewhere, sharper, folder]))
+
+
+def test_folder_without_series_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="no DICOM series"):
+        find_series([tmp_path / "empty"])
+
+
+def test_folder_of_other_files_is_not_overwritten(original, tmp_path):
+    case, _ = original
+    (tmp_path / "seg_ct").mkdir()
+    (tmp_path / "seg_ct" / "thesis.txt").write_text("do not touch")
+    with pytest.raises(UsageError, match="other files"):
+        export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True))
+    assert (tmp_path / "seg_ct" / "thesis.txt").read_text() == "do not touch"

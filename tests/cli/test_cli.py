@@ -60,6 +60,19 @@ def test_log_has_plain_lines_with_case_and_stage(store):
     assert "\x1b" not in done.stderr
 
 
+def test_page_shows_the_scores_of_a_file_and_refuses_a_file_of_strangers(store, here, tmp_path):
+    folder, _ = store
+    file = tmp_path / "scores.csv"
+    file.write_text("case,S\ncase-001,4\n")
+    done = here("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "Score" in (tmp_path / "page" / "index.html").read_text()
+    file.write_text("case,S\nsomebody,4\n")
+    refused = here("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
+    assert refused.returncode == 2
+    assert "somebody" in refused.stderr
+
+
 def test_page_lists_cases_and_failures_and_brings_a_file_a_scan(store, tmp_path):
     folder, _ = store
     again = run("report", folder / "s.zarr", tmp_path / "page", "--quiet")

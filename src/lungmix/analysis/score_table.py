@@ -84,6 +84,12 @@ def read_scores(path: str | Path) -> Scores:
     return Scores(file, rows)
 
 
+def scores_of_cases(measurements: Sequence[Mapping[str, Any]], path: str | Path) -> dict[str, int]:
+    """S of each measured case that a file of scores names; see `read_scores` and `join_scores`."""
+    rows, _, _ = join_scores(measurements, read_scores(path))
+    return {str(row["case"]): int(row["score"]) for row in rows}
+
+
 def join_scores(
     measurements: Sequence[Mapping[str, Any]], scores: Scores
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:

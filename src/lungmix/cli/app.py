@@ -324,12 +324,16 @@ def info(store: opt.Store, as_json: opt.AsJson = False) -> None:
 def report(
     store: opt.Store,
     folder: Annotated[Path, typer.Argument(help="Folder for the page.", metavar="DIR")],
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="CSV with a column case or patient, and S from 0 to 5, for Figure 5.", metavar="FILE.csv"),
+    ] = None,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write a page that opens from disk: a table, a viewer of every scan, the mixture and the paper's figures."""
     from lungmix.store import open_cohort
 
-    _write_page(open_cohort(store), folder, {}, quiet=quiet)
+    _write_page(open_cohort(store), folder, {}, scores, quiet=quiet)
 
 
 @app.command()
@@ -436,9 +440,14 @@ def _draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
         typer.echo(f"figure: {path}", err=True)
 
 
-def _write_page(cohort: Any, folder: Path, failed: dict[str, str], *, quiet: bool) -> None:
+def _write_page(
+    cohort: Any, folder: Path, failed: dict[str, str], score_file: Path | None = None, *, quiet: bool
+) -> None:
+    from lungmix.analysis.score_table import scores_of_cases
     from lungmix.cli.progress import listener_for
     from lungmix.report.page import write_page
+    from lungmix.stages.measure import read_measurements
 
     listener = listener_for(Console(stderr=True), quiet=quiet)
-    typer.echo(f"page: {write_page(cohort, folder, failed, listener=listener)}", err=True)
+    scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file)
+    typer.echo(f"page: {write_page(cohort, folder, failed, scores=scores, listener=listener)}", err=True)

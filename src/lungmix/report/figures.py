@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -91,50 +91,6 @@ def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: i
         right.set_title("tissue" if image == "tissue" else "tissue, median filtered", loc="left", fontsize=10)
     handles = [Patch(color=tissue.color, label=tissue.name) for tissue in TISSUES]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(TISSUES), frameon=False)
-    return figure
-
-
-def score_figure(scores: Mapping[str, float], involvement: Mapping[str, float]) -> Figure:
-    """Radiologist's scores against lung involvement, as in the paper's Figure 5.
-
-    Parameters
-    ----------
-    scores : mapping of str to float
-        S of each case, 0 to 5.
-    involvement : mapping of str to float
-        LI in percent; cases without are left out.
-
-    Returns
-    -------
-    Figure
-        A box plot (median, quartiles, least and largest) beside a scatter plot.
-    """
-    names = [name for name in scores if name in involvement]
-    s = np.array([scores[name] for name in names], float)
-    li = np.array([involvement[name] for name in names], float)
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    steps = np.unique(s)
-    groups = [li[s == step] for step in steps]
-    if groups:
-        left.boxplot(
-            groups, positions=steps, widths=0.55, whis=(0, 100), showcaps=True, patch_artist=True,
-            boxprops={"facecolor": "#cfe4f3", "edgecolor": "#1d6fa5"}, whiskerprops={"color": "#1d6fa5"},
-            capprops={"color": "#1d6fa5"}, medianprops={"color": "#c0392b", "linewidth": 2},
-        )  # fmt: skip
-    for step, group in zip(steps, groups, strict=True):
-        left.annotate(f"n = {len(group)}", (step, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom",
-                      fontsize=9, color="#3d4852")  # fmt: skip
-    right.scatter(s, li, s=34, color="#1d6fa5", alpha=0.65, linewidth=0)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e3e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.set(xlim=(-0.5, 5.5), xlabel="radiologist's score S")
-        axes.set_xticks(range(6), [str(i) for i in range(6)])
-    left.set_ylim(bottom=0)
-    left.set_ylabel("lung involvement LI (%)")
     return figure
 
 

@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from lungmix.analysis.robustness import study
+from lungmix.analysis import robustness
+from lungmix.analysis import scores as score_analysis
+from lungmix.errors import UsageError
 from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters
 from lungmix.report.curves import fits_figure, save_figure
 from lungmix.report.diagram import pipeline_figure
-from lungmix.report.figures import mixture_figure, score_figure, slices_figure
+from lungmix.report.figures import mixture_figure, slices_figure
 from lungmix.report.overview import CohortOverview
+from lungmix.report.score_figure import score_figure
 from lungmix.report.studies import write_robustness
 from lungmix.stages.fit import masked_counts, pool_counts, stored_fits
 from lungmix.store import Cohort
@@ -113,7 +116,7 @@ def draw_robustness(cohort: Cohort, folder: Path, watch: Callable[[int, int], No
     if len(counts) < LEAST_SCANS:
         return None
     known = cohort.settings.get("fits", {}).get("parameters")
-    result = study(counts, FitParameters(**known) if known else FitParameters(), watch=watch)
+    result = robustness.study(counts, FitParameters(**known) if known else FitParameters(), watch=watch)
     write_robustness(result, folder / FOLDER)
     rows = "; ".join(
         f"{row['size']} scans: {100 * row['paper.distance']:.1f} % and {100 * row['converged.distance']:.1f} %"
@@ -137,7 +140,13 @@ def draw_scores(scores: Mapping[str, float], involvement: Mapping[str, float], f
         f"Lung involvement of {len(names)} scans by the radiologist's score: median, quartiles, least and most; "
         "and each scan."
     )
-    figure = score_figure(scores, involvement)
+    rows = [
+        {"case": name, "patient": name, "score": scores[name], "lung_involvement": involvement[name]} for name in names
+    ]
+    try:
+        figure = score_figure(score_analysis.study(rows))
+    except UsageError:
+        return None  # one score for all
     return _save(figure, folder, Picture("scores", "Figure 5. Score and involvement", caption, f"{caption} {medians}."))
 
 

@@ -20,6 +20,9 @@ from lungmix.store.html import case_html
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
 from lungmix.tissue import SIDES
 
+# Chunks that zarr codes in one call; by its default of one, handing them out takes longer than coding labels does.
+zarr.config.set({"codec_pipeline.batch_size": 64})
+
 ATTRIBUTE = "lungmix"
 IMAGES = ("ct", *ome.LABEL_NAMES)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from lungmix.kernels.bits import pack
+from lungmix.kernels.blocks import mean_of_blocks
 from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
 from lungmix.kernels.counts import count_hu
 from lungmix.kernels.element import Element, ball, diamond
@@ -36,6 +37,7 @@ def compile_kernels() -> None:
     count_hu(hu, mask)
     median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
     count_labels(mask)
+    mean_of_blocks(hu, (2, 2, 2))
     labels = mask.copy()
     grow_back(labels, mask > 0, (1.0, 1.0, 1.0))
     flood(labels)

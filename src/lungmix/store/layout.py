@@ -15,6 +15,7 @@ import zarr.codecs
 
 from lungmix.errors import AlignmentError
 from lungmix.geometry import Geometry
+from lungmix.kernels.blocks import mean_of_blocks
 
 N_LEVELS = 3
 _SLAB_BYTES = 64 << 20
@@ -126,15 +127,7 @@ def shrink_mean(slab: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> n
     """Mean of blocks of voxels, rounded half up; blocks cut by the end of the volume repeat its last voxel."""
     if factors == (1, 1, 1):
         return slab
-    pad = [(0, -n % f) for n, f in zip(slab.shape, factors, strict=True)]
-    padded = np.pad(slab, pad, mode="edge") if any(after for _, after in pad) else slab
-    total: npt.NDArray[np.int32] | None = None
-    for offset in np.ndindex(*factors):
-        part = padded[tuple(slice(o, None, f) for o, f in zip(offset, factors, strict=True))].astype(np.int32)
-        total = part if total is None else np.add(total, part, out=total)
-    assert total is not None
-    count = int(np.prod(factors))
-    return np.asarray((total + count // 2) // count, np.int16)
+    return mean_of_blocks(slab, factors)
 
 
 def shrink_nearest(slab: npt.NDArray[np.uint8], factors: tuple[int, int, int]) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,51 @@
+"""Coarser copies of volumes: means of blocks of voxels."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+
+def mean_of_blocks(volume: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
+    """Mean of blocks of voxels, rounded half up; blocks cut by the end of the volume repeat its last voxel.
+
+    Parameters
+    ----------
+    volume : ndarray of int16, shape (z, y, x)
+        HU.
+    factors : tuple of int
+        Voxels of a block along z, y, x.
+
+    Returns
+    -------
+    ndarray of int16, shape (ceil(z / factor), ...)
+    """
+    shape = [-(-n // f) for n, f in zip(volume.shape, factors, strict=True)]
+    out = np.empty(shape, np.int16)
+    _mean(volume, *factors, out)
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _mean(volume, fz, fy, fx, out):  # type: ignore[no-untyped-def]
+    nz, ny, nx = volume.shape
+    wide = out.shape[2] * fx
+    row = np.empty(wide, np.int32)
+    count = fz * fy * fx
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            row[:] = 0
+            # Whole rows are added first: that is done many voxels at a time.
+            for i in range(fz):
+                for j in range(fy):
+                    line = volume[min(z * fz + i, nz - 1), min(y * fy + j, ny - 1)]
+                    for x in range(nx):
+                        row[x] += line[x]
+            row[nx:] = row[nx - 1]
+            target = out[z, y]
+            for x in range(len(target)):
+                total = count // 2
+                for k in range(fx):
+                    total += row[x * fx + k]
+                target[x] = total // count

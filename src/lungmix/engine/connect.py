@@ -100,6 +100,8 @@ def _local(workers: int | None, memory_limit: str | int | None) -> Client:
         {
             "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
             "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
+            # A worker has one core; chunks are coded by one thread, or workers would take it from each other.
+            "distributed.nanny.pre-spawn-environ.ZARR_THREADING__MAX_WORKERS": 1,
             "distributed.scheduler.worker-saturation": 1.0,
         }
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import dask
 import numpy as np
@@ -130,8 +131,7 @@ def _decide(where: CaseRef) -> Labels:
 
 def _reduced(case: Case) -> Reduced:
     level, stride, factors = reduced_factors(case)
-    cut = tuple(slice(None, None, n) for n in stride)
-    lung, hu = (np.asarray(case.zarr_array(name, level)[:])[cut] for name in ("lung", "ct"))
+    lung, hu = (_strided(case, name, level, stride) for name in ("lung", "ct"))
     nx = case.geometry.shape[2]
     air = [
         unpack(case.read_packed(convert.AIR, start, stop)[-start % factors[0] :: factors[0], :: factors[1]], nx)[
@@ -140,6 +140,17 @@ def _reduced(case: Case) -> Reduced:
         for start, stop in case.layout.slabs()
     ]
     return Reduced(lung > 0, np.concatenate(air) > 0, hu, factors, steps_of(case.geometry, factors))
+
+
+def _strided(case: Case, name: str, level: int, stride: tuple[int, int, int]) -> npt.NDArray[Any]:
+    """Every so many voxels of a level of an image; no more than a stored slab is in memory at a time."""
+    source, thick = case.zarr_array(name, level), case.layout.levels[level].shards[0]
+    z, y, x = stride
+    parts = [
+        np.ascontiguousarray(np.asarray(source[start : start + thick])[-start % z :: z, ::y, ::x])
+        for start in range(0, source.shape[0], thick)
+    ]
+    return np.concatenate(parts)
 
 
 def _finish_slab(small: Labels, where: CaseRef, start: int, stop: int) -> _Found:

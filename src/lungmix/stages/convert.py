@@ -12,7 +12,7 @@ from distributed import Client
 from lungmix.errors import SourceError
 from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
-from lungmix.store import Case, Cohort, open_cohort
+from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.records import key_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
     case.create_packed(AIR)
     try:
         # One task a scan: compressed sources can only be read from their beginning to their end.
-        digest = client.submit(_copy_slabs, scan, cohort.url, name, pure=False, retries=2).result()
+        digest = client.submit(_copy_slabs, scan, CaseRef(cohort.url, name), pure=False, retries=2).result()
     except BaseException:
         cohort.remove(name)
         raise
@@ -55,8 +55,8 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
     return "done"
 
 
-def _copy_slabs(scan: Scan, url: str, name: str) -> str:
-    case = open_cohort(url, "r+")[name]
+def _copy_slabs(scan: Scan, where: CaseRef) -> str:
+    case = where.open("r+")
     digest = hashlib.sha256()
     start = 0
     for slab in scan.slabs(case.layout.slab):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from distributed import Client
 
 from lungmix.engine.gather import gather_small
-from lungmix.store import Case, Cohort, open_cohort
+from lungmix.store import Case, CaseRef, Cohort
 
 
 def lung_voxels(
@@ -41,10 +41,10 @@ def lung_voxels(
     dask array of float64, shape (n,)
         HU, one block a slab that holds lung; nothing but the block that is worked on is in memory.
     """
-    slabs = [(name, *cut) for name in names for cut in _cuts(cohort[name])]
-    lengths = gather_small(client, [dask.delayed(_count)(cohort.url, *slab) for slab in slabs], watch)
+    slabs = [(CaseRef(cohort.url, name), *cut) for name in names for cut in _cuts(cohort[name])]
+    lengths = gather_small(client, [dask.delayed(_count)(*slab) for slab in slabs], watch)
     blocks = [
-        da.from_delayed(dask.delayed(_read)(cohort.url, *slab, clip), (length,), np.float64)
+        da.from_delayed(dask.delayed(_read)(*slab, clip), (length,), np.float64)
         for slab, length in zip(slabs, lengths, strict=True)
         if length
     ]
@@ -55,11 +55,11 @@ def _cuts(case: Case) -> list[tuple[int, int]]:
     return [(int(start), int(stop)) for start, stop in case.layout.slabs()]
 
 
-def _count(url: str, name: str, start: int, stop: int) -> int:
-    return int(np.count_nonzero(open_cohort(url)[name].read("lung", start, stop)))
+def _count(where: CaseRef, start: int, stop: int) -> int:
+    return int(np.count_nonzero(where.open().read("lung", start, stop)))
 
 
-def _read(url: str, name: str, start: int, stop: int, clip: int) -> npt.NDArray[np.float64]:
-    case = open_cohort(url)[name]
+def _read(where: CaseRef, start: int, stop: int, clip: int) -> npt.NDArray[np.float64]:
+    case = where.open()
     hu = case.read("ct", start, stop)[case.read("lung", start, stop) > 0]
     return np.maximum(hu, clip).astype(np.float64)

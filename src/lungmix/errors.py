@@ -1,14 +1,46 @@
 """Every error that a user can meet, in one hierarchy.
 
 A message names the file or the case, says what is wrong and what to do about it; nothing else is needed to go
-on. Nothing in a message comes from a patient's attributes.
+on. Nothing in a message comes from a patient's attributes. Names of files may be names of patients: they stand between
+marks (`named`), so that whatever is written can leave them out.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePath
+
+_OPEN, _CLOSE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+_MARKED = re.compile(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}")
+
+
+def named(path: str | PurePath) -> str:
+    """The last part of a path for a message, between marks; what would move a cursor or turn text round is escaped."""
+    text = PurePath(path).name or str(path)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+    return f"{_OPEN}{shown}{_CLOSE}"
+
+
+def shown(message: str) -> str:
+    """A message for the person at the terminal: with the names, without the marks around them."""
+    return message.replace(_OPEN, "").replace(_CLOSE, "")
+
+
+def anonymous(message: str, instead: str = "the file") -> str:
+    """A message for what is written: every marked name is replaced."""
+    return _MARKED.sub(instead, message)
+
 
 class LungmixError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package; `str` gives the message with the names and without the marks."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
+
+    @property
+    def anonymous(self) -> str:
+        """The message without the names of files."""
+        return anonymous(super().__str__())
 
 
 class UsageError(LungmixError):

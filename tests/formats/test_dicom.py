@@ -3,6 +3,7 @@
 import random
 import shutil
 
+import cloudpickle
 import numpy as np
 import pydicom
 import pytest
@@ -108,6 +109,20 @@ def test_technical_attributes_are_read_and_no_name(series):
     scan = only(series)
     assert scan.acquisition.manufacturer == "lungmix phantom"
     assert "Phantom^Chest" not in repr(scan)
+
+
+def test_identity_is_kept_for_a_key_table_and_can_be_left_behind(series):
+    scan = only(series)
+    first = pydicom.dcmread(slices(series)[0])
+    assert scan.identity.patient_name == "Phantom^Chest"
+    assert scan.identity.patient_id == str(first.PatientID)
+    assert scan.identity.study_uid == first.StudyInstanceUID
+    assert scan.identity.series_uid == first.SeriesInstanceUID
+    assert scan.identity.birth_date is None
+    assert scan.identity.series_number == "1"
+    assert "Phantom" not in repr(scan.identity)
+    assert scan.without_identity().identity is None
+    assert b"Phantom^Chest" not in cloudpickle.dumps(scan.without_identity())
 
 
 def test_slope_and_intercept_of_each_slice_count(series):

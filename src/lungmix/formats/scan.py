@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.formats.identity import Identity
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 
@@ -39,6 +40,8 @@ class Scan:
         Digest of where the scan lies: tells one source from another. Holds no names.
     files : tuple of str
         Its files, DICOM slices in the order of z.
+    identity : Identity or None
+        Who it is of, where a DICOM header says so; never sent to a worker or put into a store.
     """
 
     name: str
@@ -49,6 +52,11 @@ class Scan:
     fingerprint: str
     key: str
     files: tuple[str, ...]
+    identity: Identity | None = field(default=None, repr=False, compare=False)
+
+    def without_identity(self) -> Scan:
+        """The same scan, of nobody: what may be sent to other processes."""
+        return replace(self, identity=None)
 
     def slabs(self, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
         """HU from the first slice to the last, never the whole volume at once.

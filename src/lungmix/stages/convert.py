@@ -46,7 +46,9 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
     case.create_packed(AIR)
     try:
         # One task a scan: compressed sources can only be read from their beginning to their end.
-        digest = client.submit(_copy_slabs, scan, CaseRef(cohort.url, name), pure=False, retries=2).result()
+        digest = client.submit(
+            _copy_slabs, scan.without_identity(), CaseRef(cohort.url, name), pure=False, retries=2
+        ).result()
     except BaseException:
         cohort.remove(name)
         raise

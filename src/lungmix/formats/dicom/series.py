@@ -13,8 +13,10 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
+from pydicom.valuerep import PersonName
 
 from lungmix.errors import SourceError
+from lungmix.formats.identity import KEYWORDS, Identity
 from lungmix.formats.scan import Refusal, Scan, case_name, fingerprint_of, key_of_place
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
@@ -23,6 +25,8 @@ _TAGS = [
     "SOPClassUID", "Modality", "SeriesInstanceUID", "SOPInstanceUID", "ImageType", "Rows", "Columns", "SamplesPerPixel",
     "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "BitsAllocated",
+    "ExposureTime", "XRayTubeCurrent", "Exposure", "CTDIvol", "SpacingBetweenSlices", "PixelPaddingValue",
+    "BurnedInAnnotation", *KEYWORDS.values(),
 ]  # fmt: skip
 
 # A file of these classes without pixels, or whose class cannot be read, was cut short.
@@ -158,6 +162,7 @@ def _scan_of(group: list[Slice]) -> Scan:
         fingerprint=fingerprint_of(files),
         key=key_of_place(f"{folder.resolve()} {uid} {geometry.size} {geometry.direction}"),
         files=files,
+        identity=Identity.read(lambda keyword: _text(tags.get(keyword))),
     )
 
 
@@ -214,8 +219,8 @@ def _geometry(ordered: Sequence[Slice], title: str) -> Geometry:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return (value or "").strip()[:64] or None
+    if value is None or isinstance(value, str | PersonName | int | float):
+        return ("" if value is None else str(value)).strip()[:64] or None
     return "\\".join(str(part) for part in value)[:64] or None
 
 

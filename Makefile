@@ -33,6 +33,11 @@ $(VENV)/.dicom: scripts/dicom.sh $(VENV)/.made
 	scripts/dicom.sh
 	touch $@
 
+# The program that reads our batches, built from its last release.
+$(VENV)/.pyradiomics: scripts/pyradiomics.sh $(VENV)/.made
+	scripts/pyradiomics.sh $(BIN)/python $(VENV)/pyradiomics
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group bench
 	touch $@
@@ -42,10 +47,10 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset physical --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
-test: $(VENV)/.test $(VENV)/.browser $(VENV)/.dicom  ## All tests.
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.dicom $(VENV)/.pyradiomics  ## All tests.
 	$(BIN)/python -m pytest
 
-quick: $(VENV)/.test $(VENV)/.dicom  ## The tests that take seconds.
+quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/.check  ## Lint, format, types, docs.
@@ -69,7 +74,7 @@ bench-quick: $(VENV)/.bench  ## The same on small scans: shows that all runs.
 
 lock: $(VENV)/.made  ## Renew constraints.txt.
 	$(PIP) install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench \
+	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench --group pyradiomics \
 		--python-version 3.11 --no-annotate --no-header --upgrade --quiet --output-file constraints.txt
 
 clean:

@@ -1,5 +1,6 @@
 """The served store as clients see it: ranges, origins, names, and nothing outside."""
 
+import fnmatch
 import http.client
 import json
 import shutil
@@ -219,10 +220,17 @@ def test_other_sites_cannot_give_their_name_to_the_loopback_address(address, sto
 def test_links_name_image_and_labels(store):
     (links,) = links_of(lungmix.open_cohort(store), "http://127.0.0.1:8642")
     assert links.image == "http://127.0.0.1:8642/case-001"
-    assert links.napari.endswith(links.image)
+    # napari asks a plugin only about names that match the patterns of its manifest.
+    assert fnmatch.fnmatch(links.napari.split()[-1], "*.zarr*")
     state = json.loads(unquote(links.neuroglancer.split("#!")[1]))
     assert [layer["name"] for layer in state["layers"]] == ["ct", "lung", "tissue", "tissue_median"]
     assert state["layers"][2]["source"] == "zarr3://http://127.0.0.1:8642/case-001/labels/tissue/"
+
+
+def test_store_is_at_the_address_with_an_extension_too(address):
+    assert ask(address, "/store.zarr/case-001/zarr.json")[1] == ask(address, "/case-001/zarr.json")[1]
+    assert ask(address, "/store.zarr/../secret.txt")[0].status == 404
+    assert ask(address, "/store.zarr/store.zarr/zarr.json")[0].status == 404
 
 
 @pytest.mark.slow

@@ -126,6 +126,8 @@ def segmentation_of(
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
     scheme.CodingSchemeResponsibleOrganization = MAKER
     dataset.CodingSchemeIdentificationSequence = [scheme]
+    # It has to be there, empty or not; highdicom leaves it out where nobody is named.
+    dataset.ContentCreatorName = ""
     return dataset
 
 

@@ -61,7 +61,7 @@ def color_table(segments: tuple[Tissue, ...]) -> str:
     """Text of a colour table: label, name, colour, category, type and region of each segment."""
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    groups = ("Category", "Type", "AnatomicRegion")
+    groups = ("Category", "Type", "Region")
     parts = ("CodingScheme", "CodeValue", "CodeMeaning")
     colors = ("Color_R", "Color_G", "Color_B", "Color_A")
     writer.writerow(["LabelValue", "Name", *colors, *(f"{group}_{part}" for group in groups for part in parts)])

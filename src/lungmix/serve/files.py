@@ -21,6 +21,9 @@ PUBLIC_VIEWERS = ("https://neuroglancer-demo.appspot.com", "https://hms-dbmi.git
 
 ANY = "*"
 
+NAME = "store.zarr"
+"""The store is at this path too: readers such as napari's know a Zarr address by its extension alone."""
+
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 _TYPES = {".json": "application/json", ".csv": "text/csv; charset=utf-8"}
 _EXPOSED = "Accept-Ranges, Content-Length, Content-Range, ETag"
@@ -42,7 +45,8 @@ def app_for(folder: str | Path, origins: Collection[str] = PUBLIC_VIEWERS, host:
     """
     options = {"path": str(folder), "origins": frozenset(origins), "host": host}
     # Readers ask for chunks that are not there, which means that they are empty: no log of that.
-    return Application([(r"/(.*)", StoreFiles, options)], log_function=lambda _: None)
+    paths = [(rf"/{re.escape(NAME)}/(.*)", StoreFiles, options), (r"/(.*)", StoreFiles, options)]
+    return Application(paths, log_function=lambda _: None)
 
 
 class StoreFiles(StaticFileHandler):

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from urllib.parse import quote
 
+from lungmix.serve.files import NAME
 from lungmix.store import IMAGES, Case, Cohort
 from lungmix.tissue import segments_of
 
@@ -53,7 +54,7 @@ def links_of(cohort: Cohort, address: str) -> list[CaseLinks]:
     address : str
         Such as ``http://127.0.0.1:8642``.
     """
-    return [_links(case, f"{address}/{quote(name)}") for name, case in cohort.items() if case.has("ct")]
+    return [_links(case, address, quote(name)) for name, case in cohort.items() if case.has("ct")]
 
 
 def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
@@ -83,12 +84,13 @@ def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
     return {"layers": layers, "layout": "4panel"}
 
 
-def _links(case: Case, image: str) -> CaseLinks:
+def _links(case: Case, address: str, name: str) -> CaseLinks:
+    image = f"{address}/{name}"
     state = json.dumps(neuroglancer_state(case, image), separators=(",", ":"))
     return CaseLinks(
         case=case.name,
         image=image,
-        napari=f"napari --plugin napari-ome-zarr {image}",
+        napari=f"napari --plugin napari-ome-zarr {address}/{NAME}/{name}",
         neuroglancer=_NEUROGLANCER + quote(state),
         vizarr=_VIZARR + image,
         validator=_VALIDATOR + image,

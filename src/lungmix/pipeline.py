@@ -16,7 +16,7 @@ from lungmix.analysis.comparison import Comparison, compare
 from lungmix.analysis.selection import bic_table
 from lungmix.engine import Listener, run_window
 from lungmix.errors import LungmixError, StoreError
-from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.formats import Refusal, Scan, Skipped, find_scans
 from lungmix.geometry import Geometry
 from lungmix.mixture import Fits, TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
@@ -52,6 +52,8 @@ class Report:
         Measurements, one row a labelled case.
     radiomics : list of dict
         First-order features, one row a region of a labelled case, where that was asked for.
+    skipped : dict of str to str
+        Parts of sources that are not meant to be scans, or were not chosen, with the reason; no failures.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
     """
@@ -64,6 +66,7 @@ class Report:
     selection: list[dict[str, Any]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     radiomics: list[Row] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
 
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
@@ -194,6 +197,8 @@ class Pipeline:
             for found in find_scans(source):
                 if isinstance(found, Refusal):
                     report.fail(_free_name(found.name, report.failed), found.reason)
+                elif isinstance(found, Skipped):
+                    report.skipped[_free_name(found.name, report.skipped)] = found.reason
                 else:
                     scans.append(found)
         return assign_names(self.cohort, scans)

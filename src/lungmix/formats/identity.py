@@ -50,6 +50,8 @@ class Identity:
         return cls(**{field.name: text_of(KEYWORDS[field.name]) for field in fields(cls)})
 
 
+NOBODY = Identity()
+
 KEYWORDS = {
     "patient_id": "PatientID",
     "patient_name": "PatientName",

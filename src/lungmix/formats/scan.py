@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,38 @@ from lungmix.formats.identity import Identity
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 
+if TYPE_CHECKING:
+    from lungmix.formats.dicom.stack import Stack
+
 _HEAD = 64 << 10
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a listing shows of a DICOM series; unknown values are None.
+
+    Attributes
+    ----------
+    number : int or None
+        Series number.
+    files : int
+        Its files.
+    size : tuple of int
+        Columns, rows, slices.
+    spacing : tuple of float or None
+        Along x, y, z, mm.
+    kernel : str or None
+        Reconstruction kernel.
+    thickness : float or None
+        Of slices, nominal, mm.
+    """
+
+    number: int | None
+    files: int
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None = None
+    kernel: str | None = None
+    thickness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +74,12 @@ class Scan:
         Its files, DICOM slices in the order of z.
     identity : Identity or None
         Who it is of, where a DICOM header says so; never sent to a worker or put into a store.
+    stack : Stack or None
+        How slices of DICOM files make the volume.
+    notes : tuple of str
+        What people should know of it; names of files are marked (`lungmix.errors.named`).
+    series : Series or None
+        The DICOM series, for a listing.
     """
 
     name: str
@@ -53,6 +91,9 @@ class Scan:
     key: str
     files: tuple[str, ...]
     identity: Identity | None = field(default=None, repr=False, compare=False)
+    stack: Stack | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
+    series: Series | None = None
 
     def without_identity(self) -> Scan:
         """The same scan, of nobody: what may be sent to other processes."""
@@ -94,12 +135,37 @@ class Refusal:
     path : str
         Where it lies.
     reason : str
-        One sentence: file, fault, remedy.
+        One sentence: file, fault, remedy; names of files are marked (`lungmix.errors.named`).
+    series : Series or None
+        The DICOM series, for a listing.
     """
 
     name: str
     path: str
     reason: str
+    series: Series | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Part of a source that is not meant to be a scan, such as a localizer, or is not chosen: no failure.
+
+    Attributes
+    ----------
+    name : str
+        What it would have been called.
+    path : str
+        Where it lies.
+    reason : str
+        Why, in words that go on after "skipped:"; names of files are marked (`lungmix.errors.named`).
+    series : Series or None
+        The DICOM series, for a listing.
+    """
+
+    name: str
+    path: str
+    reason: str
+    series: Series | None = None
 
 
 def case_name(text: str) -> str:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lungmix.errors import SourceError
+from lungmix.errors import SourceError, named
 from lungmix.formats.archives import is_archive, unpack
-from lungmix.formats.dicom.series import find_series, is_dicom
+from lungmix.formats.dicom.series import Collection
 from lungmix.formats.images import extension_of, read_header
-from lungmix.formats.scan import Refusal, Scan, case_name, key_of_place
+from lungmix.formats.rules import SeriesRules
+from lungmix.formats.scan import Refusal, Scan, Skipped, case_name, fingerprint_of, key_of_place
+from lungmix.formats.walk import files_below, is_text, kind_of
 
-Found = Scan | Refusal
+Found = Scan | Skipped | Refusal
+Watch = Callable[[int, int], None]
+
+_DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
 
 _LARGEST_LIST = 64 << 20
 _LIST_EXTENSIONS = (".txt", ".csv", ".list")
 _COLUMNS = ("path", "source", "file", "image")
 
 
-def find_scans(source: str | Path) -> list[Found]:
+def find_scans(source: str | Path, rules: SeriesRules | None = None, watch: Watch | None = None) -> list[Found]:
     """Every scan of one source, from headers alone.
 
     Parameters
@@ -28,77 +34,139 @@ def find_scans(source: str | Path) -> list[Found]:
     source : str or Path
         A DICOM folder (searched recursively), an image file, an archive of any of these, or a text or CSV file
         that lists them.
+    rules : SeriesRules, optional
+        Which DICOM series are used.
+    watch : callable, optional
+        Called with the number of files that have been read and of all files.
 
     Returns
     -------
-    list of Scan or Refusal
-        A bad file or series is a `Refusal` with one sentence for people; it never ends the others.
+    list of Scan, Skipped or Refusal
+        A bad file or series is a `Refusal` with one sentence for people; it never ends the others. What is not meant to
+        be a scan, or is not chosen, is `Skipped`.
     """
-    return _find(Path(source), nested=False)
+    return _Search(rules or SeriesRules(), watch or _unwatched).of(Path(source))
 
 
-def _find(path: Path, *, nested: bool) -> list[Found]:
-    try:
-        if path.is_dir():
-            return _in_folder(path)
-        if not path.is_file():
-            raise SourceError(f"{path} does not exist: check the path")
-        if extension_of(path):
-            return [read_header(path)]
-        if is_archive(path):
-            return _in_archive(path)
-        if path.suffix.lower() in _LIST_EXTENSIONS and not nested:
-            return _in_list(path)
-        if is_dicom(path):
-            return find_series([path]) or _nothing(path)
-        raise SourceError(
-            f"{path.name} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .zip, .tar or a list"
-        )
-    except SourceError as error:
-        return [Refusal(case_name(_stem(path)), str(path), str(error))]
-    except OSError as error:
-        return [Refusal(case_name(_stem(path)), str(path), f"{path.name} cannot be read ({error.strerror}): check it")]
+def _unwatched(done: int, total: int) -> None:
+    pass
 
 
-def _in_folder(folder: Path) -> list[Found]:
-    images: list[Path] = []
-    dicom: list[Path] = []
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            file = Path(root) / name
-            if not file.is_file():
-                continue
-            if extension_of(file):
-                images.append(file)
-            elif is_dicom(file):
-                dicom.append(file)
-    found: list[Found] = [one for image in images for one in _find(image, nested=True)]
-    found += find_series(dicom)
-    return found or _nothing(folder)
+@dataclass(frozen=True)
+class _Search:
+    """How a source is searched, and what it lies in."""
+
+    rules: SeriesRules
+    watch: Watch
+    listed: bool = False
+    archive: tuple[Path, Path] | None = None
+
+    def of(self, path: Path) -> list[Found]:
+        try:
+            if path.is_dir():
+                return self.folder(path)
+            if not path.is_file():
+                raise SourceError(f"{named(path)} does not exist: check the path")
+            if extension_of(path):
+                return [read_header(path)]
+            if is_archive(path):
+                return self.unpacked(path)
+            if path.suffix.lower() in _LIST_EXTENSIONS and not self.listed:
+                inside = replace(self, listed=True)
+                return [one for entry in _in_list(path) for one in inside.of(entry)]
+            return self.file(path)
+        except SourceError as error:
+            return [Refusal(case_name(_stem(path)), str(path), error.args[0])]
+        except OSError as error:
+            return [_unreadable(path, error)]
+
+    def folder(self, folder: Path) -> list[Found]:
+        found: list[Found] = []
+        others: list[Path] = []
+        collection = Collection(place=self._place)
+        files = list(files_below(folder))
+        for number, file in enumerate(files, start=1):
+            try:
+                if extension_of(file) or (is_archive(file) and self.archive is None):
+                    found += replace(self, listed=True, watch=_unwatched).of(file)
+                elif not collection.add(file):
+                    others.append(file)
+            except OSError as error:
+                found.append(_unreadable(file, error))
+            self.watch(number, len(files))
+        found += collection.verdicts(self.rules)
+        found += _others(others, collection)
+        return _or_nothing(found, folder)
+
+    def file(self, path: Path) -> list[Found]:
+        collection = Collection(place=self._place)
+        if not collection.add(path):
+            raise SourceError(
+                f"{named(path)} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .zip, .tar or a "
+                "list"
+            )
+        if collection.indices:
+            return self.folder(path.parent)
+        return _or_nothing(list(collection.verdicts(self.rules)), path)
+
+    def unpacked(self, path: Path) -> list[Found]:
+        folder = unpack(path)
+        state = fingerprint_of([path])
+        found: list[Found] = []
+        for one in replace(self, archive=(path, folder)).folder(folder):
+            inner = os.path.relpath(one.path, folder)
+            name = case_name(path.name.split(".")[0]) if inner == "." else one.name
+            if isinstance(one, Scan):
+                # The place and the state are the archive's, not those of the passing folder that it was unpacked to.
+                key = one.key if one.kind == "dicom" else key_of_place(f"{path.resolve()} {inner}")
+                made = key_of_place(f"{state} {key} {one.stack.resampling if one.stack is not None else None}")
+                found.append(replace(one, name=name, key=key, fingerprint=made))
+            else:
+                found.append(replace(one, name=name, path=f"{path}: {inner}"))
+        return found
+
+    def _place(self, folder: Path) -> str:
+        if self.archive is None:
+            return str(folder.resolve())
+        archive, unpacked = self.archive
+        return f"{archive.resolve()} {os.path.relpath(folder, unpacked)}"
 
 
-def _nothing(path: Path) -> list[Found]:
-    reason = f"{path.name or path} holds no CT series and no image file: check the path"
-    return [Refusal(case_name(_stem(path)), str(path), reason)]
+def _or_nothing(found: list[Found], path: Path) -> list[Found]:
+    if any(not isinstance(one, Skipped) for one in found):
+        return found
+    what = "holds no CT series and no image file"
+    if found:
+        what = f"holds no CT series that is used, {len(found)} other{'s' if len(found) > 1 else ''} skipped"
+    return [*found, Refusal(case_name(_stem(path)), str(path), f"{named(path)} {what}: check the path")]
 
 
-def _in_archive(path: Path) -> list[Found]:
-    folder = unpack(path)
+def _others(files: list[Path], collection: Collection) -> list[Found]:
+    """Verdicts on files that are no images: those that are called like the slices beside them are damaged."""
+    kinds = {(Path(one.file).parent, kind_of(Path(one.file))) for one in collection.headers}
     found: list[Found] = []
-    for one in _in_folder(folder):
-        inner = os.path.relpath(one.path, folder)
-        name = case_name(path.name.split(".")[0]) if inner == "." else one.name
-        if isinstance(one, Scan):
-            # The place is the archive, not the passing folder that it was unpacked to.
-            key = key_of_place(f"{path.resolve()} {inner} {one.geometry.size} {one.geometry.direction}")
-            found.append(dataclasses.replace(one, name=name, key=key))
+    rest: list[Path] = []
+    for file in files:
+        kind = kind_of(file)
+        beside = (file.parent, kind) in kinds and (kind or not is_text(file))
+        if kind in _DICOM_EXTENSIONS or beside:
+            empty = file.stat().st_size == 0
+            what = "is empty" if empty else "is no DICOM file, though it is called like one"
+            found.append(Refusal(case_name(file.parent.name), str(file), f"{named(file)} {what}: get it again"))
         else:
-            found.append(dataclasses.replace(one, name=name, path=f"{path}: {inner}"))
+            rest.append(file)
+    if rest:
+        shown = ", ".join(named(file) for file in rest[:3]) + (f" and {len(rest) - 3} more" if len(rest) > 3 else "")
+        what = "is no image" if len(rest) == 1 else "are no images"
+        found.append(Skipped("other-files", str(rest[0].parent), f"{shown} {what}"))
     return found
 
 
-def _in_list(path: Path) -> list[Found]:
+def _unreadable(path: Path, error: OSError) -> Refusal:
+    return Refusal(case_name(_stem(path)), str(path), f"{named(path)} cannot be read ({error.strerror}): check it")
+
+
+def _in_list(path: Path) -> list[Path]:
     if path.stat().st_size > _LARGEST_LIST:
         raise SourceError(f"{path.name} is too large for a list of sources: give one path a line")
     try:
@@ -110,7 +178,7 @@ def _in_list(path: Path) -> list[Found]:
     entries = _entries(text, comma=path.suffix.lower() == ".csv")
     if not entries:
         raise SourceError(f"{path.name} lists nothing: give one path a line")
-    return [one for entry in entries for one in _find(path.parent / entry, nested=True)]
+    return [path.parent / entry for entry in entries]
 
 
 def _entries(text: str, *, comma: bool) -> list[str]:

@@ -1,41 +1,88 @@
-"""Voxels of a DICOM series, slice by slice, through SimpleITK and GDCM."""
+"""Voxels of a DICOM series, slice by slice: files through SimpleITK and GDCM, frames through pydicom and GDCM."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import SimpleITK as sitk
+from pydicom.pixels import iter_pixels
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from lungmix.errors import SourceError
+from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.padding import without_padding
+from lungmix.formats.dicom.stack import Frame, Stack
 from lungmix.formats.scan import Scan
 from lungmix.formats.streams import to_hu
 
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
     """See `Scan.slabs`. Slope and intercept are those of each slice."""
+    assert scan.stack is not None
+    planes = _slices(scan.files, scan.stack)
+    if scan.stack.resampling is not None:
+        planes = scan.stack.resampling.planes(planes)
     nz, ny, nx = scan.geometry.shape
     for start in range(0, nz, thickness):
-        files = scan.files[start : start + thickness]
-        slab = np.empty((len(files), ny, nx), np.int16)
-        for i, file in enumerate(files):
-            slab[i] = _slice_of(file, (ny, nx), start + i)
+        slab = np.empty((min(thickness, nz - start), ny, nx), np.int16)
+        for i in range(len(slab)):
+            slab[i] = next(planes)
         yield slab
 
 
-def _slice_of(file: str, shape: tuple[int, int], number: int) -> npt.NDArray[np.int16]:
-    name = Path(file).name
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(file)
+def _slices(files: tuple[str, ...], stack: Stack) -> Iterator[npt.NDArray[np.int16]]:
+    values = _values_of_files(files) if stack.frames is None else _values_of_frames(files, stack.frames)
+    for number, (file, plane) in enumerate(zip(files, values, strict=True)):
+        if plane.shape != stack.shape:
+            raise SourceError(
+                f"{named(file)} (slice {number + 1}) has {plane.shape} pixels, the series {stack.shape}: get the file "
+                "again"
+            )
+        plane = without_padding(plane, stack.padding[number] if stack.padding is not None else None)
+        yield to_hu(plane[np.newaxis], 1.0, 0.0, named(file), number)[0]
+
+
+def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
+    for number, file in enumerate(files):
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(file)
+        try:
+            values = sitk.GetArrayFromImage(reader.Execute())
+        except RuntimeError:
+            raise _damaged(file, number) from None
+        if values.shape[:1] != (1,) or values.ndim != 3:
+            raise _damaged(file, number)
+        yield values[0]
+
+
+def _values_of_frames(files: tuple[str, ...], frames: tuple[Frame, ...]) -> Iterator[npt.NDArray[Any]]:
+    start = 0
+    while start < len(files):
+        stop = start
+        while stop < len(files) and files[stop] == files[start]:
+            stop += 1
+        yield from _frames_of_file(files[start], frames[start:stop], start)
+        start = stop
+
+
+def _frames_of_file(file: str, frames: tuple[Frame, ...], first: int) -> Iterator[npt.NDArray[Any]]:
+    number = first
     try:
-        values = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError:
-        raise SourceError(f"{name} (slice {number + 1}) is cut short or damaged: get the file again") from None
-    if values.shape != (1, *shape):
-        raise SourceError(
-            f"{name} (slice {number + 1}) has {values.shape} pixels, the series {shape}: get the file again"
-        )
-    return to_hu(values, 1.0, 0.0, name, number)[0]
+        meta = pydicom.dcmread(file, specific_tags=[], stop_before_pixels=True).file_meta
+        deflated = meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+        source = pydicom.dcmread(file) if deflated else file
+        for frame, values in zip(frames, iter_pixels(source, indices=[one.index for one in frames]), strict=True):
+            yield values if (frame.slope, frame.intercept) == (1, 0) else values * frame.slope + frame.intercept
+            number += 1
+    except SourceError:
+        raise
+    except Exception:  # decoders raise whatever broken bytes lead to
+        raise _damaged(file, number) from None
+
+
+def _damaged(file: str, number: int) -> SourceError:
+    return SourceError(f"{named(file)} (slice {number + 1}) is cut short or damaged: get the file again")

@@ -1,212 +1,228 @@
-"""From files to series: headers, grouping, order and spacing of slices."""
+"""From headers to scans: every series of a source with its verdict."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
-from pydicom.valuerep import PersonName
 
-from lungmix.errors import SourceError
-from lungmix.formats.identity import KEYWORDS, Identity
-from lungmix.formats.scan import Refusal, Scan, case_name, fingerprint_of, key_of_place
+from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.choose import passed_over, series_number, unwanted
+from lungmix.formats.dicom.damage import attribute
+from lungmix.formats.dicom.groups import Group, axes_of, groups_of, normal_of, series_of
+from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
+from lungmix.formats.dicom.order import Order, order_of
+from lungmix.formats.dicom.padding import padding_of
+from lungmix.formats.dicom.resample import Resampling, onto_even_grid
+from lungmix.formats.dicom.stack import Frame, Stack
+from lungmix.formats.rules import SeriesRules
+from lungmix.formats.scan import Refusal, Scan, Series, Skipped, case_name, key_of_place
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
 
-_TAGS = [
-    "SOPClassUID", "Modality", "SeriesInstanceUID", "SOPInstanceUID", "ImageType", "Rows", "Columns", "SamplesPerPixel",
-    "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-    "Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "BitsAllocated",
-    "ExposureTime", "XRayTubeCurrent", "Exposure", "CTDIvol", "SpacingBetweenSlices", "PixelPaddingValue",
-    "BurnedInAnnotation", *KEYWORDS.values(),
-]  # fmt: skip
-
-# A file of these classes without pixels, or whose class cannot be read, was cut short.
-_WITHOUT_PIXELS_DAMAGED = (None, CTImageStorage, EnhancedCTImageStorage)
-
-# Positions are decimal strings of 16 characters; a hundredth of a millimetre is beyond any scanner's precision.
-_LEAST_TOLERANCE_MM = 0.01
-_RELATIVE_TOLERANCE = 0.01
+Verdict = Scan | Skipped | Refusal
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Header of one file."""
+@dataclass
+class Collection:
+    """What was read of the files of a source.
 
-    file: str
-    tags: Any
-
-    @property
-    def position(self) -> tuple[float, ...]:
-        """Centre of the first pixel, LPS, mm."""
-        return tuple(float(v) for v in self.tags.ImagePositionPatient)
-
-    @property
-    def orientation(self) -> tuple[float, ...]:
-        """Directions of the row and the column."""
-        return tuple(float(v) for v in self.tags.ImageOrientationPatient)
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file carries the DICOM mark."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def find_series(files: Sequence[Path]) -> list[Scan | Refusal]:
-    """Every CT series among DICOM files, and every file or series that cannot be used.
-
-    Localizers and objects without pixels are passed over where there are CT slices beside them.
+    Attributes
+    ----------
+    headers : list of Header
+        Images, and files without one.
+    damaged : list of Damaged
+        Files that are or were DICOM.
+    indices : list of Index
+        DICOMDIR files.
+    place : callable
+        What a folder is known by when the same source is given again.
     """
-    found: list[Scan | Refusal] = []
-    groups: dict[tuple[Any, ...], list[Slice]] = defaultdict(list)
-    damaged: list[tuple[Path, Any]] = []
-    for file in files:
-        try:
-            tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-            if "Rows" not in tags:
-                if tags.get("SOPClassUID") in _WITHOUT_PIXELS_DAMAGED:
-                    damaged.append((file, tags.get("SeriesInstanceUID")))
-            elif "LOCALIZER" not in (tags.get("ImageType") or ()):
-                groups[_group_of(file, tags)].append(Slice(str(file), tags))
-        except (
-            InvalidDicomError,
-            EOFError,
-            OSError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            KeyError,
-            NotImplementedError,
-        ):
-            damaged.append((file, None))
-    for file, _ in damaged:
-        reason = f"{file.name} is a damaged DICOM file: get it again"
-        found.append(Refusal(case_name(file.parent.name), str(file), reason))
-    for (parent, uid, *_), group in groups.items():
-        folder = Path(parent)
-        # The identifier itself may have been cut: what is left of it is a beginning.
-        missed = [file.name for file, part in damaged if file.parent == folder and uid.startswith(str(part or ""))]
-        try:
-            if missed:
-                raise SourceError(
-                    f"the series in {folder.name} ({len(group)} files) may lack {missed[0]}, which is damaged: get "
-                    "that file again, or remove it if it belongs to another series"
-                )
-            found.append(_scan_of(group))
-        except SourceError as error:
-            found.append(Refusal(case_name(folder.name), str(folder), str(error)))
-    return found
 
+    headers: list[Header] = field(default_factory=list)
+    damaged: list[Damaged] = field(default_factory=list)
+    indices: list[Index] = field(default_factory=list)
+    place: Callable[[Path], str] = str
+    _reader: HeaderReader = field(default_factory=HeaderReader)
 
-def _group_of(file: Path, tags: Any) -> tuple[Any, ...]:
-    orientation = tuple(round(float(v), 3) for v in tags.get("ImageOrientationPatient") or ())
-    return (
-        str(file.parent),
-        str(tags.get("SeriesInstanceUID")),
-        int(tags.Rows),
-        int(tags.Columns),
-        orientation,
-    )
+    def add(self, path: Path) -> bool:
+        """Read the header of a file; False if it is not DICOM.
 
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        """
+        found = self._reader.read(path)
+        if isinstance(found, Damaged):
+            self.damaged.append(found)
+        elif isinstance(found, Index):
+            self.indices.append(found)
+        elif found is not None:
+            self.headers.extend(found)
+        return found is not None
 
-def _scan_of(group: list[Slice]) -> Scan:
-    folder = Path(group[0].file).parent
-    first = group[0].tags
-    title = f"the series in {folder.name} ({len(group)} files)"
-    if first.get("Modality") != "CT":
-        raise SourceError(f"{title} is of modality {first.get('Modality', 'unknown')}: give CT in HU")
-    if int(first.get("SamplesPerPixel") or 1) != 1:
-        raise SourceError(f"{title} is a colour image: give the original CT slices")
-    if int(first.get("NumberOfFrames") or 1) != 1:
-        raise SourceError(
-            f"{title} is an enhanced multi-frame image, which is not read yet: convert it to one file a slice"
-        )
-    for one in group:
-        if (
-            len(one.tags.get("ImagePositionPatient") or ()) != 3
-            or len(one.tags.get("ImageOrientationPatient") or ()) != 6
-        ):
-            raise SourceError(
-                f"{title} lacks position or orientation in {Path(one.file).name}: give the original slices"
+    def verdicts(self, rules: SeriesRules) -> list[Verdict]:
+        """Every series and every damaged file: used, skipped or refused, with the reason."""
+        groups = groups_of(self.headers)
+        damage = attribute(self.damaged, groups)
+        skipped: dict[int, str] = {}
+        outcome: dict[int, Scan | SourceError] = {}
+        for index, group in enumerate(groups):
+            reason = group.first.unused or unwanted(group, rules)
+            if reason is not None:
+                skipped[index] = reason
+                continue
+            try:
+                order = order_of(group, rules, damage.lost.get(index, ()))
+                notes = _notes(group, self.headers, damage.possible.get(index, ()))
+                outcome[index] = _scan_of(group, order, (*order.notes, *notes), self.place(group.folder))
+            except SourceError as error:
+                outcome[index] = error
+        if rules.choose:
+            skipped |= passed_over(groups, {index: isinstance(one, Scan) for index, one in outcome.items()})
+        found: list[Verdict] = []
+        for index, group in enumerate(groups):
+            name, path = case_name(group.folder.name), str(group.folder)
+            one = outcome.get(index)
+            if index in skipped:
+                found.append(Skipped(name, path, f"{group.title}: {skipped[index]}", _listed(group)))
+            elif isinstance(one, SourceError):
+                found.append(Refusal(name, path, one.args[0], _listed(group)))
+            elif one is not None:
+                found.append(one)
+        return [*found, *self._files(damage.copies)]
+
+    def _files(self, copies: Sequence[Damaged]) -> Iterable[Verdict]:
+        for one in self.damaged:
+            file = Path(one.header.file)
+            what = "a copy of a slice that is there undamaged: remove it" if one in copies else "get it again"
+            yield Refusal(
+                case_name(file.parent.name), str(file), f"{named(file)} is a damaged DICOM file, it {one.fault}: {what}"
             )
-    ordered = _in_order(group, title)
-    geometry = _geometry(ordered, title)
-    files = tuple(one.file for one in ordered)
-    tags = ordered[0].tags
-    uid = str(tags.get("SeriesInstanceUID"))
+        for index in self.indices:
+            file = Path(index.file)
+            yield Skipped(
+                case_name(file.parent.name), str(file), f"{named(file)}: an index of files, which are found without it"
+            )
+
+
+def _notes(group: Group, headers: Sequence[Header], possible: Sequence[Damaged]) -> list[str]:
+    notes = [f"{named(one.header.file)}, which is damaged, may belong to it" for one in possible]
+    if group.first.frame is not None:
+        return notes
+    same = [one for one in headers if series_of(one) == group.series]
+    announced = max((one.announced or 0 for one in group.slices), default=0)
+    if announced > len(same):
+        notes.append(
+            f"its header announces {announced} images, {len(same)} were found: slices at an end may be missing"
+        )
+    numbers = sorted(one.number for one in group.slices if one.number is not None)
+    whole = len(numbers) == len(group.slices) and numbers[-1] - numbers[0] + 1 == len(numbers)
+    others = {one.number for one in same}
+    if whole and 1 < numbers[0] <= 5 and not all(number in others for number in range(1, numbers[0])):
+        notes.append(f"its instance numbers begin with {numbers[0]}: slices at an end may be missing")
+    return notes
+
+
+def _scan_of(group: Group, order: Order, notes: tuple[str, ...], folder: str) -> Scan:
+    first = order.slices[0]
+    if any(one.burned_in for one in order.slices):
+        raise SourceError(
+            f"{group.title} may carry text of the patient in its pixels, its header says: give the original slices"
+        )
+    if first.frames > 1 and first.frame is None:
+        raise SourceError(
+            f"{group.title} has several frames in a file but does not say where they lie: give enhanced CT"
+        )
+    resampling = _resampling_of(order)
+    geometry = _geometry(order, resampling, group.title)
+    padding = tuple(padding_of(one) for one in order.slices)
+    frames = tuple(Frame(one.frame, *one.rescale) for one in order.slices if one.frame is not None)
+    stack = Stack((first.rows, first.columns), frames or None, padding if any(padding) else None, resampling)
+    digest = hashlib.sha256(repr(resampling).encode())
+    for one in order.slices:
+        digest.update(one.state + str(one.frame).encode())
+    place = (folder, group.series, first.rows, first.columns, first.spacing, first.kernel, first.phase)
     return Scan(
-        name=case_name(folder.name),
-        path=str(folder),
+        name=case_name(group.folder.name),
+        path=str(group.folder),
         kind="dicom",
         geometry=geometry,
-        acquisition=Acquisition(
-            modality="CT",
-            manufacturer=_text(tags.get("Manufacturer")),
-            model=_text(tags.get("ManufacturerModelName")),
-            kernel=_text(tags.get("ConvolutionKernel")),
-            kvp=_number(tags.get("KVP")),
-            slice_thickness=_number(tags.get("SliceThickness")),
-        ),
-        fingerprint=fingerprint_of(files),
-        key=key_of_place(f"{folder.resolve()} {uid} {geometry.size} {geometry.direction}"),
-        files=files,
-        identity=Identity.read(lambda keyword: _text(tags.get(keyword))),
+        acquisition=first.acquisition,
+        fingerprint=digest.hexdigest(),
+        key=key_of_place(f"{place} {np.round(first.orientation or 0, 2).tolist()} {group.part}"),
+        files=tuple(one.file for one in order.slices),
+        identity=first.identity,
+        stack=stack,
+        notes=notes,
+        series=_listed(group, geometry),
     )
 
 
-def _in_order(group: list[Slice], title: str) -> list[Slice]:
-    """Slices by their position along the normal, if they stand one behind the other at even distances."""
-    row, column = np.reshape(group[0].orientation, (2, 3))
-    normal = np.cross(row, column)
-    if not 0.99 < np.linalg.norm(normal) < 1.01:
-        raise SourceError(f"{title} has an orientation that is no rotation: give the original slices")
-    places = np.array([one.position for one in group])
-    along = places @ normal
-    order = np.argsort(along, kind="stable")
-    ordered = [group[i] for i in order]
-    if len(group) == 1:
-        return ordered
-    steps = np.diff(along[order])
-    usual = float(np.median(steps))
-    tolerance = max(_LEAST_TOLERANCE_MM, _RELATIVE_TOLERANCE * usual)
-    doubled = np.flatnonzero(steps < tolerance)
-    if doubled.size:
-        pair = " and ".join(Path(ordered[doubled[0] + i].file).name for i in (0, 1))
-        raise SourceError(
-            f"{title}: slices {doubled[0] + 1} and {doubled[0] + 2} lie at one position ({pair}): remove the duplicates"
-        )
-    uneven = np.flatnonzero(np.abs(steps - usual) > tolerance)
-    if uneven.size:
-        at = int(uneven[0])
-        raise SourceError(
-            f"{title}: between slices {at + 1} and {at + 2} of {len(group)} lie {steps[at]:.3f} mm, elsewhere "
-            f"{usual:.3f} mm: slices are missing or unevenly spaced; give the complete series"
-        )
-    sideways = places[order] - places[order[0]] - np.outer(along[order] - along[order[0]], normal)
-    if np.abs(sideways).max() > max(0.5, 0.01 * float(along.max() - along.min())):
-        raise SourceError(
-            f"{title} was taken with a tilted gantry or shifted slices, which is not read yet: resample it first"
-        )
-    return ordered
+def _listed(group: Group, geometry: Geometry | None = None) -> Series:
+    first = group.first
+    return Series(
+        number=series_number(group),
+        files=len({one.file for one in group.slices}),
+        size=geometry.size if geometry is not None else (first.columns, first.rows, len(group.slices)),
+        spacing=geometry.spacing if geometry is not None else None,
+        kernel=first.acquisition.kernel,
+        thickness=first.acquisition.slice_thickness,
+    )
 
 
-def _geometry(ordered: Sequence[Slice], title: str) -> Geometry:
-    """What SimpleITK's series reader would say, from the two outer slices alone."""
-    n = len(ordered)
+def _resampling_of(order: Order) -> Resampling | None:
+    if order.even and order.shear is None:
+        return None
+    first = order.slices[0]
+    n = len(order.slices)
+    sources = tuple((i, i, 0.0) for i in range(n)) if order.even else onto_even_grid(order.along, order.spacing)
+    if order.shear is None:
+        return Resampling(sources, ((0.0, 0.0),) * n, (first.columns, first.rows))
+    shifts = np.array(order.shear.shifts)
+    low, high = np.floor(shifts.min(axis=0)), np.ceil(shifts.max(axis=0))
+    offsets = tuple((float(x), float(y)) for x, y in shifts - low)
+    wider, higher = (int(v) for v in high - low)
+    return Resampling(sources, offsets, (first.columns + wider, first.rows + higher))
+
+
+def _geometry(order: Order, resampling: Resampling | None, title: str) -> Geometry:
+    """What SimpleITK's series reader would say, and where slices are resampled, where the new ones lie."""
+    n = len(order.slices)
+    plain = _plain_geometry(order, title)
+    if resampling is None:
+        return plain
+    axes = np.reshape(plain.direction, (3, 3))
+    x, y, _ = plain.spacing
+    # The first slice keeps its place; the grid begins as far beside it as the farthest slice lies.
+    moved = (
+        np.array(plain.origin) - axes[:, 0] * x * resampling.offsets[0][0] - axes[:, 1] * y * resampling.offsets[0][1]
+    )
+    depth = order.spacing if not order.even else (order.along[-1] - order.along[0]) / max(n - 1, 1)
+    columns, rows = resampling.size
+    return Geometry((columns, rows, len(resampling.sources)), (x, y, depth), tuple(moved.tolist()), plain.direction)
+
+
+def _plain_geometry(order: Order, title: str) -> Geometry:
+    first, n = order.slices[0], len(order.slices)
+    if first.sop_class in ENHANCED:
+        direction = np.stack([*axes_of(first), normal_of(first)], axis=1)
+        if first.spacing is None:
+            raise SourceError(f"{title} does not say how large its pixels are: give the original slices")
+        between_rows, between_columns = first.spacing
+        depth = (order.along[-1] - order.along[0]) / (n - 1) if n > 1 else order.spacing
+        return Geometry(
+            (first.columns, first.rows, n),
+            (between_columns, between_rows, depth),
+            first.position or (0.0, 0.0, 0.0),  # type: ignore[arg-type]
+            tuple(direction.ravel().tolist()),
+        )
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([one.file for one in (ordered[0], ordered[-1])[: min(n, 2)]])
+    reader.SetFileNames([one.file for one in (order.slices[0], order.slices[-1])[: min(n, 2)]])
     try:
         ends = reader.Execute()
     except RuntimeError:
@@ -216,17 +232,3 @@ def _geometry(ordered: Sequence[Slice], title: str) -> Geometry:
         raise SourceError(f"{title} is not a stack of plain slices: give the original CT slices")
     size = ends.GetSize()
     return Geometry((size[0], size[1], n), (x, y, z / max(n - 1, 1)), ends.GetOrigin(), ends.GetDirection())
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str | PersonName | int | float):
-        return ("" if value is None else str(value)).strip()[:64] or None
-    return "\\".join(str(part) for part in value)[:64] or None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None

@@ -10,12 +10,13 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import generate_uid
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from lungmix.errors import SourceError
 from lungmix.formats import Refusal, Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
+from series import by_simpleitk, change, only_scan, read, refused, scans, skipped
 
 SHAPE = (6, 20, 24)
 
@@ -31,34 +32,17 @@ def slices(folder):
     return sorted(folder.glob("*.dcm"))
 
 
-def change(file, **tags):
-    dataset = pydicom.dcmread(file)
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.save_as(file)
-
-
-def read(scan, thickness=4):
-    return np.concatenate(list(scan.slabs(thickness)))
-
-
-def by_simpleitk(folder):
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    return reader.Execute()
-
-
 def only(source):
     (found,) = find_scans(source)
     return found
 
 
 def refusal_of(source):
-    found = only(source)
-    if isinstance(found, Refusal):
-        return found.reason
+    reasons = [one.reason for one in refused(find_scans(source))]
+    if reasons:
+        return " ".join(reasons)
     with pytest.raises(SourceError) as caught:
-        read(found)
+        read(only(source))
     return str(caught.value)
 
 
@@ -100,9 +84,9 @@ def test_series_in_one_folder_are_told_apart(series, tmp_path):
     write_phantom(other, Phantom(SHAPE, (0.75, 0.5, 1.25), 9, name="b"))
     for file in slices(other):
         shutil.copy(file, series / f"b-{file.name}")
-    scans = find_scans(series)
-    assert [scan.geometry.shape for scan in scans] == [SHAPE, SHAPE]
-    assert len({scan.key for scan in scans}) == 2
+    found = scans(find_scans(series))
+    assert [scan.geometry.shape for scan in found] == [SHAPE, SHAPE]
+    assert len({scan.key for scan in found}) == 2
 
 
 def test_technical_attributes_are_read_and_no_name(series):
@@ -137,7 +121,9 @@ def test_localizer_beside_the_slices_is_passed_over(series):
     copy = series / "localizer.dcm"
     shutil.copy(slices(series)[0], copy)
     change(copy, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SOPInstanceUID=generate_uid())
-    assert only(series).geometry.shape == SHAPE
+    assert only_scan(series).geometry.shape == SHAPE
+    (one,) = skipped(find_scans(series))
+    assert "localizer" in one.reason
 
 
 def test_missing_slice_is_named(series):
@@ -171,11 +157,10 @@ def test_file_cut_in_its_header_fails_the_series_that_may_lack_it(series, cut):
 @pytest.mark.parametrize(
     ("tags", "words"),
     [
-        ({"Modality": "MR"}, "modality MR"),
-        ({"SamplesPerPixel": 3}, "colour"),
-        ({"NumberOfFrames": 2}, "multi-frame"),
+        ({"NumberOfFrames": 2}, "fewer pixels"),
         ({"ImagePositionPatient": None}, "lacks position"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no rotation"),
+        ({"BurnedInAnnotation": "YES"}, "text of the patient"),
     ],
 )
 def test_series_that_is_no_plain_ct_is_refused(series, tags, words):
@@ -184,8 +169,19 @@ def test_series_that_is_no_plain_ct_is_refused(series, tags, words):
     assert words in refusal_of(series)
 
 
-def test_tilted_gantry_is_refused(series):
-    for i, file in enumerate(slices(series)):
-        x, y, z = pydicom.dcmread(file).ImagePositionPatient
-        change(file, ImagePositionPatient=[x, y + 0.4 * i, z])
-    assert "tilted gantry" in refusal_of(series)
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"Modality": "MR"}, "modality MR"),
+        ({"Modality": "ANNA EXAMPLE"}, "modality unknown"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
+        ({"SOPClassUID": SecondaryCaptureImageStorage}, "secondary capture"),
+    ],
+)
+def test_folder_of_other_images_holds_no_ct(series, tags, words):
+    for file in slices(series):
+        change(file, **tags)
+    found = find_scans(series)
+    assert words in skipped(found)[0].reason
+    assert "holds no CT series" in refused(found)[0].reason
+    assert not scans(found)

@@ -1,0 +1,375 @@
+"""One DICOM file seen through its header, read once: an image, something without one, or a damaged file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
+)
+
+from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
+from lungmix.formats.identity import KEYWORDS, NOBODY, Identity
+from lungmix.scan import Acquisition
+
+_HEAD = 64 << 10
+_LONGEST_HEADER = 64 << 20
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_CT = (CTImageStorage, *ENHANCED)
+_LOCALIZERS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW")
+_CAPTURES = ("SCREEN SAVE", "CAPTURE", "DOSE_INFO", "DOSE REPORT", "PROTOCOL")
+
+_TECHNICAL = ("Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "SliceThickness")
+_PHASES = ("TemporalPositionIdentifier",)
+_BINARY_PHASES = (
+    "NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "NominalPercentageOfRespiratoryPhase",
+)  # fmt: skip
+HINTS = (
+    "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ImageType", "KVP", "FilterType", "ReconstructionDiameter",
+    "SliceThickness", "SeriesNumber", "ContentTime",
+)  # fmt: skip
+"""What tells the images of a series apart that lie at one position, in the order in which it is tried."""
+
+_UNKNOWN = Acquisition()
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_TAGS = tags_of(
+    iter((
+        "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated",
+        "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
+        "SliceLocation", "GantryDetectorTilt", "InstanceNumber", "BurnedInAnnotation", "PixelPaddingValue",
+        "PixelPaddingRangeLimit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "IrradiationEventUID",
+        "NumberOfSeriesRelatedInstances", *_TECHNICAL, *_PHASES, *_BINARY_PHASES, *HINTS, *KEYWORDS.values(), *_GROUPS,
+    ))
+)  # fmt: skip
+
+# Where a file without the DICOM mark begins: the first element of the header, of group 2 or 8, little or big endian.
+_FIRST_VRS = (b"UL", b"OB", b"CS", b"UI", b"DA", b"TM", b"SH", b"LO", b"PN", b"US")
+_LONGEST_FIRST = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of one image says; unknown texts are empty, other unknown values None.
+
+    Attributes
+    ----------
+    file : str
+        Path.
+    frame : int or None
+        Number of the image in a multi-frame file, from 0.
+    state : bytes
+        Digest of size, time of change and beginning of the file.
+    sop_class, sop_uid, series_uid, modality, kernel : str
+        As in the file.
+    image_type : tuple of str
+        Upper case.
+    rows, columns, samples, frames : int
+        Of the pixels; no rows where there are none.
+    spacing : tuple of float or None
+        Between rows and between columns, mm.
+    position, orientation : tuple of float or None
+        Centre of the first pixel; directions of the row and the column. LPS, mm.
+    between, location, tilt : float or None
+        Spacing between slices and slice location, mm; gantry tilt, degrees.
+    number, announced : int or None
+        Instance number; number of images that the series is said to have.
+    phase : tuple of str
+        Temporal position, cardiac and respiratory phase.
+    hints : tuple of str
+        Values of `HINTS`.
+    event : str
+        Identifier of the irradiation.
+    padding : tuple of int or None
+        Stored values from one to the other that stand for no tissue.
+    rescale : tuple of float
+        Slope and intercept.
+    burned_in : bool
+        Whether the header says that text may stand in the pixels.
+    identity : Identity
+        Who it is of.
+    acquisition : Acquisition
+        Technical attributes.
+    """
+
+    file: str
+    state: bytes = b""
+    frame: int | None = None
+    sop_class: str = ""
+    sop_uid: str = ""
+    series_uid: str = ""
+    modality: str = ""
+    kernel: str = ""
+    image_type: tuple[str, ...] = ()
+    rows: int = 0
+    columns: int = 0
+    samples: int = 1
+    frames: int = 1
+    spacing: tuple[float, ...] | None = None
+    position: tuple[float, ...] | None = None
+    orientation: tuple[float, ...] | None = None
+    between: float | None = None
+    location: float | None = None
+    tilt: float | None = None
+    number: int | None = None
+    announced: int | None = None
+    phase: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    event: str = ""
+    padding: tuple[int, int] | None = None
+    rescale: tuple[float, float] = (1.0, 0.0)
+    burned_in: bool = False
+    identity: Identity = NOBODY
+    acquisition: Acquisition = _UNKNOWN
+
+    @property
+    def unused(self) -> str | None:
+        """Why this is no slice of a CT; None if it may be one."""
+        if not self.rows:
+            name = UID(self.sop_class).name if self.sop_class.startswith("1.2.840.10008.") else "an unknown object"
+            return f"holds no image ({name})"
+        if self.sop_class.startswith(_CAPTURE) or any(word in self.image_type for word in _CAPTURES):
+            return "is a secondary capture, a picture of a screen or of a page"
+        if self.modality != "CT":
+            known = re.fullmatch("[A-Z]{2,8}", self.modality)
+            return f"is of modality {self.modality if known else 'unknown'}, not CT"
+        if self.samples != 1:
+            return "is a colour image, not a CT in HU"
+        if self.sop_class and self.sop_class not in _CT:
+            return "is no CT image but another object"
+        if any(word in part for part in self.image_type for word in _LOCALIZERS):
+            return "is a localizer"
+        return None
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A file that is or was DICOM and cannot be used.
+
+    Attributes
+    ----------
+    header : Header
+        What can still be read; texts may be cut.
+    fault : str
+        What is wrong with it, after "the file".
+    marked : bool
+        Whether it certainly is DICOM.
+    """
+
+    header: Header
+    fault: str
+    marked: bool = True
+
+
+@dataclass(frozen=True)
+class Index:
+    """A DICOMDIR: it names files, which are found without it."""
+
+    file: str
+
+
+class HeaderReader:
+    """Reads headers; what many files have in common is kept once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[Identity, Acquisition]] = {}
+
+    def read(self, path: Path) -> list[Header] | Damaged | Index | None:
+        """The images of a file, a single header without rows where there are none; None if it is not DICOM.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        """
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+            marked = head[128:132] == b"DICM"
+            if not marked and not _may_be_bare(head):
+                return None
+            state = path.stat()
+            digest = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns} ".encode())
+            digest.update(head)
+            blank = Header(str(path), digest.digest())
+            try:
+                elements, deflated = _elements(head, stream, state.st_size)
+            except Exception as error:  # pydicom raises whatever broken bytes lead to
+                if isinstance(error, MemoryError):
+                    raise
+                return Damaged(blank, "has a damaged header") if marked else None
+        if not marked and not elements.text("SOPClassUID").startswith("1.2.840.10008."):
+            return None
+        if elements.text("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            return Index(str(path))
+        header = self._header(blank, elements)
+        fault = _fault(header, elements, None if deflated else state.st_size)
+        if fault:
+            return Damaged(header, fault)
+        if header.sop_class in ENHANCED and header.rows and "PerFrameFunctionalGroupsSequence" in elements:
+            from lungmix.formats.dicom.frames import headers_of_frames
+
+            try:
+                return headers_of_frames(header, elements)
+            except (TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError):
+                return Damaged(header, "has damaged descriptions of its frames")
+        return [header]
+
+    def _header(self, blank: Header, elements: Elements) -> Header:
+        identity, acquisition = self._common(elements)
+        slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept")
+        return replace(
+            blank,
+            sop_class=elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID"),
+            sop_uid=elements.text("SOPInstanceUID") or elements.text("MediaStorageSOPInstanceUID"),
+            series_uid=elements.text("SeriesInstanceUID"),
+            modality=elements.text("Modality"),
+            kernel=elements.text("ConvolutionKernel"),
+            image_type=tuple(part.upper() for part in elements.texts("ImageType")),
+            rows=elements.short("Rows") or 0,
+            columns=elements.short("Columns") or 0,
+            samples=elements.short("SamplesPerPixel") or 1,
+            frames=elements.integer("NumberOfFrames") or 1,
+            spacing=_some(elements.numbers("PixelSpacing"), 2),
+            position=_some(elements.numbers("ImagePositionPatient"), 3),
+            orientation=_some(elements.numbers("ImageOrientationPatient"), 6),
+            between=elements.number("SpacingBetweenSlices"),
+            location=elements.number("SliceLocation"),
+            tilt=elements.number("GantryDetectorTilt"),
+            number=elements.integer("InstanceNumber"),
+            announced=elements.integer("NumberOfSeriesRelatedInstances"),
+            phase=(*map(elements.text, _PHASES), *(_shown(elements.double(name)) for name in _BINARY_PHASES)),
+            hints=tuple(map(elements.text, HINTS)),
+            event=elements.text("IrradiationEventUID"),
+            padding=_padding(elements),
+            rescale=(slope or 1.0, intercept or 0.0),
+            burned_in=elements.text("BurnedInAnnotation").upper() == "YES",
+            identity=identity,
+            acquisition=acquisition,
+        )
+
+    def _common(self, elements: Elements) -> tuple[Identity, Acquisition]:
+        key = tuple(elements.text(name) for name in (*KEYWORDS.values(), *_TECHNICAL))
+        if key not in self._known:
+            acquisition = Acquisition(
+                modality="CT" if elements.text("Modality") == "CT" else None,
+                manufacturer=_short(elements.converted("Manufacturer")),
+                model=_short(elements.converted("ManufacturerModelName")),
+                kernel=_short(elements.converted("ConvolutionKernel")),
+                kvp=elements.number("KVP"),
+                slice_thickness=elements.number("SliceThickness"),
+            )
+            self._known[key] = Identity.read(elements.converted), acquisition
+        return self._known[key]
+
+
+def _elements(head: bytes, stream: BinaryIO, size: int) -> tuple[Elements, bool]:
+    if _DEFLATED in head[132:1024]:
+        return _inflated(head, stream), True
+    elements = Elements.read(io.BytesIO(head), _TAGS)
+    if elements.pixel_bytes is None and size > len(head):
+        # The header is longer than what was read, as those of multi-frame images are.
+        stream.seek(0)
+        bounded = stream if size <= _LONGEST_HEADER else io.BytesIO(stream.read(_LONGEST_HEADER))
+        elements = Elements.read(bounded, _TAGS)
+    return elements, False
+
+
+def _inflated(head: bytes, stream: BinaryIO) -> Elements:
+    """Header of a deflated file; no more is inflated than the pixels that it promises need."""
+    start = 144 + int.from_bytes(head[140:144], "little")
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    stream.seek(start)
+    text = b""
+    while len(text) < _LONGEST_HEADER and not inflate.eof:
+        piece = inflate.unconsumed_tail or stream.read(_HEAD)
+        if not piece:
+            break
+        text += inflate.decompress(piece, 1 << 20)
+        elements = Elements.read_inflated(io.BytesIO(head[:start]), io.BytesIO(text), _TAGS)
+        if elements.pixel_bytes is not None:
+            break
+    promised = elements.pixel_bytes or 0
+    left = promised + _LONGEST_HEADER - len(text) if promised != UNDEFINED else 0
+    there = len(text) - elements.pixel_offset
+    while left > 0 and not inflate.eof:
+        piece = inflate.unconsumed_tail or stream.read(_HEAD)
+        if not piece:
+            break
+        inflated = len(inflate.decompress(piece, 1 << 20))
+        left, there = left - inflated, there + inflated
+    if not inflate.eof or there < promised:
+        raise ValueError("cut short, or inflates to more than its pixels need")
+    return elements
+
+
+def _fault(header: Header, elements: Elements, size: int | None) -> str | None:
+    if elements.pixel_bytes is None:
+        name = UID(header.sop_class).name if header.sop_class else ""
+        without = header.sop_class and header.sop_class not in _CT and not header.rows
+        return None if without and "Image Storage" not in name else "is cut short"
+    if elements.cut:
+        return "is cut short"
+    if not header.rows or not header.columns:
+        return "has no size"
+    if size is None or elements.pixel_bytes == UNDEFINED:
+        return None
+    bits = elements.short("BitsAllocated") or 16
+    needed = header.rows * header.columns * header.samples * max(header.frames, 1) * bits // 8
+    if elements.pixel_offset + elements.pixel_bytes > size:
+        return "is cut short: its pixels end early"
+    if elements.pixel_bytes < needed:
+        return "holds fewer pixels than its header promises"
+    return None
+
+
+def _may_be_bare(head: bytes) -> bool:
+    """Whether bytes may be DICOM without preamble and mark."""
+    if len(head) < 16:
+        return False
+    for order in ("little", "big"):
+        group, element = (int.from_bytes(head[i : i + 2], order) for i in (0, 2))
+        if group not in (2, 8) or element > 0x70:
+            continue
+        if head[4:6] in _FIRST_VRS:
+            return True
+        if order == "little" and int.from_bytes(head[4:8], "little") <= _LONGEST_FIRST:
+            return True
+    return False
+
+
+def _padding(elements: Elements) -> tuple[int, int] | None:
+    """Lowest and highest stored value of the padding.
+
+    Some scanners give it the wrong type, unsigned where pixels are signed or the other way round; the bits are right.
+    """
+    value = elements.short("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = elements.short("PixelPaddingRangeLimit")
+    pair = [value, value if limit is None else limit]
+    if elements.short("PixelRepresentation") == 1:
+        pair = [bits - (1 << 16) if bits >= 1 << 15 else bits for bits in pair]
+    return min(pair), max(pair)
+
+
+def _some(values: tuple[float, ...] | None, length: int) -> tuple[float, ...] | None:
+    return values if values is not None and len(values) == length else None
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _short(text: str | None) -> str | None:
+    return (text or "").strip()[:64] or None

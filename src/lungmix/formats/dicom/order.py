@@ -1,0 +1,351 @@
+"""Slices one behind the other: their order, and whether they fill a volume; whatever does not is named."""
+
+from __future__ import annotations
+
+import filecmp
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+
+from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of
+from lungmix.formats.dicom.header import Damaged, Header
+from lungmix.formats.dicom.tilt import Shear, shear_of
+from lungmix.formats.rules import SeriesRules
+
+# Positions are rounded in many files, to a tenth of a millimetre at worst: what lies within is even.
+_EVEN_MM = 0.051
+_EVEN = 0.05
+_MOST_DRIFT = 0.25
+_MOST_NAMED = 4
+_TILT_DEGREES = 0.5
+
+
+@dataclass(frozen=True)
+class Order:
+    """Slices of a volume in the order of z.
+
+    Attributes
+    ----------
+    slices : tuple of Header
+        One at every position.
+    along : tuple of float
+        Their positions along the normal, mm.
+    spacing : float
+        Usual distance of neighbours, mm; 1 for a single slice.
+    even : bool
+        Whether all distances are the usual one.
+    shear : Shear or None
+        How slices are displaced sideways, of a gantry that was tilted.
+    notes : tuple of str
+        What people should know of the volume.
+    """
+
+    slices: tuple[Header, ...]
+    along: tuple[float, ...]
+    spacing: float
+    even: bool
+    shear: Shear | None
+    notes: tuple[str, ...]
+
+
+def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> Order:
+    """Put the slices of a group into the order of z.
+
+    Parameters
+    ----------
+    group : Group
+        Slices of one orientation and size.
+    rules : SeriesRules
+        Whether gaps and contradictions are accepted.
+    lost : sequence of Damaged
+        Slices of the group that cannot be used.
+
+    Raises
+    ------
+    SourceError
+        If they are not the slices of one volume; the message names them by their numbers in the order of z, from 1.
+    """
+    title = group.title
+    for one in group.slices:
+        if not has_place(one):
+            raise SourceError(f"{title} lacks position or orientation in {named(one.file)}: give the original slices")
+    normal = normal_of(group.first)
+    if not 0.99 < float(np.linalg.norm(normal)) < 1.01:
+        raise SourceError(f"{title} has an orientation that is no rotation: give the original slices")
+    notes: list[str] = []
+    slices = sorted(group.slices, key=lambda one: float(np.dot(one.position, normal)))  # type: ignore[arg-type]
+    slices = _without_copies(slices, title, notes)
+    along = np.array([one.position for one in slices]) @ normal
+    steps = np.diff(along)
+    usual = _usual(steps)
+    _refuse_doubles(slices, steps, usual, title)
+    _check_numbers(slices, along, usual, title, rules, notes)
+    _check_lost(slices, along, title, rules, notes, lost)
+    even = _check_steps(slices, along, usual, title, rules, notes)
+    shear = shear_of(slices, along, title)
+    if shear is not None:
+        notes.append(
+            f"slices 1 to {len(slices)} are sheared by {shear.degrees:.1f} degrees (tilted gantry): resampled to a "
+            "straight grid"
+        )
+    else:
+        _check_tilt(slices, title, rules, notes)
+    if len(slices) > 1:
+        _compare_attributes(slices, usual, notes)
+    spacing = usual if len(slices) > 1 else slices[0].acquisition.slice_thickness or 1.0
+    return Order(tuple(slices), tuple(float(v) for v in along), spacing, even, shear, tuple(notes))
+
+
+def told(slices: Sequence[Header], indices: Sequence[int]) -> str:
+    """Some slices by number, from 1, and file."""
+    shown = [f"{i + 1} ({named(slices[i].file)})" for i in list(indices)[:_MOST_NAMED]]
+    more = len(indices) - len(shown)
+    if more > 0:
+        shown.append(f"{more} more")
+    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"slice{'s' if len(indices) > 1 else ''} {listed}"
+
+
+def _usual(steps: npt.NDArray[np.float64]) -> float:
+    """The lower median: of two distances the smaller, for gaps are larger."""
+    return float(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 1.0
+
+
+def _without_copies(slices: list[Header], title: str, notes: list[str]) -> list[Header]:
+    """Leave out what is there twice: the same object at the same position with the same pixels."""
+    kept: list[Header] = []
+    known: dict[tuple[object, ...], Header] = {}
+    copies: dict[int, list[Header]] = defaultdict(list)
+    for one in slices:
+        key = (one.sop_uid, one.frame, one.position)
+        other = known.get(key) if one.sop_uid else None
+        if other is None:
+            known[key] = one
+            kept.append(one)
+        elif _same_pixels(other, one):
+            copies[kept.index(other)].append(one)
+        else:
+            number = kept.index(other) + 1
+            raise SourceError(
+                f"{title}: slice {number} is there twice with different pixels ({named(other.file)} and "
+                f"{named(one.file)}): remove the wrong one"
+            )
+    if len(copies) == 1:
+        ((index, files),) = copies.items()
+        names = " and ".join(named(one.file) for one in files)
+        notes.append(f"{told(kept, [index])} is doubled by {names}, an exact copy: left out")
+    elif copies:
+        notes.append(f"{told(kept, list(copies))} are doubled by exact copies: left out")
+    return kept
+
+
+def _same_pixels(one: Header, two: Header) -> bool:
+    if one.frame is not None:
+        return filecmp.cmp(one.file, two.file, shallow=False)
+    if Path(one.file).samefile(two.file) or filecmp.cmp(one.file, two.file, shallow=False):
+        return True
+    try:
+        pixels = [pydicom.dcmread(file, specific_tags=["PixelData"]).get("PixelData") for file in (one.file, two.file)]
+    except Exception:  # whatever broken bytes lead to: then they are not the same
+        return False
+    return pixels[0] is not None and pixels[0] == pixels[1] and one.rescale == two.rescale
+
+
+def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, title: str) -> None:
+    doubled = np.flatnonzero(steps < max(SAME_PLACE_MM, 0.01 * usual))
+    if doubled.size:
+        first = int(doubled[0])
+        pair = " and ".join(named(slices[first + i].file) for i in (0, 1))
+        more = f", and {doubled.size - 1} more pairs do" if doubled.size > 1 else ""
+        raise SourceError(
+            f"{title}: slices {first + 1} and {first + 2} lie at one position ({pair}){more}: remove the duplicates"
+        )
+
+
+def _check_steps(
+    slices: list[Header],
+    along: npt.NDArray[np.float64],
+    usual: float,
+    title: str,
+    rules: SeriesRules,
+    notes: list[str],
+) -> bool:
+    steps = np.diff(along)
+    if not len(steps):
+        return True
+    tolerance = max(_EVEN_MM, _EVEN * usual)
+    uneven = np.flatnonzero(np.abs(steps - usual) > tolerance)
+    if uneven.size:
+        what = "; ".join(_gap(slices, steps, usual, int(at)) for at in uneven[:_MOST_NAMED])
+        if uneven.size > _MOST_NAMED:
+            what += f"; {uneven.size - _MOST_NAMED} more such places"
+    else:
+        drift = np.abs(along - np.linspace(along[0], along[-1], len(along)))
+        if drift.max() <= max(2 * _EVEN_MM, _MOST_DRIFT * usual):
+            what = _thinned(slices, usual)
+        else:
+            worst = int(drift.argmax())
+            what = (
+                f"{told(slices, [worst])} lies {drift.max():.2f} mm from where it would with even distances: slices "
+                "are unevenly spaced"
+            )
+            uneven = np.array([worst])
+    if not what:
+        return True
+    if not rules.allow_gaps:
+        raise SourceError(f"{title}: {what}; give the complete series, or --allow-gaps to interpolate")
+    if not uneven.size:
+        notes.append(f"{what}: used as they are")
+        return True
+    notes.append(f"{what}: interpolated linearly to {usual:.3f} mm")
+    return False
+
+
+def _gap(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, at: int) -> str:
+    ratio = steps[at] / usual
+    pair = f"{named(slices[at].file)}, {named(slices[at + 1].file)}"
+    between = f"between slices {at + 1} and {at + 2} of {len(slices)} ({pair})"
+    where = f"{between} lie {steps[at]:.3f} mm, elsewhere {usual:.3f} mm"
+    missing = round(ratio) - 1
+    if missing >= 1 and abs(ratio - missing - 1) < 0.1:
+        return f"{where}: {missing} slice{'s are' if missing > 1 else ' is'} missing"
+    return f"{where}: slices are missing or unevenly spaced"
+
+
+def _thinned(slices: list[Header], usual: float) -> str:
+    """Whether the header and the instance numbers agree that there were more slices between all of these."""
+    between, numbers = slices[0].between, [one.number for one in slices]
+    if not between or len(slices) < 3 or any(number is None for number in numbers):
+        return ""
+    every = round(usual / abs(between))
+    apart = {abs(b - a) for a, b in zip(numbers, numbers[1:], strict=False)}  # type: ignore[operator]
+    if every >= 2 and abs(usual - every * abs(between)) <= _EVEN * usual and apart == {every}:
+        return (
+            f"slices 1 to {len(slices)} lie {usual:.3f} mm apart where the header says {abs(between):.3f} mm, and only "
+            f"every {every}. instance number is there: slices are missing between them"
+        )
+    return ""
+
+
+def _check_lost(
+    slices: list[Header],
+    along: npt.NDArray[np.float64],
+    title: str,
+    rules: SeriesRules,
+    notes: list[str],
+    lost: Sequence[Damaged],
+) -> None:
+    for one in lost:
+        header = one.header
+        if header.position is None or header.orientation is None:
+            what = f"{named(header.file)}, which belongs to it, {one.fault}"
+        else:
+            place = float(np.dot(header.position, normal_of(slices[0])))
+            what = f"slice {int(np.searchsorted(along, place)) + 1} ({named(header.file)}) {one.fault}"
+        if not rules.allow_gaps:
+            raise SourceError(f"{title}: {what}; get that file again, or give --allow-gaps to do without")
+        notes.append(f"{what}: done without")
+
+
+def _check_numbers(
+    slices: list[Header],
+    along: npt.NDArray[np.float64],
+    usual: float,
+    title: str,
+    rules: SeriesRules,
+    notes: list[str],
+) -> None:
+    wrong = sorted({*_out_of_turn([one.number for one in slices]), *_elsewhere(slices, along, usual)})
+    if not wrong:
+        return
+    lie = "lies" if len(wrong) == 1 else "lie"
+    what = f"{told(slices, wrong)} {lie} where instance numbers or slice locations say otherwise"
+    if not rules.trust_positions:
+        raise SourceError(
+            f"{title}: {what}: positions may be swapped; get the files again, or give --trust-positions if right"
+        )
+    notes.append(f"{what}: positions trusted")
+
+
+def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
+    """Indices of the few slices whose instance numbers break an order that all others keep."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
+        return []
+    if known[0] > known[-1]:
+        known = [-number for number in known]
+    runs = [(_longest_run(values), values) for values in (known, [-number for number in known])]
+    kept, values = max(runs, key=lambda run: len(run[0]))
+    out = [i for i in range(len(values)) if i not in kept]
+    if not 0 < len(out) <= max(2, len(values) // 10):
+        return []
+    rank = {number: i for i, number in enumerate(sorted(values))}
+    displaced = [i for i, number in enumerate(values) if rank[number] != i]
+    return displaced if len(displaced) <= 2 * len(out) else out
+
+
+def _longest_run(values: Sequence[int]) -> set[int]:
+    """Indices of the longest ascending part of a sequence (patience sorting)."""
+    tops: list[int] = []
+    ends: list[int] = []
+    before: list[int] = []
+    for i, value in enumerate(values):
+        at = bisect_left(tops, value)
+        before.append(ends[at - 1] if at else -1)
+        tops[at : at + 1] = [value]
+        ends[at : at + 1] = [i]
+    run: set[int] = set()
+    i = ends[-1] if ends else -1
+    while i >= 0:
+        run.add(i)
+        i = before[i]
+    return run
+
+
+def _elsewhere(slices: list[Header], along: npt.NDArray[np.float64], usual: float) -> list[int]:
+    """Indices of the few slices whose slice location does not go with their position."""
+    if len(slices) < 5 or any(one.location is None for one in slices):
+        return []
+    location = np.array([one.location for one in slices], float)
+    found = []
+    for sign in (1, -1):
+        rest = sign * location - along
+        found.append(np.flatnonzero(np.abs(rest - np.median(rest)) > 0.5 * usual))
+    fewest = min(found, key=len)
+    return [int(i) for i in fewest] if len(fewest) <= max(2, len(slices) // 10) else []
+
+
+def _check_tilt(slices: list[Header], title: str, rules: SeriesRules, notes: list[str]) -> None:
+    tilts = [i for i, one in enumerate(slices) if abs(one.tilt or 0) >= _TILT_DEGREES]
+    upright = abs(float(normal_of(slices[0])[2])) > np.cos(np.radians(_TILT_DEGREES))
+    if not tilts or not upright or len(slices) < 2:
+        return
+    degrees = slices[tilts[0]].tilt
+    first, last = tilts[0] + 1, tilts[-1] + 1
+    what = (
+        f"slices {first} to {last} were taken with a gantry tilted by {degrees:.1f} degrees, which their positions and "
+        "orientations do not show"
+    )
+    if "DERIVED" not in slices[0].image_type and not rules.trust_positions:
+        raise SourceError(
+            f"{title}: {what}: the volume would be sheared; give the original slices, or --trust-positions if they "
+            "were straightened"
+        )
+    notes.append(f"{what}: positions trusted")
+
+
+def _compare_attributes(slices: list[Header], usual: float, notes: list[str]) -> None:
+    between, thickness = slices[0].between, slices[0].acquisition.slice_thickness
+    if between and abs(abs(between) - usual) > max(2 * _EVEN_MM, _EVEN * usual):
+        notes.append(
+            f"slices lie {usual:.3f} mm apart where the header says {abs(between):.3f} mm: their positions decide"
+        )
+    if thickness and thickness > 0 and usual > 1.5 * thickness:
+        notes.append(f"slices of {thickness:g} mm lie {usual:.3f} mm apart: what lies between them is not seen")

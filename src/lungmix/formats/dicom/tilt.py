@@ -1,0 +1,66 @@
+"""Slices that are displaced sideways, as a tilted gantry leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.groups import axes_of
+from lungmix.formats.dicom.header import Header
+
+_LEAST_MM = 0.5
+_LEAST_PIXELS = 0.05
+
+
+@dataclass(frozen=True)
+class Shear:
+    """How far slices lie beside the line through the first one along the normal.
+
+    Attributes
+    ----------
+    degrees : float
+        Angle of the shear.
+    shifts : tuple of (float, float)
+        Of each slice, in pixels along x and y; the first one's is 0.
+    """
+
+    degrees: float
+    shifts: tuple[tuple[float, float], ...]
+
+
+def shear_of(slices: Sequence[Header], along: npt.NDArray[np.float64], title: str) -> Shear | None:
+    """The shear of ordered slices; None if they stand straight, to less than a pixel.
+
+    Raises
+    ------
+    SourceError
+        If they are displaced in another way than along a line.
+    """
+    if len(slices) < 2 or slices[0].spacing is None:
+        return None
+    between_rows, between_columns = slices[0].spacing
+    places = np.array([one.position for one in slices])
+    sideways = (places - places[0]) @ np.stack(axes_of(slices[0]), axis=1)
+    limit = max(_LEAST_MM, between_rows, between_columns)
+    if np.abs(sideways).max() <= limit:
+        return None
+    depth = along - along[0]
+    slope = depth @ sideways / (depth @ depth)
+    rest = sideways - depth[:, None] * slope
+    # A constant displacement of all but the first slice leaves the line too.
+    if np.abs(rest).max() > limit:
+        usual = np.median(sideways[1:] / depth[1:, None], axis=0)
+        steps = np.diff(sideways, axis=0)
+        at = int(np.abs(steps - np.diff(depth)[:, None] * usual).max(axis=1).argmax())
+        pair = f"{named(slices[at].file)}, {named(slices[at + 1].file)}"
+        raise SourceError(
+            f"{title}: slices {at + 1} and {at + 2} ({pair}) are displaced sideways by "
+            f"{float(np.linalg.norm(steps[at])):.1f} mm: give slices of one acquisition"
+        )
+    pixels = sideways / np.array([between_columns, between_rows])
+    pixels[:, np.abs(pixels).max(axis=0) < _LEAST_PIXELS] = 0
+    return Shear(float(np.degrees(np.arctan(np.linalg.norm(slope)))), tuple((float(x), float(y)) for x, y in pixels))

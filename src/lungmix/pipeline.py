@@ -14,7 +14,7 @@ from distributed import Client, KilledWorker
 from lungmix import errors
 from lungmix.analysis.comparison import Comparison, compare
 from lungmix.analysis.selection import bic_table
-from lungmix.engine import Listener, run_window
+from lungmix.engine import Ledger, Listener, Spent, run_window
 from lungmix.errors import LungmixError, StoreError
 from lungmix.formats import Refusal, Scan, Skipped, find_scans
 from lungmix.geometry import Geometry
@@ -26,8 +26,10 @@ from lungmix.store import MODEL_FILE, Cohort
 from lungmix.tissue import Tissue
 
 FIT = "fit"
+MEASURE = "measure"
 
-Step = Callable[[str], None]
+Step = tuple[str, Callable[[str], str]]
+"""A stage and its work on a case, which answers "done" or "kept"."""
 
 
 @dataclass
@@ -56,6 +58,8 @@ class Report:
         Parts of sources that are not meant to be scans, or were not chosen, with the reason; no failures.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
+    spent : dict of str to Spent
+        Where the time went, by stage; stages that were all kept are missing.
     """
 
     done: list[str] = field(default_factory=list)
@@ -68,6 +72,7 @@ class Report:
     radiomics: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
+    spent: dict[str, Spent] = field(default_factory=dict)
 
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
         """Take note of a failure."""
@@ -96,36 +101,39 @@ class Pipeline:
 
     def run(
         self,
-        sources: Sequence[str | Path],
+        sources: Sequence[str | Path | Scan],
         parameters: MaskParameters,
         model: str | Path = FIT,
         fit_parameters: FitParameters | None = None,
     ) -> Report:
-        """Do every stage that is not done yet, for sources and for the cases that the store holds."""
+        """Do every stage that is not done yet, for sources and for the cases that the store holds.
+
+        Sources are paths, or scans that were found already, such as those that come in passing.
+        """
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
         scans = self._find(sources, report)
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
-        steps: list[Step] = [partial(self._convert, scans), partial(self._mask, parameters), self._side]
+        steps = [self._converting(scans), self._masking(parameters), self._siding()]
         if chosen is not None:
             # Labels by a given model need not wait for the other cases.
             self._settle_model(chosen, [], FitParameters(), report)
-            self._pass("label", self._all_names(scans), [*steps, partial(self._label, chosen)], report)
+            self._pass("label", self._all_names(scans), [*steps, self._labelling(chosen)], report)
         else:
             self._pass("mask", self._all_names(scans), steps, report)
             masked = self._with_stage(mask.STAGE, report)
             if masked:
                 self._settle_model(None, masked, fit_parameters or FitParameters(), report)
                 assert report.model is not None
-                self._pass("label", masked, [partial(self._label, report.model)], report)
+                self._pass("label", masked, [self._labelling(report.model)], report)
         self._measure(report)
         return report
 
-    def convert(self, sources: Sequence[str | Path]) -> Report:
+    def convert(self, sources: Sequence[str | Path | Scan]) -> Report:
         """Bring sources into the store."""
         report = Report()
         scans = self._find(sources, report)
-        self._pass("convert", list(scans), [partial(self._convert, scans)], report)
+        self._pass("convert", list(scans), [self._converting(scans)], report)
         return report
 
     def mask(self, parameters: MaskParameters) -> Report:
@@ -133,7 +141,7 @@ class Pipeline:
         report = Report()
         self._advise({}, parameters)
         names = self._with_stage(convert.STAGE, report)
-        self._pass("mask", names, [partial(self._mask, parameters), self._side], report)
+        self._pass("mask", names, [self._masking(parameters), self._siding()], report)
         return report
 
     def fit(
@@ -170,7 +178,7 @@ class Pipeline:
         report = Report(model=stored_model(self.cohort))
         assert report.model is not None
         names = self._with_stage(mask.STAGE, report)
-        self._pass("label", names, [partial(self._label, report.model)], report)
+        self._pass("label", names, [self._labelling(report.model)], report)
         return report
 
     def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> Report:
@@ -186,15 +194,15 @@ class Pipeline:
         report = Report(model=stored_model(self.cohort))
         missing = side.cases_without(self.cohort)
         if missing and self.client is not None:
-            self._pass("side", missing, [self._side], report)
+            self._pass("side", missing, [self._siding()], report)
         self._measure(report, leave_out, radiomics=radiomics)
         report.done = [str(row["case"]) for row in report.rows]
         return report
 
-    def _find(self, sources: Iterable[str | Path], report: Report) -> dict[str, Scan]:
+    def _find(self, sources: Iterable[str | Path | Scan], report: Report) -> dict[str, Scan]:
         scans: list[Scan] = []
         for source in sources:
-            for found in find_scans(source):
+            for found in [source] if isinstance(source, Scan) else find_scans(source):
                 if isinstance(found, Refusal):
                     report.fail(_free_name(found.name, report.failed), found.reason)
                 elif isinstance(found, Skipped):
@@ -215,24 +223,35 @@ class Pipeline:
     def _with_stage(self, stage: str, report: Report) -> list[str]:
         return [name for name, case in self.cohort.items() if stage in case.stages and name not in report.failed]
 
-    def _convert(self, scans: dict[str, Scan], name: str) -> None:
-        if name in scans:
-            self.listener.advance(name, convert.STAGE, 0, 1)
-            convert.convert_case(self.client, self.cohort, name, scans[name])
-            self.listener.advance(name, convert.STAGE, 1, 1)
+    def _converting(self, scans: Mapping[str, Scan]) -> Step:
+        def work(name: str) -> str:
+            if name not in scans:
+                return "kept"
+            watch = self._watch(name, convert.STAGE)
+            watch(0, 1)
+            status = convert.convert_case(self.client, self.cohort, name, scans[name])
+            watch(1, 1)
+            return status
 
-    def _mask(self, parameters: MaskParameters, name: str) -> None:
-        try:
-            mask.mask_case(self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE))
-        except LungmixError as error:
-            self.cohort[name].fail(mask.STAGE, str(error))
-            raise
+        return convert.STAGE, work
 
-    def _side(self, name: str) -> None:
-        side.side_case(self.client, self.cohort, name, self._watch(name, side.STAGE))
+    def _masking(self, parameters: MaskParameters) -> Step:
+        def work(name: str) -> str:
+            try:
+                return mask.mask_case(self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE))
+            except LungmixError as error:
+                self.cohort[name].fail(mask.STAGE, str(error))
+                raise
 
-    def _label(self, model: TissueModel, name: str) -> None:
-        label.label_case(self.client, self.cohort, name, model, self._watch(name, label.STAGE))
+        return mask.STAGE, work
+
+    def _siding(self) -> Step:
+        return side.STAGE, lambda name: side.side_case(self.client, self.cohort, name, self._watch(name, side.STAGE))
+
+    def _labelling(self, model: TissueModel) -> Step:
+        return label.STAGE, lambda name: label.label_case(
+            self.client, self.cohort, name, model, self._watch(name, label.STAGE)
+        )
 
     def _settle_model(
         self, chosen: TissueModel | None, names: Sequence[str], parameters: FitParameters, report: Report
@@ -241,10 +260,13 @@ class Pipeline:
             fit.publish(self.cohort, chosen, {"given": True})
             report.model = chosen
             return
-        with self._bar("voxels" if parameters.method != "counts" else "counts") as watch:
+        with (
+            self._bar("voxels" if parameters.method != "counts" else "counts") as watch,
+            Ledger(report.spent).alone(fit.STAGE),
+        ):
             report.fits, _ = fit.fit_cohort(self.cohort, names, parameters, self.client, watch)
-        report.model = report.fits[parameters.fit]
-        report.comparison = compare(report.fits, fit.counts_of_cases(self.cohort, names), parameters.clip)
+            report.model = report.fits[parameters.fit]
+            report.comparison = compare(report.fits, fit.counts_of_cases(self.cohort, names), parameters.clip)
 
     @contextmanager
     def _bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -263,27 +285,39 @@ class Pipeline:
             for name in self._with_stage(label.STAGE, report)
             if self.cohort[name].stages[label.STAGE]["key"] == label.key_for(self.cohort[name], report.model)
         ]
-        report.rows = measure_cohort(self.cohort, names, report.model, leave_out)
-        if radiomics:
-            report.radiomics = radiomics_of_cohort(self.cohort, names, report.model, leave_out)
+        with Ledger(report.spent).alone(MEASURE):
+            report.rows = measure_cohort(self.cohort, names, report.model, leave_out)
+            if radiomics:
+                report.radiomics = radiomics_of_cohort(self.cohort, names, report.model, leave_out)
 
     def _watch(self, name: str, stage: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.advance(name, stage, done, total)
 
     def _pass(self, title: str, names: Sequence[str], steps: Sequence[Step], report: Report) -> None:
+        ledger = Ledger(report.spent)
+
         def work(name: str) -> None:
-            for step in steps:
-                step(name)
+            watched = {}
+            try:
+                for stage, step in steps:
+                    status, spent = ledger.watch(name, stage, partial(step, name))
+                    if status == "done":
+                        watched[stage] = spent
+                        self.listener.spent(name, stage, spent)
+            finally:
+                if watched and name in self.cohort:
+                    self.cohort[name].note({stage: spent.to_dict() for stage, spent in watched.items()})
 
         self.listener.begin(title, names)
         try:
-            for outcome in run_window(names, work, self._window()):
-                if outcome.error is None:
-                    self.listener.finish(outcome.item)
-                else:
-                    reason = reason_of(outcome.error)
-                    report.fail(outcome.item, reason, outcome.error)
-                    self.listener.finish(outcome.item, reason)
+            with ledger.listening(self.client):
+                for outcome in run_window(names, work, self._window()):
+                    if outcome.error is None:
+                        self.listener.finish(outcome.item)
+                    else:
+                        reason = reason_of(outcome.error)
+                        report.fail(outcome.item, reason, outcome.error)
+                        self.listener.finish(outcome.item, reason)
         finally:
             self.listener.end()
         report.done = [name for name in names if name not in report.failed]

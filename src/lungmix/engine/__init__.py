@@ -2,6 +2,7 @@
 
 from lungmix.engine.connect import connect
 from lungmix.engine.progress import Listener
+from lungmix.engine.watch import Ledger, Spent
 from lungmix.engine.window import Outcome, run_window
 
-__all__ = ["Listener", "Outcome", "connect", "run_window"]
+__all__ = ["Ledger", "Listener", "Outcome", "Spent", "connect", "run_window"]

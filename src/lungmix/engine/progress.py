@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lungmix.engine.watch import Spent
+
 
 class Listener:
     """Does nothing on every event; a face of the program overrides what it shows.
@@ -16,6 +18,9 @@ class Listener:
 
     def advance(self, case: str, stage: str, done: int, total: int) -> None:
         """`done` of `total` tasks of a case's stage are finished."""
+
+    def spent(self, case: str, stage: str, spent: Spent) -> None:
+        """A stage of a case was made, and took this."""
 
     def finish(self, case: str, failure: str | None = None) -> None:
         """A case has left this part of the run, with the reason if it failed."""

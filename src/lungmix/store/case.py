@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dask.array as da
@@ -24,6 +25,7 @@ from lungmix.tissue import SIDES
 zarr.config.set({"codec_pipeline.batch_size": 64})
 
 ATTRIBUTE = "lungmix"
+WATCHED = "watched"
 IMAGES = ("ct", *ome.LABEL_NAMES)
 
 
@@ -63,6 +65,11 @@ class Case:
     def failure(self) -> dict[str, str] | None:
         """Stage and reason of the last failure; None if there is none."""
         return self._own.get("failure")
+
+    @property
+    def watched(self) -> dict[str, dict[str, Any]]:
+        """Time and memory that each stage took: all that two runs on the same sources may differ in."""
+        return dict(self._own.get(WATCHED, {}))
 
     @property
     def layout(self) -> Layout:
@@ -256,6 +263,11 @@ class Case:
         """Withdraw the records of stages that are about to be redone."""
         kept = {name: record for name, record in self.stages.items() if name not in stages}
         self._group.attrs[ATTRIBUTE] = {**self._own, "stages": kept}
+
+    def note(self, watched: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what stages took."""
+        own = self._own
+        self._group.attrs[ATTRIBUTE] = {**own, WATCHED: {**own.get(WATCHED, {}), **watched}}
 
     def fail(self, stage: str, reason: str) -> None:
         """Record why a stage failed."""

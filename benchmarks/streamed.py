@@ -1,0 +1,334 @@
+"""A cohort of the paper's make-up that exists only in passing: a process makes each scan just before it is read.
+
+Scans are compressed NRRD of 512 x 512 pixels, 248 to 1,251 slices, 51,247 in all, from two scanners. Their lungs are
+filled with tissues in blobs of some millimetres; HU of a tissue are drawn from its Gaussian, so that the mixture of the
+true lungs is known, of each scan and of all. A compiled kernel makes a slice in about a millisecond.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import numpy as np
+from isal import igzip
+from scipy.ndimage import gaussian_filter
+
+from lungmix.formats import Scan, find_scans
+from lungmix.geometry import Geometry
+from lungmix.mixture import PUBLISHED
+from lungmix.phantom.cohort import SIEMENS, TOSHIBA
+from lungmix.scan import Acquisition
+
+SCANS, SLICES, SHORTEST, LONGEST, OF_FIRST_SCANNER = 62, 51_247, 248, 1_251, 46
+EDGE = 512
+PIXEL_MM = 0.7
+SEED = 62
+MEANS, SDS = np.array(PUBLISHED.means), np.sqrt(PUBLISHED.variances)
+SCORE_LIMITS = (0.0, 5.0, 25.0, 50.0, 75.0)
+_POOL, _TILE = 1 << 20, (128, 256, 256)
+_AT_ONCE = 32
+_POLL = 0.05
+_LAST = "done"
+_KERNEL = {"cache": True, "nogil": True, "boundscheck": False}
+
+
+@dataclass(frozen=True)
+class Design:
+    """What one scan of the cohort is made of.
+
+    Attributes
+    ----------
+    name : str
+        Case name.
+    slices : int
+        Of 512 x 512 pixels.
+    weights : tuple of float
+        Shares of the five tissues that its lungs are asked to have.
+    score : int
+        Radiologist's score S, 0 to 5: of the involvement, judged by eye.
+    size : float
+        Of the lungs beside the usual one.
+    acquisition : Acquisition
+        The scanner.
+    seed : int
+        Of all that is drawn.
+    """
+
+    name: str
+    slices: int
+    weights: tuple[float, ...]
+    score: int
+    size: float
+    acquisition: Acquisition
+    seed: int
+
+    @property
+    def geometry(self) -> Geometry:
+        """A thorax is about 35 cm high; slices are no more than 1 mm apart."""
+        apart = round(float(np.clip(350 / self.slices, 0.3, 1.0)), 2)
+        return Geometry((EDGE, EDGE, self.slices), (PIXEL_MM, PIXEL_MM, apart), (-179.2, -179.2, -300.0))
+
+
+def paper_cohort(fraction: float = 1.0) -> list[Design]:
+    """The designs of the cohort, or of a part of it that has about that share of the slices, spread over it."""
+    random = np.random.default_rng(SEED)
+    numbers = _slice_numbers(random)
+    # Of each scan a severity; together the shares of the publication.
+    severity = random.beta(0.9, 1.6, SCANS)
+    published = np.array(PUBLISHED.weights) / sum(PUBLISHED.weights)
+    severity *= published[2:].sum() / np.average(severity, weights=numbers)
+    severity = np.clip(severity, 0.01, 0.8)
+    designs = []
+    for index, (slices, sick) in enumerate(zip(numbers, severity, strict=True)):
+        parts = random.dirichlet(published[2:] / published[2:].sum() * 30)
+        air = (1 - sick) * np.clip(random.normal(0.484, 0.06), 0.3, 0.65)
+        seen = 100 * sick + random.normal(0, 5)
+        designs.append(
+            Design(
+                name=f"case-{index + 1:03d}",
+                slices=int(slices),
+                weights=(float(air), float(1 - sick - air), *map(float, sick * parts)),
+                score=int(np.searchsorted(SCORE_LIMITS, max(seen, 0.0), side="left")),
+                size=float(random.uniform(0.9, 1.1)),
+                acquisition=SIEMENS if index * 29 % SCANS < OF_FIRST_SCANNER else TOSHIBA,
+                seed=SEED * 1000 + index,
+            )
+        )
+    if fraction >= 1:
+        return designs
+    count = max(2, round(SCANS * fraction))
+    return [designs[round(i)] for i in np.linspace(0, SCANS - 1, count)]
+
+
+def write_scores(path: Path, designs: list[Design]) -> None:
+    """The radiologist's scores as a table."""
+    with path.open("w", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["case", "S"])
+        table.writerows([one.name, one.score] for one in designs)
+
+
+@dataclass(frozen=True)
+class Streamed(Scan):
+    """A scan whose file appears while the run goes on, and is deleted once it is read."""
+
+    folder: str = ""
+
+    @classmethod
+    def of(cls, design: Design, folder: Path) -> Streamed:
+        path = str(folder / f"{design.name}.nrrd")
+        digest = f"{design.seed}-{design.slices}"
+        return cls(
+            name=design.name,
+            path=path,
+            kind="nrrd",
+            geometry=design.geometry,
+            acquisition=design.acquisition,
+            fingerprint=digest,
+            key=digest,
+            files=(path,),
+            folder=str(folder),
+        )
+
+    def slabs(self, thickness: int) -> Iterator[np.ndarray]:
+        """See `Scan.slabs`; waits for the file."""
+        path, start = Path(self.path), time.perf_counter()
+        while not path.exists():
+            if (Path(self.folder) / _LAST).exists():
+                raise RuntimeError(f"{path.name} was not made")
+            time.sleep(_POLL)
+        waited = time.perf_counter() - start
+        (scan,) = find_scans(path)
+        assert scan.geometry == self.geometry
+        yield from scan.slabs(thickness)
+        path.with_suffix(".read").write_text(json.dumps({"waited": waited, "bytes": path.stat().st_size}))
+        path.unlink()
+
+
+class Generator:
+    """The process that makes the scans, a few ahead of those that are read.
+
+    Attributes
+    ----------
+    pid : int
+        Of the process.
+    """
+
+    def __init__(self, designs: list[Design], folder: Path, ahead: int = 3):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._designs = designs
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_generate, args=(designs, folder, ahead), daemon=True
+        )
+
+    def __enter__(self) -> Generator:
+        self._process.start()
+        self.pid = self._process.pid
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.is_alive():
+            self._process.terminate()
+        self._process.join()
+
+    def wait_for_first(self) -> None:
+        """Return when the first scan is there, and with it all that the process loads and compiles."""
+        while not (self._folder / f"{self._designs[0].name}.nrrd").exists():
+            if not self._process.is_alive():
+                raise RuntimeError("the process that makes the scans has ended")
+            time.sleep(_POLL)
+
+    def truth(self) -> list[dict[str, object]]:
+        """Of each scan that was made: ``seconds``, ``cpu``, ``peak``, and the voxels and sums of HU of its tissues."""
+        return [json.loads((self._folder / f"{one.name}.truth").read_text()) for one in self._designs]
+
+    def reading(self) -> list[dict[str, float]]:
+        """Of each scan that was read: seconds that a worker ``waited`` for it, and the ``bytes`` of its file."""
+        return [json.loads((self._folder / f"{one.name}.read").read_text()) for one in self._designs]
+
+
+def _generate(designs: list[Design], folder: Path, ahead: int) -> None:
+    pools, tile = _pools(), _field()
+    try:
+        for design in designs:
+            while sum(1 for _ in folder.glob("*.nrrd")) >= ahead:
+                time.sleep(_POLL)
+            start, used = time.perf_counter(), time.process_time()
+            path = folder / f"{design.name}.nrrd"
+            found = _write(path.with_suffix(".partial"), design, pools, tile)
+            found |= {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
+            path.with_suffix(".truth").write_text(json.dumps(found))
+            path.with_suffix(".partial").replace(path)
+    finally:
+        (folder / _LAST).touch()
+
+
+def _write(path: Path, design: Design, pools: np.ndarray, tile: np.ndarray) -> dict[str, object]:
+    random = np.random.default_rng(design.seed)
+    geometry = design.geometry
+    x, y, z = geometry.spacing
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\n"
+        f"sizes: {EDGE} {EDGE} {design.slices}\nspace directions: ({x!r},0,0) (0,{y!r},0) (0,0,{z!r})\n"
+        "kinds: domain domain domain\nendian: little\nencoding: gzip\n"
+        f"space origin: ({','.join(map(repr, geometry.origin))})\n\n"
+    )
+    plan = _plan(design)
+    cuts = np.minimum(np.cumsum(design.weights)[:4] * 65536, 65535).astype(np.int64)
+    shift = random.integers(0, [*_TILE])
+    voxels, sums, squares = np.zeros(5, np.int64), np.zeros(5, np.int64), np.zeros(5, np.int64)
+    with path.open("wb") as file:
+        file.write(header.encode())
+        with igzip.IGzipFile(filename="", mode="wb", compresslevel=0, fileobj=file, mtime=0) as stream:
+            for first in range(0, design.slices, _AT_ONCE):
+                depth = min(_AT_ONCE, design.slices - first)
+                slab = np.empty((depth, EDGE, EDGE), np.int16)
+                starts = random.integers(0, _POOL, (depth, EDGE))
+                heights = (np.arange(first, first + depth) + 0.5) / design.slices * 2 - 1
+                layers = ((np.arange(first, first + depth) * z / PIXEL_MM).astype(np.int64) + shift[0]) % _TILE[0]
+                _fill(slab, *plan, heights, layers, shift[1:], tile, cuts, pools, starts, voxels, sums, squares)
+                stream.write(slab.data)
+    return {"voxels": voxels.tolist(), "sums": sums.tolist(), "squares": squares.tolist()}
+
+
+def _pools() -> np.ndarray:
+    """HU of each tissue, drawn once, and of what surrounds the lungs: int16, shape (6, 2**20)."""
+    random = np.random.default_rng(SEED)
+    means, sds = np.append(MEANS, 0)[:, None], np.append(SDS, 12)[:, None]
+    drawn = random.standard_normal((6, _POOL), np.float32) * sds + means
+    return np.rint(np.clip(drawn, -3000, 3000)).astype(np.int16)
+
+
+def _field() -> np.ndarray:
+    """A smooth field without an edge whose values are uniform: uint16."""
+    smooth = gaussian_filter(np.random.default_rng(SEED + 1).standard_normal(_TILE, np.float32), 6, mode="wrap")
+    ranks = np.empty(smooth.size, np.int64)
+    ranks[np.argsort(smooth, axis=None)] = np.arange(smooth.size)
+    return (ranks * 65536 // smooth.size).astype(np.uint16).reshape(_TILE)
+
+
+def _plan(design: Design) -> tuple[np.ndarray, ...]:
+    """What is the same in all slices: the thorax, its ribs, the trachea, and how far out in a lung a pixel is."""
+    u = (np.arange(EDGE, dtype=np.float32) + 0.5) / EDGE - 0.5
+    v = u[:, None]
+    body = (u / 0.46) ** 2 + (v / 0.36) ** 2
+    hu = np.full((EDGE, EDGE), -1000, np.int16)
+    hu[body < 1] = -90
+    hu[body < 0.88] = 45
+    hu[((u / 0.05) ** 2 + ((v - 0.26) / 0.045) ** 2) < 1] = 380
+    ribs = np.where((body > 0.72) & (body < 0.82), np.abs(u) * 25, np.nan).astype(np.float32)
+    width = EDGE * PIXEL_MM
+    centre = u**2 + (v - 0.03) ** 2
+    airway = (centre < (9 / width) ** 2).astype(np.uint8)
+    a, b = 0.13 * np.float32(design.size), 0.22 * np.float32(design.size)
+    lung = np.minimum(*(((u - x) / a) ** 2 + (v / b) ** 2 for x in (-0.185, 0.185)))
+    lung[centre < (13 / width) ** 2] = 9
+    return hu, ribs, airway, lung.astype(np.float32)
+
+
+@numba.njit(**_KERNEL)
+def _fill(
+    slab, thorax, ribs, airway, lung, heights, layers, shift, tile, cuts, pools, starts, voxels, sums, squares
+):  # pragma: no cover - compiled
+    depth, ny, nx = slab.shape
+    mask = pools.shape[1] - 1
+    for k in range(depth):
+        height = heights[k]
+        inside = 1 - ((height - 0.1) / 0.75) ** 2
+        # Slices run to the head, where the trachea is.
+        trachea = height > 0.3
+        for j in range(ny):
+            at = starts[k, j]
+            row = tile[layers[k], (j + shift[0]) % tile.shape[1]]
+            for i in range(nx):
+                at += 1
+                if lung[j, i] < inside:
+                    value = row[(i + shift[1]) % row.size]
+                    tissue = 0
+                    while tissue < 4 and value >= cuts[tissue]:
+                        tissue += 1
+                    hu = pools[tissue, at & mask]
+                    voxels[tissue] += 1
+                    sums[tissue] += hu
+                    squares[tissue] += np.int64(hu) * hu
+                elif trachea and airway[j, i]:
+                    hu = -1000 + pools[5, at & mask]
+                elif not np.isnan(ribs[j, i]) and np.sin(height * 40 + ribs[j, i]) > 0.35:
+                    hu = 320 + pools[5, at & mask]
+                else:
+                    hu = thorax[j, i] + pools[5, at & mask]
+                slab[k, j, i] = hu
+
+
+def _slice_numbers(random: np.random.Generator) -> np.ndarray:
+    """Slices of each scan: the shortest, the longest, and the sum are those of the publication."""
+    numbers = np.sort(np.rint(random.triangular(SHORTEST, 950, LONGEST, SCANS))).astype(int)
+    numbers[0], numbers[-1] = SHORTEST, LONGEST
+    while (rest := SLICES - numbers.sum()) != 0:
+        inner = numbers[1:-1]
+        step = np.sign(rest) * max(abs(rest) // len(inner), 1)
+        for index in random.permutation(len(inner)):
+            if SLICES - numbers.sum() == 0:
+                break
+            if abs(step) > abs(SLICES - numbers.sum()):
+                step = SLICES - numbers.sum()
+            inner[index] = np.clip(inner[index] + step, SHORTEST, LONGEST)
+    return random.permutation(numbers)
+
+
+def main():
+    """Show the cohort."""
+    for one in paper_cohort():
+        print(one.name, one.slices, one.geometry.spacing, one.score, np.round(one.weights, 3))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,39 +8,61 @@ marks (`named`), so that whatever is written can leave them out.
 from __future__ import annotations
 
 import re
+import traceback
 from pathlib import PurePath
 
 _OPEN, _CLOSE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+_OPEN_QUOTE = "\N{LEFT-TO-RIGHT ISOLATE}"
 _MARKED = re.compile(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}")
+_QUOTED = re.compile(f"{_OPEN_QUOTE}[^{_CLOSE}]*{_CLOSE}")
 
 
 def named(path: str | PurePath) -> str:
     """The last part of a path for a message, between marks; what would move a cursor or turn text round is escaped."""
-    text = PurePath(path).name or str(path)
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
-    return f"{_OPEN}{shown}{_CLOSE}"
+    return f"{_OPEN}{_printable(PurePath(path).name or str(path))}{_CLOSE}"
+
+
+def quoted(words: object) -> str:
+    """Words of a file or of another library for a message, between marks: like names, they are left out elsewhere."""
+    return f"{_OPEN_QUOTE}{_printable(str(words))}{_CLOSE}"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
 def shown(message: str) -> str:
     """A message for the person at the terminal: with the names, without the marks around them."""
-    return message.replace(_OPEN, "").replace(_CLOSE, "")
+    return message.replace(_OPEN, "").replace(_OPEN_QUOTE, "").replace(_CLOSE, "")
 
 
 def anonymous(message: str, instead: str = "the file") -> str:
-    """A message for what is written: every marked name is replaced."""
-    return _MARKED.sub(instead, message)
+    """A message for what is written: every marked name is replaced, and what is quoted is left out."""
+    return _QUOTED.sub("...", _MARKED.sub(lambda _: instead, message))
 
 
 class LungmixError(Exception):
-    """Base of all errors of this package; `str` gives the message with the names and without the marks."""
+    """Base of all errors of this package.
+
+    `str` gives the message with the names and without the marks, for people; `repr`, which is what logs of workers and
+    debuggers show, gives it without the names.
+    """
 
     def __str__(self) -> str:
-        return shown(super().__str__())
+        return shown(self.marked)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.anonymous!r})"
+
+    @property
+    def marked(self) -> str:
+        """The message with its marks, to be passed on until it is known who reads it."""
+        return super().__str__()
 
     @property
     def anonymous(self) -> str:
         """The message without the names of files."""
-        return anonymous(super().__str__())
+        return anonymous(self.marked)
 
 
 class UsageError(LungmixError):
@@ -74,10 +96,25 @@ class ClusterError(LungmixError):
     """The scheduler or its workers cannot be used."""
 
 
-def reason_of(error: Exception) -> str:
-    """One sentence for people about what ended a case."""
+def reason_of(error: BaseException) -> str:
+    """One sentence about what ended a case, with its marks; see `shown` and `anonymous`."""
     if isinstance(error, LungmixError):
-        return str(error)
+        return error.marked
     if isinstance(error, OSError):
         return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
-    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"
+    return f"unexpected {type(error).__name__}: {quoted(error)}; run again with --debug and report it"
+
+
+def trace_of(error: BaseException) -> str:
+    """A traceback that can be passed on: where it happened and what kind of error, without names and foreign words.
+
+    Messages of other libraries quote what they stumble over, which may be a file's name or a header's text.
+    """
+    parts = []
+    one: BaseException | None = error
+    while one is not None:
+        frames = "".join(traceback.format_tb(one.__traceback__))
+        reason = one.anonymous if isinstance(one, LungmixError) else anonymous(reason_of(one))
+        parts.append(f"Traceback (most recent call last):\n{frames}{type(one).__qualname__}: {reason}\n")
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return "\n".join(reversed(parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, floor, prod
+from pathlib import Path
 from typing import Any
 
 from lungmix.errors import UsageError
@@ -134,3 +135,31 @@ class FitParameters:
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class IntakeParameters:
+    """What is kept of whose scans they are; by default nothing.
+
+    Attributes
+    ----------
+    keep_names : bool
+        Name new cases after their files or folders, for those who know that these name nobody.
+    key : Path, optional
+        Key table: which case is whose. Written outside the store, for its owner alone.
+    retain_patient : bool
+        Keep sex and age; ages over 89 as 90.
+    shift_dates : bool
+        Keep the date of the study, shifted by days that are the same for all scans of a patient and stand in `key`.
+    """
+
+    keep_names: bool = False
+    key: Path | None = None
+    retain_patient: bool = False
+    shift_dates: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shift_dates and self.key is None:
+            raise UsageError(
+                "--shift-dates needs --key FILE: by how many days a patient's dates are shifted stands there alone"
+            )

@@ -15,13 +15,17 @@ from lungmix import errors
 from lungmix.analysis.comparison import Comparison, compare
 from lungmix.analysis.selection import bic_table
 from lungmix.engine import Ledger, Listener, Spent, run_window
-from lungmix.errors import LungmixError, StoreError
+from lungmix.errors import LungmixError, StoreError, anonymous, shown
+from lungmix.export.images import write_volume
 from lungmix.formats import Refusal, Scan, Skipped, find_scans
 from lungmix.geometry import Geometry
 from lungmix.mixture import Fits, TissueModel, load_model
-from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.stages import convert, fit, label, mask, side
+from lungmix.stages.intake import Intake, open_table, take_in
+from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import Row, measure_cohort, radiomics_of_cohort
+from lungmix.stages.names import assign_names, place_on_line, remember_numbers
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.tissue import Tissue
 
@@ -41,7 +45,11 @@ class Report:
     done : list of str
         Cases that went through.
     failed : dict of str to str
-        Reason for every case or source that did not.
+        Reason for every case or source that did not, without names of files: what may be passed on.
+    told : dict of str to str
+        The same with names, for the person at the terminal.
+    places : dict of str to str
+        Where the cases of this run came from, such as ``source 2, item 17``.
     model : TissueModel or None
         The mixture of the labels.
     fits : Fits or None
@@ -64,6 +72,8 @@ class Report:
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     model: TissueModel | None = None
     fits: Fits | None = None
     comparison: Comparison | None = None
@@ -74,9 +84,13 @@ class Report:
     errors: dict[str, Exception] = field(default_factory=dict)
     spent: dict[str, Spent] = field(default_factory=dict)
 
+    def skip(self, name: str, reason: str) -> None:
+        """Take note of what is not meant to be a scan."""
+        self.skipped[name], self.told[name] = anonymous(reason), shown(reason)
+
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
-        """Take note of a failure."""
-        self.failed[name] = reason
+        """Take note of a failure; names in the reason are marked."""
+        self.failed[name], self.told[name] = anonymous(reason), shown(reason)
         if error is not None:
             self.errors[name] = error
 
@@ -105,22 +119,40 @@ class Pipeline:
         parameters: MaskParameters,
         model: str | Path = FIT,
         fit_parameters: FitParameters | None = None,
+        intake: IntakeParameters | None = None,
+        outputs: Sequence[str | Path | None] = (),
     ) -> Report:
         """Do every stage that is not done yet, for sources and for the cases that the store holds.
 
-        Sources are paths, or scans that were found already, such as those that come in passing.
+        Parameters
+        ----------
+        sources : sequence of str, Path or Scan
+            Paths, or scans that were found already, such as those that come in passing.
+        parameters : MaskParameters
+            Sizes of the mask.
+        model : str or Path
+            ``fit``, ``published`` or a file.
+        fit_parameters : FitParameters, optional
+            How mixtures are fitted.
+        intake : IntakeParameters, optional
+            What is kept of whose scans they are.
+        outputs : sequence of str or Path
+            Folders that will be written beside the store; a key table may not lie in them.
         """
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
-        scans = self._find(sources, report)
+        taken = self._take(sources, report, intake or IntakeParameters(), outputs)
+        scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
         steps = [self._converting(scans), self._masking(parameters), self._siding()]
         if chosen is not None:
             # Labels by a given model need not wait for the other cases.
             self._settle_model(chosen, [], FitParameters(), report)
             self._pass("label", self._all_names(scans), [*steps, self._labelling(chosen)], report)
+            self._settle(taken)
         else:
             self._pass("mask", self._all_names(scans), steps, report)
+            self._settle(taken)
             masked = self._with_stage(mask.STAGE, report)
             if masked:
                 self._settle_model(None, masked, fit_parameters or FitParameters(), report)
@@ -129,11 +161,29 @@ class Pipeline:
         self._measure(report)
         return report
 
-    def convert(self, sources: Sequence[str | Path | Scan]) -> Report:
-        """Bring sources into the store."""
+    def convert(
+        self,
+        sources: Sequence[str | Path | Scan],
+        intake: IntakeParameters | None = None,
+        nrrd: Path | None = None,
+    ) -> Report:
+        """Bring sources into the store.
+
+        Parameters
+        ----------
+        sources : sequence of str, Path or Scan
+            Scans.
+        intake : IntakeParameters, optional
+            What is kept of whose scans they are.
+        nrrd : Path, optional
+            Folder for an anonymous ``.nrrd`` file a case.
+        """
         report = Report()
-        scans = self._find(sources, report)
-        self._pass("convert", list(scans), [self._converting(scans)], report)
+        if nrrd is not None:
+            check_outside(nrrd, "--nrrd", self.cohort.url)
+        taken = self._take(sources, report, intake or IntakeParameters(), [nrrd])
+        self._pass("convert", list(taken.scans), [self._converting(taken.scans, nrrd)], report)
+        self._settle(taken)
         return report
 
     def mask(self, parameters: MaskParameters) -> Report:
@@ -199,17 +249,37 @@ class Pipeline:
         report.done = [str(row["case"]) for row in report.rows]
         return report
 
-    def _find(self, sources: Iterable[str | Path | Scan], report: Report) -> dict[str, Scan]:
+    def _take(
+        self,
+        sources: Iterable[str | Path | Scan],
+        report: Report,
+        parameters: IntakeParameters,
+        outputs: Sequence[str | Path | None],
+    ) -> Intake:
+        table = open_table(self.cohort, parameters, *outputs)
         scans: list[Scan] = []
-        for source in sources:
-            for found in [source] if isinstance(source, Scan) else find_scans(source):
-                if isinstance(found, Refusal):
-                    report.fail(_free_name(found.name, report.failed), found.reason)
-                elif isinstance(found, Skipped):
-                    report.skipped[_free_name(found.name, report.skipped)] = found.reason
+        places: list[str] = []
+        for number, source in enumerate(sources, start=1):
+            found = [source] if isinstance(source, Scan) else find_scans(source)
+            for item, one in enumerate(found, start=1):
+                place = place_on_line(number, item, len(found))
+                if isinstance(one, Refusal):
+                    report.fail(place, one.reason)
+                elif isinstance(one, Skipped):
+                    report.skip(place, one.reason)
                 else:
-                    scans.append(found)
-        return assign_names(self.cohort, scans)
+                    scans.append(one)
+                    places.append(place)
+        named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
+        report.places = dict(zip(named, places, strict=True))
+        taken = take_in(self.cohort, named, report.places, parameters, table)
+        if taken.hint:
+            self.listener.say(taken.hint)
+        return taken
+
+    def _settle(self, taken: Intake) -> None:
+        remember_numbers(self.cohort)
+        taken.settle(self.cohort)
 
     def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
         geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
@@ -223,13 +293,15 @@ class Pipeline:
     def _with_stage(self, stage: str, report: Report) -> list[str]:
         return [name for name, case in self.cohort.items() if stage in case.stages and name not in report.failed]
 
-    def _converting(self, scans: Mapping[str, Scan]) -> Step:
+    def _converting(self, scans: Mapping[str, Scan], nrrd: Path | None = None) -> Step:
         def work(name: str) -> str:
             if name not in scans:
                 return "kept"
             watch = self._watch(name, convert.STAGE)
             watch(0, 1)
             status = convert.convert_case(self.client, self.cohort, name, scans[name])
+            if nrrd is not None:
+                write_volume(self.cohort[name], nrrd, anew=status != "kept")
             watch(1, 1)
             return status
 
@@ -240,7 +312,7 @@ class Pipeline:
             try:
                 return mask.mask_case(self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE))
             except LungmixError as error:
-                self.cohort[name].fail(mask.STAGE, str(error))
+                self.cohort[name].fail(mask.STAGE, error.anonymous)
                 raise
 
         return mask.STAGE, work
@@ -327,24 +399,6 @@ class Pipeline:
         return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
 
 
-def assign_names(cohort: Cohort, scans: Sequence[Scan]) -> dict[str, Scan]:
-    """Case names of scans: the case that a scan made before, or its own name, made unique."""
-    known = {
-        case.stages[convert.STAGE].get("source"): name for name, case in cohort.items() if convert.STAGE in case.stages
-    }
-    names: dict[str, Scan] = {}
-    for scan in scans:
-        if scan.key in known:
-            names[known[scan.key]] = scan
-    taken = {*cohort, *names}
-    for scan in scans:
-        if scan.key not in known:
-            name = _free_name(scan.name, taken)
-            taken.add(name)
-            names[name] = scan
-    return names
-
-
 def stored_model(cohort: Cohort) -> TissueModel:
     """The mixture of a store.
 
@@ -359,15 +413,8 @@ def stored_model(cohort: Cohort) -> TissueModel:
     return TissueModel.from_json(text)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """One sentence for people; a run meets workers too."""
     if isinstance(error, KilledWorker):
         return "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
     return errors.reason_of(error)
-
-
-def _free_name(name: str, taken: Any) -> str:
-    number, free = 2, name
-    while free in taken:
-        free, number = f"{name}-{number}", number + 1
-    return free

@@ -48,7 +48,10 @@ def test_run_ends_with_one_json_object_and_status_1_where_a_case_failed(store):
     assert done.returncode == 1, done.stderr
     answer = json.loads(done.stdout)
     assert answer["done"] == ["case-001"]
-    assert "broken.nrrd" in answer["failed"]["broken"]
+    (place,) = answer["failed"]
+    assert place.startswith("source 1, item ")
+    assert "is not an image" in answer["failed"][place]
+    assert answer["sources"]["case-001"].startswith("source 1, item ")
     assert answer["measurements"][0]["lung_involvement"] > 0
     assert answer["model"]["means"][0] == -950.35445
     assert "Traceback" not in done.stderr
@@ -81,7 +84,7 @@ def test_page_lists_cases_and_failures_and_brings_a_file_a_scan(store, tmp_path)
     for place, failures in ((folder / "page", True), (tmp_path / "page", False)):
         page = (place / "index.html").read_text()
         assert 'data-case="case-001"' in page
-        assert ("broken.nrrd" in page) == failures
+        assert ("is not an image" in page) == failures
         assert (place / "data" / "case-001.js").is_file()
         for picture in ("mixture", "pipeline", "slices"):
             assert f"figures/{picture}.svg" in page

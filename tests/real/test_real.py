@@ -8,7 +8,7 @@ import lungmix
 from conftest import REAL
 from lungmix.formats import find_scans
 from lungmix.geometry import Geometry
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import IntakeParameters, MaskParameters
 from lungmix.pipeline import Pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -27,7 +27,9 @@ COLUMNS = ("voxels", "air", "healthy", "ggo", "consolidation", "other", "lung_in
 @pytest.mark.parametrize("preset", ["paper", "physical"])
 def test_figures_of_the_reference(real_ct, client, tmp_path, preset):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    report = Pipeline(client, cohort).run([real_ct], MaskParameters(preset), "published")
+    report = Pipeline(client, cohort).run(
+        [real_ct], MaskParameters(preset), "published", intake=IntakeParameters(keep_names=True)
+    )
     rows = {row["case"]: row for row in report.rows}
     for (name, chosen), expected in EXPECTED.items():
         if chosen == preset:

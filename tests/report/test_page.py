@@ -17,7 +17,6 @@ from lungmix.report.page import write_page
 from lungmix.report.pictures import LEAST_SCANS, draw_robustness, draw_scores
 from lungmix.report.scans import OPENING, histogram_of
 from lungmix.report.volume import CLASSES, preview_of
-from lungmix.scan import Acquisition
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MEASUREMENTS_FILE
 
@@ -208,12 +207,12 @@ def test_name_of_the_store_is_shown_without_the_folders_above(tmp_path):
 
 def test_scanners_with_odd_names_do_no_harm(tmp_path):
     labelled_store(tmp_path / "cohort.zarr", 1)
-    odd = Acquisition(manufacturer=HOSTILE, model="'\"&\u2028")
+    odd = {"manufacturer": HOSTILE, "model": "'\"&\u2028"}
     writable = lungmix.open_cohort(tmp_path / "cohort.zarr", "r+")["case-001"]
-    writable._group.attrs["lungmix"] = {**writable._own, "acquisition": odd.to_dict()}
+    writable._group.attrs["lungmix"] = {**writable._own, "acquisition": odd}
     page = write_page(lungmix.open_cohort(tmp_path / "cohort.zarr"), tmp_path / "page")
     assert HOSTILE not in page.read_text()
-    assert delivered(page.parent / "data" / "case-001.js")["scanner"].startswith(HOSTILE)
+    assert delivered(page.parent / "data" / "case-001.js")["scanner"] == "other"
 
 
 def test_folder_that_cannot_be_written_is_refused(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,9 @@ from rich.console import Console
 
 from lungmix._version import __version__
 from lungmix.cli import options as opt
+from lungmix.cli.names import command_line, debugging, told
 from lungmix.cli.validate import app as validate
-from lungmix.errors import LungmixError, UsageError
+from lungmix.errors import LungmixError, UsageError, reason_of, trace_of
 
 app = typer.Typer(
     name="lungmix",
@@ -32,33 +32,24 @@ app.add_typer(validate, name="validate")
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with status 0, 1 (a case failed) or 2 (wrong usage)."""
     words = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    sys.exit(_status_of(words, debug=debug))
+    with command_line(words):
+        sys.exit(_status_of([word for word in words if word != "--debug"]))
 
 
-def _status_of(words: list[str], *, debug: bool) -> int:
-    errors = Console(stderr=True, soft_wrap=True)
+def _status_of(words: list[str]) -> int:
+    console = Console(stderr=True, soft_wrap=True)
     try:
         app(words)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except KeyboardInterrupt:
-        errors.print("stopped; run the same command again to go on from here")
+        console.print("stopped; run the same command again to go on from here")
         return 130
-    except LungmixError as error:
-        if debug:
-            traceback.print_exc()
-        errors.print(f"lungmix: {error}", markup=False, highlight=False)
-        return 2
     except Exception as error:  # a user never sees a traceback unasked
-        if debug:
-            traceback.print_exc()
-        errors.print(
-            f"lungmix: unexpected {type(error).__name__}: {error}; run again with --debug and report it",
-            markup=False, highlight=False,
-        )  # fmt: skip
-        return 1
+        if debugging():
+            typer.echo(trace_of(error), err=True)
+        console.print(f"lungmix: {told(reason_of(error))}", markup=False, highlight=False)
+        return 2 if isinstance(error, LungmixError) else 1
     return 0
 
 
@@ -113,9 +104,8 @@ def _conclude(store: str, report: Any, as_json: bool) -> None:
         typer.echo(report_json(store, report))
     else:
         show_report(Console(), report)
-    for error in report.errors.values():
-        if "--debug" in sys.argv:
-            traceback.print_exception(error)
+    for error in report.errors.values() if debugging() else ():
+        typer.echo(trace_of(error), err=True)
     if report.failed:
         raise typer.Exit(1)
 
@@ -134,6 +124,12 @@ def _fit_parameters(components: int, fit: str, method: str) -> Any:
     return FitParameters(n_components=components, fit=fit, method=method)
 
 
+def _intake(keep_names: bool, key: Path | None, retain_patient: bool, shift_dates: bool) -> Any:
+    from lungmix.parameters import IntakeParameters
+
+    return IntakeParameters(keep_names, key, retain_patient, shift_dates)
+
+
 @app.command()
 @opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
 def run(
@@ -148,6 +144,10 @@ def run(
     components: opt.Components = 5,
     fit: opt.Fit = "paper",
     method: opt.Method = "counts",
+    key: opt.KeyFile = None,
+    keep_names: opt.KeepNames = False,
+    retain_patient: opt.RetainPatient = False,
+    shift_dates: opt.ShiftDates = False,
     scheduler: opt.Scheduler = None,
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
@@ -159,18 +159,30 @@ def run(
     """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
     mask = _mask_parameters(preset, threshold, opening, min_voxels, radius)
     mixture = _fit_parameters(components, fit, method)
+    intake = _intake(keep_names, key, retain_patient, shift_dates)
     with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
-        result = pipeline.run(sources, mask, model, mixture)
+        result = pipeline.run(sources, mask, model, mixture, intake, [report])
         if report is not None:
             _write_page(pipeline.cohort, report, result.failed, quiet=quiet)
     _conclude(store, result, as_json)
 
 
 @app.command()
-@opt.example("lungmix convert cohort.zarr scans/ more/scan.nrrd")
+@opt.example(
+    "lungmix convert cohort.zarr scans/ more/scan.nrrd",
+    "lungmix convert cohort.zarr scans/ --nrrd anonymous/ --key safe/key.csv",
+)
 def convert(
     store: opt.Store,
     sources: opt.Sources,
+    nrrd: Annotated[
+        Path | None,
+        typer.Option(help="Write each scan as an anonymous CASE.nrrd into DIR too.", metavar="DIR"),
+    ] = None,
+    key: opt.KeyFile = None,
+    keep_names: opt.KeepNames = False,
+    retain_patient: opt.RetainPatient = False,
+    shift_dates: opt.ShiftDates = False,
     scheduler: opt.Scheduler = None,
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
@@ -179,8 +191,9 @@ def convert(
     quiet: opt.Quiet = False,
 ) -> None:
     """Bring scans into the store as chunked zarr."""
+    intake = _intake(keep_names, key, retain_patient, shift_dates)
     with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
-        result = pipeline.convert(sources)
+        result = pipeline.convert(sources, intake, nrrd)
     _conclude(store, result, as_json)
 
 
@@ -394,9 +407,8 @@ def export(
         typer.echo(exported_json(store, result))
     else:
         show_exported(Console(soft_wrap=True), result)
-    for error in result.errors.values():
-        if "--debug" in sys.argv:
-            traceback.print_exception(error)
+    for error in result.errors.values() if debugging() else ():
+        typer.echo(trace_of(error), err=True)
     if result.failed:
         raise typer.Exit(1)
 

@@ -50,6 +50,24 @@ Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes 
 MemoryLimit = Annotated[str | None, typer.Option(help="Memory of each local process, such as 2GB.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", help="Table of which case is whose, outside the store, readable by you alone.", metavar="FILE.csv"
+    ),
+]
+KeepNames = Annotated[
+    bool,
+    typer.Option("--keep-names", help="Name cases after their files or folders; only if these name nobody."),
+]
+RetainPatient = Annotated[
+    bool,
+    typer.Option("--retain-patient-characteristics", help="Keep sex and age, ages over 89 as 90."),
+]
+ShiftDates = Annotated[
+    bool,
+    typer.Option("--shift-dates", help="Keep study dates, shifted by days that stand in the --key table alone."),
+]
 ReportDir = Annotated[Path | None, typer.Option("--report", help="Write a page to look at into this folder.")]
 
 

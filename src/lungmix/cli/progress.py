@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lungmix.cli.names import told
 from lungmix.engine import Listener
 
 
@@ -69,7 +70,7 @@ class Bars(Listener):
             if case in self._tasks:
                 self._progress.remove_task(self._tasks.pop(case))
             if failure:
-                self._progress.console.print(f"{case}: failed: {failure}", style="red", markup=False)
+                self._progress.console.print(f"{case}: failed: {told(failure)}", style="red", markup=False)
             self._progress.advance(self._all)
 
     def end(self) -> None:
@@ -102,7 +103,7 @@ class Lines(Listener):
         self._done += 1
         spent = time.monotonic() - self._start
         left = spent / self._done * (self._total - self._done)
-        what = f"failed: {failure}" if failure else "done"
+        what = f"failed: {told(failure)}" if failure else "done"
         self._line(f"{self._title} {self._done}/{self._total} {case}: {what} ({spent:.0f} s, about {left:.0f} s left)")
 
     def say(self, message: str) -> None:

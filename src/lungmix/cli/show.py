@@ -8,6 +8,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from lungmix.cli.names import names_show
 from lungmix.cli.show_fits import dump, fits_json, new_table, show_comparison, show_mixture, show_selection
 from lungmix.pipeline import Report
 from lungmix.report.overview import CohortOverview
@@ -41,6 +42,7 @@ def show_report(console: Console, report: Report) -> None:
     if report.selection:
         show_selection(console, report.selection)
     for name, reason in report.failed.items():
+        reason = report.told[name] if names_show() else reason
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(report.done)} done, {len(report.failed)} failed", highlight=False)
 
@@ -53,6 +55,7 @@ def report_json(store: str, report: Report) -> str:
             "store": store,
             "done": report.done,
             "failed": report.failed,
+            "sources": report.places,
             "model": model,
             "measurements": report.rows,
             **({"radiomics": report.radiomics} if report.radiomics else {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from lungmix.cli.names import names_show
 from lungmix.cli.show_fits import dump
 from lungmix.export import Exported
 
@@ -13,6 +14,7 @@ def show_exported(console: Console, result: Exported) -> None:
     for file in (*(file for files in result.files.values() for file in files), *result.tables):
         console.print(str(file), markup=False, highlight=False)
     for name, reason in result.failed.items():
+        reason = result.told[name] if names_show() else reason
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
     if result.failed:
         console.print(f"{len(result.files)} done, {len(result.failed)} failed", highlight=False)

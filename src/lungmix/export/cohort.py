@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungmix.engine import Listener, run_window
-from lungmix.errors import reason_of
+from lungmix.errors import anonymous, reason_of, shown
 from lungmix.export import pyradiomics
 from lungmix.export.images import check_image, segments_in
 from lungmix.export.targets import DICOM_SEG, LABELS, PYRADIOMICS, Options, check_options, named_format
@@ -26,7 +26,9 @@ class Exported:
     files : dict of str to list of Path
         By case.
     failed : dict of str to str
-        Reason for every case that was not written.
+        Reason for every case that was not written, without names of files.
+    told : dict of str to str
+        The same with names, for the person at the terminal.
     tables : list of Path
         What was written for all cases together.
     errors : dict of str to Exception
@@ -35,6 +37,7 @@ class Exported:
 
     files: dict[str, list[Path]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
 
@@ -106,8 +109,9 @@ def _pass(
                 out.files[outcome.item] = outcome.result or []
                 listener.finish(outcome.item)
             else:
-                out.failed[outcome.item] = reason_of(outcome.error)
+                reason = reason_of(outcome.error)
+                out.failed[outcome.item], out.told[outcome.item] = anonymous(reason), shown(reason)
                 out.errors[outcome.item] = outcome.error
-                listener.finish(outcome.item, out.failed[outcome.item])
+                listener.finish(outcome.item, reason)
     finally:
         listener.end()

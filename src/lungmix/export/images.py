@@ -58,6 +58,22 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     return target
 
 
+def write_volume(case: Case, folder: Path, *, anew: bool) -> Path:
+    """Write the CT of a case as ``CASE.nrrd``: voxels and geometry, and nothing else, as the paper's data set has it.
+
+    Parameters
+    ----------
+    case : Case
+        From a cohort.
+    folder : Path
+        Made if need be.
+    anew : bool
+        Whether to replace a file that is there.
+    """
+    target = folder / f"{case.name}.nrrd"
+    return export_image(case, target) if anew or not target.exists() else target
+
+
 def slabs_of(case: Case, image: str) -> Iterator[npt.NDArray[Any]]:
     """An image from its first slice to its last, one slab of the store at a time: ``[slices, y, x]``."""
     array = case.zarr_array(image)

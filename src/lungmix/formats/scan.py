@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.errors import anonymous
 from lungmix.formats.identity import Identity
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
@@ -50,9 +51,11 @@ class Series:
     thickness: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scan:
     """A scan that can be read slab by slab, in any process that sees its files.
+
+    `repr` shows neither name nor place: workers write the arguments of what fails into their logs.
 
     Attributes
     ----------
@@ -95,6 +98,10 @@ class Scan:
     notes: tuple[str, ...] = ()
     series: Series | None = None
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.geometry.size))
+        return f"<Scan: {self.kind}, {size} voxels, {len(self.files)} files>"
+
     def without_identity(self) -> Scan:
         """The same scan, of nobody: what may be sent to other processes."""
         return replace(self, identity=None)
@@ -124,9 +131,9 @@ class Scan:
         return slabs_of(self, thickness)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refusal:
-    """A source that is no scan.
+    """A source that is no scan; `repr` shows no names.
 
     Attributes
     ----------
@@ -145,8 +152,11 @@ class Refusal:
     reason: str
     series: Series | None = None
 
+    def __repr__(self) -> str:
+        return f"<Refusal: {anonymous(self.reason)}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Skipped:
     """Part of a source that is not meant to be a scan, such as a localizer, or is not chosen: no failure.
 
@@ -166,6 +176,9 @@ class Skipped:
     path: str
     reason: str
     series: Series | None = None
+
+    def __repr__(self) -> str:
+        return f"<Skipped: {anonymous(self.reason)}>"
 
 
 def case_name(text: str) -> str:

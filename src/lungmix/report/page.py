@@ -106,7 +106,7 @@ def _write_scans(
 
 def _reason(error: Exception) -> str:
     if isinstance(error, LungmixError):
-        return str(error)
+        return error.anonymous
     return f"its arrays cannot be read ({type(error).__name__}): convert the case again"
 
 

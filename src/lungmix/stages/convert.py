@@ -12,8 +12,9 @@ from distributed import Client
 from lungmix.errors import SourceError
 from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
+from lungmix.scan import Acquisition
 from lungmix.store import Case, CaseRef, Cohort
-from lungmix.store.records import key_of
+from lungmix.store.records import key_of, place_of
 
 if TYPE_CHECKING:
     from lungmix.formats import Scan
@@ -40,6 +41,7 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
     """
     key = key_for(scan)
     if name in cohort and cohort[name].stages.get(STAGE, {}).get("key") == key:
+        _describe(cohort[name], scan)
         return "kept"
     case = cohort.add(name, scan.geometry, scan.acquisition)
     case.create("ct")
@@ -53,8 +55,15 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
         cohort.remove(name)
         raise
     case.packed_threshold = AIR_THRESHOLD
-    case.record(STAGE, {"key": key, "source": scan.key, "voxels_sha256": digest})
+    case.record(STAGE, {"key": key, "source": place_of(cohort.salt, scan.key), "voxels_sha256": digest})
     return "done"
+
+
+def _describe(case: Case, scan: Scan) -> None:
+    """Add what is asked for now and was not when the scan was converted; nothing is taken away."""
+    merged = Acquisition.from_dict({**case.acquisition.to_dict(), **scan.acquisition.to_dict()})
+    if merged != case.acquisition:
+        case.describe(merged)
 
 
 def _copy_slabs(scan: Scan, where: CaseRef) -> str:

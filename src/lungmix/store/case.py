@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,11 @@ class Case:
     def acquisition(self) -> Acquisition:
         """Technical attributes of the scan."""
         return Acquisition.from_dict(self._own.get("acquisition", {}))
+
+    @property
+    def salt(self) -> str:
+        """Random digits of this case: what exports derive their identifiers from."""
+        return str(self._own.get("salt", ""))
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
@@ -250,8 +256,13 @@ class Case:
         self._group.attrs[ATTRIBUTE] = {
             "geometry": geometry.to_dict(),
             "acquisition": acquisition.to_dict(),
+            "salt": secrets.token_hex(16),
             "stages": {},
         }
+
+    def describe(self, acquisition: Acquisition) -> None:
+        """Replace the technical attributes."""
+        self._group.attrs[ATTRIBUTE] = {**self._own, "acquisition": acquisition.to_dict()}
 
     def record(self, stage: str, record: dict[str, Any]) -> None:
         """Publish a finished stage."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,13 @@ class Cohort(Mapping[str, Case]):
     def settings(self) -> dict[str, Any]:
         """What is recorded of the whole cohort: format and package version, parameters of the last run."""
         return dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
+
+    @property
+    def salt(self) -> str:
+        """Random digits of this store, hexadecimal, for digests of what must not be guessed."""
+        if "salt" not in self.settings:
+            self.record_settings(salt=secrets.token_hex(16))
+        return str(self.settings["salt"])
 
     def record_settings(self, **values: Any) -> None:
         """Change some of `settings`."""

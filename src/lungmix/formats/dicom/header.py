@@ -32,6 +32,7 @@ _LOCALIZERS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW")
 _CAPTURES = ("SCREEN SAVE", "CAPTURE", "DOSE_INFO", "DOSE REPORT", "PROTOCOL")
 
 _TECHNICAL = ("Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "SliceThickness")
+_DOSE = ("Exposure", "XRayTubeCurrent", "ExposureTime", "SpiralPitchFactor", "CTDIvol")
 _PHASES = ("TemporalPositionIdentifier",)
 _BINARY_PHASES = (
     "NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "NominalPercentageOfRespiratoryPhase",
@@ -50,7 +51,8 @@ _TAGS = tags_of(
         "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
         "SliceLocation", "GantryDetectorTilt", "InstanceNumber", "BurnedInAnnotation", "PixelPaddingValue",
         "PixelPaddingRangeLimit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "IrradiationEventUID",
-        "NumberOfSeriesRelatedInstances", *_TECHNICAL, *_PHASES, *_BINARY_PHASES, *HINTS, *KEYWORDS.values(), *_GROUPS,
+        "NumberOfSeriesRelatedInstances", *_TECHNICAL, *_DOSE, *_PHASES, *_BINARY_PHASES, *HINTS,
+        *KEYWORDS.values(), *_GROUPS,
     ))
 )  # fmt: skip
 
@@ -268,6 +270,12 @@ class HeaderReader:
                 kernel=_short(elements.converted("ConvolutionKernel")),
                 kvp=elements.number("KVP"),
                 slice_thickness=elements.number("SliceThickness"),
+                # These may change from slice to slice: those of the first one stand for all.
+                exposure=elements.number("Exposure"),
+                tube_current=elements.number("XRayTubeCurrent"),
+                exposure_time=elements.number("ExposureTime"),
+                pitch=elements.double("SpiralPitchFactor"),
+                ctdi_vol=elements.double("CTDIvol"),
             )
             self._known[key] = Identity.read(elements.converted), acquisition
         return self._known[key]

@@ -1,0 +1,170 @@
+"""Which case is whose: a table outside the store, written only where it is asked for, for its owner alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from lungmix.errors import UsageError, named
+from lungmix.formats import Scan
+from lungmix.formats.identity import Identity
+from lungmix.store import Cohort
+
+_OWN = ("store", "case", "source", "path", "date_shift_days")
+COLUMNS = (*_OWN, *(field.name for field in fields(Identity)))
+"""Store (a digest), case, place among the sources, path, shift of dates, and the fields of `Identity`."""
+
+_LONGEST_SHIFT_DAYS = 3650
+
+Row = dict[str, str]
+
+
+class KeyTable:
+    """Rows of a key table by store and case.
+
+    One file may serve several stores; a store is known in it by a digest, so that it may be moved and renamed.
+    """
+
+    def __init__(self, path: Path, rows: Iterable[Mapping[str, str]] = ()):
+        self.path = path
+        self._rows = {(row["store"], row["case"]): dict(row) for row in rows}
+
+    @classmethod
+    def read(cls, path: str | Path, *, new: bool = False) -> KeyTable:
+        """The table in a file, or an empty one if there is none yet.
+
+        Parameters
+        ----------
+        path : str or Path
+            A CSV file that `write` wrote.
+        new : bool
+            Whether it may be missing.
+
+        Raises
+        ------
+        UsageError
+            If it is missing, or another kind of file.
+        """
+        file = Path(path)
+        if new and not file.exists():
+            return cls(file)
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+        except OSError as error:
+            raise UsageError(f"the key table {named(file)} cannot be read ({error.strerror}): check the path") from None
+        except (UnicodeDecodeError, csv.Error):
+            raise UsageError(
+                f"{named(file)} is not a key table: give the file that --key wrote, or a new one"
+            ) from None
+        if rows and not {"store", "case"} <= set(rows[0]):
+            raise UsageError(f"{named(file)} is not a key table: give the file that --key wrote, or a new one")
+        return cls(file, [{key: value or "" for key, value in row.items() if key} for row in rows])
+
+    def rows_of(self, cohort: Cohort) -> dict[str, Row]:
+        """Rows of the cases of one store."""
+        mine = store_digest(cohort)
+        return {case: row for (store, case), row in self._rows.items() if store == mine}
+
+    def enter(self, cohort: Cohort, case: str, scan: Scan, place: str, *, shift: bool) -> int | None:
+        """Note whose scan a case is; what the table knew of it is replaced.
+
+        Returns
+        -------
+        int or None
+            Days by which dates of this patient are shifted, if they are to be.
+        """
+        key = (store_digest(cohort), case)
+        known = scan.identity or Identity()
+        before = self._rows.get(key, {}).get("date_shift_days", "")
+        days = self._shift_of(known, before) if shift else before
+        self._rows[key] = {
+            "store": key[0],
+            "case": case,
+            "source": place,
+            "path": str(Path(scan.path).absolute()),
+            "date_shift_days": days,
+            **{field.name: getattr(known, field.name) or "" for field in fields(Identity)},
+        }
+        return int(days) if shift else None
+
+    def leave_out(self, cohort: Cohort, cases: Iterable[str]) -> None:
+        """Forget cases that did not come into the store."""
+        for case in cases:
+            self._rows.pop((store_digest(cohort), case), None)
+
+    def write(self) -> None:
+        """Write the file as a whole, readable and writable for its owner alone.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be written.
+        """
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for _, row in sorted(self._rows.items()))
+        passing = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            passing.unlink(missing_ok=True)
+            # The mode is that of the file from its first byte on.
+            handle = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+                stream.write(text.getvalue())
+            passing.replace(self.path)
+        except OSError as error:
+            raise UsageError(
+                f"the key table {named(self.path)} cannot be written ({error.strerror}): give another --key FILE"
+            ) from None
+        finally:
+            passing.unlink(missing_ok=True)
+
+    def _shift_of(self, known: Identity, before: str) -> str:
+        """Days for a patient: those that the table has for any scan of theirs, or new ones, into the past."""
+        if before:
+            return before
+        who = known.patient_id or known.patient_name
+        for row in self._rows.values():
+            if who and who in (row.get("patient_id"), row.get("patient_name")) and row.get("date_shift_days"):
+                return row["date_shift_days"]
+        return str(-1 - secrets.randbelow(_LONGEST_SHIFT_DAYS))
+
+
+def store_digest(cohort: Cohort) -> str:
+    """What a store is called in key tables."""
+    return hashlib.sha256(f"key table {cohort.salt}".encode()).hexdigest()[:16]
+
+
+def check_outside(target: Path, option: str, *folders: str | Path | None) -> None:
+    """Refuse to write into a store or a folder that is meant to be passed on.
+
+    Parameters
+    ----------
+    target : Path
+        What is to be written.
+    option : str
+        What asks for it on the command line.
+    folders : str, Path or None
+        Where it may not lie; addresses of other machines are passed over.
+
+    Raises
+    ------
+    UsageError
+        Which says where else to put it.
+    """
+    place = target.resolve()
+    for folder in folders:
+        if folder is not None and "://" not in str(folder):
+            other = Path(folder).resolve()
+            if place == other or other in place.parents:
+                raise UsageError(
+                    f"{option} {named(target)} would lie inside {folder}, which may be passed on: give another place"
+                )

@@ -1,0 +1,84 @@
+"""Which case of a store a scan is: the one that it made before, or the next number."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from lungmix.formats import Scan
+from lungmix.stages import convert
+from lungmix.store import Cohort
+from lungmix.store.records import place_of
+
+_NUMBERED = re.compile(r"case-(\d{3,})")
+_HIGHEST = "highest_number"
+
+
+def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = False) -> dict[str, Scan]:
+    """Case names of scans, in their order.
+
+    A scan that was converted before is known by the state of its files, wherever they lie now, or else by its place,
+    where its files have changed. Others become ``case-001``, ``case-002`` and so on, in their order, after the highest
+    number that was ever given: the name of a case says nothing of whose scan it is.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Opened for writing.
+    scans : sequence of Scan
+        In the order of the sources.
+    keep_names : bool
+        Name new cases after their files or folders, made unique.
+    """
+    salt = cohort.salt
+    by_key: dict[str, list[str]] = defaultdict(list)
+    by_place: dict[str, str] = {}
+    for name, case in cohort.items():
+        record = case.stages.get(convert.STAGE)
+        if record is not None:
+            by_key[str(record.get("key"))].append(name)
+            by_place[str(record.get("source"))] = name
+    names: dict[int, str] = {}
+    for index, scan in enumerate(scans):
+        if by_key[convert.key_for(scan)]:
+            names[index] = by_key[convert.key_for(scan)].pop(0)
+    taken = set(names.values())
+    number = max([int(cohort.settings.get(_HIGHEST, 0)), *_numbers(cohort)], default=0)
+    for index, scan in enumerate(scans):
+        if index in names:
+            continue
+        name = by_place.get(place_of(salt, scan.key), "") if by_place else ""
+        if not name or name in taken:
+            if keep_names:
+                name = free_name(scan.name, {*cohort, *taken})
+            else:
+                number += 1
+                name = f"case-{number:03d}"
+        names[index] = name
+        taken.add(name)
+    return {names[index]: scan for index, scan in enumerate(scans)}
+
+
+def place_on_line(source: int, item: int, items: int) -> str:
+    """What a scan or a refused file is called where no name may stand: where it was found, counted from 1."""
+    return f"source {source}" if items == 1 else f"source {source}, item {item}"
+
+
+def remember_numbers(cohort: Cohort) -> None:
+    """Keep the highest number of a case, so that no other scan gets it if the case is removed."""
+    highest = max(_numbers(cohort), default=0)
+    if highest > int(cohort.settings.get(_HIGHEST, 0)):
+        cohort.record_settings(**{_HIGHEST: highest})
+
+
+def free_name(name: str, taken: Mapping[str, object] | set[str]) -> str:
+    """A name, or with a number after it where it is taken."""
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
+
+
+def _numbers(cohort: Cohort) -> list[int]:
+    return [int(found[1]) for name in cohort if (found := _NUMBERED.fullmatch(name))]

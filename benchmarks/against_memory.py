@@ -37,9 +37,9 @@ def main():
 def measure(paths, folder):
     compile_kernels()
     store, masks, results = folder / "run.zarr", folder / "mask.zarr", folder / "in_memory"
-    ours = lungmix("run", store, *paths, "--model", "published", "--workers", 2, "--quiet")
+    ours = lungmix("run", store, *paths, "--model", "published", "--workers", 2, "--quiet", "--keep-names")
     idle = lungmix("run", store, *paths, "--model", "published", "--workers", 2, "--quiet")
-    lungmix("convert", masks, *paths, "--workers", 2, "--quiet")
+    lungmix("convert", masks, *paths, "--workers", 2, "--quiet", "--keep-names")
     mask_command = lungmix("mask", masks, "--workers", 2, "--quiet")
     theirs = python(HERE / "in_memory.py", results, *paths)
     steps = json.loads(theirs.output)

@@ -55,7 +55,7 @@ def main():
 def run(folder, designs, workers, memory_limit, *, page):
     """The whole job on a cohort that comes in passing."""
     import lungmix
-    from lungmix.parameters import MaskParameters
+    from lungmix.parameters import IntakeParameters, MaskParameters
     from lungmix.pipeline import Pipeline
 
     store, passing = folder / "cohort.zarr", folder / "scans"
@@ -74,7 +74,9 @@ def run(folder, designs, workers, memory_limit, *, page):
         start = time.perf_counter()
         sources = [Streamed.of(design, passing) for design in designs]
         cohort = lungmix.open_cohort(store, "a")
-        report = Pipeline(client, cohort, passes).run(sources, MaskParameters())
+        report = Pipeline(client, cohort, passes).run(
+            sources, MaskParameters(), intake=IntakeParameters(keep_names=True)
+        )
         seconds = time.perf_counter() - start
         scores = correlate(report.rows, folder, designs)
         if page:

@@ -1,5 +1,6 @@
 import gzip
 import zipfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from lungmix.errors import SourceError, UsageError
 from lungmix.formats import Refusal, Scan, find_scans, write_image
 from lungmix.geometry import Geometry
+from lungmix.phantom import Phantom, write_phantom
 
 EXTENSIONS = (".nrrd", ".mha", ".mhd", ".nii", ".nii.gz")
 VOLUME = np.random.default_rng(0).integers(-1024, 3071, (7, 5, 6)).astype(np.int16)
@@ -245,3 +247,12 @@ def test_same_voxels_give_the_same_bytes(tmp_path):
         write_image(tmp_path / name, [VOLUME], Geometry((6, 5, 7)), np.int16)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes())[352:] == VOLUME.tobytes()
+
+
+def test_scans_of_a_folder_come_in_the_order_of_their_names_whatever_they_are(tmp_path):
+    for name in ("scan 10.mha", "scan 9.nrrd", "scan 1.nii"):
+        write_image(tmp_path / name, [VOLUME], Geometry((6, 5, 7)), np.int16)
+    write_phantom(tmp_path / "scan 2", Phantom((4, 16, 16)))
+    assert [Path(scan.path).name for scan in find_scans(tmp_path)] == [
+        "scan 1.nii", "scan 2", "scan 9.nrrd", "scan 10.mha",
+    ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +97,7 @@ class _Search:
             self.watch(number, len(files))
         found += collection.verdicts(self.rules)
         found += _others(others, collection)
-        return _or_nothing(found, folder)
+        return _or_nothing(sorted(found, key=_place_in_order), folder)
 
     def file(self, path: Path) -> list[Found]:
         collection = Collection(place=self._place)
@@ -130,6 +131,11 @@ class _Search:
             return str(folder.resolve())
         archive, unpacked = self.archive
         return f"{archive.resolve()} {os.path.relpath(folder, unpacked)}"
+
+
+def _place_in_order(found: Found) -> list[str | int]:
+    """Files and folders in the order of their names, numbers in them by their value: ``scan 2`` before ``scan 10``."""
+    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", found.path))]
 
 
 def _or_nothing(found: list[Found], path: Path) -> list[Found]:

@@ -20,9 +20,10 @@ from lungmix.formats.dicom.tilt import Shear, shear_of
 from lungmix.formats.rules import SeriesRules
 
 # Positions are rounded in many files, to a tenth of a millimetre at worst: what lies within is even.
-_EVEN_MM = 0.051
+_EVEN_MM = 0.06
 _EVEN = 0.05
 _MOST_DRIFT = 0.25
+_NEAR = 0.25
 _MOST_NAMED = 4
 _TILT_DEGREES = 0.5
 
@@ -114,8 +115,11 @@ def told(slices: Sequence[Header], indices: Sequence[int]) -> str:
 
 
 def _usual(steps: npt.NDArray[np.float64]) -> float:
-    """The lower median: of two distances the smaller, for gaps are larger."""
-    return float(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 1.0
+    """The mean of those near the lower median: gaps are larger, and positions may be rounded."""
+    if not len(steps):
+        return 1.0
+    middle = np.sort(steps)[(len(steps) - 1) // 2]
+    return float(steps[np.abs(steps - middle) <= _NEAR * abs(middle)].mean())
 
 
 def _without_copies(slices: list[Header], title: str, notes: list[str]) -> list[Header]:
@@ -181,7 +185,11 @@ def _check_steps(
     if not len(steps):
         return True
     tolerance = max(_EVEN_MM, _EVEN * usual)
+    index = np.arange(len(along))
+    straight = np.polyval(np.polyfit(index, along, 1), index)
     uneven = np.flatnonzero(np.abs(steps - usual) > tolerance)
+    if np.abs(along - straight).max() <= tolerance:
+        uneven = uneven[:0]
     if uneven.size:
         what = "; ".join(_gap(slices, steps, usual, int(at)) for at in uneven[:_MOST_NAMED])
         if uneven.size > _MOST_NAMED:

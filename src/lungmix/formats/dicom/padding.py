@@ -47,6 +47,6 @@ def without_padding(values: npt.NDArray[Any], padding: tuple[float, float] | Non
     islands, _ = ndimage.label(there)
     at_edge = np.unique(np.concatenate([islands[0], islands[-1], islands[:, 0], islands[:, -1]]))
     outside = np.isin(islands, at_edge[at_edge > 0])
-    kept = values.copy()
+    kept = values.astype(np.int32 if values.dtype.kind == "u" else values.dtype)
     kept[outside] = AIR
     return kept

@@ -61,16 +61,17 @@ class Resampling:
 
 
 def shifted(plane: npt.NDArray[np.float64], offset: float, size: int, axis: int) -> npt.NDArray[np.float64]:
-    """Move a plane along an axis by a fraction of pixels, by linear interpolation; `AIR` where it does not reach."""
+    """Move a plane along an axis by a fraction of pixels, by linear interpolation; `AIR` where it does not reach.
+
+    A pixel reaches half its size beyond its centre, as in ITK.
+    """
     source = np.moveaxis(plane, axis, 0)
     at = np.arange(size) - offset
+    inside = (at >= -0.5) & (at < len(source) - 0.5)
+    at = np.clip(at, 0, len(source) - 1)
     lower = np.floor(at).astype(np.intp)
-    weight = at - lower
-    # Rounding must not push the last sample out of the plane.
-    inside = (at >= -1e-9) & (at <= len(source) - 1 + 1e-9)
-    lower = np.clip(lower, 0, len(source) - 1)
-    upper = np.clip(lower + 1, 0, len(source) - 1)
-    weight = np.clip(at - lower, 0, 1).reshape(-1, *(1,) * (source.ndim - 1))
+    upper = np.minimum(lower + 1, len(source) - 1)
+    weight = (at - lower).reshape(-1, *(1,) * (source.ndim - 1))
     moved = source[lower] * (1 - weight) + source[upper] * weight
     moved[~inside] = AIR
     return np.moveaxis(moved, 0, axis)

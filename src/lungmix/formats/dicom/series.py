@@ -222,6 +222,7 @@ def _plain_geometry(order: Order, title: str) -> Geometry:
             tuple(direction.ravel().tolist()),
         )
     reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([one.file for one in (order.slices[0], order.slices[-1])[: min(n, 2)]])
     try:
         ends = reader.Execute()

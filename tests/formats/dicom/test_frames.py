@@ -1,0 +1,210 @@
+"""Enhanced multi-frame CT: each frame is a slice of its own, wherever it stands in the file."""
+
+import tracemalloc
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from lungmix.errors import SourceError, shown
+from lungmix.formats import SeriesRules, find_scans
+from series import hu_of, only_scan, read, refused, scans, skipped
+
+SHAPE = (10, 18, 14)
+SPACING = (0.75, 0.5, 1.25)
+
+
+def item(**values):
+    dataset = Dataset()
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def write_enhanced(file, hu, order=None, slopes=None, phases=None, syntax=ExplicitVRLittleEndian, shared=True, **tags):
+    """One file of all slices, in any order of frames, with slope and phase of each; positions from (-10, 5, -100)."""
+    order = list(range(len(hu))) if order is None else order
+    slopes = slopes or [(1.0, -1024.0)] * len(hu)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = EnhancedCTImageStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = EnhancedCTImageStorage, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.PatientName, dataset.PatientID = "Frames^Test", "P2"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.FrameOfReferenceUID, dataset.SeriesNumber, dataset.InstanceNumber = generate_uid(), 4, 1
+    dataset.Manufacturer, dataset.ManufacturerModelName = "SIEMENS", "Sensation 10"
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = *hu.shape[1:], len(hu)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
+    measures = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[SPACING[1], SPACING[0]], SliceThickness=SPACING[2])],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        CTReconstructionSequence=[item(ConvolutionKernel="B40f")],
+    )
+    dataset.SharedFunctionalGroupsSequence = [measures if shared else Dataset()]
+    frames, pixels = [], []
+    for z in order:
+        slope, intercept = slopes[z]
+        content = item(InStackPositionNumber=z + 1, StackID="1")
+        if phases is not None:
+            content.TemporalPositionIndex = phases[z]
+        frame = item(
+            FrameContentSequence=[content],
+            PlanePositionSequence=[
+                item(ImagePositionPatient=[-10, 5, -100 + SPACING[2] * (z if phases is None else z // 2)])
+            ],
+            PixelValueTransformationSequence=[item(RescaleIntercept=intercept, RescaleSlope=slope, RescaleType="HU")],
+        )
+        if not shared:
+            frame.update(measures)
+        frames.append(frame)
+        pixels.append(np.rint((hu[z] - intercept) / slope).astype("<u2"))
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.PixelData = np.stack(pixels).tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    elif syntax == JPEG2000Lossless:
+        return write_by_gdcm(dataset, file)
+    elif syntax != ExplicitVRLittleEndian:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(file, enforce_file_format=True)
+    return file
+
+
+def write_by_gdcm(dataset, file):
+    import gdcm
+
+    dataset.save_as(file, enforce_file_format=True)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(file))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEG2000Lossless))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    encoded = change.GetOutput().GetDataElement().GetSequenceOfFragments()
+    # The description of the frames stays as pydicom wrote it.
+    fragments = [encoded.GetFragment(i).GetByteValue().GetBuffer() for i in range(encoded.GetNumberOfFragments())]
+    fragments = [part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in fragments]
+    dataset.PixelData = pydicom.encaps.encapsulate(fragments)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.save_as(file, enforce_file_format=True)
+    return file
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_are_slices_in_the_order_of_their_positions(tmp_path, seed, shared):
+    hu = hu_of(SHAPE, seed)
+    order = np.random.default_rng(seed).permutation(len(hu)).tolist()
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu, order, shared=shared))
+    assert np.array_equal(read(scan), hu)
+    assert scan.geometry.spacing == SPACING
+    assert scan.geometry.origin == (-10, 5, -100)
+    assert scan.geometry.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    assert scan.acquisition.kernel == "B40f"
+    assert scan.acquisition.slice_thickness == 1.25
+
+
+def test_geometry_and_voxels_are_those_of_simpleitk(tmp_path):
+    hu = hu_of(SHAPE)
+    file = write_enhanced(tmp_path / "ct.dcm", hu)
+    image, scan = sitk.ReadImage(str(file)), only_scan(file)
+    assert scan.geometry.size == image.GetSize()
+    assert np.allclose(scan.geometry.spacing, image.GetSpacing())
+    assert np.allclose(scan.geometry.origin, image.GetOrigin())
+    assert np.array_equal(read(scan), sitk.GetArrayFromImage(image))
+
+
+def test_slope_and_intercept_are_those_of_each_frame(tmp_path):
+    hu = hu_of(SHAPE) // 2 * 2
+    slopes = [(2.0 if z % 3 else 1.0, -1024.0 - 10 * z) for z in range(len(hu))]
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu, [3, 1, 2, 0, 9, 8, 7, 6, 5, 4], slopes))
+    assert np.array_equal(read(scan), hu)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [RLELossless, JPEGLSLossless, JPEG2000Lossless, DeflatedExplicitVRLittleEndian],
+    ids=lambda uid: uid.keyword,
+)
+def test_compressed_frames_are_read_one_by_one(tmp_path, syntax):
+    hu = hu_of(SHAPE)
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu, [9, 0, 8, 1, 7, 2, 6, 3, 5, 4], syntax=syntax))
+    assert np.array_equal(read(scan), hu)
+
+
+def test_phases_of_one_file_are_volumes_of_their_own(tmp_path):
+    hu = hu_of(SHAPE)
+    file = write_enhanced(tmp_path / "ct.dcm", hu, phases=[1, 2] * 5)
+    found = find_scans(file)
+    assert len(scans(found)) == 1
+    assert "phase" in skipped(found)[0].reason
+    both = scans(find_scans(file, SeriesRules("all")))
+    assert sorted(read(scan).tolist() for scan in both) == sorted([hu[::2].tolist(), hu[1::2].tolist()])
+    assert len({scan.key for scan in both}) == len({scan.fingerprint for scan in both}) == 2
+
+
+def test_missing_frame_is_named_with_its_neighbours(tmp_path):
+    hu = hu_of(SHAPE)
+    file = write_enhanced(tmp_path / "ct.dcm", hu)
+    dataset = pydicom.dcmread(file)
+    del dataset.PerFrameFunctionalGroupsSequence[4]
+    dataset.NumberOfFrames = 9
+    dataset.PixelData = dataset.PixelData[: 9 * 18 * 14 * 2]
+    dataset.save_as(file)
+    (one,) = refused(find_scans(file))
+    assert "between slices 4 and 5 of 9" in shown(one.reason)
+
+
+def test_file_with_fewer_descriptions_than_frames_is_damaged(tmp_path):
+    file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    del dataset.PerFrameFunctionalGroupsSequence[4]
+    dataset.save_as(file)
+    assert "descriptions of its frames" in refused(find_scans(file))[0].reason
+
+
+def test_cut_file_is_refused(tmp_path):
+    file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE))
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "cut short" in refused(find_scans(file))[0].reason
+
+
+def test_damaged_frame_is_named(tmp_path):
+    file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE), syntax=JPEGLSLossless)
+    content = bytearray(file.read_bytes())
+    dataset = pydicom.dcmread(file)
+    frames = list(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=10))
+    at = content.index(frames[6])
+    content[at + 4 : at + len(frames[6])] = b"\0" * (len(frames[6]) - 4)
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match=r"ct\.dcm.*slice 7"):
+        read(only_scan(file))
+
+
+def test_frames_are_streamed(tmp_path):
+    hu = np.zeros((60, 256, 256), np.int16)
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu))
+    tracemalloc.start()
+    for slab in scan.slabs(4):
+        assert len(slab) == 4
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < hu.nbytes / 2

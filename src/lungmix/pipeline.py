@@ -21,7 +21,7 @@ from lungmix.formats import Refusal, Scan, Skipped, find_scans
 from lungmix.geometry import Geometry
 from lungmix.mixture import Fits, TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
-from lungmix.stages import convert, fit, label, mask, side
+from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import Row, measure_cohort, radiomics_of_cohort
@@ -144,7 +144,7 @@ class Pipeline:
         taken = self._take(sources, report, intake or IntakeParameters(), outputs)
         scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
-        steps = [self._converting(scans), self._masking(parameters), self._siding()]
+        steps = [self._converting(scans), self._masking(parameters)]
         if chosen is not None:
             # Labels by a given model need not wait for the other cases.
             self._settle_model(chosen, [], FitParameters(), report)
@@ -191,7 +191,7 @@ class Pipeline:
         report = Report()
         self._advise({}, parameters)
         names = self._with_stage(convert.STAGE, report)
-        self._pass("mask", names, [self._masking(parameters), self._siding()], report)
+        self._pass("mask", names, [self._masking(parameters)], report)
         return report
 
     def fit(
@@ -232,7 +232,7 @@ class Pipeline:
         return report
 
     def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> Report:
-        """Measure all labelled cases, and tell lungs apart where that was not done with the mask.
+        """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
 
         Parameters
         ----------
@@ -241,10 +241,11 @@ class Pipeline:
         radiomics : bool
             Write the table of first-order features too.
         """
-        report = Report(model=stored_model(self.cohort))
-        missing = side.cases_without(self.cohort)
+        model = stored_model(self.cohort)
+        report = Report(model=model)
+        missing = label.without_sides(self.cohort)
         if missing and self.client is not None:
-            self._pass("side", missing, [self._siding()], report)
+            self._pass("label", missing, [self._labelling(model)], report)
         self._measure(report, leave_out, radiomics=radiomics)
         report.done = [str(row["case"]) for row in report.rows]
         return report
@@ -316,9 +317,6 @@ class Pipeline:
                 raise
 
         return mask.STAGE, work
-
-    def _siding(self) -> Step:
-        return side.STAGE, lambda name: side.side_case(self.client, self.cohort, name, self._watch(name, side.STAGE))
 
     def _labelling(self, model: TissueModel) -> Step:
         return label.STAGE, lambda name: label.label_case(

@@ -10,11 +10,12 @@ from lungmix.kernels.counts import N_HU
 from lungmix.kernels.measures import measure_scan
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
-from lungmix.stages import mask, side
+from lungmix.stages import label, mask, side
 from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, SIDES
 
 pytestmark = pytest.mark.slow
 
+MODEL = lungmix.load_model("published")
 HEALTHY = (0.45, 0.55, 0.0, 0.0, 0.0)
 FINE = ((160, 256, 256), (1.4, 1.4, 1.9))
 THICK = ((60, 256, 256), (1.4, 1.4, 5.0))
@@ -35,16 +36,16 @@ def here(monkeypatch):
         with dask.config.set(scheduler="synchronous"):
             return list(dask.compute(*values))
 
-    for stage in (mask, side):
+    for stage in (mask, label):
         monkeypatch.setattr(stage, "gather_small", gather)
-    monkeypatch.setattr(mask, "least_memory", lambda client: 1 << 30)
+        monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
 
 
 def sides_of(tmp_path, phantom, parameters=MaskParameters("physical")):  # noqa: B008
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(cohort, "one", phantom.volume(), phantom.geometry)
     mask.mask_case(None, cohort, "one", parameters)
-    assert side.side_case(None, cohort, "one") == "done"
+    assert label.label_case(None, cohort, "one", MODEL) == "done"
     return cohort["one"]
 
 
@@ -111,7 +112,7 @@ def test_single_lung_is_not_cut_and_keeps_its_side(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, phantom.geometry)
     mask.mask_case(None, cohort, "one", MaskParameters("physical"))
-    side.side_case(None, cohort, "one")
+    label.label_case(None, cohort, "one", MODEL)
     assert np.flatnonzero(case.side_counts.sum(axis=1)).tolist() == [LUNGS[1].label - 1]
 
 
@@ -123,7 +124,7 @@ def test_island_beside_the_lungs_belongs_to_neither(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, phantom.geometry)
     mask.mask_case(None, cohort, "one", MaskParameters("physical"))
-    side.side_case(None, cohort, "one")
+    label.label_case(None, cohort, "one", MODEL)
     table = case.side.compute()[:, 232:246]
     assert (table == ELSEWHERE.label).sum() > 100_000
     assert not ((table > 0) & (table != ELSEWHERE.label)).any()
@@ -152,12 +153,31 @@ def test_valid_sides_are_kept_and_a_new_mask_makes_them_anew(tmp_path):
     phantom = Phantom(*COARSE, 1)
     case_of(cohort, "one", phantom.volume(), phantom.geometry)
     mask.mask_case(None, cohort, "one", MaskParameters("physical"))
-    assert side.cases_without(cohort) == ["one"]
-    assert side.side_case(None, cohort, "one") == "done"
-    assert side.side_case(None, cohort, "one") == "kept"
-    assert side.cases_without(cohort) == []
+    assert not side.is_valid(cohort["one"])
+    assert label.label_case(None, cohort, "one", MODEL) == "done"
+    assert label.label_case(None, cohort, "one", MODEL) == "kept"
+    assert side.is_valid(cohort["one"])
+    assert label.without_sides(cohort) == []
+    before = cohort["one"].side_counts
+    cohort["one"].forget("side")
+    assert label.without_sides(cohort) == ["one"]
+    assert label.label_case(None, cohort, "one", MODEL) == "done"
+    assert np.array_equal(cohort["one"].side_counts, before)
     mask.mask_case(None, cohort, "one", MaskParameters("physical", threshold=-200))
-    assert side.cases_without(cohort) == ["one"]
+    assert not side.is_valid(cohort["one"])
+
+
+def test_labels_of_another_model_leave_the_sides_of_the_mask_alone(tmp_path, monkeypatch):
+    case = sides_of(tmp_path, Phantom(*COARSE, 1))
+    monkeypatch.setattr(side, "decide", lambda where: pytest.fail("sides are decided again"))
+    before, labels = case.side_counts, case.tissue.compute()
+    other = lungmix.TissueModel(MODEL.weights[::-1], MODEL.means, MODEL.variances)
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
+    assert label.label_case(None, cohort, "one", other) == "done"
+    case = cohort["one"]
+    assert np.array_equal(case.side_counts, before)
+    assert side.is_valid(case)
+    assert not np.array_equal(case.tissue.compute(), labels)
 
 
 def test_mask_of_a_few_voxels_has_sides_too(tmp_path):
@@ -167,7 +187,7 @@ def test_mask_of_a_few_voxels_has_sides_too(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, Phantom(hu.shape, (0.7, 0.7, 0.7)).geometry)
     mask.mask_case(None, cohort, "one", MaskParameters(opening=0, min_voxels=1, radii=()))
-    side.side_case(None, cohort, "one")
+    label.label_case(None, cohort, "one", MODEL)
     found = case.side.compute()
     assert (found[5, 10, 5], found[5, 10, 31]) == (1, 2)
 

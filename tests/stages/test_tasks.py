@@ -59,7 +59,6 @@ def test_scan_of_827_slices_takes_fewer_than_50_tasks_a_stage(client, tmp_path):
     try:
         for stage in (
             lambda: mask.mask_case(client, cohort, "long", MaskParameters(min_voxels=100_000)),
-            lambda: side.side_case(client, cohort, "long"),
             lambda: label.label_case(client, cohort, "long", MODEL),
         ):
             stage()
@@ -100,7 +99,7 @@ def reads(monkeypatch):
             return list(dask.compute(*values))
 
     monkeypatch.setattr(Case, "read", read)
-    for stage in (mask, side, label):
+    for stage in (mask, label):
         monkeypatch.setattr(stage, "gather_small", gather)
     for stage in (mask, label):
         monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
@@ -116,13 +115,9 @@ def test_each_voxel_is_read_once_a_stage_and_not_where_no_lung_is(reads, tmp_pat
     assert 0 < len(slabs) < len(case.layout.stored)
     of_ct = [read[1:] for read in reads if read[0] == "ct"]
     assert sorted(of_ct) == slabs
-    for begin in (lambda: side.side_case(None, cohort, "long"), lambda: label.label_case(None, cohort, "long", MODEL)):
-        reads.clear()
-        begin()
-        check_reads(reads, case, slabs)
-
-
-def check_reads(reads, case, slabs):
+    reads.clear()
+    label.label_case(None, cohort, "long", MODEL)
+    assert side.is_valid(cohort["long"])
     assert sorted(read[1:] for read in reads if read[0] == "ct") == slabs
     of_lung = [read[1:] for read in reads if read[0] == "lung"]
     assert sorted(of_lung) == list(case.layout.slabs())
@@ -158,3 +153,41 @@ def test_memory_of_the_workers_changes_no_voxel(reads, tmp_path, monkeypatch, li
     tissue = lungmix.tissue_labels(hu, lung, MODEL)
     assert np.array_equal(case.tissue.compute(), tissue)
     assert np.array_equal(case.tissue_median.compute(), lungmix.median_labels(tissue))
+
+
+class WatchSlabs(SchedulerPlugin):
+    """Most painted and closed slabs that were in memory at a time."""
+
+    name = "watch-slabs"
+
+    def __init__(self):
+        self.held, self.most = set(), 0
+
+    def transition(self, key, start, finish, *args, **kwargs):
+        if any(kind in str(key) for kind in ("_paint_shelved", "_on_core", "overlap")):
+            if finish == "memory":
+                self.held.add(key)
+            elif start == "memory":
+                self.held.discard(key)
+            self.most = max(self.most, len(self.held))
+
+
+def most_held(dask_scheduler):
+    return dask_scheduler.plugins[WatchSlabs.name].most
+
+
+@pytest.mark.slow
+def test_slabs_that_wait_for_neighbours_do_not_grow_with_the_scan(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(mask, "mask_chunks", lambda stored, *args: tuple(stored))
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    hu = np.tile(long_chest(640)[:, :64, :64], (3, 1, 1))
+    case_of(cohort, "long", hu, Geometry((64, 64, len(hu)), (0.7, 0.7, 0.4)))
+    client.register_plugin(WatchSlabs())
+    try:
+        mask.mask_case(client, cohort, "long", MaskParameters(min_voxels=10_000))
+        most = client.run_on_scheduler(most_held)
+    finally:
+        client.unregister_scheduler_plugin(WatchSlabs.name)
+    assert len(cohort["long"].layout.stored) == 30
+    # Each of two closings waits for one neighbour, on each of two workers.
+    assert 0 < most < 15

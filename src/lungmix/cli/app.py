@@ -294,7 +294,7 @@ def measure(
     quiet: opt.Quiet = False,
 ) -> None:
     """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
-    from lungmix.stages.side import cases_without
+    from lungmix.stages.label import without_sides
     from lungmix.store import open_cohort
     from lungmix.tissue import AIRWAY, ELSEWHERE
 
@@ -309,8 +309,8 @@ def measure(
     if store is None:
         raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
     leave_out = [part for part, out in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if out]
-    # A cluster is started only where the lungs of a scan have not been told apart with its mask.
-    needed = bool(cases_without(open_cohort(store)))
+    # A cluster is started only where the lungs of a scan have not been told apart.
+    needed = bool(without_sides(open_cohort(store)))
     cluster = (scheduler, scheduler_file, workers, memory_limit)
     with _pipeline(store, *cluster, quiet=quiet, needed=needed) as pipeline:
         result = pipeline.measure(leave_out, radiomics=radiomics)

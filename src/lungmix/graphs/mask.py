@@ -29,6 +29,7 @@ from lungmix.kernels.morphology import closing, opening
 from lungmix.parameters import MaskParameters
 
 Place = tuple[int, ...] | None
+Edges = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,15 +147,17 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     if not recipe.opening.is_point:
         halo = 2 * recipe.opening.extent[0]
         opened = map_with_halo(_open, air, [(halo, halo), (0, 0), (0, 0)], element=recipe.opening, nx=nx)
-    bits, verdict = lung_bits(opened, nx, recipe)
+    verdict = judge(opened, nx, recipe.min_voxels)
+    lung = opened.map_blocks(_paint, nx=nx, verdict=verdict, dtype=np.uint64, meta=_META)
+    bits = close_lung(lung, nx, recipe)
     lung = bits.rechunk((*ct.chunks[:2], words)).map_blocks(
         _unpack_block, wide=columns.chunks[2], dtype=np.uint8, chunks=columns.chunks, meta=np.empty((0, 0, 0), np.uint8)
     )
     return lung.rechunk(ct.chunks), verdict
 
 
-def lung_bits(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = None) -> tuple[da.Array, Delayed]:
-    """Lung of opened air, slab by slab.
+def judge(opened: da.Array, nx: int, min_voxels: int, shelf: Shelf | None = None) -> Delayed:
+    """Which islands of opened air are lung.
 
     Parameters
     ----------
@@ -162,32 +165,57 @@ def lung_bits(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None
         Packed air after the opening, one chunk a slab.
     nx : int
         Voxels in a row.
-    recipe : MaskRecipe
-        The steps in voxels.
+    min_voxels : int
+        Smallest island that is lung.
     shelf : Shelf, optional
-        Holds opened slabs until all are labelled.
+        Takes the opened slabs.
 
     Returns
     -------
-    lung : dask array of uint64, shape (z, y, words)
-        Packed mask, chunked along z like `opened` or thicker.
-    verdict : Delayed
+    Delayed
         A `Verdict`.
     """
-    starts = np.cumsum([0, *opened.chunks[0]]).tolist()
+    # Arrays, not lists, among the arguments of blocks: dask makes a task of a list, which all of them wait for.
     tables = opened.map_blocks(
-        _table, nx=nx, min_voxels=recipe.min_voxels, shelf=shelf, starts=starts,
+        _table, nx=nx, min_voxels=min_voxels, shelf=shelf, starts=np.cumsum([0, *opened.chunks[0]]),
         dtype=object, chunks=((1,) * len(opened.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
-    verdict = dask.delayed(_judge)(list(tables.to_delayed().reshape(-1)), recipe.min_voxels)
-    lung = da.map_blocks(
-        _paint_shelved if shelf else _paint, *([] if shelf else [opened]), nx=nx, verdict=verdict, shelf=shelf,
-        starts=starts, ny=opened.shape[1], dtype=np.uint64, chunks=opened.chunks, meta=_META,
+    return dask.delayed(_judge)(list(tables.to_delayed().reshape(-1)), min_voxels)
+
+
+def shelved_lung(shelf: Shelf, verdict: Verdict, chunks: tuple[tuple[int, ...], ...], nx: int) -> da.Array:
+    """What a verdict keeps of the slabs on a shelf; each is read and painted without the others.
+
+    Parameters
+    ----------
+    shelf : Shelf
+        Holds the slabs.
+    verdict : Verdict
+        What is kept.
+    chunks : tuple of tuple of int
+        Slices of each slab, rows and words.
+    nx : int
+        Voxels in a row.
+
+    Returns
+    -------
+    dask array of uint64, shape (z, y, words)
+    """
+    kept = np.empty((len(chunks[0]), 1, 1), object)
+    for i, components in enumerate(verdict.kept):
+        kept[i, 0, 0] = components
+    return da.map_blocks(
+        _paint_shelved, da.from_array(kept, chunks=1), shelf=shelf, starts=np.cumsum([0, *chunks[0]]),
+        plane=(chunks[1][0], chunks[2][0]), nx=nx, dtype=np.uint64, chunks=chunks, meta=_META,
     )  # fmt: skip
+
+
+def close_lung(lung: da.Array, nx: int, recipe: MaskRecipe) -> da.Array:
+    """Packed lung, shape (z, y, words), after the closings; chunked like it along z, or thicker."""
     for element in recipe.closings:
         halo = 2 * element.extent[0]
         lung = map_with_halo(_close, lung, [(halo, halo), (0, 0), (0, 0)], element=element, nx=nx)
-    return lung, verdict
+    return lung
 
 
 def _whole_words(chunks: Sequence[int]) -> tuple[int, ...]:
@@ -215,12 +243,12 @@ def _close(window: Bits, core: tuple[slice, ...], element: Element, nx: int) -> 
 
 
 def _table(
-    block: Bits, nx: int, min_voxels: int, shelf: Shelf | None, starts: list[int], block_id: Place = None
+    block: Bits, nx: int, min_voxels: int, shelf: Shelf | None, starts: Edges, block_id: Place = None
 ) -> SlabTable | Bits:
     if block_id is None:
         return block
     if shelf is not None:
-        shelf.put(starts[block_id[0]], block)
+        shelf.put(int(starts[block_id[0]]), block)
     return table_of(label_runs(block, nx), min_voxels)
 
 
@@ -231,8 +259,25 @@ def _judge(tables: list[SlabTable], min_voxels: int) -> Verdict:
     return Verdict(kept, describe(merged, keep))
 
 
-def _paint(block: Bits, nx: int, verdict: Verdict, block_id: Place = None, **_: Any) -> Bits:
-    kept = verdict.kept[block_id[0]] if block_id else ()
+def _paint(block: Bits, nx: int, verdict: Verdict, block_id: Place = None) -> Bits:
+    return _keep(block, nx, verdict.kept[block_id[0]]) if block_id else block
+
+
+def _paint_shelved(
+    kept: npt.NDArray[np.object_], shelf: Shelf, starts: Edges, plane: tuple[int, int], nx: int, block_id: Place = None
+) -> Bits:
+    if not block_id:
+        return _META
+    start, stop = starts[block_id[0] : block_id[0] + 2].tolist()
+    components = kept[0, 0, 0]
+    return (
+        _keep(shelf.get(start, stop), nx, components)
+        if len(components)
+        else np.zeros((stop - start, *plane), np.uint64)
+    )
+
+
+def _keep(block: Bits, nx: int, kept: npt.NDArray[np.int32]) -> Bits:
     if not len(kept):
         return np.zeros_like(block)
     # Labels come out the same each time, so that runs need not wait in memory for the verdict.
@@ -240,10 +285,3 @@ def _paint(block: Bits, nx: int, verdict: Verdict, block_id: Place = None, **_: 
     keep = np.zeros(runs.components, np.bool_)
     keep[kept] = True
     return paint(runs, keep)
-
-
-def _paint_shelved(nx: int, verdict: Verdict, shelf: Shelf, starts: list[int], ny: int, block_id: Place = None) -> Bits:
-    start, stop = starts[block_id[0] : block_id[0] + 2] if block_id else (0, 0)
-    if not block_id or not len(verdict.kept[block_id[0]]):
-        return np.zeros((stop - start, ny, words_for(nx)), np.uint64)
-    return _paint(shelf.get(start, stop), nx, verdict, block_id)

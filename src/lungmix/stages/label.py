@@ -1,22 +1,28 @@
-"""Label: reads image, mask and model, writes both label maps; depends on the mask and the model."""
+"""Label: reads image, mask and model, writes both label maps and the sides; depends on the mask and the model.
+
+Sides are looked up in the same pass as labels, so that HU are read once for both; new labels of a mask whose sides are
+known leave those alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import dask
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
+from dask.delayed import Delayed
 from distributed import Client
 
 from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
-from lungmix.graphs import median_labels
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
-from lungmix.stages import mask
+from lungmix.kernels.median import median_labels
+from lungmix.stages import mask, side
 from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.records import key_of
 
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 
 STAGE = "label"
 MEDIAN_SIZE = 4
+# The window of the median reaches two slices back and one on.
+_BEFORE, _AFTER = MEDIAN_SIZE // 2, (MEDIAN_SIZE - 1) // 2
 
 Labels = npt.NDArray[np.uint8]
 
@@ -45,52 +53,93 @@ def label_case(
     model: TissueModel,
     watch: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Label the lung voxels of a case, unless they carry the labels of this model."""
+    """Label the lung voxels of a case and tell its lungs apart, unless it carries the labels of this model."""
     case = cohort[name]
     key = key_for(case, model)
-    if case.stages.get(STAGE, {}).get("key") == key:
+    known = side.is_valid(case)
+    if known and case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
-    case.forget(STAGE)
+    where = CaseRef(cohort.url, name)
+    small = None
+    if known:
+        case.forget(STAGE)
+    else:
+        case.forget(STAGE, side.STAGE)
+        case.create("side")
+        # One task, whose answer is small: with it in hand, no task that follows depends on a worker.
+        (small,) = gather_small(client, [dask.delayed(side.decide)(where)])
     case.create("tissue")
     case.create("tissue_median")
-    where = CaseRef(cohort.url, name)
-    tissue = _tissue(case, where, model, least_memory(client))
-    median = median_labels(tissue, MEDIAN_SIZE)
-    assert isinstance(median, da.Array)
-    starts = np.concatenate([[0], np.cumsum(tissue.chunks[0])[:-1]])
-    blocks = zip(tissue.to_delayed().reshape(-1), median.to_delayed().reshape(-1), starts, strict=True)
-    written = [dask.delayed(_finish_slab)(one, two, where, int(start)) for one, two, start in blocks]
-    counts = np.sum(gather_small(client, written, watch), axis=0)
-    case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in counts]})
+    written = _tasks(case, where, model.table(), small, least_memory(client))
+    counts, sides = zip(*gather_small(client, written, watch), strict=True)
+    if small is not None:
+        side.publish(case, [one for of_slab in sides for one in of_slab])
+    case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in np.sum(counts, axis=0)]})
     return "done"
 
 
-def _tissue(case: Case, where: CaseRef, model: TissueModel, memory_limit: int | None) -> da.Array:
-    """Labels of a case, in slabs as thick as the workers' memory allows."""
+def without_sides(cohort: Cohort) -> list[str]:
+    """Labelled cases that lack the sides of their mask."""
+    return [name for name, case in cohort.items() if STAGE in case.stages and not side.is_valid(case)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """Labels of some slices, uint8 ``[z, y, x]``, and what their slabs hold of each side."""
+
+    tissue: Labels
+    sides: tuple[side.Share, ...]
+
+
+def _tasks(
+    case: Case, where: CaseRef, table: Labels, small: side.Small | None, memory_limit: int | None
+) -> list[Delayed]:
+    """One value for each run of slices: label, then filter with the ends of the neighbours, then write."""
     shape = case.geometry.shape
-    thick = label_chunks(case.layout.stored, *shape[1:], MEDIAN_SIZE // 2, memory_limit)
-    return da.map_blocks(
-        _look_up_slab, table=model.table(), where=where, starts=np.cumsum([0, *thick]).tolist(),
-        dtype=np.uint8, chunks=(thick, (shape[1],), (shape[2],)), meta=np.empty((0, 0, 0), np.uint8),
-    )  # fmt: skip
+    edges = np.cumsum([0, *label_chunks(case.layout.stored, *shape[1:], _BEFORE, memory_limit)]).tolist()
+    looked = [dask.delayed(_look_up_slab)(table, where, *span, small) for span in pairwise(edges)]
+    ends = [dask.delayed(_ends)(one) for one in looked] if len(looked) > 1 else []
+    finish = dask.delayed(_finish_slab)
+    return [
+        finish(one, ends[i - 1] if i else None, ends[i + 1] if i + 1 < len(looked) else None, where, edges[i])
+        for i, one in enumerate(looked)
+    ]
 
 
-def _look_up_slab(table: Labels, where: CaseRef, starts: list[int], block_id: tuple[int, ...] | None = None) -> Labels:
-    if block_id is None:
-        return np.empty((0, 0, 0), np.uint8)
-    start, stop = starts[block_id[0] : block_id[0] + 2]
-    case = where.open()
+def _look_up_slab(table: Labels, where: CaseRef, start: int, stop: int, small: side.Small | None) -> _Looked:
+    case = where.open("r+")
     out = np.zeros((stop - start, *case.geometry.shape[1:]), np.uint8)
+    finder = None if small is None else side.Finder(case, small)
+    found = []
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)
         hit = np.flatnonzero(lung.any(axis=(0, 2)))
         if hit.size:
             rows = slice(int(hit[0]), int(hit[-1]) + 1)
-            out[begin - start : end - start, rows] = look_up(case.read("ct", begin, end, rows), lung[:, rows], table)
-    return out
+            hu = case.read("ct", begin, end, rows)
+            out[begin - start : end - start, rows] = look_up(hu, lung[:, rows], table)
+            if finder is not None:
+                found.append(finder.write(begin, rows, hu, lung))
+    return _Looked(out, tuple(found))
 
 
-def _finish_slab(tissue: Labels, median: Labels, where: CaseRef, start: int) -> npt.NDArray[np.int64]:
+def _ends(looked: _Looked) -> tuple[Labels, Labels]:
+    """What the filter needs of a neighbour: its first slices and its last."""
+    return looked.tissue[:_AFTER].copy(), looked.tissue[-_BEFORE:].copy()
+
+
+def _finish_slab(
+    looked: _Looked,
+    before: tuple[Labels, Labels] | None,
+    after: tuple[Labels, Labels] | None,
+    where: CaseRef,
+    start: int,
+) -> tuple[npt.NDArray[np.int64], tuple[side.Share, ...]]:
+    tissue = looked.tissue
+    around = [*([] if before is None else [before[1]]), tissue, *([] if after is None else [after[0]])]
+    first = 0 if before is None else len(before[1])
+    median = median_labels(np.concatenate(around) if len(around) > 1 else tissue, MEDIAN_SIZE)
+    median = median[first : first + len(tissue)]
     # Labels outside the lung are 0, so an empty slab can stay unwritten; the median may reach into it all the same.
     case = where.open("r+")
     counts = np.zeros(256, np.int64)
@@ -100,4 +149,4 @@ def _finish_slab(tissue: Labels, median: Labels, where: CaseRef, start: int) -> 
             if slab.any():
                 case.write(image, begin, slab)
         counts += count_labels(slab)
-    return counts
+    return counts, looked.sides

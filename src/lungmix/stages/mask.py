@@ -16,7 +16,7 @@ from distributed import Client
 from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
 from lungmix.errors import NoLungError
-from lungmix.graphs.mask import lung_bits
+from lungmix.graphs.mask import close_lung, judge, shelved_lung
 from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.bits import Bits, bounding_box, pack_below, unpack, words_for
 from lungmix.kernels.counts import N_HU, count_hu_packed
@@ -32,6 +32,7 @@ OPENED = "opened"
 """Name of the array that holds opened slabs while a mask is made."""
 
 Counts = npt.NDArray[np.uint64]
+Edges = npt.NDArray[np.int64]
 
 
 def key_for(case: Case, parameters: MaskParameters) -> str:
@@ -70,15 +71,18 @@ def mask_case(
         case.packed_threshold = parameters.threshold
     opened = _opened(case, where, recipe, limit)
     nx = case.geometry.shape[2]
-    bits, verdict = lung_bits(opened, nx, recipe, StoreShelf(where))
+    shelf = StoreShelf(where)
+    # With the verdict in hand no slab depends on another, nor on the worker that holds it.
+    (verdict,) = gather_small(client, [judge(opened, nx, recipe.min_voxels, shelf)])
+    bits = close_lung(shelved_lung(shelf, verdict, opened.chunks, nx), nx, recipe)
     written = bits.map_blocks(
-        _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]).tolist(),
+        _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]),
         dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
-    seen, *counts = gather_small(client, [verdict, *written.to_delayed().reshape(-1)], watch)
+    counts = gather_small(client, list(written.to_delayed().reshape(-1)), watch)
     total = reduce(np.add, map(Sparse.dense, counts))
     case.write_counts(total)
-    voxels, seen = int(total.sum()), seen.found
+    voxels, seen = int(total.sum()), verdict.found
     case.discard(OPENED)
     if not voxels:
         reason = describe_failure(case, parameters, recipe.min_voxels, seen)
@@ -127,15 +131,15 @@ def _opened(case: Case, where: CaseRef, recipe: MaskRecipe, memory_limit: int | 
     shape = case.geometry.shape
     thick = mask_chunks(case.layout.stored, *shape[1:], recipe.halo, memory_limit)
     return da.map_blocks(
-        _open_slab, where=where, starts=np.cumsum([0, *thick]).tolist(), recipe=recipe,
+        _open_slab, where=where, starts=np.cumsum([0, *thick]), recipe=recipe,
         dtype=np.uint64, chunks=(thick, (shape[1],), (words_for(shape[2]),)), meta=np.empty((0, 0, 0), np.uint64),
     )  # fmt: skip
 
 
-def _open_slab(where: CaseRef, starts: list[int], recipe: MaskRecipe, block_id: tuple[int, ...] | None = None) -> Bits:
+def _open_slab(where: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: tuple[int, ...] | None = None) -> Bits:
     if block_id is None:
         return np.empty((0, 0, 0), np.uint64)
-    start, stop = starts[block_id[0] : block_id[0] + 2]
+    start, stop = starts[block_id[0] : block_id[0] + 2].tolist()
     case = where.open()
     depth, _, nx = case.geometry.shape
     # The halo of an opening is thin: it is read with its slab.
@@ -203,12 +207,10 @@ def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> s
     )
 
 
-def _finish_slab(
-    bits: Bits, where: CaseRef, starts: list[int], block_id: tuple[int, ...] | None = None
-) -> Sparse | Bits:
+def _finish_slab(bits: Bits, where: CaseRef, starts: Edges, block_id: tuple[int, ...] | None = None) -> Sparse | Bits:
     if block_id is None:
         return bits
-    start = starts[block_id[0]]
+    start = int(starts[block_id[0]])
     case = where.open("r+")
     counts = np.zeros(N_HU, np.uint64)
     nx = case.geometry.shape[2]

@@ -1,18 +1,19 @@
-"""Side: reads mask, air and image, writes the sides and the counts per HU by side; depends on the mask."""
+"""Side: reads mask, air and image, writes the sides and the counts per HU by side; depends on the mask.
+
+The answer for a reduced copy of the case is one small task; what it means for the voxels of a slab is looked up by
+`lungmix.stages.label`, which has their HU in hand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
-from distributed import Client
 
-from lungmix.engine.gather import gather_small
 from lungmix.geometry import Geometry
 from lungmix.kernels.bits import unpack
 from lungmix.kernels.counts import N_HU
@@ -20,7 +21,7 @@ from lungmix.kernels.mask import recipe_for
 from lungmix.kernels.sides import Labels, Reduced, find_sides, nearest_rows, side_counts
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, mask
-from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store import Case, CaseRef
 from lungmix.store.records import key_of
 from lungmix.tissue import SIDES
 
@@ -37,43 +38,9 @@ def key_for(case: Case) -> str:
     return key_of(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=list(case.geometry.direction))
 
 
-def side_case(client: Client, cohort: Cohort, name: str, watch: Callable[[int, int], None] | None = None) -> str:
-    """Tell the lungs of a masked case apart, unless that is done."""
-    case = cohort[name]
-    key = key_for(case)
-    if is_valid(case):
-        return "kept"
-    case.forget(STAGE)
-    case.create("side")
-    where = CaseRef(cohort.url, name)
-    # The reduced answer goes from worker to worker: it holds a few million voxels at most.
-    small = dask.delayed(_decide)(where)
-    finish = dask.delayed(_finish_slab)
-    found = gather_small(client, [finish(small, where, start, stop) for start, stop in case.layout.slabs()], watch)
-    counts = reduce(np.add, (one.dense() for one in found))
-    touches = reduce(np.logical_or, (one.touches for one in found))
-    case.write_side_counts(counts)
-    voxels = {side.key: int(n) for side, n in zip(SIDES, counts.sum(axis=1), strict=True)}
-    faces = {
-        side.key: [face for face, hit in zip(FACES, row, strict=True) if hit]
-        for side, row in zip(SIDES, touches, strict=True)
-    }
-    case.record(STAGE, {"key": key, "voxels": voxels, "touches": faces})
-    return "done"
-
-
 def is_valid(case: Case) -> bool:
     """Whether a masked case has the sides of its mask."""
     return case.stages.get(STAGE, {}).get("key") == key_for(case)
-
-
-def cases_without(cohort: Cohort) -> list[str]:
-    """Masked and converted cases that lack the sides of their mask."""
-    return [
-        name
-        for name, case in cohort.items()
-        if {mask.STAGE, convert.STAGE} <= case.stages.keys() and not is_valid(case)
-    ]
 
 
 FACES = ("z first", "z last", "y first", "y last", "x first", "x last")
@@ -81,7 +48,25 @@ FACES = ("z first", "z last", "y first", "y last", "x first", "x last")
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class Small:
+    """Labels of the reduced copy on their way to all tasks: a few kilobytes."""
+
+    shape: tuple[int, ...]
+    packed: bytes
+
+    @classmethod
+    def of(cls, labels: Labels) -> Small:
+        """Of uint8 labels ``[z, y, x]``."""
+        return cls(labels.shape, zlib.compress(np.ascontiguousarray(labels).data, 1))
+
+    @property
+    def labels(self) -> Labels:
+        """As they were."""
+        return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
     """What a slab holds of each side; counts without the zeros, for they travel.
 
     Attributes
@@ -98,10 +83,21 @@ class _Found:
     count: npt.NDArray[np.uint64]
     touches: npt.NDArray[np.bool_]
 
-    def dense(self) -> npt.NDArray[np.uint64]:
-        counts = np.zeros(len(SIDES) * N_HU, np.uint64)
-        counts[self.index] = self.count
-        return counts.reshape(len(SIDES), N_HU)
+
+def publish(case: Case, shares: Sequence[Share]) -> None:
+    """Keep the counts and the record of sides that are written."""
+    counts = np.zeros((len(SIDES), N_HU), np.uint64)
+    touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
+    for share in shares:
+        counts.reshape(-1)[share.index] += share.count
+        touches |= share.touches
+    case.write_side_counts(counts)
+    voxels = {one.key: int(n) for one, n in zip(SIDES, counts.sum(axis=1), strict=True)}
+    faces = {
+        one.key: [face for face, hit in zip(FACES, row, strict=True) if hit]
+        for one, row in zip(SIDES, touches, strict=True)
+    }
+    case.record(STAGE, {"key": key_for(case), "voxels": voxels, "touches": faces})
 
 
 def reduced_factors(case: Case) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
@@ -122,11 +118,12 @@ def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[n
     return np.asarray(columns[:, ::-1] * factors, np.float64)
 
 
-def _decide(where: CaseRef) -> Labels:
+def decide(where: CaseRef) -> Small:
+    """Sides of the reduced copy of a masked case."""
     case = where.open()
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
     recipe = recipe_for(parameters, case.geometry.spacing_zyx)
-    return find_sides(_reduced(case), recipe.closings)
+    return Small.of(find_sides(_reduced(case), recipe.closings))
 
 
 def _reduced(case: Case) -> Reduced:
@@ -153,30 +150,53 @@ def _strided(case: Case, name: str, level: int, stride: tuple[int, int, int]) ->
     return np.concatenate(parts)
 
 
-def _finish_slab(small: Labels, where: CaseRef, start: int, stop: int) -> _Found:
-    case = where.open("r+")
-    lung = case.read("lung", start, stop)
-    touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
-    hit = np.flatnonzero(lung.any(axis=(0, 2)))
-    if not hit.size:
-        return _Found(np.zeros(0, np.int64), np.zeros(0, np.uint64), touches)
-    factors, shape = reduced_factors(case)[2], case.geometry.shape
-    low, high = int(hit[0]), int(hit[-1]) + 1
-    spans = ((start, stop), (low, high), (0, shape[2]))
-    near = [nearest_rows(*span, factor, n) for span, factor, n in zip(spans, factors, small.shape, strict=True)]
-    labels = np.zeros(lung.shape, np.uint8)
-    # Only the rows that hold lung are read.
-    labels[:, low:high], counts = side_counts(
-        case.read("ct", start, stop, slice(low, high)), lung[:, low:high], small, near
-    )
-    case.write("side", start, labels)
-    ends = (
-        labels[:1] if start == 0 else labels[:0], labels[-1:] if stop == shape[0] else labels[:0],
-        labels[:, :1], labels[:, -1:], labels[:, :, :1], labels[:, :, -1:],
-    )  # fmt: skip
-    for face, end in enumerate(ends):
-        for side in SIDES:
-            touches[side.label - 1, face] = bool((end == side.label).any())
-    flat = counts.reshape(-1)
-    index = np.flatnonzero(flat)
-    return _Found(index, flat[index], touches)
+class Finder:
+    """Looks sides up slab by slab and writes them.
+
+    Parameters
+    ----------
+    case : Case
+        Opened for writing.
+    small : Small
+        What `decide` said.
+    """
+
+    def __init__(self, case: Case, small: Small):
+        self._case, self._small = case, small.labels
+        self._factors = reduced_factors(case)[2]
+
+    def write(self, start: int, rows: slice, hu: npt.NDArray[np.int16], lung: Labels) -> Share:
+        """Write the sides of the slab that begins at slice `start`.
+
+        Parameters
+        ----------
+        start : int
+            First slice.
+        rows : slice
+            Rows that hold lung.
+        hu : ndarray of int16, shape (slices, rows, x)
+            HU of these rows.
+        lung : ndarray of uint8, shape (slices, y, x)
+            The mask.
+        """
+        shape = self._case.geometry.shape
+        stop = start + len(lung)
+        spans = ((start, stop), (rows.start, rows.stop), (0, shape[2]))
+        near = [
+            nearest_rows(*span, factor, n)
+            for span, factor, n in zip(spans, self._factors, self._small.shape, strict=True)
+        ]
+        labels = np.zeros(lung.shape, np.uint8)
+        labels[:, rows], counts = side_counts(hu, lung[:, rows], self._small, near)
+        self._case.write("side", start, labels)
+        touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
+        ends = (
+            labels[:1] if start == 0 else labels[:0], labels[-1:] if stop == shape[0] else labels[:0],
+            labels[:, :1], labels[:, -1:], labels[:, :, :1], labels[:, :, -1:],
+        )  # fmt: skip
+        for face, end in enumerate(ends):
+            for one in SIDES:
+                touches[one.label - 1, face] = bool((end == one.label).any())
+        flat = counts.reshape(-1)
+        index = np.flatnonzero(flat)
+        return Share(index, flat[index], touches)

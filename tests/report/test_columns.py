@@ -25,7 +25,12 @@ def test_words_make_a_column_of_words():
 
 def test_titles_end_in_units():
     assert title_of("right_lung_ml") == "Right lung (mL)"
-    assert title_of("left_laa950") == "Left LAA −950"
+    assert title_of("left_laa950") == "Left LAA −950 (%)"
+    assert title_of("right_haa_above_700") == "Right HAA above −700 (%)"
+    assert title_of("aerated_950_800") == "Aerated −950 to −800 (%)"
+    assert title_of("left_lung_involvement") == "Left lung involvement (%)"
+    assert title_of("right_perc15") == "Right Perc15 (HU)"
+    assert title_of("sd_hu") == "SD (HU)"
     assert title_of("lung_mass_g") == "Lung mass (g)"
     assert title_of("g") == "G"
 

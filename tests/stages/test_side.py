@@ -20,8 +20,7 @@ HEALTHY = (0.45, 0.55, 0.0, 0.0, 0.0)
 FINE = ((160, 256, 256), (1.4, 1.4, 1.9))
 THICK = ((60, 256, 256), (1.4, 1.4, 5.0))
 COARSE = ((48, 96, 96), (3.7, 3.7, 6.25))
-GRIDS = [(FINE, 0.01), (THICK, 0.01), (COARSE, 0.02)]
-"""Voxels of 4 mm and more cannot say to 1 % where lungs meet."""
+GRIDS = {"fine": FINE, "thick": THICK, "coarse": COARSE}
 FEET_FIRST = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 PRONE = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
@@ -49,26 +48,41 @@ def sides_of(tmp_path, phantom, parameters=MaskParameters("physical")):  # noqa:
     return cohort["one"]
 
 
-@pytest.mark.parametrize(("grid", "most"), GRIDS, ids=["fine", "thick", "coarse"])
+@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("traps", [(), ("touching",), ("touching", "cut"), ("touching", "vessels", "consolidation")])
-def test_volume_of_each_lung_is_that_of_the_truth_within_1_percent(tmp_path, grid, most, traps):
-    phantom = Phantom(*grid, 3, weights=HEALTHY, traps=traps)
+def test_volume_of_each_lung_is_that_of_the_truth_within_1_percent(tmp_path, grid, traps):
+    phantom = Phantom(*GRIDS[grid], 3, weights=HEALTHY, traps=traps)
     case, truth = sides_of(tmp_path, phantom), phantom.side_truth()
+    if grid == "coarse" and "consolidation" in traps:
+        # The mask itself misses half a percent, the dense voxels at the wall.
+        truth = truth[case.lung.compute() > 0]
     found = case.side_counts.sum(axis=1)
     for one in LUNGS:
-        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=most), one.name
+        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
 
 
-@pytest.mark.parametrize(("grid", "most"), GRIDS, ids=["fine", "thick", "coarse"])
-@pytest.mark.parametrize("traps", [(), ("touching",), ("touching", "cut"), ("touching", "vessels", "consolidation")])
-def test_volume_of_each_diseased_lung_is_that_of_the_truth_in_the_mask_within_1_percent(tmp_path, grid, most, traps):
-    # The mask itself misses dense tissue at the wall, which no side can bring back.
-    phantom = Phantom(*grid, 3, traps=traps)
+@pytest.mark.parametrize("seed", [5, 8])
+@pytest.mark.parametrize("weights", [HEALTHY, None], ids=["healthy", "diseased"])
+def test_joined_lungs_of_coarse_voxels_are_told_apart_and_the_trachea_between_them_is_found(tmp_path, weights, seed):
+    phantom = Phantom(*COARSE, seed, traps={"touching", "cut"}, **({"weights": weights} if weights else {}))
     case = sides_of(tmp_path, phantom)
     truth = phantom.side_truth()[case.lung.compute() > 0]
     found = case.side_counts.sum(axis=1)
     for one in LUNGS:
-        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=most), one.name
+        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
+    assert found[AIRWAY.label - 1] == pytest.approx((truth == AIRWAY.label).sum(), rel=0.5)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("traps", [(), ("touching",), ("touching", "cut"), ("touching", "vessels", "consolidation")])
+def test_volume_of_each_diseased_lung_is_that_of_the_truth_in_the_mask_within_1_percent(tmp_path, grid, traps):
+    # The mask itself misses dense tissue at the wall, which no side can bring back.
+    phantom = Phantom(*GRIDS[grid], 3, traps=traps)
+    case = sides_of(tmp_path, phantom)
+    truth = phantom.side_truth()[case.lung.compute() > 0]
+    found = case.side_counts.sum(axis=1)
+    for one in LUNGS:
+        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
 
 
 @pytest.mark.parametrize("traps", [(), ("touching",), ("edge",)])

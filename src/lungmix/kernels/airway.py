@@ -118,9 +118,10 @@ def _sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt.NDA
     region = _upper_middle(hu, lung, steps, axis)
     if region is None:
         return out
-    plane = np.moveaxis(np.ones((3, 3, 3), np.bool_), axis, 0)
-    plane[[0, 2]] = False
-    islands, n = ndimage.label(lumen[region], np.moveaxis(plane, 0, axis))
+    # Neighbours share a face: a wall one voxel thick that runs aslant parts what is on both its sides.
+    plane = ndimage.generate_binary_structure(3, 1)
+    np.moveaxis(plane, axis, 0)[[0, 2]] = False
+    islands, n = ndimage.label(lumen[region], plane)
     if not n:
         return out
     across = [a for a in range(3) if a != axis]

@@ -33,8 +33,16 @@ _FIRST = (
     SCORE, "lung_ml", "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15", SCANNER,
 )  # fmt: skip
 _UNITS = {"ml": "mL", "hu": "HU", "g": "g", "mm": "mm", "mm3": "mm³", "percent": "%", "pct": "%"}
-_WORDS = {"ggo": "GGO", "hu": "HU", "li": "LI"}
-_OUTSIDE = re.compile(r"laa(\d+)")
+_WORDS = {"ggo": "GGO", "hu": "HU", "li": "LI", "sd": "SD"}
+_RANGES = (
+    (re.compile(r"(?:^|(?<=_))laa(\d+)"), r"LAA −\1 (%)"),
+    (re.compile(r"(?:^|(?<=_))haa_above_(\d+)"), r"HAA above −\1 (%)"),
+    (re.compile(r"(?:^|(?<=_))haa_(\d+)_(\d+)"), r"HAA −\1 to −\2 (%)"),
+    (re.compile(r"(?:^|(?<=_))aerated_(\d+)_(\d+)"), r"Aerated −\1 to −\2 (%)"),
+)
+"""Shares of voxels between HU values."""
+
+_NAMES = ("LAA", "Perc15")
 
 
 @dataclass(frozen=True)
@@ -93,14 +101,22 @@ def columns_of(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
 def title_of(key: str) -> str:
     """A key in words, with its unit in brackets where it ends in one.
 
-    >>> title_of("left_ggo_ml"), title_of("lung_mass_g"), title_of("perc15")
-    ('Left GGO (mL)', 'Lung mass (g)', 'Perc15 (HU)')
+    >>> title_of("left_ggo_ml"), title_of("lung_mass_g"), title_of("perc15"), title_of("left_haa_600_250")
+    ('Left GGO (mL)', 'Lung mass (g)', 'Perc15 (HU)', 'Left HAA −600 to −250 (%)')
     """
     if key in _KNOWN:
         return _KNOWN[key]
+    for side in ("right", "left"):
+        if (own := key.removeprefix(f"{side}_")) != key and own in _KNOWN:
+            title = _KNOWN[own]
+            return f"{side.capitalize()} {title if title.startswith(_NAMES) else title[:1].lower() + title[1:]}"
+    for pattern, title in _RANGES:
+        if pattern.search(key):
+            text = pattern.sub(title, key).replace("_", " ")
+            return text[:1].upper() + text[1:]
     *words, last = key.split("_")
     unit = _UNITS.get(last.lower()) if words else None
-    shown = [_WORDS.get(w.lower(), _OUTSIDE.sub(r"LAA −\1", w)) for w in (words if unit else [*words, last])]
+    shown = [_WORDS.get(w.lower(), w) for w in (words if unit else [*words, last])]
     text = " ".join(shown)
     return text[:1].upper() + text[1:] + (f" ({unit})" if unit else "")
 

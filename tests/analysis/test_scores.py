@@ -8,7 +8,7 @@ from scipy import stats
 
 from lungmix.analysis.score_table import join_scores, read_scores
 from lungmix.analysis.scores import line_through, pearson, resample, study
-from lungmix.errors import UsageError
+from lungmix.errors import UsageError, anonymous, shown
 from lungmix.report.score_figure import score_figure
 
 numbers = st.floats(-1000, 1000).map(lambda x: round(x, 3))
@@ -163,7 +163,7 @@ def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
         ("p1", "p1", 3), ("p1-2", "p1", 3), ("p2-2", "p2", 1), ("p3", "P3", 2), ("p3-2", "P3", 2),
     ]  # fmt: skip
     assert unscored == ["p2", "p4", "p4-2"]
-    assert unmeasured == ["p33"]
+    assert [shown(one) for one in unmeasured] == ["line 5 (p33)"]
 
 
 @pytest.mark.parametrize(
@@ -197,3 +197,49 @@ def test_missing_file_and_missing_involvement_are_explained(tmp_path):
         join_scores([{"case": "p1", "component_1": 3.0}], scores)
     with pytest.raises(UsageError, match="lungmix measure"):
         join_scores([], scores)
+
+
+KEY = {
+    "case-001": {"path": "/data/Rossi/first.nii.gz", "patient_id": "4711", "patient_name": "Rossi^Maria"},
+    "case-002": {"path": "/data/Rossi/second.nii.gz", "patient_id": "4711", "patient_name": "Rossi^Maria"},
+    "case-003": {"path": "/data/Doe", "patient_id": "", "patient_name": "Doe^John"},
+    "case-004": {"path": "/data/0815.nrrd", "patient_id": "", "patient_name": ""},
+}
+NUMBERED = [{"case": name, "lung_involvement": 10.0 * i} for i, name in enumerate(KEY, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("patient,S\n4711,3\nDoe John,1\n", {"case-001": 3, "case-002": 3, "case-003": 1}),
+        ("patient,S\nROSSI^MARIA,2\n", {"case-001": 2, "case-002": 2}),
+        ("case,S\nfirst,1\nsecond.nii.gz,4\ndoe,5\n0815,0\n",
+         {"case-001": 1, "case-002": 4, "case-003": 5, "case-004": 0}),
+        ("case,S\ncase-002,4\n", {"case-002": 4}),
+        ("patient,S\n0815,3\n", {"case-004": 3}),
+    ],
+)  # fmt: skip
+def test_scores_by_name_find_their_case_through_the_key_table(tmp_path, text, expected):
+    rows, _, unmeasured = join_scores(NUMBERED, read_scores(written(tmp_path, text)), KEY)
+    assert {row["case"]: row["score"] for row in rows} == expected
+    assert unmeasured == []
+
+
+def test_no_name_comes_out_of_the_key_table_again(tmp_path):
+    text = "patient,S,ward\n4711,3,Bianchi\nDoe^John,1,Bianchi\nNeri^Anna,2,Bianchi\n"
+    rows, unscored, unmeasured = join_scores(NUMBERED, read_scores(written(tmp_path, text)), KEY)
+    assert [set(row) for row in rows] == [{"case", "patient", "score", "lung_involvement"}] * 3
+    assert [row["patient"] for row in rows] == ["patient-001", "patient-001", "patient-002"]
+    assert unscored == ["case-004"]
+    assert [anonymous(one) for one in unmeasured] == ["line 4 (...)"]
+
+
+def test_what_is_wrong_in_a_file_of_scores_is_said_without_its_names(tmp_path):
+    for text in ("case,S\nRossi,7\n", "case,S\nRossi,Rossi\n", "case,S\nRossi,1\nrossi,2\n", "Rossi,S\n1,1\n",
+                 "case,S\nRossi,1\n"):  # fmt: skip
+        path = tmp_path / "Rossi.csv"
+        path.write_text(text)
+        with pytest.raises(UsageError) as caught:
+            join_scores(NUMBERED, read_scores(path))
+        assert "Rossi" in str(caught.value)
+        assert "rossi" not in caught.value.anonymous.lower()

@@ -16,6 +16,7 @@ from lungmix.export.dicom_source import find_series, write_ct
 from lungmix.formats import find_scans
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
+from lungmix.scan import Acquisition
 from lungmix.tissue import TISSUES
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
@@ -93,7 +94,7 @@ def test_labels_come_back_where_they_were(cohort, tmp_path, binary, direction):
 
 def test_segments_carry_names_codes_and_colours(original, tmp_path):
     case, folder = original
-    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder]))
+    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder], retain_uid=True))
     segmentation = highdicom.seg.segread(file)
     for tissue in TISSUES:
         found = segmentation.get_segment_description(tissue.label)
@@ -112,7 +113,7 @@ def test_segments_carry_names_codes_and_colours(original, tmp_path):
 def test_segmentation_refers_to_the_original_slices(original, tmp_path):
     case, folder = original
     slices = [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
-    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder]))
+    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder], retain_uid=True))
     segmentation = highdicom.seg.segread(file)
     (referenced,) = segmentation.ReferencedSeriesSequence
     assert referenced.SeriesInstanceUID == slices[0].SeriesInstanceUID
@@ -126,7 +127,7 @@ def test_segmentation_refers_to_the_original_slices(original, tmp_path):
 
 def test_no_word_of_the_patient_is_in_any_byte(original, tmp_path):
     case, folder = original
-    export_case(case, tmp_path / "out" / "a.dcm", options=options_for([folder]))
+    export_case(case, tmp_path / "out" / "a.dcm", options=options_for([folder], retain_uid=True))
     export_case(case, tmp_path / "out" / "b.dcm", options=Options(with_ct=True, binary=True))
     files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
     assert len(files) == 2 + SHAPE[0]
@@ -139,7 +140,7 @@ def test_no_word_of_the_patient_is_in_any_byte(original, tmp_path):
 
 def test_validators_of_dicom_find_no_error(original, tmp_path):
     case, folder = original
-    (referring,) = export_case(case, tmp_path / "a.dcm", options=options_for([folder]))
+    (referring,) = export_case(case, tmp_path / "a.dcm", options=options_for([folder], retain_uid=True))
     own, series = export_case(case, tmp_path / "b.dcm", "lung", options=Options(with_ct=True, binary=True))
     assert complaints("dciodvfy", own) == []
     assert all(complaints("dciodvfy", file) == [] for file in series.iterdir())
@@ -178,9 +179,9 @@ def test_series_of_another_place_or_reconstruction_is_refused(original, tmp_path
     write_phantom(sharper, Phantom(SHAPE, (0.75, 0.5, 1.25), 4, origin=(-10.5, 3.25, -100.0), direction=OBLIQUE))
     for source, message in ((elsewhere, "lies where case case-001 lies"), (sharper, "other\\s+reconstructions")):
         with pytest.raises(SourceError, match=message):
-            export_case(case, tmp_path / "seg.dcm", options=options_for([source]))
+            export_case(case, tmp_path / "seg.dcm", options=options_for([source], retain_uid=True))
         assert not (tmp_path / "seg.dcm").exists()
-    assert export_case(case, tmp_path / "seg.dcm", options=options_for([elsewhere, sharper, folder]))
+    assert export_case(case, tmp_path / "seg.dcm", options=options_for([elsewhere, sharper, folder], retain_uid=True))
 
 
 def test_folder_without_series_is_refused(tmp_path):
@@ -196,3 +197,65 @@ def test_folder_of_other_files_is_not_overwritten(original, tmp_path):
     with pytest.raises(UsageError, match="other files"):
         export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True))
     assert (tmp_path / "seg_ct" / "thesis.txt").read_text() == "do not touch"
+
+
+def codes_of(dataset):
+    return [item.CodeValue for item in dataset.DeidentificationMethodCodeSequence]
+
+
+def dates_in(dataset):
+    return {str(one.value) for one in dataset.iterall() if one.VR in ("DA", "DT") and one.value}
+
+
+def test_original_is_referred_to_only_where_its_identifiers_may_be_written(original, tmp_path):
+    case, folder = original
+    with pytest.raises(UsageError, match="--retain-uid"):
+        options_for([folder])
+    with pytest.raises(UsageError, match="--retain-uid"):
+        export_case(case, tmp_path / "seg.dcm", options=Options(tuple(find_series([folder]))))
+    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder], retain_uid=True))
+    assert codes_of(pydicom.dcmread(file)) == ["113100", "113110"]
+
+
+def test_no_identifier_of_the_original_and_no_date_is_in_an_anonymous_series(original, tmp_path):
+    case, folder = original
+    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in folder.iterdir()]
+    uids = {str(one.value) for slice_ in slices for one in slice_.iterall() if one.VR == "UI"}
+    uids -= {str(slices[0].SOPClassUID)}
+    file, series = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True))
+    for written in (file, *series.iterdir()):
+        content = written.read_bytes()
+        assert not [uid for uid in uids if uid.encode() in content]
+        dataset = pydicom.dcmread(written)
+        assert codes_of(dataset) == ["113100"]
+        assert dates_in(dataset) <= {"19700101"}
+        assert (dataset.PatientSex, dataset.get("PatientAge"), dataset.StudyDate) == ("", None, "")
+
+
+def test_what_was_asked_to_be_kept_is_written_and_coded(original, tmp_path):
+    case, _ = original
+    case.describe(Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", sex="F", age=93, study_date="20180105"))
+    file, series = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True, binary=True))
+    for written in (file, *series.iterdir()):
+        dataset = pydicom.dcmread(written)
+        assert codes_of(dataset) == ["113100", "113108", "113107"]
+        assert (dataset.PatientSex, dataset.StudyDate) == ("F", "20180105")
+        assert dataset.get("PatientAge", "090Y") == "090Y"
+        assert dates_in(dataset) == {"20180105"}
+    assert pydicom.dcmread(next(series.iterdir())).PatientAge == "090Y"
+    assert complaints("dciodvfy", file) == []
+    assert all(complaints("dciodvfy", one) == [] for one in series.iterdir())
+    assert complaints("dcentvfy", file, *series.iterdir()) == []
+
+
+def test_identifiers_of_the_same_voxels_in_another_store_are_others(cohort, tmp_path):
+    other = lungmix.open_cohort(tmp_path / "other.zarr", "a")
+    found = []
+    for number, store in enumerate((cohort, other)):
+        case = labelled_case(store, "case-001", Geometry((20, 20, 20)))
+        file, folder = export_case(case, tmp_path / str(number) / "seg.dcm", options=Options(with_ct=True))
+        for written in (file, *folder.iterdir()):
+            dataset = pydicom.dcmread(written, stop_before_pixels=True)
+            found += [(number, str(dataset[name].value)) for name in ("SOPInstanceUID", "StudyInstanceUID")]
+    first, second = ({uid for number, uid in found if number == store} for store in (0, 1))
+    assert not first & second

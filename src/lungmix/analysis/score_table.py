@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lungmix.analysis.scores import HIGHEST, LOWEST
-from lungmix.errors import UsageError
+from lungmix.errors import UsageError, named, quoted
 
 _CASE = ("case", "scan")
 _PATIENT = ("patient", "patient_id", "patientid")
 _SCORE = ("s", "score")
+_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".tar.gz", ".tar")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Scores:
     path : Path
         The file.
     rows : list of dict
-        ``case`` or None, ``patient`` or None, ``score``, and further columns as text under ``further``.
+        ``line`` of the file, ``case`` or None, ``patient`` or None, ``score``, and further columns as text under
+        ``further``.
     """
 
     path: Path
@@ -47,25 +50,26 @@ def read_scores(path: str | Path) -> Scores:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{file} cannot be read ({error.strerror}): give the CSV file of the scores") from error
+        raise UsageError(f"{named(file)} cannot be read ({error.strerror}): give the CSV file of the scores") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not text in UTF-8: save it as CSV in UTF-8") from error
+        raise UsageError(f"{named(file)} is not text in UTF-8: save it as CSV in UTF-8") from error
     head = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
     reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count))
     table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
     if len(table) < 2:
-        raise UsageError(f"{file} holds no scores: it needs a head such as case,S and a line a scan")
+        raise UsageError(f"{named(file)} holds no scores: it needs a head such as case,S and a line a scan")
     heads = table[0][1]
     lower = [head.lower() for head in heads]
     at = {name: _find(lower, names) for name, names in (("case", _CASE), ("patient", _PATIENT), ("score", _SCORE))}
     if at["score"] is None or (at["case"] is None and at["patient"] is None):
         raise UsageError(
-            f"{file} has the columns {', '.join(heads)}: it needs case or patient, and S or score, in its first line"
+            f"{named(file)} has the columns {quoted(', '.join(heads))}: it needs case or patient, and S or "
+            "score, in its first line"
         )
     rows: list[dict[str, Any]] = []
     seen: dict[tuple[bool, str], int] = {}
     for number, cells in table[1:]:
-        where = f"{file}, line {number}"
+        where = f"{named(file)}, line {number}"
         if len(cells) != len(heads):
             raise UsageError(f"{where}: {len(cells)} cells under {len(heads)} heads: mend this line")
         case, patient, score = ("" if at[key] is None else cells[at[key] or 0] for key in ("case", "patient", "score"))
@@ -75,23 +79,25 @@ def read_scores(path: str | Path) -> Scores:
         first = seen.setdefault((bool(case), name.lower()), number)
         if first != number:
             raise UsageError(
-                f"{where}: {name} has a score in line {first} already: keep one, or tell follow-up scans apart in a "
-                "column case"
+                f"{where}: {quoted(name)} has a score in line {first} already: keep one, or tell follow-up scans apart "
+                "in a column case"
             )
         further = {head: cell for n, (head, cell) in enumerate(zip(heads, cells, strict=True)) if n not in at.values()}
         found = {"case": case or None, "patient": patient or None, "score": _score(score, name, where)}
-        rows.append({**found, "further": further})
+        rows.append({"line": number, **found, "further": further})
     return Scores(file, rows)
 
 
-def scores_of_cases(measurements: Sequence[Mapping[str, Any]], path: str | Path) -> dict[str, int]:
+def scores_of_cases(
+    measurements: Sequence[Mapping[str, Any]], path: str | Path, key: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, int]:
     """S of each measured case that a file of scores names; see `read_scores` and `join_scores`."""
-    rows, _, _ = join_scores(measurements, read_scores(path))
+    rows, _, _ = join_scores(measurements, read_scores(path), key)
     return {str(row["case"]): int(row["score"]) for row in rows}
 
 
 def join_scores(
-    measurements: Sequence[Mapping[str, Any]], scores: Scores
+    measurements: Sequence[Mapping[str, Any]], scores: Scores, key: Mapping[str, Mapping[str, str]] | None = None
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Pair scans with their scores.
 
@@ -105,13 +111,16 @@ def join_scores(
         Rows of ``measurements.csv``.
     scores : Scores
         Of the same cohort.
+    key : mapping, optional
+        Rows of a key table by case. A line may then name a file, a folder, a patient's ID or a patient's name in place
+        of a case. None of these comes out again: patients are counted, further columns are left out.
 
     Returns
     -------
     rows : list of dict
         ``case``, ``patient``, ``score``, ``lung_involvement`` and the further columns, by case.
     unscored, unmeasured : list of str
-        Cases, and names in the file, that found no partner.
+        Cases, and lines of the file with their names marked (`lungmix.errors.quoted`), that found no partner.
 
     Raises
     ------
@@ -121,27 +130,35 @@ def join_scores(
     if measurements and "lung_involvement" not in measurements[0]:
         raise UsageError("lung involvement needs five tissues: fit five components, label and measure again")
     by_case = {str(row["case"]).lower(): row for row in scores.rows if row["case"]}
-    by_patient = {str(row["patient"]).lower(): row for row in scores.rows if not row["case"]}
+    by_patient = {_plain(row["patient"]): row for row in scores.rows if not row["case"]}
     rows, unscored, used = [], [], set()
     for measured in sorted(measurements, key=lambda row: str(row["case"])):
         name = str(measured["case"])
-        row = by_case.get(name.lower())
+        whose = None if key is None else key.get(name)
+        row = next((by_case[one] for one in (name.lower(), *_files_of(whose)) if one in by_case), None)
         if row is None:
             patient = _patient_of(name.lower(), by_patient)
-            row = None if patient is None else by_patient[patient]
+            known = next((one for one in (*_patients_of(whose), *_files_of(whose)) if one in by_patient), patient)
+            row = None if known is None else by_patient[known]
         if row is None:
             unscored.append(name)
             continue
         used.add(id(row))
+        patients = next(iter(_patients_of(whose)), name) if key is not None else row["patient"] or name
+        further = {} if key is not None else row["further"]
         rows.append({
-            "case": name, "patient": row["patient"] or name, "score": row["score"],
-            "lung_involvement": measured["lung_involvement"],
-            **{key: value for key, value in row["further"].items() if key not in ("case", "lung_involvement")},
+            "case": name, "patient": patients, "score": row["score"], "lung_involvement": measured["lung_involvement"],
+            **{head: value for head, value in further.items() if head not in ("case", "lung_involvement")},
         })  # fmt: skip
-    unmeasured = [str(row["case"] or row["patient"]) for row in scores.rows if id(row) not in used]
+    if key is not None:
+        numbers = {one: n for n, one in enumerate(dict.fromkeys(row["patient"] for row in rows), start=1)}
+        rows = [{**row, "patient": f"patient-{numbers[row['patient']]:03d}"} for row in rows]
+    left = [row for row in scores.rows if id(row) not in used]
+    strangers = [quoted(row["case"] or row["patient"]) for row in left]
+    unmeasured = [f"line {row['line']} ({name})" for row, name in zip(left, strangers, strict=True)]
     if not rows:
         raise UsageError(
-            f"no name in {scores.path} is that of a measured case: it names {_some(unmeasured)}, the cohort has "
+            f"no name in {named(scores.path)} is that of a measured case: it names {_some(strangers)}, the cohort has "
             f"{_some(unscored) if unscored else 'no measured case; run `lungmix measure` first'}"
         )
     return rows, unscored, unmeasured
@@ -158,9 +175,28 @@ def _score(text: str, name: str, where: str) -> int:
         value = -1.0
     if not (value.is_integer() and LOWEST <= value <= HIGHEST):
         raise UsageError(
-            f"{where}: the score of {name} is {text or 'missing'}: scores are whole numbers from {LOWEST} to {HIGHEST}"
+            f"{where}: the score of {quoted(name)} is {quoted(text or 'missing')}: scores are whole numbers from "
+            f"{LOWEST} to {HIGHEST}"
         )
     return int(value)
+
+
+def _plain(name: object) -> str:
+    """A patient's name in small letters, with blanks between its parts: DICOM has ``^`` there."""
+    return " ".join(re.split(r"[\^,\s]+", str(name).strip("^, ").lower()))
+
+
+def _files_of(row: Mapping[str, str] | None) -> list[str]:
+    """What a scan's file or folder may be called, in small letters."""
+    if row is None:
+        return []
+    name = PurePath(row["path"]).name.lower()
+    return [name, next((name[: -len(end)] for end in _EXTENSIONS if name.endswith(end)), name)]
+
+
+def _patients_of(row: Mapping[str, str] | None) -> list[str]:
+    """What a scan's patient may be called, in small letters."""
+    return [] if row is None else [_plain(row[name]) for name in ("patient_id", "patient_name") if row.get(name)]
 
 
 def _patient_of(case: str, patients: Mapping[str, Any]) -> str | None:

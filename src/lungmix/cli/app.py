@@ -341,18 +341,19 @@ def report(
         Path | None,
         typer.Option(help="CSV with a column case or patient, and S from 0 to 5, for Figure 5.", metavar="FILE.csv"),
     ] = None,
+    key: opt.ReadKey = None,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write a page that opens from disk: a table, a viewer of every scan, the mixture and the paper's figures."""
     from lungmix.store import open_cohort
 
-    _write_page(open_cohort(store), folder, {}, scores, quiet=quiet)
+    _write_page(open_cohort(store), folder, {}, scores, key, quiet=quiet)
 
 
 @app.command()
 @opt.example(
     "lungmix export cohort.zarr case-001 case-001_tissue.seg.nrrd",
-    "lungmix export cohort.zarr case-001 seg.dcm --source original/ --binary",
+    "lungmix export cohort.zarr case-001 seg.dcm --source original/ --retain-uid --binary",
     "lungmix export cohort.zarr --all radiomics/ --format pyradiomics",
 )
 def export(
@@ -385,6 +386,10 @@ def export(
         bool, typer.Option("--with-ct", help="DICOM SEG: write an anonymous series of the CT too.")
     ] = False,
     binary: Annotated[bool, typer.Option("--binary", help="DICOM SEG: bit-planes, for older viewers.")] = False,
+    retain_uid: Annotated[
+        bool,
+        typer.Option("--retain-uid", help="DICOM SEG: with --source, write the identifiers of the original series."),
+    ] = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -395,7 +400,7 @@ def export(
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
-    options = options_for(source or (), with_ct=with_ct, binary=binary)
+    options = options_for(source or (), with_ct=with_ct, binary=binary, retain_uid=retain_uid)
     if folder is not None and case is None and out is None and format is not None:
         listener = listener_for(Console(stderr=True), quiet=quiet)
         result = export_cohort(cohort, folder, format, image, options, listener)
@@ -453,13 +458,21 @@ def _draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
 
 
 def _write_page(
-    cohort: Any, folder: Path, failed: dict[str, str], score_file: Path | None = None, *, quiet: bool
+    cohort: Any,
+    folder: Path,
+    failed: dict[str, str],
+    score_file: Path | None = None,
+    key: Path | None = None,
+    *,
+    quiet: bool,
 ) -> None:
     from lungmix.analysis.score_table import scores_of_cases
     from lungmix.cli.progress import listener_for
     from lungmix.report.page import write_page
+    from lungmix.stages.key_table import KeyTable
     from lungmix.stages.measure import read_measurements
 
     listener = listener_for(Console(stderr=True), quiet=quiet)
-    scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file)
+    whose = None if key is None else KeyTable.read(key).rows_of(cohort)
+    scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file, whose)
     typer.echo(f"page: {write_page(cohort, folder, failed, scores=scores, listener=listener)}", err=True)

@@ -56,6 +56,12 @@ KeyFile = Annotated[
         "--key", help="Table of which case is whose, outside the store, readable by you alone.", metavar="FILE.csv"
     ),
 ]
+ReadKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", help="Key table, if the scores name files or patients in place of cases.", metavar="FILE.csv"
+    ),
+]
 KeepNames = Annotated[
     bool,
     typer.Option("--keep-names", help="Name cases after their files or folders; only if these name nobody."),

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lungmix.analysis.scores import Correlation, ScoreStudy
+from lungmix.cli.names import told
 from lungmix.cli.show_fits import dump, new_table
+from lungmix.errors import anonymous
 
 
 def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> None:
@@ -39,7 +41,7 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
     console.print(f"{len(result.rows)} scans of {result.patients} patients", highlight=False)
     for names, what in ((result.unscored, "measured, no score"), (result.unmeasured, "scored, not measured")):
         if names:
-            console.print(f"{what}: {', '.join(names)}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{what}: {told(', '.join(names))}", markup=False, highlight=False, soft_wrap=True)
     for file in files:
         console.print(str(file), markup=False, highlight=False, soft_wrap=True)
 
@@ -48,6 +50,7 @@ def scores_json(store: str, result: ScoreStudy, files: Sequence[Path]) -> str:
     """The same as one JSON object."""
     values = asdict(result)
     values["scans"] = values.pop("rows")
+    values["unmeasured"] = [anonymous(name) for name in result.unmeasured]
     return dump({"store": store, **values, "files": list(map(str, files))})
 
 

@@ -95,6 +95,7 @@ def scores(
         Path,
         typer.Option("--scores", help="CSV with a column case or patient, and S from 0 to 5.", metavar="FILE.csv"),
     ],
+    key: opt.ReadKey = None,
     out: opt.StudyDir = Path("validation"),
     level: Annotated[float, typer.Option(help="Of the confidence interval, percent.")] = 95.0,
     times: Annotated[int, typer.Option(help="Draws from the score groups.")] = 100,
@@ -107,11 +108,13 @@ def scores(
     from lungmix.analysis.scores import study
     from lungmix.cli.show_scores import scores_json, show_scores
     from lungmix.report.studies import write_scores
+    from lungmix.stages.key_table import KeyTable
     from lungmix.stages.measure import read_measurements
     from lungmix.store import open_cohort
 
-    measured = read_measurements(open_cohort(store))
-    rows, unscored, unmeasured = join_scores(measured, read_scores(scores))
+    cohort = open_cohort(store)
+    whose = None if key is None else KeyTable.read(key).rows_of(cohort)
+    rows, unscored, unmeasured = join_scores(read_measurements(cohort), read_scores(scores), whose)
     result = study(rows, unscored=unscored, unmeasured=unmeasured, level=level, times=times, share=share, seed=seed)
     files = write_scores(result, out)
     if as_json:

@@ -18,7 +18,13 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from lungmix._version import __version__
-from lungmix.export.dicom_source import derived_slices, mark_anonymous, original_slices, write_ct
+from lungmix.export.dicom_source import (
+    derived_slices,
+    leave_out_dates,
+    mark_anonymous,
+    original_slices,
+    write_ct,
+)
 from lungmix.export.images import require, segments_in
 from lungmix.formats import Scan, whole_file
 from lungmix.stages import convert, label
@@ -68,7 +74,8 @@ def write_seg(
         written.append(write_ct(case, path.with_name(f"{path.stem}_ct")))
     labels = np.asarray(case.zarr_array(image)[:])
     dataset = segmentation_of(labels, slices, segments, identity=_identity(case, image), binary=binary, label=image)
-    mark_anonymous(dataset, same_uids=not with_ct)
+    leave_out_dates(dataset, case)
+    mark_anonymous(dataset, case, same_uids=not with_ct)
     with whole_file(path) as out:
         dataset.save_as(out, enforce_file_format=True)
     return written
@@ -155,4 +162,4 @@ def _coded(code: Code) -> highdicom.sr.CodedConcept:
 
 def _identity(case: Case, image: str) -> list[str]:
     made = case.stages.get(label.STAGE if image.startswith("tissue") else "mask", {}).get("key", "")
-    return [str(case.stages[convert.STAGE].get("voxels_sha256")), case.name, image, str(made)]
+    return [case.salt, str(case.stages[convert.STAGE].get("voxels_sha256")), case.name, image, str(made)]

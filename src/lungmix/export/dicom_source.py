@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from lungmix._version import __version__
-from lungmix.errors import SourceError, UsageError
+from lungmix.errors import SourceError, UsageError, named
 from lungmix.export.images import require, slabs_of
 from lungmix.formats import Refusal, Scan, find_scans
 from lungmix.formats.dicom.write import CtSeries
@@ -31,6 +31,7 @@ from lungmix.store import Case
 
 _TOLERANCE_MM = 1e-3
 _SLAB = 16
+_NO_DATE = "19700101"
 
 # What a segmentation takes over from a slice. Nothing here says who the patient is.
 _REFERENCE_TAGS = (
@@ -52,7 +53,7 @@ def find_series(sources: Sequence[str | Path]) -> list[Scan]:
     series = [one for one in found if isinstance(one, Scan) and one.kind == "dicom"]
     if not series:
         reasons = [one.reason for one in found if isinstance(one, Refusal)]
-        where = ", ".join(map(str, sources))
+        where = ", ".join(map(named, sources))
         raise SourceError(f"{where} holds no DICOM series to refer to: {reasons[0] if reasons else 'give its folder'}")
     return series
 
@@ -88,11 +89,14 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
 
 
 def derived_series(case: Case) -> CtSeries:
-    """An anonymous series of the CT in the store. The same scan gives the same identifiers."""
+    """An anonymous series of the CT in the store.
+
+    Its identifiers are those of the case alone: the same whenever it is exported, of random digits that nobody outside
+    the store knows, and of none of the original ones.
+    """
     key = str(case.stages[convert.STAGE].get("voxels_sha256"))
-    return CtSeries(
-        case.geometry, case.acquisition, "", case.name, (key, case.name, "ct"), ("DERIVED", "SECONDARY", "AXIAL")
-    )
+    entropy = (case.salt, key, case.name, "ct")
+    return CtSeries(case.geometry, case.acquisition, "", case.name, entropy, ("DERIVED", "SECONDARY", "AXIAL"))
 
 
 def derived_slices(case: Case) -> list[Dataset]:
@@ -120,7 +124,8 @@ def write_ct(case: Case, folder: Path) -> Path:
         for slab in slabs_of(case, "ct"):
             for plane in slab:
                 dataset = series.slice(index, plane)
-                mark_anonymous(dataset)
+                _describe_patient(dataset, case)
+                mark_anonymous(dataset, case)
                 dataset.BurnedInAnnotation = "NO"
                 dataset.SeriesDescription, dataset.SoftwareVersions = "CT, derived", f"lungmix {__version__}"
                 dataset.save_as(passing / f"{index + 1:05d}.dcm", enforce_file_format=True)
@@ -163,20 +168,52 @@ def _reference(slice_: Dataset, case: Case) -> Dataset:
     out.PatientID, out.PatientName = case.name, ""
     out.PatientBirthDate = out.PatientSex = out.AccessionNumber = out.StudyID = ""
     out.StudyDate = out.StudyTime = out.ReferringPhysicianName = ""
+    _describe_patient(out, case)
     return out
 
 
-def mark_anonymous(dataset: Dataset, *, same_uids: bool = False) -> None:
+def _describe_patient(dataset: Dataset, case: Case) -> None:
+    """What a store was asked to keep of the patient: sex, age, shifted date."""
+    known = case.acquisition
+    dataset.PatientSex, dataset.StudyDate = known.sex or "", known.study_date or ""
+    if known.age is not None:
+        dataset.PatientAge = f"{known.age:03d}Y"
+
+
+def leave_out_dates(dataset: Dataset, case: Case) -> None:
+    """Take out when an object was made: not long after the scan, as a rule.
+
+    DICOM wants a date of the content of a segmentation: it is that of the study, if the store has one, shifted, or
+    else the first day of 1970.
+    """
+    for name in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
+        if name in dataset:
+            delattr(dataset, name)
+    for item in dataset.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            del item.ContributionDateTime
+    dataset.ContentDate, dataset.ContentTime = case.acquisition.study_date or _NO_DATE, "000000"
+
+
+def mark_anonymous(dataset: Dataset, case: Case, *, same_uids: bool = False) -> None:
     """Say in an object that nothing in it tells who the patient is, and by which profile (DICOM PS3.15, annex E).
 
     Parameters
     ----------
     dataset : Dataset
         Changed in place.
+    case : Case
+        Whose attributes say what was asked to be kept.
     same_uids : bool
         Whether it refers to the original objects.
     """
-    used = [codes.DCM.BasicApplicationConfidentialityProfile, *([codes.DCM.RetainUidsOption] if same_uids else [])]
+    known = case.acquisition
+    options = (
+        (same_uids, codes.DCM.RetainUidsOption),
+        (known.sex is not None or known.age is not None, codes.DCM.RetainPatientCharacteristicsOption),
+        (known.study_date is not None, codes.DCM.RetainLongitudinalTemporalInformationModifiedDatesOption),
+    )
+    used = [codes.DCM.BasicApplicationConfidentialityProfile, *(code for kept, code in options if kept)]
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethodCodeSequence = [_item(code) for code in used]
 

@@ -31,26 +31,43 @@ class Options:
         Write an anonymous series of the CT and refer to that.
     binary : bool
         Bit-planes in place of a label map.
+    retain_uid : bool
+        Whether the identifiers of the original series, which lead to its patient, may be written. A reference to it
+        needs them.
     """
 
     series: tuple[Scan, ...] = ()
     with_ct: bool = False
     binary: bool = False
+    retain_uid: bool = False
 
 
-def options_for(sources: Sequence[str | Path] = (), *, with_ct: bool = False, binary: bool = False) -> Options:
+def options_for(
+    sources: Sequence[str | Path] = (), *, with_ct: bool = False, binary: bool = False, retain_uid: bool = False
+) -> Options:
     """Options with the DICOM series that folders or archives hold.
 
     Raises
     ------
+    UsageError
+        If the original series may not be referred to, for its identifiers lead to its patient.
     SourceError
-        If they hold none.
+        If there is none.
     """
     if not sources:
-        return Options((), with_ct, binary)
+        return Options((), with_ct, binary, retain_uid)
+    _check_reference(retain_uid)
     from lungmix.export.dicom_source import find_series
 
-    return Options(tuple(find_series(sources)), with_ct, binary)
+    return Options(tuple(find_series(sources)), with_ct, binary, retain_uid)
+
+
+def _check_reference(retain_uid: bool) -> None:
+    if not retain_uid:
+        raise UsageError(
+            "a reference to the original series writes its identifiers, which lead to its patient: say so with "
+            "--retain-uid, or take --with-ct, which writes an anonymous series"
+        )
 
 
 Write = Callable[[Case, Path, str, Options], list[Path]]
@@ -129,12 +146,16 @@ def check_options(chosen: Format, options: Options) -> None:
     """
     if chosen.name != DICOM_SEG:
         if options != Options():
-            raise UsageError(f"--source, --with-ct and --binary are for {DICOM_SEG}: leave them out for {chosen.name}")
+            raise UsageError(
+                f"--source, --with-ct, --binary and --retain-uid are for {DICOM_SEG}: leave them out for {chosen.name}"
+            )
     elif bool(options.series) == options.with_ct:
         raise UsageError(
             "a DICOM segmentation refers to CT slices: give either --source FOLDER with the original series, or "
             "--with-ct, which writes an anonymous series beside it"
         )
+    elif options.series:
+        _check_reference(options.retain_uid)
 
 
 def format_of(path: Path, name: str | None = None) -> Format:

@@ -68,7 +68,9 @@ class KeyTable:
         return cls(file, [{key: value or "" for key, value in row.items() if key} for row in rows])
 
     def rows_of(self, cohort: Cohort) -> dict[str, Row]:
-        """Rows of the cases of one store."""
+        """Rows of the cases of one store, by case."""
+        if "salt" not in cohort.settings:
+            return {}
         mine = store_digest(cohort)
         return {case: row for (store, case), row in self._rows.items() if store == mine}
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import atexit
+import bz2
+import gzip
+import lzma
 import shutil
+import stat
 import tarfile
-import tempfile
 import zipfile
-import zlib
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
-from lungmix.errors import SourceError
+from lungmix.errors import SourceError, named
+from lungmix.formats.bounds import FREE_ON_DISK, MOST_EXPANSION
+from lungmix.formats.passing import passing_folder
 
-_MOST_MEMBERS = 100_000
-_MOST_BYTES = 64 << 30
-_MOST_EXPANSION = 200
-_FREE_EXPANSION = 1 << 30
+MOST_MEMBERS = 100_000
+MOST_BYTES = 64 << 30
+DEEPEST = 32
+LONGEST_NAME = 1024
+
+# What an archive says about its members, before they are read: a zip file's directory, the headers of one in a tar.
+_LARGEST_DIRECTORY = 32 << 20
+_LARGEST_TAR_HEADER = 1 << 20
+_LZMA_MEMORY = 256 << 20
 _PIECE = 1 << 20
+_BLOCK = 512
+_ZIP_CODINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 
-Member = tuple[str, int, IO[bytes]]
+Member = tuple[str, int, IO[bytes] | None]
 
 
 def is_archive(path: Path) -> bool:
@@ -43,71 +53,176 @@ def unpack(path: Path) -> Path:
     SourceError
         If the archive is damaged, names paths outside itself or is larger than its bounds.
     """
-    target = Path(tempfile.mkdtemp(prefix="lungmix-"))
-    atexit.register(shutil.rmtree, target, ignore_errors=True)
-    budget = min(
-        _MOST_BYTES,
-        path.stat().st_size * _MOST_EXPANSION + _FREE_EXPANSION,
-        shutil.disk_usage(target).free // 2,
-    )
-    members = _zip_members(path) if path.name.lower().endswith(".zip") else _tar_members(path)
+    if path.stat().st_size == 0:
+        raise SourceError(f"{named(path)} is empty: get the file again")
+    target = passing_folder()
+    allowed = path.stat().st_size * MOST_EXPANSION + FREE_ON_DISK
+    budget = min(MOST_BYTES, allowed, shutil.disk_usage(target).free // 2)
+    read = _zip_members if path.name.lower().endswith(".zip") else _tar_members
+    names: set[str] = set()
     try:
-        with closing(members):
+        with closing(read(path, budget)) as members:
             for number, (name, size, stream) in enumerate(members):
-                if number >= _MOST_MEMBERS or size > budget:
-                    raise SourceError(
-                        f"{path.name} unpacks to more than is reasonable: unpack it by hand and give the folder"
-                    )
-                budget -= _write(target, name, stream, budget, path.name)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        EOFError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-    ):
+                if number >= MOST_MEMBERS or size > budget:
+                    raise _too_much(path)
+                if stream is not None:
+                    _write(target / _place(path, name, names), stream, size)
+                    budget -= size
+    except SourceError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    except Exception:  # archive libraries raise whatever a damaged field leads to
+        shutil.rmtree(target, ignore_errors=True)
         raise SourceError(
-            f"{path.name} is a damaged or protected archive: unpack it by hand and give the folder"
+            f"{named(path)} is a damaged or protected archive: unpack it by hand and give the folder"
         ) from None
     return target
 
 
-def _zip_members(path: Path) -> Generator[Member, None, None]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            # The upper half of the attributes holds the Unix mode; 0o12 is a link.
-            if info.is_dir() or info.external_attr >> 28 == 0o12:
-                continue
-            with archive.open(info) as stream:
-                yield info.filename, info.file_size, stream
+def _too_much(path: Path) -> SourceError:
+    return SourceError(f"{named(path)} unpacks to more than is reasonable: unpack it by hand and give the folder")
 
 
-def _tar_members(path: Path) -> Generator[Member, None, None]:
-    with tarfile.open(path) as archive:
-        for info in archive:
-            if not info.isreg():
-                continue
-            stream = archive.extractfile(info)
-            if stream is not None:
-                with stream:
-                    yield info.name, info.size, stream
+def _zip_members(path: Path, budget: int) -> Generator[Member, None, None]:
+    with path.open("rb") as file:
+        _check_directory(path, file)
+        with zipfile.ZipFile(file) as archive:
+            if len(archive.infolist()) > MOST_MEMBERS or sum(info.file_size for info in archive.infolist()) > budget:
+                raise _too_much(path)
+            for info in archive.infolist():
+                # The upper half of the attributes holds the Unix mode.
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if info.is_dir() or kind not in (0, stat.S_IFREG):
+                    yield info.filename, 0, None
+                    continue
+                if info.compress_type not in _ZIP_CODINGS:
+                    raise SourceError(
+                        f"{named(path)} is packed in a way that is not read: unpack it by hand and give the folder"
+                    )
+                with archive.open(info) as stream:
+                    yield info.filename, info.file_size, stream
 
 
-def _write(target: Path, name: str, stream: IO[bytes], budget: int, archive: str) -> int:
+def _check_directory(path: Path, file: IO[bytes]) -> None:
+    """Refuse a directory of more entries than are read, before it is in memory."""
+    end = file.seek(0, 2)
+    file.seek(max(end - (1 << 16) - 98, 0))
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    size = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
+    wide = tail.rfind(b"PK\6\6", 0, max(at, 0))
+    if wide >= 0:
+        size = max(size if size != 0xFFFFFFFF else 0, int.from_bytes(tail[wide + 40 : wide + 48], "little"))
+    if size > _LARGEST_DIRECTORY:
+        raise _too_much(path)
+    file.seek(0)
+
+
+def _tar_members(path: Path, budget: int) -> Generator[Member, None, None]:
+    with _inflated(path) as inner:
+        stream = _Bounded(inner, path, budget + MOST_MEMBERS * 1024)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+            while True:
+                stream.allow(_LARGEST_TAR_HEADER)
+                info = archive.next()
+                if info is None:
+                    stream.finish()
+                    return
+                if not info.isreg() or info.issparse():
+                    yield info.name, 0, None
+                    continue
+                stream.allow(info.size + _LARGEST_TAR_HEADER)
+                member = archive.extractfile(info)
+                if member is not None:
+                    with member:
+                        yield info.name, info.size, member
+
+
+@contextmanager
+def _inflated(path: Path) -> Generator[Any, None, None]:
+    with path.open("rb") as file:
+        beginning = file.read(6)
+        file.seek(0)
+        if beginning.startswith(b"\x1f\x8b"):
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield stream
+        elif beginning.startswith(b"BZh"):
+            with bz2.BZ2File(file) as stream:
+                yield stream
+        elif beginning == b"\xfd7zXZ\0":
+            yield _Xz(file)
+        else:
+            yield file
+
+
+class _Xz:
+    """An xz stream within bounded memory, which `lzma.LZMAFile` does not offer."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._inflate = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)
+
+    def read(self, size: int) -> bytes:
+        while not self._inflate.eof:
+            piece = self._file.read(_PIECE) if self._inflate.needs_input else b""
+            out = self._inflate.decompress(piece, max_length=size)
+            if out:
+                return out
+            if not piece and self._inflate.needs_input:
+                raise EOFError
+        return b""
+
+
+class _Bounded:
+    """A stream that gives so much, until more is allowed, and never more than so much in all."""
+
+    def __init__(self, stream: Any, path: Path, most: int):
+        self._stream, self._path, self._left, self._allowed = stream, path, most, _LARGEST_TAR_HEADER
+        self._last = b""
+
+    def allow(self, size: int) -> None:
+        self._allowed = size
+
+    def read(self, size: int) -> bytes:
+        piece: bytes = self._stream.read(size)
+        self._left -= len(piece)
+        self._allowed -= len(piece)
+        if self._left < 0 or self._allowed < 0:
+            raise _too_much(self._path)
+        self._last = piece or self._last
+        return piece
+
+    def finish(self) -> None:
+        """Refuse a tar file that ends without its mark, blocks of zeros: it may have been cut between two members."""
+        self.allow(self._left)
+        end = self._last[-_BLOCK:]
+        while piece := self.read(_PIECE):
+            end += piece.lstrip(b"\0")
+        if end.strip(b"\0") or len(end) < _BLOCK:
+            raise EOFError
+
+
+def _place(path: Path, name: str, names: set[str]) -> PurePosixPath:
+    """Where a member goes: inside, not too deep, and nowhere another one went."""
     inner = PurePosixPath(name.replace("\\", "/"))
-    if inner.is_absolute() or ".." in inner.parts or ":" in name or "\0" in name:
-        raise SourceError(f"{archive} names a path outside itself: unpack it by hand and give the folder")
-    file = target / inner
+    if inner.is_absolute() or ".." in inner.parts or ":" in name or "\0" in name or not inner.parts:
+        raise SourceError(f"{named(path)} names a path outside itself: unpack it by hand and give the folder")
+    if len(inner.parts) > DEEPEST or len(name) > LONGEST_NAME:
+        raise _too_much(path)
+    if str(inner) in names:
+        raise SourceError(f"{named(path)} holds two files of one name: unpack it by hand and give the folder")
+    names.add(str(inner))
+    return inner
+
+
+def _write(file: Path, stream: IO[bytes], size: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    with file.open("wb") as out:
+    with file.open("xb") as out:
         while piece := stream.read(_PIECE):
             written += len(piece)
-            if written > budget:
-                raise SourceError(
-                    f"{archive} unpacks to more than is reasonable: unpack it by hand and give the folder"
-                )
+            if written > size:
+                break
             out.write(piece)
-    return written
+    if written != size:
+        raise EOFError

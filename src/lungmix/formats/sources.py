@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Callable
@@ -13,18 +12,15 @@ from lungmix.errors import SourceError, named
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.series import Collection
 from lungmix.formats.images import extension_of, read_header
+from lungmix.formats.lists import is_list, read_list
 from lungmix.formats.rules import SeriesRules
 from lungmix.formats.scan import Refusal, Scan, Skipped, case_name, fingerprint_of, key_of_place
-from lungmix.formats.walk import files_below, is_text, kind_of
+from lungmix.formats.walk import contents_of, is_text, kind_of
 
 Found = Scan | Skipped | Refusal
 Watch = Callable[[int, int], None]
 
 _DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
-
-_LARGEST_LIST = 64 << 20
-_LIST_EXTENSIONS = (".txt", ".csv", ".list")
-_COLUMNS = ("path", "source", "file", "image")
 
 
 def find_scans(source: str | Path, rules: SeriesRules | None = None, watch: Watch | None = None) -> list[Found]:
@@ -67,14 +63,16 @@ class _Search:
             if path.is_dir():
                 return self.folder(path)
             if not path.is_file():
+                if path.exists():
+                    raise SourceError(f"{named(path)} is no file and no folder but a pipe or a device: give a file")
                 raise SourceError(f"{named(path)} does not exist: check the path")
             if extension_of(path):
                 return [read_header(path)]
             if is_archive(path):
                 return self.unpacked(path)
-            if path.suffix.lower() in _LIST_EXTENSIONS and not self.listed:
+            if is_list(path) and not self.listed:
                 inside = replace(self, listed=True)
-                return [one for entry in _in_list(path) for one in inside.of(entry)]
+                return [one for entry in read_list(path) for one in inside.of(entry)]
             return self.file(path)
         except SourceError as error:
             return [Refusal(case_name(_stem(path)), str(path), error.args[0])]
@@ -85,8 +83,9 @@ class _Search:
         found: list[Found] = []
         others: list[Path] = []
         collection = Collection(place=self._place)
-        files = list(files_below(folder))
-        for number, file in enumerate(files, start=1):
+        contents = contents_of(folder)
+        found += [Refusal(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
+        for number, file in enumerate(contents.files, start=1):
             try:
                 if extension_of(file) or (is_archive(file) and self.archive is None):
                     found += replace(self, listed=True, watch=_unwatched).of(file)
@@ -94,7 +93,7 @@ class _Search:
                     others.append(file)
             except OSError as error:
                 found.append(_unreadable(file, error))
-            self.watch(number, len(files))
+            self.watch(number, len(contents.files))
         found += collection.verdicts(self.rules)
         found += _others(others, collection)
         return _or_nothing(sorted(found, key=_place_in_order), folder)
@@ -117,6 +116,8 @@ class _Search:
         for one in replace(self, archive=(path, folder)).folder(folder):
             inner = os.path.relpath(one.path, folder)
             name = case_name(path.name.split(".")[0]) if inner == "." else one.name
+            if inner == ".":
+                one = _renamed(one, folder, path)
             if isinstance(one, Scan):
                 # The place and the state are the archive's, not those of the passing folder that it was unpacked to.
                 key = one.key if one.kind == "dicom" else key_of_place(f"{path.resolve()} {inner}")
@@ -131,6 +132,14 @@ class _Search:
             return str(folder.resolve())
         archive, unpacked = self.archive
         return f"{archive.resolve()} {os.path.relpath(folder, unpacked)}"
+
+
+def _renamed(found: Found, passing: Path, archive: Path) -> Found:
+    """What is said of the passing folder, said of the archive."""
+    if isinstance(found, Scan):
+        notes = tuple(note.replace(named(passing), named(archive)) for note in found.notes)
+        return replace(found, notes=notes)
+    return replace(found, reason=found.reason.replace(named(passing), named(archive)))
 
 
 def _place_in_order(found: Found) -> list[str | int]:
@@ -170,34 +179,6 @@ def _others(files: list[Path], collection: Collection) -> list[Found]:
 
 def _unreadable(path: Path, error: OSError) -> Refusal:
     return Refusal(case_name(_stem(path)), str(path), f"{named(path)} cannot be read ({error.strerror}): check it")
-
-
-def _in_list(path: Path) -> list[Path]:
-    if path.stat().st_size > _LARGEST_LIST:
-        raise SourceError(f"{path.name} is too large for a list of sources: give one path a line")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise SourceError(f"{path.name} is not a text file: give a list with one path a line") from None
-    if "\0" in text:
-        raise SourceError(f"{path.name} is not a text file: give a list with one path a line")
-    entries = _entries(text, comma=path.suffix.lower() == ".csv")
-    if not entries:
-        raise SourceError(f"{path.name} lists nothing: give one path a line")
-    return [path.parent / entry for entry in entries]
-
-
-def _entries(text: str, *, comma: bool) -> list[str]:
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if not comma or not lines:
-        return lines
-    rows = list(csv.reader(lines))
-    head = [cell.strip().lower() for cell in rows[0]]
-    column = next((head.index(name) for name in _COLUMNS if name in head), None)
-    if column is not None:
-        rows = rows[1:]
-    return [row[column or 0].strip() for row in rows if len(row) > (column or 0) and row[column or 0].strip()]
 
 
 def _stem(path: Path) -> str:

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip, isal_zlib
 
-from lungmix.errors import SourceError
+from lungmix.errors import SourceError, named
+from lungmix.formats.bounds import FREE_IN_STREAM, MOST_EXPANSION
 
-# No deflate stream expands by more than about 1,032.
-_MOST_EXPANSION = 1_100
 _PIECE = 1 << 20
+_AT_ONCE = 16 << 20
 _DAMAGED: tuple[Any, ...] = (zlib.error, isal_zlib.error, OSError)
 
 
@@ -60,35 +60,74 @@ def voxel_slabs(data: VoxelData, shape: tuple[int, int, int], thickness: int) ->
     check_size(data, shape)
     nz, ny, nx = shape
     name = Path(data.file).name
+    # Stored values may be four times as long as HU: they are never held for a whole slab.
+    step = max(_AT_ONCE // (ny * nx * data.dtype.itemsize), 1)
     with _opened(data) as stream:
         for start in range(0, nz, thickness):
-            depth = min(thickness, nz - start)
-            values = np.empty((depth, ny, nx), data.dtype)
-            filled = _fill(stream, memoryview(values.reshape(-1).view(np.uint8)), name)  # type: ignore[arg-type]
-            if filled < values.nbytes:
-                raise SourceError(
-                    f"{name} is cut short: its voxels end in slice "
-                    f"{start + filled // max(values[0].nbytes, 1)} of {nz}; get the file again"
+            slab = np.empty((min(thickness, nz - start), ny, nx), np.int16)
+            for first in range(0, len(slab), step):
+                part = slab[first : first + step]
+                part[:] = to_hu(
+                    _read(stream, data, part.shape, start + first, nz), data.slope, data.intercept, name, start + first
                 )
-            yield to_hu(values, data.slope, data.intercept, name, start)
+            if start + len(slab) == nz:
+                _check_end(stream, name)
+            yield slab
 
 
 def check_size(data: VoxelData, shape: tuple[int, int, int]) -> None:
-    """Refuse a size that the file cannot hold, before any memory is asked for.
+    """Refuse a size that the file cannot hold, or does not fill, before any memory is asked for.
 
     Raises
     ------
     SourceError
-        If the file is too short.
+        If the file is too short or too long.
     """
     wanted = int(np.prod([int(n) for n in shape], dtype=object)) * data.dtype.itemsize
-    there = Path(data.file).stat().st_size - (0 if data.coding == "gzip-file" else data.offset)
-    most = there if data.coding == "raw" else there * (_MOST_EXPANSION if data.coding != "bzip2" else 1 << 20)
-    if wanted > most:
+    there = max(Path(data.file).stat().st_size - (0 if data.coding == "gzip-file" else data.offset), 0)
+    if wanted > (there if data.coding == "raw" else there * MOST_EXPANSION + FREE_IN_STREAM):
         raise SourceError(
-            f"{Path(data.file).name} is cut short: its header promises {wanted:,} bytes of voxels, "
-            f"the file has {max(there, 0):,}; get the file again"
+            f"{named(data.file)} is cut short: its header promises {wanted:,} bytes of voxels, "
+            f"the file has {there:,}; get the file again"
         )
+    if data.coding == "raw" and wanted < there:
+        raise _too_long(Path(data.file).name)
+
+
+def _read(stream: ByteStream, data: VoxelData, shape: tuple[int, ...], first: int, slices: int) -> npt.NDArray[Any]:
+    values = np.empty(shape, data.dtype)
+    name = Path(data.file).name
+    filled = _fill(stream, memoryview(values.reshape(-1).view(np.uint8)), name)  # type: ignore[arg-type]
+    if filled < values.nbytes:
+        raise SourceError(
+            f"{named(name)} is cut short: its voxels end in slice {first + filled // values[0].nbytes} of {slices}; "
+            "get the file again"
+        )
+    return values
+
+
+def _check_end(stream: ByteStream, name: str) -> None:
+    """Read on to the end, where compressed streams carry their checksum; there must be nothing more."""
+    try:
+        more = stream.read(1)
+    except EOFError:
+        raise SourceError(
+            f"{named(name)} is cut short: its compressed voxels have no end; get the file again"
+        ) from None
+    except _DAMAGED:
+        raise _damaged(name) from None
+    if more:
+        raise _too_long(name)
+
+
+def _damaged(name: str) -> SourceError:
+    return SourceError(f"{named(name)} is damaged: its compressed voxels cannot be read; get the file again")
+
+
+def _too_long(name: str) -> SourceError:
+    return SourceError(
+        f"{named(name)} holds more voxels than its header promises: one of them is wrong; export the scan again"
+    )
 
 
 def to_hu(
@@ -104,20 +143,21 @@ def to_hu(
     plain = slope == 1.0 and intercept == 0.0
     if plain and values.dtype.kind == "i" and values.dtype.itemsize <= 2:
         return np.ascontiguousarray(values, np.int16)
-    scaled = values if plain else values.astype(np.float64) * slope + intercept
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        scaled = values if plain else values.astype(np.float64) * slope + intercept
     if scaled.dtype.kind == "f":
         bad = ~np.isfinite(scaled)
         if bad.any():
             z, y, x = (int(i) for i in np.argwhere(bad)[0])
             raise SourceError(
-                f"{name} holds {scaled[z, y, x]} at slice {z + first_slice}, row {y}, column {x}: "
+                f"{named(name)} holds {scaled[z, y, x]} at slice {z + first_slice}, row {y}, column {x}: "
                 "a CT has finite HU; export it again as integers"
             )
         scaled = np.rint(scaled)
     low, high = scaled.min(initial=0), scaled.max(initial=0)
     if low < -32768 or high > 32767:
         raise SourceError(
-            f"{name} has values from {low:g} to {high:g}, more than 16 bits hold: this is not a CT in HU; "
+            f"{named(name)} has values from {low:g} to {high:g}, more than 16 bits hold: this is not a CT in HU; "
             "check its rescale slope and intercept"
         )
     return np.ascontiguousarray(scaled.astype(np.int16))
@@ -157,8 +197,10 @@ class _Inflate:
             piece = self._rest or self._file.read(_PIECE)
             out = self._inflate.decompress(piece, max(size, 1))
             self._rest = self._inflate.unconsumed_tail
-            if out or not piece:
+            if out:
                 return out
+            if not piece:
+                raise EOFError
         return b""
 
 
@@ -173,10 +215,8 @@ def _fill(stream: ByteStream, target: memoryview, name: str) -> int:
             filled += len(piece)
     except EOFError:
         return filled
-    except _DAMAGED as error:
-        raise SourceError(
-            f"{name} is damaged: its compressed voxels cannot be read ({error}); get the file again"
-        ) from None
+    except _DAMAGED:
+        raise _damaged(name) from None
     return filled
 
 

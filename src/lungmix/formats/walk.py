@@ -1,35 +1,92 @@
-"""All files below a folder, whatever links there are."""
+"""What lies in a folder from strangers: its plain files, and what in it could not be looked at."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lungmix.errors import named
+
+DEEPEST = 64
 _TEXT_BYTES = 1024
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Plain files in the order of their names; links are followed, but into no folder twice."""
-    seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if _is_new(Path(root) / name, seen)]
-        for name in sorted(names):
-            file = Path(root) / name
-            if file.is_file():
-                yield file
+@dataclass
+class Contents:
+    """Plain files of a folder and of all folders in it.
+
+    Attributes
+    ----------
+    files : list of Path
+        In the order of their names, folder by folder. Pipes, sockets and devices are none of them: nobody can say
+        when reading one of those would end.
+    unread : list of (Path, str)
+        Folders and links that were not followed, each with one sentence for people.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    unread: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
+def contents_of(folder: Path) -> Contents:
+    """Look through a folder, without following links to other folders."""
+    found = Contents()
+    root = folder.resolve()
+    waiting = [(folder, 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        try:
+            with os.scandir(here) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"{named(here)} cannot be opened ({error.strerror}): check its permissions"
+            found.unread.append((here, reason))
+            continue
+        below = []
+        for entry in entries:
+            path = here / entry.name
+            if _is_dir(entry):
+                below.append((path, depth + 1))
+            elif _is_file(entry):
+                found.files.append(path)
+            elif entry.is_symlink():
+                _link(path, root, found)
+        if below and depth >= DEEPEST:
+            reason = f"{named(here)} lies {DEEPEST} folders deep, and what is below is not read: give it by itself"
+            found.unread.append((here, reason))
+            continue
+        waiting += reversed(below)
+    return found
+
+
+def _link(path: Path, root: Path, found: Contents) -> None:
+    """Take note of a link that is not followed, unless what it leads to is found anyway."""
     try:
-        state = folder.stat()
+        target = path.resolve()
+        is_folder = target.is_dir()
+        there = target.exists()
+    except (OSError, RuntimeError):  # a circle of links
+        is_folder = there = False
+        target = path
+    if is_folder and not target.is_relative_to(root):
+        found.unread.append((path, f"{named(path)} is a link to a folder elsewhere: give that folder itself"))
+    elif not there:
+        found.unread.append((path, f"{named(path)} is a link that leads nowhere: get the file that it stands for"))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
-    key = state.st_dev, state.st_ino
-    if key in seen:
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
         return False
-    seen.add(key)
-    return True
 
 
 def is_text(file: Path) -> bool:

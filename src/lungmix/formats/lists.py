@@ -1,0 +1,69 @@
+"""Text and CSV files that list sources."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lungmix.errors import SourceError, named
+
+LIST_EXTENSIONS = (".txt", ".csv", ".list")
+LARGEST_LIST = 16 << 20
+LONGEST_ENTRY = 4096
+LONGEST_PART = 255
+MOST_ENTRIES = 200_000
+
+_COLUMNS = ("path", "source", "file", "image")
+
+
+def is_list(path: Path) -> bool:
+    """Whether the name is that of a list of sources."""
+    return path.suffix.lower() in LIST_EXTENSIONS
+
+
+def read_list(path: Path) -> list[Path]:
+    """The sources that a file lists, each once, relative ones beside it.
+
+    Raises
+    ------
+    SourceError
+        If it is no text, lists nothing, or more than is reasonable.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(LARGEST_LIST + 1)
+    if len(content) > LARGEST_LIST:
+        raise SourceError(f"{named(path)} is too large for a list of sources: give one path a line, in several lists")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise SourceError(f"{named(path)} is no text in UTF-8: give a list with one path a line, saved as UTF-8")
+    entries = list(dict.fromkeys(_entries(path, text)))
+    if not entries:
+        raise SourceError(f"{named(path)} lists nothing: give one path a line")
+    if len(entries) > MOST_ENTRIES:
+        raise SourceError(f"{named(path)} lists more than {MOST_ENTRIES:,} sources: give several lists")
+    return [path.parent / entry for entry in entries]
+
+
+def _entries(path: Path, text: str) -> list[str]:
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    for number, line in lines:
+        if len(line) > LONGEST_ENTRY or any(len(part.encode()) > LONGEST_PART for part in line.split("/")):
+            raise SourceError(f"{named(path)} has a line {number} that is too long for a path: give one path a line")
+    plain = [line for _, line in lines]
+    if path.suffix.lower() != ".csv" or not plain:
+        return plain
+    try:
+        rows = list(csv.reader(plain))
+    except csv.Error:
+        raise SourceError(
+            f"{named(path)} is no table that can be read: check its quotes, or give one path a line"
+        ) from None
+    head = [cell.strip().lower() for cell in rows[0]]
+    column = next((head.index(name) for name in _COLUMNS if name in head), None)
+    if column is not None:
+        rows = rows[1:]
+    return [row[column or 0].strip() for row in rows if len(row) > (column or 0) and row[column or 0].strip()]

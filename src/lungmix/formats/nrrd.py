@@ -1,0 +1,178 @@
+"""Headers of NRRD files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from lungmix.errors import SourceError, named
+from lungmix.formats.header import (
+    LONGEST_HEADER,
+    LONGEST_VALUE,
+    Header,
+    beside,
+    counts,
+    damaged,
+    numbers,
+    once,
+    unusable,
+)
+from lungmix.formats.streams import VoxelData
+
+_TYPES = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
+}
+_DTYPES = {name: code for code, names in _TYPES.items() for name in names}
+_CODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+_ONE_WORD = {
+    "axismins": "axis mins", "axismaxs": "axis maxs", "datafile": "data file", "lineskip": "line skip",
+    "byteskip": "byte skip", "centerings": "centers", "oldmin": "old min", "oldmax": "old max",
+    "blocksize": "block size", "sampleunits": "sample units",
+}  # fmt: skip
+# Fields that neither place the volume nor say how its voxels are stored.
+_PASSED_OVER = {
+    "thicknesses", "labels", "units", "space units", "measurement frame", "content", "min", "max", "old min", "old max",
+    "number", "block size", "sample units",
+}  # fmt: skip
+_READ = {
+    "type", "dimension", "sizes", "endian", "encoding", "data file", "line skip", "byte skip", "space",
+    "space dimension", "spacings", "axis mins", "axis maxs", "centers", "kinds", "space origin", "space directions",
+}  # fmt: skip
+_WORDS = re.compile(r"[A-Za-z0-9?*()-]{1,40}(?: +[A-Za-z0-9?*()-]{1,40}){0,15}")
+_VECTOR = re.compile(r"\(([^()]*)\)")
+
+
+def read_nrrd(path: Path) -> Header:
+    """The header of a ``.nrrd`` or ``.nhdr`` file.
+
+    Raises
+    ------
+    SourceError
+        If it is damaged, leads out of its folder or says what is not read.
+    """
+    magic, fields, offset = _fields(path)
+    for field in ("type", "dimension", "sizes", "encoding"):
+        if field not in fields:
+            raise damaged(path, f"missing {field!r}")
+    geometry = _geometry(path, fields)
+    coding = _CODINGS.get(fields["encoding"].lower())
+    if coding is None:
+        raise SourceError(f"{named(path)} has voxels in an encoding that is not read: save it again as raw or gzip")
+    if any(fields.get(field, "0") != "0" for field in ("line skip", "byte skip")):
+        raise SourceError(
+            f"{named(path)} skips lines or bytes before its voxels, which is not read: save it again as .nrrd"
+        )
+    file = path
+    if "data file" in fields:
+        file, offset = _data_file(path, fields["data file"]), 0
+    lines = [magic, *(f"{field}: {value}" for field, value in geometry), "endian: little", "encoding: raw"]
+    clean = ("\n".join(lines) + "\n\n").encode("ascii")
+    return Header(clean, ".nrrd", VoxelData(str(file), offset, coding, _dtype(path, fields)))
+
+
+def _fields(path: Path) -> tuple[str, dict[str, str], int]:
+    """The magic word, the fields, and where the voxels begin."""
+    with path.open("rb") as stream:
+        magic = stream.readline(16).rstrip(b"\r\n")
+        if not re.fullmatch(rb"NRRD000[1-5]", magic):
+            raise SourceError(f"{named(path)} is not an image that can be read: it is no NRRD file; check its format")
+        fields: dict[str, str] = {}
+        while line := stream.readline(LONGEST_HEADER):
+            if stream.tell() > LONGEST_HEADER:
+                raise SourceError(f"{named(path)} has a header without an end: get the file again")
+            line = line.rstrip(b"\r\n")
+            if not line:
+                break
+            if line.startswith(b"#") or b":=" in line:
+                continue
+            word, colon, value = line.decode("latin-1").partition(": ")
+            field = _ONE_WORD.get(word.lower(), word.lower())
+            if not colon or field not in _READ | _PASSED_OVER:
+                raise SourceError(
+                    f"{named(path)} has a damaged header (a line that is no field of NRRD): get the file again"
+                )
+            once(path, tuple(fields), field)
+            fields[field] = value.strip()
+            if field == "data file" and _several(fields[field]):
+                break  # the rest of the file are names
+        return magic.decode(), fields, stream.tell()
+
+
+def _geometry(path: Path, fields: dict[str, str]) -> list[tuple[str, str]]:
+    """The fields that place the volume, each checked."""
+    for field in _READ & fields.keys():
+        if len(fields[field]) > LONGEST_VALUE or not fields[field].isascii() or not fields[field].isprintable():
+            raise damaged(path, repr(field))
+    dimension = counts(fields["dimension"])
+    if dimension is None or len(dimension) != 1 or not 1 <= dimension[0] <= 16:
+        raise damaged(path, "'dimension'")
+    axes = dimension[0]
+    sizes = counts(fields["sizes"])
+    if sizes is None or len(sizes) != axes or min(sizes) < 1:
+        raise damaged(path, "'sizes'")
+    out = [("type", fields["type"].lower()), ("dimension", str(axes))]
+    for field in ("space", "space dimension"):
+        if field in fields:
+            if not _WORDS.fullmatch(fields[field]):
+                raise damaged(path, repr(field))
+            out.append((field, fields[field]))
+    out.append(("sizes", " ".join(map(str, sizes))))
+    for field in ("spacings", "axis mins", "axis maxs"):
+        if field in fields:
+            values = numbers(re.sub(r"\b[nN]a[nN]\b", "0", fields[field]) if axes != 3 else fields[field])
+            if values is None or len(values) != axes or (field == "spacings" and axes == 3 and min(values) <= 0):
+                raise unusable(path, f"its {field!r} are no lengths")
+            out.append((field, fields[field]))
+    for field in ("centers", "kinds"):
+        if field in fields:
+            if not _WORDS.fullmatch(fields[field]) or len(fields[field].split()) != axes:
+                raise damaged(path, repr(field))
+            out.append((field, fields[field]))
+    for field in ("space directions", "space origin"):
+        if field in fields:
+            _check_vectors(path, field, fields[field], axes if field == "space directions" else 1)
+            out.append((field, fields[field]))
+    return out
+
+
+def _check_vectors(path: Path, field: str, text: str, wanted: int) -> None:
+    vectors = _VECTOR.findall(text)
+    others = _VECTOR.sub(" ", text).split()
+    if len(vectors) + len(others) != wanted or any(word != "none" for word in others) or (others and wanted <= 3):
+        raise unusable(path, f"its {field!r} are no vectors")
+    for vector in vectors:
+        values = numbers(vector.replace(",", " "))
+        if values is None or len(values) != vector.count(",") + 1 or len(values) > 8:
+            raise unusable(path, f"its {field!r} are no vectors")
+
+
+def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
+    code = _DTYPES.get(fields["type"].lower())
+    if code is None:
+        raise SourceError(f"{named(path)} stores no numbers that are read: export the CT as 16-bit integers")
+    endian = fields.get("endian", "little" if code[1] == "1" else "").lower()
+    if endian not in ("little", "big"):
+        raise damaged(path, "missing 'endian'" if not endian else "'endian'")
+    return np.dtype(code).newbyteorder("<" if endian == "little" else ">")
+
+
+def _data_file(path: Path, name: str) -> Path:
+    if _several(name):
+        raise SourceError(f"{named(path)} has its voxels in several files, which is not read: save it again as .nrrd")
+    return beside(path, name)
+
+
+def _several(name: str) -> bool:
+    """Whether the voxels are in many files: a list of them follows, or their names are counted through."""
+    return name.upper().split(maxsplit=1)[:1] == ["LIST"] or "%" in name

@@ -1,0 +1,54 @@
+"""What is done in the child: reading by this package, and by SimpleITK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from hostile.outcome import digest
+from lungmix.errors import SourceError, shown
+from lungmix.formats import Refusal, find_scans
+from lungmix.formats.images import extension_of
+from lungmix.formats.scan import Skipped
+from lungmix.geometry import Geometry
+
+
+def by_lungmix(source: str, keep: bool = False) -> list[dict[str, Any]]:
+    """Every scan of a source with a digest of its voxels, and every refusal."""
+    outcomes = []
+    for found in find_scans(source):
+        if isinstance(found, Refusal):
+            outcomes.append({"reason": shown(found.reason), "path": found.path})
+            continue
+        if isinstance(found, Skipped):
+            outcomes.append({"skipped": shown(found.reason), "path": found.path})
+            continue
+        try:
+            slabs = list(found.slabs(16))
+        except SourceError as error:
+            outcomes.append({"reason": str(error), "path": found.path})
+            continue
+        voxels = np.concatenate(slabs)
+        one = {"geometry": found.geometry.to_dict(), "digest": digest(voxels), "files": list(found.files)}
+        outcomes.append({**one, "voxels": voxels} if keep else one)
+    return outcomes
+
+
+def by_simpleitk(files: list[str]) -> dict[str, Any] | None:
+    """The same of SimpleITK for one image file or the slices of a series; None if it reads none."""
+    try:
+        if extension_of(Path(files[0])):
+            image = sitk.ReadImage(files[0])
+        else:
+            reader = sitk.ImageSeriesReader()
+            reader.SetFileNames(files)
+            image = reader.Execute()
+    except RuntimeError:
+        return None
+    values = sitk.GetArrayFromImage(image)
+    rounded = np.rint(values) if values.dtype.kind == "f" else values
+    geometry = Geometry.from_sitk(image).to_dict() if image.GetDimension() == 3 else None
+    return {"geometry": geometry, "digest": digest(rounded.astype(np.int16)), "voxels": values}

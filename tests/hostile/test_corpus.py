@@ -1,0 +1,68 @@
+"""Hostile files end in a scan as SimpleITK reads it or in one sentence, not in a crash, a hang or much memory."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import hostile.places  # noqa: F401
+from hostile.corpus import CASES, READ, REFUSED
+from hostile.images import VOLUME
+from hostile.outcome import apart, digest, faults_of_reason
+from hostile.reading import by_lungmix, by_simpleitk
+from lungmix.errors import named, shown
+from lungmix.formats.images import extension_of
+
+
+@pytest.fixture
+def folder():
+    """A folder whose path is short, for what lies very deep in it."""
+    path = Path(tempfile.mkdtemp(prefix="hostile-"))
+    yield path
+    subprocess.run(["rm", "-rf", str(path)], check=True)  # which reaches deeper than Python does
+
+
+def test_corpus_is_large():
+    assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_hostile_file_is_read_as_by_simpleitk_or_refused_in_one_sentence(case, folder):
+    inside = folder / "in"
+    inside.mkdir()
+    source = case.write(inside)
+    ended = apart(by_lungmix, str(source))
+    assert not ended.fault, ended.fault
+    outcomes = ended.value
+    assert outcomes, "no word about the source"
+    reasons = [one["reason"] for one in outcomes if "reason" in one]
+    scans = [one for one in outcomes if "digest" in one]
+    for reason in reasons:
+        names = case.names or (shown(named(source)), shown(named(source.parent)))
+        assert not faults_of_reason(reason, names), reason
+    assert all(word in " ".join(reasons) for word in case.words), reasons
+    if case.expected == REFUSED:
+        assert not scans
+    if case.expected == READ:
+        assert scans, reasons
+        assert not reasons
+    for scan in scans:
+        if not scan["files"][0].startswith(str(folder)) or not case.simpleitk:
+            # Of an archive, whose folder is gone by now: its scan is always the same.
+            assert scan["digest"] == digest(VOLUME)
+            continue
+        other = apart(by_simpleitk, [_readable(file, folder) for file in scan["files"]])
+        assert other.value is not None, "read although SimpleITK refuses it"
+        assert (scan["geometry"], scan["digest"]) == (other.value["geometry"], other.value["digest"])
+    # Nothing appears beside the source or above it.
+    assert {path.name for path in folder.iterdir()} <= {"in", "readable"}
+
+
+def _readable(file, folder):
+    """SimpleITK takes no names that are no text: a copy for its eyes."""
+    if file.isprintable():
+        return file
+    (folder / "readable").mkdir(exist_ok=True)
+    return shutil.copy(file, folder / "readable" / f"scan{extension_of(Path(file))}")

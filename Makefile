@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test quick check bench bench-quick docs lock clean
+.PHONY: demo test quick check pictures bench bench-quick docs lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +61,13 @@ check: $(VENV)/.check  ## Lint, format, types, docs.
 
 docs: $(VENV)/.check
 	$(BIN)/sphinx-build -b html docs docs/_build/html
+
+PICTURES := docs/_build/pictures
+pictures: $(VENV)/.test $(VENV)/.browser  ## The docs' pictures of phantoms, anew.
+	$(BIN)/python -m lungmix.phantom $(PICTURES)/scans --scans 8 --shape 160 256 256 --spacing 1.4 1.4 1.9 --format dicom
+	$(BIN)/lungmix run $(PICTURES)/cohort.zarr $(PICTURES)/scans --preset physical
+	$(BIN)/lungmix report $(PICTURES)/cohort.zarr $(PICTURES)/page --scores $(PICTURES)/scans/scores.csv
+	$(BIN)/python docs/pictures.py $(PICTURES)/cohort.zarr $(PICTURES)/page
 
 bench: $(VENV)/.bench  ## Ratios, peaks of memory and growth in one run, into docs/performance; kernels by asv.
 	$(BIN)/python benchmarks/run.py

@@ -75,8 +75,10 @@ def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: i
     z : int, optional
         Slice; by default the one of each case with most lung.
     """
-    figure = Figure(figsize=(10, 3.9 * len(cases) + 0.5), layout="constrained")
+    figure = Figure(figsize=(10, 4.2 * len(cases) + 0.5))
     FigureCanvasAgg(figure)
+    # Titles need room above: those of the first row end at the edge of the figure otherwise.
+    figure.set_layout_engine("constrained", h_pad=0.06)
     grid = figure.subplots(len(cases), 2, squeeze=False)
     for (left, right), (case, title) in zip(grid, cases, strict=True):
         chosen = best_slice(case) if z is None else z

@@ -20,6 +20,8 @@ _WINDOW = (-1350, 150)
 _OPACITY = 0.5
 _WIDTH = 160
 _MOST_CASES = 20
+# Notebooks put cells to the right, which is for numbers.
+_LEFT = ' style="text-align:left"'
 
 
 def case_html(case: Case) -> str:
@@ -34,20 +36,27 @@ def case_html(case: Case) -> str:
     }
     if case.failure:
         rows["failed"] = f"{case.failure['stage']}: {case.failure['reason']}"
-    cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())
-    table = f"<table><caption>Case {escape(case.name)}</caption>{cells}</table>"
-    return f'<div style="display:flex;gap:1em;align-items:center">{_preview(case)}{table}</div>'
+    cells = "".join(
+        f'<tr><th scope="row"{_LEFT}>{escape(key)}</th><td{_LEFT}>{escape(value)}</td></tr>'
+        for key, value in rows.items()
+    )
+    table = f"<table><caption>Case {escape(case.name)}</caption><tbody>{cells}</tbody></table>"
+    return f'<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:center">{_preview(case)}{table}</div>'
 
 
 def cohort_html(url: str, cases: Mapping[str, Case]) -> str:
     """A table with a line for each of the first cases."""
     names = list(cases)
     shown = names[:_MOST_CASES]
-    head = _row(("case", "size (x, y, z)", "spacing (mm)", "done", "failed"), "th")
-    body = "".join(_row(_cells(cases[name])) for name in shown)
+    lines = [_cells(cases[name]) for name in shown]
+    # A column that says nothing of any case is left out.
+    columns = 5 if any(line[-1] for line in lines) else 4
+    head = _row(("case", "size (x, y, z)", "spacing (mm)", "done", "failed")[:columns], "th")
+    body = "".join(_row(line[:columns]) for line in lines)
     rest = f"<p>and {len(names) - len(shown)} more</p>" if len(names) > len(shown) else ""
     caption = f"Cohort {escape(url)}: {len(names)} cases"
-    return f"<div><table><caption>{caption}</caption>{head}{body}</table>{rest}</div>"
+    table = f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return f'<div style="overflow-x:auto">{table}{rest}</div>'
 
 
 def _cells(case: Case) -> tuple[str, ...]:
@@ -62,7 +71,7 @@ def _cells(case: Case) -> tuple[str, ...]:
 
 
 def _row(cells: Iterable[str], kind: str = "td") -> str:
-    return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{kind}{_LEFT}>{escape(cell)}</{kind}>" for cell in cells) + "</tr>"
 
 
 def _preview(case: Case) -> str:

@@ -46,7 +46,8 @@ def write_seg(
     path : Path
         A ``.dcm`` file.
     image : {"lung", "tissue", "tissue_median"}
-        Which labels. They are held in memory as a whole, one byte a voxel.
+        Which labels. They are held in memory as a whole: one byte a voxel here, and up to four while highdicom
+        arranges them.
     series : sequence of Scan
         DICOM series, among which the original one is looked for.
     with_ct : bool

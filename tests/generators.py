@@ -101,11 +101,11 @@ def case_of(cohort, name, hu, geometry):
 
     case = cohort.add(name, geometry, Acquisition())
     case.create("ct")
-    case.create_packed(convert.AIR)
+    packed = case.create_packed(convert.AIR)
     for start, stop in case.layout.slabs():
         case.write("ct", start, hu[start:stop])
-        case.write_packed(convert.AIR, start, pack_below(hu[start:stop], convert.AIR_THRESHOLD))
-    case.packed_threshold = convert.AIR_THRESHOLD
+        packed |= case.write_packed(convert.AIR, start, pack_below(hu[start:stop], convert.AIR_THRESHOLD))
+    case.record_packed(convert.AIR_THRESHOLD, packed)
     case.record(convert.STAGE, {"voxels_sha256": name})
     return case
 

@@ -77,6 +77,29 @@ class StoreError(LungmixError):
     """A store is missing, is something else, or does not hold what was asked of it."""
 
 
+class DamageError(StoreError):
+    """Stored bytes are not those that were written: a checksum or a length does not fit.
+
+    Attributes
+    ----------
+    case, array : str
+        Which array of which case.
+    """
+
+    def __init__(self, case: str, array: str, where: str):
+        super().__init__(
+            f"case {case}: {array} is damaged in {where}: run `lungmix run` on its store again, with the scan's SOURCE"
+        )
+        self.case, self.array, self.where = case, array, where
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.case, self.array, self.where)
+
+
+class LockedError(StoreError):
+    """Another process writes to the store."""
+
+
 class AlignmentError(StoreError):
     """A write would touch part of a shard that it does not own."""
 

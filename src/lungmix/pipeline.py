@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
-from distributed import Client, KilledWorker
+from distributed import Client
 
 from lungmix import errors
 from lungmix.analysis.comparison import Comparison, compare
 from lungmix.analysis.selection import bic_table
-from lungmix.engine import Ledger, Listener, Spent, run_window
-from lungmix.errors import LungmixError, StoreError, anonymous, shown
+from lungmix.care import Care
+from lungmix.engine import Ledger, Listener, Spent
+from lungmix.engine.trouble import is_memory
+from lungmix.errors import StoreError, anonymous, shown
 from lungmix.export.images import write_volume
 from lungmix.formats import Refusal, Scan, Skipped, find_scans
 from lungmix.geometry import Geometry
@@ -28,6 +30,8 @@ from lungmix.stages.measure import Row, measure_cohort, radiomics_of_cohort
 from lungmix.stages.names import assign_names, place_on_line, remember_numbers
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.tissue import Tissue
+
+P = ParamSpec("P")
 
 FIT = "fit"
 MEASURE = "measure"
@@ -95,6 +99,17 @@ class Report:
             self.errors[name] = error
 
 
+def _alone(method: Callable[Concatenate[Pipeline, P], Report]) -> Callable[Concatenate[Pipeline, P], Report]:
+    """Hold the lock of the store while a method writes to it."""
+
+    @wraps(method)
+    def alone(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> Report:
+        with self.cohort.locked(wait=self.wait, say=self.listener.say):
+            return method(self, *args, **options)
+
+    return alone
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """The stages of a cohort on a cluster.
@@ -107,12 +122,16 @@ class Pipeline:
         Opened for writing.
     listener : Listener
         Hears of progress.
+    wait : bool
+        Wait for another run on this store to end, in place of refusing.
     """
 
     client: Client
     cohort: Cohort
     listener: Listener = field(default_factory=Listener)
+    wait: bool = False
 
+    @_alone
     def run(
         self,
         sources: Sequence[str | Path | Scan],
@@ -161,6 +180,7 @@ class Pipeline:
         self._measure(report)
         return report
 
+    @_alone
     def convert(
         self,
         sources: Sequence[str | Path | Scan],
@@ -186,14 +206,16 @@ class Pipeline:
         self._settle(taken)
         return report
 
+    @_alone
     def mask(self, parameters: MaskParameters) -> Report:
         """Find the lungs of all cases of the store."""
         report = Report()
         self._advise({}, parameters)
-        names = self._with_stage(convert.STAGE, report)
+        names = list(self.cohort)
         self._pass("mask", names, [self._masking(parameters)], report)
         return report
 
+    @_alone
     def fit(
         self,
         model: str | Path = FIT,
@@ -223,6 +245,7 @@ class Pipeline:
             report.selection = bic_table(counts, parameters or FitParameters(), components, watch)
         return report
 
+    @_alone
     def label(self) -> Report:
         """Label all masked cases with the model of the store."""
         report = Report(model=stored_model(self.cohort))
@@ -231,6 +254,7 @@ class Pipeline:
         self._pass("label", names, [self._labelling(report.model)], report)
         return report
 
+    @_alone
     def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> Report:
         """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
 
@@ -309,14 +333,9 @@ class Pipeline:
         return convert.STAGE, work
 
     def _masking(self, parameters: MaskParameters) -> Step:
-        def work(name: str) -> str:
-            try:
-                return mask.mask_case(self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE))
-            except LungmixError as error:
-                self.cohort[name].fail(mask.STAGE, error.anonymous)
-                raise
-
-        return mask.STAGE, work
+        return mask.STAGE, lambda name: mask.mask_case(
+            self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE)
+        )
 
     def _labelling(self, model: TissueModel) -> Step:
         return label.STAGE, lambda name: label.label_case(
@@ -375,17 +394,20 @@ class Pipeline:
                         watched[stage] = spent
                         self.listener.spent(name, stage, spent)
             finally:
-                if watched and name in self.cohort:
-                    self.cohort[name].note({stage: spent.to_dict() for stage, spent in watched.items()})
+                with suppress(OSError):
+                    if watched and name in self.cohort:
+                        self.cohort[name].note({stage: spent.to_dict() for stage, spent in watched.items()})
 
+        care = Care(self.client, self.cohort, self.listener)
         self.listener.begin(title, names)
         try:
             with ledger.listening(self.client):
-                for outcome in run_window(names, work, self._window()):
+                for outcome in care.through(names, work, self._window()):
                     if outcome.error is None:
                         self.listener.finish(outcome.item)
                     else:
                         reason = reason_of(outcome.error)
+                        care.note(outcome.item, title, outcome.error)
                         report.fail(outcome.item, reason, outcome.error)
                         self.listener.finish(outcome.item, reason)
         finally:
@@ -413,6 +435,6 @@ def stored_model(cohort: Cohort) -> TissueModel:
 
 def reason_of(error: BaseException) -> str:
     """One sentence for people; a run meets workers too."""
-    if isinstance(error, KilledWorker):
+    if is_memory(error):
         return "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
     return errors.reason_of(error)

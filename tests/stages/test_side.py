@@ -173,7 +173,7 @@ def test_valid_sides_are_kept_and_a_new_mask_makes_them_anew(tmp_path):
     assert side.is_valid(cohort["one"])
     assert label.without_sides(cohort) == []
     before = cohort["one"].side_counts
-    cohort["one"].forget("side")
+    cohort["one"].start("side", "another")
     assert label.without_sides(cohort) == ["one"]
     assert label.label_case(None, cohort, "one", MODEL) == "done"
     assert np.array_equal(cohort["one"].side_counts, before)

@@ -76,6 +76,7 @@ def _pipeline(
     memory_limit: str | None,
     *,
     quiet: bool,
+    wait: bool,
     create: bool = False,
     needed: bool = True,
 ) -> Iterator[Any]:
@@ -85,14 +86,16 @@ def _pipeline(
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store, "a" if create else "r+")
+    if not wait:
+        cohort.check_free()
     console = Console(stderr=True)
     if not needed:
         # Counts are small tables: no cluster is started for them.
-        yield Pipeline(None, cohort, listener_for(console, quiet=quiet))
+        yield Pipeline(None, cohort, listener_for(console, quiet=quiet), wait)
         return
     client = connect(scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit)
     try:
-        yield Pipeline(client, cohort, listener_for(console, quiet=quiet))
+        yield Pipeline(client, cohort, listener_for(console, quiet=quiet), wait)
     finally:
         client.close()
 
@@ -152,6 +155,7 @@ def run(
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
     report: opt.ReportDir = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -160,7 +164,9 @@ def run(
     mask = _mask_parameters(preset, threshold, opening, min_voxels, radius)
     mixture = _fit_parameters(components, fit, method)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
-    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
+    with _pipeline(
+        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, create=True
+    ) as pipeline:
         result = pipeline.run(sources, mask, model, mixture, intake, [report])
         if report is not None:
             _write_page(pipeline.cohort, report, result.failed, quiet=quiet)
@@ -187,12 +193,15 @@ def convert(
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Bring scans into the store as chunked zarr."""
     intake = _intake(keep_names, key, retain_patient, shift_dates)
-    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, create=True) as pipeline:
+    with _pipeline(
+        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, create=True
+    ) as pipeline:
         result = pipeline.convert(sources, intake, nrrd)
     _conclude(store, result, as_json)
 
@@ -210,12 +219,13 @@ def mask(
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Find the lungs of every case and count their HU."""
     parameters = _mask_parameters(preset, threshold, opening, min_voxels, radius)
-    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet) as pipeline:
+    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait) as pipeline:
         result = pipeline.mask(parameters)
     _conclude(store, result, as_json)
 
@@ -235,6 +245,7 @@ def fit(
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -242,7 +253,7 @@ def fit(
     numbers = opt.parse_numbers(components, "--components")
     parameters = _fit_parameters(numbers[-1], fit, method)
     cluster = (scheduler, scheduler_file, workers, memory_limit)
-    with _pipeline(store, *cluster, quiet=quiet, needed=method != "counts") as pipeline:
+    with _pipeline(store, *cluster, quiet=quiet, wait=wait, needed=method != "counts") as pipeline:
         if len(numbers) > 1:
             result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
         else:
@@ -260,11 +271,12 @@ def label(
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Label the lung voxels of every case with the model of the store."""
-    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet) as pipeline:
+    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait) as pipeline:
         result = pipeline.label()
     _conclude(store, result, as_json)
 
@@ -290,6 +302,7 @@ def measure(
     scheduler_file: opt.SchedulerFile = None,
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -312,7 +325,7 @@ def measure(
     # A cluster is started only where the lungs of a scan have not been told apart.
     needed = bool(without_sides(open_cohort(store)))
     cluster = (scheduler, scheduler_file, workers, memory_limit)
-    with _pipeline(store, *cluster, quiet=quiet, needed=needed) as pipeline:
+    with _pipeline(store, *cluster, quiet=quiet, wait=wait, needed=needed) as pipeline:
         result = pipeline.measure(leave_out, radiomics=radiomics)
     _conclude(store, result, as_json)
 

@@ -48,6 +48,7 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler
 SchedulerFile = Annotated[Path | None, typer.Option(help="File that a dask scheduler wrote.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes of the local cluster.")]
 MemoryLimit = Annotated[str | None, typer.Option(help="Memory of each local process, such as 2GB.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run writes to STORE, in place of refusing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 KeyFile = Annotated[

@@ -20,7 +20,7 @@ class Outcome(Generic[T, R]):
     error: Exception | None = None
 
 
-def run_window(items: Sequence[T], work: Callable[[T], R], size: int) -> Iterator[Outcome[T, R]]:
+def run_window(items: Sequence[T], work: Callable[[T], R], size: int | Callable[[], int]) -> Iterator[Outcome[T, R]]:
     """Work on items side by side and yield each as it ends; an error ends its own item only.
 
     Parameters
@@ -29,18 +29,21 @@ def run_window(items: Sequence[T], work: Callable[[T], R], size: int) -> Iterato
         What to work on.
     work : callable
         Called in a thread with one item; it submits to the cluster and waits.
-    size : int
-        Items in flight.
+    size : int or callable
+        Items in flight; a callable is asked each time an item has ended, and never for more than at first.
     """
     waiting = iter(items)
-    with ThreadPoolExecutor(max_workers=max(size, 1), thread_name_prefix="case") as pool:
+    allowed = size if callable(size) else lambda: size
+    with ThreadPoolExecutor(max_workers=max(allowed(), 1), thread_name_prefix="case") as pool:
         running: dict[Future[R], T] = {}
         try:
             while True:
-                for item in waiting:
-                    running[pool.submit(work, item)] = item
-                    if len(running) >= max(size, 1):
+                while len(running) < max(allowed(), 1):
+                    try:
+                        item = next(waiting)
+                    except StopIteration:
                         break
+                    running[pool.submit(work, item)] = item
                 if not running:
                     return
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)

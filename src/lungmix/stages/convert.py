@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.errors import SourceError
+from lungmix.errors import SourceError, StoreError
 from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
 from lungmix.scan import Acquisition
 from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store.objects import Receipts
 from lungmix.store.records import key_of, place_of
 
 if TYPE_CHECKING:
@@ -40,23 +43,43 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
         If the voxels cannot be read; the case is then not in the store.
     """
     key = key_for(scan)
-    if name in cohort and cohort[name].stages.get(STAGE, {}).get("key") == key:
-        _describe(cohort[name], scan)
+    known = cohort.get(name)
+    if known is not None and known.stages.get(STAGE, {}).get("key") == key:
+        _describe(known, scan)
         return "kept"
-    case = cohort.add(name, scan.geometry, scan.acquisition)
-    case.create("ct")
-    case.create_packed(AIR)
+    origin = {"key": key, "source": place_of(cohort.salt, scan.key)}
+    # A damaged image of the same scan is made again; what was computed from it is still true.
+    mended = known if known is not None and known.damage.get(STAGE, {}).get("record", {}).get("key") == key else None
+    case = mended or cohort.add(name, scan.geometry, scan.acquisition, origin)
+    where = cohort.ref(name, case.start(STAGE, key))
+    files, packed = case.create("ct"), case.create_packed(AIR)
     try:
         # One task a scan: compressed sources can only be read from their beginning to their end.
-        digest = client.submit(
-            _copy_slabs, scan.without_identity(), CaseRef(cohort.url, name), pure=False, retries=2
-        ).result()
+        copied = client.submit(_copy_slabs, scan.without_identity(), where, pure=False, retries=2).result()
     except BaseException:
-        cohort.remove(name)
+        if mended is None:
+            # The reason counts, not that a full disk hinders this too.
+            with suppress(OSError):
+                cohort.remove(name)
         raise
-    case.packed_threshold = AIR_THRESHOLD
-    case.record(STAGE, {"key": key, "source": place_of(cohort.salt, scan.key), "voxels_sha256": digest})
+    case.record_packed(AIR_THRESHOLD, packed | copied.packed)
+    case.record(STAGE, {**origin, "voxels_sha256": copied.digest}, files | copied.files)
     return "done"
+
+
+def check_converted(case: Case) -> None:
+    """Refuse a case whose image is not whole.
+
+    Raises
+    ------
+    StoreError
+        If it was never converted to its end, or is damaged.
+    """
+    if STAGE not in case.stages:
+        reason = case.damage.get(STAGE, {}).get("reason", "its conversion did not come to its end")
+        raise StoreError(
+            f"case {case.name} has no whole image ({reason}): run again with its SOURCE, or `lungmix remove` it"
+        )
 
 
 def _describe(case: Case, scan: Scan) -> None:
@@ -66,22 +89,31 @@ def _describe(case: Case, scan: Scan) -> None:
         case.describe(merged)
 
 
-def _copy_slabs(scan: Scan, where: CaseRef) -> str:
-    case = where.open("r+")
+@dataclass(frozen=True)
+class _Copied:
+    """What a copy wrote: receipts of image and packed air, and the SHA-256 of the voxels."""
+
+    files: Receipts
+    packed: Receipts
+    digest: str
+
+
+def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
     digest = hashlib.sha256()
-    start = 0
-    for slab in scan.slabs(case.layout.slab):
+    files: Receipts = {}
+    packed: Receipts = {}
+    start, depth = 0, where.open().geometry.shape[0]
+    for slab in scan.slabs(where.open().layout.slab):
+        case = where.open("r+")
         _check(case, start, slab)
         digest.update(np.ascontiguousarray(slab).data)
-        case.write("ct", start, slab)
+        files |= case.write("ct", start, slab)
         # The mask begins with these bits: made now, they spare it a pass over the voxels.
-        case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
+        packed |= case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
         start += len(slab)
-    if start != case.geometry.shape[0]:
-        raise SourceError(
-            f"{scan.path} holds {start} slices where its header promises {case.geometry.shape[0]}: get the file again"
-        )
-    return digest.hexdigest()
+    if start != depth:
+        raise SourceError(f"{scan.path} holds {start} slices where its header promises {depth}: get the file again")
+    return _Copied(files, packed, digest.hexdigest())
 
 
 def _check(case: Case, start: int, slab: npt.NDArray[np.int16]) -> None:

@@ -17,7 +17,7 @@ from lungmix.parameters import FITS, FitParameters
 from lungmix.stages import mask
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort
-from lungmix.store.records import key_of
+from lungmix.store.records import digest_of, key_of
 
 STAGE = "fit"
 HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
@@ -69,11 +69,11 @@ def fit_cohort(
     kept = stored_fits(cohort, key)
     fits = kept or _fit(cohort, names, parameters, client, watch)
     if kept is None:
-        for name in FITS:
-            cohort.write_text(FIT_FILES[name], fits[name].to_json())
-        cohort.record_settings(fits=record)
-    if cohort.settings.get(STAGE) != record or cohort.read_text(MODEL_FILE) is None:
-        publish(cohort, fits[parameters.fit], record)
+        texts = {FIT_FILES[name]: fits[name].to_json() for name in FITS}
+        for file, text in texts.items():
+            cohort.write_text(file, text)
+        cohort.record_settings(fits={**record, "sha256": {file: digest_of(text) for file, text in texts.items()}})
+    publish(cohort, fits[parameters.fit], record)
     return fits, "done" if kept is None else "kept"
 
 
@@ -84,18 +84,24 @@ def fit_counts(counts: Counts, parameters: FitParameters) -> Fits:
 
 
 def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) -> None:
-    """Make a model the one of the store."""
-    cohort.write_text(MODEL_FILE, model.to_json())
-    cohort.record_settings(fit=dict(record))
+    """Make a model the one of the store, unless it is."""
+    text = model.to_json()
+    whole = {**record, "sha256": digest_of(text)}
+    if cohort.settings.get(STAGE) != whole or cohort.read_text(MODEL_FILE) != text:
+        cohort.write_text(MODEL_FILE, text)
+        cohort.record_settings(fit=whole)
 
 
 def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
-    """Both fits as they stand in the store, or None; with `key`, only those that were made from it."""
+    """Both fits as they stand in the store, or None; with `key`, only those that were made from it.
+
+    Files that are not those of their record, because a run was killed between the two or a disk lost bytes, are none.
+    """
     record = cohort.settings.get("fits")
     if record is None or (key is not None and record.get("key") != key):
         return None
     texts = {name: cohort.read_text(FIT_FILES[name]) for name in FITS}
-    if any(text is None for text in texts.values()):
+    if {FIT_FILES[name]: digest_of(text or "") for name, text in texts.items()} != record.get("sha256"):
         return None
     models = {name: TissueModel.from_json(text or "", FIT_FILES[name]) for name, text in texts.items()}
     return Fits(models[PAPER], models[CONVERGED])

@@ -22,8 +22,9 @@ from lungmix.engine.gather import gather_small
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels
-from lungmix.stages import mask, side
+from lungmix.stages import convert, mask, side
 from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store.objects import Receipts
 from lungmix.store.records import key_of
 
 if TYPE_CHECKING:
@@ -55,26 +56,27 @@ def label_case(
 ) -> str:
     """Label the lung voxels of a case and tell its lungs apart, unless it carries the labels of this model."""
     case = cohort[name]
+    mask.check_masked(case)
     key = key_for(case, model)
     known = side.is_valid(case)
     if known and case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
-    where = CaseRef(cohort.url, name)
+    convert.check_converted(case)
+    where = cohort.ref(name, case.start(STAGE, key, () if known else (side.STAGE,)))
     small = None
-    if known:
-        case.forget(STAGE)
-    else:
-        case.forget(STAGE, side.STAGE)
-        case.create("side")
+    if not known:
+        of_sides = case.create("side")
         # One task, whose answer is small: with it in hand, no task that follows depends on a worker.
         (small,) = gather_small(client, [dask.delayed(side.decide)(where)])
-    case.create("tissue")
-    case.create("tissue_median")
+    files = case.create("tissue") | case.create("tissue_median")
     written = _tasks(case, where, model.table(), small, least_memory(client))
-    counts, sides = zip(*gather_small(client, written, watch), strict=True)
+    finished = gather_small(client, written, watch)
     if small is not None:
-        side.publish(case, [one for of_slab in sides for one in of_slab])
-    case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in np.sum(counts, axis=0)]})
+        side.publish(case, [share for one in finished for share in one.sides], of_sides)
+    for one in finished:
+        files |= one.files
+    counts = np.sum([one.counts for one in finished], axis=0)
+    case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in counts]}, files)
     return "done"
 
 
@@ -89,6 +91,15 @@ class _Looked:
 
     tissue: Labels
     sides: tuple[side.Share, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """What written slices gave: voxels by label after the median, sides, and receipts of the shards."""
+
+    counts: npt.NDArray[np.int64]
+    sides: tuple[side.Share, ...]
+    files: Receipts
 
 
 def _tasks(
@@ -134,7 +145,7 @@ def _finish_slab(
     after: tuple[Labels, Labels] | None,
     where: CaseRef,
     start: int,
-) -> tuple[npt.NDArray[np.int64], tuple[side.Share, ...]]:
+) -> _Finished:
     tissue = looked.tissue
     around = [*([] if before is None else [before[1]]), tissue, *([] if after is None else [after[0]])]
     first = 0 if before is None else len(before[1])
@@ -143,10 +154,11 @@ def _finish_slab(
     # Labels outside the lung are 0, so an empty slab can stay unwritten; the median may reach into it all the same.
     case = where.open("r+")
     counts = np.zeros(256, np.int64)
+    files: Receipts = {}
     for begin, end in case.layout.within(start, start + len(tissue)):
         for image, labels in (("tissue", tissue), ("tissue_median", median)):
             slab = labels[begin - start : end - start]
             if slab.any():
-                case.write(image, begin, slab)
+                files |= case.write(image, begin, slab)
         counts += count_labels(slab)
-    return counts, looked.sides
+    return _Finished(counts, looked.sides, files)

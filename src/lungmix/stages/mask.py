@@ -15,7 +15,7 @@ from distributed import Client
 
 from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
-from lungmix.errors import NoLungError
+from lungmix.errors import NoLungError, StoreError
 from lungmix.graphs.mask import close_lung, judge, shelved_lung
 from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.bits import Bits, bounding_box, pack_below, unpack, words_for
@@ -25,6 +25,7 @@ from lungmix.kernels.morphology import opening
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert
 from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store.objects import Receipts
 from lungmix.store.records import key_of
 
 STAGE = "mask"
@@ -58,17 +59,21 @@ def mask_case(
         If nothing qualifies as lung.
     """
     case = cohort[name]
+    if STAGE not in case.stages:
+        convert.check_converted(case)
     key = key_for(case, parameters)
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
     recipe = recipe_for(parameters, case.geometry.spacing_zyx)
-    case.forget(STAGE, "side", "label")
-    case.create("lung")
+    where, limit = cohort.ref(name, case.start(STAGE, key)), least_memory(client)
+    files = case.create("lung")
     case.create_packed(OPENED)
-    where, limit = CaseRef(cohort.url, name), least_memory(client)
     if case.packed_threshold != parameters.threshold:
-        gather_small(client, _pack_anew(case, where, parameters.threshold))
-        case.packed_threshold = parameters.threshold
+        case.record_packed(None)
+        packed = case.create_packed(convert.AIR)
+        for receipts in gather_small(client, _pack_anew(case, where, parameters.threshold)):
+            packed |= receipts
+        case.record_packed(parameters.threshold, packed)
     opened = _opened(case, where, recipe, limit)
     nx = case.geometry.shape[2]
     shelf = StoreShelf(where)
@@ -79,16 +84,32 @@ def mask_case(
         _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]),
         dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
-    counts = gather_small(client, list(written.to_delayed().reshape(-1)), watch)
-    total = reduce(np.add, map(Sparse.dense, counts))
-    case.write_counts(total)
+    finished = gather_small(client, list(written.to_delayed().reshape(-1)), watch)
+    total = reduce(np.add, (one.counts.dense() for one in finished))
+    for one in finished:
+        files |= one.files
+    files |= case.write_counts(total)
     voxels, seen = int(total.sum()), verdict.found
     case.discard(OPENED)
     if not voxels:
         reason = describe_failure(case, parameters, recipe.min_voxels, seen)
         raise NoLungError(reason)
-    case.record(STAGE, {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": seen.kept})
+    record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": seen.kept}
+    case.record(STAGE, record, files)
     return "done"
+
+
+def check_masked(case: Case) -> None:
+    """Refuse a case without a whole lung mask.
+
+    Raises
+    ------
+    StoreError
+        If it has none, or its mask is damaged.
+    """
+    if STAGE not in case.stages:
+        reason = case.damage.get(STAGE, {}).get("reason", "it was not made yet, or not to its end")
+        raise StoreError(f"case {case.name} has no whole lung mask ({reason}): run `lungmix mask` first")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +130,14 @@ class Sparse:
         counts = np.zeros(N_HU, np.uint64)
         counts[self.index] = self.count
         return counts
+
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """What a written slab gave: its counts, and receipts of its shards."""
+
+    counts: Sparse
+    files: Receipts
 
 
 @dataclass(frozen=True)
@@ -150,14 +179,13 @@ def _open_slab(where: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: tupl
 
 def _pack_anew(case: Case, where: CaseRef, threshold: int) -> list[Any]:
     """Tasks that pack the air of a case at another threshold."""
-    case.create_packed(convert.AIR)
     pack_slab = dask.delayed(_pack_slab)
     return [pack_slab(where, start, stop, threshold) for start, stop in case.layout.slabs()]
 
 
-def _pack_slab(where: CaseRef, start: int, stop: int, threshold: int) -> None:
+def _pack_slab(where: CaseRef, start: int, stop: int, threshold: int) -> Receipts:
     case = where.open("r+")
-    case.write_packed(convert.AIR, start, pack_below(case.read("ct", start, stop), threshold))
+    return case.write_packed(convert.AIR, start, pack_below(case.read("ct", start, stop), threshold))
 
 
 def describe_failure(case: Case, parameters: MaskParameters, min_voxels: int, found: Found) -> str:
@@ -207,18 +235,21 @@ def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> s
     )
 
 
-def _finish_slab(bits: Bits, where: CaseRef, starts: Edges, block_id: tuple[int, ...] | None = None) -> Sparse | Bits:
+def _finish_slab(
+    bits: Bits, where: CaseRef, starts: Edges, block_id: tuple[int, ...] | None = None
+) -> _Finished | Bits:
     if block_id is None:
         return bits
     start = int(starts[block_id[0]])
     case = where.open("r+")
     counts = np.zeros(N_HU, np.uint64)
+    files: Receipts = {}
     nx = case.geometry.shape[2]
     for begin, end in case.layout.within(start, start + len(bits)):
         part = bits[begin - start : end - start]
         box = bounding_box(part)
         if box is not None:
-            case.write("lung", begin, unpack(part, nx))
+            files |= case.write("lung", begin, unpack(part, nx))
             rows = slice(*box[1])
             counts += count_hu_packed(case.read("ct", begin, end, rows), part[:, rows])
-    return Sparse.of(counts)
+    return _Finished(Sparse.of(counts), files)

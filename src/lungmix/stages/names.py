@@ -35,7 +35,7 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
     by_key: dict[str, list[str]] = defaultdict(list)
     by_place: dict[str, str] = {}
     for name, case in cohort.items():
-        record = case.stages.get(convert.STAGE)
+        record = case.origin
         if record is not None:
             by_key[str(record.get("key"))].append(name)
             by_place[str(record.get("source"))] = name

@@ -22,6 +22,7 @@ from lungmix.kernels.sides import Labels, Reduced, find_sides, nearest_rows, sid
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, mask
 from lungmix.store import Case, CaseRef
+from lungmix.store.objects import Receipts
 from lungmix.store.records import key_of
 from lungmix.tissue import SIDES
 
@@ -77,27 +78,31 @@ class Share:
         Their values.
     touches : ndarray of bool, shape (4, 6)
         Side by end of the volume.
+    files : dict
+        Receipts of what was written.
     """
 
     index: npt.NDArray[np.int64]
     count: npt.NDArray[np.uint64]
     touches: npt.NDArray[np.bool_]
+    files: Receipts
 
 
-def publish(case: Case, shares: Sequence[Share]) -> None:
-    """Keep the counts and the record of sides that are written."""
+def publish(case: Case, shares: Sequence[Share], files: Receipts) -> None:
+    """Keep the counts and the record of sides that are written; `files` are receipts of their empty arrays."""
     counts = np.zeros((len(SIDES), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
     for share in shares:
         counts.reshape(-1)[share.index] += share.count
         touches |= share.touches
-    case.write_side_counts(counts)
+        files = files | share.files
+    files = files | case.write_side_counts(counts)
     voxels = {one.key: int(n) for one, n in zip(SIDES, counts.sum(axis=1), strict=True)}
     faces = {
         one.key: [face for face, hit in zip(FACES, row, strict=True) if hit]
         for one, row in zip(SIDES, touches, strict=True)
     }
-    case.record(STAGE, {"key": key_for(case), "voxels": voxels, "touches": faces})
+    case.record(STAGE, {"key": key_for(case), "voxels": voxels, "touches": faces}, files)
 
 
 def reduced_factors(case: Case) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
@@ -188,7 +193,7 @@ class Finder:
         ]
         labels = np.zeros(lung.shape, np.uint8)
         labels[:, rows], counts = side_counts(hu, lung[:, rows], self._small, near)
-        self._case.write("side", start, labels)
+        files = self._case.write("side", start, labels)
         touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
         ends = (
             labels[:1] if start == 0 else labels[:0], labels[-1:] if stop == shape[0] else labels[:0],
@@ -199,4 +204,4 @@ class Finder:
                 touches[one.label - 1, face] = bool((end == one.label).any())
         flat = counts.reshape(-1)
         index = np.flatnonzero(flat)
-        return Share(index, flat[index], touches)
+        return Share(index, flat[index], touches, files)

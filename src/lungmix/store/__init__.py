@@ -1,6 +1,7 @@
 """The cohort on disk: cases, OME-Zarr metadata, the cut into slabs, the records of stages."""
 
 from lungmix.store.case import IMAGES, Case
+from lungmix.store.check import settle, stage_of
 from lungmix.store.cohort import (
     FIT_FILES,
     MEASUREMENTS_FILE,
@@ -26,4 +27,6 @@ __all__ = [
     "layout_of",
     "open_cohort",
     "parquet_name",
+    "settle",
+    "stage_of",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
 from typing import Any
 
 import dask.array as da
@@ -11,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 import zarr
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import Group
+from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
@@ -20,17 +21,18 @@ from lungmix.scan import Acquisition
 from lungmix.store import ome
 from lungmix.store.html import case_html
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
+from lungmix.store.objects import Receipts, WholeShards, receipt_of, sizes_under
+from lungmix.store.state import CaseState
+from lungmix.store.stored import StoredArray
 from lungmix.tissue import SIDES
 
 # Chunks that zarr codes in one call; by its default of one, handing them out takes longer than coding labels does.
 zarr.config.set({"codec_pipeline.batch_size": 64})
 
-ATTRIBUTE = "lungmix"
-WATCHED = "watched"
 IMAGES = ("ct", *ome.LABEL_NAMES)
 
 
-class Case:
+class Case(CaseState):
     """A scan and what was computed of it; arrays are lazy.
 
     Cases come from a cohort: ``lungmix.open_cohort("cohort.zarr")["case-001"]``.
@@ -56,26 +58,6 @@ class Case:
     def acquisition(self) -> Acquisition:
         """Technical attributes of the scan."""
         return Acquisition.from_dict(self._own.get("acquisition", {}))
-
-    @property
-    def salt(self) -> str:
-        """Random digits of this case: what exports derive their identifiers from."""
-        return str(self._own.get("salt", ""))
-
-    @property
-    def stages(self) -> dict[str, dict[str, Any]]:
-        """Record of each finished stage: the key of what it was made from, and what it found."""
-        return dict(self._own.get("stages", {}))
-
-    @property
-    def failure(self) -> dict[str, str] | None:
-        """Stage and reason of the last failure; None if there is none."""
-        return self._own.get("failure")
-
-    @property
-    def watched(self) -> dict[str, dict[str, Any]]:
-        """Time and memory that each stage took: all that two runs on the same sources may differ in."""
-        return dict(self._own.get(WATCHED, {}))
 
     @property
     def layout(self) -> Layout:
@@ -110,12 +92,12 @@ class Case:
     @property
     def hu_counts(self) -> npt.NDArray[np.uint64]:
         """Counts per HU value over the lung voxels; entry ``i`` counts ``i - 32768`` HU."""
-        return np.asarray(self._array("hu_counts")[:])
+        return self._stored("hu_counts")[:]
 
     @property
     def side_counts(self) -> npt.NDArray[np.uint64]:
         """Counts per HU value of the parts of the lung mask: row ``i`` counts the voxels of label ``i + 1``."""
-        return np.asarray(self._array("side_counts")[:])
+        return self._stored("side_counts")[:]
 
     def array(self, name: str, level: int = 0) -> da.Array:
         """An image of this case as a lazy dask array.
@@ -130,13 +112,13 @@ class Case:
         source = self.zarr_array(name, level)
         return da.from_array(source, chunks=(source.shards or source.chunks)[:1] + source.shape[1:])
 
-    def zarr_array(self, name: str, level: int = 0) -> zarr.Array[Any]:
+    def zarr_array(self, name: str, level: int = 0) -> StoredArray:
         """An image of this case as it is stored; parameters are those of `array`."""
-        return self._array(f"{_path_of(name)}/{level}")
+        return self._stored(f"{_path_of(name)}/{level}")
 
     def read(self, name: str, start: int, stop: int, rows: slice = slice(None)) -> npt.NDArray[Any]:
         """Slices ``start`` to ``stop`` of an image in memory, or some rows of them."""
-        return np.asarray(self.zarr_array(name)[start:stop, rows])
+        return self.zarr_array(name)[start:stop, rows]
 
     def has(self, name: str) -> bool:
         """Whether an image of this name has been begun."""
@@ -144,11 +126,11 @@ class Case:
 
     def to_sitk(self, name: str = "ct") -> sitk.Image:
         """An image in memory as ``SimpleITK.Image`` with the exact geometry of the scan."""
-        image = sitk.GetImageFromArray(np.asarray(self.zarr_array(name)[:]))
+        image = sitk.GetImageFromArray(self.zarr_array(name)[:])
         return self.geometry.apply_to(image)
 
-    def create(self, name: str) -> None:
-        """Make the empty arrays of an image on all levels, in place of what was there."""
+    def create(self, name: str) -> Receipts:
+        """Make the empty arrays of an image on all levels, in place of what was there; gives their receipts."""
         layout, dtype = self.layout, np.dtype(np.int16 if name == "ct" else np.uint8)
         if name == "ct":
             self._group.attrs["ome"] = ome.image_metadata(self.name, self.geometry, layout)
@@ -160,8 +142,9 @@ class Case:
                 name, overwrite=True, attributes={"ome": ome.label_metadata(name, self.geometry, layout)}
             )
             labels.attrs["ome"] = ome.labels_metadata(names)
+        made: list[Any] = [] if name == "ct" else [parent]
         for index, level in enumerate(layout.levels):
-            parent.create_array(
+            array = parent.create_array(
                 str(index),
                 shape=level.shape,
                 chunks=level.chunks,
@@ -172,8 +155,10 @@ class Case:
                 dimension_names=("z", "y", "x"),
                 overwrite=True,
             )
+            made.append(array)
+        return self._receipts_of(*made)
 
-    def write(self, name: str, start: int, slab: npt.NDArray[Any]) -> None:
+    def write(self, name: str, start: int, slab: npt.NDArray[Any]) -> Receipts:
         """Write one slab on all levels.
 
         Parameters
@@ -185,6 +170,11 @@ class Case:
         slab : ndarray, shape (slices, y, x)
             int16 HU or uint8 labels; whole slabs of the layout, or up to the last slice.
 
+        Returns
+        -------
+        dict of str to list
+            Receipts of the shards.
+
         Raises
         ------
         AlignmentError
@@ -192,16 +182,18 @@ class Case:
         """
         layout = self.layout
         layout.check(start, start + len(slab))
+        receipts: Receipts = {}
         for index, level in enumerate(layout.levels):
             part = shrink_mean(slab, level.factors) if name == "ct" else shrink_nearest(slab, level.factors)
             first = start // level.factors[0]
-            self.zarr_array(name, index)[first : first + len(part)] = part
+            receipts |= self._put(f"{_path_of(name)}/{index}", first, part)
+        return receipts
 
-    def create_packed(self, name: str) -> None:
-        """Make an empty array of packed masks, one chunk a slab, in place of what was there."""
+    def create_packed(self, name: str) -> Receipts:
+        """Make an empty array of packed masks, one chunk a slab, in place of what was there; gives its receipt."""
         nz, ny, nx = self.geometry.shape
         shape = (nz, ny, words_for(nx))
-        self._group.create_array(
+        array = self._group.create_array(
             name,
             shape=shape,
             chunks=(self.layout.slab, *shape[1:]),
@@ -211,85 +203,74 @@ class Case:
             attributes={"packing": "bit k of word w of a row is voxel x = 64 w + k"},
             overwrite=True,
         )
+        return self._receipts_of(array)
 
     def read_packed(self, name: str, start: int, stop: int) -> Bits:
         """Slices ``start`` to ``stop`` of an array of packed masks: uint64 ``[z, y, words]``."""
-        return np.asarray(self._array(name)[start:stop])
+        return self._stored(name)[start:stop]
 
-    def write_packed(self, name: str, start: int, bits: Bits) -> None:
+    def write_packed(self, name: str, start: int, bits: Bits) -> Receipts:
         """Write whole slabs of a packed mask; see `write`."""
         self.layout.check(start, start + len(bits))
-        self._array(name)[start : start + len(bits)] = bits
-
-    @property
-    def packed_threshold(self) -> int | None:
-        """HU below which voxels are set in the packed air; None if it is not complete."""
-        found = self._group.get("air")
-        return found.attrs.get("below_hu") if isinstance(found, zarr.Array) else None  # type: ignore[return-value]
-
-    @packed_threshold.setter
-    def packed_threshold(self, threshold: int) -> None:
-        self._array("air").attrs["below_hu"] = threshold
+        return self._put(name, start, bits)
 
     def discard(self, name: str) -> None:
         """Delete an array that serves no more."""
-        if name in self._group:
-            del self._group[name]
+        sync(self._group.store.delete_dir(self._key(name)))
 
-    def write_counts(self, counts: npt.NDArray[np.uint64]) -> None:
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every object of this case, by key."""
+        return sizes_under(self._group.store, self._group.path)
+
+    def read_object(self, key: str) -> bytes | None:
+        """Bytes of an object as they are stored; None if there is none."""
+        buffer = sync(self._group.store.get(self._key(key), default_buffer_prototype()))
+        return None if buffer is None else buffer.to_bytes()
+
+    def delete_object(self, key: str) -> None:
+        """Delete one object."""
+        sync(self._group.store.delete(self._key(key)))
+
+    def write_counts(self, counts: npt.NDArray[np.uint64]) -> Receipts:
         """Keep the counts per HU value."""
-        self._write_table("hu_counts", counts, {"first_hu": -32768, "unit": "voxels"})
+        return self._write_table("hu_counts", counts, {"first_hu": -32768, "unit": "voxels"})
 
-    def write_side_counts(self, counts: npt.NDArray[np.uint64]) -> None:
+    def write_side_counts(self, counts: npt.NDArray[np.uint64]) -> Receipts:
         """Keep the counts per HU value of the parts of the mask."""
         rows = [side.key for side in SIDES]
-        self._write_table("side_counts", counts, {"first_hu": -32768, "unit": "voxels", "rows": rows})
+        return self._write_table("side_counts", counts, {"first_hu": -32768, "unit": "voxels", "rows": rows})
 
-    def _write_table(self, name: str, values: npt.NDArray[Any], attributes: dict[str, Any]) -> None:
-        self._group.create_array(
-            name, data=values, chunks=values.shape, compressors=codecs_for(values.dtype), attributes=attributes,
-            overwrite=True,
+    def _write_table(self, name: str, values: npt.NDArray[Any], attributes: dict[str, Any]) -> Receipts:
+        array = self._group.create_array(
+            name, shape=values.shape, dtype=values.dtype, chunks=values.shape, compressors=codecs_for(values.dtype),
+            attributes=attributes, overwrite=True,
         )  # fmt: skip
+        return self._receipts_of(array) | self._put(name, 0, values)
 
-    def begin(self, geometry: Geometry, acquisition: Acquisition) -> None:
-        """Describe a scan that is about to be converted; forgets all earlier stages."""
-        self._group.attrs[ATTRIBUTE] = {
-            "geometry": geometry.to_dict(),
-            "acquisition": acquisition.to_dict(),
-            "salt": secrets.token_hex(16),
-            "stages": {},
+    def _put(self, path: str, start: int, values: npt.NDArray[Any]) -> Receipts:
+        """Write whole chunks from an index along z on."""
+        known = self._array(path)
+        store = WholeShards(self._group.store)
+        target: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(known.metadata, StorePath(store, known.path)))
+        target[start : start + len(values)] = values
+        return {self._relative(key): receipt for key, receipt in store.receipts.items()}
+
+    def _receipts_of(self, *nodes: Any) -> Receipts:
+        """Receipts of the metadata of groups and arrays."""
+        return {
+            self._relative(f"{node.path}/{file}"): receipt_of(content.to_bytes())
+            for node in nodes
+            for file, content in node.metadata.to_buffer_dict(default_buffer_prototype()).items()
         }
 
-    def describe(self, acquisition: Acquisition) -> None:
-        """Replace the technical attributes."""
-        self._group.attrs[ATTRIBUTE] = {**self._own, "acquisition": acquisition.to_dict()}
+    def _key(self, key: str) -> str:
+        return f"{self._group.path}/{key}".lstrip("/")
 
-    def record(self, stage: str, record: dict[str, Any]) -> None:
-        """Publish a finished stage."""
-        own = self._own
-        own.pop("failure", None)
-        self._group.attrs[ATTRIBUTE] = {**own, "stages": {**self.stages, stage: record}}
+    def _relative(self, key: str) -> str:
+        return key.removeprefix(f"{self._group.path}/")
 
-    def forget(self, *stages: str) -> None:
-        """Withdraw the records of stages that are about to be redone."""
-        kept = {name: record for name, record in self.stages.items() if name not in stages}
-        self._group.attrs[ATTRIBUTE] = {**self._own, "stages": kept}
-
-    def note(self, watched: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what stages took."""
-        own = self._own
-        self._group.attrs[ATTRIBUTE] = {**own, WATCHED: {**own.get(WATCHED, {}), **watched}}
-
-    def fail(self, stage: str, reason: str) -> None:
-        """Record why a stage failed."""
-        self._group.attrs[ATTRIBUTE] = {**self._own, "failure": {"stage": stage, "reason": reason}}
-
-    @property
-    def _own(self) -> dict[str, Any]:
-        own = self._group.attrs.get(ATTRIBUTE)
-        if not isinstance(own, dict):
-            raise StoreError(f"case {self.name} carries no lungmix attributes: run `lungmix convert` again")
-        return dict(own)
+    def _stored(self, path: str) -> StoredArray:
+        return StoredArray(self.name, path.lstrip("/"), self._array(path))
 
     def _array(self, path: str) -> zarr.Array[Any]:
         try:

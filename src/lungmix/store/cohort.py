@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +22,12 @@ from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
 from lungmix.parameters import FITS
 from lungmix.scan import Acquisition
-from lungmix.store.case import ATTRIBUTE, Case
+from lungmix.store.case import Case
 from lungmix.store.html import cohort_html
+from lungmix.store.lock import check_free, locked
+from lungmix.store.state import ATTRIBUTE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL_FILE = "model.json"
 FIT_FILES = {name: f"model-{name}.json" for name in FITS}
 """Both fits by their names. They lie beside the cases under names that no folder or scan is likely to have."""
@@ -98,22 +102,62 @@ class Cohort(Mapping[str, Case]):
         """Change some of `settings`."""
         self._group.attrs[ATTRIBUTE] = {**self.settings, **values, "lungmix_version": __version__}
 
-    def add(self, name: str, geometry: Geometry, acquisition: Acquisition) -> Case:
-        """Start a case anew; what stood under its name is removed."""
+    def add(
+        self, name: str, geometry: Geometry, acquisition: Acquisition, origin: Mapping[str, str] | None = None
+    ) -> Case:
+        """Start a case anew; what stood under its name is removed.
+
+        Parameters
+        ----------
+        name : str
+            Of the case.
+        geometry, acquisition : Geometry, Acquisition
+            Of the scan.
+        origin : mapping of str to str, optional
+            ``key`` and ``source`` of the conversion: by them one that was killed is found again.
+        """
         if not _CASE_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'")
-        case = Case(name, self._group.create_group(name, overwrite=True))
-        case.begin(geometry, acquisition)
+        self.remove(name)
+        case = Case(name, self._group.create_group(name))
+        case.begin(geometry, acquisition, origin)
         return case
 
     def remove(self, name: str) -> None:
-        """Delete a case and all that belongs to it."""
-        del self._group[name]
+        """Delete a case and all that belongs to it, if it is there."""
+        # Without its metadata it is no case any more, should the rest not be reached.
+        sync(self._group.store.delete(self._key(f"{name}/zarr.json")))
+        for last in (False, False, True):
+            try:
+                sync(self._group.store.delete_dir(self._key(name)))
+                return
+            except OSError:
+                # A task that was given up may still put an object into a folder that is being emptied.
+                if last:
+                    raise
+
+    @contextmanager
+    def locked(self, *, wait: bool = False, say: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Be the only writer of this store for the length of a block; readers need no lock.
+
+        The stages of `lungmix.pipeline.Pipeline` do this themselves. Parameters and errors are those of
+        `lungmix.store.lock.locked`.
+        """
+        with locked(self._group.store, self.url, wait=wait, say=say):
+            yield
+
+    def check_free(self) -> None:
+        """Raise `LockedError` if another process writes to this store."""
+        check_free(self._group.store, self.url)
+
+    def ref(self, name: str, attempt: str = "") -> CaseRef:
+        """Where a case is, for the tasks of an attempt; see `CaseState.start`."""
+        return CaseRef(self.url, name, attempt)
 
     def read_text(self, name: str) -> str | None:
         """Text of a file of the store; None if there is none."""
         buffer = sync(self._group.store.get(self._key(name), default_buffer_prototype()))
-        return None if buffer is None else buffer.to_bytes().decode()
+        return None if buffer is None else buffer.to_bytes().decode("utf-8", "replace")
 
     def write_text(self, name: str, text: str) -> None:
         """Put a text file into the store; it becomes visible as a whole."""
@@ -131,14 +175,44 @@ class Cohort(Mapping[str, Case]):
 
 @dataclass(frozen=True)
 class CaseRef:
-    """Where a case is: what tasks are given in place of the case."""
+    """Where a case is: what tasks are given in place of the case.
+
+    Attributes
+    ----------
+    url, name : str
+        Store and case.
+    attempt : str
+        The attempt at a stage that a task belongs to; it writes only while there is no newer one.
+    """
 
     url: str
     name: str
+    attempt: str = ""
 
     def open(self, mode: Literal["r", "r+"] = "r") -> Case:
-        """The case, opened in the process that asks."""
-        return open_cohort(self.url, mode)[self.name]
+        """The case, opened in the process that asks; of one attempt it is opened once a process.
+
+        Raises
+        ------
+        StoreError
+            If a writing task belongs to an attempt that was replaced.
+        """
+        if not self.attempt:
+            return open_cohort(self.url, mode)[self.name]
+        case = _opened(self)
+        if mode != "r":
+            case.check_attempt(self.attempt)
+        return case
+
+
+@lru_cache(maxsize=32)
+def _opened(where: CaseRef) -> Case:
+    case = open_cohort(where.url, "r+")[where.name]
+    if case.attempt != where.attempt:
+        # A network file system may show an older state; that must not be kept.
+        case.check_attempt(where.attempt)
+        case = open_cohort(where.url, "r+")[where.name]
+    return case
 
 
 def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:

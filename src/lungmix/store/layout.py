@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import zarr.codecs
+from zarr.abc.codec import BytesBytesCodec
 
 from lungmix.errors import AlignmentError
 from lungmix.geometry import Geometry
@@ -116,11 +117,12 @@ def layout_of(geometry: Geometry) -> Layout:
     return Layout(shape, slab, tuple(levels))
 
 
-def codecs_for(dtype: npt.DTypeLike) -> list[zarr.codecs.BloscCodec | zarr.codecs.ZstdCodec]:
-    """Compressors by measurement: shuffled Zstandard for HU, plain Zstandard for labels."""
+def codecs_for(dtype: npt.DTypeLike) -> list[BytesBytesCodec]:
+    """Compressors by measurement, shuffled Zstandard for HU and plain Zstandard for labels; and a checksum."""
+    checksum = zarr.codecs.Crc32cCodec()
     if np.dtype(dtype).itemsize > 1:
-        return [zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")]
-    return [zarr.codecs.ZstdCodec(level=1)]
+        return [zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), checksum]
+    return [zarr.codecs.ZstdCodec(level=1), checksum]
 
 
 def shrink_mean(slab: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:

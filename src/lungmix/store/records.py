@@ -42,3 +42,8 @@ def place_of(salt: str, key: str) -> str:
         64 hexadecimal digits.
     """
     return hashlib.scrypt(key.encode(), salt=bytes.fromhex(salt), n=1 << 14, r=8, p=1, dklen=32).hex()
+
+
+def digest_of(text: str) -> str:
+    """SHA-256 of a text file of the store: 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()

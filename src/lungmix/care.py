@@ -1,0 +1,104 @@
+"""How a case is brought through its steps when something goes wrong: damage, a lost cluster, want of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from distributed import Client
+
+from lungmix.engine import Listener, Outcome, run_window
+from lungmix.engine.trouble import await_cluster, is_lost, is_memory
+from lungmix.errors import ClusterError, DamageError, LungmixError
+from lungmix.store import Cohort, settle, stage_of
+
+_TRIES = 3
+LOST = "the connection to the scheduler was lost: start it again and run the same command, which goes on from here"
+
+
+@dataclass(frozen=True)
+class Care:
+    """Goes through cases, a few at a time, and tries again what can be tried again.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        The cluster.
+    cohort : Cohort
+        Opened for writing.
+    listener : Listener
+        Hears what is tried again.
+    """
+
+    client: Client
+    cohort: Cohort
+    listener: Listener
+
+    def settle(self, name: str) -> None:
+        """Withdraw what a case holds that is not what was written; see `lungmix.store.settle`."""
+        if name in self.cohort:
+            for stage, reason in settle(self.cohort[name]).items():
+                self.listener.say(f"{name}: {reason}: the stage {stage} is made again")
+
+    def through(self, names: Sequence[str], work: Callable[[str], None], size: int) -> Iterator[Outcome[str, None]]:
+        """Settle and work on cases, and yield each as it ends for good.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Cases.
+        work : callable
+            Called with a name, in a thread; does what is not done yet.
+        size : int
+            Cases in flight. Once workers have died of a case it is one at a time, and that case is tried once more.
+        """
+        again: list[str] = []
+
+        def attend(name: str) -> None:
+            self._attend(name, work)
+
+        for outcome in run_window(names, attend, lambda: 1 if again else size):
+            if outcome.error is not None and is_memory(outcome.error):
+                self.listener.say(f"{outcome.item}: workers died at it, so cases now go one at a time")
+                again.append(outcome.item)
+            else:
+                yield outcome
+        yield from run_window(again, attend, 1)
+
+    def _attend(self, name: str, work: Callable[[str], None]) -> None:
+        self.settle(name)
+        for left in reversed(range(_TRIES)):
+            try:
+                work(name)
+                return
+            except DamageError as error:
+                self._withdraw(error)
+                if not left:
+                    raise
+                self.listener.say(f"{error.case}: {error.array} is damaged in {error.where}: it is made again")
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                if not left or not await_cluster(self.client):
+                    raise ClusterError(LOST) from error
+                self.listener.say(f"{name}: the scheduler was lost and is back: the case goes on")
+
+    def _withdraw(self, error: DamageError) -> None:
+        stage = stage_of(error.array)
+        case = self.cohort[error.case]
+        if stage == "air":
+            case.record_packed(None)
+            stage = "mask"
+        if stage is not None:
+            case.mark_damaged(stage, f"{error.array} is damaged in {error.where}")
+
+    def note(self, name: str, stage: str, error: Exception) -> None:
+        """Record in the store why a case failed, so that the others can go on and the reason is not lost."""
+        if not isinstance(error, LungmixError) or isinstance(error, ClusterError):
+            return
+        # On a full disk or a store that cannot be written the report still has the reason.
+        with suppress(OSError, LungmixError):
+            if name in self.cohort:
+                case = self.cohort[name]
+                case.fail(case.under_way or stage, error.anonymous)

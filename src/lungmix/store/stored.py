@@ -1,0 +1,75 @@
+"""A stored array that says which case is damaged where its bytes are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from lungmix.errors import DamageError
+
+
+class StoredArray:
+    """An array of a case, to read from; see `Case.zarr_array`.
+
+    Parameters
+    ----------
+    case : str
+        Name of the case, for messages.
+    name : str
+        Path of the array in the case, for messages.
+    source : zarr.Array
+        What is read.
+    """
+
+    def __init__(self, case: str, name: str, source: zarr.Array[Any]):
+        self._case, self._name, self._source = case, name, source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self._source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a voxel."""
+        return np.dtype(self._source.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._source.ndim
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Voxels of a chunk along each axis."""
+        return self._source.chunks
+
+    @property
+    def shards(self) -> tuple[int, ...] | None:
+        """Voxels of a shard along each axis."""
+        return self._source.shards
+
+    def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
+        """Read voxels.
+
+        Raises
+        ------
+        DamageError
+            If what is stored is not what was written.
+        """
+        try:
+            return np.asarray(self._source[selection])
+        except (ValueError, RuntimeError) as error:
+            # Checksums raise the one, decompressors the other.
+            raise DamageError(self._case, self._name, _slices_of(selection, self.shape[0])) from error
+
+
+def _slices_of(selection: Any, depth: int) -> str:
+    first = selection[0] if isinstance(selection, tuple) and selection else selection
+    if isinstance(first, slice):
+        start, stop, _ = first.indices(depth)
+        return f"slices {start} to {stop}"
+    return f"slice {first}" if isinstance(first, int) else "some slices"

@@ -1,0 +1,180 @@
+"""What a store knows of its own objects: receipts, damage, attempts, half-made cases."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lungmix
+from lungmix.errors import DamageError, StoreError
+from lungmix.geometry import Geometry
+from lungmix.scan import Acquisition
+from lungmix.store import settle
+from lungmix.store.objects import receipt_of
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return lungmix.open_cohort(tmp_path / "store.zarr", "a")
+
+
+@pytest.fixture
+def case(cohort):
+    """A converted case of three slabs; the lung fills the middle one."""
+    case = cohort.add(
+        "case-001", Geometry((40, 33, 150), (0.7, 0.7, 2.0)), Acquisition("CT"), {"key": "c", "source": "place"}
+    )
+    case.start("convert", "c")
+    volume = np.random.default_rng(0).integers(-1000, 1000, case.geometry.shape).astype(np.int16)
+    files = case.create("ct")
+    for start, stop in case.layout.slabs():
+        files |= case.write("ct", start, volume[start:stop])
+    case.record("convert", {"key": "c", "source": "place"}, files)
+    case.start("mask", "m")
+    files = case.create("lung")
+    files |= case.write("lung", 64, np.ones((64, *case.geometry.shape[1:]), np.uint8))
+    files |= case.write_counts(np.arange(65536, dtype=np.uint64))
+    case.record("mask", {"key": "m"}, files)
+    return case
+
+
+def again(cohort):
+    return lungmix.open_cohort(cohort.url, "r+")["case-001"]
+
+
+def folder(cohort):
+    return Path(cohort.url) / "case-001"
+
+
+def test_receipts_are_those_of_the_bytes_on_disk(cohort, case):
+    for record in case.stages.values():
+        assert record["files"]
+        for key, receipt in record["files"].items():
+            assert receipt_of((folder(cohort) / key).read_bytes()) == receipt
+    known = {key for record in case.stages.values() for key in record["files"]}
+    found = {p.relative_to(folder(cohort)).as_posix() for p in folder(cohort).rglob("*") if p.is_file()}
+    assert found - known == {"zarr.json", "labels/zarr.json"}
+
+
+def test_whole_case_is_left_as_it_is(cohort, case):
+    before = (folder(cohort) / "zarr.json").read_bytes()
+    assert settle(again(cohort)) == {}
+    assert (folder(cohort) / "zarr.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "stage"),
+    [
+        ("1/c/0/0/0", "convert"),
+        ("labels/lung/0/c/1/0/0", "mask"),
+        ("hu_counts/c/0", "mask"),
+        ("2/zarr.json", "convert"),
+    ],
+)
+def test_lost_and_shortened_objects_withdraw_their_stage_alone(cohort, case, key, stage):
+    content = (folder(cohort) / key).read_bytes()
+    for change in (None, content[:-1], content + b"x"):
+        if change is None:
+            (folder(cohort) / key).unlink()
+        else:
+            (folder(cohort) / key).write_bytes(change)
+        found = settle(again(cohort))
+        assert list(found) == [stage]
+        assert key in found[stage]
+        assert set(again(cohort).stages) == {"convert", "mask"} - {stage}
+        assert again(cohort).damage[stage]["record"] == case.stages[stage]
+        (folder(cohort) / key).write_bytes(content)
+        again(cohort).record(stage, case.stages[stage])
+    assert settle(again(cohort)) == {}
+
+
+def test_object_that_no_stage_wrote_is_found(cohort, case):
+    stray = folder(cohort) / "labels/lung/0/c/0/0/0"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"of another run")
+    assert "labels/lung/0/c/0/0/0" in settle(again(cohort))["mask"]
+
+
+def test_flipped_byte_of_the_counts_is_found_without_reading_voxels(cohort, case):
+    flip(folder(cohort) / "hu_counts/c/0")
+    assert list(settle(again(cohort))) == ["mask"]
+
+
+@pytest.mark.parametrize("place", [0, 0.5, -1])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_flipped_byte_of_a_shard_is_named_by_case_and_array(cohort, case, level, place):
+    flip(folder(cohort) / f"{level}/c/1/0/0", place)
+    damaged = again(cohort)
+    with pytest.raises(DamageError, match=f"case case-001: {level} is damaged"):
+        damaged.array("ct", level).compute(scheduler="synchronous")
+    assert np.array_equal(damaged.lung[64:128].compute(), np.ones((64, 33, 40), np.uint8))
+
+
+def test_error_of_damage_survives_the_way_from_a_worker():
+    error = pickle.loads(pickle.dumps(DamageError("a", "labels/lung/0", "slices 0 to 64")))
+    assert (error.case, error.array, error.where) == ("a", "labels/lung/0", "slices 0 to 64")
+
+
+def test_what_a_killed_writer_left_is_cleared(cohort, case):
+    part = folder(cohort) / f"0/c/0/0/0.{'0' * 32}.partial"
+    part.write_bytes(b"half")
+    case.create_packed("opened")
+    assert settle(again(cohort)) == {}
+    assert not part.exists()
+    assert not (folder(cohort) / "opened").exists()
+
+
+def test_stage_made_again_from_the_same_keeps_what_depends_on_it(cohort, case):
+    case.record("label", {"key": "l"})
+    case.mark_damaged("mask", "a shard is missing")
+    case.start("mask", "m")
+    assert set(again(cohort).stages) == {"convert", "label"}
+    case.record("mask", {"key": "m"})
+    assert not again(cohort).damage
+    case.start("mask", "other")
+    assert set(again(cohort).stages) == {"convert"}
+
+
+def test_task_of_a_replaced_attempt_writes_no_more(cohort, case, monkeypatch):
+    from lungmix.store import state
+
+    monkeypatch.setattr(state, "_PATIENCE_S", 0.1)
+    old = cohort.ref("case-001", case.start("mask", "m"))
+    old.open("r+").write("lung", 0, np.ones((64, 33, 40), np.uint8))
+    new = cohort.ref("case-001", again(cohort).start("mask", "m"))
+    with pytest.raises(StoreError, match="another run"):
+        old.open("r+")
+    new.open("r+")
+    again(cohort).record("mask", {"key": "m"})
+    with pytest.raises(StoreError, match="another run"):
+        new.open("r+")
+
+
+def test_same_records_in_any_order_give_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("lungmix.store.state.secrets.token_hex", lambda n: "00" * n)
+    texts = []
+    for order in (("mask", "side", "label"), ("mask", "label", "side")):
+        cohort = lungmix.open_cohort(tmp_path / f"{order[1]}.zarr", "a")
+        case = cohort.add("a", Geometry((4, 4, 4)), Acquisition())
+        for stage in order:
+            case.start(stage, stage)
+            case.record(stage, {"key": stage}, {"b": [1, "x"], "a": [2, "y"]})
+        texts.append((tmp_path / f"{order[1]}.zarr" / "a" / "zarr.json").read_bytes())
+    assert texts[0] == texts[1]
+
+
+def test_case_is_removed_as_a_whole(cohort, case):
+    cohort.remove("case-001")
+    assert not folder(cohort).exists()
+    assert "case-001" not in cohort
+    cohort.remove("case-001")
+
+
+def flip(file, place=0.5):
+    content = bytearray(file.read_bytes())
+    content[place if isinstance(place, int) else int(len(content) * place)] ^= 0x10
+    time = file.stat().st_mtime_ns
+    file.write_bytes(content)
+    os.utime(file, ns=(time, time))

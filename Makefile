@@ -38,6 +38,10 @@ $(VENV)/.pyradiomics: scripts/pyradiomics.sh $(VENV)/.made
 	scripts/pyradiomics.sh $(BIN)/python $(VENV)/pyradiomics
 	touch $@
 
+$(VENV)/.slurm: scripts/slurm.sh $(VENV)/.made
+	scripts/slurm.sh install
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group bench
 	touch $@

@@ -1,8 +1,8 @@
 """The cohort of the publication at full size: 62 scans, 51,247 slices of 512 x 512 pixels, on 2 workers of 2 GB.
 
 Scans come in passing (see ``streamed.py``): the disk never holds more than a few sources, and the store. Everything
-is run: conversion, masks with the preset ``paper``, sides, both fits of the cohort's own mixture, labels, measurements,
-and the comparison with a radiologist's scores. Printed are the time of each stage, the throughput, the peak of memory
+is run: conversion, masks with the preset ``paper``, both fits of the cohort's own mixture, labels and sides,
+measurements, and the comparison with a radiologist's scores. Printed are the time of each stage, the throughput, the peak of memory
 of every process in each tenth of the run, what was written, the fitted mixture beside the true one, and the lung
 involvement beside the truth. The clock starts when the first scans lie there.
 

@@ -73,13 +73,13 @@ def test_run_keeps_time_and_memory_of_every_stage_with_the_case(client, tmp_path
     report = Pipeline(client, cohort, heard).run([scan], parameters)
     assert not report.failed
     watched = open_cohort(tmp_path / "s.zarr")["case-001"].watched
-    assert list(watched) == ["convert", "mask", "side", "label"]
+    assert list(watched) == ["convert", "mask", "label"]
     for stage, took in watched.items():
         assert took == heard.spents["case-001", stage].to_dict()
         assert took["tasks"] >= 1
         assert 0 < took["worker_seconds"] <= took["seconds"] * 2
         assert took["peak_bytes"] > 50 << 20
-    assert list(report.spent) == ["convert", "mask", "side", "fit", "label", "measure"]
+    assert list(report.spent) == ["convert", "mask", "fit", "label", "measure"]
     assert report.spent["label"] == heard.spents["case-001", "label"]
     again = Pipeline(client, cohort, heard).run([scan], parameters)
     assert set(again.spent) == {"fit", "measure"}

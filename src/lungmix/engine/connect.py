@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import dask
@@ -11,11 +14,21 @@ from dask.utils import parse_bytes
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
+from lungmix.engine.versions import check_cluster
 from lungmix.errors import ClusterError, UsageError
 from lungmix.graphs.memory import KEPT_BYTES
 
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+    "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
+    # A worker has one core; chunks are coded by one thread, or workers would take it from each other.
+    "ZARR_THREADING__MAX_WORKERS": "1",
+}
+"""Variables that the processes of workers should be started with; those of a local cluster are."""
+
 _LEAST_MEMORY = 1 << 30
 _TIMEOUT = "10s"
+_PATIENCE = 300.0
 
 
 def connect(
@@ -24,8 +37,12 @@ def connect(
     scheduler_file: str | Path | None = None,
     workers: int | None = None,
     memory_limit: str | int | None = None,
+    patience: float = _PATIENCE,
+    say: Callable[[str], None] | None = None,
 ) -> Client:
     """Connect to a scheduler, or start a local cluster.
+
+    Certificates for ``tls://`` come from dask's configuration, such as ``DASK_DISTRIBUTED__COMM__TLS__CA_FILE``.
 
     Parameters
     ----------
@@ -37,6 +54,10 @@ def connect(
         Processes of a local cluster; by default one a core, fewer where memory is short.
     memory_limit : str or int, optional
         Memory of each of them, such as ``"2GB"``; by default an equal share of the machine's.
+    patience : float
+        Seconds to wait for the first worker of a scheduler that has none yet.
+    say : callable, optional
+        Told what is waited for.
 
     Returns
     -------
@@ -48,14 +69,21 @@ def connect(
     UsageError
         If the options contradict each other.
     ClusterError
-        If the scheduler does not answer.
+        If the scheduler does not answer, no worker joins it, or they have another environment than this program.
     """
     if scheduler is not None and scheduler_file is not None:
         raise UsageError("give --scheduler or --scheduler-file, not both")
     if scheduler is not None or scheduler_file is not None:
         if workers is not None or memory_limit is not None:
             raise UsageError("--workers and --memory-limit shape a local cluster: leave them out with a scheduler")
-        return _existing(scheduler, scheduler_file)
+        client = _existing(scheduler, scheduler_file)
+        try:
+            _wait_for_worker(client, patience, say)
+            check_cluster(client)
+        except BaseException:
+            client.close()
+            raise
+        return client
     return _local(workers, memory_limit)
 
 
@@ -79,12 +107,39 @@ def _existing(scheduler: str | None, scheduler_file: str | Path | None) -> Clien
             client = Client(scheduler, timeout=_TIMEOUT)
         else:
             client = Client(scheduler_file=str(scheduler_file), timeout=_TIMEOUT)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        if _is_secure(where, scheduler_file):
+            raise ClusterError(
+                f"no secure connection to {where} ({reason}): check the address, and the certificates that dask's "
+                "configuration names, such as DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..CLIENT__CERT and ..CLIENT__KEY"
+            ) from error
         raise ClusterError(f"no scheduler answers at {where} ({reason}): check the address and start it") from error
     finally:
         logger.setLevel(level)
     return client
+
+
+def _is_secure(where: str, scheduler_file: str | Path | None) -> bool:
+    if scheduler_file is not None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            where = json.loads(Path(scheduler_file).read_text()).get("address", where)
+    return where.startswith("tls://")
+
+
+def _wait_for_worker(client: Client, patience: float, say: Callable[[str], None] | None) -> None:
+    if client.scheduler_info(n_workers=1)["workers"]:
+        return
+    address = client.scheduler.address
+    if say is not None:
+        say(f"the scheduler at {address} has no worker yet: waiting {patience:.0f} s for the first")
+    try:
+        client.wait_for_workers(1, timeout=patience)
+    except TimeoutError:
+        raise ClusterError(
+            f"no worker has joined the scheduler at {address} within {patience:.0f} s: start one with "
+            f"`dask worker {address}`, or look at why the queue starts none"
+        ) from None
 
 
 def _local(workers: int | None, memory_limit: str | int | None) -> Client:
@@ -98,10 +153,7 @@ def _local(workers: int | None, memory_limit: str | int | None) -> Client:
         count = workers or max(1, min(CPU_COUNT, int(MEMORY_LIMIT * 0.9) // limit))
     with dask.config.set(
         {
-            "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
-            "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
-            # A worker has one core; chunks are coded by one thread, or workers would take it from each other.
-            "distributed.nanny.pre-spawn-environ.ZARR_THREADING__MAX_WORKERS": 1,
+            **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
             "distributed.scheduler.worker-saturation": 1.0,
         }
     ):

@@ -2,9 +2,9 @@
 
 Scans come in passing (see ``streamed.py``): the disk never holds more than a few sources, and the store. Everything
 is run: conversion, masks with the preset ``paper``, both fits of the cohort's own mixture, labels and sides,
-measurements, and the comparison with a radiologist's scores. Printed are the time of each stage, the throughput, the peak of memory
-of every process in each tenth of the run, what was written, the fitted mixture beside the true one, and the lung
-involvement beside the truth. The clock starts when the first scans lie there.
+measurements, and the comparison with a radiologist's scores. Printed are the time of each stage, the throughput, the
+peak of memory of every process in each tenth of the run, what was written, the fitted mixture beside the true one, and
+the lung involvement beside the truth. The clock starts when the first scan lies there.
 
 ``--fraction 0.1`` runs a tenth. A run fails if a worker was restarted or spilled, or a case failed.
 """
@@ -102,7 +102,7 @@ def run(folder, designs, workers, memory_limit, *, page):
         "parts": memory.parts(passes.spans, PARTS),
         "store": sizes(store),
         "mixture": beside_truth(report.fits, truth),
-        "cases": involvement(report.rows, designs, truth),
+        "cases": involvement(report, designs, truth),
         "scores": scores,
     }
     return sheet_of(found, workers, memory_limit)
@@ -224,9 +224,10 @@ def beside_truth(fits, truth):
     return found
 
 
-def involvement(rows, designs, truth):
-    """Lung involvement and volume of each case beside the truth."""
-    measured = {row["case"]: row for row in rows}
+def involvement(report, designs, truth):
+    """Lung involvement by both fits and volume of each case beside the truth."""
+    measured = {row["case"]: row for row in report.rows}
+    both = {row["case"]: row for row in report.comparison.involvement}
     cases = []
     for design, one in zip(designs, truth, strict=True):
         voxels = np.array(one["voxels"])
@@ -239,6 +240,7 @@ def involvement(rows, designs, truth):
                 "score": design.score,
                 "true_li": 100 * voxels[2:].sum() / voxels.sum(),
                 "li": float(row["lung_involvement"]),
+                "li_converged": float(both[design.name]["converged"]),
                 "true_ml": float(volume),
                 "ml": float(row["lung_ml"]),
             }
@@ -282,8 +284,8 @@ def sheet_of(found, workers, memory_limit):
         ],
         stages,
     )
-    true_li, li = (np.array([case[key] for case in found["cases"]]) for key in ("true_li", "li"))
-    true_ml, ml = (np.array([case[key] for case in found["cases"]]) for key in ("true_ml", "ml"))
+    keys = ("true_li", "li", "li_converged", "true_ml", "ml")
+    true_li, li, converged, true_ml, ml = (np.array([case[key] for case in found["cases"]]) for key in keys)
     processor = sum(found["cpu"][name] for name in found["cpu"] if name != "generator")
     rows = [
         ["the whole run, s", f"{seconds:,.0f}"],
@@ -300,9 +302,13 @@ def sheet_of(found, workers, memory_limit):
     if found["page"]:
         rows.append(["the page, s", f"{found['page']:,.0f}"])
     rows += [
-        ["lung involvement from the truth, percentage points: mean, largest",
-         f"{np.mean(li - true_li):+.2f}, {np.abs(li - true_li).max():.2f}"],
-        ["correlation of both", correlation(li, true_li)],
+        *(
+            [
+                f"lung involvement by the fit `{fit}` from the truth, percentage points: mean, largest; correlation",
+                f"{np.mean(one - true_li):+.2f}, {np.abs(one - true_li).max():.2f}; {correlation(one, true_li)}",
+            ]
+            for fit, one in (("paper", li), ("converged", converged))
+        ),
         ["lung volume from the truth, percent: mean, largest",
          f"{np.mean(ml / true_ml - 1) * 100:+.2f}, {np.abs(ml / true_ml - 1).max() * 100:.2f}"],
     ]  # fmt: skip

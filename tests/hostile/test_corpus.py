@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import hostile.dicom
 import hostile.places  # noqa: F401
 from hostile.corpus import CASES, READ, REFUSED
 from hostile.images import VOLUME

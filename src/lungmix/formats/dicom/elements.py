@@ -67,7 +67,10 @@ class Elements:
     def text(self, keyword: str) -> str:
         """Plain text without the padding; empty if there is none."""
         value = self.value(keyword)
-        return value.decode("latin-1").strip(" \0\t\r\n") if isinstance(value, bytes) else ""
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
+        # pydicom makes a value of the transfer syntax, which it needs itself.
+        return value.strip(" \0\t\r\n") if isinstance(value, str) else ""
 
     def texts(self, keyword: str) -> tuple[str, ...]:
         r"""Parts between ``\``."""

@@ -18,6 +18,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from lungmix.formats.dicom.checks import BEGINNING, fault_of_pixels, fault_of_values
 from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
 from lungmix.formats.identity import KEYWORDS, NOBODY, Identity
 from lungmix.scan import Acquisition
@@ -97,6 +98,8 @@ class Header:
         Stored values from one to the other that stand for no tissue.
     rescale : tuple of float
         Slope and intercept.
+    contradiction : str
+        What of the numbers of a plain slice makes no sense, after "the file"; empty if they do.
     burned_in : bool
         Whether the header says that text may stand in the pixels.
     identity : Identity
@@ -131,6 +134,7 @@ class Header:
     event: str = ""
     padding: tuple[int, int] | None = None
     rescale: tuple[float, float] = (1.0, 0.0)
+    contradiction: str = ""
     burned_in: bool = False
     identity: Identity = NOBODY
     acquisition: Acquisition = _UNKNOWN
@@ -210,12 +214,15 @@ class HeaderReader:
                 if isinstance(error, MemoryError):
                     raise
                 return Damaged(blank, "has a damaged header") if marked else None
+            beginning = (
+                b"" if deflated or elements.pixel_bytes is None else _pixels(head, stream, elements.pixel_offset)
+            )
         if not marked and not elements.text("SOPClassUID").startswith("1.2.840.10008."):
             return None
         if elements.text("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return Index(str(path))
         header = self._header(blank, elements)
-        fault = _fault(header, elements, None if deflated else state.st_size)
+        fault = _fault(header, elements, None if deflated else state.st_size, beginning)
         if fault:
             return Damaged(header, fault)
         if header.sop_class in ENHANCED and header.rows and "PerFrameFunctionalGroupsSequence" in elements:
@@ -255,6 +262,7 @@ class HeaderReader:
             event=elements.text("IrradiationEventUID"),
             padding=_padding(elements),
             rescale=(slope or 1.0, intercept or 0.0),
+            contradiction=fault_of_values(elements) or "",
             burned_in=elements.text("BurnedInAnnotation").upper() == "YES",
             identity=identity,
             acquisition=acquisition,
@@ -321,7 +329,15 @@ def _inflated(head: bytes, stream: BinaryIO) -> Elements:
     return elements
 
 
-def _fault(header: Header, elements: Elements, size: int | None) -> str | None:
+def _pixels(head: bytes, stream: BinaryIO, offset: int) -> bytes:
+    """The beginning of the pixels, which mostly has been read."""
+    if offset + BEGINNING <= len(head):
+        return head[offset : offset + BEGINNING]
+    stream.seek(offset)
+    return stream.read(BEGINNING)
+
+
+def _fault(header: Header, elements: Elements, size: int | None, beginning: bytes) -> str | None:
     if elements.pixel_bytes is None:
         name = UID(header.sop_class).name if header.sop_class else ""
         without = header.sop_class and header.sop_class not in _CT and not header.rows
@@ -330,11 +346,12 @@ def _fault(header: Header, elements: Elements, size: int | None) -> str | None:
         return "is cut short"
     if not header.rows or not header.columns:
         return "has no size"
-    if size is None or elements.pixel_bytes == UNDEFINED:
-        return None
     bits = elements.short("BitsAllocated") or 16
     needed = header.rows * header.columns * header.samples * max(header.frames, 1) * bits // 8
-    if elements.pixel_offset + elements.pixel_bytes > size:
+    fault = fault_of_pixels(elements, header.rows, header.columns, needed, beginning)
+    if fault or elements.pixel_bytes == UNDEFINED:
+        return fault
+    if size is not None and elements.pixel_offset + elements.pixel_bytes > size:
         return "is cut short: its pixels end early"
     if elements.pixel_bytes < needed:
         return "holds fewer pixels than its header promises"

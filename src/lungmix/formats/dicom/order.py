@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pydicom
 
 from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.checks import is_rotation
 from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of
-from lungmix.formats.dicom.header import Damaged, Header
+from lungmix.formats.dicom.header import ENHANCED, Damaged, Header
 from lungmix.formats.dicom.tilt import Shear, shear_of
 from lungmix.formats.rules import SeriesRules
 
@@ -77,8 +78,10 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
     for one in group.slices:
         if not has_place(one):
             raise SourceError(f"{title} lacks position or orientation in {named(one.file)}: give the original slices")
+        if one.contradiction and one.frame is None and one.sop_class not in ENHANCED:
+            raise SourceError(f"{title}: {named(one.file)} {one.contradiction}: give the original slices")
     normal = normal_of(group.first)
-    if not 0.99 < float(np.linalg.norm(normal)) < 1.01:
+    if not is_rotation(group.first.orientation or ()):
         raise SourceError(f"{title} has an orientation that is no rotation: give the original slices")
     notes: list[str] = []
     slices = sorted(group.slices, key=lambda one: float(np.dot(one.position, normal)))  # type: ignore[arg-type]

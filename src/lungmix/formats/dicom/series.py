@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungmix.errors import SourceError, named
+from lungmix.formats.bounds import check_geometry
 from lungmix.formats.dicom.choose import passed_over, series_number, unwanted
 from lungmix.formats.dicom.damage import attribute
 from lungmix.formats.dicom.groups import Group, axes_of, groups_of, normal_of, series_of
@@ -140,6 +141,7 @@ def _scan_of(group: Group, order: Order, notes: tuple[str, ...], folder: str) ->
         )
     resampling = _resampling_of(order)
     geometry = _geometry(order, resampling, group.title)
+    check_geometry(group.folder, geometry)
     padding = tuple(padding_of(one) for one in order.slices)
     frames = tuple(Frame(one.frame, *one.rescale) for one in order.slices if one.frame is not None)
     stack = Stack((first.rows, first.columns), frames or None, padding if any(padding) else None, resampling)

@@ -1,0 +1,90 @@
+"""What contradicts itself in a header or in the beginning of its pixels, before any decoder sees them."""
+
+from __future__ import annotations
+
+import re
+
+from pydicom.uid import UID
+
+from lungmix.formats.bounds import LARGEST_SLICE
+from lungmix.formats.dicom.codestream import size_of_stream
+from lungmix.formats.dicom.elements import UNDEFINED, Elements
+
+# Decimal strings as DICOM has them. Decoders take what begins like a number for one, and nothing for 1.
+_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_ITEM = b"\xfe\xff\x00\xe0"
+BEGINNING = 4096
+"""Bytes of the pixels that are looked at."""
+
+
+def fault_of_pixels(elements: Elements, rows: int, columns: int, needed: int, beginning: bytes) -> str | None:
+    """What is wrong with the pixels, after "the file"; None if nothing is seen.
+
+    Parameters
+    ----------
+    elements : Elements
+        The header.
+    rows, columns : int
+        Of an image, as the header has them.
+    needed : int
+        Bytes of all pixels without compression.
+    beginning : bytes
+        The first of the pixels, from behind their length.
+    """
+    if rows * columns > LARGEST_SLICE:
+        return f"promises {columns} x {rows} pixels, which no CT has"
+    compressed = _is_compressed(elements.text("TransferSyntaxUID"))
+    encapsulated = elements.pixel_bytes == UNDEFINED
+    if compressed is not None and compressed != encapsulated:
+        return (
+            "has pixels that are not compressed, as it says" if compressed else "has pixels that are compressed unsaid"
+        )
+    if encapsulated:
+        found = size_of_stream(_first_fragment(beginning))
+        if found is not None and found != (rows, columns):
+            return "has pixels of another size than its header promises"
+    elif elements.pixel_bytes is not None and elements.pixel_bytes - needed >= max(needed // max(rows, 1), 2):
+        return "holds more pixels than its header promises"
+    return None
+
+
+def fault_of_values(elements: Elements) -> str | None:
+    """What is wrong with the numbers that make HU and millimetres of a plain slice; None if nothing is."""
+    spacing = _decimals(elements, "PixelSpacing")
+    if spacing is None or len(spacing) != 2 or min(spacing) <= 0:
+        return "does not say how large its pixels are (PixelSpacing)"
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        if keyword not in elements:
+            continue
+        values = _decimals(elements, keyword)
+        if values is None or len(values) != 1 or (keyword == "RescaleSlope" and values[0] == 0):
+            return f"does not say what its pixels are in HU ({keyword})"
+    return None
+
+
+def is_rotation(orientation: tuple[float, ...]) -> bool:
+    """Whether rows and columns are of length 1 and at a right angle, to a hundredth."""
+    row, column = orientation[:3], orientation[3:]
+    products = [sum(a * b for a, b in zip(x, y, strict=True)) for x, y in ((row, row), (column, column), (row, column))]
+    return all(abs(found - wanted) < 0.02 for found, wanted in zip(products, (1, 1, 0), strict=True))
+
+
+def _decimals(elements: Elements, keyword: str) -> tuple[float, ...] | None:
+    texts = elements.texts(keyword)
+    if not texts or not all(_DECIMAL.fullmatch(text) for text in texts):
+        return None
+    return elements.numbers(keyword)
+
+
+def _is_compressed(syntax: str) -> bool | None:
+    """Whether pixels are encapsulated in a transfer syntax; None if it is none that is known."""
+    uid = UID(syntax)
+    return uid.is_encapsulated if syntax and uid.is_transfer_syntax and not uid.is_private else None
+
+
+def _first_fragment(beginning: bytes) -> bytes:
+    """Of encapsulated pixels, from behind their table of offsets; empty if it lies farther away."""
+    if not beginning.startswith(_ITEM):
+        return b""
+    behind = 8 + int.from_bytes(beginning[4:8], "little")
+    return beginning[behind + 8 :] if beginning[behind : behind + 4] == _ITEM else b""

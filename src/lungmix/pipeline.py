@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -19,15 +19,16 @@ from lungmix.engine import Ledger, Listener, Spent
 from lungmix.engine.trouble import is_memory
 from lungmix.errors import StoreError, anonymous, shown
 from lungmix.export.images import write_volume
-from lungmix.formats import Refusal, Scan, Skipped, find_scans
+from lungmix.formats import Refusal, Scan, SeriesRules, Skipped
 from lungmix.geometry import Geometry
 from lungmix.mixture import Fits, TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.stages import convert, fit, label, mask
+from lungmix.stages.finding import look_through
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import Row, measure_cohort, radiomics_of_cohort
-from lungmix.stages.names import assign_names, place_on_line, remember_numbers
+from lungmix.stages.names import assign_names, remember_numbers
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.tissue import Tissue
 
@@ -68,6 +69,8 @@ class Report:
         First-order features, one row a region of a labelled case, where that was asked for.
     skipped : dict of str to str
         Parts of sources that are not meant to be scans, or were not chosen, with the reason; no failures.
+    notes : dict of str to tuple of str
+        What people should know of cases, such as gaps that were interpolated; names of files are marked.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
     spent : dict of str to Spent
@@ -85,6 +88,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     radiomics: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     spent: dict[str, Spent] = field(default_factory=dict)
 
@@ -140,6 +144,7 @@ class Pipeline:
         fit_parameters: FitParameters | None = None,
         intake: IntakeParameters | None = None,
         outputs: Sequence[str | Path | None] = (),
+        series: SeriesRules | None = None,
     ) -> Report:
         """Do every stage that is not done yet, for sources and for the cases that the store holds.
 
@@ -157,10 +162,12 @@ class Pipeline:
             What is kept of whose scans they are.
         outputs : sequence of str or Path
             Folders that will be written beside the store; a key table may not lie in them.
+        series : SeriesRules, optional
+            Which DICOM series are used.
         """
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
-        taken = self._take(sources, report, intake or IntakeParameters(), outputs)
+        taken = self._take(sources, report, intake or IntakeParameters(), outputs, series)
         scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
         steps = [self._converting(scans), self._masking(parameters)]
@@ -186,6 +193,7 @@ class Pipeline:
         sources: Sequence[str | Path | Scan],
         intake: IntakeParameters | None = None,
         nrrd: Path | None = None,
+        series: SeriesRules | None = None,
     ) -> Report:
         """Bring sources into the store.
 
@@ -197,11 +205,13 @@ class Pipeline:
             What is kept of whose scans they are.
         nrrd : Path, optional
             Folder for an anonymous ``.nrrd`` file a case.
+        series : SeriesRules, optional
+            Which DICOM series are used.
         """
         report = Report()
         if nrrd is not None:
             check_outside(nrrd, "--nrrd", self.cohort.url)
-        taken = self._take(sources, report, intake or IntakeParameters(), [nrrd])
+        taken = self._take(sources, report, intake or IntakeParameters(), [nrrd], series)
         self._pass("convert", list(taken.scans), [self._converting(taken.scans, nrrd)], report)
         self._settle(taken)
         return report
@@ -276,27 +286,26 @@ class Pipeline:
 
     def _take(
         self,
-        sources: Iterable[str | Path | Scan],
+        sources: Sequence[str | Path | Scan],
         report: Report,
         parameters: IntakeParameters,
         outputs: Sequence[str | Path | None],
+        series: SeriesRules | None,
     ) -> Intake:
         table = open_table(self.cohort, parameters, *outputs)
         scans: list[Scan] = []
         places: list[str] = []
-        for number, source in enumerate(sources, start=1):
-            found = [source] if isinstance(source, Scan) else find_scans(source)
-            for item, one in enumerate(found, start=1):
-                place = place_on_line(number, item, len(found))
-                if isinstance(one, Refusal):
-                    report.fail(place, one.reason)
-                elif isinstance(one, Skipped):
-                    report.skip(place, one.reason)
-                else:
-                    scans.append(one)
-                    places.append(place)
+        for one in look_through(sources, series, self.listener):
+            if isinstance(one.found, Refusal):
+                report.fail(one.place, one.found.reason)
+            elif isinstance(one.found, Skipped):
+                report.skip(one.place, one.found.reason)
+            else:
+                scans.append(one.found)
+                places.append(one.place)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
         report.places = dict(zip(named, places, strict=True))
+        report.notes = {name: scan.notes for name, scan in named.items() if scan.notes}
         taken = take_in(self.cohort, named, report.places, parameters, table)
         if taken.hint:
             self.listener.say(taken.hint)

@@ -14,6 +14,7 @@ from rich.console import Console
 from lungmix._version import __version__
 from lungmix.cli import options as opt
 from lungmix.cli.names import command_line, debugging, told
+from lungmix.cli.scan import scan
 from lungmix.cli.validate import app as validate
 from lungmix.errors import LungmixError, UsageError, reason_of, trace_of
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 
 app.add_typer(validate, name="validate")
+app.command()(scan)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -127,6 +129,12 @@ def _fit_parameters(components: int, fit: str, method: str) -> Any:
     return FitParameters(n_components=components, fit=fit, method=method)
 
 
+def _series(series_filter: str, allow_gaps: bool, trust_positions: bool) -> Any:
+    from lungmix.formats import SeriesRules
+
+    return SeriesRules(series_filter, allow_gaps, trust_positions)
+
+
 def _intake(keep_names: bool, key: Path | None, retain_patient: bool, shift_dates: bool) -> Any:
     from lungmix.parameters import IntakeParameters
 
@@ -147,6 +155,9 @@ def run(
     components: opt.Components = 5,
     fit: opt.Fit = "paper",
     method: opt.Method = "counts",
+    series_filter: opt.SeriesFilter = "thinnest",
+    allow_gaps: opt.AllowGaps = False,
+    trust_positions: opt.TrustPositions = False,
     key: opt.KeyFile = None,
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
@@ -163,11 +174,12 @@ def run(
     """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
     mask = _mask_parameters(preset, threshold, opening, min_voxels, radius)
     mixture = _fit_parameters(components, fit, method)
+    series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
     with _pipeline(
         store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, create=True
     ) as pipeline:
-        result = pipeline.run(sources, mask, model, mixture, intake, [report])
+        result = pipeline.run(sources, mask, model, mixture, intake, [report], series)
         if report is not None:
             _write_page(pipeline.cohort, report, result.failed, quiet=quiet)
     _conclude(store, result, as_json)
@@ -185,6 +197,9 @@ def convert(
         Path | None,
         typer.Option(help="Write each scan as an anonymous CASE.nrrd into DIR too.", metavar="DIR"),
     ] = None,
+    series_filter: opt.SeriesFilter = "thinnest",
+    allow_gaps: opt.AllowGaps = False,
+    trust_positions: opt.TrustPositions = False,
     key: opt.KeyFile = None,
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
@@ -198,11 +213,12 @@ def convert(
     quiet: opt.Quiet = False,
 ) -> None:
     """Bring scans into the store as chunked zarr."""
+    series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
     with _pipeline(
         store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, create=True
     ) as pipeline:
-        result = pipeline.convert(sources, intake, nrrd)
+        result = pipeline.convert(sources, intake, nrrd, series)
     _conclude(store, result, as_json)
 
 

@@ -51,6 +51,21 @@ MemoryLimit = Annotated[str | None, typer.Option(help="Memory of each local proc
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run writes to STORE, in place of refusing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+SeriesFilter = Annotated[
+    str,
+    typer.Option(
+        help="Which DICOM series are used: 'thinnest' axial one of several reconstructions of one acquisition, 'all' "
+        "of CT, and conditions such as kernel=B70*,thickness<=1.5 on kernel, thickness, spacing, slices, number, kvp, "
+        "manufacturer, model, orientation, type.",
+        metavar="FILTER",
+    ),
+]
+AllowGaps = Annotated[
+    bool, typer.Option("--allow-gaps", help="Interpolate missing and unevenly spaced slices, and say so.")
+]
+TrustPositions = Annotated[
+    bool, typer.Option("--trust-positions", help="Believe positions of slices that other attributes contradict.")
+]
 KeyFile = Annotated[
     Path | None,
     typer.Option(

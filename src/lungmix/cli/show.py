@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lungmix.cli.names import names_show
+from lungmix.cli.names import names_show, told
 from lungmix.cli.show_fits import dump, fits_json, new_table, show_comparison, show_mixture, show_selection
 from lungmix.pipeline import Report
 from lungmix.report.overview import CohortOverview
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 def show_report(console: Console, report: Report) -> None:
-    """Measurements, mixture, failures and how many cases went through."""
+    """Measurements, mixture, what was skipped and failed, and how many cases went through."""
     if report.rows:
         shown = [column for column in _COLUMNS if column[0] in report.rows[0]]
         table = new_table("Measurements", "case", *(title for _, title, _ in shown))
@@ -41,10 +41,17 @@ def show_report(console: Console, report: Report) -> None:
         show_mixture(console, report.model)
     if report.selection:
         show_selection(console, report.selection)
+    for name, notes in report.notes.items():
+        for note in notes:
+            console.print(f"note: {name}: {told(note)}", markup=False, highlight=False, soft_wrap=True)
+    for name, reason in report.skipped.items():
+        reason = report.told[name] if names_show() else reason
+        console.print(f"skipped: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     for name, reason in report.failed.items():
         reason = report.told[name] if names_show() else reason
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(report.done)} done, {len(report.failed)} failed", highlight=False)
+    skipped = f", {len(report.skipped)} skipped" if report.skipped else ""
+    console.print(f"{len(report.done)} done, {len(report.failed)} failed{skipped}", highlight=False)
 
 
 def report_json(store: str, report: Report) -> str:
@@ -55,6 +62,8 @@ def report_json(store: str, report: Report) -> str:
             "store": store,
             "done": report.done,
             "failed": report.failed,
+            "skipped": report.skipped,
+            "notes": {name: [told(note) for note in notes] for name, notes in report.notes.items()},
             "sources": report.places,
             "model": model,
             "measurements": report.rows,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.errors import SourceError, StoreError
+from lungmix.errors import SourceError, StoreError, anonymous
 from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
 from lungmix.scan import Acquisition
@@ -63,7 +63,10 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
                 cohort.remove(name)
         raise
     case.record_packed(AIR_THRESHOLD, packed | copied.packed)
-    case.record(STAGE, {**origin, "voxels_sha256": copied.digest}, files | copied.files)
+    record: dict[str, Any] = {**origin, "voxels_sha256": copied.digest}
+    if scan.notes:
+        record["notes"] = [anonymous(note) for note in scan.notes]
+    case.record(STAGE, record, files | copied.files)
     return "done"
 
 

@@ -102,12 +102,13 @@ class Elements:
             return None
         return int(struct.unpack_from("<H" if element.is_little_endian else ">H", element.value)[0])
 
-    def double(self, keyword: str) -> float | None:
-        """A binary number of 64 bits."""
+    def real(self, keyword: str) -> float | None:
+        """A binary number of 32 or 64 bits."""
         element = self._raw.get(_TAG[keyword])
-        if element is None or not isinstance(element.value, bytes) or len(element.value) < 8:
+        if element is None or not isinstance(element.value, bytes) or len(element.value) not in (4, 8):
             return None
-        value = float(struct.unpack_from("<d" if element.is_little_endian else ">d", element.value)[0])
+        kind = "f" if len(element.value) == 4 else "d"
+        value = float(struct.unpack(("<" if element.is_little_endian else ">") + kind, element.value)[0])
         return value if math.isfinite(value) else None
 
     def converted(self, keyword: str) -> str | None:

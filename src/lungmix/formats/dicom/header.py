@@ -257,7 +257,7 @@ class HeaderReader:
             tilt=elements.number("GantryDetectorTilt"),
             number=elements.integer("InstanceNumber"),
             announced=elements.integer("NumberOfSeriesRelatedInstances"),
-            phase=(*map(elements.text, _PHASES), *(_shown(elements.double(name)) for name in _BINARY_PHASES)),
+            phase=(*map(elements.text, _PHASES), *(_shown(elements.real(name)) for name in _BINARY_PHASES)),
             hints=tuple(map(elements.text, HINTS)),
             event=elements.text("IrradiationEventUID"),
             padding=_padding(elements),
@@ -282,8 +282,8 @@ class HeaderReader:
                 exposure=elements.number("Exposure"),
                 tube_current=elements.number("XRayTubeCurrent"),
                 exposure_time=elements.number("ExposureTime"),
-                pitch=elements.double("SpiralPitchFactor"),
-                ctdi_vol=elements.double("CTDIvol"),
+                pitch=elements.real("SpiralPitchFactor"),
+                ctdi_vol=elements.real("CTDIvol"),
             )
             self._known[key] = Identity.read(elements.converted), acquisition
         return self._known[key]

@@ -1,0 +1,86 @@
+"""What sources hold: a table for the terminal, and one JSON object for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from lungmix.cli.names import names_show, told
+from lungmix.cli.show_fits import dump
+from lungmix.errors import named
+from lungmix.formats import Refusal, Scan
+from lungmix.formats.scan import Series
+from lungmix.stages.finding import Finding
+
+_VERDICTS = ("used", "skipped", "refused")
+
+
+def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """A row for everything that was found, then the reasons and what should be known."""
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    for title in ("item", "lies in", "series", "files", "size", "spacing mm", "kernel", "mm", "verdict"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("item", "size", "verdict"))
+    for one in findings:
+        series = _series_of(one)
+        table.add_row(
+            one.place.removeprefix("source ").replace(", item ", "."),
+            told(named(Path(one.found.path))) if names_show() else "",
+            _text(series and series.number),
+            _text(series and series.files),
+            "" if series is None else "x".join(map(str, series.size)),
+            "" if series is None or series.spacing is None else "x".join(f"{s:.3g}" for s in series.spacing),
+            _text(series and series.kernel),
+            "" if series is None or series.thickness is None else f"{series.thickness:g}",
+            _verdict(one),
+        )
+    console.print(table)
+    for one in findings:
+        for line in _lines(one):
+            console.print(f"{one.place}: {told(line)}", markup=False, highlight=False, soft_wrap=True)
+    counts = [sum(_verdict(one) == verdict for one in findings) for verdict in _VERDICTS]
+    console.print(", ".join(f"{n} {verdict}" for n, verdict in zip(counts, _VERDICTS, strict=True)), highlight=False)
+
+
+def findings_json(findings: Sequence[Finding]) -> str:
+    """The same as one JSON object; files are not named in it."""
+    return dump({"found": [_object(one) for one in findings]})
+
+
+def _object(finding: Finding) -> dict[str, Any]:
+    found, series = finding.found, _series_of(finding)
+    known: dict[str, Any] = {"place": finding.place, "verdict": _verdict(finding)}
+    if isinstance(found, Scan):
+        known |= {"kind": found.kind, "notes": [told(note) for note in found.notes]}
+    else:
+        known["reason"] = told(found.reason)
+    return known if series is None else known | {"series": asdict(series)}
+
+
+def _series_of(finding: Finding) -> Series | None:
+    found = finding.found
+    if found.series is None and isinstance(found, Scan):
+        return Series(None, len(found.files), found.geometry.size, found.geometry.spacing)
+    return found.series
+
+
+def _verdict(finding: Finding) -> str:
+    if isinstance(finding.found, Scan):
+        return "used"
+    return "refused" if isinstance(finding.found, Refusal) else "skipped"
+
+
+def _lines(finding: Finding) -> list[str]:
+    found = finding.found
+    if isinstance(found, Scan):
+        return [f"note: {note}" for note in found.notes]
+    return [f"{_verdict(finding)}: {found.reason}"]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,368 @@
+"""Which files make which volume, wherever they lie and whatever they are called."""
+
+import os
+import random
+import shutil
+import tarfile
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    SecondaryCaptureImageStorage,
+    XRayRadiationDoseSRStorage,
+    generate_uid,
+)
+
+from lungmix.errors import shown
+from lungmix.formats import SeriesRules, find_scans
+from series import SHAPE, change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
+
+ALL = SeriesRules("all")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_series(tmp_path / "s")
+    return tmp_path / "s"
+
+
+def reasons(found):
+    return [shown(one.reason) for one in found]
+
+
+def volumes(found):
+    return sorted(read(scan).tobytes() for scan in scans(found))
+
+
+def object_without_image(file, sop_class, **tags):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(file, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_series_in_any_folders_under_any_names_are_put_together_again(tmp_path, seed):
+    chance = random.Random(seed)
+    expected = []
+    files = []
+    for number in range(3):
+        files += write_series(tmp_path / "original" / str(number), seed=number, SeriesNumber=number)
+        expected.append(hu_of(seed=number).tobytes())
+    chance.shuffle(files)
+    for index, file in enumerate(files):
+        target = tmp_path / "shuffled" / chance.choice(["a", "b/c", "b/d", "."]) / f"{index:05d}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    found = find_scans(tmp_path / "shuffled")
+    assert not refused(found)
+    assert not skipped(found)
+    assert volumes(found) == sorted(expected)
+    assert len({scan.key for scan in scans(found)}) == 3
+
+
+def test_key_stays_when_a_slice_is_added_and_state_does_not(folder):
+    last = sorted(folder.iterdir())[-1]
+    aside = last.rename(folder.parent / last.name)
+    before = only_scan(folder)
+    aside.rename(last)
+    after = only_scan(folder)
+    assert before.key == after.key
+    assert before.fingerprint != after.fingerprint
+
+
+def test_scan_of_an_archive_is_the_same_when_it_is_unpacked_again(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"p/{file.name}")
+    one, two = only_scan(tmp_path / "a.zip"), only_scan(tmp_path / "a.zip")
+    assert (one.key, one.fingerprint) == (two.key, two.fingerprint)
+    assert np.array_equal(read(two), hu_of())
+
+
+def test_archives_in_folders_are_searched(folder, tmp_path):
+    with tarfile.open(tmp_path / "deep.tar.gz", "w:gz") as archive:
+        archive.add(folder, "x")
+    write_series(tmp_path / "s2", seed=5)
+    shutil.rmtree(folder)
+    assert volumes(find_scans(tmp_path)) == sorted([hu_of().tobytes(), hu_of(seed=5).tobytes()])
+
+
+def test_links_lead_into_no_loop(folder):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "loop").symlink_to(folder, target_is_directory=True)
+    scan = only_scan(folder)
+    assert scan.geometry.shape == SHAPE
+    assert np.array_equal(read(scan), hu_of())
+
+
+def test_linked_files_are_read(folder, tmp_path):
+    (tmp_path / "links").mkdir()
+    for file in folder.iterdir():
+        (tmp_path / "links" / file.name).symlink_to(file)
+    assert np.array_equal(read(only_scan(tmp_path / "links")), hu_of())
+
+
+def test_index_of_a_medium_is_passed_over_and_leads_to_its_folder(folder):
+    object_without_image(folder / "DICOMDIR", MediaStorageDirectoryStorage)
+    assert np.array_equal(read(only_scan(folder)), hu_of())
+    assert "index" in reasons(skipped(find_scans(folder)))[0]
+    assert np.array_equal(read(only_scan(folder / "DICOMDIR")), hu_of())
+
+
+def other(index, **tags):
+    """Attributes of a second series of the same study, whose slices are objects of their own."""
+    return {"SeriesInstanceUID": "1.2.3.4.5", "SOPInstanceUID": lambda i: f"1.2.3.4.5.{index}.{i}", **tags}
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "OT"}, "secondary capture"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
+        ({"Modality": "MR"}, "modality MR"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "coronal"),
+        ({"SliceThickness": 5}, "thicker reconstruction (5 mm) of what"),
+    ],
+)
+def test_what_is_no_scan_or_not_the_best_is_skipped_with_its_reason(folder, tmp_path, tags, words):
+    place = {}
+    if "ImageOrientationPatient" in tags:
+        place = {"ImagePositionPatient": lambda i: [-10, 3 + i, -92]}
+    write_series(tmp_path / "s" / "more", hu_of((6, 20, 24), 3), **other(1, SeriesNumber=2, **place, **tags))
+    found = find_scans(folder)
+    assert not refused(found)
+    assert np.array_equal(read(scans(found)[0]), hu_of())
+    assert len(scans(found)) == 1
+    (reason,) = reasons(skipped(found))
+    assert words in reason
+    assert reason.startswith("series 2 in more (6 slices")
+
+
+@pytest.mark.parametrize("same_series", [False, True])
+def test_reformat_and_localizer_inside_the_same_series_do_not_mix_in(folder, same_series):
+    first = sorted(folder.iterdir())[0]
+    uid = {} if same_series else {"SeriesInstanceUID": "1.2.9"}
+    for i in range(4):
+        copy(first, folder / f"r{i}.dcm", ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[i, 3, -92],
+             ImageType=["DERIVED", "SECONDARY", "REFORMATTED"], InstanceNumber=100 + i, **uid)  # fmt: skip
+    copy(first, folder / "l.dcm", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], InstanceNumber=200, **uid)
+    found = find_scans(folder)
+    assert not refused(found)
+    assert [read(scan).tolist() for scan in scans(found)] == [hu_of().tolist()]
+    told = " ".join(reasons(skipped(found)))
+    assert "sagittal reformat" in told
+    assert "localizer" in told
+
+
+def test_dose_report_and_other_objects_are_skipped_by_their_names(folder):
+    object_without_image(folder / "dose", XRayRadiationDoseSRStorage, Modality="SR", SeriesInstanceUID="1.2.3")
+    assert "X-Ray Radiation Dose SR" in reasons(skipped(find_scans(folder)))[0]
+    assert np.array_equal(read(only_scan(folder)), hu_of())
+
+
+@pytest.mark.parametrize("attribute", ["TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase"])
+def test_phases_of_a_gated_series_are_volumes_of_their_own(tmp_path, attribute):
+    expected = []
+    for phase in range(3):
+        write_series(
+            tmp_path / "s" / str(phase), seed=phase, SeriesInstanceUID="1.2.3", StudyInstanceUID="1.2",
+            FrameOfReferenceUID="1.4", InstanceNumber=lambda i, p=phase: 3 * i + p + 1,
+            **{attribute: phase * 30 + 1},
+        )  # fmt: skip
+        expected.append(hu_of(seed=phase).tobytes())
+    assert volumes(find_scans(tmp_path, ALL)) == sorted(expected)
+    found = find_scans(tmp_path)
+    assert len(scans(found)) == 1
+    assert len(skipped(found)) == 2
+    assert "another part or phase of the series" in reasons(skipped(found))[0]
+
+
+@pytest.mark.parametrize("attribute", ["AcquisitionNumber", "TriggerTime", "AcquisitionTime", "KVP"])
+def test_images_at_one_position_are_told_apart_by_what_differs_throughout(tmp_path, attribute):
+    for phase in range(2):
+        write_series(
+            tmp_path / "s" / str(phase), seed=phase, SeriesInstanceUID="1.2.3", StudyInstanceUID="1.2",
+            FrameOfReferenceUID="1.4", **{attribute: "101050" if phase else "101040"},
+        )  # fmt: skip
+    assert volumes(find_scans(tmp_path, ALL)) == sorted(hu_of(seed=i).tobytes() for i in range(2))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ConvolutionKernel": lambda i: "B70f" if i % 2 else "B30f"},
+        {"FrameOfReferenceUID": lambda i: f"1.2.{i % 2}"},
+    ],
+)
+def test_slices_of_two_kernels_or_frames_of_reference_do_not_mix(tmp_path, tags):
+    places = {"ImagePositionPatient": lambda i: [0, 0, i // 2 * 5]}
+    write_series(tmp_path / "s", hu_of((12, 20, 24)), InstanceNumber=lambda i: i // 2 + 1, **places, **tags)
+    expected = sorted(hu_of((12, 20, 24))[i::2].tobytes() for i in (0, 1))
+    assert volumes(find_scans(tmp_path / "s", ALL)) == expected
+
+
+def test_slices_of_another_size_do_not_mix_in(folder, tmp_path):
+    write_series(tmp_path / "s" / "t", hu_of((5, 16, 16)), SeriesInstanceUID=None)
+    first = pydicom.dcmread(sorted(folder.glob("*.dcm"))[0])
+    for file in (folder / "t").iterdir():
+        change(file, SeriesInstanceUID=first.SeriesInstanceUID, SOPInstanceUID=generate_uid())
+    assert volumes(find_scans(folder, ALL)) == sorted([hu_of().tobytes(), hu_of((5, 16, 16)).tobytes()])
+
+
+def test_patients_with_one_series_identifier_do_not_mix(folder, tmp_path):
+    uid = pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID
+    write_series(tmp_path / "s" / "other", seed=4, SeriesInstanceUID=uid, PatientID="P9")
+    assert volumes(find_scans(folder)) == sorted([hu_of().tobytes(), hu_of(seed=4).tobytes()])
+
+
+def test_folders_of_series_without_identifiers_do_not_mix(tmp_path):
+    for name in ("a", "b"):
+        write_series(tmp_path / name, seed=ord(name), SeriesInstanceUID=None, StudyInstanceUID=None)
+    assert volumes(find_scans(tmp_path)) == sorted(hu_of(seed=ord(name)).tobytes() for name in "ab")
+
+
+def test_two_scans_of_one_study_at_different_times_are_both_used(folder, tmp_path):
+    for file in folder.glob("*.dcm"):
+        change(file, AcquisitionTime="101500.0")
+    write_series(tmp_path / "s" / "out", seed=1, **other(1, AcquisitionTime="101730.5"))
+    first = pydicom.dcmread(sorted(folder.glob("*.dcm"))[0])
+    for file in (folder / "out").iterdir():
+        change(file, StudyInstanceUID=first.StudyInstanceUID, FrameOfReferenceUID=first.FrameOfReferenceUID)
+    found = find_scans(folder)
+    assert len(scans(found)) == 2
+    for file in (folder / "out").iterdir():
+        change(file, AcquisitionTime="101501.0")
+    assert len(scans(find_scans(folder))) == 1
+
+
+def damaged_files(folder):
+    """Broken files of every kind, none of them part of the series."""
+    whole = sorted(folder.glob("*.dcm"))[3].read_bytes()
+    (folder / "empty.dcm").write_bytes(b"")
+    (folder / "zeros.dcm").write_bytes(bytes(3000))
+    (folder / "text.dcm").write_text("not a slice")
+    (folder / "short.dcm").write_bytes(whole[:-200])
+    (folder / "header.dcm").write_bytes(whole[:600])
+    (folder / "noise.dcm").write_bytes(b"\0" * 128 + b"DICM" + np.random.default_rng(0).bytes(2000))
+    return ["empty.dcm", "zeros.dcm", "text.dcm", "short.dcm", "header.dcm", "noise.dcm"]
+
+
+def test_damaged_files_do_not_spoil_the_complete_series_beside_them(folder, tmp_path):
+    names = damaged_files(folder)
+    write_series(folder / "more", seed=1, **other(1, StudyInstanceUID="1.99"))
+    for file in (folder / "more").iterdir():
+        file.rename(folder / f"more-{file.name}")
+    found = find_scans(folder)
+    assert volumes(found) == sorted([hu_of().tobytes(), hu_of(seed=1).tobytes()])
+    told = reasons(refused(found))
+    assert len(told) == len(names)
+    for name in names:
+        assert sum(name in reason for reason in told) == 1
+    notes = [shown(note) for scan in scans(found) for note in scan.notes]
+    assert any("noise.dcm, which is damaged, may belong to it" in note for note in notes)
+    assert not any("short.dcm" in note for note in notes)
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_slice_whose_pixels_end_early_is_named_and_its_series_refused(folder, at):
+    victim = sorted(folder.iterdir())[at]
+    victim.write_bytes(victim.read_bytes()[:-10])
+    found = find_scans(folder)
+    assert not scans(found)
+    (about_series,) = [one for one in reasons(refused(found)) if one.startswith("series 1")]
+    assert f"slice {at + 1} ({victim.name}) is cut short: its pixels end early" in about_series
+    without = only_or_none(find_scans(folder, SeriesRules(allow_gaps=True)))
+    assert "done without" in " ".join(map(shown, without.notes))
+    assert without.geometry.shape[0] == (8 if at == 3 else 7)
+
+
+def only_or_none(found):
+    (scan,) = scans(found)
+    return scan
+
+
+def test_damaged_header_of_another_series_is_told_by_what_is_left_of_it(folder, tmp_path):
+    files = write_series(tmp_path / "o", seed=2, Modality="MR", **other(1))
+    content = files[2].read_bytes()
+    cut = content.index(b"1.2.3.4.5\0")  # before the identifier of the series, after the modality
+    (folder / "cut.dcm").write_bytes(content[:cut])
+    found = find_scans(folder)
+    assert volumes(found) == [hu_of().tobytes()]
+    assert scans(found)[0].notes == ()
+
+
+def test_other_files_are_listed_and_no_failure(folder):
+    (folder / "notes.txt").write_text("words")
+    (folder / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    found = find_scans(folder)
+    assert not refused(found)
+    assert "notes.txt, picture.jpg are no images" in reasons(skipped(found))[0]
+
+
+def test_file_without_extension_beside_slices_without_is_damaged(folder):
+    for file in folder.iterdir():
+        file.rename(file.with_suffix(""))
+    (folder / "IM7").write_bytes(np.random.default_rng(0).bytes(500))
+    (folder / "README").write_text("words")
+    found = find_scans(folder)
+    assert len(scans(found)) == 1
+    assert "IM7 is no DICOM file" in reasons(refused(found))[0]
+    assert len(refused(found)) == 1
+
+
+def test_unreadable_file_is_named(folder, monkeypatch):
+    if os.geteuid() == 0:
+        from pathlib import Path
+
+        whole = Path.open
+
+        def refuse(self, *args, **kwargs):
+            if self.name == "00004.dcm":
+                raise PermissionError(13, "Permission denied")
+            return whole(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "open", refuse)
+    else:
+        (folder / "00004.dcm").chmod(0)
+    told = " ".join(reasons(refused(find_scans(folder))))
+    assert "00004.dcm cannot be read (Permission denied)" in told
+
+
+def test_watch_hears_of_every_file(folder):
+    heard = []
+    find_scans(folder, watch=lambda done, total: heard.append((done, total)))
+    assert heard == [(i, 8) for i in range(1, 9)]
+
+
+def test_no_attribute_of_the_patient_is_in_what_is_said_or_shown(tmp_path):
+    secret = "ZZSECRETZZ"
+    texts = dict.fromkeys(
+        ("PatientName", "PatientID", "StudyDescription", "SeriesDescription", "ProtocolName", "StationName"), secret
+    )
+    files = write_series(tmp_path / "s", ConvolutionKernel="B40f", **texts)
+    change(files[3], ImagePositionPatient=[0, 0, 0], Modality="CT")
+    write_series(tmp_path / "o", seed=2, Modality=secret, ImageType=[secret, secret], **texts)
+    write_series(tmp_path / "p", seed=3, ImageType=["DERIVED", secret], SeriesNumber="7", **texts)
+    found = find_scans(tmp_path)
+    assert len(found) == 3
+    for one in found:
+        assert secret not in repr(one)
+        assert secret not in str(getattr(one, "reason", "")) + str(getattr(one, "notes", "")) + str(one.series)
+
+
+def test_ct_storage_without_pixels_is_damage(folder):
+    object_without_image(folder / "x.dcm", CTImageStorage, Modality="CT", Rows=20, Columns=24, PatientName="A")
+    found = find_scans(folder)
+    assert any("x.dcm" in reason for reason in reasons(refused(found)))

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test quick check pictures bench bench-quick docs lock clean
+.PHONY: demo test quick fuzz check pictures bench bench-quick docs lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,9 @@ test: $(VENV)/.test $(VENV)/.browser $(VENV)/.dicom $(VENV)/.pyradiomics  ## All
 
 quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow"
+
+fuzz: $(VENV)/.test  ## Changed files of every format, new ones every time: EXAMPLES of each, 5,000 unless given.
+	LUNGMIX_FUZZ=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/hostile/test_fuzz.py --timeout 0
 
 check: $(VENV)/.check  ## Lint, format, types, docs.
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ def bytes_of(dataset: FileDataset) -> bytes:
     return stream.getvalue()
 
 
+@lru_cache
 def plain(index: int) -> bytes:
     """The file of a good slice."""
     return bytes_of(dataset_of(index))
@@ -143,7 +145,7 @@ for _keyword in (
     "RescaleSlope",
     "PixelData",
 ):
-    for _more in (0, 3, 6, 10):
+    for _more in (0, 6, 10):
         of_dicom(
             f"cut_in_{_keyword}_{_more}",
             REFUSED,
@@ -471,7 +473,7 @@ for _value in (0, 3, 0x7FFFFFFF, 0xFFFFFFFF):
 def _index_of_everything(folder: Path) -> Path:
     series(folder, (), plain)
     item = Dataset()
-    item.DirectoryRecordType, item.ReferencedFileID = "IMAGE", ["..", "..", "etc", "passwd"]
+    item.DirectoryRecordType, item.ReferencedFileID = "IMAGE", ["..", "..", "ETC", "PASSWD"]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
     meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = generate_uid(), ExplicitVRLittleEndian

@@ -194,6 +194,13 @@ def of_meta(name: str, expected: str, *words: str, data: bytes = RAW, **changes)
 
 
 ZLIB = zlib.compress(RAW)
+
+
+def packed(data: bytes) -> dict[str, str]:
+    """What a header says of compressed voxels."""
+    return {"CompressedData": "True", "CompressedDataSize": str(len(data))}
+
+
 of_meta("plain", READ)
 of_meta("compressed", READ, CompressedData="True", CompressedDataSize=str(len(ZLIB)), data=ZLIB)
 of_meta("big_endian", READ, BinaryDataByteOrderMSB="True", data=VOLUME.astype(">i2").tobytes())
@@ -221,10 +228,11 @@ of_meta("data_file_list", REFUSED, "several", ElementDataFile="LIST", data=b"/et
 of_meta("data_file_pattern", REFUSED, "several", ElementDataFile="a%03d.raw 1 4 1", data=b"")
 of_meta("data_file_empty", REFUSED, ElementDataFile="")
 of_meta("compressed_size_lies", REFUSED, "size", CompressedData="True", CompressedDataSize="17", data=ZLIB)
-of_meta("compressed_cut_short", REFUSED, "cut short", CompressedData="True", data=ZLIB[:-30])
-of_meta("compressed_without_its_checksum", REFUSED, CompressedData="True", data=ZLIB[:-4])
-of_meta("compressed_wrong_checksum", REFUSED, "damaged", CompressedData="True", data=ZLIB[:-4] + b"abcd")
-of_meta("compressed_that_is_not", REFUSED, "damaged", CompressedData="True")
+of_meta("compressed_cut_short", REFUSED, "cut short", data=ZLIB[:-30], **packed(ZLIB[:-30]))
+of_meta("compressed_size_missing", REFUSED, "size", data=ZLIB, CompressedData="True")
+of_meta("compressed_without_its_checksum", REFUSED, data=ZLIB[:-4], **packed(ZLIB[:-4]))
+of_meta("compressed_wrong_checksum", REFUSED, "damaged", data=ZLIB[:-4] + b"abcd", **packed(ZLIB))
+of_meta("compressed_that_is_not", REFUSED, "damaged", **packed(RAW))
 of_meta("voxels_as_text", REFUSED, "text", BinaryData="False", data=" ".join(map(str, VOLUME.ravel())).encode())
 of_meta("switch_odd", REFUSED, CompressedData="perhaps")
 of_meta("header_skipped", REFUSED, "skips", HeaderSize="-1")
@@ -239,8 +247,8 @@ of_meta("field_twice", REFUSED, "twice", before=b"DimSize = 5 6 4\n")
 @refused("promises", names=("scan.mha",))
 def meta_zlib_bomb(folder):
     deflate = zlib.compressobj(9)
-    packed = b"".join(deflate.compress(bytes(1 << 24)) for _ in range(12)) + deflate.flush()
-    return meta(folder, packed, CompressedData="True", DimSize="4096 4096 1024")
+    content = b"".join(deflate.compress(bytes(1 << 24)) for _ in range(12)) + deflate.flush()
+    return meta(folder, content, DimSize="4096 4096 1024", **packed(content))
 
 
 # --- NIfTI

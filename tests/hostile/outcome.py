@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -12,27 +11,26 @@ import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import psutil
+
 SECONDS = 10
-"""Of the processor."""
+"""Of the processor, for one source."""
 
 PATIENCE = 120
 """Seconds on the clock, for what waits and does nothing: others may use the processor too."""
 
 BYTES = 1500 << 20
+"""More than what a process with its libraries has."""
 
-# A server that has loaded the libraries: every child is a fork of it, clean and at once there.
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    ["lungmix.formats", "lungmix.formats.images", "lungmix.formats.dicom", "hostile.reading"]
-)
+_SPAWN = multiprocessing.get_context("spawn")
+_MOST_CALLS = 500
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended.
+    """How a call ended.
 
     Attributes
     ----------
@@ -46,39 +44,76 @@ class Ended:
     fault: str = ""
 
 
-def apart(function: Callable[..., Any], *arguments: Any, seconds: int = SECONDS, memory: int = BYTES) -> Ended:
-    """Call a function in a child that may use so much time, and so much more memory than its libraries."""
-    mine, theirs = _SERVER.Pipe(duplex=False)
-    child = _SERVER.Process(target=_inside, args=(theirs, seconds, memory, function, arguments))
-    child.start()
-    theirs.close()
-    try:
-        if not mine.poll(PATIENCE):
-            return Ended(None, f"no answer within {PATIENCE} s")
+class Apart:
+    """A process that calls functions, with bounds on the time and the memory of each; a new one where it ended."""
+
+    def __init__(self) -> None:
+        self._child: Any = None
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Ended:
+        """Call a function there."""
+        if self._child is None or self._calls >= _MOST_CALLS:
+            self.end()
+            self._start()
+        self._calls += 1
+        before = self._seconds()
+        self._pipe.send((function, arguments))
+        for _ in range(PATIENCE * 2):
+            if self._pipe.poll(0.5):
+                break
+            if self._child.is_alive() and self._seconds() - before > SECONDS:
+                return self._ended(f"no answer within {SECONDS} s of the processor")
+        else:
+            return self._ended(f"no answer within {PATIENCE} s")
         try:
-            return Ended(*mine.recv())
-        except EOFError:
-            child.join(5)
-            return Ended(None, f"ended by {_ending(child.exitcode)}")
-    finally:
-        child.kill()
-        child.join()
-        child.close()
-        mine.close()
+            return Ended(*self._pipe.recv())
+        except (EOFError, OSError):
+            self._child.join(5)
+            return self._ended(f"ended by {_ending(self._child.exitcode)}")
+
+    def end(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.join()
+            self._child.close()
+            self._pipe.close()
+            self._child = None
+
+    def _start(self) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._child, self._calls = _SPAWN.Process(target=_answer, args=(theirs,), daemon=True), 0
+        self._child.start()
+        theirs.close()
+        assert self._pipe.recv() == "ready"
+
+    def _ended(self, fault: str) -> Ended:
+        self.end()
+        return Ended(None, fault)
+
+    def _seconds(self) -> float:
+        try:
+            times = psutil.Process(self._child.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
 
 
-def _inside(answer: Any, seconds: int, memory: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + memory
+def _answer(pipe: Any) -> None:
+    import hostile.reading  # noqa: F401  what is loaded now is not counted
+
+    limit = psutil.Process().memory_info().vms + BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # C++ libraries write their complaints there
-    try:
-        answer.send((function(*arguments), ""))
-    except BaseException:
-        answer.send((None, traceback.format_exc()))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # C++ libraries write their complaints there
+    pipe.send("ready")
+    while True:
+        function, arguments = pipe.recv()
+        try:
+            answer = function(*arguments), ""
+        except BaseException:
+            answer = None, traceback.format_exc()
+        pipe.send(answer)
 
 
 def _ending(code: int | None) -> str:

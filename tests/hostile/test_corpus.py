@@ -11,7 +11,7 @@ import hostile.dicom
 import hostile.places  # noqa: F401
 from hostile.corpus import CASES, READ, REFUSED
 from hostile.images import VOLUME
-from hostile.outcome import apart, digest, faults_of_reason
+from hostile.outcome import digest, faults_of_reason
 from hostile.reading import by_lungmix, by_simpleitk
 from lungmix.errors import named, shown
 from lungmix.formats.images import extension_of
@@ -30,7 +30,7 @@ def test_corpus_is_large():
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_hostile_file_is_read_as_by_simpleitk_or_refused_in_one_sentence(case, folder):
+def test_hostile_file_is_read_as_by_simpleitk_or_refused_in_one_sentence(case, folder, apart):
     inside = folder / "in"
     inside.mkdir()
     source = case.write(inside)

@@ -47,12 +47,12 @@ def read_meta(path: Path) -> Header:
         If it is damaged, leads out of its folder or says what is not read.
     """
     fields, offset = _fields(path)
-    for field in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
+    for field in ("ObjectType", "NDims", "DimSize", "ElementType", "ElementDataFile"):
         if not fields.get(field):
             raise SourceError(
                 f"{named(path)} lacks {field}, or has a damaged header before it: export it again, or check its format"
             )
-    if fields.get("ObjectType", "Image") != "Image":
+    if fields["ObjectType"] != "Image":
         raise SourceError(f"{named(path)} describes no image but another object: give one CT volume")
     clean = _clean(path, fields)
     code = _TYPES.get(fields["ElementType"])
@@ -68,9 +68,10 @@ def read_meta(path: Path) -> Header:
     big = _switch(path, fields, "BinaryDataByteOrderMSB", default=False)
     compressed = _switch(path, fields, "CompressedData", default=False)
     file, offset = _data_file(path, fields["ElementDataFile"], offset)
-    if compressed and "CompressedDataSize" in fields:
-        promised = numbers(fields["CompressedDataSize"])
-        if promised not in ([0.0], [float(file.stat().st_size - offset)]):
+    if compressed:
+        # Without it SimpleITK takes whatever the memory holds for voxels.
+        promised = numbers(fields.get("CompressedDataSize", ""))
+        if promised != [float(file.stat().st_size - offset)]:
             raise SourceError(
                 f"{named(file)} is cut short or damaged: it does not have the size that its header promises "
                 "(CompressedDataSize); get the file again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from isal import igzip
 
 from lungmix.errors import SourceError, named
 from lungmix.formats.header import LONGEST_HEADER, Header, damaged, unusable
-from lungmix.formats.streams import VoxelData
+from lungmix.formats.streams import DAMAGED, VoxelData
 
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _MAGIC = {348: b"n+1", 540: b"n+2"}
@@ -50,7 +49,7 @@ def _beginning(path: Path, *, packed: bool) -> bytes:
                 with igzip.IGzipFile(fileobj=file) as stream:
                     return stream.read(544)
             return file.read(544)
-    except (EOFError, zlib.error, igzip.BadGzipFile, OSError):
+    except (EOFError, *DAMAGED):
         raise SourceError(
             f"{named(path)} is not an image that can be read: it is no gzip file, or damaged; get the file again"
         ) from None

@@ -19,7 +19,8 @@ from lungmix.formats.bounds import FREE_IN_STREAM, MOST_EXPANSION
 
 _PIECE = 1 << 20
 _AT_ONCE = 16 << 20
-_DAMAGED: tuple[Any, ...] = (zlib.error, isal_zlib.error, OSError)
+DAMAGED: tuple[Any, ...] = (zlib.error, isal_zlib.error, OSError)
+"""What decompression raises at damaged bytes, besides `EOFError`."""
 
 
 class ByteStream(Protocol):
@@ -114,7 +115,7 @@ def _check_end(stream: ByteStream, name: str) -> None:
         raise SourceError(
             f"{named(name)} is cut short: its compressed voxels have no end; get the file again"
         ) from None
-    except _DAMAGED:
+    except DAMAGED:
         raise _damaged(name) from None
     if more:
         raise _too_long(name)
@@ -215,7 +216,7 @@ def _fill(stream: ByteStream, target: memoryview, name: str) -> int:
             filled += len(piece)
     except EOFError:
         return filled
-    except _DAMAGED:
+    except DAMAGED:
         raise _damaged(name) from None
     return filled
 

@@ -1,0 +1,71 @@
+"""Changed bytes of every format are refused in one sentence, or are what SimpleITK reads of them.
+
+`make fuzz` looks longer: LUNGMIX_FUZZ is the number of examples of each format, which are then new ones every time.
+"""
+
+import gzip
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from hostile.images import VOLUME, nrrd
+from hostile.mutations import CHANGES, SEEDS, mutated, seed_of
+from hostile.outcome import digest, faults_of_reason
+from hostile.reading import by_lungmix, by_simpleitk
+
+LONG = os.environ.get("LUNGMIX_FUZZ")
+OTHERS = {"nifti_gzip": "nifti", "tar_gzip": "zip"}
+
+
+@pytest.fixture(scope="module")
+def folder():
+    path = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_changed_bytes_are_refused_or_read_as_by_simpleitk(kind, folder, apart):
+    name = SEEDS[kind][0]
+    seed, other = seed_of(kind), seed_of(OTHERS.get(kind, "meta"))
+
+    @settings(max_examples=int(LONG or 40), derandomize=not LONG)
+    @given(CHANGES)
+    def check(changes):
+        source = folder / kind
+        shutil.rmtree(source, ignore_errors=True)
+        source.mkdir()
+        content = mutated(seed, changes, other)
+        (source / name).write_bytes(gzip.compress(content, 1) if kind == "nifti_inside_gzip" else content)
+        if kind == "list":
+            nrrd(source)
+        ended = apart(by_lungmix, str(source / name))
+        assert not ended.fault, ended.fault
+        for one in ended.value:
+            if "reason" in one:
+                # Of a list the reason names an entry, which may be anything by now.
+                names = (name, kind, "a.nrrd", "scan.nrrd") if kind != "list" else ("",)
+                assert not faults_of_reason(one["reason"], names), one["reason"]
+            elif "digest" in one:
+                _check_voxels(kind, one, apart)
+
+    check()
+
+
+def _check_voxels(kind, scan, apart):
+    if kind.startswith(("zip", "tar", "list")) or kind == "nrrd_bzip2":
+        # Checksums leave one right answer: the scan as it was. A tar file has none of its members.
+        assert scan["digest"] == digest(VOLUME) or kind == "tar"
+        return
+    other = apart(by_simpleitk, scan["files"])
+    assert not other.fault, "read although SimpleITK dies of it"
+    if other.value is None:
+        # Bits of gzip that nobody needs: the checksum says that the voxels are right.
+        assert "gzip" in kind, "read although SimpleITK refuses it"
+        assert scan["digest"] == digest(VOLUME), "read although SimpleITK refuses it"
+        return
+    assert (scan["geometry"], scan["digest"]) == (other.value["geometry"], other.value["digest"])

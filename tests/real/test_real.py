@@ -1,18 +1,11 @@
 """Real chest CT: every figure of an in-memory reference, to its last digit."""
 
-import hashlib
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 import lungmix
 from conftest import REAL
-from labelled import add_case
-from lungmix.export import export_case, options_for
 from lungmix.formats import find_scans
 from lungmix.geometry import Geometry
 from lungmix.parameters import IntakeParameters, MaskParameters
@@ -69,34 +62,3 @@ def test_series_is_read_as_by_simpleitk(real_ct, name):
     assert scan.geometry == Geometry.from_sitk(image)
     assert np.array_equal(np.concatenate(list(scan.slabs(7))), sitk.GetArrayFromImage(image))
     assert scan.acquisition.kvp == 120
-
-
-def test_exports_lie_where_simpleitk_reads_the_series_to_the_last_bit(real_ct, tmp_path):
-    folder = real_ct / "dx-a0001-soft"
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    original = reader.Execute()
-    (scan,) = find_scans(folder)
-    hu = np.concatenate(list(scan.slabs(64)))
-    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    case = add_case(cohort, "one", hu, ((hu > -950) & (hu < -600)).astype(np.uint8), scan.geometry, scan.acquisition)
-    case.record("convert", {"key": "c", "voxels_sha256": hashlib.sha256(np.ascontiguousarray(hu).data).hexdigest()})
-    for name in ("ct.nrrd", "ct.mha", "ct.nii.gz", "tissue.seg.nrrd", "tissue_median.mha", "lung.nrrd"):
-        file, *_ = export_case(case, tmp_path / name)
-        read = sitk.ReadImage(str(file))
-        image = name.split(".")[0]
-        assert np.array_equal(sitk.GetArrayFromImage(read), case.zarr_array(image)[:])
-        if name.endswith(".nii.gz"):
-            # Whose headers hold 32-bit numbers.
-            assert np.allclose(read.GetOrigin(), original.GetOrigin(), rtol=1e-7, atol=0)
-        else:
-            assert Geometry.from_sitk(read) == Geometry.from_sitk(original), name
-    (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder], retain_uid=True))
-    command = [Path(sys.executable).parent / "segimage2itkimage", "--inputDICOM", file, "--mergeSegments"]
-    subprocess.run([*map(str, command), "--outputDirectory", str(tmp_path)], check=True, capture_output=True)
-    read = sitk.ReadImage(str(tmp_path / "1.nrrd"))
-    assert (read.GetSpacing(), read.GetDirection()) == (original.GetSpacing(), original.GetDirection())
-    x, y, first = original.TransformPhysicalPointToContinuousIndex(read.GetOrigin())
-    assert (x, y, first) == pytest.approx((0, 0, round(first)), abs=1e-9)
-    slices = slice(round(first), round(first) + read.GetSize()[2])
-    assert np.array_equal(sitk.GetArrayFromImage(read), case.zarr_array("tissue")[slices])

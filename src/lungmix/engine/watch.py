@@ -20,7 +20,8 @@ TOPIC = "lungmix-tasks"
 ABOUT = "lungmix"
 """Annotation of tasks: case and stage."""
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_FORGET_PEAK = "5"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Spent:
     worker_seconds : float
         Time that workers spent within tasks.
     peak_bytes : int
-        Most resident memory of a worker's process while one of the tasks ran, as far as the process tells: its peak
-        where a task raised it, else what it held before and after; 0 if nothing was told.
+        Most resident memory of a worker's process while one of the tasks ran; 0 if nothing was told.
     """
 
     cases: int = 0
@@ -71,26 +71,20 @@ class TaskWatch(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """See distributed."""
         self._worker = worker
-        self._begun: dict[Any, tuple[float, tuple[int, int]]] = {}
+        self._begun: dict[Any, float] = {}
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """See distributed; a worker has one thread, so what its process holds is held for this task."""
         if finish == "executing":
-            self._begun[key] = time.perf_counter(), _memory()
-        elif start == "executing" and (found := self._begun.pop(key, None)) is not None:
-            begun, before = found
+            _forget_peak()
+            self._begun[key] = time.perf_counter()
+        elif start == "executing" and (begun := self._begun.pop(key, None)) is not None:
             task = self._worker.state.tasks.get(key)
             about = (task.annotations or {}).get(ABOUT) if task is not None else None
             if about:
                 case, stage = about
                 seconds = time.perf_counter() - begun
-                message = {
-                    "case": case,
-                    "stage": stage,
-                    "seconds": seconds,
-                    "peak": _peak(before, _memory()),
-                    "ended": finish,
-                }
+                message = {"case": case, "stage": stage, "seconds": seconds, "peak": _peak(), "ended": finish}
                 self._worker.log_event(TOPIC, message)
 
 
@@ -169,16 +163,15 @@ class Ledger:
                 self._open[place] += one
 
 
-def _memory() -> tuple[int, int]:
-    """Resident memory of this process now, and the most that it has had; bytes. Linux alone tells the second."""
-    now = int(psutil.Process().memory_info().rss)
+def _forget_peak() -> None:
+    # Linux alone can forget the peak of a process; elsewhere what is resident at the end stands in for it.
+    with suppress(OSError):
+        _CLEAR.write_text(_FORGET_PEAK)
+
+
+def _peak() -> int:
     with suppress(OSError, ValueError, IndexError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
-                return now, int(line.split()[1]) * 1024
-    return now, now
-
-
-def _peak(before: tuple[int, int], after: tuple[int, int]) -> int:
-    # A peak that rose meanwhile is this task's; one that did not says no more than both ends do.
-    return after[1] if after[1] > before[1] else max(before[0], after[0])
+                return int(line.split()[1]) * 1024
+    return int(psutil.Process().memory_info().rss)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.mixture import GaussianMixture as Reference
 from sklearn.utils.validation import check_is_fitted
 
-from lungmix.errors import ModelError
+from lungmix.errors import ModelError, named, quoted
 from lungmix.mixture.settings import check_settings, given_parts
 from lungmix.mixture.starts import METHODS
 from lungmix.mixture.state import Floats, State, covariance_shape, precisions_cholesky, precisions_of
@@ -107,16 +107,18 @@ def read(text: str | bytes, name: str) -> Document:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the text"
-        raise ModelError(f"{name} is not a mixture: {place}: {first['msg']}; give what `to_json` wrote") from None
+        raise ModelError(
+            f"{name} is not a mixture: {quoted(place)}: {first['msg']}; give what `to_json` wrote"
+        ) from None
 
 
 def read_file(path: Path) -> Document:
     """The document of a file; errors name it."""
     if not path.is_file():
-        raise ModelError(f"there is no file {path}: give the path of what `to_json` wrote")
+        raise ModelError(f"there is no file {named(path)}: give the path of what `to_json` wrote")
     if path.stat().st_size > LARGEST_TEXT:
-        raise ModelError(f"{path} is larger than a mixture can be (256 MiB): give what `to_json` wrote")
-    return read(path.read_bytes(), str(path))
+        raise ModelError(f"{named(path)} is larger than a mixture can be (256 MiB): give what `to_json` wrote")
+    return read(path.read_bytes(), named(path))
 
 
 def of(mixture: Any) -> Document:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lungmix.errors import ModelError
+from lungmix.errors import ModelError, named, quoted
 
 if TYPE_CHECKING:
     from lungmix.mixture.estimator import GaussianMixture
@@ -178,12 +178,12 @@ class TissueModel:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the file"
             raise ModelError(
-                f"{name} is not a lungmix model: {place}: {first['msg']}; make one with `lungmix fit`"
+                f"{name} is not a lungmix model: {quoted(place)}: {first['msg']}; make one with `lungmix fit`"
             ) from None
         try:
             return cls(tuple(document.weights), tuple(document.means), tuple(document.variances), document.fit)
         except ModelError as error:
-            raise ModelError(f"{name}: {error}") from None
+            raise ModelError(f"{name}: {error.marked}") from None
 
     @classmethod
     def from_sklearn(cls, mixture: Any) -> TissueModel:
@@ -240,14 +240,16 @@ def load_model(source: str | Path) -> TissueModel:
         return PUBLISHED
     path = Path(source)
     if not path.is_file():
-        raise ModelError(f"there is no model {source}: give 'published' or the path of a JSON model file")
+        raise ModelError(f"there is no model {named(source)}: give 'published' or the path of a JSON model file")
     if path.stat().st_size > _LARGEST_FILE:
-        raise ModelError(f"{source} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote")
+        raise ModelError(
+            f"{named(source)} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ModelError(f"{source} is not text: give the JSON file that `lungmix fit` wrote") from None
-    return TissueModel.from_json(text, str(source))
+        raise ModelError(f"{named(source)} is not text: give the JSON file that `lungmix fit` wrote") from None
+    return TissueModel.from_json(text, named(source))
 
 
 def fit_tissue_model(

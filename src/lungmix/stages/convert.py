@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.errors import SourceError, StoreError, anonymous
+from lungmix.errors import SourceError, StoreError, anonymous, named
 from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
 from lungmix.scan import Acquisition
@@ -115,7 +115,9 @@ def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
         packed |= case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
         start += len(slab)
     if start != depth:
-        raise SourceError(f"{scan.path} holds {start} slices where its header promises {depth}: get the file again")
+        raise SourceError(
+            f"{named(scan.path)} holds {start} slices where its header promises {depth}: get the file again"
+        )
     return _Copied(files, packed, digest.hexdigest())
 
 

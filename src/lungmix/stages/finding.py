@@ -32,7 +32,7 @@ class Finding:
 def look_through(
     sources: Sequence[str | Path | Scan], rules: SeriesRules | None = None, listener: Listener | None = None
 ) -> Iterator[Finding]:
-    """What sources hold, one after the other.
+    """What sources hold, one after the other; a scan that several of them lead to is taken once.
 
     Parameters
     ----------
@@ -45,6 +45,7 @@ def look_through(
     """
     listener = listener or Listener()
     called = [place_on_line(number, 1, 1) for number in range(1, len(sources) + 1)]
+    seen: dict[tuple[str, str], str] = {}
     listener.begin("scan", called)
     try:
         for number, (name, source) in enumerate(zip(called, sources, strict=True), start=1):
@@ -54,9 +55,18 @@ def look_through(
                 found = find_scans(source, rules, _watch(listener, name))
             listener.finish(name)
             for item, one in enumerate(found, start=1):
-                yield Finding(place_on_line(number, item, len(found)), one)
+                place = place_on_line(number, item, len(found))
+                if isinstance(one, Scan):
+                    known = seen.setdefault((one.key, one.fingerprint), place)
+                    yield Finding(place, one if known == place else _again(one, known))
+                else:
+                    yield Finding(place, one)
     finally:
         listener.end()
+
+
+def _again(scan: Scan, place: str) -> Skipped:
+    return Skipped(scan.name, scan.path, f"is {place} again", scan.series)
 
 
 def _watch(listener: Listener, name: str) -> Callable[[int, int], None]:

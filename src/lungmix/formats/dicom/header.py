@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,12 @@ _CAPTURES = ("SCREEN SAVE", "CAPTURE", "DOSE_INFO", "DOSE REPORT", "PROTOCOL")
 
 _TECHNICAL = ("Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "SliceThickness")
 _DOSE = ("Exposure", "XRayTubeCurrent", "ExposureTime", "SpiralPitchFactor", "CTDIvol")
+# Those of PS3.3, C.7.3.1.1.1, that are images; another word may be anything.
+_MODALITIES = (
+    "BI", "CR", "CT", "DG", "DX", "ECG", "ES", "GM", "IO", "IVOCT", "IVUS", "KO", "MG", "MR", "NM", "OCT", "OP", "OPT",
+    "OT", "PR", "PT", "PX", "REG", "RF", "RG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "RWV", "SC", "SEG", "SM",
+    "SR", "US", "XA", "XC",
+)  # fmt: skip
 _PHASES = ("TemporalPositionIdentifier",)
 _BINARY_PHASES = (
     "NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "NominalPercentageOfRespiratoryPhase",
@@ -148,8 +153,7 @@ class Header:
         if self.sop_class.startswith(_CAPTURE) or any(word in self.image_type for word in _CAPTURES):
             return "is a secondary capture, a picture of a screen or of a page"
         if self.modality != "CT":
-            known = re.fullmatch("[A-Z]{2,8}", self.modality)
-            return f"is of modality {self.modality if known else 'unknown'}, not CT"
+            return f"is of modality {self.modality if self.modality in _MODALITIES else 'unknown'}, not CT"
         if self.samples != 1:
             return "is a colour image, not a CT in HU"
         if self.sop_class and self.sop_class not in _CT:

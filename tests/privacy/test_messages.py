@@ -1,0 +1,80 @@
+"""Names of files reach messages through `named` alone: read off the source.
+
+What is checked is every text with values in it that ends in an error or a refusal.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import lungmix
+
+SOURCE = Path(lungmix.__file__).parent
+MARKERS = {"named", "quoted", "len"}
+PARTS = {"name", "stem", "parent", "parents", "suffix", "suffixes", "lstrip", "strip", "resolve", "absolute", "join"}
+PLACES = {"path", "file", "files", "folder", "target", "archive", "location", "source", "sources", "data_file"}
+"""What variables and attributes are called that hold where something lies."""
+
+# The store, and what is written for the user, may be named: users name them themselves.
+OUTPUTS = {
+    "store/cohort.py", "report/files.py", "export/targets.py", "export/images.py", "formats/write.py",
+    "export/dicom_source.py", "stages/key_table.py", "store/case.py",
+}  # fmt: skip
+
+
+def places_in(expression: ast.expr) -> set[str]:
+    """Names of places in an expression, but for those that a marker takes in, or that are only counted."""
+    if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name) and expression.func.id in MARKERS:
+        return set()
+    found = set()
+    if isinstance(expression, ast.Name) and expression.id in PLACES:
+        found.add(expression.id)
+    if isinstance(expression, ast.Attribute) and expression.attr in PLACES:
+        found.add(expression.attr)
+    if isinstance(expression, ast.Attribute) and expression.attr not in PARTS:
+        return found
+    for child in ast.iter_child_nodes(expression):
+        if isinstance(child, ast.expr):
+            found |= places_in(child)
+    return found
+
+
+def messages_of(tree: ast.AST) -> list[ast.JoinedStr]:
+    """Texts with values in what is raised, and in what makes a refusal."""
+    out = []
+    for node in ast.walk(tree):
+        raised = node.exc if isinstance(node, ast.Raise) else None
+        made = node if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refusal", "Skipped") else None
+        for root in (raised, made):
+            if root is not None:
+                out += [part for part in ast.walk(root) if isinstance(part, ast.JoinedStr)]
+    return out
+
+
+def unmarked(text: str) -> list[str]:
+    found = []
+    for message in messages_of(ast.parse(text)):
+        for value in message.values:
+            if isinstance(value, ast.FormattedValue) and places_in(value.value):
+                found.append(f"line {message.lineno}: {ast.unparse(value.value)}")
+    return found
+
+
+def test_every_message_marks_the_names_of_files():
+    found = {}
+    for file in sorted(SOURCE.rglob("*.py")):
+        name = file.relative_to(SOURCE).as_posix()
+        lines = [] if name in OUTPUTS else unmarked(file.read_text(encoding="utf-8"))
+        if lines:
+            found[name] = lines
+    assert found == {}
+    # None is excused in vain.
+    assert all(unmarked((SOURCE / name).read_text(encoding="utf-8")) for name in OUTPUTS)
+
+
+def test_a_message_that_forgets_is_found():
+    assert unmarked('raise SourceError(f"{path.name} is cut")') == ["line 1: path.name"]
+    assert unmarked('raise E("a" f"{len(files)} of {named(path)}") from None') == []
+    assert unmarked('x = Refusal(name, path, f"{scan.path}: cut")') == ["line 1: scan.path"]
+    assert unmarked('raise E(f"{quoted(one)}, {str(folder)}")') == ["line 1: str(folder)"]

@@ -1,0 +1,213 @@
+"""Whatever is planted in sources, no byte of any output holds it.
+
+The words stand in every text attribute of DICOM that the dictionary knows, in private ones, in nested ones, in
+overlays, in comments and keys of image files, in names of files, folders and members of archives. Everything is run on
+them through the command line, and every file, every log and all that is printed for programs or for debugging is
+searched, unpacked.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import stat
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import SimpleITK as sitk
+import zarr
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import lungmix
+from cluster import running_cluster
+from lungmix.cli import main
+from lungmix.export import FORMATS
+from lungmix.formats import Scan, find_scans
+from lungmix.geometry import Geometry
+from lungmix.phantom import Phantom
+from privacy.planting import PLANTED, SHAPE, SPACING, STUDY, WORD, write_sources
+from privacy.search import find, packed
+
+SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
+GOOD = 9
+"""Scans with lungs: a series, six images, and one in each of two archives."""
+
+
+class Outputs:
+    """A folder for all that is written, and what is printed beside it."""
+
+    def __init__(self, base):
+        self.folder, self.key, self.log = base / "out", base / "safe" / "key.csv", base / "told.log"
+        self.folder.mkdir()
+        self.sources = write_sources(base / "in")
+        self.statuses = []
+
+    def run(self, *words, person=False):
+        """Run a command that starts processes; what a person is told goes elsewhere."""
+        command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+        self._keep(words[0], done.returncode, f"{done.stdout}\n{done.stderr}", person)
+
+    def here(self, *words):
+        """Run a command in this process."""
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit) as end:
+            main(list(map(str, words)))
+        self._keep(words[0], end.value.code, printed.getvalue(), False)
+
+    def _keep(self, command, status, text, person):
+        self.statuses.append((command, status))
+        place = self.log if person else self.folder / f"printed-{len(self.statuses):02d}-{command}.txt"
+        place.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    base = tmp_path_factory.mktemp("nobody")
+    everything = Outputs(base)
+    run, here, out, key = everything.run, everything.here, everything.folder, everything.key
+    sources = everything.sources
+    kept = ("--key", key, "--retain-patient-characteristics", "--shift-dates")
+    (out / "cluster").mkdir()
+    with running_cluster(out / "cluster", workers=1) as (_, file):
+        run("convert", out / "one.zarr", *sources, "--nrrd", out / "nrrd", "--scheduler-file", file, "--debug")
+        run("run", out / "two.zarr", *sources, "--model", "published", "--report", out / "page", *SMALL, *kept,
+            "--scheduler-file", file, "--json", "--debug")  # fmt: skip
+    # On a cluster of its own, whose workers write to the terminal.
+    run("convert", out / "three.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", "--json")
+    run("convert", base / "told.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", person=True)
+    two = out / "two.zarr"
+    here("scan", *sources, "--json")
+    here("scan", *sources, "--debug")
+    here("info", two)
+    here("info", two, "--json", "--debug")
+    here("measure", two, "--radiomics", "--json")
+    here("validate", "bootstrap", two, "--refits", 3, "--out", out / "validation", "--json")
+    scores = base / "in" / f"{WORD} scores.csv"
+    with scores.open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["patient", "S", WORD])
+        table.writerows([[f"{WORD}^{WORD} {PLANTED[-1]}", 3, WORD], [f"{WORD}.mha", 1, WORD], [f"{WORD} none", 2, WORD],
+                         [f"{WORD}.nrrd", 5, WORD], [f"{WORD}.mhd", 4, WORD]])  # fmt: skip
+    here("validate", "scores", two, "--scores", scores, "--key", key, "--out", out / "validation", "--json")
+    here("validate", "scores", two, "--scores", sources[4], "--key", key, "--out", out / "validation", "--debug")
+    here("report", two, out / "page2", "--scores", scores, "--key", key, "--debug")
+    here("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
+    run("run", out / "none.zarr", *sources, "--key", scores, "--json")
+    for format in FORMATS:
+        more = ("--with-ct",) if format == "dicom-seg" else ()
+        here("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")
+    for word in ("one", "two"):
+        cohort = lungmix.open_cohort(out / f"{word}.zarr")
+        (out / f"{word}.html").write_text(
+            cohort._repr_html_() + "".join(case._repr_html_() for case in cohort.values())
+        )
+    return everything
+
+
+@pytest.mark.slow
+def test_no_output_holds_a_planted_word(outputs):
+    assert find(PLANTED, outputs.folder) == []
+
+
+@pytest.mark.slow
+def test_all_was_run_and_found_what_was_planted(outputs):
+    wanted = {"convert": {1}, "run": {1, 2}, "scan": {1}, "info": {0}, "measure": {0}, "report": {0}, "export": {0}}
+    for name, expected in wanted.items():
+        assert {status for command, status in outputs.statuses if command == name} <= expected, outputs.statuses
+    assert {status for command, status in outputs.statuses if command == "validate"} == {0, 2}
+    cohort = lungmix.open_cohort(outputs.folder / "two.zarr")
+    labelled = [name for name, case in cohort.items() if "label" in case.stages]
+    assert len(labelled) >= GOOD
+    assert [file.stem for file in sorted((outputs.folder / "nrrd").iterdir())] == list(
+        lungmix.open_cohort(outputs.folder / "one.zarr")
+    )
+    log = (outputs.folder / "cluster" / "cluster.log").read_text()
+    assert "Compute Failed" in log
+    found = {word for hit in find(PLANTED, *outputs.sources[:5]) for word in PLANTED if hit.startswith(word)}
+    assert found == set(PLANTED)
+
+
+@pytest.mark.slow
+def test_person_at_the_terminal_is_told_which_file(outputs):
+    told = outputs.log.read_text()
+    for name in (f"words {WORD}.nrrd", f"nan {WORD}.nii.gz", f"cut {WORD}.nrrd", f"burned {WORD}"):
+        assert name in told
+    assert "may carry text" in told
+
+
+@pytest.mark.slow
+def test_key_table_says_whose_each_case_is(outputs):
+    assert stat.S_IMODE(outputs.key.stat().st_mode) == 0o600
+    with outputs.key.open(newline="") as stream:
+        rows = {row["case"]: row for row in csv.DictReader(stream)}
+    cohort = lungmix.open_cohort(outputs.folder / "two.zarr")
+    assert list(rows) == list(cohort)
+    (series,) = [row for row in rows.values() if row["patient_id"]]
+    assert series["study_date"] == STUDY
+    assert series["patient_name"].startswith(WORD)
+    case = cohort[series["case"]]
+    assert case.acquisition.age == 72
+    assert case.acquisition.study_date not in (None, STUDY)
+    assert all(WORD in row["path"] for row in rows.values())
+
+
+@pytest.mark.slow
+def test_anonymous_volumes_hold_voxels_and_geometry_and_nothing_else(outputs):
+    expected = Phantom(SHAPE, SPACING, 4).volume()
+    file = outputs.folder / "nrrd" / "case-001.nrrd"
+    header = file.read_bytes().split(b"\n\n")[0].decode().splitlines()
+    assert {line.split(":")[0] for line in header[1:]} == {
+        "type", "dimension", "space", "sizes", "space directions", "kinds", "endian", "encoding", "space origin",
+    }  # fmt: skip
+    image = sitk.ReadImage(str(file))
+    assert image.GetPixelID() == sitk.sitkInt16
+    assert np.array_equal(sitk.GetArrayFromImage(image), expected)
+    assert Geometry.from_sitk(image) == lungmix.open_cohort(outputs.folder / "one.zarr")["case-001"].geometry
+
+
+@pytest.mark.slow
+def test_scans_and_refusals_show_no_name_of_themselves(outputs):
+    for source in outputs.sources:
+        for one in find_scans(source):
+            assert WORD not in repr(one)
+            if isinstance(one, Scan):
+                assert WORD not in repr([one.identity, one.stack])
+
+
+@pytest.mark.parametrize(
+    "how", ["gzip after a header", "zlib", "base64 of gzip", "utf-16", "capitals", "percent", "gzip in zip"]
+)
+def test_a_leak_is_found_however_it_is_packed(tmp_path, how):
+    (tmp_path / "clean").write_bytes(packed(b"nothing here", how))
+    assert find(PLANTED, tmp_path) == []
+    (tmp_path / "leak").write_bytes(packed(WORD.encode(), how))
+    assert find(PLANTED, tmp_path)
+
+
+def test_a_leak_is_found_in_names_tables_pictures_and_arrays(tmp_path):
+    places = [tmp_path / name for name in ("a", "b", "c", "d", "e")]
+    (places[0] / f"{WORD.lower()} folder").mkdir(parents=True)
+    places[1].mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"case": [WORD]}), places[1] / "t.parquet", compression="zstd")
+    places[2].mkdir()
+    text = PngInfo()
+    text.add_text("Comment", WORD, zip=True)
+    Image.new("L", (4, 4)).save(places[2] / "p.png", pnginfo=text)
+    voxels = np.frombuffer(WORD.encode().ljust(64, b"."), np.uint8)
+    zarr.create_array(places[3], data=np.tile(voxels, 64), chunks=(512,), compressors=zarr.codecs.ZstdCodec())
+    zarr.create_group(places[4], attributes={"name": WORD})
+    for place in places:
+        assert find(PLANTED, place), place
+
+
+def test_identifiers_and_dates_are_found_too(tmp_path):
+    (tmp_path / "x.bin").write_bytes(gzip.compress(b"...".join(word.encode() for word in PLANTED)))
+    assert {hit.split(" in ")[0] for hit in find(PLANTED, tmp_path)} == set(PLANTED)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import zarr
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.group import Group
+from zarr.core.group import Group, GroupMetadata
 from zarr.core.sync import sync
-from zarr.storage import StorePath
+from zarr.storage import MemoryStore, StorePath
 
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
@@ -23,7 +23,7 @@ from lungmix.store.html import case_html
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
 from lungmix.store.objects import Receipts, WholeShards, receipt_of, sizes_under
 from lungmix.store.state import CaseState
-from lungmix.store.stored import StoredArray
+from lungmix.store.stored import StoredArray, bound
 from lungmix.tissue import SIDES
 
 # Chunks that zarr codes in one call; by its default of one, handing them out takes longer than coding labels does.
@@ -41,6 +41,7 @@ class Case(CaseState):
     def __init__(self, name: str, group: Group):
         self.name = name
         self._group = group
+        self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
         done = ", ".join(self.stages) or "nothing yet"
@@ -134,18 +135,20 @@ class Case(CaseState):
         layout, dtype = self.layout, np.dtype(np.int16 if name == "ct" else np.uint8)
         if name == "ct":
             self._group.attrs["ome"] = ome.image_metadata(self.name, self.geometry, layout)
-            parent = self._group
+            receipts: Receipts = {}
+            for index in range(len(layout.levels)):
+                self.discard(str(index))
         else:
             labels = self._group.require_group("labels")
-            names = [n for n in ome.LABEL_NAMES if n == name or n in labels]
-            parent = labels.create_group(
-                name, overwrite=True, attributes={"ome": ome.label_metadata(name, self.geometry, layout)}
-            )
+            listed: Any = labels.attrs.get("ome", {})
+            names = [n for n in ome.LABEL_NAMES if n == name or n in listed.get("labels", [])]
+            self.discard(_path_of(name))
+            described = GroupMetadata(attributes={"ome": ome.label_metadata(name, self.geometry, layout)})
+            receipts = self._describe(_path_of(name), described)
             labels.attrs["ome"] = ome.labels_metadata(names)
-        made: list[Any] = [] if name == "ct" else [parent]
         for index, level in enumerate(layout.levels):
-            array = parent.create_array(
-                str(index),
+            receipts |= self._make(
+                f"{_path_of(name)}/{index}".lstrip("/"),
                 shape=level.shape,
                 chunks=level.chunks,
                 shards=level.shards,
@@ -153,10 +156,8 @@ class Case(CaseState):
                 compressors=codecs_for(dtype),
                 fill_value=0,
                 dimension_names=("z", "y", "x"),
-                overwrite=True,
             )
-            made.append(array)
-        return self._receipts_of(*made)
+        return receipts
 
     def write(self, name: str, start: int, slab: npt.NDArray[Any]) -> Receipts:
         """Write one slab on all levels.
@@ -193,7 +194,8 @@ class Case(CaseState):
         """Make an empty array of packed masks, one chunk a slab, in place of what was there; gives its receipt."""
         nz, ny, nx = self.geometry.shape
         shape = (nz, ny, words_for(nx))
-        array = self._group.create_array(
+        self.discard(name)
+        return self._make(
             name,
             shape=shape,
             chunks=(self.layout.slab, *shape[1:]),
@@ -201,9 +203,7 @@ class Case(CaseState):
             compressors=codecs_for(np.uint8),
             fill_value=0,
             attributes={"packing": "bit k of word w of a row is voxel x = 64 w + k"},
-            overwrite=True,
         )
-        return self._receipts_of(array)
 
     def read_packed(self, name: str, start: int, stop: int) -> Bits:
         """Slices ``start`` to ``stop`` of an array of packed masks: uint64 ``[z, y, words]``."""
@@ -217,6 +217,7 @@ class Case(CaseState):
     def discard(self, name: str) -> None:
         """Delete an array that serves no more."""
         sync(self._group.store.delete_dir(self._key(name)))
+        self._arrays.pop(name, None)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every object of this case, by key."""
@@ -241,27 +242,32 @@ class Case(CaseState):
         return self._write_table("side_counts", counts, {"first_hu": -32768, "unit": "voxels", "rows": rows})
 
     def _write_table(self, name: str, values: npt.NDArray[Any], attributes: dict[str, Any]) -> Receipts:
-        array = self._group.create_array(
+        made = self._make(
             name, shape=values.shape, dtype=values.dtype, chunks=values.shape, compressors=codecs_for(values.dtype),
-            attributes=attributes, overwrite=True,
+            attributes=attributes,
         )  # fmt: skip
-        return self._receipts_of(array) | self._put(name, 0, values)
+        return made | self._put(name, 0, values)
+
+    def _make(self, path: str, **options: Any) -> Receipts:
+        """Put the metadata of an empty array where nothing lies, in one request; gives its receipt."""
+        metadata = zarr.create_array(MemoryStore(), zarr_format=3, **options).metadata
+        place = StorePath(self._group.store, self._key(path))
+        self._arrays[path] = zarr.Array(zarr.AsyncArray(metadata, place))
+        return self._describe(path, metadata)
+
+    def _describe(self, path: str, metadata: Any) -> Receipts:
+        receipts: Receipts = {}
+        for file, content in metadata.to_buffer_dict(default_buffer_prototype()).items():
+            sync(self._group.store.set(self._key(f"{path}/{file}"), content))
+            receipts[f"{path}/{file}"] = receipt_of(content.to_bytes())
+        return receipts
 
     def _put(self, path: str, start: int, values: npt.NDArray[Any]) -> Receipts:
         """Write whole chunks from an index along z on."""
-        known = self._array(path)
         store = WholeShards(self._group.store)
-        target: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(known.metadata, StorePath(store, known.path)))
+        target = bound(self._array(path), store)
         target[start : start + len(values)] = values
         return {self._relative(key): receipt for key, receipt in store.receipts.items()}
-
-    def _receipts_of(self, *nodes: Any) -> Receipts:
-        """Receipts of the metadata of groups and arrays."""
-        return {
-            self._relative(f"{node.path}/{file}"): receipt_of(content.to_bytes())
-            for node in nodes
-            for file, content in node.metadata.to_buffer_dict(default_buffer_prototype()).items()
-        }
 
     def _key(self, key: str) -> str:
         return f"{self._group.path}/{key}".lstrip("/")
@@ -273,14 +279,16 @@ class Case(CaseState):
         return StoredArray(self.name, path.lstrip("/"), self._array(path))
 
     def _array(self, path: str) -> zarr.Array[Any]:
+        path = path.lstrip("/")
+        if path in self._arrays:
+            return self._arrays[path]
         try:
-            found = self._group[path.lstrip("/")]
+            found = self._group[path]
         except KeyError:
-            raise StoreError(
-                f"case {self.name} has no {path.lstrip('/')} yet: run `lungmix run` on its store first"
-            ) from None
+            raise StoreError(f"case {self.name} has no {path} yet: run `lungmix run` on its store first") from None
         if not isinstance(found, zarr.Array):
             raise StoreError(f"case {self.name}: {path} is not an array; the store is damaged: convert the case again")
+        self._arrays[path] = found
         return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +25,7 @@ from lungmix.scan import Acquisition
 from lungmix.store.case import Case
 from lungmix.store.html import cohort_html
 from lungmix.store.lock import check_free, locked
+from lungmix.store.place import is_remote, zarr_store
 from lungmix.store.state import ATTRIBUTE
 
 FORMAT_VERSION = 2
@@ -75,10 +76,18 @@ class Cohort(Mapping[str, Case]):
         return self[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(name for name, group in self._group.groups() if ATTRIBUTE in group.attrs))
+        return (case.name for case in self._cases())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._cases())
+
+    def items(self) -> ItemsView[str, Case]:
+        """Names and cases; the metadata of each is read once."""
+        return {case.name: case for case in self._cases()}.items()
+
+    def _cases(self) -> list[Case]:
+        found = (Case(name, group) for name, group in self._group.groups() if ATTRIBUTE in group.attrs)
+        return sorted(found, key=lambda case: case.name)
 
     def __repr__(self) -> str:
         return f"<Cohort {self.url}: {len(self)} cases>"
@@ -236,16 +245,20 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
         If there is no store, or something else stands in its place.
     """
     location = str(url)
-    if "://" not in location:
+    if not is_remote(location):
         _check_folder(Path(location), creating=mode == "a")
+    store = zarr_store(location)
     try:
-        group = zarr.open_group(location, mode=mode if mode != "a" else "r+", zarr_format=3)
+        with _remote(location, missing=False):
+            # Cases are read one by one, so there is no consolidated metadata to ask for.
+            group = zarr.open_group(store, mode=mode if mode != "a" else "r+", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         if mode != "a":
             raise StoreError(
                 f"there is no store at {location}: make one with `lungmix run {location} SOURCE`"
             ) from None
-        group = zarr.open_group(location, mode="a", zarr_format=3)
+        with _remote(location, missing=True):
+            group = zarr.open_group(store, mode="a", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"format_version": FORMAT_VERSION, "lungmix_version": __version__}
     own = group.attrs.get(ATTRIBUTE)
     if not isinstance(own, dict) or "format_version" not in own:
@@ -256,6 +269,20 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
             "use the lungmix that wrote it, or convert again"
         )
     return Cohort(location, group)
+
+
+@contextmanager
+def _remote(location: str, *, missing: bool) -> Iterator[None]:
+    """Say in one sentence why an object store does not answer, or that its bucket is missing."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        if not is_remote(location) or (isinstance(error, FileNotFoundError) and not missing):
+            raise
+        kind = "there is no such bucket" if isinstance(error, FileNotFoundError) else type(error).__name__
+        raise StoreError(
+            f"{location} cannot be opened ({kind}): check the bucket, the credentials and AWS_ENDPOINT_URL"
+        ) from error
 
 
 def _check_folder(path: Path, *, creating: bool) -> None:

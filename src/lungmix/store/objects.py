@@ -9,7 +9,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from zarr.abc.store import Store
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
@@ -52,6 +52,30 @@ class WholeShards(WrapperStore[Store]):
         """Chunks of fill value are left out: their array was made empty."""
         if not _CHUNK.search(key):
             await super().delete(key)
+
+
+class WholeReads(WrapperStore[Store]):
+    """A store to read one selection through: of a shard whose chunks are asked for one by one, one request is made."""
+
+    def __init__(self, store: Store):
+        super().__init__(store)
+        self._held: dict[str, Buffer | None] = {}
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: Any = None) -> Buffer | None:
+        """The object, or the part of it."""
+        if byte_range is None or not _CHUNK.search(key):
+            return await super().get(key, prototype, byte_range)
+        if key not in self._held:
+            self._held[key] = await super().get(key, prototype)
+        whole = self._held[key]
+        if whole is None:
+            return None
+        size = len(whole)
+        if isinstance(byte_range, RangeByteRequest):
+            return whole[byte_range.start : byte_range.end]
+        if isinstance(byte_range, OffsetByteRequest):
+            return whole[byte_range.offset :]
+        return whole[max(0, size - byte_range.suffix) :]
 
 
 def sizes_under(store: Store, prefix: str) -> dict[str, int]:

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, StorePath
 
 from lungmix.errors import DamageError
+from lungmix.store.objects import WholeReads
 
 
 class StoredArray:
@@ -52,6 +55,11 @@ class StoredArray:
         """Voxels of a shard along each axis."""
         return self._source.shards
 
+    def _to_read(self) -> zarr.Array[Any]:
+        store = self._source.store_path.store
+        # On a disk the chunks of a shard are near; elsewhere each is a request.
+        return self._source if isinstance(store, LocalStore) else bound(self._source, WholeReads(store))
+
     def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
         """Read voxels.
 
@@ -61,10 +69,15 @@ class StoredArray:
             If what is stored is not what was written.
         """
         try:
-            return np.asarray(self._source[selection])
+            return np.asarray(self._to_read()[selection])
         except (ValueError, RuntimeError) as error:
             # Checksums raise the one, decompressors the other.
             raise DamageError(self._case, self._name, _slices_of(selection, self.shape[0])) from error
+
+
+def bound(source: zarr.Array[Any], store: Store) -> zarr.Array[Any]:
+    """An array whose objects go through another store."""
+    return zarr.Array(zarr.AsyncArray(source.metadata, StorePath(store, source.path)))
 
 
 def _slices_of(selection: Any, depth: int) -> str:

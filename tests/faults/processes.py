@@ -1,0 +1,154 @@
+"""Schedulers, workers and clients as processes of their own, to be killed and started again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from cluster import free_port
+
+MASK = ("--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3")
+
+
+@dataclass
+class Cluster:
+    """A scheduler, two workers with their nannies; whatever has died is started again by `mend`."""
+
+    folder: Path
+    workers: int = 2
+    port: int = field(default_factory=free_port)
+    scheduler: subprocess.Popen | None = None
+    nannies: list[subprocess.Popen] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Cluster:
+        self.mend()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in [*self.nannies, self.scheduler]:
+            end(process)
+
+    def mend(self) -> None:
+        """Start what is not running."""
+        if self.scheduler is None or self.scheduler.poll() is not None:
+            self.scheduler = self._start("scheduler", "--port", str(self.port))
+        self.nannies = [one for one in self.nannies if one.poll() is None]
+        while len(self.nannies) < self.workers:
+            self.nannies.append(
+                self._start(
+                    "worker", self.address, "--nthreads", "1", "--memory-limit", "1.5GB", "--death-timeout", "10",
+                    "--local-directory", str(self.folder),
+                )
+            )  # fmt: skip
+
+    def worker_processes(self) -> list[int]:
+        """Process ids of the workers themselves, under their nannies."""
+        found = []
+        for nanny in self.nannies:
+            try:
+                found += [
+                    child.pid
+                    for child in psutil.Process(nanny.pid).children(recursive=True)
+                    if "spawn_main" in " ".join(child.cmdline())
+                ]
+            except psutil.Error:
+                continue
+        return found
+
+    def _start(self, kind: str, *words: str) -> subprocess.Popen:
+        with (self.folder / f"{kind}.log").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dask", kind, *words, "--host", "127.0.0.1", "--no-dashboard"],
+                stdout=log,
+                stderr=log,
+            )
+
+
+def start_run(store, sources, *words: str, log: Path, model: str = "fit", env=None) -> subprocess.Popen:
+    """The command ``lungmix run`` as a process."""
+    with log.open("a") as stream:
+        return subprocess.Popen(
+            [
+                sys.executable, "-c", "from lungmix.cli import main; main()", "run", str(store), *map(str, sources),
+                *MASK, "--model", model, "--quiet", *words,
+            ],
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
+
+
+def kill(pid: int) -> None:
+    """End a process as a power cut would."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def end(process: subprocess.Popen | None) -> None:
+    """End a process that was started here."""
+    if process is None or process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_until(condition, seconds: float = 120.0) -> None:
+    """Poll a condition; fail if it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def run_with_kills(store, sources, folder: Path, kills: int, pause: tuple[float, float], seed: int) -> list[str]:
+    """Run a cohort to its end while random processes are killed; gives what was killed, at most `kills`.
+
+    The client is started again until it ends with status 0.
+    """
+    choose = random.Random(seed)
+    killed: list[str] = []
+    with Cluster(folder) as cluster:
+        client = start_run(store, sources, "--scheduler", cluster.address, log=folder / "client.log")
+        try:
+            due = time.monotonic() + choose.uniform(*pause)
+            deadline = time.monotonic() + 1200
+            while True:
+                assert time.monotonic() < deadline, (folder / "client.log").read_text()[-2000:]
+                cluster.mend()
+                status = client.poll()
+                if status == 0:
+                    return killed
+                if status is not None:
+                    client = start_run(store, sources, "--scheduler", cluster.address, log=folder / "client.log")
+                if len(killed) < kills and time.monotonic() > due:
+                    victims = {
+                        "client": [client.pid],
+                        "scheduler": [cluster.scheduler.pid],
+                        "nanny": [one.pid for one in cluster.nannies],
+                        "worker": cluster.worker_processes(),
+                    }
+                    kind = choose.choice([one for one, pids in victims.items() if pids])
+                    kill(choose.choice(victims[kind]))
+                    killed.append(kind)
+                    due = time.monotonic() + choose.uniform(*pause)
+                time.sleep(0.1)
+        finally:
+            end(client)

@@ -1,0 +1,127 @@
+"""A store in an object store, against a server that speaks S3."""
+
+import dataclasses
+import json
+import threading
+
+import pytest
+from distributed import Client, LocalCluster, Security
+
+import lungmix
+from lungmix.errors import LockedError, StoreError, UsageError
+from lungmix.parameters import MaskParameters
+from lungmix.phantom import Cohort, write_cohort
+from lungmix.pipeline import Pipeline
+from lungmix.store import lock, settle
+from objects import running_bucket
+from stores import results_of
+
+pytestmark = pytest.mark.slow
+
+MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+SCANS = 3
+MOST_REQUESTS = 240
+"""Of a whole run, a scan of three slabs; what docs/store.md says."""
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    with running_bucket(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    write_cohort(folder, Cohort(SCANS, 3, (150, 64, 64), (5.6, 5.6, 2.0), frozenset({"vessels"})), "mixed")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(scans, tmp_path_factory):
+    """What one worker with little memory, which works in thin slabs, makes in a folder."""
+    url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
+    with lungmix.connect(workers=1, memory_limit="700MB") as client:
+        assert not Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], MASK).failed
+    return results_of(url)
+
+
+@pytest.fixture(scope="module")
+def remote(bucket, scans):
+    """The same in a bucket by two workers that talk over TLS, and the requests that took."""
+    url = bucket.url("study/cohort.zarr")
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit="1.5GB", security=Security.temporary(),
+            dashboard_address="127.0.0.1:0", host="127.0.0.1", protocol="tls://",
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        assert client.scheduler.address.startswith("tls://")
+        report = Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], MASK)
+        assert not report.failed, report.failed
+        requests = bucket.requests()
+        again = Pipeline(client, lungmix.open_cohort(url, "r+")).run([scans], MASK)
+        assert again.rows == report.rows
+        return url, requests, bucket.requests() - requests
+
+
+def test_bucket_tls_workers_and_slabs_change_no_voxel_count_or_measurement(remote, local):
+    assert results_of(remote[0]) == local
+
+
+def test_requests_of_a_scan_stay_few(remote):
+    _, first, again = remote
+    assert sum(first.values()) / SCANS < MOST_REQUESTS, first
+    assert not {"PUT", "DELETE"} & {method for method, n in again.items() if n / SCANS > 2}, again
+    assert sum(again.values()) / SCANS < MOST_REQUESTS / 4, again
+
+
+def test_damaged_object_is_found_in_a_bucket(remote):
+    import obstore
+    from obstore.store import S3Store
+
+    url, *_ = remote
+    case = lungmix.open_cohort(url, "r+")["case-001"]
+    store, key = S3Store.from_url(url, client_options={"allow_http": True}), "case-001/labels/lung/1/c/1/0/0"
+    content = obstore.get(store, key).bytes().to_bytes()
+    obstore.put(store, key, content[:-1])
+    assert list(settle(case)) == ["mask"]
+    obstore.put(store, key, content)
+    record = lungmix.open_cohort(url, "r+")["case-001"].damage["mask"]["record"]
+    files = record.pop("files")
+    lungmix.open_cohort(url, "r+")["case-001"].record("mask", record, files)
+    assert settle(lungmix.open_cohort(url, "r+")["case-001"]) == {}
+
+
+def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
+    monkeypatch.setattr(lock, "_POLL_S", 0.01)
+    cohort = lungmix.open_cohort(bucket.url("locks.zarr"), "a")
+    with cohort.locked(), pytest.raises(LockedError, match="process"), cohort.locked():
+        pass
+    dead = dataclasses.replace(lock.Owner.here(), host="elsewhere", beat=0.0)
+    cohort.write_text("lock.json", json.dumps(dataclasses.asdict(dead)))
+    inside, most = [], []
+
+    def enter(name):
+        with cohort.locked(wait=True):
+            inside.append(name)
+            most.append(len(inside))
+            inside.remove(name)
+
+    threads = [threading.Thread(target=enter, args=(i,)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 5
+    assert lock.owner_of(cohort._group.store) is None
+
+
+def test_address_that_cannot_be_a_store_says_what_to_do(bucket):
+    with pytest.raises(StoreError, match="lungmix run"):
+        lungmix.open_cohort(bucket.url("none.zarr"))
+    with pytest.raises(UsageError, match="s3://BUCKET/PREFIX"):
+        lungmix.open_cohort("ftp://host/store")
+    with pytest.raises(StoreError, match="AWS_ENDPOINT_URL"):
+        lungmix.open_cohort("s3://no-such-bucket/store", "a")

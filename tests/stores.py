@@ -1,0 +1,61 @@
+"""Two stores compared: every byte but times and random digits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+import lungmix
+
+_RANDOM = ("salt", "watched")
+
+
+def store_digest(url) -> dict[str, str]:
+    """Digest of each object of a store, by key; of metadata without times, salts and what is derived from salts."""
+    store = lungmix.open_cohort(url)._group.store
+    found = {}
+    for key in sync(_keys(store)):
+        content = sync(store.get(key, default_buffer_prototype())).to_bytes()
+        if key.endswith("zarr.json"):
+            content = _plain(content)
+        found[key] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def assert_same_store(one, two) -> None:
+    """Fail with the names of the objects that differ."""
+    first, second = store_digest(one), store_digest(two)
+    assert sorted(first.keys() ^ second.keys()) == []
+    assert [key for key in first if first[key] != second[key]] == []
+
+
+def results_of(url) -> dict[str, object]:
+    """Labels, counts and measurements of a store: what must not depend on where and how it was made."""
+    cohort = lungmix.open_cohort(url)
+    found: dict[str, object] = {
+        "measurements": cohort.read_text("measurements.csv"),
+        "model": cohort.read_text("model.json"),
+    }
+    for name, case in cohort.items():
+        for image in ("ct", "lung", "side", "tissue", "tissue_median"):
+            volume = np.ascontiguousarray(case.zarr_array(image)[:])
+            found[f"{name}/{image}"] = hashlib.sha256(volume.data).hexdigest()
+        found[f"{name}/counts"] = case.hu_counts.tobytes() + case.side_counts.tobytes()
+    return found
+
+
+async def _keys(store) -> list[str]:
+    return sorted([key async for key in store.list()])
+
+
+def _plain(content: bytes) -> bytes:
+    document = json.loads(content)
+    own = document.get("attributes", {}).get("lungmix", {})
+    for name in _RANDOM:
+        own.pop(name, None)
+    own.get("stages", {}).get("convert", {}).pop("source", None)
+    return json.dumps(document, sort_keys=True).encode()

@@ -55,7 +55,9 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
     files, packed = case.create("ct"), case.create_packed(AIR)
     try:
         # One task a scan: compressed sources can only be read from their beginning to their end.
-        copied = client.submit(_copy_slabs, scan.without_identity(), where, pure=False, retries=2).result()
+        copied = client.submit(_copy, scan.without_identity(), where, pure=False, retries=2).result()
+        if isinstance(copied, SourceError):
+            raise copied
     except BaseException:
         if mended is None:
             # The reason counts, not that a full disk hinders this too.
@@ -99,6 +101,14 @@ class _Copied:
     files: Receipts
     packed: Receipts
     digest: str
+
+
+def _copy(scan: Scan, where: CaseRef) -> _Copied | SourceError:
+    """What a copy wrote, or why the source cannot be read: no fault of the worker, which would log and repeat it."""
+    try:
+        return _copy_slabs(scan, where)
+    except SourceError as error:
+        return error
 
 
 def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:

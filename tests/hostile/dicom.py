@@ -278,6 +278,7 @@ for _name, _position in {
     "infinite": b"inf\\0\\0 ",
     "text": b"a\\b\\c ",
     "two": b"1\\2 ",
+    "with_underscores": b"-1_0.5\\2_0.25\\-9_7",
     "huge": b"1e300\\1e300\\1e300 ",
     "with_a_comma": b"-10,5\\20,25\\-97,0 ",
 }.items():

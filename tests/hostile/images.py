@@ -241,6 +241,7 @@ of_meta("binary_junk_before", REFUSED, before=bytes(range(256)) * 8)
 of_meta("line_of_two_megabytes", REFUSED, before=b"Comment = " + b"x" * (2 << 20) + b"\n")
 of_meta("cut_short", REFUSED, "cut short", data=RAW[:-1])
 of_meta("longer_than_it_says", REFUSED, "more voxels", data=RAW + RAW)
+of_meta("field_behind_a_blank_of_another_kind", REFUSED, **{"\xa0Offset": "1 2 3"})
 of_meta("field_twice", REFUSED, "twice", before=b"DimSize = 5 6 4\n")
 
 

@@ -34,7 +34,7 @@ _READ = {
     "CompressedData", "CompressedDataSize", "HeaderSize", "Offset", "TransformMatrix", "ElementSpacing", "ElementSize",
     "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile",
 }  # fmt: skip
-_LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9_.-]{0,100})\s*=\s*(.*?)\s*")
+_LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9_.-]{0,100})\s*=\s*(.*?)\s*", re.ASCII)
 _SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 

@@ -103,7 +103,7 @@ def _fields(path: Path) -> tuple[str, dict[str, str], int]:
                     f"{named(path)} has a damaged header (a line that is no field of NRRD): get the file again"
                 )
             once(path, tuple(fields), field)
-            fields[field] = value.strip()
+            fields[field] = value.strip(" \t")
             if field == "data file" and _several(fields[field]):
                 break  # the rest of the file are names
         return magic.decode(), fields, stream.tell()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from pydicom.uid import UID
 
 from lungmix.formats.bounds import LARGEST_SLICE
 from lungmix.formats.dicom.codestream import size_of_stream
 from lungmix.formats.dicom.elements import UNDEFINED, Elements
 
-# Decimal strings as DICOM has them. Decoders take what begins like a number for one, and nothing for 1.
-_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _ITEM = b"\xfe\xff\x00\xe0"
 BEGINNING = 4096
 """Bytes of the pixels that are looked at."""
@@ -50,13 +46,13 @@ def fault_of_pixels(elements: Elements, rows: int, columns: int, needed: int, be
 
 def fault_of_values(elements: Elements) -> str | None:
     """What is wrong with the numbers that make HU and millimetres of a plain slice; None if nothing is."""
-    spacing = _decimals(elements, "PixelSpacing")
+    spacing = elements.numbers("PixelSpacing")
     if spacing is None or len(spacing) != 2 or min(spacing) <= 0:
         return "does not say how large its pixels are (PixelSpacing)"
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         if keyword not in elements:
             continue
-        values = _decimals(elements, keyword)
+        values = elements.numbers(keyword)
         if values is None or len(values) != 1 or (keyword == "RescaleSlope" and values[0] == 0):
             return f"does not say what its pixels are in HU ({keyword})"
     return None
@@ -67,13 +63,6 @@ def is_rotation(orientation: tuple[float, ...]) -> bool:
     row, column = orientation[:3], orientation[3:]
     products = [sum(a * b for a, b in zip(x, y, strict=True)) for x, y in ((row, row), (column, column), (row, column))]
     return all(abs(found - wanted) < 0.02 for found, wanted in zip(products, (1, 1, 0), strict=True))
-
-
-def _decimals(elements: Elements, keyword: str) -> tuple[float, ...] | None:
-    texts = elements.texts(keyword)
-    if not texts or not all(_DECIMAL.fullmatch(text) for text in texts):
-        return None
-    return elements.numbers(keyword)
 
 
 def _is_compressed(syntax: str) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from pydicom.tag import Tag
 
 _PIXELS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
 UNDEFINED = 0xFFFFFFFF
+
+# Decimal strings as DICOM has them: `float` takes more, and decoders take what begins like a number for one.
+_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
 @dataclass
@@ -75,15 +79,15 @@ class Elements:
     def texts(self, keyword: str) -> tuple[str, ...]:
         r"""Parts between ``\``."""
         text = self.text(keyword)
-        return tuple(part.strip() for part in text.split("\\")) if text else ()
+        return tuple(part.strip(" ") for part in text.split("\\")) if text else ()
 
     def numbers(self, keyword: str) -> tuple[float, ...] | None:
         """Decimal numbers, all finite; None if there are none or one is no number."""
-        try:
-            values = tuple(float(part) for part in self.texts(keyword))
-        except ValueError:
+        parts = self.texts(keyword)
+        if not parts or not all(map(_DECIMAL.fullmatch, parts)):
             return None
-        return values if values and all(map(math.isfinite, values)) else None
+        values = tuple(map(float, parts))
+        return values if all(map(math.isfinite, values)) else None
 
     def number(self, keyword: str) -> float | None:
         """The first decimal number."""

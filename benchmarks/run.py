@@ -24,7 +24,7 @@ from scans import folder_for
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-BENCHMARKS = ("against_memory", "against_dask_image", "shares", "complaints", "growth")
+BENCHMARKS = ("against_memory", "against_dask_image", "shares", "complaints", "dicom_scan", "growth")
 LIBRARIES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr", "SimpleITK", "dask-image")
 
 

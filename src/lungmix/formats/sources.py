@@ -158,6 +158,8 @@ def _or_nothing(found: list[Found], path: Path) -> list[Found]:
 
 def _others(files: list[Path], collection: Collection) -> list[Found]:
     """Verdicts on files that are no images: those that are called like the slices beside them are damaged."""
+    if not files:
+        return []
     kinds = {(Path(one.file).parent, kind_of(Path(one.file))) for one in collection.headers}
     found: list[Found] = []
     rest: list[Path] = []

@@ -166,6 +166,12 @@ def test_reformat_and_localizer_inside_the_same_series_do_not_mix_in(folder, sam
     assert "localizer" in told
 
 
+def test_objects_of_a_maker_without_image_are_skipped(folder):
+    object_without_image(folder / "own", "1.3.12.2.1107.5.9.1", Modality="CT", SeriesInstanceUID="1.2.3")
+    assert "holds no image (an unknown object)" in reasons(skipped(find_scans(folder)))[0]
+    assert np.array_equal(read(only_scan(folder)), hu_of())
+
+
 def test_dose_report_and_other_objects_are_skipped_by_their_names(folder):
     object_without_image(folder / "dose", XRayRadiationDoseSRStorage, Modality="SR", SeriesInstanceUID="1.2.3")
     assert "X-Ray Radiation Dose SR" in reasons(skipped(find_scans(folder)))[0]

@@ -178,7 +178,7 @@ def test_same_object_with_other_pixels_is_refused(files):
     dataset = pydicom.dcmread(files[4])
     dataset.PixelData = dataset.PixelData[::-1]
     dataset.save_as(files[0].parent / "other.dcm")
-    assert "slice 5 is there twice with different pixels" in reason(files)
+    assert "slice 5 is there twice with different content" in reason(files)
 
 
 def test_two_objects_at_one_position_are_refused_and_named(files):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pydicom.uid import UID
 
 from lungmix.formats.bounds import LARGEST_SLICE
@@ -65,6 +67,7 @@ def is_rotation(orientation: tuple[float, ...]) -> bool:
     return all(abs(found - wanted) < 0.02 for found, wanted in zip(products, (1, 1, 0), strict=True))
 
 
+@lru_cache(maxsize=256)
 def _is_compressed(syntax: str) -> bool | None:
     """Whether pixels are encapsulated in a transfer syntax; None if it is none that is known."""
     uid = UID(syntax)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
@@ -57,8 +56,8 @@ def attribute(damaged: Sequence[Damaged], groups: Sequence[Group]) -> Attributio
             else:
                 result.lost.setdefault(owner, []).append(one)
             continue
-        folder = Path(one.header.file).parent
-        near = [i for i in owners if any(Path(slice_.file).parent == folder for slice_ in groups[i].slices)]
+        folder = one.header.folder
+        near = [i for i in owners if any(slice_.folder == folder for slice_ in groups[i].slices)]
         series = {groups[i].series for i in near}
         if len(series) == 1 and one.marked:
             owner = max(near, key=lambda i: len(groups[i].slices))

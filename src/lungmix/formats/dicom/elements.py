@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import Tag
 
-_PIXELS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
+_PIXELS = frozenset((0x7FE00010, 0x7FE00009, 0x7FE00008))
 UNDEFINED = 0xFFFFFFFF
 
 # Decimal strings as DICOM has them: `float` takes more, and decoders take what begins like a number for one.
@@ -42,7 +42,8 @@ class Elements:
 
     def __post_init__(self) -> None:
         meta = getattr(self.dataset, "file_meta", None)
-        elements = [*(meta.elements() if meta is not None else ()), *self.dataset.elements()]
+        elements = [*(meta.values() if meta is not None else ()), *self.dataset.values()]
+        # Plain numbers as keys: those of pydicom compare slowly.
         self._raw = {int(element.tag): element for element in elements}
 
     @classmethod
@@ -68,11 +69,21 @@ class Elements:
         element = self._raw.get(_TAG[keyword])
         return None if element is None else element.value
 
+    def as_written(self, keywords: Sequence[str]) -> tuple[bytes | None, ...]:
+        """Bytes of several elements."""
+        found = [self._raw.get(_TAG[keyword]) for keyword in keywords]
+        return tuple(
+            element.value if element is not None and isinstance(element.value, bytes) else None for element in found
+        )
+
     def text(self, keyword: str) -> str:
         """Plain text without the padding; empty if there is none."""
-        value = self.value(keyword)
+        element = self._raw.get(_TAG[keyword])
+        if element is None:
+            return ""
+        value = element.value
         if isinstance(value, bytes):
-            value = value.decode("latin-1")
+            return value.decode("latin-1").strip(" \0\t\r\n")
         # pydicom makes a value of the transfer syntax, which it needs itself.
         return value.strip(" \0\t\r\n") if isinstance(value, str) else ""
 

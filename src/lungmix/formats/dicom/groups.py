@@ -54,7 +54,7 @@ class Group:
     @property
     def folder(self) -> Path:
         """Folder that holds all of its files."""
-        return common_folder(one.file for one in self.slices)
+        return common_folder(self.slices)
 
     @property
     def title(self) -> str:
@@ -70,14 +70,14 @@ class Group:
 def series_of(header: Header) -> tuple[str, str, str]:
     """Patient, study and series of an image; images without a series belong to their folder."""
     identity = header.identity
-    series = header.series_uid or str(Path(header.file).parent)
+    series = header.series_uid or header.folder
     return identity.patient_id or "", identity.study_uid or "", series
 
 
-def common_folder(files: Iterable[str]) -> Path:
+def common_folder(headers: Iterable[Header]) -> Path:
     """The innermost folder that holds all files."""
-    folders = {Path(file).parent for file in files}
-    first = next(iter(folders))
+    folders = [Path(folder) for folder in dict.fromkeys(one.folder for one in headers)]
+    first = folders[0]
     for folder in (first, *first.parents):
         if all(one.is_relative_to(folder) for one in folders):
             return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
 from lungmix.formats.identity import KEYWORDS, NOBODY, Identity
 from lungmix.scan import Acquisition
 
-_HEAD = 64 << 10
+# Most headers fit into the first, nearly all into the second.
+_HEAD, _LONGER_HEAD = 16 << 10, 256 << 10
 _LONGEST_HEADER = 64 << 20
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -39,6 +41,7 @@ _MODALITIES = (
     "OT", "PR", "PT", "PX", "REG", "RF", "RG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "RWV", "SC", "SEG", "SM",
     "SR", "US", "XA", "XC",
 )  # fmt: skip
+_COMMON = (*KEYWORDS.values(), *_TECHNICAL)
 _PHASES = ("TemporalPositionIdentifier",)
 _BINARY_PHASES = (
     "NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "NominalPercentageOfRespiratoryPhase",
@@ -73,8 +76,8 @@ class Header:
 
     Attributes
     ----------
-    file : str
-        Path.
+    file, folder : str
+        Path, and that of its folder.
     frame : int or None
         Number of the image in a multi-frame file, from 0.
     state : bytes
@@ -114,6 +117,7 @@ class Header:
     """
 
     file: str
+    folder: str = ""
     state: bytes = b""
     frame: int | None = None
     sop_class: str = ""
@@ -208,19 +212,18 @@ class HeaderReader:
             marked = head[128:132] == b"DICM"
             if not marked and not _may_be_bare(head):
                 return None
-            state = path.stat()
+            state = os.fstat(stream.fileno())
             digest = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns} ".encode())
             digest.update(head)
-            blank = Header(str(path), digest.digest())
+            blank = Header(str(path), str(path.parent), digest.digest())
             try:
                 elements, deflated = _elements(head, stream, state.st_size)
             except Exception as error:  # pydicom raises whatever broken bytes lead to
                 if isinstance(error, MemoryError):
                     raise
                 return Damaged(blank, "has a damaged header") if marked else None
-            beginning = (
-                b"" if deflated or elements.pixel_bytes is None else _pixels(head, stream, elements.pixel_offset)
-            )
+            encapsulated = elements.pixel_bytes == UNDEFINED and not deflated
+            beginning = _pixels(head, stream, elements.pixel_offset) if encapsulated else b""
         if not marked and not elements.text("SOPClassUID").startswith("1.2.840.10008."):
             return None
         if elements.text("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
@@ -273,7 +276,7 @@ class HeaderReader:
         )
 
     def _common(self, elements: Elements) -> tuple[Identity, Acquisition]:
-        key = tuple(elements.text(name) for name in (*KEYWORDS.values(), *_TECHNICAL))
+        key = elements.as_written(_COMMON)
         if key not in self._known:
             acquisition = Acquisition(
                 modality="CT" if elements.text("Modality") == "CT" else None,
@@ -296,13 +299,24 @@ class HeaderReader:
 def _elements(head: bytes, stream: BinaryIO, size: int) -> tuple[Elements, bool]:
     if _DEFLATED in head[132:1024]:
         return _inflated(head, stream), True
-    elements = Elements.read(io.BytesIO(head), _TAGS)
-    if elements.pixel_bytes is None and size > len(head):
-        # The header is longer than what was read, as those of multi-frame images are.
+    for longest in (_LONGER_HEAD, _LONGEST_HEADER):
+        try:
+            elements = Elements.read(io.BytesIO(head), _TAGS)
+            if elements.pixel_bytes is not None:
+                return elements, False
+        except Exception:  # the header may only be longer than what was read
+            if len(head) >= size:
+                raise
+        if len(head) >= size:
+            return elements, False
         stream.seek(0)
-        bounded = stream if size <= _LONGEST_HEADER else io.BytesIO(stream.read(_LONGEST_HEADER))
-        elements = Elements.read(bounded, _TAGS)
-    return elements, False
+        head = stream.read(longest) if longest < size else b""
+        if not head:
+            break
+    # Long descriptions of frames are read as they come, but no more than a header can be.
+    stream.seek(0)
+    whole = stream if size <= _LONGEST_HEADER else io.BytesIO(stream.read(_LONGEST_HEADER))
+    return Elements.read(whole, _TAGS), False
 
 
 def _inflated(head: bytes, stream: BinaryIO) -> Elements:
@@ -343,9 +357,11 @@ def _pixels(head: bytes, stream: BinaryIO, offset: int) -> bytes:
 
 def _fault(header: Header, elements: Elements, size: int | None, beginning: bytes) -> str | None:
     if elements.pixel_bytes is None:
+        # Of a class that is known to hold no image, or of a maker's own; an identifier that was cut is neither.
         name = UID(header.sop_class).name if header.sop_class else ""
-        without = header.sop_class and header.sop_class not in _CT and not header.rows
-        return None if without and "Image Storage" not in name else "is cut short"
+        own = not header.sop_class.startswith("1.2.840.") and header.series_uid
+        known = name != header.sop_class and "Image Storage" not in name
+        return None if (known or own) and not header.rows and not elements.cut else "is cut short"
     if elements.cut:
         return "is cut short"
     if not header.rows or not header.columns:

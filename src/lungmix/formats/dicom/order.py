@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import filecmp
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 
 from lungmix.errors import SourceError, named
 from lungmix.formats.dicom.checks import is_rotation
+from lungmix.formats.dicom.copies import same_content
 from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of
 from lungmix.formats.dicom.header import ENHANCED, Damaged, Header
 from lungmix.formats.dicom.tilt import Shear, shear_of
@@ -128,41 +126,29 @@ def _usual(steps: npt.NDArray[np.float64]) -> float:
 def _without_copies(slices: list[Header], title: str, notes: list[str]) -> list[Header]:
     """Leave out what is there twice: the same object at the same position with the same pixels."""
     kept: list[Header] = []
-    known: dict[tuple[object, ...], Header] = {}
+    known: dict[tuple[object, ...], int] = {}
     copies: dict[int, list[Header]] = defaultdict(list)
     for one in slices:
         key = (one.sop_uid, one.frame, one.position)
-        other = known.get(key) if one.sop_uid else None
-        if other is None:
-            known[key] = one
+        index = known.get(key) if one.sop_uid else None
+        if index is None:
+            known[key] = len(kept)
             kept.append(one)
-        elif _same_pixels(other, one):
-            copies[kept.index(other)].append(one)
+        elif same_content(kept[index].file, one.file):
+            copies[index].append(one)
         else:
-            number = kept.index(other) + 1
             raise SourceError(
-                f"{title}: slice {number} is there twice with different pixels ({named(other.file)} and "
+                f"{title}: slice {index + 1} is there twice with different content ({named(kept[index].file)} and "
                 f"{named(one.file)}): remove the wrong one"
             )
     if len(copies) == 1:
         ((index, files),) = copies.items()
-        names = " and ".join(named(one.file) for one in files)
+        names = " and ".join(named(one.file) for one in files[:_MOST_NAMED])
+        names += f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
         notes.append(f"{told(kept, [index])} is doubled by {names}, an exact copy: left out")
     elif copies:
         notes.append(f"{told(kept, list(copies))} are doubled by exact copies: left out")
     return kept
-
-
-def _same_pixels(one: Header, two: Header) -> bool:
-    if one.frame is not None:
-        return filecmp.cmp(one.file, two.file, shallow=False)
-    if Path(one.file).samefile(two.file) or filecmp.cmp(one.file, two.file, shallow=False):
-        return True
-    try:
-        pixels = [pydicom.dcmread(file, specific_tags=["PixelData"]).get("PixelData") for file in (one.file, two.file)]
-    except Exception:  # whatever broken bytes lead to: then they are not the same
-        return False
-    return pixels[0] is not None and pixels[0] == pixels[1] and one.rescale == two.rescale
 
 
 def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, title: str) -> None:

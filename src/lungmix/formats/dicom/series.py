@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,9 @@ class Collection:
         """Every series and every damaged file: used, skipped or refused, with the reason."""
         groups = groups_of(self.headers)
         damage = attribute(self.damaged, groups)
+        by_series: dict[tuple[str, str, str], list[Header]] = defaultdict(list)
+        for header in self.headers:
+            by_series[series_of(header)].append(header)
         skipped: dict[int, str] = {}
         outcome: dict[int, Scan | SourceError] = {}
         for index, group in enumerate(groups):
@@ -79,7 +83,7 @@ class Collection:
                 continue
             try:
                 order = order_of(group, rules, damage.lost.get(index, ()))
-                notes = _notes(group, self.headers, damage.possible.get(index, ()))
+                notes = _notes(group, by_series[group.series], damage.possible.get(index, ()))
                 outcome[index] = _scan_of(group, order, (*order.notes, *notes), self.place(group.folder))
             except SourceError as error:
                 outcome[index] = error
@@ -111,11 +115,11 @@ class Collection:
             )
 
 
-def _notes(group: Group, headers: Sequence[Header], possible: Sequence[Damaged]) -> list[str]:
+def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged]) -> list[str]:
+    """What hints at slices that are missing at an end; `same` are all images of the series."""
     notes = [f"{named(one.header.file)}, which is damaged, may belong to it" for one in possible]
     if group.first.frame is not None:
         return notes
-    same = [one for one in headers if series_of(one) == group.series]
     announced = max((one.announced or 0 for one in group.slices), default=0)
     if announced > len(same):
         notes.append(

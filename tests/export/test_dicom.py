@@ -18,6 +18,7 @@ from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.scan import Acquisition
 from lungmix.tissue import TISSUES
+from series import change, write_series
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
@@ -133,7 +134,8 @@ def test_no_word_of_the_patient_is_in_any_byte(original, tmp_path):
     assert len(files) == 2 + SHAPE[0]
     for file in files:
         content = file.read_bytes()
-        for word in (b"Rossi", b"Maria", b"HOSP", b"4711", b"1953", b"Bianchi", b"20200317", b"A99"):
+        # No word that is short and of digits alone: identifiers are random digits.
+        for word in (b"Rossi", b"Maria", b"HOSP", b"19530102", b"Bianchi", b"20200317", b"A99"):
             assert word not in content
         assert pydicom.dcmread(file).PatientIdentityRemoved == "YES"
 
@@ -182,6 +184,23 @@ def test_series_of_another_place_or_reconstruction_is_refused(original, tmp_path
             export_case(case, tmp_path / "seg.dcm", options=options_for([source], retain_uid=True))
         assert not (tmp_path / "seg.dcm").exists()
     assert export_case(case, tmp_path / "seg.dcm", options=options_for([elsewhere, sharper, folder], retain_uid=True))
+
+
+def test_straightened_series_has_no_slices_to_refer_to(cohort, tmp_path):
+    for index, file in enumerate(write_series(tmp_path / "tilted")):
+        x, y, z = pydicom.dcmread(file).ImagePositionPatient
+        change(file, ImagePositionPatient=[x, y + 0.6 * index, z])
+    (scan,) = find_scans(tmp_path / "tilted")
+    case = labelled_case(cohort, "case-001", scan.geometry)
+    with pytest.raises(SourceError, match=r"was straightened, so that\s+no file.*--with-ct"):
+        export_case(case, tmp_path / "seg.dcm", options=options_for([tmp_path / "tilted"], retain_uid=True))
+
+
+def test_series_that_a_run_would_skip_can_be_referred_to(tmp_path):
+    study = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    write_series(tmp_path / "thin", seed=1, SeriesInstanceUID="1.2.5", **study)
+    write_series(tmp_path / "thick", seed=2, SeriesInstanceUID="1.2.6", SliceThickness=5, **study)
+    assert len(find_series([tmp_path])) == 2
 
 
 def test_folder_without_series_is_refused(tmp_path):

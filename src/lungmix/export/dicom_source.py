@@ -23,13 +23,15 @@ from pydicom.sr.codedict import codes
 from lungmix._version import __version__
 from lungmix.errors import SourceError, UsageError, named
 from lungmix.export.images import require, slabs_of
-from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.formats import Refusal, Scan, SeriesRules, find_scans
 from lungmix.formats.dicom.write import CtSeries
 from lungmix.geometry import Geometry
 from lungmix.stages import convert
 from lungmix.store import Case
 
 _TOLERANCE_MM = 1e-3
+# Cases may have been made of any series, whichever would be chosen now.
+_EVERY = SeriesRules("all")
 _SLAB = 16
 _NO_DATE = "19700101"
 
@@ -49,7 +51,7 @@ def find_series(sources: Sequence[str | Path]) -> list[Scan]:
     SourceError
         If there is none.
     """
-    found = [one for source in sources for one in find_scans(source)]
+    found = [one for source in sources for one in find_scans(source, _EVERY)]
     series = [one for one in found if isinstance(one, Scan) and one.kind == "dicom"]
     if not series:
         reasons = [one.reason for one in found if isinstance(one, Refusal)]
@@ -79,7 +81,13 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
             f"none of the {len(series)} DICOM series lies where case {case.name} lies "
             f"({' x '.join(map(str, case.geometry.size))} voxels): give the folder of its original slices, or --with-ct"
         )
-    for scan in near:
+    plain = [scan for scan in near if scan.stack is not None and scan.stack.is_plain]
+    if not plain:
+        raise SourceError(
+            f"the DICOM series where case {case.name} lies is a multi-frame file or was straightened, so that "
+            "no file is a slice of the case: give --with-ct"
+        )
+    for scan in plain:
         if _digest_of(scan) == case.stages[convert.STAGE]["voxels_sha256"]:
             return [_reference(pydicom.dcmread(file, stop_before_pixels=True), case) for file in scan.files]
     raise SourceError(

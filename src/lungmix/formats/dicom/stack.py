@@ -44,3 +44,8 @@ class Stack:
     frames: tuple[Frame, ...] | None = None
     padding: tuple[tuple[float, float] | None, ...] | None = None
     resampling: Resampling | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every slice of the volume is one file."""
+        return self.frames is None and self.resampling is None

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from lungmix.errors import SourceError, anonymous, named, shown
+from lungmix.errors import SourceError, anonymous, named, quoted, reason_of, shown, trace_of
 
 
 def test_a_person_reads_the_name_and_what_is_written_does_not_hold_it():
@@ -26,3 +26,38 @@ def test_a_name_can_neither_move_the_cursor_nor_leave_its_marks(name):
 
 def test_a_message_without_names_stays_as_it_is():
     assert shown("no lung found") == anonymous("no lung found") == "no lung found"
+
+
+def test_words_of_others_are_shown_to_a_person_and_left_out_of_what_is_written():
+    words = quoted("Doe\x1b[31m")
+    message = f"{named('/data/Doe.nrrd')} says {words}: export it again"
+    assert shown(message) == "Doe.nrrd says Doe\\x1b[31m: export it again"
+    assert anonymous(message) == "the file says ...: export it again"
+    assert anonymous(reason_of(ValueError("Doe"))) == "unexpected ValueError: ...; run again with --debug and report it"
+    missing = FileNotFoundError(2, "No such file", "/data/Doe")
+    assert anonymous(reason_of(missing)).startswith("reading or writing failed (No such file)")
+
+
+def raised(error):
+    try:
+        try:
+            raise KeyError("Doe")
+        except KeyError as inner:
+            raise error from inner
+    except type(error) as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error", [SourceError(f"{named('Doe')} is cut"), ValueError("Doe"), FileNotFoundError(2, "No such file", "Doe")]
+)
+def test_a_traceback_says_where_and_what_kind_but_no_names(error):
+    trace = trace_of(raised(error))
+    assert trace.count("Traceback") == 2
+    assert "in raised" in trace
+    assert trace.index("KeyError") < trace.rindex(type(error).__name__)
+    assert "Doe" not in "".join(line for line in trace.splitlines() if not line.startswith(" "))
+
+
+def test_what_a_worker_logs_of_an_error_holds_no_name():
+    assert repr(SourceError(f"{named('Doe')} is cut")) == "SourceError('the file is cut')"

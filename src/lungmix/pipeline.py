@@ -305,10 +305,8 @@ class Pipeline:
                 places.append(one.place)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
         report.places = dict(zip(named, places, strict=True))
-        report.notes = {name: scan.notes for name, scan in named.items() if scan.notes}
         taken = take_in(self.cohort, named, report.places, parameters, table)
-        if taken.hint:
-            self.listener.say(taken.hint)
+        report.notes = {name: scan.notes for name, scan in taken.scans.items() if scan.notes}
         return taken
 
     def _settle(self, taken: Intake) -> None:

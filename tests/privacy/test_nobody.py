@@ -32,7 +32,7 @@ from lungmix.export import FORMATS
 from lungmix.formats import Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom
-from privacy.planting import PLANTED, SHAPE, SPACING, STUDY, WORD, write_sources
+from privacy.planting import PLANTED, SHAPE, SPACING, STUDY, UID, WORD, write_sources
 from privacy.search import find, packed
 
 SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
@@ -104,6 +104,7 @@ def outputs(tmp_path_factory):
     for format in FORMATS:
         more = ("--with-ct",) if format == "dicom-seg" else ()
         here("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")
+    here("export", two, "case-001", base / "retained" / "seg.dcm", "--source", sources[0], "--retain-uid", "--json")
     for word in ("one", "two"):
         cohort = lungmix.open_cohort(out / f"{word}.zarr")
         (out / f"{word}.html").write_text(
@@ -118,8 +119,14 @@ def test_no_output_holds_a_planted_word(outputs):
 
 
 @pytest.mark.slow
+def test_a_reference_to_the_original_holds_its_identifiers_and_nothing_else(outputs):
+    (file,) = (outputs.key.parent.parent / "retained").iterdir()
+    assert {hit.split(" in ")[0] for hit in find(PLANTED, file)} == {UID}
+
+
+@pytest.mark.slow
 def test_all_was_run_and_found_what_was_planted(outputs):
-    wanted = {"convert": {1}, "run": {1, 2}, "scan": {1}, "info": {0}, "measure": {0}, "report": {0}, "export": {0}}
+    wanted = {"convert": {1}, "run": {1, 2}, "scan": {1}, "info": {0}, "measure": {0}, "report": {0}, "export": {0, 1}}
     for name, expected in wanted.items():
         assert {status for command, status in outputs.statuses if command == name} <= expected, outputs.statuses
     assert {status for command, status in outputs.statuses if command == "validate"} == {0, 2}

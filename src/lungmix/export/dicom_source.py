@@ -35,11 +35,10 @@ _EVERY = SeriesRules("all")
 _SLAB = 16
 _NO_DATE = "19700101"
 
-# What a segmentation takes over from a slice. Nothing here says who the patient is.
+# What a segmentation takes over from a slice: identifiers and numbers. No text, for in a text a name may stand.
 _REFERENCE_TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
-    "PositionReferenceIndicator", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "SliceThickness", "SpacingBetweenSlices", "InstanceNumber", "ImageType",
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices",
 )  # fmt: skip
 
 
@@ -89,7 +88,8 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
         )
     for scan in plain:
         if _digest_of(scan) == case.stages[convert.STAGE]["voxels_sha256"]:
-            return [_reference(pydicom.dcmread(file, stop_before_pixels=True), case) for file in scan.files]
+            headers = (pydicom.dcmread(file, stop_before_pixels=True) for file in scan.files)
+            return [_reference(header, case, index) for index, header in enumerate(headers)]
     raise SourceError(
         f"{len(near)} DICOM series lie where case {case.name} lies, but their voxels differ from it: they are other "
         "reconstructions; give the folder of its original slices, or --with-ct"
@@ -110,7 +110,7 @@ def derived_series(case: Case) -> CtSeries:
 def derived_slices(case: Case) -> list[Dataset]:
     """Headers of the derived series, in the order of z."""
     series = derived_series(case)
-    return [_reference(series.header(index), case) for index in range(case.geometry.shape[0])]
+    return [_reference(series.header(index), case, index) for index in range(case.geometry.shape[0])]
 
 
 def write_ct(case: Case, folder: Path) -> Path:
@@ -166,8 +166,10 @@ def _digest_of(scan: Scan) -> str:
     return digest.hexdigest()
 
 
-def _reference(slice_: Dataset, case: Case) -> Dataset:
+def _reference(slice_: Dataset, case: Case, index: int) -> Dataset:
     out = Dataset()
+    out.Modality, out.ImageType, out.InstanceNumber = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"], index + 1
+    out.PositionReferenceIndicator = ""
     for name in _REFERENCE_TAGS:
         if name in slice_:
             setattr(out, name, slice_[name].value)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.errors import SourceError, StoreError, anonymous, named
+from lungmix.errors import LungmixError, SourceError, StoreError, anonymous, named, quoted
 from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
 from lungmix.scan import Acquisition
@@ -112,6 +112,19 @@ def _copy(scan: Scan, where: CaseRef) -> _Copied | SourceError:
 
 
 def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
+    try:
+        return _copied(scan, where)
+    except (LungmixError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # Workers log what a task raises, and other libraries quote what they stumble over.
+        raise SourceError(
+            f"{named(scan.path)} cannot be read (unexpected {type(error).__name__}: {quoted(error)}): run again with "
+            "--debug and report it"
+        ) from error
+
+
+def _copied(scan: Scan, where: CaseRef) -> _Copied:
     digest = hashlib.sha256()
     files: Receipts = {}
     packed: Receipts = {}

@@ -26,16 +26,13 @@ class Intake:
     Attributes
     ----------
     scans : dict of str to Scan
-        By case, with the attributes of patients that were asked for.
+        By case, with the attributes of patients that were asked for, and notes on them.
     table : KeyTable or None
         Written already; `settle` drops what did not come into the store.
-    hint : str
-        What people should know, or nothing.
     """
 
     scans: dict[str, Scan]
     table: KeyTable | None = None
-    hint: str = ""
 
     def settle(self, cohort: Cohort) -> None:
         """Take cases that did not come into the store out of the key table."""
@@ -78,24 +75,25 @@ def take_in(
 
     The table is written before the first conversion: a run that is killed leaves no case without its row.
     """
-    out, old = {}, []
+    out = {}
     for name, scan in scans.items():
         days = None
         if table is not None:
             days = table.enter(cohort, name, scan, places[name], shift=parameters.shift_dates)
         known = scan.identity or Identity()
         kept: dict[str, Any] = {}
+        notes = scan.notes
         if parameters.retain_patient:
             years = age_of(known)
             kept = {"sex": known.sex, "age": years}
-            old += [name] if years is not None and years >= OLDEST else []
+            if years is not None and years >= OLDEST:
+                notes = (*notes, f"the patient is over {OLDEST - 1} years old, which is kept as {OLDEST}")
         if days is not None:
             kept["study_date"] = shifted(known.study_date or known.series_date or known.acquisition_date, days)
-        out[name] = replace(scan, acquisition=replace(scan.acquisition.technical(), **kept))
+        out[name] = replace(scan, acquisition=replace(scan.acquisition.technical(), **kept), notes=notes)
     if table is not None:
         table.write()
-    hint = f"ages over 89 are kept as {OLDEST}: {', '.join(old)}" if old else ""
-    return Intake(out, table, hint)
+    return Intake(out, table)
 
 
 def age_of(known: Identity) -> int | None:

@@ -1,0 +1,40 @@
+"""What a worker makes of a scan that cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import lungmix
+from lungmix.errors import SourceError, trace_of
+from lungmix.formats import Scan, find_scans, write_image
+from lungmix.geometry import Geometry
+from lungmix.stages import convert
+
+
+@dataclass(frozen=True, repr=False)
+class Unreadable(Scan):
+    error: Exception | None = None
+
+    def slabs(self, thickness):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("could not convert 'Rossi^Maria'"), RuntimeError("/data/Rossi.nrrd: no")])
+def test_what_a_library_says_of_a_file_is_in_no_log_of_a_worker(tmp_path, error):
+    write_image(tmp_path / "Rossi.nrrd", [np.zeros((4, 4, 4), np.int16)], Geometry((4, 4, 4)), np.int16)
+    (scan,) = find_scans(tmp_path / "Rossi.nrrd")
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = cohort.add("case-001", scan.geometry, scan.acquisition)
+    where = cohort.ref("case-001", case.start(convert.STAGE, "key"))
+    unreadable = Unreadable(*(getattr(scan, name) for name in ("name", "path", "kind", "geometry", "acquisition")),
+                            "f", "k", (), error=error)  # fmt: skip
+    with pytest.raises(SourceError) as caught:
+        convert._copy_slabs(unreadable, where)
+    assert "Rossi" in str(caught.value)
+    assert type(error).__name__ in caught.value.anonymous
+    shown = [repr(caught.value), repr(unreadable), caught.value.anonymous]
+    shown += [line for line in trace_of(caught.value).splitlines() if not line.startswith(" ")]
+    assert not [text for text in shown if "Rossi" in text]

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 import lungmix
 from lungmix.formats import find_scans
-from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.phantom import Cohort, Phantom, write_cohort, write_phantom
 from lungmix.pipeline import Pipeline
 from oracle import reference
@@ -174,3 +174,20 @@ def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
     for name in ("ct", "lung", "side", "tissue", "tissue_median"):
         first, second = (p.cohort["case-001"].array(name).compute() for p in (one, two))
         assert np.array_equal(first, second)
+
+
+def test_key_table_that_is_asked_for_later_is_complete_and_nothing_is_converted_twice(scans, client, tmp_path):
+    cohort, key = lungmix.open_cohort(tmp_path / "s.zarr", "a"), tmp_path / "key.csv"
+    sources = [scans / "case-004", scans / "case-001.nrrd"]
+    Pipeline(client, cohort).convert(sources, nrrd=tmp_path / "nrrd")
+    before = {name: case.stages for name, case in cohort.items()}
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "nrrd").iterdir()}
+    assert sorted(file.name for file in files) == ["case-001.nrrd", "case-002.nrrd"]
+    intake = IntakeParameters(key=key, retain_patient=True, shift_dates=True)
+    Pipeline(client, cohort).convert([sources[1], tmp_path / "none.nrrd", sources[0]], intake, tmp_path / "nrrd")
+    assert {name: case.stages for name, case in cohort.items()} == before
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "nrrd").iterdir()} == files
+    with key.open(newline="") as stream:
+        first, second = csv.DictReader(stream)
+    assert (first["case"], first["source"], first["patient_name"]) == ("case-001", "source 3", "Phantom^Chest")
+    assert (second["case"], second["source"], second["path"]) == ("case-002", "source 1", str(sources[1]))

@@ -109,11 +109,6 @@ def _copy(scan: Scan, where: CaseRef) -> _Copied | SourceError:
         return _copy_slabs(scan, where)
     except SourceError as error:
         return error
-
-
-def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
-    try:
-        return _copied(scan, where)
     except (LungmixError, OSError, MemoryError):
         raise
     except Exception as error:
@@ -124,7 +119,7 @@ def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
         ) from error
 
 
-def _copied(scan: Scan, where: CaseRef) -> _Copied:
+def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
     digest = hashlib.sha256()
     files: Receipts = {}
     packed: Receipts = {}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from dask.system import CPU_COUNT
 
 from lungmix.formats import Scan
 from lungmix.stages import convert
@@ -45,10 +48,9 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
             names[index] = by_key[convert.key_for(scan)].pop(0)
     taken = set(names.values())
     number = max([int(cohort.settings.get(_HIGHEST, 0)), *_numbers(cohort)], default=0)
-    for index, scan in enumerate(scans):
-        if index in names:
-            continue
-        name = by_place.get(place_of(salt, scan.key), "") if by_place else ""
+    strangers = [index for index in range(len(scans)) if index not in names]
+    for index, place in zip(strangers, _places([scans[i] for i in strangers], salt, by_place), strict=True):
+        scan, name = scans[index], by_place.get(place, "")
         if not name or name in taken:
             if keep_names:
                 name = free_name(scan.name, {*cohort, *taken})
@@ -58,6 +60,14 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
         names[index] = name
         taken.add(name)
     return {names[index]: scan for index, scan in enumerate(scans)}
+
+
+def _places(scans: Sequence[Scan], salt: str, known: Mapping[str, str]) -> list[str]:
+    """Slow digests of where scans lie, side by side; none where no place is known that they could be."""
+    if not known:
+        return [""] * len(scans)
+    with ThreadPoolExecutor(CPU_COUNT) as pool:
+        return list(pool.map(lambda scan: place_of(salt, scan.key), scans))
 
 
 def place_on_line(source: int, item: int, items: int) -> str:

@@ -20,7 +20,7 @@ def key_of(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)
 def place_of(salt: str, key: str) -> str:
     """What a store keeps of where a scan lies.
 

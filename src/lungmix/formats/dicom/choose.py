@@ -117,7 +117,7 @@ def _compared(group: Group, better: Group) -> str:
     plane = plane_of(group)
     if group.series == better.series:
         return f"another part or phase of the series of which {len(better.slices)} slices are used"
-    if plane != "axial" and plane_of(better) == "axial":
+    if plane not in (None, "axial") and plane_of(better) == "axial":
         return f"a {plane} reconstruction of {shows}"
     if round(_thickness(group), 2) > round(_thickness(better), 2):
         return f"a thicker reconstruction ({_thickness(group):g} mm) of {shows}"

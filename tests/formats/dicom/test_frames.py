@@ -208,3 +208,22 @@ def test_frames_are_streamed(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < hu.nbytes / 2
+
+
+def test_frames_that_do_not_say_what_hu_are_are_refused(tmp_path):
+    file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    del dataset.PerFrameFunctionalGroupsSequence[3].PixelValueTransformationSequence
+    dataset.save_as(file)
+    (one,) = refused(find_scans(file))
+    assert "does not say what its pixels are in HU" in one.reason
+
+
+def test_frames_of_another_quantity_are_skipped(tmp_path):
+    file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        frame.PixelValueTransformationSequence[0].RescaleType = "MGML"
+    dataset.save_as(file)
+    (one,) = skipped(find_scans(file))
+    assert "map of a material" in one.reason

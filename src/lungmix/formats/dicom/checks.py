@@ -51,12 +51,16 @@ def fault_of_values(elements: Elements) -> str | None:
     spacing = elements.numbers("PixelSpacing")
     if spacing is None or len(spacing) != 2 or min(spacing) <= 0:
         return "does not say how large its pixels are (PixelSpacing)"
+    signed = elements.short("PixelRepresentation") == 1
     for keyword in ("RescaleSlope", "RescaleIntercept"):
-        if keyword not in elements:
+        # Numbers with a sign may be HU as they are.
+        if keyword not in elements and signed:
             continue
         values = elements.numbers(keyword)
         if values is None or len(values) != 1 or (keyword == "RescaleSlope" and values[0] == 0):
             return f"does not say what its pixels are in HU ({keyword})"
+    if elements.text("PhotometricInterpretation") == "MONOCHROME1":
+        return "has pixels that decoders turn round (MONOCHROME1)"
     return None
 
 

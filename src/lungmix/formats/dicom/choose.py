@@ -45,9 +45,9 @@ def plane_of(group: Group) -> str | None:
 
 
 def series_number(group: Group) -> int | None:
-    """Number of the series."""
+    """Number of the series; None if there is none, or one so long that it may be another identifier."""
     text = group.first.identity.series_number or ""
-    return int(text) if re.fullmatch(r"\d{1,9}", text) else None
+    return int(text) if re.fullmatch(r"\d{1,5}", text) else None
 
 
 def unwanted(group: Group, rules: SeriesRules) -> str | None:

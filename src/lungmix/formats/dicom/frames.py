@@ -25,10 +25,11 @@ def headers_of_frames(header: Header, elements: Elements) -> list[Header]:
     frames = elements.dataset.PerFrameFunctionalGroupsSequence
     if len(frames) != header.frames or len(frames) > _MOST_FRAMES:
         raise ValueError(f"{len(frames)} descriptions, {header.frames} frames")
-    return [_header(header, index, frame, shared) for index, frame in enumerate(frames)]
+    signed = elements.short("PixelRepresentation") == 1
+    return [_header(header, index, frame, shared, signed) for index, frame in enumerate(frames)]
 
 
-def _header(header: Header, index: int, frame: Dataset, shared: Dataset) -> Header:
+def _header(header: Header, index: int, frame: Dataset, shared: Dataset, signed: bool) -> Header:
     def group(name: str) -> Dataset:
         return _first(frame, name) if name in frame else _first(shared, name)
 
@@ -42,6 +43,7 @@ def _header(header: Header, index: int, frame: Dataset, shared: Dataset) -> Head
     kernel = str(group("CTReconstructionSequence").get("ConvolutionKernel") or header.kernel)
     thickness = _number(measures.get("SliceThickness"))
     slope, intercept = _number(values.get("RescaleSlope")), _number(values.get("RescaleIntercept"))
+    unsaid = slope is None or intercept is None
     return replace(
         header,
         frame=index,
@@ -66,6 +68,10 @@ def _header(header: Header, index: int, frame: Dataset, shared: Dataset) -> Head
             str(content.get("FrameAcquisitionDateTime") or ""),
         ),
         rescale=(slope or 1.0, intercept or 0.0),
+        unsaid=unsaid,
+        quantity=str(values.get("RescaleType") or ""),
+        # What a file of one slice says of itself is said of each frame here.
+        contradiction="does not say what its pixels are in HU" if slope == 0 or (unsaid and not signed) else "",
         acquisition=replace(
             header.acquisition,
             kernel=kernel[:64] or None,

@@ -18,6 +18,8 @@ _SAME_ORIENTATION = 1e-3
 SAME_PLACE_MM = 0.01
 """Slices nearer than this lie at one position, or nearer than a hundredth of the usual distance."""
 
+# Longer ones are no numbers of series, acquisitions or phases, but may be those of people.
+_NUMBER = r"\d{1,5}(?:\.\d{1,2})?"
 _WORDS = {
     "AcquisitionNumber": "acquisition",
     "TriggerTime": "trigger time",
@@ -60,7 +62,7 @@ class Group:
     def title(self) -> str:
         """What it is called in messages."""
         number = self.first.identity.series_number or ""
-        known = f"series {number}" if re.fullmatch(r"\d{1,9}", number) else "the series"
+        known = f"series {number}" if re.fullmatch(_NUMBER, number) else "the series"
         count = len(self.slices)
         return (
             f"{known} in {named(self.folder)} ({count} slice{'s' if count != 1 else ''}{self.part and ', '}{self.part})"
@@ -169,7 +171,7 @@ def _repeats(members: Sequence[Header]) -> bool:
 
 
 def _told(name: str, value: str) -> str:
-    plain = re.fullmatch(r"[\d.]{1,12}", value)
+    plain = re.fullmatch(_NUMBER, value)
     return f"{_WORDS[name]} {value}" if name in _WORDS and plain else ""
 
 
@@ -185,7 +187,7 @@ def _told_apart(groups: list[Group]) -> list[Group]:
             continue
         for place, index in enumerate(indices, start=1):
             group = groups[index]
-            phase = next((value for value in group.first.phase if re.fullmatch(r"[\d.]{1,12}", value)), "")
+            phase = next((value for value in group.first.phase if re.fullmatch(_NUMBER, value)), "")
             part = group.part or (f"phase {phase}" if phase else f"part {place} of {len(indices)}")
             named_groups[index] = Group(group.slices, part)
     return named_groups

@@ -20,6 +20,7 @@ from pydicom.uid import (
 
 from lungmix.formats.dicom.checks import BEGINNING, fault_of_pixels, fault_of_values
 from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
+from lungmix.formats.dicom.kinds import is_computed, is_other_quantity
 from lungmix.formats.identity import KEYWORDS, NOBODY, Identity
 from lungmix.scan import Acquisition
 
@@ -31,7 +32,7 @@ _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _CT = (CTImageStorage, *ENHANCED)
 _LOCALIZERS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW")
-_CAPTURES = ("SCREEN SAVE", "CAPTURE", "DOSE_INFO", "DOSE REPORT", "PROTOCOL")
+_CAPTURES = ("SCREEN SAVE", "CAPTURE", "DOSE_INFO", "DOSE INFO", "DOSE REPORT", "PROTOCOL")
 
 _TECHNICAL = ("Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "SliceThickness")
 _DOSE = ("Exposure", "XRayTubeCurrent", "ExposureTime", "SpiralPitchFactor", "CTDIvol")
@@ -59,7 +60,8 @@ _TAGS = tags_of(
         "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated",
         "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
         "SliceLocation", "GantryDetectorTilt", "InstanceNumber", "BurnedInAnnotation", "PixelPaddingValue",
-        "PixelPaddingRangeLimit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "IrradiationEventUID",
+        "PixelPaddingRangeLimit", "PixelRepresentation", "BitsStored", "PhotometricInterpretation", "RescaleSlope",
+        "RescaleIntercept", "RescaleType", "IrradiationEventUID",
         "NumberOfSeriesRelatedInstances", *_TECHNICAL, *_DOSE, *_PHASES, *_BINARY_PHASES, *HINTS,
         *KEYWORDS.values(), *_GROUPS,
     ))
@@ -106,6 +108,10 @@ class Header:
         Stored values from one to the other that stand for no tissue.
     rescale : tuple of float
         Slope and intercept.
+    unsaid : bool
+        Whether the header says nothing of slope or intercept.
+    quantity : str
+        What pixels are after slope and intercept, such as ``HU``; empty if the header does not say.
     contradiction : str
         What of the numbers of a plain slice makes no sense, after "the file"; empty if they do.
     burned_in : bool
@@ -143,6 +149,8 @@ class Header:
     event: str = ""
     padding: tuple[int, int] | None = None
     rescale: tuple[float, float] = (1.0, 0.0)
+    unsaid: bool = False
+    quantity: str = ""
     contradiction: str = ""
     burned_in: bool = False
     identity: Identity = NOBODY
@@ -164,6 +172,10 @@ class Header:
             return "is no CT image but another object"
         if any(word in part for part in self.image_type for word in _LOCALIZERS):
             return "is a localizer"
+        if is_other_quantity(self.quantity):
+            return "is a map of a material or another quantity, not a CT in HU"
+        if is_computed(self.image_type):
+            return "is a projection or was computed otherwise, not a CT in HU"
         return None
 
 
@@ -269,6 +281,8 @@ class HeaderReader:
             event=elements.text("IrradiationEventUID"),
             padding=_padding(elements),
             rescale=(slope or 1.0, intercept or 0.0),
+            unsaid=slope is None or intercept is None,
+            quantity=elements.text("RescaleType"),
             contradiction=fault_of_values(elements) or "",
             burned_in=elements.text("BurnedInAnnotation").upper() == "YES",
             identity=identity,
@@ -402,9 +416,11 @@ def _padding(elements: Elements) -> tuple[int, int] | None:
     if value is None:
         return None
     limit = elements.short("PixelPaddingRangeLimit")
-    pair = [value, value if limit is None else limit]
+    stored = min(elements.short("BitsStored") or 16, 16)
+    # Decoders leave the bits out that are said not to be stored: what does not fit is what is left of it.
+    pair = [bits & ((1 << stored) - 1) for bits in (value, value if limit is None else limit)]
     if elements.short("PixelRepresentation") == 1:
-        pair = [bits - (1 << 16) if bits >= 1 << 15 else bits for bits in pair]
+        pair = [bits - (1 << stored) if bits >= 1 << (stored - 1) else bits for bits in pair]
     return min(pair), max(pair)
 
 

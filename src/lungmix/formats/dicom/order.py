@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from lungmix.errors import SourceError, named
 from lungmix.formats.dicom.checks import is_rotation
 from lungmix.formats.dicom.copies import same_content
 from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of
-from lungmix.formats.dicom.header import ENHANCED, Damaged, Header
+from lungmix.formats.dicom.header import ENHANCED, HINTS, Damaged, Header
 from lungmix.formats.dicom.tilt import Shear, shear_of
 from lungmix.formats.rules import SeriesRules
 
@@ -76,7 +76,7 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
     for one in group.slices:
         if not has_place(one):
             raise SourceError(f"{title} lacks position or orientation in {named(one.file)}: give the original slices")
-        if one.contradiction and one.frame is None and one.sop_class not in ENHANCED:
+        if one.contradiction and (one.frame is not None or one.sop_class not in ENHANCED):
             raise SourceError(f"{title}: {named(one.file)} {one.contradiction}: give the original slices")
     normal = normal_of(group.first)
     if not is_rotation(group.first.orientation or ()):
@@ -84,6 +84,7 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
     notes: list[str] = []
     slices = sorted(group.slices, key=lambda one: float(np.dot(one.position, normal)))  # type: ignore[arg-type]
     slices = _without_copies(slices, title, notes)
+    _check_hu(slices, title, notes)
     along = np.array([one.position for one in slices]) @ normal
     steps = np.diff(along)
     usual = _usual(steps)
@@ -160,6 +161,18 @@ def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual:
         raise SourceError(
             f"{title}: slices {first + 1} and {first + 2} lie at one position ({pair}){more}: remove the duplicates"
         )
+
+
+def _check_hu(slices: list[Header], title: str, notes: list[str]) -> None:
+    """Take numbers for HU where no slice says how they become HU, but not where some do."""
+    unsaid = [i for i, one in enumerate(slices) if one.unsaid]
+    if 0 < len(unsaid) < len(slices):
+        raise SourceError(
+            f"{title}: {told(slices, unsaid)} lack{'s' if len(unsaid) == 1 else ''} rescale slope or intercept, which "
+            "other slices have: give the original slices"
+        )
+    if unsaid:
+        notes.append("its header has no rescale slope or intercept: pixels are taken for HU as they are")
 
 
 def _check_steps(
@@ -259,6 +272,12 @@ def _check_numbers(
     rules: SeriesRules,
     notes: list[str],
 ) -> None:
+    doubled = _interleaved(slices)
+    if doubled and not rules.trust_positions:
+        raise SourceError(
+            f"{title}: {told(slices, doubled)} share their instance numbers with others at other positions: slices of "
+            "two series may be mixed; give each by itself, or --trust-positions if they are one"
+        )
     wrong = sorted({*_out_of_turn([one.number for one in slices]), *_elsewhere(slices, along, usual)})
     if not wrong:
         return
@@ -269,6 +288,21 @@ def _check_numbers(
             f"{title}: {what}: positions may be swapped; get the files again, or give --trust-positions if right"
         )
     notes.append(f"{what}: positions trusted")
+
+
+def _interleaved(slices: list[Header]) -> list[int]:
+    """Indices of slices that share their numbers with others, where these do not run one after the other."""
+    acquisition = HINTS.index("AcquisitionNumber")
+    keys = [(one.hints[acquisition : acquisition + 1], one.number) for one in slices]
+    times = Counter(keys)
+    numbers = [number for _, number in keys if number is not None]
+    if len(numbers) < len(keys) or 2 * len(times) < len(keys):
+        return []
+    steps = np.diff(numbers)
+    # Numbers that begin anew with each part of a series do so once a part.
+    if min((steps <= 0).sum(), (steps >= 0).sum()) <= max(times.values()):
+        return []
+    return [i for i, key in enumerate(keys) if times[key] > 1]
 
 
 def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:

@@ -19,6 +19,7 @@ from lungmix.formats.dicom.groups import Group, axes_of, groups_of, normal_of, s
 from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
 from lungmix.formats.dicom.order import Order, order_of
 from lungmix.formats.dicom.padding import padding_of
+from lungmix.formats.dicom.parts import continued
 from lungmix.formats.dicom.resample import Resampling, onto_even_grid
 from lungmix.formats.dicom.stack import Frame, Stack
 from lungmix.formats.rules import SeriesRules
@@ -74,6 +75,7 @@ class Collection:
         by_series: dict[tuple[str, str, str], list[Header]] = defaultdict(list)
         for header in self.headers:
             by_series[series_of(header)].append(header)
+        parts = continued(groups)
         skipped: dict[int, str] = {}
         outcome: dict[int, Scan | SourceError] = {}
         for index, group in enumerate(groups):
@@ -82,8 +84,15 @@ class Collection:
                 skipped[index] = reason
                 continue
             try:
+                if index in parts and rules.choose:
+                    raise SourceError(
+                        f"{group.title} is a part of a volume: {parts[index]}; give slices of one reconstruction, or "
+                        "--series-filter all to use the parts"
+                    )
                 order = order_of(group, rules, damage.lost.get(index, ()))
                 notes = _notes(group, by_series[group.series], damage.possible.get(index, ()))
+                if index in parts:
+                    notes.append(f"it is a part of a volume: {parts[index]}")
                 outcome[index] = _scan_of(group, order, (*order.notes, *notes), self.place(group.folder))
             except SourceError as error:
                 outcome[index] = error

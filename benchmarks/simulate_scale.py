@@ -1,0 +1,251 @@
+"""What a scan costs besides its own work, over ten thousand scans: scheduler, client, and the store's bookkeeping.
+
+Two runs. In the first each scan is the tasks of its stages as they come, in number and shape, but empty (``--durations
+0.05`` lets them sleep for that share of the measured times): they go through the window of cases, through submission,
+scheduler, a worker and the events that tell of time and memory, and come back as small results. In the second tiny
+volumes go through every stage of the real pipeline and store. Printed are the time per scan in each tenth of the run,
+the rate of submission, and the memory of the scheduler and the client: nothing may grow with the number of scans.
+Processor time is that of the process which holds client and scheduler; it is what to compare on a busy machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import dask
+import numpy as np
+
+from empty import empty
+from figures import Check, Sheet, Table, parser_for
+from processes import MIB, in_fresh_process, rss
+from scans import folder_for
+
+SCANS, QUICK_SCANS = 10_000, 500
+TINY, QUICK_TINY = 300, 40
+PARTS = 10
+LIMIT_MS = 100
+SEED = 62
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Tasks of one stage of a scan of 826 slices, and the seconds that one of them takes."""
+
+    stage: str
+    tasks: int
+    seconds: float
+
+
+# A scan of the mean length of the publication's cohort: tasks and worker seconds over tasks, from paper_scale.
+STAGES = (Shape("convert", 1, 3.6), Shape("mask", 42, 0.06), Shape("label", 22, 0.12))
+
+
+def main():
+    parser = parser_for(__doc__)
+    parser.add_argument("--count", type=int, help=f"scans of empty tasks, by default {SCANS:,}")
+    parser.add_argument("--tiny", type=int, help=f"tiny scans, by default {TINY}")
+    parser.add_argument("--durations", type=float, default=0.0, help="share of the measured times that tasks sleep")
+    chosen = parser.parse_args()
+    count = chosen.count if chosen.count is not None else QUICK_SCANS if chosen.quick else SCANS
+    tiny = chosen.tiny if chosen.tiny is not None else QUICK_TINY if chosen.quick else TINY
+    empty = in_fresh_process(empty_scans, count, chosen.durations) if count else None
+    with folder_for(chosen.scans) as folder:
+        real = in_fresh_process(tiny_scans, tiny, folder) if tiny else None
+    sheet = sheet_of(empty, real)
+    sheet.show()
+    sheet.save(chosen.out)
+
+
+def empty_scans(count, share):
+    """Scans whose tasks do nothing, through the window and the gathering of results."""
+    import lungmix
+    from lungmix.engine import Ledger, run_window
+    from lungmix.engine.gather import gather_small
+
+    with lungmix.connect(workers=2, memory_limit="1GB") as client:
+        ledger = Ledger()
+        submitted = 0
+
+        def work(index):
+            name = f"case-{index:05d}"
+            for shape in STAGES:
+                ledger.watch(name, shape.stage, lambda shape=shape: stage(client, gather_small, shape, share))
+            return name
+
+        marks = Marks(count)
+        with ledger.listening(client):
+            for _ in run_window(range(count), work, 3):
+                submitted += 1
+                marks.at(submitted)
+        held = client.run_on_scheduler(scheduler_state)
+        return {"count": count, "share": share, **marks.to_dict(), "scheduler": held,
+                "tasks": sum(shape.tasks for shape in STAGES) * count}  # fmt: skip
+
+
+def stage(client, gather_small, shape, share):
+    """A stage of one scan: slabs, each with its neighbours, a verdict on all, and a small result of each."""
+
+    step = partial(dask.delayed(empty), shape.seconds * share)
+    if shape.tasks == 1:
+        gather_small(client, [step()])
+        return "done"
+    slabs = shape.tasks // 3
+    first = [step() for _ in range(slabs)]
+    second = [step(*first[max(0, i - 1) : i + 2]) for i in range(slabs)]
+    verdict = step(*second)
+    gather_small(client, [verdict, *(step(verdict, one) for one in second)])
+    return "done"
+
+
+def scheduler_state(dask_scheduler):
+    """What a scheduler keeps of work that is over."""
+    return {
+        "tasks": len(dask_scheduler.tasks),
+        "groups": len(dask_scheduler.task_groups),
+        "prefixes": len(dask_scheduler.task_prefixes),
+        "computations": len(dask_scheduler.computations),
+        "transition log": len(dask_scheduler.transition_log),
+        "events": sum(len(topic.events) for topic in dask_scheduler._broker._topics.values()),
+    }
+
+
+class Marks:
+    """Time and memory of this process, which holds client and scheduler, at each part of the way."""
+
+    def __init__(self, count):
+        self._steps = [round(count * part / PARTS) for part in range(1, PARTS + 1)]
+        self._start = time.perf_counter()
+        self._used = time.process_time()
+        self._times, self._cpu, self._sizes = [], [], []
+        gc.collect()
+        self._first = rss(os.getpid())
+
+    def at(self, done):
+        if done in self._steps:
+            self._times.append(time.perf_counter() - self._start)
+            self._cpu.append(time.process_time() - self._used)
+            self._sizes.append(rss(os.getpid()))
+
+    def to_dict(self):
+        scans = np.diff([0, *self._steps])
+        seconds, used = (np.diff([0, *values]) for values in (self._times, self._cpu))
+        return {
+            "seconds": self._times[-1],
+            "ms a scan": (seconds / scans * 1000).tolist(),
+            "cpu ms a scan": (used / scans * 1000).tolist(),
+            "sizes": [self._first, *self._sizes],
+        }
+
+
+def tiny_scans(count, folder):
+    """Tiny volumes through the real pipeline: what the store, its records and its listing take."""
+    import lungmix
+    from lungmix.engine import Listener
+    from lungmix.formats.write import write_image
+    from lungmix.geometry import Geometry
+    from lungmix.parameters import IntakeParameters, MaskParameters
+    from lungmix.pipeline import Pipeline
+
+    edge = 24
+    geometry = Geometry((edge, edge, edge), (5.0, 5.0, 5.0), (0.0, 0.0, 0.0))
+    sources = folder / f"tiny-{count}"
+    sources.mkdir(exist_ok=True)
+    random = np.random.default_rng(SEED)
+    for index in range(count):
+        volume = np.full((edge,) * 3, 40, np.int16)
+        for x in (3, 13):
+            size = volume[4:20, 5:19, x : x + 8].shape
+            volume[4:20, 5:19, x : x + 8] = np.rint(random.normal(-830, 60, size))
+        write_image(sources / f"tiny-{index:05d}.mha", [volume], geometry, np.int16)
+
+    class Marking(Listener):
+        def __init__(self):
+            self.passes = {}
+
+        def begin(self, title, cases):
+            self._title, self._done, self._many = title, 0, len(cases) > 1
+            if self._many:
+                self.passes[title] = Marks(len(cases))
+
+        def finish(self, case, failure=None):
+            self._done += 1
+            if self._many:
+                self.passes[self._title].at(self._done)
+
+    listener = Marking()
+    with (
+        tempfile.TemporaryDirectory(prefix="lungmix-bench-") as store,
+        lungmix.connect(workers=2, memory_limit="1GB") as client,
+    ):
+        cohort = lungmix.open_cohort(Path(store) / "s.zarr", "a")
+        parameters = MaskParameters(opening=1, min_voxels=500, radii=(2,))
+        pipeline = Pipeline(client, cohort, listener)
+        start = time.perf_counter()
+        report = pipeline.run([sources], parameters, intake=IntakeParameters())
+        seconds = time.perf_counter() - start
+        assert len(report.done) == count, report.failed
+        passes = {title: marks.to_dict() for title, marks in listener.passes.items()}
+        start = time.perf_counter()
+        again = pipeline.run([sources], parameters, intake=IntakeParameters())
+        kept = time.perf_counter() - start
+        assert len(again.done) == count
+    return {"count": count, "seconds": seconds, "again": kept, "passes": passes}
+
+
+def sheet_of(empty, real):
+    tables, checks = [], []
+    if empty:
+        parts = empty["cpu ms a scan"]
+        sizes = empty["sizes"]
+        tables.append(
+            Table(
+                f"{empty['count']:,} scans of empty tasks, {empty['tasks']:,} tasks on 2 workers",
+                ["part of the run", *(str(i + 1) for i in range(PARTS))],
+                [
+                    ["ms a scan", *(f"{one:.0f}" for one in empty["ms a scan"])],
+                    ["processor ms a scan, scheduler and client", *(f"{one:.0f}" for one in parts)],
+                    ["scheduler and client, MiB", *(f"{one / MIB:.0f}" for one in sizes[1:])],
+                ],
+                f"{empty['count'] / empty['seconds']:.1f} scans and {empty['tasks'] / empty['seconds']:,.0f} tasks a "
+                "second; afterwards the scheduler keeps "
+                + ", ".join(f"{value:,} {name}" for name, value in empty["scheduler"].items()),
+            )
+        )
+        checks += [
+            Check("empty tasks: last tenth of the scans over the first", parts[-1] / parts[0], 1.1, "x", False),
+            Check("empty tasks: processor time of a scan, mean", float(np.mean(parts)), LIMIT_MS, "ms", False),
+            Check("empty tasks: a scan, mean", float(np.mean(empty["ms a scan"])), LIMIT_MS, "ms", False),
+            Check("empty tasks: memory, last tenth less the second", (sizes[-1] - sizes[2]) / MIB, 50, "MiB", False),
+        ]
+    if real:
+        rows = [
+            [f"{title}, {kind}", *(f"{one:.0f}" for one in found[kind]), f"{found['sizes'][-1] / MIB:.0f}"]
+            for title, found in real["passes"].items()
+            for kind in ("ms a scan", "cpu ms a scan")
+        ]
+        tables.append(
+            Table(
+                f"{real['count']} volumes of 24 voxels a side through the real pipeline and store",
+                ["pass", *(str(i + 1) for i in range(PARTS)), "MiB at its end"],
+                rows,
+                f"{1000 * real['seconds'] / real['count']:.0f} ms a scan in all; a second run, which keeps everything, "
+                f"{1000 * real['again'] / real['count']:.0f} ms a scan",
+            )
+        )
+        for title in ("mask", "label"):
+            parts = real["passes"][title]["cpu ms a scan"]
+            ratio = np.mean(parts[-2:]) / np.mean(parts[2:4])
+            checks.append(
+                Check(f"{title} of tiny volumes: last fifth over the second and third tenth", ratio, 1.1, "x", False)
+            )
+    return Sheet("simulate_scale", tables, checks, {"empty": empty, "real": real})
+
+
+if __name__ == "__main__":
+    main()

@@ -173,14 +173,15 @@ def passes_of(memory):
             super().__init__(Console(file=sys.stderr, width=150))
             self.seconds, self.spans = {}, {}
 
-        def begin(self, title, cases):
-            super().begin(title, cases)
+        def begin(self, title, cases, sizes=None):
+            super().begin(title, cases, sizes)
             self._now, self._since, self._first = title, time.perf_counter(), memory.now
+            self._many = len(cases) > 1
 
         def end(self):
             super().end()
             self.seconds[self._now] = time.perf_counter() - self._since
-            if self._total > 1:
+            if self._many:
                 self.spans[self._now] = self._first, memory.now
 
     return Passes()

@@ -168,7 +168,7 @@ def tiny_scans(count, folder):
         def __init__(self):
             self.passes = {}
 
-        def begin(self, title, cases):
+        def begin(self, title, cases, sizes=None):
             self._title, self._done, self._many = title, 0, len(cases) > 1
             if self._many:
                 self.passes[title] = Marks(len(cases))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial, wraps
+from math import prod
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -17,7 +18,7 @@ from lungmix.analysis.selection import bic_table
 from lungmix.care import Care
 from lungmix.engine import Ledger, Listener, Spent
 from lungmix.engine.trouble import is_memory
-from lungmix.errors import StoreError, anonymous, shown
+from lungmix.errors import LungmixError, StoreError, anonymous, shown
 from lungmix.export.images import write_volume
 from lungmix.formats import Refusal, Scan, SeriesRules, Skipped
 from lungmix.geometry import Geometry
@@ -134,6 +135,7 @@ class Pipeline:
     cohort: Cohort
     listener: Listener = field(default_factory=Listener)
     wait: bool = False
+    _sizes: dict[str, int] = field(default_factory=dict, repr=False)
 
     @_alone
     def run(
@@ -304,6 +306,7 @@ class Pipeline:
                 scans.append(one.found)
                 places.append(one.place)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
+        self._know({name: scan.geometry for name, scan in named.items()})
         report.places = dict(zip(named, places, strict=True))
         taken = take_in(self.cohort, named, report.places, parameters, table)
         report.notes = {name: scan.notes for name, scan in taken.scans.items() if scan.notes}
@@ -315,9 +318,22 @@ class Pipeline:
 
     def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
         geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
+        self._know(geometries)
         hint = mask.advice({name: geometry.spacing[2] for name, geometry in geometries.items()}, parameters)
         if hint:
             self.listener.say(hint)
+
+    def _know(self, geometries: Mapping[str, Geometry]) -> None:
+        self._sizes.update({name: 2 * prod(one.size) for name, one in geometries.items()})
+
+    def _sizes_of(self, names: Sequence[str]) -> dict[str, int]:
+        """Bytes of HU by case, for progress; opens only cases that were not seen before."""
+        for name in names:
+            if name not in self._sizes:
+                # What cannot be opened is told by its stages.
+                with suppress(LungmixError, KeyError):
+                    self._know({name: self.cohort[name].geometry})
+        return {name: self._sizes.get(name, 0) for name in names}
 
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
@@ -362,7 +378,7 @@ class Pipeline:
         ):
             report.fits, _ = fit.fit_cohort(self.cohort, names, parameters, self.client, watch)
             report.model = report.fits[parameters.fit]
-            report.comparison = compare(report.fits, fit.counts_of_cases(self.cohort, names), parameters.clip)
+            report.comparison = compare(report.fits, fit.CountsOfCases(self.cohort, names), parameters.clip)
 
     @contextmanager
     def _bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -406,7 +422,7 @@ class Pipeline:
                         self.cohort[name].note({stage: spent.to_dict() for stage, spent in watched.items()})
 
         care = Care(self.client, self.cohort, self.listener)
-        self.listener.begin(title, names)
+        self.listener.begin(title, names, self._sizes_of(names))
         try:
             with ledger.listening(self.client):
                 for outcome in care.through(names, work, self._window()):

@@ -37,6 +37,18 @@ def slurm(tmp_path_factory):
             process.wait(60)
 
 
+@pytest.fixture
+def idle(slurm):
+    """The same, with no job left of the test before."""
+
+    def queue():
+        return subprocess.run(["squeue", "--noheader"], env=slurm, capture_output=True, text=True).stdout
+
+    subprocess.run(["scancel", "--me"], env=slurm, check=True)
+    wait_until(lambda: not queue(), queue)
+    return slurm
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scans")
@@ -71,7 +83,7 @@ def assert_equal(store, local):
             assert np.array_equal(array, local[name].array(image).compute())
 
 
-def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(slurm, scans, local, tmp_path):
+def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(idle, scans, local, tmp_path):
     recipe = (RECIPES / "slurm.py").read_text()
     # What a site fills in: here the loopback interface, and where this checkout is.
     site = {
@@ -86,7 +98,7 @@ def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(slurm, scans, 
     (tmp_path / "slurm.py").write_text(filled)
     store = tmp_path / "s.zarr"
     command = ["python", tmp_path / "slurm.py", "1", *words(store, scans)[1:]]
-    done = subprocess.run(command, env=slurm, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=idle, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr + story(tmp_path)
     assert json.loads(done.stdout)["done"] == ["case-001", "case-002"]
     assert_equal(store, local)
@@ -94,13 +106,13 @@ def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(slurm, scans, 
     assert "Start worker at" in logs, "a job ran the worker"
 
 
-def test_job_that_is_scheduler_workers_and_client_gives_the_voxels_of_a_local_cluster(slurm, scans, local, tmp_path):
+def test_job_that_is_scheduler_workers_and_client_gives_the_voxels_of_a_local_cluster(idle, scans, local, tmp_path):
     store = tmp_path / "s.zarr"
     command = [
         "sbatch", "--wait", "--ntasks=2", "--mem-per-cpu=2500M", f"--output={tmp_path}/job.out",
         RECIPES / "slurm.sh", *words(store, scans)[1:],
     ]  # fmt: skip
-    environment = {**slurm, "DASK_HOST": "127.0.0.1"}
+    environment = {**idle, "DASK_HOST": "127.0.0.1"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr + story(tmp_path)
     assert_equal(store, local)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
             {"from": keys[k], "to": keys[k + 1], **{name: bounds[name][k] for name in fits}}
             for k in range(len(keys) - 1)
         ],
-        involvement=_involvements(fits, {POOLED: pooled, **counts}) if len(keys) == len(TISSUES) else [],
+        involvement=_involvements(fits, pooled, counts) if len(keys) == len(TISSUES) else [],
         quality=[
             {
                 "fit": name,
@@ -96,11 +97,11 @@ def _component(fits: Fits, k: int) -> dict[str, float]:
     return row
 
 
-def _involvements(fits: Fits, counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
+def _involvements(fits: Fits, pooled: Counts, counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
     tables = {name: _involved(model) for name, model in fits.items()}
     return [
         {"case": case, **{name: _share(table, of_case) for name, table in tables.items()}}
-        for case, of_case in counts.items()
+        for case, of_case in chain([(POOLED, pooled)], counts.items())
     ]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from lungmix._version import __version__
 from lungmix.cli import options as opt
 from lungmix.cli.names import command_line, debugging, told
+from lungmix.cli.running import pipeline_on as _pipeline
 from lungmix.cli.scan import scan
 from lungmix.cli.validate import app as validate
 from lungmix.errors import LungmixError, UsageError, reason_of, trace_of
@@ -67,39 +67,6 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; anywhere on the line.")] = False,
 ) -> None:
     pass
-
-
-@contextmanager
-def _pipeline(
-    store: str,
-    scheduler: str | None,
-    scheduler_file: Path | None,
-    workers: int | None,
-    memory_limit: str | None,
-    *,
-    quiet: bool,
-    wait: bool,
-    create: bool = False,
-    needed: bool = True,
-) -> Iterator[Any]:
-    from lungmix.cli.progress import listener_for
-    from lungmix.engine import connect
-    from lungmix.pipeline import Pipeline
-    from lungmix.store import open_cohort
-
-    cohort = open_cohort(store, "a" if create else "r+")
-    if not wait:
-        cohort.check_free()
-    console = Console(stderr=True)
-    if not needed:
-        # Counts are small tables: no cluster is started for them.
-        yield Pipeline(None, cohort, listener_for(console, quiet=quiet), wait)
-        return
-    client = connect(scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit)
-    try:
-        yield Pipeline(client, cohort, listener_for(console, quiet=quiet), wait)
-    finally:
-        client.close()
 
 
 def _conclude(store: str, report: Any, as_json: bool) -> None:
@@ -167,6 +134,8 @@ def run(
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
     report: opt.ReportDir = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -177,7 +146,16 @@ def run(
     series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
     with _pipeline(
-        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, create=True
+        store,
+        scheduler,
+        scheduler_file,
+        workers,
+        memory_limit,
+        quiet=quiet,
+        wait=wait,
+        create=True,
+        log=log,
+        performance=performance_report,
     ) as pipeline:
         result = pipeline.run(sources, mask, model, mixture, intake, [report], series)
         if report is not None:
@@ -209,6 +187,8 @@ def convert(
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -216,7 +196,16 @@ def convert(
     series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
     with _pipeline(
-        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, create=True
+        store,
+        scheduler,
+        scheduler_file,
+        workers,
+        memory_limit,
+        quiet=quiet,
+        wait=wait,
+        create=True,
+        log=log,
+        performance=performance_report,
     ) as pipeline:
         result = pipeline.convert(sources, intake, nrrd, series)
     _conclude(store, result, as_json)
@@ -236,12 +225,17 @@ def mask(
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Find the lungs of every case and count their HU."""
     parameters = _mask_parameters(preset, threshold, opening, min_voxels, radius)
-    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait) as pipeline:
+    with _pipeline(
+        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, log=log,
+        performance=performance_report,
+    ) as pipeline:  # fmt: skip
         result = pipeline.mask(parameters)
     _conclude(store, result, as_json)
 
@@ -288,11 +282,16 @@ def label(
     workers: opt.Workers = None,
     memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Label the lung voxels of every case with the model of the store."""
-    with _pipeline(store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait) as pipeline:
+    with _pipeline(
+        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, log=log,
+        performance=performance_report,
+    ) as pipeline:  # fmt: skip
         result = pipeline.label()
     _conclude(store, result, as_json)
 

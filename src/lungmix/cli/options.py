@@ -49,6 +49,13 @@ SchedulerFile = Annotated[Path | None, typer.Option(help="File that a dask sched
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes of the local cluster.")]
 MemoryLimit = Annotated[str | None, typer.Option(help="Memory of each local process, such as 2GB.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run writes to STORE, in place of refusing.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log", help="Write what happens as JSON, a line an event, after what is there.")
+]
+PerformanceReport = Annotated[
+    Path | None,
+    typer.Option(help="Write dask's report of tasks, workers and memory as a page.", metavar="FILE.html"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 SeriesFilter = Annotated[

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -28,6 +28,35 @@ def listener_for(console: Console, *, quiet: bool) -> Listener:
     return Bars(console) if console.is_terminal else Lines(console)
 
 
+class Amount:
+    """How much of a part of a run is over: in cases, and in bytes of HU where they are known.
+
+    Attributes
+    ----------
+    done, total : int
+        Bytes, or cases.
+    """
+
+    def __init__(self, cases: Sequence[str], sizes: Mapping[str, int] | None):
+        self._sizes = sizes or {}
+        self._cases, self._ended = len(cases), 0
+        self.done, self.total = 0, sum(map(self._of, cases))
+
+    def add(self, case: str) -> None:
+        """A case has ended."""
+        self._ended += 1
+        self.done += self._of(case)
+
+    @property
+    def text(self) -> str:
+        """Such as ``3/62 cases, 1.3 GB of 26.9 GB``."""
+        cases = f"{self._ended}/{self._cases}"
+        return f"{cases} cases, {decimal(self.done)} of {decimal(self.total)}" if self._sizes else cases
+
+    def _of(self, case: str) -> int:
+        return self._sizes.get(case, 0) if self._sizes else 1
+
+
 class Bars(Listener):
     """One bar for all cases, and one for each case in flight."""
 
@@ -37,13 +66,15 @@ class Bars(Listener):
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._all = TaskID(0)
+        self._amount = Amount([], None)
 
-    def begin(self, title: str, cases: Sequence[str]) -> None:
+    def begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
         """See `Listener`."""
+        self._amount = Amount(cases, sizes)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[amount]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -51,7 +82,9 @@ class Bars(Listener):
             transient=True,
         )
         self._progress.start()
-        self._all = self._progress.add_task(f"[bold]{title}, all cases", total=len(cases))
+        self._all = self._progress.add_task(
+            f"[bold]{title}, all cases", total=self._amount.total, amount=self._amount.text
+        )
 
     def advance(self, case: str, stage: str, done: int, total: int) -> None:
         """See `Listener`."""
@@ -59,8 +92,14 @@ class Bars(Listener):
             if self._progress is None:
                 return
             if case not in self._tasks:
-                self._tasks[case] = self._progress.add_task(case, total=total)
-            self._progress.update(self._tasks[case], description=f"  {case}: {stage}", completed=done, total=total)
+                self._tasks[case] = self._progress.add_task(case, total=total, amount="")
+            self._progress.update(
+                self._tasks[case],
+                description=f"  {case}: {stage}",
+                completed=done,
+                total=total,
+                amount=f"{done}/{total}",
+            )
 
     def finish(self, case: str, failure: str | None = None) -> None:
         """See `Listener`."""
@@ -71,7 +110,8 @@ class Bars(Listener):
                 self._progress.remove_task(self._tasks.pop(case))
             if failure:
                 self._progress.console.print(f"{case}: failed: {told(failure)}", style="red", markup=False)
-            self._progress.advance(self._all)
+            self._amount.add(case)
+            self._progress.update(self._all, completed=self._amount.done, amount=self._amount.text)
 
     def end(self) -> None:
         """See `Listener`."""
@@ -91,20 +131,21 @@ class Lines(Listener):
     def __init__(self, console: Console):
         self._console = console
         self._title = ""
-        self._total = self._done = 0
+        self._amount = Amount([], None)
         self._start = 0.0
 
-    def begin(self, title: str, cases: Sequence[str]) -> None:
+    def begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
         """See `Listener`."""
-        self._title, self._total, self._done, self._start = title, len(cases), 0, time.monotonic()
+        self._title, self._amount, self._start = title, Amount(cases, sizes), time.monotonic()
 
     def finish(self, case: str, failure: str | None = None) -> None:
         """See `Listener`."""
-        self._done += 1
+        amount = self._amount
+        amount.add(case)
         spent = time.monotonic() - self._start
-        left = spent / self._done * (self._total - self._done)
+        left = spent / max(amount.done, 1) * (amount.total - amount.done)
         what = f"failed: {told(failure)}" if failure else "done"
-        self._line(f"{self._title} {self._done}/{self._total} {case}: {what} ({spent:.0f} s, about {left:.0f} s left)")
+        self._line(f"{self._title} {amount.text} {case}: {what} ({spent:.0f} s, about {left:.0f} s left)")
 
     def say(self, message: str) -> None:
         """See `Listener`."""

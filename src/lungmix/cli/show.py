@@ -41,6 +41,8 @@ def show_report(console: Console, report: Report) -> None:
         show_mixture(console, report.model)
     if report.selection:
         show_selection(console, report.selection)
+    if any(spent.tasks for spent in report.spent.values()):
+        _show_spent(console, report)
     for name, notes in report.notes.items():
         for note in notes:
             console.print(f"note: {name}: {told(note)}", markup=False, highlight=False, soft_wrap=True)
@@ -52,6 +54,21 @@ def show_report(console: Console, report: Report) -> None:
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     skipped = f", {len(report.skipped)} skipped" if report.skipped else ""
     console.print(f"{len(report.done)} done, {len(report.failed)} failed{skipped}", highlight=False)
+
+
+def _show_spent(console: Console, report: Report) -> None:
+    """Where the time went."""
+    total = sum(spent.worker_seconds for spent in report.spent.values())
+    table = new_table("Time", "stage", "cases", "worker s", "%", "client s", "tasks", "peak MiB")
+    for stage, spent in report.spent.items():
+        if spent.tasks:
+            worker, share = f"{spent.worker_seconds:.1f}", f"{100 * spent.worker_seconds / max(total, 1e-9):.0f}"
+            table.add_row(
+                stage, str(spent.cases), worker, share, "", str(spent.tasks), f"{spent.peak_bytes / (1 << 20):.0f}"
+            )
+        else:
+            table.add_row(stage, "", "", "", f"{spent.seconds:.1f}", "", "")
+    console.print(table)
 
 
 def report_json(store: str, report: Report) -> str:
@@ -67,6 +84,7 @@ def report_json(store: str, report: Report) -> str:
             "sources": report.places,
             "model": model,
             "measurements": report.rows,
+            "spent": {stage: spent.to_dict() for stage, spent in report.spent.items()},
             **({"radiomics": report.radiomics} if report.radiomics else {}),
             **fits_json(report.fits, report.comparison, report.selection),
         }

@@ -1,8 +1,21 @@
 """How work reaches a cluster: connection, cases in flight, memory, progress."""
 
 from lungmix.engine.connect import WORKER_ENVIRONMENT, connect
+from lungmix.engine.dashboard import dashboard_of, performance_page
+from lungmix.engine.log import logged
 from lungmix.engine.progress import Listener
 from lungmix.engine.watch import Ledger, Spent
 from lungmix.engine.window import Outcome, run_window
 
-__all__ = ["WORKER_ENVIRONMENT", "Ledger", "Listener", "Outcome", "Spent", "connect", "run_window"]
+__all__ = [
+    "WORKER_ENVIRONMENT",
+    "Ledger",
+    "Listener",
+    "Outcome",
+    "Spent",
+    "connect",
+    "dashboard_of",
+    "logged",
+    "performance_page",
+    "run_window",
+]

@@ -30,7 +30,7 @@ def gather_small(client: Client, values: Sequence[Any], watch: Callable[[int, in
     watch : callable, optional
         ``watch(done, total)`` after each.
     """
-    with dask.annotate(priority=_order_of(values)):
+    with dask.annotate(priority=order_of(values)):
         futures = client.compute(list(values))
     try:
         for done, _ in enumerate(as_completed(futures), start=1):
@@ -65,7 +65,8 @@ class Order:
         return self.ranks.get(key, self.last)
 
 
-def _order_of(values: Sequence[Any]) -> Order:
+def order_of(values: Sequence[Any]) -> Order:
+    """The order of values, behind all that were ordered before."""
     ranks: dict[Any, int] = {}
     rank = 0
     for value in values:

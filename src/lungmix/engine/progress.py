@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lungmix.engine.watch import Spent
 
@@ -13,8 +13,8 @@ class Listener:
     Events of different cases come from different threads.
     """
 
-    def begin(self, title: str, cases: Sequence[str]) -> None:
-        """A part of the run begins for these cases."""
+    def begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
+        """A part of the run begins for these cases; `sizes` are the bytes of their HU where they are known."""
 
     def advance(self, case: str, stage: str, done: int, total: int) -> None:
         """`done` of `total` tasks of a case's stage are finished."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -133,9 +133,23 @@ def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: S
     return chosen
 
 
-def counts_of_cases(cohort: Cohort, names: Sequence[str]) -> dict[str, Counts]:
-    """Counts per HU of each case: uint64, shape (65536,)."""
-    return {name: cohort[name].hu_counts for name in names}
+class CountsOfCases(Mapping[str, Counts]):
+    """Counts per HU of each case: uint64, shape (65536,), read when they are asked for; all would fill a memory."""
+
+    def __init__(self, cohort: Cohort, names: Sequence[str]):
+        self._cohort = cohort
+        self._names = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Counts:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._cohort[name].hu_counts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def masked_counts(cohort: Cohort) -> dict[str, Counts]:
@@ -162,7 +176,7 @@ def add_counts(counts: Mapping[str, Counts]) -> Counts:
 
 def pool_counts(cohort: Cohort, names: Sequence[str]) -> Counts:
     """Sum of the counts per HU of cases of a store: uint64, shape (65536,)."""
-    return add_counts(counts_of_cases(cohort, names))
+    return add_counts(CountsOfCases(cohort, names))
 
 
 def _fit(

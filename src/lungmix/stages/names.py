@@ -47,18 +47,20 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
         if by_key[convert.key_for(scan)]:
             names[index] = by_key[convert.key_for(scan)].pop(0)
     taken = set(names.values())
+    present = {*cohort, *taken}
     number = max([int(cohort.settings.get(_HIGHEST, 0)), *_numbers(cohort)], default=0)
     strangers = [index for index in range(len(scans)) if index not in names]
     for index, place in zip(strangers, _places([scans[i] for i in strangers], salt, by_place), strict=True):
         scan, name = scans[index], by_place.get(place, "")
         if not name or name in taken:
             if keep_names:
-                name = free_name(scan.name, {*cohort, *taken})
+                name = free_name(scan.name, present)
             else:
                 number += 1
                 name = f"case-{number:03d}"
         names[index] = name
         taken.add(name)
+        present.add(name)
     return {names[index]: scan for index, scan in enumerate(scans)}
 
 

@@ -1,0 +1,138 @@
+"""What a run tells while it goes on and after: log, dask's report, dashboard, progress over bytes, summary of time."""
+
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+import lungmix.engine.dashboard
+from cli.test_cli import SMALL, run
+from lungmix.cli.progress import Amount, Lines
+from lungmix.engine import connect, performance_page
+from lungmix.engine.log import logged
+from lungmix.engine.progress import Listener
+from lungmix.errors import UsageError, named
+from lungmix.phantom import Phantom, write_phantom
+
+SECRET = "doe-jane"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A run with all there is to watch; one source is no scan."""
+    folder = tmp_path_factory.mktemp("run")
+    for index in range(2):
+        write_phantom(folder / f"{SECRET}-{index}.nrrd", Phantom((90, 64, 64), (5.5, 5.625, 3.0), 4 + index))
+    (folder / f"{SECRET}-2.nrrd").write_text("nothing")
+    sources = sorted(folder.glob("*.nrrd"))
+    done = run(
+        "run", folder / "s.zarr", *sources, *SMALL, "-j", 1, "--memory-limit", "2GB", "--json",
+        "--log", folder / "run.log", "--performance-report", folder / "dask.html",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    return folder, done
+
+
+@pytest.mark.slow
+def test_log_tells_each_stage_of_each_case_with_time_and_memory(ran):
+    folder, _ = ran
+    lines = [json.loads(line) for line in (folder / "run.log").read_text().splitlines()]
+    for line in lines:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+        assert line["level"] in ("info", "warning", "error")
+    stages = [line for line in lines if line["event"] == "stage"]
+    assert {(line["case"], line["stage"]) for line in stages} == {
+        (case, stage) for case in ("case-001", "case-002") for stage in ("convert", "mask", "label")
+    }
+    for line in stages:
+        assert line["tasks"] >= 1
+        assert line["peak_bytes"] > 50 << 20
+        assert line["seconds"] > 0
+    voxels = 2 * 90 * 64 * 64
+    begun = [line for line in lines if line["event"] == "begin" and line["part"] == "mask"]
+    assert [(line["cases"], line["bytes"]) for line in begun] == [(2, 2 * voxels)]
+    assert {line["bytes"] for line in lines if line["event"] == "case" and line["part"] == "mask"} == {voxels}
+
+
+@pytest.mark.slow
+def test_log_holds_no_name_of_a_source(ran):
+    folder, _ = ran
+    assert SECRET not in (folder / "run.log").read_text()
+
+
+@pytest.mark.slow
+def test_report_of_dask_is_a_page_that_needs_no_network(ran):
+    folder, _ = ran
+    page = (folder / "dask.html").read_text()
+    assert "bokeh" in page
+    assert not re.search(r"""<script[^>]+src=["']https?:""", page)
+    assert SECRET not in page
+
+
+@pytest.mark.slow
+def test_dashboard_is_told_and_progress_counts_bytes(ran):
+    _, done = ran
+    assert re.search(r"dashboard: http://127\.0\.0\.1:\d+/status", done.stderr)
+    assert re.search(r"mask 2/2 cases, 1\.5 MB of 1\.5 MB case-00\d: done", done.stderr)
+
+
+@pytest.mark.slow
+def test_summary_tells_where_the_time_went(ran):
+    folder, done = ran
+    spent = json.loads(done.stdout)["spent"]
+    assert set(spent) == {"convert", "mask", "fit", "label", "measure"}
+    assert spent["mask"]["cases"] == 2
+    assert spent["mask"]["worker_seconds"] > 0
+    again = run("label", folder / "s.zarr", "-j", 1, "--memory-limit", "2GB")
+    assert "peak MiB" not in again.stdout, "nothing was done, so nothing took time"
+
+
+def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
+    file = tmp_path / "run.log"
+    file.write_text("{}\n")
+    with logged(Listener(), file) as listener:
+        listener.begin("mask", ["case-001"])
+        listener.finish("case-001", f"{named('doe.nrrd')} is empty: get it again")
+        listener.say(f"look at {named('doe.nrrd')}")
+        listener.end()
+    first, *lines = file.read_text().splitlines()
+    assert first == "{}"
+    assert [json.loads(line)["event"] for line in lines] == ["begin", "failed", "message", "end"]
+    assert json.loads(lines[1])["level"] == "error"
+    assert "doe" not in "".join(lines)
+    assert "is empty" in lines[1]
+
+
+def test_log_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="--log"), logged(Listener(), tmp_path / "none" / "run.log"):
+        pass
+
+
+@pytest.mark.slow
+def test_report_of_dask_without_bokeh_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(lungmix.engine.dashboard, "find_spec", lambda name: None)
+    with connect(workers=1, memory_limit="1GB") as client:
+        with (
+            pytest.raises(UsageError, match=r"pip install 'lungmix\[dashboard\]'"),
+            performance_page(client, tmp_path / "dask.html"),
+        ):
+            pass
+        assert lungmix.engine.dashboard.dashboard_of(client) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_time_left_follows_the_bytes_and_not_the_cases():
+    amount = Amount(["small", "large"], {"small": 1_000_000, "large": 9_000_000})
+    amount.add("small")
+    assert (amount.done, amount.total) == (1_000_000, 10_000_000)
+    assert amount.text == "1/2 cases, 1.0 MB of 10.0 MB"
+    plain = Amount(["a", "b"], None)
+    plain.add("a")
+    assert (plain.done, plain.total, plain.text) == (1, 2, "1/2")
+    out = io.StringIO()
+    lines = Lines(Console(file=out))
+    lines.begin("mask", ["small", "large"], {"small": 1_000_000, "large": 9_000_000})
+    lines.finish("small")
+    assert "mask 1/2 cases, 1.0 MB of 10.0 MB small: done" in out.getvalue()

@@ -207,6 +207,33 @@ def test_swapped_positions_are_named_by_slice_locations_too(tmp_path):
     assert "7 (" in text
 
 
+def scramble(files, order):
+    places = [position(file) for file in files]
+    for file, at in zip(files, order, strict=True):
+        change(file, ImagePositionPatient=places[at])
+
+
+def test_several_swapped_pairs_are_named(tmp_path):
+    files = write_series(tmp_path / "s", hu_of((20, 8, 8)))
+    order = list(range(20))
+    for one, two in ((2, 9), (4, 12), (6, 15)):
+        order[one], order[two] = order[two], order[one]
+    scramble(files, order)
+    assert "positions may be swapped" in reason(files)
+
+
+def test_positions_in_no_order_at_all_are_used_with_a_note(tmp_path):
+    files = write_series(tmp_path / "s", hu_of((30, 8, 8)))
+    scramble(files, random.Random(0).sample(range(30), 30))
+    assert notes(files) == ["its instance numbers follow no order of positions: positions decide"]
+
+
+def test_slices_thinned_out_are_noticed_by_their_thickness_too(tmp_path):
+    places = {"ImagePositionPatient": lambda i: [0, 0, 2 * i], "InstanceNumber": lambda i: 2 * i + 1}
+    files = write_series(tmp_path / "s", SliceThickness=1, SpacingBetweenSlices=None, **places)
+    assert "only every 2. instance number is there" in reason(files)
+
+
 def test_positions_can_be_trusted_against_numbers(files):
     swap(files[4], files[5])
     scan = only_scan(files[0].parent, SeriesRules(trust_positions=True))

@@ -231,14 +231,16 @@ def _gap(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, at:
 
 def _thinned(slices: list[Header], usual: float) -> str:
     """Whether the header and the instance numbers agree that there were more slices between all of these."""
-    between, numbers = slices[0].between, [one.number for one in slices]
-    if not between or len(slices) < 3 or any(number is None for number in numbers):
+    # Slices hardly lie farther apart than they are thick, where the header says no more.
+    said = abs(slices[0].between or slices[0].acquisition.slice_thickness or 0)
+    numbers = [one.number for one in slices]
+    if not said or len(slices) < 3 or any(number is None for number in numbers):
         return ""
-    every = round(usual / abs(between))
+    every = round(usual / said)
     apart = {abs(b - a) for a, b in zip(numbers, numbers[1:], strict=False)}  # type: ignore[operator]
-    if every >= 2 and abs(usual - every * abs(between)) <= _EVEN * usual and apart == {every}:
+    if every >= 2 and abs(usual - every * said) <= _EVEN * usual and apart == {every}:
         return (
-            f"slices 1 to {len(slices)} lie {usual:.3f} mm apart where the header says {abs(between):.3f} mm, and only "
+            f"slices 1 to {len(slices)} lie {usual:.3f} mm apart where the header says {said:.3f} mm, and only "
             f"every {every}. instance number is there: slices are missing between them"
         )
     return ""
@@ -280,6 +282,8 @@ def _check_numbers(
         )
     wrong = sorted({*_out_of_turn([one.number for one in slices]), *_elsewhere(slices, along, usual)})
     if not wrong:
+        if _follow_nothing([one.number for one in slices]):
+            notes.append("its instance numbers follow no order of positions: positions decide")
         return
     lie = "lies" if len(wrong) == 1 else "lie"
     what = f"{told(slices, wrong)} {lie} where instance numbers or slice locations say otherwise"
@@ -306,7 +310,7 @@ def _interleaved(slices: list[Header]) -> list[int]:
 
 
 def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
-    """Indices of the few slices whose instance numbers break an order that all others keep."""
+    """Indices of slices whose instance numbers break an order that two thirds or more keep."""
     known = [number for number in numbers if number is not None]
     if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
         return []
@@ -315,11 +319,19 @@ def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
     runs = [(_longest_run(values), values) for values in (known, [-number for number in known])]
     kept, values = max(runs, key=lambda run: len(run[0]))
     out = [i for i in range(len(values)) if i not in kept]
-    if not 0 < len(out) <= max(2, len(values) // 10):
+    if not 0 < len(out) <= max(2, len(values) // 3):
         return []
     rank = {number: i for i, number in enumerate(sorted(values))}
     displaced = [i for i, number in enumerate(values) if rank[number] != i]
     return displaced if len(displaced) <= 2 * len(out) else out
+
+
+def _follow_nothing(numbers: Sequence[int | None]) -> bool:
+    """Whether numbers that are all different run neither up nor down, nor do those of every second slice."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
+        return False
+    return max(len(_longest_run(values)) for values in (known, [-number for number in known])) < len(known) // 2
 
 
 def _longest_run(values: Sequence[int]) -> set[int]:
@@ -350,7 +362,7 @@ def _elsewhere(slices: list[Header], along: npt.NDArray[np.float64], usual: floa
         rest = sign * location - along
         found.append(np.flatnonzero(np.abs(rest - np.median(rest)) > 0.5 * usual))
     fewest = min(found, key=len)
-    return [int(i) for i in fewest] if len(fewest) <= max(2, len(slices) // 10) else []
+    return [int(i) for i in fewest] if len(fewest) <= max(2, len(slices) // 4) else []
 
 
 def _check_tilt(slices: list[Header], title: str, rules: SeriesRules, notes: list[str]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import shutil
 import stat
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from PIL.PngImagePlugin import PngInfo
 import lungmix
 from cluster import running_cluster
 from lungmix.cli import main
+from lungmix.cli.app import app
 from lungmix.export import FORMATS
 from lungmix.formats import Scan, find_scans
 from lungmix.geometry import Geometry
@@ -105,6 +107,11 @@ def outputs(tmp_path_factory):
         more = ("--with-ct",) if format == "dicom-seg" else ()
         here("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")
     here("export", two, "case-001", base / "retained" / "seg.dcm", "--source", sources[0], "--retain-uid", "--json")
+    # Whatever other commands there are, on a copy of the store.
+    shutil.copytree(two, out / "copy.zarr")
+    done = {command for command, _ in everything.statuses}
+    for name in sorted({one.name or one.callback.__name__ for one in app.registered_commands} - done - {"serve"}):
+        run(name, out / "copy.zarr", "--json", "--debug")
     for word in ("one", "two"):
         cohort = lungmix.open_cohort(out / f"{word}.zarr")
         (out / f"{word}.html").write_text(

@@ -24,7 +24,16 @@ from scans import folder_for
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-BENCHMARKS = ("against_memory", "against_dask_image", "shares", "complaints", "dicom_scan", "growth")
+BENCHMARKS = (
+    "against_memory",
+    "against_dask_image",
+    "shares",
+    "complaints",
+    "dicom_scan",
+    "growth",
+    "simulate_scale",
+    "paper_scale",
+)
 LIBRARIES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr", "SimpleITK", "dask-image")
 
 

@@ -122,7 +122,9 @@ class _Search:
                 # The place and the state are the archive's, not those of the passing folder that it was unpacked to.
                 key = one.key if one.kind == "dicom" else key_of_place(f"{path.resolve()} {inner}")
                 made = key_of_place(f"{state} {key} {one.stack.resampling if one.stack is not None else None}")
-                found.append(replace(one, name=name, key=key, fingerprint=made))
+                # The archive stands for the passing folder wherever people read of it, the key table above all.
+                place = str(path if inner == "." else path / inner)
+                found.append(replace(one, name=name, path=place, key=key, fingerprint=made))
             else:
                 found.append(replace(one, name=name, path=f"{path}: {inner}"))
         return found

@@ -5,6 +5,7 @@ import random
 import shutil
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -88,6 +89,20 @@ def test_scan_of_an_archive_is_the_same_when_it_is_unpacked_again(folder, tmp_pa
     one, two = only_scan(tmp_path / "a.zip"), only_scan(tmp_path / "a.zip")
     assert (one.key, one.fingerprint) == (two.key, two.fingerprint)
     assert np.array_equal(read(two), hu_of())
+
+
+def test_scan_of_an_archive_lies_in_the_archive_and_takes_its_place_in_the_order_of_names(folder, tmp_path):
+    target = tmp_path / "many"
+    for name in ("a", "c"):
+        write_series(target / name, seed=ord(name))
+    with zipfile.ZipFile(target / "b.zip", "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"Maria/{file.name}")
+    expected = [target / "a", target / "b.zip" / "Maria", target / "c"]
+    assert [Path(scan.path) for scan in scans(find_scans(target))] == expected
+    (alone,) = scans(find_scans(target / "b.zip"))
+    assert Path(alone.path) == expected[1]
+    assert np.array_equal(read(alone), hu_of())
 
 
 def test_archives_in_folders_are_searched(folder, tmp_path):

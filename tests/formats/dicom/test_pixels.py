@@ -16,6 +16,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -43,6 +44,7 @@ BY_GDCM = {
     JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
     JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
     JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
+    JPEGExtended12Bit: gdcm.TransferSyntax.JPEGExtendedProcess2_4,
 }
 
 
@@ -99,6 +101,20 @@ def test_every_transfer_syntax_gives_the_voxels_that_were_written(tmp_path, synt
         recode(file, syntax)
     scan = only_scan(tmp_path / "s")
     assert np.array_equal(read(scan), hu_of())
+
+
+def test_jpeg_with_loss_is_read_as_by_simpleitk_and_noted(tmp_path):
+    y, x = np.mgrid[:32, :32]
+    hu = np.stack([(20 * y + 10 * x + 50 * z - 800).astype(np.int16) for z in range(4)])
+    files = write_series(tmp_path / "s", hu, LossyImageCompression="01")
+    for file, plane in zip(files, hu, strict=True):
+        store_as(file, plane + 1024, 12, False, RescaleIntercept=-1024)
+        recode(file, JPEGExtended12Bit)
+    scan = only_scan(tmp_path / "s")
+    by_sitk = sitk.GetArrayFromImage(sitk.ReadImage([str(file) for file in files]))
+    assert np.array_equal(read(scan), by_sitk)
+    assert np.abs(read(scan) - hu).max() < 60
+    assert "slices 1 to 4 were once compressed with loss" in scan.notes[0]
 
 
 @pytest.mark.parametrize("bits", [12, 13, 14, 15, 16])

@@ -7,14 +7,17 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import Tag
+from pydicom.uid import UID
 
 _PIXELS = frozenset((0x7FE00010, 0x7FE00009, 0x7FE00008))
+_SYNTAX = 0x00020010
 UNDEFINED = 0xFFFFFFFF
 
 # Decimal strings as DICOM has them: `float` takes more, and decoders take what begins like a number for one.
@@ -49,6 +52,18 @@ class Elements:
     @classmethod
     def read(cls, stream: BinaryIO, tags: list[Any]) -> Elements:
         """From a whole file or its beginning, up to the pixels."""
+        stop = _Stop(stream)
+        if stream.read(132)[128:] == b"DICM":
+            # What `read_partial` does, without the data sets for people that it makes of it.
+            meta = read_dataset(stream, False, True, stop_when=_behind_meta)
+            coding = _coding_of(bytes(meta.get_item(_SYNTAX).value) if _SYNTAX in meta else b"")
+            if coding is not None:
+                dataset = read_dataset(stream, *coding, stop_when=stop, specific_tags=tags)
+                found = cls(dataset, stop.length, stop.offset)
+                found._raw |= {int(element.tag): element for element in meta.values()}
+                return found
+        # Files without the mark or without a known coding are left to pydicom's guesses.
+        stream.seek(0)
         stop = _Stop(stream)
         return cls(read_partial(stream, stop, force=True, specific_tags=tags), stop.length, stop.offset)
 
@@ -150,6 +165,19 @@ class Elements:
         length = getattr(element, "length", None)
         value = element.value
         return isinstance(value, bytes) and length not in (None, UNDEFINED) and len(value) < length
+
+
+def _behind_meta(tag: Any, vr: str | None, length: int) -> bool:
+    return int(tag) >> 16 != 2
+
+
+@lru_cache(maxsize=256)
+def _coding_of(syntax: bytes) -> tuple[bool, bool] | None:
+    """Whether VRs are implicit and numbers little endian in a transfer syntax; None if it is not a plain one."""
+    uid = UID(syntax.decode("latin-1").strip(" \0"))
+    if not uid.is_transfer_syntax or uid.is_private or uid.is_deflated:
+        return None
+    return uid.is_implicit_VR, uid.is_little_endian
 
 
 class _Stop:

@@ -61,7 +61,7 @@ _TAGS = tags_of(
         "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
         "SliceLocation", "GantryDetectorTilt", "InstanceNumber", "BurnedInAnnotation", "PixelPaddingValue",
         "PixelPaddingRangeLimit", "PixelRepresentation", "BitsStored", "PhotometricInterpretation", "RescaleSlope",
-        "RescaleIntercept", "RescaleType", "IrradiationEventUID",
+        "RescaleIntercept", "RescaleType", "LossyImageCompression", "IrradiationEventUID",
         "NumberOfSeriesRelatedInstances", *_TECHNICAL, *_DOSE, *_PHASES, *_BINARY_PHASES, *HINTS,
         *KEYWORDS.values(), *_GROUPS,
     ))
@@ -114,6 +114,8 @@ class Header:
         What pixels are after slope and intercept, such as ``HU``; empty if the header does not say.
     contradiction : str
         What of the numbers of a plain slice makes no sense, after "the file"; empty if they do.
+    lossy : bool
+        Whether pixels were once compressed with loss.
     burned_in : bool
         Whether the header says that text may stand in the pixels.
     identity : Identity
@@ -152,6 +154,7 @@ class Header:
     unsaid: bool = False
     quantity: str = ""
     contradiction: str = ""
+    lossy: bool = False
     burned_in: bool = False
     identity: Identity = NOBODY
     acquisition: Acquisition = _UNKNOWN
@@ -284,6 +287,7 @@ class HeaderReader:
             unsaid=slope is None or intercept is None,
             quantity=elements.text("RescaleType"),
             contradiction=fault_of_values(elements) or "",
+            lossy=elements.text("LossyImageCompression") == "01",
             burned_in=elements.text("BurnedInAnnotation").upper() == "YES",
             identity=identity,
             acquisition=acquisition,

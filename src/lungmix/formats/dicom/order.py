@@ -102,6 +102,9 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
         _check_tilt(slices, title, rules, notes)
     if len(slices) > 1:
         _compare_attributes(slices, usual, notes)
+    lossy = [i for i, one in enumerate(slices) if one.lossy]
+    if lossy:
+        notes.append(f"slices {lossy[0] + 1} to {lossy[-1] + 1} were once compressed with loss: their HU are not exact")
     spacing = usual if len(slices) > 1 else slices[0].acquisition.slice_thickness or 1.0
     return Order(tuple(slices), tuple(float(v) for v in along), spacing, even, shear, tuple(notes))
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask
 import psutil
@@ -18,7 +19,7 @@ TOPIC = "lungmix-tasks"
 """Under which workers tell of their tasks."""
 
 ABOUT = "lungmix"
-"""Annotation of tasks: case and stage."""
+"""Annotation of tasks: case, stage, and which ledger counts them."""
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _FORGET_PEAK = "5"
@@ -82,9 +83,9 @@ class TaskWatch(WorkerPlugin):
             task = self._worker.state.tasks.get(key)
             about = (task.annotations or {}).get(ABOUT) if task is not None else None
             if about:
-                case, stage = about
+                case, stage, ledger = about
                 seconds = time.perf_counter() - begun
-                message = {"case": case, "stage": stage, "seconds": seconds, "peak": _peak(), "ended": finish}
+                message = {"case": case, "stage": stage, "ledger": ledger, "seconds": seconds, "peak": _peak()}
                 self._worker.log_event(TOPIC, message)
 
 
@@ -101,6 +102,7 @@ class Ledger:
     total: dict[str, Spent] = field(default_factory=dict)
     _open: dict[tuple[str, str], Spent] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock)
+    _name: str = field(default_factory=lambda: uuid4().hex)
 
     @contextmanager
     def alone(self, stage: str) -> Iterator[None]:
@@ -138,7 +140,7 @@ class Ledger:
             self._open[place] = Spent()
         start = time.perf_counter()
         try:
-            with dask.annotate(**{ABOUT: [case, stage]}):
+            with dask.annotate(**{ABOUT: [case, stage, self._name]}):
                 status = work()
         finally:
             with self._lock:
@@ -155,10 +157,10 @@ class Ledger:
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
         message = event[1]
+        place = message["case"], message["stage"]
         with self._lock:
-            # Another client of the scheduler may work on cases of its own.
-            place = message["case"], message["stage"]
-            if place in self._open:
+            # Other clients of the scheduler may work on cases of the same names.
+            if message["ledger"] == self._name and place in self._open:
                 one = Spent(tasks=1, worker_seconds=message["seconds"], peak_bytes=message["peak"])
                 self._open[place] += one
 

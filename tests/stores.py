@@ -29,8 +29,10 @@ def store_digest(url) -> dict[str, str]:
 def assert_same_store(one, two) -> None:
     """Fail with the names of the objects that differ."""
     first, second = store_digest(one), store_digest(two)
-    assert sorted(first.keys() ^ second.keys()) == []
-    assert [key for key in first if first[key] != second[key]] == []
+    one_only = sorted(first.keys() ^ second.keys())
+    assert not one_only, f"in one of the stores only: {one_only}"
+    differ = [key for key in first if first[key] != second[key]]
+    assert not differ, f"not the same: {differ}"
 
 
 def results_of(url) -> dict[str, object]:

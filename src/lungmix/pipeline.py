@@ -267,6 +267,38 @@ class Pipeline:
         return report
 
     @_alone
+    def relabel(self, model: str | Path, parameters: FitParameters | None = None) -> Report:
+        """Label all masked cases with another model, and measure them; masks stay as they are."""
+        report = Report()
+        chosen = None if str(model) == FIT else load_model(model)
+        names = self._with_stage(mask.STAGE, report)
+        self._settle_model(chosen, names, parameters or FitParameters(), report)
+        assert report.model is not None
+        self._pass("label", names, [self._labelling(report.model)], report)
+        self._measure(report)
+        return report
+
+    @_alone
+    def remove(self, names: Sequence[str]) -> Report:
+        """Delete cases, and take them out of the tables; the model stays until a fit is asked for.
+
+        Raises
+        ------
+        StoreError
+            If the store has no such case; then none is deleted.
+        """
+        for name in names:
+            self.cohort.case(name)
+        remember_numbers(self.cohort)
+        for name in names:
+            self.cohort.remove(name)
+        report = Report(done=list(names))
+        if self.cohort.read_text(MODEL_FILE) is not None:
+            report.model = stored_model(self.cohort)
+            self._measure(report)
+        return report
+
+    @_alone
     def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> Report:
         """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
 

@@ -46,12 +46,14 @@ class Cluster:
             self.scheduler = self._start("scheduler", "--port", str(self.port))
         self.nannies = [one for one in self.nannies if one.poll() is None]
         while len(self.nannies) < self.workers:
-            self.nannies.append(
-                self._start(
-                    "worker", self.address, "--nthreads", "1", "--memory-limit", "1.5GB", "--death-timeout", "10",
-                    "--local-directory", str(self.folder),
-                )
-            )  # fmt: skip
+            self.nannies.append(self.add_worker(self.port))
+
+    def add_worker(self, port: int) -> subprocess.Popen:
+        """A worker with its nanny that is not looked after, which reaches the scheduler by a port."""
+        return self._start(
+            "worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--memory-limit", "1.5GB",
+            "--death-timeout", "10", "--local-directory", str(self.folder),
+        )  # fmt: skip
 
     def worker_processes(self) -> list[int]:
         """Process ids of the workers themselves, under their nannies."""

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from lungmix._version import __version__
+from lungmix.cli import keep
 from lungmix.cli import options as opt
 from lungmix.cli.names import command_line, debugging, told
 from lungmix.cli.running import pipeline_on as _pipeline
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(validate, name="validate")
+keep.register(app)
 app.command()(scan)
 
 
@@ -69,7 +71,8 @@ def _root(
     pass
 
 
-def _conclude(store: str, report: Any, as_json: bool) -> None:
+def conclude(store: str, report: Any, as_json: bool) -> None:
+    """Show what a command did; exit with 1 if a case failed."""
     from lungmix.cli.show import report_json, show_report
 
     if as_json:
@@ -160,7 +163,7 @@ def run(
         result = pipeline.run(sources, mask, model, mixture, intake, [report], series)
         if report is not None:
             _write_page(pipeline.cohort, report, result.failed, quiet=quiet)
-    _conclude(store, result, as_json)
+    conclude(store, result, as_json)
 
 
 @app.command()
@@ -208,7 +211,7 @@ def convert(
         performance=performance_report,
     ) as pipeline:
         result = pipeline.convert(sources, intake, nrrd, series)
-    _conclude(store, result, as_json)
+    conclude(store, result, as_json)
 
 
 @app.command()
@@ -237,7 +240,7 @@ def mask(
         performance=performance_report,
     ) as pipeline:  # fmt: skip
         result = pipeline.mask(parameters)
-    _conclude(store, result, as_json)
+    conclude(store, result, as_json)
 
 
 @app.command(cls=opt.ManyCases)
@@ -270,7 +273,7 @@ def fit(
             result = pipeline.fit(model, parameters, cases or (), leave_out or ())
         if figure is not None:
             _draw_fits(pipeline.cohort, result, parameters, figure)
-    _conclude(store, result, as_json)
+    conclude(store, result, as_json)
 
 
 @app.command()
@@ -293,7 +296,7 @@ def label(
         performance=performance_report,
     ) as pipeline:  # fmt: skip
         result = pipeline.label()
-    _conclude(store, result, as_json)
+    conclude(store, result, as_json)
 
 
 @app.command()
@@ -342,17 +345,24 @@ def measure(
     cluster = (scheduler, scheduler_file, workers, memory_limit)
     with _pipeline(store, *cluster, quiet=quiet, wait=wait, needed=needed) as pipeline:
         result = pipeline.measure(leave_out, radiomics=radiomics)
-    _conclude(store, result, as_json)
+    conclude(store, result, as_json)
 
 
 @app.command()
-@opt.example("lungmix info cohort.zarr")
-def info(store: opt.Store, as_json: opt.AsJson = False) -> None:
-    """List cases, stages and sizes, and the scanners as in the paper's Table 1."""
+@opt.example("lungmix info cohort.zarr", "lungmix info cohort.zarr case-001")
+def info(
+    store: opt.Store,
+    case: Annotated[str | None, typer.Argument(help="Print all that is known of this case.", metavar="[CASE]")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """List cases, stages and sizes, and the scanners as in the paper's Table 1; or how one case was made."""
     from lungmix.cli.show import overview_json, show_overview
     from lungmix.report.overview import overview_of
     from lungmix.store import open_cohort
 
+    if case is not None:
+        keep.show_case(store, case, as_json)
+        return
     overview = overview_of(open_cohort(store))
     if as_json:
         typer.echo(overview_json(overview))

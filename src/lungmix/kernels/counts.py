@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import fsum
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -64,3 +67,17 @@ def _count_packed(hu, bits, counts):  # type: ignore[no-untyped-def]
                         x = w * WORD + lowest_bit(word)
                         word &= word - np.uint64(1)
                         counts[np.int64(row[x]) + 32768] += np.uint64(1)
+
+
+def weighted_sum(counts: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
+    """Sum of values times their counts, rounded once.
+
+    A dot product depends on how the arrays lie in memory; tables of one cohort must not.
+
+    Parameters
+    ----------
+    counts, values : ndarray, shape (n,)
+        As many of each.
+    """
+    hit = np.flatnonzero(counts)
+    return fsum((counts[hit].astype(np.float64) * values[hit]).tolist())

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.kernels.columns import AERATED_BANDS, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
-from lungmix.kernels.counts import FIRST_HU, N_HU
+from lungmix.kernels.counts import FIRST_HU, N_HU, weighted_sum
 from lungmix.kernels.percentiles import percentiles
 from lungmix.tissue import AIRWAY, ELSEWHERE, INVOLVED, LUNGS, SIDES, TISSUES, Tissue
 
@@ -138,18 +138,18 @@ def _further(counts: Counts, voxel_ml: float, touches: Mapping[str, bool] | None
     def percent_of(these: npt.NDArray[np.bool_]) -> float:
         return _percent(float(counts[these].sum()), total)
 
-    row: Values = {"sd_hu": (float(counts @ (_HU - mean) ** 2) / total) ** 0.5 if total else float("nan")}
+    row: Values = {"sd_hu": (weighted_sum(counts, (_HU - mean) ** 2) / total) ** 0.5 if total else float("nan")}
     row |= {f"haa_above_{t}": percent_of(-t < _HU) for t in HAA_ABOVE}
     row |= {f"haa_{a}_{b}": percent_of((-a < _HU) & (-b > _HU)) for a, b in HAA_BANDS}
     row |= {f"aerated_{a}_{b}": percent_of((-a <= _HU) & (-b >= _HU)) for a, b in AERATED_BANDS}
-    row["mass_g"] = float(counts @ np.maximum(1 + _HU / 1000, 0)) * voxel_ml
+    row["mass_g"] = weighted_sum(counts, np.maximum(1 + _HU / 1000, 0)) * voxel_ml
     row["touches_border"] = int(any(touches[side.key] for side in parts)) if touches is not None else float("nan")
     return row
 
 
 def _mean(counts: Counts) -> float:
     total = int(counts.sum())
-    return float((counts * _HU.astype(np.float64)).sum() / total) if total else float("nan")
+    return weighted_sum(counts, _HU) / total if total else float("nan")
 
 
 def _ml(counts: Counts, voxel_ml: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.counts import FIRST_HU
+from lungmix.kernels.counts import FIRST_HU, weighted_sum
 from lungmix.kernels.percentiles import percentiles
 
 Counts = npt.NDArray[np.uint64]
@@ -39,10 +39,10 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
     total = float(weight.sum())
     if not total:
         return dict.fromkeys(FEATURES, float("nan"))
-    mean = float(hu @ weight) / total
+    mean = weighted_sum(weight, hu) / total
     distance = hu - mean
-    second, third, fourth = (float(distance**n @ weight) / total for n in (2, 3, 4))
-    energy = float(hu**2 @ weight)
+    second, third, fourth = (weighted_sum(weight, distance**n) / total for n in (2, 3, 4))
+    energy = weighted_sum(weight, hu**2)
     low, first, median, last, high = percentiles(counts, (10, 25, 50, 75, 90))
     robust = (hu >= low) & (hu <= high)
     bins = np.bincount((index + FIRST_HU) // BIN_WIDTH - FIRST_HU // BIN_WIDTH, weights=weight)
@@ -51,7 +51,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
     values = (
         energy,
         energy * voxel_mm3,
-        -float(shares @ np.log2(shares + _EPSILON)),
+        -weighted_sum(shares, np.log2(shares + _EPSILON)),
         hu[0],
         low,
         high,
@@ -68,7 +68,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
         0.0 if flat else third / second**1.5,
         0.0 if flat else fourth / second**2,
         second,
-        float(shares @ shares),
+        weighted_sum(shares, shares),
     )
     return dict(zip(FEATURES, map(float, values), strict=True))
 
@@ -76,7 +76,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
 def _mean_deviation(hu: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> float:
     """Mean distance from the mean; NaN of nothing, as where two voxels have no value between their percentiles."""
     total = float(weight.sum())
-    return float(np.abs(hu - float(hu @ weight) / total) @ weight) / total if total else float("nan")
+    return weighted_sum(weight, np.abs(hu - weighted_sum(weight, hu) / total)) / total if total else float("nan")
 
 
 FEATURES = (

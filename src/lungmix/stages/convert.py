@@ -40,7 +40,7 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
     Raises
     ------
     SourceError
-        If the voxels cannot be read; the case is then not in the store.
+        If the voxels cannot be read; the case is then not in the store. After any other error it is, and begun.
     """
     key = key_for(scan)
     known = cohort.get(name)
@@ -58,11 +58,15 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
         copied = client.submit(_copy, scan.without_identity(), where, pure=False, retries=2).result()
         if isinstance(copied, SourceError):
             raise copied
-    except BaseException:
+    except SourceError:
         if mended is None:
-            # The reason counts, not that a full disk hinders this too.
-            with suppress(OSError):
-                cohort.remove(name)
+            cohort.remove(name)
+        raise
+    except OSError:
+        # A full disk gets its space back; the case keeps its name for the next run.
+        with suppress(OSError):
+            for array in (*map(str, range(len(case.layout.levels))), AIR):
+                case.discard(array)
         raise
     case.record_packed(AIR_THRESHOLD, packed | copied.packed)
     record: dict[str, Any] = {**origin, "voxels_sha256": copied.digest}

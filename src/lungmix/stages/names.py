@@ -23,7 +23,7 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
 
     A scan that was converted before is known by the state of its files, wherever they lie now, or else by its place,
     where its files have changed. Others become ``case-001``, ``case-002`` and so on, in their order, after the highest
-    number that was ever given: the name of a case says nothing of whose scan it is.
+    number of the runs that came to their end: the name of a case says nothing of whose scan it is.
 
     Parameters
     ----------
@@ -48,7 +48,8 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
             names[index] = by_key[convert.key_for(scan)].pop(0)
     taken = set(names.values())
     present = {*cohort, *taken}
-    number = max([int(cohort.settings.get(_HIGHEST, 0)), *_numbers(cohort)], default=0)
+    # A run that was killed may have begun some of its cases only: the others get the numbers between.
+    number, given = int(cohort.settings.get(_HIGHEST, 0)), set(_numbers(cohort))
     strangers = [index for index in range(len(scans)) if index not in names]
     for index, place in zip(strangers, _places([scans[i] for i in strangers], salt, by_place), strict=True):
         scan, name = scans[index], by_place.get(place, "")
@@ -57,6 +58,8 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
                 name = free_name(scan.name, present)
             else:
                 number += 1
+                while number in given:
+                    number += 1
                 name = f"case-{number:03d}"
         names[index] = name
         taken.add(name)

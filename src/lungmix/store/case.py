@@ -228,6 +228,10 @@ class Case(CaseState):
         buffer = sync(self._group.store.get(self._key(key), default_buffer_prototype()))
         return None if buffer is None else buffer.to_bytes()
 
+    def write_object(self, key: str, content: bytes) -> None:
+        """Put the bytes of an object."""
+        sync(self._group.store.set(self._key(key), default_buffer_prototype().buffer.from_bytes(content)))
+
     def delete_object(self, key: str) -> None:
         """Delete one object."""
         sync(self._group.store.delete(self._key(key)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import warnings
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from contextlib import contextmanager
@@ -144,6 +145,13 @@ class Cohort(Mapping[str, Case]):
                 # A task that was given up may still put an object into a folder that is being emptied.
                 if last:
                     raise
+
+    def delete(self) -> None:
+        """Delete the whole store."""
+        if is_remote(self.url):
+            sync(self._group.store.clear())
+        else:
+            shutil.rmtree(self.url, ignore_errors=True)
 
     @contextmanager
     def locked(self, *, wait: bool = False, say: Callable[[str], None] | None = None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 import time
@@ -13,6 +14,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import Group
 from zarr.core.sync import sync
 
+from lungmix._version import __version__
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
@@ -149,7 +151,11 @@ class CaseState:
         own = self._own
         for passed in ("failure", "working", *(("begun",) if stage == "convert" else ())):
             own.pop(passed, None)
-        whole = {**record, **({"files": dict(sorted(files.items()))} if files is not None else {})}
+        whole = {
+            **record,
+            "lungmix_version": __version__,
+            **({"files": dict(sorted(files.items()))} if files is not None else {}),
+        }
         self._keep(
             {
                 **own,
@@ -178,6 +184,17 @@ class CaseState:
         stages = {name: record for name, record in own["stages"].items() if name != stage}
         damaged = {**own.get("damaged", {}), stage: {"reason": reason, "record": own["stages"][stage]}}
         self._keep({**own, "stages": stages, "damaged": damaged})
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """All that is known of how this case was made, JSON-ready, with the objects of each stage added up."""
+        own = self._own
+        for record in [*own.get("stages", {}).values(), *(one["record"] for one in own.get("damaged", {}).values())]:
+            files = record.pop("files", {})
+            record |= {"objects": len(files), "bytes": sum(size for size, _ in files.values())}
+        if "air" in own:
+            own["air"] = {"below_hu": own["air"].get("below_hu")}
+        return {key: value for key, value in own.items() if key not in ("salt", "working")}
 
     @property
     def under_way(self) -> str | None:
@@ -214,7 +231,7 @@ class CaseState:
         own = self._group.attrs.get(ATTRIBUTE)
         if not isinstance(own, dict):
             raise StoreError(f"case {self.name} carries no lungmix attributes: run `lungmix convert` again")
-        return dict(own)
+        return copy.deepcopy(own)
 
     def _keep(self, own: dict[str, Any]) -> None:
         """Write the attributes in one order, so that equal cases have equal bytes."""

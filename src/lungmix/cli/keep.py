@@ -1,0 +1,125 @@
+"""The commands that keep a store: verify, remove, relabel, and what is known of one case."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lungmix.cli import options as opt
+from lungmix.errors import UsageError
+
+_CaseNames = Annotated[list[str], typer.Argument(help="Names of cases.", metavar="CASE...")]
+_SomeSources = Annotated[
+    list[str] | None, typer.Argument(help="Where scans came from, to compare images with.", metavar="[SOURCE...]")
+]
+
+
+@opt.example("lungmix verify cohort.zarr scans/ --all")
+def verify(
+    store: opt.Store,
+    sources: _SomeSources = None,
+    every: Annotated[bool, typer.Option("--all", help="All cases, in place of a sample.")] = False,
+    sample: Annotated[int, typer.Option(help="Cases to draw by chance.")] = 3,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Read every byte of cases, make them again beside the store, and compare; the store is not changed."""
+    from lungmix.cli.progress import listener_for
+    from lungmix.cli.show_fits import dump
+    from lungmix.engine import connect
+    from lungmix.formats import Scan, find_scans
+    from lungmix.stages.names import assign_names
+    from lungmix.store import open_cohort
+    from lungmix.verify import sample_of, verify_cases
+
+    if sample < 1:
+        raise UsageError(f"--sample {sample} is not possible: give 1 or more, or --all")
+    cohort = open_cohort(store)
+    names = list(cohort) if every else sample_of(list(cohort), sample)
+    scans = [scan for source in sources or () for scan in find_scans(source) if isinstance(scan, Scan)]
+    known = assign_names(cohort, scans) if scans else {}
+    with connect(scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit) as client:
+        found = verify_cases(client, cohort, names, known, listener_for(Console(stderr=True), quiet=quiet))
+    wrong = {name: differences for name, differences in found.items() if differences}
+    if as_json:
+        typer.echo(dump({"store": store, "verified": list(found), "wrong": wrong}))
+    else:
+        for name, differences in wrong.items():
+            for one in differences:
+                typer.echo(f"{name}: {one}")
+        typer.echo(f"{len(found) - len(wrong)} of {len(found)} cases are as they should be")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@opt.example("lungmix remove cohort.zarr case-007 case-031")
+def remove(
+    store: opt.Store, cases: _CaseNames, wait: opt.Wait = False, as_json: opt.AsJson = False, quiet: opt.Quiet = False
+) -> None:
+    """Delete cases and take them out of the tables; `fit` or `run` then fits without them."""
+    from lungmix.cli.app import conclude
+    from lungmix.cli.running import pipeline_on
+
+    with pipeline_on(store, None, None, None, None, quiet=quiet, wait=wait, needed=False) as pipeline:
+        report = pipeline.remove(cases)
+    conclude(store, report, as_json)
+
+
+@opt.example("lungmix relabel cohort.zarr --model published")
+def relabel(
+    store: opt.Store,
+    model: opt.Model,
+    components: opt.Components = 5,
+    fit: opt.Fit = "paper",
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Label and measure every masked case with another model; no mask is made again."""
+    from lungmix.cli.app import conclude
+    from lungmix.cli.running import pipeline_on
+    from lungmix.parameters import FitParameters
+
+    cluster = (scheduler, scheduler_file, workers, memory_limit)
+    with pipeline_on(store, *cluster, quiet=quiet, wait=wait) as pipeline:
+        report = pipeline.relabel(model, FitParameters(n_components=components, fit=fit))
+    conclude(store, report, as_json)
+
+
+def show_case(store: str, name: str, as_json: bool) -> None:
+    """Print what is known of a case: where its stages come from, what they took, what went wrong."""
+    from lungmix.cli.show_fits import dump
+    from lungmix.store import open_cohort
+
+    known = open_cohort(store).case(name).provenance
+    if as_json:
+        typer.echo(dump({"store": store, "case": name, **known}))
+        return
+    for line in _lines(known):
+        typer.echo(line)
+
+
+def _lines(values: Any, indent: str = "") -> list[str]:
+    lines: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return lines
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (verify, remove, relabel):
+        app.command()(command)

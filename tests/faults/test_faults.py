@@ -1,0 +1,298 @@
+"""One fault a test; after each the store has the bytes of an undisturbed run."""
+
+import json
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import lungmix
+from faults.processes import Cluster, end, kill, run_with_kills, start_run, wait_until
+from faults.proxy import Proxy
+from lungmix.care import Care
+from lungmix.engine import Listener
+from lungmix.parameters import MaskParameters
+from lungmix.phantom import Cohort, write_cohort
+from lungmix.pipeline import Pipeline
+from stores import assert_same_store
+
+pytestmark = pytest.mark.slow
+
+MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+STAGES = ("convert", "mask", "label")
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    write_cohort(folder, Cohort(3, 3, (150, 64, 64), (5.6, 5.6, 2.0), frozenset({"vessels"})), "mixed")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scans, client, tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
+    run(client, url, scans)
+    return url
+
+
+def run(client, url, *sources, listener=None):
+    """A run that succeeds."""
+    report = Pipeline(client, lungmix.open_cohort(url, "a"), listener or Listener()).run(sources, MASK)
+    assert not report.failed, report.failed
+    return report
+
+
+class Strike(Listener):
+    """Does something once, when a stage is first heard of."""
+
+    def __init__(self, stage, blow):
+        self._stage, self._blow = stage, blow
+        self.said = []
+
+    def advance(self, case, stage, done, total):
+        if stage == self._stage and self._blow is not None:
+            blow, self._blow = self._blow, None
+            blow()
+
+    def say(self, message):
+        self.said.append(message)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_worker_killed_in_a_stage(stage, scans, undisturbed, client, tmp_path):
+    victim = next(iter(client.cluster.workers.values())).pid
+    run(client, tmp_path / "s.zarr", scans, listener=Strike(stage, lambda: kill(victim)))
+    assert victim not in {one.pid for one in client.cluster.workers.values()}
+    assert_same_store(undisturbed, tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_client_killed_in_a_stage_and_run_again(stage, scans, undisturbed, tmp_path):
+    store, log = tmp_path / "s.zarr", tmp_path / "client.log"
+    with Cluster(tmp_path) as cluster:
+        words = ("--scheduler", cluster.address)
+        client = start_run(store, [scans], *words, log=log)
+        try:
+            wait_until(lambda: client.poll() is not None or under_way(store, stage))
+            assert client.poll() is None, log.read_text()
+            kill(client.pid)
+            client.wait()
+            assert (store / "lock.json").is_file()
+            client = start_run(store, [scans], *words, log=log)
+            assert client.wait(300) == 0, log.read_text()
+        finally:
+            end(client)
+    assert_same_store(undisturbed, store)
+
+
+def test_scheduler_lost_and_back(scans, undisturbed, tmp_path):
+    store, log = tmp_path / "s.zarr", tmp_path / "client.log"
+    with Cluster(tmp_path) as cluster:
+        words = ("--scheduler", cluster.address)
+        client = start_run(store, [scans], *words, log=log)
+        try:
+            wait_until(lambda: client.poll() is not None or under_way(store, "mask"))
+            kill(cluster.scheduler.pid)
+            cluster.scheduler.wait()
+
+            def ended():
+                cluster.mend()
+                return client.poll() is not None
+
+            wait_until(ended, 300)
+            assert client.returncode in (0, 1), log.read_text()
+            if client.returncode:
+                assert "the connection to the scheduler was lost" in log.read_text()
+            assert "Traceback" not in log.read_text()
+            client = start_run(store, [scans], *words, log=log)
+            wait_until(ended, 300)
+            assert client.returncode == 0, log.read_text()
+        finally:
+            end(client)
+    assert_same_store(undisturbed, store)
+
+
+def test_network_cut_between_a_worker_and_the_scheduler(scans, undisturbed, tmp_path):
+    store, log = tmp_path / "s.zarr", tmp_path / "client.log"
+    with Cluster(tmp_path, workers=1) as cluster:
+        proxy = Proxy(cluster.port)
+        far = cluster.add_worker(proxy.port)
+        client = start_run(store, [scans], "--scheduler", cluster.address, log=log)
+        try:
+            wait_until(lambda: client.poll() is not None or under_way(store, "mask"))
+            assert client.poll() is None, log.read_text()
+            proxy.cut()
+            assert client.wait(300) == 0, log.read_text()
+        finally:
+            end(client)
+            end(far)
+    assert_same_store(undisturbed, store)
+
+
+def test_disk_full_and_then_not(scans, undisturbed, client, tmp_path):
+    with small_disk(tmp_path, "1200k") as disk:
+        store = disk / "s.zarr"
+        report = Pipeline(client, lungmix.open_cohort(store, "a")).run([scans], MASK)
+        assert report.failed
+        assert any("disk space" in reason for reason in report.failed.values()), report.failed
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        run(client, store, scans)
+        assert_same_store(undisturbed, store)
+
+
+def test_store_turned_read_only_and_back(scans, undisturbed, client, tmp_path):
+    with small_disk(tmp_path, "200m") as disk:
+        store = disk / "s.zarr"
+        cohort = lungmix.open_cohort(store, "a")
+        Pipeline(client, cohort).convert([scans])
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            Pipeline(client, cohort).run([scans], MASK)
+        log = tmp_path / "client.log"
+        status = start_run(store, [scans], "--workers", "1", log=log).wait(120)
+        assert status == 1
+        assert "Read-only file system" in log.read_text()
+        assert "Traceback" not in log.read_text()
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        run(client, store, scans)
+        assert_same_store(undisturbed, store)
+
+
+NEW_MASK, NEW_MODEL = (MaskParameters(opening=1, min_voxels=2000, radii=(4, 3)), "fit"), (MASK, "published")
+
+
+@pytest.mark.parametrize(
+    ("key", "reading"),
+    [
+        ("0/c/1/0/0", NEW_MODEL),
+        ("air/c/1/0/0", NEW_MASK),
+        ("labels/lung/0/c/1/0/0", NEW_MODEL),
+        ("hu_counts/c/0", NEW_MODEL),
+        ("side_counts/c/0/0", NEW_MODEL),
+    ],
+)
+def test_damaged_object_is_named_and_made_again(key, reading, scans, undisturbed, client, tmp_path):
+    store = copy_of(undisturbed, tmp_path)
+    flip(store / "case-002" / key)
+    listener = Strike(None, None)
+    # This reads what was stored; back at the parameters of before all is as it was.
+    report = Pipeline(client, lungmix.open_cohort(store, "r+"), listener).run([scans], *reading)
+    assert not report.failed, report.failed
+    assert any("case-002" in one and key.split("/c/")[0] in one for one in listener.said), listener.said
+    run(client, store, scans)
+    assert_same_store(undisturbed, store)
+
+
+def test_lost_object_is_made_again_and_nothing_else(scans, undisturbed, client, tmp_path):
+    store = copy_of(undisturbed, tmp_path)
+    lost = store / "case-001/labels/tissue_median/1/c/1/0/0"
+    lost.unlink()
+    times = {file: file.stat().st_mtime_ns for file in store.rglob("c/*/0/0") if "tissue" not in str(file)}
+    run(client, store, scans)
+    assert lost.is_file()
+    assert times == {file: file.stat().st_mtime_ns for file in times}
+    assert_same_store(undisturbed, store)
+
+
+def test_damaged_image_without_its_source_fails_by_name_while_the_others_go_on(undisturbed, client, tmp_path):
+    store = copy_of(undisturbed, tmp_path)
+    flip(store / "case-002/0/c/1/0/0")
+    other = MaskParameters(opening=1, min_voxels=2000, radii=(4, 3))
+    report = Pipeline(client, lungmix.open_cohort(store, "r+")).run([], other)
+    assert list(report.failed) == ["case-002"]
+    assert "SOURCE" in report.failed["case-002"]
+    assert report.done == ["case-001", "case-003"]
+    case = lungmix.open_cohort(store)["case-002"]
+    assert "damaged" in case.damage["convert"]["reason"]
+    assert case.failure["stage"]
+
+
+def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    listener = Strike(None, None)
+    tried = []
+
+    def work(name):
+        tried.append(name)
+        if name == "hungry":
+            raise MemoryError("no room")
+
+    care = Care(client, cohort, listener)
+    outcomes = {one.item: one.error for one in care.through(["hungry", "a", "b"], work, 1)}
+    assert isinstance(outcomes["hungry"], MemoryError)
+    assert outcomes["a"] is outcomes["b"] is None
+    assert tried == ["hungry", "a", "b", "hungry"]
+    assert any("one at a time" in one for one in listener.said)
+
+
+def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
+    with lungmix.connect(workers=1, memory_limit="400MB") as client:
+        cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+        care = Care(client, cohort, Strike(None, None))
+
+        def work(name):
+            client.submit(hog if name == "hungry" else len, name, pure=False).result()
+
+        outcomes = {one.item: one.error for one in care.through(["hungry", "modest"], work, 2)}
+    assert outcomes["modest"] is None
+    from lungmix.pipeline import reason_of
+
+    assert "memory" in reason_of(outcomes["hungry"])
+
+
+def test_random_kills_leave_the_same_bytes(scans, undisturbed, tmp_path):
+    store = tmp_path / "s.zarr"
+    killed = run_with_kills(store, [scans], tmp_path, 5, (1.0, 3.0), seed=1)
+    assert killed
+    assert_same_store(undisturbed, store)
+
+
+def hog(_name):
+    held = []
+    for _ in range(2000):
+        held.append(bytearray(os.urandom(1 << 20)))
+    return len(held)
+
+
+def under_way(store, stage):
+    """Whether a case is in this stage, by its metadata."""
+    for file in Path(store).glob("case-*/zarr.json"):
+        try:
+            own = json.loads(file.read_text())["attributes"]["lungmix"]
+        except (ValueError, KeyError, OSError):
+            continue
+        if own.get("working", {}).get("stage") == stage:
+            return True
+    return False
+
+
+def copy_of(url, tmp_path):
+    import shutil
+
+    return Path(shutil.copytree(url, tmp_path / "copy.zarr"))
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+@contextmanager
+def small_disk(tmp_path, size):
+    """A disk of its own in memory; needs the right to mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=False, capture_output=True
+    )
+    if mounted.returncode and not os.environ.get("CI"):
+        pytest.skip("disks can be mounted by root alone")
+    assert mounted.returncode == 0, mounted.stderr
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

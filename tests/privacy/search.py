@@ -20,6 +20,7 @@ import zarr
 from PIL import Image
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]{24,}={0,2}")
+_PERCENT = re.compile(rb"(?:%[0-9a-fA-F]{2}){4}")
 _DEEPEST = 4
 
 
@@ -59,7 +60,7 @@ def _unpacked(content: bytes, how: str, depth: int) -> Iterator[tuple[str, bytes
 
 
 def _inside(content: bytes) -> Iterator[tuple[str, bytes]]:
-    if b"%" in content and len(content) < 1 << 24:
+    if _PERCENT.search(content):
         yield "percent", unquote_to_bytes(content)
     if content[:4] == b"PK\x03\x04":
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -81,7 +81,8 @@ def outputs(tmp_path_factory):
     with running_cluster(out / "cluster", workers=1) as (_, file):
         run("convert", out / "one.zarr", *sources, "--nrrd", out / "nrrd", "--scheduler-file", file, "--debug")
         run("run", out / "two.zarr", *sources, "--model", "published", "--report", out / "page", *SMALL, *kept,
-            "--scheduler-file", file, "--json", "--debug")  # fmt: skip
+            "--scheduler-file", file, "--json", "--debug", "--log", out / "run.jsonl", "--performance-report",
+            out / "dask.html")  # fmt: skip
     # On a cluster of its own, whose workers write to the terminal.
     run("convert", out / "three.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", "--json")
     run("convert", base / "told.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", person=True)
@@ -143,6 +144,8 @@ def test_all_was_run_and_found_what_was_planted(outputs):
     assert [file.stem for file in sorted((outputs.folder / "nrrd").iterdir())] == list(
         lungmix.open_cohort(outputs.folder / "one.zarr")
     )
+    assert '"event": "failed"' in (outputs.folder / "run.jsonl").read_text()
+    assert (outputs.folder / "dask.html").stat().st_size > 100_000
     assert "Registered to" in (outputs.folder / "cluster" / "cluster.log").read_text()
     found = {word for hit in find(PLANTED, *outputs.sources[:5]) for word in PLANTED if hit.startswith(word)}
     assert found == set(PLANTED)

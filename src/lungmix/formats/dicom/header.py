@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydicom.uid import (
     UID,
@@ -18,16 +16,13 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from lungmix.formats.dicom.checks import BEGINNING, fault_of_pixels, fault_of_values
+from lungmix.formats.dicom.beginning import HEAD, beginning_of_pixels, elements_of, may_be_bare
+from lungmix.formats.dicom.checks import fault_of_pixels, fault_of_values
 from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
 from lungmix.formats.dicom.kinds import is_computed, is_other_quantity
 from lungmix.formats.identity import KEYWORDS, NOBODY, Identity
 from lungmix.scan import Acquisition
 
-# Most headers fit into the first, nearly all into the second.
-_HEAD, _LONGER_HEAD = 16 << 10, 256 << 10
-_LONGEST_HEADER = 64 << 20
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _CT = (CTImageStorage, *ENHANCED)
@@ -66,10 +61,6 @@ _TAGS = tags_of(
         *KEYWORDS.values(), *_GROUPS,
     ))
 )  # fmt: skip
-
-# Where a file without the DICOM mark begins: the first element of the header, of group 2 or 8, little or big endian.
-_FIRST_VRS = (b"UL", b"OB", b"CS", b"UI", b"DA", b"TM", b"SH", b"LO", b"PN", b"US")
-_LONGEST_FIRST = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,22 +214,22 @@ class HeaderReader:
             If the file cannot be read.
         """
         with path.open("rb") as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(HEAD)
             marked = head[128:132] == b"DICM"
-            if not marked and not _may_be_bare(head):
+            if not marked and not may_be_bare(head):
                 return None
             state = os.fstat(stream.fileno())
             digest = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns} ".encode())
             digest.update(head)
             blank = Header(str(path), str(path.parent), digest.digest())
             try:
-                elements, deflated = _elements(head, stream, state.st_size)
+                elements, deflated = elements_of(head, stream, state.st_size, _TAGS)
             except Exception as error:  # pydicom raises whatever broken bytes lead to
                 if isinstance(error, MemoryError):
                     raise
                 return Damaged(blank, "has a damaged header") if marked else None
             encapsulated = elements.pixel_bytes == UNDEFINED and not deflated
-            beginning = _pixels(head, stream, elements.pixel_offset) if encapsulated else b""
+            beginning = beginning_of_pixels(head, stream, elements.pixel_offset) if encapsulated else b""
         if not marked and not elements.text("SOPClassUID").startswith("1.2.840.10008."):
             return None
         if elements.text("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
@@ -314,65 +305,6 @@ class HeaderReader:
         return self._known[key]
 
 
-def _elements(head: bytes, stream: BinaryIO, size: int) -> tuple[Elements, bool]:
-    if _DEFLATED in head[132:1024]:
-        return _inflated(head, stream), True
-    for longest in (_LONGER_HEAD, _LONGEST_HEADER):
-        try:
-            elements = Elements.read(io.BytesIO(head), _TAGS)
-            if elements.pixel_bytes is not None:
-                return elements, False
-        except Exception:  # the header may only be longer than what was read
-            if len(head) >= size:
-                raise
-        if len(head) >= size:
-            return elements, False
-        stream.seek(0)
-        head = stream.read(longest) if longest < size else b""
-        if not head:
-            break
-    # Long descriptions of frames are read as they come, but no more than a header can be.
-    stream.seek(0)
-    whole = stream if size <= _LONGEST_HEADER else io.BytesIO(stream.read(_LONGEST_HEADER))
-    return Elements.read(whole, _TAGS), False
-
-
-def _inflated(head: bytes, stream: BinaryIO) -> Elements:
-    """Header of a deflated file; no more is inflated than the pixels that it promises need."""
-    start = 144 + int.from_bytes(head[140:144], "little")
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    stream.seek(start)
-    text = b""
-    while len(text) < _LONGEST_HEADER and not inflate.eof:
-        piece = inflate.unconsumed_tail or stream.read(_HEAD)
-        if not piece:
-            break
-        text += inflate.decompress(piece, 1 << 20)
-        elements = Elements.read_inflated(io.BytesIO(head[:start]), io.BytesIO(text), _TAGS)
-        if elements.pixel_bytes is not None:
-            break
-    promised = elements.pixel_bytes or 0
-    left = promised + _LONGEST_HEADER - len(text) if promised != UNDEFINED else 0
-    there = len(text) - elements.pixel_offset
-    while left > 0 and not inflate.eof:
-        piece = inflate.unconsumed_tail or stream.read(_HEAD)
-        if not piece:
-            break
-        inflated = len(inflate.decompress(piece, 1 << 20))
-        left, there = left - inflated, there + inflated
-    if not inflate.eof or there < promised:
-        raise ValueError("cut short, or inflates to more than its pixels need")
-    return elements
-
-
-def _pixels(head: bytes, stream: BinaryIO, offset: int) -> bytes:
-    """The beginning of the pixels, which mostly has been read."""
-    if offset + BEGINNING <= len(head):
-        return head[offset : offset + BEGINNING]
-    stream.seek(offset)
-    return stream.read(BEGINNING)
-
-
 def _fault(header: Header, elements: Elements, size: int | None, beginning: bytes) -> str | None:
     if elements.pixel_bytes is None:
         # Of a class that is known to hold no image, or of a maker's own; an identifier that was cut is neither.
@@ -394,21 +326,6 @@ def _fault(header: Header, elements: Elements, size: int | None, beginning: byte
     if elements.pixel_bytes < needed:
         return "holds fewer pixels than its header promises"
     return None
-
-
-def _may_be_bare(head: bytes) -> bool:
-    """Whether bytes may be DICOM without preamble and mark."""
-    if len(head) < 16:
-        return False
-    for order in ("little", "big"):
-        group, element = (int.from_bytes(head[i : i + 2], order) for i in (0, 2))
-        if group not in (2, 8) or element > 0x70:
-            continue
-        if head[4:6] in _FIRST_VRS:
-            return True
-        if order == "little" and int.from_bytes(head[4:8], "little") <= _LONGEST_FIRST:
-            return True
-    return False
 
 
 def _padding(elements: Elements) -> tuple[int, int] | None:

@@ -140,10 +140,15 @@ def test_a_link_into_the_store_is_seen_through(cohort, tmp_path):
         open_table(cohort, IntakeParameters(key=tmp_path / "link" / "key.csv"))
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\xfe\x00", b"one line of mine\n"])
 def test_another_file_is_not_overwritten(cohort, tmp_path, content):
     key = tmp_path / "thesis.csv"
     key.write_bytes(content)
     with pytest.raises(UsageError, match="not a key table"):
         open_table(cohort, IntakeParameters(key=key))
     assert key.read_bytes() == content
+
+
+def test_an_empty_file_is_a_new_table(cohort, tmp_path):
+    (tmp_path / "key.csv").touch()
+    assert open_table(cohort, IntakeParameters(key=tmp_path / "key.csv")).rows_of(cohort) == {}

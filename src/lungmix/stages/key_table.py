@@ -56,14 +56,16 @@ class KeyTable:
             return cls(file)
         try:
             with file.open(encoding="utf-8-sig", newline="") as stream:
-                rows = list(csv.DictReader(stream))
+                table = csv.DictReader(stream)
+                rows = list(table)
         except OSError as error:
             raise UsageError(f"the key table {named(file)} cannot be read ({error.strerror}): check the path") from None
         except (UnicodeDecodeError, csv.Error):
             raise UsageError(
                 f"{named(file)} is not a key table: give the file that --key wrote, or a new one"
             ) from None
-        if rows and not {"store", "case"} <= set(rows[0]):
+        # A file without any line is new; one line of another kind is somebody's.
+        if table.fieldnames is not None and not {"store", "case"} <= set(table.fieldnames):
             raise UsageError(f"{named(file)} is not a key table: give the file that --key wrote, or a new one")
         return cls(file, [{key: value or "" for key, value in row.items() if key} for row in rows])
 

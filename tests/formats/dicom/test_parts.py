@@ -1,5 +1,7 @@
 """Series that change half way through the patient, or that are not in HU: no piece passes for a volume."""
 
+import time
+
 import numpy as np
 import pydicom
 import pytest
@@ -155,3 +157,12 @@ def test_long_numbers_of_series_are_not_repeated(tmp_path):
     write_series(tmp_path / "s", SeriesNumber="987654321", BurnedInAnnotation="YES")
     assert "987654321" not in reasons(tmp_path / "s")
     assert reasons(tmp_path / "s").startswith("the series in s (8 slices)")
+
+
+def test_many_small_groups_take_no_time_by_their_pairs(tmp_path):
+    write_series(tmp_path / "s", np.zeros((600, 2, 2), "i2"), ConvolutionKernel=lambda i: f"B{i}f")
+    start = time.process_time()
+    found = find_scans(tmp_path / "s")
+    assert len(found) == 601
+    # All pairs of 600 groups take far longer.
+    assert time.process_time() - start < 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
@@ -15,6 +16,24 @@ from lungmix.formats.dicom.groups import Group, axes_of, has_place, normal_of
 _PARALLEL = 0.99
 _NEXT = 1.5
 _SEAM = 0.5
+# A folder of files that all differ must not take hours; parts that matter are large.
+_MOST_GROUPS = 256
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """Where the slices of a group lie along a direction, mm: the first, the last, their mean and usual distance."""
+
+    first: float
+    last: float
+    middle: float
+    usual: float
+
+    @classmethod
+    def of(cls, group: Group, normal: npt.NDArray[np.float64]) -> _Extent:
+        along = np.sort(np.array([one.position for one in group.slices]) @ normal)
+        usual = float(np.median(np.diff(along))) if len(along) > 1 else 0.0
+        return cls(float(along[0]), float(along[-1]), float(along.mean()), usual)
 
 
 def continued(groups: Sequence[Group]) -> dict[int, str]:
@@ -39,38 +58,37 @@ def continued(groups: Sequence[Group]) -> dict[int, str]:
             by_series[group.series].append(index)
     found: dict[int, str] = {}
     for indices in by_series.values():
-        for one, two in permutations(indices, 2):
-            if one not in found:
-                told = _told(groups[one], groups[two])
-                if told is not None:
-                    found[one] = told
+        largest = sorted(indices, key=lambda i: -len(groups[i].slices))[:_MOST_GROUPS]
+        normals = {i: normal_of(groups[i].first) for i in largest}
+        known: dict[tuple[int, bytes], _Extent] = {}
+        for one, two in permutations(largest, 2):
+            if one in found or abs(float(normals[one] @ normals[two])) < _PARALLEL:
+                continue
+            extents = []
+            for i in (one, two):
+                key = (i, normals[one].tobytes())
+                if key not in known:
+                    known[key] = _Extent.of(groups[i], normals[one])
+                extents.append(known[key])
+            if _goes_on(*extents):
+                found[one] = _told(groups[one], groups[two], first=extents[0].middle < extents[1].middle)
     return found
 
 
-def _told(one: Group, two: Group) -> str | None:
-    normal = normal_of(one.first)
-    if abs(float(normal @ normal_of(two.first))) < _PARALLEL:
-        return None
-    mine, others = (_along(group, normal) for group in (one, two))
-    usual = max(_usual(mine), _usual(others))
-    if not usual:
-        return None
-    first = mine.mean() < others.mean()
-    below, above = (mine, others) if first else (others, mine)
-    if not -_SEAM * usual < above[0] - below[-1] < _NEXT * usual:
-        return None
+def _goes_on(mine: _Extent, other: _Extent) -> bool:
+    """Whether one begins about where the other ends."""
+    usual = max(mine.usual, other.usual)
+    below, above = (mine, other) if mine.middle < other.middle else (other, mine)
+    return -_SEAM * usual < above.first - below.last < _NEXT * usual
+
+
+def _told(one: Group, two: Group, *, first: bool) -> str:
     # Numbers are those of both parts in the order of z.
-    numbers = [_range(1, len(below)), _range(len(below) + 1, len(below) + len(above))]
+    below, above = (len(group.slices) for group in ((one, two) if first else (two, one)))
+    numbers = [_range(1, below), _range(below + 1, below + above)]
     here, there = numbers if first else numbers[::-1]
+    normal = normal_of(one.first)
     return f"{here} ({_files(one, normal)}) and {there} ({_files(two, normal)}) differ in {_difference(one, two)}"
-
-
-def _along(group: Group, normal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.sort(np.array([slice_.position for slice_ in group.slices]) @ normal)
-
-
-def _usual(along: npt.NDArray[np.float64]) -> float:
-    return float(np.median(np.diff(along))) if len(along) > 1 else 0.0
 
 
 def _range(first: int, last: int) -> str:

@@ -57,7 +57,7 @@ class KeyTable:
         try:
             with file.open(encoding="utf-8-sig", newline="") as stream:
                 table = csv.DictReader(stream)
-                rows = list(table)
+                fields_there, rows = table.fieldnames, list(table)
         except OSError as error:
             raise UsageError(f"the key table {named(file)} cannot be read ({error.strerror}): check the path") from None
         except (UnicodeDecodeError, csv.Error):
@@ -65,7 +65,7 @@ class KeyTable:
                 f"{named(file)} is not a key table: give the file that --key wrote, or a new one"
             ) from None
         # A file without any line is new; one line of another kind is somebody's.
-        if table.fieldnames is not None and not {"store", "case"} <= set(table.fieldnames):
+        if fields_there is not None and not {"store", "case"} <= set(fields_there):
             raise UsageError(f"{named(file)} is not a key table: give the file that --key wrote, or a new one")
         return cls(file, [{key: value or "" for key, value in row.items() if key} for row in rows])
 

@@ -56,3 +56,18 @@ def test_error_of_one_value_ends_all(client):
     with pytest.raises(ArithmeticError):
         gather_small(client, [dask.delayed(fail)(), dask.delayed(operator.add)(1, 2)])
     assert gather_small(client, [dask.delayed(operator.add)(1, 2)]) == [3]
+
+
+@pytest.mark.slow
+def test_scheduler_forgets_tasks_that_are_over(client):
+    def groups(dask_scheduler):
+        import gc
+
+        from distributed.scheduler import TaskGroup
+
+        return sum(isinstance(one, TaskGroup) for one in gc.get_objects())
+
+    for _ in range(150):
+        gather_small(client, [dask.delayed(operator.add)(1, 2)])
+    # The dashboard's list of the last computations holds a hundred.
+    assert client.run_on_scheduler(groups) < 130

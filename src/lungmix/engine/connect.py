@@ -14,6 +14,7 @@ from dask.utils import parse_bytes
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
+from lungmix.engine.spans import EXTENSIONS
 from lungmix.engine.versions import check_cluster
 from lungmix.errors import ClusterError, UsageError
 from lungmix.graphs.memory import KEPT_BYTES
@@ -164,6 +165,7 @@ def _local(workers: int | None, memory_limit: str | int | None) -> Client:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
+            scheduler_kwargs={"extensions": EXTENSIONS},
         )
 
 

@@ -15,7 +15,7 @@ from lungmix.formats.images import extension_of, read_header
 from lungmix.formats.lists import is_list, read_list
 from lungmix.formats.rules import SeriesRules
 from lungmix.formats.scan import Refusal, Scan, Skipped, case_name, fingerprint_of, key_of_place
-from lungmix.formats.walk import contents_of, is_text, kind_of
+from lungmix.formats.walk import contents_of, is_companion, is_text, kind_of
 
 Found = Scan | Skipped | Refusal
 Watch = Callable[[int, int], None]
@@ -87,7 +87,9 @@ class _Search:
         found += [Refusal(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
         for number, file in enumerate(contents.files, start=1):
             try:
-                if extension_of(file) or (is_archive(file) and self.archive is None):
+                if is_companion(file):
+                    others.append(file)
+                elif extension_of(file) or (is_archive(file) and self.archive is None):
                     found += replace(self, listed=True, watch=_unwatched).of(file)
                 elif not collection.add(file):
                     others.append(file)
@@ -168,7 +170,7 @@ def _others(files: list[Path], collection: Collection) -> list[Found]:
     for file in files:
         kind = kind_of(file)
         beside = (file.parent, kind) in kinds and (kind or not is_text(file))
-        if kind in _DICOM_EXTENSIONS or beside:
+        if (kind in _DICOM_EXTENSIONS or beside) and not is_companion(file):
             empty = file.stat().st_size == 0
             what = "is empty" if empty else "is no DICOM file, though it is called like one"
             found.append(Refusal(case_name(file.parent.name), str(file), f"{named(file)} {what}: get it again"))

@@ -10,6 +10,7 @@ from lungmix.errors import named
 
 DEEPEST = 64
 _TEXT_BYTES = 1024
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 @dataclass
@@ -97,6 +98,14 @@ def is_text(file: Path) -> bool:
     text = beginning.decode("utf-8", "ignore")
     whole = len(text.encode()) >= len(beginning) - 3
     return bool(beginning) and whole and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
+
+
+def is_companion(file: Path) -> bool:
+    """Whether a file holds what macOS knows of the one beside it, whose name it bears after ``._``."""
+    if not file.name.startswith("._"):
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(_APPLE_DOUBLE)) == _APPLE_DOUBLE
 
 
 def kind_of(file: Path) -> str:

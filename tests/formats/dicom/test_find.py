@@ -332,6 +332,19 @@ def test_other_files_are_listed_and_no_failure(folder):
     assert "notes.txt, picture.jpg are no images" in reasons(skipped(found))[0]
 
 
+def test_companions_that_macos_leaves_are_no_failure(folder):
+    companion = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X" + bytes(100)
+    for name in ("._00001.dcm", "._scan.nii.gz", "._a.zip"):
+        (folder / name).write_bytes(companion)
+    (folder / "._00002.dcm").write_bytes(b"something else")
+    found = find_scans(folder)
+    assert len(scans(found)) == 1
+    (one,) = skipped(found)
+    assert all(name in shown(one.reason) for name in ("._00001.dcm", "._scan.nii.gz", "._a.zip"))
+    (other,) = refused(found)
+    assert "._00002.dcm" in shown(other.reason)
+
+
 def test_file_without_extension_beside_slices_without_is_damaged(folder):
     for file in folder.iterdir():
         file.rename(file.with_suffix(""))

@@ -10,7 +10,7 @@ from typing import Any
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from lungmix.errors import StoreError, UsageError
+from lungmix.errors import UsageError
 
 _REMOTE = re.compile(r"s3://[^/]+(/.*)?")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
@@ -35,8 +35,6 @@ def zarr_store(url: str) -> Store:
     ------
     UsageError
         If the address is of another kind.
-    StoreError
-        If the libraries for object stores are not installed.
     """
     if not is_remote(url):
         return LocalStore(url)
@@ -48,11 +46,9 @@ def zarr_store(url: str) -> Store:
 @lru_cache(maxsize=16)
 def _object_store(url: str) -> Store:
     """One a process, so that connections are kept."""
-    try:
-        from obstore.store import S3Store
-        from zarr.storage import ObjectStore
-    except ImportError:
-        raise StoreError(f"{url} needs obstore: install it with `pip install 'lungmix[s3]'`") from None
+    from obstore.store import S3Store
+    from zarr.storage import ObjectStore
+
     endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
     config: Any = {}
     options: Any = {"timeout": "120s"}

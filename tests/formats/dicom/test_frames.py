@@ -227,3 +227,13 @@ def test_frames_of_another_quantity_are_skipped(tmp_path):
     dataset.save_as(file)
     (one,) = skipped(find_scans(file))
     assert "map of a material" in one.reason
+
+
+def test_frames_without_positions_are_refused_as_such(tmp_path):
+    file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionSequence
+    dataset.save_as(file)
+    (one,) = refused(find_scans(file))
+    assert "lacks position or orientation" in one.reason

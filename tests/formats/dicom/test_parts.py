@@ -166,3 +166,9 @@ def test_many_small_groups_take_no_time_by_their_pairs(tmp_path):
     assert len(found) == 601
     # All pairs of 600 groups take far longer.
     assert time.process_time() - start < 20
+
+
+def test_many_slices_at_one_position_are_skipped_as_such(tmp_path):
+    write_series(tmp_path / "s", ImagePositionPatient=[0, 0, 0])
+    (one,) = skipped(find_scans(tmp_path / "s"))
+    assert "of 8 slices at 1 position only" in one.reason

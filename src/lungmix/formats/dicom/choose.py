@@ -62,7 +62,9 @@ def unwanted(group: Group, rules: SeriesRules) -> str | None:
         return f"a {plane} reformat, computed from other slices; {_OVERRIDE}"
     count = _count(group)
     if count < _FEWEST_SLICES:
-        return f"of {count} slice{'s' if count > 1 else ''} only, such as those that time a contrast agent; {_OVERRIDE}"
+        many = f"{len(group.slices)} slices at " if len(group.slices) > count else ""
+        what = f"{many}{count} {'position' if many else 'slice'}{'s' if count > 1 else ''}"
+        return f"of {what} only, such as those that time a contrast agent; {_OVERRIDE}"
     return None
 
 
@@ -102,7 +104,7 @@ def _rank(group: Group) -> tuple[Any, ...]:
 
 def _count(group: Group) -> int:
     """Slices at different places."""
-    return len({(one.position, one.file if one.position is None else None) for one in group.slices})
+    return len({one.position or (one.file, one.frame) for one in group.slices})
 
 
 def _thickness(group: Group) -> float:

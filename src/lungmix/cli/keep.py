@@ -1,13 +1,15 @@
-"""The commands that keep a store: verify, remove, relabel, and what is known of one case."""
+"""The commands that keep a store: verify, remove, relabel."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from lungmix.cli import options as opt
+from lungmix.cli.results import conclude
+from lungmix.cli.running import pipeline_on
 from lungmix.errors import UsageError
 
 _CaseNames = Annotated[list[str], typer.Argument(help="Names of cases.", metavar="CASE...")]
@@ -63,9 +65,6 @@ def remove(
     store: opt.Store, cases: _CaseNames, wait: opt.Wait = False, as_json: opt.AsJson = False, quiet: opt.Quiet = False
 ) -> None:
     """Delete cases and take them out of the tables; `fit` or `run` then fits without them."""
-    from lungmix.cli.app import conclude
-    from lungmix.cli.running import pipeline_on
-
     with pipeline_on(store, None, None, None, None, quiet=quiet, wait=wait, needed=False) as pipeline:
         report = pipeline.remove(cases)
     conclude(store, report, as_json)
@@ -86,40 +85,9 @@ def relabel(
     quiet: opt.Quiet = False,
 ) -> None:
     """Label and measure every masked case with another model; no mask is made again."""
-    from lungmix.cli.app import conclude
-    from lungmix.cli.running import pipeline_on
     from lungmix.parameters import FitParameters
 
     cluster = (scheduler, scheduler_file, workers, memory_limit)
     with pipeline_on(store, *cluster, quiet=quiet, wait=wait) as pipeline:
         report = pipeline.relabel(model, FitParameters(n_components=components, fit=fit))
     conclude(store, report, as_json)
-
-
-def show_case(store: str, name: str, as_json: bool) -> None:
-    """Print what is known of a case: where its stages come from, what they took, what went wrong."""
-    from lungmix.cli.show_fits import dump
-    from lungmix.store import open_cohort
-
-    known = open_cohort(store).case(name).provenance
-    if as_json:
-        typer.echo(dump({"store": store, "case": name, **known}))
-        return
-    for line in _lines(known):
-        typer.echo(line)
-
-
-def _lines(values: Any, indent: str = "") -> list[str]:
-    lines: list[str] = []
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{key}: {value}")
-    return lines
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    for command in (verify, remove, relabel):
-        app.command()(command)

@@ -1,34 +1,31 @@
-"""From sources to measurements: which stages run for which cases, and what became of them."""
+"""The stages of a cohort on a cluster, in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, wraps
-from math import prod
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec
 
 from distributed import Client
 
-from lungmix import errors
-from lungmix.analysis.comparison import Comparison, compare
+from lungmix.analysis.comparison import compare
 from lungmix.analysis.selection import bic_table
-from lungmix.care import Care
-from lungmix.engine import Ledger, Listener, Spent
-from lungmix.engine.trouble import is_memory
-from lungmix.errors import LungmixError, StoreError, anonymous, shown
+from lungmix.engine import Ledger, Listener
+from lungmix.errors import StoreError
 from lungmix.export.images import write_volume
 from lungmix.formats import Refusal, Scan, SeriesRules, Skipped
 from lungmix.geometry import Geometry
-from lungmix.mixture import Fits, TissueModel, load_model
+from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
+from lungmix.pipeline.passing import Passing, Step
+from lungmix.pipeline.report import Report
 from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.finding import look_through
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
-from lungmix.stages.measure import Row, measure_cohort, radiomics_of_cohort
+from lungmix.stages.measure import measure_cohort, radiomics_of_cohort
 from lungmix.stages.names import assign_names, remember_numbers
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.tissue import Tissue
@@ -37,71 +34,6 @@ P = ParamSpec("P")
 
 FIT = "fit"
 MEASURE = "measure"
-
-Step = tuple[str, Callable[[str], str]]
-"""A stage and its work on a case, which answers "done" or "kept"."""
-
-
-@dataclass
-class Report:
-    """What a run did.
-
-    Attributes
-    ----------
-    done : list of str
-        Cases that went through.
-    failed : dict of str to str
-        Reason for every case or source that did not, without names of files: what may be passed on.
-    told : dict of str to str
-        The same with names, for the person at the terminal.
-    places : dict of str to str
-        Where the cases of this run came from, such as ``source 2, item 17``.
-    model : TissueModel or None
-        The mixture of the labels.
-    fits : Fits or None
-        Both fits, where a mixture was fitted.
-    comparison : Comparison or None
-        Both fits side by side.
-    selection : list of dict
-        Several numbers of components and their BIC, where that was asked for.
-    rows : list of dict
-        Measurements, one row a labelled case.
-    radiomics : list of dict
-        First-order features, one row a region of a labelled case, where that was asked for.
-    skipped : dict of str to str
-        Parts of sources that are not meant to be scans, or were not chosen, with the reason; no failures.
-    notes : dict of str to tuple of str
-        What people should know of cases, such as gaps that were interpolated; names of files are marked.
-    errors : dict of str to Exception
-        The errors behind `failed`, for debugging.
-    spent : dict of str to Spent
-        Where the time went, by stage; stages that were all kept are missing.
-    """
-
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
-    model: TissueModel | None = None
-    fits: Fits | None = None
-    comparison: Comparison | None = None
-    selection: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    radiomics: list[Row] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    errors: dict[str, Exception] = field(default_factory=dict)
-    spent: dict[str, Spent] = field(default_factory=dict)
-
-    def skip(self, name: str, reason: str) -> None:
-        """Take note of what is not meant to be a scan."""
-        self.skipped[name], self.told[name] = anonymous(reason), shown(reason)
-
-    def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
-        """Take note of a failure; names in the reason are marked."""
-        self.failed[name], self.told[name] = anonymous(reason), shown(reason)
-        if error is not None:
-            self.errors[name] = error
 
 
 def _alone(method: Callable[Concatenate[Pipeline, P], Report]) -> Callable[Concatenate[Pipeline, P], Report]:
@@ -135,7 +67,10 @@ class Pipeline:
     cohort: Cohort
     listener: Listener = field(default_factory=Listener)
     wait: bool = False
-    _sizes: dict[str, int] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _passing(self) -> Passing:
+        return Passing(self.client, self.cohort, self.listener)
 
     @_alone
     def run(
@@ -176,16 +111,16 @@ class Pipeline:
         if chosen is not None:
             # Labels by a given model need not wait for the other cases.
             self._settle_model(chosen, [], FitParameters(), report)
-            self._pass("label", self._all_names(scans), [*steps, self._labelling(chosen)], report)
+            self._passing.through("label", self._all_names(scans), [*steps, self._labelling(chosen)], report)
             self._settle(taken)
         else:
-            self._pass("mask", self._all_names(scans), steps, report)
+            self._passing.through("mask", self._all_names(scans), steps, report)
             self._settle(taken)
             masked = self._with_stage(mask.STAGE, report)
             if masked:
                 self._settle_model(None, masked, fit_parameters or FitParameters(), report)
                 assert report.model is not None
-                self._pass("label", masked, [self._labelling(report.model)], report)
+                self._passing.through("label", masked, [self._labelling(report.model)], report)
         self._measure(report)
         return report
 
@@ -214,7 +149,7 @@ class Pipeline:
         if nrrd is not None:
             check_outside(nrrd, "--nrrd", self.cohort.url)
         taken = self._take(sources, report, intake or IntakeParameters(), [nrrd], series)
-        self._pass("convert", list(taken.scans), [self._converting(taken.scans, nrrd)], report)
+        self._passing.through("convert", list(taken.scans), [self._converting(taken.scans, nrrd)], report)
         self._settle(taken)
         return report
 
@@ -224,7 +159,7 @@ class Pipeline:
         report = Report()
         self._advise({}, parameters)
         names = list(self.cohort)
-        self._pass("mask", names, [self._masking(parameters)], report)
+        self._passing.through("mask", names, [self._masking(parameters)], report)
         return report
 
     @_alone
@@ -253,7 +188,7 @@ class Pipeline:
         report = Report()
         report.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, leave_out)
         counts = fit.pool_counts(self.cohort, report.done)
-        with self._bar("components") as watch:
+        with self._passing.bar("components") as watch:
             report.selection = bic_table(counts, parameters or FitParameters(), components, watch)
         return report
 
@@ -263,7 +198,7 @@ class Pipeline:
         report = Report(model=stored_model(self.cohort))
         assert report.model is not None
         names = self._with_stage(mask.STAGE, report)
-        self._pass("label", names, [self._labelling(report.model)], report)
+        self._passing.through("label", names, [self._labelling(report.model)], report)
         return report
 
     @_alone
@@ -274,7 +209,7 @@ class Pipeline:
         names = self._with_stage(mask.STAGE, report)
         self._settle_model(chosen, names, parameters or FitParameters(), report)
         assert report.model is not None
-        self._pass("label", names, [self._labelling(report.model)], report)
+        self._passing.through("label", names, [self._labelling(report.model)], report)
         self._measure(report)
         return report
 
@@ -313,7 +248,7 @@ class Pipeline:
         report = Report(model=model)
         missing = label.without_sides(self.cohort)
         if missing and self.client is not None:
-            self._pass("label", missing, [self._labelling(model)], report)
+            self._passing.through("label", missing, [self._labelling(model)], report)
         self._measure(report, leave_out, radiomics=radiomics)
         report.done = [str(row["case"]) for row in report.rows]
         return report
@@ -338,7 +273,7 @@ class Pipeline:
                 scans.append(one.found)
                 places.append(one.place)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
-        self._know({name: scan.geometry for name, scan in named.items()})
+        self._passing.know({name: scan.geometry for name, scan in named.items()})
         report.places = dict(zip(named, places, strict=True))
         taken = take_in(self.cohort, named, report.places, parameters, table)
         report.notes = {name: scan.notes for name, scan in taken.scans.items() if scan.notes}
@@ -350,22 +285,10 @@ class Pipeline:
 
     def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
         geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
-        self._know(geometries)
+        self._passing.know(geometries)
         hint = mask.advice({name: geometry.spacing[2] for name, geometry in geometries.items()}, parameters)
         if hint:
             self.listener.say(hint)
-
-    def _know(self, geometries: Mapping[str, Geometry]) -> None:
-        self._sizes.update({name: 2 * prod(one.size) for name, one in geometries.items()})
-
-    def _sizes_of(self, names: Sequence[str]) -> dict[str, int]:
-        """Bytes of HU by case, for progress; opens only cases that were not seen before."""
-        for name in names:
-            if name not in self._sizes:
-                # What cannot be opened is told by its stages.
-                with suppress(LungmixError, KeyError):
-                    self._know({name: self.cohort[name].geometry})
-        return {name: self._sizes.get(name, 0) for name in names}
 
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
@@ -377,7 +300,7 @@ class Pipeline:
         def work(name: str) -> str:
             if name not in scans:
                 return "kept"
-            watch = self._watch(name, convert.STAGE)
+            watch = self._passing.watch(name, convert.STAGE)
             watch(0, 1)
             status = convert.convert_case(self.client, self.cohort, name, scans[name])
             if nrrd is not None:
@@ -389,12 +312,12 @@ class Pipeline:
 
     def _masking(self, parameters: MaskParameters) -> Step:
         return mask.STAGE, lambda name: mask.mask_case(
-            self.client, self.cohort, name, parameters, self._watch(name, mask.STAGE)
+            self.client, self.cohort, name, parameters, self._passing.watch(name, mask.STAGE)
         )
 
     def _labelling(self, model: TissueModel) -> Step:
         return label.STAGE, lambda name: label.label_case(
-            self.client, self.cohort, name, model, self._watch(name, label.STAGE)
+            self.client, self.cohort, name, model, self._passing.watch(name, label.STAGE)
         )
 
     def _settle_model(
@@ -405,21 +328,12 @@ class Pipeline:
             report.model = chosen
             return
         with (
-            self._bar("voxels" if parameters.method != "counts" else "counts") as watch,
+            self._passing.bar("voxels" if parameters.method != "counts" else "counts") as watch,
             Ledger(report.spent).alone(fit.STAGE),
         ):
             report.fits, _ = fit.fit_cohort(self.cohort, names, parameters, self.client, watch)
             report.model = report.fits[parameters.fit]
             report.comparison = compare(report.fits, fit.CountsOfCases(self.cohort, names), parameters.clip)
-
-    @contextmanager
-    def _bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Progress of work that no case owns."""
-        self.listener.begin(fit.STAGE, [what])
-        try:
-            yield self._watch(what, fit.STAGE)
-        finally:
-            self.listener.end()
 
     def _measure(self, report: Report, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> None:
         if report.model is None:
@@ -434,45 +348,6 @@ class Pipeline:
             if radiomics:
                 report.radiomics = radiomics_of_cohort(self.cohort, names, report.model, leave_out)
 
-    def _watch(self, name: str, stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.listener.advance(name, stage, done, total)
-
-    def _pass(self, title: str, names: Sequence[str], steps: Sequence[Step], report: Report) -> None:
-        ledger = Ledger(report.spent)
-
-        def work(name: str) -> None:
-            watched = {}
-            try:
-                for stage, step in steps:
-                    status, spent = ledger.watch(name, stage, partial(step, name))
-                    if status == "done":
-                        watched[stage] = spent
-                        self.listener.spent(name, stage, spent)
-            finally:
-                with suppress(OSError):
-                    if watched and name in self.cohort:
-                        self.cohort[name].note({stage: spent.to_dict() for stage, spent in watched.items()})
-
-        care = Care(self.client, self.cohort, self.listener)
-        self.listener.begin(title, names, self._sizes_of(names))
-        try:
-            with ledger.listening(self.client):
-                for outcome in care.through(names, work, self._window()):
-                    if outcome.error is None:
-                        self.listener.finish(outcome.item)
-                    else:
-                        reason = reason_of(outcome.error)
-                        care.note(outcome.item, title, outcome.error)
-                        report.fail(outcome.item, reason, outcome.error)
-                        self.listener.finish(outcome.item, reason)
-        finally:
-            self.listener.end()
-        report.done = [name for name in names if name not in report.failed]
-
-    def _window(self) -> int:
-        # One case more than workers: while one ends, the next has begun.
-        return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
-
 
 def stored_model(cohort: Cohort) -> TissueModel:
     """The mixture of a store.
@@ -486,10 +361,3 @@ def stored_model(cohort: Cohort) -> TissueModel:
     if text is None:
         raise StoreError(f"{cohort.url} holds no model yet: run `lungmix fit {cohort.url}` first")
     return TissueModel.from_json(text)
-
-
-def reason_of(error: BaseException) -> str:
-    """One sentence for people; a run meets workers too."""
-    if is_memory(error):
-        return "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
-    return errors.reason_of(error)

@@ -1,0 +1,271 @@
+"""The commands that make a cohort: run, and its stages convert, mask, fit, label, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lungmix.cli import options as opt
+from lungmix.cli.results import conclude, draw_fits, write_page_of
+from lungmix.cli.running import pipeline_on
+from lungmix.errors import UsageError
+
+
+@opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
+def run(
+    store: opt.Store,
+    sources: opt.Sources,
+    preset: opt.Preset = "paper",
+    threshold: opt.Threshold = -155,
+    opening: opt.Opening = None,
+    min_voxels: opt.MinVoxels = None,
+    radius: opt.Radii = None,
+    model: opt.Model = "fit",
+    components: opt.Components = 5,
+    fit: opt.Fit = "paper",
+    method: opt.Method = "counts",
+    series_filter: opt.SeriesFilter = "thinnest",
+    allow_gaps: opt.AllowGaps = False,
+    trust_positions: opt.TrustPositions = False,
+    key: opt.KeyFile = None,
+    keep_names: opt.KeepNames = False,
+    retain_patient: opt.RetainPatient = False,
+    shift_dates: opt.ShiftDates = False,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
+    report: opt.ReportDir = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
+    mask = _mask_parameters(preset, threshold, opening, min_voxels, radius)
+    mixture = _fit_parameters(components, fit, method)
+    series = _series(series_filter, allow_gaps, trust_positions)
+    intake = _intake(keep_names, key, retain_patient, shift_dates)
+    with pipeline_on(
+        store,
+        scheduler,
+        scheduler_file,
+        workers,
+        memory_limit,
+        quiet=quiet,
+        wait=wait,
+        create=True,
+        log=log,
+        performance=performance_report,
+    ) as pipeline:
+        result = pipeline.run(sources, mask, model, mixture, intake, [report], series)
+        if report is not None:
+            write_page_of(pipeline.cohort, report, result.failed, quiet=quiet)
+    conclude(store, result, as_json)
+
+
+@opt.example(
+    "lungmix convert cohort.zarr scans/ more/scan.nrrd",
+    "lungmix convert cohort.zarr scans/ --nrrd anonymous/ --key safe/key.csv",
+)
+def convert(
+    store: opt.Store,
+    sources: opt.Sources,
+    nrrd: Annotated[
+        Path | None,
+        typer.Option(help="Write each scan as an anonymous CASE.nrrd into DIR too.", metavar="DIR"),
+    ] = None,
+    series_filter: opt.SeriesFilter = "thinnest",
+    allow_gaps: opt.AllowGaps = False,
+    trust_positions: opt.TrustPositions = False,
+    key: opt.KeyFile = None,
+    keep_names: opt.KeepNames = False,
+    retain_patient: opt.RetainPatient = False,
+    shift_dates: opt.ShiftDates = False,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Bring scans into the store as chunked zarr."""
+    series = _series(series_filter, allow_gaps, trust_positions)
+    intake = _intake(keep_names, key, retain_patient, shift_dates)
+    with pipeline_on(
+        store,
+        scheduler,
+        scheduler_file,
+        workers,
+        memory_limit,
+        quiet=quiet,
+        wait=wait,
+        create=True,
+        log=log,
+        performance=performance_report,
+    ) as pipeline:
+        result = pipeline.convert(sources, intake, nrrd, series)
+    conclude(store, result, as_json)
+
+
+@opt.example("lungmix mask cohort.zarr --preset physical")
+def mask(
+    store: opt.Store,
+    preset: opt.Preset = "paper",
+    threshold: opt.Threshold = -155,
+    opening: opt.Opening = None,
+    min_voxels: opt.MinVoxels = None,
+    radius: opt.Radii = None,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Find the lungs of every case and count their HU."""
+    parameters = _mask_parameters(preset, threshold, opening, min_voxels, radius)
+    with pipeline_on(
+        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, log=log,
+        performance=performance_report,
+    ) as pipeline:  # fmt: skip
+        result = pipeline.mask(parameters)
+    conclude(store, result, as_json)
+
+
+@opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit converged --figure fits.png")
+def fit(
+    store: opt.Store,
+    model: opt.Model = "fit",
+    components: opt.SeveralComponents = "5",
+    fit: opt.Fit = "paper",
+    method: opt.Method = "counts",
+    cases: opt.Cases = None,
+    leave_out: opt.LeaveOut = None,
+    figure: opt.FigureFile = None,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Fit mixtures to the pooled lung voxels: as the paper does, and converged; both are stored and shown."""
+    numbers = opt.parse_numbers(components, "--components")
+    parameters = _fit_parameters(numbers[-1], fit, method)
+    cluster = (scheduler, scheduler_file, workers, memory_limit)
+    with pipeline_on(store, *cluster, quiet=quiet, wait=wait, needed=method != "counts") as pipeline:
+        if len(numbers) > 1:
+            result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
+        else:
+            result = pipeline.fit(model, parameters, cases or (), leave_out or ())
+        if figure is not None:
+            draw_fits(pipeline.cohort, result, parameters, figure)
+    conclude(store, result, as_json)
+
+
+@opt.example("lungmix label cohort.zarr")
+def label(
+    store: opt.Store,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
+    log: opt.LogFile = None,
+    performance_report: opt.PerformanceReport = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Label the lung voxels of every case with the model of the store."""
+    with pipeline_on(
+        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, log=log,
+        performance=performance_report,
+    ) as pipeline:  # fmt: skip
+        result = pipeline.label()
+    conclude(store, result, as_json)
+
+
+@opt.example("lungmix measure cohort.zarr --exclude-airways --radiomics --json")
+def measure(
+    store: opt.OptionalStore = None,
+    exclude_airways: Annotated[
+        bool, typer.Option("--exclude-airways", help="Trachea and main bronchi do not count as lung.")
+    ] = False,
+    exclude_elsewhere: Annotated[
+        bool,
+        typer.Option("--exclude-elsewhere", help="Nor do other parts outside both lungs."),
+    ] = False,
+    radiomics: Annotated[
+        bool, typer.Option("--radiomics", help="Write first-order features of the lung and each tissue too.")
+    ] = False,
+    dictionary: Annotated[
+        bool, typer.Option("--dictionary", help="Print every column with its unit and meaning; needs no STORE.")
+    ] = False,
+    scheduler: opt.Scheduler = None,
+    scheduler_file: opt.SchedulerFile = None,
+    workers: opt.Workers = None,
+    memory_limit: opt.MemoryLimit = None,
+    wait: opt.Wait = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
+    from lungmix.stages.label import without_sides
+    from lungmix.store import open_cohort
+    from lungmix.tissue import AIRWAY, ELSEWHERE
+
+    if dictionary:
+        from lungmix.cli.show import dictionary_json, show_dictionary
+
+        if as_json:
+            typer.echo(dictionary_json())
+        else:
+            show_dictionary(Console())
+        return
+    if store is None:
+        raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
+    leave_out = [part for part, out in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if out]
+    # A cluster is started only where the lungs of a scan have not been told apart.
+    needed = bool(without_sides(open_cohort(store)))
+    cluster = (scheduler, scheduler_file, workers, memory_limit)
+    with pipeline_on(store, *cluster, quiet=quiet, wait=wait, needed=needed) as pipeline:
+        result = pipeline.measure(leave_out, radiomics=radiomics)
+    conclude(store, result, as_json)
+
+
+def _mask_parameters(
+    preset: str, threshold: int, opening: int | None, min_voxels: int | None, radii: list[int] | None
+) -> Any:
+    from lungmix.parameters import MaskParameters
+
+    return MaskParameters(preset, threshold, opening, min_voxels, tuple(radii) if radii else None)
+
+
+def _fit_parameters(components: int, fit: str, method: str) -> Any:
+    from lungmix.parameters import FitParameters
+
+    return FitParameters(n_components=components, fit=fit, method=method)
+
+
+def _series(series_filter: str, allow_gaps: bool, trust_positions: bool) -> Any:
+    from lungmix.formats import SeriesRules
+
+    return SeriesRules(series_filter, allow_gaps, trust_positions)
+
+
+def _intake(keep_names: bool, key: Path | None, retain_patient: bool, shift_dates: bool) -> Any:
+    from lungmix.parameters import IntakeParameters
+
+    return IntakeParameters(keep_names, key, retain_patient, shift_dates)

@@ -1,0 +1,7 @@
+"""From sources to measurements: which stages run for which cases, and what became of them."""
+
+from lungmix.pipeline.passing import reason_of
+from lungmix.pipeline.pipeline import Pipeline, stored_model
+from lungmix.pipeline.report import Report
+
+__all__ = ["Pipeline", "Report", "reason_of", "stored_model"]

@@ -1,0 +1,74 @@
+"""What a run did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lungmix.analysis.comparison import Comparison
+from lungmix.engine import Spent
+from lungmix.errors import anonymous, shown
+from lungmix.mixture import Fits, TissueModel
+from lungmix.stages.measure import Row
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes
+    ----------
+    done : list of str
+        Cases that went through.
+    failed : dict of str to str
+        Reason for every case or source that did not, without names of files: what may be passed on.
+    told : dict of str to str
+        The same with names, for the person at the terminal.
+    places : dict of str to str
+        Where the cases of this run came from, such as ``source 2, item 17``.
+    model : TissueModel or None
+        The mixture of the labels.
+    fits : Fits or None
+        Both fits, where a mixture was fitted.
+    comparison : Comparison or None
+        Both fits side by side.
+    selection : list of dict
+        Several numbers of components and their BIC, where that was asked for.
+    rows : list of dict
+        Measurements, one row a labelled case.
+    radiomics : list of dict
+        First-order features, one row a region of a labelled case, where that was asked for.
+    skipped : dict of str to str
+        Parts of sources that are not meant to be scans, or were not chosen, with the reason; no failures.
+    notes : dict of str to tuple of str
+        What people should know of cases, such as gaps that were interpolated; names of files are marked.
+    errors : dict of str to Exception
+        The errors behind `failed`, for debugging.
+    spent : dict of str to Spent
+        Where the time went, by stage; stages that were all kept are missing.
+    """
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    model: TissueModel | None = None
+    fits: Fits | None = None
+    comparison: Comparison | None = None
+    selection: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    radiomics: list[Row] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    spent: dict[str, Spent] = field(default_factory=dict)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Take note of what is not meant to be a scan."""
+        self.skipped[name], self.told[name] = anonymous(reason), shown(reason)
+
+    def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
+        """Take note of a failure; names in the reason are marked."""
+        self.failed[name], self.told[name] = anonymous(reason), shown(reason)
+        if error is not None:
+            self.errors[name] = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ HERE = Path(__file__).parent
 
 settings.register_profile("lungmix", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("lungmix")
+
+# Commands and scripts that tests start find those of this environment, whether it is activated or not.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 REAL = ("dx-a0001-soft", "dx-a0002-soft", "cmb-crc-lung")
 

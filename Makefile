@@ -21,7 +21,7 @@ $(VENV)/.test: $(VENV)/.run
 	touch $@
 
 # The tests that look through a browser take Debian's.
-$(VENV)/.browser: scripts/browser.sh $(VENV)/.made
+$(VENV)/.browser: scripts/browser.sh scripts/debian.sh $(VENV)/.made
 	scripts/browser.sh
 	touch $@
 
@@ -29,7 +29,7 @@ $(VENV)/.check: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group check
 	touch $@
 
-$(VENV)/.dicom: scripts/dicom.sh $(VENV)/.made
+$(VENV)/.dicom: scripts/dicom.sh scripts/debian.sh $(VENV)/.made
 	scripts/dicom.sh
 	touch $@
 
@@ -38,7 +38,7 @@ $(VENV)/.pyradiomics: scripts/pyradiomics.sh $(VENV)/.made
 	scripts/pyradiomics.sh $(BIN)/python $(VENV)/pyradiomics
 	touch $@
 
-$(VENV)/.slurm: scripts/slurm.sh $(VENV)/.made
+$(VENV)/.slurm: scripts/slurm.sh scripts/debian.sh $(VENV)/.made
 	scripts/slurm.sh install
 	touch $@
 

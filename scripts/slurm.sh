@@ -9,10 +9,7 @@ set -eu
 
 install() {
     command -v slurmctld >/dev/null && command -v munged >/dev/null && return
-    as_root=
-    [ "$(id -u)" -eq 0 ] || as_root=sudo
-    $as_root apt-get update
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends slurm-wlm munge
+    "$(dirname "$0")/debian.sh" slurm-wlm munge
 }
 
 free_port() {

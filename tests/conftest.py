@@ -39,3 +39,13 @@ def client():
 
     with lungmix.connect(workers=2, memory_limit="1.5GB") as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory) -> Path:
+    """Three small phantoms of three slabs, as files of different formats; to be read only."""
+    from lungmix.phantom import Cohort, write_cohort
+
+    folder = tmp_path_factory.mktemp("scans")
+    write_cohort(folder, Cohort(3, 3, (150, 64, 64), (5.6, 5.6, 2.0), frozenset({"vessels"})), "mixed")
+    return folder

@@ -54,6 +54,13 @@ def chests(draw):
 
 
 HU = np.arange(-32768, 32768)
+DIRECTIONS = {
+    "oblique": (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0),
+    "flipped": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
+    "mirrored": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
+    "tilted": tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel()),
+}
+"""Of axes, oblique, flipped, mirrored or all at once."""
 
 
 def expected_counts(weights, means, sds, voxels):

@@ -6,7 +6,7 @@ import numpy as np
 
 import lungmix
 from lungmix import GaussianMixture
-from lungmix.mixture import fit_tissue_model
+from lungmix.mixture import fit_paper
 from lungmix.mixture.blocks import accumulate
 from lungmix.mixture.counts import count
 from lungmix.mixture.state import State
@@ -27,7 +27,7 @@ class Mixture:
         self.hu = np.random.default_rng(0).choice(self.values, 1_000_000).astype(np.int16)
 
     def time_fit_of_counts(self):
-        fit_tissue_model(self.values, self.counts)
+        fit_paper(self.values, self.counts, clip=None)
 
     def time_reduction_to_counts(self):
         count(self.hu)

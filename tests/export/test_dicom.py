@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 import lungmix
-from generators import labelled_case
+from generators import DIRECTIONS, labelled_case
 from lungmix.errors import SourceError, UsageError
 from lungmix.export import Options, export_case, options_for
 from lungmix.export.dicom_source import find_series, write_ct
@@ -20,16 +20,8 @@ from lungmix.scan import Acquisition
 from lungmix.tissue import TISSUES
 from series import change, write_series
 
-OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
-FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
-MIRRORED = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
-TILTED = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
 SHAPE = (12, 20, 24)
-
-
-@pytest.fixture
-def cohort(tmp_path):
-    return lungmix.open_cohort(tmp_path / "store.zarr", "a")
+OBLIQUE = DIRECTIONS["oblique"]
 
 
 @pytest.fixture
@@ -79,9 +71,7 @@ def complaints(program, *files):
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["labelmap", "binary"])
-@pytest.mark.parametrize(
-    "direction", [OBLIQUE, FLIPPED, MIRRORED, TILTED], ids=["oblique", "flipped", "mirrored", "tilted"]
-)
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
 def test_labels_come_back_where_they_were(cohort, tmp_path, binary, direction):
     geometry = Geometry(SHAPE[::-1], (0.7, 0.9, 1.3), (-10.5, 20.25, -333.1), direction)
     case = labelled_case(cohort, "case-001", geometry)

@@ -8,31 +8,13 @@ import pytest
 import SimpleITK as sitk
 import slicerio
 
-import lungmix
-from generators import labelled_case
+from generators import DIRECTIONS, labelled_case
 from lungmix.errors import StoreError, UsageError
 from lungmix.export import FORMATS, Options, export_case, export_cohort
 from lungmix.export.itksnap import label_descriptions
 from lungmix.export.slicer import color_table, extents_of
 from lungmix.geometry import Geometry
 from lungmix.tissue import LUNG, PRIVATE_SCHEME, TISSUES
-
-OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
-FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
-MIRRORED = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
-TILTED = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
-DIRECTIONS = {"oblique": OBLIQUE, "flipped": FLIPPED, "mirrored": MIRRORED, "tilted": TILTED}
-
-
-@pytest.fixture
-def cohort(tmp_path):
-    return lungmix.open_cohort(tmp_path / "store.zarr", "a")
-
-
-@pytest.fixture(params=DIRECTIONS)
-def case(cohort, request):
-    geometry = Geometry((33, 20, 70), (0.7, 0.9, 0.1 + 0.2), (-1 / 3, 2.5, -100.1), DIRECTIONS[request.param])
-    return labelled_case(cohort, "case-001", geometry)
 
 
 def voxels(case, image="tissue"):
@@ -131,7 +113,7 @@ def test_color_table_holds_colours_and_codes(case, tmp_path):
 
 
 def test_table_of_pyradiomics_names_files_of_one_geometry_and_labels_that_are_there(cohort, tmp_path):
-    geometry = Geometry((20, 21, 22), (0.7, 0.8, 1 / 3), (0.1, 0.2, 0.3), TILTED)
+    geometry = Geometry((20, 21, 22), (0.7, 0.8, 1 / 3), (0.1, 0.2, 0.3), DIRECTIONS["tilted"])
     case = labelled_case(cohort, "case-001", geometry, labels=3)
     table, *files = export_case(case, tmp_path / "batch" / "cases.csv")
     rows = list(csv.DictReader(table.open()))

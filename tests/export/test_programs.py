@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import lungmix
 from generators import labelled_case
 from labelled import labelled_store
 from lungmix.export import Options, export_case, export_cohort
@@ -21,25 +20,8 @@ from lungmix.mixture import PUBLISHED
 from lungmix.stages.measure import radiomics_of_cohort
 from lungmix.tissue import LUNG, TISSUES
 
-DIRECTIONS = {
-    "oblique": (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0),
-    "flipped": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
-    "mirrored": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
-    "tilted": tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel()),
-}
 PROGRAMS = Path(sys.executable).parent
 RADIOMICS = Path(sys.prefix) / "pyradiomics" / "bin" / "pyradiomics"
-
-
-@pytest.fixture
-def cohort(tmp_path):
-    return lungmix.open_cohort(tmp_path / "store.zarr", "a")
-
-
-@pytest.fixture(params=DIRECTIONS)
-def case(cohort, request):
-    geometry = Geometry((33, 20, 70), (0.7, 0.9, 0.1 + 0.2), (-1 / 3, 2.5, -100.1), DIRECTIONS[request.param])
-    return labelled_case(cohort, "case-001", geometry)
 
 
 def voxels(case, image="tissue"):

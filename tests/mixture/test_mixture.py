@@ -6,7 +6,7 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from lungmix import GaussianMixture, TissueModel, load_model
 from lungmix.errors import ModelError
-from lungmix.mixture import PUBLISHED, fit_tissue_model
+from lungmix.mixture import PUBLISHED, fit_paper
 from lungmix.mixture.state import COVARIANCE_TYPES
 
 
@@ -41,7 +41,7 @@ def test_ties_go_to_the_lower_label():
 
 
 def test_model_survives_json_to_the_last_bit(tmp_path):
-    model = fit_tissue_model(np.arange(-1000, 100), np.arange(1, 1101), n_components=3, n_init=1)
+    model = fit_paper(np.arange(-1000, 100), np.arange(1, 1101), clip=None, n_components=3, n_init=1)
     model.to_json(tmp_path / "model.json")
     assert load_model(tmp_path / "model.json") == model
 

@@ -6,7 +6,7 @@ import pytest
 import lungmix
 from generators import counts_of_scans, store_of_counts
 from lungmix.errors import ModelError, StoreError, UsageError
-from lungmix.mixture import PUBLISHED, TissueModel, fit_tissue_model
+from lungmix.mixture import PUBLISHED, TissueModel, fit_paper
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.phantom import Cohort, write_cohort
@@ -35,7 +35,7 @@ def test_both_fits_are_stored_and_the_papers_is_the_model(cohort, counts):
     assert [model.fit["name"] for model in fits.values()] == ["paper", "converged"]
     assert fits.paper.fit["voxels"] == fits.converged.fit["voxels"] == 6 * 20_000
     hu, voxels = clipped(HU, add_counts(counts), -1000)
-    assert fits.paper.means == fit_tissue_model(hu, voxels).means
+    assert fits.paper.means == fit_paper(hu, voxels, clip=None).means
 
 
 def test_choice_of_the_other_fit_changes_the_model_and_fits_nothing_anew(cohort):

@@ -12,7 +12,6 @@ from lungmix.cli.app import _status_of
 from lungmix.errors import StoreError
 from lungmix.formats import Scan, find_scans
 from lungmix.parameters import MaskParameters
-from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline
 from lungmix.stages.names import assign_names
 from lungmix.verify import sample_of, verify_cases
@@ -21,13 +20,6 @@ from stores import assert_same_store, store_digest
 pytestmark = pytest.mark.slow
 
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scans")
-    write_cohort(folder, Cohort(3, 3, (150, 64, 64), (5.6, 5.6, 2.0), frozenset({"vessels"})), "mixed")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from distributed import Client, LocalCluster, Security
 import lungmix
 from lungmix.errors import LockedError, StoreError, UsageError
 from lungmix.parameters import MaskParameters
-from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline
 from lungmix.store import lock, settle
 from objects import running_bucket
@@ -28,13 +27,6 @@ MOST_REQUESTS = 240
 def bucket(tmp_path_factory):
     with running_bucket(tmp_path_factory.mktemp("s3")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scans")
-    write_cohort(folder, Cohort(SCANS, 3, (150, 64, 64), (5.6, 5.6, 2.0), frozenset({"vessels"})), "mixed")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lungmix.mixture.em import Progress
     from lungmix.mixture.estimator import GaussianMixture
     from lungmix.mixture.fits import CONVERGED, PAPER, Fits, fit_converged, fit_paper
-    from lungmix.mixture.model import PUBLISHED, TissueModel, fit_tissue_model, load_model
+    from lungmix.mixture.model import PUBLISHED, TissueModel, load_model
 
 _HOMES = {
     "Progress": "em",
@@ -22,7 +22,6 @@ _HOMES = {
     "fit_paper": "fits",
     "PUBLISHED": "model",
     "TissueModel": "model",
-    "fit_tissue_model": "model",
     "load_model": "model",
 }
 
@@ -36,7 +35,6 @@ __all__ = [
     "TissueModel",
     "fit_converged",
     "fit_paper",
-    "fit_tissue_model",
     "load_model",
 ]
 

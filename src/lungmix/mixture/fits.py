@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lungmix.errors import ModelError
 from lungmix.mixture.bins import Bins, Gaussians, bins_of, log_likelihood
 from lungmix.mixture.converged import best_of, quantile_start
-from lungmix.mixture.model import TissueModel, fit_tissue_model
+from lungmix.mixture.model import TissueModel, fitted
 from lungmix.mixture.threads import one_thread
 from lungmix.parameters import FITS
 
@@ -61,6 +61,8 @@ def fit_paper(
 ) -> TissueModel:
     """The fit of the publication: HU clipped, density at each, k-means starts, an early end.
 
+    It is equal to the fit on all voxels.
+
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
@@ -75,13 +77,15 @@ def fit_paper(
     ModelError
         If there are fewer distinct HU than components.
     """
+    from lungmix.mixture.estimator import GaussianMixture  # scikit-learn takes a second to load
+
     hu, voxels = clipped(values, counts, clip)
+    _check_distinct(len(hu), n_components)
+    mixture = GaussianMixture(n_components, "full", n_init, tol, reg_covar, max_iter, random_state)
     with one_thread():
-        model = fit_tissue_model(
-            hu, voxels, n_components=n_components, n_init=n_init, tol=tol, reg_covar=reg_covar, max_iter=max_iter,
-            random_state=random_state,
-        )  # fmt: skip
-    return replace(model, fit={"name": PAPER, "method": "counts", **model.fit, "clip": clip})
+        model = fitted(mixture, hu, np.asarray(voxels, np.float64))
+    how = {"voxels": int(np.sum(voxels)), "n_init": n_init, "tol": tol, "random_state": random_state, "clip": clip}
+    return replace(model, fit={"name": PAPER, "method": "counts", **model.fit, **how})
 
 
 def fit_converged(
@@ -119,10 +123,7 @@ def fit_converged(
     """
     bins = bins_of(values, counts, clip)
     n_components = starts[0].n_components
-    if len(bins.counts) < n_components:
-        raise ModelError(
-            f"{n_components} components need as many distinct HU, there are {len(bins.counts)}: use fewer components"
-        )
+    _check_distinct(len(bins.counts), n_components)
     begin = [to_gaussians(model) for model in starts]
     if afresh:
         begin.append(quantile_start(bins, n_components))
@@ -151,6 +152,13 @@ def clipped(
     voxels = np.zeros(len(distinct), np.asarray(counts).dtype)
     np.add.at(voxels, inverse, counts)
     return distinct[voxels > 0], voxels[voxels > 0]
+
+
+def _check_distinct(distinct: int, n_components: int) -> None:
+    if distinct < n_components:
+        raise ModelError(
+            f"{n_components} components need as many distinct HU, there are {distinct}: use fewer components"
+        )
 
 
 def interval_log_likelihood(model: TissueModel, bins: Bins) -> float:

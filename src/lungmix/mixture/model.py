@@ -252,46 +252,6 @@ def load_model(source: str | Path) -> TissueModel:
     return TissueModel.from_json(text, named(source))
 
 
-def fit_tissue_model(
-    values: npt.NDArray[Any],
-    counts: npt.NDArray[Any],
-    *,
-    n_components: int = 5,
-    n_init: int = 6,
-    tol: float = 1e-3,
-    reg_covar: float = 1e-6,
-    max_iter: int = 100,
-    random_state: int | None = 0,
-) -> TissueModel:
-    """Fit a mixture to counts per HU value; equal to the fit on all voxels.
-
-    Parameters
-    ----------
-    values : ndarray of int, shape (n,)
-        HU.
-    counts : ndarray of int, shape (n,)
-        Voxels of each.
-    n_components, n_init, tol, reg_covar, max_iter, random_state
-        See `GaussianMixture`.
-
-    Raises
-    ------
-    ModelError
-        If there are fewer distinct HU than components.
-    """
-    from lungmix.mixture.estimator import GaussianMixture  # scikit-learn takes a second to load
-
-    distinct = int(np.count_nonzero(counts))
-    if distinct < n_components:
-        raise ModelError(
-            f"{n_components} components need as many distinct HU, there are {distinct}: use fewer components"
-        )
-    mixture = GaussianMixture(n_components, "full", n_init, tol, reg_covar, max_iter, random_state)
-    model = fitted(mixture, np.asarray(values, np.int64), np.asarray(counts, np.float64))
-    extra = {"voxels": int(np.sum(counts)), "n_init": n_init, "tol": tol, "random_state": random_state}
-    return TissueModel(model.weights, model.means, model.variances, {**model.fit, **extra})
-
-
 def fitted(mixture: GaussianMixture, x: Any, sample_weight: Any = None) -> TissueModel:
     """The model of a mixture fitted to HU; whether it converged stands in the model, not in a warning."""
     from sklearn.exceptions import ConvergenceWarning

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 SCANS = 3
-MOST_REQUESTS = 240
+MOST_REQUESTS = 260
 """Of a whole run, a scan of three slabs; what docs/store.md says."""
 
 

@@ -9,12 +9,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-Store = Annotated[str, typer.Argument(help="Folder of the cohort; made if it is not there.", metavar="STORE")]
-OptionalStore = Annotated[str | None, typer.Argument(help="Folder of the cohort.", metavar="STORE")]
+Store = Annotated[
+    str, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX; made if it is not there.", metavar="STORE")
+]
+OptionalStore = Annotated[
+    str | None, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE")
+]
 Sources = Annotated[
     list[str],
     typer.Argument(
-        help="DICOM folder, .nrrd .nhdr .mha .mhd .nii .nii.gz file, .zip or .tar archive, or a text or CSV list.",
+        help="DICOM folder, .nrrd .nhdr .mha .mhd .nii .nii.gz file, .zip or .tar archive, or a text or CSV list; "
+        "or s3://BUCKET/PREFIX for any of these.",
         metavar="SOURCE...",
     ),
 ]

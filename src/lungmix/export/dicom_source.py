@@ -25,6 +25,7 @@ from lungmix.errors import SourceError, UsageError, named
 from lungmix.export.images import require, slabs_of
 from lungmix.formats import Refusal, Scan, SeriesRules, find_scans
 from lungmix.formats.dicom.write import CtSeries
+from lungmix.formats.remote import at_hand
 from lungmix.geometry import Geometry
 from lungmix.stages import convert
 from lungmix.store import Case
@@ -87,9 +88,10 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
             "no file is a slice of the case: give --with-ct"
         )
     for scan in plain:
-        if _digest_of(scan) == case.stages[convert.STAGE]["voxels_sha256"]:
-            headers = (pydicom.dcmread(file, stop_before_pixels=True) for file in scan.files)
-            return [_reference(header, case, index) for index, header in enumerate(headers)]
+        with at_hand(scan) as local:
+            if _digest_of(local) == case.stages[convert.STAGE]["voxels_sha256"]:
+                headers = (pydicom.dcmread(file, stop_before_pixels=True) for file in local.files)
+                return [_reference(header, case, index) for index, header in enumerate(headers)]
     raise SourceError(
         f"{len(near)} DICOM series lie where case {case.name} lies, but their voxels differ from it: they are other "
         "reconstructions; give the folder of its original slices, or --with-ct"

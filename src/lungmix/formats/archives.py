@@ -40,13 +40,20 @@ def is_archive(path: Path) -> bool:
     return name.endswith((".zip", ".tar", ".tgz", ".tbz2", ".txz")) or ".tar." in name
 
 
-def unpack(path: Path) -> Path:
+def unpack(path: Path, target: Path | None = None) -> Path:
     """Unpack an archive; links and everything that is no plain file are left out.
+
+    Parameters
+    ----------
+    path : Path
+        The archive.
+    target : Path, optional
+        An empty folder; removed if the archive is refused.
 
     Returns
     -------
     Path
-        A new folder, removed when this process ends.
+        `target`, or else a new folder, removed when this process ends.
 
     Raises
     ------
@@ -55,7 +62,7 @@ def unpack(path: Path) -> Path:
     """
     if path.stat().st_size == 0:
         raise SourceError(f"{named(path)} is empty: get the file again")
-    target = passing_folder()
+    target = target or passing_folder()
     allowed = path.stat().st_size * MOST_EXPANSION + FREE_ON_DISK
     budget = min(MOST_BYTES, allowed, shutil.disk_usage(target).free // 2)
     read = _zip_members if path.name.lower().endswith(".zip") else _tar_members
@@ -202,10 +209,18 @@ class _Bounded:
             raise EOFError
 
 
-def _place(path: Path, name: str, names: set[str]) -> PurePosixPath:
-    """Where a member goes: inside, not too deep, and nowhere another one went."""
+def inside(name: str) -> PurePosixPath | None:
+    """A path from strangers as one inside a folder; None if it leads out of it."""
     inner = PurePosixPath(name.replace("\\", "/"))
     if inner.is_absolute() or ".." in inner.parts or ":" in name or "\0" in name or not inner.parts:
+        return None
+    return inner
+
+
+def _place(path: Path, name: str, names: set[str]) -> PurePosixPath:
+    """Where a member goes: inside, not too deep, and nowhere another one went."""
+    inner = inside(name)
+    if inner is None:
         raise SourceError(f"{named(path)} names a path outside itself: unpack it by hand and give the folder")
     if len(inner.parts) > DEEPEST or len(name) > LONGEST_NAME:
         raise _too_much(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from lungmix.bucket import is_remote
 from lungmix.errors import SourceError, named
 
 LIST_EXTENSIONS = (".txt", ".csv", ".list")
@@ -21,13 +22,20 @@ def is_list(path: Path) -> bool:
     return path.suffix.lower() in LIST_EXTENSIONS
 
 
-def read_list(path: Path) -> list[Path]:
-    """The sources that a file lists, each once, relative ones beside it.
+def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
+    """The sources that a file lists, each once, relative ones beside it; ``s3://`` addresses as they stand.
+
+    Parameters
+    ----------
+    path : Path
+        The list.
+    beside : str, optional
+        Where the list lies in an object store: relative sources lie there too, and there are no others.
 
     Raises
     ------
     SourceError
-        If it is no text, lists nothing, or more than is reasonable.
+        If it is no text, lists nothing, or more than is reasonable, or files of this machine from a bucket.
     """
     with path.open("rb") as stream:
         content = stream.read(LARGEST_LIST + 1)
@@ -44,7 +52,17 @@ def read_list(path: Path) -> list[Path]:
         raise SourceError(f"{named(path)} lists nothing: give one path a line")
     if len(entries) > MOST_ENTRIES:
         raise SourceError(f"{named(path)} lists more than {MOST_ENTRIES:,} sources: give several lists")
-    return [path.parent / entry for entry in entries]
+    return [_source(path, entry, beside) for entry in entries]
+
+
+def _source(path: Path, entry: str, beside: str | None) -> Path | str:
+    if is_remote(entry):
+        return entry
+    if beside is None:
+        return path.parent / entry
+    if entry.startswith("/") or ".." in entry.split("/"):
+        raise SourceError(f"{named(path)} lists {named(entry)} outside its own folder: give its s3:// address")
+    return f"{beside}/{entry}"
 
 
 def _entries(path: Path, text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Folders that are there for as long as this process is."""
+"""Folders that are there for as long as this process is, or a block of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Waits until the pipe from its parent closes, which a killed parent does too.
@@ -19,6 +21,22 @@ def passing_folder() -> Path:
     A process of its own watches over it: neither a signal to the group of a terminal's command nor the end of this
     process by force keeps the folder from being removed.
     """
+    folder, watch = _watched()
+    atexit.register(_end, watch, folder)
+    return folder
+
+
+@contextmanager
+def passing() -> Iterator[Path]:
+    """A new folder for the length of a block, removed too if the process ends within it, however it ends."""
+    folder, watch = _watched()
+    try:
+        yield folder
+    finally:
+        _end(watch, folder)
+
+
+def _watched() -> tuple[Path, subprocess.Popen[bytes]]:
     folder = Path(tempfile.mkdtemp(prefix="lungmix-"))
     watch = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _REMOVE, str(folder)],
@@ -28,8 +46,7 @@ def passing_folder() -> Path:
         start_new_session=True,
         cwd="/",
     )
-    atexit.register(_end, watch, folder)
-    return folder
+    return folder, watch
 
 
 def _end(watch: subprocess.Popen[bytes], folder: Path) -> None:

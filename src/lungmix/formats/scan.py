@@ -19,6 +19,7 @@ from lungmix.scan import Acquisition
 
 if TYPE_CHECKING:
     from lungmix.formats.dicom.stack import Stack
+    from lungmix.formats.remote import Objects
 
 _HEAD = 64 << 10
 
@@ -53,7 +54,7 @@ class Series:
 
 @dataclass(frozen=True, repr=False)
 class Scan:
-    """A scan that can be read slab by slab, in any process that sees its files.
+    """A scan that can be read slab by slab, in any process that sees its files or reaches its object store.
 
     `repr` shows neither name nor place: workers write the arguments of what fails into their logs.
 
@@ -74,7 +75,7 @@ class Scan:
     key : str
         Digest of where the scan lies: tells one source from another. Holds no names.
     files : tuple of str
-        Its files, DICOM slices in the order of z.
+        Its files, DICOM slices in the order of z; where it lies in an object store, as `objects` calls them.
     identity : Identity or None
         Who it is of, where a DICOM header says so; never sent to a worker or put into a store.
     stack : Stack or None
@@ -83,6 +84,8 @@ class Scan:
         What people should know of it; names of files are marked (`lungmix.errors.named`).
     series : Series or None
         The DICOM series, for a listing.
+    objects : Objects or None
+        What is to be fetched before it is read; None where its files are at hand.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Scan:
     stack: Stack | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
     series: Series | None = None
+    objects: Objects | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.geometry.size))
@@ -122,9 +126,11 @@ class Scan:
         Raises
         ------
         SourceError
-            If the files are cut short or hold what is not HU.
+            If the files are cut short or hold what is not HU, or are objects that cannot be fetched.
         """
-        if self.kind == "dicom":
+        if self.objects is not None:
+            from lungmix.formats.remote import slabs_of
+        elif self.kind == "dicom":
             from lungmix.formats.dicom.read import slabs_of
         else:
             from lungmix.formats.images import slabs_of

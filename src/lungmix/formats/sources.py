@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lungmix.bucket import check_address, is_address, is_remote
 from lungmix.errors import SourceError, named
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.series import Collection
 from lungmix.formats.images import extension_of, read_header
 from lungmix.formats.lists import is_list, read_list
+from lungmix.formats.passing import passing
+from lungmix.formats.remote import Mirror, mirror
 from lungmix.formats.rules import SeriesRules
 from lungmix.formats.scan import Refusal, Scan, Skipped, case_name, fingerprint_of, key_of_place
 from lungmix.formats.walk import contents_of, is_companion, is_text, kind_of
@@ -30,11 +33,11 @@ def find_scans(source: str | Path, rules: SeriesRules | None = None, watch: Watc
     ----------
     source : str or Path
         A DICOM folder (searched recursively), an image file, an archive of any of these, or a text or CSV file
-        that lists them.
+        that lists them; or ``s3://bucket/prefix`` for any of these in an S3-compatible object store.
     rules : SeriesRules, optional
         Which DICOM series are used.
     watch : callable, optional
-        Called with the number of files that have been read and of all files.
+        Called with the number of files that have been read, or fetched, and of all files.
 
     Returns
     -------
@@ -42,7 +45,10 @@ def find_scans(source: str | Path, rules: SeriesRules | None = None, watch: Watc
         A bad file or series is a `Refusal` with one sentence for people; it never ends the others. What is not meant to
         be a scan, or is not chosen, is `Skipped`.
     """
-    return _Search(rules or SeriesRules(), watch or _unwatched).of(Path(source))
+    search = _Search(rules or SeriesRules(), watch or _unwatched)
+    if is_remote(str(source)):
+        return search.bucket(check_address(str(source)))
+    return search.of(Path(source))
 
 
 def _unwatched(done: int, total: int) -> None:
@@ -57,6 +63,36 @@ class _Search:
     watch: Watch
     listed: bool = False
     archive: tuple[Path, Path] | None = None
+    mirror: Mirror | None = None
+
+    def bucket(self, address: str) -> list[Found]:
+        """What lies in an object store; it is fetched as far as headers need it, and not kept."""
+        try:
+            with passing() as folder:
+                mirrored = mirror(address, folder, self.watch)
+                if is_list(mirrored.path) and mirrored.path.is_file() and not self.listed:
+                    return self.entries(read_list(mirrored.path, mirrored.address.rpartition("/")[0]))
+                found = replace(self, watch=_unwatched, mirror=mirrored).of(mirrored.path)
+                unread = [Refusal(case_name(_stem(Path(url))), url, reason) for url, reason in mirrored.unread]
+                return [*(_told(one, mirrored) for one in found), *unread]
+        except SourceError as error:
+            return [Refusal(case_name(_stem(Path(address))), address, error.args[0])]
+        except OSError as error:
+            return [_unreadable(Path(address), error)]
+
+    def entries(self, entries: Sequence[Path | str]) -> list[Found]:
+        """What lies where a list says."""
+        inside = replace(self, listed=True)
+        found: list[Found] = []
+        for entry in entries:
+            if isinstance(entry, Path):
+                found += inside.of(entry)
+            elif is_address(entry):
+                found += inside.bucket(entry.rstrip("/"))
+            else:
+                reason = f"{named(entry)} is not understood: give a path, or s3://BUCKET/PREFIX"
+                found.append(Refusal(case_name(_stem(Path(entry))), entry, reason))
+        return found
 
     def of(self, path: Path) -> list[Found]:
         try:
@@ -71,8 +107,7 @@ class _Search:
             if is_archive(path):
                 return self.unpacked(path)
             if is_list(path) and not self.listed:
-                inside = replace(self, listed=True)
-                return [one for entry in read_list(path) for one in inside.of(entry)]
+                return self.entries(read_list(path))
             return self.file(path)
         except SourceError as error:
             return [Refusal(case_name(_stem(path)), str(path), error.args[0])]
@@ -112,8 +147,8 @@ class _Search:
         return _or_nothing(list(collection.verdicts(self.rules)), path)
 
     def unpacked(self, path: Path) -> list[Found]:
-        folder = unpack(path)
-        state = fingerprint_of([path])
+        folder = unpack(path, None if self.mirror is None else self.mirror.room_for(path))
+        state = self.mirror.state_of(path) if self.mirror is not None else fingerprint_of([path])
         found: list[Found] = []
         for one in replace(self, archive=(path, folder)).folder(folder):
             inner = os.path.relpath(one.path, folder)
@@ -122,7 +157,7 @@ class _Search:
                 one = _renamed(one, folder, path)
             if isinstance(one, Scan):
                 # The place and the state are the archive's, not those of the passing folder that it was unpacked to.
-                key = one.key if one.kind == "dicom" else key_of_place(f"{path.resolve()} {inner}")
+                key = one.key if one.kind == "dicom" else key_of_place(f"{self._known_as(path)} {inner}")
                 made = key_of_place(f"{state} {key} {one.stack.resampling if one.stack is not None else None}")
                 # The archive stands for the passing folder wherever people read of it, the key table above all.
                 place = str(path if inner == "." else path / inner)
@@ -133,9 +168,28 @@ class _Search:
 
     def _place(self, folder: Path) -> str:
         if self.archive is None:
-            return str(folder.resolve())
+            return self._known_as(folder)
         archive, unpacked = self.archive
-        return f"{archive.resolve()} {os.path.relpath(folder, unpacked)}"
+        return f"{self._known_as(archive)} {os.path.relpath(folder, unpacked)}"
+
+    def _known_as(self, path: Path) -> str:
+        return str(path.resolve()) if self.mirror is None else self.mirror.told(str(path))
+
+
+def _told(found: Found, mirrored: Mirror) -> Found:
+    """What is said of the folder that objects were fetched to, said of where they lie."""
+    path = mirrored.told(found.path)
+    if not isinstance(found, Scan):
+        return replace(found, path=path)
+    objects, files = mirrored.objects_of(found)
+    found = replace(found, path=path, files=files, objects=objects)
+    if objects.packed:
+        return found
+    # Times of change are those of the passing files: tags say what state the objects are in.
+    frames = found.stack.frames if found.stack is not None else None
+    resampling = found.stack.resampling if found.stack is not None else None
+    made = key_of_place(f"{objects.state} {frames} {resampling}")
+    return replace(found, key=found.key if found.kind == "dicom" else key_of_place(path), fingerprint=made)
 
 
 def _renamed(found: Found, passing: Path, archive: Path) -> Found:

@@ -1,0 +1,244 @@
+"""Scans in an object store, against a server that speaks S3."""
+
+import shutil
+import tempfile
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import obstore
+import pytest
+import SimpleITK as sitk
+
+from lungmix.errors import SourceError, UsageError
+from lungmix.formats import Refusal, find_scans, remote
+from objects import running_bucket
+from series import hu_of, only_scan, read, refused, scans, skipped, write_series
+
+HU = hu_of((12, 20, 24))
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    with running_bucket(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Every kind of source, one volume."""
+    root = tmp_path_factory.mktemp("sources") / "hospital"
+    write_series(root / "series", HU)
+    image = sitk.GetImageFromArray(HU)
+    image.SetSpacing((0.5, 0.75, 1.25))
+    for name in ("one.nrrd", "two.nii.gz", "three.mha", "four.mhd", "five.nhdr"):
+        sitk.WriteImage(image, str(root / name))
+    write_series(root / "loose", HU + 1, seed=1, SeriesNumber=9)
+    with zipfile.ZipFile(root / "packed.zip", "w") as archive:
+        for file in sorted((root / "loose").iterdir()):
+            archive.write(file, f"inner/{file.name}")
+    shutil.rmtree(root / "loose")
+    (root / "readme.txt").write_text("words\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(bucket, folder):
+    return bucket.upload(folder, "hospital")
+
+
+@pytest.fixture(scope="module")
+def here(folder):
+    """What the folder holds."""
+    return find_scans(folder)
+
+
+@pytest.fixture(autouse=True)
+def passing(tmp_path, monkeypatch):
+    """Where temporary files go; nothing of them may be left."""
+    place = tmp_path / "passing"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    yield place
+    assert not list(place.iterdir())
+
+
+def known(found):
+    return [(one.name, one.path, one.key, one.fingerprint) for one in scans(found)]
+
+
+def test_prefix_holds_what_the_folder_holds_voxel_for_voxel(address, folder, here):
+    there = find_scans(address)
+    assert [one.path for one in there] == [one.path.replace(str(folder), address) for one in here]
+    assert len(scans(there)) == 7
+    for one, two in zip(scans(there), scans(here), strict=True):
+        assert (one.name, one.kind, one.geometry, one.acquisition) == (
+            two.name,
+            two.kind,
+            two.geometry,
+            two.acquisition,
+        )
+        assert (one.notes, one.series) == (two.notes, two.series)
+        assert np.array_equal(read(one), read(two))
+    for one, two in zip(skipped(there), skipped(here), strict=True):
+        assert one.reason == two.reason
+
+
+def test_scan_is_known_again_for_as_long_as_its_objects_are_the_same(bucket, folder):
+    address = bucket.upload(folder, "again")
+    before = known(find_scans(address))
+    bucket.upload(folder, "again")
+    assert known(find_scans(address)) == before
+    changed = sorted((folder / "series").iterdir())[3].read_bytes()
+    obstore.put(bucket.store(), "again/series/00004.dcm", changed[:-2] + b"\0\7")
+    image = (folder / "one.nrrd").read_bytes()
+    obstore.put(bucket.store(), "again/one.nrrd", image[:-1] + bytes([image[-1] ^ 1]))
+    after = known(find_scans(address))
+    assert [one[:3] for one in after] == [one[:3] for one in before]
+    assert {one[0] for one, two in zip(after, before, strict=True) if one[3] != two[3]} == {"series", "one"}
+
+
+@pytest.mark.parametrize("name", ["one.nrrd", "two.nii.gz", "three.mha", "four.mhd", "five.nhdr", "packed.zip"])
+def test_single_object_is_the_same_scan_as_under_its_prefix(address, folder, here, name):
+    one = only_scan(f"{address}/{name}")
+    assert (one.key, one.fingerprint) in {(two.key, two.fingerprint) for two in scans(find_scans(address))}
+    (two,) = [two for two in scans(here) if two.path.startswith(str(folder / name))]
+    assert np.array_equal(read(one), read(two))
+
+
+def test_lists_name_objects_beside_them_and_elsewhere(bucket, address, tmp_path):
+    text = f"hospital/one.nrrd\n{bucket.url('hospital/series')}\n/etc/passwd\n../other\nftp://host/scan\n"
+    obstore.put(bucket.store(), "list.txt", text.encode().replace(b"/etc/passwd\n../other\n", b""))
+    found = find_scans(bucket.url("list.txt"))
+    assert [one.path for one in scans(found)] == [f"{address}/one.nrrd", f"{address}/series"]
+    assert "s3://BUCKET/PREFIX" in refused(found)[0].reason
+    (tmp_path / "list.txt").write_text(f"{address}/two.nii.gz\n")
+    assert known(find_scans(tmp_path / "list.txt")) == known(find_scans(f"{address}/two.nii.gz"))
+    for entry in ("/etc/passwd", "../../etc/passwd", "a/../../b"):
+        obstore.put(bucket.store(), "out/list.txt", f"{entry}\n".encode())
+        (one,) = find_scans(bucket.url("out/list.txt"))
+        assert isinstance(one, Refusal)
+        assert "outside its own folder" in one.reason
+
+
+def test_of_large_image_only_the_beginning_is_fetched_to_know_it(bucket, tmp_path, monkeypatch):
+    image = sitk.GetImageFromArray(np.arange(40 * 128 * 512, dtype=np.int16).reshape(40, 128, 512))
+    sitk.WriteImage(image, str(tmp_path / "large.nrrd"))
+    bucket.upload(tmp_path, "large")
+    fetched = []
+    get = obstore.get
+
+    def count(store, key, *, options):
+        fetched.append(options["range"][1] - options["range"][0])
+        return get(store, key, options=options)
+
+    monkeypatch.setattr(obstore, "get", count)
+    scan = only_scan(bucket.url("large/large.nrrd"))
+    assert sum(fetched) == 2 << 20
+    assert np.array_equal(read(scan), sitk.GetArrayFromImage(image))
+
+
+def test_of_large_objects_those_alone_are_fetched_that_are_dicom(bucket, folder, tmp_path, monkeypatch):
+    write_series(tmp_path / "series", HU)
+    (tmp_path / "series" / "raw").write_bytes(bytes(range(256)) * 100)
+    address = bucket.upload(tmp_path / "series", "blobs")
+    monkeypatch.setattr(remote, "_HEAD", 300)
+    monkeypatch.setattr(remote, "_LARGE", 301)
+    fetched = []
+    get = obstore.get
+
+    def count(store, key, *, options):
+        if key == "blobs/raw":
+            fetched.append(options["range"][1] - options["range"][0])
+        return get(store, key, options=options)
+
+    monkeypatch.setattr(obstore, "get", count)
+    scan = only_scan(address)
+    assert fetched == [300]
+    assert np.array_equal(read(scan), HU)
+
+
+def test_index_of_files_stands_for_its_folder(address):
+    assert known(find_scans(f"{address}/DICOMDIR")) == known(find_scans(address))
+
+
+def test_object_that_changes_between_finding_and_reading_is_refused(bucket, folder):
+    address = bucket.upload(folder, "moving")
+    scan = only_scan(f"{address}/one.nrrd")
+    obstore.put(bucket.store(), "moving/one.nrrd", (folder / "three.mha").read_bytes())
+    with pytest.raises(SourceError, match="changed while it was read: run again"):
+        read(scan)
+    obstore.delete(bucket.store(), "moving/one.nrrd")
+    with pytest.raises(SourceError, match=r"one\.nrrd does not exist"):
+        read(scan)
+
+
+def test_keys_that_are_no_paths_are_refused_and_end_no_others(bucket, folder):
+    content = (folder / "one.nrrd").read_bytes()
+    store = bucket.store()
+    for key in ("odd/good.nrrd", "odd/c:evil.nrrd", "odd/both", "odd/both/b.nrrd"):
+        obstore.put(store, key, content)
+    found = find_scans(bucket.url("odd"))
+    assert sorted(one.name for one in scans(found)) == ["b", "good"]
+    assert len(refused(found)) == 2
+    assert all("give it another key" in one.reason for one in refused(found))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../out.nrrd", "/abs.nrrd", "a/../../../out.nrrd", "nul\0.nrrd", "..", "a\\..\\b", "x" * 300]
+)
+def test_no_key_leads_out_of_the_folder(name, monkeypatch, passing, bucket):
+    from datetime import UTC, datetime
+
+    meta = {"path": f"x/{name}", "size": 0, "e_tag": "1", "last_modified": datetime.now(UTC)}
+    monkeypatch.setattr(remote, "_listed", lambda *_: ([meta], False))
+    (one,) = [one for one in find_scans(bucket.url("x")) if "no path" in one.reason]
+    assert isinstance(one, Refusal)
+
+
+def test_more_than_there_is_room_for_is_refused_before_it_is_fetched(address, monkeypatch):
+    scan = only_scan(f"{address}/one.nrrd")
+    monkeypatch.setattr(remote, "MOST_BYTES", 1000)
+    (one,) = find_scans(address)
+    assert "several prefixes" in one.reason
+    with pytest.raises(SourceError, match="room"):
+        read(scan)
+    monkeypatch.setattr(remote, "MOST_BYTES", 1 << 30)
+    monkeypatch.setattr(remote, "MOST_MEMBERS", 3)
+    (one,) = find_scans(address)
+    assert "more than 3 objects" in one.reason
+
+
+def test_scan_and_what_it_is_fetched_from_show_no_names(address):
+    scan = only_scan(f"{address}/one.nrrd")
+    for one in (scan, scan.objects, scan.objects.members[0], replace(scan, objects=None)):
+        assert "hospital" not in repr(one)
+        assert "one" not in repr(one)
+
+
+def test_what_cannot_be_reached_is_told_in_one_sentence(bucket, monkeypatch):
+    assert "does not exist in its bucket" in find_scans(bucket.url("nothing"))[0].reason
+    assert "there is no such bucket" in find_scans("s3://no-such-bucket/scans")[0].reason
+    with pytest.raises(UsageError, match="s3://BUCKET/PREFIX"):
+        find_scans("ftp://host/scans")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert "the object store does not answer" in find_scans(bucket.url("hospital"))[0].reason
+
+
+def test_wrong_credentials_are_told_apart(bucket, address, monkeypatch):
+    from lungmix import bucket as connections
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    connections._connected.cache_clear()
+    try:
+        assert "access is denied" in find_scans(address)[0].reason
+    finally:
+        connections._connected.cache_clear()
+
+
+def test_reading_that_is_given_up_leaves_no_files(address, passing):
+    slabs = only_scan(f"{address}/series").slabs(2)
+    assert next(slabs).shape == (2, 20, 24)
+    assert list(passing.iterdir())
+    slabs.close()
+    assert not list(passing.iterdir())

@@ -20,7 +20,7 @@ def store_digest(url) -> dict[str, str]:
     found = {}
     for key in sync(_keys(store)):
         content = sync(store.get(key, default_buffer_prototype())).to_bytes()
-        if key.endswith("zarr.json"):
+        if key.endswith(("zarr.json", "names.json")):
             content = _plain(content)
         found[key] = hashlib.sha256(content).hexdigest()
     return found
@@ -56,8 +56,9 @@ async def _keys(store) -> list[str]:
 
 def _plain(content: bytes) -> bytes:
     document = json.loads(content)
-    own = document.get("attributes", {}).get("lungmix", {})
+    own = document.get("attributes", {}).get("lungmix", document)
     for name in _RANDOM:
         own.pop(name, None)
-    own.get("stages", {}).get("convert", {}).pop("source", None)
+    for origin in [own.get("stages", {}).get("convert", {}), *own.get("cases", {}).values()]:
+        origin.pop("source", None)
     return json.dumps(document, sort_keys=True).encode()

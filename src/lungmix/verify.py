@@ -52,7 +52,8 @@ def verify_cases(
     Returns
     -------
     dict of str to list of str
-        What differs, by case; empty lists where all is as it should be.
+        What differs, by case; empty lists where all is as it should be. Cases whose metadata cannot be read are told
+        too, whichever are asked for.
     """
     listener = listener or Listener()
     text = cohort.read_text(MODEL_FILE)
@@ -65,7 +66,7 @@ def verify_cases(
             listener.finish(name, "; ".join(found[name][:3]) or None)
     finally:
         listener.end()
-    return found
+    return found | {name: [reason] for name, reason in cohort.damaged.items()}
 
 
 def damaged_objects(case: Case) -> list[str]:

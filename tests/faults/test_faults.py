@@ -16,7 +16,6 @@ from faults.proxy import Proxy
 from lungmix.care import Care
 from lungmix.engine import Listener
 from lungmix.parameters import MaskParameters
-from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline, reason_of
 from stores import assert_same_store
 
@@ -24,13 +23,6 @@ pytestmark = pytest.mark.slow
 
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 STAGES = ("convert", "mask", "label")
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scans")
-    write_cohort(folder, Cohort(3, 3, (150, 64, 64), (5.6, 5.6, 2.0), frozenset({"vessels"})), "mixed")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +61,22 @@ def test_worker_killed_in_a_stage(stage, scans, undisturbed, client, tmp_path):
     run(client, tmp_path / "s.zarr", scans, listener=Strike(stage, lambda: kill(victim)))
     assert victim not in {one.pid for one in client.cluster.workers.values()}
     assert_same_store(undisturbed, tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("whose", ["case-002", ""], ids=["case", "store"])
+def test_metadata_cut_short_harm_no_other_case_and_are_made_again_with_the_source(
+    whose, scans, undisturbed, client, tmp_path
+):
+    store = Path(shutil.copytree(undisturbed, tmp_path / "s.zarr"))
+    file = store / whose / "zarr.json"
+    file.write_bytes(file.read_bytes()[:100])
+    # Without the source all other cases are done, and the damaged one is named.
+    report = Pipeline(client, lungmix.open_cohort(store, "a")).run([], MASK)
+    assert set(report.failed) == {whose} - {""}
+    assert all("lungmix remove" in reason for reason in report.failed.values())
+    assert {str(row["case"]) for row in report.rows} == {"case-001", "case-002", "case-003"} - {whose}
+    run(client, store, scans)
+    assert_same_store(undisturbed, store)
 
 
 @pytest.mark.parametrize("stage", STAGES)

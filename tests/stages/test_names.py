@@ -13,7 +13,7 @@ from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 from lungmix.stages import convert
-from lungmix.stages.names import assign_names, remember_numbers
+from lungmix.stages.names import assign_names, remember_names, remember_numbers
 from lungmix.store.records import place_of
 
 GEOMETRY = Geometry((4, 4, 4))
@@ -93,9 +93,33 @@ def test_the_number_of_a_removed_case_is_not_given_again(cohort, tmp_path):
     assert list(assign_names(cohort, [new])) == ["case-003"]
 
 
+def test_a_scan_that_fails_to_convert_keeps_its_number_and_no_other_gets_it(cohort, tmp_path):
+    scans = [scan_at(tmp_path / f"{i}.nrrd", i) for i in (1, 2, 3)]
+    names = assign_names(cohort, scans)
+    remember_names(cohort, names)
+    play_convert(cohort, {name: names[name] for name in ("case-001", "case-003")})
+    new = scan_at(tmp_path / "4.nrrd", 4)
+    assert assign_names(cohort, [new, scans[1]]) == {"case-004": new, "case-002": scans[1]}
+    mended = scan_at(tmp_path / "2.nrrd", 5)
+    assert assign_names(cohort, [mended]) == {"case-002": mended}
+
+
+@pytest.mark.parametrize("register", ["", "{", "[]", '{"cases": {"case-001": 3}}'])
+def test_a_damaged_register_is_made_again_from_the_cases(register, cohort, tmp_path):
+    scan = scan_at(tmp_path / "a.nrrd")
+    play_convert(cohort, assign_names(cohort, [scan]))
+    cohort.write_text("names.json", register)
+    names = assign_names(cohort, [scan])
+    assert names == {"case-001": scan}
+    remember_names(cohort, names)
+    record = cohort["case-001"].stages["convert"]
+    assert cohort.register == {"case-001": {"key": record["key"], "source": record["source"]}}
+
+
 def test_a_store_says_nothing_of_where_its_scans_lay(cohort, tmp_path):
     scan = scan_at(tmp_path / "Rossi.nrrd")
     play_convert(cohort, assign_names(cohort, [scan]))
+    remember_names(cohort, {"case-001": scan})
     other = lungmix.open_cohort(tmp_path / "other.zarr", "a")
     play_convert(other, assign_names(other, [scan]))
     one, two = (store["case-001"].stages["convert"]["source"] for store in (cohort, other))

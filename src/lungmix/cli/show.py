@@ -110,6 +110,8 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
     for case in overview.cases:
         if case.note:
             console.print(f"{case.name}: {case.note}", markup=False, highlight=False, soft_wrap=True)
+    for reason in overview.damaged.values():
+        console.print(reason, markup=False, highlight=False, soft_wrap=True)
     table = Table(title="Scanners", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for title in ("manufacturer", "model", "CTs", "kVp", "slice thickness mm"):
         table.add_column(title)

@@ -91,7 +91,7 @@ def export_cohort(
             return [folder / file for file in pyradiomics.files_of(rows[name])]
         return chosen.write(cohort[name], folder / f"{name}_{wanted}{chosen.extension}", wanted, options or Options())
 
-    _pass(list(cohort), write, 1 if chosen.name == DICOM_SEG else _SIDE_BY_SIDE, out, hears)
+    _pass(sorted({*cohort, *cohort.damaged}), write, 1 if chosen.name == DICOM_SEG else _SIDE_BY_SIDE, out, hears)
     if chosen.name == PYRADIOMICS:
         table = folder / pyradiomics.TABLE_FILE
         pyradiomics.write_table(table, [row for name in sorted(rows) for row in rows[name]])

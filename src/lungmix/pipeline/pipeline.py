@@ -26,7 +26,7 @@ from lungmix.stages.finding import look_through
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import measure_cohort, radiomics_of_cohort
-from lungmix.stages.names import assign_names, remember_numbers
+from lungmix.stages.names import assign_names, remember_names, remember_numbers
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.tissue import Tissue
 
@@ -42,7 +42,12 @@ def _alone(method: Callable[Concatenate[Pipeline, P], Report]) -> Callable[Conca
     @wraps(method)
     def alone(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> Report:
         with self.cohort.locked(wait=self.wait, say=self.listener.say):
-            return method(self, *args, **options)
+            report = method(self, *args, **options)
+            # What could not even be opened took no part in any pass.
+            for name, reason in self.cohort.damaged.items():
+                if name not in report.failed:
+                    report.fail(name, reason, StoreError(reason))
+            return report
 
     return alone
 
@@ -222,11 +227,13 @@ class Pipeline:
         StoreError
             If the store has no such case; then none is deleted.
         """
+        damaged = self.cohort.damaged
         for name in names:
-            self.cohort.case(name)
+            if name not in damaged:
+                self.cohort.case(name)
         remember_numbers(self.cohort)
         for name in names:
-            self.cohort.remove(name)
+            self.cohort.forget(name)
         report = Report(done=list(names))
         if self.cohort.read_text(MODEL_FILE) is not None:
             report.model = stored_model(self.cohort)
@@ -273,6 +280,7 @@ class Pipeline:
                 scans.append(one.found)
                 places.append(one.place)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
+        remember_names(self.cohort, named)
         self._passing.know({name: scan.geometry for name, scan in named.items()})
         report.places = dict(zip(named, places, strict=True))
         taken = take_in(self.cohort, named, report.places, parameters, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lungmix.scan import Acquisition
@@ -53,6 +53,8 @@ class CohortOverview:
     scanners: list[Scanner]
     slices: int
     voxels: int
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Cases whose metadata cannot be read, with the reason and the remedy."""
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary."""
@@ -75,7 +77,7 @@ def overview_of(cohort: Cohort) -> CohortOverview:
         Scanner(maker, model, len(known), _spread(known, "kvp"), _spread(known, "slice_thickness"))
         for (maker, model), known in sorted(by_scanner.items())
     ]
-    return CohortOverview(cohort.url, cases, scanners, slices, voxels)
+    return CohortOverview(cohort.url, cases, scanners, slices, voxels, cohort.damaged)
 
 
 def _spread(known: list[Acquisition], name: str) -> str:

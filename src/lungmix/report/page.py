@@ -72,7 +72,7 @@ def write_page(
     text = cohort.read_text(MODEL_FILE)
     model = None if text is None else TissueModel.from_json(text)
     labelled = [name for name, case in cohort.items() if LABEL in case.stages]
-    notes = {case.name: case.note for case in overview.cases if case.note} | dict(failed or {})
+    notes = {case.name: case.note for case in overview.cases if case.note} | overview.damaged | dict(failed or {})
     broken = _write_scans(cohort, labelled, model, target, watch)
     notes |= {name: f"no view: {reason}" for name, reason in broken.items()}
     viewed = [name for name in labelled if name not in broken]

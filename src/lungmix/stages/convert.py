@@ -43,7 +43,10 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
         If the voxels cannot be read; the case is then not in the store. After any other error it is, and begun.
     """
     key = key_for(scan)
-    known = cohort.get(name)
+    try:
+        known = cohort.get(name)
+    except StoreError:  # damaged metadata: the case is begun anew
+        known = None
     if known is not None and known.stages.get(STAGE, {}).get("key") == key:
         _describe(known, scan)
         return "kept"

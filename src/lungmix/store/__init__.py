@@ -2,16 +2,8 @@
 
 from lungmix.store.case import IMAGES, Case
 from lungmix.store.check import settle, stage_of
-from lungmix.store.cohort import (
-    FIT_FILES,
-    MEASUREMENTS_FILE,
-    MODEL_FILE,
-    RADIOMICS_FILE,
-    CaseRef,
-    Cohort,
-    open_cohort,
-    parquet_name,
-)
+from lungmix.store.cohort import CaseRef, Cohort, open_cohort
+from lungmix.store.files import FIT_FILES, MEASUREMENTS_FILE, MODEL_FILE, RADIOMICS_FILE, parquet_name
 from lungmix.store.layout import Layout, layout_of
 
 __all__ = [

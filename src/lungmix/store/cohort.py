@@ -14,34 +14,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.group import Group
+from zarr.core.group import AsyncGroup, Group, GroupMetadata
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from lungmix._version import __version__
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
-from lungmix.parameters import FITS
 from lungmix.scan import Acquisition
 from lungmix.store.case import Case
+from lungmix.store.files import FILES, REGISTER_FILE
 from lungmix.store.html import cohort_html
 from lungmix.store.lock import check_free, locked
+from lungmix.store.metadata import ATTRIBUTE, fault_of_cohort, fault_of_settings, read_bytes, read_cases
 from lungmix.store.place import is_remote, zarr_store
-from lungmix.store.state import ATTRIBUTE
+from lungmix.store.register import Register
 
 FORMAT_VERSION = 2
-MODEL_FILE = "model.json"
-FIT_FILES = {name: f"model-{name}.json" for name in FITS}
-"""Both fits by their names. They lie beside the cases under names that no folder or scan is likely to have."""
-
-MEASUREMENTS_FILE = "measurements.csv"
-RADIOMICS_FILE = "radiomics.csv"
-
-
-def parquet_name(file: str) -> str:
-    """Name of the Parquet file beside a table."""
-    return file.removesuffix(".csv") + ".parquet"
-
 
 # The store keeps its models and measurements.csv beside its cases, as its format has it.
 warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
@@ -59,10 +50,18 @@ class Cohort(Mapping[str, Case]):
     def __getitem__(self, name: str) -> Case:
         if not isinstance(name, str) or not _CASE_NAME.fullmatch(name):
             raise KeyError(name)
-        group = self._group[name]
-        if not isinstance(group, Group) or ATTRIBUTE not in group.attrs:
+        group = sync(read_cases(self._group, [name])).get(name)
+        if group is None:
             raise KeyError(name)
+        if isinstance(group, str):
+            raise StoreError(_damaged(name, group))
         return Case(name, group)
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return isinstance(name, str) and self[name] is not None
+        except (KeyError, StoreError):
+            return False
 
     def case(self, name: str) -> Case:
         """The case of this name.
@@ -70,11 +69,12 @@ class Cohort(Mapping[str, Case]):
         Raises
         ------
         StoreError
-            If there is none; unlike ``cohort[name]`` it says what to do.
+            If there is none, or its metadata are damaged; unlike ``cohort[name]`` it says what to do.
         """
-        if name not in self:
-            raise StoreError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them")
-        return self[name]
+        try:
+            return self[name]
+        except KeyError:
+            raise StoreError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them") from None
 
     def __iter__(self) -> Iterator[str]:
         return (case.name for case in self._cases())
@@ -87,8 +87,40 @@ class Cohort(Mapping[str, Case]):
         return {case.name: case for case in self._cases()}.items()
 
     def _cases(self) -> list[Case]:
-        found = (Case(name, group) for name, group in self._group.groups() if ATTRIBUTE in group.attrs)
-        return sorted(found, key=lambda case: case.name)
+        found = self._read().items()
+        return [Case(name, group) for name, group in sorted(found) if isinstance(group, Group)]
+
+    def _read(self) -> dict[str, Group | str]:
+        return sync(self._read_all())
+
+    async def _read_all(self) -> dict[str, Group | str]:
+        listed = [name async for name in self._group.store.list_dir(self._group.path)]
+        # Files stand there too; asking whether they are cases would cost a request each.
+        return await read_cases(self._group, [n for n in listed if _CASE_NAME.fullmatch(n) and n not in FILES])
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Cases whose ``zarr.json`` cannot be read, with the reason and the remedy; iteration leaves them out."""
+        return {name: _damaged(name, one) for name, one in sorted(self._read().items()) if isinstance(one, str)}
+
+    @property
+    def register(self) -> dict[str, dict[str, str]]:
+        """By name of case, ``key`` and ``source`` of every scan that was given a name, converted or not."""
+        return Register.from_json(self.read_text(REGISTER_FILE)).cases
+
+    def enter(self, origins: Mapping[str, Mapping[str, str]]) -> None:
+        """Note which scan has which name, for good."""
+        known = self.register
+        cases = {**known, **{name: dict(origin) for name, origin in origins.items()}}
+        if cases != known:
+            self.write_text(REGISTER_FILE, Register(self.salt, cases).to_json())
+
+    def forget(self, name: str) -> None:
+        """Delete a case for good, with the note of its scan."""
+        self.remove(name)
+        known = self.register
+        if known.pop(name, None) is not None:
+            self.write_text(REGISTER_FILE, Register(self.salt, known).to_json())
 
     def __repr__(self) -> str:
         return f"<Cohort {self.url}: {len(self)} cases>"
@@ -250,7 +282,8 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
     Raises
     ------
     StoreError
-        If there is no store, or something else stands in its place.
+        If there is no store, something else stands in its place, or its own metadata are damaged; with mode ``a`` these
+        are written again. Metadata of cases are looked at when cases are, see `Cohort.damaged`.
     """
     location = str(url)
     if not is_remote(location):
@@ -258,8 +291,7 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
     store = zarr_store(location)
     try:
         with _remote(location, missing=False):
-            # Cases are read one by one, so there is no consolidated metadata to ask for.
-            group = zarr.open_group(store, mode=mode if mode != "a" else "r+", zarr_format=3, use_consolidated=False)
+            group = _open_group(store, location, mode)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         if mode != "a":
             raise StoreError(
@@ -277,6 +309,60 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
             "use the lungmix that wrote it, or convert again"
         )
     return Cohort(location, group)
+
+
+def _open_group(store: Store, location: str, mode: Literal["r", "r+", "a"]) -> Group:
+    """The group of a store; where it may be made, one whose ``zarr.json`` is damaged is mended."""
+    how: Literal["r", "r+"] = "r" if mode == "r" else "r+"
+    try:
+        # Cases are read one by one, so there is no consolidated metadata to ask for.
+        group = zarr.open_group(store, mode=how, zarr_format=3, use_consolidated=False)
+        own = group.attrs.get(ATTRIBUTE)
+    except Exception as error:
+        fault = fault_of_cohort(sync(read_bytes(store, "zarr.json")))
+        if fault is None or (isinstance(error, zarr.errors.ContainsArrayError) and not _is_ours(store, location)):
+            raise
+    else:
+        fault = fault_of_settings(own)
+        if fault is None and own is None and _is_ours(store, location):
+            fault = fault_of_settings({})
+        if fault is None:
+            return group
+    if not _is_ours(store, location):
+        raise StoreError(f"{location} holds a zarr.json that {fault}, and no case: give a new or empty folder as STORE")
+    if mode != "a":
+        raise StoreError(
+            f"{location}: its zarr.json {fault}: run `lungmix run {location} SOURCE` with a scan of it, which "
+            "writes that file again and keeps all cases"
+        )
+    return _mended(store, location)
+
+
+def _bare(store: Store, location: str) -> Cohort:
+    """A store whose own metadata are not asked."""
+    return Cohort(location, Group(AsyncGroup(GroupMetadata(), StorePath(store))))
+
+
+def _is_ours(store: Store, location: str) -> bool:
+    cohort = _bare(store, location)
+    return bool(cohort.register) or len(cohort) > 0
+
+
+def _mended(store: Store, location: str) -> Group:
+    """The group of a store whose own metadata are written again; what was recorded of its fit is lost with them."""
+    cohort = _bare(store, location)
+    salt = Register.from_json(cohort.read_text(REGISTER_FILE)).salt
+    settings = {"format_version": FORMAT_VERSION, "lungmix_version": __version__} | ({"salt": salt} if salt else {})
+    for file, content in GroupMetadata({ATTRIBUTE: settings}).to_buffer_dict(default_buffer_prototype()).items():
+        cohort.write_bytes(file, content.to_bytes())
+    return zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+
+
+def _damaged(name: str, fault: str) -> str:
+    return (
+        f"case {name}: its zarr.json {fault}: run `lungmix run` on its store again with the scan's SOURCE, or "
+        "`lungmix remove` it"
+    )
 
 
 @contextmanager

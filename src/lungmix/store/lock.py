@@ -18,8 +18,8 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 
 from lungmix.errors import LockedError
+from lungmix.store.files import LOCK_FILE
 
-LOCK_FILE = "lock.json"
 BEAT_S = 20.0
 """The owner renews its lock as often as this, seconds."""
 

@@ -18,9 +18,9 @@ from lungmix._version import __version__
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
+from lungmix.store.metadata import ATTRIBUTE
 from lungmix.store.objects import Receipts
 
-ATTRIBUTE = "lungmix"
 WATCHED = "watched"
 STAGES = ("convert", "mask", "side", "label")
 """Stages of a case in their order."""

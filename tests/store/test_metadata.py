@@ -1,0 +1,136 @@
+"""Damaged metadata of a case or a store: named, with the remedy, while all other cases go on."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lungmix
+from lungmix.cli.app import _status_of
+from lungmix.errors import StoreError
+from lungmix.formats import find_scans, write_image
+from lungmix.geometry import Geometry
+from lungmix.report.overview import overview_of
+from lungmix.scan import Acquisition
+from lungmix.stages.names import assign_names, remember_names
+from lungmix.store.records import place_of
+
+GEOMETRY = Geometry((4, 4, 4))
+
+
+def other_types(content):
+    """Metadata whose JSON is sound, with one value of another type each."""
+    for path, value in [
+        ((), []), ((), None), ((), {}), (("node_type",), "array"), (("zarr_format",), "3"), (("attributes",), []),
+        (("attributes", "lungmix"), "text"), (("attributes", "lungmix"), {}),
+    ]:  # fmt: skip
+        yield json.dumps(replaced(json.loads(content), path, value)).encode()
+
+
+def replaced(document, path, value):
+    if not path:
+        return value
+    return {**document, path[0]: replaced(document[path[0]], path[1:], value)}
+
+
+def damages(content):
+    return [b"", b" \n", content[:-20], content[: len(content) // 2], b"\xff\xfe\x00", b"[" * 5000, b"x" + content,
+            *other_types(content)]  # fmt: skip
+
+
+def case_types(content):
+    """What damages a case alone."""
+    own = ("attributes", "lungmix")
+    for path, value in [
+        ("geometry", []), ("geometry", {}), ("geometry", {"size": "large"}), ("stages", []), ("stages", {"convert": 1}),
+        ("stages", {"convert": {"files": {"0/c/0": 7}}}), ("damaged", {"mask": {}}), ("working", 3), ("salt", 3),
+        ("failure", "mask"), ("air", {"below_hu": "low"}), ("begun", []), ("watched", 1), ("acquisition", []),
+    ]:  # fmt: skip
+        document = json.loads(content)
+        document["attributes"]["lungmix"][path] = value
+        assert own[1] in document[own[0]]
+        yield json.dumps(document).encode()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three small cases, as they are after their conversion, and their scans."""
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    scans = []
+    for i in range(3):
+        write_image(tmp_path / f"{i}.nrrd", [np.full((4, 4, 4), i, np.int16)], GEOMETRY, np.int16)
+        scans += find_scans(tmp_path / f"{i}.nrrd")
+    names = assign_names(cohort, scans)
+    remember_names(cohort, names)
+    for name, scan in names.items():
+        cohort.add(name, GEOMETRY, Acquisition(), {"key": "k", "source": place_of(cohort.salt, scan.key)})
+    return tmp_path / "s.zarr", scans
+
+
+def test_every_damage_of_a_case_is_named_with_its_remedy_and_the_others_are_there(store):
+    file = store[0] / "case-002" / "zarr.json"
+    whole = file.read_bytes()
+    for content in [*damages(whole), *case_types(whole)]:
+        file.write_bytes(content)
+        cohort = lungmix.open_cohort(store[0])
+        assert list(cohort) == ["case-001", "case-003"], content
+        assert "case-002" not in cohort
+        assert list(cohort.damaged) == ["case-002"]
+        for ask in (cohort.case, cohort.__getitem__):
+            with pytest.raises(StoreError, match=r"case case-002: its zarr\.json .*SOURCE.*`lungmix remove`"):
+                ask("case-002")
+        assert list(overview_of(cohort).damaged) == ["case-002"]
+    file.write_bytes(whole)
+    assert not lungmix.open_cohort(store[0]).damaged
+
+
+def test_a_group_of_somebody_else_is_neither_case_nor_damage(store):
+    cohort = lungmix.open_cohort(store[0], "r+")
+    cohort._group.create_group("extra").attrs["who"] = "another program"
+    assert list(cohort) == ["case-001", "case-002", "case-003"]
+    assert not cohort.damaged
+    assert "extra" not in cohort
+
+
+def test_a_damaged_case_keeps_its_name_and_another_scan_does_not_get_it(store, tmp_path):
+    (store[0] / "case-003" / "zarr.json").write_bytes(b"{")
+    cohort, scans = lungmix.open_cohort(store[0], "r+"), store[1]
+    assert assign_names(cohort, [scans[2], scans[0]]) == {"case-003": scans[2], "case-001": scans[0]}
+    (store[0] / "names.json").unlink()
+    write_image(tmp_path / "new.nrrd", [np.full((4, 4, 4), 9, np.int16)], GEOMETRY, np.int16)
+    (new,) = find_scans(tmp_path / "new.nrrd")
+    assert list(assign_names(cohort, [new])) == ["case-004"]
+
+
+def test_info_tells_of_the_damaged_case_and_lists_the_others(store, capsys):
+    (store[0] / "case-002" / "zarr.json").write_bytes(b"")
+    assert _status_of(["info", str(store[0]), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [case["name"] for case in told["cases"]] == ["case-001", "case-003"]
+    assert "zarr.json is empty" in told["damaged"]["case-002"]
+    assert _status_of(["info", str(store[0])]) == 0
+    assert "case case-002: its zarr.json is empty" in capsys.readouterr().out
+
+
+def test_damaged_metadata_of_the_store_are_named_and_written_again_where_it_may_be_made(store):
+    file = store[0] / "zarr.json"
+    whole = file.read_bytes()
+    salt = lungmix.open_cohort(store[0]).salt
+    for content in [*damages(whole), whole.replace(salt.encode(), b"no digits"), whole.replace(b'"format_v', b'"v')]:
+        for mode in ("r", "r+"):
+            file.write_bytes(content)
+            with pytest.raises(StoreError, match=r"its zarr\.json .*lungmix run"):
+                lungmix.open_cohort(store[0], mode)
+            assert file.read_bytes() == content
+        cohort = lungmix.open_cohort(store[0], "a")
+        assert list(cohort) == ["case-001", "case-002", "case-003"]
+        assert cohort.salt == salt
+        assert list(assign_names(cohort, store[1])) == ["case-001", "case-002", "case-003"]
+        assert list(lungmix.open_cohort(store[0])) == ["case-001", "case-002", "case-003"]
+
+
+def test_a_damaged_file_in_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "zarr.json").write_bytes(b"{")
+    with pytest.raises(StoreError, match="new or empty folder"):
+        lungmix.open_cohort(tmp_path, "a")
+    assert (tmp_path / "zarr.json").read_bytes() == b"{"

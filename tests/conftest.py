@@ -49,3 +49,13 @@ def scans(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scans")
     write_cohort(folder, Cohort(3, 3, (150, 64, 64), (5.6, 5.6, 2.0), frozenset({"vessels"})), "mixed")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory) -> Path:
+    """A file of one small phantom; to be read only."""
+    from lungmix.phantom import Phantom, write_phantom
+
+    path = tmp_path_factory.mktemp("scan") / "case-001.nrrd"
+    write_phantom(path, Phantom((90, 64, 64), (5.5, 5.625, 3.0), 4, name="case-001"))
+    return path

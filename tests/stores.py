@@ -50,6 +50,21 @@ def results_of(url) -> dict[str, object]:
     return found
 
 
+def assert_same_voxels_each_way(ways, scan, folder) -> None:
+    """Run the main job on a scan with the options of each way, and fail where images differ."""
+    from cli.test_cli import SMALL, run
+
+    for name, way in ways.items():
+        done = run("run", folder / f"{name}.zarr", scan, "--model", "published", *SMALL, *way, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["done"] == ["case-001"]
+    cases = [lungmix.open_cohort(folder / f"{name}.zarr")["case-001"] for name in ways]
+    for image in ("ct", "lung", "side", "tissue", "tissue_median"):
+        arrays = [case.array(image).compute() for case in cases]
+        assert arrays[0].any()
+        assert all(np.array_equal(array, arrays[0]) for array in arrays)
+
+
 async def _keys(store) -> list[str]:
     return sorted([key async for key in store.list()])
 

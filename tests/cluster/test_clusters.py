@@ -1,9 +1,7 @@
 """Clusters of other people's making: TCP and TLS, and processes that do not have this program's environment."""
 
-import json
 import sys
 
-import numpy as np
 import pytest
 from distributed import Client
 
@@ -12,7 +10,7 @@ from cli.test_cli import SMALL, run
 from cluster import certificates_in, package_of_version, packages_without, running_cluster
 from lungmix._version import __version__
 from lungmix.errors import ClusterError
-from lungmix.phantom import Phantom, write_phantom
+from stores import assert_same_voxels_each_way
 
 pytestmark = pytest.mark.slow
 
@@ -28,13 +26,6 @@ def secure(tmp_path_factory, certificates):
         yield found
 
 
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory):
-    path = tmp_path_factory.mktemp("scan") / "case-001.nrrd"
-    write_phantom(path, Phantom((90, 64, 64), (5.5, 5.625, 3.0), 4, name="case-001"))
-    return path
-
-
 def test_job_over_tls_gives_the_voxels_of_a_local_cluster(secure, certificates, scan, tmp_path, monkeypatch):
     address, file = secure
     assert address.startswith("tls://")
@@ -45,15 +36,7 @@ def test_job_over_tls_gives_the_voxels_of_a_local_cluster(secure, certificates, 
         "file": ("--scheduler-file", file),
         "local": ("-j", 1, "--memory-limit", "2GB"),
     }
-    for name, way in ways.items():
-        done = run("run", tmp_path / f"{name}.zarr", scan, "--model", "published", *SMALL, *way, "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["done"] == ["case-001"]
-    cases = [lungmix.open_cohort(tmp_path / f"{name}.zarr")["case-001"] for name in ways]
-    for image in ("ct", "lung", "side", "tissue", "tissue_median"):
-        arrays = [case.array(image).compute() for case in cases]
-        assert arrays[0].any()
-        assert all(np.array_equal(array, arrays[0]) for array in arrays)
+    assert_same_voxels_each_way(ways, scan, tmp_path)
 
 
 def test_secure_scheduler_without_certificates_is_told_from_one_that_is_not_there(secure, scan, tmp_path):

@@ -1,18 +1,15 @@
 """Connections and the window of cases, on clusters of processes."""
 
-import json
 import threading
 import time
 
-import numpy as np
 import pytest
 
 import lungmix
-from cli.test_cli import SMALL, run
 from cluster import free_port, running_cluster
 from lungmix.engine import run_window
 from lungmix.errors import ClusterError, UsageError
-from lungmix.phantom import Phantom, write_phantom
+from stores import assert_same_voxels_each_way
 
 pytestmark = pytest.mark.slow
 
@@ -23,13 +20,6 @@ def cluster(tmp_path_factory):
         yield found
 
 
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory):
-    path = tmp_path_factory.mktemp("scan") / "case-001.nrrd"
-    write_phantom(path, Phantom((90, 64, 64), (5.5, 5.625, 3.0), 4, name="case-001"))
-    return path
-
-
 def test_job_on_a_running_scheduler_gives_the_voxels_of_a_local_cluster(cluster, scan, tmp_path):
     address, file = cluster
     ways = {
@@ -37,15 +27,7 @@ def test_job_on_a_running_scheduler_gives_the_voxels_of_a_local_cluster(cluster,
         "file": ("--scheduler-file", file),
         "local": ("-j", 1, "--memory-limit", "2GB"),
     }
-    for name, way in ways.items():
-        done = run("run", tmp_path / f"{name}.zarr", scan, "--model", "published", *SMALL, *way, "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["done"] == ["case-001"]
-    cases = [lungmix.open_cohort(tmp_path / f"{name}.zarr")["case-001"] for name in ways]
-    for image in ("ct", "lung", "tissue", "tissue_median"):
-        arrays = [case.array(image).compute() for case in cases]
-        assert arrays[0].any()
-        assert all(np.array_equal(array, arrays[0]) for array in arrays)
+    assert_same_voxels_each_way(ways, scan, tmp_path)
 
 
 def test_client_leaves_a_cluster_that_it_did_not_start_running(cluster):

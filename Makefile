@@ -51,7 +51,7 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset physical --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
-test: $(VENV)/.test $(VENV)/.browser $(VENV)/.dicom $(VENV)/.pyradiomics  ## All tests.
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.dicom $(VENV)/.slurm $(VENV)/.pyradiomics  ## All tests.
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.

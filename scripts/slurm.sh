@@ -18,7 +18,8 @@ free_port() {
 
 configure() {
     node=$(hostname -s)
-    cores=$(nproc)
+    # Not nproc: it answers OMP_NUM_THREADS, which dask sets for its workers and what starts them.
+    cores=$(getconf _NPROCESSORS_ONLN)
     megabytes=$(awk '/MemTotal/ {print int($2 / 1024 * 0.95)}' /proc/meminfo)
     cat <<CONF
 ClusterName=lungmix

@@ -70,7 +70,8 @@ def words(store, scans):
 
 
 def story(folder):
-    return "\n".join(f"{file.name}:\n{file.read_text()}" for file in sorted(folder.glob("*")) if file.is_file())
+    files = [file for file in sorted(folder.glob("*")) if file.is_file()]
+    return "\n".join(f"{file.name}:\n{file.read_text(errors='replace')}" for file in files)
 
 
 def assert_equal(store, local):

@@ -25,7 +25,7 @@ from scans import LONGEST, QUICK_SHAPE, SHAPE, cohort_of, folder_for, long_scan
 
 SLICES = (248, 827, 1251, LONGEST)
 QUICK_SLICES = (64, 160)
-COHORT = 4
+COHORT = 8
 
 
 def main():

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def cohort_of(folder: Path, shape: tuple[int, int, int] = SHAPE, scans: int = 3)
     spacing = (360 / shape[2], 360 / shape[1], _HEIGHT_MM / shape[0])
     phantoms = [
         replace(patient.phantom, traps=frozenset(traps))
-        for patient, traps in zip(Cohort(scans, 7, shape, spacing), _TRAPS, strict=False)
+        for patient, traps in zip(Cohort(scans, 7, shape, spacing), cycle(_TRAPS), strict=False)
     ]
     paths = [folder / f"{phantom.name}-{shape[0]}.nrrd" for phantom in phantoms]
     missing = [(path, phantom) for path, phantom in zip(paths, phantoms, strict=True) if not path.exists()]

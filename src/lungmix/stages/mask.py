@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import dask
@@ -85,7 +84,9 @@ def mask_case(
         dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
     finished = gather_small(client, list(written.to_delayed().reshape(-1)), watch)
-    total = reduce(np.add, (one.counts.dense() for one in finished))
+    total = np.zeros(N_HU, np.uint64)
+    for one in finished:
+        one.counts.add_to(total)
     for one in finished:
         files |= one.files
     files |= case.write_counts(total)
@@ -114,22 +115,20 @@ def check_masked(case: Case) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Sparse:
-    """Counts per HU value without the zeros: what travels to the client."""
+    """Counts without the zeros: what travels to the client."""
 
     index: npt.NDArray[np.int64]
     count: Counts
 
     @classmethod
     def of(cls, counts: Counts) -> Sparse:
-        """Of all 65,536 counts."""
+        """Of all counts, in one dimension."""
         index = np.flatnonzero(counts)
         return cls(index, counts[index])
 
-    def dense(self) -> Counts:
-        """All 65,536 counts."""
-        counts = np.zeros(N_HU, np.uint64)
-        counts[self.index] = self.count
-        return counts
+    def add_to(self, total: Counts) -> None:
+        """Add these to all counts, in place."""
+        total[self.index] += self.count
 
 
 @dataclass(frozen=True, eq=False)

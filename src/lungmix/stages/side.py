@@ -68,22 +68,19 @@ class Small:
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """What a slab holds of each side; counts without the zeros, for they travel.
+    """What a slab holds of each side.
 
     Attributes
     ----------
-    index : ndarray of int64
-        Places in the flat counts.
-    count : ndarray of uint64
-        Their values.
+    counts : Sparse
+        Of the flat counts per side and HU.
     touches : ndarray of bool, shape (4, 6)
         Side by end of the volume.
     files : dict
         Receipts of what was written.
     """
 
-    index: npt.NDArray[np.int64]
-    count: npt.NDArray[np.uint64]
+    counts: mask.Sparse
     touches: npt.NDArray[np.bool_]
     files: Receipts
 
@@ -93,7 +90,7 @@ def publish(case: Case, shares: Sequence[Share], files: Receipts) -> None:
     counts = np.zeros((len(SIDES), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
     for share in shares:
-        counts.reshape(-1)[share.index] += share.count
+        share.counts.add_to(counts.reshape(-1))
         touches |= share.touches
         files = files | share.files
     files = files | case.write_side_counts(counts)
@@ -202,6 +199,4 @@ class Finder:
         for face, end in enumerate(ends):
             for one in SIDES:
                 touches[one.label - 1, face] = bool((end == one.label).any())
-        flat = counts.reshape(-1)
-        index = np.flatnonzero(flat)
-        return Share(index, flat[index], touches, files)
+        return Share(mask.Sparse.of(counts.reshape(-1)), touches, files)

@@ -11,7 +11,7 @@ from distributed import Client
 from lungmix.engine import Listener, Outcome, run_window
 from lungmix.engine.trouble import await_cluster, is_lost, is_memory
 from lungmix.errors import ClusterError, DamageError, LungmixError
-from lungmix.store import Cohort, settle, stage_of
+from lungmix.store import STAGES, Cohort, settle, stage_of
 
 _TRIES = 3
 LOST = "the connection to the scheduler was lost: start it again and run the same command, which goes on from here"
@@ -38,8 +38,8 @@ class Care:
     def settle(self, name: str) -> None:
         """Withdraw what a case holds that is not what was written; see `lungmix.store.settle`."""
         if name in self.cohort:
-            for stage, reason in settle(self.cohort[name]).items():
-                self.listener.say(f"{name}: {reason}: the stage {stage} is made again")
+            for what, reason in settle(self.cohort[name]).items():
+                self.listener.say(f"{name}: {reason}: {f'the stage {what}' if what in STAGES else what} is made again")
 
     def through(self, names: Sequence[str], work: Callable[[str], None], size: int) -> Iterator[Outcome[str, None]]:
         """Settle and work on cases, and yield each as it ends for good.

@@ -17,6 +17,8 @@ from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask, side
 from lungmix.store import MODEL_FILE, Case, Cohort, open_cohort
+from lungmix.store.case import LABELS_FILE
+from lungmix.store.check import wrong_list
 from lungmix.store.objects import Receipts, receipt_of
 
 VERIFY = "verify"
@@ -72,7 +74,8 @@ def verify_cases(
 def damaged_objects(case: Case) -> list[str]:
     """Keys of objects whose bytes are not those that their stage wrote; all of them are read."""
     records = [record.get("files", {}) for record in case.stages.values()]
-    return [
+    listed = [LABELS_FILE] if wrong_list(case, case.sizes()) else []
+    return listed + [
         key
         for files in [*records, case.packed_files]
         for key, receipt in files.items()

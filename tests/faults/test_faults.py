@@ -63,13 +63,17 @@ def test_worker_killed_in_a_stage(stage, scans, undisturbed, client, tmp_path):
     assert_same_store(undisturbed, tmp_path / "s.zarr")
 
 
+@pytest.mark.parametrize("length", [100, None], ids=["cut short", "deleted"])
 @pytest.mark.parametrize("whose", ["case-002", ""], ids=["case", "store"])
-def test_metadata_cut_short_harm_no_other_case_and_are_made_again_with_the_source(
-    whose, scans, undisturbed, client, tmp_path
+def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
+    whose, length, scans, undisturbed, client, tmp_path
 ):
     store = Path(shutil.copytree(undisturbed, tmp_path / "s.zarr"))
     file = store / whose / "zarr.json"
-    file.write_bytes(file.read_bytes()[:100])
+    if length is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:length])
     # Without the source all other cases are done, and the damaged one is named.
     report = Pipeline(client, lungmix.open_cohort(store, "a")).run([], MASK)
     assert set(report.failed) == {whose} - {""}

@@ -63,25 +63,45 @@ def store(tmp_path):
     names = assign_names(cohort, scans)
     remember_names(cohort, names)
     for name, scan in names.items():
-        cohort.add(name, GEOMETRY, Acquisition(), {"key": "k", "source": place_of(cohort.salt, scan.key)})
+        origin = {"key": "k", "source": place_of(cohort.salt, scan.key)}
+        cohort.add(name, GEOMETRY, Acquisition(), origin).write_object("0/zarr.json", b"{}")
     return tmp_path / "s.zarr", scans
 
 
 def test_every_damage_of_a_case_is_named_with_its_remedy_and_the_others_are_there(store):
     file = store[0] / "case-002" / "zarr.json"
     whole = file.read_bytes()
-    for content in [*damages(whole), *case_types(whole)]:
-        file.write_bytes(content)
+    for content in [*damages(whole), *case_types(whole), None]:
+        lose_or_replace(file, content)
         cohort = lungmix.open_cohort(store[0])
         assert list(cohort) == ["case-001", "case-003"], content
         assert "case-002" not in cohort
         assert list(cohort.damaged) == ["case-002"]
-        for ask in (cohort.case, cohort.__getitem__):
+        # What has no metadata is no case, as a mapping sees it.
+        for ask in (cohort.case, *([cohort.__getitem__] if content is not None else [])):
             with pytest.raises(StoreError, match=r"case case-002: its zarr\.json .*SOURCE.*`lungmix remove`"):
                 ask("case-002")
         assert list(overview_of(cohort).damaged) == ["case-002"]
     file.write_bytes(whole)
     assert not lungmix.open_cohort(store[0]).damaged
+
+
+def lose_or_replace(file, content):
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+
+
+def test_folder_without_metadata_is_a_damaged_case_only_where_a_scan_is_known_and_objects_are_left(store):
+    folder = store[0] / "case-002"
+    for file in (folder / "zarr.json", folder / "0" / "zarr.json"):
+        file.unlink()
+    (store[0] / "notes").mkdir()
+    (store[0] / "notes" / "text").write_text("mine")
+    assert not lungmix.open_cohort(store[0]).damaged, "nothing is left of the case"
+    (folder / "0" / "zarr.json").write_text("{}")
+    assert list(lungmix.open_cohort(store[0]).damaged) == ["case-002"]
 
 
 def test_a_group_of_somebody_else_is_neither_case_nor_damage(store):
@@ -104,24 +124,45 @@ def test_a_damaged_case_keeps_its_name_and_another_scan_does_not_get_it(store, t
 
 def test_info_tells_of_the_damaged_case_and_lists_the_others(store, capsys):
     (store[0] / "case-002" / "zarr.json").write_bytes(b"")
-    assert _status_of(["info", str(store[0]), "--json"]) == 0
+    assert _status_of(["info", str(store[0]), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert [case["name"] for case in told["cases"]] == ["case-001", "case-003"]
     assert "zarr.json is empty" in told["damaged"]["case-002"]
-    assert _status_of(["info", str(store[0])]) == 0
+    assert _status_of(["info", str(store[0])]) == 1
     assert "case case-002: its zarr.json is empty" in capsys.readouterr().out
+    assert _status_of(["info", str(store[0]), "case-002", "--json"]) == 1
+    assert "zarr.json is empty" in json.loads(capsys.readouterr().out)["unreadable"]
+    assert _status_of(["info", str(store[0]), "case-001"]) == 0
+
+
+def test_info_ends_with_status_1_where_it_names_a_case_that_failed_or_has_a_damaged_stage(store, capsys):
+    assert _status_of(["info", str(store[0])]) == 0
+    case = lungmix.open_cohort(store[0], "r+")["case-001"]
+    case.fail("mask", "no lung was found")
+    for words, told in ((["info", str(store[0])], "case-001: mask failed: no lung was found"),
+                        (["info", str(store[0]), "case-001"], "reason: no lung was found")):  # fmt: skip
+        capsys.readouterr()
+        assert _status_of(words) == 1
+        assert told in capsys.readouterr().out
+    case.record("mask", {"key": "m"})
+    assert _status_of(["info", str(store[0])]) == 0
+    case.mark_damaged("mask", "hu_counts/c/0 is missing")
+    assert _status_of(["info", str(store[0])]) == 1
+    assert "case-001: mask is damaged: hu_counts/c/0 is missing" in capsys.readouterr().out
+    assert _status_of(["info", str(store[0]), "case-001"]) == 1
 
 
 def test_damaged_metadata_of_the_store_are_named_and_written_again_where_it_may_be_made(store):
     file = store[0] / "zarr.json"
     whole = file.read_bytes()
     salt = lungmix.open_cohort(store[0]).salt
-    for content in [*damages(whole), whole.replace(salt.encode(), b"no digits"), whole.replace(b'"format_v', b'"v')]:
+    changed = [whole.replace(salt.encode(), b"no digits"), whole.replace(b'"format_v', b'"v')]
+    for content in [*damages(whole), *changed, None]:
+        lose_or_replace(file, content)
         for mode in ("r", "r+"):
-            file.write_bytes(content)
             with pytest.raises(StoreError, match=r"its zarr\.json .*lungmix run"):
                 lungmix.open_cohort(store[0], mode)
-            assert file.read_bytes() == content
+            assert (file.read_bytes() if file.is_file() else None) == content
         cohort = lungmix.open_cohort(store[0], "a")
         assert list(cohort) == ["case-001", "case-002", "case-003"]
         assert cohort.salt == salt

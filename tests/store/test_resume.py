@@ -13,6 +13,7 @@ from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 from lungmix.store import settle
 from lungmix.store.objects import receipt_of
+from lungmix.verify import damaged_objects
 
 
 @pytest.fixture
@@ -95,6 +96,21 @@ def test_object_that_no_stage_wrote_is_found(cohort, case):
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"of another run")
     assert "labels/lung/0/c/0/0/0" in settle(again(cohort))["mask"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"attributes": {"ome": {"labels": ["tissue"]}}}'])
+def test_list_of_label_maps_is_written_again(cohort, case, content):
+    file = folder(cohort) / "labels/zarr.json"
+    whole = file.read_bytes()
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert damaged_objects(again(cohort)) == ["labels/zarr.json"]
+    assert list(settle(again(cohort))) == ["labels/zarr.json"]
+    assert file.read_bytes() == whole
+    assert set(again(cohort).stages) == {"convert", "mask"}
+    assert not damaged_objects(again(cohort))
 
 
 def test_flipped_byte_of_the_counts_is_found_without_reading_voxels(cohort, case):

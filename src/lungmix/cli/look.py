@@ -21,7 +21,10 @@ def info(
     case: Annotated[str | None, typer.Argument(help="Print all that is known of this case.", metavar="[CASE]")] = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """List cases, stages and sizes, and the scanners as in the paper's Table 1; or how one case was made."""
+    """List cases, stages and sizes, and the scanners as in the paper's Table 1; or how one case was made.
+
+    The exit status is 1 where a case that is listed, or this one, is damaged or has failed.
+    """
     from lungmix.cli.show import overview_json, show_overview
     from lungmix.report.overview import overview_of
     from lungmix.store import open_cohort
@@ -34,6 +37,8 @@ def info(
         typer.echo(overview_json(overview))
     else:
         show_overview(Console(), overview)
+    if overview.damaged or any(one.note for one in overview.cases):
+        raise typer.Exit(1)
 
 
 @opt.example("lungmix report cohort.zarr page/")
@@ -152,12 +157,16 @@ def _show_case(store: str, name: str, as_json: bool) -> None:
     from lungmix.cli.show_fits import dump
     from lungmix.store import open_cohort
 
-    known = open_cohort(store).case(name).provenance
+    cohort = open_cohort(store)
+    reason = cohort.damaged.get(name)
+    known: dict[str, Any] = {"unreadable": reason} if reason else cohort.case(name).provenance
     if as_json:
         typer.echo(dump({"store": store, "case": name, **known}))
-        return
-    for line in _lines(known):
-        typer.echo(line)
+    else:
+        for line in _lines(known):
+            typer.echo(line)
+    if not known.keys().isdisjoint(("unreadable", "damaged", "failure")):
+        raise typer.Exit(1)
 
 
 def _lines(values: Any, indent: str = "") -> list[str]:

@@ -23,7 +23,7 @@ class CaseOverview:
     stages : list of str
         Finished stages.
     note : str
-        Why it failed, if it did.
+        Why it failed or which stages are damaged, if so.
     """
 
     name: str
@@ -68,7 +68,9 @@ def overview_of(cohort: Cohort) -> CohortOverview:
     for name, case in cohort.items():
         geometry, known = case.geometry, case.acquisition
         failure = case.failure
-        note = f"{failure['stage']} failed: {failure['reason']}" if failure else ""
+        notes = [f"{failure['stage']} failed: {failure['reason']}"] if failure else []
+        notes += [f"{stage} is damaged: {one['reason']}" for stage, one in case.damage.items()]
+        note = "; ".join(notes)
         cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note))
         by_scanner[(known.manufacturer or "unknown", known.model or "unknown")].append(known)
         x, y, z = geometry.size

@@ -5,6 +5,7 @@ from lungmix.store.check import settle, stage_of
 from lungmix.store.cohort import CaseRef, Cohort, open_cohort
 from lungmix.store.files import FIT_FILES, MEASUREMENTS_FILE, MODEL_FILE, RADIOMICS_FILE, parquet_name
 from lungmix.store.layout import Layout, layout_of
+from lungmix.store.state import STAGES
 
 __all__ = [
     "FIT_FILES",
@@ -12,6 +13,7 @@ __all__ = [
     "MEASUREMENTS_FILE",
     "MODEL_FILE",
     "RADIOMICS_FILE",
+    "STAGES",
     "Case",
     "CaseRef",
     "Cohort",

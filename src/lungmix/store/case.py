@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from typing import Any
 
 import dask.array as da
@@ -30,6 +32,8 @@ from lungmix.tissue import SIDES
 zarr.config.set({"codec_pipeline.batch_size": 64})
 
 IMAGES = ("ct", *ome.LABEL_NAMES)
+LABELS_FILE = "labels/zarr.json"
+"""Lists the label maps; no stage owns it."""
 
 
 class Case(CaseState):
@@ -139,13 +143,10 @@ class Case(CaseState):
             for index in range(len(layout.levels)):
                 self.discard(str(index))
         else:
-            labels = self._group.require_group("labels")
-            listed: Any = labels.attrs.get("ome", {})
-            names = [n for n in ome.LABEL_NAMES if n == name or n in listed.get("labels", [])]
             self.discard(_path_of(name))
             described = GroupMetadata(attributes={"ome": ome.label_metadata(name, self.geometry, layout)})
             receipts = self._describe(_path_of(name), described)
-            labels.attrs["ome"] = ome.labels_metadata(names)
+            self.write_object(LABELS_FILE, self.list_of_labels({name, *self._listed_labels()}))
         for index, level in enumerate(layout.levels):
             receipts |= self._make(
                 f"{_path_of(name)}/{index}".lstrip("/"),
@@ -158,6 +159,21 @@ class Case(CaseState):
                 dimension_names=("z", "y", "x"),
             )
         return receipts
+
+    @staticmethod
+    def list_of_labels(names: Collection[str]) -> bytes:
+        """What `LABELS_FILE` holds where these label maps are there."""
+        listed = [name for name in ome.LABEL_NAMES if name in names]
+        described = GroupMetadata(attributes={"ome": ome.labels_metadata(listed)})
+        (content,) = described.to_buffer_dict(default_buffer_prototype()).values()
+        return content.to_bytes()
+
+    def _listed_labels(self) -> list[str]:
+        """Label maps that are there; one that is not to be read was made again before, by `settle`."""
+        try:
+            return list(json.loads(self.read_object(LABELS_FILE) or b"")["attributes"]["ome"]["labels"])
+        except (ValueError, KeyError, TypeError):
+            return []
 
     def write(self, name: str, start: int, slab: npt.NDArray[Any]) -> Receipts:
         """Write one slab on all levels.

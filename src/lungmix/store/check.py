@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from lungmix.errors import DamageError
-from lungmix.store.case import Case
+from lungmix.store.case import LABELS_FILE, Case
 from lungmix.store.objects import Receipts, is_partial
 
 _PLACES = {
@@ -30,7 +30,7 @@ def settle(case: Case) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Reasons by stage; empty if all is well.
+        Reasons by stage, or by `LABELS_FILE`, which is written again; empty if all is well.
     """
     sizes = case.sizes()
     for key in [key for key in sizes if is_partial(key)]:
@@ -54,7 +54,20 @@ def settle(case: Case) -> dict[str, str]:
             found.setdefault("mask", reason)
     for stage, reason in found.items():
         case.mark_damaged(stage, reason)
+    if wrong_list(case, sizes):
+        case.write_object(LABELS_FILE, case.list_of_labels(_label_maps(sizes)))
+        found[LABELS_FILE] = "it is not what was written"
     return found
+
+
+def wrong_list(case: Case, keys: Collection[str]) -> bool:
+    """Whether the list of label maps does not fit the maps of which there are objects."""
+    maps = _label_maps(keys)
+    return bool(maps) and case.read_object(LABELS_FILE) != case.list_of_labels(maps)
+
+
+def _label_maps(keys: Collection[str]) -> set[str]:
+    return {key.split("/")[1] for key in keys if key.startswith("labels/") and key != LABELS_FILE}
 
 
 def difference(receipts: Receipts, sizes: Mapping[str, int]) -> str | None:

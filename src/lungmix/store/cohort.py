@@ -28,7 +28,8 @@ from lungmix.store.case import Case
 from lungmix.store.files import FILES, REGISTER_FILE
 from lungmix.store.html import cohort_html
 from lungmix.store.lock import check_free, locked
-from lungmix.store.metadata import ATTRIBUTE, fault_of_cohort, fault_of_settings, read_bytes, read_cases
+from lungmix.store.metadata import ATTRIBUTE, MISSING, fault_of_cohort, fault_of_settings, read_bytes, read_cases
+from lungmix.store.objects import sizes_under
 from lungmix.store.place import is_remote, zarr_store
 from lungmix.store.register import Register
 
@@ -51,7 +52,7 @@ class Cohort(Mapping[str, Case]):
         if not isinstance(name, str) or not _CASE_NAME.fullmatch(name):
             raise KeyError(name)
         group = sync(read_cases(self._group, [name])).get(name)
-        if group is None:
+        if group is None or group == MISSING:
             raise KeyError(name)
         if isinstance(group, str):
             raise StoreError(_damaged(name, group))
@@ -74,6 +75,8 @@ class Cohort(Mapping[str, Case]):
         try:
             return self[name]
         except KeyError:
+            if name in self.damaged:
+                raise StoreError(self.damaged[name]) from None
             raise StoreError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them") from None
 
     def __iter__(self) -> Iterator[str]:
@@ -91,12 +94,20 @@ class Cohort(Mapping[str, Case]):
         return [Case(name, group) for name, group in sorted(found) if isinstance(group, Group)]
 
     def _read(self) -> dict[str, Group | str]:
-        return sync(self._read_all())
+        found = sync(self._read_all())
+        lost = [name for name, one in found.items() if one == MISSING]
+        strange = set(lost) - self._without_metadata(lost)
+        return {name: one for name, one in found.items() if name not in strange}
 
     async def _read_all(self) -> dict[str, Group | str]:
         listed = [name async for name in self._group.store.list_dir(self._group.path)]
         # Files stand there too; asking whether they are cases would cost a request each.
         return await read_cases(self._group, [n for n in listed if _CASE_NAME.fullmatch(n) and n not in FILES])
+
+    def _without_metadata(self, names: list[str]) -> set[str]:
+        """Those of which a scan is known and objects are left; other folders are none of ours, or empty."""
+        known = self.register if names else {}
+        return {name for name in names if name in known and sizes_under(self._group.store, self._key(name))}
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -319,7 +330,8 @@ def _open_group(store: Store, location: str, mode: Literal["r", "r+", "a"]) -> G
         group = zarr.open_group(store, mode=how, zarr_format=3, use_consolidated=False)
         own = group.attrs.get(ATTRIBUTE)
     except Exception as error:
-        fault = fault_of_cohort(sync(read_bytes(store, "zarr.json")))
+        content = sync(read_bytes(store, "zarr.json"))
+        fault = fault_of_cohort(content) or (MISSING if content is None and _is_ours(store, location) else None)
         if fault is None or (isinstance(error, zarr.errors.ContainsArrayError) and not _is_ours(store, location)):
             raise
     else:
@@ -382,6 +394,8 @@ def _remote(location: str, *, missing: bool) -> Iterator[None]:
 def _check_folder(path: Path, *, creating: bool) -> None:
     if path.is_file():
         raise StoreError(f"{path} is a file, not a store: give a folder as STORE")
+    if (path / REGISTER_FILE).is_file():
+        return
     if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").is_file():
         raise StoreError(f"{path} holds other files and is not a lungmix store: give a new or empty folder as STORE")
     if not creating and not (path / "zarr.json").is_file():

@@ -18,6 +18,9 @@ from lungmix.scan import Acquisition
 
 ATTRIBUTE = "lungmix"
 
+MISSING = "is missing"
+"""What is wrong with a case of which other objects are left, but no ``zarr.json``."""
+
 _Receipt = Annotated[list[int | str], Field(min_length=2, max_length=2)]
 
 
@@ -108,7 +111,8 @@ async def read_cases(group: Group, names: Iterable[str]) -> dict[str, Group | st
     group : Group
         The cohort.
     names : iterable of str
-        What may be a case. Names of files and of foreign groups are left out of what is given back.
+        What may be a case. Foreign groups are left out of what is given back; where there is no ``zarr.json`` at all
+        that is `MISSING`.
     """
     turn = asyncio.Semaphore(zarr.config.get("async.concurrency"))
 
@@ -123,7 +127,7 @@ async def read_cases(group: Group, names: Iterable[str]) -> dict[str, Group | st
 async def _read_case(place: StorePath) -> Group | str | None:
     buffer = await (place / "zarr.json").get(default_buffer_prototype())
     if buffer is None:
-        return None
+        return MISSING
     content = buffer.to_bytes()
     group = _parsed(content)
     if isinstance(group, _Group) and ATTRIBUTE not in group.attributes:

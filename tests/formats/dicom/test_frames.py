@@ -237,3 +237,9 @@ def test_frames_without_positions_are_refused_as_such(tmp_path):
     dataset.save_as(file)
     (one,) = refused(find_scans(file))
     assert "lacks position or orientation" in one.reason
+
+
+def test_frames_whose_bits_end_elsewhere_are_refused(tmp_path):
+    write_enhanced(tmp_path / "e.dcm", hu_of(SHAPE), BitsStored=12)
+    (one,) = refused(find_scans(tmp_path))
+    assert "e.dcm says that its 12 bits end at bit 15 (HighBit)" in shown(one.reason)

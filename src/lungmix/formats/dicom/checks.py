@@ -4,15 +4,39 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from pydicom.uid import UID
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
+from lungmix.errors import quoted
 from lungmix.formats.bounds import LARGEST_SLICE
 from lungmix.formats.dicom.codestream import size_of_stream
-from lungmix.formats.dicom.elements import UNDEFINED, Elements
+from lungmix.formats.dicom.elements import BIG_ENDIAN_OF_GE, UNDEFINED, Elements
 
 _ITEM = b"\xfe\xff\x00\xe0"
 BEGINNING = 4096
 """Bytes of the pixels that are looked at."""
+
+ORIGINAL = "give the original slices"
+
+_DECODED = frozenset((
+    "", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian,
+    BIG_ENDIAN_OF_GE, RLELossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1,
+    JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000,
+))  # fmt: skip
 
 
 def fault_of_pixels(elements: Elements, rows: int, columns: int, needed: int, beginning: bytes) -> str | None:
@@ -46,11 +70,30 @@ def fault_of_pixels(elements: Elements, rows: int, columns: int, needed: int, be
     return None
 
 
+def fault_of_coding(elements: Elements) -> str | None:
+    """Why no decoder reads the pixels as they are meant, and what to do, after "the file"; None if one does."""
+    syntax = elements.text("TransferSyntaxUID")
+    if syntax not in _DECODED:
+        # A maker's own identifier is a stranger's text.
+        name = UID(syntax).name if syntax.startswith("1.2.840.10008.") else syntax
+        return (
+            f"has pixels in a transfer syntax that is not read here ({quoted(name)}): convert it to explicit little "
+            "endian, as dcmdjpeg and gdcmconv --raw do, and give that"
+        )
+    stored, high = elements.short("BitsStored"), elements.short("HighBit")
+    if stored is not None and high is not None and high != stored - 1:
+        return (
+            f"says that its {stored} bits end at bit {high} (HighBit), which decoders read in different ways: give "
+            f"the original slices, or set HighBit to {stored - 1} if the lowest bits are those that are used"
+        )
+    return None
+
+
 def fault_of_values(elements: Elements) -> str | None:
-    """What is wrong with the numbers that make HU and millimetres of a plain slice; None if nothing is."""
+    """What is wrong with the numbers that make HU and mm of a plain slice, and what to do; None if nothing is."""
     spacing = elements.numbers("PixelSpacing")
     if spacing is None or len(spacing) != 2 or min(spacing) <= 0:
-        return "does not say how large its pixels are (PixelSpacing)"
+        return f"does not say how large its pixels are (PixelSpacing): {ORIGINAL}"
     signed = elements.short("PixelRepresentation") == 1
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         # Numbers with a sign may be HU as they are.
@@ -58,9 +101,9 @@ def fault_of_values(elements: Elements) -> str | None:
             continue
         values = elements.numbers(keyword)
         if values is None or len(values) != 1 or (keyword == "RescaleSlope" and values[0] == 0):
-            return f"does not say what its pixels are in HU ({keyword})"
+            return f"does not say what its pixels are in HU ({keyword}): {ORIGINAL}"
     if elements.text("PhotometricInterpretation") == "MONOCHROME1":
-        return "has pixels that decoders turn round (MONOCHROME1)"
+        return f"has pixels that decoders turn round (MONOCHROME1): {ORIGINAL}"
     return None
 
 

@@ -20,6 +20,9 @@ _PIXELS = frozenset((0x7FE00010, 0x7FE00009, 0x7FE00008))
 _SYNTAX = 0x00020010
 UNDEFINED = 0xFFFFFFFF
 
+BIG_ENDIAN_OF_GE = "1.2.840.113619.5.2"
+"""A transfer syntax of a maker's own that old scanners write: implicit little endian, but for the pixels."""
+
 # Decimal strings as DICOM has them: `float` takes more, and decoders take what begins like a number for one.
 _DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
@@ -175,6 +178,8 @@ def _behind_meta(tag: Any, vr: str | None, length: int) -> bool:
 def _coding_of(syntax: bytes) -> tuple[bool, bool] | None:
     """Whether VRs are implicit and numbers little endian in a transfer syntax; None if it is not a plain one."""
     uid = UID(syntax.decode("latin-1").strip(" \0"))
+    if uid == BIG_ENDIAN_OF_GE:
+        return True, True
     if not uid.is_transfer_syntax or uid.is_private or uid.is_deflated:
         return None
     return uid.is_implicit_VR, uid.is_little_endian

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from lungmix.formats.dicom.checks import ORIGINAL, fault_of_coding
 from lungmix.formats.dicom.elements import Elements
 from lungmix.formats.dicom.header import Header
 
@@ -26,6 +27,8 @@ def headers_of_frames(header: Header, elements: Elements) -> list[Header]:
     if len(frames) != header.frames or len(frames) > _MOST_FRAMES:
         raise ValueError(f"{len(frames)} descriptions, {header.frames} frames")
     signed = elements.short("PixelRepresentation") == 1
+    # What a file of one slice has to say of itself, such as its spacing, frames say in their groups.
+    header = replace(header, contradiction=fault_of_coding(elements) or "")
     return [_header(header, index, frame, shared, signed) for index, frame in enumerate(frames)]
 
 
@@ -70,8 +73,8 @@ def _header(header: Header, index: int, frame: Dataset, shared: Dataset, signed:
         rescale=(slope or 1.0, intercept or 0.0),
         unsaid=unsaid,
         quantity=str(values.get("RescaleType") or ""),
-        # What a file of one slice says of itself is said of each frame here.
-        contradiction="does not say what its pixels are in HU" if slope == 0 or (unsaid and not signed) else "",
+        contradiction=header.contradiction
+        or (f"does not say what its pixels are in HU: {ORIGINAL}" if slope == 0 or (unsaid and not signed) else ""),
         acquisition=replace(
             header.acquisition,
             kernel=kernel[:64] or None,

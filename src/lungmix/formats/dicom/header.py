@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from lungmix.formats.dicom.beginning import HEAD, beginning_of_pixels, elements_of, may_be_bare
-from lungmix.formats.dicom.checks import fault_of_pixels, fault_of_values
+from lungmix.formats.dicom.checks import fault_of_coding, fault_of_pixels, fault_of_values
 from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
 from lungmix.formats.dicom.kinds import is_computed, is_other_quantity
 from lungmix.formats.identity import KEYWORDS, NOBODY, Identity
@@ -56,7 +56,7 @@ _TAGS = tags_of(
         "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
         "SliceLocation", "GantryDetectorTilt", "InstanceNumber", "BurnedInAnnotation", "PixelPaddingValue",
         "PixelPaddingRangeLimit", "PixelRepresentation", "BitsStored", "PhotometricInterpretation", "RescaleSlope",
-        "RescaleIntercept", "RescaleType", "LossyImageCompression", "IrradiationEventUID",
+        "RescaleIntercept", "RescaleType", "HighBit", "LossyImageCompression", "IrradiationEventUID",
         "NumberOfSeriesRelatedInstances", *_TECHNICAL, *_DOSE, *_PHASES, *_BINARY_PHASES, *HINTS,
         *KEYWORDS.values(), *_GROUPS,
     ))
@@ -104,7 +104,8 @@ class Header:
     quantity : str
         What pixels are after slope and intercept, such as ``HU``; empty if the header does not say.
     contradiction : str
-        What of the numbers of a plain slice makes no sense, after "the file"; empty if they do.
+        What of the pixels or of the numbers of a plain slice makes no sense, and what to do, after "the file"; empty
+        if they do.
     lossy : bool
         Whether pixels were once compressed with loss.
     burned_in : bool
@@ -277,7 +278,7 @@ class HeaderReader:
             rescale=(slope or 1.0, intercept or 0.0),
             unsaid=slope is None or intercept is None,
             quantity=elements.text("RescaleType"),
-            contradiction=fault_of_values(elements) or "",
+            contradiction=fault_of_coding(elements) or fault_of_values(elements) or "",
             lossy=elements.text("LossyImageCompression") == "01",
             burned_in=elements.text("BurnedInAnnotation").upper() == "YES",
             identity=identity,

@@ -14,7 +14,7 @@ from lungmix.errors import SourceError, named
 from lungmix.formats.dicom.checks import is_rotation
 from lungmix.formats.dicom.copies import same_content
 from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of
-from lungmix.formats.dicom.header import ENHANCED, HINTS, Damaged, Header
+from lungmix.formats.dicom.header import HINTS, Damaged, Header
 from lungmix.formats.dicom.tilt import Shear, shear_of
 from lungmix.formats.rules import SeriesRules
 
@@ -76,8 +76,8 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
     for one in group.slices:
         if not has_place(one):
             raise SourceError(f"{title} lacks position or orientation in {named(one.file)}: give the original slices")
-        if one.contradiction and (one.frame is not None or one.sop_class not in ENHANCED):
-            raise SourceError(f"{title}: {named(one.file)} {one.contradiction}: give the original slices")
+        if one.contradiction:
+            raise SourceError(f"{title}: {named(one.file)} {one.contradiction}")
     normal = normal_of(group.first)
     if not is_rotation(group.first.orientation or ()):
         raise SourceError(f"{title} has an orientation that is no rotation: give the original slices")

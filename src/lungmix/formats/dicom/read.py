@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydicom.pixels import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.overlays import frame_under_overlay
 from lungmix.formats.dicom.padding import without_padding
 from lungmix.formats.dicom.stack import Frame, Stack
 from lungmix.formats.scan import Scan
@@ -53,9 +55,13 @@ def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
         try:
             values = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError:
-            raise _damaged(file, number) from None
+            frame = frame_under_overlay(file)
+            if frame is None:
+                raise _unread(file, number) from None
+            yield from _frames_of_file(file, (frame,), number)
+            continue
         if values.shape[:1] != (1,) or values.ndim != 3:
-            raise _damaged(file, number)
+            raise _unread(file, number)
         yield values[0]
 
 
@@ -81,8 +87,14 @@ def _frames_of_file(file: str, frames: tuple[Frame, ...], first: int) -> Iterato
     except SourceError:
         raise
     except Exception:  # decoders raise whatever broken bytes lead to
-        raise _damaged(file, number) from None
+        raise _unread(file, number) from None
 
 
-def _damaged(file: str, number: int) -> SourceError:
-    return SourceError(f"{named(file)} (slice {number + 1}) is cut short or damaged: get the file again")
+def _unread(file: str, number: int) -> SourceError:
+    what = f"{named(file)} (slice {number + 1})"
+    try:
+        with Path(file).open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        return SourceError(f"{what} cannot be read ({error.strerror}): check it")
+    return SourceError(f"{what} is cut short or damaged: get the file again")

@@ -18,6 +18,7 @@ from lungmix.formats.dicom.damage import attribute
 from lungmix.formats.dicom.groups import Group, axes_of, groups_of, normal_of, series_of
 from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
 from lungmix.formats.dicom.order import Order, order_of
+from lungmix.formats.dicom.overlays import frame_under_overlay
 from lungmix.formats.dicom.padding import padding_of
 from lungmix.formats.dicom.parts import continued
 from lungmix.formats.dicom.resample import Resampling, onto_even_grid
@@ -225,26 +226,33 @@ def _geometry(order: Order, resampling: Resampling | None, title: str) -> Geomet
 def _plain_geometry(order: Order, title: str) -> Geometry:
     first, n = order.slices[0], len(order.slices)
     if first.sop_class in ENHANCED:
-        direction = np.stack([*axes_of(first), normal_of(first)], axis=1)
-        if first.spacing is None:
-            raise SourceError(f"{title} does not say how large its pixels are: give the original slices")
-        between_rows, between_columns = first.spacing
-        depth = (order.along[-1] - order.along[0]) / (n - 1) if n > 1 else order.spacing
-        return Geometry(
-            (first.columns, first.rows, n),
-            (between_columns, between_rows, depth),
-            first.position or (0.0, 0.0, 0.0),  # type: ignore[arg-type]
-            tuple(direction.ravel().tolist()),
-        )
+        return _geometry_by_headers(order, title)
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([one.file for one in (order.slices[0], order.slices[-1])[: min(n, 2)]])
     try:
         ends = reader.Execute()
     except RuntimeError:
+        if any(frame_under_overlay(one.file) is not None for one in (order.slices[0], order.slices[-1])):
+            return _geometry_by_headers(order, title)
         raise SourceError(f"{title} cannot be decoded: a file is cut short or damaged; get the series again") from None
     x, y, z = ends.GetSpacing()
     if ends.GetNumberOfComponentsPerPixel() != 1 or ends.GetDimension() != 3:
         raise SourceError(f"{title} is not a stack of plain slices: give the original CT slices")
     size = ends.GetSize()
     return Geometry((size[0], size[1], n), (x, y, z / max(n - 1, 1)), ends.GetOrigin(), ends.GetDirection())
+
+
+def _geometry_by_headers(order: Order, title: str) -> Geometry:
+    first, n = order.slices[0], len(order.slices)
+    if first.spacing is None:
+        raise SourceError(f"{title} does not say how large its pixels are: give the original slices")
+    direction = np.stack([*axes_of(first), normal_of(first)], axis=1)
+    between_rows, between_columns = first.spacing
+    depth = (order.along[-1] - order.along[0]) / (n - 1) if n > 1 else order.spacing
+    return Geometry(
+        (first.columns, first.rows, n),
+        (between_columns, between_rows, depth),
+        first.position or (0.0, 0.0, 0.0),  # type: ignore[arg-type]
+        tuple(direction.ravel().tolist()),
+    )

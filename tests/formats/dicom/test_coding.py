@@ -1,0 +1,96 @@
+"""Codings of pixels that decoders read wrongly or not at all: read right, or refused for the right reason."""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import MPEG2MPML, HTJ2KLossless, JPEGLSLossless
+
+from lungmix.errors import anonymous, shown
+from lungmix.formats import find_scans
+from series import SHAPE, change, hu_of, only_scan, read, refused, write_series
+
+GE_BIG_ENDIAN = "1.2.840.113619.5.2"
+
+
+def reason(folder):
+    (one,) = refused(find_scans(folder))
+    return one.reason
+
+
+def give_overlay(file, tag, vr, value):
+    """An overlay with a bitmap, and one more attribute of it."""
+    dataset = pydicom.dcmread(file)
+    rows, columns = SHAPE[1:]
+    for element, kind, content in (
+        (0x0010, "US", rows), (0x0011, "US", columns), (0x0040, "CS", "G"), (0x0050, "SS", [1, 1]),
+        (0x0100, "US", 1), (0x0102, "US", 0), (0x3000, "OW", bytes(rows * columns // 8)), (tag, vr, value),
+    ):  # fmt: skip
+        dataset.add_new(0x60000000 + element, kind, content)
+    dataset.save_as(file)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "words"),
+    [(HTJ2KLossless, "High-Throughput JPEG 2000"), (MPEG2MPML, "MPEG2"), ("1.2.3.4.5", "1.2.3.4.5")],
+)
+def test_pixels_in_a_syntax_that_is_not_read_are_no_damage(tmp_path, syntax, words):
+    for file in write_series(tmp_path / "s"):
+        dataset = pydicom.dcmread(file)
+        private = not syntax.startswith("1.2.840.10008.")
+        if not private:
+            dataset.PixelData = encapsulate([b"stream of a video" * 9])
+            dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(file, implicit_vr=False if private else None, little_endian=True if private else None)
+    told = reason(tmp_path / "s")
+    assert "00001.dcm has pixels in a transfer syntax that is not read here (" in shown(told)
+    assert words in shown(told)
+    assert "convert it to explicit little endian" in told
+    assert "damaged" not in told
+    assert words not in anonymous(told)
+
+
+def test_private_big_endian_pixels_of_ge_are_read(tmp_path):
+    for file in write_series(tmp_path / "s"):
+        dataset = pydicom.dcmread(file)
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = GE_BIG_ENDIAN
+        dataset.save_as(file, implicit_vr=True, little_endian=True)
+    assert np.array_equal(read(only_scan(tmp_path / "s")), hu_of())
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_bits_that_end_where_decoders_do_not_expect_them_are_refused(tmp_path, shift):
+    for file in write_series(tmp_path / "s", BitsStored=12, HighBit=15, PixelRepresentation=0):
+        stored = np.frombuffer(pydicom.dcmread(file).PixelData, "<u2") << shift
+        change(file, PixelData=stored.astype("<u2").tobytes())
+    told = reason(tmp_path / "s")
+    assert "says that its 12 bits end at bit 15 (HighBit)" in told
+    assert "set HighBit to 11" in told
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"), [(0x4000, "LT", "A comment"), (0x1001, "CS", "LAYER"), (0x0022, "LO", "A description")]
+)
+def test_slices_are_read_under_whatever_overlay(tmp_path, tag, vr, value, compressed):
+    write_series(tmp_path / "plain")
+    for file in write_series(tmp_path / "s", RescaleSlope=0.5):
+        if compressed:
+            dataset = pydicom.dcmread(file)
+            dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+            dataset.save_as(file)
+        give_overlay(file, tag, vr, value)
+    scan = only_scan(tmp_path / "s")
+    assert scan.geometry == only_scan(tmp_path / "plain").geometry
+    assert np.array_equal(read(scan), np.rint((hu_of() + 1024.0) * 0.5 - 1024))
+
+
+def test_pixels_that_are_damaged_under_an_overlay_are_damage(tmp_path):
+    files = write_series(tmp_path / "s")
+    for file in files:
+        give_overlay(file, 0x4000, "LT", "A comment")
+    files[3].write_bytes(files[3].read_bytes()[:-10])
+    told = " ".join(shown(one.reason) for one in refused(find_scans(tmp_path / "s")))
+    assert "slice 4 (00004.dcm) is cut short: its pixels end early" in told

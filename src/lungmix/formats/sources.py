@@ -129,7 +129,7 @@ class _Search:
                 elif not collection.add(file):
                     others.append(file)
             except OSError as error:
-                found.append(_unreadable(file, error))
+                collection.miss(file, error)
             self.watch(number, len(contents.files))
         found += collection.verdicts(self.rules)
         found += _others(others, collection)
@@ -223,9 +223,14 @@ def _others(files: list[Path], collection: Collection) -> list[Found]:
     rest: list[Path] = []
     for file in files:
         kind = kind_of(file)
-        beside = (file.parent, kind) in kinds and (kind or not is_text(file))
-        if (kind in _DICOM_EXTENSIONS or beside) and not is_companion(file):
+        try:
+            beside = (file.parent, kind) in kinds and (kind or not is_text(file))
+            called_so = (kind in _DICOM_EXTENSIONS or beside) and not is_companion(file)
             empty = file.stat().st_size == 0
+        except OSError as error:
+            found.append(_unreadable(file, error))
+            continue
+        if called_so:
             what = "is empty" if empty else "is no DICOM file, though it is called like one"
             found.append(Refusal(case_name(file.parent.name), str(file), f"{named(file)} {what}: get it again"))
         else:

@@ -47,12 +47,18 @@ def contents_of(folder: Path) -> Contents:
         below = []
         for entry in entries:
             path = here / entry.name
-            if _is_dir(entry):
-                below.append((path, depth + 1))
-            elif _is_file(entry):
-                found.files.append(path)
-            elif entry.is_symlink():
-                _link(path, root, found)
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append((path, depth + 1))
+                elif entry.is_file():
+                    found.files.append(path)
+                elif entry.is_symlink():
+                    _link(path, root, found)
+            except OSError as error:
+                if entry.is_symlink():  # a circle of links
+                    _link(path, root, found)
+                else:
+                    found.unread.append((path, f"{named(path)} cannot be looked at ({error.strerror}): check it"))
         if below and depth >= DEEPEST:
             reason = f"{named(here)} lies {DEEPEST} folders deep, and what is below is not read: give it by itself"
             found.unread.append((here, reason))
@@ -74,20 +80,6 @@ def _link(path: Path, root: Path, found: Contents) -> None:
         found.unread.append((path, f"{named(path)} is a link to a folder elsewhere: give that folder itself"))
     elif not there:
         found.unread.append((path, f"{named(path)} is a link that leads nowhere: get the file that it stands for"))
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
 
 
 def is_text(file: Path) -> bool:

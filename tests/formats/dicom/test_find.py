@@ -1,6 +1,5 @@
 """Which files make which volume, wherever they lie and whatever they are called."""
 
-import os
 import random
 import shutil
 import tarfile
@@ -354,24 +353,6 @@ def test_file_without_extension_beside_slices_without_is_damaged(folder):
     assert len(scans(found)) == 1
     assert "IM7 is no DICOM file" in reasons(refused(found))[0]
     assert len(refused(found)) == 1
-
-
-def test_unreadable_file_is_named(folder, monkeypatch):
-    if os.geteuid() == 0:
-        from pathlib import Path
-
-        whole = Path.open
-
-        def refuse(self, *args, **kwargs):
-            if self.name == "00004.dcm":
-                raise PermissionError(13, "Permission denied")
-            return whole(self, *args, **kwargs)
-
-        monkeypatch.setattr(Path, "open", refuse)
-    else:
-        (folder / "00004.dcm").chmod(0)
-    told = " ".join(reasons(refused(find_scans(folder))))
-    assert "00004.dcm cannot be read (Permission denied)" in told
 
 
 def test_watch_hears_of_every_file(folder):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
 from lungmix.formats.dicom.groups import Group, has_place, places_along, series_of
 from lungmix.formats.dicom.header import Damaged, Header
 from lungmix.formats.identity import Identity
+from lungmix.formats.walk import kind_of
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,19 @@ def attribute(damaged: Sequence[Damaged], groups: Sequence[Group]) -> Attributio
         folder = one.header.folder
         near = [i for i in owners if any(slice_.folder == folder for slice_ in groups[i].slices)]
         series = {groups[i].series for i in near}
-        if len(series) == 1 and one.marked:
+        if len(series) == 1 and (one.marked if one.read else _is_called_like(one.header, groups, near)):
             owner = max(near, key=lambda i: len(groups[i].slices))
             result.lost.setdefault(owner, []).append(one)
         else:
             for i in near:
                 result.possible.setdefault(i, []).append(one)
     return result
+
+
+def _is_called_like(header: Header, groups: Sequence[Group], near: Sequence[int]) -> bool:
+    """Whether slices in the folder of a file have names of its kind: then it is one of them, as far as can be known."""
+    beside = {slice_.file for i in near for slice_ in groups[i].slices if slice_.folder == header.folder}
+    return kind_of(Path(header.file)) in {kind_of(Path(file)) for file in beside}
 
 
 def _is_of_series(header: Header, group: Group) -> bool:

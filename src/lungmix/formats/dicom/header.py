@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -186,11 +187,14 @@ class Damaged:
         What is wrong with it, after "the file".
     marked : bool
         Whether it certainly is DICOM.
+    read : bool
+        Whether its bytes could be read.
     """
 
     header: Header
     fault: str
     marked: bool = True
+    read: bool = True
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ class HeaderReader:
             try:
                 elements, deflated = elements_of(head, stream, state.st_size, _TAGS)
             except Exception as error:  # pydicom raises whatever broken bytes lead to
-                if isinstance(error, MemoryError):
+                if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
                     raise
                 return Damaged(blank, "has a damaged header") if marked else None
             encapsulated = elements.pixel_bytes == UNDEFINED and not deflated

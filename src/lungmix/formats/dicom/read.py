@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from pydicom.pixels import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lungmix.errors import SourceError, named
-from lungmix.formats.dicom.overlays import frame_under_overlay
 from lungmix.formats.dicom.padding import without_padding
 from lungmix.formats.dicom.stack import Frame, Stack
+from lungmix.formats.dicom.undecoded import frame_under_overlay, why_undecoded
 from lungmix.formats.scan import Scan
 from lungmix.formats.streams import to_hu
 
@@ -91,10 +90,4 @@ def _frames_of_file(file: str, frames: tuple[Frame, ...], first: int) -> Iterato
 
 
 def _unread(file: str, number: int) -> SourceError:
-    what = f"{named(file)} (slice {number + 1})"
-    try:
-        with Path(file).open("rb") as stream:
-            stream.read(1)
-    except OSError as error:
-        return SourceError(f"{what} cannot be read ({error.strerror}): check it")
-    return SourceError(f"{what} is cut short or damaged: get the file again")
+    return SourceError(f"{named(file)} (slice {number + 1}) {why_undecoded(file)}")

@@ -18,11 +18,11 @@ from lungmix.formats.dicom.damage import attribute
 from lungmix.formats.dicom.groups import Group, axes_of, groups_of, normal_of, series_of
 from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
 from lungmix.formats.dicom.order import Order, order_of
-from lungmix.formats.dicom.overlays import frame_under_overlay
 from lungmix.formats.dicom.padding import padding_of
 from lungmix.formats.dicom.parts import continued
 from lungmix.formats.dicom.resample import Resampling, onto_even_grid
 from lungmix.formats.dicom.stack import Frame, Stack
+from lungmix.formats.dicom.undecoded import frame_under_overlay, why_undecoded
 from lungmix.formats.rules import SeriesRules
 from lungmix.formats.scan import Refusal, Scan, Series, Skipped, case_name, key_of_place
 from lungmix.geometry import Geometry
@@ -60,7 +60,11 @@ class Collection:
         OSError
             If the file cannot be read.
         """
-        found = self._reader.read(path)
+        try:
+            found = self._reader.read(path)
+        except OSError:
+            # What a network file system could not do a moment ago it often can.
+            found = self._reader.read(path)
         if isinstance(found, Damaged):
             self.damaged.append(found)
         elif isinstance(found, Index):
@@ -68,6 +72,11 @@ class Collection:
         elif found is not None:
             self.headers.extend(found)
         return found is not None
+
+    def miss(self, path: Path, error: OSError) -> None:
+        """Take note of a file that cannot be read: it may be a slice of a series beside it."""
+        fault = f"cannot be read ({error.strerror or type(error).__name__})"
+        self.damaged.append(Damaged(Header(str(path), str(path.parent)), fault, read=False))
 
     def verdicts(self, rules: SeriesRules) -> list[Verdict]:
         """Every series and every damaged file: used, skipped or refused, with the reason."""
@@ -97,6 +106,9 @@ class Collection:
                 outcome[index] = _scan_of(group, order, (*order.notes, *notes), self.place(group.folder))
             except SourceError as error:
                 outcome[index] = error
+            except OSError as error:
+                file = f" ({named(error.filename)})" if isinstance(error.filename, str) else ""
+                outcome[index] = SourceError(f"{group.title}: a file{file} cannot be read ({error.strerror}): check it")
         if rules.choose:
             skipped |= passed_over(groups, {index: isinstance(one, Scan) for index, one in outcome.items()})
         found: list[Verdict] = []
@@ -115,9 +127,10 @@ class Collection:
         for one in self.damaged:
             file = Path(one.header.file)
             what = "a copy of a slice that is there undamaged: remove it" if one in copies else "get it again"
-            yield Refusal(
-                case_name(file.parent.name), str(file), f"{named(file)} is a damaged DICOM file, it {one.fault}: {what}"
-            )
+            reason = f"{named(file)} is a damaged DICOM file, it {one.fault}: {what}"
+            if not one.read:
+                reason = f"{named(file)} {one.fault}: check it"
+            yield Refusal(case_name(file.parent.name), str(file), reason)
         for index in self.indices:
             file = Path(index.file)
             yield Skipped(
@@ -127,7 +140,10 @@ class Collection:
 
 def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged]) -> list[str]:
     """What hints at slices that are missing at an end; `same` are all images of the series."""
-    notes = [f"{named(one.header.file)}, which is damaged, may belong to it" for one in possible]
+    notes = [
+        f"{named(one.header.file)}, which {'is damaged' if one.read else one.fault}, may belong to it"
+        for one in possible
+    ]
     if group.first.frame is not None:
         return notes
     announced = max((one.announced or 0 for one in group.slices), default=0)
@@ -229,18 +245,32 @@ def _plain_geometry(order: Order, title: str) -> Geometry:
         return _geometry_by_headers(order, title)
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([one.file for one in (order.slices[0], order.slices[-1])[: min(n, 2)]])
+    outer = [one.file for one in (order.slices[0], order.slices[-1])[: min(n, 2)]]
+    reader.SetFileNames(outer)
     try:
         ends = reader.Execute()
     except RuntimeError:
-        if any(frame_under_overlay(one.file) is not None for one in (order.slices[0], order.slices[-1])):
+        if any(frame_under_overlay(file) is not None for file in outer):
             return _geometry_by_headers(order, title)
-        raise SourceError(f"{title} cannot be decoded: a file is cut short or damaged; get the series again") from None
+        bad = next((file for file in outer if not _is_decoded(file)), outer[0])
+        why = why_undecoded(bad)
+        raise SourceError(f"{title} cannot be decoded: {named(bad)} {why}") from None
     x, y, z = ends.GetSpacing()
     if ends.GetNumberOfComponentsPerPixel() != 1 or ends.GetDimension() != 3:
         raise SourceError(f"{title} is not a stack of plain slices: give the original CT slices")
     size = ends.GetSize()
     return Geometry((size[0], size[1], n), (x, y, z / max(n - 1, 1)), ends.GetOrigin(), ends.GetDirection())
+
+
+def _is_decoded(file: str) -> bool:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(file)
+    try:
+        reader.Execute()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _geometry_by_headers(order: Order, title: str) -> Geometry:

@@ -1,6 +1,8 @@
-"""Slices whose overlays GDCM does not take: it refuses the whole image for an attribute of an overlay."""
+"""Slices that GDCM does not decode: those that are read in another way, and why the others are not."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pydicom
 
@@ -24,3 +26,13 @@ def frame_under_overlay(file: str) -> Frame | None:
         return Frame(0, 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
     except Exception:  # pydicom raises whatever broken bytes lead to
         return None
+
+
+def why_undecoded(file: str) -> str:
+    """What hinders decoding a file whose header is well, and what to do, after "the file"."""
+    try:
+        with Path(file).open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        return f"cannot be read ({error.strerror}): check it"
+    return "is cut short or damaged: get the file again"

@@ -1,0 +1,188 @@
+"""Files that a file system does not give, for a moment or for good: a series is whole or refused, and never split."""
+
+import errno
+import io
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lungmix.errors import SourceError, shown
+from lungmix.formats import Scan, SeriesRules, find_scans
+from lungmix.formats.walk import contents_of
+from series import copy, hu_of, only_scan, read, refused, scans, write_series
+
+GAPS = SeriesRules(allow_gaps=True)
+NAMES = [f"{number:05d}.dcm" for number in range(1, 9)]
+
+
+class Failing(io.BufferedReader):
+    """A file that opens, and fails when it is read."""
+
+    def read(self, *_):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+class Faults:
+    """Makes opening or reading files of some names fail, so many times each."""
+
+    def __init__(self, monkeypatch, times, opens=True):
+        self.left, self.opens, self.seen = Counter(times), opens, Counter()
+        whole = Path.open
+
+        def opened(path, *args, **kwargs):
+            stream = whole(path, *args, **kwargs)
+            if self.left[path.name] <= 0:
+                return stream
+            self.left[path.name] -= 1
+            self.seen[path.name] += 1
+            stream.close()
+            if self.opens:
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return Failing(io.FileIO(path))
+
+        monkeypatch.setattr(Path, "open", opened)
+
+
+def reasons(found):
+    return [shown(one.reason) for one in refused(found)]
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_read_that_fails_once_changes_nothing(tmp_path, monkeypatch, opens):
+    write_series(tmp_path)
+    before = find_scans(tmp_path)
+    faults = Faults(monkeypatch, dict.fromkeys(NAMES, 1), opens)
+    assert find_scans(tmp_path) == before
+    assert sum(faults.seen.values()) == len(NAMES)
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+@pytest.mark.parametrize("opens", [True, False])
+def test_slice_that_cannot_be_read_is_named_and_its_series_refused(tmp_path, monkeypatch, at, opens):
+    write_series(tmp_path)
+    Faults(monkeypatch, {NAMES[at]: 99}, opens)
+    words = f"{NAMES[at]} cannot be read ({'Stale file handle' if opens else 'Input/output error'}): check it"
+    of_series, of_file = reasons(find_scans(tmp_path))
+    assert of_series.startswith("series 1")
+    assert f"{NAMES[at]}, which belongs to it, cannot be read" in of_series
+    assert words in of_file
+    (scan,) = scans(find_scans(tmp_path, GAPS))
+    assert "done without" in " ".join(scan.notes)
+    assert scan.geometry.shape[0] == (8 if at == 3 else 7)
+
+
+@given(st.lists(st.integers(0, 4), min_size=8, max_size=8), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_whatever_fails_a_series_is_whole_or_refused(tmp_path_factory, times, opens):
+    folder = tmp_path_factory.mktemp("s")
+    write_series(folder, hu_of((8, 4, 4)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Faults(monkeypatch, dict(zip(NAMES, times, strict=True)), opens)
+        found = find_scans(folder)
+    lost = [name for name, count in zip(NAMES, times, strict=True) if count > 1]
+    told = reasons(found)
+    assert len(scans(found)) == (not lost)
+    for name in lost:
+        assert sum(reason.startswith(f"{name} cannot be read") for reason in told) == 1
+    # One or two slices that are left are no scan.
+    assert len(told) == len(lost) + (0 < len(lost) < 6)
+    assert all(scan.geometry.shape[0] == 8 for scan in scans(found))
+
+
+def test_file_of_another_kind_that_cannot_be_read_costs_no_series(tmp_path, monkeypatch):
+    write_series(tmp_path)
+    (tmp_path / "letter.pdf").write_text("words")
+    Faults(monkeypatch, {"letter.pdf": 99})
+    found = find_scans(tmp_path)
+    assert reasons(found) == ["letter.pdf cannot be read (Stale file handle): check it"]
+    (scan,) = scans(found)
+    assert shown(scan.notes[0]) == "letter.pdf, which cannot be read (Stale file handle), may belong to it"
+
+
+def test_slice_that_cannot_be_read_between_two_series_is_told_of_both(tmp_path, monkeypatch):
+    write_series(tmp_path / "a", seed=1)
+    for file in write_series(tmp_path / "b", seed=2, PatientID="P2"):
+        file.rename(tmp_path / "a" / f"b{file.name}")
+    Faults(monkeypatch, {NAMES[7]: 99})
+    found = find_scans(tmp_path / "a")
+    assert len(reasons(found)) == 1
+    assert ["may belong to it" in " ".join(scan.notes) for scan in scans(found)] == [True, True]
+
+
+def test_copies_that_cannot_be_compared_end_their_own_series_alone(tmp_path, monkeypatch):
+    files = write_series(tmp_path / "a")
+    write_series(tmp_path / "b", seed=2, PatientID="P2", SeriesInstanceUID="1.2.3")
+    (tmp_path / "a" / "copy.dcm").write_bytes(files[2].read_bytes())
+    reads = Counter()
+    whole = Path.open
+
+    def opened(path, *args, **kwargs):
+        reads[path.name] += 1
+        if path.name == "copy.dcm" and reads[path.name] > 1:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return whole(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
+    found = find_scans(tmp_path)
+    assert len(scans(found)) == 1
+    assert "a file (copy.dcm) cannot be read (Input/output error): check it" in reasons(found)[0]
+
+
+def test_entry_that_cannot_be_looked_at_is_named(tmp_path, monkeypatch):
+    write_series(tmp_path)
+    whole = os.scandir
+
+    class Entry:
+        def __init__(self, entry):
+            self.name, self.path, self.is_dir, self.is_symlink = entry.name, entry.path, entry.is_dir, entry.is_symlink
+            self._entry = entry
+
+        def is_file(self):
+            if self.name == NAMES[7]:
+                raise OSError(errno.EIO, "Input/output error")
+            return self._entry.is_file()
+
+    class Listing(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    def listed(folder):
+        with whole(folder) as listing:
+            return Listing(map(Entry, listing))
+
+    monkeypatch.setattr(os, "scandir", listed)
+    assert f"{NAMES[7]} cannot be looked at (Input/output error): check it" in reasons(find_scans(tmp_path))
+
+
+def test_slice_that_is_gone_when_it_is_converted_is_named(tmp_path):
+    write_series(tmp_path)
+    scan = only_scan(tmp_path)
+    (tmp_path / NAMES[4]).unlink()
+    with pytest.raises(SourceError, match=r"00005\.dcm \(slice 5\) cannot be read \(No such file or directory\)"):
+        read(scan)
+
+
+def test_order_in_which_files_are_found_changes_nothing(tmp_path, monkeypatch):
+    files = write_series(tmp_path)
+    copy(files[0], tmp_path / "localizer.dcm", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    expected = only_scan(tmp_path)
+    for seed in range(10):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lungmix.formats.sources.contents_of", lambda folder, seed=seed: _shuffled(folder, seed))
+            (scan,) = (one for one in find_scans(tmp_path) if isinstance(one, Scan))
+        assert (scan.key, scan.fingerprint, scan.files) == (expected.key, expected.fingerprint, expected.files)
+        assert np.array_equal(read(scan), hu_of())
+
+
+def _shuffled(folder, seed):
+    contents = contents_of(folder)
+    np.random.default_rng(seed).shuffle(contents.files)
+    return contents

@@ -43,6 +43,8 @@ def test_copies_are_told_from_files_that_differ(tmp_path):
     assert same_content(str(one), str(two))
     two.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert not same_content(str(one), str(two))
+    two.write_bytes(content[:300_001] + bytes([content[300_001] ^ 1]) + content[300_002:])
+    assert not same_content(str(one), str(two))
     two.write_bytes(content + b"more")
     assert not same_content(str(one), str(two))
 

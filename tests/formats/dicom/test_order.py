@@ -9,10 +9,11 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from lungmix.errors import shown
 from lungmix.formats import SeriesRules, find_scans
-from lungmix.formats.dicom.order import _longest_run, _out_of_turn
+from lungmix.formats.dicom.numbers import _longest_run, _out_of_turn
 from lungmix.formats.dicom.resample import AIR, onto_even_grid, shifted
 from lungmix.geometry import Geometry
 from series import (
@@ -181,6 +182,36 @@ def test_same_object_with_other_pixels_is_refused(files):
     assert "slice 5 is there twice with different content" in reason(files)
 
 
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, DeflatedExplicitVRLittleEndian])
+def test_copies_that_are_compressed_in_another_way_are_left_out(files, syntax):
+    expected = read(only_scan(files[0].parent))
+    (files[0].parent / "copy").mkdir()
+    for file in files:
+        compressed(file, files[0].parent / "copy" / file.name, syntax)
+    scan = only_scan(files[0].parent)
+    assert np.array_equal(read(scan), expected)
+    assert "exact copies" in scan.notes[0]
+
+
+def test_compressed_copy_with_another_pixel_is_refused(files):
+    dataset = pydicom.dcmread(files[4])
+    pixels = bytearray(dataset.PixelData)
+    pixels[100] ^= 1
+    dataset.PixelData = bytes(pixels)
+    dataset.save_as(files[0].parent / "other.dcm")
+    compressed(files[0].parent / "other.dcm", files[0].parent / "other.dcm", RLELossless)
+    assert "slice 5 is there twice with different content" in reason(files)
+
+
+def compressed(file, to, syntax):
+    dataset = pydicom.dcmread(file)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    else:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(to)
+
+
 def test_two_objects_at_one_position_are_refused_and_named(files):
     copy(files[4], files[0].parent / "again.dcm")
     text = reason(files)
@@ -241,9 +272,7 @@ def test_positions_can_be_trusted_against_numbers(files):
     assert "trusted" in scan.notes[0]
 
 
-@pytest.mark.parametrize(
-    "numbers", [lambda i: 12 - i, lambda i: 7, lambda i: i % 6 + 1, lambda i: None, lambda i: 3 * i]
-)
+@pytest.mark.parametrize("numbers", [lambda i: 12 - i, lambda i: 7, lambda i: None, lambda i: 3 * i])
 def test_numbers_that_run_down_or_say_nothing_contradict_no_position(tmp_path, numbers):
     files = write_series(tmp_path / "s", hu_of((12, 8, 8)), InstanceNumber=numbers)
     assert scans(find_scans(files[0].parent))
@@ -380,6 +409,21 @@ def test_part_of_a_series_that_is_displaced_sideways_is_refused_and_named(files)
         move(file, x=3.0)
     assert "slices 7 and 8" in reason(files)
     assert "displaced sideways by 3.0 mm" in reason(files)
+
+
+@pytest.mark.parametrize("at", [0, 5, 11])
+def test_slice_displaced_by_less_than_a_pixel_is_used_and_named(files, at):
+    move(files[at], x=0.3, y=-0.25)
+    scan = only_scan(files[0].parent)
+    assert np.array_equal(read(scan), hu_of((12, 16, 18)))
+    (note,) = map(shown, scan.notes)
+    assert note.startswith(f"slice {at + 1} (000{at + 1:02d}.dcm) lies up to 0.39 mm beside the others")
+
+
+def test_positions_that_were_rounded_are_not_beside_the_others(files):
+    for i, file in enumerate(files):
+        move(file, x=0.05 * (-1) ** i, y=0.05)
+    assert not notes(files)
 
 
 def test_tilt_that_positions_do_not_show_is_refused_and_named(files):

@@ -5,10 +5,14 @@ import time
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
-from lungmix.errors import shown
+from lungmix.errors import SourceError, shown
 from lungmix.formats import SeriesRules, find_scans
+from lungmix.formats.dicom.groups import _by_orientation
+from lungmix.formats.dicom.header import Header
 from series import change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
 
 ALL = SeriesRules("all")
@@ -74,6 +78,36 @@ def test_slices_of_two_scans_that_lie_between_each_other_are_refused(tmp_path):
     assert "slices 1 (00001.dcm), 2 (00001.dcm), 3 (00002.dcm), 4 (00002.dcm) and 12 more share" in told
     assert "--trust-positions" in told
     assert only_scan(tmp_path / "s", SeriesRules(trust_positions=True)).geometry.size[2] == 16
+
+
+def behind_each_other(folder, count=2, **tags):
+    """Scans of one identifier, each of which begins where the one before it ends."""
+    same = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    for number in range(count):
+        own = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
+        write_series(folder / "abc"[number], seed=number, origin=(0, 0, 10.0 * number), **same, **own)
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("count", [2, 3])
+def test_scans_that_follow_each_other_under_one_identifier_are_refused(tmp_path, count, down):
+    up = lambda i: i + 1  # noqa: E731
+    numbers = [up, (lambda i: 8 - i) if down else up, up][:count]
+    behind_each_other(tmp_path / "s", count, InstanceNumber=numbers)
+    told = reasons(tmp_path / "s")
+    assert "slices 1 to 8 (00001.dcm to 00008.dcm), 9 to 16 (00001.dcm to 00008.dcm)" in told
+    assert "two scans may follow each other" in told
+    scan = only_scan(tmp_path / "s", SeriesRules(trust_positions=True))
+    assert scan.geometry.size[2] == 8 * count
+    assert "instance numbers begin anew" in scan.notes[0]
+
+
+def test_acquisitions_of_one_series_that_are_numbered_each_from_one_are_noted(tmp_path):
+    behind_each_other(tmp_path / "s", AcquisitionNumber=[1, 2])
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), np.concatenate([hu_of(seed=0), hu_of(seed=1)]))
+    assert "slices 1 to 8 (00001.dcm to 00008.dcm), 9 to 16 (" in shown(scan.notes[0])
+    assert "the patient may have moved or breathed" in scan.notes[0]
 
 
 def without(files, *keywords):
@@ -151,6 +185,60 @@ def test_padding_that_does_not_fit_into_the_stored_bits_is_air(tmp_path):
     values = read(only_scan(tmp_path / "s"))
     assert (values[:, :4] == -1024).all()
     assert np.array_equal(values[:, 4:], inside[:, 4:] - 1024)
+
+
+def test_padding_inside_the_body_that_no_tissue_has_is_refused_with_a_remedy(tmp_path):
+    for number, file in enumerate(write_series(tmp_path / "s", PixelRepresentation=0)):
+        dataset = pydicom.dcmread(file)
+        plane = np.full((20, 24), 1000, "<u2")
+        plane[:4] = 63536
+        plane[12, 12] = 63536 if number == 5 else 1000
+        dataset.PixelData, dataset.RescaleIntercept = plane.tobytes(), -1024
+        dataset.add_new(0x00280120, "US", 63536)
+        dataset.save_as(file)
+    scan = only_scan(tmp_path / "s")
+    with pytest.raises(
+        SourceError, match=r"00006\.dcm \(slice 6\) has pixels of its padding inside the body .*: get the"
+    ):
+        read(scan)
+
+
+@given(st.lists(st.tuples(*[st.integers(-3, 3)] * 6), min_size=1, max_size=30), st.integers(0, 20))
+@settings(max_examples=200, deadline=None)
+def test_parallel_slices_are_those_within_a_thousandth_of_the_first(steps, around):
+    # In steps of 0.4 thousandths, about the bounds of what is looked up together.
+    members = [
+        Header(str(i), orientation=tuple(v * 4e-4 + around * 4e-4 for v in orientation))
+        for i, orientation in enumerate(steps)
+    ]
+    expected = []
+    for one in members:
+        for part in expected:
+            if max(abs(a - b) for a, b in zip(part[0].orientation, one.orientation, strict=True)) < 1e-3:
+                part.append(one)
+                break
+        else:
+            expected.append([one])
+    got = _by_orientation(members)
+    assert sum(map(len, got)) == len(members)
+    for part in got:
+        for one in part:
+            assert max(abs(a - b) for a, b in zip(part[0].orientation, one.orientation, strict=True)) < 1e-3
+    firsts = [part[0] for part in got]
+    assert firsts == [part[0] for part in expected]
+
+
+def test_thousands_of_orientations_take_a_time_that_grows_with_their_number():
+    def seconds(count):
+        random = np.random.default_rng(0)
+        turned = [np.linalg.qr(random.normal(size=(3, 3)))[0] for _ in range(count)]
+        members = [Header(str(i), orientation=tuple(axes[:2].ravel().tolist())) for i, axes in enumerate(turned)]
+        start = time.process_time()
+        assert len(_by_orientation(members)) == count
+        return time.process_time() - start
+
+    seconds(100)
+    assert seconds(8000) < 40 * max(seconds(1000), 0.01)
 
 
 def test_long_numbers_of_series_are_not_repeated(tmp_path):

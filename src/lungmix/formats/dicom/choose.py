@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,13 +83,14 @@ def passed_over(groups: Sequence[Group], usable: Mapping[int, bool]) -> dict[int
         Indices of the groups in question, and whether they can be read.
     """
     reasons: dict[int, str] = {}
-    used: list[int] = []
+    used: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index in sorted(usable, key=lambda i: _rank(groups[i])):
-        better = next((i for i in used if _same_acquisition(groups[i], groups[index])), None)
+        of_study = used[groups[index].series[:2]]
+        better = next((i for i in of_study if _same_acquisition(groups[i], groups[index])), None)
         if better is not None:
             reasons[index] = f"{_compared(groups[index], groups[better])}; {_OVERRIDE}"
         elif usable[index]:
-            used.append(index)
+            of_study.append(index)
     return reasons
 
 
@@ -127,9 +129,9 @@ def _compared(group: Group, better: Group) -> str:
 
 
 def _same_acquisition(one: Group, two: Group) -> bool:
-    """Whether both show the same scan of the patient: one study, frame of reference and time, and much in common."""
-    study, frame = one.first.identity.study_uid, one.first.identity.frame_uid
-    if not study or study != two.first.identity.study_uid or one.series[0] != two.series[0]:
+    """Whether both, of one patient and study, show one scan: one frame of reference and time, and much in common."""
+    frame = one.first.identity.frame_uid
+    if not one.first.identity.study_uid:
         return False
     if frame and two.first.identity.frame_uid and frame != two.first.identity.frame_uid:
         return False

@@ -6,37 +6,59 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.dataset import FileDataset
+from pydicom.pixels import iter_pixels
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-_PIECE = 4096
-_PIECES = 12
+_PIECE = 1 << 20
+_RESCALE = ("RescaleSlope", "RescaleIntercept")
 
 
 def same_content(one: str, two: str) -> bool:
     """Whether both files hold the same pixels.
 
-    Archives hold whole copies of thousands of slices. Of files of one size, pieces all over them are compared, for
-    which the files of most copies need not be read; files of different size, whose headers may have been edited, by
-    their pixels.
+    Archives hold whole copies of thousands of slices: of files of one size the bytes are compared first. Others, whose
+    headers may have been edited, are compared by their pixels: as they are stored, or, where they are compressed in
+    different ways, decoded.
+
+    Raises
+    ------
+    OSError
+        If one of them cannot be read.
     """
     if Path(one).samefile(two):
         return True
     sizes = [Path(file).stat().st_size for file in (one, two)]
-    if sizes[0] == sizes[1] and _pieces(one, sizes[0]) == _pieces(two, sizes[1]):
+    if sizes[0] == sizes[1] and _same_bytes(one, two):
         return True
     try:
-        read = [pydicom.dcmread(file, specific_tags=_PIXELS) for file in (one, two)]
-        first, second = ([dataset.get(keyword) for keyword in _PIXELS] for dataset in read)
+        first, second = (pydicom.dcmread(file, specific_tags=["PixelData", *_RESCALE]) for file in (one, two))
+        stored = [dataset.get("PixelData") for dataset in (first, second)]
+        if stored[0] is None or any(first.get(keyword) != second.get(keyword) for keyword in _RESCALE):
+            return False
+        if stored[0] == stored[1] or _syntax(first) == _syntax(second):
+            return bool(stored[0] == stored[1])
+        sources = [_whole(file, dataset) for file, dataset in ((one, first), (two, second))]
+        pairs = zip(*map(iter_pixels, sources), strict=True)
+        return all(np.array_equal(a, b) for a, b in pairs)
+    except OSError:
+        raise
     except Exception:  # whatever broken bytes lead to: then they are not the same
         return False
-    return first[0] is not None and first == second
 
 
-_PIXELS = ["PixelData", "RescaleSlope", "RescaleIntercept"]
+def _same_bytes(one: str, two: str) -> bool:
+    with Path(one).open("rb", buffering=0) as first, Path(two).open("rb", buffering=0) as second:
+        while piece := first.read(_PIECE):
+            if piece != second.read(_PIECE):
+                return False
+    return True
 
 
-def _pieces(file: str, size: int) -> list[bytes]:
-    with Path(file).open("rb", buffering=0) as stream:
-        if size <= _PIECE * _PIECES:
-            return [stream.read()]
-        starts = np.linspace(0, size - _PIECE, _PIECES).astype(int).tolist()
-        return [stream.read(_PIECE) for start in starts if stream.seek(start) == start]
+def _syntax(dataset: FileDataset) -> str:
+    return str(dataset.file_meta.get("TransferSyntaxUID", ""))
+
+
+def _whole(file: str, dataset: FileDataset) -> FileDataset | str:
+    """What pixels are decoded from, frame by frame; deflated files have to be inflated first."""
+    return pydicom.dcmread(file) if _syntax(dataset) == DeflatedExplicitVRLittleEndian else file

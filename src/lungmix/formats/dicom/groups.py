@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from lungmix.errors import named
 from lungmix.formats.dicom.header import HINTS, Header
 
 _SAME_ORIENTATION = 1e-3
+_CELL = 8e-3
+_MOST_NAMED = 4
 SAME_PLACE_MM = 0.01
 """Slices nearer than this lie at one position, or nearer than a hundredth of the usual distance."""
 
@@ -106,6 +110,16 @@ def groups_of(headers: Sequence[Header]) -> list[Group]:
     return _told_apart(groups)
 
 
+def told(slices: Sequence[Header], indices: Sequence[int]) -> str:
+    """Some slices by number, from 1, and file."""
+    shown = [f"{i + 1} ({named(slices[i].file)})" for i in list(indices)[:_MOST_NAMED]]
+    more = len(indices) - len(shown)
+    if more > 0:
+        shown.append(f"{more} more")
+    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"slice{'s' if len(indices) > 1 else ''} {listed}"
+
+
 def axes_of(header: Header) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Directions of the row and of the column."""
     assert header.orientation is not None
@@ -130,22 +144,32 @@ def has_place(header: Header) -> bool:
 
 
 def _by_orientation(members: list[Header]) -> list[list[Header]]:
-    parts: list[tuple[npt.NDArray[np.float64] | None, list[Header]]] = []
+    """Parallel slices together: those whose orientation is that of the first of them, or nearly."""
+    parts: dict[tuple[float, ...] | None, list[Header]] = {}
+    first_of: dict[tuple[float, ...] | None, tuple[float, ...] | None] = {}
+    cells: dict[tuple[int, ...], list[tuple[float, ...]]] = defaultdict(list)
     for one in members:
-        if one.orientation is None:
-            key = None
-            found = next((part for known, part in parts if known is None), None)
-        else:
-            key = np.array(one.orientation)
-            found = next(
-                (part for known, part in parts if known is not None and np.abs(known - key).max() < _SAME_ORIENTATION),
-                None,
-            )
-        if found is None:
-            parts.append((key, [one]))
-        else:
-            found.append(one)
-    return [part for _, part in parts]
+        key = one.orientation
+        if key not in first_of:
+            near = None if key is None else _near(key, cells)
+            first_of[key] = near or key
+            if key is not None and near is None:
+                cells[tuple(math.floor(value / _CELL) for value in key)].append(key)
+        parts.setdefault(first_of[key], []).append(one)
+    return list(parts.values())
+
+
+def _near(key: tuple[float, ...], cells: Mapping[tuple[int, ...], list[tuple[float, ...]]]) -> tuple[float, ...] | None:
+    """An orientation that is nearly the same, from the few cells of space that reach near enough."""
+    sides = [
+        range(math.floor((value - _SAME_ORIENTATION) / _CELL), math.floor((value + _SAME_ORIENTATION) / _CELL) + 1)
+        for value in key
+    ]
+    for cell in product(*sides):
+        for known in cells.get(cell, ()):
+            if all(abs(a - b) < _SAME_ORIENTATION for a, b in zip(known, key, strict=True)):
+                return known
+    return None
 
 
 def _by_hints(members: list[Header]) -> list[Group]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,10 @@ import numpy.typing as npt
 from lungmix.errors import SourceError, named
 from lungmix.formats.dicom.checks import is_rotation
 from lungmix.formats.dicom.copies import same_content
-from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of
-from lungmix.formats.dicom.header import HINTS, Damaged, Header
-from lungmix.formats.dicom.tilt import Shear, shear_of
+from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of, told
+from lungmix.formats.dicom.header import Damaged, Header
+from lungmix.formats.dicom.numbers import check_numbers
+from lungmix.formats.dicom.tilt import Shear, beside_the_others, shear_of
 from lungmix.formats.rules import SeriesRules
 
 # Positions are rounded in many files, to a tenth of a millimetre at worst: what lies within is even.
@@ -89,7 +89,7 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
     steps = np.diff(along)
     usual = _usual(steps)
     _refuse_doubles(slices, steps, usual, title)
-    _check_numbers(slices, along, usual, title, rules, notes)
+    check_numbers(slices, along, usual, title, rules, notes)
     _check_lost(slices, along, title, rules, notes, lost)
     even = _check_steps(slices, along, usual, title, rules, notes)
     shear = shear_of(slices, along, title)
@@ -100,6 +100,13 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
         )
     else:
         _check_tilt(slices, title, rules, notes)
+        beside, farthest = beside_the_others(slices, along)
+        if beside:
+            lie = "lies" if len(beside) == 1 else "lie"
+            notes.append(
+                f"{told(slices, beside)} {lie} up to {farthest:.2f} mm beside the others, less than a pixel or half a "
+                "millimetre: used as they are"
+            )
     if len(slices) > 1:
         _compare_attributes(slices, usual, notes)
     lossy = [i for i, one in enumerate(slices) if one.lossy]
@@ -107,16 +114,6 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
         notes.append(f"slices {lossy[0] + 1} to {lossy[-1] + 1} were once compressed with loss: their HU are not exact")
     spacing = usual if len(slices) > 1 else slices[0].acquisition.slice_thickness or 1.0
     return Order(tuple(slices), tuple(float(v) for v in along), spacing, even, shear, tuple(notes))
-
-
-def told(slices: Sequence[Header], indices: Sequence[int]) -> str:
-    """Some slices by number, from 1, and file."""
-    shown = [f"{i + 1} ({named(slices[i].file)})" for i in list(indices)[:_MOST_NAMED]]
-    more = len(indices) - len(shown)
-    if more > 0:
-        shown.append(f"{more} more")
-    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-    return f"slice{'s' if len(indices) > 1 else ''} {listed}"
 
 
 def _usual(steps: npt.NDArray[np.float64]) -> float:
@@ -132,13 +129,19 @@ def _without_copies(slices: list[Header], title: str, notes: list[str]) -> list[
     kept: list[Header] = []
     known: dict[tuple[object, ...], int] = {}
     copies: dict[int, list[Header]] = defaultdict(list)
+    alike: dict[tuple[str, str], bool] = {}
     for one in slices:
         key = (one.sop_uid, one.frame, one.position)
         index = known.get(key) if one.sop_uid else None
         if index is None:
             known[key] = len(kept)
             kept.append(one)
-        elif same_content(kept[index].file, one.file):
+            continue
+        # Files of many frames are compared once.
+        pair = (kept[index].file, one.file)
+        if pair not in alike:
+            alike[pair] = same_content(*pair)
+        if alike[pair]:
             copies[index].append(one)
         else:
             raise SourceError(
@@ -267,105 +270,6 @@ def _check_lost(
         if not rules.allow_gaps:
             raise SourceError(f"{title}: {what}; get that file again, or give --allow-gaps to do without")
         notes.append(f"{what}: done without")
-
-
-def _check_numbers(
-    slices: list[Header],
-    along: npt.NDArray[np.float64],
-    usual: float,
-    title: str,
-    rules: SeriesRules,
-    notes: list[str],
-) -> None:
-    doubled = _interleaved(slices)
-    if doubled and not rules.trust_positions:
-        raise SourceError(
-            f"{title}: {told(slices, doubled)} share their instance numbers with others at other positions: slices of "
-            "two series may be mixed; give each by itself, or --trust-positions if they are one"
-        )
-    wrong = sorted({*_out_of_turn([one.number for one in slices]), *_elsewhere(slices, along, usual)})
-    if not wrong:
-        if _follow_nothing([one.number for one in slices]):
-            notes.append("its instance numbers follow no order of positions: positions decide")
-        return
-    lie = "lies" if len(wrong) == 1 else "lie"
-    what = f"{told(slices, wrong)} {lie} where instance numbers or slice locations say otherwise"
-    if not rules.trust_positions:
-        raise SourceError(
-            f"{title}: {what}: positions may be swapped; get the files again, or give --trust-positions if right"
-        )
-    notes.append(f"{what}: positions trusted")
-
-
-def _interleaved(slices: list[Header]) -> list[int]:
-    """Indices of slices that share their numbers with others, where these do not run one after the other."""
-    acquisition = HINTS.index("AcquisitionNumber")
-    keys = [(one.hints[acquisition : acquisition + 1], one.number) for one in slices]
-    times = Counter(keys)
-    numbers = [number for _, number in keys if number is not None]
-    if len(numbers) < len(keys) or 2 * len(times) < len(keys):
-        return []
-    steps = np.diff(numbers)
-    # Numbers that begin anew with each part of a series do so once a part.
-    if min((steps <= 0).sum(), (steps >= 0).sum()) <= max(times.values()):
-        return []
-    return [i for i, key in enumerate(keys) if times[key] > 1]
-
-
-def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
-    """Indices of slices whose instance numbers break an order that two thirds or more keep."""
-    known = [number for number in numbers if number is not None]
-    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
-        return []
-    if known[0] > known[-1]:
-        known = [-number for number in known]
-    runs = [(_longest_run(values), values) for values in (known, [-number for number in known])]
-    kept, values = max(runs, key=lambda run: len(run[0]))
-    out = [i for i in range(len(values)) if i not in kept]
-    if not 0 < len(out) <= max(2, len(values) // 3):
-        return []
-    rank = {number: i for i, number in enumerate(sorted(values))}
-    displaced = [i for i, number in enumerate(values) if rank[number] != i]
-    return displaced if len(displaced) <= 2 * len(out) else out
-
-
-def _follow_nothing(numbers: Sequence[int | None]) -> bool:
-    """Whether numbers that are all different run neither up nor down, nor do those of every second slice."""
-    known = [number for number in numbers if number is not None]
-    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
-        return False
-    return max(len(_longest_run(values)) for values in (known, [-number for number in known])) < len(known) // 2
-
-
-def _longest_run(values: Sequence[int]) -> set[int]:
-    """Indices of the longest ascending part of a sequence (patience sorting)."""
-    tops: list[int] = []
-    ends: list[int] = []
-    before: list[int] = []
-    for i, value in enumerate(values):
-        at = bisect_left(tops, value)
-        before.append(ends[at - 1] if at else -1)
-        tops[at : at + 1] = [value]
-        ends[at : at + 1] = [i]
-    run: set[int] = set()
-    i = ends[-1] if ends else -1
-    while i >= 0:
-        run.add(i)
-        i = before[i]
-    return run
-
-
-def _elsewhere(slices: list[Header], along: npt.NDArray[np.float64], usual: float) -> list[int]:
-    """Indices of the few slices whose slice location does not go with their position."""
-    if len(slices) < 5 or any(one.location is None for one in slices):
-        return []
-    location = np.array([one.location for one in slices], float)
-    found = []
-    for sign in (1, -1):
-        rest = sign * location - along
-        found.append(np.flatnonzero(np.abs(rest - np.median(rest)) > 0.5 * usual))
-    fewest = min(found, key=len)
-    return [int(i) for i in fewest] if len(fewest) <= max(2, len(slices) // 4) else []
 
 
 def _check_tilt(slices: list[Header], title: str, rules: SeriesRules, notes: list[str]) -> None:

@@ -19,6 +19,8 @@ from lungmix.formats.dicom.undecoded import frame_under_overlay, why_undecoded
 from lungmix.formats.scan import Scan
 from lungmix.formats.streams import to_hu
 
+_HIGHEST = 32767
+
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
     """See `Scan.slabs`. Slope and intercept are those of each slice."""
@@ -42,7 +44,14 @@ def _slices(files: tuple[str, ...], stack: Stack) -> Iterator[npt.NDArray[np.int
                 f"{named(file)} (slice {number + 1}) has {plane.shape} pixels, the series {stack.shape}: get the file "
                 "again"
             )
-        plane = without_padding(plane, stack.padding[number] if stack.padding is not None else None)
+        padding = stack.padding[number] if stack.padding is not None else None
+        plane = without_padding(plane, padding)
+        if padding is not None and padding[1] > _HIGHEST and (plane >= max(padding[0], _HIGHEST + 1)).any():
+            raise SourceError(
+                f"{named(file)} (slice {number + 1}) has pixels of its padding inside the body ({padding[0]:g} HU, "
+                "which no tissue has): get the slices again with HU or air there, or leave the series out with "
+                "--series-filter"
+            )
         yield to_hu(plane[np.newaxis], 1.0, 0.0, named(file), number)[0]
 
 

@@ -1,0 +1,189 @@
+"""What instance numbers and slice locations say of the order of slices."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.groups import told
+from lungmix.formats.dicom.header import HINTS, Header
+from lungmix.formats.rules import SeriesRules
+
+_MOST_NAMED = 4
+_FEWEST_IN_RUN = 3
+_ACQUISITION = HINTS.index("AcquisitionNumber")
+
+
+def check_numbers(
+    slices: list[Header],
+    along: npt.NDArray[np.float64],
+    usual: float,
+    title: str,
+    rules: SeriesRules,
+    notes: list[str],
+) -> None:
+    """See that instance numbers and slice locations do not contradict positions.
+
+    Parameters
+    ----------
+    slices : list of Header
+        In the order of z.
+    along : ndarray, shape (slices,)
+        Their positions along the normal, mm.
+    usual : float
+        Their usual distance, mm.
+    title : str
+        What the group is called in messages.
+    rules : SeriesRules
+        Whether positions are believed all the same.
+    notes : list of str
+        What people should know is added.
+
+    Raises
+    ------
+    SourceError
+        If they do; the message names slices by their numbers in the order of z.
+    """
+    _check_restarts(slices, title, rules, notes)
+    doubled = _interleaved(slices)
+    if doubled and not rules.trust_positions:
+        raise SourceError(
+            f"{title}: {told(slices, doubled)} share their instance numbers with others at other positions: slices of "
+            "two series may be mixed; give each by itself, or --trust-positions if they are one"
+        )
+    wrong = sorted({*_out_of_turn([one.number for one in slices]), *_elsewhere(slices, along, usual)})
+    if not wrong:
+        if _follow_nothing([one.number for one in slices]):
+            notes.append("its instance numbers follow no order of positions: positions decide")
+        return
+    lie = "lies" if len(wrong) == 1 else "lie"
+    what = f"{told(slices, wrong)} {lie} where instance numbers or slice locations say otherwise"
+    if not rules.trust_positions:
+        raise SourceError(
+            f"{title}: {what}: positions may be swapped; get the files again, or give --trust-positions if right"
+        )
+    notes.append(f"{what}: positions trusted")
+
+
+def _interleaved(slices: list[Header]) -> list[int]:
+    """Indices of slices that share their numbers with others, where these do not run one after the other."""
+    keys = [(_acquisition(one), one.number) for one in slices]
+    times = Counter(keys)
+    numbers = [number for _, number in keys if number is not None]
+    if len(numbers) < len(keys) or 2 * len(times) < len(keys):
+        return []
+    steps = np.diff(numbers)
+    # Numbers that begin anew with each part of a series do so once a part.
+    if min((steps <= 0).sum(), (steps >= 0).sum()) <= max(times.values()):
+        return []
+    return [i for i, key in enumerate(keys) if times[key] > 1]
+
+
+def _acquisition(header: Header) -> str:
+    return header.hints[_ACQUISITION] if len(header.hints) > _ACQUISITION else ""
+
+
+def _check_restarts(slices: list[Header], title: str, rules: SeriesRules, notes: list[str]) -> None:
+    """Tell of scans of one identifier that lie one behind the other, so that they look like one.
+
+    Where their acquisition numbers differ it is one series of several acquisitions. Where these are the same, two
+    images of one acquisition have one number: of two scans, perhaps of two people.
+    """
+    parts = _runs([one.number for one in slices])
+    if len(parts) < 2:
+        return
+    shown = [
+        f"{part.start + 1} to {part.stop} ({named(slices[part.start].file)} to {named(slices[part.stop - 1].file)})"
+        for part in parts[:_MOST_NAMED]
+    ]
+    more = f" and {len(parts) - _MOST_NAMED} more parts" if len(parts) > _MOST_NAMED else ""
+    what = f"instance numbers begin anew: slices {', '.join(shown)}{more} have the same ones"
+    known = [{_acquisition(slices[i]) for i in part} for part in parts]
+    if "" not in set().union(*known) and len(set().union(*known)) == sum(map(len, known)):
+        notes.append(f"{what}, of several acquisitions: between them the patient may have moved or breathed")
+    elif rules.trust_positions:
+        notes.append(f"{what}: positions trusted")
+    else:
+        raise SourceError(
+            f"{title}: {what}: two scans may follow each other; give each by itself, or --trust-positions if they are "
+            "one"
+        )
+
+
+def _runs(numbers: Sequence[int | None]) -> list[range]:
+    """Stretches in which numbers run up or down, where some of them begin anew; one or none where none does."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or len(set(known)) == len(known):
+        return []
+    runs: list[range] = []
+    start, sign = 0, 0
+    for i in range(1, len(known) + 1):
+        step = int(np.sign(known[i] - known[i - 1])) if i < len(known) else 0
+        if i == len(known) or not step or (sign and step != sign):
+            runs.append(range(start, i))
+            start, sign = i, 0
+        else:
+            sign = step
+    # Numbers of which hardly two run on say nothing at all.
+    return runs if len(known) >= _FEWEST_IN_RUN * len(runs) else []
+
+
+def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
+    """Indices of slices whose instance numbers break an order that two thirds or more keep."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
+        return []
+    if known[0] > known[-1]:
+        known = [-number for number in known]
+    runs = [(_longest_run(values), values) for values in (known, [-number for number in known])]
+    kept, values = max(runs, key=lambda run: len(run[0]))
+    out = [i for i in range(len(values)) if i not in kept]
+    if not 0 < len(out) <= max(2, len(values) // 3):
+        return []
+    rank = {number: i for i, number in enumerate(sorted(values))}
+    displaced = [i for i, number in enumerate(values) if rank[number] != i]
+    return displaced if len(displaced) <= 2 * len(out) else out
+
+
+def _follow_nothing(numbers: Sequence[int | None]) -> bool:
+    """Whether numbers that are all different run neither up nor down, nor do those of every second slice."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
+        return False
+    return max(len(_longest_run(values)) for values in (known, [-number for number in known])) < len(known) // 2
+
+
+def _longest_run(values: Sequence[int]) -> set[int]:
+    """Indices of the longest ascending part of a sequence (patience sorting)."""
+    tops: list[int] = []
+    ends: list[int] = []
+    before: list[int] = []
+    for i, value in enumerate(values):
+        at = bisect_left(tops, value)
+        before.append(ends[at - 1] if at else -1)
+        tops[at : at + 1] = [value]
+        ends[at : at + 1] = [i]
+    run: set[int] = set()
+    i = ends[-1] if ends else -1
+    while i >= 0:
+        run.add(i)
+        i = before[i]
+    return run
+
+
+def _elsewhere(slices: list[Header], along: npt.NDArray[np.float64], usual: float) -> list[int]:
+    """Indices of the few slices whose slice location does not go with their position."""
+    if len(slices) < 5 or any(one.location is None for one in slices):
+        return []
+    location = np.array([one.location for one in slices], float)
+    found = []
+    for sign in (1, -1):
+        rest = sign * location - along
+        found.append(np.flatnonzero(np.abs(rest - np.median(rest)) > 0.5 * usual))
+    fewest = min(found, key=len)
+    return [int(i) for i in fewest] if len(fewest) <= max(2, len(slices) // 4) else []

@@ -136,7 +136,7 @@ def _beside(cohort: Cohort) -> Iterator[Cohort]:
 
 
 def _copy_image(case: Case, scratch: Cohort, name: str) -> None:
-    copy = scratch.add(name, case.geometry, case.acquisition)
+    copy = scratch.add(name, case.geometry, case.acquisition, chunk_slices=case.chunk_slices)
     record = dict(case.stages[convert.STAGE])
     files: Receipts = record.pop("files", {})
     for key in [*files, *case.packed_files]:

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 import lungmix
+from lungmix.errors import UsageError
 from lungmix.formats import find_scans
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.phantom import Cohort, Phantom, write_cohort, write_phantom
@@ -101,6 +102,27 @@ def test_changed_model_relabels_and_leaves_the_masks(scans, client, tmp_path):
     assert after.stages["label"]["key"] != before["label"]["key"]
     assert not np.array_equal(after.tissue.compute(), tissue)
     assert report.model != lungmix.load_model("published")
+
+
+def test_other_chunks_make_a_case_anew_and_stay_until_others_are_asked_for(scans, client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    source = next(iter(find_scans(scans))).path
+
+    def convert(**options):
+        assert not Pipeline(client, cohort).convert([source], **options).failed
+        case = cohort["case-001"]
+        return case.zarr_array("ct").chunks[0], case.salt, case.stages["convert"]["voxels_sha256"]
+
+    first = convert()
+    assert first[0] == 64
+    assert convert(chunk_slices=64) == first
+    thin = convert(chunk_slices=16)
+    assert thin[0] == 16
+    assert thin[1] != first[1]
+    assert thin[2] == first[2]
+    assert convert() == convert(chunk_slices=16) == thin
+    with pytest.raises(UsageError, match="8, 16, 32, 64"):
+        convert(chunk_slices=5)
 
 
 def test_new_source_gets_the_next_number_and_an_old_one_keeps_its_own(scans, client, tmp_path):

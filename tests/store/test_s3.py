@@ -11,7 +11,8 @@ import lungmix
 from lungmix.errors import LockedError, StoreError, UsageError
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
-from lungmix.store import lock, settle
+from lungmix.store import IMAGES, lock, settle
+from lungmix.verify import verify_cases
 from objects import running_bucket
 from stores import results_of
 
@@ -29,12 +30,15 @@ def bucket(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module")
-def local(scans, tmp_path_factory):
-    """What one worker with little memory, which works in thin slabs, makes in a folder."""
+@pytest.fixture(scope="module", params=[8, 32])
+def local(request, scans, tmp_path_factory):
+    """What one worker with little memory makes in a folder, in chunks of fewer slices."""
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
     with lungmix.connect(workers=1, memory_limit="700MB") as client:
-        assert not Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], MASK).failed
+        cohort = lungmix.open_cohort(url, "a")
+        assert not Pipeline(client, cohort).run([scans], MASK, chunk_slices=request.param).failed
+        assert all(case.zarr_array(image).chunks[0] == request.param for case in cohort.values() for image in IMAGES)
+        assert verify_cases(client, cohort, ["case-002"], {}) == {"case-002": []}
     return results_of(url)
 
 
@@ -59,7 +63,8 @@ def remote(bucket, scans):
         return url, after - before, bucket.requests() - after
 
 
-def test_bucket_tls_workers_and_slabs_change_no_voxel_count_or_measurement(remote, local):
+def test_bucket_tls_workers_and_chunks_change_no_voxel_count_or_measurement(remote, local):
+    assert {case.zarr_array("ct").chunks[0] for case in lungmix.open_cohort(remote[0]).values()} == {64}
     assert results_of(remote[0]) == local
 
 

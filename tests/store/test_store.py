@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lungmix
-from lungmix.errors import AlignmentError, StoreError
+from lungmix.errors import AlignmentError, StoreError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
-from lungmix.store.layout import layout_of, shrink_mean
+from lungmix.store.layout import CHUNK_SLICES, layout_of, shrink_mean
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -56,6 +56,24 @@ def test_slabs_own_their_shards_on_every_level():
             assert level.shards[0] * level.factors[0] == layout.slab
             assert all(s % c == 0 for s, c in zip(level.shards, level.chunks, strict=True))
         assert layout.slab * shape[1] * shape[2] * 2 <= 80 << 20
+
+
+@pytest.mark.parametrize("slices", CHUNK_SLICES)
+def test_chosen_slabs_own_their_shards_too(slices):
+    for shape in [(5, 8, 8), (1251, 512, 512), (300, 1024, 1024)]:
+        geometry = Geometry(shape[::-1], (0.7, 0.7, 0.7))
+        layout = layout_of(geometry, slices)
+        assert layout.slab == (8 if shape[0] == 5 else slices)
+        assert [level.shape for level in layout.levels] == [level.shape for level in layout_of(geometry).levels]
+        for level in layout.levels:
+            assert level.shards[0] * level.factors[0] == layout.slab
+            assert level.chunks[0] == level.shards[0]
+
+
+def test_number_of_slices_that_cuts_nothing_is_refused():
+    for slices in (0, 7, 48, 128):
+        with pytest.raises(UsageError, match="8, 16, 32, 64"):
+            layout_of(Geometry((8, 8, 8)), slices)
 
 
 def test_slabs_written_in_any_order_leave_each_other_alone(case):

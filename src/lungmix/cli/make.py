@@ -30,6 +30,7 @@ def run(
     series_filter: opt.SeriesFilter = "thinnest",
     allow_gaps: opt.AllowGaps = False,
     trust_positions: opt.TrustPositions = False,
+    chunk_slices: opt.ChunkSlices = None,
     key: opt.KeyFile = None,
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
@@ -62,7 +63,7 @@ def run(
         log=log,
         performance=performance_report,
     ) as pipeline:
-        result = pipeline.run(sources, mask, model, mixture, intake, [report], series)
+        result = pipeline.run(sources, mask, model, mixture, intake, [report], series, chunk_slices)
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=quiet)
     conclude(store, result, as_json)
@@ -82,6 +83,7 @@ def convert(
     series_filter: opt.SeriesFilter = "thinnest",
     allow_gaps: opt.AllowGaps = False,
     trust_positions: opt.TrustPositions = False,
+    chunk_slices: opt.ChunkSlices = None,
     key: opt.KeyFile = None,
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
@@ -111,7 +113,7 @@ def convert(
         log=log,
         performance=performance_report,
     ) as pipeline:
-        result = pipeline.convert(sources, intake, nrrd, series)
+        result = pipeline.convert(sources, intake, nrrd, series, chunk_slices)
     conclude(store, result, as_json)
 
 

@@ -78,6 +78,13 @@ AllowGaps = Annotated[
 TrustPositions = Annotated[
     bool, typer.Option("--trust-positions", help="Believe positions of slices that other attributes contradict.")
 ]
+ChunkSlices = Annotated[
+    int | None,
+    typer.Option(
+        help="Slices of a stored chunk: 8, 16, 32 or 64, by default up to 64. Cases cut otherwise are made anew.",
+        metavar="N",
+    ),
+]
 KeyFile = Annotated[
     Path | None,
     typer.Option(

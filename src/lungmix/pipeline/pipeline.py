@@ -27,7 +27,7 @@ from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import measure_cohort, radiomics_of_cohort
 from lungmix.stages.names import assign_names, remember_names, remember_numbers
-from lungmix.store import MODEL_FILE, Cohort
+from lungmix.store import MODEL_FILE, Cohort, check_slices
 from lungmix.tissue import Tissue
 
 P = ParamSpec("P")
@@ -87,6 +87,7 @@ class Pipeline:
         intake: IntakeParameters | None = None,
         outputs: Sequence[str | Path | None] = (),
         series: SeriesRules | None = None,
+        chunk_slices: int | None = None,
     ) -> Report:
         """Do every stage that is not done yet, for sources and for the cases that the store holds.
 
@@ -106,13 +107,16 @@ class Pipeline:
             Folders that will be written beside the store; a key table may not lie in them.
         series : SeriesRules, optional
             Which DICOM series are used.
+        chunk_slices : int, optional
+            Slices of a chunk of the images, see `lungmix.store.layout.layout_of`.
         """
+        check_slices(chunk_slices)
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
         taken = self._take(sources, report, intake or IntakeParameters(), outputs, series)
         scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
-        steps = [self._converting(scans), self._masking(parameters)]
+        steps = [self._converting(scans, chunk_slices), self._masking(parameters)]
         if chosen is not None:
             # Labels by a given model need not wait for the other cases.
             self._settle_model(chosen, [], FitParameters(), report)
@@ -136,6 +140,7 @@ class Pipeline:
         intake: IntakeParameters | None = None,
         nrrd: Path | None = None,
         series: SeriesRules | None = None,
+        chunk_slices: int | None = None,
     ) -> Report:
         """Bring sources into the store.
 
@@ -149,12 +154,15 @@ class Pipeline:
             Folder for an anonymous ``.nrrd`` file a case.
         series : SeriesRules, optional
             Which DICOM series are used.
+        chunk_slices : int, optional
+            Slices of a chunk of the images, see `lungmix.store.layout.layout_of`.
         """
+        check_slices(chunk_slices)
         report = Report()
         if nrrd is not None:
             check_outside(nrrd, "--nrrd", self.cohort.url)
         taken = self._take(sources, report, intake or IntakeParameters(), [nrrd], series)
-        self._passing.through("convert", list(taken.scans), [self._converting(taken.scans, nrrd)], report)
+        self._passing.through("convert", list(taken.scans), [self._converting(taken.scans, chunk_slices, nrrd)], report)
         self._settle(taken)
         return report
 
@@ -304,13 +312,13 @@ class Pipeline:
     def _with_stage(self, stage: str, report: Report) -> list[str]:
         return [name for name, case in self.cohort.items() if stage in case.stages and name not in report.failed]
 
-    def _converting(self, scans: Mapping[str, Scan], nrrd: Path | None = None) -> Step:
+    def _converting(self, scans: Mapping[str, Scan], chunk_slices: int | None, nrrd: Path | None = None) -> Step:
         def work(name: str) -> str:
             if name not in scans:
                 return "kept"
             watch = self._passing.watch(name, convert.STAGE)
             watch(0, 1)
-            status = convert.convert_case(self.client, self.cohort, name, scans[name])
+            status = convert.convert_case(self.client, self.cohort, name, scans[name], chunk_slices)
             if nrrd is not None:
                 write_volume(self.cohort[name], nrrd, anew=status != "kept")
             watch(1, 1)

@@ -15,7 +15,7 @@ from lungmix.errors import LungmixError, SourceError, StoreError, anonymous, nam
 from lungmix.kernels.bits import pack_below
 from lungmix.parameters import MaskParameters
 from lungmix.scan import Acquisition
-from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store import Case, CaseRef, Cohort, layout_of
 from lungmix.store.objects import Receipts
 from lungmix.store.records import key_of, place_of
 
@@ -34,8 +34,22 @@ def key_for(scan: Scan) -> str:
     return key_of(stage=STAGE, version=1, fingerprint=scan.fingerprint)
 
 
-def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
+def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan, chunk_slices: int | None = None) -> str:
     """Bring a scan into the store as the case `name`, unless it is there unchanged.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Does the work.
+    cohort : Cohort
+        Opened for writing.
+    name : str
+        Of the case.
+    scan : Scan
+        What is read.
+    chunk_slices : int, optional
+        Slices of a chunk, see `lungmix.store.layout.layout_of`. A case that is cut otherwise is made anew; without a
+        number it stays as it is cut.
 
     Raises
     ------
@@ -47,13 +61,17 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan) -> str:
         known = cohort.get(name)
     except StoreError:  # damaged metadata: the case is begun anew
         known = None
+    if known is not None and chunk_slices not in (None, known.chunk_slices):
+        known = known if layout_of(known.geometry, chunk_slices) == known.layout else None
+    elif known is not None:
+        chunk_slices = known.chunk_slices
     if known is not None and known.stages.get(STAGE, {}).get("key") == key:
         _describe(known, scan)
         return "kept"
     origin = {"key": key, "source": place_of(cohort.salt, scan.key)}
     # A damaged image of the same scan is made again; what was computed from it is still true.
     mended = known if known is not None and known.damage.get(STAGE, {}).get("record", {}).get("key") == key else None
-    case = mended or cohort.add(name, scan.geometry, scan.acquisition, origin)
+    case = mended or cohort.add(name, scan.geometry, scan.acquisition, origin, chunk_slices)
     where = cohort.ref(name, case.start(STAGE, key))
     files, packed = case.create("ct"), case.create_packed(AIR)
     try:

@@ -4,7 +4,7 @@ from lungmix.store.case import IMAGES, Case
 from lungmix.store.check import settle, stage_of
 from lungmix.store.cohort import CaseRef, Cohort, open_cohort
 from lungmix.store.files import FIT_FILES, MEASUREMENTS_FILE, MODEL_FILE, RADIOMICS_FILE, parquet_name
-from lungmix.store.layout import Layout, layout_of
+from lungmix.store.layout import Layout, check_slices, layout_of
 from lungmix.store.state import STAGES
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "CaseRef",
     "Cohort",
     "Layout",
+    "check_slices",
     "layout_of",
     "open_cohort",
     "parquet_name",

@@ -24,7 +24,7 @@ from lungmix.store import ome
 from lungmix.store.html import case_html
 from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
 from lungmix.store.objects import Receipts, WholeShards, receipt_of, sizes_under
-from lungmix.store.state import CaseState
+from lungmix.store.state import CHUNK_SLICES, CaseState
 from lungmix.store.stored import StoredArray, bound
 from lungmix.tissue import SIDES
 
@@ -67,7 +67,8 @@ class Case(CaseState):
     @property
     def layout(self) -> Layout:
         """How the arrays of this case are cut."""
-        return layout_of(self.geometry)
+        own = self._own
+        return layout_of(Geometry.from_dict(own["geometry"]), own.get(CHUNK_SLICES))
 
     @property
     def ct(self) -> da.Array:

@@ -156,7 +156,12 @@ class Cohort(Mapping[str, Case]):
         self._group.attrs[ATTRIBUTE] = {**self.settings, **values, "lungmix_version": __version__}
 
     def add(
-        self, name: str, geometry: Geometry, acquisition: Acquisition, origin: Mapping[str, str] | None = None
+        self,
+        name: str,
+        geometry: Geometry,
+        acquisition: Acquisition,
+        origin: Mapping[str, str] | None = None,
+        chunk_slices: int | None = None,
     ) -> Case:
         """Start a case anew; what stood under its name is removed.
 
@@ -168,12 +173,14 @@ class Cohort(Mapping[str, Case]):
             Of the scan.
         origin : mapping of str to str, optional
             ``key`` and ``source`` of the conversion: by them one that was killed is found again.
+        chunk_slices : int, optional
+            Slices of a chunk, in place of what `lungmix.store.layout.layout_of` chooses.
         """
         if not _CASE_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'")
         self.remove(name)
         case = Case(name, self._group.create_group(name))
-        case.begin(geometry, acquisition, origin)
+        case.begin(geometry, acquisition, origin, chunk_slices)
         return case
 
     def remove(self, name: str) -> None:
@@ -331,7 +338,7 @@ def _open_group(store: Store, location: str, mode: Literal["r", "r+", "a"]) -> G
         own = group.attrs.get(ATTRIBUTE)
     except Exception as error:
         content = sync(read_bytes(store, "zarr.json"))
-        fault = fault_of_cohort(content) or (MISSING if content is None and _is_ours(store, location) else None)
+        fault = fault_of_cohort(content) or (MISSING if content is None and _bare(store, location).register else None)
         if fault is None or (isinstance(error, zarr.errors.ContainsArrayError) and not _is_ours(store, location)):
             raise
     else:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import zarr.codecs
 from zarr.abc.codec import BytesBytesCodec
 
-from lungmix.errors import AlignmentError
+from lungmix.errors import AlignmentError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.kernels.blocks import mean_of_blocks
 
@@ -23,6 +23,8 @@ _SLAB_BYTES = 64 << 20
 _THICKEST = 64
 _THINNEST = 8
 _CHUNK_EDGE = 128
+CHUNK_SLICES = (8, 16, 32, 64)
+"""What can be asked for: coarser levels halve these, up to twice."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,42 @@ class Layout:
             )
 
 
-def layout_of(geometry: Geometry) -> Layout:
+def check_slices(chunk_slices: int | None) -> None:
+    """Refuse a number of slices that volumes cannot be cut into.
+
+    Raises
+    ------
+    UsageError
+        If it is none of `CHUNK_SLICES`.
+    """
+    if chunk_slices is not None and chunk_slices not in CHUNK_SLICES:
+        possible = ", ".join(map(str, CHUNK_SLICES))
+        raise UsageError(f"chunks of {chunk_slices} slices are not possible: give one of {possible}")
+
+
+def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
     """Choose levels, chunks and shards from the size and the spacing of a volume.
 
-    Shards hold at most 64 MiB of int16 voxels, chunks at most 64 x 128 x 128 voxels. A level halves the slices too
-    only where they are not much thicker than the pixels are wide.
+    A level halves the slices too only where they are not much thicker than the pixels are wide.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the volume.
+    chunk_slices : int, optional
+        Slices of a chunk and of a slab, one of `CHUNK_SLICES`, fewer where the volume has fewer. By default as many as
+        shards of 64 MiB of int16 voxels hold, at most 64.
+
+    Raises
+    ------
+    UsageError
+        If volumes cannot be cut so.
     """
+    check_slices(chunk_slices)
     shape = geometry.shape
     plane = shape[1] * shape[2] * 2
-    slab = _THICKEST
-    while slab > _THINNEST and (slab * plane > _SLAB_BYTES or slab // 2 >= shape[0]):
+    slab, most = (_THICKEST, _SLAB_BYTES) if chunk_slices is None else (chunk_slices, chunk_slices * plane)
+    while slab > _THINNEST and (slab * plane > most or slab // 2 >= shape[0]):
         slab //= 2
     levels = []
     factors = (1, 1, 1)

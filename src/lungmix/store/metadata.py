@@ -15,6 +15,7 @@ from zarr.storage import StorePath
 
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
+from lungmix.store.layout import layout_of
 
 ATTRIBUTE = "lungmix"
 
@@ -57,6 +58,7 @@ class _Case(_Checked):
     geometry: dict[str, Any]
     acquisition: dict[str, Any] = {}
     salt: str = ""
+    chunk_slices: int | None = None
     begun: _Origin | None = None
     air: _Packed | None = None
     stages: dict[str, _Record]
@@ -96,7 +98,7 @@ def fault_of_case(content: bytes) -> str | None:
     if not _fits(_Case, own):
         return "does not describe a case"
     try:
-        Geometry.from_dict(own["geometry"])
+        layout_of(Geometry.from_dict(own["geometry"]), own.get("chunk_slices"))
         Acquisition.from_dict(own.get("acquisition", {}))
     except Exception:  # whatever numbers and words stand there
         return "does not describe a scan"

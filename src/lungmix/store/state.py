@@ -22,13 +22,26 @@ from lungmix.store.metadata import ATTRIBUTE
 from lungmix.store.objects import Receipts
 
 WATCHED = "watched"
+CHUNK_SLICES = "chunk_slices"
 STAGES = ("convert", "mask", "side", "label")
 """Stages of a case in their order."""
 
 DEPENDENTS = {"convert": ("mask", "side", "label"), "mask": ("side", "label"), "side": (), "label": ()}
 """What is no longer true when a stage gives something else."""
 
-_ORDER = ("geometry", "acquisition", "salt", "begun", "air", "stages", "damaged", "failure", "working", WATCHED)
+_ORDER = (
+    "geometry",
+    "acquisition",
+    "salt",
+    CHUNK_SLICES,
+    "begun",
+    "air",
+    "stages",
+    "damaged",
+    "failure",
+    "working",
+    WATCHED,
+)
 _PATIENCE_S = 10.0
 
 
@@ -80,7 +93,18 @@ class CaseState:
         """Receipts of the packed air."""
         return dict(self._own.get("air", {}).get("files", {}))
 
-    def begin(self, geometry: Geometry, acquisition: Acquisition, origin: Mapping[str, str] | None = None) -> None:
+    @property
+    def chunk_slices(self) -> int | None:
+        """Slices of a chunk, if they were chosen; see `lungmix.store.layout.layout_of`."""
+        return self._own.get(CHUNK_SLICES)
+
+    def begin(
+        self,
+        geometry: Geometry,
+        acquisition: Acquisition,
+        origin: Mapping[str, str] | None = None,
+        chunk_slices: int | None = None,
+    ) -> None:
         """Describe a scan that is about to be converted; forgets all earlier stages."""
         begun = {"begun": dict(origin)} if origin else {}
         self._keep(
@@ -88,6 +112,7 @@ class CaseState:
                 "geometry": geometry.to_dict(),
                 "acquisition": acquisition.to_dict(),
                 "salt": secrets.token_hex(16),
+                CHUNK_SLICES: chunk_slices,
                 "stages": {},
                 **begun,
             }

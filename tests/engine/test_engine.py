@@ -43,6 +43,12 @@ def test_local_cluster_has_the_workers_and_the_memory_asked_for():
         assert worker["nthreads"] == 1
 
 
+def test_workers_of_a_local_cluster_have_the_stages_before_their_first_task():
+    with lungmix.connect(workers=2, memory_limit="600MB") as client:
+        loaded = client.run(eval, "'lungmix.stages.label' in __import__('sys').modules")
+        assert list(loaded.values()) == [True, True]
+
+
 def test_scheduler_that_is_not_there_is_named(tmp_path):
     address = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(ClusterError, match=address):

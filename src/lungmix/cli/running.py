@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from rich.console import Console
@@ -44,7 +46,6 @@ def pipeline_on(
     """
     from lungmix.cli.progress import listener_for
     from lungmix.engine import connect, dashboard_of, logged, performance_page
-    from lungmix.pipeline import Pipeline
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store, "a" if create else "r+")
@@ -53,12 +54,17 @@ def pipeline_on(
     with logged(listener_for(Console(stderr=True), quiet=quiet), log) as listener:
         if not needed:
             # Counts are small tables: no cluster is started for them.
+            from lungmix.pipeline import Pipeline
+
             yield Pipeline(None, cohort, listener, wait)
             return
-        client = connect(
-            scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit, say=listener.say
-        )
+        with _loading("lungmix.pipeline"):
+            client = connect(
+                scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit, say=listener.say
+            )
         try:
+            from lungmix.pipeline import Pipeline
+
             with performance_page(client, performance):
                 address = dashboard_of(client)
                 if address is not None:
@@ -66,3 +72,17 @@ def pipeline_on(
                 yield Pipeline(client, cohort, listener, wait)
         finally:
             client.close()
+
+
+@contextmanager
+def _loading(module: str) -> Iterator[None]:
+    """Import a module while the block waits for others."""
+    thread = Thread(target=_load, args=(module,), name=f"import {module}", daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+def _load(module: str) -> None:
+    with suppress(Exception):  # who needs the module meets the error in its own thread
+        import_module(module)

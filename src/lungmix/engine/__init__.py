@@ -1,6 +1,6 @@
 """How work reaches a cluster: connection, cases in flight, memory, progress."""
 
-from lungmix.engine.connect import WORKER_ENVIRONMENT, connect
+from lungmix.engine.connect import WORKER_ENVIRONMENT, WORKER_PRELOAD, connect
 from lungmix.engine.dashboard import dashboard_of, performance_page
 from lungmix.engine.log import logged
 from lungmix.engine.progress import Listener
@@ -9,6 +9,7 @@ from lungmix.engine.window import Outcome, run_window
 
 __all__ = [
     "WORKER_ENVIRONMENT",
+    "WORKER_PRELOAD",
     "Ledger",
     "Listener",
     "Outcome",

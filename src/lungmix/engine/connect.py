@@ -17,7 +17,7 @@ from distributed.system import MEMORY_LIMIT
 from lungmix.engine.spans import EXTENSIONS
 from lungmix.engine.versions import check_cluster
 from lungmix.errors import ClusterError, UsageError
-from lungmix.graphs.memory import KEPT_BYTES
+from lungmix.graphs.process import KEPT_BYTES
 
 WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
@@ -27,6 +27,16 @@ WORKER_ENVIRONMENT = {
 }
 """Variables that the processes of workers should be started with; those of a local cluster are."""
 
+WORKER_PRELOAD = "lungmix.stages.preload"
+"""Module that workers can load before they join, with ``dask worker --preload``; those of a local cluster do."""
+
+_SETTINGS = {
+    "distributed.scheduler.worker-saturation": 1.0,
+    # Scheduler, nannies and workers share the cores. By default each looks at its event loop 50 times a second, and a
+    # worker at its stack 100 times.
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.worker.profile.interval": "100ms",
+}
 _LEAST_MEMORY = 1 << 30
 _TIMEOUT = "10s"
 _PATIENCE = 300.0
@@ -155,13 +165,14 @@ def _local(workers: int | None, memory_limit: str | int | None) -> Client:
     with dask.config.set(
         {
             **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
-            "distributed.scheduler.worker-saturation": 1.0,
+            **_SETTINGS,
         }
     ):
         return Client(
             n_workers=count,
             threads_per_worker=1,
             memory_limit=limit,
+            preload=[WORKER_PRELOAD],
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,

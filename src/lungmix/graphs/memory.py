@@ -9,21 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lungmix.graphs.overlap import join_chunks
+from lungmix.graphs.process import INTERPRETER_BYTES, KEPT_BYTES
 from lungmix.kernels.bits import WORD, words_for
 from lungmix.kernels.reach import BAND_BYTES
 
 DEFAULT_LIMIT = 1 << 30
 """Memory of a worker, bytes, where nothing is known of it."""
-
-INTERPRETER_BYTES = 320 << 20
-"""What a worker holds besides arrays: Python, the libraries, compiled kernels, buffers of codecs."""
-
-KEPT_BYTES = 128 << 20
-"""Freed memory that the allocator of a worker may keep.
-
-Slabs come and go by the megabyte. Kept, they are not faulted in page by page each time, which takes as long as some
-kernels do; distributed's own setting gives everything back at once.
-"""
 
 TASKS_AT_ONCE = 2
 """One task that runs, and the inputs of the next."""

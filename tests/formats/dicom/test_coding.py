@@ -1,5 +1,8 @@
 """Codings of pixels that decoders read wrongly or not at all: read right, or refused for the right reason."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pydicom
 import pytest
@@ -94,3 +97,19 @@ def test_pixels_that_are_damaged_under_an_overlay_are_damage(tmp_path):
     files[3].write_bytes(files[3].read_bytes()[:-10])
     told = " ".join(shown(one.reason) for one in refused(find_scans(tmp_path / "s")))
     assert "slice 4 (00004.dcm) is cut short: its pixels end early" in told
+
+
+def test_folder_called_like_a_module_that_gdcm_looks_for_does_no_harm(tmp_path):
+    write_series(tmp_path / "s")
+    (tmp_path / "dl").mkdir()
+    (tmp_path / "DLFCN.py").write_text("raise SystemExit('imported from where Python was started')")
+    code = (
+        "import sys, lungmix.formats as formats\n"
+        "(scan,) = formats.find_scans('s')\n"
+        "assert len(list(scan.slabs(3))) == 3\n"
+        "import gdcm, pydicom\n"
+        "assert 'dl' not in sys.modules and 'DLFCN' not in sys.modules\n"
+    )
+    # As in a notebook, what lies beside is found before any library.
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

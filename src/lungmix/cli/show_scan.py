@@ -33,7 +33,7 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
             told(named(Path(one.found.path))) if names_show() else "",
             _text(series and series.number),
             _text(series and series.files),
-            "" if series is None else "x".join(map(str, series.size)),
+            "" if series is None or not all(series.size) else "x".join(map(str, series.size)),
             "" if series is None or series.spacing is None else "x".join(f"{s:.3g}" for s in series.spacing),
             _text(series and series.kernel),
             "" if series is None or series.thickness is None else f"{series.thickness:g}",

@@ -5,7 +5,7 @@ import pydicom
 import pytest
 
 from lungmix.formats.dicom.copies import same_content
-from lungmix.formats.dicom.header import HeaderReader
+from lungmix.formats.dicom.header import Damaged, HeaderReader
 from series import hu_of, only_scan, read, write_series
 
 
@@ -33,6 +33,13 @@ def test_cut_header_is_damage_whatever_it_is_cut_in(tmp_path):
         file.write_bytes(content[:cut])
         found = reader.read(file)
         assert not isinstance(found, list), cut
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_noise_behind_the_mark_is_damage_and_no_fault_of_the_file_system(tmp_path, seed):
+    file = tmp_path / "noise"
+    file.write_bytes(b"\0" * 128 + b"DICM" + np.random.default_rng(seed).bytes(3000))
+    assert isinstance(HeaderReader().read(file), Damaged)
 
 
 def test_copies_are_told_from_files_that_differ(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import zlib
 from typing import Any, BinaryIO
@@ -68,6 +69,11 @@ def _inflated(head: bytes, stream: BinaryIO, tags: list[Any]) -> Elements:
     if not inflate.eof or there < promised:
         raise ValueError("cut short, or inflates to more than its pixels need")
     return elements
+
+
+def is_of_file_system(error: Exception) -> bool:
+    """Whether a file could not be read; broken bytes lead pydicom to an `OSError` without a number, or astray."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def beginning_of_pixels(head: bytes, stream: BinaryIO, offset: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from lungmix.formats.dicom.beginning import HEAD, beginning_of_pixels, elements_of, may_be_bare
+from lungmix.formats.dicom.beginning import HEAD, beginning_of_pixels, elements_of, is_of_file_system, may_be_bare
 from lungmix.formats.dicom.checks import fault_of_coding, fault_of_pixels, fault_of_values
 from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
 from lungmix.formats.dicom.kinds import is_computed, is_other_quantity
@@ -230,7 +229,7 @@ class HeaderReader:
             try:
                 elements, deflated = elements_of(head, stream, state.st_size, _TAGS)
             except Exception as error:  # pydicom raises whatever broken bytes lead to
-                if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+                if isinstance(error, MemoryError) or is_of_file_system(error):
                     raise
                 return Damaged(blank, "has a damaged header") if marked else None
             encapsulated = elements.pixel_bytes == UNDEFINED and not deflated

@@ -336,9 +336,18 @@ def test_localizer_accounts_for_the_first_number(files):
     assert notes(files) == []
 
 
-def test_announced_images_that_are_not_there_are_noted(tmp_path):
+def test_series_that_lacks_announced_images_is_refused(tmp_path):
     files = write_series(tmp_path / "s", NumberOfSeriesRelatedInstances=9)
-    assert "announces 9 images, 8 were found" in notes(files)[0]
+    shutil.copy(files[3], tmp_path / "s" / "copy.dcm")
+    assert "announces 9 images, 8 were found: slices at an end may be missing" in reason(files)
+    assert "--allow-gaps" in reason(files)
+    assert "announces 9 images" in notes(files, GAPS)[1]
+
+
+def test_announced_images_may_be_no_slices(tmp_path):
+    files = write_series(tmp_path / "s", NumberOfSeriesRelatedInstances=9)
+    copy(files[0], tmp_path / "s" / "localizer.dcm", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert not notes(files)
 
 
 def by_resampling(hu, spacing, tilt_y, tilt_x=0.0):

@@ -164,9 +164,12 @@ def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual:
         first = int(doubled[0])
         pair = " and ".join(named(slices[first + i].file) for i in (0, 1))
         more = f", and {doubled.size - 1} more pairs do" if doubled.size > 1 else ""
-        raise SourceError(
-            f"{title}: slices {first + 1} and {first + 2} lie at one position ({pair}){more}: remove the duplicates"
-        )
+        remedy = "remove the duplicates"
+        if 3 * doubled.size > len(slices):
+            remedy = (
+                "phases or reconstructions may be mixed that nothing in their headers tells apart; give each by itself"
+            )
+        raise SourceError(f"{title}: slices {first + 1} and {first + 2} lie at one position ({pair}){more}: {remedy}")
 
 
 def _check_hu(slices: list[Header], title: str, notes: list[str]) -> None:

@@ -17,6 +17,7 @@ from lungmix.formats.dicom.choose import passed_over, series_number, unwanted
 from lungmix.formats.dicom.damage import attribute
 from lungmix.formats.dicom.groups import Group, axes_of, groups_of, normal_of, series_of
 from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
+from lungmix.formats.dicom.index import not_there
 from lungmix.formats.dicom.order import Order, order_of
 from lungmix.formats.dicom.padding import padding_of
 from lungmix.formats.dicom.parts import continued
@@ -82,6 +83,7 @@ class Collection:
         """Every series and every damaged file: used, skipped or refused, with the reason."""
         groups = groups_of(self.headers)
         damage = attribute(self.damaged, groups)
+        uncopied = not_there([one.file for one in self.indices], groups, self.damaged)
         by_series: dict[tuple[str, str, str], list[Header]] = defaultdict(list)
         for header in self.headers:
             by_series[series_of(header)].append(header)
@@ -99,8 +101,9 @@ class Collection:
                         f"{group.title} is a part of a volume: {parts[index]}; give slices of one reconstruction, or "
                         "--series-filter all to use the parts"
                     )
-                order = order_of(group, rules, damage.lost.get(index, ()))
-                notes = _notes(group, by_series[group.series], damage.possible.get(index, ()))
+                lost = [*damage.lost.get(index, ()), *uncopied.get(index, ())]
+                order = order_of(group, rules, lost)
+                notes = _notes(group, by_series[group.series], damage.possible.get(index, ()), rules)
                 if index in parts:
                     notes.append(f"it is a part of a volume: {parts[index]}")
                 outcome[index] = _scan_of(group, order, (*order.notes, *notes), self.place(group.folder))
@@ -138,8 +141,14 @@ class Collection:
             )
 
 
-def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged]) -> list[str]:
-    """What hints at slices that are missing at an end; `same` are all images of the series."""
+def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged], rules: SeriesRules) -> list[str]:
+    """What hints at slices that are missing at an end; `same` are all images of the series.
+
+    Raises
+    ------
+    SourceError
+        If the header says that there are more.
+    """
     notes = [
         f"{named(one.header.file)}, which {'is damaged' if one.read else one.fault}, may belong to it"
         for one in possible
@@ -147,10 +156,12 @@ def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged]) ->
     if group.first.frame is not None:
         return notes
     announced = max((one.announced or 0 for one in group.slices), default=0)
-    if announced > len(same):
-        notes.append(
-            f"its header announces {announced} images, {len(same)} were found: slices at an end may be missing"
-        )
+    objects = len({one.sop_uid or one.file for one in same})
+    if announced > objects:
+        what = f"its header announces {announced} images, {objects} were found: slices at an end may be missing"
+        if not rules.allow_gaps:
+            raise SourceError(f"{group.title}: {what}; give the complete series, or --allow-gaps to do without them")
+        notes.append(what)
     numbers = sorted(one.number for one in group.slices if one.number is not None)
     whole = len(numbers) == len(group.slices) and numbers[-1] - numbers[0] + 1 == len(numbers)
     others = {one.number for one in same}

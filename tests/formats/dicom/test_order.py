@@ -319,6 +319,14 @@ def test_spacing_attribute_that_differs_from_the_distance_is_noted_and_not_belie
     assert "5.000 mm: their positions decide" in scan.notes[0]
 
 
+def test_positions_in_another_unit_than_thickness_and_locations_are_noted(files):
+    for i, file in enumerate(files):
+        change(file, SliceThickness=10 * SPACING[2], SliceLocation=10 * SPACING[2] * i)
+    told = notes(files)
+    assert "slices of 12.5 mm lie only 1.250 mm apart" in told[0]
+    assert "1.250 mm apart where their locations say 12.500 mm: positions decide" in told[1]
+
+
 def test_thin_slices_far_apart_are_noted(tmp_path):
     files = write_series(tmp_path / "s", SliceThickness=0.5)
     assert "what lies between them is not seen" in notes(files)[0]

@@ -25,6 +25,7 @@ _MOST_DRIFT = 0.25
 _NEAR = 0.25
 _MOST_NAMED = 4
 _TILT_DEGREES = 0.5
+_MOST_OVERLAP, _MOST_LEANING = 6, 0.2
 
 
 @dataclass(frozen=True)
@@ -302,3 +303,11 @@ def _compare_attributes(slices: list[Header], usual: float, notes: list[str]) ->
         )
     if thickness and thickness > 0 and usual > 1.5 * thickness:
         notes.append(f"slices of {thickness:g} mm lie {usual:.3f} mm apart: what lies between them is not seen")
+    if thickness and thickness > _MOST_OVERLAP * usual:
+        notes.append(f"slices of {thickness:g} mm lie only {usual:.3f} mm apart: positions may be in another unit")
+    locations = [one.location for one in slices if one.location is not None]
+    if len(locations) == len(slices) > 2:
+        said = float(np.median(np.abs(np.diff(locations))))
+        # Along a table that a gantry leans over, steps are somewhat longer.
+        if abs(said - usual) > max(2 * _EVEN_MM, _MOST_LEANING * usual):
+            notes.append(f"slices lie {usual:.3f} mm apart where their locations say {said:.3f} mm: positions decide")

@@ -107,7 +107,7 @@ def main():
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    for path in cohort_of(folder, scans=4):
+    for path in cohort_of(folder, scans=12):
         print(path)
     for slices in (248, 827, 1251, LONGEST):
         print(long_scan(folder, slices))

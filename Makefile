@@ -64,6 +64,7 @@ check: $(VENV)/.check  ## Lint, format, types, docs.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 
 docs: $(VENV)/.check

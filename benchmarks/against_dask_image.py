@@ -27,7 +27,7 @@ from scipy import ndimage
 import lungmix
 from figures import Check, Sheet, Table, parser_for
 from in_memory import islands, lungs_among
-from lungmix.graphs.mask import lung_bits
+from lungmix.graphs.mask import mask_graph
 from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels.bits import pack, unpack, words_for
 from lungmix.kernels.element import ball, diamond
@@ -107,12 +107,9 @@ def held(array, chunks, folder):
 
 def components(mask):
     """The islands that are lung, as a dask array: packing, tables, verdict, painting, no opening and no closing."""
-    mask = mask.rechunk({1: -1, 2: -1})
-    ny, nx = mask.shape[1:]
-    words = (mask.chunks[0], (ny,), (words_for(nx),))
-    bits = mask.map_blocks(pack, dtype=np.uint64, chunks=words, meta=np.empty((0, 0, 0), np.uint64))
-    lung, _ = lung_bits(bits, nx, MaskRecipe(0, diamond((0, 0, 0)), LUNG_VOXELS, ()))
-    return lung.map_blocks(unpack, nx=nx, dtype=np.uint8, chunks=mask.chunks, meta=np.empty((0, 0, 0), np.uint8))
+    recipe = MaskRecipe(1, diamond((0, 0, 0)), LUNG_VOXELS, ())
+    lung, _ = mask_graph(da.logical_not(mask), recipe)  # the method's air is what lies below a threshold
+    return lung
 
 
 def morphology(mask, kernel):

@@ -271,6 +271,11 @@ def watched_run(address, pid, paths, store):
     sizes, own = [], []
 
     class Sampler(Listener):
+        def begin(self, title, cases, sizes_of=None):
+            # Finding the scans is a part of its own; what counts are the cases that follow.
+            sizes.clear()
+            own.clear()
+
         def finish(self, case, failure=None):
             sizes.append(rss(pid))
             own.append(rss(os.getpid()))

@@ -98,9 +98,10 @@ def copy_once(path, store):
     start = time.perf_counter()
     case = lungmix.open_cohort(store, "a").add("copy", scan.geometry, scan.acquisition)
     case.create("ct")
+    voxels = zarr.open_array(store / "copy" / "0", mode="r+")  # without the smaller levels
     first = 0
     for slab in scan.slabs(case.layout.slab):
-        case.zarr_array("ct")[first : first + len(slab)] = slab
+        voxels[first : first + len(slab)] = slab
         first += len(slab)
     return time.perf_counter() - start
 

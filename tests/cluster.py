@@ -85,10 +85,6 @@ def running_cluster(
         sys.executable, *dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard",
         "--scheduler-file", str(file), *secure,
     ]  # fmt: skip
-    worker = [
-        *dask, "worker", "--scheduler-file", str(file), "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard",
-        "--memory-limit", memory_limit, "--local-directory", str(folder), *secure,
-    ]  # fmt: skip
     with (folder / "cluster.log").open("w") as log:
         processes = [subprocess.Popen(scheduler, stdout=log, stderr=log)]
         try:
@@ -96,9 +92,7 @@ def running_cluster(
             for index in range(workers):
                 own = environments[index] if index < len(environments) else {}
                 command = list(python) if own else [sys.executable]
-                processes.append(
-                    subprocess.Popen([*command, *worker], stdout=log, stderr=log, env={**os.environ, **own})
-                )
+                processes.append(start_worker(folder, command, own, log, "--memory-limit", memory_limit, *secure))
             yield f"{'tls' if certificates else 'tcp'}://127.0.0.1:{port}", file
         finally:
             for process in reversed(processes):
@@ -109,6 +103,15 @@ def running_cluster(
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+
+def start_worker(folder: Path, python: Sequence[str], environment, log, *words: str) -> subprocess.Popen:
+    """A worker with its nanny that joins the cluster of a folder."""
+    command = [
+        *python, "-m", "dask", "worker", "--scheduler-file", str(folder / "scheduler.json"), "--host", "127.0.0.1",
+        "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *words,
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
 
 
 def wait_until(condition, story, process=None, seconds: float = 60) -> None:

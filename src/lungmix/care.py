@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from distributed import Client
 
 from lungmix.engine import Listener, Outcome, run_window
-from lungmix.engine.trouble import await_cluster, is_lost, is_memory
+from lungmix.engine.trouble import Vigil, is_lost, is_memory
 from lungmix.errors import ClusterError, DamageError, LungmixError
 from lungmix.store import STAGES, Cohort, settle, stage_of
 
@@ -29,11 +29,14 @@ class Care:
         Opened for writing.
     listener : Listener
         Hears what is tried again.
+    renew : callable
+        What a scheduler that was started anew has to be told.
     """
 
     client: Client
     cohort: Cohort
     listener: Listener
+    renew: Callable[[], None] = lambda: None
 
     def settle(self, name: str) -> None:
         """Withdraw what a case holds that is not what was written; see `lungmix.store.settle`."""
@@ -54,9 +57,10 @@ class Care:
             Cases in flight. Once workers have died of a case it is one at a time, and that case is tried once more.
         """
         again: list[str] = []
+        vigil = Vigil(self.client, self.listener.say, self.renew)
 
         def attend(name: str) -> None:
-            self._attend(name, work)
+            self._attend(name, work, vigil)
 
         for outcome in run_window(names, attend, lambda: 1 if again else size):
             if outcome.error is not None and is_memory(outcome.error):
@@ -66,7 +70,7 @@ class Care:
                 yield outcome
         yield from run_window(again, attend, 1)
 
-    def _attend(self, name: str, work: Callable[[str], None]) -> None:
+    def _attend(self, name: str, work: Callable[[str], None], vigil: Vigil) -> None:
         self.settle(name)
         for left in reversed(range(_TRIES)):
             try:
@@ -80,7 +84,7 @@ class Care:
             except Exception as error:
                 if not is_lost(error):
                     raise
-                if not left or not await_cluster(self.client):
+                if not left or not vigil.wait():
                     raise ClusterError(LOST) from error
                 self.listener.say(f"{name}: the scheduler was lost and is back: the case goes on")
 

@@ -1,5 +1,6 @@
 """Clusters of other people's making: TCP and TLS, and processes that do not have this program's environment."""
 
+import re
 import sys
 
 import pytest
@@ -7,12 +8,17 @@ from distributed import Client
 
 import lungmix
 from cli.test_cli import SMALL, run
-from cluster import certificates_in, package_of_version, packages_without, running_cluster
+from cluster import certificates_in, package_of_version, packages_without, running_cluster, start_worker, wait_until
 from lungmix._version import __version__
+from lungmix.engine import Listener
 from lungmix.errors import ClusterError
+from lungmix.parameters import MaskParameters
+from lungmix.pipeline import Pipeline
 from stores import assert_same_voxels_each_way
 
 pytestmark = pytest.mark.slow
+
+MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,54 @@ def test_worker_with_another_version_is_named_with_it(tmp_path):
         lungmix.connect(address)
 
 
+class Joining(Listener):
+    """Starts workers when the first mask is begun, and holds that case until the run has heard of each."""
+
+    def __init__(self, start, count):
+        self._start, self._count, self.said = start, count, []
+
+    def advance(self, case, stage, done, total):
+        if self._start is not None and stage == "mask":
+            start, self._start = self._start, None
+            start()
+            wait_until(lambda: len(self.said) >= self._count, lambda: f"heard only: {self.said}")
+
+    def say(self, message):
+        if "worker" in message:
+            self.said.append(message)
+
+
+def test_workers_that_join_late_with_another_environment_are_named_and_get_no_work(scans, tmp_path):
+    other = package_of_version(tmp_path / "other", "0.0.7")
+    lacking = packages_without(tmp_path / "packages", "lungmix")
+    strangers = []
+    with running_cluster(tmp_path, workers=1) as (address, _), (tmp_path / "strangers.log").open("w") as log:
+
+        def start():
+            for python, environment in (([sys.executable], other), ([sys.executable, "-S"], lacking)):
+                strangers.append(start_worker(tmp_path, python, environment, log))
+
+        listener = Joining(start, 2)
+        try:
+            with lungmix.connect(address) as client:
+                report = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"), listener).run([scans], MASK)
+                assert not report.failed, report.failed
+                assert len(report.done) == 3
+                assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
+            wait_until(lambda: all(one.poll() is not None for one in strangers), (tmp_path / "strangers.log").read_text)
+            with Client(address) as other_client:
+                # The cluster may serve others, which need not have lungmix.
+                wait_until(lambda: not gates_of(other_client), lambda: str(gates_of(other_client)))
+        finally:
+            for one in strangers:
+                one.terminate()
+                one.wait(30)
+    told = "\n".join(sorted(listener.said))
+    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ has lungmix 0\.0\.7; here are lungmix ", told), told
+    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ lacks lungmix; here are lungmix ", told), told
+    assert told.count("the same there") == 2
+
+
 def test_scheduler_without_workers_is_waited_for_and_then_named(tmp_path):
     heard = []
     with (
@@ -88,6 +142,13 @@ def test_scheduler_without_workers_is_waited_for_and_then_named(tmp_path):
         lungmix.connect(address, patience=0.5, say=heard.append)
     assert len(heard) == 1
     assert address in heard[0]
+
+
+def gates_of(client):
+    def names(dask_scheduler):
+        return [name for name in [*dask_scheduler.worker_plugins, *dask_scheduler.plugins] if "gate" in str(name)]
+
+    return client.run_on_scheduler(names)
 
 
 def workers_of(address, count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +48,11 @@ class Cluster:
         self.nannies = [one for one in self.nannies if one.poll() is None]
         while len(self.nannies) < self.workers:
             self.nannies.append(self.add_worker(self.port))
+
+    def answers(self) -> bool:
+        """Whether the scheduler takes connections."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def add_worker(self, port: int) -> subprocess.Popen:
         """A worker with its nanny that is not looked after, which reaches the scheduler by a port."""

@@ -4,8 +4,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import dask
 import pytest
@@ -127,6 +130,50 @@ def test_scheduler_lost_and_back(scans, undisturbed, tmp_path):
         finally:
             end(client)
     assert_same_store(undisturbed, store)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """A client waits for a new scheduler one second only, and for one that is lost as long as it is told to."""
+    monkeypatch.setattr(sys.modules["lungmix.engine.connect"], "_TIMEOUT", 1.0)
+
+
+def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scans, undisturbed, hasty, tmp_path):
+    ended = Event()
+
+    def mend_later(cluster, listener):
+        wait_until(lambda: ended.is_set() or any("scheduler is lost" in one for one in listener.said))
+        ended.wait(2.5)
+        # Workers end with their scheduler, some time after it.
+        while not ended.wait(0.2):
+            cluster.mend()
+
+    with Cluster(tmp_path) as cluster, ThreadPoolExecutor() as pool:
+        listener = Strike("mask", lambda: kill(cluster.scheduler.pid))
+        mended = pool.submit(mend_later, cluster, listener)
+        wait_until(cluster.answers)
+        try:
+            with lungmix.connect(cluster.address, patience=60) as connected:
+                run(connected, tmp_path / "s.zarr", scans, listener=listener)
+        finally:
+            ended.set()
+        mended.result()
+    assert sum("scheduler is lost" in one for one in listener.said) == 1
+    assert any("is back" in one for one in listener.said)
+    assert_same_store(undisturbed, tmp_path / "s.zarr")
+    # The scheduler that was started anew tells of tasks again.
+    for case in lungmix.open_cohort(tmp_path / "s.zarr").values():
+        assert case.watched["label"]["tasks"] > 0
+
+
+def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, hasty, tmp_path):
+    with Cluster(tmp_path) as cluster:
+        listener = Strike("mask", lambda: kill(cluster.scheduler.pid))
+        wait_until(cluster.answers)
+        with lungmix.connect(cluster.address, patience=5) as connected:
+            report = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), listener).run([scans], MASK)
+    assert sorted(report.failed) == ["case-001", "case-002", "case-003"]
+    assert all("the connection to the scheduler was lost: start it again" in one for one in report.failed.values())
 
 
 def test_network_cut_between_a_worker_and_the_scheduler(scans, undisturbed, tmp_path):

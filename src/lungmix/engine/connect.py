@@ -15,6 +15,7 @@ from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
 from lungmix.engine.spans import EXTENSIONS
+from lungmix.engine.trouble import PATIENCE_S
 from lungmix.engine.versions import check_cluster
 from lungmix.errors import ClusterError, UsageError
 from lungmix.graphs.process import KEPT_BYTES
@@ -38,8 +39,7 @@ _SETTINGS = {
     "distributed.worker.profile.interval": "100ms",
 }
 _LEAST_MEMORY = 1 << 30
-_TIMEOUT = "10s"
-_PATIENCE = 300.0
+_TIMEOUT = 10.0
 
 
 def connect(
@@ -48,7 +48,7 @@ def connect(
     scheduler_file: str | Path | None = None,
     workers: int | None = None,
     memory_limit: str | int | None = None,
-    patience: float = _PATIENCE,
+    patience: float = PATIENCE_S,
     say: Callable[[str], None] | None = None,
 ) -> Client:
     """Connect to a scheduler, or start a local cluster.
@@ -66,7 +66,7 @@ def connect(
     memory_limit : str or int, optional
         Memory of each of them, such as ``"2GB"``; by default an equal share of the machine's.
     patience : float
-        Seconds to wait for the first worker of a scheduler that has none yet.
+        Seconds to wait for the first worker of a scheduler that has none yet, and for a scheduler that is lost later.
     say : callable, optional
         Told what is waited for.
 
@@ -87,7 +87,7 @@ def connect(
     if scheduler is not None or scheduler_file is not None:
         if workers is not None or memory_limit is not None:
             raise UsageError("--workers and --memory-limit shape a local cluster: leave them out with a scheduler")
-        client = _existing(scheduler, scheduler_file)
+        client = _existing(scheduler, scheduler_file, patience)
         try:
             _wait_for_worker(client, patience, say)
             check_cluster(client)
@@ -104,7 +104,7 @@ def least_memory(client: Client) -> int | None:
     return min((int(limit) for limit in limits if limit), default=None)
 
 
-def _existing(scheduler: str | None, scheduler_file: str | Path | None) -> Client:
+def _existing(scheduler: str | None, scheduler_file: str | Path | None, patience: float) -> Client:
     where = scheduler if scheduler is not None else str(scheduler_file)
     if scheduler_file is not None and not Path(scheduler_file).is_file():
         raise ClusterError(
@@ -114,10 +114,10 @@ def _existing(scheduler: str | None, scheduler_file: str | Path | None) -> Clien
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        if scheduler is not None:
-            client = Client(scheduler, timeout=_TIMEOUT)
-        else:
-            client = Client(scheduler_file=str(scheduler_file), timeout=_TIMEOUT)
+        where_it_is: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
+        # An address that is wrong should be told soon; but a client waits as long for a scheduler that is lost later.
+        Client(**where_it_is, timeout=_TIMEOUT).close()
+        client = Client(**where_it_is, timeout=max(patience, _TIMEOUT))
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         if _is_secure(where, scheduler_file):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
 
 from distributed import Client, KilledWorker
 from distributed.comm import CommClosedError
 
-_BACK_S = 60.0
+PATIENCE_S = 300.0
+"""So long a scheduler that was lost, or its first worker, is waited for, seconds."""
+
 _POLL_S = 0.2
 
 
@@ -22,27 +27,45 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, (CancelledError, CommClosedError))
 
 
-def await_cluster(client: Client, patience: float = _BACK_S) -> bool:
-    """Wait until a scheduler that was lost is there again, with a worker.
+@dataclass(frozen=True)
+class Vigil:
+    """Waits for a scheduler that was lost, for all cases in flight at once.
 
-    Parameters
+    Attributes
     ----------
     client : distributed.Client
-        It connects again by itself, and gives up after its own timeout.
-    patience : float
-        Seconds.
-
-    Returns
-    -------
-    bool
-        Whether work can go on.
+        It connects again by itself, and gives up after its own timeout; see `lungmix.engine.connect`.
+    say : callable
+        Is told once that there is something to wait for.
+    renew : callable
+        Called when the scheduler is back: one that was started anew knows of no plugin and no listener.
     """
-    end = time.monotonic() + patience
-    while time.monotonic() < end and client.status not in ("closed", "closing"):
-        if client.status == "running" and _workers(client):
-            return True
-        time.sleep(_POLL_S)
-    return False
+
+    client: Client
+    say: Callable[[str], None]
+    renew: Callable[[], None]
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def wait(self) -> bool:
+        """Wait until the scheduler is there again, with a worker; whether work can go on."""
+        with self._turn:
+            told = False
+            end = time.monotonic() + PATIENCE_S
+            while time.monotonic() < end and self.client.status not in ("closed", "closing"):
+                if self.client.status == "running" and _workers(self.client):
+                    try:
+                        self.renew()
+                    except (OSError, TimeoutError):  # gone again
+                        continue
+                    return True
+                if not told:
+                    told = True
+                    self.say(
+                        f"the scheduler is lost: start it again at the same address, and workers; waiting for both "
+                        f"up to {PATIENCE_S:.0f} s"
+                    )
+                time.sleep(_POLL_S)
+            return False
 
 
 def _workers(client: Client) -> int:

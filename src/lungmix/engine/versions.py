@@ -37,27 +37,28 @@ def check_cluster(client: Client) -> None:
     here = found["client"]["packages"]
     # Functions of the standard library travel by name, so that even another Python can answer.
     ours = dict(client.run(pkgutil.resolve_name, _OURS, on_error="return"))
-    workers = {address: found["workers"].get(address) for address in ours}
+    # Who joins between the two questions is looked at by the gate of the run.
+    workers = {address: found["workers"][address] for address in ours if address in found["workers"]}
     faults = [
         f"worker {address} {fault}"
-        for address, answer in ours.items()
-        if (fault := _fault(answer, workers[address], here))
+        for address, packages in workers.items()
+        if (fault := fault_of(ours[address], packages, here))
     ]
     try:
         scheduler = client.run_on_scheduler(pkgutil.resolve_name, _OURS)
     except Exception as error:  # whatever an import leads to
         scheduler = error
-    if fault := _fault(scheduler, found["scheduler"], here):
+    if fault := fault_of(scheduler, found["scheduler"], here):
         faults.insert(0, f"the scheduler {fault}")
     if faults:
         more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise ClusterError(
             f"the cluster does not have this program's environment: {'; '.join(faults[:_SHOWN])}{more}; here are "
-            f"{_here(here)}: install the same where the scheduler and the workers run, and start them again"
+            f"{here_is(here)}: install the same where the scheduler and the workers run, and start them again"
         )
 
 
-def _fault(ours: object, packages: Versions | None, here: Versions) -> str | None:
+def fault_of(ours: object, packages: Versions | None, here: Versions) -> str | None:
     """What one process lacks; None if nothing."""
     there = (packages or {}).get("packages", {})
     wrong = list(_differing(there, here))
@@ -83,6 +84,7 @@ def _part(version: str | None, numbers: int) -> str | None:
     return None if version is None else ".".join(version.split(".")[:numbers])
 
 
-def _here(here: Versions) -> str:
+def here_is(here: Versions) -> str:
+    """What this program has, in words."""
     python = _part(here.get("python"), 2)
     return f"lungmix {__version__}, Python {python}, " + ", ".join(f"{n} {here.get(n)}" for n in (*_WHOLE, "numpy"))

@@ -14,6 +14,9 @@ from uuid import uuid4
 import dask
 import psutil
 from distributed import Client, Worker, WorkerPlugin
+from distributed.client import ClosedClientError
+
+from lungmix.engine import gate
 
 TOPIC = "lungmix-tasks"
 """Under which workers tell of their tasks."""
@@ -112,18 +115,25 @@ class Ledger:
         self._add(stage, Spent(seconds=time.perf_counter() - start))
 
     @contextmanager
-    def listening(self, client: Client | None) -> Iterator[None]:
-        """Hear the workers of a cluster within the block."""
+    def listening(self, client: Client | None, say: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hear the workers of a cluster within the block; `say` is told of those that are not fit to work."""
         if client is None:
             yield
             return
-        client.register_plugin(TaskWatch())
-        client.subscribe_topic(TOPIC, self._hear)
+        self.listen(client, say)
         try:
             yield
         finally:
-            with suppress(ValueError):
+            # A client that gave a lost scheduler up is closed.
+            with suppress(ValueError, ClosedClientError):
                 client.unsubscribe_topic(TOPIC)
+                client.unsubscribe_topic(gate.TOPIC)
+
+    def listen(self, client: Client, say: Callable[[str], None] | None = None) -> None:
+        """Begin to listen, or begin again at a scheduler that was started anew."""
+        client.subscribe_topic(TOPIC, self._hear)
+        client.subscribe_topic(gate.TOPIC, lambda event: say(gate.complaint(event[1])) if say else None)
+        gate.admit(client)
 
     def watch(self, case: str, stage: str, work: Callable[[], str]) -> tuple[str, Spent]:
         """Do a stage of a case; what it submits is counted for it.

@@ -98,10 +98,11 @@ class Passing:
                     if watched and name in self.cohort:
                         self.cohort[name].note({stage: spent.to_dict() for stage, spent in watched.items()})
 
-        care = Care(self.client, self.cohort, self.listener)
+        renew = partial(ledger.listen, self.client, self.listener.say)
+        care = Care(self.client, self.cohort, self.listener, renew)
         self.listener.begin(title, names, self._sizes_of(names))
         try:
-            with ledger.listening(self.client):
+            with ledger.listening(self.client, self.listener.say):
                 for outcome in care.through(names, work, self._window()):
                     if outcome.error is None:
                         self.listener.finish(outcome.item)

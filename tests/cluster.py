@@ -111,7 +111,8 @@ def start_worker(folder: Path, python: Sequence[str], environment, log, *words: 
         *python, "-m", "dask", "worker", "--scheduler-file", str(folder / "scheduler.json"), "--host", "127.0.0.1",
         "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *words,
     ]  # fmt: skip
-    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+    # As on other machines, workers do not stand where the client stands.
+    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment}, cwd=folder)
 
 
 def wait_until(condition, story, process=None, seconds: float = 60) -> None:

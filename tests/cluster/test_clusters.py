@@ -1,6 +1,8 @@
 """Clusters of other people's making: TCP and TLS, and processes that do not have this program's environment."""
 
+import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -43,6 +45,20 @@ def test_job_over_tls_gives_the_voxels_of_a_local_cluster(secure, certificates, 
         "local": ("-j", 1, "--memory-limit", "2GB"),
     }
     assert_same_voxels_each_way(ways, scan, tmp_path)
+
+
+def test_relative_paths_mean_the_same_to_workers_that_stand_elsewhere(scan, tmp_path, monkeypatch):
+    client_folder = tmp_path / "client"
+    (client_folder / "scans").mkdir(parents=True)
+    shutil.copy(scan, client_folder / "scans")
+    monkeypatch.chdir(client_folder)
+    with running_cluster(tmp_path, workers=1) as (address, _):
+        done = run("run", "s.zarr", "scans", "--model", "published", *SMALL, "--scheduler", address, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout)["done"] == ["case-001"]
+        with Client(address):
+            case = lungmix.open_cohort("s.zarr")["case-001"]
+            assert case.lung.sum().compute() == case.hu_counts.sum() > 0
 
 
 def test_secure_scheduler_without_certificates_is_told_from_one_that_is_not_there(secure, scan, tmp_path):

@@ -48,7 +48,8 @@ def find_scans(source: str | Path, rules: SeriesRules | None = None, watch: Watc
     search = _Search(rules or SeriesRules(), watch or _unwatched)
     if is_remote(str(source)):
         return search.bucket(check_address(str(source)))
-    return search.of(Path(source))
+    # Scans travel to workers, whose working directory may be another one.
+    return search.of(Path(source).absolute())
 
 
 def _unwatched(done: int, total: int) -> None:

@@ -219,7 +219,8 @@ class Cohort(Mapping[str, Case]):
 
     def ref(self, name: str, attempt: str = "") -> CaseRef:
         """Where a case is, for the tasks of an attempt; see `CaseState.start`."""
-        return CaseRef(self.url, name, attempt)
+        # Workers may have another working directory.
+        return CaseRef(self.url if is_remote(self.url) else str(Path(self.url).absolute()), name, attempt)
 
     def read_text(self, name: str) -> str | None:
         """Text of a file of the store; None if there is none."""

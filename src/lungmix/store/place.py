@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
@@ -26,7 +28,8 @@ def zarr_store(url: str) -> Store:
         If the address is of another kind.
     """
     if not is_remote(url):
-        return LocalStore(url)
+        # Arrays of it travel to workers, whose working directory may be another one.
+        return LocalStore(Path(url).absolute())
     from zarr.storage import ObjectStore
 
     return ObjectStore(open_bucket(check_address(url)))

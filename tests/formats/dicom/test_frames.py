@@ -19,7 +19,7 @@ from pydicom.uid import (
 
 from lungmix.errors import SourceError, shown
 from lungmix.formats import SeriesRules, find_scans
-from series import hu_of, only_scan, read, refused, scans, skipped
+from series import change, hu_of, only_scan, read, refused, scans, skipped, write_series
 
 SHAPE = (10, 18, 14)
 SPACING = (0.75, 0.5, 1.25)
@@ -243,3 +243,25 @@ def test_frames_whose_bits_end_elsewhere_are_refused(tmp_path):
     write_enhanced(tmp_path / "e.dcm", hu_of(SHAPE), BitsStored=12)
     (one,) = refused(find_scans(tmp_path))
     assert "e.dcm says that its 12 bits end at bit 15 (HighBit)" in shown(one.reason)
+
+
+def test_frames_that_do_not_say_where_they_lie_are_refused_and_not_too_few(tmp_path):
+    (file, *others) = write_series(tmp_path / "s")
+    for other in others:
+        other.unlink()
+    change(file, NumberOfFrames=3, PixelData=pydicom.dcmread(file).PixelData * 3)
+    (one,) = refused(find_scans(tmp_path / "s"))
+    assert "has several frames in a file but does not say where they lie" in one.reason
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_above_those_that_are_stored_are_left_out_of_frames(tmp_path, signed):
+    hu = hu_of(SHAPE).clip(-1024, 1000)
+    write_enhanced(tmp_path / "e.dcm", hu, BitsStored=12, HighBit=11, PixelRepresentation=signed)
+    dataset = pydicom.dcmread(tmp_path / "e.dcm")
+    stored = np.frombuffer(dataset.PixelData, "<u2")
+    expected = stored & 0xFFF
+    dataset.PixelData = (stored | 0x5000).astype("<u2").tobytes()
+    dataset.save_as(tmp_path / "e.dcm")
+    values = expected.astype(int) - (4096 * (expected >= 2048) if signed else 0)
+    assert np.array_equal(read(only_scan(tmp_path)).ravel(), values - 1024)

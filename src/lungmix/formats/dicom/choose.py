@@ -62,7 +62,8 @@ def unwanted(group: Group, rules: SeriesRules) -> str | None:
     if plane not in (None, "axial") and "ORIGINAL" not in group.first.image_type[:1]:
         return f"a {plane} reformat, computed from other slices; {_OVERRIDE}"
     count = _count(group)
-    if count < _FEWEST_SLICES:
+    # Several images in a file that does not say where they lie are refused as such.
+    if count < _FEWEST_SLICES and (group.first.frames == 1 or group.first.frame is not None):
         many = f"{len(group.slices)} slices at " if len(group.slices) > count else ""
         what = f"{many}{count} {'position' if many else 'slice'}{'s' if count > 1 else ''}"
         return f"of {what} only, such as those that time a contrast agent; {_OVERRIDE}"

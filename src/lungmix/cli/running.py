@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -10,6 +11,8 @@ from threading import Thread
 from typing import Any
 
 from rich.console import Console
+
+from lungmix.cli.names import debugging
 
 
 @contextmanager
@@ -48,6 +51,7 @@ def pipeline_on(
     from lungmix.engine import connect, dashboard_of, logged, performance_page
     from lungmix.store import open_cohort
 
+    _quiet_dask()
     cohort = open_cohort(store, "a" if create else "r+")
     if not wait:
         cohort.check_free()
@@ -86,3 +90,12 @@ def _loading(module: str) -> Iterator[None]:
 def _load(module: str) -> None:
     with suppress(Exception):  # who needs the module meets the error in its own thread
         import_module(module)
+
+
+def _quiet_dask() -> None:
+    """Keep what distributed logs, tracebacks among it, from a terminal; what matters of it is said in a sentence."""
+    if debugging():
+        return
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)

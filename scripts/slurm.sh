@@ -6,6 +6,7 @@
 #
 # FOLDER/slurm.conf appears when sbatch can be used: export SLURM_CONF=FOLDER/slurm.conf.
 set -eu
+PATH=$PATH:/usr/sbin:/sbin  # where Debian puts daemons, and not every user looks
 
 install() {
     command -v slurmctld >/dev/null && command -v munged >/dev/null && return

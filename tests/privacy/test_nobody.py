@@ -134,7 +134,15 @@ def test_a_reference_to_the_original_holds_its_identifiers_and_nothing_else(outp
 
 @pytest.mark.slow
 def test_all_was_run_and_found_what_was_planted(outputs):
-    wanted = {"convert": {1}, "run": {1, 2}, "scan": {1}, "info": {0}, "measure": {0}, "report": {0}, "export": {0, 1}}
+    wanted = {
+        "convert": {1},
+        "run": {1, 2},
+        "scan": {1},
+        "info": {0, 1},
+        "measure": {0},
+        "report": {0},
+        "export": {0, 1},
+    }
     for name, expected in wanted.items():
         assert {status for command, status in outputs.statuses if command == name} <= expected, outputs.statuses
     assert {status for command, status in outputs.statuses if command == "validate"} == {0, 2}

@@ -81,10 +81,12 @@ def pipeline_on(
 @contextmanager
 def _loading(module: str) -> Iterator[None]:
     """Import a module while the block waits for others."""
-    thread = Thread(target=_load, args=(module,), name=f"import {module}", daemon=True)
+    thread = Thread(target=_load, args=(module,), name=f"import {module}")
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        thread.join()  # a process that ends amid an import can crash
 
 
 def _load(module: str) -> None:

@@ -9,7 +9,7 @@ import lungmix
 from lungmix.errors import AlignmentError, StoreError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
-from lungmix.store.layout import CHUNK_SLICES, layout_of, shrink_mean
+from lungmix.store.layout import POSSIBLE_SLICES, layout_of, shrink_mean
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -58,7 +58,7 @@ def test_slabs_own_their_shards_on_every_level():
         assert layout.slab * shape[1] * shape[2] * 2 <= 80 << 20
 
 
-@pytest.mark.parametrize("slices", CHUNK_SLICES)
+@pytest.mark.parametrize("slices", POSSIBLE_SLICES)
 def test_chosen_slabs_own_their_shards_too(slices):
     for shape in [(5, 8, 8), (1251, 512, 512), (300, 1024, 1024)]:
         geometry = Geometry(shape[::-1], (0.7, 0.7, 0.7))

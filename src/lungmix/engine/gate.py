@@ -23,7 +23,7 @@ def admit(client: Client) -> None:
     """
     name = f"lungmix-gate-{client.id}"
     client.register_plugin(Farewell(client.id, name), name=f"{name}-end")
-    client.register_plugin(_gate(__version__), name=name)
+    client.register_plugin(_gate(), name=name)
 
 
 class Farewell(SchedulerPlugin):
@@ -52,7 +52,7 @@ def complaint(message: Mapping[str, Any]) -> str:
     )
 
 
-def _gate(version: str) -> WorkerPlugin:
+def _gate() -> WorkerPlugin:
     import dask
     import distributed
 
@@ -89,4 +89,4 @@ def _gate(version: str) -> WorkerPlugin:
             # Not before the answer to whoever sent this is on its way.
             worker.loop.call_later(0.2, worker.close, reason=reason)
 
-    return Gate(TOPIC, (version, dask.__version__, distributed.__version__))
+    return Gate(TOPIC, (__version__, dask.__version__, distributed.__version__))

@@ -23,7 +23,7 @@ _SLAB_BYTES = 64 << 20
 _THICKEST = 64
 _THINNEST = 8
 _CHUNK_EDGE = 128
-CHUNK_SLICES = (8, 16, 32, 64)
+POSSIBLE_SLICES = (8, 16, 32, 64)
 """What can be asked for: coarser levels halve these, up to twice."""
 
 
@@ -99,10 +99,10 @@ def check_slices(chunk_slices: int | None) -> None:
     Raises
     ------
     UsageError
-        If it is none of `CHUNK_SLICES`.
+        If it is none of `POSSIBLE_SLICES`.
     """
-    if chunk_slices is not None and chunk_slices not in CHUNK_SLICES:
-        possible = ", ".join(map(str, CHUNK_SLICES))
+    if chunk_slices is not None and chunk_slices not in POSSIBLE_SLICES:
+        possible = ", ".join(map(str, POSSIBLE_SLICES))
         raise UsageError(f"chunks of {chunk_slices} slices are not possible: give one of {possible}")
 
 
@@ -116,8 +116,8 @@ def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
     geometry : Geometry
         Of the volume.
     chunk_slices : int, optional
-        Slices of a chunk and of a slab, one of `CHUNK_SLICES`, fewer where the volume has fewer. By default as many as
-        shards of 64 MiB of int16 voxels hold, at most 64.
+        Slices of a chunk and of a slab, one of `POSSIBLE_SLICES`, fewer where the volume has fewer. By default as many
+        as shards of 64 MiB of int16 voxels hold, at most 64.
 
     Raises
     ------

@@ -24,9 +24,8 @@ from pydicom.uid import (
 from lungmix.errors import quoted
 from lungmix.formats.bounds import LARGEST_SLICE
 from lungmix.formats.dicom.codestream import size_of_stream
-from lungmix.formats.dicom.elements import BIG_ENDIAN_OF_GE, UNDEFINED, Elements
+from lungmix.formats.dicom.elements import BIG_ENDIAN_OF_GE, ITEM, UNDEFINED, Elements
 
-_ITEM = b"\xfe\xff\x00\xe0"
 BEGINNING = 4096
 """Bytes of the pixels that are looked at."""
 
@@ -123,7 +122,7 @@ def _is_compressed(syntax: str) -> bool | None:
 
 def _first_fragment(beginning: bytes) -> bytes:
     """Of encapsulated pixels, from behind their table of offsets; empty if it lies farther away."""
-    if not beginning.startswith(_ITEM):
+    if not beginning.startswith(ITEM):
         return b""
     behind = 8 + int.from_bytes(beginning[4:8], "little")
-    return beginning[behind + 8 :] if beginning[behind : behind + 4] == _ITEM else b""
+    return beginning[behind + 8 :] if beginning[behind : behind + 4] == ITEM else b""

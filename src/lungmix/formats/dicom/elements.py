@@ -19,6 +19,8 @@ from pydicom.uid import UID
 _PIXELS = frozenset((0x7FE00010, 0x7FE00009, 0x7FE00008))
 _SYNTAX = 0x00020010
 UNDEFINED = 0xFFFFFFFF
+ITEM = b"\xfe\xff\x00\xe0"
+"""Tag of an item of a sequence, or of a fragment of pixels, in little endian."""
 
 BIG_ENDIAN_OF_GE = "1.2.840.113619.5.2"
 """A transfer syntax of a maker's own that old scanners write: implicit little endian, but for the pixels."""

@@ -13,11 +13,11 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from lungmix.errors import named
+from lungmix.formats.dicom.elements import ITEM
 from lungmix.formats.dicom.groups import Group
 from lungmix.formats.dicom.header import Damaged, Header
 
 _LARGEST, _MOST_ITEMS = 64 << 20, 100_000
-_ITEM = b"\xfe\xff\x00\xe0"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def images_of(index: str) -> list[Listed]:
         if Path(index).stat().st_size > _LARGEST:
             return []
         content = Path(index).read_bytes()
-        if content.count(_ITEM) > _MOST_ITEMS:
+        if content.count(ITEM) > _MOST_ITEMS:
             return []
         return list(_images(pydicom.dcmread(io.BytesIO(content), force=True)))
     except Exception:  # pydicom raises whatever broken bytes lead to

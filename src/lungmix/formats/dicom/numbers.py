@@ -56,9 +56,10 @@ def check_numbers(
             f"{title}: {told(slices, doubled)} share their instance numbers with others at other positions: slices of "
             "two series may be mixed; give each by itself, or --trust-positions if they are one"
         )
-    wrong = sorted({*_out_of_turn([one.number for one in slices]), *_elsewhere(slices, along, usual)})
+    numbers = [one.number for one in slices]
+    wrong = sorted({*_out_of_turn(numbers), *_elsewhere(slices, along, usual)})
     if not wrong:
-        if _follow_nothing([one.number for one in slices]):
+        if _follow_nothing(numbers):
             notes.append("its instance numbers follow no order of positions: positions decide")
         return
     lie = "lies" if len(wrong) == 1 else "lie"
@@ -135,13 +136,7 @@ def _runs(numbers: Sequence[int | None]) -> list[range]:
 
 def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
     """Indices of slices whose instance numbers break an order that two thirds or more keep."""
-    known = [number for number in numbers if number is not None]
-    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
-        return []
-    if known[0] > known[-1]:
-        known = [-number for number in known]
-    runs = [(_longest_run(values), values) for values in (known, [-number for number in known])]
-    kept, values = max(runs, key=lambda run: len(run[0]))
+    kept, values = _kept_order(numbers)
     out = [i for i in range(len(values)) if i not in kept]
     if not 0 < len(out) <= max(2, len(values) // 3):
         return []
@@ -152,10 +147,22 @@ def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
 
 def _follow_nothing(numbers: Sequence[int | None]) -> bool:
     """Whether numbers that are all different run neither up nor down, nor do those of every second slice."""
+    kept, values = _kept_order(numbers)
+    return len(kept) < len(values) // 2
+
+
+def _kept_order(numbers: Sequence[int | None]) -> tuple[set[int], list[int]]:
+    """Indices of the longest part that runs up, or down, and the numbers, negative where it runs down.
+
+    Empty where there are fewer than three, or not every slice has a number of its own.
+    """
     known = [number for number in numbers if number is not None]
     if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
-        return False
-    return max(len(_longest_run(values)) for values in (known, [-number for number in known])) < len(known) // 2
+        return set(), []
+    if known[0] > known[-1]:
+        known = [-number for number in known]
+    runs = [(_longest_run(values), values) for values in (known, [-number for number in known])]
+    return max(runs, key=lambda run: len(run[0]))
 
 
 def _longest_run(values: Sequence[int]) -> set[int]:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from lungmix.cli.names import command_line
+from lungmix.cli.on_cluster import OnCluster
 from lungmix.cli.running import _loading, pipeline_on
 
 DASKS = ("distributed", "distributed.client", "distributed.batched")
@@ -26,9 +27,7 @@ def dasks_loggers():
 @pytest.mark.parametrize("words", [["mask"], ["mask", "--debug"]], ids=["plain", "debug"])
 def test_dask_logs_to_the_terminal_only_where_tracebacks_are_asked_for(words, dasks_loggers, tmp_path):
     store = str(tmp_path / "s.zarr")
-    with command_line(words), pipeline_on(
-        store, None, None, None, None, quiet=True, wait=False, create=True, needed=False
-    ):  # fmt: skip
+    with command_line(words), pipeline_on(store, OnCluster(quiet=True), wait=False, create=True, needed=False):
         heard = [logger.isEnabledFor(logging.ERROR) for logger in dasks_loggers]
     assert heard == ["--debug" in words] * len(DASKS)
 

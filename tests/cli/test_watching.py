@@ -50,6 +50,8 @@ def test_log_tells_each_stage_of_each_case_with_time_and_memory(ran):
         assert line["tasks"] >= 1
         assert line["peak_bytes"] > 50 << 20
         assert line["seconds"] > 0
+    (dashboard,) = [line for line in lines if line["event"] == "message" and "dashboard" in line["message"]]
+    assert dashboard["level"] == "info"
     voxels = 2 * 90 * 64 * 64
     begun = [line for line in lines if line["event"] == "begin" and line["part"] == "mask"]
     assert [(line["cases"], line["bytes"]) for line in begun] == [(2, 2 * voxels)]
@@ -89,6 +91,18 @@ def test_summary_tells_where_the_time_went(ran):
     assert "peak MiB" not in again.stdout, "nothing was done, so nothing took time"
 
 
+@pytest.mark.slow
+def test_other_commands_write_the_log_too(ran, tmp_path):
+    folder, _ = ran
+    for words, part in ((("relabel", "--model", "published"), "label"), (("verify", "--sample", 1), "verify")):
+        file = tmp_path / f"{part}.log"
+        name, *options = words
+        done = run(name, folder / "s.zarr", *options, "-j", 1, "--memory-limit", "2GB", "--log", file)
+        assert done.returncode == 0, done.stderr
+        events = [json.loads(line) for line in file.read_text().splitlines()]
+        assert {"begin", "case", "end"} <= {one["event"] for one in events if one.get("part") == part}
+
+
 def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
     file = tmp_path / "run.log"
     file.write_text("{}\n")
@@ -96,11 +110,12 @@ def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
         listener.begin("mask", ["case-001"])
         listener.finish("case-001", f"{named('doe.nrrd')} is empty: get it again")
         listener.say(f"look at {named('doe.nrrd')}")
+        listener.tell(f"here is {named('doe.nrrd')}")
         listener.end()
     first, *lines = file.read_text().splitlines()
     assert first == "{}"
-    assert [json.loads(line)["event"] for line in lines] == ["begin", "failed", "message", "end"]
-    assert json.loads(lines[1])["level"] == "error"
+    assert [json.loads(line)["event"] for line in lines] == ["begin", "failed", "message", "message", "end"]
+    assert [json.loads(line)["level"] for line in lines] == ["info", "error", "warning", "info", "info"]
     assert "doe" not in "".join(lines)
     assert "is empty" in lines[1]
 

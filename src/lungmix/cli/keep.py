@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from lungmix.cli import options as opt
+from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
 from lungmix.cli.results import conclude
-from lungmix.cli.running import pipeline_on
+from lungmix.cli.running import pipeline_on, working
 from lungmix.errors import UsageError
 
 _CaseNames = Annotated[list[str], typer.Argument(help="Names of cases.", metavar="CASE...")]
@@ -19,22 +19,17 @@ _SomeSources = Annotated[
 
 
 @opt.example("lungmix verify cohort.zarr scans/ --all")
+@on_cluster
 def verify(
     store: opt.Store,
     sources: _SomeSources = None,
     every: Annotated[bool, typer.Option("--all", help="All cases, in place of a sample.")] = False,
     sample: Annotated[int, typer.Option(help="Cases to draw by chance.")] = 3,
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Read every byte of cases, make them again beside the store, and compare; the store is not changed."""
-    from lungmix.cli.progress import listener_for
     from lungmix.cli.show_fits import dump
-    from lungmix.engine import connect
     from lungmix.formats import Scan, find_scans
     from lungmix.stages.names import assign_names
     from lungmix.store import open_cohort
@@ -46,8 +41,8 @@ def verify(
     names = list(cohort) if every else sample_of(list(cohort), sample)
     scans = [scan for source in sources or () for scan in find_scans(source) if isinstance(scan, Scan)]
     known = assign_names(cohort, scans) if scans else {}
-    with connect(scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit) as client:
-        found = verify_cases(client, cohort, names, known, listener_for(Console(stderr=True), quiet=quiet))
+    with working(cluster) as (client, listener):
+        found = verify_cases(client, cohort, names, known, listener)
     wrong = {name: differences for name, differences in found.items() if differences}
     if as_json:
         typer.echo(dump({"store": store, "verified": list(found), "wrong": wrong}))
@@ -65,29 +60,25 @@ def remove(
     store: opt.Store, cases: _CaseNames, wait: opt.Wait = False, as_json: opt.AsJson = False, quiet: opt.Quiet = False
 ) -> None:
     """Delete cases and take them out of the tables; `fit` or `run` then fits without them."""
-    with pipeline_on(store, None, None, None, None, quiet=quiet, wait=wait, needed=False) as pipeline:
+    with pipeline_on(store, OnCluster(quiet=quiet), wait=wait, needed=False) as pipeline:
         report = pipeline.remove(cases)
     conclude(store, report, as_json)
 
 
 @opt.example("lungmix relabel cohort.zarr --model published")
+@on_cluster
 def relabel(
     store: opt.Store,
     model: opt.Model,
     components: opt.Components = 5,
     fit: opt.Fit = "paper",
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Label and measure every masked case with another model; no mask is made again."""
     from lungmix.parameters import FitParameters
 
-    cluster = (scheduler, scheduler_file, workers, memory_limit)
-    with pipeline_on(store, *cluster, quiet=quiet, wait=wait) as pipeline:
+    with pipeline_on(store, cluster, wait=wait) as pipeline:
         report = pipeline.relabel(model, FitParameters(n_components=components, fit=fit))
     conclude(store, report, as_json)

@@ -9,12 +9,14 @@ import typer
 from rich.console import Console
 
 from lungmix.cli import options as opt
+from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
 from lungmix.cli.results import conclude, draw_fits, write_page_of
 from lungmix.cli.running import pipeline_on
 from lungmix.errors import UsageError
 
 
 @opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
+@on_cluster
 def run(
     store: opt.Store,
     sources: opt.Sources,
@@ -35,37 +37,20 @@ def run(
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
     shift_dates: opt.ShiftDates = False,
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
-    wait: opt.Wait = False,
-    log: opt.LogFile = None,
-    performance_report: opt.PerformanceReport = None,
     report: opt.ReportDir = None,
+    wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
     mask = _mask_parameters(preset, threshold, opening, min_voxels, radius)
     mixture = _fit_parameters(components, fit, method)
     series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
-    with pipeline_on(
-        store,
-        scheduler,
-        scheduler_file,
-        workers,
-        memory_limit,
-        quiet=quiet,
-        wait=wait,
-        create=True,
-        log=log,
-        performance=performance_report,
-    ) as pipeline:
+    with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
         result = pipeline.run(sources, mask, model, mixture, intake, [report], series, chunk_slices)
         if report is not None:
-            write_page_of(pipeline.cohort, report, result.failed, quiet=quiet)
+            write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
     conclude(store, result, as_json)
 
 
@@ -73,6 +58,7 @@ def run(
     "lungmix convert cohort.zarr scans/ more/scan.nrrd",
     "lungmix convert cohort.zarr scans/ --nrrd anonymous/ --key safe/key.csv",
 )
+@on_cluster
 def convert(
     store: opt.Store,
     sources: opt.Sources,
@@ -88,36 +74,20 @@ def convert(
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
     shift_dates: opt.ShiftDates = False,
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
-    log: opt.LogFile = None,
-    performance_report: opt.PerformanceReport = None,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Bring scans into the store as chunked zarr."""
     series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
-    with pipeline_on(
-        store,
-        scheduler,
-        scheduler_file,
-        workers,
-        memory_limit,
-        quiet=quiet,
-        wait=wait,
-        create=True,
-        log=log,
-        performance=performance_report,
-    ) as pipeline:
+    with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
         result = pipeline.convert(sources, intake, nrrd, series, chunk_slices)
     conclude(store, result, as_json)
 
 
 @opt.example("lungmix mask cohort.zarr --preset physical")
+@on_cluster
 def mask(
     store: opt.Store,
     preset: opt.Preset = "paper",
@@ -125,27 +95,19 @@ def mask(
     opening: opt.Opening = None,
     min_voxels: opt.MinVoxels = None,
     radius: opt.Radii = None,
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
-    log: opt.LogFile = None,
-    performance_report: opt.PerformanceReport = None,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Find the lungs of every case and count their HU."""
     parameters = _mask_parameters(preset, threshold, opening, min_voxels, radius)
-    with pipeline_on(
-        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, log=log,
-        performance=performance_report,
-    ) as pipeline:  # fmt: skip
+    with pipeline_on(store, cluster, wait=wait) as pipeline:
         result = pipeline.mask(parameters)
     conclude(store, result, as_json)
 
 
 @opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit converged --figure fits.png")
+@on_cluster
 def fit(
     store: opt.Store,
     model: opt.Model = "fit",
@@ -155,19 +117,14 @@ def fit(
     cases: opt.Cases = None,
     leave_out: opt.LeaveOut = None,
     figure: opt.FigureFile = None,
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Fit mixtures to the pooled lung voxels: as the paper does, and converged; both are stored and shown."""
     numbers = opt.parse_numbers(components, "--components")
     parameters = _fit_parameters(numbers[-1], fit, method)
-    cluster = (scheduler, scheduler_file, workers, memory_limit)
-    with pipeline_on(store, *cluster, quiet=quiet, wait=wait, needed=method != "counts") as pipeline:
+    with pipeline_on(store, cluster, wait=wait, needed=method != "counts") as pipeline:
         if len(numbers) > 1:
             result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
         else:
@@ -178,28 +135,21 @@ def fit(
 
 
 @opt.example("lungmix label cohort.zarr")
+@on_cluster
 def label(
     store: opt.Store,
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
-    log: opt.LogFile = None,
-    performance_report: opt.PerformanceReport = None,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Label the lung voxels of every case with the model of the store."""
-    with pipeline_on(
-        store, scheduler, scheduler_file, workers, memory_limit, quiet=quiet, wait=wait, log=log,
-        performance=performance_report,
-    ) as pipeline:  # fmt: skip
+    with pipeline_on(store, cluster, wait=wait) as pipeline:
         result = pipeline.label()
     conclude(store, result, as_json)
 
 
 @opt.example("lungmix measure cohort.zarr --exclude-airways --radiomics --json")
+@on_cluster
 def measure(
     store: opt.OptionalStore = None,
     exclude_airways: Annotated[
@@ -215,13 +165,9 @@ def measure(
     dictionary: Annotated[
         bool, typer.Option("--dictionary", help="Print every column with its unit and meaning; needs no STORE.")
     ] = False,
-    scheduler: opt.Scheduler = None,
-    scheduler_file: opt.SchedulerFile = None,
-    workers: opt.Workers = None,
-    memory_limit: opt.MemoryLimit = None,
     wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
 ) -> None:
     """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
     from lungmix.stages.label import without_sides
@@ -241,8 +187,7 @@ def measure(
     leave_out = [part for part, out in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if out]
     # A cluster is started only where the lungs of a scan have not been told apart.
     needed = bool(without_sides(open_cohort(store)))
-    cluster = (scheduler, scheduler_file, workers, memory_limit)
-    with pipeline_on(store, *cluster, quiet=quiet, wait=wait, needed=needed) as pipeline:
+    with pipeline_on(store, cluster, wait=wait, needed=needed) as pipeline:
         result = pipeline.measure(leave_out, radiomics=radiomics)
     conclude(store, result, as_json)
 

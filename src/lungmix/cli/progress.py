@@ -120,6 +120,10 @@ class Bars(Listener):
             self._progress = None
         self._tasks.clear()
 
+    def tell(self, message: str) -> None:
+        """See `Listener`."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
     def say(self, message: str) -> None:
         """See `Listener`."""
         self._console.print(message, style="yellow", markup=False)
@@ -146,6 +150,10 @@ class Lines(Listener):
         left = spent / max(amount.done, 1) * (amount.total - amount.done)
         what = f"failed: {told(failure)}" if failure else "done"
         self._line(f"{self._title} {amount.text} {case}: {what} ({spent:.0f} s, about {left:.0f} s left)")
+
+    def tell(self, message: str) -> None:
+        """See `Listener`."""
+        self._line(message)
 
     def say(self, message: str) -> None:
         """See `Listener`."""

@@ -6,74 +6,70 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from rich.console import Console
 
 from lungmix.cli.names import debugging
+from lungmix.cli.on_cluster import OnCluster
 
 
 @contextmanager
 def pipeline_on(
-    store: str,
-    scheduler: str | None,
-    scheduler_file: Path | None,
-    workers: int | None,
-    memory_limit: str | None,
-    *,
-    quiet: bool,
-    wait: bool,
-    create: bool = False,
-    needed: bool = True,
-    log: Path | None = None,
-    performance: Path | None = None,
+    store: str, cluster: OnCluster, *, wait: bool, create: bool = False, needed: bool = True
 ) -> Iterator[Any]:
     """A pipeline on the cluster that the options name; a local cluster ends with the block.
 
     Parameters
     ----------
-    store, scheduler, scheduler_file, workers, memory_limit
+    store : str
         As on the command line.
-    quiet : bool
-        No progress.
+    cluster : OnCluster
+        Likewise.
     wait : bool
         For another run on this store.
     create : bool
         Make the store where there is none.
     needed : bool
-        Whether there is work for a cluster.
-    log, performance : Path, optional
-        Files for events as JSON and for dask's report.
+        Whether there is work for a cluster; counts are small tables, and none is started for them.
     """
-    from lungmix.cli.progress import listener_for
-    from lungmix.engine import connect, dashboard_of, logged, performance_page
     from lungmix.store import open_cohort
 
-    _quiet_dask()
     cohort = open_cohort(store, "a" if create else "r+")
     if not wait:
         cohort.check_free()
-    with logged(listener_for(Console(stderr=True), quiet=quiet), log) as listener:
-        if not needed:
-            # Counts are small tables: no cluster is started for them.
-            from lungmix.pipeline import Pipeline
+    with working(cluster, needed=needed) as (client, listener):
+        from lungmix.pipeline import Pipeline
 
-            yield Pipeline(None, cohort, listener, wait)
+        yield Pipeline(client, cohort, listener, wait)
+
+
+@contextmanager
+def working(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, Any]]:
+    """The client of a cluster, or None where it is not needed, and a listener that tells of progress."""
+    from lungmix.cli.progress import listener_for
+    from lungmix.engine import connect, dashboard_of, logged, performance_page
+
+    _quiet_dask()
+    with logged(listener_for(Console(stderr=True), quiet=cluster.quiet), cluster.log) as listener:
+        if not needed:
+            yield None, listener
             return
         with _loading("lungmix.pipeline"):
             client = connect(
-                scheduler, scheduler_file=scheduler_file, workers=workers, memory_limit=memory_limit, say=listener.say
+                cluster.scheduler,
+                scheduler_file=cluster.scheduler_file,
+                workers=cluster.workers,
+                memory_limit=cluster.memory_limit,
+                say=listener.say,
             )
         try:
-            from lungmix.pipeline import Pipeline
-
-            with performance_page(client, performance):
+            with performance_page(client, cluster.performance_report):
                 address = dashboard_of(client)
                 if address is not None:
-                    listener.say(f"dashboard: {address}")
-                yield Pipeline(client, cohort, listener, wait)
+                    listener.tell(f"dashboard: {address}")
+                yield client, listener
         finally:
             client.close()
 

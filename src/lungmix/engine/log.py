@@ -50,6 +50,10 @@ class JsonLog(Listener):
         """See `Listener`."""
         self._write("info", "end", part=self._part)
 
+    def tell(self, message: str) -> None:
+        """See `Listener`."""
+        self._write("info", "message", message=anonymous(message))
+
     def say(self, message: str) -> None:
         """See `Listener`."""
         self._write("warning", "message", message=anonymous(message))
@@ -92,6 +96,11 @@ class Several(Listener):
         """See `Listener`."""
         for one in self._listeners:
             one.end()
+
+    def tell(self, message: str) -> None:
+        """See `Listener`."""
+        for one in self._listeners:
+            one.tell(message)
 
     def say(self, message: str) -> None:
         """See `Listener`."""

@@ -28,5 +28,8 @@ class Listener:
     def end(self) -> None:
         """This part of the run is over for all cases."""
 
+    def tell(self, message: str) -> None:
+        """Something that people may want to know, such as the address of the dashboard."""
+
     def say(self, message: str) -> None:
         """Something that people should read, such as advice on a preset."""

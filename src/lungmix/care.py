@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from distributed import Client
 
@@ -12,6 +13,8 @@ from lungmix.engine import Listener, Outcome, run_window
 from lungmix.engine.trouble import Vigil, is_lost, is_memory
 from lungmix.errors import ClusterError, DamageError, LungmixError
 from lungmix.store import STAGES, Cohort, settle, stage_of
+
+T = TypeVar("T")
 
 _TRIES = 3
 LOST = "the connection to the scheduler was lost: start it again and run the same command, which goes on from here"
@@ -70,6 +73,44 @@ class Care:
                 yield outcome
         yield from run_window(again, attend, 1)
 
+    def of_all(self, what: str, work: Callable[[], T], mend: Callable[[DamageError], None]) -> T:
+        """Do what reads many cases at once.
+
+        Parameters
+        ----------
+        what : str
+            How it is called.
+        work : callable
+            Changes nothing before its end.
+        mend : callable
+            Makes again what was withdrawn of a case because it is damaged, or sees to it that `work` does without.
+
+        Returns
+        -------
+        object
+            Of `work`.
+
+        Raises
+        ------
+        DamageError
+            If a case that was mended is damaged again.
+        ClusterError
+            If the scheduler was lost and did not come back.
+        """
+        vigil, mended, left = Vigil(self.client, self.listener.say, self.renew), set[str](), _TRIES
+        while True:
+            try:
+                return work()
+            except DamageError as error:
+                self._withdraw(error)
+                if error.case in mended:
+                    raise
+                mended.add(error.case)
+                mend(error)
+            except Exception as error:
+                left -= 1
+                self._come_back(what, error, vigil, last=not left)
+
     def _attend(self, name: str, work: Callable[[str], None], vigil: Vigil) -> None:
         self.settle(name)
         for left in reversed(range(_TRIES)):
@@ -80,13 +121,17 @@ class Care:
                 self._withdraw(error)
                 if not left:
                     raise
-                self.listener.say(f"{error.case}: {error.array} is damaged in {error.where}: it is made again")
+                self.listener.say(remade(error))
             except Exception as error:
-                if not is_lost(error):
-                    raise
-                if not left or not vigil.wait():
-                    raise ClusterError(LOST) from error
-                self.listener.say(f"{name}: the scheduler was lost and is back: the case goes on")
+                self._come_back(name, error, vigil, last=not left)
+
+    def _come_back(self, what: str, error: Exception, vigil: Vigil, *, last: bool) -> None:
+        """Return once the scheduler that was lost is back; raise what is another error."""
+        if not is_lost(error):
+            raise error
+        if last or not vigil.wait():
+            raise ClusterError(LOST) from error
+        self.listener.say(f"{what}: the scheduler was lost and is back: it goes on")
 
     def _withdraw(self, error: DamageError) -> None:
         stage = stage_of(error.array)
@@ -106,3 +151,8 @@ class Care:
             if name in self.cohort:
                 case = self.cohort[name]
                 case.fail(case.under_way or stage, error.anonymous)
+
+
+def remade(error: DamageError) -> str:
+    """What people are told when something damaged is made again."""
+    return f"{error.case}: {error.array} is damaged in {error.where}: it is made again"

@@ -11,10 +11,10 @@ from math import prod
 from distributed import Client
 
 from lungmix import errors
-from lungmix.care import Care
+from lungmix.care import Care, remade
 from lungmix.engine import Ledger, Listener
 from lungmix.engine.trouble import is_memory
-from lungmix.errors import LungmixError
+from lungmix.errors import DamageError, LungmixError
 from lungmix.geometry import Geometry
 from lungmix.pipeline.report import Report
 from lungmix.stages import fit
@@ -114,6 +114,33 @@ class Passing:
         finally:
             self.listener.end()
         report.done = [name for name in names if name not in report.failed]
+
+    def of_all(self, what: str, work: Callable[[], None], steps: Sequence[Step], report: Report) -> None:
+        """Do what reads all cases at once.
+
+        Parameters
+        ----------
+        what : str
+            How it is called.
+        work : callable
+            Changes nothing before its end, and leaves cases out that have failed.
+        steps : sequence of Step
+            Make a case again that turns out to be damaged; where there are none it has failed.
+        report : Report
+            Is told of it.
+        """
+
+        def mend(error: DamageError) -> None:
+            if steps:
+                self.listener.say(remade(error))
+                done = report.done
+                self.through("again", [error.case], steps, report)
+                report.done = [name for name in done if name not in report.failed]
+            else:
+                report.fail(error.case, error.marked, error)
+                report.done = [name for name in report.done if name != error.case]
+
+        Care(self.client, self.cohort, self.listener).of_all(what, work, mend)
 
     def _window(self) -> int:
         # One case more than workers: while one ends, the next has begun.

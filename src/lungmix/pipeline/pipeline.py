@@ -127,10 +127,9 @@ class Pipeline:
             self._settle(taken)
             masked = self._with_stage(mask.STAGE, report)
             if masked:
-                self._settle_model(None, masked, fit_parameters or FitParameters(), report)
-                assert report.model is not None
-                self._passing.through("label", masked, [self._labelling(report.model)], report)
-        self._measure(report)
+                self._settle_model(None, masked, fit_parameters or FitParameters(), report, steps)
+                self._label_all(report)
+        self._measure(report, steps=steps)
         return report
 
     @_alone
@@ -209,9 +208,7 @@ class Pipeline:
     def label(self) -> Report:
         """Label all masked cases with the model of the store."""
         report = Report(model=stored_model(self.cohort))
-        assert report.model is not None
-        names = self._with_stage(mask.STAGE, report)
-        self._passing.through("label", names, [self._labelling(report.model)], report)
+        self._label_all(report)
         return report
 
     @_alone
@@ -219,10 +216,8 @@ class Pipeline:
         """Label all masked cases with another model, and measure them; masks stay as they are."""
         report = Report()
         chosen = None if str(model) == FIT else load_model(model)
-        names = self._with_stage(mask.STAGE, report)
-        self._settle_model(chosen, names, parameters or FitParameters(), report)
-        assert report.model is not None
-        self._passing.through("label", names, [self._labelling(report.model)], report)
+        self._settle_model(chosen, self._with_stage(mask.STAGE, report), parameters or FitParameters(), report)
+        self._label_all(report)
         self._measure(report)
         return report
 
@@ -336,33 +331,62 @@ class Pipeline:
             self.client, self.cohort, name, model, self._passing.watch(name, label.STAGE)
         )
 
+    def _label_all(self, report: Report) -> None:
+        if report.model is not None:
+            names = self._with_stage(mask.STAGE, report)
+            self._passing.through("label", names, [self._labelling(report.model)], report)
+
     def _settle_model(
-        self, chosen: TissueModel | None, names: Sequence[str], parameters: FitParameters, report: Report
+        self,
+        chosen: TissueModel | None,
+        names: Sequence[str],
+        parameters: FitParameters,
+        report: Report,
+        steps: Sequence[Step] = (),
     ) -> None:
         if chosen is not None:
             fit.publish(self.cohort, chosen, {"given": True})
             report.model = chosen
             return
-        with (
-            self._passing.bar("voxels" if parameters.method != "counts" else "counts") as watch,
-            Ledger(report.spent).alone(fit.STAGE),
-        ):
-            report.fits, _ = fit.fit_cohort(self.cohort, names, parameters, self.client, watch)
-            report.model = report.fits[parameters.fit]
-            report.comparison = compare(report.fits, fit.CountsOfCases(self.cohort, names), parameters.clip)
 
-    def _measure(self, report: Report, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> None:
-        if report.model is None:
+        def work() -> None:
+            whole = [name for name in names if name not in report.failed]
+            if names and not whole:
+                return
+            with (
+                self._passing.bar("voxels" if parameters.method != "counts" else "counts") as watch,
+                Ledger(report.spent).alone(fit.STAGE),
+            ):
+                report.fits, _ = fit.fit_cohort(self.cohort, whole, parameters, self.client, watch)
+                report.model = report.fits[parameters.fit]
+                report.comparison = compare(report.fits, fit.CountsOfCases(self.cohort, whole), parameters.clip)
+
+        self._passing.of_all("the fit", work, steps, report)
+
+    def _measure(
+        self,
+        report: Report,
+        leave_out: Sequence[Tissue] = (),
+        *,
+        radiomics: bool = False,
+        steps: Sequence[Step] = (),
+    ) -> None:
+        model = report.model
+        if model is None:
             return
-        names = [
-            name
-            for name in self._with_stage(label.STAGE, report)
-            if self.cohort[name].stages[label.STAGE]["key"] == label.key_for(self.cohort[name], report.model)
-        ]
-        with Ledger(report.spent).alone(MEASURE):
-            report.rows = measure_cohort(self.cohort, names, report.model, leave_out)
-            if radiomics:
-                report.radiomics = radiomics_of_cohort(self.cohort, names, report.model, leave_out)
+
+        def work() -> None:
+            names = [
+                name
+                for name in self._with_stage(label.STAGE, report)
+                if self.cohort[name].stages[label.STAGE]["key"] == label.key_for(self.cohort[name], model)
+            ]
+            with Ledger(report.spent).alone(MEASURE):
+                report.rows = measure_cohort(self.cohort, names, model, leave_out)
+                if radiomics:
+                    report.radiomics = radiomics_of_cohort(self.cohort, names, model, leave_out)
+
+        self._passing.of_all("the measurements", work, [*steps, self._labelling(model)] if steps else [], report)
 
 
 def stored_model(cohort: Cohort) -> TissueModel:

@@ -54,11 +54,11 @@ class Cluster:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def add_worker(self, port: int) -> subprocess.Popen:
+    def add_worker(self, port: int, *words: str) -> subprocess.Popen:
         """A worker with its nanny that is not looked after, which reaches the scheduler by a port."""
         return self._start(
             "worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--memory-limit", "1.5GB",
-            "--death-timeout", "10", "--local-directory", str(self.folder),
+            "--death-timeout", "10", "--local-directory", str(self.folder), *words,
         )  # fmt: skip
 
     def worker_processes(self) -> list[int]:
@@ -76,9 +76,10 @@ class Cluster:
         return found
 
     def _start(self, kind: str, *words: str) -> subprocess.Popen:
+        place = () if "--listen-address" in words else ("--host", "127.0.0.1")
         with (self.folder / f"{kind}.log").open("a") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", kind, *words, "--host", "127.0.0.1", "--no-dashboard"],
+                [sys.executable, "-m", "dask", kind, *words, *place, "--no-dashboard"],
                 stdout=log,
                 stderr=log,
             )

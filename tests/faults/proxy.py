@@ -1,17 +1,26 @@
-"""A wire between two programs that can be cut."""
+"""A wire between two programs that can be cut, or that says how much has passed."""
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 
 class Proxy:
-    """Passes bytes on from a port of its own to another, until it is cut."""
+    """Passes bytes on from a port of its own to another, until it is cut.
 
-    def __init__(self, port: int):
-        self._target = port
+    Parameters
+    ----------
+    port : int
+        Where connections go.
+    hear : callable, optional
+        Told the bytes that came back so far over one connection, before the last of them are passed on.
+    """
+
+    def __init__(self, port: int, hear: Callable[[int], None] = lambda _: None):
+        self._target, self._hear = port, hear
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self._open: list[socket.socket] = []
@@ -36,13 +45,16 @@ class Proxy:
                 return
             with self._lock:
                 self._open += [near, far]
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=_pass_on, args=pair, daemon=True).start()
+            for words in ((near, far, lambda _: None), (far, near, self._hear)):
+                threading.Thread(target=_pass_on, args=words, daemon=True).start()
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
+def _pass_on(source: socket.socket, target: socket.socket, hear: Callable[[int], None]) -> None:
+    passed = 0
     try:
         while data := source.recv(1 << 16):
+            passed += len(data)
+            hear(passed)
             target.sendall(data)
         target.shutdown(socket.SHUT_RDWR)
     except OSError:

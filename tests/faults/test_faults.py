@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -14,11 +15,12 @@ import dask
 import pytest
 
 import lungmix
+from cluster import free_port
 from faults.processes import Cluster, end, kill, run_with_kills, start_run, wait_until
 from faults.proxy import Proxy
 from lungmix.care import Care
 from lungmix.engine import Listener
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline, reason_of
 from stores import assert_same_store
 
@@ -193,6 +195,31 @@ def test_network_cut_between_a_worker_and_the_scheduler(scans, undisturbed, tmp_
     assert_same_store(undisturbed, store)
 
 
+def test_worker_killed_while_others_fetch_its_results(scans, undisturbed, tmp_path):
+    store, log, port = tmp_path / "s.zarr", tmp_path / "client.log", free_port()
+    with Cluster(tmp_path, workers=1) as cluster, ExitStack() as stack:
+        killed = []
+
+        def strike(passed):
+            # More than the words of a conversation: an answer with slabs is on its way.
+            if passed > 1 << 14 and not killed and under_way(store, "mask"):
+                killed.append(passed)
+                kill(far.pid)
+
+        # Whoever fetches from this worker goes through the proxy.
+        proxy = Proxy(port, strike)
+        words = ("--no-nanny", "--listen-address", f"tcp://127.0.0.1:{port}")
+        words += ("--contact-address", f"tcp://127.0.0.1:{proxy.port}")
+        far = cluster.add_worker(cluster.port, *words)
+        stack.callback(end, far)
+        client = start_run(store, [scans], "--scheduler", cluster.address, log=log)
+        stack.callback(end, client)
+        assert client.wait(300) == 0, log.read_text()
+        assert killed
+        assert far.wait(10) == -signal.SIGKILL
+    assert_same_store(undisturbed, store)
+
+
 def test_disk_full_and_then_not(scans, undisturbed, client, tmp_path):
     with small_disk(tmp_path, "1200k") as disk:
         store = disk / "s.zarr"
@@ -223,6 +250,8 @@ def test_store_turned_read_only_and_back(scans, undisturbed, client, tmp_path):
 
 
 NEW_MASK, NEW_MODEL = (MaskParameters(opening=1, min_voxels=2000, radii=(4, 3)), "fit"), (MASK, "published")
+NOTHING_NEW, NEW_FIT = (MASK, "fit"), (MASK, "fit", FitParameters(n_components=4))
+NEW_METHOD = (MASK, "fit", FitParameters(method="em", n_init=1))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +262,12 @@ NEW_MASK, NEW_MODEL = (MaskParameters(opening=1, min_voxels=2000, radii=(4, 3)),
         ("labels/lung/0/c/1/0/0", NEW_MODEL),
         ("hu_counts/c/0", NEW_MODEL),
         ("side_counts/c/0/0", NEW_MODEL),
+        # Nothing is left to do but to measure, which the client does from counts.
+        ("hu_counts/c/0", NOTHING_NEW),
+        ("side_counts/c/0/0", NOTHING_NEW),
+        # The fit is what reads them.
+        ("hu_counts/c/0", NEW_FIT),
+        ("labels/lung/0/c/1/0/0", NEW_METHOD),
     ],
 )
 def test_damaged_object_is_named_and_made_again(key, reading, scans, undisturbed, client, tmp_path):
@@ -245,6 +280,50 @@ def test_damaged_object_is_named_and_made_again(key, reading, scans, undisturbed
     assert any("case-002" in one and key.split("/c/")[0] in one for one in listener.said), listener.said
     run(client, store, scans)
     assert_same_store(undisturbed, store)
+
+
+@pytest.mark.parametrize("command", ["fit", "measure", "relabel"])
+def test_damaged_counts_fail_their_case_where_no_mask_is_made(command, scans, undisturbed, client, tmp_path):
+    store = copy_of(undisturbed, tmp_path)
+    flip(store / "case-002/hu_counts/c/0")
+    pipeline = Pipeline(client, lungmix.open_cohort(store, "r+"))
+    words = {"fit": ("fit", FitParameters(n_components=4)), "measure": (), "relabel": ("fit",)}[command]
+    report = getattr(pipeline, command)(*words)
+    assert "hu_counts is damaged" in report.failed["case-002"]
+    assert report.done == ["case-001", "case-003"]
+    # It is known from now on, and the next run makes it again.
+    assert lungmix.open_cohort(store)["case-002"].damage.keys() == {"mask"}
+    run(client, store, scans)
+    assert_same_store(undisturbed, store)
+
+
+def test_scheduler_lost_amid_em_over_voxels_is_waited_for(undisturbed, hasty, tmp_path):
+    store = copy_of(undisturbed, tmp_path)
+    parameters = FitParameters(method="em", n_init=1)
+    with Cluster(tmp_path) as cluster, ThreadPoolExecutor() as pool:
+        struck, ended = Event(), Event()
+
+        def mend():
+            while not ended.wait(0.2):
+                if struck.is_set():
+                    cluster.mend()
+
+        def blow():
+            kill(cluster.scheduler.pid)
+            struck.set()
+
+        listener = Strike("fit", blow)
+        pool.submit(mend)
+        wait_until(cluster.answers)
+        try:
+            with lungmix.connect(cluster.address, patience=60) as connected:
+                cohort = lungmix.open_cohort(store, "r+")
+                report = Pipeline(connected, cohort, listener).fit("fit", parameters)
+        finally:
+            ended.set()
+    assert any("is back" in one for one in listener.said)
+    assert report.fits.paper.fit["method"] == "em"
+    assert report.done == ["case-001", "case-002", "case-003"]
 
 
 def test_lost_object_is_made_again_and_nothing_else(scans, undisturbed, client, tmp_path):

@@ -76,7 +76,7 @@ def label_case(
     for one in finished:
         files |= one.files
     counts = np.sum([one.counts for one in finished], axis=0)
-    case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in counts]}, files)
+    case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in counts[: model.n_components + 1]]}, files)
     return "done"
 
 

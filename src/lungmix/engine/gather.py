@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import dask
-from distributed import Client, as_completed
+from distributed import Client
 
+from lungmix.engine.lean import Lean, lean
+
+_LOOK_S = 0.05
 # What was submitted earlier goes first, over cases too.
 _SUBMITTED = count()
 
@@ -28,15 +33,22 @@ def gather_small(client: Client, values: Sequence[Any], watch: Callable[[int, in
     values : sequence of Delayed
         Each should end in a small table: the results travel to the client.
     watch : callable, optional
-        ``watch(done, total)`` after each.
+        ``watch(done, total)`` as they finish.
     """
-    with dask.annotate(priority=order_of(values)):
-        futures = client.compute(list(values))
+    tasks = lean(values)
+    with dask.annotate(priority=order_of(tasks)):
+        futures = client.compute(tasks.values)
+    # One thread asks now and then how many are there: to be told of each would cost a switch of threads every time.
+    gathering = asyncio.run_coroutine_threadsafe(client.gather(futures, asynchronous=True), client.loop.asyncio_loop)
+    done = 0
     try:
-        for done, _ in enumerate(as_completed(futures), start=1):
-            if watch is not None:
+        while not gathering.done():
+            wait([gathering], _LOOK_S if watch is not None else None)
+            finished = sum(future.done() for future in futures)
+            if watch is not None and finished > done:
+                done = finished
                 watch(done, len(futures))
-        return list(client.gather(futures))
+        return list(gathering.result())
     except BaseException:
         client.cancel(futures)
         raise
@@ -65,12 +77,16 @@ class Order:
         return self.ranks.get(key, self.last)
 
 
-def order_of(values: Sequence[Any]) -> Order:
+def order_of(tasks: Lean) -> Order:
     """The order of values, behind all that were ordered before."""
     ranks: dict[Any, int] = {}
     rank = 0
-    for value in values:
+    for key in tasks.keys:
         rank = -next(_SUBMITTED)
-        for key in value.__dask_graph__():
-            ranks.setdefault(key, rank)
+        todo = [key]
+        while todo:
+            one = todo.pop()
+            if one not in ranks:
+                ranks[one] = rank
+                todo += tasks.graph[one].dependencies
     return Order(ranks, rank)

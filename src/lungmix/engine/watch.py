@@ -1,10 +1,10 @@
-"""Where time and memory go: workers tell of each finished task, the client adds up by case and stage."""
+"""Where time and memory go: workers note it with each task, the scheduler adds up by case and stage for the client."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,17 +13,21 @@ from uuid import uuid4
 
 import dask
 import psutil
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 from distributed.client import ClosedClientError
 
 from lungmix.engine import gate
 
 TOPIC = "lungmix-tasks"
-"""Under which workers tell of their tasks."""
+"""Under which a scheduler tells what the tasks of a case and stage took."""
 
 ABOUT = "lungmix"
 """Annotation of tasks: case, stage, and which ledger counts them."""
 
+Place = tuple[str, ...]
+"""What tasks carry as `ABOUT`."""
+
+_ENDS = ("memory", "erred", "released", "forgotten")
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _FORGET_PEAK = "5"
 
@@ -67,7 +71,7 @@ class Spent:
 
 
 class TaskWatch(WorkerPlugin):
-    """Tells of each task that carries a case and a stage how long it took and how much memory its process had."""
+    """Notes with each task how long it took and how much memory its process had, for the scheduler to add up."""
 
     name = "lungmix-tasks"
     idempotent = True
@@ -84,12 +88,55 @@ class TaskWatch(WorkerPlugin):
             self._begun[key] = time.perf_counter()
         elif start == "executing" and (begun := self._begun.pop(key, None)) is not None:
             task = self._worker.state.tasks.get(key)
-            about = (task.annotations or {}).get(ABOUT) if task is not None else None
-            if about:
-                case, stage, ledger = about
-                seconds = time.perf_counter() - begun
-                message = {"case": case, "stage": stage, "ledger": ledger, "seconds": seconds, "peak": _peak()}
-                self._worker.log_event(TOPIC, message)
+            if task is not None and ABOUT in (task.annotations or {}):
+                # It travels with the message that the task is finished, which costs no message of its own.
+                task.metadata[ABOUT] = (time.perf_counter() - begun, _peak())
+
+
+class TaskTotals(SchedulerPlugin):
+    """Adds up what tasks took, and tells it once all that a client wanted of a case and stage is there.
+
+    It tells before the client hears that the last result is there.
+    """
+
+    name = "lungmix-totals"
+    idempotent = True
+
+    def __init__(self) -> None:
+        self._places: dict[Any, Place] = {}
+        self._waiting: dict[Place, set[Any]] = {}
+        self._sums: dict[Place, tuple[int, float, int]] = {}
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """See distributed."""
+        self._scheduler = scheduler
+
+    def update_graph(
+        self, scheduler: Scheduler, *, keys: set[Any], annotations: Mapping[str, Mapping[Any, Any]], **kwargs: Any
+    ) -> None:
+        """See distributed; `keys` are those that the client wants."""
+        about = annotations.get(ABOUT, {})
+        for key in keys & about.keys():
+            place = self._places[key] = tuple(about[key])
+            self._waiting.setdefault(place, set()).add(key)
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """See distributed."""
+        took = (kwargs.get("metadata") or {}).get(ABOUT) if start == "processing" and finish == "memory" else None
+        if took is not None:
+            place = tuple(self._scheduler.tasks[key].annotations[ABOUT])
+            tasks, seconds, peak = self._sums.get(place, (0, 0.0, 0))
+            self._sums[place] = (tasks + 1, seconds + took[0], max(peak, took[1]))
+        if key in self._places and finish in _ENDS:
+            self._tick_off(key)
+
+    def _tick_off(self, key: Any) -> None:
+        place = self._places.pop(key)
+        waiting = self._waiting[place]
+        waiting.discard(key)
+        if not waiting:
+            del self._waiting[place]
+            self._scheduler.log_event(TOPIC, (*place, *self._sums.pop(place, (0, 0.0, 0))))
 
 
 @dataclass
@@ -131,6 +178,7 @@ class Ledger:
 
     def listen(self, client: Client, say: Callable[[str], None] | None = None) -> None:
         """Begin to listen, or begin again at a scheduler that was started anew."""
+        client.register_plugin(TaskTotals())
         client.subscribe_topic(TOPIC, self._hear)
         client.subscribe_topic(gate.TOPIC, lambda event: say(gate.complaint(event[1])) if say else None)
         gate.admit(client)
@@ -165,14 +213,13 @@ class Ledger:
         with self._lock:
             self.total[stage] = self.total.get(stage, Spent()) + spent
 
-    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        message = event[1]
-        place = message["case"], message["stage"]
+    def _hear(self, event: tuple[float, tuple[str, str, str, int, float, int]]) -> None:
+        case, stage, ledger, tasks, seconds, peak = event[1]
+        place = case, stage
         with self._lock:
             # Other clients of the scheduler may work on cases of the same names.
-            if message["ledger"] == self._name and place in self._open:
-                one = Spent(tasks=1, worker_seconds=message["seconds"], peak_bytes=message["peak"])
-                self._open[place] += one
+            if ledger == self._name and place in self._open:
+                self._open[place] += Spent(tasks=tasks, worker_seconds=seconds, peak_bytes=peak)
 
 
 def _forget_peak() -> None:

@@ -65,13 +65,13 @@ class Care:
         def attend(name: str) -> None:
             self._attend(name, work, vigil)
 
-        for outcome in run_window(names, attend, lambda: 1 if again else size):
+        for outcome in run_window(names, attend, lambda: 1 if again else size, vigil.leave):
             if outcome.error is not None and is_memory(outcome.error):
                 self.listener.say(f"{outcome.item}: workers died at it, so cases now go one at a time")
                 again.append(outcome.item)
             else:
                 yield outcome
-        yield from run_window(again, attend, 1)
+        yield from run_window(again, attend, 1, vigil.leave)
 
     def of_all(self, what: str, work: Callable[[], T], mend: Callable[[DamageError], None]) -> T:
         """Do what reads many cases at once.

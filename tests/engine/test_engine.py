@@ -106,3 +106,16 @@ def test_interrupt_stops_what_has_not_begun():
     with pytest.raises(KeyboardInterrupt):
         list(run_window(range(100), work, 1))
     assert len(begun) < 10
+
+
+def test_interrupt_ends_what_items_in_flight_wait_for():
+    left = threading.Event()
+
+    def work(item):
+        if item == 1:
+            raise KeyboardInterrupt
+        assert left.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_window(range(100), work, 2, left.set))
+    assert left.is_set()

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -176,6 +178,24 @@ def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, ha
             report = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), listener).run([scans], MASK)
     assert sorted(report.failed) == ["case-001", "case-002", "case-003"]
     assert all("the connection to the scheduler was lost: start it again" in one for one in report.failed.values())
+
+
+def test_interrupt_while_the_scheduler_is_lost_ends_the_run(scans, tmp_path):
+    with Cluster(tmp_path) as cluster:
+        wait_until(cluster.answers)
+        with lungmix.connect(cluster.address) as connected:
+
+            def blow():
+                kill(cluster.scheduler.pid)
+                wait_until(lambda: connected.status == "connecting")
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                # The case now asks for its mask, and nobody is there to make it.
+
+            run = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), Strike("mask", blow)).run
+            begun = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                run([scans], MASK)
+            assert time.monotonic() - begun < 60
 
 
 def test_network_cut_between_a_worker_and_the_scheduler(scans, undisturbed, tmp_path):

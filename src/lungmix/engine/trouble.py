@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
 from distributed import Client, KilledWorker
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
 PATIENCE_S = 300.0
@@ -23,8 +24,8 @@ def is_memory(error: BaseException) -> bool:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection to the scheduler was lost."""
-    return isinstance(error, (CancelledError, CommClosedError))
+    """Whether the connection to the scheduler was lost; a client that has given it up is closed."""
+    return isinstance(error, (CancelledError, CommClosedError, ClosedClientError))
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,22 @@ class Vigil:
     say: Callable[[str], None]
     renew: Callable[[], None]
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _over: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def leave(self) -> None:
+        """Wait no longer, for the run is left; and close a client that is lost, or work waits for what it has asked."""
+        self._over.set()
+        if self.client.status == "connecting":
+            self.client.close()
 
     def wait(self) -> bool:
         """Wait until the scheduler is there again, with a worker; whether work can go on."""
         with self._turn:
             told = False
             end = time.monotonic() + PATIENCE_S
-            while time.monotonic() < end and self.client.status not in ("closed", "closing"):
+            while time.monotonic() < end and not self._over.is_set():
+                if self.client.status in ("closed", "closing"):
+                    break
                 if self.client.status == "running" and _workers(self.client):
                     try:
                         self.renew()
@@ -64,7 +74,7 @@ class Vigil:
                         f"the scheduler is lost: start it again at the same address, and workers; waiting for both "
                         f"up to {PATIENCE_S:.0f} s"
                     )
-                time.sleep(_POLL_S)
+                self._over.wait(_POLL_S)
             return False
 
 

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+_POLL_S = 0.2
+
 
 @dataclass(frozen=True)
 class Outcome(Generic[T, R]):
@@ -20,7 +22,12 @@ class Outcome(Generic[T, R]):
     error: Exception | None = None
 
 
-def run_window(items: Sequence[T], work: Callable[[T], R], size: int | Callable[[], int]) -> Iterator[Outcome[T, R]]:
+def run_window(
+    items: Sequence[T],
+    work: Callable[[T], R],
+    size: int | Callable[[], int],
+    leave: Callable[[], None] = lambda: None,
+) -> Iterator[Outcome[T, R]]:
     """Work on items side by side and yield each as it ends; an error ends its own item only.
 
     Parameters
@@ -31,6 +38,8 @@ def run_window(items: Sequence[T], work: Callable[[T], R], size: int | Callable[
         Called in a thread with one item; it submits to the cluster and waits.
     size : int or callable
         Items in flight; a callable is asked each time an item has ended, and never for more than at first.
+    leave : callable
+        Called again and again while items are waited for that are left in flight, as after an interrupt.
     """
     waiting = iter(items)
     allowed = size if callable(size) else lambda: size
@@ -57,5 +66,7 @@ def run_window(items: Sequence[T], work: Callable[[T], R], size: int | Callable[
                     else:
                         raise error
         finally:
-            for future in running:
-                future.cancel()
+            left = [future for future in running if not future.cancel()]
+            while wait(left, timeout=0).not_done:
+                leave()
+                wait(left, timeout=_POLL_S)

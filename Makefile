@@ -42,6 +42,15 @@ $(VENV)/.slurm: scripts/slurm.sh scripts/debian.sh $(VENV)/.made
 	scripts/slurm.sh install
 	touch $@
 
+$(VENV)/.ssh: scripts/ssh.sh scripts/debian.sh $(VENV)/.made
+	scripts/ssh.sh
+	touch $@
+
+# What the operator of dask-kubernetes accepts.
+$(VENV)/.kubernetes: scripts/kubernetes.sh $(VENV)/.made
+	scripts/kubernetes.sh $(BIN)/python $(VENV)/dask-kubernetes
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.run
 	$(PIP) install --quiet --constraint constraints.txt --group bench
 	touch $@
@@ -51,7 +60,8 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset physical --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
-test: $(VENV)/.test $(VENV)/.browser $(VENV)/.dicom $(VENV)/.slurm $(VENV)/.pyradiomics  ## All tests.
+PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics)
+test: $(VENV)/.test $(PROGRAMS)  ## All tests.
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.

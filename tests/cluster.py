@@ -115,13 +115,13 @@ def start_worker(folder: Path, python: Sequence[str], environment, log, *words: 
     return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment}, cwd=folder)
 
 
-def wait_until(condition, story, process=None, seconds: float = 60) -> None:
+def wait_until(condition, story, process=None, seconds: float = 60, every: float = 0.1) -> None:
     """Poll a condition; `story` tells what happened if it does not come true."""
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, story()
         assert time.monotonic() < end, story()
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def certificates_in(folder: Path, common_name: str = "lungmix tests") -> Certificates:

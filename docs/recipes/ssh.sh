@@ -16,8 +16,8 @@ DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION=1.0 \
 until [ -s "$folder/scheduler.json" ]; do sleep 0.2; done
 address=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["address"])' "$folder/scheduler.json")
 for host in $hosts; do
-    # -tt: the workers end with this connection.
+    # -tt: the workers end with this connection. What they print is not the output of lungmix.
     ssh -tt -o BatchMode=yes ${SSH_OPTIONS:-} "$host" "env $settings ${WORKER_ENV:-} $python -m dask worker $address \
-        --nworkers $each --nthreads 1 --memory-limit 2GB --no-dashboard --death-timeout 60" </dev/null &
+        --nworkers $each --nthreads 1 --memory-limit 2GB --no-dashboard --death-timeout 60" </dev/null >&2 &
 done
 lungmix run "$@" --scheduler "$address"

@@ -3,23 +3,17 @@
 import json
 import os
 import re
-import runpy
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import lungmix
-from cli.test_cli import SMALL
 from cluster import wait_until
-from lungmix.engine import WORKER_ENVIRONMENT
-from lungmix.phantom import Cohort, write_cohort
+from recipes import CASES, CHECKOUT, RECIPES, assert_equal, story, words
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "docs" / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -49,84 +43,37 @@ def idle(slurm):
     return slurm
 
 
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scans")
-    write_cohort(folder, Cohort(2, 3, (90, 64, 64), (5.6, 5.6, 3.0)))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def local(scans, tmp_path_factory):
-    """The same cohort on a local cluster."""
-    store = tmp_path_factory.mktemp("local") / "s.zarr"
-    done = subprocess.run(["lungmix", *words(store, scans), "-j", "1", "--memory-limit", "2GB"], capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return lungmix.open_cohort(store)
-
-
-def words(store, scans):
-    return ["run", str(store), str(scans), "--model", "published", *SMALL, "--json"]
-
-
-def story(folder):
-    files = [file for file in sorted(folder.glob("*")) if file.is_file()]
-    return "\n".join(f"{file.name}:\n{file.read_text(errors='replace')}" for file in files)
-
-
-def assert_equal(store, local):
-    cohort = lungmix.open_cohort(store)
-    assert list(cohort) == list(local) == ["case-001", "case-002"]
-    for name, case in cohort.items():
-        for image in ("ct", "lung", "side", "tissue", "tissue_median"):
-            array = case.array(image).compute()
-            assert array.any()
-            assert np.array_equal(array, local[name].array(image).compute())
-
-
-def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(idle, scans, local, tmp_path):
+def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(idle, two_scans, local, tmp_path):
     recipe = (RECIPES / "slurm.py").read_text()
     # What a site fills in: here the loopback interface, and where this checkout is.
     site = {
         "interface": "lo",
         "local_directory": str(tmp_path),
         "log_directory": str(tmp_path),
-        "job_script_prologue": [f"export PYTHONPATH={os.environ.get('PYTHONPATH', '')}"],
+        "job_script_prologue": [f"export {CHECKOUT}"],
         "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
     }
     filled = re.sub(r"SITE = \{.*?\n\}", lambda _: f"SITE = {site!r}", recipe, flags=re.DOTALL)
     assert filled != recipe
     (tmp_path / "slurm.py").write_text(filled)
     store = tmp_path / "s.zarr"
-    command = ["python", tmp_path / "slurm.py", "1", *words(store, scans)[1:]]
+    command = ["python", tmp_path / "slurm.py", "1", *words(store, two_scans)[1:]]
     done = subprocess.run(command, env=idle, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr + story(tmp_path)
-    assert json.loads(done.stdout)["done"] == ["case-001", "case-002"]
+    assert json.loads(done.stdout)["done"] == CASES
     assert_equal(store, local)
     logs = "".join(file.read_text() for file in tmp_path.glob("dask-worker-*"))
     assert "Start worker at" in logs, "a job ran the worker"
 
 
-def test_job_that_is_scheduler_workers_and_client_gives_the_voxels_of_a_local_cluster(idle, scans, local, tmp_path):
+def test_job_that_is_scheduler_workers_and_client_gives_the_voxels_of_a_local_cluster(idle, two_scans, local, tmp_path):
     store = tmp_path / "s.zarr"
     command = [
         "sbatch", "--wait", "--ntasks=2", "--mem-per-cpu=2500M", f"--output={tmp_path}/job.out",
-        RECIPES / "slurm.sh", *words(store, scans)[1:],
+        RECIPES / "slurm.sh", *words(store, two_scans)[1:],
     ]  # fmt: skip
     environment = {**idle, "DASK_HOST": "127.0.0.1"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr + story(tmp_path)
     assert_equal(store, local)
     assert not list(tmp_path.glob("lungmix-*")), "the folder of the scheduler file is gone"
-
-
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.sh")), ids=lambda path: path.name)
-def test_recipes_of_the_shell_set_what_local_clusters_set(recipe):
-    text = recipe.read_text()
-    for name, value in WORKER_ENVIRONMENT.items():
-        assert f"{name}={value}" in text
-
-
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.py")), ids=lambda path: path.name)
-def test_recipes_of_python_can_be_read(recipe):
-    assert "main" in runpy.run_path(str(recipe), run_name="recipe")

@@ -1,0 +1,97 @@
+"""The recipe for PBS, which no test has: `qsub` and `qdel` stand in for it, without a queue, limits or other nodes."""
+
+import os
+
+import pytest
+
+from cluster import wait_until
+from recipes import (
+    CHECKOUT,
+    RECIPES,
+    address_in,
+    assert_done,
+    assert_equal,
+    assert_nothing_is_left,
+    assert_work_goes_to_workers_like_local_ones,
+    end,
+    running,
+    story,
+    words,
+)
+
+pytestmark = pytest.mark.slow
+
+# As with PBS, a script that was submitted is the queue's own, a job knows nothing of the environment that asked for it,
+# and its output lies in the folder that it names. Its number is that of the session it leads.
+QSUB = """#!/bin/sh
+set -eu
+script=$(mktemp "$JOBS/XXXXXX")
+cp "$1" "$script"
+output=$(sed -n 's/^#PBS -o //p' "$script")
+env -i HOME="$HOME" PATH=/usr/local/bin:/usr/bin:/bin \\
+    setsid sh -c 'PBS_JOBID=$$.here exec bash "$0" >"$1/$$.here.OU" 2>&1' "$script" "$output" \\
+    </dev/null >/dev/null 2>&1 &
+ln "$script" "$JOBS/$!.sh"
+echo "$!.here"
+"""
+QDEL = """#!/bin/sh
+kill -TERM -- "-${1%%.*}"
+"""
+
+
+class Queue:
+    """What was submitted: scripts of jobs by the session that each leads."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def jobs(self):
+        return {int(file.stem): file.read_text() for file in self._folder.glob("*.sh")}
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    programs, folder = tmp_path / "bin", tmp_path / "jobs"
+    programs.mkdir()
+    folder.mkdir()
+    for name, text in (("qsub", QSUB), ("qdel", QDEL)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("JOBS", str(folder))
+    found = Queue(folder)
+    try:
+        yield found
+    finally:
+        end(found.jobs())
+
+
+def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster_and_end_with_it(queue, two_scans, local, tmp_path):
+    recipe = (RECIPES / "pbs.py").read_text()
+    # What a site fills in: here the loopback interface, and where this checkout is.
+    site = {
+        "interface": "lo",
+        "local_directory": str(tmp_path),
+        "log_directory": str(tmp_path),
+        "job_script_prologue": [f"export {CHECKOUT}"],
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+    }
+    filled = recipe.replace("SITE = {\n", f"SITE = {{\n    **{site!r},\n")
+    assert filled != recipe
+    (tmp_path / "pbs.py").write_text(filled)
+    store = tmp_path / "s.zarr"
+    command = ["python", tmp_path / "pbs.py", "2", *words(store, two_scans)[1:]]
+    with running(command, os.environ, tmp_path) as process:
+        wait_until(lambda: len(queue.jobs()) == 2, lambda: story(tmp_path), process)
+        scripts = list(queue.jobs().values())
+        assert_work_goes_to_workers_like_local_ones(address_in(scripts[0]))
+        assert_done(process, tmp_path)
+        assert_nothing_is_left({process.pid, *queue.jobs()})
+    assert_equal(store, local)
+    assert list(queue.jobs().values()) == scripts, "a job of each worker was enough"
+    for script in scripts:
+        assert "#PBS -l select=1:ncpus=1:mem=2500mb" in script
+        assert "#PBS -l walltime=04:00:00" in script
+        assert "--lifetime 225m --lifetime-stagger 10m" in script
+    logs = [file.read_text() for file in tmp_path.glob("*.here.OU")]
+    assert ["Start worker at" in log for log in logs] == [True, True]

@@ -1,0 +1,62 @@
+"""The recipe for SSH: the client is OpenSSH's, and the server runs commands on terminals as OpenSSH's does."""
+
+import os
+import signal
+
+import pytest
+
+from cluster import wait_until
+from recipes import (
+    CHECKOUT,
+    ELSEWHERE,
+    RECIPES,
+    address_in,
+    assert_done,
+    assert_equal,
+    assert_nothing_is_left,
+    assert_work_goes_to_workers_like_local_ones,
+    end,
+    of_sessions,
+    running,
+    story,
+    words,
+)
+from sshd import running_ssh_server
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def ssh(tmp_path_factory):
+    with running_ssh_server(tmp_path_factory.mktemp("ssh"), ELSEWHERE) as server:
+        try:
+            yield server
+        finally:
+            end(server.sessions)
+
+
+@pytest.fixture
+def recipe(ssh, two_scans, tmp_path):
+    """The recipe on two machines with a worker each, which know nothing of this process."""
+    command = ["bash", RECIPES / "ssh.sh", "127.0.0.1 localhost", "1", *words(tmp_path / "s.zarr", two_scans)[1:]]
+    environment = {**os.environ, "DASK_HOST": "127.0.0.1", "SSH_OPTIONS": ssh.options, "WORKER_ENV": CHECKOUT}
+    with running(command, environment, tmp_path) as process:
+        wait_until(lambda: len(ssh.sessions) == 2, lambda: story(tmp_path), process)
+        yield process
+
+
+def test_workers_behind_ssh_give_the_voxels_of_a_local_cluster_and_end_with_it(recipe, ssh, local, tmp_path):
+    assert_work_goes_to_workers_like_local_ones(address_in(next(iter(ssh.sessions.values()))))
+    assert_done(recipe, tmp_path)
+    assert_nothing_is_left({recipe.pid, *ssh.sessions})
+    assert_equal(tmp_path / "s.zarr", local)
+
+
+def test_worker_ends_with_its_connection_and_the_others_with_a_run_that_is_interrupted(recipe, ssh, tmp_path):
+    wait_until(lambda: "Starting Worker plugin lungmix-tasks" in story(tmp_path), lambda: story(tmp_path), recipe)
+    next(process for process in of_sessions({recipe.pid}) if process.name() == "ssh").kill()
+    wait_until(lambda: not all(of_sessions({leader}) for leader in ssh.sessions), lambda: story(tmp_path))
+    assert recipe.poll() is None, "the run goes on with the other worker"
+    os.killpg(recipe.pid, signal.SIGINT)  # as a terminal does
+    assert recipe.wait(60) == 130, story(tmp_path)
+    assert_nothing_is_left({recipe.pid, *ssh.sessions})

@@ -56,6 +56,8 @@ def test_relative_paths_mean_the_same_to_workers_that_stand_elsewhere(scan, tmp_
         done = run("run", "s.zarr", "scans", "--model", "published", *SMALL, "--scheduler", address, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout)["done"] == ["case-001"]
+        done = run("fit", "s.zarr", "--method", "minibatch", "--scheduler", address)
+        assert done.returncode == 0, done.stdout + done.stderr
         with Client(address):
             case = lungmix.open_cohort("s.zarr")["case-001"]
             assert case.lung.sum().compute() == case.hu_counts.sum() > 0

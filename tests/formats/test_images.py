@@ -1,4 +1,5 @@
 import gzip
+import os
 import zipfile
 from pathlib import Path
 
@@ -231,6 +232,17 @@ def test_same_file_elsewhere_has_another_key_and_changed_file_another_fingerprin
     assert only(tmp_path / "b.nrrd").key != first.key
     write_image(tmp_path / "a.nrrd", [VOLUME + 1], Geometry((6, 5, 7)), np.int16)
     assert only(tmp_path / "a.nrrd").fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("place", [0, 1 << 19, (1 << 20) - 2])
+def test_scans_of_equal_size_and_time_are_told_apart_by_beginning_middle_and_end(tmp_path, place):
+    volume = np.full((8, 256, 256), -1024, np.int16)
+    other = volume.copy()
+    other.reshape(-1)[place // 2] = 7
+    for name, image in (("a", volume), ("b", other)):
+        write_image(tmp_path / f"{name}.nii", [image], Geometry((256, 256, 8)), np.int16)
+        os.utime(tmp_path / f"{name}.nii", ns=(1, 1))
+    assert only(tmp_path / "a.nii").fingerprint != only(tmp_path / "b.nii").fingerprint
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):

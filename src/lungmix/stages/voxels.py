@@ -41,7 +41,7 @@ def lung_voxels(
     dask array of float64, shape (n,)
         HU, one block a slab that holds lung; nothing but the block that is worked on is in memory.
     """
-    slabs = [(CaseRef(cohort.url, name), *cut) for name in names for cut in _cuts(cohort[name])]
+    slabs = [(cohort.ref(name), *cut) for name in names for cut in _cuts(cohort[name])]
     lengths = gather_small(client, [dask.delayed(_count)(*slab) for slab in slabs], watch)
     blocks = [
         da.from_delayed(dask.delayed(_read)(*slab, clip), (length,), np.float64)

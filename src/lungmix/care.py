@@ -17,6 +17,7 @@ from lungmix.store import STAGES, Cohort, settle, stage_of
 T = TypeVar("T")
 
 _TRIES = 3
+TOO_LARGE = "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
 LOST = "the connection to the scheduler was lost: start it again and run the same command, which goes on from here"
 
 
@@ -144,13 +145,19 @@ class Care:
 
     def note(self, name: str, stage: str, error: Exception) -> None:
         """Record in the store why a case failed, so that the others can go on and the reason is not lost."""
-        if not isinstance(error, LungmixError) or isinstance(error, ClusterError):
+        if is_memory(error):
+            reason = TOO_LARGE
+        elif isinstance(error, LungmixError) and not isinstance(error, ClusterError):
+            reason = error.anonymous
+        else:
             return
         # On a full disk or a store that cannot be written the report still has the reason.
         with suppress(OSError, LungmixError):
             if name in self.cohort:
                 case = self.cohort[name]
-                case.fail(case.under_way or stage, error.anonymous)
+                case.fail(case.under_way or stage, reason)
+            elif (origin := self.cohort.register.get(name)) is not None:
+                self.cohort.enter({name: {**origin, "stage": stage, "reason": reason}})
 
 
 def remade(error: DamageError) -> str:

@@ -285,6 +285,8 @@ NEW_METHOD = (MASK, "fit", FitParameters(method="em", n_init=1))
         # Nothing is left to do but to measure, which the client does from counts.
         ("hu_counts/c/0", NOTHING_NEW),
         ("side_counts/c/0/0", NOTHING_NEW),
+        # Masks are whole when labels are asked for, and no longer when they are made.
+        ("labels/lung/0/c/1/0/0", NEW_FIT),
         # The fit is what reads them.
         ("hu_counts/c/0", NEW_FIT),
         ("labels/lung/0/c/1/0/0", NEW_METHOD),
@@ -383,6 +385,9 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
     care = Care(client, cohort, listener)
     outcomes = {one.item: one.error for one in care.through(["hungry", "a", "b"], work, 1)}
     assert isinstance(outcomes["hungry"], MemoryError)
+    cohort.enter({"hungry": {"key": "k", "source": "s"}})
+    care.note("hungry", "convert", outcomes["hungry"])
+    assert "--memory-limit" in cohort.failed["hungry"]["reason"]
     assert outcomes["a"] is outcomes["b"] is None
     assert tried == ["hungry", "a", "b", "hungry"]
     assert any("one at a time" in one for one in listener.said)

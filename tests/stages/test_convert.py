@@ -32,7 +32,7 @@ def test_what_a_library_says_of_a_file_is_in_no_log_of_a_worker(tmp_path, error)
     unreadable = Unreadable(*(getattr(scan, name) for name in ("name", "path", "kind", "geometry", "acquisition")),
                             "f", "k", (), error=error)  # fmt: skip
     with pytest.raises(SourceError) as caught:
-        convert._copy(unreadable, where)
+        convert._spare(convert._copy_slabs, unreadable, where)
     assert "Rossi" in str(caught.value)
     assert type(error).__name__ in caught.value.anonymous
     shown = [repr(caught.value), repr(unreadable), caught.value.anonymous]

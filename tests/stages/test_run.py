@@ -2,6 +2,8 @@
 
 import csv
 import io
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +11,29 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 import lungmix
-from lungmix.errors import UsageError
+from lungmix.engine import Listener
+from lungmix.errors import StoreError, UsageError
 from lungmix.formats import find_scans
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.phantom import Cohort, Phantom, write_cohort, write_phantom
 from lungmix.pipeline import Pipeline
+from lungmix.report.overview import overview_of
 from oracle import reference
 
 pytestmark = pytest.mark.slow
 
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 SHAPE, SPACING = (150, 64, 64), (5.6, 5.6, 2.0)
+
+
+class Said(Listener):
+    """Keeps what people are told."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +180,62 @@ def test_bad_sources_fail_by_name_while_the_others_go_on(scans, client, tmp_path
     assert set(report.failed) == {"case-001", "case-002", "case-003", "source 2", "source 5"}
     assert cohort["case-003"].failure["stage"] == "mask"
     assert "case-001" not in cohort
+    # The store knows why, and names no file.
+    assert set(cohort.failed) == {"case-001", "case-002"}
+    assert "cut.nrrd" not in str(cohort.failed)
+    assert overview_of(cohort).damaged["case-002"].startswith("case case-002: ")
+
+
+def test_source_that_was_cut_short_leaves_what_was_made_of_it_before(scans, client, tmp_path):
+    source = Path(shutil.copy(scans / "case-002.nii.gz", tmp_path / "scan.nii.gz"))
+    cohort, heard = lungmix.open_cohort(tmp_path / "s.zarr", "a"), Said()
+    whole = Pipeline(client, cohort).run([source], MASK, "published")
+    before, content = cohort["case-001"].tissue.compute(), source.read_bytes()
+    source.write_bytes(content[: len(content) * 2 // 3])
+    for chunk_slices in (None, 8):
+        report = Pipeline(client, cohort, heard).run([source], MASK, "published", chunk_slices=chunk_slices)
+        assert list(report.failed) == ["case-001"]
+        case = cohort["case-001"]
+        assert case.failure["stage"]
+        assert np.array_equal(case.tissue.compute(), before)
+    assert "case-001: its source is not what it was: the case is made anew" in heard.said
+    # Without the source the case is what it was; with a whole one it is made.
+    assert Pipeline(client, cohort).run([], MASK, "published").rows == whole.rows
+    source.write_bytes(content)
+    assert Pipeline(client, cohort).run([source], MASK, "published").rows == whole.rows
+    assert cohort["case-001"].failure is None
+
+
+def test_labels_that_are_being_made_are_no_empty_image(scans, client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    Pipeline(client, cohort).run([scans / "case-001.nrrd"], MASK, "published")
+    seen = []
+
+    class Reader(Listener):
+        def advance(self, case, stage, done, total):
+            reader = lungmix.open_cohort(tmp_path / "s.zarr")[case]
+            with pytest.raises(StoreError, match="no whole image tissue: it was not made yet"):
+                reader.array("tissue")
+            seen.append(int(reader.lung.sum().compute()))
+
+    other = lungmix.TissueModel((0.5, 0.5), (-850.0, -100.0), (1e4, 1e4))
+    (tmp_path / "other.json").write_text(other.to_json())
+    Pipeline(client, cohort, Reader()).relabel(tmp_path / "other.json")
+    assert seen
+    assert min(seen) > 0
+
+
+def test_image_that_is_lost_without_its_source_fails_by_name_in_every_command(scans, client, tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    Pipeline(client, cohort).convert([scans / "case-001.nrrd", scans / "case-003.mha"])
+    (tmp_path / "s.zarr" / "case-001" / "0" / "c" / "1" / "0" / "0").unlink()
+    for command in ("mask", "run"):
+        pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "r+"))
+        report = pipeline.mask(MASK) if command == "mask" else pipeline.run([scans / "case-003.mha"], MASK)
+        assert list(report.failed) == ["case-001"]
+        assert "run again with its SOURCE" in report.failed["case-001"]
+        assert report.done == ["case-002"]
+        assert pipeline.cohort["case-001"].failure["stage"] == "mask"
 
 
 def test_failed_mask_says_what_was_seen_and_what_to_try(scans, client, tmp_path):

@@ -158,8 +158,9 @@ def _show_case(store: str, name: str, as_json: bool) -> None:
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
-    reason = cohort.damaged.get(name)
-    known: dict[str, Any] = {"unreadable": reason} if reason else cohort.case(name).provenance
+    reason, failure = cohort.damaged.get(name), cohort.failed.get(name)
+    known: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
+    known = known or cohort.case(name).provenance
     if as_json:
         typer.echo(dump({"store": store, "case": name, **known}))
     else:

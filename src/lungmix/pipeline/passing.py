@@ -11,7 +11,7 @@ from math import prod
 from distributed import Client
 
 from lungmix import errors
-from lungmix.care import Care, remade
+from lungmix.care import TOO_LARGE, Care, remade
 from lungmix.engine import Ledger, Listener
 from lungmix.engine.trouble import is_memory
 from lungmix.errors import DamageError, LungmixError
@@ -150,5 +150,5 @@ class Passing:
 def reason_of(error: BaseException) -> str:
     """One sentence for people; a run meets workers too."""
     if is_memory(error):
-        return "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
+        return TOO_LARGE
     return errors.reason_of(error)

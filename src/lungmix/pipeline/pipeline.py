@@ -26,7 +26,7 @@ from lungmix.stages.finding import look_through
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import measure_cohort, radiomics_of_cohort
-from lungmix.stages.names import assign_names, remember_names, remember_numbers
+from lungmix.stages.names import assign_names, changed, remember_names, remember_numbers
 from lungmix.store import MODEL_FILE, Cohort, check_slices
 from lungmix.tissue import Tissue
 
@@ -128,7 +128,7 @@ class Pipeline:
             masked = self._with_stage(mask.STAGE, report)
             if masked:
                 self._settle_model(None, masked, fit_parameters or FitParameters(), report, steps)
-                self._label_all(report)
+                self._label_all(report, steps)
         self._measure(report, steps=steps)
         return report
 
@@ -283,6 +283,8 @@ class Pipeline:
                 scans.append(one.found)
                 places.append(one.place)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
+        for name in changed(self.cohort, named):
+            self.listener.say(f"{name}: its source is not what it was: the case is made anew")
         remember_names(self.cohort, named)
         self._passing.know({name: scan.geometry for name, scan in named.items()})
         report.places = dict(zip(named, places, strict=True))
@@ -331,10 +333,19 @@ class Pipeline:
             self.client, self.cohort, name, model, self._passing.watch(name, label.STAGE)
         )
 
-    def _label_all(self, report: Report) -> None:
-        if report.model is not None:
-            names = self._with_stage(mask.STAGE, report)
-            self._passing.through("label", names, [self._labelling(report.model)], report)
+    def _label_all(self, report: Report, steps: Sequence[Step] = ()) -> None:
+        """Label all masked cases; `steps` make masks again that turn out to be damaged."""
+        if report.model is None:
+            return
+        stage, label_one = self._labelling(report.model)
+
+        def work(name: str) -> str:
+            if steps and mask.STAGE not in self.cohort[name].stages:
+                for _, step in steps:
+                    step(name)
+            return label_one(name)
+
+        self._passing.through("label", self._with_stage(mask.STAGE, report), [(stage, work)], report)
 
     def _settle_model(
         self,

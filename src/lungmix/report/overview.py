@@ -54,7 +54,7 @@ class CohortOverview:
     slices: int
     voxels: int
     damaged: dict[str, str] = field(default_factory=dict)
-    """Cases whose metadata cannot be read, with the reason and the remedy."""
+    """Cases whose metadata cannot be read, and scans that never became a case, with the reason and the remedy."""
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary."""
@@ -79,7 +79,8 @@ def overview_of(cohort: Cohort) -> CohortOverview:
         Scanner(maker, model, len(known), _spread(known, "kvp"), _spread(known, "slice_thickness"))
         for (maker, model), known in sorted(by_scanner.items())
     ]
-    return CohortOverview(cohort.url, cases, scanners, slices, voxels, cohort.damaged)
+    failed = {name: f"case {name}: {one['stage']} failed: {one['reason']}" for name, one in cohort.failed.items()}
+    return CohortOverview(cohort.url, cases, scanners, slices, voxels, cohort.damaged | failed)
 
 
 def _spread(known: list[Acquisition], name: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ AIR = "air"
 """Packed mask of the voxels that are air at the usual threshold."""
 
 AIR_THRESHOLD = MaskParameters().threshold
+
+T = TypeVar("T")
+_SLAB = 64
 
 
 def key_for(scan: Scan) -> str:
@@ -54,13 +58,14 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan, chunk_sl
     Raises
     ------
     SourceError
-        If the voxels cannot be read; the case is then not in the store. After any other error it is, and begun.
+        If the voxels cannot be read; the case is then what it was before, and not in the store if it was not. After any
+        other error it is there, and begun.
     """
     key = key_for(scan)
     try:
-        known = cohort.get(name)
+        before = known = cohort.get(name)
     except StoreError:  # damaged metadata: the case is begun anew
-        known = None
+        before = known = None
     if known is not None and chunk_slices not in (None, known.chunk_slices):
         known = known if layout_of(known.geometry, chunk_slices) == known.layout else None
     elif known is not None:
@@ -71,14 +76,15 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan, chunk_sl
     origin = {"key": key, "source": place_of(cohort.salt, scan.key)}
     # A damaged image of the same scan is made again; what was computed from it is still true.
     mended = known if known is not None and known.damage.get(STAGE, {}).get("record", {}).get("key") == key else None
+    if mended is None and before is not None and STAGE in before.stages:
+        # What cannot be read to its end must not take the place of what is whole.
+        _submit(client, _read_through, scan)
     case = mended or cohort.add(name, scan.geometry, scan.acquisition, origin, chunk_slices)
     where = cohort.ref(name, case.start(STAGE, key))
     files, packed = case.create("ct"), case.create_packed(AIR)
     try:
         # One task a scan: compressed sources can only be read from their beginning to their end.
-        copied = client.submit(_copy, scan.without_identity(), where, pure=False, retries=2).result()
-        if isinstance(copied, SourceError):
-            raise copied
+        copied = _submit(client, _copy_slabs, scan, where)
     except SourceError:
         if mended is None:
             cohort.remove(name)
@@ -128,10 +134,18 @@ class _Copied:
     digest: str
 
 
-def _copy(scan: Scan, where: CaseRef) -> _Copied | SourceError:
-    """What a copy wrote, or why the source cannot be read: no fault of the worker, which would log and repeat it."""
+def _submit(client: Client, work: Callable[..., T], scan: Scan, *inputs: Any) -> T:
+    """Have a worker read a scan."""
+    result = client.submit(_spare, work, scan.without_identity(), *inputs, pure=False, retries=2).result()
+    if isinstance(result, SourceError):
+        raise result
+    return result
+
+
+def _spare(work: Callable[..., T], scan: Scan, *inputs: Any) -> T | SourceError:
+    """What the work gave, or why the source cannot be read: no fault of the worker, which would log and repeat it."""
     try:
-        return _copy_slabs(scan, where)
+        return work(scan, *inputs)
     except SourceError as error:
         return error
     except (LungmixError, OSError, MemoryError):
@@ -144,11 +158,16 @@ def _copy(scan: Scan, where: CaseRef) -> _Copied | SourceError:
         ) from error
 
 
+def _read_through(scan: Scan) -> None:
+    """Read a scan to its end."""
+    _check_end(scan, sum(len(slab) for slab in scan.slabs(_SLAB)))
+
+
 def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
     digest = hashlib.sha256()
     files: Receipts = {}
     packed: Receipts = {}
-    start, depth = 0, where.open().geometry.shape[0]
+    start = 0
     for slab in scan.slabs(where.open().layout.slab):
         case = where.open("r+")
         _check(case, start, slab)
@@ -157,11 +176,16 @@ def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
         # The mask begins with these bits: made now, they spare it a pass over the voxels.
         packed |= case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
         start += len(slab)
-    if start != depth:
-        raise SourceError(
-            f"{named(scan.path)} holds {start} slices where its header promises {depth}: get the file again"
-        )
+    _check_end(scan, start)
     return _Copied(files, packed, digest.hexdigest())
+
+
+def _check_end(scan: Scan, slices: int) -> None:
+    depth = scan.geometry.shape[0]
+    if slices != depth:
+        raise SourceError(
+            f"{named(scan.path)} holds {slices} slices where its header promises {depth}: get the file again"
+        )
 
 
 def _check(case: Case, start: int, slab: npt.NDArray[np.int16]) -> None:

@@ -58,8 +58,7 @@ def mask_case(
         If nothing qualifies as lung.
     """
     case = cohort[name]
-    if STAGE not in case.stages:
-        convert.check_converted(case)
+    convert.check_converted(case)
     key = key_for(case, parameters)
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"

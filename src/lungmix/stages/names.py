@@ -72,6 +72,15 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
     return {names[index]: scan for index, scan in enumerate(scans)}
 
 
+def changed(cohort: Cohort, scans: Mapping[str, Scan]) -> list[str]:
+    """Cases that stand for the place of their scan, where now lies something else; see `assign_names`."""
+    return [
+        name
+        for name, case in cohort.items()
+        if name in scans and (case.origin or {}).get("key") not in (None, convert.key_for(scans[name]))
+    ]
+
+
 def _places(scans: Sequence[Scan], salt: str, known: Mapping[str, str]) -> list[str]:
     """Slow digests of where scans lie, side by side; none where no place is known that they could be."""
     if not known:

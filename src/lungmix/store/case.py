@@ -114,7 +114,17 @@ class Case(CaseState):
             Which image.
         level : int
             Resolution, 0 the finest.
+
+        Raises
+        ------
+        StoreError
+            If it was not made yet, or to its end, when the case was opened.
         """
+        if _path_of(name) is not None and _MADE_BY[name] not in self.stages:
+            raise StoreError(
+                f"case {self.name} has no whole image {name}: it was not made yet, or is being made: open the cohort "
+                "again once `lungmix run` is done"
+            )
         source = self.zarr_array(name, level)
         return da.from_array(source, chunks=(source.shards or source.chunks)[:1] + source.shape[1:])
 
@@ -311,6 +321,9 @@ class Case(CaseState):
             raise StoreError(f"case {self.name}: {path} is not an array; the store is damaged: convert the case again")
         self._arrays[path] = found
         return found
+
+
+_MADE_BY = {"ct": "convert", "lung": "mask", "side": "side", "tissue": "label", "tissue_median": "label"}
 
 
 def _path_of(name: str) -> str:

@@ -119,6 +119,15 @@ class Cohort(Mapping[str, Case]):
         """By name of case, ``key`` and ``source`` of every scan that was given a name, converted or not."""
         return Register.from_json(self.read_text(REGISTER_FILE)).cases
 
+    @property
+    def failed(self) -> dict[str, dict[str, str]]:
+        """``stage`` and ``reason`` of scans that have a name and failed before there was a case."""
+        known = {name: one for name, one in self.register.items() if "reason" in one}
+        present = set(self) if known else set()
+        return {
+            name: {"stage": one["stage"], "reason": one["reason"]} for name, one in known.items() if name not in present
+        }
+
     def enter(self, origins: Mapping[str, Mapping[str, str]]) -> None:
         """Note which scan has which name, for good."""
         known = self.register

@@ -18,7 +18,8 @@ class Register:
     salt : str
         Of the store, so that it can be restored; see `lungmix.store.cohort.Cohort.salt`.
     cases : dict of str to dict
-        By name: ``key`` of the conversion, and the digest of its ``source``.
+        By name: ``key`` of the conversion, and the digest of its ``source``; where it failed and left no case behind,
+        ``stage`` and ``reason`` too.
     """
 
     salt: str = ""
@@ -36,12 +37,14 @@ class Register:
             document = _Document.model_validate_json(text or "{}")
         except ValidationError:
             return cls()
-        return cls(document.salt, {name: one.model_dump() for name, one in document.cases.items()})
+        return cls(document.salt, {name: one.model_dump(exclude_none=True) for name, one in document.cases.items()})
 
 
 class _Origin(BaseModel):
     key: str
     source: str
+    stage: str | None = None
+    reason: str | None = None
 
 
 class _Document(BaseModel):

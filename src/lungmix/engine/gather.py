@@ -11,6 +11,7 @@ from typing import Any
 
 import dask
 from distributed import Client
+from distributed.client import ClosedClientError
 
 from lungmix.engine.lean import Lean, lean
 
@@ -43,7 +44,10 @@ def gather_small(client: Client, values: Sequence[Any], watch: Callable[[int, in
     done = 0
     try:
         while not gathering.done():
-            wait([gathering], _LOOK_S if watch is not None else None)
+            closed = client.status == "closed"
+            wait([gathering], _LOOK_S if watch is not None else 1.0)
+            if closed and not gathering.done():
+                raise ClosedClientError("the client was closed while it waited for results")
             finished = sum(future.done() for future in futures)
             if watch is not None and finished > done:
                 done = finished

@@ -164,14 +164,14 @@ class Ledger:
     @contextmanager
     def listening(self, client: Client | None, say: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hear the workers of a cluster within the block; `say` is told of those that are not fit to work."""
-        if client is None:
+        # A client that gave a lost scheduler up is closed: all that is asked of it fails, and says so.
+        if client is None or client.status in ("closing", "closed"):
             yield
             return
         self.listen(client, say)
         try:
             yield
         finally:
-            # A client that gave a lost scheduler up is closed.
             with suppress(ValueError, ClosedClientError):
                 client.unsubscribe_topic(TOPIC)
                 client.unsubscribe_topic(gate.TOPIC)

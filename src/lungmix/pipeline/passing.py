@@ -144,6 +144,8 @@ class Passing:
 
     def _window(self) -> int:
         # One case more than workers: while one ends, the next has begun.
+        if self.client.status in ("closing", "closed"):
+            return 1
         return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
 
 

@@ -215,6 +215,30 @@ def test_network_cut_between_a_worker_and_the_scheduler(scans, undisturbed, tmp_
     assert_same_store(undisturbed, store)
 
 
+def test_run_without_any_worker_says_so_and_goes_on_with_the_next(scans, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["lungmix.engine.trouble"], "_MISSED_S", 1.0)
+    with Cluster(tmp_path, workers=1) as cluster:
+
+        def blow():
+            (nanny,), workers = cluster.nannies, cluster.worker_processes()
+            for pid in (nanny.pid, *workers):
+                kill(pid)
+
+        class Mending(Strike):
+            def say(self, message):
+                super().say(message)
+                if message.startswith("no worker is left"):
+                    cluster.mend()
+
+        wait_until(cluster.answers)
+        with lungmix.connect(cluster.address) as connected:
+            listener = Mending("mask", blow)
+            run(connected, tmp_path / "s.zarr", scans, listener=listener)
+    told = [one for one in listener.said if "worker" in one]
+    assert [one.split(":")[0] for one in told] == ["no worker is left", "a worker is back"]
+    assert_same_store(undisturbed, tmp_path / "s.zarr")
+
+
 def test_worker_killed_while_others_fetch_its_results(scans, undisturbed, tmp_path):
     store, log, port = tmp_path / "s.zarr", tmp_path / "client.log", free_port()
     with Cluster(tmp_path, workers=1) as cluster, ExitStack() as stack:

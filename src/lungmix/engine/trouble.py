@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from distributed import Client, KilledWorker
@@ -16,6 +17,7 @@ PATIENCE_S = 300.0
 """So long a scheduler that was lost, or its first worker, is waited for, seconds."""
 
 _POLL_S = 0.2
+_MISSED_S = 10.0
 
 
 def is_memory(error: BaseException) -> bool:
@@ -78,8 +80,36 @@ class Vigil:
             return False
 
 
-def _workers(client: Client) -> int:
+@contextmanager
+def missing(client: Client, say: Callable[[str], None]) -> Iterator[None]:
+    """Tell within the block where no worker has been left for a while, and when one is back; work waits for it."""
+    over = threading.Event()
+    watch = threading.Thread(target=_miss, args=(client, say, over), name="workers", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def _miss(client: Client, say: Callable[[str], None], over: threading.Event) -> None:
+    since, told = time.monotonic(), False
+    while not over.wait(_MISSED_S / 5):
+        # Without its scheduler a client has another complaint; see `Vigil`.
+        if client.status != "running" or _workers(client) != 0:
+            since = time.monotonic()
+            if told and client.status == "running":
+                say("a worker is back: the run goes on")
+                told = False
+        elif not told and time.monotonic() - since > _MISSED_S:
+            told = True
+            say("no worker is left: start some, or look at why the queue starts none; the run waits for them")
+
+
+def _workers(client: Client) -> int | None:
+    """How many there are; None where the scheduler does not answer."""
     try:
         return len(client.scheduler_info(n_workers=-1)["workers"])
-    except (OSError, TimeoutError, ValueError, KeyError):
-        return 0
+    except (OSError, TimeoutError, ValueError, KeyError, ClosedClientError):
+        return None

@@ -13,7 +13,7 @@ from distributed import Client
 from lungmix import errors
 from lungmix.care import TOO_LARGE, Care, remade
 from lungmix.engine import Ledger, Listener
-from lungmix.engine.trouble import is_memory
+from lungmix.engine.trouble import is_memory, missing
 from lungmix.errors import DamageError, LungmixError
 from lungmix.geometry import Geometry
 from lungmix.pipeline.report import Report
@@ -102,7 +102,7 @@ class Passing:
         care = Care(self.client, self.cohort, self.listener, renew)
         self.listener.begin(title, names, self._sizes_of(names))
         try:
-            with ledger.listening(self.client, self.listener.say):
+            with ledger.listening(self.client, self.listener.say), missing(self.client, self.listener.say):
                 for outcome in care.through(names, work, self._window()):
                     if outcome.error is None:
                         self.listener.finish(outcome.item)

@@ -116,6 +116,10 @@ def test_changed_model_relabels_and_leaves_the_masks(scans, client, tmp_path):
     assert after.stages["label"]["key"] != before["label"]["key"]
     assert not np.array_equal(after.tissue.compute(), tissue)
     assert report.model != lungmix.load_model("published")
+    # Each case says what its labels were made with.
+    for stages, model in ((before, lungmix.load_model("published")), (after.stages, report.model)):
+        told = stages["label"]["model"]
+        assert (told["weights"], told["means"]) == (list(model.weights), list(model.means))
 
 
 def test_other_chunks_make_a_case_anew_and_stay_until_others_are_asked_for(scans, client, tmp_path):

@@ -76,7 +76,9 @@ def label_case(
     for one in finished:
         files |= one.files
     counts = np.sum([one.counts for one in finished], axis=0)
-    case.record(STAGE, {"key": key, "median_voxels": [int(n) for n in counts[: model.n_components + 1]]}, files)
+    voxels = [int(n) for n in counts[: model.n_components + 1]]
+    parameters = {name: list(getattr(model, name)) for name in ("weights", "means", "variances")}
+    case.record(STAGE, {"key": key, "model": parameters, "median_voxels": voxels}, files)
     return "done"
 
 

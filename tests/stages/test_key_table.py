@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import stat
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +101,101 @@ def test_table_grows_and_serves_several_stores(cohort, tmp_path):
         "case-001": "4711", "case-002": "0815",
     }  # fmt: skip
     assert [row["patient_id"] for row in KeyTable.read(key).rows_of(other).values()] == ["0815"]
+
+
+def test_runs_that_share_a_table_take_nothing_from_each_other(cohort, tmp_path):
+    key = tmp_path / "key.csv"
+    other = lungmix.open_cohort(tmp_path / "t.zarr", "a")
+    parameters = IntakeParameters(key=key)
+    # Both look into the table, then one and the other work and end.
+    early, late = open_table(cohort, parameters), open_table(other, parameters)
+    cohort.add("case-001", Geometry((4, 4, 4)), Acquisition())
+    other.add("case-001", Geometry((4, 4, 4)), Acquisition())
+    first = take_in(cohort, {"case-001": scan_of(ROSSI)}, {"case-001": "source 1"}, parameters, early)
+    second = take_in(other, {"case-001": scan_of(DOE)}, {"case-001": "source 1"}, parameters, late)
+    first.settle(cohort)
+    assert sorted(row["patient_id"] for row in rows(key)) == ["0815", "4711"]
+    second.settle(other)
+    assert sorted(row["patient_id"] for row in rows(key)) == ["0815", "4711"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["key.csv"]
+
+
+def test_runs_that_share_a_table_shift_the_dates_of_a_patient_alike(cohort, tmp_path):
+    key = tmp_path / "key.csv"
+    other = lungmix.open_cohort(tmp_path / "t.zarr", "a")
+    parameters = IntakeParameters(key=key, shift_dates=True)
+    tables = [open_table(one, parameters) for one in (cohort, other)]
+    taken = [
+        take_in(one, {"case-001": scan_of(ROSSI)}, {"case-001": "source 1"}, parameters, table)
+        for one, table in zip((cohort, other), tables, strict=True)
+    ]
+    assert len({one.scans["case-001"].acquisition.study_date for one in taken}) == 1
+    assert len({row["date_shift_days"] for row in rows(key)}) == 1
+
+
+def test_table_that_was_taken_away_is_made_again_with_the_rows_of_the_run(cohort, tmp_path):
+    key = tmp_path / "key.csv"
+    taken = take(cohort, [ROSSI, DOE], key=key)
+    cohort.add("case-002", Geometry((4, 4, 4)), Acquisition())
+    key.unlink()
+    taken.settle(cohort)
+    assert [row["patient_id"] for row in rows(key)] == ["0815"]
+
+
+def test_many_processes_enter_their_rows_into_one_table_at_once(tmp_path):
+    key, count = tmp_path / "key.csv", 6
+    code = (
+        "import sys, lungmix\n"
+        "from stages.test_key_table import *\n"
+        "cohort = lungmix.open_cohort(sys.argv[1], 'a')\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "for i in range(10):\n"
+        "    take(cohort, [ROSSI] * (i + 1), key=Path(sys.argv[2]), shift_dates=True)\n"
+    )
+    command = [sys.executable, "-c", code]
+    processes = [
+        subprocess.Popen(
+            [*command, str(tmp_path / f"{i}.zarr"), str(key)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+            text=True,
+        )
+        for i in range(count)
+    ]
+    for process in processes:
+        assert process.stdout.readline().strip() == "ready"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    found = rows(key)
+    assert len({(row["store"], row["case"]) for row in found}) == len(found) == 10 * count
+    assert len({row["date_shift_days"] for row in found}) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_table_that_another_process_does_not_let_go_is_told(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungmix.stages.key_table._PATIENCE_S", 0.1)
+    table = KeyTable(tmp_path / "key.csv")
+    with table.changed(), pytest.raises(UsageError, match="another run"):
+        take(cohort, [ROSSI], key=tmp_path / "key.csv")
+
+
+def test_lock_that_a_killed_process_left_is_in_nobodys_way(cohort, tmp_path):
+    (tmp_path / ".key.csv.lock").touch()
+    take(cohort, [ROSSI], key=tmp_path / "key.csv")
+    assert len(rows(tmp_path / "key.csv")) == 1
+    assert not (tmp_path / ".key.csv.lock").exists()
+
+
+def test_table_in_a_folder_that_cannot_be_written_is_told(cohort, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot be (read|written)"):
+        take(cohort, [ROSSI], key=tmp_path / "file" / "key.csv")
 
 
 def test_case_that_did_not_come_into_the_store_leaves_the_table(cohort, tmp_path):

@@ -37,8 +37,8 @@ class Intake:
     def settle(self, cohort: Cohort) -> None:
         """Take cases that did not come into the store out of the key table."""
         if self.table is not None:
-            self.table.leave_out(cohort, [name for name in self.scans if name not in cohort])
-            self.table.write()
+            with self.table.changed():
+                self.table.leave_out(cohort, [name for name in self.scans if name not in cohort])
 
 
 def open_table(cohort: Cohort, parameters: IntakeParameters, *outputs: str | Path | None) -> KeyTable | None:
@@ -75,11 +75,14 @@ def take_in(
 
     The table is written before the first conversion: a run that is killed leaves no case without its row.
     """
+    shifts: dict[str, int | None] = {}
+    if table is not None:
+        with table.changed():
+            for name, scan in scans.items():
+                shifts[name] = table.enter(cohort, name, scan, places[name], shift=parameters.shift_dates)
     out = {}
     for name, scan in scans.items():
-        days = None
-        if table is not None:
-            days = table.enter(cohort, name, scan, places[name], shift=parameters.shift_dates)
+        days = shifts.get(name)
         known = scan.identity or Identity()
         kept: dict[str, Any] = {}
         notes = scan.notes
@@ -91,8 +94,6 @@ def take_in(
         if days is not None:
             kept["study_date"] = shifted(known.study_date or known.series_date or known.acquisition_date, days)
         out[name] = replace(scan, acquisition=replace(scan.acquisition.technical(), **kept), notes=notes)
-    if table is not None:
-        table.write()
     return Intake(out, table)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,6 +24,9 @@ COLUMNS = (*_OWN, *(field.name for field in fields(Identity)))
 """Store (a digest), case, place among the sources, path, shift of dates, and the fields of `Identity`."""
 
 _LONGEST_SHIFT_DAYS = 3650
+_PATIENCE_S = 60.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems answer that know no locks."""
 
 Row = dict[str, str]
 
@@ -28,12 +34,14 @@ Row = dict[str, str]
 class KeyTable:
     """Rows of a key table by store and case.
 
-    One file may serve several stores; a store is known in it by a digest, so that it may be moved and renamed.
+    One file may serve several stores, and several runs at once; a store is known in it by a digest, so that it may be
+    moved and renamed.
     """
 
     def __init__(self, path: Path, rows: Iterable[Mapping[str, str]] = ()):
         self.path = path
         self._rows = {(row["store"], row["case"]): dict(row) for row in rows}
+        self._entered: dict[tuple[str, str], Row] = {}
 
     @classmethod
     def read(cls, path: str | Path, *, new: bool = False) -> KeyTable:
@@ -42,7 +50,7 @@ class KeyTable:
         Parameters
         ----------
         path : str or Path
-            A CSV file that `write` wrote.
+            A CSV file that `changed` wrote.
         new : bool
             Whether it may be missing.
 
@@ -88,7 +96,7 @@ class KeyTable:
         known = scan.identity or Identity()
         before = self._rows.get(key, {}).get("date_shift_days", "")
         days = self._shift_of(known, before) if shift else before
-        self._rows[key] = {
+        self._rows[key] = self._entered[key] = {
             "store": key[0],
             "case": case,
             "source": place,
@@ -101,23 +109,34 @@ class KeyTable:
     def leave_out(self, cohort: Cohort, cases: Iterable[str]) -> None:
         """Forget cases that did not come into the store."""
         for case in cases:
-            self._rows.pop((store_digest(cohort), case), None)
+            key = (store_digest(cohort), case)
+            self._rows.pop(key, None)
+            self._entered.pop(key, None)
 
-    def write(self) -> None:
-        """Write the file as a whole, readable and writable for its owner alone.
+    @contextmanager
+    def changed(self) -> Iterator[None]:
+        """Change the table in a block, and write it at its end.
+
+        It is read again first, as other runs may have changed it, and these wait meanwhile.
 
         Raises
         ------
         UsageError
-            If it cannot be written.
+            If it cannot be read or written, or another run does not come to its end with it.
         """
+        with _alone(self.path):
+            # Rows of this run come again, should somebody have taken the file away.
+            self._rows = KeyTable.read(self.path, new=True)._rows | self._entered
+            yield
+            self._write()
+
+    def _write(self) -> None:
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(row for _, row in sorted(self._rows.items()))
         passing = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             passing.unlink(missing_ok=True)
             # The mode is that of the file from its first byte on.
             handle = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -125,9 +144,7 @@ class KeyTable:
                 stream.write(text.getvalue())
             passing.replace(self.path)
         except OSError as error:
-            raise UsageError(
-                f"the key table {named(self.path)} cannot be written ({error.strerror}): give another --key FILE"
-            ) from None
+            raise _unwritable(self.path, error) from None
         finally:
             passing.unlink(missing_ok=True)
 
@@ -140,6 +157,71 @@ class KeyTable:
             if who and who in (row.get("patient_id"), row.get("patient_name")) and row.get("date_shift_days"):
                 return row["date_shift_days"]
         return str(-1 - secrets.randbelow(_LONGEST_SHIFT_DAYS))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from changing a file for the length of a block, by a lock on an empty one beside it."""
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _locked(beside)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if handle is None:
+        raise UsageError(f"the key table {named(path)} is being written by another run: wait for that, or end it")
+    try:
+        yield
+    finally:
+        # Who waits for it sees that it is another file by now, and makes its own.
+        with suppress(OSError):
+            beside.unlink()
+        os.close(handle)
+
+
+def _locked(beside: Path) -> int | None:
+    """Open a file and lock it; None if others hold it for too long."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            taken = _try_lock(handle) and _is_at(handle, beside)
+        except BaseException:
+            os.close(handle)
+            raise
+        if taken:
+            return handle
+        os.close(handle)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.02)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # Without locks two runs have to come within the same moment to be in each other's way.
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"the key table {named(path)} cannot be written ({error.strerror}): give another --key FILE")
 
 
 def store_digest(cohort: Cohort) -> str:

@@ -1,5 +1,6 @@
 """One fault a test; after each the store has the bytes of an undisturbed run."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,9 +23,11 @@ from faults.processes import Cluster, end, kill, run_with_kills, start_run, wait
 from faults.proxy import Proxy
 from lungmix.care import Care
 from lungmix.engine import Listener
+from lungmix.errors import LockedError
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline, reason_of
-from stores import assert_same_store
+from lungmix.store import lock
+from stores import assert_same_store, store_digest
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +110,30 @@ def test_client_killed_in_a_stage_and_run_again(stage, scans, undisturbed, tmp_p
         finally:
             end(client)
     assert_same_store(undisturbed, store)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
+    stage, scans, client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lock, "CHECK_S", 0.0)
+    store, after = tmp_path / "s.zarr", {}
+    other = dataclasses.replace(MASK, threshold=-300)
+
+    def take_over():
+        """What a run on another host does that has not heard of this one for five minutes."""
+        (store / "lock.json").unlink()
+        report = Pipeline(client, lungmix.open_cohort(store, "a")).run([scans], other)
+        assert len(report.done) == 3
+        assert not report.failed
+        after.update(store_digest(store))
+
+    strike = Strike(stage, take_over)
+    with pytest.raises(LockedError, match="another one has taken the store over"):
+        Pipeline(client, lungmix.open_cohort(store, "a"), strike).run([scans], MASK)
+    assert after
+    assert store_digest(store) == after
+    assert not (store / "lock.json").exists()
 
 
 def test_scheduler_lost_and_back(scans, undisturbed, tmp_path):

@@ -130,3 +130,17 @@ def test_relabelling_leaves_the_masks_and_is_undone_by_the_first_model(client, s
         assert_same_store(finished, store)
     pipeline.relabel("fit")
     assert_same_store(finished, store)
+
+
+def test_who_opened_the_store_before_another_run_ended_keeps_what_that_has_recorded(client, scans, tmp_path):
+    store = tmp_path / "s.zarr"
+    waiting, first = lungmix.open_cohort(store, "a"), lungmix.open_cohort(store, "a")
+    Pipeline(client, first).run([scans], MASK)
+    recorded = lungmix.open_cohort(store).settings
+    Pipeline(None, waiting).remove(["case-001"])
+    found = lungmix.open_cohort(store).settings
+    for name in ("salt", "fits", "fit", "highest_number"):
+        assert found[name] == recorded[name]
+    # Its scans are known, and the removed one gets another number.
+    Pipeline(client, waiting).run([scans], MASK)
+    assert list(lungmix.open_cohort(store)) == ["case-002", "case-003", "case-004"]

@@ -1,18 +1,24 @@
 """One writer a store, whoever dies and however many come at once."""
 
 import json
+import pickle
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
+import numpy as np
 import psutil
 import pytest
+from zarr.storage import LocalStore
 
 import lungmix
 from lungmix.errors import LockedError
+from lungmix.geometry import Geometry
+from lungmix.scan import Acquisition
 from lungmix.store import lock
 
 
@@ -24,6 +30,21 @@ def cohort(tmp_path):
 @pytest.fixture
 def file(tmp_path):
     return tmp_path / "store.zarr" / "lock.json"
+
+
+@pytest.fixture
+def gone():
+    """Number of a process that is no more."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
+UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def put(file, **changes):
@@ -86,10 +107,65 @@ def test_lock_of_a_process_that_was_killed_is_taken_over(cohort, file):
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
 
 
-def test_process_with_the_number_of_the_owner_is_not_the_owner(cohort, file):
-    put(file, born=1.0)
+@pytest.mark.parametrize("offset", [3.0, -3600.0])
+def test_clock_that_was_set_makes_no_owner_another_process(cohort, file, offset):
+    put(file, born=psutil.Process().create_time() + offset)
+    with pytest.raises(LockedError, match="is being written to"), cohort.locked():
+        pass
+
+
+def test_process_with_the_number_of_an_owner_that_is_silent_is_not_the_owner(cohort, file):
+    put(file, born=1.0, beat=time.time() - lock.STALE_S - 60)
     with cohort.locked():
         pass
+
+
+def test_living_owner_keeps_its_lock_however_long_it_was_not_renewed(cohort, file):
+    put(file, beat=time.time() - 86400)
+    with pytest.raises(LockedError, match=r"last heard of 24\.0 h ago"), cohort.locked():
+        pass
+
+
+def test_lock_of_a_process_that_was_killed_and_not_waited_for_is_taken_over(cohort, file):
+    with subprocess.Popen(["sleep", "600"]) as process:
+        put(file, pid=process.pid, born=psutil.Process(process.pid).create_time())
+        process.kill()
+        end = time.monotonic() + 20
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        with cohort.locked():
+            pass
+
+
+@pytest.mark.parametrize(("age", "stale"), [(lock.STALE_S - 60, False), (lock.STALE_S + 60, True)])
+@pytest.mark.parametrize("pid", ["own", "gone"])
+def test_process_numbers_of_a_container_with_the_name_of_this_host_say_nothing(cohort, file, gone, pid, age, stale):
+    put(file, space="another", pid=gone if pid == "gone" else psutil.Process().pid, beat=time.time() - age)
+    if stale:
+        with cohort.locked():
+            pass
+    else:
+        with pytest.raises(LockedError, match="is being written to"), cohort.locked():
+            pass
+
+
+def test_lock_of_a_container_with_the_name_of_this_host_is_not_taken_over(cohort, file):
+    code = (
+        "import lungmix, sys\n"
+        f"with lungmix.open_cohort({cohort.url!r}, 'r+').locked():\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [*UNSHARE, sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().strip() == "held"
+        owner = json.loads(file.read_text())
+        assert owner["host"] == socket.gethostname()
+        with pytest.raises(LockedError, match=f"process {owner['pid']} on"), cohort.locked():
+            pass
+        process.stdin.close()
+        assert process.wait() == 0
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(("age", "stale"), [(lock.STALE_S - 60, False), (lock.STALE_S + 60, True)])
@@ -103,10 +179,161 @@ def test_lock_of_another_host_is_stale_once_it_is_not_renewed(cohort, file, age,
             pass
 
 
-def test_unreadable_lock_is_taken_over(cohort, file):
-    file.write_text("{half")
+ODD = [
+    "{half", "", "[]", "[" * 100_000, "null", "\ufeff{}", '{"beat": "x"}', '{"beat": 1e300}', '{"beat": NaN}',
+    *(
+        json.dumps({"host": socket.gethostname(), "pid": 1, "born": 0, "since": 0, "beat": 0, "token": "t", **changes})
+        for changes in ({"pid": "x"}, {"pid": -1}, {"pid": 10**30}, {"token": "a/../../x"}, {"born": None}, {"host": 7})
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ODD, ids=range(len(ODD)))
+def test_unreadable_lock_is_taken_over(cohort, file, content):
+    file.write_text(content)
+    cohort.check_free()
+    with cohort.locked():
+        assert json.loads(file.read_text())["pid"] == psutil.Process().pid
+    assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
+
+
+def test_lock_of_an_unknown_owner_is_stale_once_it_is_not_renewed(cohort, file):
+    file.write_text(json.dumps({"beat": time.time() - 30, "who": "a later version"}))
+    with pytest.raises(LockedError, match="an unknown process, for 30 s"), cohort.locked():
+        pass
+    file.write_text(json.dumps({"beat": time.time() - lock.STALE_S - 30}))
     with cohort.locked():
         pass
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_claims_of_processes_that_were_killed_while_they_took_over_are_in_nobodys_way(cohort, file, gone, depth):
+    last = put(file, pid=gone)
+    for _ in range(depth):
+        last = put(file.with_name(f"lock-{last.token}.json"), pid=gone)
+    put(file.with_name(f"lock-{'0' * 32}.json"), pid=gone)
+    with cohort.locked():
+        assert json.loads(file.read_text())["pid"] == psutil.Process().pid
+    assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
+
+
+def test_who_is_about_to_take_a_lock_over_is_named(cohort, file, gone):
+    dead = put(file, pid=gone)
+    put(file.with_name(f"lock-{dead.token}.json"))
+    with pytest.raises(LockedError, match=f"process {psutil.Process().pid} on"), cohort.locked():
+        pass
+
+
+def lose(file):
+    """What another host does when it takes a lock over."""
+    return put(file, host="elsewhere")
+
+
+@pytest.mark.parametrize("how", ["taken", "removed"])
+def test_who_has_lost_the_lock_writes_no_more(cohort, file, monkeypatch, how):
+    monkeypatch.setattr(lock, "CHECK_S", 0.0)
+    cohort.add("one", Geometry((4, 4, 4)), Acquisition())
+    with cohort.locked():
+        case = cohort["one"]
+        case.start("convert", "k")
+        taken = lose(file) if how == "taken" else file.unlink()
+        before = contents(file.parent)
+        writes = [
+            lambda: case.record("convert", {"key": "k"}),
+            lambda: case.start("convert", "k"),
+            lambda: case.fail("convert", "r"),
+            lambda: case.create("ct"),
+            lambda: case.create_packed("air"),
+            lambda: case.write_counts(np.zeros(65536, np.uint64)),
+            lambda: case.write_object("labels/zarr.json", b"x"),
+            lambda: case.discard("0"),
+            lambda: cohort.write_text("measurements.csv", "x"),
+            lambda: cohort.record_settings(fit={}),
+            lambda: cohort.enter({"one": {"key": "k", "source": "s"}}),
+            lambda: cohort.forget("one"),
+            lambda: cohort.add("two", Geometry((4, 4, 4)), Acquisition()),
+        ]
+        for write in writes:
+            with pytest.raises(LockedError, match="run the same command again"):
+                write()
+        assert contents(file.parent) == before
+        # Another process has no part in the hold.
+        assert isinstance(pickle.loads(pickle.dumps(case))._group.store, LocalStore)
+    assert (lock.owner_of(cohort._group.store).token == taken.token) if taken else not file.exists()
+
+
+def test_who_was_stopped_looks_at_the_lock_before_it_writes(cohort, file, monkeypatch):
+    with cohort.locked():
+        lose(file)
+        cohort.write_text("model.json", "within seconds it is believed to be held")
+        now = time.time()
+        monkeypatch.setattr(lock.time, "time", lambda: now + 600)
+        with pytest.raises(LockedError):
+            cohort.write_text("model.json", "late")
+    assert cohort.read_text("model.json") == "within seconds it is believed to be held"
+
+
+def test_who_was_stopped_and_still_has_the_lock_renews_it_before_it_writes(cohort, file, monkeypatch):
+    with cohort.locked():
+        put(file, **{**json.loads(file.read_text()), "beat": time.time() - lock.STALE_S})
+        monkeypatch.setattr(lock, "CHECK_S", 0.0)
+        cohort.write_text("model.json", "x")
+        assert time.time() - json.loads(file.read_text())["beat"] < 60
+
+
+def test_a_look_at_the_lock_serves_many_writes(cohort, monkeypatch):
+    looked = []
+    look = lock.Hold.look
+
+    async def counted(self, **options):
+        looked.append(1)
+        await look(self, **options)
+
+    monkeypatch.setattr(lock.Hold, "look", counted)
+    with cohort.locked():
+        for i in range(20):
+            cohort.write_text("model.json", str(i))
+    assert not looked
+
+
+def test_what_others_wrote_before_the_lock_was_taken_is_kept(tmp_path):
+    waiting = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    with lungmix.open_cohort(tmp_path / "s.zarr", "a").locked():
+        first = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+        first.record_settings(fits={"key": "k"}, highest_number=3)
+    with waiting.locked():
+        assert waiting.settings["fits"] == {"key": "k"}
+        waiting.record_settings(fit={"given": True})
+    found = lungmix.open_cohort(tmp_path / "s.zarr")
+    assert found.settings["fits"] == {"key": "k"}
+    assert found.settings["fit"] == {"given": True}
+    assert found.settings["highest_number"] == 3
+    assert found.salt == first.salt == waiting.salt
+
+
+def test_many_who_make_one_store_agree_on_its_salt(tmp_path):
+    ready = threading.Barrier(8)
+
+    def make(_):
+        ready.wait()
+        return lungmix.open_cohort(tmp_path / "s.zarr", "a").salt
+
+    with ThreadPoolExecutor(8) as pool:
+        salts = set(pool.map(make, range(8)))
+    assert salts == {lungmix.open_cohort(tmp_path / "s.zarr").salt}
+
+
+def test_store_that_another_run_writes_to_is_not_mended_beside_it(cohort, file):
+    metadata = file.with_name("zarr.json")
+    cohort.enter({"one": {"key": "k", "source": "s"}})
+    with cohort.locked():
+        metadata.write_text("")
+        beside = lungmix.open_cohort(cohort.url, "a")
+        assert metadata.read_text() == ""
+        cohort.record_settings(fit={"given": True})
+    with beside.locked():
+        assert beside.settings["fit"] == {"given": True}
+        assert beside.salt == cohort.salt
 
 
 def test_lock_is_renewed_while_it_is_held(cohort, file, monkeypatch):
@@ -120,7 +347,7 @@ def test_lock_is_renewed_while_it_is_held(cohort, file, monkeypatch):
         assert json.loads(file.read_text())["since"] == first["since"]
 
 
-def test_of_many_who_see_a_dead_owner_one_at_a_time_writes(cohort, file, monkeypatch):
+def test_of_many_who_see_a_dead_owner_one_at_a_time_writes(cohort, file, gone, monkeypatch):
     monkeypatch.setattr(lock, "_POLL_S", 0.001)
     inside, most, entered = [], [], []
     guard = threading.Lock()
@@ -136,7 +363,7 @@ def test_of_many_who_see_a_dead_owner_one_at_a_time_writes(cohort, file, monkeyp
                 inside.remove(name)
 
     for _ in range(5):
-        put(file, born=1.0)
+        put(file, pid=gone)
         threads = [threading.Thread(target=enter, args=(i,)) for i in range(6)]
         for thread in threads:
             thread.start()

@@ -14,7 +14,7 @@ from lungmix import errors
 from lungmix.care import TOO_LARGE, Care, remade
 from lungmix.engine import Ledger, Listener
 from lungmix.engine.trouble import is_memory, missing
-from lungmix.errors import DamageError, LungmixError
+from lungmix.errors import DamageError, LockedError, LungmixError
 from lungmix.geometry import Geometry
 from lungmix.pipeline.report import Report
 from lungmix.stages import fit
@@ -104,6 +104,8 @@ class Passing:
         try:
             with ledger.listening(self.client, self.listener.say), missing(self.client, self.listener.say):
                 for outcome in care.through(names, work, self._window()):
+                    if isinstance(outcome.error, LockedError):
+                        raise outcome.error  # no case is this run's any more
                     if outcome.error is None:
                         self.listener.finish(outcome.item)
                     else:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, ItemsView, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,13 +21,13 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from lungmix._version import __version__
-from lungmix.errors import StoreError
+from lungmix.errors import LockedError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 from lungmix.store.case import Case
 from lungmix.store.files import FILES, REGISTER_FILE
 from lungmix.store.html import cohort_html
-from lungmix.store.lock import check_free, locked
+from lungmix.store.lock import Guarded, beneath, check_free, locked
 from lungmix.store.metadata import ATTRIBUTE, MISSING, fault_of_cohort, fault_of_settings, read_bytes, read_cases
 from lungmix.store.objects import sizes_under
 from lungmix.store.place import is_remote, zarr_store
@@ -38,15 +38,18 @@ FORMAT_VERSION = 2
 # The store keeps its models and measurements.csv beside its cases, as its format has it.
 warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
 
+Mode = Literal["r", "r+", "a"]
+
 _CASE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?")
 
 
 class Cohort(Mapping[str, Case]):
     """Mapping of case names to cases; see `open_cohort`."""
 
-    def __init__(self, url: str, group: Group):
+    def __init__(self, url: str, group: Group, mode: Mode = "r+"):
         self.url = url
         self._group = group
+        self._mode: Mode = mode
 
     def __getitem__(self, name: str) -> Case:
         if not isinstance(name, str) or not _CASE_NAME.fullmatch(name):
@@ -157,12 +160,24 @@ class Cohort(Mapping[str, Case]):
     def salt(self) -> str:
         """Random digits of this store, hexadecimal, for digests of what must not be guessed."""
         if "salt" not in self.settings:
-            self.record_settings(salt=secrets.token_hex(16))
+            self._read_settings()
+        if "salt" not in self.settings:
+            known = Register.from_json(self.read_text(REGISTER_FILE)).salt
+            self.record_settings(salt=known or secrets.token_hex(16))
         return str(self.settings["salt"])
 
     def record_settings(self, **values: Any) -> None:
-        """Change some of `settings`."""
+        """Change some of `settings`; what another process has recorded of the others meanwhile is kept."""
+        self._read_settings()
         self._group.attrs[ATTRIBUTE] = {**self.settings, **values, "lungmix_version": __version__}
+
+    def _read_settings(self) -> None:
+        content = sync(read_bytes(self._group.store, self._key("zarr.json")))
+        # What is damaged is written anew, from what was read before.
+        if content is not None and fault_of_cohort(content) is None:
+            group = zarr.open_group(self._group.store_path, mode="r+", zarr_format=3, use_consolidated=False)
+            if ATTRIBUTE in group.attrs:
+                self._group = group
 
     def add(
         self,
@@ -217,14 +232,21 @@ class Cohort(Mapping[str, Case]):
         """Be the only writer of this store for the length of a block; readers need no lock.
 
         The stages of `lungmix.pipeline.Pipeline` do this themselves. Parameters and errors are those of
-        `lungmix.store.lock.locked`.
+        `lungmix.store.lock.locked`. What others have written since this cohort was opened is read again. Where the lock
+        is lost to another process within the block, every write through this cohort and the cases that are taken from
+        it there raises `LockedError`.
         """
-        with locked(self._group.store, self.url, wait=wait, say=say):
-            yield
+        store = beneath(self._group.store)
+        with locked(store, self.url, wait=wait, say=say) as hold:
+            self._group = _group_of(Guarded(store, hold), self.url, self._mode, held=True)
+            try:
+                yield
+            finally:
+                self._group = _on(store, self._group)
 
     def check_free(self) -> None:
         """Raise `LockedError` if another process writes to this store."""
-        check_free(self._group.store, self.url)
+        check_free(beneath(self._group.store), self.url)
 
     def ref(self, name: str, attempt: str = "") -> CaseRef:
         """Where a case is, for the tasks of an attempt; see `CaseState.start`."""
@@ -292,7 +314,7 @@ def _opened(where: CaseRef) -> Case:
     return case
 
 
-def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
+def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:
     """Open a store, or with mode ``a`` make it where there is none.
 
     Parameters
@@ -316,18 +338,21 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
     location = str(url)
     if not is_remote(location):
         _check_folder(Path(location), creating=mode == "a")
-    store = zarr_store(location)
+    return Cohort(location, _group_of(zarr_store(location), location, mode), mode)
+
+
+def _group_of(store: Store, location: str, mode: Mode, *, held: bool = False) -> Group:
+    """The group of a cohort, made where it may be; `held` says that this process has the lock of the store."""
     try:
         with _remote(location, missing=False):
-            group = _open_group(store, location, mode)
+            group = _open_group(store, location, mode, held=held)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         if mode != "a":
             raise StoreError(
                 f"there is no store at {location}: make one with `lungmix run {location} SOURCE`"
             ) from None
         with _remote(location, missing=True):
-            group = zarr.open_group(store, mode="a", zarr_format=3)
-        group.attrs[ATTRIBUTE] = {"format_version": FORMAT_VERSION, "lungmix_version": __version__}
+            group = _new_group(store)
     own = group.attrs.get(ATTRIBUTE)
     if not isinstance(own, dict) or "format_version" not in own:
         raise StoreError(f"{location} is a zarr group but not a lungmix store: give another STORE")
@@ -336,10 +361,23 @@ def open_cohort(url: str | Path, mode: Literal["r", "r+", "a"] = "r") -> Cohort:
             f"{location} has format version {own['format_version']}, this lungmix reads {FORMAT_VERSION}: "
             "use the lungmix that wrote it, or convert again"
         )
-    return Cohort(location, group)
+    return group
 
 
-def _open_group(store: Store, location: str, mode: Literal["r", "r+", "a"]) -> Group:
+def _new_group(store: Store) -> Group:
+    """The group of a new store, or of one that another process has made meanwhile."""
+    settings = {"format_version": FORMAT_VERSION, "lungmix_version": __version__, "salt": secrets.token_hex(16)}
+    for file, content in GroupMetadata({ATTRIBUTE: settings}).to_buffer_dict(default_buffer_prototype()).items():
+        sync(store.set_if_not_exists(file, content))
+    return zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+
+
+def _on(store: Store, group: Group) -> Group:
+    """A group, to be reached through another store."""
+    return Group(AsyncGroup(group.metadata, StorePath(store, group.path)))
+
+
+def _open_group(store: Store, location: str, mode: Mode, *, held: bool) -> Group:
     """The group of a store; where it may be made, one whose ``zarr.json`` is damaged is mended."""
     how: Literal["r", "r+"] = "r" if mode == "r" else "r+"
     try:
@@ -364,7 +402,11 @@ def _open_group(store: Store, location: str, mode: Literal["r", "r+", "a"]) -> G
             f"{location}: its zarr.json {fault}: run `lungmix run {location} SOURCE` with a scan of it, which "
             "writes that file again and keeps all cases"
         )
-    return _mended(store, location)
+    if not held:
+        # Another process may be about to mend it too, and to record more.
+        with suppress(LockedError), locked(store, location):
+            return _open_group(store, location, mode, held=True)
+    return _mended(store, location, held=held)
 
 
 def _bare(store: Store, location: str) -> Cohort:
@@ -377,14 +419,19 @@ def _is_ours(store: Store, location: str) -> bool:
     return bool(cohort.register) or len(cohort) > 0
 
 
-def _mended(store: Store, location: str) -> Group:
-    """The group of a store whose own metadata are written again; what was recorded of its fit is lost with them."""
+def _mended(store: Store, location: str, *, held: bool) -> Group:
+    """The group of a store whose own metadata are written again; what was recorded of its fit is lost with them.
+
+    They are not written without the lock of the store: who takes it reads them again.
+    """
     cohort = _bare(store, location)
     salt = Register.from_json(cohort.read_text(REGISTER_FILE)).salt
     settings = {"format_version": FORMAT_VERSION, "lungmix_version": __version__} | ({"salt": salt} if salt else {})
-    for file, content in GroupMetadata({ATTRIBUTE: settings}).to_buffer_dict(default_buffer_prototype()).items():
-        cohort.write_bytes(file, content.to_bytes())
-    return zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+    metadata = GroupMetadata({ATTRIBUTE: settings})
+    if held:
+        for file, content in metadata.to_buffer_dict(default_buffer_prototype()).items():
+            cohort.write_bytes(file, content.to_bytes())
+    return Group(AsyncGroup(metadata, StorePath(store)))
 
 
 def _damaged(name: str, fault: str) -> str:

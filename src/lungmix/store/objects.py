@@ -13,6 +13,8 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
+from lungmix.store.lock import beneath
+
 Receipt = list[Any]
 """Bytes of an object, and their CRC-32C as eight hexadecimal digits."""
 
@@ -80,6 +82,7 @@ class WholeReads(WrapperStore[Store]):
 
 def sizes_under(store: Store, prefix: str) -> dict[str, int]:
     """Bytes of every object under a prefix, by key relative to it; one request for a thousand objects."""
+    store = beneath(store)
     if isinstance(store, LocalStore):
         return _sizes_in(store.root / prefix)
     import obstore

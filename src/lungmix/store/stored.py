@@ -11,6 +11,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, StorePath
 
 from lungmix.errors import DamageError
+from lungmix.store.lock import beneath
 from lungmix.store.objects import WholeReads
 
 
@@ -56,7 +57,7 @@ class StoredArray:
         return self._source.shards
 
     def _to_read(self) -> zarr.Array[Any]:
-        store = self._source.store_path.store
+        store = beneath(self._source.store_path.store)
         # On a disk the chunks of a shard are near; elsewhere each is a request.
         return self._source if isinstance(store, LocalStore) else bound(self._source, WholeReads(store))
 

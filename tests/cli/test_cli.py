@@ -299,6 +299,8 @@ def test_measure_tells_lungs_apart_where_that_was_not_done(store, tmp_path):
 def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp_path, here):
     assert here("fit", counted, "--model", "published", "--json").returncode == 0
     cohort = lungmix.open_cohort(counted, "r+")
+    for case in cohort.values():
+        case.record("label", {"key": "label"})
     measure_cohort(cohort, list(cohort), lungmix.load_model("published"))
     file = tmp_path / "scores.csv"
     file.write_text(

@@ -21,13 +21,22 @@ from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.pipeline.passing import Passing, Step
 from lungmix.pipeline.report import Report
+from lungmix.pipeline.stale import fault_of_labels, is_other_scan, takes_other_labels, takes_other_mask
 from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.finding import look_through
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
-from lungmix.stages.measure import measure_cohort, radiomics_of_cohort
+from lungmix.stages.measure import (
+    left_out,
+    measure_cohort,
+    measured_cases,
+    radiomics_of_cohort,
+    stored_rows,
+    take_out,
+    take_out_stale,
+)
 from lungmix.stages.names import assign_names, changed, remember_names, remember_numbers
-from lungmix.store import MODEL_FILE, Cohort, check_slices
+from lungmix.store import RADIOMICS_FILE, Cohort, check_slices
 from lungmix.tissue import Tissue
 
 P = ParamSpec("P")
@@ -117,6 +126,14 @@ class Pipeline:
         scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
         steps = [self._converting(scans, chunk_slices), self._masking(parameters)]
+        take_out_stale(
+            self.cohort,
+            lambda case: (
+                is_other_scan(case, scans.get(case.name), chunk_slices)
+                or takes_other_mask(case, parameters)
+                or (chosen is not None and takes_other_labels(case, chosen))
+            ),
+        )
         if chosen is not None:
             # Labels by a given model need not wait for the other cases.
             self._settle_model(chosen, [], FitParameters(), report)
@@ -161,6 +178,7 @@ class Pipeline:
         if nrrd is not None:
             check_outside(nrrd, "--nrrd", self.cohort.url)
         taken = self._take(sources, report, intake or IntakeParameters(), [nrrd], series)
+        take_out_stale(self.cohort, lambda case: is_other_scan(case, taken.scans.get(case.name), chunk_slices))
         self._passing.through("convert", list(taken.scans), [self._converting(taken.scans, chunk_slices, nrrd)], report)
         self._settle(taken)
         return report
@@ -170,6 +188,7 @@ class Pipeline:
         """Find the lungs of all cases of the store."""
         report = Report()
         self._advise({}, parameters)
+        take_out_stale(self.cohort, lambda case: takes_other_mask(case, parameters))
         names = list(self.cohort)
         self._passing.through("mask", names, [self._masking(parameters)], report)
         return report
@@ -207,7 +226,7 @@ class Pipeline:
     @_alone
     def label(self) -> Report:
         """Label all masked cases with the model of the store."""
-        report = Report(model=stored_model(self.cohort))
+        report = Report(model=fit.stored_model(self.cohort))
         self._label_all(report)
         return report
 
@@ -225,39 +244,41 @@ class Pipeline:
     def remove(self, names: Sequence[str]) -> Report:
         """Delete cases, and take them out of the tables; the model stays until a fit is asked for.
 
+        A case is deleted in this order: rows of tables, objects, the note of its scan. So a command that was killed
+        can be given again.
+
         Raises
         ------
         StoreError
-            If the store has no such case; then none is deleted.
+            If nothing is left of a case of this name; then none is deleted.
         """
-        damaged = self.cohort.damaged
+        left = {*self.cohort.damaged, *self.cohort.register, *measured_cases(self.cohort)}
         for name in names:
-            if name not in damaged:
+            if name not in left:
                 self.cohort.case(name)
         remember_numbers(self.cohort)
-        for name in names:
-            self.cohort.forget(name)
-        report = Report(done=list(names))
-        if self.cohort.read_text(MODEL_FILE) is not None:
-            report.model = stored_model(self.cohort)
-            self._measure(report)
-        return report
+        take_out(self.cohort, names)
+        self.cohort.forget(names)
+        return Report(done=list(names), rows=stored_rows(self.cohort))
 
     @_alone
     def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> Report:
         """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
+
+        Cases with a mask whose labels are not those of the model of the store fail.
 
         Parameters
         ----------
         leave_out : sequence of Tissue
             Parts of the mask that do not count as lung.
         radiomics : bool
-            Write the table of first-order features too.
+            Write the table of first-order features too; where there is one, it is always written.
         """
-        model = stored_model(self.cohort)
+        model = fit.stored_model(self.cohort)
         report = Report(model=model)
         missing = label.without_sides(self.cohort)
         if missing and self.client is not None:
+            take_out(self.cohort, missing)
             self._passing.through("label", missing, [self._labelling(model)], report)
         self._measure(report, leave_out, radiomics=radiomics)
         report.done = [str(row["case"]) for row in report.rows]
@@ -337,7 +358,9 @@ class Pipeline:
         """Label all masked cases; `steps` make masks again that turn out to be damaged."""
         if report.model is None:
             return
-        stage, label_one = self._labelling(report.model)
+        model = report.model
+        take_out_stale(self.cohort, lambda case: takes_other_labels(case, model))
+        stage, label_one = self._labelling(model)
 
         def work(name: str) -> str:
             if steps and mask.STAGE not in self.cohort[name].stages:
@@ -377,38 +400,33 @@ class Pipeline:
     def _measure(
         self,
         report: Report,
-        leave_out: Sequence[Tissue] = (),
+        leave_out: Sequence[Tissue] | None = None,
         *,
         radiomics: bool = False,
         steps: Sequence[Step] = (),
     ) -> None:
+        """Write the tables; parts are left out as they were, unless the caller says which."""
         model = report.model
         if model is None:
             return
+        parts = left_out(self.cohort) if leave_out is None else leave_out
 
         def work() -> None:
-            names = [
-                name
-                for name in self._with_stage(label.STAGE, report)
-                if self.cohort[name].stages[label.STAGE]["key"] == label.key_for(self.cohort[name], model)
-            ]
+            measured = measured_cases(self.cohort)
+            names = []
+            for name, case in self.cohort.items():
+                if name in report.failed:
+                    continue
+                fault = fault_of_labels(case, model)
+                if fault is None:
+                    names.append(name)
+                elif mask.STAGE in case.stages or name in measured:
+                    report.fail(name, fault)
             with Ledger(report.spent).alone(MEASURE):
-                report.rows = measure_cohort(self.cohort, names, model, leave_out)
+                report.rows = measure_cohort(self.cohort, names, model, parts)
                 if radiomics:
-                    report.radiomics = radiomics_of_cohort(self.cohort, names, model, leave_out)
+                    report.radiomics = radiomics_of_cohort(self.cohort, names, model, parts)
+                elif self.cohort.read_text(RADIOMICS_FILE) is not None:
+                    radiomics_of_cohort(self.cohort, names, model, parts)
 
         self._passing.of_all("the measurements", work, [*steps, self._labelling(model)] if steps else [], report)
-
-
-def stored_model(cohort: Cohort) -> TissueModel:
-    """The mixture of a store.
-
-    Raises
-    ------
-    StoreError
-        If it has none.
-    """
-    text = cohort.read_text(MODEL_FILE)
-    if text is None:
-        raise StoreError(f"{cohort.url} holds no model yet: run `lungmix fit {cohort.url}` first")
-    return TissueModel.from_json(text)

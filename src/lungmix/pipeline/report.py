@@ -9,7 +9,7 @@ from lungmix.analysis.comparison import Comparison
 from lungmix.engine import Spent
 from lungmix.errors import anonymous, shown
 from lungmix.mixture import Fits, TissueModel
-from lungmix.stages.measure import Row
+from lungmix.store.tables import Row
 
 
 @dataclass

@@ -22,7 +22,7 @@ from lungmix.report.files import publish
 from lungmix.report.overview import CohortOverview, overview_of
 from lungmix.report.pictures import Picture
 from lungmix.report.scans import remove_strangers, write_scan
-from lungmix.stages.fit import stored_fits
+from lungmix.stages.fit import stored_fits, stored_model
 from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Cohort
@@ -69,8 +69,7 @@ def write_page(
     """
     target, watch = Path(folder), listener or Listener()
     overview = overview_of(cohort)
-    text = cohort.read_text(MODEL_FILE)
-    model = None if text is None else TissueModel.from_json(text)
+    model = None if cohort.read_text(MODEL_FILE) is None else stored_model(cohort)
     labelled = [name for name, case in cohort.items() if LABEL in case.stages]
     notes = {case.name: case.note for case in overview.cases if case.note} | overview.damaged | dict(failed or {})
     broken = _write_scans(cohort, labelled, model, target, watch)

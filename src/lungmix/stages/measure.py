@@ -1,10 +1,14 @@
-"""Measure: reads the counts of all cases and the model, writes the tables of measurements; touches no voxel."""
+"""Measure: reads the counts of all cases and the model, writes the tables of measurements; touches no voxel.
+
+Rows of cases whose labels are about to change are taken out before they do: what stands in a table is true, also after
+a command that was killed.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -12,12 +16,13 @@ from lungmix.kernels.columns import MEASUREMENTS, RADIOMICS
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
-from lungmix.stages import side
-from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Cohort, parquet_name
-from lungmix.store.tables import parquet_of
-from lungmix.tissue import Tissue
+from lungmix.stages import label, side
+from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Case, Cohort, parquet_name
+from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
+from lungmix.tissue import SIDES, Tissue
 
-Row = dict[str, float | int | str]
+TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
+_SETTING = "tables"
 
 
 def measure_cohort(
@@ -41,18 +46,7 @@ def measure_cohort(
     list of dict
         The rows; `lungmix.kernels.columns.MEASUREMENTS` says what columns mean.
     """
-    table = model.table()
-    rows: list[Row] = []
-    for name in names:
-        case = cohort[name]
-        known = side.is_valid(case)
-        faces = case.stages[side.STAGE]["touches"] if known else {}
-        touches = {key: bool(hit) for key, hit in faces.items()} if known else None
-        sides = case.side_counts if known else None
-        values = measure_scan(case.hu_counts, sides, table, case.geometry.voxel_ml, touches, leave_out)
-        rows.append({"case": name, **values})
-    _write(cohort, MEASUREMENTS_FILE, rows)
-    return rows
+    return _write_all(cohort, MEASUREMENTS_FILE, names, model, leave_out)
 
 
 def radiomics_of_cohort(
@@ -63,26 +57,86 @@ def radiomics_of_cohort(
     Parameters are those of `measure_cohort`; `lungmix.kernels.columns.RADIOMICS` says what columns mean. Tissues are
     those of the labels voxel by voxel, before the median filter.
     """
+    return _write_all(cohort, RADIOMICS_FILE, names, model, leave_out)
+
+
+def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[Tissue] = ()) -> list[Row]:
+    """What a table holds of a labelled case.
+
+    Parameters
+    ----------
+    case : Case
+        Whose counts are read.
+    file : str
+        One of `TABLES`.
+    model, leave_out : TissueModel, sequence of Tissue
+        See `measure_cohort`.
+    """
+    sides = case.side_counts if side.is_valid(case) else None
     table = model.table()
+    if file == MEASUREMENTS_FILE:
+        faces = case.stages[side.STAGE]["touches"] if sides is not None else {}
+        touches = {key: bool(hit) for key, hit in faces.items()} if sides is not None else None
+        values = measure_scan(case.hu_counts, sides, table, case.geometry.voxel_ml, touches, leave_out)
+        return [{"case": case.name, **values}]
     rows: list[Row] = []
-    for name in names:
-        case = cohort[name]
-        counts = case.hu_counts - sum_of(case.side_counts if side.is_valid(case) else None, leave_out)
-        for label, region in enumerate(["lung", *component_keys(model.n_components)]):
-            own = counts if label == 0 else np.where(table == label, counts, np.uint64(0))
-            features = first_order(own, case.geometry.voxel_ml * 1000)
-            rows.append({"case": name, "region": region, "label": label, "voxels": int(own.sum()), **features})
-    _write(cohort, RADIOMICS_FILE, rows)
+    counts = case.hu_counts - sum_of(sides, leave_out)
+    for number, region in enumerate(["lung", *component_keys(model.n_components)]):
+        own = counts if number == 0 else np.where(table == number, counts, np.uint64(0))
+        features = first_order(own, case.geometry.voxel_ml * 1000)
+        rows.append({"case": case.name, "region": region, "label": number, "voxels": int(own.sum()), **features})
     return rows
 
 
+def left_out(cohort: Cohort) -> list[Tissue]:
+    """Parts of the mask that do not count as lung in the tables as they stand."""
+    keys = cohort.settings.get(_SETTING, {}).get("leave_out", [])
+    return [one for one in SIDES if one.key in keys]
+
+
+def take_out(cohort: Cohort, names: Collection[str]) -> None:
+    """Take the rows of cases out of the tables; other rows stay as they are, to the byte."""
+    for file in TABLES:
+        text = cohort.read_text(file)
+        if text and not lines_of(text)[1].keys().isdisjoint(names):
+            _write(cohort, file, without(text, names))
+
+
+def take_out_stale(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
+    """Take out the rows of cases before what they were measured on is made anew.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Opened for writing.
+    is_stale : callable
+        Whether a case is about to change. A case of which it cannot be told counts as one that is.
+    """
+    if any(cohort.read_text(file) for file in TABLES):
+        take_out(cohort, {name for name, case in cohort.items() if is_stale(case)})
+
+
+def measured_cases(cohort: Cohort) -> set[str]:
+    """Cases that a table has rows of, in the store or not."""
+    return {name for file in TABLES for name in lines_of(cohort.read_text(file) or "")[1]}
+
+
 def read_measurements(cohort: Cohort) -> list[Row]:
-    """The table as it stands in the store; empty if there is none."""
-    text = cohort.read_text(MEASUREMENTS_FILE) or ""
+    """The table as it stands in the store, without rows of cases that have no labels; empty if there is none."""
+    text = cohort.read_text(MEASUREMENTS_FILE)
+    if not text:
+        return []
+    labelled = {name for name, case in cohort.items() if label.STAGE in {*case.stages, *case.damage}}
     return [
         {key: value if key == "case" else float(value) for key, value in row.items()}
         for row in csv.DictReader(io.StringIO(text))
+        if row.get("case") in labelled
     ]
+
+
+def stored_rows(cohort: Cohort) -> list[Row]:
+    """All rows of ``measurements.csv``, with the types that they were written from."""
+    return rows_of(cohort.read_text(MEASUREMENTS_FILE) or "")
 
 
 def dictionary() -> dict[str, list[dict[str, str]]]:
@@ -93,11 +147,18 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
     }
 
 
-def _write(cohort: Cohort, file: str, rows: list[Row]) -> None:
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    cohort.write_text(file, text.getvalue())
-    cohort.write_bytes(parquet_name(file), parquet_of(rows))
+def _write_all(
+    cohort: Cohort, file: str, names: Sequence[str], model: TissueModel, leave_out: Sequence[Tissue]
+) -> list[Row]:
+    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, leave_out)]
+    if [one.key for one in left_out(cohort)] != [one.key for one in SIDES if one in leave_out]:
+        # Before the tables: rows of other parts are found by `lungmix verify`, and the next run writes them again.
+        cohort.record_settings(**{_SETTING: {"leave_out": [one.key for one in SIDES if one in leave_out]}})
+    _write(cohort, file, text_of(rows))
+    return rows
+
+
+def _write(cohort: Cohort, file: str, text: str) -> None:
+    # The text comes last: while it has rows that are to go, the same command takes them out again.
+    cohort.write_bytes(parquet_name(file), parquet_of(rows_of(text)))
+    cohort.write_text(file, text)

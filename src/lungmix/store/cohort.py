@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -138,12 +138,15 @@ class Cohort(Mapping[str, Case]):
         if cases != known:
             self.write_text(REGISTER_FILE, Register(self.salt, cases).to_json())
 
-    def forget(self, name: str) -> None:
-        """Delete a case for good, with the note of its scan."""
-        self.remove(name)
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete cases for good, and then, at once, the notes of their scans."""
+        gone = set(names)
+        for name in sorted(gone):
+            self.remove(name)
         known = self.register
-        if known.pop(name, None) is not None:
-            self.write_text(REGISTER_FILE, Register(self.salt, known).to_json())
+        left = {name: origin for name, origin in known.items() if name not in gone}
+        if left != known:
+            self.write_text(REGISTER_FILE, Register(self.salt, left).to_json())
 
     def __repr__(self) -> str:
         return f"<Cohort {self.url}: {len(self)} cases>"
@@ -209,6 +212,8 @@ class Cohort(Mapping[str, Case]):
 
     def remove(self, name: str) -> None:
         """Delete a case and all that belongs to it, if it is there."""
+        if not _CASE_NAME.fullmatch(name) or name in FILES:
+            raise StoreError(f"{name!r} is not the name of a case: `lungmix info {self.url}` lists them")
         # Without its metadata it is no case any more, should the rest not be reached.
         sync(self._group.store.delete(self._key(f"{name}/zarr.json")))
         for last in (False, False, True):
@@ -255,8 +260,12 @@ class Cohort(Mapping[str, Case]):
 
     def read_text(self, name: str) -> str | None:
         """Text of a file of the store; None if there is none."""
-        buffer = sync(self._group.store.get(self._key(name), default_buffer_prototype()))
-        return None if buffer is None else buffer.to_bytes().decode("utf-8", "replace")
+        content = self.read_bytes(name)
+        return None if content is None else content.decode("utf-8", "replace")
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """Bytes of a file of the store; None if there is none."""
+        return sync(read_bytes(self._group.store, self._key(name)))
 
     def write_text(self, name: str, text: str) -> None:
         """Put a text file into the store; it becomes visible as a whole."""

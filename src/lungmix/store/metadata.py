@@ -74,6 +74,7 @@ class _Cohort(_Checked):
     highest_number: int = 0
     fits: dict[str, Any] = {}
     fit: dict[str, Any] = {}
+    tables: dict[str, list[str]] = {}
 
 
 def fault_of_cohort(content: bytes | None) -> str | None:

@@ -1,10 +1,51 @@
-"""Tables as Parquet."""
+"""Tables as text and as Parquet: what a file holds of each case, and the same without some cases."""
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
+
+Row = dict[str, float | int | str]
+
+
+def text_of(rows: Sequence[Mapping[str, float | int | str]]) -> str:
+    """A table as CSV, with its head; no text of no rows.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        All with the same keys, the first of which is ``case``.
+    """
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def rows_of(text: str) -> list[Row]:
+    """Inverse of `text_of`, with every cell as whole number, number or text, whichever it is."""
+    head, *lines = list(csv.reader(io.StringIO(text))) or [[]]
+    filled = [[*cells, *[""] * (len(head) - len(cells))] for cells in lines if cells]
+    return [{key: _value(key, cell) for key, cell in zip(head, cells, strict=False)} for cells in filled]
+
+
+def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
+    """The head of a table, and its lines by case as they stand there."""
+    head, *lines = text.splitlines() or [""]
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        found.setdefault(_case_of(line), []).append(line)
+    return head, found
+
+
+def without(text: str, names: Collection[str]) -> str:
+    """A table without the rows of some cases; the others stay as they are, to the byte."""
+    kept = list(_kept(text, names))
+    return "".join(kept) if len(kept) > 1 else ""
 
 
 def parquet_of(rows: Sequence[Mapping[str, float | int | str]]) -> bytes:
@@ -17,9 +58,45 @@ def parquet_of(rows: Sequence[Mapping[str, float | int | str]]) -> bytes:
     """
     # Only who writes tables waits for the import.
     import pyarrow as pa
+
+    return _file_of(pa.table({key: _column(pa, [row[key] for row in rows]) for key in (rows[0] if rows else ())}))
+
+
+def is_parquet_of(content: bytes | None, rows: Sequence[Mapping[str, float | int | str]]) -> bool:
+    """Whether a Parquet file holds a table, whichever version of the library wrote it."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({key: _column(pa, [row[key] for row in rows]) for key in (rows[0] if rows else ())})
+    try:
+        return _file_of(pq.read_table(io.BytesIO(content or b""))) == parquet_of(rows)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
+def _kept(text: str, names: Collection[str]) -> Iterator[str]:
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        if not number or _case_of(line) not in names:
+            yield line
+
+
+def _case_of(line: str) -> str:
+    return line.split(",", 1)[0].strip()
+
+
+def _value(key: str, cell: str) -> float | int | str:
+    if key == "case":
+        return cell
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell
+
+
+def _file_of(table: Any) -> bytes:
+    import pyarrow.parquet as pq
+
     stream = io.BytesIO()
     pq.write_table(table, stream)
     return stream.getvalue()
@@ -30,4 +107,6 @@ def _column(pa: Any, values: list[float | int | str]) -> Any:
         return pa.array(values, pa.string())
     if all(isinstance(value, int) for value in values):
         return pa.array(values, pa.int64())
+    if any(isinstance(value, str) for value in values):
+        return pa.array([str(value) for value in values], pa.string())
     return pa.array([float(value) for value in values], pa.float64())

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zarr.storage import LocalStore
 
 import lungmix
 from lungmix.cli.app import _status_of
-from lungmix.errors import StoreError
+from lungmix.errors import ModelError, StoreError
 from lungmix.formats import Scan, find_scans
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
+from lungmix.stages.measure import read_measurements
 from lungmix.stages.names import assign_names
+from lungmix.tissue import AIRWAY
 from lungmix.verify import sample_of, verify_cases
 from stores import assert_same_store, store_digest
 
@@ -41,7 +44,7 @@ def scans_in(folder):
 def verify(client, store, scans=None):
     cohort = lungmix.open_cohort(store)
     known = {} if scans is None else assign_names(cohort, scans_in(scans))
-    return verify_cases(client, cohort, list(cohort), known)
+    return verify_cases(client, cohort, list(cohort), known).wrong
 
 
 def test_store_as_it_was_made_is_as_it_should_be_and_stays_so(client, store, scans):
@@ -86,9 +89,9 @@ def test_result_that_is_wrong_but_whole_is_found_by_making_it_again(client, stor
 def test_image_of_another_scan_is_found_by_its_source(client, store, scans):
     cohort = lungmix.open_cohort(store)
     one, two, _ = scans_in(scans)
-    found = verify_cases(client, cohort, ["case-001"], {"case-001": two})
-    assert found["case-001"] == ["the image is not that of the source"]
-    assert verify_cases(client, cohort, ["case-001"], {"case-001": one}) == {"case-001": []}
+    found = verify_cases(client, cohort, ["case-001"], {"case-001": two}).wrong
+    assert found["case-001"][-1] == "the image is not that of the source"
+    assert verify_cases(client, cohort, ["case-001"], {"case-001": one}).wrong == {"case-001": []}
 
 
 def test_sample_is_drawn_without_repetition_and_never_too_large():
@@ -144,3 +147,183 @@ def test_who_opened_the_store_before_another_run_ended_keeps_what_that_has_recor
     # Its scans are known, and the removed one gets another number.
     Pipeline(client, waiting).run([scans], MASK)
     assert list(lungmix.open_cohort(store)) == ["case-002", "case-003", "case-004"]
+
+
+def rows(store, file):
+    """Lines of a table by case."""
+    lines = (store / file).read_text().splitlines()
+    return {line.split(",")[0]: line for line in lines[1:]}
+
+
+def test_cases_that_are_not_labelled_by_the_model_fail_by_name_and_leave_the_table(store, capsys):
+    Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
+    cohort = lungmix.open_cohort(store, "r+")
+    cohort["case-001"].start("label", "of a run that was killed")
+    assert _status_of(["measure", str(store), "--quiet", "--json"]) == 1
+    failed = json.loads(capsys.readouterr().out)["failed"]
+    assert failed == {
+        "case-001": "it has no labels: run `lungmix label`",
+        "case-002": "its labels are not those of the store's model: run `lungmix label`",
+        "case-003": "its labels are not those of the store's model: run `lungmix label`",
+    }
+    assert read_measurements(lungmix.open_cohort(store)) == []
+
+
+def test_removed_case_changes_no_other_row_and_measures_nothing_anew(store):
+    Pipeline(None, lungmix.open_cohort(store, "r+")).measure([AIRWAY], radiomics=True)
+    before = {file: rows(store, file) for file in ("measurements.csv", "radiomics.csv")}
+    Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
+    Pipeline(None, lungmix.open_cohort(store, "r+")).remove(["case-002"])
+    for file, known in before.items():
+        assert rows(store, file) == {name: line for name, line in known.items() if name != "case-002"}
+    assert list(rows(store, "radiomics.csv")) == ["case-001", "case-003"]
+
+
+class Killed(BaseException):
+    """As if the process ended there."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch):
+    """A function that ends every write to a store after so many of them, and gives how many there were."""
+    state = {"left": None, "done": 0}
+
+    def wrapped(method):
+        async def write(self, key, *arguments, **options):
+            if "lock" not in str(key):
+                if state["left"] is not None and state["done"] >= state["left"]:
+                    raise Killed
+                state["done"] += 1
+            return await method(self, key, *arguments, **options)
+
+        return write
+
+    for name in ("_set", "delete", "delete_dir"):
+        monkeypatch.setattr(LocalStore, name, wrapped(getattr(LocalStore, name)))
+
+    def begin(left=None):
+        done = state["done"]
+        state.update(left=left, done=0)
+        return done
+
+    return begin
+
+
+def test_removal_that_was_killed_anywhere_is_finished_by_the_same_command(store, kill_after, tmp_path):
+    Pipeline(None, lungmix.open_cohort(store, "r+")).measure(radiomics=True)
+
+    def remove(folder):
+        Pipeline(None, lungmix.open_cohort(folder, "r+")).remove(["case-001", "case-003"])
+
+    whole = shutil.copytree(store, tmp_path / "whole.zarr")
+    kill_after()
+    remove(whole)
+    writes = kill_after()
+    assert writes > 8
+    for left in range(writes):
+        part = shutil.copytree(store, tmp_path / f"{left}.zarr")
+        kill_after(left)
+        with pytest.raises(Killed):
+            remove(part)
+        kill_after()
+        (part / "lock.json").unlink(missing_ok=True)
+        remove(part)
+        assert_same_store(whole, part)
+        shutil.rmtree(part)
+    with pytest.raises(StoreError, match="no case 'case-001'"):
+        remove(whole)
+
+
+def test_scan_whose_conversion_failed_can_be_removed(client, tmp_path, scans):
+    cut = tmp_path / "cut.nrrd"
+    content = (scans / "case-001.nrrd").read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
+    assert list(pipeline.convert([cut]).failed) == ["case-001"]
+    pipeline.remove(["case-001"])
+    assert pipeline.cohort.register == {}
+
+
+@pytest.mark.parametrize("stage", ["mask", "label", "run", "convert"])
+def test_rows_of_what_is_about_to_change_go_first(store, scans, client, monkeypatch, stage):
+    """A command that is killed leaves no row that is not true."""
+    Pipeline(None, lungmix.open_cohort(store, "r+")).measure(radiomics=True)
+    pipeline = Pipeline(client, lungmix.open_cohort(store, "r+"))
+    seen = {}
+
+    def look(*_, **__):
+        seen.update({file: rows(store, file) for file in ("measurements.csv", "radiomics.csv")})
+        raise Killed
+
+    monkeypatch.setattr("lungmix.pipeline.passing.Passing.through", look)
+    if stage == "label":
+        pipeline.fit("published")
+        assert set(rows(store, "measurements.csv")) == {"case-001", "case-002", "case-003"}
+    work = {
+        "mask": lambda: pipeline.mask(MaskParameters(threshold=-300, opening=1, min_voxels=3000, radii=(4, 3))),
+        "label": pipeline.label,
+        "run": lambda: pipeline.run([scans], MASK, "published"),
+        "convert": lambda: pipeline.convert([scans_in(scans)[1]], chunk_slices=8),
+    }[stage]
+    with pytest.raises(Killed):
+        work()
+    left = {"case-001", "case-003"} if stage == "convert" else set()
+    assert {file: set(known) for file, known in seen.items()} == dict.fromkeys(seen, left)
+    assert seen
+
+
+def test_mask_of_the_same_sizes_keeps_the_rows(store, client):
+    before = (store / "measurements.csv").read_bytes()
+    assert not Pipeline(client, lungmix.open_cohort(store, "r+")).mask(MASK).failed
+    assert (store / "measurements.csv").read_bytes() == before
+
+
+def test_rows_of_cases_without_labels_are_not_read(store):
+    cohort = lungmix.open_cohort(store, "r+")
+    cohort["case-002"].start("mask", "others")
+    (store / "case-003/labels/tissue/0/c/1/0/0").write_bytes(b"")
+    cohort["case-003"].mark_damaged("label", "cut short")
+    assert [row["case"] for row in read_measurements(cohort)] == ["case-001", "case-003"]
+
+
+def test_new_labels_renew_both_tables_with_the_parts_that_were_left_out(client, store, scans):
+    Pipeline(None, lungmix.open_cohort(store, "r+")).measure([AIRWAY], radiomics=True)
+    files = ("measurements.csv", "measurements.parquet", "radiomics.csv", "radiomics.parquet")
+    before = {file: (store / file).read_bytes() for file in files}
+    Pipeline(client, lungmix.open_cohort(store, "r+")).relabel("published")
+    relabelled = {file: (store / file).read_bytes() for file in files}
+    assert all(relabelled[file] != before[file] for file in files)
+    Pipeline(None, lungmix.open_cohort(store, "r+")).measure([AIRWAY])
+    assert {file: (store / file).read_bytes() for file in files} == relabelled
+    Pipeline(client, lungmix.open_cohort(store, "r+")).run([scans], MASK)
+    assert {file: (store / file).read_bytes() for file in files} == before
+    Pipeline(None, lungmix.open_cohort(store, "r+")).measure()
+    assert (store / "radiomics.csv").read_bytes() != before["radiomics.csv"]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_model_that_is_not_the_one_that_was_written_is_not_used(store, given):
+    pipeline = Pipeline(None, lungmix.open_cohort(store, "r+"))
+    if given:
+        pipeline.fit("published")
+    document = json.loads((store / "model.json").read_text())
+    document["means"][0] -= 1
+    (store / "model.json").write_text(json.dumps(document))
+    remedy = "lungmix fit .* --model FILE" if given else "lungmix fit .*zarr`"
+    with pytest.raises(StoreError, match=f"model.json is not the one that was written: .*{remedy}"):
+        pipeline.measure()
+    (store / "model.json").unlink()
+    with pytest.raises(StoreError, match=f"model.json is missing: .*{remedy}"):
+        pipeline.measure()
+    assert not pipeline.fit("published" if given else "fit").failed
+    assert set(pipeline.measure().failed) == ({"case-001", "case-002", "case-003"} if given else set())
+
+
+def test_model_of_a_store_that_knows_no_digest_is_believed(store):
+    cohort = lungmix.open_cohort(store, "r+")
+    known = cohort.settings["fit"]
+    cohort.record_settings(fit={key: value for key, value in known.items() if key != "sha256"})
+    assert Pipeline(None, lungmix.open_cohort(store, "r+")).measure().done == ["case-001", "case-002", "case-003"]
+    (store / "model.json").write_text("{")
+    with pytest.raises(ModelError):
+        Pipeline(None, lungmix.open_cohort(store, "r+")).measure()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
 from lungmix.cli import options as opt
+from lungmix.cli.names import told
 from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
 from lungmix.cli.results import conclude
 from lungmix.cli.running import pipeline_on, working
@@ -25,34 +28,77 @@ def verify(
     sources: _SomeSources = None,
     every: Annotated[bool, typer.Option("--all", help="All cases, in place of a sample.")] = False,
     sample: Annotated[int, typer.Option(help="Cases to draw by chance.")] = 3,
+    withdraw: Annotated[
+        bool,
+        typer.Option("--withdraw", help="Withdraw what is damaged, so that the next `lungmix run` makes it again."),
+    ] = False,
+    series_filter: opt.SeriesFilter = "thinnest",
+    allow_gaps: opt.AllowGaps = False,
+    trust_positions: opt.TrustPositions = False,
+    wait: opt.Wait = False,
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Read every byte of cases, make them again beside the store, and compare; the store is not changed."""
-    from lungmix.cli.show_fits import dump
-    from lungmix.formats import Scan, find_scans
-    from lungmix.stages.names import assign_names
+    """Read every byte of cases, make them again beside the store, and compare.
+
+    The store is not changed, unless `--withdraw` is given. Options that choose series have to be those of the run.
+    """
+    from lungmix.formats import SeriesRules
     from lungmix.store import open_cohort
-    from lungmix.verify import sample_of, verify_cases
+    from lungmix.verify import sample_of, scans_of_cases, verify_cases
+    from lungmix.verify import withdraw as withdraw_damaged
 
     if sample < 1:
         raise UsageError(f"--sample {sample} is not possible: give 1 or more, or --all")
-    cohort = open_cohort(store)
-    names = list(cohort) if every else sample_of(list(cohort), sample)
-    scans = [scan for source in sources or () for scan in find_scans(source) if isinstance(scan, Scan)]
-    known = assign_names(cohort, scans) if scans else {}
-    with working(cluster) as (client, listener):
+    rules = SeriesRules(series_filter, allow_gaps, trust_positions)
+    cohort = open_cohort(store, "r+" if withdraw else "r")
+    with working(cluster) as (client, listener), _alone(cohort, listener, withdraw=withdraw, wait=wait):
+        names = list(cohort) if every else sample_of(list(cohort), sample)
+        known, strange = scans_of_cases(cohort, sources or (), rules, listener)
         found = verify_cases(client, cohort, names, known, listener)
-    wrong = {name: differences for name, differences in found.items() if differences}
-    if as_json:
-        typer.echo(dump({"store": store, "verified": list(found), "wrong": wrong}))
-    else:
-        for name, differences in wrong.items():
-            for one in differences:
-                typer.echo(f"{name}: {one}")
-        typer.echo(f"{len(found) - len(wrong)} of {len(found)} cases are as they should be")
-    if wrong:
+        for place, reason in strange.items():
+            found.tell(place, reason)
+        withdrawn = withdraw_damaged(cohort, found) if withdraw else {}
+        verified = [*names, *cohort.damaged, *cohort.failed]
+    _show_verified(store, verified, found, withdrawn, as_json=as_json)
+    if found.faults:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _alone(cohort: Any, listener: Any, *, withdraw: bool, wait: bool) -> Iterator[None]:
+    """Hold the lock of a store that is to be written."""
+    if not withdraw:
+        yield
+        return
+    with cohort.locked(wait=wait, say=listener.say):
+        yield
+
+
+def _show_verified(
+    store: str, verified: Sequence[str], found: Any, withdrawn: dict[str, dict[str, str]], *, as_json: bool
+) -> None:
+    from lungmix.cli.show_fits import dump
+    from lungmix.errors import anonymous
+
+    if as_json:
+        wrong = {name: [anonymous(one) for one in reasons] for name, reasons in found.faults.items()}
+        known = {"store": store, "verified": verified, "wrong": wrong, "notes": found.notes, "withdrawn": withdrawn}
+        typer.echo(dump(known))
+        return
+    for name, reasons in found.faults.items():
+        for reason in reasons:
+            typer.echo(f"{name}: {told(reason)}")
+    for name, notes in found.notes.items():
+        typer.echo(f"{name}: {'; '.join(notes)}")
+    whole = sum(name not in found.faults for name in verified)
+    typer.echo(f"{whole} of {len(verified)} cases are as they should be")
+    for name, stages in withdrawn.items():
+        typer.echo(f"{name}: withdrawn: {', '.join(stages)}")
+    if withdrawn:
+        typer.echo(f"`lungmix run {store} SOURCE` makes again what is withdrawn")
+    elif found.damaged:
+        typer.echo(f"`lungmix verify {store} --withdraw` withdraws what is damaged, so that a run makes it again")
 
 
 @opt.example("lungmix remove cohort.zarr case-007 case-031")

@@ -149,7 +149,7 @@ class Case(CaseState):
         """Make the empty arrays of an image on all levels, in place of what was there; gives their receipts."""
         layout, dtype = self.layout, np.dtype(np.int16 if name == "ct" else np.uint8)
         if name == "ct":
-            self._group.attrs["ome"] = ome.image_metadata(self.name, self.geometry, layout)
+            self.describe_image()
             receipts: Receipts = {}
             for index in range(len(layout.levels)):
                 self.discard(str(index))
@@ -170,6 +170,15 @@ class Case(CaseState):
                 dimension_names=("z", "y", "x"),
             )
         return receipts
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the OME-Zarr metadata of the image are those that its geometry and its cut give."""
+        return self._group.attrs.get("ome") == ome.image_metadata(self.name, self.geometry, self.layout)
+
+    def describe_image(self) -> None:
+        """Write the OME-Zarr metadata of the image."""
+        self._group.attrs["ome"] = ome.image_metadata(self.name, self.geometry, self.layout)
 
     @staticmethod
     def list_of_labels(names: Collection[str]) -> bytes:

@@ -12,6 +12,9 @@ _PLACES = {
     "0": "convert", "1": "convert", "2": "convert", "labels/lung": "mask", "hu_counts": "mask", "air": "air",
     "labels/side": "side", "side_counts": "side", "labels/tissue": "label", "labels/tissue_median": "label",
 }  # fmt: skip
+OME = "ome"
+"""The attribute that describes an image to other programs."""
+
 PASSING = "opened"
 """An array that lives only while a mask is made."""
 
@@ -30,7 +33,7 @@ def settle(case: Case) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Reasons by stage, or by `LABELS_FILE`, which is written again; empty if all is well.
+        Reasons by stage, or by `LABELS_FILE` or `OME`, which are written again; empty if all is well.
     """
     sizes = case.sizes()
     for key in [key for key in sizes if is_partial(key)]:
@@ -57,6 +60,9 @@ def settle(case: Case) -> dict[str, str]:
     if wrong_list(case, sizes):
         case.write_object(LABELS_FILE, case.list_of_labels(_label_maps(sizes)))
         found[LABELS_FILE] = "it is not what was written"
+    if "convert" in case.stages and not case.is_described:
+        case.describe_image()
+        found[OME] = "its OME-Zarr metadata are not what its geometry gives"
     return found
 
 

@@ -1,0 +1,157 @@
+"""A cohort: some of its cases, its models and its tables; and what is withdrawn of what was found."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from lungmix.engine import Listener
+from lungmix.errors import LungmixError, named
+from lungmix.formats import Refusal, Scan, SeriesRules
+from lungmix.mixture import TissueModel
+from lungmix.stages import convert, fit, label, mask, measure
+from lungmix.stages.finding import look_through
+from lungmix.stages.names import assign_names
+from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, parquet_name
+from lungmix.store.tables import is_parquet_of, lines_of, rows_of
+from lungmix.verify.case import Comparison
+from lungmix.verify.found import Verification
+
+VERIFY = "verify"
+
+
+def sample_of(names: Sequence[str], size: int, seed: int | None = None) -> list[str]:
+    """Some names, drawn by chance, in their order."""
+    return sorted(random.Random(seed).sample(list(names), min(size, len(names))))
+
+
+def scans_of_cases(
+    cohort: Cohort, sources: Sequence[str | Path], rules: SeriesRules, listener: Listener
+) -> tuple[dict[str, Scan], dict[str, str]]:
+    """Scans of sources by the case that they are, and the reasons of what is none, by place."""
+    scans: list[Scan] = []
+    places: list[str] = []
+    strange: dict[str, str] = {}
+    for one in look_through(sources, rules, listener):
+        if isinstance(one.found, Refusal):
+            strange[one.place] = one.found.reason
+        elif isinstance(one.found, Scan):
+            scans.append(one.found)
+            places.append(one.place)
+    known = assign_names(cohort, scans) if scans else {}
+    present = {*cohort, *cohort.damaged, *cohort.failed}
+    for (name, scan), place in zip(known.items(), places, strict=True):
+        if name not in present:
+            strange[place] = f"{named(scan.path)} is not in the store: run `lungmix run` with it"
+    return known, strange
+
+
+def verify_cases(
+    client: Client,
+    cohort: Cohort,
+    names: Sequence[str],
+    scans: Mapping[str, Scan],
+    listener: Listener | None = None,
+) -> Verification:
+    """Compare cases with what their receipts say and with what is made again, and the store's models and tables too.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Does the work.
+    cohort : Cohort
+        The store; it is only read. What is made again lies beside it for a while.
+    names : sequence of str
+        Cases.
+    scans : mapping of str to Scan
+        Sources by case, where they are at hand; images of others are compared with the digest of their voxels.
+    listener : Listener, optional
+        Hears of progress.
+
+    Returns
+    -------
+    Verification
+        What differs. Cases whose metadata cannot be read, and scans that never became a case, are told too, whichever
+        are asked for.
+    """
+    listener = listener or Listener()
+    found = Verification()
+    model = _check_models(cohort, found)
+    _check_tables(cohort, found)
+    listener.begin(VERIFY, names)
+    try:
+        for name in names:
+            found.wrong[name] = []
+            Comparison(client, cohort, cohort.case(name), scans.get(name), model, found).compare()
+            listener.finish(name, "; ".join(found.wrong[name][:3]) or None)
+    finally:
+        listener.end()
+    for name, reason in cohort.damaged.items():
+        found.tell(name, reason)
+    for name, one in cohort.failed.items():
+        found.tell(name, f"{one['stage']} failed: {one['reason']}")
+    return found
+
+
+def withdraw(cohort: Cohort, found: Verification) -> dict[str, dict[str, str]]:
+    """Withdraw the stages of what is damaged, so that the next run makes them again.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Opened for writing, and locked since before `found` was looked for.
+    found : Verification
+        Of the same store.
+
+    Returns
+    -------
+    dict of str to dict
+        Reasons by case and stage.
+    """
+    done: dict[str, dict[str, str]] = {}
+    for name, stages in found.damaged.items():
+        case = cohort[name]
+        for stage, reason in stages.items():
+            if stage == convert.AIR:
+                # The mask packs it anew.
+                case.record_packed(None)
+            owner = mask.STAGE if stage == convert.AIR else stage
+            case.mark_damaged(owner, reason)
+            done.setdefault(name, {}).setdefault(owner, reason)
+    return done
+
+
+def _check_models(cohort: Cohort, found: Verification) -> TissueModel | None:
+    """The model of the store, if it is whole; its fits are looked at too."""
+    record: dict[str, Any] = cohort.settings.get("fits") or {}
+    if record and fit.stored_fits(cohort) is None:
+        files = ", ".join(FIT_FILES.values())
+        found.tell("fits", f"{files} are not what was written: run `lungmix fit`")
+    labelled = any(label.STAGE in case.stages for case in cohort.values())
+    if cohort.read_text(MODEL_FILE) is None and not cohort.settings.get(fit.STAGE) and not labelled:
+        return None
+    try:
+        return fit.stored_model(cohort)
+    except LungmixError as error:
+        found.tell(MODEL_FILE, error.marked)
+        return None
+
+
+def _check_tables(cohort: Cohort, found: Verification) -> None:
+    """Look for rows of cases that are not there, and for Parquet files that hold something else."""
+    present = {*cohort, *cohort.damaged}
+    for file in measure.TABLES:
+        text = cohort.read_text(file)
+        if text is None:
+            continue
+        for name in sorted(lines_of(text)[1].keys() - present):
+            found.tell(
+                file, f"it has a row of {json.dumps(name)}, which is no case of the store: run `lungmix measure`"
+            )
+        if not is_parquet_of(cohort.read_bytes(parquet_name(file)), rows_of(text)):
+            found.tell(parquet_name(file), f"it does not hold what {file} does: run `lungmix measure`")

@@ -1,0 +1,32 @@
+"""The store that holds for a while what is made again."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lungmix.store import Cohort, open_cohort
+from lungmix.store.place import is_remote
+
+
+def scratch_url(url: str) -> str:
+    """Where what is made again of a store lies for a while: beside it, or within a bucket that is one store."""
+    mark = f"verify-{uuid.uuid4().hex[:8]}"
+    if not is_remote(url):
+        return f"{Path(url).absolute()}.{mark}"
+    bare = url.rstrip("/")
+    # No case begins with a point.
+    return f"{bare}.{mark}" if "/" in bare.partition("://")[2] else f"{bare}/.{mark}"
+
+
+@contextmanager
+def beside(cohort: Cohort) -> Iterator[Cohort]:
+    """An empty store beside another one, which the workers can reach too, for the length of a block."""
+    scratch = open_cohort(scratch_url(cohort.url), "a")
+    scratch.record_settings(scratch=True)
+    try:
+        yield scratch
+    finally:
+        scratch.delete()

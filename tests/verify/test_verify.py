@@ -1,0 +1,228 @@
+"""What is compared with what is made again, and what is withdrawn of what differs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import lungmix
+from lungmix.cli.app import _status_of
+from lungmix.formats import Scan, find_scans
+from lungmix.parameters import MaskParameters
+from lungmix.pipeline import Pipeline
+from lungmix.tissue import AIRWAY
+from lungmix.verify import scratch_url, verify_cases, withdraw
+from series import hu_of, write_series
+from stores import assert_same_store, store_digest
+
+pytestmark = pytest.mark.slow
+
+MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+NAME = "case-001"
+
+
+@pytest.fixture(scope="module")
+def finished(scan, client, tmp_path_factory):
+    """A measured store of one scan of two slabs."""
+    pipeline = Pipeline(client, lungmix.open_cohort(tmp_path_factory.mktemp("store") / "cohort.zarr", "a"))
+    assert not pipeline.run([scan], MASK, "published").failed
+    pipeline.measure([AIRWAY], radiomics=True)
+    return pipeline.cohort.url
+
+
+@pytest.fixture
+def store(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "copy.zarr"))
+
+
+def verify(client, store, scan=None):
+    scans = {} if scan is None else {NAME: next(one for one in find_scans(scan) if isinstance(one, Scan))}
+    cohort = lungmix.open_cohort(store)
+    return verify_cases(client, cohort, list(cohort), scans)
+
+
+def change_case(store, change):
+    """Change the attributes of the case as nobody but an accident would."""
+    file = store / NAME / "zarr.json"
+    document = json.loads(file.read_text())
+    change(document["attributes"])
+    file.write_text(json.dumps(document, indent=2))
+
+
+def change_digit(file):
+    """Add ten to the last number of the last row of a table that can be told."""
+    *rows, last = file.read_text().splitlines()
+    cells = last.split(",")
+    at = max(i for i, cell in enumerate(cells) if cell not in ("nan", "0"))
+    cells[at] = str(float(cells[at]) + 10)
+    file.write_text("\n".join([*rows, ",".join(cells)]) + "\n")
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+def test_store_as_it_was_made_passes_with_its_source_and_with_parts_left_out(client, store, scan):
+    before = store_digest(store)
+    found = verify(client, store, scan)
+    assert (found.wrong, found.notes, found.damaged) == ({NAME: []}, {}, {})
+    assert store_digest(store) == before
+
+
+def test_changed_metadata_and_findings_are_named(client, store, scan):
+    def change(attributes):
+        own = attributes["lungmix"]
+        own["geometry"]["origin"][0] += 100.0
+        own["acquisition"]["kvp"] = 77.0
+        own["stages"]["side"]["touches"] = {key: ["z first"] for key in own["stages"]["side"]["touches"]}
+        own["stages"]["mask"]["voxels"] += 1
+        own["stages"]["mask"]["islands"] += 1
+        own["stages"]["label"]["median_voxels"][2] += 1
+        attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] = [9.0, 9.0, 9.0]
+
+    change_case(store, change)
+    found = verify(client, store, scan)
+    told = " / ".join(found.wrong[NAME])
+    for words in (
+        "its origin are not those of the source",
+        "its kvp are not those of the source",
+        "touches of the stage side comes out otherwise",
+        "voxels of the stage mask comes out otherwise",
+        "islands of the stage mask comes out otherwise",
+        "median_voxels of the stage label comes out otherwise",
+        "its OME-Zarr metadata are not what its geometry gives",
+    ):
+        assert words in told
+    assert set(found.damaged[NAME]) == {"mask", "side", "label"}
+
+
+def test_changed_digits_and_strange_rows_of_tables_are_named(client, store):
+    for name in ("measurements.csv", "radiomics.csv"):
+        change_digit(store / name)
+    with (store / "radiomics.csv").open("a") as stream:
+        stream.write("case-009,lung,0,5\n")
+    found = verify(client, store).wrong
+    assert [one.split(":")[0] for one in found[NAME]] == [
+        "its row in measurements.csv is not what its counts give",
+        "its row in radiomics.csv is not what its counts give",
+    ]
+    assert "case-009" in found["radiomics.csv"][0]
+    assert "does not hold what measurements.csv does" in found["measurements.parquet"][0]
+
+
+def test_object_that_nobody_wrote_is_named(client, store):
+    shard = store / NAME / "labels/tissue/0/c/9/0/0"
+    shard.parent.mkdir(parents=True)
+    shutil.copy(next((store / NAME / "labels/tissue/0").rglob("c/*/0/0")), shard)
+    found = verify(client, store)
+    assert "labels/tissue/0/c/9/0/0 was not written by its stage" in found.wrong[NAME]
+    assert list(found.damaged[NAME]) == ["label"]
+
+
+def test_coarser_level_that_is_wrong_but_whole_is_found(client, store):
+    case = lungmix.open_cohort(store, "r+")[NAME]
+    record = case.stages["convert"]
+    files = record.pop("files")
+    slab = case.read("ct", 0, case.layout.slab)
+    wrong = case.write("ct", 0, slab + 1)
+    right = case._put("0", 0, slab)
+    case.record("convert", record, files | wrong | right)
+    assert "1/c/0/0/0 comes out otherwise" in verify(client, store).wrong[NAME]
+
+
+@pytest.mark.parametrize("change", ["lost", "another"])
+def test_model_that_is_lost_or_another_is_named(client, store, change):
+    if change == "lost":
+        (store / "model.json").unlink()
+    else:
+        (store / "model.json").write_text((store / "model.json").read_text().replace("0.33915991", "0.33915992"))
+    found = verify(client, store).wrong
+    assert "give it again with `lungmix fit" in found["model.json"][0]
+    assert "its labels cannot be made again without the store's model" in found[NAME]
+
+
+def test_stages_that_were_not_made_are_told_and_no_fault_unless_they_failed(client, scan, tmp_path):
+    pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
+    pipeline.convert([scan])
+    found = verify(client, tmp_path / "s.zarr")
+    assert (found.wrong, found.notes) == ({NAME: []}, {NAME: ["it has no lung mask"]})
+    assert pipeline.mask(MaskParameters(min_voxels=10**9)).failed
+    assert "mask failed: no lung found" in verify(client, tmp_path / "s.zarr").wrong[NAME][0]
+    assert not pipeline.mask(MASK).failed
+    found = verify(client, tmp_path / "s.zarr")
+    assert (found.wrong, found.notes) == ({NAME: []}, {NAME: ["it has no labels"]})
+
+
+def test_sources_that_are_missing_or_unreadable_and_scans_that_are_not_there_are_faults(store, scan, tmp_path, capsys):
+    (tmp_path / "words.nrrd").write_text("no image")
+    write_series(tmp_path / "other", hu_of((12, 20, 24)))
+    sources = [scan, tmp_path / "none", tmp_path / "words.nrrd", tmp_path / "other"]
+    words = ["verify", str(store), *map(str, sources), "--all", "--workers", "1", "--quiet"]
+    assert _status_of([*words, "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert list(said["wrong"]) == ["source 2", "source 3", "source 4"]
+    assert said["verified"] == [NAME]
+    assert "words" not in json.dumps(said["wrong"])
+    assert _status_of(words) == 1
+    out = capsys.readouterr().out
+    assert "source 4: other is not in the store" in out
+    assert "1 of 1 cases are as they should be" in out
+
+
+def test_series_are_chosen_as_by_the_run(tmp_path, capsys):
+    files = write_series(tmp_path / "series", hu_of((12, 20, 24)))
+    files[5].unlink()
+    store, source = str(tmp_path / "s.zarr"), str(tmp_path / "series")
+    words = ["--workers", "1", "--quiet"]
+    assert _status_of(["convert", store, source, "--allow-gaps", *words]) == 0
+    assert _status_of(["verify", store, source, "--allow-gaps", *words]) == 0
+    assert _status_of(["verify", store, source, *words]) == 1
+    assert _status_of(["verify", store, source, "--allow-gaps", "--series-filter", "thickness<0", *words]) == 1
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "labels/tissue/0/c/0/0/0",
+        "labels/tissue_median/1/c/0/0/0",
+        "labels/side/0/c/0/0/0",
+        "1/c/0/0/0",
+        "labels/lung/2/c/0/0/0",
+        "air/c/0/0/0",
+    ],
+)
+def test_flipped_byte_that_no_stage_reads_is_mended_once_it_is_withdrawn(client, store, scan, finished, key):
+    flip(store / NAME / key)
+    found = verify(client, store)
+    assert found.wrong[NAME] == [f"{key} is not what was written"]
+    cohort = lungmix.open_cohort(store, "r+")
+    assert cohort[NAME].damage == {}
+    with cohort.locked():
+        assert withdraw(cohort, found)[NAME].values()
+    assert not Pipeline(client, lungmix.open_cohort(store, "r+")).run([scan], MASK, "published").failed
+    assert_same_store(finished, store)
+
+
+def test_command_says_how_to_mend_and_withdraws_when_it_is_asked_to(store, scan, capsys):
+    flip(store / NAME / "labels/side/1/c/0/0/0")
+    before = store_digest(store)
+    words = ["verify", str(store), "--workers", "1", "--quiet"]
+    assert _status_of(words) == 1
+    assert f"`lungmix verify {store} --withdraw`" in capsys.readouterr().out
+    assert store_digest(store) == before
+    assert _status_of([*words, "--withdraw", "--json"]) == 1
+    withdrawn = json.loads(capsys.readouterr().out)["withdrawn"]
+    assert withdrawn == {NAME: {"side": "labels/side/1/c/0/0/0 is not what was written"}}
+    assert list(lungmix.open_cohort(store)[NAME].damage) == ["side"]
+
+
+def test_what_is_made_again_lies_beside_the_store_or_inside_its_bucket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert scratch_url("s3://cohorts/study/a.zarr").startswith("s3://cohorts/study/a.zarr.verify-")
+    assert scratch_url("s3://cohorts/").startswith("s3://cohorts/.verify-")
+    assert scratch_url("s.zarr").startswith(f"{tmp_path}/s.zarr.verify-")
+    assert scratch_url(".").startswith(f"{tmp_path}.verify-")

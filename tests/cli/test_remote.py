@@ -67,8 +67,11 @@ def test_commands_make_of_a_bucket_what_they_make_of_its_folder(bucket, folder, 
     assert _status_of(["convert", there, address, *words]) == 1
     assert {name: case.stages["convert"] for name, case in lungmix.open_cohort(there).items()} == digests
     capfd.readouterr()
-    assert _status_of(["verify", there, address, "--all", "--quiet", "--json", "--scheduler", cluster]) == 0
-    assert json.loads(capfd.readouterr().out)["wrong"] == {}
+    # The one that was refused is missing in the store.
+    assert _status_of(["verify", there, address, "--all", "--quiet", "--json", "--scheduler", cluster]) == 1
+    wrong = json.loads(capfd.readouterr().out)["wrong"]
+    assert [reasons[0].split(" ")[:2] for reasons in wrong.values()] == [["the", "file"]]
+    assert list(wrong) == list(said["failed"])
 
 
 def test_segmentation_refers_to_slices_in_a_bucket(bucket, folder, cluster, tmp_path):

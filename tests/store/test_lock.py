@@ -1,6 +1,7 @@
 """One writer a store, whoever dies and however many come at once."""
 
 import json
+import os
 import pickle
 import socket
 import subprocess
@@ -372,3 +373,15 @@ def test_of_many_who_see_a_dead_owner_one_at_a_time_writes(cohort, file, gone, m
     assert max(most) == 1
     assert len(entered) == 30
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
+
+
+def test_what_killed_writers_left_beside_the_cases_is_cleared_away(cohort, file):
+    left = [file.with_name(f"{name}.{'0a' * 16}.partial") for name in ("measurements", "zarr", "lock")]
+    fresh = file.with_name(f"lock.{'1b' * 16}.partial")
+    other = file.with_name("my.partial")
+    for one in (*left, fresh, other):
+        one.write_text("half")
+    os.utime(left[-1], (1e9, 1e9))
+    with cohort.locked():
+        pass
+    assert sorted(p.name for p in file.parent.iterdir()) == sorted([fresh.name, other.name, "zarr.json"])

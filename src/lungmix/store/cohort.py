@@ -29,7 +29,7 @@ from lungmix.store.files import FILES, REGISTER_FILE
 from lungmix.store.html import cohort_html
 from lungmix.store.lock import Guarded, beneath, check_free, locked
 from lungmix.store.metadata import ATTRIBUTE, MISSING, fault_of_cohort, fault_of_settings, read_bytes, read_cases
-from lungmix.store.objects import sizes_under
+from lungmix.store.objects import clear_partials, sizes_under
 from lungmix.store.place import is_remote, zarr_store
 from lungmix.store.register import Register
 
@@ -245,6 +245,7 @@ class Cohort(Mapping[str, Case]):
         with locked(store, self.url, wait=wait, say=say) as hold:
             self._group = _group_of(Guarded(store, hold), self.url, self._mode, held=True)
             try:
+                clear_partials(store)
                 yield
             finally:
                 self._group = _on(store, self._group)

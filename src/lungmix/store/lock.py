@@ -199,6 +199,11 @@ class Guarded(WrapperStore[Store]):
         await super().clear()
 
 
+def is_of_lock(name: str) -> bool:
+    """Whether a file is a lock, a claim on one, or a part of one that is being written."""
+    return name.startswith(("lock.", "lock-"))
+
+
 def beneath(store: Store) -> Store:
     """The store that a guarded one writes to; any other store as it is."""
     return store._store if isinstance(store, Guarded) else store

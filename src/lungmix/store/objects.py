@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from lungmix.store.lock import beneath
+from lungmix.store.lock import STALE_S, beneath, is_of_lock
 
 Receipt = list[Any]
 """Bytes of an object, and their CRC-32C as eight hexadecimal digits."""
@@ -94,6 +96,20 @@ def sizes_under(store: Store, prefix: str) -> dict[str, int]:
 def is_partial(key: str) -> bool:
     """Whether an object is what a writer left behind that was killed before it could rename it."""
     return bool(_PARTIAL.search(key))
+
+
+def clear_partials(store: Store) -> None:
+    """Delete what such writers left beside the cases.
+
+    Those who wait for the lock put it at any time: what is left of it has to be older than any of them needs.
+    """
+    store = beneath(store)
+    if not isinstance(store, LocalStore):
+        return
+    for file in store.root.iterdir():
+        with suppress(OSError):
+            if is_partial(file.name) and not (is_of_lock(file.name) and time.time() - file.stat().st_mtime < STALE_S):
+                file.unlink()
 
 
 def _sizes_in(folder: Path) -> dict[str, int]:

@@ -192,6 +192,12 @@ def test_lock_that_a_killed_process_left_is_in_nobodys_way(cohort, tmp_path):
     assert not (tmp_path / ".key.csv.lock").exists()
 
 
+def test_rows_that_a_killed_process_left_beside_the_table_are_cleared_away(cohort, tmp_path):
+    (tmp_path / ".key[1].csv.4711.partial").write_text("store,case,patient_name\nx,case-001,Rossi^Maria\n")
+    take(cohort, [ROSSI], key=tmp_path / "key[1].csv")
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_table_in_a_folder_that_cannot_be_written_is_told(cohort, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be (read|written)"):

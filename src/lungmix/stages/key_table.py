@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from glob import escape
 from pathlib import Path
 
 from lungmix.errors import UsageError, named
@@ -137,7 +138,9 @@ class KeyTable:
         table.writerows(row for _, row in sorted(self._rows.items()))
         passing = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
-            passing.unlink(missing_ok=True)
+            # Those of runs that were killed hold names too.
+            for left in self.path.parent.glob(f".{escape(self.path.name)}.*.partial"):
+                left.unlink(missing_ok=True)
             # The mode is that of the file from its first byte on.
             handle = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:

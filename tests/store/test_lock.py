@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -230,11 +231,18 @@ def lose(file):
     return put(file, host="elsewhere")
 
 
+@contextmanager
+def lost(cohort):
+    """Hold the lock in a block that loses it."""
+    with pytest.raises(LockedError, match="another one has taken the store over"), cohort.locked():
+        yield
+
+
 @pytest.mark.parametrize("how", ["taken", "removed"])
 def test_who_has_lost_the_lock_writes_no_more(cohort, file, monkeypatch, how):
     monkeypatch.setattr(lock, "CHECK_S", 0.0)
     cohort.add("one", Geometry((4, 4, 4)), Acquisition())
-    with cohort.locked():
+    with lost(cohort):
         case = cohort["one"]
         case.start("convert", "k")
         taken = lose(file) if how == "taken" else file.unlink()
@@ -264,7 +272,7 @@ def test_who_has_lost_the_lock_writes_no_more(cohort, file, monkeypatch, how):
 
 
 def test_who_was_stopped_looks_at_the_lock_before_it_writes(cohort, file, monkeypatch):
-    with cohort.locked():
+    with lost(cohort):
         lose(file)
         cohort.write_text("model.json", "within seconds it is believed to be held")
         now = time.time()
@@ -272,6 +280,12 @@ def test_who_was_stopped_looks_at_the_lock_before_it_writes(cohort, file, monkey
         with pytest.raises(LockedError):
             cohort.write_text("model.json", "late")
     assert cohort.read_text("model.json") == "within seconds it is believed to be held"
+
+
+def test_who_has_lost_the_lock_and_writes_nothing_is_told_at_the_end(cohort, file):
+    with lost(cohort):
+        lose(file)
+    assert lock.owner_of(cohort._group.store).host == "elsewhere"
 
 
 def test_who_was_stopped_and_still_has_the_lock_renews_it_before_it_writes(cohort, file, monkeypatch):
@@ -294,7 +308,7 @@ def test_a_look_at_the_lock_serves_many_writes(cohort, monkeypatch):
     with cohort.locked():
         for i in range(20):
             cohort.write_text("model.json", str(i))
-    assert not looked
+        assert not looked
 
 
 def test_what_others_wrote_before_the_lock_was_taken_is_kept(tmp_path):

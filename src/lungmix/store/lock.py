@@ -232,7 +232,7 @@ def locked(store: Store, where: str, *, wait: bool = False, say: Callable[[str],
     Raises
     ------
     LockedError
-        If another process writes to the store; it says which.
+        If another process writes to the store; it says which. At the end of the block, if the lock was lost meanwhile.
     """
     own = Owner.here()
     while (holder := _take(store, LOCK_FILE, own)) is not None:
@@ -249,6 +249,10 @@ def locked(store: Store, where: str, *, wait: bool = False, say: Callable[[str],
         with suppress(OSError):
             _clear_claims(store)
         yield hold
+        # Tasks may have given every case up before this process came to write.
+        with suppress(OSError):
+            sync(hold.look())
+        sync(hold.check())
     finally:
         hold.over = True
         stop.set()

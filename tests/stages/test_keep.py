@@ -272,6 +272,17 @@ def test_rows_of_what_is_about_to_change_go_first(store, scans, client, monkeypa
     assert seen
 
 
+def test_case_that_stays_what_it_was_keeps_its_row(client, tmp_path, scans):
+    source = tmp_path / "scan.nrrd"
+    shutil.copy(scans / "case-001.nrrd", source)
+    pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
+    assert not pipeline.run([source], MASK, "published").failed
+    before = (tmp_path / "s.zarr/measurements.csv").read_bytes()
+    source.write_bytes(source.read_bytes()[:-2000])
+    assert list(pipeline.run([source], MASK, "published").failed) == ["case-001"]
+    assert (tmp_path / "s.zarr/measurements.csv").read_bytes() == before
+
+
 def test_mask_of_the_same_sizes_keeps_the_rows(store, client):
     before = (store / "measurements.csv").read_bytes()
     assert not Pipeline(client, lungmix.open_cohort(store, "r+")).mask(MASK).failed

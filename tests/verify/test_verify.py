@@ -87,8 +87,7 @@ def test_changed_metadata_and_findings_are_named(client, store, scan):
     found = verify(client, store, scan)
     told = " / ".join(found.wrong[NAME])
     for words in (
-        "its origin are not those of the source",
-        "its kvp are not those of the source",
+        "origin, kvp: not as in the source: `lungmix remove` it",
         "touches of the stage side comes out otherwise",
         "voxels of the stage mask comes out otherwise",
         "islands of the stage mask comes out otherwise",
@@ -111,6 +110,14 @@ def test_changed_digits_and_strange_rows_of_tables_are_named(client, store):
     ]
     assert "case-009" in found["radiomics.csv"][0]
     assert "does not hold what measurements.csv does" in found["measurements.parquet"][0]
+
+
+def test_row_of_a_case_without_labels_is_named(client, store):
+    lungmix.open_cohort(store, "r+")[NAME].start("label", "of a run that was killed")
+    found = verify(client, store).wrong
+    assert "the stage label did not come to its end" in found[NAME]
+    for file in ("measurements.csv", "radiomics.csv"):
+        assert 'it has a row of "case-001", which has no labels' in found[file][0]
 
 
 def test_object_that_nobody_wrote_is_named(client, store):

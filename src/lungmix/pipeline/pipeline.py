@@ -415,12 +415,11 @@ class Pipeline:
             measured = measured_cases(self.cohort)
             names = []
             for name, case in self.cohort.items():
-                if name in report.failed:
-                    continue
                 fault = fault_of_labels(case, model)
                 if fault is None:
+                    # Also where it failed, as at a source that is cut short: what it holds is still true.
                     names.append(name)
-                elif mask.STAGE in case.stages or name in measured:
+                elif name not in report.failed and (mask.STAGE in case.stages or name in measured):
                     report.fail(name, fault)
             with Ledger(report.spent).alone(MEASURE):
                 report.rows = measure_cohort(self.cohort, names, model, parts)

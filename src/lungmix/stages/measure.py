@@ -135,8 +135,10 @@ def read_measurements(cohort: Cohort) -> list[Row]:
 
 
 def stored_rows(cohort: Cohort) -> list[Row]:
-    """All rows of ``measurements.csv``, with the types that they were written from."""
-    return rows_of(cohort.read_text(MEASUREMENTS_FILE) or "")
+    """All rows of ``measurements.csv``, with the types that they were written from; none if they are not numbers."""
+    rows = rows_of(cohort.read_text(MEASUREMENTS_FILE) or "")
+    plain = all(isinstance(value, float | int) for row in rows for key, value in row.items() if key != "case")
+    return rows if plain else []
 
 
 def dictionary() -> dict[str, list[dict[str, str]]]:

@@ -112,24 +112,20 @@ class Comparison:
     def _compare_source(self, scan: Scan) -> None:
         """Compare image and metadata with the source."""
         case, digest = self.case, hashlib.sha256()
-        wrong = [
+        record = case.stages[convert.STAGE]
+        here, there = (one.acquisition.technical().to_dict() for one in (case, scan))
+        strange = [
             what
             for what in ("size", "spacing", "origin", "direction")
             if getattr(case.geometry, what) != getattr(scan.geometry, what)
         ]
-        if wrong:
-            self.tell(
-                f"its {', '.join(wrong)} are not those of the source: `lungmix remove` it and run with its SOURCE"
-            )
-        here, there = (one.acquisition.technical().to_dict() for one in (case, scan))
-        strange = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
+        strange += sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
         if strange:
-            self.tell(
-                f"its {', '.join(strange)} are not those of the source: `lungmix remove` it and run with its SOURCE"
-            )
+            anew = record["key"] != convert.key_for(scan)
+            remedy = "run `lungmix run`" if anew else "`lungmix remove` it and run `lungmix run`"
+            self.tell(f"{', '.join(strange)}: not as in the source: {remedy} with its SOURCE")
         for slab in scan.slabs(case.layout.slab):
             digest.update(slab.tobytes())
-        record = case.stages[convert.STAGE]
         if digest.hexdigest() != record["voxels_sha256"]:
             self.tell("the image is not that of the source", convert.STAGE)
         if not {anonymous(note) for note in scan.notes} <= set(record.get("notes", [])):
@@ -171,7 +167,8 @@ class Comparison:
             self.tell(f"{stage} was made from something else, or by another version")
             return
         self._compare_files(was.get("files", {}), now.get("files", {}), stage)
-        for what in sorted({*was, *now} - {*_NOT_FOUND}):
+        # An earlier version may have recorded less.
+        for what in sorted(was.keys() - {*_NOT_FOUND}):
             if was.get(what) != now.get(what):
                 self.tell(f"{what} of the stage {stage} comes out otherwise", stage)
 

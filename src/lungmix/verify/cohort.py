@@ -143,15 +143,19 @@ def _check_models(cohort: Cohort, found: Verification) -> TissueModel | None:
 
 
 def _check_tables(cohort: Cohort, found: Verification) -> None:
-    """Look for rows of cases that are not there, and for Parquet files that hold something else."""
-    present = {*cohort, *cohort.damaged}
+    """Look for rows of cases that are not there or not labelled, and for Parquet files that hold something else."""
+    cases, damaged = dict(cohort.items()), cohort.damaged
     for file in measure.TABLES:
         text = cohort.read_text(file)
         if text is None:
             continue
-        for name in sorted(lines_of(text)[1].keys() - present):
-            found.tell(
-                file, f"it has a row of {json.dumps(name)}, which is no case of the store: run `lungmix measure`"
-            )
+        for name in sorted(lines_of(text)[1].keys() - damaged.keys()):
+            if name not in cases:
+                fault = "which is no case of the store"
+            elif label.STAGE in {*cases[name].stages, *cases[name].damage}:
+                continue
+            else:
+                fault = "which has no labels"
+            found.tell(file, f"it has a row of {json.dumps(name)}, {fault}: run `lungmix measure`")
         if not is_parquet_of(cohort.read_bytes(parquet_name(file)), rows_of(text)):
             found.tell(parquet_name(file), f"it does not hold what {file} does: run `lungmix measure`")

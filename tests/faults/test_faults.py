@@ -123,7 +123,8 @@ def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
     def take_over():
         """What a run on another host does that has not heard of this one for five minutes."""
         (store / "lock.json").unlink()
-        report = Pipeline(client, lungmix.open_cohort(store, "a")).run([scans], other)
+        with lungmix.connect(workers=1, memory_limit="1.5GB") as workers:
+            report = Pipeline(workers, lungmix.open_cohort(store, "a")).run([scans], other)
         assert len(report.done) == 3
         assert not report.failed
         after.update(store_digest(store))

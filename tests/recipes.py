@@ -33,6 +33,17 @@ def words(store: Path, scans: Path) -> list[str]:
     return ["run", str(store), str(scans), "--model", "published", *SMALL, "--json"]
 
 
+def site_in(folder: Path) -> dict[str, object]:
+    """What a site fills into recipes of Python: here the loopback interface, and where this checkout is."""
+    return {
+        "interface": "lo",
+        "local_directory": str(folder),
+        "log_directory": str(folder),
+        "job_script_prologue": [f"export {CHECKOUT}"],
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+    }
+
+
 @contextmanager
 def running(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen]:
     """A recipe in a session of its own; its output lies in the folder, and what is left of it ends with the block."""

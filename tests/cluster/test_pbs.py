@@ -6,7 +6,6 @@ import pytest
 
 from cluster import wait_until
 from recipes import (
-    CHECKOUT,
     RECIPES,
     address_in,
     assert_done,
@@ -15,6 +14,7 @@ from recipes import (
     assert_work_goes_to_workers_like_local_ones,
     end,
     running,
+    site_in,
     story,
     words,
 )
@@ -68,14 +68,7 @@ def queue(tmp_path, monkeypatch):
 
 def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster_and_end_with_it(queue, two_scans, local, tmp_path):
     recipe = (RECIPES / "pbs.py").read_text()
-    # What a site fills in: here the loopback interface, and where this checkout is.
-    site = {
-        "interface": "lo",
-        "local_directory": str(tmp_path),
-        "log_directory": str(tmp_path),
-        "job_script_prologue": [f"export {CHECKOUT}"],
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
-    }
+    site = site_in(tmp_path)
     filled = recipe.replace("SITE = {\n", f"SITE = {{\n    **{site!r},\n")
     assert filled != recipe
     (tmp_path / "pbs.py").write_text(filled)

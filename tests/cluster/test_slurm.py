@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster import wait_until
-from recipes import CASES, CHECKOUT, RECIPES, assert_equal, story, words
+from recipes import CASES, RECIPES, assert_equal, site_in, story, words
 
 pytestmark = pytest.mark.slow
 
@@ -45,14 +45,7 @@ def idle(slurm):
 
 def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(idle, two_scans, local, tmp_path):
     recipe = (RECIPES / "slurm.py").read_text()
-    # What a site fills in: here the loopback interface, and where this checkout is.
-    site = {
-        "interface": "lo",
-        "local_directory": str(tmp_path),
-        "log_directory": str(tmp_path),
-        "job_script_prologue": [f"export {CHECKOUT}"],
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
-    }
+    site = site_in(tmp_path)
     filled = re.sub(r"SITE = \{.*?\n\}", lambda _: f"SITE = {site!r}", recipe, flags=re.DOTALL)
     assert filled != recipe
     (tmp_path / "slurm.py").write_text(filled)

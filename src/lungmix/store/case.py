@@ -118,12 +118,12 @@ class Case(CaseState):
         Raises
         ------
         StoreError
-            If it was not made yet, or to its end, when the case was opened.
+            If it was not made yet, or is being made.
         """
-        if _path_of(name) is not None and _MADE_BY[name] not in self.stages:
+        if _path_of(name) is not None and not self.is_published(_MADE_BY[name]):
             raise StoreError(
-                f"case {self.name} has no whole image {name}: it was not made yet, or is being made: open the cohort "
-                "again once `lungmix run` is done"
+                f"case {self.name} has no whole image {name}: it was not made yet, or is being made: ask again once "
+                "`lungmix run` is done"
             )
         source = self.zarr_array(name, level)
         return da.from_array(source, chunks=(source.shards or source.chunks)[:1] + source.shape[1:])

@@ -239,17 +239,24 @@ class CaseState:
         StoreError
             If the case is not being worked on, or by another attempt.
         """
-        path = f"{self._group.path}/zarr.json".lstrip("/")
         end = time.monotonic() + _PATIENCE_S
         while True:
-            buffer = sync(self._group.store.get(path, default_buffer_prototype()))
-            found = {} if buffer is None else json.loads(buffer.to_bytes()).get("attributes", {}).get(ATTRIBUTE, {})
-            if found.get("working", {}).get("attempt") == attempt:
+            if self._now().get("working", {}).get("attempt") == attempt:
                 return
             # Network file systems show a change to other machines after some seconds.
             if time.monotonic() > end:
                 raise StoreError(f"case {self.name} is being made anew by another run: this one gives it up")
             time.sleep(0.5)
+
+    def is_published(self, stage: str) -> bool:
+        """Whether a stage is finished now, whatever it was when this case was opened."""
+        return stage in self._now().get("stages", {})
+
+    def _now(self) -> dict[str, Any]:
+        """The attributes as they stand in the store now."""
+        path = f"{self._group.path}/zarr.json".lstrip("/")
+        buffer = sync(self._group.store.get(path, default_buffer_prototype()))
+        return {} if buffer is None else json.loads(buffer.to_bytes()).get("attributes", {}).get(ATTRIBUTE, {})
 
     @property
     def _own(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+_WAKE_S = 1.0
 _POLL_S = 0.2
 
 
@@ -55,7 +56,8 @@ def run_window(
                     running[pool.submit(work, item)] = item
                 if not running:
                     return
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                # An interrupt may reach another thread, after which this one sees it once it wakes.
+                finished, _ = wait(running, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
                 for future in finished:
                     item = running.pop(future)
                     error = future.exception()

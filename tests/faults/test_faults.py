@@ -208,6 +208,15 @@ def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, ha
     assert all("the connection to the scheduler was lost: start it again" in one for one in report.failed.values())
 
 
+@pytest.fixture
+def interrupts():
+    """As Python has them; libraries that other tests import end the process in place of that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_interrupt_while_the_scheduler_is_lost_ends_the_run(scans, tmp_path):
     with Cluster(tmp_path) as cluster:
         wait_until(cluster.answers)

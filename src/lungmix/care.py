@@ -12,7 +12,7 @@ from distributed import Client
 from lungmix.engine import Listener, Outcome, run_window
 from lungmix.engine.trouble import Vigil, is_lost, is_memory
 from lungmix.errors import ClusterError, DamageError, LungmixError
-from lungmix.store import STAGES, Cohort, settle, stage_of
+from lungmix.store import STAGES, Cohort, settle, stage_of, withdraw
 
 T = TypeVar("T")
 
@@ -137,11 +137,8 @@ class Care:
     def _withdraw(self, error: DamageError) -> None:
         stage = stage_of(error.array)
         case = self.cohort[error.case]
-        if stage == "air":
-            case.record_packed(None)
-            stage = "mask"
         if stage is not None:
-            case.mark_damaged(stage, f"{error.array} is damaged in {error.where}")
+            withdraw(case, stage, error.fault)
 
     def note(self, name: str, stage: str, error: Exception) -> None:
         """Record in the store why a case failed, so that the others can go on and the reason is not lost."""
@@ -162,4 +159,4 @@ class Care:
 
 def remade(error: DamageError) -> str:
     """What people are told when something damaged is made again."""
-    return f"{error.case}: {error.array} is damaged in {error.where}: it is made again"
+    return f"{error.case}: {error.fault}: it is made again"

@@ -92,6 +92,11 @@ class DamageError(StoreError):
         )
         self.case, self.array, self.where = case, array, where
 
+    @property
+    def fault(self) -> str:
+        """What is damaged, without the case and the remedy."""
+        return f"{self.array} is damaged in {self.where}"
+
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return type(self), (self.case, self.array, self.where)
 

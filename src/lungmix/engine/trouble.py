@@ -30,6 +30,11 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, (CancelledError, CommClosedError, ClosedClientError))
 
 
+def is_closed(client: Client) -> bool:
+    """Whether a client was closed, as one is that gave a lost scheduler up: all that is asked of it fails."""
+    return client.status in ("closing", "closed")
+
+
 @dataclass(frozen=True)
 class Vigil:
     """Waits for a scheduler that was lost, for all cases in flight at once.
@@ -62,7 +67,7 @@ class Vigil:
             told = False
             end = time.monotonic() + PATIENCE_S
             while time.monotonic() < end and not self._over.is_set():
-                if self.client.status in ("closed", "closing"):
+                if is_closed(self.client):
                     break
                 if self.client.status == "running" and _workers(self.client):
                     try:

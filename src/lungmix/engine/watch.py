@@ -17,6 +17,7 @@ from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 from distributed.client import ClosedClientError
 
 from lungmix.engine import gate
+from lungmix.engine.trouble import is_closed
 
 TOPIC = "lungmix-tasks"
 """Under which a scheduler tells what the tasks of a case and stage took."""
@@ -164,8 +165,8 @@ class Ledger:
     @contextmanager
     def listening(self, client: Client | None, say: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hear the workers of a cluster within the block; `say` is told of those that are not fit to work."""
-        # A client that gave a lost scheduler up is closed: all that is asked of it fails, and says so.
-        if client is None or client.status in ("closing", "closed"):
+        # What is asked of a client that is closed fails, and says so.
+        if client is None or is_closed(client):
             yield
             return
         self.listen(client, say)

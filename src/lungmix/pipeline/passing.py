@@ -13,7 +13,7 @@ from distributed import Client
 from lungmix import errors
 from lungmix.care import TOO_LARGE, Care, remade
 from lungmix.engine import Ledger, Listener
-from lungmix.engine.trouble import is_memory, missing
+from lungmix.engine.trouble import is_closed, is_memory, missing
 from lungmix.errors import DamageError, LockedError, LungmixError
 from lungmix.geometry import Geometry
 from lungmix.pipeline.report import Report
@@ -133,20 +133,19 @@ class Passing:
         """
 
         def mend(error: DamageError) -> None:
+            done = report.done
             if steps:
                 self.listener.say(remade(error))
-                done = report.done
                 self.through("again", [error.case], steps, report)
-                report.done = [name for name in done if name not in report.failed]
             else:
                 report.fail(error.case, error.marked, error)
-                report.done = [name for name in report.done if name != error.case]
+            report.done = [name for name in done if name not in report.failed]
 
         Care(self.client, self.cohort, self.listener).of_all(what, work, mend)
 
     def _window(self) -> int:
         # One case more than workers: while one ends, the next has begun.
-        if self.client.status in ("closing", "closed"):
+        if is_closed(self.client):
             return 1
         return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
 

@@ -66,6 +66,16 @@ def settle(case: Case) -> dict[str, str]:
     return found
 
 
+def withdraw(case: Case, stage: str, reason: str) -> str:
+    """Withdraw what a stage wrote; gives the stage that makes it again, for the packed air (``air``) the mask."""
+    if stage == "air":
+        # The mask packs it anew.
+        case.record_packed(None)
+        stage = "mask"
+    case.mark_damaged(stage, reason)
+    return stage
+
+
 def wrong_list(case: Case, keys: Collection[str]) -> bool:
     """Whether the list of label maps does not fit the maps of which there are objects."""
     maps = _label_maps(keys)

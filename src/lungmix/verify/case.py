@@ -70,7 +70,7 @@ class Comparison:
             try:
                 self._make_again()
             except DamageError as error:
-                self.tell(f"{error.array} is damaged in {error.where}", stage_of(error.array))
+                self.tell(error.fault, stage_of(error.array))
             except LungmixError as error:
                 self.tell(error.marked)
 

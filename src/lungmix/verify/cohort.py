@@ -10,11 +10,12 @@ from typing import Any
 
 from distributed import Client
 
+from lungmix import store
 from lungmix.engine import Listener
 from lungmix.errors import LungmixError, named
 from lungmix.formats import Refusal, Scan, SeriesRules
 from lungmix.mixture import TissueModel
-from lungmix.stages import convert, fit, label, mask, measure
+from lungmix.stages import fit, label, measure
 from lungmix.stages.finding import look_through
 from lungmix.stages.names import assign_names
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, parquet_name
@@ -117,11 +118,7 @@ def withdraw(cohort: Cohort, found: Verification) -> dict[str, dict[str, str]]:
     for name, stages in found.damaged.items():
         case = cohort[name]
         for stage, reason in stages.items():
-            if stage == convert.AIR:
-                # The mask packs it anew.
-                case.record_packed(None)
-            owner = mask.STAGE if stage == convert.AIR else stage
-            case.mark_damaged(owner, reason)
+            owner = store.withdraw(case, stage, reason)
             done.setdefault(name, {}).setdefault(owner, reason)
     return done
 

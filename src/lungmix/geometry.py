@@ -22,12 +22,16 @@ class Geometry:
         Position of the centre of the first voxel in LPS, in mm.
     direction : tuple of float
         The 3 x 3 direction cosines, row by row; column ``j`` is the direction of axis ``j``.
+    orientation_known : bool
+        False where the file does not say how its axes lie in the patient. `direction` is then the identity by
+        convention only, and right and left, front and back, head and feet are not known.
     """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: tuple[float, ...] = IDENTITY
+    orientation_known: bool = True
 
     def __post_init__(self) -> None:
         for name, kind, length in (
@@ -71,16 +75,21 @@ class Geometry:
         image.SetDirection(self.direction)
         return image
 
-    def to_dict(self) -> dict[str, list[float] | list[int]]:
-        """As JSON-ready lists; doubles survive JSON to the last bit."""
-        return {
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; doubles survive JSON to the last bit.
+
+        ``orientation_known`` is written only where it is False, so that other stores keep their bytes.
+        """
+        values: dict[str, Any] = {
             "size": list(self.size),
             "spacing": list(self.spacing),
             "origin": list(self.origin),
             "direction": list(self.direction),
         }
+        return values if self.orientation_known else {**values, "orientation_known": False}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Geometry:
         """Inverse of :meth:`to_dict`."""
-        return cls(values["size"], values["spacing"], values["origin"], values["direction"])
+        known = values.get("orientation_known", True) is not False
+        return cls(values["size"], values["spacing"], values["origin"], values["direction"], known)

@@ -268,3 +268,15 @@ def test_scans_of_a_folder_come_in_the_order_of_their_names_whatever_they_are(tm
     assert [Path(scan.path).name for scan in find_scans(tmp_path)] == [
         "scan 1.nii", "scan 2", "scan 9.nrrd", "scan 10.mha",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("units", "read"), [("mm", True), ("", True), ("microns", False), ("cm", False), ("m", False)])
+def test_lengths_of_nrrd_in_other_units_than_mm_are_not_taken_for_mm(tmp_path, units, read):
+    write_image(tmp_path / "a.nrrd", [VOLUME], Geometry((6, 5, 7)), np.int16)
+    header, voxels = (tmp_path / "a.nrrd").read_bytes().split(b"\n\n", 1)
+    field = f'\nspace units: "{units}" "{units}" "{units}"\n\n'.encode()
+    (tmp_path / "b.nrrd").write_bytes(header + field + voxels)
+    if read:
+        assert only(tmp_path / "b.nrrd").geometry == Geometry((6, 5, 7))
+    else:
+        assert "'space units' are not mm" in refusal_of(tmp_path / "b.nrrd")

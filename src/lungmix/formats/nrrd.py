@@ -42,14 +42,18 @@ _ONE_WORD = {
 }  # fmt: skip
 # Fields that neither place the volume nor say how its voxels are stored.
 _PASSED_OVER = {
-    "thicknesses", "labels", "units", "space units", "measurement frame", "content", "min", "max", "old min", "old max",
+    "thicknesses", "labels", "measurement frame", "content", "min", "max", "old min", "old max",
     "number", "block size", "sample units",
 }  # fmt: skip
 _READ = {
     "type", "dimension", "sizes", "endian", "encoding", "data file", "line skip", "byte skip", "space",
     "space dimension", "spacings", "axis mins", "axis maxs", "centers", "kinds", "space origin", "space directions",
+    "units", "space units",
 }  # fmt: skip
+_MILLIMETRES = {"", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "???", "none"}
+"""Units of length that are read; an empty or unknown one counts as millimetres, as in other readers."""
 _WORDS = re.compile(r"[A-Za-z0-9?*()-]{1,40}(?: +[A-Za-z0-9?*()-]{1,40}){0,15}")
+_UNIT = re.compile(r'"[^"]*"|[^\s"]+')
 _VECTOR = re.compile(r"\(([^()]*)\)")
 
 
@@ -114,6 +118,9 @@ def _geometry(path: Path, fields: dict[str, str]) -> list[tuple[str, str]]:
     for field in _READ & fields.keys():
         if len(fields[field]) > LONGEST_VALUE or not fields[field].isascii() or not fields[field].isprintable():
             raise damaged(path, repr(field))
+    for field in ("units", "space units"):
+        if not {unit.strip('"').lower() for unit in _UNIT.findall(fields.get(field, ""))} <= _MILLIMETRES:
+            raise unusable(path, f"its {field!r} are not mm")
     dimension = counts(fields["dimension"])
     if dimension is None or len(dimension) != 1 or not 1 <= dimension[0] <= 16:
         raise damaged(path, "'dimension'")

@@ -1,10 +1,13 @@
 """Studies of cohorts of which only counts are known."""
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 
 from generators import counts_of_scans, expected_counts
-from lungmix.analysis.bootstrap import bootstrap, rows_of
+from lungmix.analysis.bootstrap import Bootstrap, Interval, bootstrap, distinct_draws, rows_of
 from lungmix.analysis.comparison import compare, involvement
 from lungmix.analysis.robustness import default_sizes, study, total_variation
 from lungmix.analysis.selection import bic_table
@@ -88,6 +91,38 @@ def test_bootstrap_of_the_same_seed_is_the_same(counts):
         for fit, seed in (("paper", 1), ("paper", 1), ("paper", 2))
     )
     assert one.intervals == two.intervals != other.intervals
+
+
+def test_bootstrap_of_few_scans_says_so_and_names_estimates_at_an_end():
+    found = bootstrap(counts_of_scans(3, 20_000), FitParameters(fit="converged"), refits=20)
+    assert found.notes[0].startswith("3 scans are too few: 10 different cohorts")
+    assert "20 scans or more" in found.notes[0]
+    enough = bootstrap(counts_of_scans(20, 5_000), FitParameters(fit="converged"), refits=20)
+    assert not [note for note in enough.notes if "too few" in note]
+    assert [row["estimate_at_end"] for row in rows_of(found)] == [int(one.is_at_end) for one in found.intervals]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "at_end"), [(1.0, True), (1.005, True), (1.5, False), (2.0, True), (2.5, True), (math.inf, True)]
+)
+def test_estimate_at_an_end_of_its_interval_is_noted(estimate, at_end):
+    one = Interval("mean", "air", "HU", estimate, 1.0, 2.0, 0.1)
+    assert one.is_at_end == at_end
+    notes = Bootstrap("converged", 62, 200, 95.0, [one], PUBLISHED, ()).notes
+    assert notes == (
+        [
+            "mean of air: the estimate lies at an end of its interval, so the interval does not say how far "
+            "it may move to that side"
+        ]
+        if at_end
+        else []
+    )
+
+
+def test_different_cohorts_are_counted_as_they_can_be_drawn():
+    for scans in (2, 3, 4, 5):
+        drawn = {tuple(sorted(one)) for one in product(range(scans), repeat=scans)}
+        assert distinct_draws(scans) == len(drawn)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 import lungmix.engine.dashboard
 from cli.test_cli import SMALL, run
-from lungmix.cli.progress import Amount, Lines
+from lungmix.cli.progress import Amount, Lines, listener_for
 from lungmix.engine import connect, performance_page
 from lungmix.engine.log import logged
 from lungmix.engine.progress import Listener
@@ -151,3 +151,14 @@ def test_time_left_follows_the_bytes_and_not_the_cases():
     lines.begin("mask", ["small", "large"], {"small": 1_000_000, "large": 9_000_000})
     lines.finish("small")
     assert "mask 1/2 cases, 1.0 MB of 10.0 MB small: done" in out.getvalue()
+
+
+def test_quiet_hides_progress_and_keeps_warnings(capsys):
+    hears = listener_for(Console(stderr=True), quiet=True)
+    hears.begin("mask", ["case-001"])
+    hears.advance("case-001", "mask", 1, 2)
+    hears.tell("dashboard: http://127.0.0.1:8787")
+    hears.say(f"{named('Rossi.nrrd')} has slices of 5 mm: the preset physical suits them")
+    hears.finish("case-001")
+    hears.end()
+    assert capsys.readouterr().err == "Rossi.nrrd has slices of 5 mm: the preset physical suits them\n"

@@ -1,6 +1,7 @@
 """The served store as clients see it: ranges, origins, names, and nothing outside."""
 
 import fnmatch
+import html
 import http.client
 import json
 import shutil
@@ -18,6 +19,7 @@ from generators import labelled_case
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.serve import app_for, links_of, serve
+from lungmix.serve.index import index_page
 from serving import serving
 
 CHUNK = "/case-001/0/c/0/0/0"
@@ -227,6 +229,43 @@ def test_links_name_image_and_labels(store):
     assert state["layers"][2]["source"] == "zarr3://http://127.0.0.1:8642/case-001/labels/tissue/"
 
 
+@pytest.fixture(scope="module")
+def indexed(store):
+    """The address of the store as the command serves it."""
+    cohort = lungmix.open_cohort(store)
+    with serving(app_for(store, index=lambda address, case: index_page(cohort, address, case))) as address:
+        yield address
+
+
+def test_first_page_and_address_of_a_case_list_links_for_viewers(indexed, store):
+    (links,) = links_of(lungmix.open_cohort(store), indexed)
+    for path in ("/", "/case-001", "/case-001/"):
+        answer, body = ask(indexed, path)
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8"), path
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        text = html.unescape(body.decode())
+        for link in (links.neuroglancer, links.vizarr, links.validator, links.napari, links.image):
+            assert link in text, path
+        head, nothing = ask(indexed, path, "HEAD")
+        assert (head.status, head.headers["Content-Length"], nothing) == (200, str(len(body)), b"")
+
+
+@pytest.mark.parametrize(
+    "path", ["/case-002", "/labels", "/case-001/labels", "/case-001/0", "/..", "//", "/case-001//", "/%00", "/CASE-001"]
+)
+def test_first_page_opens_no_folder(indexed, path):
+    assert ask(indexed, path)[0].status == 404
+
+
+def test_zarr_reads_cases_beside_the_page_of_links(indexed, store):
+    assert ask(indexed, "/case-001/zarr.json")[1] == (store / "case-001" / "zarr.json").read_bytes()
+    assert ask(indexed, "/", Host="evil.example")[0].status == 403
+
+
+def test_page_of_links_of_an_empty_store_says_what_to_do(tmp_path):
+    assert "lungmix run" in index_page(lungmix.open_cohort(tmp_path / "s.zarr", "a"), "http://127.0.0.1:1")
+
+
 def test_store_is_at_the_address_with_an_extension_too(address):
     assert ask(address, "/store.zarr/case-001/zarr.json")[1] == ask(address, "/case-001/zarr.json")[1]
     assert ask(address, "/store.zarr/../secret.txt")[0].status == 404
@@ -249,8 +288,8 @@ def test_command_prints_addresses_and_ends_quietly(store, ending):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         served = json.loads(process.stdout.readline())
-        answer, _ = ask(served["address"], "/zarr.json")
-        assert answer.status == 200
+        for path in ("/zarr.json", "/", "/case-001"):
+            assert ask(served["address"], path)[0].status == 200, path
         assert served["cases"][0]["image"] == f"{served['address']}/case-001"
         process.send_signal(ending)
         _, errors = process.communicate(timeout=60)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ from lungmix.stages.fit import HU, add_counts, fit_counts
 from lungmix.tissue import TISSUES
 
 Counts = npt.NDArray[np.uint64]
+
+LEAST_SCANS = 20
+"""Fewer scans give intervals not to rely on: in the paper's Figure 4 mixtures of groups overlap from 20 on."""
+
+_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,12 @@ class Interval:
     high: float
     error: float
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the estimate lies at an end of its interval, to 1 % of its width, or outside."""
+        margin = _MARGIN * (self.high - self.low)
+        return not self.low + margin < self.estimate < self.high - margin
+
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -81,6 +93,28 @@ class Bootstrap:
     intervals: list[Interval]
     model: TissueModel
     models: tuple[TissueModel, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """Reasons not to rely on the intervals, for people; empty where there are none."""
+        notes = []
+        if self.scans < LEAST_SCANS:
+            notes.append(
+                f"{self.scans} scans are too few: {distinct_draws(self.scans):,} different cohorts can be drawn from "
+                f"them, and intervals tend to be too narrow; use {LEAST_SCANS} scans or more"
+            )
+        ends = [f"{one.name} of {one.of}" for one in self.intervals if one.is_at_end]
+        if ends:
+            notes.append(
+                f"{', '.join(ends)}: the estimate lies at an end of its interval, so the interval does not say how far "
+                "it may move to that side"
+            )
+        return notes
+
+
+def distinct_draws(scans: int) -> int:
+    """Number of different cohorts that can be drawn from as many scans with replacement."""
+    return comb(2 * scans - 1, scans)
 
 
 def bootstrap(
@@ -172,6 +206,6 @@ def rows_of(result: Bootstrap) -> list[dict[str, Any]]:
     """Intervals as rows of a table."""
     return [
         {"quantity": i.name, "of": i.of, "unit": i.unit, "estimate": i.estimate, "low": i.low, "high": i.high,
-         "standard_error": i.error}
+         "standard_error": i.error, "estimate_at_end": int(i.is_at_end)}
         for i in result.intervals
     ]  # fmt: skip

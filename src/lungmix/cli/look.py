@@ -83,7 +83,10 @@ def export(
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option(help="ct, lung, tissue or tissue_median; by default what the file's name says, or ct, or tissue."),
+        typer.Option(
+            help="ct, lung, side (right and left lung, airway, rest), tissue or tissue_median; by default what the "
+            "file's name says, or ct, or tissue."
+        ),
     ] = None,
     source: Annotated[
         list[Path] | None,

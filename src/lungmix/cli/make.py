@@ -18,7 +18,7 @@ from lungmix.errors import UsageError
 @opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
 @on_cluster
 def run(
-    store: opt.Store,
+    store: opt.NewStore,
     sources: opt.Sources,
     preset: opt.Preset = "paper",
     threshold: opt.Threshold = -155,
@@ -60,7 +60,7 @@ def run(
 )
 @on_cluster
 def convert(
-    store: opt.Store,
+    store: opt.NewStore,
     sources: opt.Sources,
     nrrd: Annotated[
         Path | None,

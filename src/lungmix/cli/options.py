@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-Store = Annotated[
+Store = Annotated[str, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE")]
+NewStore = Annotated[
     str, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX; made if it is not there.", metavar="STORE")
 ]
 OptionalStore = Annotated[
@@ -62,7 +63,7 @@ PerformanceReport = Annotated[
     typer.Option(help="Write dask's report of tasks, workers and memory as a page.", metavar="FILE.html"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings stay.")]
 SeriesFilter = Annotated[
     str,
     typer.Option(

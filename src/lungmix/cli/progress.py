@@ -22,9 +22,9 @@ from lungmix.engine import Listener
 
 
 def listener_for(console: Console, *, quiet: bool) -> Listener:
-    """Bars where people look, lines where a file collects them, nothing if asked for."""
+    """Bars where people look, lines where a file collects them, warnings alone if asked for."""
     if quiet:
-        return Listener()
+        return Warnings(console)
     return Bars(console) if console.is_terminal else Lines(console)
 
 
@@ -55,6 +55,17 @@ class Amount:
 
     def _of(self, case: str) -> int:
         return self._sizes.get(case, 0) if self._sizes else 1
+
+
+class Warnings(Listener):
+    """What people should read, and no progress."""
+
+    def __init__(self, console: Console):
+        self._console = console
+
+    def say(self, message: str) -> None:
+        """See `Listener`."""
+        self._console.print(told(message), markup=False, highlight=False, soft_wrap=True)
 
 
 class Bars(Listener):

@@ -110,6 +110,8 @@ def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -
         quantity = "LI" if one.name == "lung_involvement" else one.name
         table.add_row(of, f"{quantity} {one.unit}".rstrip(), *numbers)
     console.print(table)
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     _show_files(console, files)
 
 
@@ -142,7 +144,8 @@ def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
     """The intervals as one JSON object."""
     return dump({
         "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
-        "intervals": rows_of(result), "model": _model(result.model), "files": list(map(str, files)),
+        "notes": result.notes, "intervals": rows_of(result), "model": _model(result.model),
+        "files": list(map(str, files)),
     })  # fmt: skip
 
 

@@ -10,18 +10,18 @@ from lungmix.serve import Served
 
 
 def show_served(console: Console, served: Served) -> None:
-    """The address, the links of the first case, and the other names."""
+    """The address, the shorter links of the first case, and the other names."""
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
     line(f"serving at {served.address} (read only); Ctrl-C stops it")
+    line("open that address in a browser: it lists all cases with links for neuroglancer, vizarr and napari")
     for links in served.links[:1]:
         line(f"\n{links.case}: {links.image}")
         line(f"  napari        {links.napari}")
         line(f"  vizarr        {links.vizarr}")
         line(f"  validator     {links.validator}")
-        line(f"  neuroglancer  {links.neuroglancer}")
     if len(served.links) > 1:
         line(f"\nthe same for {', '.join(links.case for links in served.links[1:])}; --json prints all")
 

@@ -45,7 +45,7 @@ def write_seg(
         With labels.
     path : Path
         A ``.dcm`` file.
-    image : {"lung", "tissue", "tissue_median"}
+    image : {"lung", "side", "tissue", "tissue_median"}
         Which labels. They are held in memory as a whole: one byte a voxel here, and up to four while highdicom
         arranges them.
     series : sequence of Scan

@@ -34,7 +34,7 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
         From a cohort.
     path : str or Path
         A file whose extension chooses the format.
-    image : {"ct", "lung", "tissue", "tissue_median"}
+    image : {"ct", "lung", "side", "tissue", "tissue_median"}
         Which image.
 
     Returns
@@ -116,7 +116,7 @@ def segments_in(image: str) -> tuple[Tissue, ...]:
     check_image(image)
     segments = segments_of(image)
     if not segments:
-        raise UsageError(f"the image {image!r} has no labels to write: choose one of lung, tissue or tissue_median")
+        raise UsageError(f"the image {image!r} has no labels: choose one of lung, side, tissue or tissue_median")
     return segments
 
 

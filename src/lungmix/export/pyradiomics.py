@@ -39,7 +39,7 @@ def write_images(case: Case, folder: Path, image: str) -> list[Row]:
         With labels.
     folder : Path
         Where the table will lie; its file names are relative to it.
-    image : {"lung", "tissue", "tissue_median"}
+    image : {"lung", "side", "tissue", "tissue_median"}
         Labels beside those of the lung.
 
     Returns

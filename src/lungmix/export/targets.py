@@ -193,8 +193,8 @@ def export_case(
     path : Path
         The file.
     image : str, optional
-        ``ct``, ``lung``, ``tissue`` or ``tissue_median``; by default what the file's name says, else the CT, or the
-        labels ``tissue`` where the format is one for labels.
+        ``ct``, ``lung``, ``side``, ``tissue`` or ``tissue_median``; by default what the file's name says, else the
+        CT, or the labels ``tissue`` where the format is one for labels.
     format : str, optional
         A name of `FORMATS`; by default what the extension says.
     options : Options, optional

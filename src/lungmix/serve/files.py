@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tornado.web import Application, HTTPError, StaticFileHandler
 
+Index = Callable[[str, str | None], str]
+"""``index(address, case)`` gives the HTML of a page of all cases, or of one; KeyError if there is no such case."""
+
 PUBLIC_VIEWERS = ("https://neuroglancer-demo.appspot.com", "https://hms-dbmi.github.io", "https://ome.github.io")
 """Origins of the viewers that `links_of` names: their pages may read the store, those of other sites may not."""
 
 ANY = "*"
+
+CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+"""What a page of links may load: its own style."""
 
 NAME = "store.zarr"
 """The store is at this path too: readers such as napari's know a Zarr address by its extension alone."""
@@ -30,7 +36,12 @@ _EXPOSED = "Accept-Ranges, Content-Length, Content-Range, ETag"
 _A_DAY = "86400"
 
 
-def app_for(folder: str | Path, origins: Collection[str] = PUBLIC_VIEWERS, host: str | None = None) -> Application:
+def app_for(
+    folder: str | Path,
+    origins: Collection[str] = PUBLIC_VIEWERS,
+    host: str | None = None,
+    index: Index | None = None,
+) -> Application:
     """The web application that serves a folder.
 
     Parameters
@@ -42,22 +53,25 @@ def app_for(folder: str | Path, origins: Collection[str] = PUBLIC_VIEWERS, host:
     host : str, optional
         The address that is listened at, if it is not a loopback one; requests for other names are refused then too,
         so that no site can give its own name to this address. ``0.0.0.0`` and ``::`` take requests for every name.
+    index : callable, optional
+        Page for people at ``/`` and at the address of each case; without it nothing is found there.
     """
-    options = {"path": str(folder), "origins": frozenset(origins), "host": host}
+    options = {"path": str(folder), "origins": frozenset(origins), "host": host, "index": index}
     # Readers ask for chunks that are not there, which means that they are empty: no log of that.
     paths = [(rf"/{re.escape(NAME)}/(.*)", StoreFiles, options), (r"/(.*)", StoreFiles, options)]
     return Application(paths, log_function=lambda _: None)
 
 
 class StoreFiles(StaticFileHandler):
-    """GET, HEAD and OPTIONS for the files of one folder; folders are not listed."""
+    """GET, HEAD and OPTIONS for the files of one folder; folders are not listed, but for a page of links to cases."""
 
     SUPPORTED_METHODS = ("GET", "HEAD", "OPTIONS")
 
-    def initialize(self, path: str, origins: frozenset[str], host: str | None) -> None:
+    def initialize(self, path: str, origins: frozenset[str], host: str | None, index: Index | None) -> None:
         """See tornado."""
         super().initialize(path)
-        self._origins, self._host = origins, host
+        self._origins, self._host, self._index = origins, host, index
+        self._is_page = False
 
     def set_default_headers(self) -> None:
         """Headers of every answer, refusals too."""
@@ -88,7 +102,16 @@ class StoreFiles(StaticFileHandler):
         self.set_status(204)
 
     async def get(self, path: str, include_body: bool = True) -> None:
-        """A file or a range of it."""
+        """A file or a range of it, or the page of links."""
+        page = self._page(path)
+        if page is not None:
+            self._is_page = True
+            self.set_header("Content-Type", "text/html; charset=utf-8")
+            self.set_header("Content-Security-Policy", CONTENT_POLICY)
+            self.set_header("Content-Length", str(len(page)))
+            if include_body:
+                self.write(page)
+            return
         condition = self.request.headers.get("If-Range")
         wanted = self.request.headers.get("Range", "")
         self.absolute_path = self.validate_absolute_path(self.root, self.get_absolute_path(self.root, path))
@@ -100,6 +123,16 @@ class StoreFiles(StaticFileHandler):
             self.set_header("Content-Range", f"bytes */{self.get_content_size()}")
             return
         await super().get(path, include_body)
+
+    def _page(self, path: str) -> bytes | None:
+        """The page of links, if the path is that of the store or of a case."""
+        if self._index is None or not re.fullmatch(r"(?:[^/]+/?)?", path):
+            return None
+        try:
+            text = self._index(f"{self.request.protocol}://{self.request.host}", path.rstrip("/") or None)
+        except KeyError:
+            return None
+        return text.encode()
 
     @classmethod
     def get_absolute_path(cls, root: str, path: str) -> str:
@@ -122,6 +155,8 @@ class StoreFiles(StaticFileHandler):
 
     def compute_etag(self) -> str | None:
         """From size and time of change: files are not read twice for a digest."""
+        if self._is_page:
+            return None
         state = Path(str(self.absolute_path)).stat()
         return f'"{state.st_mtime_ns:x}-{state.st_size:x}"'
 

@@ -14,6 +14,7 @@ from tornado.netutil import bind_sockets
 
 from lungmix.errors import UsageError
 from lungmix.serve.files import PUBLIC_VIEWERS, app_for
+from lungmix.serve.index import index_page
 from lungmix.serve.links import CaseLinks, links_of
 from lungmix.store import Cohort
 
@@ -76,7 +77,7 @@ def serve(
 async def _serve(
     cohort: Cohort, ready: Callable[[Served], None], host: str, port: int, origins: Collection[str]
 ) -> None:
-    app = app_for(Path(cohort.url).resolve(), origins, host)
+    app = app_for(Path(cohort.url).resolve(), origins, host, lambda address, case: index_page(cohort, address, case))
     try:
         sockets = bind_sockets(port, host)
     except OSError as error:

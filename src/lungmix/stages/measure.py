@@ -162,5 +162,5 @@ def _write_all(
 
 def _write(cohort: Cohort, file: str, text: str) -> None:
     # The text comes last: while it has rows that are to go, the same command takes them out again.
-    cohort.write_bytes(parquet_name(file), parquet_of(rows_of(text)))
+    cohort.write_bytes(parquet_name(file), parquet_of(text))
     cohort.write_text(file, text)

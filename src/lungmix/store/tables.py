@@ -43,32 +43,33 @@ def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def without(text: str, names: Collection[str]) -> str:
-    """A table without the rows of some cases; the others stay as they are, to the byte."""
-    kept = list(_kept(text, names))
-    return "".join(kept) if len(kept) > 1 else ""
+    """A table without the rows of some cases; the others and the head stay as they are, to the byte."""
+    return "".join(_kept(text, names))
 
 
-def parquet_of(rows: Sequence[Mapping[str, float | int | str]]) -> bytes:
-    """A table as a Parquet file: text, 64-bit integers or doubles by column.
+def parquet_of(text: str) -> bytes:
+    """A table as a Parquet file: text, 64-bit integers or doubles by column; of a head alone, doubles.
 
     Parameters
     ----------
-    rows : sequence of mapping
-        All with the same keys.
+    text : str
+        The same table as CSV.
     """
     # Only who writes tables waits for the import.
     import pyarrow as pa
 
-    return _file_of(pa.table({key: _column(pa, [row[key] for row in rows]) for key in (rows[0] if rows else ())}))
+    rows = rows_of(text)
+    head = list(rows[0]) if rows else next(csv.reader(io.StringIO(text)), [])
+    return _file_of(pa.table({key: _column(pa, key, [row[key] for row in rows]) for key in head}))
 
 
-def is_parquet_of(content: bytes | None, rows: Sequence[Mapping[str, float | int | str]]) -> bool:
-    """Whether a Parquet file holds a table, whichever version of the library wrote it."""
+def is_parquet_of(content: bytes | None, text: str) -> bool:
+    """Whether a Parquet file holds the table of a CSV text, whichever version of the library wrote it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return _file_of(pq.read_table(io.BytesIO(content or b""))) == parquet_of(rows)
+        return _file_of(pq.read_table(io.BytesIO(content or b""))) == parquet_of(text)
     except (pa.ArrowException, OSError, ValueError):
         return False
 
@@ -102,7 +103,9 @@ def _file_of(table: Any) -> bytes:
     return stream.getvalue()
 
 
-def _column(pa: Any, values: list[float | int | str]) -> Any:
+def _column(pa: Any, key: str, values: list[float | int | str]) -> Any:
+    if not values:
+        return pa.array([], pa.string() if key == "case" else pa.float64())
     if all(isinstance(value, str) for value in values):
         return pa.array(values, pa.string())
     if all(isinstance(value, int) for value in values):

@@ -19,7 +19,7 @@ from lungmix.stages import fit, label, measure
 from lungmix.stages.finding import look_through
 from lungmix.stages.names import assign_names
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, parquet_name
-from lungmix.store.tables import is_parquet_of, lines_of, rows_of
+from lungmix.store.tables import is_parquet_of, lines_of
 from lungmix.verify.case import Comparison
 from lungmix.verify.found import Verification
 
@@ -154,5 +154,5 @@ def _check_tables(cohort: Cohort, found: Verification) -> None:
             else:
                 fault = "which has no labels"
             found.tell(file, f"it has a row of {json.dumps(name)}, {fault}: run `lungmix measure`")
-        if not is_parquet_of(cohort.read_bytes(parquet_name(file)), rows_of(text)):
+        if not is_parquet_of(cohort.read_bytes(parquet_name(file)), text):
             found.tell(parquet_name(file), f"it does not hold what {file} does: run `lungmix measure`")

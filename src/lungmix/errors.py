@@ -109,6 +109,10 @@ class AlignmentError(StoreError):
     """A write would touch part of a shard that it does not own."""
 
 
+class HuError(LungmixError):
+    """The values of an image are not Hounsfield units of a chest."""
+
+
 class NoLungError(LungmixError):
     """No island of air qualifies as lung; the message says what was seen."""
 

@@ -25,6 +25,7 @@ def run(
     opening: opt.Opening = None,
     min_voxels: opt.MinVoxels = None,
     radius: opt.Radii = None,
+    accept_hu: opt.AcceptHu = False,
     model: opt.Model = "fit",
     components: opt.Components = 5,
     fit: opt.Fit = "paper",
@@ -48,7 +49,9 @@ def run(
     series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
     with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
-        result = pipeline.run(sources, mask, model, mixture, intake, [report], series, chunk_slices)
+        result = pipeline.run(
+            sources, mask, model, mixture, intake, [report], series, chunk_slices, accept_hu=accept_hu
+        )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
     conclude(store, result, as_json)
@@ -95,6 +98,7 @@ def mask(
     opening: opt.Opening = None,
     min_voxels: opt.MinVoxels = None,
     radius: opt.Radii = None,
+    accept_hu: opt.AcceptHu = False,
     wait: opt.Wait = False,
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
@@ -102,7 +106,7 @@ def mask(
     """Find the lungs of every case and count their HU."""
     parameters = _mask_parameters(preset, threshold, opening, min_voxels, radius)
     with pipeline_on(store, cluster, wait=wait) as pipeline:
-        result = pipeline.mask(parameters)
+        result = pipeline.mask(parameters, accept_hu=accept_hu)
     conclude(store, result, as_json)
 
 

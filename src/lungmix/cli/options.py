@@ -29,6 +29,13 @@ Threshold = Annotated[int, typer.Option(help="HU below which a voxel is air.")]
 Opening = Annotated[int | None, typer.Option(help="Iterations of the opening, in place of the preset's.")]
 MinVoxels = Annotated[int | None, typer.Option(help="Smallest island that is lung, in voxels.")]
 Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]
+AcceptHu = Annotated[
+    bool,
+    typer.Option(
+        "--accept-hu",
+        help="Make masks of scans whose values are not HU of a chest CT, such as clipped ones; they enter no fit.",
+    ),
+]
 Model = Annotated[str, typer.Option(help="'fit' a mixture to this cohort, take the 'published' one, or a FILE.json.")]
 Components = Annotated[int, typer.Option(help="Gaussians of a fitted mixture.")]
 SeveralComponents = Annotated[

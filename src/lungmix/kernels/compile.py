@@ -16,6 +16,7 @@ from lungmix.kernels.flood import depth_mm, flood, grow_back, wave_numbers
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing, opening
+from lungmix.kernels.plausibility import add_all
 from lungmix.kernels.sides import nearest_rows, side_counts
 
 
@@ -35,6 +36,7 @@ def compile_kernels() -> None:
     merge_tables([table_of(runs, 1)] * 2)
     paint(runs, np.ones(runs.components, np.bool_))
     count_hu(hu, mask)
+    add_all(hu, np.zeros(65536, np.uint64))
     median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
     count_labels(mask)
     mean_of_blocks(hu, (2, 2, 2))

@@ -13,7 +13,7 @@ from distributed import Client
 from lungmix.analysis.comparison import compare
 from lungmix.analysis.selection import bic_table
 from lungmix.engine import Ledger, Listener
-from lungmix.errors import StoreError
+from lungmix.errors import ModelError, StoreError
 from lungmix.export.images import write_volume
 from lungmix.formats import Refusal, Scan, SeriesRules, Skipped
 from lungmix.geometry import Geometry
@@ -24,6 +24,7 @@ from lungmix.pipeline.report import Report
 from lungmix.pipeline.stale import fault_of_labels, is_other_scan, takes_other_labels, takes_other_mask
 from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.finding import look_through
+from lungmix.stages.flags import flags_of
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import (
@@ -36,6 +37,7 @@ from lungmix.stages.measure import (
     take_out_stale,
 )
 from lungmix.stages.names import assign_names, changed, remember_names, remember_numbers
+from lungmix.stages.plausible import not_pooled
 from lungmix.store import RADIOMICS_FILE, Cohort, check_slices
 from lungmix.tissue import Tissue
 
@@ -97,6 +99,8 @@ class Pipeline:
         outputs: Sequence[str | Path | None] = (),
         series: SeriesRules | None = None,
         chunk_slices: int | None = None,
+        *,
+        accept_hu: bool = False,
     ) -> Report:
         """Do every stage that is not done yet, for sources and for the cases that the store holds.
 
@@ -118,6 +122,8 @@ class Pipeline:
             Which DICOM series are used.
         chunk_slices : int, optional
             Slices of a chunk of the images, see `lungmix.store.layout.layout_of`.
+        accept_hu : bool
+            Make masks of scans whose values are not HU of a chest CT; they enter no pooled fit.
         """
         check_slices(chunk_slices)
         report = Report()
@@ -125,7 +131,7 @@ class Pipeline:
         taken = self._take(sources, report, intake or IntakeParameters(), outputs, series)
         scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
-        steps = [self._converting(scans, chunk_slices), self._masking(parameters)]
+        steps = [self._converting(scans, chunk_slices), self._masking(parameters, accept_hu=accept_hu)]
         take_out_stale(
             self.cohort,
             lambda case: (
@@ -147,6 +153,7 @@ class Pipeline:
                 self._settle_model(None, masked, fit_parameters or FitParameters(), report, steps)
                 self._label_all(report, steps)
         self._measure(report, steps=steps)
+        self._flag(report, self._all_names(scans))
         return report
 
     @_alone
@@ -181,16 +188,26 @@ class Pipeline:
         take_out_stale(self.cohort, lambda case: is_other_scan(case, taken.scans.get(case.name), chunk_slices))
         self._passing.through("convert", list(taken.scans), [self._converting(taken.scans, chunk_slices, nrrd)], report)
         self._settle(taken)
+        self._flag(report, report.done)
         return report
 
     @_alone
-    def mask(self, parameters: MaskParameters) -> Report:
-        """Find the lungs of all cases of the store."""
+    def mask(self, parameters: MaskParameters, *, accept_hu: bool = False) -> Report:
+        """Find the lungs of all cases of the store.
+
+        Parameters
+        ----------
+        parameters : MaskParameters
+            Sizes of the mask.
+        accept_hu : bool
+            Make masks of scans whose values are not HU of a chest CT too; they enter no pooled fit.
+        """
         report = Report()
         self._advise({}, parameters)
         take_out_stale(self.cohort, lambda case: takes_other_mask(case, parameters))
         names = list(self.cohort)
-        self._passing.through("mask", names, [self._masking(parameters)], report)
+        self._passing.through("mask", names, [self._masking(parameters, accept_hu=accept_hu)], report)
+        self._flag(report, names)
         return report
 
     @_alone
@@ -282,6 +299,7 @@ class Pipeline:
             self._passing.through("label", missing, [self._labelling(model)], report)
         self._measure(report, leave_out, radiomics=radiomics)
         report.done = [str(row["case"]) for row in report.rows]
+        self._flag(report, report.done)
         return report
 
     def _take(
@@ -324,6 +342,13 @@ class Pipeline:
         if hint:
             self.listener.say(hint)
 
+    def _flag(self, report: Report, names: Sequence[str]) -> None:
+        """Note what is doubtful about cases that did not fail."""
+        wanted = {*names} - report.failed.keys()
+        for name, case in self.cohort.items() if wanted else ():
+            if name in wanted:
+                report.note(name, flags_of(case))
+
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
 
@@ -344,9 +369,9 @@ class Pipeline:
 
         return convert.STAGE, work
 
-    def _masking(self, parameters: MaskParameters) -> Step:
+    def _masking(self, parameters: MaskParameters, *, accept_hu: bool = False) -> Step:
         return mask.STAGE, lambda name: mask.mask_case(
-            self.client, self.cohort, name, parameters, self._passing.watch(name, mask.STAGE)
+            self.client, self.cohort, name, parameters, self._passing.watch(name, mask.STAGE), accept_hu=accept_hu
         )
 
     def _labelling(self, model: TissueModel) -> Step:
@@ -387,6 +412,13 @@ class Pipeline:
             whole = [name for name in names if name not in report.failed]
             if names and not whole:
                 return
+            apart = not_pooled(self.cohort, whole)
+            whole = [name for name in whole if name not in apart]
+            if apart and not whole:
+                raise ModelError(
+                    f"none of {len(apart)} masked cases can be pooled, because their HU are doubtful (such as "
+                    f"{next(iter(apart))}: {next(iter(apart.values()))}): label them with --model published"
+                )
             with (
                 self._passing.bar("voxels" if parameters.method != "counts" else "counts") as watch,
                 Ledger(report.spent).alone(fit.STAGE),

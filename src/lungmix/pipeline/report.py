@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,11 @@ class Report:
     def skip(self, name: str, reason: str) -> None:
         """Take note of what is not meant to be a scan."""
         self.skipped[name], self.told[name] = anonymous(reason), shown(reason)
+
+    def note(self, name: str, notes: Sequence[str]) -> None:
+        """Add what people should know of a case, once each."""
+        if notes:
+            self.notes[name] = tuple(dict.fromkeys((*self.notes.get(name, ()), *notes)))
 
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
         """Take note of a failure; names in the reason are marked."""

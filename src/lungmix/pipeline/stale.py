@@ -9,6 +9,7 @@ from lungmix.formats import Scan
 from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask
+from lungmix.stages.plausible import is_accepted, refusal_of
 from lungmix.store import Case, layout_of
 
 
@@ -37,6 +38,8 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
             return f"what the stage {stage} wrote is damaged ({case.damage[stage]['reason']}): run `lungmix run`"
     if mask.STAGE not in case.stages:
         return "it has no lung mask any more: run `lungmix mask`"
+    if not is_accepted(case) and (refused := refusal_of(case)) is not None:
+        return refused
     if label.STAGE not in case.stages:
         return "it has no labels: run `lungmix label`"
     if case.stages[label.STAGE]["key"] != label.key_for(case, model):

@@ -14,6 +14,8 @@ from distributed import Client
 
 from lungmix.errors import LungmixError, SourceError, StoreError, anonymous, named, quoted
 from lungmix.kernels.bits import pack_below
+from lungmix.kernels.counts import N_HU
+from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.parameters import MaskParameters
 from lungmix.scan import Acquisition
 from lungmix.store import Case, CaseRef, Cohort, layout_of
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 STAGE = "convert"
 AIR = "air"
 """Packed mask of the voxels that are air at the usual threshold."""
+
+HU = "hu"
+"""Summary of the HU of the whole image in the record, see `lungmix.kernels.plausibility`; stores of earlier versions
+lack it."""
 
 AIR_THRESHOLD = MaskParameters().threshold
 
@@ -96,7 +102,7 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan, chunk_sl
                 case.discard(array)
         raise
     case.record_packed(AIR_THRESHOLD, packed | copied.packed)
-    record: dict[str, Any] = {**origin, "voxels_sha256": copied.digest}
+    record: dict[str, Any] = {**origin, "voxels_sha256": copied.digest, HU: copied.hu}
     if scan.notes:
         record["notes"] = [anonymous(note) for note in scan.notes]
     case.record(STAGE, record, files | copied.files)
@@ -127,11 +133,12 @@ def _describe(case: Case, scan: Scan) -> None:
 
 @dataclass(frozen=True)
 class _Copied:
-    """What a copy wrote: receipts of image and packed air, and the SHA-256 of the voxels."""
+    """What a copy wrote: receipts of image and packed air, the SHA-256 of the voxels and the summary of their HU."""
 
     files: Receipts
     packed: Receipts
     digest: str
+    hu: dict[str, Any]
 
 
 def _submit(client: Client, work: Callable[..., T], scan: Scan, *inputs: Any) -> T:
@@ -167,17 +174,19 @@ def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
     digest = hashlib.sha256()
     files: Receipts = {}
     packed: Receipts = {}
+    counts = np.zeros(N_HU, np.uint64)
     start = 0
     for slab in scan.slabs(where.open().layout.slab):
         case = where.open("r+")
         _check(case, start, slab)
         digest.update(np.ascontiguousarray(slab).data)
+        add_all(slab, counts)
         files |= case.write("ct", start, slab)
         # The mask begins with these bits: made now, they spare it a pass over the voxels.
         packed |= case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
         start += len(slab)
     _check_end(scan, start)
-    return _Copied(files, packed, digest.hexdigest())
+    return _Copied(files, packed, digest.hexdigest(), summarize(counts).to_dict())
 
 
 def _check_end(scan: Scan, slices: int) -> None:

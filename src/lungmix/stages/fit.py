@@ -15,6 +15,7 @@ from lungmix.mixture import CONVERGED, PAPER, Fits, TissueModel, fit_converged, 
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FITS, FitParameters
 from lungmix.stages import mask
+from lungmix.stages.plausible import findings_of
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort
 from lungmix.store.records import digest_of, key_of
@@ -176,14 +177,16 @@ class CountsOfCases(Mapping[str, Counts]):
 
 
 def masked_counts(cohort: Cohort) -> dict[str, Counts]:
-    """Counts of all cases that have a mask.
+    """Counts of all cases that have a mask and whose HU may be pooled.
 
     Raises
     ------
     StoreError
         If there are none.
     """
-    found = {name: case.hu_counts for name, case in cohort.items() if mask.STAGE in case.stages}
+    found = {
+        name: case.hu_counts for name, case in cohort.items() if mask.STAGE in case.stages and not findings_of(case)
+    }
     if not found:
         raise StoreError(f"{cohort.url} holds no case with a lung mask: run `lungmix mask {cohort.url}` first")
     return found

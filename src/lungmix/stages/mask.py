@@ -14,7 +14,7 @@ from distributed import Client
 
 from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
-from lungmix.errors import NoLungError, StoreError
+from lungmix.errors import HuError, NoLungError, StoreError
 from lungmix.graphs.mask import close_lung, judge, shelved_lung
 from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.bits import Bits, bounding_box, pack_below, unpack, words_for
@@ -23,6 +23,7 @@ from lungmix.kernels.mask import Found, MaskRecipe, recipe_for
 from lungmix.kernels.morphology import opening
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert
+from lungmix.stages.plausible import ACCEPTED, check_plausible
 from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.objects import Receipts
 from lungmix.store.records import key_of
@@ -49,17 +50,43 @@ def mask_case(
     name: str,
     parameters: MaskParameters,
     watch: Callable[[int, int], None] | None = None,
+    *,
+    accept_hu: bool = False,
 ) -> str:
     """Find the lungs of a case, unless they are known for these parameters.
 
+    Parameters
+    ----------
+    client : distributed.Client
+        Does the work.
+    cohort : Cohort
+        Opened for writing.
+    name : str
+        Of a converted case.
+    parameters : MaskParameters
+        Sizes of the mask.
+    watch : callable, optional
+        ``watch(done, total)`` while slabs are written.
+    accept_hu : bool
+        Go on although the values are not HU of a chest.
+
     Raises
     ------
+    HuError
+        If the values are not HU of a chest, and neither are accepted now nor were before.
     NoLungError
         If nothing qualifies as lung.
     """
     case = cohort[name]
     convert.check_converted(case)
     key = key_for(case, parameters)
+    try:
+        accepted = check_plausible(case, accept=accept_hu)
+    except HuError:
+        if STAGE not in case.stages:
+            # A failure belongs to the stage that is under way.
+            case.start(STAGE, key)
+        raise
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
     recipe = recipe_for(parameters, case.geometry.spacing_zyx)
@@ -95,7 +122,7 @@ def mask_case(
         reason = describe_failure(case, parameters, recipe.min_voxels, seen)
         raise NoLungError(reason)
     record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": seen.kept}
-    case.record(STAGE, record, files)
+    case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
     return "done"
 
 

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from distributed import Client
 
 from lungmix.errors import DamageError, LungmixError, UsageError, anonymous
 from lungmix.formats import Scan
 from lungmix.kernels.bits import pack_below
+from lungmix.kernels.counts import N_HU
+from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask, measure, side
+from lungmix.stages.plausible import is_accepted
 from lungmix.store import MEASUREMENTS_FILE, STAGES, Case, Cohort, stage_of
 from lungmix.store.objects import Receipts
 from lungmix.store.tables import lines_of, text_of
@@ -91,7 +95,8 @@ class Comparison:
                 if case.failure is None:
                     self.note("it has no lung mask")
                 return
-            mask.mask_case(self.client, scratch, name, MaskParameters(**case.stages[mask.STAGE]["parameters"]))
+            parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
+            mask.mask_case(self.client, scratch, name, parameters, accept_hu=is_accepted(case))
             self._differing(scratch[name], mask.STAGE)
             if label.STAGE not in case.stages and case.failure is None:
                 self.note("it has no labels")
@@ -139,9 +144,11 @@ class Comparison:
         before: Receipts = record.pop("files", {})
         files, digest, threshold = copy.create("ct"), hashlib.sha256(), case.packed_threshold
         packed = {} if threshold is None else copy.create_packed(convert.AIR)
+        counts = np.zeros(N_HU, np.uint64)
         for start, stop in case.layout.slabs():
             slab = case.read("ct", start, stop)
             digest.update(slab.data)
+            add_all(slab, counts)
             files |= copy.write("ct", start, slab)
             if threshold is not None:
                 packed |= copy.write_packed(convert.AIR, start, pack_below(slab, threshold))
@@ -150,6 +157,8 @@ class Comparison:
         copy.record(convert.STAGE, record, files)
         if digest.hexdigest() != record["voxels_sha256"]:
             self.tell("the image is not the one that was converted", convert.STAGE)
+        elif record.get(convert.HU, summarize(counts).to_dict()) != summarize(counts).to_dict():
+            self.tell("the summary of its HU is not that of its voxels", convert.STAGE)
         self._compare_files(before, files, convert.STAGE)
         self._compare_files(case.packed_files, packed, convert.AIR)
 

@@ -1,0 +1,124 @@
+"""Values that are not HU of a chest, and the many that are."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lungmix.kernels.plausibility import LIMITS, HuSummary, add_all, judge, summarize
+from lungmix.phantom import Phantom
+from lungmix.phantom.scene import TRAPS
+
+CHEST = Phantom((60, 96, 90), (3.6, 3.7, 5.0)).volume().astype(np.int32)
+
+
+def counts_of(hu):
+    counts = np.zeros(65536, np.uint64)
+    add_all(hu.astype(np.int16), counts)
+    return counts
+
+
+def judged(hu):
+    return [(one.code, one.severity) for one in judge(summarize(counts_of(hu)))]
+
+
+def eight_bit(hu, low, high):
+    return (np.clip(hu, low, high) - low) * 255 // (high - low)
+
+
+def test_every_threshold_has_a_reason():
+    assert all(limit.reason for limit in LIMITS.values())
+
+
+@pytest.mark.parametrize("traps", [(), *((trap,) for trap in TRAPS), tuple(TRAPS)])
+def test_phantoms_are_plausible(traps):
+    assert judged(Phantom((60, 96, 90), (3.6, 3.7, 5.0), traps=frozenset(traps)).volume()) == []
+
+
+@pytest.mark.parametrize("padding", [-1024, -2000, -2048, -3024, 0])
+def test_padding_outside_the_field_of_view_is_plausible(padding):
+    hu = CHEST.copy()
+    hu[:, :, :12] = hu[:, :, -12:] = padding
+    assert judged(hu) == []
+
+
+@pytest.mark.parametrize("low", [-1000, -1024])
+def test_air_that_is_clipped_where_the_method_clips_is_plausible(low):
+    assert judged(np.maximum(CHEST, low)) == []
+
+
+def test_metal_at_the_end_of_twelve_bits_is_plausible():
+    hu = CHEST.copy()
+    hu[:, 40:44, 40:44] = 3071
+    assert judged(hu) == []
+
+
+def test_chest_without_air_around_it_is_plausible():
+    assert judged(CHEST[15:, 35:60, 18:70]) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "values"),
+    [
+        ("clipped", np.clip(CHEST, -160, 240)),
+        ("clipped", np.clip(CHEST, -500, 500)),
+        ("clipped", np.clip(CHEST, -800, 3000)),
+        ("clipped", np.clip(CHEST, -2000, 0)),
+        ("shifted", CHEST + 1024),
+        ("shifted", CHEST + 1000),
+        ("shifted", CHEST - 1024),
+        ("shifted", np.maximum(CHEST - 1024, -2048)),
+        ("shifted", np.where(CHEST < -500, -2024, CHEST - 1024)),
+        ("rescaled", CHEST * 2),
+        ("eight-bit", eight_bit(CHEST, -160, 240)),
+        ("eight-bit", eight_bit(CHEST, -1000, 400)),
+        ("labels", (CHEST < -500) * 2),
+        ("labels", (np.clip(CHEST, -1000, 400) + 1000) // 1400),
+        ("constant", CHEST * 0 + 40),
+        ("no-air", np.abs(CHEST) // 2),
+        ("no-soft-tissue", np.where(CHEST > -300, -1000, CHEST)),
+    ],
+)
+def test_values_that_are_no_hu_of_a_chest_are_refused(code, values):
+    assert judged(values) == [(code, "refused")]
+
+
+@pytest.mark.parametrize(
+    ("code", "values"),
+    [
+        ("clipped", np.clip(CHEST, -1000, 150)),
+        ("clipped", np.clip(CHEST, -1350, 200)),
+        ("clipped", np.clip(CHEST, -950, 3000)),
+        ("steps", CHEST // 10 * 10),
+        ("steps", CHEST // 2 * 2),
+        ("steps", np.round(eight_bit(CHEST, -1000, 1000) * 2000 / 255 - 1000)),
+        ("few-values", np.where(CHEST < -900, -1000, np.where(CHEST < -300, -850, 40))),
+        ("little-air", np.where((CHEST < -300) & (np.arange(90) != 45), 40, CHEST)),
+    ],
+)
+def test_values_that_can_be_used_with_doubt_are_flagged(code, values):
+    found = judged(values)
+    assert (code, "flagged") in found
+    assert {severity for _, severity in found} == {"flagged"}
+
+
+def test_reason_says_what_was_seen():
+    (one,) = judge(summarize(counts_of(np.clip(CHEST, -160, 240))))
+    share = 100 * (CHEST <= -160).mean()
+    assert "no voxel lies between -1,150 and -600 HU" in one.reason
+    assert f"{share:.0f} % of all voxels are exactly -160 HU, and none is lower" in one.reason
+    assert "exactly 240 HU, and none is higher" in one.reason
+
+
+@given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=300), st.integers(1, 300))
+def test_summary_is_that_of_the_whole_however_it_is_cut(values, size):
+    counts = np.zeros(65536, np.uint64)
+    for start in range(0, len(values), size):
+        add_all(np.asarray(values[start : start + size], np.int16), counts)
+    assert np.array_equal(counts, np.bincount(np.asarray(values) + 32768, minlength=65536))
+    found = summarize(counts)
+    assert (found.voxels, found.distinct) == (len(values), len(set(values)))
+    assert (found.minimum, found.maximum) == (min(values), max(values))
+    assert found.aerated == pytest.approx(np.mean([-1150 <= one <= -600 for one in values]))
+    assert HuSummary.from_dict(found.to_dict()) == found
+    judge(found)

@@ -46,6 +46,22 @@ def client():
         yield connected
 
 
+@pytest.fixture
+def stages_here(monkeypatch):
+    """Stages that compute in this process, without a cluster; their client is None."""
+    import dask
+
+    from lungmix.stages import label, mask
+
+    def gather(client, values, watch=None):
+        with dask.config.set(scheduler="synchronous"):
+            return list(dask.compute(*values))
+
+    for stage in (mask, label):
+        monkeypatch.setattr(stage, "gather_small", gather)
+        monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
+
+
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory) -> Path:
     """Three small phantoms of three slabs, as files of different formats; to be read only."""

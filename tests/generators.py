@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
+import SimpleITK as sitk
 from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.special import ndtr
@@ -62,6 +65,22 @@ DIRECTIONS = {
 }
 """Of axes, oblique, flipped, mirrored or all at once."""
 
+ORIENTATIONS = sorted("".join(letters) for ends in permutations(("RL", "AP", "IS")) for letters in product(*ends))
+"""The 48 storage orders by the names that ITK's DICOMOrient takes; LPS is the axial array."""
+
+
+def reoriented(volume, geometry, orientation):
+    """The same voxels in another storage order, by ITK: array and geometry."""
+    from lungmix.geometry import Geometry
+
+    image = sitk.DICOMOrient(geometry.apply_to(sitk.GetImageFromArray(volume)), orientation)
+    return sitk.GetArrayFromImage(image), Geometry.from_sitk(image)
+
+
+def as_axial(volume, geometry):
+    """Voxels of a storage order as the axial array, by ITK."""
+    return reoriented(volume, geometry, "LPS")[0]
+
 
 def expected_counts(weights, means, sds, voxels):
     """Exact expected counts of every HU, rounding included; float64, shape (65536,)."""
@@ -100,13 +119,13 @@ def store_of_counts(url, counts):
     return cohort
 
 
-def case_of(cohort, name, hu, geometry):
+def case_of(cohort, name, hu, geometry, chunk_slices=None):
     """A converted case of voxels in memory."""
     from lungmix.kernels.bits import pack_below
     from lungmix.scan import Acquisition
     from lungmix.stages import convert
 
-    case = cohort.add(name, geometry, Acquisition())
+    case = cohort.add(name, geometry, Acquisition(), chunk_slices=chunk_slices)
     case.create("ct")
     packed = case.create_packed(convert.AIR)
     for start, stop in case.layout.slabs():

@@ -2,10 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+_DECIMALS = 6
+"""Cosines that agree in these are equal: files round them."""
+
+
+@dataclass(frozen=True)
+class AxisOrder:
+    """Order and sense of array axes in the patient.
+
+    The axial array is the same volume with axes that run to the head, to the back and to the left of the patient; the
+    48 arrays that differ from it by the order and the sense of their axes hold the same chest.
+
+    Attributes
+    ----------
+    axes : tuple of int
+        Array axes nearest to the way from feet to head, from front to back, from right to left.
+    flipped : tuple of bool
+        True for each array axis, in array order, whose index falls on that way.
+    """
+
+    axes: tuple[int, int, int] = (0, 1, 2)
+    flipped: tuple[bool, bool, bool] = (False, False, False)
+
+    @property
+    def is_axial(self) -> bool:
+        """True where the array is the axial array itself."""
+        return self == AxisOrder()
+
+    @property
+    def cranial_axis(self) -> int:
+        """Array axis that runs from feet to head, or back."""
+        return self.axes[0]
+
+    def to_axial(self, array: Any) -> Any:
+        """Return a view of an array ``[z, y, x]`` as the axial array."""
+        return array[self._turn].transpose(self.axes)
+
+    def from_axial(self, array: Any) -> Any:
+        """Return a view of an axial array in the order of this one."""
+        return array.transpose(self._places)[self._turn]
+
+    def by_patient(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """Return one value for each array axis in the order of the axial array."""
+        z, y, x = (values[axis] for axis in self.axes)
+        return z, y, x
+
+    def by_array(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """Return one value for each axis of the axial array in the order of this one."""
+        z, y, x = (values[place] for place in self._places)
+        return z, y, x
+
+    @property
+    def _places(self) -> tuple[int, int, int]:
+        z, y, x = (self.axes.index(axis) for axis in range(3))
+        return z, y, x
+
+    @property
+    def _turn(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)
+
+
+def axis_order(direction: Sequence[float]) -> AxisOrder:
+    """Return the order of the array axes of a volume.
+
+    As in ITK's ``DICOMOrient``, the largest cosine assigns its axis to a way through the patient, then the largest of
+    the other axes and ways. Equal cosines, as of an axis at 45 degrees, are told apart by the lines on which the axes
+    lie and not by their place in the array, so that each of the 48 storage orders comes to the same axial array.
+
+    Parameters
+    ----------
+    direction : sequence of float
+        The 3 x 3 direction cosines of `Geometry`.
+    """
+    cosines = [round(float(value), _DECIMALS) for value in direction]
+    if len(cosines) != 9:
+        raise ValueError(f"direction needs 9 numbers, got {len(cosines)}")
+    columns = [tuple(cosines[column::3]) for column in range(3)]
+
+    def rank(pair: tuple[int, int]) -> tuple[float, int, tuple[float, ...]]:
+        way, column = pair
+        first = next((value for value in columns[column] if value), 1.0)
+        line = tuple(value if first > 0 else -value for value in columns[column])
+        return abs(columns[column][way]), way, line
+
+    axes, flipped = [0, 0, 0], [False, False, False]
+    pairs = [(way, column) for way in range(3) for column in range(3)]
+    while pairs:
+        way, column = max(pairs, key=rank)
+        # Ways are counted as x, y, z of the patient, axes of the array as z, y, x.
+        axes[2 - way], flipped[2 - column] = 2 - column, columns[column][way] < 0
+        pairs = [pair for pair in pairs if pair[0] != way and pair[1] != column]
+    return AxisOrder((axes[0], axes[1], axes[2]), (flipped[0], flipped[1], flipped[2]))
 
 
 @dataclass(frozen=True)
@@ -58,10 +151,36 @@ class Geometry:
         return z, y, x
 
     @property
+    def axis_order(self) -> AxisOrder:
+        """Order and sense of the array axes in the patient; as they are where that is not known."""
+        return axis_order(self.direction) if self.orientation_known else AxisOrder()
+
+    @property
+    def axial(self) -> Geometry:
+        """Geometry of the axial array of the same voxels."""
+        order, n = self.axis_order, self.size
+        columns = [tuple(self.direction[column::3]) for column in range(3)]
+        origin = list(self.origin)
+        for column, (cosines, spacing) in enumerate(zip(columns, self.spacing, strict=True)):
+            if order.flipped[2 - column]:
+                origin = [o + c * spacing * (n[column] - 1) for o, c in zip(origin, cosines, strict=True)]
+                columns[column] = tuple(-c for c in cosines)
+        # The column of each axis of the axial array, x first.
+        taken = [2 - axis for axis in order.axes[::-1]]
+        size, spacing_xyz = ([values[column] for column in taken] for values in (n, self.spacing))
+        direction = [columns[column][way] for way in range(3) for column in taken]
+        return Geometry(size, spacing_xyz, origin, direction, self.orientation_known)  # type: ignore[arg-type]
+
+    @property
+    def slice_spacing(self) -> float:
+        """Distance of axial slices, mm."""
+        return self.spacing_zyx[self.axis_order.cranial_axis]
+
+    @property
     def voxel_ml(self) -> float:
-        """Volume of a voxel in millilitres."""
-        x, y, z = self.spacing
-        return x * y * z / 1000.0
+        """Volume of a voxel in millilitres; the product is rounded alike in each storage order."""
+        z, y, x = self.axis_order.by_patient(self.spacing_zyx)
+        return float(x * y * z / 1000.0)
 
     @classmethod
     def from_sitk(cls, image: Any) -> Geometry:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import lungmix
-from generators import chunkings
+from generators import ORIENTATIONS, as_axial, chunkings, reoriented
 from lungmix.errors import UsageError
+from lungmix.geometry import Geometry
 
 volumes = st.tuples(st.integers(1, 20), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
 published = lungmix.load_model("published")
@@ -24,6 +25,26 @@ def test_median_equals_scipy_whatever_the_chunks(data, volume, size):
     with dask.config.set(scheduler="synchronous"):
         lazy = lungmix.median_labels(da.from_array(labels, chunks=data.draw(chunkings(shape))), size=size)
         assert np.array_equal(lazy.compute(), expected)
+
+
+@given(st.data(), volumes, st.integers(1, 6), st.sampled_from(ORIENTATIONS))
+@settings(max_examples=60)
+def test_median_of_another_storage_order_is_that_of_the_axial_array(data, volume, size, orientation):
+    *shape, seed = volume
+    labels = np.random.default_rng(seed).integers(0, 6, shape).astype(np.uint8)
+    expected = ndimage.median_filter(labels, size=size)
+    stored, geometry = reoriented(labels, Geometry(tuple(shape[::-1])), orientation)
+    found = lungmix.median_labels(stored, size, direction=geometry.direction)
+    assert np.array_equal(as_axial(found, geometry), expected)
+    with dask.config.set(scheduler="synchronous"):
+        chunked = da.from_array(stored, chunks=data.draw(chunkings(stored.shape)))
+        assert np.array_equal(lungmix.median_labels(chunked, size, direction=geometry.direction).compute(), found)
+
+
+@pytest.mark.parametrize("direction", [(1, 0, 0), (1, 0, 0, 0, float("nan"), 0, 0, 0, 1)])
+def test_direction_that_is_no_nine_cosines_is_refused(direction):
+    with pytest.raises(UsageError, match="9 finite cosines"):
+        lungmix.median_labels(np.zeros((2, 2, 2), np.uint8), direction=direction)
 
 
 @given(st.data(), volumes)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lungmix
-from generators import chests, chunkings
+from generators import ORIENTATIONS, chests, chunkings, reoriented
 from lungmix.errors import UsageError
+from lungmix.geometry import Geometry
 from lungmix.kernels.mask import recipe_for
 from lungmix.parameters import MaskParameters, voxels_of_ml
 from lungmix.phantom import TRAPS, Phantom
@@ -48,6 +49,27 @@ def test_physical_mask_equals_the_oracle_whatever_the_chunks(data, hu, spacing):
     with dask.config.set(scheduler="synchronous"):
         lazy, _ = mask_graph(da.from_array(hu, chunks=data.draw(chunkings(hu.shape))), recipe)
         assert np.array_equal(lazy.compute(), expected)
+
+
+@given(st.data(), chests(), st.integers(0, 3), st.integers(0, 80), st.sampled_from(ORIENTATIONS))
+@settings(max_examples=60)
+def test_mask_of_another_storage_order_is_that_of_the_axial_array(data, hu, n_open, min_voxels, orientation):
+    expected = reference.lung_mask(hu, n_open=n_open, min_voxels=min_voxels, radii=(2,))
+    stored, geometry = reoriented(hu, Geometry(hu.shape[::-1]), orientation)
+    options = {"opening": n_open, "min_voxels": min_voxels, "radii": (2,), "direction": geometry.direction}
+    chunks = data.draw(chunkings(stored.shape))
+    check_every_way(stored, chunks, geometry.axis_order.from_axial(expected), **options)
+
+
+@given(st.tuples(*[st.floats(0.4, 8.0)] * 3), st.sampled_from(ORIENTATIONS))
+@settings(max_examples=60)
+def test_elements_of_the_physical_preset_hold_the_same_offsets_in_each_order(spacing, orientation):
+    axial = Geometry((2, 2, 2), spacing)
+    geometry = reoriented(np.zeros(axial.shape, np.int16), axial, orientation)[1]
+    one, two = (recipe_for(MaskParameters("physical"), g.spacing_zyx, g.axis_order) for g in (axial, geometry))
+    assert one.min_voxels == two.min_voxels
+    for there, here in zip((one.opening, *one.closings), (two.opening, *two.closings), strict=True):
+        assert np.array_equal(geometry.axis_order.from_axial(there.offsets()), here.offsets())
 
 
 @pytest.mark.parametrize("trap", ["none", *TRAPS])

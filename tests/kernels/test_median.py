@@ -20,6 +20,17 @@ def test_median_equals_scipy_for_every_window(volume, size, n_labels):
     assert np.array_equal(median_labels(labels, size), ndimage.median_filter(labels, size=size))
 
 
+@given(volumes, st.integers(1, 7), st.tuples(st.booleans(), st.booleans(), st.booleans()))
+@settings(max_examples=200)
+def test_median_of_flipped_axes_is_that_of_the_volume_flipped(volume, size, flipped):
+    *shape, seed = volume
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 6, shape).astype(np.uint8) * (random.random(shape) < 0.5)
+    axes = tuple(axis for axis in range(3) if flipped[axis])
+    expected = np.flip(ndimage.median_filter(np.flip(labels, axes), size=size), axes)
+    assert np.array_equal(median_labels(labels, size, flipped), expected)
+
+
 def test_median_of_an_even_window_is_the_upper_one():
     labels = np.zeros((4, 4, 4), np.uint8)
     labels[:2] = 5

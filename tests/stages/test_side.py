@@ -1,6 +1,5 @@
 """Sides of masks against the truth of phantoms, which shows traps and lies in every direction."""
 
-import dask
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from lungmix.phantom import Phantom
 from lungmix.stages import label, mask, side
 from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, SIDES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("stages_here")]
 
 MODEL = lungmix.load_model("published")
 HEALTHY = (0.45, 0.55, 0.0, 0.0, 0.0)
@@ -25,19 +24,6 @@ FEET_FIRST = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 PRONE = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
-
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch):
-    """Stages in this process."""
-
-    def gather(client, values, watch=None):
-        with dask.config.set(scheduler="synchronous"):
-            return list(dask.compute(*values))
-
-    for stage in (mask, label):
-        monkeypatch.setattr(stage, "gather_small", gather)
-        monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
 
 
 def sides_of(tmp_path, phantom, parameters=MaskParameters("physical")):  # noqa: B008

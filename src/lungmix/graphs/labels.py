@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -9,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import UsageError
+from lungmix.geometry import AxisOrder, axis_order
 from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels import median
 from lungmix.kernels.labels import look_up
@@ -56,8 +59,13 @@ def tissue_labels(
     return _look_up(np.asarray(ct), np.asarray(mask), table)
 
 
-def median_labels(labels: Labels | da.Array, size: int = 4) -> Labels | da.Array:
-    """Median filter of label maps, equal to ``scipy.ndimage.median_filter(labels, size=size)``.
+def median_labels(
+    labels: Labels | da.Array, size: int = 4, *, direction: Sequence[float] | None = None
+) -> Labels | da.Array:
+    """Return the median filter of label maps, equal to ``scipy.ndimage.median_filter(labels, size=size)``.
+
+    The window of an even size is not symmetric. It is that of the axial array, so that the same chest has the same
+    labels in whichever order its voxels are stored.
 
     Parameters
     ----------
@@ -65,16 +73,37 @@ def median_labels(labels: Labels | da.Array, size: int = 4) -> Labels | da.Array
         Ordinal labels.
     size : int
         Edge of the window in voxels, 1 to 15. The window of 4 reaches from -2 to +1 on each axis.
+    direction : sequence of 9 floats, optional
+        Direction cosines as in ``case.geometry.direction``: on axes that run to the feet, to the front or to the
+        right of the patient the window of 4 reaches from -1 to +2. By default the array is axial, with axes that run
+        to the head, to the back and to the left.
 
     Returns
     -------
     numpy or dask array of uint8, shape (z, y, x)
         The same kind of array as `labels`, chunked alike.
     """
+    flipped = order_of(direction).flipped
     if isinstance(labels, da.Array):
-        halo = (size // 2, (size - 1) // 2)
-        return map_with_halo(_median_core, labels, [halo] * 3, size=size).rechunk(labels.chunks)
-    return median.median_labels(np.asarray(labels, np.uint8), size)
+        halos = median.window_of(size, flipped)
+        return map_with_halo(_median_core, labels, halos, size=size, flipped=flipped).rechunk(labels.chunks)
+    return median.median_labels(np.asarray(labels, np.uint8), size, flipped)
+
+
+def order_of(direction: Sequence[float] | None) -> AxisOrder:
+    """Return how the axes of an array lie in the patient; those of an axial array where `direction` is None.
+
+    Raises
+    ------
+    UsageError
+        If `direction` does not hold 9 cosines.
+    """
+    if direction is None:
+        return AxisOrder()
+    cosines = [float(value) for value in np.ravel(direction)]
+    if len(cosines) != 9 or not all(isfinite(value) for value in cosines):
+        raise UsageError("direction needs 9 finite cosines: give geometry.direction")
+    return axis_order(cosines)
 
 
 def _look_up(ct: npt.NDArray[Any], mask: npt.NDArray[Any], table: Labels) -> Labels:
@@ -84,6 +113,6 @@ def _look_up(ct: npt.NDArray[Any], mask: npt.NDArray[Any], table: Labels) -> Lab
     return look_up(ct, np.asarray(mask != 0).view(np.uint8), table)
 
 
-def _median_core(window: Labels, core: tuple[slice, ...], size: int) -> Labels:
+def _median_core(window: Labels, core: tuple[slice, ...], size: int, flipped: tuple[bool, bool, bool]) -> Labels:
     # Cut from a window, the answer would keep all of it in memory.
-    return np.ascontiguousarray(median.median_labels(window, size)[core])
+    return np.ascontiguousarray(median.median_labels(window, size, flipped)[core])

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dask.delayed import Delayed
 
 from lungmix.errors import UsageError
+from lungmix.graphs.labels import order_of
 from lungmix.graphs.memory import mask_chunks
 from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels import mask as kernels
@@ -71,6 +72,7 @@ def lung_mask(
     opening: int | None = None,
     min_voxels: int | None = None,
     radii: Sequence[int] | None = None,
+    direction: Sequence[float] | None = None,
 ) -> npt.NDArray[np.uint8] | da.Array:
     """Lung mask of a volume of HU.
 
@@ -90,6 +92,9 @@ def lung_mask(
         Smallest island kept, in voxels, in place of the preset's.
     radii : sequence of int, optional
         Radii of the closings by a ball, in voxels, in place of the preset's.
+    direction : sequence of 9 floats, optional
+        Direction cosines as in ``case.geometry.direction``. They say which axis of the array runs from feet to head:
+        lungs may touch its ends and no others. By default the first, as in axial scans.
 
     Returns
     -------
@@ -108,7 +113,7 @@ def lung_mask(
     if ct.ndim != 3:
         raise UsageError(f"a CT volume has the axes z, y, x; this array has {ct.ndim}: give one volume")
     chosen = MaskParameters(preset, threshold, opening, min_voxels, None if radii is None else tuple(radii))
-    recipe = recipe_for(chosen, None if spacing is None else tuple(spacing)[::-1])
+    recipe = recipe_for(chosen, None if spacing is None else tuple(spacing)[::-1], order_of(direction))
     if isinstance(ct, da.Array):
         return mask_graph(ct, recipe)[0]
     return kernels.lung_mask(np.asarray(ct), recipe)
@@ -147,7 +152,7 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     if not recipe.opening.is_point:
         halo = 2 * recipe.opening.extent[0]
         opened = map_with_halo(_open, air, [(halo, halo), (0, 0), (0, 0)], element=recipe.opening, nx=nx)
-    verdict = judge(opened, nx, recipe.min_voxels)
+    verdict = judge(opened, nx, recipe)
     lung = opened.map_blocks(_paint, nx=nx, verdict=verdict, dtype=np.uint64, meta=_META)
     bits = close_lung(lung, nx, recipe)
     lung = bits.rechunk((*ct.chunks[:2], words)).map_blocks(
@@ -156,8 +161,8 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     return lung.rechunk(ct.chunks), verdict
 
 
-def judge(opened: da.Array, nx: int, min_voxels: int, shelf: Shelf | None = None) -> Delayed:
-    """Which islands of opened air are lung.
+def judge(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = None) -> Delayed:
+    """Decide which islands of opened air are lung.
 
     Parameters
     ----------
@@ -165,8 +170,8 @@ def judge(opened: da.Array, nx: int, min_voxels: int, shelf: Shelf | None = None
         Packed air after the opening, one chunk a slab.
     nx : int
         Voxels in a row.
-    min_voxels : int
-        Smallest island that is lung.
+    recipe : MaskRecipe
+        Says how large an island of lung is at least, and which ends of the volume it may touch.
     shelf : Shelf, optional
         Takes the opened slabs.
 
@@ -177,10 +182,10 @@ def judge(opened: da.Array, nx: int, min_voxels: int, shelf: Shelf | None = None
     """
     # Arrays, not lists, among the arguments of blocks: dask makes a task of a list, which all of them wait for.
     tables = opened.map_blocks(
-        _table, nx=nx, min_voxels=min_voxels, shelf=shelf, starts=np.cumsum([0, *opened.chunks[0]]),
+        _table, nx=nx, recipe=recipe, shelf=shelf, starts=np.cumsum([0, *opened.chunks[0]]),
         dtype=object, chunks=((1,) * len(opened.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
-    return dask.delayed(_judge)(list(tables.to_delayed().reshape(-1)), min_voxels)
+    return dask.delayed(_judge)(list(tables.to_delayed().reshape(-1)), recipe.min_voxels)
 
 
 def shelved_lung(shelf: Shelf, verdict: Verdict, chunks: tuple[tuple[int, ...], ...], nx: int) -> da.Array:
@@ -243,13 +248,14 @@ def _close(window: Bits, core: tuple[slice, ...], element: Element, nx: int) -> 
 
 
 def _table(
-    block: Bits, nx: int, min_voxels: int, shelf: Shelf | None, starts: Edges, block_id: Place = None
+    block: Bits, nx: int, recipe: MaskRecipe, shelf: Shelf | None, starts: Edges, block_id: Place = None
 ) -> SlabTable | Bits:
     if block_id is None:
         return block
     if shelf is not None:
         shelf.put(int(starts[block_id[0]]), block)
-    return table_of(label_runs(block, nx), min_voxels)
+    ends = (block_id[0] == 0, block_id[0] == len(starts) - 2)
+    return table_of(label_runs(block, nx), recipe.min_voxels, recipe.cranial_axis, ends)
 
 
 def _judge(tables: list[SlabTable], min_voxels: int) -> Verdict:

@@ -71,7 +71,7 @@ class Islands:
     voxels : ndarray of int64, shape (components,)
         Voxel counts.
     touches_edge : ndarray of bool, shape (components,)
-        Whether a voxel lies in the first or last row or column of its slice.
+        True where a voxel lies in the first or last row or column of its axial slice.
     """
 
     voxels: Ints
@@ -142,17 +142,29 @@ def label_runs(bits: Bits, nx: int) -> Runs:
     return Runs((nz, ny, nx), first, start, stop, label, int(components))
 
 
-def islands_of(runs: Runs) -> Islands:
-    """Voxel count and edge contact of each component of a slab."""
+def islands_of(runs: Runs, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)) -> Islands:
+    """Return voxel count and edge contact of each component of a slab.
+
+    Parameters
+    ----------
+    runs : Runs
+        The slab.
+    cranial_axis : int
+        Array axis from feet to head: its ends are no edges, those of the other two are.
+    ends : tuple of bool
+        True where the first, and the last, plane of the slab is that of the volume.
+    """
     _, ny, nx = runs.shape
+    first, last = (end and cranial_axis != 0 for end in ends)
     voxels = np.zeros(runs.components, np.int64)
     touches = np.zeros(runs.components, np.bool_)
-    _tabulate(ny, nx, runs.first_of_row, runs.start, runs.stop, runs.label, voxels, touches)
+    edges = (first, last, cranial_axis != 1, cranial_axis != 2)
+    _tabulate(ny, nx, edges, runs.first_of_row, runs.start, runs.stop, runs.label, voxels, touches)
     return Islands(voxels, touches)
 
 
-def table_of(runs: Runs, min_voxels: int) -> SlabTable:
-    """The table of a slab for the merge.
+def table_of(runs: Runs, min_voxels: int, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)) -> SlabTable:
+    """Return the table of a slab for the merge.
 
     Parameters
     ----------
@@ -160,8 +172,10 @@ def table_of(runs: Runs, min_voxels: int) -> SlabTable:
         The slab.
     min_voxels : int
         Smallest island that is kept.
+    cranial_axis, ends : int, tuple of bool
+        See `islands_of`.
     """
-    islands = islands_of(runs)
+    islands = islands_of(runs, cranial_axis, ends)
     below, above = runs.planes(0, 1), runs.planes(runs.shape[0] - 1, runs.shape[0])
     listed = islands.voxels >= min_voxels
     listed[below.label] = listed[above.label] = True
@@ -329,13 +343,14 @@ def _join_rows(ny, first, start, stop):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _tabulate(ny, nx, first, start, stop, label, voxels, touches):  # type: ignore[no-untyped-def]
+def _tabulate(ny, nx, edges, first, start, stop, label, voxels, touches):  # type: ignore[no-untyped-def]
+    first_plane, last_plane, rows, columns = edges
     for row in range(len(first) - 1):
         y = row % ny
-        edge = y in (0, ny - 1)
+        edge = (rows and y in (0, ny - 1)) or (first_plane and row < ny) or (last_plane and row >= len(first) - 1 - ny)
         for i in range(first[row], first[row + 1]):
             voxels[label[i]] += stop[i] - start[i]
-            if edge or start[i] == 0 or stop[i] == nx:
+            if edge or (columns and (start[i] == 0 or stop[i] == nx)):
                 touches[label[i]] = True
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import UsageError
+from lungmix.geometry import AxisOrder
 from lungmix.kernels.bits import pack_below, unpack
 from lungmix.kernels.components import Islands, Merged, islands_of, label_runs, paint
 from lungmix.kernels.element import Element, ball, diamond, ellipsoid
@@ -44,12 +45,15 @@ class MaskRecipe:
         Smaller islands are dropped.
     closings : tuple of Element
         Close what was kept, one after the other.
+    cranial_axis : int
+        Array axis from feet to head: islands may touch its ends, and no others.
     """
 
     threshold: int
     opening: Element
     min_voxels: int
     closings: tuple[Element, ...]
+    cranial_axis: int = 0
 
     @property
     def halo(self) -> int:
@@ -57,8 +61,10 @@ class MaskRecipe:
         return 2 * max(element.extent[0] for element in (self.opening, *self.closings))
 
 
-def recipe_for(parameters: MaskParameters, spacing_zyx: Sequence[float] | None) -> MaskRecipe:
-    """The steps of a preset on a grid, with what the user changed.
+def recipe_for(
+    parameters: MaskParameters, spacing_zyx: Sequence[float] | None, order: AxisOrder | None = None
+) -> MaskRecipe:
+    """Return the steps of a preset on a grid, with what the user changed.
 
     Parameters
     ----------
@@ -66,19 +72,22 @@ def recipe_for(parameters: MaskParameters, spacing_zyx: Sequence[float] | None) 
         Preset and changes; changes are in voxels.
     spacing_zyx : sequence of float or None
         Voxel spacing along z, y, x in mm; the preset ``physical`` needs it.
+    order : AxisOrder, optional
+        How the array lies in the patient; by default axial.
 
     Raises
     ------
     UsageError
         If the spacing is needed and missing, or not positive.
     """
+    order = order or AxisOrder()
     if parameters.preset == "physical":
         if spacing_zyx is None:
             raise UsageError("the preset 'physical' needs the spacing of the scan in mm: give spacing=(x, y, z)")
         if not all(0 < s < 1000 for s in spacing_zyx):
             raise UsageError(f"a spacing of {tuple(spacing_zyx)} mm is not possible: give positive millimetres")
         extent = opening_extent_mm(spacing_zyx)
-        min_voxels = voxels_of_ml(PHYSICAL_MIN_ML, spacing_zyx)
+        min_voxels = voxels_of_ml(PHYSICAL_MIN_ML, order.by_patient(spacing_zyx))
         closings: tuple[Element, ...] = (ellipsoid(PHYSICAL_CLOSING_MM, spacing_zyx),)
     else:
         extent = (PAPER_OPENING,) * 3
@@ -90,7 +99,7 @@ def recipe_for(parameters: MaskParameters, spacing_zyx: Sequence[float] | None) 
         min_voxels = parameters.min_voxels
     if parameters.radii is not None:
         closings = tuple(ball(radius) for radius in parameters.radii)
-    return MaskRecipe(parameters.threshold, diamond(extent), min_voxels, closings)
+    return MaskRecipe(parameters.threshold, diamond(extent), min_voxels, closings, order.cranial_axis)
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class Found:
 
 
 def qualifies(islands: Islands, min_voxels: int) -> npt.NDArray[np.bool_]:
-    """Which islands are lung: large enough, and clear of the first and last row and column."""
+    """Return which islands are lung: large enough, and clear of the first and last row and column of axial slices."""
     return np.asarray((islands.voxels >= min_voxels) & ~islands.touches_edge)
 
 
@@ -144,7 +153,7 @@ def lung_mask(hu: npt.NDArray[np.int16], recipe: MaskRecipe) -> Mask:
         return np.zeros(hu.shape, np.uint8)
     nx = hu.shape[2]
     runs = label_runs(opening(pack_below(hu, recipe.threshold), nx, recipe.opening), nx)
-    lung = paint(runs, qualifies(islands_of(runs), recipe.min_voxels))
+    lung = paint(runs, qualifies(islands_of(runs, recipe.cranial_axis), recipe.min_voxels))
     for element in recipe.closings:
         lung = closing(lung, nx, element)
     return unpack(lung, nx)

@@ -17,11 +17,15 @@ from lungmix.kernels.bits import WORD, words_for
 Labels = npt.NDArray[np.uint8]
 
 
-def median_labels(labels: Labels, size: int = 4) -> Labels:
-    """Median filter of ordinal labels, equal to ``scipy.ndimage.median_filter(labels, size)``.
+NOT_FLIPPED = (False, False, False)
+
+
+def median_labels(labels: Labels, size: int = 4, flipped: tuple[bool, bool, bool] = NOT_FLIPPED) -> Labels:
+    """Return the median filter of ordinal labels, equal to ``scipy.ndimage.median_filter(labels, size)``.
 
     The window of ``size`` voxels reaches from ``-size // 2`` to ``(size - 1) // 2`` on each axis, the border is
-    reflected and of an even number of voxels the upper median is taken.
+    reflected and of an even number of voxels the upper median is taken. On a flipped axis the window is the mirror
+    image of this one, as if the volume were flipped, filtered and flipped back.
 
     Parameters
     ----------
@@ -30,6 +34,8 @@ def median_labels(labels: Labels, size: int = 4) -> Labels:
         looked at.
     size : int
         Edge of the window in voxels, 1 to 15.
+    flipped : tuple of bool
+        Axes z, y, x whose index falls where that of the axial array rises.
 
     Returns
     -------
@@ -48,11 +54,12 @@ def median_labels(labels: Labels, size: int = 4) -> Labels:
     box = _box_of(labels) if labels.size else np.zeros((3, 2), np.int64)
     if not box.any():
         return out
-    before, after = size // 2, (size - 1) // 2
+    window = window_of(size, flipped)
     spans = [
-        (max(0, int(low) - after), min(n, int(high) + before)) for (low, high), n in zip(box, labels.shape, strict=True)
+        (max(0, int(low) - after), min(n, int(high) + before))
+        for (low, high), n, (before, after) in zip(box, labels.shape, window, strict=True)
     ]
-    padded = _surroundings(labels, spans, before, after)
+    padded = _surroundings(labels, spans, window)
     levels = np.flatnonzero(_present(padded))
     levels = levels[levels > 0]
     _, ny, nx = (high - low for low, high in spans)
@@ -62,14 +69,20 @@ def median_labels(labels: Labels, size: int = 4) -> Labels:
     return out
 
 
-def _surroundings(labels: Labels, spans: list[tuple[int, int]], before: int, after: int) -> Labels:
+def window_of(size: int, flipped: tuple[bool, bool, bool] = NOT_FLIPPED) -> tuple[tuple[int, int], ...]:
+    """Return how many voxels the window reaches back and on along z, y, x; parameters are those of `median_labels`."""
+    back, on = size // 2, (size - 1) // 2
+    return tuple((on, back) if flip else (back, on) for flip in flipped)
+
+
+def _surroundings(labels: Labels, spans: list[tuple[int, int]], window: tuple[tuple[int, int], ...]) -> Labels:
     """Part of a volume and what windows of its voxels reach, reflected at the border; rows fill whole words."""
     part, pad = [], []
-    for (low, high), n in zip(spans, labels.shape, strict=True):
+    for (low, high), n, (before, after) in zip(spans, labels.shape, window, strict=True):
         begin, end = low - before, high + after
         part.append(slice(max(0, begin), min(n, end)))
         pad.append((max(0, -begin), max(0, end - n)))
-    wide = spans[2][1] - spans[2][0] + before + after
+    wide = spans[2][1] - spans[2][0] + sum(window[2])
     padded = np.pad(labels[tuple(part)], pad, mode="symmetric")
     return np.pad(padded, [(0, 0), (0, 0), (0, words_for(wide) * WORD - wide)])
 

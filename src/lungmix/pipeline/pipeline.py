@@ -338,7 +338,7 @@ class Pipeline:
     def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
         geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
         self._passing.know(geometries)
-        hint = mask.advice({name: geometry.spacing[2] for name, geometry in geometries.items()}, parameters)
+        hint = mask.advice({name: geometry.slice_spacing for name, geometry in geometries.items()}, parameters)
         if hint:
             self.listener.say(hint)
 

@@ -21,7 +21,7 @@ from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
-from lungmix.kernels.median import median_labels
+from lungmix.kernels.median import median_labels, window_of
 from lungmix.stages import convert, mask, side
 from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.objects import Receipts
@@ -33,17 +33,19 @@ if TYPE_CHECKING:
 
 STAGE = "label"
 MEDIAN_SIZE = 4
-# The window of the median reaches two slices back and one on.
-_BEFORE, _AFTER = MEDIAN_SIZE // 2, (MEDIAN_SIZE - 1) // 2
+_HALO = MEDIAN_SIZE // 2
+"""Slices that the window of the median reaches at most, back or on."""
 
 Labels = npt.NDArray[np.uint8]
 
 
 def key_for(case: Case, model: TissueModel) -> str:
-    """What label maps depend on."""
+    """Return what label maps depend on; axes that run against the axial array's are named only where there are any."""
+    flipped = case.geometry.axis_order.flipped
+    axes = {"flipped": list(flipped)} if any(flipped) else {}
     return key_of(
         stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], median=MEDIAN_SIZE,
-        weights=model.weights, means=model.means, variances=model.variances,
+        weights=model.weights, means=model.means, variances=model.variances, **axes,
     )  # fmt: skip
 
 
@@ -109,9 +111,10 @@ def _tasks(
 ) -> list[Delayed]:
     """One value for each run of slices: label, then filter with the ends of the neighbours, then write."""
     shape = case.geometry.shape
-    edges = np.cumsum([0, *label_chunks(case.layout.stored, *shape[1:], _BEFORE, memory_limit)]).tolist()
+    edges = np.cumsum([0, *label_chunks(case.layout.stored, *shape[1:], _HALO, memory_limit)]).tolist()
     looked = [dask.delayed(_look_up_slab)(table, where, *span, small) for span in pairwise(edges)]
-    ends = [dask.delayed(_ends)(one) for one in looked] if len(looked) > 1 else []
+    back, on = window_of(MEDIAN_SIZE, case.geometry.axis_order.flipped)[0]
+    ends = [dask.delayed(_ends)(one, on, back) for one in looked] if len(looked) > 1 else []
     finish = dask.delayed(_finish_slab)
     return [
         finish(one, ends[i - 1] if i else None, ends[i + 1] if i + 1 < len(looked) else None, where, edges[i])
@@ -136,9 +139,9 @@ def _look_up_slab(table: Labels, where: CaseRef, start: int, stop: int, small: s
     return _Looked(out, tuple(found))
 
 
-def _ends(looked: _Looked) -> tuple[Labels, Labels]:
-    """What the filter needs of a neighbour: its first slices and its last."""
-    return looked.tissue[:_AFTER].copy(), looked.tissue[-_BEFORE:].copy()
+def _ends(looked: _Looked, first: int, last: int) -> tuple[Labels, Labels]:
+    """Return what the filter needs of a neighbour: its first slices and its last."""
+    return looked.tissue[:first].copy(), looked.tissue[-last:].copy()
 
 
 def _finish_slab(
@@ -151,10 +154,11 @@ def _finish_slab(
     tissue = looked.tissue
     around = [*([] if before is None else [before[1]]), tissue, *([] if after is None else [after[0]])]
     first = 0 if before is None else len(before[1])
-    median = median_labels(np.concatenate(around) if len(around) > 1 else tissue, MEDIAN_SIZE)
+    case = where.open("r+")
+    flipped = case.geometry.axis_order.flipped
+    median = median_labels(np.concatenate(around) if len(around) > 1 else tissue, MEDIAN_SIZE, flipped)
     median = median[first : first + len(tissue)]
     # Labels outside the lung are 0, so an empty slab can stay unwritten; the median may reach into it all the same.
-    case = where.open("r+")
     counts = np.zeros(256, np.int64)
     files: Receipts = {}
     for begin, end in case.layout.within(start, start + len(tissue)):

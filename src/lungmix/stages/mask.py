@@ -37,10 +37,12 @@ Edges = npt.NDArray[np.int64]
 
 
 def key_for(case: Case, parameters: MaskParameters) -> str:
-    """What a mask depends on."""
+    """Return what a mask depends on; the axis from feet to head is named only where it is not the first."""
+    order = case.geometry.axis_order
+    axes = {"cranial_axis": order.cranial_axis} if order.cranial_axis else {}
     return key_of(
         stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"],
-        spacing=case.geometry.spacing, parameters=parameters.to_dict(),
+        spacing=case.geometry.spacing, parameters=parameters.to_dict(), **axes,
     )  # fmt: skip
 
 
@@ -89,7 +91,7 @@ def mask_case(
         raise
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
-    recipe = recipe_for(parameters, case.geometry.spacing_zyx)
+    recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
     where, limit = cohort.ref(name, case.start(STAGE, key)), least_memory(client)
     files = case.create("lung")
     case.create_packed(OPENED)
@@ -103,7 +105,7 @@ def mask_case(
     nx = case.geometry.shape[2]
     shelf = StoreShelf(where)
     # With the verdict in hand no slab depends on another, nor on the worker that holds it.
-    (verdict,) = gather_small(client, [judge(opened, nx, recipe.min_voxels, shelf)])
+    (verdict,) = gather_small(client, [judge(opened, nx, recipe, shelf)])
     bits = close_lung(shelved_lung(shelf, verdict, opened.chunks, nx), nx, recipe)
     written = bits.map_blocks(
         _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]),
@@ -225,7 +227,7 @@ def describe_failure(case: Case, parameters: MaskParameters, min_voxels: int, fo
         islands = f"{found.islands} islands of air were seen, the largest: {seen}"
     else:
         islands = f"no air below {parameters.threshold} HU is left after the opening"
-    if parameters.preset == "paper" and case.geometry.spacing[2] > 1:
+    if parameters.preset == "paper" and case.geometry.slice_spacing > 1:
         remedy = "try --preset physical, whose sizes are in mm and mL"
     elif not any(not touches for _, touches in found.largest):
         remedy = "check that this is a chest CT in HU that shows the whole thorax"

@@ -22,6 +22,7 @@ from lungmix.kernels.sides import Labels, Reduced, find_sides, nearest_rows, sid
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, mask
 from lungmix.store import Case, CaseRef
+from lungmix.store.layout import layout_of, shrink_mean
 from lungmix.store.objects import Receipts
 from lungmix.store.records import key_of
 from lungmix.tissue import SIDES
@@ -35,8 +36,11 @@ FINEST_MM = 2.5
 
 
 def key_for(case: Case) -> str:
-    """What sides depend on."""
-    return key_of(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=list(case.geometry.direction))
+    """Return what sides depend on; the order of axes is named only where the array is not axial."""
+    order = case.geometry.axis_order
+    axes = {} if order.is_axial else {"axial": True}
+    direction = list(case.geometry.direction)
+    return key_of(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=direction, **axes)
 
 
 def is_valid(case: Case) -> bool:
@@ -102,9 +106,24 @@ def publish(case: Case, shares: Sequence[Share], files: Receipts) -> None:
     case.record(STAGE, {"key": key_for(case), "voxels": voxels, "touches": faces}, files)
 
 
-def reduced_factors(case: Case) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
-    """The level that a reduced copy is taken from, the stride on it, and voxels of the scan in one step of both."""
-    spacing, levels = case.geometry.spacing_zyx, case.layout.levels
+def reduced_factors(geometry: Geometry) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
+    """Return how a reduced copy of an axial array is taken.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the axial array.
+
+    Returns
+    -------
+    level : int
+        The level that it is taken from.
+    stride : tuple of int
+        Step on this level, along z, y, x.
+    factors : tuple of int
+        Voxels of the axial array in one such step.
+    """
+    spacing, levels = geometry.spacing_zyx, layout_of(geometry).levels
     level = max(
         (i for i, one in enumerate(levels) if max(one.factors[a] * spacing[a] for a in (1, 2)) <= COARSEST_MM),
         default=0,
@@ -124,12 +143,14 @@ def decide(where: CaseRef) -> Small:
     """Sides of the reduced copy of a masked case."""
     case = where.open()
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
-    recipe = recipe_for(parameters, case.geometry.spacing_zyx)
-    return Small.of(find_sides(_reduced(case), recipe.closings))
+    recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
+    reduced = _from_levels(case) if case.geometry.axis_order.is_axial else _from_voxels(case)
+    return Small.of(find_sides(reduced, recipe.closings))
 
 
-def _reduced(case: Case) -> Reduced:
-    level, stride, factors = reduced_factors(case)
+def _from_levels(case: Case) -> Reduced:
+    """Return the reduced copy of a case that is stored as its axial array."""
+    level, stride, factors = reduced_factors(case.geometry)
     lung, hu = (_strided(case, name, level, stride) for name in ("lung", "ct"))
     nx = case.geometry.shape[2]
     air = [
@@ -139,6 +160,32 @@ def _reduced(case: Case) -> Reduced:
         for start, stop in case.layout.slabs()
     ]
     return Reduced(lung > 0, np.concatenate(air) > 0, hu, factors, steps_of(case.geometry, factors))
+
+
+def _from_voxels(case: Case) -> Reduced:
+    """Return the reduced copy that the axial array of a case would have, whichever way the case is stored.
+
+    Blocks of the coarse levels begin where the stored array begins, which is another end of the axial array. So the
+    scan is read at full size, in runs of slices that hold whole steps of the axial array.
+    """
+    order, axial = case.geometry.axis_order, case.geometry.axial
+    level, stride, factors = reduced_factors(axial)
+    blocks = layout_of(axial).levels[level].factors
+    (depth, _, nx), step = case.geometry.shape, order.by_array(factors)[0]
+    thick = max(case.layout.slab // step, 1) * step
+    parts = []
+    for first in range(0, depth, thick):
+        # Slices are counted as the axial array has them.
+        last = min(first + thick, depth)
+        start, stop = (depth - last, depth - first) if order.flipped[0] else (first, last)
+        hu = np.ascontiguousarray(order.to_axial(case.read("ct", start, stop)))
+        lung = order.to_axial(case.read("lung", start, stop))
+        air = order.to_axial(unpack(case.read_packed(convert.AIR, start, stop), nx))
+        hu = shrink_mean(hu, blocks)[tuple(slice(None, None, n) for n in stride)]
+        parts.append((*(mask[tuple(slice(None, None, n) for n in factors)] > 0 for mask in (lung, air)), hu))
+    along = order.axes.index(0)
+    lung, air, hu = (np.ascontiguousarray(np.concatenate(part, along)) for part in zip(*parts, strict=True))
+    return Reduced(lung, air, hu, factors, steps_of(axial, factors))
 
 
 def _strided(case: Case, name: str, level: int, stride: tuple[int, int, int]) -> npt.NDArray[Any]:
@@ -164,8 +211,11 @@ class Finder:
     """
 
     def __init__(self, case: Case, small: Small):
-        self._case, self._small = case, small.labels
-        self._factors = reduced_factors(case)[2]
+        order = case.geometry.axis_order
+        self._case, self._flipped = case, order.flipped
+        # Labels are those of the axial array: their axes are put in the order of the stored one, unflipped.
+        self._small = np.ascontiguousarray(small.labels.transpose(np.argsort(order.axes)))
+        self._factors = order.by_array(reduced_factors(case.geometry.axial)[2])
 
     def write(self, start: int, rows: slice, hu: npt.NDArray[np.int16], lung: Labels) -> Share:
         """Write the sides of the slab that begins at slice `start`.
@@ -185,8 +235,12 @@ class Finder:
         stop = start + len(lung)
         spans = ((start, stop), (rows.start, rows.stop), (0, shape[2]))
         near = [
-            nearest_rows(*span, factor, n)
-            for span, factor, n in zip(spans, self._factors, self._small.shape, strict=True)
+            nearest_rows(size - span[1], size - span[0], factor, n)[::-1].copy()
+            if flip
+            else nearest_rows(*span, factor, n)
+            for span, size, flip, factor, n in zip(
+                spans, shape, self._flipped, self._factors, self._small.shape, strict=True
+            )
         ]
         labels = np.zeros(lung.shape, np.uint8)
         labels[:, rows], counts = side_counts(hu, lung[:, rows], self._small, near)

@@ -8,6 +8,7 @@ from lungmix.kernels.counts import count_hu
 from lungmix.mixture import PUBLISHED
 from lungmix.phantom import Cohort
 from lungmix.scan import Acquisition
+from lungmix.stages import label
 from lungmix.stages.fit import publish
 from lungmix.stages.measure import measure_cohort
 
@@ -26,8 +27,14 @@ def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED
     case.write_counts(count_hu(ct, lung))
     case.record("convert", {"key": "c"})
     case.record("mask", {"key": "m", "parameters": {"preset": "physical", "threshold": -155}})
-    case.record("label", {"key": f"label-{name}"})
+    label_record(case, model)
     return case
+
+
+def label_record(case, model=PUBLISHED, name="published"):
+    """Say of a case that its labels were made with a model."""
+    parameters = {key: list(getattr(model, key)) for key in ("weights", "means", "variances")}
+    case.record("label", {"key": label.key_for(case, model), "model": parameters, "model_name": name})
 
 
 def labelled_store(url, scans=3, seed=3):

@@ -96,7 +96,8 @@ def test_info_lists_cases_and_scanners(store):
     done = run("info", folder / "s.zarr")
     assert done.returncode == 0
     assert "case-001" in done.stdout
-    assert "convert, mask, side, label" in done.stdout
+    assert "convert, mask, right/left, label" in done.stdout
+    assert "labels by: published:" in done.stdout
     answer = json.loads(run("info", folder / "s.zarr", "--json").stdout)
     assert answer["slices"] == 40
 

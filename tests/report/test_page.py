@@ -17,7 +17,7 @@ from lungmix.report.page import write_page
 from lungmix.report.pictures import LEAST_SCANS, draw_robustness, draw_scores
 from lungmix.report.scans import OPENING, histogram_of
 from lungmix.report.volume import CLASSES, preview_of
-from lungmix.stages.measure import read_measurements
+from lungmix.stages.measure import WORDS, read_measurements
 from lungmix.store import MEASUREMENTS_FILE
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>"
@@ -54,8 +54,9 @@ def test_everything_measured_is_in_the_table(made):
     for row in read_measurements(cohort):
         for key, value in row.items():
             # What was not measured is an empty cell.
-            shown = "" if value != value else value if key == "case" else repr(value)
-            assert f'data-{"case" if key == "case" else "value"}="{shown}"' in text, key
+            shown = "" if value != value else value if key in WORDS else repr(value)
+            data = {"case": f'data-case="{shown}"', "mask": f">{shown}<", "model": f">{shown}<"}
+            assert data.get(key, f'data-value="{shown}"') in text, key
 
 
 def test_text_from_files_stays_text(made):

@@ -16,6 +16,7 @@ from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.stages.measure import read_measurements
 from lungmix.stages.names import assign_names
+from lungmix.store.models import label_id
 from lungmix.tissue import AIRWAY
 from lungmix.verify import sample_of, verify_cases
 from stores import assert_same_store, store_digest
@@ -155,18 +156,19 @@ def rows(store, file):
     return {line.split(",")[0]: line for line in lines[1:]}
 
 
-def test_cases_that_are_not_labelled_by_the_model_fail_by_name_and_leave_the_table(store, capsys):
+def test_cases_that_are_not_labelled_by_the_model_fail_by_name(store, capsys):
     Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
     cohort = lungmix.open_cohort(store, "r+")
     cohort["case-001"].start("label", "of a run that was killed")
     assert _status_of(["measure", str(store), "--quiet", "--json"]) == 1
     failed = json.loads(capsys.readouterr().out)["failed"]
+    other = f"but by {label_id(cohort['case-002'])}: run `lungmix label`"
     assert failed == {
         "case-001": "it has no labels: run `lungmix label`",
-        "case-002": "its labels are not those of the store's model: run `lungmix label`",
-        "case-003": "its labels are not those of the store's model: run `lungmix label`",
+        "case-002": f"its labels are not those of the store's model, {other}",
+        "case-003": f"its labels are not those of the store's model, {other}",
     }
-    assert read_measurements(lungmix.open_cohort(store)) == []
+    assert [row["case"] for row in read_measurements(lungmix.open_cohort(store))] == ["case-002", "case-003"]
 
 
 def test_removed_case_changes_no_other_row_and_measures_nothing_anew(store):

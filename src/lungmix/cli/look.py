@@ -106,18 +106,20 @@ def export(
     """Write images and labels for other programs, with the exact geometry of the scan."""
     from lungmix.cli.progress import listener_for
     from lungmix.cli.show_export import exported_json, show_exported
-    from lungmix.export import Exported, export_case, export_cohort, options_for
+    from lungmix.export import export_cohort, export_one, options_for
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
+    listener = listener_for(Console(stderr=True), quiet=quiet)
     options = options_for(source or (), with_ct=with_ct, binary=binary, retain_uid=retain_uid)
     if folder is not None and case is None and out is None and format is not None:
-        listener = listener_for(Console(stderr=True), quiet=quiet)
         result = export_cohort(cohort, folder, format, image, options, listener)
     elif folder is None and case is not None and out is not None:
-        result = Exported({case: export_case(cohort.case(case), out, image, format, options)})
+        result = export_one(cohort, case, out, image, format, options)
     else:
         raise UsageError("give either CASE and OUT, or --all DIR and --format")
+    for warning in result.warnings:
+        listener.say(warning)
     if as_json:
         typer.echo(exported_json(store, result))
     else:

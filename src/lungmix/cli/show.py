@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -13,6 +14,8 @@ from lungmix.cli.show_fits import dump, fits_json, new_table, show_comparison, s
 from lungmix.pipeline import Report
 from lungmix.report.overview import CohortOverview
 from lungmix.stages.measure import dictionary
+from lungmix.store.models import ModelUse
+from lungmix.store.state import stages_text
 
 _COLUMNS = (
     ("lung_ml", "mL", 0),
@@ -36,9 +39,9 @@ def show_report(console: Console, report: Report) -> None:
             table.add_row(str(row["case"]), *(f"{float(row[key]):.{digits}f}" for key, _, digits in shown))
         console.print(table)
     if report.comparison is not None and report.model is not None:
-        show_comparison(console, report.comparison, str(report.model.fit.get("name", "given")))
+        show_comparison(console, report.comparison, str(report.model_id))
     elif report.model is not None:
-        show_mixture(console, report.model)
+        show_mixture(console, report.model, str(report.model_id))
     if report.selection:
         show_selection(console, report.selection)
     if any(spent.tasks for spent in report.spent.values()):
@@ -83,6 +86,8 @@ def report_json(store: str, report: Report) -> str:
             "notes": {name: [told(note) for note in notes] for name, notes in report.notes.items()},
             "sources": report.places,
             "model": model,
+            "model_id": None if report.model_id is None else str(report.model_id),
+            "stale_labels": report.stale,
             "measurements": report.rows,
             "spent": {stage: spent.to_dict() for stage, spent in report.spent.items()},
             **({"radiomics": report.radiomics} if report.radiomics else {}),
@@ -105,8 +110,10 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
     for case in overview.cases:
         size = " x ".join(map(str, case.size))
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
-        table.add_row(case.name, size, spacing, ", ".join(case.stages))
+        table.add_row(case.name, size, spacing, stages_text(case.stages))
     console.print(table)
+    for line in (*_made_with(overview.made_with), *(f"warning: {one}" for one in overview.warnings)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for case in overview.cases:
         if case.note:
             console.print(f"{case.name}: {case.note}", markup=False, highlight=False, soft_wrap=True)
@@ -119,6 +126,17 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
         table.add_row(row.manufacturer, row.model, str(row.scans), row.kvp, row.thickness)
     console.print(table)
     console.print(f"{overview.slices:,} slices, {overview.voxels:,} voxels", highlight=False)
+
+
+def _made_with(use: ModelUse) -> list[str]:
+    """Lines that say which presets made the masks and which mixtures the labels."""
+    lines = [f"model of the store: {use.stored}"] if use.stored else []
+    for what, known in (("masks", use.masks), ("labels by", use.labels)):
+        texts = Counter(map(str, known.values()))
+        if texts:
+            several = len(texts) > 1
+            lines.append(f"{what}: " + ", ".join(f"{text} ({n})" if several else text for text, n in texts.items()))
+    return lines
 
 
 def overview_json(overview: CohortOverview) -> str:

@@ -28,5 +28,6 @@ def exported_json(store: str, result: Exported) -> str:
             "files": {name: [str(file) for file in files] for name, files in result.files.items()},
             "tables": [str(file) for file in result.tables],
             "failed": result.failed,
+            "made_with": result.made_with,
         }
     )

@@ -28,8 +28,8 @@ _NAMES = {tissue.key: tissue.name for tissue in TISSUES}
 
 
 def show_comparison(console: Console, comparison: Comparison, chosen: str) -> None:
-    """Both fits side by side: parameters, MAP thresholds, lung involvement."""
-    table = new_table(f"Fits; labels are made with '{chosen}'", "component")
+    """Print both fits side by side: parameters, MAP thresholds, lung involvement."""
+    table = new_table(f"Fits; the model of the store is {chosen}", "component")
     for name in FITS:
         for title in ("weight", "mean HU", "sd HU"):
             table.add_column(f"{_SHORT[name]}\n{title}", justify="right", no_wrap=True)
@@ -73,9 +73,9 @@ def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     console.print("compared only, nothing is stored: store one with --components K", highlight=False)
 
 
-def show_mixture(console: Console, model: TissueModel) -> None:
-    """One mixture."""
-    table = new_table("Mixture", "component", "weight", "mean HU", "sd HU")
+def show_mixture(console: Console, model: TissueModel, name: str) -> None:
+    """Print one mixture."""
+    table = new_table(f"Mixture {name}", "component", "weight", "mean HU", "sd HU")
     keys = component_keys(model.n_components)
     for key, weight, mean, variance in zip(keys, model.weights, model.means, model.variances, strict=True):
         table.add_row(_name(key), f"{weight:.4f}", f"{mean:.1f}", f"{variance**0.5:.1f}")

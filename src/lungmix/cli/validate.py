@@ -106,16 +106,20 @@ def scores(
     """Correlate the radiologist's score with the lung involvement (section 3 and Figure 5 of the paper)."""
     from lungmix.analysis.score_table import join_scores, read_scores
     from lungmix.analysis.scores import study
+    from lungmix.cli.progress import listener_for
     from lungmix.cli.show_scores import scores_json, show_scores
     from lungmix.report.studies import write_scores
     from lungmix.stages.key_table import KeyTable
-    from lungmix.stages.measure import read_measurements
+    from lungmix.stages.measure import comparable_measurements
     from lungmix.store import open_cohort
+    from lungmix.store.models import model_use
 
     cohort = open_cohort(store)
     whose = None if key is None else KeyTable.read(key).rows_of(cohort)
-    rows, unscored, unmeasured = join_scores(read_measurements(cohort), read_scores(scores), whose)
+    rows, unscored, unmeasured = join_scores(comparable_measurements(cohort), read_scores(scores), whose)
     result = study(rows, unscored=unscored, unmeasured=unmeasured, level=level, times=times, share=share, seed=seed)
+    for warning in model_use(cohort).warnings(store):
+        listener_for(Console(stderr=True), quiet=True).say(warning)
     files = write_scores(result, out)
     if as_json:
         typer.echo(scores_json(store, result, files))

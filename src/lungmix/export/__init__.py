@@ -1,7 +1,16 @@
 """Files for other programs."""
 
-from lungmix.export.cohort import Exported, export_cohort
+from lungmix.export.cohort import Exported, export_cohort, export_one
 from lungmix.export.images import export_image
 from lungmix.export.targets import FORMATS, Options, export_case, options_for
 
-__all__ = ["FORMATS", "Exported", "Options", "export_case", "export_cohort", "export_image", "options_for"]
+__all__ = [
+    "FORMATS",
+    "Exported",
+    "Options",
+    "export_case",
+    "export_cohort",
+    "export_image",
+    "export_one",
+    "options_for",
+]

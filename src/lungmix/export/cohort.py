@@ -9,9 +9,19 @@ from pathlib import Path
 from lungmix.engine import Listener, run_window
 from lungmix.errors import anonymous, reason_of, shown
 from lungmix.export import pyradiomics
-from lungmix.export.images import check_image, segments_in
-from lungmix.export.targets import DICOM_SEG, LABELS, PYRADIOMICS, Options, check_options, named_format
+from lungmix.export.images import check_image, made_with, segments_in
+from lungmix.export.targets import (
+    DICOM_SEG,
+    LABELS,
+    PYRADIOMICS,
+    Options,
+    check_options,
+    export_case,
+    image_of,
+    named_format,
+)
 from lungmix.store import Cohort
+from lungmix.store.models import model_use
 
 # Slabs are compressed side by side; a DICOM segmentation holds all labels of a case in memory.
 _SIDE_BY_SIDE = 2
@@ -31,6 +41,10 @@ class Exported:
         The same with names, for the person at the terminal.
     tables : list of Path
         What was written for all cases together.
+    made_with : dict of str to dict
+        By case: preset of the mask and mixture of the labels; see `lungmix.export.images.made_with`.
+    warnings : list of str
+        Disagreements between models or presets of the store, where they matter to the image.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
     """
@@ -39,7 +53,24 @@ class Exported:
     failed: dict[str, str] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
+    made_with: dict[str, dict[str, str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
+
+
+def export_one(
+    cohort: Cohort,
+    name: str,
+    path: Path,
+    image: str | None = None,
+    format: str | None = None,
+    options: Options | None = None,
+) -> Exported:
+    """Write one case of a cohort; parameters and errors are those of `lungmix.export.export_case`."""
+    case = cohort.case(name)
+    out = Exported({name: export_case(case, path, image, format, options)})
+    _state_models(cohort, out, image_of(path, image, format))
+    return out
 
 
 def export_cohort(
@@ -96,7 +127,14 @@ def export_cohort(
         table = folder / pyradiomics.TABLE_FILE
         pyradiomics.write_table(table, [row for name in sorted(rows) for row in rows[name]])
         out.tables.append(table)
+    _state_models(cohort, out, wanted)
     return out
+
+
+def _state_models(cohort: Cohort, out: Exported, image: str) -> None:
+    out.made_with = {name: made_with(cohort[name], image) for name in out.files}
+    if any(out.made_with.values()):
+        out.warnings = model_use(cohort).warnings(cohort.url)
 
 
 def _pass(

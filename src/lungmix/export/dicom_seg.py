@@ -6,7 +6,7 @@ Source: DICOM PS3.3, A.51 (Segmentation IOD) and C.8.20 (Segmentation modules); 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import highdicom
@@ -25,7 +25,7 @@ from lungmix.export.dicom_source import (
     original_slices,
     write_ct,
 )
-from lungmix.export.images import require, segments_in
+from lungmix.export.images import made_with, require, segments_in
 from lungmix.formats import Scan, whole_file
 from lungmix.stages import convert, label
 from lungmix.store import Case
@@ -74,7 +74,10 @@ def write_seg(
     if with_ct:
         written.append(write_ct(case, path.with_name(f"{path.stem}_ct")))
     labels = np.asarray(case.zarr_array(image)[:])
-    dataset = segmentation_of(labels, slices, segments, identity=_identity(case, image), binary=binary, label=image)
+    dataset = segmentation_of(
+        labels, slices, segments, identity=_identity(case, image), binary=binary, label=image,
+        parameters=made_with(case, image),
+    )  # fmt: skip
     leave_out_dates(dataset, case)
     mark_anonymous(dataset, case, same_uids=not with_ct)
     with whole_file(path) as out:
@@ -90,6 +93,7 @@ def segmentation_of(
     identity: Sequence[str],
     binary: bool,
     label: str,
+    parameters: Mapping[str, str] | None = None,
 ) -> Segmentation:
     """A segmentation in memory.
 
@@ -107,6 +111,8 @@ def segmentation_of(
         Bit-planes in place of a label map.
     label : str
         What to call it.
+    parameters : mapping of str to str, optional
+        What the labels were made with.
     """
     series_uid, instance_uid = (str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in"))
     with warnings.catch_warnings():
@@ -116,7 +122,7 @@ def segmentation_of(
             source_images=slices,
             pixel_array=labels,
             segmentation_type="BINARY" if binary else "LABELMAP",
-            segment_descriptions=[_description(segment) for segment in segments],
+            segment_descriptions=[_description(segment, parameters or {}) for segment in segments],
             series_instance_uid=series_uid,
             series_number=300,
             sop_instance_uid=instance_uid,
@@ -139,7 +145,7 @@ def segmentation_of(
     return dataset
 
 
-def _description(segment: Tissue) -> SegmentDescription:
+def _description(segment: Tissue, parameters: Mapping[str, str]) -> SegmentDescription:
     alone = segment.key == "lung"
     return SegmentDescription(
         segment_number=segment.label,
@@ -151,6 +157,7 @@ def _description(segment: Tissue) -> SegmentDescription:
             name="lungmix mask" if alone else "lungmix tissue mixture",
             family=codes.cid7162.MorphologicalOperations if alone else codes.cid7162.ClusterAnalysis,
             version=__version__,
+            parameters=dict(parameters) or None,
         ),
         anatomic_regions=None if segment.code == LUNG_CODE else [_coded(LUNG_CODE)],
         display_color=highdicom.color.CIELabColor.from_rgb(*segment.rgba[:3]),

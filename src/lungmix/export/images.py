@@ -14,6 +14,7 @@ from lungmix.formats import write_image
 from lungmix.formats.images import extension_of
 from lungmix.stages import convert, label, mask, side
 from lungmix.store import IMAGES, Case
+from lungmix.store.models import label_id, mask_text
 from lungmix.tissue import Tissue, segments_of
 
 _STAGE_OF = {
@@ -54,8 +55,19 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     if extension_of(target) in (None, ".nhdr"):
         raise UsageError(f"{target.name} has no extension that is written: use .nrrd, .nii, .nii.gz, .mha or .mhd")
     require(case, image)
-    write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype)
+    about = made_with(case, image)
+    write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=about)
     return target
+
+
+def made_with(case: Case, image: str) -> dict[str, str]:
+    """Return the preset of the mask and the mixture of the labels, as far as an image depends on them."""
+    known: dict[str, object | None] = {}
+    if image != "ct":
+        known["lungmix_mask"] = mask_text(case)
+    if _STAGE_OF.get(image) == label.STAGE:
+        known["lungmix_model"] = label_id(case)
+    return {key: str(value) for key, value in known.items() if value is not None}
 
 
 def write_volume(case: Case, folder: Path, *, anew: bool) -> Path:

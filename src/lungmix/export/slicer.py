@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.export.images import export_image, require, segments_in, slabs_of
+from lungmix.export.images import export_image, made_with, require, segments_in, slabs_of
 from lungmix.formats import whole_file, write_image
 from lungmix.formats.images import extension_of
 from lungmix.store import Case
@@ -43,7 +43,9 @@ def write_segmentation(case: Case, path: Path, image: str) -> list[Path]:
     }
     for number, segment in enumerate(segments):
         fields |= _fields(f"Segment{number}_", segment, extents[segment.label])
-    write_image(path, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, fields)
+    write_image(
+        path, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, fields, made_with(case, image)
+    )
     return [path]
 
 

@@ -214,5 +214,9 @@ def export_case(
     """
     chosen = format_of(path, format)
     check_options(chosen, options or Options())
-    wanted = image or image_in_name(path, LABELS if chosen.labels else "ct")
-    return chosen.write(case, path, wanted, options or Options())
+    return chosen.write(case, path, image_of(path, image, format), options or Options())
+
+
+def image_of(path: Path, image: str | None = None, format: str | None = None) -> str:
+    """Return the image that `export_case` writes; parameters are those of it."""
+    return image or image_in_name(path, LABELS if format_of(path, format).labels else "ct")

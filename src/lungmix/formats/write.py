@@ -23,6 +23,7 @@ from lungmix.geometry import Geometry
 Slabs = Iterable[npt.NDArray[Any]]
 
 _NAMES = {"int16": ("int16", "MET_SHORT"), "uint8": ("uint8", "MET_UCHAR")}
+_PREFIX = "lungmix_"
 _LEVEL = 1  # of deflate: label maps shrink a hundredfold all the same, and writing takes a third of the time
 
 
@@ -32,6 +33,7 @@ def write_image(
     geometry: Geometry,
     dtype: npt.DTypeLike,
     fields: Mapping[str, str] | None = None,
+    made_with: Mapping[str, str] | None = None,
 ) -> None:
     """Write a volume as .nrrd, .nii, .nii.gz, .mha or .mhd.
 
@@ -49,6 +51,9 @@ def write_image(
         int16 or uint8.
     fields : mapping of str to str, optional
         Further keys and values of a .nrrd header, each on one line.
+    made_with : mapping of str to str, optional
+        What the volume was made with: keys of a header of .nrrd, .mha and .mhd, the description of a NIfTI file, which
+        holds 80 characters.
 
     Raises
     ------
@@ -64,26 +69,26 @@ def write_image(
         raise UsageError(f"{target.name} has no room for further fields: use .nrrd")
     if dtype.name not in _NAMES:
         raise UsageError(f"volumes of type {dtype} are not written: give int16 or uint8")
-    pieces = _checked(slabs, geometry, dtype, target.name)
+    pieces, about = _checked(slabs, geometry, dtype, target.name), made_with or {}
     if extension == ".mhd":
         data = target.with_suffix(".zraw")
         with whole_file(data) as out:
             size = _deflate(out, pieces)
         with whole_file(target) as out:
-            out.write(_meta_header(geometry, dtype, data.name, size))
+            out.write(_meta_header(geometry, dtype, data.name, size, about))
         return
     with whole_file(target) as out:
         if extension == ".nrrd":
-            out.write(_nrrd_header(geometry, dtype, fields or {}))
+            out.write(_nrrd_header(geometry, dtype, {**about, **(fields or {})}))
             _gzip(out, pieces)
         elif extension == ".mha":
-            out.write(_meta_header(geometry, dtype, "LOCAL", 0))
+            out.write(_meta_header(geometry, dtype, "LOCAL", 0, about))
             size = _deflate(out, pieces)
             # Readers want the compressed size, known only now; its field has a fixed width.
             out.seek(0)
-            out.write(_meta_header(geometry, dtype, "LOCAL", size))
+            out.write(_meta_header(geometry, dtype, "LOCAL", size, about))
         else:
-            head = [_nifti_header(geometry, dtype)]
+            head = [_nifti_header(geometry, dtype, about)]
             if extension == ".nii.gz":
                 _gzip(out, itertools.chain(head, pieces))
             else:
@@ -179,7 +184,9 @@ def _vector(values: Iterable[float]) -> str:
     return "(" + ",".join(repr(float(v)) for v in values) + ")"
 
 
-def _meta_header(geometry: Geometry, dtype: np.dtype[Any], data: str, compressed: int) -> bytes:
+def _meta_header(
+    geometry: Geometry, dtype: np.dtype[Any], data: str, compressed: int, about: Mapping[str, str]
+) -> bytes:
     columns = [geometry.direction[row * 3 + column] for column in range(3) for row in range(3)]
     lines = [
         "ObjectType = Image",
@@ -194,12 +201,13 @@ def _meta_header(geometry: Geometry, dtype: np.dtype[Any], data: str, compressed
         "ElementSpacing = " + " ".join(map(repr, geometry.spacing)),
         "DimSize = " + " ".join(map(str, geometry.size)),
         f"ElementType = {_NAMES[dtype.name][1]}",
+        *(f"{key} = {value}" for key, value in about.items()),
         f"ElementDataFile = {data}",
     ]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _nifti_header(geometry: Geometry, dtype: np.dtype[Any]) -> bytes:
+def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, str]) -> bytes:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
     affine[:3, 3] = geometry.origin
@@ -212,6 +220,7 @@ def _nifti_header(geometry: Geometry, dtype: np.dtype[Any]) -> bytes:
     header.set_qform(affine, code="scanner")
     header.set_sform(affine, code="scanner")
     header.set_slope_inter(1, 0)
+    header["descrip"] = "; ".join(f"{key.removeprefix(_PREFIX)} {value}" for key, value in about.items())[:80].encode()
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
     stream = BytesIO()

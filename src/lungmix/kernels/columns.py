@@ -65,6 +65,12 @@ def _further(of: str) -> list[Column]:
     ]
 
 
+_MADE_WITH = (
+    Column("mask", "", "preset of the lung mask, and the sizes that differ from it"),
+    Column("model", "", "name and digest of the mixture that the labels were made with"),
+)
+
+
 def _columns() -> tuple[Column, ...]:
     parts = "GGO, consolidation and other together"
     whole = "lung voxels"
@@ -95,6 +101,7 @@ def _columns() -> tuple[Column, ...]:
             "mL",
             "other parts of the mask outside both lungs: between them, and islands apart",
         ),
+        *_MADE_WITH,
         Column("left_out_ml", "mL", "part of the mask that all columns without a side leave out, as was asked for"),
     ]
     return tuple(columns)
@@ -108,6 +115,7 @@ RADIOMICS: tuple[Column, ...] = (
     Column("region", "", "lung, or the key of a tissue"),
     Column("label", "", "voxel value in the label map: 0 for the lung, 1 to 5 for tissues"),
     Column("voxels", "", "voxels of the region"),
+    *_MADE_WITH,
     Column("Energy", "HU²", "sum of squares"),
     Column("TotalEnergy", "mm³ HU²", "sum of squares times the volume of a voxel"),
     Column("Entropy", "bit", "of the histogram with bins of 25 HU"),

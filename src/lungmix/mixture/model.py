@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 _LARGEST_FILE = 1 << 20
 _HU = np.arange(-32768, 32768)
+_DIGITS = 12
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -83,6 +85,12 @@ class TissueModel:
     def n_components(self) -> int:
         """Number of Gaussians."""
         return len(self.means)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of weights, means and variances; how a mixture was fitted changes none of them."""
+        numbers = [list(map(float, column)) for column in (self.weights, self.means, self.variances)]
+        return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:_DIGITS]
 
     def log_densities(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Log of weight times density of every component; shape of `hu` and one axis more."""

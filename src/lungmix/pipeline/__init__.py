@@ -3,6 +3,6 @@
 from lungmix.pipeline.passing import reason_of
 from lungmix.pipeline.pipeline import Pipeline
 from lungmix.pipeline.report import Report
-from lungmix.stages.fit import stored_model
+from lungmix.store.models import stored_model
 
 __all__ = ["Pipeline", "Report", "reason_of", "stored_model"]

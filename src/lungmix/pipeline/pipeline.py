@@ -21,7 +21,7 @@ from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.pipeline.passing import Passing, Step
 from lungmix.pipeline.report import Report
-from lungmix.pipeline.stale import fault_of_labels, is_other_scan, takes_other_labels, takes_other_mask
+from lungmix.pipeline.stale import fault_of_labels, has_true_rows, is_other_scan, takes_other_labels, takes_other_mask
 from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.finding import look_through
 from lungmix.stages.flags import flags_of
@@ -39,6 +39,7 @@ from lungmix.stages.measure import (
 from lungmix.stages.names import assign_names, changed, remember_names, remember_numbers
 from lungmix.stages.plausible import not_pooled
 from lungmix.store import RADIOMICS_FILE, Cohort, check_slices
+from lungmix.store.models import model_use, stored_id, stored_model
 from lungmix.tissue import Tissue
 
 P = ParamSpec("P")
@@ -223,6 +224,7 @@ class Pipeline:
         chosen = None if str(model) == FIT else load_model(model)
         report.done = fit.choose_cases(self._with_stage(mask.STAGE, report), cases, leave_out)
         self._settle_model(chosen, report.done, parameters or FitParameters(), report)
+        self._compare_models(report)
         return report
 
     def select(
@@ -243,7 +245,7 @@ class Pipeline:
     @_alone
     def label(self) -> Report:
         """Label all masked cases with the model of the store."""
-        report = Report(model=fit.stored_model(self.cohort))
+        report = self._report_of_store()
         self._label_all(report)
         return report
 
@@ -291,16 +293,32 @@ class Pipeline:
         radiomics : bool
             Write the table of first-order features too; where there is one, it is always written.
         """
-        model = fit.stored_model(self.cohort)
-        report = Report(model=model)
+        report = self._report_of_store()
+        model = report.model
+        assert model is not None
         missing = label.without_sides(self.cohort)
+        # Labels by another model are not replaced here: who measures has not asked for others.
+        missing = [name for name in missing if fault_of_labels(self.cohort[name], model) is None]
         if missing and self.client is not None:
             take_out(self.cohort, missing)
             self._passing.through("label", missing, [self._labelling(model)], report)
         self._measure(report, leave_out, radiomics=radiomics)
         report.done = [str(row["case"]) for row in report.rows]
         self._flag(report, report.done)
+        self._compare_models(report)
         return report
+
+    def _report_of_store(self) -> Report:
+        """A report that begins with the model of the store."""
+        model = stored_model(self.cohort)
+        return Report(model=model, model_id=stored_id(self.cohort, model))
+
+    def _compare_models(self, report: Report) -> None:
+        """Warn where labels and masks were not made with one model and one preset."""
+        use = model_use(self.cohort)
+        report.stale = {name: str(one) for name, one in use.stale.items()}
+        for warning in use.warnings(self.cohort.url):
+            self.listener.say(warning)
 
     def _take(
         self,
@@ -375,8 +393,9 @@ class Pipeline:
         )
 
     def _labelling(self, model: TissueModel) -> Step:
+        model_name = stored_id(self.cohort, model).name
         return label.STAGE, lambda name: label.label_case(
-            self.client, self.cohort, name, model, self._passing.watch(name, label.STAGE)
+            self.client, self.cohort, name, model, self._passing.watch(name, label.STAGE), model_name
         )
 
     def _label_all(self, report: Report, steps: Sequence[Step] = ()) -> None:
@@ -405,7 +424,7 @@ class Pipeline:
     ) -> None:
         if chosen is not None:
             fit.publish(self.cohort, chosen, {"given": True})
-            report.model = chosen
+            report.model, report.model_id = chosen, stored_id(self.cohort, chosen)
             return
 
         def work() -> None:
@@ -425,9 +444,13 @@ class Pipeline:
             ):
                 report.fits, _ = fit.fit_cohort(self.cohort, whole, parameters, self.client, watch)
                 report.model = report.fits[parameters.fit]
+                report.model_id = stored_id(self.cohort, report.model)
                 report.comparison = compare(report.fits, fit.CountsOfCases(self.cohort, whole), parameters.clip)
 
         self._passing.of_all("the fit", work, steps, report)
+
+    def _has_true_rows(self, name: str) -> bool:
+        return name in self.cohort.damaged or (name in self.cohort and has_true_rows(self.cohort[name]))
 
     def _measure(
         self,
@@ -453,6 +476,10 @@ class Pipeline:
                     names.append(name)
                 elif name not in report.failed and (mask.STAGE in case.stages or name in measured):
                     report.fail(name, fault)
+            if not names:
+                # A table of one model is never mixed with another, and never emptied for want of new rows.
+                take_out(self.cohort, {name for name in measured if not self._has_true_rows(name)})
+                return
             with Ledger(report.spent).alone(MEASURE):
                 report.rows = measure_cohort(self.cohort, names, model, parts)
                 if radiomics:

@@ -10,6 +10,7 @@ from lungmix.analysis.comparison import Comparison
 from lungmix.engine import Spent
 from lungmix.errors import anonymous, shown
 from lungmix.mixture import Fits, TissueModel
+from lungmix.store.models import ModelId
 from lungmix.store.tables import Row
 
 
@@ -28,7 +29,11 @@ class Report:
     places : dict of str to str
         Where the cases of this run came from, such as ``source 2, item 17``.
     model : TissueModel or None
-        The mixture of the labels.
+        The mixture of the store: that of the labels, unless `stale` says otherwise.
+    model_id : ModelId or None
+        Its name and digest.
+    stale : dict of str to str
+        Cases that `fit` or `measure` left with labels by another mixture, and name and digest of that.
     fits : Fits or None
         Both fits, where a mixture was fitted.
     comparison : Comparison or None
@@ -54,6 +59,8 @@ class Report:
     told: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     model: TissueModel | None = None
+    model_id: ModelId | None = None
+    stale: dict[str, str] = field(default_factory=dict)
     fits: Fits | None = None
     comparison: Comparison | None = None
     selection: list[dict[str, Any]] = field(default_factory=list)

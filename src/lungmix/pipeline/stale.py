@@ -11,6 +11,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask
 from lungmix.stages.plausible import is_accepted, refusal_of
 from lungmix.store import Case, layout_of
+from lungmix.store.models import label_id
 
 
 def is_other_scan(case: Case, scan: Scan | None, chunk_slices: int | None) -> bool:
@@ -43,8 +44,15 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
     if label.STAGE not in case.stages:
         return "it has no labels: run `lungmix label`"
     if case.stages[label.STAGE]["key"] != label.key_for(case, model):
-        return "its labels are not those of the store's model: run `lungmix label`"
+        known = label_id(case)
+        other = "" if known is None else f", but by {known}"
+        return f"its labels are not those of the store's model{other}: run `lungmix label`"
     return None
+
+
+def has_true_rows(case: Case) -> bool:
+    """Return whether rows of a case, written before, are still true: its labels are there, by whichever model."""
+    return label.STAGE in case.stages or label.STAGE in case.damage
 
 
 def _made_from(case: Case, stage: str) -> object:

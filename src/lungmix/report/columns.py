@@ -28,6 +28,8 @@ _KNOWN = {
     "laa856": "LAA −856 (%)",
     "perc15": "Perc15 (HU)",
     "voxels": "Lung voxels",
+    "mask": "Mask",
+    "model": "Labels by",
 }
 _FIRST = (
     SCORE, "lung_ml", "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15", SCANNER,

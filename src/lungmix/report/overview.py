@@ -8,6 +8,7 @@ from typing import Any
 
 from lungmix.scan import Acquisition
 from lungmix.store import Cohort
+from lungmix.store.models import ModelUse, model_use
 
 
 @dataclass(frozen=True)
@@ -46,26 +47,33 @@ class Scanner:
 
 @dataclass(frozen=True)
 class CohortOverview:
-    """A cohort in two tables."""
+    """A cohort in two tables, and the models and presets that made it."""
 
     store: str
     cases: list[CaseOverview]
     scanners: list[Scanner]
     slices: int
     voxels: int
+    made_with: ModelUse
     damaged: dict[str, str] = field(default_factory=dict)
     """Cases whose metadata cannot be read, and scans that never became a case, with the reason and the remedy."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary."""
-        return asdict(self)
+        """Return this as a JSON-ready dictionary."""
+        return {**asdict(self), "made_with": self.made_with.to_dict(), "warnings": self.warnings}
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each disagreement between models or presets."""
+        return self.made_with.warnings(self.store)
 
 
 def overview_of(cohort: Cohort) -> CohortOverview:
     """Describe a cohort from its metadata alone."""
     cases, by_scanner = [], defaultdict(list)
     slices = voxels = 0
-    for name, case in cohort.items():
+    present = dict(cohort.items())
+    for name, case in present.items():
         geometry, known = case.geometry, case.acquisition
         failure = case.failure
         notes = [f"{failure['stage']} failed: {failure['reason']}"] if failure else []
@@ -80,7 +88,8 @@ def overview_of(cohort: Cohort) -> CohortOverview:
         for (maker, model), known in sorted(by_scanner.items())
     ]
     failed = {name: f"case {name}: {one['stage']} failed: {one['reason']}" for name, one in cohort.failed.items()}
-    return CohortOverview(cohort.url, cases, scanners, slices, voxels, cohort.damaged | failed)
+    use = model_use(cohort, present)
+    return CohortOverview(cohort.url, cases, scanners, slices, voxels, use, cohort.damaged | failed)
 
 
 def _spread(known: list[Acquisition], name: str) -> str:

@@ -22,10 +22,11 @@ from lungmix.report.files import publish
 from lungmix.report.overview import CohortOverview, overview_of
 from lungmix.report.pictures import Picture
 from lungmix.report.scans import remove_strangers, write_scan
-from lungmix.stages.fit import stored_fits, stored_model
+from lungmix.stages.fit import stored_fits
 from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
-from lungmix.store import MODEL_FILE, Cohort
+from lungmix.store import MODEL_FILE, Case, Cohort
+from lungmix.store.models import GIVEN, ModelUse, stored_model
 from lungmix.tissue import TISSUES
 
 # Each scan in flight holds a slab or two; more at a time would only wait for the disk.
@@ -69,18 +70,31 @@ def write_page(
     """
     target, watch = Path(folder), listener or Listener()
     overview = overview_of(cohort)
-    model = None if cohort.read_text(MODEL_FILE) is None else stored_model(cohort)
     labelled = [name for name, case in cohort.items() if LABEL in case.stages]
+    model = _model_of_labels(cohort, labelled, overview.made_with)
+    for warning in overview.warnings:
+        watch.say(warning)
     notes = {case.name: case.note for case in overview.cases if case.note} | overview.damaged | dict(failed or {})
     broken = _write_scans(cohort, labelled, model, target, watch)
     notes |= {name: f"no view: {reason}" for name, reason in broken.items()}
     viewed = [name for name in labelled if name not in broken]
     remove_strangers(target, set(viewed))
     rows = _rows(cohort, overview, scores or {})
-    shown = _draw(cohort, overview, model, viewed, rows, scores or {}, target, watch)
+    # Scores are not compared with numbers by several models.
+    compared = scores if scores and _is_comparable(rows) else {}
+    shown = _draw(cohort, overview, model, viewed, rows, compared, target, watch)
     page = target / "index.html"
     publish(page, _render(cohort, overview, model, viewed, rows, shown, notes).encode())
     return page
+
+
+def _model_of_labels(cohort: Cohort, labelled: Sequence[str], use: ModelUse) -> TissueModel | None:
+    """The mixture of the labels where there is one for all of them, or else that of the store."""
+    known = {use.labels[name].digest: name for name in labelled if name in use.labels}
+    for digest, name in known.items() if len(known) == 1 else ():
+        if use.stored is None or digest != use.stored.digest:
+            return cohort[name].model
+    return None if cohort.read_text(MODEL_FILE) is None else stored_model(cohort)
 
 
 def _write_scans(
@@ -91,7 +105,7 @@ def _write_scans(
     listener.begin("report", names)
     try:
         size = max(1, min(CPU_COUNT, _MOST_AT_ONCE))
-        for outcome in run_window(names, lambda name: write_scan(cohort[name], model, folder), size):
+        for outcome in run_window(names, lambda name: _write_scan(cohort[name], model, folder), size):
             if isinstance(outcome.error, UsageError):
                 raise outcome.error
             reason = None if outcome.error is None else _reason(outcome.error)
@@ -101,6 +115,10 @@ def _write_scans(
     finally:
         listener.end()
     return broken
+
+
+def _write_scan(case: Case, model: TissueModel | None, folder: Path) -> None:
+    write_scan(case, case.model or model, folder)
 
 
 def _reason(error: Exception) -> str:
@@ -142,7 +160,7 @@ def _draw(
     listener.begin("figures", ["figures"])
     try:
         drawn = [
-            pictures.draw_mixture(cohort, model, viewed, folder),
+            pictures.draw_mixture(cohort, model, viewed, folder, overview.made_with),
             pictures.draw_pipeline(cohort, overview, model, middle[len(middle) // 2], folder),
             pictures.draw_slices(cohort, involvement, viewed, folder),
             pictures.draw_robustness(
@@ -178,7 +196,9 @@ def _render(
         stamps=stamps,
         cards=_cards(overview, rows, notes),
         pictures={picture.name: picture for picture in shown},
-        fits=_fits(cohort, model),
+        fits=_fits(cohort, overview.made_with, model),
+        # Folders above the store may tell of people.
+        warnings=overview.made_with.warnings("STORE"),
         notes=notes,
         tissues=TISSUES,
         version=__version__,
@@ -191,7 +211,7 @@ def _render(
 def _cards(
     overview: CohortOverview, rows: Sequence[Mapping[str, Value]], notes: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    involvement = sorted(_involvement(rows).values())
+    involvement = sorted(_involvement(rows).values()) if _is_comparable(rows) else []
     cards = [
         (f"{len(overview.cases):,}", "scan" if len(overview.cases) == 1 else "scans"),
         (f"{overview.slices:,}", "slices"),
@@ -207,21 +227,32 @@ def _cards(
     return cards
 
 
-def _fits(cohort: Cohort, model: TissueModel | None) -> list[dict[str, Any]]:
-    """Parameters of the fits: name, whether labels are made with it, and a row a component."""
+def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict[str, Any]]:
+    """Parameters of the mixtures of the store and of its labels: name, what each is used for, and a row a component."""
     if model is None:
         return []
     stored = stored_fits(cohort)
-    same = stored is not None and model in (stored["paper"], stored["converged"])
-    models = dict(stored) if same and stored is not None else {str(model.fit.get("name", "given")): model}
+    by_labels = {one.digest: one.name for one in use.labels.values()}
+    models: dict[str, tuple[str, TissueModel]] = {}
+    if stored is not None and (use.stored is None or use.stored.digest in {one.digest for one in stored.values()}):
+        models = {one.digest: (name, one) for name, one in stored.items()}
+    for case in cohort.values() if by_labels.keys() - models.keys() else ():
+        own = case.model
+        if own is not None and LABEL in case.stages:
+            models.setdefault(own.digest, (by_labels.get(own.digest, GIVEN), own))
+    if use.stored is not None and use.stored.digest not in models:
+        models[use.stored.digest] = (use.stored.name, stored_model(cohort))
+    # Stores that do not say which mixture made their labels have those of their model.
+    labels = by_labels.keys() or {model.digest}
     out = []
-    for name, one in models.items():
+    for digest, (name, one) in models.items():
         names = [t.name for t in TISSUES] if one.n_components == len(TISSUES) else None
         limits = [None, *one.boundaries()]
         out.append(
             {
                 "name": name,
-                "labels": one == model,
+                "labels": digest in labels,
+                "next": bool(use.stale) and use.stored is not None and digest == use.stored.digest,
                 "rows": [
                     {
                         "color": TISSUES[k].color if names else "#888888",
@@ -242,6 +273,11 @@ def _limit(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0f}".replace("-", "−") if math.isfinite(value) else "never"
+
+
+def _is_comparable(rows: Sequence[Mapping[str, Value]]) -> bool:
+    """Whether all measured rows are of labels by one model."""
+    return len({row.get("model") for row in rows if "lung_involvement" in row}) <= 1
 
 
 def _involvement(rows: Sequence[Mapping[str, Value]]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from lungmix.report.score_figure import score_figure
 from lungmix.report.studies import write_robustness
 from lungmix.stages.fit import masked_counts, pool_counts, stored_fits
 from lungmix.store import Cohort
+from lungmix.store.models import ModelUse
 
 FOLDER = "figures"
 LEAST_SCANS = 12
@@ -56,12 +57,29 @@ class Picture:
     table: bool = False
 
 
-def draw_mixture(cohort: Cohort, model: TissueModel, labelled: Sequence[str], folder: Path) -> Picture:
-    """Both fits where the model is one of them, or else the model alone, over the pooled histogram."""
+def draw_mixture(
+    cohort: Cohort, model: TissueModel, labelled: Sequence[str], folder: Path, use: ModelUse | None = None
+) -> Picture:
+    """Draw both fits where the model is one of them, or else the model alone, over the pooled histogram.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With a model.
+    model : TissueModel
+        The mixture of the labels.
+    labelled : sequence of str
+        Cases with labels.
+    folder : Path
+        Of the page.
+    use : ModelUse, optional
+        Which mixtures the labels were made with, if that is known.
+    """
     settings, fits = cohort.settings, stored_fits(cohort)
     record = settings.get("fits", {})
     present = [name for name in record.get("cases", []) if name in cohort]
-    if fits is None or not present or settings.get("fit", {}).get("key") != record["key"]:
+    drawn = fits is not None and model.digest in {one.digest for one in fits.values()}
+    if fits is None or not drawn or not present or settings.get("fit", {}).get("key") != record["key"]:
         figure, what = mixture_figure(model, pool_counts(cohort, labelled)), "The mixture"
     else:
         figure = fits_figure(fits, pool_counts(cohort, present), record["parameters"]["clip"])
@@ -70,9 +88,12 @@ def draw_mixture(cohort: Cohort, model: TissueModel, labelled: Sequence[str], fo
         f"{mean:.0f} HU ({100 * weight:.1f} %)".replace("-", "−")
         for weight, mean in zip(model.weights, model.means, strict=True)
     )
-    name = model.fit.get("name")
+    names = {one.digest: one.name for one in use.labels.values()} if use else {}
     caption = f"{what} over the histogram of all lung voxels."
-    caption += f" Labels are made with the fit “{name}”." if name else ""
+    if len(names) > 1:
+        caption += f" Labels of different cases are made with {len(names)} different models."
+    elif names:
+        caption += f" Labels are made with “{next(iter(names.values()))}”."
     return _save(
         figure,
         folder,

@@ -93,29 +93,6 @@ def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) ->
         cohort.record_settings(fit=whole)
 
 
-def stored_model(cohort: Cohort) -> TissueModel:
-    """The mixture of a store.
-
-    Raises
-    ------
-    StoreError
-        If it has none, or not the one that was fitted or given. A store whose own metadata were lost knows no digest of
-        it; there it is believed.
-    """
-    text, record = cohort.read_text(MODEL_FILE), cohort.settings.get(STAGE, {})
-    if text is None and not record:
-        raise StoreError(f"{cohort.url} holds no model yet: run `lungmix fit {cohort.url}` first")
-    if text is None or digest_of(text) != record.get("sha256", digest_of(text)):
-        remedy = (
-            f"give it again with `lungmix fit {cohort.url} --model FILE`, the file that was given or 'published'"
-            if record.get("given")
-            else f"run `lungmix fit {cohort.url}`"
-        )
-        fault = "is missing" if text is None else "is not the one that was written"
-        raise StoreError(f"{cohort.url}: its {MODEL_FILE} {fault}: {remedy}")
-    return TissueModel.from_json(text, MODEL_FILE)
-
-
 def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
     """Both fits as they stand in the store, or None; with `key`, only those that were made from it.
 

@@ -55,6 +55,7 @@ def label_case(
     name: str,
     model: TissueModel,
     watch: Callable[[int, int], None] | None = None,
+    model_name: str = "given",
 ) -> str:
     """Label the lung voxels of a case and tell its lungs apart, unless it carries the labels of this model."""
     case = cohort[name]
@@ -80,7 +81,8 @@ def label_case(
     counts = np.sum([one.counts for one in finished], axis=0)
     voxels = [int(n) for n in counts[: model.n_components + 1]]
     parameters = {name: list(getattr(model, name)) for name in ("weights", "means", "variances")}
-    case.record(STAGE, {"key": key, "model": parameters, "median_voxels": voxels}, files)
+    record = {"key": key, "model": parameters, "model_name": model_name, "median_voxels": voxels}
+    case.record(STAGE, record, files)
     return "done"
 
 

@@ -12,16 +12,22 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
+from lungmix.errors import StoreError
 from lungmix.kernels.columns import MEASUREMENTS, RADIOMICS
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.stages import label, side
 from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Case, Cohort, parquet_name
+from lungmix.store.models import ModelId, label_id, mask_text
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
 from lungmix.tissue import SIDES, Tissue
 
 TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
+WORDS = ("case", "mask", "model")
+"""Columns of ``measurements.csv`` that hold words; all others hold numbers."""
+
+UNKNOWN = "unknown"
 _SETTING = "tables"
 
 
@@ -74,17 +80,20 @@ def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[
     """
     sides = case.side_counts if side.is_valid(case) else None
     table = model.table()
+    made = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
     if file == MEASUREMENTS_FILE:
         faces = case.stages[side.STAGE]["touches"] if sides is not None else {}
         touches = {key: bool(hit) for key, hit in faces.items()} if sides is not None else None
         values = measure_scan(case.hu_counts, sides, table, case.geometry.voxel_ml, touches, leave_out)
-        return [{"case": case.name, **values}]
+        excluded = {"left_out_ml": values.pop("left_out_ml")}
+        return [{"case": case.name, **values, **made, **excluded}]
     rows: list[Row] = []
     counts = case.hu_counts - sum_of(sides, leave_out)
     for number, region in enumerate(["lung", *component_keys(model.n_components)]):
         own = counts if number == 0 else np.where(table == number, counts, np.uint64(0))
         features = first_order(own, case.geometry.voxel_ml * 1000)
-        rows.append({"case": case.name, "region": region, "label": number, "voxels": int(own.sum()), **features})
+        head: Row = {"case": case.name, "region": region, "label": number, "voxels": int(own.sum())}
+        rows.append({**head, **made, **features})
     return rows
 
 
@@ -95,7 +104,7 @@ def left_out(cohort: Cohort) -> list[Tissue]:
 
 
 def take_out(cohort: Cohort, names: Collection[str]) -> None:
-    """Take the rows of cases out of the tables; other rows stay as they are, to the byte."""
+    """Take the rows of cases out of the tables; heads and other rows stay as they are, to the byte."""
     for file in TABLES:
         text = cohort.read_text(file)
         if text and not lines_of(text)[1].keys().isdisjoint(names):
@@ -122,22 +131,41 @@ def measured_cases(cohort: Cohort) -> set[str]:
 
 
 def read_measurements(cohort: Cohort) -> list[Row]:
-    """The table as it stands in the store, without rows of cases that have no labels; empty if there is none."""
+    """Return the table as it stands in the store, without rows of cases that have no labels; empty if there is none."""
     text = cohort.read_text(MEASUREMENTS_FILE)
     if not text:
         return []
     labelled = {name for name, case in cohort.items() if label.STAGE in {*case.stages, *case.damage}}
     return [
-        {key: value if key == "case" else float(value) for key, value in row.items()}
+        {key: value if key in WORDS else float(value) for key, value in row.items()}
         for row in csv.DictReader(io.StringIO(text))
         if row.get("case") in labelled
     ]
 
 
+def comparable_measurements(cohort: Cohort) -> list[Row]:
+    """Return the rows of `read_measurements`, which may be compared with each other.
+
+    Raises
+    ------
+    StoreError
+        If they are of labels by several models, or of masks of several sizes.
+    """
+    rows = read_measurements(cohort)
+    for column, what in (("model", "labels by several models"), ("mask", "masks of several sizes")):
+        kinds = dict.fromkeys(str(row[column]) for row in rows if column in row)
+        if len(kinds) > 1:
+            raise StoreError(
+                f"{MEASUREMENTS_FILE} has rows of {what} ({', '.join(kinds)}), which cannot be compared: "
+                f"run `lungmix run {cohort.url} SOURCE` first"
+            )
+    return rows
+
+
 def stored_rows(cohort: Cohort) -> list[Row]:
     """All rows of ``measurements.csv``, with the types that they were written from; none if they are not numbers."""
     rows = rows_of(cohort.read_text(MEASUREMENTS_FILE) or "")
-    plain = all(isinstance(value, float | int) for row in rows for key, value in row.items() if key != "case")
+    plain = all(isinstance(value, float | int) for row in rows for key, value in row.items() if key not in WORDS)
     return rows if plain else []
 
 
@@ -153,6 +181,10 @@ def _write_all(
     cohort: Cohort, file: str, names: Sequence[str], model: TissueModel, leave_out: Sequence[Tissue]
 ) -> list[Row]:
     rows = [row for name in names for row in rows_of_case(cohort[name], file, model, leave_out)]
+    if not rows:
+        # What columns there are follows from rows; the head of a table that was there stays.
+        take_out(cohort, lines_of(cohort.read_text(file) or "")[1])
+        return rows
     if [one.key for one in left_out(cohort)] != [one.key for one in SIDES if one in leave_out]:
         # Before the tables: rows of other parts are found by `lungmix verify`, and the next run writes them again.
         cohort.record_settings(**{_SETTING: {"leave_out": [one.key for one in SIDES if one in leave_out]}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -27,6 +27,9 @@ from lungmix.store.objects import Receipts, WholeShards, receipt_of, sizes_under
 from lungmix.store.state import CHUNK_SLICES, CaseState
 from lungmix.store.stored import StoredArray, bound
 from lungmix.tissue import SIDES
+
+if TYPE_CHECKING:
+    from lungmix.mixture import TissueModel
 
 # Chunks that zarr codes in one call; by its default of one, handing them out takes longer than coding labels does.
 zarr.config.set({"codec_pipeline.batch_size": 64})
@@ -104,6 +107,16 @@ class Case(CaseState):
     def side_counts(self) -> npt.NDArray[np.uint64]:
         """Counts per HU value of the parts of the lung mask: row ``i`` counts the voxels of label ``i + 1``."""
         return self._stored("side_counts")[:]
+
+    @property
+    def model(self) -> TissueModel | None:
+        """Mixture that the labels of this case were made with; None without labels.
+
+        It differs from `Cohort.model` where another model was fitted or given since, and labels were not made with it.
+        """
+        from lungmix.store.models import label_model
+
+        return label_model(self)
 
     def array(self, name: str, level: int = 0) -> da.Array:
         """An image of this case as a lazy dask array.

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import zarr
 from zarr.abc.store import Store
@@ -32,6 +32,9 @@ from lungmix.store.metadata import ATTRIBUTE, MISSING, fault_of_cohort, fault_of
 from lungmix.store.objects import clear_partials, sizes_under
 from lungmix.store.place import is_remote, zarr_store
 from lungmix.store.register import Register
+
+if TYPE_CHECKING:
+    from lungmix.mixture import TissueModel
 
 FORMAT_VERSION = 2
 
@@ -158,6 +161,19 @@ class Cohort(Mapping[str, Case]):
     def settings(self) -> dict[str, Any]:
         """What is recorded of the whole cohort: format and package version, parameters of the last run."""
         return dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
+
+    @property
+    def model(self) -> TissueModel:
+        """Mixture of the store, which the next labels are made with; see `Case.model` for those that are there.
+
+        Raises
+        ------
+        StoreError
+            If there is none, or its file is not the one that was written.
+        """
+        from lungmix.store.models import stored_model
+
+        return stored_model(self)
 
     @property
     def salt(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.store.state import stages_text
 from lungmix.tissue import segments_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def case_html(case: Case) -> str:
         "size (x, y, z)": " x ".join(map(str, geometry.size)),
         "spacing": " x ".join(f"{step:.4g}" for step in geometry.spacing) + " mm",
         "scanner": scanner or "unknown",
-        "done": ", ".join(case.stages) or "nothing yet",
+        "done": stages_text(case.stages),
+        **_made_with(case),
     }
     if case.failure:
         rows["failed"] = f"{case.failure['stage']}: {case.failure['reason']}"
@@ -50,13 +52,22 @@ def cohort_html(url: str, cases: Mapping[str, Case]) -> str:
     shown = names[:_MOST_CASES]
     lines = [_cells(cases[name]) for name in shown]
     # A column that says nothing of any case is left out.
-    columns = 5 if any(line[-1] for line in lines) else 4
-    head = _row(("case", "size (x, y, z)", "spacing (mm)", "done", "failed")[:columns], "th")
+    columns = 6 if any(line[-1] for line in lines) else 5
+    head = _row(("case", "size (x, y, z)", "spacing (mm)", "done", "mask, labels by", "failed")[:columns], "th")
     body = "".join(_row(line[:columns]) for line in lines)
     rest = f"<p>and {len(names) - len(shown)} more</p>" if len(names) > len(shown) else ""
     caption = f"Cohort {escape(url)}: {len(names)} cases"
     table = f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
     return f'<div style="overflow-x:auto">{table}{rest}</div>'
+
+
+def _made_with(case: Case) -> dict[str, str]:
+    """Preset of the mask and mixture of the labels, where they are known."""
+    # Loads mixtures, which only notebooks need here.
+    from lungmix.store.models import label_id, mask_text
+
+    known = {"mask": mask_text(case), "labels by": label_id(case)}
+    return {key: str(value) for key, value in known.items() if value is not None}
 
 
 def _cells(case: Case) -> tuple[str, ...]:
@@ -65,7 +76,8 @@ def _cells(case: Case) -> tuple[str, ...]:
         case.name,
         " x ".join(map(str, geometry.size)),
         " x ".join(f"{step:.4g}" for step in geometry.spacing),
-        ", ".join(case.stages) or "nothing yet",
+        stages_text(case.stages),
+        ", ".join(_made_with(case).values()),
         f"{failure['stage']}: {failure['reason']}" if failure else "",
     )
 

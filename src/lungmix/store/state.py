@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zarr.core.buffer import default_buffer_prototype
@@ -25,6 +25,14 @@ WATCHED = "watched"
 CHUNK_SLICES = "chunk_slices"
 STAGES = ("convert", "mask", "side", "label")
 """Stages of a case in their order."""
+
+_WORDS = {"side": "right/left"}
+
+
+def stages_text(stages: Iterable[str]) -> str:
+    """Return stages in words for people."""
+    return ", ".join(_WORDS.get(stage, stage) for stage in stages) or "nothing yet"
+
 
 DEPENDENTS = {"convert": ("mask", "side", "label"), "mask": ("side", "label"), "side": (), "label": ()}
 """What is no longer true when a stage gives something else."""

@@ -27,7 +27,7 @@ from lungmix.verify.found import Verification
 from lungmix.verify.objects import damaged_objects, stray_objects
 from lungmix.verify.scratch import beside
 
-_NOT_FOUND = ("key", "files", "lungmix_version")
+_NOT_FOUND = ("key", "files", "lungmix_version", "model_name")
 """Parts of a record that say how a result was made, in place of what it is."""
 
 Tell = Callable[..., None]

@@ -19,6 +19,7 @@ from lungmix.stages import fit, label, measure
 from lungmix.stages.finding import look_through
 from lungmix.stages.names import assign_names
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, parquet_name
+from lungmix.store.models import stored_model
 from lungmix.store.tables import is_parquet_of, lines_of
 from lungmix.verify.case import Comparison
 from lungmix.verify.found import Verification
@@ -133,7 +134,7 @@ def _check_models(cohort: Cohort, found: Verification) -> TissueModel | None:
     if cohort.read_text(MODEL_FILE) is None and not cohort.settings.get(fit.STAGE) and not labelled:
         return None
     try:
-        return fit.stored_model(cohort)
+        return stored_model(cohort)
     except LungmixError as error:
         found.tell(MODEL_FILE, error.marked)
         return None

@@ -16,7 +16,9 @@ from typing import IO, Any
 
 from lungmix.errors import SourceError, named
 from lungmix.formats.bounds import FREE_ON_DISK, MOST_EXPANSION
-from lungmix.formats.passing import passing_folder
+from lungmix.formats.passing import is_full, no_room, passing_folder, room_in
+
+_ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 MOST_MEMBERS = 100_000
 MOST_BYTES = 64 << 30
@@ -35,9 +37,8 @@ Member = tuple[str, int, IO[bytes] | None]
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name is that of a zip or tar archive."""
-    name = path.name.lower()
-    return name.endswith((".zip", ".tar", ".tgz", ".tbz2", ".txz")) or ".tar." in name
+    """Return True for the name of a zip or tar archive that is read."""
+    return path.name.lower().endswith(_ENDINGS)
 
 
 def unpack(path: Path, target: Path | None = None) -> Path:
@@ -63,23 +64,28 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     if path.stat().st_size == 0:
         raise SourceError(f"{named(path)} is empty: get the file again")
     target = target or passing_folder()
-    allowed = path.stat().st_size * MOST_EXPANSION + FREE_ON_DISK
-    budget = min(MOST_BYTES, allowed, shutil.disk_usage(target).free // 2)
-    read = _zip_members if path.name.lower().endswith(".zip") else _tar_members
+    budget = min(MOST_BYTES, path.stat().st_size * MOST_EXPANSION + FREE_ON_DISK)
+    room = room_in(target)
+    is_zip = path.name.lower().endswith(".zip")
     names: set[str] = set()
+    written = 0
     try:
-        with closing(read(path, budget)) as members:
+        with closing(_zip_members(path, budget, room) if is_zip else _tar_members(path, budget)) as members:
             for number, (name, size, stream) in enumerate(members):
-                if number >= MOST_MEMBERS or size > budget:
+                if number >= MOST_MEMBERS or written + size > budget:
                     raise _too_much(path)
                 if stream is not None:
+                    if written + size > room:
+                        raise no_room(path, written + size)
                     _write(target / _place(path, name, names), stream, size)
-                    budget -= size
+                    written += size
     except SourceError:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    except Exception:  # archive libraries raise whatever a damaged field leads to
+    except Exception as error:  # archive libraries raise whatever a damaged field leads to
         shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError) and is_full(error):
+            raise no_room(path) from None
         raise SourceError(
             f"{named(path)} is a damaged or protected archive: unpack it by hand and give the folder"
         ) from None
@@ -90,12 +96,15 @@ def _too_much(path: Path) -> SourceError:
     return SourceError(f"{named(path)} unpacks to more than is reasonable: unpack it by hand and give the folder")
 
 
-def _zip_members(path: Path, budget: int) -> Generator[Member, None, None]:
+def _zip_members(path: Path, budget: int, room: int) -> Generator[Member, None, None]:
     with path.open("rb") as file:
         _check_directory(path, file)
         with zipfile.ZipFile(file) as archive:
-            if len(archive.infolist()) > MOST_MEMBERS or sum(info.file_size for info in archive.infolist()) > budget:
+            needed = sum(info.file_size for info in archive.infolist())
+            if len(archive.infolist()) > MOST_MEMBERS or needed > budget:
                 raise _too_much(path)
+            if needed > room:
+                raise no_room(path, needed)
             for info in archive.infolist():
                 # The upper half of the attributes holds the Unix mode.
                 kind = stat.S_IFMT(info.external_attr >> 16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,71 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lungmix.errors import SourceError, named, quoted
+
 # Waits until the pipe from its parent closes, which a killed parent does too.
 _REMOVE = "import shutil, sys; sys.stdin.buffer.read(); [shutil.rmtree(folder, True) for folder in sys.argv[1:]]"
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(error: OSError) -> bool:
+    """Return True where a disk has no room left for a file."""
+    return error.errno in _FULL
+
+
+def room_in(folder: Path) -> int:
+    """Return the bytes that may be written below a folder of temporary files: half of what is free."""
+    return shutil.disk_usage(folder).free // 2
+
+
+def no_room(path: str | Path, needed: int | None = None) -> SourceError:
+    """Return the error of a source for whose temporary files the disk has no room.
+
+    Parameters
+    ----------
+    path : str or Path
+        The source.
+    needed : int, optional
+        Bytes; left out where nobody knows before the disk is full.
+    """
+    folder = tempfile.gettempdir()
+    wanted = "more room than there is" if needed is None else f"{_size(needed)} of room"
+    return SourceError(
+        f"{named(path)} needs {wanted} for temporary files: {quoted(folder)} may take {_size(room_in(Path(folder)))} "
+        "(half of what is free); set TMPDIR to a folder with more room"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Give a new folder for a few small files of a source for the length of a block.
+
+    Raises
+    ------
+    SourceError
+        If no temporary file can be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="lungmix-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise no_temporary_files(path, error) from None
+
+
+def no_temporary_files(path: str | Path, error: OSError) -> SourceError:
+    """Return the error of a source that needs temporary files where none can be written."""
+    if is_full(error):
+        return no_room(path)
+    return SourceError(
+        f"{named(path)} needs temporary files, which cannot be written ({error.strerror}): set TMPDIR to a folder that "
+        "can be written"
+    )
 
 
 def passing_folder() -> Path:
@@ -37,7 +101,12 @@ def passing() -> Iterator[Path]:
 
 
 def _watched() -> tuple[Path, subprocess.Popen[bytes]]:
-    folder = Path(tempfile.mkdtemp(prefix="lungmix-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="lungmix-"))
+    except OSError as error:
+        raise SourceError(
+            f"no temporary folder can be made ({error.strerror}): set TMPDIR to a folder that can be written"
+        ) from None
     watch = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _REMOVE, str(folder)],
         stdin=subprocess.PIPE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from lungmix.bucket import open_bucket, telling
 from lungmix.errors import SourceError, named
 from lungmix.formats.archives import DEEPEST, LONGEST_NAME, MOST_BYTES, MOST_MEMBERS, inside, is_archive, unpack
 from lungmix.formats.images import extension_of
-from lungmix.formats.passing import passing
+from lungmix.formats.passing import is_full, no_room, passing, room_in
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -110,7 +109,10 @@ def at_hand(scan: Scan) -> Iterator[Scan]:
     wanted = scan.objects
     with passing() as folder:
         _check_room(scan.path, sum(one.size for one in wanted.members), folder)
-        _fetch_all(open_bucket(wanted.bucket), wanted.members, folder / "objects")
+        try:
+            _fetch_all(open_bucket(wanted.bucket), wanted.members, folder / "objects")
+        except OSError as error:
+            raise no_room(scan.path) if is_full(error) else error from None
         files = folder / "objects"
         if wanted.packed:
             (folder / "unpacked").mkdir()
@@ -201,9 +203,10 @@ def mirror(address: str, folder: Path, watch: Callable[[int, int], None]) -> Mir
         raise SourceError(f"{named(address)} has a key that is no path: give the objects in it another key")
     with telling(address):
         found, single = _listed(store, prefix, address)
-    out.path = folder / "objects" / safe
     above = prefix.rpartition("/")[0] if single else prefix
-    start = PurePosixPath() if single else safe
+    # Folders keep their names: a header may name the file of its voxels by the folder that both lie in.
+    start = (_safe(PurePosixPath(above).name) or PurePosixPath()) if single else safe
+    out.path = folder / "objects" / (start / safe if single else safe)
     parents = {str(parent) for meta in found for parent in PurePosixPath(meta["path"]).parents}
     for meta in found:
         key = meta["path"]
@@ -284,11 +287,13 @@ def _is_dicom(file: Path) -> bool:
 
 
 def _check_room(address: str, size: int, folder: Path) -> None:
-    if size > min(MOST_BYTES, shutil.disk_usage(folder).free // 2):
+    if size > MOST_BYTES:
         raise SourceError(
-            f"{named(address)} needs {size / 1e9:.1f} GB of room for files that pass, more than there is or is "
-            "reasonable: give several prefixes, or a TMPDIR with more room"
+            f"{named(address)} needs {size / 1e9:.1f} GB of room for temporary files, more than is reasonable: give "
+            "several prefixes"
         )
+    if size > room_in(folder):
+        raise no_room(address, size)
 
 
 def _fetch_all(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 
@@ -32,9 +34,17 @@ def by_lungmix(source: str, keep: bool = False) -> list[dict[str, Any]]:
             outcomes.append({"reason": str(error), "path": found.path})
             continue
         voxels = np.concatenate(slabs)
-        one = {"geometry": found.geometry.to_dict(), "digest": digest(voxels), "files": list(found.files)}
+        # SimpleITK knows no unknown orientation.
+        geometry = replace(found.geometry, orientation_known=True).to_dict()
+        one = {"geometry": geometry, "digest": digest(voxels), "files": list(found.files)}
         outcomes.append({**one, "voxels": voxels} if keep else one)
     return outcomes
+
+
+def affine_by_nibabel(file: str) -> list[list[float]]:
+    """The affine of a NIfTI file, whose sform comes before its qform, in LPS."""
+    affine = nibabel.load(file).affine
+    return (np.diag([-1, -1, 1, 1]) @ affine).tolist()
 
 
 def by_simpleitk(files: list[str]) -> dict[str, Any] | None:

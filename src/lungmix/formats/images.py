@@ -1,9 +1,9 @@
-"""Image files: NRRD, NIfTI and MetaImage. Geometry is what SimpleITK reads; voxels are streamed."""
+"""Image files: NRRD, NIfTI and MetaImage. Geometry is SimpleITK's where the format agrees; voxels are streamed."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,10 +13,12 @@ import SimpleITK as sitk
 
 from lungmix.errors import SourceError, named
 from lungmix.formats.bounds import check_geometry
-from lungmix.formats.header import Header
+from lungmix.formats.header import Header, largest_shift
+from lungmix.formats.labels import labels_of
 from lungmix.formats.meta import read_meta
 from lungmix.formats.nifti import read_nifti
 from lungmix.formats.nrrd import read_nrrd
+from lungmix.formats.passing import scratch
 from lungmix.formats.scan import Scan, case_name, fingerprint_of, key_of_place
 from lungmix.formats.streams import check_size, voxel_slabs
 from lungmix.geometry import Geometry
@@ -35,6 +37,12 @@ _HEADERS: Mapping[str, Callable[[Path], Header]] = MappingProxyType(
     {"nrrd": read_nrrd, "meta": read_meta, "nifti": read_nifti}
 )
 
+_ROUNDING = 1e-3
+
+
+class LabelMapError(SourceError):
+    """An image names structures, and is no CT."""
+
 
 def extension_of(path: Path) -> str | None:
     """The extension of an image file, ``.nii.gz`` as one; None if it is no image file by name."""
@@ -47,6 +55,8 @@ def read_header(path: Path) -> Scan:
 
     Raises
     ------
+    LabelMapError
+        If its voxels name structures.
     SourceError
         If it is not one 3-D image with one value a voxel.
     """
@@ -54,8 +64,15 @@ def read_header(path: Path) -> Scan:
     assert extension is not None
     kind = KINDS[extension]
     header = _header(path, kind)
+    if header.is_segmentation:
+        raise LabelMapError(f"{named(path)} is a segmentation by its header, not CT: give the CT that it belongs to")
     geometry = _geometry(path, header)
     check_size(header.data, geometry.shape)
+    values = labels_of(header.data, geometry.shape)
+    if values is not None:
+        raise LabelMapError(
+            f"{named(path)} is a label map, not CT (it holds the values {values}): give the CT that it belongs to"
+        )
     files = tuple(dict.fromkeys((str(path), header.data.file)))
     return Scan(
         name=case_name(path.name[: -len(extension)]),
@@ -66,6 +83,7 @@ def read_header(path: Path) -> Scan:
         fingerprint=fingerprint_of(files),
         key=key_of_place(str(path.resolve())),
         files=files,
+        notes=header.notes,
     )
 
 
@@ -82,17 +100,29 @@ def _header(path: Path, kind: str) -> Header:
 
 
 def _geometry(path: Path, header: Header) -> Geometry:
+    geometry = _by_simpleitk(path, header)
+    if header.geometry is not None and (geometry is None or not _same_place(geometry, header.geometry)):
+        geometry = header.geometry
+    if geometry is None:
+        raise SourceError(
+            f"{named(path)} is not an image that can be read: its geometry makes no sense; export it again"
+        )
+    geometry = replace(geometry, orientation_known=header.orientation_known)
+    check_geometry(path, geometry)
+    return geometry
+
+
+def _by_simpleitk(path: Path, header: Header) -> Geometry | None:
+    """Return SimpleITK's reading of the clean header, or None where SimpleITK refuses it."""
     reader = sitk.ImageFileReader()
-    with tempfile.TemporaryDirectory(prefix="lungmix-") as folder:
-        clean = Path(folder) / f"header{header.extension}"
+    with scratch(path) as folder:
+        clean = folder / f"header{header.extension}"
         clean.write_bytes(header.clean)
         reader.SetFileName(str(clean))
         try:
             reader.ReadImageInformation()
         except RuntimeError:
-            raise SourceError(
-                f"{named(path)} is not an image that can be read: its geometry makes no sense; export it again"
-            ) from None
+            return None
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if components != 1:
         raise SourceError(
@@ -101,6 +131,9 @@ def _geometry(path: Path, header: Header) -> Geometry:
         )
     if dimension != 3:
         raise SourceError(f"{named(path)} is a {dimension}-D image: give one 3-D CT volume")
-    geometry = Geometry.from_sitk(reader)
-    check_geometry(path, geometry)
-    return geometry
+    return Geometry.from_sitk(reader)
+
+
+def _same_place(one: Geometry, other: Geometry) -> bool:
+    """Return True where two readings differ by rounding alone: no corner by a thousandth of a voxel."""
+    return one.size == other.size and largest_shift(one, other) < _ROUNDING

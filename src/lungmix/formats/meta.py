@@ -15,6 +15,8 @@ from lungmix.formats.header import (
     beside,
     counts,
     damaged,
+    data_name,
+    is_beside,
     numbers,
     once,
     unusable,
@@ -32,9 +34,13 @@ _SAME = {
 _READ = {
     "ObjectType", "NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "BinaryData", "BinaryDataByteOrderMSB",
     "CompressedData", "CompressedDataSize", "HeaderSize", "Offset", "TransformMatrix", "ElementSpacing", "ElementSize",
-    "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile",
+    "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile", "AnatomicalOrientation",
 }  # fmt: skip
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9_.-]{0,100})\s*=\s*(.*?)\s*", re.ASCII)
+# The side of the patient that each axis begins at; those of the identity are RAI.
+_LETTERS = re.compile("(?=.*[RL])(?=.*[AP])(?=.*[IS])[RLAPIS]{3}")
+_PLAIN = "RAI"
+_SAME_LENGTH = 0.01
 _SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
@@ -54,6 +60,7 @@ def read_meta(path: Path) -> Header:
             )
     if fields["ObjectType"] != "Image":
         raise SourceError(f"{named(path)} describes no image but another object: give one CT volume")
+    fields = _three_axes(fields)
     clean = _clean(path, fields)
     code = _TYPES.get(fields["ElementType"])
     if code is None:
@@ -77,7 +84,60 @@ def read_meta(path: Path) -> Header:
                 "(CompressedDataSize); get the file again"
             )
     dtype = np.dtype(code).newbyteorder(">" if big else "<")
-    return Header(clean, ".mha", VoxelData(str(file), offset, "zlib" if compressed else "raw", dtype))
+    data = VoxelData(str(file), offset, "zlib" if compressed else "raw", dtype)
+    known, notes = _orientation(fields)
+    return Header(clean, ".mha", data, orientation_known=known, notes=(*notes, *_contradicting_sizes(fields)))
+
+
+def _three_axes(fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields without a fourth and further axes of one voxel."""
+    sizes = fields["DimSize"].split()
+    axes = len(sizes)
+    if fields["NDims"] != str(axes) or axes <= 3 or any(size != "1" for size in sizes[3:]):
+        return fields
+    fields = {**fields, "NDims": "3", "DimSize": " ".join(sizes[:3])}
+    for field in ("Offset", "ElementSpacing", "ElementSize"):
+        words = fields.get(field, "").split()
+        if len(words) == axes:
+            fields[field] = " ".join(words[:3])
+    matrix = fields.get("TransformMatrix", "").split()
+    if len(matrix) == axes * axes:
+        rows = [matrix[axis * axes : (axis + 1) * axes] for axis in range(3)]
+        # A direction along the fourth axis of space leaves too many numbers, which the check below refuses.
+        if all(numbers(word) == [0.0] for row in rows for word in row[3:]):
+            fields["TransformMatrix"] = " ".join(word for row in rows for word in row[:3])
+    return fields
+
+
+def _orientation(fields: dict[str, str]) -> tuple[bool, tuple[str, ...]]:
+    """Return False where nothing says how the axes lie in the patient, and a note on two statements that differ."""
+    letters = fields.get("AnatomicalOrientation", "").upper()
+    letters = letters if _LETTERS.fullmatch(letters) else ""
+    if "TransformMatrix" not in fields:
+        if letters and letters != _PLAIN:
+            return False, (
+                f"it names its axes ({letters}) and gives no matrix for them, which programs read in different ways: "
+                "right and left are not known",
+            )
+        return letters == _PLAIN, ()
+    matrix = numbers(fields["TransformMatrix"])
+    if not letters or matrix is None or len(matrix) != 9:
+        return True, ()
+    axes = np.reshape(matrix, (3, 3))
+    along = np.abs(axes).argmax(axis=1)
+    by_matrix = "".join("RAI"[a] if axes[i, a] > 0 else "LPS"[a] for i, a in enumerate(along))
+    if by_matrix == letters:
+        return True, ()
+    return True, (
+        f"its AnatomicalOrientation ({letters}) and its TransformMatrix ({by_matrix}) differ: the matrix is taken",
+    )
+
+
+def _contradicting_sizes(fields: dict[str, str]) -> tuple[str, ...]:
+    spacing, size = (numbers(fields.get(field, "")) for field in ("ElementSpacing", "ElementSize"))
+    if not spacing or not size or np.allclose(spacing, size, rtol=_SAME_LENGTH, atol=0):
+        return ()
+    return ("its ElementSpacing and its ElementSize differ: ElementSpacing is taken",)
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
@@ -153,9 +213,10 @@ def _switch(path: Path, fields: dict[str, str], field: str, *, default: bool) ->
     return value
 
 
-def _data_file(path: Path, name: str, offset: int) -> tuple[Path, int]:
-    if name.upper() in ("LOCAL", "LOCALDATA"):
+def _data_file(path: Path, value: str, offset: int) -> tuple[Path, int]:
+    if value.upper() in ("LOCAL", "LOCALDATA"):
         return path, offset
-    if name.upper().startswith("LIST") or "%" in name:
+    name = data_name(value)
+    if (value.upper().startswith("LIST") or "%" in value) and not is_beside(path, name):
         raise SourceError(f"{named(path)} has its voxels in several files, which is not read: save it again as .mha")
     return beside(path, name), 0

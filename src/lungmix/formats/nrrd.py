@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lungmix.formats.header import (
     beside,
     counts,
     damaged,
+    data_name,
+    is_beside,
     numbers,
     once,
     unusable,
@@ -45,14 +48,23 @@ _PASSED_OVER = {
     "thicknesses", "labels", "measurement frame", "content", "min", "max", "old min", "old max",
     "number", "block size", "sample units",
 }  # fmt: skip
-_READ = {
-    "type", "dimension", "sizes", "endian", "encoding", "data file", "line skip", "byte skip", "space",
-    "space dimension", "spacings", "axis mins", "axis maxs", "centers", "kinds", "space origin", "space directions",
-    "units", "space units",
+# Fields that place the volume, in the order in which readers take them.
+_ORDER = (
+    "type", "dimension", "space", "space dimension", "sizes", "spacings", "axis mins", "axis maxs", "centers", "kinds",
+    "space directions", "space origin",
+)  # fmt: skip
+_READ = {*_ORDER, "endian", "encoding", "data file", "line skip", "byte skip", "units", "space units"}
+_PATIENT_SPACES = {
+    "right-anterior-superior": "ras", "left-anterior-superior": "las", "left-posterior-superior": "lps",
 }  # fmt: skip
+# Keys that 3D Slicer writes for each structure of a segmentation; no field is called so.
+_SEGMENT = re.compile(rb"Segment\d+_(?:ID|LabelValue|Name):=")
+_SEGMENTS = "segments:="
+_WORDS = re.compile(r"[A-Za-z0-9?*()-]{1,40}(?: +[A-Za-z0-9?*()-]{1,40}){0,15}")
+_WORD_OR_VECTOR = re.compile(r"\([^()]*\)|[^()\s]+")
+_SAME_LENGTH = 0.01
 _MILLIMETRES = {"", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "???", "none"}
 """Units of length that are read; an empty or unknown one counts as millimetres, as in other readers."""
-_WORDS = re.compile(r"[A-Za-z0-9?*()-]{1,40}(?: +[A-Za-z0-9?*()-]{1,40}){0,15}")
 _UNIT = re.compile(r'"[^"]*"|[^\s"]+')
 _VECTOR = re.compile(r"\(([^()]*)\)")
 
@@ -80,9 +92,28 @@ def read_nrrd(path: Path) -> Header:
     file = path
     if "data file" in fields:
         file, offset = _data_file(path, fields["data file"]), 0
-    lines = [magic, *(f"{field}: {value}" for field, value in geometry), "endian: little", "encoding: raw"]
+    lines = [
+        magic,
+        *(f"{field}: {geometry[field]}" for field in _ORDER if field in geometry),
+        "endian: little",
+        "encoding: raw",
+    ]
     clean = ("\n".join(lines) + "\n\n").encode("ascii")
-    return Header(clean, ".nrrd", VoxelData(str(file), offset, coding, _dtype(path, fields)))
+    data = VoxelData(str(file), offset, coding, _dtype(path, fields))
+    known = _is_orientation_known(fields)
+    return Header(clean, ".nrrd", data, orientation_known=known, is_segmentation=_SEGMENTS in fields)
+
+
+def _is_orientation_known(fields: dict[str, str]) -> bool:
+    """Return True where directions are given in a space of the patient; others are those of a scanner or of nobody."""
+    return "space directions" in fields and _space(fields.get("space", "")) in _PATIENT_SPACES.values()
+
+
+def _space(name: str) -> str:
+    """Return the letters of a space of the patient, without the time beside it; others as they are."""
+    name = name.lower().removesuffix("-time")
+    name = _PATIENT_SPACES.get(name, name)
+    return name[:3] if name in {f"{letters}t" for letters in _PATIENT_SPACES.values()} else name
 
 
 def _fields(path: Path) -> tuple[str, dict[str, str], int]:
@@ -98,7 +129,11 @@ def _fields(path: Path) -> tuple[str, dict[str, str], int]:
             line = line.rstrip(b"\r\n")
             if not line:
                 break
-            if line.startswith(b"#") or b":=" in line:
+            if line.startswith(b"#"):
+                continue
+            if b":=" in line:
+                if _SEGMENT.match(line):
+                    fields[_SEGMENTS] = "yes"
                 continue
             word, colon, value = line.decode("latin-1").partition(": ")
             field = _ONE_WORD.get(word.lower(), word.lower())
@@ -108,14 +143,14 @@ def _fields(path: Path) -> tuple[str, dict[str, str], int]:
                 )
             once(path, tuple(fields), field)
             fields[field] = value.strip(" \t")
-            if field == "data file" and _several(fields[field]):
+            if field == "data file" and _is_list(fields[field]):
                 break  # the rest of the file are names
         return magic.decode(), fields, stream.tell()
 
 
-def _geometry(path: Path, fields: dict[str, str]) -> list[tuple[str, str]]:
-    """The fields that place the volume, each checked."""
-    for field in _READ & fields.keys():
+def _geometry(path: Path, fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields that place the volume, each checked, without axes of one voxel beyond three."""
+    for field in (_READ - {"data file"}) & fields.keys():
         if len(fields[field]) > LONGEST_VALUE or not fields[field].isascii() or not fields[field].isprintable():
             raise damaged(path, repr(field))
     for field in ("units", "space units"):
@@ -128,29 +163,99 @@ def _geometry(path: Path, fields: dict[str, str]) -> list[tuple[str, str]]:
     sizes = counts(fields["sizes"])
     if sizes is None or len(sizes) != axes or min(sizes) < 1:
         raise damaged(path, "'sizes'")
-    out = [("type", fields["type"].lower()), ("dimension", str(axes))]
+    out = {"type": fields["type"].lower(), "dimension": str(axes), "sizes": " ".join(map(str, sizes))}
     for field in ("space", "space dimension"):
         if field in fields:
             if not _WORDS.fullmatch(fields[field]):
                 raise damaged(path, repr(field))
-            out.append((field, fields[field]))
-    out.append(("sizes", " ".join(map(str, sizes))))
+            out[field] = fields[field]
     for field in ("spacings", "axis mins", "axis maxs"):
         if field in fields:
             values = numbers(re.sub(r"\b[nN]a[nN]\b", "0", fields[field]) if axes != 3 else fields[field])
-            if values is None or len(values) != axes or (field == "spacings" and axes == 3 and min(values) <= 0):
+            if values is None or len(values) != axes:
                 raise unusable(path, f"its {field!r} are no lengths")
-            out.append((field, fields[field]))
+            out[field] = fields[field]
     for field in ("centers", "kinds"):
         if field in fields:
             if not _WORDS.fullmatch(fields[field]) or len(fields[field].split()) != axes:
                 raise damaged(path, repr(field))
-            out.append((field, fields[field]))
+            out[field] = fields[field]
     for field in ("space directions", "space origin"):
         if field in fields:
             _check_vectors(path, field, fields[field], axes if field == "space directions" else 1)
-            out.append((field, fields[field]))
+            out[field] = fields[field]
+    out = _three_axes(out)
+    if out["dimension"] == "3" and "spacings" in out:
+        spacings = numbers(out["spacings"])
+        if spacings is None or min(spacings) <= 0:
+            raise unusable(path, "its 'spacings' are no lengths")
+        out = _one_spacing(path, out)
     return out
+
+
+def _three_axes(fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields without axes of one voxel beyond three: those without a direction, and those at the end."""
+    sizes = fields["sizes"].split()
+    vectors = _WORD_OR_VECTOR.findall(fields.get("space directions", ""))
+    flat = [axis for axis, size in enumerate(sizes) if size == "1"]
+    undirected = [axis for axis in flat if vectors and vectors[axis] == "none"]
+    droppable = [*undirected, *(axis for axis in reversed(flat) if axis >= 3 and axis not in undirected)]
+    dropped = droppable[: max(len(sizes) - 3, 0)]
+    if not dropped:
+        return fields
+    kept = [axis for axis in range(len(sizes)) if axis not in dropped]
+    fields = {**fields, "dimension": str(len(kept))}
+    for field in ("sizes", "spacings", "axis mins", "axis maxs", "centers", "kinds"):
+        if field in fields:
+            words = fields[field].split()
+            fields[field] = " ".join(words[axis] for axis in kept)
+    if vectors:
+        fields["space directions"] = " ".join(vectors[axis] for axis in kept)
+    return _three_of_space(fields) if len(kept) == 3 else fields
+
+
+def _three_of_space(fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields with vectors of a space of three dimensions, where a fourth one, such as time, is not used."""
+    directions, origins = (
+        [vector.replace(",", " ").split() for vector in _VECTOR.findall(fields.get(field, ""))]
+        for field in ("space directions", "space origin")
+    )
+    if any(float(part) != 0 for vector in directions for part in vector[3:]):
+        return fields
+    if not any(len(vector) > 3 for vector in (*directions, *origins)):
+        return fields
+    fields = {**fields}
+    if "space" in fields:
+        fields["space"] = _space(fields["space"])
+    if "space dimension" in fields:
+        fields["space dimension"] = "3"
+    for field, vectors in (("space directions", directions), ("space origin", origins)):
+        if vectors:
+            fields[field] = " ".join(f"({','.join(vector[:3])})" for vector in vectors)
+    return fields
+
+
+def _one_spacing(path: Path, fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields with directions alone, where spacings stand beside a space, which SimpleITK refuses.
+
+    Raises
+    ------
+    SourceError
+        If spacings and directions contradict each other.
+    """
+    spacings = numbers(fields.get("spacings", ""))
+    if not spacings or len(spacings) != 3 or not fields.keys() & {"space", "space dimension"}:
+        return fields
+    fields = {field: value for field, value in fields.items() if field != "spacings"}
+    if "space directions" not in fields:
+        fields = {field: value for field, value in fields.items() if field != "space"} | {"space dimension": "3"}
+        x, y, z = map(repr, spacings)
+        return {**fields, "space directions": f"({x},0,0) (0,{y},0) (0,0,{z})"}
+    vectors = [vector.replace(",", " ") for vector in _VECTOR.findall(fields["space directions"])]
+    lengths = [math.hypot(*map(float, vector.split())) for vector in vectors]
+    if len(lengths) != 3 or not np.allclose(spacings, lengths, rtol=_SAME_LENGTH, atol=0):
+        raise unusable(path, "its 'spacings' and its 'space directions' contradict each other")
+    return fields
 
 
 def _check_vectors(path: Path, field: str, text: str, wanted: int) -> None:
@@ -174,12 +279,17 @@ def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     return np.dtype(code).newbyteorder("<" if endian == "little" else ">")
 
 
-def _data_file(path: Path, name: str) -> Path:
-    if _several(name):
+def _data_file(path: Path, value: str) -> Path:
+    name = data_name(value)
+    if _several(name) and not is_beside(path, name):
         raise SourceError(f"{named(path)} has its voxels in several files, which is not read: save it again as .nrrd")
     return beside(path, name)
 
 
 def _several(name: str) -> bool:
-    """Whether the voxels are in many files: a list of them follows, or their names are counted through."""
-    return name.upper().split(maxsplit=1)[:1] == ["LIST"] or "%" in name
+    """Return True where the voxels are in many files: a list of them follows, or their names are counted through."""
+    return _is_list(name) or "%" in name
+
+
+def _is_list(name: str) -> bool:
+    return name.upper().split(maxsplit=1)[:1] == ["LIST"]

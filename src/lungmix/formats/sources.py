@@ -10,14 +10,16 @@ from pathlib import Path
 
 from lungmix.bucket import check_address, is_address, is_remote
 from lungmix.errors import SourceError, named
+from lungmix.formats.annex import absent, absent_kind
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.series import Collection
-from lungmix.formats.images import extension_of, read_header
+from lungmix.formats.images import LabelMapError, extension_of, read_header
 from lungmix.formats.lists import is_list, read_list
-from lungmix.formats.passing import passing
+from lungmix.formats.passing import is_full, no_room, passing
 from lungmix.formats.remote import Mirror, mirror
 from lungmix.formats.rules import SeriesRules
 from lungmix.formats.scan import Refusal, Scan, Skipped, case_name, fingerprint_of, key_of_place
+from lungmix.formats.unread import is_pair_data, is_sidecar, why_unread
 from lungmix.formats.walk import contents_of, is_companion, is_text, kind_of
 
 Found = Scan | Skipped | Refusal
@@ -63,6 +65,7 @@ class _Search:
     rules: SeriesRules
     watch: Watch
     listed: bool = False
+    in_folder: bool = False
     archive: tuple[Path, Path] | None = None
     mirror: Mirror | None = None
 
@@ -99,6 +102,8 @@ class _Search:
         try:
             if path.is_dir():
                 return self.folder(path)
+            if kind := absent_kind(path):
+                raise absent(path, kind)
             if not path.is_file():
                 if path.exists():
                     raise SourceError(f"{named(path)} is no file and no folder but a pipe or a device: give a file")
@@ -110,6 +115,9 @@ class _Search:
             if is_list(path) and not self.listed:
                 return self.entries(read_list(path))
             return self.file(path)
+        except LabelMapError as error:
+            what = Skipped if self.in_folder else Refusal
+            return [what(case_name(_stem(path)), str(path), error.args[0])]
         except SourceError as error:
             return [Refusal(case_name(_stem(path)), str(path), error.args[0])]
         except OSError as error:
@@ -121,24 +129,40 @@ class _Search:
         collection = Collection(place=self._place)
         contents = contents_of(folder)
         found += [Refusal(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
+        missing: dict[str, list[Path]] = {"annex": contents.absent, "lfs": []}
         for number, file in enumerate(contents.files, start=1):
             try:
                 if is_companion(file):
                     others.append(file)
                 elif extension_of(file) or (is_archive(file) and self.archive is None):
-                    found += replace(self, listed=True, watch=_unwatched).of(file)
+                    if kind := absent_kind(file):
+                        missing[kind].append(file)
+                    else:
+                        found += replace(self, listed=True, in_folder=True, watch=_unwatched).of(file)
                 elif not collection.add(file):
-                    others.append(file)
+                    if kind := absent_kind(file):
+                        missing[kind].append(file)
+                    else:
+                        others.append(file)
             except OSError as error:
                 collection.miss(file, error)
             self.watch(number, len(contents.files))
         found += collection.verdicts(self.rules)
-        found += _others(others, collection)
+        for kind, files in missing.items():
+            if files:
+                reason = absent(files[0], kind, files[1:]).args[0]
+                found.append(Refusal(case_name(_stem(folder)), str(folder), reason))
+        data = {file for one in found if isinstance(one, Scan) and one.kind != "dicom" for file in one.files}
+        others = [file for file in others if str(file) not in data and not is_pair_data(file)]
+        found += _others(others, collection, in_archive=self.archive is not None)
         return _or_nothing(sorted(found, key=_place_in_order), folder)
 
     def file(self, path: Path) -> list[Found]:
         collection = Collection(place=self._place)
         if not collection.add(path):
+            reason = why_unread(path)
+            if reason is not None:
+                raise SourceError(f"{named(path)} {reason}")
             raise SourceError(
                 f"{named(path)} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .zip, .tar or a "
                 "list"
@@ -215,8 +239,12 @@ def _or_nothing(found: list[Found], path: Path) -> list[Found]:
     return [*found, Refusal(case_name(_stem(path)), str(path), f"{named(path)} {what}: check the path")]
 
 
-def _others(files: list[Path], collection: Collection) -> list[Found]:
-    """Verdicts on files that are no images: those that are called like the slices beside them are damaged."""
+def _others(files: list[Path], collection: Collection, *, in_archive: bool) -> list[Found]:
+    """Return verdicts on files that are no images that are read.
+
+    Those that are called like the slices beside them are damaged; formats that are known and not read are failures, in
+    which scans would be missed; what remains, such as texts, is skipped.
+    """
     if not files:
         return []
     kinds = {(Path(one.file).parent, kind_of(Path(one.file))) for one in collection.headers}
@@ -226,14 +254,18 @@ def _others(files: list[Path], collection: Collection) -> list[Found]:
         kind = kind_of(file)
         try:
             beside = (file.parent, kind) in kinds and (kind or not is_text(file))
-            called_so = (kind in _DICOM_EXTENSIONS or beside) and not is_companion(file)
+            aside = is_companion(file) or is_sidecar(file)
             empty = file.stat().st_size == 0
+            unread = None if aside or empty else why_unread(file, in_archive=in_archive)
+            called_so = (kind in _DICOM_EXTENSIONS or beside) and not aside and unread is None
         except OSError as error:
             found.append(_unreadable(file, error))
             continue
         if called_so:
             what = "is empty" if empty else "is no DICOM file, though it is called like one"
             found.append(Refusal(case_name(file.parent.name), str(file), f"{named(file)} {what}: get it again"))
+        elif unread is not None:
+            found.append(Refusal(case_name(_stem(file)), str(file), f"{named(file)} {unread}"))
         else:
             rest.append(file)
     if rest:
@@ -244,6 +276,8 @@ def _others(files: list[Path], collection: Collection) -> list[Found]:
 
 
 def _unreadable(path: Path, error: OSError) -> Refusal:
+    if is_full(error):
+        return Refusal(case_name(_stem(path)), str(path), no_room(path).args[0])
     return Refusal(case_name(_stem(path)), str(path), f"{named(path)} cannot be read ({error.strerror}): check it")
 
 

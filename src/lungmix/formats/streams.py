@@ -76,6 +76,22 @@ def voxel_slabs(data: VoxelData, shape: tuple[int, int, int], thickness: int) ->
             yield slab
 
 
+def stored_slabs(data: VoxelData, shape: tuple[int, int, int], size: int) -> Iterator[npt.NDArray[Any]]:
+    """Give stored values, not HU, in slabs of some bytes and at least one slice.
+
+    Raises
+    ------
+    SourceError
+        If the file is cut short or too long.
+    """
+    check_size(data, shape)
+    nz, ny, nx = shape
+    step = max(size // (ny * nx * data.dtype.itemsize), 1)
+    with _opened(data) as stream:
+        for start in range(0, nz, step):
+            yield _read(stream, data, (min(step, nz - start), ny, nx), start, nz)
+
+
 def check_size(data: VoxelData, shape: tuple[int, int, int]) -> None:
     """Refuse a size that the file cannot hold, or does not fill, before any memory is asked for.
 

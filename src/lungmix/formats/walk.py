@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungmix.errors import named
+from lungmix.formats.annex import OWN_FOLDERS, absent_kind
 
 DEEPEST = 64
 _TEXT_BYTES = 1024
@@ -24,10 +25,13 @@ class Contents:
         when reading one of those would end.
     unread : list of (Path, str)
         Folders and links that were not followed, each with one sentence for people.
+    absent : list of Path
+        Links of git-annex whose content is not here.
     """
 
     files: list[Path] = field(default_factory=list)
     unread: list[tuple[Path, str]] = field(default_factory=list)
+    absent: list[Path] = field(default_factory=list)
 
 
 def contents_of(folder: Path) -> Contents:
@@ -49,7 +53,8 @@ def contents_of(folder: Path) -> Contents:
             path = here / entry.name
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    below.append((path, depth + 1))
+                    if entry.name not in OWN_FOLDERS:
+                        below.append((path, depth + 1))
                 elif entry.is_file():
                     found.files.append(path)
                 elif entry.is_symlink():
@@ -78,6 +83,8 @@ def _link(path: Path, root: Path, found: Contents) -> None:
         target = path
     if is_folder and not target.is_relative_to(root):
         found.unread.append((path, f"{named(path)} is a link to a folder elsewhere: give that folder itself"))
+    elif absent_kind(path):
+        found.absent.append(path)
     elif not there:
         found.unread.append((path, f"{named(path)} is a link that leads nowhere: get the file that it stands for"))
 

@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from lungmix._version import __version__
 from lungmix.export.dicom_source import (
+    check_orientation,
     derived_slices,
     leave_out_dates,
     mark_anonymous,
@@ -63,12 +64,13 @@ def write_seg(
     Raises
     ------
     UsageError
-        If the image has no labels.
+        If the image has no labels, or the orientation of the case is not known.
     SourceError
         If the original series is not among those given.
     """
     segments = segments_in(image)
     require(case, image)
+    check_orientation(case)
     slices = derived_slices(case) if with_ct else original_slices(case, series)
     written = [path]
     if with_ct:

@@ -115,6 +115,21 @@ def derived_slices(case: Case) -> list[Dataset]:
     return [_reference(series.header(index), case, index) for index in range(case.geometry.shape[0])]
 
 
+def check_orientation(case: Case) -> None:
+    """Refuse a case of unknown orientation: each DICOM slice says where it lies in the patient.
+
+    Raises
+    ------
+    UsageError
+        Which says what to write instead.
+    """
+    if not case.geometry.orientation_known:
+        raise UsageError(
+            f"the orientation of case {case.name} is not known, and DICOM has no way to leave it open: write .nrrd, "
+            ".mha or .nii.gz, or convert the case again from a file that says how it lies in the patient"
+        )
+
+
 def write_ct(case: Case, folder: Path) -> Path:
     """Write the CT of a case as an anonymous DICOM series, slab by slab; the folder becomes visible as a whole.
 
@@ -124,6 +139,7 @@ def write_ct(case: Case, folder: Path) -> Path:
         If the folder holds other files.
     """
     require(case, "ct")
+    check_orientation(case)
     if folder.exists() and not (folder.is_dir() and all(_is_slice(file) for file in folder.iterdir())):
         raise UsageError(f"{folder} holds other files than DICOM slices: give another name for the segmentation")
     series = derived_series(case)

@@ -46,7 +46,8 @@ def write_image(
     geometry : Geometry
         Survives to the last bit in .mha and .mhd, and in .nrrd for axes along the patient's. NRRD holds direction
         times spacing: oblique axes read back exactly where doubles allow it, else within one unit in the last
-        place. NIfTI holds 32-bit floats.
+        place. NIfTI holds 32-bit floats. Where the orientation is not known nothing is written that claims one: NRRD
+        has spacings alone, NIfTI the codes 0, MetaImage no matrix.
     dtype : dtype
         int16 or uint8.
     fields : mapping of str to str, optional
@@ -136,18 +137,23 @@ def _deflate(out: BinaryIO, pieces: Iterable[bytes]) -> int:
 
 
 def _nrrd_header(geometry: Geometry, dtype: np.dtype[Any], fields: Mapping[str, str]) -> bytes:
-    vectors = " ".join(_vector(_nrrd_axis(geometry, axis)) for axis in range(3))
+    if geometry.orientation_known:
+        vectors = " ".join(_vector(_nrrd_axis(geometry, axis)) for axis in range(3))
+        space = "space: left-posterior-superior"
+        axes, origin = f"space directions: {vectors}", [f"space origin: {_vector(geometry.origin)}"]
+    else:
+        space, axes, origin = "", "spacings: " + " ".join(map(repr, geometry.spacing)), []
     lines = [
         "NRRD0004",
         f"type: {_NAMES[dtype.name][0]}",
         "dimension: 3",
-        "space: left-posterior-superior",
+        *([space] if space else []),
         "sizes: " + " ".join(map(str, geometry.size)),
-        f"space directions: {vectors}",
+        axes,
         "kinds: domain domain domain",
         "endian: little",
         "encoding: gzip",
-        f"space origin: {_vector(geometry.origin)}",
+        *origin,
         *(f"{key}:={value}" for key, value in fields.items()),
     ]
     return ("\n".join(lines) + "\n\n").encode()
@@ -195,7 +201,7 @@ def _meta_header(
         "BinaryDataByteOrderMSB = False",
         "CompressedData = True",
         f"CompressedDataSize = {compressed:020d}",
-        "TransformMatrix = " + " ".join(map(repr, columns)),
+        *(["TransformMatrix = " + " ".join(map(repr, columns))] if geometry.orientation_known else []),
         "Offset = " + " ".join(map(repr, geometry.origin)),
         "CenterOfRotation = 0 0 0",
         "ElementSpacing = " + " ".join(map(repr, geometry.spacing)),
@@ -217,8 +223,9 @@ def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, 
     header.set_data_shape(geometry.size)
     header.set_zooms(geometry.spacing)
     header.set_xyzt_units("mm")
-    header.set_qform(affine, code="scanner")
-    header.set_sform(affine, code="scanner")
+    if geometry.orientation_known:
+        header.set_qform(affine, code="scanner")
+        header.set_sform(affine, code="scanner")
     header.set_slope_inter(1, 0)
     header["descrip"] = "; ".join(f"{key.removeprefix(_PREFIX)} {value}" for key, value in about.items())[:80].encode()
     header["magic"] = b"n+1"

@@ -340,4 +340,5 @@ def _look_up(hu, lung, small, rows_z, rows_y, rows_x, labels, counts):  # type: 
                 if lung[z, y, x]:
                     side = of_row[rows_x[x]]
                     labels[z, y, x] = side
-                    counts[np.int64(side) - 1, np.int64(hu[z, y, x]) + 32768] += np.uint64(1)
+                    if side:
+                        counts[np.int64(side) - 1, np.int64(hu[z, y, x]) + 32768] += np.uint64(1)

@@ -189,7 +189,9 @@ def _axes(geometry: Geometry, level: Level, cut: Box, sizes: tuple[int, ...]) ->
 
 
 def _ends_of(geometry: Geometry, column: int) -> tuple[str, str]:
-    """Letters at the begin and the end of an axis, the nearest direction first."""
+    """Return letters at the begin and the end of an axis, the nearest direction first; none where it is not known."""
+    if not geometry.orientation_known:
+        return "", ""
     along = np.reshape(geometry.direction, (3, 3))[:, column]
     near = [i for i in np.argsort(-np.abs(along), kind="stable") if abs(along[i]) > _OBLIQUE]
     end = "".join(_ENDS[i][int(along[i] > 0)] for i in near)
@@ -199,18 +201,12 @@ def _ends_of(geometry: Geometry, column: int) -> tuple[str, str]:
 
 def _face(preview: Preview, geometry: Geometry) -> Preview:
     """Turn the array, without resampling, so that its axes go to superior, posterior and left."""
-    direction = np.reshape(geometry.direction, (3, 3))
-    order, left = [0, 0, 0], [0, 1, 2]
-    # The clearest axis first: between two oblique ones the assignment stays one to one.
-    for column in np.argsort(-np.abs(direction).max(axis=0), kind="stable"):
-        patient = max(left, key=lambda i: abs(direction[i, column]))
-        left.remove(patient)
-        order[2 - patient] = 2 - int(column)
-    flips = [direction[2 - i, 2 - order[i]] < 0 for i in range(3)]
+    order = geometry.axis_order
+    flips = order.by_patient(order.flipped)
     turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
-    grey, labels = (np.ascontiguousarray(a.transpose(order)[turn]) for a in (preview.grey, preview.labels))
+    grey, labels = (np.ascontiguousarray(a.transpose(order.axes)[turn]) for a in (preview.grey, preview.labels))
     axes = []
-    for i, flip in zip(order, flips, strict=True):
+    for i, flip in zip(order.axes, flips, strict=True):
         axis, n = preview.axes[i], preview.grey.shape[i]
         if flip:
             last = axis.first + axis.step * (n - 1)

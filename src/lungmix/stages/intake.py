@@ -86,6 +86,8 @@ def take_in(
         known = scan.identity or Identity()
         kept: dict[str, Any] = {}
         notes = scan.notes
+        if not scan.geometry.orientation_known and not any("which side is right" in note for note in notes):
+            notes = (*notes, UNKNOWN_ORIENTATION)
         if parameters.retain_patient:
             years = age_of(known)
             kept = {"sex": known.sex, "age": years}
@@ -95,6 +97,12 @@ def take_in(
             kept["study_date"] = shifted(known.study_date or known.series_date or known.acquisition_date, days)
         out[name] = replace(scan, acquisition=replace(scan.acquisition.technical(), **kept), notes=notes)
     return Intake(out, table)
+
+
+UNKNOWN_ORIENTATION = (
+    "the file does not say which side is right, front or up: its lungs are measured together only, as if its slices "
+    "were axial; export it again with its orientation"
+)
 
 
 def age_of(known: Identity) -> int | None:

@@ -78,7 +78,7 @@ def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[
     model, leave_out : TissueModel, sequence of Tissue
         See `measure_cohort`.
     """
-    sides = case.side_counts if side.is_valid(case) else None
+    sides = case.side_counts if case.geometry.orientation_known and side.is_valid(case) else None
     table = model.table()
     made = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
     if file == MEASUREMENTS_FILE:

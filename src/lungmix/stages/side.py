@@ -39,6 +39,8 @@ def key_for(case: Case) -> str:
     """Return what sides depend on; the order of axes is named only where the array is not axial."""
     order = case.geometry.axis_order
     axes = {} if order.is_axial else {"axial": True}
+    if not case.geometry.orientation_known:
+        axes = {"orientation_known": False}
     direction = list(case.geometry.direction)
     return key_of(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=direction, **axes)
 
@@ -142,6 +144,9 @@ def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[n
 def decide(where: CaseRef) -> Small:
     """Sides of the reduced copy of a masked case."""
     case = where.open()
+    if not case.geometry.orientation_known:
+        # Nothing says which half is right, nor where the trachea lies: no voxel has a region.
+        return Small.of(np.zeros((1, 1, 1), np.uint8))
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
     recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
     reduced = _from_levels(case) if case.geometry.axis_order.is_axial else _from_voxels(case)

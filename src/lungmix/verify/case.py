@@ -121,7 +121,7 @@ class Comparison:
         here, there = (one.acquisition.technical().to_dict() for one in (case, scan))
         strange = [
             what
-            for what in ("size", "spacing", "origin", "direction")
+            for what in ("size", "spacing", "origin", "direction", "orientation_known")
             if getattr(case.geometry, what) != getattr(scan.geometry, what)
         ]
         strange += sorted(key for key in {*here, *there} if here.get(key) != there.get(key))

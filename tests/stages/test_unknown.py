@@ -1,0 +1,94 @@
+"""Scans whose files do not say which side is right: measured as a whole, and nothing is claimed of their regions."""
+
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+
+import lungmix
+from generators import case_of
+from lungmix.errors import UsageError
+from lungmix.export.dicom_seg import write_seg
+from lungmix.export.images import export_image
+from lungmix.formats import find_scans
+from lungmix.geometry import Geometry
+from lungmix.parameters import IntakeParameters, MaskParameters
+from lungmix.phantom import Phantom
+from lungmix.report.volume import preview_of
+from lungmix.stages import label, mask, measure
+from lungmix.stages.intake import take_in
+from lungmix.store import MEASUREMENTS_FILE
+
+pytestmark = pytest.mark.usefixtures("stages_here")
+
+PHANTOM = Phantom((30, 60, 64), (4.4, 4.7, 8.0), 6, traps={"cut"})
+MODEL = lungmix.load_model("published")
+
+
+def case_in(folder, geometry):
+    cohort = lungmix.open_cohort(folder / "s.zarr", "a")
+    case_of(cohort, "one", PHANTOM.volume(), geometry)
+    mask.mask_case(None, cohort, "one", MaskParameters("physical", min_voxels=900))
+    label.label_case(None, cohort, "one", MODEL)
+    return cohort["one"]
+
+
+@pytest.fixture
+def unknown(tmp_path):
+    return case_in(tmp_path, replace(PHANTOM.geometry, orientation_known=False))
+
+
+def test_columns_of_regions_are_nan_and_those_of_both_lungs_as_for_axial_slices(tmp_path, unknown):
+    known = case_in(tmp_path / "known", PHANTOM.geometry)
+    (row,), (expected,) = (measure.rows_of_case(case, MEASUREMENTS_FILE, MODEL) for case in (unknown, known))
+    of_regions = [key for key in row if key.startswith(("right_", "left_", "airway_", "elsewhere_"))]
+    of_regions.remove("left_out_ml")
+    assert expected["right_ml"] > 100
+    assert np.isnan([row[key] for key in of_regions]).all()
+    assert (row["lung_ml"], row["ggo"]) == (expected["lung_ml"], expected["ggo"])
+    assert not unknown.zarr_array("side")[:].any()
+    assert not unknown.side_counts.any()
+    assert label.without_sides(lungmix.open_cohort(tmp_path / "s.zarr")) == []
+
+
+def test_page_names_no_end_of_an_axis(unknown):
+    assert {axis.ends for axis in preview_of(unknown).axes} == {("", "")}
+
+
+def test_exported_images_claim_no_orientation(tmp_path, unknown):
+    for name in ("a.nrrd", "a.mha", "a.nii"):
+        export_image(unknown, tmp_path / name)
+    nrrd, mha = ((tmp_path / name).read_bytes().split(b"ElementDataFile" if name == "a.mha" else b"\n\n")[0]
+                 for name in ("a.nrrd", "a.mha"))  # fmt: skip
+    assert b"space" not in nrrd
+    assert b"spacings: 4.4 4.7 8.0" in nrrd
+    assert b"TransformMatrix" not in mha
+    header = nibabel.load(tmp_path / "a.nii").header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (0, 0)
+    for name in ("a.nrrd", "a.mha", "a.nii"):
+        (scan,) = find_scans(tmp_path / name)
+        assert np.allclose(scan.geometry.spacing, PHANTOM.spacing)
+        assert np.array_equal(np.concatenate(list(scan.slabs(8))), PHANTOM.volume())
+
+
+def test_dicom_which_cannot_leave_it_open_is_refused(tmp_path, unknown):
+    with pytest.raises(UsageError, match="orientation of case one is not known"):
+        write_seg(unknown, tmp_path / "a.dcm", "lung", with_ct=True)
+    assert not list(tmp_path.glob("a*"))
+
+
+def test_case_carries_a_note(tmp_path, scan):
+    (found,) = find_scans(scan)
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    for known in (True, False):
+        geometry = replace(found.geometry, orientation_known=known)
+        taken = take_in(cohort, {"one": replace(found, geometry=geometry)}, {"one": "x"}, IntakeParameters(), None)
+        assert any("which side is right" in note for note in taken.scans["one"].notes) == (not known)
+
+
+def test_state_survives_the_store(tmp_path):
+    geometry = Geometry((4, 3, 2), orientation_known=False)
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of(cohort, "one", np.zeros((2, 3, 4), np.int16), geometry)
+    assert lungmix.open_cohort(tmp_path / "s.zarr")["one"].geometry == geometry

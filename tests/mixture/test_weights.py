@@ -38,7 +38,11 @@ def assert_same(a, b):
     assert a.lower_bound_ == pytest.approx(b.lower_bound_, rel=1e-10, abs=1e-10)
 
 
-@given(weighted(), st.sampled_from(COVARIANCE_TYPES), st.sampled_from(["kmeans", "k-means++", "random_from_data"]))
+@given(
+    weighted(),
+    st.sampled_from(COVARIANCE_TYPES),
+    st.sampled_from(["kmeans", "k-means++", "random", "random_from_data"]),
+)
 @settings(max_examples=25)
 def test_weights_are_copies_in_fit_from_the_start_on(case, covariance_type, init_params):
     x, copies, repeated = case

@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.arrays import volume
 from lungmix.errors import UsageError
 from lungmix.geometry import AxisOrder, axis_order
 from lungmix.graphs.overlap import map_with_halo
@@ -51,6 +52,7 @@ def tissue_labels(
     """
     if ct.shape != mask.shape:
         raise UsageError(f"CT and mask have different shapes, {ct.shape} and {mask.shape}: give the mask of this CT")
+    ct, mask = volume(ct, "the CT"), volume(mask, "the mask")
     table = model.table()
     if isinstance(ct, da.Array) or isinstance(mask, da.Array):
         lazy = da.asarray(ct)
@@ -84,6 +86,7 @@ def median_labels(
         The same kind of array as `labels`, chunked alike.
     """
     flipped = order_of(direction).flipped
+    labels = volume(labels, "the label map")
     if isinstance(labels, da.Array):
         halos = median.window_of(size, flipped)
         return map_with_halo(_median_core, labels, halos, size=size, flipped=flipped).rechunk(labels.chunks)

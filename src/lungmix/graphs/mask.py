@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.delayed import Delayed
 
+from lungmix.arrays import volume
 from lungmix.errors import UsageError
 from lungmix.graphs.labels import order_of
 from lungmix.graphs.memory import mask_chunks
@@ -114,6 +115,7 @@ def lung_mask(
         raise UsageError(f"a CT volume has the axes z, y, x; this array has {ct.ndim}: give one volume")
     chosen = MaskParameters(preset, threshold, opening, min_voxels, None if radii is None else tuple(radii))
     recipe = recipe_for(chosen, None if spacing is None else tuple(spacing)[::-1], order_of(direction))
+    ct = volume(ct, "the CT")
     if isinstance(ct, da.Array):
         return mask_graph(ct, recipe)[0]
     return kernels.lung_mask(np.asarray(ct), recipe)

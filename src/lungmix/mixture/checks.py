@@ -10,8 +10,10 @@ import numpy.typing as npt
 from lungmix.errors import ModelError
 
 
-def check_finite(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_row: int | None, block: int = 0) -> None:
-    """Refuse NaN and infinity in rows that count.
+def check_finite(
+    x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_row: int | None, block: int | None = None
+) -> None:
+    """Refuse masked values, NaN and infinity in rows that count.
 
     Parameters
     ----------
@@ -21,7 +23,7 @@ def check_finite(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_ro
         Sample weights.
     first_row : int or None
         Number of the first row in the whole data; None where the sizes of chunks are unknown.
-    block : int
+    block : int or None
         Number of the chunk, named where `first_row` is unknown.
 
     Raises
@@ -29,8 +31,10 @@ def check_finite(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_ro
     ModelError
         With the row and the column of the first one.
     """
+    check_masked(x, weights, first_row, block)
     if x.dtype.kind != "f" or not len(x):
         return
+    x = np.ma.getdata(x)
     # A sum is finite only if all its terms are, and costs one read; the place is sought only when it is not.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.sum(x)):
@@ -42,22 +46,47 @@ def check_finite(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_ro
             bad &= (np.asarray(weights[start : start + (1 << 16)]) > 0)[:, None]
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
-            place = f"row {start + row}" if first_row is None else f"row {first_row + start + row}"
-            where = f" of chunk {block}" if first_row is None else ""
             raise ModelError(
-                f"samples hold {rows[row, column]} at {place}{where}, column {column}: remove rows with NaN or inf "
-                "first, or give them the weight 0"
+                f"samples hold {rows[row, column]} at {_place(start + row, first_row, block)}, column {column}: remove "
+                "rows with NaN or inf first, or give them the weight 0"
             )
 
 
+def check_masked(
+    x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_row: int | None, block: int | None = None
+) -> None:
+    """Refuse masked values in rows that count; see `check_finite`."""
+    if not np.ma.is_masked(x):
+        return
+    bad = np.ma.getmaskarray(x).reshape(len(x), -1)
+    if weights is not None:
+        bad = bad & (np.asarray(weights) > 0)[:, None]
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise ModelError(
+            f"samples are masked at {_place(row, first_row, block)}, column {column}: remove rows with masked values "
+            "first, or give them the weight 0"
+        )
+
+
+def _place(row: int, first_row: int | None, block: int | None) -> str:
+    if first_row is not None:
+        return f"row {first_row + row}"
+    return f"row {row} of a chunk" if block is None else f"row {row} of chunk {block}"
+
+
 def check_weights(weights: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """Weights of one chunk, or of all samples, unchanged.
+    """Return the weights of one chunk, or of all samples, unchanged.
 
     Raises
     ------
     ModelError
-        If there is not one weight a sample, or some are negative, NaN or infinite.
+        If there is not one weight a sample, or some are masked, negative, NaN or infinite.
     """
+    if np.ma.is_masked(weights):
+        row = int(np.argmax(np.ma.getmaskarray(weights)))
+        raise ModelError(f"sample_weight is masked at row {row}: give a weight of 0 or more to each sample")
+    weights = np.asarray(weights)
     if weights.shape != (n,):
         raise ModelError(f"sample_weight has the shape {weights.shape}, not ({n},): give one weight a sample")
     if weights.dtype.kind not in "fiub":

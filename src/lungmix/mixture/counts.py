@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.mixture.checks import check_weights
+from lungmix.mixture.checks import check_masked, check_weights
 from lungmix.mixture.sources import Rows, Source
 
 LONGEST_TABLE = 1 << 22
@@ -46,11 +46,12 @@ def count(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Table
     weights : ndarray, shape (n,), or None
         One a sample; values of total weight 0 are left out.
     """
-    flat = np.asarray(x).reshape(-1)
-    if weights is not None:
-        weights = check_weights(np.asarray(weights), len(flat))
-        if not np.all(weights):
-            flat, weights = flat[weights > 0], weights[weights > 0]
+    samples = np.asanyarray(x).reshape(-1)
+    weights = None if weights is None else check_weights(weights, len(samples))
+    check_masked(samples, weights, None)
+    flat = np.asarray(samples)
+    if weights is not None and not np.all(weights):
+        flat, weights = flat[weights > 0], weights[weights > 0]
     if not len(flat):
         return np.zeros(0, np.int64), np.zeros(0, np.int64 if weights is None else np.float64)
     low, high = int(flat.min()), int(flat.max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +14,10 @@ from sklearn.mixture import GaussianMixture as Reference
 from sklearn.utils.validation import check_is_fitted
 
 from lungmix.errors import ModelError, named, quoted
+from lungmix.mixture.inputs import kept_dtype
 from lungmix.mixture.settings import check_settings, given_parts
 from lungmix.mixture.starts import METHODS
-from lungmix.mixture.state import Floats, State, covariance_shape, precisions_cholesky, precisions_of
+from lungmix.mixture.state import Floats, State, covariance_shape, covariances_of, precisions_cholesky, precisions_of
 
 FORMAT_VERSION = 1
 LARGEST_TEXT = 1 << 28
@@ -57,6 +59,8 @@ class Document(BaseModel):
     n_steps: int = Field(default=0, ge=0)
     lower_bounds: list[_Finite] = Field(default_factory=list)
     feature_names: list[str] | None = None
+    dtype: Literal["float32", "float64"] = "float64"
+    precisions_cholesky: _Nested | None = None
     parameters: dict[str, int | float | str | bool | None] = Field(default_factory=dict)
 
     def state(self) -> State:
@@ -76,8 +80,16 @@ class Document(BaseModel):
             raise ModelError(f"{self.covariance_type} covariances have the shape {covariances.shape}, not {shape}")
         if abs(weights.sum() - 1) > 1e-5:
             raise ModelError(f"the weights of a mixture add up to 1, these to {weights.sum():.6g}")
-        precisions_cholesky(covariances, self.covariance_type)
-        return State(weights, means, covariances)
+        if self.precisions_cholesky is None:
+            precisions_cholesky(covariances, self.covariance_type)
+            return State(weights, means, covariances)
+        factors = _array(self.precisions_cholesky, "precisions_cholesky")
+        full = self.covariance_type in ("full", "tied")
+        if factors.shape != shape or (full and not np.array_equal(factors, np.triu(factors))):
+            raise ModelError(f"precisions_cholesky of shape {factors.shape}: give upper triangles of shape {shape}")
+        if np.any((np.diagonal(factors, axis1=-2, axis2=-1) if full else factors) <= 0):
+            raise ModelError("precisions_cholesky has a diagonal that is not positive")
+        return State(weights, means, covariances_of(factors, self.covariance_type), factors)
 
 
 def _array(values: Any, name: str) -> Floats:
@@ -89,7 +101,10 @@ def _array(values: Any, name: str) -> Floats:
 
 def write(document: Document) -> str:
     """As text, doubles exact."""
-    return json.dumps(document.model_dump(), indent=1, allow_nan=False) + "\n"
+    content = document.model_dump()
+    if document.dtype == "float64":
+        del content["dtype"], content["precisions_cholesky"]  # so that older versions read most mixtures
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def read(text: str | bytes, name: str) -> Document:
@@ -136,11 +151,13 @@ def of(mixture: Any) -> Document:
         weights=state.weights.tolist(),
         means=state.means.tolist(),
         covariances=state.covariances.tolist(),
+        precisions_cholesky=None if state.factors is None else state.factors.tolist(),
         converged=bool(mixture.converged_),
         n_iter=int(mixture.n_iter_),
         n_steps=int(mixture.n_steps_),
         lower_bounds=[float(bound) for bound in mixture.lower_bounds_],
         feature_names=None if names is None else [str(name) for name in names],
+        dtype="float32" if mixture.means_.dtype == np.float32 else "float64",
         parameters={name: value.item() if isinstance(value, np.generic) else value for name, value in kept.items()},
     )
 
@@ -156,7 +173,7 @@ def restore(kind: type[Any], document: Document, name: str) -> Any:
         state = document.state()
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from None
-    mixture._adopt(state, document.lower_bounds, document.converged, document.n_iter, document.n_steps)
+    mixture._adopt(state, document.lower_bounds, document.converged, document.n_iter, document.n_steps, document.dtype)
     mixture.n_features_in_ = state.means.shape[1]
     if document.feature_names is not None:
         mixture.feature_names_in_ = np.array(document.feature_names, object)
@@ -175,6 +192,8 @@ _SHARED = (
     "means_init",
     "precisions_init",
     "warm_start",
+    "verbose",
+    "verbose_interval",
 )
 
 
@@ -184,9 +203,13 @@ def from_sklearn(kind: type[Any], mixture: Any) -> Any:
     ours = kind(**{name: getattr(mixture, name) for name in _SHARED})
     if mixture.init_params in METHODS:
         ours.init_params = mixture.init_params
+    dtype = kept_dtype(mixture.means_.dtype)
     state = State(*(np.array(part, np.float64) for part in (mixture.weights_, mixture.means_, mixture.covariances_)))
+    if dtype is np.float32:
+        factors = np.array(mixture.precisions_cholesky_, np.float64)
+        state = replace(state, covariances=covariances_of(factors, mixture.covariance_type), factors=factors)
     bounds = [float(bound) for bound in getattr(mixture, "lower_bounds_", [mixture.lower_bound_])]
-    ours._adopt(state, bounds, bool(mixture.converged_), int(mixture.n_iter_), 0)
+    ours._adopt(state, bounds, bool(mixture.converged_), int(mixture.n_iter_), 0, dtype)
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(mixture, name):
             setattr(ours, name, getattr(mixture, name))

@@ -121,6 +121,19 @@ def run_em(
     return [fits[i] for i in sorted(fits)]
 
 
+def unconverged(bounds: Sequence[float], tol: float, unit: str) -> str:
+    """Return a sentence about a fit that ended at `max_iter` with these lower bounds, one a `unit`."""
+    end = (
+        f"{unit} {len(bounds)} still gained {bounds[-1] - bounds[-2]:.3g}"
+        if len(bounds) > 1
+        else f"one {unit} shows no gain"
+    )
+    return (
+        f"the mixture did not converge: {end}, tol is {tol:g}. Raise max_iter or tol, or look for data that suit fewer "
+        "components"
+    )
+
+
 def best_of(fits: Sequence[Fit]) -> Fit:
     """The fit with the highest lower bound, by `first_of_best`."""
     return fits[first_of_best([fit.lower_bound for fit in fits])]

@@ -16,13 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from lungmix.errors import ModelError
 from lungmix.mixture import document, inference
+from lungmix.mixture.announce import Announcer
 from lungmix.mixture.counts import countable, reduce_to_counts
-from lungmix.mixture.em import Fit, Progress, best_of, first_of_best, run_em
-from lungmix.mixture.inputs import read_rows, source_of
+from lungmix.mixture.em import Fit, best_of, first_of_best, run_em, unconverged
+from lungmix.mixture.inputs import kept_dtype, read_rows, source_of
 from lungmix.mixture.settings import check_settings, given_parts
 from lungmix.mixture.sources import Source, soft_pass
 from lungmix.mixture.starts import Survey, start_states, survey
-from lungmix.mixture.state import Floats, State, n_parameters, precisions_cholesky, precisions_of
+from lungmix.mixture.state import Floats, State, covariances_of, n_parameters, precisions_cholesky, precisions_of
 from lungmix.mixture.stepwise import Schedule, first_rows, move, run_stepwise
 
 
@@ -52,9 +53,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     weights_init, means_init, precisions_init, covariances_init : array, optional
         Parts of the start in the shapes of the fitted attributes; `init_params` gives the others. Precisions or
         covariances, not both.
-    init_params : {"kmeans", "k-means++", "k-means||", "random_from_data"} or callable
-        How to find centres; each sample then belongs to the nearest. ``"k-means||"`` is dask-ml's; a callable has
-        the face ``f(X, n_clusters, random_state=int)`` and gets a dask array. These two know no sample weights.
+    init_params : {"kmeans", "k-means++", "k-means||", "random", "random_from_data"} or callable
+        How to find centres; each sample then belongs to the nearest. ``"random"`` finds none: each sample belongs to
+        all components in random shares. ``"k-means||"`` is dask-ml's; a callable has the face
+        ``f(X, n_clusters, random_state=int)`` and gets a dask array. These two know no sample weights.
     warm_start : bool
         Whether `fit` goes on from the last fit.
     batch_size : int, optional
@@ -62,14 +64,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     kappa, t0 : float
         Minibatch number t, counted from 0, moves the statistics by ``(t + t0) ** -kappa``; the first one sets them.
     verbose : int
-        0 is silent; n prints every n-th iteration.
+        0 is silent, 1 prints iterations, 2 their likelihood, gain and time too.
+    verbose_interval : int
+        Iterations from one printed line to the next.
     listener : callable, optional
         Called with a `lungmix.mixture.Progress` after each pass over the data.
 
     Attributes
     ----------
-    weights_, means_, covariances_, precisions_, precisions_cholesky_ : ndarray of float64
-        As in scikit-learn.
+    weights_, means_, covariances_, precisions_, precisions_cholesky_ : ndarray
+        As in scikit-learn; float32 where samples are, after float64 sums, else float64.
     converged_ : bool
         Whether the best start gained less than `tol` at the end.
     n_iter_ : int
@@ -110,6 +114,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         kappa: float = 0.6,
         t0: float = 2.0,
         verbose: int = 0,
+        verbose_interval: int = 10,
         listener: Any = None,
     ):
         self.n_components = n_components
@@ -129,6 +134,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.kappa = kappa
         self.t0 = t0
         self.verbose = verbose
+        self.verbose_interval = verbose_interval
         self.listener = listener
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
@@ -136,11 +142,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or dask array, shape (n,) or (n, d)
-            Samples of any real dtype; sums are float64.
+        X : array-like, dask array, frame of pandas, polars or dask, or xarray DataArray, shape (n,) or (n, d)
+            Samples of any real dtype; sums are float64. Masked values, like NaN, are refused where a row counts.
         y : None
             Ignored.
-        sample_weight : array-like or dask array, shape (n,), optional
+        sample_weight : array-like, dask array or series, shape (n,), optional
             A weight of k stands for k copies, 0 for absence.
 
         Raises
@@ -160,31 +166,24 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         source, sizes = source_of(rows, sample_weight)
         random_state = check_random_state(self.random_state)
         if self.batch_size is not None:
-            return self._fit_minibatches(source, before, random_state)
+            return self._fit_minibatches(source, before, random_state, kept_dtype(rows.dtype))
         counted = reduce_to_counts(source) if countable(rows.dtype, self.n_features_in_) else None
         if counted is not None:
             source, sizes = counted, counted.sizes
         found = survey(source, sizes)
+        starts = [before] if before is not None else self._starts(source, found, random_state)
+        announcer = self._announcer(len(starts))
         fits = run_em(
             source,
-            [before] if before is not None else self._starts(source, found, random_state),
+            starts,
             tol=self.tol,
             max_iter=self.max_iter,
             reg_covar=self.reg_covar,
             covariance_type=self.covariance_type,
             previous=self.lower_bound_ if warm else -np.inf,
-            listener=self._hear,
+            listener=announcer,
         )
-        best = best_of(fits)
-        self._adopt(best.state, best.lower_bounds, best.converged, len(best.lower_bounds), 0)
-        if self.max_iter > 0 and not best.converged:
-            warnings.warn(
-                f"the mixture still gained {self._last_gain():.3g} in iteration {self.max_iter}, more than tol: raise "
-                "max_iter or tol, or look for data that suit fewer components",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        return self
+        return self._finish(best_of(fits), 0, kept_dtype(rows.dtype), announcer)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, then the most probable component of each sample; see `fit` and `predict`."""
@@ -207,7 +206,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """
         check_settings(self)
         fitted = hasattr(self, "converged_")
-        source, sizes = source_of(read_rows(self, X, reset=not fitted, y=y), sample_weight)
+        rows = read_rows(self, X, reset=not fitted, y=y)
+        dtype = np.result_type(kept_dtype(rows.dtype), *([self.means_] if fitted else []))
+        source, sizes = source_of(rows, sample_weight)
         if fitted:
             states, t = [self._state()], max(1, self.n_steps_)
             survey(source, sizes)
@@ -219,7 +220,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         (state,) = move([states[best]], batch.only([best]), t, self._schedule())
         bound = float(batch.log_likelihood[best] / batch.weight)
         bounds = [*self.lower_bounds_, bound] if fitted else [bound]
-        self._adopt(state, bounds, False, len(bounds), t + 1)
+        self._adopt(state, bounds, False, len(bounds), t + 1, dtype)
         return self
 
     def predict(self, X: Any) -> Any:
@@ -227,15 +228,20 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self._apply(X, inference.most_probable, None, np.int64)
 
     def predict_proba(self, X: Any) -> Any:
-        """Responsibilities, float64, shape (n, n_components); lazy for dask input."""
-        return self._apply(X, inference.responsibilities, len(self._state().weights), np.float64)
+        """Responsibilities, shape (n, n_components); lazy for dask input, float32 where samples and mixture are."""
+        return self._apply(X, inference.responsibilities, len(self._state().weights))
 
     def score_samples(self, X: Any) -> Any:
-        """Log-likelihood of each sample, float64, shape (n,); lazy for dask input."""
-        return self._apply(X, inference.log_likelihoods, None, np.float64)
+        """Log-likelihood of each sample, shape (n,); lazy for dask input, float32 where samples and mixture are."""
+        return self._apply(X, inference.log_likelihoods, None)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-likelihood per unit of sample weight, in one pass."""
+        """Return the mean log-likelihood per unit of sample weight, in one pass.
+
+        Of float32 samples in memory without weights it is the mean of what `score_samples` gives, as in scikit-learn.
+        """
+        if sample_weight is None and getattr(X, "dtype", None) == np.float32 and isinstance(X, np.ndarray) and len(X):
+            return float(np.mean(self.score_samples(X)))
         log_likelihood, weight = self._log_likelihood(X, sample_weight)
         return log_likelihood / weight
 
@@ -250,9 +256,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def sample(self, n_samples: int = 1) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Draw samples, shape (n_samples, n_features), and the components they are from, in their order."""
+        state = self._state()
         if n_samples < 1:
             raise ModelError(f"n_samples is {n_samples}: give 1 or more")
-        return inference.draw(self._state(), self.covariance_type, n_samples, check_random_state(self.random_state))
+        return inference.draw(state, self.covariance_type, n_samples, check_random_state(self.random_state))
 
     def to_json(self, path: str | Path | None = None) -> str:
         """As JSON text, doubles exact; written to `path` too if one is given."""
@@ -284,14 +291,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return document.to_sklearn(self)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "means_")
+
     def _fit_minibatches(
-        self, source: Source, before: State | None, random_state: np.random.RandomState
+        self, source: Source, before: State | None, random_state: np.random.RandomState, dtype: npt.DTypeLike
     ) -> GaussianMixture:
         if before is None:
             some = first_rows(source, random_state)
             states, t = self._starts(some, survey(some, some.sizes), random_state), 0
         else:
             states, t = [before], max(1, self.n_steps_)
+        announcer = self._announcer(len(states))
         fits, steps = run_stepwise(
             source,
             states,
@@ -301,10 +312,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             max_iter=self.max_iter,
             random_state=random_state,
             t=t,
-            listener=self._hear,
+            listener=announcer,
         )
-        best: Fit = best_of(fits)
-        self._adopt(best.state, best.lower_bounds, best.converged, len(best.lower_bounds), steps)
+        return self._finish(best_of(fits), steps, dtype, announcer)
+
+    def _announcer(self, starts: int) -> Announcer:
+        announcer = Announcer(self.verbose, self.verbose_interval, self.listener)
+        announcer.begin(starts)
+        return announcer
+
+    def _finish(self, best: Fit, n_steps: int, dtype: npt.DTypeLike, announcer: Announcer) -> GaussianMixture:
+        bounds = best.lower_bounds
+        self._adopt(best.state, bounds, best.converged, len(bounds), n_steps, dtype)
+        announcer.end(best.converged, len(bounds), self.lower_bound_)
+        if self.max_iter > 0 and not best.converged:
+            unit = "iteration" if self.batch_size is None else "pass"
+            message = unconverged(bounds, self.tol, unit)
+            warnings.warn(message, ConvergenceWarning, stacklevel=3 if self.batch_size is None else 4)
         return self
 
     def _starts(self, source: Source, found: Survey, random_state: np.random.RandomState) -> list[State]:
@@ -336,38 +360,45 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             for state in states
         ]
 
-    def _adopt(self, state: State, lower_bounds: list[float], converged: bool, n_iter: int, n_steps: int) -> None:
-        factors = precisions_cholesky(state.covariances, self.covariance_type)
-        self.weights_, self.means_, self.covariances_ = state.weights, state.means, state.covariances
-        self.precisions_cholesky_ = factors
-        self.precisions_ = precisions_of(factors, self.covariance_type)
+    def _adopt(
+        self,
+        state: State,
+        lower_bounds: list[float],
+        converged: bool,
+        n_iter: int,
+        n_steps: int,
+        dtype: npt.DTypeLike = np.float64,
+    ) -> None:
+        covariances = state.covariances
+        factors = state.factors if state.factors is not None else precisions_cholesky(covariances, self.covariance_type)
+        if dtype == np.float32:
+            # Rounded covariances may not be positive definite; rounded factors are those of some that are.
+            factors = factors.astype(dtype).astype(np.float64)
+            covariances = covariances_of(factors, self.covariance_type)
+        self.weights_, self.means_ = state.weights.astype(dtype), state.means.astype(dtype)
+        self.covariances_, self.precisions_cholesky_ = covariances.astype(dtype), factors.astype(dtype)
+        self.precisions_ = precisions_of(factors, self.covariance_type).astype(dtype)
         self.converged_, self.n_iter_, self.n_steps_ = converged, n_iter, n_steps
         self.lower_bounds_ = lower_bounds
         self.lower_bound_ = lower_bounds[-1] if lower_bounds else -np.inf
 
     def _state(self) -> State:
         check_is_fitted(self)
-        return State(self.weights_, self.means_, self.covariances_)
+        weights, means = np.asarray(self.weights_, np.float64), np.asarray(self.means_, np.float64)
+        if np.asarray(self.covariances_).dtype != np.float32:
+            return State(weights, means, np.asarray(self.covariances_, np.float64))
+        factors = np.asarray(self.precisions_cholesky_, np.float64)
+        return State(weights, means, covariances_of(factors, self.covariance_type), factors)
 
     def _schedule(self) -> Schedule:
         return Schedule(self.kappa, self.t0, self.reg_covar, self.covariance_type)
 
-    def _last_gain(self) -> float:
-        return float(np.diff(self.lower_bounds_[-2:])[0]) if len(self.lower_bounds_) > 1 else np.inf
-
-    def _hear(self, progress: Progress) -> None:
-        if self.verbose and progress.iteration % self.verbose == 0:
-            best = max(progress.lower_bounds.values())
-            print(
-                f"iteration {progress.iteration} of at most {progress.max_iter}: best mean log-likelihood {best:.9g}, "
-                f"{len(progress.lower_bounds)} starts running"
-            )
-        if self.listener is not None:
-            self.listener(progress)
-
-    def _apply(self, X: Any, kernel: inference.Kernel, columns: int | None, dtype: type) -> Any:
+    def _apply(self, X: Any, kernel: inference.Kernel, columns: int | None, dtype: npt.DTypeLike | None = None) -> Any:
         state = self._state()
-        return inference.apply(read_rows(self, X, reset=False), kernel, state, self.covariance_type, columns, dtype)
+        rows = read_rows(self, X, reset=False)
+        if dtype is None:
+            dtype = np.result_type(kept_dtype(rows.dtype), self.means_)
+        return inference.apply(rows, kernel, state, self.covariance_type, columns, np.dtype(dtype))
 
     def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         state = self._state()

@@ -34,7 +34,7 @@ def log_likelihoods(x: Floats, state: State, covariance_type: str) -> Floats:
     return e_step(x, state, covariance_type)[0]
 
 
-def apply(x: Any, kernel: Kernel, state: State, covariance_type: str, columns: int | None, dtype: type) -> Any:
+def apply(x: Any, kernel: Kernel, state: State, covariance_type: str, columns: int | None, dtype: np.dtype[Any]) -> Any:
     """Apply a kernel to rows, at most `ROWS_AT_ONCE` of them in float64 at a time.
 
     Parameters
@@ -47,7 +47,7 @@ def apply(x: Any, kernel: Kernel, state: State, covariance_type: str, columns: i
         The mixture.
     columns : int or None
         Second dimension of the result, if it has one.
-    dtype : type
+    dtype : dtype
         Of the result.
     """
     on_rows = partial(_on_rows, kernel=kernel, state=state, covariance_type=covariance_type, columns=columns)
@@ -60,7 +60,7 @@ def apply(x: Any, kernel: Kernel, state: State, covariance_type: str, columns: i
     return x.map_blocks(on_chunk, dtype=dtype, chunks=(x.chunks[0], (columns,)), meta=np.empty((0, 0), dtype))
 
 
-def _on_chunk(x: npt.NDArray[Any], on_rows: Callable[..., Any], result: type, block_info: Any = None) -> Any:
+def _on_chunk(x: npt.NDArray[Any], on_rows: Callable[..., Any], result: np.dtype[Any], block_info: Any = None) -> Any:
     first_row, block = None, 0
     if block_info:
         (start, stop), block = block_info[0]["array-location"][0], block_info[0]["chunk-location"][0]
@@ -70,7 +70,12 @@ def _on_chunk(x: npt.NDArray[Any], on_rows: Callable[..., Any], result: type, bl
 
 
 def _on_rows(
-    x: npt.NDArray[Any], kernel: Kernel, state: State, covariance_type: str, columns: int | None, dtype: type
+    x: npt.NDArray[Any],
+    kernel: Kernel,
+    state: State,
+    covariance_type: str,
+    columns: int | None,
+    dtype: np.dtype[Any],
 ) -> npt.NDArray[Any]:
     out: npt.NDArray[Any] = np.empty(len(x) if columns is None else (len(x), columns), dtype)
     for start in range(0, len(x), ROWS_AT_ONCE):
@@ -96,7 +101,7 @@ def _sum(
     x: Any, weights: Any, index: int, first_row: int | None, state: State, covariance_type: str
 ) -> tuple[float, float]:
     if weights is not None:
-        weights = check_weights(np.asarray(weights), len(x))
+        weights = check_weights(weights, len(x))
     check_finite(x, weights, first_row, index)
     statistics = accumulate(x, weights, [state], covariance_type)
     return float(statistics.log_likelihood[0]), statistics.weight

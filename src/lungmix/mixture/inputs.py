@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import numpy.typing as npt
 from sklearn.utils.validation import validate_data
 
+from lungmix.arrays import as_lazy
 from lungmix.errors import ModelError
-from lungmix.mixture.checks import check_weights
+from lungmix.mixture.checks import check_masked, check_weights
 from lungmix.mixture.sources import Chunks, Rows, Source
+
+REAL = frozenset("fiub")
+"""Kinds of numpy dtypes that samples and weights may have."""
 
 
 def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
-    """Samples as a numpy or dask array of shape (n, d), of a real dtype, not looked at for NaN yet.
+    """Return samples as a numpy or dask array of shape (n, d), of a real dtype, with values not checked yet.
 
     Parameters
     ----------
     estimator : GaussianMixture
-        Learns, or is asked for, the number and the names of features.
-    x : array-like, dask array or dask frame, shape (n,) or (n, d)
+        Learns the number and the names of features, or compares them with those of its fit.
+    x : array-like, dask array, frame of pandas, polars or dask, or xarray DataArray, shape (n,) or (n, d)
         Samples; of shape (n,) they have one feature.
     reset : bool
         Whether the estimator is being fitted.
@@ -31,16 +37,20 @@ def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
     Raises
     ------
     ModelError
-        If shape or type cannot be used.
+        If shape, type or names cannot be used.
     """
-    if hasattr(x, "to_dask_array"):
-        x = x.to_dask_array()
-    lazy = isinstance(x, da.Array)
-    if not lazy and (isinstance(x, (list, tuple)) or not hasattr(x, "ndim")):
+    lazy = as_lazy(_with_plain_numbers(x))
+    # Names are checked on the frame: the array that is made of it has none.
+    named = x._meta if lazy is not None and getattr(x, "ndim", 0) == 2 and hasattr(x, "columns") else None
+    if lazy is not None:
+        x = lazy
+    elif hasattr(x, "collect_schema") and not hasattr(x, "shape"):
+        raise ModelError("samples are a lazy frame, which has not read its rows: call collect() on it first")
+    elif isinstance(x, (list, tuple)) or not hasattr(x, "shape"):
         x = np.asarray(x)
-    if x.ndim not in (1, 2):
+    if len(x.shape) not in (1, 2):
         raise ModelError(f"samples have the shape (n,) or (n, d), not {x.shape}: reshape them, e.g. with ravel()")
-    if x.ndim == 1:
+    if len(x.shape) == 1:
         if y is not None:
             raise ModelError(
                 "one-dimensional samples came with a second argument, which is y and would be ignored: give weights "
@@ -51,58 +61,112 @@ def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
                 f"samples of shape {x.shape} have one feature, the mixture has {estimator.n_features_in_}. "
                 "Reshape your data with x.reshape(1, -1) if it is a single sample"
             )
-        x = x[:, None] if lazy else np.asarray(x).reshape(-1, 1)
+        x = x[:, None] if lazy is not None else _flat(x).reshape(-1, 1)
     try:
-        if not lazy:
-            return validate_data(
-                estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0
-            )
-        validate_data(estimator, x, reset=reset, skip_check_array=True)
+        if lazy is None:
+            return _checked(estimator, x, reset)
+        validate_data(estimator, x if named is None else named, reset=reset, skip_check_array=True)
     except ModelError:
         raise
     except ValueError as error:
         raise ModelError(str(error)) from None
-    if x.dtype.kind not in "fiub":
+    if x.dtype.kind not in REAL:
         raise ModelError(f"samples have the type {x.dtype}: give real numbers, e.g. with astype('float64')")
     if not x.shape[1]:
         raise ModelError(f"0 feature(s) (shape={x.shape}) while a minimum of 1 is required: give at least one column")
     return x.rechunk({1: -1}) if x.numblocks[1] != 1 else x
 
 
+def _checked(estimator: Any, x: Any, reset: bool) -> Any:
+    """Samples in memory as scikit-learn reads them; a mask is kept."""
+    rows = validate_data(estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0)
+    return np.ma.array(rows, mask=np.ma.getmaskarray(x)) if np.ma.is_masked(x) else rows
+
+
+def _with_plain_numbers(x: Any) -> Any:
+    """Dask frames and series as they are, but with pandas' nullable and mixed numbers as float64, missing ones NaN."""
+    meta = getattr(x, "_meta", None)
+    if not hasattr(x, "to_dask_array") or meta is None:
+        return x
+    types = list(meta.dtypes) if meta.ndim == 2 else [meta.dtype]
+    if not types or any(kind.kind not in REAL for kind in types):
+        return x
+    plain = all(isinstance(kind, np.dtype) for kind in types)
+    return x if plain and np.result_type(*types) == meta.to_numpy().dtype else x.astype("float64")
+
+
+def _flat(values: Any) -> Any:
+    """Numbers in memory as a numpy array; what pandas' nullable types miss is NaN."""
+    kind = getattr(values, "dtype", None)
+    if hasattr(values, "to_numpy") and getattr(kind, "kind", "") in REAL and not isinstance(kind, np.dtype):
+        return values.to_numpy(np.float64, na_value=np.nan)
+    return np.asanyarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+
+
+def kept_dtype(dtype: npt.DTypeLike) -> type[np.floating[Any]]:
+    """Return the type of what a fit or an answer gives for samples of this type: float32 for float32, else float64."""
+    given = np.dtype(dtype)
+    return np.float32 if given.kind == "f" and given.itemsize == 4 else np.float64
+
+
 def source_of(x: Any, sample_weight: Any) -> tuple[Source, Sequence[float]]:
-    """Samples and their weights as a source, and the sizes of its chunks.
+    """Return samples and their weights as a source, and the sizes of its chunks.
 
     Parameters
     ----------
     x : numpy or dask array, shape (n, d)
         What `read_rows` returned.
-    sample_weight : array-like or dask array, shape (n,), or None
-        One weight a sample.
+    sample_weight : array-like, dask array, series or one-column frame, shape (n,) or (n, 1), or None
+        One weight a sample, in the order of the samples; an index is not looked at.
 
     Raises
     ------
     ModelError
         If weights do not fit the samples.
     """
+    weights = None if sample_weight is None else _read_weights(sample_weight)
     if not isinstance(x, da.Array):
-        weights = None
-        if sample_weight is not None:
-            if isinstance(sample_weight, da.Array):
-                sample_weight = sample_weight.compute()
-            weights = check_weights(np.asarray(sample_weight), len(x))
-        source = Rows(x, weights)
+        if isinstance(weights, da.Array):
+            weights = weights.compute()
+        if weights is not None:
+            weights = check_weights(weights, len(x))
+        check_masked(x, weights, 0)
+        source = Rows(np.ma.getdata(x), weights)
         return source, source.sizes
-    if sample_weight is None:
+    if weights is None:
         return Chunks(x), x.chunks[0]
-    weights = sample_weight if isinstance(sample_weight, da.Array) else np.asarray(sample_weight)
-    known = not np.isnan(x.shape[0])
-    if weights.ndim != 1 or (known and not np.isnan(weights.shape[0]) and weights.shape[0] != x.shape[0]):
-        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({x.shape[0]},): give one weight a sample")
-    if known and not (isinstance(weights, da.Array) and np.isnan(weights.shape[0])):
-        weights = da.asarray(weights).rechunk((x.chunks[0],))
-    if not isinstance(weights, da.Array) or weights.numblocks[0] != x.numblocks[0]:
-        raise ModelError(
-            "the sizes of the chunks of the samples are unknown, so weights must be a dask array in the same chunks: "
-            "call compute_chunk_sizes() on the samples first"
-        )
+    x, weights = _in_the_same_chunks(x, weights)
     return Chunks(x, weights), x.chunks[0]
+
+
+def _read_weights(sample_weight: Any) -> Any:
+    """Weights as a numpy or dask array, of shape (n,) where they are one column."""
+    given = _with_plain_numbers(sample_weight)
+    lazy = as_lazy(given)
+    if lazy is None and hasattr(given, "iloc") and given.ndim == 2 and given.shape[1] == 1:
+        given = given.iloc[:, 0]
+    weights = _flat(given) if lazy is None else lazy
+    return weights[:, 0] if weights.ndim == 2 and weights.shape[1] == 1 else weights
+
+
+def _in_the_same_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
+    lazy = isinstance(weights, da.Array)
+    if weights.ndim != 1 or _differ(x.shape[0], weights.shape[0]):
+        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({x.shape[0]},): give one weight a sample")
+    if np.ma.is_masked(weights):
+        check_weights(weights, len(weights))
+    if math.isnan(x.shape[0]) and lazy and math.isnan(weights.shape[0]) and x.numblocks[0] == weights.numblocks[0]:
+        return x, weights  # a frame and its column; each chunk is checked when it is read
+    x, weights = _measured(x), _measured(weights) if lazy else weights
+    if len(x) != len(weights):
+        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({len(x)},): give one weight a sample")
+    return x, da.asarray(weights).rechunk((x.chunks[0],))
+
+
+def _differ(a: float, b: float) -> bool:
+    return not math.isnan(a) and not math.isnan(b) and a != b
+
+
+def _measured(array: da.Array) -> da.Array:
+    """The same array with chunks of known length, which one pass over it finds."""
+    return array.copy().compute_chunk_sizes() if math.isnan(array.shape[0]) else array

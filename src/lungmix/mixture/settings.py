@@ -24,7 +24,14 @@ def check_settings(estimator: Any) -> None:
         raise ModelError(f"covariance_type {estimator.covariance_type!r}: choose one of {', '.join(COVARIANCE_TYPES)}")
     if not callable(estimator.init_params) and estimator.init_params not in METHODS:
         raise ModelError(f"init_params {estimator.init_params!r}: choose one of {', '.join(METHODS)}, or a function")
-    for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose", 0), ("batch_size", 1)):
+    for name, least in (
+        ("n_components", 1),
+        ("n_init", 1),
+        ("max_iter", 0),
+        ("verbose", 0),
+        ("verbose_interval", 1),
+        ("batch_size", 1),
+    ):
         value = getattr(estimator, name)
         if name == "batch_size" and value is None:
             continue

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dask.layers import ArrayValuesDep
 
 from lungmix.mixture.blocks import accumulate, assign
+from lungmix.mixture.shares import assign_randomly
 from lungmix.mixture.state import Floats, State
 from lungmix.mixture.statistics import Statistics, combine_all
 
@@ -178,3 +179,9 @@ def soft_pass(source: Source, states: Sequence[State], covariance_type: str) -> 
 def hard_pass(source: Source, centres: Floats, covariance_type: str) -> Statistics:
     """Statistics of all samples where each belongs to the nearest centre, for centres of shape (s, k, d)."""
     return source.total(partial(assign, centres=centres, covariance_type=covariance_type), combine_all)
+
+
+def random_pass(source: Source, seeds: Sequence[int], n_components: int, covariance_type: str) -> Statistics:
+    """Return the statistics where each sample belongs to all components in random shares, for each seed."""
+    task = partial(assign_randomly, seeds=seeds, n_components=n_components, covariance_type=covariance_type)
+    return source.total(task, combine_all)

@@ -22,13 +22,13 @@ from sklearn.exceptions import ConvergenceWarning
 from lungmix.errors import ModelError
 from lungmix.mixture.blocks import assign, rows_in_blocks
 from lungmix.mixture.checks import all_weights_zero, check_finite, check_weights
-from lungmix.mixture.sources import Chunks, Rows, Source, hard_pass
+from lungmix.mixture.sources import Chunks, Rows, Source, hard_pass, random_pass
 from lungmix.mixture.state import Floats, State
 from lungmix.mixture.statistics import combine_all, maximise
 
 FEW_ROWS = 1 << 17
 CORESET_ROWS = 50_000
-METHODS = ("kmeans", "k-means++", "k-means||", "random_from_data")
+METHODS = ("kmeans", "k-means++", "k-means||", "random", "random_from_data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def survey(source: Source, sizes: Sequence[float]) -> Survey:
 
 def _measure(x: Any, weights: Any, index: int, first_row: int | None) -> Any:
     if weights is not None:
-        weights = check_weights(np.asarray(weights), len(x))
+        weights = check_weights(weights, len(x))
     check_finite(x, weights, first_row, index)
     rows = len(x) if weights is None else int(np.count_nonzero(weights))
     return rows, assign(x, weights, np.zeros((1, 1, x.shape[1])), "diag")
@@ -97,21 +97,25 @@ def start_states(
     reg_covar: float,
     covariance_type: str,
 ) -> list[State]:
-    """States in which each sample belongs wholly to the nearest centre of a start.
+    """States in which each sample belongs wholly to the nearest centre of a start, or to all components by chance.
 
     Parameters
     ----------
     source, found : Source, Survey
         Samples and what is known of them.
-    method : {"kmeans", "k-means++", "k-means||", "random_from_data"} or callable
+    method : {"kmeans", "k-means++", "k-means||", "random", "random_from_data"} or callable
         See `GaussianMixture`.
     n_components, n_init : int
         Centres of a start, and starts.
     random_state : RandomState
-        Draws the centres.
+        Draws the centres, or the shares.
     reg_covar, covariance_type
         See `GaussianMixture`.
     """
+    if method == "random":
+        seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init).tolist()
+        statistics = random_pass(source, seeds, n_components, covariance_type)
+        return [maximise(statistics, i, reg_covar, covariance_type) for i in range(n_init)]
     if callable(method) or method == "k-means||":
         find = method if callable(method) else _dask_ml
         centres = [_outside(find, source, n_components, random_state) for _ in range(n_init)]

@@ -27,11 +27,14 @@ class State:
         Component means.
     covariances : ndarray
         ``(k, d, d)`` full, ``(d, d)`` tied, ``(k, d)`` diag, ``(k,)`` spherical.
+    factors : ndarray or None
+        Cholesky factors of the precisions where these are what is known and the covariances follow from them.
     """
 
     weights: Floats
     means: Floats
     covariances: Floats
+    factors: Floats | None = None
 
 
 def covariance_shape(covariance_type: str, k: int, d: int) -> tuple[int, ...]:
@@ -75,6 +78,14 @@ def precisions_of(factors: Floats, covariance_type: str) -> Floats:
     return np.asarray(factors**2)
 
 
+def covariances_of(factors: Floats, covariance_type: str) -> Floats:
+    """Return covariances from the Cholesky factors of their precisions: the inverse of `precisions_cholesky`."""
+    if covariance_type in ("full", "tied"):
+        inverse = np.linalg.inv(factors)
+        return np.asarray(np.swapaxes(inverse, -1, -2) @ inverse)
+    return np.asarray(1.0 / factors**2)
+
+
 def factors_of(state: State, covariance_type: str) -> tuple[Floats, Floats]:
     """What a density needs of each component, in one form for all covariance types.
 
@@ -86,7 +97,7 @@ def factors_of(state: State, covariance_type: str) -> tuple[Floats, Floats]:
         Log of the weight and of the density at the mean; ``-inf`` for a component without weight.
     """
     k, d = state.means.shape
-    factors = precisions_cholesky(state.covariances, covariance_type)
+    factors = state.factors if state.factors is not None else precisions_cholesky(state.covariances, covariance_type)
     if covariance_type in ("full", "tied"):
         factors = np.ascontiguousarray(np.broadcast_to(factors, (k, d, d)))
         log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)

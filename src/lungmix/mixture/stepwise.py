@@ -103,9 +103,9 @@ def walk(walk: Walk, chunks: Sequence[Any], batch_size: int, seed: int, schedule
 def _minibatches(chunks: Sequence[Any], batch_size: int, seed: int) -> Iterator[tuple[npt.NDArray[Any], Any]]:
     kept = []
     for x, weights in chunks:
-        check_finite(np.asarray(x), weights, None)
+        check_finite(x, weights, None)
         # Rows of weight 0 must not tell on the order of the others.
-        present = np.arange(len(x)) if weights is None else np.flatnonzero(check_weights(np.asarray(weights), len(x)))
+        present = np.arange(len(x)) if weights is None else np.flatnonzero(check_weights(weights, len(x)))
         kept.append(present)
     sizes = [len(present) for present in kept]
     firsts = np.concatenate([[0], np.cumsum(sizes)])
@@ -236,6 +236,6 @@ def first_rows(source: Source, random_state: np.random.RandomState) -> Rows:
 
 
 def _some_rows(x: Any, weights: Any, count: int, seed: int) -> tuple[npt.NDArray[Any], Any]:
-    present = np.arange(len(x)) if weights is None else np.flatnonzero(check_weights(np.asarray(weights), len(x)))
+    present = np.arange(len(x)) if weights is None else np.flatnonzero(check_weights(weights, len(x)))
     chosen = np.random.default_rng(seed).permutation(present)[:count]
     return np.asarray(x)[chosen], None if weights is None else np.asarray(weights)[chosen]

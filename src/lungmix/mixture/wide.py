@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -34,17 +34,22 @@ def statistics(
         return combine_all(list(_blocks(x, weights, means, factors, offsets, products, hard)))
 
 
+def side_by_side(weight: float, single: Sequence[Statistics]) -> Statistics:
+    """Return the statistics of several states from those of each."""
+    return Statistics(
+        weight,
+        np.array([one.log_likelihood[0] for one in single]),
+        *(np.concatenate([getattr(one, name) for one in single]) for name in ("counts", "means", "scatter")),
+    )
+
+
 def _blocks(
     x: Floats, weights: Floats, means: Floats, factors: Floats, offsets: Floats, products: bool, hard: bool
 ) -> Iterator[Statistics]:
     for start in range(0, len(x), _BLOCK):
         rows, share = x[start : start + _BLOCK], weights[start : start + _BLOCK]
         single = [_block(rows, share, means[t], factors[t], offsets[t], products, hard) for t in range(len(means))]
-        yield Statistics(
-            float(share.sum()),
-            np.array([one.log_likelihood[0] for one in single]),
-            *(np.concatenate([getattr(one, name) for one in single]) for name in ("counts", "means", "scatter")),
-        )
+        yield side_by_side(float(share.sum()), single)
 
 
 def _block(
@@ -64,6 +69,16 @@ def _block(
         total = r.sum(axis=0)
         likelihood = float(weights @ (top + np.log(total)))
         r *= weights / total
+    return moments(x, weights, r, means, products, likelihood)
+
+
+def moments(
+    x: Floats, weights: Floats, r: Floats, means: Floats, products: bool, likelihood: float = 0.0
+) -> Statistics:
+    """Return the statistics of samples whose weighted responsibilities, shape (k, n), are known.
+
+    Sums are taken about `means`, shape (k, d), which should be near the samples.
+    """
     counts = r.sum(axis=1)
     local = np.empty_like(means)
     scatter = np.empty((*means.shape, means.shape[1]) if products else means.shape)

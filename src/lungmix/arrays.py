@@ -1,0 +1,59 @@
+"""Arrays that users bring: what holds a dask array is opened to it, and what is masked is not taken for data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from lungmix.errors import UsageError
+
+
+def as_lazy(array: Any) -> da.Array | None:
+    """Return the dask array in `array`, such as that of an xarray DataArray; None if its data are in memory.
+
+    A dask frame or series becomes an array with chunks of unknown length.
+    """
+    if isinstance(array, da.Array):
+        return array
+    if not dask.is_dask_collection(array):
+        return None
+    if hasattr(array, "to_dask_array"):
+        return array.to_dask_array()
+    data = getattr(array, "data", None)
+    return data if isinstance(data, da.Array) else None
+
+
+def volume(array: Any, name: str) -> Any:
+    """Return a volume as a numpy or dask array; what holds a dask array stays lazy.
+
+    Parameters
+    ----------
+    array : numpy or dask array, or xarray DataArray
+        Voxels.
+    name : str
+        The words for it in a message.
+
+    Raises
+    ------
+    UsageError
+        If a mask hides voxels: for a dask array, when its blocks are computed.
+    """
+    lazy = as_lazy(array)
+    if lazy is None:
+        return _unmasked(array, name)
+    if isinstance(lazy._meta, np.ma.MaskedArray):
+        meta = np.empty((0,) * lazy.ndim, lazy.dtype)
+        return lazy.map_blocks(_unmasked, name, dtype=lazy.dtype, meta=meta)
+    return lazy
+
+
+def _unmasked(array: Any, name: str) -> Any:
+    if np.ma.is_masked(array):
+        hidden = int(np.ma.getmaskarray(array).sum())
+        raise UsageError(
+            f"{name} has {hidden:,} masked voxels: give them a value first, e.g. with filled(-1000) for HU"
+        )
+    return np.asarray(array)

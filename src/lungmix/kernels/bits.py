@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from lungmix.kernels.jit import kernel
 
 Bits = npt.NDArray[np.uint64]
 
@@ -88,14 +89,14 @@ for _bit in range(64):
     _POSITION[((int(_DE_BRUIJN) << _bit) & 0xFFFFFFFFFFFFFFFF) >> 58] = _bit
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def lowest_bit(word):  # type: ignore[no-untyped-def]
     """Position of the lowest set bit of a word that is not 0."""
     lowest = word & (~word + np.uint64(1))
     return np.int64(_POSITION[np.int64((lowest * _DE_BRUIJN) >> np.uint64(58))])
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def count_bits(word):  # type: ignore[no-untyped-def]
     """Number of set bits of a word."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from lungmix.kernels.jit import kernel
 
 
 def mean_of_blocks(volume: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
@@ -27,7 +28,7 @@ def mean_of_blocks(volume: npt.NDArray[np.int16], factors: tuple[int, int, int])
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _mean(volume, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     nz, ny, nx = volume.shape
     wide = out.shape[2] * fx

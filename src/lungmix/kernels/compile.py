@@ -1,12 +1,19 @@
 """Compile all kernels once, so that no run waits for it: ``python -m lungmix.kernels.compile``.
 
-numba keeps what it compiled beside the modules, or in the user's cache where that folder cannot be written.
+Machine code is kept beside the modules, where all users of an installation read it, or in the user's cache where that
+folder cannot be written; see `lungmix.kernels.jit`.
 """
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 
+import lungmix
 from lungmix.kernels.bits import pack
 from lungmix.kernels.blocks import mean_of_blocks
 from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
@@ -48,5 +55,24 @@ def compile_kernels() -> None:
     side_counts(hu, mask, labels, [nearest_rows(0, n, 1, n) for n in hu.shape])
 
 
+def compile_all() -> None:
+    """Compile the kernels of every part of the package that has some, to be read by all who can read its modules."""
+    # What root compiles with a private umask would serve root alone.
+    before = os.umask(0o022)
+    try:
+        for file in sorted(Path(lungmix.__path__[0]).glob("*/compile.py")):
+            import_module(f"lungmix.{file.parent.name}.compile").compile_kernels()
+            _show_to_all(file.parent)
+    finally:
+        os.umask(before)
+
+
+def _show_to_all(folder: Path) -> None:
+    readable = (folder / "compile.py").stat().st_mode & 0o444
+    for file in folder.glob("__pycache__/*.nb?"):
+        with suppress(OSError):  # another user's
+            file.chmod(file.stat().st_mode | readable)
+
+
 if __name__ == "__main__":
-    compile_kernels()
+    compile_all()

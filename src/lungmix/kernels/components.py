@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lungmix.kernels.bits import WORD, Bits, count_bits, lowest_bit, words_for
+from lungmix.kernels.jit import kernel
 
 Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -255,7 +255,7 @@ def paint(runs: Runs, keep: Bools) -> Bits:
     return out.reshape(nz, ny, -1)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _count_runs(rows):  # type: ignore[no-untyped-def]
     first = np.zeros(len(rows) + 1, np.int32)
     for r in range(len(rows)):
@@ -270,7 +270,7 @@ def _count_runs(rows):  # type: ignore[no-untyped-def]
     return first
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _fill_runs(rows, nx, first, start, stop):  # type: ignore[no-untyped-def]
     for r in range(len(rows)):
         at = first[r]
@@ -295,7 +295,7 @@ def _fill_runs(rows, nx, first, start, stop):  # type: ignore[no-untyped-def]
             stop[at] = nx
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _root(parent, i):  # type: ignore[no-untyped-def]
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -303,7 +303,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
     return i
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _join_two_rows(parent, start, stop, a, a_end, b, b_end):  # type: ignore[no-untyped-def]
     while a < a_end and b < b_end:
         if start[a] < stop[b] and start[b] < stop[a]:
@@ -318,7 +318,7 @@ def _join_two_rows(parent, start, stop, a, a_end, b, b_end):  # type: ignore[no-
             b += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _join_rows(ny, first, start, stop):  # type: ignore[no-untyped-def]
     runs = len(start)
     parent = np.arange(runs).astype(np.int32)
@@ -342,7 +342,7 @@ def _join_rows(ny, first, start, stop):  # type: ignore[no-untyped-def]
     return label, count
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _tabulate(ny, nx, edges, first, start, stop, label, voxels, touches):  # type: ignore[no-untyped-def]
     first_plane, last_plane, rows, columns = edges
     for row in range(len(first) - 1):
@@ -354,7 +354,7 @@ def _tabulate(ny, nx, edges, first, start, stop, label, voxels, touches):  # typ
                 touches[label[i]] = True
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _meet(first_a, start_a, stop_a, label_a, first_b, start_b, stop_b, label_b):  # type: ignore[no-untyped-def]
     # Two runs that overlap make a pair; a row of m and n runs has fewer than m + n of them.
     found = np.empty((len(start_a) + len(start_b), 2), np.int32)
@@ -375,7 +375,7 @@ def _meet(first_a, start_a, stop_a, label_a, first_b, start_b, stop_b, label_b):
     return found[:count].copy()
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _paint(first, start, stop, label, keep, out):  # type: ignore[no-untyped-def]
     ones = np.uint64(0xFFFFFFFFFFFFFFFF)
     for row in range(len(first) - 1):

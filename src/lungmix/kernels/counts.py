@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import fsum
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from lungmix.kernels.bits import WORD, Bits, lowest_bit, pack
+from lungmix.kernels.jit import kernel
 
 FIRST_HU = -32768
 """HU value of the first entry of a table of counts or labels."""
@@ -52,7 +52,7 @@ def count_hu_packed(hu: npt.NDArray[np.int16], bits: Bits) -> npt.NDArray[np.uin
     return counts
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _count_packed(hu, bits, counts):  # type: ignore[no-untyped-def]
     for z in range(hu.shape[0]):
         for y in range(hu.shape[1]):

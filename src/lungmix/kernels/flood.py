@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import product
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from lungmix.kernels.jit import kernel
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -82,7 +83,7 @@ def _steps_before(
     return before, lengths.astype(np.float32)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _sweep(out, before, lengths, sign):  # type: ignore[no-untyped-def]
     nz, ny, nx = out.shape
     for i in range(nz):
@@ -103,7 +104,7 @@ def _sweep(out, before, lengths, sign):  # type: ignore[no-untyped-def]
                 out[z, y, x] = best
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _neighbour(index, n, shape):  # type: ignore[no-untyped-def]
     """Index of a face neighbour in the flat volume, -1 past the end."""
     nz, ny, nx = shape
@@ -123,7 +124,7 @@ def _neighbour(index, n, shape):  # type: ignore[no-untyped-def]
     return index + 1 if x < nx - 1 else -1
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _relax(way, labels, room, before, lengths, sign):  # type: ignore[no-untyped-def]
     """One sweep over shorter ways; how many were found."""
     nz, ny, nx = way.shape
@@ -153,7 +154,7 @@ def _relax(way, labels, room, before, lengths, sign):  # type: ignore[no-untyped
     return found
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _flood(labels, shape, queue):  # type: ignore[no-untyped-def]
     # 255 marks what waits in the queue: its label is settled when its whole wave is known.
     wait = np.uint8(255)
@@ -194,7 +195,7 @@ def _flood(labels, shape, queue):  # type: ignore[no-untyped-def]
         begin = end
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _waves(seed, room, shape, most, out, queue):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(len(seed)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from lungmix.kernels.jit import kernel
 
 Labels = npt.NDArray[np.uint8]
 
@@ -33,7 +34,7 @@ def count_labels(labels: Labels) -> npt.NDArray[np.int64]:
     return counts
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _count(labels, counts):  # type: ignore[no-untyped-def]
     # Runs of one label, most of all the background, are added as a whole.
     for z in range(labels.shape[0]):
@@ -48,7 +49,7 @@ def _count(labels, counts):  # type: ignore[no-untyped-def]
                 counts[row[begin]] += len(row) - begin
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _look_up(hu, mask, table, out):  # type: ignore[no-untyped-def]
     for i in range(len(hu)):
         if mask[i]:

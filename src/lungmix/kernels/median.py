@@ -7,12 +7,12 @@ time by the logic of a ripple-carry adder.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import UsageError
 from lungmix.kernels.bits import WORD, words_for
+from lungmix.kernels.jit import kernel
 
 Labels = npt.NDArray[np.uint8]
 
@@ -95,7 +95,7 @@ def _ranks(padded: Labels, levels: Labels, size: int, ny: int) -> npt.NDArray[np
     return ranks
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _box_of(labels):  # type: ignore[no-untyped-def]
     nz, ny, nx = labels.shape
     box = np.zeros((3, 2), np.int64)
@@ -126,7 +126,7 @@ def _box_of(labels):  # type: ignore[no-untyped-def]
     return box
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _present(padded):  # type: ignore[no-untyped-def]
     present = np.zeros(256, np.bool_)
     for z in range(padded.shape[0]):
@@ -137,7 +137,7 @@ def _present(padded):  # type: ignore[no-untyped-def]
     return present
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _digits_for(largest):  # type: ignore[no-untyped-def]
     digits = 0
     while largest >> digits:
@@ -145,7 +145,7 @@ def _digits_for(largest):  # type: ignore[no-untyped-def]
     return digits
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _median(eights, levels, size, ranks):  # type: ignore[no-untyped-def]
     # eights holds 8 labels a word. Everything is flat, rows one after the other: what a window reads behind the end
     # of a row comes out behind the end of the answer.
@@ -181,7 +181,7 @@ def _median(eights, levels, size, ranks):  # type: ignore[no-untyped-def]
                 _add(ranks[:, z - size + 1], reached, 0, carry)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _pack_at_least(eights, level, plane):  # type: ignore[no-untyped-def]
     high = np.uint64(0x8080808080808080)
     rest = np.uint64(level & 0x7F) * np.uint64(0x0101010101010101)
@@ -200,7 +200,7 @@ def _pack_at_least(eights, level, plane):  # type: ignore[no-untyped-def]
             plane[y * words + w] = word
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _shift(plane, k, out):  # type: ignore[no-untyped-def]
     if k == 0:
         out[:] = plane[: len(out)]
@@ -210,7 +210,7 @@ def _shift(plane, k, out):  # type: ignore[no-untyped-def]
         out[i] = (plane[i] >> down) | (plane[i + 1] << up)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _add(total, addend, first, carry):  # type: ignore[no-untyped-def]
     digits, n = total.shape
     for b in range(digits):
@@ -234,7 +234,7 @@ def _add(total, addend, first, carry):  # type: ignore[no-untyped-def]
                 carry[i] = both
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _subtract(total, less, carry):  # type: ignore[no-untyped-def]
     digits, n = total.shape
     carry[:n] = 0
@@ -254,7 +254,7 @@ def _subtract(total, less, carry):  # type: ignore[no-untyped-def]
                 carry[i] = borrow
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _at_least(count, need, out):  # type: ignore[no-untyped-def]
     # The carry out of count + (2^digits - need).
     digits, n = count.shape
@@ -270,7 +270,7 @@ def _at_least(count, need, out):  # type: ignore[no-untyped-def]
                 out[i] &= ours[i]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _expand(ranks, values, ny, nx, out):  # type: ignore[no-untyped-def]
     digits, depth, n = ranks.shape
     words = n // ny

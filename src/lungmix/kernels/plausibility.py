@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from lungmix.kernels.counts import FIRST_HU, N_HU
+from lungmix.kernels.jit import kernel
 
 Counts = npt.NDArray[np.uint64]
 
@@ -304,7 +304,7 @@ def _gaps(counts: Counts) -> float:
     return float((dense == 0).mean()) if len(dense) >= _FEWEST_WINDOWS else 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _add_all(hu, counts):  # type: ignore[no-untyped-def]
     for i in range(len(hu)):
         counts[np.int64(hu[i]) + 32768] += np.uint64(1)

@@ -8,11 +8,11 @@ scans along z spread it. Blocks far from any surface are settled at once.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from lungmix.kernels.bits import WORD, Bits, lowest_bit
 from lungmix.kernels.element import Element
+from lungmix.kernels.jit import kernel
 
 # Rows are worked on in bands, so that memory does not grow with the image and mostly stays in the cache.
 BAND_BYTES = 16 << 20
@@ -42,7 +42,7 @@ def reached(window: Bits, inverted: bool, element: Element, planes: tuple[int, i
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes_left, volume, out):  # type: ignore[no-untyped-def]
     # volume[p, y, x] becomes one more than the number of planes, from plane p on upwards, that are reached from
     # planes up to p; downwards likewise on the way back. Row y of the volume is row skip + y of the window.
@@ -80,7 +80,7 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
         before = target
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-def]
     """Cost of the nearest set voxel along x, and the lowest in each word."""
     flip = np.uint64(0xFFFFFFFFFFFFFFFF) if inverted else np.uint64(0)
@@ -118,7 +118,7 @@ def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-
         lowest[w] = least
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _gaps(lowest, far, gaps):  # type: ignore[no-untyped-def]
     """Rows to the nearest one that reaches anything, for each row and word."""
     ny, words = lowest.shape
@@ -133,7 +133,7 @@ def _gaps(lowest, far, gaps):  # type: ignore[no-untyped-def]
             gaps[y, w] = min(gaps[y, w], gap)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _reach_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_left, best, out):  # type: ignore[no-untyped-def]
     ny, words = lowest.shape
     reach_y = len(cost_y) - 1
@@ -177,7 +177,7 @@ def _reach_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_le
                 target[x] = left
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _highest(best):  # type: ignore[no-untyped-def]
     worst = best[0]
     for x in range(1, WORD):
@@ -185,28 +185,28 @@ def _highest(best):  # type: ignore[no-untyped-def]
     return worst
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _lower(ramp, cost, best):  # type: ignore[no-untyped-def]
     for x in range(WORD):
         reached = best.dtype.type(ramp[x] + cost)
         best[x] = min(best[x], reached)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _lower_by_two(one, two, cost, best):  # type: ignore[no-untyped-def]
     for x in range(WORD):
         reached = best.dtype.type(min(one[x], two[x]) + cost)
         best[x] = min(best[x], reached)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _fade(before, line):  # type: ignore[no-untyped-def]
     for x in range(len(line)):
         left = np.uint8(max(before[x], np.uint8(1)) - np.uint8(1))
         line[x] = max(line[x], left)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _pack_row(line, words):  # type: ignore[no-untyped-def]
     eights = line.view(np.uint64)
     low = np.uint64(0x7F7F7F7F7F7F7F7F)

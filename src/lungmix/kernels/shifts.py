@@ -6,11 +6,12 @@ reaches there; a dilation is the disjunction.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from lungmix.kernels.jit import kernel
 
-@numba.njit(nogil=True, cache=True)
+
+@kernel()
 def _shifted(row, k, w):  # type: ignore[no-untyped-def]
     """Word `w` of a row moved by `k` voxels, 0 < abs(k) < 64."""
     if k > 0:
@@ -20,7 +21,7 @@ def _shifted(row, k, w):  # type: ignore[no-untyped-def]
     return (row[w] >> np.uint64(-k)) | high
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def erode_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
     """Erosion of planes from `first` on; `reaches` holds the largest offset along x for each along z and y, or -1."""
     nz, ny, words = bits.shape
@@ -41,7 +42,7 @@ def erode_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
                             target[w] &= other[w]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def dilate_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
     """Dilation of planes from `first` on; see `erode_by_shifts`."""
     nz, ny, words = bits.shape
@@ -59,7 +60,7 @@ def dilate_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
                             target[w] |= other[w]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _along_x(bits, reach, eroded):  # type: ignore[no-untyped-def]
     """The mask eroded or dilated along x by 0, 1 ... `reach` voxels."""
     nz, ny, words = bits.shape

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -26,6 +25,7 @@ from lungmix.kernels.bits import pack, unpack
 from lungmix.kernels.counts import N_HU
 from lungmix.kernels.element import Element, ellipsoid
 from lungmix.kernels.flood import depth_mm, flood, grow_back
+from lungmix.kernels.jit import kernel
 from lungmix.kernels.morphology import closing, dilate
 from lungmix.tissue import AIRWAY, ELSEWHERE, LEFT, RIGHT, SIDES
 
@@ -331,7 +331,7 @@ def _by_position(reduced: Reduced) -> Labels:
     return np.where(coordinate > 0, np.uint8(LEFT.label), np.uint8(RIGHT.label))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _look_up(hu, lung, small, rows_z, rows_y, rows_x, labels, counts):  # type: ignore[no-untyped-def]
     for z in range(hu.shape[0]):
         for y in range(hu.shape[1]):

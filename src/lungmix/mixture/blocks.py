@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.kernels.jit import kernel
 from lungmix.mixture import wide
 from lungmix.mixture.state import Floats, State, factors_of
 from lungmix.mixture.statistics import Statistics, combine_all
@@ -131,7 +131,7 @@ def _narrow(
     return Statistics(float(weight[0]), likelihood, table[..., 0].copy(), table[..., 1 : 1 + d].copy(), scatter)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _run(x, w, means, full, diag, offsets, products, hard, table, likelihood, weight):  # type: ignore[no-untyped-def]
     n, d = x.shape
     s, k, width = table.shape
@@ -185,7 +185,7 @@ def _run(x, w, means, full, diag, offsets, products, hard, table, likelihood, we
             first = False
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@kernel(fastmath={"contract", "nsz"})
 def _quadratic_full(columns, m, mean, factor, offset, out, diff, y):  # type: ignore[no-untyped-def]
     d = len(mean)
     for i in range(d):
@@ -205,7 +205,7 @@ def _quadratic_full(columns, m, mean, factor, offset, out, diff, y):  # type: ig
             out[b] -= 0.5 * y[b] * y[b]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@kernel(fastmath={"contract", "nsz"})
 def _quadratic_diag(columns, m, mean, factor, offset, out):  # type: ignore[no-untyped-def]
     for b in range(m):
         out[b] = offset
@@ -216,7 +216,7 @@ def _quadratic_diag(columns, m, mean, factor, offset, out):  # type: ignore[no-u
             out[b] -= 0.5 * y * y
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@kernel(fastmath={"contract", "nsz"})
 def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
     """Log densities to weighted responsibilities, in place; returns the weighted log-likelihood."""
     k = len(r)
@@ -267,7 +267,7 @@ def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
     return likelihood
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _harden(r, m, w, scratch):  # type: ignore[no-untyped-def]
     """Log densities to the whole weight for the first of the highest, in place."""
     likelihood = 0.0
@@ -282,7 +282,7 @@ def _harden(r, m, w, scratch):  # type: ignore[no-untyped-def]
     return likelihood
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+@kernel(fastmath={"contract", "nsz", "reassoc"})
 def _moments(columns, m, r, mean, products, diff, y, out):  # type: ignore[no-untyped-def]
     d = len(mean)
     count = 0.0
@@ -310,7 +310,7 @@ def _moments(columns, m, r, mean, products, diff, y, out):  # type: ignore[no-un
             place += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _add(a, b, d, products):  # type: ignore[no-untyped-def]
     """Put the statistics of b into those of a, after Chan, Golub and LeVeque."""
     for t in range(a.shape[0]):

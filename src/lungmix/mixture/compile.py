@@ -1,0 +1,12 @@
+"""Compile the kernel of passes over samples once; see `lungmix.kernels.compile`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lungmix.mixture.blocks import assign
+
+
+def compile_kernels() -> None:
+    """Call the kernel on a few samples, with each type of arrays."""
+    assign(np.arange(8.0), None, np.array([[[1.0], [6.0]]]), "full")

@@ -1,0 +1,49 @@
+"""Commands as a user who may write nowhere: as in rootless images, where files are root's and there is no home."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+NOBODY = 65534
+
+
+def as_nobody(command: Sequence[object], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of this interpreter in a folder, without HOME.
+
+    As root it runs under another user; any other user already lacks what belongs to root.
+    """
+    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
+    words = [*_other_user(), sys.executable, *map(str, command)]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@lru_cache(maxsize=1)
+def _other_user() -> tuple[str, ...]:
+    if os.geteuid() != 0:
+        return ()
+    plain = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    if subprocess.run([*plain, sys.executable, "-c", "import lungmix"], capture_output=True).returncode == 0:
+        return plain
+    # An interpreter below root's home: others may read it, and still write nothing.
+    return (*plain, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+
+
+def read_only(folder: Path) -> Path:
+    """Take the right to write from all that a folder holds."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(path.stat().st_mode & 0o555)
+    return folder
+
+
+def open_to_all(folder: Path) -> Path:
+    """Let every user find and write a folder of a test."""
+    folder.chmod(0o777)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and len(parent.parts) > 2:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    return folder

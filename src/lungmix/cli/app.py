@@ -15,6 +15,8 @@ from lungmix.cli import keep, look, make
 from lungmix.cli import options as opt
 from lungmix.cli.names import command_line, debugging, told
 from lungmix.cli.scan import scan
+from lungmix.cli.signals import as_interrupts
+from lungmix.cli.streams import make_streams_last
 from lungmix.cli.validate import app as validate
 from lungmix.errors import LungmixError, reason_of, trace_of
 
@@ -53,9 +55,13 @@ def main(args: Sequence[str] | None = None) -> None:
     if args is None:
         # Imports leave many objects and no garbage: to look for it often is a third of the time of a start.
         gc.set_threshold(_OBJECTS)
+        make_streams_last()
     words = list(sys.argv[1:] if args is None else args)
-    with command_line(words):
+    with command_line(words), as_interrupts() as received:
         status = _status_of([word for word in words if word != "--debug"])
+        if received.number is not None:
+            status = 128 + received.number
+            typer.echo("stopped by a signal; run the same command again to go on from here", err=True)
     if args is None:
         gc.freeze()  # and half a second of an end
     sys.exit(status)

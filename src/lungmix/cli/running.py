@@ -49,7 +49,7 @@ def pipeline_on(
 def working(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, Any]]:
     """The client of a cluster, or None where it is not needed, and a listener that tells of progress."""
     from lungmix.cli.progress import listener_for
-    from lungmix.engine import connect, dashboard_of, logged, performance_page
+    from lungmix.engine import check_memory, connect, dashboard_of, logged, performance_page
 
     _quiet_dask()
     with logged(listener_for(Console(stderr=True), quiet=cluster.quiet), cluster.log) as listener:
@@ -65,6 +65,7 @@ def working(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, A
                 say=listener.say,
             )
         try:
+            check_memory(client)
             with performance_page(client, cluster.performance_report):
                 address = dashboard_of(client)
                 if address is not None:

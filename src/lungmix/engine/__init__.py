@@ -1,7 +1,8 @@
 """How work reaches a cluster: connection, cases in flight, memory, progress."""
 
-from lungmix.engine.connect import WORKER_ENVIRONMENT, WORKER_PRELOAD, connect
+from lungmix.engine.connect import check_memory, connect
 from lungmix.engine.dashboard import dashboard_of, performance_page
+from lungmix.engine.local import WORKER_ENVIRONMENT, WORKER_PRELOAD
 from lungmix.engine.log import logged
 from lungmix.engine.progress import Listener
 from lungmix.engine.watch import Ledger, Spent
@@ -14,6 +15,7 @@ __all__ = [
     "Listener",
     "Outcome",
     "Spent",
+    "check_memory",
     "connect",
     "dashboard_of",
     "logged",

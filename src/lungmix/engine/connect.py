@@ -9,36 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dask
-from dask.system import CPU_COUNT
-from dask.utils import parse_bytes
 from distributed import Client
-from distributed.system import MEMORY_LIMIT
 
-from lungmix.engine.spans import EXTENSIONS
+from lungmix.engine.local import start_local
 from lungmix.engine.trouble import PATIENCE_S
 from lungmix.engine.versions import check_cluster
 from lungmix.errors import ClusterError, UsageError
-from lungmix.graphs.process import KEPT_BYTES
+from lungmix.graphs.process import LEAST_WORKER_BYTES
 
-WORKER_ENVIRONMENT = {
-    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
-    "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
-    # A worker has one core; chunks are coded by one thread, or workers would take it from each other.
-    "ZARR_THREADING__MAX_WORKERS": "1",
-}
-"""Variables that the processes of workers should be started with; those of a local cluster are."""
-
-WORKER_PRELOAD = "lungmix.stages.preload"
-"""Module that workers can load before they join, with ``dask worker --preload``; those of a local cluster do."""
-
-_SETTINGS = {
-    "distributed.scheduler.worker-saturation": 1.0,
-    # Scheduler, nannies and workers share the cores. By default each looks at its event loop 50 times a second, and a
-    # worker at its stack 100 times.
-    "distributed.admin.tick.interval": "500ms",
-    "distributed.worker.profile.interval": "100ms",
-}
-_LEAST_MEMORY = 1 << 30
 _TIMEOUT = 10.0
 
 
@@ -53,7 +31,9 @@ def connect(
 ) -> Client:
     """Connect to a scheduler, or start a local cluster.
 
-    Certificates for ``tls://`` come from dask's configuration, such as ``DASK_DISTRIBUTED__COMM__TLS__CA_FILE``.
+    Without any of the first four parameters the scheduler that dask's configuration names is used, if it names one, as
+    ``DASK_SCHEDULER_ADDRESS`` does. Certificates for ``tls://`` come from there too, such as
+    ``DASK_DISTRIBUTED__COMM__TLS__CA_FILE``.
 
     Parameters
     ----------
@@ -84,24 +64,53 @@ def connect(
     """
     if scheduler is not None and scheduler_file is not None:
         raise UsageError("give --scheduler or --scheduler-file, not both")
-    if scheduler is not None or scheduler_file is not None:
-        if workers is not None or memory_limit is not None:
-            raise UsageError("--workers and --memory-limit shape a local cluster: leave them out with a scheduler")
+    is_local, is_configured = workers is not None or memory_limit is not None, False
+    if scheduler is None and scheduler_file is None and not is_local:
+        scheduler = dask.config.get("scheduler-address", None)
+        is_configured = scheduler is not None
+        if is_configured and say is not None:
+            say(f"using the scheduler of dask's configuration, {scheduler}; --workers starts a local cluster instead")
+    if scheduler is None and scheduler_file is None:
+        return start_local(workers, memory_limit)
+    if is_local:
+        raise UsageError("--workers and --memory-limit shape a local cluster: leave them out with a scheduler")
+    try:
         client = _existing(scheduler, scheduler_file, patience)
-        try:
-            _wait_for_worker(client, patience, say)
-            check_cluster(client)
-        except BaseException:
-            client.close()
+    except ClusterError as error:
+        if not is_configured:
             raise
-        return client
-    return _local(workers, memory_limit)
+        raise ClusterError(f"{error}; it is named by dask's configuration, which --workers leaves aside") from error
+    try:
+        _wait_for_worker(client, patience, say)
+        check_cluster(client)
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def least_memory(client: Client) -> int | None:
     """Memory limit of the smallest worker, bytes; None if no worker has one."""
     limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
     return min((int(limit) for limit in limits if limit), default=None)
+
+
+def check_memory(client: Client) -> None:
+    """Refuse workers that distributed would pause for their memory before they have done anything.
+
+    Raises
+    ------
+    ClusterError
+        If the memory limit of a worker is less than any stage needs; it says how much that is.
+    """
+    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        limit = int(worker["memory_limit"] or 0)
+        if 0 < limit < LEAST_WORKER_BYTES:
+            raise ClusterError(
+                f"worker {address} may take {limit / 1e6:.0f} MB of memory, and a worker needs at least "
+                f"{LEAST_WORKER_BYTES / 1e6:.0f} MB: start fewer workers with more memory each, such as "
+                "--memory-limit 2GB"
+            )
 
 
 def _existing(scheduler: str | None, scheduler_file: str | Path | None, patience: float) -> Client:
@@ -144,6 +153,8 @@ def _wait_for_worker(client: Client, patience: float, say: Callable[[str], None]
     address = client.scheduler.address
     if say is not None:
         say(f"the scheduler at {address} has no worker yet: waiting {patience:.0f} s for the first")
+    # A cluster that adapts starts workers once there is work. This is of the standard library: any worker can do it.
+    wanted = client.submit(int, pure=False)
     try:
         client.wait_for_workers(1, timeout=patience)
     except TimeoutError:
@@ -151,40 +162,5 @@ def _wait_for_worker(client: Client, patience: float, say: Callable[[str], None]
             f"no worker has joined the scheduler at {address} within {patience:.0f} s: start one with "
             f"`dask worker {address}`, or look at why the queue starts none"
         ) from None
-
-
-def _local(workers: int | None, memory_limit: str | int | None) -> Client:
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers {workers} is not possible: give 1 or more")
-    if memory_limit is None:
-        count = workers or max(1, min(CPU_COUNT, int(MEMORY_LIMIT * 0.9) // _LEAST_MEMORY))
-        limit = int(MEMORY_LIMIT * 0.9) // count
-    else:
-        limit = _bytes_of(memory_limit)
-        count = workers or max(1, min(CPU_COUNT, int(MEMORY_LIMIT * 0.9) // limit))
-    with dask.config.set(
-        {
-            **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
-            **_SETTINGS,
-        }
-    ):
-        return Client(
-            n_workers=count,
-            threads_per_worker=1,
-            memory_limit=limit,
-            preload=[WORKER_PRELOAD],
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-            scheduler_kwargs={"extensions": EXTENSIONS},
-        )
-
-
-def _bytes_of(text: str | int) -> int:
-    try:
-        size = int(parse_bytes(text))
-    except (ValueError, TypeError):
-        raise UsageError(f"--memory-limit {text} is not a size: write it like 2GB") from None
-    if size < 256 << 20:
-        raise UsageError(f"--memory-limit {text} is too little for a worker: give at least 512MB, better 2GB")
-    return size
+    finally:
+        wanted.release()

@@ -18,7 +18,14 @@ def dashboard_of(client: Client) -> str | None:
     services = client.scheduler_info(n_workers=0).get("services", {})
     if "dashboard" not in services or (client.cluster is not None and find_spec("bokeh") is None):
         return None
-    return str(client.dashboard_link)
+    try:
+        return str(client.dashboard_link)
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+    ):  # the template of dask's configuration asks for variables that are not set
+        return None
 
 
 @contextmanager

@@ -11,3 +11,9 @@ KEPT_BYTES = 128 << 20
 Slabs come and go by the megabyte. Kept, they are not faulted in page by page each time, which takes as long as some
 kernels do; distributed's own setting gives everything back at once.
 """
+
+LEAST_WORKER_BYTES = INTERPRETER_BYTES + KEPT_BYTES + (64 << 20)
+"""Least memory limit that a worker can work with: the above, and two tasks on slabs of a small scan.
+
+A worker with less is paused by distributed, at four fifths of its limit, before it has done anything, and stays so.
+"""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-import lungmix
 from lungmix.kernels.bits import pack
 from lungmix.kernels.blocks import mean_of_blocks
 from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
@@ -60,7 +59,7 @@ def compile_all() -> None:
     # What root compiles with a private umask would serve root alone.
     before = os.umask(0o022)
     try:
-        for file in sorted(Path(lungmix.__path__[0]).glob("*/compile.py")):
+        for file in sorted(Path(__file__).parents[1].glob("*/compile.py")):
             import_module(f"lungmix.{file.parent.name}.compile").compile_kernels()
             _show_to_all(file.parent)
     finally:

@@ -1,0 +1,102 @@
+"""Signals, closed pipes and terminals of any encoding: a command ends, or goes on, as its work says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import wait_until
+
+LUNGMIX = Path(sys.executable).with_name("lungmix")
+WORK = (
+    "import sys, time, lungmix.cli.app as app\n"
+    "def command():\n"
+    "    try:\n"
+    "        print('begun', flush=True); time.sleep(60)\n"
+    "    finally:\n"
+    "        print('cleared up', flush=True)\n"
+    "app.app.command('wait')(command)\n"
+    "sys.argv = ['lungmix', 'wait']\n"
+    "app.main()\n"
+)
+
+
+def wait_command(*before):
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", WORK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signal_ends_a_command_after_it_has_cleared_up(number):
+    with wait_command() as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (128 + number, "cleared up\n"), err
+    assert "Traceback" not in err
+
+
+def test_signal_that_is_ignored_stays_ignored():
+    with wait_command("nohup") as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_signal_ends_process_1_of_a_container():
+    with wait_command("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child") as outer:
+        assert outer.stdout.readline() == "begun\n"
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGTERM)
+        out, err = outer.communicate(timeout=30)
+    assert (outer.returncode, out) == (128 + signal.SIGTERM, "cleared up\n"), err
+
+
+@pytest.mark.slow
+def test_run_that_is_asked_to_end_leaves_neither_lock_nor_scratch(scans, tmp_path):
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    store = tmp_path / "s.zarr"
+    words = ["run", store, scans, "--preset", "physical", "--workers", "1", "--memory-limit", "2GB"]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(
+        [LUNGMIX, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        wait_until((store / "lock.json").exists, lambda: "no lock", process)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert b"Traceback" not in err
+    assert not (store / "lock.json").exists()
+    assert not [path for path in scratch.rglob("*") if path.is_file() and "kernels" not in str(path)]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_names_that_a_terminal_cannot_show_change_no_exit_status(tmp_path, encoding):
+    (tmp_path / "東京.txt").write_text("no image")
+    (tmp_path / "Jörg\udcf6.txt").write_text("no image")
+    shown = {}
+    for name in (encoding, "utf-8"):
+        environment = {**os.environ, "PYTHONIOENCODING": name}
+        shown[name] = subprocess.run([LUNGMIX, "scan", tmp_path], capture_output=True, env=environment, timeout=60)
+    assert shown[encoding].returncode == shown["utf-8"].returncode
+    assert b"Traceback" not in shown[encoding].stderr + shown["utf-8"].stderr
+    assert b"no image" in shown[encoding].stdout
+
+
+def test_reader_that_has_left_changes_no_exit_status():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [LUNGMIX, "measure", "--dictionary"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

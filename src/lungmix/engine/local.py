@@ -92,9 +92,13 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
 
 
 def _scratch() -> str:
-    """Folder for files of workers: that of dask's configuration, or one that goes with this process, however it ends."""
+    """Folder for files of workers: of dask's configuration, or one that goes with this process, however it ends."""
     configured = dask.config.get("temporary-directory", None)
-    return str(passing_folder()) if configured is None else str(configured)
+    if configured is not None:
+        return str(configured)
+    # At the end of the process the folder may go before dask looks for its parts of it.
+    logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
+    return str(passing_folder())
 
 
 def _shape(workers: int | None, memory_limit: str | int | None) -> tuple[int, int]:

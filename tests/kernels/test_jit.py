@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from nobody import as_nobody, open_to_all, read_only
 
 CALL = "import own.outer as o; print(o.outer(1), len(o.outer.stats.cache_hits), len(o.outer.stats.cache_misses))"
 COMPILED, KEPT = "0 1", "1 0"
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder that other users find: pytest closes its own to them, also while another session runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -95,8 +95,9 @@ def fault_of_values(elements: Elements) -> str | None:
         return f"does not say how large its pixels are (PixelSpacing): {ORIGINAL}"
     signed = elements.short("PixelRepresentation") == 1
     for keyword in ("RescaleSlope", "RescaleIntercept"):
-        # Numbers with a sign may be HU as they are.
-        if keyword not in elements and signed:
+        # Numbers with a sign may be HU as they are, and a slope that is not there is 1 where an intercept is.
+        optional = signed or (keyword == "RescaleSlope" and elements.number("RescaleIntercept") is not None)
+        if optional and not elements.text(keyword):
             continue
         values = elements.numbers(keyword)
         if values is None or len(values) != 1 or (keyword == "RescaleSlope" and values[0] == 0):

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from lungmix.formats.dicom.grouping import FEWEST_SLICES
 from lungmix.formats.dicom.groups import Group, has_place, normal_of, places_along
-from lungmix.formats.dicom.header import HINTS, Header
+from lungmix.formats.dicom.header import FRAME_PHASES, HINTS, Header
+from lungmix.formats.dicom.kinds import seconds_of
 from lungmix.formats.rules import SeriesRules
 
-_FEWEST_SLICES = 3
 _PLANES = ("sagittal", "coronal", "axial")
 _SLACK_SECONDS = 2.0
 _OVERRIDE = "--series-filter all uses it too"
+_TOO_SMALL = f" only, such as those that time a contrast agent; {_OVERRIDE}"
 
 
 def attributes_of(group: Group) -> dict[str, Any]:
@@ -61,13 +63,27 @@ def unwanted(group: Group, rules: SeriesRules) -> str | None:
     plane = plane_of(group)
     if plane not in (None, "axial") and "ORIGINAL" not in group.first.image_type[:1]:
         return f"a {plane} reformat, computed from other slices; {_OVERRIDE}"
+    return None
+
+
+def too_small(group: Group, rules: SeriesRules) -> str | None:
+    """Why a group has too few slices to be used; None if it may be."""
+    if not rules.choose:
+        return None
     count = _count(group)
     # Several images in a file that does not say where they lie are refused as such.
-    if count < _FEWEST_SLICES and (group.first.frames == 1 or group.first.frame is not None):
+    if count < FEWEST_SLICES and (group.first.frames == 1 or group.first.frame is not None):
         many = f"{len(group.slices)} slices at " if len(group.slices) > count else ""
         what = f"{many}{count} {'position' if many else 'slice'}{'s' if count > 1 else ''}"
-        return f"of {what} only, such as those that time a contrast agent; {_OVERRIDE}"
+        return f"of {what}{_TOO_SMALL}"
     return None
+
+
+def in_small_parts(count: int, reason: str) -> str:
+    """Return the reason why several small parts of one series are left over, as one."""
+    if reason.endswith(_TOO_SMALL):
+        return f"of {count} parts of one or two slices each{_TOO_SMALL}"
+    return f"{count} parts of one or two slices each: {reason}"
 
 
 def passed_over(groups: Sequence[Group], usable: Mapping[int, bool]) -> dict[int, str]:
@@ -132,7 +148,7 @@ def _compared(group: Group, better: Group) -> str:
 def _same_acquisition(one: Group, two: Group) -> bool:
     """Whether both, of one patient and study, show one scan: one frame of reference and time, and much in common."""
     frame = one.first.identity.frame_uid
-    if not one.first.identity.study_uid:
+    if not one.first.identity.study_uid or _are_stacks(one, two):
         return False
     if frame and two.first.identity.frame_uid and frame != two.first.identity.frame_uid:
         return False
@@ -144,6 +160,14 @@ def _same_acquisition(one: Group, two: Group) -> bool:
     low, high = max(spans[0][0], spans[1][0]), min(spans[0][1], spans[1][1])
     shorter = min(span[1] - span[0] for span in spans if span is not None)
     return high - low >= 0.5 * shorter
+
+
+def _are_stacks(one: Group, two: Group) -> bool:
+    """Whether they are two stacks of an enhanced CT, which are volumes by definition (DICOM PS3.3, C.7.6.16.2.2)."""
+    at = FRAME_PHASES.index("StackID")
+    if one.first.frame is None or two.first.frame is None or one.series != two.series:
+        return False
+    return "StackID" not in one.ignored and one.first.phase[at] != two.first.phase[at]
 
 
 def _same_time(one: Group, two: Group) -> bool:
@@ -159,12 +183,7 @@ def _same_time(one: Group, two: Group) -> bool:
 def _seconds(header: Header) -> float | None:
     """Time of the acquisition within the day."""
     at = HINTS.index("AcquisitionTime")
-    text = header.hints[at] if at < len(header.hints) else ""
-    found = re.fullmatch(r"(?:\d{8})?(\d{2})(\d{2})(\d{2})(\.\d{1,6})?(?:[+-]\d{4})?", text)
-    if found is None:
-        return None
-    hours, minutes, seconds, fraction = found.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(fraction or 0)
+    return seconds_of(header.hints[at] if at < len(header.hints) else "")
 
 
 def _span(group: Group) -> tuple[float, float] | None:

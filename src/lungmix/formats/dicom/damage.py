@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from lungmix.formats.dicom.groups import Group, has_place, places_along, series_of
+from lungmix.formats.dicom.groups import Group, has_place, places_along
 from lungmix.formats.dicom.header import Damaged, Header
-from lungmix.formats.identity import Identity
+from lungmix.formats.identity import KEYWORDS, Identity
 from lungmix.formats.walk import kind_of
 
 
@@ -49,7 +49,7 @@ def attribute(damaged: Sequence[Damaged], groups: Sequence[Group]) -> Attributio
             result.copies.append(one)
             continue
         owners = [i for i in ct if _is_of_series(one.header, groups[i])]
-        whole = [i for i in owners if series_of(one.header) == groups[i].series]
+        whole = [i for i in owners if replace(groups[i], slices=(one.header,)).series == groups[i].series]
         if whole:
             fitting = [i for i in whole if _fits(one.header, groups[i])] or whole
             owner = max(fitting, key=lambda i: len(groups[i].slices))
@@ -82,7 +82,7 @@ def _is_of_series(header: Header, group: Group) -> bool:
     pairs = [
         (getattr(header.identity, field.name), getattr(first.identity, field.name))
         for field in fields(Identity)
-        if field.name not in ("content_date", "acquisition_date")
+        if field.name not in ("content_date", "acquisition_date") and KEYWORDS[field.name] not in group.ignored
     ]
     pairs += [(header.modality, first.modality), (header.sop_class, first.sop_class)]
     return all((known or "").startswith(read) for read, known in pairs if read)

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from lungmix.formats.dicom.checks import ORIGINAL, fault_of_coding
 from lungmix.formats.dicom.elements import Elements
-from lungmix.formats.dicom.header import Header
+from lungmix.formats.dicom.header import Header, unsaid_of
 
 _MOST_FRAMES = 100_000
 
@@ -46,7 +46,7 @@ def _header(header: Header, index: int, frame: Dataset, shared: Dataset, signed:
     kernel = str(group("CTReconstructionSequence").get("ConvolutionKernel") or header.kernel)
     thickness = _number(measures.get("SliceThickness"))
     slope, intercept = _number(values.get("RescaleSlope")), _number(values.get("RescaleIntercept"))
-    unsaid = slope is None or intercept is None
+    unsaid = unsaid_of(slope, intercept)
     return replace(
         header,
         frame=index,
@@ -74,7 +74,11 @@ def _header(header: Header, index: int, frame: Dataset, shared: Dataset, signed:
         unsaid=unsaid,
         quantity=str(values.get("RescaleType") or ""),
         contradiction=header.contradiction
-        or (f"does not say what its pixels are in HU: {ORIGINAL}" if slope == 0 or (unsaid and not signed) else ""),
+        or (
+            f"does not say what its pixels are in HU: {ORIGINAL}"
+            if slope == 0 or ("intercept" in unsaid and not signed)
+            else ""
+        ),
         acquisition=replace(
             header.acquisition,
             kernel=kernel[:64] or None,

@@ -1,35 +1,21 @@
-"""Which slices make one volume: a series, without what does not belong together in it."""
+"""Slices that may make one volume, and what they are called; `lungmix.formats.dicom.grouping` finds them."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import named
-from lungmix.formats.dicom.header import HINTS, Header
+from lungmix.formats.dicom.header import Header
 
-_SAME_ORIENTATION = 1e-3
-_CELL = 8e-3
 _MOST_NAMED = 4
-SAME_PLACE_MM = 0.01
-"""Slices nearer than this lie at one position, or nearer than a hundredth of the usual distance."""
-
-# Longer ones are no numbers of series, acquisitions or phases, but may be those of people.
-_NUMBER = r"\d{1,5}(?:\.\d{1,2})?"
-_WORDS = {
-    "AcquisitionNumber": "acquisition",
-    "TriggerTime": "trigger time",
-    "KVP": "kVp",
-    "SliceThickness": "thickness",
-}
+NUMBER = r"\d{1,5}(?:\.\d{1,2})?"
+"""Numbers of series, acquisitions or phases; longer ones may be those of people."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +28,19 @@ class Group:
         In no order.
     part : str
         What tells them from other groups of the series, for people; empty if there is no other.
+    ignored : tuple of str
+        Attributes, by keyword, that have a new value in nearly every slice and identify nothing.
+    notes : tuple of str
+        What people should know of how they were put together.
+    fault : str
+        Why they are no volume although they look like one, in words that go on after the title; empty if they may be.
     """
 
     slices: tuple[Header, ...]
     part: str = ""
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fault: str = ""
 
     @property
     def first(self) -> Header:
@@ -54,8 +49,10 @@ class Group:
 
     @property
     def series(self) -> tuple[str, str, str]:
-        """Patient, study and series."""
-        return series_of(self.first)
+        """Patient, study and series; empty where that is ignored."""
+        known = zip(SERIES, series_of(self.first), strict=True)
+        patient, study, series = ("" if keyword in self.ignored else value for keyword, value in known)
+        return patient, study, series or str(self.folder)
 
     @property
     def folder(self) -> Path:
@@ -66,11 +63,15 @@ class Group:
     def title(self) -> str:
         """What it is called in messages."""
         number = self.first.identity.series_number or ""
-        known = f"series {number}" if re.fullmatch(_NUMBER, number) else "the series"
+        known = f"series {number}" if re.fullmatch(NUMBER, number) else "the series"
         count = len(self.slices)
         return (
             f"{known} in {named(self.folder)} ({count} slice{'s' if count != 1 else ''}{self.part and ', '}{self.part})"
         )
+
+
+SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+"""Keywords of what `series_of` gives."""
 
 
 def series_of(header: Header) -> tuple[str, str, str]:
@@ -78,6 +79,13 @@ def series_of(header: Header) -> tuple[str, str, str]:
     identity = header.identity
     series = header.series_uid or header.folder
     return identity.patient_id or "", identity.study_uid or "", series
+
+
+def together(groups: Sequence[Group]) -> Group:
+    """Return several groups as one, for a line about all of them."""
+    if len(groups) == 1:
+        return groups[0]
+    return Group(tuple(one for group in groups for one in group.slices), ignored=groups[0].ignored)
 
 
 def common_folder(headers: Iterable[Header]) -> Path:
@@ -88,26 +96,6 @@ def common_folder(headers: Iterable[Header]) -> Path:
         if all(one.is_relative_to(folder) for one in folders):
             return folder
     return first
-
-
-def groups_of(headers: Sequence[Header]) -> list[Group]:
-    """Groups in the order of their first files: orientation, size, kernel, frame of reference and phase are one."""
-    sorted_out: dict[tuple[object, ...], list[Header]] = defaultdict(list)
-    for one in headers:
-        unused = one.unused
-        alike: tuple[object, ...] = (unused,)
-        if unused is None:
-            spacing = tuple(round(v, 3) for v in one.spacing or ())
-            alike = (one.rows, one.columns, spacing, one.kernel, one.identity.frame_uid, one.phase, one.frames > 1)
-        sorted_out[(*series_of(one), *alike)].append(one)
-    groups: list[Group] = []
-    for members in sorted_out.values():
-        if members[0].unused is not None:
-            groups.append(Group(tuple(members)))
-            continue
-        for parallel in _by_orientation(members):
-            groups.extend(_by_hints(parallel))
-    return _told_apart(groups)
 
 
 def told(slices: Sequence[Header], indices: Sequence[int]) -> str:
@@ -143,75 +131,6 @@ def has_place(header: Header) -> bool:
     return header.position is not None and header.orientation is not None
 
 
-def _by_orientation(members: list[Header]) -> list[list[Header]]:
-    """Parallel slices together: those whose orientation is that of the first of them, or nearly."""
-    parts: dict[tuple[float, ...] | None, list[Header]] = {}
-    first_of: dict[tuple[float, ...] | None, tuple[float, ...] | None] = {}
-    cells: dict[tuple[int, ...], list[tuple[float, ...]]] = defaultdict(list)
-    for one in members:
-        key = one.orientation
-        if key not in first_of:
-            near = None if key is None else _near(key, cells)
-            first_of[key] = near or key
-            if key is not None and near is None:
-                cells[tuple(math.floor(value / _CELL) for value in key)].append(key)
-        parts.setdefault(first_of[key], []).append(one)
-    return list(parts.values())
-
-
-def _near(key: tuple[float, ...], cells: Mapping[tuple[int, ...], list[tuple[float, ...]]]) -> tuple[float, ...] | None:
-    """An orientation that is nearly the same, from the few cells of space that reach near enough."""
-    sides = [
-        range(math.floor((value - _SAME_ORIENTATION) / _CELL), math.floor((value + _SAME_ORIENTATION) / _CELL) + 1)
-        for value in key
-    ]
-    for cell in product(*sides):
-        for known in cells.get(cell, ()):
-            if all(abs(a - b) < _SAME_ORIENTATION for a, b in zip(known, key, strict=True)):
-                return known
-    return None
-
-
-def _by_hints(members: list[Header]) -> list[Group]:
-    """Images at one position are told apart by the first attribute that leaves none of them in two places."""
-    if len(members) < 4 or not all(map(has_place, members)) or not _repeats(members):
-        return [Group(tuple(members))]
-    for index, name in enumerate(HINTS):
-        parts: dict[str, list[Header]] = defaultdict(list)
-        for one in members:
-            parts[one.hints[index] if index < len(one.hints) else ""].append(one)
-        if 1 < len(parts) <= len(members) // 2 and not any(map(_repeats, parts.values())):
-            return [Group(tuple(part), _told(name, value)) for value, part in parts.items()]
-    return [Group(tuple(members))]
-
-
-def _repeats(members: Sequence[Header]) -> bool:
-    """Whether different images lie at one position."""
-    objects = list({(one.sop_uid or one.file, one.frame): one for one in members}.values())
-    if len(objects) < 2:
-        return False
-    steps = np.diff(np.sort(places_along(objects)))
-    return bool((steps < max(SAME_PLACE_MM, 0.01 * float(np.median(steps)))).any())
-
-
-def _told(name: str, value: str) -> str:
-    plain = re.fullmatch(_NUMBER, value)
-    return f"{_WORDS[name]} {value}" if name in _WORDS and plain else ""
-
-
-def _told_apart(groups: list[Group]) -> list[Group]:
-    """Says of every group of a series that has several what it is."""
-    by_series: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        if group.first.unused is None:
-            by_series[group.series].append(index)
-    named_groups = list(groups)
-    for indices in by_series.values():
-        if len(indices) < 2:
-            continue
-        for place, index in enumerate(indices, start=1):
-            group = groups[index]
-            phase = next((value for value in group.first.phase if re.fullmatch(_NUMBER, value)), "")
-            part = group.part or (f"phase {phase}" if phase else f"part {place} of {len(indices)}")
-            named_groups[index] = Group(group.slices, part)
-    return named_groups
+def enumerated(names: Sequence[str]) -> str:
+    """Return names with commas between them and "and" before the last."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

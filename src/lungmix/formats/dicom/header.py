@@ -42,6 +42,9 @@ _PHASES = ("TemporalPositionIdentifier",)
 _BINARY_PHASES = (
     "NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "NominalPercentageOfRespiratoryPhase",
 )  # fmt: skip
+PHASES = (*_PHASES, *_BINARY_PHASES)
+FRAME_PHASES = ("StackID", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase")
+"""What `Header.phase` holds of a file of one slice, and of a frame."""
 HINTS = (
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ImageType", "KVP", "FilterType", "ReconstructionDiameter",
     "SliceThickness", "SeriesNumber", "ContentTime",
@@ -90,7 +93,7 @@ class Header:
     number, announced : int or None
         Instance number; number of images that the series is said to have.
     phase : tuple of str
-        Temporal position, cardiac and respiratory phase.
+        Values of `PHASES`, or of a frame those of `FRAME_PHASES`.
     hints : tuple of str
         Values of `HINTS`.
     event : str
@@ -99,8 +102,8 @@ class Header:
         Stored values from one to the other that stand for no tissue.
     rescale : tuple of float
         Slope and intercept.
-    unsaid : bool
-        Whether the header says nothing of slope or intercept.
+    unsaid : tuple of str
+        ``slope`` and ``intercept``, where the header does not say them.
     quantity : str
         What pixels are after slope and intercept, such as ``HU``; empty if the header does not say.
     contradiction : str
@@ -143,7 +146,7 @@ class Header:
     event: str = ""
     padding: tuple[int, int] | None = None
     rescale: tuple[float, float] = (1.0, 0.0)
-    unsaid: bool = False
+    unsaid: tuple[str, ...] = ()
     quantity: str = ""
     contradiction: str = ""
     lossy: bool = False
@@ -279,7 +282,7 @@ class HeaderReader:
             event=elements.text("IrradiationEventUID"),
             padding=_padding(elements),
             rescale=(slope or 1.0, intercept or 0.0),
-            unsaid=slope is None or intercept is None,
+            unsaid=unsaid_of(slope, intercept),
             quantity=elements.text("RescaleType"),
             contradiction=fault_of_coding(elements) or fault_of_values(elements) or "",
             lossy=elements.text("LossyImageCompression") == "01",
@@ -330,6 +333,11 @@ def _fault(header: Header, elements: Elements, size: int | None, beginning: byte
     if elements.pixel_bytes < needed:
         return "holds fewer pixels than its header promises"
     return None
+
+
+def unsaid_of(slope: float | None, intercept: float | None) -> tuple[str, ...]:
+    """Return which of slope and intercept a header does not say."""
+    return tuple(name for name, value in (("slope", slope), ("intercept", intercept)) if value is None)
 
 
 def _padding(elements: Elements) -> tuple[int, int] | None:

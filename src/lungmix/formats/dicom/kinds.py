@@ -1,4 +1,4 @@
-"""Words of headers that tell images in HU from what else a CT's console computes."""
+"""Words of headers: those that tell images in HU from what else a CT's console computes, and times of the day."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def is_computed(image_type: tuple[str, ...]) -> bool:
 def is_other_quantity(rescale_type: str) -> bool:
     """Whether pixels are certainly something else than HU after slope and intercept."""
     return _NOT_HU.fullmatch(rescale_type) is not None
+
+
+def seconds_of(time: str) -> float | None:
+    """Return a time of DICOM, with or without its date, in seconds from midnight; None if it is none."""
+    found = re.fullmatch(r"(?:\d{8})?(\d{2})(\d{2})(\d{2})(\.\d{1,6})?(?:[+-]\d{4})?", time)
+    if found is None:
+        return None
+    hours, minutes, seconds, fraction = found.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(fraction or 0)

@@ -10,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError, named
+from lungmix.formats.dicom.evenness import overlap_by_half, tolerance_of, usual_step
 from lungmix.formats.dicom.groups import told
 from lungmix.formats.dicom.header import HINTS, Header
+from lungmix.formats.dicom.likeness import Likeness, likeness
 from lungmix.formats.rules import SeriesRules
 
 _MOST_NAMED = 4
 _FEWEST_IN_RUN = 3
+# Passes lie between each other where each has steps that are so much longer than those of all slices.
+_FEWEST_STEPS = 1.5
+_MOST_IN_RUNS = 0.8
 _ACQUISITION = HINTS.index("AcquisitionNumber")
 
 
@@ -50,14 +55,37 @@ def check_numbers(
         If they do; the message names slices by their numbers in the order of z.
     """
     _check_restarts(slices, title, rules, notes)
-    doubled = _interleaved(slices)
+    numbers = [one.number for one in slices]
+    doubled = _interleaved(numbers)
     if doubled and not rules.trust_positions:
         raise SourceError(
             f"{title}: {told(slices, doubled)} share their instance numbers with others at other positions: slices of "
             "two series may be mixed; give each by itself, or --trust-positions if they are one"
         )
-    numbers = [one.number for one in slices]
-    wrong = sorted({*_out_of_turn(numbers), *_elsewhere(slices, along, usual)})
+    passes = passes_between(numbers, along)
+    if passes > 1 and not rules.trust_positions:
+        raise SourceError(
+            f"{title}: instance numbers of slices 1 to {len(slices)} run through the same range of positions {passes} "
+            "times, each time at other ones: slices of several passes may be mixed that nothing in their headers tells "
+            "apart; give each by itself, or --trust-positions if they are one"
+        )
+    locations = [one.location for one in slices]
+    moved = _elsewhere(slices, along, usual)
+    if moved and runs_one_way(locations):
+        notes.append(
+            f"{told(slices, moved)} have slice locations that do not go with their positions: positions decide"
+        )
+        moved = []
+    wrong = sorted({*_out_of_turn(numbers), *moved})
+    verdicts = {_verdict(slices, numbers), _verdict(slices, locations) if moved else None}
+    if Likeness.ATTRIBUTE in verdicts and not wrong:
+        wrong = [i for i in range(len(slices)) if i not in _kept_order(numbers)[0]]
+    if Likeness.ATTRIBUTE not in verdicts and Likeness.UNKNOWN not in verdicts and Likeness.POSITIONS in verdicts:
+        notes.append(
+            "its instance numbers or slice locations follow another order than its positions, in which neighbouring "
+            "slices are more alike: positions decide"
+        )
+        return
     if not wrong:
         if _follow_nothing(numbers):
             notes.append("its instance numbers follow no order of positions: positions decide")
@@ -71,18 +99,62 @@ def check_numbers(
     notes.append(f"{what}: positions trusted")
 
 
-def _interleaved(slices: list[Header]) -> list[int]:
+def _verdict(slices: Sequence[Header], values: Sequence[float | None]) -> Likeness | None:
+    """Order in which slices are more alike; None where both orders are the same or values say nothing."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or len(known) < _FEWEST_IN_RUN or len(set(known)) < len(known) or runs_one_way(known):
+        return None
+    return likeness(slices, known)
+
+
+def runs_one_way(values: Sequence[float | None]) -> bool:
+    """Return True if all values are known and run strictly up, or down."""
+    known = [value for value in values if value is not None]
+    steps = np.diff(known)
+    return len(known) == len(values) and bool((steps > 0).all() or (steps < 0).all())
+
+
+def passes_between(numbers: Sequence[int | None], along: npt.NDArray[np.float64]) -> int:
+    """Return how often instance numbers run through the same range, each time at other positions; 1 if they do not.
+
+    Parameters
+    ----------
+    numbers : sequence of int or None
+        In the order of positions; two passes may have the same ones.
+    along : ndarray
+        Positions in ascending order.
+    """
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or len(known) < 2 * _FEWEST_IN_RUN or runs_one_way(known):
+        return 1
+    times: Counter[int] = Counter()
+    keys = []
+    for number in known:
+        keys.append((times[number], number))
+        times[number] += 1
+    ordered = along[sorted(range(len(known)), key=lambda i: keys[i])]
+    steps = np.diff(ordered)
+    period = usual_step(np.sort(np.abs(steps)))
+    if period < _FEWEST_STEPS * usual_step(np.diff(along)):
+        return 1
+    breaks = np.flatnonzero(np.abs(np.abs(steps) - period) > tolerance_of(period)) + 1
+    runs = [run for run in np.split(ordered, breaks) if len(run) >= _FEWEST_IN_RUN]
+    if sum(map(len, runs)) < _MOST_IN_RUNS * len(known):
+        return 1
+    return max((sum(overlap_by_half(run, other) for other in runs) for run in runs), default=1)
+
+
+def _interleaved(numbers: Sequence[int | None]) -> list[int]:
     """Indices of slices that share their numbers with others, where these do not run one after the other."""
-    keys = [(_acquisition(one), one.number) for one in slices]
-    times = Counter(keys)
-    numbers = [number for _, number in keys if number is not None]
-    if len(numbers) < len(keys) or 2 * len(times) < len(keys):
+    times = Counter(numbers)
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or 2 * len(times) < len(numbers):
         return []
-    steps = np.diff(numbers)
+    steps = np.diff(known)
     # Numbers that begin anew with each part of a series do so once a part.
     if min((steps <= 0).sum(), (steps >= 0).sum()) <= max(times.values()):
         return []
-    return [i for i, key in enumerate(keys) if times[key] > 1]
+    return [i for i, number in enumerate(numbers) if times[number] > 1]
 
 
 def _acquisition(header: Header) -> str:

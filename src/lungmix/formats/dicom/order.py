@@ -12,17 +12,22 @@ import numpy.typing as npt
 from lungmix.errors import SourceError, named
 from lungmix.formats.dicom.checks import is_rotation
 from lungmix.formats.dicom.copies import same_content
-from lungmix.formats.dicom.groups import SAME_PLACE_MM, Group, has_place, normal_of, told
+from lungmix.formats.dicom.evenness import (
+    EVEN,
+    EVEN_MM,
+    MOST_DRIFT,
+    SAME_PLACE_MM,
+    drift_of,
+    grids_between,
+    uneven_steps,
+    usual_step,
+)
+from lungmix.formats.dicom.groups import Group, has_place, normal_of, told
 from lungmix.formats.dicom.header import Damaged, Header
-from lungmix.formats.dicom.numbers import check_numbers
+from lungmix.formats.dicom.numbers import check_numbers, runs_one_way
 from lungmix.formats.dicom.tilt import Shear, beside_the_others, shear_of
 from lungmix.formats.rules import SeriesRules
 
-# Positions are rounded in many files, to a tenth of a millimetre at worst: what lies within is even.
-_EVEN_MM = 0.06
-_EVEN = 0.05
-_MOST_DRIFT = 0.25
-_NEAR = 0.25
 _MOST_NAMED = 4
 _TILT_DEGREES = 0.5
 _MOST_OVERLAP, _MOST_LEANING = 6, 0.2
@@ -88,7 +93,7 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
     _check_hu(slices, title, notes)
     along = np.array([one.position for one in slices]) @ normal
     steps = np.diff(along)
-    usual = _usual(steps)
+    usual = usual_step(steps)
     _refuse_doubles(slices, steps, usual, title)
     check_numbers(slices, along, usual, title, rules, notes)
     _check_lost(slices, along, title, rules, notes, lost)
@@ -115,14 +120,6 @@ def order_of(group: Group, rules: SeriesRules, lost: Sequence[Damaged] = ()) -> 
         notes.append(f"slices {lossy[0] + 1} to {lossy[-1] + 1} were once compressed with loss: their HU are not exact")
     spacing = usual if len(slices) > 1 else slices[0].acquisition.slice_thickness or 1.0
     return Order(tuple(slices), tuple(float(v) for v in along), spacing, even, shear, tuple(notes))
-
-
-def _usual(steps: npt.NDArray[np.float64]) -> float:
-    """The mean of those near the lower median: gaps are larger, and positions may be rounded."""
-    if not len(steps):
-        return 1.0
-    middle = np.sort(steps)[(len(steps) - 1) // 2]
-    return float(steps[np.abs(steps - middle) <= _NEAR * abs(middle)].mean())
 
 
 def _without_copies(slices: list[Header], title: str, notes: list[str]) -> list[Header]:
@@ -176,13 +173,19 @@ def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual:
 def _check_hu(slices: list[Header], title: str, notes: list[str]) -> None:
     """Take numbers for HU where no slice says how they become HU, but not where some do."""
     unsaid = [i for i, one in enumerate(slices) if one.unsaid]
-    if 0 < len(unsaid) < len(slices):
+    if 0 < len(unsaid) < len(slices) or len({one.unsaid for one in slices}) > 1:
         raise SourceError(
             f"{title}: {told(slices, unsaid)} lack{'s' if len(unsaid) == 1 else ''} rescale slope or intercept, which "
             "other slices have: give the original slices"
         )
-    if unsaid:
+    if not unsaid:
+        return
+    if len(slices[0].unsaid) == 2:
         notes.append("its header has no rescale slope or intercept: pixels are taken for HU as they are")
+    elif slices[0].unsaid == ("slope",):
+        notes.append("its header has no rescale slope: the slope is taken for 1, the rescale intercept is applied")
+    else:
+        notes.append("its header has no rescale intercept: the intercept is taken for 0, the rescale slope is applied")
 
 
 def _check_steps(
@@ -196,19 +199,15 @@ def _check_steps(
     steps = np.diff(along)
     if not len(steps):
         return True
-    tolerance = max(_EVEN_MM, _EVEN * usual)
-    index = np.arange(len(along))
-    straight = np.polyval(np.polyfit(index, along, 1), index)
-    uneven = np.flatnonzero(np.abs(steps - usual) > tolerance)
-    if np.abs(along - straight).max() <= tolerance:
-        uneven = uneven[:0]
+    _refuse_grids(slices, along, title, rules)
+    uneven = uneven_steps(along, usual)
     if uneven.size:
         what = "; ".join(_gap(slices, steps, usual, int(at)) for at in uneven[:_MOST_NAMED])
         if uneven.size > _MOST_NAMED:
             what += f"; {uneven.size - _MOST_NAMED} more such places"
     else:
-        drift = np.abs(along - np.linspace(along[0], along[-1], len(along)))
-        if drift.max() <= max(2 * _EVEN_MM, _MOST_DRIFT * usual):
+        drift = drift_of(along)
+        if drift.max() <= max(2 * EVEN_MM, MOST_DRIFT * usual):
             what = _thinned(slices, usual)
         else:
             worst = int(drift.argmax())
@@ -226,6 +225,24 @@ def _check_steps(
         return True
     notes.append(f"{what}: interpolated linearly to {usual:.3f} mm")
     return False
+
+
+def _refuse_grids(slices: list[Header], along: npt.NDArray[np.float64], title: str, rules: SeriesRules) -> None:
+    """Refuse slices of several passes whose positions lie between each other: interpolation would mix them."""
+    grids = grids_between(along)
+    if grids == 1 or rules.trust_positions:
+        return
+    steps = np.diff(along)
+    parts = steps / steps.min()
+    numbers = [one.number for one in slices]
+    if (np.abs(parts - np.round(parts)) < 0.1).all() and (None in numbers or runs_one_way(numbers)):
+        return
+    shown = ", ".join(f"{step:.3f}" for step in steps[:grids])
+    raise SourceError(
+        f"{title}: slices 1 to {len(slices)} lie {shown} mm apart in turn, on {grids} grids between each other: slices "
+        f"of {grids} passes may be mixed that nothing in their headers tells apart; give each by itself, or "
+        "--trust-positions if they are one"
+    )
 
 
 def _gap(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, at: int) -> str:
@@ -248,7 +265,7 @@ def _thinned(slices: list[Header], usual: float) -> str:
         return ""
     every = round(usual / said)
     apart = {abs(b - a) for a, b in zip(numbers, numbers[1:], strict=False)}  # type: ignore[operator]
-    if every >= 2 and abs(usual - every * said) <= _EVEN * usual and apart == {every}:
+    if every >= 2 and abs(usual - every * said) <= EVEN * usual and apart == {every}:
         return (
             f"slices 1 to {len(slices)} lie {usual:.3f} mm apart where the header says {said:.3f} mm, and only "
             f"every {every}. instance number is there: slices are missing between them"
@@ -297,7 +314,7 @@ def _check_tilt(slices: list[Header], title: str, rules: SeriesRules, notes: lis
 
 def _compare_attributes(slices: list[Header], usual: float, notes: list[str]) -> None:
     between, thickness = slices[0].between, slices[0].acquisition.slice_thickness
-    if between and abs(abs(between) - usual) > max(2 * _EVEN_MM, _EVEN * usual):
+    if between and abs(abs(between) - usual) > max(2 * EVEN_MM, EVEN * usual):
         notes.append(
             f"slices lie {usual:.3f} mm apart where the header says {abs(between):.3f} mm: their positions decide"
         )
@@ -309,5 +326,5 @@ def _compare_attributes(slices: list[Header], usual: float, notes: list[str]) ->
     if len(locations) == len(slices) > 2:
         said = float(np.median(np.abs(np.diff(locations))))
         # Along a table that a gantry leans over, steps are somewhat longer.
-        if abs(said - usual) > max(2 * _EVEN_MM, _MOST_LEANING * usual):
+        if abs(said - usual) > max(2 * EVEN_MM, _MOST_LEANING * usual):
             notes.append(f"slices lie {usual:.3f} mm apart where their locations say {said:.3f} mm: positions decide")

@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from lungmix.errors import SourceError, named
 from lungmix.formats.dicom.padding import without_padding
 from lungmix.formats.dicom.stack import Frame, Stack
-from lungmix.formats.dicom.undecoded import frame_under_overlay, why_undecoded
+from lungmix.formats.dicom.undecoded import frame_for_pydicom, why_undecoded
 from lungmix.formats.scan import Scan
 from lungmix.formats.streams import to_hu
 
@@ -34,6 +34,17 @@ def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
         for i in range(len(slab)):
             slab[i] = next(planes)
         yield slab
+
+
+def values_of(file: str, frame: Frame | None = None) -> npt.NDArray[Any]:
+    """Return the HU of one slice: of a file, or of a frame in it.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be decoded.
+    """
+    return next(_values_of_files((file,)) if frame is None else _values_of_frames((file,), (frame,)))
 
 
 def _slices(files: tuple[str, ...], stack: Stack) -> Iterator[npt.NDArray[np.int16]]:
@@ -63,7 +74,7 @@ def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
         try:
             values = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError:
-            frame = frame_under_overlay(file)
+            frame = frame_for_pydicom(file)
             if frame is None:
                 raise _unread(file, number) from None
             yield from _frames_of_file(file, (frame,), number)

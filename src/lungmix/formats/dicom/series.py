@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +13,25 @@ import SimpleITK as sitk
 
 from lungmix.errors import SourceError, named
 from lungmix.formats.bounds import check_geometry
-from lungmix.formats.dicom.choose import passed_over, series_number, unwanted
+from lungmix.formats.dicom.choose import (
+    in_small_parts,
+    passed_over,
+    series_number,
+    too_small,
+    unwanted,
+)
 from lungmix.formats.dicom.damage import attribute
-from lungmix.formats.dicom.groups import Group, axes_of, groups_of, normal_of, series_of
+from lungmix.formats.dicom.grouping import FEWEST_SLICES, groups_of
+from lungmix.formats.dicom.groups import Group, axes_of, normal_of, series_of, together
 from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
 from lungmix.formats.dicom.index import not_there
 from lungmix.formats.dicom.order import Order, order_of
 from lungmix.formats.dicom.padding import padding_of
-from lungmix.formats.dicom.parts import continued
+from lungmix.formats.dicom.parts import Pieces, pieces_of
+from lungmix.formats.dicom.patients import unused_patients
 from lungmix.formats.dicom.resample import Resampling, onto_even_grid
 from lungmix.formats.dicom.stack import Frame, Stack
-from lungmix.formats.dicom.undecoded import frame_under_overlay, why_undecoded
+from lungmix.formats.dicom.undecoded import frame_for_pydicom, why_undecoded
 from lungmix.formats.rules import SeriesRules
 from lungmix.formats.scan import Refusal, Scan, Series, Skipped, case_name, key_of_place
 from lungmix.geometry import Geometry
@@ -87,26 +95,30 @@ class Collection:
         by_series: dict[tuple[str, str, str], list[Header]] = defaultdict(list)
         for header in self.headers:
             by_series[series_of(header)].append(header)
-        parts = continued(groups)
+        pieces = pieces_of(groups)
+        part_of = {index: piece for piece in pieces for index in piece.indices}
         skipped: dict[int, str] = {}
         outcome: dict[int, Scan | SourceError] = {}
         for index, group in enumerate(groups):
             reason = group.first.unused or unwanted(group, rules)
+            if reason is None and index not in part_of:
+                reason = too_small(group, rules)
             if reason is not None:
                 skipped[index] = reason
                 continue
             try:
-                if index in parts and rules.choose:
-                    raise SourceError(
-                        f"{group.title} is a part of a volume: {parts[index]}; give slices of one reconstruction, or "
-                        "--series-filter all to use the parts"
-                    )
+                if index in part_of and rules.choose:
+                    raise SourceError(_told_of_pieces(part_of[index], groups))
+                if group.fault:
+                    raise SourceError(f"{group.title}: {group.fault}")
                 lost = [*damage.lost.get(index, ()), *uncopied.get(index, ())]
                 order = order_of(group, rules, lost)
-                notes = _notes(group, by_series[group.series], damage.possible.get(index, ()), rules)
-                if index in parts:
-                    notes.append(f"it is a part of a volume: {parts[index]}")
-                outcome[index] = _scan_of(group, order, (*order.notes, *notes), self.place(group.folder))
+                same = group.slices if group.ignored else by_series[group.series]
+                notes = _notes(group, same, damage.possible.get(index, ()), rules)
+                if index in part_of:
+                    notes.append(f"it is a part of a volume: {part_of[index].reason}")
+                notes = [*group.notes, *order.notes, *notes]
+                outcome[index] = _scan_of(group, order, tuple(notes), self.place(group.folder))
             except SourceError as error:
                 outcome[index] = error
             except OSError as error:
@@ -115,16 +127,18 @@ class Collection:
         if rules.choose:
             skipped |= passed_over(groups, {index: isinstance(one, Scan) for index, one in outcome.items()})
         found: list[Verdict] = []
-        for index, group in enumerate(groups):
-            name, path = case_name(group.folder.name), str(group.folder)
+        for indices in _lines(groups, skipped, part_of if rules.choose else {}):
+            index, whole = indices[0], together([groups[i] for i in indices])
+            name, path = case_name(whole.folder.name), str(whole.folder)
             one = outcome.get(index)
             if index in skipped:
-                found.append(Skipped(name, path, f"{group.title}: {skipped[index]}", _listed(group)))
+                reason = skipped[index] if len(indices) == 1 else in_small_parts(len(indices), skipped[index])
+                found.append(Skipped(name, path, f"{whole.title}: {reason}", _listed(whole)))
             elif isinstance(one, SourceError):
-                found.append(Refusal(name, path, one.args[0], _listed(group)))
+                found.append(Refusal(name, path, one.args[0], _listed(whole)))
             elif one is not None:
                 found.append(one)
-        return [*found, *self._files(damage.copies)]
+        return [*found, *unused_patients(groups, skipped, self.damaged), *self._files(damage.copies)]
 
     def _files(self, copies: Sequence[Damaged]) -> Iterable[Verdict]:
         for one in self.damaged:
@@ -139,6 +153,27 @@ class Collection:
             yield Skipped(
                 case_name(file.parent.name), str(file), f"{named(file)}: an index of files, which are found without it"
             )
+
+
+def _lines(groups: Sequence[Group], skipped: Mapping[int, str], part_of: Mapping[int, Pieces]) -> list[list[int]]:
+    """Indices of groups that are listed together: pieces of one volume, and small parts of a series left over."""
+    found: dict[object, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        key: object = index
+        if index in skipped and len(group.slices) < FEWEST_SLICES and not group.first.unused:
+            key = (group.series, "" if "slice" in skipped[index] else skipped[index])
+        elif index in part_of and index not in skipped:
+            key = part_of[index]
+        found[key].append(index)
+    return list(found.values())
+
+
+def _told_of_pieces(pieces: Pieces, groups: Sequence[Group]) -> str:
+    whole = together([groups[i] for i in pieces.indices])
+    return (
+        f"{whole.title} is no volume of one scan: {pieces.reason}; give slices of one reconstruction of one patient, "
+        "or --series-filter all to use each part"
+    )
 
 
 def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged], rules: SeriesRules) -> list[str]:
@@ -252,7 +287,8 @@ def _geometry(order: Order, resampling: Resampling | None, title: str) -> Geomet
 
 def _plain_geometry(order: Order, title: str) -> Geometry:
     first, n = order.slices[0], len(order.slices)
-    if first.sop_class in ENHANCED:
+    # A distance of 0 stops ITK's reader, though positions say what the distance is.
+    if first.sop_class in ENHANCED or first.between == 0 or order.slices[-1].between == 0:
         return _geometry_by_headers(order, title)
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
@@ -261,7 +297,7 @@ def _plain_geometry(order: Order, title: str) -> Geometry:
     try:
         ends = reader.Execute()
     except RuntimeError:
-        if any(frame_under_overlay(file) is not None for file in outer):
+        if any(frame_for_pydicom(file) is not None for file in outer):
             return _geometry_by_headers(order, title)
         bad = next((file for file in outer if not _is_decoded(file)), outer[0])
         why = why_undecoded(bad)
@@ -270,7 +306,12 @@ def _plain_geometry(order: Order, title: str) -> Geometry:
     if ends.GetNumberOfComponentsPerPixel() != 1 or ends.GetDimension() != 3:
         raise SourceError(f"{title} is not a stack of plain slices: give the original CT slices")
     size = ends.GetSize()
-    return Geometry((size[0], size[1], n), (x, y, z / max(n - 1, 1)), ends.GetOrigin(), ends.GetDirection())
+    direction = np.reshape(ends.GetDirection(), (3, 3))
+    # SimpleITK before 2.5.4 turns the axis where SpacingBetweenSlices is negative.
+    if float(direction[:, 2] @ normal_of(first)) < 0:
+        direction = direction * (1, 1, -1)
+    depth = z / max(n - 1, 1)
+    return Geometry((size[0], size[1], n), (x, y, depth), ends.GetOrigin(), tuple(direction.ravel().tolist()))
 
 
 def _is_decoded(file: str) -> bool:

@@ -1,0 +1,109 @@
+"""How alike neighbouring slices are: what decides where attributes and positions order slices in different ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import SourceError
+from lungmix.formats.dicom.header import Header
+from lungmix.formats.dicom.linked import linked
+from lungmix.formats.dicom.read import values_of
+from lungmix.formats.dicom.stack import Frame
+
+# Slices are compared in blocks of pixels, so that of a thousand slices a few MB are kept.
+_SIDE = 64
+_LOWEST, _HIGHEST = -1024, 1000
+# The sums of two orders differ by this share before one is preferred.
+_DECISIVE = 0.95
+# Neighbours of a volume differ by less than this share of what distant slices differ.
+_SMOOTH = 0.8
+_DISTANT_PAIRS = 12
+
+Edge = tuple[int, int]
+Plane = npt.NDArray[np.float32]
+
+
+class Likeness(Enum):
+    """Order in which neighbouring slices are more alike: that of positions, that of the attribute, or neither."""
+
+    POSITIONS = "positions"
+    ATTRIBUTE = "attribute"
+    UNKNOWN = "unknown"
+
+
+def likeness(slices: Sequence[Header], values: Sequence[float]) -> Likeness:
+    """Return the order in which neighbouring slices are more alike.
+
+    Neighbours in both orders say nothing. The others are compared where they meet: the two slices of a swapped pair
+    with the slices around them, and ends of blocks with each other. Only slices that an order moves are read, one at a
+    time, and kept as means of blocks of pixels.
+
+    Parameters
+    ----------
+    slices : sequence of Header
+        In the order of positions.
+    values : sequence of float
+        Attribute of each slice that orders them in another way, such as its instance number.
+    """
+    by_position = {(i, i + 1) for i in range(len(slices) - 1)}
+    ranks = sorted(range(len(slices)), key=lambda i: values[i])
+    by_attribute = {(min(pair), max(pair)) for pair in zip(ranks, ranks[1:], strict=False)}
+    here, there = sorted(by_position - by_attribute), sorted(by_attribute - by_position)
+    if not here:
+        return Likeness.POSITIONS
+    moved = sorted({i for edge in (*here, *there) for i in edge})
+    n = len(slices)
+    picked = moved[:: max(1, len(moved) // _DISTANT_PAIRS)]
+    distant = [(i, (i + n // 2) % n) for i in picked]
+    try:
+        differences = _differences(slices, [*here, *there, *distant])
+    except SourceError:
+        return Likeness.UNKNOWN
+    usual = float(np.median([differences[edge] for edge in distant]))
+    parts = [
+        (sum(differences[edge] for edge in ours), sum(differences[edge] for edge in theirs), len(ours), len(theirs))
+        for ours, theirs in _meeting(here, there)
+    ]
+    for ours, theirs, _, count in parts:
+        if theirs < _DECISIVE * ours and theirs < _SMOOTH * usual * count:
+            return Likeness.ATTRIBUTE
+    if all(ours < _DECISIVE * theirs and ours < _SMOOTH * usual * count for ours, theirs, count, _ in parts):
+        return Likeness.POSITIONS
+    return Likeness.UNKNOWN
+
+
+def _meeting(here: Sequence[Edge], there: Sequence[Edge]) -> list[tuple[list[Edge], list[Edge]]]:
+    """Neighbours in the one order and in the other that have slices in common; what is without a partner, together."""
+    edges = [*here, *there]
+    parts = []
+    for indices in linked(edges):
+        ours = [edges[i] for i in indices if i < len(here)]
+        parts.append((ours, [edges[i] for i in indices if i >= len(here)]))
+    paired = [part for part in parts if len(part[0]) == len(part[1])]
+    rest = [part for part in parts if len(part[0]) != len(part[1])]
+    if rest:
+        paired.append(([edge for part in rest for edge in part[0]], [edge for part in rest for edge in part[1]]))
+    return paired
+
+
+def _differences(slices: Sequence[Header], edges: Sequence[Edge]) -> dict[Edge, float]:
+    """Mean absolute difference of two slices, HU."""
+    planes: dict[int, Plane] = {}
+    for index in {i for edge in edges for i in edge}:
+        planes[index] = _reduced(slices[index])
+    return {edge: float(np.abs(planes[edge[0]] - planes[edge[1]]).mean()) for edge in edges}
+
+
+def _reduced(header: Header) -> Plane:
+    """Means of blocks of pixels of a slice, at most `_SIDE` along each side."""
+    frame = None if header.frame is None else Frame(header.frame, *header.rescale)
+    plane = np.clip(np.asarray(values_of(header.file, frame), np.float32), _LOWEST, _HIGHEST)
+    size = [math.ceil(length / _SIDE) for length in plane.shape]
+    rows, columns = (length // step for length, step in zip(plane.shape, size, strict=True))
+    blocks = plane[: rows * size[0], : columns * size[1]].reshape(rows, size[0], columns, size[1])
+    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)

@@ -1,0 +1,370 @@
+"""One rule for which slices are one volume: positions first, then what is the same at all of them."""
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import generate_uid
+
+from lungmix.errors import shown
+from lungmix.formats import SeriesRules, find_scans
+from lungmix.formats.dicom.evenness import grids_between, is_even, is_mostly_even
+from lungmix.formats.dicom.linked import linked
+from lungmix.formats.dicom.numbers import passes_between
+from series import change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
+
+ALL = SeriesRules("all")
+GAPS = SeriesRules(allow_gaps=True)
+SHAPE = (20, 8, 10)
+NEW = {
+    "FrameOfReferenceUID": lambda i: f"1.2.{i + 1}",
+    "SeriesInstanceUID": lambda i: f"1.3.{i + 1}",
+    "StudyInstanceUID": lambda i: f"1.4.{i + 1}",
+    "PatientID": lambda i: f"SECRET-{i}",
+    "TemporalPositionIdentifier": lambda i: i + 1,
+    "ConvolutionKernel": lambda i: f"B{i}f",
+    "NominalCardiacTriggerDelayTime": lambda i: 400.0 + i,
+    "AcquisitionNumber": lambda i: i + 1,
+    "AcquisitionTime": lambda i: f"1010{i:02d}",
+    "SeriesNumber": lambda i: i + 1,
+}
+
+
+def reasons(found):
+    return [shown(one.reason) for one in refused(found)]
+
+
+def notes(scan):
+    return " | ".join(map(shown, scan.notes))
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_attribute_that_is_new_in_every_slice_identifies_nothing(tmp_path, name):
+    write_series(tmp_path / "s", hu_of(SHAPE), **{name: NEW[name]})
+    write_series(tmp_path / "other", hu_of(SHAPE, 5), seed=5, PatientID="P2")
+    found = find_scans(tmp_path)
+    assert not refused(found)
+    assert not skipped(found)
+    assert sorted(read(one).tobytes() for one in scans(found)) == sorted(hu_of(SHAPE, i).tobytes() for i in (0, 5))
+    (told,) = [notes(one) for one in scans(found) if one.geometry.origin and notes(one)] or [""]
+    if name not in ("AcquisitionNumber", "AcquisitionTime", "SeriesNumber"):
+        assert f"its {name} has a new value in nearly every slice and identifies nothing" in told
+    assert "SECRET" not in told
+
+
+@given(st.sets(st.sampled_from(sorted(NEW)), min_size=1, max_size=5), st.permutations(range(9)))
+@settings(max_examples=15, deadline=None)
+def test_attributes_new_in_every_slice_leave_one_volume_or_one_refusal(tmp_path_factory, names, order):
+    folder = tmp_path_factory.mktemp("s")
+    files = write_series(folder / "a", hu_of((9, 4, 4)), **{name: NEW[name] for name in names})
+    for file, at in zip(files, order, strict=True):
+        file.rename(folder / f"{at}.dcm")
+    found = [one for one in find_scans(folder)]
+    assert len(found) == 1
+    if scans(found):
+        assert np.array_equal(read(found[0]), hu_of((9, 4, 4)))
+    else:
+        assert {"PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"} <= names
+        assert "PatientID, StudyInstanceUID and SeriesInstanceUID have a new value" in shown(found[0].reason)
+
+
+def test_identifier_that_nearly_every_slice_has_alone_identifies_nothing(tmp_path):
+    write_series(tmp_path / "s", hu_of(SHAPE), SeriesInstanceUID=lambda i: f"1.3.{1 if i in (2, 3, 9) else i}")
+    assert np.array_equal(read(only_scan(tmp_path / "s")), hu_of(SHAPE))
+
+
+def test_slice_that_a_broken_series_lacks_is_named_in_one_line(tmp_path):
+    files = write_series(tmp_path / "s", hu_of(SHAPE), SeriesInstanceUID=NEW["SeriesInstanceUID"])
+    files[7].unlink()
+    (reason,) = reasons(find_scans(tmp_path / "s"))
+    assert "between slices 7 and 8 of 19" in reason
+
+
+def test_two_broken_series_in_one_folder_are_told_apart_by_what_is_left(tmp_path):
+    for number in (0, 1):
+        for file in write_series(
+            tmp_path / f"t{number}", hu_of(SHAPE, number), seed=number, SeriesNumber=number + 4, StudyInstanceUID="1.2",
+            SeriesInstanceUID=lambda i, n=number: f"1.3.{n}.{i}",
+        ):  # fmt: skip
+            (tmp_path / "s").mkdir(exist_ok=True)
+            file.rename(tmp_path / "s" / f"{number}{file.name}")
+    found = find_scans(tmp_path / "s", ALL)
+    assert sorted(read(one).tobytes() for one in scans(found)) == sorted(hu_of(SHAPE, i).tobytes() for i in (0, 1))
+    assert not refused(found)
+
+
+def test_key_of_a_broken_series_does_not_depend_on_its_first_slice(tmp_path):
+    files = write_series(tmp_path / "s", hu_of(SHAPE), **{name: NEW[name] for name in list(NEW)[:3]})
+    whole = only_scan(tmp_path / "s")
+    files[0].unlink()
+    assert only_scan(tmp_path / "s").key == whole.key
+
+
+@pytest.mark.parametrize("attribute", ["PixelSpacing", "ImageOrientationPatient"])
+def test_decimals_that_differ_in_the_last_digit_lose_no_slice(tmp_path, attribute):
+    values = {
+        "PixelSpacing": lambda i: ["0.703125", "0.703125"] if i % 2 else ["0.7035", "0.7031"],
+        "ImageOrientationPatient": lambda i: [1, 0, 0, 0, 1, 0] if i % 2 else [1, 0, 0.0004, 0, 1, 0],
+    }
+    write_series(tmp_path / "s", hu_of(SHAPE), **{attribute: values[attribute]})
+    found = find_scans(tmp_path / "s")
+    assert not skipped(found)
+    assert np.array_equal(read(only_scan(tmp_path / "s")), hu_of(SHAPE))
+
+
+CHANGES = {
+    "half way": lambda i: i < 11,
+    "to and fro": lambda i: i % 2 == 0,
+    "at random": lambda i: i in (0, 3, 4, 9, 10, 11, 15, 18),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["PatientID"],
+        ["StudyInstanceUID"],
+        ["SeriesInstanceUID"],
+        ["FrameOfReferenceUID"],
+        ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"],
+    ],
+    ids=len,
+)
+def test_identifier_that_changes_within_a_volume_is_one_refusal_that_names_it(tmp_path, how, names):
+    values = {name: lambda i, n=n: f"1.2.{n}.{CHANGES[how](i):d}" for n, name in enumerate(names)}
+    write_series(tmp_path / "s", hu_of(SHAPE), **values)
+    (one,) = find_scans(tmp_path / "s")
+    (reason,) = reasons([one])
+    assert all(f"({name})" in reason for name in names)
+    assert "1.2.0" not in reason
+    assert "(20 slices)" in reason
+
+
+def test_halves_of_two_patients_are_used_where_all_parts_are_asked_for(tmp_path):
+    write_series(tmp_path / "s", hu_of(SHAPE), PatientID=lambda i: "A" if i < 9 else "B")
+    found = find_scans(tmp_path / "s", ALL)
+    assert sorted(len(read(one)) for one in scans(found)) == [9, 11]
+    assert all("is a part of a volume" in notes(one) for one in scans(found))
+
+
+@pytest.mark.parametrize("name", ["TemporalPositionIdentifier", "NominalCardiacTriggerDelayTime"])
+def test_times_that_change_within_one_even_pass_are_noted(tmp_path, name):
+    write_series(tmp_path / "s", hu_of(SHAPE), **{name: lambda i: 1 + i // 5})
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), hu_of(SHAPE))
+    assert f"its {name} changes within one even stack" in notes(scan)
+
+
+def test_neighbouring_series_of_one_study_that_are_numbered_each_from_one_are_both_used(tmp_path):
+    same = {"StudyInstanceUID": "1.2", "FrameOfReferenceUID": "1.3"}
+    write_series(tmp_path / "chest", hu_of(SHAPE), origin=(0, 0, 0), **same)
+    write_series(tmp_path / "belly", hu_of(SHAPE, 1), seed=1, origin=(0, 0, -25.0), **same)
+    assert len(scans(find_scans(tmp_path))) == 2
+
+
+def passes(folder, offset, **tags):
+    """Two passes over one chest in one series, the second one `offset` mm higher."""
+    same = {"SeriesInstanceUID": "1.9.1", "StudyInstanceUID": "1.9.2", "FrameOfReferenceUID": "1.9.3"}
+    for number in (0, 1):
+        own = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
+        write_series(
+            folder / "ab"[number], hu_of(SHAPE, number), seed=number, spacing=(1, 1, 2.0),
+            origin=(0, 0, offset * number), **same, **own,
+        )  # fmt: skip
+
+
+ONCE = [lambda i: i + 1, lambda i: i + 21]
+
+
+@pytest.mark.parametrize("offset", [0.5, 1.0, 1.3, 5.0])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"AcquisitionNumber": [1, 2]},
+        {"AcquisitionNumber": [1, 2], "InstanceNumber": ONCE},
+        {"AcquisitionTime": [lambda i: f"1010{i:02d}", lambda i: f"1012{i:02d}"]},
+        {"SeriesNumber": [4, 5], "InstanceNumber": None},
+        {"IrradiationEventUID": ["1.2.1", "1.2.2"]},
+        {"FrameOfReferenceUID": ["1.2.1", "1.2.2"]},
+    ],
+    ids=lambda tags: "-".join(tags),
+)
+def test_passes_on_grids_between_each_other_are_told_apart(tmp_path, offset, tags):
+    if "SeriesNumber" in tags and offset in (1.0, 5.0):
+        offset = 0.7  # without numbers, halves of a distance are one even stack
+    passes(tmp_path / "s", offset, **tags)
+    found = find_scans(tmp_path / "s", ALL)
+    assert not refused(found)
+    assert sorted(read(one).tobytes() for one in scans(found)) == sorted(hu_of(SHAPE, i).tobytes() for i in (0, 1))
+
+
+@pytest.mark.parametrize("rules", [None, ALL, GAPS])
+@pytest.mark.parametrize("numbers", [lambda i: i + 1, ONCE, None], ids=["shared", "once", "none"])
+@pytest.mark.parametrize("offset", [0.5, 0.7, 1.0])
+def test_passes_that_nothing_tells_apart_are_refused_and_never_mixed(tmp_path, offset, numbers, rules):
+    if numbers is None and offset != 0.7:
+        return  # one even stack, or one with gaps, as far as headers tell
+    passes(tmp_path / "s", offset, InstanceNumber=numbers)
+    (reason,) = reasons(find_scans(tmp_path / "s", rules))
+    assert "may be mixed" in reason
+    assert "--trust-positions" in reason
+
+
+def test_gap_in_one_pass_does_not_mix_it_with_the_other(tmp_path):
+    passes(tmp_path / "s", 0.7, AcquisitionNumber=[1, 2])
+    (tmp_path / "s" / "a" / "00009.dcm").unlink()
+    found = find_scans(tmp_path / "s", ALL)
+    assert [read(one).tobytes() for one in scans(found)] == [hu_of(SHAPE, 1).tobytes()]
+    assert "between slices 8 and 9 of 19" in reasons(found)[0]
+
+
+@given(st.integers(6, 30), st.integers(1, 4), st.floats(0.5, 10), st.data())
+def test_grids_between_each_other_are_counted(n, count, step, data):
+    cuts = sorted(
+        data.draw(
+            st.lists(st.sampled_from([0.15, 0.3, 0.45, 0.6]), min_size=count - 1, max_size=count - 1, unique=True)
+        )
+    )
+    offsets = [0.0, *cuts]
+    along = np.sort(np.concatenate([step * np.arange(n) + offset * step for offset in offsets]))
+    uneven = np.ptp(np.diff(along)) > 0.2 * np.diff(along).mean()
+    if count == 1 or uneven:
+        assert grids_between(along) == (count if step / count > 0.5 else grids_between(along))
+    assert is_even(along) == (not uneven) or step < 1
+
+
+def test_uneven_places_are_not_even():
+    assert is_even(np.array([3.0, 1.0, 2.0]))
+    assert not is_even(np.array([1.0, 1.0, 2.0, 3.0]))
+    assert not is_even(np.array([1.0, 2.0, 4.0, 5.0]))
+    assert is_mostly_even(np.array([1.0, 2.0, 4.0, 5.0, 6.0, 6.0]))
+    assert not is_mostly_even(np.array([1.0, 2.0, 4.5, 9.0]))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "count"),
+    [
+        (list(range(12)), 1),
+        ([1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6], 2),
+        ([1, 7, 2, 8, 3, 9, 4, 10, 5, 11, 6, 12], 2),
+        ([1, 5, 9, 2, 6, 10, 3, 7, 11, 4, 8, 12], 3),
+        ([6, 5, 4, 3, 2, 1, 12, 11, 10, 9, 8, 7], 1),
+        ([1, 2, 3, 9, 5, 6, 7, 8, 4, 10, 11, 12], 1),
+        ([3, 9, 1, 12, 7, 5, 2, 11, 4, 10, 8, 6], 1),
+        ([None] * 12, 1),
+    ],
+)
+def test_passes_are_counted_by_instance_numbers(numbers, count):
+    assert passes_between(numbers, 1.5 * np.arange(12)) == count
+
+
+@given(st.lists(st.sets(st.integers(0, 12), max_size=3), max_size=12))
+def test_what_shares_a_link_directly_or_by_others_is_together(links):
+    expected = [{i} for i in range(len(links))]
+    for i in range(len(links)):
+        for j in range(i):
+            if links[i] & links[j]:
+                one, two = (next(part for part in expected if k in part) for k in (i, j))
+                if one is not two:
+                    expected.remove(one)
+                    two |= one
+    assert sorted(map(sorted, linked(links))) == sorted(map(sorted, expected))
+
+
+def test_parts_of_one_or_two_slices_are_one_line(tmp_path):
+    files = write_series(tmp_path / "s", hu_of(SHAPE))
+    for i in range(9):
+        angle = np.radians(10 * i + 5)
+        copy(
+            files[0],
+            tmp_path / "s" / f"r{i}.dcm",
+            ImageOrientationPatient=[f"{np.cos(angle):.6f}", f"{np.sin(angle):.6f}", 0, 0, 0, -1],
+            InstanceNumber=100 + i,
+        )
+    found = find_scans(tmp_path / "s")
+    (one,) = skipped(found)
+    assert len(scans(found)) == 1
+    assert "(9 slices): of 9 parts of one or two slices each" in one.reason
+
+
+def test_images_of_no_ct_whose_series_is_new_in_each_are_one_line(tmp_path):
+    write_series(tmp_path / "s", hu_of(SHAPE))
+    write_series(
+        tmp_path / "s" / "mr",
+        hu_of(SHAPE),
+        Modality="MR",
+        **{name: NEW[name] for name in ("SeriesInstanceUID", "FrameOfReferenceUID")},
+        SOPInstanceUID=lambda i: generate_uid(),
+    )
+    (one,) = skipped(find_scans(tmp_path / "s"))
+    assert "(20 slices): is of modality MR" in one.reason
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"Modality": "MR"},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+        {"ImagePositionPatient": lambda i: [0, 0, 5.0 * (i % 2)], "InstanceNumber": lambda i: i},
+    ],
+)
+def test_patient_of_whom_nothing_was_used_is_a_failure(tmp_path, tags):
+    write_series(tmp_path / "a", hu_of(SHAPE))
+    write_series(tmp_path / "b", hu_of(SHAPE, 1), seed=1, PatientID="SECRET", **tags)
+    found = find_scans(tmp_path)
+    assert len(scans(found)) == len(skipped(found)) == 1
+    (reason,) = reasons(found)
+    assert (
+        "b holds no CT series that is used: nothing of the 20 images of one patient was used (series 1 in b" in reason
+    )
+    assert "SECRET" not in reason
+
+
+@pytest.mark.parametrize("tie", ["PatientID", "StudyInstanceUID"])
+def test_other_images_of_a_patient_or_study_that_was_used_are_no_failure(tmp_path, tie):
+    (first, *_) = write_series(tmp_path / "a", hu_of(SHAPE))
+    own = {"PatientID": "P2", "StudyInstanceUID": "1.2.3"} | {tie: pydicom.dcmread(first)[tie].value}
+    write_series(tmp_path / "b", hu_of(SHAPE, 1), seed=1, Modality="MR", **own)
+    found = find_scans(tmp_path)
+    assert not refused(found)
+    assert len(skipped(found)) == 1
+
+
+def test_damaged_slice_of_a_broken_series_is_lost_to_it(tmp_path):
+    files = write_series(tmp_path / "s", hu_of(SHAPE), SeriesInstanceUID=NEW["SeriesInstanceUID"])
+    files[-1].write_bytes(files[-1].read_bytes()[:-200])
+    found = find_scans(tmp_path / "s")
+    assert not scans(found)
+    assert any("slice 20 (00020.dcm) is cut short" in reason for reason in reasons(found))
+
+
+@pytest.mark.parametrize("value", ["0", "-1.25", "7", "-7"])
+def test_distance_of_slices_is_that_of_their_positions_whatever_an_attribute_says(tmp_path, value):
+    write_series(tmp_path / "s", hu_of(SHAPE), SpacingBetweenSlices="1.25")
+    expected = only_scan(tmp_path / "s")
+    for file in (tmp_path / "s").iterdir():
+        change(file, SpacingBetweenSlices=value)
+    scan = only_scan(tmp_path / "s")
+    assert scan.geometry == expected.geometry
+    assert np.array_equal(read(scan), hu_of(SHAPE))
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("empty", [None, ""])
+def test_intercept_without_a_slope_applies_and_that_is_told(tmp_path, signed, empty):
+    for file in write_series(tmp_path / "s", hu_of(SHAPE), PixelRepresentation=signed):
+        change(file, RescaleSlope=empty)
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), hu_of(SHAPE))
+    assert "no rescale slope: the slope is taken for 1, the rescale intercept is applied" in notes(scan)
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_slope_without_an_intercept_applies_and_that_is_told(tmp_path, empty):
+    for file in write_series(tmp_path / "s", hu_of(SHAPE), intercept=0):
+        change(file, RescaleSlope="2", RescaleIntercept=empty)
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), 2 * hu_of(SHAPE))
+    assert "no rescale intercept: the intercept is taken for 0, the rescale slope is applied" in notes(scan)

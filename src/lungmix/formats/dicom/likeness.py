@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 import numpy as np
@@ -65,10 +65,7 @@ def likeness(slices: Sequence[Header], values: Sequence[float]) -> Likeness:
     except SourceError:
         return Likeness.UNKNOWN
     usual = float(np.median([differences[edge] for edge in distant]))
-    parts = [
-        (sum(differences[edge] for edge in ours), sum(differences[edge] for edge in theirs), len(ours), len(theirs))
-        for ours, theirs in _meeting(here, there)
-    ]
+    parts = [(sum(ours), sum(theirs), len(ours), len(theirs)) for ours, theirs in _to_compare(here, there, differences)]
     for ours, theirs, _, count in parts:
         if theirs < _DECISIVE * ours and theirs < _SMOOTH * usual * count:
             return Likeness.ATTRIBUTE
@@ -77,18 +74,26 @@ def likeness(slices: Sequence[Header], values: Sequence[float]) -> Likeness:
     return Likeness.UNKNOWN
 
 
-def _meeting(here: Sequence[Edge], there: Sequence[Edge]) -> list[tuple[list[Edge], list[Edge]]]:
-    """Neighbours in the one order and in the other that have slices in common; what is without a partner, together."""
+def _to_compare(
+    here: Sequence[Edge], there: Sequence[Edge], differences: Mapping[Edge, float]
+) -> list[tuple[list[float], list[float]]]:
+    """Differences of neighbours in the one order and in the other that have slices in common, as many of each.
+
+    Where the one order has more of them, as where a block ends beside a swapped slice, those are compared that speak
+    most for the other order; the rest is compared together.
+    """
     edges = [*here, *there]
-    parts = []
+    found: list[tuple[list[float], list[float]]] = []
+    rest: tuple[list[float], list[float]] = ([], [])
     for indices in linked(edges):
-        ours = [edges[i] for i in indices if i < len(here)]
-        parts.append((ours, [edges[i] for i in indices if i >= len(here)]))
-    paired = [part for part in parts if len(part[0]) == len(part[1])]
-    rest = [part for part in parts if len(part[0]) != len(part[1])]
-    if rest:
-        paired.append(([edge for part in rest for edge in part[0]], [edge for part in rest for edge in part[1]]))
-    return paired
+        ours = sorted((differences[edges[i]] for i in indices if i < len(here)), reverse=True)
+        theirs = sorted(differences[edges[i]] for i in indices if i >= len(here))
+        count = min(len(ours), len(theirs))
+        if count:
+            found.append((ours[:count], theirs[:count]))
+        rest[0].extend(ours[count:])
+        rest[1].extend(theirs[count:])
+    return [*found, rest] if rest[0] else found
 
 
 def _differences(slices: Sequence[Header], edges: Sequence[Edge]) -> dict[Edge, float]:

@@ -52,14 +52,10 @@ def _ends_early(file: str) -> bool:
         dataset = pydicom.dcmread(file)
         if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
             bits = dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1) * dataset.BitsAllocated
-            return len(dataset.PixelData) < bits * int(dataset.get("NumberOfFrames", None) or 1) // 8
+            return bool(len(dataset.PixelData) < bits * int(dataset.get("NumberOfFrames", None) or 1) // 8)
         # pydicom warns of pixels without their end and gives what there is.
-        size = Path(file).stat().st_size
         with Path(file).open("rb") as stream:
-            stream.seek(max(size - _TAIL, 0))
+            stream.seek(max(Path(file).stat().st_size - _TAIL, 0))
             return _DELIMITER not in stream.read()
-    except (EOFError, ValueError):
-        return True
-    except Exception:  # pydicom raises whatever broken bytes lead to
-        return False
-    return False
+    except Exception as error:  # pydicom raises whatever broken bytes lead to
+        return isinstance(error, EOFError)

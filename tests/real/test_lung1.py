@@ -1,0 +1,49 @@
+"""A public series with instance numbers in blocks, and with positions that were really swapped."""
+
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from lungmix.errors import shown
+from lungmix.formats import find_scans
+from lungmix.geometry import Geometry
+from series import change, read, refused
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+
+@pytest.fixture
+def files(real_ct, tmp_path):
+    """107 slices of LUNG1-001 in the order of z, numbered 79 to 1, then 107 to 80, as other series of LUNG1 are."""
+    shutil.copytree(real_ct.parent / "reference" / "lung1-001" / "ct", tmp_path / "ct")
+    height = {file: float(pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient[2])
+              for file in (tmp_path / "ct").iterdir()}  # fmt: skip
+    ordered = sorted(height, key=height.__getitem__)
+    for file in ordered[107:]:
+        file.unlink()
+    numbers = [*range(79, 0, -1), *range(107, 79, -1)]
+    for file, number in zip(ordered, numbers, strict=False):
+        change(file, InstanceNumber=number)
+    return ordered[:107]
+
+
+def test_blocks_of_instance_numbers_over_even_positions_are_read(files):
+    (scan,) = find_scans(files[0].parent)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(file) for file in files])
+    image = reader.Execute()
+    assert scan.geometry == Geometry.from_sitk(image)
+    assert np.array_equal(read(scan, 16), sitk.GetArrayFromImage(image))
+    assert "neighbouring slices are more alike: positions decide" in scan.notes[0]
+
+
+@pytest.mark.parametrize("pair", [(40, 41), (3, 90), (78, 79), (0, 106)])
+def test_swapped_slices_among_blocks_are_refused(files, pair):
+    places = [pydicom.dcmread(files[i], stop_before_pixels=True).ImagePositionPatient for i in pair]
+    for file, position in zip((files[i] for i in pair), places[::-1], strict=True):
+        change(file, ImagePositionPatient=position)
+    (one,) = refused(find_scans(files[0].parent))
+    assert "positions may be swapped" in shown(one.reason)

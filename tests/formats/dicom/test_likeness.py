@@ -58,7 +58,7 @@ def test_blocks_whose_positions_are_wrong_are_refused(tmp_path, first):
     assert "positions may be swapped" in reason(tmp_path / "s")
 
 
-@given(st.lists(st.integers(0, 23), min_size=2, max_size=2, unique=True), st.booleans(), st.sampled_from([0, 30, 90]))
+@given(st.lists(st.integers(0, 23), min_size=2, max_size=2, unique=True), st.booleans(), st.sampled_from([0, 5]))
 @settings(max_examples=15, deadline=None)
 def test_swapped_positions_in_a_smooth_volume_are_found(tmp_path_factory, pair, in_blocks, noise):
     folder = tmp_path_factory.mktemp("s")

@@ -72,9 +72,7 @@ def check_numbers(
     locations = [one.location for one in slices]
     moved = _elsewhere(slices, along, usual)
     if moved and runs_one_way(locations):
-        notes.append(
-            f"{told(slices, moved)} have slice locations that do not go with their positions: positions decide"
-        )
+        notes.append(f"slice locations do not go with the position of {told(slices, moved)}: positions decide")
         moved = []
     wrong = sorted({*_out_of_turn(numbers), *moved})
     verdicts = {_verdict(slices, numbers), _verdict(slices, locations) if moved else None}

@@ -5,11 +5,15 @@ import pytest
 
 import lungmix
 from generators import case_of
+from lungmix.errors import NoLungError
+from lungmix.geometry import Geometry
 from lungmix.kernels.counts import N_HU
 from lungmix.kernels.measures import measure_scan
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.stages import label, mask, side
+from lungmix.stages.measure import rows_of_case
+from lungmix.store import MEASUREMENTS_FILE
 from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, SIDES
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("stages_here")]
@@ -220,3 +224,24 @@ def test_measures_of_each_lung_are_those_of_its_voxels(tmp_path):
     assert without["mean_hu"] == pytest.approx(own.mean())
     assert without["left_out_ml"] == pytest.approx((found > 2).sum() * voxel)
     assert without["lung_ml"] == pytest.approx(len(own) * voxel)
+
+
+def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path):
+    phantom = Phantom((60, 96, 90), (3.6, 3.7, 5.0))
+    right = np.concatenate(list(phantom.side_truth_slabs())) == 1
+    hu = np.ascontiguousarray(phantom.volume()[:, :, int(np.flatnonzero(right.any(axis=(0, 1)))[0]) + 2 :])
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = case_of(cohort, "one", hu, Geometry(hu.shape[::-1], phantom.spacing))
+    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
+    label.label_case(None, cohort, "one", MODEL)
+    (piece,) = cohort["one"].stages["side"]["rejected"]
+    assert piece["touches_edge"]
+    (row,) = rows_of_case(cohort["one"], MEASUREMENTS_FILE, MODEL)
+    assert row["right_ml"] == 0
+    assert row["touches_border"] == 1
+    assert row["rejected_ml"] == piece["ml"] > 1000
+    # Without the other lung nothing is found at all, and a smaller number of voxels would not help.
+    case = case_of(cohort, "two", np.ascontiguousarray(hu[:, :, :45]), Geometry((45, 96, 60), phantom.spacing))
+    with pytest.raises(NoLungError, match=r"reach the image edge.*whole field of view") as caught:
+        mask.mask_case(None, cohort, case.name, MaskParameters("physical"))
+    assert "--min-voxels" not in str(caught.value)

@@ -48,7 +48,7 @@ def _densities(of: str) -> list[Column]:
     ]
 
 
-def _further(of: str) -> list[Column]:
+def _further(of: str, more: str = "") -> list[Column]:
     return [
         Column("sd_hu", "HU", f"standard deviation of {of}"),
         *(Column(f"haa_above_{t}", "%", f"high attenuation: {of} strictly above -{t} HU") for t in HAA_ABOVE),
@@ -61,7 +61,7 @@ def _further(of: str) -> list[Column]:
             for a, b in AERATED_BANDS
         ),
         Column("mass_g", "g", f"mass of {of}: 1 + HU / 1000 g/mL, nothing below -1000 HU"),
-        Column("touches_border", "", f"1 where {of} reach the first or last slice, row or column"),
+        Column("touches_border", "", f"1 where {of} reach the first or last slice, row or column{more}"),
     ]
 
 
@@ -82,7 +82,7 @@ def _columns() -> tuple[Column, ...]:
         *_densities(whole),
         *(Column(f"{t.key}_ml", "mL", f"volume of {t.name}") for t in TISSUES),
         Column("voxels", "", "lung voxels"),
-        *_further(whole),
+        *_further(whole, ", or a lung was dropped because it does"),
     ]
     for side in LUNGS:
         of = f"voxels of the {side.name.lower()}"
@@ -103,6 +103,7 @@ def _columns() -> tuple[Column, ...]:
         ),
         *_MADE_WITH,
         Column("left_out_ml", "mL", "part of the mask that all columns without a side leave out, as was asked for"),
+        Column("rejected_ml", "mL", "pieces of lung that the mask does not hold: cut by the image edge, or too small"),
     ]
     return tuple(columns)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ def measure_scan(
     voxel_ml: float,
     touches: Mapping[str, bool] | None = None,
     leave_out: Sequence[Tissue] = (),
+    rejected: Sequence[Mapping[str, Any]] | None = None,
 ) -> Values:
     """One row of the table of measurements but for its case.
 
@@ -43,6 +45,8 @@ def measure_scan(
         Whether a side reaches the border of the volume, by the key of the side.
     leave_out : sequence of Tissue
         Parts that do not count as lung in the columns without a side.
+    rejected : sequence of mapping, optional
+        ``ml`` and ``touches_edge`` of pieces of lung that the mask does not hold; None where they are not known.
 
     Returns
     -------
@@ -60,6 +64,9 @@ def measure_scan(
     for side in (AIRWAY, ELSEWHERE):
         row[f"{side.key}_ml"] = float("nan") if sides is None else _ml(sum_of(sides, [side]), voxel_ml)
     row["left_out_ml"] = _ml(out, voxel_ml)
+    row["rejected_ml"] = float("nan") if rejected is None else sum((float(one["ml"]) for one in rejected), 0.0)
+    if any(one["touches_edge"] for one in rejected or ()):
+        row["touches_border"] = 1
     return row
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from lungmix.errors import DamageError
-from lungmix.stages import mask
+from lungmix.stages import mask, side
 from lungmix.stages.plausible import findings_of, is_accepted
 from lungmix.store import Case
 
 
 def flags_of(case: Case) -> list[str]:
     """Return a sentence for everything about a case that is doubtful; failures are told elsewhere."""
-    return _of_hu(case)
+    return [*_of_hu(case), *_of_rejected(case)]
+
+
+def _of_rejected(case: Case) -> list[str]:
+    found = []
+    for one in case.stages.get(side.STAGE, {}).get(side.REJECTED, []):
+        if one["touches_edge"]:
+            why = "reaches the edge of the image, and the mask holds nothing that does"
+        else:
+            why = "is cut off by the opening or too small for the mask; --min-voxels and --opening decide that"
+        found.append(f"about {one['ml']:,.0f} mL that look like lung are not in the mask: this piece {why}")
+    return found
 
 
 def _of_hu(case: Case) -> list[str]:

@@ -75,7 +75,7 @@ def label_case(
     written = _tasks(case, where, model.table(), small, least_memory(client))
     finished = gather_small(client, written, watch)
     if small is not None:
-        side.publish(case, [share for one in finished for share in one.sides], of_sides)
+        side.publish(case, [share for one in finished for share in one.sides], of_sides, small.rejected)
     for one in finished:
         files |= one.files
     counts = np.sum([one.counts for one in finished], axis=0)

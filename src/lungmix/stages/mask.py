@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from lungmix.kernels.bits import Bits, bounding_box, pack_below, unpack, words_f
 from lungmix.kernels.counts import N_HU, count_hu_packed
 from lungmix.kernels.mask import Found, MaskRecipe, recipe_for
 from lungmix.kernels.morphology import opening
+from lungmix.kernels.rejected import Rejected
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert
 from lungmix.stages.plausible import ACCEPTED, check_plausible
@@ -121,7 +122,10 @@ def mask_case(
     voxels, seen = int(total.sum()), verdict.found
     case.discard(OPENED)
     if not voxels:
-        reason = describe_failure(case, parameters, recipe.min_voxels, seen)
+        from lungmix.stages.side import decide_rejected
+
+        (rejected,) = gather_small(client, [dask.delayed(decide_rejected)(where)])
+        reason = describe_failure(case, parameters, recipe.min_voxels, seen, rejected)
         raise NoLungError(reason)
     record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": seen.kept}
     case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
@@ -215,7 +219,9 @@ def _pack_slab(where: CaseRef, start: int, stop: int, threshold: int) -> Receipt
     return case.write_packed(convert.AIR, start, pack_below(case.read("ct", start, stop), threshold))
 
 
-def describe_failure(case: Case, parameters: MaskParameters, min_voxels: int, found: Found) -> str:
+def describe_failure(
+    case: Case, parameters: MaskParameters, min_voxels: int, found: Found, rejected: Sequence[Rejected]
+) -> str:
     """Why no lung was found, with what was seen and what to try."""
     spacing = " x ".join(f"{s:.3g}" for s in case.geometry.spacing)
     if found.largest:
@@ -227,12 +233,20 @@ def describe_failure(case: Case, parameters: MaskParameters, min_voxels: int, fo
         islands = f"{found.islands} islands of air were seen, the largest: {seen}"
     else:
         islands = f"no air below {parameters.threshold} HU is left after the opening"
-    if parameters.preset == "paper" and case.geometry.slice_spacing > 1:
+    lungs = [one for one in rejected if not one.touches_edge]
+    if rejected and not lungs:
+        remedy = (
+            f"{rejected[0].ml:,.0f} mL that look like lung reach the image edge: the scan is cropped through them, "
+            "which no option changes: give the scan with its whole field of view"
+        )
+    elif parameters.preset == "paper" and case.geometry.slice_spacing > 1:
         remedy = "try --preset physical, whose sizes are in mm and mL"
-    elif not any(not touches for _, touches in found.largest):
-        remedy = "check that this is a chest CT in HU that shows the whole thorax"
+    elif lungs:
+        smallest = max(int(0.5 * min(one.ml for one in lungs[:2]) / case.geometry.voxel_ml), 1)
+        seen_ml = ", ".join(f"{one.ml:,.0f} mL" for one in lungs[:3])
+        remedy = f"what looks like lung has {seen_ml}: try --min-voxels {min(smallest, min_voxels)}"
     else:
-        remedy = "try a lower --min-voxels, and check that this is a chest CT in HU"
+        remedy = "nothing looks like lung: check that this is a chest CT in HU that shows the whole thorax"
     return (
         f"no lung found: {islands}; lung is an island of at least {min_voxels:,} voxels that is clear of the first "
         f"and last row and column; spacing {spacing} mm, preset {parameters.preset}; {remedy}"

@@ -84,8 +84,9 @@ def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[
     if file == MEASUREMENTS_FILE:
         faces = case.stages[side.STAGE]["touches"] if sides is not None else {}
         touches = {key: bool(hit) for key, hit in faces.items()} if sides is not None else None
-        values = measure_scan(case.hu_counts, sides, table, case.geometry.voxel_ml, touches, leave_out)
-        excluded = {"left_out_ml": values.pop("left_out_ml")}
+        rejected = case.stages[side.STAGE].get(side.REJECTED) if side.is_valid(case) else None
+        values = measure_scan(case.hu_counts, sides, table, case.geometry.voxel_ml, touches, leave_out, rejected)
+        excluded = {key: values.pop(key) for key in ("left_out_ml", "rejected_ml")}
         return [{"case": case.name, **values, **made, **excluded}]
     rows: list[Row] = []
     counts = case.hu_counts - sum_of(sides, leave_out)

@@ -18,6 +18,7 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.bits import unpack
 from lungmix.kernels.counts import N_HU
 from lungmix.kernels.mask import recipe_for
+from lungmix.kernels.rejected import Rejected, find_rejected
 from lungmix.kernels.sides import Labels, Reduced, find_sides, nearest_rows, side_counts
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, mask
@@ -28,6 +29,9 @@ from lungmix.store.records import key_of
 from lungmix.tissue import SIDES
 
 STAGE = "side"
+REJECTED = "rejected"
+"""Pieces of lung that the mask does not hold, in the record; records of earlier versions lack them."""
+
 COARSEST_MM = 4.0
 """Voxels of the reduced copy are at most this wide, unless those of the scan are wider."""
 
@@ -56,15 +60,17 @@ FACES = ("z first", "z last", "y first", "y last", "x first", "x last")
 
 @dataclass(frozen=True, eq=False)
 class Small:
-    """Labels of the reduced copy on their way to all tasks: a few kilobytes."""
+    """Labels of the reduced copy on their way to all tasks, a few kilobytes, and the lungs that the mask rejected."""
 
     shape: tuple[int, ...]
     packed: bytes
+    rejected: tuple[dict[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, labels: Labels) -> Small:
+    def of(cls, labels: Labels, rejected: Sequence[Rejected] = ()) -> Small:
         """Of uint8 labels ``[z, y, x]``."""
-        return cls(labels.shape, zlib.compress(np.ascontiguousarray(labels).data, 1))
+        packed = zlib.compress(np.ascontiguousarray(labels).data, 1)
+        return cls(labels.shape, packed, tuple(one.to_dict() for one in rejected))
 
     @property
     def labels(self) -> Labels:
@@ -91,7 +97,7 @@ class Share:
     files: Receipts
 
 
-def publish(case: Case, shares: Sequence[Share], files: Receipts) -> None:
+def publish(case: Case, shares: Sequence[Share], files: Receipts, rejected: Sequence[dict[str, Any]] = ()) -> None:
     """Keep the counts and the record of sides that are written; `files` are receipts of their empty arrays."""
     counts = np.zeros((len(SIDES), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
@@ -105,7 +111,8 @@ def publish(case: Case, shares: Sequence[Share], files: Receipts) -> None:
         one.key: [face for face, hit in zip(FACES, row, strict=True) if hit]
         for one, row in zip(SIDES, touches, strict=True)
     }
-    case.record(STAGE, {"key": key_for(case), "voxels": voxels, "touches": faces}, files)
+    record = {"key": key_for(case), "voxels": voxels, "touches": faces, REJECTED: list(rejected)}
+    case.record(STAGE, record, files)
 
 
 def reduced_factors(geometry: Geometry) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
@@ -144,13 +151,24 @@ def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[n
 def decide(where: CaseRef) -> Small:
     """Sides of the reduced copy of a masked case."""
     case = where.open()
+    reduced = _reduced(case)
+    rejected = find_rejected(reduced.hu, reduced.lung, reduced.steps)
     if not case.geometry.orientation_known:
         # Nothing says which half is right, nor where the trachea lies: no voxel has a region.
-        return Small.of(np.zeros((1, 1, 1), np.uint8))
+        return Small.of(np.zeros((1, 1, 1), np.uint8), rejected)
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
     recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
-    reduced = _from_levels(case) if case.geometry.axis_order.is_axial else _from_voxels(case)
-    return Small.of(find_sides(reduced, recipe.closings))
+    return Small.of(find_sides(reduced, recipe.closings), rejected)
+
+
+def decide_rejected(where: CaseRef) -> list[Rejected]:
+    """Return the pieces of lung that the mask of a case does not hold, also where it holds nothing."""
+    reduced = _reduced(where.open())
+    return find_rejected(reduced.hu, reduced.lung, reduced.steps)
+
+
+def _reduced(case: Case) -> Reduced:
+    return _from_levels(case) if case.geometry.axis_order.is_axial else _from_voxels(case)
 
 
 def _from_levels(case: Case) -> Reduced:

@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _status_of(words: list[str]) -> int:
     console = Console(stderr=True, soft_wrap=True)
     try:
-        app(words)
+        app(words, prog_name="lungmix")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test quick fuzz check pictures bench bench-quick docs lock clean
+.PHONY: demo test quick versions versions-short fuzz check pictures bench bench-quick docs lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ $(VENV)/.ssh: scripts/ssh.sh scripts/debian.sh $(VENV)/.made
 	scripts/ssh.sh
 	touch $@
 
+$(VENV)/.versions: $(VENV)/.run
+	$(PIP) install --quiet --constraint constraints.txt --group versions
+	touch $@
+
 # What the operator of dask-kubernetes accepts.
 $(VENV)/.kubernetes: scripts/kubernetes.sh $(VENV)/.made
 	scripts/kubernetes.sh $(BIN)/python $(VENV)/dask-kubernetes
@@ -66,6 +70,12 @@ test: $(VENV)/.test $(PROGRAMS)  ## All tests.
 
 quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow"
+
+versions: $(VENV)/.versions $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests on the lowest and the newest versions.
+	$(BIN)/python scripts/versions.py quick
+
+versions-short: $(VENV)/.versions  ## One phantom on the lowest and the newest versions.
+	$(BIN)/python scripts/versions.py phantom
 
 fuzz: $(VENV)/.test  ## Changed files of every format, new ones every time: EXAMPLES of each, 5,000 unless given.
 	LUNGMIX_FUZZ=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/hostile/test_fuzz.py --timeout 0
@@ -97,10 +107,9 @@ bench: $(VENV)/.bench  ## Ratios, peaks of memory and growth in one run, into do
 bench-quick: $(VENV)/.bench  ## The same on small scans: shows that all runs.
 	$(BIN)/python benchmarks/run.py --quick
 
-lock: $(VENV)/.made  ## Renew constraints.txt.
-	$(PIP) install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench --group pyradiomics \
+lock: $(VENV)/.versions  ## Renew constraints.txt.
+	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench --group pyradiomics --group versions \
 		--python-version 3.11 --no-annotate --no-header --upgrade --quiet --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) demo docs/_build
+	rm -rf $(VENV) .venv-lowest-* .venv-newest-* demo docs/_build

@@ -116,15 +116,16 @@ def remove(
 def relabel(
     store: opt.Store,
     model: opt.Model,
-    components: opt.Components = 5,
-    fit: opt.Fit = "paper",
+    components: opt.Components = None,
+    fit: opt.Fit = None,
     wait: opt.Wait = False,
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
     """Label and measure every masked case with another model; no mask is made again."""
-    from lungmix.parameters import FitParameters
+    from lungmix.store.choices import choose
 
+    chosen = choose(store, model=model, components=components, fit=fit, stages=())
     with pipeline_on(store, cluster, wait=wait) as pipeline:
-        report = pipeline.relabel(model, FitParameters(n_components=components, fit=fit))
+        report = pipeline.relabel(chosen.model, chosen.fit)
     conclude(store, report, as_json)

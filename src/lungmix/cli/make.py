@@ -11,7 +11,7 @@ from rich.console import Console
 from lungmix.cli import options as opt
 from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
 from lungmix.cli.results import conclude, draw_fits, write_page_of
-from lungmix.cli.running import pipeline_on
+from lungmix.cli.running import announce, pipeline_on
 from lungmix.errors import UsageError
 
 
@@ -20,16 +20,16 @@ from lungmix.errors import UsageError
 def run(
     store: opt.NewStore,
     sources: opt.Sources,
-    preset: opt.Preset = "paper",
-    threshold: opt.Threshold = -155,
+    preset: opt.Preset = None,
+    threshold: opt.Threshold = None,
     opening: opt.Opening = None,
     min_voxels: opt.MinVoxels = None,
     radius: opt.Radii = None,
     accept_hu: opt.AcceptHu = False,
-    model: opt.Model = "fit",
-    components: opt.Components = 5,
-    fit: opt.Fit = "paper",
-    method: opt.Method = "counts",
+    model: opt.LastModel = None,
+    components: opt.Components = None,
+    fit: opt.Fit = None,
+    method: opt.Method = None,
     series_filter: opt.SeriesFilter = "thinnest",
     allow_gaps: opt.AllowGaps = False,
     trust_positions: opt.TrustPositions = False,
@@ -39,18 +39,24 @@ def run(
     retain_patient: opt.RetainPatient = False,
     shift_dates: opt.ShiftDates = False,
     report: opt.ReportDir = None,
+    yes: opt.Yes = False,
     wait: opt.Wait = False,
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
     """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
-    mask = _mask_parameters(preset, threshold, opening, min_voxels, radius)
-    mixture = _fit_parameters(components, fit, method)
+    from lungmix.store.choices import choose
+
+    chosen = choose(
+        store, preset=preset, threshold=threshold, opening=opening, min_voxels=min_voxels, radii=radius, model=model,
+        components=components, fit=fit, method=method, chunk_slices=chunk_slices,
+    )  # fmt: skip
     series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
+    announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
         result = pipeline.run(
-            sources, mask, model, mixture, intake, [report], series, chunk_slices, accept_hu=accept_hu
+            sources, chosen.mask, chosen.model, chosen.fit, intake, [report], series, chunk_slices, accept_hu=accept_hu
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
@@ -77,13 +83,17 @@ def convert(
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
     shift_dates: opt.ShiftDates = False,
+    yes: opt.Yes = False,
     wait: opt.Wait = False,
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
     """Bring scans into the store as chunked zarr."""
+    from lungmix.store.choices import choose
+
     series = _series(series_filter, allow_gaps, trust_positions)
     intake = _intake(keep_names, key, retain_patient, shift_dates)
+    announce(choose(store, chunk_slices=chunk_slices, stages=("convert",)), yes=yes, quiet=True)
     with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
         result = pipeline.convert(sources, intake, nrrd, series, chunk_slices)
     conclude(store, result, as_json)
@@ -93,20 +103,27 @@ def convert(
 @on_cluster
 def mask(
     store: opt.Store,
-    preset: opt.Preset = "paper",
-    threshold: opt.Threshold = -155,
+    preset: opt.Preset = None,
+    threshold: opt.Threshold = None,
     opening: opt.Opening = None,
     min_voxels: opt.MinVoxels = None,
     radius: opt.Radii = None,
     accept_hu: opt.AcceptHu = False,
+    yes: opt.Yes = False,
     wait: opt.Wait = False,
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
     """Find the lungs of every case and count their HU."""
-    parameters = _mask_parameters(preset, threshold, opening, min_voxels, radius)
+    from lungmix.store.choices import choose
+
+    chosen = choose(
+        store, preset=preset, threshold=threshold, opening=opening, min_voxels=min_voxels, radii=radius,
+        stages=("mask",),
+    )  # fmt: skip
+    announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster, wait=wait) as pipeline:
-        result = pipeline.mask(parameters, accept_hu=accept_hu)
+        result = pipeline.mask(chosen.mask, accept_hu=accept_hu)
     conclude(store, result, as_json)
 
 
@@ -115,9 +132,9 @@ def mask(
 def fit(
     store: opt.Store,
     model: opt.Model = "fit",
-    components: opt.SeveralComponents = "5",
-    fit: opt.Fit = "paper",
-    method: opt.Method = "counts",
+    components: opt.SeveralComponents = None,
+    fit: opt.Fit = None,
+    method: opt.Method = None,
     cases: opt.Cases = None,
     leave_out: opt.LeaveOut = None,
     figure: opt.FigureFile = None,
@@ -126,9 +143,12 @@ def fit(
     as_json: opt.AsJson = False,
 ) -> None:
     """Fit mixtures to the pooled lung voxels: as the paper does, and converged; both are stored and shown."""
-    numbers = opt.parse_numbers(components, "--components")
-    parameters = _fit_parameters(numbers[-1], fit, method)
-    with pipeline_on(store, cluster, wait=wait, needed=method != "counts") as pipeline:
+    from lungmix.store.choices import choose
+
+    numbers = [] if components is None else opt.parse_numbers(components, "--components")
+    last = numbers[-1] if numbers else None
+    parameters = choose(store, model="fit", components=last, fit=fit, method=method, stages=()).fit
+    with pipeline_on(store, cluster, wait=wait, needed=parameters.method != "counts") as pipeline:
         if len(numbers) > 1:
             result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
         else:
@@ -194,20 +214,6 @@ def measure(
     with pipeline_on(store, cluster, wait=wait, needed=needed) as pipeline:
         result = pipeline.measure(leave_out, radiomics=radiomics)
     conclude(store, result, as_json)
-
-
-def _mask_parameters(
-    preset: str, threshold: int, opening: int | None, min_voxels: int | None, radii: list[int] | None
-) -> Any:
-    from lungmix.parameters import MaskParameters
-
-    return MaskParameters(preset, threshold, opening, min_voxels, tuple(radii) if radii else None)
-
-
-def _fit_parameters(components: int, fit: str, method: str) -> Any:
-    from lungmix.parameters import FitParameters
-
-    return FitParameters(n_components=components, fit=fit, method=method)
 
 
 def _series(series_filter: str, allow_gaps: bool, trust_positions: bool) -> Any:

@@ -24,8 +24,14 @@ Sources = Annotated[
         metavar="SOURCE...",
     ),
 ]
-Preset = Annotated[str, typer.Option(help="Sizes of the mask: 'paper' in voxels, 'physical' in mm and mL.")]
-Threshold = Annotated[int, typer.Option(help="HU below which a voxel is air.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Sizes of the mask: 'paper' in voxels, 'physical' in mm and mL; by default as in the last run on STORE, "
+        "or 'paper'."
+    ),
+]
+Threshold = Annotated[int | None, typer.Option(help="HU below which a voxel is air; -155 by default.")]
 Opening = Annotated[int | None, typer.Option(help="Iterations of the opening, in place of the preset's.")]
 MinVoxels = Annotated[int | None, typer.Option(help="Smallest island that is lung, in voxels.")]
 Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]
@@ -37,17 +43,36 @@ AcceptHu = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="'fit' a mixture to this cohort, take the 'published' one, or a FILE.json.")]
-Components = Annotated[int, typer.Option(help="Gaussians of a fitted mixture.")]
+LastModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="'fit' a mixture to this cohort, take the 'published' one, or a FILE.json; by default as in the last run "
+        "on STORE, or 'fit'.",
+    ),
+]
+StudyComponents = Annotated[int, typer.Option("--components", help="Gaussians of a fitted mixture.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before what is done is recomputed with other parameters.")]
+Components = Annotated[
+    int | None, typer.Option(help="Gaussians of a fitted mixture; by default as in the last fit, or 5.")
+]
 SeveralComponents = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--components",
         help="Gaussians of the mixtures; several, such as 2-8 or 3,5,7, print a table of BIC and store nothing.",
     ),
 ]
-Fit = Annotated[str, typer.Option("--fit", help="The fit of the labels: 'paper' or 'converged'. Both are stored.")]
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        "--fit",
+        help="The fit of the labels: 'paper' or 'converged', by default as last time, or 'paper'. Both are stored.",
+    ),
+]
 Method = Annotated[
-    str, typer.Option(help="'counts' of each case, or 'em' or 'minibatch' over the voxels themselves, on the cluster.")
+    str | None,
+    typer.Option(help="'counts' of each case (the default), or 'em' or 'minibatch' over the voxels, on the cluster."),
 ]
 Cases = Annotated[list[str] | None, typer.Option("--cases", help="Fit to these cases only.", metavar="CASE...")]
 LeaveOut = Annotated[list[str] | None, typer.Option("--leave-out", help="Fit without these.", metavar="CASE...")]

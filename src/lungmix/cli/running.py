@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from threading import Thread
 from typing import Any
 
+import typer
 from rich.console import Console
 
 from lungmix.cli.names import debugging
 from lungmix.cli.on_cluster import OnCluster
+from lungmix.errors import UsageError
+
+
+def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
+    """Print what is as in the last run and what will be recomputed, and ask on a terminal before the latter is done.
+
+    Raises
+    ------
+    UsageError
+        If the answer is no.
+    """
+    if chosen.kept and not quiet:
+        typer.echo(f"as in the last run on this store: {'; '.join(chosen.kept)}", err=True)
+    for change in chosen.changes:
+        typer.echo(f"warning: {change}", err=True)
+    asked = bool(chosen.changes) and not yes and sys.stdin.isatty() and sys.stderr.isatty()
+    if asked and not typer.confirm("Recompute?", err=True):
+        raise UsageError("nothing was changed: leave options out that differ from the last run, or give --yes")
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from lungmix.stages.measure import (
 from lungmix.stages.names import assign_names, changed, remember_names, remember_numbers
 from lungmix.stages.plausible import not_pooled
 from lungmix.store import RADIOMICS_FILE, Cohort, check_slices
+from lungmix.store.choices import remember_mask
 from lungmix.store.models import model_use, stored_id, stored_model
 from lungmix.tissue import Tissue
 
@@ -62,6 +63,13 @@ def _alone(method: Callable[Concatenate[Pipeline, P], Report]) -> Callable[Conca
             return report
 
     return alone
+
+
+def _chosen(model: str | Path | TissueModel) -> TissueModel | None:
+    """The mixture that is asked for; None for a fit."""
+    if isinstance(model, TissueModel):
+        return model
+    return None if str(model) == FIT else load_model(model)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Pipeline:
         self,
         sources: Sequence[str | Path | Scan],
         parameters: MaskParameters,
-        model: str | Path = FIT,
+        model: str | Path | TissueModel = FIT,
         fit_parameters: FitParameters | None = None,
         intake: IntakeParameters | None = None,
         outputs: Sequence[str | Path | None] = (),
@@ -111,8 +119,8 @@ class Pipeline:
             Paths, or scans that were found already, such as those that come in passing.
         parameters : MaskParameters
             Sizes of the mask.
-        model : str or Path
-            ``fit``, ``published`` or a file.
+        model : str, Path or TissueModel
+            ``fit``, ``published``, a file, or a mixture.
         fit_parameters : FitParameters, optional
             How mixtures are fitted.
         intake : IntakeParameters, optional
@@ -128,10 +136,11 @@ class Pipeline:
         """
         check_slices(chunk_slices)
         report = Report()
-        chosen = None if str(model) == FIT else load_model(model)
+        chosen = _chosen(model)
         taken = self._take(sources, report, intake or IntakeParameters(), outputs, series)
         scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
+        remember_mask(self.cohort, parameters)
         steps = [self._converting(scans, chunk_slices), self._masking(parameters, accept_hu=accept_hu)]
         take_out_stale(
             self.cohort,
@@ -205,6 +214,7 @@ class Pipeline:
         """
         report = Report()
         self._advise({}, parameters)
+        remember_mask(self.cohort, parameters)
         take_out_stale(self.cohort, lambda case: takes_other_mask(case, parameters))
         names = list(self.cohort)
         self._passing.through("mask", names, [self._masking(parameters, accept_hu=accept_hu)], report)
@@ -214,14 +224,14 @@ class Pipeline:
     @_alone
     def fit(
         self,
-        model: str | Path = FIT,
+        model: str | Path | TissueModel = FIT,
         parameters: FitParameters | None = None,
         cases: Sequence[str] = (),
         leave_out: Sequence[str] = (),
     ) -> Report:
         """Fit mixtures to masked cases, all or some, or take a given one."""
         report = Report()
-        chosen = None if str(model) == FIT else load_model(model)
+        chosen = _chosen(model)
         report.done = fit.choose_cases(self._with_stage(mask.STAGE, report), cases, leave_out)
         self._settle_model(chosen, report.done, parameters or FitParameters(), report)
         self._compare_models(report)
@@ -250,10 +260,10 @@ class Pipeline:
         return report
 
     @_alone
-    def relabel(self, model: str | Path, parameters: FitParameters | None = None) -> Report:
+    def relabel(self, model: str | Path | TissueModel, parameters: FitParameters | None = None) -> Report:
         """Label all masked cases with another model, and measure them; masks stay as they are."""
         report = Report()
-        chosen = None if str(model) == FIT else load_model(model)
+        chosen = _chosen(model)
         self._settle_model(chosen, self._with_stage(mask.STAGE, report), parameters or FitParameters(), report)
         self._label_all(report)
         self._measure(report)

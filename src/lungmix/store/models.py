@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lungmix.errors import StoreError
+from lungmix.errors import LungmixError, StoreError
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.store.case import Case
@@ -106,6 +106,14 @@ def mask_text(case: Case) -> str | None:
     """
     known: Mapping[str, Any] | None = _record(case, _MASK).get("parameters")
     return None if known is None else text_of_mask(known)
+
+
+def mask_of(case: Case) -> MaskParameters | None:
+    """Return the sizes that the mask of a case was made with; None without a mask, or where no record says."""
+    try:
+        return MaskParameters(**_record(case, _MASK)["parameters"])
+    except (KeyError, TypeError, LungmixError):
+        return None
 
 
 def text_of_mask(parameters: Mapping[str, Any]) -> str:

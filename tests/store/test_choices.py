@@ -1,0 +1,139 @@
+"""Options that are left out stay as in the last run; what changes is named before it is done."""
+
+import os
+import pty
+import sys
+
+import pytest
+
+import lungmix
+from labelled import label_record, labelled_store
+from lungmix.cli.app import _status_of
+from lungmix.mixture import PUBLISHED
+from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.pipeline import Pipeline
+from lungmix.store.choices import choose, last_fit, last_mask, remember_mask
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Masks of the preset ``physical``, labels by the published mixture."""
+    url = str(tmp_path_factory.mktemp("choices") / "cohort.zarr")
+    labelled_store(url, 2)
+    return url
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    """The same, labelled by a fit of four components."""
+    url = str(tmp_path / "fitted.zarr")
+    cohort, _ = labelled_store(url, 2)
+    model = Pipeline(None, cohort).fit(parameters=FitParameters(n_components=4, fit="converged")).model
+    for case in cohort.values():
+        label_record(case, model, "converged")
+    return url
+
+
+def test_new_store_has_the_defaults(tmp_path):
+    found = choose(str(tmp_path / "new.zarr"))
+    assert (found.mask, found.model, found.fit) == (MaskParameters(), "fit", FitParameters())
+    assert found.kept == found.changes == []
+
+
+def test_options_left_out_are_those_of_the_last_run_and_recompute_nothing(store):
+    found = choose(store)
+    assert found.mask == MaskParameters("physical")
+    assert found.model == PUBLISHED
+    assert found.changes == []
+    assert found.kept == ["masks physical", "model published"]
+
+
+def test_fit_left_out_is_the_last_one(fitted):
+    found = choose(fitted)
+    assert (found.model, found.fit) == ("fit", FitParameters(n_components=4, fit="converged"))
+    assert found.changes == []
+    assert "fit converged of 4 components by counts" in found.kept
+
+
+def test_changed_preset_names_the_cases_it_recomputes(store):
+    found = choose(store, preset="paper")
+    assert found.mask == MaskParameters("paper")
+    assert found.changes == [
+        "masks of 2 cases will be recomputed with paper instead of physical, and so their labels and measurements"
+    ]
+    assert choose(store, threshold=-300).mask == MaskParameters("physical", threshold=-300)
+
+
+def test_changed_model_and_changed_fit_name_the_cases_they_relabel(store, fitted):
+    (change,) = choose(store, model="fit").changes
+    assert (
+        change
+        == "labels of 2 cases will be recomputed with a fit (paper) instead of published, and so their measurements"
+    )
+    (change,) = choose(fitted, model="published").changes
+    assert "with published instead of converged" in change
+    (change,) = choose(fitted, fit="paper").changes
+    assert "with a fit (paper) instead of converged" in change
+    assert choose(fitted, model="fit", components=4, fit="converged").changes == []
+
+
+def test_changed_chunks_name_the_cases_they_convert(store):
+    (change,) = choose(store, chunk_slices=8, stages=("convert",)).changes
+    assert "up to 2 cases will be converted again" in change
+
+
+def test_sizes_of_a_run_are_remembered_where_no_mask_was_found(store):
+    cohort = lungmix.open_cohort(store, "r+")
+    before = cohort.settings
+    assert last_mask(cohort) == MaskParameters("physical")
+    try:
+        remember_mask(cohort, MaskParameters("paper", radii=(4, 3)))
+        assert last_mask(lungmix.open_cohort(store)) == MaskParameters("paper", radii=(4, 3))
+    finally:
+        cohort._group.attrs["lungmix"] = before
+    cohort.record_settings(mask={"size": "of a later version"}, fit={"parameters": {"n_components": "x"}})
+    try:
+        assert last_mask(cohort) == MaskParameters("physical")
+        assert last_fit(cohort) == FitParameters()
+    finally:
+        cohort._group.attrs["lungmix"] = before
+
+
+def on_a_terminal(words, answer):
+    """Status and output of a command whose standard streams are a terminal."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", "from lungmix.cli import main; main()", *words])
+    said, asked = b"", False
+    while True:
+        try:
+            piece = os.read(terminal, 1 << 16)
+        except OSError:
+            break
+        if not piece:
+            break
+        said += piece
+        if b"Recompute?" in said and not asked:
+            asked = True
+            os.write(terminal, answer)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.decode()
+
+
+@pytest.mark.slow
+def test_terminal_is_asked_before_masks_are_recomputed(store):
+    before = {name: case.stages for name, case in lungmix.open_cohort(store).items()}
+    status, said = on_a_terminal(["mask", store, "--preset", "paper"], b"n\n")
+    assert status == 2
+    assert "masks of 2 cases will be recomputed with paper instead of physical" in said
+    assert "nothing was changed" in said.replace("\r\n", " ")
+    assert {name: case.stages for name, case in lungmix.open_cohort(store).items()} == before
+
+
+def test_scripts_are_warned_and_not_asked(store, capsys, monkeypatch):
+    reached = []
+    monkeypatch.setattr("lungmix.cli.make.pipeline_on", lambda *_, **__: reached.append(1) or 1 / 0)
+    for words in (["--quiet"], ["--yes"]):
+        assert _status_of(["mask", store, "--preset", "paper", *words]) == 1
+        assert "warning: masks of 2 cases will be recomputed" in capsys.readouterr().err
+    assert len(reached) == 2

@@ -9,15 +9,16 @@ from typing import TypeVar
 
 from distributed import Client
 
+from lungmix import errors
 from lungmix.engine import Listener, Outcome, run_window
-from lungmix.engine.trouble import Vigil, is_lost, is_memory
+from lungmix.engine.deaths import OUT_OF_MEMORY, explained
+from lungmix.engine.trouble import Vigil, has_ended_workers, is_lost
 from lungmix.errors import ClusterError, DamageError, LungmixError
 from lungmix.store import STAGES, Cohort, settle, stage_of, withdraw
 
 T = TypeVar("T")
 
 _TRIES = 3
-TOO_LARGE = "a worker died several times at this case, most likely for want of memory: give --memory-limit more"
 LOST = "the connection to the scheduler was lost: start it again and run the same command, which goes on from here"
 
 
@@ -67,8 +68,8 @@ class Care:
             self._attend(name, work, vigil)
 
         for outcome in run_window(names, attend, lambda: 1 if again else size, vigil.leave):
-            if outcome.error is not None and is_memory(outcome.error):
-                self.listener.say(f"{outcome.item}: workers died at it, so cases now go one at a time")
+            if outcome.error is not None and has_ended_workers(outcome.error):
+                self.listener.say(f"{outcome.item}: {ended_reason(outcome.error)}; cases now run one at a time")
                 again.append(outcome.item)
             else:
                 yield outcome
@@ -101,7 +102,7 @@ class Care:
         vigil, mended, left = Vigil(self.client, self.listener.say, self.renew), set[str](), _TRIES
         while True:
             try:
-                return work()
+                return explained(self.client, work)
             except DamageError as error:
                 self._withdraw(error)
                 if error.case in mended:
@@ -116,7 +117,7 @@ class Care:
         self.settle(name)
         for left in reversed(range(_TRIES)):
             try:
-                work(name)
+                explained(self.client, lambda: work(name))
                 return
             except DamageError as error:
                 self._withdraw(error)
@@ -142,8 +143,8 @@ class Care:
 
     def note(self, name: str, stage: str, error: Exception) -> None:
         """Record in the store why a case failed, so that the others can go on and the reason is not lost."""
-        if is_memory(error):
-            reason = TOO_LARGE
+        if has_ended_workers(error):
+            reason = errors.anonymous(ended_reason(error))
         elif isinstance(error, LungmixError) and not isinstance(error, ClusterError):
             reason = error.anonymous
         else:
@@ -155,6 +156,11 @@ class Care:
                 case.fail(case.under_way or stage, reason)
             elif (origin := self.cohort.register.get(name)) is not None:
                 self.cohort.enter({name: {**origin, "stage": stage, "reason": reason}})
+
+
+def ended_reason(error: BaseException) -> str:
+    """Return why a case ended workers, in one sentence."""
+    return error.marked if isinstance(error, LungmixError) else OUT_OF_MEMORY
 
 
 def remade(error: DamageError) -> str:

@@ -128,6 +128,10 @@ class ClusterError(LungmixError):
     """The scheduler or its workers cannot be used."""
 
 
+class WorkersEndedError(ClusterError):
+    """Worker processes ended repeatedly while they worked on one case; the message says by what."""
+
+
 def reason_of(error: BaseException) -> str:
     """One sentence about what ended a case, with its marks; see `shown` and `anonymous`."""
     if isinstance(error, LungmixError):

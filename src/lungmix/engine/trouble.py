@@ -13,6 +13,8 @@ from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
+from lungmix.errors import WorkersEndedError
+
 PATIENCE_S = 300.0
 """So long a scheduler that was lost, or its first worker, is waited for, seconds."""
 
@@ -20,9 +22,9 @@ _POLL_S = 0.2
 _MISSED_S = 10.0
 
 
-def is_memory(error: BaseException) -> bool:
-    """Whether workers died of it, most likely for want of memory."""
-    return isinstance(error, (KilledWorker, MemoryError))
+def has_ended_workers(error: BaseException) -> bool:
+    """Return whether an error says that a case ended workers or needed more memory than a worker has."""
+    return isinstance(error, (KilledWorker, WorkersEndedError, MemoryError))
 
 
 def is_lost(error: BaseException) -> bool:

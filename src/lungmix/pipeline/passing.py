@@ -11,9 +11,9 @@ from math import prod
 from distributed import Client
 
 from lungmix import errors
-from lungmix.care import TOO_LARGE, Care, remade
+from lungmix.care import Care, ended_reason, remade
 from lungmix.engine import Ledger, Listener
-from lungmix.engine.trouble import is_closed, is_memory, missing
+from lungmix.engine.trouble import has_ended_workers, is_closed, missing
 from lungmix.errors import DamageError, LockedError, LungmixError
 from lungmix.geometry import Geometry
 from lungmix.pipeline.report import Report
@@ -151,7 +151,5 @@ class Passing:
 
 
 def reason_of(error: BaseException) -> str:
-    """One sentence for people; a run meets workers too."""
-    if is_memory(error):
-        return TOO_LARGE
-    return errors.reason_of(error)
+    """Return one sentence for people; a run meets errors of workers too."""
+    return ended_reason(error) if has_ended_workers(error) else errors.reason_of(error)

@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import AsyncGroup, Group, GroupMetadata
 from zarr.core.sync import sync
-from zarr.storage import StorePath
+from zarr.storage import LocalStore, StorePath
 
 from lungmix._version import __version__
 from lungmix.errors import LockedError, StoreError
@@ -370,15 +370,14 @@ def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:
 def _group_of(store: Store, location: str, mode: Mode, *, held: bool = False) -> Group:
     """The group of a cohort, made where it may be; `held` says that this process has the lock of the store."""
     try:
-        with _remote(location, missing=False):
-            group = _open_group(store, location, mode, held=held)
+        group = _open_group(store, location, mode, held=held)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         if mode != "a":
+            _check_bucket(store)
             raise StoreError(
                 f"there is no store at {location}: make one with `lungmix run {location} SOURCE`"
             ) from None
-        with _remote(location, missing=True):
-            group = _new_group(store)
+        group = _new_group(store)
     own = group.attrs.get(ATTRIBUTE)
     if not isinstance(own, dict) or "format_version" not in own:
         raise StoreError(f"{location} is a zarr group but not a lungmix store: give another STORE")
@@ -388,6 +387,15 @@ def _group_of(store: Store, location: str, mode: Mode, *, held: bool = False) ->
             "use the lungmix that wrote it, or convert again"
         )
     return group
+
+
+def _check_bucket(store: Store) -> None:
+    """Refuse an object store without the bucket, in which nothing can be found either."""
+    if not isinstance(store, LocalStore):
+        from lungmix.store.remote import BucketStore
+
+        if isinstance(store, BucketStore):
+            sync(store.check_bucket())
 
 
 def _new_group(store: Store) -> Group:
@@ -410,6 +418,8 @@ def _open_group(store: Store, location: str, mode: Mode, *, held: bool) -> Group
         # Cases are read one by one, so there is no consolidated metadata to ask for.
         group = zarr.open_group(store, mode=how, zarr_format=3, use_consolidated=False)
         own = group.attrs.get(ATTRIBUTE)
+    except StoreError:  # of an object store
+        raise
     except Exception as error:
         content = sync(read_bytes(store, "zarr.json"))
         fault = fault_of_cohort(content) or (MISSING if content is None and _bare(store, location).register else None)
@@ -465,20 +475,6 @@ def _damaged(name: str, fault: str) -> str:
         f"case {name}: its zarr.json {fault}: run `lungmix run` on its store again with the scan's SOURCE, or "
         "`lungmix remove` it"
     )
-
-
-@contextmanager
-def _remote(location: str, *, missing: bool) -> Iterator[None]:
-    """Say in one sentence why an object store does not answer, or that its bucket is missing."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        if not is_remote(location) or (isinstance(error, FileNotFoundError) and not missing):
-            raise
-        kind = "there is no such bucket" if isinstance(error, FileNotFoundError) else type(error).__name__
-        raise StoreError(
-            f"{location} cannot be opened ({kind}): check the bucket, the credentials and AWS_ENDPOINT_URL"
-        ) from error
 
 
 def _check_folder(path: Path, *, creating: bool) -> None:

@@ -23,7 +23,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
-from lungmix.errors import LockedError
+from lungmix.errors import LockedError, StoreError
 from lungmix.store.files import LOCK_FILE
 
 BEAT_S = 20.0
@@ -246,18 +246,18 @@ def locked(store: Store, where: str, *, wait: bool = False, say: Callable[[str],
     beat = threading.Thread(target=_renew, args=(hold, stop), name="lock", daemon=True)
     beat.start()
     try:
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             _clear_claims(store)
         yield hold
         # Tasks may have given every case up before this process came to write.
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             sync(hold.look())
         sync(hold.check())
     finally:
         hold.over = True
         stop.set()
         beat.join()
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             if (held := owner_of(store)) is not None and held.token == own.token:
                 sync(store.delete(LOCK_FILE))
 

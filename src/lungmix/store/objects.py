@@ -87,10 +87,10 @@ def sizes_under(store: Store, prefix: str) -> dict[str, int]:
     store = beneath(store)
     if isinstance(store, LocalStore):
         return _sizes_in(store.root / prefix)
-    import obstore
+    from lungmix.store.remote import BucketStore
 
-    objects = obstore.list(store.store, prefix=f"{prefix}/").collect()  # type: ignore[attr-defined]
-    return {one["path"].removeprefix(f"{prefix}/"): int(one["size"]) for one in objects}
+    assert isinstance(store, BucketStore)
+    return store.sizes_under(prefix)
 
 
 def is_partial(key: str) -> bool:

@@ -25,11 +25,11 @@ def zarr_store(url: str) -> Store:
     Raises
     ------
     UsageError
-        If the address is of another kind.
+        If the address is of another kind, or the variables name no server.
     """
     if not is_remote(url):
         # Arrays of it travel to workers, whose working directory may be another one.
         return LocalStore(Path(url).absolute())
-    from zarr.storage import ObjectStore
+    from lungmix.store.remote import BucketStore
 
-    return ObjectStore(open_bucket(check_address(url)))
+    return BucketStore(open_bucket(check_address(url)))

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import sys
 
 import pytest
@@ -75,6 +76,13 @@ def test_changed_model_and_changed_fit_name_the_cases_they_relabel(store, fitted
     (change,) = choose(fitted, fit="paper").changes
     assert "with a fit (paper) instead of converged" in change
     assert choose(fitted, model="fit", components=4, fit="converged").changes == []
+
+
+def test_labels_that_a_fit_has_left_behind_are_named_before_they_are_recomputed(store, tmp_path):
+    url = shutil.copytree(store, tmp_path / "s.zarr")
+    Pipeline(None, lungmix.open_cohort(url, "r+")).fit()
+    (change,) = choose(str(url)).changes
+    assert change.startswith("labels of 2 cases will be recomputed with a fit (paper) instead of published")
 
 
 def test_changed_chunks_name_the_cases_they_convert(store):

@@ -157,14 +157,15 @@ def _changes(
     cut: list[str] = []
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    refitted = isinstance(model, str) and _fits_otherwise(cohort, fit)
+    # A fit with the parameters of the last one leaves only the labels that were made with it.
+    target = model.digest if isinstance(model, TissueModel) else _kept_digest(cohort, fit)
     for case in cohort.values():
         if "convert" in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
             cut.append(case.name)
         known = mask_of(case)
         if "mask" in stages and known is not None and known != mask:
             masks[text_of_mask(known.to_dict())] += 1
-        elif "label" in stages and (other := _other_labels(case, model, refitted=refitted)) is not None:
+        elif "label" in stages and (other := _other_labels(case, target)) is not None:
             labels[other] += 1
     found = []
     if cut:
@@ -184,17 +185,20 @@ def _changes(
     return found
 
 
-def _fits_otherwise(cohort: Cohort, fit: FitParameters) -> bool:
-    """Return whether a fit would replace a given model, or a fit with other parameters."""
-    record = cohort.settings.get(FIT)
-    return record is not None and (bool(record.get("given")) or last_fit(cohort) != fit)
-
-
-def _other_labels(case: Case, model: str | TissueModel, *, refitted: bool) -> str | None:
-    known = label_id(case)
-    if known is None or (refitted if isinstance(model, str) else known.digest != model.digest) is False:
+def _kept_digest(cohort: Cohort, fit: FitParameters) -> str | None:
+    """Return the digest of the store's model if it is a fit with these parameters; None if it will be another."""
+    record = cohort.settings.get(FIT, {})
+    if record.get("given") or last_fit(cohort) != fit:
         return None
-    return known.name
+    try:
+        return stored_id(cohort).digest
+    except LungmixError:
+        return None
+
+
+def _other_labels(case: Case, digest: str | None) -> str | None:
+    known = label_id(case)
+    return None if known is None or known.digest == digest else known.name
 
 
 def _name(model: TissueModel) -> str:

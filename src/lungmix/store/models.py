@@ -163,7 +163,7 @@ class ModelUse:
             others = _counted(map(str, self.stale.values()))
             found.append(
                 f"{_cases(len(self.stale))} {_carry(len(self.stale))} labels by another model ({others}) than that of "
-                f"the store ({self.stored}), and so {_have(len(self.stale))} measurements: run `lungmix label {url}` "
+                f"the store ({self.stored}), and measurements of these labels: run `lungmix label {url}` "
                 f"and `lungmix measure {url}`"
             )
         if len(set(self.masks.values())) > 1:
@@ -222,7 +222,3 @@ def _cases(count: int) -> str:
 
 def _carry(count: int) -> str:
     return "carries" if count == 1 else "carry"
-
-
-def _have(count: int) -> str:
-    return "has" if count == 1 else "have"

@@ -69,6 +69,7 @@ def test_exported_images_claim_no_orientation(tmp_path, unknown):
     for name in ("a.nrrd", "a.mha", "a.nii"):
         (scan,) = find_scans(tmp_path / name)
         assert np.allclose(scan.geometry.spacing, PHANTOM.spacing)
+        assert not scan.geometry.orientation_known
         assert np.array_equal(np.concatenate(list(scan.slabs(8))), PHANTOM.volume())
 
 

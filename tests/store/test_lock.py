@@ -24,6 +24,12 @@ from lungmix.scan import Acquisition
 from lungmix.store import lock
 
 
+@pytest.fixture(autouse=True)
+def watch(monkeypatch):
+    """Locks of other machines are watched for a moment alone, unless a test says otherwise."""
+    monkeypatch.setattr(lock, "WATCH_S", 0.05)
+
+
 @pytest.fixture
 def cohort(tmp_path):
     return lungmix.open_cohort(tmp_path / "store.zarr", "a")
@@ -179,6 +185,39 @@ def test_lock_of_another_host_is_stale_once_it_is_not_renewed(cohort, file, age,
     else:
         with pytest.raises(LockedError, match="on elsewhere"), cohort.locked():
             pass
+
+
+def test_living_owner_on_a_host_whose_clock_is_late_keeps_its_lock(cohort, file, monkeypatch):
+    monkeypatch.setattr(lock, "WATCH_S", 60.0)
+    monkeypatch.setattr(lock, "_POLL_S", 0.01)
+    owner = put(file, host="elsewhere", beat=time.time() - lock.STALE_S - 600)
+    over, part = threading.Event(), file.with_name("part")
+
+    def renew():
+        beat = owner.beat
+        while not over.wait(0.05):
+            beat += 20.0
+            part.write_text(json.dumps(asdict(replace(owner, beat=beat))))
+            part.replace(file)
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(LockedError, match="on elsewhere"), cohort.locked():
+            pass
+    finally:
+        over.set()
+        thread.join()
+    assert json.loads(file.read_text())["token"] == owner.token
+    assert not list(file.parent.glob("lock-*"))
+
+
+def test_lock_that_is_old_by_the_clock_of_the_store_is_not_watched(cohort, file, monkeypatch):
+    monkeypatch.setattr(lock, "WATCH_S", 3600.0)
+    put(file, host="elsewhere", beat=time.time() - lock.STALE_S - 60)
+    os.utime(file, (time.time() - lock.STALE_S - 60,) * 2)
+    with cohort.locked():
+        assert json.loads(file.read_text())["host"] == socket.gethostname()
 
 
 ODD = [

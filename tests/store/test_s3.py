@@ -94,6 +94,7 @@ def test_damaged_object_is_found_in_a_bucket(remote):
 
 def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
     monkeypatch.setattr(lock, "_POLL_S", 0.01)
+    monkeypatch.setattr(lock, "WATCH_S", 0.05)
     cohort = lungmix.open_cohort(bucket.url("locks.zarr"), "a")
     with cohort.locked(), pytest.raises(LockedError, match="process"), cohort.locked():
         pass

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
 
 from lungmix.errors import LockedError, StoreError
 from lungmix.store.files import LOCK_FILE
@@ -34,6 +34,9 @@ STALE_S = 300.0
 
 CHECK_S = 5.0
 """For so long, seconds, a writer believes that the lock is still its own, before it looks again."""
+
+WATCH_S = 3 * BEAT_S
+"""For so long, seconds, the lock of another machine is watched that seems stale: the clocks of the two may differ."""
 
 _POLL_S = 1.0
 _LOOKS = 3
@@ -74,6 +77,11 @@ class Owner:
         """This process, from now on."""
         now, born = time.time(), psutil.Process().create_time()
         return cls(socket.gethostname(), os.getpid(), born, now, now, uuid.uuid4().hex, _space())
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the owner cannot be seen from here: the clock that it tells its beats by may be another one."""
+        return bool(self.pid) and (self.host, self.space) != (socket.gethostname(), _space())
 
     @property
     def is_gone(self) -> bool:
@@ -301,12 +309,46 @@ def _take(store: Store, key: str, own: Owner) -> Owner | None:
         if rival is not None:
             return rival
         try:
+            if held.is_elsewhere and (now := _renewed(store, key, claim, held)) is not None:
+                return now
             now = _read(store, key)
-            if now is not None and now.token == held.token and now.is_gone:
+            same = now is not None and (now == held if held.is_elsewhere else now.token == held.token)
+            if now is not None and same and now.is_gone:
                 _put(store, key, own)
                 return None
         finally:
             sync(store.delete(claim))
+    return None
+
+
+def _renewed(store: Store, key: str, claim: str, held: Owner) -> Owner | None:
+    """The owner, if it renews a lock that seems stale by the clock of this machine; None if it does not.
+
+    The clock of the store decides at once: by it, what was just put into the claim is much younger than the lock. Or
+    else the lock is watched.
+    """
+    then, now = _modified(store, key), _modified(store, claim)
+    if then is not None and now is not None and now - then > STALE_S:
+        return None
+    end = time.monotonic() + WATCH_S
+    while time.monotonic() < end:
+        time.sleep(min(_POLL_S, WATCH_S / 3))
+        found = _read(store, key)
+        if found is not None and found != held:
+            return found
+    return None
+
+
+def _modified(store: Store, key: str) -> float | None:
+    """When an object was put, by the clock of its store, seconds since 1970; None where that is not known."""
+    if isinstance(store, LocalStore):
+        with suppress(OSError):
+            return (store.root / key).stat().st_mtime
+    if isinstance(store, ObjectStore):
+        import obstore
+
+        with suppress(FileNotFoundError, obstore.exceptions.BaseError):
+            return obstore.head(store.store, key)["last_modified"].timestamp()
     return None
 
 

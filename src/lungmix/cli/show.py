@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -29,6 +30,8 @@ _COLUMNS = (
     ("lung_involvement", "LI %", 1),
 )
 
+_MOST_NAMES = 5
+
 
 def show_report(console: Console, report: Report) -> None:
     """Measurements, mixture, what was skipped and failed, and how many cases went through."""
@@ -46,9 +49,7 @@ def show_report(console: Console, report: Report) -> None:
         show_selection(console, report.selection)
     if any(spent.tasks for spent in report.spent.values()):
         _show_spent(console, report)
-    for name, notes in report.notes.items():
-        for note in notes:
-            console.print(f"note: {name}: {told(note)}", markup=False, highlight=False, soft_wrap=True)
+    _show_notes(console, report.notes)
     for name, reason in report.skipped.items():
         reason = report.told[name] if names_show() else reason
         console.print(f"skipped: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
@@ -57,6 +58,18 @@ def show_report(console: Console, report: Report) -> None:
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     skipped = f", {len(report.skipped)} skipped" if report.skipped else ""
     console.print(f"{len(report.done)} done, {len(report.failed)} failed{skipped}", highlight=False)
+
+
+def _show_notes(console: Console, notes: Mapping[str, Sequence[str]]) -> None:
+    """Print each note once, with the names of what it is about."""
+    about: dict[str, list[str]] = {}
+    for name, texts in notes.items():
+        for text in texts:
+            about.setdefault(told(text), []).append(name)
+    for text, names in about.items():
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        shown = f"{', '.join(names[:_MOST_NAMES])}{more}"
+        console.print(f"note: {shown}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_spent(console: Console, report: Report) -> None:
@@ -119,6 +132,7 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
             console.print(f"{case.name}: {case.note}", markup=False, highlight=False, soft_wrap=True)
     for reason in overview.damaged.values():
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
+    _show_notes(console, {case.name: case.flags for case in overview.cases})
     table = Table(title="Scanners", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for title in ("manufacturer", "model", "CTs", "kVp", "slice thickness mm"):
         table.add_column(title)

@@ -24,7 +24,7 @@ from lungmix.pipeline.report import Report
 from lungmix.pipeline.stale import fault_of_labels, has_true_rows, is_other_scan, takes_other_labels, takes_other_mask
 from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.finding import look_through
-from lungmix.stages.flags import flags_of
+from lungmix.stages.flags import flags_of, remarks_on
 from lungmix.stages.intake import Intake, open_table, take_in
 from lungmix.stages.key_table import check_outside
 from lungmix.stages.measure import (
@@ -376,6 +376,9 @@ class Pipeline:
         for name, case in self.cohort.items() if wanted else ():
             if name in wanted:
                 report.note(name, flags_of(case))
+        for row in report.rows:
+            if row["case"] in wanted:
+                report.note(str(row["case"]), remarks_on(row))
 
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
@@ -455,6 +458,7 @@ class Pipeline:
                 report.fits, _ = fit.fit_cohort(self.cohort, whole, parameters, self.client, watch)
                 report.model = report.fits[parameters.fit]
                 report.model_id = stored_id(self.cohort, report.model)
+                report.note(fit.STAGE, fit.doubts_of(report.model, len(whole)))
                 report.comparison = compare(report.fits, fit.CountsOfCases(self.cohort, whole), parameters.clip)
 
         self._passing.of_all("the fit", work, steps, report)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lungmix.scan import Acquisition
+from lungmix.stages.flags import flags_of, remarks_on
+from lungmix.stages.measure import stored_rows
 from lungmix.store import Cohort
 from lungmix.store.models import ModelUse, model_use
 
@@ -25,6 +27,8 @@ class CaseOverview:
         Finished stages.
     note : str
         Why it failed or which stages are damaged, if so.
+    flags : list of str
+        What is doubtful about it.
     """
 
     name: str
@@ -32,6 +36,7 @@ class CaseOverview:
     spacing: tuple[float, float, float]
     stages: list[str]
     note: str
+    flags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,15 @@ def overview_of(cohort: Cohort) -> CohortOverview:
     cases, by_scanner = [], defaultdict(list)
     slices = voxels = 0
     present = dict(cohort.items())
+    measured = {str(row["case"]): row for row in stored_rows(cohort)}
     for name, case in present.items():
         geometry, known = case.geometry, case.acquisition
         failure = case.failure
         notes = [f"{failure['stage']} failed: {failure['reason']}"] if failure else []
         notes += [f"{stage} is damaged: {one['reason']}" for stage, one in case.damage.items()]
         note = "; ".join(notes)
-        cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note))
+        flags = [*flags_of(case), *remarks_on(measured.get(name, {}))]
+        cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note, flags))
         by_scanner[(known.manufacturer or "unknown", known.model or "unknown")].append(known)
         x, y, z = geometry.size
         slices, voxels = slices + z, voxels + x * y * z

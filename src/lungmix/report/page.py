@@ -200,6 +200,7 @@ def _render(
         # Folders above the store may tell of people.
         warnings=overview.made_with.warnings("STORE"),
         notes=notes,
+        flags={case.name: "; ".join(case.flags) for case in overview.cases if case.flags},
         tissues=TISSUES,
         version=__version__,
         # The only text that is taken as it is: files of this package.

@@ -11,7 +11,7 @@ from distributed import Client
 
 from lungmix.errors import ModelError, StoreError, UsageError
 from lungmix.kernels.counts import FIRST_HU, N_HU
-from lungmix.mixture import CONVERGED, PAPER, Fits, TissueModel, fit_converged, fit_paper
+from lungmix.mixture import CONVERGED, PAPER, PUBLISHED, Fits, TissueModel, fit_converged, fit_paper
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FITS, FitParameters
 from lungmix.stages import mask
@@ -19,10 +19,15 @@ from lungmix.stages.plausible import findings_of
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort
 from lungmix.store.records import digest_of, key_of
+from lungmix.tissue import TISSUES
 
 STAGE = "fit"
 HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
 """HU of each entry of a case's counts."""
+
+FEWEST_SCANS = 20
+"""Scans of a fit that needs no warning: Figure 4 of the publication shows Gaussians of random groups that lie over each
+other from 20 scans on, and not with 10."""
 
 Counts = npt.NDArray[np.uint64]
 Watch = Callable[[int, int], None]
@@ -82,6 +87,35 @@ def fit_counts(counts: Counts, parameters: FitParameters) -> Fits:
     """Both fits of counts: uint64, shape (65536,)."""
     paper = fit_paper(HU, counts, clip=parameters.clip, **parameters.of_em())
     return Fits(paper, _converged(counts, paper, parameters))
+
+
+def doubts_of(model: TissueModel, scans: int) -> list[str]:
+    """Return why the classes of a fitted mixture may not be the tissues that they are called.
+
+    Parameters
+    ----------
+    model : TissueModel
+        The fit.
+    scans : int
+        How many scans were pooled.
+    """
+    found = []
+    if scans < FEWEST_SCANS:
+        found.append(
+            f"fitted to {scans} scan{'' if scans == 1 else 's'}, fewer than {FEWEST_SCANS}: classes are called air to "
+            "other by the rank of their means alone, and percentages depend on the few scans; --model published "
+            "does not"
+        )
+    if model.n_components == len(TISSUES):
+        for rank, (mean, tissue) in enumerate(zip(model.means, TISSUES, strict=True)):
+            nearest = int(np.argmin(np.abs(np.asarray(PUBLISHED.means) - mean)))
+            if nearest != rank:
+                own, other = (f"{TISSUES[one].name.lower()} ({PUBLISHED.means[one]:.0f} HU)" for one in (rank, nearest))
+                found.append(
+                    f"the class called {tissue.name.lower()}, by rank alone, has its mean at {mean:.0f} HU, nearer "
+                    f"to the published {other} than to the published {own}"
+                )
+    return found
 
 
 def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) -> None:

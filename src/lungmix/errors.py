@@ -132,6 +132,17 @@ class WorkersEndedError(ClusterError):
     """Worker processes ended repeatedly while they worked on one case; the message says by what."""
 
 
+class NoGuardError(ClusterError, SystemExit):
+    """A script starts workers, and each of them would run the script again from its beginning.
+
+    A `SystemExit` too: a script that does not catch it ends with the sentence and the status 1, without a traceback.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message
+
+
 def reason_of(error: BaseException) -> str:
     """One sentence about what ended a case, with its marks; see `shown` and `anonymous`."""
     if isinstance(error, LungmixError):

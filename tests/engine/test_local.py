@@ -59,16 +59,68 @@ def test_workers_with_less_memory_than_any_stage_needs_are_refused_with_the_numb
         check_memory(client)
 
 
-@pytest.mark.slow
-def test_script_without_a_main_guard_is_told_to_have_one(tmp_path):
+def script(tmp_path, text, **options):
+    """Run a script of a user."""
     file = tmp_path / "script.py"
-    file.write_text("import lungmix\nclient = lungmix.connect(workers=1)\n")
-    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=120)
+    file.write_text(text)
+    return subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import lungmix\nclient = lungmix.connect(\n    workers=1\n)\n",
+        "from lungmix import connect\nwith open(__file__):\n    with connect(workers=1) as client:\n        print(1)\n",
+        "import lungmix\ndef work():\n    lungmix.connect(workers=1)\nwork()\n",
+    ],
+)
+def test_script_without_a_main_guard_ends_with_one_sentence(tmp_path, text):
+    done = script(tmp_path, text)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("workers cannot start")
+    assert 'if __name__ == "__main__":' in line
+
+
+@pytest.mark.slow
+def test_script_whose_workers_turn_out_to_run_it_ends_with_one_sentence(tmp_path):
+    done = script(tmp_path, "import lungmix\nif lungmix:\n    lungmix.connect(workers=1)\n")
     assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("lungmix.errors.ClusterError: workers cannot start")
-    assert 'if __name__ == "__main__":' in last
-    assert len(done.stderr.splitlines()) < 15, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert 'if __name__ == "__main__":' in line
+
+
+def test_script_without_a_main_guard_can_catch_the_error(tmp_path):
+    text = (
+        "import contextlib, lungmix\nfrom lungmix.errors import ClusterError\nwith contextlib.suppress(ClusterError):\n"
+    )
+    done = script(tmp_path, f"{text}    lungmix.connect(workers=1)\nprint('caught')\n")
+    assert (done.stdout, done.stderr, done.returncode) == ("caught\n", "", 0)
+
+
+GUARDED = [
+    "from lungmix.engine import rerun\nif __name__ == '__main__':\n    print(rerun.is_certain())\n",
+    "from lungmix.engine import rerun\nimport os\nif 'INSIDE' not in os.environ:\n    print(rerun.is_certain())\n",
+    "from lungmix.engine import rerun\nimport multiprocessing\n"
+    "parent = multiprocessing.parent_process()\nparent or print(rerun.is_certain())\n",
+]
+
+
+@pytest.mark.parametrize("text", GUARDED)
+def test_script_that_may_have_a_guard_is_not_refused(tmp_path, text):
+    assert script(tmp_path, text).stdout == "False\n"
+
+
+@pytest.mark.parametrize("how", ["-c", "-", "-m"])
+def test_what_workers_do_not_run_again_is_not_refused(tmp_path, how):
+    text = "from lungmix.engine import rerun\nprint(rerun.is_certain(), rerun.is_likely())\n"
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text(text)
+    words = {"-c": [text], "-": [], "-m": ["package"]}[how]
+    done = subprocess.run(
+        [sys.executable, how, *words], input=text, capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.stdout == "False False\n", done.stderr
 
 
 def groups(folder, line, **files):

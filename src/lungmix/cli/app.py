@@ -71,16 +71,16 @@ def _status_of(words: list[str]) -> int:
     console = Console(stderr=True, soft_wrap=True)
     try:
         app(words, prog_name="lungmix")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(bool(end.code))
-    except KeyboardInterrupt:
-        console.print("stopped; run the same command again to go on from here")
-        return 130
     except Exception as error:  # a user never sees a traceback unasked
         if debugging():
             typer.echo(trace_of(error), err=True)
         console.print(f"lungmix: {told(reason_of(error))}", markup=False, highlight=False)
         return 2 if isinstance(error, LungmixError) else 1
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except KeyboardInterrupt:
+        console.print("stopped; run the same command again to go on from here")
+        return 130
     return 0
 
 

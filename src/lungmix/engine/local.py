@@ -6,15 +6,14 @@ import logging
 import os
 import sys
 from multiprocessing import process
-from pathlib import Path
 
 import dask
 from dask.utils import parse_bytes
 from distributed import Client
 
-from lungmix.engine import machine
+from lungmix.engine import machine, rerun
 from lungmix.engine.spans import EXTENSIONS
-from lungmix.errors import ClusterError, UsageError
+from lungmix.errors import ClusterError, NoGuardError, UsageError
 from lungmix.formats.passing import passing_folder
 from lungmix.graphs.process import KEPT_BYTES, LEAST_WORKER_BYTES
 
@@ -65,6 +64,8 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
         If workers do not start.
     """
     _refuse_within_a_worker()
+    if rerun.is_certain():
+        raise NoGuardError(_NO_GUARD)
     count, limit = _shape(workers, memory_limit)
     environment = {**WORKER_ENVIRONMENT, _OURS: "1"}
     settings = {"temporary-directory": _scratch(), **_SETTINGS}
@@ -86,7 +87,7 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
                 scheduler_kwargs={"extensions": EXTENSIONS},
             )
         except (OSError, RuntimeError, TimeoutError, ValueError) as error:
-            raise ClusterError(_why(error)) from None
+            raise _why(error) from None
         finally:
             logger.setLevel(level)
 
@@ -133,7 +134,7 @@ def _refuse_within_a_worker() -> None:
         return
     if _OURS in os.environ:
         sys.exit(1)  # the program that started this worker says why
-    raise ClusterError(_NO_GUARD)
+    raise NoGuardError(_NO_GUARD)
 
 
 _NO_GUARD = (
@@ -142,25 +143,16 @@ _NO_GUARD = (
 )
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception) -> ClusterError:
     folder = dask.config.get("temporary-directory", None)
     if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
-        return (
+        return ClusterError(
             f"workers cannot start: {folder}, the temporary-directory of dask's configuration, cannot be written to: "
             "name another folder in DASK_TEMPORARY_DIRECTORY"
         )
-    if _runs_again():
-        return _NO_GUARD
-    return (
+    if rerun.is_likely():
+        return NoGuardError(_NO_GUARD)
+    return ClusterError(
         f"workers cannot start ({type(error).__name__}): check the memory and the folder for temporary files, and the "
         "variables of the environment that begin with DASK_"
     )
-
-
-def _runs_again() -> bool:
-    """Whether workers run the main module, as those of a script do: not of an interactive session or a command."""
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    try:
-        return file is not None and "__main__" not in Path(file).read_text(errors="replace")
-    except OSError:
-        return False

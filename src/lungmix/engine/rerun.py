@@ -1,0 +1,68 @@
+"""Foresee that workers would run the script that starts them again from its beginning."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from traceback import walk_stack
+
+import dask
+
+# What tells a script that it is run by a worker.
+_GUARDS = ("__main__", "__mp_main__", "parent_process", "current_process", "_inheriting")
+
+
+def is_likely() -> bool:
+    """Whether the main module is a script that holds no guard; a session, ``-c``, ``-m`` and a command are none."""
+    return _unguarded() is not None
+
+
+def is_certain() -> bool:
+    """Whether a line of such a script that every run of it comes to is what runs now."""
+    if dask.config.get("distributed.worker.multiprocessing-method", "spawn") == "fork":
+        return False
+    source = _unguarded()
+    if source is None or (line := _line_of_script()) is None:
+        return False
+    try:
+        return not _is_guarded(ast.parse(source).body, line)
+    except (SyntaxError, ValueError):
+        return False
+
+
+def _is_guarded(statements: Sequence[ast.stmt], line: int) -> bool:
+    """Whether the statement on a line may be one that not every run comes to."""
+    for one in statements:
+        if one.lineno <= line <= (one.end_lineno or one.lineno):
+            if isinstance(one, ast.If | ast.Match | ast.While | ast.For | ast.Try):
+                return True
+            return isinstance(one, ast.With) and _is_guarded(one.body, line)
+    return False
+
+
+def _unguarded() -> str | None:
+    """Source of the script, where a worker would import it and nothing in it keeps that from its work."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    name = getattr(getattr(main, "__spec__", None), "name", "")
+    # As multiprocessing has it: a package that is run with -m is not imported by new processes.
+    if file is None or name == "__main__" or name.endswith(".__main__"):
+        return None
+    with suppress(OSError):
+        source = Path(file).read_text(errors="replace")
+        if not any(guard in source for guard in _GUARDS):
+            return source
+    return None
+
+
+def _line_of_script() -> int | None:
+    """The line that the script's own module has come to in this thread."""
+    main = sys.modules["__main__"]
+    line = None
+    for frame, number in walk_stack(sys._getframe()):
+        if frame.f_code.co_name == "<module>" and frame.f_globals is vars(main):
+            line = number if frame.f_code.co_filename == main.__file__ else None
+    return line

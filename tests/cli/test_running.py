@@ -1,6 +1,8 @@
 """The surroundings of a command: what is loaded while a cluster starts, and what dask may print."""
 
 import logging
+import os
+import subprocess
 import sys
 
 import pytest
@@ -38,3 +40,16 @@ def test_a_module_is_whole_when_what_it_was_loaded_beside_has_failed(tmp_path, m
     with pytest.raises(OSError, match="no scheduler"), _loading("slow_to_import"):
         raise OSError("no scheduler")
     assert sys.modules.pop("slow_to_import").whole
+
+
+@pytest.mark.parametrize("content", ["distributed: {a: [", "- a\n- list\n"])
+def test_configuration_of_dask_that_cannot_be_read_is_named_with_status_2(content, tmp_path):
+    (tmp_path / "own.yaml").write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-c", "from lungmix.cli import main; main()", "info", str(tmp_path / "none")],
+        env={**os.environ, "DASK_CONFIG": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "own.yaml" in done.stderr
+    assert "DASK_CONFIG" in done.stderr

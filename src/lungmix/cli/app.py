@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from lungmix.cli.scan import scan
 from lungmix.cli.signals import as_interrupts
 from lungmix.cli.streams import make_streams_last
 from lungmix.cli.validate import app as validate
-from lungmix.errors import LungmixError, reason_of, trace_of
+from lungmix.errors import LungmixError, UsageError, quoted, reason_of, trace_of
 
 app = typer.Typer(
     name="lungmix",
@@ -74,6 +75,7 @@ def _status_of(words: list[str]) -> int:
     except Exception as error:  # a user never sees a traceback unasked
         if debugging():
             typer.echo(trace_of(error), err=True)
+        error = _of_configuration(error) or error
         console.print(f"lungmix: {told(reason_of(error))}", markup=False, highlight=False)
         return 2 if isinstance(error, LungmixError) else 1
     except SystemExit as end:
@@ -82,6 +84,18 @@ def _status_of(words: list[str]) -> int:
         console.print("stopped; run the same command again to go on from here")
         return 130
     return 0
+
+
+def _of_configuration(error: Exception) -> UsageError | None:
+    """The error of a configuration of dask that cannot be read, which ends whatever imports dask first."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not any((f.f_globals.get("__name__"), f.f_code.co_name) == ("dask.config", "collect") for f in frames):
+        return None
+    what = str(error).partition(", original")[0].partition("\n")[0]
+    return UsageError(
+        f"dask's configuration cannot be read ({quoted(what)}): correct or remove that file, or name another folder in "
+        "DASK_CONFIG"
+    )
 
 
 def _version(wanted: bool) -> None:

@@ -48,6 +48,9 @@ class LungmixError(Exception):
     debuggers show, gives it without the names.
     """
 
+    status = 2
+    """Of a command that it ends."""
+
     def __str__(self) -> str:
         return shown(self.marked)
 
@@ -130,6 +133,12 @@ class ClusterError(LungmixError):
 
 class WorkersEndedError(ClusterError):
     """Worker processes ended repeatedly while they worked on one case; the message says by what."""
+
+
+class StalledError(ClusterError):
+    """All workers stand paused for their memory, and nothing moves."""
+
+    status = 1
 
 
 class NoGuardError(ClusterError, SystemExit):

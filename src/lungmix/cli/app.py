@@ -77,7 +77,7 @@ def _status_of(words: list[str]) -> int:
             typer.echo(trace_of(error), err=True)
         error = _of_configuration(error) or error
         console.print(f"lungmix: {told(reason_of(error))}", markup=False, highlight=False)
-        return 2 if isinstance(error, LungmixError) else 1
+        return error.status if isinstance(error, LungmixError) else 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except KeyboardInterrupt:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
-from lungmix.errors import WorkersEndedError
+from lungmix.errors import ClusterError, StalledError, WorkersEndedError
 
 PATIENCE_S = 300.0
 """So long a scheduler that was lost, or its first worker, is waited for, seconds."""
 
 _POLL_S = 0.2
 _MISSED_S = 10.0
+_STALLED_S = 60.0
 
 
 def has_ended_workers(error: BaseException) -> bool:
@@ -88,25 +90,64 @@ class Vigil:
 
 
 @contextmanager
-def missing(client: Client, say: Callable[[str], None]) -> Iterator[None]:
-    """Tell within the block where no worker has been left for a while, and when one is back; work waits for it."""
-    over = threading.Event()
-    watch = threading.Thread(target=_miss, args=(client, say, over), name="workers", daemon=True)
+def missing(client: Client | None, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Watch within the block for workers that are gone, and for those that all stand paused for their memory.
+
+    Where no worker has been left for a while it is said, and when one is back; work waits for it. Where all stand
+    paused, work would wait for ever: the client is closed, and the block ends with the reason.
+
+    Yields
+    ------
+    callable
+        Raises the reason, if there is one.
+
+    Raises
+    ------
+    StalledError
+        If all workers stood paused and nothing moved.
+    """
+    if client is None:
+        yield lambda: None
+        return
+    over, reasons = threading.Event(), list[str]()
+    watch = threading.Thread(target=_miss, args=(client, say, over, reasons), name="workers", daemon=True)
+
+    def check() -> None:
+        if reasons:
+            raise StalledError(reasons[0])
+
     watch.start()
     try:
-        yield
+        yield check
+    except Exception as error:
+        if is_lost(error) or isinstance(error, ClusterError):
+            check()
+        raise
     finally:
         over.set()
         watch.join()
 
 
-def _miss(client: Client, say: Callable[[str], None], over: threading.Event) -> None:
-    since, told = time.monotonic(), False
+def _miss(client: Client, say: Callable[[str], None], over: threading.Event, reasons: list[str]) -> None:
+    since, moved, told = time.monotonic(), time.monotonic(), False
     while not over.wait(_MISSED_S / 5):
         # Without its scheduler a client has another complaint; see `Vigil`.
-        if client.status != "running" or _workers(client) != 0:
+        workers = _seen(client) if client.status == "running" else None
+        waits = any(one.status == "pending" for one in list(client.futures.values()))
+        if not workers or not waits or not all(_is_stuck(one) for one in workers):
+            moved = time.monotonic()
+        elif time.monotonic() - moved > _STALLED_S:
+            least = min(int(one["memory_limit"] or 0) for one in workers)
+            reasons.append(
+                f"all workers stand paused at four fifths of their memory, {least / 1e6:.0f} MB, and nothing has moved "
+                f"for {_STALLED_S:.0f} s: give workers more memory, such as --memory-limit 2GB, and run the same "
+                "command again, which goes on from here"
+            )
+            client.close()
+            return
+        if workers is None or workers or not waits:
             since = time.monotonic()
-            if told and client.status == "running":
+            if told and workers:
                 say("a worker is back: the run goes on")
                 told = False
         elif not told and time.monotonic() - since > _MISSED_S:
@@ -114,9 +155,21 @@ def _miss(client: Client, say: Callable[[str], None], over: threading.Event) -> 
             say("no worker is left: start some, or look at why the queue starts none; the run waits for them")
 
 
+def _is_stuck(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker is paused, and has no task that could end and free memory."""
+    counts = (worker.get("metrics") or {}).get("task_counts") or {}
+    return worker.get("status") == "paused" and not counts.get("executing") and not counts.get("long-running")
+
+
 def _workers(client: Client) -> int | None:
     """How many there are; None where the scheduler does not answer."""
+    seen = _seen(client)
+    return None if seen is None else len(seen)
+
+
+def _seen(client: Client) -> list[dict[str, Any]] | None:
+    """Workers as the scheduler knows them; None where it does not answer."""
     try:
-        return len(client.scheduler_info(n_workers=-1)["workers"])
+        return list(client.scheduler_info(n_workers=-1)["workers"].values())
     except (OSError, TimeoutError, ValueError, KeyError, ClosedClientError):
         return None

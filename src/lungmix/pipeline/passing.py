@@ -102,8 +102,10 @@ class Passing:
         care = Care(self.client, self.cohort, self.listener, renew)
         self.listener.begin(title, names, self._sizes_of(names))
         try:
-            with ledger.listening(self.client, self.listener.say), missing(self.client, self.listener.say):
+            with ledger.listening(self.client, self.listener.say), missing(self.client, self.listener.say) as check:
                 for outcome in care.through(names, work, self._window()):
+                    if outcome.error is not None:
+                        check()  # no case is to blame
                     if isinstance(outcome.error, LockedError):
                         raise outcome.error  # no case is this run's any more
                     if outcome.error is None:
@@ -141,7 +143,8 @@ class Passing:
                 report.fail(error.case, error.marked, error)
             report.done = [name for name in done if name not in report.failed]
 
-        Care(self.client, self.cohort, self.listener).of_all(what, work, mend)
+        with missing(self.client, self.listener.say):
+            Care(self.client, self.cohort, self.listener).of_all(what, work, mend)
 
     def _window(self) -> int:
         # One case more than workers: while one ends, the next has begun.

@@ -1,0 +1,90 @@
+"""Clusters whose workers are there, and do not work; and those that have none while nothing is asked of them."""
+
+import pytest
+from distributed import LocalCluster, Status
+
+import lungmix
+from lungmix.engine import Listener, trouble
+from lungmix.errors import StalledError
+from lungmix.parameters import MaskParameters
+from lungmix.pipeline import Pipeline
+
+MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+
+
+class Said(Listener):
+    """Keeps what people are told."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
+
+
+def cluster_of(workers):
+    """A scheduler and workers in this process, none of which looks at its memory."""
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=None,
+        memory_limit=None,
+        silence_logs=50,
+    )
+
+
+def pause(dask_worker):
+    dask_worker.status = Status.paused
+
+
+def test_run_whose_workers_all_stand_paused_ends_with_the_remedy(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr(trouble, "_MISSED_S", 1.0)
+    monkeypatch.setattr(trouble, "_STALLED_S", 1.0)
+    with cluster_of(1) as cluster, lungmix.connect(cluster.scheduler_address) as client:
+        client.run(pause)
+        cohort = lungmix.open_cohort(str(tmp_path / "s.zarr"), "a")
+        with pytest.raises(StalledError, match=r"all workers stand paused .* --memory-limit 2GB") as ended:
+            Pipeline(client, cohort, Said()).run([scan], MASK)
+    assert ended.value.status == 1
+
+
+def test_workers_that_stand_paused_while_nothing_waits_are_left_alone(monkeypatch):
+    monkeypatch.setattr(trouble, "_MISSED_S", 0.5)
+    monkeypatch.setattr(trouble, "_STALLED_S", 0.5)
+    with cluster_of(1) as cluster, lungmix.connect(cluster.scheduler_address) as client:
+        client.run(pause)
+        looks = []
+        seen = trouble._seen
+        monkeypatch.setattr(trouble, "_seen", lambda asked: looks.append(1) or seen(asked))
+        with trouble.missing(client, pytest.fail) as check:
+            while len(looks) < 12:
+                check()
+        assert client.status == "running"
+
+
+@pytest.mark.parametrize(
+    ("worker", "stuck"),
+    [
+        ({"status": "paused", "metrics": {"task_counts": {"ready": 2}}}, True),
+        ({"status": "paused", "metrics": {"task_counts": {"executing": 1}}}, False),
+        ({"status": "paused", "metrics": {}}, True),
+        ({"status": "running", "metrics": {"task_counts": {}}}, False),
+    ],
+)
+def test_worker_that_is_paused_is_stuck_unless_a_task_of_it_runs(worker, stuck):
+    assert trouble._is_stuck(worker) == stuck
+
+
+@pytest.mark.slow
+def test_cluster_that_has_no_worker_before_and_between_stages_takes_a_whole_run(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr(trouble, "_MISSED_S", 1.0)
+    listener = Said()
+    with cluster_of(0) as cluster:
+        cluster.adapt(minimum=0, maximum=1, interval="200ms", wait_count=1)
+        with lungmix.connect(cluster.scheduler_address, patience=60, say=listener.say) as client:
+            report = Pipeline(client, lungmix.open_cohort(str(tmp_path / "s.zarr"), "a"), listener).run([scan], MASK)
+    assert not report.failed, report.failed
+    assert report.done

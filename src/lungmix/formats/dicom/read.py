@@ -16,6 +16,7 @@ from lungmix.errors import SourceError, named
 from lungmix.formats.dicom.padding import without_padding
 from lungmix.formats.dicom.stack import Frame, Stack
 from lungmix.formats.dicom.undecoded import frame_for_pydicom, why_undecoded
+from lungmix.formats.native import native_path
 from lungmix.formats.scan import Scan
 from lungmix.formats.streams import to_hu
 
@@ -70,9 +71,10 @@ def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
     for number, file in enumerate(files):
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(file)
         try:
-            values = sitk.GetArrayFromImage(reader.Execute())
+            with native_path(file) as path:
+                reader.SetFileName(path)
+                values = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError:
             frame = frame_for_pydicom(file)
             if frame is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from lungmix.formats.dicom.patients import unused_patients
 from lungmix.formats.dicom.resample import Resampling, onto_even_grid
 from lungmix.formats.dicom.stack import Frame, Stack
 from lungmix.formats.dicom.undecoded import frame_for_pydicom, why_undecoded
+from lungmix.formats.native import native_path
 from lungmix.formats.rules import SeriesRules
 from lungmix.formats.scan import Refusal, Scan, Series, Skipped, case_name, key_of_place
 from lungmix.geometry import Geometry
@@ -293,9 +295,10 @@ def _plain_geometry(order: Order, title: str) -> Geometry:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     outer = [one.file for one in (order.slices[0], order.slices[-1])[: min(n, 2)]]
-    reader.SetFileNames(outer)
     try:
-        ends = reader.Execute()
+        with ExitStack() as paths:
+            reader.SetFileNames([paths.enter_context(native_path(file)) for file in outer])
+            ends = reader.Execute()
     except RuntimeError:
         if any(frame_for_pydicom(file) is not None for file in outer):
             return _geometry_by_headers(order, title)
@@ -317,9 +320,10 @@ def _plain_geometry(order: Order, title: str) -> Geometry:
 def _is_decoded(file: str) -> bool:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(file)
     try:
-        reader.Execute()
+        with native_path(file) as path:
+            reader.SetFileName(path)
+            reader.Execute()
     except RuntimeError:
         return False
     return True

@@ -1,7 +1,9 @@
 """Clusters whose workers are there, and do not work; and those that have none while nothing is asked of them."""
 
+from concurrent.futures import CancelledError
+
 import pytest
-from distributed import LocalCluster, Status
+from distributed import Client, LocalCluster, Status
 
 import lungmix
 from lungmix.engine import Listener, trouble
@@ -88,3 +90,20 @@ def test_cluster_that_has_no_worker_before_and_between_stages_takes_a_whole_run(
             report = Pipeline(client, lungmix.open_cohort(str(tmp_path / "s.zarr"), "a"), listener).run([scan], MASK)
     assert not report.failed, report.failed
     assert report.done
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_run_that_is_left_does_not_wait_for_workers_that_are_gone_or_paused(workers):
+    with cluster_of(workers) as cluster, Client(cluster) as client:
+        client.run(pause)
+        waiting = client.submit(int, pure=False)
+        trouble.Vigil(client, pytest.fail, lambda: None).leave()
+        with pytest.raises(CancelledError):
+            waiting.result(timeout=10)
+
+
+def test_run_that_is_left_waits_for_what_workers_do():
+    with cluster_of(1) as cluster, Client(cluster) as client:
+        waiting = client.submit(int, pure=False)
+        trouble.Vigil(client, pytest.fail, lambda: None).leave()
+        assert waiting.result(timeout=10) == 0

@@ -60,10 +60,18 @@ class Vigil:
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def leave(self) -> None:
-        """Wait no longer, for the run is left; and close a client that is lost, or work waits for what it has asked."""
+        """Wait no longer, for the run is left; and close a client that waits for what does not come.
+
+        That is one whose scheduler is lost, whose workers have all ended, as where a signal reached them too, or whose
+        workers all stand paused.
+        """
         self._over.set()
         if self.client.status == "connecting":
             self.client.close()
+        elif self.client.status == "running":
+            workers = _seen(self.client)
+            if workers is not None and all(_is_stuck(one) for one in workers):
+                self.client.close()
 
     def wait(self) -> bool:
         """Wait until the scheduler is there again, with a worker; whether work can go on."""

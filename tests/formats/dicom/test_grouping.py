@@ -311,6 +311,7 @@ def test_patient_of_whom_nothing_was_used_is_a_failure(tmp_path, tags):
     assert (
         "b holds no CT series that is used: nothing of the 20 images of one patient was used (series 1 in b" in reason
     )
+    assert reason.endswith("; give the original CT series")
     assert "SECRET" not in reason
 
 

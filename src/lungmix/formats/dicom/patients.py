@@ -38,7 +38,7 @@ def unused_patients(groups: Sequence[Group], skipped: Mapping[int, str], damaged
         images = f"the {len(slices)} images of one patient" if len(slices) > 1 else "the one image of a patient"
         reason = (
             f"{named(folder)} holds no CT series that is used: nothing of {images} was used "
-            f"({groups[largest].title}: {skipped[largest]})"
+            f"({groups[largest].title}: {skipped[largest]}); give the original CT series"
         )
         found.append(Refusal(case_name(folder.name), str(folder), reason))
     return found

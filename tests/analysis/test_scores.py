@@ -156,6 +156,12 @@ def test_scores_are_read_with_any_separator_and_further_columns(tmp_path, separa
     assert unmeasured == []
 
 
+@pytest.mark.parametrize("text", ["case;S\r\np1;3,0\r\n", "sep=;\ncase;S\np1;3\n", "case\tS\rp1\t3\r"])
+def test_scores_are_read_as_spreadsheets_save_them(tmp_path, text):
+    scores = read_scores(written(tmp_path, text.encode("utf-16")))
+    assert [(row["case"], row["score"]) for row in scores.rows] == [("p1", 3)]
+
+
 def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
     text = "patient,case,S\np1,,3\np2,p2-2,1\nP3,,2\np33,,5\n"
     rows, unscored, unmeasured = join_scores(MEASURED, read_scores(written(tmp_path, text)))
@@ -181,6 +187,7 @@ def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
         ("case,S\np1,3,4\n", "line 2: 3 cells under 2 heads"),
         ("case,S\n,3\n", "no case or patient is named"),
         (b"case,S\n\xff\xfe,3\n", "UTF-8"),
+        ('case,S\n"p1,3\np2,4\n', "check its quotes"),
         ("case,S\nother,3\n", "names other, the cohort has p1"),
     ],
 )

@@ -256,3 +256,17 @@ def test_another_file_is_not_overwritten(cohort, tmp_path, content):
 def test_an_empty_file_is_a_new_table(cohort, tmp_path):
     (tmp_path / "key.csv").touch()
     assert open_table(cohort, IntakeParameters(key=tmp_path / "key.csv")).rows_of(cohort) == {}
+
+
+@pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "utf-8")])
+def test_key_table_that_a_spreadsheet_has_saved_is_read_and_kept(cohort, tmp_path, separator, encoding):
+    key = tmp_path / "key.csv"
+    take(cohort, [replace(ROSSI, patient_name="Rossi; Maria, G."), DOE], key=key, shift_dates=True)
+    saved = rows(key)
+    with key.open("w", encoding=encoding, newline="") as stream:
+        table = csv.DictWriter(stream, saved[0], delimiter=separator)
+        table.writeheader()
+        table.writerows(saved)
+    assert list(KeyTable.read(key).rows_of(cohort).values()) == saved
+    take(cohort, [replace(ROSSI, patient_name="Rossi; Maria, G."), DOE], key=key, shift_dates=True)
+    assert rows(key) == saved

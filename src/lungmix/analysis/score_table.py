@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from lungmix.analysis.scores import HIGHEST, LOWEST
 from lungmix.errors import UsageError, named, quoted
+from lungmix.formats.tables import column_of, rows_of, text_of
 
 _CASE = ("case", "scan")
 _PATIENT = ("patient", "patient_id", "patientid")
@@ -39,7 +39,7 @@ class Scores:
 def read_scores(path: str | Path) -> Scores:
     """Read a CSV file with a column ``case`` or ``patient`` or both, a column ``S`` or ``score``, and any others.
 
-    Separators may be commas, semicolons or tabs; heads may be written in any case.
+    Separators may be commas, semicolons or tabs; heads may be written in any case; see `lungmix.formats.tables`.
 
     Raises
     ------
@@ -48,19 +48,18 @@ def read_scores(path: str | Path) -> Scores:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        found = rows_of(text_of(file.read_bytes()), (*_CASE, *_PATIENT, *_SCORE))
     except OSError as error:
         raise UsageError(f"{named(file)} cannot be read ({error.strerror}): give the CSV file of the scores") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{named(file)} is not text in UTF-8: save it as CSV in UTF-8") from error
-    head = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
-    reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count))
-    table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+        raise UsageError(f"{named(file)} is not text in UTF-8 or UTF-16: save it as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise UsageError(f"{named(file)} is no table that can be read: check its quotes") from error
+    table = [(number, [cell.strip() for cell in cells]) for number, cells in found]
     if len(table) < 2:
         raise UsageError(f"{named(file)} holds no scores: it needs a head such as case,S and a line a scan")
     heads = table[0][1]
-    lower = [head.lower() for head in heads]
-    at = {name: _find(lower, names) for name, names in (("case", _CASE), ("patient", _PATIENT), ("score", _SCORE))}
+    at = {name: column_of(heads, names) for name, names in (("case", _CASE), ("patient", _PATIENT), ("score", _SCORE))}
     if at["score"] is None or (at["case"] is None and at["patient"] is None):
         raise UsageError(
             f"{named(file)} has the columns {quoted(', '.join(heads))}: it needs case or patient, and S or "
@@ -83,8 +82,8 @@ def read_scores(path: str | Path) -> Scores:
                 "in a column case"
             )
         further = {head: cell for n, (head, cell) in enumerate(zip(heads, cells, strict=True)) if n not in at.values()}
-        found = {"case": case or None, "patient": patient or None, "score": _score(score, name, where)}
-        rows.append({"line": number, **found, "further": further})
+        known = {"case": case or None, "patient": patient or None, "score": _score(score, name, where)}
+        rows.append({"line": number, **known, "further": further})
     return Scores(file, rows)
 
 
@@ -162,10 +161,6 @@ def join_scores(
             f"{_some(unscored) if unscored else 'no measured case; run `lungmix measure` first'}"
         )
     return rows, unscored, unmeasured
-
-
-def _find(heads: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((heads.index(name) for name in names if name in heads), None)
 
 
 def _score(text: str, name: str, where: str) -> int:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 from lungmix.bucket import is_remote
 from lungmix.errors import SourceError, named
+from lungmix.formats.tables import Rows, column_of, rows_of, text_of
 
-LIST_EXTENSIONS = (".txt", ".csv", ".list")
+LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".list")
+_TABLE_EXTENSIONS = (".csv", ".tsv")
 LARGEST_LIST = 16 << 20
 LONGEST_ENTRY = 4096
 LONGEST_PART = 255
 MOST_ENTRIES = 200_000
 
-_COLUMNS = ("path", "source", "file", "image")
+_COLUMNS = (
+    "path", "source", "file", "image",
+    "filepath", "file_path", "file path", "filename", "file_name", "file name", "image_path", "folder",
+)  # fmt: skip
 
 
 def is_list(path: Path) -> bool:
@@ -24,6 +30,9 @@ def is_list(path: Path) -> bool:
 
 def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
     """The sources that a file lists, each once, relative ones beside it; ``s3://`` addresses as they stand.
+
+    A table has them in a column called path, source, file, image or the like, or else in its first one; every other
+    file has one a line. A text file is a table if its first line has several heads, such a one among them.
 
     Parameters
     ----------
@@ -42,11 +51,13 @@ def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
     if len(content) > LARGEST_LIST:
         raise SourceError(f"{named(path)} is too large for a list of sources: give one path a line, in several lists")
     try:
-        text = content.decode("utf-8-sig")
+        text = text_of(content)
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise SourceError(f"{named(path)} is no text in UTF-8: give a list with one path a line, saved as UTF-8")
+        raise SourceError(
+            f"{named(path)} is no text in UTF-8 or UTF-16: give a list with one path a line, saved as UTF-8"
+        )
     entries = list(dict.fromkeys(_entries(path, text)))
     if not entries:
         raise SourceError(f"{named(path)} lists nothing: give one path a line")
@@ -66,22 +77,26 @@ def _source(path: Path, entry: str, beside: str | None) -> Path | str:
 
 
 def _entries(path: Path, text: str) -> list[str]:
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    is_table = path.suffix.lower() in _TABLE_EXTENSIONS
+    try:
+        rows = rows_of(text, _COLUMNS, comments=True)
+    except csv.Error:
+        if is_table:
+            raise SourceError(
+                f"{named(path)} is no table that can be read: check its quotes, or give one path a line"
+            ) from None
+        rows = []
+    column = column_of(rows[0][1], _COLUMNS) if rows else None
+    if is_table or (column is not None and len(rows[0][1]) > 1):
+        lines = _cells(rows if column is None else rows[1:], column or 0)
+    else:
+        lines = [(number, line.strip()) for number, line in enumerate(re.split("\r\n|\r|\n", text), 1)]
+        lines = [(number, line) for number, line in lines if not line.startswith("#")]
     for number, line in lines:
         if len(line) > LONGEST_ENTRY or any(len(part.encode()) > LONGEST_PART for part in line.split("/")):
             raise SourceError(f"{named(path)} has a line {number} that is too long for a path: give one path a line")
-    plain = [line for _, line in lines]
-    if path.suffix.lower() != ".csv" or not plain:
-        return plain
-    try:
-        rows = list(csv.reader(plain))
-    except csv.Error:
-        raise SourceError(
-            f"{named(path)} is no table that can be read: check its quotes, or give one path a line"
-        ) from None
-    head = [cell.strip().lower() for cell in rows[0]]
-    column = next((head.index(name) for name in _COLUMNS if name in head), None)
-    if column is not None:
-        rows = rows[1:]
-    return [row[column or 0].strip() for row in rows if len(row) > (column or 0) and row[column or 0].strip()]
+    return [line for _, line in lines if line]
+
+
+def _cells(rows: Rows, column: int) -> list[tuple[int, str]]:
+    return [(number, cells[column].strip()) for number, cells in rows if len(cells) > column]

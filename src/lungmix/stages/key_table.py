@@ -18,6 +18,7 @@ from pathlib import Path
 from lungmix.errors import UsageError, named
 from lungmix.formats import Scan
 from lungmix.formats.identity import Identity
+from lungmix.formats.tables import rows_of, text_of
 from lungmix.store import Cohort
 
 _OWN = ("store", "case", "source", "path", "date_shift_days")
@@ -51,7 +52,7 @@ class KeyTable:
         Parameters
         ----------
         path : str or Path
-            A CSV file that `changed` wrote.
+            A CSV file that `changed` wrote; a spreadsheet may have saved it since.
         new : bool
             Whether it may be missing.
 
@@ -64,19 +65,18 @@ class KeyTable:
         if new and not file.exists():
             return cls(file)
         try:
-            with file.open(encoding="utf-8-sig", newline="") as stream:
-                table = csv.DictReader(stream)
-                fields_there, rows = table.fieldnames, list(table)
+            rows = rows_of(text_of(file.read_bytes()), ("store", "case"))
         except OSError as error:
             raise UsageError(f"the key table {named(file)} cannot be read ({error.strerror}): check the path") from None
         except (UnicodeDecodeError, csv.Error):
             raise UsageError(
                 f"{named(file)} is not a key table: give the file that --key wrote, or a new one"
             ) from None
+        heads, *lines = [cells for _, cells in rows] or [list(COLUMNS)]
         # A file without any line is new; one line of another kind is somebody's.
-        if fields_there is not None and not {"store", "case"} <= set(fields_there):
+        if not {"store", "case"} <= set(heads):
             raise UsageError(f"{named(file)} is not a key table: give the file that --key wrote, or a new one")
-        return cls(file, [{key: value or "" for key, value in row.items() if key} for row in rows])
+        return cls(file, [dict(zip(heads, [*cells, *[""] * len(heads)], strict=False)) for cells in lines])
 
     def rows_of(self, cohort: Cohort) -> dict[str, Row]:
         """Rows of the cases of one store, by case."""

@@ -6,28 +6,35 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 NOBODY = 65534
+UNKNOWN = 54321
+"""A user without an entry in the system's list."""
+
+# What starts may lie where processes that it starts in turn find nothing any more.
+_PROBE = "import subprocess, sys, lungmix; subprocess.run([sys.executable, '-c', 'import lungmix'], check=True)"
 
 
-def as_nobody(command: Sequence[object], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def as_nobody(
+    command: Sequence[object], folder: Path, *, user: int = NOBODY, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command of this interpreter in a folder, without HOME.
 
     As root it runs under another user; any other user already lacks what belongs to root.
     """
     environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
-    words = [*_other_user(), sys.executable, *map(str, command)]
+    words = [*_other_user(user), sys.executable, *map(str, command)]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@lru_cache(maxsize=1)
-def _other_user() -> tuple[str, ...]:
+@cache
+def _other_user(user: int) -> tuple[str, ...]:
     if os.geteuid() != 0:
         return ()
-    plain = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    if subprocess.run([*plain, sys.executable, "-c", "import lungmix"], capture_output=True).returncode == 0:
+    plain = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+    if subprocess.run([*plain, sys.executable, "-c", _PROBE], capture_output=True).returncode == 0:
         return plain
     # An interpreter below root's home: others may read it, and still write nothing.
     return (*plain, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")

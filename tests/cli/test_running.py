@@ -1,15 +1,21 @@
 """The surroundings of a command: what is loaded while a cluster starts, and what dask may print."""
 
+import json
 import logging
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
+import lungmix
 from lungmix.cli.names import command_line
 from lungmix.cli.on_cluster import OnCluster
 from lungmix.cli.running import _loading, pipeline_on
+from lungmix.phantom import Phantom, write_phantom
+from nobody import NOBODY, UNKNOWN, as_nobody, open_to_all
 
 DASKS = ("distributed", "distributed.client", "distributed.batched")
 
@@ -53,3 +59,20 @@ def test_configuration_of_dask_that_cannot_be_read_is_named_with_status_2(conten
     assert len(done.stderr.splitlines()) == 1
     assert "own.yaml" in done.stderr
     assert "DASK_CONFIG" in done.stderr
+
+
+@pytest.mark.parametrize("user", [NOBODY, UNKNOWN], ids=["without a home", "that the system does not know"])
+def test_main_job_works_for_a_user(user):
+    job = ("run", "s.zarr", "scans", "--opening", 1, "--min-voxels", 1000, "--radius", 3, "--model", "published")
+    cluster = ("--workers", 1, "--memory-limit", "2GB")
+    with tempfile.TemporaryDirectory() as own:
+        folder = open_to_all(Path(own))
+        (folder / "scans").mkdir()
+        write_phantom(folder / "scans" / "one.nrrd", Phantom((40, 64, 64), (5.5, 5.625, 7.5), 4))
+        open_to_all(folder / "scans")
+        words = ["-c", "from lungmix.cli import main; main()", *job, *cluster, "--report", "page", "--quiet", "--json"]
+        done = as_nobody(words, folder, user=user, PYTHONPATH=str(Path(lungmix.__file__).parents[1]))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["done"] == ["case-001"]
+        assert "matplotlib" not in done.stderr.lower(), done.stderr
+        assert (folder / "page" / "index.html").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from lungmix.cli.signals import as_interrupts
 from lungmix.cli.streams import make_streams_last
 from lungmix.cli.validate import app as validate
 from lungmix.errors import LungmixError, UsageError, quoted, reason_of, trace_of
+from lungmix.home import make_home_known
 
 app = typer.Typer(
     name="lungmix",
@@ -57,6 +59,9 @@ def main(args: Sequence[str] | None = None) -> None:
         # Imports leave many objects and no garbage: to look for it often is a third of the time of a start.
         gc.set_threshold(_OBJECTS)
         make_streams_last()
+        make_home_known()
+        # Where the home takes no files, figures are drawn with a temporary folder; there is nothing to do about it.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
     words = list(sys.argv[1:] if args is None else args)
     with command_line(words), as_interrupts() as received:
         status = _status_of([word for word in words if word != "--debug"])

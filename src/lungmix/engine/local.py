@@ -16,6 +16,7 @@ from lungmix.engine.spans import EXTENSIONS
 from lungmix.errors import ClusterError, NoGuardError, UsageError
 from lungmix.formats.passing import passing_folder
 from lungmix.graphs.process import KEPT_BYTES, LEAST_WORKER_BYTES
+from lungmix.home import make_home_known
 
 WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
@@ -67,6 +68,7 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
     if rerun.is_certain():
         raise NoGuardError(_NO_GUARD)
     count, limit = _shape(workers, memory_limit)
+    make_home_known()
     environment = {**WORKER_ENVIRONMENT, _OURS: "1"}
     settings = {"temporary-directory": _scratch(), **_SETTINGS}
     with dask.config.set(

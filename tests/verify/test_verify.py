@@ -13,6 +13,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.tissue import AIRWAY
 from lungmix.verify import scratch_url, verify_cases, withdraw
+from lungmix.verify.scratch import beside
 from series import hu_of, write_series
 from stores import assert_same_store, store_digest
 
@@ -225,6 +226,19 @@ def test_command_says_how_to_mend_and_withdraws_when_it_is_asked_to(store, scan,
     withdrawn = json.loads(capsys.readouterr().out)["withdrawn"]
     assert withdrawn == {NAME: {"side": "labels/side/1/c/0/0/0 is not what was written"}}
     assert list(lungmix.open_cohort(store)[NAME].damage) == ["side"]
+
+
+def test_what_is_made_again_lies_in_a_temporary_folder_on_a_read_only_disk(monkeypatch, tmp_path):
+    store = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    # Where no folder can be made whoever asks, root included.
+    monkeypatch.setattr("lungmix.verify.scratch.scratch_url", lambda url: "/proc/cohort.zarr.verify-0")
+    with beside(store) as scratch:
+        assert Path(scratch.url).is_relative_to(temporary)
+        assert scratch.settings["scratch"]
+    assert not list(temporary.iterdir())
 
 
 def test_what_is_made_again_lies_beside_the_store_or_inside_its_bucket(tmp_path, monkeypatch):

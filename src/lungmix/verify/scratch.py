@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from lungmix.errors import StoreError
+from lungmix.formats.passing import passing
 from lungmix.store import Cohort, open_cohort
 from lungmix.store.place import is_remote
 
@@ -23,10 +25,23 @@ def scratch_url(url: str) -> str:
 
 @contextmanager
 def beside(cohort: Cohort) -> Iterator[Cohort]:
-    """An empty store beside another one, which the workers can reach too, for the length of a block."""
-    scratch = open_cohort(scratch_url(cohort.url), "a")
-    scratch.record_settings(scratch=True)
-    try:
+    """An empty store beside another one, which the workers can reach too, for the length of a block.
+
+    Where a folder beside the store cannot be written, it is a temporary one, which workers of this machine can reach.
+    """
+    url = scratch_url(cohort.url)
+    with ExitStack() as stack:
+        try:
+            scratch = _marked(url)
+        except (OSError, StoreError):
+            if is_remote(url):
+                raise
+            scratch = _marked(str(stack.enter_context(passing()) / Path(url).name))
+        stack.callback(scratch.delete)
         yield scratch
-    finally:
-        scratch.delete()
+
+
+def _marked(url: str) -> Cohort:
+    scratch = open_cohort(url, "a")
+    scratch.record_settings(scratch=True)
+    return scratch

@@ -45,4 +45,4 @@ def test_no_voxels_have_no_features():
 
 
 def test_every_feature_is_in_the_dictionary():
-    assert [column.key for column in RADIOMICS] == ["case", "region", "label", "voxels", *FEATURES]
+    assert [column.key for column in RADIOMICS] == ["case", "region", "label", "voxels", "mask", "model", *FEATURES]

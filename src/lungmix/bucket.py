@@ -192,7 +192,7 @@ def _kind(error: Exception) -> tuple[str, str]:
     if "error sending request" in text or "timed out" in text or "operation timed out" in text:
         return "the object store does not answer", _NO_ANSWER
     if _has_status(text, 500, 502, 503, 504):
-        return "the object store has a fault of its own", "run again later; the run goes on from what is there"
+        return "the object store reports an internal error", "run again later; finished work is kept"
     if isinstance(error, NotImplementedError):
         return "the object store cannot do what is asked of it", "use one that has conditional writes, as S3 has"
     return f"unexpected {type(error).__name__}", _USUAL

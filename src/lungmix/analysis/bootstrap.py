@@ -61,7 +61,7 @@ class Interval:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the estimate lies at an end of its interval, to 1 % of its width, or outside."""
+        """True if the estimate lies outside its interval or within 1 % of its width from an end."""
         margin = _MARGIN * (self.high - self.low)
         return not self.low + margin < self.estimate < self.high - margin
 

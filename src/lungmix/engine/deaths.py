@@ -107,7 +107,7 @@ def _name_of(number: int) -> str:
 
 
 def _events_of(client: Client, address: str) -> tuple[bool, int | None]:
-    """Whether a memory limit ended a worker, and its exit status; events may arrive after the error."""
+    """Return if a memory limit ended a worker, and its exit status; wait for events that arrive after the error."""
     end = time.monotonic() + _PATIENCE_S
     while True:
         memory = any(event.get("worker") == address for event in _get(client, _MEMORY_TOPIC))

@@ -16,12 +16,12 @@ _GUARDS = ("__main__", "__mp_main__", "parent_process", "current_process", "_inh
 
 
 def is_likely() -> bool:
-    """Whether the main module is a script that holds no guard; a session, ``-c``, ``-m`` and a command are none."""
+    """Return True if the main module is a script without a guard, not a session, ``-c``, ``-m`` or a command."""
     return _unguarded() is not None
 
 
 def is_certain() -> bool:
-    """Whether a line of such a script that every run of it comes to is what runs now."""
+    """Return True if the running line belongs to such a script and every run of the script executes it."""
     if dask.config.get("distributed.worker.multiprocessing-method", "spawn") == "fork":
         return False
     source = _unguarded()

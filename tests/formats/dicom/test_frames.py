@@ -86,6 +86,22 @@ def write_enhanced(file, hu, order=None, slopes=None, phases=None, syntax=Explic
     return file
 
 
+def write_stacks(file, hu, places, stack=None, number=None, **content):
+    """One file of frames at places given in distances of slices; what varies by frame is given by its index."""
+    write_enhanced(file, hu)
+    dataset = pydicom.dcmread(file)
+    known = {"StackID": stack, "InStackPositionNumber": number, **content}
+    for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame.PlanePositionSequence[0].ImagePositionPatient = [-10, 5, -100 + SPACING[2] * places(index)]
+        for name, value in known.items():
+            if value is None:
+                delattr(frame.FrameContentSequence[0], name)
+            else:
+                setattr(frame.FrameContentSequence[0], name, value(index))
+    dataset.save_as(file)
+    return file
+
+
 def write_by_gdcm(dataset, file):
     import gdcm
 
@@ -265,3 +281,76 @@ def test_bits_above_those_that_are_stored_are_left_out_of_frames(tmp_path, signe
     dataset.save_as(tmp_path / "e.dcm")
     values = expected.astype(int) - (4096 * (expected >= 2048) if signed else 0)
     assert np.array_equal(read(only_scan(tmp_path)).ravel(), values - 1024)
+
+
+ALTERNATE = ("A", "B")
+TWICE = (20, *SHAPE[1:])
+
+
+@pytest.mark.parametrize("rules", [None, SeriesRules("all")], ids=["thinnest", "all"])
+@pytest.mark.parametrize("number", [lambda i: i // 2 + 1, None], ids=["numbered", "unnumbered"])
+@pytest.mark.parametrize("beside", [0, 0.3, 0.5, 5, 40], ids=lambda places: f"{places} apart")
+def test_stacks_that_alternate_frame_by_frame_are_volumes_of_their_own(tmp_path, beside, number, rules):
+    hu = hu_of(TWICE)
+    file = write_stacks(
+        tmp_path / "ct.dcm", hu, lambda i: i // 2 + beside * (i % 2), lambda i: ALTERNATE[i % 2], number
+    )
+    found = find_scans(file, rules or SeriesRules())
+    assert not refused(found)
+    assert sorted(read(scan).tobytes() for scan in scans(found)) == sorted(hu[i::2].tobytes() for i in (0, 1))
+    assert sorted(scan.geometry.origin[2] for scan in scans(found)) == [-100, -100 + SPACING[2] * beside]
+    assert len({scan.key for scan in scans(found)}) == len({scan.fingerprint for scan in scans(found)}) == 2
+
+
+def test_phases_of_stacks_that_alternate_are_told_apart_too(tmp_path):
+    hu = hu_of(TWICE)
+    file = write_stacks(
+        tmp_path / "ct.dcm", hu, lambda i: i // 4 + 40 * (i % 2), lambda i: ALTERNATE[i % 2],
+        lambda i: i // 4 + 1, TemporalPositionIndex=lambda i: i // 2 % 2 + 1,
+    )  # fmt: skip
+    every = scans(find_scans(file, SeriesRules("all")))
+    assert sorted(read(scan).tobytes() for scan in every) == sorted(hu[i::4].tobytes() for i in range(4))
+    found = find_scans(file)
+    assert [len(scans(found)), len(skipped(found)), len(refused(found))] == [2, 2, 0]
+
+
+def test_stacks_one_behind_the_other_are_pieces_that_are_named(tmp_path):
+    hu = hu_of(TWICE)
+    file = write_stacks(
+        tmp_path / "ct.dcm", hu, lambda i: i // 2 + 10 * (i % 2), lambda i: ALTERNATE[i % 2], lambda i: i // 2 + 1
+    )
+    (one,) = refused(find_scans(file))
+    assert "slices 11 to 20" in shown(one.reason)
+    assert "differ in stack (StackID)" in one.reason
+    both = scans(find_scans(file, SeriesRules("all")))
+    assert sorted(read(scan).tobytes() for scan in both) == sorted(hu[i::2].tobytes() for i in (0, 1))
+
+
+def test_stacks_between_each_other_that_are_numbered_as_one_are_refused(tmp_path):
+    file = write_stacks(tmp_path / "ct.dcm", hu_of(TWICE), lambda i: i / 2, lambda i: ALTERNATE[i % 2], lambda i: i + 1)
+    (one,) = refused(find_scans(file))
+    assert "lie between each other in one even stack and differ in stack (StackID)" in one.reason
+
+
+def test_stack_that_is_new_in_every_frame_identifies_nothing(tmp_path):
+    hu = hu_of(SHAPE)
+    scan = only_scan(write_stacks(tmp_path / "ct.dcm", hu, lambda i: i, lambda i: str(i + 1), lambda i: 1))
+    assert np.array_equal(read(scan), hu)
+    assert "StackID has a new value in nearly every slice" in scan.notes[0]
+
+
+@pytest.mark.parametrize("stack", [lambda i: "1", None], ids=["one stack", "no stack"])
+def test_acquisition_that_is_repeated_within_a_stack_is_told_apart_by_its_number_or_refused(tmp_path, stack):
+    hu = hu_of(TWICE)
+    write_stacks(
+        tmp_path / "told.dcm", hu, lambda i: i // 2, stack, lambda i: i // 2 + 1,
+        FrameAcquisitionNumber=lambda i: i % 2 + 1,
+    )  # fmt: skip
+    both = scans(find_scans(tmp_path / "told.dcm", SeriesRules("all")))
+    assert sorted(read(scan).tobytes() for scan in both) == sorted(hu[i::2].tobytes() for i in (0, 1))
+    write_stacks(tmp_path / "same.dcm", hu, lambda i: i // 2, stack, lambda i: i // 2 + 1)
+    for rules in (SeriesRules(), SeriesRules("all", allow_gaps=True, trust_positions=True)):
+        (one,) = refused(find_scans(tmp_path / "same.dcm", rules))
+        assert "slices 1 and 2 lie at one position (frames 1 and 2 of same.dcm), and 9 more pairs do" in shown(
+            one.reason
+        )

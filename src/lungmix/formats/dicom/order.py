@@ -160,7 +160,7 @@ def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual:
     doubled = np.flatnonzero(steps < max(SAME_PLACE_MM, 0.01 * usual))
     if doubled.size:
         first = int(doubled[0])
-        pair = " and ".join(named(slices[first + i].file) for i in (0, 1))
+        pair = _pair(slices[first], slices[first + 1], " and ")
         more = f", and {doubled.size - 1} more pairs do" if doubled.size > 1 else ""
         remedy = "remove the duplicates"
         if 3 * doubled.size > len(slices):
@@ -168,6 +168,13 @@ def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual:
                 "phases or reconstructions may be mixed that nothing in their headers tells apart; give each by itself"
             )
         raise SourceError(f"{title}: slices {first + 1} and {first + 2} lie at one position ({pair}){more}: {remedy}")
+
+
+def _pair(one: Header, two: Header, between: str) -> str:
+    """Return the files of two slices, or their frames in one file."""
+    if one.frame is not None and two.frame is not None and one.file == two.file:
+        return f"frames {one.frame + 1} and {two.frame + 1} of {named(one.file)}"
+    return f"{named(one.file)}{between}{named(two.file)}"
 
 
 def _check_hu(slices: list[Header], title: str, notes: list[str]) -> None:
@@ -247,7 +254,7 @@ def _refuse_grids(slices: list[Header], along: npt.NDArray[np.float64], title: s
 
 def _gap(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, at: int) -> str:
     ratio = steps[at] / usual
-    pair = f"{named(slices[at].file)}, {named(slices[at + 1].file)}"
+    pair = _pair(slices[at], slices[at + 1], ", ")
     between = f"between slices {at + 1} and {at + 2} of {len(slices)} ({pair})"
     where = f"{between} lie {steps[at]:.3f} mm, elsewhere {usual:.3f} mm"
     missing = round(ratio) - 1

@@ -12,7 +12,7 @@ from distributed import Client
 from lungmix import errors
 from lungmix.engine import Listener, Outcome, run_window
 from lungmix.engine.deaths import OUT_OF_MEMORY, explained
-from lungmix.engine.trouble import Vigil, has_ended_workers, is_lost
+from lungmix.engine.trouble import Vigil, has_ended_workers, is_lost, is_scheduler_failure
 from lungmix.errors import ClusterError, DamageError, LungmixError
 from lungmix.store import STAGES, Cohort, settle, stage_of, withdraw
 
@@ -128,7 +128,10 @@ class Care:
                 self._come_back(name, error, vigil, last=not left)
 
     def _come_back(self, what: str, error: Exception, vigil: Vigil, *, last: bool) -> None:
-        """Return once the scheduler that was lost is back; raise what is another error."""
+        """Return where the work can be tried again, once a lost scheduler is back; raise any other error."""
+        if is_scheduler_failure(error) and not last:
+            self.listener.say(f"{what}: the scheduler failed ({type(error).__name__}) and is asked again")
+            return
         if not is_lost(error):
             raise error
         if last or not vigil.wait():

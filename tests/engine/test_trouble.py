@@ -107,3 +107,35 @@ def test_run_that_is_left_waits_for_what_workers_do():
         waiting = client.submit(int, pure=False)
         trouble.Vigil(client, pytest.fail, lambda: None).leave()
         assert waiting.result(timeout=10) == 0
+
+
+@pytest.mark.slow
+def test_worker_that_a_local_cluster_gave_up_is_replaced(monkeypatch):
+    monkeypatch.setattr(trouble, "_MISSED_S", 0.5)
+    with lungmix.connect(workers=1) as client:
+        nanny = next(iter(client.cluster.workers.values()))
+        with trouble.missing(client, lambda message: None):
+            client.sync(nanny.close)
+            client.cluster.workers.clear()
+            assert client.submit(len, "ab").result(timeout=120) == 2
+
+
+def test_case_is_tried_again_where_the_scheduler_failed_on_its_graph(scan, tmp_path):
+    def fail_once(dask_scheduler):
+        whole = dask_scheduler._create_taskstate_from_graph
+
+        def failing(**graph):
+            dask_scheduler._create_taskstate_from_graph = whole
+            raise AssertionError
+
+        # Distributed sends no frames of its own file along.
+        failing.__code__ = failing.__code__.replace(co_filename="distributed/scheduler.py")
+        dask_scheduler._create_taskstate_from_graph = failing
+
+    with cluster_of(1) as cluster, lungmix.connect(cluster.scheduler_address) as client:
+        client.run_on_scheduler(fail_once)
+        said = Said()
+        cohort = lungmix.open_cohort(str(tmp_path / "s.zarr"), "a")
+        report = Pipeline(client, cohort, said).run([scan], MASK)
+    assert not report.failed
+    assert any("the scheduler failed (AssertionError)" in message for message in said.said)

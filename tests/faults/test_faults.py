@@ -23,6 +23,7 @@ from faults.processes import Cluster, end, kill, run_with_kills, start_run, wait
 from faults.proxy import Proxy
 from lungmix.care import Care
 from lungmix.engine import Listener
+from lungmix.engine.trouble import missing
 from lungmix.errors import LockedError
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline, reason_of
@@ -464,7 +465,8 @@ def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
         def work(name):
             client.submit(hog if name == "hungry" else len, name, pure=False).result()
 
-        outcomes = {one.item: one.error for one in care.through(["hungry", "modest"], work, 2)}
+        with missing(client, care.listener.say):
+            outcomes = {one.item: one.error for one in care.through(["hungry", "modest"], work, 2)}
     assert outcomes["modest"] is None
     assert "memory" in reason_of(outcomes["hungry"])
 

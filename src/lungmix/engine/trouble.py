@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, LocalCluster
 from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
+from distributed.core import Status
 
 from lungmix.errors import ClusterError, StalledError, WorkersEndedError
 
@@ -32,6 +34,20 @@ def has_ended_workers(error: BaseException) -> bool:
 def is_lost(error: BaseException) -> bool:
     """Whether the connection to the scheduler was lost; a client that has given it up is closed."""
     return isinstance(error, (CancelledError, CommClosedError, ClosedClientError))
+
+
+def is_scheduler_failure(error: BaseException) -> bool:
+    """Return whether an error arose in the scheduler itself, as where workers leave while it takes a graph.
+
+    The task that it is reported for has not run; submitted again, it runs. Distributed reports such an error without
+    the scheduler's frames, so that the client's frame is the innermost; an error of a task has the task's frames.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return (
+        isinstance(error, (AssertionError, AttributeError, LookupError, RuntimeError))
+        and bool(frames)
+        and frames[-1][0].f_globals.get("__name__") == "distributed.client"
+    )
 
 
 def is_closed(client: Client) -> bool:
@@ -102,7 +118,8 @@ def missing(client: Client | None, say: Callable[[str], None]) -> Iterator[Calla
     """Watch within the block for workers that are gone, and for those that all stand paused for their memory.
 
     Where no worker has been left for a while it is said, and when one is back; work waits for it. Where all stand
-    paused, work would wait for ever: the client is closed, and the block ends with the reason.
+    paused, work would wait for ever: the client is closed, and the block ends with the reason. Workers of this machine
+    that were given up are started again.
 
     Yields
     ------
@@ -139,6 +156,7 @@ def missing(client: Client | None, say: Callable[[str], None]) -> Iterator[Calla
 def _miss(client: Client, say: Callable[[str], None], over: threading.Event, reasons: list[str]) -> None:
     since, moved, told = time.monotonic(), time.monotonic(), False
     while not over.wait(_MISSED_S / 5):
+        _replace_lost_workers(client)
         # Without its scheduler a client has another complaint; see `Vigil`.
         workers = _seen(client) if client.status == "running" else None
         waits = any(one.status == "pending" for one in list(client.futures.values()))
@@ -161,6 +179,21 @@ def _miss(client: Client, say: Callable[[str], None], over: threading.Event, rea
         elif not told and time.monotonic() - since > _MISSED_S:
             told = True
             say("no worker is left: start some, or look at why the queue starts none; the run waits for them")
+
+
+def _replace_lost_workers(client: Client) -> None:
+    """Start workers in place of those that a cluster of this machine has closed.
+
+    Distributed closes a worker for good whose process ended and did not come back within its
+    ``lost-worker-timeout``, which a busy machine may need to start a process.
+    """
+    cluster = client.cluster
+    if (
+        isinstance(cluster, LocalCluster)
+        and cluster.status == Status.running
+        and len(cluster.workers) < len(cluster.worker_spec)
+    ):
+        cluster.scale(len(cluster.worker_spec))
 
 
 def _is_stuck(worker: Mapping[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from lungmix.errors import SourceError
 from lungmix.formats import find_scans
-from series import copy, hu_of, only_scan, read, refused, write_series
+from series import SPACING, copy, hu_of, only_scan, read, refused, write_series
 
 SYNTAXES = (
     ImplicitVRLittleEndian,
@@ -270,6 +270,33 @@ def test_compressed_pixels_that_are_cut_are_damage(tmp_path, syntax):
         return
     with pytest.raises(SourceError, match=r"00003\.dcm.*slice 3"):
         read(only_scan(tmp_path / "s"))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "written"),
+    [
+        ("PixelSpacing", b"DS", b"LO"),
+        ("ImagePositionPatient", b"DS", b"LT"),
+        ("ImageOrientationPatient", b"DS", b"FD"),
+        ("RescaleSlope", b"DS", b"LO"),
+        ("RescaleIntercept", b"DS", b"SH"),
+        ("Rows", b"US", b"SS"),
+        ("PixelRepresentation", b"US", b"SS"),
+    ],
+)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless], ids=["plain", "compressed"])
+def test_attributes_of_another_vr_than_the_standard_gives_them_are_read(tmp_path, keyword, vr, written, syntax):
+    files = write_series(tmp_path / "s")
+    for file in files:
+        recode(file, syntax)
+        tag = pydicom.tag.Tag(keyword)
+        element = struct.pack("<HH", tag.group, tag.element) + vr
+        content = file.read_bytes()
+        assert content.count(element) == 1
+        file.write_bytes(content.replace(element, element[:4] + written))
+    scan = only_scan(tmp_path / "s")
+    assert scan.geometry.spacing == SPACING
+    assert np.array_equal(read(scan), hu_of())
 
 
 def test_voxels_are_those_of_simpleitk_and_of_pydicom(tmp_path):

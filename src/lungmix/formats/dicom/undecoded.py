@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pydicom
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
+from lungmix.formats.dicom.elements import Elements, tags_of
 from lungmix.formats.dicom.stack import Frame
 
 _BITMAP = 0x3000
+_BETWEEN = 0x00180088
+_GEOMETRY = (0x0018, 0x0020, 0x0028)
+"""Groups of the attributes of acquisition, place and pixels."""
+
+_RESCALE = ("RescaleSlope", "RescaleIntercept")
 # Compressed pixels end with this; little may follow.
 _DELIMITER = b"\xfe\xff\xdd\xe0"
 _TAIL = 1 << 16
@@ -18,18 +25,34 @@ def frame_for_pydicom(file: str) -> Frame | None:
     """Return the one frame of a file that ITK refuses for what is no part of its pixels; None if it has none.
 
     GDCM knows some attributes of an overlay with a bitmap and none of the others, such as comments or an activation
-    layer (DICOM PS3.3, C.9.2). ITK refuses a SpacingBetweenSlices of 0. pydicom decodes both.
+    layer (DICOM PS3.3, C.9.2). ITK refuses a SpacingBetweenSlices of 0, and attributes of another VR than the standard
+    gives them. pydicom decodes all of these.
     """
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True)
-        overlay = any(tag.group & 0xFF01 == 0x6000 and tag.element == _BITMAP for tag in list(header.keys()))
-        between = header.get("SpacingBetweenSlices")
-        if not overlay and (between is None or float(between) != 0):
+        if not (_has_overlay(header) or _has_other_vr(header) or _has_spacing_of_zero(header)):
             return None
-        slope, intercept = (header.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
-        return Frame(0, 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+        with Path(file).open("rb") as stream:
+            elements = Elements.read(stream, tags_of(iter(_RESCALE)))
+        slope, intercept = map(elements.number, _RESCALE)
+        return Frame(0, 1.0 if slope is None else slope, 0.0 if intercept is None else intercept)
     except Exception:  # pydicom raises whatever broken bytes lead to
         return None
+
+
+def _has_overlay(header: pydicom.Dataset) -> bool:
+    return any(tag.group & 0xFF01 == 0x6000 and tag.element == _BITMAP for tag in list(header.keys()))
+
+
+def _has_spacing_of_zero(header: pydicom.Dataset) -> bool:
+    between = header.get(_BETWEEN)
+    return between is not None and float(between.value) == 0
+
+
+def _has_other_vr(header: pydicom.Dataset) -> bool:
+    """Return True where an attribute is written with a VR that the standard does not give it; UN may stand for any."""
+    tags = [tag for tag in list(header.keys()) if tag.group in _GEOMETRY and dictionary_has_tag(tag)]
+    return any((header.get_item(tag).VR or "UN") not in ("UN", *dictionary_VR(tag).split(" or ")) for tag in tags)
 
 
 def why_undecoded(file: str) -> str:

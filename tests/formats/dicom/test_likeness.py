@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lungmix.errors import shown
 from lungmix.formats import SeriesRules, find_scans
-from lungmix.formats.dicom.likeness import _to_compare
+from lungmix.formats.dicom.header import HeaderReader
+from lungmix.formats.dicom.likeness import _reduced, _to_compare, looks_like_two_passes
 from series import change, hu_of, only_scan, read, refused, write_series
 
 
@@ -58,7 +59,7 @@ def test_blocks_whose_positions_are_wrong_are_refused(tmp_path, first):
     assert "positions may be swapped" in reason(tmp_path / "s")
 
 
-@given(st.lists(st.integers(0, 23), min_size=2, max_size=2, unique=True), st.booleans(), st.sampled_from([0, 5]))
+@given(st.lists(st.integers(0, 23), min_size=2, max_size=2, unique=True), st.booleans(), st.sampled_from([0, 5, 30]))
 @settings(max_examples=15, deadline=None)
 def test_swapped_positions_in_a_smooth_volume_are_found(tmp_path_factory, pair, in_blocks, noise):
     folder = tmp_path_factory.mktemp("s")
@@ -67,6 +68,96 @@ def test_swapped_positions_in_a_smooth_volume_are_found(tmp_path_factory, pair, 
     exchange(files, *pair)
     assert "positions may be swapped" in reason(folder)
     assert len(read(only_scan(folder, SeriesRules(trust_positions=True)))) == 24
+
+
+@pytest.mark.parametrize("noise", [0, 5, 30, 90])
+@pytest.mark.parametrize("pair", [(0, 1), (4, 5), (11, 12), (22, 23)])
+def test_slices_that_are_swapped_beside_blocks_of_numbers_are_named_whatever_the_noise(tmp_path, pair, noise):
+    numbers = blocks(24, 12)
+    files = write_series(tmp_path / "s", smooth(noise=noise, step=0.05), InstanceNumber=lambda i: numbers[i])
+    exchange(files, *pair)
+    low, high = (f"{i + 1} ({files[j].name})" for i, j in zip(pair, reversed(pair), strict=True))
+    assert f"slices {low} and {high} lie where instance numbers or slice locations say otherwise" in reason(
+        tmp_path / "s"
+    )
+
+
+@pytest.mark.parametrize(("noise", "words"), [(90, "more alike: positions decide"), (2000, "pixels cannot tell")])
+def test_blocks_of_numbers_are_read_with_a_note_whatever_the_noise(tmp_path, noise, words):
+    numbers = blocks(24, 12)
+    hu = smooth(noise=noise).clip(-1024, 3071)
+    write_series(tmp_path / "s", hu, InstanceNumber=lambda i: numbers[i])
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), hu)
+    (note,) = scan.notes
+    assert words in note
+
+
+def test_order_of_numbers_that_pixels_cannot_judge_is_noted(tmp_path):
+    numbers = [i + 2 if i % 2 == 0 else i for i in range(24)]
+    write_series(tmp_path / "s", np.zeros((24, 16, 16), "i2"), InstanceNumber=lambda i: numbers[i])
+    (note,) = only_scan(tmp_path / "s").notes
+    assert "pixels cannot tell" in note
+
+
+def two_passes(folder, hu, displaced, **tags):
+    """Every second slice at its place, those between from elsewhere; returns the slices in the order of positions."""
+    order = [j for i in range(8, 40, 2) for j in (i, i + 1 + displaced)]
+    write_series(folder, hu[order], **({"InstanceNumber": None} | tags))
+    return hu[order]
+
+
+@pytest.mark.parametrize("noise", [0, 30])
+@pytest.mark.parametrize("displaced", [-6, -2, 2, 6])
+def test_passes_on_one_even_grid_that_only_pixels_tell_apart_are_refused(tmp_path, displaced, noise):
+    hu = two_passes(tmp_path / "s", smooth((60, 48, 48), noise, 0.05), displaced)
+    text = reason(tmp_path / "s")
+    assert "slices 1 to 32 are evenly spaced, but every second one differs" in text
+    assert "slices of 2 passes may be mixed" in text
+    assert "--trust-positions" in text
+    assert np.array_equal(read(only_scan(tmp_path / "s", SeriesRules(trust_positions=True))), hu)
+
+
+@pytest.mark.parametrize("name", ["AcquisitionNumber", "AcquisitionTime", "SeriesNumber"])
+def test_passes_on_one_even_grid_are_told_apart_by_what_alternates_as_pixels_do(tmp_path, name):
+    hu = two_passes(tmp_path / "s", smooth((60, 48, 48), 5, 0.05), 6, **{name: lambda i: str(101010 + i % 2)})
+    found = find_scans(tmp_path / "s", SeriesRules("all"))
+    assert not refused(found)
+    assert sorted(read(scan).tobytes() for scan in found) == sorted(hu[i::2].tobytes() for i in (0, 1))
+
+
+@pytest.mark.parametrize("noise", [0, 5, 30, 90])
+@pytest.mark.parametrize("count", [12, 24, 60])
+def test_volume_without_numbers_is_read_without_a_note(tmp_path, count, noise):
+    hu = smooth((60, 48, 48), noise, 0.05)[:count]
+    write_series(tmp_path / "s", hu, InstanceNumber=None, AcquisitionNumber=lambda i: i % 2)
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), hu)
+    assert not scan.notes
+
+
+@pytest.mark.parametrize("displaced", [-6, 2])
+def test_numbers_that_run_with_positions_say_that_one_pass_took_all_slices(tmp_path, displaced):
+    hu = two_passes(tmp_path / "s", smooth((60, 48, 48), 0, 0.05), displaced, InstanceNumber=lambda i: i + 1)
+    assert np.array_equal(read(only_scan(tmp_path / "s")), hu)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("name", ["cmb-crc-lung", "dx-a0001-soft", "dx-a0002-soft"])
+def test_no_real_volume_looks_like_two_passes(real_ct, name, step):
+    headers = sorted((HeaderReader().read(file)[0] for file in (real_ct / name).iterdir()), key=lambda h: h.position[2])
+    assert len(headers) >= 30
+    planes = {id(header): _reduced(header) for header in headers}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lungmix.formats.dicom.likeness._reduced", lambda header: planes[id(header)])
+        windows = [headers[at::step][:count] for at in range(len(headers) - 12 * step + 1) for count in (12, 24, 200)]
+        assert windows
+        assert not any(map(looks_like_two_passes, windows))
+        # The same slices in two breaths, a slice or more apart, do.
+        for displaced in (-4, -2, 2, 4):
+            order = [j for i in range(4, len(headers) - 6, 2) for j in (i, i + 1 + displaced)]
+            if len(order) >= 12:
+                assert looks_like_two_passes([headers[j] for j in order])
 
 
 @pytest.mark.parametrize("pair", [(4, 5), (2, 17), (0, 1)])

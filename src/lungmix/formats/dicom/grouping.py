@@ -30,6 +30,7 @@ from lungmix.formats.dicom.evenness import (
 from lungmix.formats.dicom.groups import NUMBER, SERIES, Group, enumerated, has_place, places_along, series_of
 from lungmix.formats.dicom.header import FRAME_PHASES, HINTS, PHASES, Header
 from lungmix.formats.dicom.kinds import seconds_of
+from lungmix.formats.dicom.likeness import looks_like_two_passes
 from lungmix.formats.dicom.linked import linked
 from lungmix.formats.dicom.numbers import passes_between, runs_one_way
 
@@ -282,7 +283,8 @@ def _by_hints(group: Group) -> list[Group]:
     if len(members) < _FEWEST_REPEATED or not all(map(has_place, members)):
         return [group]
     repeated = _repeats(members)
-    if not repeated and not _are_passes(members):
+    passes = repeated or _are_passes(members)
+    if not passes and not _may_be_passes(members):
         return [group]
     first: list[Group] = []
     for parts, name in _splits(members):
@@ -290,7 +292,8 @@ def _by_hints(group: Group) -> list[Group]:
             continue
         split = [replace(group, slices=tuple(part), part=_told(name, value)) for value, part in parts.items()]
         if _make_stacks(list(parts.values())):
-            return split
+            passes = passes or looks_like_two_passes([members[i] for i in np.argsort(places_along(members))])
+            return split if passes else [group]
         first = first or split
     return first if repeated and first else [group]
 
@@ -339,6 +342,12 @@ def _are_passes(members: Members) -> bool:
         return True
     numbers = [members[i].number for i in order]
     return passes_between(numbers, along[order]) > 1
+
+
+def _may_be_passes(members: Members) -> bool:
+    """Whether slices are one even stack whose instance numbers do not say that one pass took them."""
+    along = places_along(members)
+    return is_even(along) and not runs_one_way([members[i].number for i in np.argsort(along)])
 
 
 def _repeats(members: Members) -> bool:

@@ -18,11 +18,16 @@ from lungmix.formats.dicom.stack import Frame
 # Slices are compared in blocks of pixels, so that of a thousand slices a few MB are kept.
 _SIDE = 64
 _LOWEST, _HIGHEST = -1024, 1000
+_LEAST = 1e-3
 # The sums of two orders differ by this share before one is preferred.
 _DECISIVE = 0.95
 # Neighbours of a volume differ by less than this share of what distant slices differ.
 _SMOOTH = 0.8
 _DISTANT_PAIRS = 12
+# Fewer slices say too little of a pattern; and what share of the places has to show it, and how clearly.
+_FEWEST_ALTERNATING = 12
+_MOST_PLACES = 0.75
+_PAIRED, _MOST_PAIRS = 1.2, 0.9
 
 Edge = tuple[int, int]
 Plane = npt.NDArray[np.float32]
@@ -72,6 +77,37 @@ def likeness(slices: Sequence[Header], values: Sequence[float]) -> Likeness:
     if all(ours < _DECISIVE * theirs and ours < _SMOOTH * usual * count for ours, theirs, count, _ in parts):
         return Likeness.POSITIONS
     return Likeness.UNKNOWN
+
+
+def looks_like_two_passes(slices: Sequence[Header]) -> bool:
+    """Return True if every second slice shows another pass than the slices between them; False if pixels cannot tell.
+
+    In a volume a slice is more like its neighbour than like the next slice but one. In two passes in different breath
+    it is not, or it is much more like the neighbour on one side than like the one on the other, side by side in turn.
+
+    Parameters
+    ----------
+    slices : sequence of Header
+        In the order of positions, evenly spaced.
+    """
+    n = len(slices)
+    if n < _FEWEST_ALTERNATING:
+        return False
+    next_ones, next_but_one = [(i, i + 1) for i in range(n - 1)], [(i, i + 2) for i in range(n - 2)]
+    distant = [(i, (i + n // 2) % n) for i in range(0, n, max(1, n // _DISTANT_PAIRS))]
+    try:
+        differences = _differences(slices, [*next_ones, *next_but_one, *distant])
+    except SourceError:
+        return False
+    near = np.maximum([differences[edge] for edge in next_ones], _LEAST)
+    far = np.array([differences[edge] for edge in next_but_one])
+    if np.median(far) >= _SMOOTH * np.median([differences[edge] for edge in distant]):
+        return False
+    alternating = far < _DECISIVE * (near[:-1] + near[1:]) / 2
+    in_turn = np.log(near[:-1] / near[1:]) * (-1.0) ** np.arange(n - 2)
+    in_turn *= np.sign(np.median(in_turn))
+    paired = np.median(in_turn) > math.log(_PAIRED) and (in_turn > 0).mean() >= _MOST_PAIRS
+    return bool(alternating.mean() >= _MOST_PLACES or paired)
 
 
 def _to_compare(

@@ -76,7 +76,9 @@ def check_numbers(
         moved = []
     wrong = sorted({*_out_of_turn(numbers), *moved})
     verdicts = {_verdict(slices, numbers), _verdict(slices, locations) if moved else None}
-    if Likeness.ATTRIBUTE in verdicts and not wrong:
+    if not wrong and {Likeness.ATTRIBUTE, Likeness.UNKNOWN} & verdicts:
+        wrong = _out_of_blocks(numbers)
+    if not wrong and Likeness.ATTRIBUTE in verdicts:
         wrong = [i for i in range(len(slices)) if i not in _kept_order(numbers)[0]]
     if Likeness.ATTRIBUTE not in verdicts and Likeness.UNKNOWN not in verdicts and Likeness.POSITIONS in verdicts:
         notes.append(
@@ -87,6 +89,11 @@ def check_numbers(
     if not wrong:
         if _follow_nothing(numbers):
             notes.append("its instance numbers follow no order of positions: positions decide")
+        elif Likeness.UNKNOWN in verdicts:
+            notes.append(
+                "its instance numbers follow another order than its positions, and pixels cannot tell which of them is "
+                "right: positions decide"
+            )
         return
     lie = "lies" if len(wrong) == 1 else "lie"
     what = f"{told(slices, wrong)} {lie} where instance numbers or slice locations say otherwise"
@@ -213,6 +220,20 @@ def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
     rank = {number: i for i, number in enumerate(sorted(values))}
     displaced = [i for i, number in enumerate(values) if rank[number] != i]
     return displaced if len(displaced) <= 2 * len(out) else out
+
+
+def _out_of_blocks(numbers: Sequence[int | None]) -> list[int]:
+    """Indices of slices between blocks in which numbers follow each other, all up or all down, of most slices."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or len(set(known)) < len(known):
+        return []
+    steps = np.diff(np.argsort(np.argsort(known)))
+    runs: list[list[int]] = []
+    for sign in (1, -1):
+        parts = np.split(np.arange(len(known)), np.flatnonzero(steps != sign) + 1)
+        runs.append([int(i) for part in parts if len(part) >= _FEWEST_IN_RUN for i in part])
+    kept = set(runs[0] if len(runs[0]) >= len(runs[1]) else runs[1])
+    return [i for i in range(len(known)) if i not in kept] if 3 * len(kept) >= 2 * len(known) else []
 
 
 def _follow_nothing(numbers: Sequence[int | None]) -> bool:

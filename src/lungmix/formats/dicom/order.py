@@ -19,11 +19,13 @@ from lungmix.formats.dicom.evenness import (
     SAME_PLACE_MM,
     drift_of,
     grids_between,
+    is_even,
     uneven_steps,
     usual_step,
 )
 from lungmix.formats.dicom.groups import Group, has_place, normal_of, told
 from lungmix.formats.dicom.header import Damaged, Header
+from lungmix.formats.dicom.likeness import looks_like_two_passes
 from lungmix.formats.dicom.numbers import check_numbers, runs_one_way
 from lungmix.formats.dicom.tilt import Shear, beside_the_others, shear_of
 from lungmix.formats.rules import SeriesRules
@@ -236,12 +238,20 @@ def _check_steps(
 
 def _refuse_grids(slices: list[Header], along: npt.NDArray[np.float64], title: str, rules: SeriesRules) -> None:
     """Refuse slices of several passes whose positions lie between each other: interpolation would mix them."""
+    if rules.trust_positions:
+        return
     grids = grids_between(along)
-    if grids == 1 or rules.trust_positions:
+    numbers = [one.number for one in slices]
+    if grids == 1:
+        if not runs_one_way(numbers) and is_even(along) and looks_like_two_passes(slices):
+            raise SourceError(
+                f"{title}: slices 1 to {len(slices)} are evenly spaced, but every second one differs from those "
+                "between as another pass does: slices of 2 passes may be mixed that nothing in their headers tells "
+                "apart; give each by itself, or --trust-positions if they are one"
+            )
         return
     steps = np.diff(along)
     parts = steps / steps.min()
-    numbers = [one.number for one in slices]
     if (np.abs(parts - np.round(parts)) < 0.1).all() and (None in numbers or runs_one_way(numbers)):
         return
     shown = ", ".join(f"{step:.3f}" for step in steps[:grids])

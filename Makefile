@@ -65,8 +65,12 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	@echo "Open demo/page/index.html in a browser."
 
 PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics)
-test: $(VENV)/.test $(PROGRAMS)  ## All tests.
-	$(BIN)/python -m pytest
+JOBS ?= 2
+test: $(VENV)/.test $(PROGRAMS)  ## All tests: on JOBS processes at a time, then those that must run alone.
+	failed=0; \
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(JOBS) --dist loadfile --durations 20 || failed=1; \
+	$(BIN)/python -m pytest -m alone --durations 20 || failed=1; \
+	exit $$failed
 
 quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow"

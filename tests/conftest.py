@@ -22,7 +22,16 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ALONE = ("cluster", "engine", "faults", "mixture/test_workers.py", "cli/test_signals.py")
+"""Tests that start, end or stop processes and wait for them; other tests beside them would take their time."""
+
 REAL = ("dx-a0001-soft", "dx-a0002-soft", "cmb-crc-lung")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(item.path.is_relative_to(HERE / place) for place in ALONE):
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(scope="session")

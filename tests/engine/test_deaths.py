@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -58,6 +59,20 @@ def test_death_without_a_report_names_every_possible_cause():
     assert "ran out of memory" not in describe(memory=False, exit_status=None)
     for cause in ("crash", "signal", "memory"):
         assert cause in describe(memory=False, exit_status=None)
+
+
+def test_nanny_that_is_given_the_watch_again_reports_an_exit_once():
+    reported, handled = [], []
+    nanny = SimpleNamespace(
+        _on_worker_exit_sync=handled.append, process=SimpleNamespace(on_exit=handled.append),
+        worker_address="tcp://127.0.0.1:1", loop=SimpleNamespace(add_callback=lambda _, event: reported.append(event)),
+    )  # fmt: skip
+    for _ in range(3):
+        ExitWatch().setup(nanny)
+    nanny.process.on_exit(-9)
+    assert (reported, handled) == ([{"worker": "tcp://127.0.0.1:1", "exit": -9}], [-9])
+    nanny._on_worker_exit_sync(7)
+    assert (len(reported), handled) == (2, [-9, 7])
 
 
 def test_other_errors_pass_as_they_are(client):

@@ -38,20 +38,27 @@ class ExitWatch(NannyPlugin):
     def setup(self, nanny: Nanny) -> None:
         """Wrap the callback of a nanny; see distributed."""
         callback = getattr(nanny, "_on_worker_exit_sync", None)
-        if not callable(callback):
+        # A scheduler that was started anew hands the same nanny the plugin again.
+        if not callable(callback) or isinstance(callback, _Report):
             return
-
-        async def log(event: dict[str, Any]) -> None:
-            with suppress(Exception):  # a nanny that cannot report still restarts its worker
-                await nanny.scheduler.log_event(topic=TOPIC, msg=event)
-
-        def report(exit_status: int) -> None:
-            nanny.loop.add_callback(log, {"worker": nanny.worker_address, "exit": exit_status})
-            callback(exit_status)
-
-        nanny._on_worker_exit_sync = report
+        nanny._on_worker_exit_sync = report = _Report(nanny, callback)
         if callable(getattr(nanny.process, "on_exit", None)):
             nanny.process.on_exit = report
+
+
+class _Report:
+    """A nanny's callback that reports the exit status before it does what it did."""
+
+    def __init__(self, nanny: Nanny, callback: Callable[[int], None]):
+        self._nanny, self._callback = nanny, callback
+
+    def __call__(self, exit_status: int) -> None:
+        self._nanny.loop.add_callback(self._log, {"worker": self._nanny.worker_address, "exit": exit_status})
+        self._callback(exit_status)
+
+    async def _log(self, event: dict[str, Any]) -> None:
+        with suppress(Exception):  # a nanny that cannot report still restarts its worker
+            await self._nanny.scheduler.log_event(topic=TOPIC, msg=event)
 
 
 def explain(client: Client, error: KilledWorker) -> WorkersEndedError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from distributed import Client, Scheduler, SchedulerPlugin, WorkerPlugin
+from distributed.protocol.pickle import dumps
 from distributed.versions import get_versions
+from distributed.worker import WORKER_ANY_RUNNING
 
 from lungmix._version import __version__
 from lungmix.engine.versions import fault_of, here_is
@@ -37,8 +39,19 @@ class Farewell(SchedulerPlugin):
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """See distributed."""
         if client == self._client and self._gate in scheduler.worker_plugins:
-            scheduler.loop.add_callback(scheduler.unregister_worker_plugin, None, self._gate)
-            scheduler.loop.add_callback(scheduler.unregister_scheduler_plugin, f"{self._gate}-end")
+            scheduler.loop.add_callback(self._open, scheduler)
+
+    async def _open(self, scheduler: Scheduler) -> None:
+        """Take the gate from the scheduler and from its workers.
+
+        Workers of a cluster that ends close at the same time and drop their plugins themselves. Distributed's own
+        message takes that for a failure, of the worker and of the scheduler.
+        """
+        scheduler.worker_plugins.pop(self._gate, None)
+        running = [address for address, worker in scheduler.workers.items() if worker.status in WORKER_ANY_RUNNING]
+        message = {"op": "run", "function": dumps(_forgetter()), "kwargs": dumps({"name": self._gate})}
+        await scheduler.broadcast(msg=message, workers=running, on_error="ignore")
+        scheduler.plugins.pop(f"{self._gate}-end", None)
 
 
 def complaint(message: Mapping[str, Any]) -> str:
@@ -50,6 +63,16 @@ def complaint(message: Mapping[str, Any]) -> str:
         f"worker {message['worker']} {fault_of(ours, there, here)}; here are {here_is(here)}: it is not used; install "
         "the same there and start it again"
     )
+
+
+def _forgetter() -> Callable[..., None]:
+    # Travels with its code, as the gate does.
+    def forget(name: str, dask_worker: Any) -> None:
+        # A worker that closes is about to drop all its plugins, and fails on those that are gone.
+        if not dask_worker.status.name.startswith("clos"):
+            dask_worker.plugins.pop(name, None)
+
+    return forget
 
 
 def _gate() -> WorkerPlugin:

@@ -61,20 +61,31 @@ def test_signal_ends_process_1_of_a_container():
 
 
 @pytest.mark.slow
-def test_run_that_is_asked_to_end_leaves_neither_lock_nor_scratch(scans, tmp_path):
+@pytest.mark.parametrize(
+    ("begun", "group"),
+    [("lock.json", False), ("case*/*", True)],
+    ids=["alone, as by kill", "with its workers, as by a batch system"],
+)
+def test_run_that_is_asked_to_end_leaves_neither_lock_nor_scratch(scans, tmp_path, begun, group):
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     store = tmp_path / "s.zarr"
     words = ["run", store, scans, "--preset", "physical", "--workers", "1", "--memory-limit", "2GB"]
     environment = {**os.environ, "TMPDIR": str(scratch)}
     with subprocess.Popen(
-        [LUNGMIX, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [LUNGMIX, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
     ) as process:
-        wait_until((store / "lock.json").exists, lambda: "no lock", process)
-        process.terminate()
-        _, err = process.communicate(timeout=60)
+        try:
+            wait_until(lambda: any(store.glob(begun)), lambda: "not begun", process, every=0.02)
+            (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGTERM, err
     assert b"Traceback" not in err
+    assert [line for line in err.splitlines() if b"signal" in line] == [
+        b"stopped by a signal; run the same command again to go on from here"
+    ]
     assert not (store / "lock.json").exists()
     assert not [path for path in scratch.rglob("*") if path.is_file() and "kernels" not in str(path)]
 

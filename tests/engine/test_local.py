@@ -123,6 +123,17 @@ def test_what_workers_do_not_run_again_is_not_refused(tmp_path, how):
     assert done.stdout == "False False\n", done.stderr
 
 
+def test_script_from_the_standard_input_is_refused_with_what_to_do():
+    text = (
+        "import lungmix\nfrom lungmix.errors import UsageError\n"
+        "try:\n    lungmix.connect(workers=1)\nexcept UsageError as error:\n    print(error)\n\n"
+    )
+    done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("workers cannot start from a script that is read from the standard input")
+    assert "python -c" in done.stdout
+    assert done.stderr == ""
+
+
 def groups(folder, line, **files):
     """A file that says which control groups a process is in, and their folder."""
     for name, text in files.items():

@@ -60,13 +60,18 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
     Raises
     ------
     UsageError
-        If the options are not possible.
+        If the options are not possible, or workers cannot find the script.
     ClusterError
         If workers do not start.
     """
     _refuse_within_a_worker()
     if rerun.is_certain():
         raise NoGuardError(_NO_GUARD)
+    if rerun.is_missing():
+        raise UsageError(
+            "workers cannot start from a script that is read from the standard input, for Python looks for its file: "
+            "save it as a file, or give its text to python -c"
+        )
     count, limit = _shape(workers, memory_limit)
     make_home_known()
     environment = {**WORKER_ENVIRONMENT, _OURS: "1"}

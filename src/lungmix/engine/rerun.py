@@ -33,6 +33,15 @@ def is_certain() -> bool:
         return False
 
 
+def is_missing() -> bool:
+    """Return True if workers would look for a script that is no file, as one from the standard input."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if file is None or getattr(main, "__spec__", None) is not None:
+        return False
+    return file == "<stdin>" and dask.config.get("distributed.worker.multiprocessing-method", "spawn") != "fork"
+
+
 def _is_guarded(statements: Sequence[ast.stmt], line: int) -> bool:
     """Whether the statement on a line may be one that not every run comes to."""
     for one in statements:

@@ -31,6 +31,11 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
+def encodable(text: str) -> str:
+    r"""Return text that UTF-8 can encode: bytes of a name that are no UTF-8 become escapes such as ``\udcf6``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def shown(message: str) -> str:
     """A message for the person at the terminal: with the names, without the marks around them."""
     return message.replace(_OPEN, "").replace(_OPEN_QUOTE, "").replace(_CLOSE, "")

@@ -1,12 +1,45 @@
-"""Names with bytes that are no UTF-8 are read as any other name."""
+"""Names with bytes that are no UTF-8 are read and written as any other name, and shown as escapes."""
 
+import io
+import json
 import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lungmix
+from labelled import unlabelled
+from lungmix.cli.show_fits import dump
+from lungmix.engine.log import JsonLog
+from lungmix.errors import shown
 from lungmix.formats import find_scans
+from lungmix.formats.native import local_name
+from lungmix.formats.write import write_image
+from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
+from lungmix.report.page import write_page
+from series import only_scan, read, refused, scans
+
+LATIN1 = b"J\xf6rg"
+NAME = os.fsdecode(LATIN1)
+VOLUME = np.arange(210, dtype=np.int16).reshape(7, 6, 5)
+
+
+def write(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_image(file, [VOLUME], Geometry((5, 6, 7)), np.int16)
+    return file
+
+
+def of_latin1(archive, name="JXrg"):
+    """Put bytes that are no UTF-8 into names that were written with as many others."""
+    archive.write_bytes(archive.read_bytes().replace(name.encode(), LATIN1))
+    return archive
 
 
 @pytest.mark.parametrize("what", ["folder", "slice at an end", "slice in the middle"])
@@ -25,3 +58,117 @@ def test_series_with_a_name_that_is_no_utf8_is_read_as_any_other(tmp_path, what)
     (scan,) = find_scans(source)
     assert scan.geometry == expected.geometry
     assert np.array_equal(np.concatenate(list(scan.slabs(4))), volume)
+
+
+@pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha", ".mhd"])
+def test_images_are_written_and_read_by_names_that_are_no_utf8(tmp_path, extension):
+    file = write(tmp_path / NAME / (NAME + extension))
+    assert np.array_equal(read(only_scan(file)), VOLUME)
+    if extension == ".mhd":
+        assert b"ElementDataFile = J\xf6rg.zraw" in file.read_bytes()
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, None])
+def test_members_of_archives_whose_names_are_no_utf8_are_read(tmp_path, form):
+    member = write(tmp_path / "a.nrrd")
+    if form is None:
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            archive.write(member, "JXrg/JXrg.nrrd")
+        source = of_latin1(tmp_path / "x.zip")
+    else:
+        with tarfile.open(tmp_path / "x.tar", "w", format=form) as archive:
+            archive.add(member, f"{NAME}/{NAME}.nrrd")
+        source = tmp_path / "x.tar"
+    source = source.rename(source.with_name(NAME + source.suffix))
+    assert np.array_equal(read(only_scan(source)), VOLUME)
+
+
+def test_zip_that_says_its_names_are_utf8_where_they_are_not_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(write(tmp_path / "a.nrrd"), "J\u00f6rg.nrrd")
+    content = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(content.replace("J\u00f6rg".encode(), b"J\xf6rrg"))
+    (one,) = refused(find_scans(tmp_path / "x.zip"))
+    assert "x.zip is a damaged or protected archive: unpack it by hand" in shown(one.reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.txt", b"# of J\xf6rg\na.nrrd\nJ\xf6rg/J\xf6rg.nrrd\n"),
+        (NAME + ".csv", b"path;who\na.nrrd;J\xf6rg\nJ\xf6rg/J\xf6rg.nrrd;J\xf6rg\n"),
+    ],
+)
+def test_lists_of_names_that_are_no_utf8_are_read(tmp_path, name, content):
+    write(tmp_path / "a.nrrd")
+    write(tmp_path / NAME / f"{NAME}.nrrd")
+    (tmp_path / name).write_bytes(content)
+    found = find_scans(tmp_path / name)
+    assert [Path(scan.path).name for scan in scans(found)] == ["a.nrrd", f"{NAME}.nrrd"]
+    assert not refused(found)
+
+
+def test_list_names_the_entry_that_is_not_there_and_the_others_are_read(tmp_path):
+    write(tmp_path / f"{NAME}.nrrd")
+    (tmp_path / "list.txt").write_bytes(b"J\xf6rg.nrrd\nM\xfcller.nrrd\n")
+    found = find_scans(tmp_path / "list.txt")
+    assert len(scans(found)) == 1
+    assert [shown(one.reason) for one in refused(found)] == ["M\\udcfcller.nrrd does not exist: check the path"]
+
+
+def test_table_whose_other_columns_are_no_utf8_is_read(tmp_path):
+    write(tmp_path / "a.nrrd")
+    (tmp_path / "list.csv").write_bytes(b"path,who\na.nrrd,J\xf6rg\n")
+    assert len(scans(find_scans(tmp_path / "list.csv"))) == 1
+
+
+def test_list_in_another_encoding_than_the_names_is_refused(tmp_path):
+    write(tmp_path / "a.nrrd")
+    write(tmp_path / "J\u00f6rg.nrrd")
+    (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\n")
+    (one,) = refused(find_scans(tmp_path / "list.txt"))
+    assert "list.txt is no text in UTF-8 or UTF-16" in shown(one.reason)
+
+
+def test_local_names_are_those_of_the_file_system():
+    for name in (b"a b", "J\u00f6rg".encode(), LATIN1):
+        assert os.fsencode(local_name(name.decode("utf-8", "surrogateescape"))) == name
+
+
+def test_json_and_logs_hold_text_that_every_reader_takes():
+    stream = io.StringIO()
+    JsonLog(stream).say(f"run {NAME}")
+    assert json.loads(stream.getvalue())["message"] == "run J\\udcf6rg"
+    assert json.loads(dump([Path(NAME), NAME])) == ["J\\udcf6rg", "J\\udcf6rg"]
+    assert json.loads(dump({NAME: [1, None, True, float("nan"), 0.5]})) == {"J\\udcf6rg": [1, None, True, None, 0.5]}
+
+
+def test_page_and_notebook_of_a_store_whose_name_is_no_utf8_are_text(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / f"{NAME}.zarr", "a")
+    unlabelled(cohort, "case-001", "no lung")
+    page = write_page(cohort, tmp_path / NAME)
+    assert "J\\udcf6rg.zarr" in page.read_text(encoding="utf-8")
+    assert "J\\udcf6rg.zarr" in cohort._repr_html_().encode().decode()
+
+
+@pytest.mark.slow
+def test_names_are_read_where_the_file_system_is_said_to_hold_ascii(tmp_path):
+    for name in ("J\u00f6rg", NAME):
+        write(tmp_path / name / f"{name}.nrrd")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / NAME / f"{NAME}.nrrd", "J\u00f6rg/J\u00f6rg.nrrd")
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(tmp_path / NAME / f"{NAME}.nrrd", "J\u00f6rg/J\u00f6rg.nrrd")
+    for name in ("J\u00f6rg", NAME):
+        (tmp_path / f"{name}.txt").write_bytes(os.fsencode(f"{name}/{name}.nrrd\n"))
+    sources = [os.fsencode(tmp_path / name) for name in ("x.zip", "x.tar", "J\u00f6rg.txt", f"{NAME}.txt")]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", "from lungmix.cli import main; main()", "scan", "--quiet"]
+    for options in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, *options, *sources], capture_output=True, env={**os.environ, **plain}, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not done.stderr
+        assert done.stdout.isascii()
+    assert [one["verdict"] for one in json.loads(done.stdout)["found"]] == ["used"] * len(sources)

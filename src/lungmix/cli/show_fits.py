@@ -16,6 +16,7 @@ from rich.table import Table
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
 from lungmix.analysis.comparison import Comparison
 from lungmix.analysis.robustness import Robustness
+from lungmix.errors import encodable
 from lungmix.kernels.measures import component_keys
 from lungmix.mixture import Fits, TissueModel
 from lungmix.parameters import FITS
@@ -150,8 +151,8 @@ def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
 
 
 def dump(value: Any) -> str:
-    """JSON text; numbers that JSON does not have, NaN and infinity, become null."""
-    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False)
+    """JSON text; numbers that JSON does not have, NaN and infinity, become null, and bytes that no text has escapes."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -162,12 +163,14 @@ def new_table(title: str, *columns: str) -> Table:
     return table
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {encodable(key) if isinstance(key, str) else key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int) else encodable(str(value))
 
 
 def _model(model: TissueModel) -> dict[str, Any]:

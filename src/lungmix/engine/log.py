@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from lungmix.engine.progress import Listener
 from lungmix.engine.watch import Spent
-from lungmix.errors import UsageError, anonymous, named
+from lungmix.errors import UsageError, anonymous, encodable, named
 
 
 class JsonLog(Listener):
@@ -60,7 +60,8 @@ class JsonLog(Listener):
 
     def _write(self, level: str, event: str, **values: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "level": level, "event": event, **values})
+        plain = {name: encodable(value) if isinstance(value, str) else value for name, value in values.items()}
+        line = json.dumps({"time": now, "level": level, "event": event, **plain})
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from lungmix.errors import SourceError, named
 from lungmix.formats.bounds import FREE_ON_DISK, MOST_EXPANSION
+from lungmix.formats.native import local_name
 from lungmix.formats.passing import is_full, no_room, passing_folder, room_in
 
 _ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -77,7 +78,7 @@ def unpack(path: Path, target: Path | None = None) -> Path:
                 if stream is not None:
                     if written + size > room:
                         raise no_room(path, written + size)
-                    _write(target / _place(path, name, names), stream, size)
+                    _write(target / local_name(str(_place(path, name, names))), stream, size)
                     written += size
     except SourceError:
         shutil.rmtree(target, ignore_errors=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lungmix.bucket import is_remote
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, encodable, named
+from lungmix.formats.native import local_name
 from lungmix.formats.tables import Rows, column_of, rows_of, text_of
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".list")
@@ -51,14 +53,18 @@ def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
     if len(content) > LARGEST_LIST:
         raise SourceError(f"{named(path)} is too large for a list of sources: give one path a line, in several lists")
     try:
-        text = text_of(content)
+        text, is_utf8 = text_of(content), True
     except UnicodeDecodeError:
-        text = "\0"
+        text, is_utf8 = content.decode("utf-8", "surrogateescape"), False
+    no_text = SourceError(
+        f"{named(path)} is no text in UTF-8 or UTF-16: give a list with one path a line, saved as UTF-8"
+    )
     if "\0" in text:
-        raise SourceError(
-            f"{named(path)} is no text in UTF-8 or UTF-16: give a list with one path a line, saved as UTF-8"
-        )
+        raise no_text
     entries = list(dict.fromkeys(_entries(path, text)))
+    # Names of files may have any bytes. In another encoding than theirs, those of a list lead nowhere.
+    if not is_utf8 and (beside is not None or not _lead_somewhere(path, entries)):
+        raise no_text
     if not entries:
         raise SourceError(f"{named(path)} lists nothing: give one path a line")
     if len(entries) > MOST_ENTRIES:
@@ -66,11 +72,17 @@ def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
     return [_source(path, entry, beside) for entry in entries]
 
 
+def _lead_somewhere(path: Path, entries: Sequence[str]) -> bool:
+    """Whether a source is there whose name has bytes that are no UTF-8, or no source has such a name."""
+    odd = [entry for entry in entries if encodable(entry) != entry]
+    return not odd or any((path.parent / local_name(entry)).exists() for entry in odd)
+
+
 def _source(path: Path, entry: str, beside: str | None) -> Path | str:
     if is_remote(entry):
         return entry
     if beside is None:
-        return path.parent / entry
+        return path.parent / local_name(entry)
     if entry.startswith("/") or ".." in entry.split("/"):
         raise SourceError(f"{named(path)} lists {named(entry)} outside its own folder: give its s3:// address")
     return f"{beside}/{entry}"
@@ -93,7 +105,8 @@ def _entries(path: Path, text: str) -> list[str]:
         lines = [(number, line.strip()) for number, line in enumerate(re.split("\r\n|\r|\n", text), 1)]
         lines = [(number, line) for number, line in lines if not line.startswith("#")]
     for number, line in lines:
-        if len(line) > LONGEST_ENTRY or any(len(part.encode()) > LONGEST_PART for part in line.split("/")):
+        parts = line.encode("utf-8", "surrogateescape").split(b"/")
+        if len(line) > LONGEST_ENTRY or any(len(part) > LONGEST_PART for part in parts):
             raise SourceError(f"{named(path)} has a line {number} that is too long for a path: give one path a line")
     return [line for _, line in lines if line]
 

@@ -10,6 +10,11 @@ from pathlib import Path
 from lungmix.formats.passing import scratch
 
 
+def local_name(name: str) -> str:
+    """Return a name that was decoded as UTF-8, with ``surrogateescape``, as this machine decodes names of files."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
 @contextmanager
 def native_path(file: str) -> Iterator[str]:
     """Give a path of a file that C++ libraries take, for the length of a block.

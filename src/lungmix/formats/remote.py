@@ -17,6 +17,7 @@ from lungmix.bucket import open_bucket, telling
 from lungmix.errors import SourceError, named
 from lungmix.formats.archives import DEEPEST, LONGEST_NAME, MOST_BYTES, MOST_MEMBERS, inside, is_archive, unpack
 from lungmix.formats.images import extension_of
+from lungmix.formats.native import local_name
 from lungmix.formats.passing import is_full, no_room, passing, room_in
 
 if TYPE_CHECKING:
@@ -230,7 +231,9 @@ def _safe(name: str) -> PurePosixPath | None:
     inner = inside(name)
     if inner is None or len(inner.parts) > DEEPEST or len(name) > LONGEST_NAME:
         return None
-    return None if any(len(part.encode("utf-8", "replace")) > _LONGEST_PART for part in inner.parts) else inner
+    if any(len(part.encode("utf-8", "replace")) > _LONGEST_PART for part in inner.parts):
+        return None
+    return PurePosixPath(local_name(str(inner)))
 
 
 def _listed(store: S3Store, prefix: str, address: str) -> tuple[list[Any], bool]:

@@ -210,7 +210,8 @@ def _meta_header(
         *(f"{key} = {value}" for key, value in about.items()),
         f"ElementDataFile = {data}",
     ]
-    return ("\n".join(lines) + "\n").encode()
+    # The name of the data file has the bytes that it has in its folder.
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
 def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, str]) -> bytes:

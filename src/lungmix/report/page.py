@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from lungmix._version import __version__
 from lungmix.engine import Listener, run_window
-from lungmix.errors import LungmixError, UsageError
+from lungmix.errors import LungmixError, UsageError, encodable
 from lungmix.mixture import TissueModel
 from lungmix.report import pictures
 from lungmix.report.columns import SCANNER, SCORE, Value, columns_of
@@ -299,4 +299,4 @@ def _thousands(n: int) -> str:
 def _short_name(url: str) -> str:
     """The last part of where the store is: folders above it may tell of people."""
     path = urlsplit(url).path if "://" in url else url
-    return PurePosixPath(path.rstrip("/")).name or "cohort"
+    return encodable(PurePosixPath(path.rstrip("/")).name) or "cohort"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import traceback
 from pathlib import PurePath
+from typing import Any
 
 _OPEN, _CLOSE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 _OPEN_QUOTE = "\N{LEFT-TO-RIGHT ISOLATE}"
@@ -134,6 +135,42 @@ class ModelError(LungmixError, ValueError):
 
 class ClusterError(LungmixError):
     """The scheduler or its workers cannot be used."""
+
+
+class RoomError(ClusterError):
+    """A worker has too little memory for a case; the message says how much is enough.
+
+    Attributes
+    ----------
+    case : str
+        Name of the case.
+    pixels : tuple of int
+        Rows and columns of its slices.
+    limit : int
+        Memory limit of the smallest worker, bytes.
+    enough : int
+        Memory limit that is enough, bytes.
+    is_local : bool
+        Workers were started by this program.
+    """
+
+    def __init__(self, case: str, pixels: tuple[int, int], limit: int, enough: int, is_local: bool):
+        rows, columns = pixels
+        super().__init__(
+            f"a worker has {limit / 1e6:.0f} MB of memory, and slices of {columns} x {rows} pixels need "
+            f"{enough / 1e6:.0f} MB: {more_memory(f'{enough / 1e6:.0f}MB', is_local=is_local)}"
+        )
+        self.case, self.pixels, self.limit, self.enough, self.is_local = case, pixels, limit, enough, is_local
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), (self.case, self.pixels, self.limit, self.enough, self.is_local)
+
+
+def more_memory(size: str, *, is_local: bool) -> str:
+    """Return what to do about workers with too little memory: those of a local cluster, or of another scheduler."""
+    if is_local:
+        return f"give workers more with --memory-limit {size} (memory_limit of lungmix.connect)"
+    return f"start workers with more, such as `dask worker --memory-limit {size}`"
 
 
 class WorkersEndedError(ClusterError):

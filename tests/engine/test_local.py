@@ -54,7 +54,7 @@ def test_cluster_that_adapts_from_no_worker_is_asked_for_one():
 def test_workers_with_less_memory_than_any_stage_needs_are_refused_with_the_number():
     with (
         lungmix.connect(workers=1, memory_limit="500MB") as client,
-        pytest.raises(ClusterError, match=r"500 MB .* at least 537 MB"),
+        pytest.raises(ClusterError, match=r"500 MB .* at least 930 MB"),
     ):
         check_memory(client)
 

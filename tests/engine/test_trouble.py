@@ -1,6 +1,8 @@
 """Clusters whose workers are there, and do not work; and those that have none while nothing is asked of them."""
 
 from concurrent.futures import CancelledError
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 from distributed import Client, LocalCluster, Status
@@ -48,9 +50,25 @@ def test_run_whose_workers_all_stand_paused_ends_with_the_remedy(scan, tmp_path,
     with cluster_of(1) as cluster, lungmix.connect(cluster.scheduler_address) as client:
         client.run(pause)
         cohort = lungmix.open_cohort(str(tmp_path / "s.zarr"), "a")
-        with pytest.raises(StalledError, match=r"all workers stand paused .* --memory-limit 2GB") as ended:
+        with pytest.raises(StalledError, match=r"stand paused .* start workers .* --memory-limit 2GB`") as ended:
             Pipeline(client, cohort, Said()).run([scan], MASK)
     assert ended.value.status == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "remedy"),
+    [(object(), "with --memory-limit 2GB"), (None, "start workers with more, such as `dask worker")],
+)
+def test_remedy_for_paused_workers_is_that_of_whoever_started_them(cluster, remedy, monkeypatch):
+    monkeypatch.setattr(trouble, "_MISSED_S", 0.01)
+    monkeypatch.setattr(trouble, "_STALLED_S", 0.0)
+    monkeypatch.setattr(trouble, "_seen", lambda _: [{"status": "paused", "memory_limit": 640_000_000}])
+    waiting = SimpleNamespace(status="pending")
+    client = SimpleNamespace(status="running", cluster=cluster, futures={"a": waiting}, close=lambda: None)
+    reasons = []
+    trouble._miss(client, pytest.fail, Event(), reasons)
+    assert "640 MB" in reasons[0]
+    assert remedy in reasons[0]
 
 
 def test_workers_that_stand_paused_while_nothing_waits_are_left_alone(monkeypatch):

@@ -15,7 +15,7 @@ from lungmix.engine.local import start_local
 from lungmix.engine.trouble import PATIENCE_S
 from lungmix.engine.versions import check_cluster
 from lungmix.errors import ClusterError, UsageError
-from lungmix.graphs.process import LEAST_WORKER_BYTES
+from lungmix.graphs.process import ENOUGH_WORKER_BYTES, LEAST_WORKER_BYTES, limit_for
 
 _TIMEOUT = 10.0
 
@@ -108,7 +108,7 @@ def check_memory(client: Client) -> None:
         if 0 < limit < LEAST_WORKER_BYTES:
             raise ClusterError(
                 f"worker {address} may take {limit / 1e6:.0f} MB of memory, and a worker needs at least "
-                f"{LEAST_WORKER_BYTES / 1e6:.0f} MB: start fewer workers with more memory each, such as "
+                f"{limit_for(ENOUGH_WORKER_BYTES) / 1e6:.0f} MB: start fewer workers with more memory each, such as "
                 "--memory-limit 2GB"
             )
 

@@ -15,7 +15,7 @@ from lungmix.engine import machine, rerun
 from lungmix.engine.spans import EXTENSIONS
 from lungmix.errors import ClusterError, NoGuardError, UsageError
 from lungmix.formats.passing import passing_folder
-from lungmix.graphs.process import KEPT_BYTES, LEAST_WORKER_BYTES
+from lungmix.graphs.process import ENOUGH_WORKER_BYTES, KEPT_BYTES, limit_for
 from lungmix.home import make_home_known
 
 WORKER_ENVIRONMENT = {
@@ -127,7 +127,7 @@ def _bytes_of(text: str | int) -> int:
     except (ValueError, TypeError):
         raise UsageError(f"--memory-limit {text} is not a size: write it like 2GB") from None
     if size < _LEAST_START:
-        least = LEAST_WORKER_BYTES / 1e6
+        least = limit_for(ENOUGH_WORKER_BYTES) / 1e6
         raise UsageError(f"--memory-limit {text} is too little for a worker: give at least {least:.0f}MB, better 2GB")
     return size
 

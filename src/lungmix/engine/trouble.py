@@ -16,7 +16,7 @@ from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 from distributed.core import Status
 
-from lungmix.errors import ClusterError, StalledError, WorkersEndedError
+from lungmix.errors import ClusterError, StalledError, WorkersEndedError, more_memory
 
 PATIENCE_S = 300.0
 """So long a scheduler that was lost, or its first worker, is waited for, seconds."""
@@ -165,8 +165,8 @@ def _miss(client: Client, say: Callable[[str], None], over: threading.Event, rea
         elif time.monotonic() - moved > _STALLED_S:
             least = min(int(one["memory_limit"] or 0) for one in workers)
             reasons.append(
-                f"all workers stand paused at four fifths of their memory, {least / 1e6:.0f} MB, and nothing has moved "
-                f"for {_STALLED_S:.0f} s: give workers more memory, such as --memory-limit 2GB, and run the same "
+                f"all workers stand paused for their memory, {least / 1e6:.0f} MB, and nothing has moved for "
+                f"{_STALLED_S:.0f} s: {more_memory('2GB', is_local=client.cluster is not None)}; and run the same "
                 "command again, which goes on from here"
             )
             client.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lungmix.graphs.overlap import join_chunks
-from lungmix.graphs.process import INTERPRETER_BYTES, KEPT_BYTES
+from lungmix.graphs.process import COMPILING_BYTES, INTERPRETER_BYTES, KEPT_BYTES, PAUSE_SHARE
 from lungmix.kernels.bits import WORD, words_for
 from lungmix.kernels.reach import BAND_BYTES
 
@@ -21,6 +21,8 @@ TASKS_AT_ONCE = 2
 # A closing looks at 60 slices on each side of its slab: thin slabs would do the same work twice.
 _THICKEST_OF_MASK = 256
 _THICKEST_OF_LABELS = 128
+# What readers, codecs and writers of a slab leave behind, by measurement.
+_BUFFERS = 16 << 20
 
 
 def mask_task_bytes(depth: int, ny: int, nx: int, halo: int) -> int:
@@ -91,8 +93,33 @@ def worker_bytes(task: int) -> int:
     return INTERPRETER_BYTES + KEPT_BYTES + TASKS_AT_ONCE * task
 
 
+def case_task_bytes(slab: int, ny: int, nx: int) -> int:
+    """Bytes of the largest task of a case whose slabs are as thin as they can be: those that are stored.
+
+    Packed slabs of the mask need less than the voxels of labels.
+
+    Parameters
+    ----------
+    slab : int
+        Slices of a slab that is stored.
+    ny, nx : int
+        Rows and columns.
+    """
+    return label_task_bytes(slab, slab, ny, nx)
+
+
+def least_bytes(task: int) -> int:
+    """Memory without which a worker stands still: what it holds at the end of a task of `task` bytes."""
+    return INTERPRETER_BYTES + KEPT_BYTES + task + min(task, _BUFFERS)
+
+
+def enough_bytes(task: int) -> int:
+    """Memory with which a worker whose largest task needs `task` bytes works, also if it compiles the kernels."""
+    return INTERPRETER_BYTES + KEPT_BYTES + task + max(task, COMPILING_BYTES)
+
+
 def _thickest(slab: int, most: int, limit: int | None, needs: Callable[[int], int]) -> int:
-    depth = slab
-    while depth * 2 <= most and worker_bytes(needs(depth * 2)) <= (limit or DEFAULT_LIMIT):
+    depth, room = slab, (limit or DEFAULT_LIMIT) * PAUSE_SHARE
+    while depth * 2 <= most and worker_bytes(needs(depth * 2)) <= room:
         depth *= 2
     return depth

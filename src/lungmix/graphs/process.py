@@ -13,7 +13,31 @@ kernels do; distributed's own setting gives everything back at once.
 """
 
 LEAST_WORKER_BYTES = INTERPRETER_BYTES + KEPT_BYTES + (64 << 20)
-"""Least memory limit that a worker can work with: the above, and two tasks on slabs of a small scan.
+"""Memory that any worker needs: the above, and two tasks on slabs of a small scan.
 
-A worker with less is paused by distributed, at four fifths of its limit, before it has done anything, and stays so.
+Distributed pauses a worker with a limit of less before it has done anything, and it stays so.
 """
+
+COMPILING_BYTES = 256 << 20
+"""What a worker holds besides if it compiled kernels itself, as in the first run after an installation."""
+
+ENOUGH_WORKER_BYTES = INTERPRETER_BYTES + KEPT_BYTES + COMPILING_BYTES
+"""Memory that is enough for small scans, whether kernels were compiled before or not."""
+
+PAUSE_SHARE = 0.8
+"""Fraction of its limit above which distributed pauses a worker, unless its configuration says otherwise."""
+
+_STEP = 10_000_000
+
+
+def limit_for(needed: int, share: float = PAUSE_SHARE) -> int:
+    """Return the memory limit, bytes, of a worker that may hold `needed` bytes; rounded up to 10 MB.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    share : float
+        Fraction of its limit up to which the worker works.
+    """
+    return -int(-needed / share // _STEP) * _STEP

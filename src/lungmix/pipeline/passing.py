@@ -13,6 +13,7 @@ from distributed import Client
 from lungmix import errors
 from lungmix.care import Care, ended_reason, remade
 from lungmix.engine import Ledger, Listener
+from lungmix.engine.room import Room, room_on
 from lungmix.engine.trouble import has_ended_workers, is_closed, missing
 from lungmix.errors import DamageError, LockedError, LungmixError
 from lungmix.geometry import Geometry
@@ -42,6 +43,12 @@ class Passing:
     cohort: Cohort
     listener: Listener
     _sizes: dict[str, int] = field(default_factory=dict, repr=False)
+    _rooms: list[Room] = field(default_factory=list, repr=False)
+
+    @property
+    def room(self) -> Room:
+        """Memory of the workers at the beginning of the last pass."""
+        return self._rooms[0] if self._rooms else Room()
 
     def know(self, geometries: Mapping[str, Geometry]) -> None:
         """Take note of how large cases are, for progress."""
@@ -84,6 +91,7 @@ class Passing:
             Is told which cases are done, which failed, and where time went.
         """
         ledger = Ledger(report.spent)
+        self._rooms[:] = [room_on(self.client)]
 
         def work(name: str) -> None:
             watched = {}

@@ -20,7 +20,7 @@ from lungmix.geometry import Geometry
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.pipeline.passing import Passing, Step
-from lungmix.pipeline.report import Report
+from lungmix.pipeline.report import Report, refuse_without_room
 from lungmix.pipeline.stale import fault_of_labels, has_true_rows, is_other_scan, takes_other_labels, takes_other_mask
 from lungmix.stages import convert, fit, label, mask
 from lungmix.stages.finding import look_through
@@ -60,6 +60,7 @@ def _alone(method: Callable[Concatenate[Pipeline, P], Report]) -> Callable[Conca
             for name, reason in self.cohort.damaged.items():
                 if name not in report.failed:
                     report.fail(name, reason, StoreError(reason))
+            refuse_without_room(report)
             return report
 
     return alone
@@ -392,7 +393,7 @@ class Pipeline:
                 return "kept"
             watch = self._passing.watch(name, convert.STAGE)
             watch(0, 1)
-            status = convert.convert_case(self.client, self.cohort, name, scans[name], chunk_slices)
+            status = convert.convert_case(self.client, self.cohort, name, scans[name], chunk_slices, self._passing.room)
             if nrrd is not None:
                 write_volume(self.cohort[name], nrrd, anew=status != "kept")
             watch(1, 1)
@@ -402,13 +403,20 @@ class Pipeline:
 
     def _masking(self, parameters: MaskParameters, *, accept_hu: bool = False) -> Step:
         return mask.STAGE, lambda name: mask.mask_case(
-            self.client, self.cohort, name, parameters, self._passing.watch(name, mask.STAGE), accept_hu=accept_hu
-        )
+            self.client, self.cohort, name, parameters, self._passing.watch(name, mask.STAGE), accept_hu=accept_hu,
+            room=self._passing.room,
+        )  # fmt: skip
 
     def _labelling(self, model: TissueModel) -> Step:
         model_name = stored_id(self.cohort, model).name
         return label.STAGE, lambda name: label.label_case(
-            self.client, self.cohort, name, model, self._passing.watch(name, label.STAGE), model_name
+            self.client,
+            self.cohort,
+            name,
+            model,
+            self._passing.watch(name, label.STAGE),
+            model_name,
+            self._passing.room,
         )
 
     def _label_all(self, report: Report, steps: Sequence[Step] = ()) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from lungmix.analysis.comparison import Comparison
 from lungmix.engine import Spent
-from lungmix.errors import anonymous, shown
+from lungmix.errors import ClusterError, RoomError, anonymous, more_memory, shown
 from lungmix.mixture import Fits, TissueModel
 from lungmix.store.models import ModelId
 from lungmix.store.tables import Row
+
+_SHOWN = 4
 
 
 @dataclass
@@ -85,3 +87,25 @@ class Report:
         self.failed[name], self.told[name] = anonymous(reason), shown(reason)
         if error is not None:
             self.errors[name] = error
+
+
+def refuse_without_room(report: Report) -> None:
+    """End a run that could do nothing, because workers have too little memory for every case.
+
+    Raises
+    ------
+    ClusterError
+        If no case went through, and each failed for that.
+    """
+    errors = [report.errors.get(name) for name in report.failed]
+    refusals = [error for error in errors if isinstance(error, RoomError)]
+    if report.done or not refusals or len(refusals) < len(errors):
+        return
+    largest = max(refusals, key=lambda error: error.enough)
+    names = ", ".join(error.case for error in refusals[:_SHOWN])
+    more = f" and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
+    needs = "needs" if len(refusals) == 1 else "need up to"
+    size = f"{largest.enough / 1e6:.0f}"
+    remedy = more_memory(f"{size}MB", is_local=largest.is_local)
+    has = f"a worker has {largest.limit / 1e6:.0f} MB of memory"
+    raise ClusterError(f"nothing can be done: {has}, and {names}{more} {needs} {size} MB: {remedy}")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
+from lungmix.engine.room import Room
 from lungmix.errors import LungmixError, SourceError, StoreError, anonymous, named, quoted
 from lungmix.kernels.bits import pack_below
 from lungmix.kernels.counts import N_HU
@@ -44,7 +45,9 @@ def key_for(scan: Scan) -> str:
     return key_of(stage=STAGE, version=1, fingerprint=scan.fingerprint)
 
 
-def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan, chunk_slices: int | None = None) -> str:
+def convert_case(
+    client: Client, cohort: Cohort, name: str, scan: Scan, chunk_slices: int | None = None, room: Room | None = None
+) -> str:
     """Bring a scan into the store as the case `name`, unless it is there unchanged.
 
     Parameters
@@ -60,9 +63,13 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan, chunk_sl
     chunk_slices : int, optional
         Slices of a chunk, see `lungmix.store.layout.layout_of`. A case that is cut otherwise is made anew; without a
         number it stays as it is cut.
+    room : Room, optional
+        Memory of workers.
 
     Raises
     ------
+    RoomError
+        If workers have too little memory.
     SourceError
         If the voxels cannot be read; the case is then what it was before, and not in the store if it was not. After any
         other error it is there, and begun.
@@ -79,6 +86,8 @@ def convert_case(client: Client, cohort: Cohort, name: str, scan: Scan, chunk_sl
     if known is not None and known.stages.get(STAGE, {}).get("key") == key:
         _describe(known, scan)
         return "kept"
+    if room is not None:
+        room.check(name, scan.geometry, layout_of(scan.geometry, chunk_slices).slab)
     origin = {"key": key, "source": place_of(cohort.salt, scan.key)}
     # A damaged image of the same scan is made again; what was computed from it is still true.
     mended = known if known is not None and known.damage.get(STAGE, {}).get("record", {}).get("key") == key else None

@@ -19,6 +19,7 @@ from distributed import Client
 
 from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
+from lungmix.engine.room import Room
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
@@ -56,8 +57,15 @@ def label_case(
     model: TissueModel,
     watch: Callable[[int, int], None] | None = None,
     model_name: str = "given",
+    room: Room | None = None,
 ) -> str:
-    """Label the lung voxels of a case and tell its lungs apart, unless it carries the labels of this model."""
+    """Label the lung voxels of a case and tell its lungs apart, unless it carries the labels of this model.
+
+    Raises
+    ------
+    RoomError
+        If workers have too little memory; `room` says how much they have.
+    """
     case = cohort[name]
     mask.check_masked(case)
     key = key_for(case, model)
@@ -65,6 +73,8 @@ def label_case(
     if known and case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
     convert.check_converted(case)
+    if room is not None:
+        room.check(name, case.geometry, case.layout.slab)
     where = cohort.ref(name, case.start(STAGE, key, () if known else (side.STAGE,)))
     small = None
     if not known:

@@ -14,6 +14,7 @@ from distributed import Client
 
 from lungmix.engine.connect import least_memory
 from lungmix.engine.gather import gather_small
+from lungmix.engine.room import Room
 from lungmix.errors import HuError, NoLungError, StoreError
 from lungmix.graphs.mask import close_lung, judge, shelved_lung
 from lungmix.graphs.memory import mask_chunks
@@ -55,6 +56,7 @@ def mask_case(
     watch: Callable[[int, int], None] | None = None,
     *,
     accept_hu: bool = False,
+    room: Room | None = None,
 ) -> str:
     """Find the lungs of a case, unless they are known for these parameters.
 
@@ -72,9 +74,13 @@ def mask_case(
         ``watch(done, total)`` while slabs are written.
     accept_hu : bool
         Go on although the values are not HU of a chest.
+    room : Room, optional
+        Memory of workers.
 
     Raises
     ------
+    RoomError
+        If workers have too little memory.
     HuError
         If the values are not HU of a chest, and neither are accepted now nor were before.
     NoLungError
@@ -92,6 +98,8 @@ def mask_case(
         raise
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
+    if room is not None:
+        room.check(name, case.geometry, case.layout.slab)
     recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
     where, limit = cohort.ref(name, case.start(STAGE, key)), least_memory(client)
     files = case.create("lung")

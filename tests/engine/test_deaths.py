@@ -8,7 +8,7 @@ import dask
 import pytest
 
 import lungmix
-from lungmix.engine.deaths import OUT_OF_MEMORY, ExitWatch, describe, explained
+from lungmix.engine.deaths import OUT_OF_MEMORY, describe, exit_watch, explained
 from lungmix.errors import WorkersEndedError
 
 # Slowly, so that the nanny sees it; and no more than twice the limit, whatever the nanny does.
@@ -28,7 +28,7 @@ def frail():
     """A cluster of one process that gives a task up after one death."""
     patience = dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with patience, lungmix.connect(workers=1, memory_limit="600MB") as client:
-        client.register_plugin(ExitWatch())
+        client.register_plugin(exit_watch())
         yield client
 
 
@@ -68,7 +68,7 @@ def test_nanny_that_is_given_the_watch_again_reports_an_exit_once():
         worker_address="tcp://127.0.0.1:1", loop=SimpleNamespace(add_callback=lambda _, event: reported.append(event)),
     )  # fmt: skip
     for _ in range(3):
-        ExitWatch().setup(nanny)
+        exit_watch().setup(nanny)
     nanny.process.on_exit(-9)
     assert (reported, handled) == ([{"worker": "tcp://127.0.0.1:1", "exit": -9}], [-9])
     nanny._on_worker_exit_sync(7)

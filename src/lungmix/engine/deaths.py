@@ -25,40 +25,41 @@ _PATIENCE_S, _POLL_S = 2.0, 0.1
 OUT_OF_MEMORY = "workers repeatedly ran out of memory on this case: give them a larger --memory-limit"
 
 
-class ExitWatch(NannyPlugin):
-    """Reports the exit status of each worker process that ends by itself.
+def exit_watch() -> NannyPlugin:
+    """Return a plugin that reports the exit status of each worker process that ends by itself.
 
     A nanny hands it to one private callback. Where that is not found, as in another release of distributed, nothing is
     reported, and messages name all possible causes.
     """
 
-    name = TOPIC
-    idempotent = True
+    # A class of a function travels with its code: nannies without lungmix, whose workers others use, take it too.
+    class ExitWatch(NannyPlugin):
+        name = TOPIC
+        idempotent = True
 
-    def setup(self, nanny: Nanny) -> None:
-        """Wrap the callback of a nanny; see distributed."""
-        callback = getattr(nanny, "_on_worker_exit_sync", None)
-        # A scheduler that was started anew hands the same nanny the plugin again.
-        if not callable(callback) or isinstance(callback, _Report):
-            return
-        nanny._on_worker_exit_sync = report = _Report(nanny, callback)
-        if callable(getattr(nanny.process, "on_exit", None)):
-            nanny.process.on_exit = report
+        def __init__(self, topic: str):
+            self._topic = topic
 
+        def setup(self, nanny: Nanny) -> None:
+            callback = getattr(nanny, "_on_worker_exit_sync", None)
+            # A scheduler that was started anew hands the same nanny the plugin again.
+            if not callable(callback) or hasattr(callback, "reports_exits"):
+                return
 
-class _Report:
-    """A nanny's callback that reports the exit status before it does what it did."""
+            async def log(event: dict[str, Any]) -> None:
+                with suppress(Exception):  # a nanny that cannot report still restarts its worker
+                    await nanny.scheduler.log_event(topic=self._topic, msg=event)
 
-    def __init__(self, nanny: Nanny, callback: Callable[[int], None]):
-        self._nanny, self._callback = nanny, callback
+            def report(exit_status: int) -> None:
+                nanny.loop.add_callback(log, {"worker": nanny.worker_address, "exit": exit_status})
+                callback(exit_status)
 
-    def __call__(self, exit_status: int) -> None:
-        self._nanny.loop.add_callback(self._log, {"worker": self._nanny.worker_address, "exit": exit_status})
-        self._callback(exit_status)
+            report.reports_exits = True  # type: ignore[attr-defined]
+            nanny._on_worker_exit_sync = report
+            if callable(getattr(nanny.process, "on_exit", None)):
+                nanny.process.on_exit = report
 
-    async def _log(self, event: dict[str, Any]) -> None:
-        with suppress(Exception):  # a nanny that cannot report still restarts its worker
-            await self._nanny.scheduler.log_event(topic=TOPIC, msg=event)
+    return ExitWatch(TOPIC)
 
 
 def explain(client: Client, error: KilledWorker) -> WorkersEndedError:

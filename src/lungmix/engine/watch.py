@@ -17,7 +17,7 @@ from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 from distributed.client import ClosedClientError
 
 from lungmix.engine import gate
-from lungmix.engine.deaths import ExitWatch
+from lungmix.engine.deaths import exit_watch
 from lungmix.engine.trouble import is_closed
 
 TOPIC = "lungmix-tasks"
@@ -181,7 +181,7 @@ class Ledger:
     def listen(self, client: Client, say: Callable[[str], None] | None = None) -> None:
         """Begin to listen, or begin again at a scheduler that was started anew."""
         client.register_plugin(TaskTotals())
-        client.register_plugin(ExitWatch())
+        client.register_plugin(exit_watch())
         client.subscribe_topic(TOPIC, self._hear)
         client.subscribe_topic(gate.TOPIC, lambda event: say(gate.complaint(event[1])) if say else None)
         gate.admit(client)

@@ -37,6 +37,11 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def is_encodable(text: str) -> bool:
+    """Return True for text that UTF-8 can encode: no byte of it comes from a name in another encoding."""
+    return encodable(text) == text
+
+
 def shown(message: str) -> str:
     """A message for the person at the terminal: with the names, without the marks around them."""
     return message.replace(_OPEN, "").replace(_OPEN_QUOTE, "").replace(_CLOSE, "")

@@ -14,10 +14,12 @@ import pytest
 
 import lungmix
 from labelled import unlabelled
+from lungmix.cli import main
 from lungmix.cli.show_fits import dump
 from lungmix.engine.log import JsonLog
-from lungmix.errors import shown
+from lungmix.errors import SourceError, shown
 from lungmix.formats import find_scans
+from lungmix.formats.lists import read_list
 from lungmix.formats.native import local_name
 from lungmix.formats.write import write_image
 from lungmix.geometry import Geometry
@@ -83,13 +85,13 @@ def test_members_of_archives_whose_names_are_no_utf8_are_read(tmp_path, form):
     assert np.array_equal(read(only_scan(source)), VOLUME)
 
 
-def test_zip_that_says_its_names_are_utf8_where_they_are_not_is_refused(tmp_path):
+def test_zip_that_declares_its_names_utf8_where_they_are_not_is_refused_for_that(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(write(tmp_path / "a.nrrd"), "J\u00f6rg.nrrd")
     content = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(content.replace("J\u00f6rg".encode(), b"J\xf6rrg"))
     (one,) = refused(find_scans(tmp_path / "x.zip"))
-    assert "x.zip is a damaged or protected archive: unpack it by hand" in shown(one.reason)
+    assert "x.zip declares that the names of its files are UTF-8, and they are not: unpack" in shown(one.reason)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,34 @@ def test_list_names_the_entry_that_is_not_there_and_the_others_are_read(tmp_path
     (tmp_path / "list.txt").write_bytes(b"J\xf6rg.nrrd\nM\xfcller.nrrd\n")
     found = find_scans(tmp_path / "list.txt")
     assert len(scans(found)) == 1
-    assert [shown(one.reason) for one in refused(found)] == ["M\\udcfcller.nrrd does not exist: check the path"]
+    assert [shown(one.reason) for one in refused(found)] == [
+        "M\\udcfcller.nrrd does not exist: check the path, and the encoding of the list"
+    ]
+
+
+def test_list_in_another_encoding_is_read_but_for_the_entries_that_lead_nowhere(tmp_path):
+    write(tmp_path / "a.nrrd")
+    write(tmp_path / "J\u00f6rg.nrrd")
+    (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\ns3://bucket/J\xf6rg.nrrd\n")
+    found = find_scans(tmp_path / "list.txt")
+    assert [Path(scan.path).name for scan in scans(found)] == ["a.nrrd"]
+    assert [shown(one.reason) for one in refused(found)] == [
+        "J\\udcf6rg.nrrd does not exist: check the path, and the encoding of the list",
+        "J\\udcf6rg.nrrd is no UTF-8, as names in object stores are: check the address",
+    ]
+    with pytest.raises(SystemExit) as end:
+        main(["scan", str(tmp_path / "list.txt"), "--quiet"])
+    assert end.value.code == 1
+
+
+@pytest.mark.parametrize(("entries", "read"), [(["scans/a.nrrd", f"{NAME}.nrrd"], True), ([f"{NAME}.nrrd"], False)])
+def test_list_in_a_bucket_is_refused_only_where_no_entry_can_be_a_key(tmp_path, entries, read):
+    (tmp_path / "list.txt").write_bytes(os.fsencode("\n".join(entries)))
+    if read:
+        assert read_list(tmp_path / "list.txt", "s3://bucket/x") == [f"s3://bucket/x/{entry}" for entry in entries]
+    else:
+        with pytest.raises(SourceError, match="no text in UTF-8 or UTF-16"):
+            read_list(tmp_path / "list.txt", "s3://bucket/x")
 
 
 def test_table_whose_other_columns_are_no_utf8_is_read(tmp_path):
@@ -122,8 +151,7 @@ def test_table_whose_other_columns_are_no_utf8_is_read(tmp_path):
     assert len(scans(find_scans(tmp_path / "list.csv"))) == 1
 
 
-def test_list_in_another_encoding_than_the_names_is_refused(tmp_path):
-    write(tmp_path / "a.nrrd")
+def test_list_that_is_no_utf8_and_leads_nowhere_is_refused(tmp_path):
     write(tmp_path / "J\u00f6rg.nrrd")
     (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\n")
     (one,) = refused(find_scans(tmp_path / "list.txt"))

@@ -83,6 +83,12 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     except SourceError:
         shutil.rmtree(target, ignore_errors=True)
         raise
+    except UnicodeDecodeError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise SourceError(
+            f"{named(path)} declares that the names of its files are UTF-8, and they are not: unpack it by hand and "
+            "give the folder"
+        ) from None
     except Exception as error:  # archive libraries raise whatever a damaged field leads to
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError) and is_full(error):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lungmix.bucket import is_remote
-from lungmix.errors import SourceError, encodable, named
+from lungmix.errors import SourceError, is_encodable, named
 from lungmix.formats.native import local_name
 from lungmix.formats.tables import Rows, column_of, rows_of, text_of
 
@@ -62,8 +62,8 @@ def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
     if "\0" in text:
         raise no_text
     entries = list(dict.fromkeys(_entries(path, text)))
-    # Names of files may have any bytes. In another encoding than theirs, those of a list lead nowhere.
-    if not is_utf8 and (beside is not None or not _lead_somewhere(path, entries)):
+    # Names of files may have any bytes, so an entry that leads nowhere is no reason to refuse the others.
+    if not is_utf8 and not _leads_anywhere(path, entries, beside):
         raise no_text
     if not entries:
         raise SourceError(f"{named(path)} lists nothing: give one path a line")
@@ -72,10 +72,13 @@ def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
     return [_source(path, entry, beside) for entry in entries]
 
 
-def _lead_somewhere(path: Path, entries: Sequence[str]) -> bool:
-    """Whether a source is there whose name has bytes that are no UTF-8, or no source has such a name."""
-    odd = [entry for entry in entries if encodable(entry) != entry]
-    return not odd or any((path.parent / local_name(entry)).exists() for entry in odd)
+def _leads_anywhere(path: Path, entries: Sequence[str], beside: str | None) -> bool:
+    """Return True if an entry is a source: a file that exists, or an address that an object store can hold."""
+    if beside is not None:
+        return any(is_encodable(entry) for entry in entries)
+    return any(
+        is_encodable(entry) if is_remote(entry) else (path.parent / local_name(entry)).exists() for entry in entries
+    )
 
 
 def _source(path: Path, entry: str, beside: str | None) -> Path | str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lungmix.bucket import check_address, is_address, is_remote
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, is_encodable, named
 from lungmix.formats.annex import absent, absent_kind
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.series import Collection
@@ -72,6 +72,8 @@ class _Search:
     def bucket(self, address: str) -> list[Found]:
         """What lies in an object store; it is fetched as far as headers need it, and not kept."""
         try:
+            if not is_encodable(address):
+                raise SourceError(f"{named(address)} is no UTF-8, as names in object stores are: check the address")
             with passing() as folder:
                 mirrored = mirror(address, folder, self.watch)
                 if is_list(mirrored.path) and mirrored.path.is_file() and not self.listed:
@@ -107,7 +109,8 @@ class _Search:
             if not path.is_file():
                 if path.exists():
                     raise SourceError(f"{named(path)} is no file and no folder but a pipe or a device: give a file")
-                raise SourceError(f"{named(path)} does not exist: check the path")
+                remedy = "check the path" if is_encodable(str(path)) else "check the path, and the encoding of the list"
+                raise SourceError(f"{named(path)} does not exist: {remedy}")
             if extension_of(path):
                 return [read_header(path)]
             if is_archive(path):

@@ -154,6 +154,7 @@ def run(client, store, sources):
     )
 
 
+@pytest.mark.slow
 def test_run_refuses_only_the_large_scans_of_a_cohort_and_none_that_are_done(client, two_sizes, tmp_path, monkeypatch):
     store = tmp_path / "s.zarr"
     between = Room(INTERPRETER_AND_A_LITTLE, 1.0)
@@ -172,6 +173,7 @@ def test_run_refuses_only_the_large_scans_of_a_cohort_and_none_that_are_done(cli
     assert len(again.rows) == 2
 
 
+@pytest.mark.slow
 def test_run_that_can_do_nothing_ends_with_one_sentence_and_converts_nothing(client, two_sizes, tmp_path, monkeypatch):
     monkeypatch.setattr(passing, "room_on", lambda _: TIGHT)
     with pytest.raises(ClusterError, match=r"^nothing can be done: .* case-\d+, case-\d+ need up to \d+ MB") as ended:

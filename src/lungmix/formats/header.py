@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.bucket import is_remote
 from lungmix.errors import SourceError, named
 from lungmix.formats.annex import is_annexed
 from lungmix.formats.streams import VoxelData
@@ -112,6 +113,11 @@ def beside(header: Path, name: str) -> Path:
     )
     if not name or "\0" in name or len(name) > LONGEST_PATH:
         raise outside
+    if is_remote(name):
+        raise SourceError(
+            f"{named(header)} names its data file by an address, which is not read: put both into one folder, and the "
+            "plain name of the file into the header"
+        )
     missing = SourceError(f"{named(header)} names a data file that is not there: put {named(name)} beside it")
     try:
         file = header.parent / name

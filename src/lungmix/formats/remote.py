@@ -321,12 +321,14 @@ def _fetch(store: S3Store, one: Object, file: Path, most: int | None) -> None:
     import obstore
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("xb") as out, telling(one.key):
+    with file.open("xb") as out:
         end = one.size if most is None else min(one.size, most)
         for start in range(0, end, _PIECE):
             stop = min(start + _PIECE, end)
             options: Any = {"range": (start, stop)} | ({"if_match": one.tag} if one.tag else {})
-            content = memoryview(obstore.get(store, one.key, options=options).bytes())
+            # What the disk says is not the object store's: a full one has a sentence of its own.
+            with telling(one.key):
+                content = memoryview(obstore.get(store, one.key, options=options).bytes())
             if len(content) != stop - start:
                 raise SourceError(f"{named(one.key)} was changed while it was read: run again")
             out.write(content)

@@ -18,7 +18,7 @@ import pytest
 from zarr.storage import LocalStore
 
 import lungmix
-from lungmix.errors import LockedError
+from lungmix.errors import LockedError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.scan import Acquisition
 from lungmix.store import lock
@@ -95,6 +95,22 @@ def test_second_writer_waits_and_says_for_whom(cohort, monkeypatch):
     assert order == ["first", "second"]
     assert len(heard) == 1
     assert "waiting for process" in heard[0]
+
+
+def test_lock_that_could_not_be_deleted_at_the_end_is_in_the_way_of_no_later_run_of_its_process(
+    cohort, file, monkeypatch
+):
+    async def refuse(*args):
+        raise StoreError("the object store does not answer")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(LocalStore, "delete", refuse)
+        with cohort.locked():
+            pass
+    assert file.exists()
+    with cohort.locked():
+        assert file.exists()
+    assert not file.exists()
 
 
 def test_lock_of_a_process_that_was_killed_is_taken_over(cohort, file):

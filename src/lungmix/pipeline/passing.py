@@ -11,15 +11,17 @@ from math import prod
 from distributed import Client
 
 from lungmix import errors
+from lungmix.bucket import is_remote
 from lungmix.care import Care, ended_reason, remade
 from lungmix.engine import Ledger, Listener
 from lungmix.engine.room import Room, room_on
 from lungmix.engine.trouble import has_ended_workers, is_closed, missing
-from lungmix.errors import DamageError, LockedError, LungmixError
+from lungmix.errors import DamageError, LockedError, LungmixError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.pipeline.report import Report
 from lungmix.stages import fit
 from lungmix.store import Cohort
+from lungmix.store.files import LOCK_FILE
 
 Step = tuple[str, Callable[[str], str]]
 """A stage and its work on a case, which answers "done" or "kept"."""
@@ -116,6 +118,8 @@ class Passing:
                         check()  # no case is to blame
                     if isinstance(outcome.error, LockedError):
                         raise outcome.error  # no case is this run's any more
+                    if isinstance(outcome.error, StoreError):
+                        self._check_store()
                     if outcome.error is None:
                         self.listener.finish(outcome.item)
                     else:
@@ -126,6 +130,11 @@ class Passing:
         finally:
             self.listener.end()
         report.done = [name for name in names if name not in report.failed]
+
+    def _check_store(self) -> None:
+        """Raise `StoreError` where a bucket does not answer: each of the other cases would wait for it in vain."""
+        if is_remote(self.cohort.url):
+            self.cohort.read_bytes(LOCK_FILE)
 
     def of_all(self, what: str, work: Callable[[], None], steps: Sequence[Step], report: Report) -> None:
         """Do what reads all cases at once.

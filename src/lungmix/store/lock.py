@@ -40,6 +40,8 @@ WATCH_S = 3 * BEAT_S
 
 _POLL_S = 1.0
 _LOOKS = 3
+_ENDED: set[str] = set()
+"""Tokens of holds of this process that are over. Their locks are still there if the store did not answer at the end."""
 _CLAIM = re.compile(r"lock-[0-9a-f]{32}\.json")
 
 
@@ -86,6 +88,8 @@ class Owner:
     @property
     def is_gone(self) -> bool:
         """Whether the owner works no more, as far as can be told from here."""
+        if self.token in _ENDED:
+            return True
         silent = time.time() - self.beat > STALE_S
         if not self.pid or (self.host, self.space) != (socket.gethostname(), _space()):
             return silent
@@ -263,6 +267,7 @@ def locked(store: Store, where: str, *, wait: bool = False, say: Callable[[str],
         sync(hold.check())
     finally:
         hold.over = True
+        _ENDED.add(own.token)
         stop.set()
         beat.join()
         with suppress(OSError, StoreError):

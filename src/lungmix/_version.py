@@ -1,3 +1,8 @@
-"""The version, in one place."""
+"""The version, in one place: that of the installed package, which its build takes from the tags."""
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("lungmix")
+except PackageNotFoundError:  # sources on the path that nothing has installed
+    __version__ = "0+unknown"

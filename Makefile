@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test quick versions versions-short fuzz check pictures bench bench-quick docs lock clean
+.PHONY: demo test quick coverage versions versions-short fuzz check pictures bench bench-quick docs dist lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -66,17 +66,23 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 
 PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics)
 JOBS ?= 2
+# A mark whose tests are left out: WITHOUT=real where there is no real CT.
+WITHOUT ?=
+WANTED = $(if $(WITHOUT), and not $(WITHOUT))
 test: $(VENV)/.test $(PROGRAMS)  ## All tests: on JOBS processes at a time, then those that must run alone.
 	failed=0; \
-	$(BIN)/python -m pytest -m "not alone" --numprocesses $(JOBS) --dist loadfile --durations 20 || failed=1; \
-	$(BIN)/python -m pytest -m alone --durations 20 || failed=1; \
+	$(BIN)/python -m pytest -m "not alone$(WANTED)" --numprocesses $(JOBS) --dist loadfile --durations 20 || failed=1; \
+	$(BIN)/python -m pytest -m "alone$(WANTED)" --durations 20 || failed=1; \
 	exit $$failed
 
 quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow$(WANTED)"
+
+coverage: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests, and which lines they run; pyproject.toml has the floor.
+	$(BIN)/python -m pytest -m "not slow$(WANTED)" --cov --cov-report term:skip-covered --cov-report xml --durations 20
 
 versions: $(VENV)/.versions $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests on the lowest and the newest versions.
-	$(BIN)/python scripts/versions.py quick
+	$(BIN)/python scripts/versions.py quick $(if $(WITHOUT),--without $(WITHOUT))
 
 versions-short: $(VENV)/.versions  ## One phantom on the lowest and the newest versions.
 	$(BIN)/python scripts/versions.py phantom
@@ -111,9 +117,16 @@ bench: $(VENV)/.bench  ## Ratios, peaks of memory and growth in one run, into do
 bench-quick: $(VENV)/.bench  ## The same on small scans: shows that all runs.
 	$(BIN)/python benchmarks/run.py --quick
 
+$(VENV)/.release: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --group release
+	touch $@
+
+dist: $(VENV)/.release  ## The source archive and the wheel, of the version that the tags say.
+	$(BIN)/python -m build
+
 lock: $(VENV)/.versions  ## Renew constraints.txt.
-	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench --group pyradiomics --group versions \
+	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench --group pyradiomics --group versions --group release \
 		--python-version 3.11 --no-annotate --no-header --upgrade --quiet --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-lowest-* .venv-newest-* demo docs/_build
+	rm -rf $(VENV) .venv-lowest-* .venv-newest-* demo dist docs/_build

@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if any(item.path.is_relative_to(HERE / place) for place in ALONE):
             item.add_marker(pytest.mark.alone)
+        if "real_ct" in item.fixturenames:
+            item.add_marker(pytest.mark.real)
 
 
 @pytest.fixture(scope="session")

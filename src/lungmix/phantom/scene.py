@@ -98,7 +98,7 @@ class Phantom:
         unknown = self.traps - TRAPS.keys()
         if unknown:
             raise UsageError(f"there is no trap {sorted(unknown)[0]!r}: choose from {', '.join(TRAPS)}")
-        if len(self.shape) != 3 or min(self.shape) < 1 or min(self.spacing) <= 0:
+        if len(tuple(self.shape)) != 3 or min(self.shape) < 1 or min(self.spacing) <= 0:
             raise UsageError(f"a phantom of {self.shape} voxels of {self.spacing} mm is not possible")
         if len(self.weights) != 5 or min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
             raise UsageError("weights are five shares that add up to 1")

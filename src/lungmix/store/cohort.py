@@ -54,7 +54,7 @@ class Cohort(Mapping[str, Case]):
         self._group = group
         self._mode: Mode = mode
 
-    def __getitem__(self, name: str) -> Case:
+    def __getitem__(self, name: object) -> Case:
         if not isinstance(name, str) or not _CASE_NAME.fullmatch(name):
             raise KeyError(name)
         group = sync(read_cases(self._group, [name])).get(name)

@@ -84,11 +84,14 @@ def checked_in():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True) if GIT else None
     if listed is not None and listed.returncode == 0:
         return {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
-    tops = (".ci", "scripts", "src", "tests", "docs", "benchmarks", "notebooks")
+    tops = (".ci", ".devcontainer", ".github", "scripts", "src", "tests", "docs", "benchmarks", "notebooks")
     files = (path for top in tops for path in (ROOT / top).rglob("*") if path.is_file())
     names = {path.relative_to(ROOT).as_posix() for path in files}
     kept = {name for name in names if "__pycache__" not in name and not name.startswith("docs/_build/")}
-    return kept | {"Makefile", "constraints.txt", "CONTRIBUTING.md", "pyproject.toml", ".gitignore"}
+    pages = {"CITATION.cff", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"}
+    return kept | pages | {
+        "Makefile", "constraints.txt", "pyproject.toml", ".gitignore", ".editorconfig", ".pre-commit-config.yaml",
+    }  # fmt: skip
 
 
 def test_source_archive_has_every_file_that_is_checked_in(archives):

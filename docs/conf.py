@@ -1,54 +1,45 @@
 """Configuration of the documentation."""
 
-from docutils import nodes
-from docutils.parsers.rst import Directive
+import sys
+from pathlib import Path
 
 from lungmix import __version__
-from lungmix.kernels import columns
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "lungmix"
 author = "The lungmix developers"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "command_line", "glossary_links", "tables",
+]  # fmt: skip
+exclude_patterns = ["_build", "performance", "recipes", "extensions"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-html_theme = "pydata_sphinx_theme"
-html_theme_options = {"show_prev_next": False}
-exclude_patterns = ["_build", "performance", "recipes"]
-numpydoc_show_class_members = False
-autodoc_typehints = "none"
 nitpicky = False
 
+numpydoc_show_class_members = False
+autodoc_typehints = "none"
+autosummary_generate = False
+add_module_names = False
 
-class Columns(Directive):
-    """A table of the data dictionary, from the code that writes the columns."""
+glossary_links_exclude = ["glossary", "changelog", "index", "start", "howto", "concepts", "reference", "dependencies"]
 
-    required_arguments = 1
-
-    def run(self):
-        """See docutils."""
-        table = nodes.table()
-        group = nodes.tgroup(cols=3)
-        table += group
-        group += [nodes.colspec(colwidth=width) for width in (3, 1, 6)]
-        rows = [(nodes.literal(text=c.key), nodes.Text(c.unit), nodes.Text(c.meaning)) for c in self._columns()]
-        head, body = nodes.thead(), nodes.tbody()
-        head += self._row([nodes.Text(text) for text in ("column", "unit", "meaning")])
-        body += [self._row(row) for row in rows]
-        group += [head, body]
-        return [table]
-
-    def _columns(self):
-        return getattr(columns, self.arguments[0])
-
-    @staticmethod
-    def _row(cells):
-        row = nodes.row()
-        for cell in cells:
-            row += nodes.entry("", nodes.paragraph("", "", cell))
-        return row
-
-
-def setup(app):
-    """Register what the pages use."""
-    app.add_directive("columns", Columns)
+html_theme = "pydata_sphinx_theme"
+html_title = "lungmix"
+html_static_path = ["_static"]
+html_css_files = ["lungmix.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_prev_next": True,
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 5,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "search_bar_text": "Search: LI, slab, --preset ...",
+}
+copyright = "The lungmix developers. For research only, not for diagnosis."
+# The home page and the pages without a section have no navigation of their own to show.
+html_sidebars = {"index": [], "search": [], "genindex": []}

@@ -87,7 +87,8 @@ def checked_in():
     tops = (".ci", ".devcontainer", ".github", "scripts", "src", "tests", "docs", "benchmarks", "notebooks")
     files = (path for top in tops for path in (ROOT / top).rglob("*") if path.is_file())
     names = {path.relative_to(ROOT).as_posix() for path in files}
-    kept = {name for name in names if "__pycache__" not in name and not name.startswith("docs/_build/")}
+    made = ("docs/_build/", "docs/commands/")
+    kept = {name for name in names if "__pycache__" not in name and not name.startswith(made)}
     pages = {"CITATION.cff", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"}
     return kept | pages | {
         "Makefile", "constraints.txt", "pyproject.toml", ".gitignore", ".editorconfig", ".pre-commit-config.yaml",

@@ -17,7 +17,7 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) install --quiet --constraint constraints.txt --group test
+	$(PIP) install --quiet --constraint constraints.txt --group test --group docs
 	touch $@
 
 # The tests that look through a browser take Debian's.
@@ -132,4 +132,4 @@ lock: $(VENV)/.versions  ## Renew constraints.txt.
 		--python-version 3.11 --no-annotate --no-header --upgrade --quiet --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-lowest-* .venv-newest-* demo dist docs/_build
+	rm -rf $(VENV) .venv-lowest-* .venv-newest-* demo dist docs/_build docs/commands

@@ -11,7 +11,8 @@ project = "lungmix"
 author = "The lungmix developers"
 version = release = __version__
 extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "command_line", "glossary_links", "tables",
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc",
+    "command_line", "generated_tables", "glossary_links",
 ]  # fmt: skip
 exclude_patterns = ["_build", "performance", "recipes", "extensions"]
 myst_enable_extensions = ["colon_fence"]

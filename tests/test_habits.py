@@ -109,7 +109,7 @@ def test_hooks_have_the_versions_of_the_constraints_and_call_what_is_installed()
     ruff = repositories["https://github.com/astral-sh/ruff-pre-commit"]
     assert ruff["rev"] == f"v{pinned['ruff']}"
     assert {hook["id"] for hook in ruff["hooks"]} == {"ruff-check", "ruff-format"}
-    checked = {Requirement(line).name for line in PROJECT["dependency-groups"]["check"]}
+    checked = {Requirement(line).name for line in PROJECT["dependency-groups"]["check"] if isinstance(line, str)}
     for hook in repositories["local"]["hooks"]:
         folder, program = hook["entry"].rsplit("/", 1)
         assert folder == ".venv/bin"
@@ -138,7 +138,7 @@ def test_citation_names_the_paper_and_the_release_to_come():
     assert authors.replace(".", "") in readme
     assert f"*{paper['title']}.* {paper['journal']} {paper['year']}, {paper['volume']}({paper['issue']})" in readme
     assert citation["license"] == PROJECT["project"]["license"]
-    latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    latest = re.search(r"^## \[Unreleased\]\n\nTo become (\S+)\.$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert str(citation["version"]) == latest
     assert Version(PROJECT["tool"]["hatch"]["version"]["fallback-version"]).base_version == latest
 

@@ -138,7 +138,8 @@ def test_citation_names_the_paper_and_the_release_to_come():
     assert authors.replace(".", "") in readme
     assert f"*{paper['title']}.* {paper['journal']} {paper['year']}, {paper['volume']}({paper['issue']})" in readme
     assert citation["license"] == PROJECT["project"]["license"]
-    latest = re.search(r"^## \[Unreleased\]\n\nTo become (\S+)\.$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    latest = re.search(r"^## \[Unreleased\]\n\nTo become (\S+)\.$", changes, re.MULTILINE)[1]
     assert str(citation["version"]) == latest
     assert Version(PROJECT["tool"]["hatch"]["version"]["fallback-version"]).base_version == latest
 

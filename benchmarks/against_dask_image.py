@@ -29,10 +29,10 @@ from figures import Check, Sheet, Table, parser_for
 from in_memory import islands, lungs_among
 from lungmix.graphs.mask import mask_graph
 from lungmix.graphs.overlap import map_with_halo
-from lungmix.kernels.bits import pack, unpack, words_for
-from lungmix.kernels.element import ball, diamond
 from lungmix.kernels.mask import MaskRecipe
 from lungmix.kernels.morphology import closing, dilate
+from lungmix.kernels.packed_masks import pack, unpack, words_for
+from lungmix.kernels.structuring_elements import ball, diamond
 from processes import cpu_seconds
 from scans import QUICK_SHAPE, SHAPE, cohort_of, folder_for
 

@@ -27,10 +27,10 @@ from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED, fit_converged, fit_paper
 from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline
-from lungmix.report.curves import bootstrap_figure, fits_figure, robustness_figure
-from lungmix.report.figures import png_of
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.fit import HU, add_counts, fit_counts
+from lungmix.webpage.curves import bootstrap_figure, fits_figure, robustness_figure
+from lungmix.webpage.figures import png_of
 
 WEIGHTS = np.array(PUBLISHED.weights) / sum(PUBLISHED.weights)
 MEANS, SDS = np.array(PUBLISHED.means), np.sqrt(PUBLISHED.variances)

@@ -196,8 +196,8 @@ def mask_of(case):
 
 def closings_of(case):
     from lungmix.graphs.overlap import map_with_halo
-    from lungmix.kernels.bits import pack, words_for
-    from lungmix.kernels.element import ball
+    from lungmix.kernels.packed_masks import pack, words_for
+    from lungmix.kernels.structuring_elements import ball
 
     lung = case.lung
     ny, nx = lung.shape[1:]
@@ -209,7 +209,7 @@ def closings_of(case):
 
 
 def overlapping_closings_of(case):
-    from lungmix.kernels.element import ball
+    from lungmix.kernels.structuring_elements import ball
 
     lung = case.lung.rechunk((128, 128, 128))
     for radius in (30, 20):
@@ -224,8 +224,8 @@ def _close_bits(window, core, element, nx):
 
 
 def _close_bytes(block, element):
-    from lungmix.kernels.bits import pack, unpack
     from lungmix.kernels.morphology import closing
+    from lungmix.kernels.packed_masks import pack, unpack
 
     return unpack(closing(pack(block), block.shape[2], element), block.shape[2])
 
@@ -264,19 +264,19 @@ def scheduler(sheet, scans):
 def watched_run(address, pid, paths, store):
     """Resident memory of the scheduler and of this process each time a case is done; seconds."""
     import lungmix
-    from lungmix.engine import Listener
+    from lungmix.callbacks import Callback
     from lungmix.parameters import MaskParameters
     from lungmix.pipeline import Pipeline
 
     sizes, own = [], []
 
-    class Sampler(Listener):
-        def begin(self, title, cases, sizes_of=None):
+    class Sampler(Callback):
+        def on_begin(self, title, cases, sizes_of=None):
             # Finding the scans is a part of its own; what counts are the cases that follow.
             sizes.clear()
             own.clear()
 
-        def finish(self, case, failure=None):
+        def on_case_end(self, case, failure=None):
             sizes.append(rss(pid))
             own.append(rss(os.getpid()))
 

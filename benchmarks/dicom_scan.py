@@ -18,10 +18,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from figures import Check, Sheet, Table, parser_for
-from lungmix.formats import Scan, Skipped, find_scans
+from lungmix.formats import Scan, SkippedSource, find_scans
 from lungmix.formats.dicom.write import CtSeries
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 from scans import folder_for
 
 PATIENTS, SERIES, SLICES = 25, 4, 100
@@ -55,7 +55,7 @@ def measure(folder, patients):
         seconds["find_scans"].append(time.process_time() - start)
         if sum(isinstance(one, Scan) for one in found) != patients * SERIES:
             sys.exit(f"{patients * SERIES} series were written, {len(found)} things found: {found[:3]}")
-        if sum(isinstance(one, Skipped) for one in found) != patients:
+        if sum(isinstance(one, SkippedSource) for one in found) != patients:
             sys.exit(f"{patients} localizers were written, {len(found)} things found")
     best = {name: min(values) for name, values in seconds.items()}
     ratio = best["pydicom"] / best["find_scans"]

@@ -73,11 +73,11 @@ def kernels_a_second(ready, seconds):
     """Slabs a second that this process decompresses, packs, opens, closes, looks up and filters."""
     import numpy as np
 
-    from lungmix.kernels.bits import pack
-    from lungmix.kernels.element import ball, diamond
     from lungmix.kernels.labels import look_up
     from lungmix.kernels.median import median_labels
     from lungmix.kernels.morphology import closing, opening
+    from lungmix.kernels.packed_masks import pack
+    from lungmix.kernels.structuring_elements import ball, diamond
     from lungmix.phantom import Phantom
 
     hu = Phantom((64, 512, 512), (0.7, 0.7, 5.0), 1).volume()
@@ -159,7 +159,7 @@ def predicted(slices, limit):
     from lungmix.graphs import memory
     from lungmix.kernels.mask import recipe_for
     from lungmix.parameters import MaskParameters
-    from lungmix.store.layout import layout_of
+    from lungmix.store.chunking import layout_of
 
     stored = layout_of(Geometry((512, 512, slices), (0.7, 0.7, 300 / slices), (0.0,) * 3)).stored
     halo = recipe_for(MaskParameters(), None).halo

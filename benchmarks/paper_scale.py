@@ -115,7 +115,7 @@ def timed(function, *values):
 
 
 def write_the_page(cohort, folder):
-    from lungmix.report.page import write_page
+    from lungmix.webpage.page import write_page
 
     write_page(cohort, folder / "page")
 
@@ -174,7 +174,7 @@ def passes_of(memory):
             self.seconds, self.spans = {}, {}
 
         def begin(self, title, cases, sizes=None):
-            super().begin(title, cases, sizes)
+            super().on_begin(title, cases, sizes)
             self._now, self._since, self._first = title, time.perf_counter(), memory.now
             # Not the look at the sources before, nor what the client does alone.
             self._many = len(cases) > 1 and title != "scan"

@@ -65,22 +65,22 @@ def main():
 def empty_scans(count, share):
     """Scans whose tasks do nothing, through the window and the gathering of results."""
     import lungmix
-    from lungmix.engine import Ledger, run_window
-    from lungmix.engine.gather import gather_small
+    from lungmix.cluster import UsageRecorder, map_bounded
+    from lungmix.cluster.compute import compute_in_order
 
     with lungmix.connect(workers=2, memory_limit="1GB") as client:
-        ledger = Ledger()
+        ledger = UsageRecorder()
         submitted = 0
 
         def work(index):
             name = f"case-{index:05d}"
             for shape in STAGES:
-                ledger.watch(name, shape.stage, lambda shape=shape: stage(client, gather_small, shape, share))
+                ledger.watch(name, shape.stage, lambda shape=shape: stage(client, compute_in_order, shape, share))
             return name
 
         marks = Marks(count)
         with ledger.listening(client):
-            for _ in run_window(range(count), work, 3):
+            for _ in map_bounded(range(count), work, 3):
                 submitted += 1
                 marks.at(submitted)
         held = client.run_on_scheduler(scheduler_state)
@@ -88,18 +88,18 @@ def empty_scans(count, share):
                 "tasks": sum(shape.tasks for shape in STAGES) * count}  # fmt: skip
 
 
-def stage(client, gather_small, shape, share):
+def stage(client, compute_in_order, shape, share):
     """A stage of one scan: slabs, each with its neighbours, a verdict on all, and a small result of each."""
 
     step = partial(dask.delayed(empty), shape.seconds * share)
     if shape.tasks == 1:
-        gather_small(client, [step()])
+        compute_in_order(client, [step()])
         return "done"
     slabs = shape.tasks // 3
     first = [step() for _ in range(slabs)]
     second = [step(*first[max(0, i - 1) : i + 2]) for i in range(slabs)]
     verdict = step(*second)
-    gather_small(client, [verdict, *(step(verdict, one) for one in second)])
+    compute_in_order(client, [verdict, *(step(verdict, one) for one in second)])
     return "done"
 
 
@@ -146,7 +146,7 @@ class Marks:
 def tiny_scans(count, folder):
     """Tiny volumes through the real pipeline: what the store, its records and its listing take."""
     import lungmix
-    from lungmix.engine import Listener
+    from lungmix.callbacks import Callback
     from lungmix.formats.write import write_image
     from lungmix.geometry import Geometry
     from lungmix.parameters import IntakeParameters, MaskParameters
@@ -164,33 +164,33 @@ def tiny_scans(count, folder):
             volume[4:20, 5:19, x : x + 8] = np.rint(random.normal(-830, 60, size))
         write_image(sources / f"tiny-{index:05d}.mha", [volume], geometry, np.int16)
 
-    class Marking(Listener):
+    class Marking(Callback):
         def __init__(self):
             self.passes = {}
 
-        def begin(self, title, cases, sizes=None):
+        def on_begin(self, title, cases, sizes=None):
             self._title, self._done, self._many = title, 0, len(cases) > 1
             if self._many:
                 self.passes[title] = Marks(len(cases))
 
-        def finish(self, case, failure=None):
+        def on_case_end(self, case, failure=None):
             self._done += 1
             if self._many:
                 self.passes[self._title].at(self._done)
 
-    listener = Marking()
+    callback = Marking()
     with (
         tempfile.TemporaryDirectory(prefix="lungmix-bench-") as store,
         lungmix.connect(workers=2, memory_limit="1GB") as client,
     ):
         cohort = lungmix.open_cohort(Path(store) / "s.zarr", "a")
         parameters = MaskParameters(opening=1, min_voxels=500, radii=(2,))
-        pipeline = Pipeline(client, cohort, listener)
+        pipeline = Pipeline(client, cohort, callback)
         start = time.perf_counter()
         report = pipeline.run([sources], parameters, intake=IntakeParameters())
         seconds = time.perf_counter() - start
         assert len(report.done) == count, report.failed
-        passes = {title: marks.to_dict() for title, marks in listener.passes.items()}
+        passes = {title: marks.to_dict() for title, marks in callback.passes.items()}
         start = time.perf_counter()
         again = pipeline.run([sources], parameters, intake=IntakeParameters())
         kept = time.perf_counter() - start

@@ -24,7 +24,7 @@ from lungmix.formats import Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED
 from lungmix.phantom.cohort import SIEMENS, TOSHIBA
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 
 SCANS, SLICES, SHORTEST, LONGEST, OF_FIRST_SCANNER = 62, 51_247, 248, 1_251, 46
 EDGE = 512

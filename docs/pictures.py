@@ -46,13 +46,13 @@ def middle_case(cohort) -> str:
 
 
 def draw_slice(case) -> None:
-    from lungmix.report.figures import png_of, slice_figure
+    from lungmix.webpage.figures import png_of, slice_figure
 
     (OUT / "slice.png").write_bytes(png_of(slice_figure(case)))
 
 
 def shoot_page(page: Path, name: str, profile: Path) -> None:
-    from browser import running_browser
+    from support.browser import running_browser
 
     with running_browser(profile) as browser:
         browser.open(page, f"#scan={name}", *WIDE)
@@ -78,7 +78,7 @@ def shoot_neuroglancer(store: Path, case) -> None:
 
     from lungmix.serve import app_for
     from lungmix.serve.links import neuroglancer_state
-    from serving import serving
+    from support.serving import serving
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""

@@ -22,7 +22,7 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ALONE = ("cluster", "engine", "faults", "mixture/test_workers.py", "cli/test_signals.py")
+ALONE = ("cluster", "faults", "mixture/test_workers.py", "cli/test_signals.py")
 """Tests that start, end or stop processes and wait for them; other tests beside them would take their time."""
 
 REAL = ("dx-a0001-soft", "dx-a0002-soft", "cmb-crc-lung")
@@ -69,7 +69,7 @@ def stages_here(monkeypatch):
             return list(dask.compute(*values))
 
     for stage in (mask, label):
-        monkeypatch.setattr(stage, "gather_small", gather)
+        monkeypatch.setattr(stage, "compute_in_order", gather)
         monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
 
 

@@ -6,8 +6,8 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators import DIRECTIONS, ORIENTATIONS, reoriented
 from lungmix.geometry import IDENTITY, AxisOrder, Geometry, axis_order
+from support.generators import DIRECTIONS, ORIENTATIONS, reoriented
 
 rotations = st.integers(0, 2**32 - 1).map(
     lambda seed: tuple(np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0].ravel())

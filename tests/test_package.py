@@ -103,7 +103,7 @@ def test_wheel_has_types_pages_and_the_command_and_no_tests(archives):
     _, names, commands = archives
     assert {"lungmix/py.typed", "lungmix/__main__.py"} <= names
     assert {Path(name).parts[0] for name in names if "dist-info" not in name} == {"lungmix"}
-    pages = {f"lungmix/report/{name}" for name in ("templates", "static")}
+    pages = {f"lungmix/webpage/{name}" for name in ("templates", "static")}
     assert all(any(name.startswith(page) for name in names) for page in pages)
     assert "lungmix = lungmix.cli:main" in commands
 

@@ -9,7 +9,7 @@ import dask.array as da
 
 import lungmix
 from lungmix.phantom import Phantom
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 
 
 class Volume:

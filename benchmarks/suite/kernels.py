@@ -3,13 +3,13 @@
 import numpy as np
 
 import lungmix
-from lungmix.kernels.bits import pack, pack_below, unpack
-from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
-from lungmix.kernels.counts import count_hu, count_hu_packed
-from lungmix.kernels.element import ball, diamond, ellipsoid
+from lungmix.kernels.components import label_runs, merge_tables, render_components, table_of
+from lungmix.kernels.histogram import count_hu, count_hu_packed
 from lungmix.kernels.labels import look_up
 from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing, dilate, erode, opening
+from lungmix.kernels.packed_masks import pack, pack_below, unpack
+from lungmix.kernels.structuring_elements import ball, diamond, ellipsoid
 from lungmix.phantom import Phantom
 
 
@@ -31,7 +31,7 @@ class Slab:
             closing(bits[:2], 512, element)
             opening(air[:2], 512, element)
         runs = label_runs(air[:2], 512)
-        paint(runs, np.ones(runs.components, bool))
+        render_components(runs, np.ones(runs.components, bool))
         count_hu(slab[0][:2], lung[:2])
         median_labels(labels[:5])
 

@@ -7,9 +7,9 @@ import numpy as np
 import lungmix
 from lungmix import GaussianMixture
 from lungmix.mixture import fit_paper
-from lungmix.mixture.blocks import accumulate
 from lungmix.mixture.counts import count
-from lungmix.mixture.state import State
+from lungmix.mixture.em_kernels import e_step_statistics
+from lungmix.mixture.parameters import State
 
 
 class Mixture:
@@ -45,10 +45,10 @@ class Rows:
         shape = (5, features, features) if covariance_type == "full" else (5, features)
         covariances = np.broadcast_to(np.eye(features) if covariance_type == "full" else 1.0, shape).copy()
         self.state = State(np.full(5, 0.2), self.x[:5].copy(), covariances)
-        accumulate(self.x[:1000], None, [self.state], covariance_type)
+        e_step_statistics(self.x[:1000], None, [self.state], covariance_type)
 
     def time_one_pass(self, covariance_type, features):
-        accumulate(self.x, None, [self.state], covariance_type)
+        e_step_statistics(self.x, None, [self.state], covariance_type)
 
 
 class Estimator:

@@ -9,8 +9,6 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from message_index import error_classes, raised_messages
 
-from lungmix.kernels import columns
-
 
 class TableDirective(Directive):
     """A table whose rows come from the code."""
@@ -50,7 +48,7 @@ class Columns(TableDirective):
 
     def rows(self) -> Iterator[list[nodes.Node]]:
         """See `TableDirective`."""
-        for column in getattr(columns, self.arguments[0]):
+        for column in getattr(data_dictionary, self.arguments[0]):
             yield [nodes.literal(text=column.key), nodes.Text(column.unit), nodes.Text(column.meaning)]
 
 

@@ -6,7 +6,7 @@ import sys
 import dask
 from dask_jobqueue import PBSCluster
 
-from lungmix.engine import WORKER_ENVIRONMENT
+from lungmix.cluster import WORKER_ENVIRONMENT
 
 WALLTIME = "04:00:00"
 LIFETIME = ["--lifetime", "225m", "--lifetime-stagger", "10m"]  # a worker leaves before PBS ends its job

@@ -8,7 +8,7 @@ from lungmix._lazy import loader
 from lungmix._version import __version__
 
 if TYPE_CHECKING:
-    from lungmix.engine import connect
+    from lungmix.cluster import connect
     from lungmix.errors import LungmixError
     from lungmix.geometry import Geometry
     from lungmix.graphs import lung_mask, median_labels, tissue_labels
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lungmix.tissue import TISSUES, Tissue
 
 _HOMES = {
-    "connect": "engine",
+    "connect": "cluster",
     "LungmixError": "errors",
     "Geometry": "geometry",
     "lung_mask": "graphs",

@@ -2,7 +2,7 @@
 
 A message names the file or the case, says what is wrong and what to do about it; nothing else is needed to go
 on. Nothing in a message comes from a patient's attributes. Names of files may be names of patients: they stand between
-marks (`named`), so that whatever is written can leave them out.
+marks (`mark_path`), so that whatever is written can leave them out.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _MARKED = re.compile(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}")
 _QUOTED = re.compile(f"{_OPEN_QUOTE}[^{_CLOSE}]*{_CLOSE}")
 
 
-def named(path: str | PurePath) -> str:
+def mark_path(path: str | PurePath) -> str:
     """The last part of a path for a message, between marks; what would move a cursor or turn text round is escaped."""
     return f"{_OPEN}{_printable(PurePath(path).name or str(path))}{_CLOSE}"
 
 
-def quoted(words: object) -> str:
+def mark_untrusted(words: object) -> str:
     """Words of a file or of another library for a message, between marks: like names, they are left out elsewhere."""
     return f"{_OPEN_QUOTE}{_printable(str(words))}{_CLOSE}"
 
@@ -42,12 +42,12 @@ def is_encodable(text: str) -> bool:
     return encodable(text) == text
 
 
-def shown(message: str) -> str:
+def reveal(message: str) -> str:
     """A message for the person at the terminal: with the names, without the marks around them."""
     return message.replace(_OPEN, "").replace(_OPEN_QUOTE, "").replace(_CLOSE, "")
 
 
-def anonymous(message: str, instead: str = "the file") -> str:
+def redact(message: str, instead: str = "the file") -> str:
     """A message for what is written: every marked name is replaced, and what is quoted is left out."""
     return _QUOTED.sub("...", _MARKED.sub(lambda _: instead, message))
 
@@ -63,7 +63,7 @@ class LungmixError(Exception):
     """Of a command that it ends."""
 
     def __str__(self) -> str:
-        return shown(self.marked)
+        return reveal(self.marked)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.anonymous!r})"
@@ -76,7 +76,7 @@ class LungmixError(Exception):
     @property
     def anonymous(self) -> str:
         """The message without the names of files."""
-        return anonymous(self.marked)
+        return redact(self.marked)
 
 
 class UsageError(LungmixError):
@@ -200,12 +200,12 @@ class NoGuardError(ClusterError, SystemExit):
 
 
 def reason_of(error: BaseException) -> str:
-    """One sentence about what ended a case, with its marks; see `shown` and `anonymous`."""
+    """One sentence about what ended a case, with its marks; see `reveal` and `redact`."""
     if isinstance(error, LungmixError):
         return error.marked
     if isinstance(error, OSError):
         return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
-    return f"unexpected {type(error).__name__}: {quoted(error)}; run again with --debug and report it"
+    return f"unexpected {type(error).__name__}: {mark_untrusted(error)}; run again with --debug and report it"
 
 
 def trace_of(error: BaseException) -> str:
@@ -217,7 +217,7 @@ def trace_of(error: BaseException) -> str:
     one: BaseException | None = error
     while one is not None:
         frames = "".join(traceback.format_tb(one.__traceback__))
-        reason = one.anonymous if isinstance(one, LungmixError) else anonymous(reason_of(one))
+        reason = one.anonymous if isinstance(one, LungmixError) else redact(reason_of(one))
         parts.append(f"Traceback (most recent call last):\n{frames}{type(one).__qualname__}: {reason}\n")
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return "\n".join(reversed(parts))

@@ -8,8 +8,8 @@ from scipy import stats
 
 from lungmix.analysis.score_table import join_scores, read_scores
 from lungmix.analysis.scores import line_through, pearson, resample, study
-from lungmix.errors import UsageError, anonymous, shown
-from lungmix.report.score_figure import score_figure
+from lungmix.errors import UsageError, redact, reveal
+from lungmix.webpage.score_figure import score_figure
 
 numbers = st.floats(-1000, 1000).map(lambda x: round(x, 3))
 
@@ -169,7 +169,7 @@ def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
         ("p1", "p1", 3), ("p1-2", "p1", 3), ("p2-2", "p2", 1), ("p3", "P3", 2), ("p3-2", "P3", 2),
     ]  # fmt: skip
     assert unscored == ["p2", "p4", "p4-2"]
-    assert [shown(one) for one in unmeasured] == ["line 5 (p33)"]
+    assert [reveal(one) for one in unmeasured] == ["line 5 (p33)"]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_no_name_comes_out_of_the_key_table_again(tmp_path):
     assert [set(row) for row in rows] == [{"case", "patient", "score", "lung_involvement"}] * 3
     assert [row["patient"] for row in rows] == ["patient-001", "patient-001", "patient-002"]
     assert unscored == ["case-004"]
-    assert [anonymous(one) for one in unmeasured] == ["line 4 (...)"]
+    assert [redact(one) for one in unmeasured] == ["line 4 (...)"]
 
 
 def test_what_is_wrong_in_a_file_of_scores_is_said_without_its_names(tmp_path):

@@ -6,7 +6,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from generators import counts_of_scans, expected_counts
 from lungmix.analysis.bootstrap import Bootstrap, Interval, bootstrap, distinct_draws, rows_of
 from lungmix.analysis.comparison import compare, involvement
 from lungmix.analysis.robustness import default_sizes, study, total_variation
@@ -16,6 +15,7 @@ from lungmix.kernels.measures import measure_counts
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import FitParameters
 from lungmix.stages.fit import add_counts, fit_counts
+from support.generators import counts_of_scans, expected_counts
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 import lungmix
-from generators import labelled_case
 from lungmix.geometry import Geometry
 from lungmix.serve import app_for
 from lungmix.serve.links import neuroglancer_state
 from lungmix.tissue import TISSUES
-from serving import serving
+from support.generators import labelled_case
+from support.serving import serving
 
 pytestmark = pytest.mark.slow
 

@@ -4,11 +4,11 @@ import pytest
 from distributed import Client, LocalCluster
 
 import lungmix
-from gateway import STOPPED, running_gateway
-from lungmix import bucket as connections
+from lungmix import s3 as connections
 from lungmix.cli.app import _status_of
 from lungmix.phantom import Cohort, write_cohort
-from objects import running_bucket
+from support.gateway import STOPPED, running_gateway
+from support.object_store import running_bucket
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ import pytest
 import SimpleITK as sitk
 
 import lungmix
-from generators import counts_of_scans, store_of_counts
 from lungmix.cli import main
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.stages.measure import measure_cohort
+from support.generators import counts_of_scans, store_of_counts
 
 pytestmark = pytest.mark.slow
 

@@ -5,11 +5,11 @@ import json
 import pytest
 
 import lungmix
-from generators import labelled_case
 from lungmix.cli.app import _status_of
 from lungmix.geometry import Geometry
 from lungmix.mixture import load_model
 from lungmix.stages.fit import publish
+from support.generators import labelled_case
 
 
 @pytest.fixture

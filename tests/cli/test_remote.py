@@ -9,8 +9,8 @@ from distributed import Client, LocalCluster
 import lungmix
 from lungmix.cli.app import _status_of
 from lungmix.phantom import Cohort, write_cohort
-from objects import running_bucket
-from series import copy, hu_of, write_series
+from support.object_store import running_bucket
+from support.series import copy, hu_of, write_series
 
 pytestmark = pytest.mark.slow
 

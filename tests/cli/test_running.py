@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import lungmix
-from lungmix.cli.names import command_line
 from lungmix.cli.on_cluster import OnCluster
+from lungmix.cli.redaction import command_line
 from lungmix.cli.running import _loading, pipeline_on
 from lungmix.phantom import Phantom, write_phantom
-from nobody import NOBODY, UNKNOWN, as_nobody, open_to_all
+from support.unprivileged_user import NOBODY, UNKNOWN, as_nobody, open_to_all
 
 DASKS = ("distributed", "distributed.client", "distributed.batched")
 

@@ -7,10 +7,10 @@ import pytest
 
 import lungmix
 from lungmix.cli import main
-from lungmix.errors import shown
-from lungmix.formats import SeriesRules
+from lungmix.errors import reveal
+from lungmix.formats import SeriesFilter
 from lungmix.pipeline import Pipeline
-from series import copy, hu_of, write_series
+from support.series import copy, hu_of, write_series
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def test_convert_keeps_notes_of_gaps_without_names_and_tells_what_it_skipped(fol
     refused = pipeline.convert([folder])
     assert refused.done == []
     assert "the file" in next(iter(refused.failed.values()))
-    report = pipeline.convert([folder], series=SeriesRules(allow_gaps=True))
+    report = pipeline.convert([folder], series=SeriesFilter(allow_gaps=True))
     assert report.done == ["case-001"]
     assert not report.failed
     assert "localizer" in next(iter(report.skipped.values()))
-    assert "00004.dcm" in shown(report.notes["case-001"][0])
+    assert "00004.dcm" in reveal(report.notes["case-001"][0])
     (note,) = cohort["case-001"].stages["convert"]["notes"]
     assert "between slices 4 and 5 of 11" in note
     assert "interpolated" in note

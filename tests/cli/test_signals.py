@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import wait_until
+from support.clusters import wait_until
 
 LUNGMIX = Path(sys.executable).with_name("lungmix")
 WORK = (

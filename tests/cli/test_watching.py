@@ -7,13 +7,13 @@ import re
 import pytest
 from rich.console import Console
 
-import lungmix.engine.dashboard
+import lungmix.cluster.dashboard
 from cli.test_cli import SMALL, run
-from lungmix.cli.progress import Amount, Lines, listener_for
-from lungmix.engine import connect, performance_page
-from lungmix.engine.log import logged
-from lungmix.engine.progress import Listener
-from lungmix.errors import UsageError, named
+from lungmix.callbacks.callback import Callback
+from lungmix.callbacks.json_log import logged
+from lungmix.cli.progress import Amount, Lines, callback_for
+from lungmix.cluster import connect, performance_page
+from lungmix.errors import UsageError, mark_path
 from lungmix.phantom import Phantom, write_phantom
 
 SECRET = "doe-jane"
@@ -106,12 +106,12 @@ def test_other_commands_write_the_log_too(ran, tmp_path):
 def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
     file = tmp_path / "run.log"
     file.write_text("{}\n")
-    with logged(Listener(), file) as listener:
-        listener.begin("mask", ["case-001"])
-        listener.finish("case-001", f"{named('doe.nrrd')} is empty: get it again")
-        listener.say(f"look at {named('doe.nrrd')}")
-        listener.tell(f"here is {named('doe.nrrd')}")
-        listener.end()
+    with logged(Callback(), file) as callback:
+        callback.on_begin("mask", ["case-001"])
+        callback.on_case_end("case-001", f"{mark_path('doe.nrrd')} is empty: get it again")
+        callback.on_warning(f"look at {mark_path('doe.nrrd')}")
+        callback.on_info(f"here is {mark_path('doe.nrrd')}")
+        callback.on_end()
     first, *lines = file.read_text().splitlines()
     assert first == "{}"
     assert [json.loads(line)["event"] for line in lines] == ["begin", "failed", "message", "message", "end"]
@@ -121,20 +121,20 @@ def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
 
 
 def test_log_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="--log"), logged(Listener(), tmp_path / "none" / "run.log"):
+    with pytest.raises(UsageError, match="--log"), logged(Callback(), tmp_path / "none" / "run.log"):
         pass
 
 
 @pytest.mark.slow
 def test_report_of_dask_without_bokeh_names_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(lungmix.engine.dashboard, "find_spec", lambda name: None)
+    monkeypatch.setattr(lungmix.cluster.dashboard, "find_spec", lambda name: None)
     with connect(workers=1, memory_limit="1GB") as client:
         with (
             pytest.raises(UsageError, match=r"pip install 'lungmix\[dashboard\]'"),
             performance_page(client, tmp_path / "dask.html"),
         ):
             pass
-        assert lungmix.engine.dashboard.dashboard_of(client) is None
+        assert lungmix.cluster.dashboard.dashboard_of(client) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -154,11 +154,11 @@ def test_time_left_follows_the_bytes_and_not_the_cases():
 
 
 def test_quiet_hides_progress_and_keeps_warnings(capsys):
-    hears = listener_for(Console(stderr=True), quiet=True)
-    hears.begin("mask", ["case-001"])
-    hears.advance("case-001", "mask", 1, 2)
-    hears.tell("dashboard: http://127.0.0.1:8787")
-    hears.say(f"{named('Rossi.nrrd')} has slices of 5 mm: the preset physical suits them")
-    hears.finish("case-001")
-    hears.end()
+    hears = callback_for(Console(stderr=True), quiet=True)
+    hears.on_begin("mask", ["case-001"])
+    hears.on_progress("case-001", "mask", 1, 2)
+    hears.on_info("dashboard: http://127.0.0.1:8787")
+    hears.on_warning(f"{mark_path('Rossi.nrrd')} has slices of 5 mm: the preset physical suits them")
+    hears.on_case_end("case-001")
+    hears.on_end()
     assert capsys.readouterr().err == "Rossi.nrrd has slices of 5 mm: the preset physical suits them\n"

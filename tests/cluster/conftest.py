@@ -6,7 +6,7 @@ import pytest
 
 import lungmix
 from lungmix.phantom import Cohort, write_cohort
-from recipes import words
+from support.recipes import words
 
 
 @pytest.fixture(scope="session")

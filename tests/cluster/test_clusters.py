@@ -10,13 +10,20 @@ from distributed import Client
 
 import lungmix
 from cli.test_cli import SMALL, run
-from cluster import certificates_in, package_of_version, packages_without, running_cluster, start_worker, wait_until
 from lungmix._version import __version__
-from lungmix.engine import Listener
+from lungmix.callbacks import Callback
 from lungmix.errors import ClusterError
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
-from stores import assert_same_voxels_each_way
+from support.clusters import (
+    certificates_in,
+    package_of_version,
+    packages_without,
+    running_cluster,
+    start_worker,
+    wait_until,
+)
+from support.stores import assert_same_voxels_each_way
 
 pytestmark = pytest.mark.slow
 
@@ -103,19 +110,19 @@ def test_worker_with_another_version_is_named_with_it(tmp_path):
         lungmix.connect(address)
 
 
-class Joining(Listener):
+class Joining(Callback):
     """Starts workers when the first mask is begun, and holds that case until the run has heard of each."""
 
     def __init__(self, start, count):
         self._start, self._count, self.said = start, count, []
 
-    def advance(self, case, stage, done, total):
+    def on_progress(self, case, stage, done, total):
         if self._start is not None and stage == "mask":
             start, self._start = self._start, None
             start()
             wait_until(lambda: len(self.said) >= self._count, lambda: f"heard only: {self.said}")
 
-    def say(self, message):
+    def on_warning(self, message):
         if "worker" in message:
             self.said.append(message)
 
@@ -130,10 +137,10 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
             for python, environment in (([sys.executable], other), ([sys.executable, "-S"], lacking)):
                 strangers.append(start_worker(tmp_path, python, environment, log))
 
-        listener = Joining(start, 2)
+        callback = Joining(start, 2)
         try:
             with lungmix.connect(address) as client:
-                report = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"), listener).run([scans], MASK)
+                report = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"), callback).run([scans], MASK)
                 assert not report.failed, report.failed
                 assert len(report.done) == 3
                 assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
@@ -145,7 +152,7 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
             for one in strangers:
                 one.terminate()
                 one.wait(30)
-    told = "\n".join(sorted(listener.said))
+    told = "\n".join(sorted(callback.said))
     assert re.search(r"worker tcp://127\.0\.0\.1:\d+ has lungmix 0\.0\.7; here are lungmix ", told), told
     assert re.search(r"worker tcp://127\.0\.0\.1:\d+ lacks lungmix; here are lungmix ", told), told
     assert told.count("the same there") == 2

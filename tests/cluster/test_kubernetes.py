@@ -14,9 +14,9 @@ import yaml
 from distributed import Scheduler
 from jsonschema import Draft202012Validator
 
-from cluster import free_port, wait_until
-from lungmix.engine import WORKER_ENVIRONMENT
-from recipes import (
+from lungmix.cluster import WORKER_ENVIRONMENT
+from support.clusters import free_port, wait_until
+from support.recipes import (
     ELSEWHERE,
     RECIPES,
     assert_done,

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from cluster import wait_until
-from recipes import (
+from support.clusters import wait_until
+from support.recipes import (
     RECIPES,
     address_in,
     assert_done,

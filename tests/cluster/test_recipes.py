@@ -4,8 +4,8 @@ import runpy
 
 import pytest
 
-from lungmix.engine import WORKER_ENVIRONMENT
-from recipes import RECIPES
+from lungmix.cluster import WORKER_ENVIRONMENT
+from support.recipes import RECIPES
 
 pytestmark = pytest.mark.slow
 

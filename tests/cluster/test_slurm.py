@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import wait_until
-from recipes import CASES, RECIPES, assert_equal, site_in, story, words
+from support.clusters import wait_until
+from support.recipes import CASES, RECIPES, assert_equal, site_in, story, words
 
 pytestmark = pytest.mark.slow
 

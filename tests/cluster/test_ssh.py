@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import wait_until
-from recipes import (
+from support.clusters import wait_until
+from support.recipes import (
     CHECKOUT,
     ELSEWHERE,
     RECIPES,
@@ -22,7 +22,7 @@ from recipes import (
     story,
     words,
 )
-from sshd import running_ssh_server
+from support.sshd import running_ssh_server
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from glossary_terms import TERMS, split_terms
 from message_index import ELLIPSIS, error_classes, raised_messages, template_of
 from typer.testing import CliRunner
 
-from labelled import labelled_store
 from lungmix import errors
 from lungmix.cli.app import app
+from support.labelled import labelled_store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -3,8 +3,8 @@
 import pytest
 
 import lungmix
-from generators import DIRECTIONS, labelled_case
 from lungmix.geometry import Geometry
+from support.generators import DIRECTIONS, labelled_case
 
 
 @pytest.fixture

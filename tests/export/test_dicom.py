@@ -9,16 +9,16 @@ import pytest
 import SimpleITK as sitk
 
 import lungmix
-from generators import DIRECTIONS, labelled_case
 from lungmix.errors import SourceError, UsageError
 from lungmix.export import Options, export_case, options_for
 from lungmix.export.dicom_source import find_series, write_ct
 from lungmix.formats import find_scans
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.tissue import TISSUES
-from series import change, write_series
+from support.generators import DIRECTIONS, labelled_case
+from support.series import change, write_series
 
 SHAPE = (12, 20, 24)
 OBLIQUE = DIRECTIONS["oblique"]

@@ -8,13 +8,13 @@ import pytest
 import SimpleITK as sitk
 import slicerio
 
-from generators import DIRECTIONS, labelled_case
 from lungmix.errors import StoreError, UsageError
 from lungmix.export import FORMATS, Options, export_case, export_cohort
 from lungmix.export.itksnap import label_descriptions
 from lungmix.export.slicer import color_table, extents_of
 from lungmix.geometry import Geometry
 from lungmix.tissue import LUNG, PRIVATE_SCHEME, TISSUES
+from support.generators import DIRECTIONS, labelled_case
 
 
 def voxels(case, image="tissue"):

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from generators import labelled_case
-from labelled import labelled_store
 from lungmix.export import Options, export_case, export_cohort
 from lungmix.export.slicer import terminology_of
 from lungmix.geometry import Geometry
@@ -19,6 +17,8 @@ from lungmix.kernels.radiomics import FEATURES
 from lungmix.mixture import PUBLISHED
 from lungmix.stages.measure import radiomics_of_cohort
 from lungmix.tissue import LUNG, TISSUES
+from support.generators import labelled_case
+from support.labelled import labelled_store
 
 PROGRAMS = Path(sys.executable).parent
 RADIOMICS = Path(sys.prefix) / "pyradiomics" / "bin" / "pyradiomics"

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.processes import Cluster, run_with_kills, start_run
 from lungmix.phantom import Cohort, write_cohort
-from stores import assert_same_store
+from support.stores import assert_same_store
 
 
 def main() -> None:

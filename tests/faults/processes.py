@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster import free_port
+from support.clusters import free_port
 
 MASK = ("--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3")
 

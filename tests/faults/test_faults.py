@@ -18,17 +18,17 @@ import dask
 import pytest
 
 import lungmix
-from cluster import free_port
 from faults.processes import Cluster, end, kill, run_with_kills, start_run, wait_until
 from faults.proxy import Proxy
-from lungmix.care import Care
-from lungmix.engine import Listener
-from lungmix.engine.trouble import missing
+from lungmix.callbacks import Callback
+from lungmix.cluster.reconnect import warn_when_no_workers
 from lungmix.errors import LockedError
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline, reason_of
+from lungmix.pipeline.retry import RetryPolicy
 from lungmix.store import lock
-from stores import assert_same_store, store_digest
+from support.clusters import free_port
+from support.stores import assert_same_store, store_digest
 
 pytestmark = pytest.mark.slow
 
@@ -43,33 +43,33 @@ def undisturbed(scans, client, tmp_path_factory):
     return url
 
 
-def run(client, url, *sources, listener=None):
+def run(client, url, *sources, callback=None):
     """A run that succeeds."""
-    report = Pipeline(client, lungmix.open_cohort(url, "a"), listener or Listener()).run(sources, MASK)
+    report = Pipeline(client, lungmix.open_cohort(url, "a"), callback or Callback()).run(sources, MASK)
     assert not report.failed, report.failed
     return report
 
 
-class Strike(Listener):
+class Strike(Callback):
     """Does something once, when a stage is first heard of."""
 
     def __init__(self, stage, blow):
         self._stage, self._blow = stage, blow
         self.said = []
 
-    def advance(self, case, stage, done, total):
+    def on_progress(self, case, stage, done, total):
         if stage == self._stage and self._blow is not None:
             blow, self._blow = self._blow, None
             blow()
 
-    def say(self, message):
+    def on_warning(self, message):
         self.said.append(message)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_worker_killed_in_a_stage(stage, scans, undisturbed, client, tmp_path):
     victim = next(iter(client.cluster.workers.values())).pid
-    run(client, tmp_path / "s.zarr", scans, listener=Strike(stage, lambda: kill(victim)))
+    run(client, tmp_path / "s.zarr", scans, callback=Strike(stage, lambda: kill(victim)))
     assert victim not in {one.pid for one in client.cluster.workers.values()}
     assert_same_store(undisturbed, tmp_path / "s.zarr")
 
@@ -168,31 +168,31 @@ def test_scheduler_lost_and_back(scans, undisturbed, tmp_path):
 @pytest.fixture
 def hasty(monkeypatch):
     """A client waits for a new scheduler one second only, and for one that is lost as long as it is told to."""
-    monkeypatch.setattr(sys.modules["lungmix.engine.connect"], "_TIMEOUT", 1.0)
+    monkeypatch.setattr(sys.modules["lungmix.cluster.connect"], "_TIMEOUT", 1.0)
 
 
 def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scans, undisturbed, hasty, tmp_path):
     ended = Event()
 
-    def mend_later(cluster, listener):
-        wait_until(lambda: ended.is_set() or any("scheduler is lost" in one for one in listener.said))
+    def mend_later(cluster, callback):
+        wait_until(lambda: ended.is_set() or any("scheduler is lost" in one for one in callback.said))
         ended.wait(2.5)
         # Workers end with their scheduler, some time after it.
         while not ended.wait(0.2):
             cluster.mend()
 
     with Cluster(tmp_path) as cluster, ThreadPoolExecutor() as pool:
-        listener = Strike("mask", lambda: kill(cluster.scheduler.pid))
-        mended = pool.submit(mend_later, cluster, listener)
+        callback = Strike("mask", lambda: kill(cluster.scheduler.pid))
+        mended = pool.submit(mend_later, cluster, callback)
         wait_until(cluster.answers)
         try:
             with lungmix.connect(cluster.address, patience=60) as connected:
-                run(connected, tmp_path / "s.zarr", scans, listener=listener)
+                run(connected, tmp_path / "s.zarr", scans, callback=callback)
         finally:
             ended.set()
         mended.result()
-    assert sum("scheduler is lost" in one for one in listener.said) == 1
-    assert any("is back" in one for one in listener.said)
+    assert sum("scheduler is lost" in one for one in callback.said) == 1
+    assert any("is back" in one for one in callback.said)
     assert_same_store(undisturbed, tmp_path / "s.zarr")
     # The scheduler that was started anew tells of tasks again.
     for case in lungmix.open_cohort(tmp_path / "s.zarr").values():
@@ -201,10 +201,10 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
 
 def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, hasty, tmp_path):
     with Cluster(tmp_path) as cluster:
-        listener = Strike("mask", lambda: kill(cluster.scheduler.pid))
+        callback = Strike("mask", lambda: kill(cluster.scheduler.pid))
         wait_until(cluster.answers)
         with lungmix.connect(cluster.address, patience=5) as connected:
-            report = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), listener).run([scans], MASK)
+            report = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), callback).run([scans], MASK)
     assert sorted(report.failed) == ["case-001", "case-002", "case-003"]
     assert all("the connection to the scheduler was lost: start it again" in one for one in report.failed.values())
 
@@ -254,7 +254,7 @@ def test_network_cut_between_a_worker_and_the_scheduler(scans, undisturbed, tmp_
 
 
 def test_run_without_any_worker_says_so_and_goes_on_with_the_next(scans, undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["lungmix.engine.trouble"], "_MISSED_S", 1.0)
+    monkeypatch.setattr(sys.modules["lungmix.cluster.reconnect"], "_MISSED_S", 1.0)
     with Cluster(tmp_path, workers=1) as cluster:
 
         def blow():
@@ -263,16 +263,16 @@ def test_run_without_any_worker_says_so_and_goes_on_with_the_next(scans, undistu
                 kill(pid)
 
         class Mending(Strike):
-            def say(self, message):
+            def on_warning(self, message):
                 super().say(message)
                 if message.startswith("no worker is left"):
                     cluster.mend()
 
         wait_until(cluster.answers)
         with lungmix.connect(cluster.address) as connected:
-            listener = Mending("mask", blow)
-            run(connected, tmp_path / "s.zarr", scans, listener=listener)
-    told = [one for one in listener.said if "worker" in one]
+            callback = Mending("mask", blow)
+            run(connected, tmp_path / "s.zarr", scans, callback=callback)
+    told = [one for one in callback.said if "worker" in one]
     assert [one.split(":")[0] for one in told] == ["no worker is left", "a worker is back"]
     assert_same_store(undisturbed, tmp_path / "s.zarr")
 
@@ -357,11 +357,11 @@ NEW_METHOD = (MASK, "fit", FitParameters(method="em", n_init=1))
 def test_damaged_object_is_named_and_made_again(key, reading, scans, undisturbed, client, tmp_path):
     store = copy_of(undisturbed, tmp_path)
     flip(store / "case-002" / key)
-    listener = Strike(None, None)
+    callback = Strike(None, None)
     # This reads what was stored; back at the parameters of before all is as it was.
-    report = Pipeline(client, lungmix.open_cohort(store, "r+"), listener).run([scans], *reading)
+    report = Pipeline(client, lungmix.open_cohort(store, "r+"), callback).run([scans], *reading)
     assert not report.failed, report.failed
-    assert any("case-002" in one and key.split("/c/")[0] in one for one in listener.said), listener.said
+    assert any("case-002" in one and key.split("/c/")[0] in one for one in callback.said), callback.said
     run(client, store, scans)
     assert_same_store(undisturbed, store)
 
@@ -396,16 +396,16 @@ def test_scheduler_lost_amid_em_over_voxels_is_waited_for(undisturbed, hasty, tm
             kill(cluster.scheduler.pid)
             struck.set()
 
-        listener = Strike("fit", blow)
+        callback = Strike("fit", blow)
         pool.submit(mend)
         wait_until(cluster.answers)
         try:
             with lungmix.connect(cluster.address, patience=60) as connected:
                 cohort = lungmix.open_cohort(store, "r+")
-                report = Pipeline(connected, cohort, listener).fit("fit", parameters)
+                report = Pipeline(connected, cohort, callback).fit("fit", parameters)
         finally:
             ended.set()
-    assert any("is back" in one for one in listener.said)
+    assert any("is back" in one for one in callback.said)
     assert report.fits.paper.fit["method"] == "em"
     assert report.done == ["case-001", "case-002", "case-003"]
 
@@ -436,7 +436,7 @@ def test_damaged_image_without_its_source_fails_by_name_while_the_others_go_on(u
 
 def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    listener = Strike(None, None)
+    callback = Strike(None, None)
     tried = []
 
     def work(name):
@@ -444,15 +444,15 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
         if name == "hungry":
             raise MemoryError("no room")
 
-    care = Care(client, cohort, listener)
-    outcomes = {one.item: one.error for one in care.through(["hungry", "a", "b"], work, 1)}
+    retry = RetryPolicy(client, cohort, callback.on_warning)
+    outcomes = {one.item: one.error for one in retry.map_cases(["hungry", "a", "b"], work, 1)}
     assert isinstance(outcomes["hungry"], MemoryError)
     cohort.enter({"hungry": {"key": "k", "source": "s"}})
-    care.note("hungry", "convert", outcomes["hungry"])
+    retry.record_failure("hungry", "convert", outcomes["hungry"])
     assert "--memory-limit" in cohort.failed["hungry"]["reason"]
     assert outcomes["a"] is outcomes["b"] is None
     assert tried == ["hungry", "a", "b", "hungry"]
-    assert any("one at a time" in one for one in listener.said)
+    assert any("one at a time" in one for one in callback.said)
 
 
 def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
@@ -460,13 +460,14 @@ def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
     patience = dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with patience, lungmix.connect(workers=1, memory_limit="400MB") as client:
         cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-        care = Care(client, cohort, Strike(None, None))
+        warn = Strike(None, None).on_warning
+        retry = RetryPolicy(client, cohort, warn)
 
         def work(name):
             client.submit(hog if name == "hungry" else len, name, pure=False).result()
 
-        with missing(client, care.listener.say):
-            outcomes = {one.item: one.error for one in care.through(["hungry", "modest"], work, 2)}
+        with warn_when_no_workers(client, warn):
+            outcomes = {one.item: one.error for one in retry.map_cases(["hungry", "modest"], work, 2)}
     assert outcomes["modest"] is None
     assert "memory" in reason_of(outcomes["hungry"])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lungmix.formats import Refusal, Scan, find_scans, write_image
+from lungmix.formats import RejectedSource, Scan, find_scans, write_image
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 
@@ -42,7 +42,7 @@ def test_files_whose_content_is_elsewhere_are_one_line_and_the_others_are_read(t
     found = find_scans(tree.root)
     assert [type(one) for one in found].count(Scan) == 2
     (refusal,) = [one for one in found if not isinstance(one, Scan)]
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RejectedSource)
     assert "ct.nrrd" in refusal.reason
     assert "and 3 more files: content not here" in refusal.reason
     assert "`datalad get` or `git annex get`" in refusal.reason
@@ -80,7 +80,7 @@ def test_pointer_in_place_of_a_file_is_named(tmp_path, name, pointer, words):
     (tmp_path / name).write_text(pointer)
     for source in (tmp_path / name, tmp_path):
         (found,) = find_scans(source)
-        assert isinstance(found, Refusal)
+        assert isinstance(found, RejectedSource)
         assert "content not here" in found.reason
         assert words in found.reason
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.formats import RejectedSource, Scan, find_scans
 
 VOLUME = np.arange(-100, 110, dtype="<i2").reshape(7, 6, 5)
 HEADERS = {
@@ -73,7 +73,7 @@ def test_data_file_that_lies_elsewhere_is_refused_however_it_is_spelled(header, 
     (header.folder / "link.raw").symlink_to(tmp_path / "secret.raw")
     (header.folder / "away").symlink_to(tmp_path)
     found = only(header(spelled.replace("%FOLDER", str(header.folder))))
-    assert isinstance(found, Refusal)
+    assert isinstance(found, RejectedSource)
     assert "outside its own folder" in found.reason
 
 

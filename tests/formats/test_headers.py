@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.formats import RejectedSource, Scan, find_scans
 from lungmix.geometry import Geometry
 
 VOLUME = np.arange(-100, 110, dtype="<i2").reshape(7, 6, 5)
@@ -76,7 +76,7 @@ def test_axis_of_one_without_direction_is_left_out(tmp_path, sizes, lines):
 @pytest.mark.parametrize("extension", [".mha", ".nrrd"])
 def test_fourth_axis_of_two_is_refused_still(tmp_path, extension):
     sitk.WriteImage(sitk.Image([5, 6, 7, 2], sitk.sitkInt16), str(tmp_path / f"x{extension}"))
-    assert isinstance(only(tmp_path / f"x{extension}"), Refusal)
+    assert isinstance(only(tmp_path / f"x{extension}"), RejectedSource)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungmix.errors import SourceError, UsageError
-from lungmix.formats import Refusal, Scan, find_scans, write_image
+from lungmix.formats import RejectedSource, Scan, find_scans, write_image
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 
@@ -119,7 +119,7 @@ def test_nifti_with_a_slope_is_read_in_hu(tmp_path):
 def refusal_of(path):
     """The reason, from the header or from the voxels."""
     found = only(path)
-    if isinstance(found, Refusal):
+    if isinstance(found, RejectedSource):
         return found.reason
     with pytest.raises(SourceError) as caught:
         read(found)
@@ -210,7 +210,7 @@ def test_list_and_archive_lead_to_the_same_scans(tmp_path):
     with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
         archive.write(tmp_path / "one.nrrd", "inner/one.nrrd")
         archive.write(tmp_path / "two.mha", "two.mha")
-    assert [type(s).__name__ for s in find_scans(tmp_path / "list.txt")] == ["Scan", "Scan", "Refusal"]
+    assert [type(s).__name__ for s in find_scans(tmp_path / "list.txt")] == ["Scan", "Scan", "RejectedSource"]
     for source in ("list.csv", "both.zip"):
         scans = find_scans(tmp_path / source)
         assert sorted(s.name for s in scans) == ["one", "two"]

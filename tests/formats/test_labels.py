@@ -10,10 +10,10 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungmix.errors import shown
-from lungmix.formats import Refusal, Scan, Skipped, find_scans
+from lungmix.errors import reveal
+from lungmix.formats import RejectedSource, Scan, SkippedSource, find_scans
 from lungmix.formats.labels import labels_of
-from lungmix.formats.streams import VoxelData
+from lungmix.formats.voxel_streams import VoxelData
 from lungmix.phantom import Phantom
 
 SHAPE = (20, 24, 28)
@@ -41,7 +41,7 @@ def only(path):
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha"])
 def test_label_map_given_by_itself_is_refused_for_what_it_is(tmp_path, extension, dtype):
     found = only(save(tmp_path / f"lungs{extension}", labels().astype(dtype)))
-    assert isinstance(found, Refusal)
+    assert isinstance(found, RejectedSource)
     assert "is a label map, not CT (it holds the values 0, 1 and 2)" in found.reason
 
 
@@ -60,7 +60,7 @@ def test_label_maps_in_a_folder_are_skipped_and_the_ct_beside_them_is_used(tmp_p
         folder = tmp_path / "all.zip"
     found = find_scans(folder)
     assert [type(one) for one in found if "ct" in Path(one.path).name] == [Scan]
-    skipped = [one for one in found if isinstance(one, Skipped)]
+    skipped = [one for one in found if isinstance(one, SkippedSource)]
     assert len(skipped) == 3
     assert all("is a label map, not CT" in one.reason for one in skipped)
 
@@ -73,7 +73,7 @@ def test_segmentation_of_slicer_is_known_by_its_header(tmp_path):
     )
     (tmp_path / "x.seg.nrrd").write_bytes(head.encode() + bytes(420))
     found = only(tmp_path / "x.seg.nrrd")
-    assert "x.seg.nrrd is a segmentation by its header, not CT" in shown(found.reason)
+    assert "x.seg.nrrd is a segmentation by its header, not CT" in reveal(found.reason)
 
 
 def test_nifti_that_calls_itself_labels_is_a_segmentation(tmp_path):

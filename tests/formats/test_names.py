@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 import lungmix
-from labelled import unlabelled
+from lungmix.callbacks.json_log import JsonLog
 from lungmix.cli import main
-from lungmix.cli.show_fits import dump
-from lungmix.engine.log import JsonLog
-from lungmix.errors import SourceError, shown
+from lungmix.cli.show_fits import to_json
+from lungmix.errors import SourceError, reveal
 from lungmix.formats import find_scans
-from lungmix.formats.lists import read_list
 from lungmix.formats.native import local_name
+from lungmix.formats.source_lists import read_list
 from lungmix.formats.write import write_image
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
-from lungmix.report.page import write_page
-from series import only_scan, read, refused, scans
+from lungmix.webpage.page import write_page
+from support.labelled import unlabelled
+from support.series import only_scan, read, refused, scans
 
 LATIN1 = b"J\xf6rg"
 NAME = os.fsdecode(LATIN1)
@@ -91,7 +91,7 @@ def test_zip_that_declares_its_names_utf8_where_they_are_not_is_refused_for_that
     content = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(content.replace("J\u00f6rg".encode(), b"J\xf6rrg"))
     (one,) = refused(find_scans(tmp_path / "x.zip"))
-    assert "x.zip declares that the names of its files are UTF-8, and they are not: unpack" in shown(one.reason)
+    assert "x.zip declares that the names of its files are UTF-8, and they are not: unpack" in reveal(one.reason)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_list_names_the_entry_that_is_not_there_and_the_others_are_read(tmp_path
     (tmp_path / "list.txt").write_bytes(b"J\xf6rg.nrrd\nM\xfcller.nrrd\n")
     found = find_scans(tmp_path / "list.txt")
     assert len(scans(found)) == 1
-    assert [shown(one.reason) for one in refused(found)] == [
+    assert [reveal(one.reason) for one in refused(found)] == [
         "M\\udcfcller.nrrd does not exist: check the path, and the encoding of the list"
     ]
 
@@ -126,7 +126,7 @@ def test_list_in_another_encoding_is_read_but_for_the_entries_that_lead_nowhere(
     (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\ns3://bucket/J\xf6rg.nrrd\n")
     found = find_scans(tmp_path / "list.txt")
     assert [Path(scan.path).name for scan in scans(found)] == ["a.nrrd"]
-    assert [shown(one.reason) for one in refused(found)] == [
+    assert [reveal(one.reason) for one in refused(found)] == [
         "J\\udcf6rg.nrrd does not exist: check the path, and the encoding of the list",
         "J\\udcf6rg.nrrd is no UTF-8, as names in object stores are: check the address",
     ]
@@ -155,7 +155,7 @@ def test_list_that_is_no_utf8_and_leads_nowhere_is_refused(tmp_path):
     write(tmp_path / "J\u00f6rg.nrrd")
     (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\n")
     (one,) = refused(find_scans(tmp_path / "list.txt"))
-    assert "list.txt is no text in UTF-8 or UTF-16" in shown(one.reason)
+    assert "list.txt is no text in UTF-8 or UTF-16" in reveal(one.reason)
 
 
 def test_local_names_are_those_of_the_file_system():
@@ -167,8 +167,8 @@ def test_json_and_logs_hold_text_that_every_reader_takes():
     stream = io.StringIO()
     JsonLog(stream).say(f"run {NAME}")
     assert json.loads(stream.getvalue())["message"] == "run J\\udcf6rg"
-    assert json.loads(dump([Path(NAME), NAME])) == ["J\\udcf6rg", "J\\udcf6rg"]
-    assert json.loads(dump({NAME: [1, None, True, float("nan"), 0.5]})) == {"J\\udcf6rg": [1, None, True, None, 0.5]}
+    assert json.loads(to_json([Path(NAME), NAME])) == ["J\\udcf6rg", "J\\udcf6rg"]
+    assert json.loads(to_json({NAME: [1, None, True, float("nan"), 0.5]})) == {"J\\udcf6rg": [1, None, True, None, 0.5]}
 
 
 def test_page_and_notebook_of_a_store_whose_name_is_no_utf8_are_text(tmp_path):

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.formats import RejectedSource, Scan, find_scans
 from lungmix.geometry import Geometry
 
 SIZE = (5, 6, 7)
@@ -64,7 +64,7 @@ def test_sform_off_the_right_angle_within_the_docs_tolerance_is_read(tmp_path, d
 
 def test_sform_beyond_the_docs_tolerance_is_refused_for_its_angles(tmp_path):
     found = only(write(tmp_path, affine_of(0.7), codes=(2, 0)))
-    assert isinstance(found, Refusal)
+    assert isinstance(found, RejectedSource)
     assert "right angles" in found.reason
 
 

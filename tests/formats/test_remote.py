@@ -11,9 +11,9 @@ import pytest
 import SimpleITK as sitk
 
 from lungmix.errors import SourceError, UsageError
-from lungmix.formats import Refusal, find_scans, remote
-from objects import running_bucket
-from series import hu_of, only_scan, read, refused, scans, skipped, write_series
+from lungmix.formats import RejectedSource, find_scans, remote
+from support.object_store import running_bucket
+from support.series import hu_of, only_scan, read, refused, scans, skipped, write_series
 
 HU = hu_of((12, 20, 24))
 
@@ -117,7 +117,7 @@ def test_lists_name_objects_beside_them_and_elsewhere(bucket, address, tmp_path)
     for entry in ("/etc/passwd", "../../etc/passwd", "a/../../b"):
         obstore.put(bucket.store(), "out/list.txt", f"{entry}\n".encode())
         (one,) = find_scans(bucket.url("out/list.txt"))
-        assert isinstance(one, Refusal)
+        assert isinstance(one, RejectedSource)
         assert "outside its own folder" in one.reason
 
 
@@ -193,7 +193,7 @@ def test_no_key_leads_out_of_the_folder(name, monkeypatch, passing, bucket):
     meta = {"path": f"x/{name}", "size": 0, "e_tag": "1", "last_modified": datetime.now(UTC)}
     monkeypatch.setattr(remote, "_listed", lambda *_: ([meta], False))
     (one,) = [one for one in find_scans(bucket.url("x")) if "no path" in one.reason]
-    assert isinstance(one, Refusal)
+    assert isinstance(one, RejectedSource)
 
 
 def test_more_than_there_is_room_for_is_refused_before_it_is_fetched(address, monkeypatch):
@@ -226,7 +226,7 @@ def test_what_cannot_be_reached_is_told_in_one_sentence(bucket, monkeypatch):
 
 
 def test_wrong_credentials_are_told_apart(bucket, address, monkeypatch):
-    from lungmix import bucket as connections
+    from lungmix import s3 as connections
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     connections._connected.cache_clear()

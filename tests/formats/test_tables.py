@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lungmix.errors import SourceError
-from lungmix.formats.lists import read_list
+from lungmix.formats.source_lists import read_list
 from lungmix.formats.tables import column_of, rows_of, text_of
 
 SEPARATORS = st.sampled_from(",;\t")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lungmix.errors import SourceError, shown
-from lungmix.formats import Refusal, find_scans, passing, remote
+from lungmix.errors import SourceError, reveal
+from lungmix.formats import RejectedSource, find_scans, remote, tempdirs
 from lungmix.formats.write import write_image
 from lungmix.geometry import Geometry
 
@@ -63,8 +63,8 @@ def bucket(monkeypatch):
 
 def reason(source):
     (found,) = find_scans(source)
-    assert isinstance(found, Refusal)
-    return shown(found.reason)
+    assert isinstance(found, RejectedSource)
+    return reveal(found.reason)
 
 
 def test_temporary_folder_that_is_missing_is_told_with_its_remedy(archive, bucket, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_temporary_folder_that_takes_no_folder_is_told_with_its_remedy(archive, 
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert reason(archive).startswith(words)
-    with pytest.raises(SourceError, match=os.strerror(number)), passing.passing():
+    with pytest.raises(SourceError, match=os.strerror(number)), tempdirs.passing():
         pass
 
 
@@ -139,7 +139,7 @@ def test_room_that_is_too_small_is_told_before_anything_is_fetched(archive, buck
     bucket["a.nrrd"] = (archive.parent / "a.nrrd").read_bytes()
     monkeypatch.setattr(remote, "room_in", lambda folder: needed)
     (found,) = find_scans("s3://bucket/a.nrrd")
-    assert isinstance(found, Refusal) == (needed == 0)
+    assert isinstance(found, RejectedSource) == (needed == 0)
 
 
 def test_data_file_in_a_bucket_is_read_by_its_plain_name(bucket):
@@ -147,7 +147,7 @@ def test_data_file_in_a_bucket_is_read_by_its_plain_name(bucket):
     bucket["scans/scan.raw"] = VOLUME.tobytes()
     for source in ("s3://bucket/scans", "s3://bucket/scans/scan.nhdr"):
         (scan,) = find_scans(source)
-        assert not isinstance(scan, Refusal), scan.reason
+        assert not isinstance(scan, RejectedSource), scan.reason
         assert np.array_equal(np.concatenate(list(scan.slabs(4))), VOLUME)
 
 

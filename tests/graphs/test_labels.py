@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import lungmix
-from generators import ORIENTATIONS, as_axial, chunkings, reoriented
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
+from support.generators import ORIENTATIONS, as_axial, chunkings, reoriented
 
 volumes = st.tuples(st.integers(1, 20), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
 published = lungmix.load_model("published")

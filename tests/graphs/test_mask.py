@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lungmix
-from generators import ORIENTATIONS, chests, chunkings, reoriented
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.kernels.mask import recipe_for
 from lungmix.parameters import MaskParameters, voxels_of_ml
 from lungmix.phantom import TRAPS, Phantom
 from oracle import reference
+from support.generators import ORIENTATIONS, chests, chunkings, reoriented
 
 SMALL = Phantom(shape=(40, 64, 64), spacing=(5.6, 5.6, 7.5), seed=4)
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lungmix
-from generators import chunkings
 from lungmix.graphs.memory import label_chunks, label_task_bytes, mask_chunks, mask_task_bytes
 from lungmix.graphs.overlap import join_chunks, map_with_halo
-from lungmix.kernels.bits import pack
-from lungmix.kernels.element import ball
 from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing
+from lungmix.kernels.packed_masks import pack
+from lungmix.kernels.structuring_elements import ball
+from support.generators import chunkings
 
 chunk_lists = st.lists(st.integers(1, 70), min_size=1, max_size=30)
 

@@ -11,10 +11,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from hostile.outcome import digest
-from lungmix.errors import SourceError, shown
-from lungmix.formats import Refusal, find_scans
+from lungmix.errors import SourceError, reveal
+from lungmix.formats import RejectedSource, find_scans
 from lungmix.formats.images import extension_of
-from lungmix.formats.scan import Skipped
+from lungmix.formats.scan import SkippedSource
 from lungmix.geometry import Geometry
 
 
@@ -22,11 +22,11 @@ def by_lungmix(source: str, keep: bool = False) -> list[dict[str, Any]]:
     """Every scan of a source with a digest of its voxels, and every refusal."""
     outcomes = []
     for found in find_scans(source):
-        if isinstance(found, Refusal):
-            outcomes.append({"reason": shown(found.reason), "path": found.path})
+        if isinstance(found, RejectedSource):
+            outcomes.append({"reason": reveal(found.reason), "path": found.path})
             continue
-        if isinstance(found, Skipped):
-            outcomes.append({"skipped": shown(found.reason), "path": found.path})
+        if isinstance(found, SkippedSource):
+            outcomes.append({"skipped": reveal(found.reason), "path": found.path})
             continue
         try:
             slabs = list(found.slabs(16))

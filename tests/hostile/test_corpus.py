@@ -13,7 +13,7 @@ from hostile.corpus import CASES, READ, REFUSED
 from hostile.images import VOLUME
 from hostile.outcome import digest, faults_of_reason
 from hostile.reading import by_lungmix, by_simpleitk
-from lungmix.errors import named, shown
+from lungmix.errors import mark_path, reveal
 from lungmix.formats.images import extension_of
 
 
@@ -41,7 +41,7 @@ def test_hostile_file_is_read_as_by_simpleitk_or_refused_in_one_sentence(case, f
     reasons = [one["reason"] for one in outcomes if "reason" in one]
     scans = [one for one in outcomes if "digest" in one]
     for reason in reasons:
-        names = case.names or (shown(named(source)), shown(named(source.parent)))
+        names = case.names or (reveal(mark_path(source)), reveal(mark_path(source.parent)))
         assert not faults_of_reason(reason, names), reason
     assert all(word in " ".join(reasons) for word in case.words), reasons
     if case.expected == REFUSED:

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from generators import masks
-from lungmix.kernels.bits import pack, unpack
-from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
+from lungmix.kernels.components import label_runs, merge_tables, render_components, table_of
+from lungmix.kernels.packed_masks import pack, unpack
+from support.generators import masks
 
 
 def merged(mask, cuts, min_voxels=1):
@@ -22,7 +22,7 @@ def painted(runs, tables, found, islands):
     for one, table, number in zip(runs, tables, found.number, strict=True):
         keep = np.zeros(one.components, bool)
         keep[table.number[np.isin(number, islands)]] = True
-        slabs.append(unpack(paint(one, keep), one.shape[2]))
+        slabs.append(unpack(render_components(one, keep), one.shape[2]))
     return np.concatenate(slabs)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lungmix
-from nobody import as_nobody, open_to_all, read_only
+from support.unprivileged_user import as_nobody, open_to_all, read_only
 
 CALL = "import own.outer as o; print(o.outer(1), len(o.outer.stats.cache_hits), len(o.outer.stats.cache_misses))"
 COMPILED, KEPT = "0 1", "1 0"
@@ -117,5 +117,5 @@ def test_kernel_is_compiled_again_where_one_that_it_calls_has_changed(package):
 def test_every_kernel_of_the_package_keeps_its_machine_code_in_this_way():
     for file in Path(lungmix.__file__).parent.rglob("*.py"):
         assert "cache=True" not in file.read_text(), file
-    done = as_nobody(["-c", "import lungmix.mixture.blocks as b; print(type(b._run._cache).__name__)"], Path("/"))
+    done = as_nobody(["-c", "import lungmix.mixture.em_kernels as b; print(type(b._run._cache).__name__)"], Path("/"))
     assert done.stdout.strip() == "LayeredCache", done.stderr

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungmix.kernels.counts import count_hu
+from lungmix.kernels.histogram import count_hu
 from lungmix.kernels.labels import look_up
 from lungmix.kernels.measures import measure_counts
 from lungmix.kernels.percentiles import percentiles

@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from generators import masks
 from lungmix.errors import UsageError
-from lungmix.kernels import morphology, reach
-from lungmix.kernels.bits import pack, unpack
-from lungmix.kernels.element import ball, diamond, ellipsoid
+from lungmix.kernels import distance_morphology, morphology
+from lungmix.kernels.packed_masks import pack, unpack
+from lungmix.kernels.structuring_elements import ball, diamond, ellipsoid
 from oracle import reference
+from support.generators import masks
 
 spacings = st.tuples(*[st.floats(0.3, 8.0)] * 3)
 elements = st.one_of(
@@ -77,7 +77,7 @@ def test_halo_of_twice_the_extent_is_enough_for_a_closing(mask, element, data):
 @pytest.mark.parametrize("radius", [13, 20, 30])
 @pytest.mark.parametrize("band", [1, 16 << 20])
 def test_closing_by_a_large_ball_equals_itk_whatever_the_bands(radius, band, monkeypatch):
-    monkeypatch.setattr(reach, "BAND_BYTES", band)
+    monkeypatch.setattr(distance_morphology, "BAND_BYTES", band)
     field = ndimage.gaussian_filter(np.random.default_rng(radius).random((50, 90, 140)), 5)
     mask = (field > np.quantile(field, 0.93)).astype(np.uint8)
     assert np.array_equal(closing(mask, ball(radius)), reference.closing_itk(mask, radius))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lungmix
-from lungmix.kernels.columns import RADIOMICS
+from lungmix.kernels.data_dictionary import RADIOMICS
 from lungmix.kernels.radiomics import FEATURES, first_order
 from lungmix.phantom import Phantom
 from oracle.first_order import features

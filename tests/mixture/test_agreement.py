@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
 from lungmix import GaussianMixture
-from lungmix.mixture import blocks
-from lungmix.mixture.state import COVARIANCE_TYPES, State
+from lungmix.mixture import em_kernels
+from lungmix.mixture.parameters import COVARIANCE_TYPES, State
 from oracle import mixture as oracle
 
 
@@ -140,12 +140,12 @@ def test_kernels_agree_with_all_responsibilities_at_once(problem, covariance_typ
     x, w = np.tile(x, (tiles, 1)).astype(float), np.tile(copies, tiles).astype(float)
     state = State(start.weights, start.means, covariances[covariance_type])
     other = State(start.weights[::-1].copy(), start.means[::-1].copy(), covariances[covariance_type])
-    least = blocks._MOST_FEATURES
+    least = em_kernels._MOST_FEATURES
     try:
-        blocks._MOST_FEATURES = 0 if wide else least
-        found = blocks.accumulate(x, w, [other, state], covariance_type)
+        em_kernels._MOST_FEATURES = 0 if wide else least
+        found = em_kernels.e_step_statistics(x, w, [other, state], covariance_type)
     finally:
-        blocks._MOST_FEATURES = least
+        em_kernels._MOST_FEATURES = least
     likelihood, counts, means, scatter = oracle.statistics(
         x, w, state.weights, state.means, state.covariances, covariance_type
     )

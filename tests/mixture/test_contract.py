@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lungmix import GaussianMixture
 from lungmix.errors import LungmixError, ModelError
-from lungmix.mixture.state import COVARIANCE_TYPES
+from lungmix.mixture.parameters import COVARIANCE_TYPES
 
 
 def three_groups(n=900, d=2, seed=0):

@@ -7,7 +7,7 @@ from sklearn.mixture import GaussianMixture as Reference
 from lungmix import GaussianMixture, TissueModel, load_model
 from lungmix.errors import ModelError
 from lungmix.mixture import PUBLISHED, fit_paper
-from lungmix.mixture.state import COVARIANCE_TYPES
+from lungmix.mixture.parameters import COVARIANCE_TYPES
 
 
 def test_fit_on_counts_reaches_the_likelihood_of_scikit_learn_on_all_voxels():

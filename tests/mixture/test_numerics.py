@@ -14,10 +14,10 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from lungmix import GaussianMixture
 from lungmix.errors import ModelError
-from lungmix.mixture.blocks import accumulate
 from lungmix.mixture.counts import LONGEST_TABLE, count, merge
-from lungmix.mixture.state import COVARIANCE_TYPES, State
-from lungmix.mixture.statistics import Statistics, combine_all, expected, maximise
+from lungmix.mixture.em_kernels import e_step_statistics
+from lungmix.mixture.parameters import COVARIANCE_TYPES, State
+from lungmix.mixture.sufficient_statistics import Statistics, combine_all, expected, m_step
 from oracle.mixture import exact_moments
 
 ROUNDING = 4 * np.finfo(np.float64).eps
@@ -64,7 +64,7 @@ def test_moments_of_any_samples_are_exact_to_rounding(seed, n, offset):
     random = np.random.default_rng(seed)
     x = random.normal(size=(n + 1, 1)) + offset
     w = random.integers(1, 9, n + 1).astype(float)
-    found = accumulate(x, w, [State(np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))], "full")
+    found = e_step_statistics(x, w, [State(np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))], "full")
     total, mean, variance = exact_moments(x[:, 0].tolist(), w.tolist())
     assert Fraction(found.weight) == total
     assert error(found.means[0, 0, 0], mean) <= 1e-13 * (1 + abs(1 / offset) * (offset < 1))
@@ -226,6 +226,6 @@ def test_expected_statistics_lead_back_to_their_state(covariance_type, k, d, see
         "full": matrices, "tied": matrices[0], "diag": np.einsum("kii->ki", matrices), "spherical": matrices[:, 0, 0],
     }[covariance_type]  # fmt: skip
     state = State(random.dirichlet(np.ones(k) * 5), random.normal(size=(k, d)) * 50, covariances)
-    again = maximise(expected([state], 1e-3, covariance_type), 0, 1e-3, covariance_type)
+    again = m_step(expected([state], 1e-3, covariance_type), 0, 1e-3, covariance_type)
     for name in ("weights", "means", "covariances"):
         assert np.allclose(getattr(again, name), getattr(state, name), rtol=1e-9, atol=1e-9)

@@ -18,8 +18,8 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from lungmix import GaussianMixture
 from lungmix.errors import ModelError
-from lungmix.mixture.shares import random_shares
-from lungmix.mixture.state import COVARIANCE_TYPES
+from lungmix.mixture.parameters import COVARIANCE_TYPES
+from lungmix.mixture.random_start import random_shares
 
 
 def groups(n=600, d=2, seed=0, dtype=np.float64):

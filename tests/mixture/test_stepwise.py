@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lungmix import GaussianMixture
 from lungmix.errors import ModelError
-from lungmix.mixture.state import COVARIANCE_TYPES
-from lungmix.mixture.stepwise import Schedule
+from lungmix.mixture.parameters import COVARIANCE_TYPES
+from lungmix.mixture.stepwise import StepSchedule
 from lungmix.phantom import Cohort
 
 
@@ -26,7 +26,7 @@ def sorted_chunks(x, rows=1000):
 
 
 def test_steps_shrink_as_the_schedule_says():
-    schedule = Schedule(0.7, 2.0, 1e-6, "full")
+    schedule = StepSchedule(0.7, 2.0, 1e-6, "full")
     assert schedule.step_size(0) == 1
     assert schedule.step_size(6) == pytest.approx(8**-0.7)
 

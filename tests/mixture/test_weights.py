@@ -13,9 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lungmix import GaussianMixture
 from lungmix.errors import ModelError
-from lungmix.mixture import starts
+from lungmix.mixture import initialization
+from lungmix.mixture.parameters import COVARIANCE_TYPES
 from lungmix.mixture.sources import Chunks, Rows
-from lungmix.mixture.state import COVARIANCE_TYPES
 
 
 @st.composite
@@ -118,8 +118,8 @@ def test_k_means_start_on_weights_is_k_means_on_all_copies():
     voxels = np.concatenate([random.normal(m, 2, 500).round() for m in (-40, 0, 50)])
     values, counts = np.unique(voxels, return_counts=True)
     source = Rows(values[:, None], counts)
-    found = starts.survey(source, source.sizes)
-    (state,) = starts.start_states(source, found, "kmeans", 3, 1, np.random.RandomState(0), 1e-6, "full")
+    found = initialization.survey(source, source.sizes)
+    (state,) = initialization.start_states(source, found, "kmeans", 3, 1, np.random.RandomState(0), 1e-6, "full")
     theirs = KMeans(3, n_init=1, random_state=0).fit(voxels[:, None])
     assert np.allclose(np.sort(state.means[:, 0]), np.sort(theirs.cluster_centers_[:, 0]))
 
@@ -134,18 +134,20 @@ def test_coreset_of_weights_is_that_of_copies(seed):
     ends = np.cumsum(copies)[[299, 599, 899]]
     by_weight = Chunks(da.from_array(x, chunks=(300, -1)), da.from_array(copies, chunks=300))
     by_copies = Chunks(da.from_array(repeated, chunks=(tuple(np.diff([0, *ends]).tolist()), -1)))
-    few, drawn = starts.FEW_ROWS, starts.CORESET_ROWS
+    few, drawn = initialization.FEW_ROWS, initialization.CORESET_ROWS
     try:
-        starts.FEW_ROWS, starts.CORESET_ROWS = 100, 200
+        initialization.FEW_ROWS, initialization.CORESET_ROWS = 100, 200
         with dask.config.set(scheduler="synchronous"):
             found = [
-                starts.distinct(
-                    *starts.gather(source, starts.survey(source, sizes), np.random.RandomState(seed % 1000))
+                initialization.distinct(
+                    *initialization.gather(
+                        source, initialization.survey(source, sizes), np.random.RandomState(seed % 1000)
+                    )
                 )
                 for source in (by_weight, by_copies)
             ]
     finally:
-        starts.FEW_ROWS, starts.CORESET_ROWS = few, drawn
+        initialization.FEW_ROWS, initialization.CORESET_ROWS = few, drawn
     # Rounding of the running sums may move a draw to its neighbour, no more than once in a while.
     same = {tuple(row) for row in found[0][0]} & {tuple(row) for row in found[1][0]}
     assert len(same) >= len(found[0][0]) - 2
@@ -156,8 +158,8 @@ def test_start_from_a_coreset_is_as_good_as_k_means_on_all_rows(monkeypatch):
     x = np.concatenate([random.normal(m, 1, (n, 2)) for m, n in ((0, 30_000), (6, 9_000), (30, 300))])
     random.shuffle(x)
     whole = GaussianMixture(3, random_state=0).fit(x)
-    monkeypatch.setattr(starts, "FEW_ROWS", 1000)
-    monkeypatch.setattr(starts, "CORESET_ROWS", 2000)
+    monkeypatch.setattr(initialization, "FEW_ROWS", 1000)
+    monkeypatch.setattr(initialization, "CORESET_ROWS", 2000)
     with dask.config.set(scheduler="synchronous"):
         drawn = GaussianMixture(3, random_state=0).fit(da.from_array(x, chunks=(5000, -1)))
     assert drawn.lower_bound_ == pytest.approx(whole.lower_bound_, abs=1e-3)

@@ -9,10 +9,10 @@ import nbformat
 import pytest
 
 import lungmix
-from cluster import running_cluster
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline
+from support.clusters import running_cluster
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Names of files reach messages through `named` alone: read off the source.
+"""Names of files reach messages through `mark_path` alone: read off the source.
 
 What is checked is every text with values in it that ends in an error or a refusal.
 """
@@ -11,15 +11,15 @@ from pathlib import Path
 import lungmix
 
 SOURCE = Path(lungmix.__file__).parent
-MARKERS = {"named", "quoted", "len"}
+MARKERS = {"mark_path", "mark_untrusted", "len"}
 PARTS = {"name", "stem", "parent", "parents", "suffix", "suffixes", "lstrip", "strip", "resolve", "absolute", "join"}
 PLACES = {"path", "file", "files", "folder", "target", "archive", "location", "source", "sources", "data_file"}
 """What variables and attributes are called that hold where something lies."""
 
 # The store, and what is written for the user, may be named: users name them themselves.
 OUTPUTS = {
-    "store/cohort.py", "report/files.py", "export/targets.py", "export/images.py", "formats/write.py",
-    "export/dicom_source.py", "stages/key_table.py", "store/case.py",
+    "store/cohort.py", "webpage/files.py", "export/targets.py", "export/images.py", "formats/write.py",
+    "export/dicom_source.py", "intake/key_table.py", "store/case.py",
 }  # fmt: skip
 
 
@@ -45,7 +45,11 @@ def messages_of(tree: ast.AST) -> list[ast.JoinedStr]:
     out = []
     for node in ast.walk(tree):
         raised = node.exc if isinstance(node, ast.Raise) else None
-        made = node if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refusal", "Skipped") else None
+        made = (
+            node
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("RejectedSource", "SkippedSource")
+            else None
+        )
         for root in (raised, made):
             if root is not None:
                 out += [part for part in ast.walk(root) if isinstance(part, ast.JoinedStr)]
@@ -75,6 +79,6 @@ def test_every_message_marks_the_names_of_files():
 
 def test_a_message_that_forgets_is_found():
     assert unmarked('raise SourceError(f"{path.name} is cut")') == ["line 1: path.name"]
-    assert unmarked('raise E("a" f"{len(files)} of {named(path)}") from None') == []
-    assert unmarked('x = Refusal(name, path, f"{scan.path}: cut")') == ["line 1: scan.path"]
-    assert unmarked('raise E(f"{quoted(one)}, {str(folder)}")') == ["line 1: str(folder)"]
+    assert unmarked('raise E("a" f"{len(files)} of {mark_path(path)}") from None') == []
+    assert unmarked('x = RejectedSource(name, path, f"{scan.path}: cut")') == ["line 1: scan.path"]
+    assert unmarked('raise E(f"{mark_untrusted(one)}, {str(folder)}")') == ["line 1: str(folder)"]

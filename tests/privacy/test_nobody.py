@@ -27,7 +27,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import lungmix
-from cluster import running_cluster
 from lungmix.cli import main
 from lungmix.cli.app import app
 from lungmix.export import FORMATS
@@ -36,6 +35,7 @@ from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom
 from privacy.planting import PLANTED, SHAPE, SPACING, STUDY, UID, WORD, write_sources
 from privacy.search import find, packed
+from support.clusters import running_cluster
 
 SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
 GOOD = 9

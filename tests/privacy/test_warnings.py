@@ -8,7 +8,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from privacy.planting import WORD
-from series import write_series
+from support.series import write_series
 
 
 def test_nothing_that_a_library_warns_of_is_printed(tmp_path):

@@ -7,10 +7,10 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from lungmix.errors import shown
+from lungmix.errors import reveal
 from lungmix.formats import find_scans
 from lungmix.geometry import Geometry
-from series import change, read, refused
+from support.series import change, read, refused
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -46,4 +46,4 @@ def test_swapped_slices_among_blocks_are_refused(files, pair):
     for file, position in zip((files[i] for i in pair), places[::-1], strict=True):
         change(file, ImagePositionPatient=position)
     (one,) = refused(find_scans(files[0].parent))
-    assert "positions may be swapped" in shown(one.reason)
+    assert "positions may be swapped" in reveal(one.reason)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from generators import reoriented
 from lungmix.formats import find_scans
 from lungmix.parameters import MaskParameters
 from stages.test_orders import check_same, results_of
+from support.generators import reoriented
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.usefixtures("stages_here")]
 

@@ -10,14 +10,14 @@ import SimpleITK as sitk
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage, generate_uid
 
 from conftest import REAL
-from lungmix.errors import shown
-from lungmix.formats import SeriesRules, find_scans
+from lungmix.errors import reveal
+from lungmix.formats import SeriesFilter, find_scans
 from lungmix.geometry import Geometry
-from series import change, copy, read, refused, scans, skipped
+from support.series import change, copy, read, refused, scans, skipped
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
-GAPS = SeriesRules(allow_gaps=True)
+GAPS = SeriesFilter(allow_gaps=True)
 
 
 def by_simpleitk(folder):
@@ -90,10 +90,10 @@ def test_three_series_in_a_heap_are_three_volumes_and_all_else_has_a_verdict(mix
         scan = volumes[image.GetSize()[2]]
         assert scan.geometry == Geometry.from_sitk(image)
         assert np.array_equal(read(scan, 16), sitk.GetArrayFromImage(image))
-    told = " | ".join(shown(one.reason) for one in skipped(found))
+    told = " | ".join(reveal(one.reason) for one in skipped(found))
     for words in ("localizer", "secondary capture", "modality MR", "coronal reformat"):
         assert words in told
-    failures = [shown(one.reason) for one in refused(found)]
+    failures = [reveal(one.reason) for one in refused(found)]
     assert len(failures) == len(broken)
     for name in broken:
         assert sum(names[name] in reason for reason in failures) == 1
@@ -109,7 +109,7 @@ def series(real_ct, tmp_path, request):
 
 def reason(files, rules=None):
     (one,) = refused(find_scans(files[0].parent, rules))
-    return shown(one.reason)
+    return reveal(one.reason)
 
 
 def test_real_series_has_no_notes(series):
@@ -141,7 +141,7 @@ def test_doubled_slice_is_named(series):
     at = len(series) // 3
     shutil.copy(series[at], series[at].with_name("again.dcm"))
     (scan,) = find_scans(series[0].parent)
-    assert shown(scan.notes[0]).startswith(f"slice {at + 1} (")
+    assert reveal(scan.notes[0]).startswith(f"slice {at + 1} (")
     assert "again.dcm" in scan.notes[0]
     copy(series[at], series[at].with_name("again.dcm"))
     assert f"slices {at + 1} and {at + 2} lie at one position" in reason(series)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import lungmix
-from generators import labelled_case
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.serve import app_for, links_of, serve
 from lungmix.serve.index import index_page
-from serving import serving
+from support.generators import labelled_case
+from support.serving import serving
 
 CHUNK = "/case-001/0/c/0/0/0"
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import lungmix
-from generators import counts_of_scans, store_of_counts
 from lungmix.errors import ModelError, StoreError, UsageError
 from lungmix.mixture import PUBLISHED, TissueModel, fit_paper
 from lungmix.mixture.fits import clipped
@@ -13,6 +12,7 @@ from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline
 from lungmix.stages.fit import HU, add_counts, choose_cases, fit_cohort, masked_counts, stored_fits
 from lungmix.stages.voxels import lung_voxels
+from support.generators import counts_of_scans, store_of_counts
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from rich.console import Console
 import lungmix
 from lungmix.cli.show import show_overview, show_report
 from lungmix.mixture import PUBLISHED, TissueModel
-from lungmix.pipeline import Report
-from lungmix.report.overview import overview_of
-from lungmix.report.page import write_page
+from lungmix.pipeline import RunResult
 from lungmix.stages.fit import FEWEST_SCANS, doubts_of
 from lungmix.stages.flags import remarks_on
+from lungmix.webpage.overview import overview_of
+from lungmix.webpage.page import write_page
 
 TABLE = {
     "case": "case-003", "lung_ml": 7692.0, "right_ml": 2535.0, "left_ml": 2062.0, "airway_ml": 51.0,
@@ -67,7 +67,7 @@ def test_class_far_from_its_tissue_is_named():
 
 
 def test_same_note_of_many_cases_is_printed_once():
-    report = Report()
+    report = RunResult()
     for number in range(8):
         report.note(f"case-{number}", ["the same"])
         report.note(f"case-{number}", ["the same"])
@@ -79,7 +79,7 @@ def test_same_note_of_many_cases_is_printed_once():
 
 def test_remarks_are_in_the_overview_and_on_the_page(tmp_path, monkeypatch):
     from lungmix.geometry import Geometry
-    from lungmix.scan import Acquisition
+    from lungmix.privacy.acquisition import Acquisition
 
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     cohort.add("case-003", Geometry((8, 8, 8)), Acquisition())

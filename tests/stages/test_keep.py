@@ -12,14 +12,14 @@ import lungmix
 from lungmix.cli.app import _status_of
 from lungmix.errors import ModelError, StoreError
 from lungmix.formats import Scan, find_scans
+from lungmix.intake.case_names import assign_names
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.stages.measure import read_measurements
-from lungmix.stages.names import assign_names
 from lungmix.store.models import label_id
 from lungmix.tissue import AIRWAY
 from lungmix.verify import sample_of, verify_cases
-from stores import assert_same_store, store_digest
+from support.stores import assert_same_store, store_digest
 
 pytestmark = pytest.mark.slow
 
@@ -257,7 +257,7 @@ def test_rows_of_what_is_about_to_change_go_first(store, scans, client, monkeypa
         seen.update({file: rows(store, file) for file in ("measurements.csv", "radiomics.csv")})
         raise Killed
 
-    monkeypatch.setattr("lungmix.pipeline.passing.Passing.through", look)
+    monkeypatch.setattr("lungmix.pipeline.runner.CaseRunner.run_cases", look)
     if stage == "label":
         pipeline.fit("published")
         assert set(rows(store, "measurements.csv")) == {"case-001", "case-002", "case-003"}

@@ -14,16 +14,16 @@ import pytest
 import SimpleITK as sitk
 
 import lungmix
-from labelled import label_record, labelled_store
 from lungmix.cli.app import _status_of
 from lungmix.errors import StoreError
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline
-from lungmix.report.page import write_page
 from lungmix.stages.measure import comparable_measurements, read_measurements, rows_of_case
 from lungmix.store.models import model_use, text_of_mask
 from lungmix.store.tables import text_of
+from lungmix.webpage.page import write_page
+from support.labelled import label_record, labelled_store
 
 TABLES = ("measurements.csv", "measurements.parquet", "radiomics.csv", "radiomics.parquet")
 NAME = f"published:{PUBLISHED.digest}"

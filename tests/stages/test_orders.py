@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import lungmix
-from generators import ORIENTATIONS, as_axial, case_of, reoriented
 from lungmix.geometry import Geometry
 from lungmix.kernels.mask import recipe_for
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
-from lungmix.scan import Acquisition
-from lungmix.stages import label, mask, measure, side
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.stages import label, mask, measure, regions
 from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE
 from oracle import reference
+from support.generators import ORIENTATIONS, as_axial, case_of, reoriented
 
 pytestmark = pytest.mark.usefixtures("stages_here")
 
@@ -121,7 +121,7 @@ def keys_of(folder, geometry):
     case = cohort.add("one", geometry, Acquisition())
     case.record("convert", {"voxels_sha256": "one"})
     case.record("mask", {"key": mask.key_for(case, MaskParameters("physical"))})
-    return mask.key_for(case, MaskParameters("physical")), side.key_for(case), label.key_for(case, MODEL)
+    return mask.key_for(case, MaskParameters("physical")), regions.key_for(case), label.key_for(case, MODEL)
 
 
 def test_keys_of_axial_scans_are_those_that_stores_hold_already(tmp_path):

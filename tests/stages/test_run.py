@@ -11,13 +11,13 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 import lungmix
-from lungmix.engine import Listener
+from lungmix.callbacks import Callback
 from lungmix.errors import StoreError, UsageError
 from lungmix.formats import find_scans
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.phantom import Cohort, Phantom, write_cohort, write_phantom
 from lungmix.pipeline import Pipeline
-from lungmix.report.overview import overview_of
+from lungmix.webpage.overview import overview_of
 from oracle import reference
 
 pytestmark = pytest.mark.slow
@@ -26,13 +26,13 @@ MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 SHAPE, SPACING = (150, 64, 64), (5.6, 5.6, 2.0)
 
 
-class Said(Listener):
+class Said(Callback):
     """Keeps what people are told."""
 
     def __init__(self):
         self.said = []
 
-    def say(self, message):
+    def on_warning(self, message):
         self.said.append(message)
 
 
@@ -202,7 +202,7 @@ def test_source_that_was_cut_short_leaves_what_was_made_of_it_before(scans, clie
         case = cohort["case-001"]
         assert case.failure["stage"]
         assert np.array_equal(case.tissue.compute(), before)
-    assert "case-001: its source is not what it was: the case is made anew" in heard.said
+    assert "case-001: source files changed; converting again" in heard.said
     # Without the source the case is what it was; with a whole one it is made.
     assert Pipeline(client, cohort).run([], MASK, "published").rows == whole.rows
     source.write_bytes(content)
@@ -215,8 +215,8 @@ def test_labels_that_are_being_made_are_no_empty_image(scans, client, tmp_path):
     Pipeline(client, cohort).run([scans / "case-001.nrrd"], MASK, "published")
     seen, opened_before = [], cohort["case-001"]
 
-    class Reader(Listener):
-        def advance(self, case, stage, done, total):
+    class Reader(Callback):
+        def on_progress(self, case, stage, done, total):
             for reader in (lungmix.open_cohort(tmp_path / "s.zarr")[case], opened_before):
                 with pytest.raises(StoreError, match="no whole image tissue: it was not made yet"):
                     reader.array("tissue")

@@ -8,13 +8,13 @@ import pytest
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 import lungmix
-from generators import case_of
 from lungmix.geometry import Geometry
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.pipeline import Pipeline
-from lungmix.stages import label, mask, side
+from lungmix.stages import label, mask, regions
 from lungmix.store import Case
+from support.generators import case_of
 
 MODEL = lungmix.load_model("published")
 
@@ -100,7 +100,7 @@ def reads(monkeypatch):
 
     monkeypatch.setattr(Case, "read", read)
     for stage in (mask, label):
-        monkeypatch.setattr(stage, "gather_small", gather)
+        monkeypatch.setattr(stage, "compute_in_order", gather)
     for stage in (mask, label):
         monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
     return seen
@@ -117,7 +117,7 @@ def test_each_voxel_is_read_once_a_stage_and_not_where_no_lung_is(reads, tmp_pat
     assert sorted(of_ct) == slabs
     reads.clear()
     label.label_case(None, cohort, "long", MODEL)
-    assert side.is_valid(cohort["long"])
+    assert regions.is_valid(cohort["long"])
     assert sorted(read[1:] for read in reads if read[0] == "ct") == slabs
     of_lung = [read[1:] for read in reads if read[0] == "lung"]
     assert sorted(of_lung) == list(case.layout.slabs())

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 import lungmix
-from generators import case_of
 from lungmix.errors import UsageError
 from lungmix.export.dicom_seg import write_seg
 from lungmix.export.images import export_image
 from lungmix.formats import find_scans
 from lungmix.geometry import Geometry
+from lungmix.intake.retention import apply_retention
 from lungmix.parameters import IntakeParameters, MaskParameters
 from lungmix.phantom import Phantom
-from lungmix.report.volume import preview_of
 from lungmix.stages import label, mask, measure
-from lungmix.stages.intake import take_in
 from lungmix.store import MEASUREMENTS_FILE
+from lungmix.webpage.volume import preview_of
+from support.generators import case_of
 
 pytestmark = pytest.mark.usefixtures("stages_here")
 
@@ -84,7 +84,9 @@ def test_case_carries_a_note(tmp_path, scan):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     for known in (True, False):
         geometry = replace(found.geometry, orientation_known=known)
-        taken = take_in(cohort, {"one": replace(found, geometry=geometry)}, {"one": "x"}, IntakeParameters(), None)
+        taken = apply_retention(
+            cohort, {"one": replace(found, geometry=geometry)}, {"one": "x"}, IntakeParameters(), None
+        )
         assert any("which side is right" in note for note in taken.scans["one"].notes) == (not known)
 
 

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 import lungmix
-from labelled import label_record, labelled_store
 from lungmix.cli.app import _status_of
 from lungmix.mixture import PUBLISHED
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.store.choices import choose, last_fit, last_mask, remember_mask
+from support.labelled import label_record, labelled_store
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_terminal_is_asked_before_masks_are_recomputed(store):
 
 def test_scripts_are_warned_and_not_asked(store, capsys, monkeypatch):
     reached = []
-    monkeypatch.setattr("lungmix.cli.make.pipeline_on", lambda *_, **__: reached.append(1) or 1 / 0)
+    monkeypatch.setattr("lungmix.cli.commands.run.pipeline_on", lambda *_, **__: reached.append(1) or 1 / 0)
     for words in (["--quiet"], ["--yes"]):
         assert _status_of(["mask", store, "--preset", "paper", *words]) == 1
         assert "warning: masks of 2 cases will be recomputed" in capsys.readouterr().err

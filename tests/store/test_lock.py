@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 import lungmix
 from lungmix.errors import LockedError, StoreError
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.store import lock
 
 
@@ -56,7 +56,7 @@ def contents(folder):
 
 
 def put(file, **changes):
-    owner = replace(lock.Owner.here(), **changes)
+    owner = replace(lock.LockInfo.here(), **changes)
     file.write_text(json.dumps(asdict(owner)))
     return owner
 
@@ -353,13 +353,13 @@ def test_who_was_stopped_and_still_has_the_lock_renews_it_before_it_writes(cohor
 
 def test_a_look_at_the_lock_serves_many_writes(cohort, monkeypatch):
     looked = []
-    look = lock.Hold.look
+    look = lock.LockHandle.look
 
     async def counted(self, **options):
         looked.append(1)
         await look(self, **options)
 
-    monkeypatch.setattr(lock.Hold, "look", counted)
+    monkeypatch.setattr(lock.LockHandle, "look", counted)
     with cohort.locked():
         for i in range(20):
             cohort.write_text("model.json", str(i))

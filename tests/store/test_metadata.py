@@ -10,10 +10,10 @@ from lungmix.cli.app import _status_of
 from lungmix.errors import StoreError
 from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
-from lungmix.report.overview import overview_of
-from lungmix.scan import Acquisition
-from lungmix.stages.names import assign_names, remember_names
-from lungmix.store.records import place_of
+from lungmix.intake.case_names import assign_names, persist_case_names
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.store.digests import place_of
+from lungmix.webpage.overview import overview_of
 
 GEOMETRY = Geometry((4, 4, 4))
 
@@ -61,7 +61,7 @@ def store(tmp_path):
         write_image(tmp_path / f"{i}.nrrd", [np.full((4, 4, 4), i, np.int16)], GEOMETRY, np.int16)
         scans += find_scans(tmp_path / f"{i}.nrrd")
     names = assign_names(cohort, scans)
-    remember_names(cohort, names)
+    persist_case_names(cohort, names)
     for name, scan in names.items():
         origin = {"key": "k", "source": place_of(cohort.salt, scan.key)}
         cohort.add(name, GEOMETRY, Acquisition(), origin).write_object("0/zarr.json", b"{}")

@@ -11,10 +11,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 import lungmix
-from lungmix import bucket
+from lungmix import s3
 from lungmix.cli import main
 from lungmix.errors import StoreError
-from lungmix.store.place import zarr_store
+from lungmix.store.zarr_store import zarr_store
 
 STORE = "s3://bucket/study/c.zarr"
 KINDS = [one for one in vars(exceptions).values() if isinstance(one, type)]
@@ -26,9 +26,9 @@ def environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    bucket._connected.cache_clear()
+    s3._connected.cache_clear()
     yield
-    bucket._connected.cache_clear()
+    s3._connected.cache_clear()
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def test_object_store_that_is_not_there_ends_a_command_with_status_2(command, mo
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        monkeypatch.setattr(bucket, "RETRIES", 1)
+        monkeypatch.setattr(s3, "RETRIES", 1)
         status, text = said(capsys, command, STORE)
     assert status == 2
     assert text.strip().splitlines()[-1].startswith(f"lungmix: {STORE} cannot be reached (the object store does not")

@@ -10,8 +10,8 @@ import pytest
 import lungmix
 from lungmix.errors import DamageError, StoreError
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
-from lungmix.store import settle
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import invalidate_corrupt_stages
 from lungmix.store.objects import receipt_of
 from lungmix.verify import damaged_objects
 
@@ -61,7 +61,7 @@ def test_receipts_are_those_of_the_bytes_on_disk(cohort, case):
 
 def test_whole_case_is_left_as_it_is(cohort, case):
     before = (folder(cohort) / "zarr.json").read_bytes()
-    assert settle(again(cohort)) == {}
+    assert invalidate_corrupt_stages(again(cohort)) == {}
     assert (folder(cohort) / "zarr.json").read_bytes() == before
 
 
@@ -81,21 +81,21 @@ def test_lost_and_shortened_objects_withdraw_their_stage_alone(cohort, case, key
             (folder(cohort) / key).unlink()
         else:
             (folder(cohort) / key).write_bytes(change)
-        found = settle(again(cohort))
+        found = invalidate_corrupt_stages(again(cohort))
         assert list(found) == [stage]
         assert key in found[stage]
         assert set(again(cohort).stages) == {"convert", "mask"} - {stage}
         assert again(cohort).damage[stage]["record"] == case.stages[stage]
         (folder(cohort) / key).write_bytes(content)
         again(cohort).record(stage, case.stages[stage])
-    assert settle(again(cohort)) == {}
+    assert invalidate_corrupt_stages(again(cohort)) == {}
 
 
 def test_object_that_no_stage_wrote_is_found(cohort, case):
     stray = folder(cohort) / "labels/lung/0/c/0/0/0"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"of another run")
-    assert "labels/lung/0/c/0/0/0" in settle(again(cohort))["mask"]
+    assert "labels/lung/0/c/0/0/0" in invalidate_corrupt_stages(again(cohort))["mask"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"attributes": {"ome": {"labels": ["tissue"]}}}'])
@@ -107,7 +107,7 @@ def test_list_of_label_maps_is_written_again(cohort, case, content):
     else:
         file.write_bytes(content)
     assert damaged_objects(again(cohort)) == ["labels/zarr.json"]
-    assert list(settle(again(cohort))) == ["labels/zarr.json"]
+    assert list(invalidate_corrupt_stages(again(cohort))) == ["labels/zarr.json"]
     assert file.read_bytes() == whole
     assert set(again(cohort).stages) == {"convert", "mask"}
     assert not damaged_objects(again(cohort))
@@ -115,7 +115,7 @@ def test_list_of_label_maps_is_written_again(cohort, case, content):
 
 def test_flipped_byte_of_the_counts_is_found_without_reading_voxels(cohort, case):
     flip(folder(cohort) / "hu_counts/c/0")
-    assert list(settle(again(cohort))) == ["mask"]
+    assert list(invalidate_corrupt_stages(again(cohort))) == ["mask"]
 
 
 @pytest.mark.parametrize("place", [0, 0.5, -1])
@@ -137,7 +137,7 @@ def test_what_a_killed_writer_left_is_cleared(cohort, case):
     part = folder(cohort) / f"0/c/0/0/0.{'0' * 32}.partial"
     part.write_bytes(b"half")
     case.create_packed("opened")
-    assert settle(again(cohort)) == {}
+    assert invalidate_corrupt_stages(again(cohort)) == {}
     assert not part.exists()
     assert not (folder(cohort) / "opened").exists()
 
@@ -154,9 +154,9 @@ def test_stage_made_again_from_the_same_keeps_what_depends_on_it(cohort, case):
 
 
 def test_task_of_a_replaced_attempt_writes_no_more(cohort, case, monkeypatch):
-    from lungmix.store import state
+    from lungmix.store import stage_records
 
-    monkeypatch.setattr(state, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(stage_records, "_PATIENCE_S", 0.1)
     old = cohort.ref("case-001", case.start("mask", "m"))
     old.open("r+").write("lung", 0, np.ones((64, 33, 40), np.uint8))
     new = cohort.ref("case-001", again(cohort).start("mask", "m"))
@@ -169,7 +169,7 @@ def test_task_of_a_replaced_attempt_writes_no_more(cohort, case, monkeypatch):
 
 
 def test_same_records_in_any_order_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("lungmix.store.state.secrets.token_hex", lambda n: "00" * n)
+    monkeypatch.setattr("lungmix.store.stage_records.secrets.token_hex", lambda n: "00" * n)
     texts = []
     for order in (("mask", "side", "label"), ("mask", "label", "side")):
         cohort = lungmix.open_cohort(tmp_path / f"{order[1]}.zarr", "a")

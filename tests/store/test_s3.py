@@ -11,10 +11,10 @@ import lungmix
 from lungmix.errors import LockedError, StoreError, UsageError
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
-from lungmix.store import IMAGES, lock, settle
+from lungmix.store import IMAGES, invalidate_corrupt_stages, lock
 from lungmix.verify import verify_cases
-from objects import running_bucket
-from stores import results_of
+from support.object_store import running_bucket
+from support.stores import results_of
 
 pytestmark = pytest.mark.slow
 
@@ -84,12 +84,12 @@ def test_damaged_object_is_found_in_a_bucket(remote):
     store, key = S3Store.from_url(url, client_options={"allow_http": True}), "case-001/labels/lung/1/c/1/0/0"
     content = obstore.get(store, key).bytes().to_bytes()
     obstore.put(store, key, content[:-1])
-    assert list(settle(case)) == ["mask"]
+    assert list(invalidate_corrupt_stages(case)) == ["mask"]
     obstore.put(store, key, content)
     record = lungmix.open_cohort(url, "r+")["case-001"].damage["mask"]["record"]
     files = record.pop("files")
     lungmix.open_cohort(url, "r+")["case-001"].record("mask", record, files)
-    assert settle(lungmix.open_cohort(url, "r+")["case-001"]) == {}
+    assert invalidate_corrupt_stages(lungmix.open_cohort(url, "r+")["case-001"]) == {}
 
 
 def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
@@ -98,7 +98,7 @@ def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
     cohort = lungmix.open_cohort(bucket.url("locks.zarr"), "a")
     with cohort.locked(), pytest.raises(LockedError, match="process"), cohort.locked():
         pass
-    dead = dataclasses.replace(lock.Owner.here(), host="elsewhere", beat=0.0)
+    dead = dataclasses.replace(lock.LockInfo.here(), host="elsewhere", beat=0.0)
     cohort.write_text("lock.json", json.dumps(dataclasses.asdict(dead)))
     inside, most = [], []
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import lungmix
 from lungmix.errors import AlignmentError, StoreError, UsageError
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
-from lungmix.store.layout import POSSIBLE_SLICES, layout_of, shrink_mean
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.store.chunking import POSSIBLE_SLICES, layout_of, shrink_mean
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 

@@ -12,10 +12,10 @@ from lungmix.formats import Scan, find_scans
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.tissue import AIRWAY
-from lungmix.verify import scratch_url, verify_cases, withdraw
+from lungmix.verify import invalidate, scratch_url, verify_cases
 from lungmix.verify.scratch import beside
-from series import hu_of, write_series
-from stores import assert_same_store, store_digest
+from support.series import hu_of, write_series
+from support.stores import assert_same_store, store_digest
 
 pytestmark = pytest.mark.slow
 
@@ -210,7 +210,7 @@ def test_flipped_byte_that_no_stage_reads_is_mended_once_it_is_withdrawn(client,
     cohort = lungmix.open_cohort(store, "r+")
     assert cohort[NAME].damage == {}
     with cohort.locked():
-        assert withdraw(cohort, found)[NAME].values()
+        assert invalidate(cohort, found)[NAME].values()
     assert not Pipeline(client, lungmix.open_cohort(store, "r+")).run([scan], MASK, "published").failed
     assert_same_store(finished, store)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lungmix.analysis.comparison import involvement
 from lungmix.errors import UsageError
-from lungmix.kernels.counts import FIRST_HU, N_HU
+from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.kernels.measures import component_keys
 from lungmix.mixture import PAPER, TissueModel, fit_converged, fit_paper
 from lungmix.parameters import FitParameters

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lungmix.kernels.measures import component_keys
 from lungmix.mixture import Fits, TissueModel
-from lungmix.mixture.bins import bins_of
+from lungmix.mixture.binned_likelihood import bins_of
 from lungmix.mixture.fits import bic, interval_log_likelihood
 from lungmix.stages.fit import HU, add_counts
 from lungmix.tissue import INVOLVED, TISSUES

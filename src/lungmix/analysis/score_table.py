@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lungmix.analysis.scores import HIGHEST, LOWEST
-from lungmix.errors import UsageError, named, quoted
+from lungmix.errors import UsageError, mark_path, mark_untrusted
 from lungmix.formats.tables import column_of, rows_of, text_of
 
 _CASE = ("case", "scan")
@@ -50,25 +50,27 @@ def read_scores(path: str | Path) -> Scores:
     try:
         found = rows_of(text_of(file.read_bytes()), (*_CASE, *_PATIENT, *_SCORE))
     except OSError as error:
-        raise UsageError(f"{named(file)} cannot be read ({error.strerror}): give the CSV file of the scores") from error
+        raise UsageError(
+            f"{mark_path(file)} cannot be read ({error.strerror}): give the CSV file of the scores"
+        ) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{named(file)} is not text in UTF-8 or UTF-16: save it as CSV in UTF-8") from error
+        raise UsageError(f"{mark_path(file)} is not text in UTF-8 or UTF-16: save it as CSV in UTF-8") from error
     except csv.Error as error:
-        raise UsageError(f"{named(file)} is no table that can be read: check its quotes") from error
+        raise UsageError(f"{mark_path(file)} is no table that can be read: check its quotes") from error
     table = [(number, [cell.strip() for cell in cells]) for number, cells in found]
     if len(table) < 2:
-        raise UsageError(f"{named(file)} holds no scores: it needs a head such as case,S and a line a scan")
+        raise UsageError(f"{mark_path(file)} holds no scores: it needs a head such as case,S and a line a scan")
     heads = table[0][1]
     at = {name: column_of(heads, names) for name, names in (("case", _CASE), ("patient", _PATIENT), ("score", _SCORE))}
     if at["score"] is None or (at["case"] is None and at["patient"] is None):
         raise UsageError(
-            f"{named(file)} has the columns {quoted(', '.join(heads))}: it needs case or patient, and S or "
+            f"{mark_path(file)} has the columns {mark_untrusted(', '.join(heads))}: it needs case or patient, and S or "
             "score, in its first line"
         )
     rows: list[dict[str, Any]] = []
     seen: dict[tuple[bool, str], int] = {}
     for number, cells in table[1:]:
-        where = f"{named(file)}, line {number}"
+        where = f"{mark_path(file)}, line {number}"
         if len(cells) != len(heads):
             raise UsageError(f"{where}: {len(cells)} cells under {len(heads)} heads: mend this line")
         case, patient, score = ("" if at[key] is None else cells[at[key] or 0] for key in ("case", "patient", "score"))
@@ -78,7 +80,8 @@ def read_scores(path: str | Path) -> Scores:
         first = seen.setdefault((bool(case), name.lower()), number)
         if first != number:
             raise UsageError(
-                f"{where}: {quoted(name)} has a score in line {first} already: keep one, or tell follow-up scans apart "
+                f"{where}: {mark_untrusted(name)} has a score in line {first} already: keep one, or tell follow-up "
+                "scans apart "
                 "in a column case"
             )
         further = {head: cell for n, (head, cell) in enumerate(zip(heads, cells, strict=True)) if n not in at.values()}
@@ -119,7 +122,7 @@ def join_scores(
     rows : list of dict
         ``case``, ``patient``, ``score``, ``lung_involvement`` and the further columns, by case.
     unscored, unmeasured : list of str
-        Cases, and lines of the file with their names marked (`lungmix.errors.quoted`), that found no partner.
+        Cases, and lines of the file with their names marked (`lungmix.errors.mark_untrusted`), that found no partner.
 
     Raises
     ------
@@ -153,11 +156,12 @@ def join_scores(
         numbers = {one: n for n, one in enumerate(dict.fromkeys(row["patient"] for row in rows), start=1)}
         rows = [{**row, "patient": f"patient-{numbers[row['patient']]:03d}"} for row in rows]
     left = [row for row in scores.rows if id(row) not in used]
-    strangers = [quoted(row["case"] or row["patient"]) for row in left]
+    strangers = [mark_untrusted(row["case"] or row["patient"]) for row in left]
     unmeasured = [f"line {row['line']} ({name})" for row, name in zip(left, strangers, strict=True)]
     if not rows:
         raise UsageError(
-            f"no name in {named(scores.path)} is that of a measured case: it names {_some(strangers)}, the cohort has "
+            f"no name in {mark_path(scores.path)} is that of a measured case: it names {_some(strangers)}, the "
+            "cohort has "
             f"{_some(unscored) if unscored else 'no measured case; run `lungmix measure` first'}"
         )
     return rows, unscored, unmeasured
@@ -170,7 +174,8 @@ def _score(text: str, name: str, where: str) -> int:
         value = -1.0
     if not (value.is_integer() and LOWEST <= value <= HIGHEST):
         raise UsageError(
-            f"{where}: the score of {quoted(name)} is {quoted(text or 'missing')}: scores are whole numbers from "
+            f"{where}: the score of {mark_untrusted(name)} is {mark_untrusted(text or 'missing')}: scores are whole "
+            "numbers from "
             f"{LOWEST} to {HIGHEST}"
         )
     return int(value)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.mixture.bins import bins_of
+from lungmix.mixture.binned_likelihood import bins_of
 from lungmix.mixture.fits import bic, interval_log_likelihood
 from lungmix.parameters import FitParameters
 from lungmix.stages.fit import HU, fit_counts

@@ -13,14 +13,14 @@ import typer
 from rich.console import Console
 
 from lungmix._version import __version__
-from lungmix.cli import keep, look, make
 from lungmix.cli import options as opt
-from lungmix.cli.names import command_line, debugging, told
-from lungmix.cli.scan import scan
+from lungmix.cli.commands import inspect, maintain, run
+from lungmix.cli.commands.scan import scan
+from lungmix.cli.commands.validate import app as validate
+from lungmix.cli.redaction import command_line, debugging, told
 from lungmix.cli.signals import as_interrupts
 from lungmix.cli.streams import make_streams_last
-from lungmix.cli.validate import app as validate
-from lungmix.errors import LungmixError, UsageError, quoted, reason_of, trace_of
+from lungmix.errors import LungmixError, UsageError, mark_untrusted, reason_of, trace_of
 from lungmix.home import make_home_known
 
 app = typer.Typer(
@@ -34,19 +34,19 @@ app = typer.Typer(
 
 # In the order in which data flows: help lists them so.
 app.command()(scan)
-app.command()(make.run)
-app.command()(make.convert)
-app.command()(make.mask)
-app.command(cls=opt.ManyCases)(make.fit)
-app.command()(make.label)
-app.command()(make.measure)
-app.command()(keep.relabel)
-app.command()(look.info)
-app.command()(look.report)
-app.command()(look.export)
-app.command()(look.serve)
-app.command()(keep.verify)
-app.command()(keep.remove)
+app.command()(run.run)
+app.command()(run.convert)
+app.command()(run.mask)
+app.command(cls=opt.ManyCases)(run.fit)
+app.command()(run.label)
+app.command()(run.measure)
+app.command()(maintain.relabel)
+app.command()(inspect.info)
+app.command()(inspect.report)
+app.command()(inspect.export)
+app.command()(inspect.serve)
+app.command()(maintain.verify)
+app.command()(maintain.remove)
 app.add_typer(validate, name="validate")
 
 _OBJECTS = 50_000
@@ -98,7 +98,8 @@ def _of_configuration(error: Exception) -> UsageError | None:
         return None
     what = str(error).partition(", original")[0].partition("\n")[0]
     return UsageError(
-        f"dask's configuration cannot be read ({quoted(what)}): correct or remove that file, or name another folder in "
+        f"dask's configuration cannot be read ({mark_untrusted(what)}): correct or remove that file, or name another "
+        "folder in "
         "DASK_CONFIG"
     )
 

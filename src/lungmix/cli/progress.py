@@ -17,11 +17,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lungmix.cli.names import told
-from lungmix.engine import Listener
+from lungmix.callbacks import Callback
+from lungmix.cli.redaction import told
 
 
-def listener_for(console: Console, *, quiet: bool) -> Listener:
+def callback_for(console: Console, *, quiet: bool) -> Callback:
     """Bars where people look, lines where a file collects them, warnings alone if asked for."""
     if quiet:
         return Warnings(console)
@@ -57,18 +57,18 @@ class Amount:
         return self._sizes.get(case, 0) if self._sizes else 1
 
 
-class Warnings(Listener):
+class Warnings(Callback):
     """What people should read, and no progress."""
 
     def __init__(self, console: Console):
         self._console = console
 
-    def say(self, message: str) -> None:
-        """See `Listener`."""
+    def on_warning(self, message: str) -> None:
+        """See `Callback`."""
         self._console.print(told(message), markup=False, highlight=False, soft_wrap=True)
 
 
-class Bars(Listener):
+class Bars(Callback):
     """One bar for all cases, and one for each case in flight."""
 
     def __init__(self, console: Console):
@@ -79,8 +79,8 @@ class Bars(Listener):
         self._all = TaskID(0)
         self._amount = Amount([], None)
 
-    def begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
-        """See `Listener`."""
+    def on_begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
+        """See `Callback`."""
         self._amount = Amount(cases, sizes)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -97,8 +97,8 @@ class Bars(Listener):
             f"[bold]{title}, all cases", total=self._amount.total, amount=self._amount.text
         )
 
-    def advance(self, case: str, stage: str, done: int, total: int) -> None:
-        """See `Listener`."""
+    def on_progress(self, case: str, stage: str, done: int, total: int) -> None:
+        """See `Callback`."""
         with self._lock:
             if self._progress is None:
                 return
@@ -112,8 +112,8 @@ class Bars(Listener):
                 amount=f"{done}/{total}",
             )
 
-    def finish(self, case: str, failure: str | None = None) -> None:
-        """See `Listener`."""
+    def on_case_end(self, case: str, failure: str | None = None) -> None:
+        """See `Callback`."""
         with self._lock:
             if self._progress is None:
                 return
@@ -124,23 +124,23 @@ class Bars(Listener):
             self._amount.add(case)
             self._progress.update(self._all, completed=self._amount.done, amount=self._amount.text)
 
-    def end(self) -> None:
-        """See `Listener`."""
+    def on_end(self) -> None:
+        """See `Callback`."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
         self._tasks.clear()
 
-    def tell(self, message: str) -> None:
-        """See `Listener`."""
+    def on_info(self, message: str) -> None:
+        """See `Callback`."""
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def say(self, message: str) -> None:
-        """See `Listener`."""
+    def on_warning(self, message: str) -> None:
+        """See `Callback`."""
         self._console.print(message, style="yellow", markup=False)
 
 
-class Lines(Listener):
+class Lines(Callback):
     """A line when a case has ended, with the time that the rest may take."""
 
     def __init__(self, console: Console):
@@ -149,12 +149,12 @@ class Lines(Listener):
         self._amount = Amount([], None)
         self._start = 0.0
 
-    def begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
-        """See `Listener`."""
+    def on_begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
+        """See `Callback`."""
         self._title, self._amount, self._start = title, Amount(cases, sizes), time.monotonic()
 
-    def finish(self, case: str, failure: str | None = None) -> None:
-        """See `Listener`."""
+    def on_case_end(self, case: str, failure: str | None = None) -> None:
+        """See `Callback`."""
         amount = self._amount
         amount.add(case)
         spent = time.monotonic() - self._start
@@ -162,12 +162,12 @@ class Lines(Listener):
         what = f"failed: {told(failure)}" if failure else "done"
         self._line(f"{self._title} {amount.text} {case}: {what} ({spent:.0f} s, about {left:.0f} s left)")
 
-    def tell(self, message: str) -> None:
-        """See `Listener`."""
+    def on_info(self, message: str) -> None:
+        """See `Callback`."""
         self._line(message)
 
-    def say(self, message: str) -> None:
-        """See `Listener`."""
+    def on_warning(self, message: str) -> None:
+        """See `Callback`."""
         self._line(message)
 
     def _line(self, text: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from lungmix.cli.names import debugging
 from lungmix.cli.on_cluster import OnCluster
+from lungmix.cli.redaction import debugging
 from lungmix.errors import UsageError
 
 
@@ -59,22 +59,23 @@ def pipeline_on(
     cohort = open_cohort(store, "a" if create else "r+")
     if not wait:
         cohort.check_free()
-    with working(cluster, needed=needed) as (client, listener):
+    with cluster_session(cluster, needed=needed) as (client, callback):
         from lungmix.pipeline import Pipeline
 
-        yield Pipeline(client, cohort, listener, wait)
+        yield Pipeline(client, cohort, callback, wait)
 
 
 @contextmanager
-def working(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, Any]]:
+def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, Any]]:
     """The client of a cluster, or None where it is not needed, and a listener that tells of progress."""
-    from lungmix.cli.progress import listener_for
-    from lungmix.engine import check_memory, connect, dashboard_of, logged, performance_page
+    from lungmix.callbacks import logged
+    from lungmix.cli.progress import callback_for
+    from lungmix.cluster import check_memory, connect, dashboard_of, performance_page
 
     _quiet_dask()
-    with logged(listener_for(Console(stderr=True), quiet=cluster.quiet), cluster.log) as listener:
+    with logged(callback_for(Console(stderr=True), quiet=cluster.quiet), cluster.log) as callback:
         if not needed:
-            yield None, listener
+            yield None, callback
             return
         with _loading("lungmix.pipeline"):
             client = connect(
@@ -82,15 +83,15 @@ def working(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, A
                 scheduler_file=cluster.scheduler_file,
                 workers=cluster.workers,
                 memory_limit=cluster.memory_limit,
-                say=listener.say,
+                say=callback.on_warning,
             )
         try:
             check_memory(client)
             with performance_page(client, cluster.performance_report):
                 address = dashboard_of(client)
                 if address is not None:
-                    listener.tell(f"dashboard: {address}")
-                yield client, listener
+                    callback.on_info(f"dashboard: {address}")
+                yield client, callback
         finally:
             client.close()
 

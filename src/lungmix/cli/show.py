@@ -10,13 +10,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lungmix.cli.names import names_show, told
-from lungmix.cli.show_fits import dump, fits_json, new_table, show_comparison, show_mixture, show_selection
-from lungmix.pipeline import Report
-from lungmix.report.overview import CohortOverview
+from lungmix.cli.redaction import may_show_names, told
+from lungmix.cli.show_fits import fits_json, new_table, show_comparison, show_mixture, show_selection, to_json
+from lungmix.pipeline import RunResult
 from lungmix.stages.measure import dictionary
 from lungmix.store.models import ModelUse
-from lungmix.store.state import stages_text
+from lungmix.store.stage_records import stages_text
+from lungmix.webpage.overview import CohortOverview
 
 _COLUMNS = (
     ("lung_ml", "mL", 0),
@@ -33,7 +33,7 @@ _COLUMNS = (
 _MOST_NAMES = 5
 
 
-def show_report(console: Console, report: Report) -> None:
+def show_report(console: Console, report: RunResult) -> None:
     """Measurements, mixture, what was skipped and failed, and how many cases went through."""
     if report.rows:
         shown = [column for column in _COLUMNS if column[0] in report.rows[0]]
@@ -51,10 +51,10 @@ def show_report(console: Console, report: Report) -> None:
         _show_spent(console, report)
     _show_notes(console, report.notes)
     for name, reason in report.skipped.items():
-        reason = report.told[name] if names_show() else reason
+        reason = report.told[name] if may_show_names() else reason
         console.print(f"skipped: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     for name, reason in report.failed.items():
-        reason = report.told[name] if names_show() else reason
+        reason = report.told[name] if may_show_names() else reason
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     skipped = f", {len(report.skipped)} skipped" if report.skipped else ""
     console.print(f"{len(report.done)} done, {len(report.failed)} failed{skipped}", highlight=False)
@@ -72,7 +72,7 @@ def _show_notes(console: Console, notes: Mapping[str, Sequence[str]]) -> None:
         console.print(f"note: {shown}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_spent(console: Console, report: Report) -> None:
+def _show_spent(console: Console, report: RunResult) -> None:
     """Where the time went."""
     total = sum(spent.worker_seconds for spent in report.spent.values())
     table = new_table("Time", "stage", "cases", "worker s", "%", "client s", "tasks", "peak MiB")
@@ -87,10 +87,10 @@ def _show_spent(console: Console, report: Report) -> None:
     console.print(table)
 
 
-def report_json(store: str, report: Report) -> str:
+def report_json(store: str, report: RunResult) -> str:
     """The same as one JSON object."""
     model = None if report.model is None else json.loads(report.model.to_json())
-    return dump(
+    return to_json(
         {
             "store": store,
             "done": report.done,
@@ -155,7 +155,7 @@ def _made_with(use: ModelUse) -> list[str]:
 
 def overview_json(overview: CohortOverview) -> str:
     """The same as one JSON object."""
-    return dump(overview.to_dict())
+    return to_json(overview.to_dict())
 
 
 def show_dictionary(console: Console) -> None:
@@ -171,4 +171,4 @@ def show_dictionary(console: Console) -> None:
 
 def dictionary_json() -> str:
     """The same as one JSON object."""
-    return dump(dictionary())
+    return to_json(dictionary())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from lungmix.cli.names import names_show
-from lungmix.cli.show_fits import dump
+from lungmix.cli.redaction import may_show_names
+from lungmix.cli.show_fits import to_json
 from lungmix.export import Exported
 
 
@@ -14,7 +14,7 @@ def show_exported(console: Console, result: Exported) -> None:
     for file in (*(file for files in result.files.values() for file in files), *result.tables):
         console.print(str(file), markup=False, highlight=False)
     for name, reason in result.failed.items():
-        reason = result.told[name] if names_show() else reason
+        reason = result.told[name] if may_show_names() else reason
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
     if result.failed:
         console.print(f"{len(result.files)} done, {len(result.failed)} failed", highlight=False)
@@ -22,7 +22,7 @@ def show_exported(console: Console, result: Exported) -> None:
 
 def exported_json(store: str, result: Exported) -> str:
     """The same as one JSON object."""
-    return dump(
+    return to_json(
         {
             "store": store,
             "files": {name: [str(file) for file in files] for name, files in result.files.items()},

@@ -135,7 +135,7 @@ def robustness_json(store: str, result: Robustness, files: Sequence[Path]) -> st
         for g in result.groups
     ]
     whole = {name: _model(model) for name, model in result.whole.items()}
-    return dump({
+    return to_json({
         "store": store, "scans": result.scans, "sizes": result.rows, "groups": groups, "whole": whole,
         "files": list(map(str, files)),
     })  # fmt: skip
@@ -143,14 +143,14 @@ def robustness_json(store: str, result: Robustness, files: Sequence[Path]) -> st
 
 def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
     """The intervals as one JSON object."""
-    return dump({
+    return to_json({
         "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
         "notes": result.notes, "intervals": rows_of(result), "model": _model(result.model),
         "files": list(map(str, files)),
     })  # fmt: skip
 
 
-def dump(value: Any) -> str:
+def to_json(value: Any) -> str:
     """JSON text; numbers that JSON does not have, NaN and infinity, become null, and bytes that no text has escapes."""
     return json.dumps(_plain(value), indent=2, allow_nan=False)
 

@@ -11,17 +11,17 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lungmix.cli.names import names_show, told
-from lungmix.cli.show_fits import dump
-from lungmix.errors import named
-from lungmix.formats import Refusal, Scan
+from lungmix.cli.redaction import may_show_names, told
+from lungmix.cli.show_fits import to_json
+from lungmix.errors import mark_path
+from lungmix.formats import RejectedSource, Scan
 from lungmix.formats.scan import Series
-from lungmix.stages.finding import Finding
+from lungmix.intake.discovery import DiscoveredScan
 
 _VERDICTS = ("used", "skipped", "refused")
 
 
-def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
     """A row for everything that was found, then the reasons and what should be known."""
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     for title in ("item", "lies in", "series", "files", "size", "spacing mm", "kernel", "mm", "verdict"):
@@ -30,7 +30,7 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
         series = _series_of(one)
         table.add_row(
             one.place.removeprefix("source ").replace(", item ", "."),
-            told(named(Path(one.found.path))) if names_show() else "",
+            told(mark_path(Path(one.found.path))) if may_show_names() else "",
             _text(series and series.number),
             _text(series and series.files),
             "" if series is None or not all(series.size) else "x".join(map(str, series.size)),
@@ -47,12 +47,12 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
     console.print(", ".join(f"{n} {verdict}" for n, verdict in zip(counts, _VERDICTS, strict=True)), highlight=False)
 
 
-def findings_json(findings: Sequence[Finding]) -> str:
+def findings_json(findings: Sequence[DiscoveredScan]) -> str:
     """The same as one JSON object; files are not named in it."""
-    return dump({"found": [_object(one) for one in findings]})
+    return to_json({"found": [_object(one) for one in findings]})
 
 
-def _object(finding: Finding) -> dict[str, Any]:
+def _object(finding: DiscoveredScan) -> dict[str, Any]:
     found, series = finding.found, _series_of(finding)
     known: dict[str, Any] = {"place": finding.place, "verdict": _verdict(finding)}
     if isinstance(found, Scan):
@@ -62,20 +62,20 @@ def _object(finding: Finding) -> dict[str, Any]:
     return known if series is None else known | {"series": asdict(series)}
 
 
-def _series_of(finding: Finding) -> Series | None:
+def _series_of(finding: DiscoveredScan) -> Series | None:
     found = finding.found
     if found.series is None and isinstance(found, Scan):
         return Series(None, len(found.files), found.geometry.size, found.geometry.spacing)
     return found.series
 
 
-def _verdict(finding: Finding) -> str:
+def _verdict(finding: DiscoveredScan) -> str:
     if isinstance(finding.found, Scan):
         return "used"
-    return "refused" if isinstance(finding.found, Refusal) else "skipped"
+    return "refused" if isinstance(finding.found, RejectedSource) else "skipped"
 
 
-def _lines(finding: Finding) -> list[str]:
+def _lines(finding: DiscoveredScan) -> list[str]:
     found = finding.found
     if isinstance(found, Scan):
         return [f"note: {note}" for note in found.notes]

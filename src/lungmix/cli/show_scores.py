@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lungmix.analysis.scores import Correlation, ScoreStudy
-from lungmix.cli.names import told
-from lungmix.cli.show_fits import dump, new_table
-from lungmix.errors import anonymous
+from lungmix.cli.redaction import told
+from lungmix.cli.show_fits import new_table, to_json
+from lungmix.errors import redact
 
 
 def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> None:
@@ -50,8 +50,8 @@ def scores_json(store: str, result: ScoreStudy, files: Sequence[Path]) -> str:
     """The same as one JSON object."""
     values = asdict(result)
     values["scans"] = values.pop("rows")
-    values["unmeasured"] = [anonymous(name) for name in result.unmeasured]
-    return dump({"store": store, **values, "files": list(map(str, files))})
+    values["unmeasured"] = [redact(name) for name in result.unmeasured]
+    return to_json({"store": store, **values, "files": list(map(str, files))})
 
 
 def _add(table: Table, of: str, found: Correlation) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lungmix.engine import Listener, run_window
-from lungmix.errors import anonymous, reason_of, shown
+from lungmix.callbacks import Callback
+from lungmix.cluster import map_bounded
+from lungmix.errors import reason_of, redact, reveal
 from lungmix.export import pyradiomics
 from lungmix.export.images import check_image, made_with, segments_in
 from lungmix.export.targets import (
@@ -79,7 +80,7 @@ def export_cohort(
     format: str,
     image: str | None = None,
     options: Options | None = None,
-    listener: Listener | None = None,
+    callback: Callback | None = None,
 ) -> Exported:
     """Write all cases into a folder, as ``CASE_IMAGE.EXTENSION``.
 
@@ -95,7 +96,7 @@ def export_cohort(
         By default the CT, or the labels ``tissue`` where the format is one for labels.
     options : Options, optional
         For DICOM.
-    listener : Listener, optional
+    callback : Callback, optional
         Hears of progress.
 
     Raises
@@ -103,7 +104,7 @@ def export_cohort(
     UsageError
         If the format, or the image in this format, is not written.
     """
-    hears = listener or Listener()
+    hears = callback or Callback()
     chosen = named_format(format)
     check_options(chosen, options or Options())
     if image is not None:
@@ -138,18 +139,18 @@ def _state_models(cohort: Cohort, out: Exported, image: str) -> None:
 
 
 def _pass(
-    names: list[str], write: Callable[[str], list[Path]], side_by_side: int, out: Exported, listener: Listener
+    names: list[str], write: Callable[[str], list[Path]], side_by_side: int, out: Exported, callback: Callback
 ) -> None:
-    listener.begin("export", names)
+    callback.on_begin("export", names)
     try:
-        for outcome in run_window(names, write, side_by_side):
+        for outcome in map_bounded(names, write, side_by_side):
             if outcome.error is None:
                 out.files[outcome.item] = outcome.result or []
-                listener.finish(outcome.item)
+                callback.on_case_end(outcome.item)
             else:
                 reason = reason_of(outcome.error)
-                out.failed[outcome.item], out.told[outcome.item] = anonymous(reason), shown(reason)
+                out.failed[outcome.item], out.told[outcome.item] = redact(reason), reveal(reason)
                 out.errors[outcome.item] = outcome.error
-                listener.finish(outcome.item, reason)
+                callback.on_case_end(outcome.item, reason)
     finally:
-        listener.end()
+        callback.on_end()

@@ -21,18 +21,18 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from lungmix._version import __version__
-from lungmix.errors import SourceError, UsageError, named
+from lungmix.errors import SourceError, UsageError, mark_path
 from lungmix.export.images import require, slabs_of
-from lungmix.formats import Refusal, Scan, SeriesRules, find_scans
+from lungmix.formats import RejectedSource, Scan, SeriesFilter, find_scans
 from lungmix.formats.dicom.write import CtSeries
-from lungmix.formats.remote import at_hand
+from lungmix.formats.remote import downloaded
 from lungmix.geometry import Geometry
 from lungmix.stages import convert
 from lungmix.store import Case
 
 _TOLERANCE_MM = 1e-3
 # Cases may have been made of any series, whichever would be chosen now.
-_EVERY = SeriesRules("all")
+_EVERY = SeriesFilter("all")
 _SLAB = 16
 _NO_DATE = "19700101"
 
@@ -54,8 +54,8 @@ def find_series(sources: Sequence[str | Path]) -> list[Scan]:
     found = [one for source in sources for one in find_scans(source, _EVERY)]
     series = [one for one in found if isinstance(one, Scan) and one.kind == "dicom"]
     if not series:
-        reasons = [one.reason for one in found if isinstance(one, Refusal)]
-        where = ", ".join(map(named, sources))
+        reasons = [one.reason for one in found if isinstance(one, RejectedSource)]
+        where = ", ".join(map(mark_path, sources))
         raise SourceError(f"{where} holds no DICOM series to refer to: {reasons[0] if reasons else 'give its folder'}")
     return series
 
@@ -88,7 +88,7 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
             "no file is a slice of the case: give --with-ct"
         )
     for scan in plain:
-        with at_hand(scan) as local:
+        with downloaded(scan) as local:
             if _digest_of(local) == case.stages[convert.STAGE]["voxels_sha256"]:
                 headers = (pydicom.dcmread(file, stop_before_pixels=True) for file in local.files)
                 return [_reference(header, case, index) for index, header in enumerate(headers)]

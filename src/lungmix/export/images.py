@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lungmix.errors import StoreError, UsageError
 from lungmix.formats import write_image
 from lungmix.formats.images import extension_of
-from lungmix.stages import convert, label, mask, side
+from lungmix.stages import convert, label, mask, regions
 from lungmix.store import IMAGES, Case
 from lungmix.store.models import label_id, mask_text
 from lungmix.tissue import Tissue, segments_of
@@ -20,7 +20,7 @@ from lungmix.tissue import Tissue, segments_of
 _STAGE_OF = {
     "ct": convert.STAGE,
     "lung": mask.STAGE,
-    "side": side.STAGE,
+    "side": regions.STAGE,
     "tissue": label.STAGE,
     "tissue_median": label.STAGE,
 }

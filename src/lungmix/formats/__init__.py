@@ -1,8 +1,8 @@
 """Bytes to volume and back: DICOM, NRRD, NIfTI, MetaImage, archives and lists of them."""
 
-from lungmix.formats.rules import SeriesRules
-from lungmix.formats.scan import Refusal, Scan, Skipped
+from lungmix.formats.scan import RejectedSource, Scan, SkippedSource
+from lungmix.formats.series_filter import SeriesFilter
 from lungmix.formats.sources import find_scans
 from lungmix.formats.write import whole_file, write_image
 
-__all__ = ["Refusal", "Scan", "SeriesRules", "Skipped", "find_scans", "whole_file", "write_image"]
+__all__ = ["RejectedSource", "Scan", "SeriesFilter", "SkippedSource", "find_scans", "whole_file", "write_image"]

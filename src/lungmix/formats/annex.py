@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, mark_path
 
 OWN_FOLDERS = (".git", ".datalad")
 """Folders that such trees keep for themselves: what is in them is found by its name in the tree."""
@@ -50,7 +50,7 @@ def absent(file: Path, kind: str, further: Sequence[Path] = ()) -> SourceError:
     """Return the error of files whose content is not here, the first of them by its name."""
     more = f" and {len(further)} more files" if len(further) > 1 else " and 1 more file" if further else ""
     keeper = "git-annex or DataLad" if kind == "annex" else "Git LFS"
-    return SourceError(f"{named(file)}{more}: content not here, {keeper} has it elsewhere: {_GET[kind]}")
+    return SourceError(f"{mark_path(file)}{more}: content not here, {keeper} has it elsewhere: {_GET[kind]}")
 
 
 def is_annexed(file: Path) -> bool:

@@ -14,10 +14,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from lungmix.errors import SourceError, named
-from lungmix.formats.bounds import FREE_ON_DISK, MOST_EXPANSION
+from lungmix.errors import SourceError, mark_path
+from lungmix.formats.limits import FREE_ON_DISK, MOST_EXPANSION
 from lungmix.formats.native import local_name
-from lungmix.formats.passing import is_full, no_room, passing_folder, room_in
+from lungmix.formats.tempdirs import is_full, no_room, passing_folder, room_in
 
 _ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -63,7 +63,7 @@ def unpack(path: Path, target: Path | None = None) -> Path:
         If the archive is damaged, names paths outside itself or is larger than its bounds.
     """
     if path.stat().st_size == 0:
-        raise SourceError(f"{named(path)} is empty: get the file again")
+        raise SourceError(f"{mark_path(path)} is empty: get the file again")
     target = target or passing_folder()
     budget = min(MOST_BYTES, path.stat().st_size * MOST_EXPANSION + FREE_ON_DISK)
     room = room_in(target)
@@ -86,7 +86,8 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     except UnicodeDecodeError:
         shutil.rmtree(target, ignore_errors=True)
         raise SourceError(
-            f"{named(path)} declares that the names of its files are UTF-8, and they are not: unpack it by hand and "
+            f"{mark_path(path)} declares that the names of its files are UTF-8, and they are not: unpack it by hand "
+            "and "
             "give the folder"
         ) from None
     except Exception as error:  # archive libraries raise whatever a damaged field leads to
@@ -94,13 +95,13 @@ def unpack(path: Path, target: Path | None = None) -> Path:
         if isinstance(error, OSError) and is_full(error):
             raise no_room(path) from None
         raise SourceError(
-            f"{named(path)} is a damaged or protected archive: unpack it by hand and give the folder"
+            f"{mark_path(path)} is a damaged or protected archive: unpack it by hand and give the folder"
         ) from None
     return target
 
 
 def _too_much(path: Path) -> SourceError:
-    return SourceError(f"{named(path)} unpacks to more than is reasonable: unpack it by hand and give the folder")
+    return SourceError(f"{mark_path(path)} unpacks to more than is reasonable: unpack it by hand and give the folder")
 
 
 def _zip_members(path: Path, budget: int, room: int) -> Generator[Member, None, None]:
@@ -120,7 +121,7 @@ def _zip_members(path: Path, budget: int, room: int) -> Generator[Member, None, 
                     continue
                 if info.compress_type not in _ZIP_CODINGS:
                     raise SourceError(
-                        f"{named(path)} is packed in a way that is not read: unpack it by hand and give the folder"
+                        f"{mark_path(path)} is packed in a way that is not read: unpack it by hand and give the folder"
                     )
                 with archive.open(info) as stream:
                     yield info.filename, info.file_size, stream
@@ -237,11 +238,11 @@ def _place(path: Path, name: str, names: set[str]) -> PurePosixPath:
     """Where a member goes: inside, not too deep, and nowhere another one went."""
     inner = inside(name)
     if inner is None:
-        raise SourceError(f"{named(path)} names a path outside itself: unpack it by hand and give the folder")
+        raise SourceError(f"{mark_path(path)} names a path outside itself: unpack it by hand and give the folder")
     if len(inner.parts) > DEEPEST or len(name) > LONGEST_NAME:
         raise _too_much(path)
     if str(inner) in names:
-        raise SourceError(f"{named(path)} holds two files of one name: unpack it by hand and give the folder")
+        raise SourceError(f"{mark_path(path)} holds two files of one name: unpack it by hand and give the folder")
     names.add(str(inner))
     return inner
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.bucket import is_remote
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, mark_path
 from lungmix.formats.annex import is_annexed
-from lungmix.formats.streams import VoxelData
+from lungmix.formats.voxel_streams import VoxelData
 from lungmix.geometry import Geometry
+from lungmix.s3 import is_remote
 
 LONGEST_HEADER = 1 << 20
 """Bytes; the headers of volumes have a few hundred."""
@@ -108,17 +108,19 @@ def beside(header: Path, name: str) -> Path:
         If it lies elsewhere, a link leads elsewhere, or there is no such file.
     """
     outside = SourceError(
-        f"{named(header)} names a data file outside its own folder: put both into one folder, and the plain name of "
+        f"{mark_path(header)} names a data file outside its own folder: put both into one folder, and the plain name "
+        "of "
         "the file into the header"
     )
     if not name or "\0" in name or len(name) > LONGEST_PATH:
         raise outside
     if is_remote(name):
         raise SourceError(
-            f"{named(header)} names its data file by an address, which is not read: put both into one folder, and the "
+            f"{mark_path(header)} names its data file by an address, which is not read: put both into one folder, "
+            "and the "
             "plain name of the file into the header"
         )
-    missing = SourceError(f"{named(header)} names a data file that is not there: put {named(name)} beside it")
+    missing = SourceError(f"{mark_path(header)} names a data file that is not there: put {mark_path(name)} beside it")
     try:
         file = header.parent / name
         if "\\" in name and not file.exists():
@@ -155,15 +157,15 @@ def is_beside(header: Path, name: str) -> bool:
 
 def damaged(path: Path, what: str) -> SourceError:
     """The refusal of a header for one of its fields, named by the format's word for it."""
-    return SourceError(f"{named(path)} has a damaged header (its {what} makes no sense): get the file again")
+    return SourceError(f"{mark_path(path)} has a damaged header (its {what} makes no sense): get the file again")
 
 
 def unusable(path: Path, what: str) -> SourceError:
     """The refusal of a header whose geometry is none."""
-    return SourceError(f"{named(path)} has no usable geometry ({what}): export it again")
+    return SourceError(f"{mark_path(path)} has no usable geometry ({what}): export it again")
 
 
 def once(path: Path, fields: Sequence[str], field: str) -> None:
     """Refuse a field that was there before: readers differ in which of the two they believe."""
     if field in fields:
-        raise SourceError(f"{named(path)} has a damaged header (it says {field!r} twice): get the file again")
+        raise SourceError(f"{mark_path(path)} has a damaged header (it says {field!r} twice): get the file again")

@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from lungmix.errors import SourceError, named
-from lungmix.formats.bounds import check_geometry
+from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import Header, largest_shift
 from lungmix.formats.labels import labels_of
-from lungmix.formats.meta import read_meta
+from lungmix.formats.limits import check_geometry
+from lungmix.formats.metaimage import read_meta
 from lungmix.formats.nifti import read_nifti
 from lungmix.formats.nrrd import read_nrrd
-from lungmix.formats.passing import scratch
 from lungmix.formats.scan import Scan, case_name, fingerprint_of, key_of_place
-from lungmix.formats.streams import check_size, voxel_slabs
+from lungmix.formats.tempdirs import scratch
+from lungmix.formats.voxel_streams import check_size, voxel_slabs
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 
 KINDS = {
     ".nrrd": "nrrd",
@@ -65,13 +65,15 @@ def read_header(path: Path) -> Scan:
     kind = KINDS[extension]
     header = _header(path, kind)
     if header.is_segmentation:
-        raise LabelMapError(f"{named(path)} is a segmentation by its header, not CT: give the CT that it belongs to")
+        raise LabelMapError(
+            f"{mark_path(path)} is a segmentation by its header, not CT: give the CT that it belongs to"
+        )
     geometry = _geometry(path, header)
     check_size(header.data, geometry.shape)
     values = labels_of(header.data, geometry.shape)
     if values is not None:
         raise LabelMapError(
-            f"{named(path)} is a label map, not CT (it holds the values {values}): give the CT that it belongs to"
+            f"{mark_path(path)} is a label map, not CT (it holds the values {values}): give the CT that it belongs to"
         )
     files = tuple(dict.fromkeys((str(path), header.data.file)))
     return Scan(
@@ -95,7 +97,7 @@ def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
 
 def _header(path: Path, kind: str) -> Header:
     if path.stat().st_size == 0:
-        raise SourceError(f"{named(path)} is empty: get the file again")
+        raise SourceError(f"{mark_path(path)} is empty: get the file again")
     return _HEADERS[kind](path)
 
 
@@ -105,7 +107,7 @@ def _geometry(path: Path, header: Header) -> Geometry:
         geometry = header.geometry
     if geometry is None:
         raise SourceError(
-            f"{named(path)} is not an image that can be read: its geometry makes no sense; export it again"
+            f"{mark_path(path)} is not an image that can be read: its geometry makes no sense; export it again"
         )
     geometry = replace(geometry, orientation_known=header.orientation_known)
     check_geometry(path, geometry)
@@ -126,11 +128,11 @@ def _by_simpleitk(path: Path, header: Header) -> Geometry | None:
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if components != 1:
         raise SourceError(
-            f"{named(path)} has {components} values a voxel, such as a colour image or a time series: "
+            f"{mark_path(path)} has {components} values a voxel, such as a colour image or a time series: "
             "give one CT volume"
         )
     if dimension != 3:
-        raise SourceError(f"{named(path)} is a {dimension}-D image: give one 3-D CT volume")
+        raise SourceError(f"{mark_path(path)} is a {dimension}-D image: give one 3-D CT volume")
     return Geometry.from_sitk(reader)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError
-from lungmix.formats.streams import VoxelData, stored_slabs
+from lungmix.formats.voxel_streams import VoxelData, stored_slabs
 
 _MOST_LABELS = 200
 """More is a grey scale."""

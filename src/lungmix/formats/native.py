@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lungmix.formats.passing import scratch
+from lungmix.formats.tempdirs import scratch
 
 
 def local_name(name: str) -> str:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from isal import igzip
 from nibabel.quaternions import quat2mat
 
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import LONGEST_HEADER, Header, damaged, largest_shift, unusable
-from lungmix.formats.streams import DAMAGED, VoxelData
+from lungmix.formats.voxel_streams import DAMAGED, VoxelData
 from lungmix.geometry import Geometry
 
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -62,7 +62,7 @@ def _beginning(path: Path, *, packed: bool) -> bytes:
             return file.read(544)
     except (EOFError, *DAMAGED):
         raise SourceError(
-            f"{named(path)} is not an image that can be read: it is no gzip file, or damaged; get the file again"
+            f"{mark_path(path)} is not an image that can be read: it is no gzip file, or damaged; get the file again"
         ) from None
 
 
@@ -75,7 +75,7 @@ def _parsed(path: Path, block: bytes) -> Any:
         header = kind(block[:size], endianness=order, check=False)
         if bytes(header["magic"])[:3] == _MAGIC[size]:
             return header
-    raise SourceError(f"{named(path)} is not an image that can be read: it is no NIfTI file; check its format")
+    raise SourceError(f"{mark_path(path)} is not an image that can be read: it is no NIfTI file; check its format")
 
 
 def _check(path: Path, header: Any) -> None:
@@ -83,11 +83,11 @@ def _check(path: Path, header: Any) -> None:
     if not 1 <= dims[0] <= 7 or any(n < 1 for n in dims[1 : dims[0] + 1]):
         raise damaged(path, "dim")
     if dims[0] > 3 and max(dims[4 : dims[0] + 1]) > 1:
-        raise SourceError(f"{named(path)} is a {dims[0]}-D image, such as a time series: give one 3-D CT volume")
+        raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image, such as a time series: give one 3-D CT volume")
     if dims[0] < 3:
-        raise SourceError(f"{named(path)} is a {dims[0]}-D image: give one 3-D CT volume")
+        raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image: give one 3-D CT volume")
     if int(header["datatype"]) not in _TYPES:
-        raise SourceError(f"{named(path)} stores no numbers that are read: export the CT as 16-bit integers")
+        raise SourceError(f"{mark_path(path)} stores no numbers that are read: export the CT as 16-bit integers")
     if int(header["bitpix"]) != 8 * np.dtype(_TYPES[int(header["datatype"])]).itemsize:
         raise damaged(path, "bitpix")
     spacing = np.asarray(header["pixdim"][1:4], np.float64)

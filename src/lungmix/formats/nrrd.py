@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import (
     LONGEST_HEADER,
     LONGEST_VALUE,
@@ -22,7 +22,7 @@ from lungmix.formats.header import (
     once,
     unusable,
 )
-from lungmix.formats.streams import VoxelData
+from lungmix.formats.voxel_streams import VoxelData
 
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -84,10 +84,10 @@ def read_nrrd(path: Path) -> Header:
     geometry = _geometry(path, fields)
     coding = _CODINGS.get(fields["encoding"].lower())
     if coding is None:
-        raise SourceError(f"{named(path)} has voxels in an encoding that is not read: save it again as raw or gzip")
+        raise SourceError(f"{mark_path(path)} has voxels in an encoding that is not read: save it again as raw or gzip")
     if any(fields.get(field, "0") != "0" for field in ("line skip", "byte skip")):
         raise SourceError(
-            f"{named(path)} skips lines or bytes before its voxels, which is not read: save it again as .nrrd"
+            f"{mark_path(path)} skips lines or bytes before its voxels, which is not read: save it again as .nrrd"
         )
     file = path
     if "data file" in fields:
@@ -121,11 +121,13 @@ def _fields(path: Path) -> tuple[str, dict[str, str], int]:
     with path.open("rb") as stream:
         magic = stream.readline(16).rstrip(b"\r\n")
         if not re.fullmatch(rb"NRRD000[1-5]", magic):
-            raise SourceError(f"{named(path)} is not an image that can be read: it is no NRRD file; check its format")
+            raise SourceError(
+                f"{mark_path(path)} is not an image that can be read: it is no NRRD file; check its format"
+            )
         fields: dict[str, str] = {}
         while line := stream.readline(LONGEST_HEADER):
             if stream.tell() > LONGEST_HEADER:
-                raise SourceError(f"{named(path)} has a header without an end: get the file again")
+                raise SourceError(f"{mark_path(path)} has a header without an end: get the file again")
             line = line.rstrip(b"\r\n")
             if not line:
                 break
@@ -139,7 +141,7 @@ def _fields(path: Path) -> tuple[str, dict[str, str], int]:
             field = _ONE_WORD.get(word.lower(), word.lower())
             if not colon or field not in _READ | _PASSED_OVER:
                 raise SourceError(
-                    f"{named(path)} has a damaged header (a line that is no field of NRRD): get the file again"
+                    f"{mark_path(path)} has a damaged header (a line that is no field of NRRD): get the file again"
                 )
             once(path, tuple(fields), field)
             fields[field] = value.strip(" \t")
@@ -272,7 +274,7 @@ def _check_vectors(path: Path, field: str, text: str, wanted: int) -> None:
 def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     code = _DTYPES.get(fields["type"].lower())
     if code is None:
-        raise SourceError(f"{named(path)} stores no numbers that are read: export the CT as 16-bit integers")
+        raise SourceError(f"{mark_path(path)} stores no numbers that are read: export the CT as 16-bit integers")
     endian = fields.get("endian", "little" if code[1] == "1" else "").lower()
     if endian not in ("little", "big"):
         raise damaged(path, "missing 'endian'" if not endian else "'endian'")
@@ -282,7 +284,9 @@ def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
 def _data_file(path: Path, value: str) -> Path:
     name = data_name(value)
     if _several(name) and not is_beside(path, name):
-        raise SourceError(f"{named(path)} has its voxels in several files, which is not read: save it again as .nrrd")
+        raise SourceError(
+            f"{mark_path(path)} has its voxels in several files, which is not read: save it again as .nrrd"
+        )
     return beside(path, name)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.bucket import open_bucket, telling
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, mark_path
 from lungmix.formats.archives import DEEPEST, LONGEST_NAME, MOST_BYTES, MOST_MEMBERS, inside, is_archive, unpack
 from lungmix.formats.images import extension_of
 from lungmix.formats.native import local_name
-from lungmix.formats.passing import is_full, no_room, passing, room_in
+from lungmix.formats.tempdirs import is_full, no_room, passing, room_in
+from lungmix.s3 import open_bucket, telling
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -96,7 +96,7 @@ class Objects:
 
 
 @contextmanager
-def at_hand(scan: Scan) -> Iterator[Scan]:
+def downloaded(scan: Scan) -> Iterator[Scan]:
     """The scan with files on this machine, for the length of a block.
 
     Raises
@@ -123,12 +123,12 @@ def at_hand(scan: Scan) -> Iterator[Scan]:
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
     """See `Scan.slabs`; files are removed when the last slab has been read."""
-    with at_hand(scan) as local:
+    with downloaded(scan) as local:
         yield from local.slabs(thickness)
 
 
 @dataclass
-class Mirror:
+class LocalMirror:
     """What headers are read from: objects under an address, as files in a folder.
 
     Of image files that are larger than any header, the beginning is fetched; the rest is a hole of the right size.
@@ -187,7 +187,7 @@ class Mirror:
         return Objects(self.bucket, members), tuple(self.members[file].name for file in files)
 
 
-def mirror(address: str, folder: Path, watch: Callable[[int, int], None]) -> Mirror:
+def mirror(address: str, folder: Path, watch: Callable[[int, int], None]) -> LocalMirror:
     """Fetch what is needed to read the headers of all that lies at an address.
 
     Raises
@@ -197,11 +197,11 @@ def mirror(address: str, folder: Path, watch: Callable[[int, int], None]) -> Mir
     """
     if PurePosixPath(address).name.upper() == "DICOMDIR":
         address = address.rpartition("/")[0]
-    out = Mirror(address, folder, folder)
+    out = LocalMirror(address, folder, folder)
     store, prefix = open_bucket(out.bucket), address.removeprefix(out.bucket).strip("/")
     safe = _safe(PurePosixPath(address).name)
     if safe is None:
-        raise SourceError(f"{named(address)} has a key that is no path: give the objects in it another key")
+        raise SourceError(f"{mark_path(address)} has a key that is no path: give the objects in it another key")
     with telling(address):
         found, single = _listed(store, prefix, address)
     above = prefix.rpartition("/")[0] if single else prefix
@@ -216,13 +216,13 @@ def mirror(address: str, folder: Path, watch: Callable[[int, int], None]) -> Mir
         inner = _safe(key.removeprefix(above).removeprefix("/"))
         url = f"{out.bucket}/{key}"
         if inner is None or key in parents:
-            out.unread.append((url, f"{named(url)} has a key that is no path of a file: give it another key"))
+            out.unread.append((url, f"{mark_path(url)} has a key that is no path of a file: give it another key"))
             continue
         tag, changed = meta["e_tag"], meta["last_modified"].isoformat()
         one = Object(key, str(start / inner), int(meta["size"]), tag, changed)
         out.members[folder / "objects" / one.name] = one
     if not out.members and not out.unread:
-        raise SourceError(f"{named(address)} does not exist in its bucket, or holds nothing: check the address")
+        raise SourceError(f"{mark_path(address)} does not exist in its bucket, or holds nothing: check the address")
     _fetch_headers(store, out, watch)
     return out
 
@@ -252,11 +252,11 @@ def _listed(store: S3Store, prefix: str, address: str) -> tuple[list[Any], bool]
     for batch in obstore.list(store, prefix=prefix or None, chunk_size=1000):
         found += batch
         if len(found) > MOST_MEMBERS:
-            raise SourceError(f"{named(address)} holds more than {MOST_MEMBERS:,} objects: give several prefixes")
+            raise SourceError(f"{mark_path(address)} holds more than {MOST_MEMBERS:,} objects: give several prefixes")
     return (found, False) if found or single is None else ([single], True)
 
 
-def _fetch_headers(store: S3Store, out: Mirror, watch: Callable[[int, int], None]) -> None:
+def _fetch_headers(store: S3Store, out: LocalMirror, watch: Callable[[int, int], None]) -> None:
     whole: list[Object] = []
     heads: list[Object] = []
     large: list[Object] = []
@@ -292,7 +292,8 @@ def _is_dicom(file: Path) -> bool:
 def _check_room(address: str, size: int, folder: Path) -> None:
     if size > MOST_BYTES:
         raise SourceError(
-            f"{named(address)} needs {size / 1e9:.1f} GB of room for temporary files, more than is reasonable: give "
+            f"{mark_path(address)} needs {size / 1e9:.1f} GB of room for temporary files, more than is reasonable: "
+            "give "
             "several prefixes"
         )
     if size > room_in(folder):
@@ -330,6 +331,6 @@ def _fetch(store: S3Store, one: Object, file: Path, most: int | None) -> None:
             with telling(one.key):
                 content = memoryview(obstore.get(store, one.key, options=options).bytes())
             if len(content) != stop - start:
-                raise SourceError(f"{named(one.key)} was changed while it was read: run again")
+                raise SourceError(f"{mark_path(one.key)} was changed while it was read: run again")
             out.write(content)
         out.truncate(one.size)

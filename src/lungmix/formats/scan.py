@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import anonymous
-from lungmix.formats.identity import Identity
+from lungmix.errors import redact
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.privacy.identity import Identity
 
 if TYPE_CHECKING:
-    from lungmix.formats.dicom.stack import Stack
+    from lungmix.formats.dicom.stack import SliceStack
     from lungmix.formats.remote import Objects
 
 _PIECE = 64 << 10
@@ -81,7 +81,7 @@ class Scan:
     stack : Stack or None
         How slices of DICOM files make the volume.
     notes : tuple of str
-        What people should know of it; names of files are marked (`lungmix.errors.named`).
+        What people should know of it; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     objects : Objects or None
@@ -97,7 +97,7 @@ class Scan:
     key: str
     files: tuple[str, ...]
     identity: Identity | None = field(default=None, repr=False, compare=False)
-    stack: Stack | None = field(default=None, repr=False)
+    stack: SliceStack | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
     series: Series | None = None
     objects: Objects | None = field(default=None, repr=False)
@@ -138,7 +138,7 @@ class Scan:
 
 
 @dataclass(frozen=True, repr=False)
-class Refusal:
+class RejectedSource:
     """A source that is no scan; `repr` shows no names.
 
     Attributes
@@ -148,7 +148,7 @@ class Refusal:
     path : str
         Where it lies.
     reason : str
-        One sentence: file, fault, remedy; names of files are marked (`lungmix.errors.named`).
+        One sentence: file, fault, remedy; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     """
@@ -159,11 +159,11 @@ class Refusal:
     series: Series | None = None
 
     def __repr__(self) -> str:
-        return f"<Refusal: {anonymous(self.reason)}>"
+        return f"<RejectedSource: {redact(self.reason)}>"
 
 
 @dataclass(frozen=True, repr=False)
-class Skipped:
+class SkippedSource:
     """Part of a source that is not meant to be a scan, such as a localizer, or is not chosen: no failure.
 
     Attributes
@@ -173,7 +173,7 @@ class Skipped:
     path : str
         Where it lies.
     reason : str
-        Why, in words that go on after "skipped:"; names of files are marked (`lungmix.errors.named`).
+        Why, in words that go on after "skipped:"; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     """
@@ -184,7 +184,7 @@ class Skipped:
     series: Series | None = None
 
     def __repr__(self) -> str:
-        return f"<Skipped: {anonymous(self.reason)}>"
+        return f"<SkippedSource: {redact(self.reason)}>"
 
 
 def case_name(text: str) -> str:

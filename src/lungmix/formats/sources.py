@@ -8,27 +8,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lungmix.bucket import check_address, is_address, is_remote
-from lungmix.errors import SourceError, is_encodable, named
+from lungmix.errors import SourceError, is_encodable, mark_path
 from lungmix.formats.annex import absent, absent_kind
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.series import Collection
+from lungmix.formats.directory import is_apple_double, is_text, kind_of, list_files
 from lungmix.formats.images import LabelMapError, extension_of, read_header
-from lungmix.formats.lists import is_list, read_list
-from lungmix.formats.passing import is_full, no_room, passing
-from lungmix.formats.remote import Mirror, mirror
-from lungmix.formats.rules import SeriesRules
-from lungmix.formats.scan import Refusal, Scan, Skipped, case_name, fingerprint_of, key_of_place
-from lungmix.formats.unread import is_pair_data, is_sidecar, why_unread
-from lungmix.formats.walk import contents_of, is_companion, is_text, kind_of
+from lungmix.formats.remote import LocalMirror, mirror
+from lungmix.formats.scan import RejectedSource, Scan, SkippedSource, case_name, fingerprint_of, key_of_place
+from lungmix.formats.series_filter import SeriesFilter
+from lungmix.formats.source_lists import is_list, read_list
+from lungmix.formats.tempdirs import is_full, no_room, passing
+from lungmix.formats.unsupported import is_pair_data, is_sidecar, why_unread
+from lungmix.s3 import check_address, is_address, is_remote
 
-Found = Scan | Skipped | Refusal
+Found = Scan | SkippedSource | RejectedSource
 Watch = Callable[[int, int], None]
 
 _DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
 
 
-def find_scans(source: str | Path, rules: SeriesRules | None = None, watch: Watch | None = None) -> list[Found]:
+def find_scans(source: str | Path, rules: SeriesFilter | None = None, watch: Watch | None = None) -> list[Found]:
     """Every scan of one source, from headers alone.
 
     Parameters
@@ -36,18 +36,19 @@ def find_scans(source: str | Path, rules: SeriesRules | None = None, watch: Watc
     source : str or Path
         A DICOM folder (searched recursively), an image file, an archive of any of these, or a text or CSV file
         that lists them; or ``s3://bucket/prefix`` for any of these in an S3-compatible object store.
-    rules : SeriesRules, optional
+    rules : SeriesFilter, optional
         Which DICOM series are used.
     watch : callable, optional
         Called with the number of files that have been read, or fetched, and of all files.
 
     Returns
     -------
-    list of Scan, Skipped or Refusal
-        A bad file or series is a `Refusal` with one sentence for people; it never ends the others. What is not meant to
-        be a scan, or is not chosen, is `Skipped`.
+    list of Scan, SkippedSource or RejectedSource
+        A bad file or series is a `RejectedSource` with one sentence for people; it never ends the others. What is not
+        meant to
+        be a scan, or is not chosen, is `SkippedSource`.
     """
-    search = _Search(rules or SeriesRules(), watch or _unwatched)
+    search = _Search(rules or SeriesFilter(), watch or _unwatched)
     if is_remote(str(source)):
         return search.bucket(check_address(str(source)))
     # Scans travel to workers, whose working directory may be another one.
@@ -62,27 +63,27 @@ def _unwatched(done: int, total: int) -> None:
 class _Search:
     """How a source is searched, and what it lies in."""
 
-    rules: SeriesRules
+    rules: SeriesFilter
     watch: Watch
     listed: bool = False
     in_folder: bool = False
     archive: tuple[Path, Path] | None = None
-    mirror: Mirror | None = None
+    mirror: LocalMirror | None = None
 
     def bucket(self, address: str) -> list[Found]:
         """What lies in an object store; it is fetched as far as headers need it, and not kept."""
         try:
             if not is_encodable(address):
-                raise SourceError(f"{named(address)} is no UTF-8, as names in object stores are: check the address")
+                raise SourceError(f"{mark_path(address)} is no UTF-8, as names in object stores are: check the address")
             with passing() as folder:
                 mirrored = mirror(address, folder, self.watch)
                 if is_list(mirrored.path) and mirrored.path.is_file() and not self.listed:
                     return self.entries(read_list(mirrored.path, mirrored.address.rpartition("/")[0]))
                 found = replace(self, watch=_unwatched, mirror=mirrored).of(mirrored.path)
-                unread = [Refusal(case_name(_stem(Path(url))), url, reason) for url, reason in mirrored.unread]
+                unread = [RejectedSource(case_name(_stem(Path(url))), url, reason) for url, reason in mirrored.unread]
                 return [*(_told(one, mirrored) for one in found), *unread]
         except SourceError as error:
-            return [Refusal(case_name(_stem(Path(address))), address, error.args[0])]
+            return [RejectedSource(case_name(_stem(Path(address))), address, error.args[0])]
         except OSError as error:
             return [_unreadable(Path(address), error)]
 
@@ -96,8 +97,8 @@ class _Search:
             elif is_address(entry):
                 found += inside.bucket(entry.rstrip("/"))
             else:
-                reason = f"{named(entry)} is not understood: give a path, or s3://BUCKET/PREFIX"
-                found.append(Refusal(case_name(_stem(Path(entry))), entry, reason))
+                reason = f"{mark_path(entry)} is not understood: give a path, or s3://BUCKET/PREFIX"
+                found.append(RejectedSource(case_name(_stem(Path(entry))), entry, reason))
         return found
 
     def of(self, path: Path) -> list[Found]:
@@ -108,9 +109,9 @@ class _Search:
                 raise absent(path, kind)
             if not path.is_file():
                 if path.exists():
-                    raise SourceError(f"{named(path)} is no file and no folder but a pipe or a device: give a file")
+                    raise SourceError(f"{mark_path(path)} is no file and no folder but a pipe or a device: give a file")
                 remedy = "check the path" if is_encodable(str(path)) else "check the path, and the encoding of the list"
-                raise SourceError(f"{named(path)} does not exist: {remedy}")
+                raise SourceError(f"{mark_path(path)} does not exist: {remedy}")
             if extension_of(path):
                 return [read_header(path)]
             if is_archive(path):
@@ -119,10 +120,10 @@ class _Search:
                 return self.entries(read_list(path))
             return self.file(path)
         except LabelMapError as error:
-            what = Skipped if self.in_folder else Refusal
+            what = SkippedSource if self.in_folder else RejectedSource
             return [what(case_name(_stem(path)), str(path), error.args[0])]
         except SourceError as error:
-            return [Refusal(case_name(_stem(path)), str(path), error.args[0])]
+            return [RejectedSource(case_name(_stem(path)), str(path), error.args[0])]
         except OSError as error:
             return [_unreadable(path, error)]
 
@@ -130,12 +131,12 @@ class _Search:
         found: list[Found] = []
         others: list[Path] = []
         collection = Collection(place=self._place)
-        contents = contents_of(folder)
-        found += [Refusal(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
+        contents = list_files(folder)
+        found += [RejectedSource(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
         missing: dict[str, list[Path]] = {"annex": contents.absent, "lfs": []}
         for number, file in enumerate(contents.files, start=1):
             try:
-                if is_companion(file):
+                if is_apple_double(file):
                     others.append(file)
                 elif extension_of(file) or (is_archive(file) and self.archive is None):
                     if kind := absent_kind(file):
@@ -154,7 +155,7 @@ class _Search:
         for kind, files in missing.items():
             if files:
                 reason = absent(files[0], kind, files[1:]).args[0]
-                found.append(Refusal(case_name(_stem(folder)), str(folder), reason))
+                found.append(RejectedSource(case_name(_stem(folder)), str(folder), reason))
         data = {file for one in found if isinstance(one, Scan) and one.kind != "dicom" for file in one.files}
         others = [file for file in others if str(file) not in data and not is_pair_data(file)]
         found += _others(others, collection, in_archive=self.archive is not None)
@@ -165,9 +166,10 @@ class _Search:
         if not collection.add(path):
             reason = why_unread(path)
             if reason is not None:
-                raise SourceError(f"{named(path)} {reason}")
+                raise SourceError(f"{mark_path(path)} {reason}")
             raise SourceError(
-                f"{named(path)} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .zip, .tar or a "
+                f"{mark_path(path)} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .zip, .tar "
+                "or a "
                 "list"
             )
         if collection.indices:
@@ -204,7 +206,7 @@ class _Search:
         return str(path.resolve()) if self.mirror is None else self.mirror.told(str(path))
 
 
-def _told(found: Found, mirrored: Mirror) -> Found:
+def _told(found: Found, mirrored: LocalMirror) -> Found:
     """What is said of the folder that objects were fetched to, said of where they lie."""
     path = mirrored.told(found.path)
     if not isinstance(found, Scan):
@@ -223,9 +225,9 @@ def _told(found: Found, mirrored: Mirror) -> Found:
 def _renamed(found: Found, passing: Path, archive: Path) -> Found:
     """What is said of the passing folder, said of the archive."""
     if isinstance(found, Scan):
-        notes = tuple(note.replace(named(passing), named(archive)) for note in found.notes)
+        notes = tuple(note.replace(mark_path(passing), mark_path(archive)) for note in found.notes)
         return replace(found, notes=notes)
-    return replace(found, reason=found.reason.replace(named(passing), named(archive)))
+    return replace(found, reason=found.reason.replace(mark_path(passing), mark_path(archive)))
 
 
 def _place_in_order(found: Found) -> list[str | int]:
@@ -234,12 +236,12 @@ def _place_in_order(found: Found) -> list[str | int]:
 
 
 def _or_nothing(found: list[Found], path: Path) -> list[Found]:
-    if any(not isinstance(one, Skipped) for one in found):
+    if any(not isinstance(one, SkippedSource) for one in found):
         return found
     what = "holds no CT series and no image file"
     if found:
         what = f"holds no CT series that is used, {len(found)} other{'s' if len(found) > 1 else ''} skipped"
-    return [*found, Refusal(case_name(_stem(path)), str(path), f"{named(path)} {what}: check the path")]
+    return [*found, RejectedSource(case_name(_stem(path)), str(path), f"{mark_path(path)} {what}: check the path")]
 
 
 def _others(files: list[Path], collection: Collection, *, in_archive: bool) -> list[Found]:
@@ -257,7 +259,7 @@ def _others(files: list[Path], collection: Collection, *, in_archive: bool) -> l
         kind = kind_of(file)
         try:
             beside = (file.parent, kind) in kinds and (kind or not is_text(file))
-            aside = is_companion(file) or is_sidecar(file)
+            aside = is_apple_double(file) or is_sidecar(file)
             empty = file.stat().st_size == 0
             unread = None if aside or empty else why_unread(file, in_archive=in_archive)
             called_so = (kind in _DICOM_EXTENSIONS or beside) and not aside and unread is None
@@ -266,22 +268,28 @@ def _others(files: list[Path], collection: Collection, *, in_archive: bool) -> l
             continue
         if called_so:
             what = "is empty" if empty else "is no DICOM file, though it is called like one"
-            found.append(Refusal(case_name(file.parent.name), str(file), f"{named(file)} {what}: get it again"))
+            found.append(
+                RejectedSource(case_name(file.parent.name), str(file), f"{mark_path(file)} {what}: get it again")
+            )
         elif unread is not None:
-            found.append(Refusal(case_name(_stem(file)), str(file), f"{named(file)} {unread}"))
+            found.append(RejectedSource(case_name(_stem(file)), str(file), f"{mark_path(file)} {unread}"))
         else:
             rest.append(file)
     if rest:
-        shown = ", ".join(named(file) for file in rest[:3]) + (f" and {len(rest) - 3} more" if len(rest) > 3 else "")
+        shown = ", ".join(mark_path(file) for file in rest[:3]) + (
+            f" and {len(rest) - 3} more" if len(rest) > 3 else ""
+        )
         what = "is no image" if len(rest) == 1 else "are no images"
-        found.append(Skipped("other-files", str(rest[0].parent), f"{shown} {what}"))
+        found.append(SkippedSource("other-files", str(rest[0].parent), f"{shown} {what}"))
     return found
 
 
-def _unreadable(path: Path, error: OSError) -> Refusal:
+def _unreadable(path: Path, error: OSError) -> RejectedSource:
     if is_full(error):
-        return Refusal(case_name(_stem(path)), str(path), no_room(path).args[0])
-    return Refusal(case_name(_stem(path)), str(path), f"{named(path)} cannot be read ({error.strerror}): check it")
+        return RejectedSource(case_name(_stem(path)), str(path), no_room(path).args[0])
+    return RejectedSource(
+        case_name(_stem(path)), str(path), f"{mark_path(path)} cannot be read ({error.strerror}): check it"
+    )
 
 
 def _stem(path: Path) -> str:

@@ -23,11 +23,11 @@ from lungmix.graphs.labels import order_of
 from lungmix.graphs.memory import mask_chunks
 from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels import mask as kernels
-from lungmix.kernels.bits import WORD, Bits, pack_below, unpack, words_for
-from lungmix.kernels.components import SlabTable, label_runs, merge_tables, paint, table_of
-from lungmix.kernels.element import Element
-from lungmix.kernels.mask import Found, MaskRecipe, describe, qualifies, recipe_for
+from lungmix.kernels.components import SlabTable, label_runs, merge_tables, render_components, table_of
+from lungmix.kernels.mask import Found, MaskRecipe, describe, is_lung, recipe_for
 from lungmix.kernels.morphology import closing, opening
+from lungmix.kernels.packed_masks import WORD, Bits, pack_below, unpack, words_for
+from lungmix.kernels.structuring_elements import Element
 from lungmix.parameters import MaskParameters
 
 Place = tuple[int, ...] | None
@@ -35,7 +35,7 @@ Edges = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class KeptComponents:
     """Which islands are lung.
 
     Attributes
@@ -54,7 +54,7 @@ _META = np.empty((0, 0, 0), np.uint64)
 _SLAB_BYTES = 512 << 20
 
 
-class Shelf(Protocol):
+class SlabBuffer(Protocol):
     """Where packed slabs wait between two tasks; it is sent to workers, so it holds names, not data."""
 
     def put(self, start: int, bits: Bits) -> None:
@@ -138,10 +138,10 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     lung : dask array of uint8, shape (z, y, x)
         Chunked like `ct`.
     verdict : Delayed
-        A `Verdict`.
+        A `KeptComponents`.
     """
     if 0 in ct.shape:
-        return da.zeros(ct.shape, np.uint8), dask.delayed(Verdict)((), Found(0, (), 0))
+        return da.zeros(ct.shape, np.uint8), dask.delayed(KeptComponents)((), Found(0, (), 0))
     # Voxels are packed and unpacked where they lie, in columns of whole words; only bits are ever joined to slabs.
     columns = ct.rechunk({2: _whole_words(ct.chunks[2])})
     words = tuple(words_for(wide) for wide in columns.chunks[2])
@@ -154,7 +154,7 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     if not recipe.opening.is_point:
         halo = 2 * recipe.opening.extent[0]
         opened = map_with_halo(_open, air, [(halo, halo), (0, 0), (0, 0)], element=recipe.opening, nx=nx)
-    verdict = judge(opened, nx, recipe)
+    verdict = select_lung_components(opened, nx, recipe)
     lung = opened.map_blocks(_paint, nx=nx, verdict=verdict, dtype=np.uint64, meta=_META)
     bits = close_lung(lung, nx, recipe)
     lung = bits.rechunk((*ct.chunks[:2], words)).map_blocks(
@@ -163,7 +163,7 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     return lung.rechunk(ct.chunks), verdict
 
 
-def judge(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = None) -> Delayed:
+def select_lung_components(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: SlabBuffer | None = None) -> Delayed:
     """Decide which islands of opened air are lung.
 
     Parameters
@@ -174,13 +174,13 @@ def judge(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = N
         Voxels in a row.
     recipe : MaskRecipe
         Says how large an island of lung is at least, and which ends of the volume it may touch.
-    shelf : Shelf, optional
+    shelf : SlabBuffer, optional
         Takes the opened slabs.
 
     Returns
     -------
     Delayed
-        A `Verdict`.
+        A `KeptComponents`.
     """
     # Arrays, not lists, among the arguments of blocks: dask makes a task of a list, which all of them wait for.
     tables = opened.map_blocks(
@@ -190,14 +190,14 @@ def judge(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: Shelf | None = N
     return dask.delayed(_judge)(list(tables.to_delayed().reshape(-1)), recipe.min_voxels)
 
 
-def shelved_lung(shelf: Shelf, verdict: Verdict, chunks: tuple[tuple[int, ...], ...], nx: int) -> da.Array:
+def shelved_lung(shelf: SlabBuffer, verdict: KeptComponents, chunks: tuple[tuple[int, ...], ...], nx: int) -> da.Array:
     """What a verdict keeps of the slabs on a shelf; each is read and painted without the others.
 
     Parameters
     ----------
-    shelf : Shelf
+    shelf : SlabBuffer
         Holds the slabs.
-    verdict : Verdict
+    verdict : KeptComponents
         What is kept.
     chunks : tuple of tuple of int
         Slices of each slab, rows and words.
@@ -250,7 +250,7 @@ def _close(window: Bits, core: tuple[slice, ...], element: Element, nx: int) -> 
 
 
 def _table(
-    block: Bits, nx: int, recipe: MaskRecipe, shelf: Shelf | None, starts: Edges, block_id: Place = None
+    block: Bits, nx: int, recipe: MaskRecipe, shelf: SlabBuffer | None, starts: Edges, block_id: Place = None
 ) -> SlabTable | Bits:
     if block_id is None:
         return block
@@ -260,19 +260,24 @@ def _table(
     return table_of(label_runs(block, nx), recipe.min_voxels, recipe.cranial_axis, ends)
 
 
-def _judge(tables: list[SlabTable], min_voxels: int) -> Verdict:
+def _judge(tables: list[SlabTable], min_voxels: int) -> KeptComponents:
     merged = merge_tables(tables)
-    keep = qualifies(merged.islands, min_voxels)
+    keep = is_lung(merged.islands, min_voxels)
     kept = tuple(table.number[keep[number]] for table, number in zip(tables, merged.number, strict=True))
-    return Verdict(kept, describe(merged, keep))
+    return KeptComponents(kept, describe(merged, keep))
 
 
-def _paint(block: Bits, nx: int, verdict: Verdict, block_id: Place = None) -> Bits:
+def _paint(block: Bits, nx: int, verdict: KeptComponents, block_id: Place = None) -> Bits:
     return _keep(block, nx, verdict.kept[block_id[0]]) if block_id else block
 
 
 def _paint_shelved(
-    kept: npt.NDArray[np.object_], shelf: Shelf, starts: Edges, plane: tuple[int, int], nx: int, block_id: Place = None
+    kept: npt.NDArray[np.object_],
+    shelf: SlabBuffer,
+    starts: Edges,
+    plane: tuple[int, int],
+    nx: int,
+    block_id: Place = None,
 ) -> Bits:
     if not block_id:
         return _META
@@ -292,4 +297,4 @@ def _keep(block: Bits, nx: int, kept: npt.NDArray[np.int32]) -> Bits:
     runs = label_runs(block, nx)
     keep = np.zeros(runs.components, np.bool_)
     keep[kept] = True
-    return paint(runs, keep)
+    return render_components(runs, keep)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from lungmix.graphs.overlap import join_chunks
 from lungmix.graphs.process import COMPILING_BYTES, INTERPRETER_BYTES, KEPT_BYTES, PAUSE_SHARE
-from lungmix.kernels.bits import WORD, words_for
-from lungmix.kernels.reach import BAND_BYTES
+from lungmix.kernels.distance_morphology import BAND_BYTES
+from lungmix.kernels.packed_masks import WORD, words_for
 
 DEFAULT_LIMIT = 1 << 30
 """Memory of a worker, bytes, where nothing is known of it."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from lungmix.kernels.flood import wave_numbers
+from lungmix.kernels.geodesic import wave_numbers
 
 Mask = npt.NDArray[np.bool_]
 

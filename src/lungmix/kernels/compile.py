@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lungmix.kernels.bits import pack
-from lungmix.kernels.blocks import mean_of_blocks
-from lungmix.kernels.components import label_runs, merge_tables, paint, table_of
-from lungmix.kernels.counts import count_hu
-from lungmix.kernels.element import Element, ball, diamond
-from lungmix.kernels.flood import depth_mm, flood, grow_back, wave_numbers
+from lungmix.kernels.components import label_runs, merge_tables, render_components, table_of
+from lungmix.kernels.downsampling import mean_of_blocks
+from lungmix.kernels.geodesic import chamfer_distance, flood, geodesic_assign, wave_numbers
+from lungmix.kernels.histogram import count_hu
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing, opening
+from lungmix.kernels.packed_masks import pack
 from lungmix.kernels.plausibility import add_all
-from lungmix.kernels.sides import nearest_rows, side_counts
+from lungmix.kernels.regions import nearest_rows, side_counts
+from lungmix.kernels.structuring_elements import Element, ball, diamond
 
 
 def compile_kernels() -> None:
@@ -40,16 +40,16 @@ def compile_kernels() -> None:
     closing(bits, nx, Element((z, y, x), float(whole.limit)))
     runs = label_runs(bits, nx)
     merge_tables([table_of(runs, 1)] * 2)
-    paint(runs, np.ones(runs.components, np.bool_))
+    render_components(runs, np.ones(runs.components, np.bool_))
     count_hu(hu, mask)
     add_all(hu, np.zeros(65536, np.uint64))
     median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
     count_labels(mask)
     mean_of_blocks(hu, (2, 2, 2))
     labels = mask.copy()
-    grow_back(labels, mask > 0, (1.0, 1.0, 1.0))
+    geodesic_assign(labels, mask > 0, (1.0, 1.0, 1.0))
     flood(labels)
-    depth_mm(mask > 0, (1.0, 1.0, 1.0))
+    chamfer_distance(mask > 0, (1.0, 1.0, 1.0))
     wave_numbers(mask > 0, mask > 0, 1)
     side_counts(hu, mask, labels, [nearest_rows(0, n, 1, n) for n in hu.shape])
 

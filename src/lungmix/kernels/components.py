@@ -14,8 +14,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lungmix.kernels.bits import WORD, Bits, count_bits, lowest_bit, words_for
 from lungmix.kernels.jit import kernel
+from lungmix.kernels.packed_masks import WORD, Bits, count_bits, lowest_bit, words_for
 
 Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
+class RunLengthMask:
     """Runs of set voxels, ordered by row ``z * ny + y`` and then by x.
 
     Attributes
@@ -47,12 +47,12 @@ class Runs:
     label: Int32s
     components: int
 
-    def planes(self, begin: int, end: int) -> Runs:
+    def planes(self, begin: int, end: int) -> RunLengthMask:
         """The runs of planes ``begin`` to ``end`` alone, with their labels."""
         ny = self.shape[1]
         rows = self.first_of_row[begin * ny : end * ny + 1]
         part = slice(rows[0], rows[-1])
-        return Runs(
+        return RunLengthMask(
             (end - begin, *self.shape[1:]),
             rows - rows[0],
             self.start[part],
@@ -63,7 +63,7 @@ class Runs:
 
 
 @dataclass(frozen=True, eq=False)
-class Islands:
+class ComponentTable:
     """A small table of components.
 
     Attributes
@@ -84,7 +84,7 @@ class SlabTable:
 
     Attributes
     ----------
-    islands : Islands
+    islands : ComponentTable
         The components that reach a face, could be kept, or are among the largest.
     number : ndarray of int32, shape (listed,)
         Their labels in the slab.
@@ -94,10 +94,10 @@ class SlabTable:
         Components that end within the slab and are too small to be kept.
     """
 
-    islands: Islands
+    islands: ComponentTable
     number: Int32s
-    below: Runs
-    above: Runs
+    below: RunLengthMask
+    above: RunLengthMask
     unlisted: int
 
 
@@ -107,7 +107,7 @@ class Merged:
 
     Attributes
     ----------
-    islands : Islands
+    islands : ComponentTable
         Table of them; islands that were not listed by their slab are left out.
     number : list of ndarray of int32
         For each slab, the island that each entry of its table belongs to.
@@ -115,7 +115,7 @@ class Merged:
         How many were left out.
     """
 
-    islands: Islands
+    islands: ComponentTable
     number: list[Int32s]
     unlisted: int
 
@@ -123,7 +123,7 @@ class Merged:
 _LARGEST_LISTED = 5
 
 
-def label_runs(bits: Bits, nx: int) -> Runs:
+def label_runs(bits: Bits, nx: int) -> RunLengthMask:
     """Runs of a slab and the 6-connected component of each.
 
     Parameters
@@ -139,10 +139,10 @@ def label_runs(bits: Bits, nx: int) -> Runs:
     start, stop = np.empty(first[-1], np.int32), np.empty(first[-1], np.int32)
     _fill_runs(rows, nx, first, start, stop)
     label, components = _join_rows(ny, first, start, stop)
-    return Runs((nz, ny, nx), first, start, stop, label, int(components))
+    return RunLengthMask((nz, ny, nx), first, start, stop, label, int(components))
 
 
-def islands_of(runs: Runs, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)) -> Islands:
+def islands_of(runs: RunLengthMask, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)) -> ComponentTable:
     """Return voxel count and edge contact of each component of a slab.
 
     Parameters
@@ -160,10 +160,12 @@ def islands_of(runs: Runs, cranial_axis: int = 0, ends: tuple[bool, bool] = (Tru
     touches = np.zeros(runs.components, np.bool_)
     edges = (first, last, cranial_axis != 1, cranial_axis != 2)
     _tabulate(ny, nx, edges, runs.first_of_row, runs.start, runs.stop, runs.label, voxels, touches)
-    return Islands(voxels, touches)
+    return ComponentTable(voxels, touches)
 
 
-def table_of(runs: Runs, min_voxels: int, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)) -> SlabTable:
+def table_of(
+    runs: RunLengthMask, min_voxels: int, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)
+) -> SlabTable:
     """Return the table of a slab for the merge.
 
     Parameters
@@ -186,7 +188,7 @@ def table_of(runs: Runs, min_voxels: int, cranial_axis: int = 0, ends: tuple[boo
     number = np.flatnonzero(listed).astype(np.int32)
     place = np.cumsum(listed, dtype=np.int32) - np.int32(1)
     return SlabTable(
-        Islands(islands.voxels[number], islands.touches_edge[number]),
+        ComponentTable(islands.voxels[number], islands.touches_edge[number]),
         number,
         replace(below, label=place[below.label]),
         replace(above, label=place[above.label]),
@@ -194,7 +196,7 @@ def table_of(runs: Runs, min_voxels: int, cranial_axis: int = 0, ends: tuple[boo
     )
 
 
-def pairs_across(below: Runs, above: Runs) -> Int32s:
+def pairs_across(below: RunLengthMask, above: RunLengthMask) -> Int32s:
     """Components that meet at the face between two slabs.
 
     Parameters
@@ -228,13 +230,13 @@ def merge_tables(slabs: Sequence[SlabTable]) -> Merged:
         np.add.at(voxels, number, np.concatenate([slab.islands.voxels for slab in slabs]))
         np.logical_or.at(touches, number, np.concatenate([slab.islands.touches_edge for slab in slabs]))
     return Merged(
-        Islands(voxels, touches),
+        ComponentTable(voxels, touches),
         [number[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
         sum(slab.unlisted for slab in slabs),
     )
 
 
-def paint(runs: Runs, keep: Bools) -> Bits:
+def render_components(runs: RunLengthMask, keep: Bools) -> Bits:
     """Packed mask of the components to keep.
 
     Parameters

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from lungmix.errors import UsageError
 from lungmix.geometry import AxisOrder
-from lungmix.kernels.bits import pack_below, unpack
-from lungmix.kernels.components import Islands, Merged, islands_of, label_runs, paint
-from lungmix.kernels.element import Element, ball, diamond, ellipsoid
+from lungmix.kernels.components import ComponentTable, Merged, islands_of, label_runs, render_components
 from lungmix.kernels.morphology import closing, opening
+from lungmix.kernels.packed_masks import pack_below, unpack
+from lungmix.kernels.structuring_elements import Element, ball, diamond, ellipsoid
 from lungmix.parameters import (
     PAPER_MIN_VOXELS,
     PAPER_OPENING,
@@ -121,7 +121,7 @@ class Found:
     kept: int
 
 
-def qualifies(islands: Islands, min_voxels: int) -> npt.NDArray[np.bool_]:
+def is_lung(islands: ComponentTable, min_voxels: int) -> npt.NDArray[np.bool_]:
     """Return which islands are lung: large enough, and clear of the first and last row and column of axial slices."""
     return np.asarray((islands.voxels >= min_voxels) & ~islands.touches_edge)
 
@@ -153,7 +153,7 @@ def lung_mask(hu: npt.NDArray[np.int16], recipe: MaskRecipe) -> Mask:
         return np.zeros(hu.shape, np.uint8)
     nx = hu.shape[2]
     runs = label_runs(opening(pack_below(hu, recipe.threshold), nx, recipe.opening), nx)
-    lung = paint(runs, qualifies(islands_of(runs, recipe.cranial_axis), recipe.min_voxels))
+    lung = render_components(runs, is_lung(islands_of(runs, recipe.cranial_axis), recipe.min_voxels))
     for element in recipe.closings:
         lung = closing(lung, nx, element)
     return unpack(lung, nx)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.columns import AERATED_BANDS, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
-from lungmix.kernels.counts import FIRST_HU, N_HU, weighted_sum
+from lungmix.kernels.data_dictionary import AERATED_BANDS, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
+from lungmix.kernels.histogram import FIRST_HU, N_HU, weighted_sum
 from lungmix.kernels.percentiles import percentiles
 from lungmix.tissue import AIRWAY, ELSEWHERE, INVOLVED, LUNGS, SIDES, TISSUES, Tissue
 
@@ -51,7 +51,7 @@ def measure_scan(
     Returns
     -------
     dict
-        By the keys of `lungmix.kernels.columns.MEASUREMENTS`; NaN where there are no voxels or no sides.
+        By the keys of `lungmix.kernels.data_dictionary.MEASUREMENTS`; NaN where there are no voxels or no sides.
     """
     out = sum_of(sides, leave_out)
     rest = [side for side in SIDES if side not in leave_out]

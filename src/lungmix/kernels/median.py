@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import UsageError
-from lungmix.kernels.bits import WORD, words_for
 from lungmix.kernels.jit import kernel
+from lungmix.kernels.packed_masks import WORD, words_for
 
 Labels = npt.NDArray[np.uint8]
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lungmix.kernels.bits import WORD, Bits, bounding_box, pack, tail_mask, words_for
-from lungmix.kernels.element import Element
-from lungmix.kernels.reach import reached
-from lungmix.kernels.shifts import dilate_by_shifts, erode_by_shifts
+from lungmix.kernels.bitshift_morphology import dilate_by_shifts, erode_by_shifts
+from lungmix.kernels.distance_morphology import dilate_by_distance
+from lungmix.kernels.packed_masks import WORD, Bits, bounding_box, pack, tail_mask, words_for
+from lungmix.kernels.structuring_elements import Element
 
 Span = tuple[int, int]
 Planes = Span
@@ -51,7 +51,7 @@ def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) 
         return out
     begin, end = max(first, frame.z[0] - element.extent[0]), min(stop, frame.z[1] + element.extent[0])
     if begin < end:
-        found = reached(frame.cut(bits), False, element, (begin - frame.z[0], end - frame.z[0]))
+        found = dilate_by_distance(frame.cut(bits), False, element, (begin - frame.z[0], end - frame.z[0]))
         y, words = _overlap(frame.y, bits.shape[1]), _overlap(frame.words, bits.shape[2])
         target = out[begin - first : end - first, slice(*y), slice(*words)]
         target[:] = found[:, _within(y, frame.y), _within(words, frame.words)]
@@ -107,7 +107,9 @@ def closing(bits: Bits, nx: int, element: Element, planes: Planes | None = None)
     reach = element.extent[0]
     begin, end = max(first, frame.z[0]), min(stop, frame.z[1])
     if begin < end:
-        spread = reached(frame.cut(bits), False, element, (begin - reach - frame.z[0], end + reach - frame.z[0]))
+        spread = dilate_by_distance(
+            frame.cut(bits), False, element, (begin - reach - frame.z[0], end + reach - frame.z[0])
+        )
         frame.put(_eroded(spread, element, (reach, reach + end - begin)), begin - first, out)
     return out
 
@@ -164,5 +166,5 @@ def _within(span: Span, outer: Span) -> slice:
 
 def _eroded(window: Bits, element: Element, planes: Span) -> Bits:
     """Erosion of a frame, for its planes `planes` and for the rows that lie the reach of the element inside."""
-    found = reached(window, True, element, planes, element.extent[1])
+    found = dilate_by_distance(window, True, element, planes, element.extent[1])
     return np.invert(found, out=found)

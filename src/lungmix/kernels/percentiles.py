@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.counts import FIRST_HU
+from lungmix.kernels.histogram import FIRST_HU
 
 
 def percentiles(counts: npt.NDArray[np.uint64], percents: Sequence[float]) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.counts import FIRST_HU, N_HU
+from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.kernels.jit import kernel
 
 Counts = npt.NDArray[np.uint64]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.counts import FIRST_HU, weighted_sum
+from lungmix.kernels.histogram import FIRST_HU, weighted_sum
 from lungmix.kernels.percentiles import percentiles
 
 Counts = npt.NDArray[np.uint64]
@@ -32,7 +32,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        By the names of `lungmix.kernels.columns.RADIOMICS`, in their order; NaN of no voxels.
+        By the names of `lungmix.kernels.data_dictionary.RADIOMICS`, in their order; NaN of no voxels.
     """
     index = np.flatnonzero(counts)
     hu, weight = (index + FIRST_HU).astype(np.float64), counts[index].astype(np.float64)

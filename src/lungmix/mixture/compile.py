@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lungmix.mixture.blocks import assign
+from lungmix.mixture.em_kernels import assign
 
 
 def compile_kernels() -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lungmix.errors import ModelError
-from lungmix.mixture.sources import Source, soft_pass
-from lungmix.mixture.state import State, precisions_cholesky
-from lungmix.mixture.statistics import maximise
+from lungmix.mixture.parameters import State, precisions_cholesky
+from lungmix.mixture.sources import Source, e_step
+from lungmix.mixture.sufficient_statistics import m_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Progress:
     lower_bounds: dict[int, float]
 
 
-Listener = Callable[[Progress], None]
+Callback = Callable[[Progress], None]
 
 
 def run_em(
@@ -66,7 +66,7 @@ def run_em(
     reg_covar: float,
     covariance_type: str,
     previous: float = -np.inf,
-    listener: Listener | None = None,
+    listener: Callback | None = None,
 ) -> list[Fit]:
     """Fit all starts, each until its mean log-likelihood gains less than `tol`.
 
@@ -108,11 +108,11 @@ def run_em(
         running = [i for i in running if i in fits and not fits[i].converged]
         if not running or iteration == max_iter:
             break
-        statistics = soft_pass(source, [fits[i].state for i in running], covariance_type)
+        statistics = e_step(source, [fits[i].state for i in running], covariance_type)
         for place, i in enumerate(running):
             bound = float(statistics.log_likelihood[place] / statistics.weight)
             last = fits[i].lower_bounds[-1] if fits[i].lower_bounds else previous
-            state = maximise(statistics, place, reg_covar, covariance_type)
+            state = m_step(statistics, place, reg_covar, covariance_type)
             fits[i] = Fit(state, [*fits[i].lower_bounds, bound], abs(bound - last) < tol)
         if listener is not None:
             listener(Progress(iteration + 1, max_iter, {i: fits[i].lower_bounds[-1] for i in running}))

@@ -15,16 +15,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from lungmix.errors import ModelError
-from lungmix.mixture import document, inference
-from lungmix.mixture.announce import Announcer
+from lungmix.mixture import inference, serialization
 from lungmix.mixture.counts import countable, reduce_to_counts
 from lungmix.mixture.em import Fit, best_of, first_of_best, run_em, unconverged
+from lungmix.mixture.initialization import DataSummary, start_states, survey
 from lungmix.mixture.inputs import kept_dtype, read_rows, source_of
+from lungmix.mixture.parameters import Floats, State, covariances_of, n_parameters, precisions_cholesky, precisions_of
 from lungmix.mixture.settings import check_settings, given_parts
-from lungmix.mixture.sources import Source, soft_pass
-from lungmix.mixture.starts import Survey, start_states, survey
-from lungmix.mixture.state import Floats, State, covariances_of, n_parameters, precisions_cholesky, precisions_of
-from lungmix.mixture.stepwise import Schedule, first_rows, move, run_stepwise
+from lungmix.mixture.sources import Source, e_step
+from lungmix.mixture.stepwise import StepSchedule, first_rows, move, run_stepwise
+from lungmix.mixture.verbose import Announcer
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
@@ -215,7 +215,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         else:
             found, t = survey(source, sizes), 0
             states = self._starts(source, found, check_random_state(self.random_state))
-        batch = soft_pass(source, states, self.covariance_type)
+        batch = e_step(source, states, self.covariance_type)
         best = first_of_best((batch.log_likelihood / batch.weight).tolist())
         (state,) = move([states[best]], batch.only([best]), t, self._schedule())
         bound = float(batch.log_likelihood[best] / batch.weight)
@@ -263,7 +263,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def to_json(self, path: str | Path | None = None) -> str:
         """As JSON text, doubles exact; written to `path` too if one is given."""
-        text = document.write(document.of(self))
+        text = serialization.write(serialization.of(self))
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
@@ -278,18 +278,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             If it is no mixture; the message calls it `name`, or its path.
         """
         if isinstance(source, Path):
-            return document.restore(cls, document.read_file(source), str(source))
-        return document.restore(cls, document.read(source, name), name)
+            return serialization.restore(cls, serialization.read_file(source), str(source))
+        return serialization.restore(cls, serialization.read(source, name), name)
 
     @classmethod
     def from_sklearn(cls, mixture: Any) -> GaussianMixture:
         """From a fitted `sklearn.mixture.GaussianMixture`, with its parameters."""
-        return document.from_sklearn(cls, mixture)
+        return serialization.from_sklearn(cls, mixture)
 
     def to_sklearn(self) -> Any:
         """As a fitted `sklearn.mixture.GaussianMixture`."""
         check_is_fitted(self)
-        return document.to_sklearn(self)
+        return serialization.to_sklearn(self)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "means_")
@@ -331,7 +331,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             warnings.warn(message, ConvergenceWarning, stacklevel=3 if self.batch_size is None else 4)
         return self
 
-    def _starts(self, source: Source, found: Survey, random_state: np.random.RandomState) -> list[State]:
+    def _starts(self, source: Source, found: DataSummary, random_state: np.random.RandomState) -> list[State]:
         total = max(float(found.rows.sum()), float(found.weights.sum()))
         if total < self.n_components:
             raise ModelError(
@@ -390,8 +390,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         factors = np.asarray(self.precisions_cholesky_, np.float64)
         return State(weights, means, covariances_of(factors, self.covariance_type), factors)
 
-    def _schedule(self) -> Schedule:
-        return Schedule(self.kappa, self.t0, self.reg_covar, self.covariance_type)
+    def _schedule(self) -> StepSchedule:
+        return StepSchedule(self.kappa, self.t0, self.reg_covar, self.covariance_type)
 
     def _apply(self, X: Any, kernel: inference.Kernel, columns: int | None, dtype: npt.DTypeLike | None = None) -> Any:
         state = self._state()

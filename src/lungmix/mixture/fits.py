@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import ModelError
-from lungmix.mixture.bins import Bins, Gaussians, bins_of, log_likelihood
-from lungmix.mixture.converged import best_of, quantile_start
+from lungmix.mixture.binned_likelihood import Bins, Gaussians, bins_of, log_likelihood
 from lungmix.mixture.model import TissueModel, fitted
+from lungmix.mixture.newton import best_of, quantile_start
 from lungmix.mixture.threads import one_thread
 from lungmix.parameters import FITS
 

@@ -11,10 +11,10 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.mixture.blocks import ROWS_AT_ONCE, accumulate
 from lungmix.mixture.checks import all_weights_zero, check_finite, check_weights
+from lungmix.mixture.em_kernels import ROWS_AT_ONCE, e_step_statistics
+from lungmix.mixture.parameters import Floats, State, e_step, log_densities
 from lungmix.mixture.sources import Source
-from lungmix.mixture.state import Floats, State, e_step, log_densities
 
 Kernel = Callable[[Floats, State, str], npt.NDArray[Any]]
 
@@ -103,7 +103,7 @@ def _sum(
     if weights is not None:
         weights = check_weights(weights, len(x))
     check_finite(x, weights, first_row, index)
-    statistics = accumulate(x, weights, [state], covariance_type)
+    statistics = e_step_statistics(x, weights, [state], covariance_type)
     return float(statistics.log_likelihood[0]), statistics.weight
 
 

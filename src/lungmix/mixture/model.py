@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lungmix.errors import ModelError, named, quoted
+from lungmix.errors import ModelError, mark_path, mark_untrusted
 
 if TYPE_CHECKING:
     from lungmix.mixture.estimator import GaussianMixture
@@ -186,7 +186,7 @@ class TissueModel:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the file"
             raise ModelError(
-                f"{name} is not a lungmix model: {quoted(place)}: {first['msg']}; make one with `lungmix fit`"
+                f"{name} is not a lungmix model: {mark_untrusted(place)}: {first['msg']}; make one with `lungmix fit`"
             ) from None
         try:
             return cls(tuple(document.weights), tuple(document.means), tuple(document.variances), document.fit)
@@ -248,16 +248,16 @@ def load_model(source: str | Path) -> TissueModel:
         return PUBLISHED
     path = Path(source)
     if not path.is_file():
-        raise ModelError(f"there is no model {named(source)}: give 'published' or the path of a JSON model file")
+        raise ModelError(f"there is no model {mark_path(source)}: give 'published' or the path of a JSON model file")
     if path.stat().st_size > _LARGEST_FILE:
         raise ModelError(
-            f"{named(source)} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote"
+            f"{mark_path(source)} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote"
         )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ModelError(f"{named(source)} is not text: give the JSON file that `lungmix fit` wrote") from None
-    return TissueModel.from_json(text, named(source))
+        raise ModelError(f"{mark_path(source)} is not text: give the JSON file that `lungmix fit` wrote") from None
+    return TissueModel.from_json(text, mark_path(source))
 
 
 def fitted(mixture: GaussianMixture, x: Any, sample_weight: Any = None) -> TissueModel:

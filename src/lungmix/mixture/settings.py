@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lungmix.errors import ModelError
-from lungmix.mixture.starts import METHODS
-from lungmix.mixture.state import COVARIANCE_TYPES, Floats, covariance_shape, precisions_cholesky
+from lungmix.mixture.initialization import METHODS
+from lungmix.mixture.parameters import COVARIANCE_TYPES, Floats, covariance_shape, precisions_cholesky
 
 
 def check_settings(estimator: Any) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from dask.layers import ArrayValuesDep
 
-from lungmix.mixture.blocks import accumulate, assign
-from lungmix.mixture.shares import assign_randomly
-from lungmix.mixture.state import Floats, State
-from lungmix.mixture.statistics import Statistics, combine_all
+from lungmix.mixture.em_kernels import assign, e_step_statistics
+from lungmix.mixture.parameters import Floats, State
+from lungmix.mixture.random_start import assign_randomly
+from lungmix.mixture.sufficient_statistics import Statistics, combine_all
 
 _PART = 1 << 18
 _FAN_IN = 8
@@ -171,9 +171,9 @@ def _in_threads(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[An
         return list(pool.map(function, parts))
 
 
-def soft_pass(source: Source, states: Sequence[State], covariance_type: str) -> Statistics:
+def e_step(source: Source, states: Sequence[State], covariance_type: str) -> Statistics:
     """Statistics of all samples under several states, in one pass over the data."""
-    return source.total(partial(accumulate, states=list(states), covariance_type=covariance_type), combine_all)
+    return source.total(partial(e_step_statistics, states=list(states), covariance_type=covariance_type), combine_all)
 
 
 def hard_pass(source: Source, centres: Floats, covariance_type: str) -> Statistics:

@@ -16,20 +16,20 @@ import dask
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.mixture.blocks import accumulate
 from lungmix.mixture.checks import check_finite, check_weights
-from lungmix.mixture.em import Fit, Listener, Progress, best_of
+from lungmix.mixture.em import Callback, Fit, Progress, best_of
+from lungmix.mixture.em_kernels import e_step_statistics
+from lungmix.mixture.initialization import FEW_ROWS
+from lungmix.mixture.parameters import State
 from lungmix.mixture.sources import Chunks, Rows, Source
-from lungmix.mixture.starts import FEW_ROWS
-from lungmix.mixture.state import State
-from lungmix.mixture.statistics import Statistics, combine, combine_all, expected, maximise
+from lungmix.mixture.sufficient_statistics import Statistics, combine, combine_all, expected, m_step
 
 CHUNKS_TOGETHER = 8
 """Chunks whose rows are shuffled together: what a worker holds at a time."""
 
 
 @dataclass(frozen=True)
-class Schedule:
+class StepSchedule:
     """Rules of stepwise EM.
 
     Attributes
@@ -52,7 +52,7 @@ class Schedule:
         return 1.0 if t == 0 else float((t + self.t0) ** -self.kappa)
 
 
-def move(states: Sequence[State], batch: Statistics, t: int, schedule: Schedule) -> list[State]:
+def move(states: Sequence[State], batch: Statistics, t: int, schedule: StepSchedule) -> list[State]:
     """States after minibatch number `t`, whose statistics are given; a batch of weight 0 moves nothing."""
     if batch.weight <= 0:
         return list(states)
@@ -61,11 +61,11 @@ def move(states: Sequence[State], batch: Statistics, t: int, schedule: Schedule)
     if share < 1:
         before = expected(states, schedule.reg_covar, schedule.covariance_type)
         moved = combine(before.scaled(1 - share), moved.scaled(share))
-    return [maximise(moved, i, schedule.reg_covar, schedule.covariance_type) for i in range(len(states))]
+    return [m_step(moved, i, schedule.reg_covar, schedule.covariance_type) for i in range(len(states))]
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class StepwiseState:
     """Where stepwise EM stands within a pass: states, steps taken, and the sum of the statistics it has seen."""
 
     states: list[State]
@@ -73,7 +73,9 @@ class Walk:
     seen: Statistics | None = None
 
 
-def walk(walk: Walk, chunks: Sequence[Any], batch_size: int, seed: int, schedule: Schedule) -> Walk:
+def walk(
+    walk: StepwiseState, chunks: Sequence[Any], batch_size: int, seed: int, schedule: StepSchedule
+) -> StepwiseState:
     """Take one step a minibatch over the rows of some chunks in random order.
 
     Parameters
@@ -91,13 +93,13 @@ def walk(walk: Walk, chunks: Sequence[Any], batch_size: int, seed: int, schedule
     """
     states, t, parts = walk.states, walk.t, [] if walk.seen is None else [walk.seen]
     for x, weights in _minibatches(chunks, batch_size, seed):
-        batch = accumulate(x, weights, states, schedule.covariance_type)
+        batch = e_step_statistics(x, weights, states, schedule.covariance_type)
         states = move(states, batch, t, schedule)
         parts.append(batch)
         t += batch.weight > 0
         if len(parts) == 64:
             parts = [combine_all(parts)]
-    return Walk(states, t, combine_all(parts) if parts else None)
+    return StepwiseState(states, t, combine_all(parts) if parts else None)
 
 
 def _minibatches(chunks: Sequence[Any], batch_size: int, seed: int) -> Iterator[tuple[npt.NDArray[Any], Any]]:
@@ -125,12 +127,12 @@ def run_stepwise(
     states: Sequence[State],
     *,
     batch_size: int,
-    schedule: Schedule,
+    schedule: StepSchedule,
     tol: float,
     max_iter: int,
     random_state: np.random.RandomState,
     t: int = 0,
-    listener: Listener | None = None,
+    listener: Callback | None = None,
 ) -> tuple[list[Fit], int]:
     """Pass over the data in minibatches until a pass gains less than `tol`.
 
@@ -165,7 +167,7 @@ def run_stepwise(
     """
     fits = [Fit(state, [], False) for state in states]
     for iteration in range(max_iter):
-        here = Walk([fit.state for fit in fits], t)
+        here = StepwiseState([fit.state for fit in fits], t)
         groups = _groups(source, random_state)
         for number, (group, seed) in enumerate(groups):
             half = iteration == 0 and number == len(groups) // 2
@@ -177,7 +179,7 @@ def run_stepwise(
         bounds = seen.log_likelihood / seen.weight
         fits = [
             Fit(
-                maximise(seen, i, schedule.reg_covar, schedule.covariance_type),
+                m_step(seen, i, schedule.reg_covar, schedule.covariance_type),
                 [*fit.lower_bounds, float(bounds[i])],
                 bool(fit.lower_bounds) and abs(float(bounds[i]) - fit.lower_bounds[-1]) < tol,
             )
@@ -203,7 +205,9 @@ def _groups(source: Source, random_state: np.random.RandomState) -> list[tuple[n
     return [(piece, int(random_state.randint(np.iinfo(np.int32).max))) for piece in pieces]
 
 
-def _take(source: Source, here: Walk, group: npt.NDArray[Any], batch_size: int, seed: int, schedule: Schedule) -> Walk:
+def _take(
+    source: Source, here: StepwiseState, group: npt.NDArray[Any], batch_size: int, seed: int, schedule: StepSchedule
+) -> StepwiseState:
     if isinstance(source, Rows):
         weights = None if source.weights is None else source.weights[group]
         return walk(here, [(source.x[group], weights)], batch_size, seed, schedule)
@@ -214,7 +218,7 @@ def _take(source: Source, here: Walk, group: npt.NDArray[Any], batch_size: int, 
     return result
 
 
-def _walk_on(here: Walk, blocks: Sequence[Any], shares: Sequence[Any], **rules: Any) -> Walk:
+def _walk_on(here: StepwiseState, blocks: Sequence[Any], shares: Sequence[Any], **rules: Any) -> StepwiseState:
     return walk(here, list(zip(blocks, shares, strict=True)), **rules)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from lungmix.errors import UsageError
 from lungmix.phantom.scene import Phantom
 from lungmix.phantom.write import write_phantom
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 
 SIEMENS = Acquisition("CT", "Siemens", "Somatom Go.now", "Br36", 110.0, 0.3)
 TOSHIBA = Acquisition("CT", "Toshiba", "Aquilion ONE", "FC08", 120.0, 0.4)

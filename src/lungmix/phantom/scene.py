@@ -16,7 +16,7 @@ from scipy.special import ndtri
 
 from lungmix.errors import UsageError
 from lungmix.geometry import IDENTITY, Geometry
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.tissue import AIRWAY, LEFT, RIGHT
 
 HU = npt.NDArray[np.int16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.engine.room import Room
-from lungmix.errors import LungmixError, SourceError, StoreError, anonymous, named, quoted
-from lungmix.kernels.bits import pack_below
-from lungmix.kernels.counts import N_HU
+from lungmix.cluster.worker_memory import WorkerMemory
+from lungmix.errors import LungmixError, SourceError, StoreError, mark_path, mark_untrusted, redact
+from lungmix.kernels.histogram import N_HU
+from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.parameters import MaskParameters
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.stages.base import StageContext, Status
 from lungmix.store import Case, CaseRef, Cohort, layout_of
+from lungmix.store.digests import key_of, place_of
 from lungmix.store.objects import Receipts
-from lungmix.store.records import key_of, place_of
 
 if TYPE_CHECKING:
     from lungmix.formats import Scan
@@ -46,8 +47,13 @@ def key_for(scan: Scan) -> str:
 
 
 def convert_case(
-    client: Client, cohort: Cohort, name: str, scan: Scan, chunk_slices: int | None = None, room: Room | None = None
-) -> str:
+    client: Client,
+    cohort: Cohort,
+    name: str,
+    scan: Scan,
+    chunk_slices: int | None = None,
+    room: WorkerMemory | None = None,
+) -> Status:
     """Bring a scan into the store as the case `name`, unless it is there unchanged.
 
     Parameters
@@ -61,7 +67,7 @@ def convert_case(
     scan : Scan
         What is read.
     chunk_slices : int, optional
-        Slices of a chunk, see `lungmix.store.layout.layout_of`. A case that is cut otherwise is made anew; without a
+        Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case that is cut otherwise is made anew; without a
         number it stays as it is cut.
     room : Room, optional
         Memory of workers.
@@ -113,9 +119,47 @@ def convert_case(
     case.record_packed(AIR_THRESHOLD, packed | copied.packed)
     record: dict[str, Any] = {**origin, "voxels_sha256": copied.digest, HU: copied.hu}
     if scan.notes:
-        record["notes"] = [anonymous(note) for note in scan.notes]
+        record["notes"] = [redact(note) for note in scan.notes]
     case.record(STAGE, record, files | copied.files)
     return "done"
+
+
+@dataclass(frozen=True)
+class ConvertStage:
+    """Converts the scans of a run; cases without a new scan stay as they are.
+
+    Attributes
+    ----------
+    scans : mapping of str to Scan
+        By name of the case.
+    chunk_slices : int, optional
+        Slices of a chunk, see `convert_case`.
+    on_converted : callable, optional
+        Called with each case of `scans` and its status, such as to write files beside the store.
+    """
+
+    scans: Mapping[str, Scan]
+    chunk_slices: int | None = None
+    on_converted: Callable[[Case, Status], None] | None = None
+    name: str = STAGE
+
+    def cache_key(self, case: Case) -> str:
+        """Return the key of a valid image of the case."""
+        return key_for(self.scans[case.name])
+
+    def run(self, context: StageContext, case_name: str) -> Status:
+        """Convert the case's scan; see `convert_case`."""
+        if case_name not in self.scans:
+            return "kept"
+        progress = context.progress(case_name, STAGE)
+        progress(0, 1)
+        status = convert_case(
+            context.client, context.cohort, case_name, self.scans[case_name], self.chunk_slices, context.memory
+        )
+        if self.on_converted is not None:
+            self.on_converted(context.cohort[case_name], status)
+        progress(1, 1)
+        return status
 
 
 def check_converted(case: Case) -> None:
@@ -169,7 +213,8 @@ def _spare(work: Callable[..., T], scan: Scan, *inputs: Any) -> T | SourceError:
     except Exception as error:
         # Workers log what a task raises, and other libraries quote what they stumble over.
         raise SourceError(
-            f"{named(scan.path)} cannot be read (unexpected {type(error).__name__}: {quoted(error)}): run again with "
+            f"{mark_path(scan.path)} cannot be read (unexpected {type(error).__name__}: {mark_untrusted(error)}): "
+            "run again with "
             "--debug and report it"
         ) from error
 
@@ -202,7 +247,7 @@ def _check_end(scan: Scan, slices: int) -> None:
     depth = scan.geometry.shape[0]
     if slices != depth:
         raise SourceError(
-            f"{named(scan.path)} holds {slices} slices where its header promises {depth}: get the file again"
+            f"{mark_path(scan.path)} holds {slices} slices where its header promises {depth}: get the file again"
         )
 
 

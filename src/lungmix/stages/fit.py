@@ -10,15 +10,15 @@ import numpy.typing as npt
 from distributed import Client
 
 from lungmix.errors import ModelError, StoreError, UsageError
-from lungmix.kernels.counts import FIRST_HU, N_HU
+from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.mixture import CONVERGED, PAPER, PUBLISHED, Fits, TissueModel, fit_converged, fit_paper
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FITS, FitParameters
 from lungmix.stages import mask
-from lungmix.stages.plausible import findings_of
+from lungmix.stages.plausibility import findings_of
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort
-from lungmix.store.records import digest_of, key_of
+from lungmix.store.digests import digest_of, key_of
 from lungmix.tissue import TISSUES
 
 STAGE = "fit"

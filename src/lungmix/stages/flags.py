@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lungmix.errors import DamageError
-from lungmix.stages import side
-from lungmix.stages.plausible import findings_of
+from lungmix.stages import regions
+from lungmix.stages.plausibility import findings_of
 from lungmix.store import Case
 
 NOTED_SHARE = 0.02
@@ -68,7 +68,7 @@ def _beside_the_lungs(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _of_rejected(case: Case) -> list[str]:
     found = []
-    for one in case.stages.get(side.STAGE, {}).get(side.REJECTED, []):
+    for one in case.stages.get(regions.STAGE, {}).get(regions.REJECTED, []):
         if one["touches_edge"]:
             why = "reaches the edge of the image, and the mask holds nothing that does"
         else:

@@ -6,7 +6,7 @@ known leave those alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,16 +17,17 @@ import numpy.typing as npt
 from dask.delayed import Delayed
 from distributed import Client
 
-from lungmix.engine.connect import least_memory
-from lungmix.engine.gather import gather_small
-from lungmix.engine.room import Room
+from lungmix.cluster.compute import compute_in_order
+from lungmix.cluster.connect import min_worker_memory
+from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
-from lungmix.stages import convert, mask, side
+from lungmix.stages import convert, mask, regions
+from lungmix.stages.base import Stage, StageContext, Status
 from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store.digests import key_of
 from lungmix.store.objects import Receipts
-from lungmix.store.records import key_of
 
 if TYPE_CHECKING:
     # Workers get a table: they need no mixtures and none of the libraries behind them.
@@ -57,8 +58,8 @@ def label_case(
     model: TissueModel,
     watch: Callable[[int, int], None] | None = None,
     model_name: str = "given",
-    room: Room | None = None,
-) -> str:
+    room: WorkerMemory | None = None,
+) -> Status:
     """Label the lung voxels of a case and tell its lungs apart, unless it carries the labels of this model.
 
     Raises
@@ -69,23 +70,23 @@ def label_case(
     case = cohort[name]
     mask.check_masked(case)
     key = key_for(case, model)
-    known = side.is_valid(case)
+    known = regions.is_valid(case)
     if known and case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
     convert.check_converted(case)
     if room is not None:
         room.check(name, case.geometry, case.layout.slab)
-    where = cohort.ref(name, case.start(STAGE, key, () if known else (side.STAGE,)))
+    where = cohort.ref(name, case.start(STAGE, key, () if known else (regions.STAGE,)))
     small = None
     if not known:
         of_sides = case.create("side")
         # One task, whose answer is small: with it in hand, no task that follows depends on a worker.
-        (small,) = gather_small(client, [dask.delayed(side.decide)(where)])
+        (small,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(where)])
     files = case.create("tissue") | case.create("tissue_median")
-    written = _tasks(case, where, model.table(), small, least_memory(client))
-    finished = gather_small(client, written, watch)
+    written = _tasks(case, where, model.table(), small, min_worker_memory(client))
+    finished = compute_in_order(client, written, watch)
     if small is not None:
-        side.publish(case, [share for one in finished for share in one.sides], of_sides, small.rejected)
+        regions.publish(case, [share for one in finished for share in one.sides], of_sides, small.rejected)
     for one in finished:
         files |= one.files
     counts = np.sum([one.counts for one in finished], axis=0)
@@ -96,9 +97,48 @@ def label_case(
     return "done"
 
 
+@dataclass(frozen=True)
+class LabelStage:
+    """Labels the lung voxels of masked cases.
+
+    Attributes
+    ----------
+    model : TissueModel
+        The mixture.
+    model_name : str
+        Name that is recorded with the labels.
+    before : sequence of Stage
+        Stages that are run first for a case whose mask was found to be corrupt.
+    """
+
+    model: TissueModel
+    model_name: str = "given"
+    before: Sequence[Stage] = ()
+    name: str = STAGE
+
+    def cache_key(self, case: Case) -> str:
+        """Return the key of valid labels of the case."""
+        return key_for(case, self.model)
+
+    def run(self, context: StageContext, case_name: str) -> Status:
+        """Label the case; see `label_case`."""
+        if self.before and mask.STAGE not in context.cohort[case_name].stages:
+            for stage in self.before:
+                stage.run(context, case_name)
+        return label_case(
+            context.client,
+            context.cohort,
+            case_name,
+            self.model,
+            context.progress(case_name, STAGE),
+            self.model_name,
+            context.memory,
+        )
+
+
 def without_sides(cohort: Cohort) -> list[str]:
     """Labelled cases that lack the sides of their mask."""
-    return [name for name, case in cohort.items() if STAGE in case.stages and not side.is_valid(case)]
+    return [name for name, case in cohort.items() if STAGE in case.stages and not regions.is_valid(case)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +146,7 @@ class _Looked:
     """Labels of some slices, uint8 ``[z, y, x]``, and what their slabs hold of each side."""
 
     tissue: Labels
-    sides: tuple[side.Share, ...]
+    sides: tuple[regions.SlabRegionCounts, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +154,12 @@ class _Finished:
     """What written slices gave: voxels by label after the median, sides, and receipts of the shards."""
 
     counts: npt.NDArray[np.int64]
-    sides: tuple[side.Share, ...]
+    sides: tuple[regions.SlabRegionCounts, ...]
     files: Receipts
 
 
 def _tasks(
-    case: Case, where: CaseRef, table: Labels, small: side.Small | None, memory_limit: int | None
+    case: Case, where: CaseRef, table: Labels, small: regions.CompressedLabels | None, memory_limit: int | None
 ) -> list[Delayed]:
     """One value for each run of slices: label, then filter with the ends of the neighbours, then write."""
     shape = case.geometry.shape
@@ -134,10 +174,12 @@ def _tasks(
     ]
 
 
-def _look_up_slab(table: Labels, where: CaseRef, start: int, stop: int, small: side.Small | None) -> _Looked:
+def _look_up_slab(
+    table: Labels, where: CaseRef, start: int, stop: int, small: regions.CompressedLabels | None
+) -> _Looked:
     case = where.open("r+")
     out = np.zeros((stop - start, *case.geometry.shape[1:]), np.uint8)
-    finder = None if small is None else side.Finder(case, small)
+    finder = None if small is None else regions.RegionLookup(case, small)
     found = []
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)

@@ -12,23 +12,24 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.engine.connect import least_memory
-from lungmix.engine.gather import gather_small
-from lungmix.engine.room import Room
+from lungmix.cluster.compute import compute_in_order
+from lungmix.cluster.connect import min_worker_memory
+from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.errors import HuError, NoLungError, StoreError
-from lungmix.graphs.mask import close_lung, judge, shelved_lung
+from lungmix.graphs.mask import close_lung, select_lung_components, shelved_lung
 from lungmix.graphs.memory import mask_chunks
-from lungmix.kernels.bits import Bits, bounding_box, pack_below, unpack, words_for
-from lungmix.kernels.counts import N_HU, count_hu_packed
+from lungmix.kernels.histogram import N_HU, count_hu_packed
 from lungmix.kernels.mask import Found, MaskRecipe, recipe_for
 from lungmix.kernels.morphology import opening
-from lungmix.kernels.rejected import Rejected
+from lungmix.kernels.packed_masks import Bits, bounding_box, pack_below, unpack, words_for
+from lungmix.kernels.rejected_components import Rejected
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert
-from lungmix.stages.plausible import ACCEPTED, check_plausible
+from lungmix.stages.base import StageContext, Status
+from lungmix.stages.plausibility import ACCEPTED, check_plausible
 from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store.digests import key_of
 from lungmix.store.objects import Receipts
-from lungmix.store.records import key_of
 
 STAGE = "mask"
 OPENED = "opened"
@@ -56,8 +57,8 @@ def mask_case(
     watch: Callable[[int, int], None] | None = None,
     *,
     accept_hu: bool = False,
-    room: Room | None = None,
-) -> str:
+    room: WorkerMemory | None = None,
+) -> Status:
     """Find the lungs of a case, unless they are known for these parameters.
 
     Parameters
@@ -101,26 +102,26 @@ def mask_case(
     if room is not None:
         room.check(name, case.geometry, case.layout.slab)
     recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
-    where, limit = cohort.ref(name, case.start(STAGE, key)), least_memory(client)
+    where, limit = cohort.ref(name, case.start(STAGE, key)), min_worker_memory(client)
     files = case.create("lung")
     case.create_packed(OPENED)
     if case.packed_threshold != parameters.threshold:
         case.record_packed(None)
         packed = case.create_packed(convert.AIR)
-        for receipts in gather_small(client, _pack_anew(case, where, parameters.threshold)):
+        for receipts in compute_in_order(client, _pack_anew(case, where, parameters.threshold)):
             packed |= receipts
         case.record_packed(parameters.threshold, packed)
     opened = _opened(case, where, recipe, limit)
     nx = case.geometry.shape[2]
-    shelf = StoreShelf(where)
+    shelf = StoreSlabBuffer(where)
     # With the verdict in hand no slab depends on another, nor on the worker that holds it.
-    (verdict,) = gather_small(client, [judge(opened, nx, recipe, shelf)])
+    (verdict,) = compute_in_order(client, [select_lung_components(opened, nx, recipe, shelf)])
     bits = close_lung(shelved_lung(shelf, verdict, opened.chunks, nx), nx, recipe)
     written = bits.map_blocks(
         _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]),
         dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
-    finished = gather_small(client, list(written.to_delayed().reshape(-1)), watch)
+    finished = compute_in_order(client, list(written.to_delayed().reshape(-1)), watch)
     total = np.zeros(N_HU, np.uint64)
     for one in finished:
         one.counts.add_to(total)
@@ -130,14 +131,47 @@ def mask_case(
     voxels, seen = int(total.sum()), verdict.found
     case.discard(OPENED)
     if not voxels:
-        from lungmix.stages.side import decide_rejected
+        from lungmix.stages.regions import decide_rejected
 
-        (rejected,) = gather_small(client, [dask.delayed(decide_rejected)(where)])
+        (rejected,) = compute_in_order(client, [dask.delayed(decide_rejected)(where)])
         reason = describe_failure(case, parameters, recipe.min_voxels, seen, rejected)
         raise NoLungError(reason)
     record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": seen.kept}
     case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
     return "done"
+
+
+@dataclass(frozen=True)
+class MaskStage:
+    """Finds the lungs of converted cases.
+
+    Attributes
+    ----------
+    parameters : MaskParameters
+        Sizes of the mask.
+    accept_hu : bool
+        Also make masks of cases whose values are not HU of a chest CT.
+    """
+
+    parameters: MaskParameters
+    accept_hu: bool = False
+    name: str = STAGE
+
+    def cache_key(self, case: Case) -> str:
+        """Return the key of a valid mask of the case."""
+        return key_for(case, self.parameters)
+
+    def run(self, context: StageContext, case_name: str) -> Status:
+        """Find the lungs of the case; see `mask_case`."""
+        return mask_case(
+            context.client,
+            context.cohort,
+            case_name,
+            self.parameters,
+            context.progress(case_name, STAGE),
+            accept_hu=self.accept_hu,
+            room=context.memory,
+        )
 
 
 def check_masked(case: Case) -> None:
@@ -154,14 +188,14 @@ def check_masked(case: Case) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Sparse:
+class SparseHistogram:
     """Counts without the zeros: what travels to the client."""
 
     index: npt.NDArray[np.int64]
     count: Counts
 
     @classmethod
-    def of(cls, counts: Counts) -> Sparse:
+    def of(cls, counts: Counts) -> SparseHistogram:
         """Of all counts, in one dimension."""
         index = np.flatnonzero(counts)
         return cls(index, counts[index])
@@ -175,12 +209,12 @@ class Sparse:
 class _Finished:
     """What a written slab gave: its counts, and receipts of its shards."""
 
-    counts: Sparse
+    counts: SparseHistogram
     files: Receipts
 
 
 @dataclass(frozen=True)
-class StoreShelf:
+class StoreSlabBuffer:
     """Opened slabs in the store, until all are labelled."""
 
     where: CaseRef
@@ -301,4 +335,4 @@ def _finish_slab(
             files |= case.write("lung", begin, unpack(part, nx))
             rows = slice(*box[1])
             counts += count_hu_packed(case.read("ct", begin, end, rows), part[:, rows])
-    return _Finished(Sparse.of(counts), files)
+    return _Finished(SparseHistogram.of(counts), files)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from lungmix.errors import StoreError
-from lungmix.kernels.columns import MEASUREMENTS, RADIOMICS
+from lungmix.kernels.data_dictionary import MEASUREMENTS, RADIOMICS
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
-from lungmix.stages import label, side
+from lungmix.stages import label, regions
 from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Case, Cohort, parquet_name
 from lungmix.store.models import ModelId, label_id, mask_text
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
@@ -50,7 +50,7 @@ def measure_cohort(
     Returns
     -------
     list of dict
-        The rows; `lungmix.kernels.columns.MEASUREMENTS` says what columns mean.
+        The rows; `lungmix.kernels.data_dictionary.MEASUREMENTS` says what columns mean.
     """
     return _write_all(cohort, MEASUREMENTS_FILE, names, model, leave_out)
 
@@ -60,7 +60,8 @@ def radiomics_of_cohort(
 ) -> list[Row]:
     """First-order features of the lung and of each tissue of cases; writes ``radiomics.csv`` and ``.parquet``.
 
-    Parameters are those of `measure_cohort`; `lungmix.kernels.columns.RADIOMICS` says what columns mean. Tissues are
+    Parameters are those of `measure_cohort`; `lungmix.kernels.data_dictionary.RADIOMICS` says what columns mean.
+    Tissues are
     those of the labels voxel by voxel, before the median filter.
     """
     return _write_all(cohort, RADIOMICS_FILE, names, model, leave_out)
@@ -78,13 +79,13 @@ def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[
     model, leave_out : TissueModel, sequence of Tissue
         See `measure_cohort`.
     """
-    sides = case.side_counts if case.geometry.orientation_known and side.is_valid(case) else None
+    sides = case.side_counts if case.geometry.orientation_known and regions.is_valid(case) else None
     table = model.table()
     made = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
     if file == MEASUREMENTS_FILE:
-        faces = case.stages[side.STAGE]["touches"] if sides is not None else {}
+        faces = case.stages[regions.STAGE]["touches"] if sides is not None else {}
         touches = {key: bool(hit) for key, hit in faces.items()} if sides is not None else None
-        rejected = case.stages[side.STAGE].get(side.REJECTED) if side.is_valid(case) else None
+        rejected = case.stages[regions.STAGE].get(regions.REJECTED) if regions.is_valid(case) else None
         values = measure_scan(case.hu_counts, sides, table, case.geometry.voxel_ml, touches, leave_out, rejected)
         excluded = {key: values.pop(key) for key in ("left_out_ml", "rejected_ml")}
         return [{"case": case.name, **values, **made, **excluded}]
@@ -98,13 +99,13 @@ def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[
     return rows
 
 
-def left_out(cohort: Cohort) -> list[Tissue]:
+def excluded_regions(cohort: Cohort) -> list[Tissue]:
     """Parts of the mask that do not count as lung in the tables as they stand."""
     keys = cohort.settings.get(_SETTING, {}).get("leave_out", [])
     return [one for one in SIDES if one.key in keys]
 
 
-def take_out(cohort: Cohort, names: Collection[str]) -> None:
+def drop_rows(cohort: Cohort, names: Collection[str]) -> None:
     """Take the rows of cases out of the tables; heads and other rows stay as they are, to the byte."""
     for file in TABLES:
         text = cohort.read_text(file)
@@ -112,7 +113,7 @@ def take_out(cohort: Cohort, names: Collection[str]) -> None:
             _write(cohort, file, without(text, names))
 
 
-def take_out_stale(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
+def drop_stale_rows(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
     """Take out the rows of cases before what they were measured on is made anew.
 
     Parameters
@@ -123,7 +124,7 @@ def take_out_stale(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
         Whether a case is about to change. A case of which it cannot be told counts as one that is.
     """
     if any(cohort.read_text(file) for file in TABLES):
-        take_out(cohort, {name for name, case in cohort.items() if is_stale(case)})
+        drop_rows(cohort, {name for name, case in cohort.items() if is_stale(case)})
 
 
 def measured_cases(cohort: Cohort) -> set[str]:
@@ -184,9 +185,9 @@ def _write_all(
     rows = [row for name in names for row in rows_of_case(cohort[name], file, model, leave_out)]
     if not rows:
         # What columns there are follows from rows; the head of a table that was there stays.
-        take_out(cohort, lines_of(cohort.read_text(file) or "")[1])
+        drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
         return rows
-    if [one.key for one in left_out(cohort)] != [one.key for one in SIDES if one in leave_out]:
+    if [one.key for one in excluded_regions(cohort)] != [one.key for one in SIDES if one in leave_out]:
         # Before the tables: rows of other parts are found by `lungmix verify`, and the next run writes them again.
         cohort.record_settings(**{_SETTING: {"leave_out": [one.key for one in SIDES if one in leave_out]}})
     _write(cohort, file, text_of(rows))

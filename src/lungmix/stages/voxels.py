@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.engine.gather import gather_small
+from lungmix.cluster.compute import compute_in_order
 from lungmix.store import Case, CaseRef, Cohort
 
 
@@ -42,7 +42,7 @@ def lung_voxels(
         HU, one block a slab that holds lung; nothing but the block that is worked on is in memory.
     """
     slabs = [(cohort.ref(name), *cut) for name in names for cut in _cuts(cohort[name])]
-    lengths = gather_small(client, [dask.delayed(_count)(*slab) for slab in slabs], watch)
+    lengths = compute_in_order(client, [dask.delayed(_count)(*slab) for slab in slabs], watch)
     blocks = [
         da.from_delayed(dask.delayed(_read)(*slab, clip), (length,), np.float64)
         for slab, length in zip(slabs, lengths, strict=True)

@@ -18,14 +18,14 @@ from zarr.storage import MemoryStore, StorePath
 
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
-from lungmix.kernels.bits import Bits, words_for
-from lungmix.scan import Acquisition
-from lungmix.store import ome
-from lungmix.store.html import case_html
-from lungmix.store.layout import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
+from lungmix.kernels.packed_masks import Bits, words_for
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import ome_zarr
+from lungmix.store.chunking import Layout, codecs_for, layout_of, shrink_mean, shrink_nearest
+from lungmix.store.formatting_html import case_html
 from lungmix.store.objects import Receipts, WholeShards, receipt_of, sizes_under
-from lungmix.store.state import CHUNK_SLICES, CaseState
-from lungmix.store.stored import StoredArray, bound
+from lungmix.store.stage_records import CHUNK_SLICES, CaseState
+from lungmix.store.verified_array import StoredArray, bound
 from lungmix.tissue import SIDES
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Chunks that zarr codes in one call; by its default of one, handing them out takes longer than coding labels does.
 zarr.config.set({"codec_pipeline.batch_size": 64})
 
-IMAGES = ("ct", *ome.LABEL_NAMES)
+IMAGES = ("ct", *ome_zarr.LABEL_NAMES)
 LABELS_FILE = "labels/zarr.json"
 """Lists the label maps; no stage owns it."""
 
@@ -168,7 +168,7 @@ class Case(CaseState):
                 self.discard(str(index))
         else:
             self.discard(_path_of(name))
-            described = GroupMetadata(attributes={"ome": ome.label_metadata(name, self.geometry, layout)})
+            described = GroupMetadata(attributes={"ome": ome_zarr.label_metadata(name, self.geometry, layout)})
             receipts = self._describe(_path_of(name), described)
             self.write_object(LABELS_FILE, self.list_of_labels({name, *self._listed_labels()}))
         for index, level in enumerate(layout.levels):
@@ -187,17 +187,17 @@ class Case(CaseState):
     @property
     def is_described(self) -> bool:
         """Whether the OME-Zarr metadata of the image are those that its geometry and its cut give."""
-        return self._group.attrs.get("ome") == ome.image_metadata(self.name, self.geometry, self.layout)
+        return self._group.attrs.get("ome") == ome_zarr.image_metadata(self.name, self.geometry, self.layout)
 
     def describe_image(self) -> None:
         """Write the OME-Zarr metadata of the image."""
-        self._group.attrs["ome"] = ome.image_metadata(self.name, self.geometry, self.layout)
+        self._group.attrs["ome"] = ome_zarr.image_metadata(self.name, self.geometry, self.layout)
 
     @staticmethod
     def list_of_labels(names: Collection[str]) -> bytes:
         """What `LABELS_FILE` holds where these label maps are there."""
-        listed = [name for name in ome.LABEL_NAMES if name in names]
-        described = GroupMetadata(attributes={"ome": ome.labels_metadata(listed)})
+        listed = [name for name in ome_zarr.LABEL_NAMES if name in names]
+        described = GroupMetadata(attributes={"ome": ome_zarr.labels_metadata(listed)})
         (content,) = described.to_buffer_dict(default_buffer_prototype()).values()
         return content.to_bytes()
 
@@ -351,6 +351,6 @@ _MADE_BY = {"ct": "convert", "lung": "mask", "side": "side", "tissue": "label", 
 def _path_of(name: str) -> str:
     if name == "ct":
         return ""
-    if name in ome.LABEL_NAMES:
+    if name in ome_zarr.LABEL_NAMES:
         return f"labels/{name}"
     raise StoreError(f"there is no image {name!r}: choose one of {', '.join(IMAGES)}")

@@ -11,8 +11,8 @@ from lungmix.errors import LungmixError, StoreError
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.store.case import Case
+from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
-from lungmix.store.layout import check_slices, layout_of
 from lungmix.store.models import PUBLISHED_NAME, label_id, mask_of, stored_id, stored_model, text_of_mask
 
 FIT = "fit"
@@ -74,7 +74,7 @@ def choose(
     components, fit, method
         See `FitParameters`; None where not chosen.
     chunk_slices : int, optional
-        See `lungmix.store.layout.layout_of`.
+        See `lungmix.store.chunking.layout_of`.
     stages : iterable of str
         Stages that the command makes, to name what will change.
     """

@@ -23,15 +23,15 @@ from zarr.storage import LocalStore, StorePath
 from lungmix._version import __version__
 from lungmix.errors import LockedError, StoreError
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.store.case import Case
-from lungmix.store.files import FILES, REGISTER_FILE
-from lungmix.store.html import cohort_html
-from lungmix.store.lock import Guarded, beneath, check_free, locked
+from lungmix.store.case_registry import Register
+from lungmix.store.formatting_html import cohort_html
+from lungmix.store.lock import LockCheckedStore, check_free, locked, unwrap
 from lungmix.store.metadata import ATTRIBUTE, MISSING, fault_of_cohort, fault_of_settings, read_bytes, read_cases
 from lungmix.store.objects import clear_partials, sizes_under
-from lungmix.store.place import is_remote, zarr_store
-from lungmix.store.register import Register
+from lungmix.store.schema import FILES, REGISTER_FILE
+from lungmix.store.zarr_store import is_remote, zarr_store
 
 if TYPE_CHECKING:
     from lungmix.mixture import TissueModel
@@ -217,7 +217,7 @@ class Cohort(Mapping[str, Case]):
         origin : mapping of str to str, optional
             ``key`` and ``source`` of the conversion: by them one that was killed is found again.
         chunk_slices : int, optional
-            Slices of a chunk, in place of what `lungmix.store.layout.layout_of` chooses.
+            Slices of a chunk, in place of what `lungmix.store.chunking.layout_of` chooses.
         """
         if not _CASE_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'")
@@ -257,9 +257,9 @@ class Cohort(Mapping[str, Case]):
         is lost to another process within the block, every write through this cohort and the cases that are taken from
         it there raises `LockedError`.
         """
-        store = beneath(self._group.store)
+        store = unwrap(self._group.store)
         with locked(store, self.url, wait=wait, say=say) as hold:
-            self._group = _group_of(Guarded(store, hold), self.url, self._mode, held=True)
+            self._group = _group_of(LockCheckedStore(store, hold), self.url, self._mode, held=True)
             try:
                 clear_partials(store)
                 yield
@@ -268,7 +268,7 @@ class Cohort(Mapping[str, Case]):
 
     def check_free(self) -> None:
         """Raise `LockedError` if another process writes to this store."""
-        check_free(beneath(self._group.store), self.url)
+        check_free(unwrap(self._group.store), self.url)
 
     def ref(self, name: str, attempt: str = "") -> CaseRef:
         """Where a case is, for the tasks of an attempt; see `CaseState.start`."""

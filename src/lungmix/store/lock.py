@@ -24,7 +24,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore, WrapperStore
 
 from lungmix.errors import LockedError, StoreError
-from lungmix.store.files import LOCK_FILE
+from lungmix.store.schema import LOCK_FILE
 
 BEAT_S = 20.0
 """The owner renews its lock as often as this, seconds."""
@@ -46,7 +46,7 @@ _CLAIM = re.compile(r"lock-[0-9a-f]{32}\.json")
 
 
 @dataclass(frozen=True)
-class Owner:
+class LockInfo:
     """Who holds a lock.
 
     Attributes
@@ -75,7 +75,7 @@ class Owner:
     space: str = ""
 
     @classmethod
-    def here(cls) -> Owner:
+    def here(cls) -> LockInfo:
         """This process, from now on."""
         now, born = time.time(), psutil.Process().create_time()
         return cls(socket.gethostname(), os.getpid(), born, now, now, uuid.uuid4().hex, _space())
@@ -111,7 +111,7 @@ class Owner:
         return f"{who}, for {_ago(time.time() - self.since)}{last}"
 
 
-class Hold:
+class LockHandle:
     """A lock that is held, and whether it still is.
 
     A process that was stopped, or whose machine slept, may have lost it to another one.
@@ -126,7 +126,7 @@ class Hold:
         This process.
     """
 
-    def __init__(self, store: Store, where: str, own: Owner):
+    def __init__(self, store: Store, where: str, own: LockInfo):
         self._store, self._where, self._own = store, where, own
         self._seen = _clocks()
         self._lost = False
@@ -167,19 +167,19 @@ class Hold:
         self._seen = now
 
 
-class Guarded(WrapperStore[Store]):
+class LockCheckedStore(WrapperStore[Store]):
     """A store to write through while its lock is held: before an object is put or deleted, the hold is checked."""
 
-    def __init__(self, store: Store, hold: Hold):
+    def __init__(self, store: Store, hold: LockHandle):
         super().__init__(store)
         self._hold = hold
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process has no part in the hold; tasks check their attempt.
-        return beneath, (self._store,)
+        return unwrap, (self._store,)
 
-    def _with_store(self, store: Store) -> Guarded:
-        return Guarded(store, self._hold)
+    def _with_store(self, store: Store) -> LockCheckedStore:
+        return LockCheckedStore(store, self._hold)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Put an object."""
@@ -216,13 +216,15 @@ def is_of_lock(name: str) -> bool:
     return name.startswith(("lock.", "lock-"))
 
 
-def beneath(store: Store) -> Store:
+def unwrap(store: Store) -> Store:
     """The store that a guarded one writes to; any other store as it is."""
-    return store._store if isinstance(store, Guarded) else store
+    return store._store if isinstance(store, LockCheckedStore) else store
 
 
 @contextmanager
-def locked(store: Store, where: str, *, wait: bool = False, say: Callable[[str], None] | None = None) -> Iterator[Hold]:
+def locked(
+    store: Store, where: str, *, wait: bool = False, say: Callable[[str], None] | None = None
+) -> Iterator[LockHandle]:
     """Be the only writer of a store for the length of a block.
 
     Parameters
@@ -239,14 +241,14 @@ def locked(store: Store, where: str, *, wait: bool = False, say: Callable[[str],
     Yields
     ------
     Hold
-        Tells whether the lock was lost meanwhile; see `Guarded`.
+        Tells whether the lock was lost meanwhile; see `LockCheckedStore`.
 
     Raises
     ------
     LockedError
         If another process writes to the store; it says which. At the end of the block, if the lock was lost meanwhile.
     """
-    own = Owner.here()
+    own = LockInfo.here()
     while (holder := _take(store, LOCK_FILE, own)) is not None:
         if not wait:
             raise _refusal(where, holder)
@@ -254,7 +256,7 @@ def locked(store: Store, where: str, *, wait: bool = False, say: Callable[[str],
             say(f"waiting for {holder}")
             say = None
         time.sleep(_POLL_S)
-    hold, stop = Hold(store, where, own), threading.Event()
+    hold, stop = LockHandle(store, where, own), threading.Event()
     beat = threading.Thread(target=_renew, args=(hold, stop), name="lock", daemon=True)
     beat.start()
     try:
@@ -288,18 +290,18 @@ def check_free(store: Store, where: str) -> None:
         raise _refusal(where, held)
 
 
-def owner_of(store: Store) -> Owner | None:
+def owner_of(store: Store) -> LockInfo | None:
     """Who holds the lock of a store; None if it is free."""
     return _read(store, LOCK_FILE)
 
 
-def _refusal(where: str, held: Owner) -> LockedError:
+def _refusal(where: str, held: LockInfo) -> LockedError:
     return LockedError(
         f"{where} is being written to by {held}: wait for it (--wait does), or end it; nothing was changed"
     )
 
 
-def _take(store: Store, key: str, own: Owner) -> Owner | None:
+def _take(store: Store, key: str, own: LockInfo) -> LockInfo | None:
     """Make an object that names its owner this process'; gives the owner that is in the way."""
     while not _create(store, key, own):
         held = _read(store, key)
@@ -326,7 +328,7 @@ def _take(store: Store, key: str, own: Owner) -> Owner | None:
     return None
 
 
-def _renewed(store: Store, key: str, claim: str, held: Owner) -> Owner | None:
+def _renewed(store: Store, key: str, claim: str, held: LockInfo) -> LockInfo | None:
     """The owner, if it renews a lock that seems stale by the clock of this machine; None if it does not.
 
     The clock of the store decides at once: by it, what was just put into the claim is much younger than the lock. Or
@@ -357,7 +359,7 @@ def _modified(store: Store, key: str) -> float | None:
     return None
 
 
-def _claim_on(held: Owner) -> str:
+def _claim_on(held: LockInfo) -> str:
     return f"lock-{held.token}.json"
 
 
@@ -373,22 +375,22 @@ def _clear_claims(store: Store) -> None:
             sync(store.delete(claim))
 
 
-def _create(store: Store, key: str, own: Owner) -> bool:
+def _create(store: Store, key: str, own: LockInfo) -> bool:
     """Put an object where there is none; whether this process did."""
     sync(store.set_if_not_exists(key, _buffer(own)))
     found = _read(store, key)
     return found is not None and found.token == own.token
 
 
-def _put(store: Store, key: str, own: Owner) -> None:
+def _put(store: Store, key: str, own: LockInfo) -> None:
     sync(store.set(key, _buffer(own)))
 
 
-def _read(store: Store, key: str) -> Owner | None:
+def _read(store: Store, key: str) -> LockInfo | None:
     return sync(_fetch(store, key))
 
 
-async def _fetch(store: Store, key: str) -> Owner | None:
+async def _fetch(store: Store, key: str) -> LockInfo | None:
     buffer = await store.get(key, default_buffer_prototype())
     return None if buffer is None else _parsed(buffer.to_bytes())
 
@@ -408,9 +410,9 @@ class _Beat(BaseModel):
     beat: FiniteFloat = 0.0
 
 
-def _parsed(content: bytes) -> Owner:
+def _parsed(content: bytes) -> LockInfo:
     try:
-        return Owner(**_Written.model_validate_json(content).model_dump())
+        return LockInfo(**_Written.model_validate_json(content).model_dump())
     except ValidationError:
         # Of another program, or damaged: what can be known of its owner is when it was last heard of, if that.
         try:
@@ -419,14 +421,14 @@ def _parsed(content: bytes) -> Owner:
             beat = 0.0
         if beat > time.time() + STALE_S:
             beat = 0.0
-        return Owner("", 0, 0.0, beat, beat, hashlib.sha256(content).hexdigest()[:32])
+        return LockInfo("", 0, 0.0, beat, beat, hashlib.sha256(content).hexdigest()[:32])
 
 
-def _buffer(own: Owner) -> Buffer:
+def _buffer(own: LockInfo) -> Buffer:
     return default_buffer_prototype().buffer.from_bytes(json.dumps(asdict(own)).encode())
 
 
-def _renew(hold: Hold, stop: threading.Event) -> None:
+def _renew(hold: LockHandle, stop: threading.Event) -> None:
     while not stop.wait(BEAT_S):
         # One beat that fails is made up for by the next.
         with suppress(Exception):

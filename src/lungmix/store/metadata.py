@@ -14,8 +14,8 @@ from zarr.core.group import AsyncGroup, Group, GroupMetadata
 from zarr.storage import StorePath
 
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
-from lungmix.store.layout import layout_of
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.store.chunking import layout_of
 
 ATTRIBUTE = "lungmix"
 

@@ -12,8 +12,8 @@ from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.store.case import Case
 from lungmix.store.cohort import Cohort
-from lungmix.store.files import MODEL_FILE
-from lungmix.store.records import digest_of
+from lungmix.store.digests import digest_of
+from lungmix.store.schema import MODEL_FILE
 
 PUBLISHED_NAME = "published"
 GIVEN = "given"

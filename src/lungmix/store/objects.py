@@ -15,7 +15,7 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from lungmix.store.lock import STALE_S, beneath, is_of_lock
+from lungmix.store.lock import STALE_S, is_of_lock, unwrap
 
 Receipt = list[Any]
 """Bytes of an object, and their CRC-32C as eight hexadecimal digits."""
@@ -84,7 +84,7 @@ class WholeReads(WrapperStore[Store]):
 
 def sizes_under(store: Store, prefix: str) -> dict[str, int]:
     """Bytes of every object under a prefix, by key relative to it; one request for a thousand objects."""
-    store = beneath(store)
+    store = unwrap(store)
     if isinstance(store, LocalStore):
         return _sizes_in(store.root / prefix)
     from lungmix.store.remote import BucketStore
@@ -103,7 +103,7 @@ def clear_partials(store: Store) -> None:
 
     Those who wait for the lock put it at any time: what is left of it has to be older than any of them needs.
     """
-    store = beneath(store)
+    store = unwrap(store)
     if not isinstance(store, LocalStore):
         return
     for file in store.root.iterdir():

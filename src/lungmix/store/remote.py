@@ -9,7 +9,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from lungmix.bucket import telling_of_store
+from lungmix.s3 import telling_of_store
 
 if TYPE_CHECKING:
     from obstore.store import S3Store

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from lungmix.errors import DamageError, LungmixError, UsageError, anonymous
+from lungmix.errors import DamageError, LungmixError, UsageError, redact
 from lungmix.formats import Scan
-from lungmix.kernels.bits import pack_below
-from lungmix.kernels.counts import N_HU
+from lungmix.kernels.histogram import N_HU
+from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
-from lungmix.stages import convert, label, mask, measure, side
-from lungmix.stages.plausible import is_accepted
+from lungmix.stages import convert, label, mask, measure, regions
+from lungmix.stages.plausibility import is_accepted
 from lungmix.store import MEASUREMENTS_FILE, STAGES, Case, Cohort, stage_of
 from lungmix.store.objects import Receipts
 from lungmix.store.tables import lines_of, text_of
-from lungmix.verify.found import Verification
 from lungmix.verify.objects import damaged_objects, stray_objects
+from lungmix.verify.problems import Verification
 from lungmix.verify.scratch import beside
 
 _NOT_FOUND = ("key", "files", "lungmix_version", "model_name")
@@ -107,9 +107,9 @@ class Comparison:
             if case.stages.get(label.STAGE, {}).get("key") not in (None, label.key_for(case, self.model)):
                 self.tell("its labels are not those of the store's model: run `lungmix label`")
                 return
-            if {side.STAGE, label.STAGE} & case.stages.keys():
+            if {regions.STAGE, label.STAGE} & case.stages.keys():
                 label.label_case(self.client, scratch, name, self.model)
-                self._differing(scratch[name], side.STAGE)
+                self._differing(scratch[name], regions.STAGE)
                 self._differing(scratch[name], label.STAGE)
         if label.STAGE in case.stages:
             self._compare_rows(self.model)
@@ -133,7 +133,7 @@ class Comparison:
             digest.update(slab.tobytes())
         if digest.hexdigest() != record["voxels_sha256"]:
             self.tell("the image is not that of the source", convert.STAGE)
-        if not {anonymous(note) for note in scan.notes} <= set(record.get("notes", [])):
+        if not {redact(note) for note in scan.notes} <= set(record.get("notes", [])):
             self.tell("the notes on it are not those of the source")
 
     def _image_again(self, scratch: Cohort) -> None:
@@ -191,7 +191,7 @@ class Comparison:
                 if text is not None or file == MEASUREMENTS_FILE:
                     self.note(f"it is not in {file}: `lungmix measure` measures it")
                 continue
-            rows = measure.rows_of_case(self.case, file, model, measure.left_out(self.cohort))
+            rows = measure.rows_of_case(self.case, file, model, measure.excluded_regions(self.cohort))
             expected = lines_of(text_of(rows))
             if head != expected[0]:
                 self.found.tell(file, "its columns are not those of the store's model: run `lungmix measure`")

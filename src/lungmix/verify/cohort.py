@@ -11,18 +11,18 @@ from typing import Any
 from distributed import Client
 
 from lungmix import store
-from lungmix.engine import Listener
-from lungmix.errors import LungmixError, named
-from lungmix.formats import Refusal, Scan, SeriesRules
+from lungmix.callbacks import Callback
+from lungmix.errors import LungmixError, mark_path
+from lungmix.formats import RejectedSource, Scan, SeriesFilter
+from lungmix.intake.case_names import assign_names
+from lungmix.intake.discovery import discover_scans
 from lungmix.mixture import TissueModel
 from lungmix.stages import fit, label, measure
-from lungmix.stages.finding import look_through
-from lungmix.stages.names import assign_names
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, parquet_name
 from lungmix.store.models import stored_model
 from lungmix.store.tables import is_parquet_of, lines_of
 from lungmix.verify.case import Comparison
-from lungmix.verify.found import Verification
+from lungmix.verify.problems import Verification
 
 VERIFY = "verify"
 
@@ -33,14 +33,14 @@ def sample_of(names: Sequence[str], size: int, seed: int | None = None) -> list[
 
 
 def scans_of_cases(
-    cohort: Cohort, sources: Sequence[str | Path], rules: SeriesRules, listener: Listener
+    cohort: Cohort, sources: Sequence[str | Path], rules: SeriesFilter, callback: Callback
 ) -> tuple[dict[str, Scan], dict[str, str]]:
     """Scans of sources by the case that they are, and the reasons of what is none, by place."""
     scans: list[Scan] = []
     places: list[str] = []
     strange: dict[str, str] = {}
-    for one in look_through(sources, rules, listener):
-        if isinstance(one.found, Refusal):
+    for one in discover_scans(sources, rules, callback):
+        if isinstance(one.found, RejectedSource):
             strange[one.place] = one.found.reason
         elif isinstance(one.found, Scan):
             scans.append(one.found)
@@ -49,7 +49,7 @@ def scans_of_cases(
     present = {*cohort, *cohort.damaged, *cohort.failed}
     for (name, scan), place in zip(known.items(), places, strict=True):
         if name not in present:
-            strange[place] = f"{named(scan.path)} is not in the store: run `lungmix run` with it"
+            strange[place] = f"{mark_path(scan.path)} is not in the store: run `lungmix run` with it"
     return known, strange
 
 
@@ -58,7 +58,7 @@ def verify_cases(
     cohort: Cohort,
     names: Sequence[str],
     scans: Mapping[str, Scan],
-    listener: Listener | None = None,
+    callback: Callback | None = None,
 ) -> Verification:
     """Compare cases with what their receipts say and with what is made again, and the store's models and tables too.
 
@@ -72,7 +72,7 @@ def verify_cases(
         Cases.
     scans : mapping of str to Scan
         Sources by case, where they are at hand; images of others are compared with the digest of their voxels.
-    listener : Listener, optional
+    callback : Callback, optional
         Hears of progress.
 
     Returns
@@ -81,18 +81,18 @@ def verify_cases(
         What differs. Cases whose metadata cannot be read, and scans that never became a case, are told too, whichever
         are asked for.
     """
-    listener = listener or Listener()
+    callback = callback or Callback()
     found = Verification()
     model = _check_models(cohort, found)
     _check_tables(cohort, found)
-    listener.begin(VERIFY, names)
+    callback.on_begin(VERIFY, names)
     try:
         for name in names:
             found.wrong[name] = []
             Comparison(client, cohort, cohort.case(name), scans.get(name), model, found).compare()
-            listener.finish(name, "; ".join(found.wrong[name][:3]) or None)
+            callback.on_case_end(name, "; ".join(found.wrong[name][:3]) or None)
     finally:
-        listener.end()
+        callback.on_end()
     for name, reason in cohort.damaged.items():
         found.tell(name, reason)
     for name, one in cohort.failed.items():
@@ -100,7 +100,7 @@ def verify_cases(
     return found
 
 
-def withdraw(cohort: Cohort, found: Verification) -> dict[str, dict[str, str]]:
+def invalidate(cohort: Cohort, found: Verification) -> dict[str, dict[str, str]]:
     """Withdraw the stages of what is damaged, so that the next run makes them again.
 
     Parameters
@@ -119,7 +119,7 @@ def withdraw(cohort: Cohort, found: Verification) -> dict[str, dict[str, str]]:
     for name, stages in found.damaged.items():
         case = cohort[name]
         for stage, reason in stages.items():
-            owner = store.withdraw(case, stage, reason)
+            owner = store.invalidate_stage(case, stage, reason)
             done.setdefault(name, {}).setdefault(owner, reason)
     return done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lungmix.stages import mask
 from lungmix.store import STAGES, Case, stage_of
 from lungmix.store.case import LABELS_FILE
-from lungmix.store.check import wrong_list
+from lungmix.store.integrity import wrong_list
 from lungmix.store.objects import receipt_of
 
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lungmix.errors import StoreError
-from lungmix.formats.passing import passing
+from lungmix.formats.tempdirs import passing
 from lungmix.store import Cohort, open_cohort
-from lungmix.store.place import is_remote
+from lungmix.store.zarr_store import is_remote
 
 
 def scratch_url(url: str) -> str:

@@ -9,9 +9,9 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG2MPML, HTJ2KLossless, JPEGLSLossless
 
-from lungmix.errors import anonymous, shown
+from lungmix.errors import redact, reveal
 from lungmix.formats import find_scans
-from series import SHAPE, change, hu_of, only_scan, read, refused, write_series
+from support.series import SHAPE, change, hu_of, only_scan, read, refused, write_series
 
 GE_BIG_ENDIAN = "1.2.840.113619.5.2"
 
@@ -47,11 +47,11 @@ def test_pixels_in_a_syntax_that_is_not_read_are_no_damage(tmp_path, syntax, wor
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.save_as(file, implicit_vr=False if private else None, little_endian=True if private else None)
     told = reason(tmp_path / "s")
-    assert "00001.dcm has pixels in a transfer syntax that is not read here (" in shown(told)
-    assert words in shown(told)
+    assert "00001.dcm has pixels in a transfer syntax that is not read here (" in reveal(told)
+    assert words in reveal(told)
     assert "convert it to explicit little endian" in told
     assert "damaged" not in told
-    assert words not in anonymous(told)
+    assert words not in redact(told)
 
 
 def test_private_big_endian_pixels_of_ge_are_read(tmp_path):
@@ -95,7 +95,7 @@ def test_pixels_that_are_damaged_under_an_overlay_are_damage(tmp_path):
     for file in files:
         give_overlay(file, 0x4000, "LT", "A comment")
     files[3].write_bytes(files[3].read_bytes()[:-10])
-    told = " ".join(shown(one.reason) for one in refused(find_scans(tmp_path / "s")))
+    told = " ".join(reveal(one.reason) for one in refused(find_scans(tmp_path / "s")))
     assert "slice 4 (00004.dcm) is cut short: its pixels end early" in told
 
 

@@ -19,11 +19,11 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from lungmix.errors import shown
-from lungmix.formats import SeriesRules, find_scans
-from series import SHAPE, change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
+from lungmix.errors import reveal
+from lungmix.formats import SeriesFilter, find_scans
+from support.series import SHAPE, change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
 
-ALL = SeriesRules("all")
+ALL = SeriesFilter("all")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def reasons(found):
-    return [shown(one.reason) for one in found]
+    return [reveal(one.reason) for one in found]
 
 
 def volumes(found):
@@ -290,7 +290,7 @@ def test_damaged_files_do_not_spoil_the_complete_series_beside_them(folder, tmp_
     assert len(told) == len(names)
     for name in names:
         assert sum(name in reason for reason in told) == 1
-    notes = [shown(note) for scan in scans(found) for note in scan.notes]
+    notes = [reveal(note) for scan in scans(found) for note in scan.notes]
     assert any("noise.dcm, which is damaged, may belong to it" in note for note in notes)
     assert not any("short.dcm" in note for note in notes)
 
@@ -303,8 +303,8 @@ def test_slice_whose_pixels_end_early_is_named_and_its_series_refused(folder, at
     assert not scans(found)
     (about_series,) = [one for one in reasons(refused(found)) if one.startswith("series 1")]
     assert f"slice {at + 1} ({victim.name}) is cut short: its pixels end early" in about_series
-    without = only_or_none(find_scans(folder, SeriesRules(allow_gaps=True)))
-    assert "done without" in " ".join(map(shown, without.notes))
+    without = only_or_none(find_scans(folder, SeriesFilter(allow_gaps=True)))
+    assert "done without" in " ".join(map(reveal, without.notes))
     assert without.geometry.shape[0] == (8 if at == 3 else 7)
 
 
@@ -339,9 +339,9 @@ def test_companions_that_macos_leaves_are_no_failure(folder):
     found = find_scans(folder)
     assert len(scans(found)) == 1
     (one,) = skipped(found)
-    assert all(name in shown(one.reason) for name in ("._00001.dcm", "._scan.nii.gz", "._a.zip"))
+    assert all(name in reveal(one.reason) for name in ("._00001.dcm", "._scan.nii.gz", "._a.zip"))
     (other,) = refused(found)
-    assert "._00002.dcm" in shown(other.reason)
+    assert "._00002.dcm" in reveal(other.reason)
 
 
 def test_file_without_extension_beside_slices_without_is_damaged(folder):

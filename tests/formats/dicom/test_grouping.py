@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
-from lungmix.errors import shown
-from lungmix.formats import SeriesRules, find_scans
-from lungmix.formats.dicom.evenness import grids_between, is_even, is_mostly_even
-from lungmix.formats.dicom.linked import linked
-from lungmix.formats.dicom.numbers import passes_between
-from series import change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
+from lungmix.errors import reveal
+from lungmix.formats import SeriesFilter, find_scans
+from lungmix.formats.dicom.even_spacing import grids_between, is_even, is_mostly_even
+from lungmix.formats.dicom.instance_numbers import passes_between
+from lungmix.formats.dicom.linked_components import linked
+from support.series import change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
 
-ALL = SeriesRules("all")
-GAPS = SeriesRules(allow_gaps=True)
+ALL = SeriesFilter("all")
+GAPS = SeriesFilter(allow_gaps=True)
 SHAPE = (20, 8, 10)
 NEW = {
     "FrameOfReferenceUID": lambda i: f"1.2.{i + 1}",
@@ -32,11 +32,11 @@ NEW = {
 
 
 def reasons(found):
-    return [shown(one.reason) for one in refused(found)]
+    return [reveal(one.reason) for one in refused(found)]
 
 
 def notes(scan):
-    return " | ".join(map(shown, scan.notes))
+    return " | ".join(map(reveal, scan.notes))
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -66,7 +66,7 @@ def test_attributes_new_in_every_slice_leave_one_volume_or_one_refusal(tmp_path_
         assert np.array_equal(read(found[0]), hu_of((9, 4, 4)))
     else:
         assert {"PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"} <= names
-        assert "PatientID, StudyInstanceUID and SeriesInstanceUID have a new value" in shown(found[0].reason)
+        assert "PatientID, StudyInstanceUID and SeriesInstanceUID have a new value" in reveal(found[0].reason)
 
 
 def test_identifier_that_nearly_every_slice_has_alone_identifies_nothing(tmp_path):

@@ -4,9 +4,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from lungmix.formats.dicom.copies import same_content
+from lungmix.formats.dicom.duplicates import same_content
 from lungmix.formats.dicom.header import Damaged, HeaderReader
-from series import hu_of, only_scan, read, write_series
+from support.series import hu_of, only_scan, read, write_series
 
 
 @pytest.mark.parametrize("size", [1, 10_000, 16_300, 30_000, 300_000])

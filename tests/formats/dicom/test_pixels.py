@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from lungmix.errors import SourceError
 from lungmix.formats import find_scans
-from series import SPACING, copy, hu_of, only_scan, read, refused, write_series
+from support.series import SPACING, copy, hu_of, only_scan, read, refused, write_series
 
 SYNTAXES = (
     ImplicitVRLittleEndian,

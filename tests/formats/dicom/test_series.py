@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from lungmix.errors import SourceError
-from lungmix.formats import Refusal, Scan, find_scans
+from lungmix.formats import RejectedSource, Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
-from series import by_simpleitk, change, only_scan, read, refused, scans, skipped
+from support.series import by_simpleitk, change, only_scan, read, refused, scans, skipped
 
 SHAPE = (6, 20, 24)
 
@@ -151,7 +151,7 @@ def test_file_cut_in_its_header_fails_the_series_that_may_lack_it(series, cut):
     victim = slices(series)[-1]  # the rest would pass for a shorter scan
     victim.write_bytes(victim.read_bytes()[:cut])
     found = find_scans(series)
-    assert all(isinstance(one, Refusal) and victim.name in one.reason for one in found), found
+    assert all(isinstance(one, RejectedSource) and victim.name in one.reason for one in found), found
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungmix.errors import SourceError, shown
-from lungmix.formats import Scan, SeriesRules, find_scans
-from lungmix.formats.walk import contents_of
-from series import copy, hu_of, only_scan, read, refused, scans, write_series
+from lungmix.errors import SourceError, reveal
+from lungmix.formats import Scan, SeriesFilter, find_scans
+from lungmix.formats.directory import list_files
+from support.series import copy, hu_of, only_scan, read, refused, scans, write_series
 
-GAPS = SeriesRules(allow_gaps=True)
+GAPS = SeriesFilter(allow_gaps=True)
 NAMES = [f"{number:05d}.dcm" for number in range(1, 9)]
 
 
@@ -49,7 +49,7 @@ class Faults:
 
 
 def reasons(found):
-    return [shown(one.reason) for one in refused(found)]
+    return [reveal(one.reason) for one in refused(found)]
 
 
 @pytest.mark.parametrize("opens", [True, False])
@@ -101,7 +101,7 @@ def test_file_of_another_kind_that_cannot_be_read_costs_no_series(tmp_path, monk
     found = find_scans(tmp_path)
     assert reasons(found) == ["letter.pdf cannot be read (Stale file handle): check it"]
     (scan,) = scans(found)
-    assert shown(scan.notes[0]) == "letter.pdf, which cannot be read (Stale file handle), may belong to it"
+    assert reveal(scan.notes[0]) == "letter.pdf, which cannot be read (Stale file handle), may belong to it"
 
 
 def test_slice_that_cannot_be_read_between_two_series_is_told_of_both(tmp_path, monkeypatch):
@@ -176,13 +176,13 @@ def test_order_in_which_files_are_found_changes_nothing(tmp_path, monkeypatch):
     expected = only_scan(tmp_path)
     for seed in range(10):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lungmix.formats.sources.contents_of", lambda folder, seed=seed: _shuffled(folder, seed))
+            patch.setattr("lungmix.formats.sources.list_files", lambda folder, seed=seed: _shuffled(folder, seed))
             (scan,) = (one for one in find_scans(tmp_path) if isinstance(one, Scan))
         assert (scan.key, scan.fingerprint, scan.files) == (expected.key, expected.fingerprint, expected.files)
         assert np.array_equal(read(scan), hu_of())
 
 
 def _shuffled(folder, seed):
-    contents = contents_of(folder)
+    contents = list_files(folder)
     np.random.default_rng(seed).shuffle(contents.files)
     return contents

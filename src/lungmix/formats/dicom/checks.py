@@ -21,10 +21,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lungmix.errors import quoted
-from lungmix.formats.bounds import LARGEST_SLICE
-from lungmix.formats.dicom.codestream import size_of_stream
-from lungmix.formats.dicom.elements import BIG_ENDIAN_OF_GE, ITEM, UNDEFINED, Elements
+from lungmix.errors import mark_untrusted
+from lungmix.formats.dicom.elements import BIG_ENDIAN_OF_GE, ITEM, UNDEFINED, RawHeader
+from lungmix.formats.dicom.jpeg_size import size_of_stream
+from lungmix.formats.limits import LARGEST_SLICE
 
 BEGINNING = 4096
 """Bytes of the pixels that are looked at."""
@@ -38,7 +38,7 @@ _DECODED = frozenset((
 ))  # fmt: skip
 
 
-def fault_of_pixels(elements: Elements, rows: int, columns: int, needed: int, beginning: bytes) -> str | None:
+def fault_of_pixels(elements: RawHeader, rows: int, columns: int, needed: int, beginning: bytes) -> str | None:
     """What is wrong with the pixels, after "the file"; None if nothing is seen.
 
     Parameters
@@ -69,14 +69,15 @@ def fault_of_pixels(elements: Elements, rows: int, columns: int, needed: int, be
     return None
 
 
-def fault_of_coding(elements: Elements) -> str | None:
+def fault_of_coding(elements: RawHeader) -> str | None:
     """Why no decoder reads the pixels as they are meant, and what to do, after "the file"; None if one does."""
     syntax = elements.text("TransferSyntaxUID")
     if syntax not in _DECODED:
         # A maker's own identifier is a stranger's text.
         name = UID(syntax).name if syntax.startswith("1.2.840.10008.") else syntax
         return (
-            f"has pixels in a transfer syntax that is not read here ({quoted(name)}): convert it to explicit little "
+            f"has pixels in a transfer syntax that is not read here ({mark_untrusted(name)}): convert it to explicit "
+            "little "
             "endian, as dcmdjpeg and gdcmconv --raw do, and give that"
         )
     stored, high = elements.short("BitsStored"), elements.short("HighBit")
@@ -88,7 +89,7 @@ def fault_of_coding(elements: Elements) -> str | None:
     return None
 
 
-def fault_of_values(elements: Elements) -> str | None:
+def fault_of_values(elements: RawHeader) -> str | None:
     """What is wrong with the numbers that make HU and mm of a plain slice, and what to do; None if nothing is."""
     spacing = elements.numbers("PixelSpacing")
     if spacing is None or len(spacing) != 2 or min(spacing) <= 0:

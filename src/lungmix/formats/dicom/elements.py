@@ -30,7 +30,7 @@ _DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
 @dataclass
-class Elements:
+class RawHeader:
     """The elements of one header.
 
     Attributes
@@ -55,7 +55,7 @@ class Elements:
         self._raw = {int(element.tag): element for element in elements}
 
     @classmethod
-    def read(cls, stream: BinaryIO, tags: list[Any]) -> Elements:
+    def read(cls, stream: BinaryIO, tags: list[Any]) -> RawHeader:
         """From a whole file or its beginning, up to the pixels."""
         stop = _Stop(stream)
         if stream.read(132)[128:] == b"DICM":
@@ -73,7 +73,7 @@ class Elements:
         return cls(read_partial(stream, stop, force=True, specific_tags=tags), stop.length, stop.offset)
 
     @classmethod
-    def read_inflated(cls, meta: BinaryIO, stream: BinaryIO, tags: list[Any]) -> Elements:
+    def read_inflated(cls, meta: BinaryIO, stream: BinaryIO, tags: list[Any]) -> RawHeader:
         """From the meta header of a deflated file, and from the beginning of what was deflated."""
         stop = _Stop(stream)
         dataset = read_dataset(stream, False, True, stop_when=stop, specific_tags=tags)

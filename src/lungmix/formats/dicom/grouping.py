@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lungmix.formats.dicom.evenness import (
+from lungmix.formats.dicom.even_spacing import (
     Positions,
     doubled,
     grids_between,
@@ -27,12 +27,12 @@ from lungmix.formats.dicom.evenness import (
     overlap_by_half,
     places,
 )
-from lungmix.formats.dicom.groups import NUMBER, SERIES, Group, enumerated, has_place, places_along, series_of
 from lungmix.formats.dicom.header import FRAME_PHASES, HINTS, PHASES, Header
-from lungmix.formats.dicom.kinds import seconds_of
-from lungmix.formats.dicom.likeness import looks_like_two_passes
-from lungmix.formats.dicom.linked import linked
-from lungmix.formats.dicom.numbers import passes_between, runs_one_way
+from lungmix.formats.dicom.image_types import seconds_of
+from lungmix.formats.dicom.instance_numbers import passes_between, runs_one_way
+from lungmix.formats.dicom.linked_components import linked
+from lungmix.formats.dicom.slice_groups import NUMBER, SERIES, Group, enumerated, has_place, places_along, series_of
+from lungmix.formats.dicom.slice_similarity import looks_like_two_passes
 
 FEWEST_SLICES = 3
 """Slices at different places that make a volume."""

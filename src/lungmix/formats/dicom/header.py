@@ -16,12 +16,12 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from lungmix.formats.dicom.beginning import HEAD, beginning_of_pixels, elements_of, is_of_file_system, may_be_bare
 from lungmix.formats.dicom.checks import fault_of_coding, fault_of_pixels, fault_of_values
-from lungmix.formats.dicom.elements import UNDEFINED, Elements, tags_of
-from lungmix.formats.dicom.kinds import is_computed, is_other_quantity
-from lungmix.formats.identity import KEYWORDS, NOBODY, Identity
-from lungmix.scan import Acquisition
+from lungmix.formats.dicom.elements import UNDEFINED, RawHeader, tags_of
+from lungmix.formats.dicom.image_types import is_computed, is_other_quantity
+from lungmix.formats.dicom.raw_reader import HEAD, beginning_of_pixels, elements_of, is_of_file_system, may_be_bare
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.privacy.identity import KEYWORDS, NOBODY, Identity
 
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -246,7 +246,7 @@ class HeaderReader:
         if fault:
             return Damaged(header, fault)
         if header.sop_class in ENHANCED and header.rows and "PerFrameFunctionalGroupsSequence" in elements:
-            from lungmix.formats.dicom.frames import headers_of_frames
+            from lungmix.formats.dicom.enhanced_ct import headers_of_frames
 
             try:
                 return headers_of_frames(header, elements)
@@ -254,7 +254,7 @@ class HeaderReader:
                 return Damaged(header, "has damaged descriptions of its frames")
         return [header]
 
-    def _header(self, blank: Header, elements: Elements) -> Header:
+    def _header(self, blank: Header, elements: RawHeader) -> Header:
         identity, acquisition = self._common(elements)
         slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept")
         return replace(
@@ -291,7 +291,7 @@ class HeaderReader:
             acquisition=acquisition,
         )
 
-    def _common(self, elements: Elements) -> tuple[Identity, Acquisition]:
+    def _common(self, elements: RawHeader) -> tuple[Identity, Acquisition]:
         key = elements.as_written(_COMMON)
         if key not in self._known:
             acquisition = Acquisition(
@@ -312,7 +312,7 @@ class HeaderReader:
         return self._known[key]
 
 
-def _fault(header: Header, elements: Elements, size: int | None, beginning: bytes) -> str | None:
+def _fault(header: Header, elements: RawHeader, size: int | None, beginning: bytes) -> str | None:
     if elements.pixel_bytes is None:
         # Of a class that is known to hold no image, or of a maker's own; an identifier that was cut is neither.
         name = UID(header.sop_class).name if header.sop_class else ""
@@ -340,7 +340,7 @@ def unsaid_of(slope: float | None, intercept: float | None) -> tuple[str, ...]:
     return tuple(name for name, value in (("slope", slope), ("intercept", intercept)) if value is None)
 
 
-def _padding(elements: Elements) -> tuple[int, int] | None:
+def _padding(elements: RawHeader) -> tuple[int, int] | None:
     """Lowest and highest stored value of the padding.
 
     Some scanners give it the wrong type, unsigned where pixels are signed or the other way round; the bits are right.

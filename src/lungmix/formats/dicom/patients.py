@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
-from lungmix.errors import named
-from lungmix.formats.dicom.groups import Group, common_folder
+from lungmix.errors import mark_path
 from lungmix.formats.dicom.header import Damaged
-from lungmix.formats.dicom.linked import linked
-from lungmix.formats.scan import Refusal, case_name
+from lungmix.formats.dicom.linked_components import linked
+from lungmix.formats.dicom.slice_groups import Group, common_folder
+from lungmix.formats.scan import RejectedSource, case_name
 
 
-def unused_patients(groups: Sequence[Group], skipped: Mapping[int, str], damaged: Sequence[Damaged]) -> list[Refusal]:
+def unused_patients(
+    groups: Sequence[Group], skipped: Mapping[int, str], damaged: Sequence[Damaged]
+) -> list[RejectedSource]:
     """Return a refusal for each patient of whom there are images, all of which are skipped.
 
     Images of one study are of one patient, whatever else their headers say. Damaged files are refused on their own;
@@ -37,10 +39,10 @@ def unused_patients(groups: Sequence[Group], skipped: Mapping[int, str], damaged
         folder = common_folder(slices)
         images = f"the {len(slices)} images of one patient" if len(slices) > 1 else "the one image of a patient"
         reason = (
-            f"{named(folder)} holds no CT series that is used: nothing of {images} was used "
+            f"{mark_path(folder)} holds no CT series that is used: nothing of {images} was used "
             f"({groups[largest].title}: {skipped[largest]}); give the original CT series"
         )
-        found.append(Refusal(case_name(folder.name), str(folder), reason))
+        found.append(RejectedSource(case_name(folder.name), str(folder), reason))
     return found
 
 

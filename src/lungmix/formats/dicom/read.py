@@ -12,13 +12,13 @@ import SimpleITK as sitk
 from pydicom.pixels import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from lungmix.errors import SourceError, named
+from lungmix.errors import SourceError, mark_path
+from lungmix.formats.dicom.fallback_decoders import frame_for_pydicom, why_undecoded
 from lungmix.formats.dicom.padding import without_padding
-from lungmix.formats.dicom.stack import Frame, Stack
-from lungmix.formats.dicom.undecoded import frame_for_pydicom, why_undecoded
+from lungmix.formats.dicom.stack import Frame, SliceStack
 from lungmix.formats.native import native_path
 from lungmix.formats.scan import Scan
-from lungmix.formats.streams import to_hu
+from lungmix.formats.voxel_streams import to_hu
 
 _HIGHEST = 32767
 
@@ -48,23 +48,24 @@ def values_of(file: str, frame: Frame | None = None) -> npt.NDArray[Any]:
     return next(_values_of_files((file,)) if frame is None else _values_of_frames((file,), (frame,)))
 
 
-def _slices(files: tuple[str, ...], stack: Stack) -> Iterator[npt.NDArray[np.int16]]:
+def _slices(files: tuple[str, ...], stack: SliceStack) -> Iterator[npt.NDArray[np.int16]]:
     values = _values_of_files(files) if stack.frames is None else _values_of_frames(files, stack.frames)
     for number, (file, plane) in enumerate(zip(files, values, strict=True)):
         if plane.shape != stack.shape:
             raise SourceError(
-                f"{named(file)} (slice {number + 1}) has {plane.shape} pixels, the series {stack.shape}: get the file "
+                f"{mark_path(file)} (slice {number + 1}) has {plane.shape} pixels, the series {stack.shape}: get the "
+                "file "
                 "again"
             )
         padding = stack.padding[number] if stack.padding is not None else None
         plane = without_padding(plane, padding)
         if padding is not None and padding[1] > _HIGHEST and (plane >= max(padding[0], _HIGHEST + 1)).any():
             raise SourceError(
-                f"{named(file)} (slice {number + 1}) has pixels of its padding inside the body ({padding[0]:g} HU, "
+                f"{mark_path(file)} (slice {number + 1}) has pixels of its padding inside the body ({padding[0]:g} HU, "
                 "which no tissue has): get the slices again with HU or air there, or leave the series out with "
                 "--series-filter"
             )
-        yield to_hu(plane[np.newaxis], 1.0, 0.0, named(file), number)[0]
+        yield to_hu(plane[np.newaxis], 1.0, 0.0, mark_path(file), number)[0]
 
 
 def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
@@ -112,4 +113,4 @@ def _frames_of_file(file: str, frames: tuple[Frame, ...], first: int) -> Iterato
 
 
 def _unread(file: str, number: int) -> SourceError:
-    return SourceError(f"{named(file)} (slice {number + 1}) {why_undecoded(file)}")
+    return SourceError(f"{mark_path(file)} (slice {number + 1}) {why_undecoded(file)}")

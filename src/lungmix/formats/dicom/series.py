@@ -12,33 +12,33 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lungmix.errors import SourceError, named
-from lungmix.formats.bounds import check_geometry
-from lungmix.formats.dicom.choose import (
+from lungmix.errors import SourceError, mark_path
+from lungmix.formats.dicom.damaged_files import attribute
+from lungmix.formats.dicom.dicomdir import not_there
+from lungmix.formats.dicom.fallback_decoders import frame_for_pydicom, why_undecoded
+from lungmix.formats.dicom.grouping import FEWEST_SLICES, groups_of
+from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
+from lungmix.formats.dicom.padding import padding_of
+from lungmix.formats.dicom.patients import unused_patients
+from lungmix.formats.dicom.resample import Resampling, onto_even_grid
+from lungmix.formats.dicom.series_selection import (
     in_small_parts,
     passed_over,
     series_number,
     too_small,
     unwanted,
 )
-from lungmix.formats.dicom.damage import attribute
-from lungmix.formats.dicom.grouping import FEWEST_SLICES, groups_of
-from lungmix.formats.dicom.groups import Group, axes_of, normal_of, series_of, together
-from lungmix.formats.dicom.header import ENHANCED, Damaged, Header, HeaderReader, Index
-from lungmix.formats.dicom.index import not_there
-from lungmix.formats.dicom.order import Order, order_of
-from lungmix.formats.dicom.padding import padding_of
-from lungmix.formats.dicom.parts import Pieces, pieces_of
-from lungmix.formats.dicom.patients import unused_patients
-from lungmix.formats.dicom.resample import Resampling, onto_even_grid
-from lungmix.formats.dicom.stack import Frame, Stack
-from lungmix.formats.dicom.undecoded import frame_for_pydicom, why_undecoded
+from lungmix.formats.dicom.slice_groups import Group, axes_of, normal_of, series_of, together
+from lungmix.formats.dicom.slice_order import SliceOrder, order_of
+from lungmix.formats.dicom.split_series import Pieces, pieces_of
+from lungmix.formats.dicom.stack import Frame, SliceStack
+from lungmix.formats.limits import check_geometry
 from lungmix.formats.native import native_path
-from lungmix.formats.rules import SeriesRules
-from lungmix.formats.scan import Refusal, Scan, Series, Skipped, case_name, key_of_place
+from lungmix.formats.scan import RejectedSource, Scan, Series, SkippedSource, case_name, key_of_place
+from lungmix.formats.series_filter import SeriesFilter
 from lungmix.geometry import Geometry
 
-Verdict = Scan | Skipped | Refusal
+Verdict = Scan | SkippedSource | RejectedSource
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Collection:
         fault = f"cannot be read ({error.strerror or type(error).__name__})"
         self.damaged.append(Damaged(Header(str(path), str(path.parent)), fault, read=False))
 
-    def verdicts(self, rules: SeriesRules) -> list[Verdict]:
+    def verdicts(self, rules: SeriesFilter) -> list[Verdict]:
         """Every series and every damaged file: used, skipped or refused, with the reason."""
         groups = groups_of(self.headers)
         damage = attribute(self.damaged, groups)
@@ -124,7 +124,7 @@ class Collection:
             except SourceError as error:
                 outcome[index] = error
             except OSError as error:
-                file = f" ({named(error.filename)})" if isinstance(error.filename, str) else ""
+                file = f" ({mark_path(error.filename)})" if isinstance(error.filename, str) else ""
                 outcome[index] = SourceError(f"{group.title}: a file{file} cannot be read ({error.strerror}): check it")
         if rules.choose:
             skipped |= passed_over(groups, {index: isinstance(one, Scan) for index, one in outcome.items()})
@@ -135,9 +135,9 @@ class Collection:
             one = outcome.get(index)
             if index in skipped:
                 reason = skipped[index] if len(indices) == 1 else in_small_parts(len(indices), skipped[index])
-                found.append(Skipped(name, path, f"{whole.title}: {reason}", _listed(whole)))
+                found.append(SkippedSource(name, path, f"{whole.title}: {reason}", _listed(whole)))
             elif isinstance(one, SourceError):
-                found.append(Refusal(name, path, one.args[0], _listed(whole)))
+                found.append(RejectedSource(name, path, one.args[0], _listed(whole)))
             elif one is not None:
                 found.append(one)
         return [*found, *unused_patients(groups, skipped, self.damaged), *self._files(damage.copies)]
@@ -146,14 +146,16 @@ class Collection:
         for one in self.damaged:
             file = Path(one.header.file)
             what = "a copy of a slice that is there undamaged: remove it" if one in copies else "get it again"
-            reason = f"{named(file)} is a damaged DICOM file, it {one.fault}: {what}"
+            reason = f"{mark_path(file)} is a damaged DICOM file, it {one.fault}: {what}"
             if not one.read:
-                reason = f"{named(file)} {one.fault}: check it"
-            yield Refusal(case_name(file.parent.name), str(file), reason)
+                reason = f"{mark_path(file)} {one.fault}: check it"
+            yield RejectedSource(case_name(file.parent.name), str(file), reason)
         for index in self.indices:
             file = Path(index.file)
-            yield Skipped(
-                case_name(file.parent.name), str(file), f"{named(file)}: an index of files, which are found without it"
+            yield SkippedSource(
+                case_name(file.parent.name),
+                str(file),
+                f"{mark_path(file)}: an index of files, which are found without it",
             )
 
 
@@ -178,7 +180,7 @@ def _told_of_pieces(pieces: Pieces, groups: Sequence[Group]) -> str:
     )
 
 
-def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged], rules: SeriesRules) -> list[str]:
+def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged], rules: SeriesFilter) -> list[str]:
     """What hints at slices that are missing at an end; `same` are all images of the series.
 
     Raises
@@ -187,7 +189,7 @@ def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged], ru
         If the header says that there are more.
     """
     notes = [
-        f"{named(one.header.file)}, which {'is damaged' if one.read else one.fault}, may belong to it"
+        f"{mark_path(one.header.file)}, which {'is damaged' if one.read else one.fault}, may belong to it"
         for one in possible
     ]
     if group.first.frame is not None:
@@ -207,7 +209,7 @@ def _notes(group: Group, same: Sequence[Header], possible: Sequence[Damaged], ru
     return notes
 
 
-def _scan_of(group: Group, order: Order, notes: tuple[str, ...], folder: str) -> Scan:
+def _scan_of(group: Group, order: SliceOrder, notes: tuple[str, ...], folder: str) -> Scan:
     first = order.slices[0]
     if any(one.burned_in for one in order.slices):
         raise SourceError(
@@ -222,7 +224,7 @@ def _scan_of(group: Group, order: Order, notes: tuple[str, ...], folder: str) ->
     check_geometry(group.folder, geometry)
     padding = tuple(padding_of(one) for one in order.slices)
     frames = tuple(Frame(one.frame, *one.rescale) for one in order.slices if one.frame is not None)
-    stack = Stack((first.rows, first.columns), frames or None, padding if any(padding) else None, resampling)
+    stack = SliceStack((first.rows, first.columns), frames or None, padding if any(padding) else None, resampling)
     digest = hashlib.sha256(repr(resampling).encode())
     for one in order.slices:
         digest.update(one.state + str(one.frame).encode())
@@ -255,7 +257,7 @@ def _listed(group: Group, geometry: Geometry | None = None) -> Series:
     )
 
 
-def _resampling_of(order: Order) -> Resampling | None:
+def _resampling_of(order: SliceOrder) -> Resampling | None:
     if order.even and order.shear is None:
         return None
     first = order.slices[0]
@@ -270,7 +272,7 @@ def _resampling_of(order: Order) -> Resampling | None:
     return Resampling(sources, offsets, (first.columns + wider, first.rows + higher))
 
 
-def _geometry(order: Order, resampling: Resampling | None, title: str) -> Geometry:
+def _geometry(order: SliceOrder, resampling: Resampling | None, title: str) -> Geometry:
     """What SimpleITK's series reader would say, and where slices are resampled, where the new ones lie."""
     n = len(order.slices)
     plain = _plain_geometry(order, title)
@@ -287,7 +289,7 @@ def _geometry(order: Order, resampling: Resampling | None, title: str) -> Geomet
     return Geometry((columns, rows, len(resampling.sources)), (x, y, depth), tuple(moved.tolist()), plain.direction)
 
 
-def _plain_geometry(order: Order, title: str) -> Geometry:
+def _plain_geometry(order: SliceOrder, title: str) -> Geometry:
     first, n = order.slices[0], len(order.slices)
     # A distance of 0 stops ITK's reader, though positions say what the distance is.
     if first.sop_class in ENHANCED or first.between == 0 or order.slices[-1].between == 0:
@@ -304,7 +306,7 @@ def _plain_geometry(order: Order, title: str) -> Geometry:
             return _geometry_by_headers(order, title)
         bad = next((file for file in outer if not _is_decoded(file)), outer[0])
         why = why_undecoded(bad)
-        raise SourceError(f"{title} cannot be decoded: {named(bad)} {why}") from None
+        raise SourceError(f"{title} cannot be decoded: {mark_path(bad)} {why}") from None
     x, y, z = ends.GetSpacing()
     if ends.GetNumberOfComponentsPerPixel() != 1 or ends.GetDimension() != 3:
         raise SourceError(f"{title} is not a stack of plain slices: give the original CT slices")
@@ -329,7 +331,7 @@ def _is_decoded(file: str) -> bool:
     return True
 
 
-def _geometry_by_headers(order: Order, title: str) -> Geometry:
+def _geometry_by_headers(order: SliceOrder, title: str) -> Geometry:
     first, n = order.slices[0], len(order.slices)
     if first.spacing is None:
         raise SourceError(f"{title} does not say how large its pixels are: give the original slices")

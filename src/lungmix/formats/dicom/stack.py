@@ -25,7 +25,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Stack:
+class SliceStack:
     """The slices of a volume in the order of z.
 
     Attributes

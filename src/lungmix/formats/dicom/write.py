@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
 from lungmix.geometry import Geometry
-from lungmix.scan import Acquisition
+from lungmix.privacy.acquisition import Acquisition
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""A log of a run for programs: one JSON object a line."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from lungmix.callbacks.callback import Callback
+from lungmix.cluster.task_metrics import ResourceUsage
+from lungmix.errors import UsageError, encodable, mark_path, redact
+
+
+class JsonLog(Callback):
+    """Writes what happens; every line has ``time``, ``level`` and ``event``, and holds no name of a source.
+
+    Events are ``begin`` and ``end`` of a part of the run with ``part``, ``cases`` and ``bytes`` of their HU; ``stage``
+    with ``case``, ``stage``, ``seconds``, ``worker_seconds``, ``tasks`` and ``peak_bytes``; ``case`` with ``case`` and
+    ``bytes``; ``failed`` with ``case`` and ``reason``; ``message``.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._part = ""
+        self._sizes: Mapping[str, int] = {}
+
+    def on_begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
+        """See `Callback`."""
+        self._part, self._sizes = title, sizes or {}
+        self._write("info", "begin", part=title, cases=len(cases), bytes=sum(self._sizes.values()))
+
+    def on_usage(self, case: str, stage: str, spent: ResourceUsage) -> None:
+        """See `Callback`."""
+        took = {name: value for name, value in spent.to_dict().items() if name != "cases"}
+        self._write("info", "stage", part=self._part, case=case, stage=stage, **took)
+
+    def on_case_end(self, case: str, failure: str | None = None) -> None:
+        """See `Callback`."""
+        if failure is None:
+            self._write("info", "case", part=self._part, case=case, bytes=self._sizes.get(case))
+        else:
+            self._write("error", "failed", part=self._part, case=case, reason=redact(failure))
+
+    def on_end(self) -> None:
+        """See `Callback`."""
+        self._write("info", "end", part=self._part)
+
+    def on_info(self, message: str) -> None:
+        """See `Callback`."""
+        self._write("info", "message", message=redact(message))
+
+    def on_warning(self, message: str) -> None:
+        """See `Callback`."""
+        self._write("warning", "message", message=redact(message))
+
+    def _write(self, level: str, event: str, **values: Any) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        plain = {name: encodable(value) if isinstance(value, str) else value for name, value in values.items()}
+        line = json.dumps({"time": now, "level": level, "event": event, **plain})
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+class Several(Callback):
+    """Hands every event on to several callbacks."""
+
+    def __init__(self, *callbacks: Callback):
+        self._callbacks = callbacks
+
+    def on_begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
+        """See `Callback`."""
+        for callback in self._callbacks:
+            callback.on_begin(title, cases, sizes)
+
+    def on_progress(self, case: str, stage: str, done: int, total: int) -> None:
+        """See `Callback`."""
+        for callback in self._callbacks:
+            callback.on_progress(case, stage, done, total)
+
+    def on_usage(self, case: str, stage: str, spent: ResourceUsage) -> None:
+        """See `Callback`."""
+        for callback in self._callbacks:
+            callback.on_usage(case, stage, spent)
+
+    def on_case_end(self, case: str, failure: str | None = None) -> None:
+        """See `Callback`."""
+        for callback in self._callbacks:
+            callback.on_case_end(case, failure)
+
+    def on_end(self) -> None:
+        """See `Callback`."""
+        for callback in self._callbacks:
+            callback.on_end()
+
+    def on_info(self, message: str) -> None:
+        """See `Callback`."""
+        for callback in self._callbacks:
+            callback.on_info(message)
+
+    def on_warning(self, message: str) -> None:
+        """See `Callback`."""
+        for callback in self._callbacks:
+            callback.on_warning(message)
+
+
+@contextmanager
+def logged(callback: Callback, file: Path | None) -> Iterator[Callback]:
+    """Yield a callback that also appends to `file`; without a file, the callback itself.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be written.
+    """
+    if file is None:
+        yield callback
+        return
+    try:
+        stream = file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--log {mark_path(file)} cannot be written ({error.strerror}): give a file in a folder that is there"
+        ) from error
+    with stream:
+        yield Several(callback, JsonLog(stream))

@@ -1,0 +1,1 @@
+"""Commands, by what people do: run stages, inspect a cohort, maintain it."""

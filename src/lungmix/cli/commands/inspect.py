@@ -1,0 +1,185 @@
+"""The commands that look at a cohort: info, report, export, serve."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lungmix.cli import options as opt
+from lungmix.cli.output import write_page_of
+from lungmix.cli.redaction import debugging
+from lungmix.errors import UsageError, trace_of
+
+
+@opt.example("lungmix info cohort.zarr", "lungmix info cohort.zarr case-001")
+def info(
+    store: opt.Store,
+    case: Annotated[str | None, typer.Argument(help="Print all that is known of this case.", metavar="[CASE]")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """List cases, stages and sizes, and the scanners as in the paper's Table 1; or how one case was made.
+
+    The exit status is 1 where a case that is listed, or this one, is damaged or has failed.
+    """
+    from lungmix.cli.show import overview_json, show_overview
+    from lungmix.store import open_cohort
+    from lungmix.webpage.overview import overview_of
+
+    if case is not None:
+        _show_case(store, case, as_json)
+        return
+    overview = overview_of(open_cohort(store))
+    if as_json:
+        typer.echo(overview_json(overview))
+    else:
+        show_overview(Console(), overview)
+    if overview.damaged or any(one.note for one in overview.cases):
+        raise typer.Exit(1)
+
+
+@opt.example("lungmix report cohort.zarr page/")
+def report(
+    store: opt.Store,
+    folder: Annotated[Path, typer.Argument(help="Folder for the page.", metavar="DIR")],
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="CSV with a column case or patient, and S from 0 to 5, for Figure 5.", metavar="FILE.csv"),
+    ] = None,
+    key: opt.ReadKey = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write a page that opens from disk: a table, a viewer of every scan, the mixture and the paper's figures."""
+    from lungmix.store import open_cohort
+
+    write_page_of(open_cohort(store), folder, {}, scores, key, quiet=quiet)
+
+
+@opt.example(
+    "lungmix export cohort.zarr case-001 case-001_tissue.seg.nrrd",
+    "lungmix export cohort.zarr case-001 seg.dcm --source original/ --retain-uid --binary",
+    "lungmix export cohort.zarr --all radiomics/ --format pyradiomics",
+)
+def export(
+    store: opt.Store,
+    case: Annotated[str | None, typer.Argument(help="Name of the case.", metavar="CASE")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="File: .nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd (3D Slicer), .dcm (DICOM SEG), .csv (PyRadiomics).",
+            metavar="OUT",
+        ),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--all", help="Write every case into DIR.", metavar="DIR")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg or pyradiomics; by default "
+            "what the extension says."
+        ),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help="ct, lung, side (right and left lung, airway, rest), tissue or tissue_median; by default what the "
+            "file's name says, or ct, or tissue."
+        ),
+    ] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="DICOM SEG: the original series, or a folder of many.", metavar="FOLDER"),
+    ] = None,
+    with_ct: Annotated[
+        bool, typer.Option("--with-ct", help="DICOM SEG: write an anonymous series of the CT too.")
+    ] = False,
+    binary: Annotated[bool, typer.Option("--binary", help="DICOM SEG: bit-planes, for older viewers.")] = False,
+    retain_uid: Annotated[
+        bool,
+        typer.Option("--retain-uid", help="DICOM SEG: with --source, write the identifiers of the original series."),
+    ] = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write images and labels for other programs, with the exact geometry of the scan."""
+    from lungmix.cli.progress import callback_for
+    from lungmix.cli.show_export import exported_json, show_exported
+    from lungmix.export import export_cohort, export_one, options_for
+    from lungmix.store import open_cohort
+
+    cohort = open_cohort(store)
+    callback = callback_for(Console(stderr=True), quiet=quiet)
+    options = options_for(source or (), with_ct=with_ct, binary=binary, retain_uid=retain_uid)
+    if folder is not None and case is None and out is None and format is not None:
+        result = export_cohort(cohort, folder, format, image, options, callback)
+    elif folder is None and case is not None and out is not None:
+        result = export_one(cohort, case, out, image, format, options)
+    else:
+        raise UsageError("give either CASE and OUT, or --all DIR and --format")
+    for warning in result.warnings:
+        callback.on_warning(warning)
+    if as_json:
+        typer.echo(exported_json(store, result))
+    else:
+        show_exported(Console(soft_wrap=True), result)
+    for error in result.errors.values() if debugging() else ():
+        typer.echo(trace_of(error), err=True)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@opt.example("lungmix serve cohort.zarr --port 8642")
+def serve(
+    store: opt.Store,
+    port: Annotated[int, typer.Option(help="0 for any that is free.")] = 8642,
+    host: Annotated[str, typer.Option(help="Address to listen at; other machines reach none but yours.")] = "127.0.0.1",
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Site whose pages may read the store, in place of the known viewers; * for all."),
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Serve the store to viewers, read only, and print how napari, neuroglancer and vizarr open it."""
+    from lungmix.cli.show_serve import served_json, show_served
+    from lungmix.serve import PUBLIC_VIEWERS, Served
+    from lungmix.serve import serve as run_server
+    from lungmix.store import open_cohort
+
+    def ready(served: Served) -> None:
+        if as_json:
+            typer.echo(served_json(served))
+        else:
+            show_served(Console(soft_wrap=True), served)
+        sys.stdout.flush()
+
+    run_server(open_cohort(store), ready, host=host, port=port, origins=origin or PUBLIC_VIEWERS)
+
+
+def _show_case(store: str, name: str, as_json: bool) -> None:
+    """Print what is known of a case: where its stages come from, what they took, what went wrong."""
+    from lungmix.cli.show_fits import to_json
+    from lungmix.store import open_cohort
+
+    cohort = open_cohort(store)
+    reason, failure = cohort.damaged.get(name), cohort.failed.get(name)
+    known: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
+    known = known or cohort.case(name).provenance
+    if as_json:
+        typer.echo(to_json({"store": store, "case": name, **known}))
+    else:
+        for line in _lines(known):
+            typer.echo(line)
+    if not known.keys().isdisjoint(("unreadable", "damaged", "failure")):
+        raise typer.Exit(1)
+
+
+def _lines(values: Any, indent: str = "") -> list[str]:
+    lines: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return lines

@@ -1,0 +1,228 @@
+"""The commands that make a cohort: run, and its stages convert, mask, fit, label, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lungmix.cli import options as opt
+from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
+from lungmix.cli.output import draw_fits, print_result_and_exit, write_page_of
+from lungmix.cli.running import announce, pipeline_on
+from lungmix.errors import UsageError
+
+
+@opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
+@on_cluster
+def run(
+    store: opt.NewStore,
+    sources: opt.Sources,
+    preset: opt.Preset = None,
+    threshold: opt.Threshold = None,
+    opening: opt.Opening = None,
+    min_voxels: opt.MinVoxels = None,
+    radius: opt.Radii = None,
+    accept_hu: opt.AcceptHu = False,
+    model: opt.LastModel = None,
+    components: opt.Components = None,
+    fit: opt.Fit = None,
+    method: opt.Method = None,
+    series_filter: opt.SeriesFilter = "thinnest",
+    allow_gaps: opt.AllowGaps = False,
+    trust_positions: opt.TrustPositions = False,
+    chunk_slices: opt.ChunkSlices = None,
+    key: opt.KeyFile = None,
+    keep_names: opt.KeepNames = False,
+    retain_patient: opt.RetainPatient = False,
+    shift_dates: opt.ShiftDates = False,
+    report: opt.ReportDir = None,
+    yes: opt.Yes = False,
+    wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
+    from lungmix.store.choices import choose
+
+    chosen = choose(
+        store, preset=preset, threshold=threshold, opening=opening, min_voxels=min_voxels, radii=radius, model=model,
+        components=components, fit=fit, method=method, chunk_slices=chunk_slices,
+    )  # fmt: skip
+    series = _series(series_filter, allow_gaps, trust_positions)
+    intake = _intake(keep_names, key, retain_patient, shift_dates)
+    announce(chosen, yes=yes, quiet=cluster.quiet)
+    with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
+        result = pipeline.run(
+            sources, chosen.mask, chosen.model, chosen.fit, intake, [report], series, chunk_slices, accept_hu=accept_hu
+        )
+        if report is not None:
+            write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
+    print_result_and_exit(store, result, as_json)
+
+
+@opt.example(
+    "lungmix convert cohort.zarr scans/ more/scan.nrrd",
+    "lungmix convert cohort.zarr scans/ --nrrd anonymous/ --key safe/key.csv",
+)
+@on_cluster
+def convert(
+    store: opt.NewStore,
+    sources: opt.Sources,
+    nrrd: Annotated[
+        Path | None,
+        typer.Option(help="Write each scan as an anonymous CASE.nrrd into DIR too.", metavar="DIR"),
+    ] = None,
+    series_filter: opt.SeriesFilter = "thinnest",
+    allow_gaps: opt.AllowGaps = False,
+    trust_positions: opt.TrustPositions = False,
+    chunk_slices: opt.ChunkSlices = None,
+    key: opt.KeyFile = None,
+    keep_names: opt.KeepNames = False,
+    retain_patient: opt.RetainPatient = False,
+    shift_dates: opt.ShiftDates = False,
+    yes: opt.Yes = False,
+    wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Bring scans into the store as chunked zarr."""
+    from lungmix.store.choices import choose
+
+    series = _series(series_filter, allow_gaps, trust_positions)
+    intake = _intake(keep_names, key, retain_patient, shift_dates)
+    announce(choose(store, chunk_slices=chunk_slices, stages=("convert",)), yes=yes, quiet=True)
+    with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
+        result = pipeline.convert(sources, intake, nrrd, series, chunk_slices)
+    print_result_and_exit(store, result, as_json)
+
+
+@opt.example("lungmix mask cohort.zarr --preset physical")
+@on_cluster
+def mask(
+    store: opt.Store,
+    preset: opt.Preset = None,
+    threshold: opt.Threshold = None,
+    opening: opt.Opening = None,
+    min_voxels: opt.MinVoxels = None,
+    radius: opt.Radii = None,
+    accept_hu: opt.AcceptHu = False,
+    yes: opt.Yes = False,
+    wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Find the lungs of every case and count their HU."""
+    from lungmix.store.choices import choose
+
+    chosen = choose(
+        store, preset=preset, threshold=threshold, opening=opening, min_voxels=min_voxels, radii=radius,
+        stages=("mask",),
+    )  # fmt: skip
+    announce(chosen, yes=yes, quiet=cluster.quiet)
+    with pipeline_on(store, cluster, wait=wait) as pipeline:
+        result = pipeline.mask(chosen.mask, accept_hu=accept_hu)
+    print_result_and_exit(store, result, as_json)
+
+
+@opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit converged --figure fits.png")
+@on_cluster
+def fit(
+    store: opt.Store,
+    model: opt.Model = "fit",
+    components: opt.SeveralComponents = None,
+    fit: opt.Fit = None,
+    method: opt.Method = None,
+    cases: opt.Cases = None,
+    leave_out: opt.LeaveOut = None,
+    figure: opt.FigureFile = None,
+    wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Fit mixtures to the pooled lung voxels: as the paper does, and converged; both are stored and shown."""
+    from lungmix.store.choices import choose
+
+    numbers = [] if components is None else opt.parse_numbers(components, "--components")
+    last = numbers[-1] if numbers else None
+    parameters = choose(store, model="fit", components=last, fit=fit, method=method, stages=()).fit
+    with pipeline_on(store, cluster, wait=wait, needed=parameters.method != "counts") as pipeline:
+        if len(numbers) > 1:
+            result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
+        else:
+            result = pipeline.fit(model, parameters, cases or (), leave_out or ())
+        if figure is not None:
+            draw_fits(pipeline.cohort, result, parameters, figure)
+    print_result_and_exit(store, result, as_json)
+
+
+@opt.example("lungmix label cohort.zarr")
+@on_cluster
+def label(
+    store: opt.Store,
+    wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Label the lung voxels of every case with the model of the store."""
+    with pipeline_on(store, cluster, wait=wait) as pipeline:
+        result = pipeline.label()
+    print_result_and_exit(store, result, as_json)
+
+
+@opt.example("lungmix measure cohort.zarr --exclude-airways --radiomics --json")
+@on_cluster
+def measure(
+    store: opt.OptionalStore = None,
+    exclude_airways: Annotated[
+        bool, typer.Option("--exclude-airways", help="Trachea and main bronchi do not count as lung.")
+    ] = False,
+    exclude_elsewhere: Annotated[
+        bool,
+        typer.Option("--exclude-elsewhere", help="Nor do other parts outside both lungs."),
+    ] = False,
+    radiomics: Annotated[
+        bool, typer.Option("--radiomics", help="Write first-order features of the lung and each tissue too.")
+    ] = False,
+    dictionary: Annotated[
+        bool, typer.Option("--dictionary", help="Print every column with its unit and meaning; needs no STORE.")
+    ] = False,
+    wait: opt.Wait = False,
+    cluster: OnCluster = LOCAL,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
+    from lungmix.stages.label import without_sides
+    from lungmix.store import open_cohort
+    from lungmix.tissue import AIRWAY, ELSEWHERE
+
+    if dictionary:
+        from lungmix.cli.show import dictionary_json, show_dictionary
+
+        if as_json:
+            typer.echo(dictionary_json())
+        else:
+            show_dictionary(Console())
+        return
+    if store is None:
+        raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
+    leave_out = [part for part, out in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if out]
+    # A cluster is started only where the lungs of a scan have not been told apart.
+    needed = bool(without_sides(open_cohort(store)))
+    with pipeline_on(store, cluster, wait=wait, needed=needed) as pipeline:
+        result = pipeline.measure(leave_out, radiomics=radiomics)
+    print_result_and_exit(store, result, as_json)
+
+
+def _series(series_filter: str, allow_gaps: bool, trust_positions: bool) -> Any:
+    from lungmix.formats import SeriesFilter
+
+    return SeriesFilter(series_filter, allow_gaps, trust_positions)
+
+
+def _intake(keep_names: bool, key: Path | None, retain_patient: bool, shift_dates: bool) -> Any:
+    from lungmix.parameters import IntakeParameters
+
+    return IntakeParameters(keep_names, key, retain_patient, shift_dates)

@@ -1,0 +1,139 @@
+"""``lungmix validate``: how far the results of a cohort can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lungmix.cli import options as opt
+
+app = typer.Typer(
+    help="How far results can be trusted: groups of scans, intervals over scans, a radiologist's scores.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@app.command()
+@opt.example("lungmix validate robustness cohort.zarr --out validation")
+def robustness(
+    store: opt.Store,
+    out: opt.StudyDir = Path("validation"),
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Scans in a group, such as 10,20,30; by default 10, 20, 30 ... below the whole cohort."),
+    ] = None,
+    groups: Annotated[int, typer.Option(help="Random groups of each size.")] = 3,
+    components: opt.StudyComponents = 5,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Fit random groups of scans, draw their Gaussians over each other (Figure 4 of the paper), say how they differ."""
+    from lungmix.analysis.robustness import study
+    from lungmix.cli.show_fits import robustness_json, show_robustness
+    from lungmix.parameters import FitParameters
+    from lungmix.stages.fit import masked_counts
+    from lungmix.store import open_cohort
+    from lungmix.webpage.studies import write_robustness
+
+    chosen = None if sizes is None else opt.parse_numbers(sizes, "--sizes")
+    counts = masked_counts(open_cohort(store))
+    with _watching("robustness", "groups", quiet=quiet) as watch:
+        result = study(
+            counts, FitParameters(n_components=components), sizes=chosen, groups=groups, seed=seed, watch=watch
+        )
+    files = write_robustness(result, out)
+    if as_json:
+        typer.echo(robustness_json(store, result, files))
+    else:
+        show_robustness(Console(), result, files)
+
+
+@app.command()
+@opt.example("lungmix validate bootstrap cohort.zarr --refits 200 --out validation")
+def bootstrap(
+    store: opt.Store,
+    out: opt.StudyDir = Path("validation"),
+    refits: Annotated[int, typer.Option(help="Cohorts of scans drawn with replacement.")] = 200,
+    level: Annotated[float, typer.Option(help="Percent of the refits within an interval.")] = 95.0,
+    fit: Annotated[str, typer.Option("--fit", help="The fit to repeat: 'converged' or 'paper'.")] = "converged",
+    components: opt.StudyComponents = 5,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Give confidence intervals over scans for every parameter and every MAP threshold."""
+    from lungmix.analysis.bootstrap import bootstrap as refit
+    from lungmix.cli.show_fits import bootstrap_json, show_bootstrap
+    from lungmix.parameters import FitParameters
+    from lungmix.stages.fit import masked_counts
+    from lungmix.store import open_cohort
+    from lungmix.webpage.studies import write_bootstrap
+
+    parameters = FitParameters(n_components=components, fit=fit)
+    counts = masked_counts(open_cohort(store))
+    with _watching("bootstrap", "refits", quiet=quiet) as watch:
+        result = refit(counts, parameters, refits=refits, level=level, seed=seed, watch=watch)
+    files = write_bootstrap(result, out)
+    if as_json:
+        typer.echo(bootstrap_json(store, result, files))
+    else:
+        show_bootstrap(Console(), result, files)
+
+
+@app.command()
+@opt.example("lungmix validate scores cohort.zarr --scores scores.csv --out validation")
+def scores(
+    store: opt.Store,
+    scores: Annotated[
+        Path,
+        typer.Option("--scores", help="CSV with a column case or patient, and S from 0 to 5.", metavar="FILE.csv"),
+    ],
+    key: opt.ReadKey = None,
+    out: opt.StudyDir = Path("validation"),
+    level: Annotated[float, typer.Option(help="Of the confidence interval, percent.")] = 95.0,
+    times: Annotated[int, typer.Option(help="Draws from the score groups.")] = 100,
+    share: Annotated[float, typer.Option(help="Of a score group in a draw, from 0 to 1.")] = 0.8,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Correlate the radiologist's score with the lung involvement (section 3 and Figure 5 of the paper)."""
+    from lungmix.analysis.score_table import join_scores, read_scores
+    from lungmix.analysis.scores import study
+    from lungmix.cli.progress import callback_for
+    from lungmix.cli.show_scores import scores_json, show_scores
+    from lungmix.intake.key_table import KeyTable
+    from lungmix.stages.measure import comparable_measurements
+    from lungmix.store import open_cohort
+    from lungmix.store.models import model_use
+    from lungmix.webpage.studies import write_scores
+
+    cohort = open_cohort(store)
+    whose = None if key is None else KeyTable.read(key).rows_of(cohort)
+    rows, unscored, unmeasured = join_scores(comparable_measurements(cohort), read_scores(scores), whose)
+    result = study(rows, unscored=unscored, unmeasured=unmeasured, level=level, times=times, share=share, seed=seed)
+    for warning in model_use(cohort).warnings(store):
+        callback_for(Console(stderr=True), quiet=True).on_warning(warning)
+    files = write_scores(result, out)
+    if as_json:
+        typer.echo(scores_json(store, result, files))
+    else:
+        show_scores(Console(), result, files)
+
+
+@contextmanager
+def _watching(title: str, what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    from lungmix.cli.progress import callback_for
+
+    callback = callback_for(Console(stderr=True), quiet=quiet)
+    callback.on_begin(title, [what])
+    try:
+        yield lambda done, total: callback.on_progress(what, title, done, total)
+    finally:
+        callback.on_end()

@@ -1,0 +1,166 @@
+"""A `dask.distributed` client: on a local cluster that fits the machine, or on a cluster that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import dask
+from distributed import Client
+
+from lungmix.cluster.environment import check_cluster
+from lungmix.cluster.local import start_local
+from lungmix.cluster.reconnect import PATIENCE_S
+from lungmix.errors import ClusterError, UsageError
+from lungmix.graphs.process import ENOUGH_WORKER_BYTES, LEAST_WORKER_BYTES, limit_for
+
+_TIMEOUT = 10.0
+
+
+def connect(
+    scheduler: str | None = None,
+    *,
+    scheduler_file: str | Path | None = None,
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+    patience: float = PATIENCE_S,
+    say: Callable[[str], None] | None = None,
+) -> Client:
+    """Connect to a scheduler, or start a local cluster.
+
+    Without any of the first four parameters the scheduler that dask's configuration names is used, if it names one, as
+    ``DASK_SCHEDULER_ADDRESS`` does. Certificates for ``tls://`` come from there too, such as
+    ``DASK_DISTRIBUTED__COMM__TLS__CA_FILE``.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address such as ``tcp://10.0.0.1:8786``.
+    scheduler_file : str or Path, optional
+        File that a scheduler wrote with ``--scheduler-file``.
+    workers : int, optional
+        Processes of a local cluster; by default one a core, fewer where memory is short.
+    memory_limit : str or int, optional
+        Memory of each of them, such as ``"2GB"``; by default an equal share of the machine's.
+    patience : float
+        Seconds to wait for the first worker of a scheduler that has none yet, and for a scheduler that is lost later.
+    say : callable, optional
+        Told what is waited for.
+
+    Returns
+    -------
+    distributed.Client
+        Close it, or use it in a ``with`` block; a local cluster ends with it.
+
+    Raises
+    ------
+    UsageError
+        If the options contradict each other.
+    ClusterError
+        If the scheduler does not answer, no worker joins it, or they have another environment than this program.
+    """
+    if scheduler is not None and scheduler_file is not None:
+        raise UsageError("give --scheduler or --scheduler-file, not both")
+    is_local, is_configured = workers is not None or memory_limit is not None, False
+    if scheduler is None and scheduler_file is None and not is_local:
+        scheduler = dask.config.get("scheduler-address", None)
+        is_configured = scheduler is not None
+        if is_configured and say is not None:
+            say(f"using the scheduler of dask's configuration, {scheduler}; --workers starts a local cluster instead")
+    if scheduler is None and scheduler_file is None:
+        return start_local(workers, memory_limit)
+    if is_local:
+        raise UsageError("--workers and --memory-limit shape a local cluster: leave them out with a scheduler")
+    try:
+        client = _existing(scheduler, scheduler_file, patience)
+    except ClusterError as error:
+        if not is_configured:
+            raise
+        raise ClusterError(f"{error}; it is named by dask's configuration, which --workers leaves aside") from error
+    try:
+        _wait_for_worker(client, patience, say)
+        check_cluster(client)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def min_worker_memory(client: Client) -> int | None:
+    """Memory limit of the smallest worker, bytes; None if no worker has one."""
+    limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
+def check_memory(client: Client) -> None:
+    """Refuse workers that distributed would pause for their memory before they have done anything.
+
+    Raises
+    ------
+    ClusterError
+        If the memory limit of a worker is less than any stage needs; it says how much that is.
+    """
+    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        limit = int(worker["memory_limit"] or 0)
+        if 0 < limit < LEAST_WORKER_BYTES:
+            raise ClusterError(
+                f"worker {address} may take {limit / 1e6:.0f} MB of memory, and a worker needs at least "
+                f"{limit_for(ENOUGH_WORKER_BYTES) / 1e6:.0f} MB: start fewer workers with more memory each, such as "
+                "--memory-limit 2GB"
+            )
+
+
+def _existing(scheduler: str | None, scheduler_file: str | Path | None, patience: float) -> Client:
+    where = scheduler if scheduler is not None else str(scheduler_file)
+    if scheduler_file is not None and not Path(scheduler_file).is_file():
+        raise ClusterError(
+            f"there is no scheduler file {scheduler_file}: start `dask scheduler --scheduler-file` first"
+        )
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        where_it_is: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
+        # An address that is wrong should be told soon; but a client waits as long for a scheduler that is lost later.
+        Client(**where_it_is, timeout=_TIMEOUT).close()
+        client = Client(**where_it_is, timeout=max(patience, _TIMEOUT))
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        if _is_secure(where, scheduler_file):
+            raise ClusterError(
+                f"no secure connection to {where} ({reason}): check the address, and the certificates that dask's "
+                "configuration names, such as DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..CLIENT__CERT and ..CLIENT__KEY"
+            ) from error
+        raise ClusterError(f"no scheduler answers at {where} ({reason}): check the address and start it") from error
+    finally:
+        logger.setLevel(level)
+    return client
+
+
+def _is_secure(where: str, scheduler_file: str | Path | None) -> bool:
+    if scheduler_file is not None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            where = json.loads(Path(scheduler_file).read_text()).get("address", where)
+    return where.startswith("tls://")
+
+
+def _wait_for_worker(client: Client, patience: float, say: Callable[[str], None] | None) -> None:
+    if client.scheduler_info(n_workers=1)["workers"]:
+        return
+    address = client.scheduler.address
+    if say is not None:
+        say(f"the scheduler at {address} has no worker yet: waiting {patience:.0f} s for the first")
+    # A cluster that adapts starts workers once there is work. This is of the standard library: any worker can do it.
+    wanted = client.submit(int, pure=False)
+    try:
+        client.wait_for_workers(1, timeout=patience)
+    except TimeoutError:
+        raise ClusterError(
+            f"no worker has joined the scheduler at {address} within {patience:.0f} s: start one with "
+            f"`dask worker {address}`, or look at why the queue starts none"
+        ) from None
+    finally:
+        wanted.release()

@@ -1,0 +1,57 @@
+"""Dask's dashboard, and its account of a run as a page."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from distributed import Client, performance_report
+
+from lungmix.errors import UsageError, mark_path
+
+
+def dashboard_of(client: Client) -> str | None:
+    """Address of a cluster's dashboard; None if it has none."""
+    services = client.scheduler_info(n_workers=0).get("services", {})
+    if "dashboard" not in services or (client.cluster is not None and find_spec("bokeh") is None):
+        return None
+    try:
+        return str(client.dashboard_link)
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+    ):  # the template of dask's configuration asks for variables that are not set
+        return None
+
+
+@contextmanager
+def performance_page(client: Client, file: Path | None) -> Iterator[None]:
+    """Write dask's performance report of the block: tasks over time, bandwidth, profiles; nothing without a file.
+
+    Raises
+    ------
+    UsageError
+        If bokeh is missing, or the file could not be written.
+    """
+    if file is None:
+        yield
+        return
+    if find_spec("bokeh") is None:
+        raise UsageError("--performance-report needs bokeh: install it with `pip install 'lungmix[dashboard]'`")
+    try:
+        file.touch()
+    except OSError as error:
+        raise UsageError(
+            f"--performance-report {mark_path(file)} cannot be written ({error.strerror}): give a file in a folder "
+            "that "
+            "is there"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Inline: the page opens without a network.
+        with client.as_current(), performance_report(str(file), mode="inline"):
+            yield

@@ -1,0 +1,165 @@
+"""A cluster of this machine: as many workers as its cores and its memory allow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from multiprocessing import process
+
+import dask
+from dask.utils import parse_bytes
+from distributed import Client
+
+from lungmix.cluster import machine, main_guard
+from lungmix.cluster.spans import EXTENSIONS
+from lungmix.errors import ClusterError, NoGuardError, UsageError
+from lungmix.formats.tempdirs import passing_folder
+from lungmix.graphs.process import ENOUGH_WORKER_BYTES, KEPT_BYTES, limit_for
+from lungmix.home import make_home_known
+
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+    "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
+    # A worker has one core; chunks are coded by one thread, or workers would take it from each other.
+    "ZARR_THREADING__MAX_WORKERS": "1",
+}
+"""Variables that the processes of workers should be started with; those of a local cluster are."""
+
+WORKER_PRELOAD = "lungmix.stages.preload"
+"""Module that workers can load before they join, with ``dask worker --preload``; those of a local cluster do."""
+
+_SETTINGS = {
+    # The cluster is this program's own: an address in dask's configuration is that of another one.
+    "scheduler-address": None,
+    # It speaks over the loopback address alone.
+    "distributed.comm.default-scheme": "tcp",
+    "distributed.comm.require-encryption": None,
+    "distributed.scheduler.pickle": True,
+    "distributed.scheduler.worker-saturation": 1.0,
+    # Scheduler, nannies and workers share the cores. By default each looks at its event loop 50 times a second, and a
+    # worker at its stack 100 times.
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.worker.profile.interval": "100ms",
+}
+_USUAL_MEMORY = 1 << 30
+_LEAST_START = 256 << 20
+_OURS = "LUNGMIX_WORKER"
+
+
+def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
+    """Start workers on this machine, and connect to them.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes; by default one a core, fewer where memory is short.
+    memory_limit : str or int, optional
+        Memory of each, such as ``"2GB"``; by default an equal share of what this program may use.
+
+    Raises
+    ------
+    UsageError
+        If the options are not possible, or workers cannot find the script.
+    ClusterError
+        If workers do not start.
+    """
+    _refuse_within_a_worker()
+    if main_guard.is_certain():
+        raise NoGuardError(_NO_GUARD)
+    if main_guard.is_missing():
+        raise UsageError(
+            "workers cannot start from a script that is read from the standard input, for Python looks for its file: "
+            "save it as a file, or give its text to python -c"
+        )
+    count, limit = _shape(workers, memory_limit)
+    make_home_known()
+    environment = {**WORKER_ENVIRONMENT, _OURS: "1"}
+    settings = {"temporary-directory": _scratch(), **_SETTINGS}
+    with dask.config.set(
+        {**{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in environment.items()}, **settings}
+    ):
+        logger = logging.getLogger("distributed")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            return Client(
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=limit,
+                preload=[WORKER_PRELOAD],
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.ERROR,
+                scheduler_kwargs={"extensions": EXTENSIONS},
+            )
+        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+            raise _why(error) from None
+        finally:
+            logger.setLevel(level)
+
+
+def _scratch() -> str:
+    """Folder for files of workers: of dask's configuration, or one that goes with this process, however it ends."""
+    configured = dask.config.get("temporary-directory", None)
+    if configured is not None:
+        return str(configured)
+    # At the end of the process the folder may go before dask looks for its parts of it.
+    logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
+    return str(passing_folder())
+
+
+def _shape(workers: int | None, memory_limit: str | int | None) -> tuple[int, int]:
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers} is not possible: give 1 or more")
+    memory = int(machine.memory_limit() * 0.9)
+    if memory_limit is not None:
+        limit = _bytes_of(memory_limit)
+        return workers or max(1, min(machine.cpu_count(), memory // limit)), limit
+    count = workers or max(1, min(machine.cpu_count(), memory // _USUAL_MEMORY))
+    limit = min(memory // count, machine.process_limit() or memory)
+    return count, limit
+
+
+def _bytes_of(text: str | int) -> int:
+    try:
+        size = int(parse_bytes(text))
+    except (ValueError, TypeError):
+        raise UsageError(f"--memory-limit {text} is not a size: write it like 2GB") from None
+    if size < _LEAST_START:
+        least = limit_for(ENOUGH_WORKER_BYTES) / 1e6
+        raise UsageError(f"--memory-limit {text} is too little for a worker: give at least {least:.0f}MB, better 2GB")
+    return size
+
+
+def _refuse_within_a_worker() -> None:
+    """End what would start workers while it is itself being started as one.
+
+    A worker is a new process that imports the main module of the program first.
+    """
+    if not getattr(process.current_process(), "_inheriting", False):
+        return
+    if _OURS in os.environ:
+        sys.exit(1)  # the program that started this worker says why
+    raise NoGuardError(_NO_GUARD)
+
+
+_NO_GUARD = (
+    "workers cannot start, for each of them runs this script again from its beginning: put what the script does under "
+    '`if __name__ == "__main__":`'
+)
+
+
+def _why(error: Exception) -> ClusterError:
+    folder = dask.config.get("temporary-directory", None)
+    if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+        return ClusterError(
+            f"workers cannot start: {folder}, the temporary-directory of dask's configuration, cannot be written to: "
+            "name another folder in DASK_TEMPORARY_DIRECTORY"
+        )
+    if main_guard.is_likely():
+        return NoGuardError(_NO_GUARD)
+    return ClusterError(
+        f"workers cannot start ({type(error).__name__}): check the memory and the folder for temporary files, and the "
+        "variables of the environment that begin with DASK_"
+    )

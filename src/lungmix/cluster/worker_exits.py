@@ -1,0 +1,136 @@
+"""Find out why worker processes ended: a memory limit, a signal, or a failure of their own."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from distributed import Client, KilledWorker, Nanny
+from distributed.client import ClosedClientError
+from distributed.diagnostics.plugin import NannyPlugin
+
+from lungmix.errors import WorkersEndedError
+
+TOPIC = "lungmix-worker-exits"
+"""Events of worker processes that ended: address and exit status."""
+
+_MEMORY_TOPIC = "worker-restart-memory"
+"""Events that nannies of distributed log before they end a worker above its memory limit."""
+
+_PATIENCE_S, _POLL_S = 2.0, 0.1
+
+OUT_OF_MEMORY = "workers repeatedly ran out of memory on this case: give them a larger --memory-limit"
+
+
+def exit_watch() -> NannyPlugin:
+    """Return a plugin that reports the exit status of each worker process that ends by itself.
+
+    A nanny hands it to one private callback. Where that is not found, as in another release of distributed, nothing is
+    reported, and messages name all possible causes.
+    """
+
+    # A class of a function travels with its code: nannies without lungmix, whose workers others use, take it too.
+    class ExitWatch(NannyPlugin):
+        name = TOPIC
+        idempotent = True
+
+        def __init__(self, topic: str):
+            self._topic = topic
+
+        def setup(self, nanny: Nanny) -> None:
+            callback = getattr(nanny, "_on_worker_exit_sync", None)
+            # A scheduler that was started anew hands the same nanny the plugin again.
+            if not callable(callback) or hasattr(callback, "reports_exits"):
+                return
+
+            async def log(event: dict[str, Any]) -> None:
+                with suppress(Exception):  # a nanny that cannot report still restarts its worker
+                    await nanny.scheduler.log_event(topic=self._topic, msg=event)
+
+            def report(exit_status: int) -> None:
+                nanny.loop.add_callback(log, {"worker": nanny.worker_address, "exit": exit_status})
+                callback(exit_status)
+
+            report.reports_exits = True  # type: ignore[attr-defined]
+            nanny._on_worker_exit_sync = report
+            if callable(getattr(nanny.process, "on_exit", None)):
+                nanny.process.on_exit = report
+
+    return ExitWatch(TOPIC)
+
+
+def explain(client: Client, error: KilledWorker) -> WorkersEndedError:
+    """Return an error that says why workers ended on a case.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Its scheduler holds the events of memory limits and of exits.
+    error : KilledWorker
+        Raised for a task whose workers ended several times.
+    """
+    return WorkersEndedError(describe(*_events_of(client, error.last_worker.address)))
+
+
+def describe(memory: bool, exit_status: int | None) -> str:
+    """Return a sentence about workers that ended repeatedly on one case.
+
+    Parameters
+    ----------
+    memory : bool
+        Whether a memory limit ended the last of them.
+    exit_status : int or None
+        Exit status of the last one, negative for a signal; None where it is not known.
+    """
+    if memory:
+        return OUT_OF_MEMORY
+    if exit_status is None:
+        return (
+            "workers ended repeatedly on this case, not by their memory limit as far as is known: look at their logs; "
+            "a crash in a library, a signal, or too little memory of the machine are possible"
+        )
+    if exit_status >= 0:
+        return f"workers ended repeatedly on this case with exit status {exit_status}: look at their logs"
+    name = _name_of(-exit_status)
+    if -exit_status == getattr(signal, "SIGKILL", 9):
+        return (
+            f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: "
+            "an operating system or a batch system ends processes so, often when the memory of the machine or of the "
+            "job is used up; check its log, and give fewer workers or a smaller --memory-limit"
+        )
+    return (
+        f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: a "
+        "library crashed or another program sent the signal; check the file of this case, and report a repeated crash"
+    )
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _events_of(client: Client, address: str) -> tuple[bool, int | None]:
+    """Return if a memory limit ended a worker, and its exit status; wait for events that arrive after the error."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        memory = any(event.get("worker") == address for event in _get(client, _MEMORY_TOPIC))
+        statuses = [event.get("exit") for event in _get(client, TOPIC) if event.get("worker") == address]
+        if memory or statuses or time.monotonic() > end:
+            return memory, statuses[-1] if statuses else None
+        time.sleep(_POLL_S)
+
+
+def _get(client: Client, topic: str) -> Iterable[dict[str, Any]]:
+    with suppress(OSError, TimeoutError, ValueError, KeyError, ClosedClientError):
+        return [event for _, event in client.get_events(topic) if isinstance(event, dict)]
+    return []
+
+
+def explained(client: Client, error: Exception) -> Exception:
+    """Return an error that says why workers ended, in place of `distributed.KilledWorker`; any other as it is."""
+    return explain(client, error) if isinstance(error, KilledWorker) else error

@@ -1,0 +1,221 @@
+"""What an element reaches from a mask, by distances: for elements of any size.
+
+In each plane the cost of reaching the nearest set voxel is found along x by ramps beside the runs, then along y in
+blocks of 64 voxels by the rows around, nearest first, until none can be cheaper. What the cost leaves of the
+element's limit is how many planes up and down the voxel is reached from this plane, a small integer, and two running
+scans along z spread it. Blocks far from any surface are settled at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lungmix.kernels.jit import kernel
+from lungmix.kernels.packed_masks import WORD, Bits, lowest_bit
+from lungmix.kernels.structuring_elements import Element
+
+# Rows are worked on in bands, so that memory does not grow with the image and mostly stays in the cache.
+BAND_BYTES = 16 << 20
+
+_ROWS_A_LOOK = 4
+
+
+def dilate_by_distance(window: Bits, inverted: bool, element: Element, planes: tuple[int, int], skip: int = 0) -> Bits:
+    """Which voxels the element reaches from the mask, or from its complement.
+
+    Answers for planes `planes` and for all rows but the first and last `skip`. Planes that are not in the window are
+    not set in either.
+    """
+    reach_z, reach_y, _ = element.extent
+    ny, wide = window.shape[1], window.shape[2] * WORD
+    depth = planes[1] - planes[0]
+    out = np.empty((depth, ny - 2 * skip, window.shape[2]), np.uint64)
+    limit = element.costs[0].dtype.type(element.limit)
+    rows = min(ny - 2 * skip, max(BAND_BYTES // ((depth + reach_z) * wide), reach_y, 16))
+    volume = np.empty((depth + reach_z, rows, wide), np.uint8)
+    for begin in range(skip, ny - skip, rows):
+        end = min(begin + rows, ny - skip)
+        low, high = max(0, begin - reach_y), min(ny, end + reach_y)
+        band, target = window[:, low:high], out[:, begin - skip : end - skip]
+        part = volume[:, : end - begin]
+        _spread(band, inverted, planes[0], begin - low, *element.costs, limit, element.planes_left(), part, target)
+    return out
+
+
+@kernel()
+def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes_left, volume, out):  # type: ignore[no-untyped-def]
+    # volume[p, y, x] becomes one more than the number of planes, from plane p on upwards, that are reached from
+    # planes up to p; downwards likewise on the way back. Row y of the volume is row skip + y of the window.
+    nz, ny, words = window.shape
+    wide = words * WORD
+    reach_z = len(cost_z) - 1
+    rows = volume.shape[1]
+    ramps = np.empty((ny, wide), cost_x.dtype)
+    lowest = np.empty((ny, words), cost_x.dtype)
+    gaps = np.empty((ny, words), np.int64)
+    best = np.empty(WORD, cost_x.dtype)
+    far = cost_x.dtype.type(limit + 1)
+    before = np.zeros((rows, wide), np.uint8)
+    plane = np.empty((rows, wide), np.uint8)
+    for z in range(min(first, max(0, first - reach_z)), first + len(volume)):
+        target = volume[z - first] if z >= first else plane
+        if 0 <= z < nz:
+            for y in range(ny):
+                _ramp(window[z, y], inverted, cost_x, far, ramps[y], lowest[y])
+            _gaps(lowest, far, gaps)
+            for y in range(rows):
+                _reach_along_y(ramps, lowest, gaps, skip + y, cost_z, cost_y, limit, far, planes_left, best, target[y])
+        else:
+            target[:] = 0
+        for y in range(rows):
+            _fade(before[y], target[y])
+        before[:] = target
+    before[:] = 0
+    for p in range(len(volume) - 1, -1, -1):
+        target = volume[p]
+        for y in range(rows):
+            _fade(before[y], target[y])
+            if p < len(out):
+                _pack_row(target[y], out[p, y])
+        before = target
+
+
+@kernel()
+def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-def]
+    """Cost of the nearest set voxel along x, and the lowest in each word."""
+    flip = np.uint64(0xFFFFFFFFFFFFFFFF) if inverted else np.uint64(0)
+    wide = len(ramp)
+    reach = len(cost_x) - 1
+    ramp[:] = far
+    end = -1  # where the last run ended
+    carry = np.uint64(0)
+    for w in range(len(row)):
+        word = row[w] ^ flip
+        turns = word ^ ((word << np.uint64(1)) | carry)
+        carry = word >> np.uint64(63)
+        while turns:
+            x = w * WORD + lowest_bit(turns)
+            turns &= turns - np.uint64(1)
+            if end < 0:
+                # A run begins: the ramp down to it meets the ramp up from the last one.
+                begin = x
+                for k in range(1, min(reach, x) + 1):
+                    if cost_x[k] >= ramp[x - k]:
+                        break
+                    ramp[x - k] = cost_x[k]
+                end = 0
+            else:
+                ramp[begin:x] = 0
+                for k in range(0, min(reach, wide - x)):
+                    ramp[x + k] = cost_x[k + 1]
+                end = -1
+    if end == 0:
+        ramp[begin:] = 0
+    for w in range(len(row)):
+        least = far
+        for x in range(w * WORD, w * WORD + WORD):
+            least = min(least, ramp[x])
+        lowest[w] = least
+
+
+@kernel()
+def _gaps(lowest, far, gaps):  # type: ignore[no-untyped-def]
+    """Rows to the nearest one that reaches anything, for each row and word."""
+    ny, words = lowest.shape
+    for w in range(words):
+        gap = ny
+        for y in range(ny):
+            gap = 0 if lowest[y, w] < far else gap + 1
+            gaps[y, w] = gap
+        gap = ny
+        for y in range(ny - 1, -1, -1):
+            gap = 0 if lowest[y, w] < far else gap + 1
+            gaps[y, w] = min(gaps[y, w], gap)
+
+
+@kernel()
+def _reach_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_left, best, out):  # type: ignore[no-untyped-def]
+    ny, words = lowest.shape
+    reach_y = len(cost_y) - 1
+    for w in range(words):
+        first = w * WORD
+        target = out[first : first + WORD]
+        if gaps[y, w] > reach_y:
+            target[:] = 0
+            continue
+        best[:] = far
+        worst = far
+        lowered = 0
+        for d in range(gaps[y, w], min(reach_y, max(y, ny - 1 - y)) + 1):
+            cost = cost_y[d]
+            if cost >= worst:
+                break
+            up = y >= d and lowest[y - d, w] + cost < worst
+            down = y + d < ny and lowest[y + d, w] + cost < worst
+            if up and down:
+                _lower_by_two(ramps[y - d, first : first + WORD], ramps[y + d, first : first + WORD], cost, best)
+            elif up:
+                _lower(ramps[y - d, first : first + WORD], cost, best)
+            elif down:
+                _lower(ramps[y + d, first : first + WORD], cost, best)
+            else:
+                continue
+            # To look for the worst each time would cost more than it spares.
+            if lowered % _ROWS_A_LOOK == 0:
+                worst = _highest(best)
+            lowered += 1
+        if worst == 0:
+            target[:] = len(cost_z)
+        elif len(planes_left):
+            for x in range(WORD):
+                target[x] = planes_left[np.int64(best[x])]
+        else:
+            for x in range(WORD):
+                left = 0
+                while left < len(cost_z) and cost_z[left] + best[x] <= limit:
+                    left += 1
+                target[x] = left
+
+
+@kernel()
+def _highest(best):  # type: ignore[no-untyped-def]
+    worst = best[0]
+    for x in range(1, WORD):
+        worst = max(worst, best[x])
+    return worst
+
+
+@kernel()
+def _lower(ramp, cost, best):  # type: ignore[no-untyped-def]
+    for x in range(WORD):
+        dilate_by_distance = best.dtype.type(ramp[x] + cost)
+        best[x] = min(best[x], dilate_by_distance)
+
+
+@kernel()
+def _lower_by_two(one, two, cost, best):  # type: ignore[no-untyped-def]
+    for x in range(WORD):
+        dilate_by_distance = best.dtype.type(min(one[x], two[x]) + cost)
+        best[x] = min(best[x], dilate_by_distance)
+
+
+@kernel()
+def _fade(before, line):  # type: ignore[no-untyped-def]
+    for x in range(len(line)):
+        left = np.uint8(max(before[x], np.uint8(1)) - np.uint8(1))
+        line[x] = max(line[x], left)
+
+
+@kernel()
+def _pack_row(line, words):  # type: ignore[no-untyped-def]
+    eights = line.view(np.uint64)
+    low = np.uint64(0x7F7F7F7F7F7F7F7F)
+    ones = np.uint64(0x0101010101010101)
+    for w in range(len(words)):
+        word = np.uint64(0)
+        for k in range(8):
+            eight = eights[8 * w + k]
+            # 1 in each byte that is not 0, gathered into the top byte.
+            present = ((((eight & low) + low) | eight) >> np.uint64(7)) & ones
+            word |= ((present * np.uint64(0x0102040810204080)) >> np.uint64(56)) << np.uint64(8 * k)
+        words[w] = word

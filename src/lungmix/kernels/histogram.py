@@ -1,0 +1,83 @@
+"""Counts per HU value: a sufficient statistic of everything measured or fitted here."""
+
+from __future__ import annotations
+
+from math import fsum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.kernels.jit import kernel
+from lungmix.kernels.packed_masks import WORD, Bits, lowest_bit, pack
+
+FIRST_HU = -32768
+"""HU value of the first entry of a table of counts or labels."""
+
+N_HU = 65536
+"""Length of such tables: every int16 value has its entry."""
+
+
+def count_hu(hu: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Counts per HU value over the voxels of a mask.
+
+    Parameters
+    ----------
+    hu : ndarray of int16
+        Any shape.
+    mask : ndarray of uint8, same shape
+        Voxels other than 0 count.
+
+    Returns
+    -------
+    ndarray of uint64, shape (65536,)
+        Entry ``i`` counts the voxels of ``i - 32768`` HU.
+    """
+    rows = (1, 1, -1) if hu.ndim != 3 else hu.shape
+    return count_hu_packed(hu.reshape(rows), pack(mask.reshape(rows)))
+
+
+def count_hu_packed(hu: npt.NDArray[np.int16], bits: Bits) -> npt.NDArray[np.uint64]:
+    """Counts per HU value over the voxels of a packed mask; see `count_hu`.
+
+    Parameters
+    ----------
+    hu : ndarray of int16, shape (z, y, x)
+        HU.
+    bits : ndarray of uint64, shape (z, y, words)
+        Packed mask.
+    """
+    counts = np.zeros(N_HU, np.uint64)
+    _count_packed(hu, bits, counts)
+    return counts
+
+
+@kernel()
+def _count_packed(hu, bits, counts):  # type: ignore[no-untyped-def]
+    for z in range(hu.shape[0]):
+        for y in range(hu.shape[1]):
+            row = hu[z, y]
+            for w in range(bits.shape[2]):
+                word = bits[z, y, w]
+                if word == np.uint64(0xFFFFFFFFFFFFFFFF):
+                    for x in range(w * WORD, w * WORD + WORD):
+                        counts[np.int64(row[x]) + 32768] += np.uint64(1)
+                else:
+                    while word:
+                        x = w * WORD + lowest_bit(word)
+                        word &= word - np.uint64(1)
+                        counts[np.int64(row[x]) + 32768] += np.uint64(1)
+
+
+def weighted_sum(counts: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
+    """Sum of values times their counts, rounded once.
+
+    A dot product depends on how the arrays lie in memory; tables of one cohort must not.
+
+    Parameters
+    ----------
+    counts, values : ndarray, shape (n,)
+        As many of each.
+    """
+    hit = np.flatnonzero(counts)
+    return fsum((counts[hit].astype(np.float64) * values[hit]).tolist())

@@ -1,0 +1,251 @@
+"""Counts per HU as intervals of the real line: rounding and the pile of clipped values, exactly.
+
+A voxel of the integer value h stands for a density anywhere in ``(h - 1/2, h + 1/2]``. After clipping, the lowest value
+stands for everything below its upper edge. A mixture therefore gives each interval a probability, and the likelihood
+of counts is multinomial. It is bounded: no component gains by collapsing on one value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_ndtr, logsumexp, ndtr
+
+from lungmix.errors import ModelError
+
+Floats = npt.NDArray[np.float64]
+
+_HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
+_UNDERFLOW = 1e-280
+_LARGEST_LOG = 700.0
+_FAR = 1e9
+_NOTHING = 1e-17
+_TOO_SMALL = 1e-100
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Disjoint intervals with the number of voxels in each.
+
+    Attributes
+    ----------
+    lower, upper : ndarray of float64, shape (n,)
+        Edges in HU, ascending; the first lower edge is minus infinity where values are clipped.
+    counts : ndarray of float64, shape (n,)
+        Voxels, positive.
+    """
+
+    lower: Floats
+    upper: Floats
+    counts: Floats
+
+    @cached_property
+    def edges(self) -> Floats:
+        """Every edge once, ascending: shape (m,)."""
+        return np.unique(np.concatenate([self.lower, self.upper]))
+
+    @cached_property
+    def places(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Where the lower and the upper edges stand in `edges`."""
+        return np.searchsorted(self.edges, self.lower), np.searchsorted(self.edges, self.upper)
+
+    @cached_property
+    def total(self) -> float:
+        """All voxels."""
+        return float(self.counts.sum())
+
+    @property
+    def pile(self) -> float:
+        """Share of the voxels at or below the clip; 0 where nothing is clipped."""
+        return float(self.counts[np.isneginf(self.lower)].sum() / self.total)
+
+
+def bins_of(values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None = None) -> Bins:
+    """Intervals of integer values.
+
+    Parameters
+    ----------
+    values : ndarray of int, shape (n,)
+        HU, distinct.
+    counts : ndarray, shape (n,)
+        Voxels of each; values of none are left out, for they tell a likelihood nothing. So are shares below 1e-17,
+        such as the far tails of expected counts, which change no sum.
+    clip : int, optional
+        HU; values at or below are one pile, which reaches to minus infinity. By default every value is taken as it
+        is.
+
+    Raises
+    ------
+    ModelError
+        If there are no voxels, or counts are negative or not finite.
+    """
+    hu, voxels = np.asarray(values, np.float64), np.asarray(counts, np.float64)
+    if not np.isfinite(voxels).all() or (voxels < 0).any():
+        raise ModelError("counts hold negative, NaN or infinite numbers: they must be 0 or more")
+    order = np.argsort(hu, kind="stable")
+    hu, voxels = hu[order], voxels[order]
+    if clip is not None:
+        below = hu <= clip
+        hu = np.concatenate([[float(clip)], hu[~below]])
+        voxels = np.concatenate([[voxels[below].sum()], voxels[~below]])
+    present = voxels > _NOTHING * voxels.sum()
+    if not present.any():
+        raise ModelError("there are no voxels to fit: no case has a lung")
+    lower, upper = hu - 0.5, hu + 0.5
+    if clip is not None:
+        lower[0] = -np.inf
+    return Bins(lower[present], upper[present], voxels[present])
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """A mixture of k Gaussians in one dimension, in the coordinates of the fit.
+
+    Attributes
+    ----------
+    log_weights : ndarray, shape (k,)
+        Normalised.
+    means : ndarray, shape (k,)
+        HU.
+    log_sds : ndarray, shape (k,)
+        Log of the standard deviations in HU.
+    """
+
+    log_weights: Floats
+    means: Floats
+    log_sds: Floats
+
+    def moved(self, step: Floats) -> Gaussians:
+        """After a step of shape (3, k) in log weight, mean and log sd; the weights add up to 1 again."""
+        weights = self.log_weights + step[0]
+        return Gaussians(weights - logsumexp(weights), self.means + step[1], self.log_sds + step[2])
+
+
+@dataclass(frozen=True, eq=False)
+class IntervalProbabilities:
+    """Probabilities of intervals under each Gaussian, with what their derivatives are made of.
+
+    Attributes
+    ----------
+    log : ndarray, shape (k, n)
+        Log of the probability of interval n under Gaussian k; weights are not in it.
+    lower, upper : ndarray, shape (k, n)
+        Standardised edges; 0 where an edge is infinite.
+    at_lower, at_upper : ndarray, shape (k, n)
+        Standard normal density at the edges over the probability; 0 where an edge is infinite.
+    """
+
+    log: Floats
+    lower: Floats
+    upper: Floats
+    at_lower: Floats
+    at_upper: Floats
+
+
+def masses(bins: Bins, mixture: Gaussians) -> IntervalProbabilities:
+    """Probabilities of intervals, those of the farthest tails too."""
+    z = (bins.edges - mixture.means[:, None]) / np.exp(mixture.log_sds)[:, None]
+    # On either side of the mean the tail beyond an edge is what carries digits.
+    with np.errstate(under="ignore"):
+        tail, finite = ndtr(-np.abs(z)), np.isfinite(z)
+        z = np.where(finite, z, np.copysign(_FAR, z))
+        density = np.exp(-0.5 * z * z - _HALF_LOG_2PI)
+    first, last = bins.places
+    a, b, from_a, from_b = z[:, first], z[:, last], tail[:, first], tail[:, last]
+    mass = np.where(a >= 0, from_a - from_b, np.where(b <= 0, from_b - from_a, 1.0 - from_a - from_b))
+    low = mass < _UNDERFLOW
+    if not low.any():
+        log, at_a, at_b = np.log(mass), density[:, first] / mass, density[:, last] / mass
+    else:
+        mass[low] = 1.0
+        log, at_a, at_b = np.log(mass), density[:, first] / mass, density[:, last] / mass
+        log[low] = _log_mass(a[low], b[low])
+        for at, edge in ((at_a, a), (at_b, b)):
+            at[low] = np.exp(np.minimum(-0.5 * edge[low] ** 2 - _HALF_LOG_2PI - log[low], _LARGEST_LOG))
+    return IntervalProbabilities(log, _near(a), _near(b), at_a, at_b)
+
+
+def log_likelihood(bins: Bins, mixture: Gaussians) -> float:
+    """Mean log-probability per voxel."""
+    return _mean(bins, _mix(mixture.log_weights[:, None] + masses(bins, mixture).log)[0])
+
+
+def value_gradient_hessian(bins: Bins, mixture: Gaussians) -> tuple[float, Floats, Floats]:
+    """Mean log-likelihood per voxel with its first and second derivatives.
+
+    Parameters
+    ----------
+    bins : Bins
+        Intervals, n of them.
+    mixture : Gaussians
+        Where to expand, k components.
+
+    Returns
+    -------
+    value : float
+        Mean log-probability per voxel.
+    gradient : ndarray, shape (3 k,)
+        By log weights (before they are normalised), means, log standard deviations.
+    hessian : ndarray, shape (3 k, 3 k)
+        Symmetric; the direction that adds one number to all log weights is in its kernel.
+    """
+    found = masses(bins, mixture)
+    each, r = _mix(mixture.log_weights[:, None] + found.log)
+    share = bins.counts / bins.total
+    sd = np.exp(mixture.log_sds)[:, None]
+    a, b, fa, fb = found.lower, found.upper, found.at_lower, found.at_upper
+    # Derivatives of an interval's probability, divided by it. Powers stand before the normal density, so that the
+    # infinite edge of the pile contributes nothing.
+    m = (fa - fb) / sd
+    s = a * fa - b * fb
+    mm = s / sd**2
+    ms = (a * a * fa - b * b * fb) / sd - m
+    ss = (a * a * a - a) * fa - (b * b * b - b) * fb
+    k = len(sd)
+    score = np.concatenate([r, r * m, r * s], axis=0)
+    weighted = share * r
+    weight, now = np.exp(mixture.log_weights), weighted.sum(axis=1)
+    gradient = np.concatenate([now - weight, (weighted * m).sum(axis=1), (weighted * s).sum(axis=1)])
+    hessian = -(score * share) @ score.T
+    i = np.arange(k)
+    for row, column, block in (
+        (0, 0, now - weight), (0, 1, gradient[k : 2 * k]), (0, 2, gradient[2 * k :]),
+        (1, 1, (weighted * mm).sum(axis=1)), (1, 2, (weighted * ms).sum(axis=1)), (2, 2, (weighted * ss).sum(axis=1)),
+    ):  # fmt: skip
+        hessian[row * k + i, column * k + i] += block
+        if row != column:
+            hessian[column * k + i, row * k + i] += block
+    hessian[:k, :k] += np.outer(weight, weight)
+    return _mean(bins, each), gradient, hessian
+
+
+def _log_mass(a: Floats, b: Floats) -> Floats:
+    """Log-probability of intervals from a to b, none of which a float can hold."""
+    right = a + b > 0
+    high, low = log_ndtr(np.where(right, -a, b)), log_ndtr(np.where(right, -b, a))
+    with np.errstate(divide="ignore", under="ignore"):
+        return np.asarray(high + np.log(-np.expm1(np.minimum(low - high, 0.0))))
+
+
+def _mix(joint: Floats) -> tuple[Floats, Floats]:
+    """Log-probability of each interval, and responsibilities, from log weights and log-probabilities together."""
+    top = joint.max(axis=0)
+    with np.errstate(under="ignore"):
+        parts = np.exp(joint - top)
+    # Too small to count, and products of them are subnormal numbers, with which processors are slow.
+    parts[parts < _TOO_SMALL] = 0.0
+    total = parts.sum(axis=0)
+    return top + np.log(total), parts / total
+
+
+def _near(edge: Floats) -> Floats:
+    return np.where(np.abs(edge) < _FAR, edge, 0.0)
+
+
+def _mean(bins: Bins, each: Floats) -> float:
+    # numpy adds in pairs, so that the error does not grow with the number of values.
+    return float((bins.counts * each).sum() / bins.total)

@@ -1,0 +1,142 @@
+"""Sufficient statistics of a mixture: how they add up, and the parameters they give.
+
+Second moments are kept about the component's own mean in the data at hand and are put together as Chan, Golub and
+LeVeque (1983) do, so that data far from the origin, or a start far from the data, cost no digits. Sums run in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lungmix.mixture.parameters import Floats, State
+
+_TINY = 10 * np.finfo(np.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What one pass learns for s states of k components in d dimensions.
+
+    Attributes
+    ----------
+    weight : float
+        Sum of the sample weights.
+    log_likelihood : ndarray, shape (s,)
+        Weighted sums.
+    counts : ndarray, shape (s, k)
+        Weighted sums of the responsibilities.
+    means : ndarray, shape (s, k, d)
+        Means under the responsibilities; any finite number where a component has none.
+    scatter : ndarray, shape (s, k, d, d) or (s, k, d)
+        Weighted sums of products, or squares, about ``means``.
+    """
+
+    weight: float
+    log_likelihood: Floats
+    counts: Floats
+    means: Floats
+    scatter: Floats
+
+    def scaled(self, factor: float) -> Statistics:
+        """The same as if each sample weighed `factor` times as much."""
+        return Statistics(
+            self.weight * factor,
+            self.log_likelihood * factor,
+            self.counts * factor,
+            self.means,
+            self.scatter * factor,
+        )
+
+    def only(self, states: Sequence[int]) -> Statistics:
+        """Those of some of the states."""
+        pick = list(states)
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood[pick],
+            counts=self.counts[pick],
+            means=self.means[pick],
+            scatter=self.scatter[pick],
+        )
+
+
+def combine(a: Statistics, b: Statistics) -> Statistics:
+    """Statistics of two sets of samples taken together."""
+    counts = a.counts + b.counts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(b.counts > 0, b.counts / counts, 0.0)[..., None]
+    gap = b.means - a.means
+    # Where one side is empty its mean says nothing: the other's is taken as it is.
+    means = np.where((a.counts > 0)[..., None], a.means + gap * share, b.means)
+    between = gap * np.sqrt(a.counts[..., None] * share)
+    if a.scatter.ndim == 4:
+        scatter = a.scatter + b.scatter + between[..., :, None] * between[..., None, :]
+    else:
+        scatter = a.scatter + b.scatter + between**2
+    return Statistics(a.weight + b.weight, a.log_likelihood + b.log_likelihood, counts, means, scatter)
+
+
+def combine_all(parts: Sequence[Statistics]) -> Statistics:
+    """Statistics of all parts: pairs, then pairs of pairs, in an order that depends on their number only."""
+    level = list(parts)
+    while len(level) > 1:
+        odd = level[-1:] if len(level) % 2 else []
+        level = [combine(a, b) for a, b in zip(level[::2], level[1::2], strict=False)] + odd
+    return level[0]
+
+
+def m_step(statistics: Statistics, index: int, reg_covar: float, covariance_type: str) -> State:
+    """Parameters from statistics (M-step).
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Of a pass over all samples.
+    index : int
+        Which of its states.
+    reg_covar : float
+        Added to the diagonal of covariances.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        Form of the covariances.
+
+    Notes
+    -----
+    A component that no sample belongs to ends where scikit-learn leaves it: weight near 0, mean 0, covariance
+    `reg_covar`.
+    """
+    counts, local, scatter = statistics.counts[index], statistics.means[index], statistics.scatter[index]
+    # Weights far below 1 must not drown in the constant; whole copies see scikit-learn's own.
+    padded = counts + _TINY * min(1.0, statistics.weight)
+    kept = (counts / padded)[:, None]
+    means = local * kept
+    missing = 1.0 - kept
+    d = local.shape[1]
+    if covariance_type == "full":
+        gone = local * missing
+        covariances = scatter + counts[:, None, None] * gone[:, :, None] * gone[:, None, :]
+        covariances /= padded[:, None, None]
+        covariances[:, range(d), range(d)] += reg_covar
+    elif covariance_type == "tied":
+        lost = (counts[:, None] * missing * local).T @ local
+        covariances = (scatter.sum(axis=0) + lost) / padded.sum()
+        covariances[range(d), range(d)] += reg_covar
+    else:
+        covariances = scatter / padded[:, None] + local**2 * kept * missing + reg_covar
+        if covariance_type == "spherical":
+            covariances = covariances.mean(axis=1)
+    return State(padded / padded.sum(), means, covariances)
+
+
+def expected(states: Sequence[State], reg_covar: float, covariance_type: str) -> Statistics:
+    """Statistics of total weight 1 whose maximisation gives these states: the inverse of `m_step`."""
+    counts, means = np.stack([s.weights for s in states]), np.stack([s.means for s in states])
+    s, k, d = means.shape
+    if covariance_type in ("full", "tied"):
+        own = np.stack([np.broadcast_to(state.covariances, (k, d, d)) for state in states]) - reg_covar * np.eye(d)
+        scatter = own * counts[..., None, None]
+    else:
+        own = np.stack([np.broadcast_to(state.covariances.reshape(k, -1), (k, d)) for state in states]) - reg_covar
+        scatter = own * counts[..., None]
+    return Statistics(1.0, np.zeros(s), counts, means, scatter)

@@ -1,0 +1,57 @@
+"""Lines that a fit prints while it runs, as `verbose` and `verbose_interval` ask for."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from lungmix.mixture.em import Callback, Progress
+
+
+class Announcer:
+    """Callback of a fit that prints, and passes on what it hears.
+
+    Parameters
+    ----------
+    verbose : int
+        0 prints nothing, 1 the number of the iteration, 2 and more its likelihood, gain and time too.
+    interval : int
+        Iterations from one line to the next.
+    listener : callable or None
+        Called after each iteration.
+    """
+
+    def __init__(self, verbose: int, interval: int, listener: Callback | None):
+        self.verbose, self.interval, self.listener = int(verbose), int(interval), listener
+        self._best = -math.inf
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Print the iteration if it is due, and pass it on."""
+        best = max(progress.lower_bounds.values())
+        if self.verbose and progress.iteration % self.interval == 0:
+            line = f"  Iteration {progress.iteration} of at most {progress.max_iter}"
+            if self.verbose > 1:
+                now = time.monotonic()
+                line += (
+                    f": best mean log-likelihood {best:.9g}, gain {best - self._best:.3g}, "
+                    f"starts running {len(progress.lower_bounds)}, time {now - self._last:.3f} s"
+                )
+                self._last = now
+            print(line)
+        self._best = best
+        if self.listener is not None:
+            self.listener(progress)
+
+    def begin(self, starts: int) -> None:
+        """Print how many starts are fitted."""
+        if self.verbose:
+            print(f"Initialization of {starts} start{'s' if starts > 1 else ''}")
+
+    def end(self, converged: bool, iterations: int, lower_bound: float) -> None:
+        """Print how the best start ended."""
+        if self.verbose:
+            line = f"Initialization {'converged' if converged else 'did not converge'} after {iterations} iterations"
+            if self.verbose > 1:
+                line += f": mean log-likelihood {lower_bound:.9g}, time {time.monotonic() - self._began:.3f} s"
+            print(line)

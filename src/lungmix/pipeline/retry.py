@@ -1,0 +1,216 @@
+"""The retry policy: which errors of a case are tried again, how often, and what is repaired before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TypeVar
+
+from distributed import Client
+
+from lungmix import errors
+from lungmix.cluster import ItemResult, map_bounded
+from lungmix.cluster.reconnect import SchedulerReconnect, has_ended_workers, is_connection_lost, is_scheduler_failure
+from lungmix.cluster.worker_exits import OUT_OF_MEMORY, explained
+from lungmix.errors import ClusterError, DamageError, LungmixError
+from lungmix.store import STAGES, Cohort, invalidate_corrupt_stages, invalidate_stage, stage_of
+
+T = TypeVar("T")
+
+_TRIES = 3
+CONNECTION_LOST = (
+    "the connection to the scheduler was lost: start it again and run the same command, which resumes where it stopped"
+)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Decides which errors are tried again.
+
+    Corrupt data are invalidated and computed again; a lost scheduler is waited for; a failure of the scheduler itself
+    is tried again at once; a case that ended workers is tried once more, alone. All other errors are raised.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        The cluster.
+    cohort : Cohort
+        Opened for writing.
+    warn : callable
+        Is given one sentence for each retry.
+    renew : callable
+        Called when a scheduler was started again, which knows of no plugin and no subscription.
+    """
+
+    client: Client
+    cohort: Cohort
+    warn: Callable[[str], None]
+    renew: Callable[[], None] = lambda: None
+    _reconnect: SchedulerReconnect = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make what waits for a lost scheduler, for all cases in flight at once."""
+        object.__setattr__(self, "_reconnect", SchedulerReconnect(self.client, self.warn, self.renew))
+
+    def map_cases(
+        self, names: Sequence[str], task: Callable[[str], None], size: int
+    ) -> Iterator[ItemResult[str, None]]:
+        """Call a function with each case, and yield each case when it has ended for good.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Cases.
+        task : callable
+            Called with the name of a case, in a thread.
+        size : int
+            Cases in flight. Once workers have ended on a case it is one at a time, and that case is tried once more.
+        """
+        again: list[str] = []
+        for result in map_bounded(names, task, lambda: 1 if again else size, self._reconnect.abort):
+            if result.error is not None and has_ended_workers(result.error):
+                self.warn(f"{result.item}: {reason_of_ended_workers(result.error)}; cases now run one at a time")
+                again.append(result.item)
+            else:
+                yield result
+        yield from map_bounded(again, task, 1, self._reconnect.abort)
+
+    def attempts(self, case_name: str) -> Iterator[Attempt]:
+        """Yield context managers until the block within one of them succeeds.
+
+        Corrupt stages of the case are invalidated first. The last attempt raises its error.
+        """
+        for stage, reason in self._invalidated(case_name).items():
+            what = f"the stage {stage}" if stage in STAGES else stage
+            self.warn(f"{case_name}: {reason}: {what} will be recomputed")
+        for left in reversed(range(_TRIES)):
+            attempt = Attempt(self, case_name, is_last=not left)
+            yield attempt
+            if attempt.succeeded:
+                return
+
+    def run_cohort_step(self, title: str, step: Callable[[], T], repair: Callable[[DamageError], None]) -> T:
+        """Call a function that reads many cases at once.
+
+        Parameters
+        ----------
+        title : str
+            Name of the step in messages.
+        step : callable
+            Changes nothing before its end.
+        repair : callable
+            Computes the stage of a case again that was invalidated because it is corrupt, or excludes the case.
+
+        Returns
+        -------
+        object
+            Result of `step`.
+
+        Raises
+        ------
+        DamageError
+            If a case that was repaired is corrupt again.
+        ClusterError
+            If the scheduler was lost and did not come back.
+        """
+        repaired, left = set[str](), _TRIES
+        while True:
+            try:
+                return step()
+            except DamageError as error:
+                self.invalidate(error)
+                if error.case in repaired:
+                    raise
+                repaired.add(error.case)
+                repair(error)
+            except Exception as error:
+                left -= 1
+                self.wait_or_raise(title, explained(self.client, error), is_last=not left)
+
+    def wait_or_raise(self, title: str, error: Exception, *, is_last: bool) -> None:
+        """Return where the work can be tried again, once a lost scheduler is back; raise any other error."""
+        if is_scheduler_failure(error) and not is_last:
+            self.warn(f"{title}: the scheduler failed ({type(error).__name__}); retrying")
+            return
+        if not is_connection_lost(error):
+            raise error
+        if is_last or not self._reconnect.wait():
+            raise ClusterError(CONNECTION_LOST) from error
+        self.warn(f"{title}: the scheduler is back; resuming")
+
+    def invalidate(self, error: DamageError) -> None:
+        """Invalidate the stage whose files an error says are corrupt."""
+        stage = stage_of(error.array)
+        case = self.cohort[error.case]
+        if stage is not None:
+            invalidate_stage(case, stage, error.fault)
+
+    def record_failure(self, case_name: str, stage: str, error: Exception) -> None:
+        """Record in the store why a case failed, so that the other cases can go on and the reason is kept."""
+        if has_ended_workers(error):
+            reason = errors.redact(reason_of_ended_workers(error))
+        elif isinstance(error, LungmixError) and not isinstance(error, ClusterError):
+            reason = error.anonymous
+        else:
+            return
+        # On a full disk or a store that cannot be written, the result still has the reason.
+        with suppress(OSError, LungmixError):
+            if case_name in self.cohort:
+                case = self.cohort[case_name]
+                case.fail(case.under_way or stage, reason)
+            elif (origin := self.cohort.register.get(case_name)) is not None:
+                self.cohort.enter({case_name: {**origin, "stage": stage, "reason": reason}})
+
+    def _invalidated(self, case_name: str) -> dict[str, str]:
+        return invalidate_corrupt_stages(self.cohort[case_name]) if case_name in self.cohort else {}
+
+
+@dataclass
+class Attempt:
+    """One attempt at a case; swallows an error that is to be tried again.
+
+    Attributes
+    ----------
+    policy : RetryPolicy
+        Judges errors.
+    case_name : str
+        Name of the case.
+    is_last : bool
+        Whether errors are raised in any case.
+    succeeded : bool
+        Whether the block ended without an error.
+    """
+
+    policy: RetryPolicy
+    case_name: str
+    is_last: bool
+    succeeded: bool = False
+
+    def __enter__(self) -> Attempt:
+        """Begin the attempt."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        """Return whether the error, if any, is to be tried again."""
+        self.succeeded = error is None
+        if isinstance(error, DamageError):
+            self.policy.invalidate(error)
+            if not self.is_last:
+                self.policy.warn(message_of_recomputing(error))
+            return not self.is_last
+        if not isinstance(error, Exception):
+            return False
+        self.policy.wait_or_raise(self.case_name, explained(self.policy.client, error), is_last=self.is_last)
+        return True
+
+
+def reason_of_ended_workers(error: BaseException) -> str:
+    """Return why a case ended workers, in one sentence."""
+    return error.marked if isinstance(error, LungmixError) else OUT_OF_MEMORY
+
+
+def message_of_recomputing(error: DamageError) -> str:
+    """Return the sentence on corrupt data of a case that are computed again."""
+    return f"{error.case}: {error.fault}: recomputing"

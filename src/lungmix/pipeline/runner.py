@@ -1,0 +1,173 @@
+"""The runner: brings cases through stages, reports progress and resources, and records what failed and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+
+from distributed import Client
+
+from lungmix import errors
+from lungmix.callbacks import Callback
+from lungmix.cluster import ResourceUsage, UsageRecorder
+from lungmix.cluster.reconnect import has_ended_workers, is_closed, warn_when_no_workers
+from lungmix.cluster.worker_memory import room_on
+from lungmix.errors import DamageError, LockedError, LungmixError, StoreError
+from lungmix.geometry import Geometry
+from lungmix.pipeline.result import RunResult
+from lungmix.pipeline.retry import RetryPolicy, message_of_recomputing, reason_of_ended_workers
+from lungmix.s3 import is_remote
+from lungmix.stages import fit
+from lungmix.stages.base import Stage, StageContext
+from lungmix.store import Cohort
+from lungmix.store.schema import LOCK_FILE
+
+
+@dataclass(frozen=True)
+class CaseRunner:
+    """Brings cases through stages, as many at a time as there are workers.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        The cluster.
+    cohort : Cohort
+        Opened for writing.
+    callback : Callback
+        Is given progress, resources and failures.
+    """
+
+    client: Client
+    cohort: Cohort
+    callback: Callback
+    _sizes: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def set_case_sizes(self, geometries: Mapping[str, Geometry]) -> None:
+        """Set how large cases are, for progress bars."""
+        self._sizes.update({name: 2 * prod(geometry.size) for name, geometry in geometries.items()})
+
+    @contextmanager
+    def progress_bar(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that takes the progress of work on all cases at once."""
+        self.callback.on_begin(fit.STAGE, [title])
+        try:
+            yield lambda done, total: self.callback.on_progress(title, fit.STAGE, done, total)
+        finally:
+            self.callback.on_end()
+
+    def run_cases(self, title: str, names: Sequence[str], stages: Sequence[Stage], result: RunResult) -> None:
+        """Bring cases through stages.
+
+        Parameters
+        ----------
+        title : str
+            Title of the progress bar.
+        names : sequence of str
+            Cases.
+        stages : sequence of Stage
+            In their order; a case that fails at one does not come to the next.
+        result : RunResult
+            Receives which cases are done, which failed, and where time went.
+        """
+        usage = UsageRecorder(result.spent)
+        warn = self.callback.on_warning
+        retry = RetryPolicy(self.client, self.cohort, warn, partial(usage.listen, self.client, warn))
+        context = StageContext(self.client, self.cohort, room_on(self.client), self.callback)
+        run_case = partial(self._run_case, stages, context, usage, retry)
+        self.callback.on_begin(title, names, self._sizes_of(names))
+        try:
+            with usage.listening(self.client, warn), warn_when_no_workers(self.client, warn) as check_workers:
+                for outcome in retry.map_cases(names, run_case, self._cases_in_flight()):
+                    if outcome.error is not None:
+                        check_workers()  # raises where no case is to blame
+                        self._fail(outcome.item, title, outcome.error, retry, result)
+                    else:
+                        self.callback.on_case_end(outcome.item)
+        finally:
+            self.callback.on_end()
+        result.done = [name for name in names if name not in result.failed]
+
+    def run_cohort_step(self, title: str, step: Callable[[], None], stages: Sequence[Stage], result: RunResult) -> None:
+        """Call a function that reads all cases at once.
+
+        Parameters
+        ----------
+        title : str
+            Name of the step in messages.
+        step : callable
+            Changes nothing before its end, and excludes cases that have failed.
+        stages : sequence of Stage
+            Compute a case again that turns out to be corrupt; where there are none, that case fails.
+        result : RunResult
+            Receives failures.
+        """
+
+        def repair(error: DamageError) -> None:
+            done = result.done
+            if stages:
+                self.callback.on_warning(message_of_recomputing(error))
+                self.run_cases("again", [error.case], stages, result)
+            else:
+                result.fail(error.case, error.marked, error)
+            result.done = [name for name in done if name not in result.failed]
+
+        with warn_when_no_workers(self.client, self.callback.on_warning):
+            RetryPolicy(self.client, self.cohort, self.callback.on_warning).run_cohort_step(title, step, repair)
+
+    def _run_case(
+        self, stages: Sequence[Stage], context: StageContext, usage: UsageRecorder, retry: RetryPolicy, name: str
+    ) -> None:
+        """Bring one case through stages, in a thread of its own."""
+        for attempt in retry.attempts(name):
+            with attempt, self._recorded_usage(name) as usage_by_stage:
+                for stage in stages:
+                    with usage.measure(name, stage.name) as measurement:
+                        measurement.status = stage.run(context, name)
+                    if measurement.status == "done":
+                        usage_by_stage[stage.name] = measurement.usage
+                        self.callback.on_usage(name, stage.name, measurement.usage)
+
+    @contextmanager
+    def _recorded_usage(self, name: str) -> Iterator[dict[str, ResourceUsage]]:
+        """Yield a dictionary that is filled by stage, and record it with the case, also where a stage fails."""
+        usage_by_stage: dict[str, ResourceUsage] = {}
+        try:
+            yield usage_by_stage
+        finally:
+            with suppress(OSError):
+                if usage_by_stage and name in self.cohort:
+                    self.cohort[name].note({stage: usage.to_dict() for stage, usage in usage_by_stage.items()})
+
+    def _fail(self, name: str, title: str, error: Exception, retry: RetryPolicy, result: RunResult) -> None:
+        if isinstance(error, LockedError):
+            raise error  # the store belongs to another run now
+        if isinstance(error, StoreError) and is_remote(self.cohort.url):
+            # Raises where the bucket does not answer: every other case would wait for it in vain.
+            self.cohort.read_bytes(LOCK_FILE)
+        reason = reason_of(error)
+        retry.record_failure(name, title, error)
+        result.fail(name, reason, error)
+        self.callback.on_case_end(name, reason)
+
+    def _sizes_of(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of HU by case, for progress; open only cases that were not seen before."""
+        for name in names:
+            if name not in self._sizes:
+                # A case that cannot be opened fails in its stages, with a reason.
+                with suppress(LungmixError, KeyError):
+                    self.set_case_sizes({name: self.cohort[name].geometry})
+        return {name: self._sizes.get(name, 0) for name in names}
+
+    def _cases_in_flight(self) -> int:
+        # One case more than workers: while one ends, the next has begun.
+        if is_closed(self.client):
+            return 1
+        return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return one sentence on an error of a case; a run meets errors of workers too."""
+    return reason_of_ended_workers(error) if has_ended_workers(error) else errors.reason_of(error)

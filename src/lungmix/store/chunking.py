@@ -1,0 +1,166 @@
+"""How volumes are cut: levels, chunks, shards and the slabs that tasks read and write.
+
+A slab is a run of whole slices whose shards, on every level, belong to no other slab. It is the unit of reading
+and of writing, so two tasks never touch one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import zarr.codecs
+from zarr.abc.codec import BytesBytesCodec
+
+from lungmix.errors import AlignmentError, UsageError
+from lungmix.geometry import Geometry
+from lungmix.kernels.downsampling import mean_of_blocks
+
+N_LEVELS = 3
+_SLAB_BYTES = 64 << 20
+_THICKEST = 64
+_THINNEST = 8
+_CHUNK_EDGE = 128
+POSSIBLE_SLICES = (8, 16, 32, 64)
+"""What can be asked for: coarser levels halve these, up to twice."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of a volume.
+
+    Attributes
+    ----------
+    factors : tuple of int
+        Voxels of level 0 in one voxel of this level, along z, y, x.
+    shape, chunks, shards : tuple of int
+        Of the zarr array, in voxels, ``(z, y, x)``.
+    """
+
+    factors: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    chunks: tuple[int, int, int]
+    shards: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The cut of one volume.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(z, y, x)`` of level 0.
+    slab : int
+        Slices in a slab, a power of two.
+    levels : tuple of Level
+        From the finest to the coarsest.
+    """
+
+    shape: tuple[int, int, int]
+    slab: int
+    levels: tuple[Level, ...]
+
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """First and one past the last slice of each slab."""
+        yield from self.within(0, self.shape[0])
+
+    @property
+    def stored(self) -> list[int]:
+        """Slices of each slab."""
+        return [stop - start for start, stop in self.slabs()]
+
+    def within(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The slabs between two slices that are borders of slabs."""
+        for begin in range(start, stop, self.slab):
+            yield begin, min(begin + self.slab, stop)
+
+    def check(self, start: int, stop: int) -> None:
+        """Refuse a write that does not cover whole slabs.
+
+        Raises
+        ------
+        AlignmentError
+            If ``[start, stop)`` cuts a shard that another writer owns.
+        """
+        depth = self.shape[0]
+        if not 0 <= start < stop <= depth or start % self.slab or (stop % self.slab and stop != depth):
+            raise AlignmentError(
+                f"slices {start} to {stop} of {depth} do not cover whole shards of {self.slab} slices; "
+                f"a neighbour's data would be lost: write multiples of {self.slab} slices"
+            )
+
+
+def check_slices(chunk_slices: int | None) -> None:
+    """Refuse a number of slices that volumes cannot be cut into.
+
+    Raises
+    ------
+    UsageError
+        If it is none of `POSSIBLE_SLICES`.
+    """
+    if chunk_slices is not None and chunk_slices not in POSSIBLE_SLICES:
+        possible = ", ".join(map(str, POSSIBLE_SLICES))
+        raise UsageError(f"chunks of {chunk_slices} slices are not possible: give one of {possible}")
+
+
+def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
+    """Choose levels, chunks and shards from the size and the spacing of a volume.
+
+    A level halves the slices too only where they are not much thicker than the pixels are wide.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the volume.
+    chunk_slices : int, optional
+        Slices of a chunk and of a slab, one of `POSSIBLE_SLICES`, fewer where the volume has fewer. By default as many
+        as shards of 64 MiB of int16 voxels hold, at most 64.
+
+    Raises
+    ------
+    UsageError
+        If volumes cannot be cut so.
+    """
+    check_slices(chunk_slices)
+    shape = geometry.shape
+    plane = shape[1] * shape[2] * 2
+    slab, most = (_THICKEST, _SLAB_BYTES) if chunk_slices is None else (chunk_slices, chunk_slices * plane)
+    while slab > _THINNEST and (slab * plane > most or slab // 2 >= shape[0]):
+        slab //= 2
+    levels = []
+    factors = (1, 1, 1)
+    spacing = geometry.spacing_zyx
+    for _ in range(N_LEVELS):
+        size = tuple(-(-n // f) for n, f in zip(shape, factors, strict=True))
+        edges = [min(_CHUNK_EDGE, n) for n in size[1:]]
+        depth = max(slab // factors[0], 1)
+        chunks = (depth, edges[0], edges[1])
+        shards = (depth, *(-(-n // edge) * edge for n, edge in zip(size[1:], edges, strict=True)))
+        levels.append(Level(factors, size, chunks, shards))  # type: ignore[arg-type]
+        thin = spacing[0] * factors[0] <= 1.5 * min(spacing[1], spacing[2]) * factors[1]
+        factors = (factors[0] * (2 if thin else 1), factors[1] * 2, factors[2] * 2)
+    return Layout(shape, slab, tuple(levels))
+
+
+def codecs_for(dtype: npt.DTypeLike) -> list[BytesBytesCodec]:
+    """Compressors by measurement, shuffled Zstandard for HU and plain Zstandard for labels; and a checksum."""
+    checksum = zarr.codecs.Crc32cCodec()
+    if np.dtype(dtype).itemsize > 1:
+        return [zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), checksum]
+    return [zarr.codecs.ZstdCodec(level=1), checksum]
+
+
+def shrink_mean(slab: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
+    """Mean of blocks of voxels, rounded half up; blocks cut by the end of the volume repeat its last voxel."""
+    if factors == (1, 1, 1):
+        return slab
+    return mean_of_blocks(slab, factors)
+
+
+def shrink_nearest(slab: npt.NDArray[np.uint8], factors: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """The first voxel of each block: labels are never mixed."""
+    z, y, x = factors
+    return slab[::z, ::y, ::x]

@@ -1,0 +1,57 @@
+"""OME-Zarr 0.5 metadata of an image and of its label maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lungmix.geometry import Geometry
+from lungmix.store.chunking import Layout
+from lungmix.tissue import segments_of
+
+VERSION = "0.5"
+LABEL_NAMES = ("lung", "side", "tissue", "tissue_median")
+_AXES = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"]
+
+
+def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
+    """The ``ome`` attribute of an image whose coarser levels are means of blocks."""
+    return {
+        "version": VERSION,
+        "multiscales": [_multiscale(name, geometry, layout, centred=True, kind="mean")],
+    }
+
+
+def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
+    """The ``ome`` attribute of a label map, with the names and colours of its labels."""
+    shown = segments_of(name)
+    return {
+        "version": VERSION,
+        "multiscales": [_multiscale(name, geometry, layout, centred=False, kind="nearest")],
+        "image-label": {
+            "colors": [{"label-value": one.label, "rgba": list(one.rgba)} for one in shown],
+            "properties": [{"label-value": one.label, "name": one.name} for one in shown],
+            "source": {"image": "../../"},
+        },
+    }
+
+
+def labels_metadata(names: list[str]) -> dict[str, Any]:
+    """The ``ome`` attribute of the group that lists the label maps of an image."""
+    return {"version": VERSION, "labels": names}
+
+
+def _multiscale(name: str, geometry: Geometry, layout: Layout, *, centred: bool, kind: str) -> dict[str, Any]:
+    datasets = []
+    for index, level in enumerate(layout.levels):
+        scale = [s * f for s, f in zip(geometry.spacing_zyx, level.factors, strict=True)]
+        shift = [s * (f - 1) / 2 if centred else 0.0 for s, f in zip(geometry.spacing_zyx, level.factors, strict=True)]
+        datasets.append(
+            {
+                "path": str(index),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": scale},
+                    {"type": "translation", "translation": shift},
+                ],
+            }
+        )
+    return {"name": name, "axes": _AXES, "datasets": datasets, "type": kind}

@@ -1,0 +1,35 @@
+"""Where a store lies: a folder, or a prefix in an S3-compatible object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
+
+from lungmix.s3 import check_address, is_remote, open_bucket
+
+__all__ = ["is_remote", "zarr_store"]
+
+
+def zarr_store(url: str) -> Store:
+    """The zarr store at an address.
+
+    Parameters
+    ----------
+    url : str
+        Folder, or ``s3://bucket/prefix``. Credentials, region and endpoint come from the environment, as for other
+        programs: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``; workers need
+        them too.
+
+    Raises
+    ------
+    UsageError
+        If the address is of another kind, or the variables name no server.
+    """
+    if not is_remote(url):
+        # Arrays of it travel to workers, whose working directory may be another one.
+        return LocalStore(Path(url).absolute())
+    from lungmix.store.remote import BucketStore
+
+    return BucketStore(open_bucket(check_address(url)))

@@ -1,0 +1,132 @@
+"""Pictures of cases: slices beside their labels as in the paper's Figure 3, the mixture, scores as in Figure 5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from lungmix.kernels.histogram import FIRST_HU
+from lungmix.mixture import TissueModel
+from lungmix.store import Case
+from lungmix.tissue import TISSUES
+
+LUNG_WINDOW = (-1350, 150)
+"""HU shown as black and as white: width 1500, level -600."""
+
+_BODY_HU = -500
+_PALETTE = np.array([(0, 0, 0, 0), *(tissue.rgba for tissue in TISSUES)], np.uint8)
+
+
+def label_colors(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """RGBA of a label map; background is transparent."""
+    return np.asarray(_PALETTE[np.minimum(labels, len(_PALETTE) - 1)])
+
+
+def best_slice(case: Case) -> int:
+    """The slice with most lung, found on the coarsest level."""
+    level = len(case.layout.levels) - 1
+    lung = np.asarray(case.zarr_array("lung", level)[:])
+    factor = case.layout.levels[level].factors[0]
+    return min(int(lung.sum(axis=(1, 2), dtype=np.int64).argmax()) * factor, case.geometry.shape[0] - 1)
+
+
+def body_of(ct: npt.NDArray[np.int16]) -> tuple[slice, slice]:
+    """Rows and columns of a slice that hold the patient, with a margin."""
+    dense, box = ct > _BODY_HU, []
+    for axis in (1, 0):
+        profile = dense.sum(axis=axis)
+        found = np.flatnonzero(profile > 0.05 * profile.max())
+        n, margin = len(profile), len(profile) // 40
+        box.append(slice(max(0, found[0] - margin), min(n, found[-1] + margin + 1)) if len(found) else slice(0, n))
+    return box[0], box[1]
+
+
+def slice_figure(case: Case, z: int | None = None, image: str = "tissue") -> Figure:
+    """An axial slice beside its labels; see `slices_figure`.
+
+    Parameters
+    ----------
+    case : Case
+        Labelled.
+    z : int, optional
+        Slice; by default the one with most lung.
+    image : {"tissue", "tissue_median"}
+        Which labels.
+    """
+    return slices_figure([(case, case.name)], image, z)
+
+
+def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: int | None = None) -> Figure:
+    """Axial slices, each beside its labels as in the paper's Figure 3.
+
+    Parameters
+    ----------
+    cases : sequence of (Case, str)
+        Labelled cases, a row each, and their titles.
+    image : {"tissue", "tissue_median"}
+        Which labels.
+    z : int, optional
+        Slice; by default the one of each case with most lung.
+    """
+    figure = Figure(figsize=(10, 4.2 * len(cases) + 0.5))
+    FigureCanvasAgg(figure)
+    # Titles need room above: those of the first row end at the edge of the figure otherwise.
+    figure.set_layout_engine("constrained", h_pad=0.06)
+    grid = figure.subplots(len(cases), 2, squeeze=False)
+    for (left, right), (case, title) in zip(grid, cases, strict=True):
+        chosen = best_slice(case) if z is None else z
+        ct, labels = case.read("ct", chosen, chosen + 1)[0], case.read(image, chosen, chosen + 1)[0]
+        box = body_of(ct)
+        aspect = case.geometry.spacing[1] / case.geometry.spacing[0]
+        for axes in (left, right):
+            axes.imshow(ct[box], cmap="gray", vmin=LUNG_WINDOW[0], vmax=LUNG_WINDOW[1], aspect=aspect)
+            axes.set_axis_off()
+        right.imshow(label_colors(labels[box]), aspect=aspect, interpolation="nearest")
+        left.set_title(f"{title}, slice {chosen}", loc="left", fontsize=10)
+        right.set_title("tissue" if image == "tissue" else "tissue, median filtered", loc="left", fontsize=10)
+    handles = [Patch(color=tissue.color, label=tissue.name) for tissue in TISSUES]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(TISSUES), frameon=False)
+    return figure
+
+
+def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure:
+    """The mixture and its components over the histogram of the pooled lung voxels."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    hu = np.arange(-1100, 301)
+    shown = counts[hu[0] - FIRST_HU : hu[-1] + 1 - FIRST_HU].astype(np.float64)
+    axes.fill_between(hu, shown / max(float(counts.sum()), 1.0), step="mid", color="#cccccc", label="lung voxels")
+    parts = np.exp(model.log_densities(hu))
+    five = model.n_components == len(TISSUES)
+    for k in range(model.n_components):
+        style: dict[str, Any] = {"label": f"component {k + 1}"}
+        if five:
+            style = {"color": TISSUES[k].color, "label": TISSUES[k].name}
+        axes.plot(hu, parts[:, k], linewidth=1.6, **style)
+    axes.plot(hu, parts.sum(axis=1), color="black", linewidth=1, linestyle="--", label="mixture")
+    axes.set(xlabel="HU", ylabel="share of voxels per HU", xlim=(hu[0], hu[-1]))
+    axes.set_ylim(0, 1.15 * max(float(parts.sum(axis=1).max()), 1e-6))
+    axes.legend(frameon=False)
+    return figure
+
+
+def png_of(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as PNG."""
+    stream = BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def svg_of(figure: Figure) -> bytes:
+    """A figure as SVG."""
+    stream: Any = BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return bytes(stream.getvalue())

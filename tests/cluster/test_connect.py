@@ -1,0 +1,121 @@
+"""Connections and the window of cases, on clusters of processes."""
+
+import threading
+import time
+
+import pytest
+
+import lungmix
+from lungmix.cluster import map_bounded
+from lungmix.errors import ClusterError, UsageError
+from support.clusters import free_port, running_cluster
+from support.stores import assert_same_voxels_each_way
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as found:
+        yield found
+
+
+def test_job_on_a_running_scheduler_gives_the_voxels_of_a_local_cluster(cluster, scan, tmp_path):
+    address, file = cluster
+    ways = {
+        "address": ("--scheduler", address),
+        "file": ("--scheduler-file", file),
+        "local": ("-j", 1, "--memory-limit", "2GB"),
+    }
+    assert_same_voxels_each_way(ways, scan, tmp_path)
+
+
+def test_client_leaves_a_cluster_that_it_did_not_start_running(cluster):
+    for _ in range(2):
+        with lungmix.connect(cluster[0]) as client:
+            assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_local_cluster_has_the_workers_and_the_memory_asked_for():
+    with lungmix.connect(workers=1, memory_limit="600MB") as client:
+        (worker,) = client.scheduler_info()["workers"].values()
+        assert worker["memory_limit"] == 600_000_000
+        assert worker["nthreads"] == 1
+
+
+def test_workers_of_a_local_cluster_have_the_stages_before_their_first_task():
+    with lungmix.connect(workers=2, memory_limit="600MB") as client:
+        loaded = client.run(eval, "'lungmix.stages.label' in __import__('sys').modules")
+        assert list(loaded.values()) == [True, True]
+
+
+def test_scheduler_that_is_not_there_is_named(tmp_path):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(ClusterError, match=address):
+        lungmix.connect(address)
+    with pytest.raises(ClusterError, match=r"none\.json"):
+        lungmix.connect(scheduler_file=tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheduler": "tcp://127.0.0.1:1", "scheduler_file": "x"},
+        {"scheduler": "tcp://127.0.0.1:1", "workers": 2},
+        {"workers": 0},
+        {"memory_limit": "much"},
+        {"memory_limit": "1MB"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(UsageError):
+        lungmix.connect(**options)
+
+
+def test_window_bounds_what_is_in_flight_and_an_error_ends_its_own_item_only():
+    lock, running, peak = threading.Lock(), 0, 0
+
+    def work(item):
+        nonlocal running, peak
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        if item % 5 == 0:
+            raise ValueError(item)
+        return item * 2
+
+    outcomes = {one.item: one for one in map_bounded(range(40), work, 3)}
+    assert peak == 3
+    assert sorted(outcomes) == list(range(40))
+    for item, outcome in outcomes.items():
+        assert (outcome.error is not None) == (item % 5 == 0)
+        assert outcome.result == (None if item % 5 == 0 else item * 2)
+
+
+def test_interrupt_stops_what_has_not_begun():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(map_bounded(range(100), work, 1))
+    assert len(begun) < 10
+
+
+def test_interrupt_ends_what_items_in_flight_wait_for():
+    left = threading.Event()
+
+    def work(item):
+        if item == 1:
+            raise KeyboardInterrupt
+        assert left.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(map_bounded(range(100), work, 2, left.set))
+    assert left.is_set()

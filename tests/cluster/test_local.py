@@ -1,0 +1,191 @@
+"""Which cluster is meant, and how much of the machine a local one takes."""
+
+import subprocess
+import sys
+import time
+
+import dask
+import pytest
+from distributed import LocalCluster
+
+import lungmix
+from lungmix.cluster import check_memory, dashboard_of, local, machine
+from lungmix.errors import ClusterError
+from support.clusters import free_port
+
+GIB = 1 << 30
+
+
+def test_scheduler_of_dasks_configuration_is_used_and_said():
+    address, said = f"tcp://127.0.0.1:{free_port()}", []
+    with dask.config.set({"scheduler-address": address}), pytest.raises(ClusterError, match="dask's configuration"):
+        lungmix.connect(say=said.append)
+    assert address in said[0]
+
+
+@pytest.mark.slow
+def test_local_cluster_takes_no_notice_of_another_cluster_in_dasks_configuration():
+    other = {
+        "scheduler-address": "tcp://127.0.0.1:1",
+        "distributed.comm.default-scheme": "tls",
+        "distributed.comm.require-encryption": True,
+        "distributed.dashboard.link": "/user/{NOT_SET_ANYWHERE}/{port}",
+    }
+    with dask.config.set(other), lungmix.connect(workers=1, memory_limit="1GB") as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+        assert dashboard_of(client) is None
+
+
+@pytest.mark.slow
+def test_cluster_that_adapts_from_no_worker_is_asked_for_one():
+    with LocalCluster(
+        n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0", silence_logs=50
+    ) as cluster:
+        cluster.adapt(minimum=0, maximum=1, interval="100ms", wait_count=1)
+        with lungmix.connect(cluster.scheduler_address, patience=60) as client:
+            end = time.monotonic() + 60
+            while client.scheduler_info()["workers"]:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            assert client.submit(sum, [1, 2]).result() == 3
+
+
+@pytest.mark.slow
+def test_workers_with_less_memory_than_any_stage_needs_are_refused_with_the_number():
+    with (
+        lungmix.connect(workers=1, memory_limit="500MB") as client,
+        pytest.raises(ClusterError, match=r"500 MB .* at least 930 MB"),
+    ):
+        check_memory(client)
+
+
+def script(tmp_path, text, **options):
+    """Run a script of a user."""
+    file = tmp_path / "script.py"
+    file.write_text(text)
+    return subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import lungmix\nclient = lungmix.connect(\n    workers=1\n)\n",
+        "from lungmix import connect\nwith open(__file__):\n    with connect(workers=1) as client:\n        print(1)\n",
+        "import lungmix\ndef work():\n    lungmix.connect(workers=1)\nwork()\n",
+    ],
+)
+def test_script_without_a_main_guard_ends_with_one_sentence(tmp_path, text):
+    done = script(tmp_path, text)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("workers cannot start")
+    assert 'if __name__ == "__main__":' in line
+
+
+@pytest.mark.slow
+def test_script_whose_workers_turn_out_to_run_it_ends_with_one_sentence(tmp_path):
+    done = script(tmp_path, "import lungmix\nif lungmix:\n    lungmix.connect(workers=1)\n")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert 'if __name__ == "__main__":' in line
+
+
+def test_script_without_a_main_guard_can_catch_the_error(tmp_path):
+    text = (
+        "import contextlib, lungmix\nfrom lungmix.errors import ClusterError\nwith contextlib.suppress(ClusterError):\n"
+    )
+    done = script(tmp_path, f"{text}    lungmix.connect(workers=1)\nprint('caught')\n")
+    assert (done.stdout, done.stderr, done.returncode) == ("caught\n", "", 0)
+
+
+GUARDED = [
+    "from lungmix.cluster import rerun\nif __name__ == '__main__':\n    print(rerun.is_certain())\n",
+    "from lungmix.cluster import rerun\nimport os\nif 'INSIDE' not in os.environ:\n    print(rerun.is_certain())\n",
+    "from lungmix.cluster import rerun\nimport multiprocessing\n"
+    "parent = multiprocessing.parent_process()\nparent or print(rerun.is_certain())\n",
+]
+
+
+@pytest.mark.parametrize("text", GUARDED)
+def test_script_that_may_have_a_guard_is_not_refused(tmp_path, text):
+    assert script(tmp_path, text).stdout == "False\n"
+
+
+@pytest.mark.parametrize("how", ["-c", "-", "-m"])
+def test_what_workers_do_not_run_again_is_not_refused(tmp_path, how):
+    text = "from lungmix.cluster import rerun\nprint(rerun.is_certain(), rerun.is_likely())\n"
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text(text)
+    words = {"-c": [text], "-": [], "-m": ["package"]}[how]
+    done = subprocess.run(
+        [sys.executable, how, *words], input=text, capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.stdout == "False False\n", done.stderr
+
+
+def test_script_from_the_standard_input_is_refused_with_what_to_do():
+    text = (
+        "import lungmix\nfrom lungmix.errors import UsageError\n"
+        "try:\n    lungmix.connect(workers=1)\nexcept UsageError as error:\n    print(error)\n\n"
+    )
+    done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("workers cannot start from a script that is read from the standard input")
+    assert "python -c" in done.stdout
+    assert done.stderr == ""
+
+
+def groups(folder, line, **files):
+    """A file that says which control groups a process is in, and their folder."""
+    for name, text in files.items():
+        file = folder / "cgroup" / name.replace("__", "/").replace("-", ".")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (folder / "self").write_text(line)
+    return folder / "cgroup", folder / "self"
+
+
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        ("0::/job/step\n", {"job__memory-max": f"{GIB}\n", "job__step__memory-max": "max\n"}),
+        ("0::/job/step\n", {"job__step__memory-max": f"{GIB}\n"}),
+        ("4:memory:/slurm/job\n0::/\n", {"memory__slurm__memory-limit_in_bytes": f"{GIB}\n"}),
+        ("0::/of/the/host\n", {"memory-max": f"{GIB}\n"}),
+    ],
+)
+def test_memory_limit_is_that_of_the_control_group_or_of_one_around_it(tmp_path, monkeypatch, line, files):
+    monkeypatch.setattr(machine, "MEMORY_LIMIT", 8 * GIB)
+    assert machine.memory_limit({}, *groups(tmp_path, line, **files)) == GIB
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SLURM_MEM_PER_NODE": "2048"}, 2 * GIB),
+        ({"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_ON_NODE": "3"}, 3 * GIB),
+        ({"SLURM_MEM_PER_NODE": "0"}, 8 * GIB),
+        ({"SLURM_MEM_PER_CPU": "much", "SLURM_CPUS_ON_NODE": ""}, 8 * GIB),
+    ],
+)
+def test_memory_limit_is_that_of_the_slurm_job(tmp_path, monkeypatch, variables, expected):
+    monkeypatch.setattr(machine, "MEMORY_LIMIT", 8 * GIB)
+    assert machine.memory_limit(variables, tmp_path, tmp_path / "none") == expected
+
+
+def test_cores_are_those_of_the_control_group_or_of_the_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CPU_COUNT", 16)
+    own = groups(
+        tmp_path, "0::/job/step\n", **{"job__cpu-max": "250000 100000\n", "job__step__cpu-max": "max 100000\n"}
+    )
+    assert machine.cpu_count({}, *own) == 3
+    assert machine.cpu_count({"SLURM_CPUS_ON_NODE": "2"}, *own) == 2
+
+
+def test_workers_share_what_the_program_may_use(monkeypatch):
+    monkeypatch.setattr(machine, "memory_limit", lambda: 10 * GIB)
+    monkeypatch.setattr(machine, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine, "process_limit", lambda: None)
+    assert local._shape(None, None) == (4, 9 * GIB // 4)
+    assert local._shape(None, "3GiB") == (3, 3 * GIB)
+    monkeypatch.setattr(machine, "process_limit", lambda: GIB)
+    assert local._shape(None, None) == (4, GIB)

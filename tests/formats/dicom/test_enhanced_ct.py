@@ -1,0 +1,356 @@
+"""Enhanced multi-frame CT: each frame is a slice of its own, wherever it stands in the file."""
+
+import tracemalloc
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from lungmix.errors import SourceError, reveal
+from lungmix.formats import SeriesFilter, find_scans
+from support.series import change, hu_of, only_scan, read, refused, scans, skipped, write_series
+
+SHAPE = (10, 18, 14)
+SPACING = (0.75, 0.5, 1.25)
+
+
+def item(**values):
+    dataset = Dataset()
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def write_enhanced(file, hu, order=None, slopes=None, phases=None, syntax=ExplicitVRLittleEndian, shared=True, **tags):
+    """One file of all slices, in any order of frames, with slope and phase of each; positions from (-10, 5, -100)."""
+    order = list(range(len(hu))) if order is None else order
+    slopes = slopes or [(1.0, -1024.0)] * len(hu)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = EnhancedCTImageStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = EnhancedCTImageStorage, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.PatientName, dataset.PatientID = "Frames^Test", "P2"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.FrameOfReferenceUID, dataset.SeriesNumber, dataset.InstanceNumber = generate_uid(), 4, 1
+    dataset.Manufacturer, dataset.ManufacturerModelName = "SIEMENS", "Sensation 10"
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = *hu.shape[1:], len(hu)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
+    measures = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[SPACING[1], SPACING[0]], SliceThickness=SPACING[2])],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        CTReconstructionSequence=[item(ConvolutionKernel="B40f")],
+    )
+    dataset.SharedFunctionalGroupsSequence = [measures if shared else Dataset()]
+    frames, pixels = [], []
+    for z in order:
+        slope, intercept = slopes[z]
+        content = item(InStackPositionNumber=z + 1, StackID="1")
+        if phases is not None:
+            content.TemporalPositionIndex = phases[z]
+        frame = item(
+            FrameContentSequence=[content],
+            PlanePositionSequence=[
+                item(ImagePositionPatient=[-10, 5, -100 + SPACING[2] * (z if phases is None else z // 2)])
+            ],
+            PixelValueTransformationSequence=[item(RescaleIntercept=intercept, RescaleSlope=slope, RescaleType="HU")],
+        )
+        if not shared:
+            frame.update(measures)
+        frames.append(frame)
+        pixels.append(np.rint((hu[z] - intercept) / slope).astype("<u2"))
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.PixelData = np.stack(pixels).tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    elif syntax == JPEG2000Lossless:
+        return write_by_gdcm(dataset, file)
+    elif syntax != ExplicitVRLittleEndian:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(file, enforce_file_format=True)
+    return file
+
+
+def write_stacks(file, hu, places, stack=None, number=None, **content):
+    """One file of frames at places given in distances of slices; what varies by frame is given by its index."""
+    write_enhanced(file, hu)
+    dataset = pydicom.dcmread(file)
+    known = {"StackID": stack, "InStackPositionNumber": number, **content}
+    for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame.PlanePositionSequence[0].ImagePositionPatient = [-10, 5, -100 + SPACING[2] * places(index)]
+        for name, value in known.items():
+            if value is None:
+                delattr(frame.FrameContentSequence[0], name)
+            else:
+                setattr(frame.FrameContentSequence[0], name, value(index))
+    dataset.save_as(file)
+    return file
+
+
+def write_by_gdcm(dataset, file):
+    import gdcm
+
+    dataset.save_as(file, enforce_file_format=True)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(file))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEG2000Lossless))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    encoded = change.GetOutput().GetDataElement().GetSequenceOfFragments()
+    # The description of the frames stays as pydicom wrote it.
+    fragments = [encoded.GetFragment(i).GetByteValue().GetBuffer() for i in range(encoded.GetNumberOfFragments())]
+    fragments = [part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in fragments]
+    dataset.PixelData = pydicom.encaps.encapsulate(fragments)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.save_as(file, enforce_file_format=True)
+    return file
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_are_slices_in_the_order_of_their_positions(tmp_path, seed, shared):
+    hu = hu_of(SHAPE, seed)
+    order = np.random.default_rng(seed).permutation(len(hu)).tolist()
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu, order, shared=shared))
+    assert np.array_equal(read(scan), hu)
+    assert scan.geometry.spacing == SPACING
+    assert scan.geometry.origin == (-10, 5, -100)
+    assert scan.geometry.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    assert scan.acquisition.kernel == "B40f"
+    assert scan.acquisition.slice_thickness == 1.25
+
+
+def test_geometry_and_voxels_are_those_of_simpleitk(tmp_path):
+    hu = hu_of(SHAPE)
+    file = write_enhanced(tmp_path / "ct.dcm", hu)
+    image, scan = sitk.ReadImage(str(file)), only_scan(file)
+    assert scan.geometry.size == image.GetSize()
+    assert np.allclose(scan.geometry.spacing, image.GetSpacing())
+    assert np.allclose(scan.geometry.origin, image.GetOrigin())
+    assert np.array_equal(read(scan), sitk.GetArrayFromImage(image))
+
+
+def test_slope_and_intercept_are_those_of_each_frame(tmp_path):
+    hu = hu_of(SHAPE) // 2 * 2
+    slopes = [(2.0 if z % 3 else 1.0, -1024.0 - 10 * z) for z in range(len(hu))]
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu, [3, 1, 2, 0, 9, 8, 7, 6, 5, 4], slopes))
+    assert np.array_equal(read(scan), hu)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [RLELossless, JPEGLSLossless, JPEG2000Lossless, DeflatedExplicitVRLittleEndian],
+    ids=lambda uid: uid.keyword,
+)
+def test_compressed_frames_are_read_one_by_one(tmp_path, syntax):
+    hu = hu_of(SHAPE)
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu, [9, 0, 8, 1, 7, 2, 6, 3, 5, 4], syntax=syntax))
+    assert np.array_equal(read(scan), hu)
+
+
+def test_phases_of_one_file_are_volumes_of_their_own(tmp_path):
+    hu = hu_of(SHAPE)
+    file = write_enhanced(tmp_path / "ct.dcm", hu, phases=[1, 2] * 5)
+    found = find_scans(file)
+    assert len(scans(found)) == 1
+    assert "phase" in skipped(found)[0].reason
+    both = scans(find_scans(file, SeriesFilter("all")))
+    assert sorted(read(scan).tolist() for scan in both) == sorted([hu[::2].tolist(), hu[1::2].tolist()])
+    assert len({scan.key for scan in both}) == len({scan.fingerprint for scan in both}) == 2
+
+
+def test_missing_frame_is_named_with_its_neighbours(tmp_path):
+    hu = hu_of(SHAPE)
+    file = write_enhanced(tmp_path / "ct.dcm", hu)
+    dataset = pydicom.dcmread(file)
+    del dataset.PerFrameFunctionalGroupsSequence[4]
+    dataset.NumberOfFrames = 9
+    dataset.PixelData = dataset.PixelData[: 9 * 18 * 14 * 2]
+    dataset.save_as(file)
+    (one,) = refused(find_scans(file))
+    assert "between slices 4 and 5 of 9" in reveal(one.reason)
+
+
+def test_file_with_fewer_descriptions_than_frames_is_damaged(tmp_path):
+    file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    del dataset.PerFrameFunctionalGroupsSequence[4]
+    dataset.save_as(file)
+    assert "descriptions of its frames" in refused(find_scans(file))[0].reason
+
+
+def test_cut_file_is_refused(tmp_path):
+    file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE))
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "cut short" in refused(find_scans(file))[0].reason
+
+
+def test_damaged_frame_is_named(tmp_path):
+    file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE), syntax=JPEGLSLossless)
+    content = bytearray(file.read_bytes())
+    dataset = pydicom.dcmread(file)
+    frames = list(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=10))
+    at = content.index(frames[6])
+    content[at + 4 : at + len(frames[6])] = b"\0" * (len(frames[6]) - 4)
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match=r"ct\.dcm.*slice 7"):
+        read(only_scan(file))
+
+
+def test_frames_are_streamed(tmp_path):
+    hu = np.zeros((60, 256, 256), np.int16)
+    scan = only_scan(write_enhanced(tmp_path / "ct.dcm", hu))
+    tracemalloc.start()
+    for slab in scan.slabs(4):
+        assert len(slab) == 4
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < hu.nbytes / 2
+
+
+def test_frames_that_do_not_say_what_hu_are_are_refused(tmp_path):
+    file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    del dataset.PerFrameFunctionalGroupsSequence[3].PixelValueTransformationSequence
+    dataset.save_as(file)
+    (one,) = refused(find_scans(file))
+    assert "does not say what its pixels are in HU" in one.reason
+
+
+def test_frames_of_another_quantity_are_skipped(tmp_path):
+    file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        frame.PixelValueTransformationSequence[0].RescaleType = "MGML"
+    dataset.save_as(file)
+    (one,) = skipped(find_scans(file))
+    assert "map of a material" in one.reason
+
+
+def test_frames_without_positions_are_refused_as_such(tmp_path):
+    file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
+    dataset = pydicom.dcmread(file)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionSequence
+    dataset.save_as(file)
+    (one,) = refused(find_scans(file))
+    assert "lacks position or orientation" in one.reason
+
+
+def test_frames_whose_bits_end_elsewhere_are_refused(tmp_path):
+    write_enhanced(tmp_path / "e.dcm", hu_of(SHAPE), BitsStored=12)
+    (one,) = refused(find_scans(tmp_path))
+    assert "e.dcm says that its 12 bits end at bit 15 (HighBit)" in reveal(one.reason)
+
+
+def test_frames_that_do_not_say_where_they_lie_are_refused_and_not_too_few(tmp_path):
+    (file, *others) = write_series(tmp_path / "s")
+    for other in others:
+        other.unlink()
+    change(file, NumberOfFrames=3, PixelData=pydicom.dcmread(file).PixelData * 3)
+    (one,) = refused(find_scans(tmp_path / "s"))
+    assert "has several frames in a file but does not say where they lie" in one.reason
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_above_those_that_are_stored_are_left_out_of_frames(tmp_path, signed):
+    hu = hu_of(SHAPE).clip(-1024, 1000)
+    write_enhanced(tmp_path / "e.dcm", hu, BitsStored=12, HighBit=11, PixelRepresentation=signed)
+    dataset = pydicom.dcmread(tmp_path / "e.dcm")
+    stored = np.frombuffer(dataset.PixelData, "<u2")
+    expected = stored & 0xFFF
+    dataset.PixelData = (stored | 0x5000).astype("<u2").tobytes()
+    dataset.save_as(tmp_path / "e.dcm")
+    values = expected.astype(int) - (4096 * (expected >= 2048) if signed else 0)
+    assert np.array_equal(read(only_scan(tmp_path)).ravel(), values - 1024)
+
+
+ALTERNATE = ("A", "B")
+TWICE = (20, *SHAPE[1:])
+
+
+@pytest.mark.parametrize("rules", [None, SeriesFilter("all")], ids=["thinnest", "all"])
+@pytest.mark.parametrize("number", [lambda i: i // 2 + 1, None], ids=["numbered", "unnumbered"])
+@pytest.mark.parametrize("beside", [0, 0.3, 0.5, 5, 40], ids=lambda places: f"{places} apart")
+def test_stacks_that_alternate_frame_by_frame_are_volumes_of_their_own(tmp_path, beside, number, rules):
+    hu = hu_of(TWICE)
+    file = write_stacks(
+        tmp_path / "ct.dcm", hu, lambda i: i // 2 + beside * (i % 2), lambda i: ALTERNATE[i % 2], number
+    )
+    found = find_scans(file, rules or SeriesFilter())
+    assert not refused(found)
+    assert sorted(read(scan).tobytes() for scan in scans(found)) == sorted(hu[i::2].tobytes() for i in (0, 1))
+    assert sorted(scan.geometry.origin[2] for scan in scans(found)) == [-100, -100 + SPACING[2] * beside]
+    assert len({scan.key for scan in scans(found)}) == len({scan.fingerprint for scan in scans(found)}) == 2
+
+
+def test_phases_of_stacks_that_alternate_are_told_apart_too(tmp_path):
+    hu = hu_of(TWICE)
+    file = write_stacks(
+        tmp_path / "ct.dcm", hu, lambda i: i // 4 + 40 * (i % 2), lambda i: ALTERNATE[i % 2],
+        lambda i: i // 4 + 1, TemporalPositionIndex=lambda i: i // 2 % 2 + 1,
+    )  # fmt: skip
+    every = scans(find_scans(file, SeriesFilter("all")))
+    assert sorted(read(scan).tobytes() for scan in every) == sorted(hu[i::4].tobytes() for i in range(4))
+    found = find_scans(file)
+    assert [len(scans(found)), len(skipped(found)), len(refused(found))] == [2, 2, 0]
+
+
+def test_stacks_one_behind_the_other_are_pieces_that_are_named(tmp_path):
+    hu = hu_of(TWICE)
+    file = write_stacks(
+        tmp_path / "ct.dcm", hu, lambda i: i // 2 + 10 * (i % 2), lambda i: ALTERNATE[i % 2], lambda i: i // 2 + 1
+    )
+    (one,) = refused(find_scans(file))
+    assert "slices 11 to 20" in reveal(one.reason)
+    assert "differ in stack (StackID)" in one.reason
+    both = scans(find_scans(file, SeriesFilter("all")))
+    assert sorted(read(scan).tobytes() for scan in both) == sorted(hu[i::2].tobytes() for i in (0, 1))
+
+
+def test_stacks_between_each_other_that_are_numbered_as_one_are_refused(tmp_path):
+    file = write_stacks(tmp_path / "ct.dcm", hu_of(TWICE), lambda i: i / 2, lambda i: ALTERNATE[i % 2], lambda i: i + 1)
+    (one,) = refused(find_scans(file))
+    assert "lie between each other in one even stack and differ in stack (StackID)" in one.reason
+
+
+def test_stack_that_is_new_in_every_frame_identifies_nothing(tmp_path):
+    hu = hu_of(SHAPE)
+    scan = only_scan(write_stacks(tmp_path / "ct.dcm", hu, lambda i: i, lambda i: str(i + 1), lambda i: 1))
+    assert np.array_equal(read(scan), hu)
+    assert "StackID has a new value in nearly every slice" in scan.notes[0]
+
+
+@pytest.mark.parametrize("stack", [lambda i: "1", None], ids=["one stack", "no stack"])
+def test_acquisition_that_is_repeated_within_a_stack_is_told_apart_by_its_number_or_refused(tmp_path, stack):
+    hu = hu_of(TWICE)
+    write_stacks(
+        tmp_path / "told.dcm", hu, lambda i: i // 2, stack, lambda i: i // 2 + 1,
+        FrameAcquisitionNumber=lambda i: i % 2 + 1,
+    )  # fmt: skip
+    both = scans(find_scans(tmp_path / "told.dcm", SeriesFilter("all")))
+    assert sorted(read(scan).tobytes() for scan in both) == sorted(hu[i::2].tobytes() for i in (0, 1))
+    write_stacks(tmp_path / "same.dcm", hu, lambda i: i // 2, stack, lambda i: i // 2 + 1)
+    for rules in (SeriesFilter(), SeriesFilter("all", allow_gaps=True, trust_positions=True)):
+        (one,) = refused(find_scans(tmp_path / "same.dcm", rules))
+        assert "slices 1 and 2 lie at one position (frames 1 and 2 of same.dcm), and 9 more pairs do" in reveal(
+            one.reason
+        )

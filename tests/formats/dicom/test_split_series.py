@@ -1,0 +1,262 @@
+"""Series that change half way through the patient, or that are not in HU: no piece passes for a volume."""
+
+import time
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import generate_uid
+
+from lungmix.errors import SourceError, reveal
+from lungmix.formats import SeriesFilter, find_scans
+from lungmix.formats.dicom.grouping import _by_orientation
+from lungmix.formats.dicom.header import Header
+from support.series import change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
+
+ALL = SeriesFilter("all")
+
+
+def reasons(folder, rules=None):
+    return " | ".join(reveal(one.reason) for one in refused(find_scans(folder, rules)))
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"ConvolutionKernel": lambda i: "B30f" if i < 5 else "B70f"}, "kernel"),
+        ({"ImageOrientationPatient": lambda i: [1, 0, 0, 0, 1 if i < 5 else -1, 0]}, "orientation"),
+        ({"ImageOrientationPatient": lambda i: [1 if i < 5 else -1, 0, 0, 0, 1 if i < 5 else -1, 0]}, "orientation"),
+        ({"PixelSpacing": lambda i: [0.5, 0.75] if i < 5 else [0.6, 0.75]}, "pixel spacing"),
+        ({"FrameOfReferenceUID": lambda i: "1.2.3" if i < 5 else "1.2.4"}, "frame of reference"),
+    ],
+)
+def test_series_that_changes_half_way_is_refused_with_the_slices_named(tmp_path, tags, words):
+    write_series(tmp_path / "s", **tags)
+    found = find_scans(tmp_path / "s")
+    assert not scans(found)
+    told = reasons(tmp_path / "s")
+    assert (
+        f"slices 1 to 5 (00001.dcm to 00005.dcm) and slices 6 to 8 (00006.dcm to 00008.dcm) differ in {words}" in told
+    )
+    assert "--series-filter all" in told
+    parts = scans(find_scans(tmp_path / "s", ALL))
+    assert sorted(len(read(scan)) for scan in parts) == [3, 5]
+    assert all("is a part of a volume: slices" in reveal(scan.notes[0]) for scan in parts)
+
+
+def test_last_slice_of_another_kernel_is_not_left_out_silently(tmp_path):
+    write_series(tmp_path / "s", ConvolutionKernel=lambda i: "B30f" if i < 7 else "B70f")
+    assert "slice 8 (00008.dcm) differ in kernel" in reasons(tmp_path / "s")
+
+
+def test_acquisitions_that_share_a_seam_are_parts_of_a_volume(tmp_path):
+    files = write_series(tmp_path / "s", AcquisitionNumber=lambda i: 1 if i < 5 else 2)
+    copy(files[4], tmp_path / "s" / "seam.dcm", AcquisitionNumber=2)
+    assert "differ in acquisition" in reasons(tmp_path / "s")
+
+
+def test_kernels_of_one_whole_scan_are_volumes_of_their_own(tmp_path):
+    files = write_series(tmp_path / "s")
+    for file in files:
+        copy(file, tmp_path / "s" / f"b-{file.name}", ConvolutionKernel="B70f")
+    assert [len(read(scan)) for scan in scans(find_scans(tmp_path / "s", ALL))] == [8, 8]
+    assert not reasons(tmp_path / "s")
+
+
+def interleaved(folder, **tags):
+    """Two scans of one identifier in two folders, each slice of the one between two of the other."""
+    same = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    write_series(folder / "a", seed=1, origin=(0, 0, 0), **same, **tags)
+    write_series(folder / "b", seed=2, origin=(0, 0, 0.625), **same, **tags)
+
+
+def test_slices_of_two_scans_that_lie_between_each_other_are_refused(tmp_path):
+    interleaved(tmp_path / "s")
+    told = reasons(tmp_path / "s")
+    assert "slices 1 (00001.dcm), 2 (00001.dcm), 3 (00002.dcm), 4 (00002.dcm) and 12 more share" in told
+    assert "--trust-positions" in told
+    assert only_scan(tmp_path / "s", SeriesFilter(trust_positions=True)).geometry.size[2] == 16
+
+
+def behind_each_other(folder, count=2, **tags):
+    """Scans of one identifier, each of which begins where the one before it ends."""
+    same = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    for number in range(count):
+        own = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
+        write_series(folder / "abc"[number], seed=number, origin=(0, 0, 10.0 * number), **same, **own)
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("count", [2, 3])
+def test_scans_that_follow_each_other_under_one_identifier_are_refused(tmp_path, count, down):
+    up = lambda i: i + 1  # noqa: E731
+    numbers = [up, (lambda i: 8 - i) if down else up, up][:count]
+    behind_each_other(tmp_path / "s", count, InstanceNumber=numbers)
+    told = reasons(tmp_path / "s")
+    assert "slices 1 to 8 (00001.dcm to 00008.dcm), 9 to 16 (00001.dcm to 00008.dcm)" in told
+    assert "two scans may follow each other" in told
+    scan = only_scan(tmp_path / "s", SeriesFilter(trust_positions=True))
+    assert scan.geometry.size[2] == 8 * count
+    assert "instance numbers begin anew" in scan.notes[0]
+
+
+def test_acquisitions_of_one_series_that_are_numbered_each_from_one_are_noted(tmp_path):
+    behind_each_other(tmp_path / "s", AcquisitionNumber=[1, 2])
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), np.concatenate([hu_of(seed=0), hu_of(seed=1)]))
+    assert "slices 1 to 8 (00001.dcm to 00008.dcm), 9 to 16 (" in reveal(scan.notes[0])
+    assert "the patient may have moved or breathed" in scan.notes[0]
+
+
+def without(files, *keywords):
+    for file in files:
+        change(file, **dict.fromkeys(keywords))
+
+
+def test_unsigned_numbers_without_rescaling_are_no_hu(tmp_path):
+    files = write_series(tmp_path / "s", PixelRepresentation=0)
+    without(files, "RescaleSlope", "RescaleIntercept")
+    assert "does not say what its pixels are in HU (RescaleSlope)" in reasons(tmp_path / "s")
+
+
+def test_signed_numbers_without_rescaling_are_taken_for_hu_and_that_is_told(tmp_path):
+    files = write_series(tmp_path / "s", intercept=0)
+    without(files, "RescaleSlope", "RescaleIntercept")
+    scan = only_scan(tmp_path / "s")
+    assert np.array_equal(read(scan), hu_of())
+    assert "taken for HU as they are" in scan.notes[0]
+
+
+def test_slice_that_alone_lacks_its_rescaling_is_named(tmp_path):
+    files = write_series(tmp_path / "s")
+    without(files[3:4], "RescaleIntercept")
+    assert "slice 4 (00004.dcm) lacks rescale slope or intercept" in reasons(tmp_path / "s")
+
+
+def test_inverted_grey_is_refused(tmp_path):
+    write_series(tmp_path / "s", PhotometricInterpretation="MONOCHROME1")
+    assert "MONOCHROME1" in reasons(tmp_path / "s")
+
+
+@pytest.mark.parametrize("quantity", ["MGML", "Z_EFF", "EDW", "ED", "PCT", "mg/cc", "100ug/cc"])
+def test_maps_of_materials_are_skipped(tmp_path, quantity):
+    write_series(tmp_path / "s", RescaleType=quantity)
+    (one,) = skipped(find_scans(tmp_path / "s"))
+    assert "is a map of a material or another quantity" in one.reason
+
+
+@pytest.mark.parametrize("quantity", ["HU", "HU_MOD", "US", "", None])
+def test_hu_by_any_name_are_read(tmp_path, quantity):
+    write_series(tmp_path / "s", RescaleType=quantity)
+    assert np.array_equal(read(only_scan(tmp_path / "s")), hu_of())
+
+
+@pytest.mark.parametrize(
+    ("image_type", "used"),
+    [
+        (["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"], False),
+        (["DERIVED", "PRIMARY", "PROJECTION IMAGE", "MINIP"], False),
+        (["DERIVED", "SECONDARY", "VRT"], False),
+        (["DERIVED", "SECONDARY", "AXIAL", "SUBTRACTION"], False),
+        (["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"], True),
+        (["DERIVED", "SECONDARY", "MPR", "CSA MPR"], True),
+        (["ORIGINAL", "PRIMARY", "AXIAL", "AMIPRO"], True),
+    ],
+)
+def test_projections_are_skipped(tmp_path, image_type, used):
+    write_series(tmp_path / "s", ImageType=image_type)
+    found = find_scans(tmp_path / "s")
+    assert len(scans(found)) == used
+    assert used or "is a projection" in skipped(found)[0].reason
+
+
+def test_padding_that_does_not_fit_into_the_stored_bits_is_air(tmp_path):
+    inside = np.random.default_rng(0).integers(0, 3000, (8, 20, 24))
+    files = write_series(tmp_path / "s")
+    for file, plane in zip(files, inside, strict=True):
+        dataset = pydicom.dcmread(file)
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
+        plane[:4] = 63536
+        dataset.PixelData, dataset.RescaleIntercept = plane.astype("<u2").tobytes(), -1024
+        dataset.add_new(0x00280120, "US", 63536)
+        dataset.save_as(file)
+    values = read(only_scan(tmp_path / "s"))
+    assert (values[:, :4] == -1024).all()
+    assert np.array_equal(values[:, 4:], inside[:, 4:] - 1024)
+
+
+def test_padding_inside_the_body_that_no_tissue_has_is_refused_with_a_remedy(tmp_path):
+    for number, file in enumerate(write_series(tmp_path / "s", PixelRepresentation=0)):
+        dataset = pydicom.dcmread(file)
+        plane = np.full((20, 24), 1000, "<u2")
+        plane[:4] = 63536
+        plane[12, 12] = 63536 if number == 5 else 1000
+        dataset.PixelData, dataset.RescaleIntercept = plane.tobytes(), -1024
+        dataset.add_new(0x00280120, "US", 63536)
+        dataset.save_as(file)
+    scan = only_scan(tmp_path / "s")
+    with pytest.raises(
+        SourceError, match=r"00006\.dcm \(slice 6\) has pixels of its padding inside the body .*: get the"
+    ):
+        read(scan)
+
+
+@given(st.lists(st.tuples(*[st.integers(-3, 3)] * 6), min_size=1, max_size=30), st.integers(0, 20))
+@settings(max_examples=200, deadline=None)
+def test_parallel_slices_are_those_within_a_thousandth_of_the_first(steps, around):
+    # In steps of 0.4 thousandths, about the bounds of what is looked up together.
+    members = [
+        Header(str(i), orientation=tuple(v * 4e-4 + around * 4e-4 for v in orientation))
+        for i, orientation in enumerate(steps)
+    ]
+    expected = []
+    for one in members:
+        for part in expected:
+            if max(abs(a - b) for a, b in zip(part[0].orientation, one.orientation, strict=True)) < 1e-3:
+                part.append(one)
+                break
+        else:
+            expected.append([one])
+    got = _by_orientation(members)
+    assert sum(map(len, got)) == len(members)
+    for part in got:
+        for one in part:
+            assert max(abs(a - b) for a, b in zip(part[0].orientation, one.orientation, strict=True)) < 1e-3
+    firsts = [part[0] for part in got]
+    assert firsts == [part[0] for part in expected]
+
+
+def test_thousands_of_orientations_take_a_time_that_grows_with_their_number():
+    def seconds(count):
+        random = np.random.default_rng(0)
+        turned = [np.linalg.qr(random.normal(size=(3, 3)))[0] for _ in range(count)]
+        members = [Header(str(i), orientation=tuple(axes[:2].ravel().tolist())) for i, axes in enumerate(turned)]
+        start = time.process_time()
+        assert len(_by_orientation(members)) == count
+        return time.process_time() - start
+
+    seconds(100)
+    assert seconds(8000) < 40 * max(seconds(1000), 0.01)
+
+
+def test_long_numbers_of_series_are_not_repeated(tmp_path):
+    write_series(tmp_path / "s", SeriesNumber="987654321", BurnedInAnnotation="YES")
+    assert "987654321" not in reasons(tmp_path / "s")
+    assert reasons(tmp_path / "s").startswith("the series in s (8 slices)")
+
+
+def test_many_small_groups_take_no_time_by_their_pairs(tmp_path):
+    write_series(tmp_path / "s", np.zeros((600, 2, 2), "i2"), ConvolutionKernel=lambda i: f"B{i // 3}f")
+    start = time.process_time()
+    (one,) = find_scans(tmp_path / "s")
+    assert "series 1 in s (600 slices) is no volume of one scan" in reveal(one.reason)
+    # All pairs of 200 groups by every rule take far longer.
+    assert time.process_time() - start < 20
+
+
+def test_many_slices_at_one_position_are_skipped_as_such(tmp_path):
+    write_series(tmp_path / "s", ImagePositionPatient=[0, 0, 0])
+    (one,) = skipped(find_scans(tmp_path / "s"))
+    assert "of 8 slices at 1 position only" in one.reason

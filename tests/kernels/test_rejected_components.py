@@ -1,0 +1,73 @@
+"""Lungs that the rules of a mask drop, found on the reduced scan."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lungmix.geometry import Geometry
+from lungmix.kernels.mask import lung_mask, recipe_for
+from lungmix.kernels.rejected_components import find_rejected
+from lungmix.parameters import MaskParameters
+from lungmix.phantom import Phantom
+from lungmix.stages.flags import flags_of
+from lungmix.stages.regions import steps_of
+
+PHANTOM = Phantom((60, 96, 90), (3.6, 3.7, 5.0))
+HU = PHANTOM.volume()
+SIDES = np.concatenate(list(PHANTOM.side_truth_slabs()))
+ML = PHANTOM.geometry.voxel_ml
+
+
+def rejected(hu, scale=1.0):
+    """Pieces that the preset ``physical`` does not hold, on voxels that are `scale` times as wide."""
+    geometry = Geometry(hu.shape[::-1], tuple(scale * step for step in PHANTOM.spacing))
+    lung = lung_mask(hu, recipe_for(MaskParameters("physical"), geometry.spacing_zyx)) > 0
+    return find_rejected(hu, lung, steps_of(geometry, (1, 1, 1)))
+
+
+@pytest.mark.parametrize("traps", [(), ("bowel",), ("big-bowel",), ("table",), ("padding",), ("vessels", "noise")])
+def test_nothing_is_missed_where_both_lungs_are_kept(traps):
+    phantom = Phantom(PHANTOM.shape, PHANTOM.spacing, traps=frozenset(traps))
+    lung = lung_mask(phantom.volume(), recipe_for(MaskParameters("physical"), phantom.geometry.spacing_zyx)) > 0
+    assert find_rejected(phantom.volume(), lung, steps_of(phantom.geometry, (1, 1, 1))) == []
+
+
+def test_lung_that_the_image_edge_cuts_is_named():
+    first = int(np.flatnonzero((SIDES == 1).any(axis=(0, 1)))[0]) + 2
+    (found,) = rejected(np.ascontiguousarray(HU[:, :, first:]))
+    assert found.touches_edge
+    assert found.ml == pytest.approx((SIDES[:, :, first:] == 1).sum() * ML, rel=0.35)
+
+
+def test_same_lung_is_named_however_the_array_lies():
+    first = int(np.flatnonzero((SIDES == 1).any(axis=(0, 1)))[0]) + 2
+    hu = HU[:, :, first:]
+    lung = SIDES[:, :, first:] == 2
+    steps = steps_of(Geometry(hu.shape[::-1], PHANTOM.spacing), (1, 1, 1))
+    (axial,) = find_rejected(hu, lung, steps)
+    (sagittal,) = find_rejected(hu.transpose(2, 0, 1), lung.transpose(2, 0, 1), steps[:, [2, 0, 1]])
+    assert axial == sagittal
+
+
+def test_lung_of_an_infant_below_the_smallest_size_is_named():
+    left = ndimage.binary_erosion(SIDES == 2)
+    hu = np.where((SIDES == 2) & ~left, 40, HU)
+    scale = (85 / (left.sum() * ML)) ** (1 / 3)
+    found = [one for one in rejected(hu, scale) if not one.touches_edge]
+    assert [one for one in found if 30 < one.ml < 90]
+
+
+class Recorded:
+    """As much of a case as its flags need."""
+
+    def __init__(self, pieces):
+        self.stages = {"side": {"rejected": pieces}}
+
+
+def test_flag_of_a_piece_says_why_the_mask_does_not_hold_it():
+    (edge,) = flags_of(Recorded([{"ml": 1437.2, "touches_edge": True}]))
+    assert "about 1,437 mL" in edge
+    assert "edge of the image" in edge
+    assert "--min-voxels" not in edge
+    (small,) = flags_of(Recorded([{"ml": 78.0, "touches_edge": False}]))
+    assert "--min-voxels" in small

@@ -1,0 +1,247 @@
+"""Sides of masks against the truth of phantoms, which shows traps and lies in every direction."""
+
+import numpy as np
+import pytest
+
+import lungmix
+from lungmix.errors import NoLungError
+from lungmix.geometry import Geometry
+from lungmix.kernels.histogram import N_HU
+from lungmix.kernels.measures import measure_scan
+from lungmix.parameters import MaskParameters
+from lungmix.phantom import Phantom
+from lungmix.stages import label, mask, regions
+from lungmix.stages.measure import rows_of_case
+from lungmix.store import MEASUREMENTS_FILE
+from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, SIDES
+from support.generators import case_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("stages_here")]
+
+MODEL = lungmix.load_model("published")
+HEALTHY = (0.45, 0.55, 0.0, 0.0, 0.0)
+FINE = ((160, 256, 256), (1.4, 1.4, 1.9))
+THICK = ((60, 256, 256), (1.4, 1.4, 5.0))
+COARSE = ((48, 96, 96), (3.7, 3.7, 6.25))
+GRIDS = {"fine": FINE, "thick": THICK, "coarse": COARSE}
+FEET_FIRST = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+PRONE = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+
+
+def sides_of(tmp_path, phantom, parameters=MaskParameters("physical")):  # noqa: B008
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of(cohort, "one", phantom.volume(), phantom.geometry)
+    mask.mask_case(None, cohort, "one", parameters)
+    assert label.label_case(None, cohort, "one", MODEL) == "done"
+    return cohort["one"]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("traps", [(), ("touching",), ("touching", "cut"), ("touching", "vessels", "consolidation")])
+def test_volume_of_each_lung_is_that_of_the_truth_within_1_percent(tmp_path, grid, traps):
+    phantom = Phantom(*GRIDS[grid], 3, weights=HEALTHY, traps=traps)
+    case, truth = sides_of(tmp_path, phantom), phantom.side_truth()
+    if grid == "coarse" and "consolidation" in traps:
+        # The mask itself misses half a percent, the dense voxels at the wall.
+        truth = truth[case.lung.compute() > 0]
+    found = case.side_counts.sum(axis=1)
+    for one in LUNGS:
+        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
+
+
+@pytest.mark.parametrize("seed", [5, 8])
+@pytest.mark.parametrize("weights", [HEALTHY, None], ids=["healthy", "diseased"])
+def test_joined_lungs_of_coarse_voxels_are_told_apart_and_the_trachea_between_them_is_found(tmp_path, weights, seed):
+    phantom = Phantom(*COARSE, seed, traps={"touching", "cut"}, **({"weights": weights} if weights else {}))
+    case = sides_of(tmp_path, phantom)
+    truth = phantom.side_truth()[case.lung.compute() > 0]
+    found = case.side_counts.sum(axis=1)
+    for one in LUNGS:
+        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
+    assert found[AIRWAY.label - 1] == pytest.approx((truth == AIRWAY.label).sum(), rel=0.5)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("traps", [(), ("touching",), ("touching", "cut"), ("touching", "vessels", "consolidation")])
+def test_volume_of_each_diseased_lung_is_that_of_the_truth_in_the_mask_within_1_percent(tmp_path, grid, traps):
+    # The mask itself misses dense tissue at the wall, which no side can bring back.
+    phantom = Phantom(*GRIDS[grid], 3, traps=traps)
+    case = sides_of(tmp_path, phantom)
+    truth = phantom.side_truth()[case.lung.compute() > 0]
+    found = case.side_counts.sum(axis=1)
+    for one in LUNGS:
+        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
+
+
+@pytest.mark.parametrize("traps", [(), ("touching",), ("edge",)])
+def test_lungs_that_the_closing_of_the_paper_joins_keep_their_volumes(tmp_path, traps):
+    phantom = Phantom(*FINE, 3, weights=HEALTHY, traps=traps)
+    case = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000))
+    truth, lung = phantom.side_truth(), case.lung.compute() > 0
+    found = case.side_counts.sum(axis=1)
+    assert (lung & (truth == 0)).sum() > 0.02 * lung.sum()
+    for one in LUNGS:
+        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
+    assert found[ELSEWHERE.label - 1] == pytest.approx((lung & (truth == 0)).sum(), rel=0.05)
+
+
+def test_trachea_in_the_mask_is_airway(tmp_path):
+    phantom = Phantom(*FINE, 3, weights=HEALTHY)
+    case = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000))
+    truth = (phantom.side_truth() == AIRWAY.label) & (case.lung.compute() > 0)
+    found = case.side.compute() == AIRWAY.label
+    assert truth.sum() > 5000
+    assert (found & truth).sum() > 0.85 * truth.sum()
+    assert found.sum() < 1.1 * truth.sum()
+
+
+@pytest.mark.parametrize("direction", [FEET_FIRST, FLIPPED, PRONE, OBLIQUE])
+def test_right_is_the_right_of_the_patient_however_the_array_lies(tmp_path, direction):
+    phantom = Phantom(*THICK, 3, direction=direction, traps={"touching"})
+    case = sides_of(tmp_path, phantom)
+    truth, found = phantom.side_truth(), case.side.compute()
+    for one in LUNGS:
+        mine = found == one.label
+        assert (mine & (truth == one.label)).sum() > 0.98 * mine.sum()
+    x = np.argwhere(found == 1)[:, ::-1].mean(axis=0) - np.argwhere(found == 2)[:, ::-1].mean(axis=0)
+    assert (np.reshape(direction, (3, 3)) @ (x * phantom.spacing))[0] < -50
+
+
+def test_single_lung_is_not_cut_and_keeps_its_side(tmp_path):
+    phantom = Phantom(*THICK, 3)
+    hu, truth = phantom.volume(), phantom.side_truth()
+    hu[truth == 1] = 40
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = case_of(cohort, "one", hu, phantom.geometry)
+    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
+    label.label_case(None, cohort, "one", MODEL)
+    assert np.flatnonzero(case.side_counts.sum(axis=1)).tolist() == [LUNGS[1].label - 1]
+
+
+def test_island_beside_the_lungs_belongs_to_neither(tmp_path):
+    phantom = Phantom(*THICK, 3)
+    hu = phantom.volume()
+    hu[:, 228:250, 50:210] = 40
+    hu[1:-1, 232:246, 60:200] = -1000
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = case_of(cohort, "one", hu, phantom.geometry)
+    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
+    label.label_case(None, cohort, "one", MODEL)
+    table = case.side.compute()[:, 232:246]
+    assert (table == ELSEWHERE.label).sum() > 100_000
+    assert not ((table > 0) & (table != ELSEWHERE.label)).any()
+
+
+def test_parts_add_up_to_the_mask_and_their_counts_to_its_counts(tmp_path):
+    phantom = Phantom(*FINE, 5, traps={"touching", "noise"})
+    case = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000))
+    found, hu = case.side.compute(), phantom.volume()
+    assert np.array_equal(found > 0, case.lung.compute() > 0)
+    for one in SIDES:
+        counts = np.bincount(hu[found == one.label].astype(int) + 32768, minlength=N_HU)
+        assert np.array_equal(case.side_counts[one.label - 1], counts)
+    assert np.array_equal(case.side_counts.sum(axis=0), case.hu_counts)
+
+
+def test_lung_that_the_volume_cuts_is_flagged(tmp_path):
+    for name, traps, expected in [("a", (), []), ("b", ("cut",), ["z first", "z last"])]:
+        case = sides_of(tmp_path / name, Phantom(*COARSE, 1, traps=traps))
+        touches = case.stages["side"]["touches"]
+        assert touches["right"] == touches["left"] == expected
+
+
+def test_valid_sides_are_kept_and_a_new_mask_makes_them_anew(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    phantom = Phantom(*COARSE, 1)
+    case_of(cohort, "one", phantom.volume(), phantom.geometry)
+    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
+    assert not regions.is_valid(cohort["one"])
+    assert label.label_case(None, cohort, "one", MODEL) == "done"
+    assert label.label_case(None, cohort, "one", MODEL) == "kept"
+    assert regions.is_valid(cohort["one"])
+    assert label.without_sides(cohort) == []
+    before = cohort["one"].side_counts
+    cohort["one"].start("side", "another")
+    assert label.without_sides(cohort) == ["one"]
+    assert label.label_case(None, cohort, "one", MODEL) == "done"
+    assert np.array_equal(cohort["one"].side_counts, before)
+    mask.mask_case(None, cohort, "one", MaskParameters("physical", threshold=-200))
+    assert not regions.is_valid(cohort["one"])
+
+
+def test_labels_of_another_model_leave_the_sides_of_the_mask_alone(tmp_path, monkeypatch):
+    case = sides_of(tmp_path, Phantom(*COARSE, 1))
+    monkeypatch.setattr(regions, "decide", lambda where: pytest.fail("sides are decided again"))
+    before, labels = case.side_counts, case.tissue.compute()
+    other = lungmix.TissueModel(MODEL.weights[::-1], MODEL.means, MODEL.variances)
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
+    assert label.label_case(None, cohort, "one", other) == "done"
+    case = cohort["one"]
+    assert np.array_equal(case.side_counts, before)
+    assert regions.is_valid(case)
+    assert not np.array_equal(case.tissue.compute(), labels)
+
+
+def test_mask_of_a_few_voxels_has_sides_too(tmp_path):
+    hu = np.full((20, 40, 40), 40, np.int16)
+    hu[5:7, 10:12, 5:7] = -900
+    hu[5:7, 10:12, 31:33] = -900
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = case_of(cohort, "one", hu, Phantom(hu.shape, (0.7, 0.7, 0.7)).geometry)
+    mask.mask_case(None, cohort, "one", MaskParameters(opening=0, min_voxels=1, radii=()))
+    label.label_case(None, cohort, "one", MODEL)
+    found = case.side.compute()
+    assert (found[5, 10, 5], found[5, 10, 31]) == (1, 2)
+
+
+def test_measures_of_each_lung_are_those_of_its_voxels(tmp_path):
+    phantom = Phantom(*FINE, 5, traps={"touching"})
+    case, hu = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000)), phantom.volume()
+    table = lungmix.load_model("published").table()
+    voxel = phantom.geometry.voxel_ml
+    found, tissue = case.side.compute(), table[hu.astype(int) + 32768]
+    row = measure_scan(case.hu_counts, case.side_counts, table, voxel)
+    for prefix, inside in [("", found > 0), ("right_", found == 1), ("left_", found == 2)]:
+        own, labels = hu[inside].astype(float), tissue[inside]
+        expected = {
+            "ml": len(own) * voxel, "mean_hu": own.mean(), "sd_hu": own.std(), "perc15": np.percentile(own, 15),
+            "ggo": 100 * (labels == 3).mean(), "lung_involvement": 100 * (labels >= 3).mean(),
+            "laa950": 100 * (own < -950).mean(), "laa910": 100 * (own < -910).mean(),
+            "laa856": 100 * (own < -856).mean(), "haa_above_700": 100 * (own > -700).mean(),
+            "haa_600_250": 100 * ((own > -600) & (own < -250)).mean(),
+            "aerated_950_700": 100 * ((own >= -950) & (own <= -700)).mean(),
+            "mass_g": (np.maximum(1 + own / 1000, 0)).sum() * voxel,
+        }  # fmt: skip
+        for key, value in expected.items():
+            name = "lung_ml" if (prefix, key) == ("", "ml") else prefix + key
+            assert row[name] == pytest.approx(value, rel=1e-9), name
+    assert row["airway_ml"] == pytest.approx((found == 3).sum() * voxel)
+    assert row["elsewhere_ml"] == pytest.approx((found == 4).sum() * voxel)
+    without = measure_scan(case.hu_counts, case.side_counts, table, voxel, leave_out=[AIRWAY, ELSEWHERE])
+    own = hu[(found == 1) | (found == 2)]
+    assert without["mean_hu"] == pytest.approx(own.mean())
+    assert without["left_out_ml"] == pytest.approx((found > 2).sum() * voxel)
+    assert without["lung_ml"] == pytest.approx(len(own) * voxel)
+
+
+def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path):
+    phantom = Phantom((60, 96, 90), (3.6, 3.7, 5.0))
+    right = np.concatenate(list(phantom.side_truth_slabs())) == 1
+    hu = np.ascontiguousarray(phantom.volume()[:, :, int(np.flatnonzero(right.any(axis=(0, 1)))[0]) + 2 :])
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = case_of(cohort, "one", hu, Geometry(hu.shape[::-1], phantom.spacing))
+    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
+    label.label_case(None, cohort, "one", MODEL)
+    (piece,) = cohort["one"].stages["side"]["rejected"]
+    assert piece["touches_edge"]
+    (row,) = rows_of_case(cohort["one"], MEASUREMENTS_FILE, MODEL)
+    assert row["right_ml"] == 0
+    assert row["touches_border"] == 1
+    assert row["rejected_ml"] == piece["ml"] > 1000
+    # Without the other lung nothing is found at all, and a smaller number of voxels would not help.
+    case = case_of(cohort, "two", np.ascontiguousarray(hu[:, :, :45]), Geometry((45, 96, 60), phantom.spacing))
+    with pytest.raises(NoLungError, match=r"reach the image edge.*whole field of view") as caught:
+        mask.mask_case(None, cohort, case.name, MaskParameters("physical"))
+    assert "--min-voxels" not in str(caught.value)

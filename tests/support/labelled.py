@@ -1,0 +1,58 @@
+"""Stores of small labelled phantoms, made in memory without a cluster."""
+
+from __future__ import annotations
+
+import lungmix
+from lungmix.geometry import Geometry
+from lungmix.kernels.histogram import count_hu
+from lungmix.mixture import PUBLISHED
+from lungmix.phantom import Cohort
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.stages import label
+from lungmix.stages.fit import publish
+from lungmix.stages.measure import measure_cohort
+
+SHAPE, SPACING = (40, 64, 64), (5.5, 5.625, 7.5)
+
+
+def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED):
+    """A case with all its images, labelled by a model."""
+    case = cohort.add(name, geometry, acquisition or Acquisition())
+    tissue = lungmix.tissue_labels(ct, lung, model)
+    images = {"ct": ct, "lung": lung, "tissue": tissue, "tissue_median": lungmix.median_labels(tissue)}
+    for image, volume in images.items():
+        case.create(image)
+        for start, stop in case.layout.slabs():
+            case.write(image, start, volume[start:stop])
+    case.write_counts(count_hu(ct, lung))
+    case.record("convert", {"key": "c"})
+    case.record("mask", {"key": "m", "parameters": {"preset": "physical", "threshold": -155}})
+    label_record(case, model)
+    return case
+
+
+def label_record(case, model=PUBLISHED, name="published"):
+    """Say of a case that its labels were made with a model."""
+    parameters = {key: list(getattr(model, key)) for key in ("weights", "means", "variances")}
+    case.record("label", {"key": label.key_for(case, model), "model": parameters, "model_name": name})
+
+
+def labelled_store(url, scans=3, seed=3):
+    """A measured cohort of phantoms, and the scores of its cases."""
+    cohort = lungmix.open_cohort(url, "a")
+    scores = {}
+    for patient in Cohort(scans, seed, SHAPE, SPACING):
+        phantom = patient.phantom
+        lung = (phantom.truth() > 0).astype("uint8")
+        add_case(cohort, phantom.name, phantom.volume(), lung, phantom.geometry, phantom.acquisition)
+        scores[phantom.name] = patient.score
+    publish(cohort, PUBLISHED, {"given": True})
+    measure_cohort(cohort, list(cohort), PUBLISHED)
+    return cohort, scores
+
+
+def unlabelled(cohort, name, reason):
+    """A case that failed at its mask."""
+    case = cohort.add(name, Geometry((8, 8, 8)), Acquisition())
+    case.record("convert", {"key": "c"})
+    case.fail("mask", reason)

@@ -1,0 +1,140 @@
+"""What the tests of the recipes in docs/recipes share: they run as their users run them, and nothing of them stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+from distributed import Client
+
+import lungmix
+from cli.test_cli import SMALL
+from lungmix.cluster import WORKER_ENVIRONMENT
+from support.clusters import wait_until
+
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
+CASES = ["case-001", "case-002"]
+ELSEWHERE = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+"""All that a process finds in its environment on a machine that knows nothing of the one that asked for it."""
+CHECKOUT = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
+"""With which it finds the lungmix of these tests, as it does where the environment is installed."""
+
+
+def words(store: Path, scans: Path) -> list[str]:
+    """A run on small scans, without the name of the program."""
+    return ["run", str(store), str(scans), "--model", "published", *SMALL, "--json"]
+
+
+def site_in(folder: Path) -> dict[str, object]:
+    """What a site fills into recipes of Python: here the loopback interface, and where this checkout is."""
+    return {
+        "interface": "lo",
+        "local_directory": str(folder),
+        "log_directory": str(folder),
+        "job_script_prologue": [f"export {CHECKOUT}"],
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+    }
+
+
+@contextmanager
+def running(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen]:
+    """A recipe in a session of its own; its output lies in the folder, and what is left of it ends with the block."""
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        process = subprocess.Popen(
+            command, env=dict(environment), cwd=folder, stdout=out, stderr=err, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        end({process.pid})
+        process.wait(30)
+
+
+def of_sessions(leaders: Iterable[int]) -> list[psutil.Process]:
+    """Processes of the sessions that these processes lead or have led."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) in set(leaders) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def end(leaders: Iterable[int]) -> None:
+    """End what is left of sessions."""
+    for process in of_sessions(leaders):
+        with suppress(psutil.Error):
+            process.send_signal(signal.SIGKILL)
+
+
+def assert_nothing_is_left(leaders: Iterable[int]) -> None:
+    leaders = set(leaders)
+
+    def names():
+        return "\n".join(" ".join(process.cmdline()) for process in of_sessions(leaders))
+
+    wait_until(lambda: not of_sessions(leaders), names, seconds=20)
+
+
+def assert_work_goes_to_workers_like_local_ones(address: str, workers: int = 2) -> list[str]:
+    """Names of the workers of a recipe that is running, once each of them has worked."""
+
+    def environment():
+        return dict(os.environ)
+
+    def executed(dask_worker):
+        return dask_worker.state.executed_count
+
+    def saturation(dask_scheduler):
+        return dask_scheduler.WORKER_SATURATION
+
+    with Client(address) as client:
+        client.wait_for_workers(workers, timeout=60)
+        assert client.run_on_scheduler(saturation) == 1.0
+        for found in client.run(environment).values():
+            assert found.items() >= WORKER_ENVIRONMENT.items()
+        known = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert len(known) == workers
+        for worker in known:
+            assert worker["nthreads"] == 1
+            assert abs(worker["memory_limit"] / 2e9 - 1) < 0.01
+        wait_until(lambda: all(client.run(executed).values()), lambda: "workers to which no work came", every=0.5)
+        return [worker["name"] for worker in known]
+
+
+def address_in(command: str) -> str:
+    """Scheduler to which a command sends its worker."""
+    found = re.search(r"tcp://\S+", command)
+    assert found, command
+    return found[0]
+
+
+def assert_done(process: subprocess.Popen, folder: Path) -> None:
+    """Wait for the end of a recipe, which has told on its output what became of the cases, and nothing else."""
+    status = process.wait(180)
+    assert status == 0, story(folder)
+    assert json.loads((folder / "out").read_text())["done"] == CASES
+
+
+def assert_equal(store: Path, local: lungmix.Cohort) -> None:
+    cohort = lungmix.open_cohort(store)
+    assert list(cohort) == list(local) == CASES
+    for name, case in cohort.items():
+        for image in ("ct", "lung", "side", "tissue", "tissue_median"):
+            array = case.array(image).compute()
+            assert array.any()
+            assert np.array_equal(array, local[name].array(image).compute())
+
+
+def story(folder: Path) -> str:
+    """All files of a folder, for what goes wrong."""
+    files = [file for file in sorted(folder.glob("*")) if file.is_file()]
+    return "\n".join(f"{file.name}:\n{file.read_text(errors='replace')}" for file in files)

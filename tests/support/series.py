@@ -1,0 +1,114 @@
+"""DICOM series for tests: written, changed and read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.uid import generate_uid
+
+from lungmix.formats import RejectedSource, Scan, SeriesFilter, SkippedSource, find_scans
+from lungmix.formats.dicom.write import CtSeries
+from lungmix.geometry import Geometry
+from lungmix.privacy.acquisition import Acquisition
+
+SHAPE = (8, 20, 24)
+SPACING = (0.75, 0.5, 1.25)
+ORIGIN = (-10.5, 3.25, -100.0)
+
+
+def hu_of(shape=SHAPE, seed=0):
+    """HU of noise on steps, all over the range of CT."""
+    random = np.random.default_rng(seed)
+    return (
+        (random.normal(0, 200, shape) + random.integers(-1000, 1500, (shape[0], 1, 1))).clip(-1024, 3071).astype("i2")
+    )
+
+
+def write_series(folder, hu=None, seed=0, spacing=SPACING, origin=ORIGIN, direction=None, intercept=-1024, **tags):
+    """A series of one file a slice, ``00001.dcm`` and so on; returns the files in the order of z.
+
+    `tags` go into every header; a callable is given the number of the slice, from 0.
+    """
+    hu = hu_of(seed=seed) if hu is None else hu
+    nz, ny, nx = hu.shape
+    geometry = Geometry((nx, ny, nz), spacing, origin, direction or (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    known = Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", 120.0, spacing[2])
+    series = CtSeries(geometry, known, "Series^Test", "P1", (str(seed), "series"), intercept=intercept)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index, plane in enumerate(hu):
+        dataset = series.slice(index, plane)
+        for name, value in tags.items():
+            value = value(index) if callable(value) else value
+            if value is None:
+                if name in dataset:
+                    del dataset[name]
+            else:
+                setattr(dataset, name, value)
+        if "SOPInstanceUID" in tags:
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        file = folder / f"{index + 1:05d}.dcm"
+        dataset.save_as(file, enforce_file_format=True)
+        files.append(file)
+    return files
+
+
+def change(file, to=None, **tags):
+    """Change a file, or write a changed copy; None takes an attribute away."""
+    dataset = pydicom.dcmread(file)
+    for name, value in tags.items():
+        if value is None:
+            if name in dataset:
+                del dataset[name]
+        else:
+            setattr(dataset, name, value)
+    if "SOPClassUID" in tags:
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    if "SOPInstanceUID" in tags:
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    target = Path(to or file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(target)
+    return target
+
+
+def copy(file, to, **tags):
+    """A copy that is another object."""
+    return change(file, to, SOPInstanceUID=generate_uid(), **tags)
+
+
+def scans(found):
+    return [one for one in found if isinstance(one, Scan)]
+
+
+def skipped(found):
+    return [one for one in found if isinstance(one, SkippedSource)]
+
+
+def refused(found):
+    return [one for one in found if isinstance(one, RejectedSource)]
+
+
+def only_scan(source, rules=None):
+    """The one scan of a source in which nothing else was refused."""
+    found = find_scans(source, rules or SeriesFilter())
+    assert not refused(found), found
+    (scan,) = scans(found)
+    return scan
+
+
+def read(scan, thickness=3):
+    """All voxels of a scan."""
+    slabs = list(scan.slabs(thickness))
+    assert all(len(slab) == thickness for slab in slabs[:-1])
+    return np.concatenate(slabs)
+
+
+def by_simpleitk(folder):
+    """The series of a folder as SimpleITK reads it."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()

@@ -1,0 +1,223 @@
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lungmix
+from lungmix.callbacks import Callback
+from lungmix.errors import UsageError
+from lungmix.stages.measure import WORDS, read_measurements
+from lungmix.store import MEASUREMENTS_FILE
+from lungmix.webpage.page import write_page
+from lungmix.webpage.pictures import LEAST_SCANS, draw_robustness, draw_scores
+from lungmix.webpage.scans import OPENING, histogram_of
+from lungmix.webpage.volume import CLASSES, preview_of
+from support.generators import counts_of_scans, store_of_counts
+from support.labelled import labelled_store, unlabelled
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    cohort, scores = labelled_store(folder / "cohort.zarr", 4)
+    unlabelled(cohort, "empty", f"no lung: {HOSTILE}")
+    return cohort, scores, write_page(cohort, folder / "page", {HOSTILE: HOSTILE}, scores=scores)
+
+
+def delivered(path):
+    text = path.read_text()
+    assert text.startswith(OPENING)
+    assert text.endswith(");\n")
+    return json.loads(text[len(OPENING) : -3])
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_everything_measured_is_in_the_table(made):
+    cohort, _, page = made
+    text = page.read_text()
+    for row in read_measurements(cohort):
+        for key, value in row.items():
+            # What was not measured is an empty cell.
+            shown = "" if value != value else value if key in WORDS else repr(value)
+            data = {"case": f'data-case="{shown}"', "mask": f">{shown}<", "model": f">{shown}<"}
+            assert data.get(key, f'data-value="{shown}"') in text, key
+
+
+def test_text_from_files_stays_text(made):
+    _, _, page = made
+    text = page.read_text()
+    assert HOSTILE not in text
+    tags = Tags(text).tags
+    assert [tag for tag, _ in tags].count("script") == 1
+    assert not [attributes for _, attributes in tags if any(name.startswith("on") for name in attributes)]
+    assert "alert(1)" in text, "the reason is shown all the same"
+
+
+def test_page_needs_no_network(made):
+    _, _, page = made
+    for tag, attributes in Tags(page.read_text()).tags:
+        for name in ("src", "href"):
+            assert not re.match(r"\w+:(?!,)|//", attributes.get(name, "")), (tag, attributes)
+    text = page.read_text()
+    assert not re.search(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[a-z]+\.", text)
+    assert "fetch(" not in text
+    assert "XMLHttpRequest" not in text
+
+
+def test_file_of_a_scan_holds_its_volume_and_is_light(made):
+    cohort, _, page = made
+    case = cohort["case-002"]
+    path = page.parent / "data" / "case-002.js"
+    assert path.stat().st_size < 500_000
+    volume = delivered(path)["volume"]
+    preview = preview_of(case)
+    depth, height, width = volume["shape"]
+    sheets = {}
+    for name in ("grey", "labels"):
+        sheet = np.asarray(Image.open(BytesIO(b64decode(volume[name]))).convert("RGB"))[..., 0]
+        rows = sheet.reshape(-1, height, volume["columns"], width).swapaxes(1, 2)
+        sheets[name] = rows.reshape(-1, height, width)[:depth].astype(int)
+    assert np.array_equal(sheets["labels"] / volume["spread"], preview.labels)
+    assert volume["step"] * np.sqrt(((sheets["grey"] - preview.grey) ** 2).mean()) < 30
+    assert volume["classes"] == CLASSES
+
+
+def test_histogram_adds_up_to_all_lung_voxels(made):
+    cohort, _, _ = made
+    counts = cohort["case-001"].hu_counts
+    drawn = histogram_of(counts, lungmix.load_model("published"))
+    inside = sum(drawn["shares"]) * drawn["width"] / 10
+    assert inside + drawn["below"] + drawn["above"] == pytest.approx(100, abs=0.01)
+    parts = np.sum(drawn["components"]) * drawn["width"] / 1000
+    assert 0.95 < parts < 1
+    assert histogram_of(counts, None)["components"] == []
+
+
+def test_failed_cases_are_listed_with_their_reasons(made):
+    _, _, page = made
+    failed = page.read_text().split('id="failed-title"')[1]
+    assert "empty" in failed
+    assert "mask failed: no lung:" in failed
+
+
+def test_every_figure_is_there_as_png_and_svg(made):
+    _, _, page = made
+    figures = page.parent / "figures"
+    assert {path.name for path in figures.iterdir()} == {
+        f"{name}.{kind}" for name in ("mixture", "pipeline", "slices", "scores") for kind in ("png", "svg")
+    }
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures.glob("*.png"))
+    assert all("<svg" in path.read_text()[:1000] for path in figures.glob("*.svg"))
+
+
+def test_robustness_is_drawn_of_cohorts_that_are_large_enough(tmp_path):
+    few = store_of_counts(tmp_path / "few.zarr", counts_of_scans(LEAST_SCANS - 1, 2000))
+    assert draw_robustness(few, tmp_path) is None
+    enough = store_of_counts(tmp_path / "enough.zarr", counts_of_scans(LEAST_SCANS, 2000))
+    steps = []
+    picture = draw_robustness(enough, tmp_path, lambda done, total: steps.append((done, total)))
+    assert picture.table
+    assert "Mean distance" in picture.text
+    assert steps[-1][0] == steps[-1][1]
+    assert {path.suffix for path in (tmp_path / "figures").glob("robustness.*")} == {".csv", ".png", ".svg"}
+
+
+def test_scores_are_drawn_of_cases_that_have_both(tmp_path):
+    involvement = {"a": 1.0, "b": 12.0, "c": 30.0, "d": 31.0}
+    assert draw_scores({"a": 0, "b": 2, "z": 4}, involvement, tmp_path) is None
+    picture = draw_scores({"a": 0, "b": 2, "c": 3, "d": 3, "z": 4}, involvement, tmp_path)
+    assert "of 4 scans" in picture.caption
+    assert "S = 3: median 30.5 %" in picture.text
+
+
+def test_page_is_rebuilt_and_forgets_removed_cases_but_no_file_of_others(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
+    page = write_page(cohort, tmp_path / "page")
+    (tmp_path / "page" / "data" / "mine.js").write_text("1")
+    first = {path.name: path.read_bytes() for path in (tmp_path / "page" / "data").iterdir()}
+    cohort.remove("case-001")
+    assert write_page(cohort, tmp_path / "page") == page
+    left = {path.name: path.read_bytes() for path in (tmp_path / "page" / "data").iterdir()}
+    assert left == {name: first[name] for name in ("case-002.js", "mine.js")}
+    assert 'data-case="case-001"' not in page.read_text()
+    assert not list((tmp_path / "page").rglob("*.partial"))
+
+
+def test_case_whose_arrays_are_gone_is_told_and_the_others_are_shown(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
+    cohort["case-001"].discard("labels/tissue")
+    page = write_page(cohort, tmp_path / "page")
+    assert "no view: case case-001 has no labels/tissue" in page.read_text()
+    assert [path.name for path in (tmp_path / "page" / "data").iterdir()] == ["case-002.js"]
+
+
+def test_listener_hears_of_every_case(tmp_path):
+    class Ear(Callback):
+        def __init__(self):
+            self.heard = []
+
+        def on_case_end(self, case, failure=None):
+            self.heard.append((case, failure))
+
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
+    ear = Ear()
+    write_page(cohort, tmp_path / "page", callback=ear)
+    assert sorted(ear.heard) == [("case-001", None), ("case-002", None), ("figures", None)]
+
+
+def test_page_of_an_empty_store_and_of_unlabelled_cases_says_so(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
+    assert "holds no case yet" in write_page(cohort, tmp_path / "page").read_text()
+    unlabelled(cohort, "a", "no lung")
+    text = write_page(cohort, tmp_path / "page").read_text()
+    assert "no labels" in text
+    assert 'id="view"' not in text
+
+
+def test_columns_that_come_later_are_shown_without_a_change(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 1)
+    header, values = cohort.read_text(MEASUREMENTS_FILE).splitlines()
+    cohort.write_text(MEASUREMENTS_FILE, f"{header},left_lung_ml\n{values},1234.5\n")
+    text = write_page(cohort, tmp_path / "page").read_text()
+    assert "Left lung (mL)" in text
+    assert 'data-value="1234.5"' in text
+
+
+def test_name_of_the_store_is_shown_without_the_folders_above(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "Jane Doe" / "cohort.zarr", 1)
+    page = write_page(cohort, tmp_path / "page")
+    assert "<h1>cohort.zarr</h1>" in page.read_text()
+    assert all(b"Jane" not in path.read_bytes() for path in (tmp_path / "page").rglob("*.*"))
+
+
+def test_scanners_with_odd_names_do_no_harm(tmp_path):
+    labelled_store(tmp_path / "cohort.zarr", 1)
+    odd = {"manufacturer": HOSTILE, "model": "'\"&\u2028"}
+    writable = lungmix.open_cohort(tmp_path / "cohort.zarr", "r+")["case-001"]
+    writable._group.attrs["lungmix"] = {**writable._own, "acquisition": odd}
+    page = write_page(lungmix.open_cohort(tmp_path / "cohort.zarr"), tmp_path / "page")
+    assert HOSTILE not in page.read_text()
+    assert delivered(page.parent / "data" / "case-001.js")["scanner"] == "other"
+
+
+def test_folder_that_cannot_be_written_is_refused(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 1)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_page(cohort, tmp_path / "file" / "page")

@@ -9,6 +9,8 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from message_index import error_classes, raised_messages
 
+from lungmix.kernels import data_dictionary
+
 
 class TableDirective(Directive):
     """A table whose rows come from the code."""

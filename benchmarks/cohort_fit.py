@@ -68,7 +68,7 @@ def errors(name, model):
     consolidation = model.means[3] - MEANS[3]
     print(
         f"  {name:9}: largest error of a mean {means.max():8.3f} HU, of a weight {weights.max():.6f}; "
-        f"consolidation {consolidation:+.2f} HU; {model.fit['n_iter']} iterations"
+        f"consolidation {consolidation:+.2f} HU; {model.fit_info['n_iter']} iterations"
     )
 
 
@@ -86,7 +86,7 @@ def both(counts, clip, what):
 
 def truth():
     """By the order of intervals: weights, means, sds, thresholds."""
-    return np.concatenate([WEIGHTS, MEANS, SDS, PUBLISHED.boundaries()])
+    return np.concatenate([WEIGHTS, MEANS, SDS, PUBLISHED.map_thresholds()])
 
 
 def covered(result):

@@ -21,7 +21,7 @@ class Slab:
     def setup_cache(self):
         phantom = Phantom((64, 512, 512), (0.7, 0.7, 4.7), 1)
         hu, lung = phantom.volume(), (phantom.truth() > 0).astype(np.uint8)
-        table = lungmix.load_model("published").table()
+        table = lungmix.load_model("published").lookup_table()
         return hu, lung, pack_below(hu, -155), pack(lung), table, look_up(hu, lung, table)
 
     def setup(self, slab):

@@ -33,10 +33,10 @@ def test_comparison_shows_both_fits_and_the_involvement_that_is_measured(counts,
     assert [row["case"] for row in found.involvement] == ["pooled", *counts]
     for row in found.involvement[1:]:
         for name, model in fits.items():
-            measured = measure_counts(counts[row["case"]], model.table(), 1.0)
+            measured = measure_counts(counts[row["case"]], model.lookup_table(), 1.0)
             assert row[name] == pytest.approx(measured["lung_involvement"])
     assert [row["converged.mean_hu"] for row in found.components] == list(fits.converged.means)
-    assert [row["paper"] for row in found.thresholds] == fits.paper.boundaries()
+    assert [row["paper"] for row in found.thresholds] == fits.paper.map_thresholds()
     quality = {row["fit"]: row for row in found.quality}
     assert quality["converged"]["log_likelihood"] > quality["paper"]["log_likelihood"]
     assert quality["converged"]["bic"] < quality["paper"]["bic"]

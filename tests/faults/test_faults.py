@@ -406,7 +406,7 @@ def test_scheduler_lost_amid_em_over_voxels_is_waited_for(undisturbed, hasty, tm
         finally:
             ended.set()
     assert any("is back" in one for one in callback.said)
-    assert report.fits.paper.fit["method"] == "em"
+    assert report.fits.paper.fit_info["method"] == "em"
     assert report.done == ["case-001", "case-002", "case-003"]
 
 

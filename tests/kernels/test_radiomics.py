@@ -32,7 +32,7 @@ def test_features_at_the_ends_and_at_the_edges_of_bins(values):
 def test_features_of_each_tissue_of_a_phantom_are_those_of_its_voxels():
     phantom = Phantom((48, 96, 96), (3.7, 3.7, 6.25), 2)
     hu, lung = phantom.volume(), phantom.truth() > 0
-    table = lungmix.load_model("published").table()
+    table = lungmix.load_model("published").lookup_table()
     counts, labels = counts_of(hu[lung]), table[hu.astype(int) + 32768] * lung
     for label in range(1, 6):
         expected = features(hu[labels == label], 85.6)

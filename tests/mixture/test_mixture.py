@@ -23,11 +23,26 @@ def test_fit_on_counts_reaches_the_likelihood_of_scikit_learn_on_all_voxels():
 
 def test_published_model_is_the_publication():
     assert load_model("published") is PUBLISHED
-    assert PUBLISHED.thresholds() == [(-1656, 4), (-1221, 1), (-893, 2), (-721, 3), (-472, 4), (-235, 5)]
+    assert PUBLISHED.label_intervals() == [(-1656, 4), (-1221, 1), (-893, 2), (-721, 3), (-472, 4), (-235, 5)]
+
+
+def test_old_names_of_the_model_warn_and_give_the_same_values():
+    with pytest.warns(DeprecationWarning, match="use TissueModel"):
+        assert PUBLISHED.fit == PUBLISHED.fit_info
+    with pytest.warns(DeprecationWarning, match=r"boundaries\(\) is deprecated: use TissueModel.map_thresholds\(\)"):
+        assert PUBLISHED.boundaries() == PUBLISHED.map_thresholds()
+    with pytest.warns(DeprecationWarning, match="label_intervals"):
+        assert PUBLISHED.thresholds() == PUBLISHED.label_intervals()
+    with pytest.warns(DeprecationWarning, match="lookup_table"):
+        assert np.array_equal(PUBLISHED.table(), PUBLISHED.lookup_table())
+    with pytest.warns(DeprecationWarning, match="predict"):
+        assert PUBLISHED.labels_of([-900]) == PUBLISHED.predict([-900])
+    with pytest.warns(DeprecationWarning, match="lowest_label_start"):
+        assert PUBLISHED.lower_end() == PUBLISHED.lowest_label_start()
 
 
 def test_table_is_the_highest_posterior_of_every_hu():
-    table = PUBLISHED.table()
+    table = PUBLISHED.lookup_table()
     hu = np.arange(-32768, 32768)
     scores = PUBLISHED.log_densities(hu)
     assert np.array_equal(table, scores.argmax(axis=1) + 1)
@@ -37,7 +52,7 @@ def test_table_is_the_highest_posterior_of_every_hu():
 
 def test_ties_go_to_the_lower_label():
     twin = TissueModel((0.5, 0.5), (-100.0, 100.0), (50.0, 50.0))
-    assert twin.labels_of([0])[0] == 1
+    assert twin.predict([0])[0] == 1
 
 
 def test_model_survives_json_to_the_last_bit(tmp_path):
@@ -59,7 +74,7 @@ def test_from_sklearn_takes_every_covariance_type():
         theirs = Reference(2, covariance_type=covariance_type, random_state=0).fit(x)
         model = TissueModel.from_sklearn(theirs)
         order = np.argsort(theirs.means_[:, 0])
-        assert np.array_equal(model.labels_of(x[:, 0]), np.argsort(order)[theirs.predict(x)] + 1)
+        assert np.array_equal(model.predict(x[:, 0]), np.argsort(order)[theirs.predict(x)] + 1)
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,15 @@ def test_expected_counts_give_back_the_truth_where_the_paper_stops_short(counts,
     assert np.abs(np.array(model.means) - MEANS).max() < 1
     assert np.abs(np.array(model.weights) - WEIGHTS).max() < 1e-3
     assert np.allclose(np.sqrt(model.variances), SDS, rtol=1e-3)
-    assert np.allclose(model.boundaries(), PUBLISHED.boundaries(), atol=0.5)
-    assert model.fit["converged"]
+    assert np.allclose(model.map_thresholds(), PUBLISHED.map_thresholds(), atol=0.5)
+    assert model.fit_info["converged"]
     assert paper.means[3] - MEANS[3] > 50
 
 
 def test_pile_has_the_share_that_the_model_gives_it():
     model = converged(HU, EXACT, -1000, 5)
     expected = float(WEIGHTS @ norm.cdf((-999.5 - MEANS) / SDS))
-    assert model.fit["pile"] == pytest.approx(expected, rel=1e-9)
+    assert model.fit_info["pile"] == pytest.approx(expected, rel=1e-9)
     z = (-999.5 - np.array(model.means)) / np.sqrt(model.variances)
     assert float(np.dot(model.weights, norm.cdf(z))) == pytest.approx(expected, rel=1e-6)
 
@@ -214,22 +214,22 @@ def test_bic_counts_parameters_and_voxels():
 
 
 def test_boundaries_are_the_thresholds_of_labels_above_the_lowest_mean():
-    whole = [hu for hu, label in PUBLISHED.thresholds() if hu > PUBLISHED.means[0] and label > 1]
-    assert [int(np.ceil(value)) for value in PUBLISHED.boundaries()] == whole
+    whole = [hu for hu, label in PUBLISHED.label_intervals() if hu > PUBLISHED.means[0] and label > 1]
+    assert [int(np.ceil(value)) for value in PUBLISHED.map_thresholds()] == whole
 
 
 def test_lower_end_is_where_a_wider_component_wins_again():
-    assert PUBLISHED.lower_end() == -1221
-    assert TissueModel((0.5, 0.5), (-900.0, -800.0), (1e3, 1e3)).lower_end() == -32768
-    assert TissueModel((1e-6, 1 - 1e-6), (-900.0, -899.0), (1e4, 1e3)).lower_end() is None
+    assert PUBLISHED.lowest_label_start() == -1221
+    assert TissueModel((0.5, 0.5), (-900.0, -800.0), (1e3, 1e3)).lowest_label_start() == -32768
+    assert TissueModel((1e-6, 1 - 1e-6), (-900.0, -899.0), (1e4, 1e3)).lowest_label_start() is None
 
 
 def test_component_that_wins_nowhere_shares_the_boundary_of_the_next():
     model = TissueModel((0.49999, 0.00002, 0.49999), (-900.0, -800.0, -700.0), (1e3, 1e3, 1e3))
-    low, high = model.boundaries()
+    low, high = model.map_thresholds()
     assert low == high == pytest.approx(-800, abs=0.5)
 
 
 def test_boundary_that_no_label_crosses_is_infinite():
     model = TissueModel((1 - 1e-12, 1e-12), (0.0, 1e-3), (1.0, 1.0))
-    assert model.boundaries()[0] > 1000
+    assert model.map_thresholds()[0] > 1000

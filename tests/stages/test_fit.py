@@ -32,8 +32,8 @@ def test_both_fits_are_stored_and_the_papers_is_the_model(cohort, counts):
     assert TissueModel.from_json(texts["model-paper.json"]) == fits.paper
     assert TissueModel.from_json(texts["model-converged.json"]) == fits.converged
     assert TissueModel.from_json(texts["model.json"]) == fits.paper != fits.converged
-    assert [model.fit["name"] for model in fits.values()] == ["paper", "converged"]
-    assert fits.paper.fit["voxels"] == fits.converged.fit["voxels"] == 6 * 20_000
+    assert [model.fit_info["name"] for model in fits.values()] == ["paper", "converged"]
+    assert fits.paper.fit_info["voxels"] == fits.converged.fit_info["voxels"] == 6 * 20_000
     hu, voxels = clipped(HU, add_counts(counts), -1000)
     assert fits.paper.means == fit_paper(hu, voxels, clip=None).means
 
@@ -153,8 +153,8 @@ def test_em_over_voxels_is_em_on_counts(masked):
     for name in ("weights", "means", "variances"):
         assert np.allclose(getattr(voxels.paper, name), getattr(counts.paper, name), rtol=1e-8, atol=0)
         assert np.allclose(getattr(voxels.converged, name), getattr(counts.converged, name), rtol=1e-5)
-    assert voxels.paper.fit["n_iter"] == counts.paper.fit["n_iter"]
-    assert voxels.paper.fit["method"] == "em"
+    assert voxels.paper.fit_info["n_iter"] == counts.paper.fit_info["n_iter"]
+    assert voxels.paper.fit_info["method"] == "em"
 
 
 @pytest.mark.slow

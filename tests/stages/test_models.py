@@ -178,7 +178,7 @@ def test_page_names_the_mixture_of_the_labels_and_not_the_one_of_the_store(store
     script = (tmp_path / "page" / "data" / "case-001.js").read_text()
     histogram = json.loads(script[script.index("{") : script.rindex("}") + 1])["histogram"]
     centres = histogram["first"] + histogram["width"] * np.arange(len(histogram["labels"])) + 2
-    assert histogram["labels"] == PUBLISHED.labels_of(centres).tolist()
+    assert histogram["labels"] == PUBLISHED.predict(centres).tolist()
 
 
 def test_page_of_a_store_that_agrees_has_no_warning(published, tmp_path):
@@ -216,7 +216,7 @@ def test_exported_scan_carries_no_model_and_no_warning(store, tmp_path, capsys):
 
 def test_python_tells_the_model_of_the_store_from_that_of_the_labels(store):
     cohort = lungmix.open_cohort(store)
-    assert cohort.model.fit["name"] == "paper"
+    assert cohort.model.fit_info["name"] == "paper"
     assert cohort["case-001"].model.digest == PUBLISHED.digest != cohort.model.digest
     assert NAME in cohort["case-001"]._repr_html_()
     assert NAME in cohort._repr_html_()

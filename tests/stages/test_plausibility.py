@@ -71,7 +71,7 @@ def test_case_without_a_summary_is_judged_by_its_lung_voxels(tmp_path):
     assert list(not_pooled(cohort, list(cohort))) == ["case-002"]
     assert list(fit.masked_counts(cohort)) == ["case-001"]
     report = Pipeline(None, cohort).fit(parameters=FitParameters(n_init=1))
-    assert report.fits.paper.fit["voxels"] == int(counts["case-001"].sum())
+    assert report.fits.paper.fit_info["voxels"] == int(counts["case-001"].sum())
     assert flags_of(cohort["case-001"]) == []
 
 

@@ -199,7 +199,7 @@ def test_mask_of_a_few_voxels_has_sides_too(tmp_path):
 def test_measures_of_each_lung_are_those_of_its_voxels(tmp_path):
     phantom = Phantom(*FINE, 5, traps={"touching"})
     case, hu = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000)), phantom.volume()
-    table = lungmix.load_model("published").table()
+    table = lungmix.load_model("published").lookup_table()
     voxel = phantom.geometry.voxel_ml
     found, tissue = case.side.compute(), table[hu.astype(int) + 32768]
     row = measure_scan(case.hu_counts, case.side_counts, table, voxel)

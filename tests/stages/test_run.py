@@ -65,7 +65,7 @@ def test_everything_equals_the_method_in_memory(finished, scans):
         assert lung.any()
         assert np.array_equal(case.ct.compute(), hu)
         assert np.array_equal(case.lung.compute(), lung)
-        tissue = np.where(lung, report.model.labels_of(hu), 0)
+        tissue = np.where(lung, report.model.predict(hu), 0)
         assert np.array_equal(case.tissue.compute(), tissue)
         assert np.array_equal(case.tissue_median.compute(), ndimage.median_filter(tissue, size=4))
         assert np.array_equal(case.hu_counts, np.bincount(hu[lung].astype(int) + 32768, minlength=65536))
@@ -82,7 +82,7 @@ def test_everything_equals_the_method_in_memory(finished, scans):
             assert row[f"{key}_lung_involvement"] == pytest.approx(100 * (tissue[own] >= 3).mean())
         pooled.append(np.maximum(hu[lung], -1000))
     voxels = np.concatenate(pooled)
-    assert report.model.fit["voxels"] == len(voxels)
+    assert report.model.fit_info["voxels"] == len(voxels)
     mixture = lungmix.GaussianMixture(random_state=0).fit(voxels)
     assert np.allclose(sorted(mixture.means_[:, 0]), report.model.means)
 

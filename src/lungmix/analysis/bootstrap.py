@@ -193,7 +193,7 @@ def _numbers(
     out += [("weight", key, "", value) for key, value in zip(keys, model.weights, strict=True)]
     out += [("mean", key, "HU", value) for key, value in zip(keys, model.means, strict=True)]
     out += [("sd", key, "HU", value**0.5) for key, value in zip(keys, model.variances, strict=True)]
-    pairs = zip(keys[:-1], keys[1:], model.boundaries(), strict=True)
+    pairs = zip(keys[:-1], keys[1:], model.map_thresholds(), strict=True)
     out += [("threshold", f"{one} → {two}", "HU", value) for one, two, value in pairs]
     if model.n_components == len(TISSUES):
         counts = np.zeros(N_HU, np.uint64)

@@ -62,7 +62,7 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
     pooled = add_counts(counts)
     bins = bins_of(HU, pooled, clip)
     keys = component_keys(fits.paper.n_components)
-    bounds = {name: model.boundaries() for name, model in fits.items()}
+    bounds = {name: model.map_thresholds() for name, model in fits.items()}
     return Comparison(
         components=[{"component": key, **_component(fits, k)} for k, key in enumerate(keys)],
         thresholds=[
@@ -73,10 +73,10 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
         quality=[
             {
                 "fit": name,
-                "iterations": int(model.fit.get("n_iter", 0)),
+                "iterations": int(model.fit_info.get("n_iter", 0)),
                 "log_likelihood": interval_log_likelihood(model, bins),
                 "bic": bic(model, bins),
-                "lower_end": model.lower_end(),
+                "lower_end": model.lowest_label_start(),
             }
             for name, model in fits.items()
         ],
@@ -106,7 +106,7 @@ def _involvements(fits: Fits, pooled: Counts, counts: Mapping[str, Counts]) -> l
 
 
 def _involved(model: TissueModel) -> npt.NDArray[np.bool_]:
-    return np.isin(model.table(), [tissue.label for tissue in TISSUES if tissue.key in INVOLVED])
+    return np.isin(model.lookup_table(), [tissue.label for tissue in TISSUES if tissue.key in INVOLVED])
 
 
 def _share(involved: npt.NDArray[np.bool_], counts: Counts) -> float:

@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 
 def _model(model: TissueModel) -> dict[str, Any]:
-    return {**json.loads(model.to_json()), "thresholds_hu": model.boundaries()}
+    return {**json.loads(model.to_json()), "thresholds_hu": model.map_thresholds()}
 
 
 def _name(key: str) -> str:

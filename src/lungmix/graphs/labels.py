@@ -53,7 +53,7 @@ def tissue_labels(
     if ct.shape != mask.shape:
         raise UsageError(f"CT and mask have different shapes, {ct.shape} and {mask.shape}: give the mask of this CT")
     ct, mask = volume(ct, "the CT"), volume(mask, "the mask")
-    table = model.table()
+    table = model.lookup_table()
     if isinstance(ct, da.Array) or isinstance(mask, da.Array):
         lazy = da.asarray(ct)
         # map_blocks pairs blocks by their number, not by their place.

@@ -85,7 +85,7 @@ def fit_paper(
     with one_thread():
         model = fitted(mixture, hu, np.asarray(voxels, np.float64))
     how = {"voxels": int(np.sum(voxels)), "n_init": n_init, "tol": tol, "random_state": random_state, "clip": clip}
-    return replace(model, fit={"name": PAPER, "method": "counts", **model.fit, **how})
+    return replace(model, fit_info={"name": PAPER, "method": "counts", **model.fit_info, **how})
 
 
 def fit_converged(

@@ -1,4 +1,4 @@
-"""The mixture of lung tissues: five Gaussians of HU, sorted by mean, and the labels they give."""
+"""Mixture of lung tissues: five Gaussians of HU, sorted by mean, and the labels they give."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from lungmix.errors import ModelError, mark_path, mark_untrusted
 
 if TYPE_CHECKING:
     from lungmix.mixture.estimator import GaussianMixture
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 _LARGEST_FILE = 1 << 20
@@ -29,7 +31,7 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Document(BaseModel):
-    """What a model file must hold."""
+    """Schema of a model file."""
 
     model_config = ConfigDict(extra="ignore", strict=False)
 
@@ -47,14 +49,14 @@ class TissueModel:
     Attributes
     ----------
     weights : tuple of float
-        Shares of the components; they add up to 1.
+        Mixing proportions; they add up to 1.
     means : tuple of float
         HU, ascending. With five components they are air, healthy lung, ground-glass opacity, consolidation and
         other denser tissue.
     variances : tuple of float
         HU².
-    fit : mapping
-        How it was fitted: iterations, mean log-likelihood, voxels.
+    fit_info : mapping
+        Record of the fit: iterations, mean log-likelihood, voxels; ``fit`` in JSON.
 
     Raises
     ------
@@ -65,7 +67,7 @@ class TissueModel:
     weights: tuple[float, ...]
     means: tuple[float, ...]
     variances: tuple[float, ...]
-    fit: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    fit_info: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         columns = [tuple(float(v) for v in getattr(self, name)) for name in ("weights", "means", "variances")]
@@ -88,12 +90,12 @@ class TissueModel:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits of weights, means and variances; how a mixture was fitted changes none of them."""
+        """Twelve hexadecimal digits that identify weights, means and variances; `fit_info` does not enter."""
         numbers = [list(map(float, column)) for column in (self.weights, self.means, self.variances)]
         return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:_DIGITS]
 
     def log_densities(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Log of weight times density of every component; shape of `hu` and one axis more."""
+        """Return the log of weight times density of every component: the shape of `hu` and one axis more."""
         x = np.asarray(hu, np.float64)[..., None]
         variances = np.asarray(self.variances)
         return np.asarray(
@@ -103,29 +105,29 @@ class TissueModel:
         )
 
     def density(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Density of the mixture at `hu`, per HU."""
+        """Return the density of the mixture at `hu`, per HU."""
         return np.asarray(np.exp(self.log_densities(hu)).sum(axis=-1))
 
-    def labels_of(self, hu: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """Component of highest posterior, from 1; ties go to the lower one."""
+    def predict(self, hu: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return the component of highest posterior, counted from 1; ties go to the lower one."""
         return np.asarray(np.argmax(self.log_densities(hu), axis=-1) + 1, np.uint8)
 
-    def table(self) -> npt.NDArray[np.uint8]:
-        """Label of every int16 value: shape (65536,), entry ``i`` is for ``i - 32768`` HU."""
-        return self.labels_of(_HU)
+    def lookup_table(self) -> npt.NDArray[np.uint8]:
+        """Return the label of every int16 value: shape (65536,), entry ``i`` is for ``i - 32768`` HU."""
+        return self.predict(_HU)
 
-    def thresholds(self) -> list[tuple[int, int]]:
-        """Where the label changes along the HU axis: pairs of the first HU and the label from there on."""
-        labels = self.table()
+    def label_intervals(self) -> list[tuple[int, int]]:
+        """Return the intervals of HU with one label, each as its first HU and its label; the lowest one is left out."""
+        labels = self.lookup_table()
         changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
         return [(int(_HU[i]), int(labels[i])) for i in changes]
 
-    def boundaries(self) -> list[float]:
-        """MAP thresholds in HU, not rounded: entry k is where labels up to k end and higher ones begin.
+    def map_thresholds(self) -> list[float]:
+        """Return the MAP thresholds in HU, not rounded: entry k separates labels up to k + 1 from higher ones.
 
-        The search begins at the lowest mean and goes up, so that a wide component which wins again at the low end of
-        the HU range is not meant. A component that wins nowhere has the boundary of the one above it. There are
-        `n_components` - 1 boundaries, ascending; infinite where no higher label ever wins.
+        The search goes up from the lowest mean, so it ignores a wide component that wins again at the low end of the
+        HU range. A component that wins nowhere has the threshold of the one above it. There are `n_components` - 1
+        thresholds, ascending; infinite where no higher label ever wins.
         """
         hu = _HU[np.floor(self.means[0]) <= _HU]
         scores = self.log_densities(hu)
@@ -136,13 +138,13 @@ class TissueModel:
             out.append(float("inf") if not len(above) else self._crossing(hu, scores, labels, int(above[0])))
         return out
 
-    def lower_end(self) -> int | None:
-        """HU from which on, going up, the lowest component wins; below it a wider one wins again.
+    def lowest_label_start(self) -> int | None:
+        """Return the first HU of the lowest component's interval; below it a wider component wins.
 
         The lowest int16 where none does; None where the lowest component does not win at its own mean.
         """
         lower = _HU[np.ceil(self.means[0]) >= _HU]
-        others = np.flatnonzero(self.labels_of(lower) != 1)
+        others = np.flatnonzero(self.predict(lower) != 1)
         if not len(others):
             return int(_HU[0])
         return None if others[-1] == len(lower) - 1 else int(lower[others[-1] + 1])
@@ -150,7 +152,7 @@ class TissueModel:
     def _crossing(
         self, hu: npt.NDArray[Any], scores: npt.NDArray[np.float64], labels: npt.NDArray[Any], i: int
     ) -> float:
-        """Where the winner at ``hu[i]`` overtakes the one before; between the two the scores are all but straight."""
+        """Return the HU at which the winner at ``hu[i]`` overtakes the one before, by linear interpolation."""
         if i == 0:
             return float(hu[0])
         old, new = labels[i - 1], labels[i]
@@ -158,13 +160,13 @@ class TissueModel:
         return float(hu[i - 1]) + (before / (before - after) if before > after else 1.0)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """As JSON text, doubles exact; written to `path` too if one is given."""
+        """Return the model as JSON text, doubles exact; with `path`, write it there too."""
         document = {
             "format_version": FORMAT_VERSION,
             "weights": self.weights,
             "means": self.means,
             "variances": self.variances,
-            "fit": dict(self.fit),
+            "fit": dict(self.fit_info),
         }
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
         if path is not None:
@@ -173,7 +175,7 @@ class TissueModel:
 
     @classmethod
     def from_json(cls, text: str, name: str = "the model") -> TissueModel:
-        """Inverse of `to_json`.
+        """Return the model of a JSON text, the inverse of `to_json`.
 
         Raises
         ------
@@ -184,9 +186,10 @@ class TissueModel:
             document = _Document.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            location = ".".join(str(part) for part in first["loc"]) or "the file"
             raise ModelError(
-                f"{name} is not a lungmix model: {mark_untrusted(place)}: {first['msg']}; make one with `lungmix fit`"
+                f"{name} is not a lungmix model: {mark_untrusted(location)}: {first['msg']}; "
+                "make one with `lungmix fit`"
             ) from None
         try:
             return cls(tuple(document.weights), tuple(document.means), tuple(document.variances), document.fit)
@@ -195,7 +198,7 @@ class TissueModel:
 
     @classmethod
     def from_sklearn(cls, mixture: Any) -> TissueModel:
-        """From a fitted mixture with one feature, scikit-learn's or ours.
+        """Return the model of a fitted mixture with one feature, of scikit-learn or of lungmix.
 
         Raises
         ------
@@ -208,20 +211,53 @@ class TissueModel:
         variances = np.asarray(mixture.covariances_, np.float64).reshape(-1)
         if len(variances) == 1:
             variances = np.repeat(variances, len(means))
-        fit = {
+        fit_info = {
             "n_iter": int(mixture.n_iter_),
             "log_likelihood": float(mixture.lower_bound_),
             "converged": bool(mixture.converged_),
         }
         weights = np.asarray(mixture.weights_, np.float64)
-        return cls(tuple(weights.tolist()), tuple(means[:, 0].tolist()), tuple(variances.tolist()), fit)
+        return cls(tuple(weights.tolist()), tuple(means[:, 0].tolist()), tuple(variances.tolist()), fit_info)
+
+    # Names of earlier versions.
+
+    @property
+    def fit(self) -> Mapping[str, Any]:
+        """Deprecated name of `fit_info`."""
+        return _deprecated("fit", "fit_info", self.fit_info)
+
+    def boundaries(self) -> list[float]:
+        """Return `map_thresholds()`: a deprecated name."""
+        return _deprecated("boundaries()", "map_thresholds()", self.map_thresholds())
+
+    def thresholds(self) -> list[tuple[int, int]]:
+        """Return `label_intervals()`: a deprecated name."""
+        return _deprecated("thresholds()", "label_intervals()", self.label_intervals())
+
+    def table(self) -> npt.NDArray[np.uint8]:
+        """Return `lookup_table()`: a deprecated name."""
+        return _deprecated("table()", "lookup_table()", self.lookup_table())
+
+    def labels_of(self, hu: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return `predict(hu)`: a deprecated name."""
+        return _deprecated("labels_of()", "predict()", self.predict(hu))
+
+    def lower_end(self) -> int | None:
+        """Return `lowest_label_start()`: a deprecated name."""
+        return _deprecated("lower_end()", "lowest_label_start()", self.lowest_label_start())
+
+
+def _deprecated(old: str, new: str, value: T) -> T:
+    message = f"TissueModel.{old} is deprecated: use TissueModel.{new}"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return value
 
 
 PUBLISHED = TissueModel(
     weights=(0.33915991, 0.36163895, 0.13880557, 0.05467644, 0.10571913),
     means=(-950.35445, -828.9766504, -652.26530371, -337.03481411, -12.53896037),
     variances=(1936.65952913, 3413.06554292, 8927.18035462, 24547.22394621, 37633.9743736),
-    fit={
+    fit_info={
         "n_iter": 7,
         "log_likelihood": -6.6314801,
         "converged": True,
@@ -232,7 +268,7 @@ PUBLISHED = TissueModel(
 
 
 def load_model(source: str | Path) -> TissueModel:
-    """A model by name or from a file.
+    """Return a model by name or from a file.
 
     Parameters
     ----------
@@ -261,7 +297,7 @@ def load_model(source: str | Path) -> TissueModel:
 
 
 def fitted(mixture: GaussianMixture, x: Any, sample_weight: Any = None) -> TissueModel:
-    """The model of a mixture fitted to HU; whether it converged stands in the model, not in a warning."""
+    """Fit a mixture to HU and return its model, which records convergence in `fit_info` instead of warning."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():

@@ -53,7 +53,7 @@ def winning_start(values: npt.NDArray[Any], counts: npt.NDArray[Any], options: E
     random = np.random.RandomState(options.random_state)
     with one_thread():
         starts = [_start(hu, voxels, options, random) for _ in range(options.n_init)]
-        ends = [fitted(_mixture(options, start), values, voxels).fit["log_likelihood"] for start in starts]
+        ends = [fitted(_mixture(options, start), values, voxels).fit_info["log_likelihood"] for start in starts]
     return starts[int(np.argmax(ends))]
 
 
@@ -107,7 +107,7 @@ def _mixture(options: EmOptions, start: TissueModel, **changed: Any) -> Gaussian
 
 def _named(model: TissueModel, method: str, voxels: int, options: EmOptions) -> TissueModel:
     extra = {"voxels": voxels, "n_init": options.n_init, "tol": options.tol, "random_state": options.random_state}
-    return replace(model, fit={"name": PAPER, "method": method, **model.fit, **extra})
+    return replace(model, fit_info={"name": PAPER, "method": method, **model.fit_info, **extra})
 
 
 def _maximum(sums: Floats, reg_covar: float) -> TissueModel:

@@ -230,7 +230,7 @@ def _fit(
     start = winning_start(*clipped(HU, counts, parameters.clip), options)
     fit = fit_batch if parameters.method == "em" else fit_minibatch
     found = fit(lung_voxels(client, cohort, names, parameters.clip, watch), start, options)
-    paper = replace(found, fit={**found.fit, "clip": parameters.clip})
+    paper = replace(found, fit_info={**found.fit_info, "clip": parameters.clip})
     return Fits(paper, _converged(counts, paper, parameters))
 
 

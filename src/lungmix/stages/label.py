@@ -83,7 +83,7 @@ def label_case(
         # One task, whose answer is small: with it in hand, no task that follows depends on a worker.
         (small,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(where)])
     files = case.create("tissue") | case.create("tissue_median")
-    written = _tasks(case, where, model.table(), small, min_worker_memory(client))
+    written = _tasks(case, where, model.lookup_table(), small, min_worker_memory(client))
     finished = compute_in_order(client, written, watch)
     if small is not None:
         regions.publish(case, [share for one in finished for share in one.sides], of_sides, small.rejected)

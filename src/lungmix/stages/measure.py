@@ -80,7 +80,7 @@ def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[
         See `measure_cohort`.
     """
     sides = case.side_counts if case.geometry.orientation_known and regions.is_valid(case) else None
-    table = model.table()
+    table = model.lookup_table()
     made = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
     if file == MEASUREMENTS_FILE:
         faces = case.stages[regions.STAGE]["touches"] if sides is not None else {}

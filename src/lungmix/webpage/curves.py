@@ -57,7 +57,7 @@ def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure
         axes.fill_between(_HU, np.nan_to_num(shown), step="mid", color=_GREY, linewidth=0, zorder=1)
         _draw_components(axes, model, fill=True)
         axes.plot(_HU, model.density(_HU), color="black", linewidth=1.3, linestyle=(0, (4, 2)), zorder=5)
-        _draw_thresholds(axes, model.boundaries())
+        _draw_thresholds(axes, model.map_thresholds())
         axes.axvline(clip, color="#888888", linewidth=0.8, linestyle=":", zorder=2)
         axes.set_xlim(_HU[0], _HU[-1])
         _root_scale(axes, top)

@@ -105,7 +105,7 @@ def _draw_mixture(axes: Any, model: TissueModel, counts: npt.NDArray[np.uint64])
 
 
 def _draw_shares(axes: Any, case: Case, model: TissueModel) -> None:
-    counts = np.bincount(model.table(), case.hu_counts.astype(np.float64), minlength=len(TISSUES) + 1)[1:]
+    counts = np.bincount(model.lookup_table(), case.hu_counts.astype(np.float64), minlength=len(TISSUES) + 1)[1:]
     shares = 100 * counts[: len(TISSUES)] / max(float(counts.sum()), 1.0)
     rows = np.arange(len(TISSUES))[::-1]
     axes.barh(rows, shares, color=[tissue.color for tissue in TISSUES], height=0.72)

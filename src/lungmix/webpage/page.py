@@ -249,7 +249,7 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
     out = []
     for digest, (name, one) in models.items():
         names = [t.name for t in TISSUES] if one.n_components == len(TISSUES) else None
-        limits = [None, *one.boundaries()]
+        limits = [None, *one.map_thresholds()]
         out.append(
             {
                 "name": name,

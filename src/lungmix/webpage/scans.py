@@ -105,7 +105,7 @@ def histogram_of(counts: npt.NDArray[np.uint64], model: TissueModel | None) -> d
         "first": _HU[0],
         "width": _BIN,
         "shares": [round(float(v), 5) for v in shares],
-        "labels": [] if model is None else model.labels_of(centres).tolist(),
+        "labels": [] if model is None else model.predict(centres).tolist(),
         "components": [[round(float(v), 5) for v in part] for part in parts],
         "below": round(100 * float(counts[:low].sum()) / total, 3),
         "above": round(100 * float(counts[high:].sum()) / total, 3),

@@ -284,7 +284,7 @@ def watched_run(address, pid, paths, store):
         client.wait_for_workers(2)
         first, start = rss(pid), time.perf_counter()
         report = Pipeline(client, lungmix.open_cohort(store, "a"), Sampler()).run(
-            paths, MaskParameters("physical"), "published"
+            paths, mask=MaskParameters("physical"), model="published"
         )
         seconds = time.perf_counter() - start
     assert not report.failed, report.failed

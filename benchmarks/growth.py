@@ -130,7 +130,7 @@ def measure(paths, workers, memory_limit):
         watch.start()
         start = time.perf_counter()
         report = Pipeline(client, lungmix.open_cohort(Path(folder) / "s.zarr", "a")).run(
-            paths, MaskParameters(), "published"
+            paths, mask=MaskParameters(), model="published"
         )
         seconds = time.perf_counter() - start
         watch.stop()

@@ -75,7 +75,7 @@ def run(folder, designs, workers, memory_limit, *, page):
         sources = [Streamed.of(design, passing) for design in designs]
         cohort = lungmix.open_cohort(store, "a")
         report = Pipeline(client, cohort, passes).run(
-            sources, MaskParameters(), intake=IntakeParameters(keep_names=True)
+            sources, mask=MaskParameters(), intake=IntakeParameters(keep_names=True)
         )
         seconds = time.perf_counter() - start
         scores = correlate(report.rows, folder, designs)

@@ -187,12 +187,12 @@ def tiny_scans(count, folder):
         parameters = MaskParameters(opening=1, min_voxels=500, radii=(2,))
         pipeline = Pipeline(client, cohort, callback)
         start = time.perf_counter()
-        report = pipeline.run([sources], parameters, intake=IntakeParameters())
+        report = pipeline.run([sources], mask=parameters, intake=IntakeParameters())
         seconds = time.perf_counter() - start
         assert len(report.done) == count, report.failed
         passes = {title: marks.to_dict() for title, marks in callback.passes.items()}
         start = time.perf_counter()
-        again = pipeline.run([sources], parameters, intake=IntakeParameters())
+        again = pipeline.run([sources], mask=parameters, intake=IntakeParameters())
         kept = time.perf_counter() - start
         assert len(again.done) == count
     return {"count": count, "seconds": seconds, "again": kept, "passes": passes}

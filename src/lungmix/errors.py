@@ -71,7 +71,7 @@ class LungmixError(Exception):
     @property
     def marked(self) -> str:
         """The message with its marks, to be passed on until it is known who reads it."""
-        return super().__str__()
+        return Exception.__str__(self)
 
     @property
     def anonymous(self) -> str:
@@ -79,7 +79,7 @@ class LungmixError(Exception):
         return redact(self.marked)
 
 
-class UsageError(LungmixError):
+class UsageError(LungmixError, ValueError):
     """A parameter, an option or a combination of them makes no sense (exit status 2)."""
 
 
@@ -89,6 +89,10 @@ class SourceError(LungmixError):
 
 class StoreError(LungmixError):
     """A store is missing, is something else, or does not hold what was asked of it."""
+
+
+class CaseNotFoundError(StoreError, KeyError):
+    """A store has no case of the name that was asked for."""
 
 
 class DamageError(StoreError):

@@ -140,7 +140,9 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
         callback = Joining(start, 2)
         try:
             with lungmix.connect(address) as client:
-                report = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"), callback).run([scans], MASK)
+                report = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"), callback).run(
+                    [scans], mask=MASK
+                )
                 assert not report.failed, report.failed
                 assert len(report.done) == 3
                 assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1

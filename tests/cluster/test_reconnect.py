@@ -52,7 +52,7 @@ def test_run_whose_workers_all_stand_paused_ends_with_the_remedy(scan, tmp_path,
         client.run(pause)
         cohort = lungmix.open_cohort(str(tmp_path / "s.zarr"), "a")
         with pytest.raises(StalledError, match=r"stand paused .* start workers .* --memory-limit 2GB`") as ended:
-            Pipeline(client, cohort, Said()).run([scan], MASK)
+            Pipeline(client, cohort, Said()).run([scan], mask=MASK)
     assert ended.value.status == 1
 
 
@@ -106,7 +106,9 @@ def test_cluster_that_has_no_worker_before_and_between_stages_takes_a_whole_run(
     with cluster_of(0) as cluster:
         cluster.adapt(minimum=0, maximum=1, interval="200ms", wait_count=1)
         with lungmix.connect(cluster.scheduler_address, patience=60, say=callback.on_warning) as client:
-            report = Pipeline(client, lungmix.open_cohort(str(tmp_path / "s.zarr"), "a"), callback).run([scan], MASK)
+            report = Pipeline(client, lungmix.open_cohort(str(tmp_path / "s.zarr"), "a"), callback).run(
+                [scan], mask=MASK
+            )
     assert not report.failed, report.failed
     assert report.done
 
@@ -155,6 +157,6 @@ def test_case_is_tried_again_where_the_scheduler_failed_on_its_graph(scan, tmp_p
         client.run_on_scheduler(fail_once)
         said = Said()
         cohort = lungmix.open_cohort(str(tmp_path / "s.zarr"), "a")
-        report = Pipeline(client, cohort, said).run([scan], MASK)
+        report = Pipeline(client, cohort, said).run([scan], mask=MASK)
     assert not report.failed
     assert any("the scheduler failed (AssertionError)" in message for message in said.said)

@@ -76,7 +76,7 @@ def test_run_keeps_time_and_memory_of_every_stage_with_the_case(client, tmp_path
     write_phantom(scan, Phantom((90, 64, 64), (5.5, 5.625, 3.0), 4, name="case-001"))
     parameters = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
     cohort, heard = open_cohort(tmp_path / "s.zarr", "a"), Heard()
-    report = Pipeline(client, cohort, heard).run([scan], parameters)
+    report = Pipeline(client, cohort, heard).run([scan], mask=parameters)
     assert not report.failed
     watched = open_cohort(tmp_path / "s.zarr")["case-001"].watched
     assert list(watched) == ["convert", "mask", "label"]
@@ -87,6 +87,6 @@ def test_run_keeps_time_and_memory_of_every_stage_with_the_case(client, tmp_path
         assert took["peak_bytes"] > 50 << 20
     assert list(report.spent) == ["convert", "mask", "fit", "label", "measure"]
     assert report.spent["label"] == heard.spents["case-001", "label"]
-    again = Pipeline(client, cohort, heard).run([scan], parameters)
+    again = Pipeline(client, cohort, heard).run([scan], mask=parameters)
     assert set(again.spent) == {"fit", "measure"}
     assert open_cohort(tmp_path / "s.zarr")["case-001"].watched == watched

@@ -150,7 +150,7 @@ def two_sizes(tmp_path):
 
 def run(client, store, sources):
     return Pipeline(client, lungmix.open_cohort(str(store), "a")).run(
-        [sources], MaskParameters("physical"), "published"
+        [sources], mask=MaskParameters("physical"), model="published"
     )
 
 

@@ -45,7 +45,7 @@ def undisturbed(scans, client, tmp_path_factory):
 
 def run(client, url, *sources, callback=None):
     """A run that succeeds."""
-    report = Pipeline(client, lungmix.open_cohort(url, "a"), callback or Callback()).run(sources, MASK)
+    report = Pipeline(client, lungmix.open_cohort(url, "a"), callback or Callback()).run(sources, mask=MASK)
     assert not report.failed, report.failed
     return report
 
@@ -86,7 +86,7 @@ def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
     else:
         file.write_bytes(file.read_bytes()[:length])
     # Without the source all other cases are done, and the damaged one is named.
-    report = Pipeline(client, lungmix.open_cohort(store, "a")).run([], MASK)
+    report = Pipeline(client, lungmix.open_cohort(store, "a")).run([], mask=MASK)
     assert set(report.failed) == {whose} - {""}
     assert all("lungmix remove" in reason for reason in report.failed.values())
     assert {str(row["case"]) for row in report.rows} == {"case-001", "case-002", "case-003"} - {whose}
@@ -125,14 +125,14 @@ def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
         """What a run on another host does that has not heard of this one for five minutes."""
         (store / "lock.json").unlink()
         with lungmix.connect(workers=1, memory_limit="1.5GB") as workers:
-            report = Pipeline(workers, lungmix.open_cohort(store, "a")).run([scans], other)
+            report = Pipeline(workers, lungmix.open_cohort(store, "a")).run([scans], mask=other)
         assert len(report.done) == 3
         assert not report.failed
         after.update(store_digest(store))
 
     strike = Strike(stage, take_over)
     with pytest.raises(LockedError, match="another one has taken the store over"):
-        Pipeline(client, lungmix.open_cohort(store, "a"), strike).run([scans], MASK)
+        Pipeline(client, lungmix.open_cohort(store, "a"), strike).run([scans], mask=MASK)
     assert after
     assert store_digest(store) == after
     assert not (store / "lock.json").exists()
@@ -204,7 +204,9 @@ def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, ha
         callback = Strike("mask", lambda: kill(cluster.scheduler.pid))
         wait_until(cluster.answers)
         with lungmix.connect(cluster.address, patience=5) as connected:
-            report = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), callback).run([scans], MASK)
+            report = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), callback).run(
+                [scans], mask=MASK
+            )
     assert sorted(report.failed) == ["case-001", "case-002", "case-003"]
     assert all("the connection to the scheduler was lost: start it again" in one for one in report.failed.values())
 
@@ -305,7 +307,7 @@ def test_worker_killed_while_others_fetch_its_results(scans, undisturbed, tmp_pa
 def test_disk_full_and_then_not(scans, undisturbed, client, tmp_path):
     with small_disk(tmp_path, "1200k") as disk:
         store = disk / "s.zarr"
-        report = Pipeline(client, lungmix.open_cohort(store, "a")).run([scans], MASK)
+        report = Pipeline(client, lungmix.open_cohort(store, "a")).run([scans], mask=MASK)
         assert report.failed
         assert any("disk space" in reason for reason in report.failed.values()), report.failed
         subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
@@ -320,7 +322,7 @@ def test_store_turned_read_only_and_back(scans, undisturbed, client, tmp_path):
         Pipeline(client, cohort).convert([scans])
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(OSError, match="Read-only"):
-            Pipeline(client, cohort).run([scans], MASK)
+            Pipeline(client, cohort).run([scans], mask=MASK)
         log = tmp_path / "client.log"
         status = start_run(store, [scans], "--workers", "1", log=log).wait(120)
         assert status == 1
@@ -331,9 +333,10 @@ def test_store_turned_read_only_and_back(scans, undisturbed, client, tmp_path):
         assert_same_store(undisturbed, store)
 
 
-NEW_MASK, NEW_MODEL = (MaskParameters(opening=1, min_voxels=2000, radii=(4, 3)), "fit"), (MASK, "published")
-NOTHING_NEW, NEW_FIT = (MASK, "fit"), (MASK, "fit", FitParameters(n_components=4))
-NEW_METHOD = (MASK, "fit", FitParameters(method="em", n_init=1))
+NEW_MASK = {"mask": MaskParameters(opening=1, min_voxels=2000, radii=(4, 3))}
+NEW_MODEL = {"mask": MASK, "model": "published"}
+NOTHING_NEW, NEW_FIT = {"mask": MASK}, {"mask": MASK, "fit": FitParameters(n_components=4)}
+NEW_METHOD = {"mask": MASK, "fit": FitParameters(method="em", n_init=1)}
 
 
 @pytest.mark.parametrize(
@@ -359,7 +362,7 @@ def test_damaged_object_is_named_and_made_again(key, reading, scans, undisturbed
     flip(store / "case-002" / key)
     callback = Strike(None, None)
     # This reads what was stored; back at the parameters of before all is as it was.
-    report = Pipeline(client, lungmix.open_cohort(store, "r+"), callback).run([scans], *reading)
+    report = Pipeline(client, lungmix.open_cohort(store, "r+"), callback).run([scans], **reading)
     assert not report.failed, report.failed
     assert any("case-002" in one and key.split("/c/")[0] in one for one in callback.said), callback.said
     run(client, store, scans)
@@ -425,7 +428,7 @@ def test_damaged_image_without_its_source_fails_by_name_while_the_others_go_on(u
     store = copy_of(undisturbed, tmp_path)
     flip(store / "case-002/0/c/1/0/0")
     other = MaskParameters(opening=1, min_voxels=2000, radii=(4, 3))
-    report = Pipeline(client, lungmix.open_cohort(store, "r+")).run([], other)
+    report = Pipeline(client, lungmix.open_cohort(store, "r+")).run([], mask=other)
     assert list(report.failed) == ["case-002"]
     assert "SOURCE" in report.failed["case-002"]
     assert report.done == ["case-001", "case-003"]

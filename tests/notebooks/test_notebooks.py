@@ -27,7 +27,7 @@ def surroundings(tmp_path_factory):
         with lungmix.connect(address) as client:
             cohort = lungmix.open_cohort(folder / "cohort.zarr", "a")
             sources = [p for p in (folder / "scans").iterdir() if p.suffix != ".csv"]
-            report = Pipeline(client, cohort).run(sources, MaskParameters("physical"))
+            report = Pipeline(client, cohort).run(sources, mask=MaskParameters("physical"))
         assert not report.failed
         yield {"LUNGMIX_SCHEDULER": address, "LUNGMIX_STORE": str(folder / "cohort.zarr")}
 

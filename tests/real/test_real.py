@@ -28,7 +28,7 @@ COLUMNS = ("voxels", "air", "healthy", "ggo", "consolidation", "other", "lung_in
 def test_figures_of_the_reference(real_ct, client, tmp_path, preset):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     report = Pipeline(client, cohort).run(
-        [real_ct], MaskParameters(preset), "published", intake=IntakeParameters(keep_names=True)
+        [real_ct], mask=MaskParameters(preset), model="published", intake=IntakeParameters(keep_names=True)
     )
     rows = {row["case"]: row for row in report.rows}
     for (name, chosen), expected in EXPECTED.items():

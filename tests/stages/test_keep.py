@@ -29,7 +29,7 @@ MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 @pytest.fixture(scope="module")
 def finished(scans, client, tmp_path_factory):
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    assert not Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], MASK).failed
+    assert not Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], mask=MASK).failed
     return url
 
 
@@ -119,7 +119,7 @@ def test_removed_case_leaves_the_tables_and_the_others_as_they_are(client, store
 
 def test_removed_and_added_again_the_cohort_is_the_same_under_a_new_name(client, store, scans):
     Pipeline(None, lungmix.open_cohort(store, "r+")).remove(["case-002"])
-    report = Pipeline(client, lungmix.open_cohort(store, "r+")).run([scans], MASK)
+    report = Pipeline(client, lungmix.open_cohort(store, "r+")).run([scans], mask=MASK)
     assert report.done == ["case-001", "case-003", "case-004"]
 
 
@@ -139,14 +139,14 @@ def test_relabelling_leaves_the_masks_and_is_undone_by_the_first_model(client, s
 def test_who_opened_the_store_before_another_run_ended_keeps_what_that_has_recorded(client, scans, tmp_path):
     store = tmp_path / "s.zarr"
     waiting, first = lungmix.open_cohort(store, "a"), lungmix.open_cohort(store, "a")
-    Pipeline(client, first).run([scans], MASK)
+    Pipeline(client, first).run([scans], mask=MASK)
     recorded = lungmix.open_cohort(store).settings
     Pipeline(None, waiting).remove(["case-001"])
     found = lungmix.open_cohort(store).settings
     for name in ("salt", "fits", "fit", "highest_number"):
         assert found[name] == recorded[name]
     # Its scans are known, and the removed one gets another number.
-    Pipeline(client, waiting).run([scans], MASK)
+    Pipeline(client, waiting).run([scans], mask=MASK)
     assert list(lungmix.open_cohort(store)) == ["case-002", "case-003", "case-004"]
 
 
@@ -264,7 +264,7 @@ def test_rows_of_what_is_about_to_change_go_first(store, scans, client, monkeypa
     work = {
         "mask": lambda: pipeline.mask(MaskParameters(threshold=-300, opening=1, min_voxels=3000, radii=(4, 3))),
         "label": pipeline.label,
-        "run": lambda: pipeline.run([scans], MASK, "published"),
+        "run": lambda: pipeline.run([scans], mask=MASK, model="published"),
         "convert": lambda: pipeline.convert([scans_in(scans)[1]], chunk_slices=8),
     }[stage]
     with pytest.raises(Killed):
@@ -278,10 +278,10 @@ def test_case_that_stays_what_it_was_keeps_its_row(client, tmp_path, scans):
     source = tmp_path / "scan.nrrd"
     shutil.copy(scans / "case-001.nrrd", source)
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
-    assert not pipeline.run([source], MASK, "published").failed
+    assert not pipeline.run([source], mask=MASK, model="published").failed
     before = (tmp_path / "s.zarr/measurements.csv").read_bytes()
     source.write_bytes(source.read_bytes()[:-2000])
-    assert list(pipeline.run([source], MASK, "published").failed) == ["case-001"]
+    assert list(pipeline.run([source], mask=MASK, model="published").failed) == ["case-001"]
     assert (tmp_path / "s.zarr/measurements.csv").read_bytes() == before
 
 
@@ -308,7 +308,7 @@ def test_new_labels_renew_both_tables_with_the_parts_that_were_left_out(client, 
     assert all(relabelled[file] != before[file] for file in files)
     Pipeline(None, lungmix.open_cohort(store, "r+")).measure([AIRWAY])
     assert {file: (store / file).read_bytes() for file in files} == relabelled
-    Pipeline(client, lungmix.open_cohort(store, "r+")).run([scans], MASK)
+    Pipeline(client, lungmix.open_cohort(store, "r+")).run([scans], mask=MASK)
     assert {file: (store / file).read_bytes() for file in files} == before
     Pipeline(None, lungmix.open_cohort(store, "r+")).measure()
     assert (store / "radiomics.csv").read_bytes() != before["radiomics.csv"]

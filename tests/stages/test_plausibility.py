@@ -34,9 +34,11 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 def test_windowed_scan_fails_with_what_was_seen_and_spoils_no_fit(folder, client, tmp_path):
-    alone = Pipeline(client, lungmix.open_cohort(tmp_path / "one.zarr", "a")).run([folder / "1_plain.nii.gz"], PHYSICAL)
+    alone = Pipeline(client, lungmix.open_cohort(tmp_path / "one.zarr", "a")).run(
+        [folder / "1_plain.nii.gz"], mask=PHYSICAL
+    )
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    report = Pipeline(client, cohort).run([folder], PHYSICAL)
+    report = Pipeline(client, cohort).run([folder], mask=PHYSICAL)
     assert list(report.failed) == ["case-002"]
     assert "exactly -160 HU" in report.failed["case-002"]
     assert "--accept-hu" in report.failed["case-002"]
@@ -51,13 +53,13 @@ def test_windowed_scan_fails_with_what_was_seen_and_spoils_no_fit(folder, client
 def test_accepted_scan_is_measured_and_stays_out_of_the_fit(folder, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     pipeline = Pipeline(client, cohort)
-    report = pipeline.run([folder / "1_plain.nii.gz", folder / "2_window.nii.gz"], PHYSICAL, accept_hu=True)
+    report = pipeline.run([folder / "1_plain.nii.gz", folder / "2_window.nii.gz"], mask=PHYSICAL, accept_hu=True)
     assert not report.failed
     assert len(report.rows) == 2
     assert cohort.settings["fits"]["cases"] == ["case-001"]
     assert any("enters no pooled fit" in note for note in report.notes["case-002"])
     # What was accepted once needs no second word.
-    again = pipeline.run([], PHYSICAL)
+    again = pipeline.run([], mask=PHYSICAL)
     assert not again.failed
     assert again.rows == report.rows
     with pytest.raises(ModelError, match="--model published"):

@@ -46,7 +46,7 @@ def scans(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(scans, client, tmp_path_factory):
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    report = Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], MASK)
+    report = Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], mask=MASK)
     assert not report.failed, report.failed
     return url, report
 
@@ -99,7 +99,7 @@ def test_store_holds_the_table_and_the_model(finished):
 def test_second_run_keeps_what_is_valid(finished, scans, client, tmp_path):
     url, report = finished
     files = {p: p.stat().st_mtime_ns for p in __import__("pathlib").Path(url).rglob("c/*") if p.is_file()}
-    again = Pipeline(client, lungmix.open_cohort(url, "r+")).run([scans], MASK)
+    again = Pipeline(client, lungmix.open_cohort(url, "r+")).run([scans], mask=MASK)
     assert again.rows == report.rows
     assert {p: p.stat().st_mtime_ns for p in files} == files
 
@@ -107,10 +107,10 @@ def test_second_run_keeps_what_is_valid(finished, scans, client, tmp_path):
 def test_changed_model_relabels_and_leaves_the_masks(scans, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     source = scans / "case-001.nrrd"
-    Pipeline(client, cohort).run([source], MASK, "published")
+    Pipeline(client, cohort).run([source], mask=MASK, model="published")
     before = cohort["case-001"].stages
     tissue = cohort["case-001"].tissue.compute()
-    report = Pipeline(client, cohort).run([source], MASK)
+    report = Pipeline(client, cohort).run([source], mask=MASK)
     after = lungmix.open_cohort(tmp_path / "s.zarr")["case-001"]
     assert after.stages["mask"] == before["mask"]
     assert after.stages["label"]["key"] != before["label"]["key"]
@@ -148,9 +148,9 @@ def test_new_source_gets_the_next_number_and_an_old_one_keeps_its_own(scans, cli
     other = tmp_path / "elsewhere"
     other.mkdir()
     write_phantom(other / "case-001.nrrd", Phantom(SHAPE, SPACING, 99))
-    Pipeline(client, cohort).run([scans / "case-001.nrrd"], MASK, "published")
+    Pipeline(client, cohort).run([scans / "case-001.nrrd"], mask=MASK, model="published")
     before = cohort["case-001"].stages
-    report = Pipeline(client, cohort).run([other, scans / "case-001.nrrd"], MASK, "published")
+    report = Pipeline(client, cohort).run([other, scans / "case-001.nrrd"], mask=MASK, model="published")
     assert cohort["case-001"].stages == before
     assert report.places == {"case-002": "source 1", "case-001": "source 2"}
     assert list(cohort) == ["case-001", "case-002"]
@@ -167,7 +167,7 @@ def test_bad_sources_fail_by_name_while_the_others_go_on(scans, client, tmp_path
     (tmp_path / "words.nrrd").write_text("no image")
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     report = Pipeline(client, cohort).run(
-        [*sorted(p for p in tmp_path.iterdir() if p.is_file()), scans / "case-003.mha"], MASK, "published"
+        [*sorted(p for p in tmp_path.iterdir() if p.is_file()), scans / "case-003.mha"], mask=MASK, model="published"
     )
     assert report.done == ["case-004"]
     assert len(report.rows) == 1
@@ -193,26 +193,26 @@ def test_bad_sources_fail_by_name_while_the_others_go_on(scans, client, tmp_path
 def test_source_that_was_cut_short_leaves_what_was_made_of_it_before(scans, client, tmp_path):
     source = Path(shutil.copy(scans / "case-002.nii.gz", tmp_path / "scan.nii.gz"))
     cohort, heard = lungmix.open_cohort(tmp_path / "s.zarr", "a"), Said()
-    whole = Pipeline(client, cohort).run([source], MASK, "published")
+    whole = Pipeline(client, cohort).run([source], mask=MASK, model="published")
     before, content = cohort["case-001"].tissue.compute(), source.read_bytes()
     source.write_bytes(content[: len(content) * 2 // 3])
     for chunk_slices in (None, 8):
-        report = Pipeline(client, cohort, heard).run([source], MASK, "published", chunk_slices=chunk_slices)
+        report = Pipeline(client, cohort, heard).run([source], mask=MASK, model="published", chunk_slices=chunk_slices)
         assert list(report.failed) == ["case-001"]
         case = cohort["case-001"]
         assert case.failure["stage"]
         assert np.array_equal(case.tissue.compute(), before)
     assert "case-001: source files changed; converting again" in heard.said
     # Without the source the case is what it was; with a whole one it is made.
-    assert Pipeline(client, cohort).run([], MASK, "published").rows == whole.rows
+    assert Pipeline(client, cohort).run([], mask=MASK, model="published").rows == whole.rows
     source.write_bytes(content)
-    assert Pipeline(client, cohort).run([source], MASK, "published").rows == whole.rows
+    assert Pipeline(client, cohort).run([source], mask=MASK, model="published").rows == whole.rows
     assert cohort["case-001"].failure is None
 
 
 def test_labels_that_are_being_made_are_no_empty_image(scans, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    Pipeline(client, cohort).run([scans / "case-001.nrrd"], MASK, "published")
+    Pipeline(client, cohort).run([scans / "case-001.nrrd"], mask=MASK, model="published")
     seen, opened_before = [], cohort["case-001"]
 
     class Reader(Callback):
@@ -235,7 +235,7 @@ def test_image_that_is_lost_without_its_source_fails_by_name_in_every_command(sc
     (tmp_path / "s.zarr" / "case-001" / "0" / "c" / "1" / "0" / "0").unlink()
     for command in ("mask", "run"):
         pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "r+"))
-        report = pipeline.mask(MASK) if command == "mask" else pipeline.run([scans / "case-003.mha"], MASK)
+        report = pipeline.mask(MASK) if command == "mask" else pipeline.run([scans / "case-003.mha"], mask=MASK)
         assert list(report.failed) == ["case-001"]
         assert "run again with its SOURCE" in report.failed["case-001"]
         assert report.done == ["case-002"]
@@ -244,7 +244,9 @@ def test_image_that_is_lost_without_its_source_fails_by_name_in_every_command(sc
 
 def test_failed_mask_says_what_was_seen_and_what_to_try(scans, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    report = Pipeline(client, cohort).run([scans / "case-002.nii.gz"], MaskParameters(min_voxels=10**9), "published")
+    report = Pipeline(client, cohort).run(
+        [scans / "case-002.nii.gz"], mask=MaskParameters(min_voxels=10**9), model="published"
+    )
     reason = report.failed["case-001"]
     for word in ("islands of air", "voxels", "touches the image edge", "spacing", "--preset physical"):
         assert word in reason
@@ -253,14 +255,14 @@ def test_failed_mask_says_what_was_seen_and_what_to_try(scans, client, tmp_path)
 def test_run_without_any_lung_ends_without_a_model(client, tmp_path):
     sitk.WriteImage(sitk.Image([20, 20, 10], sitk.sitkInt16), str(tmp_path / "solid.nrrd"))
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    report = Pipeline(client, cohort).run([tmp_path / "solid.nrrd"], MASK)
+    report = Pipeline(client, cohort).run([tmp_path / "solid.nrrd"], mask=MASK)
     assert report.model is None
     assert list(report.failed) == ["case-001"]
 
 
 def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
     one = Pipeline(client, lungmix.open_cohort(tmp_path / "one.zarr", "a"))
-    report = one.run([scans / "case-001.nrrd"], MASK, fit_parameters=FitParameters(n_init=2))
+    report = one.run([scans / "case-001.nrrd"], mask=MASK, fit=FitParameters(n_init=2))
     two = Pipeline(client, lungmix.open_cohort(tmp_path / "two.zarr", "a"))
     two.convert([scans / "case-001.nrrd"])
     two.mask(MASK)

@@ -74,7 +74,7 @@ def test_scheduler_keeps_no_task_of_a_case_that_is_done(client, tmp_path):
         write_phantom(tmp_path / f"{i}.nrrd", Phantom((24, 48, 48), (7.0, 7.0, 12.0), i))
     before = client.run_on_scheduler(held)
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
-    report = pipeline.run(sorted(tmp_path.glob("*.nrrd")), MaskParameters("physical"), "published")
+    report = pipeline.run(sorted(tmp_path.glob("*.nrrd")), mask=MaskParameters("physical"), model="published")
     assert len(report.done) == 6
     # Workers tell the scheduler of what was let go a little later.
     for _ in range(100):

@@ -36,7 +36,7 @@ def local(request, scans, tmp_path_factory):
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
     with lungmix.connect(workers=1, memory_limit="700MB") as client:
         cohort = lungmix.open_cohort(url, "a")
-        assert not Pipeline(client, cohort).run([scans], MASK, chunk_slices=request.param).failed
+        assert not Pipeline(client, cohort).run([scans], mask=MASK, chunk_slices=request.param).failed
         assert all(case.zarr_array(image).chunks[0] == request.param for case in cohort.values() for image in IMAGES)
         assert verify_cases(client, cohort, ["case-002"], {}).wrong == {"case-002": []}
     return results_of(url)
@@ -55,10 +55,10 @@ def remote(bucket, scans):
         Client(cluster) as client,
     ):  # fmt: skip
         assert client.scheduler.address.startswith("tls://")
-        report = Pipeline(client, lungmix.open_cohort(url, "a")).run([source], MASK)
+        report = Pipeline(client, lungmix.open_cohort(url, "a")).run([source], mask=MASK)
         assert not report.failed, report.failed
         after = bucket.requests()
-        again = Pipeline(client, lungmix.open_cohort(url, "r+")).run([source], MASK)
+        again = Pipeline(client, lungmix.open_cohort(url, "r+")).run([source], mask=MASK)
         assert again.rows == report.rows
         return url, after - before, bucket.requests() - after
 

@@ -27,7 +27,7 @@ NAME = "case-001"
 def finished(scan, client, tmp_path_factory):
     """A measured store of one scan of two slabs."""
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path_factory.mktemp("store") / "cohort.zarr", "a"))
-    assert not pipeline.run([scan], MASK, "published").failed
+    assert not pipeline.run([scan], mask=MASK, model="published").failed
     pipeline.measure([AIRWAY], radiomics=True)
     return pipeline.cohort.url
 
@@ -211,7 +211,7 @@ def test_flipped_byte_that_no_stage_reads_is_mended_once_it_is_withdrawn(client,
     assert cohort[NAME].damage == {}
     with cohort.locked():
         assert invalidate(cohort, found)[NAME].values()
-    assert not Pipeline(client, lungmix.open_cohort(store, "r+")).run([scan], MASK, "published").failed
+    assert not Pipeline(client, lungmix.open_cohort(store, "r+")).run([scan], mask=MASK, model="published").failed
     assert_same_store(finished, store)
 
 

@@ -182,7 +182,7 @@ def format_of(path: Path, name: str | None = None) -> Format:
 
 
 def export_case(
-    case: Case, path: Path, image: str | None = None, format: str | None = None, options: Options | None = None
+    case: Case, path: str | Path, image: str | None = None, format: str | None = None, options: Options | None = None
 ) -> list[Path]:
     """Write a case as a file, and what belongs beside it.
 
@@ -190,7 +190,7 @@ def export_case(
     ----------
     case : Case
         From a cohort.
-    path : Path
+    path : str or Path
         The file.
     image : str, optional
         ``ct``, ``lung``, ``side``, ``tissue`` or ``tissue_median``; by default what the file's name says, else the
@@ -212,6 +212,7 @@ def export_case(
     StoreError
         If the case has no such image yet.
     """
+    path = Path(path)
     chosen = format_of(path, format)
     check_options(chosen, options or Options())
     return chosen.write(case, path, image_of(path, image, format), options or Options())

@@ -12,7 +12,7 @@ from distributed import Client
 
 from lungmix.analysis.comparison import compare
 from lungmix.analysis.selection import bic_table
-from lungmix.callbacks import Callback
+from lungmix.callbacks import Callback, LogWarnings
 from lungmix.cluster import UsageRecorder
 from lungmix.errors import ModelError, StoreError
 from lungmix.export.images import write_volume
@@ -57,6 +57,7 @@ from lungmix.tissue import Tissue
 P = ParamSpec("P")
 
 FIT = "fit"
+MASK = mask.STAGE
 MEASURE = "measure"
 
 
@@ -84,6 +85,10 @@ def _chosen(model: str | Path | TissueModel) -> TissueModel | None:
     return None if str(model) == FIT else load_model(model)
 
 
+def _as_sequence(sources: str | Path | Scan | Sequence[str | Path | Scan]) -> Sequence[str | Path | Scan]:
+    return [sources] if isinstance(sources, (str, Path, Scan)) else sources
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """The stages of a cohort on a cluster.
@@ -95,14 +100,14 @@ class Pipeline:
     cohort : Cohort
         Opened for writing.
     callback : Callback
-        Hears of progress.
+        Is given progress and warnings; by default warnings go to the logger ``lungmix``.
     wait : bool
         Wait for another run on this store to end, in place of refusing.
     """
 
     client: Client
     cohort: Cohort
-    callback: Callback = field(default_factory=Callback)
+    callback: Callback = field(default_factory=LogWarnings)
     wait: bool = False
 
     @cached_property
@@ -112,28 +117,28 @@ class Pipeline:
     @_alone
     def run(
         self,
-        sources: Sequence[str | Path | Scan],
-        parameters: MaskParameters,
+        sources: str | Path | Scan | Sequence[str | Path | Scan] = (),
+        *,
+        mask: MaskParameters | None = None,
         model: str | Path | TissueModel = FIT,
-        fit_parameters: FitParameters | None = None,
+        fit: FitParameters | None = None,
         intake: IntakeParameters | None = None,
         outputs: Sequence[str | Path | None] = (),
         series: SeriesFilter | None = None,
         chunk_slices: int | None = None,
-        *,
         accept_hu: bool = False,
     ) -> RunResult:
-        """Do every stage that is not done yet, for sources and for the cases that the store holds.
+        """Run every stage that is not done yet, for sources and for the cases that the store holds.
 
         Parameters
         ----------
-        sources : sequence of str, Path or Scan
-            Paths, or scans that were found already, such as those that come in passing.
-        parameters : MaskParameters
-            Sizes of the mask.
+        sources : str, Path or Scan, or sequence of these
+            Files and folders, or scans that `lungmix.find_scans` returned. Without any, the cases of the store.
+        mask : MaskParameters, optional
+            Sizes of the mask; those of the preset ``paper`` by default.
         model : str, Path or TissueModel
-            ``fit``, ``published``, a file, or a mixture.
-        fit_parameters : FitParameters, optional
+            ``"fit"``, ``"published"``, a file, or a mixture.
+        fit : FitParameters, optional
             How mixtures are fitted.
         intake : IntakeParameters, optional
             What is kept of whose scans they are.
@@ -147,9 +152,10 @@ class Pipeline:
             Make masks of scans whose values are not HU of a chest CT; they enter no pooled fit.
         """
         check_slices(chunk_slices)
+        parameters = mask or MaskParameters()
         report = RunResult()
         chosen = _chosen(model)
-        taken = self._take(sources, report, intake or IntakeParameters(), outputs, series)
+        taken = self._take(_as_sequence(sources), report, intake or IntakeParameters(), outputs, series)
         scans = taken.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
         remember_mask(self.cohort, parameters)
@@ -170,9 +176,9 @@ class Pipeline:
         else:
             self._runner.run_cases("mask", self._all_names(scans), steps, report)
             self._drop_unconverted(taken)
-            masked = self._with_stage(mask.STAGE, report)
+            masked = self._with_stage(MASK, report)
             if masked:
-                self._resolve_model(None, masked, fit_parameters or FitParameters(), report, steps)
+                self._resolve_model(None, masked, fit or FitParameters(), report, steps)
                 self._label_all(report, steps)
         self._measure(report, steps=steps)
         self._flag(report, self._all_names(scans))
@@ -181,7 +187,7 @@ class Pipeline:
     @_alone
     def convert(
         self,
-        sources: Sequence[str | Path | Scan],
+        sources: str | Path | Scan | Sequence[str | Path | Scan],
         intake: IntakeParameters | None = None,
         nrrd: Path | None = None,
         series: SeriesFilter | None = None,
@@ -206,7 +212,7 @@ class Pipeline:
         report = RunResult()
         if nrrd is not None:
             check_outside(nrrd, "--nrrd", self.cohort.url)
-        taken = self._take(sources, report, intake or IntakeParameters(), [nrrd], series)
+        taken = self._take(_as_sequence(sources), report, intake or IntakeParameters(), [nrrd], series)
         drop_stale_rows(self.cohort, lambda case: is_other_scan(case, taken.scans.get(case.name), chunk_slices))
         self._runner.run_cases(
             "convert", list(taken.scans), [self._convert_stage(taken.scans, chunk_slices, nrrd)], report
@@ -216,7 +222,7 @@ class Pipeline:
         return report
 
     @_alone
-    def mask(self, parameters: MaskParameters, *, accept_hu: bool = False) -> RunResult:
+    def mask(self, parameters: MaskParameters | None = None, *, accept_hu: bool = False) -> RunResult:
         """Find the lungs of all cases of the store.
 
         Parameters
@@ -227,6 +233,7 @@ class Pipeline:
             Make masks of scans whose values are not HU of a chest CT too; they enter no pooled fit.
         """
         report = RunResult()
+        parameters = parameters or MaskParameters()
         self._advise({}, parameters)
         remember_mask(self.cohort, parameters)
         drop_stale_rows(self.cohort, lambda case: takes_other_mask(case, parameters))

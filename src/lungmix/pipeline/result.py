@@ -16,7 +16,7 @@ from lungmix.store.tables import Row
 _SHOWN = 4
 
 
-@dataclass
+@dataclass(repr=False)
 class RunResult:
     """What a run did.
 
@@ -72,6 +72,19 @@ class RunResult:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     spent: dict[str, ResourceUsage] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return a few lines: counts, failures with their reasons, the model."""
+        counts = f"{len(self.done)} done, {len(self.failed)} failed"
+        if self.skipped:
+            counts += f", {len(self.skipped)} skipped"
+        lines = [f"<RunResult: {counts}>"]
+        if self.model_id is not None:
+            lines.append(f"  model: {self.model_id}")
+        failed = [f"  failed: {name}: {reason}" for name, reason in list(self.failed.items())[:_SHOWN]]
+        if len(self.failed) > _SHOWN:
+            failed.append(f"  failed: {len(self.failed) - _SHOWN} more, see `failed`")
+        return "\n".join([*lines, *failed])
 
     def skip(self, name: str, reason: str) -> None:
         """Take note of what is not meant to be a scan."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import secrets
 import shutil
@@ -21,7 +22,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from lungmix._version import __version__
-from lungmix.errors import LockedError, StoreError
+from lungmix.errors import CaseNotFoundError, LockedError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.store.case import Case
@@ -30,10 +31,12 @@ from lungmix.store.formatting_html import cohort_html
 from lungmix.store.lock import LockCheckedStore, check_free, locked, unwrap
 from lungmix.store.metadata import ATTRIBUTE, MISSING, fault_of_cohort, fault_of_settings, read_bytes, read_cases
 from lungmix.store.objects import clear_partials, sizes_under
-from lungmix.store.schema import FILES, REGISTER_FILE
+from lungmix.store.schema import FILES, MEASUREMENTS_FILE, REGISTER_FILE
 from lungmix.store.zarr_store import is_remote, zarr_store
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lungmix.mixture import TissueModel
 
 FORMAT_VERSION = 2
@@ -56,10 +59,10 @@ class Cohort(Mapping[str, Case]):
 
     def __getitem__(self, name: object) -> Case:
         if not isinstance(name, str) or not _CASE_NAME.fullmatch(name):
-            raise KeyError(name)
+            raise self._no_case(name)
         group = sync(read_cases(self._group, [name])).get(name)
         if group is None or group == MISSING:
-            raise KeyError(name)
+            raise self._no_case(name)
         if isinstance(group, str):
             raise StoreError(_damaged(name, group))
         return Case(name, group)
@@ -80,10 +83,13 @@ class Cohort(Mapping[str, Case]):
         """
         try:
             return self[name]
-        except KeyError:
+        except CaseNotFoundError:
             if name in self.damaged:
                 raise StoreError(self.damaged[name]) from None
-            raise StoreError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them") from None
+            raise
+
+    def _no_case(self, name: object) -> CaseNotFoundError:
+        return CaseNotFoundError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them")
 
     def __iter__(self) -> Iterator[str]:
         return (case.name for case in self._cases())
@@ -174,6 +180,25 @@ class Cohort(Mapping[str, Case]):
         from lungmix.store.models import stored_model
 
         return stored_model(self)
+
+    def measurements(self) -> pd.DataFrame:
+        """Return the table of measurements, one row a labelled case, as a pandas data frame.
+
+        `docs/measurements.md` and ``lungmix measure --dictionary`` say what the columns mean.
+
+        Raises
+        ------
+        StoreError
+            If nothing was measured yet.
+        """
+        import pandas as pd
+
+        text = self.read_text(MEASUREMENTS_FILE)
+        if not text:
+            raise StoreError(f"{self.url} has no measurements: run `lungmix run {self.url} SOURCE` first")
+        table = pd.read_csv(io.StringIO(text), dtype={"case": str, "preset": str, "model": str, "mask": str})
+        labelled = {name for name, case in self.items() if "label" in {*case.stages, *case.damage}}
+        return table[table["case"].isin(labelled)].reset_index(drop=True)
 
     @property
     def salt(self) -> str:

@@ -56,7 +56,15 @@ def run(
     announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
         result = pipeline.run(
-            sources, chosen.mask, chosen.model, chosen.fit, intake, [report], series, chunk_slices, accept_hu=accept_hu
+            sources,
+            mask=chosen.mask,
+            model=chosen.model,
+            fit=chosen.fit,
+            intake=intake,
+            outputs=[report],
+            series=series,
+            chunk_slices=chunk_slices,
+            accept_hu=accept_hu,
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)

@@ -1,0 +1,30 @@
+"""Warnings of a run in Python's own log, for notebooks and scripts."""
+
+from __future__ import annotations
+
+import logging
+
+from lungmix.callbacks.callback import Callback
+from lungmix.errors import redact
+
+LOGGER = logging.getLogger("lungmix")
+
+
+class LogWarnings(Callback):
+    """Writes warnings and failures of cases to the logger ``lungmix``, without names of files.
+
+    Python shows warnings of a logger that nobody has configured on the standard error stream, in notebooks too.
+    """
+
+    def on_case_end(self, case: str, failure: str | None = None) -> None:
+        """See `Callback`."""
+        if failure is not None:
+            LOGGER.warning("%s failed: %s", case, redact(failure))
+
+    def on_info(self, message: str) -> None:
+        """See `Callback`."""
+        LOGGER.info("%s", redact(message))
+
+    def on_warning(self, message: str) -> None:
+        """See `Callback`."""
+        LOGGER.warning("%s", redact(message))

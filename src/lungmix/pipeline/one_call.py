@@ -1,0 +1,86 @@
+"""Run the whole method on a cohort with one call, for notebooks and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from distributed import Client
+
+from lungmix.callbacks import Callback, LogWarnings
+from lungmix.cluster import connect
+from lungmix.formats import Scan, SeriesFilter
+from lungmix.mixture import TissueModel
+from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
+from lungmix.pipeline.pipeline import FIT, Pipeline
+from lungmix.pipeline.result import RunResult
+from lungmix.store import open_cohort
+
+
+def run(
+    store: str | Path,
+    sources: str | Path | Scan | Sequence[str | Path | Scan] = (),
+    *,
+    mask: MaskParameters | None = None,
+    model: str | Path | TissueModel = FIT,
+    fit: FitParameters | None = None,
+    intake: IntakeParameters | None = None,
+    series: SeriesFilter | None = None,
+    chunk_slices: int | None = None,
+    accept_hu: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+    callback: Callback | None = None,
+) -> RunResult:
+    """Convert, mask, fit, label and measure a cohort; whatever is done and still valid is kept.
+
+    Parameters
+    ----------
+    store : str or Path
+        Folder or ``s3://`` URL of the store, created where there is none.
+    sources : str, Path or Scan, or sequence of these
+        Files and folders with scans. Without any, the cases of the store.
+    mask, model, fit, intake, series, chunk_slices, accept_hu
+        See `lungmix.Pipeline.run`.
+    client : distributed.Client, optional
+        A cluster. By default workers are started on this machine and stopped at the end.
+    workers : int, optional
+        Processes to start where no `client` is given; by default what cores and memory allow.
+    memory_limit : str or int, optional
+        Memory of each process, such as ``"2GB"``.
+    callback : Callback, optional
+        Is given progress and warnings; by default warnings go to the logger ``lungmix``.
+
+    Returns
+    -------
+    RunResult
+        Which cases are done, which failed and why, the model and the measurements.
+
+    Raises
+    ------
+    LungmixError
+        If nothing can be done at all; a failure of a case ends that case alone.
+
+    Examples
+    --------
+    >>> result = lungmix.run("cohort.zarr", "scans", model="published", workers=1)  # doctest: +SKIP
+    >>> result.failed  # doctest: +SKIP
+    {}
+    """
+    callback = callback or LogWarnings()
+    cohort = open_cohort(store, "a")
+    with ExitStack() as stack:
+        if client is None:
+            client = stack.enter_context(connect(workers=workers, memory_limit=memory_limit, say=callback.on_warning))
+        return Pipeline(client, cohort, callback).run(
+            sources,
+            mask=mask,
+            model=model,
+            fit=fit,
+            intake=intake,
+            series=series,
+            chunk_slices=chunk_slices,
+            accept_hu=accept_hu,
+        )

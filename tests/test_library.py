@@ -1,0 +1,109 @@
+"""The package as a library: one call, one table, plain errors, and types for those who import it."""
+
+import logging
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import lungmix
+from lungmix.errors import CaseNotFoundError, StoreError, UsageError
+from lungmix.pipeline import Pipeline, RunResult
+
+MASK = lungmix.MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+
+OUTSIDE = """
+from pathlib import Path
+
+import lungmix
+
+result = lungmix.run("s.zarr", [Path("scans")], mask=lungmix.MaskParameters("physical"), model="published")
+failed: dict[str, str] = result.failed
+cohort = lungmix.open_cohort("s.zarr")
+files: list[Path] = lungmix.export_case(cohort["case-001"], "tissue.nrrd")
+lungmix.run("s.zarr", mask="physical")  # wrong: a preset's name is no MaskParameters
+"""
+
+
+@pytest.fixture(scope="module")
+def labelled(client, scan, tmp_path_factory):
+    store = tmp_path_factory.mktemp("library") / "s.zarr"
+    return store, lungmix.run(store, scan, mask=MASK, model="published", client=client)
+
+
+def test_one_call_brings_a_file_to_measurements(labelled):
+    store, result = labelled
+    assert isinstance(result, RunResult)
+    assert result.done == ["case-001"]
+    table = lungmix.open_cohort(store).measurements()
+    assert isinstance(table, pd.DataFrame)
+    assert list(table["case"]) == ["case-001"]
+    assert table["lung_ml"][0] == pytest.approx(result.rows[0]["lung_ml"])
+
+
+def test_second_call_without_sources_keeps_everything(labelled, client):
+    store, _ = labelled
+    again = lungmix.run(store, mask=MASK, model="published", client=client)
+    assert again.done == ["case-001"]
+    assert not {"convert", "mask", "label"} & again.spent.keys()
+
+
+def test_result_is_a_few_lines(labelled):
+    _, result = labelled
+    text = repr(result)
+    assert text.splitlines()[0] == "<RunResult: 1 done, 0 failed>"
+    assert "published" in text
+    result = RunResult(failed={f"case-{i}": "no lung found" for i in range(100)})
+    assert len(repr(result).splitlines()) < 8
+
+
+def test_labels_are_exported_by_one_function(labelled, tmp_path):
+    store, _ = labelled
+    (file, *_) = lungmix.export_case(lungmix.open_cohort(store)["case-001"], str(tmp_path / "tissue.nrrd"), "tissue")
+    assert file.exists()
+
+
+def test_case_that_is_missing_is_a_key_error_with_a_remedy(labelled):
+    cohort = lungmix.open_cohort(labelled[0])
+    with pytest.raises(KeyError, match="lungmix info") as caught:
+        cohort["case-9"]
+    assert isinstance(caught.value, CaseNotFoundError)
+    assert isinstance(caught.value, lungmix.LungmixError)
+    assert str(caught.value).startswith(str(labelled[0]))
+    assert "case-9" not in cohort
+    assert cohort.get("case-9") is None
+
+
+def test_wrong_parameter_is_a_value_error():
+    with pytest.raises(ValueError, match="is not possible") as caught:
+        lungmix.connect(workers=0)
+    assert isinstance(caught.value, UsageError)
+
+
+def test_measurements_of_an_empty_store_say_what_to_do(tmp_path):
+    with pytest.raises(StoreError, match="no measurements: run"):
+        lungmix.open_cohort(tmp_path / "s.zarr", "a").measurements()
+
+
+def test_warnings_reach_the_log_of_python_by_default(client, tmp_path, caplog):
+    (tmp_path / "Rossi.nrrd").write_bytes(b"NRRD0004\n")
+    pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
+    with caplog.at_level(logging.INFO, "lungmix"):
+        pipeline.callback.on_warning("thick slices: use the preset physical")
+        pipeline.callback.on_case_end("case-001", "no lung found")
+    assert [record.getMessage() for record in caplog.records] == [
+        "thick slices: use the preset physical",
+        "case-001 failed: no lung found",
+    ]
+    assert {record.name for record in caplog.records} == {"lungmix"}
+
+
+@pytest.mark.slow
+def test_type_checker_sees_the_public_types_from_outside(tmp_path):
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "outside.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert len(errors) == 1, done.stdout + done.stderr
+    assert 'outside.py:10: error: Argument "mask" to "run"' in errors[0]

@@ -97,7 +97,7 @@ def copy_once(path, store):
     (scan,) = find_scans(path)
     start = time.perf_counter()
     case = lungmix.open_cohort(store, "a").add("copy", scan.geometry, scan.acquisition)
-    case.create("ct")
+    case.create_image("ct")
     voxels = zarr.open_array(store / "copy" / "0", mode="r+")  # without the smaller levels
     first = 0
     for slab in scan.slabs(case.layout.slab):

@@ -35,6 +35,6 @@ class Volume:
     def time_write_ct(self):
         cohort = lungmix.open_cohort(self.folder / "s.zarr", "a")
         case = cohort.add("case", Phantom(self.hu.shape, (1.4, 1.4, 2.4)).geometry, Acquisition(modality="CT"))
-        case.create("ct")
+        case.create_image("ct")
         for start, stop in case.layout.slabs():
             case.write("ct", start, self.hu[start:stop])

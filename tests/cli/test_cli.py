@@ -291,7 +291,7 @@ def test_measure_tells_lungs_apart_where_that_was_not_done(store, tmp_path):
     shutil.copytree(folder / "s.zarr", tmp_path / "s.zarr")
     before = json.loads(run("measure", tmp_path / "s.zarr", "--json").stdout)["measurements"]
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
-    cohort["case-001"].start("side", "another")
+    cohort["case-001"].start_stage("side", "another")
     again = run("measure", tmp_path / "s.zarr", "--workers", 1, "--json")
     assert json.loads(again.stdout)["measurements"] == before, again.stderr
     assert "side" in lungmix.open_cohort(tmp_path / "s.zarr")["case-001"].stages

@@ -37,7 +37,7 @@ def original(cohort, tmp_path):
         dataset.save_as(file)
     (scan,) = find_scans(folder)
     case = labelled_case(cohort, "case-001", scan.geometry)
-    case.create("ct")
+    case.create_image("ct")
     volume = np.concatenate(list(scan.slabs(64)))
     for start, stop in case.layout.slabs():
         case.write("ct", start, volume[start:stop])

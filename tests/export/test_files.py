@@ -146,7 +146,7 @@ def test_files_appear_as_a_whole_or_not_at_all(case, tmp_path, monkeypatch):
 def test_cohort_goes_on_after_a_case_that_fails(cohort, tmp_path):
     for name in ("case-001", "case-002", "case-003"):
         labelled_case(cohort, name, Geometry((20, 20, 20)), seed=int(name[-1]))
-    cohort["case-002"].start("label", "another")
+    cohort["case-002"].start_stage("label", "another")
     result = export_cohort(cohort, tmp_path / "out", "pyradiomics")
     assert list(result.failed) == ["case-002"]
     assert "case-002" in result.failed["case-002"]
@@ -160,7 +160,7 @@ def test_cohort_goes_on_after_a_case_that_fails(cohort, tmp_path):
 
 def test_image_that_is_not_finished_is_refused(cohort, tmp_path):
     case = labelled_case(cohort, "case-001", Geometry((20, 20, 20)))
-    case.start("label", "another")
+    case.start_stage("label", "another")
     for name in ("x_tissue.nrrd", "x.seg.nrrd", "x.csv"):
         with pytest.raises(StoreError, match="case-001 has no finished image 'tissue'"):
             export_case(case, tmp_path / name)

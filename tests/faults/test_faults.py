@@ -450,7 +450,7 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
     retry = RetryPolicy(client, cohort, callback.on_warning)
     outcomes = {one.item: one.error for one in retry.map_cases(["hungry", "a", "b"], work, 1)}
     assert isinstance(outcomes["hungry"], MemoryError)
-    cohort.enter({"hungry": {"key": "k", "source": "s"}})
+    cohort.register_scans({"hungry": {"key": "k", "source": "s"}})
     retry.record_failure("hungry", "convert", outcomes["hungry"])
     assert "--memory-limit" in cohort.failed["hungry"]["reason"]
     assert outcomes["a"] is outcomes["b"] is None

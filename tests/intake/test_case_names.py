@@ -14,7 +14,7 @@ from lungmix.geometry import Geometry
 from lungmix.intake.case_names import assign_names, persist_case_names, persist_case_numbers
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages import convert
-from lungmix.store.digests import place_of
+from lungmix.store.digests import location_digest
 
 GEOMETRY = Geometry((4, 4, 4))
 
@@ -28,7 +28,7 @@ def scan_at(path, value=0):
 def play_convert(cohort, names):
     for name, scan in names.items():
         case = cohort.add(name, scan.geometry, Acquisition())
-        case.record(convert.STAGE, {"key": convert.key_for(scan), "source": place_of(cohort.salt, scan.key)})
+        case.record(convert.STAGE, {"key": convert.key_for(scan), "source": location_digest(cohort.salt, scan.key)})
     persist_case_numbers(cohort)
 
 

@@ -1,4 +1,4 @@
-"""Looking through sources, without a cluster."""
+"""Discovery of scans in sources, without a cluster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lungmix.geometry import Geometry
 from lungmix.intake.discovery import discover_scans
 
 
-def test_a_scan_that_several_sources_lead_to_is_taken_once(tmp_path):
+def test_a_scan_that_several_sources_contain_is_used_once(tmp_path):
     for name in ("a", "b"):
         write_image(tmp_path / "in" / f"{name}.nrrd", [np.zeros((4, 4, 4), np.int16)], Geometry((4, 4, 4)), np.int16)
     (tmp_path / "list.txt").write_text("in/b.nrrd\n")
-    found = list(discover_scans([tmp_path / "in" / "b.nrrd", tmp_path / "in", tmp_path / "list.txt"]))
-    scans = {one.place for one in found if isinstance(one.found, Scan)}
-    again = {one.place: one.found.reason for one in found if isinstance(one.found, SkippedSource)}
+    items = list(discover_scans([tmp_path / "in" / "b.nrrd", tmp_path / "in", tmp_path / "list.txt"]))
+    scans = {item.source_label for item in items if isinstance(item.result, Scan)}
+    skipped = {item.source_label: item.result.reason for item in items if isinstance(item.result, SkippedSource)}
     assert scans == {"source 1", "source 2, item 1"}
-    assert again["source 2, item 2"] == again["source 3"] == "is source 1 again"
+    assert skipped["source 2, item 2"] == skipped["source 3"] == "is a duplicate of source 1"

@@ -16,7 +16,7 @@ from lungmix.errors import UsageError
 from lungmix.formats import Scan
 from lungmix.geometry import Geometry
 from lungmix.intake.key_table import KeyTable
-from lungmix.intake.retention import age_of, apply_retention, open_table, shifted
+from lungmix.intake.retention import age_of, apply_retention, open_table, shift_date
 from lungmix.parameters import IntakeParameters
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.privacy.identity import Identity
@@ -179,9 +179,9 @@ def test_many_processes_enter_their_rows_into_one_table_at_once(tmp_path):
 
 
 def test_table_that_another_process_does_not_let_go_is_told(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("lungmix.intake.key_table._PATIENCE_S", 0.1)
+    monkeypatch.setattr("lungmix.intake.key_table._LOCK_TIMEOUT_S", 0.1)
     table = KeyTable(tmp_path / "key.csv")
-    with table.changed(), pytest.raises(UsageError, match="another run"):
+    with table.locked_rows(), pytest.raises(UsageError, match="another run"):
         take(cohort, [ROSSI], key=tmp_path / "key.csv")
 
 
@@ -223,8 +223,8 @@ def test_dates_of_a_patient_are_shifted_alike_whenever_scans_come(cohort, tmp_pa
     assert dates[:2] == [first.scans[f"case-00{i}"].acquisition.study_date for i in (1, 2)]
     days = {row["case"]: int(row["date_shift_days"]) for row in rows(key)}
     assert days == {"case-001": -3650, "case-002": -1, "case-003": -3650}
-    assert dates[0] == shifted("20200317", days["case-001"])
-    assert dates[2] == shifted("20200417", days["case-001"])
+    assert dates[0] == shift_date("20200317", days["case-001"])
+    assert dates[2] == shift_date("20200417", days["case-001"])
 
 
 def test_shifted_dates_need_a_table():
@@ -233,14 +233,14 @@ def test_shifted_dates_need_a_table():
 
 
 @pytest.mark.parametrize("place", ["s.zarr/key.csv", "s.zarr/case-001/key.csv", "page/key.csv"])
-def test_table_may_not_lie_in_what_is_passed_on(cohort, tmp_path, place):
-    with pytest.raises(UsageError, match="passed on"):
+def test_table_must_not_be_in_a_folder_that_may_be_shared(cohort, tmp_path, place):
+    with pytest.raises(UsageError, match="may be shared"):
         open_table(cohort, IntakeParameters(key=tmp_path / place), tmp_path / "page", None)
 
 
 def test_a_link_into_the_store_is_seen_through(cohort, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "s.zarr")
-    with pytest.raises(UsageError, match="passed on"):
+    with pytest.raises(UsageError, match="may be shared"):
         open_table(cohort, IntakeParameters(key=tmp_path / "link" / "key.csv"))
 
 

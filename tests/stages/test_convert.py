@@ -28,7 +28,7 @@ def test_what_a_library_says_of_a_file_is_in_no_log_of_a_worker(tmp_path, error)
     (scan,) = find_scans(tmp_path / "Rossi.nrrd")
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = cohort.add("case-001", scan.geometry, scan.acquisition)
-    where = cohort.ref("case-001", case.start(convert.STAGE, "key"))
+    where = cohort.ref("case-001", case.start_stage(convert.STAGE, "key"))
     unreadable = Unreadable(*(getattr(scan, name) for name in ("name", "path", "kind", "geometry", "acquisition")),
                             "f", "k", (), error=error)  # fmt: skip
     with pytest.raises(SourceError) as caught:

@@ -159,7 +159,7 @@ def rows(store, file):
 def test_cases_that_are_not_labelled_by_the_model_fail_by_name(store, capsys):
     Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
     cohort = lungmix.open_cohort(store, "r+")
-    cohort["case-001"].start("label", "of a run that was killed")
+    cohort["case-001"].start_stage("label", "of a run that was killed")
     assert _status_of(["measure", str(store), "--quiet", "--json"]) == 1
     failed = json.loads(capsys.readouterr().out)["failed"]
     other = f"but by {label_id(cohort['case-002'])}: run `lungmix label`"
@@ -293,7 +293,7 @@ def test_mask_of_the_same_sizes_keeps_the_rows(store, client):
 
 def test_rows_of_cases_without_labels_are_not_read(store):
     cohort = lungmix.open_cohort(store, "r+")
-    cohort["case-002"].start("mask", "others")
+    cohort["case-002"].start_stage("mask", "others")
     (store / "case-003/labels/tissue/0/c/1/0/0").write_bytes(b"")
     cohort["case-003"].mark_damaged("label", "cut short")
     assert [row["case"] for row in read_measurements(cohort)] == ["case-001", "case-003"]

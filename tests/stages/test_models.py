@@ -99,11 +99,11 @@ def test_measure_refuses_labels_by_another_model_and_keeps_the_tables(store, cap
 def test_measure_takes_out_rows_of_labels_that_are_gone_and_keeps_the_heads(store):
     heads = {file: (store / file).read_text().splitlines()[0] for file in TABLES if file.endswith("csv")}
     cohort = lungmix.open_cohort(store, "r+")
-    cohort["case-001"].start("label", "of a run that was killed")
+    cohort["case-001"].start_stage("label", "of a run that was killed")
     Pipeline(None, cohort).measure()
     assert [row["case"] for row in read_measurements(cohort)] == ["case-002", "case-003"]
     for name in ("case-002", "case-003"):
-        cohort[name].start("label", "of a run that was killed")
+        cohort[name].start_stage("label", "of a run that was killed")
     report = Pipeline(None, cohort).measure()
     assert set(report.failed) == set(cohort)
     for file, head in heads.items():

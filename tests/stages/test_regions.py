@@ -163,7 +163,7 @@ def test_valid_sides_are_kept_and_a_new_mask_makes_them_anew(tmp_path):
     assert regions.is_valid(cohort["one"])
     assert label.without_sides(cohort) == []
     before = cohort["one"].side_counts
-    cohort["one"].start("side", "another")
+    cohort["one"].start_stage("side", "another")
     assert label.without_sides(cohort) == ["one"]
     assert label.label_case(None, cohort, "one", MODEL) == "done"
     assert np.array_equal(cohort["one"].side_counts, before)

@@ -218,7 +218,7 @@ def test_labels_that_are_being_made_are_no_empty_image(scans, client, tmp_path):
     class Reader(Callback):
         def on_progress(self, case, stage, done, total):
             for reader in (lungmix.open_cohort(tmp_path / "s.zarr")[case], opened_before):
-                with pytest.raises(StoreError, match="no whole image tissue: it was not made yet"):
+                with pytest.raises(StoreError, match="no complete image tissue: it does not exist yet"):
                     reader.array("tissue")
                 seen.append(int(reader.lung.sum().compute()))
 

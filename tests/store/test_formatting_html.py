@@ -59,7 +59,7 @@ def test_case_shows_its_facts_and_a_slice_in_true_proportions(cohort):
 
 def test_what_a_scan_says_of_itself_is_shown_as_text(cohort):
     case = labelled_case(cohort, "case-001", Geometry((20, 20, 20)), acquisition=Acquisition("CT", HOSTILE, HOSTILE))
-    case.fail("mask", HOSTILE)
+    case.record_failure("mask", HOSTILE)
     for text in (case._repr_html_(), cohort._repr_html_()):
         page = Page(text)
         assert "script" not in page.tags

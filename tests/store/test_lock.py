@@ -56,7 +56,7 @@ def contents(folder):
 
 
 def put(file, **changes):
-    owner = replace(lock.LockInfo.here(), **changes)
+    owner = replace(lock.LockInfo.of_this_process(), **changes)
     file.write_text(json.dumps(asdict(owner)))
     return owner
 
@@ -89,7 +89,7 @@ def test_second_writer_waits_and_says_for_whom(cohort, monkeypatch):
     thread = threading.Thread(target=first)
     thread.start()
     held.wait()
-    with cohort.locked(wait=True, say=heard.append):
+    with cohort.locked(wait=True, warn=heard.append):
         order.append("second")
     thread.join()
     assert order == ["first", "second"]
@@ -299,22 +299,22 @@ def test_who_has_lost_the_lock_writes_no_more(cohort, file, monkeypatch, how):
     cohort.add("one", Geometry((4, 4, 4)), Acquisition())
     with lost(cohort):
         case = cohort["one"]
-        case.start("convert", "k")
+        case.start_stage("convert", "k")
         taken = lose(file) if how == "taken" else file.unlink()
         before = contents(file.parent)
         writes = [
             lambda: case.record("convert", {"key": "k"}),
-            lambda: case.start("convert", "k"),
-            lambda: case.fail("convert", "r"),
-            lambda: case.create("ct"),
+            lambda: case.start_stage("convert", "k"),
+            lambda: case.record_failure("convert", "r"),
+            lambda: case.create_image("ct"),
             lambda: case.create_packed("air"),
             lambda: case.write_counts(np.zeros(65536, np.uint64)),
             lambda: case.write_object("labels/zarr.json", b"x"),
-            lambda: case.discard("0"),
+            lambda: case.delete_array("0"),
             lambda: cohort.write_text("measurements.csv", "x"),
             lambda: cohort.record_settings(fit={}),
-            lambda: cohort.enter({"one": {"key": "k", "source": "s"}}),
-            lambda: cohort.forget("one"),
+            lambda: cohort.register_scans({"one": {"key": "k", "source": "s"}}),
+            lambda: cohort.delete_cases("one"),
             lambda: cohort.add("two", Geometry((4, 4, 4)), Acquisition()),
         ]
         for write in writes:
@@ -395,7 +395,7 @@ def test_many_who_make_one_store_agree_on_its_salt(tmp_path):
 
 def test_store_that_another_run_writes_to_is_not_mended_beside_it(cohort, file):
     metadata = file.with_name("zarr.json")
-    cohort.enter({"one": {"key": "k", "source": "s"}})
+    cohort.register_scans({"one": {"key": "k", "source": "s"}})
     with cohort.locked():
         metadata.write_text("")
         beside = lungmix.open_cohort(cohort.url, "a")

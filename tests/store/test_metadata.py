@@ -12,7 +12,7 @@ from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
 from lungmix.intake.case_names import assign_names, persist_case_names
 from lungmix.privacy.acquisition import Acquisition
-from lungmix.store.digests import place_of
+from lungmix.store.digests import location_digest
 from lungmix.webpage.overview import overview_of
 
 GEOMETRY = Geometry((4, 4, 4))
@@ -63,7 +63,7 @@ def store(tmp_path):
     names = assign_names(cohort, scans)
     persist_case_names(cohort, names)
     for name, scan in names.items():
-        origin = {"key": "k", "source": place_of(cohort.salt, scan.key)}
+        origin = {"key": "k", "source": location_digest(cohort.salt, scan.key)}
         cohort.add(name, GEOMETRY, Acquisition(), origin).write_object("0/zarr.json", b"{}")
     return tmp_path / "s.zarr", scans
 
@@ -138,7 +138,7 @@ def test_info_tells_of_the_damaged_case_and_lists_the_others(store, capsys):
 def test_info_ends_with_status_1_where_it_names_a_case_that_failed_or_has_a_damaged_stage(store, capsys):
     assert _status_of(["info", str(store[0])]) == 0
     case = lungmix.open_cohort(store[0], "r+")["case-001"]
-    case.fail("mask", "no lung was found")
+    case.record_failure("mask", "no lung was found")
     for words, told in ((["info", str(store[0])], "case-001: mask failed: no lung was found"),
                         (["info", str(store[0]), "case-001"], "reason: no lung was found")):  # fmt: skip
         capsys.readouterr()

@@ -13,7 +13,7 @@ from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.store import invalidate_corrupt_stages
 from lungmix.store.objects import receipt_of
-from lungmix.verify import damaged_objects
+from lungmix.verify import corrupt_objects
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def case(cohort):
     case = cohort.add(
         "case-001", Geometry((40, 33, 150), (0.7, 0.7, 2.0)), Acquisition("CT"), {"key": "c", "source": "place"}
     )
-    case.start("convert", "c")
+    case.start_stage("convert", "c")
     volume = np.random.default_rng(0).integers(-1000, 1000, case.geometry.shape).astype(np.int16)
-    files = case.create("ct")
+    files = case.create_image("ct")
     for start, stop in case.layout.slabs():
         files |= case.write("ct", start, volume[start:stop])
     case.record("convert", {"key": "c", "source": "place"}, files)
-    case.start("mask", "m")
-    files = case.create("lung")
+    case.start_stage("mask", "m")
+    files = case.create_image("lung")
     files |= case.write("lung", 64, np.ones((64, *case.geometry.shape[1:]), np.uint8))
     files |= case.write_counts(np.arange(65536, dtype=np.uint64))
     case.record("mask", {"key": "m"}, files)
@@ -106,11 +106,11 @@ def test_list_of_label_maps_is_written_again(cohort, case, content):
         file.unlink()
     else:
         file.write_bytes(content)
-    assert damaged_objects(again(cohort)) == ["labels/zarr.json"]
+    assert corrupt_objects(again(cohort)) == ["labels/zarr.json"]
     assert list(invalidate_corrupt_stages(again(cohort))) == ["labels/zarr.json"]
     assert file.read_bytes() == whole
     assert set(again(cohort).stages) == {"convert", "mask"}
-    assert not damaged_objects(again(cohort))
+    assert not corrupt_objects(again(cohort))
 
 
 def test_flipped_byte_of_the_counts_is_found_without_reading_voxels(cohort, case):
@@ -145,21 +145,21 @@ def test_what_a_killed_writer_left_is_cleared(cohort, case):
 def test_stage_made_again_from_the_same_keeps_what_depends_on_it(cohort, case):
     case.record("label", {"key": "l"})
     case.mark_damaged("mask", "a shard is missing")
-    case.start("mask", "m")
+    case.start_stage("mask", "m")
     assert set(again(cohort).stages) == {"convert", "label"}
     case.record("mask", {"key": "m"})
     assert not again(cohort).damage
-    case.start("mask", "other")
+    case.start_stage("mask", "other")
     assert set(again(cohort).stages) == {"convert"}
 
 
 def test_task_of_a_replaced_attempt_writes_no_more(cohort, case, monkeypatch):
     from lungmix.store import stage_records
 
-    monkeypatch.setattr(stage_records, "_PATIENCE_S", 0.1)
-    old = cohort.ref("case-001", case.start("mask", "m"))
+    monkeypatch.setattr(stage_records, "_ATTEMPT_TIMEOUT_S", 0.1)
+    old = cohort.ref("case-001", case.start_stage("mask", "m"))
     old.open("r+").write("lung", 0, np.ones((64, 33, 40), np.uint8))
-    new = cohort.ref("case-001", again(cohort).start("mask", "m"))
+    new = cohort.ref("case-001", again(cohort).start_stage("mask", "m"))
     with pytest.raises(StoreError, match="another run"):
         old.open("r+")
     new.open("r+")
@@ -175,7 +175,7 @@ def test_same_records_in_any_order_give_the_same_bytes(tmp_path, monkeypatch):
         cohort = lungmix.open_cohort(tmp_path / f"{order[1]}.zarr", "a")
         case = cohort.add("a", Geometry((4, 4, 4)), Acquisition())
         for stage in order:
-            case.start(stage, stage)
+            case.start_stage(stage, stage)
             case.record(stage, {"key": stage}, {"b": [1, "x"], "a": [2, "y"]})
         texts.append((tmp_path / f"{order[1]}.zarr" / "a" / "zarr.json").read_bytes())
     assert texts[0] == texts[1]

@@ -98,7 +98,7 @@ def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
     cohort = lungmix.open_cohort(bucket.url("locks.zarr"), "a")
     with cohort.locked(), pytest.raises(LockedError, match="process"), cohort.locked():
         pass
-    dead = dataclasses.replace(lock.LockInfo.here(), host="elsewhere", beat=0.0)
+    dead = dataclasses.replace(lock.LockInfo.of_this_process(), host="elsewhere", beat=0.0)
     cohort.write_text("lock.json", json.dumps(dataclasses.asdict(dead)))
     inside, most = [], []
 

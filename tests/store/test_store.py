@@ -22,7 +22,7 @@ def case(tmp_path):
 
 
 def fill(case, name, volume):
-    case.create(name)
+    case.create_image(name)
     for start, stop in case.layout.slabs():
         case.write(name, start, volume[start:stop])
 
@@ -31,7 +31,7 @@ def test_volume_and_geometry_come_back_to_the_last_bit(case, tmp_path):
     volume = np.random.default_rng(0).integers(-32768, 32767, case.geometry.shape).astype(np.int16)
     fill(case, "ct", volume)
     again = lungmix.open_cohort(tmp_path / "store.zarr")["case-001"]
-    with pytest.raises(StoreError, match="no whole image ct"):
+    with pytest.raises(StoreError, match="no complete image ct"):
         _ = again.ct
     case.record("convert", {"key": "c"})
     again = lungmix.open_cohort(tmp_path / "store.zarr")["case-001"]
@@ -45,7 +45,7 @@ def test_volume_and_geometry_come_back_to_the_last_bit(case, tmp_path):
 
 @pytest.mark.parametrize(("start", "depth"), [(0, 63), (1, 64), (32, 64), (64, 65), (128, 21), (0, 1)])
 def test_write_that_would_cut_a_shard_is_refused(case, start, depth):
-    case.create("ct")
+    case.create_image("ct")
     slab = np.ones((depth, *case.geometry.shape[1:]), np.int16)
     with pytest.raises(AlignmentError, match="whole shards"):
         case.write("ct", start, slab)
@@ -82,7 +82,7 @@ def test_number_of_slices_that_cuts_nothing_is_refused():
 
 def test_slabs_written_in_any_order_leave_each_other_alone(case):
     volume = np.arange(np.prod(case.geometry.shape), dtype=np.int64).reshape(case.geometry.shape).astype(np.int16)
-    case.create("ct")
+    case.create_image("ct")
     for start, stop in reversed(list(case.layout.slabs())):
         case.write("ct", start, volume[start:stop])
     assert np.array_equal(case.zarr_array("ct")[:], volume)
@@ -162,7 +162,7 @@ def test_case_names_that_are_no_plain_names_are_refused(tmp_path, name):
 
 
 def test_image_that_is_not_there_yet_is_named(case):
-    with pytest.raises(StoreError, match="no whole image tissue"):
+    with pytest.raises(StoreError, match="no complete image tissue"):
         _ = case.tissue
 
 

@@ -126,7 +126,7 @@ def case_of(cohort, name, hu, geometry, chunk_slices=None):
     from lungmix.stages import convert
 
     case = cohort.add(name, geometry, Acquisition(), chunk_slices=chunk_slices)
-    case.create("ct")
+    case.create_image("ct")
     packed = case.create_packed(convert.AIR)
     for start, stop in case.layout.slabs():
         case.write("ct", start, hu[start:stop])
@@ -152,7 +152,7 @@ def labelled_case(cohort, name, geometry, seed=0, labels=5, acquisition=None):
         tissue[where] = random.integers(1, labels + 1, tissue[where].shape)
     volumes = {"ct": ct, "lung": (tissue > 0).astype(np.uint8), "tissue": tissue, "tissue_median": tissue[::-1].copy()}
     for image, volume in volumes.items():
-        case.create(image)
+        case.create_image(image)
         for start, stop in case.layout.slabs():
             case.write(image, start, volume[start:stop])
     digest = hashlib.sha256(np.ascontiguousarray(ct).data).hexdigest()

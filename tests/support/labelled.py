@@ -21,7 +21,7 @@ def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED
     tissue = lungmix.tissue_labels(ct, lung, model)
     images = {"ct": ct, "lung": lung, "tissue": tissue, "tissue_median": lungmix.median_labels(tissue)}
     for image, volume in images.items():
-        case.create(image)
+        case.create_image(image)
         for start, stop in case.layout.slabs():
             case.write(image, start, volume[start:stop])
     case.write_counts(count_hu(ct, lung))
@@ -55,4 +55,4 @@ def unlabelled(cohort, name, reason):
     """A case that failed at its mask."""
     case = cohort.add(name, Geometry((8, 8, 8)), Acquisition())
     case.record("convert", {"key": "c"})
-    case.fail("mask", reason)
+    case.record_failure("mask", reason)

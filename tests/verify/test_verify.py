@@ -13,7 +13,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.tissue import AIRWAY
 from lungmix.verify import invalidate, scratch_url, verify_cases
-from lungmix.verify.scratch import beside
+from lungmix.verify.scratch import scratch_store
 from support.series import hu_of, write_series
 from support.stores import assert_same_store, store_digest
 
@@ -93,7 +93,7 @@ def test_changed_metadata_and_findings_are_named(client, store, scan):
         "voxels of the stage mask comes out otherwise",
         "islands of the stage mask comes out otherwise",
         "median_voxels of the stage label comes out otherwise",
-        "its OME-Zarr metadata are not what its geometry gives",
+        "its OME-Zarr metadata do not match its geometry",
     ):
         assert words in told
     assert set(found.damaged[NAME]) == {"mask", "side", "label"}
@@ -114,7 +114,7 @@ def test_changed_digits_and_strange_rows_of_tables_are_named(client, store):
 
 
 def test_row_of_a_case_without_labels_is_named(client, store):
-    lungmix.open_cohort(store, "r+")[NAME].start("label", "of a run that was killed")
+    lungmix.open_cohort(store, "r+")[NAME].start_stage("label", "of a run that was killed")
     found = verify(client, store).wrong
     assert "the stage label did not come to its end" in found[NAME]
     for file in ("measurements.csv", "radiomics.csv"):
@@ -136,7 +136,7 @@ def test_coarser_level_that_is_wrong_but_whole_is_found(client, store):
     files = record.pop("files")
     slab = case.read("ct", 0, case.layout.slab)
     wrong = case.write("ct", 0, slab + 1)
-    right = case._put("0", 0, slab)
+    right = case._write_chunks("0", 0, slab)
     case.record("convert", record, files | wrong | right)
     assert "1/c/0/0/0 comes out otherwise" in verify(client, store).wrong[NAME]
 
@@ -235,7 +235,7 @@ def test_what_is_made_again_lies_in_a_temporary_folder_on_a_read_only_disk(monke
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     # Where no folder can be made whoever asks, root included.
     monkeypatch.setattr("lungmix.verify.scratch.scratch_url", lambda url: "/proc/cohort.zarr.verify-0")
-    with beside(store) as scratch:
+    with scratch_store(store) as scratch:
         assert Path(scratch.url).is_relative_to(temporary)
         assert scratch.settings["scratch"]
     assert not list(temporary.iterdir())

@@ -161,7 +161,7 @@ def test_page_is_rebuilt_and_forgets_removed_cases_but_no_file_of_others(tmp_pat
 
 def test_case_whose_arrays_are_gone_is_told_and_the_others_are_shown(tmp_path):
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
-    cohort["case-001"].discard("labels/tissue")
+    cohort["case-001"].delete_array("labels/tissue")
     page = write_page(cohort, tmp_path / "page")
     assert "no view: case case-001 has no labels/tissue" in page.read_text()
     assert [path.name for path in (tmp_path / "page" / "data").iterdir()] == ["case-002.js"]
@@ -210,7 +210,7 @@ def test_scanners_with_odd_names_do_no_harm(tmp_path):
     labelled_store(tmp_path / "cohort.zarr", 1)
     odd = {"manufacturer": HOSTILE, "model": "'\"&\u2028"}
     writable = lungmix.open_cohort(tmp_path / "cohort.zarr", "r+")["case-001"]
-    writable._group.attrs["lungmix"] = {**writable._own, "acquisition": odd}
+    writable._group.attrs["lungmix"] = {**writable._attributes, "acquisition": odd}
     page = write_page(lungmix.open_cohort(tmp_path / "cohort.zarr"), tmp_path / "page")
     assert HOSTILE not in page.read_text()
     assert delivered(page.parent / "data" / "case-001.js")["scanner"] == "other"

@@ -29,8 +29,8 @@ def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
     for one in findings:
         series = _series_of(one)
         table.add_row(
-            one.place.removeprefix("source ").replace(", item ", "."),
-            told(mark_path(Path(one.found.path))) if may_show_names() else "",
+            one.source_label.removeprefix("source ").replace(", item ", "."),
+            told(mark_path(Path(one.result.path))) if may_show_names() else "",
             _text(series and series.number),
             _text(series and series.files),
             "" if series is None or not all(series.size) else "x".join(map(str, series.size)),
@@ -42,7 +42,7 @@ def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
     console.print(table)
     for one in findings:
         for line in _lines(one):
-            console.print(f"{one.place}: {told(line)}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{one.source_label}: {told(line)}", markup=False, highlight=False, soft_wrap=True)
     counts = [sum(_verdict(one) == verdict for one in findings) for verdict in _VERDICTS]
     console.print(", ".join(f"{n} {verdict}" for n, verdict in zip(counts, _VERDICTS, strict=True)), highlight=False)
 
@@ -53,8 +53,8 @@ def findings_json(findings: Sequence[DiscoveredScan]) -> str:
 
 
 def _object(finding: DiscoveredScan) -> dict[str, Any]:
-    found, series = finding.found, _series_of(finding)
-    known: dict[str, Any] = {"place": finding.place, "verdict": _verdict(finding)}
+    found, series = finding.result, _series_of(finding)
+    known: dict[str, Any] = {"place": finding.source_label, "verdict": _verdict(finding)}
     if isinstance(found, Scan):
         known |= {"kind": found.kind, "notes": [told(note) for note in found.notes]}
     else:
@@ -63,20 +63,20 @@ def _object(finding: DiscoveredScan) -> dict[str, Any]:
 
 
 def _series_of(finding: DiscoveredScan) -> Series | None:
-    found = finding.found
+    found = finding.result
     if found.series is None and isinstance(found, Scan):
         return Series(None, len(found.files), found.geometry.size, found.geometry.spacing)
     return found.series
 
 
 def _verdict(finding: DiscoveredScan) -> str:
-    if isinstance(finding.found, Scan):
+    if isinstance(finding.result, Scan):
         return "used"
-    return "refused" if isinstance(finding.found, RejectedSource) else "skipped"
+    return "refused" if isinstance(finding.result, RejectedSource) else "skipped"
 
 
 def _lines(finding: DiscoveredScan) -> list[str]:
-    found = finding.found
+    found = finding.result
     if isinstance(found, Scan):
         return [f"note: {note}" for note in found.notes]
     return [f"{_verdict(finding)}: {found.reason}"]

@@ -113,7 +113,7 @@ def require(case: Case, image: str) -> None:
         If the stage that writes it is not done.
     """
     stage = _STAGE_OF.get(image)
-    if not case.has(image) or (stage is not None and stage not in case.stages):
+    if not case.is_started(image) or (stage is not None and stage not in case.stages):
         raise StoreError(f"case {case.name} has no finished image {image!r} yet: run `lungmix run` on its store first")
 
 

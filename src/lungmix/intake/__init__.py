@@ -1,1 +1,1 @@
-"""From sources to cases: which scans sources hold, what each case is called, what is kept of its patient."""
+"""From sources to cases: discovery of scans, case names, retained patient attributes, the key table."""

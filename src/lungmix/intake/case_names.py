@@ -1,4 +1,4 @@
-"""Which case of a store a scan is: the one that it made before, or the next number."""
+"""Case names: the existing case of a scan, or the next free number."""
 
 from __future__ import annotations
 
@@ -13,67 +13,68 @@ from dask.system import CPU_COUNT
 from lungmix.formats import Scan
 from lungmix.stages import convert
 from lungmix.store import Cohort
-from lungmix.store.digests import place_of
+from lungmix.store.digests import location_digest
 
 _NUMBERED = re.compile(r"case-(\d{3,})")
 _HIGHEST = "highest_number"
 
 
 def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = False) -> dict[str, Scan]:
-    """Case names of scans, in their order.
+    """Return the case names of scans, in order.
 
-    A scan that was converted before is known by the state of its files, wherever they lie now, or else by its place,
-    where its files have changed; so is one whose conversion failed, or whose case is damaged, by the register of the
-    store. Others become ``case-001``, ``case-002`` and so on, in their order, after the highest number of the runs that
-    came to their end: the name of a case says nothing of whose scan it is.
+    A scan that was converted before is recognized by the fingerprint of its files, even if they were moved, or else by
+    its location, if the files changed. The register of the store does the same for scans whose conversion failed or
+    whose case is corrupt. New scans become ``case-001``, ``case-002`` and so on, in order, after the highest number of
+    completed runs: the name of a case does not depend on the patient.
 
     Parameters
     ----------
     cohort : Cohort
-        Opened for writing.
+        Cohort opened for writing.
     scans : sequence of Scan
-        In the order of the sources.
+        Scans in the order of the sources.
     keep_names : bool
         Name new cases after their files or folders, made unique.
     """
     salt = cohort.salt
     by_key: dict[str, list[str]] = defaultdict(list)
-    by_place: dict[str, str] = {}
+    by_location: dict[str, str] = {}
     present = dict(cohort.items())
-    known: dict[str, Any] = {name: case.origin for name, case in present.items()}
+    origins: dict[str, Any] = {name: case.origin for name, case in present.items()}
     registered = cohort.register
-    known |= {name: origin for name, origin in registered.items() if name not in present}
-    for name, record in known.items():
-        if record is not None:
-            by_key[str(record.get("key"))].append(name)
-            by_place[str(record.get("source"))] = name
+    origins |= {name: origin for name, origin in registered.items() if name not in present}
+    for name, origin in origins.items():
+        if origin is not None:
+            by_key[str(origin.get("key"))].append(name)
+            by_location[str(origin.get("source"))] = name
     names: dict[int, str] = {}
     for index, scan in enumerate(scans):
         if by_key[convert.key_for(scan)]:
             names[index] = by_key[convert.key_for(scan)].pop(0)
-    taken = set(names.values())
-    there = {*known, *taken, *cohort.damaged}
-    # A run that was killed may have begun some of its cases only: the others get the numbers between.
-    number, given = int(cohort.settings.get(_HIGHEST, 0)), set(_numbers(there))
-    strangers = [index for index in range(len(scans)) if index not in names]
-    for index, place in zip(strangers, _places([scans[i] for i in strangers], salt, by_place), strict=True):
-        scan, name = scans[index], by_place.get(place, "")
-        if not name or name in taken:
+    assigned = set(names.values())
+    used_names = {*origins, *assigned, *cohort.damaged}
+    # A killed run may have started only some of its cases; the others get the free numbers between them.
+    number, used_numbers = int(cohort.settings.get(_HIGHEST, 0)), set(_numbers(used_names))
+    unmatched = [index for index in range(len(scans)) if index not in names]
+    locations = _location_digests([scans[index] for index in unmatched], salt, by_location)
+    for index, location in zip(unmatched, locations, strict=True):
+        scan, name = scans[index], by_location.get(location, "")
+        if not name or name in assigned:
             if keep_names:
-                name = free_name(scan.name, there)
+                name = free_name(scan.name, used_names)
             else:
                 number += 1
-                while number in given:
+                while number in used_numbers:
                     number += 1
                 name = f"case-{number:03d}"
         names[index] = name
-        taken.add(name)
-        there.add(name)
+        assigned.add(name)
+        used_names.add(name)
     return {names[index]: scan for index, scan in enumerate(scans)}
 
 
 def cases_with_changed_source(cohort: Cohort, scans: Mapping[str, Scan]) -> list[str]:
-    """Cases that stand for the place of their scan, where now lies something else; see `assign_names`."""
+    """Return cases whose scan has the same location as before but different files; see `assign_names`."""
     return [
         name
         for name, case in cohort.items()
@@ -81,58 +82,59 @@ def cases_with_changed_source(cohort: Cohort, scans: Mapping[str, Scan]) -> list
     ]
 
 
-def _places(scans: Sequence[Scan], salt: str, known: Mapping[str, str]) -> list[str]:
-    """Slow digests of where scans lie, side by side; none where no place is known that they could be."""
-    if not known:
+def _location_digests(scans: Sequence[Scan], salt: str, recorded: Mapping[str, str]) -> list[str]:
+    """Compute the slow digests of scan locations in threads; empty texts where no recorded one could match."""
+    if not recorded:
         return [""] * len(scans)
     with ThreadPoolExecutor(CPU_COUNT) as pool:
-        return list(pool.map(lambda scan: place_of(salt, scan.key), scans))
+        return list(pool.map(lambda scan: location_digest(salt, scan.key), scans))
 
 
-def place_on_line(source: int, item: int, items: int) -> str:
-    """What a scan or a refused file is called where no name may stand: where it was found, counted from 1."""
+def source_label(source: int, item: int, items: int) -> str:
+    """Return the label of a scan or a rejected file without its name: source and item, counted from 1."""
     return f"source {source}" if items == 1 else f"source {source}, item {item}"
 
 
 def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
-    """Note which scan has which name before the first is converted: one that fails keeps its name for the next run.
+    """Record which scan has which name before the first conversion, so that a failed scan keeps its name.
 
     Parameters
     ----------
     cohort : Cohort
-        Opened for writing.
+        Cohort opened for writing.
     scans : mapping of str to Scan
-        What `assign_names` gave.
+        Scans by case name, from `assign_names`.
     """
-    salt, noted = cohort.salt, cohort.register
+    salt, registered = cohort.salt, cohort.register
     keys = {name: convert.key_for(scan) for name, scan in scans.items()}
-    # Where a scan of the same files lies was noted before, or stands in its case.
-    origins = {name: case.origin for name, case in cohort.items() if name in scans and name not in noted}
-    kept = {
+    # The location of a scan with the same files is in the register or in its case.
+    origins = {name: case.origin for name, case in cohort.items() if name in scans and name not in registered}
+    recorded = {
         name: {"key": key, "source": str(origin["source"])}
         for name, key in keys.items()
-        if (origin := noted.get(name) or origins.get(name)) and origin.get("key") == key and "source" in origin
+        if (origin := registered.get(name) or origins.get(name)) and origin.get("key") == key and "source" in origin
     }
-    new = [name for name in scans if name not in kept]
+    new = [name for name in scans if name not in recorded]
     with ThreadPoolExecutor(CPU_COUNT) as pool:
-        places = pool.map(lambda name: place_of(salt, scans[name].key), new)
-        cohort.enter({**kept, **{n: {"key": keys[n], "source": place} for n, place in zip(new, places, strict=True)}})
+        locations = pool.map(lambda name: location_digest(salt, scans[name].key), new)
+        added = {name: {"key": keys[name], "source": location} for name, location in zip(new, locations, strict=True)}
+        cohort.register_scans(recorded | added)
 
 
 def persist_case_numbers(cohort: Cohort) -> None:
-    """Keep the highest number of a case, so that no other scan gets it if the case is removed."""
+    """Record the highest case number, so that it is not reused once that case is removed."""
     highest = max(_numbers([*cohort, *cohort.register]), default=0)
     if highest > int(cohort.settings.get(_HIGHEST, 0)):
         cohort.record_settings(**{_HIGHEST: highest})
 
 
-def free_name(name: str, taken: Mapping[str, object] | set[str]) -> str:
-    """A name, or with a number after it where it is taken."""
+def free_name(name: str, used: Mapping[str, object] | set[str]) -> str:
+    """Return the name, with a number appended if it is used already."""
     number, free = 2, name
-    while free in taken:
+    while free in used:
         free, number = f"{name}-{number}", number + 1
     return free
 
 
 def _numbers(names: Iterable[str]) -> list[int]:
-    return [int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))]
+    return [int(match[1]) for name in names if (match := _NUMBERED.fullmatch(name))]

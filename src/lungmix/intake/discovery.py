@@ -1,4 +1,4 @@
-"""Looking through sources: what they hold and what becomes of it, in the order in which everything counts them."""
+"""Discovery of scans in sources, in the order by which sources and items are numbered."""
 
 from __future__ import annotations
 
@@ -8,70 +8,71 @@ from pathlib import Path
 
 from lungmix.callbacks import Callback
 from lungmix.formats import RejectedSource, Scan, SeriesFilter, SkippedSource, find_scans
-from lungmix.intake.case_names import place_on_line
+from lungmix.intake.case_names import source_label
 
-_STEPS = 200
+_PROGRESS_STEPS = 200
 
 
 @dataclass(frozen=True)
 class DiscoveredScan:
-    """Something that a source holds.
+    """An item of a source: a scan, or the reason why it is none.
 
     Attributes
     ----------
-    place : str
-        What it is called where no name may stand, such as ``source 2, item 17``.
-    found : Scan, SkippedSource or RejectedSource
-        The verdict on it.
+    source_label : str
+        Name of the item in output without file names, such as ``source 2, item 17``.
+    result : Scan, SkippedSource or RejectedSource
+        The scan, or why the item is not used.
     """
 
-    place: str
-    found: Scan | SkippedSource | RejectedSource
+    source_label: str
+    result: Scan | SkippedSource | RejectedSource
 
 
 def discover_scans(
     sources: Sequence[str | Path | Scan], rules: SeriesFilter | None = None, callback: Callback | None = None
 ) -> Iterator[DiscoveredScan]:
-    """What sources hold, one after the other; a scan that several of them lead to is taken once.
+    """Yield the items of sources in order; duplicates of a scan are skipped.
 
     Parameters
     ----------
     sources : sequence of str, Path or Scan
-        Paths, or scans that were found already.
+        Paths, or scans that were discovered before.
     rules : SeriesFilter, optional
-        Which DICOM series are used.
+        Rules that select DICOM series.
     callback : Callback, optional
-        Hears how many files of a source have been read.
+        Receives the number of files read of each source.
     """
     callback = callback or Callback()
-    called = [place_on_line(number, 1, 1) for number in range(1, len(sources) + 1)]
+    labels = [source_label(number, 1, 1) for number in range(1, len(sources) + 1)]
     seen: dict[tuple[str, str], str] = {}
-    callback.on_begin("scan", called)
+    callback.on_begin("scan", labels)
     try:
-        for number, (name, source) in enumerate(zip(called, sources, strict=True), start=1):
+        for number, (label, source) in enumerate(zip(labels, sources, strict=True), start=1):
             if isinstance(source, Scan):
-                found: Sequence[Scan | SkippedSource | RejectedSource] = [source]
+                results: Sequence[Scan | SkippedSource | RejectedSource] = [source]
             else:
-                found = find_scans(source, rules, _watch(callback, name))
-            callback.on_case_end(name)
-            for item, one in enumerate(found, start=1):
-                place = place_on_line(number, item, len(found))
-                if isinstance(one, Scan):
-                    known = seen.setdefault((one.key, one.fingerprint), place)
-                    yield DiscoveredScan(place, one if known == place else _again(one, known))
+                results = find_scans(source, rules, _progress(callback, label))
+            callback.on_case_end(label)
+            for item, result in enumerate(results, start=1):
+                item_label = source_label(number, item, len(results))
+                if isinstance(result, Scan):
+                    first_label = seen.setdefault((result.key, result.fingerprint), item_label)
+                    is_first = first_label == item_label
+                    yield DiscoveredScan(item_label, result if is_first else _skip_duplicate(result, first_label))
                 else:
-                    yield DiscoveredScan(place, one)
+                    yield DiscoveredScan(item_label, result)
     finally:
         callback.on_end()
 
 
-def _again(scan: Scan, place: str) -> SkippedSource:
-    return SkippedSource(scan.name, scan.path, f"is {place} again", scan.series)
+def _skip_duplicate(scan: Scan, first_label: str) -> SkippedSource:
+    return SkippedSource(scan.name, scan.path, f"is a duplicate of {first_label}", scan.series)
 
 
-def _watch(callback: Callback, name: str) -> Callable[[int, int], None]:
-    def watch(done: int, total: int) -> None:
-        if done == total or done % max(total // _STEPS, 1) == 0:
-            callback.on_progress(name, "files", done, total)
+def _progress(callback: Callback, label: str) -> Callable[[int, int], None]:
+    def report_progress(done: int, total: int) -> None:
+        if done == total or done % max(total // _PROGRESS_STEPS, 1) == 0:
+            callback.on_progress(label, "files", done, total)
 
-    return watch
+    return report_progress

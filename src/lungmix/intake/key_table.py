@@ -1,4 +1,4 @@
-"""Which case is whose: a table outside the store, written only where it is asked for, for its owner alone."""
+"""The key table: which case belongs to which patient. Written outside the store, on request only, mode 0600."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from lungmix.formats.tables import rows_of, text_of
 from lungmix.privacy.identity import Identity
 from lungmix.store import Cohort
 
-_OWN = ("store", "case", "source", "path", "date_shift_days")
-COLUMNS = (*_OWN, *(field.name for field in fields(Identity)))
-"""Store (a digest), case, place among the sources, path, shift of dates, and the fields of `Identity`."""
+_CASE_COLUMNS = ("store", "case", "source", "path", "date_shift_days")
+COLUMNS = (*_CASE_COLUMNS, *(field.name for field in fields(Identity)))
+"""Columns: digest of the store, case, source label, path, shift of dates in days, and the fields of `Identity`."""
 
-_LONGEST_SHIFT_DAYS = 3650
-_PATIENCE_S = 60.0
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What file systems answer that know no locks."""
+_MAX_SHIFT_DAYS = 3650
+_LOCK_TIMEOUT_S = 60.0
+_LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of file systems that do not support locks."""
 
 Row = dict[str, str]
 
@@ -36,30 +36,30 @@ Row = dict[str, str]
 class KeyTable:
     """Rows of a key table by store and case.
 
-    One file may serve several stores, and several runs at once; a store is known in it by a digest, so that it may be
-    moved and renamed.
+    One file may serve several stores and several concurrent runs. It identifies a store by a digest, so that a store
+    may be moved and renamed.
     """
 
     def __init__(self, path: Path, rows: Iterable[Mapping[str, str]] = ()):
         self.path = path
         self._rows = {(row["store"], row["case"]): dict(row) for row in rows}
-        self._entered: dict[tuple[str, str], Row] = {}
+        self._added: dict[tuple[str, str], Row] = {}
 
     @classmethod
     def read(cls, path: str | Path, *, new: bool = False) -> KeyTable:
-        """The table in a file, or an empty one if there is none yet.
+        """Read the table in a file.
 
         Parameters
         ----------
         path : str or Path
-            A CSV file that `changed` wrote; a spreadsheet may have saved it since.
+            A CSV file that `locked_rows` wrote; a spreadsheet program may have saved it since.
         new : bool
-            Whether it may be missing.
+            Return an empty table where the file is missing.
 
         Raises
         ------
         UsageError
-            If it is missing, or another kind of file.
+            If the file is missing, unreadable, or not a key table.
         """
         file = Path(path)
         if new and not file.exists():
@@ -74,62 +74,62 @@ class KeyTable:
             raise UsageError(
                 f"{mark_path(file)} is not a key table: give the file that --key wrote, or a new one"
             ) from None
-        heads, *lines = [cells for _, cells in rows] or [list(COLUMNS)]
-        # A file without any line is new; one line of another kind is somebody's.
-        if not {"store", "case"} <= set(heads):
+        columns, *lines = [cells for _, cells in rows] or [list(COLUMNS)]
+        # An empty file is a new table; any other line belongs to a file of another kind.
+        if not {"store", "case"} <= set(columns):
             raise UsageError(f"{mark_path(file)} is not a key table: give the file that --key wrote, or a new one")
-        return cls(file, [dict(zip(heads, [*cells, *[""] * len(heads)], strict=False)) for cells in lines])
+        return cls(file, [dict(zip(columns, [*cells, *[""] * len(columns)], strict=False)) for cells in lines])
 
     def rows_of(self, cohort: Cohort) -> dict[str, Row]:
-        """Rows of the cases of one store, by case."""
+        """Return the rows of the cases of a store, by case."""
         if "salt" not in cohort.settings:
             return {}
-        mine = store_digest(cohort)
-        return {case: row for (store, case), row in self._rows.items() if store == mine}
+        digest = store_digest(cohort)
+        return {case: row for (store, case), row in self._rows.items() if store == digest}
 
-    def enter(self, cohort: Cohort, case: str, scan: Scan, place: str, *, shift: bool) -> int | None:
-        """Note whose scan a case is; what the table knew of it is replaced.
+    def add_scan(self, cohort: Cohort, case: str, scan: Scan, source_label: str, *, shift: bool) -> int | None:
+        """Add the row of a case, or replace it.
 
         Returns
         -------
         int or None
-            Days by which dates of this patient are shifted, if they are to be.
+            Days by which dates of this patient are shifted; None without `shift`.
         """
         key = (store_digest(cohort), case)
-        known = scan.identity or Identity()
-        before = self._rows.get(key, {}).get("date_shift_days", "")
-        days = self._shift_of(known, before) if shift else before
-        self._rows[key] = self._entered[key] = {
+        identity = scan.identity or Identity()
+        recorded_days = self._rows.get(key, {}).get("date_shift_days", "")
+        days = self._choose_shift(identity, recorded_days) if shift else recorded_days
+        self._rows[key] = self._added[key] = {
             "store": key[0],
             "case": case,
-            "source": place,
+            "source": source_label,
             "path": str(Path(scan.path).absolute()),
             "date_shift_days": days,
-            **{field.name: getattr(known, field.name) or "" for field in fields(Identity)},
+            **{field.name: getattr(identity, field.name) or "" for field in fields(Identity)},
         }
         return int(days) if shift else None
 
-    def leave_out(self, cohort: Cohort, cases: Iterable[str]) -> None:
-        """Forget cases that did not come into the store."""
+    def drop_rows(self, cohort: Cohort, cases: Iterable[str]) -> None:
+        """Remove the rows of cases of a store."""
         for case in cases:
             key = (store_digest(cohort), case)
             self._rows.pop(key, None)
-            self._entered.pop(key, None)
+            self._added.pop(key, None)
 
     @contextmanager
-    def changed(self) -> Iterator[None]:
-        """Change the table in a block, and write it at its end.
+    def locked_rows(self) -> Iterator[None]:
+        """Lock the file for a block that changes rows, and write it at the end of the block.
 
-        It is read again first, as other runs may have changed it, and these wait meanwhile.
+        The file is read again first, as other runs may have changed it; they wait for the lock until then.
 
         Raises
         ------
         UsageError
-            If it cannot be read or written, or another run does not come to its end with it.
+            If the file cannot be read or written, or another run holds its lock for too long.
         """
-        with _alone(self.path):
-            # Rows of this run come again, should somebody have taken the file away.
-            self._rows = KeyTable.read(self.path, new=True)._rows | self._entered
+        with _lock_file(self.path):
+            # Rows of this run are added again, in case the file was removed meanwhile.
+            self._rows = KeyTable.read(self.path, new=True)._rows | self._added
             yield
             self._write()
 
@@ -138,66 +138,68 @@ class KeyTable:
         table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(row for _, row in sorted(self._rows.items()))
-        passing = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        partial_path = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
-            # Those of runs that were killed hold names too.
-            for left in self.path.parent.glob(f".{escape(self.path.name)}.*.partial"):
-                left.unlink(missing_ok=True)
-            # The mode is that of the file from its first byte on.
-            handle = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            # Partial files of killed runs contain names of patients too.
+            for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*.partial"):
+                leftover.unlink(missing_ok=True)
+            # Created with its final mode, so that others can read no byte of it at any time.
+            handle = os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
                 stream.write(text.getvalue())
-            passing.replace(self.path)
+            partial_path.replace(self.path)
         except OSError as error:
             raise _unwritable(self.path, error) from None
         finally:
-            passing.unlink(missing_ok=True)
+            partial_path.unlink(missing_ok=True)
 
-    def _shift_of(self, known: Identity, before: str) -> str:
-        """Days for a patient: those that the table has for any scan of theirs, or new ones, into the past."""
-        if before:
-            return before
-        who = known.patient_id or known.patient_name
+    def _choose_shift(self, identity: Identity, recorded_days: str) -> str:
+        """Return the days recorded for any scan of a patient, or else draw new ones, which shift into the past."""
+        if recorded_days:
+            return recorded_days
+        patient = identity.patient_id or identity.patient_name
         for row in self._rows.values():
-            if who and who in (row.get("patient_id"), row.get("patient_name")) and row.get("date_shift_days"):
+            if patient and patient in (row.get("patient_id"), row.get("patient_name")) and row.get("date_shift_days"):
                 return row["date_shift_days"]
-        return str(-1 - secrets.randbelow(_LONGEST_SHIFT_DAYS))
+        return str(-1 - secrets.randbelow(_MAX_SHIFT_DAYS))
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes from changing a file for the length of a block, by a lock on an empty one beside it."""
-    beside = path.with_name(f".{path.name}.lock")
+def _lock_file(path: Path) -> Iterator[None]:
+    """Keep other processes from changing a file during a block, by a lock on an empty file next to it."""
+    lock_path = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _locked(beside)
+        handle = _open_locked(lock_path)
     except OSError as error:
         raise _unwritable(path, error) from None
     if handle is None:
-        raise UsageError(f"the key table {mark_path(path)} is being written by another run: wait for that, or end it")
+        raise UsageError(
+            f"the key table {mark_path(path)} is being written by another run: wait until that run has ended, or end it"
+        )
     try:
         yield
     finally:
-        # Who waits for it sees that it is another file by now, and makes its own.
+        # Waiting processes notice that the file was replaced, and create their own.
         with suppress(OSError):
-            beside.unlink()
+            lock_path.unlink()
         os.close(handle)
 
 
-def _locked(beside: Path) -> int | None:
-    """Open a file and lock it; None if others hold it for too long."""
-    end = time.monotonic() + _PATIENCE_S
+def _open_locked(lock_path: Path) -> int | None:
+    """Open a file and lock it; return None if other processes hold the lock for too long."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
-        handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+        handle = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            taken = _try_lock(handle) and _is_at(handle, beside)
+            is_locked = _try_lock(handle) and _is_at(handle, lock_path)
         except BaseException:
             os.close(handle)
             raise
-        if taken:
+        if is_locked:
             return handle
         os.close(handle)
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             return None
         time.sleep(0.02)
 
@@ -212,8 +214,8 @@ def _try_lock(handle: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        # Without locks two runs have to come within the same moment to be in each other's way.
-        if error.errno not in _NO_LOCKS:
+        # Without locks, two runs conflict only if they write within the same moment.
+        if error.errno not in _LOCKS_UNSUPPORTED:
             raise
     return True
 
@@ -230,33 +232,33 @@ def _unwritable(path: Path, error: OSError) -> UsageError:
 
 
 def store_digest(cohort: Cohort) -> str:
-    """What a store is called in key tables."""
+    """Return the digest by which key tables identify a store."""
     return hashlib.sha256(f"key table {cohort.salt}".encode()).hexdigest()[:16]
 
 
 def check_outside(target: Path, option: str, *folders: str | Path | None) -> None:
-    """Refuse to write into a store or a folder that is meant to be passed on.
+    """Raise if a file would be written into a store or a folder that may be shared.
 
     Parameters
     ----------
     target : Path
-        What is to be written.
+        File that is about to be written.
     option : str
-        What asks for it on the command line.
+        Command line option that requests it.
     folders : str, Path or None
-        Where it may not lie; addresses of other machines are passed over.
+        Folders that must not contain the file; remote addresses are ignored.
 
     Raises
     ------
     UsageError
-        Which says where else to put it.
+        If a folder contains the file.
     """
-    place = target.resolve()
+    target_path = target.resolve()
     for folder in folders:
         if folder is not None and "://" not in str(folder):
-            other = Path(folder).resolve()
-            if place == other or other in place.parents:
+            folder_path = Path(folder).resolve()
+            if target_path == folder_path or folder_path in target_path.parents:
                 raise UsageError(
-                    f"{option} {mark_path(target)} would lie inside {folder}, which may be passed on: give another "
-                    "place"
+                    f"{option} {mark_path(target)} would be inside {folder}, which may be shared: give a path "
+                    "outside it"
                 )

@@ -1,4 +1,4 @@
-"""What is kept of whose scan it is, before a scan is converted: nothing but what was asked for."""
+"""Retention of patient attributes, applied before conversion: only requested attributes are kept."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 @dataclass(frozen=True)
 class RetainedScans:
-    """Scans as they may enter a store.
+    """Scans with only those attributes that a store may keep.
 
     Attributes
     ----------
     scans : dict of str to Scan
-        By case, with the attributes of patients that were asked for, and notes on them.
+        Scans by case, with the requested attributes of patients, and notes on them.
     table : KeyTable or None
-        Written already; `drop_unconverted` drops what did not come into the store.
+        Key table, written already; `drop_unconverted` removes cases that did not reach the store.
     """
 
     scans: dict[str, Scan]
     table: KeyTable | None = None
 
     def drop_unconverted(self, cohort: Cohort) -> None:
-        """Take cases that did not come into the store out of the key table."""
+        """Remove cases that did not reach the store from the key table."""
         if self.table is not None:
-            with self.table.changed():
-                self.table.leave_out(cohort, [name for name in self.scans if name not in cohort])
+            with self.table.locked_rows():
+                self.table.drop_rows(cohort, [name for name in self.scans if name not in cohort])
 
 
 def open_table(cohort: Cohort, parameters: IntakeParameters, *outputs: str | Path | None) -> KeyTable | None:
-    """The key table, if one was asked for.
+    """Read the key table, or start a new one, if it was requested.
 
     Parameters
     ----------
     cohort : Cohort
         The store.
     parameters : IntakeParameters
-        Says which file.
+        Parameters of the run, with the path of the key table.
     outputs : str or Path
-        Folders that the run writes, which a key table may not lie in.
+        Folders that the run writes, which must not contain the key table.
 
     Raises
     ------
     UsageError
-        If the file is no key table, or lies where it would be passed on.
+        If the file is no key table, or is inside the store or an output folder.
     """
     if parameters.key is None:
         return None
@@ -67,36 +67,50 @@ def open_table(cohort: Cohort, parameters: IntakeParameters, *outputs: str | Pat
 def apply_retention(
     cohort: Cohort,
     scans: Mapping[str, Scan],
-    places: Mapping[str, str],
+    source_labels: Mapping[str, str],
     parameters: IntakeParameters,
     table: KeyTable | None,
 ) -> RetainedScans:
-    """Note whose scans cases are in the key table, and keep of patients what was asked for.
+    """Write the key table, and drop all attributes of patients but the requested ones.
 
-    The table is written before the first conversion: a run that is killed leaves no case without its row.
+    The table is written before the first conversion, so that a killed run leaves no case without its row.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store.
+    scans : mapping of str to Scan
+        Scans by case name.
+    source_labels : mapping of str to str
+        Source labels by case name, see `lungmix.intake.case_names.source_label`.
+    parameters : IntakeParameters
+        Requested attributes.
+    table : KeyTable or None
+        Key table, where one was requested.
     """
     shifts: dict[str, int | None] = {}
     if table is not None:
-        with table.changed():
+        with table.locked_rows():
             for name, scan in scans.items():
-                shifts[name] = table.enter(cohort, name, scan, places[name], shift=parameters.shift_dates)
-    out = {}
+                shifts[name] = table.add_scan(cohort, name, scan, source_labels[name], shift=parameters.shift_dates)
+    retained = {}
     for name, scan in scans.items():
         days = shifts.get(name)
-        known = scan.identity or Identity()
-        kept: dict[str, Any] = {}
+        identity = scan.identity or Identity()
+        attributes: dict[str, Any] = {}
         notes = scan.notes
         if not scan.geometry.orientation_known and not any("which side is right" in note for note in notes):
             notes = (*notes, UNKNOWN_ORIENTATION)
         if parameters.retain_patient:
-            years = age_of(known)
-            kept = {"sex": known.sex, "age": years}
+            years = age_of(identity)
+            attributes = {"sex": identity.sex, "age": years}
             if years is not None and years >= OLDEST:
                 notes = (*notes, f"the patient is over {OLDEST - 1} years old, which is kept as {OLDEST}")
         if days is not None:
-            kept["study_date"] = shifted(known.study_date or known.series_date or known.acquisition_date, days)
-        out[name] = replace(scan, acquisition=replace(scan.acquisition.technical(), **kept), notes=notes)
-    return RetainedScans(out, table)
+            study_date = identity.study_date or identity.series_date or identity.acquisition_date
+            attributes["study_date"] = shift_date(study_date, days)
+        retained[name] = replace(scan, acquisition=replace(scan.acquisition.technical(), **attributes), notes=notes)
+    return RetainedScans(retained, table)
 
 
 UNKNOWN_ORIENTATION = (
@@ -105,27 +119,27 @@ UNKNOWN_ORIENTATION = (
 )
 
 
-def age_of(known: Identity) -> int | None:
-    """Age in years: as DICOM gives it (``058Y``), or between the dates of birth and study."""
-    found = re.fullmatch(r"(\d{1,3})([YMWD])", (known.age or "").strip())
-    if found:
-        return int(int(found[1]) * _YEARS[found[2]])
-    birth, study = _date(known.birth_date), _date(known.study_date)
+def age_of(identity: Identity) -> int | None:
+    """Return the age in years, from the DICOM age (``058Y``), or from the dates of birth and study."""
+    match = re.fullmatch(r"(\d{1,3})([YMWD])", (identity.age or "").strip())
+    if match:
+        return int(int(match[1]) * _YEARS[match[2]])
+    birth, study = _parse_date(identity.birth_date), _parse_date(identity.study_date)
     if birth is None or study is None or study < birth:
         return None
     return study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day))
 
 
-def shifted(text: str | None, days: int) -> str | None:
-    """A date ``YYYYMMDD`` some days later; None if there is none that can be read."""
-    known = _date(text)
+def shift_date(text: str | None, days: int) -> str | None:
+    """Return a date ``YYYYMMDD`` shifted by some days; None if there is none, or it cannot be read."""
+    parsed = _parse_date(text)
     try:
-        return None if known is None else (known + timedelta(days)).strftime("%Y%m%d").zfill(8)
+        return None if parsed is None else (parsed + timedelta(days)).strftime("%Y%m%d").zfill(8)
     except OverflowError:
         return None
 
 
-def _date(text: str | None) -> date | None:
+def _parse_date(text: str | None) -> date | None:
     digits = re.sub(r"[.\-]", "", (text or "").strip())
     if not re.fullmatch(r"\d{8}", digits):
         return None

@@ -66,7 +66,7 @@ def _alone(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[Co
 
     @wraps(method)
     def alone(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> RunResult:
-        with self.cohort.locked(wait=self.wait, say=self.callback.on_warning):
+        with self.cohort.locked(wait=self.wait, warn=self.callback.on_warning):
             report = method(self, *args, **options)
             # What could not even be opened took no part in any pass.
             for name, reason in self.cohort.damaged.items():
@@ -308,7 +308,7 @@ class Pipeline:
                 self.cohort.case(name)
         persist_case_numbers(self.cohort)
         drop_rows(self.cohort, names)
-        self.cohort.forget(names)
+        self.cohort.delete_cases(names)
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 
     @_alone
@@ -363,13 +363,13 @@ class Pipeline:
         scans: list[Scan] = []
         places: list[str] = []
         for one in discover_scans(sources, series, self.callback):
-            if isinstance(one.found, RejectedSource):
-                report.fail(one.place, one.found.reason)
-            elif isinstance(one.found, SkippedSource):
-                report.skip(one.place, one.found.reason)
+            if isinstance(one.result, RejectedSource):
+                report.fail(one.source_label, one.result.reason)
+            elif isinstance(one.result, SkippedSource):
+                report.skip(one.source_label, one.result.reason)
             else:
-                scans.append(one.found)
-                places.append(one.place)
+                scans.append(one.result)
+                places.append(one.source_label)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
         for name in cases_with_changed_source(self.cohort, named):
             self.callback.on_warning(f"{name}: source files changed; converting again")

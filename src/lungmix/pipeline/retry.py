@@ -159,9 +159,9 @@ class RetryPolicy:
         with suppress(OSError, LungmixError):
             if case_name in self.cohort:
                 case = self.cohort[case_name]
-                case.fail(case.under_way or stage, reason)
+                case.record_failure(case.under_way or stage, reason)
             elif (origin := self.cohort.register.get(case_name)) is not None:
-                self.cohort.enter({case_name: {**origin, "stage": stage, "reason": reason}})
+                self.cohort.register_scans({case_name: {**origin, "stage": stage, "reason": reason}})
 
     def _invalidated(self, case_name: str) -> dict[str, str]:
         return invalidate_corrupt_stages(self.cohort[case_name]) if case_name in self.cohort else {}

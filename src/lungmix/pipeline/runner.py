@@ -139,7 +139,7 @@ class CaseRunner:
         finally:
             with suppress(OSError):
                 if usage_by_stage and name in self.cohort:
-                    self.cohort[name].note({stage: usage.to_dict() for stage, usage in usage_by_stage.items()})
+                    self.cohort[name].record_usage({stage: usage.to_dict() for stage, usage in usage_by_stage.items()})
 
     def _fail(self, name: str, title: str, error: Exception, retry: RetryPolicy, result: RunResult) -> None:
         if isinstance(error, LockedError):

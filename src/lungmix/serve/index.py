@@ -37,7 +37,7 @@ def index_page(cohort: Cohort, address: str, case: str | None = None) -> str:
     KeyError
         If the store holds no scan of this name.
     """
-    if case is not None and not cohort[case].has("ct"):
+    if case is not None and not cohort[case].is_started("ct"):
         raise KeyError(case)
     links = [one for one in links_of(cohort, address) if case in (None, one.case)]
     name = PurePosixPath(cohort.url.rstrip("/")).name or "cohort"

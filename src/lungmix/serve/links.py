@@ -54,7 +54,7 @@ def links_of(cohort: Cohort, address: str) -> list[CaseLinks]:
     address : str
         Such as ``http://127.0.0.1:8642``.
     """
-    return [_links(case, address, quote(name)) for name, case in cohort.items() if case.has("ct")]
+    return [_links(case, address, quote(name)) for name, case in cohort.items() if case.is_started("ct")]
 
 
 def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
@@ -69,7 +69,7 @@ def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
         }
     ]
     for name in IMAGES:
-        if name != "ct" and case.has(name):
+        if name != "ct" and case.is_started(name):
             segments = segments_of(name)
             layers.append(
                 {

@@ -21,7 +21,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.base import StageContext, Status
 from lungmix.store import Case, CaseRef, Cohort, layout_of
-from lungmix.store.digests import key_of, place_of
+from lungmix.store.digests import cache_key, location_digest
 from lungmix.store.objects import Receipts
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _SLAB = 64
 
 def key_for(scan: Scan) -> str:
     """What a conversion depends on."""
-    return key_of(stage=STAGE, version=1, fingerprint=scan.fingerprint)
+    return cache_key(stage=STAGE, version=1, fingerprint=scan.fingerprint)
 
 
 def convert_case(
@@ -94,15 +94,15 @@ def convert_case(
         return "kept"
     if room is not None:
         room.check(name, scan.geometry, layout_of(scan.geometry, chunk_slices).slab)
-    origin = {"key": key, "source": place_of(cohort.salt, scan.key)}
+    origin = {"key": key, "source": location_digest(cohort.salt, scan.key)}
     # A damaged image of the same scan is made again; what was computed from it is still true.
     mended = known if known is not None and known.damage.get(STAGE, {}).get("record", {}).get("key") == key else None
     if mended is None and before is not None and STAGE in before.stages:
         # What cannot be read to its end must not take the place of what is whole.
         _submit(client, _read_through, scan)
     case = mended or cohort.add(name, scan.geometry, scan.acquisition, origin, chunk_slices)
-    where = cohort.ref(name, case.start(STAGE, key))
-    files, packed = case.create("ct"), case.create_packed(AIR)
+    where = cohort.ref(name, case.start_stage(STAGE, key))
+    files, packed = case.create_image("ct"), case.create_packed(AIR)
     try:
         # One task a scan: compressed sources can only be read from their beginning to their end.
         copied = _submit(client, _copy_slabs, scan, where)
@@ -114,7 +114,7 @@ def convert_case(
         # A full disk gets its space back; the case keeps its name for the next run.
         with suppress(OSError):
             for array in (*map(str, range(len(case.layout.levels))), AIR):
-                case.discard(array)
+                case.delete_array(array)
         raise
     case.record_packed(AIR_THRESHOLD, packed | copied.packed)
     record: dict[str, Any] = {**origin, "voxels_sha256": copied.digest, HU: copied.hu}

@@ -18,7 +18,7 @@ from lungmix.stages import mask
 from lungmix.stages.plausibility import findings_of
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort
-from lungmix.store.digests import digest_of, key_of
+from lungmix.store.digests import cache_key, digest_of
 from lungmix.tissue import TISSUES
 
 STAGE = "fit"
@@ -70,7 +70,7 @@ def fit_cohort(
     if not names:
         raise ModelError("no case has a lung mask, so there is nothing to fit: look at the failures above")
     masks = sorted((name, cohort[name].stages[mask.STAGE]["key"]) for name in names)
-    key = key_of(stage=STAGE, version=2, masks=masks, parameters=parameters.of_both())
+    key = cache_key(stage=STAGE, version=2, masks=masks, parameters=parameters.of_both())
     record = {"key": key, "parameters": parameters.to_dict(), "cases": list(names)}
     kept = stored_fits(cohort, key)
     fits = kept or _fit(cohort, names, parameters, client, watch)

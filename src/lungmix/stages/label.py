@@ -26,7 +26,7 @@ from lungmix.kernels.median import median_labels, window_of
 from lungmix.stages import convert, mask, regions
 from lungmix.stages.base import Stage, StageContext, Status
 from lungmix.store import Case, CaseRef, Cohort
-from lungmix.store.digests import key_of
+from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def key_for(case: Case, model: TissueModel) -> str:
     """Return what label maps depend on; axes that run against the axial array's are named only where there are any."""
     flipped = case.geometry.axis_order.flipped
     axes = {"flipped": list(flipped)} if any(flipped) else {}
-    return key_of(
+    return cache_key(
         stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], median=MEDIAN_SIZE,
         weights=model.weights, means=model.means, variances=model.variances, **axes,
     )  # fmt: skip
@@ -76,13 +76,13 @@ def label_case(
     convert.check_converted(case)
     if room is not None:
         room.check(name, case.geometry, case.layout.slab)
-    where = cohort.ref(name, case.start(STAGE, key, () if known else (regions.STAGE,)))
+    where = cohort.ref(name, case.start_stage(STAGE, key, () if known else (regions.STAGE,)))
     small = None
     if not known:
-        of_sides = case.create("side")
+        of_sides = case.create_image("side")
         # One task, whose answer is small: with it in hand, no task that follows depends on a worker.
         (small,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(where)])
-    files = case.create("tissue") | case.create("tissue_median")
+    files = case.create_image("tissue") | case.create_image("tissue_median")
     written = _tasks(case, where, model.lookup_table(), small, min_worker_memory(client))
     finished = compute_in_order(client, written, watch)
     if small is not None:

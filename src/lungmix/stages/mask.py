@@ -28,7 +28,7 @@ from lungmix.stages import convert
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.plausibility import ACCEPTED, check_plausible
 from lungmix.store import Case, CaseRef, Cohort
-from lungmix.store.digests import key_of
+from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
 
 STAGE = "mask"
@@ -43,7 +43,7 @@ def key_for(case: Case, parameters: MaskParameters) -> str:
     """Return what a mask depends on; the axis from feet to head is named only where it is not the first."""
     order = case.geometry.axis_order
     axes = {"cranial_axis": order.cranial_axis} if order.cranial_axis else {}
-    return key_of(
+    return cache_key(
         stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"],
         spacing=case.geometry.spacing, parameters=parameters.to_dict(), **axes,
     )  # fmt: skip
@@ -95,15 +95,15 @@ def mask_case(
     except HuError:
         if STAGE not in case.stages:
             # A failure belongs to the stage that is under way.
-            case.start(STAGE, key)
+            case.start_stage(STAGE, key)
         raise
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
     if room is not None:
         room.check(name, case.geometry, case.layout.slab)
     recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
-    where, limit = cohort.ref(name, case.start(STAGE, key)), min_worker_memory(client)
-    files = case.create("lung")
+    where, limit = cohort.ref(name, case.start_stage(STAGE, key)), min_worker_memory(client)
+    files = case.create_image("lung")
     case.create_packed(OPENED)
     if case.packed_threshold != parameters.threshold:
         case.record_packed(None)
@@ -129,7 +129,7 @@ def mask_case(
         files |= one.files
     files |= case.write_counts(total)
     voxels, seen = int(total.sum()), verdict.found
-    case.discard(OPENED)
+    case.delete_array(OPENED)
     if not voxels:
         from lungmix.stages.regions import decide_rejected
 

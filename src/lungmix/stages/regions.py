@@ -24,7 +24,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, mask
 from lungmix.store import Case, CaseRef
 from lungmix.store.chunking import layout_of, shrink_mean
-from lungmix.store.digests import key_of
+from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
 from lungmix.tissue import SIDES
 
@@ -46,7 +46,7 @@ def key_for(case: Case) -> str:
     if not case.geometry.orientation_known:
         axes = {"orientation_known": False}
     direction = list(case.geometry.direction)
-    return key_of(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=direction, **axes)
+    return cache_key(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=direction, **axes)
 
 
 def is_valid(case: Case) -> bool:

@@ -1,4 +1,4 @@
-"""The cohort on disk: cases, OME-Zarr metadata, the cut into slabs, the records of stages."""
+"""The cohort on disk: cases, OME-Zarr metadata, slabs and chunks, the records of stages."""
 
 from lungmix.store.case import IMAGES, Case
 from lungmix.store.chunking import Layout, check_slices, layout_of

@@ -1,4 +1,4 @@
-"""One scan in the store: its image, label maps, counts and the records of its stages."""
+"""One scan in the store: its image, label maps, histograms and the records of its stages."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from lungmix.tissue import SIDES
 if TYPE_CHECKING:
     from lungmix.mixture import TissueModel
 
-# Chunks that zarr codes in one call; by its default of one, handing them out takes longer than coding labels does.
+# Number of chunks that zarr encodes in one call. With its default of 1, dispatch takes longer than encoding labels.
 zarr.config.set({"codec_pipeline.batch_size": 64})
 
 IMAGES = ("ct", *ome_zarr.LABEL_NAMES)
 LABELS_FILE = "labels/zarr.json"
-"""Lists the label maps; no stage owns it."""
+"""Metadata file that lists the label maps; it belongs to no stage."""
 
 
 class Case(CaseState):
-    """A scan and what was computed of it; arrays are lazy.
+    """A scan and the results computed from it; arrays are lazy.
 
     Cases come from a cohort: ``lungmix.open_cohort("cohort.zarr")["case-001"]``.
     """
@@ -51,8 +51,8 @@ class Case(CaseState):
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
-        done = ", ".join(self.stages) or "nothing yet"
-        return f"<Case {self.name}: {' x '.join(map(str, self.geometry.shape))} voxels, done: {done}>"
+        stages = ", ".join(self.stages) or "nothing yet"
+        return f"<Case {self.name}: {' x '.join(map(str, self.geometry.shape))} voxels, done: {stages}>"
 
     def _repr_html_(self) -> str:
         return case_html(self)
@@ -60,18 +60,18 @@ class Case(CaseState):
     @property
     def geometry(self) -> Geometry:
         """Size, spacing, origin and direction of the scan."""
-        return Geometry.from_dict(self._own["geometry"])
+        return Geometry.from_dict(self._attributes["geometry"])
 
     @property
     def acquisition(self) -> Acquisition:
         """Technical attributes of the scan."""
-        return Acquisition.from_dict(self._own.get("acquisition", {}))
+        return Acquisition.from_dict(self._attributes.get("acquisition", {}))
 
     @property
     def layout(self) -> Layout:
-        """How the arrays of this case are cut."""
-        own = self._own
-        return layout_of(Geometry.from_dict(own["geometry"]), own.get(CHUNK_SLICES))
+        """Levels, chunks, shards and slabs of the arrays of this case."""
+        attributes = self._attributes
+        return layout_of(Geometry.from_dict(attributes["geometry"]), attributes.get(CHUNK_SLICES))
 
     @property
     def ct(self) -> da.Array:
@@ -85,7 +85,7 @@ class Case(CaseState):
 
     @property
     def side(self) -> da.Array:
-        """Parts of the lung mask: uint8, 1 right lung, 2 left lung, 3 airway, 4 elsewhere."""
+        """Regions of the lung mask: uint8, 1 right lung, 2 left lung, 3 airway, 4 elsewhere."""
         return self.array("side")
 
     @property
@@ -100,79 +100,79 @@ class Case(CaseState):
 
     @property
     def hu_counts(self) -> npt.NDArray[np.uint64]:
-        """Counts per HU value over the lung voxels; entry ``i`` counts ``i - 32768`` HU."""
-        return self._stored("hu_counts")[:]
+        """HU histogram of the lung voxels, uint64; entry ``i`` counts ``i - 32768`` HU."""
+        return self._stored_array("hu_counts")[:]
 
     @property
     def side_counts(self) -> npt.NDArray[np.uint64]:
-        """Counts per HU value of the parts of the lung mask: row ``i`` counts the voxels of label ``i + 1``."""
-        return self._stored("side_counts")[:]
+        """HU histograms of the regions of the lung mask, uint64; row ``i`` counts the voxels of label ``i + 1``."""
+        return self._stored_array("side_counts")[:]
 
     @property
     def model(self) -> TissueModel | None:
-        """Mixture that the labels of this case were made with; None without labels.
+        """Mixture that the labels of this case were computed with; None without labels.
 
-        It differs from `Cohort.model` where another model was fitted or given since, and labels were not made with it.
+        It differs from `Cohort.model` where a model was fitted or given later and the labels were not recomputed.
         """
         from lungmix.store.models import label_model
 
         return label_model(self)
 
     def array(self, name: str, level: int = 0) -> da.Array:
-        """An image of this case as a lazy dask array.
+        """Return an image of this case as a lazy dask array.
 
         Parameters
         ----------
         name : {"ct", "lung", "side", "tissue", "tissue_median"}
-            Which image.
+            Name of the image.
         level : int
-            Resolution, 0 the finest.
+            Resolution level, 0 the finest.
 
         Raises
         ------
         StoreError
-            If it was not made yet, or is being made.
+            If the image does not exist yet, or is still being written.
         """
-        if _path_of(name) is not None and not self.is_published(_MADE_BY[name]):
+        if _path_of(name) is not None and not self.is_published(_STAGE_OF_IMAGE[name]):
             raise StoreError(
-                f"case {self.name} has no whole image {name}: it was not made yet, or is being made: ask again once "
-                "`lungmix run` is done"
+                f"case {self.name} has no complete image {name}: it does not exist yet, or is still being written: "
+                "read it once `lungmix run` is done"
             )
         source = self.zarr_array(name, level)
         return da.from_array(source, chunks=(source.shards or source.chunks)[:1] + source.shape[1:])
 
     def zarr_array(self, name: str, level: int = 0) -> StoredArray:
-        """An image of this case as it is stored; parameters are those of `array`."""
-        return self._stored(f"{_path_of(name)}/{level}")
+        """Return the stored array of an image; parameters are those of `array`."""
+        return self._stored_array(f"{_path_of(name)}/{level}")
 
     def read(self, name: str, start: int, stop: int, rows: slice = slice(None)) -> npt.NDArray[Any]:
-        """Slices ``start`` to ``stop`` of an image in memory, or some rows of them."""
+        """Read slices ``start`` to ``stop`` of an image, or some of their rows, into memory."""
         return self.zarr_array(name)[start:stop, rows]
 
-    def has(self, name: str) -> bool:
-        """Whether an image of this name has been begun."""
+    def is_started(self, name: str) -> bool:
+        """Return True if writing of an image of this name has started."""
         return f"{_path_of(name)}/0".lstrip("/") in self._group
 
     def to_sitk(self, name: str = "ct") -> sitk.Image:
-        """An image in memory as ``SimpleITK.Image`` with the exact geometry of the scan."""
+        """Read an image into memory as ``SimpleITK.Image`` with the exact geometry of the scan."""
         image = sitk.GetImageFromArray(self.zarr_array(name)[:])
         return self.geometry.apply_to(image)
 
-    def create(self, name: str) -> Receipts:
-        """Make the empty arrays of an image on all levels, in place of what was there; gives their receipts."""
+    def create_image(self, name: str) -> Receipts:
+        """Create the empty arrays of an image on all levels, replace earlier ones, and return their receipts."""
         layout, dtype = self.layout, np.dtype(np.int16 if name == "ct" else np.uint8)
         if name == "ct":
             self.describe_image()
             receipts: Receipts = {}
             for index in range(len(layout.levels)):
-                self.discard(str(index))
+                self.delete_array(str(index))
         else:
-            self.discard(_path_of(name))
-            described = GroupMetadata(attributes={"ome": ome_zarr.label_metadata(name, self.geometry, layout)})
-            receipts = self._describe(_path_of(name), described)
-            self.write_object(LABELS_FILE, self.list_of_labels({name, *self._listed_labels()}))
+            self.delete_array(_path_of(name))
+            metadata = GroupMetadata(attributes={"ome": ome_zarr.label_metadata(name, self.geometry, layout)})
+            receipts = self._write_metadata(_path_of(name), metadata)
+            self.write_object(LABELS_FILE, self.label_list_content({name, *self._listed_labels()}))
         for index, level in enumerate(layout.levels):
-            receipts |= self._make(
+            receipts |= self._create_array(
                 f"{_path_of(name)}/{index}".lstrip("/"),
                 shape=level.shape,
                 chunks=level.chunks,
@@ -186,7 +186,7 @@ class Case(CaseState):
 
     @property
     def is_described(self) -> bool:
-        """Whether the OME-Zarr metadata of the image are those that its geometry and its cut give."""
+        """True where the OME-Zarr metadata of the image agree with its geometry and layout."""
         return self._group.attrs.get("ome") == ome_zarr.image_metadata(self.name, self.geometry, self.layout)
 
     def describe_image(self) -> None:
@@ -194,15 +194,15 @@ class Case(CaseState):
         self._group.attrs["ome"] = ome_zarr.image_metadata(self.name, self.geometry, self.layout)
 
     @staticmethod
-    def list_of_labels(names: Collection[str]) -> bytes:
-        """What `LABELS_FILE` holds where these label maps are there."""
-        listed = [name for name in ome_zarr.LABEL_NAMES if name in names]
-        described = GroupMetadata(attributes={"ome": ome_zarr.labels_metadata(listed)})
-        (content,) = described.to_buffer_dict(default_buffer_prototype()).values()
+    def label_list_content(names: Collection[str]) -> bytes:
+        """Return the content of `LABELS_FILE` for a case with these label maps."""
+        label_names = [name for name in ome_zarr.LABEL_NAMES if name in names]
+        metadata = GroupMetadata(attributes={"ome": ome_zarr.labels_metadata(label_names)})
+        (content,) = metadata.to_buffer_dict(default_buffer_prototype()).values()
         return content.to_bytes()
 
     def _listed_labels(self) -> list[str]:
-        """Label maps that are there; one that is not to be read was made again before, by `settle`."""
+        """Return the listed label maps; an unreadable list counts as empty, `invalidate_corrupt_stages` rewrites it."""
         try:
             return list(json.loads(self.read_object(LABELS_FILE) or b"")["attributes"]["ome"]["labels"])
         except (ValueError, KeyError, TypeError):
@@ -214,11 +214,11 @@ class Case(CaseState):
         Parameters
         ----------
         name : {"ct", "lung", "side", "tissue", "tissue_median"}
-            Which image.
+            Name of the image.
         start : int
             First slice.
         slab : ndarray, shape (slices, y, x)
-            int16 HU or uint8 labels; whole slabs of the layout, or up to the last slice.
+            int16 HU or uint8 labels; complete slabs of the layout, the last of which may end with the volume.
 
         Returns
         -------
@@ -228,23 +228,23 @@ class Case(CaseState):
         Raises
         ------
         AlignmentError
-            If the slab would cut a shard.
+            If the slab covers a shard in part only.
         """
         layout = self.layout
         layout.check(start, start + len(slab))
         receipts: Receipts = {}
         for index, level in enumerate(layout.levels):
-            part = shrink_mean(slab, level.factors) if name == "ct" else shrink_nearest(slab, level.factors)
+            values = shrink_mean(slab, level.factors) if name == "ct" else shrink_nearest(slab, level.factors)
             first = start // level.factors[0]
-            receipts |= self._put(f"{_path_of(name)}/{index}", first, part)
+            receipts |= self._write_chunks(f"{_path_of(name)}/{index}", first, values)
         return receipts
 
     def create_packed(self, name: str) -> Receipts:
-        """Make an empty array of packed masks, one chunk a slab, in place of what was there; gives its receipt."""
+        """Create an empty array of packed masks, one chunk a slab, replace an earlier one, and return its receipt."""
         nz, ny, nx = self.geometry.shape
         shape = (nz, ny, words_for(nx))
-        self.discard(name)
-        return self._make(
+        self.delete_array(name)
+        return self._create_array(
             name,
             shape=shape,
             chunks=(self.layout.slab, *shape[1:]),
@@ -255,30 +255,30 @@ class Case(CaseState):
         )
 
     def read_packed(self, name: str, start: int, stop: int) -> Bits:
-        """Slices ``start`` to ``stop`` of an array of packed masks: uint64 ``[z, y, words]``."""
-        return self._stored(name)[start:stop]
+        """Read slices ``start`` to ``stop`` of an array of packed masks: uint64 ``[z, y, words]``."""
+        return self._stored_array(name)[start:stop]
 
     def write_packed(self, name: str, start: int, bits: Bits) -> Receipts:
-        """Write whole slabs of a packed mask; see `write`."""
+        """Write complete slabs of a packed mask; see `write`."""
         self.layout.check(start, start + len(bits))
-        return self._put(name, start, bits)
+        return self._write_chunks(name, start, bits)
 
-    def discard(self, name: str) -> None:
-        """Delete an array that serves no more."""
+    def delete_array(self, name: str) -> None:
+        """Delete an array of this case."""
         sync(self._group.store.delete_dir(self._key(name)))
         self._arrays.pop(name, None)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object of this case, by key."""
+        """Return the bytes of every object of this case, by object key."""
         return sizes_under(self._group.store, self._group.path)
 
     def read_object(self, key: str) -> bytes | None:
-        """Bytes of an object as they are stored; None if there is none."""
+        """Read the stored bytes of an object; None if there is none."""
         buffer = sync(self._group.store.get(self._key(key), default_buffer_prototype()))
         return None if buffer is None else buffer.to_bytes()
 
     def write_object(self, key: str, content: bytes) -> None:
-        """Put the bytes of an object."""
+        """Write the bytes of an object."""
         sync(self._group.store.set(self._key(key), default_buffer_prototype().buffer.from_bytes(content)))
 
     def delete_object(self, key: str) -> None:
@@ -286,37 +286,37 @@ class Case(CaseState):
         sync(self._group.store.delete(self._key(key)))
 
     def write_counts(self, counts: npt.NDArray[np.uint64]) -> Receipts:
-        """Keep the counts per HU value."""
+        """Write the HU histogram of the lung."""
         return self._write_table("hu_counts", counts, {"first_hu": -32768, "unit": "voxels"})
 
     def write_side_counts(self, counts: npt.NDArray[np.uint64]) -> Receipts:
-        """Keep the counts per HU value of the parts of the mask."""
+        """Write the HU histograms of the regions of the mask."""
         rows = [side.key for side in SIDES]
         return self._write_table("side_counts", counts, {"first_hu": -32768, "unit": "voxels", "rows": rows})
 
     def _write_table(self, name: str, values: npt.NDArray[Any], attributes: dict[str, Any]) -> Receipts:
-        made = self._make(
+        receipts = self._create_array(
             name, shape=values.shape, dtype=values.dtype, chunks=values.shape, compressors=codecs_for(values.dtype),
             attributes=attributes,
         )  # fmt: skip
-        return made | self._put(name, 0, values)
+        return receipts | self._write_chunks(name, 0, values)
 
-    def _make(self, path: str, **options: Any) -> Receipts:
-        """Put the metadata of an empty array where nothing lies, in one request; gives its receipt."""
+    def _create_array(self, path: str, **options: Any) -> Receipts:
+        """Write the metadata of an empty array at an unused path, in one request, and return its receipt."""
         metadata = zarr.create_array(MemoryStore(), zarr_format=3, **options).metadata
-        place = StorePath(self._group.store, self._key(path))
-        self._arrays[path] = zarr.Array(zarr.AsyncArray(metadata, place))
-        return self._describe(path, metadata)
+        store_path = StorePath(self._group.store, self._key(path))
+        self._arrays[path] = zarr.Array(zarr.AsyncArray(metadata, store_path))
+        return self._write_metadata(path, metadata)
 
-    def _describe(self, path: str, metadata: Any) -> Receipts:
+    def _write_metadata(self, path: str, metadata: Any) -> Receipts:
         receipts: Receipts = {}
         for file, content in metadata.to_buffer_dict(default_buffer_prototype()).items():
             sync(self._group.store.set(self._key(f"{path}/{file}"), content))
             receipts[f"{path}/{file}"] = receipt_of(content.to_bytes())
         return receipts
 
-    def _put(self, path: str, start: int, values: npt.NDArray[Any]) -> Receipts:
-        """Write whole chunks from an index along z on."""
+    def _write_chunks(self, path: str, start: int, values: npt.NDArray[Any]) -> Receipts:
+        """Write complete chunks, the first of which begins at index `start` along z."""
         store = WholeShards(self._group.store)
         target = bound(self._array(path), store)
         target[start : start + len(values)] = values
@@ -328,7 +328,7 @@ class Case(CaseState):
     def _relative(self, key: str) -> str:
         return key.removeprefix(f"{self._group.path}/")
 
-    def _stored(self, path: str) -> StoredArray:
+    def _stored_array(self, path: str) -> StoredArray:
         return StoredArray(self.name, path.lstrip("/"), self._array(path))
 
     def _array(self, path: str) -> zarr.Array[Any]:
@@ -336,16 +336,16 @@ class Case(CaseState):
         if path in self._arrays:
             return self._arrays[path]
         try:
-            found = self._group[path]
+            array = self._group[path]
         except KeyError:
             raise StoreError(f"case {self.name} has no {path} yet: run `lungmix run` on its store first") from None
-        if not isinstance(found, zarr.Array):
-            raise StoreError(f"case {self.name}: {path} is not an array; the store is damaged: convert the case again")
-        self._arrays[path] = found
-        return found
+        if not isinstance(array, zarr.Array):
+            raise StoreError(f"case {self.name}: {path} is not an array, the store is corrupt: convert the case again")
+        self._arrays[path] = array
+        return array
 
 
-_MADE_BY = {"ct": "convert", "lung": "mask", "side": "side", "tissue": "label", "tissue_median": "label"}
+_STAGE_OF_IMAGE = {"ct": "convert", "lung": "mask", "side": "side", "tissue": "label", "tissue_median": "label"}
 
 
 def _path_of(name: str) -> str:

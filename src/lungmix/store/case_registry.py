@@ -1,4 +1,4 @@
-"""Which scan has which case name: kept beside the cases, so that it outlives a conversion that failed, and damage."""
+"""Registry of case names and their scans, stored next to the cases, so that it survives failures and corruption."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from pydantic import BaseModel, ValidationError
 
 @dataclass(frozen=True)
 class Register:
-    """The content of ``names.json``.
+    """Content of ``names.json``.
 
     Attributes
     ----------
     salt : str
-        Of the store, so that it can be restored; see `lungmix.store.cohort.Cohort.salt`.
+        Salt of the store, from which it can be restored; see `lungmix.store.cohort.Cohort.salt`.
     cases : dict of str to dict
-        By name: ``key`` of the conversion, and the digest of its ``source``; where it failed and left no case behind,
-        ``stage`` and ``reason`` too.
+        By case name, ``key`` of the conversion and the digest of its ``source``; ``stage`` and ``reason`` too where the
+        conversion failed and there is no case.
     """
 
     salt: str = ""
     cases: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """As text; names in their order."""
+        """Return the registry as JSON, sorted by name."""
         cases: Mapping[str, Mapping[str, str]] = dict(sorted(self.cases.items()))
         return json.dumps({"salt": self.salt, "cases": cases}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | None) -> Register:
-        """Inverse of `to_json`; an empty one where the text is missing or damaged: cases know their scans too."""
+        """Read the text of `to_json`; missing or corrupt text gives an empty one, as cases record their scans too."""
         try:
             document = _Document.model_validate_json(text or "{}")
         except ValidationError:
             return cls()
-        return cls(document.salt, {name: one.model_dump(exclude_none=True) for name, one in document.cases.items()})
+        return cls(
+            document.salt, {name: origin.model_dump(exclude_none=True) for name, origin in document.cases.items()}
+        )
 
 
 class _Origin(BaseModel):

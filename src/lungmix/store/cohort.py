@@ -29,7 +29,14 @@ from lungmix.store.case import Case
 from lungmix.store.case_registry import Register
 from lungmix.store.formatting_html import cohort_html
 from lungmix.store.lock import LockCheckedStore, check_free, locked, unwrap
-from lungmix.store.metadata import ATTRIBUTE, MISSING, fault_of_cohort, fault_of_settings, read_bytes, read_cases
+from lungmix.store.metadata import (
+    ATTRIBUTE,
+    MISSING,
+    check_cohort_metadata,
+    check_cohort_settings,
+    read_bytes,
+    read_cases,
+)
 from lungmix.store.objects import clear_partials, sizes_under
 from lungmix.store.schema import FILES, MEASUREMENTS_FILE, REGISTER_FILE
 from lungmix.store.zarr_store import is_remote, zarr_store
@@ -140,22 +147,28 @@ class Cohort(Mapping[str, Case]):
             name: {"stage": one["stage"], "reason": one["reason"]} for name, one in known.items() if name not in present
         }
 
-    def enter(self, origins: Mapping[str, Mapping[str, str]]) -> None:
-        """Note which scan has which name, for good."""
-        known = self.register
-        cases = {**known, **{name: dict(origin) for name, origin in origins.items()}}
-        if cases != known:
+    def register_scans(self, origins: Mapping[str, Mapping[str, str]]) -> None:
+        """Record which scan has which case name.
+
+        Parameters
+        ----------
+        origins : mapping of str to mapping
+            By case name, ``key`` and ``source`` of the scan; ``stage`` and ``reason`` too where it failed.
+        """
+        registered = self.register
+        cases = {**registered, **{name: dict(origin) for name, origin in origins.items()}}
+        if cases != registered:
             self.write_text(REGISTER_FILE, Register(self.salt, cases).to_json())
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Delete cases for good, and then, at once, the notes of their scans."""
-        gone = set(names)
-        for name in sorted(gone):
+    def delete_cases(self, names: Iterable[str]) -> None:
+        """Delete cases, then remove their scans from the register in one write."""
+        deleted = set(names)
+        for name in sorted(deleted):
             self.remove(name)
-        known = self.register
-        left = {name: origin for name, origin in known.items() if name not in gone}
-        if left != known:
-            self.write_text(REGISTER_FILE, Register(self.salt, left).to_json())
+        registered = self.register
+        remaining = {name: origin for name, origin in registered.items() if name not in deleted}
+        if remaining != registered:
+            self.write_text(REGISTER_FILE, Register(self.salt, remaining).to_json())
 
     def __repr__(self) -> str:
         return f"<Cohort {self.url}: {len(self)} cases>"
@@ -218,7 +231,7 @@ class Cohort(Mapping[str, Case]):
     def _read_settings(self) -> None:
         content = sync(read_bytes(self._group.store, self._key("zarr.json")))
         # What is damaged is written anew, from what was read before.
-        if content is not None and fault_of_cohort(content) is None:
+        if content is not None and check_cohort_metadata(content) is None:
             group = zarr.open_group(self._group.store_path, mode="r+", zarr_format=3, use_consolidated=False)
             if ATTRIBUTE in group.attrs:
                 self._group = group
@@ -274,7 +287,7 @@ class Cohort(Mapping[str, Case]):
             shutil.rmtree(self.url, ignore_errors=True)
 
     @contextmanager
-    def locked(self, *, wait: bool = False, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    def locked(self, *, wait: bool = False, warn: Callable[[str], None] | None = None) -> Iterator[None]:
         """Be the only writer of this store for the length of a block; readers need no lock.
 
         The stages of `lungmix.pipeline.Pipeline` do this themselves. Parameters and errors are those of
@@ -283,7 +296,7 @@ class Cohort(Mapping[str, Case]):
         it there raises `LockedError`.
         """
         store = unwrap(self._group.store)
-        with locked(store, self.url, wait=wait, say=say) as hold:
+        with locked(store, self.url, wait=wait, warn=warn) as hold:
             self._group = _group_of(LockCheckedStore(store, hold), self.url, self._mode, held=True)
             try:
                 clear_partials(store)
@@ -447,13 +460,15 @@ def _open_group(store: Store, location: str, mode: Mode, *, held: bool) -> Group
         raise
     except Exception as error:
         content = sync(read_bytes(store, "zarr.json"))
-        fault = fault_of_cohort(content) or (MISSING if content is None and _bare(store, location).register else None)
+        fault = check_cohort_metadata(content) or (
+            MISSING if content is None and _bare(store, location).register else None
+        )
         if fault is None or (isinstance(error, zarr.errors.ContainsArrayError) and not _is_ours(store, location)):
             raise
     else:
-        fault = fault_of_settings(own)
+        fault = check_cohort_settings(own)
         if fault is None and own is None and _is_ours(store, location):
-            fault = fault_of_settings({})
+            fault = check_cohort_settings({})
         if fault is None:
             return group
     if not _is_ours(store, location):

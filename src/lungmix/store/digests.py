@@ -1,4 +1,4 @@
-"""Digests: keys of stages, of all that a result was made from, and of the place of a source."""
+"""Digests: cache keys of stages, of all inputs of a result, and of the location of a source."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from functools import lru_cache
 from typing import Any
 
 
-def key_of(**parts: Any) -> str:
-    """Digest of JSON-ready parts; equal parts give equal keys on every machine.
+def cache_key(**inputs: Any) -> str:
+    """Return the digest of JSON-ready inputs; equal inputs give equal keys on every machine.
 
     Returns
     -------
     str
         64 hexadecimal digits.
     """
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @lru_cache(maxsize=1 << 16)
-def place_of(salt: str, key: str) -> str:
-    """What a store keeps of where a scan lies.
+def location_digest(salt: str, key: str) -> str:
+    """Return the digest of the location of a scan, which a store holds in place of the path.
 
-    A path may hold a name, and names can be guessed. Therefore the digest is salted, and slow: whoever has the store
-    learns nothing from it, and trying guesses takes about 50 ms and 16 MiB each.
+    A path may contain a name, and names can be guessed. Therefore the digest is salted and slow: each guess of an
+    attacker who has the store takes about 50 ms and 16 MiB.
 
     Source: scrypt, RFC 7914.
 
     Parameters
     ----------
     salt : str
-        Of the store, hexadecimal.
+        Salt of the store, hexadecimal.
     key : str
-        `lungmix.formats.Scan.key`.
+        Location of the scan, `lungmix.formats.Scan.key`.
 
     Returns
     -------
@@ -45,5 +45,5 @@ def place_of(salt: str, key: str) -> str:
 
 
 def digest_of(text: str) -> str:
-    """SHA-256 of a text file of the store: 64 hexadecimal digits."""
+    """Return the SHA-256 of a text file of the store: 64 hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -89,7 +89,7 @@ def _row(cells: Iterable[str], kind: str = "td") -> str:
 
 def _preview(case: Case) -> str:
     """The middle slice at the coarsest resolution as an inline PNG; nothing where there is no scan yet."""
-    if not case.has("ct") or "convert" not in case.stages:
+    if not case.is_started("ct") or "convert" not in case.stages:
         return ""
     level = len(case.layout.levels) - 1
     middle = case.layout.levels[level].shape[0] // 2
@@ -97,7 +97,7 @@ def _preview(case: Case) -> str:
     low, high = _WINDOW
     gray = np.clip((hu.astype(np.float64) - low) / (high - low), 0, 1) * 255
     pixels = np.repeat(gray[:, :, None], 3, axis=2)
-    if case.has("tissue") and "label" in case.stages:
+    if case.is_started("tissue") and "label" in case.stages:
         _paint(pixels, np.asarray(case.zarr_array("tissue", level)[middle]))
     x, y, _ = case.geometry.spacing
     height = round(_WIDTH * hu.shape[0] * y / (hu.shape[1] * x))

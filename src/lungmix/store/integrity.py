@@ -1,4 +1,4 @@
-"""Compare the objects of a case with the receipts of its stages; what differs is redone."""
+"""Compare the objects of a case with the receipts of its stages, and invalidate stages that differ."""
 
 from __future__ import annotations
 
@@ -8,78 +8,79 @@ from lungmix.errors import DamageError
 from lungmix.store.case import LABELS_FILE, Case
 from lungmix.store.objects import Receipts, is_partial
 
-_PLACES = {
+_STAGE_BY_PATH = {
     "0": "convert", "1": "convert", "2": "convert", "labels/lung": "mask", "hu_counts": "mask", "air": "air",
     "labels/side": "side", "side_counts": "side", "labels/tissue": "label", "labels/tissue_median": "label",
 }  # fmt: skip
 OME = "ome"
-"""The attribute that describes an image to other programs."""
+"""Attribute that holds the OME-Zarr metadata of an image."""
 
-PASSING = "opened"
-"""An array that lives only while a mask is made."""
+TEMPORARY_ARRAY = "opened"
+"""Array that exists only while a mask is computed."""
 
 
 def stage_of(key: str) -> str | None:
-    """The stage that writes an object or an array of a case; ``air`` for the packed air."""
+    """Return the stage that writes an object or an array of a case; ``air`` for the packed air, None if unknown."""
     parts = key.strip("/").split("/")
-    return _PLACES.get("/".join(parts[: 2 if parts[0] == "labels" else 1]))
+    return _STAGE_BY_PATH.get("/".join(parts[: 2 if parts[0] == "labels" else 1]))
 
 
 def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
-    """Withdraw the stages of a case whose objects are missing, cut short or not theirs, and clear up after the killed.
+    """Invalidate stages whose objects are missing, truncated or unexpected, and delete what killed writers left.
 
-    One listing of the case and its two tables of counts; voxels are not read. Flipped bytes show when they are read.
+    Reads a listing of the case and its two arrays of histograms, but no voxels: flipped bytes are found once they are
+    read.
 
     Returns
     -------
     dict of str to str
-        Reasons by stage, or by `LABELS_FILE` or `OME`, which are written again; empty if all is well.
+        Reasons by stage, or by `LABELS_FILE` or `OME`, which are rewritten here; empty if nothing is corrupt.
     """
     sizes = case.sizes()
     for key in [key for key in sizes if is_partial(key)]:
         case.delete_object(key)
         del sizes[key]
-    if any(key.startswith(f"{PASSING}/") for key in sizes):
-        case.discard(PASSING)
-    found: dict[str, str] = {}
+    if any(key.startswith(f"{TEMPORARY_ARRAY}/") for key in sizes):
+        case.delete_array(TEMPORARY_ARRAY)
+    reasons: dict[str, str] = {}
     for stage, record in case.stages.items():
         if "files" not in record:
             continue
         reason = difference(record["files"], {key: size for key, size in sizes.items() if stage_of(key) == stage})
-        reason = reason or _unreadable(_TABLES.get(stage), case)
+        reason = reason or _check_readable(_HISTOGRAMS.get(stage), case)
         if reason:
-            found[stage] = reason
+            reasons[stage] = reason
     if case.packed_threshold is not None:
-        reason = difference(case.packed_files, {k: size for k, size in sizes.items() if stage_of(k) == "air"})
+        reason = difference(case.packed_files, {key: size for key, size in sizes.items() if stage_of(key) == "air"})
         if reason:
-            # The mask packs it anew.
+            # The mask stage packs the air again.
             case.record_packed(None)
-            found.setdefault("mask", reason)
-    for stage, reason in found.items():
+            reasons.setdefault("mask", reason)
+    for stage, reason in reasons.items():
         case.mark_damaged(stage, reason)
-    if wrong_list(case, sizes):
-        case.write_object(LABELS_FILE, case.list_of_labels(_label_maps(sizes)))
-        found[LABELS_FILE] = "it is not what was written"
+    if has_wrong_label_list(case, sizes):
+        case.write_object(LABELS_FILE, case.label_list_content(_label_maps(sizes)))
+        reasons[LABELS_FILE] = "it is not what was written"
     if "convert" in case.stages and not case.is_described:
         case.describe_image()
-        found[OME] = "its OME-Zarr metadata are not what its geometry gives"
-    return found
+        reasons[OME] = "its OME-Zarr metadata do not match its geometry"
+    return reasons
 
 
 def invalidate_stage(case: Case, stage: str, reason: str) -> str:
-    """Withdraw what a stage wrote; gives the stage that makes it again, for the packed air (``air``) the mask."""
+    """Invalidate a stage, and return the stage that recomputes it, which is ``mask`` for the packed air (``air``)."""
     if stage == "air":
-        # The mask packs it anew.
+        # The mask stage packs the air again.
         case.record_packed(None)
         stage = "mask"
     case.mark_damaged(stage, reason)
     return stage
 
 
-def wrong_list(case: Case, keys: Collection[str]) -> bool:
-    """Whether the list of label maps does not fit the maps of which there are objects."""
+def has_wrong_label_list(case: Case, keys: Collection[str]) -> bool:
+    """Return True if the list of label maps does not match the label maps that have objects."""
     maps = _label_maps(keys)
-    return bool(maps) and case.read_object(LABELS_FILE) != case.list_of_labels(maps)
+    return bool(maps) and case.read_object(LABELS_FILE) != case.label_list_content(maps)
 
 
 def _label_maps(keys: Collection[str]) -> set[str]:
@@ -87,27 +88,27 @@ def _label_maps(keys: Collection[str]) -> set[str]:
 
 
 def difference(receipts: Receipts, sizes: Mapping[str, int]) -> str | None:
-    """The first object whose size is not what its receipt says; None if there is none."""
+    """Describe the first object that does not match its receipt; None if there is none."""
     for key, (size, _) in receipts.items():
         if key not in sizes:
             return f"{key} is missing"
         if sizes[key] != size:
             return f"{key} has {sizes[key]} bytes in place of {size}"
-    strange = sorted(sizes.keys() - receipts.keys())
-    return f"{strange[0]} was not written by its stage" if strange else None
+    unexpected = sorted(sizes.keys() - receipts.keys())
+    return f"{unexpected[0]} was not written by its stage" if unexpected else None
 
 
-_TABLES: dict[str, Callable[[Case], object]] = {
+_HISTOGRAMS: dict[str, Callable[[Case], object]] = {
     "mask": lambda case: case.hu_counts,
     "side": lambda case: case.side_counts,
 }
 
 
-def _unreadable(table: Callable[[Case], object] | None, case: Case) -> str | None:
-    if table is None:
+def _check_readable(read: Callable[[Case], object] | None, case: Case) -> str | None:
+    if read is None:
         return None
     try:
-        table(case)
+        read(case)
     except DamageError as error:
         return f"{error.array} is damaged"
     return None

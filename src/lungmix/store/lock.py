@@ -75,8 +75,8 @@ class LockInfo:
     space: str = ""
 
     @classmethod
-    def here(cls) -> LockInfo:
-        """This process, from now on."""
+    def of_this_process(cls) -> LockInfo:
+        """Return the entry of this process, taken now."""
         now, born = time.time(), psutil.Process().create_time()
         return cls(socket.gethostname(), os.getpid(), born, now, now, uuid.uuid4().hex, _space())
 
@@ -223,7 +223,7 @@ def unwrap(store: Store) -> Store:
 
 @contextmanager
 def locked(
-    store: Store, where: str, *, wait: bool = False, say: Callable[[str], None] | None = None
+    store: Store, where: str, *, wait: bool = False, warn: Callable[[str], None] | None = None
 ) -> Iterator[LockHandle]:
     """Be the only writer of a store for the length of a block.
 
@@ -235,8 +235,8 @@ def locked(
         Its address, for messages.
     wait : bool
         Wait for another writer to end, in place of refusing.
-    say : callable, optional
-        Told once what is waited for.
+    warn : callable, optional
+        Called once with a message if another writer is waited for.
 
     Yields
     ------
@@ -248,13 +248,13 @@ def locked(
     LockedError
         If another process writes to the store; it says which. At the end of the block, if the lock was lost meanwhile.
     """
-    own = LockInfo.here()
+    own = LockInfo.of_this_process()
     while (holder := _take(store, LOCK_FILE, own)) is not None:
         if not wait:
             raise _refusal(where, holder)
-        if say is not None:
-            say(f"waiting for {holder}")
-            say = None
+        if warn is not None:
+            warn(f"waiting for {holder}")
+            warn = None
         time.sleep(_POLL_S)
     hold, stop = LockHandle(store, where, own), threading.Event()
     beat = threading.Thread(target=_renew, args=(hold, stop), name="lock", daemon=True)

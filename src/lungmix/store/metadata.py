@@ -77,20 +77,20 @@ class _Cohort(_Checked):
     tables: dict[str, list[str]] = {}
 
 
-def fault_of_cohort(content: bytes | None) -> str | None:
+def check_cohort_metadata(content: bytes | None) -> str | None:
     """Why the ``zarr.json`` of a store cannot be used, in words that go on after it; None if it can, or is missing."""
     group = None if content is None else _parsed(content)
     if isinstance(group, str):
         return group
-    return None if group is None else fault_of_settings(group.attributes.get(ATTRIBUTE))
+    return None if group is None else check_cohort_settings(group.attributes.get(ATTRIBUTE))
 
 
-def fault_of_settings(own: Any) -> str | None:
+def check_cohort_settings(own: Any) -> str | None:
     """The same of the attributes of a store; None of a group that is somebody else's."""
     return None if own is None or _fits(_Cohort, own) else "does not describe a cohort"
 
 
-def fault_of_case(content: bytes) -> str | None:
+def check_case_metadata(content: bytes) -> str | None:
     """Why the ``zarr.json`` of a case cannot be used, in words that go on after it; None if it can."""
     group = _parsed(content)
     if isinstance(group, str):
@@ -135,7 +135,7 @@ async def _read_case(place: StorePath) -> Group | str | None:
     group = _parsed(content)
     if isinstance(group, _Group) and ATTRIBUTE not in group.attributes:
         return None
-    fault = fault_of_case(content)
+    fault = check_case_metadata(content)
     if fault is not None or isinstance(group, str):
         return fault or "cannot be used"
     metadata = GroupMetadata(attributes=group.attributes)

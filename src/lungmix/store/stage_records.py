@@ -1,4 +1,4 @@
-"""What a case knows of itself: the attributes that say which stages are finished, damaged, failed or under way."""
+"""Attributes of a case: which of its stages are finished, corrupt, failed or in progress."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ CHUNK_SLICES = "chunk_slices"
 STAGES = ("convert", "mask", "side", "label")
 """Stages of a case in their order."""
 
-_WORDS = {"side": "right/left"}
+_DISPLAY_NAMES = {"side": "right/left"}
 
 
 def stages_text(stages: Iterable[str]) -> str:
-    """Return stages in words for people."""
-    return ", ".join(_WORDS.get(stage, stage) for stage in stages) or "nothing yet"
+    """Return a list of stages for display."""
+    return ", ".join(_DISPLAY_NAMES.get(stage, stage) for stage in stages) or "nothing yet"
 
 
 DEPENDENTS = {"convert": ("mask", "side", "label"), "mask": ("side", "label"), "side": (), "label": ()}
-"""What is no longer true when a stage gives something else."""
+"""By stage, the stages that are invalid once its result changes."""
 
 _ORDER = (
     "geometry",
@@ -50,61 +50,61 @@ _ORDER = (
     "working",
     WATCHED,
 )
-_PATIENCE_S = 10.0
+_ATTEMPT_TIMEOUT_S = 10.0
 
 
 class CaseState:
-    """The part of a `Case` that only metadata is read and written for; every change is one atomic write."""
+    """Base class of `Case` that reads and writes attributes only; every change is one atomic write."""
 
     name: str
     _group: Group
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        """Record of each finished stage: the key of what it was made from, and what it found."""
-        return dict(self._own.get("stages", {}))
+        """Record of each finished stage: the cache key of its inputs, and its results."""
+        return dict(self._attributes.get("stages", {}))
 
     @property
     def failure(self) -> dict[str, str] | None:
         """Stage and reason of the last failure; None if there is none."""
-        return self._own.get("failure")
+        return self._attributes.get("failure")
 
     @property
     def damage(self) -> dict[str, dict[str, Any]]:
-        """By stage: why what it wrote cannot be used any more, and the record it had."""
-        return dict(self._own.get("damaged", {}))
+        """By corrupt stage, the reason and the record that the stage had."""
+        return dict(self._attributes.get("damaged", {}))
 
     @property
     def salt(self) -> str:
-        """Random digits of this case: what exports derive their identifiers from."""
-        return str(self._own.get("salt", ""))
+        """Random hexadecimal digits of this case, from which exports derive their identifiers."""
+        return str(self._attributes.get("salt", ""))
 
     @property
     def watched(self) -> dict[str, dict[str, Any]]:
-        """Time and memory that each stage took: all that two runs on the same sources may differ in."""
-        return dict(self._own.get(WATCHED, {}))
+        """Resource usage by stage, seconds and bytes. Equal runs differ in this attribute and in `salt` only."""
+        return dict(self._attributes.get(WATCHED, {}))
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """``key`` and ``source`` of the conversion, also where it is damaged or did not come to its end."""
-        own = self._own
-        damaged = own.get("damaged", {}).get("convert", {}).get("record")
-        return own.get("stages", {}).get("convert") or damaged or own.get("begun")
+        """``key`` and ``source`` of the conversion, also where it is corrupt or was interrupted."""
+        attributes = self._attributes
+        corrupt_record = attributes.get("damaged", {}).get("convert", {}).get("record")
+        return attributes.get("stages", {}).get("convert") or corrupt_record or attributes.get("begun")
 
     @property
     def packed_threshold(self) -> int | None:
-        """HU below which voxels are set in the packed air; None if it is not complete."""
-        return self._own.get("air", {}).get("below_hu")
+        """Threshold of the packed air, HU; voxels below it are set. None where the packed air is incomplete."""
+        return self._attributes.get("air", {}).get("below_hu")
 
     @property
     def packed_files(self) -> Receipts:
         """Receipts of the packed air."""
-        return dict(self._own.get("air", {}).get("files", {}))
+        return dict(self._attributes.get("air", {}).get("files", {}))
 
     @property
     def chunk_slices(self) -> int | None:
-        """Slices of a chunk, if they were chosen; see `lungmix.store.chunking.layout_of`."""
-        return self._own.get(CHUNK_SLICES)
+        """Slices of a chunk, where the user chose them; see `lungmix.store.chunking.layout_of`."""
+        return self._attributes.get(CHUNK_SLICES)
 
     def begin(
         self,
@@ -113,9 +113,9 @@ class CaseState:
         origin: Mapping[str, str] | None = None,
         chunk_slices: int | None = None,
     ) -> None:
-        """Describe a scan that is about to be converted; forgets all earlier stages."""
+        """Write the attributes of a scan before its conversion, without any stage."""
         begun = {"begun": dict(origin)} if origin else {}
-        self._keep(
+        self._write_attributes(
             {
                 "geometry": geometry.to_dict(),
                 "acquisition": acquisition.to_dict(),
@@ -127,43 +127,44 @@ class CaseState:
         )
 
     def describe(self, acquisition: Acquisition) -> None:
-        """Replace the technical attributes."""
-        self._keep({**self._own, "acquisition": acquisition.to_dict()})
+        """Replace the technical attributes of the scan."""
+        self._write_attributes({**self._attributes, "acquisition": acquisition.to_dict()})
 
-    def note(self, watched: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what stages took."""
-        own = self._own
-        self._keep({**own, WATCHED: {**own.get(WATCHED, {}), **watched}})
+    def record_usage(self, usage: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record the resource usage of stages, see `watched`."""
+        attributes = self._attributes
+        self._write_attributes({**attributes, WATCHED: {**attributes.get(WATCHED, {}), **usage}})
 
-    def start(self, stage: str, key: str, also: Sequence[str] = ()) -> str:
-        """Withdraw the record of a stage that is about to be made from `key`.
+    def start_stage(self, stage: str, key: str, also: Sequence[str] = ()) -> str:
+        """Remove the record of a stage before it is computed from inputs of cache key `key`.
 
-        What depends on it stays only where the same is made again.
+        Dependent stages are kept only if the stage is recomputed with the cache key it had.
 
         Parameters
         ----------
         stage : str
-            Its name.
+            Name of the stage.
         key : str
-            What it is made from.
+            Cache key of its inputs.
         also : sequence of str
-            Stages that are made in the same passes.
+            Stages that the same tasks compute.
 
         Returns
         -------
         str
-            Name of this attempt: tasks of an earlier one, left over from a run that was killed, write no more.
+            Identifier of this attempt. Tasks of earlier attempts, left over from a killed run, can no longer write.
         """
-        own = self._own
-        damaged = own.get("damaged", {})
-        before = own["stages"].get(stage) or damaged.get(stage, {}).get("record", {})
-        gone = {stage, *also} if before.get("key") == key else {stage, *also, *DEPENDENTS[stage]}
+        attributes = self._attributes
+        damaged = attributes.get("damaged", {})
+        computed = {stage, *also}
+        previous = attributes["stages"].get(stage) or damaged.get(stage, {}).get("record", {})
+        invalid = computed if previous.get("key") == key else {*computed, *DEPENDENTS[stage]}
         attempt = uuid.uuid4().hex
-        self._keep(
+        self._write_attributes(
             {
-                **own,
-                "stages": {name: record for name, record in own["stages"].items() if name not in gone},
-                "damaged": {name: one for name, one in damaged.items() if name not in gone - {stage, *also}},
+                **attributes,
+                "stages": {name: record for name, record in attributes["stages"].items() if name not in invalid},
+                "damaged": {name: damage for name, damage in damaged.items() if name not in invalid - computed},
                 "working": {"stage": stage, "attempt": attempt},
             }
         )
@@ -175,108 +176,114 @@ class CaseState:
         Parameters
         ----------
         stage : str
-            Its name.
+            Name of the stage.
         record : mapping
-            The key of what it was made from, and what it found.
+            Cache key of its inputs, and its results.
         files : dict, optional
-            Receipts of all objects that it wrote.
+            Receipts of all objects that the stage wrote.
         """
-        own = self._own
-        for passed in ("failure", "working", *(("begun",) if stage == "convert" else ())):
-            own.pop(passed, None)
-        whole = {
+        attributes = self._attributes
+        for obsolete in ("failure", "working", *(("begun",) if stage == "convert" else ())):
+            attributes.pop(obsolete, None)
+        complete_record = {
             **record,
             "lungmix_version": __version__,
             **({"files": dict(sorted(files.items()))} if files is not None else {}),
         }
-        self._keep(
+        self._write_attributes(
             {
-                **own,
-                "stages": {**own.get("stages", {}), stage: whole},
-                "damaged": {name: one for name, one in own.get("damaged", {}).items() if name != stage},
+                **attributes,
+                "stages": {**attributes.get("stages", {}), stage: complete_record},
+                "damaged": {name: damage for name, damage in attributes.get("damaged", {}).items() if name != stage},
             }
         )
 
     def record_packed(self, below_hu: int | None, files: Receipts | None = None) -> None:
-        """Publish the packed air and its receipts, or withdraw it with None."""
-        own = {key: value for key, value in self._own.items() if key != "air"}
+        """Publish the packed air and its receipts, or invalidate it if `below_hu` is None."""
+        attributes = {key: value for key, value in self._attributes.items() if key != "air"}
         if below_hu is not None:
-            own["air"] = {"below_hu": below_hu, "files": dict(sorted((files or {}).items()))}
-        self._keep(own)
+            attributes["air"] = {"below_hu": below_hu, "files": dict(sorted((files or {}).items()))}
+        self._write_attributes(attributes)
 
-    def fail(self, stage: str, reason: str) -> None:
+    def record_failure(self, stage: str, reason: str) -> None:
         """Record why a stage failed."""
-        own = {key: value for key, value in self._own.items() if key != "working"}
-        self._keep({**own, "failure": {"stage": stage, "reason": reason}})
+        attributes = {key: value for key, value in self._attributes.items() if key != "working"}
+        self._write_attributes({**attributes, "failure": {"stage": stage, "reason": reason}})
 
     def mark_damaged(self, stage: str, reason: str) -> None:
-        """Withdraw a stage whose objects are not what it wrote; what depends on it is still true."""
-        own = self._own
-        if stage not in own["stages"]:
+        """Invalidate a stage whose objects do not match their receipts; dependent stages stay valid."""
+        attributes = self._attributes
+        if stage not in attributes["stages"]:
             return
-        stages = {name: record for name, record in own["stages"].items() if name != stage}
-        damaged = {**own.get("damaged", {}), stage: {"reason": reason, "record": own["stages"][stage]}}
-        self._keep({**own, "stages": stages, "damaged": damaged})
+        stages = {name: record for name, record in attributes["stages"].items() if name != stage}
+        damage = {"reason": reason, "record": attributes["stages"][stage]}
+        damaged = {**attributes.get("damaged", {}), stage: damage}
+        self._write_attributes({**attributes, "stages": stages, "damaged": damaged})
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """All that is known of how this case was made, JSON-ready, with the objects of each stage added up."""
-        own = self._own
-        for record in [*own.get("stages", {}).values(), *(one["record"] for one in own.get("damaged", {}).values())]:
+        """Full history of this case, JSON-ready, with the number and total size of the objects of each stage."""
+        attributes = self._attributes
+        corrupt_records = [damage["record"] for damage in attributes.get("damaged", {}).values()]
+        for record in [*attributes.get("stages", {}).values(), *corrupt_records]:
             files = record.pop("files", {})
             record |= {"objects": len(files), "bytes": sum(size for size, _ in files.values())}
-        if "air" in own:
-            own["air"] = {"below_hu": own["air"].get("below_hu")}
-        return {key: value for key, value in own.items() if key not in ("salt", "working")}
+        if "air" in attributes:
+            attributes["air"] = {"below_hu": attributes["air"].get("below_hu")}
+        return {key: value for key, value in attributes.items() if key not in ("salt", "working")}
 
     @property
     def under_way(self) -> str | None:
-        """The stage that was under way when this case was opened."""
-        return self._own.get("working", {}).get("stage")
+        """Stage that was in progress when this case was opened; None if there was none."""
+        return self._attributes.get("working", {}).get("stage")
 
     @property
     def attempt(self) -> str | None:
-        """The attempt that was under way when this case was opened."""
-        return self._own.get("working", {}).get("attempt")
+        """Attempt that was in progress when this case was opened; None if there was none."""
+        return self._attributes.get("working", {}).get("attempt")
 
     def check_attempt(self, attempt: str) -> None:
-        """Refuse to go on for an attempt that another one has replaced.
+        """Raise if another attempt has replaced this one.
 
         Raises
         ------
         StoreError
-            If the case is not being worked on, or by another attempt.
+            If no attempt, or another one, is in progress for the case.
         """
-        end = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _ATTEMPT_TIMEOUT_S
         while True:
-            if self._now().get("working", {}).get("attempt") == attempt:
+            if self._read_attributes().get("working", {}).get("attempt") == attempt:
                 return
-            # Network file systems show a change to other machines after some seconds.
-            if time.monotonic() > end:
-                raise StoreError(f"case {self.name} is being made anew by another run: this one gives it up")
+            # Network file systems make a change visible to other machines only after some seconds.
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"case {self.name} is being recomputed by another run: nothing more was written; "
+                    "run the same command again once that one has ended"
+                )
             time.sleep(0.5)
 
     def is_published(self, stage: str) -> bool:
-        """Whether a stage is finished now, whatever it was when this case was opened."""
-        return stage in self._now().get("stages", {})
+        """Return True if a stage is finished in the store now, not when this case was opened."""
+        return stage in self._read_attributes().get("stages", {})
 
-    def _now(self) -> dict[str, Any]:
-        """The attributes as they stand in the store now."""
+    def _read_attributes(self) -> dict[str, Any]:
+        """Read the current attributes from the store."""
         path = f"{self._group.path}/zarr.json".lstrip("/")
         buffer = sync(self._group.store.get(path, default_buffer_prototype()))
         return {} if buffer is None else json.loads(buffer.to_bytes()).get("attributes", {}).get(ATTRIBUTE, {})
 
     @property
-    def _own(self) -> dict[str, Any]:
-        own = self._group.attrs.get(ATTRIBUTE)
-        if not isinstance(own, dict):
-            raise StoreError(f"case {self.name} carries no lungmix attributes: run `lungmix convert` again")
-        return copy.deepcopy(own)
+    def _attributes(self) -> dict[str, Any]:
+        attributes = self._group.attrs.get(ATTRIBUTE)
+        if not isinstance(attributes, dict):
+            raise StoreError(f"case {self.name} has no lungmix attributes: run `lungmix convert` again")
+        return copy.deepcopy(attributes)
 
-    def _keep(self, own: dict[str, Any]) -> None:
-        """Write the attributes in one order, so that equal cases have equal bytes."""
-        stages = own.get("stages", {})
+    def _write_attributes(self, attributes: dict[str, Any]) -> None:
+        """Write the attributes in a fixed order, so that equal cases have equal bytes."""
+        stages = attributes.get("stages", {})
         order = [name for name in STAGES if name in stages] + [name for name in stages if name not in STAGES]
-        own = {**own, "stages": {name: stages[name] for name in order}}
-        known = {key: own[key] for key in _ORDER if key in own and (own[key] or key in ("acquisition", "stages"))}
-        self._group.attrs[ATTRIBUTE] = {**known, **{key: own[key] for key in own if key not in _ORDER}}
+        attributes = {**attributes, "stages": {name: stages[name] for name in order}}
+        always = ("acquisition", "stages")
+        ordered = {key: attributes[key] for key in _ORDER if key in attributes and (attributes[key] or key in always)}
+        self._group.attrs[ATTRIBUTE] = ordered | {key: attributes[key] for key in attributes if key not in _ORDER}

@@ -1,13 +1,13 @@
 """Make cases again beside a store, and compare: every byte, from the sources or from the stored images."""
 
 from lungmix.verify.cohort import invalidate, sample_of, scans_of_cases, verify_cases
-from lungmix.verify.objects import damaged_objects
+from lungmix.verify.objects import corrupt_objects
 from lungmix.verify.problems import Verification
 from lungmix.verify.scratch import scratch_url
 
 __all__ = [
     "Verification",
-    "damaged_objects",
+    "corrupt_objects",
     "invalidate",
     "sample_of",
     "scans_of_cases",

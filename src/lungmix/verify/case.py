@@ -23,9 +23,9 @@ from lungmix.stages.plausibility import is_accepted
 from lungmix.store import MEASUREMENTS_FILE, STAGES, Case, Cohort, stage_of
 from lungmix.store.objects import Receipts
 from lungmix.store.tables import lines_of, text_of
-from lungmix.verify.objects import damaged_objects, stray_objects
+from lungmix.verify.objects import corrupt_objects, unexpected_objects
 from lungmix.verify.problems import Verification
-from lungmix.verify.scratch import beside
+from lungmix.verify.scratch import scratch_store
 
 _NOT_FOUND = ("key", "files", "lungmix_version", "model_name")
 """Parts of a record that say how a result was made, in place of what it is."""
@@ -45,67 +45,67 @@ class Comparison:
     found: Verification
 
     @property
-    def tell(self) -> Tell:
+    def add_problem(self) -> Tell:
         """Take note of a difference; see `Verification.tell`."""
-        return partial(self.found.tell, self.case.name)
+        return partial(self.found.add_problem, self.case.name)
 
     @property
-    def note(self) -> Callable[[str], None]:
+    def add_note(self) -> Callable[[str], None]:
         """Take note of what is no difference."""
-        return partial(self.found.note, self.case.name)
+        return partial(self.found.add_note, self.case.name)
 
     def compare(self) -> None:
         """Look at the objects, then make all of it again."""
         case = self.case
         if case.failure is not None:
-            self.tell(f"{case.failure['stage']} failed: {case.failure['reason']}")
+            self.add_problem(f"{case.failure['stage']} failed: {case.failure['reason']}")
         for stage, one in case.damage.items():
-            self.tell(f"{stage}: {one['reason']}")
-        damaged = damaged_objects(case)
+            self.add_problem(f"{stage}: {one['reason']}")
+        damaged = corrupt_objects(case)
         for key in damaged:
-            self.tell(f"{key} is not what was written", stage_of(key))
-        for key, words in stray_objects(case).items():
-            self.tell(words, stage_of(key) if key not in STAGES else None)
+            self.add_problem(f"{key} is not what was written", stage_of(key))
+        for key, words in unexpected_objects(case).items():
+            self.add_problem(words, stage_of(key) if key not in STAGES else None)
         if not case.is_described and convert.STAGE in case.stages:
-            self.tell("its OME-Zarr metadata are not what its geometry gives: the next `lungmix run` mends them")
+            self.add_problem("its OME-Zarr metadata do not match its geometry: the next `lungmix run` rewrites them")
         if convert.STAGE not in case.stages:
-            self.tell("there is no whole image")
+            self.add_problem("there is no whole image")
         elif not damaged and not case.damage and self._are_records():
             try:
                 self._make_again()
             except DamageError as error:
-                self.tell(error.fault, stage_of(error.array))
+                self.add_problem(error.fault, stage_of(error.array))
             except LungmixError as error:
-                self.tell(error.marked)
+                self.add_problem(error.marked)
 
     def _are_records(self) -> bool:
         """Whether the records of the stages hold what their stages write."""
         wrong = [stage for stage, record in self.case.stages.items() if not _is_record(stage, record)]
         for stage in wrong:
-            self.tell(f"the record of the stage {stage} is damaged", stage)
+            self.add_problem(f"the record of the stage {stage} is damaged", stage)
         return not wrong
 
     def _make_again(self) -> None:
         case, name = self.case, self.case.name
         if self.scan is not None:
             self._compare_source(self.scan)
-        with beside(self.cohort) as scratch:
+        with scratch_store(self.cohort) as scratch:
             self._image_again(scratch)
             if mask.STAGE not in case.stages:
                 if case.failure is None:
-                    self.note("it has no lung mask")
+                    self.add_note("it has no lung mask")
                 return
             parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
             mask.mask_case(self.client, scratch, name, parameters, accept_hu=is_accepted(case))
             self._differing(scratch[name], mask.STAGE)
             if label.STAGE not in case.stages and case.failure is None:
-                self.note("it has no labels")
+                self.add_note("it has no labels")
             if self.model is None:
                 if label.STAGE in case.stages:
-                    self.tell("its labels cannot be made again without the store's model")
+                    self.add_problem("its labels cannot be made again without the store's model")
                 return
             if case.stages.get(label.STAGE, {}).get("key") not in (None, label.key_for(case, self.model)):
-                self.tell("its labels are not those of the store's model: run `lungmix label`")
+                self.add_problem("its labels are not those of the store's model: run `lungmix label`")
                 return
             if {regions.STAGE, label.STAGE} & case.stages.keys():
                 label.label_case(self.client, scratch, name, self.model)
@@ -128,13 +128,13 @@ class Comparison:
         if strange:
             anew = record["key"] != convert.key_for(scan)
             remedy = "run `lungmix run`" if anew else "`lungmix remove` it and run `lungmix run`"
-            self.tell(f"{', '.join(strange)}: not as in the source: {remedy} with its SOURCE")
+            self.add_problem(f"{', '.join(strange)}: not as in the source: {remedy} with its SOURCE")
         for slab in scan.slabs(case.layout.slab):
             digest.update(slab.tobytes())
         if digest.hexdigest() != record["voxels_sha256"]:
-            self.tell("the image is not that of the source", convert.STAGE)
+            self.add_problem("the image is not that of the source", convert.STAGE)
         if not {redact(note) for note in scan.notes} <= set(record.get("notes", [])):
-            self.tell("the notes on it are not those of the source")
+            self.add_problem("the notes on it are not those of the source")
 
     def _image_again(self, scratch: Cohort) -> None:
         """Write the stored voxels once more, and compare them, their coarser levels and the packed air."""
@@ -142,7 +142,7 @@ class Comparison:
         copy = scratch.add(case.name, case.geometry, case.acquisition, chunk_slices=case.chunk_slices)
         record = dict(case.stages[convert.STAGE])
         before: Receipts = record.pop("files", {})
-        files, digest, threshold = copy.create("ct"), hashlib.sha256(), case.packed_threshold
+        files, digest, threshold = copy.create_image("ct"), hashlib.sha256(), case.packed_threshold
         packed = {} if threshold is None else copy.create_packed(convert.AIR)
         counts = np.zeros(N_HU, np.uint64)
         for start, stop in case.layout.slabs():
@@ -156,16 +156,16 @@ class Comparison:
             copy.record_packed(threshold, packed)
         copy.record(convert.STAGE, record, files)
         if digest.hexdigest() != record["voxels_sha256"]:
-            self.tell("the image is not the one that was converted", convert.STAGE)
+            self.add_problem("the image is not the one that was converted", convert.STAGE)
         elif record.get(convert.HU, summarize(counts).to_dict()) != summarize(counts).to_dict():
-            self.tell("the summary of its HU is not that of its voxels", convert.STAGE)
+            self.add_problem("the summary of its HU is not that of its voxels", convert.STAGE)
         self._compare_files(before, files, convert.STAGE)
         self._compare_files(case.packed_files, packed, convert.AIR)
 
     def _compare_files(self, before: Receipts, after: Receipts, stage: str) -> None:
         for key in sorted({*before, *after}):
             if before.get(key) != after.get(key):
-                self.tell(f"{key} comes out otherwise", stage)
+                self.add_problem(f"{key} comes out otherwise", stage)
 
     def _differing(self, again: Case, stage: str) -> None:
         """Compare what a stage wrote and found with the same made again."""
@@ -173,13 +173,13 @@ class Comparison:
             return
         was, now = self.case.stages[stage], again.stages[stage]
         if was["key"] != now["key"]:
-            self.tell(f"{stage} was made from something else, or by another version")
+            self.add_problem(f"{stage} was made from something else, or by another version")
             return
         self._compare_files(was.get("files", {}), now.get("files", {}), stage)
         # An earlier version may have recorded less.
         for what in sorted(was.keys() - {*_NOT_FOUND}):
             if was.get(what) != now.get(what):
-                self.tell(f"{what} of the stage {stage} comes out otherwise", stage)
+                self.add_problem(f"{what} of the stage {stage} comes out otherwise", stage)
 
     def _compare_rows(self, model: TissueModel) -> None:
         """Compare the rows of the tables with what the counts give."""
@@ -189,14 +189,14 @@ class Comparison:
             head, lines = lines_of(text or "")
             if name not in lines:
                 if text is not None or file == MEASUREMENTS_FILE:
-                    self.note(f"it is not in {file}: `lungmix measure` measures it")
+                    self.add_note(f"it is not in {file}: `lungmix measure` measures it")
                 continue
             rows = measure.rows_of_case(self.case, file, model, measure.excluded_regions(self.cohort))
             expected = lines_of(text_of(rows))
             if head != expected[0]:
-                self.found.tell(file, "its columns are not those of the store's model: run `lungmix measure`")
+                self.found.add_problem(file, "its columns are not those of the store's model: run `lungmix measure`")
             elif lines[name] != expected[1][name]:
-                self.tell(f"its row in {file} is not what its counts give: run `lungmix measure`")
+                self.add_problem(f"its row in {file} is not what its counts give: run `lungmix measure`")
 
 
 def _is_record(stage: str, record: Mapping[str, Any]) -> bool:

@@ -40,11 +40,11 @@ def scans_of_cases(
     places: list[str] = []
     strange: dict[str, str] = {}
     for one in discover_scans(sources, rules, callback):
-        if isinstance(one.found, RejectedSource):
-            strange[one.place] = one.found.reason
-        elif isinstance(one.found, Scan):
-            scans.append(one.found)
-            places.append(one.place)
+        if isinstance(one.result, RejectedSource):
+            strange[one.source_label] = one.result.reason
+        elif isinstance(one.result, Scan):
+            scans.append(one.result)
+            places.append(one.source_label)
     known = assign_names(cohort, scans) if scans else {}
     present = {*cohort, *cohort.damaged, *cohort.failed}
     for (name, scan), place in zip(known.items(), places, strict=True):
@@ -94,9 +94,9 @@ def verify_cases(
     finally:
         callback.on_end()
     for name, reason in cohort.damaged.items():
-        found.tell(name, reason)
+        found.add_problem(name, reason)
     for name, one in cohort.failed.items():
-        found.tell(name, f"{one['stage']} failed: {one['reason']}")
+        found.add_problem(name, f"{one['stage']} failed: {one['reason']}")
     return found
 
 
@@ -129,14 +129,14 @@ def _check_models(cohort: Cohort, found: Verification) -> TissueModel | None:
     record: dict[str, Any] = cohort.settings.get("fits") or {}
     if record and fit.stored_fits(cohort) is None:
         files = ", ".join(FIT_FILES.values())
-        found.tell("fits", f"{files} are not what was written: run `lungmix fit`")
+        found.add_problem("fits", f"{files} are not what was written: run `lungmix fit`")
     labelled = any(label.STAGE in case.stages for case in cohort.values())
     if cohort.read_text(MODEL_FILE) is None and not cohort.settings.get(fit.STAGE) and not labelled:
         return None
     try:
         return stored_model(cohort)
     except LungmixError as error:
-        found.tell(MODEL_FILE, error.marked)
+        found.add_problem(MODEL_FILE, error.marked)
         return None
 
 
@@ -154,6 +154,6 @@ def _check_tables(cohort: Cohort, found: Verification) -> None:
                 continue
             else:
                 fault = "which has no labels"
-            found.tell(file, f"it has a row of {json.dumps(name)}, {fault}: run `lungmix measure`")
+            found.add_problem(file, f"it has a row of {json.dumps(name)}, {fault}: run `lungmix measure`")
         if not is_parquet_of(cohort.read_bytes(parquet_name(file)), text):
-            found.tell(parquet_name(file), f"it does not hold what {file} does: run `lungmix measure`")
+            found.add_problem(parquet_name(file), f"it does not hold what {file} does: run `lungmix measure`")

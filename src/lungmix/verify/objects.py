@@ -5,14 +5,14 @@ from __future__ import annotations
 from lungmix.stages import mask
 from lungmix.store import STAGES, Case, stage_of
 from lungmix.store.case import LABELS_FILE
-from lungmix.store.integrity import wrong_list
+from lungmix.store.integrity import has_wrong_label_list
 from lungmix.store.objects import receipt_of
 
 
-def damaged_objects(case: Case) -> list[str]:
+def corrupt_objects(case: Case) -> list[str]:
     """Keys of objects whose bytes are not those that their stage wrote; all of them are read."""
     records = [record.get("files", {}) for record in case.stages.values()]
-    listed = [LABELS_FILE] if wrong_list(case, case.sizes()) else []
+    listed = [LABELS_FILE] if has_wrong_label_list(case, case.sizes()) else []
     return listed + [
         key
         for files in [*records, case.packed_files]
@@ -21,7 +21,7 @@ def damaged_objects(case: Case) -> list[str]:
     ]
 
 
-def stray_objects(case: Case) -> dict[str, str]:
+def unexpected_objects(case: Case) -> dict[str, str]:
     """Objects that no record knows, in words, by key; those of a stage that was not finished count as one."""
     records = [*case.stages.values(), *(one["record"] for one in case.damage.values())]
     known = {"zarr.json", LABELS_FILE, *case.packed_files, *(key for one in records for key in one.get("files", {}))}

@@ -26,7 +26,7 @@ class Verification:
     notes: dict[str, list[str]] = field(default_factory=dict)
     damaged: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def tell(self, name: str, reason: str, stage: str | None = None) -> None:
+    def add_problem(self, name: str, reason: str, stage: str | None = None) -> None:
         """Take note of a difference, once; `stage` is the one that has to be made again."""
         told = self.wrong.setdefault(name, [])
         if reason not in told:
@@ -34,7 +34,7 @@ class Verification:
         if stage is not None:
             self.damaged.setdefault(name, {}).setdefault(stage, redact(reason))
 
-    def note(self, name: str, words: str) -> None:
+    def add_note(self, name: str, words: str) -> None:
         """Take note of what is no difference."""
         if words not in self.notes.setdefault(name, []):
             self.notes[name].append(words)

@@ -24,7 +24,7 @@ def scratch_url(url: str) -> str:
 
 
 @contextmanager
-def beside(cohort: Cohort) -> Iterator[Cohort]:
+def scratch_store(cohort: Cohort) -> Iterator[Cohort]:
     """An empty store beside another one, which the workers can reach too, for the length of a block.
 
     Where a folder beside the store cannot be written, it is a temporary one, which workers of this machine can reach.

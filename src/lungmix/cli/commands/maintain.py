@@ -57,7 +57,7 @@ def verify(
         known, strange = scans_of_cases(cohort, sources or (), rules, callback)
         found = verify_cases(client, cohort, names, known, callback)
         for place, reason in strange.items():
-            found.tell(place, reason)
+            found.add_problem(place, reason)
         withdrawn = withdraw_damaged(cohort, found) if invalidate else {}
         verified = [*names, *cohort.damaged, *cohort.failed]
     _show_verified(store, verified, found, withdrawn, as_json=as_json)
@@ -71,7 +71,7 @@ def _alone(cohort: Any, callback: Any, *, invalidate: bool, wait: bool) -> Itera
     if not invalidate:
         yield
         return
-    with cohort.locked(wait=wait, say=callback.on_warning):
+    with cohort.locked(wait=wait, warn=callback.on_warning):
         yield
 
 

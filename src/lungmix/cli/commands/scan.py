@@ -36,5 +36,5 @@ def scan(
         console = Console()
         # Where no terminal says how wide it is, nothing need be folded.
         show_findings(console if console.is_terminal else Console(width=_WIDTH), findings)
-    if any(isinstance(one.found, RejectedSource) for one in findings):
+    if any(isinstance(one.result, RejectedSource) for one in findings):
         raise typer.Exit(1)

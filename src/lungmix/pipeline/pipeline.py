@@ -1,4 +1,4 @@
-"""The stages of a cohort on a cluster, in their order."""
+"""The pipeline: which stages run for which cases, in which order."""
 
 from __future__ import annotations
 
@@ -61,25 +61,25 @@ MASK = mask.STAGE
 MEASURE = "measure"
 
 
-def _alone(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[Concatenate[Pipeline, P], RunResult]:
+def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[Concatenate[Pipeline, P], RunResult]:
     """Hold the lock of the store while a method writes to it."""
 
     @wraps(method)
-    def alone(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> RunResult:
+    def locked(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> RunResult:
         with self.cohort.locked(wait=self.wait, warn=self.callback.on_warning):
-            report = method(self, *args, **options)
-            # What could not even be opened took no part in any pass.
+            result = method(self, *args, **options)
+            # Cases that cannot be opened are in no stage's list of names.
             for name, reason in self.cohort.damaged.items():
-                if name not in report.failed:
-                    report.fail(name, reason, StoreError(reason))
-            refuse_without_room(report)
-            return report
+                if name not in result.failed:
+                    result.fail(name, reason, StoreError(reason))
+            refuse_without_room(result)
+            return result
 
-    return alone
+    return locked
 
 
-def _chosen(model: str | Path | TissueModel) -> TissueModel | None:
-    """The mixture that is asked for; None for a fit."""
+def _given_model(model: str | Path | TissueModel) -> TissueModel | None:
+    """Return the mixture that was given; None where one is to be fitted."""
     if isinstance(model, TissueModel):
         return model
     return None if str(model) == FIT else load_model(model)
@@ -102,7 +102,7 @@ class Pipeline:
     callback : Callback
         Is given progress and warnings; by default warnings go to the logger ``lungmix``.
     wait : bool
-        Wait for another run on this store to end, in place of refusing.
+        Wait for another run on this store to end, instead of raising `LockedError`.
     """
 
     client: Client
@@ -114,7 +114,7 @@ class Pipeline:
     def _runner(self) -> CaseRunner:
         return CaseRunner(self.client, self.cohort, self.callback)
 
-    @_alone
+    @_locked
     def run(
         self,
         sources: str | Path | Scan | Sequence[str | Path | Scan] = (),
@@ -141,7 +141,7 @@ class Pipeline:
         fit : FitParameters, optional
             How mixtures are fitted.
         intake : IntakeParameters, optional
-            What is kept of whose scans they are.
+            Which patient data are kept.
         outputs : sequence of str or Path
             Folders that will be written beside the store; a key table may not lie in them.
         series : SeriesFilter, optional
@@ -153,10 +153,10 @@ class Pipeline:
         """
         check_slices(chunk_slices)
         parameters = mask or MaskParameters()
-        report = RunResult()
-        chosen = _chosen(model)
-        taken = self._take(_as_sequence(sources), report, intake or IntakeParameters(), outputs, series)
-        scans = taken.scans
+        result = RunResult()
+        given = _given_model(model)
+        retained = self._take(_as_sequence(sources), result, intake or IntakeParameters(), outputs, series)
+        scans = retained.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
         remember_mask(self.cohort, parameters)
         steps: list[Stage] = [self._convert_stage(scans, chunk_slices), MaskStage(parameters, accept_hu)]
@@ -165,26 +165,26 @@ class Pipeline:
             lambda case: (
                 is_other_scan(case, scans.get(case.name), chunk_slices)
                 or takes_other_mask(case, parameters)
-                or (chosen is not None and takes_other_labels(case, chosen))
+                or (given is not None and takes_other_labels(case, given))
             ),
         )
-        if chosen is not None:
+        if given is not None:
             # Labels by a given model need not wait for the other cases.
-            self._resolve_model(chosen, [], FitParameters(), report)
-            self._runner.run_cases("label", self._all_names(scans), [*steps, self._label_stage(chosen)], report)
-            self._drop_unconverted(taken)
+            self._resolve_model(given, [], FitParameters(), result)
+            self._runner.run_cases("label", self._all_names(scans), [*steps, self._label_stage(given)], result)
+            self._drop_unconverted(retained)
         else:
-            self._runner.run_cases("mask", self._all_names(scans), steps, report)
-            self._drop_unconverted(taken)
-            masked = self._with_stage(MASK, report)
+            self._runner.run_cases("mask", self._all_names(scans), steps, result)
+            self._drop_unconverted(retained)
+            masked = self._with_stage(MASK, result)
             if masked:
-                self._resolve_model(None, masked, fit or FitParameters(), report, steps)
-                self._label_all(report, steps)
-        self._measure(report, steps=steps)
-        self._flag(report, self._all_names(scans))
-        return report
+                self._resolve_model(None, masked, fit or FitParameters(), result, steps)
+                self._label_all(result, steps)
+        self._measure(result, steps=steps)
+        self._flag(result, self._all_names(scans))
+        return result
 
-    @_alone
+    @_locked
     def convert(
         self,
         sources: str | Path | Scan | Sequence[str | Path | Scan],
@@ -200,7 +200,7 @@ class Pipeline:
         sources : sequence of str, Path or Scan
             Scans.
         intake : IntakeParameters, optional
-            What is kept of whose scans they are.
+            Which patient data are kept.
         nrrd : Path, optional
             Folder for an anonymous ``.nrrd`` file a case.
         series : SeriesFilter, optional
@@ -209,19 +209,19 @@ class Pipeline:
             Slices of a chunk of the images, see `lungmix.store.chunking.layout_of`.
         """
         check_slices(chunk_slices)
-        report = RunResult()
+        result = RunResult()
         if nrrd is not None:
             check_outside(nrrd, "--nrrd", self.cohort.url)
-        taken = self._take(_as_sequence(sources), report, intake or IntakeParameters(), [nrrd], series)
-        drop_stale_rows(self.cohort, lambda case: is_other_scan(case, taken.scans.get(case.name), chunk_slices))
+        retained = self._take(_as_sequence(sources), result, intake or IntakeParameters(), [nrrd], series)
+        drop_stale_rows(self.cohort, lambda case: is_other_scan(case, retained.scans.get(case.name), chunk_slices))
         self._runner.run_cases(
-            "convert", list(taken.scans), [self._convert_stage(taken.scans, chunk_slices, nrrd)], report
+            "convert", list(retained.scans), [self._convert_stage(retained.scans, chunk_slices, nrrd)], result
         )
-        self._drop_unconverted(taken)
-        self._flag(report, report.done)
-        return report
+        self._drop_unconverted(retained)
+        self._flag(result, result.done)
+        return result
 
-    @_alone
+    @_locked
     def mask(self, parameters: MaskParameters | None = None, *, accept_hu: bool = False) -> RunResult:
         """Find the lungs of all cases of the store.
 
@@ -232,17 +232,17 @@ class Pipeline:
         accept_hu : bool
             Make masks of scans whose values are not HU of a chest CT too; they enter no pooled fit.
         """
-        report = RunResult()
+        result = RunResult()
         parameters = parameters or MaskParameters()
         self._advise({}, parameters)
         remember_mask(self.cohort, parameters)
         drop_stale_rows(self.cohort, lambda case: takes_other_mask(case, parameters))
         names = list(self.cohort)
-        self._runner.run_cases("mask", names, [MaskStage(parameters, accept_hu)], report)
-        self._flag(report, names)
-        return report
+        self._runner.run_cases("mask", names, [MaskStage(parameters, accept_hu)], result)
+        self._flag(result, names)
+        return result
 
-    @_alone
+    @_locked
     def fit(
         self,
         model: str | Path | TissueModel = FIT,
@@ -251,12 +251,12 @@ class Pipeline:
         leave_out: Sequence[str] = (),
     ) -> RunResult:
         """Fit mixtures to masked cases, all or some, or take a given one."""
-        report = RunResult()
-        chosen = _chosen(model)
-        report.done = fit.choose_cases(self._with_stage(mask.STAGE, report), cases, leave_out)
-        self._resolve_model(chosen, report.done, parameters or FitParameters(), report)
-        self._compare_models(report)
-        return report
+        result = RunResult()
+        given = _given_model(model)
+        result.done = fit.choose_cases(self._with_stage(mask.STAGE, result), cases, leave_out)
+        self._resolve_model(given, result.done, parameters or FitParameters(), result)
+        self._compare_models(result)
+        return result
 
     def select(
         self,
@@ -266,31 +266,31 @@ class Pipeline:
         leave_out: Sequence[str] = (),
     ) -> RunResult:
         """Judge several numbers of components by their BIC; the store stays as it is."""
-        report = RunResult()
-        report.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, leave_out)
-        counts = fit.pool_counts(self.cohort, report.done)
+        result = RunResult()
+        result.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, leave_out)
+        counts = fit.pool_counts(self.cohort, result.done)
         with self._runner.progress_bar("components") as watch:
-            report.selection = bic_table(counts, parameters or FitParameters(), components, watch)
-        return report
+            result.selection = bic_table(counts, parameters or FitParameters(), components, watch)
+        return result
 
-    @_alone
+    @_locked
     def label(self) -> RunResult:
         """Label all masked cases with the model of the store."""
-        report = self._report_of_store()
-        self._label_all(report)
-        return report
+        result = self._result_of_store()
+        self._label_all(result)
+        return result
 
-    @_alone
+    @_locked
     def relabel(self, model: str | Path | TissueModel, parameters: FitParameters | None = None) -> RunResult:
         """Label all masked cases with another model, and measure them; masks stay as they are."""
-        report = RunResult()
-        chosen = _chosen(model)
-        self._resolve_model(chosen, self._with_stage(mask.STAGE, report), parameters or FitParameters(), report)
-        self._label_all(report)
-        self._measure(report)
-        return report
+        result = RunResult()
+        given = _given_model(model)
+        self._resolve_model(given, self._with_stage(mask.STAGE, result), parameters or FitParameters(), result)
+        self._label_all(result)
+        self._measure(result)
+        return result
 
-    @_alone
+    @_locked
     def remove(self, names: Sequence[str]) -> RunResult:
         """Delete cases, and take them out of the tables; the model stays until a fit is asked for.
 
@@ -311,7 +311,7 @@ class Pipeline:
         self.cohort.delete_cases(names)
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 
-    @_alone
+    @_locked
     def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> RunResult:
         """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
 
@@ -324,37 +324,37 @@ class Pipeline:
         radiomics : bool
             Write the table of first-order features too; where there is one, it is always written.
         """
-        report = self._report_of_store()
-        model = report.model
+        result = self._result_of_store()
+        model = result.model
         assert model is not None
         missing = label.without_sides(self.cohort)
         # Labels by another model are not replaced here: who measures has not asked for others.
         missing = [name for name in missing if fault_of_labels(self.cohort[name], model) is None]
         if missing and self.client is not None:
             drop_rows(self.cohort, missing)
-            self._runner.run_cases("label", missing, [self._label_stage(model)], report)
-        self._measure(report, leave_out, radiomics=radiomics)
-        report.done = [str(row["case"]) for row in report.rows]
-        self._flag(report, report.done)
-        self._compare_models(report)
-        return report
+            self._runner.run_cases("label", missing, [self._label_stage(model)], result)
+        self._measure(result, leave_out, radiomics=radiomics)
+        result.done = [str(row["case"]) for row in result.rows]
+        self._flag(result, result.done)
+        self._compare_models(result)
+        return result
 
-    def _report_of_store(self) -> RunResult:
-        """A report that begins with the model of the store."""
+    def _result_of_store(self) -> RunResult:
+        """A result that begins with the model of the store."""
         model = stored_model(self.cohort)
         return RunResult(model=model, model_id=stored_id(self.cohort, model))
 
-    def _compare_models(self, report: RunResult) -> None:
+    def _compare_models(self, result: RunResult) -> None:
         """Warn where labels and masks were not made with one model and one preset."""
         use = model_use(self.cohort)
-        report.stale = {name: str(one) for name, one in use.stale.items()}
+        result.stale = {name: str(model_id) for name, model_id in use.stale.items()}
         for warning in use.warnings(self.cohort.url):
             self.callback.on_warning(warning)
 
     def _take(
         self,
         sources: Sequence[str | Path | Scan],
-        report: RunResult,
+        result: RunResult,
         parameters: IntakeParameters,
         outputs: Sequence[str | Path | None],
         series: SeriesFilter | None,
@@ -362,27 +362,27 @@ class Pipeline:
         table = open_table(self.cohort, parameters, *outputs)
         scans: list[Scan] = []
         places: list[str] = []
-        for one in discover_scans(sources, series, self.callback):
-            if isinstance(one.result, RejectedSource):
-                report.fail(one.source_label, one.result.reason)
-            elif isinstance(one.result, SkippedSource):
-                report.skip(one.source_label, one.result.reason)
+        for discovered in discover_scans(sources, series, self.callback):
+            if isinstance(discovered.result, RejectedSource):
+                result.fail(discovered.source_label, discovered.result.reason)
+            elif isinstance(discovered.result, SkippedSource):
+                result.skip(discovered.source_label, discovered.result.reason)
             else:
-                scans.append(one.result)
-                places.append(one.source_label)
+                scans.append(discovered.result)
+                places.append(discovered.source_label)
         named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
         for name in cases_with_changed_source(self.cohort, named):
             self.callback.on_warning(f"{name}: source files changed; converting again")
         persist_case_names(self.cohort, named)
         self._runner.set_case_sizes({name: scan.geometry for name, scan in named.items()})
-        report.places = dict(zip(named, places, strict=True))
-        taken = apply_retention(self.cohort, named, report.places, parameters, table)
-        report.notes = {name: scan.notes for name, scan in taken.scans.items() if scan.notes}
-        return taken
+        result.places = dict(zip(named, places, strict=True))
+        retained = apply_retention(self.cohort, named, result.places, parameters, table)
+        result.notes = {name: scan.notes for name, scan in retained.scans.items() if scan.notes}
+        return retained
 
-    def _drop_unconverted(self, taken: RetainedScans) -> None:
+    def _drop_unconverted(self, retained: RetainedScans) -> None:
         persist_case_numbers(self.cohort)
-        taken.drop_unconverted(self.cohort)
+        retained.drop_unconverted(self.cohort)
 
     def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
         geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
@@ -391,21 +391,21 @@ class Pipeline:
         if hint:
             self.callback.on_warning(hint)
 
-    def _flag(self, report: RunResult, names: Sequence[str]) -> None:
-        """Note what is doubtful about cases that did not fail."""
-        wanted = {*names} - report.failed.keys()
-        for name, case in self.cohort.items() if wanted else ():
-            if name in wanted:
-                report.note(name, flags_of(case))
-        for row in report.rows:
-            if row["case"] in wanted:
-                report.note(str(row["case"]), remarks_on(row))
+    def _flag(self, result: RunResult, names: Sequence[str]) -> None:
+        """Add notes on doubtful cases to the result."""
+        selected = {*names} - result.failed.keys()
+        for name, case in self.cohort.items() if selected else ():
+            if name in selected:
+                result.note(name, flags_of(case))
+        for row in result.rows:
+            if row["case"] in selected:
+                result.note(str(row["case"]), remarks_on(row))
 
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
 
-    def _with_stage(self, stage: str, report: RunResult) -> list[str]:
-        return [name for name, case in self.cohort.items() if stage in case.stages and name not in report.failed]
+    def _with_stage(self, stage: str, result: RunResult) -> list[str]:
+        return [name for name, case in self.cohort.items() if stage in case.stages and name not in result.failed]
 
     def _convert_stage(
         self, scans: Mapping[str, Scan], chunk_slices: int | None, nrrd: Path | None = None
@@ -419,63 +419,63 @@ class Pipeline:
     def _label_stage(self, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
         return LabelStage(model, stored_id(self.cohort, model).name, before)
 
-    def _label_all(self, report: RunResult, steps: Sequence[Stage] = ()) -> None:
+    def _label_all(self, result: RunResult, steps: Sequence[Stage] = ()) -> None:
         """Label all masked cases; `steps` make masks again that turn out to be damaged."""
-        if report.model is None:
+        if result.model is None:
             return
-        model = report.model
+        model = result.model
         drop_stale_rows(self.cohort, lambda case: takes_other_labels(case, model))
-        self._runner.run_cases("label", self._with_stage(mask.STAGE, report), [self._label_stage(model, steps)], report)
+        self._runner.run_cases("label", self._with_stage(mask.STAGE, result), [self._label_stage(model, steps)], result)
 
     def _resolve_model(
         self,
-        chosen: TissueModel | None,
+        given: TissueModel | None,
         names: Sequence[str],
         parameters: FitParameters,
-        report: RunResult,
+        result: RunResult,
         steps: Sequence[Stage] = (),
     ) -> None:
-        if chosen is not None:
-            fit.publish(self.cohort, chosen, {"given": True})
-            report.model, report.model_id = chosen, stored_id(self.cohort, chosen)
+        if given is not None:
+            fit.publish(self.cohort, given, {"given": True})
+            result.model, result.model_id = given, stored_id(self.cohort, given)
             return
 
         def work() -> None:
-            whole = [name for name in names if name not in report.failed]
-            if names and not whole:
+            pooled = [name for name in names if name not in result.failed]
+            if names and not pooled:
                 return
-            apart = not_pooled(self.cohort, whole)
-            whole = [name for name in whole if name not in apart]
-            if apart and not whole:
+            apart = not_pooled(self.cohort, pooled)
+            pooled = [name for name in pooled if name not in apart]
+            if apart and not pooled:
                 raise ModelError(
                     f"none of {len(apart)} masked cases can be pooled, because their HU are doubtful (such as "
                     f"{next(iter(apart))}: {next(iter(apart.values()))}): label them with --model published"
                 )
             with (
                 self._runner.progress_bar("voxels" if parameters.method != "counts" else "counts") as watch,
-                UsageRecorder(report.spent).alone(fit.STAGE),
+                UsageRecorder(result.spent).alone(fit.STAGE),
             ):
-                report.fits, _ = fit.fit_cohort(self.cohort, whole, parameters, self.client, watch)
-                report.model = report.fits[parameters.fit]
-                report.model_id = stored_id(self.cohort, report.model)
-                report.note(fit.STAGE, fit.doubts_of(report.model, len(whole)))
-                report.comparison = compare(report.fits, fit.CountsOfCases(self.cohort, whole), parameters.clip)
+                result.fits, _ = fit.fit_cohort(self.cohort, pooled, parameters, self.client, watch)
+                result.model = result.fits[parameters.fit]
+                result.model_id = stored_id(self.cohort, result.model)
+                result.note(fit.STAGE, fit.doubts_of(result.model, len(pooled)))
+                result.comparison = compare(result.fits, fit.CountsOfCases(self.cohort, pooled), parameters.clip)
 
-        self._runner.run_cohort_step("the fit", work, steps, report)
+        self._runner.run_cohort_step("the fit", work, steps, result)
 
     def _has_true_rows(self, name: str) -> bool:
         return name in self.cohort.damaged or (name in self.cohort and has_true_rows(self.cohort[name]))
 
     def _measure(
         self,
-        report: RunResult,
+        result: RunResult,
         leave_out: Sequence[Tissue] | None = None,
         *,
         radiomics: bool = False,
         steps: Sequence[Stage] = (),
     ) -> None:
         """Write the tables; parts are left out as they were, unless the caller says which."""
-        model = report.model
+        model = result.model
         if model is None:
             return
         parts = excluded_regions(self.cohort) if leave_out is None else leave_out
@@ -488,19 +488,19 @@ class Pipeline:
                 if fault is None:
                     # Also where it failed, as at a source that is cut short: what it holds is still true.
                     names.append(name)
-                elif name not in report.failed and (mask.STAGE in case.stages or name in measured):
-                    report.fail(name, fault)
+                elif name not in result.failed and (mask.STAGE in case.stages or name in measured):
+                    result.fail(name, fault)
             if not names:
-                # A table of one model is never mixed with another, and never emptied for want of new rows.
+                # A table of one model is never mixed with another, and never emptied because there are no new rows.
                 drop_rows(self.cohort, {name for name in measured if not self._has_true_rows(name)})
                 return
-            with UsageRecorder(report.spent).alone(MEASURE):
-                report.rows = measure_cohort(self.cohort, names, model, parts)
+            with UsageRecorder(result.spent).alone(MEASURE):
+                result.rows = measure_cohort(self.cohort, names, model, parts)
                 if radiomics:
-                    report.radiomics = radiomics_of_cohort(self.cohort, names, model, parts)
+                    result.radiomics = radiomics_of_cohort(self.cohort, names, model, parts)
                 elif self.cohort.read_text(RADIOMICS_FILE) is not None:
                     radiomics_of_cohort(self.cohort, names, model, parts)
 
         self._runner.run_cohort_step(
-            "the measurements", work, [*steps, self._label_stage(model)] if steps else [], report
+            "the measurements", work, [*steps, self._label_stage(model)] if steps else [], result
         )

@@ -1,4 +1,4 @@
-"""What a run did."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class RunResult:
     skipped : dict of str to str
         Parts of sources that are not meant to be scans, or were not chosen, with the reason; no failures.
     notes : dict of str to tuple of str
-        What people should know of cases, such as gaps that were interpolated; names of files are marked.
+        Notes on cases, such as gaps that were interpolated; names of files are marked.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
     spent : dict of str to Spent
-        Where the time went, by stage; stages that were all kept are missing.
+        Time and memory by stage; stages whose results were all kept are missing.
     """
 
     done: list[str] = field(default_factory=list)
@@ -87,16 +87,16 @@ class RunResult:
         return "\n".join([*lines, *failed])
 
     def skip(self, name: str, reason: str) -> None:
-        """Take note of what is not meant to be a scan."""
+        """Record a source that is not meant to be a scan."""
         self.skipped[name], self.told[name] = redact(reason), reveal(reason)
 
     def note(self, name: str, notes: Sequence[str]) -> None:
-        """Add what people should know of a case, once each."""
+        """Add notes on a case, once each."""
         if notes:
             self.notes[name] = tuple(dict.fromkeys((*self.notes.get(name, ()), *notes)))
 
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
-        """Take note of a failure; names in the reason are marked."""
+        """Record a failure; names of files in the reason are marked."""
         self.failed[name], self.told[name] = redact(reason), reveal(reason)
         if error is not None:
             self.errors[name] = error

@@ -1,6 +1,6 @@
-"""What a command is about to make otherwise than it is, so that its measurements are no longer true.
+"""Staleness: which cases a command is about to recompute, so that their measurements no longer hold.
 
-Of a case that lacks what a stage is made from it cannot be told; it counts as one that changes.
+A case that lacks the input of a stage counts as one that will be recomputed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lungmix.store.models import label_id
 
 
 def is_other_scan(case: Case, scan: Scan | None, chunk_slices: int | None) -> bool:
-    """Whether a case is converted anew; see `lungmix.stages.convert.convert_case`."""
+    """Return True if a case will be converted again; see `lungmix.stages.convert.convert_case`."""
     if scan is None:
         return False
     cut = chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout
@@ -23,17 +23,17 @@ def is_other_scan(case: Case, scan: Scan | None, chunk_slices: int | None) -> bo
 
 
 def takes_other_mask(case: Case, parameters: MaskParameters) -> bool:
-    """Whether a case gets another mask."""
+    """Return True if a case will get another mask."""
     return convert.STAGE not in case.stages or _made_from(case, mask.STAGE) != mask.key_for(case, parameters)
 
 
 def takes_other_labels(case: Case, model: TissueModel) -> bool:
-    """Whether a case gets other labels."""
+    """Return True if a case will get other labels."""
     return mask.STAGE not in case.stages or _made_from(case, label.STAGE) != label.key_for(case, model)
 
 
 def fault_of_labels(case: Case, model: TissueModel) -> str | None:
-    """Why a case cannot be measured; None if it carries labels of the model."""
+    """Return why a case cannot be measured; None if it has labels by the model."""
     for stage in (mask.STAGE, label.STAGE):
         if stage in case.damage:
             return f"what the stage {stage} wrote is damaged ({case.damage[stage]['reason']}): run `lungmix run`"
@@ -44,8 +44,8 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
     if label.STAGE not in case.stages:
         return "it has no labels: run `lungmix label`"
     if case.stages[label.STAGE]["key"] != label.key_for(case, model):
-        known = label_id(case)
-        other = "" if known is None else f", but by {known}"
+        model_id = label_id(case)
+        other = "" if model_id is None else f", but by {model_id}"
         return f"its labels are not those of the store's model{other}: run `lungmix label`"
     return None
 
@@ -56,5 +56,5 @@ def has_true_rows(case: Case) -> bool:
 
 
 def _made_from(case: Case, stage: str) -> object:
-    """The key of what stands there; a damaged stage is made again from the same."""
+    """Return the cache key of what is stored; a corrupt stage keeps its key."""
     return (case.stages.get(stage) or case.damage.get(stage, {}).get("record", {})).get("key")

@@ -46,7 +46,8 @@ def main() -> None:
             environment = _install(name, pythons[names[name]], tests=options.what == "quick")
             if options.what == "quick":
                 wanted = f"not slow and not {options.without}" if options.without else "not slow"
-                _run([environment / "bin" / "python", "-m", "pytest", "-p", "no:cacheprovider", "-m", wanted])
+                pytest = [environment / "bin" / "python", "-m", "pytest", "-p", "no:cacheprovider"]
+                _run([*pytest, "--numprocesses", "2", "--dist", "loadfile", "-m", wanted])
             else:
                 _compare(environment, Path(scratch))
             print(f"{name}: passed", flush=True)

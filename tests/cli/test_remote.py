@@ -49,7 +49,7 @@ def voxels_of(url):
 def test_commands_make_of_a_bucket_what_they_make_of_its_folder(bucket, folder, cluster, tmp_path, capfd):
     address = bucket.upload(folder, NAME)
     assert _status_of(["scan", address, "--quiet"]) == 1
-    assert "3 used, 2 skipped, 1 refused" in capfd.readouterr().out
+    assert "3 used, 2 skipped, 1 rejected" in capfd.readouterr().out
     there, here, log = str(tmp_path / "there.zarr"), str(tmp_path / "here.zarr"), tmp_path / "log.jsonl"
     words = ["--quiet", "--json", "--scheduler", cluster]
     assert _status_of(["convert", there, address, "--log", str(log), *words]) == 1
@@ -67,7 +67,7 @@ def test_commands_make_of_a_bucket_what_they_make_of_its_folder(bucket, folder, 
     assert _status_of(["convert", there, address, *words]) == 1
     assert {name: case.stages["convert"] for name, case in lungmix.open_cohort(there).items()} == digests
     capfd.readouterr()
-    # The one that was refused is missing in the store.
+    # The rejected source is missing in the store.
     assert _status_of(["verify", there, address, "--all", "--quiet", "--json", "--scheduler", cluster]) == 1
     wrong = json.loads(capfd.readouterr().out)["wrong"]
     assert [reasons[0].split(" ")[:2] for reasons in wrong.values()] == [["the", "file"]]

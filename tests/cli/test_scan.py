@@ -1,4 +1,4 @@
-"""``lungmix scan``, and what run and convert say of series that they skip, refuse or repair."""
+"""``lungmix scan``, and what run and convert say of series that they skip, reject or repair."""
 
 import json
 import shutil
@@ -33,15 +33,15 @@ def test_scan_lists_every_series_with_its_verdict(folder, capsys):
     for word in ("Doe^John", "3", "12", "24x20x12", "0.75x0.5x1.25", "B40f", "1.25"):
         assert word in used
     assert "skipped: series 1 in Doe^John (1 slice): is a localizer" in said.out
-    assert "1 used, 1 skipped, 0 refused" in said.out
+    assert "1 used, 1 skipped, 0 rejected" in said.out
 
 
-def test_scan_ends_with_status_1_where_something_is_refused_and_names_slices(folder, capsys):
+def test_scan_ends_with_status_1_where_something_is_rejected_and_names_slices(folder, capsys):
     (folder / "00005.dcm").unlink()
     status, said = here(capsys, "scan", folder, "--quiet")
     assert status == 1
     assert "between slices 4 and 5 of 11 (00004.dcm, 00006.dcm)" in said.out
-    assert "0 used, 1 skipped, 1 refused" in said.out
+    assert "0 used, 1 skipped, 1 rejected" in said.out
     status, said = here(capsys, "scan", folder, "--quiet", "--allow-gaps")
     assert status == 0
     assert "note: between slices 4 and 5 of 11" in said.out
@@ -52,8 +52,8 @@ def test_scan_as_json_names_no_file(folder, capsys):
     status, said = here(capsys, "scan", folder, "--quiet", "--json")
     assert status == 1
     answer = json.loads(said.out)
-    assert [one["verdict"] for one in answer["found"]] == ["refused", "skipped", "refused"]
-    assert [one["place"] for one in answer["found"]] == [f"source 1, item {i}" for i in (1, 2, 3)]
+    assert [item["verdict"] for item in answer["found"]] == ["refused", "skipped", "refused"]
+    assert [item["place"] for item in answer["found"]] == [f"source 1, item {i}" for i in (1, 2, 3)]
     assert answer["found"][0]["series"]["number"] == 3
     for name in ("Doe", "00005", "Series^Test"):
         assert name not in said.out
@@ -79,9 +79,9 @@ def test_convert_keeps_notes_of_gaps_without_names_and_tells_what_it_skipped(fol
     shutil.move(folder / "00005.dcm", tmp_path)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     pipeline = Pipeline(client, cohort)
-    refused = pipeline.convert([folder])
-    assert refused.done == []
-    assert "the file" in next(iter(refused.failed.values()))
+    rejected = pipeline.convert([folder])
+    assert rejected.done == []
+    assert "the file" in next(iter(rejected.failed.values()))
     report = pipeline.convert([folder], series=SeriesFilter(allow_gaps=True))
     assert report.done == ["case-001"]
     assert not report.failed

@@ -84,7 +84,7 @@ def test_run_that_is_asked_to_end_leaves_neither_lock_nor_scratch(scans, tmp_pat
     assert process.returncode == 128 + signal.SIGTERM, err
     assert b"Traceback" not in err
     assert [line for line in err.splitlines() if b"signal" in line] == [
-        b"stopped by a signal; run the same command again to go on from here"
+        b"stopped by a signal; run the same command again to resume"
     ]
     assert not (store / "lock.json").exists()
     assert not [path for path in scratch.rglob("*") if path.is_file() and "kernels" not in str(path)]

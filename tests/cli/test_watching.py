@@ -148,8 +148,8 @@ def test_time_left_follows_the_bytes_and_not_the_cases():
     assert (plain.done, plain.total, plain.text) == (1, 2, "1/2")
     out = io.StringIO()
     lines = Lines(Console(file=out))
-    lines.begin("mask", ["small", "large"], {"small": 1_000_000, "large": 9_000_000})
-    lines.finish("small")
+    lines.on_begin("mask", ["small", "large"], {"small": 1_000_000, "large": 9_000_000})
+    lines.on_case_end("small")
     assert "mask 1/2 cases, 1.0 MB of 10.0 MB small: done" in out.getvalue()
 
 

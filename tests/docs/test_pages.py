@@ -55,9 +55,9 @@ def test_every_command_of_the_help_has_a_page():
 
 @pytest.mark.parametrize("store", ["info", "mask", "label", "measure", "fit", "report", "export"])
 def test_help_of_store_promises_a_new_one_only_where_a_command_makes_it(store):
-    assert "made if it is not there" not in help_of(store)
-    assert "made if it is not there" in help_of("run")
-    assert "made if it is not there" in help_of("convert")
+    assert "created if it does not exist" not in help_of(store)
+    assert "created if it does not exist" in help_of("run")
+    assert "created if it does not exist" in help_of("convert")
 
 
 def test_help_of_export_names_every_image():

@@ -76,7 +76,7 @@ def outputs(tmp_path_factory):
     everything = Outputs(base)
     run, here, out, key = everything.run, everything.here, everything.folder, everything.key
     sources = everything.sources
-    kept = ("--key", key, "--retain-patient-characteristics", "--shift-dates")
+    kept = ("--key-table", key, "--retain-patient-characteristics", "--shift-dates")
     (out / "cluster").mkdir()
     with running_cluster(out / "cluster", workers=1) as (_, file):
         run("convert", out / "one.zarr", *sources, "--nrrd", out / "nrrd", "--scheduler-file", file, "--debug")
@@ -99,11 +99,11 @@ def outputs(tmp_path_factory):
         table.writerow(["patient", "S", WORD])
         table.writerows([[f"{WORD}^{WORD} {PLANTED[-1]}", 3, WORD], [f"{WORD}.mha", 1, WORD], [f"{WORD} none", 2, WORD],
                          [f"{WORD}.nrrd", 5, WORD], [f"{WORD}.mhd", 4, WORD]])  # fmt: skip
-    here("validate", "scores", two, "--scores", scores, "--key", key, "--out", out / "validation", "--json")
-    here("validate", "scores", two, "--scores", sources[4], "--key", key, "--out", out / "validation", "--debug")
-    here("report", two, out / "page2", "--scores", scores, "--key", key, "--debug")
+    here("validate", "scores", two, "--scores", scores, "--key-table", key, "--out", out / "validation", "--json")
+    here("validate", "scores", two, "--scores", sources[4], "--key-table", key, "--out", out / "validation", "--debug")
+    here("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
     here("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
-    run("run", out / "none.zarr", *sources, "--key", scores, "--json")
+    run("run", out / "none.zarr", *sources, "--key-table", scores, "--json")
     for format in FORMATS:
         more = ("--with-ct",) if format == "dicom-seg" else ()
         here("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")

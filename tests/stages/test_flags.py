@@ -1,10 +1,12 @@
 """What the summary says beside the numbers: parts of the mask that are no lung, its border, fits of few scans."""
 
+from functools import partial
+
 import pytest
 from rich.console import Console
 
 import lungmix
-from lungmix.cli.show import show_overview, show_report
+from lungmix.cli.show import show_overview, show_result
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.pipeline import RunResult
 from lungmix.stages.fit import FEWEST_SCANS, doubts_of
@@ -72,7 +74,7 @@ def test_same_note_of_many_cases_is_printed_once():
         report.note(f"case-{number}", ["the same"])
         report.note(f"case-{number}", ["the same"])
     assert report.notes["case-0"] == ("the same",)
-    text = printed(show_report, report)
+    text = printed(partial(show_result, store="s.zarr"), report)
     assert text.count("the same") == 1
     assert "case-4 and 3 more: the same" in text
 

@@ -177,7 +177,7 @@ def test_sources_that_are_missing_or_unreadable_and_scans_that_are_not_there_are
     assert _status_of(words) == 1
     out = capsys.readouterr().out
     assert "source 4: other is not in the store" in out
-    assert "1 of 1 cases are as they should be" in out
+    assert "1 of 1 cases passed" in out
 
 
 def test_series_are_chosen_as_by_the_run(tmp_path, capsys):
@@ -220,9 +220,9 @@ def test_command_says_how_to_mend_and_withdraws_when_it_is_asked_to(store, scan,
     before = store_digest(store)
     words = ["verify", str(store), "--workers", "1", "--quiet"]
     assert _status_of(words) == 1
-    assert f"`lungmix verify {store} --withdraw`" in capsys.readouterr().out
+    assert f"`lungmix verify {store} --invalidate`" in capsys.readouterr().out
     assert store_digest(store) == before
-    assert _status_of([*words, "--withdraw", "--json"]) == 1
+    assert _status_of([*words, "--invalidate", "--json"]) == 1
     withdrawn = json.loads(capsys.readouterr().out)["withdrawn"]
     assert withdrawn == {NAME: {"side": "labels/side/1/c/0/0/0 is not what was written"}}
     assert list(lungmix.open_cohort(store)[NAME].damage) == ["side"]

@@ -1,4 +1,4 @@
-"""The commands of ``lungmix``."""
+"""Entry point of the command ``lungmix``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lungmix.cli import options as opt
 from lungmix.cli.commands import inspect, maintain, run
 from lungmix.cli.commands.scan import scan
 from lungmix.cli.commands.validate import app as validate
-from lungmix.cli.redaction import command_line, debugging, told
+from lungmix.cli.redaction import command_line, debugging, printable
 from lungmix.cli.signals import as_interrupts
 from lungmix.cli.streams import make_streams_last
 from lungmix.errors import LungmixError, UsageError, mark_untrusted, reason_of, trace_of
@@ -30,9 +30,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"token_normalize_func": opt.current_spelling},
 )
 
-# In the order in which data flows: help lists them so.
+# Help lists commands in this order, which is that of the data flow.
 app.command()(scan)
 app.command()(run.run)
 app.command()(run.convert)
@@ -50,26 +51,26 @@ app.command()(maintain.remove)
 app.add_typer(validate, name="validate")
 
 _OBJECTS = 50_000
-"""New objects after which Python looks for garbage; the default of 700 suits programs of fewer libraries."""
+"""New objects between garbage collections; Python's default of 700 costs time while many libraries are imported."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with status 0, 1 (a case failed) or 2 (wrong usage)."""
+    """Run the command line; end the process with status 0, 1 (a case failed) or 2 (wrong usage)."""
     if args is None:
-        # Imports leave many objects and no garbage: to look for it often is a third of the time of a start.
+        # Imports create many objects and no garbage: frequent collections take a third of the startup time.
         gc.set_threshold(_OBJECTS)
         make_streams_last()
         make_home_known()
-        # Where the home takes no files, figures are drawn with a temporary folder; there is nothing to do about it.
+        # Where the home cannot be written, figures use a temporary folder; the user need not act on the warning.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
     words = list(sys.argv[1:] if args is None else args)
     with command_line(words), as_interrupts() as received:
         status = _status_of([word for word in words if word != "--debug"])
         if received.number is not None:
             status = 128 + received.number
-            typer.echo("stopped by a signal; run the same command again to go on from here", err=True)
+            typer.echo("stopped by a signal; run the same command again to resume", err=True)
     if args is None:
-        gc.freeze()  # and half a second of an end
+        gc.freeze()  # saves half a second of collections at exit
     sys.exit(status)
 
 
@@ -80,39 +81,40 @@ def _status_of(words: list[str]) -> int:
     except Exception as error:  # a user never sees a traceback unasked
         if debugging():
             typer.echo(trace_of(error), err=True)
-        error = _of_configuration(error) or error
-        console.print(f"lungmix: {told(reason_of(error))}", markup=False, highlight=False)
+        error = _configuration_error_from(error) or error
+        console.print(f"lungmix: {printable(reason_of(error))}", markup=False, highlight=False)
         return error.status if isinstance(error, LungmixError) else 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except KeyboardInterrupt:
-        console.print("stopped; run the same command again to go on from here")
+        console.print("stopped; run the same command again to resume")
         return 130
     return 0
 
 
-def _of_configuration(error: Exception) -> UsageError | None:
-    """The error of a configuration of dask that cannot be read, which ends whatever imports dask first."""
+def _configuration_error_from(error: Exception) -> UsageError | None:
+    """Return a usage error if dask's configuration cannot be read, which fails the first import of dask."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not any((f.f_globals.get("__name__"), f.f_code.co_name) == ("dask.config", "collect") for f in frames):
         return None
-    what = str(error).partition(", original")[0].partition("\n")[0]
+    reason = str(error).partition(", original")[0].partition("\n")[0]
     return UsageError(
-        f"dask's configuration cannot be read ({mark_untrusted(what)}): correct or remove that file, or name another "
-        "folder in "
-        "DASK_CONFIG"
+        f"dask's configuration cannot be read ({mark_untrusted(reason)}): correct or remove that file, or name another "
+        "folder in DASK_CONFIG"
     )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"lungmix {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; anywhere on the line.")] = False,
 ) -> None:
     pass

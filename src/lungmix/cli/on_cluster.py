@@ -1,4 +1,4 @@
-"""The options of every command that works on a cluster, which it gets as one value."""
+"""Options that all commands on a cluster share, passed to them as one value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lungmix.cli import options as opt
 
 @dataclass(frozen=True)
 class OnCluster:
-    """Where a command works, and what hears of it; as on the command line."""
+    """Cluster, log and progress options of a command, as on the command line."""
 
     scheduler: opt.Scheduler = None
     scheduler_file: opt.SchedulerFile = None
@@ -25,23 +25,23 @@ class OnCluster:
 
 
 LOCAL = OnCluster()
-"""A cluster of its own that fits the machine."""
+"""Default options: a local cluster that fits the machine."""
 
 
 def on_cluster(command: Callable[..., None]) -> Callable[..., None]:
-    """Put the options of `OnCluster` in place of the parameter ``cluster`` of a command."""
+    """Replace the parameter ``cluster`` of a command by the options of `OnCluster`."""
     options = list(inspect.signature(OnCluster, eval_str=True).parameters.values())
-    names = [one.name for one in fields(OnCluster)]
+    names = [option.name for option in fields(OnCluster)]
 
     @wraps(command)
-    def with_options(**given: Any) -> None:
-        cluster = OnCluster(**{name: given.pop(name) for name in names})
-        command(**given, cluster=cluster)
+    def with_options(**arguments: Any) -> None:
+        cluster = OnCluster(**{name: arguments.pop(name) for name in names})
+        command(**arguments, cluster=cluster)
 
     parameters: list[inspect.Parameter] = []
-    for one in inspect.signature(command, eval_str=True).parameters.values():
-        parameters += options if one.name == "cluster" else [one]
-    # What typer reads.
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters += options if parameter.name == "cluster" else [parameter]
+    # typer reads the signature and the annotations.
     with_options.__dict__["__signature__"] = inspect.Signature(parameters)
-    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options

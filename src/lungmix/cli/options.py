@@ -11,7 +11,8 @@ from typer.core import TyperCommand
 
 Store = Annotated[str, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE")]
 NewStore = Annotated[
-    str, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX; made if it is not there.", metavar="STORE")
+    str,
+    typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX; created if it does not exist.", metavar="STORE"),
 ]
 OptionalStore = Annotated[
     str | None, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE")
@@ -33,7 +34,7 @@ Preset = Annotated[
 ]
 Threshold = Annotated[int | None, typer.Option(help="HU below which a voxel is air; -155 by default.")]
 Opening = Annotated[int | None, typer.Option(help="Iterations of the opening, in place of the preset's.")]
-MinVoxels = Annotated[int | None, typer.Option(help="Smallest island that is lung, in voxels.")]
+MinVoxels = Annotated[int | None, typer.Option(help="Smallest component that is lung, in voxels.")]
 Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]
 AcceptHu = Annotated[
     bool,
@@ -52,7 +53,7 @@ LastModel = Annotated[
     ),
 ]
 StudyComponents = Annotated[int, typer.Option("--components", help="Gaussians of a fitted mixture.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before what is done is recomputed with other parameters.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Recompute results with other parameters without asking.")]
 Components = Annotated[
     int | None, typer.Option(help="Gaussians of a fitted mixture; by default as in the last fit, or 5.")
 ]
@@ -81,15 +82,13 @@ FigureFile = Annotated[
     typer.Option("--figure", help="Draw both fits over the histogram: FILE.png, and FILE.svg.", metavar="FILE"),
 ]
 StudyDir = Annotated[Path, typer.Option("--out", help="Folder for the table and the figure.", metavar="DIR")]
-Seed = Annotated[int, typer.Option(help="Of the random draws.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://host:8786.")]
 SchedulerFile = Annotated[Path | None, typer.Option(help="File that a dask scheduler wrote.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes of the local cluster.")]
 MemoryLimit = Annotated[str | None, typer.Option(help="Memory of each local process, such as 2GB.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run writes to STORE, in place of refusing.")]
-LogFile = Annotated[
-    Path | None, typer.Option("--log", help="Write what happens as JSON, a line an event, after what is there.")
-]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another run writes to STORE, instead of failing.")]
+LogFile = Annotated[Path | None, typer.Option("--log", help="Append events as JSON, one per line.")]
 PerformanceReport = Annotated[
     Path | None,
     typer.Option(help="Write dask's report of tasks, workers and memory as a page.", metavar="FILE.html"),
@@ -106,28 +105,30 @@ SeriesFilter = Annotated[
     ),
 ]
 AllowGaps = Annotated[
-    bool, typer.Option("--allow-gaps", help="Interpolate missing and unevenly spaced slices, and say so.")
+    bool, typer.Option("--allow-gaps", help="Interpolate missing and unevenly spaced slices, with a note.")
 ]
 TrustPositions = Annotated[
-    bool, typer.Option("--trust-positions", help="Believe positions of slices that other attributes contradict.")
+    bool, typer.Option("--trust-positions", help="Use positions of slices even where other attributes contradict them.")
 ]
 ChunkSlices = Annotated[
     int | None,
     typer.Option(
-        help="Slices of a stored chunk: 8, 16, 32 or 64, by default up to 64. Cases cut otherwise are made anew.",
+        help="Slices of a stored chunk: 8, 16, 32 or 64, by default up to 64. Cases with other chunks are recomputed.",
         metavar="N",
     ),
 ]
 KeyFile = Annotated[
     Path | None,
     typer.Option(
-        "--key", help="Table of which case is whose, outside the store, readable by you alone.", metavar="FILE.csv"
+        "--key-table",
+        help="Table of which case belongs to which patient, outside the store, readable by you alone.",
+        metavar="FILE.csv",
     ),
 ]
 ReadKey = Annotated[
     Path | None,
     typer.Option(
-        "--key", help="Key table, if the scores name files or patients in place of cases.", metavar="FILE.csv"
+        "--key-table", help="Key table, if the scores name files or patients in place of cases.", metavar="FILE.csv"
     ),
 ]
 KeepNames = Annotated[
@@ -140,9 +141,21 @@ RetainPatient = Annotated[
 ]
 ShiftDates = Annotated[
     bool,
-    typer.Option("--shift-dates", help="Keep study dates, shifted by days that stand in the --key table alone."),
+    typer.Option(
+        "--shift-dates",
+        help="Keep study dates, shifted by a number of days that only the key table of --key-table holds.",
+    ),
 ]
 ReportDir = Annotated[Path | None, typer.Option("--report", help="Write a page to look at into this folder.")]
+
+
+RENAMED = {"key": "key-table", "withdraw": "invalidate", "times": "resamplings", "share": "fraction"}
+"""Earlier spellings of options, which still work but are not listed in help."""
+
+
+def current_spelling(option: str) -> str:
+    """Return the current spelling of an option without its dashes; `RENAMED` has the earlier ones."""
+    return RENAMED.get(option, option)
 
 
 def example(*texts: str) -> Callable[[Any], Any]:
@@ -162,7 +175,7 @@ class ManyCases(TyperCommand):
     _MANY = ("--cases", "--leave-out")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See click; every name gets an option of its own."""
+        """Parse arguments as click does, with each name after an option of its own."""
         words: list[str] = []
         option, store = "", False
         for word in args:
@@ -180,7 +193,7 @@ class ManyCases(TyperCommand):
 
 
 def parse_numbers(text: str, option: str) -> list[int]:
-    """Numbers, ascending, from ``5``, ``2-8``, ``3,5,7`` or a mixture of these.
+    """Return numbers, ascending, from ``5``, ``2-8``, ``3,5,7`` or a mixture of these.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What commands leave behind: a summary and the exit status, a page, a figure."""
+"""Output of commands: summary and exit status, HTML report, figure."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from lungmix.cli.redaction import debugging
 from lungmix.errors import UsageError, trace_of
 
 
-def print_result_and_exit(store: str, report: Any, as_json: bool) -> None:
-    """Show what a command did; exit with 1 if a case failed."""
-    from lungmix.cli.show import report_json, show_report
+def print_result_and_exit(store: str, result: Any, as_json: bool) -> None:
+    """Print the result of a command; exit with status 1 if a case failed."""
+    from lungmix.cli.show import result_json, show_result
 
     if as_json:
-        typer.echo(report_json(store, report))
+        typer.echo(result_json(store, result))
     else:
-        show_report(Console(), report)
-    for error in report.errors.values() if debugging() else ():
+        show_result(Console(), result, store)
+    for error in result.errors.values() if debugging() else ():
         typer.echo(trace_of(error), err=True)
-    if report.failed:
+    if result.failed:
         raise typer.Exit(1)
 
 
 def draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
-    """Draw both fits over the histogram."""
+    """Draw both fits over the histogram and print the files that were written."""
     from lungmix.stages.fit import pool_counts
     from lungmix.webpage.curves import fits_figure, save_figure
 
     if result.fits is None:
-        raise UsageError("--figure shows the two fits of one number of components: leave --model and ranges out")
+        raise UsageError(
+            "--figure needs one number of components and no model: omit --model and give --components one number"
+        )
     figure = fits_figure(result.fits, pool_counts(cohort, result.done), parameters.clip)
     for path in save_figure(figure, file):
         typer.echo(f"figure: {path}", err=True)
@@ -43,11 +45,11 @@ def write_page_of(
     folder: Path,
     failed: dict[str, str],
     score_file: Path | None = None,
-    key: Path | None = None,
+    key_table: Path | None = None,
     *,
     quiet: bool,
 ) -> None:
-    """Write the page of a cohort, with a radiologist's scores if there are some."""
+    """Write the HTML report of a cohort, with a radiologist's scores where a file of them is given."""
     from lungmix.analysis.score_table import scores_of_cases
     from lungmix.cli.progress import callback_for
     from lungmix.intake.key_table import KeyTable
@@ -55,6 +57,6 @@ def write_page_of(
     from lungmix.webpage.page import write_page
 
     callback = callback_for(Console(stderr=True), quiet=quiet)
-    whose = None if key is None else KeyTable.read(key).rows_of(cohort)
-    scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file, whose)
+    key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
+    scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file, key_rows)
     typer.echo(f"page: {write_page(cohort, folder, failed, scores=scores, callback=callback)}", err=True)

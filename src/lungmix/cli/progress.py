@@ -18,54 +18,54 @@ from rich.progress import (
 )
 
 from lungmix.callbacks import Callback
-from lungmix.cli.redaction import told
+from lungmix.cli.redaction import printable
 
 
 def callback_for(console: Console, *, quiet: bool) -> Callback:
-    """Bars where people look, lines where a file collects them, warnings alone if asked for."""
+    """Return bars for a terminal, lines for a file, or warnings alone if `quiet`."""
     if quiet:
         return Warnings(console)
     return Bars(console) if console.is_terminal else Lines(console)
 
 
 class Amount:
-    """How much of a part of a run is over: in cases, and in bytes of HU where they are known.
+    """Progress of a stage: in cases, and in bytes of HU where sizes are known.
 
     Attributes
     ----------
     done, total : int
-        Bytes, or cases.
+        Bytes of ended cases and of all; numbers of cases where sizes are unknown.
     """
 
     def __init__(self, cases: Sequence[str], sizes: Mapping[str, int] | None):
         self._sizes = sizes or {}
         self._cases, self._ended = len(cases), 0
-        self.done, self.total = 0, sum(map(self._of, cases))
+        self.done, self.total = 0, sum(map(self._size_of, cases))
 
     def add(self, case: str) -> None:
-        """A case has ended."""
+        """Count a case as ended."""
         self._ended += 1
-        self.done += self._of(case)
+        self.done += self._size_of(case)
 
     @property
     def text(self) -> str:
-        """Such as ``3/62 cases, 1.3 GB of 26.9 GB``."""
+        """Text such as ``3/62 cases, 1.3 GB of 26.9 GB``."""
         cases = f"{self._ended}/{self._cases}"
         return f"{cases} cases, {decimal(self.done)} of {decimal(self.total)}" if self._sizes else cases
 
-    def _of(self, case: str) -> int:
+    def _size_of(self, case: str) -> int:
         return self._sizes.get(case, 0) if self._sizes else 1
 
 
 class Warnings(Callback):
-    """What people should read, and no progress."""
+    """Warnings, without progress."""
 
     def __init__(self, console: Console):
         self._console = console
 
     def on_warning(self, message: str) -> None:
         """See `Callback`."""
-        self._console.print(told(message), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
 
 class Bars(Callback):
@@ -120,7 +120,7 @@ class Bars(Callback):
             if case in self._tasks:
                 self._progress.remove_task(self._tasks.pop(case))
             if failure:
-                self._progress.console.print(f"{case}: failed: {told(failure)}", style="red", markup=False)
+                self._progress.console.print(f"{case}: failed: {printable(failure)}", style="red", markup=False)
             self._amount.add(case)
             self._progress.update(self._all, completed=self._amount.done, amount=self._amount.text)
 
@@ -141,7 +141,7 @@ class Bars(Callback):
 
 
 class Lines(Callback):
-    """A line when a case has ended, with the time that the rest may take."""
+    """One line per ended case, with an estimate of the remaining time."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -157,10 +157,10 @@ class Lines(Callback):
         """See `Callback`."""
         amount = self._amount
         amount.add(case)
-        spent = time.monotonic() - self._start
-        left = spent / max(amount.done, 1) * (amount.total - amount.done)
-        what = f"failed: {told(failure)}" if failure else "done"
-        self._line(f"{self._title} {amount.text} {case}: {what} ({spent:.0f} s, about {left:.0f} s left)")
+        elapsed = time.monotonic() - self._start
+        remaining = elapsed / max(amount.done, 1) * (amount.total - amount.done)
+        outcome = f"failed: {printable(failure)}" if failure else "done"
+        self._line(f"{self._title} {amount.text} {case}: {outcome} ({elapsed:.0f} s, about {remaining:.0f} s left)")
 
     def on_info(self, message: str) -> None:
         """See `Callback`."""

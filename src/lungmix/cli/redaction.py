@@ -1,7 +1,7 @@
-"""Whether what is printed may name files.
+"""File names in printed text: shown to the person at the terminal, replaced in text that may be passed on.
 
-A person at the terminal reads which file is meant. What is meant to be passed on, the object of ``--json`` and the
-tracebacks of ``--debug``, names none: there a source is "source 2, item 17", as ``lungmix scan`` counts them.
+The object of ``--json`` and the tracebacks of ``--debug`` name no file: in them a source is "source 2, item 17", as
+``lungmix scan`` counts them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WORDS: ContextVar[frozenset[str]] = ContextVar("words", default=frozenset())
 
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
-    """The words of the command that runs."""
+    """Hold the words of the running command for the functions of this module."""
     token = _WORDS.set(frozenset(words))
     try:
         yield
@@ -26,15 +26,15 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
 
 
 def debugging() -> bool:
-    """Whether tracebacks were asked for."""
+    """Return True with ``--debug``: tracebacks are printed."""
     return "--debug" in _WORDS.get()
 
 
 def may_show_names() -> bool:
-    """Whether files may be named."""
+    """Return True if printed text may name files: without ``--json`` and ``--debug``."""
     return not {"--debug", "--json"} & _WORDS.get()
 
 
-def told(message: str) -> str:
-    """A message with marked names as it may be printed."""
+def printable(message: str) -> str:
+    """Return a message with its marked names revealed or redacted, see `may_show_names`."""
     return reveal(message) if may_show_names() else redact(message)

@@ -1,4 +1,4 @@
-"""The pipeline that a command works with: store, cluster, progress, log and performance report."""
+"""Pipeline of a command: store, cluster, progress, log and performance report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lungmix.errors import UsageError
 
 
 def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
-    """Print what is as in the last run and what will be recomputed, and ask on a terminal before the latter is done.
+    """Print which options are as in the last run and what will be recomputed; ask before that on a terminal.
 
     Raises
     ------
@@ -30,29 +30,29 @@ def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
         typer.echo(f"as in the last run on this store: {'; '.join(chosen.kept)}", err=True)
     for change in chosen.changes:
         typer.echo(f"warning: {change}", err=True)
-    asked = bool(chosen.changes) and not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    if asked and not typer.confirm("Recompute?", err=True):
-        raise UsageError("nothing was changed: leave options out that differ from the last run, or give --yes")
+    must_ask = bool(chosen.changes) and not yes and sys.stdin.isatty() and sys.stderr.isatty()
+    if must_ask and not typer.confirm("Recompute?", err=True):
+        raise UsageError("nothing was changed: omit options that differ from the last run, or give --yes")
 
 
 @contextmanager
 def pipeline_on(
     store: str, cluster: OnCluster, *, wait: bool, create: bool = False, needed: bool = True
 ) -> Iterator[Any]:
-    """A pipeline on the cluster that the options name; a local cluster ends with the block.
+    """Yield a pipeline on the cluster that the options name; a local cluster ends with the block.
 
     Parameters
     ----------
     store : str
-        As on the command line.
+        Folder or URL, as on the command line.
     cluster : OnCluster
-        Likewise.
+        Options of the cluster.
     wait : bool
-        For another run on this store.
+        Wait for another run on this store instead of failing.
     create : bool
-        Make the store where there is none.
+        Create a missing store.
     needed : bool
-        Whether there is work for a cluster; counts are small tables, and none is started for them.
+        True if there is work for a cluster; none is started for histograms, which are small tables.
     """
     from lungmix.store import open_cohort
 
@@ -67,7 +67,7 @@ def pipeline_on(
 
 @contextmanager
 def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, Any]]:
-    """The client of a cluster, or None where it is not needed, and a listener that tells of progress."""
+    """Yield the client of a cluster, or None where it is not needed, and the callback of progress."""
     from lungmix.callbacks import logged
     from lungmix.cli.progress import callback_for
     from lungmix.cluster import check_memory, connect, dashboard_of, performance_page
@@ -98,22 +98,22 @@ def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tupl
 
 @contextmanager
 def _loading(module: str) -> Iterator[None]:
-    """Import a module while the block waits for others."""
+    """Import a module in another thread while the block runs."""
     thread = Thread(target=_load, args=(module,), name=f"import {module}")
     thread.start()
     try:
         yield
     finally:
-        thread.join()  # a process that ends amid an import can crash
+        thread.join()  # a process that exits during an import can crash
 
 
 def _load(module: str) -> None:
-    with suppress(Exception):  # who needs the module meets the error in its own thread
+    with suppress(Exception):  # the error is raised where the module is needed
         import_module(module)
 
 
 def _quiet_dask() -> None:
-    """Keep what distributed logs, tracebacks among it, from a terminal; what matters of it is said in a sentence."""
+    """Hide logs and tracebacks of distributed from the terminal; lungmix reports their causes itself."""
     if debugging():
         return
     for name in list(logging.root.manager.loggerDict):

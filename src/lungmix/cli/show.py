@@ -1,19 +1,21 @@
-"""Tables for the terminal, and one JSON object for programs."""
+"""Summary of a run and overview of a store: tables for the terminal, one JSON object for programs."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lungmix.cli.redaction import may_show_names, told
+from lungmix._version import __version__
+from lungmix.cli.redaction import may_show_names, printable
 from lungmix.cli.show_fits import fits_json, new_table, show_comparison, show_mixture, show_selection, to_json
 from lungmix.pipeline import RunResult
 from lungmix.stages.measure import dictionary
+from lungmix.store import MEASUREMENTS_FILE
 from lungmix.store.models import ModelUse
 from lungmix.store.stage_records import stages_text
 from lungmix.webpage.overview import CohortOverview
@@ -30,87 +32,111 @@ _COLUMNS = (
     ("lung_involvement", "LI %", 1),
 )
 
-_MOST_NAMES = 5
+_ABBREVIATIONS = (
+    "GGO: ground-glass opacity; cons.: consolidation; LI: lung involvement, percent of GGO, consolidation and other "
+    "denser tissue"
+)
+
+_MAX_NAMES = 5
 
 
-def show_report(console: Console, report: RunResult) -> None:
-    """Measurements, mixture, what was skipped and failed, and how many cases went through."""
-    if report.rows:
-        shown = [column for column in _COLUMNS if column[0] in report.rows[0]]
-        table = new_table("Measurements", "case", *(title for _, title, _ in shown))
-        for row in report.rows:
-            table.add_row(str(row["case"]), *(f"{float(row[key]):.{digits}f}" for key, _, digits in shown))
+def show_result(console: Console, result: RunResult, store: str) -> None:
+    """Print measurements, mixture, models and versions, notes, skipped and failed cases, and numbers of cases.
+
+    Parameters
+    ----------
+    console : Console
+        Terminal or file to print to.
+    result : RunResult
+        Result of a command.
+    store : str
+        Folder or URL of the store.
+    """
+    if result.rows:
+        columns = [column for column in _COLUMNS if column[0] in result.rows[0]]
+        table = new_table("Measurements", "case", *(title for _, title, _ in columns))
+        for row in result.rows:
+            table.add_row(str(row["case"]), *(f"{float(row[key]):.{digits}f}" for key, _, digits in columns))
         console.print(table)
-    if report.comparison is not None and report.model is not None:
-        show_comparison(console, report.comparison, str(report.model_id))
-    elif report.model is not None:
-        show_mixture(console, report.model, str(report.model_id))
-    if report.selection:
-        show_selection(console, report.selection)
-    if any(spent.tasks for spent in report.spent.values()):
-        _show_spent(console, report)
-    _show_notes(console, report.notes)
-    for name, reason in report.skipped.items():
-        reason = report.told[name] if may_show_names() else reason
-        console.print(f"skipped: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    for name, reason in report.failed.items():
-        reason = report.told[name] if may_show_names() else reason
-        console.print(f"failed: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    skipped = f", {len(report.skipped)} skipped" if report.skipped else ""
-    console.print(f"{len(report.done)} done, {len(report.failed)} failed{skipped}", highlight=False)
+    if result.comparison is not None and result.model is not None:
+        show_comparison(console, result.comparison, str(result.model_id))
+    elif result.model is not None:
+        show_mixture(console, result.model, str(result.model_id))
+    if result.selection:
+        show_selection(console, result.selection)
+    _show_notes(console, result.notes)
+    for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
+        for name, reason in reasons.items():
+            text = result.told[name] if may_show_names() else reason
+            console.print(f"{outcome}: {name}: {text}", markup=False, highlight=False, soft_wrap=True)
+    for line in (*_origin_of(store, result), *_usage_of(result)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
+    console.print(f"{len(result.done)} done, {len(result.failed)} failed{skipped}", highlight=False)
+
+
+def _origin_of(store: str, result: RunResult) -> list[str]:
+    """Return lines that explain the table of measurements and name presets, mixtures, version and file."""
+    if not result.rows:
+        return []
+    presets, models = (_counted(str(row[key]) for row in result.rows if key in row) for key in ("mask", "model"))
+    masks = f"preset of the masks: {presets}; " if presets else ""
+    labels = f"model of the labels: {models}; " if models else ""
+    return [
+        _ABBREVIATIONS,
+        f"{masks}{labels}lungmix {__version__}",
+        f"table: {store.rstrip('/')}/{MEASUREMENTS_FILE}",
+    ]
+
+
+def _usage_of(result: RunResult) -> list[str]:
+    """Return a line with the time of all workers, its shares by stage, and the peak memory; none without tasks."""
+    stages = {stage: usage for stage, usage in result.spent.items() if usage.tasks}
+    if not stages:
+        return []
+    seconds = sum(usage.worker_seconds for usage in stages.values())
+    percents = (f"{stage} {100 * use.worker_seconds / max(seconds, 1e-9):.0f} %" for stage, use in stages.items())
+    peak = max(usage.peak_bytes for usage in stages.values()) / (1 << 20)
+    return [f"time: {seconds:.1f} s on workers ({', '.join(percents)}); peak memory of a worker: {peak:.0f} MiB"]
 
 
 def _show_notes(console: Console, notes: Mapping[str, Sequence[str]]) -> None:
-    """Print each note once, with the names of what it is about."""
-    about: dict[str, list[str]] = {}
+    """Print each note once, with the names of its cases."""
+    names_of: dict[str, list[str]] = {}
     for name, texts in notes.items():
         for text in texts:
-            about.setdefault(told(text), []).append(name)
-    for text, names in about.items():
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        shown = f"{', '.join(names[:_MOST_NAMES])}{more}"
-        console.print(f"note: {shown}: {text}", markup=False, highlight=False, soft_wrap=True)
+            names_of.setdefault(printable(text), []).append(name)
+    for text, names in names_of.items():
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        console.print(
+            f"note: {', '.join(names[:_MAX_NAMES])}{more}: {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
-def _show_spent(console: Console, report: RunResult) -> None:
-    """Where the time went."""
-    total = sum(spent.worker_seconds for spent in report.spent.values())
-    table = new_table("Time", "stage", "cases", "worker s", "%", "client s", "tasks", "peak MiB")
-    for stage, spent in report.spent.items():
-        if spent.tasks:
-            worker, share = f"{spent.worker_seconds:.1f}", f"{100 * spent.worker_seconds / max(total, 1e-9):.0f}"
-            table.add_row(
-                stage, str(spent.cases), worker, share, "", str(spent.tasks), f"{spent.peak_bytes / (1 << 20):.0f}"
-            )
-        else:
-            table.add_row(stage, "", "", "", f"{spent.seconds:.1f}", "", "")
-    console.print(table)
-
-
-def report_json(store: str, report: RunResult) -> str:
-    """The same as one JSON object."""
-    model = None if report.model is None else json.loads(report.model.to_json())
+def result_json(store: str, result: RunResult) -> str:
+    """Return the result of a command as one JSON object."""
+    model = None if result.model is None else json.loads(result.model.to_json())
     return to_json(
         {
             "store": store,
-            "done": report.done,
-            "failed": report.failed,
-            "skipped": report.skipped,
-            "notes": {name: [told(note) for note in notes] for name, notes in report.notes.items()},
-            "sources": report.places,
+            "done": result.done,
+            "failed": result.failed,
+            "skipped": result.skipped,
+            "notes": {name: [printable(note) for note in notes] for name, notes in result.notes.items()},
+            "sources": result.places,
             "model": model,
-            "model_id": None if report.model_id is None else str(report.model_id),
-            "stale_labels": report.stale,
-            "measurements": report.rows,
-            "spent": {stage: spent.to_dict() for stage, spent in report.spent.items()},
-            **({"radiomics": report.radiomics} if report.radiomics else {}),
-            **fits_json(report.fits, report.comparison, report.selection),
+            "model_id": None if result.model_id is None else str(result.model_id),
+            "stale_labels": result.stale,
+            "measurements": result.rows,
+            "spent": {stage: spent.to_dict() for stage, spent in result.spent.items()},
+            **({"radiomics": result.radiomics} if result.radiomics else {}),
+            **fits_json(result.fits, result.comparison, result.selection),
         }
     )
 
 
 def show_overview(console: Console, overview: CohortOverview) -> None:
-    """Cases with their stages, and the scanners as in the paper's Table 1."""
+    """Print cases with their stages, and the scanners as in the paper's Table 1."""
     table = Table(
         title=f"{overview.store}: {len(overview.cases)} cases",
         title_justify="left",
@@ -125,7 +151,7 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
         table.add_row(case.name, size, spacing, stages_text(case.stages))
     console.print(table)
-    for line in (*_made_with(overview.made_with), *(f"warning: {one}" for one in overview.warnings)):
+    for line in (*_made_with(overview.made_with), *(f"warning: {warning}" for warning in overview.warnings)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for case in overview.cases:
         if case.note:
@@ -143,23 +169,28 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
 
 
 def _made_with(use: ModelUse) -> list[str]:
-    """Lines that say which presets made the masks and which mixtures the labels."""
+    """Return lines that name the presets of the masks and the mixtures of the labels."""
     lines = [f"model of the store: {use.stored}"] if use.stored else []
-    for what, known in (("masks", use.masks), ("labels by", use.labels)):
-        texts = Counter(map(str, known.values()))
-        if texts:
-            several = len(texts) > 1
-            lines.append(f"{what}: " + ", ".join(f"{text} ({n})" if several else text for text, n in texts.items()))
+    for title, values in (("masks", use.masks), ("labels by", use.labels)):
+        text = _counted(map(str, values.values()))
+        if text:
+            lines.append(f"{title}: {text}")
     return lines
 
 
+def _counted(values: Iterable[str]) -> str:
+    """Return distinct values, with their numbers where there are several."""
+    counts = Counter(values)
+    return ", ".join(f"{value} ({n})" if len(counts) > 1 else value for value, n in counts.items())
+
+
 def overview_json(overview: CohortOverview) -> str:
-    """The same as one JSON object."""
+    """Return the overview as one JSON object."""
     return to_json(overview.to_dict())
 
 
 def show_dictionary(console: Console) -> None:
-    """Columns of the tables of measurements."""
+    """Print the columns of the tables of measurements."""
     for name, columns in dictionary().items():
         table = Table(title=name, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
         for title in ("column", "unit", "meaning"):
@@ -170,5 +201,5 @@ def show_dictionary(console: Console) -> None:
 
 
 def dictionary_json() -> str:
-    """The same as one JSON object."""
+    """Return the columns of the tables as one JSON object."""
     return to_json(dictionary())

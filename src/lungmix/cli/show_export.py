@@ -1,4 +1,4 @@
-"""What an export wrote, for people and for programs."""
+"""Files of an export: for the terminal, and as one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lungmix.export import Exported
 
 
 def show_exported(console: Console, result: Exported) -> None:
-    """One file a line, and the reason of every case that failed."""
+    """Print one file per line, and the reason of every case that failed."""
     for file in (*(file for files in result.files.values() for file in files), *result.tables):
         console.print(str(file), markup=False, highlight=False)
     for name, reason in result.failed.items():
@@ -21,7 +21,7 @@ def show_exported(console: Console, result: Exported) -> None:
 
 
 def exported_json(store: str, result: Exported) -> str:
-    """The same as one JSON object."""
+    """Return the files and failures of an export as one JSON object."""
     return to_json(
         {
             "store": store,

@@ -23,14 +23,14 @@ from lungmix.parameters import FITS
 from lungmix.tissue import TISSUES
 
 _SHORT = {"paper": "paper", "converged": "conv."}
-"""Names of the fits where many columns have to share 80 characters."""
+"""Short names of the fits, for tables of many columns in 80 characters."""
 
 _NAMES = {tissue.key: tissue.name for tissue in TISSUES}
 
 
-def show_comparison(console: Console, comparison: Comparison, chosen: str) -> None:
+def show_comparison(console: Console, comparison: Comparison, model_name: str) -> None:
     """Print both fits side by side: parameters, MAP thresholds, lung involvement."""
-    table = new_table(f"Fits; the model of the store is {chosen}", "component")
+    table = new_table(f"Fits; the model of the store is {model_name}", "component")
     for name in FITS:
         for title in ("weight", "mean HU", "sd HU"):
             table.add_column(f"{_SHORT[name]}\n{title}", justify="right", no_wrap=True)
@@ -48,8 +48,8 @@ def show_comparison(console: Console, comparison: Comparison, chosen: str) -> No
     if comparison.involvement:
         table = new_table("Lung involvement, %", "case", *FITS, "difference")
         for row in comparison.involvement:
-            one, two = (row[name] for name in FITS)
-            table.add_row(str(row["case"]), f"{one:.2f}", f"{two:.2f}", f"{two - one:+.2f}")
+            first, second = (row[name] for name in FITS)
+            table.add_row(str(row["case"]), f"{first:.2f}", f"{second:.2f}", f"{second - first:+.2f}")
         console.print(table)
     table = new_table("Quality", "fit", "iterations", "log-likelihood a voxel", "BIC", "lower end HU")
     for row in comparison.quality:
@@ -59,7 +59,7 @@ def show_comparison(console: Console, comparison: Comparison, chosen: str) -> No
 
 
 def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
-    """BIC by number of components; a star marks the lowest of each fit."""
+    """Print BIC by number of components; a star marks the lowest of each fit."""
     titles = [f"{name}\n{what}" for name in FITS for what in ("log-likelihood", "BIC")]
     table = new_table("Number of components (log-likelihood a voxel)", "K", "free", *titles)
     lowest = {name: min(row[f"{name}.bic"] for row in rows) for name in FITS}
@@ -70,8 +70,8 @@ def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
             cells += [f"{row[f'{name}.log_likelihood']:.6f}", f"{row[f'{name}.bic']:,.0f}{star}"]
         table.add_row(str(row["components"]), str(row["parameters"]), *cells)
     console.print(table)
-    console.print("* lowest BIC; voxels are not independent, so BIC leans to many components", highlight=False)
-    console.print("compared only, nothing is stored: store one with --components K", highlight=False)
+    console.print("* lowest BIC; voxels are not independent, so BIC favours many components", highlight=False)
+    console.print("nothing is stored: run again with --components K to store a mixture", highlight=False)
 
 
 def show_mixture(console: Console, model: TissueModel, name: str) -> None:
@@ -84,7 +84,7 @@ def show_mixture(console: Console, model: TissueModel, name: str) -> None:
 
 
 def show_robustness(console: Console, result: Robustness, files: Sequence[Path]) -> None:
-    """How far groups of each size differ."""
+    """Print how far groups of each size differ."""
     titles = [f"{_SHORT[name]}\n{what}" for name in FITS for what in ("mean", "largest", "to all")]
     table = new_table(
         f"Total variation distance between groups out of {result.scans} scans, %", "scans", "groups", "shared", *titles
@@ -98,18 +98,18 @@ def show_robustness(console: Console, result: Robustness, files: Sequence[Path])
 
 
 def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -> None:
-    """Intervals of parameters and thresholds."""
+    """Print intervals of parameters and thresholds."""
     table = new_table(
         f"Fit '{result.fit}' of {result.scans} scans, {result.refits} refits, {result.level:g} % intervals over scans",
         "of", "quantity", "estimate", "low", "high", "s.e.",
     )  # fmt: skip
-    for one in result.intervals:
-        digits = {"HU": 1, "%": 2}.get(one.unit, 4)
-        pair = one.of.split(" → ")
-        of = _name(one.of) if len(pair) == 1 else " | ".join(key.replace("_", " ") for key in pair)
-        numbers = (f"{value:.{digits}f}" for value in (one.estimate, one.low, one.high, one.error))
-        quantity = "LI" if one.name == "lung_involvement" else one.name
-        table.add_row(of, f"{quantity} {one.unit}".rstrip(), *numbers)
+    for interval in result.intervals:
+        digits = {"HU": 1, "%": 2}.get(interval.unit, 4)
+        pair = interval.of.split(" → ")
+        of = _name(interval.of) if len(pair) == 1 else " | ".join(key.replace("_", " ") for key in pair)
+        numbers = (f"{v:.{digits}f}" for v in (interval.estimate, interval.low, interval.high, interval.error))
+        quantity = "LI" if interval.name == "lung_involvement" else interval.name
+        table.add_row(of, f"{quantity} {interval.unit}".rstrip(), *numbers)
     console.print(table)
     for note in result.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
@@ -117,7 +117,7 @@ def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -
 
 
 def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The part of a report that speaks of fits, JSON-ready."""
+    """Return fits, their comparison and a table of BIC, JSON-ready."""
     out: dict[str, Any] = {}
     if fits is not None:
         out["fits"] = {name: _model(model) for name, model in fits.items()}
@@ -129,20 +129,20 @@ def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[d
 
 
 def robustness_json(store: str, result: Robustness, files: Sequence[Path]) -> str:
-    """The study as one JSON object."""
+    """Return the study as one JSON object."""
     groups = [
         {"size": g.size, "cases": g.cases, "fits": {name: _model(model) for name, model in g.fits.items()}}
         for g in result.groups
     ]
-    whole = {name: _model(model) for name, model in result.whole.items()}
+    cohort_fits = {name: _model(model) for name, model in result.whole.items()}
     return to_json({
-        "store": store, "scans": result.scans, "sizes": result.rows, "groups": groups, "whole": whole,
+        "store": store, "scans": result.scans, "sizes": result.rows, "groups": groups, "whole": cohort_fits,
         "files": list(map(str, files)),
     })  # fmt: skip
 
 
 def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
-    """The intervals as one JSON object."""
+    """Return the intervals as one JSON object."""
     return to_json({
         "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
         "notes": result.notes, "intervals": rows_of(result), "model": _model(result.model),
@@ -151,23 +151,23 @@ def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON text; numbers that JSON does not have, NaN and infinity, become null, and bytes that no text has escapes."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False)
+    """Return JSON text: NaN and infinity become null, text that UTF-8 cannot encode becomes escapes."""
+    return json.dumps(_json_ready(value), indent=2, allow_nan=False)
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """A table in the manner of all tables here; the first column is for names."""
+    """Return an empty table in the style of the command line; the first column is for names."""
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     return table
 
 
-def _plain(value: Any) -> Any:
+def _json_ready(value: Any) -> Any:
     if isinstance(value, dict):
-        return {encodable(key) if isinstance(key, str) else key: _plain(one) for key, one in value.items()}
+        return {encodable(key) if isinstance(key, str) else key: _json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_json_ready(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int) else encodable(str(value))

@@ -1,4 +1,4 @@
-"""What sources hold: a table for the terminal, and one JSON object for programs."""
+"""Scans that sources hold: a table for the terminal, and one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -11,75 +11,78 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lungmix.cli.redaction import may_show_names, told
+from lungmix.cli.redaction import may_show_names, printable
 from lungmix.cli.show_fits import to_json
 from lungmix.errors import mark_path
 from lungmix.formats import RejectedSource, Scan
 from lungmix.formats.scan import Series
 from lungmix.intake.discovery import DiscoveredScan
 
-_VERDICTS = ("used", "skipped", "refused")
+_VERDICTS = ("used", "skipped", "rejected")
+_JSON_VERDICTS = {"rejected": "refused"}
+"""Verdicts that the JSON object spells in another way, for programs that read it."""
 
 
 def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
-    """A row for everything that was found, then the reasons and what should be known."""
+    """Print one row per scan or file, then reasons and notes."""
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
-    for title in ("item", "lies in", "series", "files", "size", "spacing mm", "kernel", "mm", "verdict"):
+    for title in ("item", "path", "series", "files", "size", "spacing mm", "kernel", "mm", "verdict"):
         table.add_column(title, overflow="fold", no_wrap=title in ("item", "size", "verdict"))
-    for one in findings:
-        series = _series_of(one)
+    for finding in findings:
+        series = _series_of(finding)
         table.add_row(
-            one.source_label.removeprefix("source ").replace(", item ", "."),
-            told(mark_path(Path(one.result.path))) if may_show_names() else "",
+            finding.source_label.removeprefix("source ").replace(", item ", "."),
+            printable(mark_path(Path(finding.result.path))) if may_show_names() else "",
             _text(series and series.number),
             _text(series and series.files),
             "" if series is None or not all(series.size) else "x".join(map(str, series.size)),
             "" if series is None or series.spacing is None else "x".join(f"{s:.3g}" for s in series.spacing),
             _text(series and series.kernel),
             "" if series is None or series.thickness is None else f"{series.thickness:g}",
-            _verdict(one),
+            _verdict(finding),
         )
     console.print(table)
-    for one in findings:
-        for line in _lines(one):
-            console.print(f"{one.source_label}: {told(line)}", markup=False, highlight=False, soft_wrap=True)
-    counts = [sum(_verdict(one) == verdict for one in findings) for verdict in _VERDICTS]
+    for finding in findings:
+        for line in _lines(finding):
+            console.print(f"{finding.source_label}: {printable(line)}", markup=False, highlight=False, soft_wrap=True)
+    counts = [sum(_verdict(finding) == verdict for finding in findings) for verdict in _VERDICTS]
     console.print(", ".join(f"{n} {verdict}" for n, verdict in zip(counts, _VERDICTS, strict=True)), highlight=False)
 
 
 def findings_json(findings: Sequence[DiscoveredScan]) -> str:
-    """The same as one JSON object; files are not named in it."""
-    return to_json({"found": [_object(one) for one in findings]})
+    """Return scans and files with their verdicts as one JSON object, which names no file."""
+    return to_json({"found": [_object(finding) for finding in findings]})
 
 
 def _object(finding: DiscoveredScan) -> dict[str, Any]:
-    found, series = finding.result, _series_of(finding)
-    known: dict[str, Any] = {"place": finding.source_label, "verdict": _verdict(finding)}
-    if isinstance(found, Scan):
-        known |= {"kind": found.kind, "notes": [told(note) for note in found.notes]}
+    source, series = finding.result, _series_of(finding)
+    verdict = _verdict(finding)
+    values: dict[str, Any] = {"place": finding.source_label, "verdict": _JSON_VERDICTS.get(verdict, verdict)}
+    if isinstance(source, Scan):
+        values |= {"kind": source.kind, "notes": [printable(note) for note in source.notes]}
     else:
-        known["reason"] = told(found.reason)
-    return known if series is None else known | {"series": asdict(series)}
+        values["reason"] = printable(source.reason)
+    return values if series is None else values | {"series": asdict(series)}
 
 
 def _series_of(finding: DiscoveredScan) -> Series | None:
-    found = finding.result
-    if found.series is None and isinstance(found, Scan):
-        return Series(None, len(found.files), found.geometry.size, found.geometry.spacing)
-    return found.series
+    source = finding.result
+    if source.series is None and isinstance(source, Scan):
+        return Series(None, len(source.files), source.geometry.size, source.geometry.spacing)
+    return source.series
 
 
 def _verdict(finding: DiscoveredScan) -> str:
     if isinstance(finding.result, Scan):
         return "used"
-    return "refused" if isinstance(finding.result, RejectedSource) else "skipped"
+    return "rejected" if isinstance(finding.result, RejectedSource) else "skipped"
 
 
 def _lines(finding: DiscoveredScan) -> list[str]:
-    found = finding.result
-    if isinstance(found, Scan):
-        return [f"note: {note}" for note in found.notes]
-    return [f"{_verdict(finding)}: {found.reason}"]
+    source = finding.result
+    if isinstance(source, Scan):
+        return [f"note: {note}" for note in source.notes]
+    return [f"{_verdict(finding)}: {source.reason}"]
 
 
 def _text(value: Any) -> str:

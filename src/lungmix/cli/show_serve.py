@@ -1,4 +1,4 @@
-"""Where a served store is, for people and for programs."""
+"""Address and links of a served store: for the terminal, and as one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lungmix.serve import Served
 
 
 def show_served(console: Console, served: Served) -> None:
-    """The address, the shorter links of the first case, and the other names."""
+    """Print the address, the shorter links of the first case, and the names of the other cases."""
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False)
@@ -27,5 +27,5 @@ def show_served(console: Console, served: Served) -> None:
 
 
 def served_json(served: Served) -> str:
-    """All links, on one line."""
+    """Return all links as one JSON object on one line."""
     return json.dumps({"address": served.address, "cases": [links.to_dict() for links in served.links]})

@@ -1,4 +1,4 @@
-"""Signals that ask a command to end, as batch systems, containers and closed terminals send them."""
+"""SIGTERM and SIGHUP, which batch systems, containers and closed terminals send to end a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = ("SIGTERM", "SIGHUP")
 
 
 class Ended(KeyboardInterrupt):
-    """A signal has asked the command to end: it ends as after Ctrl-C."""
+    """Interruption by a signal: the command ends as after Ctrl-C."""
 
 
 class Received:
@@ -21,14 +21,14 @@ class Received:
     Attributes
     ----------
     number : int or None
-        Of the signal; None as long as there is none.
+        Number of the signal; None before one is received.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt the main thread, once: a second signal must not keep it from clearing up."""
+        """Interrupt the main thread, once: a second signal must not interrupt its cleanup."""
         if self.number is None:
             self.number = number
             raise Ended
@@ -36,10 +36,10 @@ class Received:
 
 @contextmanager
 def as_interrupts() -> Iterator[Received]:
-    """Have SIGTERM and SIGHUP end the block like Ctrl-C; a signal that is ignored, as under ``nohup``, stays ignored.
+    """End the block on SIGTERM and SIGHUP like on Ctrl-C; a signal that is ignored, as under ``nohup``, stays ignored.
 
-    Process 1 of a container has no default for these signals, which the system then drops: a handler is what ends it.
-    Only the main thread can set handlers; in another one nothing is changed.
+    The system drops these signals for process 1 of a container unless it has a handler. Only the main thread can set
+    handlers; in another thread nothing changes.
     """
     received = Received()
     before = {}

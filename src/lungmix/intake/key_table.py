@@ -72,12 +72,14 @@ class KeyTable:
             ) from None
         except (UnicodeDecodeError, csv.Error):
             raise UsageError(
-                f"{mark_path(file)} is not a key table: give the file that --key wrote, or a new one"
+                f"{mark_path(file)} is not a key table: give the file that --key-table wrote, or a new one"
             ) from None
         columns, *lines = [cells for _, cells in rows] or [list(COLUMNS)]
         # An empty file is a new table; any other line belongs to a file of another kind.
         if not {"store", "case"} <= set(columns):
-            raise UsageError(f"{mark_path(file)} is not a key table: give the file that --key wrote, or a new one")
+            raise UsageError(
+                f"{mark_path(file)} is not a key table: give the file that --key-table wrote, or a new one"
+            )
         return cls(file, [dict(zip(columns, [*cells, *[""] * len(columns)], strict=False)) for cells in lines])
 
     def rows_of(self, cohort: Cohort) -> dict[str, Row]:
@@ -228,7 +230,9 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"the key table {mark_path(path)} cannot be written ({error.strerror}): give another --key FILE")
+    return UsageError(
+        f"the key table {mark_path(path)} cannot be written ({error.strerror}): give another --key-table FILE"
+    )
 
 
 def store_digest(cohort: Cohort) -> str:

@@ -1,4 +1,4 @@
-"""The commands that look at a cohort: info, report, export, serve."""
+"""Commands that read a cohort: info, report, export, serve."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from lungmix.errors import UsageError, trace_of
 @opt.example("lungmix info cohort.zarr", "lungmix info cohort.zarr case-001")
 def info(
     store: opt.Store,
-    case: Annotated[str | None, typer.Argument(help="Print all that is known of this case.", metavar="[CASE]")] = None,
+    case: Annotated[
+        str | None, typer.Argument(help="Print parameters, versions, usage and errors of this case.", metavar="[CASE]")
+    ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """List cases, stages and sizes, and the scanners as in the paper's Table 1; or how one case was made.
+    """List cases, stages and sizes, and the scanners as in the paper's Table 1; or the details of one case.
 
-    The exit status is 1 where a case that is listed, or this one, is damaged or has failed.
+    The exit status is 1 if a listed case is damaged or has failed.
     """
     from lungmix.cli.show import overview_json, show_overview
     from lungmix.store import open_cohort
@@ -37,25 +39,25 @@ def info(
         typer.echo(overview_json(overview))
     else:
         show_overview(Console(), overview)
-    if overview.damaged or any(one.note for one in overview.cases):
+    if overview.damaged or any(case_overview.note for case_overview in overview.cases):
         raise typer.Exit(1)
 
 
 @opt.example("lungmix report cohort.zarr page/")
 def report(
     store: opt.Store,
-    folder: Annotated[Path, typer.Argument(help="Folder for the page.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the report.", metavar="DIR")],
     scores: Annotated[
         Path | None,
         typer.Option(help="CSV with a column case or patient, and S from 0 to 5, for Figure 5.", metavar="FILE.csv"),
     ] = None,
-    key: opt.ReadKey = None,
+    key_table: opt.ReadKey = None,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Write a page that opens from disk: a table, a viewer of every scan, the mixture and the paper's figures."""
+    """Write an HTML report for a browser: a table, a viewer of every scan, the mixture and the paper's figures."""
     from lungmix.store import open_cohort
 
-    write_page_of(open_cohort(store), folder, {}, scores, key, quiet=quiet)
+    write_page_of(open_cohort(store), folder, {}, scores, key_table, quiet=quiet)
 
 
 @opt.example(
@@ -78,19 +80,19 @@ def export(
         str | None,
         typer.Option(
             help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg or pyradiomics; by default "
-            "what the extension says."
+            "from the extension of OUT."
         ),
     ] = None,
     image: Annotated[
         str | None,
         typer.Option(
-            help="ct, lung, side (right and left lung, airway, rest), tissue or tissue_median; by default what the "
-            "file's name says, or ct, or tissue."
+            help="ct, lung, side (right and left lung, airway, rest), tissue or tissue_median; by default from the "
+            "name of OUT, or ct, or tissue."
         ),
     ] = None,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="DICOM SEG: the original series, or a folder of many.", metavar="FOLDER"),
+        typer.Option(help="DICOM SEG: the original series, or a folder of several.", metavar="FOLDER"),
     ] = None,
     with_ct: Annotated[
         bool, typer.Option("--with-ct", help="DICOM SEG: write an anonymous series of the CT too.")
@@ -133,11 +135,13 @@ def export(
 @opt.example("lungmix serve cohort.zarr --port 8642")
 def serve(
     store: opt.Store,
-    port: Annotated[int, typer.Option(help="0 for any that is free.")] = 8642,
-    host: Annotated[str, typer.Option(help="Address to listen at; other machines reach none but yours.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8642,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is reached from this machine only.")
+    ] = "127.0.0.1",
     origin: Annotated[
         list[str] | None,
-        typer.Option(help="Site whose pages may read the store, in place of the known viewers; * for all."),
+        typer.Option(help="Site whose pages may read the store, instead of the known viewers; * for all."),
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -147,31 +151,31 @@ def serve(
     from lungmix.serve import serve as run_server
     from lungmix.store import open_cohort
 
-    def ready(served: Served) -> None:
+    def print_links(served: Served) -> None:
         if as_json:
             typer.echo(served_json(served))
         else:
             show_served(Console(soft_wrap=True), served)
         sys.stdout.flush()
 
-    run_server(open_cohort(store), ready, host=host, port=port, origins=origin or PUBLIC_VIEWERS)
+    run_server(open_cohort(store), print_links, host=host, port=port, origins=origin or PUBLIC_VIEWERS)
 
 
 def _show_case(store: str, name: str, as_json: bool) -> None:
-    """Print what is known of a case: where its stages come from, what they took, what went wrong."""
+    """Print parameters, versions, usage and errors of the stages of a case."""
     from lungmix.cli.show_fits import to_json
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
     reason, failure = cohort.damaged.get(name), cohort.failed.get(name)
-    known: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
-    known = known or cohort.case(name).provenance
+    details: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
+    details = details or cohort.case(name).provenance
     if as_json:
-        typer.echo(to_json({"store": store, "case": name, **known}))
+        typer.echo(to_json({"store": store, "case": name, **details}))
     else:
-        for line in _lines(known):
+        for line in _lines(details):
             typer.echo(line)
-    if not known.keys().isdisjoint(("unreadable", "damaged", "failure")):
+    if not details.keys().isdisjoint(("unreadable", "damaged", "failure")):
         raise typer.Exit(1)
 
 

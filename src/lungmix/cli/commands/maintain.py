@@ -1,4 +1,4 @@
-"""The commands that keep a store: verify, remove, relabel."""
+"""Commands that maintain a store: verify, remove, relabel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import typer
 from lungmix.cli import options as opt
 from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
 from lungmix.cli.output import print_result_and_exit
-from lungmix.cli.redaction import told
+from lungmix.cli.redaction import printable
 from lungmix.cli.running import cluster_session, pipeline_on
 from lungmix.errors import UsageError
 
 _CaseNames = Annotated[list[str], typer.Argument(help="Names of cases.", metavar="CASE...")]
-_SomeSources = Annotated[
-    list[str] | None, typer.Argument(help="Where scans came from, to compare images with.", metavar="[SOURCE...]")
+_OptionalSources = Annotated[
+    list[str] | None, typer.Argument(help="Original sources, to compare images with.", metavar="[SOURCE...]")
 ]
 
 
@@ -25,12 +25,12 @@ _SomeSources = Annotated[
 @on_cluster
 def verify(
     store: opt.Store,
-    sources: _SomeSources = None,
-    every: Annotated[bool, typer.Option("--all", help="All cases, in place of a sample.")] = False,
-    sample: Annotated[int, typer.Option(help="Cases to draw by chance.")] = 3,
+    sources: _OptionalSources = None,
+    every: Annotated[bool, typer.Option("--all", help="All cases instead of a random sample.")] = False,
+    sample: Annotated[int, typer.Option(help="Number of cases in the random sample.")] = 3,
     invalidate: Annotated[
         bool,
-        typer.Option("--withdraw", help="Withdraw what is damaged, so that the next `lungmix run` makes it again."),
+        typer.Option("--invalidate", help="Invalidate corrupt stages, so that the next `lungmix run` recomputes them."),
     ] = False,
     series_filter: opt.SeriesFilter = "thinnest",
     allow_gaps: opt.AllowGaps = False,
@@ -39,35 +39,35 @@ def verify(
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Read every byte of cases, make them again beside the store, and compare.
+    """Read every byte of cases, recompute them in a temporary store, and compare.
 
-    The store is not changed, unless `--withdraw` is given. Options that choose series have to be those of the run.
+    The store is not changed, unless `--invalidate` is given. Options that choose series have to be those of the run.
     """
     from lungmix.formats import SeriesFilter
     from lungmix.store import open_cohort
-    from lungmix.verify import invalidate as withdraw_damaged
+    from lungmix.verify import invalidate as invalidate_stages
     from lungmix.verify import sample_of, scans_of_cases, verify_cases
 
     if sample < 1:
         raise UsageError(f"--sample {sample} is not possible: give 1 or more, or --all")
     rules = SeriesFilter(series_filter, allow_gaps, trust_positions)
     cohort = open_cohort(store, "r+" if invalidate else "r")
-    with cluster_session(cluster) as (client, callback), _alone(cohort, callback, invalidate=invalidate, wait=wait):
+    with cluster_session(cluster) as (client, callback), _locked(cohort, callback, invalidate=invalidate, wait=wait):
         names = list(cohort) if every else sample_of(list(cohort), sample)
-        known, strange = scans_of_cases(cohort, sources or (), rules, callback)
-        found = verify_cases(client, cohort, names, known, callback)
-        for place, reason in strange.items():
-            found.add_problem(place, reason)
-        withdrawn = withdraw_damaged(cohort, found) if invalidate else {}
+        scans, problems = scans_of_cases(cohort, sources or (), rules, callback)
+        verification = verify_cases(client, cohort, names, scans, callback)
+        for source, reason in problems.items():
+            verification.add_problem(source, reason)
+        invalidated = invalidate_stages(cohort, verification) if invalidate else {}
         verified = [*names, *cohort.damaged, *cohort.failed]
-    _show_verified(store, verified, found, withdrawn, as_json=as_json)
-    if found.faults:
+    _show_verified(store, verified, verification, invalidated, as_json=as_json)
+    if verification.faults:
         raise typer.Exit(1)
 
 
 @contextmanager
-def _alone(cohort: Any, callback: Any, *, invalidate: bool, wait: bool) -> Iterator[None]:
-    """Hold the lock of a store that is to be written."""
+def _locked(cohort: Any, callback: Any, *, invalidate: bool, wait: bool) -> Iterator[None]:
+    """Hold the lock of a store if it will be written."""
     if not invalidate:
         yield
         return
@@ -76,39 +76,42 @@ def _alone(cohort: Any, callback: Any, *, invalidate: bool, wait: bool) -> Itera
 
 
 def _show_verified(
-    store: str, verified: Sequence[str], found: Any, withdrawn: dict[str, dict[str, str]], *, as_json: bool
+    store: str, verified: Sequence[str], verification: Any, invalidated: dict[str, dict[str, str]], *, as_json: bool
 ) -> None:
     from lungmix.cli.show_fits import to_json
     from lungmix.errors import redact
 
     if as_json:
-        wrong = {name: [redact(one) for one in reasons] for name, reasons in found.faults.items()}
-        known = {"store": store, "verified": verified, "wrong": wrong, "notes": found.notes, "withdrawn": withdrawn}
-        typer.echo(to_json(known))
+        wrong = {name: [redact(reason) for reason in reasons] for name, reasons in verification.faults.items()}
+        notes = verification.notes
+        values = {"store": store, "verified": verified, "wrong": wrong, "notes": notes, "withdrawn": invalidated}
+        typer.echo(to_json(values))
         return
-    for name, reasons in found.faults.items():
+    for name, reasons in verification.faults.items():
         for reason in reasons:
-            typer.echo(f"{name}: {told(reason)}")
-    for name, notes in found.notes.items():
+            typer.echo(f"{name}: {printable(reason)}")
+    for name, notes in verification.notes.items():
         typer.echo(f"{name}: {'; '.join(notes)}")
-    whole = sum(name not in found.faults for name in verified)
-    typer.echo(f"{whole} of {len(verified)} cases are as they should be")
-    for name, stages in withdrawn.items():
-        typer.echo(f"{name}: withdrawn: {', '.join(stages)}")
-    if withdrawn:
-        typer.echo(f"`lungmix run {store} SOURCE` makes again what is withdrawn")
-    elif found.damaged:
-        typer.echo(f"`lungmix verify {store} --withdraw` withdraws what is damaged, so that a run makes it again")
+    passed = sum(name not in verification.faults for name in verified)
+    typer.echo(f"{passed} of {len(verified)} cases passed")
+    for name, stages in invalidated.items():
+        typer.echo(f"{name}: invalidated: {', '.join(stages)}")
+    if invalidated:
+        typer.echo(f"run `lungmix run {store} SOURCE` to recompute the invalidated stages")
+    elif verification.damaged:
+        typer.echo(
+            f"run `lungmix verify {store} --invalidate` to invalidate corrupt stages; the next run recomputes them"
+        )
 
 
 @opt.example("lungmix remove cohort.zarr case-007 case-031")
 def remove(
     store: opt.Store, cases: _CaseNames, wait: opt.Wait = False, as_json: opt.AsJson = False, quiet: opt.Quiet = False
 ) -> None:
-    """Delete cases and take them out of the tables; `fit` or `run` then fits without them."""
+    """Delete cases from the store and its tables; `fit` or `run` then fits without them."""
     with pipeline_on(store, OnCluster(quiet=quiet), wait=wait, needed=False) as pipeline:
-        report = pipeline.remove(cases)
-    print_result_and_exit(store, report, as_json)
+        result = pipeline.remove(cases)
+    print_result_and_exit(store, result, as_json)
 
 
 @opt.example("lungmix relabel cohort.zarr --model published")
@@ -122,10 +125,10 @@ def relabel(
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Label and measure every masked case with another model; no mask is made again."""
+    """Label and measure every masked case with another model; masks are kept."""
     from lungmix.store.choices import choose
 
     chosen = choose(store, model=model, components=components, fit=fit, stages=())
     with pipeline_on(store, cluster, wait=wait) as pipeline:
-        report = pipeline.relabel(chosen.model, chosen.fit)
-    print_result_and_exit(store, report, as_json)
+        result = pipeline.relabel(chosen.model, chosen.fit)
+    print_result_and_exit(store, result, as_json)

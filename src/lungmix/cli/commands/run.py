@@ -1,4 +1,4 @@
-"""The commands that make a cohort: run, and its stages convert, mask, fit, label, measure."""
+"""Commands that compute a cohort: run, and its stages convert, mask, fit, label, measure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(
     allow_gaps: opt.AllowGaps = False,
     trust_positions: opt.TrustPositions = False,
     chunk_slices: opt.ChunkSlices = None,
-    key: opt.KeyFile = None,
+    key_table: opt.KeyFile = None,
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
     shift_dates: opt.ShiftDates = False,
@@ -51,8 +51,8 @@ def run(
         store, preset=preset, threshold=threshold, opening=opening, min_voxels=min_voxels, radii=radius, model=model,
         components=components, fit=fit, method=method, chunk_slices=chunk_slices,
     )  # fmt: skip
-    series = _series(series_filter, allow_gaps, trust_positions)
-    intake = _intake(keep_names, key, retain_patient, shift_dates)
+    series = _series_filter(series_filter, allow_gaps, trust_positions)
+    intake = _intake(keep_names, key_table, retain_patient, shift_dates)
     announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
         result = pipeline.run(
@@ -73,7 +73,7 @@ def run(
 
 @opt.example(
     "lungmix convert cohort.zarr scans/ more/scan.nrrd",
-    "lungmix convert cohort.zarr scans/ --nrrd anonymous/ --key safe/key.csv",
+    "lungmix convert cohort.zarr scans/ --nrrd anonymous/ --key-table safe/key.csv",
 )
 @on_cluster
 def convert(
@@ -81,13 +81,13 @@ def convert(
     sources: opt.Sources,
     nrrd: Annotated[
         Path | None,
-        typer.Option(help="Write each scan as an anonymous CASE.nrrd into DIR too.", metavar="DIR"),
+        typer.Option(help="Also write each scan as an anonymous CASE.nrrd into DIR.", metavar="DIR"),
     ] = None,
     series_filter: opt.SeriesFilter = "thinnest",
     allow_gaps: opt.AllowGaps = False,
     trust_positions: opt.TrustPositions = False,
     chunk_slices: opt.ChunkSlices = None,
-    key: opt.KeyFile = None,
+    key_table: opt.KeyFile = None,
     keep_names: opt.KeepNames = False,
     retain_patient: opt.RetainPatient = False,
     shift_dates: opt.ShiftDates = False,
@@ -96,11 +96,11 @@ def convert(
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Bring scans into the store as chunked zarr."""
+    """Convert scans to chunked zarr arrays in the store."""
     from lungmix.store.choices import choose
 
-    series = _series(series_filter, allow_gaps, trust_positions)
-    intake = _intake(keep_names, key, retain_patient, shift_dates)
+    series = _series_filter(series_filter, allow_gaps, trust_positions)
+    intake = _intake(keep_names, key_table, retain_patient, shift_dates)
     announce(choose(store, chunk_slices=chunk_slices, stages=("convert",)), yes=yes, quiet=True)
     with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
         result = pipeline.convert(sources, intake, nrrd, series, chunk_slices)
@@ -150,7 +150,7 @@ def fit(
     cluster: OnCluster = LOCAL,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Fit mixtures to the pooled lung voxels: as the paper does, and converged; both are stored and shown."""
+    """Fit two mixtures to the pooled lung voxels, as in the paper and converged; both are stored and shown."""
     from lungmix.store.choices import choose
 
     numbers = [] if components is None else opt.parse_numbers(components, "--components")
@@ -189,10 +189,10 @@ def measure(
     ] = False,
     exclude_elsewhere: Annotated[
         bool,
-        typer.Option("--exclude-elsewhere", help="Nor do other parts outside both lungs."),
+        typer.Option("--exclude-elsewhere", help="Regions outside both lungs do not count as lung."),
     ] = False,
     radiomics: Annotated[
-        bool, typer.Option("--radiomics", help="Write first-order features of the lung and each tissue too.")
+        bool, typer.Option("--radiomics", help="Also write first-order features of the lung and each tissue.")
     ] = False,
     dictionary: Annotated[
         bool, typer.Option("--dictionary", help="Print every column with its unit and meaning; needs no STORE.")
@@ -216,21 +216,21 @@ def measure(
         return
     if store is None:
         raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
-    leave_out = [part for part, out in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if out]
-    # A cluster is started only where the lungs of a scan have not been told apart.
+    excluded = [region for region, exclude in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if exclude]
+    # A cluster is started only if the regions of a case are not computed yet.
     needed = bool(without_sides(open_cohort(store)))
     with pipeline_on(store, cluster, wait=wait, needed=needed) as pipeline:
-        result = pipeline.measure(leave_out, radiomics=radiomics)
+        result = pipeline.measure(excluded, radiomics=radiomics)
     print_result_and_exit(store, result, as_json)
 
 
-def _series(series_filter: str, allow_gaps: bool, trust_positions: bool) -> Any:
+def _series_filter(series_filter: str, allow_gaps: bool, trust_positions: bool) -> Any:
     from lungmix.formats import SeriesFilter
 
     return SeriesFilter(series_filter, allow_gaps, trust_positions)
 
 
-def _intake(keep_names: bool, key: Path | None, retain_patient: bool, shift_dates: bool) -> Any:
+def _intake(keep_names: bool, key_table: Path | None, retain_patient: bool, shift_dates: bool) -> Any:
     from lungmix.parameters import IntakeParameters
 
-    return IntakeParameters(keep_names, key, retain_patient, shift_dates)
+    return IntakeParameters(keep_names, key_table, retain_patient, shift_dates)

@@ -22,7 +22,7 @@ def scan(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """List every series and file of the sources: used, skipped or refused, and why. Nothing is written."""
+    """List every series and file of the sources: used, skipped or rejected, and why. Nothing is written."""
     from lungmix.cli.progress import callback_for
     from lungmix.cli.show_scan import findings_json, show_findings
     from lungmix.formats import RejectedSource, SeriesFilter
@@ -34,7 +34,7 @@ def scan(
         typer.echo(findings_json(findings))
     else:
         console = Console()
-        # Where no terminal says how wide it is, nothing need be folded.
+        # Without a terminal there is no width to fold lines to.
         show_findings(console if console.is_terminal else Console(width=_WIDTH), findings)
-    if any(isinstance(one.result, RejectedSource) for one in findings):
+    if any(isinstance(finding.result, RejectedSource) for finding in findings):
         raise typer.Exit(1)

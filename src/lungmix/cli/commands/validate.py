@@ -1,4 +1,4 @@
-"""``lungmix validate``: how far the results of a cohort can be trusted."""
+"""``lungmix validate``: studies of the reliability of results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from lungmix.cli import options as opt
 
 app = typer.Typer(
-    help="How far results can be trusted: groups of scans, intervals over scans, a radiologist's scores.",
+    help="Reliability of results: groups of scans, intervals over scans, a radiologist's scores.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -34,7 +34,7 @@ def robustness(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Fit random groups of scans, draw their Gaussians over each other (Figure 4 of the paper), say how they differ."""
+    """Fit random groups of scans, draw their Gaussians (Figure 4 of the paper), and print how they differ."""
     from lungmix.analysis.robustness import study
     from lungmix.cli.show_fits import robustness_json, show_robustness
     from lungmix.parameters import FitParameters
@@ -42,11 +42,11 @@ def robustness(
     from lungmix.store import open_cohort
     from lungmix.webpage.studies import write_robustness
 
-    chosen = None if sizes is None else opt.parse_numbers(sizes, "--sizes")
+    group_sizes = None if sizes is None else opt.parse_numbers(sizes, "--sizes")
     counts = masked_counts(open_cohort(store))
-    with _watching("robustness", "groups", quiet=quiet) as watch:
+    with _progress_of("robustness", "groups", quiet=quiet) as progress:
         result = study(
-            counts, FitParameters(n_components=components), sizes=chosen, groups=groups, seed=seed, watch=watch
+            counts, FitParameters(n_components=components), sizes=group_sizes, groups=groups, seed=seed, watch=progress
         )
     files = write_robustness(result, out)
     if as_json:
@@ -78,8 +78,8 @@ def bootstrap(
 
     parameters = FitParameters(n_components=components, fit=fit)
     counts = masked_counts(open_cohort(store))
-    with _watching("bootstrap", "refits", quiet=quiet) as watch:
-        result = refit(counts, parameters, refits=refits, level=level, seed=seed, watch=watch)
+    with _progress_of("bootstrap", "refits", quiet=quiet) as progress:
+        result = refit(counts, parameters, refits=refits, level=level, seed=seed, watch=progress)
     files = write_bootstrap(result, out)
     if as_json:
         typer.echo(bootstrap_json(store, result, files))
@@ -95,11 +95,11 @@ def scores(
         Path,
         typer.Option("--scores", help="CSV with a column case or patient, and S from 0 to 5.", metavar="FILE.csv"),
     ],
-    key: opt.ReadKey = None,
+    key_table: opt.ReadKey = None,
     out: opt.StudyDir = Path("validation"),
-    level: Annotated[float, typer.Option(help="Of the confidence interval, percent.")] = 95.0,
-    times: Annotated[int, typer.Option(help="Draws from the score groups.")] = 100,
-    share: Annotated[float, typer.Option(help="Of a score group in a draw, from 0 to 1.")] = 0.8,
+    level: Annotated[float, typer.Option(help="Level of the confidence interval, percent.")] = 95.0,
+    resamplings: Annotated[int, typer.Option(help="Draws from the score groups.")] = 100,
+    fraction: Annotated[float, typer.Option(help="Fraction of each score group in a draw, from 0 to 1.")] = 0.8,
     seed: opt.Seed = 0,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -115,9 +115,11 @@ def scores(
     from lungmix.webpage.studies import write_scores
 
     cohort = open_cohort(store)
-    whose = None if key is None else KeyTable.read(key).rows_of(cohort)
-    rows, unscored, unmeasured = join_scores(comparable_measurements(cohort), read_scores(scores), whose)
-    result = study(rows, unscored=unscored, unmeasured=unmeasured, level=level, times=times, share=share, seed=seed)
+    key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
+    rows, unscored, unmeasured = join_scores(comparable_measurements(cohort), read_scores(scores), key_rows)
+    result = study(
+        rows, unscored=unscored, unmeasured=unmeasured, level=level, times=resamplings, share=fraction, seed=seed
+    )
     for warning in model_use(cohort).warnings(store):
         callback_for(Console(stderr=True), quiet=True).on_warning(warning)
     files = write_scores(result, out)
@@ -128,12 +130,12 @@ def scores(
 
 
 @contextmanager
-def _watching(title: str, what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def _progress_of(title: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from lungmix.cli.progress import callback_for
 
     callback = callback_for(Console(stderr=True), quiet=quiet)
-    callback.on_begin(title, [what])
+    callback.on_begin(title, [unit])
     try:
-        yield lambda done, total: callback.on_progress(what, title, done, total)
+        yield lambda done, total: callback.on_progress(unit, title, done, total)
     finally:
         callback.on_end()

@@ -1,0 +1,52 @@
+"""Summary of a run: presets, models, version, table, abbreviations, and times in one line."""
+
+from rich.console import Console
+
+import lungmix
+from lungmix.cli.show import result_json, show_result
+from lungmix.cluster import ResourceUsage
+from lungmix.pipeline import RunResult
+
+
+def measured(case, mask, model):
+    numbers = dict.fromkeys(("lung_ml", "air", "healthy", "ggo", "consolidation", "other", "lung_involvement"), 1.0)
+    return {"case": case, **numbers, "mask": mask, "model": model}
+
+
+def summary(result):
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    show_result(console, result, "cohort.zarr/")
+    return console.export_text().splitlines()
+
+
+def test_summary_names_preset_model_version_table_and_abbreviations():
+    result = RunResult(done=["case-001"], rows=[measured("case-001", "physical", "published:560987ca13fb")])
+    lines = summary(result)
+    expected = "preset of the masks: physical; model of the labels: published:560987ca13fb"
+    assert f"{expected}; lungmix {lungmix.__version__}" in lines
+    assert "table: cohort.zarr/measurements.csv" in lines
+    assert any(line.startswith("GGO: ground-glass opacity") and "LI: lung involvement" in line for line in lines)
+    assert lines[-1] == "1 done, 0 failed"
+
+
+def test_summary_counts_cases_of_several_presets():
+    rows = [measured(f"case-{n}", mask, "paper:1") for n, mask in enumerate(("paper", "physical", "physical"))]
+    assert any(
+        "paper (1), physical (2); model of the labels: paper:1;" in line for line in summary(RunResult(rows=rows))
+    )
+
+
+def test_summary_without_measurements_names_no_table():
+    assert summary(RunResult(done=["case-001"])) == ["1 done, 0 failed"]
+
+
+def test_times_are_one_line_and_json_keeps_all_of_them():
+    spent = {
+        "mask": ResourceUsage(cases=3, tasks=9, worker_seconds=6.0, peak_bytes=100 << 20),
+        "label": ResourceUsage(cases=3, tasks=2, worker_seconds=2.0, peak_bytes=300 << 20),
+        "fit": ResourceUsage(seconds=1.2),
+    }
+    result = RunResult(done=["case-001"], spent=spent)
+    times = [line for line in summary(result) if line.startswith("time:")]
+    assert times == ["time: 8.0 s on workers (mask 75 %, label 25 %); peak memory of a worker: 300 MiB"]
+    assert '"worker_seconds": 6.0' in result_json("cohort.zarr", result)

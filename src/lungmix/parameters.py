@@ -161,5 +161,5 @@ class IntakeParameters:
     def __post_init__(self) -> None:
         if self.shift_dates and self.key is None:
             raise UsageError(
-                "--shift-dates needs --key-table FILE: by how many days a patient's dates are shifted stands there alone"
+                "--shift-dates needs --key-table FILE, the only place where the number of days is stored"
             )

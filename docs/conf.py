@@ -41,6 +41,6 @@ html_theme_options = {
     "footer_end": [],
     "search_bar_text": "Search: LI, slab, --preset ...",
 }
-copyright = "The lungmix developers. For research only, not for diagnosis."
+copyright = "The lungmix developers. For research only, not for diagnosis"
 # The home page and the pages without a section have no navigation of their own to show.
 html_sidebars = {"index": [], "search": [], "genindex": []}

@@ -12,7 +12,6 @@ TERMS = {
     "consolidation": r"[Cc]onsolidation",
     "ground-glass opacity": r"[Gg]round-glass opacity",
     "mixture": r"[Mm]ixtures?",
-    "component": r"[Cc]omponents?",
     "island": r"[Ii]slands?",
     "MAP threshold": r"MAP thresholds?",
     "preset": r"[Pp]resets?",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from browser import running_browser
+from support.browser import running_browser
 
 pytestmark = pytest.mark.slow
 

@@ -59,9 +59,9 @@ def test_filter_uses_these_series(reconstructions, text, used):
 
 def test_reasons_name_what_is_used_in_place(reconstructions):
     told = {one.series.number: reveal(one.reason) for one in skipped(find_scans(reconstructions))}
-    assert "a thicker reconstruction (5 mm) of what series 4 shows in 21 axial slices of 1 mm" in told[2]
-    assert "another reconstruction of what series 4 shows" in told[3]
-    assert "a coronal reconstruction of what series 4 shows" in told[5]
+    assert "a thicker reconstruction (5 mm) of the acquisition in series 4 (21 axial slices of 1 mm)" in told[2]
+    assert "another reconstruction of the acquisition in series 4 (" in told[3]
+    assert "a coronal reconstruction of the acquisition in series 4 (" in told[5]
     assert all("--series-filter all" in reason for reason in told.values())
 
 

@@ -37,7 +37,7 @@ def test_blocks_of_instance_numbers_over_even_positions_are_read(files):
     image = reader.Execute()
     assert scan.geometry == Geometry.from_sitk(image)
     assert np.array_equal(read(scan, 16), sitk.GetArrayFromImage(image))
-    assert "neighbouring slices are more alike: positions decide" in scan.notes[0]
+    assert "neighbouring slices are more similar by position: positions decide" in scan.notes[0]
 
 
 @pytest.mark.parametrize("pair", [(40, 41), (3, 90), (78, 79), (0, 106)])

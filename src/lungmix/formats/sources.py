@@ -130,7 +130,7 @@ class _Search:
     def folder(self, folder: Path) -> list[Found]:
         found: list[Found] = []
         others: list[Path] = []
-        collection = Collection(place=self._place)
+        collection = Collection(source_label=self._place)
         contents = list_files(folder)
         found += [RejectedSource(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
         missing: dict[str, list[Path]] = {"annex": contents.absent, "lfs": []}
@@ -149,9 +149,9 @@ class _Search:
                     else:
                         others.append(file)
             except OSError as error:
-                collection.miss(file, error)
+                collection.add_unreadable(file, error)
             self.watch(number, len(contents.files))
-        found += collection.verdicts(self.rules)
+        found += collection.scan_results(self.rules)
         for kind, files in missing.items():
             if files:
                 reason = absent(files[0], kind, files[1:]).args[0]
@@ -162,7 +162,7 @@ class _Search:
         return _or_nothing(sorted(found, key=_place_in_order), folder)
 
     def file(self, path: Path) -> list[Found]:
-        collection = Collection(place=self._place)
+        collection = Collection(source_label=self._place)
         if not collection.add(path):
             reason = why_unread(path)
             if reason is not None:
@@ -172,9 +172,9 @@ class _Search:
                 "or a "
                 "list"
             )
-        if collection.indices:
+        if collection.dicomdirs:
             return self.folder(path.parent)
-        return _or_nothing(list(collection.verdicts(self.rules)), path)
+        return _or_nothing(list(collection.scan_results(self.rules)), path)
 
     def unpacked(self, path: Path) -> list[Found]:
         folder = unpack(path, None if self.mirror is None else self.mirror.room_for(path))

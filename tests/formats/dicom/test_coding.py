@@ -1,4 +1,4 @@
-"""Codings of pixels that decoders read wrongly or not at all: read right, or refused for the right reason."""
+"""Pixel encodings that decoders misread or do not support: read correctly, or rejected for the right reason."""
 
 import subprocess
 import sys
@@ -17,12 +17,12 @@ GE_BIG_ENDIAN = "1.2.840.113619.5.2"
 
 
 def reason(folder):
-    (one,) = refused(find_scans(folder))
-    return one.reason
+    (source,) = refused(find_scans(folder))
+    return source.reason
 
 
 def give_overlay(file, tag, vr, value):
-    """An overlay with a bitmap, and one more attribute of it."""
+    """Add an overlay with a bitmap and one more attribute to a file."""
     dataset = pydicom.dcmread(file)
     rows, columns = SHAPE[1:]
     for element, kind, content in (
@@ -37,7 +37,7 @@ def give_overlay(file, tag, vr, value):
     ("syntax", "words"),
     [(HTJ2KLossless, "High-Throughput JPEG 2000"), (MPEG2MPML, "MPEG2"), ("1.2.3.4.5", "1.2.3.4.5")],
 )
-def test_pixels_in_a_syntax_that_is_not_read_are_no_damage(tmp_path, syntax, words):
+def test_pixels_in_an_unsupported_syntax_are_not_reported_as_damaged(tmp_path, syntax, words):
     for file in write_series(tmp_path / "s"):
         dataset = pydicom.dcmread(file)
         private = not syntax.startswith("1.2.840.10008.")
@@ -46,12 +46,12 @@ def test_pixels_in_a_syntax_that_is_not_read_are_no_damage(tmp_path, syntax, wor
             dataset["PixelData"].is_undefined_length = True
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.save_as(file, implicit_vr=False if private else None, little_endian=True if private else None)
-    told = reason(tmp_path / "s")
-    assert "00001.dcm has pixels in a transfer syntax that is not read here (" in reveal(told)
-    assert words in reveal(told)
-    assert "convert it to explicit little endian" in told
-    assert "damaged" not in told
-    assert words not in redact(told)
+    message = reason(tmp_path / "s")
+    assert "00001.dcm has pixels in an unsupported transfer syntax (" in reveal(message)
+    assert words in reveal(message)
+    assert "convert it to explicit little endian" in message
+    assert "damaged" not in message
+    assert words not in redact(message)
 
 
 def test_private_big_endian_pixels_of_ge_are_read(tmp_path):
@@ -64,20 +64,20 @@ def test_private_big_endian_pixels_of_ge_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("shift", [0, 4])
-def test_bits_that_end_where_decoders_do_not_expect_them_are_refused(tmp_path, shift):
+def test_inconsistent_high_bit_is_rejected(tmp_path, shift):
     for file in write_series(tmp_path / "s", BitsStored=12, HighBit=15, PixelRepresentation=0):
         stored = np.frombuffer(pydicom.dcmread(file).PixelData, "<u2") << shift
         change(file, PixelData=stored.astype("<u2").tobytes())
-    told = reason(tmp_path / "s")
-    assert "says that its 12 bits end at bit 15 (HighBit)" in told
-    assert "set HighBit to 11" in told
+    message = reason(tmp_path / "s")
+    assert "declares that its 12 bits end at bit 15 (HighBit)" in message
+    assert "set HighBit to 11" in message
 
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize(
     ("tag", "vr", "value"), [(0x4000, "LT", "A comment"), (0x1001, "CS", "LAYER"), (0x0022, "LO", "A description")]
 )
-def test_slices_are_read_under_whatever_overlay(tmp_path, tag, vr, value, compressed):
+def test_slices_with_any_overlay_are_read(tmp_path, tag, vr, value, compressed):
     write_series(tmp_path / "plain")
     for file in write_series(tmp_path / "s", RescaleSlope=0.5):
         if compressed:
@@ -90,16 +90,16 @@ def test_slices_are_read_under_whatever_overlay(tmp_path, tag, vr, value, compre
     assert np.array_equal(read(scan), np.rint((hu_of() + 1024.0) * 0.5 - 1024))
 
 
-def test_pixels_that_are_damaged_under_an_overlay_are_damage(tmp_path):
+def test_damaged_pixels_with_an_overlay_are_reported_as_damaged(tmp_path):
     files = write_series(tmp_path / "s")
     for file in files:
         give_overlay(file, 0x4000, "LT", "A comment")
     files[3].write_bytes(files[3].read_bytes()[:-10])
-    told = " ".join(reveal(one.reason) for one in refused(find_scans(tmp_path / "s")))
-    assert "slice 4 (00004.dcm) is cut short: its pixels end early" in told
+    message = " ".join(reveal(source.reason) for source in refused(find_scans(tmp_path / "s")))
+    assert "slice 4 (00004.dcm) is cut short: its pixels end early" in message
 
 
-def test_folder_called_like_a_module_that_gdcm_looks_for_does_no_harm(tmp_path):
+def test_folder_named_like_a_module_that_gdcm_imports_is_ignored(tmp_path):
     write_series(tmp_path / "s")
     (tmp_path / "dl").mkdir()
     (tmp_path / "DLFCN.py").write_text("raise SystemExit('imported from where Python was started')")
@@ -110,6 +110,6 @@ def test_folder_called_like_a_module_that_gdcm_looks_for_does_no_harm(tmp_path):
         "import gdcm, pydicom\n"
         "assert 'dl' not in sys.modules and 'DLFCN' not in sys.modules\n"
     )
-    # As in a notebook, what lies beside is found before any library.
+    # As in a notebook, modules in the working directory precede any library.
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Images that the index of a medium lists and that were not copied."""
+"""Images that a DICOMDIR lists and that were not copied."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydicom.fileset import FileSet
 
 from lungmix.errors import reveal
 from lungmix.formats import SeriesFilter, find_scans
-from lungmix.formats.dicom.dicomdir import images_of
+from lungmix.formats.dicom.dicomdir import read_dicomdir
 from support.series import refused, scans, write_series
 
 GAPS = SeriesFilter(allow_gaps=True)
@@ -19,7 +19,7 @@ STUDY = {"StudyID": "1", "StudyDate": "20010203", "StudyTime": "101112"}
 
 
 def write_medium(folder, *series):
-    """A medium with an index, as disks come with."""
+    """Write a medium with a DICOMDIR."""
     medium = FileSet()
     for files in series:
         for file in files:
@@ -29,27 +29,27 @@ def write_medium(folder, *series):
 
 
 @pytest.mark.parametrize("lost", [[0], [7], [3], [5, 6, 7]])
-def test_slices_that_the_index_of_the_medium_lists_are_missed(tmp_path, lost):
+def test_slices_listed_in_the_dicomdir_but_missing_are_reported(tmp_path, lost):
     other = {"PatientID": "P2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": lambda i: f"1.2.3.{i}"}
     medium = write_medium(
         tmp_path / "medium", write_series(tmp_path / "s", **STUDY), write_series(tmp_path / "o", **STUDY, **other)
     )
-    found = find_scans(medium)
-    assert not refused(found)
-    assert len(scans(found)) == 2
-    files = scans(found)[0].files
+    sources = find_scans(medium)
+    assert not refused(sources)
+    assert len(scans(sources)) == 2
+    files = scans(sources)[0].files
     for i in lost:
         Path(files[i]).unlink()
-    (one,) = refused(find_scans(medium))
-    assert "which belongs to it, is listed in DICOMDIR but is not there" in reveal(one.reason)
-    assert any(Path(files[i]).name in reveal(one.reason) for i in lost)
-    assert ("nor are 2 more" in reveal(one.reason)) == (len(lost) == 3)
+    (source,) = refused(find_scans(medium))
+    assert "which belongs to it, is listed in DICOMDIR but is missing" in reveal(source.reason)
+    assert any(Path(files[i]).name in reveal(source.reason) for i in lost)
+    assert ("nor are 2 more" in reveal(source.reason)) == (len(lost) == 3)
     assert len(scans(find_scans(medium))) == 1
     notes = [reveal(note) for scan in scans(find_scans(medium, GAPS)) for note in scan.notes]
-    assert sum("is listed in DICOMDIR but is not there" in note and "done without" in note for note in notes) == 1
+    assert sum("is listed in DICOMDIR but is missing" in note and "not used" in note for note in notes) == 1
 
 
-def test_series_of_which_nothing_was_copied_is_not_missed(tmp_path):
+def test_series_of_which_nothing_was_copied_is_not_reported(tmp_path):
     other = {"PatientID": "P2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": lambda i: f"1.2.3.{i}"}
     medium = write_medium(
         tmp_path / "medium", write_series(tmp_path / "s", **STUDY), write_series(tmp_path / "o", **STUDY, **other)
@@ -59,26 +59,26 @@ def test_series_of_which_nothing_was_copied_is_not_missed(tmp_path):
     assert not refused(find_scans(medium))
 
 
-def test_index_that_leads_in_circles_or_is_cut_lists_what_it_can(tmp_path):
+def test_cyclic_or_truncated_dicomdir_lists_the_readable_images(tmp_path):
     index = write_medium(tmp_path / "medium", write_series(tmp_path / "s", **STUDY)) / "DICOMDIR"
-    assert len(images_of(str(index))) == 8
+    assert len(read_dicomdir(str(index))) == 8
     dataset = pydicom.dcmread(index)
-    places = [record.seq_item_tell for record in dataset.DirectoryRecordSequence]
+    offsets = [record.seq_item_tell for record in dataset.DirectoryRecordSequence]
     for record in dataset.DirectoryRecordSequence:
-        record.OffsetOfTheNextDirectoryRecord = places[-1]
-        record.OffsetOfReferencedLowerLevelDirectoryEntity = places[0]
+        record.OffsetOfTheNextDirectoryRecord = offsets[-1]
+        record.OffsetOfReferencedLowerLevelDirectoryEntity = offsets[0]
     dataset.save_as(index)
-    assert len(images_of(str(index))) <= 8
+    assert len(read_dicomdir(str(index))) <= 8
     content = index.read_bytes()
     for cut in range(0, len(content), 97):
         index.write_bytes(content[:cut])
-        assert len(images_of(str(index))) <= 8
+        assert len(read_dicomdir(str(index))) <= 8
 
 
-def test_index_of_more_items_than_any_medium_has_is_not_read(tmp_path):
+def test_dicomdir_with_too_many_items_is_not_read(tmp_path):
     index = write_medium(tmp_path / "medium", write_series(tmp_path / "s", **STUDY)) / "DICOMDIR"
     with index.open("ab") as stream:
         stream.write(b"\xfe\xff\x00\xe0\0\0\0\0" * 1_000_000)
     start = time.process_time()
-    assert images_of(str(index)) == []
+    assert read_dicomdir(str(index)) == []
     assert time.process_time() - start < 2

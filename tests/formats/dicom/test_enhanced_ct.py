@@ -1,4 +1,4 @@
-"""Enhanced multi-frame CT: each frame is a slice of its own, wherever it stands in the file."""
+"""Enhanced multi-frame CT: each frame is one slice, in any order in the file."""
 
 import tracemalloc
 
@@ -33,7 +33,7 @@ def item(**values):
 
 
 def write_enhanced(file, hu, order=None, slopes=None, phases=None, syntax=ExplicitVRLittleEndian, shared=True, **tags):
-    """One file of all slices, in any order of frames, with slope and phase of each; positions from (-10, 5, -100)."""
+    """Write one file of all slices, in any order of frames, with slope and phase of each, from (-10, 5, -100)."""
     order = list(range(len(hu))) if order is None else order
     slopes = slopes or [(1.0, -1024.0)] * len(hu)
     meta = FileMetaDataset()
@@ -86,14 +86,14 @@ def write_enhanced(file, hu, order=None, slopes=None, phases=None, syntax=Explic
     return file
 
 
-def write_stacks(file, hu, places, stack=None, number=None, **content):
-    """One file of frames at places given in distances of slices; what varies by frame is given by its index."""
+def write_stacks(file, hu, position, stack=None, number=None, **content):
+    """Write one file of frames at positions in units of the slice spacing; callables give attributes by frame index."""
     write_enhanced(file, hu)
     dataset = pydicom.dcmread(file)
-    known = {"StackID": stack, "InStackPositionNumber": number, **content}
+    attributes = {"StackID": stack, "InStackPositionNumber": number, **content}
     for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        frame.PlanePositionSequence[0].ImagePositionPatient = [-10, 5, -100 + SPACING[2] * places(index)]
-        for name, value in known.items():
+        frame.PlanePositionSequence[0].ImagePositionPatient = [-10, 5, -100 + SPACING[2] * position(index)]
+        for name, value in attributes.items():
             if value is None:
                 delattr(frame.FrameContentSequence[0], name)
             else:
@@ -114,7 +114,7 @@ def write_by_gdcm(dataset, file):
     change.SetInput(reader.GetImage())
     assert change.Change()
     encoded = change.GetOutput().GetDataElement().GetSequenceOfFragments()
-    # The description of the frames stays as pydicom wrote it.
+    # Keep the functional groups as written by pydicom.
     fragments = [encoded.GetFragment(i).GetByteValue().GetBuffer() for i in range(encoded.GetNumberOfFragments())]
     fragments = [part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in fragments]
     dataset.PixelData = pydicom.encaps.encapsulate(fragments)
@@ -169,9 +169,9 @@ def test_compressed_frames_are_read_one_by_one(tmp_path, syntax):
 def test_phases_of_one_file_are_volumes_of_their_own(tmp_path):
     hu = hu_of(SHAPE)
     file = write_enhanced(tmp_path / "ct.dcm", hu, phases=[1, 2] * 5)
-    found = find_scans(file)
-    assert len(scans(found)) == 1
-    assert "phase" in skipped(found)[0].reason
+    sources = find_scans(file)
+    assert len(scans(sources)) == 1
+    assert "phase" in skipped(sources)[0].reason
     both = scans(find_scans(file, SeriesFilter("all")))
     assert sorted(read(scan).tolist() for scan in both) == sorted([hu[::2].tolist(), hu[1::2].tolist()])
     assert len({scan.key for scan in both}) == len({scan.fingerprint for scan in both}) == 2
@@ -185,8 +185,8 @@ def test_missing_frame_is_named_with_its_neighbours(tmp_path):
     dataset.NumberOfFrames = 9
     dataset.PixelData = dataset.PixelData[: 9 * 18 * 14 * 2]
     dataset.save_as(file)
-    (one,) = refused(find_scans(file))
-    assert "between slices 4 and 5 of 9" in reveal(one.reason)
+    (source,) = refused(find_scans(file))
+    assert "between slices 4 and 5 of 9" in reveal(source.reason)
 
 
 def test_file_with_fewer_descriptions_than_frames_is_damaged(tmp_path):
@@ -197,7 +197,7 @@ def test_file_with_fewer_descriptions_than_frames_is_damaged(tmp_path):
     assert "descriptions of its frames" in refused(find_scans(file))[0].reason
 
 
-def test_cut_file_is_refused(tmp_path):
+def test_truncated_file_is_rejected(tmp_path):
     file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE))
     file.write_bytes(file.read_bytes()[:-100])
     assert "cut short" in refused(find_scans(file))[0].reason
@@ -226,13 +226,13 @@ def test_frames_are_streamed(tmp_path):
     assert peak < hu.nbytes / 2
 
 
-def test_frames_that_do_not_say_what_hu_are_are_refused(tmp_path):
+def test_frames_without_rescaling_to_hu_are_rejected(tmp_path):
     file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
     dataset = pydicom.dcmread(file)
     del dataset.PerFrameFunctionalGroupsSequence[3].PixelValueTransformationSequence
     dataset.save_as(file)
-    (one,) = refused(find_scans(file))
-    assert "does not say what its pixels are in HU" in one.reason
+    (source,) = refused(find_scans(file))
+    assert "has no valid rescaling of its pixels to HU" in source.reason
 
 
 def test_frames_of_another_quantity_are_skipped(tmp_path):
@@ -241,37 +241,37 @@ def test_frames_of_another_quantity_are_skipped(tmp_path):
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         frame.PixelValueTransformationSequence[0].RescaleType = "MGML"
     dataset.save_as(file)
-    (one,) = skipped(find_scans(file))
-    assert "map of a material" in one.reason
+    (source,) = skipped(find_scans(file))
+    assert "map of a material" in source.reason
 
 
-def test_frames_without_positions_are_refused_as_such(tmp_path):
+def test_frames_without_positions_are_rejected_as_such(tmp_path):
     file = write_enhanced(tmp_path / "a.dcm", hu_of(SHAPE))
     dataset = pydicom.dcmread(file)
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         del frame.PlanePositionSequence
     dataset.save_as(file)
-    (one,) = refused(find_scans(file))
-    assert "lacks position or orientation" in one.reason
+    (source,) = refused(find_scans(file))
+    assert "lacks position or orientation" in source.reason
 
 
-def test_frames_whose_bits_end_elsewhere_are_refused(tmp_path):
+def test_frames_with_an_inconsistent_high_bit_are_rejected(tmp_path):
     write_enhanced(tmp_path / "e.dcm", hu_of(SHAPE), BitsStored=12)
-    (one,) = refused(find_scans(tmp_path))
-    assert "e.dcm says that its 12 bits end at bit 15 (HighBit)" in reveal(one.reason)
+    (source,) = refused(find_scans(tmp_path))
+    assert "e.dcm declares that its 12 bits end at bit 15 (HighBit)" in reveal(source.reason)
 
 
-def test_frames_that_do_not_say_where_they_lie_are_refused_and_not_too_few(tmp_path):
+def test_multi_frame_file_without_positions_is_rejected_rather_than_skipped_as_small(tmp_path):
     (file, *others) = write_series(tmp_path / "s")
     for other in others:
         other.unlink()
     change(file, NumberOfFrames=3, PixelData=pydicom.dcmread(file).PixelData * 3)
-    (one,) = refused(find_scans(tmp_path / "s"))
-    assert "has several frames in a file but does not say where they lie" in one.reason
+    (source,) = refused(find_scans(tmp_path / "s"))
+    assert "has several frames in a file without positions" in source.reason
 
 
 @pytest.mark.parametrize("signed", [0, 1])
-def test_bits_above_those_that_are_stored_are_left_out_of_frames(tmp_path, signed):
+def test_bits_above_bits_stored_are_ignored_in_frames(tmp_path, signed):
     hu = hu_of(SHAPE).clip(-1024, 1000)
     write_enhanced(tmp_path / "e.dcm", hu, BitsStored=12, HighBit=11, PixelRepresentation=signed)
     dataset = pydicom.dcmread(tmp_path / "e.dcm")
@@ -287,52 +287,52 @@ ALTERNATE = ("A", "B")
 TWICE = (20, *SHAPE[1:])
 
 
-@pytest.mark.parametrize("rules", [None, SeriesFilter("all")], ids=["thinnest", "all"])
+@pytest.mark.parametrize("series_filter", [None, SeriesFilter("all")], ids=["thinnest", "all"])
 @pytest.mark.parametrize("number", [lambda i: i // 2 + 1, None], ids=["numbered", "unnumbered"])
-@pytest.mark.parametrize("beside", [0, 0.3, 0.5, 5, 40], ids=lambda places: f"{places} apart")
-def test_stacks_that_alternate_frame_by_frame_are_volumes_of_their_own(tmp_path, beside, number, rules):
+@pytest.mark.parametrize("distance", [0, 0.3, 0.5, 5, 40], ids=lambda position: f"{position} apart")
+def test_stacks_that_alternate_frame_by_frame_are_volumes_of_their_own(tmp_path, distance, number, series_filter):
     hu = hu_of(TWICE)
     file = write_stacks(
-        tmp_path / "ct.dcm", hu, lambda i: i // 2 + beside * (i % 2), lambda i: ALTERNATE[i % 2], number
+        tmp_path / "ct.dcm", hu, lambda i: i // 2 + distance * (i % 2), lambda i: ALTERNATE[i % 2], number
     )
-    found = find_scans(file, rules or SeriesFilter())
-    assert not refused(found)
-    assert sorted(read(scan).tobytes() for scan in scans(found)) == sorted(hu[i::2].tobytes() for i in (0, 1))
-    assert sorted(scan.geometry.origin[2] for scan in scans(found)) == [-100, -100 + SPACING[2] * beside]
-    assert len({scan.key for scan in scans(found)}) == len({scan.fingerprint for scan in scans(found)}) == 2
+    sources = find_scans(file, series_filter or SeriesFilter())
+    assert not refused(sources)
+    assert sorted(read(scan).tobytes() for scan in scans(sources)) == sorted(hu[i::2].tobytes() for i in (0, 1))
+    assert sorted(scan.geometry.origin[2] for scan in scans(sources)) == [-100, -100 + SPACING[2] * distance]
+    assert len({scan.key for scan in scans(sources)}) == len({scan.fingerprint for scan in scans(sources)}) == 2
 
 
-def test_phases_of_stacks_that_alternate_are_told_apart_too(tmp_path):
+def test_phases_of_stacks_that_alternate_are_separated_too(tmp_path):
     hu = hu_of(TWICE)
     file = write_stacks(
         tmp_path / "ct.dcm", hu, lambda i: i // 4 + 40 * (i % 2), lambda i: ALTERNATE[i % 2],
         lambda i: i // 4 + 1, TemporalPositionIndex=lambda i: i // 2 % 2 + 1,
     )  # fmt: skip
-    every = scans(find_scans(file, SeriesFilter("all")))
-    assert sorted(read(scan).tobytes() for scan in every) == sorted(hu[i::4].tobytes() for i in range(4))
-    found = find_scans(file)
-    assert [len(scans(found)), len(skipped(found)), len(refused(found))] == [2, 2, 0]
+    all_scans = scans(find_scans(file, SeriesFilter("all")))
+    assert sorted(read(scan).tobytes() for scan in all_scans) == sorted(hu[i::4].tobytes() for i in range(4))
+    sources = find_scans(file)
+    assert [len(scans(sources)), len(skipped(sources)), len(refused(sources))] == [2, 2, 0]
 
 
-def test_stacks_one_behind_the_other_are_pieces_that_are_named(tmp_path):
+def test_consecutive_stacks_are_rejected_as_parts_and_named(tmp_path):
     hu = hu_of(TWICE)
     file = write_stacks(
         tmp_path / "ct.dcm", hu, lambda i: i // 2 + 10 * (i % 2), lambda i: ALTERNATE[i % 2], lambda i: i // 2 + 1
     )
-    (one,) = refused(find_scans(file))
-    assert "slices 11 to 20" in reveal(one.reason)
-    assert "differ in stack (StackID)" in one.reason
+    (source,) = refused(find_scans(file))
+    assert "slices 11 to 20" in reveal(source.reason)
+    assert "differ in stack (StackID)" in source.reason
     both = scans(find_scans(file, SeriesFilter("all")))
     assert sorted(read(scan).tobytes() for scan in both) == sorted(hu[i::2].tobytes() for i in (0, 1))
 
 
-def test_stacks_between_each_other_that_are_numbered_as_one_are_refused(tmp_path):
+def test_interleaved_stacks_numbered_as_one_are_rejected(tmp_path):
     file = write_stacks(tmp_path / "ct.dcm", hu_of(TWICE), lambda i: i / 2, lambda i: ALTERNATE[i % 2], lambda i: i + 1)
-    (one,) = refused(find_scans(file))
-    assert "lie between each other in one even stack and differ in stack (StackID)" in one.reason
+    (source,) = refused(find_scans(file))
+    assert "are interleaved in one even stack and differ in stack (StackID)" in source.reason
 
 
-def test_stack_that_is_new_in_every_frame_identifies_nothing(tmp_path):
+def test_stack_id_that_is_new_in_every_frame_is_ignored(tmp_path):
     hu = hu_of(SHAPE)
     scan = only_scan(write_stacks(tmp_path / "ct.dcm", hu, lambda i: i, lambda i: str(i + 1), lambda i: 1))
     assert np.array_equal(read(scan), hu)
@@ -340,7 +340,7 @@ def test_stack_that_is_new_in_every_frame_identifies_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("stack", [lambda i: "1", None], ids=["one stack", "no stack"])
-def test_acquisition_that_is_repeated_within_a_stack_is_told_apart_by_its_number_or_refused(tmp_path, stack):
+def test_repeated_acquisition_in_a_stack_is_separated_by_number_or_rejected(tmp_path, stack):
     hu = hu_of(TWICE)
     write_stacks(
         tmp_path / "told.dcm", hu, lambda i: i // 2, stack, lambda i: i // 2 + 1,
@@ -349,8 +349,8 @@ def test_acquisition_that_is_repeated_within_a_stack_is_told_apart_by_its_number
     both = scans(find_scans(tmp_path / "told.dcm", SeriesFilter("all")))
     assert sorted(read(scan).tobytes() for scan in both) == sorted(hu[i::2].tobytes() for i in (0, 1))
     write_stacks(tmp_path / "same.dcm", hu, lambda i: i // 2, stack, lambda i: i // 2 + 1)
-    for rules in (SeriesFilter(), SeriesFilter("all", allow_gaps=True, trust_positions=True)):
-        (one,) = refused(find_scans(tmp_path / "same.dcm", rules))
+    for series_filter in (SeriesFilter(), SeriesFilter("all", allow_gaps=True, trust_positions=True)):
+        (source,) = refused(find_scans(tmp_path / "same.dcm", series_filter))
         assert "slices 1 and 2 lie at one position (frames 1 and 2 of same.dcm), and 9 more pairs do" in reveal(
-            one.reason
+            source.reason
         )

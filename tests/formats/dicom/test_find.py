@@ -1,4 +1,4 @@
-"""Which files make which volume, wherever they lie and whatever they are called."""
+"""Assignment of files to volumes, in any folders and under any names."""
 
 import random
 import shutil
@@ -32,12 +32,12 @@ def folder(tmp_path):
     return tmp_path / "s"
 
 
-def reasons(found):
-    return [reveal(one.reason) for one in found]
+def reasons(sources):
+    return [reveal(source.reason) for source in sources]
 
 
-def volumes(found):
-    return sorted(read(scan).tobytes() for scan in scans(found))
+def volumes(sources):
+    return sorted(read(scan).tobytes() for scan in scans(sources))
 
 
 def object_without_image(file, sop_class, **tags):
@@ -52,7 +52,7 @@ def object_without_image(file, sop_class, **tags):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_series_in_any_folders_under_any_names_are_put_together_again(tmp_path, seed):
+def test_series_spread_over_folders_under_any_names_are_reassembled(tmp_path, seed):
     chance = random.Random(seed)
     expected = []
     files = []
@@ -64,11 +64,11 @@ def test_series_in_any_folders_under_any_names_are_put_together_again(tmp_path, 
         target = tmp_path / "shuffled" / chance.choice(["a", "b/c", "b/d", "."]) / f"{index:05d}"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
-    found = find_scans(tmp_path / "shuffled")
-    assert not refused(found)
-    assert not skipped(found)
-    assert volumes(found) == sorted(expected)
-    assert len({scan.key for scan in scans(found)}) == 3
+    sources = find_scans(tmp_path / "shuffled")
+    assert not refused(sources)
+    assert not skipped(sources)
+    assert volumes(sources) == sorted(expected)
+    assert len({scan.key for scan in scans(sources)}) == 3
 
 
 def test_key_stays_when_a_slice_is_added_and_state_does_not(folder):
@@ -81,16 +81,16 @@ def test_key_stays_when_a_slice_is_added_and_state_does_not(folder):
     assert before.fingerprint != after.fingerprint
 
 
-def test_scan_of_an_archive_is_the_same_when_it_is_unpacked_again(folder, tmp_path):
+def test_scan_of_an_archive_is_equal_when_unpacked_twice(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for file in folder.iterdir():
             archive.write(file, f"p/{file.name}")
-    one, two = only_scan(tmp_path / "a.zip"), only_scan(tmp_path / "a.zip")
-    assert (one.key, one.fingerprint) == (two.key, two.fingerprint)
-    assert np.array_equal(read(two), hu_of())
+    first, second = only_scan(tmp_path / "a.zip"), only_scan(tmp_path / "a.zip")
+    assert (first.key, first.fingerprint) == (second.key, second.fingerprint)
+    assert np.array_equal(read(second), hu_of())
 
 
-def test_scan_of_an_archive_lies_in_the_archive_and_takes_its_place_in_the_order_of_names(folder, tmp_path):
+def test_scan_of_an_archive_is_listed_by_its_path_in_the_archive(folder, tmp_path):
     target = tmp_path / "many"
     for name in ("a", "c"):
         write_series(target / name, seed=ord(name))
@@ -127,7 +127,7 @@ def test_linked_files_are_read(folder, tmp_path):
     assert np.array_equal(read(only_scan(tmp_path / "links")), hu_of())
 
 
-def test_index_of_a_medium_is_passed_over_and_leads_to_its_folder(folder):
+def test_dicomdir_is_skipped_and_given_alone_stands_for_its_folder(folder):
     object_without_image(folder / "DICOMDIR", MediaStorageDirectoryStorage)
     assert np.array_equal(read(only_scan(folder)), hu_of())
     assert "index" in reasons(skipped(find_scans(folder)))[0]
@@ -135,7 +135,7 @@ def test_index_of_a_medium_is_passed_over_and_leads_to_its_folder(folder):
 
 
 def other(index, **tags):
-    """Attributes of a second series of the same study, whose slices are objects of their own."""
+    """Return the attributes of a second series of the same study, with other object identifiers."""
     return {"SeriesInstanceUID": "1.2.3.4.5", "SOPInstanceUID": lambda i: f"1.2.3.4.5.{index}.{i}", **tags}
 
 
@@ -147,19 +147,19 @@ def other(index, **tags):
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
         ({"Modality": "MR"}, "modality MR"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "coronal"),
-        ({"SliceThickness": 5}, "thicker reconstruction (5 mm) of what"),
+        ({"SliceThickness": 5}, "thicker reconstruction (5 mm) of the acquisition in"),
     ],
 )
-def test_what_is_no_scan_or_not_the_best_is_skipped_with_its_reason(folder, tmp_path, tags, words):
-    place = {}
+def test_other_images_and_worse_reconstructions_are_skipped_with_a_reason(folder, tmp_path, tags, words):
+    positions = {}
     if "ImageOrientationPatient" in tags:
-        place = {"ImagePositionPatient": lambda i: [-10, 3 + i, -92]}
-    write_series(tmp_path / "s" / "more", hu_of((6, 20, 24), 3), **other(1, SeriesNumber=2, **place, **tags))
-    found = find_scans(folder)
-    assert not refused(found)
-    assert np.array_equal(read(scans(found)[0]), hu_of())
-    assert len(scans(found)) == 1
-    (reason,) = reasons(skipped(found))
+        positions = {"ImagePositionPatient": lambda i: [-10, 3 + i, -92]}
+    write_series(tmp_path / "s" / "more", hu_of((6, 20, 24), 3), **other(1, SeriesNumber=2, **positions, **tags))
+    sources = find_scans(folder)
+    assert not refused(sources)
+    assert np.array_equal(read(scans(sources)[0]), hu_of())
+    assert len(scans(sources)) == 1
+    (reason,) = reasons(skipped(sources))
     assert words in reason
     assert reason.startswith("series 2 in more (6 slices")
 
@@ -172,15 +172,15 @@ def test_reformat_and_localizer_inside_the_same_series_do_not_mix_in(folder, sam
         copy(first, folder / f"r{i}.dcm", ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[i, 3, -92],
              ImageType=["DERIVED", "SECONDARY", "REFORMATTED"], InstanceNumber=100 + i, **uid)  # fmt: skip
     copy(first, folder / "l.dcm", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], InstanceNumber=200, **uid)
-    found = find_scans(folder)
-    assert not refused(found)
-    assert [read(scan).tolist() for scan in scans(found)] == [hu_of().tolist()]
-    told = " ".join(reasons(skipped(found)))
-    assert "sagittal reformat" in told
-    assert "localizer" in told
+    sources = find_scans(folder)
+    assert not refused(sources)
+    assert [read(scan).tolist() for scan in scans(sources)] == [hu_of().tolist()]
+    messages = " ".join(reasons(skipped(sources)))
+    assert "sagittal reformat" in messages
+    assert "localizer" in messages
 
 
-def test_objects_of_a_maker_without_image_are_skipped(folder):
+def test_private_objects_without_an_image_are_skipped(folder):
     object_without_image(folder / "own", "1.3.12.2.1107.5.9.1", Modality="CT", SeriesInstanceUID="1.2.3")
     assert "holds no image (an unknown object)" in reasons(skipped(find_scans(folder)))[0]
     assert np.array_equal(read(only_scan(folder)), hu_of())
@@ -203,14 +203,14 @@ def test_phases_of_a_gated_series_are_volumes_of_their_own(tmp_path, attribute):
         )  # fmt: skip
         expected.append(hu_of(seed=phase).tobytes())
     assert volumes(find_scans(tmp_path, ALL)) == sorted(expected)
-    found = find_scans(tmp_path)
-    assert len(scans(found)) == 1
-    assert len(skipped(found)) == 2
-    assert "another part or phase of the series" in reasons(skipped(found))[0]
+    sources = find_scans(tmp_path)
+    assert len(scans(sources)) == 1
+    assert len(skipped(sources)) == 2
+    assert "another part or phase of the series" in reasons(skipped(sources))[0]
 
 
 @pytest.mark.parametrize("attribute", ["AcquisitionNumber", "TriggerTime", "AcquisitionTime", "KVP"])
-def test_images_at_one_position_are_told_apart_by_what_differs_throughout(tmp_path, attribute):
+def test_images_at_one_position_are_separated_by_an_attribute_that_always_differs(tmp_path, attribute):
     for phase in range(2):
         write_series(
             tmp_path / "s" / str(phase), seed=phase, SeriesInstanceUID="1.2.3", StudyInstanceUID="1.2",
@@ -227,8 +227,8 @@ def test_images_at_one_position_are_told_apart_by_what_differs_throughout(tmp_pa
     ],
 )
 def test_slices_of_two_kernels_or_frames_of_reference_do_not_mix(tmp_path, tags):
-    places = {"ImagePositionPatient": lambda i: [0, 0, i // 2 * 5]}
-    write_series(tmp_path / "s", hu_of((12, 20, 24)), InstanceNumber=lambda i: i // 2 + 1, **places, **tags)
+    positions = {"ImagePositionPatient": lambda i: [0, 0, i // 2 * 5]}
+    write_series(tmp_path / "s", hu_of((12, 20, 24)), InstanceNumber=lambda i: i // 2 + 1, **positions, **tags)
     expected = sorted(hu_of((12, 20, 24))[i::2].tobytes() for i in (0, 1))
     assert volumes(find_scans(tmp_path / "s", ALL)) == expected
 
@@ -260,108 +260,108 @@ def test_two_scans_of_one_study_at_different_times_are_both_used(folder, tmp_pat
     first = pydicom.dcmread(sorted(folder.glob("*.dcm"))[0])
     for file in (folder / "out").iterdir():
         change(file, StudyInstanceUID=first.StudyInstanceUID, FrameOfReferenceUID=first.FrameOfReferenceUID)
-    found = find_scans(folder)
-    assert len(scans(found)) == 2
+    sources = find_scans(folder)
+    assert len(scans(sources)) == 2
     for file in (folder / "out").iterdir():
         change(file, AcquisitionTime="101501.0")
     assert len(scans(find_scans(folder))) == 1
 
 
 def damaged_files(folder):
-    """Broken files of every kind, none of them part of the series."""
-    whole = sorted(folder.glob("*.dcm"))[3].read_bytes()
+    """Write corrupt files of every kind, none of them part of the series."""
+    content = sorted(folder.glob("*.dcm"))[3].read_bytes()
     (folder / "empty.dcm").write_bytes(b"")
     (folder / "zeros.dcm").write_bytes(bytes(3000))
     (folder / "text.dcm").write_text("not a slice")
-    (folder / "short.dcm").write_bytes(whole[:-200])
-    (folder / "header.dcm").write_bytes(whole[:600])
+    (folder / "short.dcm").write_bytes(content[:-200])
+    (folder / "header.dcm").write_bytes(content[:600])
     (folder / "noise.dcm").write_bytes(b"\0" * 128 + b"DICM" + np.random.default_rng(0).bytes(2000))
     return ["empty.dcm", "zeros.dcm", "text.dcm", "short.dcm", "header.dcm", "noise.dcm"]
 
 
-def test_damaged_files_do_not_spoil_the_complete_series_beside_them(folder, tmp_path):
+def test_damaged_files_do_not_fail_a_complete_series_in_their_folder(folder, tmp_path):
     names = damaged_files(folder)
     write_series(folder / "more", seed=1, **other(1, StudyInstanceUID="1.99"))
     for file in (folder / "more").iterdir():
         file.rename(folder / f"more-{file.name}")
-    found = find_scans(folder)
-    assert volumes(found) == sorted([hu_of().tobytes(), hu_of(seed=1).tobytes()])
-    told = reasons(refused(found))
-    assert len(told) == len(names)
+    sources = find_scans(folder)
+    assert volumes(sources) == sorted([hu_of().tobytes(), hu_of(seed=1).tobytes()])
+    messages = reasons(refused(sources))
+    assert len(messages) == len(names)
     for name in names:
-        assert sum(name in reason for reason in told) == 1
-    notes = [reveal(note) for scan in scans(found) for note in scan.notes]
+        assert sum(name in reason for reason in messages) == 1
+    notes = [reveal(note) for scan in scans(sources) for note in scan.notes]
     assert any("noise.dcm, which is damaged, may belong to it" in note for note in notes)
     assert not any("short.dcm" in note for note in notes)
 
 
 @pytest.mark.parametrize("at", [0, 3, 7])
-def test_slice_whose_pixels_end_early_is_named_and_its_series_refused(folder, at):
+def test_slice_whose_pixels_end_early_is_named_and_its_series_rejected(folder, at):
     victim = sorted(folder.iterdir())[at]
     victim.write_bytes(victim.read_bytes()[:-10])
-    found = find_scans(folder)
-    assert not scans(found)
-    (about_series,) = [one for one in reasons(refused(found)) if one.startswith("series 1")]
-    assert f"slice {at + 1} ({victim.name}) is cut short: its pixels end early" in about_series
+    sources = find_scans(folder)
+    assert not scans(sources)
+    (reason,) = [reason for reason in reasons(refused(sources)) if reason.startswith("series 1")]
+    assert f"slice {at + 1} ({victim.name}) is cut short: its pixels end early" in reason
     without = only_or_none(find_scans(folder, SeriesFilter(allow_gaps=True)))
-    assert "done without" in " ".join(map(reveal, without.notes))
+    assert "not used" in " ".join(map(reveal, without.notes))
     assert without.geometry.shape[0] == (8 if at == 3 else 7)
 
 
-def only_or_none(found):
-    (scan,) = scans(found)
+def only_or_none(sources):
+    (scan,) = scans(sources)
     return scan
 
 
-def test_damaged_header_of_another_series_is_told_by_what_is_left_of_it(folder, tmp_path):
+def test_damaged_header_is_assigned_by_its_readable_attributes(folder, tmp_path):
     files = write_series(tmp_path / "o", seed=2, Modality="MR", **other(1))
     content = files[2].read_bytes()
-    cut = content.index(b"1.2.3.4.5\0")  # before the identifier of the series, after the modality
+    cut = content.index(b"1.2.3.4.5\0")  # after the modality, before the series identifier
     (folder / "cut.dcm").write_bytes(content[:cut])
-    found = find_scans(folder)
-    assert volumes(found) == [hu_of().tobytes()]
-    assert scans(found)[0].notes == ()
+    sources = find_scans(folder)
+    assert volumes(sources) == [hu_of().tobytes()]
+    assert scans(sources)[0].notes == ()
 
 
-def test_other_files_are_listed_and_no_failure(folder):
+def test_other_files_are_listed_and_are_not_failures(folder):
     (folder / "notes.txt").write_text("words")
     (folder / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
-    found = find_scans(folder)
-    assert not refused(found)
-    assert "notes.txt, picture.jpg are no images" in reasons(skipped(found))[0]
+    sources = find_scans(folder)
+    assert not refused(sources)
+    assert "notes.txt, picture.jpg are no images" in reasons(skipped(sources))[0]
 
 
-def test_companions_that_macos_leaves_are_no_failure(folder):
+def test_apple_double_files_are_skipped(folder):
     companion = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X" + bytes(100)
     for name in ("._00001.dcm", "._scan.nii.gz", "._a.zip"):
         (folder / name).write_bytes(companion)
     (folder / "._00002.dcm").write_bytes(b"something else")
-    found = find_scans(folder)
-    assert len(scans(found)) == 1
-    (one,) = skipped(found)
-    assert all(name in reveal(one.reason) for name in ("._00001.dcm", "._scan.nii.gz", "._a.zip"))
-    (other,) = refused(found)
+    sources = find_scans(folder)
+    assert len(scans(sources)) == 1
+    (source,) = skipped(sources)
+    assert all(name in reveal(source.reason) for name in ("._00001.dcm", "._scan.nii.gz", "._a.zip"))
+    (other,) = refused(sources)
     assert "._00002.dcm" in reveal(other.reason)
 
 
-def test_file_without_extension_beside_slices_without_is_damaged(folder):
+def test_unreadable_file_named_like_the_slices_is_damaged(folder):
     for file in folder.iterdir():
         file.rename(file.with_suffix(""))
     (folder / "IM7").write_bytes(np.random.default_rng(0).bytes(500))
     (folder / "README").write_text("words")
-    found = find_scans(folder)
-    assert len(scans(found)) == 1
-    assert "IM7 is no DICOM file" in reasons(refused(found))[0]
-    assert len(refused(found)) == 1
+    sources = find_scans(folder)
+    assert len(scans(sources)) == 1
+    assert "IM7 is no DICOM file" in reasons(refused(sources))[0]
+    assert len(refused(sources)) == 1
 
 
-def test_watch_hears_of_every_file(folder):
-    heard = []
-    find_scans(folder, watch=lambda done, total: heard.append((done, total)))
-    assert heard == [(i, 8) for i in range(1, 9)]
+def test_progress_is_reported_for_every_file(folder):
+    calls = []
+    find_scans(folder, watch=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 8) for i in range(1, 9)]
 
 
-def test_no_attribute_of_the_patient_is_in_what_is_said_or_shown(tmp_path):
+def test_no_attribute_of_the_patient_is_in_messages_or_repr(tmp_path):
     secret = "ZZSECRETZZ"
     texts = dict.fromkeys(
         ("PatientName", "PatientID", "StudyDescription", "SeriesDescription", "ProtocolName", "StationName"), secret
@@ -370,14 +370,14 @@ def test_no_attribute_of_the_patient_is_in_what_is_said_or_shown(tmp_path):
     change(files[3], ImagePositionPatient=[0, 0, 0], Modality="CT")
     write_series(tmp_path / "o", seed=2, Modality=secret, ImageType=[secret, secret], **texts)
     write_series(tmp_path / "p", seed=3, ImageType=["DERIVED", secret], SeriesNumber="7", **texts)
-    found = find_scans(tmp_path)
-    assert len(found) == 3
-    for one in found:
-        assert secret not in repr(one)
-        assert secret not in str(getattr(one, "reason", "")) + str(getattr(one, "notes", "")) + str(one.series)
+    sources = find_scans(tmp_path)
+    assert len(sources) == 3
+    for source in sources:
+        assert secret not in repr(source)
+        assert secret not in str(getattr(source, "reason", "")) + str(getattr(source, "notes", "")) + str(source.series)
 
 
 def test_ct_storage_without_pixels_is_damage(folder):
     object_without_image(folder / "x.dcm", CTImageStorage, Modality="CT", Rows=20, Columns=24, PatientName="A")
-    found = find_scans(folder)
-    assert any("x.dcm" in reason for reason in reasons(refused(found)))
+    sources = find_scans(folder)
+    assert any("x.dcm" in reason for reason in reasons(refused(sources)))

@@ -1,4 +1,4 @@
-"""Pixels of every coding that CTs come in, against what was written and against other readers."""
+"""Pixels in every encoding used for CT, compared with the written values and with other readers."""
 
 import struct
 import warnings
@@ -84,7 +84,7 @@ def recode(file, syntax):
 
 
 def store_as(file, values, bits=16, signed=False, **tags):
-    """Give a file other stored values."""
+    """Replace the stored values of a file."""
     dataset = pydicom.dcmread(file)
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
     dataset.PixelRepresentation = int(signed)
@@ -127,7 +127,7 @@ def test_signed_and_unsigned_pixels_of_12_to_16_bits(tmp_path, bits, signed, syn
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     intercept = 0 if signed else -min(1024, 1 << bits - 1)
     if bits == 16 and not signed:
-        high = 32767 + 1024  # what is above cannot be HU of 16 bits
+        high = 32767 + 1024  # higher values exceed HU of 16 bits
     random = np.random.default_rng(bits)
     expected = []
     for file in files:
@@ -154,7 +154,7 @@ def test_slope_and_intercept_are_those_of_each_slice(tmp_path_factory, seed):
     assert np.array_equal(read(only_scan(files[0].parent)), expected)
 
 
-def test_hu_outside_16_bits_are_refused_with_file_and_slice(tmp_path):
+def test_hu_outside_16_bits_are_rejected_with_file_and_slice(tmp_path):
     files = write_series(tmp_path / "s")
     store_as(files[4], np.full((20, 24), 65000), RescaleIntercept=-1024)
     with pytest.raises(SourceError, match=r"00005\.dcm.*16 bits"):
@@ -162,14 +162,14 @@ def test_hu_outside_16_bits_are_refused_with_file_and_slice(tmp_path):
 
 
 def padded(shape, value, inside):
-    """A round field of view in a square of padding."""
+    """Return a round field of view in a square of padding, and the mask of the padding."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     outside = (y - shape[0] / 2 + 0.5) ** 2 + (x - shape[1] / 2 + 0.5) ** 2 > (min(shape) / 2) ** 2
     return np.where(outside, value, inside), outside
 
 
 def padding_tag(file, tag, vr, value):
-    """Write padding with a type of our choice, as scanners do, right or wrong."""
+    """Write a padding attribute with a given VR, as scanners do, correct or not."""
     dataset = pydicom.dcmread(file)
     setattr(dataset, tag, 0)
     dataset[tag].VR = vr
@@ -180,10 +180,10 @@ def padding_tag(file, tag, vr, value):
 @pytest.mark.parametrize(
     ("stored", "signed", "intercept", "vr", "written", "expected"),
     [
-        # As a GE scanner writes it: pixels are signed, the type of the padding is not. -3024 HU is air as it is.
+        # As written by a GE scanner: signed pixels, unsigned padding value. -3024 HU already counts as air.
         (-2000, True, -1024, "US", 63536, -3024),
         (-2000, True, -1024, "SS", -2000, -3024),
-        # The same bits in pixels that are called unsigned would be bone, or no HU at all.
+        # The same bits in unsigned pixels would be bone, or outside HU.
         (63536, False, -1024, "SS", -2000, -1024),
         (63536, False, -1024, "US", 63536, -1024),
         (4095, False, -1024, "US", 4095, -1024),
@@ -199,9 +199,9 @@ def test_padding_never_becomes_tissue(tmp_path, stored, signed, intercept, vr, w
     for file in files:
         store_as(file, values, 16, signed, RescaleIntercept=intercept)
         padding_tag(file, "PixelPaddingValue", vr, written)
-    got = read(only_scan(tmp_path / "s"))
-    assert (got[:, outside] == expected).all()
-    assert np.array_equal(got[:, ~outside], np.stack([inside[~outside] + intercept] * 3))
+    hu = read(only_scan(tmp_path / "s"))
+    assert (hu[:, outside] == expected).all()
+    assert np.array_equal(hu[:, ~outside], np.stack([inside[~outside] + intercept] * 3))
 
 
 def test_range_of_padding_becomes_air(tmp_path):
@@ -213,9 +213,9 @@ def test_range_of_padding_becomes_air(tmp_path):
         store_as(file, values, 12, False, RescaleIntercept=-1024)
         padding_tag(file, "PixelPaddingValue", "US", 4000)
         padding_tag(file, "PixelPaddingRangeLimit", "US", 3900)
-    got = read(only_scan(tmp_path / "s"))
-    assert (got[:, outside] == -1024).all()
-    assert np.array_equal(got[:, ~outside], np.stack([inside[~outside] - 1024] * 3))
+    hu = read(only_scan(tmp_path / "s"))
+    assert (hu[:, outside] == -1024).all()
+    assert np.array_equal(hu[:, ~outside], np.stack([inside[~outside] - 1024] * 3))
 
 
 def test_tissue_with_the_value_of_the_padding_stays(tmp_path):
@@ -226,12 +226,12 @@ def test_tissue_with_the_value_of_the_padding_stays(tmp_path):
     for file in files:
         store_as(file, values, 16, True, RescaleIntercept=0)
         padding_tag(file, "PixelPaddingValue", "SS", 0)
-    got = read(only_scan(tmp_path / "s"))
-    assert (got[:, outside] == -1024).all()
-    assert (got[:, 10:14, 10:14] == 0).all()
+    hu = read(only_scan(tmp_path / "s"))
+    assert (hu[:, outside] == -1024).all()
+    assert (hu[:, 10:14, 10:14] == 0).all()
 
 
-def test_padding_without_a_tag_that_is_no_hu_is_refused(tmp_path):
+def test_padding_without_a_tag_outside_hu_is_rejected(tmp_path):
     files = write_series(tmp_path / "s", hu_of((3, 24, 24)))
     values, _ = padded((24, 24), 63536, np.full((24, 24), 1000))
     for file in files:
@@ -240,14 +240,14 @@ def test_padding_without_a_tag_that_is_no_hu_is_refused(tmp_path):
         read(only_scan(tmp_path / "s"))
 
 
-def test_files_without_preamble_and_mark_are_read(tmp_path):
+def test_files_without_preamble_and_prefix_are_read(tmp_path):
     files = write_series(tmp_path / "s")
     for number, file in enumerate(files):
         content = file.read_bytes()
         assert content[128:132] == b"DICM"
         bare = content[132:]
         if number % 2:
-            # And without the meta header: implicit little endian from the first byte on.
+            # Also without the meta header: implicit little endian from the first byte.
             recode(file, ImplicitVRLittleEndian)
             content = file.read_bytes()
             (length,) = struct.unpack_from("<I", content, 140)
@@ -258,15 +258,15 @@ def test_files_without_preamble_and_mark_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1])
-def test_compressed_pixels_that_are_cut_are_damage(tmp_path, syntax):
+def test_truncated_compressed_pixels_are_damaged(tmp_path, syntax):
     files = write_series(tmp_path / "s", hu_of((4, 64, 64)))
     for file in files:
         recode(file, syntax)
     content = files[2].read_bytes()
     files[2].write_bytes(content[: len(content) * 2 // 3])
-    found = find_scans(tmp_path / "s")
-    if refused(found):
-        assert "00003.dcm" in refused(found)[0].reason
+    sources = find_scans(tmp_path / "s")
+    if refused(sources):
+        assert "00003.dcm" in refused(sources)[0].reason
         return
     with pytest.raises(SourceError, match=r"00003\.dcm.*slice 3"):
         read(only_scan(tmp_path / "s"))
@@ -285,7 +285,7 @@ def test_compressed_pixels_that_are_cut_are_damage(tmp_path, syntax):
     ],
 )
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless], ids=["plain", "compressed"])
-def test_attributes_of_another_vr_than_the_standard_gives_them_are_read(tmp_path, keyword, vr, written, syntax):
+def test_attributes_with_a_non_standard_vr_are_read(tmp_path, keyword, vr, written, syntax):
     files = write_series(tmp_path / "s")
     for file in files:
         recode(file, syntax)
@@ -308,7 +308,7 @@ def test_voxels_are_those_of_simpleitk_and_of_pydicom(tmp_path):
     assert np.array_equal(read(scan), by_pydicom)
 
 
-def test_a_colour_picture_beside_the_slices_is_skipped(tmp_path):
+def test_colour_image_in_the_folder_is_skipped(tmp_path):
     files = write_series(tmp_path / "s")
     copy(
         files[0],

@@ -1,4 +1,4 @@
-"""DICOM series against SimpleITK's own series reader."""
+"""DICOM series compared with SimpleITK's series reader."""
 
 import random
 import shutil
@@ -33,12 +33,12 @@ def slices(folder):
 
 
 def only(source):
-    (found,) = find_scans(source)
-    return found
+    (scan,) = find_scans(source)
+    return scan
 
 
 def refusal_of(source):
-    reasons = [one.reason for one in refused(find_scans(source))]
+    reasons = [rejected.reason for rejected in refused(find_scans(source))]
     if reasons:
         return " ".join(reasons)
     with pytest.raises(SourceError) as caught:
@@ -79,14 +79,14 @@ def test_names_of_files_do_not_matter(series):
     assert np.array_equal(read(only(series)), expected)
 
 
-def test_series_in_one_folder_are_told_apart(series, tmp_path):
+def test_series_in_one_folder_are_separated(series, tmp_path):
     other = tmp_path / "other"
     write_phantom(other, Phantom(SHAPE, (0.75, 0.5, 1.25), 9, name="b"))
     for file in slices(other):
         shutil.copy(file, series / f"b-{file.name}")
-    found = scans(find_scans(series))
-    assert [scan.geometry.shape for scan in found] == [SHAPE, SHAPE]
-    assert len({scan.key for scan in found}) == 2
+    sources = scans(find_scans(series))
+    assert [scan.geometry.shape for scan in sources] == [SHAPE, SHAPE]
+    assert len({scan.key for scan in sources}) == 2
 
 
 def test_technical_attributes_are_read_and_no_name(series):
@@ -95,7 +95,7 @@ def test_technical_attributes_are_read_and_no_name(series):
     assert "Phantom^Chest" not in repr(scan)
 
 
-def test_identity_is_kept_for_a_key_table_and_can_be_left_behind(series):
+def test_identity_is_kept_for_a_key_table_and_can_be_removed(series):
     scan = only(series)
     first = pydicom.dcmread(slices(series)[0])
     assert scan.identity.patient_name == "Phantom^Chest"
@@ -109,7 +109,7 @@ def test_identity_is_kept_for_a_key_table_and_can_be_left_behind(series):
     assert b"Phantom^Chest" not in cloudpickle.dumps(scan.without_identity())
 
 
-def test_slope_and_intercept_of_each_slice_count(series):
+def test_slope_and_intercept_of_each_slice_are_applied(series):
     expected = read(only(series))
     dataset = pydicom.dcmread(slices(series)[2])
     stored = np.frombuffer(dataset.PixelData, "<i2") - 100
@@ -117,13 +117,13 @@ def test_slope_and_intercept_of_each_slice_count(series):
     assert np.array_equal(read(only(series)), expected)
 
 
-def test_localizer_beside_the_slices_is_passed_over(series):
+def test_localizer_in_the_folder_is_skipped(series):
     copy = series / "localizer.dcm"
     shutil.copy(slices(series)[0], copy)
     change(copy, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SOPInstanceUID=generate_uid())
     assert only_scan(series).geometry.shape == SHAPE
-    (one,) = skipped(find_scans(series))
-    assert "localizer" in one.reason
+    (source,) = skipped(find_scans(series))
+    assert "localizer" in source.reason
 
 
 def test_missing_slice_is_named(series):
@@ -131,7 +131,7 @@ def test_missing_slice_is_named(series):
     assert "between slices 3 and 4 of 5" in refusal_of(series)
 
 
-def test_doubled_slice_is_named(series):
+def test_second_slice_at_one_position_is_named(series):
     copy = series / "copy.dcm"
     shutil.copy(slices(series)[2], copy)
     change(copy, SOPInstanceUID=generate_uid())
@@ -139,7 +139,7 @@ def test_doubled_slice_is_named(series):
     assert "copy.dcm" in refusal_of(series)
 
 
-def test_cut_file_is_named(series):
+def test_truncated_file_is_named(series):
     victim = slices(series)[4]
     victim.write_bytes(victim.read_bytes()[:-300])
     assert victim.name in refusal_of(series)
@@ -147,11 +147,11 @@ def test_cut_file_is_named(series):
 
 
 @pytest.mark.parametrize("cut", [140, 200, 500, 700, 740, 760, 780, 800, 820])
-def test_file_cut_in_its_header_fails_the_series_that_may_lack_it(series, cut):
-    victim = slices(series)[-1]  # the rest would pass for a shorter scan
+def test_file_with_a_truncated_header_fails_the_series_it_may_belong_to(series, cut):
+    victim = slices(series)[-1]  # the other slices look like a shorter scan
     victim.write_bytes(victim.read_bytes()[:cut])
-    found = find_scans(series)
-    assert all(isinstance(one, RejectedSource) and victim.name in one.reason for one in found), found
+    sources = find_scans(series)
+    assert all(isinstance(source, RejectedSource) and victim.name in source.reason for source in sources), sources
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_file_cut_in_its_header_fails_the_series_that_may_lack_it(series, cut):
     [
         ({"NumberOfFrames": 2}, "fewer pixels"),
         ({"ImagePositionPatient": None}, "lacks position"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no rotation"),
-        ({"BurnedInAnnotation": "YES"}, "text of the patient"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not a rotation"),
+        ({"BurnedInAnnotation": "YES"}, "text in its pixels"),
     ],
 )
-def test_series_that_is_no_plain_ct_is_refused(series, tags, words):
+def test_series_other_than_plain_ct_is_rejected(series, tags, words):
     for file in slices(series):
         change(file, **tags)
     assert words in refusal_of(series)
@@ -181,7 +181,7 @@ def test_series_that_is_no_plain_ct_is_refused(series, tags, words):
 def test_folder_of_other_images_holds_no_ct(series, tags, words):
     for file in slices(series):
         change(file, **tags)
-    found = find_scans(series)
-    assert words in skipped(found)[0].reason
-    assert "holds no CT series" in refused(found)[0].reason
-    assert not scans(found)
+    sources = find_scans(series)
+    assert words in skipped(sources)[0].reason
+    assert "holds no CT series" in refused(sources)[0].reason
+    assert not scans(sources)

@@ -1,4 +1,4 @@
-"""Series that change half way through the patient, or that are not in HU: no piece passes for a volume."""
+"""Series that change half way through the patient, or are not in HU: no part is mistaken for a volume."""
 
 import time
 
@@ -11,15 +11,15 @@ from pydicom.uid import generate_uid
 
 from lungmix.errors import SourceError, reveal
 from lungmix.formats import SeriesFilter, find_scans
-from lungmix.formats.dicom.grouping import _by_orientation
+from lungmix.formats.dicom.grouping import _group_by_orientation
 from lungmix.formats.dicom.header import Header
 from support.series import change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
 
 ALL = SeriesFilter("all")
 
 
-def reasons(folder, rules=None):
-    return " | ".join(reveal(one.reason) for one in refused(find_scans(folder, rules)))
+def reasons(folder, series_filter=None):
+    return " | ".join(reveal(source.reason) for source in refused(find_scans(folder, series_filter)))
 
 
 @pytest.mark.parametrize(
@@ -32,21 +32,22 @@ def reasons(folder, rules=None):
         ({"FrameOfReferenceUID": lambda i: "1.2.3" if i < 5 else "1.2.4"}, "frame of reference"),
     ],
 )
-def test_series_that_changes_half_way_is_refused_with_the_slices_named(tmp_path, tags, words):
+def test_series_that_changes_half_way_is_rejected_with_the_slices_named(tmp_path, tags, words):
     write_series(tmp_path / "s", **tags)
-    found = find_scans(tmp_path / "s")
-    assert not scans(found)
-    told = reasons(tmp_path / "s")
+    sources = find_scans(tmp_path / "s")
+    assert not scans(sources)
+    message = reasons(tmp_path / "s")
     assert (
-        f"slices 1 to 5 (00001.dcm to 00005.dcm) and slices 6 to 8 (00006.dcm to 00008.dcm) differ in {words}" in told
+        f"slices 1 to 5 (00001.dcm to 00005.dcm) and slices 6 to 8 (00006.dcm to 00008.dcm) differ in {words}"
+        in message
     )
-    assert "--series-filter all" in told
+    assert "--series-filter all" in message
     parts = scans(find_scans(tmp_path / "s", ALL))
     assert sorted(len(read(scan)) for scan in parts) == [3, 5]
     assert all("is a part of a volume: slices" in reveal(scan.notes[0]) for scan in parts)
 
 
-def test_last_slice_of_another_kernel_is_not_left_out_silently(tmp_path):
+def test_last_slice_of_another_kernel_is_not_dropped_silently(tmp_path):
     write_series(tmp_path / "s", ConvolutionKernel=lambda i: "B30f" if i < 7 else "B70f")
     assert "slice 8 (00008.dcm) differ in kernel" in reasons(tmp_path / "s")
 
@@ -66,40 +67,40 @@ def test_kernels_of_one_whole_scan_are_volumes_of_their_own(tmp_path):
 
 
 def interleaved(folder, **tags):
-    """Two scans of one identifier in two folders, each slice of the one between two of the other."""
+    """Write two scans of one identifier into two folders, with interleaved slices."""
     same = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
     write_series(folder / "a", seed=1, origin=(0, 0, 0), **same, **tags)
     write_series(folder / "b", seed=2, origin=(0, 0, 0.625), **same, **tags)
 
 
-def test_slices_of_two_scans_that_lie_between_each_other_are_refused(tmp_path):
+def test_interleaved_slices_of_two_scans_are_rejected(tmp_path):
     interleaved(tmp_path / "s")
-    told = reasons(tmp_path / "s")
-    assert "slices 1 (00001.dcm), 2 (00001.dcm), 3 (00002.dcm), 4 (00002.dcm) and 12 more share" in told
-    assert "--trust-positions" in told
+    message = reasons(tmp_path / "s")
+    assert "slices 1 (00001.dcm), 2 (00001.dcm), 3 (00002.dcm), 4 (00002.dcm) and 12 more share" in message
+    assert "--trust-positions" in message
     assert only_scan(tmp_path / "s", SeriesFilter(trust_positions=True)).geometry.size[2] == 16
 
 
 def behind_each_other(folder, count=2, **tags):
-    """Scans of one identifier, each of which begins where the one before it ends."""
+    """Write scans of one identifier, each of which begins where the previous one ends."""
     same = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
     for number in range(count):
-        own = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
-        write_series(folder / "abc"[number], seed=number, origin=(0, 0, 10.0 * number), **same, **own)
+        scan_tags = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
+        write_series(folder / "abc"[number], seed=number, origin=(0, 0, 10.0 * number), **same, **scan_tags)
 
 
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("count", [2, 3])
-def test_scans_that_follow_each_other_under_one_identifier_are_refused(tmp_path, count, down):
+def test_scans_that_follow_each_other_under_one_identifier_are_rejected(tmp_path, count, down):
     up = lambda i: i + 1  # noqa: E731
     numbers = [up, (lambda i: 8 - i) if down else up, up][:count]
     behind_each_other(tmp_path / "s", count, InstanceNumber=numbers)
-    told = reasons(tmp_path / "s")
-    assert "slices 1 to 8 (00001.dcm to 00008.dcm), 9 to 16 (00001.dcm to 00008.dcm)" in told
-    assert "two scans may follow each other" in told
+    message = reasons(tmp_path / "s")
+    assert "slices 1 to 8 (00001.dcm to 00008.dcm), 9 to 16 (00001.dcm to 00008.dcm)" in message
+    assert "two scans may follow each other" in message
     scan = only_scan(tmp_path / "s", SeriesFilter(trust_positions=True))
     assert scan.geometry.size[2] == 8 * count
-    assert "instance numbers begin anew" in scan.notes[0]
+    assert "instance numbers restart" in scan.notes[0]
 
 
 def test_acquisitions_of_one_series_that_are_numbered_each_from_one_are_noted(tmp_path):
@@ -115,13 +116,13 @@ def without(files, *keywords):
         change(file, **dict.fromkeys(keywords))
 
 
-def test_unsigned_numbers_without_rescaling_are_no_hu(tmp_path):
+def test_unsigned_pixels_without_rescaling_are_rejected(tmp_path):
     files = write_series(tmp_path / "s", PixelRepresentation=0)
     without(files, "RescaleSlope", "RescaleIntercept")
-    assert "does not say what its pixels are in HU (RescaleSlope)" in reasons(tmp_path / "s")
+    assert "has no valid rescaling of its pixels to HU (RescaleSlope)" in reasons(tmp_path / "s")
 
 
-def test_signed_numbers_without_rescaling_are_taken_for_hu_and_that_is_told(tmp_path):
+def test_signed_pixels_without_rescaling_are_used_as_hu_and_noted(tmp_path):
     files = write_series(tmp_path / "s", intercept=0)
     without(files, "RescaleSlope", "RescaleIntercept")
     scan = only_scan(tmp_path / "s")
@@ -129,13 +130,13 @@ def test_signed_numbers_without_rescaling_are_taken_for_hu_and_that_is_told(tmp_
     assert "taken for HU as they are" in scan.notes[0]
 
 
-def test_slice_that_alone_lacks_its_rescaling_is_named(tmp_path):
+def test_single_slice_without_rescaling_is_named(tmp_path):
     files = write_series(tmp_path / "s")
     without(files[3:4], "RescaleIntercept")
     assert "slice 4 (00004.dcm) lacks rescale slope or intercept" in reasons(tmp_path / "s")
 
 
-def test_inverted_grey_is_refused(tmp_path):
+def test_inverted_grey_is_rejected(tmp_path):
     write_series(tmp_path / "s", PhotometricInterpretation="MONOCHROME1")
     assert "MONOCHROME1" in reasons(tmp_path / "s")
 
@@ -143,8 +144,8 @@ def test_inverted_grey_is_refused(tmp_path):
 @pytest.mark.parametrize("quantity", ["MGML", "Z_EFF", "EDW", "ED", "PCT", "mg/cc", "100ug/cc"])
 def test_maps_of_materials_are_skipped(tmp_path, quantity):
     write_series(tmp_path / "s", RescaleType=quantity)
-    (one,) = skipped(find_scans(tmp_path / "s"))
-    assert "is a map of a material or another quantity" in one.reason
+    (source,) = skipped(find_scans(tmp_path / "s"))
+    assert "is a map of a material or another quantity" in source.reason
 
 
 @pytest.mark.parametrize("quantity", ["HU", "HU_MOD", "US", "", None])
@@ -167,9 +168,9 @@ def test_hu_by_any_name_are_read(tmp_path, quantity):
 )
 def test_projections_are_skipped(tmp_path, image_type, used):
     write_series(tmp_path / "s", ImageType=image_type)
-    found = find_scans(tmp_path / "s")
-    assert len(scans(found)) == used
-    assert used or "is a projection" in skipped(found)[0].reason
+    sources = find_scans(tmp_path / "s")
+    assert len(scans(sources)) == used
+    assert used or "is a projection" in skipped(sources)[0].reason
 
 
 def test_padding_that_does_not_fit_into_the_stored_bits_is_air(tmp_path):
@@ -187,7 +188,7 @@ def test_padding_that_does_not_fit_into_the_stored_bits_is_air(tmp_path):
     assert np.array_equal(values[:, 4:], inside[:, 4:] - 1024)
 
 
-def test_padding_inside_the_body_that_no_tissue_has_is_refused_with_a_remedy(tmp_path):
+def test_padding_values_inside_the_body_are_rejected_with_a_remedy(tmp_path):
     for number, file in enumerate(write_series(tmp_path / "s", PixelRepresentation=0)):
         dataset = pydicom.dcmread(file)
         plane = np.full((20, 24), 1000, "<u2")
@@ -197,44 +198,42 @@ def test_padding_inside_the_body_that_no_tissue_has_is_refused_with_a_remedy(tmp
         dataset.add_new(0x00280120, "US", 63536)
         dataset.save_as(file)
     scan = only_scan(tmp_path / "s")
-    with pytest.raises(
-        SourceError, match=r"00006\.dcm \(slice 6\) has pixels of its padding inside the body .*: get the"
-    ):
+    with pytest.raises(SourceError, match=r"00006\.dcm \(slice 6\) has padding values inside the body .*: get the"):
         read(scan)
 
 
 @given(st.lists(st.tuples(*[st.integers(-3, 3)] * 6), min_size=1, max_size=30), st.integers(0, 20))
 @settings(max_examples=200, deadline=None)
 def test_parallel_slices_are_those_within_a_thousandth_of_the_first(steps, around):
-    # In steps of 0.4 thousandths, about the bounds of what is looked up together.
+    # Steps of 0.4 thousandths, around the bounds of the lookup cells.
     members = [
         Header(str(i), orientation=tuple(v * 4e-4 + around * 4e-4 for v in orientation))
         for i, orientation in enumerate(steps)
     ]
     expected = []
-    for one in members:
+    for header in members:
         for part in expected:
-            if max(abs(a - b) for a, b in zip(part[0].orientation, one.orientation, strict=True)) < 1e-3:
-                part.append(one)
+            if max(abs(a - b) for a, b in zip(part[0].orientation, header.orientation, strict=True)) < 1e-3:
+                part.append(header)
                 break
         else:
-            expected.append([one])
-    got = _by_orientation(members)
-    assert sum(map(len, got)) == len(members)
-    for part in got:
-        for one in part:
-            assert max(abs(a - b) for a, b in zip(part[0].orientation, one.orientation, strict=True)) < 1e-3
-    firsts = [part[0] for part in got]
+            expected.append([header])
+    groups = _group_by_orientation(members)
+    assert sum(map(len, groups)) == len(members)
+    for part in groups:
+        for header in part:
+            assert max(abs(a - b) for a, b in zip(part[0].orientation, header.orientation, strict=True)) < 1e-3
+    firsts = [part[0] for part in groups]
     assert firsts == [part[0] for part in expected]
 
 
 def test_thousands_of_orientations_take_a_time_that_grows_with_their_number():
     def seconds(count):
         random = np.random.default_rng(0)
-        turned = [np.linalg.qr(random.normal(size=(3, 3)))[0] for _ in range(count)]
-        members = [Header(str(i), orientation=tuple(axes[:2].ravel().tolist())) for i, axes in enumerate(turned)]
+        rotations = [np.linalg.qr(random.normal(size=(3, 3)))[0] for _ in range(count)]
+        members = [Header(str(i), orientation=tuple(axes[:2].ravel().tolist())) for i, axes in enumerate(rotations)]
         start = time.process_time()
-        assert len(_by_orientation(members)) == count
+        assert len(_group_by_orientation(members)) == count
         return time.process_time() - start
 
     seconds(100)
@@ -248,16 +247,16 @@ def test_long_numbers_of_series_are_not_repeated(tmp_path):
     assert reasons(tmp_path / "s").startswith("the series in s (8 slices)")
 
 
-def test_many_small_groups_take_no_time_by_their_pairs(tmp_path):
+def test_many_small_groups_do_not_take_quadratic_time(tmp_path):
     write_series(tmp_path / "s", np.zeros((600, 2, 2), "i2"), ConvolutionKernel=lambda i: f"B{i // 3}f")
     start = time.process_time()
-    (one,) = find_scans(tmp_path / "s")
-    assert "series 1 in s (600 slices) is no volume of one scan" in reveal(one.reason)
-    # All pairs of 200 groups by every rule take far longer.
+    (source,) = find_scans(tmp_path / "s")
+    assert "series 1 in s (600 slices) is not a volume of one scan" in reveal(source.reason)
+    # Comparing all pairs of 200 groups by every rule takes far longer.
     assert time.process_time() - start < 20
 
 
 def test_many_slices_at_one_position_are_skipped_as_such(tmp_path):
     write_series(tmp_path / "s", ImagePositionPatient=[0, 0, 0])
-    (one,) = skipped(find_scans(tmp_path / "s"))
-    assert "of 8 slices at 1 position only" in one.reason
+    (source,) = skipped(find_scans(tmp_path / "s"))
+    assert "of 8 slices at 1 position only" in source.reason

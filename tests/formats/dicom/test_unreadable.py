@@ -1,4 +1,4 @@
-"""Files that a file system does not give, for a moment or for good: a series is whole or refused, and never split."""
+"""Files that cannot be read once or at all: a series is complete or rejected, never split."""
 
 import errno
 import io
@@ -21,24 +21,24 @@ NAMES = [f"{number:05d}.dcm" for number in range(1, 9)]
 
 
 class Failing(io.BufferedReader):
-    """A file that opens, and fails when it is read."""
+    """File that opens and fails on reading."""
 
     def read(self, *_):
         raise OSError(errno.EIO, "Input/output error")
 
 
 class Faults:
-    """Makes opening or reading files of some names fail, so many times each."""
+    """Patch that makes opening or reading files of given names fail a given number of times."""
 
     def __init__(self, monkeypatch, times, opens=True):
-        self.left, self.opens, self.seen = Counter(times), opens, Counter()
-        whole = Path.open
+        self.remaining, self.opens, self.seen = Counter(times), opens, Counter()
+        path_open = Path.open
 
         def opened(path, *args, **kwargs):
-            stream = whole(path, *args, **kwargs)
-            if self.left[path.name] <= 0:
+            stream = path_open(path, *args, **kwargs)
+            if self.remaining[path.name] <= 0:
                 return stream
-            self.left[path.name] -= 1
+            self.remaining[path.name] -= 1
             self.seen[path.name] += 1
             stream.close()
             if self.opens:
@@ -48,8 +48,8 @@ class Faults:
         monkeypatch.setattr(Path, "open", opened)
 
 
-def reasons(found):
-    return [reveal(one.reason) for one in refused(found)]
+def reasons(sources):
+    return [reveal(source.reason) for source in refused(sources)]
 
 
 @pytest.mark.parametrize("opens", [True, False])
@@ -63,7 +63,7 @@ def test_read_that_fails_once_changes_nothing(tmp_path, monkeypatch, opens):
 
 @pytest.mark.parametrize("at", [0, 3, 7])
 @pytest.mark.parametrize("opens", [True, False])
-def test_slice_that_cannot_be_read_is_named_and_its_series_refused(tmp_path, monkeypatch, at, opens):
+def test_slice_that_cannot_be_read_is_named_and_its_series_rejected(tmp_path, monkeypatch, at, opens):
     write_series(tmp_path)
     Faults(monkeypatch, {NAMES[at]: 99}, opens)
     words = f"{NAMES[at]} cannot be read ({'Stale file handle' if opens else 'Input/output error'}): check it"
@@ -72,70 +72,70 @@ def test_slice_that_cannot_be_read_is_named_and_its_series_refused(tmp_path, mon
     assert f"{NAMES[at]}, which belongs to it, cannot be read" in of_series
     assert words in of_file
     (scan,) = scans(find_scans(tmp_path, GAPS))
-    assert "done without" in " ".join(scan.notes)
+    assert "not used" in " ".join(scan.notes)
     assert scan.geometry.shape[0] == (8 if at == 3 else 7)
 
 
 @given(st.lists(st.integers(0, 4), min_size=8, max_size=8), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_whatever_fails_a_series_is_whole_or_refused(tmp_path_factory, times, opens):
+def test_series_is_complete_or_rejected_whichever_reads_fail(tmp_path_factory, times, opens):
     folder = tmp_path_factory.mktemp("s")
     write_series(folder, hu_of((8, 4, 4)))
     with pytest.MonkeyPatch.context() as monkeypatch:
         Faults(monkeypatch, dict(zip(NAMES, times, strict=True)), opens)
-        found = find_scans(folder)
+        sources = find_scans(folder)
     lost = [name for name, count in zip(NAMES, times, strict=True) if count > 1]
-    told = reasons(found)
-    assert len(scans(found)) == (not lost)
+    messages = reasons(sources)
+    assert len(scans(sources)) == (not lost)
     for name in lost:
-        assert sum(reason.startswith(f"{name} cannot be read") for reason in told) == 1
-    # One or two slices that are left are no scan.
-    assert len(told) == len(lost) + (0 < len(lost) < 6)
-    assert all(scan.geometry.shape[0] == 8 for scan in scans(found))
+        assert sum(reason.startswith(f"{name} cannot be read") for reason in messages) == 1
+    # One or two remaining slices are not a scan.
+    assert len(messages) == len(lost) + (0 < len(lost) < 6)
+    assert all(scan.geometry.shape[0] == 8 for scan in scans(sources))
 
 
-def test_file_of_another_kind_that_cannot_be_read_costs_no_series(tmp_path, monkeypatch):
+def test_unreadable_file_of_another_kind_fails_no_series(tmp_path, monkeypatch):
     write_series(tmp_path)
     (tmp_path / "letter.pdf").write_text("words")
     Faults(monkeypatch, {"letter.pdf": 99})
-    found = find_scans(tmp_path)
-    assert reasons(found) == ["letter.pdf cannot be read (Stale file handle): check it"]
-    (scan,) = scans(found)
+    sources = find_scans(tmp_path)
+    assert reasons(sources) == ["letter.pdf cannot be read (Stale file handle): check it"]
+    (scan,) = scans(sources)
     assert reveal(scan.notes[0]) == "letter.pdf, which cannot be read (Stale file handle), may belong to it"
 
 
-def test_slice_that_cannot_be_read_between_two_series_is_told_of_both(tmp_path, monkeypatch):
+def test_unreadable_slice_between_two_series_is_noted_for_both(tmp_path, monkeypatch):
     write_series(tmp_path / "a", seed=1)
     for file in write_series(tmp_path / "b", seed=2, PatientID="P2"):
         file.rename(tmp_path / "a" / f"b{file.name}")
     Faults(monkeypatch, {NAMES[7]: 99})
-    found = find_scans(tmp_path / "a")
-    assert len(reasons(found)) == 1
-    assert ["may belong to it" in " ".join(scan.notes) for scan in scans(found)] == [True, True]
+    sources = find_scans(tmp_path / "a")
+    assert len(reasons(sources)) == 1
+    assert ["may belong to it" in " ".join(scan.notes) for scan in scans(sources)] == [True, True]
 
 
-def test_copies_that_cannot_be_compared_end_their_own_series_alone(tmp_path, monkeypatch):
+def test_unreadable_duplicate_fails_only_its_series(tmp_path, monkeypatch):
     files = write_series(tmp_path / "a")
     write_series(tmp_path / "b", seed=2, PatientID="P2", SeriesInstanceUID="1.2.3")
     (tmp_path / "a" / "copy.dcm").write_bytes(files[2].read_bytes())
     reads = Counter()
-    whole = Path.open
+    path_open = Path.open
 
     def opened(path, *args, **kwargs):
         reads[path.name] += 1
         if path.name == "copy.dcm" and reads[path.name] > 1:
             raise OSError(errno.EIO, "Input/output error", str(path))
-        return whole(path, *args, **kwargs)
+        return path_open(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", opened)
-    found = find_scans(tmp_path)
-    assert len(scans(found)) == 1
-    assert "a file (copy.dcm) cannot be read (Input/output error): check it" in reasons(found)[0]
+    sources = find_scans(tmp_path)
+    assert len(scans(sources)) == 1
+    assert "a file (copy.dcm) cannot be read (Input/output error): check it" in reasons(sources)[0]
 
 
-def test_entry_that_cannot_be_looked_at_is_named(tmp_path, monkeypatch):
+def test_directory_entry_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     write_series(tmp_path)
-    whole = os.scandir
+    scandir = os.scandir
 
     class Entry:
         def __init__(self, entry):
@@ -155,14 +155,14 @@ def test_entry_that_cannot_be_looked_at_is_named(tmp_path, monkeypatch):
             pass
 
     def listed(folder):
-        with whole(folder) as listing:
+        with scandir(folder) as listing:
             return Listing(map(Entry, listing))
 
     monkeypatch.setattr(os, "scandir", listed)
     assert f"{NAMES[7]} cannot be looked at (Input/output error): check it" in reasons(find_scans(tmp_path))
 
 
-def test_slice_that_is_gone_when_it_is_converted_is_named(tmp_path):
+def test_slice_deleted_before_conversion_is_named(tmp_path):
     write_series(tmp_path)
     scan = only_scan(tmp_path)
     (tmp_path / NAMES[4]).unlink()
@@ -170,14 +170,14 @@ def test_slice_that_is_gone_when_it_is_converted_is_named(tmp_path):
         read(scan)
 
 
-def test_order_in_which_files_are_found_changes_nothing(tmp_path, monkeypatch):
+def test_result_does_not_depend_on_the_order_of_files(tmp_path, monkeypatch):
     files = write_series(tmp_path)
     copy(files[0], tmp_path / "localizer.dcm", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     expected = only_scan(tmp_path)
     for seed in range(10):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("lungmix.formats.sources.list_files", lambda folder, seed=seed: _shuffled(folder, seed))
-            (scan,) = (one for one in find_scans(tmp_path) if isinstance(one, Scan))
+            (scan,) = (source for source in find_scans(tmp_path) if isinstance(source, Scan))
         assert (scan.key, scan.fingerprint, scan.files) == (expected.key, expected.fingerprint, expected.files)
         assert np.array_equal(read(scan), hu_of())
 

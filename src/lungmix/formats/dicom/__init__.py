@@ -1,23 +1,23 @@
-"""DICOM: which files make a series, where it lies, and its voxels."""
+"""DICOM: finding the files of a series, its geometry, and its voxels."""
 
 import sys
 import warnings
 from contextlib import suppress
 from importlib import import_module
 
-# They quote what stands in headers of strangers, such as names; what is wrong with a file is told in words of our own.
+# Warnings of pydicom quote header values, such as names of patients; Lungmix words its own messages.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 
 
 def _import_gdcm() -> None:
-    """Import what pydicom decodes with before pydicom does.
+    """Import GDCM, with which pydicom decodes, before pydicom does.
 
-    GDCM looks for modules of old Pythons that hold the flags of the dynamic loader, and takes whatever is called so: a
-    folder ``dl`` where Python or a notebook was started, for one, at which its import and pydicom's would fail.
+    GDCM imports modules of old Python versions that held the flags of the dynamic loader, and accepts anything of that
+    name. A folder ``dl`` in the working directory would make its import, and that of pydicom, fail.
     """
     names = ("dl", "DLFCN")
-    known = {name: sys.modules[name] for name in names if name in sys.modules}
-    # What is None there cannot be imported.
+    imported = {name: sys.modules[name] for name in names if name in sys.modules}
+    # A module that is None in `sys.modules` cannot be imported.
     sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
     try:
         with suppress(ImportError):
@@ -25,7 +25,7 @@ def _import_gdcm() -> None:
     finally:
         for name in names:
             del sys.modules[name]
-        sys.modules.update(known)
+        sys.modules.update(imported)
 
 
 if "gdcm" not in sys.modules:

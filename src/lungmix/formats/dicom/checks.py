@@ -1,4 +1,4 @@
-"""What contradicts itself in a header or in the beginning of its pixels, before any decoder sees them."""
+"""Checks of a header, and of the first bytes of its pixels, for inconsistencies before any decoder runs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pydicom.uid import (
 
 from lungmix.errors import mark_untrusted
 from lungmix.formats.dicom.elements import BIG_ENDIAN_OF_GE, ITEM, UNDEFINED, RawHeader
-from lungmix.formats.dicom.jpeg_size import size_of_stream
+from lungmix.formats.dicom.jpeg_size import read_jpeg_size
 from lungmix.formats.limits import LARGEST_SLICE
 
-BEGINNING = 4096
-"""Bytes of the pixels that are looked at."""
+PIXEL_START_BYTES = 4096
+"""Number of bytes at the start of the pixel data that are checked."""
 
-ORIGINAL = "give the original slices"
+GIVE_ORIGINAL = "give the original slices"
 
 _DECODED = frozenset((
     "", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian,
@@ -38,93 +38,94 @@ _DECODED = frozenset((
 ))  # fmt: skip
 
 
-def fault_of_pixels(elements: RawHeader, rows: int, columns: int, needed: int, beginning: bytes) -> str | None:
-    """What is wrong with the pixels, after "the file"; None if nothing is seen.
+def check_pixels(elements: RawHeader, rows: int, columns: int, needed: int, pixel_start: bytes) -> str | None:
+    """Return the problem of the pixel data as a phrase that follows "the file"; None if there is none.
 
     Parameters
     ----------
-    elements : Elements
-        The header.
+    elements : RawHeader
+        Header of the file.
     rows, columns : int
-        Of an image, as the header has them.
+        Size of an image according to the header.
     needed : int
-        Bytes of all pixels without compression.
-    beginning : bytes
-        The first of the pixels, from behind their length.
+        Size of all pixels in bytes without compression.
+    pixel_start : bytes
+        First bytes of the pixel data, after its length field.
     """
     if rows * columns > LARGEST_SLICE:
-        return f"promises {columns} x {rows} pixels, which no CT has"
-    compressed = _is_compressed(elements.text("TransferSyntaxUID"))
+        return f"declares {columns} x {rows} pixels, more than any CT"
+    declared_compressed = _is_compressed(elements.text("TransferSyntaxUID"))
     encapsulated = elements.pixel_bytes == UNDEFINED
-    if compressed is not None and compressed != encapsulated:
+    if declared_compressed is not None and declared_compressed != encapsulated:
         return (
-            "has pixels that are not compressed, as it says" if compressed else "has pixels that are compressed unsaid"
+            "declares compressed pixels but holds uncompressed ones"
+            if declared_compressed
+            else "declares uncompressed pixels but holds compressed ones"
         )
     if encapsulated:
-        found = size_of_stream(_first_fragment(beginning))
-        if found is not None and found != (rows, columns):
-            return "has pixels of another size than its header promises"
+        stream_size = read_jpeg_size(_first_fragment(pixel_start))
+        if stream_size is not None and stream_size != (rows, columns):
+            return "has pixels of another size than its header declares"
     elif elements.pixel_bytes is not None and elements.pixel_bytes - needed >= max(needed // max(rows, 1), 2):
-        return "holds more pixels than its header promises"
+        return "holds more pixels than its header declares"
     return None
 
 
-def fault_of_coding(elements: RawHeader) -> str | None:
-    """Why no decoder reads the pixels as they are meant, and what to do, after "the file"; None if one does."""
+def check_coding(elements: RawHeader) -> str | None:
+    """Return why no decoder reads the pixels correctly, with a remedy, as a phrase after "the file"; else None."""
     syntax = elements.text("TransferSyntaxUID")
     if syntax not in _DECODED:
-        # A maker's own identifier is a stranger's text.
+        # A private identifier is untrusted text.
         name = UID(syntax).name if syntax.startswith("1.2.840.10008.") else syntax
         return (
-            f"has pixels in a transfer syntax that is not read here ({mark_untrusted(name)}): convert it to explicit "
-            "little "
+            f"has pixels in an unsupported transfer syntax ({mark_untrusted(name)}): convert it to explicit little "
             "endian, as dcmdjpeg and gdcmconv --raw do, and give that"
         )
     stored, high = elements.short("BitsStored"), elements.short("HighBit")
     if stored is not None and high is not None and high != stored - 1:
         return (
-            f"says that its {stored} bits end at bit {high} (HighBit), which decoders read in different ways: give "
-            f"the original slices, or set HighBit to {stored - 1} if the lowest bits are those that are used"
+            f"declares that its {stored} bits end at bit {high} (HighBit), which decoders read in different ways: give "
+            f"the original slices, or set HighBit to {stored - 1} if the lowest bits are the used ones"
         )
     return None
 
 
-def fault_of_values(elements: RawHeader) -> str | None:
-    """What is wrong with the numbers that make HU and mm of a plain slice, and what to do; None if nothing is."""
+def check_values(elements: RawHeader) -> str | None:
+    """Return the problem of the values that define HU and mm of a plain slice, with a remedy; None if there is none."""
     spacing = elements.numbers("PixelSpacing")
     if spacing is None or len(spacing) != 2 or min(spacing) <= 0:
-        return f"does not say how large its pixels are (PixelSpacing): {ORIGINAL}"
+        return f"has no valid pixel spacing (PixelSpacing): {GIVE_ORIGINAL}"
     signed = elements.short("PixelRepresentation") == 1
     for keyword in ("RescaleSlope", "RescaleIntercept"):
-        # Numbers with a sign may be HU as they are, and a slope that is not there is 1 where an intercept is.
+        # Signed pixels may be HU without rescaling, and a missing slope is 1 where there is an intercept.
         optional = signed or (keyword == "RescaleSlope" and elements.number("RescaleIntercept") is not None)
         if optional and not elements.text(keyword):
             continue
         values = elements.numbers(keyword)
         if values is None or len(values) != 1 or (keyword == "RescaleSlope" and values[0] == 0):
-            return f"does not say what its pixels are in HU ({keyword}): {ORIGINAL}"
+            return f"has no valid rescaling of its pixels to HU ({keyword}): {GIVE_ORIGINAL}"
     if elements.text("PhotometricInterpretation") == "MONOCHROME1":
-        return f"has pixels that decoders turn round (MONOCHROME1): {ORIGINAL}"
+        return f"has pixels that decoders invert (MONOCHROME1): {GIVE_ORIGINAL}"
     return None
 
 
 def is_rotation(orientation: tuple[float, ...]) -> bool:
-    """Whether rows and columns are of length 1 and at a right angle, to a hundredth."""
+    """Return True if row and column directions are orthonormal to about a hundredth."""
     row, column = orientation[:3], orientation[3:]
     products = [sum(a * b for a, b in zip(x, y, strict=True)) for x, y in ((row, row), (column, column), (row, column))]
-    return all(abs(found - wanted) < 0.02 for found, wanted in zip(products, (1, 1, 0), strict=True))
+    return all(abs(product - expected) < 0.02 for product, expected in zip(products, (1, 1, 0), strict=True))
 
 
 @lru_cache(maxsize=256)
 def _is_compressed(syntax: str) -> bool | None:
-    """Whether pixels are encapsulated in a transfer syntax; None if it is none that is known."""
+    """Return True if a transfer syntax encapsulates pixels; None if it is unknown."""
     uid = UID(syntax)
     return uid.is_encapsulated if syntax and uid.is_transfer_syntax and not uid.is_private else None
 
 
-def _first_fragment(beginning: bytes) -> bytes:
-    """Of encapsulated pixels, from behind their table of offsets; empty if it lies farther away."""
-    if not beginning.startswith(ITEM):
+def _first_fragment(pixel_start: bytes) -> bytes:
+    """Return the first fragment of encapsulated pixels, after the offset table; empty if it begins farther on."""
+    if not pixel_start.startswith(ITEM):
         return b""
-    behind = 8 + int.from_bytes(beginning[4:8], "little")
-    return beginning[behind + 8 :] if beginning[behind : behind + 4] == ITEM else b""
+    table_end = 8 + int.from_bytes(pixel_start[4:8], "little")
+    return pixel_start[table_end + 8 :] if pixel_start[table_end : table_end + 4] == ITEM else b""

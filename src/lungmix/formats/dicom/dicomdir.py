@@ -1,4 +1,4 @@
-"""Images that a medium's index of files (DICOMDIR) lists, which tell where some were not copied."""
+"""Images listed in the DICOMDIR of a medium, to detect those that were not copied."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pydicom.dataset import Dataset
 
 from lungmix.errors import mark_path
 from lungmix.formats.dicom.elements import ITEM
-from lungmix.formats.dicom.header import Damaged, Header
+from lungmix.formats.dicom.header import DamagedFile, Header
 from lungmix.formats.dicom.slice_groups import Group
 
-_LARGEST, _MOST_ITEMS = 64 << 20, 100_000
+_MAX_BYTES, _MAX_ITEMS = 64 << 20, 100_000
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One image of an index.
+class ListedImage:
+    """An image listed in a DICOMDIR.
 
     Attributes
     ----------
     series_uid, sop_uid : str
-        Identifiers of its series and of itself.
+        SeriesInstanceUID and SOPInstanceUID of the image.
     file : str
-        Where it should lie, below the folder of the index.
+        Path of the image, relative to the folder of the DICOMDIR.
     """
 
     series_uid: str
@@ -37,64 +37,68 @@ class Listed:
     file: str
 
 
-def images_of(index: str) -> list[Listed]:
-    """All images that an index lists; none where it cannot be read or is too large, for files are found without it."""
+def read_dicomdir(file: str) -> list[ListedImage]:
+    """Return all images listed in a DICOMDIR; none if it is unreadable or too large, as files are found without it."""
     try:
-        if Path(index).stat().st_size > _LARGEST:
+        if Path(file).stat().st_size > _MAX_BYTES:
             return []
-        content = Path(index).read_bytes()
-        if content.count(ITEM) > _MOST_ITEMS:
+        content = Path(file).read_bytes()
+        if content.count(ITEM) > _MAX_ITEMS:
             return []
         return list(_images(pydicom.dcmread(io.BytesIO(content), force=True)))
-    except Exception:  # pydicom raises whatever broken bytes lead to
+    except Exception:  # pydicom raises any exception on corrupt files
         return []
 
 
-def _images(index: Any) -> Iterator[Listed]:
-    """Records name the next one beside them and the first one below by places in the file (PS3.3, F.3)."""
-    records: dict[int, Dataset] = {record.seq_item_tell: record for record in index.DirectoryRecordSequence}
-    waiting = [(index.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity, "")]
-    while waiting:
-        place, series = waiting.pop()
-        # Each is taken once, so that no circle is followed.
-        record = records.pop(place, None)
+def _images(dicomdir: Any) -> Iterator[ListedImage]:
+    """Yield the images of a DICOMDIR, whose records refer to sibling and child by byte offset (PS3.3, F.3)."""
+    records: dict[int, Dataset] = {record.seq_item_tell: record for record in dicomdir.DirectoryRecordSequence}
+    pending = [(dicomdir.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity, "")]
+    while pending:
+        offset, series = pending.pop()
+        # Each record is visited once, so that cyclic references end.
+        record = records.pop(offset, None)
         if record is None:
             continue
         kind = record.get("DirectoryRecordType")
-        below = str(record.get("SeriesInstanceUID") or "") if kind == "SERIES" else series
+        child_series = str(record.get("SeriesInstanceUID") or "") if kind == "SERIES" else series
         if kind == "IMAGE" and series and record.get("ReferencedFileID"):
-            parts = record.ReferencedFileID
-            file = parts if isinstance(parts, str) else "/".join(parts)
-            yield Listed(series, str(record.get("ReferencedSOPInstanceUIDInFile") or ""), file)
-        waiting.append((record.get("OffsetOfTheNextDirectoryRecord", 0), series))
-        waiting.append((record.get("OffsetOfReferencedLowerLevelDirectoryEntity", 0), below))
+            components = record.ReferencedFileID
+            file = components if isinstance(components, str) else "/".join(components)
+            yield ListedImage(series, str(record.get("ReferencedSOPInstanceUIDInFile") or ""), file)
+        pending.append((record.get("OffsetOfTheNextDirectoryRecord", 0), series))
+        pending.append((record.get("OffsetOfReferencedLowerLevelDirectoryEntity", 0), child_series))
 
 
-def not_there(
-    indices: Iterable[str], groups: Sequence[Group], damaged: Iterable[Damaged] = ()
-) -> dict[int, list[Damaged]]:
-    """Slices that an index lists of a series which is there otherwise, by the largest group of that series.
+def find_missing_images(
+    dicomdirs: Iterable[str], groups: Sequence[Group], damaged: Iterable[DamagedFile] = ()
+) -> dict[int, list[DamagedFile]]:
+    """Return listed slices that are missing, by the largest group of their series.
 
-    Series of which nothing was copied are not missed.
+    Series of which nothing was copied are not reported.
     """
-    there = {one.sop_uid for group in groups for one in group.slices} | {one.header.sop_uid for one in damaged}
-    files = {one.file for group in groups for one in group.slices} | {one.header.file for one in damaged}
+    sop_uids = {image.sop_uid for group in groups for image in group.slices} | {
+        image.header.sop_uid for image in damaged
+    }
+    files = {image.file for group in groups for image in group.slices} | {image.header.file for image in damaged}
     largest: dict[str, int] = {}
     for i, group in enumerate(groups):
         uid = group.first.series_uid
-        if group.first.unused is None and (uid not in largest or len(group.slices) > len(groups[largest[uid]].slices)):
+        if group.first.exclusion_reason is None and (
+            uid not in largest or len(group.slices) > len(groups[largest[uid]].slices)
+        ):
             largest[uid] = i
-    found: dict[int, list[Damaged]] = {}
-    for index in indices:
-        missing: dict[str, list[Listed]] = defaultdict(list)
-        for one in images_of(index):
-            place = str(Path(index).parent / one.file)
-            if one.sop_uid and one.sop_uid not in there and place not in files:
-                missing[one.series_uid].append(one)
-        for uid, listed in missing.items():
+    missing_by_group: dict[int, list[DamagedFile]] = {}
+    for dicomdir in dicomdirs:
+        missing: dict[str, list[ListedImage]] = defaultdict(list)
+        for image in read_dicomdir(dicomdir):
+            path = str(Path(dicomdir).parent / image.file)
+            if image.sop_uid and image.sop_uid not in sop_uids and path not in files:
+                missing[image.series_uid].append(image)
+        for uid, images in missing.items():
             if uid in largest:
-                more = f", nor {'are' if len(listed) > 2 else 'is'} {len(listed) - 1} more" if len(listed) > 1 else ""
-                header = Header(listed[0].file, series_uid=uid)
-                fault = f"is listed in {mark_path(index)} but is not there{more}"
-                found.setdefault(largest[uid], []).append(Damaged(header, fault, read=False))
-    return found
+                more = f", nor {'are' if len(images) > 2 else 'is'} {len(images) - 1} more" if len(images) > 1 else ""
+                header = Header(images[0].file, series_uid=uid)
+                problem = f"is listed in {mark_path(dicomdir)} but is missing{more}"
+                missing_by_group.setdefault(largest[uid], []).append(DamagedFile(header, problem, is_readable=False))
+    return missing_by_group

@@ -1,4 +1,4 @@
-"""Whether two files that call themselves the same object are copies of each other."""
+"""Comparison of two files with the same SOPInstanceUID."""
 
 from __future__ import annotations
 
@@ -10,57 +10,59 @@ from pydicom.dataset import FileDataset
 from pydicom.pixels import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from lungmix.formats.dicom.raw_reader import is_of_file_system
+from lungmix.formats.dicom.raw_reader import is_file_system_error
 
 _PIECE = 1 << 20
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 
 
-def same_content(one: str, two: str) -> bool:
-    """Whether both files hold the same pixels.
+def has_same_pixels(first: str, second: str) -> bool:
+    """Return True if both files hold the same pixels.
 
-    Archives hold whole copies of thousands of slices: of files of one size the bytes are compared first. Others, whose
-    headers may have been edited, are compared by their pixels: as they are stored, or, where they are compressed in
-    different ways, decoded.
+    Archives hold duplicates of series with thousands of slices, so the bytes of files of one size are compared first.
+    Other files, whose headers may have been edited, are compared by their pixels: as stored, or decoded where the
+    transfer syntaxes differ.
 
     Raises
     ------
     OSError
-        If one of them cannot be read.
+        If a file cannot be read.
     """
-    if Path(one).samefile(two):
+    if Path(first).samefile(second):
         return True
-    sizes = [Path(file).stat().st_size for file in (one, two)]
-    if sizes[0] == sizes[1] and _same_bytes(one, two):
+    sizes = [Path(file).stat().st_size for file in (first, second)]
+    if sizes[0] == sizes[1] and _same_bytes(first, second):
         return True
     try:
-        first, second = (pydicom.dcmread(file, specific_tags=["PixelData", *_RESCALE]) for file in (one, two))
-        stored = [dataset.get("PixelData") for dataset in (first, second)]
-        if stored[0] is None or any(first.get(keyword) != second.get(keyword) for keyword in _RESCALE):
+        first_dataset, second_dataset = (
+            pydicom.dcmread(file, specific_tags=["PixelData", *_RESCALE]) for file in (first, second)
+        )
+        stored = [dataset.get("PixelData") for dataset in (first_dataset, second_dataset)]
+        if stored[0] is None or any(first_dataset.get(keyword) != second_dataset.get(keyword) for keyword in _RESCALE):
             return False
-        if stored[0] == stored[1] or _syntax(first) == _syntax(second):
+        if stored[0] == stored[1] or _transfer_syntax(first_dataset) == _transfer_syntax(second_dataset):
             return bool(stored[0] == stored[1])
-        sources = [_whole(file, dataset) for file, dataset in ((one, first), (two, second))]
+        sources = [_pixel_source(file, dataset) for file, dataset in ((first, first_dataset), (second, second_dataset))]
         pairs = zip(*map(iter_pixels, sources), strict=True)
-        return all(np.array_equal(a, b) for a, b in pairs)
-    except Exception as error:  # whatever broken bytes lead to: then they are not the same
-        if is_of_file_system(error):
+        return all(np.array_equal(first_frame, second_frame) for first_frame, second_frame in pairs)
+    except Exception as error:  # pydicom raises any exception on corrupt files, which then count as different
+        if is_file_system_error(error):
             raise
         return False
 
 
-def _same_bytes(one: str, two: str) -> bool:
-    with Path(one).open("rb", buffering=0) as first, Path(two).open("rb", buffering=0) as second:
-        while piece := first.read(_PIECE):
-            if piece != second.read(_PIECE):
+def _same_bytes(first: str, second: str) -> bool:
+    with Path(first).open("rb", buffering=0) as first_stream, Path(second).open("rb", buffering=0) as second_stream:
+        while piece := first_stream.read(_PIECE):
+            if piece != second_stream.read(_PIECE):
                 return False
     return True
 
 
-def _syntax(dataset: FileDataset) -> str:
+def _transfer_syntax(dataset: FileDataset) -> str:
     return str(dataset.file_meta.get("TransferSyntaxUID", ""))
 
 
-def _whole(file: str, dataset: FileDataset) -> FileDataset | str:
-    """What pixels are decoded from, frame by frame; deflated files have to be inflated first."""
-    return pydicom.dcmread(file) if _syntax(dataset) == DeflatedExplicitVRLittleEndian else file
+def _pixel_source(file: str, dataset: FileDataset) -> FileDataset | str:
+    """Return the source to decode frames from: the path, or the dataset of a deflated file, which is inflated first."""
+    return pydicom.dcmread(file) if _transfer_syntax(dataset) == DeflatedExplicitVRLittleEndian else file

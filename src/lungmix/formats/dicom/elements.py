@@ -1,4 +1,4 @@
-"""Attributes of a header as they stand in the file: bytes, of which only what is asked for is made a value."""
+"""Attributes of a header as raw bytes, converted to values on request."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ ITEM = b"\xfe\xff\x00\xe0"
 """Tag of an item of a sequence, or of a fragment of pixels, in little endian."""
 
 BIG_ENDIAN_OF_GE = "1.2.840.113619.5.2"
-"""A transfer syntax of a maker's own that old scanners write: implicit little endian, but for the pixels."""
+"""A private transfer syntax of old GE scanners: implicit little endian except for the pixels."""
 
-# Decimal strings as DICOM has them: `float` takes more, and decoders take what begins like a number for one.
+# Decimal strings as DICOM defines them: `float` accepts more, and decoders accept text that begins with a number.
 _DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
 @dataclass
 class RawHeader:
-    """The elements of one header.
+    """The elements of a header.
 
     Attributes
     ----------
     dataset : Dataset
-        As pydicom read it, its values not converted.
+        Elements as read by pydicom, with values not converted.
     pixel_bytes : int or None
-        Declared length of the pixels, `UNDEFINED` where they are encapsulated; None if the header ends before them.
+        Declared length of the pixels; `UNDEFINED` if they are encapsulated, None if the header ends before them.
     pixel_offset : int
-        Where the pixels begin in what was read.
+        Offset of the pixels in the stream.
     """
 
     dataset: Dataset
@@ -51,69 +51,69 @@ class RawHeader:
     def __post_init__(self) -> None:
         meta = getattr(self.dataset, "file_meta", None)
         elements = [*(meta.values() if meta is not None else ()), *self.dataset.values()]
-        # Plain numbers as keys: those of pydicom compare slowly.
+        # Plain integers as keys: tags of pydicom compare slowly.
         self._raw = {int(element.tag): element for element in elements}
 
     @classmethod
     def read(cls, stream: BinaryIO, tags: list[Any]) -> RawHeader:
-        """From a whole file or its beginning, up to the pixels."""
+        """Read the header of a file, or of the first bytes of a file, up to the pixels."""
         stop = _Stop(stream)
         if stream.read(132)[128:] == b"DICM":
-            # What `read_partial` does, without the data sets for people that it makes of it.
-            meta = read_dataset(stream, False, True, stop_when=_behind_meta)
-            coding = _coding_of(bytes(meta.get_item(_SYNTAX).value) if _SYNTAX in meta else b"")
+            # The same as `read_partial`, without converting to its user-level datasets.
+            meta = read_dataset(stream, False, True, stop_when=_is_after_meta)
+            coding = _plain_encoding(bytes(meta.get_item(_SYNTAX).value) if _SYNTAX in meta else b"")
             if coding is not None:
                 dataset = read_dataset(stream, *coding, stop_when=stop, specific_tags=tags)
-                found = cls(dataset, stop.length, stop.offset)
-                found._raw |= {int(element.tag): element for element in meta.values()}
-                return found
-        # Files without the mark or without a known coding are left to pydicom's guesses.
+                header = cls(dataset, stop.length, stop.offset)
+                header._raw |= {int(element.tag): element for element in meta.values()}
+                return header
+        # pydicom guesses the encoding of files without the DICM prefix or a known transfer syntax.
         stream.seek(0)
         stop = _Stop(stream)
         return cls(read_partial(stream, stop, force=True, specific_tags=tags), stop.length, stop.offset)
 
     @classmethod
     def read_inflated(cls, meta: BinaryIO, stream: BinaryIO, tags: list[Any]) -> RawHeader:
-        """From the meta header of a deflated file, and from the beginning of what was deflated."""
+        """Read a header from the meta header of a deflated file and the first bytes of its inflated content."""
         stop = _Stop(stream)
         dataset = read_dataset(stream, False, True, stop_when=stop, specific_tags=tags)
-        found = cls(dataset, stop.length, stop.offset)
-        found._raw = {**cls.read(meta, tags)._raw, **found._raw}
-        return found
+        header = cls(dataset, stop.length, stop.offset)
+        header._raw = {**cls.read(meta, tags)._raw, **header._raw}
+        return header
 
     def __contains__(self, keyword: str) -> bool:
         return _TAG[keyword] in self._raw
 
     def value(self, keyword: str) -> Any:
-        """Bytes of an element, or the items of a sequence; None if it is not there."""
+        """Return the bytes of an element, or the items of a sequence; None if it is missing."""
         element = self._raw.get(_TAG[keyword])
         return None if element is None else element.value
 
-    def as_written(self, keywords: Sequence[str]) -> tuple[bytes | None, ...]:
-        """Bytes of several elements."""
-        found = [self._raw.get(_TAG[keyword]) for keyword in keywords]
+    def raw_values(self, keywords: Sequence[str]) -> tuple[bytes | None, ...]:
+        """Return the bytes of several elements; None for each missing one."""
+        elements = [self._raw.get(_TAG[keyword]) for keyword in keywords]
         return tuple(
-            element.value if element is not None and isinstance(element.value, bytes) else None for element in found
+            element.value if element is not None and isinstance(element.value, bytes) else None for element in elements
         )
 
     def text(self, keyword: str) -> str:
-        """Plain text without the padding; empty if there is none."""
+        """Return the text of an element without padding; empty if it is missing."""
         element = self._raw.get(_TAG[keyword])
         if element is None:
             return ""
         value = element.value
         if isinstance(value, bytes):
             return value.decode("latin-1").strip(" \0\t\r\n")
-        # pydicom makes a value of the transfer syntax, which it needs itself.
+        # pydicom has already converted the transfer syntax, which it needs itself.
         return value.strip(" \0\t\r\n") if isinstance(value, str) else ""
 
     def texts(self, keyword: str) -> tuple[str, ...]:
-        r"""Parts between ``\``."""
+        r"""Return the texts of an element, separated by ``\`` in the file."""
         text = self.text(keyword)
         return tuple(part.strip(" ") for part in text.split("\\")) if text else ()
 
     def numbers(self, keyword: str) -> tuple[float, ...] | None:
-        """Decimal numbers, all finite; None if there are none or one is no number."""
+        """Return the decimal numbers of an element, all finite; None if it is missing or a part is not a number."""
         parts = self.texts(keyword)
         if not parts or not all(map(_DECIMAL.fullmatch, parts)):
             return None
@@ -121,24 +121,24 @@ class RawHeader:
         return values if all(map(math.isfinite, values)) else None
 
     def number(self, keyword: str) -> float | None:
-        """The first decimal number."""
+        """Return the first decimal number of an element, or None."""
         values = self.numbers(keyword)
         return values[0] if values else None
 
     def integer(self, keyword: str) -> int | None:
-        """The first whole decimal number."""
+        """Return the first decimal number of an element if it is an integer, or None."""
         value = self.number(keyword)
         return int(value) if value is not None and value == int(value) else None
 
     def short(self, keyword: str) -> int | None:
-        """An unsigned binary number of 16 bits."""
+        """Return an element as an unsigned binary integer of 16 bits, or None."""
         element = self._raw.get(_TAG[keyword])
         if element is None or not isinstance(element.value, bytes) or len(element.value) < 2:
             return None
         return int(struct.unpack_from("<H" if element.is_little_endian else ">H", element.value)[0])
 
     def real(self, keyword: str) -> float | None:
-        """A binary number of 32 or 64 bits."""
+        """Return an element as a binary floating-point number of 32 or 64 bits, or None."""
         element = self._raw.get(_TAG[keyword])
         if element is None or not isinstance(element.value, bytes) or len(element.value) not in (4, 8):
             return None
@@ -146,13 +146,13 @@ class RawHeader:
         value = float(struct.unpack(("<" if element.is_little_endian else ">") + kind, element.value)[0])
         return value if math.isfinite(value) else None
 
-    def converted(self, keyword: str) -> str | None:
-        """Text in the characters that the header says it is written in; None if it is empty or cannot be read."""
+    def decode_text(self, keyword: str) -> str | None:
+        """Return text decoded with the character set of the header; None if it is empty or invalid."""
         if _TAG[keyword] not in self.dataset:
             return None
         try:
             value = self.dataset[_TAG[keyword]].value
-        except Exception:  # pydicom raises whatever a broken value leads to
+        except Exception:  # pydicom raises any exception on a corrupt value
             return None
         if value is None:
             return None
@@ -161,8 +161,8 @@ class RawHeader:
         return str(value).strip() or None
 
     @property
-    def cut(self) -> bool:
-        """Whether an element holds fewer bytes than it says."""
+    def is_truncated(self) -> bool:
+        """True where an element holds fewer bytes than it declares."""
         last = max(self._raw, default=None)
         if last is None:
             return True
@@ -172,13 +172,13 @@ class RawHeader:
         return isinstance(value, bytes) and length not in (None, UNDEFINED) and len(value) < length
 
 
-def _behind_meta(tag: Any, vr: str | None, length: int) -> bool:
+def _is_after_meta(tag: Any, vr: str | None, length: int) -> bool:
     return int(tag) >> 16 != 2
 
 
 @lru_cache(maxsize=256)
-def _coding_of(syntax: bytes) -> tuple[bool, bool] | None:
-    """Whether VRs are implicit and numbers little endian in a transfer syntax; None if it is not a plain one."""
+def _plain_encoding(syntax: bytes) -> tuple[bool, bool] | None:
+    """Return whether a transfer syntax has implicit VRs and is little endian; None if it is private or deflated."""
     uid = UID(syntax.decode("latin-1").strip(" \0"))
     if uid == BIG_ENDIAN_OF_GE:
         return True, True
@@ -188,7 +188,7 @@ def _coding_of(syntax: bytes) -> tuple[bool, bool] | None:
 
 
 class _Stop:
-    """Stops reading at the pixels and remembers where they are."""
+    """Callback that stops reading at the pixels and keeps their offset and length."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -203,7 +203,7 @@ class _Stop:
 
 
 class _Tags(dict[str, int]):
-    """Numbers of attributes by their keywords."""
+    """Mapping of keywords to tags, filled on first use."""
 
     def __missing__(self, keyword: str) -> int:
         tag = tag_for_keyword(keyword)
@@ -216,6 +216,6 @@ class _Tags(dict[str, int]):
 _TAG = _Tags()
 
 
-def tags_of(keywords: Iterator[str]) -> list[Any]:
-    """What pydicom is to read, by keyword."""
+def tags_for(keywords: Iterator[str]) -> list[Any]:
+    """Return the tags that pydicom should read, by keyword."""
     return [Tag(_TAG[keyword]) for keyword in keywords]

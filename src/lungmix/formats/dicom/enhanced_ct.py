@@ -1,4 +1,4 @@
-"""Frames of enhanced multi-frame CT, each as if it were a file (DICOM PS3.3, C.7.6.16)."""
+"""Frames of enhanced multi-frame CT, each with a header like that of a file (DICOM PS3.3, C.7.6.16)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from lungmix.formats.dicom.checks import ORIGINAL, fault_of_coding
+from lungmix.formats.dicom.checks import GIVE_ORIGINAL, check_coding
 from lungmix.formats.dicom.elements import RawHeader
-from lungmix.formats.dicom.header import Header, unsaid_of
+from lungmix.formats.dicom.header import Header, find_missing_rescale
 
-_MOST_FRAMES = 100_000
+_MAX_FRAMES = 100_000
 
 
-def headers_of_frames(header: Header, elements: RawHeader) -> list[Header]:
-    """One header a frame: what the shared groups say, unless the frame's own groups say otherwise.
+def read_frame_headers(header: Header, elements: RawHeader) -> list[Header]:
+    """Return one header per frame: shared functional groups, overridden by those of the frame.
 
     Raises
     ------
     ValueError
-        If there are not as many descriptions as frames.
+        If the number of frame descriptions differs from the number of frames.
     """
     shared = _first(elements.dataset, "SharedFunctionalGroupsSequence")
     frames = elements.dataset.PerFrameFunctionalGroupsSequence
-    if len(frames) != header.frames or len(frames) > _MOST_FRAMES:
+    if len(frames) != header.frames or len(frames) > _MAX_FRAMES:
         raise ValueError(f"{len(frames)} descriptions, {header.frames} frames")
     signed = elements.short("PixelRepresentation") == 1
-    # What a file of one slice has to say of itself, such as its spacing, frames say in their groups.
-    header = replace(header, contradiction=fault_of_coding(elements) or "")
+    # Values that a single-slice file has at the top level, such as the spacing, are in the functional groups here.
+    header = replace(header, inconsistency=check_coding(elements) or "")
     return [_header(header, index, frame, shared, signed) for index, frame in enumerate(frames)]
 
 
@@ -36,28 +36,28 @@ def _header(header: Header, index: int, frame: Dataset, shared: Dataset, signed:
     def group(name: str) -> Dataset:
         return _first(frame, name) if name in frame else _first(shared, name)
 
-    content, measures, kind = (
+    content, measures, frame_type = (
         group("FrameContentSequence"),
         group("PixelMeasuresSequence"),
         group("CTImageFrameTypeSequence"),
     )
-    plane, turn = group("PlanePositionSequence"), group("PlaneOrientationSequence")
+    plane, orientation = group("PlanePositionSequence"), group("PlaneOrientationSequence")
     values, cardiac = group("PixelValueTransformationSequence"), group("CardiacSynchronizationSequence")
     kernel = str(group("CTReconstructionSequence").get("ConvolutionKernel") or header.kernel)
     thickness = _number(measures.get("SliceThickness"))
     slope, intercept = _number(values.get("RescaleSlope")), _number(values.get("RescaleIntercept"))
-    unsaid = unsaid_of(slope, intercept)
+    missing_rescale = find_missing_rescale(slope, intercept)
     return replace(
         header,
         frame=index,
-        image_type=tuple(str(part).upper() for part in kind.get("FrameType") or header.image_type),
+        image_type=tuple(str(part).upper() for part in frame_type.get("FrameType") or header.image_type),
         spacing=_numbers(measures.get("PixelSpacing"), 2),
         position=_numbers(plane.get("ImagePositionPatient"), 3),
-        orientation=_numbers(turn.get("ImageOrientationPatient"), 6),
+        orientation=_numbers(orientation.get("ImageOrientationPatient"), 6),
         between=_number(measures.get("SpacingBetweenSlices")),
         location=None,
         tilt=_number(group("CTPositionSequence").get("GantryDetectorTilt")) or header.tilt,
-        # Frames are numbered within their stack; the file's own number says nothing of their order.
+        # Frames are numbered within their stack; the InstanceNumber of the file does not order them.
         number=int(content.InStackPositionNumber) if content.get("InStackPositionNumber") is not None else None,
         kernel=kernel,
         phase=(
@@ -71,12 +71,12 @@ def _header(header: Header, index: int, frame: Dataset, shared: Dataset, signed:
             str(content.get("FrameAcquisitionDateTime") or ""),
         ),
         rescale=(slope or 1.0, intercept or 0.0),
-        unsaid=unsaid,
+        missing_rescale=missing_rescale,
         quantity=str(values.get("RescaleType") or ""),
-        contradiction=header.contradiction
+        inconsistency=header.inconsistency
         or (
-            f"does not say what its pixels are in HU: {ORIGINAL}"
-            if slope == 0 or ("intercept" in unsaid and not signed)
+            f"has no valid rescaling of its pixels to HU: {GIVE_ORIGINAL}"
+            if slope == 0 or ("intercept" in missing_rescale and not signed)
             else ""
         ),
         acquisition=replace(

@@ -1,92 +1,92 @@
-"""Distances of slices that lie one behind the other: even, nearly even, or two grids between each other."""
+"""Spacing of slices along the normal: even, nearly even, or several interleaved grids."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-EVEN_MM, EVEN = 0.06, 0.05
-"""Positions are rounded in many files, to a tenth of a millimetre at worst: smaller differences are even."""
-SAME_PLACE_MM = 0.01
-"""Slices nearer than this lie at one position, or nearer than a hundredth of the usual distance."""
+EVEN_TOLERANCE_MM, EVEN_TOLERANCE = 0.06, 0.05
+"""Tolerated differences from an even spacing, in mm and relative: files round positions, to 0.1 mm at worst."""
+SAME_POSITION_MM = 0.01
+"""Slices closer than this, or than a hundredth of the median spacing, have the same position."""
 
-MOST_DRIFT = 0.25
-"""Share of a distance by which a slice may lie beside its place on the even grid."""
+MAX_GRID_DEVIATION = 0.25
+"""Fraction of the spacing by which a slice may deviate from its position on the even grid."""
 
-_NEAR = 0.25
-_MOSTLY = 2 / 3
-_FEWEST = 3
-_MOST_GRIDS = 4
-_FEWEST_PERIODS = 3
+_NEAR_FRACTION = 0.25
+_MIN_EVEN_FRACTION = 2 / 3
+_MIN_POSITIONS = 3
+_MAX_GRIDS = 4
+_MIN_PERIODS = 3
 
 Positions = npt.NDArray[np.float64]
 
 
-def usual_step(steps: Positions) -> float:
-    """Return the mean of the distances near the lower median: gaps are larger, and positions may be rounded."""
+def estimate_spacing(steps: Positions) -> float:
+    """Return the mean of the distances near their lower median, robust to gaps and to rounded positions."""
     if not len(steps):
         return 1.0
     middle = np.sort(steps)[(len(steps) - 1) // 2]
-    return float(steps[np.abs(steps - middle) <= _NEAR * abs(middle)].mean())
+    return float(steps[np.abs(steps - middle) <= _NEAR_FRACTION * abs(middle)].mean())
 
 
-def tolerance_of(step: float) -> float:
-    """Return the difference from a distance, in mm, that is even."""
-    return max(EVEN_MM, EVEN * step)
+def spacing_tolerance(step: float) -> float:
+    """Return the tolerated difference from a spacing, in mm."""
+    return max(EVEN_TOLERANCE_MM, EVEN_TOLERANCE * step)
 
 
-def uneven_steps(along: Positions, usual: float) -> npt.NDArray[np.intp]:
-    """Return the indices of the distances that are not the usual one; none if a straight line fits all positions."""
+def find_uneven_steps(along: Positions, median_spacing: float) -> npt.NDArray[np.intp]:
+    """Return the indices of distances that differ from the median spacing; none if a line fits all positions."""
     index = np.arange(len(along))
     straight = np.polyval(np.polyfit(index, along, 1), index)
-    if np.abs(along - straight).max() <= tolerance_of(usual):
+    if np.abs(along - straight).max() <= spacing_tolerance(median_spacing):
         return np.array([], np.intp)
-    return np.flatnonzero(np.abs(np.diff(along) - usual) > tolerance_of(usual))
+    return np.flatnonzero(np.abs(np.diff(along) - median_spacing) > spacing_tolerance(median_spacing))
 
 
-def drift_of(along: Positions) -> Positions:
-    """Return how far each slice lies beside its place on the even grid from the first to the last, mm."""
+def grid_deviation(along: Positions) -> Positions:
+    """Return the deviation of each slice from the even grid between first and last slice, in mm."""
     return np.asarray(np.abs(along - np.linspace(along[0], along[-1], len(along))))
 
 
-def doubled(along: Positions) -> npt.NDArray[np.bool_]:
-    """Return for each slice but the first, in the order of positions, if it lies where the one before it does."""
+def find_duplicate_positions(along: Positions) -> npt.NDArray[np.bool_]:
+    """Return a mask of the slices, except the first in the order of positions, at the position of their predecessor."""
     steps = np.diff(along)
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    return np.asarray(steps < max(SAME_PLACE_MM, 0.01 * usual))
+    median_spacing = float(np.median(steps)) if len(steps) else 0.0
+    return np.asarray(steps < max(SAME_POSITION_MM, 0.01 * median_spacing))
 
 
 def is_even(positions: Positions) -> bool:
-    """Return True if one slice lies at each place of an even grid, in whatever order they are given."""
+    """Return True if positions, in any order, are those of an even grid without duplicates."""
     along = np.sort(positions)
     if len(along) < 2:
         return True
-    if doubled(along).any():
+    if find_duplicate_positions(along).any():
         return False
-    usual = usual_step(np.diff(along))
-    if uneven_steps(along, usual).size:
+    median_spacing = estimate_spacing(np.diff(along))
+    if find_uneven_steps(along, median_spacing).size:
         return False
-    return bool(drift_of(along).max() <= max(2 * EVEN_MM, MOST_DRIFT * usual))
+    return bool(grid_deviation(along).max() <= max(2 * EVEN_TOLERANCE_MM, MAX_GRID_DEVIATION * median_spacing))
 
 
-def places(positions: Positions) -> Positions:
-    """Return the different positions in ascending order."""
+def distinct_positions(positions: Positions) -> Positions:
+    """Return the distinct positions in ascending order."""
     along = np.sort(positions)
-    return along[np.concatenate([[True], np.diff(along) >= SAME_PLACE_MM])] if len(along) else along
+    return along[np.concatenate([[True], np.diff(along) >= SAME_POSITION_MM])] if len(along) else along
 
 
 def is_mostly_even(positions: Positions) -> bool:
-    """Return True if there are three places or more, and two thirds of their distances are the usual one."""
-    along = places(positions)
-    if len(along) < _FEWEST:
+    """Return True if there are three distinct positions or more, and two thirds of their distances are even."""
+    along = distinct_positions(positions)
+    if len(along) < _MIN_POSITIONS:
         return False
     steps = np.diff(along)
-    usual = usual_step(steps)
-    return bool((np.abs(steps - usual) <= tolerance_of(usual)).mean() >= _MOSTLY)
+    median_spacing = estimate_spacing(steps)
+    return bool((np.abs(steps - median_spacing) <= spacing_tolerance(median_spacing)).mean() >= _MIN_EVEN_FRACTION)
 
 
-def grids_between(along: Positions) -> int:
-    """Return how many even grids lie between each other; 1 if distances do not alternate.
+def count_interleaved_grids(along: Positions) -> int:
+    """Return the number of interleaved even grids; 1 if distances do not alternate.
 
     Parameters
     ----------
@@ -94,20 +94,20 @@ def grids_between(along: Positions) -> int:
         Positions in ascending order.
     """
     steps = np.diff(along)
-    for count in range(2, _MOST_GRIDS + 1):
-        if len(along) < _FEWEST_PERIODS * count:
+    for count in range(2, _MAX_GRIDS + 1):
+        if len(along) < _MIN_PERIODS * count:
             break
         periods = along[count:] - along[:-count]
-        period = usual_step(periods)
+        period = estimate_spacing(periods)
         step = period / count
-        constant = np.abs(periods - period) <= tolerance_of(step)
-        unlike = np.abs(steps - step) > tolerance_of(step)
-        if constant.mean() >= _MOSTLY and unlike.mean() >= _MOSTLY:
+        is_constant = np.abs(periods - period) <= spacing_tolerance(step)
+        is_different = np.abs(steps - step) > spacing_tolerance(step)
+        if is_constant.mean() >= _MIN_EVEN_FRACTION and is_different.mean() >= _MIN_EVEN_FRACTION:
             return count
     return 1
 
 
-def overlap_by_half(one: Positions, two: Positions) -> bool:
-    """Return True if the ranges of two stacks have half of the shorter one in common."""
-    shared = min(one.max(), two.max()) - max(one.min(), two.min())
-    return bool(shared >= 0.5 * min(np.ptp(one), np.ptp(two)))
+def overlaps_by_half(first: Positions, second: Positions) -> bool:
+    """Return True if the ranges of two stacks overlap by half of the shorter one or more."""
+    overlap = min(first.max(), second.max()) - max(first.min(), second.min())
+    return bool(overlap >= 0.5 * min(np.ptp(first), np.ptp(second)))

@@ -1,4 +1,4 @@
-"""Slices that GDCM does not decode: those that are read in another way, and why the others are not."""
+"""Slices that GDCM does not decode: decoding by pydicom, and the reasons where that fails too."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from pathlib import Path
 import pydicom
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
-from lungmix.formats.dicom.elements import RawHeader, tags_of
+from lungmix.formats.dicom.elements import RawHeader, tags_for
 from lungmix.formats.dicom.stack import Frame
 
 _BITMAP = 0x3000
 _BETWEEN = 0x00180088
 _GEOMETRY = (0x0018, 0x0020, 0x0028)
-"""Groups of the attributes of acquisition, place and pixels."""
+"""Groups of the attributes of acquisition, position and pixels."""
 
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
-# Compressed pixels end with this; little may follow.
+# Compressed pixels end with this delimiter; few elements may follow it.
 _DELIMITER = b"\xfe\xff\xdd\xe0"
 _TAIL = 1 << 16
 
 
 def frame_for_pydicom(file: str) -> Frame | None:
-    """Return the one frame of a file that ITK refuses for what is no part of its pixels; None if it has none.
+    """Return the frame of a file that ITK rejects because of attributes other than its pixels; None for other files.
 
-    GDCM knows some attributes of an overlay with a bitmap and none of the others, such as comments or an activation
-    layer (DICOM PS3.3, C.9.2). ITK refuses a SpacingBetweenSlices of 0, and attributes of another VR than the standard
-    gives them. pydicom decodes all of these.
+    GDCM supports some attributes of an overlay with a bitmap and not others, such as comments or an activation layer
+    (DICOM PS3.3, C.9.2). ITK rejects a SpacingBetweenSlices of 0, and attributes with a VR other than in the standard.
+    pydicom decodes all of these.
     """
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True)
         if not (_has_overlay(header) or _has_other_vr(header) or _has_spacing_of_zero(header)):
             return None
         with Path(file).open("rb") as stream:
-            elements = RawHeader.read(stream, tags_of(iter(_RESCALE)))
+            elements = RawHeader.read(stream, tags_for(iter(_RESCALE)))
         slope, intercept = map(elements.number, _RESCALE)
         return Frame(0, 1.0 if slope is None else slope, 0.0 if intercept is None else intercept)
-    except Exception:  # pydicom raises whatever broken bytes lead to
+    except Exception:  # pydicom raises any exception on corrupt files
         return None
 
 
@@ -45,18 +45,18 @@ def _has_overlay(header: pydicom.Dataset) -> bool:
 
 
 def _has_spacing_of_zero(header: pydicom.Dataset) -> bool:
-    between = header.get(_BETWEEN)
-    return between is not None and float(between.value) == 0
+    spacing = header.get(_BETWEEN)
+    return spacing is not None and float(spacing.value) == 0
 
 
 def _has_other_vr(header: pydicom.Dataset) -> bool:
-    """Return True where an attribute is written with a VR that the standard does not give it; UN may stand for any."""
+    """Return True if an attribute has a VR other than in the standard; UN is accepted for all."""
     tags = [tag for tag in list(header.keys()) if tag.group in _GEOMETRY and dictionary_has_tag(tag)]
     return any((header.get_item(tag).VR or "UN") not in ("UN", *dictionary_VR(tag).split(" or ")) for tag in tags)
 
 
-def why_undecoded(file: str) -> str:
-    """Return what hinders decoding a file whose header is well, and what to do, after "the file"."""
+def explain_decoding_failure(file: str) -> str:
+    """Return why a file with a valid header cannot be decoded, with a remedy, as a phrase that follows "the file"."""
     try:
         with Path(file).open("rb") as stream:
             stream.read(1)
@@ -65,7 +65,7 @@ def why_undecoded(file: str) -> str:
     if _ends_early(file):
         return "is cut short: get the file again"
     return (
-        "has pixels that its decoder does not accept, though the file does not end early: get the file again, or "
+        "has pixels that its decoder rejects, though the file is complete: get the file again, or "
         "convert it to explicit little endian, as dcmdjpeg and gdcmconv --raw do, and give that"
     )
 
@@ -76,9 +76,9 @@ def _ends_early(file: str) -> bool:
         if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
             bits = dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1) * dataset.BitsAllocated
             return bool(len(dataset.PixelData) < bits * int(dataset.get("NumberOfFrames", None) or 1) // 8)
-        # pydicom warns of pixels without their end and gives what there is.
+        # pydicom only warns where the end of the pixels is missing.
         with Path(file).open("rb") as stream:
             stream.seek(max(Path(file).stat().st_size - _TAIL, 0))
             return _DELIMITER not in stream.read()
-    except Exception as error:  # pydicom raises whatever broken bytes lead to
+    except Exception as error:  # pydicom raises any exception on corrupt files
         return isinstance(error, EOFError)

@@ -1,4 +1,4 @@
-"""One DICOM file seen through its header, read once: an image, something without one, or a damaged file."""
+"""Headers of DICOM files, each read once: of an image, an object without one, or a damaged file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from lungmix.formats.dicom.checks import fault_of_coding, fault_of_pixels, fault_of_values
-from lungmix.formats.dicom.elements import UNDEFINED, RawHeader, tags_of
+from lungmix.formats.dicom.checks import check_coding, check_pixels, check_values
+from lungmix.formats.dicom.elements import UNDEFINED, RawHeader, tags_for
 from lungmix.formats.dicom.image_types import is_computed, is_other_quantity
-from lungmix.formats.dicom.raw_reader import HEAD, beginning_of_pixels, elements_of, is_of_file_system, may_be_bare
+from lungmix.formats.dicom.raw_reader import (
+    HEAD,
+    is_file_system_error,
+    may_lack_preamble,
+    read_elements,
+    read_pixel_start,
+)
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.privacy.identity import KEYWORDS, NOBODY, Identity
 
@@ -31,7 +37,7 @@ _CAPTURES = ("SCREEN SAVE", "CAPTURE", "DOSE_INFO", "DOSE INFO", "DOSE REPORT", 
 
 _TECHNICAL = ("Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "SliceThickness")
 _DOSE = ("Exposure", "XRayTubeCurrent", "ExposureTime", "SpiralPitchFactor", "CTDIvol")
-# Those of PS3.3, C.7.3.1.1.1, that are images; another word may be anything.
+# Terms of PS3.3, C.7.3.1.1.1; any other value is untrusted text.
 _MODALITIES = (
     "BI", "CR", "CT", "DG", "DX", "ECG", "ES", "GM", "IO", "IVOCT", "IVUS", "KO", "MG", "MR", "NM", "OCT", "OP", "OPT",
     "OT", "PR", "PT", "PX", "REG", "RF", "RG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "RWV", "SC", "SEG", "SM",
@@ -44,16 +50,16 @@ _BINARY_PHASES = (
 )  # fmt: skip
 PHASES = (*_PHASES, *_BINARY_PHASES)
 FRAME_PHASES = ("StackID", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase")
-"""What `Header.phase` holds of a file of one slice, and of a frame."""
+"""Attributes in `Header.phase`: `PHASES` for a single-slice file, `FRAME_PHASES` for a frame."""
 HINTS = (
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ImageType", "KVP", "FilterType", "ReconstructionDiameter",
     "SliceThickness", "SeriesNumber", "ContentTime",
 )  # fmt: skip
-"""What tells the images of a series apart that lie at one position, in the order in which it is tried."""
+"""Attributes that may separate images at one position of a series, in the order in which they are tried."""
 
 _UNKNOWN = Acquisition()
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_TAGS = tags_of(
+_TAGS = tags_for(
     iter((
         "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated",
         "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
@@ -68,53 +74,53 @@ _TAGS = tags_of(
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of one image says; unknown texts are empty, other unknown values None.
+    """Header of one image; missing texts are empty, other missing values None.
 
     Attributes
     ----------
     file, folder : str
-        Path, and that of its folder.
+        Paths of the file and of its folder.
     frame : int or None
         Number of the image in a multi-frame file, from 0.
     state : bytes
-        Digest of size, time of change and beginning of the file.
+        Digest of size, modification time and first bytes of the file.
     sop_class, sop_uid, series_uid, modality, kernel : str
-        As in the file.
+        Values in the file.
     image_type : tuple of str
-        Upper case.
+        Values in upper case.
     rows, columns, samples, frames : int
-        Of the pixels; no rows where there are none.
+        Shape of the pixels; 0 rows without pixels.
     spacing : tuple of float or None
-        Between rows and between columns, mm.
+        Distances between rows and between columns, mm.
     position, orientation : tuple of float or None
         Centre of the first pixel; directions of the row and the column. LPS, mm.
     between, location, tilt : float or None
         Spacing between slices and slice location, mm; gantry tilt, degrees.
     number, announced : int or None
-        Instance number; number of images that the series is said to have.
+        Instance number; declared number of images in the series.
     phase : tuple of str
-        Values of `PHASES`, or of a frame those of `FRAME_PHASES`.
+        Values of `PHASES`, or of `FRAME_PHASES` for a frame.
     hints : tuple of str
         Values of `HINTS`.
     event : str
-        Identifier of the irradiation.
+        IrradiationEventUID.
     padding : tuple of int or None
-        Stored values from one to the other that stand for no tissue.
+        Lowest and highest stored value of the padding.
     rescale : tuple of float
-        Slope and intercept.
-    unsaid : tuple of str
-        ``slope`` and ``intercept``, where the header does not say them.
+        Rescale slope and intercept.
+    missing_rescale : tuple of str
+        ``slope`` and ``intercept`` where the header lacks them.
     quantity : str
-        What pixels are after slope and intercept, such as ``HU``; empty if the header does not say.
-    contradiction : str
-        What of the pixels or of the numbers of a plain slice makes no sense, and what to do, after "the file"; empty
-        if they do.
+        RescaleType, such as ``HU``; empty if missing.
+    inconsistency : str
+        Problem of the pixels or values of a plain slice, with a remedy, as a phrase that follows "the file"; empty if
+        there is none.
     lossy : bool
-        Whether pixels were once compressed with loss.
+        True where pixels were compressed with loss at any time.
     burned_in : bool
-        Whether the header says that text may stand in the pixels.
+        True where the header declares text in the pixels.
     identity : Identity
-        Who it is of.
+        Attributes that identify the patient and the study.
     acquisition : Acquisition
         Technical attributes.
     """
@@ -146,17 +152,17 @@ class Header:
     event: str = ""
     padding: tuple[int, int] | None = None
     rescale: tuple[float, float] = (1.0, 0.0)
-    unsaid: tuple[str, ...] = ()
+    missing_rescale: tuple[str, ...] = ()
     quantity: str = ""
-    contradiction: str = ""
+    inconsistency: str = ""
     lossy: bool = False
     burned_in: bool = False
     identity: Identity = NOBODY
     acquisition: Acquisition = _UNKNOWN
 
     @property
-    def unused(self) -> str | None:
-        """Why this is no slice of a CT; None if it may be one."""
+    def exclusion_reason(self) -> str | None:
+        """Reason why the image is not a CT slice; None if it may be one."""
         if not self.rows:
             name = UID(self.sop_class).name if self.sop_class.startswith("1.2.840.10008.") else "an unknown object"
             return f"holds no image ({name})"
@@ -167,53 +173,53 @@ class Header:
         if self.samples != 1:
             return "is a colour image, not a CT in HU"
         if self.sop_class and self.sop_class not in _CT:
-            return "is no CT image but another object"
+            return "is another object than a CT image"
         if any(word in part for part in self.image_type for word in _LOCALIZERS):
             return "is a localizer"
         if is_other_quantity(self.quantity):
             return "is a map of a material or another quantity, not a CT in HU"
         if is_computed(self.image_type):
-            return "is a projection or was computed otherwise, not a CT in HU"
+            return "is a projection or another computed image, not a CT in HU"
         return None
 
 
 @dataclass(frozen=True)
-class Damaged:
-    """A file that is or was DICOM and cannot be used.
+class DamagedFile:
+    """A DICOM file that cannot be used.
 
     Attributes
     ----------
     header : Header
-        What can still be read; texts may be cut.
-    fault : str
-        What is wrong with it, after "the file".
-    marked : bool
-        Whether it certainly is DICOM.
-    read : bool
-        Whether its bytes could be read.
+        Header as far as it is readable; texts may be truncated.
+    problem : str
+        Problem of the file as a phrase that follows "the file".
+    has_prefix : bool
+        True where the file has the DICM prefix, and so is certainly DICOM.
+    is_readable : bool
+        True where the bytes of the file could be read.
     """
 
     header: Header
-    fault: str
-    marked: bool = True
-    read: bool = True
+    problem: str
+    has_prefix: bool = True
+    is_readable: bool = True
 
 
 @dataclass(frozen=True)
-class Index:
-    """A DICOMDIR: it names files, which are found without it."""
+class DicomDir:
+    """A DICOMDIR, an index of files that are also found without it."""
 
     file: str
 
 
 class HeaderReader:
-    """Reads headers; what many files have in common is kept once."""
+    """Reader of headers that keeps values shared by many files only once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[Identity, Acquisition]] = {}
+        self._cache: dict[tuple[Any, ...], tuple[Identity, Acquisition]] = {}
 
-    def read(self, path: Path) -> list[Header] | Damaged | Index | None:
-        """The images of a file, a single header without rows where there are none; None if it is not DICOM.
+    def read(self, path: Path) -> list[Header] | DamagedFile | DicomDir | None:
+        """Return the images of a file, or one header without rows if it has none; None if it is not DICOM.
 
         Raises
         ------
@@ -222,36 +228,36 @@ class HeaderReader:
         """
         with path.open("rb") as stream:
             head = stream.read(HEAD)
-            marked = head[128:132] == b"DICM"
-            if not marked and not may_be_bare(head):
+            has_prefix = head[128:132] == b"DICM"
+            if not has_prefix and not may_lack_preamble(head):
                 return None
             state = os.fstat(stream.fileno())
             digest = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns} ".encode())
             digest.update(head)
             blank = Header(str(path), str(path.parent), digest.digest())
             try:
-                elements, deflated = elements_of(head, stream, state.st_size, _TAGS)
-            except Exception as error:  # pydicom raises whatever broken bytes lead to
-                if isinstance(error, MemoryError) or is_of_file_system(error):
+                elements, deflated = read_elements(head, stream, state.st_size, _TAGS)
+            except Exception as error:  # pydicom raises any exception on corrupt files
+                if isinstance(error, MemoryError) or is_file_system_error(error):
                     raise
-                return Damaged(blank, "has a damaged header") if marked else None
+                return DamagedFile(blank, "has a damaged header") if has_prefix else None
             encapsulated = elements.pixel_bytes == UNDEFINED and not deflated
-            beginning = beginning_of_pixels(head, stream, elements.pixel_offset) if encapsulated else b""
-        if not marked and not elements.text("SOPClassUID").startswith("1.2.840.10008."):
+            pixel_start = read_pixel_start(head, stream, elements.pixel_offset) if encapsulated else b""
+        if not has_prefix and not elements.text("SOPClassUID").startswith("1.2.840.10008."):
             return None
         if elements.text("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
-            return Index(str(path))
+            return DicomDir(str(path))
         header = self._header(blank, elements)
-        fault = _fault(header, elements, None if deflated else state.st_size, beginning)
-        if fault:
-            return Damaged(header, fault)
+        problem = _find_problem(header, elements, None if deflated else state.st_size, pixel_start)
+        if problem:
+            return DamagedFile(header, problem)
         if header.sop_class in ENHANCED and header.rows and "PerFrameFunctionalGroupsSequence" in elements:
-            from lungmix.formats.dicom.enhanced_ct import headers_of_frames
+            from lungmix.formats.dicom.enhanced_ct import read_frame_headers
 
             try:
-                return headers_of_frames(header, elements)
+                return read_frame_headers(header, elements)
             except (TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError):
-                return Damaged(header, "has damaged descriptions of its frames")
+                return DamagedFile(header, "has damaged descriptions of its frames")
         return [header]
 
     def _header(self, blank: Header, elements: RawHeader) -> Header:
@@ -269,22 +275,22 @@ class HeaderReader:
             columns=elements.short("Columns") or 0,
             samples=elements.short("SamplesPerPixel") or 1,
             frames=elements.integer("NumberOfFrames") or 1,
-            spacing=_some(elements.numbers("PixelSpacing"), 2),
-            position=_some(elements.numbers("ImagePositionPatient"), 3),
-            orientation=_some(elements.numbers("ImageOrientationPatient"), 6),
+            spacing=_with_length(elements.numbers("PixelSpacing"), 2),
+            position=_with_length(elements.numbers("ImagePositionPatient"), 3),
+            orientation=_with_length(elements.numbers("ImageOrientationPatient"), 6),
             between=elements.number("SpacingBetweenSlices"),
             location=elements.number("SliceLocation"),
             tilt=elements.number("GantryDetectorTilt"),
             number=elements.integer("InstanceNumber"),
             announced=elements.integer("NumberOfSeriesRelatedInstances"),
-            phase=(*map(elements.text, _PHASES), *(_shown(elements.real(name)) for name in _BINARY_PHASES)),
+            phase=(*map(elements.text, _PHASES), *(_format_number(elements.real(name)) for name in _BINARY_PHASES)),
             hints=tuple(map(elements.text, HINTS)),
             event=elements.text("IrradiationEventUID"),
             padding=_padding(elements),
             rescale=(slope or 1.0, intercept or 0.0),
-            unsaid=unsaid_of(slope, intercept),
+            missing_rescale=find_missing_rescale(slope, intercept),
             quantity=elements.text("RescaleType"),
-            contradiction=fault_of_coding(elements) or fault_of_values(elements) or "",
+            inconsistency=check_coding(elements) or check_values(elements) or "",
             lossy=elements.text("LossyImageCompression") == "01",
             burned_in=elements.text("BurnedInAnnotation").upper() == "YES",
             identity=identity,
@@ -292,78 +298,80 @@ class HeaderReader:
         )
 
     def _common(self, elements: RawHeader) -> tuple[Identity, Acquisition]:
-        key = elements.as_written(_COMMON)
-        if key not in self._known:
+        key = elements.raw_values(_COMMON)
+        if key not in self._cache:
             acquisition = Acquisition(
                 modality="CT" if elements.text("Modality") == "CT" else None,
-                manufacturer=_short(elements.converted("Manufacturer")),
-                model=_short(elements.converted("ManufacturerModelName")),
-                kernel=_short(elements.converted("ConvolutionKernel")),
+                manufacturer=_shorten(elements.decode_text("Manufacturer")),
+                model=_shorten(elements.decode_text("ManufacturerModelName")),
+                kernel=_shorten(elements.decode_text("ConvolutionKernel")),
                 kvp=elements.number("KVP"),
                 slice_thickness=elements.number("SliceThickness"),
-                # These may change from slice to slice: those of the first one stand for all.
+                # These may vary between slices: the values of the first slice are recorded.
                 exposure=elements.number("Exposure"),
                 tube_current=elements.number("XRayTubeCurrent"),
                 exposure_time=elements.number("ExposureTime"),
                 pitch=elements.real("SpiralPitchFactor"),
                 ctdi_vol=elements.real("CTDIvol"),
             )
-            self._known[key] = Identity.read(elements.converted), acquisition
-        return self._known[key]
+            self._cache[key] = Identity.read(elements.decode_text), acquisition
+        return self._cache[key]
 
 
-def _fault(header: Header, elements: RawHeader, size: int | None, beginning: bytes) -> str | None:
+def _find_problem(header: Header, elements: RawHeader, size: int | None, pixel_start: bytes) -> str | None:
     if elements.pixel_bytes is None:
-        # Of a class that is known to hold no image, or of a maker's own; an identifier that was cut is neither.
+        # A known class without images, or a private class; a truncated identifier is neither.
         name = UID(header.sop_class).name if header.sop_class else ""
-        own = not header.sop_class.startswith("1.2.840.") and header.series_uid
-        known = name != header.sop_class and "Image Storage" not in name
-        return None if (known or own) and not header.rows and not elements.cut else "is cut short"
-    if elements.cut:
+        is_private = not header.sop_class.startswith("1.2.840.") and header.series_uid
+        is_known_class = name != header.sop_class and "Image Storage" not in name
+        return (
+            None if (is_known_class or is_private) and not header.rows and not elements.is_truncated else "is cut short"
+        )
+    if elements.is_truncated:
         return "is cut short"
     if not header.rows or not header.columns:
         return "has no size"
     bits = elements.short("BitsAllocated") or 16
     needed = header.rows * header.columns * header.samples * max(header.frames, 1) * bits // 8
-    fault = fault_of_pixels(elements, header.rows, header.columns, needed, beginning)
-    if fault or elements.pixel_bytes == UNDEFINED:
-        return fault
+    problem = check_pixels(elements, header.rows, header.columns, needed, pixel_start)
+    if problem or elements.pixel_bytes == UNDEFINED:
+        return problem
     if size is not None and elements.pixel_offset + elements.pixel_bytes > size:
         return "is cut short: its pixels end early"
     if elements.pixel_bytes < needed:
-        return "holds fewer pixels than its header promises"
+        return "holds fewer pixels than its header declares"
     return None
 
 
-def unsaid_of(slope: float | None, intercept: float | None) -> tuple[str, ...]:
-    """Return which of slope and intercept a header does not say."""
+def find_missing_rescale(slope: float | None, intercept: float | None) -> tuple[str, ...]:
+    """Return the names of those of slope and intercept that are missing."""
     return tuple(name for name, value in (("slope", slope), ("intercept", intercept)) if value is None)
 
 
 def _padding(elements: RawHeader) -> tuple[int, int] | None:
-    """Lowest and highest stored value of the padding.
+    """Return the lowest and highest stored value of the padding.
 
-    Some scanners give it the wrong type, unsigned where pixels are signed or the other way round; the bits are right.
+    Some scanners write it with the wrong signedness; the bits are correct.
     """
     value = elements.short("PixelPaddingValue")
     if value is None:
         return None
     limit = elements.short("PixelPaddingRangeLimit")
     stored = min(elements.short("BitsStored") or 16, 16)
-    # Decoders leave the bits out that are said not to be stored: what does not fit is what is left of it.
+    # Decoders drop bits beyond BitsStored, so the same is done to the padding value.
     pair = [bits & ((1 << stored) - 1) for bits in (value, value if limit is None else limit)]
     if elements.short("PixelRepresentation") == 1:
         pair = [bits - (1 << stored) if bits >= 1 << (stored - 1) else bits for bits in pair]
     return min(pair), max(pair)
 
 
-def _some(values: tuple[float, ...] | None, length: int) -> tuple[float, ...] | None:
+def _with_length(values: tuple[float, ...] | None, length: int) -> tuple[float, ...] | None:
     return values if values is not None and len(values) == length else None
 
 
-def _shown(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def _short(text: str | None) -> str | None:
+def _shorten(text: str | None) -> str | None:
     return (text or "").strip()[:64] or None

@@ -1,33 +1,33 @@
-"""Words of headers: those that tell images in HU from what else a CT's console computes, and times of the day."""
+"""Values of headers that tell images in HU from other computed images, and times of day."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-# Words of image types whose pixels were computed from many others, along a line or from several scans.
+# Parts of ImageType of images computed from many others, along a line or from several scans.
 _COMPUTED = re.compile(
     r"(?<![A-Z])(?:MIP|MINIP|VRT|SSD|CPR|PROJECTION IMAGE|MAXIMUM|MINIMUM|SUBTRACTION|STD_DEVIATION)(?![A-Z])"
 )
-# Rescale types (PS3.3, C.11.1.1.2) of maps of materials and other quantities, and as makers write them.
+# Rescale types (PS3.3, C.11.1.1.2) of material maps and other quantities, and spellings of manufacturers.
 _NOT_HU = re.compile(r"OD|MGML|Z_?EFF|EDW?|PCT|\d*\s*[MU]G\s*/\s*(?:ML|CC|CM3)", re.IGNORECASE)
 
 
 @lru_cache(256)
 def is_computed(image_type: tuple[str, ...]) -> bool:
-    """Whether pixels are projections or differences, by the parts of the image type in capitals."""
+    """Return True if pixels are projections or differences, by the parts of ImageType in capitals."""
     return any(_COMPUTED.search(part) for part in image_type)
 
 
 def is_other_quantity(rescale_type: str) -> bool:
-    """Whether pixels are certainly something else than HU after slope and intercept."""
+    """Return True if pixels after rescaling are certainly not in HU."""
     return _NOT_HU.fullmatch(rescale_type) is not None
 
 
 def seconds_of(time: str) -> float | None:
-    """Return a time of DICOM, with or without its date, in seconds from midnight; None if it is none."""
-    found = re.fullmatch(r"(?:\d{8})?(\d{2})(\d{2})(\d{2})(\.\d{1,6})?(?:[+-]\d{4})?", time)
-    if found is None:
+    """Return a DICOM time, with or without a date, in seconds since midnight; None if it is invalid."""
+    match = re.fullmatch(r"(?:\d{8})?(\d{2})(\d{2})(\d{2})(\.\d{1,6})?(?:[+-]\d{4})?", time)
+    if match is None:
         return None
-    hours, minutes, seconds, fraction = found.groups()
+    hours, minutes, seconds, fraction = match.groups()
     return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(fraction or 0)

@@ -1,4 +1,4 @@
-"""What instance numbers and slice locations say of the order of slices."""
+"""Order of slices by instance numbers and slice locations, compared with their positions."""
 
 from __future__ import annotations
 
@@ -10,153 +10,160 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.dicom.even_spacing import overlap_by_half, tolerance_of, usual_step
+from lungmix.formats.dicom.even_spacing import estimate_spacing, overlaps_by_half, spacing_tolerance
 from lungmix.formats.dicom.header import HINTS, Header
-from lungmix.formats.dicom.slice_groups import told
-from lungmix.formats.dicom.slice_similarity import Likeness, likeness
+from lungmix.formats.dicom.slice_groups import format_slices
+from lungmix.formats.dicom.slice_similarity import SimilarOrder, more_similar_order
 from lungmix.formats.series_filter import SeriesFilter
 
-_MOST_NAMED = 4
-_FEWEST_IN_RUN = 3
-# Passes lie between each other where each has steps that are so much longer than those of all slices.
-_FEWEST_STEPS = 1.5
-_MOST_IN_RUNS = 0.8
+_MAX_LISTED = 4
+_MIN_RUN_LENGTH = 3
+# Passes are interleaved where the steps of each exceed those of all slices by this factor.
+_MIN_STEP_RATIO = 1.5
+_MIN_FRACTION_IN_RUNS = 0.8
 _ACQUISITION = HINTS.index("AcquisitionNumber")
 
 
 def check_numbers(
     slices: list[Header],
     along: npt.NDArray[np.float64],
-    usual: float,
+    median_spacing: float,
     title: str,
-    rules: SeriesFilter,
+    series_filter: SeriesFilter,
     notes: list[str],
 ) -> None:
-    """See that instance numbers and slice locations do not contradict positions.
+    """Check that instance numbers and slice locations are consistent with positions.
 
     Parameters
     ----------
     slices : list of Header
-        In the order of z.
+        Slices in the order of z.
     along : ndarray, shape (slices,)
-        Their positions along the normal, mm.
-    usual : float
-        Their usual distance, mm.
+        Positions along the normal, mm.
+    median_spacing : float
+        Median distance of neighbouring slices, mm.
     title : str
-        What the group is called in messages.
-    rules : SeriesFilter
-        Whether positions are believed all the same.
+        Name of the group in messages.
+    series_filter : SeriesFilter
+        Options; with `trust_positions` an inconsistency is a note rather than an error.
     notes : list of str
-        What people should know is added.
+        Notes for the user, to which this function appends.
 
     Raises
     ------
     SourceError
-        If they do; the message names slices by their numbers in the order of z.
+        If they are inconsistent; the message numbers slices in the order of z, from 1.
     """
-    _check_restarts(slices, title, rules, notes)
-    numbers = [one.number for one in slices]
-    doubled = _interleaved(numbers)
-    if doubled and not rules.trust_positions:
+    _check_restarts(slices, title, series_filter, notes)
+    numbers = [header.number for header in slices]
+    shared_numbers = _find_shared_numbers(numbers)
+    if shared_numbers and not series_filter.trust_positions:
         raise SourceError(
-            f"{title}: {told(slices, doubled)} share their instance numbers with others at other positions: slices of "
-            "two series may be mixed; give each by itself, or --trust-positions if they are one"
+            f"{title}: {format_slices(slices, shared_numbers)} share their instance numbers with slices at other "
+            "positions: two series may be mixed; give each by itself, or --trust-positions if they are one"
         )
-    passes = passes_between(numbers, along)
-    if passes > 1 and not rules.trust_positions:
+    passes = count_passes(numbers, along)
+    if passes > 1 and not series_filter.trust_positions:
         raise SourceError(
             f"{title}: instance numbers of slices 1 to {len(slices)} run through the same range of positions {passes} "
-            "times, each time at other ones: slices of several passes may be mixed that nothing in their headers tells "
-            "apart; give each by itself, or --trust-positions if they are one"
+            "times, each time at other ones: slices of several passes may be mixed, and no attribute separates them; "
+            "give each by itself, or --trust-positions if they are one"
         )
-    locations = [one.location for one in slices]
-    moved = _elsewhere(slices, along, usual)
-    if moved and runs_one_way(locations):
-        notes.append(f"slice locations do not go with the position of {told(slices, moved)}: positions decide")
-        moved = []
-    wrong = sorted({*_out_of_turn(numbers), *moved})
-    verdicts = {_verdict(slices, numbers), _verdict(slices, locations) if moved else None}
-    if not wrong and {Likeness.ATTRIBUTE, Likeness.UNKNOWN} & verdicts:
-        wrong = _out_of_blocks(numbers)
-    if not wrong and Likeness.ATTRIBUTE in verdicts:
-        wrong = [i for i in range(len(slices)) if i not in _kept_order(numbers)[0]]
-    if Likeness.ATTRIBUTE not in verdicts and Likeness.UNKNOWN not in verdicts and Likeness.POSITIONS in verdicts:
+    locations = [header.location for header in slices]
+    moved = _inconsistent_locations(slices, along, median_spacing)
+    if moved and is_monotonic(locations):
         notes.append(
-            "its instance numbers or slice locations follow another order than its positions, in which neighbouring "
-            "slices are more alike: positions decide"
+            f"slice locations are inconsistent with the position of {format_slices(slices, moved)}: positions decide"
+        )
+        moved = []
+    inconsistent = sorted({*_find_out_of_order(numbers), *moved})
+    orders = {_compare_with_order(slices, numbers), _compare_with_order(slices, locations) if moved else None}
+    if not inconsistent and {SimilarOrder.ATTRIBUTE, SimilarOrder.UNKNOWN} & orders:
+        inconsistent = _find_outside_blocks(numbers)
+    if not inconsistent and SimilarOrder.ATTRIBUTE in orders:
+        inconsistent = [i for i in range(len(slices)) if i not in _kept_order(numbers)[0]]
+    if SimilarOrder.ATTRIBUTE not in orders and SimilarOrder.UNKNOWN not in orders and SimilarOrder.POSITIONS in orders:
+        notes.append(
+            "its instance numbers or slice locations follow another order than its positions, and neighbouring slices "
+            "are more similar by position: positions decide"
         )
         return
-    if not wrong:
-        if _follow_nothing(numbers):
+    if not inconsistent:
+        if _is_unordered(numbers):
             notes.append("its instance numbers follow no order of positions: positions decide")
-        elif Likeness.UNKNOWN in verdicts:
+        elif SimilarOrder.UNKNOWN in orders:
             notes.append(
-                "its instance numbers follow another order than its positions, and pixels cannot tell which of them is "
-                "right: positions decide"
+                "its instance numbers follow another order than its positions, and pixels cannot tell which is right: "
+                "positions decide"
             )
         return
-    lie = "lies" if len(wrong) == 1 else "lie"
-    what = f"{told(slices, wrong)} {lie} where instance numbers or slice locations say otherwise"
-    if not rules.trust_positions:
+    lie = "lies" if len(inconsistent) == 1 else "lie"
+    description = f"{format_slices(slices, inconsistent)} {lie} where instance numbers or slice locations say otherwise"
+    if not series_filter.trust_positions:
         raise SourceError(
-            f"{title}: {what}: positions may be swapped; get the files again, or give --trust-positions if right"
+            f"{title}: {description}: positions may be swapped; get the files again, or give --trust-positions if right"
         )
-    notes.append(f"{what}: positions trusted")
+    notes.append(f"{description}: positions trusted")
 
 
-def _verdict(slices: Sequence[Header], values: Sequence[float | None]) -> Likeness | None:
-    """Order in which slices are more alike; None where both orders are the same or values say nothing."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or len(known) < _FEWEST_IN_RUN or len(set(known)) < len(known) or runs_one_way(known):
+def _compare_with_order(slices: Sequence[Header], values: Sequence[float | None]) -> SimilarOrder | None:
+    """Return the order in which slices are more similar; None if both orders agree or values give no order."""
+    present = [value for value in values if value is not None]
+    if (
+        len(present) < len(values)
+        or len(present) < _MIN_RUN_LENGTH
+        or len(set(present)) < len(present)
+        or is_monotonic(present)
+    ):
         return None
-    return likeness(slices, known)
+    return more_similar_order(slices, present)
 
 
-def runs_one_way(values: Sequence[float | None]) -> bool:
-    """Return True if all values are known and run strictly up, or down."""
-    known = [value for value in values if value is not None]
-    steps = np.diff(known)
-    return len(known) == len(values) and bool((steps > 0).all() or (steps < 0).all())
+def is_monotonic(values: Sequence[float | None]) -> bool:
+    """Return True if no value is missing and all are strictly ascending or descending."""
+    present = [value for value in values if value is not None]
+    steps = np.diff(present)
+    return len(present) == len(values) and bool((steps > 0).all() or (steps < 0).all())
 
 
-def passes_between(numbers: Sequence[int | None], along: npt.NDArray[np.float64]) -> int:
-    """Return how often instance numbers run through the same range, each time at other positions; 1 if they do not.
+def count_passes(numbers: Sequence[int | None], along: npt.NDArray[np.float64]) -> int:
+    """Return how many times instance numbers run through the same range at other positions; 1 if they do not.
 
     Parameters
     ----------
     numbers : sequence of int or None
-        In the order of positions; two passes may have the same ones.
+        Instance numbers in the order of positions; passes may share them.
     along : ndarray
         Positions in ascending order.
     """
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers) or len(known) < 2 * _FEWEST_IN_RUN or runs_one_way(known):
+    present = [number for number in numbers if number is not None]
+    if len(present) < len(numbers) or len(present) < 2 * _MIN_RUN_LENGTH or is_monotonic(present):
         return 1
     times: Counter[int] = Counter()
     keys = []
-    for number in known:
+    for number in present:
         keys.append((times[number], number))
         times[number] += 1
-    ordered = along[sorted(range(len(known)), key=lambda i: keys[i])]
+    ordered = along[sorted(range(len(present)), key=lambda i: keys[i])]
     steps = np.diff(ordered)
-    period = usual_step(np.sort(np.abs(steps)))
-    if period < _FEWEST_STEPS * usual_step(np.diff(along)):
+    period = estimate_spacing(np.sort(np.abs(steps)))
+    if period < _MIN_STEP_RATIO * estimate_spacing(np.diff(along)):
         return 1
-    breaks = np.flatnonzero(np.abs(np.abs(steps) - period) > tolerance_of(period)) + 1
-    runs = [run for run in np.split(ordered, breaks) if len(run) >= _FEWEST_IN_RUN]
-    if sum(map(len, runs)) < _MOST_IN_RUNS * len(known):
+    breaks = np.flatnonzero(np.abs(np.abs(steps) - period) > spacing_tolerance(period)) + 1
+    runs = [run for run in np.split(ordered, breaks) if len(run) >= _MIN_RUN_LENGTH]
+    if sum(map(len, runs)) < _MIN_FRACTION_IN_RUNS * len(present):
         return 1
-    return max((sum(overlap_by_half(run, other) for other in runs) for run in runs), default=1)
+    return max((sum(overlaps_by_half(run, other) for other in runs) for run in runs), default=1)
 
 
-def _interleaved(numbers: Sequence[int | None]) -> list[int]:
-    """Indices of slices that share their numbers with others, where these do not run one after the other."""
+def _find_shared_numbers(numbers: Sequence[int | None]) -> list[int]:
+    """Return the indices of slices that share their numbers with others, unless parts of a series follow each other."""
     times = Counter(numbers)
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers) or 2 * len(times) < len(numbers):
+    present = [number for number in numbers if number is not None]
+    if len(present) < len(numbers) or 2 * len(times) < len(numbers):
         return []
-    steps = np.diff(known)
-    # Numbers that begin anew with each part of a series do so once a part.
+    steps = np.diff(present)
+    # Numbers that restart with each part of a series do so once per part.
     if min((steps <= 0).sum(), (steps >= 0).sum()) <= max(times.values()):
         return []
     return [i for i, number in enumerate(numbers) if times[number] > 1]
@@ -166,54 +173,54 @@ def _acquisition(header: Header) -> str:
     return header.hints[_ACQUISITION] if len(header.hints) > _ACQUISITION else ""
 
 
-def _check_restarts(slices: list[Header], title: str, rules: SeriesFilter, notes: list[str]) -> None:
-    """Tell of scans of one identifier that lie one behind the other, so that they look like one.
+def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilter, notes: list[str]) -> None:
+    """Report consecutive scans with one identifier, which look like one scan.
 
-    Where their acquisition numbers differ it is one series of several acquisitions. Where these are the same, two
-    images of one acquisition have one number: of two scans, perhaps of two people.
+    Where acquisition numbers differ, the series has several acquisitions. Where they are equal, two images of one
+    acquisition share a number, so they are of two scans, possibly of two patients.
     """
-    parts = _runs([one.number for one in slices])
+    parts = _runs([header.number for header in slices])
     if len(parts) < 2:
         return
     shown = [
         f"{part.start + 1} to {part.stop} ({mark_path(slices[part.start].file)} to "
         f"{mark_path(slices[part.stop - 1].file)})"
-        for part in parts[:_MOST_NAMED]
+        for part in parts[:_MAX_LISTED]
     ]
-    more = f" and {len(parts) - _MOST_NAMED} more parts" if len(parts) > _MOST_NAMED else ""
-    what = f"instance numbers begin anew: slices {', '.join(shown)}{more} have the same ones"
-    known = [{_acquisition(slices[i]) for i in part} for part in parts]
-    if "" not in set().union(*known) and len(set().union(*known)) == sum(map(len, known)):
-        notes.append(f"{what}, of several acquisitions: between them the patient may have moved or breathed")
-    elif rules.trust_positions:
-        notes.append(f"{what}: positions trusted")
+    more = f" and {len(parts) - _MAX_LISTED} more parts" if len(parts) > _MAX_LISTED else ""
+    description = f"instance numbers restart: slices {', '.join(shown)}{more} have the same ones"
+    acquisitions = [{_acquisition(slices[i]) for i in part} for part in parts]
+    if "" not in set().union(*acquisitions) and len(set().union(*acquisitions)) == sum(map(len, acquisitions)):
+        notes.append(f"{description}, of several acquisitions: the patient may have moved or breathed between them")
+    elif series_filter.trust_positions:
+        notes.append(f"{description}: positions trusted")
     else:
         raise SourceError(
-            f"{title}: {what}: two scans may follow each other; give each by itself, or --trust-positions if they are "
-            "one"
+            f"{title}: {description}: two scans may follow each other; give each by itself, or --trust-positions if "
+            "they are one"
         )
 
 
 def _runs(numbers: Sequence[int | None]) -> list[range]:
-    """Stretches in which numbers run up or down, where some of them begin anew; one or none where none does."""
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers) or len(set(known)) == len(known):
+    """Return the ranges in which numbers ascend or descend; at most one if numbers do not restart."""
+    present = [number for number in numbers if number is not None]
+    if len(present) < len(numbers) or len(set(present)) == len(present):
         return []
     runs: list[range] = []
     start, sign = 0, 0
-    for i in range(1, len(known) + 1):
-        step = int(np.sign(known[i] - known[i - 1])) if i < len(known) else 0
-        if i == len(known) or not step or (sign and step != sign):
+    for i in range(1, len(present) + 1):
+        step = int(np.sign(present[i] - present[i - 1])) if i < len(present) else 0
+        if i == len(present) or not step or (sign and step != sign):
             runs.append(range(start, i))
             start, sign = i, 0
         else:
             sign = step
-    # Numbers of which hardly two run on say nothing at all.
-    return runs if len(known) >= _FEWEST_IN_RUN * len(runs) else []
+    # Numbers with runs shorter than this are unordered.
+    return runs if len(present) >= _MIN_RUN_LENGTH * len(runs) else []
 
 
-def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
-    """Indices of slices whose instance numbers break an order that two thirds or more keep."""
+def _find_out_of_order(numbers: Sequence[int | None]) -> list[int]:
+    """Return the indices of slices whose numbers break an order that two thirds or more keep."""
     kept, values = _kept_order(numbers)
     out = [i for i in range(len(values)) if i not in kept]
     if not 0 < len(out) <= max(2, len(values) // 3):
@@ -223,42 +230,42 @@ def _out_of_turn(numbers: Sequence[int | None]) -> list[int]:
     return displaced if len(displaced) <= 2 * len(out) else out
 
 
-def _out_of_blocks(numbers: Sequence[int | None]) -> list[int]:
-    """Indices of slices between blocks in which numbers follow each other, all up or all down, of most slices."""
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers) or len(set(known)) < len(known):
+def _find_outside_blocks(numbers: Sequence[int | None]) -> list[int]:
+    """Return the indices of slices outside the blocks of consecutive numbers that hold most slices."""
+    present = [number for number in numbers if number is not None]
+    if len(present) < len(numbers) or len(set(present)) < len(present):
         return []
-    steps = np.diff(np.argsort(np.argsort(known)))
+    steps = np.diff(np.argsort(np.argsort(present)))
     runs: list[list[int]] = []
     for sign in (1, -1):
-        parts = np.split(np.arange(len(known)), np.flatnonzero(steps != sign) + 1)
-        runs.append([int(i) for part in parts if len(part) >= _FEWEST_IN_RUN for i in part])
+        parts = np.split(np.arange(len(present)), np.flatnonzero(steps != sign) + 1)
+        runs.append([int(i) for part in parts if len(part) >= _MIN_RUN_LENGTH for i in part])
     kept = set(runs[0] if len(runs[0]) >= len(runs[1]) else runs[1])
-    return [i for i in range(len(known)) if i not in kept] if 3 * len(kept) >= 2 * len(known) else []
+    return [i for i in range(len(present)) if i not in kept] if 3 * len(kept) >= 2 * len(present) else []
 
 
-def _follow_nothing(numbers: Sequence[int | None]) -> bool:
-    """Whether numbers that are all different run neither up nor down, nor do those of every second slice."""
+def _is_unordered(numbers: Sequence[int | None]) -> bool:
+    """Return True if distinct numbers neither ascend nor descend in at least every second slice."""
     kept, values = _kept_order(numbers)
     return len(kept) < len(values) // 2
 
 
 def _kept_order(numbers: Sequence[int | None]) -> tuple[set[int], list[int]]:
-    """Indices of the longest part that runs up, or down, and the numbers, negative where it runs down.
+    """Return the indices of the longest ascending or descending subsequence, and the numbers, negated if descending.
 
-    Empty where there are fewer than three, or not every slice has a number of its own.
+    Both are empty for fewer than three slices, or if a number is missing or shared.
     """
-    known = [number for number in numbers if number is not None]
-    if len(known) < 3 or len(known) < len(numbers) or len(set(known)) < len(known):
+    present = [number for number in numbers if number is not None]
+    if len(present) < 3 or len(present) < len(numbers) or len(set(present)) < len(present):
         return set(), []
-    if known[0] > known[-1]:
-        known = [-number for number in known]
-    runs = [(_longest_run(values), values) for values in (known, [-number for number in known])]
+    if present[0] > present[-1]:
+        present = [-number for number in present]
+    runs = [(_longest_run(values), values) for values in (present, [-number for number in present])]
     return max(runs, key=lambda run: len(run[0]))
 
 
 def _longest_run(values: Sequence[int]) -> set[int]:
-    """Indices of the longest ascending part of a sequence (patience sorting)."""
+    """Return the indices of the longest ascending subsequence (patience sorting)."""
     tops: list[int] = []
     ends: list[int] = []
     before: list[int] = []
@@ -275,14 +282,14 @@ def _longest_run(values: Sequence[int]) -> set[int]:
     return run
 
 
-def _elsewhere(slices: list[Header], along: npt.NDArray[np.float64], usual: float) -> list[int]:
-    """Indices of the few slices whose slice location does not go with their position."""
-    if len(slices) < 5 or any(one.location is None for one in slices):
+def _inconsistent_locations(slices: list[Header], along: npt.NDArray[np.float64], median_spacing: float) -> list[int]:
+    """Return the indices of the few slices whose slice location is inconsistent with their position."""
+    if len(slices) < 5 or any(header.location is None for header in slices):
         return []
-    location = np.array([one.location for one in slices], float)
-    found = []
+    location = np.array([header.location for header in slices], float)
+    candidates = []
     for sign in (1, -1):
-        rest = sign * location - along
-        found.append(np.flatnonzero(np.abs(rest - np.median(rest)) > 0.5 * usual))
-    fewest = min(found, key=len)
+        difference = sign * location - along
+        candidates.append(np.flatnonzero(np.abs(difference - np.median(difference)) > 0.5 * median_spacing))
+    fewest = min(candidates, key=len)
     return [int(i) for i in fewest] if len(fewest) <= max(2, len(slices) // 4) else []

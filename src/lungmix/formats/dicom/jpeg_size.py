@@ -1,4 +1,4 @@
-"""How large the image in a compressed stream says it is: decoders ask for the memory before they decode."""
+"""Declared image size of a compressed stream, checked before a decoder allocates memory for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _FRAMES = ({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}) | {0xF7}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
-def size_of_stream(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns by the header of a JPEG, JPEG-LS or JPEG 2000 stream; None if it is another or cut.
+def read_jpeg_size(stream: bytes) -> tuple[int, int] | None:
+    """Return rows and columns from the header of a JPEG, JPEG-LS or JPEG 2000 stream; None if it is truncated or other.
 
     Parameters
     ----------
     stream : bytes
-        Its beginning.
+        First bytes of the stream.
     """
     if stream.startswith(_JP2):
         at = stream.find(_J2K)

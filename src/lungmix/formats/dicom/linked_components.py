@@ -1,4 +1,4 @@
-"""What belongs together because it shares something, directly or by others."""
+"""Connected components of items that share links."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 
-def linked(links: Sequence[Iterable[Hashable]]) -> list[list[int]]:
-    """Return the indices of items that share a link, directly or by others; each item once, in ascending order.
+def connected_components(links: Sequence[Iterable[Hashable]]) -> list[list[int]]:
+    """Return the indices of items by connected component, in ascending order; items that share a link are connected.
 
     Parameters
     ----------
@@ -23,11 +23,11 @@ def linked(links: Sequence[Iterable[Hashable]]) -> list[list[int]]:
         return index
 
     first: dict[Hashable, int] = {}
-    for index, own in enumerate(links):
-        for link in own:
-            one, two = sorted((root(index), root(first.setdefault(link, index))))
-            parent[two] = one
-    found: dict[int, list[int]] = defaultdict(list)
+    for index, item_links in enumerate(links):
+        for link in item_links:
+            lower, higher = sorted((root(index), root(first.setdefault(link, index))))
+            parent[higher] = lower
+    components: dict[int, list[int]] = defaultdict(list)
     for index in range(len(links)):
-        found[root(index)].append(index)
-    return list(found.values())
+        components[root(index)].append(index)
+    return list(components.values())

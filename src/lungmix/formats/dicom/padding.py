@@ -1,4 +1,4 @@
-"""Pixels outside the field of view, where scanners write a value that is no HU."""
+"""Padding outside the field of view, where scanners write a value that is not in HU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lungmix.formats.dicom.resample import AIR
 _TISSUE_FROM = -1000
 
 
-def padding_of(header: Header) -> tuple[float, float] | None:
-    """HU that stand for padding and would pass for tissue; None where there are none.
+def padding_range(header: Header) -> tuple[float, float] | None:
+    """Return lowest and highest HU of padding that could be mistaken for tissue; None if there is none.
 
-    Padding below -1000 HU counts as air everywhere in the method, and stays as it is.
+    Padding below -1000 HU counts as air throughout the method and is kept.
     """
     if header.padding is None:
         return None
@@ -26,27 +26,27 @@ def padding_of(header: Header) -> tuple[float, float] | None:
     return (low, high) if high > _TISSUE_FROM else None
 
 
-def without_padding(values: npt.NDArray[Any], padding: tuple[float, float] | None) -> npt.NDArray[Any]:
-    """A slice with its padding as air.
+def replace_padding(values: npt.NDArray[Any], padding: tuple[float, float] | None) -> npt.NDArray[Any]:
+    """Return a slice with its padding replaced by air.
 
-    Some headers name a value that tissue has too, such as 0. Padding surrounds the field of view, so it is taken where
-    such pixels reach the edge of the image, one beside the other.
+    Some headers declare a padding value that tissue has too, such as 0. Padding surrounds the field of view, so only
+    connected components that touch the edge of the image are replaced.
 
     Parameters
     ----------
     values : ndarray, shape (y, x)
-        HU.
+        Slice in HU.
     padding : tuple of float or None
-        See `padding_of`.
+        Result of `padding_range`.
     """
     if padding is None:
         return values
-    there = (values >= padding[0]) & (values <= padding[1])
-    if not there.any():
+    is_padding = (values >= padding[0]) & (values <= padding[1])
+    if not is_padding.any():
         return values
-    islands, _ = ndimage.label(there)
-    at_edge = np.unique(np.concatenate([islands[0], islands[-1], islands[:, 0], islands[:, -1]]))
-    outside = np.isin(islands, at_edge[at_edge > 0])
-    kept = values.astype(np.int32 if values.dtype.kind == "u" else values.dtype)
-    kept[outside] = AIR
-    return kept
+    components, _ = ndimage.label(is_padding)
+    at_edge = np.unique(np.concatenate([components[0], components[-1], components[:, 0], components[:, -1]]))
+    outside = np.isin(components, at_edge[at_edge > 0])
+    result = values.astype(np.int32 if values.dtype.kind == "u" else values.dtype)
+    result[outside] = AIR
+    return result

@@ -1,39 +1,39 @@
-"""Patients of whom nothing was used."""
+"""Patients without any used series."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
 from lungmix.errors import mark_path
-from lungmix.formats.dicom.header import Damaged
-from lungmix.formats.dicom.linked_components import linked
+from lungmix.formats.dicom.header import DamagedFile
+from lungmix.formats.dicom.linked_components import connected_components
 from lungmix.formats.dicom.slice_groups import Group, common_folder
 from lungmix.formats.scan import RejectedSource, case_name
 
 
-def unused_patients(
-    groups: Sequence[Group], skipped: Mapping[int, str], damaged: Sequence[Damaged]
+def reject_unused_patients(
+    groups: Sequence[Group], skipped: Mapping[int, str], damaged: Sequence[DamagedFile]
 ) -> list[RejectedSource]:
-    """Return a refusal for each patient of whom there are images, all of which are skipped.
+    """Return a rejected source for each patient whose images were all skipped.
 
-    Images of one study are of one patient, whatever else their headers say. Damaged files are refused on their own;
-    what lies beside them may be of the same patient.
+    Images of one study are of one patient, whatever else their headers declare. Damaged files are rejected by
+    themselves; images in their folder may be of the same patient.
 
     Parameters
     ----------
     groups : sequence of Group
-        All of a source.
+        All groups of a source.
     skipped : mapping of int to str
-        Indices of those that are skipped, with the reason.
-    damaged : sequence of Damaged
+        Reasons of the skipped groups, by index.
+    damaged : sequence of DamagedFile
         Damaged files of the source.
     """
-    folders = {one.header.folder for one in damaged}
-    found = []
-    for indices in linked([_links(group) for group in groups]):
-        slices = [one for i in indices for one in groups[i].slices if groups[i].first.rows]
-        refused = any(i not in skipped for i in indices) or any(one.folder in folders for one in slices)
-        if refused or not slices:
+    folders = {file.header.folder for file in damaged}
+    rejected = []
+    for indices in connected_components([_links(group) for group in groups]):
+        slices = [header for i in indices for header in groups[i].slices if groups[i].first.rows]
+        is_accounted_for = any(i not in skipped for i in indices) or any(header.folder in folders for header in slices)
+        if is_accounted_for or not slices:
             continue
         largest = max(indices, key=lambda i: len(groups[i].slices) * bool(groups[i].first.rows))
         folder = common_folder(slices)
@@ -42,8 +42,8 @@ def unused_patients(
             f"{mark_path(folder)} holds no CT series that is used: nothing of {images} was used "
             f"({groups[largest].title}: {skipped[largest]}); give the original CT series"
         )
-        found.append(RejectedSource(case_name(folder.name), str(folder), reason))
-    return found
+        rejected.append(RejectedSource(case_name(folder.name), str(folder), reason))
+    return rejected
 
 
 def _links(group: Group) -> list[Hashable]:

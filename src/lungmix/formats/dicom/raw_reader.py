@@ -1,4 +1,4 @@
-"""From bytes of a file to the elements of its header, with no more read than it takes."""
+"""Reading of the elements of a header from the first bytes of a file, and more only where needed."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ import io
 import zlib
 from typing import Any, BinaryIO
 
-from lungmix.formats.dicom.checks import BEGINNING
+from lungmix.formats.dicom.checks import PIXEL_START_BYTES
 from lungmix.formats.dicom.elements import UNDEFINED, RawHeader
 
-# Most headers fit into the first, nearly all into the second.
-HEAD, _LONGER_HEAD = 16 << 10, 256 << 10
-_LONGEST_HEADER = 64 << 20
+# Bytes: most headers fit into the first size, nearly all into the second.
+HEAD, _LONG_HEAD = 16 << 10, 256 << 10
+_MAX_HEADER_BYTES = 64 << 20
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-# Where a file without the DICOM mark begins: the first element of the header, of group 2 or 8, little or big endian.
+# VRs of the first element of a file without the DICM prefix, of group 2 or 8, little or big endian.
 _FIRST_VRS = (b"UL", b"OB", b"CS", b"UI", b"DA", b"TM", b"SH", b"LO", b"PN", b"US")
-_LONGEST_FIRST = 256
+_MAX_FIRST_LENGTH = 256
 
 
-def elements_of(head: bytes, stream: BinaryIO, size: int, tags: list[Any]) -> tuple[RawHeader, bool]:
-    """The header of a file by its first bytes, or more of it where they do not reach; whether it was deflated."""
+def read_elements(head: bytes, stream: BinaryIO, size: int, tags: list[Any]) -> tuple[RawHeader, bool]:
+    """Return the header of a file, reading more than its first bytes if needed, and whether the file is deflated."""
     if _DEFLATED in head[132:1024]:
-        return _inflated(head, stream, tags), True
-    for longest in (_LONGER_HEAD, _LONGEST_HEADER):
+        return _inflate_header(head, stream, tags), True
+    for limit in (_LONG_HEAD, _MAX_HEADER_BYTES):
         try:
             elements = RawHeader.read(io.BytesIO(head), tags)
             if elements.pixel_bytes is not None:
                 return elements, False
-        except Exception:  # the header may only be longer than what was read
+        except Exception:  # the header may be longer than the bytes read so far
             if len(head) >= size:
                 raise
         if len(head) >= size:
             return elements, False
         stream.seek(0)
-        head = stream.read(longest) if longest < size else b""
+        head = stream.read(limit) if limit < size else b""
         if not head:
             break
-    # Long descriptions of frames are read as they come, but no more than a header can be.
+    # Long functional groups of frames are read too, up to the largest accepted header.
     stream.seek(0)
-    whole = stream if size <= _LONGEST_HEADER else io.BytesIO(stream.read(_LONGEST_HEADER))
-    return RawHeader.read(whole, tags), False
+    source = stream if size <= _MAX_HEADER_BYTES else io.BytesIO(stream.read(_MAX_HEADER_BYTES))
+    return RawHeader.read(source, tags), False
 
 
-def _inflated(head: bytes, stream: BinaryIO, tags: list[Any]) -> RawHeader:
-    """Header of a deflated file; no more is inflated than the pixels that it promises need."""
+def _inflate_header(head: bytes, stream: BinaryIO, tags: list[Any]) -> RawHeader:
+    """Return the header of a deflated file; inflate no more than the declared size of its pixels."""
     start = 144 + int.from_bytes(head[140:144], "little")
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     stream.seek(start)
     text = b""
-    while len(text) < _LONGEST_HEADER and not inflate.eof:
+    while len(text) < _MAX_HEADER_BYTES and not inflate.eof:
         piece = inflate.unconsumed_tail or stream.read(HEAD)
         if not piece:
             break
@@ -57,35 +57,35 @@ def _inflated(head: bytes, stream: BinaryIO, tags: list[Any]) -> RawHeader:
         elements = RawHeader.read_inflated(io.BytesIO(head[:start]), io.BytesIO(text), tags)
         if elements.pixel_bytes is not None:
             break
-    promised = elements.pixel_bytes or 0
-    left = promised + _LONGEST_HEADER - len(text) if promised != UNDEFINED else 0
-    there = len(text) - elements.pixel_offset
-    while left > 0 and not inflate.eof:
+    declared = elements.pixel_bytes or 0
+    remaining = declared + _MAX_HEADER_BYTES - len(text) if declared != UNDEFINED else 0
+    pixel_bytes_read = len(text) - elements.pixel_offset
+    while remaining > 0 and not inflate.eof:
         piece = inflate.unconsumed_tail or stream.read(HEAD)
         if not piece:
             break
         inflated = len(inflate.decompress(piece, 1 << 20))
-        left, there = left - inflated, there + inflated
-    if not inflate.eof or there < promised:
+        remaining, pixel_bytes_read = remaining - inflated, pixel_bytes_read + inflated
+    if not inflate.eof or pixel_bytes_read < declared:
         raise ValueError("cut short, or inflates to more than its pixels need")
     return elements
 
 
-def is_of_file_system(error: Exception) -> bool:
-    """Whether a file could not be read; broken bytes lead pydicom to an `OSError` without a number, or astray."""
+def is_file_system_error(error: Exception) -> bool:
+    """Return True if reading a file failed; on corrupt bytes pydicom raises `OSError` without errno, or with EINVAL."""
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
-def beginning_of_pixels(head: bytes, stream: BinaryIO, offset: int) -> bytes:
-    """The beginning of the pixels, which mostly has been read."""
-    if offset + BEGINNING <= len(head):
-        return head[offset : offset + BEGINNING]
+def read_pixel_start(head: bytes, stream: BinaryIO, offset: int) -> bytes:
+    """Return the first bytes of the pixels, from `head` where it holds them."""
+    if offset + PIXEL_START_BYTES <= len(head):
+        return head[offset : offset + PIXEL_START_BYTES]
     stream.seek(offset)
-    return stream.read(BEGINNING)
+    return stream.read(PIXEL_START_BYTES)
 
 
-def may_be_bare(head: bytes) -> bool:
-    """Whether bytes may be DICOM without preamble and mark."""
+def may_lack_preamble(head: bytes) -> bool:
+    """Return True if bytes may be DICOM without preamble and DICM prefix."""
     if len(head) < 16:
         return False
     for order in ("little", "big"):
@@ -94,6 +94,6 @@ def may_be_bare(head: bytes) -> bool:
             continue
         if head[4:6] in _FIRST_VRS:
             return True
-        if order == "little" and int.from_bytes(head[4:8], "little") <= _LONGEST_FIRST:
+        if order == "little" and int.from_bytes(head[4:8], "little") <= _MAX_FIRST_LENGTH:
             return True
     return False

@@ -1,4 +1,4 @@
-"""Voxels of a DICOM series, slice by slice: files through SimpleITK and GDCM, frames through pydicom and GDCM."""
+"""Voxels of a DICOM series, slice by slice: files by SimpleITK and GDCM, frames by pydicom and GDCM."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydicom.pixels import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.dicom.fallback_decoders import frame_for_pydicom, why_undecoded
-from lungmix.formats.dicom.padding import without_padding
+from lungmix.formats.dicom.fallback_decoders import explain_decoding_failure, frame_for_pydicom
+from lungmix.formats.dicom.padding import replace_padding
 from lungmix.formats.dicom.stack import Frame, SliceStack
 from lungmix.formats.native import native_path
 from lungmix.formats.scan import Scan
@@ -24,7 +24,7 @@ _HIGHEST = 32767
 
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-    """See `Scan.slabs`. Slope and intercept are those of each slice."""
+    """Yield slabs of a DICOM scan as `Scan.slabs` does, with the slope and intercept of each slice."""
     assert scan.stack is not None
     planes = _slices(scan.files, scan.stack)
     if scan.stack.resampling is not None:
@@ -37,13 +37,13 @@ def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
         yield slab
 
 
-def values_of(file: str, frame: Frame | None = None) -> npt.NDArray[Any]:
-    """Return the HU of one slice: of a file, or of a frame in it.
+def read_slice(file: str, frame: Frame | None = None) -> npt.NDArray[Any]:
+    """Return the HU of the slice in a file, or of a frame of the file.
 
     Raises
     ------
     SourceError
-        If it cannot be decoded.
+        If the slice cannot be decoded.
     """
     return next(_values_of_files((file,)) if frame is None else _values_of_frames((file,), (frame,)))
 
@@ -54,15 +54,14 @@ def _slices(files: tuple[str, ...], stack: SliceStack) -> Iterator[npt.NDArray[n
         if plane.shape != stack.shape:
             raise SourceError(
                 f"{mark_path(file)} (slice {number + 1}) has {plane.shape} pixels, the series {stack.shape}: get the "
-                "file "
-                "again"
+                "file again"
             )
         padding = stack.padding[number] if stack.padding is not None else None
-        plane = without_padding(plane, padding)
+        plane = replace_padding(plane, padding)
         if padding is not None and padding[1] > _HIGHEST and (plane >= max(padding[0], _HIGHEST + 1)).any():
             raise SourceError(
-                f"{mark_path(file)} (slice {number + 1}) has pixels of its padding inside the body ({padding[0]:g} HU, "
-                "which no tissue has): get the slices again with HU or air there, or leave the series out with "
+                f"{mark_path(file)} (slice {number + 1}) has padding values inside the body ({padding[0]:g} HU, "
+                "more than any tissue): get the slices again with HU or air there, or exclude the series with "
                 "--series-filter"
             )
         yield to_hu(plane[np.newaxis], 1.0, 0.0, mark_path(file), number)[0]
@@ -79,11 +78,11 @@ def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
         except RuntimeError:
             frame = frame_for_pydicom(file)
             if frame is None:
-                raise _unread(file, number) from None
+                raise _decoding_error(file, number) from None
             yield from _frames_of_file(file, (frame,), number)
             continue
         if values.shape[:1] != (1,) or values.ndim != 3:
-            raise _unread(file, number)
+            raise _decoding_error(file, number)
         yield values[0]
 
 
@@ -103,14 +102,16 @@ def _frames_of_file(file: str, frames: tuple[Frame, ...], first: int) -> Iterato
         meta = pydicom.dcmread(file, specific_tags=[], stop_before_pixels=True).file_meta
         deflated = meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
         source = pydicom.dcmread(file) if deflated else file
-        for frame, values in zip(frames, iter_pixels(source, indices=[one.index for one in frames]), strict=True):
+        for frame, values in zip(
+            frames, iter_pixels(source, indices=[selected.index for selected in frames]), strict=True
+        ):
             yield values if (frame.slope, frame.intercept) == (1, 0) else values * frame.slope + frame.intercept
             number += 1
     except SourceError:
         raise
-    except Exception:  # decoders raise whatever broken bytes lead to
-        raise _unread(file, number) from None
+    except Exception:  # decoders raise any exception on corrupt files
+        raise _decoding_error(file, number) from None
 
 
-def _unread(file: str, number: int) -> SourceError:
-    return SourceError(f"{mark_path(file)} (slice {number + 1}) {why_undecoded(file)}")
+def _decoding_error(file: str, number: int) -> SourceError:
+    return SourceError(f"{mark_path(file)} (slice {number + 1}) {explain_decoding_failure(file)}")

@@ -1,4 +1,4 @@
-"""Slices brought onto a straight, even grid: linear interpolation between two slices, and within a slice."""
+"""Resampling of slices to a straight, even grid by linear interpolation between and within slices."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 AIR = -1024
-"""HU of what no slice covers."""
+"""HU outside all slices."""
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How the slices of a volume are made of those in the files.
+    """Interpolation of the slices of a volume from those in the files.
 
     Attributes
     ----------
     sources : tuple of (int, int, float)
-        Of every slice of the volume: two slices in the files, by their order, and the weight of the second.
+        For each slice of the volume: the indices of two slices in the files, and the weight of the second.
     offsets : tuple of (float, float)
-        Of every slice in the files: where its first pixel lies in the volume, in pixels along x and y.
+        For each slice in the files: position of its first pixel in the volume, in pixels along x and y.
     size : tuple of int
         Columns and rows of the volume.
     """
@@ -30,66 +30,66 @@ class Resampling:
     offsets: tuple[tuple[float, float], ...]
     size: tuple[int, int]
 
-    def planes(self, read: Iterator[npt.NDArray[np.int16]]) -> Iterator[npt.NDArray[np.int16]]:
-        """Slices of the volume, one by one, with three slices in memory.
+    def planes(self, source_planes: Iterator[npt.NDArray[np.int16]]) -> Iterator[npt.NDArray[np.int16]]:
+        """Yield the slices of the volume, with at most three slices in memory.
 
         Parameters
         ----------
-        read : iterator of ndarray of int16, shape (y, x)
+        source_planes : iterator of ndarray of int16, shape (y, x)
             All slices in the files, in their order.
         """
-        held: dict[int, npt.NDArray[np.float64]] = {}
-        next_one = 0
+        planes: dict[int, npt.NDArray[np.float64]] = {}
+        next_index = 0
         for lower, upper, weight in self.sources:
-            while next_one <= upper:
-                held[next_one] = self._placed(next(read), self.offsets[next_one])
-                next_one += 1
-            for index in [index for index in held if index < lower]:
-                del held[index]
-            plane = held[lower]
+            while next_index <= upper:
+                planes[next_index] = self._shift_into_volume(next(source_planes), self.offsets[next_index])
+                next_index += 1
+            for index in [index for index in planes if index < lower]:
+                del planes[index]
+            plane = planes[lower]
             if weight:
-                plane = np.maximum(plane, AIR) * (1 - weight) + np.maximum(held[upper], AIR) * weight
+                plane = np.maximum(plane, AIR) * (1 - weight) + np.maximum(planes[upper], AIR) * weight
             yield np.rint(plane).astype(np.int16)
 
-    def _placed(self, plane: npt.NDArray[np.int16], offset: tuple[float, float]) -> npt.NDArray[np.float64]:
+    def _shift_into_volume(self, plane: npt.NDArray[np.int16], offset: tuple[float, float]) -> npt.NDArray[np.float64]:
         columns, rows = self.size
         if offset == (0.0, 0.0) and plane.shape == (rows, columns):
             return plane.astype(np.float64)
-        # Padding far below air would reach into what lies beside it.
+        # Interpolation would spread padding far below air into neighbouring pixels.
         clipped = np.maximum(plane, AIR).astype(np.float64)
-        return shifted(shifted(clipped, offset[1], rows, 0), offset[0], columns, 1)
+        return shift_plane(shift_plane(clipped, offset[1], rows, 0), offset[0], columns, 1)
 
 
-def shifted(plane: npt.NDArray[np.float64], offset: float, size: int, axis: int) -> npt.NDArray[np.float64]:
-    """Move a plane along an axis by a fraction of pixels, by linear interpolation; `AIR` where it does not reach.
+def shift_plane(plane: npt.NDArray[np.float64], offset: float, size: int, axis: int) -> npt.NDArray[np.float64]:
+    """Return a plane shifted along an axis by linear interpolation, by pixels; `AIR` outside the plane.
 
-    A pixel reaches half its size beyond its centre, as in ITK.
+    A pixel extends by half its size from its centre, as in ITK.
     """
     source = np.moveaxis(plane, axis, 0)
-    at = np.arange(size) - offset
-    inside = (at >= -0.5) & (at < len(source) - 0.5)
-    at = np.clip(at, 0, len(source) - 1)
-    lower = np.floor(at).astype(np.intp)
+    positions = np.arange(size) - offset
+    inside = (positions >= -0.5) & (positions < len(source) - 0.5)
+    positions = np.clip(positions, 0, len(source) - 1)
+    lower = np.floor(positions).astype(np.intp)
     upper = np.minimum(lower + 1, len(source) - 1)
-    weight = (at - lower).reshape(-1, *(1,) * (source.ndim - 1))
+    weight = (positions - lower).reshape(-1, *(1,) * (source.ndim - 1))
     moved = source[lower] * (1 - weight) + source[upper] * weight
     moved[~inside] = AIR
     return np.moveaxis(moved, 0, axis)
 
 
-def onto_even_grid(along: Sequence[float], spacing: float) -> tuple[tuple[int, int, float], ...]:
-    """Sources of slices at even distances from the first position to the last; see `Resampling`."""
-    places = np.asarray(along, float)
-    count = int(np.floor((places[-1] - places[0]) / spacing + 0.05)) + 1
-    wanted = places[0] + np.arange(count) * spacing
+def even_grid_sources(along: Sequence[float], spacing: float) -> tuple[tuple[int, int, float], ...]:
+    """Return the `Resampling.sources` of slices at even distances from the first position to the last."""
+    positions = np.asarray(along, float)
+    count = int(np.floor((positions[-1] - positions[0]) / spacing + 0.05)) + 1
+    targets = positions[0] + np.arange(count) * spacing
     sources = []
-    for place in wanted:
-        upper = int(np.searchsorted(places, place - 1e-9))
-        upper = min(max(upper, 0), len(places) - 1)
+    for target in targets:
+        upper = int(np.searchsorted(positions, target - 1e-9))
+        upper = min(max(upper, 0), len(positions) - 1)
         lower = max(upper - 1, 0)
-        span = places[upper] - places[lower]
-        weight = 0.0 if span <= 0 else float(np.clip((place - places[lower]) / span, 0, 1))
-        # A slice that is there, or nearly, is taken as it is.
+        span = positions[upper] - positions[lower]
+        weight = 0.0 if span <= 0 else float(np.clip((target - positions[lower]) / span, 0, 1))
+        # A source slice within 5 % of the spacing is used without interpolation.
         if weight * span < 0.05 * spacing:
             sources.append((lower, lower, 0.0))
         elif (1 - weight) * span < 0.05 * spacing:

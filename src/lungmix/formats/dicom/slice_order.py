@@ -1,4 +1,4 @@
-"""Slices one behind the other: their order, and whether they fill a volume; whatever does not is named."""
+"""Order of the slices of a volume, and checks that they fill it; messages name the slices that do not."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.dicom.checks import is_rotation
-from lungmix.formats.dicom.duplicates import same_content
+from lungmix.formats.dicom.duplicates import has_same_pixels
 from lungmix.formats.dicom.even_spacing import (
-    EVEN,
-    EVEN_MM,
-    MOST_DRIFT,
-    SAME_PLACE_MM,
-    drift_of,
-    grids_between,
+    EVEN_TOLERANCE,
+    EVEN_TOLERANCE_MM,
+    MAX_GRID_DEVIATION,
+    SAME_POSITION_MM,
+    count_interleaved_grids,
+    estimate_spacing,
+    find_uneven_steps,
+    grid_deviation,
     is_even,
-    uneven_steps,
-    usual_step,
 )
-from lungmix.formats.dicom.gantry_tilt import GantryShear, beside_the_others, shear_of
-from lungmix.formats.dicom.header import Damaged, Header
-from lungmix.formats.dicom.instance_numbers import check_numbers, runs_one_way
-from lungmix.formats.dicom.slice_groups import Group, has_place, normal_of, told
+from lungmix.formats.dicom.gantry_tilt import GantryShear, estimate_shear, find_displaced_slices
+from lungmix.formats.dicom.header import DamagedFile, Header
+from lungmix.formats.dicom.instance_numbers import check_numbers, is_monotonic
+from lungmix.formats.dicom.slice_groups import Group, format_slices, has_position, slice_normal
 from lungmix.formats.dicom.slice_similarity import looks_like_two_passes
 from lungmix.formats.series_filter import SeriesFilter
 
-_MOST_NAMED = 4
+_MAX_LISTED = 4
 _TILT_DEGREES = 0.5
-_MOST_OVERLAP, _MOST_LEANING = 6, 0.2
+_MAX_OVERLAP, _MAX_LEANING = 6, 0.2
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class SliceOrder:
     Attributes
     ----------
     slices : tuple of Header
-        One at every position.
+        Headers, one at each position.
     along : tuple of float
-        Their positions along the normal, mm.
+        Positions along the normal, mm.
     spacing : float
-        Usual distance of neighbours, mm; 1 for a single slice.
+        Median distance of neighbouring slices, mm; thickness or 1 for a single slice.
     even : bool
-        Whether all distances are the usual one.
-    shear : Shear or None
-        How slices are displaced sideways, of a gantry that was tilted.
+        True where all distances are equal within the tolerance.
+    shear : GantryShear or None
+        Lateral displacement by a tilted gantry.
     notes : tuple of str
-        What people should know of the volume.
+        Notes on the volume for the user.
     """
 
     slices: tuple[Header, ...]
@@ -63,137 +63,141 @@ class SliceOrder:
     notes: tuple[str, ...]
 
 
-def order_of(group: Group, rules: SeriesFilter, lost: Sequence[Damaged] = ()) -> SliceOrder:
-    """Put the slices of a group into the order of z.
+def order_slices(group: Group, series_filter: SeriesFilter, lost: Sequence[DamagedFile] = ()) -> SliceOrder:
+    """Return the slices of a group in the order of z.
 
     Parameters
     ----------
     group : Group
         Slices of one orientation and size.
-    rules : SeriesFilter
-        Whether gaps and contradictions are accepted.
-    lost : sequence of Damaged
-        Slices of the group that cannot be used.
+    series_filter : SeriesFilter
+        Options that accept gaps and inconsistent positions.
+    lost : sequence of DamagedFile
+        Unusable slices of the group.
 
     Raises
     ------
     SourceError
-        If they are not the slices of one volume; the message names them by their numbers in the order of z, from 1.
+        If they are not the slices of one volume; the message numbers slices in the order of z, from 1.
     """
     title = group.title
-    for one in group.slices:
-        if not has_place(one):
+    for header in group.slices:
+        if not has_position(header):
             raise SourceError(
-                f"{title} lacks position or orientation in {mark_path(one.file)}: give the original slices"
+                f"{title} lacks position or orientation in {mark_path(header.file)}: give the original slices"
             )
-        if one.contradiction:
-            raise SourceError(f"{title}: {mark_path(one.file)} {one.contradiction}")
-    normal = normal_of(group.first)
+        if header.inconsistency:
+            raise SourceError(f"{title}: {mark_path(header.file)} {header.inconsistency}")
+    normal = slice_normal(group.first)
     if not is_rotation(group.first.orientation or ()):
-        raise SourceError(f"{title} has an orientation that is no rotation: give the original slices")
+        raise SourceError(f"{title} has an orientation that is not a rotation: give the original slices")
     notes: list[str] = []
-    slices = sorted(group.slices, key=lambda one: float(np.dot(one.position, normal)))  # type: ignore[arg-type]
-    slices = _without_copies(slices, title, notes)
+    slices = sorted(group.slices, key=lambda header: float(np.dot(header.position, normal)))  # type: ignore[arg-type]
+    slices = _drop_duplicates(slices, title, notes)
     _check_hu(slices, title, notes)
-    along = np.array([one.position for one in slices]) @ normal
+    along = np.array([header.position for header in slices]) @ normal
     steps = np.diff(along)
-    usual = usual_step(steps)
-    _refuse_doubles(slices, steps, usual, title)
-    check_numbers(slices, along, usual, title, rules, notes)
-    _check_lost(slices, along, title, rules, notes, lost)
-    even = _check_steps(slices, along, usual, title, rules, notes)
-    shear = shear_of(slices, along, title)
+    median_spacing = estimate_spacing(steps)
+    _reject_duplicate_positions(slices, steps, median_spacing, title)
+    check_numbers(slices, along, median_spacing, title, series_filter, notes)
+    _check_lost(slices, along, title, series_filter, notes, lost)
+    even = _check_steps(slices, along, median_spacing, title, series_filter, notes)
+    shear = estimate_shear(slices, along, title)
     if shear is not None:
         notes.append(
             f"slices 1 to {len(slices)} are sheared by {shear.degrees:.1f} degrees (tilted gantry): resampled to a "
             "straight grid"
         )
     else:
-        _check_tilt(slices, title, rules, notes)
-        beside, farthest = beside_the_others(slices, along)
-        if beside:
-            lie = "lies" if len(beside) == 1 else "lie"
+        _check_tilt(slices, title, series_filter, notes)
+        displaced, farthest = find_displaced_slices(slices, along)
+        if displaced:
+            lie = "lies" if len(displaced) == 1 else "lie"
             notes.append(
-                f"{told(slices, beside)} {lie} up to {farthest:.2f} mm beside the others, less than a pixel or half a "
-                "millimetre: used as they are"
+                f"{format_slices(slices, displaced)} {lie} up to {farthest:.2f} mm beside the others, less than a "
+                "pixel or half a millimetre: used as they are"
             )
     if len(slices) > 1:
-        _compare_attributes(slices, usual, notes)
-    lossy = [i for i, one in enumerate(slices) if one.lossy]
+        _compare_attributes(slices, median_spacing, notes)
+    lossy = [i for i, header in enumerate(slices) if header.lossy]
     if lossy:
         notes.append(f"slices {lossy[0] + 1} to {lossy[-1] + 1} were once compressed with loss: their HU are not exact")
-    spacing = usual if len(slices) > 1 else slices[0].acquisition.slice_thickness or 1.0
+    spacing = median_spacing if len(slices) > 1 else slices[0].acquisition.slice_thickness or 1.0
     return SliceOrder(tuple(slices), tuple(float(v) for v in along), spacing, even, shear, tuple(notes))
 
 
-def _without_copies(slices: list[Header], title: str, notes: list[str]) -> list[Header]:
-    """Leave out what is there twice: the same object at the same position with the same pixels."""
+def _drop_duplicates(slices: list[Header], title: str, notes: list[str]) -> list[Header]:
+    """Return slices without duplicates, the same object at the same position with the same pixels."""
     kept: list[Header] = []
-    known: dict[tuple[object, ...], int] = {}
-    copies: dict[int, list[Header]] = defaultdict(list)
-    alike: dict[tuple[str, str], bool] = {}
-    for one in slices:
-        key = (one.sop_uid, one.frame, one.position)
-        index = known.get(key) if one.sop_uid else None
+    first_index: dict[tuple[object, ...], int] = {}
+    duplicates: dict[int, list[Header]] = defaultdict(list)
+    same_pixels: dict[tuple[str, str], bool] = {}
+    for header in slices:
+        key = (header.sop_uid, header.frame, header.position)
+        index = first_index.get(key) if header.sop_uid else None
         if index is None:
-            known[key] = len(kept)
-            kept.append(one)
+            first_index[key] = len(kept)
+            kept.append(header)
             continue
-        # Files of many frames are compared once.
-        pair = (kept[index].file, one.file)
-        if pair not in alike:
-            alike[pair] = same_content(*pair)
-        if alike[pair]:
-            copies[index].append(one)
+        # Compare each pair of multi-frame files only once.
+        pair = (kept[index].file, header.file)
+        if pair not in same_pixels:
+            same_pixels[pair] = has_same_pixels(*pair)
+        if same_pixels[pair]:
+            duplicates[index].append(header)
         else:
             raise SourceError(
-                f"{title}: slice {index + 1} is there twice with different content ({mark_path(kept[index].file)} and "
-                f"{mark_path(one.file)}): remove the wrong one"
+                f"{title}: slice {index + 1} has a duplicate with different pixels ({mark_path(kept[index].file)} and "
+                f"{mark_path(header.file)}): remove the wrong file"
             )
-    if len(copies) == 1:
-        ((index, files),) = copies.items()
-        names = " and ".join(mark_path(one.file) for one in files[:_MOST_NAMED])
-        names += f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
-        notes.append(f"{told(kept, [index])} is doubled by {names}, an exact copy: left out")
-    elif copies:
-        notes.append(f"{told(kept, list(copies))} are doubled by exact copies: left out")
+    if len(duplicates) == 1:
+        ((index, duplicate_headers),) = duplicates.items()
+        names = " and ".join(mark_path(header.file) for header in duplicate_headers[:_MAX_LISTED])
+        names += f" and {len(duplicate_headers) - _MAX_LISTED} more" if len(duplicate_headers) > _MAX_LISTED else ""
+        notes.append(
+            f"{format_slices(kept, [index])} is duplicated by {names}, with the same pixels: duplicate not used"
+        )
+    elif duplicates:
+        notes.append(
+            f"{format_slices(kept, list(duplicates))} have duplicates with the same pixels: duplicates not used"
+        )
     return kept
 
 
-def _refuse_doubles(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, title: str) -> None:
-    doubled = np.flatnonzero(steps < max(SAME_PLACE_MM, 0.01 * usual))
-    if doubled.size:
-        first = int(doubled[0])
+def _reject_duplicate_positions(
+    slices: list[Header], steps: npt.NDArray[np.float64], median_spacing: float, title: str
+) -> None:
+    duplicates = np.flatnonzero(steps < max(SAME_POSITION_MM, 0.01 * median_spacing))
+    if duplicates.size:
+        first = int(duplicates[0])
         pair = _pair(slices[first], slices[first + 1], " and ")
-        more = f", and {doubled.size - 1} more pairs do" if doubled.size > 1 else ""
+        more = f", and {duplicates.size - 1} more pairs do" if duplicates.size > 1 else ""
         remedy = "remove the duplicates"
-        if 3 * doubled.size > len(slices):
-            remedy = (
-                "phases or reconstructions may be mixed that nothing in their headers tells apart; give each by itself"
-            )
+        if 3 * duplicates.size > len(slices):
+            remedy = "phases or reconstructions may be mixed, and no attribute separates them; give each by itself"
         raise SourceError(f"{title}: slices {first + 1} and {first + 2} lie at one position ({pair}){more}: {remedy}")
 
 
-def _pair(one: Header, two: Header, between: str) -> str:
+def _pair(first: Header, second: Header, between: str) -> str:
     """Return the files of two slices, or their frames in one file."""
-    if one.frame is not None and two.frame is not None and one.file == two.file:
-        return f"frames {one.frame + 1} and {two.frame + 1} of {mark_path(one.file)}"
-    return f"{mark_path(one.file)}{between}{mark_path(two.file)}"
+    if first.frame is not None and second.frame is not None and first.file == second.file:
+        return f"frames {first.frame + 1} and {second.frame + 1} of {mark_path(first.file)}"
+    return f"{mark_path(first.file)}{between}{mark_path(second.file)}"
 
 
 def _check_hu(slices: list[Header], title: str, notes: list[str]) -> None:
-    """Take numbers for HU where no slice says how they become HU, but not where some do."""
-    unsaid = [i for i, one in enumerate(slices) if one.unsaid]
-    if 0 < len(unsaid) < len(slices) or len({one.unsaid for one in slices}) > 1:
+    """Accept pixels as HU if no slice has a rescale slope or intercept; reject slices of which only some have them."""
+    missing_rescale = [i for i, header in enumerate(slices) if header.missing_rescale]
+    if 0 < len(missing_rescale) < len(slices) or len({header.missing_rescale for header in slices}) > 1:
         raise SourceError(
-            f"{title}: {told(slices, unsaid)} lack{'s' if len(unsaid) == 1 else ''} rescale slope or intercept, which "
-            "other slices have: give the original slices"
+            f"{title}: {format_slices(slices, missing_rescale)} lack{'s' if len(missing_rescale) == 1 else ''} rescale "
+            "slope or intercept, which other slices have: give the original slices"
         )
-    if not unsaid:
+    if not missing_rescale:
         return
-    if len(slices[0].unsaid) == 2:
+    if len(slices[0].missing_rescale) == 2:
         notes.append("its header has no rescale slope or intercept: pixels are taken for HU as they are")
-    elif slices[0].unsaid == ("slope",):
+    elif slices[0].missing_rescale == ("slope",):
         notes.append("its header has no rescale slope: the slope is taken for 1, the rescale intercept is applied")
     else:
         notes.append("its header has no rescale intercept: the intercept is taken for 0, the rescale slope is applied")
@@ -202,92 +206,98 @@ def _check_hu(slices: list[Header], title: str, notes: list[str]) -> None:
 def _check_steps(
     slices: list[Header],
     along: npt.NDArray[np.float64],
-    usual: float,
+    median_spacing: float,
     title: str,
-    rules: SeriesFilter,
+    series_filter: SeriesFilter,
     notes: list[str],
 ) -> bool:
     steps = np.diff(along)
     if not len(steps):
         return True
-    _refuse_grids(slices, along, title, rules)
-    uneven = uneven_steps(along, usual)
+    _reject_interleaved_grids(slices, along, title, series_filter)
+    uneven = find_uneven_steps(along, median_spacing)
     if uneven.size:
-        what = "; ".join(_gap(slices, steps, usual, int(at)) for at in uneven[:_MOST_NAMED])
-        if uneven.size > _MOST_NAMED:
-            what += f"; {uneven.size - _MOST_NAMED} more such places"
+        description = "; ".join(_describe_gap(slices, steps, median_spacing, int(at)) for at in uneven[:_MAX_LISTED])
+        if uneven.size > _MAX_LISTED:
+            description += f"; {uneven.size - _MAX_LISTED} more such places"
     else:
-        drift = drift_of(along)
-        if drift.max() <= max(2 * EVEN_MM, MOST_DRIFT * usual):
-            what = _thinned(slices, usual)
+        drift = grid_deviation(along)
+        if drift.max() <= max(2 * EVEN_TOLERANCE_MM, MAX_GRID_DEVIATION * median_spacing):
+            description = _describe_thinning(slices, median_spacing)
         else:
             worst = int(drift.argmax())
-            what = (
-                f"{told(slices, [worst])} lies {drift.max():.2f} mm from where it would with even distances: slices "
+            description = (
+                f"{format_slices(slices, [worst])} lies {drift.max():.2f} mm from its position on an even grid: slices "
                 "are unevenly spaced"
             )
             uneven = np.array([worst])
-    if not what:
+    if not description:
         return True
-    if not rules.allow_gaps:
-        raise SourceError(f"{title}: {what}; give the complete series, or --allow-gaps to interpolate")
+    if not series_filter.allow_gaps:
+        raise SourceError(f"{title}: {description}; give the complete series, or --allow-gaps to interpolate")
     if not uneven.size:
-        notes.append(f"{what}: used as they are")
+        notes.append(f"{description}: used as they are")
         return True
-    notes.append(f"{what}: interpolated linearly to {usual:.3f} mm")
+    notes.append(f"{description}: interpolated linearly to {median_spacing:.3f} mm")
     return False
 
 
-def _refuse_grids(slices: list[Header], along: npt.NDArray[np.float64], title: str, rules: SeriesFilter) -> None:
-    """Refuse slices of several passes whose positions lie between each other: interpolation would mix them."""
-    if rules.trust_positions:
+def _reject_interleaved_grids(
+    slices: list[Header], along: npt.NDArray[np.float64], title: str, series_filter: SeriesFilter
+) -> None:
+    """Raise if slices are of several interleaved passes, which interpolation would mix."""
+    if series_filter.trust_positions:
         return
-    grids = grids_between(along)
-    numbers = [one.number for one in slices]
+    grids = count_interleaved_grids(along)
+    numbers = [header.number for header in slices]
     if grids == 1:
-        if not runs_one_way(numbers) and is_even(along) and looks_like_two_passes(slices):
+        if not is_monotonic(numbers) and is_even(along) and looks_like_two_passes(slices):
             raise SourceError(
-                f"{title}: slices 1 to {len(slices)} are evenly spaced, but every second one differs from those "
-                "between as another pass does: slices of 2 passes may be mixed that nothing in their headers tells "
-                "apart; give each by itself, or --trust-positions if they are one"
+                f"{title}: slices 1 to {len(slices)} are evenly spaced, but every second one differs from its "
+                "neighbours like another pass: slices of 2 passes may be mixed, and no attribute separates them; "
+                "give each by itself, or --trust-positions if they are one"
             )
         return
     steps = np.diff(along)
     parts = steps / steps.min()
-    if (np.abs(parts - np.round(parts)) < 0.1).all() and (None in numbers or runs_one_way(numbers)):
+    if (np.abs(parts - np.round(parts)) < 0.1).all() and (None in numbers or is_monotonic(numbers)):
         return
     shown = ", ".join(f"{step:.3f}" for step in steps[:grids])
     raise SourceError(
-        f"{title}: slices 1 to {len(slices)} lie {shown} mm apart in turn, on {grids} grids between each other: slices "
-        f"of {grids} passes may be mixed that nothing in their headers tells apart; give each by itself, or "
-        "--trust-positions if they are one"
+        f"{title}: slices 1 to {len(slices)} lie {shown} mm apart in turn, on {grids} interleaved grids: slices of "
+        f"{grids} passes may be mixed, and no attribute separates them; give each by itself, or --trust-positions if "
+        "they are one"
     )
 
 
-def _gap(slices: list[Header], steps: npt.NDArray[np.float64], usual: float, at: int) -> str:
-    ratio = steps[at] / usual
+def _describe_gap(slices: list[Header], steps: npt.NDArray[np.float64], median_spacing: float, at: int) -> str:
+    ratio = steps[at] / median_spacing
     pair = _pair(slices[at], slices[at + 1], ", ")
     between = f"between slices {at + 1} and {at + 2} of {len(slices)} ({pair})"
-    where = f"{between} lie {steps[at]:.3f} mm, elsewhere {usual:.3f} mm"
+    description = f"{between} lie {steps[at]:.3f} mm, elsewhere {median_spacing:.3f} mm"
     missing = round(ratio) - 1
     if missing >= 1 and abs(ratio - missing - 1) < 0.1:
-        return f"{where}: {missing} slice{'s are' if missing > 1 else ' is'} missing"
-    return f"{where}: slices are missing or unevenly spaced"
+        return f"{description}: {missing} slice{'s are' if missing > 1 else ' is'} missing"
+    return f"{description}: slices are missing or unevenly spaced"
 
 
-def _thinned(slices: list[Header], usual: float) -> str:
-    """Whether the header and the instance numbers agree that there were more slices between all of these."""
-    # Slices hardly lie farther apart than they are thick, where the header says no more.
-    said = abs(slices[0].between or slices[0].acquisition.slice_thickness or 0)
-    numbers = [one.number for one in slices]
-    if not said or len(slices) < 3 or any(number is None for number in numbers):
+def _describe_thinning(slices: list[Header], median_spacing: float) -> str:
+    """Return text if header and instance numbers agree that slices between all others are missing; empty if not."""
+    # Without SpacingBetweenSlices, slices are rarely farther apart than their thickness.
+    declared = abs(slices[0].between or slices[0].acquisition.slice_thickness or 0)
+    numbers = [header.number for header in slices]
+    if not declared or len(slices) < 3 or any(number is None for number in numbers):
         return ""
-    every = round(usual / said)
-    apart = {abs(b - a) for a, b in zip(numbers, numbers[1:], strict=False)}  # type: ignore[operator]
-    if every >= 2 and abs(usual - every * said) <= EVEN * usual and apart == {every}:
+    stride = round(median_spacing / declared)
+    differences = {abs(b - a) for a, b in zip(numbers, numbers[1:], strict=False)}  # type: ignore[operator]
+    if (
+        stride >= 2
+        and abs(median_spacing - stride * declared) <= EVEN_TOLERANCE * median_spacing
+        and differences == {stride}
+    ):
         return (
-            f"slices 1 to {len(slices)} lie {usual:.3f} mm apart where the header says {said:.3f} mm, and only "
-            f"every {every}. instance number is there: slices are missing between them"
+            f"slices 1 to {len(slices)} lie {median_spacing:.3f} mm apart, the header declares {declared:.3f} mm, and "
+            f"only every {stride}. instance number is present: slices are missing between them"
         )
     return ""
 
@@ -296,54 +306,58 @@ def _check_lost(
     slices: list[Header],
     along: npt.NDArray[np.float64],
     title: str,
-    rules: SeriesFilter,
+    series_filter: SeriesFilter,
     notes: list[str],
-    lost: Sequence[Damaged],
+    lost: Sequence[DamagedFile],
 ) -> None:
-    for one in lost:
-        header = one.header
+    for file in lost:
+        header = file.header
         if header.position is None or header.orientation is None:
-            what = f"{mark_path(header.file)}, which belongs to it, {one.fault}"
+            description = f"{mark_path(header.file)}, which belongs to it, {file.problem}"
         else:
-            place = float(np.dot(header.position, normal_of(slices[0])))
-            what = f"slice {int(np.searchsorted(along, place)) + 1} ({mark_path(header.file)}) {one.fault}"
-        if not rules.allow_gaps:
-            raise SourceError(f"{title}: {what}; get that file again, or give --allow-gaps to do without")
-        notes.append(f"{what}: done without")
+            position = float(np.dot(header.position, slice_normal(slices[0])))
+            description = f"slice {int(np.searchsorted(along, position)) + 1} ({mark_path(header.file)}) {file.problem}"
+        if not series_filter.allow_gaps:
+            raise SourceError(f"{title}: {description}; get that file again, or give --allow-gaps to use the others")
+        notes.append(f"{description}: not used")
 
 
-def _check_tilt(slices: list[Header], title: str, rules: SeriesFilter, notes: list[str]) -> None:
-    tilts = [i for i, one in enumerate(slices) if abs(one.tilt or 0) >= _TILT_DEGREES]
-    upright = abs(float(normal_of(slices[0])[2])) > np.cos(np.radians(_TILT_DEGREES))
+def _check_tilt(slices: list[Header], title: str, series_filter: SeriesFilter, notes: list[str]) -> None:
+    tilts = [i for i, header in enumerate(slices) if abs(header.tilt or 0) >= _TILT_DEGREES]
+    upright = abs(float(slice_normal(slices[0])[2])) > np.cos(np.radians(_TILT_DEGREES))
     if not tilts or not upright or len(slices) < 2:
         return
     degrees = slices[tilts[0]].tilt
     first, last = tilts[0] + 1, tilts[-1] + 1
-    what = (
+    description = (
         f"slices {first} to {last} were taken with a gantry tilted by {degrees:.1f} degrees, which their positions and "
         "orientations do not show"
     )
-    if "DERIVED" not in slices[0].image_type and not rules.trust_positions:
+    if "DERIVED" not in slices[0].image_type and not series_filter.trust_positions:
         raise SourceError(
-            f"{title}: {what}: the volume would be sheared; give the original slices, or --trust-positions if they "
-            "were straightened"
+            f"{title}: {description}: the volume would be sheared; give the original slices, or --trust-positions if "
+            "they were straightened"
         )
-    notes.append(f"{what}: positions trusted")
+    notes.append(f"{description}: positions trusted")
 
 
-def _compare_attributes(slices: list[Header], usual: float, notes: list[str]) -> None:
+def _compare_attributes(slices: list[Header], median_spacing: float, notes: list[str]) -> None:
     between, thickness = slices[0].between, slices[0].acquisition.slice_thickness
-    if between and abs(abs(between) - usual) > max(2 * EVEN_MM, EVEN * usual):
+    if between and abs(abs(between) - median_spacing) > max(2 * EVEN_TOLERANCE_MM, EVEN_TOLERANCE * median_spacing):
         notes.append(
-            f"slices lie {usual:.3f} mm apart where the header says {abs(between):.3f} mm: their positions decide"
+            f"slices lie {median_spacing:.3f} mm apart, the header declares {abs(between):.3f} mm: positions decide"
         )
-    if thickness and thickness > 0 and usual > 1.5 * thickness:
-        notes.append(f"slices of {thickness:g} mm lie {usual:.3f} mm apart: what lies between them is not seen")
-    if thickness and thickness > _MOST_OVERLAP * usual:
-        notes.append(f"slices of {thickness:g} mm lie only {usual:.3f} mm apart: positions may be in another unit")
-    locations = [one.location for one in slices if one.location is not None]
+    if thickness and thickness > 0 and median_spacing > 1.5 * thickness:
+        notes.append(f"slices of {thickness:g} mm lie {median_spacing:.3f} mm apart: tissue between them is not imaged")
+    if thickness and thickness > _MAX_OVERLAP * median_spacing:
+        notes.append(
+            f"slices of {thickness:g} mm lie only {median_spacing:.3f} mm apart: positions may be in another unit"
+        )
+    locations = [header.location for header in slices if header.location is not None]
     if len(locations) == len(slices) > 2:
-        said = float(np.median(np.abs(np.diff(locations))))
-        # Along a table that a gantry leans over, steps are somewhat longer.
-        if abs(said - usual) > max(2 * EVEN_MM, _MOST_LEANING * usual):
-            notes.append(f"slices lie {usual:.3f} mm apart where their locations say {said:.3f} mm: positions decide")
+        declared = float(np.median(np.abs(np.diff(locations))))
+        # Steps along the table are somewhat longer than along the normal of a tilted gantry.
+        if abs(declared - median_spacing) > max(2 * EVEN_TOLERANCE_MM, _MAX_LEANING * median_spacing):
+            notes.append(
+                f"slices lie {median_spacing:.3f} mm apart, their locations {declared:.3f} mm: positions decide"
+            )

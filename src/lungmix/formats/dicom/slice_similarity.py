@@ -1,4 +1,4 @@
-"""How alike neighbouring slices are: what decides where attributes and positions order slices in different ways."""
+"""Similarity of neighbouring slices, which decides where attributes and positions give different orders."""
 
 from __future__ import annotations
 
@@ -11,140 +11,152 @@ import numpy.typing as npt
 
 from lungmix.errors import SourceError
 from lungmix.formats.dicom.header import Header
-from lungmix.formats.dicom.linked_components import linked
-from lungmix.formats.dicom.read import values_of
+from lungmix.formats.dicom.linked_components import connected_components
+from lungmix.formats.dicom.read import read_slice
 from lungmix.formats.dicom.stack import Frame
 
-# Slices are compared in blocks of pixels, so that of a thousand slices a few MB are kept.
-_SIDE = 64
+# Slices are compared by means of pixel blocks, so that a thousand slices need a few MB.
+_BLOCKS_PER_SIDE = 64
 _LOWEST, _HIGHEST = -1024, 1000
-_LEAST = 1e-3
-# The sums of two orders differ by this share before one is preferred.
-_DECISIVE = 0.95
-# Neighbours of a volume differ by less than this share of what distant slices differ.
-_SMOOTH = 0.8
+_MIN_DIFFERENCE = 1e-3
+# An order is preferred if the sum of its differences is below this fraction of the other.
+_DECISIVE_RATIO = 0.95
+# Neighbours in a volume differ by less than this fraction of the difference of distant slices.
+_SMOOTH_RATIO = 0.8
 _DISTANT_PAIRS = 12
-# Fewer slices say too little of a pattern; and what share of the places has to show it, and how clearly.
-_FEWEST_ALTERNATING = 12
-_MOST_PLACES = 0.75
-_PAIRED, _MOST_PAIRS = 1.2, 0.9
+# Minimum number of slices for a pattern, the fraction of positions that must show it, and its strength.
+_MIN_ALTERNATING_SLICES = 12
+_MIN_ALTERNATING_FRACTION = 0.75
+_MIN_PAIR_RATIO, _MIN_PAIRED_FRACTION = 1.2, 0.9
 
 Edge = tuple[int, int]
 Plane = npt.NDArray[np.float32]
 
 
-class Likeness(Enum):
-    """Order in which neighbouring slices are more alike: that of positions, that of the attribute, or neither."""
+class SimilarOrder(Enum):
+    """Order in which neighbouring slices are more similar: that of positions, of the attribute, or unknown."""
 
     POSITIONS = "positions"
     ATTRIBUTE = "attribute"
     UNKNOWN = "unknown"
 
 
-def likeness(slices: Sequence[Header], values: Sequence[float]) -> Likeness:
-    """Return the order in which neighbouring slices are more alike.
+def more_similar_order(slices: Sequence[Header], values: Sequence[float]) -> SimilarOrder:
+    """Return the order in which neighbouring slices are more similar.
 
-    Neighbours in both orders say nothing. The others are compared where they meet: the two slices of a swapped pair
-    with the slices around them, and ends of blocks with each other. Only slices that an order moves are read, one at a
-    time, and kept as means of blocks of pixels.
+    Pairs that are neighbours in both orders are ignored. Other pairs are compared if they share slices: the two slices
+    of a swapped pair with their neighbours, and ends of blocks with each other. Only slices that an order moves are
+    read, one at a time, and kept as means of pixel blocks.
 
     Parameters
     ----------
     slices : sequence of Header
-        In the order of positions.
+        Slices in the order of positions.
     values : sequence of float
-        Attribute of each slice that orders them in another way, such as its instance number.
+        Attribute of each slice that gives another order, such as its instance number.
     """
     by_position = {(i, i + 1) for i in range(len(slices) - 1)}
     ranks = sorted(range(len(slices)), key=lambda i: values[i])
     by_attribute = {(min(pair), max(pair)) for pair in zip(ranks, ranks[1:], strict=False)}
-    here, there = sorted(by_position - by_attribute), sorted(by_attribute - by_position)
-    if not here:
-        return Likeness.POSITIONS
-    moved = sorted({i for edge in (*here, *there) for i in edge})
+    position_edges, attribute_edges = sorted(by_position - by_attribute), sorted(by_attribute - by_position)
+    if not position_edges:
+        return SimilarOrder.POSITIONS
+    moved = sorted({i for edge in (*position_edges, *attribute_edges) for i in edge})
     n = len(slices)
     picked = moved[:: max(1, len(moved) // _DISTANT_PAIRS)]
     distant = [(i, (i + n // 2) % n) for i in picked]
     try:
-        differences = _differences(slices, [*here, *there, *distant])
+        differences = _differences(slices, [*position_edges, *attribute_edges, *distant])
     except SourceError:
-        return Likeness.UNKNOWN
-    usual = float(np.median([differences[edge] for edge in distant]))
-    parts = [(sum(ours), sum(theirs), len(ours), len(theirs)) for ours, theirs in _to_compare(here, there, differences)]
-    for ours, theirs, _, count in parts:
-        if theirs < _DECISIVE * ours and theirs < _SMOOTH * usual * count:
-            return Likeness.ATTRIBUTE
-    if all(ours < _DECISIVE * theirs and ours < _SMOOTH * usual * count for ours, theirs, count, _ in parts):
-        return Likeness.POSITIONS
-    return Likeness.UNKNOWN
+        return SimilarOrder.UNKNOWN
+    distant_difference = float(np.median([differences[edge] for edge in distant]))
+    parts = [
+        (sum(position_differences), sum(attribute_differences), len(position_differences), len(attribute_differences))
+        for position_differences, attribute_differences in _competing_edges(
+            position_edges, attribute_edges, differences
+        )
+    ]
+    for position_differences, attribute_differences, _, count in parts:
+        if (
+            attribute_differences < _DECISIVE_RATIO * position_differences
+            and attribute_differences < _SMOOTH_RATIO * distant_difference * count
+        ):
+            return SimilarOrder.ATTRIBUTE
+    if all(
+        position_differences < _DECISIVE_RATIO * attribute_differences
+        and position_differences < _SMOOTH_RATIO * distant_difference * count
+        for position_differences, attribute_differences, count, _ in parts
+    ):
+        return SimilarOrder.POSITIONS
+    return SimilarOrder.UNKNOWN
 
 
 def looks_like_two_passes(slices: Sequence[Header]) -> bool:
-    """Return True if every second slice shows another pass than the slices between them; False if pixels cannot tell.
+    """Return True if slices alternate between two passes; False if they do not or pixels cannot tell.
 
-    In a volume a slice is more like its neighbour than like the next slice but one. In two passes in different breath
-    it is not, or it is much more like the neighbour on one side than like the one on the other, side by side in turn.
+    In a volume a slice is more similar to its neighbour than to the next slice but one. In two passes at different
+    breathing states it is not, or it is much more similar to its neighbour on one side, on alternating sides.
 
     Parameters
     ----------
     slices : sequence of Header
-        In the order of positions, evenly spaced.
+        Evenly spaced slices in the order of positions.
     """
     n = len(slices)
-    if n < _FEWEST_ALTERNATING:
+    if n < _MIN_ALTERNATING_SLICES:
         return False
-    next_ones, next_but_one = [(i, i + 1) for i in range(n - 1)], [(i, i + 2) for i in range(n - 2)]
+    neighbours, next_but_one = [(i, i + 1) for i in range(n - 1)], [(i, i + 2) for i in range(n - 2)]
     distant = [(i, (i + n // 2) % n) for i in range(0, n, max(1, n // _DISTANT_PAIRS))]
     try:
-        differences = _differences(slices, [*next_ones, *next_but_one, *distant])
+        differences = _differences(slices, [*neighbours, *next_but_one, *distant])
     except SourceError:
         return False
-    near = np.maximum([differences[edge] for edge in next_ones], _LEAST)
+    near = np.maximum([differences[edge] for edge in neighbours], _MIN_DIFFERENCE)
     far = np.array([differences[edge] for edge in next_but_one])
-    if np.median(far) >= _SMOOTH * np.median([differences[edge] for edge in distant]):
+    if np.median(far) >= _SMOOTH_RATIO * np.median([differences[edge] for edge in distant]):
         return False
-    alternating = far < _DECISIVE * (near[:-1] + near[1:]) / 2
-    in_turn = np.log(near[:-1] / near[1:]) * (-1.0) ** np.arange(n - 2)
-    in_turn *= np.sign(np.median(in_turn))
-    paired = np.median(in_turn) > math.log(_PAIRED) and (in_turn > 0).mean() >= _MOST_PAIRS
-    return bool(alternating.mean() >= _MOST_PLACES or paired)
+    alternating = far < _DECISIVE_RATIO * (near[:-1] + near[1:]) / 2
+    log_ratio = np.log(near[:-1] / near[1:]) * (-1.0) ** np.arange(n - 2)
+    log_ratio *= np.sign(np.median(log_ratio))
+    paired = np.median(log_ratio) > math.log(_MIN_PAIR_RATIO) and (log_ratio > 0).mean() >= _MIN_PAIRED_FRACTION
+    return bool(alternating.mean() >= _MIN_ALTERNATING_FRACTION or paired)
 
 
-def _to_compare(
-    here: Sequence[Edge], there: Sequence[Edge], differences: Mapping[Edge, float]
+def _competing_edges(
+    position_edges: Sequence[Edge], attribute_edges: Sequence[Edge], differences: Mapping[Edge, float]
 ) -> list[tuple[list[float], list[float]]]:
-    """Differences of neighbours in the one order and in the other that have slices in common, as many of each.
+    """Return differences of neighbours in either order, by sets that share slices, with as many of each order.
 
-    Where the one order has more of them, as where a block ends beside a swapped slice, those are compared that speak
-    most for the other order; the rest is compared together.
+    If the order of positions has more in a set, as where a block ends at a swapped slice, the differences that favour
+    the other order most are kept; the remainder forms a set of its own.
     """
-    edges = [*here, *there]
-    found: list[tuple[list[float], list[float]]] = []
-    rest: tuple[list[float], list[float]] = ([], [])
-    for indices in linked(edges):
-        ours = sorted((differences[edges[i]] for i in indices if i < len(here)), reverse=True)
-        theirs = sorted(differences[edges[i]] for i in indices if i >= len(here))
-        count = min(len(ours), len(theirs))
+    edges = [*position_edges, *attribute_edges]
+    pairs: list[tuple[list[float], list[float]]] = []
+    remainder: tuple[list[float], list[float]] = ([], [])
+    for indices in connected_components(edges):
+        position_differences = sorted((differences[edges[i]] for i in indices if i < len(position_edges)), reverse=True)
+        attribute_differences = sorted(differences[edges[i]] for i in indices if i >= len(position_edges))
+        count = min(len(position_differences), len(attribute_differences))
         if count:
-            found.append((ours[:count], theirs[:count]))
-        rest[0].extend(ours[count:])
-        rest[1].extend(theirs[count:])
-    return [*found, rest] if rest[0] else found
+            pairs.append((position_differences[:count], attribute_differences[:count]))
+        remainder[0].extend(position_differences[count:])
+        remainder[1].extend(attribute_differences[count:])
+    return [*pairs, remainder] if remainder[0] else pairs
 
 
 def _differences(slices: Sequence[Header], edges: Sequence[Edge]) -> dict[Edge, float]:
-    """Mean absolute difference of two slices, HU."""
+    """Return the mean absolute difference of pairs of slices, HU."""
     planes: dict[int, Plane] = {}
     for index in {i for edge in edges for i in edge}:
-        planes[index] = _reduced(slices[index])
+        planes[index] = _block_means(slices[index])
     return {edge: float(np.abs(planes[edge[0]] - planes[edge[1]]).mean()) for edge in edges}
 
 
-def _reduced(header: Header) -> Plane:
-    """Means of blocks of pixels of a slice, at most `_SIDE` along each side."""
+def _block_means(header: Header) -> Plane:
+    """Return means of pixel blocks of a slice, at most `_BLOCKS_PER_SIDE` along each side."""
     frame = None if header.frame is None else Frame(header.frame, *header.rescale)
-    plane = np.clip(np.asarray(values_of(header.file, frame), np.float32), _LOWEST, _HIGHEST)
-    size = [math.ceil(length / _SIDE) for length in plane.shape]
+    plane = np.clip(np.asarray(read_slice(header.file, frame), np.float32), _LOWEST, _HIGHEST)
+    size = [math.ceil(length / _BLOCKS_PER_SIDE) for length in plane.shape]
     rows, columns = (length // step for length, step in zip(plane.shape, size, strict=True))
     blocks = plane[: rows * size[0], : columns * size[1]].reshape(rows, size[0], columns, size[1])
     return np.asarray(blocks.mean(axis=(1, 3)), np.float32)

@@ -1,4 +1,4 @@
-"""How slices in DICOM files make a volume: all that a worker needs to read it, and nothing of the patient."""
+"""Description of a DICOM volume that a worker needs to read it, without patient data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Frame:
     index : int
         Number of the frame in the file, from 0.
     slope, intercept : float
-        HU of a stored value is ``slope * value + intercept``.
+        Rescaling to HU, ``slope * value + intercept``.
     """
 
     index: int
@@ -33,11 +33,11 @@ class SliceStack:
     shape : tuple of int
         Rows and columns of a slice in the files.
     frames : tuple of Frame, optional
-        One a file of the scan; None where each file holds one slice.
+        One frame per file of the scan; None where each file holds one slice.
     padding : tuple of (float, float) or None, optional
-        One a slice: from which HU to which HU a value stands for padding. None where padding is air already.
+        Lowest and highest HU of the padding, per slice. None where padding is already air.
     resampling : Resampling, optional
-        How the volume is made of the slices; None where they are its slices.
+        Interpolation of the volume from the slices; None where it consists of the slices themselves.
     """
 
     shape: tuple[int, int]
@@ -47,5 +47,5 @@ class SliceStack:
 
     @property
     def is_plain(self) -> bool:
-        """Whether every slice of the volume is one file."""
+        """True where every slice of the volume is one file."""
         return self.frames is None and self.resampling is None

@@ -1,4 +1,4 @@
-"""CT slices as DICOM objects, one a plane."""
+"""CT slices as DICOM objects, one per plane."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lungmix.privacy.acquisition import Acquisition
 
 @dataclass(frozen=True)
 class CtSeries:
-    """What all slices of a series have in common.
+    """Attributes shared by all slices of a series.
 
     Attributes
     ----------
     geometry : Geometry
-        Where the slices lie. DICOM holds decimal numbers of 16 characters.
+        Geometry of the volume; DICOM stores decimal numbers of at most 16 characters.
     acquisition : Acquisition
         Technical attributes.
     patient_name, patient_id : str
         Name and number of the patient.
     entropy : tuple of str
-        All unique identifiers are derived from it: the same entropy gives the same ones.
+        Seed of all unique identifiers: equal entropy gives equal identifiers.
     image_type : tuple of str
-        As DICOM has it.
+        ImageType of the slices.
     intercept : int
         HU of the stored value 0.
     """
@@ -42,13 +42,13 @@ class CtSeries:
     image_type: tuple[str, ...] = ("ORIGINAL", "PRIMARY", "AXIAL")
     intercept: int = 0
 
-    def uid(self, what: str) -> str:
-        """Unique identifier of the ``study``, the ``series``, the ``frame`` of reference or a slice by its index."""
-        return str(generate_uid(entropy_srcs=[*self.entropy, what]))
+    def uid(self, name: str) -> str:
+        """Return the UID of the ``study``, the ``series``, the ``frame`` of reference, or a slice by its index."""
+        return str(generate_uid(entropy_srcs=[*self.entropy, name]))
 
     def header(self, index: int) -> Dataset:
-        """All attributes of slice `index`, counted from 0, but the pixels and those that describe them."""
-        dataset, known = Dataset(), self.acquisition
+        """Return all attributes of slice `index`, from 0, except the pixels and their description."""
+        dataset, acquisition = Dataset(), self.acquisition
         axes = np.reshape(self.geometry.direction, (3, 3))
         position = np.asarray(self.geometry.origin) + axes[:, 2] * self.geometry.spacing[2] * index
         dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, self.uid(str(index))
@@ -56,8 +56,12 @@ class CtSeries:
         dataset.FrameOfReferenceUID = self.uid("frame")
         dataset.Modality, dataset.ImageType = "CT", list(self.image_type)
         dataset.PatientName, dataset.PatientID = self.patient_name, self.patient_id
-        dataset.Manufacturer, dataset.ManufacturerModelName = known.manufacturer, known.model
-        dataset.ConvolutionKernel, dataset.KVP, dataset.SliceThickness = known.kernel, known.kvp, known.slice_thickness
+        dataset.Manufacturer, dataset.ManufacturerModelName = acquisition.manufacturer, acquisition.model
+        dataset.ConvolutionKernel, dataset.KVP, dataset.SliceThickness = (
+            acquisition.kernel,
+            acquisition.kvp,
+            acquisition.slice_thickness,
+        )
         dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
         dataset.PatientBirthDate = dataset.PatientSex = dataset.StudyID = ""
         dataset.PatientPosition, dataset.BodyPartExamined = "HFS", "CHEST"
@@ -70,7 +74,7 @@ class CtSeries:
         return dataset
 
     def slice(self, index: int, plane: npt.NDArray[np.int16]) -> FileDataset:
-        """Slice `index` with its HU: int16 ``[y, x]``, ready to be saved."""
+        """Return slice `index` with its HU, int16 ``[y, x]``, ready to be saved."""
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = CTImageStorage
         meta.MediaStorageSOPInstanceUID = self.uid(str(index))

@@ -57,26 +57,28 @@ def test_oblique_volumes_are_turned_to_the_axial_array_as_by_itk(direction, orie
 def test_axes_at_45_degrees_have_one_axial_array_in_all_storage_orders(tie, noise):
     random = np.random.default_rng(1)
     volume = numbered(Geometry((4, 3, 2)))
-    found = set()
+    arrays = set()
     for axes in [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]:
         for signs in np.ndindex(2, 2, 2):
             # Array axes z, y, x are columns 2, 1, 0.
             columns = np.reshape(DIAGONAL[tie], (3, 3))[:, ::-1][:, axes] * np.where(signs, -1, 1)
             direction = columns[:, ::-1] + random.uniform(-noise, noise, (3, 3))
             stored = volume.transpose(axes)[tuple(slice(None, None, -1 if sign else 1) for sign in signs)]
-            found.add(axis_order(direction.ravel()).to_axial(stored).tobytes())
-    assert len(found) == 1
+            arrays.add(axis_order(direction.ravel()).to_axial(stored).tobytes())
+    assert len(arrays) == 1
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_axial_geometry_says_where_each_voxel_lies(direction):
+def test_axial_geometry_gives_the_position_of_each_voxel(direction):
     geometry = Geometry((5, 4, 3), (0.7, 0.8, 2.5), (1.0, 2.0, 3.0), direction)
-    one, two = (g.apply_to(sitk.Image(g.size, sitk.sitkInt16)) for g in (geometry, geometry.axial))
-    where = np.arange(60).reshape(3, 4, 5)
-    turned = geometry.axis_order.to_axial(where)
+    stored, axial = (g.apply_to(sitk.Image(g.size, sitk.sitkInt16)) for g in (geometry, geometry.axial))
+    numbers = np.arange(60).reshape(3, 4, 5)
+    turned = geometry.axis_order.to_axial(numbers)
     for z, y, x in [(0, 0, 0), (1, 2, 3), (0, 1, 2)]:
-        at = np.argwhere(where == turned[z, y, x])[0][::-1].tolist()
-        assert two.TransformIndexToPhysicalPoint((x, y, z)) == pytest.approx(one.TransformIndexToPhysicalPoint(at))
+        index = np.argwhere(numbers == turned[z, y, x])[0][::-1].tolist()
+        assert axial.TransformIndexToPhysicalPoint((x, y, z)) == pytest.approx(
+            stored.TransformIndexToPhysicalPoint(index)
+        )
 
 
 def test_axes_of_unknown_orientation_stay_as_they_are():

@@ -1,4 +1,4 @@
-"""Arrays that users bring: what holds a dask array is opened to it, and what is masked is not taken for data."""
+"""Arrays given by users: unwrap dask arrays, and reject masked voxels."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def as_lazy(array: Any) -> da.Array | None:
 
 
 def volume(array: Any, name: str) -> Any:
-    """Return a volume as a numpy or dask array; what holds a dask array stays lazy.
+    """Return a volume as a numpy or dask array; wrappers of a dask array stay lazy.
 
     Parameters
     ----------
     array : numpy or dask array, or xarray DataArray
         Voxels.
     name : str
-        The words for it in a message.
+        Name of the volume in messages.
 
     Raises
     ------

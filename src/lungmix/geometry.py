@@ -1,4 +1,4 @@
-"""Where a volume lies in the patient."""
+"""Position and orientation of a volume in the patient."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 _DECIMALS = 6
-"""Cosines that agree in these are equal: files round them."""
+"""Decimals in which equal cosines agree: files round them."""
 
 
 @dataclass(frozen=True)
 class AxisOrder:
     """Order and sense of array axes in the patient.
 
-    The axial array is the same volume with axes that run to the head, to the back and to the left of the patient; the
-    48 arrays that differ from it by the order and the sense of their axes hold the same chest.
+    The axial array is the same volume with axes that run to the head, to the back and to the left of the patient. 48
+    storage orders, which differ in the order and the sense of their axes, have the same axial array.
 
     Attributes
     ----------
     axes : tuple of int
-        Array axes nearest to the way from feet to head, from front to back, from right to left.
+        Array axes nearest to the directions feet to head, front to back, right to left.
     flipped : tuple of bool
-        True for each array axis, in array order, whose index falls on that way.
+        True for each array axis, in array order, whose index decreases in that direction.
     """
 
     axes: tuple[int, int, int] = (0, 1, 2)
@@ -32,7 +32,7 @@ class AxisOrder:
 
     @property
     def is_axial(self) -> bool:
-        """True where the array is the axial array itself."""
+        """True where the array is axial."""
         return self == AxisOrder()
 
     @property
@@ -42,11 +42,11 @@ class AxisOrder:
 
     def to_axial(self, array: Any) -> Any:
         """Return a view of an array ``[z, y, x]`` as the axial array."""
-        return array[self._turn].transpose(self.axes)
+        return array[self._flips].transpose(self.axes)
 
     def from_axial(self, array: Any) -> Any:
         """Return a view of an axial array in the order of this one."""
-        return array.transpose(self._places)[self._turn]
+        return array.transpose(self._inverse_axes)[self._flips]
 
     def by_patient(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
         """Return one value for each array axis in the order of the axial array."""
@@ -55,25 +55,25 @@ class AxisOrder:
 
     def by_array(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
         """Return one value for each axis of the axial array in the order of this one."""
-        z, y, x = (values[place] for place in self._places)
+        z, y, x = (values[axis] for axis in self._inverse_axes)
         return z, y, x
 
     @property
-    def _places(self) -> tuple[int, int, int]:
+    def _inverse_axes(self) -> tuple[int, int, int]:
         z, y, x = (self.axes.index(axis) for axis in range(3))
         return z, y, x
 
     @property
-    def _turn(self) -> tuple[slice, ...]:
+    def _flips(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)
 
 
 def axis_order(direction: Sequence[float]) -> AxisOrder:
     """Return the order of the array axes of a volume.
 
-    As in ITK's ``DICOMOrient``, the largest cosine assigns its axis to a way through the patient, then the largest of
-    the other axes and ways. Equal cosines, as of an axis at 45 degrees, are told apart by the lines on which the axes
-    lie and not by their place in the array, so that each of the 48 storage orders comes to the same axial array.
+    As in ITK's ``DICOMOrient``, the largest cosine assigns its axis to a patient direction, then the largest of the
+    remaining ones. Equal cosines, as of an axis at 45 degrees, are ordered by the lines of the axes and not by their
+    position in the array, so that all 48 storage orders have the same axial array.
 
     Parameters
     ----------
@@ -86,18 +86,18 @@ def axis_order(direction: Sequence[float]) -> AxisOrder:
     columns = [tuple(cosines[column::3]) for column in range(3)]
 
     def rank(pair: tuple[int, int]) -> tuple[float, int, tuple[float, ...]]:
-        way, column = pair
+        patient_axis, column = pair
         first = next((value for value in columns[column] if value), 1.0)
         line = tuple(value if first > 0 else -value for value in columns[column])
-        return abs(columns[column][way]), way, line
+        return abs(columns[column][patient_axis]), patient_axis, line
 
     axes, flipped = [0, 0, 0], [False, False, False]
-    pairs = [(way, column) for way in range(3) for column in range(3)]
+    pairs = [(patient_axis, column) for patient_axis in range(3) for column in range(3)]
     while pairs:
-        way, column = max(pairs, key=rank)
-        # Ways are counted as x, y, z of the patient, axes of the array as z, y, x.
-        axes[2 - way], flipped[2 - column] = 2 - column, columns[column][way] < 0
-        pairs = [pair for pair in pairs if pair[0] != way and pair[1] != column]
+        patient_axis, column = max(pairs, key=rank)
+        # Patient directions are numbered x, y, z, axes of the array z, y, x.
+        axes[2 - patient_axis], flipped[2 - column] = 2 - column, columns[column][patient_axis] < 0
+        pairs = [pair for pair in pairs if pair[0] != patient_axis and pair[1] != column]
     return AxisOrder((axes[0], axes[1], axes[2]), (flipped[0], flipped[1], flipped[2]))
 
 
@@ -116,8 +116,8 @@ class Geometry:
     direction : tuple of float
         The 3 x 3 direction cosines, row by row; column ``j`` is the direction of axis ``j``.
     orientation_known : bool
-        False where the file does not say how its axes lie in the patient. `direction` is then the identity by
-        convention only, and right and left, front and back, head and feet are not known.
+        False where the file does not state its orientation. `direction` is then the identity by convention only, and
+        right and left, front and back, head and feet are unknown.
     """
 
     size: tuple[int, int, int]
@@ -152,7 +152,7 @@ class Geometry:
 
     @property
     def axis_order(self) -> AxisOrder:
-        """Order and sense of the array axes in the patient; as they are where that is not known."""
+        """Order and sense of the array axes in the patient; those of an axial array where they are unknown."""
         return axis_order(self.direction) if self.orientation_known else AxisOrder()
 
     @property
@@ -166,9 +166,9 @@ class Geometry:
                 origin = [o + c * spacing * (n[column] - 1) for o, c in zip(origin, cosines, strict=True)]
                 columns[column] = tuple(-c for c in cosines)
         # The column of each axis of the axial array, x first.
-        taken = [2 - axis for axis in order.axes[::-1]]
-        size, spacing_xyz = ([values[column] for column in taken] for values in (n, self.spacing))
-        direction = [columns[column][way] for way in range(3) for column in taken]
+        selected = [2 - axis for axis in order.axes[::-1]]
+        size, spacing_xyz = ([values[column] for column in selected] for values in (n, self.spacing))
+        direction = [columns[column][row] for row in range(3) for column in selected]
         return Geometry(size, spacing_xyz, origin, direction, self.orientation_known)  # type: ignore[arg-type]
 
     @property
@@ -178,13 +178,13 @@ class Geometry:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of a voxel in millilitres; the product is rounded alike in each storage order."""
+        """Volume of a voxel in millilitres, bit for bit the same in all storage orders."""
         z, y, x = self.axis_order.by_patient(self.spacing_zyx)
         return float(x * y * z / 1000.0)
 
     @classmethod
     def from_sitk(cls, image: Any) -> Geometry:
-        """Geometry of a ``SimpleITK.Image`` or of an ``ImageFileReader`` that has read its information."""
+        """Return the geometry of a ``SimpleITK.Image`` or of an ``ImageFileReader`` that has read its information."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     def apply_to(self, image: Any) -> Any:
@@ -209,6 +209,6 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Geometry:
-        """Inverse of :meth:`to_dict`."""
-        known = values.get("orientation_known", True) is not False
-        return cls(values["size"], values["spacing"], values["origin"], values["direction"], known)
+        """Return the geometry of a dictionary, the inverse of :meth:`to_dict`."""
+        orientation_known = values.get("orientation_known", True) is not False
+        return cls(values["size"], values["spacing"], values["origin"], values["direction"], orientation_known)

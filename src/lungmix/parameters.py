@@ -1,4 +1,4 @@
-"""What a user can choose, checked, with its units."""
+"""Parameters that a user can choose, validated, with their units."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_COMPONENTS = 20
 
 @dataclass(frozen=True)
 class MaskParameters:
-    """The lung mask's sizes; None leaves a size to the preset.
+    """Sizes of the lung mask; the preset determines those that are None.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class MaskParameters:
     opening : int, optional
         Iterations of the 6-connected opening, 0 for none. By default 3, or 2.1 mm.
     min_voxels : int, optional
-        Smallest island kept. By default 500,000 voxels, or 100 mL.
+        Size of the smallest component kept. By default 500,000 voxels, or 100 mL.
     radii : tuple of int, optional
-        Radii in voxels of the closings by a ball, in their order. By default 30 and 20, or one ellipsoid of 10 mm.
+        Radii in voxels of successive closings by a ball. By default 30 and 20, or one ellipsoid of 10 mm.
     """
 
     preset: str = "paper"
@@ -54,7 +54,7 @@ class MaskParameters:
             raise UsageError(f"radii cannot be {self.radii}: give 0 or more")
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary."""
         return asdict(self)
 
 
@@ -67,16 +67,16 @@ PHYSICAL_CLOSING_MM = 10.0
 
 
 def opening_extent_mm(spacing_zyx: Sequence[float]) -> tuple[int, int, int]:
-    """Extent of the opening of the preset ``physical``, voxels along z, y, x."""
+    """Return the extent of the opening of the preset ``physical``, in voxels along z, y, x."""
     z, y, x = (floor(PHYSICAL_OPENING_MM / s + 0.5) for s in spacing_zyx)
     return z, y, x
 
 
 def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
-    """Smallest voxel count whose volume reaches ``millilitres``."""
+    """Return the smallest voxel count whose volume is at least ``millilitres``."""
     voxel = prod(spacing_zyx) / 1000.0
     count = max(ceil(millilitres / voxel), 1)
-    # The quotient is rounded; the product with the voxel volume is what the rule compares.
+    # The quotient is rounded; correct it by the product that the rule compares.
     while count > 1 and (count - 1) * voxel >= millilitres:
         count -= 1
     while count * voxel < millilitres:
@@ -86,14 +86,14 @@ def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
 
 @dataclass(frozen=True)
 class FitParameters:
-    """How mixtures are fitted; the defaults are the paper's.
+    """Settings of a fit; the defaults are those of the paper.
 
     Attributes
     ----------
     n_components, n_init, max_iter : int
-        Gaussians, k-means starts, EM iterations at most.
+        Number of Gaussians, of k-means starts, and largest number of EM iterations.
     tol : float
-        EM stops when the mean log-likelihood per voxel gains less.
+        EM stops when the mean log-likelihood per voxel gains less than this in an iteration.
     reg_covar : float
         Added to variances, HU².
     clip : int
@@ -101,9 +101,9 @@ class FitParameters:
     random_state : int
         Seed of the starts.
     method : {"counts", "em", "minibatch"}
-        From the counts of each case, or by EM over the voxels, all at once or batch by batch.
+        Fit to the histograms of the cases, or by EM over the voxels, all at once or in minibatches.
     fit : {"paper", "converged"}
-        The fit that labels are made with; both are stored.
+        Fit whose model labels the voxels; both are stored.
     """
 
     n_components: int = 5
@@ -124,33 +124,34 @@ class FitParameters:
             raise UsageError(f"{self.n_components} components are not possible: give 1 to {MOST_COMPONENTS}")
 
     def of_em(self) -> dict[str, Any]:
-        """The part that EM takes, by the names of `lungmix.GaussianMixture`."""
+        """Return the arguments of EM, by the names of `lungmix.GaussianMixture`."""
         names = ("n_components", "n_init", "tol", "reg_covar", "max_iter", "random_state")
         return {name: getattr(self, name) for name in names}
 
     def of_both(self) -> dict[str, Any]:
-        """What both fits depend on, JSON-ready."""
+        """Return the settings that both fits depend on, as a JSON-ready dictionary."""
         return {name: value for name, value in asdict(self).items() if name != "fit"}
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class IntakeParameters:
-    """What is kept of whose scans they are; by default nothing.
+    """Attributes of patients that a cohort retains; by default none.
 
     Attributes
     ----------
     keep_names : bool
-        Name new cases after their files or folders, for those who know that these name nobody.
+        Name new cases after their files or folders. Only for sources whose names identify no patient.
     key : Path, optional
-        Key table: which case is whose. Written outside the store, for its owner alone.
+        Key table that maps cases to patients. Written outside the store, readable by its owner only.
     retain_patient : bool
         Keep sex and age; ages over 89 as 90.
     shift_dates : bool
-        Keep the date of the study, shifted by days that are the same for all scans of a patient and stand in `key`.
+        Keep the date of the study, shifted by a number of days that is the same for all scans of a patient and is
+        recorded in `key`.
     """
 
     keep_names: bool = False
@@ -160,6 +161,4 @@ class IntakeParameters:
 
     def __post_init__(self) -> None:
         if self.shift_dates and self.key is None:
-            raise UsageError(
-                "--shift-dates needs --key-table FILE, the only place where the number of days is stored"
-            )
+            raise UsageError("--shift-dates needs --key-table FILE, the only place where the number of days is stored")

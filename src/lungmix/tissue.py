@@ -1,7 +1,7 @@
-"""The one table of what labels mean: tissues, and the parts of a lung mask: label, name, colour, code.
+"""Meaning of the labels of tissues and of the regions of a lung mask: label, name, colour, code.
 
 Source of names, order and colours: Zaffino et al. 2021, section 2.3 and Figure 3. Codes are those of SNOMED CT and of
-DICOM; where neither has one, a private scheme says so by its name.
+DICOM; concepts that neither has get a code of a private scheme.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Code:
     scheme : str
         Coding scheme: ``SCT`` is SNOMED CT, ``DCM`` is DICOM, ``99...`` is private.
     meaning : str
-        For people, at most 64 characters.
+        Meaning for people, at most 64 characters.
     """
 
     value: str
@@ -29,7 +29,7 @@ class Code:
 
 
 PRIVATE_SCHEME = "99LUNGMIX"
-"""Coding scheme of what has no code elsewhere; DICOM reserves names that begin with 99 for this."""
+"""Coding scheme of concepts without a standard code; DICOM reserves names that begin with 99 for this."""
 
 PRIVATE_SCHEME_NAME = "Private codes of lungmix"
 
@@ -40,7 +40,7 @@ LUNG_CODE = Code("39607008", "SCT", "Lung")
 
 @dataclass(frozen=True)
 class Tissue:
-    """A tissue class.
+    """A tissue class, or a region of the lung mask.
 
     Attributes
     ----------
@@ -53,9 +53,9 @@ class Tissue:
     color : str
         Hexadecimal sRGB colour, ``#rrggbb``.
     code : Code
-        What it is.
+        Type of the segment.
     category : Code
-        The kind of thing that it is.
+        Category of the type.
     """
 
     label: int
@@ -88,7 +88,7 @@ LUNG_COLOR = "#4aa8ff"
 """Colour of the lung mask."""
 
 LUNG = Tissue(1, "lung", "Lung", LUNG_COLOR, LUNG_CODE)
-"""The one label of the lung mask."""
+"""Label of the lung mask."""
 
 INVOLVED = ("ggo", "consolidation", "other")
 """Tissues whose percentages add up to the lung involvement."""
@@ -104,11 +104,11 @@ ELSEWHERE = Tissue(
 )
 
 SIDES: tuple[Tissue, ...] = (RIGHT, LEFT, AIRWAY, ELSEWHERE)
-"""Every voxel of a mask has one of these; right and left are numbered as by lungmask."""
+"""Regions of a mask: every voxel has exactly one; right and left are numbered as by lungmask."""
 
 LUNGS = (RIGHT, LEFT)
 
 
 def segments_of(image: str) -> tuple[Tissue, ...]:
-    """What the labels of an image mean, in their order; empty for an image without labels."""
+    """Return the segments of a label image in the order of their labels; empty for an image without labels."""
     return {"lung": (LUNG,), "side": SIDES, "tissue": TISSUES, "tissue_median": TISSUES}.get(image, ())

@@ -40,19 +40,19 @@ def test_labelled_volumes_of_dask_are_never_loaded_whole(hu, monkeypatch):
         lungmix.median_labels(labelled(tissue)),
     )
     with dask.config.set(scheduler="synchronous"):
-        for found, expected in zip(lazy, (mask, tissue, lungmix.median_labels(tissue)), strict=True):
-            assert isinstance(found, da.Array)
-            assert np.array_equal(found.compute(), expected)
+        for array, expected in zip(lazy, (mask, tissue, lungmix.median_labels(tissue)), strict=True):
+            assert isinstance(array, da.Array)
+            assert np.array_equal(array.compute(), expected)
 
 
 def test_labelled_volumes_in_memory_are_read_as_arrays(hu):
-    found = lungmix.lung_mask(xr.DataArray(hu, dims=("z", "y", "x")), **OPTIONS)
-    assert isinstance(found, np.ndarray)
-    assert np.array_equal(found, lungmix.lung_mask(hu, **OPTIONS))
+    lung = lungmix.lung_mask(xr.DataArray(hu, dims=("z", "y", "x")), **OPTIONS)
+    assert isinstance(lung, np.ndarray)
+    assert np.array_equal(lung, lungmix.lung_mask(hu, **OPTIONS))
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["memory", "chunks"])
-def test_masked_voxels_are_refused(hu, lazy):
+def test_masked_voxels_are_rejected(hu, lazy):
     def bring(array, hidden):
         masked = np.ma.array(array, mask=np.zeros(SHAPE, bool))
         masked[hidden] = np.ma.masked

@@ -34,15 +34,15 @@ def test_median_of_another_storage_order_is_that_of_the_axial_array(data, volume
     labels = np.random.default_rng(seed).integers(0, 6, shape).astype(np.uint8)
     expected = ndimage.median_filter(labels, size=size)
     stored, geometry = reoriented(labels, Geometry(tuple(shape[::-1])), orientation)
-    found = lungmix.median_labels(stored, size, direction=geometry.direction)
-    assert np.array_equal(as_axial(found, geometry), expected)
+    filtered = lungmix.median_labels(stored, size, direction=geometry.direction)
+    assert np.array_equal(as_axial(filtered, geometry), expected)
     with dask.config.set(scheduler="synchronous"):
         chunked = da.from_array(stored, chunks=data.draw(chunkings(stored.shape)))
-        assert np.array_equal(lungmix.median_labels(chunked, size, direction=geometry.direction).compute(), found)
+        assert np.array_equal(lungmix.median_labels(chunked, size, direction=geometry.direction).compute(), filtered)
 
 
 @pytest.mark.parametrize("direction", [(1, 0, 0), (1, 0, 0, 0, float("nan"), 0, 0, 0, 1)])
-def test_direction_that_is_no_nine_cosines_is_refused(direction):
+def test_direction_that_is_no_nine_cosines_is_rejected(direction):
     with pytest.raises(UsageError, match="9 finite cosines"):
         lungmix.median_labels(np.zeros((2, 2, 2), np.uint8), direction=direction)
 
@@ -68,6 +68,6 @@ def test_labels_equal_the_highest_posterior_whatever_the_chunks(data, volume):
         assert np.array_equal(lazy.compute(), labels)
 
 
-def test_mask_of_another_shape_is_refused():
+def test_mask_of_another_shape_is_rejected():
     with pytest.raises(UsageError, match="shapes"):
         lungmix.tissue_labels(np.zeros((2, 2, 2), np.int16), np.zeros((2, 2, 3), np.uint8), published)

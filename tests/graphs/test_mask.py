@@ -66,10 +66,11 @@ def test_mask_of_another_storage_order_is_that_of_the_axial_array(data, hu, n_op
 def test_elements_of_the_physical_preset_hold_the_same_offsets_in_each_order(spacing, orientation):
     axial = Geometry((2, 2, 2), spacing)
     geometry = reoriented(np.zeros(axial.shape, np.int16), axial, orientation)[1]
-    one, two = (recipe_for(MaskParameters("physical"), g.spacing_zyx, g.axis_order) for g in (axial, geometry))
-    assert one.min_voxels == two.min_voxels
-    for there, here in zip((one.opening, *one.closings), (two.opening, *two.closings), strict=True):
-        assert np.array_equal(geometry.axis_order.from_axial(there.offsets()), here.offsets())
+    expected, actual = (recipe_for(MaskParameters("physical"), g.spacing_zyx, g.axis_order) for g in (axial, geometry))
+    assert expected.min_voxels == actual.min_voxels
+    pairs = zip((expected.opening, *expected.closings), (actual.opening, *actual.closings), strict=True)
+    for axial_element, element in pairs:
+        assert np.array_equal(geometry.axis_order.from_axial(axial_element.offsets()), element.offsets())
 
 
 @pytest.mark.parametrize("trap", ["none", *TRAPS])
@@ -107,7 +108,7 @@ def test_physical_needs_a_spacing():
         lungmix.lung_mask(np.zeros((2, 2, 2), np.int16), preset="physical")
 
 
-def test_unknown_preset_names_the_known_ones():
+def test_unknown_preset_names_the_valid_ones():
     with pytest.raises(UsageError, match="paper, physical"):
         lungmix.lung_mask(np.zeros((2, 2, 2), np.int16), preset="papier")
 
@@ -123,18 +124,18 @@ def test_graph_of_a_long_scan_stays_small():
     assert len(graph) < 14 * 60
 
 
-def kept_islands(air, min_voxels):
+def kept_components(air, min_voxels):
     return reference.islands(air, min_voxels).astype(np.uint8)
 
 
-def check_islands(air, chunks, min_voxels):
+def check_components(air, chunks, min_voxels):
     hu = np.where(air, -1000, 0).astype(np.int16)
-    expected = kept_islands(air, min_voxels)
+    expected = kept_components(air, min_voxels)
     check_every_way(hu, chunks, expected, opening=0, min_voxels=min_voxels, radii=())
     return expected
 
 
-def test_spiral_that_crosses_every_chunk_face_is_one_island():
+def test_spiral_that_crosses_every_chunk_face_is_one_component():
     n = 41
     air = np.zeros((n, n, n), bool)
     z = x = 1
@@ -147,7 +148,7 @@ def test_spiral_that_crosses_every_chunk_face_is_one_island():
             z, x = z + dz, x + dx
         dz, dx = dx, -dz
     air[:, 3:6, :] = plane[:, None, :] & (np.arange(n) > 0) & (np.arange(n) < n - 1)
-    expected = check_islands(air, (5, 7, 9), 500)
+    expected = check_components(air, (5, 7, 9), 500)
     assert expected.any()
     assert ndimage_label_count(expected) == 1
 
@@ -161,7 +162,7 @@ def ndimage_label_count(mask):
 @pytest.mark.parametrize("min_voxels", [1, 2])
 def test_checkerboard_with_a_million_components(min_voxels):
     air = np.indices((64, 180, 180)).sum(axis=0) % 2 == 1
-    expected = check_islands(air, (9, 100, -1), min_voxels)
+    expected = check_components(air, (9, 100, -1), min_voxels)
     assert expected.sum() == (np.count_nonzero(air[:, 1:-1, 1:-1]) if min_voxels == 1 else 0)
 
 
@@ -169,5 +170,5 @@ def test_checkerboard_with_a_million_components(min_voxels):
 def test_noise_at_the_percolation_threshold(density):
     air = np.random.default_rng(2).random((90, 120, 120)) < density
     air[:, [0, -1], :] = air[:, :, [0, -1]] = False
-    expected = check_islands(air, (11, 50, 64), 200)
+    expected = check_components(air, (11, 50, 64), 200)
     assert expected.any()

@@ -19,11 +19,11 @@ chunk_lists = st.lists(st.integers(1, 70), min_size=1, max_size=30)
 
 
 @given(chunk_lists, st.integers(1, 300), st.integers(0, 130))
-def test_joined_chunks_cut_none_and_keep_the_least_thickness(chunks, depth, least):
-    joined = join_chunks(chunks, depth, least)
+def test_joined_chunks_cut_none_and_keep_the_smallest_thickness(chunks, depth, smallest):
+    joined = join_chunks(chunks, depth, smallest)
     assert set(np.cumsum(joined)) <= set(np.cumsum(chunks))
     assert sum(joined) == sum(chunks)
-    assert len(joined) == 1 or min(joined) >= least
+    assert len(joined) == 1 or min(joined) >= smallest
 
 
 @given(chunk_lists, st.integers(1, 300))

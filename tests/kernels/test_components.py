@@ -9,78 +9,78 @@ from lungmix.kernels.packed_masks import pack, unpack
 from support.generators import masks
 
 
-def merged(mask, cuts, min_voxels=1):
+def merge_slabs(mask, cuts, min_voxels=1):
     slabs = [slab for slab in np.split(mask, cuts) if len(slab)]
     runs = [label_runs(pack(slab), mask.shape[2]) for slab in slabs]
-    tables = [table_of(one, min_voxels) for one in runs]
+    tables = [table_of(slab, min_voxels) for slab in runs]
     return runs, tables, merge_tables(tables)
 
 
-def painted(runs, tables, found, islands):
-    """Mask of some islands of the volume."""
+def render(runs, tables, merged, components):
+    """Return the mask of some components of the volume."""
     slabs = []
-    for one, table, number in zip(runs, tables, found.number, strict=True):
-        keep = np.zeros(one.components, bool)
-        keep[table.number[np.isin(number, islands)]] = True
-        slabs.append(unpack(render_components(one, keep), one.shape[2]))
+    for slab, table, number in zip(runs, tables, merged.number, strict=True):
+        keep = np.zeros(slab.components, bool)
+        keep[table.number[np.isin(number, components)]] = True
+        slabs.append(unpack(render_components(slab, keep), slab.shape[2]))
     return np.concatenate(slabs)
 
 
 def check_against_scipy(mask, cuts):
     expected, count = ndimage.label(mask)
     sizes = np.bincount(expected.ravel(), minlength=count + 1)[1:]
-    runs, tables, found = merged(mask, cuts)
-    assert found.unlisted == 0
-    assert np.array_equal(np.sort(found.islands.voxels), np.sort(sizes))
-    # Painting every island with its own number gives scipy's labels up to their order.
+    runs, tables, merged = merge_slabs(mask, cuts)
+    assert merged.unlisted == 0
+    assert np.array_equal(np.sort(merged.components.voxels), np.sort(sizes))
+    # Rendering the components one by one gives scipy's labels up to their order.
     seen = {}
-    for island in range(count if count <= 12 else 0):
-        one = painted(runs, tables, found, [island])
-        labels = np.unique(expected[one > 0])
+    for component in range(count if count <= 12 else 0):
+        rendered = render(runs, tables, merged, [component])
+        labels = np.unique(expected[rendered > 0])
         assert len(labels) == 1
-        assert (expected == labels[0]).sum() == one.sum() == found.islands.voxels[island]
-        ys, xs = np.nonzero(one.any(axis=0))
+        assert (expected == labels[0]).sum() == rendered.sum() == merged.components.voxels[component]
+        ys, xs = np.nonzero(rendered.any(axis=0))
         edge = ys.min() == 0 or ys.max() == mask.shape[1] - 1 or xs.min() == 0 or xs.max() == mask.shape[2] - 1
-        assert found.islands.touches_edge[island] == edge
-        seen[int(labels[0])] = island
+        assert merged.components.touches_edge[component] == edge
+        seen[int(labels[0])] = component
     assert len(seen) == (count if count <= 12 else 0)
 
 
 @given(masks(), st.lists(st.integers(0, 26), max_size=6).map(sorted))
 @settings(max_examples=200)
-def test_islands_of_slabs_merge_to_those_of_the_volume(mask, cuts):
+def test_components_of_slabs_merge_to_those_of_the_volume(mask, cuts):
     check_against_scipy(mask, cuts)
 
 
 @given(masks(), st.lists(st.integers(0, 26), max_size=6).map(sorted), st.integers(1, 40))
 @settings(max_examples=200)
-def test_islands_that_slabs_leave_out_are_too_small_and_counted(mask, cuts, min_voxels):
+def test_components_that_slabs_do_not_list_are_small_and_counted(mask, cuts, min_voxels):
     expected, count = ndimage.label(mask)
-    runs, tables, found = merged(mask, cuts, min_voxels)
-    assert len(found.islands.voxels) + found.unlisted == count
+    runs, tables, merged = merge_slabs(mask, cuts, min_voxels)
+    assert len(merged.components.voxels) + merged.unlisted == count
     large = np.bincount(expected.ravel(), minlength=count + 1) >= min_voxels
     large[0] = False
-    kept = painted(runs, tables, found, np.flatnonzero(found.islands.voxels >= min_voxels))
+    kept = render(runs, tables, merged, np.flatnonzero(merged.components.voxels >= min_voxels))
     assert np.array_equal(kept > 0, large[expected])
 
 
-def test_island_that_crosses_every_slab_face_is_counted_once():
+def test_component_that_crosses_every_slab_face_is_counted_once():
     mask = np.zeros((9, 5, 7), np.uint8)
     mask[:, 2, 3] = 1
-    _, _, found = merged(mask, list(range(1, 9)))
-    assert found.islands.voxels.tolist() == [9]
+    _, _, merged = merge_slabs(mask, list(range(1, 9)))
+    assert merged.components.voxels.tolist() == [9]
 
 
-def test_two_arms_that_meet_in_another_slab_are_one_island():
+def test_two_arms_that_meet_in_another_slab_are_one_component():
     mask = np.zeros((4, 5, 7), np.uint8)
     mask[:, 2, 1] = mask[:, 2, 5] = 1
     mask[3, 2, 1:6] = 1
-    _, _, found = merged(mask, [1, 2, 3])
-    assert found.islands.voxels.tolist() == [11]
-    assert found.number[0].tolist() == [0, 0]
+    _, _, merged = merge_slabs(mask, [1, 2, 3])
+    assert merged.components.voxels.tolist() == [11]
+    assert merged.number[0].tolist() == [0, 0]
 
 
-def test_spiral_through_all_slabs_is_one_island():
+def test_spiral_through_all_slabs_is_one_component():
     n = 31
     plane = np.zeros((n, n), np.uint8)
     y = x = 0
@@ -95,11 +95,11 @@ def test_spiral_through_all_slabs_is_one_island():
 
 
 @pytest.mark.parametrize("shape", [(8, 60, 60)])
-def test_checkerboard_is_as_many_islands_as_voxels(shape):
+def test_checkerboard_has_as_many_components_as_voxels(shape):
     mask = (np.indices(shape).sum(axis=0) % 2).astype(np.uint8)
-    _, _, found = merged(mask, [3, 5])
-    assert len(found.islands.voxels) == mask.sum()
-    assert found.islands.voxels.max() == 1
+    _, _, merged = merge_slabs(mask, [3, 5])
+    assert len(merged.components.voxels) == mask.sum()
+    assert merged.components.voxels.max() == 1
 
 
 def test_noise_at_the_percolation_threshold_agrees_with_scipy():
@@ -107,7 +107,7 @@ def test_noise_at_the_percolation_threshold_agrees_with_scipy():
     check_against_scipy(mask, [7, 8, 20])
 
 
-def test_empty_slabs_have_no_islands():
-    _, _, found = merged(np.zeros((4, 3, 3), np.uint8), [2])
-    assert len(found.islands.voxels) == 0
-    assert [len(number) for number in found.number] == [0, 0]
+def test_empty_slabs_have_no_components():
+    _, _, merged = merge_slabs(np.zeros((4, 3, 3), np.uint8), [2])
+    assert len(merged.components.voxels) == 0
+    assert [len(number) for number in merged.number] == [0, 0]

@@ -16,14 +16,14 @@ def seeds_in(room, seed):
 
 
 @given(masks(small), spacings)
-def test_depth_is_the_shortest_way_out(mask, spacing):
+def test_depth_is_the_shortest_path_out(mask, spacing):
     padded = np.pad(mask, 1)
     expected = ways(padded == 0, np.ones(padded.shape, bool), spacing)[1:-1, 1:-1, 1:-1]
     assert np.allclose(chamfer_distance(mask > 0, spacing), expected, rtol=1e-5)
 
 
 @given(masks(small), spacings, st.integers(0, 2**32 - 1))
-def test_labels_grow_back_along_the_shortest_way_inside_the_room(mask, spacing, seed):
+def test_labels_grow_along_the_shortest_path_inside_the_domain(mask, spacing, seed):
     room = mask > 0
     labels = seeds_in(room, seed) * mask
     start = labels.copy()
@@ -52,7 +52,7 @@ def test_flood_gives_every_voxel_the_label_of_the_nearest(shape, seed):
 
 
 @given(masks(small), st.integers(0, 5), st.integers(0, 2**32 - 1))
-def test_waves_count_steps_inside_the_room(mask, most, seed):
+def test_waves_count_steps_inside_the_domain(mask, most, seed):
     room = mask > 0
     start = seeds_in(room, seed) > 0
     expected = ways(start, room, (1, 1, 1), faces_only=True)

@@ -93,12 +93,12 @@ def test_machine_code_in_a_temporary_folder_that_others_can_write_is_not_run(pac
     open_to_all(temporary)
     variables = {"HOME": "/nonexistent", "TMPDIR": str(temporary)}
     assert call(package, **variables) == (20, COMPILED)
-    (own,) = temporary.iterdir()
-    own.chmod(0o777)
+    (folder,) = temporary.iterdir()
+    folder.chmod(0o777)
     assert call(package, **variables) == (20, COMPILED)
 
 
-def test_machine_code_that_is_cut_short_is_made_again(package):
+def test_truncated_machine_code_is_compiled_again(package):
     call(package, HOME="/nonexistent")
     for file in package.rglob("*.nb?"):
         file.write_bytes(file.read_bytes()[:10])

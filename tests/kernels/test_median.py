@@ -39,6 +39,6 @@ def test_median_of_an_even_window_is_the_upper_one():
 
 
 @pytest.mark.parametrize("size", [0, 16])
-def test_impossible_windows_are_refused(size):
+def test_impossible_windows_are_rejected(size):
     with pytest.raises(UsageError, match="1 to 15"):
         median_labels(np.zeros((2, 2, 2), np.uint8), size)

@@ -51,7 +51,7 @@ def test_answer_for_some_planes_is_that_part_of_the_whole_answer(mask, element, 
 
 @given(masks(), elements)
 @settings(max_examples=150)
-def test_closing_is_that_of_a_volume_that_goes_on_for_ever(mask, element):
+def test_closing_is_that_of_a_volume_in_infinite_background(mask, element):
     assert np.array_equal(closing(mask, element), reference.closing(mask, element.offsets()))
 
 
@@ -106,9 +106,9 @@ def test_ellipsoid_of_a_scan_has_whole_costs(spacing):
 
 @given(masks(), spacings)
 def test_costs_that_are_no_whole_numbers_give_the_same_dilation(mask, spacing):
-    whole = ellipsoid(4.0, spacing)
-    squares = [(np.arange(n + 1) * s) ** 2 for n, s in zip(whole.extent, spacing, strict=True)]
-    real = type(whole)(tuple(squares), (4.0 + 1e-6) ** 2)
+    element = ellipsoid(4.0, spacing)
+    squares = [(np.arange(n + 1) * s) ** 2 for n, s in zip(element.extent, spacing, strict=True)]
+    real = type(element)(tuple(squares), (4.0 + 1e-6) ** 2)
     assert np.array_equal(dilate(mask, real), ndimage.binary_dilation(mask, real.offsets()))
 
 
@@ -118,6 +118,6 @@ def test_diamond_is_flat_where_its_extent_is_zero(extent):
 
 
 @pytest.mark.parametrize("make", [lambda: ball(-1), lambda: ball(200), lambda: ellipsoid(100.0, (0.3, 0.3, 0.3))])
-def test_impossible_elements_are_refused(make):
+def test_impossible_elements_are_rejected(make):
     with pytest.raises(UsageError, match="give a"):
         make()

@@ -19,7 +19,7 @@ def counts_of(hu):
 
 
 def judged(hu):
-    return [(one.code, one.severity) for one in judge(summarize(counts_of(hu)))]
+    return [(finding.code, finding.severity) for finding in judge(summarize(counts_of(hu)))]
 
 
 def eight_bit(hu, low, high):
@@ -79,7 +79,7 @@ def test_chest_without_air_around_it_is_plausible():
         ("no-soft-tissue", np.where(CHEST > -300, -1000, CHEST)),
     ],
 )
-def test_values_that_are_no_hu_of_a_chest_are_refused(code, values):
+def test_values_that_are_no_hu_of_a_chest_are_rejected(code, values):
     assert judged(values) == [(code, "refused")]
 
 
@@ -97,28 +97,28 @@ def test_values_that_are_no_hu_of_a_chest_are_refused(code, values):
     ],
 )
 def test_values_that_can_be_used_with_doubt_are_flagged(code, values):
-    found = judged(values)
-    assert (code, "flagged") in found
-    assert {severity for _, severity in found} == {"flagged"}
+    findings = judged(values)
+    assert (code, "flagged") in findings
+    assert {severity for _, severity in findings} == {"flagged"}
 
 
-def test_reason_says_what_was_seen():
-    (one,) = judge(summarize(counts_of(np.clip(CHEST, -160, 240))))
+def test_reason_states_the_values_of_the_scan():
+    (finding,) = judge(summarize(counts_of(np.clip(CHEST, -160, 240))))
     share = 100 * (CHEST <= -160).mean()
-    assert "no voxel lies between -1,150 and -600 HU" in one.reason
-    assert f"{share:.0f} % of all voxels are exactly -160 HU, and none is lower" in one.reason
-    assert "exactly 240 HU, and none is higher" in one.reason
+    assert "no voxel lies between -1,150 and -600 HU" in finding.reason
+    assert f"{share:.0f} % of all voxels are exactly -160 HU, and none is lower" in finding.reason
+    assert "exactly 240 HU, and none is higher" in finding.reason
 
 
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=300), st.integers(1, 300))
-def test_summary_is_that_of_the_whole_however_it_is_cut(values, size):
+def test_summary_does_not_depend_on_the_slabs(values, size):
     counts = np.zeros(65536, np.uint64)
     for start in range(0, len(values), size):
         add_all(np.asarray(values[start : start + size], np.int16), counts)
     assert np.array_equal(counts, np.bincount(np.asarray(values) + 32768, minlength=65536))
-    found = summarize(counts)
-    assert (found.voxels, found.distinct) == (len(values), len(set(values)))
-    assert (found.minimum, found.maximum) == (min(values), max(values))
-    assert found.aerated == pytest.approx(np.mean([-1150 <= one <= -600 for one in values]))
-    assert HuSummary.from_dict(found.to_dict()) == found
-    judge(found)
+    summary = summarize(counts)
+    assert (summary.voxels, summary.distinct) == (len(values), len(set(values)))
+    assert (summary.minimum, summary.maximum) == (min(values), max(values))
+    assert summary.aerated == pytest.approx(np.mean([-1150 <= value <= -600 for value in values]))
+    assert HuSummary.from_dict(summary.to_dict()) == summary
+    judge(summary)

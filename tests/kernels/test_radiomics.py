@@ -16,10 +16,10 @@ def counts_of(voxels):
 
 @given(st.lists(st.integers(-1100, 600), min_size=1, max_size=80), st.floats(0.01, 50))
 def test_features_of_counts_are_those_of_the_voxels(voxels, voxel_mm3):
-    found, expected = first_order(counts_of(voxels), voxel_mm3), features(np.array(voxels), voxel_mm3)
-    assert found.keys() == expected.keys()
+    features_of_counts, expected = first_order(counts_of(voxels), voxel_mm3), features(np.array(voxels), voxel_mm3)
+    assert features_of_counts.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), name
+        assert features_of_counts[name] == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), name
 
 
 @pytest.mark.parametrize("values", [[-32768, 32767], [-1000] * 5, [0], [-25, -24, -1, 0, 24, 25], [-1024] * 9 + [3071]])

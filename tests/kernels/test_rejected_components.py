@@ -34,12 +34,12 @@ def test_nothing_is_missed_where_both_lungs_are_kept(traps):
 
 def test_lung_that_the_image_edge_cuts_is_named():
     first = int(np.flatnonzero((SIDES == 1).any(axis=(0, 1)))[0]) + 2
-    (found,) = rejected(np.ascontiguousarray(HU[:, :, first:]))
-    assert found.touches_edge
-    assert found.ml == pytest.approx((SIDES[:, :, first:] == 1).sum() * ML, rel=0.35)
+    (component,) = rejected(np.ascontiguousarray(HU[:, :, first:]))
+    assert component.touches_edge
+    assert component.ml == pytest.approx((SIDES[:, :, first:] == 1).sum() * ML, rel=0.35)
 
 
-def test_same_lung_is_named_however_the_array_lies():
+def test_same_lung_is_named_in_any_storage_order():
     first = int(np.flatnonzero((SIDES == 1).any(axis=(0, 1)))[0]) + 2
     hu = HU[:, :, first:]
     lung = SIDES[:, :, first:] == 2
@@ -53,18 +53,18 @@ def test_lung_of_an_infant_below_the_smallest_size_is_named():
     left = ndimage.binary_erosion(SIDES == 2)
     hu = np.where((SIDES == 2) & ~left, 40, HU)
     scale = (85 / (left.sum() * ML)) ** (1 / 3)
-    found = [one for one in rejected(hu, scale) if not one.touches_edge]
-    assert [one for one in found if 30 < one.ml < 90]
+    clear = [component for component in rejected(hu, scale) if not component.touches_edge]
+    assert any(30 < component.ml < 90 for component in clear)
 
 
 class Recorded:
-    """As much of a case as its flags need."""
+    """Stub of a case with the attributes that flags need."""
 
     def __init__(self, pieces):
         self.stages = {"side": {"rejected": pieces}}
 
 
-def test_flag_of_a_piece_says_why_the_mask_does_not_hold_it():
+def test_flag_of_a_rejected_component_states_the_reason():
     (edge,) = flags_of(Recorded([{"ml": 1437.2, "touches_edge": True}]))
     assert "about 1,437 mL" in edge
     assert "edge of the image" in edge

@@ -140,12 +140,12 @@ def test_kernels_agree_with_all_responsibilities_at_once(problem, covariance_typ
     x, w = np.tile(x, (tiles, 1)).astype(float), np.tile(copies, tiles).astype(float)
     state = State(start.weights, start.means, covariances[covariance_type])
     other = State(start.weights[::-1].copy(), start.means[::-1].copy(), covariances[covariance_type])
-    least = em_kernels._MOST_FEATURES
+    largest = em_kernels._MAX_FEATURES
     try:
-        em_kernels._MOST_FEATURES = 0 if wide else least
+        em_kernels._MAX_FEATURES = 0 if wide else largest
         found = em_kernels.e_step_statistics(x, w, [other, state], covariance_type)
     finally:
-        em_kernels._MOST_FEATURES = least
+        em_kernels._MAX_FEATURES = largest
     likelihood, counts, means, scatter = oracle.statistics(
         x, w, state.weights, state.means, state.covariances, covariance_type
     )

@@ -12,7 +12,13 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from lungmix.errors import ModelError
 from lungmix.mixture import PUBLISHED, TissueModel, fit_converged, fit_paper
-from lungmix.mixture.binned_likelihood import Gaussians, bins_of, log_likelihood, masses, value_gradient_hessian
+from lungmix.mixture.binned_likelihood import (
+    Gaussians,
+    bins_of,
+    interval_probabilities,
+    log_likelihood,
+    value_gradient_hessian,
+)
 from lungmix.mixture.fits import bic, clipped, interval_log_likelihood, to_gaussians
 from lungmix.mixture.newton import best_of, maximize_likelihood, quantile_start
 from support.generators import HU, expected_counts
@@ -74,7 +80,7 @@ def test_likelihood_is_that_of_the_normal_distribution_function(mixture, clip):
     low, high = ((edge[:, None] - mixture.means) / sds for edge in (bins.lower, bins.upper))
     mass = np.where(low > 0, norm.sf(low) - norm.sf(high), norm.cdf(high) - norm.cdf(low)) @ weights
     seen = mass > 1e-280
-    ours = logsumexp(mixture.log_weights[:, None] + masses(bins, mixture).log, axis=0)
+    ours = logsumexp(mixture.log_weights[:, None] + interval_probabilities(bins, mixture).log, axis=0)
     assert np.allclose(ours[seen], np.log(mass[seen]), rtol=1e-9, atol=1e-9)
     assert np.isfinite(log_likelihood(bins, mixture))
 

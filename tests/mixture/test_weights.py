@@ -118,7 +118,7 @@ def test_k_means_start_on_weights_is_k_means_on_all_copies():
     voxels = np.concatenate([random.normal(m, 2, 500).round() for m in (-40, 0, 50)])
     values, counts = np.unique(voxels, return_counts=True)
     source = Rows(values[:, None], counts)
-    found = initialization.survey(source, source.sizes)
+    found = initialization.summarize(source, source.sizes)
     (state,) = initialization.start_states(source, found, "kmeans", 3, 1, np.random.RandomState(0), 1e-6, "full")
     theirs = KMeans(3, n_init=1, random_state=0).fit(voxels[:, None])
     assert np.allclose(np.sort(state.means[:, 0]), np.sort(theirs.cluster_centers_[:, 0]))
@@ -141,7 +141,7 @@ def test_coreset_of_weights_is_that_of_copies(seed):
             found = [
                 initialization.distinct(
                     *initialization.gather(
-                        source, initialization.survey(source, sizes), np.random.RandomState(seed % 1000)
+                        source, initialization.summarize(source, sizes), np.random.RandomState(seed % 1000)
                     )
                 )
                 for source in (by_weight, by_copies)

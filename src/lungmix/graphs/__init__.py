@@ -1,4 +1,4 @@
-"""Dask arrays in, dask arrays out: the method over slabs, without stores or files."""
+"""Dask arrays in, dask arrays out: the method as graphs over slabs, without stores or files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["lung_mask", "mask_graph", "median_labels", "tissue_labels"]
 
-# What a worker is started with is in this folder too, and asked for before dask's arrays are loaded.
+# Load names lazily: starting a worker imports `process` from this folder before dask.array is needed.
 __getattr__ = loader(
     __name__, {"lung_mask": "mask", "mask_graph": "mask", "median_labels": "labels", "tissue_labels": "labels"}
 )

@@ -28,14 +28,14 @@ _META = np.empty((0, 0, 0), np.uint8)
 def tissue_labels(
     ct: npt.NDArray[Any] | da.Array, mask: npt.NDArray[Any] | da.Array, model: TissueModel
 ) -> Labels | da.Array:
-    """Tissue of each lung voxel: the component with the highest posterior.
+    """Return the tissue of each lung voxel: the component with the highest posterior.
 
     Parameters
     ----------
     ct : numpy or dask array of int16, shape (z, y, x)
         HU.
     mask : numpy or dask array, same shape
-        Lung where it is not 0.
+        Lung mask; voxels other than 0 are lung.
     model : TissueModel
         The mixture.
 
@@ -56,7 +56,7 @@ def tissue_labels(
     table = model.lookup_table()
     if isinstance(ct, da.Array) or isinstance(mask, da.Array):
         lazy = da.asarray(ct)
-        # map_blocks pairs blocks by their number, not by their place.
+        # map_blocks pairs blocks by their index, whatever their shapes.
         return da.map_blocks(_look_up, lazy, da.asarray(mask).rechunk(lazy.chunks), table=table, dtype=np.uint8)
     return _look_up(np.asarray(ct), np.asarray(mask), table)
 
@@ -66,8 +66,8 @@ def median_labels(
 ) -> Labels | da.Array:
     """Return the median filter of label maps, equal to ``scipy.ndimage.median_filter(labels, size=size)``.
 
-    The window of an even size is not symmetric. It is that of the axial array, so that the same chest has the same
-    labels in whichever order its voxels are stored.
+    A window of even size is not symmetric. It is oriented as in the axial array, so that labels do not depend on the
+    storage order of the voxels.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def median_labels(
         Edge of the window in voxels, 1 to 15. The window of 4 reaches from -2 to +1 on each axis.
     direction : sequence of 9 floats, optional
         Direction cosines as in ``case.geometry.direction``: on axes that run to the feet, to the front or to the
-        right of the patient the window of 4 reaches from -1 to +2. By default the array is axial, with axes that run
-        to the head, to the back and to the left.
+        right of the patient the window of 4 reaches from -1 to +2. By default the array is axial: its axes run to
+        the head, to the back and to the left.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def median_labels(
 
 
 def order_of(direction: Sequence[float] | None) -> AxisOrder:
-    """Return how the axes of an array lie in the patient; those of an axial array where `direction` is None.
+    """Return the order of the axes of an array in the patient; that of an axial array if `direction` is None.
 
     Raises
     ------
@@ -117,5 +117,5 @@ def _look_up(ct: npt.NDArray[Any], mask: npt.NDArray[Any], table: Labels) -> Lab
 
 
 def _median_core(window: Labels, core: tuple[slice, ...], size: int, flipped: tuple[bool, bool, bool]) -> Labels:
-    # Cut from a window, the answer would keep all of it in memory.
+    # Copy, since a view would keep the result for the whole window in memory.
     return np.ascontiguousarray(median.median_labels(window, size, flipped)[core])

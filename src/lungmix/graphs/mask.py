@@ -1,8 +1,8 @@
-"""The lung mask as a dask graph over slabs.
+"""Lung mask as a dask graph over slabs.
 
-Masks travel packed at one bit a voxel. The islands of a slab are labelled where the slab is; only tables of them
-meet in one task, which decides for all slabs what is kept. Where the opened slabs wait for that verdict, a shelf can
-hold them, so that workers need not.
+Masks are packed at one bit a voxel. Each task labels the components of its slab; one task merges their tables and
+selects the components to keep. A slab buffer can store the opened slabs until then, so that they need no memory of
+workers.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from lungmix.graphs.memory import mask_chunks
 from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels import mask as kernels
 from lungmix.kernels.components import SlabTable, label_runs, merge_tables, render_components, table_of
-from lungmix.kernels.mask import Found, MaskRecipe, describe, is_lung, recipe_for
+from lungmix.kernels.mask import ComponentSummary, MaskRecipe, describe, is_lung, recipe_for
 from lungmix.kernels.morphology import closing, opening
 from lungmix.kernels.packed_masks import WORD, Bits, pack_below, unpack, words_for
 from lungmix.kernels.structuring_elements import Element
 from lungmix.parameters import MaskParameters
 
-Place = tuple[int, ...] | None
+BlockId = tuple[int, ...] | None
 Edges = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class KeptComponents:
-    """Which islands are lung.
+    """Components that are lung.
 
     Attributes
     ----------
     kept : tuple of ndarray of int32
-        For each slab, its components that belong to kept islands.
-    found : Found
-        What the search saw.
+        For each slab, the labels of its components that are kept.
+    summary : ComponentSummary
+        Summary of all components.
     """
 
     kept: tuple[npt.NDArray[np.int32], ...]
-    found: Found
+    summary: ComponentSummary
 
 
 _META = np.empty((0, 0, 0), np.uint64)
@@ -55,13 +55,13 @@ _SLAB_BYTES = 512 << 20
 
 
 class SlabBuffer(Protocol):
-    """Where packed slabs wait between two tasks; it is sent to workers, so it holds names, not data."""
+    """Storage of packed slabs between two tasks; it is sent to workers, so it holds names, not data."""
 
     def put(self, start: int, bits: Bits) -> None:
-        """Keep the slab that begins at slice `start`."""
+        """Store the slab that begins at slice `start`."""
 
     def get(self, start: int, stop: int) -> Bits:
-        """The slab of slices `start` to `stop`, as it was put."""
+        """Return the slab of slices `start` to `stop`, as it was stored."""
 
 
 def lung_mask(
@@ -75,7 +75,7 @@ def lung_mask(
     radii: Sequence[int] | None = None,
     direction: Sequence[float] | None = None,
 ) -> npt.NDArray[np.uint8] | da.Array:
-    """Lung mask of a volume of HU.
+    """Return the lung mask of a volume of HU.
 
     Parameters
     ----------
@@ -88,14 +88,14 @@ def lung_mask(
     threshold : int
         HU; voxels below are air.
     opening : int, optional
-        Iterations of the 6-connected opening in place of the preset's.
+        Iterations of the 6-connected opening, instead of the preset's.
     min_voxels : int, optional
-        Smallest island kept, in voxels, in place of the preset's.
+        Size of the smallest component kept, in voxels, instead of the preset's.
     radii : sequence of int, optional
-        Radii of the closings by a ball, in voxels, in place of the preset's.
+        Radii of the closings by a ball, in voxels, instead of the preset's.
     direction : sequence of 9 floats, optional
-        Direction cosines as in ``case.geometry.direction``. They say which axis of the array runs from feet to head:
-        lungs may touch its ends and no others. By default the first, as in axial scans.
+        Direction cosines as in ``case.geometry.direction``. They determine the array axis from feet to head, whose
+        ends alone lungs may touch. By default it is the first, as in axial scans.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def lung_mask(
 
 
 def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None) -> tuple[da.Array, Delayed]:
-    """Lazy lung mask and the verdict on its islands.
+    """Return the lazy lung mask and the selection of its components.
 
     Parameters
     ----------
@@ -137,12 +137,12 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     -------
     lung : dask array of uint8, shape (z, y, x)
         Chunked like `ct`.
-    verdict : Delayed
+    selection : Delayed
         A `KeptComponents`.
     """
     if 0 in ct.shape:
-        return da.zeros(ct.shape, np.uint8), dask.delayed(KeptComponents)((), Found(0, (), 0))
-    # Voxels are packed and unpacked where they lie, in columns of whole words; only bits are ever joined to slabs.
+        return da.zeros(ct.shape, np.uint8), dask.delayed(KeptComponents)((), ComponentSummary(0, (), 0))
+    # Pack and unpack voxels in their chunks, in columns of whole words; only packed chunks are joined to slabs.
     columns = ct.rechunk({2: _whole_words(ct.chunks[2])})
     words = tuple(words_for(wide) for wide in columns.chunks[2])
     _, ny, nx = ct.shape
@@ -154,51 +154,53 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     if not recipe.opening.is_point:
         halo = 2 * recipe.opening.extent[0]
         opened = map_with_halo(_open, air, [(halo, halo), (0, 0), (0, 0)], element=recipe.opening, nx=nx)
-    verdict = select_lung_components(opened, nx, recipe)
-    lung = opened.map_blocks(_paint, nx=nx, verdict=verdict, dtype=np.uint64, meta=_META)
+    selection = select_lung_components(opened, nx, recipe)
+    lung = opened.map_blocks(_render, nx=nx, selection=selection, dtype=np.uint64, meta=_META)
     bits = close_lung(lung, nx, recipe)
     lung = bits.rechunk((*ct.chunks[:2], words)).map_blocks(
         _unpack_block, wide=columns.chunks[2], dtype=np.uint8, chunks=columns.chunks, meta=np.empty((0, 0, 0), np.uint8)
     )
-    return lung.rechunk(ct.chunks), verdict
+    return lung.rechunk(ct.chunks), selection
 
 
-def select_lung_components(opened: da.Array, nx: int, recipe: MaskRecipe, shelf: SlabBuffer | None = None) -> Delayed:
-    """Decide which islands of opened air are lung.
+def select_lung_components(opened: da.Array, nx: int, recipe: MaskRecipe, buffer: SlabBuffer | None = None) -> Delayed:
+    """Select the components of opened air that are lung.
 
     Parameters
     ----------
     opened : dask array of uint64, shape (z, y, words)
-        Packed air after the opening, one chunk a slab.
+        Packed air after the opening, one chunk per slab.
     nx : int
         Voxels in a row.
     recipe : MaskRecipe
-        Says how large an island of lung is at least, and which ends of the volume it may touch.
-    shelf : SlabBuffer, optional
-        Takes the opened slabs.
+        Steps of the mask, with the smallest size of a component.
+    buffer : SlabBuffer, optional
+        Stores the opened slabs.
 
     Returns
     -------
     Delayed
         A `KeptComponents`.
     """
-    # Arrays, not lists, among the arguments of blocks: dask makes a task of a list, which all of them wait for.
+    # Pass arrays, not lists, as arguments of blocks: dask makes a list a task, on which all blocks depend.
     tables = opened.map_blocks(
-        _table, nx=nx, recipe=recipe, shelf=shelf, starts=np.cumsum([0, *opened.chunks[0]]),
+        _table, nx=nx, recipe=recipe, buffer=buffer, starts=np.cumsum([0, *opened.chunks[0]]),
         dtype=object, chunks=((1,) * len(opened.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
-    return dask.delayed(_judge)(list(tables.to_delayed().reshape(-1)), recipe.min_voxels)
+    return dask.delayed(_select)(list(tables.to_delayed().reshape(-1)), recipe.min_voxels)
 
 
-def shelved_lung(shelf: SlabBuffer, verdict: KeptComponents, chunks: tuple[tuple[int, ...], ...], nx: int) -> da.Array:
-    """What a verdict keeps of the slabs on a shelf; each is read and painted without the others.
+def buffered_lung(
+    buffer: SlabBuffer, selection: KeptComponents, chunks: tuple[tuple[int, ...], ...], nx: int
+) -> da.Array:
+    """Return the selected components of buffered slabs; tasks are independent of each other.
 
     Parameters
     ----------
-    shelf : SlabBuffer
-        Holds the slabs.
-    verdict : KeptComponents
-        What is kept.
+    buffer : SlabBuffer
+        Stores the slabs.
+    selection : KeptComponents
+        Components to keep.
     chunks : tuple of tuple of int
         Slices of each slab, rows and words.
     nx : int
@@ -209,16 +211,16 @@ def shelved_lung(shelf: SlabBuffer, verdict: KeptComponents, chunks: tuple[tuple
     dask array of uint64, shape (z, y, words)
     """
     kept = np.empty((len(chunks[0]), 1, 1), object)
-    for i, components in enumerate(verdict.kept):
+    for i, components in enumerate(selection.kept):
         kept[i, 0, 0] = components
     return da.map_blocks(
-        _paint_shelved, da.from_array(kept, chunks=1), shelf=shelf, starts=np.cumsum([0, *chunks[0]]),
+        _render_buffered, da.from_array(kept, chunks=1), buffer=buffer, starts=np.cumsum([0, *chunks[0]]),
         plane=(chunks[1][0], chunks[2][0]), nx=nx, dtype=np.uint64, chunks=chunks, meta=_META,
     )  # fmt: skip
 
 
 def close_lung(lung: da.Array, nx: int, recipe: MaskRecipe) -> da.Array:
-    """Packed lung, shape (z, y, words), after the closings; chunked like it along z, or thicker."""
+    """Close the packed lung, shape (z, y, words); chunks along z are those of the input, or thicker."""
     for element in recipe.closings:
         halo = 2 * element.extent[0]
         lung = map_with_halo(_close, lung, [(halo, halo), (0, 0), (0, 0)], element=element, nx=nx)
@@ -226,15 +228,15 @@ def close_lung(lung: da.Array, nx: int, recipe: MaskRecipe) -> da.Array:
 
 
 def _whole_words(chunks: Sequence[int]) -> tuple[int, ...]:
-    """Chunks of whole words that cover what `chunks` cover, none much larger."""
+    """Return chunks of whole words that cover the extent of `chunks`, of similar sizes."""
     edges = {min(-(-int(edge) // WORD) * WORD, sum(chunks)) for edge in np.cumsum(chunks)}
     return tuple(int(n) for n in np.diff([0, *sorted(edges)]))
 
 
 def _thin_chunks(chunks: Sequence[int], ny: int, nx: int) -> list[int]:
-    """Chunks along z, cut where they are thicker than a task should hold of packed slices this large."""
-    most = max(_SLAB_BYTES // (ny * words_for(nx) * 8), 1)
-    return [min(most, chunk - start) for chunk in chunks for start in range(0, chunk, most)]
+    """Return chunks along z, split where a task would hold too many packed slices of this size."""
+    thickest = max(_SLAB_BYTES // (ny * words_for(nx) * 8), 1)
+    return [min(thickest, chunk - start) for chunk in chunks for start in range(0, chunk, thickest)]
 
 
 def _unpack_block(bits: Bits, wide: tuple[int, ...], block_id: tuple[int, ...] | None = None) -> kernels.Mask:
@@ -250,50 +252,50 @@ def _close(window: Bits, core: tuple[slice, ...], element: Element, nx: int) -> 
 
 
 def _table(
-    block: Bits, nx: int, recipe: MaskRecipe, shelf: SlabBuffer | None, starts: Edges, block_id: Place = None
+    block: Bits, nx: int, recipe: MaskRecipe, buffer: SlabBuffer | None, starts: Edges, block_id: BlockId = None
 ) -> SlabTable | Bits:
     if block_id is None:
         return block
-    if shelf is not None:
-        shelf.put(int(starts[block_id[0]]), block)
+    if buffer is not None:
+        buffer.put(int(starts[block_id[0]]), block)
     ends = (block_id[0] == 0, block_id[0] == len(starts) - 2)
     return table_of(label_runs(block, nx), recipe.min_voxels, recipe.cranial_axis, ends)
 
 
-def _judge(tables: list[SlabTable], min_voxels: int) -> KeptComponents:
+def _select(tables: list[SlabTable], min_voxels: int) -> KeptComponents:
     merged = merge_tables(tables)
-    keep = is_lung(merged.islands, min_voxels)
+    keep = is_lung(merged.components, min_voxels)
     kept = tuple(table.number[keep[number]] for table, number in zip(tables, merged.number, strict=True))
     return KeptComponents(kept, describe(merged, keep))
 
 
-def _paint(block: Bits, nx: int, verdict: KeptComponents, block_id: Place = None) -> Bits:
-    return _keep(block, nx, verdict.kept[block_id[0]]) if block_id else block
+def _render(block: Bits, nx: int, selection: KeptComponents, block_id: BlockId = None) -> Bits:
+    return _render_kept(block, nx, selection.kept[block_id[0]]) if block_id else block
 
 
-def _paint_shelved(
+def _render_buffered(
     kept: npt.NDArray[np.object_],
-    shelf: SlabBuffer,
+    buffer: SlabBuffer,
     starts: Edges,
     plane: tuple[int, int],
     nx: int,
-    block_id: Place = None,
+    block_id: BlockId = None,
 ) -> Bits:
     if not block_id:
         return _META
     start, stop = starts[block_id[0] : block_id[0] + 2].tolist()
     components = kept[0, 0, 0]
     return (
-        _keep(shelf.get(start, stop), nx, components)
+        _render_kept(buffer.get(start, stop), nx, components)
         if len(components)
         else np.zeros((stop - start, *plane), np.uint64)
     )
 
 
-def _keep(block: Bits, nx: int, kept: npt.NDArray[np.int32]) -> Bits:
+def _render_kept(block: Bits, nx: int, kept: npt.NDArray[np.int32]) -> Bits:
     if not len(kept):
         return np.zeros_like(block)
-    # Labels come out the same each time, so that runs need not wait in memory for the verdict.
+    # Labelling is deterministic: repeat it rather than keep runs in memory until the selection is known.
     runs = label_runs(block, nx)
     keep = np.zeros(runs.components, np.bool_)
     keep[kept] = True

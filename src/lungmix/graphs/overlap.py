@@ -1,4 +1,4 @@
-"""Blocks with halos: `dask.array.map_overlap` for any chunks, any depth and both sides of their own."""
+"""Blocks with halos: `dask.array.map_overlap` for any chunks and any depth, which may differ before and after."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, in
     Parameters
     ----------
     kernel : callable
-        ``kernel(window, core, **options)`` answers for the slices ``core`` of the window; the rest is the halo,
-        absent at the ends of the volume.
+        ``kernel(window, core, **options)`` returns the result for the slices ``core`` of the window; the rest is the
+        halo, absent at the ends of the volume.
     array : dask array, shape (z, y, x)
         Any chunks.
     halos : sequence of (int, int)
-        Depth of the halo before and after the block, by axis. It may exceed the chunks, which then are joined, and
+        Depth of the halo before and after the block, by axis. It may exceed the chunks, which are then joined, and
         the array.
     **options
-        For the kernel.
+        Passed to the kernel.
 
     Returns
     -------
@@ -58,17 +58,17 @@ def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, in
     )
 
 
-def join_chunks(chunks: Sequence[int], depth: int, least: int = 1) -> tuple[int, ...]:
+def join_chunks(chunks: Sequence[int], depth: int, smallest: int = 1) -> tuple[int, ...]:
     """Join neighbouring chunks to evenly thick ones.
 
     Parameters
     ----------
     chunks : sequence of int
-        Slices of each chunk; none is ever cut.
+        Slices of each chunk; none is split.
     depth : int
-        Slices that a joined chunk has at most, unless a single one has more.
-    least : int
-        Slices that a joined chunk has at least, unless all together have fewer; this goes before `depth`.
+        Largest number of slices of a joined chunk, unless a single chunk has more.
+    smallest : int
+        Smallest number of slices of a joined chunk, unless the sum is smaller; it takes precedence over `depth`.
     """
     edges = np.cumsum(chunks)
     total = int(edges[-1])
@@ -81,11 +81,11 @@ def join_chunks(chunks: Sequence[int], depth: int, least: int = 1) -> tuple[int,
             break
     joined: list[int] = []
     for chunk in thick:
-        if joined and joined[-1] < least:
+        if joined and joined[-1] < smallest:
             joined[-1] += chunk
         else:
             joined.append(chunk)
-    if len(joined) > 1 and joined[-1] < least:
+    if len(joined) > 1 and joined[-1] < smallest:
         last = joined.pop()
         joined[-1] += last
     return tuple(joined)
@@ -102,7 +102,7 @@ def _on_core(
     if block_id is None:
         return window
     core = tuple(
-        slice(before if place > 0 else 0, size - (after if place < count - 1 else 0))
-        for (before, after), place, count, size in zip(depths, block_id, blocks, window.shape, strict=True)
+        slice(before if index > 0 else 0, size - (after if index < count - 1 else 0))
+        for (before, after), index, count, size in zip(depths, block_id, blocks, window.shape, strict=True)
     )
     return kernel(window, core, **options)

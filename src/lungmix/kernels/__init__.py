@@ -1,1 +1,1 @@
-"""Numpy in, numpy out: the arithmetic of the method. Nothing here knows dask, zarr or files."""
+"""Numpy in, numpy out: the arithmetic of the method, independent of dask, zarr and files."""

@@ -1,7 +1,7 @@
 """Dilation and erosion of packed masks by small elements: words are shifted against each other.
 
-An erosion is the conjunction of the rows that the element covers, each eroded along x by as much as the element
-reaches there; a dilation is the disjunction.
+An erosion is the conjunction of the rows that the element covers, each eroded along x by the extent of the element in
+that row; a dilation is the disjunction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lungmix.kernels.jit import kernel
 
 @kernel()
 def _shifted(row, k, w):  # type: ignore[no-untyped-def]
-    """Word `w` of a row moved by `k` voxels, 0 < abs(k) < 64."""
+    """Return word `w` of a row shifted by `k` voxels, 0 < abs(k) < 64."""
     if k > 0:
         low = row[w - 1] >> np.uint64(64 - k) if w > 0 else np.uint64(0)
         return (row[w] << np.uint64(k)) | low
@@ -22,11 +22,11 @@ def _shifted(row, k, w):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def erode_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
-    """Erosion of planes from `first` on; `reaches` holds the largest offset along x for each along z and y, or -1."""
+def erode_by_shifts(bits, extents, first, out):  # type: ignore[no-untyped-def]
+    """Erode planes from `first` on; `extents` holds the largest offset along x for each along z and y, or -1."""
     nz, ny, words = bits.shape
-    ez, ey = len(reaches) // 2, len(reaches[0]) // 2
-    along_x = _along_x(bits, reaches.max(), True)
+    ez, ey = len(extents) // 2, len(extents[0]) // 2
+    along_x = _along_x(bits, extents.max(), True)
     for p in range(len(out)):
         z = first + p
         for y in range(ny):
@@ -34,39 +34,39 @@ def erode_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
             if not bits[z, y].any() or z < ez or z + ez >= nz or y < ey or y + ey >= ny:
                 continue
             target[:] = bits[z, y]
-            for i in range(len(reaches)):
-                for j in range(len(reaches[0])):
-                    if reaches[i, j] >= 0:
-                        other = along_x[reaches[i, j], z + i - ez, y + j - ey]
+            for i in range(len(extents)):
+                for j in range(len(extents[0])):
+                    if extents[i, j] >= 0:
+                        other = along_x[extents[i, j], z + i - ez, y + j - ey]
                         for w in range(words):
                             target[w] &= other[w]
 
 
 @kernel()
-def dilate_by_shifts(bits, reaches, first, out):  # type: ignore[no-untyped-def]
-    """Dilation of planes from `first` on; see `erode_by_shifts`."""
+def dilate_by_shifts(bits, extents, first, out):  # type: ignore[no-untyped-def]
+    """Dilate planes from `first` on; see `erode_by_shifts`."""
     nz, ny, words = bits.shape
-    ez, ey = len(reaches) // 2, len(reaches[0]) // 2
-    along_x = _along_x(bits, reaches.max(), False)
+    ez, ey = len(extents) // 2, len(extents[0]) // 2
+    along_x = _along_x(bits, extents.max(), False)
     for p in range(len(out)):
         z = first + p
         for y in range(ny):
             target = out[p, y]
-            for i in range(max(0, ez - z), min(len(reaches), nz - z + ez)):
-                for j in range(max(0, ey - y), min(len(reaches[0]), ny - y + ey)):
-                    if reaches[i, j] >= 0:
-                        other = along_x[reaches[i, j], z + i - ez, y + j - ey]
+            for i in range(max(0, ez - z), min(len(extents), nz - z + ez)):
+                for j in range(max(0, ey - y), min(len(extents[0]), ny - y + ey)):
+                    if extents[i, j] >= 0:
+                        other = along_x[extents[i, j], z + i - ez, y + j - ey]
                         for w in range(words):
                             target[w] |= other[w]
 
 
 @kernel()
-def _along_x(bits, reach, eroded):  # type: ignore[no-untyped-def]
-    """The mask eroded or dilated along x by 0, 1 ... `reach` voxels."""
+def _along_x(bits, extent, eroded):  # type: ignore[no-untyped-def]
+    """Return the mask eroded or dilated along x by 0, 1 ... `extent` voxels."""
     nz, ny, words = bits.shape
-    out = np.empty((reach + 1, nz, ny, words), np.uint64)
+    out = np.empty((extent + 1, nz, ny, words), np.uint64)
     out[0] = bits
-    for k in range(1, reach + 1):
+    for k in range(1, extent + 1):
         for z in range(nz):
             for y in range(ny):
                 row, target = bits[z, y], out[k, z, y]

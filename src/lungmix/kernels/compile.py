@@ -1,7 +1,7 @@
-"""Compile all kernels once, so that no run waits for it: ``python -m lungmix.kernels.compile``.
+"""Compile all kernels in advance: ``python -m lungmix.kernels.compile``.
 
-Machine code is kept beside the modules, where all users of an installation read it, or in the user's cache where that
-folder cannot be written; see `lungmix.kernels.jit`.
+Machine code is cached next to the modules, where all users of an installation can read it, or in the user's cache if
+that folder is not writable; see `lungmix.kernels.jit`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing, opening
 from lungmix.kernels.packed_masks import pack
 from lungmix.kernels.plausibility import add_all
-from lungmix.kernels.regions import nearest_rows, side_counts
+from lungmix.kernels.regions import nearest_rows, region_counts
 from lungmix.kernels.structuring_elements import Element, ball, diamond
 
 
 def compile_kernels() -> None:
-    """Call every kernel on a small volume, with each type of costs."""
+    """Call every kernel on a small volume, with each dtype of costs."""
     hu = np.zeros((3, 4, 70), np.int16)
     mask = np.zeros(hu.shape, np.uint8)
     mask[1, 1:3, 3:60] = 1
     nx = hu.shape[2]
     bits = pack(mask)
     opening(bits, nx, diamond((1, 1, 1)))
-    whole = ball(13)
-    closing(bits, nx, whole)
-    z, y, x = (cost.astype(np.float64) for cost in whole.costs)
-    closing(bits, nx, Element((z, y, x), float(whole.limit)))
+    large = ball(13)
+    closing(bits, nx, large)
+    z, y, x = (cost.astype(np.float64) for cost in large.costs)
+    closing(bits, nx, Element((z, y, x), float(large.limit)))
     runs = label_runs(bits, nx)
     merge_tables([table_of(runs, 1)] * 2)
     render_components(runs, np.ones(runs.components, np.bool_))
@@ -51,25 +51,25 @@ def compile_kernels() -> None:
     flood(labels)
     chamfer_distance(mask > 0, (1.0, 1.0, 1.0))
     wave_numbers(mask > 0, mask > 0, 1)
-    side_counts(hu, mask, labels, [nearest_rows(0, n, 1, n) for n in hu.shape])
+    region_counts(hu, mask, labels, [nearest_rows(0, n, 1, n) for n in hu.shape])
 
 
 def compile_all() -> None:
-    """Compile the kernels of every part of the package that has some, to be read by all who can read its modules."""
-    # What root compiles with a private umask would serve root alone.
+    """Compile the kernels of all subpackages, readable by all users who can read the modules."""
+    # With a private umask only root could read what root compiles.
     before = os.umask(0o022)
     try:
         for file in sorted(Path(__file__).parents[1].glob("*/compile.py")):
             import_module(f"lungmix.{file.parent.name}.compile").compile_kernels()
-            _show_to_all(file.parent)
+            _make_readable(file.parent)
     finally:
         os.umask(before)
 
 
-def _show_to_all(folder: Path) -> None:
+def _make_readable(folder: Path) -> None:
     readable = (folder / "compile.py").stat().st_mode & 0o444
     for file in folder.glob("__pycache__/*.nb?"):
-        with suppress(OSError):  # another user's
+        with suppress(OSError):  # a file of another user
             file.chmod(file.stat().st_mode | readable)
 
 

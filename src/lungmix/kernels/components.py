@@ -1,7 +1,7 @@
-"""6-connected components of one slab, and their merge across slabs from small tables.
+"""6-connected components of slabs, merged across slabs by small tables.
 
-A slab is held as runs: maximal rows of set voxels along x. Runs are a fraction of the voxels, carry the label of
-their component and can be painted back, so no label volume ever exists.
+A slab is stored as runs: maximal rows of set voxels along x. Runs are few compared to voxels, carry the label of their
+component and can be rendered as a mask, so no label volume is needed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RunLengthMask:
     components: int
 
     def planes(self, begin: int, end: int) -> RunLengthMask:
-        """The runs of planes ``begin`` to ``end`` alone, with their labels."""
+        """Return the runs of planes ``begin`` to ``end``, with their labels."""
         ny = self.shape[1]
         rows = self.first_of_row[begin * ny : end * ny + 1]
         part = slice(rows[0], rows[-1])
@@ -64,7 +64,7 @@ class RunLengthMask:
 
 @dataclass(frozen=True, eq=False)
 class ComponentTable:
-    """A small table of components.
+    """Sizes and edge contacts of components.
 
     Attributes
     ----------
@@ -80,21 +80,21 @@ class ComponentTable:
 
 @dataclass(frozen=True, eq=False)
 class SlabTable:
-    """What the merge needs to know of a slab, without the small components that end within it.
+    """Components of a slab that the merge needs: all but the small ones that end within it.
 
     Attributes
     ----------
-    islands : ComponentTable
-        The components that reach a face, could be kept, or are among the largest.
+    components : ComponentTable
+        Components that reach a face, could be kept, or are among the largest.
     number : ndarray of int32, shape (listed,)
-        Their labels in the slab.
-    below, above : Runs
-        First and last plane; their labels are places in this table.
+        Labels of these components in the slab.
+    below, above : RunLengthMask
+        First and last plane; their labels are indices into `components`.
     unlisted : int
-        Components that end within the slab and are too small to be kept.
+        Number of components that end within the slab and are too small to be kept.
     """
 
-    islands: ComponentTable
+    components: ComponentTable
     number: Int32s
     below: RunLengthMask
     above: RunLengthMask
@@ -102,20 +102,20 @@ class SlabTable:
 
 
 @dataclass(frozen=True, eq=False)
-class Merged:
-    """Islands of a whole volume.
+class MergedComponents:
+    """Components of a volume.
 
     Attributes
     ----------
-    islands : ComponentTable
-        Table of them; islands that were not listed by their slab are left out.
+    components : ComponentTable
+        All components but those that their slab does not list.
     number : list of ndarray of int32
-        For each slab, the island that each entry of its table belongs to.
+        For each slab, the component of the volume that each entry of its table belongs to.
     unlisted : int
-        How many were left out.
+        Number of components that are not listed.
     """
 
-    islands: ComponentTable
+    components: ComponentTable
     number: list[Int32s]
     unlisted: int
 
@@ -124,7 +124,7 @@ _LARGEST_LISTED = 5
 
 
 def label_runs(bits: Bits, nx: int) -> RunLengthMask:
-    """Runs of a slab and the 6-connected component of each.
+    """Return the runs of a slab, labelled by 6-connected component.
 
     Parameters
     ----------
@@ -142,17 +142,19 @@ def label_runs(bits: Bits, nx: int) -> RunLengthMask:
     return RunLengthMask((nz, ny, nx), first, start, stop, label, int(components))
 
 
-def islands_of(runs: RunLengthMask, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)) -> ComponentTable:
+def tabulate_components(
+    runs: RunLengthMask, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)
+) -> ComponentTable:
     """Return voxel count and edge contact of each component of a slab.
 
     Parameters
     ----------
-    runs : Runs
+    runs : RunLengthMask
         The slab.
     cranial_axis : int
-        Array axis from feet to head: its ends are no edges, those of the other two are.
+        Array axis from feet to head, whose ends do not count as edges.
     ends : tuple of bool
-        True where the first, and the last, plane of the slab is that of the volume.
+        True where the first, or last, plane of the slab is the first, or last, of the volume.
     """
     _, ny, nx = runs.shape
     first, last = (end and cranial_axis != 0 for end in ends)
@@ -170,38 +172,38 @@ def table_of(
 
     Parameters
     ----------
-    runs : Runs
+    runs : RunLengthMask
         The slab.
     min_voxels : int
-        Smallest island that is kept.
+        Size of the smallest component that is kept.
     cranial_axis, ends : int, tuple of bool
-        See `islands_of`.
+        See `tabulate_components`.
     """
-    islands = islands_of(runs, cranial_axis, ends)
+    components = tabulate_components(runs, cranial_axis, ends)
     below, above = runs.planes(0, 1), runs.planes(runs.shape[0] - 1, runs.shape[0])
-    listed = islands.voxels >= min_voxels
+    listed = components.voxels >= min_voxels
     listed[below.label] = listed[above.label] = True
     if runs.components > _LARGEST_LISTED:
-        listed[np.argpartition(islands.voxels, -_LARGEST_LISTED)[-_LARGEST_LISTED:]] = True
+        listed[np.argpartition(components.voxels, -_LARGEST_LISTED)[-_LARGEST_LISTED:]] = True
     else:
         listed[:] = True
     number = np.flatnonzero(listed).astype(np.int32)
-    place = np.cumsum(listed, dtype=np.int32) - np.int32(1)
+    index = np.cumsum(listed, dtype=np.int32) - np.int32(1)
     return SlabTable(
-        ComponentTable(islands.voxels[number], islands.touches_edge[number]),
+        ComponentTable(components.voxels[number], components.touches_edge[number]),
         number,
-        replace(below, label=place[below.label]),
-        replace(above, label=place[above.label]),
+        replace(below, label=index[below.label]),
+        replace(above, label=index[above.label]),
         runs.components - len(number),
     )
 
 
 def pairs_across(below: RunLengthMask, above: RunLengthMask) -> Int32s:
-    """Components that meet at the face between two slabs.
+    """Return the pairs of components that meet at the face between two slabs.
 
     Parameters
     ----------
-    below, above : Runs
+    below, above : RunLengthMask
         The last plane of one slab and the first plane of the next.
 
     Returns
@@ -209,27 +211,27 @@ def pairs_across(below: RunLengthMask, above: RunLengthMask) -> Int32s:
     ndarray of int32, shape (pairs, 2)
         Distinct pairs of labels, of the first and of the second plane.
     """
-    pairs = _meet(below.first_of_row, below.start, below.stop, below.label,
-                  above.first_of_row, above.start, above.stop, above.label)  # fmt: skip
+    pairs = _overlapping_pairs(below.first_of_row, below.start, below.stop, below.label,
+                               above.first_of_row, above.start, above.stop, above.label)  # fmt: skip
     return np.unique(pairs, axis=0) if len(pairs) else pairs
 
 
-def merge_tables(slabs: Sequence[SlabTable]) -> Merged:
-    """Components of the whole volume from the tables of its slabs, in their order."""
+def merge_tables(slabs: Sequence[SlabTable]) -> MergedComponents:
+    """Return the components of a volume from the tables of its slabs, in order."""
     sizes = [len(slab.number) for slab in slabs]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     total = int(offsets[-1])
     pairs = [np.zeros((0, 2), np.int64)]
-    for i, (one, two) in enumerate(zip(slabs, slabs[1:], strict=False)):
-        pairs.append(pairs_across(one.above, two.below) + offsets[i : i + 2])
+    for i, (slab, following) in enumerate(zip(slabs, slabs[1:], strict=False)):
+        pairs.append(pairs_across(slab.above, following.below) + offsets[i : i + 2])
     lower, upper = np.concatenate(pairs).T
     graph = coo_array((np.ones(len(lower), np.bool_), (lower, upper)), shape=(total, total))
     count, number = connected_components(graph, directed=False) if total else (0, np.zeros(0, np.int32))
     voxels, touches = np.zeros(count, np.int64), np.zeros(count, np.bool_)
     if total:
-        np.add.at(voxels, number, np.concatenate([slab.islands.voxels for slab in slabs]))
-        np.logical_or.at(touches, number, np.concatenate([slab.islands.touches_edge for slab in slabs]))
-    return Merged(
+        np.add.at(voxels, number, np.concatenate([slab.components.voxels for slab in slabs]))
+        np.logical_or.at(touches, number, np.concatenate([slab.components.touches_edge for slab in slabs]))
+    return MergedComponents(
         ComponentTable(voxels, touches),
         [number[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
         sum(slab.unlisted for slab in slabs),
@@ -237,14 +239,14 @@ def merge_tables(slabs: Sequence[SlabTable]) -> Merged:
 
 
 def render_components(runs: RunLengthMask, keep: Bools) -> Bits:
-    """Packed mask of the components to keep.
+    """Return the packed mask of the components to keep.
 
     Parameters
     ----------
-    runs : Runs
+    runs : RunLengthMask
         A slab.
     keep : ndarray of bool, shape (components,)
-        Which of its components.
+        True for each component to keep.
 
     Returns
     -------
@@ -253,7 +255,7 @@ def render_components(runs: RunLengthMask, keep: Bools) -> Bits:
     nz, ny, nx = runs.shape
     out = np.zeros((nz * ny, words_for(nx)), np.uint64)
     if keep.any():
-        _paint(runs.first_of_row, runs.start, runs.stop, runs.label, keep, out)
+        _render(runs.first_of_row, runs.start, runs.stop, runs.label, keep, out)
     return out.reshape(nz, ny, -1)
 
 
@@ -309,11 +311,11 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 def _join_two_rows(parent, start, stop, a, a_end, b, b_end):  # type: ignore[no-untyped-def]
     while a < a_end and b < b_end:
         if start[a] < stop[b] and start[b] < stop[a]:
-            one, two = _root(parent, a), _root(parent, b)
-            if one < two:
-                parent[two] = one
-            elif two < one:
-                parent[one] = two
+            root_a, root_b = _root(parent, a), _root(parent, b)
+            if root_a < root_b:
+                parent[root_b] = root_a
+            elif root_b < root_a:
+                parent[root_a] = root_b
         if stop[a] < stop[b]:
             a += 1
         else:
@@ -357,28 +359,28 @@ def _tabulate(ny, nx, edges, first, start, stop, label, voxels, touches):  # typ
 
 
 @kernel()
-def _meet(first_a, start_a, stop_a, label_a, first_b, start_b, stop_b, label_b):  # type: ignore[no-untyped-def]
-    # Two runs that overlap make a pair; a row of m and n runs has fewer than m + n of them.
-    found = np.empty((len(start_a) + len(start_b), 2), np.int32)
+def _overlapping_pairs(first_a, start_a, stop_a, label_a, first_b, start_b, stop_b, label_b):  # type: ignore[no-untyped-def]
+    # Two runs that overlap form a pair; rows of m and n runs have fewer than m + n pairs.
+    pairs = np.empty((len(start_a) + len(start_b), 2), np.int32)
     count = 0
     for row in range(len(first_a) - 1):
         a, b = first_a[row], first_b[row]
         while a < first_a[row + 1] and b < first_b[row + 1]:
             if start_a[a] < stop_b[b] and start_b[b] < stop_a[a]:
                 pair_a, pair_b = label_a[a], label_b[b]
-                if count == 0 or found[count - 1, 0] != pair_a or found[count - 1, 1] != pair_b:
-                    found[count, 0] = pair_a
-                    found[count, 1] = pair_b
+                if count == 0 or pairs[count - 1, 0] != pair_a or pairs[count - 1, 1] != pair_b:
+                    pairs[count, 0] = pair_a
+                    pairs[count, 1] = pair_b
                     count += 1
             if stop_a[a] < stop_b[b]:
                 a += 1
             else:
                 b += 1
-    return found[:count].copy()
+    return pairs[:count].copy()
 
 
 @kernel()
-def _paint(first, start, stop, label, keep, out):  # type: ignore[no-untyped-def]
+def _render(first, start, stop, label, keep, out):  # type: ignore[no-untyped-def]
     ones = np.uint64(0xFFFFFFFFFFFFFFFF)
     for row in range(len(first) - 1):
         for i in range(first[row], first[row + 1]):

@@ -1,4 +1,4 @@
-"""The data dictionary: every column of the tables of measurements, its unit and its meaning, in their order."""
+"""Data dictionary: the columns of the tables of measurements in order, with unit and meaning."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Column:
     Attributes
     ----------
     key : str
-        Its head.
+        Name in the header.
     unit : str
         ``mL``, ``%``, ``HU`` and the like; empty for names, counts and flags.
     meaning : str
-        What it holds.
+        Description for people.
     """
 
     key: str
@@ -40,7 +40,7 @@ AERATED_BANDS = ((950, 700), (950, 800))
 
 
 def _densities(of: str) -> list[Column]:
-    """The columns that describe the densities of some voxels; `of` says which."""
+    """Return the columns of density measures; `of` names the voxels in their meanings."""
     return [
         Column("mean_hu", "HU", f"mean density of {of}"),
         *(Column(f"laa{t}", "%", f"low attenuation: {of} strictly below -{t} HU") for t in LAA_THRESHOLDS),
@@ -73,27 +73,27 @@ _MADE_WITH = (
 
 def _columns() -> tuple[Column, ...]:
     parts = "GGO, consolidation and other together"
-    whole = "lung voxels"
+    lung = "lung voxels"
     columns = [
         Column("case", "", "name of the scan"),
         Column("lung_ml", "mL", "volume of the lung mask"),
         *(Column(t.key, "%", f"{t.name}, of lung voxels") for t in TISSUES),
         Column("lung_involvement", "%", f"{parts}, of lung voxels"),
-        *_densities(whole),
+        *_densities(lung),
         *(Column(f"{t.key}_ml", "mL", f"volume of {t.name}") for t in TISSUES),
         Column("voxels", "", "lung voxels"),
-        *_further(whole, ", or a lung was dropped because it does"),
+        *_further(lung, ", or a lung was dropped because it does"),
     ]
     for side in LUNGS:
         of = f"voxels of the {side.name.lower()}"
-        own = [
+        of_side = [
             Column("ml", "mL", f"volume of the {side.name.lower()}"),
             *(Column(t.key, "%", f"{t.name}, of {of}") for t in TISSUES),
             Column("lung_involvement", "%", f"{parts}, of {of}"),
             *_densities(of),
             *_further(of),
         ]
-        columns += [Column(f"{side.key}_{one.key}", one.unit, one.meaning) for one in own]
+        columns += [Column(f"{side.key}_{column.key}", column.unit, column.meaning) for column in of_side]
     columns += [
         Column(f"{AIRWAY.key}_ml", "mL", "trachea and main bronchi within the mask, outside the lungs"),
         Column(
@@ -109,7 +109,7 @@ def _columns() -> tuple[Column, ...]:
 
 
 MEASUREMENTS: tuple[Column, ...] = _columns()
-"""Columns of ``measurements.csv``; other than five components have ``component_1`` ... in place of tissues."""
+"""Columns of ``measurements.csv``; models of other than five components have ``component_1`` ... instead of tissues."""
 
 RADIOMICS: tuple[Column, ...] = (
     Column("case", "", "name of the scan"),

@@ -1,9 +1,9 @@
-"""What an element reaches from a mask, by distances: for elements of any size.
+"""Dilation by distances, for elements of any size.
 
-In each plane the cost of reaching the nearest set voxel is found along x by ramps beside the runs, then along y in
-blocks of 64 voxels by the rows around, nearest first, until none can be cheaper. What the cost leaves of the
-element's limit is how many planes up and down the voxel is reached from this plane, a small integer, and two running
-scans along z spread it. Blocks far from any surface are settled at once.
+In each plane the cost of reaching the nearest set voxel is computed along x by ramps next to the runs, then along y in
+blocks of 64 voxels by the neighbouring rows, nearest first, until none can be cheaper. The remainder of the element's
+limit gives the number of planes up and down that the voxel reaches, a small integer, and two running scans along z
+spread it. Blocks far from any surface are decided at once.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from lungmix.kernels.jit import kernel
 from lungmix.kernels.packed_masks import WORD, Bits, lowest_bit
 from lungmix.kernels.structuring_elements import Element
 
-# Rows are worked on in bands, so that memory does not grow with the image and mostly stays in the cache.
+# Process rows in bands, so that memory does not grow with the image and mostly stays in the cache.
 BAND_BYTES = 16 << 20
 
 _ROWS_A_LOOK = 4
 
 
 def dilate_by_distance(window: Bits, inverted: bool, element: Element, planes: tuple[int, int], skip: int = 0) -> Bits:
-    """Which voxels the element reaches from the mask, or from its complement.
+    """Dilate a mask, or its complement.
 
-    Answers for planes `planes` and for all rows but the first and last `skip`. Planes that are not in the window are
-    not set in either.
+    The result covers planes `planes` and all rows but the first and last `skip`. Planes outside the window are unset
+    in the mask and in its complement.
     """
-    reach_z, reach_y, _ = element.extent
+    extent_z, extent_y, _ = element.extent
     ny, wide = window.shape[1], window.shape[2] * WORD
     depth = planes[1] - planes[0]
     out = np.empty((depth, ny - 2 * skip, window.shape[2]), np.uint64)
     limit = element.costs[0].dtype.type(element.limit)
-    rows = min(ny - 2 * skip, max(BAND_BYTES // ((depth + reach_z) * wide), reach_y, 16))
-    volume = np.empty((depth + reach_z, rows, wide), np.uint8)
+    rows = min(ny - 2 * skip, max(BAND_BYTES // ((depth + extent_z) * wide), extent_y, 16))
+    volume = np.empty((depth + extent_z, rows, wide), np.uint8)
     for begin in range(skip, ny - skip, rows):
         end = min(begin + rows, ny - skip)
-        low, high = max(0, begin - reach_y), min(ny, end + reach_y)
+        low, high = max(0, begin - extent_y), min(ny, end + extent_y)
         band, target = window[:, low:high], out[:, begin - skip : end - skip]
         part = volume[:, : end - begin]
         _spread(band, inverted, planes[0], begin - low, *element.costs, limit, element.planes_left(), part, target)
@@ -44,11 +44,11 @@ def dilate_by_distance(window: Bits, inverted: bool, element: Element, planes: t
 
 @kernel()
 def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes_left, volume, out):  # type: ignore[no-untyped-def]
-    # volume[p, y, x] becomes one more than the number of planes, from plane p on upwards, that are reached from
-    # planes up to p; downwards likewise on the way back. Row y of the volume is row skip + y of the window.
+    # volume[p, y, x] becomes one more than the number of planes above plane p that planes up to p reach; the second
+    # scan does the same downwards. Row y of the volume is row skip + y of the window.
     nz, ny, words = window.shape
     wide = words * WORD
-    reach_z = len(cost_z) - 1
+    extent_z = len(cost_z) - 1
     rows = volume.shape[1]
     ramps = np.empty((ny, wide), cost_x.dtype)
     lowest = np.empty((ny, words), cost_x.dtype)
@@ -57,14 +57,14 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
     far = cost_x.dtype.type(limit + 1)
     before = np.zeros((rows, wide), np.uint8)
     plane = np.empty((rows, wide), np.uint8)
-    for z in range(min(first, max(0, first - reach_z)), first + len(volume)):
+    for z in range(min(first, max(0, first - extent_z)), first + len(volume)):
         target = volume[z - first] if z >= first else plane
         if 0 <= z < nz:
             for y in range(ny):
                 _ramp(window[z, y], inverted, cost_x, far, ramps[y], lowest[y])
             _gaps(lowest, far, gaps)
             for y in range(rows):
-                _reach_along_y(ramps, lowest, gaps, skip + y, cost_z, cost_y, limit, far, planes_left, best, target[y])
+                _spread_along_y(ramps, lowest, gaps, skip + y, cost_z, cost_y, limit, far, planes_left, best, target[y])
         else:
             target[:] = 0
         for y in range(rows):
@@ -82,12 +82,12 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
 
 @kernel()
 def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-def]
-    """Cost of the nearest set voxel along x, and the lowest in each word."""
+    """Write the cost of the nearest set voxel along x, and the lowest cost in each word."""
     flip = np.uint64(0xFFFFFFFFFFFFFFFF) if inverted else np.uint64(0)
     wide = len(ramp)
-    reach = len(cost_x) - 1
+    extent = len(cost_x) - 1
     ramp[:] = far
-    end = -1  # where the last run ended
+    end = -1  # 0 inside a run
     carry = np.uint64(0)
     for w in range(len(row)):
         word = row[w] ^ flip
@@ -97,30 +97,30 @@ def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-
             x = w * WORD + lowest_bit(turns)
             turns &= turns - np.uint64(1)
             if end < 0:
-                # A run begins: the ramp down to it meets the ramp up from the last one.
+                # At the start of a run its ramp meets that of the previous run.
                 begin = x
-                for k in range(1, min(reach, x) + 1):
+                for k in range(1, min(extent, x) + 1):
                     if cost_x[k] >= ramp[x - k]:
                         break
                     ramp[x - k] = cost_x[k]
                 end = 0
             else:
                 ramp[begin:x] = 0
-                for k in range(0, min(reach, wide - x)):
+                for k in range(0, min(extent, wide - x)):
                     ramp[x + k] = cost_x[k + 1]
                 end = -1
     if end == 0:
         ramp[begin:] = 0
     for w in range(len(row)):
-        least = far
+        smallest = far
         for x in range(w * WORD, w * WORD + WORD):
-            least = min(least, ramp[x])
-        lowest[w] = least
+            smallest = min(smallest, ramp[x])
+        lowest[w] = smallest
 
 
 @kernel()
 def _gaps(lowest, far, gaps):  # type: ignore[no-untyped-def]
-    """Rows to the nearest one that reaches anything, for each row and word."""
+    """Write, for each row and word, the distance in rows to the nearest row with a finite cost."""
     ny, words = lowest.shape
     for w in range(words):
         gap = ny
@@ -134,19 +134,19 @@ def _gaps(lowest, far, gaps):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _reach_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_left, best, out):  # type: ignore[no-untyped-def]
+def _spread_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_left, best, out):  # type: ignore[no-untyped-def]
     ny, words = lowest.shape
-    reach_y = len(cost_y) - 1
+    extent_y = len(cost_y) - 1
     for w in range(words):
         first = w * WORD
         target = out[first : first + WORD]
-        if gaps[y, w] > reach_y:
+        if gaps[y, w] > extent_y:
             target[:] = 0
             continue
         best[:] = far
         worst = far
         lowered = 0
-        for d in range(gaps[y, w], min(reach_y, max(y, ny - 1 - y)) + 1):
+        for d in range(gaps[y, w], min(extent_y, max(y, ny - 1 - y)) + 1):
             cost = cost_y[d]
             if cost >= worst:
                 break
@@ -160,7 +160,7 @@ def _reach_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_le
                 _lower(ramps[y + d, first : first + WORD], cost, best)
             else:
                 continue
-            # To look for the worst each time would cost more than it spares.
+            # Updating the highest cost every time would take longer than it saves.
             if lowered % _ROWS_A_LOOK == 0:
                 worst = _highest(best)
             lowered += 1
@@ -188,15 +188,15 @@ def _highest(best):  # type: ignore[no-untyped-def]
 @kernel()
 def _lower(ramp, cost, best):  # type: ignore[no-untyped-def]
     for x in range(WORD):
-        dilate_by_distance = best.dtype.type(ramp[x] + cost)
-        best[x] = min(best[x], dilate_by_distance)
+        candidate = best.dtype.type(ramp[x] + cost)
+        best[x] = min(best[x], candidate)
 
 
 @kernel()
-def _lower_by_two(one, two, cost, best):  # type: ignore[no-untyped-def]
+def _lower_by_two(ramp_a, ramp_b, cost, best):  # type: ignore[no-untyped-def]
     for x in range(WORD):
-        dilate_by_distance = best.dtype.type(min(one[x], two[x]) + cost)
-        best[x] = min(best[x], dilate_by_distance)
+        candidate = best.dtype.type(min(ramp_a[x], ramp_b[x]) + cost)
+        best[x] = min(best[x], candidate)
 
 
 @kernel()

@@ -1,4 +1,4 @@
-"""Coarser copies of volumes: means of blocks of voxels."""
+"""Downsampling of volumes by means of blocks of voxels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lungmix.kernels.jit import kernel
 
 
 def mean_of_blocks(volume: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
-    """Mean of blocks of voxels, rounded half up; blocks cut by the end of the volume repeat its last voxel.
+    """Return the means of blocks of voxels, rounded half up; incomplete blocks repeat the last voxel.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def _mean(volume, fz, fy, fx, out):  # type: ignore[no-untyped-def]
     for z in range(out.shape[0]):
         for y in range(out.shape[1]):
             row[:] = 0
-            # Whole rows are added first: that is done many voxels at a time.
+            # Add whole rows first: that loop is vectorized.
             for i in range(fz):
                 for j in range(fy):
                     line = volume[min(z * fz + i, nz - 1), min(y * fy + j, ny - 1)]

@@ -1,4 +1,4 @@
-"""Distances and floods on small volumes: exact, deterministic, a few passes."""
+"""Geodesic distances and region growing on small volumes: exact and deterministic."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Mask = npt.NDArray[np.bool_]
 
 
 def chamfer_distance(mask: Mask, spacing_zyx: tuple[float, float, float]) -> npt.NDArray[np.float32]:
-    """Length of the shortest way over neighbouring voxels to the nearest voxel outside a mask.
+    """Return the length of the shortest path over neighbouring voxels to the nearest voxel outside a mask.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (z, y, x)
-        Everything outside the volume is outside the mask.
+        Voxels outside the volume count as outside the mask.
     spacing_zyx : tuple of float
         Voxel spacing, mm.
 
     Returns
     -------
     ndarray of float32, shape (z, y, x)
-        mm, 0 outside the mask. Steps go to all 26 neighbours, so it exceeds the Euclidean distance by at most 13 %.
+        mm, 0 outside the mask. Paths use all 26 neighbours, so they exceed the Euclidean distance by at most 13 %.
     """
     before, lengths = _steps_before(spacing_zyx)
     out = np.where(mask, np.float32(np.inf), np.float32(0)).astype(np.float32)
@@ -36,48 +36,48 @@ def chamfer_distance(mask: Mask, spacing_zyx: tuple[float, float, float]) -> npt
 
 
 def flood(labels: Labels) -> None:
-    """Give every voxel without a label that of the voxel which is fewest steps over faces away.
+    """Give every unlabelled voxel the label that is the fewest steps over faces away.
 
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        0 is free; changed in place. Where two labels come at once the lower and the higher one win in turn, row by
-        row, so that neither gains.
+        0 is unlabelled; changed in place. Of labels equally near, the lower and the higher one win in alternate rows,
+        which avoids a bias.
     """
     queue = np.empty(labels.size, np.int64)
     _flood(labels.reshape(-1), labels.shape, queue)
 
 
-def geodesic_assign(labels: Labels, room: Mask, spacing_zyx: tuple[float, float, float]) -> None:
-    """Give every voxel of a room the label to which the way inside the room is shortest.
+def geodesic_assign(labels: Labels, domain: Mask, spacing_zyx: tuple[float, float, float]) -> None:
+    """Give every voxel of a domain the label to which the path inside the domain is shortest.
 
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        0 is free; changed in place. Parts of the room that no label reaches stay free. Ties are as in `flood`.
-    room : ndarray of bool, same shape
-        Where ways may lead, over all 26 neighbours.
+        0 is unlabelled; changed in place. Parts of the domain that no label reaches stay 0. Ties are as in `flood`.
+    domain : ndarray of bool, same shape
+        Voxels that paths may use, over all 26 neighbours.
     spacing_zyx : tuple of float
         Voxel spacing, mm.
     """
     before, lengths = _steps_before(spacing_zyx)
-    way = np.where(labels > 0, np.float32(0), np.float32(np.inf)).astype(np.float32)
-    while _relax(way, labels, room, before, lengths, 1) + _relax(way, labels, room, before, lengths, -1):
+    path = np.where(labels > 0, np.float32(0), np.float32(np.inf)).astype(np.float32)
+    while _relax(path, labels, domain, before, lengths, 1) + _relax(path, labels, domain, before, lengths, -1):
         pass
 
 
-def wave_numbers(seed: Mask, room: Mask, most: int) -> npt.NDArray[np.int16]:
-    """Steps from a seed to each voxel of a room, over faces: 0 in the seed, -1 where `most` steps do not lead."""
+def wave_numbers(seed: Mask, domain: Mask, limit: int) -> npt.NDArray[np.int16]:
+    """Return the steps over faces from a seed to each voxel of a domain: 0 in the seed, -1 beyond `limit` steps."""
     out = np.full(seed.shape, -1, np.int16)
     queue = np.empty(seed.size, np.int64)
-    _waves(seed.reshape(-1), room.reshape(-1), seed.shape, most, out.reshape(-1), queue)
+    _waves(seed.reshape(-1), domain.reshape(-1), seed.shape, limit, out.reshape(-1), queue)
     return out
 
 
 def _steps_before(
     spacing_zyx: tuple[float, float, float],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The 13 neighbours that come before a voxel, and their distance in mm."""
+    """Return the offsets of the 13 neighbours that precede a voxel, and their distances in mm."""
     before = np.array([step for step in product((-1, 0, 1), repeat=3) if step < (0, 0, 0)], np.int64)
     lengths = np.sqrt((before**2 * np.square(spacing_zyx)).sum(axis=1))
     return before, lengths.astype(np.float32)
@@ -98,15 +98,15 @@ def _sweep(out, before, lengths, sign):  # type: ignore[no-untyped-def]
                 for n in range(len(lengths)):
                     a, b, c = z + sign * before[n, 0], y + sign * before[n, 1], x + sign * before[n, 2]
                     inside = 0 <= a < nz and 0 <= b < ny and 0 <= c < nx
-                    way = lengths[n] + (out[a, b, c] if inside else np.float32(0))
-                    if way < best:
-                        best = way
+                    path = lengths[n] + (out[a, b, c] if inside else np.float32(0))
+                    if path < best:
+                        best = path
                 out[z, y, x] = best
 
 
 @kernel()
 def _neighbour(index, n, shape):  # type: ignore[no-untyped-def]
-    """Index of a face neighbour in the flat volume, -1 past the end."""
+    """Return the index of face neighbour `n` in the flat volume, -1 outside the volume."""
     nz, ny, nx = shape
     x = index % nx
     y = (index // nx) % ny
@@ -125,38 +125,38 @@ def _neighbour(index, n, shape):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _relax(way, labels, room, before, lengths, sign):  # type: ignore[no-untyped-def]
-    """One sweep over shorter ways; how many were found."""
-    nz, ny, nx = way.shape
-    found = 0
+def _relax(path, labels, domain, before, lengths, sign):  # type: ignore[no-untyped-def]
+    """Shorten paths in one sweep and return the number of changed voxels."""
+    nz, ny, nx = path.shape
+    changed = 0
     for i in range(nz):
         z = i if sign > 0 else nz - 1 - i
         for j in range(ny):
             y = j if sign > 0 else ny - 1 - j
             for k in range(nx):
                 x = k if sign > 0 else nx - 1 - k
-                best = way[z, y, x]
-                if not room[z, y, x] or best == 0:
+                best = path[z, y, x]
+                if not domain[z, y, x] or best == 0:
                     continue
                 for n in range(len(lengths)):
                     a, b, c = z + sign * before[n, 0], y + sign * before[n, 1], x + sign * before[n, 2]
                     if not (0 <= a < nz and 0 <= b < ny and 0 <= c < nx) or labels[a, b, c] == 0:
                         continue
-                    here, there = labels[z, y, x], labels[a, b, c]
-                    length = way[a, b, c] + lengths[n]
-                    # Of equal ways the lower and the higher label win in turn, row by row.
-                    if length < best or (length == best and (there > here) == ((y + z) % 2 == 1)):
+                    current, neighbour = labels[z, y, x], labels[a, b, c]
+                    length = path[a, b, c] + lengths[n]
+                    # Of equally short paths the lower and the higher label win in alternate rows.
+                    if length < best or (length == best and (neighbour > current) == ((y + z) % 2 == 1)):
                         best = length
-                        labels[z, y, x] = there
-                if best < way[z, y, x]:
-                    way[z, y, x] = best
-                    found += 1
-    return found
+                        labels[z, y, x] = neighbour
+                if best < path[z, y, x]:
+                    path[z, y, x] = best
+                    changed += 1
+    return changed
 
 
 @kernel()
 def _flood(labels, shape, queue):  # type: ignore[no-untyped-def]
-    # 255 marks what waits in the queue: its label is settled when its whole wave is known.
+    # 255 marks voxels in the queue; they get their labels when their wave is complete.
     wait = np.uint8(255)
     count = 0
     for i in range(len(labels)):
@@ -180,7 +180,7 @@ def _flood(labels, shape, queue):  # type: ignore[no-untyped-def]
                     lowest, highest = min(lowest, labels[j]), max(highest, labels[j])
             row = i // shape[2]
             chosen = lowest if (row % shape[1] + row // shape[1]) % 2 == 0 else highest
-            # Written below, so that this wave does not see itself.
+            # Stored in the queue and written below, so that this wave does not see its own labels.
             queue[q] = i * 256 + np.int64(chosen)
         for q in range(begin, end):
             labels[queue[q] // 256] = np.uint8(queue[q] % 256)
@@ -196,7 +196,7 @@ def _flood(labels, shape, queue):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _waves(seed, room, shape, most, out, queue):  # type: ignore[no-untyped-def]
+def _waves(seed, domain, shape, limit, out, queue):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(len(seed)):
         if seed[i]:
@@ -207,11 +207,11 @@ def _waves(seed, room, shape, most, out, queue):  # type: ignore[no-untyped-def]
     while begin < count:
         i = queue[begin]
         begin += 1
-        if out[i] == most:
+        if out[i] == limit:
             continue
         for n in range(6):
             j = _neighbour(i, n, shape)
-            if j >= 0 and out[j] < 0 and room[j]:
+            if j >= 0 and out[j] < 0 and domain[j]:
                 out[j] = out[i] + 1
                 queue[count] = j
                 count += 1

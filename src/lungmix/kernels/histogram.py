@@ -1,4 +1,4 @@
-"""Counts per HU value: a sufficient statistic of everything measured or fitted here."""
+"""Histograms with one bin per HU value: sufficient for all measurements and fits."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lungmix.kernels.jit import kernel
 from lungmix.kernels.packed_masks import WORD, Bits, lowest_bit, pack
 
 FIRST_HU = -32768
-"""HU value of the first entry of a table of counts or labels."""
+"""HU of the first entry of a histogram or lookup table."""
 
 N_HU = 65536
-"""Length of such tables: every int16 value has its entry."""
+"""Length of histograms and lookup tables: one entry per int16 value."""
 
 
 def count_hu(hu: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Counts per HU value over the voxels of a mask.
+    """Return the histogram of the voxels of a mask.
 
     Parameters
     ----------
     hu : ndarray of int16
         Any shape.
     mask : ndarray of uint8, same shape
-        Voxels other than 0 count.
+        Voxels other than 0 are counted.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def count_hu(hu: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> npt.NDAr
 
 
 def count_hu_packed(hu: npt.NDArray[np.int16], bits: Bits) -> npt.NDArray[np.uint64]:
-    """Counts per HU value over the voxels of a packed mask; see `count_hu`.
+    """Return the histogram of the voxels of a packed mask; see `count_hu`.
 
     Parameters
     ----------
@@ -70,14 +70,14 @@ def _count_packed(hu, bits, counts):  # type: ignore[no-untyped-def]
 
 
 def weighted_sum(counts: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
-    """Sum of values times their counts, rounded once.
+    """Return the sum of values times their counts, rounded once.
 
-    A dot product depends on how the arrays lie in memory; tables of one cohort must not.
+    Unlike a dot product the result does not depend on the memory layout, so measurements are reproducible.
 
     Parameters
     ----------
     counts, values : ndarray, shape (n,)
-        As many of each.
+        Arrays of equal length.
     """
-    hit = np.flatnonzero(counts)
-    return fsum((counts[hit].astype(np.float64) * values[hit]).tolist())
+    present = np.flatnonzero(counts)
+    return fsum((counts[present].astype(np.float64) * values[present]).tolist())

@@ -1,8 +1,8 @@
-"""Compiled kernels, and where their machine code is kept: beside the modules, in a folder of the user, or in memory.
+"""Compiled kernels with a layered cache of machine code: next to the modules, in a folder of the user, or in memory.
 
-numba refuses to import a function that is to be cached where no folder can be written, and looks into one folder only,
-so that what was compiled as an image was built serves nobody but its builder. Here a kernel is looked for in every
-folder that can be read, is kept in the first that can be written, and works without any. Importing writes nothing.
+numba raises an error on import where no cache folder is writable, and reads a single folder, so that code compiled
+while a container image is built serves only the user who built it. This cache reads every readable folder, writes to
+the first writable one, and works without any. Importing writes nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numba
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function when it is first called, without Python's lock, and keep its machine code.
+    """Compile a function on its first call, without the GIL, and cache its machine code.
 
     Parameters
     ----------
     **options
-        Of `numba.njit`, such as ``fastmath`` and ``inline``.
+        Options of `numba.njit`, such as ``fastmath`` and ``inline``.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
@@ -40,15 +40,15 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def cache_folders(file: Path) -> Iterator[Path]:
-    """Folders that may hold the machine code of a module, in the order in which they are looked into and written to.
+    """Yield the cache folders of a module, in the order in which they are read and written.
 
-    ``NUMBA_CACHE_DIR``, ``__pycache__`` beside the module, numba's folder in the user's cache, and a folder for
-    temporary files that nobody else can write.
+    ``NUMBA_CACHE_DIR``, ``__pycache__`` next to the module, numba's folder in the user's cache, and a folder for
+    temporary files that only the user can write.
 
     Parameters
     ----------
     file : Path
-        Of the module.
+        File of the module.
     """
     folder = f"{file.parent.name}_{hashlib.sha256(os.fsencode(file.parent)).hexdigest()[:32]}"
     if numba.config.CACHE_DIR:
@@ -62,14 +62,14 @@ def cache_folders(file: Path) -> Iterator[Path]:
 
 
 def source_stamp(function: Callable[..., Any]) -> bytes:
-    """Digest of the modules that the machine code of a kernel comes from: its own and its callees'."""
+    """Return the digest of the modules of a kernel and its callees."""
     files: set[str] = set()
-    todo = [function]
-    while todo:
-        one = todo.pop()
-        if one.__code__.co_filename not in files:
-            files.add(one.__code__.co_filename)
-            todo += [used.py_func for used in one.__globals__.values() if hasattr(used, "py_func")]
+    pending = [function]
+    while pending:
+        callee = pending.pop()
+        if callee.__code__.co_filename not in files:
+            files.add(callee.__code__.co_filename)
+            pending += [used.py_func for used in callee.__globals__.values() if hasattr(used, "py_func")]
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: Path(file).name):
         digest.update(Path(file).read_bytes())
@@ -77,12 +77,12 @@ def source_stamp(function: Callable[..., Any]) -> bytes:
 
 
 class LayeredCache:
-    """Cache of one function in several folders, none of which has to be readable or writable; numba calls it.
+    """Cache of a function in several folders, none of which has to be readable or writable; numba calls it.
 
     Parameters
     ----------
     function : callable
-        What was compiled.
+        Compiled function.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -91,43 +91,43 @@ class LayeredCache:
     @cached_property
     def _caches(self) -> list[Any]:
         file = Path(self._function.__code__.co_filename)
-        with suppress(Exception):  # no source, or numba is not as it was known
+        with suppress(Exception):  # no source, or an incompatible version of numba
             return [_cache_in()(folder, self._function) for folder in cache_folders(file)]
         return []
 
     @property
     def cache_path(self) -> str | None:
-        """First folder that is looked into."""
+        """First folder that is read."""
         return str(self._caches[0].cache_path) if self._caches else None
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        """Machine code for a signature, from the first folder that has it; None if none has."""
+        """Return the machine code for a signature from the first folder that has it; None if none has."""
         for cache in self._caches:
-            with suppress(Exception):  # not readable, or cut short: the same as not there
-                found = cache.load_overload(signature, target) if is_trusted(Path(cache.cache_path)) else None
-                if found is not None:
-                    return found
+            with suppress(Exception):  # unreadable or truncated: treat as missing
+                code = cache.load_overload(signature, target) if is_trusted(Path(cache.cache_path)) else None
+                if code is not None:
+                    return code
         return None
 
     def save_overload(self, signature: Any, code: Any) -> None:
-        """Keep machine code in the first folder that takes it, if any does."""
+        """Write machine code to the first writable folder, if any."""
         for cache in self._caches:
             with suppress(Exception):
                 cache.save_overload(signature, code)
                 return
 
     def enable(self) -> None:
-        """Use the folders."""
+        """Enable the cache."""
         for cache in self._caches:
             cache.enable()
 
     def disable(self) -> None:
-        """Use none of the folders."""
+        """Disable the cache."""
         for cache in self._caches:
             cache.disable()
 
     def flush(self) -> None:
-        """Forget what can be forgotten."""
+        """Remove the cached code where folders are writable."""
         for cache in self._caches:
             with suppress(OSError):
                 cache.flush()
@@ -135,7 +135,7 @@ class LayeredCache:
 
 @lru_cache(maxsize=1)
 def _cache_in() -> Any:
-    """Class of numba's cache of a function in a given folder; an error where numba's parts are not those known."""
+    """Return a class of numba's cache in a given folder; fails with an incompatible version of numba."""
     base: Any = import_module("numba.core.caching").FunctionCache
 
     class Implementation(base._impl_class):
@@ -152,7 +152,7 @@ def _cache_in() -> Any:
 
 
 class _Locator:
-    """Answers what numba asks about the place of a cache."""
+    """Location of a cache, in the interface of numba's locators."""
 
     def __init__(self, folder: Path, function: Callable[..., Any]):
         self._folder, self._function = folder, function
@@ -166,7 +166,7 @@ class _Locator:
             self._folder.parent.mkdir(mode=0o700, exist_ok=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         if not is_trusted(self._folder):
-            raise PermissionError(f"{self._folder} can be written by others")
+            raise PermissionError(f"{self._folder} is writable by other users")
         tempfile.TemporaryFile(dir=self._folder).close()
 
     def get_cache_path(self) -> str:
@@ -180,7 +180,7 @@ class _Locator:
 
 
 def is_trusted(folder: Path) -> bool:
-    """Whether machine code from a folder may be run: of those for temporary files only one that is the user's alone."""
+    """Return True if machine code from a folder may be run; a temporary folder must be writable by the user only."""
     if folder.parent != _temporary():
         return True
     try:
@@ -192,7 +192,7 @@ def is_trusted(folder: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _temporary() -> Path | None:
-    """Folder for temporary files of this user; None where there is no room for any."""
+    """Return the folder for temporary files of this user; None where there is none."""
     try:
         return Path(tempfile.gettempdir()) / f"lungmix-kernels-{os.geteuid()}"
     except (OSError, AttributeError):

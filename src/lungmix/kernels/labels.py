@@ -1,4 +1,4 @@
-"""Label maps: look-up by HU."""
+"""Label maps: lookup by HU, and counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Labels = npt.NDArray[np.uint8]
 
 
 def look_up(hu: npt.NDArray[np.int16], mask: Labels, table: Labels) -> Labels:
-    """Label of each voxel of a mask from its HU; 0 elsewhere.
+    """Return the label of each voxel of a mask by its HU; 0 elsewhere.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def look_up(hu: npt.NDArray[np.int16], mask: Labels, table: Labels) -> Labels:
 
 
 def count_labels(labels: Labels) -> npt.NDArray[np.int64]:
-    """Voxels of each label: int64, shape (256,)."""
+    """Return the number of voxels of each label: int64, shape (256,)."""
     counts = np.zeros(256, np.int64)
     _count(labels, counts)
     return counts
@@ -36,7 +36,7 @@ def count_labels(labels: Labels) -> npt.NDArray[np.int64]:
 
 @kernel()
 def _count(labels, counts):  # type: ignore[no-untyped-def]
-    # Runs of one label, most of all the background, are added as a whole.
+    # Add runs of equal labels at once, since most voxels are background.
     for z in range(labels.shape[0]):
         for y in range(labels.shape[1]):
             row = labels[z, y]

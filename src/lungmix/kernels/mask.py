@@ -1,4 +1,4 @@
-"""The lung mask of one volume in memory: threshold, opening, islands, closing.
+"""Lung mask of a volume in memory: threshold, opening, selection of components, closing.
 
 Source: Zaffino et al. 2021, section 2.2.
 """
@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from lungmix.errors import UsageError
 from lungmix.geometry import AxisOrder
-from lungmix.kernels.components import ComponentTable, Merged, islands_of, label_runs, render_components
+from lungmix.kernels.components import (
+    ComponentTable,
+    MergedComponents,
+    label_runs,
+    render_components,
+    tabulate_components,
+)
 from lungmix.kernels.morphology import closing, opening
 from lungmix.kernels.packed_masks import pack_below, unpack
 from lungmix.kernels.structuring_elements import Element, ball, diamond, ellipsoid
@@ -33,20 +39,20 @@ Mask = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class MaskRecipe:
-    """The steps of the mask in voxels.
+    """Steps of the mask, with sizes in voxels.
 
     Attributes
     ----------
     threshold : int
         Voxels below this HU are air.
     opening : Element
-        Opens the air; a single point leaves it as it is.
+        Structuring element of the opening of the air; a single point leaves it unchanged.
     min_voxels : int
-        Smaller islands are dropped.
+        Smaller components are dropped.
     closings : tuple of Element
-        Close what was kept, one after the other.
+        Structuring elements of the successive closings of the lung.
     cranial_axis : int
-        Array axis from feet to head: islands may touch its ends, and no others.
+        Array axis from feet to head, whose ends alone a lung may touch.
     """
 
     threshold: int
@@ -57,14 +63,14 @@ class MaskRecipe:
 
     @property
     def halo(self) -> int:
-        """Slices that the widest step looks at on each side."""
+        """Slices that the widest step needs on each side."""
         return 2 * max(element.extent[0] for element in (self.opening, *self.closings))
 
 
 def recipe_for(
     parameters: MaskParameters, spacing_zyx: Sequence[float] | None, order: AxisOrder | None = None
 ) -> MaskRecipe:
-    """Return the steps of a preset on a grid, with what the user changed.
+    """Return the steps of a preset on a grid, with the changes of the user.
 
     Parameters
     ----------
@@ -73,7 +79,7 @@ def recipe_for(
     spacing_zyx : sequence of float or None
         Voxel spacing along z, y, x in mm; the preset ``physical`` needs it.
     order : AxisOrder, optional
-        How the array lies in the patient; by default axial.
+        Orientation of the array in the patient; by default axial.
 
     Raises
     ------
@@ -103,57 +109,57 @@ def recipe_for(
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the search for lungs saw, for messages.
+class ComponentSummary:
+    """Summary of the components of air after the opening, for messages.
 
     Attributes
     ----------
-    islands : int
-        Islands of air after the opening.
+    components : int
+        Number of components.
     largest : tuple of (int, bool)
-        Voxels and edge contact of the largest ones, largest first.
+        Voxels and edge contact of the largest ones, in descending order.
     kept : int
-        Islands kept.
+        Number of components kept.
     """
 
-    islands: int
+    components: int
     largest: tuple[tuple[int, bool], ...]
     kept: int
 
 
-def is_lung(islands: ComponentTable, min_voxels: int) -> npt.NDArray[np.bool_]:
-    """Return which islands are lung: large enough, and clear of the first and last row and column of axial slices."""
-    return np.asarray((islands.voxels >= min_voxels) & ~islands.touches_edge)
+def is_lung(components: ComponentTable, min_voxels: int) -> npt.NDArray[np.bool_]:
+    """Return True for each component that is large enough and clear of the edges of axial slices."""
+    return np.asarray((components.voxels >= min_voxels) & ~components.touches_edge)
 
 
-def describe(merged: Merged, keep: npt.NDArray[np.bool_]) -> Found:
-    """Summary of the islands of a volume."""
-    islands = merged.islands
-    order = np.argsort(islands.voxels, kind="stable")[::-1][:5]
-    largest = tuple((int(islands.voxels[i]), bool(islands.touches_edge[i])) for i in order)
-    return Found(len(islands.voxels) + merged.unlisted, largest, int(keep.sum()))
+def describe(merged: MergedComponents, keep: npt.NDArray[np.bool_]) -> ComponentSummary:
+    """Summarize the components of a volume."""
+    components = merged.components
+    order = np.argsort(components.voxels, kind="stable")[::-1][:5]
+    largest = tuple((int(components.voxels[i]), bool(components.touches_edge[i])) for i in order)
+    return ComponentSummary(len(components.voxels) + merged.unlisted, largest, int(keep.sum()))
 
 
 def lung_mask(hu: npt.NDArray[np.int16], recipe: MaskRecipe) -> Mask:
-    """Lung mask of a whole volume.
+    """Return the lung mask of a volume.
 
     Parameters
     ----------
     hu : ndarray of int, shape (z, y, x)
-        HU. Padding below -1000 is air like everything below the threshold.
+        HU. Padding below -1000 is air, like all values below the threshold.
     recipe : MaskRecipe
         The steps.
 
     Returns
     -------
     ndarray of uint8, shape (z, y, x)
-        0 or 1; all 0 where no island qualifies.
+        0 or 1; all 0 where no component is lung.
     """
     if 0 in hu.shape:
         return np.zeros(hu.shape, np.uint8)
     nx = hu.shape[2]
     runs = label_runs(opening(pack_below(hu, recipe.threshold), nx, recipe.opening), nx)
-    lung = render_components(runs, is_lung(islands_of(runs, recipe.cranial_axis), recipe.min_voxels))
+    lung = render_components(runs, is_lung(tabulate_components(runs, recipe.cranial_axis), recipe.min_voxels))
     for element in recipe.closings:
         lung = closing(lung, nx, element)
     return unpack(lung, nx)

@@ -1,4 +1,4 @@
-"""Measures of lungs from their counts per HU alone."""
+"""Measurements of lungs from their histograms."""
 
 from __future__ import annotations
 
@@ -29,54 +29,54 @@ def measure_scan(
     leave_out: Sequence[Tissue] = (),
     rejected: Sequence[Mapping[str, Any]] | None = None,
 ) -> Values:
-    """One row of the table of measurements but for its case.
+    """Return a row of the table of measurements, without its case.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
-        Lung voxels of each HU value from -32768 on.
+        Histogram of the lung voxels, from -32768 HU on.
     sides : ndarray of uint64, shape (4, 65536), or None
-        The same by `lungmix.tissue.SIDES`; None where sides are not known.
+        Histograms of the regions in `lungmix.tissue.SIDES`; None where regions are unknown.
     table : ndarray of uint8, shape (65536,)
         Tissue of each HU value.
     voxel_ml : float
         Volume of a voxel, mL.
     touches : mapping of str to bool, optional
-        Whether a side reaches the border of the volume, by the key of the side.
+        True for each region that touches the border of the volume, by its key.
     leave_out : sequence of Tissue
-        Parts that do not count as lung in the columns without a side.
+        Regions excluded from the columns that name no region.
     rejected : sequence of mapping, optional
-        ``ml`` and ``touches_edge`` of pieces of lung that the mask does not hold; None where they are not known.
+        ``ml`` and ``touches_edge`` of rejected components of lung; None where they are unknown.
 
     Returns
     -------
     dict
-        By the keys of `lungmix.kernels.data_dictionary.MEASUREMENTS`; NaN where there are no voxels or no sides.
+        Values by the keys of `lungmix.kernels.data_dictionary.MEASUREMENTS`; NaN without voxels or regions.
     """
-    out = sum_of(sides, leave_out)
+    excluded = sum_of(sides, leave_out)
     rest = [side for side in SIDES if side not in leave_out]
-    row = measure_counts(counts - out, table, voxel_ml) | _further(counts - out, voxel_ml, touches, rest)
+    row = measure_counts(counts - excluded, table, voxel_ml) | _further(counts - excluded, voxel_ml, touches, rest)
     for side in LUNGS:
-        own = sum_of(sides, [side])
-        values: Values = {"ml": _ml(own, voxel_ml), **_shares(own, table), **_densities(own)}
-        values |= _further(own, voxel_ml, touches, [side])
+        of_side = sum_of(sides, [side])
+        values: Values = {"ml": _ml(of_side, voxel_ml), **_shares(of_side, table), **_densities(of_side)}
+        values |= _further(of_side, voxel_ml, touches, [side])
         row |= {f"{side.key}_{key}": float("nan") if sides is None else value for key, value in values.items()}
     for side in (AIRWAY, ELSEWHERE):
         row[f"{side.key}_ml"] = float("nan") if sides is None else _ml(sum_of(sides, [side]), voxel_ml)
-    row["left_out_ml"] = _ml(out, voxel_ml)
-    row["rejected_ml"] = float("nan") if rejected is None else sum((float(one["ml"]) for one in rejected), 0.0)
-    if any(one["touches_edge"] for one in rejected or ()):
+    row["left_out_ml"] = _ml(excluded, voxel_ml)
+    row["rejected_ml"] = float("nan") if rejected is None else sum((float(part["ml"]) for part in rejected), 0.0)
+    if any(part["touches_edge"] for part in rejected or ()):
         row["touches_border"] = 1
     return row
 
 
 def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
-    """Volumes, tissue percentages and densities of the lungs of one scan.
+    """Return volumes, tissue percentages and densities of the lungs of a scan.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
-        Voxels of each HU value from -32768 on.
+        Histogram of the lung voxels, from -32768 HU on.
     table : ndarray of uint8, shape (65536,)
         Tissue of each HU value.
     voxel_ml : float
@@ -100,21 +100,21 @@ def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
 
 
 def sum_of(sides: Counts | None, parts: Sequence[Tissue]) -> Counts:
-    """Counts of some parts of the mask together: uint64, shape (65536,); zeros where sides are not known."""
+    """Return the joint histogram of some regions: uint64, shape (65536,); zeros where regions are unknown."""
     if sides is None:
         return np.zeros(N_HU, np.uint64)
     return np.asarray(sides[[side.label - 1 for side in parts]].sum(axis=0, dtype=np.uint64))
 
 
 def component_keys(n_components: int) -> list[str]:
-    """Column names of the components: the tissues' where there are five."""
+    """Return the column names of the components, those of the tissues if there are five."""
     if n_components == len(TISSUES):
         return [tissue.key for tissue in TISSUES]
     return [f"component_{i}" for i in range(1, n_components + 1)]
 
 
 def _by_label(counts: Counts, table: Table) -> tuple[list[str], list[float]]:
-    """Keys and voxels of the labels. A model of any number of components has labels that the tissues do not name."""
+    """Return keys and voxels of the labels, for models of any number of components."""
     n_labels = max(int(table.max()), 1)
     voxels = np.bincount(table, weights=counts.astype(np.float64), minlength=n_labels + 1)
     return component_keys(n_labels), [float(n) for n in voxels[1:]]
@@ -142,8 +142,8 @@ def _further(counts: Counts, voxel_ml: float, touches: Mapping[str, bool] | None
     total = int(counts.sum())
     mean = _mean(counts)
 
-    def percent_of(these: npt.NDArray[np.bool_]) -> float:
-        return _percent(float(counts[these].sum()), total)
+    def percent_of(selected: npt.NDArray[np.bool_]) -> float:
+        return _percent(float(counts[selected].sum()), total)
 
     row: Values = {"sd_hu": (weighted_sum(counts, (_HU - mean) ** 2) / total) ** 0.5 if total else float("nan")}
     row |= {f"haa_above_{t}": percent_of(-t < _HU) for t in HAA_ABOVE}

@@ -1,8 +1,8 @@
-"""The median of ordinal labels by counts in a box, at one bit a voxel.
+"""Median of ordinal labels by box counts, at one bit a voxel.
 
-The median is at least ``k`` where enough of the window is, so it takes one box count for each distinct label. A plane
-of "is at least k" is packed to bits; counts are numbers whose binary digits are such planes, added 64 voxels at a
-time by the logic of a ripple-carry adder.
+The median is at least ``k`` where enough voxels of the window are, which takes one box count per distinct label. The
+voxels of a plane that are at least ``k`` are packed to bits; counts are numbers whose binary digits are such planes,
+added 64 voxels at a time by the logic of a ripple-carry adder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def median_labels(labels: Labels, size: int = 4, flipped: tuple[bool, bool, bool
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        Few distinct values: the time grows with their number. Only the surroundings of voxels that are not 0 are
-        looked at.
+        Labels; the time grows with the number of distinct values. Only the neighbourhood of non-zero voxels is
+        processed.
     size : int
         Edge of the window in voxels, 1 to 15.
     flipped : tuple of bool
@@ -70,13 +70,13 @@ def median_labels(labels: Labels, size: int = 4, flipped: tuple[bool, bool, bool
 
 
 def window_of(size: int, flipped: tuple[bool, bool, bool] = NOT_FLIPPED) -> tuple[tuple[int, int], ...]:
-    """Return how many voxels the window reaches back and on along z, y, x; parameters are those of `median_labels`."""
-    back, on = size // 2, (size - 1) // 2
-    return tuple((on, back) if flip else (back, on) for flip in flipped)
+    """Return the extent of the window before and after a voxel along z, y, x; for parameters see `median_labels`."""
+    before, after = size // 2, (size - 1) // 2
+    return tuple((after, before) if flip else (before, after) for flip in flipped)
 
 
 def _surroundings(labels: Labels, spans: list[tuple[int, int]], window: tuple[tuple[int, int], ...]) -> Labels:
-    """Part of a volume and what windows of its voxels reach, reflected at the border; rows fill whole words."""
+    """Return part of a volume with the margin of its windows, reflected at the border; rows fill whole words."""
     part, pad = [], []
     for (low, high), n, (before, after) in zip(spans, labels.shape, window, strict=True):
         begin, end = low - before, high + after
@@ -88,7 +88,7 @@ def _surroundings(labels: Labels, spans: list[tuple[int, int]], window: tuple[tu
 
 
 def _ranks(padded: Labels, levels: Labels, size: int, ny: int) -> npt.NDArray[np.uint64]:
-    """How many levels the median reaches, as binary digits: shape (digits, z, y * words)."""
+    """Return the number of levels not above the median, as binary digits: shape (digits, z, y * words)."""
     depth, words = padded.shape[0] - size + 1, padded.shape[2] // WORD
     ranks = np.zeros((len(levels).bit_length(), depth, ny * words), np.uint64)
     _median(padded.view(np.uint64), levels, size, ranks)
@@ -147,11 +147,11 @@ def _digits_for(largest):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _median(eights, levels, size, ranks):  # type: ignore[no-untyped-def]
-    # eights holds 8 labels a word. Everything is flat, rows one after the other: what a window reads behind the end
-    # of a row comes out behind the end of the answer.
+    # eights holds 8 labels a word. Planes are flat, with rows in sequence: values that a window reads past the end of
+    # a row end up past the end of that row in the result.
     ny, words = eights.shape[1], eights.shape[2] // 8
     _, depth, n = ranks.shape
-    # Of size³ sorted values the upper median has rank size³ // 2: it is >= k where that many, or more, are not below.
+    # The upper median of size³ sorted values has rank size³ // 2: it is >= k where at least `need` values are.
     volume = size * size * size
     need = volume - volume // 2
     plane = np.zeros(ny * words + 1, np.uint64)
@@ -192,7 +192,7 @@ def _pack_at_least(eights, level, plane):  # type: ignore[no-untyped-def]
             for k in range(8):
                 eight = eights[y, 8 * w + k]
                 if eight:
-                    # The top bit of a byte: whether its lower seven reach those of the level.
+                    # The top bit of a byte is set where its lower seven bits are at least those of the level.
                     lower = (eight | high) - rest
                     reached = (lower | eight) if level < 128 else (lower & eight)
                     gathered = (((reached & high) >> np.uint64(7)) * np.uint64(0x0102040810204080)) >> np.uint64(56)
@@ -214,23 +214,23 @@ def _shift(plane, k, out):  # type: ignore[no-untyped-def]
 def _add(total, addend, first, carry):  # type: ignore[no-untyped-def]
     digits, n = total.shape
     for b in range(digits):
-        ours = total[b]
+        digit = total[b]
         if b == 0:
-            theirs = addend[0, first : first + n]
+            other = addend[0, first : first + n]
             for i in range(n):
-                carry[i] = ours[i] & theirs[i]
-                ours[i] ^= theirs[i]
+                carry[i] = digit[i] & other[i]
+                digit[i] ^= other[i]
         elif b < len(addend):
-            theirs = addend[b, first : first + n]
+            other = addend[b, first : first + n]
             for i in range(n):
-                either = ours[i] ^ theirs[i]
-                both = ours[i] & theirs[i]
-                ours[i] = either ^ carry[i]
+                either = digit[i] ^ other[i]
+                both = digit[i] & other[i]
+                digit[i] = either ^ carry[i]
                 carry[i] = both | (either & carry[i])
         else:
             for i in range(n):
-                both = ours[i] & carry[i]
-                ours[i] ^= carry[i]
+                both = digit[i] & carry[i]
+                digit[i] ^= carry[i]
                 carry[i] = both
 
 
@@ -239,18 +239,18 @@ def _subtract(total, less, carry):  # type: ignore[no-untyped-def]
     digits, n = total.shape
     carry[:n] = 0
     for b in range(digits):
-        ours = total[b]
+        digit = total[b]
         if b < len(less):
-            theirs = less[b]
+            other = less[b]
             for i in range(n):
-                either = ours[i] ^ theirs[i]
-                borrow = (~ours[i] & theirs[i]) | (~either & carry[i])
-                ours[i] = either ^ carry[i]
+                either = digit[i] ^ other[i]
+                borrow = (~digit[i] & other[i]) | (~either & carry[i])
+                digit[i] = either ^ carry[i]
                 carry[i] = borrow
         else:
             for i in range(n):
-                borrow = ~ours[i] & carry[i]
-                ours[i] ^= carry[i]
+                borrow = ~digit[i] & carry[i]
+                digit[i] ^= carry[i]
                 carry[i] = borrow
 
 
@@ -261,13 +261,13 @@ def _at_least(count, need, out):  # type: ignore[no-untyped-def]
     rest = (1 << digits) - need
     out[:] = 0
     for b in range(digits):
-        ours = count[b]
+        digit = count[b]
         if (rest >> b) & 1:
             for i in range(n):
-                out[i] |= ours[i]
+                out[i] |= digit[i]
         else:
             for i in range(n):
-                out[i] &= ours[i]
+                out[i] &= digit[i]
 
 
 @kernel()

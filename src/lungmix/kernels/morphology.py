@@ -1,6 +1,6 @@
-"""Dilation, erosion, opening and closing of packed masks by an `Element`, exact.
+"""Exact dilation, erosion, opening and closing of packed masks by an `Element`.
 
-Small elements shift words, large ones measure distances; work is done where the mask is, and nowhere else.
+Small elements use shifts of words, large ones distances; only the bounding box of the mask is processed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LARGEST_SHIFT = 12
 
 
 def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Dilation of a mask; nothing outside the volume is set.
+    """Dilate a mask; voxels outside the volume are unset.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) 
     element : Element
         The structuring element.
     planes : tuple of int, optional
-        First and one past the last plane to answer for; all of them by default. The others are a halo.
+        First and one past the last plane of the result; all of them by default. The others are a halo.
 
     Returns
     -------
@@ -51,16 +51,16 @@ def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) 
         return out
     begin, end = max(first, frame.z[0] - element.extent[0]), min(stop, frame.z[1] + element.extent[0])
     if begin < end:
-        found = dilate_by_distance(frame.cut(bits), False, element, (begin - frame.z[0], end - frame.z[0]))
+        dilated = dilate_by_distance(frame.cut(bits), False, element, (begin - frame.z[0], end - frame.z[0]))
         y, words = _overlap(frame.y, bits.shape[1]), _overlap(frame.words, bits.shape[2])
         target = out[begin - first : end - first, slice(*y), slice(*words)]
-        target[:] = found[:, _within(y, frame.y), _within(words, frame.words)]
+        target[:] = dilated[:, _within(y, frame.y), _within(words, frame.words)]
         out[..., -1] &= tail_mask(nx)
     return out
 
 
 def erode(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Erosion of a mask; everything outside the volume counts as background.
+    """Erode a mask; voxels outside the volume count as background.
 
     Parameters and result are those of `dilate`.
     """
@@ -72,17 +72,18 @@ def erode(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -
     frame = _frame_of(bits, element)
     if frame is None:
         return out
-    # Planes of background above and below are seen as the others are.
-    reach = element.extent[0]
+    # Add planes of background above and below.
+    extent_z = element.extent[0]
     begin, end = max(first, frame.z[0]), min(stop, frame.z[1])
     if begin < end:
-        window = np.pad(frame.cut(bits), ((reach, reach), (0, 0), (0, 0)))
-        frame.put(_eroded(window, element, (begin - frame.z[0] + reach, end - frame.z[0] + reach)), begin - first, out)
+        window = np.pad(frame.cut(bits), ((extent_z, extent_z), (0, 0), (0, 0)))
+        planes_of_window = (begin - frame.z[0] + extent_z, end - frame.z[0] + extent_z)
+        frame.put(_eroded(window, element, planes_of_window), begin - first, out)
     return out
 
 
 def opening(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Erosion, then dilation; see `dilate` for parameters and result.
+    """Open a mask by erosion, then dilation; see `dilate` for parameters and result.
 
     A halo must be twice the extent of the element along z, or end with the volume.
     """
@@ -92,10 +93,10 @@ def opening(bits: Bits, nx: int, element: Element, planes: Planes | None = None)
 
 
 def closing(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Dilation, then erosion, as if the volume went on with background for ever.
+    """Close a mask by dilation, then erosion, as if surrounded by infinite background.
 
     Parameters and result are those of `dilate`. A halo must be twice the extent of the element along z, or end with
-    the volume. Nothing outside the bounding box of the mask is ever set, so nothing else is looked at.
+    the volume. A closing sets no voxel outside the bounding box of the mask, so only the box is processed.
     """
     first, stop = planes or (0, len(bits))
     if element.is_point:
@@ -104,18 +105,18 @@ def closing(bits: Bits, nx: int, element: Element, planes: Planes | None = None)
     frame = _frame_of(bits, element)
     if frame is None:
         return out
-    reach = element.extent[0]
+    extent_z = element.extent[0]
     begin, end = max(first, frame.z[0]), min(stop, frame.z[1])
     if begin < end:
         spread = dilate_by_distance(
-            frame.cut(bits), False, element, (begin - reach - frame.z[0], end + reach - frame.z[0])
+            frame.cut(bits), False, element, (begin - extent_z - frame.z[0], end + extent_z - frame.z[0])
         )
-        frame.put(_eroded(spread, element, (reach, reach + end - begin)), begin - first, out)
+        frame.put(_eroded(spread, element, (extent_z, extent_z + end - begin)), begin - first, out)
     return out
 
 
 class _Frame(NamedTuple):
-    """The bounding box of a mask, grown along y and x by what an element reaches; it may leave the volume."""
+    """Bounding box of a mask, grown along y and x by the extent of an element; it may exceed the volume."""
 
     z: Span
     y: Span
@@ -123,7 +124,7 @@ class _Frame(NamedTuple):
     inner_y: Span
     inner_words: Span
     columns: Bits
-    """The bits of a row of inner words that lie in the bounding box."""
+    """Bits of a row of inner words within the bounding box."""
 
     def cut(self, bits: Bits) -> Bits:
         window = np.zeros((self.z[1] - self.z[0], self.y[1] - self.y[0], self.words[1] - self.words[0]), np.uint64)
@@ -132,7 +133,7 @@ class _Frame(NamedTuple):
         return window
 
     def put(self, rows: Bits, plane: int, out: Bits) -> None:
-        # An erosion or a closing stays in the box; beside it the frame may end within the reach of the element.
+        # Results of erosions and closings stay in the box; next to it the frame may end within the element's extent.
         inside = rows[..., _within(self.inner_words, self.words)] & self.columns
         out[plane : plane + len(rows), slice(*self.inner_y), slice(*self.inner_words)] = inside
 
@@ -142,14 +143,14 @@ def _frame_of(bits: Bits, element: Element) -> _Frame | None:
     if box is None:
         return None
     z, y, x = box
-    _, reach_y, reach_x = element.extent
+    _, extent_y, extent_x = element.extent
     inner = (x[0] // WORD, words_for(x[1]))
     columns = np.zeros((1, 1, (inner[1] - inner[0]) * WORD), np.uint8)
     columns[..., x[0] - inner[0] * WORD : x[1] - inner[0] * WORD] = 1
     return _Frame(
         z=z,
-        y=(y[0] - reach_y, y[1] + reach_y),
-        words=((x[0] - reach_x) // WORD, words_for(x[1] + reach_x)),
+        y=(y[0] - extent_y, y[1] + extent_y),
+        words=((x[0] - extent_x) // WORD, words_for(x[1] + extent_x)),
         inner_y=y,
         inner_words=inner,
         columns=pack(columns),
@@ -165,6 +166,6 @@ def _within(span: Span, outer: Span) -> slice:
 
 
 def _eroded(window: Bits, element: Element, planes: Span) -> Bits:
-    """Erosion of a frame, for its planes `planes` and for the rows that lie the reach of the element inside."""
-    found = dilate_by_distance(window, True, element, planes, element.extent[1])
-    return np.invert(found, out=found)
+    """Erode a frame, for planes `planes` and without the outer rows that the extent of the element covers."""
+    eroded = dilate_by_distance(window, True, element, planes, element.extent[1])
+    return np.invert(eroded, out=eroded)

@@ -1,4 +1,4 @@
-"""Masks at one bit a voxel: what the kernels of the mask work on, what travels between tasks and waits in memory.
+"""Masks packed at one bit a voxel, the form that mask kernels use and that tasks exchange.
 
 Bit ``k`` of word ``w`` of a row is the voxel ``x = 64 w + k``. Bits past the end of a row are 0.
 """
@@ -19,7 +19,7 @@ WORD = 64
 
 
 def words_for(nx: int) -> int:
-    """Words of a row of ``nx`` voxels."""
+    """Return the number of words in a row of ``nx`` voxels."""
     return -(-nx // WORD)
 
 
@@ -41,7 +41,7 @@ def pack(mask: npt.NDArray[Any]) -> Bits:
 
 
 def pack_below(hu: npt.NDArray[Any], threshold: int) -> Bits:
-    """Packed mask of the voxels below `threshold`, made plane by plane.
+    """Pack the mask of voxels below `threshold`, plane by plane.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ def pack_below(hu: npt.NDArray[Any], threshold: int) -> Bits:
 
 
 def unpack(bits: Bits, nx: int) -> npt.NDArray[np.uint8]:
-    """Inverse of `pack` for rows of ``nx`` voxels: uint8, 0 or 1."""
+    """Unpack rows of ``nx`` voxels, the inverse of `pack`: uint8, 0 or 1."""
     rows = np.ascontiguousarray(bits, "<u8").view(np.uint8)
     return np.unpackbits(rows, axis=-1, count=nx, bitorder="little")
 
 
 def bounding_box(bits: Bits) -> tuple[tuple[int, int], ...] | None:
-    """First and one past the last index with set voxels along z, y and x; None if there are none."""
+    """Return the first and one past the last index with set voxels along z, y and x; None if there are none."""
     planes = np.flatnonzero(bits.reshape(len(bits), -1).any(axis=1))
     if not planes.size:
         return None
@@ -78,7 +78,7 @@ def bounding_box(bits: Bits) -> tuple[tuple[int, int], ...] | None:
 
 
 def tail_mask(nx: int) -> np.uint64:
-    """The bits of the last word of a row that are voxels."""
+    """Return the bits of the last word of a row that are voxels."""
     rest = nx % WORD
     return np.uint64(0xFFFFFFFFFFFFFFFF if rest == 0 else (1 << rest) - 1)
 
@@ -91,14 +91,14 @@ for _bit in range(64):
 
 @kernel(inline="always")
 def lowest_bit(word):  # type: ignore[no-untyped-def]
-    """Position of the lowest set bit of a word that is not 0."""
+    """Return the position of the lowest set bit of a word that is not 0."""
     lowest = word & (~word + np.uint64(1))
     return np.int64(_POSITION[np.int64((lowest * _DE_BRUIJN) >> np.uint64(58))])
 
 
 @kernel(inline="always")
 def count_bits(word):  # type: ignore[no-untyped-def]
-    """Number of set bits of a word."""
+    """Return the number of set bits of a word."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)

@@ -1,4 +1,4 @@
-"""Percentiles from counts per HU."""
+"""Percentiles from histograms."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lungmix.kernels.histogram import FIRST_HU
 
 
 def percentiles(counts: npt.NDArray[np.uint64], percents: Sequence[float]) -> list[float]:
-    """Percentiles in HU, with linear interpolation between voxels as in ``numpy.percentile``; NaN of no voxels.
+    """Return percentiles in HU, interpolated linearly as in ``numpy.percentile``; NaN without voxels.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
-        Voxels of each HU value from -32768 on.
+        Histogram from -32768 HU on.
     percents : sequence of float
         0 to 100.
     """

@@ -1,7 +1,7 @@
-"""Plausibility of HU: what the histogram of a whole scan says about its values before they count.
+"""Plausibility of HU, checked on the histogram of a scan before its values are used.
 
-Every threshold stands in `LIMITS` with its reason. A finding either refuses a scan, because its values are not HU of
-a chest, or flags it: it can be measured, but it is not pooled with others.
+`LIMITS` holds every threshold with its reason. A finding either rejects a scan, because its values are not HU of a
+chest, or flags it: it is measured, but not pooled with others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Counts = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Limit:
-    """A threshold and why it lies where it does."""
+    """A threshold and the reason for its value."""
 
     value: float
     reason: str
@@ -48,10 +48,10 @@ LIMITS = {
     "few_values": Limit(64, "label maps and drawings; the noise of CT alone spreads over more values"),
     "gaps": Limit(0.4, "CT in whole HU leaves no value out where voxels are many; steps of 2 leave out half"),
 }
-"""Thresholds by name: HU, shares of all voxels, or numbers."""
+"""Thresholds by name: HU, shares of all voxels, or counts."""
 
 SHIFTS = (1024, -1024)
-"""Errors of the usual rescale intercept, HU: not applied, or applied twice; those of -1000 are found by them too."""
+"""Offsets in HU if the usual rescale intercept is not applied, or applied twice; they also detect that of -1000."""
 
 _NEAR = 20
 _WINDOW = 16
@@ -61,26 +61,27 @@ _FEWEST_WINDOWS = 4
 
 @dataclass(frozen=True)
 class HuSummary:
-    """What the histogram of a scan says; small enough to be kept with the scan.
+    """Summary of the histogram of a scan, small enough to be stored with it.
 
     Attributes
     ----------
     voxels, distinct : int
-        Voxels, and values that occur.
+        Number of voxels, and of distinct values.
     minimum, maximum : int
-        The ends of the range, HU.
+        Ends of the range, HU.
     at_minimum, at_maximum : float
         Shares of the voxels at the ends.
     clipped_low, clipped_high : bool
-        Whether the ends look like clips: one value that holds many times the voxels of its neighbours.
+        True where an end looks clipped: its voxels are many times those of neighbouring values.
     aerated, soft : float
         Shares of the voxels in the ranges of air and lung and of soft tissue.
     too_low : float
-        Share of the voxels below every tissue, without values of padding.
+        Share of the voxels below every tissue, without padding.
     gaps : float
-        Share of values that do not occur where voxels are many; 0 where they are few.
+        Share of missing values in densely populated parts of the histogram; 0 where there are none.
     shift : int
-        HU to add to the ranges of air and soft tissue to find both; 0 where they are in their place, or nowhere.
+        HU to add to the ranges of air and soft tissue so that both are populated; 0 where no shift is needed, or none
+        helps.
     """
 
     voxels: int
@@ -98,27 +99,27 @@ class HuSummary:
     shift: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HuSummary:
-        """Inverse of `to_dict`; raises `TypeError` where values are missing."""
+        """Return the summary of a dictionary, the inverse of `to_dict`; raises `TypeError` if values are missing."""
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about the HU of a scan that people should know.
+    """Problem with the HU of a scan.
 
     Attributes
     ----------
     code : str
-        For programs.
+        Identifier for programs.
     severity : {"refused", "flagged"}
         Not HU of a chest, or usable but doubtful.
     reason : str
-        What was seen, with numbers.
+        Evidence, with numbers.
     """
 
     code: str
@@ -127,7 +128,7 @@ class Finding:
 
 
 def add_all(hu: npt.NDArray[np.int16], counts: Counts) -> None:
-    """Add the voxels of a slab to counts per HU value, in place; entry ``i`` counts ``i - 32768`` HU."""
+    """Add the voxels of a slab to a histogram in place; entry ``i`` counts ``i - 32768`` HU."""
     _add_all(np.ascontiguousarray(hu).reshape(-1), counts)
 
 
@@ -137,12 +138,12 @@ def summarize(counts: Counts) -> HuSummary:
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
-        Voxels of a whole scan of each HU value from -32768 on.
+        Histogram of a scan with at least one voxel, from -32768 HU on.
 
     Returns
     -------
     HuSummary
-        Of a scan with one voxel at least.
+        Summary of the scan.
     """
     present = np.flatnonzero(counts)
     first, last = int(present[0]), int(present[-1])
@@ -167,77 +168,77 @@ def summarize(counts: Counts) -> HuSummary:
 
 
 def judge(summary: HuSummary) -> list[Finding]:
-    """Judge a summary; the refusals, if any, come first, and the list is empty for plausible CT.
+    """Return the findings on a scan: one that rejects it, or flags; empty for plausible CT.
 
     Parameters
     ----------
     summary : HuSummary
-        Of a scan.
+        Summary of the scan.
     """
-    refused = _refusal(summary)
-    if refused is not None:
-        return [refused]
+    rejection = _rejection(summary)
+    if rejection is not None:
+        return [rejection]
     return [*_flags(summary)]
 
 
-def _refusal(one: HuSummary) -> Finding | None:
-    if one.distinct == 1:
-        return _refused("constant", f"every voxel is {one.minimum:,} HU, so there is no lung in it")
-    seen = f"values from {one.minimum:,} to {one.maximum:,}"
-    shifted = f"all values are about {abs(one.shift):,} too {'high' if one.shift > 0 else 'low'} ({seen})"
-    if one.aerated < LIMITS["no_air"].value:
-        nothing = f"{_none(one.aerated)} between {_hu('air_from')} and {_hu('air_to')} HU, where air and lungs are"
-        if one.distinct <= LIMITS["few_values"].value and one.minimum >= 0:
-            return _refused("labels", f"{one.distinct} {seen}, {nothing}: a label map, not CT")
-        if one.shift > 0:
-            return _refused("shifted", f"{nothing}; {shifted}: the rescale intercept was not applied")
-        if one.minimum >= 0 and one.maximum <= 255:
-            return _refused("eight-bit", f"{seen}, {nothing}: an 8-bit picture, not CT in HU")
-        if one.clipped_low:
-            return _refused("clipped", f"{nothing}; {_clip(one)}")
-        return _refused("no-air", f"{seen}, {nothing}")
-    if one.too_low > LIMITS["many_too_low"].value:
-        low = f"{_percent(one.too_low)} of all voxels are below {_hu('too_low')} HU, where nothing is, padding aside"
-        if one.shift < 0 and one.soft < LIMITS["soft_in_place"].value:
-            return _refused("shifted", f"{low}; {shifted}: the rescale intercept was applied twice")
-        return _refused("rescaled", f"{low} ({seen}): rescaled twice, or not in HU")
-    if one.soft < LIMITS["no_soft"].value:
-        nothing = f"{_none(one.soft)} between {_hu('soft_from')} and {_hu('soft_to')} HU, where soft tissue is"
-        if one.shift < 0:
-            return _refused("shifted", f"{nothing}; {shifted}: the rescale intercept was applied twice")
-        return _refused("no-soft-tissue", f"{seen}, {nothing}")
-    cut_low = one.clipped_low and one.minimum > LIMITS["clip_low"].value
-    cut_high = one.clipped_high and one.maximum < LIMITS["clip_high"].value
-    return _refused("clipped", _clip(one)) if cut_low or cut_high else None
+def _rejection(hu: HuSummary) -> Finding | None:
+    if hu.distinct == 1:
+        return _rejected("constant", f"every voxel is {hu.minimum:,} HU, so there is no lung in it")
+    extremes = f"values from {hu.minimum:,} to {hu.maximum:,}"
+    shifted = f"all values are about {abs(hu.shift):,} too {'high' if hu.shift > 0 else 'low'} ({extremes})"
+    if hu.aerated < LIMITS["no_air"].value:
+        nothing = f"{_none(hu.aerated)} between {_hu('air_from')} and {_hu('air_to')} HU, where air and lungs are"
+        if hu.distinct <= LIMITS["few_values"].value and hu.minimum >= 0:
+            return _rejected("labels", f"{hu.distinct} {extremes}, {nothing}: a label map, not CT")
+        if hu.shift > 0:
+            return _rejected("shifted", f"{nothing}; {shifted}: the rescale intercept was not applied")
+        if hu.minimum >= 0 and hu.maximum <= 255:
+            return _rejected("eight-bit", f"{extremes}, {nothing}: an 8-bit picture, not CT in HU")
+        if hu.clipped_low:
+            return _rejected("clipped", f"{nothing}; {_clip(hu)}")
+        return _rejected("no-air", f"{extremes}, {nothing}")
+    if hu.too_low > LIMITS["many_too_low"].value:
+        low = f"{_percent(hu.too_low)} of all voxels are below {_hu('too_low')} HU, where nothing is, padding aside"
+        if hu.shift < 0 and hu.soft < LIMITS["soft_in_place"].value:
+            return _rejected("shifted", f"{low}; {shifted}: the rescale intercept was applied twice")
+        return _rejected("rescaled", f"{low} ({extremes}): rescaled twice, or not in HU")
+    if hu.soft < LIMITS["no_soft"].value:
+        nothing = f"{_none(hu.soft)} between {_hu('soft_from')} and {_hu('soft_to')} HU, where soft tissue is"
+        if hu.shift < 0:
+            return _rejected("shifted", f"{nothing}; {shifted}: the rescale intercept was applied twice")
+        return _rejected("no-soft-tissue", f"{extremes}, {nothing}")
+    cut_low = hu.clipped_low and hu.minimum > LIMITS["clip_low"].value
+    cut_high = hu.clipped_high and hu.maximum < LIMITS["clip_high"].value
+    return _rejected("clipped", _clip(hu)) if cut_low or cut_high else None
 
 
-def _flags(one: HuSummary) -> list[Finding]:
-    found = []
-    low = one.clipped_low and one.minimum > LIMITS["clip_low_harmless"].value
-    high = one.clipped_high and one.maximum < LIMITS["clip_high_harmless"].value
+def _flags(hu: HuSummary) -> list[Finding]:
+    flags = []
+    low = hu.clipped_low and hu.minimum > LIMITS["clip_low_harmless"].value
+    high = hu.clipped_high and hu.maximum < LIMITS["clip_high_harmless"].value
     if low or high:
-        found.append(_flagged("clipped", _clip(one)))
-    if one.aerated < LIMITS["little_air"].value:
-        share = f"{_percent(one.aerated)} of all voxels are between {_hu('air_from')} and {_hu('air_to')} HU"
-        found.append(_flagged("little-air", f"only {share}, where air and lungs are"))
-    if one.distinct <= LIMITS["few_values"].value:
-        found.append(_flagged("few-values", f"it holds only {one.distinct} different values"))
-    elif one.gaps > LIMITS["gaps"].value:
-        left_out = f"{_percent(one.gaps)} of the values do not occur where voxels are many"
-        found.append(_flagged("steps", f"HU come in steps of about {1 / (1 - one.gaps):.2g}: {left_out}"))
-    return found
+        flags.append(_flagged("clipped", _clip(hu)))
+    if hu.aerated < LIMITS["little_air"].value:
+        share = f"{_percent(hu.aerated)} of all voxels are between {_hu('air_from')} and {_hu('air_to')} HU"
+        flags.append(_flagged("little-air", f"only {share}, where air and lungs are"))
+    if hu.distinct <= LIMITS["few_values"].value:
+        flags.append(_flagged("few-values", f"it holds only {hu.distinct} different values"))
+    elif hu.gaps > LIMITS["gaps"].value:
+        missing = f"{_percent(hu.gaps)} of the values do not occur where voxels are many"
+        flags.append(_flagged("steps", f"HU come in steps of about {1 / (1 - hu.gaps):.2g}: {missing}"))
+    return flags
 
 
-def _clip(one: HuSummary) -> str:
+def _clip(hu: HuSummary) -> str:
     ends = []
-    if one.clipped_low and one.minimum > LIMITS["clip_low_harmless"].value:
-        ends.append(f"{_percent(one.at_minimum)} of all voxels are exactly {one.minimum:,} HU, and none is lower")
-    if one.clipped_high and one.maximum < LIMITS["clip_high_harmless"].value:
-        ends.append(f"{_percent(one.at_maximum)} of all voxels are exactly {one.maximum:,} HU, and none is higher")
+    if hu.clipped_low and hu.minimum > LIMITS["clip_low_harmless"].value:
+        ends.append(f"{_percent(hu.at_minimum)} of all voxels are exactly {hu.minimum:,} HU, and none is lower")
+    if hu.clipped_high and hu.maximum < LIMITS["clip_high_harmless"].value:
+        ends.append(f"{_percent(hu.at_maximum)} of all voxels are exactly {hu.maximum:,} HU, and none is higher")
     return f"clipped to a window: {'; '.join(ends)}"
 
 
-def _refused(code: str, reason: str) -> Finding:
+def _rejected(code: str, reason: str) -> Finding:
     return Finding(code, "refused", reason)
 
 
@@ -266,7 +267,7 @@ def _share(counts: Counts, what: str, shift: int, total: int) -> float:
 
 
 def _shift(counts: Counts, total: int) -> int:
-    """The error of the intercept that explains the histogram; 0 where none does or none is needed."""
+    """Return the error of the intercept that explains the histogram; 0 if none does or none is needed."""
 
     def fit_of(shift: int) -> float:
         return min(_share(counts, "air", shift, total), _share(counts, "soft", shift, total))
@@ -277,28 +278,28 @@ def _shift(counts: Counts, total: int) -> int:
 
 
 def _spikes(counts: Counts, total: int) -> npt.NDArray[np.int64]:
-    """Indices of values of padding: single ones below every tissue that stand out of their neighbours."""
+    """Return the indices of padding: single values below every tissue that exceed their neighbours."""
     low = counts[: _index("too_low")]
-    found = [
+    spikes = [
         index
         for index in np.flatnonzero(low >= LIMITS["pile"].value * total)
         if int(low[index])
         >= LIMITS["pile_ratio"].value
         * float((counts[max(index - _NEAR, 0) : index + _NEAR + 1].sum() - low[index]) / (2 * _NEAR))
     ]
-    return np.asarray(found, np.int64)
+    return np.asarray(spikes, np.int64)
 
 
-def _is_clip(pile: int, beside: Counts, total: int, share: str) -> bool:
-    """Whether the voxels at an end of the range are a clip; drawings of few values have no neighbours there."""
-    populated = int(np.count_nonzero(beside))
-    if pile < LIMITS[share].value * total or populated < _NEAR // 4:
+def _is_clip(at_end: int, neighbours: Counts, total: int, share: str) -> bool:
+    """Return True if the voxels at an end of the range are clipped; drawings have too few neighbouring values."""
+    populated = int(np.count_nonzero(neighbours))
+    if at_end < LIMITS[share].value * total or populated < _NEAR // 4:
         return False
-    return pile >= LIMITS["pile_ratio"].value * float(beside.sum()) / _NEAR
+    return at_end >= LIMITS["pile_ratio"].value * float(neighbours.sum()) / _NEAR
 
 
 def _gaps(counts: Counts) -> float:
-    """Share of values that do not occur, of windows that hold so many voxels that all of them should."""
+    """Return the share of missing values in windows with so many voxels that all values should occur."""
     windows = counts.reshape(N_HU // _WINDOW, _WINDOW)
     dense = windows[windows.sum(axis=1) >= _DENSE * _WINDOW]
     return float((dense == 0).mean()) if len(dense) >= _FEWEST_WINDOWS else 0.0

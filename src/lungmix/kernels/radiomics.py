@@ -1,4 +1,4 @@
-"""First-order radiomics from counts per HU: a sum over voxels is a sum over HU values weighted by their counts.
+"""First-order radiomics from histograms: a sum over voxels is a sum over HU values weighted by their counts.
 
 Source: the definitions of van Griethuysen et al. 2017, Cancer Research 77:e104, as PyRadiomics documents them.
 """
@@ -14,25 +14,25 @@ from lungmix.kernels.percentiles import percentiles
 Counts = npt.NDArray[np.uint64]
 
 BIN_WIDTH = 25
-"""HU of a bin of the histogram behind entropy and uniformity; bins begin at multiples of it."""
+"""Bin width in HU for entropy and uniformity; bins begin at its multiples."""
 
 _EPSILON = float(np.spacing(1))
 
 
 def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
-    """All first-order features of the voxels that are counted.
+    """Return all first-order features of the voxels of a histogram.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
-        Voxels of each HU value from -32768 on.
+        Histogram from -32768 HU on.
     voxel_mm3 : float
         Volume of a voxel.
 
     Returns
     -------
     dict of str to float
-        By the names of `lungmix.kernels.data_dictionary.RADIOMICS`, in their order; NaN of no voxels.
+        Features by the names and in the order of `lungmix.kernels.data_dictionary.RADIOMICS`; NaN without voxels.
     """
     index = np.flatnonzero(counts)
     hu, weight = (index + FIRST_HU).astype(np.float64), counts[index].astype(np.float64)
@@ -64,7 +64,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
         _mean_deviation(hu[robust], weight[robust]),
         (energy / total) ** 0.5,
         second**0.5,
-        # Of equal voxels PyRadiomics has 0 for both.
+        # As in PyRadiomics, both are 0 if all voxels are equal.
         0.0 if flat else third / second**1.5,
         0.0 if flat else fourth / second**2,
         second,
@@ -74,7 +74,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
 
 
 def _mean_deviation(hu: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> float:
-    """Mean distance from the mean; NaN of nothing, as where two voxels have no value between their percentiles."""
+    """Return the mean distance from the mean; NaN without values, e.g. between the percentiles of two voxels."""
     total = float(weight.sum())
     return weighted_sum(weight, np.abs(hu - weighted_sum(weight, hu) / total)) / total if total else float("nan")
 

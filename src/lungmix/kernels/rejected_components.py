@@ -1,4 +1,4 @@
-"""Lungs that a mask does not hold: what looks like lung on a reduced scan and was dropped by the rules of the mask."""
+"""Components that look like lung on a reduced scan but that the rules of the mask rejected."""
 
 from __future__ import annotations
 
@@ -15,75 +15,75 @@ from lungmix.kernels.downsampling import mean_of_blocks
 Mask = npt.NDArray[np.bool_]
 
 LUNG_HU = (-960, -500)
-"""Reduced voxels of lung lie within; gas of bowel and stomach and the air around the body are near -1000 HU."""
+"""Range of reduced voxels of lung; gas of bowel and stomach and the air around the body are near -1000 HU."""
 
 BODY_HU = -300
-"""Reduced voxels of the body are above: fat is near -100 HU."""
+"""Lower limit of reduced voxels of the body: fat is near -100 HU."""
 
 SMALLEST_ML = 20.0
-"""Smaller pieces may be gas of bowel that blends with its wall, seen up to 15 mL; a newborn's lung holds 30 mL."""
+"""Smallest component: bowel gas that blends with its wall was observed up to 15 mL; a newborn's lung has 30 mL."""
 
 SMALLEST_SHARE = 0.005
-"""And no piece that changes a measurement: it has at least this share of the volume of what the mask holds."""
+"""Smallest component as a share of the volume of the mask: smaller ones change no measurement."""
 
 ENCLOSED = 0.75
-"""Share of the ways out of a piece, along rows and columns of axial slices, that meet the body and not air first."""
+"""Smallest share of the decided rays out of a component, along rows and columns, that meet the body before air."""
 
 SEEN = 0.5
-"""At least this share of all ways meets the body: of a lung that the image cuts, one side in four is open."""
+"""Smallest share of all rays that meet the body: one side in four of a lung cut by the image is open."""
 
 SMOOTH = 3
-"""Voxels along each axis that are averaged after that."""
+"""Width of the averaging filter, applied after thinning, in voxels."""
 
 STEP_MM = 4.0
-"""Voxels are thinned to steps of at most this length, or stay as wide as they are."""
+"""Largest step to which voxels are thinned; wider voxels are kept."""
 
 CORE = 0.25
-"""Share of a piece that is left where its rim is taken off: rims of gas, of tables and of clothes are thin."""
+"""Smallest share of a component that erosion leaves: rims of gas, tables and clothes are thin."""
 
 NEAR_MASK_MM = 5.0
-"""So near to the mask voxels are its rim, or bronchi and vessels at the hilum."""
+"""Distance from the mask within which voxels are its rim, or bronchi and vessels at the hilum."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A piece of lung that the mask does not hold.
+    """A component of lung that the mask rejected.
 
     Attributes
     ----------
     ml : float
-        Its aerated volume on the reduced scan.
+        Aerated volume on the reduced scan.
     touches_edge : bool
-        Whether it reaches the first or last row or column of the axial plane, for which the mask drops an island.
+        True where it touches the first or last row or column of the axial plane, which the mask rejects.
     """
 
     ml: float
     touches_edge: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary; the volume is rounded, for it is that of a reduced scan."""
+        """Return a JSON-ready dictionary; the volume is rounded, since it is that of a reduced scan."""
         return {"ml": round(self.ml, 1), "touches_edge": self.touches_edge}
 
 
 def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.float64]) -> list[Rejected]:
-    """Look for pieces of lung outside a mask.
+    """Return the components of lung outside a mask.
 
     Parameters
     ----------
     hu : ndarray of int16, shape (z, y, x)
         Mean HU of reduced voxels.
     lung : ndarray of bool, same shape
-        The mask; it may be empty.
+        Lung mask; it may be empty.
     steps : ndarray of float64, shape (3, 3)
-        Column ``j`` is the way in LPS, in mm, of one step along array axis ``j``.
+        Column ``j`` is the vector in LPS, in mm, of one step along array axis ``j``.
 
     Returns
     -------
     list of Rejected
-        The largest first.
+        Components in descending order of volume.
     """
     z, y, x = (max(1, int(STEP_MM / length)) for length in np.linalg.norm(steps, axis=0).tolist())
-    # Means of neighbours: noise and texture must not break a lung into crumbs.
+    # Average neighbours, so that noise and texture do not break up a lung.
     hu = ndimage.uniform_filter(mean_of_blocks(hu, (z, y, x)), SMOOTH, mode="nearest")
     lung, steps = lung[::z, ::y, ::x], steps * (z, y, x)
     spacing = np.linalg.norm(steps, axis=0)
@@ -103,15 +103,15 @@ def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.f
     across = [a for a in range(3) if a != axis]
     body = _largest(hu > BODY_HU)
     boxes = ndimage.find_objects(pieces)
-    found = []
+    rejected = []
     for number in large.tolist():
         piece = pieces == number
         if not _is_enclosed(piece, body, hu, across):
             continue
         box = boxes[number - 1]
         touches = any(box[a].start == 0 or box[a].stop == hu.shape[a] for a in across)
-        found.append(Rejected(float(voxels[number]) * voxel_ml, touches))
-    return sorted(found, key=lambda one: -one.ml)
+        rejected.append(Rejected(float(voxels[number]) * voxel_ml, touches))
+    return sorted(rejected, key=lambda component: -component.ml)
 
 
 def _largest(mask: Mask) -> Mask:
@@ -124,12 +124,12 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: list[int]) -> bool:
-    """Whether most ways out of a piece meet the body before air; those that end with the image say little."""
+    """Return True if most rays out of a component meet the body before air; few may end at the image border."""
     outside = (hu < LUNG_HU[0]) & ~piece
-    met = open_ways = ways = 0
+    blocked = open_rays = rays = 0
     for axis in across:
         for turn in (1, -1):
-            lines = [np.moveaxis(one, axis, -1)[..., ::turn] for one in (piece, body, outside)]
+            lines = [np.moveaxis(mask, axis, -1)[..., ::turn] for mask in (piece, body, outside)]
             inside, wall, air = (line.reshape(-1, line.shape[-1]) for line in lines)
             rows = inside.any(axis=1)
             inside, wall, air = inside[rows], wall[rows], air[rows]
@@ -138,7 +138,7 @@ def _is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: lis
             beyond = np.arange(n) > last[:, None]
             first_wall = np.where((wall & beyond).any(axis=1), (wall & beyond).argmax(axis=1), n)
             first_air = np.where((air & beyond).any(axis=1), (air & beyond).argmax(axis=1), n)
-            met += int((first_wall < first_air).sum())
-            open_ways += int((first_air < first_wall).sum())
-            ways += int(rows.sum())
-    return met >= ENCLOSED * (met + open_ways) and met >= SEEN * ways
+            blocked += int((first_wall < first_air).sum())
+            open_rays += int((first_air < first_wall).sum())
+            rays += int(rows.sum())
+    return blocked >= ENCLOSED * (blocked + open_rays) and blocked >= SEEN * rays

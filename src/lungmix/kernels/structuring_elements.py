@@ -1,7 +1,7 @@
-"""Structuring elements whose membership is a sum of one cost an axis.
+"""Structuring elements whose membership is a sum of one cost per axis.
 
 Balls, ellipsoids and diamonds all have the form ``cost_z[|i|] + cost_y[|j|] + cost_x[|k|] <= limit``. That makes a
-dilation a minimum taken axis by axis instead of a search through every offset.
+dilation a minimum along each axis in turn instead of a search through every offset.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Element:
     Attributes
     ----------
     costs : tuple of ndarray
-        For axes z, y, x: the cost of an offset of 0, 1, 2 ... voxels; its length is the extent on that axis plus
-        one. All three share one dtype, uint16 where whole numbers state the element exactly, float64 otherwise.
+        Cost of an offset of 0, 1, 2 ... voxels along z, y, x; its length is the extent on that axis plus one. All
+        three share one dtype, uint16 where whole numbers represent the element exactly, float64 otherwise.
     limit : int or float
         Offsets whose three costs add up to at most this belong to the element.
     """
@@ -42,21 +42,21 @@ class Element:
 
     @property
     def is_point(self) -> bool:
-        """Whether the element holds the zero offset alone, so that nothing changes under it."""
+        """True where the element holds only the zero offset, so that it changes no mask."""
         return self.extent == (0, 0, 0)
 
     def offsets(self) -> npt.NDArray[np.bool_]:
-        """The element as a boolean array of odd shape, its centre in the middle."""
+        """Return the element as a boolean array of odd shape with its centre in the middle."""
         z, y, x = (np.concatenate([cost[:0:-1], cost]).astype(np.float64) for cost in self.costs)
         return np.asarray(z[:, None, None] + (y[:, None] + x) <= self.limit)
 
     def rows(self) -> npt.NDArray[np.int64]:
-        """Largest offset along x for each offset along z and y, from the most negative; -1 where there is none."""
+        """Return the largest offset along x for each offset along z and y, in ascending order; -1 if there is none."""
         inside = self.offsets()
         return inside.sum(axis=2, dtype=np.int64) // 2 - ~inside.any(axis=2)
 
     def planes_left(self) -> npt.NDArray[np.uint8]:
-        """One more than the largest offset along z, by what y and x have cost; 0 above the limit.
+        """Return one more than the largest offset along z, by the cost along y and x; 0 above the limit.
 
         Empty unless costs are whole numbers.
         """
@@ -68,7 +68,7 @@ class Element:
 
 
 def ball(radius: int) -> Element:
-    """Ball of ITK: the offsets with ``i² + j² + k² <= (radius + 0.5)²``.
+    """Return the ball of ITK: the offsets with ``i² + j² + k² <= (radius + 0.5)²``.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def ball(radius: int) -> Element:
 
 
 def diamond(extent: Sequence[int]) -> Element:
-    """Diamond ``|i|/nz + |j|/ny + |k|/nx <= 1``, flat on every axis whose extent is 0.
+    """Return the diamond ``|i|/nz + |j|/ny + |k|/nx <= 1``, flat on every axis whose extent is 0.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def diamond(extent: Sequence[int]) -> Element:
 
 
 def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
-    """Ellipsoid of offsets whose length is at most ``radius_mm`` plus 1e-6 mm.
+    """Return the ellipsoid of offsets whose length is at most ``radius_mm`` plus 1e-6 mm.
 
     Parameters
     ----------
@@ -127,11 +127,11 @@ def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
 def _whole_costs(
     squares: list[npt.NDArray[np.floating]], inside: npt.NDArray[np.bool_], limit: float
 ) -> Element | None:
-    """The same element in uint16 costs, four times as fast, if some scale states every offset exactly."""
+    """Return the element with uint16 costs, four times as fast, if some scale represents every offset exactly."""
     for target in range(_LARGEST_EXACT_COST, 1_000, -251):
         z, y, x = (np.rint(s * (target / limit)).astype(np.uint16) for s in squares)
         total = z[:, None, None].astype(np.int64) + y[:, None] + x
-        whole = int(total[inside].max())
-        if np.array_equal(total <= whole, inside):
-            return Element((z, y, x), whole)
+        limit_cost = int(total[inside].max())
+        if np.array_equal(total <= limit_cost, inside):
+            return Element((z, y, x), limit_cost)
     return None

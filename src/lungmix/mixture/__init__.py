@@ -1,4 +1,4 @@
-"""Gaussian mixtures of any data, and the model of lung tissues. Knows dask arrays, knows no stores."""
+"""Gaussian mixtures of any data, and models of lung tissues; independent of stores."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Counts per HU as intervals of the real line: rounding and the pile of clipped values, exactly.
+"""Likelihood of histograms as intervals of the real line, exact for rounding and clipping.
 
-A voxel of the integer value h stands for a density anywhere in ``(h - 1/2, h + 1/2]``. After clipping, the lowest value
-stands for everything below its upper edge. A mixture therefore gives each interval a probability, and the likelihood
-of counts is multinomial. It is bounded: no component gains by collapsing on one value.
+A voxel of the integer value h represents any density in ``(h - 1/2, h + 1/2]``. After clipping, the lowest value
+represents everything below its upper edge. A mixture gives each interval a probability, and the likelihood of a
+histogram is multinomial. It is bounded: no component gains by collapsing on one value.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Bins:
     Attributes
     ----------
     lower, upper : ndarray of float64, shape (n,)
-        Edges in HU, ascending; the first lower edge is minus infinity where values are clipped.
+        Edges in HU, ascending; the first lower edge is minus infinity if values are clipped.
     counts : ndarray of float64, shape (n,)
-        Voxels, positive.
+        Voxels in each interval, positive.
     """
 
     lower: Floats
@@ -45,38 +45,37 @@ class Bins:
 
     @cached_property
     def edges(self) -> Floats:
-        """Every edge once, ascending: shape (m,)."""
+        """Distinct edges, ascending: shape (m,)."""
         return np.unique(np.concatenate([self.lower, self.upper]))
 
     @cached_property
-    def places(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Where the lower and the upper edges stand in `edges`."""
+    def edge_indices(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Indices of the lower and of the upper edges in `edges`."""
         return np.searchsorted(self.edges, self.lower), np.searchsorted(self.edges, self.upper)
 
     @cached_property
     def total(self) -> float:
-        """All voxels."""
+        """Number of voxels."""
         return float(self.counts.sum())
 
     @property
-    def pile(self) -> float:
-        """Share of the voxels at or below the clip; 0 where nothing is clipped."""
+    def clipped_fraction(self) -> float:
+        """Fraction of the voxels at or below the clip; 0 if values are not clipped."""
         return float(self.counts[np.isneginf(self.lower)].sum() / self.total)
 
 
 def bins_of(values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None = None) -> Bins:
-    """Intervals of integer values.
+    """Return the intervals of integer values.
 
     Parameters
     ----------
     values : ndarray of int, shape (n,)
         HU, distinct.
     counts : ndarray, shape (n,)
-        Voxels of each; values of none are left out, for they tell a likelihood nothing. So are shares below 1e-17,
-        such as the far tails of expected counts, which change no sum.
+        Voxels of each value. Values without voxels do not affect the likelihood and are dropped, as are shares below
+        1e-17, such as far tails of expected counts, which change no sum.
     clip : int, optional
-        HU; values at or below are one pile, which reaches to minus infinity. By default every value is taken as it
-        is.
+        HU; values at or below form one interval from minus infinity. By default values are not clipped.
 
     Raises
     ------
@@ -103,12 +102,12 @@ def bins_of(values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """A mixture of k Gaussians in one dimension, in the coordinates of the fit.
+    """Mixture of k Gaussians in one dimension, in the coordinates of the fit.
 
     Attributes
     ----------
     log_weights : ndarray, shape (k,)
-        Normalised.
+        Log of the normalised weights.
     means : ndarray, shape (k,)
         HU.
     log_sds : ndarray, shape (k,)
@@ -120,19 +119,19 @@ class Gaussians:
     log_sds: Floats
 
     def moved(self, step: Floats) -> Gaussians:
-        """After a step of shape (3, k) in log weight, mean and log sd; the weights add up to 1 again."""
+        """Return the mixture after a step of shape (3, k) in log weight, mean and log sd, with normalised weights."""
         weights = self.log_weights + step[0]
         return Gaussians(weights - logsumexp(weights), self.means + step[1], self.log_sds + step[2])
 
 
 @dataclass(frozen=True, eq=False)
 class IntervalProbabilities:
-    """Probabilities of intervals under each Gaussian, with what their derivatives are made of.
+    """Probabilities of intervals under each Gaussian, with the terms of their derivatives.
 
     Attributes
     ----------
     log : ndarray, shape (k, n)
-        Log of the probability of interval n under Gaussian k; weights are not in it.
+        Log of the probability of interval n under Gaussian k, without the weights.
     lower, upper : ndarray, shape (k, n)
         Standardised edges; 0 where an edge is infinite.
     at_lower, at_upper : ndarray, shape (k, n)
@@ -146,15 +145,15 @@ class IntervalProbabilities:
     at_upper: Floats
 
 
-def masses(bins: Bins, mixture: Gaussians) -> IntervalProbabilities:
-    """Probabilities of intervals, those of the farthest tails too."""
+def interval_probabilities(bins: Bins, mixture: Gaussians) -> IntervalProbabilities:
+    """Return the probabilities of intervals, accurate also in the far tails."""
     z = (bins.edges - mixture.means[:, None]) / np.exp(mixture.log_sds)[:, None]
-    # On either side of the mean the tail beyond an edge is what carries digits.
+    # Use the tail beyond an edge on its side of the mean, which keeps the relative precision.
     with np.errstate(under="ignore"):
         tail, finite = ndtr(-np.abs(z)), np.isfinite(z)
         z = np.where(finite, z, np.copysign(_FAR, z))
         density = np.exp(-0.5 * z * z - _HALF_LOG_2PI)
-    first, last = bins.places
+    first, last = bins.edge_indices
     a, b, from_a, from_b = z[:, first], z[:, last], tail[:, first], tail[:, last]
     mass = np.where(a >= 0, from_a - from_b, np.where(b <= 0, from_b - from_a, 1.0 - from_a - from_b))
     low = mass < _UNDERFLOW
@@ -170,36 +169,36 @@ def masses(bins: Bins, mixture: Gaussians) -> IntervalProbabilities:
 
 
 def log_likelihood(bins: Bins, mixture: Gaussians) -> float:
-    """Mean log-probability per voxel."""
-    return _mean(bins, _mix(mixture.log_weights[:, None] + masses(bins, mixture).log)[0])
+    """Return the mean log-probability per voxel."""
+    return _mean(bins, _mix(mixture.log_weights[:, None] + interval_probabilities(bins, mixture).log)[0])
 
 
 def value_gradient_hessian(bins: Bins, mixture: Gaussians) -> tuple[float, Floats, Floats]:
-    """Mean log-likelihood per voxel with its first and second derivatives.
+    """Return the mean log-likelihood per voxel with its first and second derivatives.
 
     Parameters
     ----------
     bins : Bins
-        Intervals, n of them.
+        The n intervals.
     mixture : Gaussians
-        Where to expand, k components.
+        Mixture of k components at which the derivatives are taken.
 
     Returns
     -------
     value : float
         Mean log-probability per voxel.
     gradient : ndarray, shape (3 k,)
-        By log weights (before they are normalised), means, log standard deviations.
+        Derivatives by log weights (before they are normalised), means, log standard deviations.
     hessian : ndarray, shape (3 k, 3 k)
         Symmetric; the direction that adds one number to all log weights is in its kernel.
     """
-    found = masses(bins, mixture)
-    each, r = _mix(mixture.log_weights[:, None] + found.log)
+    intervals = interval_probabilities(bins, mixture)
+    each, r = _mix(mixture.log_weights[:, None] + intervals.log)
     share = bins.counts / bins.total
     sd = np.exp(mixture.log_sds)[:, None]
-    a, b, fa, fb = found.lower, found.upper, found.at_lower, found.at_upper
-    # Derivatives of an interval's probability, divided by it. Powers stand before the normal density, so that the
-    # infinite edge of the pile contributes nothing.
+    a, b, fa, fb = intervals.lower, intervals.upper, intervals.at_lower, intervals.at_upper
+    # Derivatives of an interval's probability, divided by it. Multiplying powers with the normal density makes the
+    # infinite edge of clipped values contribute nothing.
     m = (fa - fb) / sd
     s = a * fa - b * fb
     mm = s / sd**2
@@ -208,12 +207,12 @@ def value_gradient_hessian(bins: Bins, mixture: Gaussians) -> tuple[float, Float
     k = len(sd)
     score = np.concatenate([r, r * m, r * s], axis=0)
     weighted = share * r
-    weight, now = np.exp(mixture.log_weights), weighted.sum(axis=1)
-    gradient = np.concatenate([now - weight, (weighted * m).sum(axis=1), (weighted * s).sum(axis=1)])
+    weight, weight_sum = np.exp(mixture.log_weights), weighted.sum(axis=1)
+    gradient = np.concatenate([weight_sum - weight, (weighted * m).sum(axis=1), (weighted * s).sum(axis=1)])
     hessian = -(score * share) @ score.T
     i = np.arange(k)
     for row, column, block in (
-        (0, 0, now - weight), (0, 1, gradient[k : 2 * k]), (0, 2, gradient[2 * k :]),
+        (0, 0, weight_sum - weight), (0, 1, gradient[k : 2 * k]), (0, 2, gradient[2 * k :]),
         (1, 1, (weighted * mm).sum(axis=1)), (1, 2, (weighted * ms).sum(axis=1)), (2, 2, (weighted * ss).sum(axis=1)),
     ):  # fmt: skip
         hessian[row * k + i, column * k + i] += block
@@ -224,7 +223,7 @@ def value_gradient_hessian(bins: Bins, mixture: Gaussians) -> tuple[float, Float
 
 
 def _log_mass(a: Floats, b: Floats) -> Floats:
-    """Log-probability of intervals from a to b, none of which a float can hold."""
+    """Return the log-probability of intervals from a to b whose probability underflows."""
     right = a + b > 0
     high, low = log_ndtr(np.where(right, -a, b)), log_ndtr(np.where(right, -b, a))
     with np.errstate(divide="ignore", under="ignore"):
@@ -232,11 +231,11 @@ def _log_mass(a: Floats, b: Floats) -> Floats:
 
 
 def _mix(joint: Floats) -> tuple[Floats, Floats]:
-    """Log-probability of each interval, and responsibilities, from log weights and log-probabilities together."""
+    """Return log-probabilities and responsibilities of intervals from the log of weight times probability."""
     top = joint.max(axis=0)
     with np.errstate(under="ignore"):
         parts = np.exp(joint - top)
-    # Too small to count, and products of them are subnormal numbers, with which processors are slow.
+    # Negligible, and their products would be subnormal numbers, which are slow.
     parts[parts < _TOO_SMALL] = 0.0
     total = parts.sum(axis=0)
     return top + np.log(total), parts / total
@@ -247,5 +246,5 @@ def _near(edge: Floats) -> Floats:
 
 
 def _mean(bins: Bins, each: Floats) -> float:
-    # numpy adds in pairs, so that the error does not grow with the number of values.
+    # numpy sums pairwise, so the error does not grow with the number of values.
     return float((bins.counts * each).sum() / bins.total)

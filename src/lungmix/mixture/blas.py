@@ -1,4 +1,4 @@
-"""One pass of EM over rows of many features, by matrix products."""
+"""E-step over rows of many features by matrix products."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _BLOCK = 4096
 def statistics(
     x: Floats, weights: Floats, means: Floats, factors: Floats, offsets: Floats, products: bool, hard: bool
 ) -> Statistics:
-    """Sufficient statistics of samples, shape (n, d), under s states of k components.
+    """Return the sufficient statistics of samples, shape (n, d), under s states of k components.
 
     Parameters
     ----------
     x, weights : ndarray, shape (n, d) and (n,)
         Samples and their positive weights.
     means, factors, offsets : ndarray
-        Of shapes (s, k, d), (s, k, d, d) or (s, k, d), and (s, k), as `factors_of` has them.
+        Arrays of shapes (s, k, d), (s, k, d, d) or (s, k, d), and (s, k), as returned by `factors_of`.
     products : bool
-        Whether the scatter holds products of features, or squares only.
+        True if the scatter holds products of features, False if squares only.
     hard : bool
-        Whether a sample belongs wholly to the component of highest density.
+        True to assign each sample to the component of highest density alone.
     """
-    # Chunks are worked on side by side already: threads of the products' own only get in each other's way.
+    # Chunks already run in parallel: BLAS threads would only compete.
     with threadpool_limits(1, "blas"):
         return combine_all(list(_blocks(x, weights, means, factors, offsets, products, hard)))
 
 
-def side_by_side(weight: float, single: Sequence[Statistics]) -> Statistics:
-    """Return the statistics of several states from those of each."""
+def stack_states(weight: float, single: Sequence[Statistics]) -> Statistics:
+    """Stack the statistics of single states."""
     return Statistics(
         weight,
-        np.array([one.log_likelihood[0] for one in single]),
-        *(np.concatenate([getattr(one, name) for one in single]) for name in ("counts", "means", "scatter")),
+        np.array([state.log_likelihood[0] for state in single]),
+        *(np.concatenate([getattr(state, name) for state in single]) for name in ("counts", "means", "scatter")),
     )
 
 
@@ -49,7 +49,7 @@ def _blocks(
     for start in range(0, len(x), _BLOCK):
         rows, share = x[start : start + _BLOCK], weights[start : start + _BLOCK]
         single = [_block(rows, share, means[t], factors[t], offsets[t], products, hard) for t in range(len(means))]
-        yield side_by_side(float(share.sum()), single)
+        yield stack_states(float(share.sum()), single)
 
 
 def _block(
@@ -75,9 +75,9 @@ def _block(
 def moments(
     x: Floats, weights: Floats, r: Floats, means: Floats, products: bool, likelihood: float = 0.0
 ) -> Statistics:
-    """Return the statistics of samples whose weighted responsibilities, shape (k, n), are known.
+    """Return the statistics of samples from their weighted responsibilities, shape (k, n).
 
-    Sums are taken about `means`, shape (k, d), which should be near the samples.
+    Sums are centred at `means`, shape (k, d), which should be near the samples.
     """
     counts = r.sum(axis=1)
     local = np.empty_like(means)

@@ -1,4 +1,4 @@
-"""What samples and weights must be, said with the place where they are not."""
+"""Validation of samples and weights; errors name the first invalid row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lungmix.errors import ModelError
 def check_finite(
     x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_row: int | None, block: int | None = None
 ) -> None:
-    """Refuse masked values, NaN and infinity in rows that count.
+    """Reject masked values, NaN and infinity in rows of positive weight.
 
     Parameters
     ----------
@@ -22,20 +22,20 @@ def check_finite(
     weights : ndarray, shape (n,), or None
         Sample weights.
     first_row : int or None
-        Number of the first row in the whole data; None where the sizes of chunks are unknown.
+        Index of the first row in the data; None if the sizes of chunks are unknown.
     block : int or None
-        Number of the chunk, named where `first_row` is unknown.
+        Number of the chunk, for messages without `first_row`.
 
     Raises
     ------
     ModelError
-        With the row and the column of the first one.
+        If a value is invalid; the message names its row and column.
     """
     check_masked(x, weights, first_row, block)
     if x.dtype.kind != "f" or not len(x):
         return
     x = np.ma.getdata(x)
-    # A sum is finite only if all its terms are, and costs one read; the place is sought only when it is not.
+    # A finite sum proves that all terms are finite; search for the row only if it is not.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.sum(x)):
             return
@@ -47,7 +47,7 @@ def check_finite(
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
             raise ModelError(
-                f"samples hold {rows[row, column]} at {_place(start + row, first_row, block)}, column {column}: remove "
+                f"samples hold {rows[row, column]} at {_row(start + row, first_row, block)}, column {column}: remove "
                 "rows with NaN or inf first, or give them the weight 0"
             )
 
@@ -55,7 +55,7 @@ def check_finite(
 def check_masked(
     x: npt.NDArray[Any], weights: npt.NDArray[Any] | None, first_row: int | None, block: int | None = None
 ) -> None:
-    """Refuse masked values in rows that count; see `check_finite`."""
+    """Reject masked values in rows of positive weight; see `check_finite`."""
     if not np.ma.is_masked(x):
         return
     bad = np.ma.getmaskarray(x).reshape(len(x), -1)
@@ -64,24 +64,24 @@ def check_masked(
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise ModelError(
-            f"samples are masked at {_place(row, first_row, block)}, column {column}: remove rows with masked values "
+            f"samples are masked at {_row(row, first_row, block)}, column {column}: remove rows with masked values "
             "first, or give them the weight 0"
         )
 
 
-def _place(row: int, first_row: int | None, block: int | None) -> str:
+def _row(row: int, first_row: int | None, block: int | None) -> str:
     if first_row is not None:
         return f"row {first_row + row}"
     return f"row {row} of a chunk" if block is None else f"row {row} of chunk {block}"
 
 
 def check_weights(weights: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """Return the weights of one chunk, or of all samples, unchanged.
+    """Return the weights of a chunk, or of all samples, unchanged, if they are valid.
 
     Raises
     ------
     ModelError
-        If there is not one weight a sample, or some are masked, negative, NaN or infinite.
+        If their number differs from that of samples, or some are masked, negative, NaN or infinite.
     """
     if np.ma.is_masked(weights):
         row = int(np.argmax(np.ma.getmaskarray(weights)))
@@ -102,5 +102,5 @@ def check_weights(weights: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
 
 
 def all_weights_zero() -> ModelError:
-    """The error for data in which nothing counts."""
+    """Return the error for data without positive weights."""
     return ModelError("all sample weights are zero, or there are no samples: nothing can be fitted")

@@ -1,4 +1,4 @@
-"""Compile the kernel of passes over samples once; see `lungmix.kernels.compile`."""
+"""Compile the kernels of the E-step in advance; see `lungmix.kernels.compile`."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from lungmix.mixture.em_kernels import assign
 
 
 def compile_kernels() -> None:
-    """Call the kernel on a few samples, with each type of arrays."""
+    """Call the kernels on a few samples."""
     assign(np.arange(8.0), None, np.array([[[1.0], [6.0]]]), "full")

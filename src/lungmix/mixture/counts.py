@@ -1,4 +1,4 @@
-"""Integer samples with one feature as counts per value: all that a mixture needs of them."""
+"""Reduction of integer samples with one feature to counts per value, which are sufficient for a fit."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from lungmix.mixture.checks import check_masked, check_weights
 from lungmix.mixture.sources import Rows, Source
 
 LONGEST_TABLE = 1 << 22
-"""Span of values, largest less smallest, up to which counting pays; a table of it takes 32 MiB."""
+"""Largest range of values for which samples are counted; a table of this length takes 32 MiB."""
 
 _ROWS_AT_ONCE = 1 << 20
 
 Table = tuple[npt.NDArray[np.int64], npt.NDArray[Any]] | None
-"""Values, ascending, and how much each weighs (int64 where there are no weights); None where the span is too long."""
+"""Values, ascending, and their weights (int64 counts without sample weights); None if the range is too large."""
 
 
 def countable(dtype: npt.DTypeLike, n_features: int) -> bool:
-    """Whether samples of this type can be counted."""
+    """Return True if samples of this type can be counted."""
     return n_features == 1 and np.dtype(dtype).kind in "iub" and np.dtype(dtype) != np.uint64
 
 
 def reduce_to_counts(source: Source) -> Rows | None:
-    """All samples of a source as distinct values and their weights, in one pass; None if they span too far.
+    """Return the distinct values of a source and their weights, in one pass; None if their range is too large.
 
-    The result is the same for all chunks and, where weights are whole numbers, exact up to 2**53.
+    The result does not depend on the chunks and, for integer weights, is exact up to 2**53.
     """
     table = source.total(count, merge)
     if table is None:
@@ -37,14 +37,14 @@ def reduce_to_counts(source: Source) -> Rows | None:
 
 
 def count(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Table:
-    """Counts of the values of one chunk.
+    """Count the values of a chunk.
 
     Parameters
     ----------
     x : ndarray of int, any shape
         Samples.
     weights : ndarray, shape (n,), or None
-        One a sample; values of total weight 0 are left out.
+        One weight per sample; values of total weight 0 are dropped.
     """
     samples = np.asanyarray(x).reshape(-1)
     weights = None if weights is None else check_weights(weights, len(samples))
@@ -67,7 +67,7 @@ def count(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Table
 
 
 def merge(tables: list[Table]) -> Table:
-    """Counts of all tables together."""
+    """Return the sum of all tables."""
     full = [table for table in tables if table is not None and len(table[0])]
     if any(table is None for table in tables):
         return None

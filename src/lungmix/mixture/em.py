@@ -1,4 +1,4 @@
-"""Expectation and maximisation over the chunks of a source, several starts in the same passes."""
+"""EM over the chunks of a source, with all starts in the same passes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lungmix.mixture.sufficient_statistics import m_step
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Result of one run of EM.
+    """Result of EM from one start.
 
     Attributes
     ----------
     state : State
-        Parameters after the last maximisation.
+        Parameters after the last M-step.
     lower_bounds : list of float
-        Mean log-likelihood per unit of sample weight, one an iteration.
+        Mean log-likelihood per unit of sample weight, one per iteration.
     converged : bool
-        Whether the last gain was below the tolerance.
+        True if the last gain was below the tolerance.
     """
 
     state: State
@@ -33,20 +33,20 @@ class Fit:
 
     @property
     def lower_bound(self) -> float:
-        """The last lower bound; minus infinity before the first iteration."""
+        """Last lower bound; minus infinity before the first iteration."""
         return self.lower_bounds[-1] if self.lower_bounds else -np.inf
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a listener hears after each pass over the data.
+    """Progress of a fit, passed to listeners after each pass over the data.
 
     Attributes
     ----------
     iteration, max_iter : int
-        Passes done, and at most.
+        Number of passes done, and its maximum.
     lower_bounds : dict of int to float
-        Mean log-likelihood of each start that still runs, by its number.
+        Mean log-likelihood of each active start, by its number.
     """
 
     iteration: int
@@ -75,18 +75,18 @@ def run_em(
     source : Source
         Samples.
     states : sequence of State
-        One a start.
+        One state per start.
     tol, max_iter, reg_covar, covariance_type
         See `lungmix.GaussianMixture`.
     previous : float
-        Lower bound before the first iteration, of a warm start.
+        Lower bound before the first iteration, for a warm start.
     listener : callable, optional
-        Hears `Progress` after each pass.
+        Called with `Progress` after each pass.
 
     Returns
     -------
     list of Fit
-        Of the starts that did not collapse, in order.
+        Results of the starts that did not collapse, in order.
 
     Raises
     ------
@@ -109,10 +109,10 @@ def run_em(
         if not running or iteration == max_iter:
             break
         statistics = e_step(source, [fits[i].state for i in running], covariance_type)
-        for place, i in enumerate(running):
-            bound = float(statistics.log_likelihood[place] / statistics.weight)
+        for index, i in enumerate(running):
+            bound = float(statistics.log_likelihood[index] / statistics.weight)
             last = fits[i].lower_bounds[-1] if fits[i].lower_bounds else previous
-            state = m_step(statistics, place, reg_covar, covariance_type)
+            state = m_step(statistics, index, reg_covar, covariance_type)
             fits[i] = Fit(state, [*fits[i].lower_bounds, bound], abs(bound - last) < tol)
         if listener is not None:
             listener(Progress(iteration + 1, max_iter, {i: fits[i].lower_bounds[-1] for i in running}))
@@ -122,7 +122,7 @@ def run_em(
 
 
 def unconverged(bounds: Sequence[float], tol: float, unit: str) -> str:
-    """Return a sentence about a fit that ended at `max_iter` with these lower bounds, one a `unit`."""
+    """Return the warning for a fit that ended at `max_iter` with these lower bounds, one per `unit`."""
     end = (
         f"{unit} {len(bounds)} still gained {bounds[-1] - bounds[-2]:.3g}"
         if len(bounds) > 1
@@ -135,12 +135,12 @@ def unconverged(bounds: Sequence[float], tol: float, unit: str) -> str:
 
 
 def best_of(fits: Sequence[Fit]) -> Fit:
-    """The fit with the highest lower bound, by `first_of_best`."""
+    """Return the fit with the highest lower bound, by `first_of_best`."""
     return fits[first_of_best([fit.lower_bound for fit in fits])]
 
 
 def first_of_best(bounds: Sequence[float]) -> int:
-    """Place of the highest bound; of those that differ by rounding only, the first."""
+    """Return the index of the highest bound; of bounds that differ by rounding only, the first."""
     numbers = np.nan_to_num(np.asarray(bounds, np.float64), nan=-np.inf, neginf=-np.inf)
     slack = 1e-10 * max(1.0, abs(numbers.max())) if np.isfinite(numbers.max()) else 0.0
     return int(np.argmax(numbers >= numbers.max() - slack))

@@ -1,7 +1,7 @@
-"""One pass of EM over the rows of a chunk: densities, responsibilities and moments, block by block.
+"""E-step over the rows of a chunk: densities, responsibilities and moments, block by block.
 
-Rows of a block lie along the last axis of small scratch arrays, so that every loop over rows runs in vector
-registers; what a block learns goes into a binary counter of partial sums, which makes every sum pairwise.
+Rows of a block are the last axis of small scratch arrays, so that loops over rows are vectorized. Statistics of blocks
+are added in a binary counter of partial sums, which makes every sum pairwise.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from lungmix.mixture.parameters import Floats, State, factors_of
 from lungmix.mixture.sufficient_statistics import Statistics, combine_all
 
 ROWS_AT_ONCE = 1 << 16
-"""Rows that are float64 at a time: 64 Ki rows of d features are d / 2 MiB, whatever the dtype of the chunk."""
+"""Rows converted to float64 at a time: 64 Ki rows of d features are d / 2 MiB, for any dtype of the chunk."""
 
 _BLOCK = 512
-_MOST_FEATURES = 64  # up to here loops over a block are faster than matrix products, and their bits are ours
+_MAX_FEATURES = 64  # up to this number loops over a block are faster than matrix products, and reproducible
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01
 _LN2_LOW = 1.90821492927058770002e-10
 _EXPONENT = float(2**52 + 1023)
-_LEAST = -708.0
+_MIN_EXPONENT = -708.0
 
 
 def rows_in_blocks(
     x: npt.NDArray[np.generic], weights: npt.NDArray[np.generic] | None
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Rows with a positive weight as float64, `ROWS_AT_ONCE` at a time, with their weights.
+    """Yield rows of positive weight as float64, `ROWS_AT_ONCE` at a time, with their weights.
 
     Parameters
     ----------
@@ -58,16 +58,16 @@ def e_step_statistics(
     states: Sequence[State],
     covariance_type: str,
 ) -> Statistics:
-    """Sufficient statistics of samples under several states.
+    """Return the sufficient statistics of samples under several states.
 
     Parameters
     ----------
     x : ndarray, shape (n,) or (n, d)
         Samples of any real dtype.
     weights : ndarray, shape (n,), or None
-        Sample weights; rows of weight 0 are not looked at.
+        Sample weights; rows of weight 0 are skipped.
     states : sequence of State
-        Of equal shapes.
+        States of equal shapes.
     covariance_type : {"full", "tied", "diag", "spherical"}
         Form of the covariances.
     """
@@ -83,7 +83,7 @@ def assign(
     centres: Floats,
     covariance_type: str,
 ) -> Statistics:
-    """Statistics where each sample belongs wholly to the nearest of the centres, shape (s, k, d), of each start."""
+    """Return the statistics of samples assigned to the nearest centre, for centres of shape (s, k, d)."""
     products = covariance_type in ("full", "tied")
     return _pass(x, weights, centres, np.ones_like(centres), np.zeros(centres.shape[:2]), products, True)
 
@@ -97,9 +97,9 @@ def _pass(
     products: bool,
     hard: bool,
 ) -> Statistics:
-    kernel = _narrow if means.shape[2] <= _MOST_FEATURES else blas.statistics
+    statistics = _blockwise if means.shape[2] <= _MAX_FEATURES else blas.statistics
     parts = [
-        kernel(rows, share, means, factors, offsets, products, hard)
+        statistics(rows, share, means, factors, offsets, products, hard)
         for rows, share in rows_in_blocks(x, weights)
         if len(rows)
     ]
@@ -107,13 +107,13 @@ def _pass(
 
 
 def empty(means: Floats, products: bool) -> Statistics:
-    """Statistics of no samples; means of shape (s, k, d) stand in for those that nothing determines."""
+    """Return the statistics of no samples, with `means` of shape (s, k, d) as placeholders."""
     s, k, d = means.shape
     shape = (s, k, d, d) if products else (s, k, d)
     return Statistics(0.0, np.zeros(s), np.zeros((s, k)), means.copy(), np.zeros(shape))
 
 
-def _narrow(
+def _blockwise(
     x: Floats, weights: Floats, means: Floats, factors: Floats, offsets: Floats, products: bool, hard: bool
 ) -> Statistics:
     s, k, d = means.shape
@@ -143,7 +143,7 @@ def _run(x, w, means, full, diag, offsets, products, hard, table, likelihood, we
     weights = np.zeros(levels)
     columns, diff = np.empty((d, _BLOCK)), np.empty((d, _BLOCK))
     r, scratch = np.empty((k, _BLOCK)), np.empty((3, _BLOCK))
-    one, ones = np.zeros((s, k, width)), np.zeros(s)
+    current, current_likelihoods = np.zeros((s, k, width)), np.zeros(s)
     block = 0
     for start in range(0, n, _BLOCK):
         m = min(_BLOCK, n - start)
@@ -159,18 +159,18 @@ def _run(x, w, means, full, diag, offsets, products, hard, table, likelihood, we
                     _quadratic_full(columns, m, means[t, c], full[t, c], offsets[t, c], r[c], diff, scratch[0])
                 else:
                     _quadratic_diag(columns, m, means[t, c], diag[t, c], offsets[t, c], r[c])
-            ones[t] = _harden(r, m, share, scratch) if hard else _soften(r, m, share, scratch)
+            current_likelihoods[t] = _harden(r, m, share, scratch) if hard else _soften(r, m, share, scratch)
             for c in range(k):
-                _moments(columns, m, r[c], means[t, c], products, diff, scratch[0], one[t, c])
+                _moments(columns, m, r[c], means[t, c], products, diff, scratch[0], current[t, c])
         level = 0
         while (block >> level) & 1:
-            _add(sums[level], one, d, products)
-            one[:] = sums[level]
+            _add(sums[level], current, d, products)
+            current[:] = sums[level]
             for t in range(s):
-                ones[t] += likelihoods[level, t]
+                current_likelihoods[t] += likelihoods[level, t]
             total += weights[level]
             level += 1
-        sums[level], likelihoods[level], weights[level] = one, ones, total
+        sums[level], likelihoods[level], weights[level] = current, current_likelihoods, total
         block += 1
     first = True
     for level in range(levels):
@@ -218,7 +218,7 @@ def _quadratic_diag(columns, m, mean, factor, offset, out):  # type: ignore[no-u
 
 @kernel(fastmath={"contract", "nsz"})
 def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
-    """Log densities to weighted responsibilities, in place; returns the weighted log-likelihood."""
+    """Turn log densities into weighted responsibilities in place; return the weighted log-likelihood."""
     k = len(r)
     top, total, power = scratch[0], scratch[1], scratch[2]
     bits = power.view(np.int64)
@@ -232,8 +232,8 @@ def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
         # exp by x = n ln 2 + rest and a Taylor sum of the rest (error below 1e-17): libm's cannot be vectorised.
         for b in range(m):
             t = r[c, b] - top[b]
-            gone = t < _LEAST
-            t = _LEAST if gone else t
+            gone = t < _MIN_EXPONENT
+            t = _MIN_EXPONENT if gone else t
             n = np.floor(t * _LOG2_E + 0.5)
             z = (t - n * _LN2_HIGH) - n * _LN2_LOW
             p = 1 / 6227020800.0
@@ -269,7 +269,7 @@ def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _harden(r, m, w, scratch):  # type: ignore[no-untyped-def]
-    """Log densities to the whole weight for the first of the highest, in place."""
+    """Replace log densities by hard assignments times weights in place; ties go to the first component."""
     likelihood = 0.0
     for b in range(m):
         best = 0
@@ -298,7 +298,7 @@ def _moments(columns, m, r, mean, products, diff, y, out):  # type: ignore[no-un
         out[1 + i] = centre + shift
         for b in range(m):
             diff[i, b] -= shift
-    place = 1 + d
+    index = 1 + d
     for i in range(d):
         for b in range(m):
             y[b] = r[b] * diff[i, b]
@@ -306,13 +306,13 @@ def _moments(columns, m, r, mean, products, diff, y, out):  # type: ignore[no-un
             total = 0.0
             for b in range(m):
                 total += y[b] * diff[j, b]
-            out[place] = total
-            place += 1
+            out[index] = total
+            index += 1
 
 
 @kernel()
 def _add(a, b, d, products):  # type: ignore[no-untyped-def]
-    """Put the statistics of b into those of a, after Chan, Golub and LeVeque."""
+    """Add the statistics of b to those of a, after Chan, Golub and LeVeque."""
     for t in range(a.shape[0]):
         for c in range(a.shape[1]):
             p, q = a[t, c], b[t, c]
@@ -323,12 +323,12 @@ def _add(a, b, d, products):  # type: ignore[no-untyped-def]
                 continue
             share = q[0] / (p[0] + q[0])
             mass = p[0] * share
-            place = 1 + d
+            index = 1 + d
             for i in range(d):
                 gap = q[1 + i] - p[1 + i]
                 for j in range(0 if products else i, i + 1):
-                    p[place] += q[place] + mass * gap * (q[1 + j] - p[1 + j])
-                    place += 1
+                    p[index] += q[index] + mass * gap * (q[1 + j] - p[1 + j])
+                    index += 1
             for i in range(d):
                 p[1 + i] += (q[1 + i] - p[1 + i]) * share
             p[0] += q[0]

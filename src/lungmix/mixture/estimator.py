@@ -1,4 +1,4 @@
-"""A Gaussian mixture for data of any size, in scikit-learn's manner, for numpy and dask."""
+"""Gaussian mixture for data of any size, in numpy and dask, with the interface of scikit-learn."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from lungmix.errors import ModelError
 from lungmix.mixture import inference, serialization
 from lungmix.mixture.counts import countable, reduce_to_counts
 from lungmix.mixture.em import Fit, best_of, first_of_best, run_em, unconverged
-from lungmix.mixture.initialization import DataSummary, start_states, survey
+from lungmix.mixture.initialization import DataSummary, start_states, summarize
 from lungmix.mixture.inputs import kept_dtype, read_rows, source_of
 from lungmix.mixture.parameters import Floats, State, covariances_of, n_parameters, precisions_cholesky, precisions_of
 from lungmix.mixture.settings import check_settings, given_parts
 from lungmix.mixture.sources import Source, e_step
-from lungmix.mixture.stepwise import StepSchedule, first_rows, move, run_stepwise
+from lungmix.mixture.stepwise import StepSchedule, first_rows, run_stepwise, step
 from lungmix.mixture.verbose import Announcer
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
-    """Gaussian mixture of samples in memory, on a cluster or in a stream, which may carry weights.
+    """Gaussian mixture of weighted samples in memory, on a cluster or in a stream.
 
-    Integer samples with one feature are reduced to counts per value and fitted exactly in milliseconds an iteration;
-    all other samples are fitted by EM in one pass an iteration, or, with `batch_size`, in minibatches.
+    Integer samples with one feature are reduced to counts per value and fitted exactly in milliseconds per iteration;
+    all other samples are fitted by EM in one pass per iteration, or, with `batch_size`, in minibatches.
 
     Parameters
     ----------
@@ -40,48 +40,48 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     covariance_type : {"full", "tied", "diag", "spherical"}
         Form of the covariances.
     n_init : int
-        Starts, fitted in the same passes; the one with the best lower bound wins.
+        Number of starts, fitted in the same passes; the one with the highest lower bound is kept.
     tol : float
-        EM stops when the mean log-likelihood per unit of sample weight gains less from one iteration, or pass in
-        minibatches, to the next.
+        EM stops when the mean log-likelihood per unit of sample weight gains less than this from one iteration, or
+        pass in minibatches, to the next.
     reg_covar : float
         Added to the diagonal of covariances.
     max_iter : int
-        EM iterations, or passes in minibatches, at most.
+        Largest number of EM iterations, or of passes in minibatches.
     random_state : int, RandomState or None
         Seed of the starts and of the order of minibatches.
     weights_init, means_init, precisions_init, covariances_init : array, optional
-        Parts of the start in the shapes of the fitted attributes; `init_params` gives the others. Precisions or
+        Parts of the start in the shapes of the fitted attributes; `init_params` determines the others. Precisions or
         covariances, not both.
     init_params : {"kmeans", "k-means++", "k-means||", "random", "random_from_data"} or callable
-        How to find centres; each sample then belongs to the nearest. ``"random"`` finds none: each sample belongs to
-        all components in random shares. ``"k-means||"`` is dask-ml's; a callable has the face
-        ``f(X, n_clusters, random_state=int)`` and gets a dask array. These two know no sample weights.
+        Method that finds centres, to the nearest of which each sample is assigned. ``"random"`` assigns each sample
+        to all components in random proportions instead. ``"k-means||"`` is that of dask-ml; a callable has the
+        signature ``f(X, n_clusters, random_state=int)`` and receives a dask array. These two accept no sample weights.
     warm_start : bool
-        Whether `fit` goes on from the last fit.
+        True to start `fit` from the last fit.
     batch_size : int, optional
-        Rows of a minibatch: `fit` then takes steps of stepwise EM.
+        Number of rows of a minibatch; if given, `fit` uses stepwise EM.
     kappa, t0 : float
-        Minibatch number t, counted from 0, moves the statistics by ``(t + t0) ** -kappa``; the first one sets them.
+        The step of minibatch t, counted from 0, is ``(t + t0) ** -kappa``; the first minibatch has the step 1.
     verbose : int
-        0 is silent, 1 prints iterations, 2 their likelihood, gain and time too.
+        0 prints nothing, 1 prints iterations, 2 prints their likelihood, gain and time too.
     verbose_interval : int
-        Iterations from one printed line to the next.
+        Number of iterations between printed lines.
     listener : callable, optional
         Called with a `lungmix.mixture.Progress` after each pass over the data.
 
     Attributes
     ----------
     weights_, means_, covariances_, precisions_, precisions_cholesky_ : ndarray
-        As in scikit-learn; float32 where samples are, after float64 sums, else float64.
+        As in scikit-learn; float32 if the samples are, after float64 sums, else float64.
     converged_ : bool
-        Whether the best start gained less than `tol` at the end.
+        True if the last gain of the best start was less than `tol`.
     n_iter_ : int
-        Its iterations; passes in minibatches.
+        Iterations of the best start; passes in minibatches.
     n_steps_ : int
-        Minibatches seen.
+        Number of minibatches processed.
     lower_bound_, lower_bounds_ : float, list of float
-        Mean log-likelihood, before the last M-step and before each.
+        Mean log-likelihood before the last M-step, and before each M-step.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -143,16 +143,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, dask array, frame of pandas, polars or dask, or xarray DataArray, shape (n,) or (n, d)
-            Samples of any real dtype; sums are float64. Masked values, like NaN, are refused where a row counts.
+            Samples of any real dtype; sums are float64. Masked values, like NaN, are rejected in rows of positive
+            weight.
         y : None
             Ignored.
         sample_weight : array-like, dask array or series, shape (n,), optional
-            A weight of k stands for k copies, 0 for absence.
+            A weight of k is equivalent to k duplicates, 0 to absence.
 
         Raises
         ------
         ModelError
-            If samples, weights or parameters cannot be used, or all starts collapse.
+            If samples, weights or parameters are invalid, or all starts collapse.
         """
         check_settings(self)
         warm = self.warm_start and hasattr(self, "converged_")
@@ -170,8 +171,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         counted = reduce_to_counts(source) if countable(rows.dtype, self.n_features_in_) else None
         if counted is not None:
             source, sizes = counted, counted.sizes
-        found = survey(source, sizes)
-        starts = [before] if before is not None else self._starts(source, found, random_state)
+        summary = summarize(source, sizes)
+        starts = [before] if before is not None else self._starts(source, summary, random_state)
         announcer = self._announcer(len(starts))
         fits = run_em(
             source,
@@ -186,23 +187,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self._finish(best_of(fits), 0, kept_dtype(rows.dtype), announcer)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fit, then the most probable component of each sample; see `fit` and `predict`."""
+        """Fit, then return the most probable component of each sample; see `fit` and `predict`."""
         return self.fit(X, y, sample_weight=sample_weight).predict(X)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Take one step of stepwise EM with all samples of `X` as the minibatch.
 
-        The first call finds a start in its samples; after `fit` or another `partial_fit`, the mixture moves on.
+        The first call finds a start in its samples; later calls, also after `fit`, update the mixture.
 
         Parameters
         ----------
         X, y, sample_weight
-            As in `fit`; the first minibatch needs as many samples as there are components.
+            As in `fit`; the first minibatch needs at least as many samples as components.
 
         Raises
         ------
         ModelError
-            If samples, weights or parameters cannot be used.
+            If samples, weights or parameters are invalid.
         """
         check_settings(self)
         fitted = hasattr(self, "converged_")
@@ -211,34 +212,40 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         source, sizes = source_of(rows, sample_weight)
         if fitted:
             states, t = [self._state()], max(1, self.n_steps_)
-            survey(source, sizes)
+            summarize(source, sizes)
         else:
-            found, t = survey(source, sizes), 0
-            states = self._starts(source, found, check_random_state(self.random_state))
+            summary, t = summarize(source, sizes), 0
+            states = self._starts(source, summary, check_random_state(self.random_state))
         batch = e_step(source, states, self.covariance_type)
         best = first_of_best((batch.log_likelihood / batch.weight).tolist())
-        (state,) = move([states[best]], batch.only([best]), t, self._schedule())
+        (state,) = step([states[best]], batch.only([best]), t, self._schedule())
         bound = float(batch.log_likelihood[best] / batch.weight)
         bounds = [*self.lower_bounds_, bound] if fitted else [bound]
-        self._adopt(state, bounds, False, len(bounds), t + 1, dtype)
+        self._set_fitted(state, bounds, False, len(bounds), t + 1, dtype)
         return self
 
     def predict(self, X: Any) -> Any:
-        """Most probable component of each sample, int64, shape (n,); lazy for dask input."""
+        """Return the most probable component of each sample, int64, shape (n,); lazy for dask input."""
         return self._apply(X, inference.most_probable, None, np.int64)
 
     def predict_proba(self, X: Any) -> Any:
-        """Responsibilities, shape (n, n_components); lazy for dask input, float32 where samples and mixture are."""
+        """Return the responsibilities, shape (n, n_components).
+
+        They are lazy for dask input, and float32 if samples and mixture are.
+        """
         return self._apply(X, inference.responsibilities, len(self._state().weights))
 
     def score_samples(self, X: Any) -> Any:
-        """Log-likelihood of each sample, shape (n,); lazy for dask input, float32 where samples and mixture are."""
+        """Return the log-likelihood of each sample, shape (n,).
+
+        It is lazy for dask input, and float32 if samples and mixture are.
+        """
         return self._apply(X, inference.log_likelihoods, None)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log-likelihood per unit of sample weight, in one pass.
 
-        Of float32 samples in memory without weights it is the mean of what `score_samples` gives, as in scikit-learn.
+        For float32 samples in memory without weights it is the mean of `score_samples`, as in scikit-learn.
         """
         if sample_weight is None and getattr(X, "dtype", None) == np.float32 and isinstance(X, np.ndarray) and len(X):
             return float(np.mean(self.score_samples(X)))
@@ -246,36 +253,36 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return log_likelihood / weight
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Akaike information criterion; the lower the better."""
+        """Return the Akaike information criterion; lower is better."""
         return -2.0 * self._log_likelihood(X, sample_weight)[0] + 2 * self._n_parameters()
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Bayesian information criterion; the lower the better."""
+        """Return the Bayesian information criterion; lower is better."""
         log_likelihood, weight = self._log_likelihood(X, sample_weight)
         return -2.0 * log_likelihood + self._n_parameters() * math.log(weight)
 
     def sample(self, n_samples: int = 1) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Draw samples, shape (n_samples, n_features), and the components they are from, in their order."""
+        """Draw samples, shape (n_samples, n_features), ordered by component, and return their components too."""
         state = self._state()
         if n_samples < 1:
             raise ModelError(f"n_samples is {n_samples}: give 1 or more")
         return inference.draw(state, self.covariance_type, n_samples, check_random_state(self.random_state))
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """As JSON text, doubles exact; written to `path` too if one is given."""
-        text = serialization.write(serialization.of(self))
+        """Return the mixture as JSON text, doubles exact; with `path`, write it there too."""
+        text = serialization.write(serialization.document_of(self))
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
 
     @classmethod
     def from_json(cls, source: str | Path, name: str = "the text") -> GaussianMixture:
-        """Inverse of `to_json`: from its text, or from the `Path` of its file.
+        """Return the mixture of a JSON text or of the `Path` of its file, the inverse of `to_json`.
 
         Raises
         ------
         ModelError
-            If it is no mixture; the message calls it `name`, or its path.
+            If it is no mixture; the message names it by `name`, or by its path.
         """
         if isinstance(source, Path):
             return serialization.restore(cls, serialization.read_file(source), str(source))
@@ -283,11 +290,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     @classmethod
     def from_sklearn(cls, mixture: Any) -> GaussianMixture:
-        """From a fitted `sklearn.mixture.GaussianMixture`, with its parameters."""
+        """Return the mixture of a fitted `sklearn.mixture.GaussianMixture`, with its parameters."""
         return serialization.from_sklearn(cls, mixture)
 
     def to_sklearn(self) -> Any:
-        """As a fitted `sklearn.mixture.GaussianMixture`."""
+        """Return a fitted `sklearn.mixture.GaussianMixture`."""
         check_is_fitted(self)
         return serialization.to_sklearn(self)
 
@@ -298,8 +305,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self, source: Source, before: State | None, random_state: np.random.RandomState, dtype: npt.DTypeLike
     ) -> GaussianMixture:
         if before is None:
-            some = first_rows(source, random_state)
-            states, t = self._starts(some, survey(some, some.sizes), random_state), 0
+            sample = first_rows(source, random_state)
+            states, t = self._starts(sample, summarize(sample, sample.sizes), random_state), 0
         else:
             states, t = [before], max(1, self.n_steps_)
         announcer = self._announcer(len(states))
@@ -323,7 +330,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _finish(self, best: Fit, n_steps: int, dtype: npt.DTypeLike, announcer: Announcer) -> GaussianMixture:
         bounds = best.lower_bounds
-        self._adopt(best.state, bounds, best.converged, len(bounds), n_steps, dtype)
+        self._set_fitted(best.state, bounds, best.converged, len(bounds), n_steps, dtype)
         announcer.end(best.converged, len(bounds), self.lower_bound_)
         if self.max_iter > 0 and not best.converged:
             unit = "iteration" if self.batch_size is None else "pass"
@@ -331,8 +338,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             warnings.warn(message, ConvergenceWarning, stacklevel=3 if self.batch_size is None else 4)
         return self
 
-    def _starts(self, source: Source, found: DataSummary, random_state: np.random.RandomState) -> list[State]:
-        total = max(float(found.rows.sum()), float(found.weights.sum()))
+    def _starts(self, source: Source, summary: DataSummary, random_state: np.random.RandomState) -> list[State]:
+        total = max(float(summary.rows.sum()), float(summary.weights.sum()))
         if total < self.n_components:
             raise ModelError(
                 f"{self.n_components} components need n_samples >= n_components, there are n_samples = {total:g}: use "
@@ -343,7 +350,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             return [State(weights, means, covariances)]
         states = start_states(
             source,
-            found,
+            summary,
             self.init_params,
             self.n_components,
             self.n_init,
@@ -360,7 +367,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             for state in states
         ]
 
-    def _adopt(
+    def _set_fitted(
         self,
         state: State,
         lower_bounds: list[float],
@@ -372,7 +379,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         covariances = state.covariances
         factors = state.factors if state.factors is not None else precisions_cholesky(covariances, self.covariance_type)
         if dtype == np.float32:
-            # Rounded covariances may not be positive definite; rounded factors are those of some that are.
+            # Round the factors, since rounded covariances may not be positive definite.
             factors = factors.astype(dtype).astype(np.float64)
             covariances = covariances_of(factors, self.covariance_type)
         self.weights_, self.means_ = state.weights.astype(dtype), state.means.astype(dtype)

@@ -1,4 +1,4 @@
-"""The two fits of a cohort, by their names: the paper's, which stops early, and the one that arrives."""
+"""The two fits of a cohort: that of the paper, which stops early, and the converged one."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Fits(Mapping[str, TissueModel]):
     Attributes
     ----------
     paper : TissueModel
-        k-means starts and the tolerance of the publication.
+        Fit with k-means starts and the tolerance of the publication.
     converged : TissueModel
-        At the maximum of the likelihood, with clipped values as a pile.
+        Fit at the maximum of the likelihood, with clipped values as one interval.
     """
 
     paper: TissueModel
@@ -59,16 +59,16 @@ def fit_paper(
     max_iter: int = 100,
     random_state: int | None = 0,
 ) -> TissueModel:
-    """The fit of the publication: HU clipped, density at each, k-means starts, an early end.
+    """Fit as in the publication: clipped HU, densities at HU values, k-means starts, early stopping.
 
-    It is equal to the fit on all voxels.
+    The result equals that of a fit to all voxels.
 
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
         Distinct HU and the voxels of each.
     clip : int or None
-        HU; lower values count as this one.
+        HU; lower values are set to this one.
     n_components, n_init, tol, reg_covar, max_iter, random_state
         See `lungmix.GaussianMixture`.
 
@@ -84,8 +84,8 @@ def fit_paper(
     mixture = GaussianMixture(n_components, "full", n_init, tol, reg_covar, max_iter, random_state)
     with one_thread():
         model = fitted(mixture, hu, np.asarray(voxels, np.float64))
-    how = {"voxels": int(np.sum(voxels)), "n_init": n_init, "tol": tol, "random_state": random_state, "clip": clip}
-    return replace(model, fit_info={"name": PAPER, "method": "counts", **model.fit_info, **how})
+    settings = {"voxels": int(np.sum(voxels)), "n_init": n_init, "tol": tol, "random_state": random_state, "clip": clip}
+    return replace(model, fit_info={"name": PAPER, "method": "counts", **model.fit_info, **settings})
 
 
 def fit_converged(
@@ -98,23 +98,23 @@ def fit_converged(
     max_iter: int = 1000,
     afresh: bool = True,
 ) -> TissueModel:
-    """The maximum of the likelihood that is highest among those the starts lead to.
+    """Maximize the likelihood from several starts and return the best model.
 
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
         Distinct HU and the voxels of each.
     starts : sequence of TissueModel
-        Where to begin, such as the paper's fit, or the last fit of a cohort that has changed since.
+        Starts, such as the paper's fit, or the previous fit of a cohort that has changed.
     clip : int or None
-        HU; values at or below form one pile whose probability is that of all HU below ``clip + 1/2``. None where
-        nothing was clipped.
+        HU; values at or below form one interval, with the probability of all HU below ``clip + 1/2``. None for values
+        that are not clipped.
     reg_covar : float
-        HU²; least variance of a component if it exceeds 1/12, that of rounding.
+        Smallest variance of a component in HU², but at least 1/12, that of rounding.
     max_iter : int
-        Steps at most for each start.
+        Largest number of steps for each start.
     afresh : bool
-        Begin at equal shares of the voxels, too.
+        Add a start with components at quantiles of the voxels.
 
     Raises
     ------
@@ -124,28 +124,28 @@ def fit_converged(
     bins = bins_of(values, counts, clip)
     n_components = starts[0].n_components
     _check_distinct(len(bins.counts), n_components)
-    begin = [to_gaussians(model) for model in starts]
+    mixtures = [to_gaussians(model) for model in starts]
     if afresh:
-        begin.append(quantile_start(bins, n_components))
+        mixtures.append(quantile_start(bins, n_components))
     with one_thread():
-        found = best_of(bins, begin, max_iter=max_iter, reg_covar=reg_covar)
-    fit = {
+        result = best_of(bins, mixtures, max_iter=max_iter, reg_covar=reg_covar)
+    fit_info = {
         "name": CONVERGED,
-        "n_iter": len(found.log_likelihoods) - 1,
-        "log_likelihood": found.log_likelihoods[-1],
-        "converged": found.converged,
-        "gradient": found.gradient,
+        "n_iter": len(result.log_likelihoods) - 1,
+        "log_likelihood": result.log_likelihoods[-1],
+        "converged": result.converged,
+        "gradient": result.gradient,
         "voxels": round(bins.total),
         "clip": clip,
-        "pile": bins.pile,
+        "pile": bins.clipped_fraction,
     }
-    return to_model(found.mixture, fit)
+    return to_model(result.mixture, fit_info)
 
 
 def clipped(
     values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Distinct HU that have voxels, ascending, after ``hu = max(hu, clip)``, and the voxels of each."""
+    """Return the distinct HU with voxels after ``hu = max(hu, clip)``, ascending, and the voxels of each."""
     hu = np.asarray(values, np.int64)
     hu = hu if clip is None else np.maximum(hu, clip)
     distinct, inverse = np.unique(hu, return_inverse=True)
@@ -162,29 +162,29 @@ def _check_distinct(distinct: int, n_components: int) -> None:
 
 
 def interval_log_likelihood(model: TissueModel, bins: Bins) -> float:
-    """Mean log-probability per voxel of the intervals under a model; comparable between fits of the same voxels."""
+    """Return the mean log-probability per voxel of intervals under a model; it compares fits of the same voxels."""
     return log_likelihood(bins, to_gaussians(model))
 
 
 def bic(model: TissueModel, bins: Bins) -> float:
-    """Bayesian information criterion from the likelihood of intervals; the lower the better."""
+    """Return the Bayesian information criterion of the likelihood of intervals; lower is better."""
     free = 3 * model.n_components - 1
     return float(-2 * bins.total * interval_log_likelihood(model, bins) + free * np.log(bins.total))
 
 
 def to_gaussians(model: TissueModel) -> Gaussians:
-    """A model in the coordinates of the fit."""
+    """Return a model in the coordinates of the fit."""
     weights = np.asarray(model.weights)
     return Gaussians(np.log(weights / weights.sum()), np.asarray(model.means), np.log(model.variances) / 2)
 
 
-def to_model(mixture: Gaussians, fit: Mapping[str, Any]) -> TissueModel:
-    """Inverse of `to_gaussians`."""
-    # A component that has died keeps the least weight that a model can state.
+def to_model(mixture: Gaussians, fit_info: Mapping[str, Any]) -> TissueModel:
+    """Return the model of a mixture, the inverse of `to_gaussians`."""
+    # An empty component keeps the smallest positive weight.
     weights = np.maximum(np.exp(mixture.log_weights), np.finfo(np.float64).tiny)
     return TissueModel(
         tuple((weights / weights.sum()).tolist()),
         tuple(mixture.means.tolist()),
         tuple(np.exp(2 * mixture.log_sds).tolist()),
-        fit,
+        fit_info,
     )

@@ -1,4 +1,4 @@
-"""What a fitted mixture says of samples: numpy in, numpy out; dask in, lazy dask out."""
+"""Inference with a fitted mixture: numpy in, numpy out; dask in, lazy dask out."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Kernel = Callable[[Floats, State, str], npt.NDArray[Any]]
 
 
 def most_probable(x: Floats, state: State, covariance_type: str) -> npt.NDArray[np.int64]:
-    """Component of highest posterior, the lower one of equals."""
+    """Return the component of highest posterior; ties go to the lower one."""
     return np.argmax(log_densities(x, state, covariance_type), axis=1).astype(np.int64)
 
 
 def responsibilities(x: Floats, state: State, covariance_type: str) -> Floats:
-    """Posteriors of the components, shape (n, k)."""
+    """Return the posteriors of the components, shape (n, k)."""
     return np.asarray(np.exp(e_step(x, state, covariance_type)[1]))
 
 
 def log_likelihoods(x: Floats, state: State, covariance_type: str) -> Floats:
-    """Log-likelihood of each sample."""
+    """Return the log-likelihood of each sample."""
     return e_step(x, state, covariance_type)[0]
 
 
@@ -42,13 +42,13 @@ def apply(x: Any, kernel: Kernel, state: State, covariance_type: str, columns: i
     x : numpy or dask array, shape (n, d)
         Samples; a dask array has one chunk along the features.
     kernel : callable
-        One of this module.
+        Function of this module.
     state, covariance_type
-        The mixture.
+        Parameters of the mixture.
     columns : int or None
-        Second dimension of the result, if it has one.
+        Second dimension of the result; None for one dimension.
     dtype : dtype
-        Of the result.
+        Type of the result.
     """
     on_rows = partial(_on_rows, kernel=kernel, state=state, covariance_type=covariance_type, columns=columns)
     if not isinstance(x, da.Array):
@@ -87,14 +87,14 @@ def _on_rows(
 def total_log_likelihood(
     source: Source, sizes: Sequence[float], state: State, covariance_type: str
 ) -> tuple[float, float]:
-    """Log-likelihood of all samples, and their weight, in one pass."""
+    """Return the log-likelihood of all samples and their weight, in one pass."""
     firsts = np.concatenate([[0.0], np.cumsum(sizes)])[:-1]
     task = partial(_sum, state=state, covariance_type=covariance_type)
-    found = source.each(task, [None if np.isnan(first) else int(first) for first in firsts])
-    weight = math.fsum(part[1] for part in found)
+    parts = source.each(task, [None if np.isnan(first) else int(first) for first in firsts])
+    weight = math.fsum(part[1] for part in parts)
     if weight <= 0:
         raise all_weights_zero()
-    return math.fsum(part[0] for part in found), weight
+    return math.fsum(part[0] for part in parts), weight
 
 
 def _sum(
@@ -110,14 +110,14 @@ def _sum(
 def draw(
     state: State, covariance_type: str, n_samples: int, random_state: np.random.RandomState
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Samples of a mixture, component by component, and the components."""
+    """Draw samples of a mixture, ordered by component, and return their components too."""
     k, d = state.means.shape
     counts = random_state.multinomial(n_samples, state.weights / state.weights.sum())
     labels = np.repeat(np.arange(k), counts)
     noise = random_state.standard_normal((n_samples, d))
     if covariance_type in ("full", "tied"):
         lower = np.broadcast_to(np.linalg.cholesky(state.covariances), (k, d, d))
-        moved = np.concatenate([noise[labels == c] @ lower[c].T for c in range(k)])
+        offsets = np.concatenate([noise[labels == c] @ lower[c].T for c in range(k)])
     else:
-        moved = noise * np.broadcast_to(np.sqrt(state.covariances).reshape(k, -1), (k, d))[labels]
-    return state.means[labels] + moved, labels
+        offsets = noise * np.broadcast_to(np.sqrt(state.covariances).reshape(k, -1), (k, d))[labels]
+    return state.means[labels] + offsets, labels

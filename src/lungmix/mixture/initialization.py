@@ -1,8 +1,9 @@
-"""Starts of EM: k-means on weighted samples, or what the user gives.
+"""Starts of EM: k-means on weighted samples, or another method of the user's choice.
 
-Data of up to `FEW_ROWS` rows are clustered whole. Of more, a coreset is drawn: rows with a chance that grows with their
-weight and their squared distance from the mean, and weights that make up for it, after Bachem, Lucic and Krause (2018),
-"Scalable k-means clustering via lightweight coresets". It takes one pass for all starts, and honours sample weights.
+Up to `FEW_ROWS` rows are clustered directly. Of more rows a coreset is drawn: rows with a probability that grows with
+their weight and their squared distance from the mean, and weights that compensate for it, after Bachem, Lucic and
+Krause (2018), "Scalable k-means clustering via lightweight coresets". It takes one pass for all starts, and respects
+sample weights.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ METHODS = ("kmeans", "k-means++", "k-means||", "random", "random_from_data")
 
 @dataclass(frozen=True, eq=False)
 class DataSummary:
-    """What the first pass finds out.
+    """Row counts and moments of the data, from the first pass.
 
     Attributes
     ----------
     rows : ndarray of int, shape (chunks,)
-        Rows with a positive weight.
+        Number of rows of positive weight in each chunk.
     weights : ndarray, shape (chunks,)
-        Their weight.
+        Sum of their weights.
     spread : ndarray, shape (chunks,)
-        Weighted squared distances from `mean`.
+        Sum of weighted squared distances from `mean`.
     mean : ndarray, shape (d,)
         Weighted mean of all samples.
     """
@@ -53,33 +54,33 @@ class DataSummary:
     mean: Floats
 
 
-def survey(source: Source, sizes: Sequence[float]) -> DataSummary:
-    """Check all samples and weights, and measure them, in one pass.
+def summarize(source: Source, sizes: Sequence[float]) -> DataSummary:
+    """Check and summarize all samples and weights, in one pass.
 
     Parameters
     ----------
     source : Source
         Samples.
     sizes : sequence of float
-        Rows of each chunk; NaN where unknown.
+        Rows of each chunk; NaN if unknown.
 
     Raises
     ------
     ModelError
-        If a sample that counts is NaN or infinite, a weight impossible, or no sample counts.
+        If a sample of positive weight is NaN or infinite, a weight is invalid, or all weights are zero.
     """
     firsts = np.concatenate([[0.0], np.cumsum(sizes)])[:-1]
-    found = source.each(_measure, [None if np.isnan(first) else int(first) for first in firsts])
-    total = combine_all([statistics for _, statistics in found])
+    parts = source.each(_summarize_chunk, [None if np.isnan(first) else int(first) for first in firsts])
+    total = combine_all([statistics for _, statistics in parts])
     if total.weight <= 0:
         raise all_weights_zero()
     mean = total.means[0, 0]
-    weights = np.array([s.weight for _, s in found])
-    spread = np.array([s.scatter.sum() + s.weight * np.sum((s.means[0, 0] - mean) ** 2) for _, s in found])
-    return DataSummary(np.array([rows for rows, _ in found]), weights, spread, mean)
+    weights = np.array([s.weight for _, s in parts])
+    spread = np.array([s.scatter.sum() + s.weight * np.sum((s.means[0, 0] - mean) ** 2) for _, s in parts])
+    return DataSummary(np.array([rows for rows, _ in parts]), weights, spread, mean)
 
 
-def _measure(x: Any, weights: Any, index: int, first_row: int | None) -> Any:
+def _summarize_chunk(x: Any, weights: Any, index: int, first_row: int | None) -> Any:
     if weights is not None:
         weights = check_weights(weights, len(x))
     check_finite(x, weights, first_row, index)
@@ -89,7 +90,7 @@ def _measure(x: Any, weights: Any, index: int, first_row: int | None) -> Any:
 
 def start_states(
     source: Source,
-    found: DataSummary,
+    summary: DataSummary,
     method: str | Callable[..., Any],
     n_components: int,
     n_init: int,
@@ -97,18 +98,18 @@ def start_states(
     reg_covar: float,
     covariance_type: str,
 ) -> list[State]:
-    """States in which each sample belongs wholly to the nearest centre of a start, or to all components by chance.
+    """Return start states by assignment of each sample to the nearest centre, or by random responsibilities.
 
     Parameters
     ----------
-    source, found : Source, Survey
-        Samples and what is known of them.
+    source, summary : Source, DataSummary
+        Samples and their summary.
     method : {"kmeans", "k-means++", "k-means||", "random", "random_from_data"} or callable
         See `GaussianMixture`.
     n_components, n_init : int
-        Centres of a start, and starts.
+        Number of centres of a start, and of starts.
     random_state : RandomState
-        Draws the centres, or the shares.
+        Generator of the centres, or of the responsibilities.
     reg_covar, covariance_type
         See `GaussianMixture`.
     """
@@ -118,9 +119,9 @@ def start_states(
         return [m_step(statistics, i, reg_covar, covariance_type) for i in range(n_init)]
     if callable(method) or method == "k-means||":
         find = method if callable(method) else _dask_ml
-        centres = [_outside(find, source, n_components, random_state) for _ in range(n_init)]
+        centres = [_external_centres(find, source, n_components, random_state) for _ in range(n_init)]
     else:
-        rows, weights = distinct(*gather(source, found, random_state))
+        rows, weights = distinct(*gather(source, summary, random_state))
         if len(rows) < n_components:
             warnings.warn(
                 f"{n_components} components for {len(rows)} distinct samples: {n_components - len(rows)} of them stay "
@@ -147,13 +148,13 @@ def _centres(
     return np.asarray(rows[chosen])
 
 
-def _outside(
+def _external_centres(
     find: Callable[..., Any], source: Source, n_components: int, random_state: np.random.RandomState
 ) -> Floats:
-    """Centres of a function that takes dask arrays as dask-ml does, in the face of scikit-learn's ``KMeans(init=)``."""
+    """Return the centres of a function that takes dask arrays, with the signature of ``KMeans(init=)``."""
     if not isinstance(source, (Rows, Chunks)) or source.weights is not None:
         raise ModelError(
-            "this way to start takes no sample_weight, and counts are weights: use init_params='kmeans', or samples "
+            "this init_params accepts no sample_weight, and counts are weights: use init_params='kmeans', or samples "
             "of a float type without weights"
         )
     x = source.x if isinstance(source, Chunks) else da.from_array(source.x, chunks=(FEW_ROWS, -1))
@@ -162,22 +163,22 @@ def _outside(
     if centres.shape != (n_components, source.n_features):
         raise ModelError(
             f"init_params gave centres of shape {centres.shape}, not {(n_components, source.n_features)}: "
-            "return one row a component"
+            "return one row per component"
         )
     return centres
 
 
 def _dask_ml(x: da.Array, n_clusters: int, random_state: int) -> Any:
-    # Only who asks for it waits for dask-ml, which imports half of a machine learning stack.
+    # Import dask-ml on use only, since it takes seconds.
     from dask_ml.cluster.k_means import k_init
 
     return k_init(x, n_clusters, random_state=random_state)
 
 
 def distinct(rows: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Distinct rows in ascending order and their weights, the heaviest 1.
+    """Return the distinct rows in ascending order and their weights, divided by the largest.
 
-    Neither the order of samples nor whether copies come one by one or as weights can then tell on a start.
+    Starts then do not depend on the order of samples, nor on whether duplicates are separate rows or weights.
     """
     order = np.lexsort(rows.T[::-1])
     rows, weights = rows[order], weights[order]
@@ -186,32 +187,32 @@ def distinct(rows: Floats, weights: Floats) -> tuple[Floats, Floats]:
     return rows[first], summed / summed.max()
 
 
-def gather(source: Source, found: DataSummary, random_state: np.random.RandomState) -> tuple[Floats, Floats]:
-    """All rows with their weights where they are few, else a coreset of them."""
-    if found.rows.sum() <= FEW_ROWS:
+def gather(source: Source, summary: DataSummary, random_state: np.random.RandomState) -> tuple[Floats, Floats]:
+    """Return all rows with their weights if they are few, else a coreset."""
+    if summary.rows.sum() <= FEW_ROWS:
         parts = source.each(_all_rows)
     else:
-        spread = found.spread.sum()
-        chance = found.weights / found.weights.sum()
+        spread = summary.spread.sum()
+        chance = summary.weights / summary.weights.sum()
         if spread > 0:
-            chance = (chance + found.spread / spread) / 2
+            chance = (chance + summary.spread / spread) / 2
         draws = random_state.multinomial(CORESET_ROWS, chance / chance.sum())
         seeds = random_state.randint(np.iinfo(np.int32).max, size=len(draws))
-        task = partial(_draw, mean=found.mean, weight=float(found.weights.sum()), spread=float(spread))
+        task = partial(_draw, mean=summary.mean, weight=float(summary.weights.sum()), spread=float(spread))
         parts = source.each(task, list(zip(draws.tolist(), seeds.tolist(), strict=True)))
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([weights for _, weights in parts])
 
 
-def _all_rows(x: Any, weights: Any, index: int, sent: None) -> tuple[Floats, Floats]:
+def _all_rows(x: Any, weights: Any, index: int, args: None) -> tuple[Floats, Floats]:
     blocks = list(rows_in_blocks(x, weights))
     rows = [block for block, _ in blocks] or [np.zeros((0, x.shape[1]))]
     return np.concatenate(rows), np.concatenate([share for _, share in blocks] or [np.zeros(0)])
 
 
 def _draw(
-    x: Any, weights: Any, index: int, sent: tuple[int, int], mean: Floats, weight: float, spread: float
+    x: Any, weights: Any, index: int, args: tuple[int, int], mean: Floats, weight: float, spread: float
 ) -> tuple[Floats, Floats]:
-    draws, seed = sent
+    draws, seed = args
     chances, shares = [], []
     for rows, share in rows_in_blocks(x, weights):
         chance = share / weight
@@ -222,9 +223,9 @@ def _draw(
     if not draws or not chances:
         return np.zeros((0, len(mean))), np.zeros(0)
     chance, share = np.concatenate(chances), np.concatenate(shares)
-    # Draws by the running sum: k copies in a row and one row of weight k are hit alike.
+    # Draw by the cumulative sum: k duplicates in sequence and a row of weight k have the same probability.
     running = np.cumsum(chance)
-    places = np.sort(np.random.RandomState(seed).uniform(size=draws)) * running[-1]
-    hit = np.minimum(np.searchsorted(running, places, side="right"), len(running) - 1)
-    original = hit if weights is None else np.flatnonzero(np.asarray(weights) > 0)[hit]
-    return np.asarray(x[original], np.float64), share[hit] / chance[hit]
+    positions = np.sort(np.random.RandomState(seed).uniform(size=draws)) * running[-1]
+    drawn = np.minimum(np.searchsorted(running, positions, side="right"), len(running) - 1)
+    original = drawn if weights is None else np.flatnonzero(np.asarray(weights) > 0)[drawn]
+    return np.asarray(x[original], np.float64), share[drawn] / chance[drawn]

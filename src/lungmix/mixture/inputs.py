@@ -1,4 +1,4 @@
-"""From what users give to a source of samples: arrays, frames, lists, dask arrays, with or without weights."""
+"""Conversion of arrays, frames, lists and dask arrays, with or without weights, to a source of samples."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ REAL = frozenset("fiub")
 
 
 def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
-    """Return samples as a numpy or dask array of shape (n, d), of a real dtype, with values not checked yet.
+    """Return samples as a numpy or dask array of shape (n, d) and of a real dtype; values are not checked.
 
     Parameters
     ----------
     estimator : GaussianMixture
-        Learns the number and the names of features, or compares them with those of its fit.
+        Estimator that records the number and the names of features, or compares them with those of its fit.
     x : array-like, dask array, frame of pandas, polars or dask, or xarray DataArray, shape (n,) or (n, d)
-        Samples; of shape (n,) they have one feature.
+        Samples; shape (n,) means one feature.
     reset : bool
-        Whether the estimator is being fitted.
+        True while the estimator is fitted.
     y : object, optional
-        Second argument of a fit: fine with scikit-learn's tables, a mistake with one-dimensional samples.
+        Second argument of a fit: ignored for tables as in scikit-learn, rejected for one-dimensional samples.
 
     Raises
     ------
     ModelError
-        If shape, type or names cannot be used.
+        If shape, type or names are invalid.
     """
     lazy = as_lazy(_with_plain_numbers(x))
-    # Names are checked on the frame: the array that is made of it has none.
+    # Check names on the frame: its array has none.
     named = x._meta if lazy is not None and getattr(x, "ndim", 0) == 2 and hasattr(x, "columns") else None
     if lazy is not None:
         x = lazy
@@ -61,10 +61,10 @@ def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
                 f"samples of shape {x.shape} have one feature, the mixture has {estimator.n_features_in_}. "
                 "Reshape your data with x.reshape(1, -1) if it is a single sample"
             )
-        x = x[:, None] if lazy is not None else _flat(x).reshape(-1, 1)
+        x = x[:, None] if lazy is not None else _to_numpy(x).reshape(-1, 1)
     try:
         if lazy is None:
-            return _checked(estimator, x, reset)
+            return _validated(estimator, x, reset)
         validate_data(estimator, x if named is None else named, reset=reset, skip_check_array=True)
     except ModelError:
         raise
@@ -77,14 +77,14 @@ def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
     return x.rechunk({1: -1}) if x.numblocks[1] != 1 else x
 
 
-def _checked(estimator: Any, x: Any, reset: bool) -> Any:
-    """Samples in memory as scikit-learn reads them; a mask is kept."""
+def _validated(estimator: Any, x: Any, reset: bool) -> Any:
+    """Validate samples in memory as scikit-learn does, and keep their mask."""
     rows = validate_data(estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, ensure_min_samples=0)
     return np.ma.array(rows, mask=np.ma.getmaskarray(x)) if np.ma.is_masked(x) else rows
 
 
 def _with_plain_numbers(x: Any) -> Any:
-    """Dask frames and series as they are, but with pandas' nullable and mixed numbers as float64, missing ones NaN."""
+    """Convert nullable and mixed numbers of dask frames and series to float64, with NaN for missing values."""
     meta = getattr(x, "_meta", None)
     if not hasattr(x, "to_dask_array") or meta is None:
         return x
@@ -95,8 +95,8 @@ def _with_plain_numbers(x: Any) -> Any:
     return x if plain and np.result_type(*types) == meta.to_numpy().dtype else x.astype("float64")
 
 
-def _flat(values: Any) -> Any:
-    """Numbers in memory as a numpy array; what pandas' nullable types miss is NaN."""
+def _to_numpy(values: Any) -> Any:
+    """Return numbers in memory as a numpy array, with NaN for missing values of pandas' nullable types."""
     kind = getattr(values, "dtype", None)
     if hasattr(values, "to_numpy") and getattr(kind, "kind", "") in REAL and not isinstance(kind, np.dtype):
         return values.to_numpy(np.float64, na_value=np.nan)
@@ -104,9 +104,9 @@ def _flat(values: Any) -> Any:
 
 
 def kept_dtype(dtype: npt.DTypeLike) -> type[np.floating[Any]]:
-    """Return the type of what a fit or an answer gives for samples of this type: float32 for float32, else float64."""
-    given = np.dtype(dtype)
-    return np.float32 if given.kind == "f" and given.itemsize == 4 else np.float64
+    """Return the dtype of results for samples of a dtype: float32 for float32, else float64."""
+    sample_dtype = np.dtype(dtype)
+    return np.float32 if sample_dtype.kind == "f" and sample_dtype.itemsize == 4 else np.float64
 
 
 def source_of(x: Any, sample_weight: Any) -> tuple[Source, Sequence[float]]:
@@ -115,14 +115,14 @@ def source_of(x: Any, sample_weight: Any) -> tuple[Source, Sequence[float]]:
     Parameters
     ----------
     x : numpy or dask array, shape (n, d)
-        What `read_rows` returned.
+        Samples, as returned by `read_rows`.
     sample_weight : array-like, dask array, series or one-column frame, shape (n,) or (n, 1), or None
-        One weight a sample, in the order of the samples; an index is not looked at.
+        One weight per sample, in the order of the samples; an index is ignored.
 
     Raises
     ------
     ModelError
-        If weights do not fit the samples.
+        If weights do not match the samples.
     """
     weights = None if sample_weight is None else _read_weights(sample_weight)
     if not isinstance(x, da.Array):
@@ -135,38 +135,38 @@ def source_of(x: Any, sample_weight: Any) -> tuple[Source, Sequence[float]]:
         return source, source.sizes
     if weights is None:
         return Chunks(x), x.chunks[0]
-    x, weights = _in_the_same_chunks(x, weights)
+    x, weights = _align_chunks(x, weights)
     return Chunks(x, weights), x.chunks[0]
 
 
 def _read_weights(sample_weight: Any) -> Any:
-    """Weights as a numpy or dask array, of shape (n,) where they are one column."""
-    given = _with_plain_numbers(sample_weight)
-    lazy = as_lazy(given)
-    if lazy is None and hasattr(given, "iloc") and given.ndim == 2 and given.shape[1] == 1:
-        given = given.iloc[:, 0]
-    weights = _flat(given) if lazy is None else lazy
+    """Return weights as a numpy or dask array, of shape (n,) if they are one column."""
+    plain = _with_plain_numbers(sample_weight)
+    lazy = as_lazy(plain)
+    if lazy is None and hasattr(plain, "iloc") and plain.ndim == 2 and plain.shape[1] == 1:
+        plain = plain.iloc[:, 0]
+    weights = _to_numpy(plain) if lazy is None else lazy
     return weights[:, 0] if weights.ndim == 2 and weights.shape[1] == 1 else weights
 
 
-def _in_the_same_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
+def _align_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
     lazy = isinstance(weights, da.Array)
-    if weights.ndim != 1 or _differ(x.shape[0], weights.shape[0]):
+    if weights.ndim != 1 or _lengths_differ(x.shape[0], weights.shape[0]):
         raise ModelError(f"sample_weight has the shape {weights.shape}, not ({x.shape[0]},): give one weight a sample")
     if np.ma.is_masked(weights):
         check_weights(weights, len(weights))
     if math.isnan(x.shape[0]) and lazy and math.isnan(weights.shape[0]) and x.numblocks[0] == weights.numblocks[0]:
-        return x, weights  # a frame and its column; each chunk is checked when it is read
-    x, weights = _measured(x), _measured(weights) if lazy else weights
+        return x, weights  # a frame and its column; chunks are checked when they are read
+    x, weights = _with_known_chunks(x), _with_known_chunks(weights) if lazy else weights
     if len(x) != len(weights):
         raise ModelError(f"sample_weight has the shape {weights.shape}, not ({len(x)},): give one weight a sample")
     return x, da.asarray(weights).rechunk((x.chunks[0],))
 
 
-def _differ(a: float, b: float) -> bool:
+def _lengths_differ(a: float, b: float) -> bool:
     return not math.isnan(a) and not math.isnan(b) and a != b
 
 
-def _measured(array: da.Array) -> da.Array:
-    """The same array with chunks of known length, which one pass over it finds."""
+def _with_known_chunks(array: da.Array) -> da.Array:
+    """Return the array with chunks of known length, computed in one pass."""
     return array.copy().compute_chunk_sizes() if math.isnan(array.shape[0]) else array

@@ -1,4 +1,4 @@
-"""Parameters of a mixture and the densities they give; formulas are those of scikit-learn's mixture."""
+"""Parameters of a mixture and their densities, with the formulas of scikit-learn."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class State:
     Attributes
     ----------
     weights : ndarray, shape (k,)
-        They add up to 1.
+        Weights, which add up to 1.
     means : ndarray, shape (k, d)
         Component means.
     covariances : ndarray
         ``(k, d, d)`` full, ``(d, d)`` tied, ``(k, d)`` diag, ``(k,)`` spherical.
     factors : ndarray or None
-        Cholesky factors of the precisions where these are what is known and the covariances follow from them.
+        Cholesky factors of the precisions, if the covariances are derived from them.
     """
 
     weights: Floats
@@ -38,18 +38,18 @@ class State:
 
 
 def covariance_shape(covariance_type: str, k: int, d: int) -> tuple[int, ...]:
-    """Shape of the covariances of k components in d dimensions."""
+    """Return the shape of the covariances of k components in d dimensions."""
     return {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[covariance_type]
 
 
 def n_parameters(covariance_type: str, k: int, d: int) -> int:
-    """Free parameters of a mixture of k components in d dimensions."""
+    """Return the number of free parameters of a mixture of k components in d dimensions."""
     free = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d, "spherical": k}
     return free[covariance_type] + k * d + k - 1
 
 
 def precisions_cholesky(covariances: Floats, covariance_type: str) -> Floats:
-    """Cholesky factors of the precisions, in scikit-learn's shapes.
+    """Return the Cholesky factors of the precisions, in scikit-learn's shapes.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def precisions_cholesky(covariances: Floats, covariance_type: str) -> Floats:
 
 
 def precisions_of(factors: Floats, covariance_type: str) -> Floats:
-    """Precisions from their Cholesky factors."""
+    """Return precisions from their Cholesky factors."""
     if covariance_type in ("full", "tied"):
         return np.asarray(factors @ np.swapaxes(factors, -1, -2))
     return np.asarray(factors**2)
@@ -87,7 +87,7 @@ def covariances_of(factors: Floats, covariance_type: str) -> Floats:
 
 
 def factors_of(state: State, covariance_type: str) -> tuple[Floats, Floats]:
-    """What a density needs of each component, in one form for all covariance types.
+    """Return the terms of the density of each component, in one form for all covariance types.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def factors_of(state: State, covariance_type: str) -> tuple[Floats, Floats]:
 
 
 def log_densities(x: Floats, state: State, covariance_type: str) -> Floats:
-    """Log of weight times density, shape (n, k), of samples ``x`` of shape (n, d)."""
+    """Return the log of weight times density, shape (n, k), of samples ``x`` of shape (n, d)."""
     factors, offsets = factors_of(state, covariance_type)
     out = np.empty((len(x), len(offsets)))
     for k, mean in enumerate(state.means):
@@ -120,7 +120,7 @@ def log_densities(x: Floats, state: State, covariance_type: str) -> Floats:
 
 
 def e_step(x: Floats, state: State, covariance_type: str) -> tuple[Floats, Floats]:
-    """Log-likelihood of each sample and log responsibilities.
+    """Return the log-likelihood of each sample and the log responsibilities.
 
     Parameters
     ----------
@@ -134,9 +134,9 @@ def e_step(x: Floats, state: State, covariance_type: str) -> tuple[Floats, Float
     Returns
     -------
     log_likelihood : ndarray, shape (n,)
-        By log-sum-exp, so that far samples do not underflow.
+        Computed by log-sum-exp, so that distant samples do not underflow.
     log_responsibilities : ndarray, shape (n, k)
-        Normalised over components.
+        Log responsibilities, normalised over components.
     """
     weighted = log_densities(x, state, covariance_type)
     with np.errstate(under="ignore"):

@@ -1,4 +1,4 @@
-"""Random responsibilities, for starts that know nothing of the data."""
+"""Random responsibilities, for starts that do not depend on the data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from lungmix.mixture.blas import moments, side_by_side
+from lungmix.mixture.blas import moments, stack_states
 from lungmix.mixture.em_kernels import empty, rows_in_blocks
 from lungmix.mixture.parameters import Floats
 from lungmix.mixture.sufficient_statistics import Statistics, combine_all
@@ -24,7 +24,7 @@ def assign_randomly(
     n_components: int,
     covariance_type: str,
 ) -> Statistics:
-    """Return the statistics where each sample belongs to all components in random shares, for each seed.
+    """Return the statistics of samples under random responsibilities, for each seed.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def assign_randomly(
     weights : ndarray, shape (n,), or None
         Sample weights.
     seeds : sequence of int
-        One a state.
+        One seed per state.
     n_components : int
         Components of each state.
     covariance_type : {"full", "tied", "diag", "spherical"}
@@ -50,15 +50,15 @@ def assign_randomly(
                     moments(rows, share, share * random_shares(rows, seed, n_components), near, products)
                     for seed in seeds
                 ]
-                parts.append(side_by_side(float(share.sum()), states))
+                parts.append(stack_states(float(share.sum()), states))
     return combine_all(parts) if parts else empty(np.zeros((len(seeds), n_components, x.shape[1])), products)
 
 
 def random_shares(x: Floats, seed: int, k: int) -> Floats:
     """Return k uniform random numbers for each row, divided by their sum; shape (k, n).
 
-    They follow from the values of the row and the seed alone, so that neither the order of rows, nor chunks, nor
-    copies in place of a weight change them.
+    They depend on the values of the row and the seed alone, not on the order of rows, on chunks, or on duplicates in
+    place of a weight.
     """
     hashed = _scramble(np.full(len(x), seed, np.uint64))
     for column in np.ascontiguousarray((x + 0.0).T).view(np.uint64):  # + 0.0 makes -0.0 and 0.0 one value

@@ -1,4 +1,4 @@
-"""A fitted mixture as JSON: read by eye or by other programs, checked when it comes back, never pickled."""
+"""Fitted mixtures as JSON: readable by people and other programs, validated on reading, without pickle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _FITTED = (
 
 
 class Document(BaseModel):
-    """What the text must hold; arrays as nested lists, in the shapes of the fitted attributes."""
+    """Schema of the JSON text; arrays are nested lists in the shapes of the fitted attributes."""
 
     model_config = ConfigDict(extra="forbid", strict=False)
 
@@ -71,12 +71,12 @@ class Document(BaseModel):
     parameters: dict[str, int | float | str | bool | None] = Field(default_factory=dict)
 
     def state(self) -> State:
-        """The parameters of the mixture.
+        """Return the parameters of the mixture.
 
         Raises
         ------
         ModelError
-            If shapes do not fit each other, weights do not add up to 1 or a covariance is not positive definite.
+            If shapes are inconsistent, weights do not add up to 1 or a covariance is not positive definite.
         """
         weights = np.asarray(self.weights, np.float64)
         means, covariances = _array(self.means, "means"), _array(self.covariances, "covariances")
@@ -107,7 +107,7 @@ def _array(values: Any, name: str) -> Floats:
 
 
 def write(document: Document) -> str:
-    """As text, doubles exact."""
+    """Return a document as text, doubles exact."""
     content = document.model_dump()
     if document.dtype == "float64":
         del content["dtype"], content["precisions_cholesky"]  # so that older versions read most mixtures
@@ -115,12 +115,12 @@ def write(document: Document) -> str:
 
 
 def read(text: str | bytes, name: str) -> Document:
-    """Inverse of `write`.
+    """Return the document of a text, the inverse of `write`.
 
     Raises
     ------
     ModelError
-        If the text is no mixture; the message calls it `name`.
+        If the text is no mixture; the message names it by `name`.
     """
     if len(text) > LARGEST_TEXT:
         raise ModelError(f"{name} is larger than a mixture can be (256 MiB): give what `to_json` wrote")
@@ -128,14 +128,14 @@ def read(text: str | bytes, name: str) -> Document:
         return Document.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the text"
+        location = ".".join(str(part) for part in first["loc"]) or "the text"
         raise ModelError(
-            f"{name} is not a mixture: {mark_untrusted(place)}: {first['msg']}; give what `to_json` wrote"
+            f"{name} is not a mixture: {mark_untrusted(location)}: {first['msg']}; give what `to_json` wrote"
         ) from None
 
 
 def read_file(path: Path) -> Document:
-    """The document of a file; errors name it."""
+    """Return the document of a file; messages name the file."""
     if not path.is_file():
         raise ModelError(f"there is no file {mark_path(path)}: give the path of what `to_json` wrote")
     if path.stat().st_size > LARGEST_TEXT:
@@ -143,8 +143,8 @@ def read_file(path: Path) -> Document:
     return read(path.read_bytes(), mark_path(path))
 
 
-def of(mixture: Any) -> Document:
-    """Document of a fitted `GaussianMixture`."""
+def document_of(mixture: Any) -> Document:
+    """Return the document of a fitted `GaussianMixture`."""
     state = mixture._state()
     seed = mixture.random_state
     kept = {name: getattr(mixture, name) for name in _KEPT}
@@ -170,7 +170,7 @@ def of(mixture: Any) -> Document:
 
 
 def restore(kind: type[Any], document: Document, name: str) -> Any:
-    """Fitted `GaussianMixture` of a document; errors call it `name`."""
+    """Return the fitted `GaussianMixture` of a document; messages name it by `name`."""
     unknown = sorted(set(document.parameters) - {*_KEPT, "random_state", "init_params"})
     if unknown:
         raise ModelError(f"{name} has the parameter {unknown[0]}, which a mixture does not: give what `to_json` wrote")
@@ -180,7 +180,9 @@ def restore(kind: type[Any], document: Document, name: str) -> Any:
         state = document.state()
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from None
-    mixture._adopt(state, document.lower_bounds, document.converged, document.n_iter, document.n_steps, document.dtype)
+    mixture._set_fitted(
+        state, document.lower_bounds, document.converged, document.n_iter, document.n_steps, document.dtype
+    )
     mixture.n_features_in_ = state.means.shape[1]
     if document.feature_names is not None:
         mixture.feature_names_in_ = np.array(document.feature_names, object)
@@ -205,35 +207,35 @@ _SHARED = (
 
 
 def from_sklearn(kind: type[Any], mixture: Any) -> Any:
-    """Fitted `GaussianMixture` of scikit-learn's."""
+    """Return the fitted `GaussianMixture` of a fitted mixture of scikit-learn."""
     check_is_fitted(mixture)
-    ours = kind(**{name: getattr(mixture, name) for name in _SHARED})
+    result = kind(**{name: getattr(mixture, name) for name in _SHARED})
     if mixture.init_params in METHODS:
-        ours.init_params = mixture.init_params
+        result.init_params = mixture.init_params
     dtype = kept_dtype(mixture.means_.dtype)
     state = State(*(np.array(part, np.float64) for part in (mixture.weights_, mixture.means_, mixture.covariances_)))
     if dtype is np.float32:
         factors = np.array(mixture.precisions_cholesky_, np.float64)
         state = replace(state, covariances=covariances_of(factors, mixture.covariance_type), factors=factors)
     bounds = [float(bound) for bound in getattr(mixture, "lower_bounds_", [mixture.lower_bound_])]
-    ours._adopt(state, bounds, bool(mixture.converged_), int(mixture.n_iter_), 0, dtype)
+    result._set_fitted(state, bounds, bool(mixture.converged_), int(mixture.n_iter_), 0, dtype)
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(mixture, name):
-            setattr(ours, name, getattr(mixture, name))
-    return ours
+            setattr(result, name, getattr(mixture, name))
+    return result
 
 
 def to_sklearn(mixture: Any) -> Any:
-    """Fitted scikit-learn mixture of a `GaussianMixture`."""
+    """Return the fitted scikit-learn mixture of a `GaussianMixture`."""
     form = mixture.covariance_type
     shared = {name: getattr(mixture, name) for name in _SHARED}
     if mixture.covariances_init is not None:
         covariances = np.asarray(given_parts(mixture, mixture.n_features_in_)[2])
         shared["precisions_init"] = precisions_of(precisions_cholesky(covariances, form), form)
-    known = mixture.init_params in METHODS and mixture.init_params != "k-means||"
-    theirs = Reference(**shared, init_params=mixture.init_params if known else "kmeans")
+    is_shared = mixture.init_params in METHODS and mixture.init_params != "k-means||"
+    reference = Reference(**shared, init_params=mixture.init_params if is_shared else "kmeans")
     for name in _FITTED:
         if hasattr(mixture, name):
             value = getattr(mixture, name)
-            setattr(theirs, name, value.copy() if hasattr(value, "copy") else value)
-    return theirs
+            setattr(reference, name, value.copy() if hasattr(value, "copy") else value)
+    return reference

@@ -1,4 +1,4 @@
-"""What the parameters of the estimator must be."""
+"""Validation of the parameters of the estimator."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lungmix.mixture.parameters import COVARIANCE_TYPES, Floats, covariance_shap
 
 
 def check_settings(estimator: Any) -> None:
-    """Refuse parameters that make no sense, by name.
+    """Reject invalid parameters by name.
 
     Raises
     ------
     ModelError
-        With the name, what it is and what it may be.
+        If a parameter is invalid; the message states its name, value and valid values.
     """
     if estimator.covariance_type not in COVARIANCE_TYPES:
         raise ModelError(f"covariance_type {estimator.covariance_type!r}: choose one of {', '.join(COVARIANCE_TYPES)}")
     if not callable(estimator.init_params) and estimator.init_params not in METHODS:
         raise ModelError(f"init_params {estimator.init_params!r}: choose one of {', '.join(METHODS)}, or a function")
-    for name, least in (
+    for name, minimum in (
         ("n_components", 1),
         ("n_init", 1),
         ("max_iter", 0),
@@ -35,8 +35,8 @@ def check_settings(estimator: Any) -> None:
         value = getattr(estimator, name)
         if name == "batch_size" and value is None:
             continue
-        if not isinstance(value, (Integral, np.bool_)) or value < least:
-            raise ModelError(f"{name} is {value!r}: give a whole number of {least} or more")
+        if not isinstance(value, (Integral, np.bool_)) or value < minimum:
+            raise ModelError(f"{name} is {value!r}: give a whole number of {minimum} or more")
     for name in ("tol", "reg_covar", "t0"):
         value = getattr(estimator, name)
         if not isinstance(value, Real) or not 0 <= float(value) < np.inf:
@@ -46,7 +46,7 @@ def check_settings(estimator: Any) -> None:
 
 
 def given_parts(estimator: Any, n_features: int) -> tuple[Floats | None, Floats | None, Floats | None]:
-    """Weights, means and covariances of a start as far as the user gives them.
+    """Return weights, means and covariances of a start, None for those that the user does not give.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def given_parts(estimator: Any, n_features: int) -> tuple[Floats | None, Floats 
     k, form = estimator.n_components, estimator.covariance_type
     shape = covariance_shape(form, k, n_features)
     if estimator.precisions_init is not None and estimator.covariances_init is not None:
-        raise ModelError("precisions_init and covariances_init say the same twice: give one of them")
+        raise ModelError("precisions_init and covariances_init are both given: give one of them")
     weights = _array(estimator, "weights_init", (k,))
     means = _array(estimator, "means_init", (k, n_features))
     covariances = _array(estimator, "covariances_init", shape)

@@ -1,8 +1,8 @@
-"""Stepwise EM: parameters that move with each minibatch.
+"""Stepwise EM: parameters updated with each minibatch.
 
 Cappé and Moulines (2009), "On-line expectation-maximization algorithm for latent data models"; Liang and Klein (2009),
-"Online EM for unsupervised models". Statistics per unit of weight are moved towards those of a minibatch by the step
-``(t + t0) ** -kappa``, and parameters follow by the ordinary M-step.
+"Online EM for unsupervised models". Statistics per unit of weight are updated towards those of a minibatch by the step
+``(t + t0) ** -kappa``, followed by the ordinary M-step.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from lungmix.mixture.sources import Chunks, Rows, Source
 from lungmix.mixture.sufficient_statistics import Statistics, combine, combine_all, expected, m_step
 
 CHUNKS_TOGETHER = 8
-"""Chunks whose rows are shuffled together: what a worker holds at a time."""
+"""Number of chunks whose rows are shuffled together, in the memory of one worker."""
 
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """Rules of stepwise EM.
+    """Step sizes and M-step settings of stepwise EM.
 
     Attributes
     ----------
     kappa : float
-        How fast steps shrink, above 0.5 and at most 1.
+        Rate at which steps decrease, above 0.5 and at most 1.
     t0 : float
-        Delay, at least 0: the larger, the smaller the first steps.
+        Delay, at least 0: larger values reduce the first steps.
     reg_covar, covariance_type
         See `lungmix.GaussianMixture`.
     """
@@ -48,53 +48,53 @@ class StepSchedule:
     covariance_type: str
 
     def step_size(self, t: int) -> float:
-        """Share of minibatch number `t`, counted from 0, which decides alone."""
+        """Return the step of minibatch `t`, counted from 0, whose own step is 1."""
         return 1.0 if t == 0 else float((t + self.t0) ** -self.kappa)
 
 
-def move(states: Sequence[State], batch: Statistics, t: int, schedule: StepSchedule) -> list[State]:
-    """States after minibatch number `t`, whose statistics are given; a batch of weight 0 moves nothing."""
+def step(states: Sequence[State], batch: Statistics, t: int, schedule: StepSchedule) -> list[State]:
+    """Return the states after minibatch number `t`; a batch of weight 0 changes nothing."""
     if batch.weight <= 0:
         return list(states)
     share = schedule.step_size(t)
-    moved = batch.scaled(1 / batch.weight)
+    statistics = batch.scaled(1 / batch.weight)
     if share < 1:
         before = expected(states, schedule.reg_covar, schedule.covariance_type)
-        moved = combine(before.scaled(1 - share), moved.scaled(share))
-    return [m_step(moved, i, schedule.reg_covar, schedule.covariance_type) for i in range(len(states))]
+        statistics = combine(before.scaled(1 - share), statistics.scaled(share))
+    return [m_step(statistics, i, schedule.reg_covar, schedule.covariance_type) for i in range(len(states))]
 
 
 @dataclass(frozen=True, eq=False)
 class StepwiseState:
-    """Where stepwise EM stands within a pass: states, steps taken, and the sum of the statistics it has seen."""
+    """State of stepwise EM within a pass: mixture states, number of steps, and the sum of statistics so far."""
 
     states: list[State]
     t: int
-    seen: Statistics | None = None
+    total: Statistics | None = None
 
 
-def walk(
-    walk: StepwiseState, chunks: Sequence[Any], batch_size: int, seed: int, schedule: StepSchedule
+def run_minibatches(
+    current: StepwiseState, chunks: Sequence[Any], batch_size: int, seed: int, schedule: StepSchedule
 ) -> StepwiseState:
-    """Take one step a minibatch over the rows of some chunks in random order.
+    """Take one step per minibatch over the rows of some chunks in random order.
 
     Parameters
     ----------
-    walk : Walk
-        Where to begin.
+    current : StepwiseState
+        State before the first step.
     chunks : sequence of (ndarray, ndarray or None)
-        Rows and their weights; what one worker can hold.
+        Rows and their weights, within the memory of one worker.
     batch_size : int
-        Rows of a minibatch; the last one may have up to half as many again or half as few.
+        Rows of a minibatch; sizes differ by up to half of it, so that minibatches are equal.
     seed : int
-        Of the order of rows.
-    schedule : Schedule
+        Seed of the order of rows.
+    schedule : StepSchedule
         Step sizes.
     """
-    states, t, parts = walk.states, walk.t, [] if walk.seen is None else [walk.seen]
+    states, t, parts = current.states, current.t, [] if current.total is None else [current.total]
     for x, weights in _minibatches(chunks, batch_size, seed):
         batch = e_step_statistics(x, weights, states, schedule.covariance_type)
-        states = move(states, batch, t, schedule)
+        states = step(states, batch, t, schedule)
         parts.append(batch)
         t += batch.weight > 0
         if len(parts) == 64:
@@ -106,7 +106,7 @@ def _minibatches(chunks: Sequence[Any], batch_size: int, seed: int) -> Iterator[
     kept = []
     for x, weights in chunks:
         check_finite(x, weights, None)
-        # Rows of weight 0 must not tell on the order of the others.
+        # The order of other rows must not depend on rows of weight 0.
         present = np.arange(len(x)) if weights is None else np.flatnonzero(check_weights(weights, len(x)))
         kept.append(present)
     sizes = [len(present) for present in kept]
@@ -115,10 +115,10 @@ def _minibatches(chunks: Sequence[Any], batch_size: int, seed: int) -> Iterator[
     for piece in np.array_split(order, max(1, round(len(order) / batch_size))):
         rows, shares = [], []
         for (x, weights), present, first, size in zip(chunks, kept, firsts, sizes, strict=False):
-            mine = present[piece[(piece >= first) & (piece < first + size)] - first]
-            rows.append(np.asarray(x)[mine])
+            selected = present[piece[(piece >= first) & (piece < first + size)] - first]
+            rows.append(np.asarray(x)[selected])
             if weights is not None:
-                shares.append(np.asarray(weights)[mine])
+                shares.append(np.asarray(weights)[selected])
         yield np.concatenate(rows), np.concatenate(shares) if shares else None
 
 
@@ -136,50 +136,51 @@ def run_stepwise(
 ) -> tuple[list[Fit], int]:
     """Pass over the data in minibatches until a pass gains less than `tol`.
 
-    Each pass ends with an M-step on the mean of all its statistics, those of the first half of the first pass left
-    out: it undoes the weight that the last chunks have in the last states.
+    Each pass ends with an M-step on the mean of all its statistics, without those of the first half of the first pass:
+    it removes the excess weight of the last chunks.
 
     Parameters
     ----------
     source : Source
         Samples.
     states : sequence of State
-        Starts; all walk over the same minibatches.
+        Starts, all updated by the same minibatches.
     batch_size : int
         Rows of a minibatch.
-    schedule : Schedule
+    schedule : StepSchedule
         Step sizes.
     tol, max_iter
-        Least gain in mean log-likelihood from pass to pass, and passes at most.
+        Smallest gain in mean log-likelihood from pass to pass, and largest number of passes.
     random_state : RandomState
-        Order of chunks and rows.
+        Generator of the order of chunks and rows.
     t : int
-        Minibatches that the states have seen already.
+        Number of minibatches that the states are based on.
     listener : callable, optional
-        Hears `Progress` after each pass.
+        Called with `Progress` after each pass.
 
     Returns
     -------
     fits : list of Fit
-        One a start; a lower bound is the mean, over a pass, of what each minibatch had before its step.
+        One fit per start; a lower bound is the mean over a pass of those of minibatches before their steps.
     steps : int
-        Minibatches in all.
+        Number of all minibatches.
     """
     fits = [Fit(state, [], False) for state in states]
     for iteration in range(max_iter):
-        here = StepwiseState([fit.state for fit in fits], t)
+        current = StepwiseState([fit.state for fit in fits], t)
         groups = _groups(source, random_state)
         for number, (group, seed) in enumerate(groups):
             half = iteration == 0 and number == len(groups) // 2
-            here = _take(source, replace(here, seen=None) if half else here, group, batch_size, seed, schedule)
-        t = here.t
-        seen = here.seen
-        if seen is None or seen.weight <= 0:
+            current = replace(current, total=None) if half else current
+            current = _run_group(source, current, group, batch_size, seed, schedule)
+        t = current.t
+        total = current.total
+        if total is None or total.weight <= 0:
             break
-        bounds = seen.log_likelihood / seen.weight
+        bounds = total.log_likelihood / total.weight
         fits = [
             Fit(
-                m_step(seen, i, schedule.reg_covar, schedule.covariance_type),
+                m_step(total, i, schedule.reg_covar, schedule.covariance_type),
                 [*fit.lower_bounds, float(bounds[i])],
                 bool(fit.lower_bounds) and abs(float(bounds[i]) - fit.lower_bounds[-1]) < tol,
             )
@@ -193,7 +194,7 @@ def run_stepwise(
 
 
 def _groups(source: Source, random_state: np.random.RandomState) -> list[tuple[npt.NDArray[Any], int]]:
-    """Chunks, or rows in memory, in random order, in groups, each with a seed."""
+    """Return groups of chunks, or of rows in memory, in random order, each with a seed."""
     if isinstance(source, Rows):
         order = random_state.permutation(len(source.x))
         pieces = np.array_split(order, max(2, -(-len(order) // (1 << 20))))
@@ -205,25 +206,25 @@ def _groups(source: Source, random_state: np.random.RandomState) -> list[tuple[n
     return [(piece, int(random_state.randint(np.iinfo(np.int32).max))) for piece in pieces]
 
 
-def _take(
-    source: Source, here: StepwiseState, group: npt.NDArray[Any], batch_size: int, seed: int, schedule: StepSchedule
+def _run_group(
+    source: Source, current: StepwiseState, group: npt.NDArray[Any], batch_size: int, seed: int, schedule: StepSchedule
 ) -> StepwiseState:
     if isinstance(source, Rows):
         weights = None if source.weights is None else source.weights[group]
-        return walk(here, [(source.x[group], weights)], batch_size, seed, schedule)
+        return run_minibatches(current, [(source.x[group], weights)], batch_size, seed, schedule)
     assert isinstance(source, Chunks)
     blocks, shares = (list(column) for column in zip(*(source.block(int(i)) for i in group), strict=True))
-    task = dask.delayed(partial(_walk_on, batch_size=batch_size, seed=seed, schedule=schedule), pure=False)
-    (result,) = dask.compute(task(dask.delayed(here, traverse=False), blocks, shares))
+    task = dask.delayed(partial(_run_blocks, batch_size=batch_size, seed=seed, schedule=schedule), pure=False)
+    (result,) = dask.compute(task(dask.delayed(current, traverse=False), blocks, shares))
     return result
 
 
-def _walk_on(here: StepwiseState, blocks: Sequence[Any], shares: Sequence[Any], **rules: Any) -> StepwiseState:
-    return walk(here, list(zip(blocks, shares, strict=True)), **rules)
+def _run_blocks(current: StepwiseState, blocks: Sequence[Any], shares: Sequence[Any], **rules: Any) -> StepwiseState:
+    return run_minibatches(current, list(zip(blocks, shares, strict=True)), **rules)
 
 
 def first_rows(source: Source, random_state: np.random.RandomState) -> Rows:
-    """Some rows of some chunks, to find a start in."""
+    """Return a random sample of rows, to find a start in."""
     if isinstance(source, Rows):
         chosen = random_state.permutation(len(source.x))[:FEW_ROWS]
         return Rows(source.x[chosen], None if source.weights is None else source.weights[chosen])
@@ -234,9 +235,9 @@ def first_rows(source: Source, random_state: np.random.RandomState) -> Rows:
         dask.delayed(_some_rows, pure=False)(*source.block(int(i)), FEW_ROWS // len(order), int(seed))
         for i, seed in zip(order, seeds, strict=True)
     ]
-    found = dask.compute(*parts)
-    weights = None if source.weights is None else np.concatenate([share for _, share in found])
-    return Rows(np.concatenate([rows for rows, _ in found]), weights)
+    samples = dask.compute(*parts)
+    weights = None if source.weights is None else np.concatenate([share for _, share in samples])
+    return Rows(np.concatenate([rows for rows, _ in samples]), weights)
 
 
 def _some_rows(x: Any, weights: Any, count: int, seed: int) -> tuple[npt.NDArray[Any], Any]:

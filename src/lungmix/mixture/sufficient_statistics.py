@@ -1,7 +1,7 @@
-"""Sufficient statistics of a mixture: how they add up, and the parameters they give.
+"""Sufficient statistics of a mixture, their sums, and the M-step.
 
-Second moments are kept about the component's own mean in the data at hand and are put together as Chan, Golub and
-LeVeque (1983) do, so that data far from the origin, or a start far from the data, cost no digits. Sums run in pairs.
+Second moments are centred at the component's mean in the data of the statistics and added after Chan, Golub and LeVeque
+(1983), so that data far from the origin, or a start far from the data, lose no precision. Sums are pairwise.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _TINY = 10 * np.finfo(np.float64).eps
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What one pass learns for s states of k components in d dimensions.
+    """Statistics of samples for s states of k components in d dimensions.
 
     Attributes
     ----------
     weight : float
         Sum of the sample weights.
     log_likelihood : ndarray, shape (s,)
-        Weighted sums.
+        Weighted sums of the log-likelihood of samples.
     counts : ndarray, shape (s, k)
         Weighted sums of the responsibilities.
     means : ndarray, shape (s, k, d)
-        Means under the responsibilities; any finite number where a component has none.
+        Means under the responsibilities; arbitrary but finite for a component without any.
     scatter : ndarray, shape (s, k, d, d) or (s, k, d)
-        Weighted sums of products, or squares, about ``means``.
+        Weighted sums of products, or squares, centred at ``means``.
     """
 
     weight: float
@@ -41,7 +41,7 @@ class Statistics:
     scatter: Floats
 
     def scaled(self, factor: float) -> Statistics:
-        """The same as if each sample weighed `factor` times as much."""
+        """Return the statistics with all sample weights multiplied by `factor`."""
         return Statistics(
             self.weight * factor,
             self.log_likelihood * factor,
@@ -51,7 +51,7 @@ class Statistics:
         )
 
     def only(self, states: Sequence[int]) -> Statistics:
-        """Those of some of the states."""
+        """Return the statistics of some of the states."""
         pick = list(states)
         return replace(
             self,
@@ -63,12 +63,12 @@ class Statistics:
 
 
 def combine(a: Statistics, b: Statistics) -> Statistics:
-    """Statistics of two sets of samples taken together."""
+    """Return the statistics of the union of two sets of samples."""
     counts = a.counts + b.counts
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(b.counts > 0, b.counts / counts, 0.0)[..., None]
     gap = b.means - a.means
-    # Where one side is empty its mean says nothing: the other's is taken as it is.
+    # The mean of an empty set is arbitrary: use that of the other set.
     means = np.where((a.counts > 0)[..., None], a.means + gap * share, b.means)
     between = gap * np.sqrt(a.counts[..., None] * share)
     if a.scatter.ndim == 4:
@@ -79,7 +79,7 @@ def combine(a: Statistics, b: Statistics) -> Statistics:
 
 
 def combine_all(parts: Sequence[Statistics]) -> Statistics:
-    """Statistics of all parts: pairs, then pairs of pairs, in an order that depends on their number only."""
+    """Return the statistics of all parts, added pairwise in an order that depends on their number only."""
     level = list(parts)
     while len(level) > 1:
         odd = level[-1:] if len(level) % 2 else []
@@ -88,14 +88,14 @@ def combine_all(parts: Sequence[Statistics]) -> Statistics:
 
 
 def m_step(statistics: Statistics, index: int, reg_covar: float, covariance_type: str) -> State:
-    """Parameters from statistics (M-step).
+    """Return the parameters that maximize the likelihood of statistics (M-step).
 
     Parameters
     ----------
     statistics : Statistics
-        Of a pass over all samples.
+        Statistics of all samples.
     index : int
-        Which of its states.
+        Index of the state.
     reg_covar : float
         Added to the diagonal of covariances.
     covariance_type : {"full", "tied", "diag", "spherical"}
@@ -103,11 +103,10 @@ def m_step(statistics: Statistics, index: int, reg_covar: float, covariance_type
 
     Notes
     -----
-    A component that no sample belongs to ends where scikit-learn leaves it: weight near 0, mean 0, covariance
-    `reg_covar`.
+    As in scikit-learn, a component without samples has a weight near 0, mean 0 and covariance `reg_covar`.
     """
     counts, local, scatter = statistics.counts[index], statistics.means[index], statistics.scatter[index]
-    # Weights far below 1 must not drown in the constant; whole copies see scikit-learn's own.
+    # Scale the constant with small total weights; for weights of 1 or more it is that of scikit-learn.
     padded = counts + _TINY * min(1.0, statistics.weight)
     kept = (counts / padded)[:, None]
     means = local * kept
@@ -130,13 +129,13 @@ def m_step(statistics: Statistics, index: int, reg_covar: float, covariance_type
 
 
 def expected(states: Sequence[State], reg_covar: float, covariance_type: str) -> Statistics:
-    """Statistics of total weight 1 whose maximisation gives these states: the inverse of `m_step`."""
+    """Return the statistics of total weight 1 whose M-step gives these states, the inverse of `m_step`."""
     counts, means = np.stack([s.weights for s in states]), np.stack([s.means for s in states])
     s, k, d = means.shape
     if covariance_type in ("full", "tied"):
-        own = np.stack([np.broadcast_to(state.covariances, (k, d, d)) for state in states]) - reg_covar * np.eye(d)
-        scatter = own * counts[..., None, None]
+        sigma = np.stack([np.broadcast_to(state.covariances, (k, d, d)) for state in states]) - reg_covar * np.eye(d)
+        scatter = sigma * counts[..., None, None]
     else:
-        own = np.stack([np.broadcast_to(state.covariances.reshape(k, -1), (k, d)) for state in states]) - reg_covar
-        scatter = own * counts[..., None]
+        sigma = np.stack([np.broadcast_to(state.covariances.reshape(k, -1), (k, d)) for state in states]) - reg_covar
+        scatter = sigma * counts[..., None]
     return Statistics(1.0, np.zeros(s), counts, means, scatter)

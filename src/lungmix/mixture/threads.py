@@ -1,4 +1,4 @@
-"""One thread for work on small tables."""
+"""Single-threaded execution for small arrays."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from threadpoolctl import ThreadpoolController
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep BLAS and OpenMP to one thread.
+    """Limit BLAS and OpenMP to one thread.
 
-    On tables of a few thousand values threads wait for each other longer than they work, and on a busy machine ten
-    times as long.
+    With arrays of a few thousand values threads spend more time synchronizing than working, on a busy machine up to
+    ten times as much.
     """
     with _controller().limit(limits=1):
         yield
@@ -22,5 +22,5 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def _controller() -> ThreadpoolController:
-    # Looking for the libraries takes longer than a step of a fit.
+    # Cached, since searching for the libraries takes longer than a step of a fit.
     return ThreadpoolController()

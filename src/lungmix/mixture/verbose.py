@@ -1,4 +1,4 @@
-"""Lines that a fit prints while it runs, as `verbose` and `verbose_interval` ask for."""
+"""Progress lines of a fit, according to `verbose` and `verbose_interval`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lungmix.mixture.em import Callback, Progress
 
 
 class Announcer:
-    """Callback of a fit that prints, and passes on what it hears.
+    """Callback of a fit that prints progress and calls another listener.
 
     Parameters
     ----------
     verbose : int
-        0 prints nothing, 1 the number of the iteration, 2 and more its likelihood, gain and time too.
+        0 prints nothing, 1 the iteration, 2 and more its likelihood, gain and time too.
     interval : int
-        Iterations from one line to the next.
+        Number of iterations between lines.
     listener : callable or None
         Called after each iteration.
     """
@@ -27,7 +27,7 @@ class Announcer:
         self._began = self._last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Print the iteration if it is due, and pass it on."""
+        """Print the iteration if it is due, and call the listener."""
         best = max(progress.lower_bounds.values())
         if self.verbose and progress.iteration % self.interval == 0:
             line = f"  Iteration {progress.iteration} of at most {progress.max_iter}"
@@ -44,12 +44,12 @@ class Announcer:
             self.listener(progress)
 
     def begin(self, starts: int) -> None:
-        """Print how many starts are fitted."""
+        """Print the number of starts."""
         if self.verbose:
             print(f"Initialization of {starts} start{'s' if starts > 1 else ''}")
 
     def end(self, converged: bool, iterations: int, lower_bound: float) -> None:
-        """Print how the best start ended."""
+        """Print the result of the best start."""
         if self.verbose:
             line = f"Initialization {'converged' if converged else 'did not converge'} after {iterations} iterations"
             if self.verbose > 1:

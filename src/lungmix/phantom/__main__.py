@@ -9,7 +9,7 @@ from lungmix.phantom.scene import TRAPS
 
 
 def main() -> None:
-    """Parse the command line and write."""
+    """Parse the command line and write a cohort."""
     parser = argparse.ArgumentParser(prog="python -m lungmix.phantom", description="Write chest phantoms as CT files.")
     parser.add_argument("folder")
     parser.add_argument("--scans", type=int, default=3)

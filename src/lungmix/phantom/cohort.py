@@ -1,4 +1,4 @@
-"""A cohort of phantoms with scanners, ages and radiologist's scores."""
+"""Cohorts of phantoms with scanners, ages and radiological scores."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _FORMATS = ("nrrd", "nii.gz", "mha", "dicom")
 
 @dataclass(frozen=True)
 class Patient:
-    """A scan of a cohort with what is known of its patient.
+    """A scan of a cohort, with the characteristics of its patient.
 
     Attributes
     ----------
     phantom : Phantom
         The scan.
     age : int
-        Years.
+        Age in years.
     sex : {"F", "M"}
         Sex.
     score : int
-        Radiologist's score S, 0 to 5.
+        Radiological score S, 0 to 5.
     """
 
     phantom: Phantom
@@ -50,13 +50,13 @@ class Cohort:
     Attributes
     ----------
     n : int
-        Scans.
+        Number of scans.
     seed : int
-        Same seed, same cohort.
+        Seed of the cohort.
     shape, spacing
-        Of every scan; see `Phantom`.
+        Shape and spacing of every scan; see `Phantom`.
     traps : frozenset of str
-        Of every scan; see `lungmix.phantom.TRAPS`.
+        Traps of every scan; see `lungmix.phantom.TRAPS`.
     """
 
     n: int
@@ -73,7 +73,7 @@ class Cohort:
             yield self[index]
 
     def __getitem__(self, index: int) -> Patient:
-        """The scan number `index`, counted from 0."""
+        """Return scan number `index`, counted from 0."""
         if not 0 <= index < self.n:
             raise IndexError(index)
         random = np.random.default_rng([self.seed, index])
@@ -103,11 +103,11 @@ def write_cohort(folder: str | Path, cohort: Sequence[Patient] | Cohort, format:
     Parameters
     ----------
     folder : str or Path
-        Made if need be.
+        Folder, created if missing.
     cohort : Cohort or sequence of Patient
-        What to write.
+        Scans to write.
     format : {"nrrd", "nii.gz", "mha", "dicom", "mixed"}
-        ``mixed`` takes turns.
+        File format; ``mixed`` alternates between all.
 
     Returns
     -------

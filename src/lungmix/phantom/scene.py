@@ -1,7 +1,7 @@
-"""One phantom: analytic shapes, tissue textures and noise, slice by slice.
+"""Phantom of analytic shapes, tissue textures and noise, generated slice by slice.
 
-Every slice has a random generator of its own, keyed by the seed and its index, so slabs of any thickness hold the
-same voxels and nothing larger than a slab is ever in memory.
+The random generator of a slice is seeded by the phantom's seed and the slice index, so slabs of any thickness hold the
+same voxels, and no more than a slab is in memory.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ TRAPS = {
     "consolidation": "a ball of dense consolidation inside each lung that only the closing recovers",
     "noise": "heavy noise",
 }
-"""The situations of real scans that a phantom can show, each on request."""
+"""Difficulties of real scans that a phantom can include."""
 
-# Mean and standard deviation in HU of air, healthy, GGO, consolidation and other: those of Zaffino et al. 2021.
+# Mean and standard deviation in HU of air, healthy, GGO, consolidation and other, from Zaffino et al. 2021.
 TISSUE_MEANS = np.array([-950.35445, -828.9766504, -652.26530371, -337.03481411, -12.53896037], np.float32)
 TISSUE_SDS = np.sqrt(np.array([1936.65952913, 3413.06554292, 8927.18035462, 24547.22394621, 37633.9743736])).astype(
     np.float32
@@ -56,22 +56,22 @@ _TRACHEA_MM, _WALL_MM = 9.0, 4.0
 
 @dataclass(frozen=True)
 class Phantom:
-    """A chest with two lungs whose every voxel has a known tissue.
+    """Chest with two lungs and the true tissue of each voxel.
 
     Attributes
     ----------
     shape : tuple of int
         ``(z, y, x)`` voxels.
     spacing : tuple of float
-        mm along x, y, z.
+        Voxel spacing along x, y, z, mm.
     seed : int
-        Same seed, same voxels.
+        Seed of the voxels.
     weights : tuple of float
         Shares of air, healthy, GGO, consolidation and other in the lungs.
     traps : frozenset of str
         Keys of `TRAPS`.
     name : str
-        For file names.
+        Name for files.
     acquisition : Acquisition
         Scanner attributes.
     origin, direction : tuple of float
@@ -80,7 +80,7 @@ class Phantom:
     Raises
     ------
     UsageError
-        If a trap is unknown or a size makes no sense.
+        If a trap is unknown or a size is impossible.
     """
 
     shape: tuple[int, int, int] = (160, 256, 256)
@@ -111,39 +111,39 @@ class Phantom:
 
     @property
     def lung_involvement(self) -> float:
-        """Percent of GGO, consolidation and other that the weights ask for."""
+        """Percentage of GGO, consolidation and other according to `weights`."""
         return 100.0 * sum(self.weights[2:])
 
     def slabs(self, thickness: int = 32) -> Iterator[HU]:
-        """HU from the first slice to the last: int16 ``[slices, y, x]``."""
-        for slab, _ in self._both(thickness):
+        """Yield HU from the first slice to the last: int16 ``[slices, y, x]``."""
+        for slab, _ in self._slab_pairs(thickness):
             yield slab
 
     def truth_slabs(self, thickness: int = 32) -> Iterator[Labels]:
-        """Tissue of each voxel: uint8 ``[slices, y, x]``, 0 outside the lungs, 1 to 5 inside."""
+        """Yield the tissue of each voxel: uint8 ``[slices, y, x]``, 0 outside the lungs, 1 to 5 inside."""
         for start in range(0, self.shape[0], thickness):
             depth = min(thickness, self.shape[0] - start)
             yield np.stack([self._truth(start + i, self._random(start + i)) for i in range(depth)])
 
     def side_truth_slabs(self, thickness: int = 32) -> Iterator[Labels]:
-        """Side of each voxel: uint8 ``[slices, y, x]``; 1 right lung, 2 left lung, 3 trachea, see `lungmix.tissue`."""
+        """Yield the region of each voxel: uint8 ``[slices, y, x]``; 1 right, 2 left, 3 trachea (`lungmix.tissue`)."""
         for start in range(0, self.shape[0], thickness):
             depth = min(thickness, self.shape[0] - start)
             yield np.stack([self._side_truth(start + i) for i in range(depth)])
 
     def volume(self) -> HU:
-        """All HU in memory."""
+        """Return all HU as an array."""
         return np.concatenate(list(self.slabs()))
 
     def truth(self) -> Labels:
-        """All tissues in memory."""
+        """Return all tissues as an array."""
         return np.concatenate(list(self.truth_slabs()))
 
     def side_truth(self) -> Labels:
-        """All sides in memory."""
+        """Return all regions as an array."""
         return np.concatenate(list(self.side_truth_slabs()))
 
-    def _both(self, thickness: int) -> Iterator[tuple[HU, Labels]]:
+    def _slab_pairs(self, thickness: int) -> Iterator[tuple[HU, Labels]]:
         for start in range(0, self.shape[0], thickness):
             depth = min(thickness, self.shape[0] - start)
             pairs = [self._slice(start + i) for i in range(depth)]
@@ -169,12 +169,12 @@ class Phantom:
         return self.shape[2] * self.spacing[0]
 
     def _w(self, z: int) -> float:
-        """Height from -1 at the head to 1 at the feet; slices run to the head, unless the direction says otherwise."""
+        """Return the height from -1 at the head to 1 at the feet; slices run to the head if direction z is positive."""
         w = 2.0 * (z + 0.5) / self.shape[0] - 1.0
         return -w if self.direction[8] > 0 else w
 
     def _lung_x(self) -> tuple[float, float]:
-        """Centres of the right and the left lung along u."""
+        """Return the centres of the right and the left lung along u."""
         if "touching" in self.traps:
             return -_LUNG[0] * 0.97, _LUNG[0] * 0.97
         if "edge" in self.traps:
@@ -183,12 +183,12 @@ class Phantom:
 
     def _lungs(self, z: int) -> list[npt.NDArray[np.bool_]]:
         middle, half = (0.0, 1.6) if "cut" in self.traps else _LUNG_Z
-        rest = 1.0 - ((self._w(z) - middle) / half) ** 2
-        if rest <= 0:
+        radius_2 = 1.0 - ((self._w(z) - middle) / half) ** 2
+        if radius_2 <= 0:
             return []
         # Lungs that touch leave room for the trachea and its wall.
         room = ~self._trachea(z, _TRACHEA_MM + _WALL_MM)
-        return [(((self._u - x) / _LUNG[0]) ** 2 + (self._v / _LUNG[1]) ** 2 < rest) & room for x in self._lung_x()]
+        return [(((self._u - x) / _LUNG[0]) ** 2 + (self._v / _LUNG[1]) ** 2 < radius_2) & room for x in self._lung_x()]
 
     def _slice(self, z: int) -> tuple[HU, Labels]:
         random = self._random(z)
@@ -206,7 +206,7 @@ class Phantom:
         return out, truth
 
     def _truth(self, z: int, random: np.random.Generator) -> Labels:
-        del random  # tissue is a property of the place; only HU are drawn
+        del random  # tissue depends on the position alone; only HU are drawn
         truth = np.zeros(self.shape[1:], np.uint8)
         lungs = self._lungs(z)
         if not lungs:
@@ -217,7 +217,7 @@ class Phantom:
         for lung, x in zip(lungs, self._lung_x(), strict=True):
             truth[lung] = tissue[lung]
             if "consolidation" in self.traps:
-                # Dense as liver, it has the HU of the fifth class; 8 mm, within reach of both presets' closing.
+                # As dense as liver, the HU of the fifth class; 8 mm, within the closing of both presets.
                 truth[lung & self._in_ball(z, x, 0.04, -0.1, 8 / self._width_mm)] = 5
             if "vessels" in self.traps:
                 truth[lung & self._vessels(z, x)] = 5
@@ -231,7 +231,7 @@ class Phantom:
         middle = sum(self._lung_x()) / 2
         lungs = self._lungs(z)
         for lung, side, first in zip(lungs, order, (True, False), strict=False):
-            # Lungs that overlap meet half way between their centres.
+            # Overlapping lungs are separated halfway between their centres.
             sides[lung & ((self._u < middle) == first)] = side.label
         return sides
 
@@ -240,7 +240,7 @@ class Phantom:
         return np.asarray(inside & (self._w(z) < -0.3))
 
     def _texture(self, z: int) -> Floats:
-        """A smooth random field, about standard normal: a sum of plane waves."""
+        """Return a smooth random field, approximately standard normal: a sum of plane waves."""
         depth_mm, total = z * self.spacing[2], np.zeros(self.shape[1:], np.float32)
         for kx, ky, kz, phase in self._waves:
             along_x = self._u[None, :] * np.float32(kx * self._width_mm)
@@ -257,24 +257,24 @@ class Phantom:
         return np.column_stack([directions * (2 * np.pi / lengths_mm)[:, None], random.uniform(0, 2 * np.pi, _WAVES)])
 
     def _in_ball(self, z: int, x: float, y: float, w: float, radius: float) -> npt.NDArray[np.bool_]:
-        """A ball of `radius` widths of the image around (x, y) at height w."""
+        """Return a ball of `radius` image widths around (x, y) at height w."""
         dz = (self._w(z) - w) * self.shape[0] * self.spacing[2] / 2 / self._width_mm
         return np.asarray((self._u - x) ** 2 + (self._v - y) ** 2 + np.float32(dz * dz) < radius * radius)
 
     def _vessels(self, z: int, x: float) -> npt.NDArray[np.bool_]:
-        """Tubes of 2 to 4 mm that fan out from the hilum."""
+        """Return tubes of 2 to 4 mm that fan out from the hilum."""
         out = np.zeros(self.shape[1:], np.bool_)
         random = np.random.default_rng([self.seed, 2 << 40])
         t = (self._w(z) - _LUNG_Z[0]) / _LUNG_Z[1]
         for _ in range(14):
             dx, dy, bend = random.uniform(-0.1, 0.1), random.uniform(-0.18, 0.18), random.uniform(0.5, 1.5)
-            reach = abs(t) ** bend
+            distance = abs(t) ** bend
             radius = random.uniform(2, 4) / self._width_mm
-            out |= (self._u - x - dx * reach) ** 2 + (self._v - dy * reach) ** 2 < radius**2
+            out |= (self._u - x - dx * distance) ** 2 + (self._v - dy * distance) ** 2 < radius**2
         return out
 
     def _thorax(self, z: int) -> Floats:
-        """Everything but the lungs' tissue, without noise."""
+        """Return the HU of everything but the tissue of the lungs, without noise."""
         w = self._w(z)
         u, v = self._u, self._v
         wide = 0.62 if "edge" in self.traps else _BODY[0]

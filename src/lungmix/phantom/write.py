@@ -1,4 +1,4 @@
-"""Phantoms as files: DICOM series, NRRD, NIfTI, MetaImage; streamed."""
+"""Write phantoms as DICOM series, NRRD, NIfTI or MetaImage files, slab by slab."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def write_phantom(path: str | Path, phantom: Phantom) -> None:
     Parameters
     ----------
     path : str or Path
-        With an image extension, that format; without, a folder that becomes a DICOM series.
+        File with the extension of an image format, or a folder for a DICOM series.
     phantom : Phantom
-        Written slab by slab, so its length does not matter to memory.
+        Phantom to write, of any length: one slab is in memory at a time.
     """
     target = Path(path)
     if extension_of(target) is None:

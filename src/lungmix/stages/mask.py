@@ -16,10 +16,10 @@ from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
 from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.errors import HuError, NoLungError, StoreError
-from lungmix.graphs.mask import close_lung, select_lung_components, shelved_lung
+from lungmix.graphs.mask import buffered_lung, close_lung, select_lung_components
 from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.histogram import N_HU, count_hu_packed
-from lungmix.kernels.mask import Found, MaskRecipe, recipe_for
+from lungmix.kernels.mask import ComponentSummary, MaskRecipe, recipe_for
 from lungmix.kernels.morphology import opening
 from lungmix.kernels.packed_masks import Bits, bounding_box, pack_below, unpack, words_for
 from lungmix.kernels.rejected_components import Rejected
@@ -116,7 +116,7 @@ def mask_case(
     shelf = StoreSlabBuffer(where)
     # With the verdict in hand no slab depends on another, nor on the worker that holds it.
     (verdict,) = compute_in_order(client, [select_lung_components(opened, nx, recipe, shelf)])
-    bits = close_lung(shelved_lung(shelf, verdict, opened.chunks, nx), nx, recipe)
+    bits = close_lung(buffered_lung(shelf, verdict, opened.chunks, nx), nx, recipe)
     written = bits.map_blocks(
         _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]),
         dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
@@ -128,7 +128,7 @@ def mask_case(
     for one in finished:
         files |= one.files
     files |= case.write_counts(total)
-    voxels, seen = int(total.sum()), verdict.found
+    voxels, seen = int(total.sum()), verdict.summary
     case.delete_array(OPENED)
     if not voxels:
         from lungmix.stages.regions import decide_rejected
@@ -262,7 +262,7 @@ def _pack_slab(where: CaseRef, start: int, stop: int, threshold: int) -> Receipt
 
 
 def describe_failure(
-    case: Case, parameters: MaskParameters, min_voxels: int, found: Found, rejected: Sequence[Rejected]
+    case: Case, parameters: MaskParameters, min_voxels: int, found: ComponentSummary, rejected: Sequence[Rejected]
 ) -> str:
     """Why no lung was found, with what was seen and what to try."""
     spacing = " x ".join(f"{s:.3g}" for s in case.geometry.spacing)
@@ -272,7 +272,7 @@ def describe_failure(
             + (", touches the image edge)" if touches else ", clear of the image edge)")
             for voxels, touches in found.largest[:3]
         )
-        islands = f"{found.islands} islands of air were seen, the largest: {seen}"
+        islands = f"{found.components} islands of air were seen, the largest: {seen}"
     else:
         islands = f"no air below {parameters.threshold} HU is left after the opening"
     lungs = [one for one in rejected if not one.touches_edge]

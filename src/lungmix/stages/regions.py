@@ -18,7 +18,7 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.mask import recipe_for
 from lungmix.kernels.packed_masks import unpack
-from lungmix.kernels.regions import Labels, Reduced, find_sides, nearest_rows, side_counts
+from lungmix.kernels.regions import Labels, Reduced, find_regions, nearest_rows, region_counts
 from lungmix.kernels.rejected_components import Rejected, find_rejected
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, mask
@@ -160,7 +160,7 @@ def compute_coarse_regions(where: CaseRef) -> CompressedLabels:
         return CompressedLabels.of(np.zeros((1, 1, 1), np.uint8), rejected)
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
     recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
-    return CompressedLabels.of(find_sides(reduced, recipe.closings), rejected)
+    return CompressedLabels.of(find_regions(reduced, recipe.closings), rejected)
 
 
 def decide_rejected(where: CaseRef) -> list[Rejected]:
@@ -268,7 +268,7 @@ class RegionLookup:
             )
         ]
         labels = np.zeros(lung.shape, np.uint8)
-        labels[:, rows], counts = side_counts(hu, lung[:, rows], self._small, near)
+        labels[:, rows], counts = region_counts(hu, lung[:, rows], self._small, near)
         files = self._case.write("side", start, labels)
         touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
         ends = (

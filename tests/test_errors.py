@@ -12,9 +12,9 @@ from lungmix.errors import SourceError, mark_path, mark_untrusted, reason_of, re
 def test_a_person_reads_the_name_and_what_is_written_does_not_hold_it():
     error = SourceError(f"{mark_path('/data/Doe^John.dcm')} is cut short: get it again")
     assert str(error) == "Doe^John.dcm is cut short: get it again"
-    assert error.anonymous == "the file is cut short: get it again"
+    assert error.redacted_message == "the file is cut short: get it again"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    assert pickle.loads(pickle.dumps(error)).anonymous == error.anonymous
+    assert pickle.loads(pickle.dumps(error)).redacted_message == error.redacted_message
 
 
 @pytest.mark.parametrize("name", ["a\nb.nrrd", "a\u202eb.nrrd", "a\x1b[31mb", "a\u2068b\u2069c", "a\udcffb"])

@@ -1,8 +1,8 @@
-"""Every error that a user can meet, in one hierarchy.
+"""Errors of the package, in one hierarchy.
 
-A message names the file or the case, says what is wrong and what to do about it; nothing else is needed to go
-on. Nothing in a message comes from a patient's attributes. Names of files may be names of patients: they stand between
-marks (`mark_path`), so that whatever is written can leave them out.
+A message names the file or the case, says what is wrong and what to do about it. No message contains a patient's
+attributes. Names of files may be names of patients: messages hold them between marks (`mark_path`), so that written
+files and logs can omit them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _QUOTED = re.compile(f"{_OPEN_QUOTE}[^{_CLOSE}]*{_CLOSE}")
 
 
 def mark_path(path: str | PurePath) -> str:
-    """The last part of a path for a message, between marks; what would move a cursor or turn text round is escaped."""
+    """Return the last part of a path between marks, for a message; control and direction characters are escaped."""
     return f"{_OPEN}{_printable(PurePath(path).name or str(path))}{_CLOSE}"
 
 
-def mark_untrusted(words: object) -> str:
-    """Words of a file or of another library for a message, between marks: like names, they are left out elsewhere."""
-    return f"{_OPEN_QUOTE}{_printable(str(words))}{_CLOSE}"
+def mark_untrusted(text: object) -> str:
+    """Return text of a file or of another library between marks, for a message; `redact` omits it."""
+    return f"{_OPEN_QUOTE}{_printable(str(text))}{_CLOSE}"
 
 
 def _printable(text: str) -> str:
@@ -33,7 +33,7 @@ def _printable(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""Return text that UTF-8 can encode: bytes of a name that are no UTF-8 become escapes such as ``\udcf6``."""
+    r"""Return text that UTF-8 can encode: bytes of a name that are not UTF-8 become escapes such as ``\udcf6``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -43,40 +43,40 @@ def is_encodable(text: str) -> bool:
 
 
 def reveal(message: str) -> str:
-    """A message for the person at the terminal: with the names, without the marks around them."""
+    """Return a message for the person at the terminal: with names, without the marks around them."""
     return message.replace(_OPEN, "").replace(_OPEN_QUOTE, "").replace(_CLOSE, "")
 
 
 def redact(message: str, instead: str = "the file") -> str:
-    """A message for what is written: every marked name is replaced, and what is quoted is left out."""
+    """Return a message for files and logs: each marked name is replaced, marked text is omitted."""
     return _QUOTED.sub("...", _MARKED.sub(lambda _: instead, message))
 
 
 class LungmixError(Exception):
     """Base of all errors of this package.
 
-    `str` gives the message with the names and without the marks, for people; `repr`, which is what logs of workers and
-    debuggers show, gives it without the names.
+    `str` returns the message with names and without marks, for people; `repr`, which logs of workers and debuggers
+    show, returns it without names.
     """
 
     status = 2
-    """Of a command that it ends."""
+    """Exit status of a command that this error ends."""
 
     def __str__(self) -> str:
-        return reveal(self.marked)
+        return reveal(self.raw_message)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.anonymous!r})"
+        return f"{type(self).__name__}({self.redacted_message!r})"
 
     @property
-    def marked(self) -> str:
-        """The message with its marks, to be passed on until it is known who reads it."""
+    def raw_message(self) -> str:
+        """Message with its marks, for code that later applies `reveal` or `redact`."""
         return Exception.__str__(self)
 
     @property
-    def anonymous(self) -> str:
-        """The message without the names of files."""
-        return redact(self.marked)
+    def redacted_message(self) -> str:
+        """Message without names of files."""
+        return redact(self.raw_message)
 
 
 class UsageError(LungmixError, ValueError):
@@ -88,20 +88,20 @@ class SourceError(LungmixError):
 
 
 class StoreError(LungmixError):
-    """A store is missing, is something else, or does not hold what was asked of it."""
+    """A store is missing, is not a lungmix store, or lacks the requested data."""
 
 
 class CaseNotFoundError(StoreError, KeyError):
-    """A store has no case of the name that was asked for."""
+    """A store has no case of the requested name."""
 
 
 class DamageError(StoreError):
-    """Stored bytes are not those that were written: a checksum or a length does not fit.
+    """Stored bytes are corrupt: a checksum or a length does not match.
 
     Attributes
     ----------
     case, array : str
-        Which array of which case.
+        Names of the case and of its array.
     """
 
     def __init__(self, case: str, array: str, where: str):
@@ -112,7 +112,7 @@ class DamageError(StoreError):
 
     @property
     def fault(self) -> str:
-        """What is damaged, without the case and the remedy."""
+        """Damaged array and file, without case and remedy."""
         return f"{self.array} is damaged in {self.where}"
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
@@ -124,7 +124,7 @@ class LockedError(StoreError):
 
 
 class AlignmentError(StoreError):
-    """A write would touch part of a shard that it does not own."""
+    """A write would change part of a shard that belongs to another write."""
 
 
 class HuError(LungmixError):
@@ -132,7 +132,7 @@ class HuError(LungmixError):
 
 
 class NoLungError(LungmixError):
-    """No island of air qualifies as lung; the message says what was seen."""
+    """No component of air qualifies as lung; the message describes the components."""
 
 
 class ModelError(LungmixError, ValueError):
@@ -147,7 +147,7 @@ class ClusterError(LungmixError):
 
 
 class RoomError(ClusterError):
-    """A worker has too little memory for a case; the message says how much is enough.
+    """A worker has too little memory for a case; the message names a sufficient limit.
 
     Attributes
     ----------
@@ -158,9 +158,9 @@ class RoomError(ClusterError):
     limit : int
         Memory limit of the smallest worker, bytes.
     enough : int
-        Memory limit that is enough, bytes.
+        Sufficient memory limit, bytes.
     is_local : bool
-        Workers were started by this program.
+        True where this program started the workers.
     """
 
     def __init__(self, case: str, pixels: tuple[int, int], limit: int, enough: int, is_local: bool):
@@ -176,26 +176,26 @@ class RoomError(ClusterError):
 
 
 def more_memory(size: str, *, is_local: bool) -> str:
-    """Return what to do about workers with too little memory: those of a local cluster, or of another scheduler."""
+    """Return the remedy for workers with too little memory, of a local cluster or of another scheduler."""
     if is_local:
         return f"give workers more with --memory-limit {size} (memory_limit of lungmix.connect)"
     return f"start workers with more, such as `dask worker --memory-limit {size}`"
 
 
 class WorkersEndedError(ClusterError):
-    """Worker processes ended repeatedly while they worked on one case; the message says by what."""
+    """Worker processes ended repeatedly while they worked on one case; the message names the cause."""
 
 
 class StalledError(ClusterError):
-    """All workers stand paused for their memory, and nothing moves."""
+    """All workers are paused for lack of memory, and no task progresses."""
 
     status = 1
 
 
 class NoGuardError(ClusterError, SystemExit):
-    """A script starts workers, and each of them would run the script again from its beginning.
+    """A script without a main guard starts workers, and each of them would run the script again from its beginning.
 
-    A `SystemExit` too: a script that does not catch it ends with the sentence and the status 1, without a traceback.
+    It is a `SystemExit` too: a script that does not catch it ends with the message and status 1, without a traceback.
     """
 
     def __init__(self, message: str) -> None:
@@ -204,24 +204,24 @@ class NoGuardError(ClusterError, SystemExit):
 
 
 def reason_of(error: BaseException) -> str:
-    """One sentence about what ended a case, with its marks; see `reveal` and `redact`."""
+    """Return one sentence about the error that ended a case, with marks; see `reveal` and `redact`."""
     if isinstance(error, LungmixError):
-        return error.marked
+        return error.raw_message
     if isinstance(error, OSError):
         return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
     return f"unexpected {type(error).__name__}: {mark_untrusted(error)}; run again with --debug and report it"
 
 
 def trace_of(error: BaseException) -> str:
-    """A traceback that can be passed on: where it happened and what kind of error, without names and foreign words.
+    """Return a traceback without names of files and text of other libraries.
 
-    Messages of other libraries quote what they stumble over, which may be a file's name or a header's text.
+    Messages of other libraries may quote a file's name or a header's text.
     """
     parts = []
-    one: BaseException | None = error
-    while one is not None:
-        frames = "".join(traceback.format_tb(one.__traceback__))
-        reason = one.anonymous if isinstance(one, LungmixError) else redact(reason_of(one))
-        parts.append(f"Traceback (most recent call last):\n{frames}{type(one).__qualname__}: {reason}\n")
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    current: BaseException | None = error
+    while current is not None:
+        frames = "".join(traceback.format_tb(current.__traceback__))
+        reason = current.redacted_message if isinstance(current, LungmixError) else redact(reason_of(current))
+        parts.append(f"Traceback (most recent call last):\n{frames}{type(current).__qualname__}: {reason}\n")
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return "\n".join(reversed(parts))

@@ -249,4 +249,4 @@ def test_what_is_wrong_in_a_file_of_scores_is_said_without_its_names(tmp_path):
         with pytest.raises(UsageError) as caught:
             join_scores(NUMBERED, read_scores(path))
         assert "Rossi" in str(caught.value)
-        assert "rossi" not in caught.value.anonymous.lower()
+        assert "rossi" not in caught.value.redacted_message.lower()

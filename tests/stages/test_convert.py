@@ -34,7 +34,7 @@ def test_what_a_library_says_of_a_file_is_in_no_log_of_a_worker(tmp_path, error)
     with pytest.raises(SourceError) as caught:
         convert._spare(convert._copy_slabs, unreadable, where)
     assert "Rossi" in str(caught.value)
-    assert type(error).__name__ in caught.value.anonymous
-    shown = [repr(caught.value), repr(unreadable), caught.value.anonymous]
+    assert type(error).__name__ in caught.value.redacted_message
+    shown = [repr(caught.value), repr(unreadable), caught.value.redacted_message]
     shown += [line for line in trace_of(caught.value).splitlines() if not line.startswith(" ")]
     assert not [text for text in shown if "Rossi" in text]

@@ -1,4 +1,4 @@
-"""Files for other programs."""
+"""Export of images and labels to files of other programs."""
 
 from lungmix.export.cohort import Exported, export_cohort, export_one
 from lungmix.export.images import export_image

@@ -1,4 +1,4 @@
-"""Every case of a cohort as files of one format; a case that fails does not end the others."""
+"""Export of all cases of a cohort to one format; a failed case does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from lungmix.export.targets import (
     Options,
     check_options,
     export_case,
+    find_format,
     image_of,
-    named_format,
 )
 from lungmix.store import Cohort
 from lungmix.store.models import model_use
 
-# Slabs are compressed side by side; a DICOM segmentation holds all labels of a case in memory.
-_SIDE_BY_SIDE = 2
+# Slabs are compressed in parallel; a DICOM segmentation holds all labels of a case in memory.
+_PARALLEL_CASES = 2
 
 
 @dataclass
 class Exported:
-    """What an export of many cases wrote.
+    """Result of an export.
 
     Attributes
     ----------
     files : dict of str to list of Path
-        By case.
+        Written files by case.
     failed : dict of str to str
         Reason for every case that was not written, without names of files.
     told : dict of str to str
         The same with names, for the person at the terminal.
     tables : list of Path
-        What was written for all cases together.
+        Tables of all cases together.
     made_with : dict of str to dict
         By case: preset of the mask and mixture of the labels; see `lungmix.export.images.made_with`.
     warnings : list of str
@@ -70,7 +70,7 @@ def export_one(
     """Write one case of a cohort; parameters and errors are those of `lungmix.export.export_case`."""
     case = cohort.case(name)
     out = Exported({name: export_case(case, path, image, format, options)})
-    _state_models(cohort, out, image_of(path, image, format))
+    _add_models(cohort, out, image_of(path, image, format))
     return out
 
 
@@ -87,63 +87,67 @@ def export_cohort(
     Parameters
     ----------
     cohort : Cohort
-        What to write.
+        Cohort to export.
     folder : Path
-        Made if need be.
+        Folder of the files; created if it does not exist.
     format : str
-        A name of `lungmix.export.FORMATS`. ``pyradiomics`` writes one table for all cases.
+        Name of one of `lungmix.export.FORMATS`. ``pyradiomics`` writes one table for all cases.
     image : str, optional
         By default the CT, or the labels ``tissue`` where the format is one for labels.
     options : Options, optional
-        For DICOM.
+        Options of DICOM segmentations.
     callback : Callback, optional
-        Hears of progress.
+        Receives progress.
 
     Raises
     ------
     UsageError
-        If the format, or the image in this format, is not written.
+        If the format is unknown, or cannot hold the image.
     """
-    hears = callback or Callback()
-    chosen = named_format(format)
-    check_options(chosen, options or Options())
+    progress = callback or Callback()
+    target = find_format(format)
+    check_options(target, options or Options())
     if image is not None:
-        # What is wrong for all cases is said before any is written.
+        # Raise errors that concern all cases before any file is written.
         check_image(image)
-        if chosen.labels:
+        if target.labels:
             segments_in(image)
-    wanted = image or (LABELS if chosen.labels else "ct")
+    image_name = image or (LABELS if target.labels else "ct")
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[pyradiomics.Row]] = {}
     out = Exported()
 
     def write(name: str) -> list[Path]:
-        if chosen.name == PYRADIOMICS:
-            rows[name] = pyradiomics.write_images(cohort[name], folder, wanted)
+        if target.name == PYRADIOMICS:
+            rows[name] = pyradiomics.write_images(cohort[name], folder, image_name)
             return [folder / file for file in pyradiomics.files_of(rows[name])]
-        return chosen.write(cohort[name], folder / f"{name}_{wanted}{chosen.extension}", wanted, options or Options())
+        return target.write(
+            cohort[name], folder / f"{name}_{image_name}{target.extension}", image_name, options or Options()
+        )
 
-    _pass(sorted({*cohort, *cohort.damaged}), write, 1 if chosen.name == DICOM_SEG else _SIDE_BY_SIDE, out, hears)
-    if chosen.name == PYRADIOMICS:
+    _export_cases(
+        sorted({*cohort, *cohort.damaged}), write, 1 if target.name == DICOM_SEG else _PARALLEL_CASES, out, progress
+    )
+    if target.name == PYRADIOMICS:
         table = folder / pyradiomics.TABLE_FILE
         pyradiomics.write_table(table, [row for name in sorted(rows) for row in rows[name]])
         out.tables.append(table)
-    _state_models(cohort, out, wanted)
+    _add_models(cohort, out, image_name)
     return out
 
 
-def _state_models(cohort: Cohort, out: Exported, image: str) -> None:
+def _add_models(cohort: Cohort, out: Exported, image: str) -> None:
     out.made_with = {name: made_with(cohort[name], image) for name in out.files}
     if any(out.made_with.values()):
         out.warnings = model_use(cohort).warnings(cohort.url)
 
 
-def _pass(
-    names: list[str], write: Callable[[str], list[Path]], side_by_side: int, out: Exported, callback: Callback
+def _export_cases(
+    names: list[str], write: Callable[[str], list[Path]], parallel_cases: int, out: Exported, callback: Callback
 ) -> None:
     callback.on_begin("export", names)
     try:
-        for outcome in map_bounded(names, write, side_by_side):
+        for outcome in map_bounded(names, write, parallel_cases):
             if outcome.error is None:
                 out.files[outcome.item] = outcome.result or []
                 callback.on_case_end(outcome.item)

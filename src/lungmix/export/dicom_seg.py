@@ -1,6 +1,6 @@
-"""Labels as a DICOM segmentation: one object that refers to the CT slices under it.
+"""Labels as a DICOM segmentation: one object that refers to slices of the CT.
 
-Source: DICOM PS3.3, A.51 (Segmentation IOD) and C.8.20 (Segmentation modules); label maps are of its supplement 243.
+Source: DICOM PS3.3, A.51 (Segmentation IOD) and C.8.20 (Segmentation modules); supplement 243 adds label maps.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from lungmix._version import __version__
 from lungmix.export.dicom_source import (
     check_orientation,
     derived_slices,
-    leave_out_dates,
     mark_anonymous,
     original_slices,
+    remove_dates,
     write_ct,
 )
 from lungmix.export.images import made_with, require, segments_in
@@ -43,18 +43,17 @@ def write_seg(
     Parameters
     ----------
     case : Case
-        With labels.
+        Labelled case.
     path : Path
-        A ``.dcm`` file.
+        A ``.dcm`` file to write.
     image : {"lung", "side", "tissue", "tissue_median"}
-        Which labels. They are held in memory as a whole: one byte a voxel here, and up to four while highdicom
-        arranges them.
+        Labels to write. All of them are held in memory: one byte per voxel, and up to four within highdicom.
     series : sequence of Scan
-        DICOM series, among which the original one is looked for.
+        DICOM series, one of which is the original.
     with_ct : bool
-        Write an anonymous series of the CT into a folder beside the file and refer to that, not to an original one.
+        Write an anonymous series of the CT into a folder next to the file and refer to it instead of the original.
     binary : bool
-        One bit-plane a segment, for viewers that do not know label maps.
+        Write one bit-plane per segment, for viewers that do not support label maps.
 
     Returns
     -------
@@ -64,7 +63,7 @@ def write_seg(
     Raises
     ------
     UsageError
-        If the image has no labels, or the orientation of the case is not known.
+        If the image has no labels, or the orientation of the case is unknown.
     SourceError
         If the original series is not among those given.
     """
@@ -80,7 +79,7 @@ def write_seg(
         labels, slices, segments, identity=_identity(case, image), binary=binary, label=image,
         parameters=made_with(case, image),
     )  # fmt: skip
-    leave_out_dates(dataset, case)
+    remove_dates(dataset, case)
     mark_anonymous(dataset, case, same_uids=not with_ct)
     with whole_file(path) as out:
         dataset.save_as(out, enforce_file_format=True)
@@ -97,28 +96,28 @@ def segmentation_of(
     label: str,
     parameters: Mapping[str, str] | None = None,
 ) -> Segmentation:
-    """A segmentation in memory.
+    """Return a segmentation in memory.
 
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        Values are those of `segments`, or 0.
+        Labels of `segments`, or 0.
     slices : sequence of Dataset
-        Headers of the CT, one a slice.
+        Headers of the CT, one per slice.
     segments : sequence of Tissue
-        What labels mean.
+        Segments that the labels stand for.
     identity : sequence of str
-        What the identifiers of the object are derived from.
+        Texts from which the identifiers of the object are derived.
     binary : bool
-        Bit-planes in place of a label map.
+        Bit-planes instead of a label map.
     label : str
-        What to call it.
+        Content label of the object.
     parameters : mapping of str to str, optional
-        What the labels were made with.
+        Preset and model that made the labels.
     """
     series_uid, instance_uid = (str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in"))
     with warnings.catch_warnings():
-        # Identifiers of a patient are left out on purpose.
+        # Identifiers of the patient are omitted on purpose.
         warnings.filterwarnings("ignore", module="highdicom")
         dataset = Segmentation(
             source_images=slices,
@@ -142,13 +141,13 @@ def segmentation_of(
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
     scheme.CodingSchemeResponsibleOrganization = MAKER
     dataset.CodingSchemeIdentificationSequence = [scheme]
-    # It has to be there, empty or not; highdicom leaves it out where nobody is named.
+    # The attribute is required but may be empty; highdicom omits it without a name.
     dataset.ContentCreatorName = ""
     return dataset
 
 
 def _description(segment: Tissue, parameters: Mapping[str, str]) -> SegmentDescription:
-    alone = segment.key == "lung"
+    is_mask = segment.key == "lung"
     return SegmentDescription(
         segment_number=segment.label,
         segment_label=segment.name,
@@ -156,8 +155,8 @@ def _description(segment: Tissue, parameters: Mapping[str, str]) -> SegmentDescr
         segmented_property_type=_coded(segment.code),
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name="lungmix mask" if alone else "lungmix tissue mixture",
-            family=codes.cid7162.MorphologicalOperations if alone else codes.cid7162.ClusterAnalysis,
+            name="lungmix mask" if is_mask else "lungmix tissue mixture",
+            family=codes.cid7162.MorphologicalOperations if is_mask else codes.cid7162.ClusterAnalysis,
             version=__version__,
             parameters=dict(parameters) or None,
         ),
@@ -171,5 +170,5 @@ def _coded(code: Code) -> highdicom.sr.CodedConcept:
 
 
 def _identity(case: Case, image: str) -> list[str]:
-    made = case.stages.get(label.STAGE if image.startswith("tissue") else "mask", {}).get("key", "")
-    return [case.salt, str(case.stages[convert.STAGE].get("voxels_sha256")), case.name, image, str(made)]
+    stage_key = case.stages.get(label.STAGE if image.startswith("tissue") else "mask", {}).get("key", "")
+    return [case.salt, str(case.stages[convert.STAGE].get("voxels_sha256")), case.name, image, str(stage_key)]

@@ -1,7 +1,7 @@
-"""The DICOM slices that a segmentation refers to: the original series, or one derived from the store.
+"""DICOM slices that a segmentation refers to: the original series, or one derived from the store.
 
-The store keeps no identifiers of the original slices, for they would tell whose they are. Whoever has the original
-series can give it again: it is known by its geometry and its voxels.
+The store keeps no identifiers of the original slices, because these lead to the patient. The original series can be
+given again: geometry and voxels identify it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from lungmix.stages import convert
 from lungmix.store import Case
 
 _TOLERANCE_MM = 1e-3
-# Cases may have been made of any series, whichever would be chosen now.
-_EVERY = SeriesFilter("all")
+# A case may come from a series that the default filter would skip.
+_ALL_SERIES = SeriesFilter("all")
 _SLAB = 16
 _NO_DATE = "19700101"
 
-# What a segmentation takes over from a slice: identifiers and numbers. No text, for in a text a name may stand.
+# A segmentation copies identifiers and numbers of a slice, and no text, which may hold a name.
 _REFERENCE_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices",
@@ -44,48 +44,48 @@ _REFERENCE_TAGS = (
 
 
 def find_series(sources: Sequence[str | Path]) -> list[Scan]:
-    """All DICOM series in folders or archives.
+    """Return all DICOM series in folders or archives.
 
     Raises
     ------
     SourceError
-        If there is none.
+        If the sources hold no DICOM series.
     """
-    found = [one for source in sources for one in find_scans(source, _EVERY)]
-    series = [one for one in found if isinstance(one, Scan) and one.kind == "dicom"]
+    results = [result for source in sources for result in find_scans(source, _ALL_SERIES)]
+    series = [scan for scan in results if isinstance(scan, Scan) and scan.kind == "dicom"]
     if not series:
-        reasons = [one.reason for one in found if isinstance(one, RejectedSource)]
-        where = ", ".join(map(mark_path, sources))
-        raise SourceError(f"{where} holds no DICOM series to refer to: {reasons[0] if reasons else 'give its folder'}")
+        reasons = [rejected.reason for rejected in results if isinstance(rejected, RejectedSource)]
+        names = ", ".join(map(mark_path, sources))
+        raise SourceError(f"{names} holds no DICOM series to refer to: {reasons[0] if reasons else 'give its folder'}")
     return series
 
 
 def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
-    """Headers of the slices that a case was made from, in the order of z, without anything of the patient.
+    """Return headers of the original slices of a case in the order of z, without attributes of the patient.
 
     Parameters
     ----------
     case : Case
-        Its geometry and the digest of its voxels decide.
+        Case whose geometry and digest of voxels identify the series.
     series : sequence of Scan
-        Candidates.
+        Candidate series.
 
     Raises
     ------
     SourceError
         If no series has the geometry of the case, or none its voxels.
     """
-    near = [scan for scan in series if _same_place(case, scan)]
-    if not near:
+    matching = [scan for scan in series if _has_geometry_of(case, scan)]
+    if not matching:
         raise SourceError(
-            f"none of the {len(series)} DICOM series lies where case {case.name} lies "
+            f"none of the {len(series)} DICOM series has the geometry of case {case.name} "
             f"({' x '.join(map(str, case.geometry.size))} voxels): give the folder of its original slices, or --with-ct"
         )
-    plain = [scan for scan in near if scan.stack is not None and scan.stack.is_plain]
+    plain = [scan for scan in matching if scan.stack is not None and scan.stack.is_plain]
     if not plain:
         raise SourceError(
-            f"the DICOM series where case {case.name} lies is a multi-frame file or was straightened, so that "
-            "no file is a slice of the case: give --with-ct"
+            f"the DICOM series with the geometry of case {case.name} is a multi-frame file or was straightened: "
+            "no file is a slice of the case; give --with-ct"
         )
     for scan in plain:
         with downloaded(scan) as local:
@@ -93,16 +93,16 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
                 headers = (pydicom.dcmread(file, stop_before_pixels=True) for file in local.files)
                 return [_reference(header, case, index) for index, header in enumerate(headers)]
     raise SourceError(
-        f"{len(near)} DICOM series lie where case {case.name} lies, but their voxels differ from it: they are other "
+        f"{len(matching)} DICOM series have the geometry of case {case.name}, but other voxels: they are other "
         "reconstructions; give the folder of its original slices, or --with-ct"
     )
 
 
 def derived_series(case: Case) -> CtSeries:
-    """An anonymous series of the CT in the store.
+    """Return an anonymous series of the CT in the store.
 
-    Its identifiers are those of the case alone: the same whenever it is exported, of random digits that nobody outside
-    the store knows, and of none of the original ones.
+    Its identifiers are derived from the case and from random digits of the store: they are the same in each export and
+    unrelated to the original ones.
     """
     key = str(case.stages[convert.STAGE].get("voxels_sha256"))
     entropy = (case.salt, key, case.name, "ct")
@@ -110,28 +110,28 @@ def derived_series(case: Case) -> CtSeries:
 
 
 def derived_slices(case: Case) -> list[Dataset]:
-    """Headers of the derived series, in the order of z."""
+    """Return headers of the derived series in the order of z."""
     series = derived_series(case)
     return [_reference(series.header(index), case, index) for index in range(case.geometry.shape[0])]
 
 
 def check_orientation(case: Case) -> None:
-    """Refuse a case of unknown orientation: each DICOM slice says where it lies in the patient.
+    """Raise if the orientation of a case is unknown, because DICOM slices must state it.
 
     Raises
     ------
     UsageError
-        Which says what to write instead.
+        If the orientation is unknown; the message names other formats.
     """
     if not case.geometry.orientation_known:
         raise UsageError(
-            f"the orientation of case {case.name} is not known, and DICOM has no way to leave it open: write .nrrd, "
-            ".mha or .nii.gz, or convert the case again from a file that says how it lies in the patient"
+            f"the orientation of case {case.name} is unknown, and DICOM requires it: write .nrrd, "
+            ".mha or .nii.gz, or convert the case again from a file that states its orientation"
         )
 
 
 def write_ct(case: Case, folder: Path) -> Path:
-    """Write the CT of a case as an anonymous DICOM series, slab by slab; the folder becomes visible as a whole.
+    """Write the CT of a case as an anonymous DICOM series, slab by slab; the folder appears once it is complete.
 
     Raises
     ------
@@ -143,8 +143,8 @@ def write_ct(case: Case, folder: Path) -> Path:
     if folder.exists() and not (folder.is_dir() and all(_is_slice(file) for file in folder.iterdir())):
         raise UsageError(f"{folder} holds other files than DICOM slices: give another name for the segmentation")
     series = derived_series(case)
-    passing = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    passing.mkdir(parents=True)
+    partial_path = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial_path.mkdir(parents=True)
     try:
         index = 0
         for slab in slabs_of(case, "ct"):
@@ -154,21 +154,21 @@ def write_ct(case: Case, folder: Path) -> Path:
                 mark_anonymous(dataset, case)
                 dataset.BurnedInAnnotation = "NO"
                 dataset.SeriesDescription, dataset.SoftwareVersions = "CT, derived", f"lungmix {__version__}"
-                dataset.save_as(passing / f"{index + 1:05d}.dcm", enforce_file_format=True)
+                dataset.save_as(partial_path / f"{index + 1:05d}.dcm", enforce_file_format=True)
                 index += 1
         if folder.exists():
             shutil.rmtree(folder)
-        passing.replace(folder)
+        partial_path.replace(folder)
     finally:
-        shutil.rmtree(passing, ignore_errors=True)
+        shutil.rmtree(partial_path, ignore_errors=True)
     return folder
 
 
-def _same_place(case: Case, scan: Scan) -> bool:
+def _has_geometry_of(case: Case, scan: Scan) -> bool:
     if scan.geometry.size != case.geometry.size:
         return False
-    one, two = (_corners(geometry) for geometry in (scan.geometry, case.geometry))
-    return bool(np.abs(one - two).max() < _TOLERANCE_MM)
+    scan_corners, case_corners = (_corners(geometry) for geometry in (scan.geometry, case.geometry))
+    return bool(np.abs(scan_corners - case_corners).max() < _TOLERANCE_MM)
 
 
 def _corners(geometry: Geometry) -> npt.NDArray[np.float64]:
@@ -201,18 +201,18 @@ def _reference(slice_: Dataset, case: Case, index: int) -> Dataset:
 
 
 def _describe_patient(dataset: Dataset, case: Case) -> None:
-    """What a store was asked to keep of the patient: sex, age, shifted date."""
-    known = case.acquisition
-    dataset.PatientSex, dataset.StudyDate = known.sex or "", known.study_date or ""
-    if known.age is not None:
-        dataset.PatientAge = f"{known.age:03d}Y"
+    """Write the attributes of the patient that the store kept on request: sex, age, shifted date."""
+    acquisition = case.acquisition
+    dataset.PatientSex, dataset.StudyDate = acquisition.sex or "", acquisition.study_date or ""
+    if acquisition.age is not None:
+        dataset.PatientAge = f"{acquisition.age:03d}Y"
 
 
-def leave_out_dates(dataset: Dataset, case: Case) -> None:
-    """Take out when an object was made: not long after the scan, as a rule.
+def remove_dates(dataset: Dataset, case: Case) -> None:
+    """Remove the dates at which an object was created, which are often close to that of the scan.
 
-    DICOM wants a date of the content of a segmentation: it is that of the study, if the store has one, shifted, or
-    else the first day of 1970.
+    DICOM requires a content date of a segmentation: it is the shifted date of the study, if the store has one, or else
+    1970-01-01.
     """
     for name in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
         if name in dataset:
@@ -224,26 +224,26 @@ def leave_out_dates(dataset: Dataset, case: Case) -> None:
 
 
 def mark_anonymous(dataset: Dataset, case: Case, *, same_uids: bool = False) -> None:
-    """Say in an object that nothing in it tells who the patient is, and by which profile (DICOM PS3.15, annex E).
+    """Mark an object as de-identified, with the profile and its options (DICOM PS3.15, annex E).
 
     Parameters
     ----------
     dataset : Dataset
-        Changed in place.
+        Object, changed in place.
     case : Case
-        Whose attributes say what was asked to be kept.
+        Case with the attributes that were kept on request.
     same_uids : bool
-        Whether it refers to the original objects.
+        True if the object refers to the original objects.
     """
-    known = case.acquisition
+    acquisition = case.acquisition
     options = (
         (same_uids, codes.DCM.RetainUidsOption),
-        (known.sex is not None or known.age is not None, codes.DCM.RetainPatientCharacteristicsOption),
-        (known.study_date is not None, codes.DCM.RetainLongitudinalTemporalInformationModifiedDatesOption),
+        (acquisition.sex is not None or acquisition.age is not None, codes.DCM.RetainPatientCharacteristicsOption),
+        (acquisition.study_date is not None, codes.DCM.RetainLongitudinalTemporalInformationModifiedDatesOption),
     )
-    used = [codes.DCM.BasicApplicationConfidentialityProfile, *(code for kept, code in options if kept)]
+    method_codes = [codes.DCM.BasicApplicationConfidentialityProfile, *(code for kept, code in options if kept)]
     dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethodCodeSequence = [_item(code) for code in used]
+    dataset.DeidentificationMethodCodeSequence = [_item(code) for code in method_codes]
 
 
 def _item(code: Any) -> Dataset:

@@ -1,4 +1,4 @@
-"""Images of a case as .nrrd, .nii.gz, .mha, with the scan's geometry."""
+"""Export of images of a case to .nrrd, .nii.gz or .mha, with the scan's geometry."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     Parameters
     ----------
     case : Case
-        From a cohort.
+        Case of a cohort.
     path : str or Path
-        A file whose extension chooses the format.
+        File to write; its extension chooses the format.
     image : {"ct", "lung", "side", "tissue", "tissue_median"}
-        Which image.
+        Image to write.
 
     Returns
     -------
@@ -53,59 +53,60 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     target = Path(path)
     check_image(image)
     if extension_of(target) in (None, ".nhdr"):
-        raise UsageError(f"{target.name} has no extension that is written: use .nrrd, .nii, .nii.gz, .mha or .mhd")
+        raise UsageError(f"{target.name} has none of the supported extensions: use .nrrd, .nii, .nii.gz, .mha or .mhd")
     require(case, image)
-    about = made_with(case, image)
-    write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=about)
+    write_image(
+        target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=made_with(case, image)
+    )
     return target
 
 
 def made_with(case: Case, image: str) -> dict[str, str]:
     """Return the preset of the mask and the mixture of the labels, as far as an image depends on them."""
-    known: dict[str, object | None] = {}
+    models: dict[str, object | None] = {}
     if image != "ct":
-        known["lungmix_mask"] = mask_text(case)
+        models["lungmix_mask"] = mask_text(case)
     if _STAGE_OF.get(image) == label.STAGE:
-        known["lungmix_model"] = label_id(case)
-    return {key: str(value) for key, value in known.items() if value is not None}
+        models["lungmix_model"] = label_id(case)
+    return {key: str(value) for key, value in models.items() if value is not None}
 
 
-def write_volume(case: Case, folder: Path, *, anew: bool) -> Path:
-    """Write the CT of a case as ``CASE.nrrd``: voxels and geometry, and nothing else, as the paper's data set has it.
+def write_volume(case: Case, folder: Path, *, overwrite: bool) -> Path:
+    """Write the CT of a case as ``CASE.nrrd``: voxels and geometry alone, as in the paper's data set.
 
     Parameters
     ----------
     case : Case
-        From a cohort.
+        Case of a cohort.
     folder : Path
-        Made if need be.
-    anew : bool
-        Whether to replace a file that is there.
+        Folder of the file; created if it does not exist.
+    overwrite : bool
+        Replace an existing file.
     """
     target = folder / f"{case.name}.nrrd"
-    return export_image(case, target) if anew or not target.exists() else target
+    return export_image(case, target) if overwrite or not target.exists() else target
 
 
 def slabs_of(case: Case, image: str) -> Iterator[npt.NDArray[Any]]:
-    """An image from its first slice to its last, one slab of the store at a time: ``[slices, y, x]``."""
+    """Return an iterator over the slabs of an image, in the order of z, each of shape ``[slices, y, x]``."""
     array = case.zarr_array(image)
     return (np.asarray(array[start:stop]) for start, stop in case.layout.slabs())
 
 
 def check_image(image: str) -> None:
-    """Refuse a name that is no image.
+    """Raise if there is no image of this name.
 
     Raises
     ------
     UsageError
-        Which lists the images that there are.
+        If the name is unknown; the message lists all images.
     """
     if image not in IMAGES:
         raise UsageError(f"there is no image {image!r}: choose one of {', '.join(IMAGES)}")
 
 
 def require(case: Case, image: str) -> None:
-    """Refuse an image that is not whole yet.
+    """Raise if an image is not finished.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def require(case: Case, image: str) -> None:
 
 
 def segments_in(image: str) -> tuple[Tissue, ...]:
-    """What the labels of an image mean.
+    """Return the segments that the labels of an image stand for.
 
     Raises
     ------
@@ -133,6 +134,6 @@ def segments_in(image: str) -> tuple[Tissue, ...]:
 
 
 def image_in_name(path: str | Path, default: str = "ct") -> str:
-    """The image that a file name asks for, such as ``case-001_tissue.nrrd``; else the default."""
+    """Return the image in a file name such as ``case-001_tissue.nrrd``, or else the default."""
     name = Path(path).name.lower()
     return next((image for image in ("tissue_median", "tissue", "lung") if image in name), default)

@@ -1,4 +1,4 @@
-"""Label maps for ITK-SNAP: an image, and a label description file beside it."""
+"""Label maps for ITK-SNAP: an image and a label description file in the same folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lungmix.tissue import Tissue
 
 
 def write_with_descriptions(case: Case, path: Path, image: str) -> list[Path]:
-    """Write labels as an image, and beside it what *Segmentation, Import Label Descriptions* reads."""
+    """Write labels as an image, and the file that *Segmentation, Import Label Descriptions* reads."""
     segments = segments_in(image)
     descriptions = path.with_name(path.name[: -len(extension_of(path) or "")] + "_labels.txt")
     export_image(case, path, image)
@@ -22,14 +22,14 @@ def write_with_descriptions(case: Case, path: Path, image: str) -> list[Path]:
 
 
 def label_descriptions(segments: tuple[Tissue, ...]) -> str:
-    """Text of a label description file: index, colour, opacity, whether slices and meshes show it, name."""
+    """Return the text of a label description file: index, colour, opacity, visibility in slices and meshes, name."""
     lines = ["# ITK-SnAP Label Description File", "# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL"]
-    lines.append(_line(0, (0, 0, 0), shown=False, name="Clear Label"))
-    lines += [_line(segment.label, segment.rgba[:3], shown=True, name=segment.name) for segment in segments]
+    lines.append(_line(0, (0, 0, 0), visible=False, name="Clear Label"))
+    lines += [_line(segment.label, segment.rgba[:3], visible=True, name=segment.name) for segment in segments]
     return "\n".join(lines) + "\n"
 
 
-def _line(index: int, color: tuple[int, ...], *, shown: bool, name: str) -> str:
+def _line(index: int, color: tuple[int, ...], *, visible: bool, name: str) -> str:
     red, green, blue = color
-    flag = int(shown)
+    flag = int(visible)
     return f'{index:5d} {red:5d} {green:4d} {blue:4d} {flag:8d} {flag:2d} {flag:2d}    "{name}"'

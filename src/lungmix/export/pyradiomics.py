@@ -1,4 +1,4 @@
-"""Images, masks and the table that a batch run of PyRadiomics reads."""
+"""Images, masks and table for a batch run of PyRadiomics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lungmix.store import Case
 COLUMNS = ("Image", "Mask", "Label")
 TABLE_FILE = "pyradiomics.csv"
 
-# The format whose headers hold any geometry to the last bit; PyRadiomics compares image and mask.
+# MetaImage stores any geometry exactly; PyRadiomics compares the geometry of image and mask.
 _EXTENSION = ".mha"
 _LUNG = "lung"
 
@@ -31,28 +31,28 @@ def write_batch(case: Case, path: Path, image: str) -> list[Path]:
 
 
 def write_images(case: Case, folder: Path, image: str) -> list[Row]:
-    """Write the CT, the lung mask and a label map, and say which labels there are.
+    """Write the CT, the lung mask and a label map, and return the labels with voxels.
 
     Parameters
     ----------
     case : Case
-        With labels.
+        Labelled case.
     folder : Path
-        Where the table will lie; its file names are relative to it.
+        Folder of the table; its file names are relative to it.
     image : {"lung", "side", "tissue", "tissue_median"}
-        Labels beside those of the lung.
+        Labels to write in addition to those of the lung.
 
     Returns
     -------
     list of (str, str, int)
-        Image, mask and label: the lung, and each label that has voxels. PyRadiomics refuses a label without voxels.
+        Image, mask and label: the lung, and each label that has voxels. PyRadiomics rejects a label without voxels.
     """
     segments_in(image)
     names = {}
-    for one in dict.fromkeys(("ct", _LUNG, image)):
-        require(case, one)
-    for one in dict.fromkeys(("ct", _LUNG, image)):
-        names[one] = export_image(case, folder / f"{case.name}_{one}{_EXTENSION}", one).name
+    for name in dict.fromkeys(("ct", _LUNG, image)):
+        require(case, name)
+    for name in dict.fromkeys(("ct", _LUNG, image)):
+        names[name] = export_image(case, folder / f"{case.name}_{name}{_EXTENSION}", name).name
     return [
         (names["ct"], names[mask], segment.label)
         for mask in dict.fromkeys((_LUNG, image))
@@ -73,12 +73,12 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 
 
 def files_of(rows: Iterable[Row]) -> list[str]:
-    """The names of images and masks, each once."""
+    """Return the names of images and masks, each once."""
     return list(dict.fromkeys(name for image, mask, _ in rows for name in (image, mask)))
 
 
 def _labels_in(case: Case, image: str) -> set[int]:
-    found = np.zeros(256, np.int64)
+    counts = np.zeros(256, np.int64)
     for slab in slabs_of(case, image):
-        found += np.bincount(slab.ravel(), minlength=256)
-    return set(np.flatnonzero(found).tolist())
+        counts += np.bincount(slab.ravel(), minlength=256)
+    return set(np.flatnonzero(counts).tolist())

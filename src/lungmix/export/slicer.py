@@ -50,7 +50,7 @@ def write_segmentation(case: Case, path: Path, image: str) -> list[Path]:
 
 
 def write_with_colors(case: Case, path: Path, image: str) -> list[Path]:
-    """Write labels as an image, and beside it the colour table that names them in Slicer."""
+    """Write labels as an image, and the colour table that names them in Slicer."""
     segments = segments_in(image)
     table = path.with_name(path.name[: -len(extension_of(path) or "")] + "_colors.csv")
     export_image(case, path, image)
@@ -60,7 +60,7 @@ def write_with_colors(case: Case, path: Path, image: str) -> list[Path]:
 
 
 def color_table(segments: tuple[Tissue, ...]) -> str:
-    """Text of a colour table: label, name, colour, category, type and region of each segment."""
+    """Return the text of a colour table: label, name, colour, category, type and region of each segment."""
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     groups = ("Category", "Type", "Region")
@@ -75,27 +75,27 @@ def color_table(segments: tuple[Tissue, ...]) -> str:
 
 
 def extents_of(case: Case, image: str, labels: list[int]) -> dict[int, Extent]:
-    """First and last voxel of each label along x, y, z, as Slicer counts; last before first where there is none.
+    """Return the first and last voxel of each label along x, y, z, as Slicer counts; (0, -1) without voxels.
 
     Parameters
     ----------
     case : Case
-        Whose labels are read slab by slab.
+        Case whose labels are read slab by slab.
     image : str
-        A label map.
+        Name of a label map.
     labels : list of int
-        Values.
+        Values of the labels.
     """
     lowest = {label: np.full(3, np.iinfo(np.int64).max) for label in labels}
     highest = {label: np.full(3, -1) for label in labels}
     start = 0
     for slab in slabs_of(case, image):
         for label in labels:
-            where = slab == label
-            if where.any():
+            selected = slab == label
+            if selected.any():
                 for axis in range(3):
                     others = tuple(other for other in range(3) if other != axis)
-                    hits = np.flatnonzero(where.any(axis=others)) + (start if axis == 0 else 0)
+                    hits = np.flatnonzero(selected.any(axis=others)) + (start if axis == 0 else 0)
                     lowest[label][axis] = min(lowest[label][axis], hits[0])
                     highest[label][axis] = max(highest[label][axis], hits[-1])
         start += len(slab)
@@ -125,14 +125,14 @@ def _fields(prefix: str, segment: Tissue, extent: Extent) -> dict[str, str]:
 
 
 def terminology_of(segment: Tissue) -> str:
-    """Category, type and region of a segment in Slicer's notation."""
+    """Return category, type and region of a segment in Slicer's notation."""
     region = _region_of(segment)
     entry = [_TERMS, _term(segment.category), _term(segment.code), _NOTHING, _REGIONS]
     return "~".join([*entry, _term(region) if region else _NOTHING, _NOTHING])
 
 
 def _region_of(segment: Tissue) -> Code | None:
-    """The lung, unless the segment is the lung."""
+    """Return the code of the lung, or None for the lung itself."""
     return None if segment.code == LUNG_CODE else LUNG_CODE
 
 

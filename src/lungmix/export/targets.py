@@ -1,4 +1,4 @@
-"""The formats of an export by name, and one case as a file of one of them."""
+"""Formats of an export by name, and the export of one case."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ DICOM_SEG = "dicom-seg"
 PYRADIOMICS = "pyradiomics"
 
 LABELS = "tissue"
-"""The image of a format for labels, where nothing else is said."""
+"""Default image of formats for labels."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a DICOM segmentation refers to, and how it is stored.
+    """Options of DICOM segmentations.
 
     Attributes
     ----------
     series : tuple of Scan
-        DICOM series to look for the original one among.
+        DICOM series, one of which is the original.
     with_ct : bool
-        Write an anonymous series of the CT and refer to that.
+        Write an anonymous series of the CT and refer to it.
     binary : bool
-        Bit-planes in place of a label map.
+        Write bit-planes instead of a label map.
     retain_uid : bool
-        Whether the identifiers of the original series, which lead to its patient, may be written. A reference to it
-        needs them.
+        Write the identifiers of the original series, which lead to its patient. A reference to it needs them.
     """
 
     series: tuple[Scan, ...] = ()
@@ -45,14 +44,14 @@ class Options:
 def options_for(
     sources: Sequence[str | Path] = (), *, with_ct: bool = False, binary: bool = False, retain_uid: bool = False
 ) -> Options:
-    """Options with the DICOM series that folders or archives hold.
+    """Return options with the DICOM series in folders or archives.
 
     Raises
     ------
     UsageError
-        If the original series may not be referred to, for its identifiers lead to its patient.
+        If sources are given without `retain_uid`: identifiers of the series lead to its patient.
     SourceError
-        If there is none.
+        If the sources hold no DICOM series.
     """
     if not sources:
         return Options((), with_ct, binary, retain_uid)
@@ -65,8 +64,8 @@ def options_for(
 def _check_reference(retain_uid: bool) -> None:
     if not retain_uid:
         raise UsageError(
-            "a reference to the original series writes its identifiers, which lead to its patient: say so with "
-            "--retain-uid, or take --with-ct, which writes an anonymous series"
+            "a reference to the original series writes its identifiers, which lead to its patient: give "
+            "--retain-uid to allow it, or --with-ct, which writes an anonymous series"
         )
 
 
@@ -75,18 +74,18 @@ Write = Callable[[Case, Path, str, Options], list[Path]]
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file that a case can be written as.
+    """A file format of an export.
 
     Attributes
     ----------
     name : str
-        What people call it on the command line.
+        Name on the command line.
     extension : str
-        Of its file.
+        Extension of its files.
     labels : bool
-        Whether it holds labels and no CT.
+        True if it holds labels only, no CT.
     write : callable
-        ``write(case, path, image, options)`` gives the files that it wrote.
+        ``write(case, path, image, options)`` returns the written files.
     """
 
     name: str
@@ -95,7 +94,7 @@ class Format:
     write: Write
 
 
-def _plain(write: Callable[[Case, Path, str], list[Path]]) -> Write:
+def _without_options(write: Callable[[Case, Path, str], list[Path]]) -> Write:
     return lambda case, path, image, _: write(case, path, image)
 
 
@@ -104,50 +103,50 @@ def _image(case: Case, path: Path, image: str, _: Options) -> list[Path]:
 
 
 def _dicom_seg(case: Case, path: Path, image: str, options: Options) -> list[Path]:
-    # Loads slowly, and most exports need none of it.
+    # highdicom is slow to import, and other formats do not need it.
     from lungmix.export.dicom_seg import write_seg
 
     return write_seg(case, path, image, series=options.series, with_ct=options.with_ct, binary=options.binary)
 
 
 FORMATS = {
-    one.name: one
-    for one in (
+    target.name: target
+    for target in (
         *(Format(name, f".{name}", False, _image) for name in ("nrrd", "nii.gz", "nii", "mha", "mhd")),
-        Format("seg.nrrd", ".seg.nrrd", True, _plain(slicer.write_segmentation)),
-        Format("slicer-colors", ".nii.gz", True, _plain(slicer.write_with_colors)),
-        Format("itk-snap", ".nii.gz", True, _plain(itksnap.write_with_descriptions)),
+        Format("seg.nrrd", ".seg.nrrd", True, _without_options(slicer.write_segmentation)),
+        Format("slicer-colors", ".nii.gz", True, _without_options(slicer.write_with_colors)),
+        Format("itk-snap", ".nii.gz", True, _without_options(itksnap.write_with_descriptions)),
         Format(DICOM_SEG, ".dcm", True, _dicom_seg),
-        Format(PYRADIOMICS, ".csv", True, _plain(pyradiomics.write_batch)),
+        Format(PYRADIOMICS, ".csv", True, _without_options(pyradiomics.write_batch)),
     )
 }
 
 
-def named_format(name: str) -> Format:
-    """The format of this name.
+def find_format(name: str) -> Format:
+    """Return the format of a name.
 
     Raises
     ------
     UsageError
-        Which lists the formats that there are.
+        If there is no such format; the message lists all formats.
     """
     if name not in FORMATS:
         raise UsageError(f"there is no format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
-def check_options(chosen: Format, options: Options) -> None:
-    """Refuse options that the format has no use for, or lacks.
+def check_options(target: Format, options: Options) -> None:
+    """Raise if a format cannot use the options, or lacks one.
 
     Raises
     ------
     UsageError
-        Which says what to give.
+        If an option is superfluous or missing.
     """
-    if chosen.name != DICOM_SEG:
+    if target.name != DICOM_SEG:
         if options != Options():
             raise UsageError(
-                f"--source, --with-ct, --binary and --retain-uid are for {DICOM_SEG}: leave them out for {chosen.name}"
+                f"--source, --with-ct, --binary and --retain-uid are for {DICOM_SEG}: omit them for {target.name}"
             )
     elif bool(options.series) == options.with_ct:
         raise UsageError(
@@ -159,7 +158,7 @@ def check_options(chosen: Format, options: Options) -> None:
 
 
 def format_of(path: Path, name: str | None = None) -> Format:
-    """The format that is asked for by name, or else by the extension of a file.
+    """Return the format of a name, or without a name that of a file's extension.
 
     Raises
     ------
@@ -167,38 +166,38 @@ def format_of(path: Path, name: str | None = None) -> Format:
         If there is no such format, or the file's extension is that of another.
     """
     if name is not None:
-        chosen = named_format(name)
-        if not path.name.lower().endswith(chosen.extension):
-            raise UsageError(f"{path.name} is not a name for {name}: let it end with {chosen.extension}")
-        return chosen
-    by_length = sorted(FORMATS.values(), key=lambda one: len(one.extension), reverse=True)
-    for one in by_length:
-        if path.name.lower().endswith(one.extension) and one.name not in ("slicer-colors", "itk-snap"):
-            return one
+        target = find_format(name)
+        if not path.name.lower().endswith(target.extension):
+            raise UsageError(f"{path.name} is not a file name of {name}: use the extension {target.extension}")
+        return target
+    by_length = sorted(FORMATS.values(), key=lambda target: len(target.extension), reverse=True)
+    for target in by_length:
+        if path.name.lower().endswith(target.extension) and target.name not in ("slicer-colors", "itk-snap"):
+            return target
     raise UsageError(
-        f"{path.name} has no extension that is written: use .nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd, .dcm, .csv, "
-        f"or name a --format: {', '.join(FORMATS)}"
+        f"{path.name} has no supported extension: use .nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd, .dcm, .csv, "
+        f"or give a --format: {', '.join(FORMATS)}"
     )
 
 
 def export_case(
     case: Case, path: str | Path, image: str | None = None, format: str | None = None, options: Options | None = None
 ) -> list[Path]:
-    """Write a case as a file, and what belongs beside it.
+    """Write a case as a file, with the additional files of its format.
 
     Parameters
     ----------
     case : Case
-        From a cohort.
+        Case of a cohort.
     path : str or Path
-        The file.
+        File to write.
     image : str, optional
-        ``ct``, ``lung``, ``side``, ``tissue`` or ``tissue_median``; by default what the file's name says, else the
+        ``ct``, ``lung``, ``side``, ``tissue`` or ``tissue_median``; by default the image in the file's name, else the
         CT, or the labels ``tissue`` where the format is one for labels.
     format : str, optional
-        A name of `FORMATS`; by default what the extension says.
+        Name of one of `FORMATS`; by default that of the extension.
     options : Options, optional
-        For DICOM.
+        Options of DICOM segmentations.
 
     Returns
     -------
@@ -208,16 +207,16 @@ def export_case(
     Raises
     ------
     UsageError
-        If the format, or the image in this format, is not written.
+        If the format is unknown, or cannot hold the image.
     StoreError
         If the case has no such image yet.
     """
     path = Path(path)
-    chosen = format_of(path, format)
-    check_options(chosen, options or Options())
-    return chosen.write(case, path, image_of(path, image, format), options or Options())
+    target = format_of(path, format)
+    check_options(target, options or Options())
+    return target.write(case, path, image_of(path, image, format), options or Options())
 
 
 def image_of(path: Path, image: str | None = None, format: str | None = None) -> str:
-    """Return the image that `export_case` writes; parameters are those of it."""
+    """Return the image that `export_case` writes for the same arguments."""
     return image or image_in_name(path, LABELS if format_of(path, format).labels else "ct")

@@ -194,7 +194,7 @@ class TissueModel:
         try:
             return cls(tuple(document.weights), tuple(document.means), tuple(document.variances), document.fit)
         except ModelError as error:
-            raise ModelError(f"{name}: {error.marked}") from None
+            raise ModelError(f"{name}: {error.raw_message}") from None
 
     @classmethod
     def from_sklearn(cls, mixture: Any) -> TissueModel:

@@ -412,7 +412,7 @@ class Pipeline:
     ) -> ConvertStage:
         def export(case: Case, status: Status) -> None:
             if nrrd is not None:
-                write_volume(case, nrrd, anew=status != "kept")
+                write_volume(case, nrrd, overwrite=status != "kept")
 
         return ConvertStage(scans, chunk_slices, export)
 

@@ -152,7 +152,7 @@ class RetryPolicy:
         if has_ended_workers(error):
             reason = errors.redact(reason_of_ended_workers(error))
         elif isinstance(error, LungmixError) and not isinstance(error, ClusterError):
-            reason = error.anonymous
+            reason = error.redacted_message
         else:
             return
         # On a full disk or a store that cannot be written, the result still has the reason.
@@ -208,7 +208,7 @@ class Attempt:
 
 def reason_of_ended_workers(error: BaseException) -> str:
     """Return why a case ended workers, in one sentence."""
-    return error.marked if isinstance(error, LungmixError) else OUT_OF_MEMORY
+    return error.raw_message if isinstance(error, LungmixError) else OUT_OF_MEMORY
 
 
 def message_of_recomputing(error: DamageError) -> str:

@@ -111,7 +111,7 @@ class CaseRunner:
                 self.callback.on_warning(message_of_recomputing(error))
                 self.run_cases("again", [error.case], stages, result)
             else:
-                result.fail(error.case, error.marked, error)
+                result.fail(error.case, error.raw_message, error)
             result.done = [name for name in done if name not in result.failed]
 
         with warn_when_no_workers(self.client, self.callback.on_warning):

@@ -76,7 +76,7 @@ class Comparison:
             except DamageError as error:
                 self.add_problem(error.fault, stage_of(error.array))
             except LungmixError as error:
-                self.add_problem(error.marked)
+                self.add_problem(error.raw_message)
 
     def _are_records(self) -> bool:
         """Whether the records of the stages hold what their stages write."""

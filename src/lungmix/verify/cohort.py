@@ -136,7 +136,7 @@ def _check_models(cohort: Cohort, found: Verification) -> TissueModel | None:
     try:
         return stored_model(cohort)
     except LungmixError as error:
-        found.add_problem(MODEL_FILE, error.marked)
+        found.add_problem(MODEL_FILE, error.raw_message)
         return None
 
 

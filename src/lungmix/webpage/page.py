@@ -124,7 +124,7 @@ def _write_scan(case: Case, model: TissueModel | None, folder: Path) -> None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, LungmixError):
-        return error.anonymous
+        return error.redacted_message
     return f"its arrays cannot be read ({type(error).__name__}): convert the case again"
 
 

@@ -1,4 +1,4 @@
-"""A home for processes of users who have none, as in images that run under any number of a user."""
+"""Home folder for users without one, as in containers that run under an arbitrary user id."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 def make_home_known() -> None:
     """Set ``HOME`` to the root folder where no home of the user can be determined.
 
-    Containers do the same. Libraries that dask loads for its dashboard look for settings in the home as they are
-    imported, and fail where there is none; processes that are started later inherit the variable.
+    Container runtimes do the same. Libraries of dask's dashboard read settings in the home folder when they are
+    imported, and fail without one. Processes that are started later inherit the variable.
     """
     try:
         Path.home()

@@ -1,4 +1,4 @@
-"""S3-compatible object stores: addresses, connections, and what to say when they do not answer."""
+"""S3-compatible object stores: addresses, connections and error messages."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 _REMOTE = re.compile(r"s3://[^/]+(/.*)?", re.DOTALL)
 RETRIES = 10
-"""So often a request is made again that a server did not answer, or answered with a fault of its own."""
+"""Number of retries of a request without a response, or with an internal error of the server."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 def is_remote(url: str) -> bool:
-    """Whether an address is that of an object store."""
+    """Return True for an address with a scheme, rather than a path."""
     return "://" in url
 
 
 def is_address(url: str) -> bool:
-    """Whether an address is one that is read and written: ``s3://bucket``, with or without a prefix."""
+    """Return True for a supported address: ``s3://bucket``, with or without a prefix."""
     return bool(_REMOTE.fullmatch(url))
 
 
 def check_address(url: str) -> str:
-    """The address without slashes at its end.
+    """Return the address without trailing slashes.
 
     Raises
     ------
     UsageError
-        If it is none of an S3-compatible store.
+        If it is not the address of an S3-compatible store.
     """
     if not is_address(url):
         raise UsageError(f"{url} is not understood: give a folder, or s3://BUCKET/PREFIX")
@@ -46,7 +46,7 @@ def check_address(url: str) -> str:
 
 
 def open_bucket(url: str) -> S3Store:
-    """The objects under ``s3://bucket/prefix``.
+    """Return the store of the objects under ``s3://bucket/prefix``.
 
     Credentials, region and endpoint come from the environment, as for other programs: ``AWS_ACCESS_KEY_ID``,
     ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``; workers need them too.
@@ -54,23 +54,23 @@ def open_bucket(url: str) -> S3Store:
     Raises
     ------
     UsageError
-        If the endpoint, or another variable, is not understood.
+        If the endpoint or another variable is invalid.
     """
     for name in _ENDPOINTS:
         if endpoint := os.environ.get(name):
             _check_endpoint(name, endpoint)
-            return _connected(url, endpoint)
-    return _connected(url, None)
+            return _open_store(url, endpoint)
+    return _open_store(url, None)
 
 
 def _check_endpoint(name: str, endpoint: str) -> None:
-    """Refuse what is no address of a server: the library that is given it ends with a crash."""
+    """Raise `UsageError` for an endpoint that is not a URL of a server, at which the library would crash."""
     try:
         parts = urlsplit(endpoint)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        known = False
-    if not known or any(c.isspace() or not c.isprintable() for c in endpoint):
+        is_valid = False
+    if not is_valid or any(c.isspace() or not c.isprintable() for c in endpoint):
         raise UsageError(
             f"{name} is {endpoint!r}, which is not the address of a server: write it like https://HOST or "
             "http://HOST:PORT"
@@ -78,8 +78,8 @@ def _check_endpoint(name: str, endpoint: str) -> None:
 
 
 @lru_cache(maxsize=16)
-def _connected(url: str, endpoint: str | None) -> S3Store:
-    """One a process, so that connections are kept."""
+def _open_store(url: str, endpoint: str | None) -> S3Store:
+    """Return the store of an address, one per process, so that connections are reused."""
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
@@ -93,14 +93,14 @@ def _connected(url: str, endpoint: str | None) -> S3Store:
         return S3Store.from_url(url, config=config, client_options=options, retry_config=retries)
     except (BaseError, ValueError) as error:
         raise UsageError(
-            f"{url} cannot be reached with the variables of the environment that begin with AWS_ "
+            f"{url} cannot be reached with the environment variables that begin with AWS_ "
             f"({type(error).__name__}): check their values"
         ) from None
 
 
 @contextmanager
-def telling(url: str) -> Iterator[None]:
-    """Say in one sentence why a source cannot be read; what the library says quotes the keys of objects."""
+def source_errors(url: str) -> Iterator[None]:
+    """Convert errors of the library, which contain the keys of objects, to `SourceError` with a sentence."""
     from obstore.exceptions import PreconditionError
 
     try:
@@ -109,96 +109,94 @@ def telling(url: str) -> Iterator[None]:
         raise SourceError(f"{mark_path(url)} was changed while it was read: run again") from None
     except FileNotFoundError:
         raise SourceError(f"{mark_path(url)} does not exist in its bucket: check the address") from None
-    except _failures() as error:
-        raise _told(error, SourceError, f"{mark_path(url)} cannot be read") from None
+    except _library_errors() as error:
+        raise _error_from(error, SourceError, f"{mark_path(url)} cannot be read") from None
 
 
 @contextmanager
-def telling_of_store(url: str, *, missing: bool = False) -> Iterator[None]:
-    """Say in one sentence why a store cannot be read or written.
+def store_errors(url: str, *, missing: bool = False) -> Iterator[None]:
+    """Convert errors of the library to `StoreError` with a sentence.
 
     Parameters
     ----------
     url : str
-        Of the store.
+        Address of the store.
     missing : bool
-        What does not exist is the bucket; by default objects may be missing, which is for others to judge.
+        True where a missing object means that the bucket is missing; by default `FileNotFoundError` is passed on.
 
     Raises
     ------
     StoreError
-        In place of every error of the library.
+        In place of any error of the library.
     """
     try:
         yield
     except FileNotFoundError:
         if not missing:
             raise
-        raise StoreError(_sentence(f"{url} cannot be reached", "there is no such bucket", _USUAL)) from None
-    except _failures() as error:
-        raise _told(error, StoreError, f"{url} cannot be reached") from None
+        raise StoreError(_message(f"{url} cannot be reached", "there is no such bucket", _CHECK_ACCESS)) from None
+    except _library_errors() as error:
+        raise _error_from(error, StoreError, f"{url} cannot be reached") from None
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """All that the library raises on purpose: its own errors, and those of Python that it uses for some."""
+def _library_errors() -> tuple[type[Exception], ...]:
+    """Return the types of errors that the library raises: its own, and some of Python."""
     from obstore.exceptions import BaseError
 
     return BaseError, OSError, NotImplementedError
 
 
-def _told(error: Exception, kind: type[LungmixError], what: str) -> LungmixError:
-    reason, remedy = _kind(error)
-    return kind(_sentence(what, reason, remedy))
+def _error_from(error: Exception, error_type: type[LungmixError], subject: str) -> LungmixError:
+    reason, remedy = _reason_and_remedy(error)
+    return error_type(_message(subject, reason, remedy))
 
 
-def _sentence(what: str, reason: str, remedy: str) -> str:
-    return f"{what} ({reason}): {remedy}"
+def _message(subject: str, reason: str, remedy: str) -> str:
+    return f"{subject} ({reason}): {remedy}"
 
 
-_USUAL = "check the bucket, the credentials and AWS_ENDPOINT_URL"
-_KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
-_NO_KEYS = (
-    "give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, to workers too; those of a profile are not looked for"
-)
-_NO_ANSWER = "check the network, AWS_ENDPOINT_URL, and AWS_REGION"
+_CHECK_ACCESS = "check the bucket, the credentials and AWS_ENDPOINT_URL"
+_CHECK_KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+_GIVE_KEYS = "give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, to workers too; those of a profile are not used"
+_CHECK_NETWORK = "check the network, AWS_ENDPOINT_URL, and AWS_REGION"
 
 _CODES = {
-    "NoSuchBucket": ("there is no such bucket", _USUAL),
+    "NoSuchBucket": ("there is no such bucket", _CHECK_ACCESS),
     "RequestTimeTooSkewed": ("the clock of this machine is wrong", "set it, and run again"),
     "RequestExpired": ("the clock of this machine is wrong", "set it, and run again"),
-    "ExpiredToken": ("the credentials are no longer valid", _KEYS),
-    "InvalidAccessKeyId": ("access is denied: the key is not known", _KEYS),
-    "SignatureDoesNotMatch": ("access is denied: the secret key is another one", _KEYS),
-    "PermanentRedirect": ("the bucket lies in another region", "check AWS_REGION and AWS_ENDPOINT_URL"),
-    "AuthorizationHeaderMalformed": ("the bucket lies in another region", "check AWS_REGION and AWS_ENDPOINT_URL"),
-    "incorrectly configured region": ("the bucket lies in another region", "check AWS_REGION and AWS_ENDPOINT_URL"),
-    "InvalidBucketName": ("this cannot be the name of a bucket", _USUAL),
+    "ExpiredToken": ("the credentials are no longer valid", _CHECK_KEYS),
+    "InvalidAccessKeyId": ("access is denied: the key is unknown", _CHECK_KEYS),
+    "SignatureDoesNotMatch": ("access is denied: the secret key is wrong", _CHECK_KEYS),
+    "PermanentRedirect": ("the bucket is in another region", "check AWS_REGION and AWS_ENDPOINT_URL"),
+    "AuthorizationHeaderMalformed": ("the bucket is in another region", "check AWS_REGION and AWS_ENDPOINT_URL"),
+    "incorrectly configured region": ("the bucket is in another region", "check AWS_REGION and AWS_ENDPOINT_URL"),
+    "InvalidBucketName": ("this cannot be the name of a bucket", _CHECK_ACCESS),
     "SlowDown": ("the object store is overloaded", "run again later, with fewer workers"),
 }
-"""What is seen in the text of an error, with its reason and its remedy; codes are those of S3."""
+"""Reason and remedy by a fragment of the text of an error, mostly a code of S3."""
 
 
-def _kind(error: Exception) -> tuple[str, str]:
+def _reason_and_remedy(error: Exception) -> tuple[str, str]:
     text = str(error)
-    if "169.254." in text:  # asked where there are no others
-        return "there are no credentials", _NO_KEYS
-    for code, told in _CODES.items():
+    if "169.254." in text:  # the metadata service, which is queried where there are no other credentials
+        return "there are no credentials", _GIVE_KEYS
+    for code, reason_and_remedy in _CODES.items():
         if code in text:
-            return told
-    if isinstance(error, PermissionError) or type(error).__name__ in _DENIED or _has_status(text, 401, 403):
-        return "access is denied", _USUAL
+            return reason_and_remedy
+    if isinstance(error, PermissionError) or type(error).__name__ in _DENIED_ERRORS or _has_status(text, 401, 403):
+        return "access is denied", _CHECK_ACCESS
     if "credential" in text.lower():
-        return "there are no credentials", _NO_KEYS
+        return "there are no credentials", _GIVE_KEYS
     if "error sending request" in text or "timed out" in text or "operation timed out" in text:
-        return "the object store does not answer", _NO_ANSWER
+        return "the object store does not answer", _CHECK_NETWORK
     if _has_status(text, 500, 502, 503, 504):
         return "the object store reports an internal error", "run again later; finished work is kept"
     if isinstance(error, NotImplementedError):
-        return "the object store cannot do what is asked of it", "use one that has conditional writes, as S3 has"
-    return f"unexpected {type(error).__name__}", _USUAL
+        return "the object store does not support this operation", "use one that has conditional writes, as S3 has"
+    return f"unexpected {type(error).__name__}", _CHECK_ACCESS
 
 
-_DENIED = ("PermissionDeniedError", "UnauthenticatedError")
+_DENIED_ERRORS = ("PermissionDeniedError", "UnauthenticatedError")
 
 
 def _has_status(text: str, *codes: int) -> bool:

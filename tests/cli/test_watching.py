@@ -10,7 +10,7 @@ from rich.console import Console
 import lungmix.cluster.dashboard
 from cli.test_cli import SMALL, run
 from lungmix.callbacks.callback import Callback
-from lungmix.callbacks.json_log import logged
+from lungmix.callbacks.json_log import with_log_file
 from lungmix.cli.progress import Amount, Lines, callback_for
 from lungmix.cluster import connect, performance_page
 from lungmix.errors import UsageError, mark_path
@@ -106,7 +106,7 @@ def test_other_commands_write_the_log_too(ran, tmp_path):
 def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
     file = tmp_path / "run.log"
     file.write_text("{}\n")
-    with logged(Callback(), file) as callback:
+    with with_log_file(Callback(), file) as callback:
         callback.on_begin("mask", ["case-001"])
         callback.on_case_end("case-001", f"{mark_path('doe.nrrd')} is empty: get it again")
         callback.on_warning(f"look at {mark_path('doe.nrrd')}")
@@ -121,7 +121,7 @@ def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
 
 
 def test_log_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="--log"), logged(Callback(), tmp_path / "none" / "run.log"):
+    with pytest.raises(UsageError, match="--log"), with_log_file(Callback(), tmp_path / "none" / "run.log"):
         pass
 
 

@@ -54,7 +54,7 @@ def test_job_over_tls_gives_the_voxels_of_a_local_cluster(secure, certificates, 
     assert_same_voxels_each_way(ways, scan, tmp_path)
 
 
-def test_relative_paths_mean_the_same_to_workers_that_stand_elsewhere(scan, tmp_path, monkeypatch):
+def test_relative_paths_work_on_workers_with_another_working_directory(scan, tmp_path, monkeypatch):
     client_folder = tmp_path / "client"
     (client_folder / "scans").mkdir(parents=True)
     shutil.copy(scan, client_folder / "scans")
@@ -70,7 +70,7 @@ def test_relative_paths_mean_the_same_to_workers_that_stand_elsewhere(scan, tmp_
             assert case.lung.sum().compute() == case.hu_counts.sum() > 0
 
 
-def test_secure_scheduler_without_certificates_is_told_from_one_that_is_not_there(secure, scan, tmp_path):
+def test_message_of_a_secure_scheduler_without_certificates_names_certificates(secure, scan, tmp_path):
     address, file = secure
     for way in (("--scheduler", address), ("--scheduler-file", file)):
         done = run("run", tmp_path / "s.zarr", scan, *SMALL, *way)
@@ -79,7 +79,7 @@ def test_secure_scheduler_without_certificates_is_told_from_one_that_is_not_ther
         assert "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in done.stderr
 
 
-def test_certificate_of_a_stranger_is_refused(secure, scan, tmp_path, monkeypatch):
+def test_certificate_of_another_authority_is_rejected(secure, scan, tmp_path, monkeypatch):
     for name, value in certificates_in(tmp_path, "a stranger").environment().items():
         monkeypatch.setenv(name, value)
     done = run("run", tmp_path / "s.zarr", scan, *SMALL, "--scheduler", secure[0])

@@ -5,7 +5,7 @@ import operator
 import dask
 import pytest
 
-from lungmix.cluster.compute import compute_in_order, order_of
+from lungmix.cluster.compute import compute_in_order, task_priorities
 from lungmix.cluster.graph_optimization import fuse_and_inline
 
 
@@ -14,17 +14,17 @@ def test_task_has_the_rank_of_the_first_value_that_needs_it():
     shared = add(1, 1)
     alone = add(2, 2)
     first, second, third = add(shared, 1), add(shared, alone), add(alone, 3)
-    order = order_of(fuse_and_inline([first, second, third]))
+    order = task_priorities(fuse_and_inline([first, second, third]))
     assert order(shared.key) == order(first.key)
     assert order(first.key) > order(second.key) > order(third.key)
     assert order(alone.key) == order(second.key)
     assert order("a key of no one") == order(third.key)
 
 
-def test_values_that_are_gathered_later_stand_behind_all_earlier_ones():
+def test_values_that_are_computed_later_have_lower_priority_than_earlier_ones():
     add = dask.delayed(operator.add)
     values = [add(index, 0) for index in range(3)]
-    earlier, later = order_of(fuse_and_inline(values)), order_of(fuse_and_inline(values))
+    earlier, later = task_priorities(fuse_and_inline(values)), task_priorities(fuse_and_inline(values))
     assert earlier(values[-1].key) > later(values[0].key)
 
 

@@ -67,12 +67,12 @@ def test_scheduler_that_is_not_there_is_named(tmp_path):
         {"memory_limit": "1MB"},
     ],
 )
-def test_options_that_make_no_sense_are_refused(options):
+def test_invalid_options_are_rejected(options):
     with pytest.raises(UsageError):
         lungmix.connect(**options)
 
 
-def test_window_bounds_what_is_in_flight_and_an_error_ends_its_own_item_only():
+def test_items_in_flight_are_bounded_and_an_error_ends_only_its_item():
     lock, running, peak = threading.Lock(), 0, 0
 
     def work(item):
@@ -95,7 +95,7 @@ def test_window_bounds_what_is_in_flight_and_an_error_ends_its_own_item_only():
         assert outcome.result == (None if item % 5 == 0 else item * 2)
 
 
-def test_interrupt_stops_what_has_not_begun():
+def test_interrupt_prevents_further_items():
     begun = []
 
     def work(item):
@@ -108,7 +108,7 @@ def test_interrupt_stops_what_has_not_begun():
     assert len(begun) < 10
 
 
-def test_interrupt_ends_what_items_in_flight_wait_for():
+def test_interrupt_aborts_items_in_flight():
     left = threading.Event()
 
     def work(item):

@@ -29,7 +29,7 @@ def computed(values):
     rounds=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-def test_values_of_blocks_with_halos_stay_what_they_are(chunks, rounds, seed):
+def test_optimization_keeps_the_values_of_blocks_with_halos(chunks, rounds, seed):
     whole = np.random.default_rng(seed).integers(0, 99, (sum(chunks), 2, 3))
     array = da.from_array(whole, chunks=(tuple(chunks), -1, -1))
     most = len(chunks) + 1  # the array that all blocks are cut from, and what joins or cuts them

@@ -37,7 +37,7 @@ def test_local_cluster_takes_no_notice_of_another_cluster_in_dasks_configuration
 
 
 @pytest.mark.slow
-def test_cluster_that_adapts_from_no_worker_is_asked_for_one():
+def test_adaptive_cluster_without_workers_starts_one():
     with LocalCluster(
         n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0", silence_logs=50
     ) as cluster:
@@ -51,7 +51,7 @@ def test_cluster_that_adapts_from_no_worker_is_asked_for_one():
 
 
 @pytest.mark.slow
-def test_workers_with_less_memory_than_any_stage_needs_are_refused_with_the_number():
+def test_workers_with_less_memory_than_any_stage_needs_are_rejected():
     with (
         lungmix.connect(workers=1, memory_limit="500MB") as client,
         pytest.raises(ClusterError, match=r"500 MB .* at least 930 MB"),
@@ -83,7 +83,7 @@ def test_script_without_a_main_guard_ends_with_one_sentence(tmp_path, text):
 
 
 @pytest.mark.slow
-def test_script_whose_workers_turn_out_to_run_it_ends_with_one_sentence(tmp_path):
+def test_script_that_workers_run_again_ends_with_one_sentence(tmp_path):
     done = script(tmp_path, "import lungmix\nif lungmix:\n    lungmix.connect(workers=1)\n")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -99,21 +99,22 @@ def test_script_without_a_main_guard_can_catch_the_error(tmp_path):
 
 
 GUARDED = [
-    "from lungmix.cluster import rerun\nif __name__ == '__main__':\n    print(rerun.is_certain())\n",
-    "from lungmix.cluster import rerun\nimport os\nif 'INSIDE' not in os.environ:\n    print(rerun.is_certain())\n",
-    "from lungmix.cluster import rerun\nimport multiprocessing\n"
-    "parent = multiprocessing.parent_process()\nparent or print(rerun.is_certain())\n",
+    "from lungmix.cluster import main_guard\nif __name__ == '__main__':\n    print(main_guard.is_certain())\n",
+    "from lungmix.cluster import main_guard\nimport os\n"
+    "if 'INSIDE' not in os.environ:\n    print(main_guard.is_certain())\n",
+    "from lungmix.cluster import main_guard\nimport multiprocessing\n"
+    "parent = multiprocessing.parent_process()\nparent or print(main_guard.is_certain())\n",
 ]
 
 
 @pytest.mark.parametrize("text", GUARDED)
-def test_script_that_may_have_a_guard_is_not_refused(tmp_path, text):
+def test_script_that_may_have_a_guard_is_accepted(tmp_path, text):
     assert script(tmp_path, text).stdout == "False\n"
 
 
 @pytest.mark.parametrize("how", ["-c", "-", "-m"])
-def test_what_workers_do_not_run_again_is_not_refused(tmp_path, how):
-    text = "from lungmix.cluster import rerun\nprint(rerun.is_certain(), rerun.is_likely())\n"
+def test_code_that_workers_do_not_run_again_is_accepted(tmp_path, how):
+    text = "from lungmix.cluster import main_guard\nprint(main_guard.is_certain(), main_guard.is_likely())\n"
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__main__.py").write_text(text)
     words = {"-c": [text], "-": [], "-m": ["package"]}[how]
@@ -123,7 +124,7 @@ def test_what_workers_do_not_run_again_is_not_refused(tmp_path, how):
     assert done.stdout == "False False\n", done.stderr
 
 
-def test_script_from_the_standard_input_is_refused_with_what_to_do():
+def test_script_from_the_standard_input_is_rejected_with_a_remedy():
     text = (
         "import lungmix\nfrom lungmix.errors import UsageError\n"
         "try:\n    lungmix.connect(workers=1)\nexcept UsageError as error:\n    print(error)\n\n"
@@ -181,7 +182,7 @@ def test_cores_are_those_of_the_control_group_or_of_the_job(tmp_path, monkeypatc
     assert machine.cpu_count({"SLURM_CPUS_ON_NODE": "2"}, *own) == 2
 
 
-def test_workers_share_what_the_program_may_use(monkeypatch):
+def test_workers_share_the_memory_and_cores_of_the_program(monkeypatch):
     monkeypatch.setattr(machine, "memory_limit", lambda: 10 * GIB)
     monkeypatch.setattr(machine, "cpu_count", lambda: 4)
     monkeypatch.setattr(machine, "process_limit", lambda: None)

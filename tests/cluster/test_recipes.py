@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.sh")), ids=lambda path: path.name)
-def test_recipes_of_the_shell_set_what_local_clusters_set(recipe):
+def test_shell_recipes_set_the_environment_of_local_clusters(recipe):
     text = recipe.read_text()
     for name, value in WORKER_ENVIRONMENT.items():
         assert f"{name}={value}" in text

@@ -45,13 +45,13 @@ def pause(dask_worker):
     dask_worker.status = Status.paused
 
 
-def test_run_whose_workers_all_stand_paused_ends_with_the_remedy(scan, tmp_path, monkeypatch):
-    monkeypatch.setattr(reconnect, "_MISSED_S", 1.0)
+def test_run_with_only_paused_workers_ends_with_a_remedy(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconnect, "_NO_WORKERS_S", 1.0)
     monkeypatch.setattr(reconnect, "_STALLED_S", 1.0)
     with cluster_of(1) as cluster, lungmix.connect(cluster.scheduler_address) as client:
         client.run(pause)
         cohort = lungmix.open_cohort(str(tmp_path / "s.zarr"), "a")
-        with pytest.raises(StalledError, match=r"stand paused .* start workers .* --memory-limit 2GB`") as ended:
+        with pytest.raises(StalledError, match=r"are paused .* start workers .* --memory-limit 2GB`") as ended:
             Pipeline(client, cohort, Said()).run([scan], mask=MASK)
     assert ended.value.status == 1
 
@@ -61,25 +61,25 @@ def test_run_whose_workers_all_stand_paused_ends_with_the_remedy(scan, tmp_path,
     [(object(), "with --memory-limit 2GB"), (None, "start workers with more, such as `dask worker")],
 )
 def test_remedy_for_paused_workers_is_that_of_whoever_started_them(cluster, remedy, monkeypatch):
-    monkeypatch.setattr(reconnect, "_MISSED_S", 0.01)
+    monkeypatch.setattr(reconnect, "_NO_WORKERS_S", 0.01)
     monkeypatch.setattr(reconnect, "_STALLED_S", 0.0)
-    monkeypatch.setattr(reconnect, "_seen", lambda _: [{"status": "paused", "memory_limit": 640_000_000}])
+    monkeypatch.setattr(reconnect, "_scheduler_workers", lambda _: [{"status": "paused", "memory_limit": 640_000_000}])
     waiting = SimpleNamespace(status="pending")
     client = SimpleNamespace(status="running", cluster=cluster, futures={"a": waiting}, close=lambda: None)
     reasons = []
-    reconnect._miss(client, pytest.fail, Event(), reasons)
+    reconnect._watch_workers(client, pytest.fail, Event(), reasons)
     assert "640 MB" in reasons[0]
     assert remedy in reasons[0]
 
 
-def test_workers_that_stand_paused_while_nothing_waits_are_left_alone(monkeypatch):
-    monkeypatch.setattr(reconnect, "_MISSED_S", 0.5)
+def test_paused_workers_are_ignored_while_no_task_is_pending(monkeypatch):
+    monkeypatch.setattr(reconnect, "_NO_WORKERS_S", 0.5)
     monkeypatch.setattr(reconnect, "_STALLED_S", 0.5)
     with cluster_of(1) as cluster, lungmix.connect(cluster.scheduler_address) as client:
         client.run(pause)
         looks = []
-        seen = reconnect._seen
-        monkeypatch.setattr(reconnect, "_seen", lambda asked: looks.append(1) or seen(asked))
+        seen = reconnect._scheduler_workers
+        monkeypatch.setattr(reconnect, "_scheduler_workers", lambda asked: looks.append(1) or seen(asked))
         with reconnect.warn_when_no_workers(client, pytest.fail) as check:
             while len(looks) < 12:
                 check()
@@ -101,7 +101,7 @@ def test_worker_that_is_paused_is_stuck_unless_a_task_of_it_runs(worker, stuck):
 
 @pytest.mark.slow
 def test_cluster_that_has_no_worker_before_and_between_stages_takes_a_whole_run(scan, tmp_path, monkeypatch):
-    monkeypatch.setattr(reconnect, "_MISSED_S", 1.0)
+    monkeypatch.setattr(reconnect, "_NO_WORKERS_S", 1.0)
     callback = Said()
     with cluster_of(0) as cluster:
         cluster.adapt(minimum=0, maximum=1, interval="200ms", wait_count=1)
@@ -114,7 +114,7 @@ def test_cluster_that_has_no_worker_before_and_between_stages_takes_a_whole_run(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_run_that_is_left_does_not_wait_for_workers_that_are_gone_or_paused(workers):
+def test_aborted_run_does_not_wait_for_missing_or_paused_workers(workers):
     with cluster_of(workers) as cluster, Client(cluster) as client:
         client.run(pause)
         waiting = client.submit(int, pure=False)
@@ -123,7 +123,7 @@ def test_run_that_is_left_does_not_wait_for_workers_that_are_gone_or_paused(work
             waiting.result(timeout=10)
 
 
-def test_run_that_is_left_waits_for_what_workers_do():
+def test_aborted_run_waits_for_running_tasks():
     with cluster_of(1) as cluster, Client(cluster) as client:
         waiting = client.submit(int, pure=False)
         reconnect.SchedulerReconnect(client, pytest.fail, lambda: None).abort()
@@ -131,8 +131,8 @@ def test_run_that_is_left_waits_for_what_workers_do():
 
 
 @pytest.mark.slow
-def test_worker_that_a_local_cluster_gave_up_is_replaced(monkeypatch):
-    monkeypatch.setattr(reconnect, "_MISSED_S", 0.5)
+def test_worker_that_a_local_cluster_closed_is_replaced(monkeypatch):
+    monkeypatch.setattr(reconnect, "_NO_WORKERS_S", 0.5)
     with lungmix.connect(workers=1) as client:
         nanny = next(iter(client.cluster.workers.values()))
         with reconnect.warn_when_no_workers(client, lambda message: None):

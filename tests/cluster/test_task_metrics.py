@@ -36,17 +36,17 @@ def measured(recorder, case, stage, work):
 
 
 def test_tasks_are_counted_for_the_case_and_the_stage_that_submitted_them(client):
-    ledger = UsageRecorder()
+    recorder = UsageRecorder()
 
     def work(count, size):
         tasks = [dask.delayed(task())(0.05, size + i) for i in range(count)]
         assert compute_in_order(client, tasks) == [1] * count
         return "done"
 
-    with ledger.listening(client):
-        small = measured(ledger, "one", "mask", lambda: work(3, 1))
-        large = measured(ledger, "two", "mask", lambda: work(2, HELD))
-        after = measured(ledger, "one", "label", lambda: work(1, 1))
+    with recorder.listening(client):
+        small = measured(recorder, "one", "mask", lambda: work(3, 1))
+        large = measured(recorder, "two", "mask", lambda: work(2, HELD))
+        after = measured(recorder, "one", "label", lambda: work(1, 1))
         client.submit(task(), 0, 1, pure=False).result()
     assert (small.tasks, large.tasks, after.tasks) == (3, 2, 1)
     assert 0.15 <= small.worker_seconds < 5
@@ -54,21 +54,21 @@ def test_tasks_are_counted_for_the_case_and_the_stage_that_submitted_them(client
     # What a task held counts for it alone: the peak is forgotten before the next.
     assert large.peak_bytes >= small.peak_bytes + HELD * 0.9
     assert after.peak_bytes < large.peak_bytes - HELD * 0.9
-    assert ledger.total["mask"] == small + large
-    assert ledger.total["label"].tasks == 1
+    assert recorder.total["mask"] == small + large
+    assert recorder.total["label"].tasks == 1
 
 
 def test_stage_that_was_kept_counts_for_nothing():
-    ledger = UsageRecorder()
-    assert (measured(ledger, "one", "mask", lambda: "kept"), ledger.total) == (ResourceUsage(), {})
+    recorder = UsageRecorder()
+    assert (measured(recorder, "one", "mask", lambda: "kept"), recorder.total) == (ResourceUsage(), {})
 
 
 class Heard(Callback):
     def __init__(self):
         self.spents = {}
 
-    def on_usage(self, case, stage, spent):
-        self.spents[case, stage] = spent
+    def on_usage(self, case, stage, usage):
+        self.spents[case, stage] = usage
 
 
 def test_run_keeps_time_and_memory_of_every_stage_with_the_case(client, tmp_path):

@@ -38,7 +38,7 @@ def gates_of(server):
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["workers that stay", "a worker that has dropped its plugins"])
-def test_gate_goes_with_its_client_and_nobody_complains(heard, gone):
+def test_admission_plugin_is_removed_with_its_client_without_log_messages(heard, gone):
     options = {"processes": False, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(n_workers=2, silence_logs=False, **options) as cluster:
         client = Client(cluster)
@@ -53,13 +53,13 @@ def test_gate_goes_with_its_client_and_nobody_complains(heard, gone):
     assert not heard.said
 
 
-def test_worker_that_closes_keeps_its_plugins_for_its_own_end():
+def test_closing_worker_keeps_its_plugins():
     class Worker:
         def __init__(self, status):
             self.status, self.plugins = status, {"gate": 1, "other": 2}
 
     for status in Status:
         worker = Worker(status)
-        worker_admission._forgetter()("gate", dask_worker=worker)
+        worker_admission._plugin_remover()("gate", dask_worker=worker)
         closes = status in (Status.closing, Status.closed, Status.closing_gracefully)
         assert ("gate" in worker.plugins) == closes

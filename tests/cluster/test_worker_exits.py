@@ -63,7 +63,7 @@ def test_death_without_a_report_names_every_possible_cause():
         assert cause in describe(memory=False, exit_status=None)
 
 
-def test_nanny_that_is_given_the_watch_again_reports_an_exit_once():
+def test_nanny_that_gets_the_plugin_again_reports_an_exit_once():
     reported, handled = [], []
     nanny = SimpleNamespace(
         _on_worker_exit_sync=handled.append, process=SimpleNamespace(on_exit=handled.append),
@@ -77,6 +77,6 @@ def test_nanny_that_is_given_the_watch_again_reports_an_exit_once():
     assert (len(reported), handled) == (2, [-9, 7])
 
 
-def test_other_errors_stay_what_they_are(client):
+def test_other_errors_are_returned_unchanged(client):
     error = ZeroDivisionError()
     assert explained(client, error) is error

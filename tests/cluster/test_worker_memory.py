@@ -7,7 +7,7 @@ import pytest
 from distributed import LocalCluster
 
 import lungmix
-from lungmix.cluster.worker_memory import WorkerMemory, room_on, share_of, smallest_room
+from lungmix.cluster.worker_memory import WorkerMemory, smallest_worker_memory, usable_fraction, worker_memory_of
 from lungmix.errors import ClusterError, RoomError
 from lungmix.geometry import Geometry
 from lungmix.graphs.process import INTERPRETER_BYTES, KEPT_BYTES, LEAST_WORKER_BYTES
@@ -48,7 +48,7 @@ def check(room, geometry, slab=None):
         (600, 0.8, 64, 8, None, None),
     ],
 )
-def test_limit_is_refused_if_a_worker_would_hold_more_after_a_task(megabytes, share, edge, depth, slab, enough):
+def test_limit_is_rejected_if_a_worker_would_exceed_it_after_a_task(megabytes, share, edge, depth, slab, enough):
     room = WorkerMemory(megabytes * 1_000_000, share)
     if enough is None:
         check(room, volume(edge, depth), slab)
@@ -63,14 +63,14 @@ def test_limit_is_refused_if_a_worker_would_hold_more_after_a_task(megabytes, sh
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("edge", [32, 96, 256, 512, 700, 1024, 3000])
-def test_limit_that_is_named_is_neither_refused_itself_nor_less_than_any_worker_needs(edge, share):
+def test_limit_in_the_message_is_accepted_and_enough_for_any_worker(edge, share):
     with pytest.raises(RoomError) as refused:
         check(WorkerMemory(1, share), volume(edge, 300))
     assert refused.value.enough >= LEAST_WORKER_BYTES
     check(WorkerMemory(refused.value.enough, share), volume(edge, 300))
 
 
-def test_workers_without_a_limit_are_never_refused():
+def test_workers_without_a_limit_are_accepted():
     check(WorkerMemory(), volume(3000, 5000))
 
 
@@ -86,11 +86,11 @@ def test_workers_without_a_limit_are_never_refused():
         (False, False, True, None),
     ],
 )
-def test_share_of_the_limit_is_what_the_configuration_of_the_worker_says(pause, terminate, nanny, expected):
-    assert share_of({"pause": pause, "terminate": terminate}, nanny=nanny) == expected
+def test_usable_fraction_of_the_limit_follows_the_configuration(pause, terminate, nanny, expected):
+    assert usable_fraction({"pause": pause, "terminate": terminate}, nanny=nanny) == expected
 
 
-def test_smallest_worker_is_the_one_that_leaves_least_to_its_tasks():
+def test_smallest_worker_is_that_with_least_memory_for_tasks():
     workers = {
         "a": {"memory_limit": 2000, "nanny": "n"},
         "b": {"memory_limit": 1000, "nanny": "n"},
@@ -99,13 +99,15 @@ def test_smallest_worker_is_the_one_that_leaves_least_to_its_tasks():
     }
     off = {"pause": False, "terminate": False}
     settings = {"a": {"pause": 0.3}, "b": {"pause": 0.9}, "c": {"pause": 0.1}, "d": off}
-    assert smallest_room(workers, settings, is_local=False) == WorkerMemory(2000, 0.3, False)
+    assert smallest_worker_memory(workers, settings, is_local=False) == WorkerMemory(2000, 0.3, False)
     with dask.config.set({"distributed.worker.memory.pause": 0.25}):
-        assert smallest_room({"b": workers["b"]}, {"b": OSError()}, is_local=True) == WorkerMemory(1000, 0.25, True)
-    assert smallest_room({"d": workers["d"]}, settings, is_local=True) == WorkerMemory()
+        assert smallest_worker_memory({"b": workers["b"]}, {"b": OSError()}, is_local=True) == WorkerMemory(
+            1000, 0.25, True
+        )
+    assert smallest_worker_memory({"d": workers["d"]}, settings, is_local=True) == WorkerMemory()
 
 
-def test_remedy_names_the_option_of_whoever_started_the_workers():
+def test_remedy_names_the_option_of_the_program_that_started_the_workers():
     texts = []
     for is_local in (True, False):
         with pytest.raises(RoomError) as refused:
@@ -115,7 +117,7 @@ def test_remedy_names_the_option_of_whoever_started_the_workers():
     assert texts[1].endswith("start workers with more, such as `dask worker --memory-limit 1120MB`")
 
 
-def test_room_is_read_from_workers_of_an_existing_scheduler():
+def test_memory_is_read_from_workers_of_an_existing_scheduler():
     with (
         dask.config.set({"distributed.worker.memory.pause": 0.7}),
         LocalCluster(
@@ -124,18 +126,18 @@ def test_room_is_read_from_workers_of_an_existing_scheduler():
         ) as cluster,
         lungmix.connect(cluster.scheduler_address) as client,
     ):  # fmt: skip
-        room = room_on(client)
+        room = worker_memory_of(client)
     assert (room.share, room.is_local) == (0.7, False)
     assert room.limit is not None
     assert room.limit > LEAST_WORKER_BYTES
-    assert room_on(client) == WorkerMemory()
+    assert worker_memory_of(client) == WorkerMemory()
 
 
-def test_nothing_is_known_of_a_scheduler_that_does_not_answer():
+def test_memory_is_unknown_where_the_scheduler_does_not_answer():
     def lost(**_):
         raise TimeoutError
 
-    assert room_on(SimpleNamespace(status="connecting", cluster=None, scheduler_info=lost)).limit is None
+    assert worker_memory_of(SimpleNamespace(status="connecting", cluster=None, scheduler_info=lost)).limit is None
 
 
 @pytest.fixture
@@ -155,11 +157,11 @@ def run(client, store, sources):
 
 
 @pytest.mark.slow
-def test_run_refuses_only_the_large_scans_of_a_cohort_and_none_that_are_done(client, two_sizes, tmp_path, monkeypatch):
+def test_run_rejects_only_large_scans_and_none_that_are_done(client, two_sizes, tmp_path, monkeypatch):
     store = tmp_path / "s.zarr"
     between = WorkerMemory(INTERPRETER_AND_A_LITTLE, 1.0)
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "room_on", lambda _: between)
+        patched.setattr(runner, "worker_memory_of", lambda _: between)
         report = run(client, store, two_sizes)
     sizes = {name: scan.geometry.shape[2] for name, scan in lungmix.open_cohort(str(store)).items()}
     assert list(sizes.values()) == [48]
@@ -167,7 +169,7 @@ def test_run_refuses_only_the_large_scans_of_a_cohort_and_none_that_are_done(cli
     (reason,) = report.failed.values()
     assert "slices of 96 x 96 pixels need" in reason
     assert not run(client, store, two_sizes).failed
-    monkeypatch.setattr(runner, "room_on", lambda _: TIGHT)
+    monkeypatch.setattr(runner, "worker_memory_of", lambda _: TIGHT)
     again = run(client, store, two_sizes)
     assert not again.failed
     assert len(again.rows) == 2
@@ -175,7 +177,7 @@ def test_run_refuses_only_the_large_scans_of_a_cohort_and_none_that_are_done(cli
 
 @pytest.mark.slow
 def test_run_that_can_do_nothing_ends_with_one_sentence_and_converts_nothing(client, two_sizes, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "room_on", lambda _: TIGHT)
+    monkeypatch.setattr(runner, "worker_memory_of", lambda _: TIGHT)
     with pytest.raises(ClusterError, match=r"^nothing can be done: .* case-\d+, case-\d+ need up to \d+ MB") as ended:
         run(client, tmp_path / "s.zarr", two_sizes)
     assert ended.value.status == 2

@@ -68,7 +68,7 @@ def test_data_file_of_any_name_is_read(header, name):
 @pytest.mark.parametrize(
     "spelled", ["../secret.raw", "%FOLDER/../secret.raw", "link.raw", "away/secret.raw", "/dev/zero"]
 )
-def test_data_file_that_lies_elsewhere_is_refused_however_it_is_spelled(header, tmp_path, spelled):
+def test_data_file_in_another_folder_is_rejected_however_it_is_spelled(header, tmp_path, spelled):
     (tmp_path / "secret.raw").write_bytes(VOLUME.tobytes())
     (header.folder / "link.raw").symlink_to(tmp_path / "secret.raw")
     (header.folder / "away").symlink_to(tmp_path)
@@ -84,7 +84,7 @@ def test_folder_of_a_header_may_itself_be_reached_by_a_link(header, tmp_path):
     assert isinstance(only(tmp_path / "link" / path.name), Scan)
 
 
-def test_file_of_voxels_is_not_listed_beside_its_header(header):
+def test_data_file_is_not_listed_in_addition_to_its_header(header):
     (header.folder / "scan.raw").write_bytes(VOLUME.tobytes())
     header("./scan.raw")
     (found,) = find_scans(header.folder)

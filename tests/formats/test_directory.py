@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lungmix.formats import RejectedSource, Scan, find_scans, write_image
-from lungmix.formats.directory import DEEPEST, list_files
+from lungmix.formats.directory import MAX_DEPTH, list_files
 from lungmix.geometry import Geometry
 
 
@@ -62,8 +62,8 @@ def test_pipes_and_devices_are_no_files(folder):
     assert not reasons(folder)
 
 
-def test_folder_that_lies_too_deep_is_named(tmp_path):
-    deep = tmp_path.joinpath(*["d"] * (DEEPEST + 2))
+def test_folder_that_is_too_deep_is_reported(tmp_path):
+    deep = tmp_path.joinpath(*["d"] * (MAX_DEPTH + 2))
     deep.mkdir(parents=True)
     (deep / "x").write_text("x")
     assert not names(tmp_path)
@@ -71,7 +71,7 @@ def test_folder_that_lies_too_deep_is_named(tmp_path):
     assert "give it by itself" in reasons(tmp_path)[0][1]
 
 
-def test_what_may_not_be_opened_is_named_and_the_rest_is_read(folder, monkeypatch):
+def test_unreadable_entries_are_reported_and_others_are_read(folder, monkeypatch):
     # Permissions bind everyone but root, who may run these tests.
     for name in ("a/good.nrrd", "b/shut.nrrd"):
         write_image(folder / name, [np.zeros((2, 3, 4), np.int16)], Geometry((4, 3, 2)), np.int16)

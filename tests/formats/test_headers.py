@@ -65,7 +65,7 @@ def test_further_axes_of_one_voxel_are_read_as_none(tmp_path, extension, ones):
         ("1 5 6 7 1", "space: LPS\nspace directions: none (0.7,0,0) (0,0.8,0) (0,0,1.25) none\n"),
     ],
 )  # fmt: skip
-def test_axis_of_one_without_direction_is_left_out(tmp_path, sizes, lines):
+def test_axis_of_one_without_direction_is_dropped(tmp_path, sizes, lines):
     scan = only(nrrd(tmp_path, lines, sizes))
     assert isinstance(scan, Scan), scan.reason
     assert np.array_equal(voxels(scan), VOLUME)
@@ -74,7 +74,7 @@ def test_axis_of_one_without_direction_is_left_out(tmp_path, sizes, lines):
 
 
 @pytest.mark.parametrize("extension", [".mha", ".nrrd"])
-def test_fourth_axis_of_two_is_refused_still(tmp_path, extension):
+def test_fourth_axis_of_two_is_rejected(tmp_path, extension):
     sitk.WriteImage(sitk.Image([5, 6, 7, 2], sitk.sitkInt16), str(tmp_path / f"x{extension}"))
     assert isinstance(only(tmp_path / f"x{extension}"), RejectedSource)
 
@@ -133,21 +133,21 @@ def test_names_of_axes_that_simpleitk_writes_contradict_no_matrix(tmp_path, orde
         assert not scan.notes
 
 
-def test_names_of_axes_that_contradict_the_matrix_are_told(tmp_path):
+def test_names_of_axes_that_are_inconsistent_with_the_matrix_are_noted(tmp_path):
     scan = only(meta(tmp_path, "TransformMatrix = -1 0 0 0 -1 0 0 0 1\nAnatomicalOrientation = RAI\n"))
     assert scan.geometry.direction == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
     assert "AnatomicalOrientation (RAI) and its TransformMatrix (LPI)" in scan.notes[0]
 
 
-def test_element_size_that_contradicts_the_spacing_is_told(tmp_path):
+def test_element_size_that_is_inconsistent_with_the_spacing_is_noted(tmp_path):
     scan = only(meta(tmp_path, "ElementSpacing = 1 2 3\nElementSize = 1 2 5\n"))
     assert scan.geometry.spacing == (1, 2, 3)
-    assert "ElementSpacing is taken" in scan.notes[0]
+    assert "ElementSpacing is used" in scan.notes[0]
     assert not only(meta(tmp_path, "ElementSpacing = 1 2 3\nElementSize = 1 2 3\n")).notes
 
 
-def test_spacings_beside_directions_are_read_where_they_agree_and_refused_else(tmp_path):
+def test_spacings_with_directions_are_rejected_unless_they_are_consistent(tmp_path):
     scan = only(nrrd(tmp_path, "spacings: 0.7 0.8 1.25\nspace: LPS\n" + DIRECTIONS))
     assert scan.geometry.spacing == (0.7, 0.8, 1.25)
     found = only(nrrd(tmp_path, "spacings: 0.7 0.8 2.5\nspace: LPS\n" + DIRECTIONS))
-    assert "contradict" in found.reason
+    assert "inconsistent" in found.reason

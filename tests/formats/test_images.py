@@ -141,12 +141,12 @@ def test_truncated_file_is_named(tmp_path, extension):
     ("image", "match"),
     [
         (sitk.Image(5, 6, sitk.sitkInt16), "2-D"),
-        (sitk.Image([5, 6, 7, 2], sitk.sitkInt16), "4-D|values a voxel"),
-        (sitk.Image([5, 6, 7], sitk.sitkVectorUInt8, 3), "3 values a voxel"),
+        (sitk.Image([5, 6, 7, 2], sitk.sitkInt16), "4-D|values per voxel"),
+        (sitk.Image([5, 6, 7], sitk.sitkVectorUInt8, 3), "3 values per voxel"),
     ],
 )
 @pytest.mark.parametrize("extension", [".nrrd", ".mha"])
-def test_image_that_is_no_volume_is_refused(tmp_path, image, match, extension):
+def test_image_that_is_no_volume_is_rejected(tmp_path, image, match, extension):
     sitk.WriteImage(image, str(tmp_path / f"odd{extension}"))
     import re
 
@@ -161,25 +161,25 @@ def test_voxel_that_is_no_number_is_named_with_its_place(tmp_path, value):
     assert "slice 4, row 2, column 1" in refusal_of(tmp_path / "a.nrrd")
 
 
-def test_values_beyond_16_bits_are_refused(tmp_path):
+def test_values_beyond_16_bits_are_rejected(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(np.full((2, 2, 2), 40_000, np.int32)), str(tmp_path / "a.mha"))
     assert "16 bits" in refusal_of(tmp_path / "a.mha")
 
 
 @pytest.mark.parametrize("extension", [*EXTENSIONS, ".nhdr", ".zip", ".tar.gz", ".dcm", ".xyz"])
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(range(256)) * 9])
-def test_file_that_is_no_image_is_refused_with_its_name(tmp_path, extension, content):
+def test_file_that_is_no_image_is_rejected_with_its_name(tmp_path, extension, content):
     path = tmp_path / f"junk{extension}"
     path.write_bytes(content)
     assert path.name in refusal_of(path)
 
 
-def test_missing_path_and_empty_folder_are_refused(tmp_path):
+def test_missing_path_and_empty_folder_are_rejected(tmp_path):
     assert "does not exist" in refusal_of(tmp_path / "none.nrrd")
     assert "no CT series" in refusal_of(tmp_path)
 
 
-def test_absurd_size_is_refused_before_memory_is_asked_for(tmp_path):
+def test_excessive_size_is_rejected_before_memory_is_allocated(tmp_path):
     (tmp_path / "a.mha").write_text(
         "ObjectType = Image\nNDims = 3\nDimSize = 99999 99999 99999\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
     )
@@ -235,7 +235,7 @@ def test_same_file_elsewhere_has_another_key_and_changed_file_another_fingerprin
 
 
 @pytest.mark.parametrize("place", [0, 1 << 19, (1 << 20) - 2])
-def test_scans_of_equal_size_and_time_are_told_apart_by_beginning_middle_and_end(tmp_path, place):
+def test_scans_of_equal_size_and_time_have_fingerprints_of_their_content(tmp_path, place):
     volume = np.full((8, 256, 256), -1024, np.int16)
     other = volume.copy()
     other.reshape(-1)[place // 2] = 7
@@ -271,7 +271,7 @@ def test_scans_of_a_folder_come_in_the_order_of_their_names_whatever_they_are(tm
 
 
 @pytest.mark.parametrize(("units", "read"), [("mm", True), ("", True), ("microns", False), ("cm", False), ("m", False)])
-def test_lengths_of_nrrd_in_other_units_than_mm_are_not_taken_for_mm(tmp_path, units, read):
+def test_lengths_of_nrrd_in_other_units_than_mm_are_rejected(tmp_path, units, read):
     write_image(tmp_path / "a.nrrd", [VOLUME], Geometry((6, 5, 7)), np.int16)
     header, voxels = (tmp_path / "a.nrrd").read_bytes().split(b"\n\n", 1)
     field = f'\nspace units: "{units}" "{units}" "{units}"\n\n'.encode()

@@ -39,14 +39,14 @@ def only(path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha"])
-def test_label_map_given_by_itself_is_refused_for_what_it_is(tmp_path, extension, dtype):
+def test_label_map_as_source_is_rejected_as_a_label_map(tmp_path, extension, dtype):
     found = only(save(tmp_path / f"lungs{extension}", labels().astype(dtype)))
     assert isinstance(found, RejectedSource)
     assert "is a label map, not CT (it holds the values 0, 1 and 2)" in found.reason
 
 
 @pytest.mark.parametrize("source", ["folder", "archive"])
-def test_label_maps_in_a_folder_are_skipped_and_the_ct_beside_them_is_used(tmp_path, source):
+def test_label_maps_in_a_folder_are_skipped_and_the_ct_is_used(tmp_path, source):
     folder = tmp_path / "in"
     folder.mkdir()
     save(folder / "lungs.nrrd", labels())
@@ -65,7 +65,7 @@ def test_label_maps_in_a_folder_are_skipped_and_the_ct_beside_them_is_used(tmp_p
     assert all("is a label map, not CT" in one.reason for one in skipped)
 
 
-def test_segmentation_of_slicer_is_known_by_its_header(tmp_path):
+def test_segmentation_of_slicer_is_detected_by_its_header(tmp_path):
     head = (
         "NRRD0004\ntype: unsigned char\ndimension: 4\nspace: left-posterior-superior\nsizes: 2 5 6 7\n"
         "space directions: none (1,0,0) (0,1,0) (0,0,1)\nkinds: list domain domain domain\nendian: little\n"
@@ -117,11 +117,11 @@ def test_volumes_without_structure_are_no_label_maps(tmp_path, shape):
     assert all(isinstance(one, Scan) for one in find_scans(tmp_path))
 
 
-def test_a_ct_is_known_by_its_first_slices(tmp_path, monkeypatch):
+def test_ct_is_detected_by_its_first_slices(tmp_path, monkeypatch):
     from lungmix.formats import labels as module
 
     pieces = []
-    monkeypatch.setattr(module, "_AT_ONCE", 1)
+    monkeypatch.setattr(module, "_SLAB_BYTES", 1)
     monkeypatch.setattr(module, "_labels_in", lambda slab, known=module._labels_in: pieces.append(slab) or known(slab))
     (tmp_path / "raw").write_bytes(Phantom(SHAPE).volume().astype("<i2").tobytes())
     assert labels_of(VoxelData(str(tmp_path / "raw"), 0, "raw", np.dtype("<i2")), SHAPE) is None

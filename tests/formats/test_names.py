@@ -85,7 +85,7 @@ def test_members_of_archives_whose_names_are_no_utf8_are_read(tmp_path, form):
     assert np.array_equal(read(only_scan(source)), VOLUME)
 
 
-def test_zip_that_declares_its_names_utf8_where_they_are_not_is_refused_for_that(tmp_path):
+def test_zip_with_invalid_utf8_names_is_rejected_with_this_reason(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(write(tmp_path / "a.nrrd"), "J\u00f6rg.nrrd")
     content = (tmp_path / "x.zip").read_bytes()
@@ -110,7 +110,7 @@ def test_lists_of_names_that_are_no_utf8_are_read(tmp_path, name, content):
     assert not refused(found)
 
 
-def test_list_names_the_entry_that_is_not_there_and_the_others_are_read(tmp_path):
+def test_list_reports_missing_entries_and_the_others_are_read(tmp_path):
     write(tmp_path / f"{NAME}.nrrd")
     (tmp_path / "list.txt").write_bytes(b"J\xf6rg.nrrd\nM\xfcller.nrrd\n")
     found = find_scans(tmp_path / "list.txt")
@@ -120,7 +120,7 @@ def test_list_names_the_entry_that_is_not_there_and_the_others_are_read(tmp_path
     ]
 
 
-def test_list_in_another_encoding_is_read_but_for_the_entries_that_lead_nowhere(tmp_path):
+def test_list_in_another_encoding_is_read_except_missing_entries(tmp_path):
     write(tmp_path / "a.nrrd")
     write(tmp_path / "J\u00f6rg.nrrd")
     (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\ns3://bucket/J\xf6rg.nrrd\n")
@@ -136,7 +136,7 @@ def test_list_in_another_encoding_is_read_but_for_the_entries_that_lead_nowhere(
 
 
 @pytest.mark.parametrize(("entries", "read"), [(["scans/a.nrrd", f"{NAME}.nrrd"], True), ([f"{NAME}.nrrd"], False)])
-def test_list_in_a_bucket_is_refused_only_where_no_entry_can_be_a_key(tmp_path, entries, read):
+def test_list_in_a_bucket_is_rejected_only_where_no_entry_can_be_a_key(tmp_path, entries, read):
     (tmp_path / "list.txt").write_bytes(os.fsencode("\n".join(entries)))
     if read:
         assert read_list(tmp_path / "list.txt", "s3://bucket/x") == [f"s3://bucket/x/{entry}" for entry in entries]
@@ -151,7 +151,7 @@ def test_table_whose_other_columns_are_no_utf8_is_read(tmp_path):
     assert len(scans(find_scans(tmp_path / "list.csv"))) == 1
 
 
-def test_list_that_is_no_utf8_and_leads_nowhere_is_refused(tmp_path):
+def test_list_that_is_no_utf8_without_existing_entries_is_rejected(tmp_path):
     write(tmp_path / "J\u00f6rg.nrrd")
     (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\n")
     (one,) = refused(find_scans(tmp_path / "list.txt"))
@@ -165,7 +165,7 @@ def test_local_names_are_those_of_the_file_system():
 
 def test_json_and_logs_hold_text_that_every_reader_takes():
     stream = io.StringIO()
-    JsonLog(stream).say(f"run {NAME}")
+    JsonLog(stream).on_info(f"run {NAME}")
     assert json.loads(stream.getvalue())["message"] == "run J\\udcf6rg"
     assert json.loads(to_json([Path(NAME), NAME])) == ["J\\udcf6rg", "J\\udcf6rg"]
     assert json.loads(to_json({NAME: [1, None, True, float("nan"), 0.5]})) == {"J\\udcf6rg": [1, None, True, None, 0.5]}
@@ -180,7 +180,7 @@ def test_page_and_notebook_of_a_store_whose_name_is_no_utf8_are_text(tmp_path):
 
 
 @pytest.mark.slow
-def test_names_are_read_where_the_file_system_is_said_to_hold_ascii(tmp_path):
+def test_names_are_read_where_the_file_system_encoding_is_ascii(tmp_path):
     for name in ("J\u00f6rg", NAME):
         write(tmp_path / name / f"{name}.nrrd")
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:

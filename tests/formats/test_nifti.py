@@ -62,7 +62,7 @@ def test_sform_off_the_right_angle_within_the_docs_tolerance_is_read(tmp_path, d
     assert scan.geometry.orientation_known
 
 
-def test_sform_beyond_the_docs_tolerance_is_refused_for_its_angles(tmp_path):
+def test_sform_beyond_the_docs_tolerance_is_rejected_for_its_angles(tmp_path):
     found = only(write(tmp_path, affine_of(0.7), codes=(2, 0)))
     assert isinstance(found, RejectedSource)
     assert "right angles" in found.reason
@@ -95,7 +95,7 @@ def test_geometry_is_nibabels_for_any_rotation_and_codes(tmp_path_factory, seed,
 
 
 @pytest.mark.parametrize("codes", [(2, 1), (2, 2), (4, 1), (1, 2), (1, 1)])
-def test_sform_is_taken_and_named_where_the_qform_swaps_right_and_left(tmp_path, codes):
+def test_sform_is_used_and_noted_where_the_qform_swaps_right_and_left(tmp_path, codes):
     path = write(tmp_path, affine_of(), affine_of(flip=True), codes)
     scan = only(path)
     assert np.allclose(affine_in_ras(scan.geometry), nibabel.load(path).affine[:3], atol=1e-5)
@@ -103,13 +103,13 @@ def test_sform_is_taken_and_named_where_the_qform_swaps_right_and_left(tmp_path,
     assert "L P S by the sform and to R P S by the qform" in note
 
 
-def test_sform_and_qform_that_lie_apart_are_named_with_their_distance(tmp_path):
+def test_sform_and_qform_that_differ_are_noted_with_their_distance(tmp_path):
     scan = only(write(tmp_path, affine_of(), affine_of(shift=(10, 20, -20)), (2, 1)))
     assert "14.3 voxels apart" in scan.notes[0]
     assert scan.geometry.origin == (-10, -20, -30)
 
 
-def test_sform_and_qform_that_differ_by_rounding_are_not_named(tmp_path):
+def test_sform_and_qform_that_differ_by_rounding_have_no_note(tmp_path):
     scan = only(write(tmp_path, affine_of(), affine_of(shift=(10.1, 20, -30)), (2, 1)))
     assert not scan.notes
 

@@ -67,7 +67,7 @@ def known(found):
     return [(one.name, one.path, one.key, one.fingerprint) for one in scans(found)]
 
 
-def test_prefix_holds_what_the_folder_holds_voxel_for_voxel(address, folder, here):
+def test_scans_under_a_prefix_equal_those_of_the_folder(address, folder, here):
     there = find_scans(address)
     assert [one.path for one in there] == [one.path.replace(str(folder), address) for one in here]
     assert len(scans(there)) == 7
@@ -84,7 +84,7 @@ def test_prefix_holds_what_the_folder_holds_voxel_for_voxel(address, folder, her
         assert one.reason == two.reason
 
 
-def test_scan_is_known_again_for_as_long_as_its_objects_are_the_same(bucket, folder):
+def test_scan_is_recognized_until_its_objects_change(bucket, folder):
     address = bucket.upload(folder, "again")
     before = known(find_scans(address))
     bucket.upload(folder, "again")
@@ -106,7 +106,7 @@ def test_single_object_is_the_same_scan_as_under_its_prefix(address, folder, her
     assert np.array_equal(read(one), read(two))
 
 
-def test_lists_name_objects_beside_them_and_elsewhere(bucket, address, tmp_path):
+def test_lists_contain_relative_objects_and_addresses(bucket, address, tmp_path):
     text = f"hospital/one.nrrd\n{bucket.url('hospital/series')}\n/etc/passwd\n../other\nftp://host/scan\n"
     obstore.put(bucket.store(), "list.txt", text.encode().replace(b"/etc/passwd\n../other\n", b""))
     found = find_scans(bucket.url("list.txt"))
@@ -121,7 +121,7 @@ def test_lists_name_objects_beside_them_and_elsewhere(bucket, address, tmp_path)
         assert "outside its own folder" in one.reason
 
 
-def test_of_large_image_only_the_beginning_is_fetched_to_know_it(bucket, tmp_path, monkeypatch):
+def test_only_the_beginning_of_a_large_image_is_downloaded_for_its_header(bucket, tmp_path, monkeypatch):
     image = sitk.GetImageFromArray(np.arange(40 * 128 * 512, dtype=np.int16).reshape(40, 128, 512))
     sitk.WriteImage(image, str(tmp_path / "large.nrrd"))
     bucket.upload(tmp_path, "large")
@@ -138,12 +138,12 @@ def test_of_large_image_only_the_beginning_is_fetched_to_know_it(bucket, tmp_pat
     assert np.array_equal(read(scan), sitk.GetArrayFromImage(image))
 
 
-def test_of_large_objects_those_alone_are_fetched_that_are_dicom(bucket, folder, tmp_path, monkeypatch):
+def test_only_dicom_is_downloaded_of_large_objects(bucket, folder, tmp_path, monkeypatch):
     write_series(tmp_path / "series", HU)
     (tmp_path / "series" / "raw").write_bytes(bytes(range(256)) * 100)
     address = bucket.upload(tmp_path / "series", "blobs")
-    monkeypatch.setattr(remote, "_HEAD", 300)
-    monkeypatch.setattr(remote, "_LARGE", 301)
+    monkeypatch.setattr(remote, "_HEADER_BYTES", 300)
+    monkeypatch.setattr(remote, "_LARGE_OBJECT_BYTES", 301)
     fetched = []
     get = obstore.get
 
@@ -158,11 +158,11 @@ def test_of_large_objects_those_alone_are_fetched_that_are_dicom(bucket, folder,
     assert np.array_equal(read(scan), HU)
 
 
-def test_index_of_files_stands_for_its_folder(address):
+def test_dicomdir_selects_its_folder(address):
     assert known(find_scans(f"{address}/DICOMDIR")) == known(find_scans(address))
 
 
-def test_object_that_changes_between_finding_and_reading_is_refused(bucket, folder):
+def test_object_that_changes_between_search_and_reading_is_rejected(bucket, folder):
     address = bucket.upload(folder, "moving")
     scan = only_scan(f"{address}/one.nrrd")
     obstore.put(bucket.store(), "moving/one.nrrd", (folder / "three.mha").read_bytes())
@@ -173,7 +173,7 @@ def test_object_that_changes_between_finding_and_reading_is_refused(bucket, fold
         read(scan)
 
 
-def test_keys_that_are_no_paths_are_refused_and_end_no_others(bucket, folder):
+def test_keys_that_are_no_paths_are_rejected_without_affecting_others(bucket, folder):
     content = (folder / "one.nrrd").read_bytes()
     store = bucket.store()
     for key in ("odd/good.nrrd", "odd/c:evil.nrrd", "odd/both", "odd/both/b.nrrd"):
@@ -191,32 +191,32 @@ def test_no_key_leads_out_of_the_folder(name, monkeypatch, passing, bucket):
     from datetime import UTC, datetime
 
     meta = {"path": f"x/{name}", "size": 0, "e_tag": "1", "last_modified": datetime.now(UTC)}
-    monkeypatch.setattr(remote, "_listed", lambda *_: ([meta], False))
+    monkeypatch.setattr(remote, "_list_objects", lambda *_: ([meta], False))
     (one,) = [one for one in find_scans(bucket.url("x")) if "no path" in one.reason]
     assert isinstance(one, RejectedSource)
 
 
-def test_more_than_there_is_room_for_is_refused_before_it_is_fetched(address, monkeypatch):
+def test_objects_beyond_the_limits_are_rejected_before_the_download(address, monkeypatch):
     scan = only_scan(f"{address}/one.nrrd")
-    monkeypatch.setattr(remote, "MOST_BYTES", 1000)
+    monkeypatch.setattr(remote, "MAX_BYTES", 1000)
     (one,) = find_scans(address)
     assert "several prefixes" in one.reason
-    with pytest.raises(SourceError, match="room"):
+    with pytest.raises(SourceError, match="temporary files"):
         read(scan)
-    monkeypatch.setattr(remote, "MOST_BYTES", 1 << 30)
-    monkeypatch.setattr(remote, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(remote, "MAX_BYTES", 1 << 30)
+    monkeypatch.setattr(remote, "MAX_MEMBERS", 3)
     (one,) = find_scans(address)
     assert "more than 3 objects" in one.reason
 
 
-def test_scan_and_what_it_is_fetched_from_show_no_names(address):
+def test_scan_and_its_objects_show_no_names(address):
     scan = only_scan(f"{address}/one.nrrd")
     for one in (scan, scan.objects, scan.objects.members[0], replace(scan, objects=None)):
         assert "hospital" not in repr(one)
         assert "one" not in repr(one)
 
 
-def test_what_cannot_be_reached_is_told_in_one_sentence(bucket, monkeypatch):
+def test_unreachable_addresses_are_reported_in_one_sentence(bucket, monkeypatch):
     assert "does not exist in its bucket" in find_scans(bucket.url("nothing"))[0].reason
     assert "there is no such bucket" in find_scans("s3://no-such-bucket/scans")[0].reason
     with pytest.raises(UsageError, match="s3://BUCKET/PREFIX"):
@@ -225,18 +225,18 @@ def test_what_cannot_be_reached_is_told_in_one_sentence(bucket, monkeypatch):
     assert "the object store does not answer" in find_scans(bucket.url("hospital"))[0].reason
 
 
-def test_wrong_credentials_are_told_apart(bucket, address, monkeypatch):
+def test_wrong_credentials_are_reported_as_such(bucket, address, monkeypatch):
     from lungmix import s3 as connections
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    connections._connected.cache_clear()
+    connections._open_store.cache_clear()
     try:
         assert "access is denied" in find_scans(address)[0].reason
     finally:
-        connections._connected.cache_clear()
+        connections._open_store.cache_clear()
 
 
-def test_reading_that_is_given_up_leaves_no_files(address, passing):
+def test_abandoned_reading_leaves_no_files(address, passing):
     slabs = only_scan(f"{address}/series").slabs(2)
     assert next(slabs).shape == (2, 20, 24)
     assert list(passing.iterdir())

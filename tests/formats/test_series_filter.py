@@ -53,11 +53,11 @@ def numbers(folder, text):
         ("manufacturer=siemens,model=sensation*", [4]),
     ],
 )
-def test_filter_uses_these_series(reconstructions, text, used):
+def test_filter_selects_series(reconstructions, text, used):
     assert numbers(reconstructions, text) == used
 
 
-def test_reasons_name_what_is_used_in_place(reconstructions):
+def test_reasons_name_the_series_that_is_used_instead(reconstructions):
     told = {one.series.number: reveal(one.reason) for one in skipped(find_scans(reconstructions))}
     assert "a thicker reconstruction (5 mm) of the acquisition in series 4 (21 axial slices of 1 mm)" in told[2]
     assert "another reconstruction of the acquisition in series 4 (" in told[3]
@@ -65,19 +65,19 @@ def test_reasons_name_what_is_used_in_place(reconstructions):
     assert all("--series-filter all" in reason for reason in told.values())
 
 
-def test_condition_that_does_not_hold_is_named(reconstructions):
+def test_unmet_condition_is_named(reconstructions):
     told = [reveal(one.reason) for one in skipped(find_scans(reconstructions, SeriesFilter("kernel=B99")))]
     assert len(told) == 4
     assert all("kernel=B99 does not hold (--series-filter)" in reason for reason in told)
 
 
-def test_without_a_study_nothing_is_chosen(tmp_path):
+def test_without_a_study_no_series_is_excluded(tmp_path):
     for number in (1, 2):
         write_series(tmp_path / str(number), seed=number, SeriesInstanceUID=f"1.2.{number}", StudyInstanceUID=None)
     assert len(scans(find_scans(tmp_path))) == 2
 
 
-def test_series_that_is_refused_does_not_hide_a_thicker_one(reconstructions):
+def test_rejected_series_does_not_hide_a_thicker_one(reconstructions):
     for number in ("3", "4"):
         sorted((reconstructions / number).iterdir())[7].unlink()
     found = find_scans(reconstructions)
@@ -86,7 +86,7 @@ def test_series_that_is_refused_does_not_hide_a_thicker_one(reconstructions):
     assert read(scan).shape == (5, 20, 24)
 
 
-def test_two_slices_are_no_scan_unless_all_are_wanted(tmp_path):
+def test_two_slices_are_a_scan_only_with_the_filter_all(tmp_path):
     write_series(tmp_path / "a")
     write_series(tmp_path / "b", hu_of((2, 20, 24)), seed=8)
     assert len(scans(find_scans(tmp_path))) == 1
@@ -97,13 +97,13 @@ def test_two_slices_are_no_scan_unless_all_are_wanted(tmp_path):
 @pytest.mark.parametrize(
     "text", ["kernel", "colour=red", "thickness=thin", "kernel<B30", "=3", "thickness<>1", "kernel=", "all;thinnest"]
 )
-def test_filter_that_is_not_understood_is_refused_with_an_example(text):
+def test_invalid_filter_is_rejected_with_an_example(text):
     with pytest.raises(UsageError, match="--series-filter"):
         SeriesFilter(text)
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_understood_or_refused(text):
+def test_any_text_is_parsed_or_rejected(text):
     try:
         rules = SeriesFilter(text)
     except UsageError:

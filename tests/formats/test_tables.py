@@ -77,14 +77,14 @@ def test_tab_separated_file_is_a_list(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"path;a\n\xfc.nrrd;1\n", b"\xff\xfex", b"\xff\xfe\0\0p\0\0\0"])
-def test_list_in_another_encoding_is_refused_with_the_remedy(tmp_path, content):
+def test_list_in_another_encoding_is_rejected_with_a_remedy(tmp_path, content):
     (tmp_path / "list.csv").write_bytes(content)
     with pytest.raises(SourceError, match="saved as UTF-8"):
         read_list(tmp_path / "list.csv")
 
 
 @pytest.mark.parametrize("text", ['path;a\n"x.nrrd;1\ny.nrrd;2\n', 'path;a\n"x".nrrd;1\n', "path;a\nx\ry;1\n"])
-def test_table_whose_cells_or_lines_have_no_clear_end_is_refused(tmp_path, text):
+def test_table_with_ambiguous_cells_or_lines_is_rejected(tmp_path, text):
     with pytest.raises(SourceError, match="check its quotes"):
         listed(tmp_path, text)
 
@@ -99,7 +99,7 @@ def test_text_without_a_cell_has_no_rows(text):
     assert rows_of(text, (), comments=True) == []
 
 
-def test_first_name_that_a_column_has_is_taken_in_whatever_case():
+def test_first_matching_column_name_is_used_in_any_case():
     assert column_of(["a", " Source ", "PATH"], ("path", "source")) == 2
     assert column_of(["a"], ("path",)) is None
 

@@ -67,29 +67,29 @@ def reason(source):
     return reveal(found.reason)
 
 
-def test_temporary_folder_that_is_missing_is_told_with_its_remedy(archive, bucket, tmp_path, monkeypatch):
+def test_missing_temporary_folder_is_reported_with_a_remedy(archive, bucket, tmp_path, monkeypatch):
     bucket["a.nrrd"] = (archive.parent / "a.nrrd").read_bytes()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     for source in (archive, "s3://bucket/a.nrrd"):
         assert reason(source) == (
-            "no temporary folder can be made (No such file or directory): set TMPDIR to a folder that can be written"
+            "no temporary folder can be created (No such file or directory): set TMPDIR to a writable folder"
         )
 
 
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EROFS, "no temporary folder can be made (Read-only file system): set TMPDIR to a folder that can be"),
-        (errno.ENOSPC, "no temporary folder can be made (No space left on device): set TMPDIR to a folder that can be"),
+        (errno.EROFS, "no temporary folder can be created (Read-only file system): set TMPDIR to a writable folder"),
+        (errno.ENOSPC, "no temporary folder can be created (No space left on device): set TMPDIR to a writable folder"),
     ],
 )
-def test_temporary_folder_that_takes_no_folder_is_told_with_its_remedy(archive, number, words, monkeypatch):
+def test_unwritable_temporary_folder_is_reported_with_a_remedy(archive, number, words, monkeypatch):
     def refuse(*args, **options):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert reason(archive).startswith(words)
-    with pytest.raises(SourceError, match=os.strerror(number)), tempdirs.passing():
+    with pytest.raises(SourceError, match=os.strerror(number)), tempdirs.temporary_folder():
         pass
 
 
@@ -119,25 +119,25 @@ def fill(monkeypatch):
     monkeypatch.setattr(Path, "open", open_full)
 
 
-def test_disk_that_fills_while_an_archive_is_unpacked_is_told_with_its_remedy(archive, monkeypatch):
+def test_disk_full_while_unpacking_is_reported_with_a_remedy(archive, monkeypatch):
     fill(monkeypatch)
-    assert reason(archive).startswith("x.zip needs more room than there is for temporary files: ")
-    assert reason(archive).endswith("set TMPDIR to a folder with more room")
+    assert reason(archive).startswith("x.zip needs more space than there is for temporary files: ")
+    assert reason(archive).endswith("set TMPDIR to a folder with more free space")
 
 
-def test_disk_that_fills_while_an_object_is_fetched_is_told_with_its_remedy(archive, bucket, monkeypatch):
+def test_disk_full_during_a_download_is_reported_with_a_remedy(archive, bucket, monkeypatch):
     bucket["a.nrrd"] = (archive.parent / "a.nrrd").read_bytes()
     (scan,) = find_scans("s3://bucket/a.nrrd")
     fill(monkeypatch)
-    assert reason("s3://bucket/a.nrrd").startswith("a.nrrd needs more room than there is for temporary files: ")
-    with pytest.raises(SourceError, match="set TMPDIR to a folder with more room"):
+    assert reason("s3://bucket/a.nrrd").startswith("a.nrrd needs more space than there is for temporary files: ")
+    with pytest.raises(SourceError, match="set TMPDIR to a folder with more free space"):
         list(scan.slabs(4))
 
 
 @pytest.mark.parametrize("needed", [0, 1 << 40])
-def test_room_that_is_too_small_is_told_before_anything_is_fetched(archive, bucket, needed, monkeypatch):
+def test_too_little_disk_space_is_reported_before_the_download(archive, bucket, needed, monkeypatch):
     bucket["a.nrrd"] = (archive.parent / "a.nrrd").read_bytes()
-    monkeypatch.setattr(remote, "room_in", lambda folder: needed)
+    monkeypatch.setattr(remote, "usable_bytes", lambda folder: needed)
     (found,) = find_scans("s3://bucket/a.nrrd")
     assert isinstance(found, RejectedSource) == (needed == 0)
 
@@ -152,10 +152,10 @@ def test_data_file_in_a_bucket_is_read_by_its_plain_name(bucket):
 
 
 @pytest.mark.parametrize("spelled", ["s3://bucket/scans/scan.raw", "s3://other/scan.raw"])
-def test_data_file_that_is_named_by_an_address_is_refused_with_the_remedy(bucket, spelled):
+def test_data_file_that_is_named_by_an_address_is_rejected_with_a_remedy(bucket, spelled):
     bucket["scans/scan.nhdr"] = HEADER % spelled.encode()
     bucket["scans/scan.raw"] = VOLUME.tobytes()
     assert reason("s3://bucket/scans/scan.nhdr") == (
-        "scan.nhdr names its data file by an address, which is not read: put both into one folder, and the plain name "
-        "of the file into the header"
+        "scan.nhdr names its data file by an address, which is not supported: put both into one folder, and the "
+        "plain name of the file into the header"
     )

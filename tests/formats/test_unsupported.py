@@ -59,7 +59,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("name", UNREAD)
-def test_known_format_that_is_not_read_is_a_failure_by_its_name(tmp_path, name):
+def test_unsupported_format_is_rejected_by_its_name(tmp_path, name):
     content, words = UNREAD[name]
     (tmp_path / name).write_bytes(content)
     write_image(tmp_path / "good.nrrd", [VOLUME], Geometry((5, 6, 7)), np.int16)
@@ -88,7 +88,7 @@ def test_analyze_pair_is_one_failure(tmp_path, kind):
 
 
 @pytest.mark.parametrize("inner", [zipped, tarred])
-def test_archive_in_an_archive_is_a_failure_beside_the_scans_of_the_outer_one(tmp_path, inner):
+def test_archive_in_an_archive_is_rejected_and_the_other_scans_are_read(tmp_path, inner):
     write_image(tmp_path / "x.nrrd", [VOLUME], Geometry((5, 6, 7)), np.int16)
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.write(tmp_path / "x.nrrd", "p1/x.nrrd")
@@ -119,7 +119,7 @@ def test_sidecar_is_skipped(tmp_path, name):
     assert isinstance(scan, Scan)
 
 
-def test_systems_own_file_beside_slices_without_extension_is_no_damaged_slice(tmp_path):
+def test_system_file_next_to_slices_without_extension_is_no_corrupt_slice(tmp_path):
     from lungmix.phantom import Phantom, write_phantom
 
     write_phantom(tmp_path / "series", Phantom((6, 16, 16)))

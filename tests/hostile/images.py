@@ -118,8 +118,8 @@ of_nrrd("bytes_skipped_backwards", REFUSED, "skips", more="byte skip: -1\n")
 of_nrrd("gzip", READ, encoding="gzip", data=gzip.compress(RAW))
 of_nrrd("gzip_cut_short", REFUSED, "cut short", encoding="gzip", data=gzip.compress(RAW)[:-40])
 of_nrrd("gzip_without_its_checksum", REFUSED, encoding="gzip", data=gzip.compress(RAW)[:-8])
-of_nrrd("gzip_with_a_wrong_checksum", REFUSED, "damaged", encoding="gzip", data=gzip.compress(RAW)[:-8] + bytes(8))
-of_nrrd("gzip_that_is_none", REFUSED, "damaged", encoding="gzip")
+of_nrrd("gzip_with_a_wrong_checksum", REFUSED, "corrupt", encoding="gzip", data=gzip.compress(RAW)[:-8] + bytes(8))
+of_nrrd("gzip_that_is_none", REFUSED, "corrupt", encoding="gzip")
 of_nrrd("gzip_that_goes_on", REFUSED, "more voxels", encoding="gzip", data=gzip.compress(RAW + bytes(100)))
 CASES["nrrd_bzip2"] = Case(
     "nrrd_bzip2", lambda folder: nrrd(folder, bz2.compress(RAW), encoding="bz2"), READ, (), (), simpleitk=False
@@ -138,7 +138,7 @@ of_nrrd("data_file_missing", REFUSED, "not there", data=b"", data_file="none.raw
 of_nrrd("data_file_itself", REFUSED, data=b"", data_file="scan.nrrd")
 
 
-@refused("promises", names=("scan.nrrd",))
+@refused("declares", names=("scan.nrrd",))
 def nrrd_gzip_bomb(folder):
     # Six gigabytes of nothing in six megabytes.
     inflate = zlib.compressobj(9, wbits=31)
@@ -231,8 +231,8 @@ of_meta("compressed_size_lies", REFUSED, "size", CompressedData="True", Compress
 of_meta("compressed_cut_short", REFUSED, "cut short", data=ZLIB[:-30], **packed(ZLIB[:-30]))
 of_meta("compressed_size_missing", REFUSED, "size", data=ZLIB, CompressedData="True")
 of_meta("compressed_without_its_checksum", REFUSED, data=ZLIB[:-4], **packed(ZLIB[:-4]))
-of_meta("compressed_wrong_checksum", REFUSED, "damaged", data=ZLIB[:-4] + b"abcd", **packed(ZLIB))
-of_meta("compressed_that_is_not", REFUSED, "damaged", **packed(RAW))
+of_meta("compressed_wrong_checksum", REFUSED, "corrupt", data=ZLIB[:-4] + b"abcd", **packed(ZLIB))
+of_meta("compressed_that_is_not", REFUSED, "corrupt", **packed(RAW))
 of_meta("voxels_as_text", REFUSED, "text", BinaryData="False", data=" ".join(map(str, VOLUME.ravel())).encode())
 of_meta("switch_odd", REFUSED, CompressedData="perhaps")
 of_meta("header_skipped", REFUSED, "skips", HeaderSize="-1")
@@ -245,7 +245,7 @@ of_meta("field_behind_a_blank_of_another_kind", REFUSED, **{"\xa0Offset": "1 2 3
 of_meta("field_twice", REFUSED, "twice", before=b"DimSize = 5 6 4\n")
 
 
-@refused("promises", names=("scan.mha",))
+@refused("declares", names=("scan.mha",))
 def meta_zlib_bomb(folder):
     deflate = zlib.compressobj(9)
     content = b"".join(deflate.compress(bytes(1 << 24)) for _ in range(12)) + deflate.flush()
@@ -336,7 +336,7 @@ of_nifti("packed_and_cut", REFUSED, file="scan.nii.gz", pack=lambda b: gzip.comp
 of_nifti(
     "packed_with_a_wrong_checksum",
     REFUSED,
-    "damaged",
+    "corrupt",
     file="scan.nii.gz",
     pack=lambda b: gzip.compress(b)[:-8] + bytes(8),
 )

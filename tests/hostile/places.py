@@ -111,7 +111,7 @@ def zip_within_a_zip_within_a_zip(folder):
     return folder / "scans.zip"
 
 
-@refused("damaged or protected")
+@refused("corrupt or protected")
 def zip_encrypted(folder):
     path = zipped(folder, [("scan.nrrd", scan_bytes(folder))])
     content = bytearray(path.read_bytes())

@@ -77,7 +77,7 @@ def test_every_message_marks_the_names_of_files():
     assert all(unmarked((SOURCE / name).read_text(encoding="utf-8")) for name in OUTPUTS)
 
 
-def test_a_message_that_forgets_is_found():
+def test_unmarked_message_is_found():
     assert unmarked('raise SourceError(f"{path.name} is cut")') == ["line 1: path.name"]
     assert unmarked('raise E("a" f"{len(files)} of {mark_path(path)}") from None') == []
     assert unmarked('x = RejectedSource(name, path, f"{scan.path}: cut")') == ["line 1: scan.path"]

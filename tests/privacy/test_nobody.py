@@ -133,7 +133,7 @@ def test_a_reference_to_the_original_holds_its_identifiers_and_nothing_else(outp
 
 
 @pytest.mark.slow
-def test_all_was_run_and_found_what_was_planted(outputs):
+def test_all_commands_ran_on_the_planted_names(outputs):
     wanted = {
         "convert": {1},
         "run": {1, 2},
@@ -160,7 +160,7 @@ def test_all_was_run_and_found_what_was_planted(outputs):
 
 
 @pytest.mark.slow
-def test_person_at_the_terminal_is_told_which_file(outputs):
+def test_messages_at_the_terminal_name_files(outputs):
     told = outputs.log.read_text()
     for name in (f"words {WORD}.nrrd", f"nan {WORD}.nii.gz", f"cut {WORD}.nrrd", f"burned {WORD}"):
         assert name in told
@@ -168,7 +168,7 @@ def test_person_at_the_terminal_is_told_which_file(outputs):
 
 
 @pytest.mark.slow
-def test_key_table_says_whose_each_case_is(outputs):
+def test_key_table_identifies_each_case(outputs):
     assert stat.S_IMODE(outputs.key.stat().st_mode) == 0o600
     with outputs.key.open(newline="") as stream:
         rows = {row["case"]: row for row in csv.DictReader(stream)}
@@ -198,7 +198,7 @@ def test_anonymous_volumes_hold_voxels_and_geometry_and_nothing_else(outputs):
 
 
 @pytest.mark.slow
-def test_scans_and_refusals_show_no_name_of_themselves(outputs):
+def test_scans_and_rejected_sources_show_no_names(outputs):
     for source in outputs.sources:
         for one in find_scans(source):
             assert WORD not in repr(one)

@@ -11,7 +11,7 @@ from privacy.planting import WORD
 from support.series import write_series
 
 
-def test_nothing_that_a_library_warns_of_is_printed(tmp_path):
+def test_warnings_of_libraries_are_not_printed(tmp_path):
     for file in write_series(tmp_path / "s"):
         dataset = pydicom.dcmread(file)
         for tag, vr in (

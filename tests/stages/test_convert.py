@@ -23,7 +23,7 @@ class Unreadable(Scan):
 
 
 @pytest.mark.parametrize("error", [ValueError("could not convert 'Rossi^Maria'"), RuntimeError("/data/Rossi.nrrd: no")])
-def test_what_a_library_says_of_a_file_is_in_no_log_of_a_worker(tmp_path, error):
+def test_messages_of_libraries_about_a_file_are_in_no_log_of_a_worker(tmp_path, error):
     write_image(tmp_path / "Rossi.nrrd", [np.zeros((4, 4, 4), np.int16)], Geometry((4, 4, 4)), np.int16)
     (scan,) = find_scans(tmp_path / "Rossi.nrrd")
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
@@ -32,7 +32,7 @@ def test_what_a_library_says_of_a_file_is_in_no_log_of_a_worker(tmp_path, error)
     unreadable = Unreadable(*(getattr(scan, name) for name in ("name", "path", "kind", "geometry", "acquisition")),
                             "f", "k", (), error=error)  # fmt: skip
     with pytest.raises(SourceError) as caught:
-        convert._spare(convert._copy_slabs, unreadable, where)
+        convert._run_or_return_error(convert._copy_slabs, unreadable, where)
     assert "Rossi" in str(caught.value)
     assert type(error).__name__ in caught.value.redacted_message
     shown = [repr(caught.value), repr(unreadable), caught.value.redacted_message]

@@ -38,7 +38,7 @@ def test_both_fits_are_stored_and_the_papers_is_the_model(cohort, counts):
     assert fits.paper.means == fit_paper(hu, voxels, clip=None).means
 
 
-def test_choice_of_the_other_fit_changes_the_model_and_fits_nothing_anew(cohort):
+def test_choice_of_the_other_fit_changes_the_model_without_fitting(cohort):
     fits, _ = fit_cohort(cohort, list(cohort), FitParameters())
     again, status = fit_cohort(cohort, list(cohort), FitParameters(fit="converged"))
     assert status == "kept"
@@ -46,14 +46,14 @@ def test_choice_of_the_other_fit_changes_the_model_and_fits_nothing_anew(cohort)
     assert TissueModel.from_json(cohort.read_text("model.json")) == fits.converged
 
 
-def test_changed_parameters_fit_anew(cohort):
+def test_changed_parameters_fit_again(cohort):
     fit_cohort(cohort, list(cohort), FitParameters())
     fits, status = fit_cohort(cohort, list(cohort), FitParameters(n_components=3))
     assert status == "done"
     assert stored_fits(cohort) == fits
 
 
-def test_scan_left_out_is_as_if_it_had_never_come(cohort, counts, tmp_path):
+def test_fit_without_a_scan_equals_that_of_a_store_without_it(cohort, counts, tmp_path):
     pipeline = Pipeline(None, cohort)
     everything = pipeline.fit().model
     report = pipeline.fit(leave_out=["case-002"])
@@ -66,17 +66,17 @@ def test_scan_left_out_is_as_if_it_had_never_come(cohort, counts, tmp_path):
     assert pipeline.fit().model == everything
 
 
-def test_names_that_are_not_in_the_store_are_refused():
+def test_names_that_are_not_in_the_store_are_rejected():
     present = ["a", "b"]
     assert choose_cases(present, ["b"]) == ["b"]
     assert choose_cases(present, leave_out=["b"]) == ["a"]
     with pytest.raises(UsageError, match="'c'"):
         choose_cases(present, leave_out=["c"])
-    with pytest.raises(UsageError, match="left out"):
+    with pytest.raises(UsageError, match="excluded"):
         choose_cases(present, leave_out=["a", "b"])
 
 
-def test_given_model_leaves_the_fits_and_the_next_fit_takes_the_place_back(cohort):
+def test_given_model_keeps_the_fits_until_the_next_fit_replaces_it(cohort):
     pipeline = Pipeline(None, cohort)
     fits = pipeline.fit().fits
     assert pipeline.fit("published").model == PUBLISHED
@@ -86,7 +86,7 @@ def test_given_model_leaves_the_fits_and_the_next_fit_takes_the_place_back(cohor
     assert TissueModel.from_json(cohort.read_text("model.json")) == fits.paper
 
 
-def test_fit_that_is_missing_from_the_store_is_made_again(cohort, tmp_path):
+def test_fit_that_is_missing_from_the_store_is_recomputed(cohort, tmp_path):
     fits, _ = fit_cohort(cohort, list(cohort), FitParameters())
     (tmp_path / "cohort.zarr" / "model-converged.json").unlink()
     again, status = fit_cohort(cohort, list(cohort), FitParameters())

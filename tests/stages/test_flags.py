@@ -9,7 +9,7 @@ import lungmix
 from lungmix.cli.show import show_overview, show_result
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.pipeline import RunResult
-from lungmix.stages.fit import FEWEST_SCANS, doubts_of
+from lungmix.stages.fit import MIN_SCANS, doubts_of
 from lungmix.stages.flags import remarks_on
 from lungmix.webpage.overview import overview_of
 from lungmix.webpage.page import write_page
@@ -27,7 +27,7 @@ def printed(show, what):
     return console.export_text()
 
 
-def test_table_and_airway_in_the_mask_are_named_with_the_command_that_leaves_them_out():
+def test_table_and_airway_in_the_mask_are_flagged_with_a_command():
     (text,) = remarks_on(TABLE)
     for words in (
         "7,692 mL in the mask, 4,597 mL in both lungs", "3,044 mL lie outside them", "51 mL are airway",
@@ -45,7 +45,7 @@ def test_table_and_airway_in_the_mask_are_named_with_the_command_that_leaves_the
         {"airway_ml": float("nan"), "elsewhere_ml": float("nan")},
     ],
 )
-def test_mask_of_lungs_alone_needs_no_remark(change):
+def test_mask_of_lungs_only_has_no_flag(change):
     assert remarks_on({**TABLE, **change}) == []
 
 
@@ -58,12 +58,12 @@ def test_fit_of_few_scans_says_that_classes_are_named_by_rank():
     (text,) = doubts_of(PUBLISHED, 3)
     assert "3 scans" in text
     assert "rank" in text
-    assert doubts_of(PUBLISHED, FEWEST_SCANS) == []
+    assert doubts_of(PUBLISHED, MIN_SCANS) == []
 
 
 def test_class_far_from_its_tissue_is_named():
     shifted = TissueModel(PUBLISHED.weights, (-980.0, -940.0, -650.0, -330.0, 0.0), PUBLISHED.variances)
-    (text,) = doubts_of(shifted, FEWEST_SCANS)
+    (text,) = doubts_of(shifted, MIN_SCANS)
     assert "healthy lung" in text
     assert "-940 HU" in text
 

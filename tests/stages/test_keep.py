@@ -48,7 +48,7 @@ def verify(client, store, scans=None):
     return verify_cases(client, cohort, list(cohort), known).wrong
 
 
-def test_store_as_it_was_made_is_as_it_should_be_and_stays_so(client, store, scans):
+def test_unchanged_store_passes_verification_and_stays_unchanged(client, store, scans):
     before = store_digest(store)
     assert verify(client, store, scans) == {f"case-{i:03d}": [] for i in (1, 2, 3)}
     assert store_digest(store) == before
@@ -75,7 +75,7 @@ def test_command_ends_with_1_and_names_what_differs(store, capsys):
     assert json.loads(capsys.readouterr().out)["wrong"] == {"case-003": ["2/c/0/0/0 is not what was written"]}
 
 
-def test_result_that_is_wrong_but_whole_is_found_by_making_it_again(client, store):
+def test_complete_but_wrong_result_is_found_by_recomputing_it(client, store):
     case = lungmix.open_cohort(store, "r+")["case-001"]
     record = case.stages["label"]
     files = record.pop("files")
@@ -136,7 +136,7 @@ def test_relabelling_leaves_the_masks_and_is_undone_by_the_first_model(client, s
     assert_same_store(finished, store)
 
 
-def test_who_opened_the_store_before_another_run_ended_keeps_what_that_has_recorded(client, scans, tmp_path):
+def test_open_store_keeps_what_another_run_records(client, scans, tmp_path):
     store = tmp_path / "s.zarr"
     waiting, first = lungmix.open_cohort(store, "a"), lungmix.open_cohort(store, "a")
     Pipeline(client, first).run([scans], mask=MASK)
@@ -171,7 +171,7 @@ def test_cases_that_are_not_labelled_by_the_model_fail_by_name(store, capsys):
     assert [row["case"] for row in read_measurements(lungmix.open_cohort(store))] == ["case-002", "case-003"]
 
 
-def test_removed_case_changes_no_other_row_and_measures_nothing_anew(store):
+def test_removed_case_changes_no_other_row_without_measuring(store):
     Pipeline(None, lungmix.open_cohort(store, "r+")).measure([AIRWAY], radiomics=True)
     before = {file: rows(store, file) for file in ("measurements.csv", "radiomics.csv")}
     Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
@@ -247,7 +247,7 @@ def test_scan_whose_conversion_failed_can_be_removed(client, tmp_path, scans):
 
 
 @pytest.mark.parametrize("stage", ["mask", "label", "run", "convert"])
-def test_rows_of_what_is_about_to_change_go_first(store, scans, client, monkeypatch, stage):
+def test_rows_are_dropped_before_their_results_change(store, scans, client, monkeypatch, stage):
     """A command that is killed leaves no row that is not true."""
     Pipeline(None, lungmix.open_cohort(store, "r+")).measure(radiomics=True)
     pipeline = Pipeline(client, lungmix.open_cohort(store, "r+"))
@@ -274,7 +274,7 @@ def test_rows_of_what_is_about_to_change_go_first(store, scans, client, monkeypa
     assert seen
 
 
-def test_case_that_stays_what_it_was_keeps_its_row(client, tmp_path, scans):
+def test_unchanged_case_keeps_its_row(client, tmp_path, scans):
     source = tmp_path / "scan.nrrd"
     shutil.copy(scans / "case-001.nrrd", source)
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
@@ -299,7 +299,7 @@ def test_rows_of_cases_without_labels_are_not_read(store):
     assert [row["case"] for row in read_measurements(cohort)] == ["case-001", "case-003"]
 
 
-def test_new_labels_renew_both_tables_with_the_parts_that_were_left_out(client, store, scans):
+def test_new_labels_update_both_tables_with_the_excluded_regions(client, store, scans):
     Pipeline(None, lungmix.open_cohort(store, "r+")).measure([AIRWAY], radiomics=True)
     files = ("measurements.csv", "measurements.parquet", "radiomics.csv", "radiomics.parquet")
     before = {file: (store / file).read_bytes() for file in files}
@@ -315,7 +315,7 @@ def test_new_labels_renew_both_tables_with_the_parts_that_were_left_out(client, 
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_model_that_is_not_the_one_that_was_written_is_not_used(store, given):
+def test_model_with_another_digest_is_not_used(store, given):
     pipeline = Pipeline(None, lungmix.open_cohort(store, "r+"))
     if given:
         pipeline.fit("published")
@@ -332,7 +332,7 @@ def test_model_that_is_not_the_one_that_was_written_is_not_used(store, given):
     assert set(pipeline.measure().failed) == ({"case-001", "case-002", "case-003"} if given else set())
 
 
-def test_model_of_a_store_that_knows_no_digest_is_believed(store):
+def test_model_of_a_store_without_digest_is_used(store):
     cohort = lungmix.open_cohort(store, "r+")
     known = cohort.settings["fit"]
     cohort.record_settings(fit={key: value for key, value in known.items() if key != "sha256"})

@@ -55,14 +55,14 @@ def contents(url):
     return {file: (url / file).read_bytes() for file in TABLES}
 
 
-def test_digest_tells_mixtures_apart_by_their_numbers_alone():
+def test_digest_depends_only_on_the_numbers_of_a_mixture():
     other = TissueModel(PUBLISHED.weights, PUBLISHED.means, PUBLISHED.variances, {"name": "paper"})
     assert other.digest == PUBLISHED.digest == TissueModel.from_json(PUBLISHED.to_json()).digest
     means = (*PUBLISHED.means[:-1], np.nextafter(PUBLISHED.means[-1], 0))
     assert TissueModel(PUBLISHED.weights, means, PUBLISHED.variances).digest != PUBLISHED.digest
 
 
-def test_rows_say_which_preset_and_which_mixture_they_are_of(published):
+def test_rows_contain_preset_and_mixture(published):
     for file in ("measurements.csv", "radiomics.csv"):
         rows = list(csv.DictReader(io.StringIO((published / file).read_text())))
         assert {row["model"] for row in rows} == {NAME}
@@ -87,7 +87,7 @@ def test_fit_says_that_labels_are_by_another_model(published, tmp_path, capsys):
     assert "another model" not in capsys.readouterr().err
 
 
-def test_measure_refuses_labels_by_another_model_and_keeps_the_tables(store, capsys):
+def test_measure_rejects_labels_by_another_model_and_keeps_the_tables(store, capsys):
     before = contents(store)
     assert _status_of(["measure", str(store), "--quiet", "--radiomics", "--json"]) == 1
     out, err = capsys.readouterr()
@@ -96,7 +96,7 @@ def test_measure_refuses_labels_by_another_model_and_keeps_the_tables(store, cap
     assert contents(store) == before
 
 
-def test_measure_takes_out_rows_of_labels_that_are_gone_and_keeps_the_heads(store):
+def test_measure_drops_rows_of_missing_labels_and_keeps_the_headers(store):
     heads = {file: (store / file).read_text().splitlines()[0] for file in TABLES if file.endswith("csv")}
     cohort = lungmix.open_cohort(store, "r+")
     cohort["case-001"].start_stage("label", "of a run that was killed")
@@ -214,7 +214,7 @@ def test_exported_scan_carries_no_model_and_no_warning(store, tmp_path, capsys):
     assert err == ""
 
 
-def test_python_tells_the_model_of_the_store_from_that_of_the_labels(store):
+def test_python_distinguishes_the_model_of_the_store_and_of_the_labels(store):
     cohort = lungmix.open_cohort(store)
     assert cohort.model.fit_info["name"] == "paper"
     assert cohort["case-001"].model.digest == PUBLISHED.digest != cohort.model.digest
@@ -245,7 +245,7 @@ def test_model_of_a_file_is_called_given_unless_it_is_the_published_one(store, t
     assert model_use(cohort).stored.name == "published"
 
 
-def test_label_record_that_names_no_mixture_is_no_contradiction(store):
+def test_label_record_without_a_mixture_is_consistent(store):
     cohort = lungmix.open_cohort(store, "r+")
     for case, known in zip(cohort.values(), (None, {"weights": [1]}, "x"), strict=True):
         case.record("label", {"key": "of an earlier version"} | ({} if known is None else {"model": known}))

@@ -77,7 +77,7 @@ def test_case_without_a_summary_is_judged_by_its_lung_voxels(tmp_path):
     assert flags_of(cohort["case-001"]) == []
 
 
-def test_mask_of_a_refused_case_is_not_made(tmp_path):
+def test_mask_of_a_rejected_case_is_not_computed(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", PHANTOM.volume() + 1024, PHANTOM.geometry)
     counts = np.zeros(65536, np.uint64)

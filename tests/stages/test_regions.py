@@ -53,7 +53,7 @@ def test_volume_of_each_lung_is_that_of_the_truth_within_1_percent(tmp_path, gri
 
 @pytest.mark.parametrize("seed", [5, 8])
 @pytest.mark.parametrize("weights", [HEALTHY, None], ids=["healthy", "diseased"])
-def test_joined_lungs_of_coarse_voxels_are_told_apart_and_the_trachea_between_them_is_found(tmp_path, weights, seed):
+def test_joined_lungs_of_coarse_voxels_and_the_trachea_between_them_are_separated(tmp_path, weights, seed):
     phantom = Phantom(*COARSE, seed, traps={"touching", "cut"}, **({"weights": weights} if weights else {}))
     case = sides_of(tmp_path, phantom)
     truth = phantom.side_truth()[case.lung.compute() > 0]
@@ -98,7 +98,7 @@ def test_trachea_in_the_mask_is_airway(tmp_path):
 
 
 @pytest.mark.parametrize("direction", [FEET_FIRST, FLIPPED, PRONE, OBLIQUE])
-def test_right_is_the_right_of_the_patient_however_the_array_lies(tmp_path, direction):
+def test_right_is_the_right_of_the_patient_for_any_direction_of_axes(tmp_path, direction):
     phantom = Phantom(*THICK, 3, direction=direction, traps={"touching"})
     case = sides_of(tmp_path, phantom)
     truth, found = phantom.side_truth(), case.side.compute()
@@ -109,7 +109,7 @@ def test_right_is_the_right_of_the_patient_however_the_array_lies(tmp_path, dire
     assert (np.reshape(direction, (3, 3)) @ (x * phantom.spacing))[0] < -50
 
 
-def test_single_lung_is_not_cut_and_keeps_its_side(tmp_path):
+def test_single_lung_is_not_cut_and_keeps_its_region(tmp_path):
     phantom = Phantom(*THICK, 3)
     hu, truth = phantom.volume(), phantom.side_truth()
     hu[truth == 1] = 40
@@ -120,7 +120,7 @@ def test_single_lung_is_not_cut_and_keeps_its_side(tmp_path):
     assert np.flatnonzero(case.side_counts.sum(axis=1)).tolist() == [LUNGS[1].label - 1]
 
 
-def test_island_beside_the_lungs_belongs_to_neither(tmp_path):
+def test_component_next_to_the_lungs_belongs_to_neither(tmp_path):
     phantom = Phantom(*THICK, 3)
     hu = phantom.volume()
     hu[:, 228:250, 50:210] = 40
@@ -152,7 +152,7 @@ def test_lung_that_the_volume_cuts_is_flagged(tmp_path):
         assert touches["right"] == touches["left"] == expected
 
 
-def test_valid_sides_are_kept_and_a_new_mask_makes_them_anew(tmp_path):
+def test_valid_regions_are_kept_and_a_new_mask_recomputes_them(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     phantom = Phantom(*COARSE, 1)
     case_of(cohort, "one", phantom.volume(), phantom.geometry)
@@ -171,9 +171,9 @@ def test_valid_sides_are_kept_and_a_new_mask_makes_them_anew(tmp_path):
     assert not regions.is_valid(cohort["one"])
 
 
-def test_labels_of_another_model_leave_the_sides_of_the_mask_alone(tmp_path, monkeypatch):
+def test_labels_of_another_model_keep_the_regions_of_the_mask(tmp_path, monkeypatch):
     case = sides_of(tmp_path, Phantom(*COARSE, 1))
-    monkeypatch.setattr(regions, "decide", lambda where: pytest.fail("sides are decided again"))
+    monkeypatch.setattr(regions, "compute_coarse_regions", lambda case_ref: pytest.fail("regions are computed again"))
     before, labels = case.side_counts, case.tissue.compute()
     other = lungmix.TissueModel(MODEL.weights[::-1], MODEL.means, MODEL.variances)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
@@ -184,7 +184,7 @@ def test_labels_of_another_model_leave_the_sides_of_the_mask_alone(tmp_path, mon
     assert not np.array_equal(case.tissue.compute(), labels)
 
 
-def test_mask_of_a_few_voxels_has_sides_too(tmp_path):
+def test_mask_of_a_few_voxels_has_regions_too(tmp_path):
     hu = np.full((20, 40, 40), 40, np.int16)
     hu[5:7, 10:12, 5:7] = -900
     hu[5:7, 10:12, 31:33] = -900

@@ -122,7 +122,7 @@ def test_changed_model_relabels_and_leaves_the_masks(scans, client, tmp_path):
         assert (told["weights"], told["means"]) == (list(model.weights), list(model.means))
 
 
-def test_other_chunks_make_a_case_anew_and_stay_until_others_are_asked_for(scans, client, tmp_path):
+def test_other_chunks_convert_a_case_again_and_stay_until_others_are_given(scans, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     source = next(iter(find_scans(scans))).path
 
@@ -143,7 +143,7 @@ def test_other_chunks_make_a_case_anew_and_stay_until_others_are_asked_for(scans
         convert(chunk_slices=5)
 
 
-def test_new_source_gets_the_next_number_and_an_old_one_keeps_its_own(scans, client, tmp_path):
+def test_new_source_gets_the_next_number_and_an_old_one_keeps_its_number(scans, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     other = tmp_path / "elsewhere"
     other.mkdir()
@@ -157,7 +157,7 @@ def test_new_source_gets_the_next_number_and_an_old_one_keeps_its_own(scans, cli
     assert len(report.rows) == 2
 
 
-def test_bad_sources_fail_by_name_while_the_others_go_on(scans, client, tmp_path):
+def test_bad_sources_fail_by_name_and_others_are_processed(scans, client, tmp_path):
     image = sitk.ReadImage(str(scans / "case-001.nrrd"))
     cut = (scans / "case-001.nrrd").read_bytes()
     (tmp_path / "cut.nrrd").write_bytes(cut[: len(cut) // 2])
@@ -190,7 +190,7 @@ def test_bad_sources_fail_by_name_while_the_others_go_on(scans, client, tmp_path
     assert overview_of(cohort).damaged["case-002"].startswith("case case-002: ")
 
 
-def test_source_that_was_cut_short_leaves_what_was_made_of_it_before(scans, client, tmp_path):
+def test_truncated_source_keeps_earlier_results(scans, client, tmp_path):
     source = Path(shutil.copy(scans / "case-002.nii.gz", tmp_path / "scan.nii.gz"))
     cohort, heard = lungmix.open_cohort(tmp_path / "s.zarr", "a"), Said()
     whole = Pipeline(client, cohort).run([source], mask=MASK, model="published")
@@ -210,7 +210,7 @@ def test_source_that_was_cut_short_leaves_what_was_made_of_it_before(scans, clie
     assert cohort["case-001"].failure is None
 
 
-def test_labels_that_are_being_made_are_no_empty_image(scans, client, tmp_path):
+def test_labels_in_progress_are_no_empty_image(scans, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     Pipeline(client, cohort).run([scans / "case-001.nrrd"], mask=MASK, model="published")
     seen, opened_before = [], cohort["case-001"]
@@ -242,7 +242,7 @@ def test_image_that_is_lost_without_its_source_fails_by_name_in_every_command(sc
         assert pipeline.cohort["case-001"].failure["stage"] == "mask"
 
 
-def test_failed_mask_says_what_was_seen_and_what_to_try(scans, client, tmp_path):
+def test_failed_mask_reports_components_and_a_remedy(scans, client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     report = Pipeline(client, cohort).run(
         [scans / "case-002.nii.gz"], mask=MaskParameters(min_voxels=10**9), model="published"
@@ -274,7 +274,7 @@ def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
         assert np.array_equal(first, second)
 
 
-def test_key_table_that_is_asked_for_later_is_complete_and_nothing_is_converted_twice(scans, client, tmp_path):
+def test_key_table_that_is_requested_later_is_complete_without_converting(scans, client, tmp_path):
     cohort, key = lungmix.open_cohort(tmp_path / "s.zarr", "a"), tmp_path / "key.csv"
     sources = [scans / "case-004", scans / "case-001.nrrd"]
     Pipeline(client, cohort).convert(sources, nrrd=tmp_path / "nrrd")

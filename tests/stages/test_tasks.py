@@ -123,7 +123,7 @@ def test_each_voxel_is_read_once_a_stage_and_not_where_no_lung_is(reads, tmp_pat
     assert sorted(of_lung) == list(case.layout.slabs())
 
 
-def test_another_threshold_packs_the_air_anew_and_gives_its_own_mask(reads, tmp_path):
+def test_another_threshold_packs_the_air_again_and_changes_the_mask(reads, tmp_path):
     hu = Phantom((40, 64, 64), (5.6, 5.6, 7.5), 4, traps={"vessels"}).volume()
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(cohort, "one", hu, Geometry((64, 64, 40), (5.6, 5.6, 7.5)))

@@ -73,7 +73,7 @@ def test_exported_images_claim_no_orientation(tmp_path, unknown):
         assert np.array_equal(np.concatenate(list(scan.slabs(8))), PHANTOM.volume())
 
 
-def test_dicom_which_cannot_leave_it_open_is_refused(tmp_path, unknown):
+def test_dicom_export_without_orientation_is_rejected(tmp_path, unknown):
     with pytest.raises(UsageError, match="orientation of case one is not known"):
         write_seg(unknown, tmp_path / "a.dcm", "lung", with_ct=True)
     assert not list(tmp_path.glob("a*"))

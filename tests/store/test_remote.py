@@ -26,9 +26,9 @@ def environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    s3._connected.cache_clear()
+    s3._open_store.cache_clear()
     yield
-    s3._connected.cache_clear()
+    s3._open_store.cache_clear()
 
 
 @contextmanager
@@ -71,8 +71,8 @@ def said(capsys, *words):
     [
         (403, "AccessDenied", "access is denied"),
         (401, "Unauthorized", "access is denied"),
-        (403, "InvalidAccessKeyId", "the key is not known"),
-        (403, "SignatureDoesNotMatch", "the secret key is another one"),
+        (403, "InvalidAccessKeyId", "the key is unknown"),
+        (403, "SignatureDoesNotMatch", "the secret key is wrong"),
         (403, "RequestTimeTooSkewed", "the clock of this machine is wrong"),
         (400, "ExpiredToken", "no longer valid"),
         (404, "NoSuchBucket", "there is no such bucket"),

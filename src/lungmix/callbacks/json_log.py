@@ -1,4 +1,4 @@
-"""A log of a run for programs: one JSON object a line."""
+"""Log of a run in JSON Lines, for programs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lungmix.errors import UsageError, encodable, mark_path, redact
 
 
 class JsonLog(Callback):
-    """Writes what happens; every line has ``time``, ``level`` and ``event``, and holds no name of a source.
+    """Callback that logs events; every line has ``time``, ``level`` and ``event``, and no name of a source.
 
-    Events are ``begin`` and ``end`` of a part of the run with ``part``, ``cases`` and ``bytes`` of their HU; ``stage``
+    Events are ``begin`` and ``end`` of a stage with ``part``, ``cases`` and ``bytes`` of their HU; ``stage``
     with ``case``, ``stage``, ``seconds``, ``worker_seconds``, ``tasks`` and ``peak_bytes``; ``case`` with ``case`` and
     ``bytes``; ``failed`` with ``case`` and ``reason``; ``message``.
     """
@@ -34,10 +34,10 @@ class JsonLog(Callback):
         self._part, self._sizes = title, sizes or {}
         self._write("info", "begin", part=title, cases=len(cases), bytes=sum(self._sizes.values()))
 
-    def on_usage(self, case: str, stage: str, spent: ResourceUsage) -> None:
+    def on_usage(self, case: str, stage: str, usage: ResourceUsage) -> None:
         """See `Callback`."""
-        took = {name: value for name, value in spent.to_dict().items() if name != "cases"}
-        self._write("info", "stage", part=self._part, case=case, stage=stage, **took)
+        resources = {name: value for name, value in usage.to_dict().items() if name != "cases"}
+        self._write("info", "stage", part=self._part, case=case, stage=stage, **resources)
 
     def on_case_end(self, case: str, failure: str | None = None) -> None:
         """See `Callback`."""
@@ -67,8 +67,8 @@ class JsonLog(Callback):
             self._stream.flush()
 
 
-class Several(Callback):
-    """Hands every event on to several callbacks."""
+class CallbackList(Callback):
+    """Callback that forwards every event to several callbacks."""
 
     def __init__(self, *callbacks: Callback):
         self._callbacks = callbacks
@@ -83,10 +83,10 @@ class Several(Callback):
         for callback in self._callbacks:
             callback.on_progress(case, stage, done, total)
 
-    def on_usage(self, case: str, stage: str, spent: ResourceUsage) -> None:
+    def on_usage(self, case: str, stage: str, usage: ResourceUsage) -> None:
         """See `Callback`."""
         for callback in self._callbacks:
-            callback.on_usage(case, stage, spent)
+            callback.on_usage(case, stage, usage)
 
     def on_case_end(self, case: str, failure: str | None = None) -> None:
         """See `Callback`."""
@@ -110,8 +110,8 @@ class Several(Callback):
 
 
 @contextmanager
-def logged(callback: Callback, file: Path | None) -> Iterator[Callback]:
-    """Yield a callback that also appends to `file`; without a file, the callback itself.
+def with_log_file(callback: Callback, file: Path | None) -> Iterator[Callback]:
+    """Yield a callback that also appends to the log `file`; without a file, yield the callback itself.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def logged(callback: Callback, file: Path | None) -> Iterator[Callback]:
         stream = file.open("a", encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"--log {mark_path(file)} cannot be written ({error.strerror}): give a file in a folder that is there"
+            f"--log {mark_path(file)} cannot be written ({error.strerror}): give a file in a folder that exists"
         ) from error
     with stream:
-        yield Several(callback, JsonLog(stream))
+        yield CallbackList(callback, JsonLog(stream))

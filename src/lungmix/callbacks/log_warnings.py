@@ -1,4 +1,4 @@
-"""Warnings of a run in Python's own log, for notebooks and scripts."""
+"""Log of warnings of a run by the `logging` module, for notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ LOGGER = logging.getLogger("lungmix")
 
 
 class LogWarnings(Callback):
-    """Writes warnings and failures of cases to the logger ``lungmix``, without names of files.
+    """Callback that logs warnings and failures of cases to the logger ``lungmix``, without names of files.
 
-    Python shows warnings of a logger that nobody has configured on the standard error stream, in notebooks too.
+    Without a logging configuration, Python shows warnings on the standard error stream, also in notebooks.
     """
 
     def on_case_end(self, case: str, failure: str | None = None) -> None:

@@ -68,12 +68,12 @@ def pipeline_on(
 @contextmanager
 def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, Any]]:
     """Yield the client of a cluster, or None where it is not needed, and the callback of progress."""
-    from lungmix.callbacks import logged
+    from lungmix.callbacks import with_log_file
     from lungmix.cli.progress import callback_for
     from lungmix.cluster import check_memory, connect, dashboard_of, performance_page
 
     _quiet_dask()
-    with logged(callback_for(Console(stderr=True), quiet=cluster.quiet), cluster.log) as callback:
+    with with_log_file(callback_for(Console(stderr=True), quiet=cluster.quiet), cluster.log) as callback:
         if not needed:
             yield None, callback
             return

@@ -1,4 +1,4 @@
-"""How work reaches a cluster: connection, bounded concurrency, memory, metrics."""
+"""Work on a cluster: connection, bounded concurrency, memory, metrics."""
 
 from lungmix.cluster.bounded_map import ItemResult, map_bounded
 from lungmix.cluster.connect import check_memory, connect

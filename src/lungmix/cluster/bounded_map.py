@@ -1,4 +1,4 @@
-"""Many cases, a few in flight: the scheduler never holds more than a window of graphs."""
+"""Concurrent work on many cases, a bounded number in flight, so that the scheduler holds few graphs at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class ItemResult(Generic[T, R]):
-    """What became of one item: its result, or the error that ended it."""
+    """Result of an item, or the error that ended it."""
 
     item: T
     result: R | None = None
@@ -25,38 +25,38 @@ class ItemResult(Generic[T, R]):
 
 def map_bounded(
     items: Sequence[T],
-    work: Callable[[T], R],
+    task: Callable[[T], R],
     size: int | Callable[[], int],
-    leave: Callable[[], None] = lambda: None,
+    abort: Callable[[], None] = lambda: None,
 ) -> Iterator[ItemResult[T, R]]:
-    """Work on items side by side and yield each as it ends; an error ends its own item only.
+    """Run a task for items concurrently and yield each result as it ends; an error ends its own item only.
 
     Parameters
     ----------
     items : sequence
-        What to work on.
-    work : callable
-        Called in a thread with one item; it submits to the cluster and waits.
+        Items to pass to the task.
+    task : callable
+        Called in a thread with an item; submits to the cluster and waits.
     size : int or callable
-        Items in flight; a callable is asked each time an item has ended, and never for more than at first.
-    leave : callable
-        Called again and again while items are waited for that are left in flight, as after an interrupt.
+        Items in flight; a callable is evaluated after each item, and its first value is the maximum.
+    abort : callable
+        Called repeatedly while the iteration has ended, as by an interrupt, and items are still in flight.
     """
     waiting = iter(items)
-    allowed = size if callable(size) else lambda: size
-    with ThreadPoolExecutor(max_workers=max(allowed(), 1), thread_name_prefix="case") as pool:
+    max_in_flight = size if callable(size) else lambda: size
+    with ThreadPoolExecutor(max_workers=max(max_in_flight(), 1), thread_name_prefix="case") as pool:
         running: dict[Future[R], T] = {}
         try:
             while True:
-                while len(running) < max(allowed(), 1):
+                while len(running) < max(max_in_flight(), 1):
                     try:
                         item = next(waiting)
                     except StopIteration:
                         break
-                    running[pool.submit(work, item)] = item
+                    running[pool.submit(task, item)] = item
                 if not running:
                     return
-                # An interrupt may reach another thread, after which this one sees it once it wakes.
+                # The timeout lets this thread handle an interrupt that was delivered to another thread.
                 finished, _ = wait(running, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
                 for future in finished:
                     item = running.pop(future)
@@ -68,7 +68,7 @@ def map_bounded(
                     else:
                         raise error
         finally:
-            left = [future for future in running if not future.cancel()]
-            while wait(left, timeout=0).not_done:
-                leave()
-                wait(left, timeout=_POLL_S)
+            in_flight = [future for future in running if not future.cancel()]
+            while wait(in_flight, timeout=0).not_done:
+                abort()
+                wait(in_flight, timeout=_POLL_S)

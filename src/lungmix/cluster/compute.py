@@ -1,4 +1,4 @@
-"""Compute delayed values on the cluster, watching them finish."""
+"""Computation of delayed values on the cluster, with progress."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from distributed.client import ClosedClientError
 
 from lungmix.cluster.graph_optimization import OptimizedGraph, fuse_and_inline
 
-_LOOK_S = 0.05
-# What was submitted earlier goes first, over cases too.
-_SUBMITTED = count()
+_POLL_S = 0.05
+# Values that were submitted earlier have priority, across cases too.
+_SUBMISSIONS = count()
 
 
 def compute_in_order(
-    client: Client, values: Sequence[Any], watch: Callable[[int, int], None] | None = None
+    client: Client, values: Sequence[Any], progress: Callable[[int, int], None] | None = None
 ) -> list[Any]:
-    """Results of delayed values, each worked on before those behind it.
+    """Return the results of delayed values, computed in their order.
 
-    A scheduler left to itself begins in the middle of a row of slabs and finishes none before all are begun, so that
-    a long scan fills the workers. What values share is computed once. All travel as one graph: a submission of its own
-    for each value, with all that the value shares with others, takes longer than the scheduler's work.
+    Without priorities, a scheduler begins in the middle of a row of slabs and finishes none before all are begun, so
+    that a long scan fills the memory of workers. Tasks that values share are computed once. All values are submitted as
+    one graph: one submission per value, with the tasks that it shares with others, takes longer than scheduling them.
 
     Parameters
     ----------
     client : distributed.Client
-        Where they are computed.
+        Client of the cluster that computes the values.
     values : sequence of Delayed
-        Each should end in a small table: the results travel to the client.
-    watch : callable, optional
-        ``watch(done, total)`` as they finish.
+        Values whose results are small, for they are sent to the client.
+    progress : callable, optional
+        ``progress(done, total)`` as values finish.
     """
     tasks = fuse_and_inline(values)
-    with dask.annotate(priority=order_of(tasks)):
+    with dask.annotate(priority=task_priorities(tasks)):
         futures = client.compute(tasks.values)
-    # One thread asks now and then how many are there: to be told of each would cost a switch of threads every time.
+    # This thread polls the futures: a callback per future would cost a switch of threads each.
     gathering = asyncio.run_coroutine_threadsafe(client.gather(futures, asynchronous=True), client.loop.asyncio_loop)
     done = 0
     try:
         while not gathering.done():
             closed = client.status == "closed"
-            wait([gathering], _LOOK_S if watch is not None else 1.0)
+            wait([gathering], _POLL_S if progress is not None else 1.0)
             if closed and not gathering.done():
                 raise ClosedClientError("the client was closed while it waited for results")
             finished = sum(future.done() for future in futures)
-            if watch is not None and finished > done:
+            if progress is not None and finished > done:
                 done = finished
-                watch(done, len(futures))
+                progress(done, len(futures))
         return list(gathering.result())
     except BaseException:
         client.cancel(futures)
@@ -65,34 +65,34 @@ def compute_in_order(
 
 @dataclass(frozen=True)
 class TaskPriorities:
-    """Priority of each task: that of the first value which needs it.
+    """Priority of each task, which is that of the first value that depends on it.
 
     Attributes
     ----------
     ranks : dict
-        By key.
+        Priorities by key.
     last : int
-        Of keys that are not known.
+        Priority of all other keys.
     """
 
     ranks: dict[Any, int]
     last: int
 
     def __call__(self, key: Any) -> int:
-        """Answers the scheduler."""
+        """Return the priority of a task."""
         return self.ranks.get(key, self.last)
 
 
-def order_of(tasks: OptimizedGraph) -> TaskPriorities:
-    """The order of values, behind all that were ordered before."""
+def task_priorities(tasks: OptimizedGraph) -> TaskPriorities:
+    """Return priorities of values and their tasks, lower than all that were returned before."""
     ranks: dict[Any, int] = {}
     rank = 0
     for key in tasks.keys:
-        rank = -next(_SUBMITTED)
-        todo = [key]
-        while todo:
-            one = todo.pop()
-            if one not in ranks:
-                ranks[one] = rank
-                todo += tasks.graph[one].dependencies
+        rank = -next(_SUBMISSIONS)
+        pending = [key]
+        while pending:
+            dependency = pending.pop()
+            if dependency not in ranks:
+                ranks[dependency] = rank
+                pending += tasks.graph[dependency].dependencies
     return TaskPriorities(ranks, rank)

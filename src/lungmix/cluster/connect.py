@@ -1,4 +1,4 @@
-"""A `dask.distributed` client: on a local cluster that fits the machine, or on a cluster that runs already."""
+"""Connection to a local cluster that fits the machine, or to a running cluster."""
 
 from __future__ import annotations
 
@@ -42,25 +42,26 @@ def connect(
     scheduler_file : str or Path, optional
         File that a scheduler wrote with ``--scheduler-file``.
     workers : int, optional
-        Processes of a local cluster; by default one a core, fewer where memory is short.
+        Processes of a local cluster; by default one per core, fewer where memory is short.
     memory_limit : str or int, optional
         Memory of each of them, such as ``"2GB"``; by default an equal share of the machine's.
     patience : float
-        Seconds to wait for the first worker of a scheduler that has none yet, and for a scheduler that is lost later.
+        Seconds to wait for the first worker of a scheduler that has none yet, and for a scheduler whose connection is
+        lost later.
     say : callable, optional
-        Told what is waited for.
+        Called with a message when there is something to wait for.
 
     Returns
     -------
     distributed.Client
-        Close it, or use it in a ``with`` block; a local cluster ends with it.
+        Client to close, or to use in a ``with`` block; a local cluster ends with it.
 
     Raises
     ------
     UsageError
         If the options contradict each other.
     ClusterError
-        If the scheduler does not answer, no worker joins it, or they have another environment than this program.
+        If the scheduler does not answer, no worker joins it, or their environments differ from that of this program.
     """
     if scheduler is not None and scheduler_file is not None:
         raise UsageError("give --scheduler or --scheduler-file, not both")
@@ -73,13 +74,13 @@ def connect(
     if scheduler is None and scheduler_file is None:
         return start_local(workers, memory_limit)
     if is_local:
-        raise UsageError("--workers and --memory-limit shape a local cluster: leave them out with a scheduler")
+        raise UsageError("--workers and --memory-limit configure a local cluster: omit them with a scheduler")
     try:
-        client = _existing(scheduler, scheduler_file, patience)
+        client = _connect_existing(scheduler, scheduler_file, patience)
     except ClusterError as error:
         if not is_configured:
             raise
-        raise ClusterError(f"{error}; it is named by dask's configuration, which --workers leaves aside") from error
+        raise ClusterError(f"{error}; the address is from dask's configuration, which --workers ignores") from error
     try:
         _wait_for_worker(client, patience, say)
         check_cluster(client)
@@ -90,18 +91,18 @@ def connect(
 
 
 def min_worker_memory(client: Client) -> int | None:
-    """Memory limit of the smallest worker, bytes; None if no worker has one."""
+    """Return the memory limit of the smallest worker, bytes; None if no worker has a limit."""
     limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
     return min((int(limit) for limit in limits if limit), default=None)
 
 
 def check_memory(client: Client) -> None:
-    """Refuse workers that distributed would pause for their memory before they have done anything.
+    """Check that no worker is so small that distributed would pause it before its first task.
 
     Raises
     ------
     ClusterError
-        If the memory limit of a worker is less than any stage needs; it says how much that is.
+        If the memory limit of a worker is less than any stage needs; the message states the need.
     """
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         limit = int(worker["memory_limit"] or 0)
@@ -113,8 +114,8 @@ def check_memory(client: Client) -> None:
             )
 
 
-def _existing(scheduler: str | None, scheduler_file: str | Path | None, patience: float) -> Client:
-    where = scheduler if scheduler is not None else str(scheduler_file)
+def _connect_existing(scheduler: str | None, scheduler_file: str | Path | None, patience: float) -> Client:
+    address = scheduler if scheduler is not None else str(scheduler_file)
     if scheduler_file is not None and not Path(scheduler_file).is_file():
         raise ClusterError(
             f"there is no scheduler file {scheduler_file}: start `dask scheduler --scheduler-file` first"
@@ -123,38 +124,38 @@ def _existing(scheduler: str | None, scheduler_file: str | Path | None, patience
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        where_it_is: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
-        # An address that is wrong should be told soon; but a client waits as long for a scheduler that is lost later.
-        Client(**where_it_is, timeout=_TIMEOUT).close()
-        client = Client(**where_it_is, timeout=max(patience, _TIMEOUT))
+        location: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
+        # A wrong address should be reported soon, whereas the client waits up to `patience` when it reconnects.
+        Client(**location, timeout=_TIMEOUT).close()
+        client = Client(**location, timeout=max(patience, _TIMEOUT))
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        if _is_secure(where, scheduler_file):
+        if _is_secure(address, scheduler_file):
             raise ClusterError(
-                f"no secure connection to {where} ({reason}): check the address, and the certificates that dask's "
+                f"no secure connection to {address} ({reason}): check the address, and the certificates that dask's "
                 "configuration names, such as DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..CLIENT__CERT and ..CLIENT__KEY"
             ) from error
-        raise ClusterError(f"no scheduler answers at {where} ({reason}): check the address and start it") from error
+        raise ClusterError(f"no scheduler answers at {address} ({reason}): check the address and start it") from error
     finally:
         logger.setLevel(level)
     return client
 
 
-def _is_secure(where: str, scheduler_file: str | Path | None) -> bool:
+def _is_secure(address: str, scheduler_file: str | Path | None) -> bool:
     if scheduler_file is not None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            where = json.loads(Path(scheduler_file).read_text()).get("address", where)
-    return where.startswith("tls://")
+            address = json.loads(Path(scheduler_file).read_text()).get("address", address)
+    return address.startswith("tls://")
 
 
-def _wait_for_worker(client: Client, patience: float, say: Callable[[str], None] | None) -> None:
+def _wait_for_worker(client: Client, patience: float, warn: Callable[[str], None] | None) -> None:
     if client.scheduler_info(n_workers=1)["workers"]:
         return
     address = client.scheduler.address
-    if say is not None:
-        say(f"the scheduler at {address} has no worker yet: waiting {patience:.0f} s for the first")
-    # A cluster that adapts starts workers once there is work. This is of the standard library: any worker can do it.
-    wanted = client.submit(int, pure=False)
+    if warn is not None:
+        warn(f"the scheduler at {address} has no worker yet: waiting {patience:.0f} s for the first")
+    # An adaptive cluster starts workers once there is work. Workers without lungmix can compute this task too.
+    request = client.submit(int, pure=False)
     try:
         client.wait_for_workers(1, timeout=patience)
     except TimeoutError:
@@ -163,4 +164,4 @@ def _wait_for_worker(client: Client, patience: float, say: Callable[[str], None]
             f"`dask worker {address}`, or look at why the queue starts none"
         ) from None
     finally:
-        wanted.release()
+        request.release()

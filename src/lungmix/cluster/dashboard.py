@@ -1,4 +1,4 @@
-"""Dask's dashboard, and its account of a run as a page."""
+"""Dask's dashboard and performance report."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from lungmix.errors import UsageError, mark_path
 
 
 def dashboard_of(client: Client) -> str | None:
-    """Address of a cluster's dashboard; None if it has none."""
+    """Return the address of a cluster's dashboard; None if it has none."""
     services = client.scheduler_info(n_workers=0).get("services", {})
     if "dashboard" not in services or (client.cluster is not None and find_spec("bokeh") is None):
         return None
     try:
         return str(client.dashboard_link)
-    except (
-        KeyError,
-        IndexError,
-        ValueError,
-    ):  # the template of dask's configuration asks for variables that are not set
+    except (KeyError, IndexError, ValueError):
+        # The template of dask's configuration refers to variables that are not set.
         return None
 
 
@@ -46,12 +43,11 @@ def performance_page(client: Client, file: Path | None) -> Iterator[None]:
         file.touch()
     except OSError as error:
         raise UsageError(
-            f"--performance-report {mark_path(file)} cannot be written ({error.strerror}): give a file in a folder "
-            "that "
-            "is there"
+            f"--performance-report {mark_path(file)} cannot be written ({error.strerror}): give a file in "
+            "a folder that exists"
         ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Inline: the page opens without a network.
+        # Inline scripts and styles: the page opens without a network.
         with client.as_current(), performance_report(str(file), mode="inline"):
             yield

@@ -1,7 +1,7 @@
-"""Whether a cluster can do this program's work: what its processes lack is said before any work is sent.
+"""Comparison of the environments of a cluster with that of this program, before any work is sent.
 
-A worker that cannot import what it is sent loses its connection and takes its tasks with it, and nothing in the error
-of the run would tell why.
+A worker that cannot import the functions of a task loses its connection and its tasks, and the error of the run would
+not contain the cause.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from distributed import Client
 from lungmix._version import __version__
 from lungmix.errors import ClusterError
 
-_OURS = "lungmix._version:__version__"
-_WHOLE = ("dask", "distributed")
-"""Graphs are pickled objects of these: any difference counts."""
+_VERSION_OF_LUNGMIX = "lungmix._version:__version__"
+_EQUAL_VERSIONS = ("dask", "distributed")
+"""Packages whose objects are pickled in graphs, so that versions must be equal."""
 
-_SHOWN = 4
+_MAX_LISTED = 4
 
 Versions = Mapping[str, Any]
 
@@ -33,59 +33,71 @@ def check_cluster(client: Client) -> None:
         If the scheduler or a worker lacks lungmix, or has another version of it, of dask or distributed, another minor
         version of Python, or another major version of numpy. The message names them.
     """
-    found = client.get_versions()
-    here = found["client"]["packages"]
-    # Functions of the standard library travel by name, so that even another Python can answer.
-    ours = dict(client.run(pkgutil.resolve_name, _OURS, on_error="return"))
-    # Who joins between the two questions is looked at by the gate of the run.
-    workers = {address: found["workers"][address] for address in ours if address in found["workers"]}
-    faults = [
-        f"worker {address} {fault}"
+    versions = client.get_versions()
+    client_packages = versions["client"]["packages"]
+    # Functions of the standard library are pickled by name, so that workers with another Python can answer.
+    lungmix_versions = dict(client.run(pkgutil.resolve_name, _VERSION_OF_LUNGMIX, on_error="return"))
+    # Workers that join between the two requests are checked by `worker_admission`.
+    workers = {address: versions["workers"][address] for address in lungmix_versions if address in versions["workers"]}
+    problems = [
+        f"worker {address} {problem}"
         for address, packages in workers.items()
-        if (fault := fault_of(ours[address], packages, here))
+        if (problem := incompatibility(lungmix_versions[address], packages, client_packages))
     ]
     try:
-        scheduler = client.run_on_scheduler(pkgutil.resolve_name, _OURS)
-    except Exception as error:  # whatever an import leads to
+        scheduler = client.run_on_scheduler(pkgutil.resolve_name, _VERSION_OF_LUNGMIX)
+    except Exception as error:  # an import may raise anything
         scheduler = error
-    if fault := fault_of(scheduler, found["scheduler"], here):
-        faults.insert(0, f"the scheduler {fault}")
-    if faults:
-        more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    if problem := incompatibility(scheduler, versions["scheduler"], client_packages):
+        problems.insert(0, f"the scheduler {problem}")
+    if problems:
+        more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
         raise ClusterError(
-            f"the cluster does not have this program's environment: {'; '.join(faults[:_SHOWN])}{more}; here are "
-            f"{describe_environment(here)}: install the same where the scheduler and the workers run, and start them "
-            "again"
+            f"the cluster does not have this program's environment: {'; '.join(problems[:_MAX_LISTED])}{more}; "
+            f"here are {describe_environment(client_packages)}: install the same for the scheduler and the workers, "
+            "and restart them"
         )
 
 
-def fault_of(ours: object, packages: Versions | None, here: Versions) -> str | None:
-    """What one process lacks; None if nothing."""
-    there = (packages or {}).get("packages", {})
-    wrong = list(_differing(there, here))
-    if isinstance(ours, ModuleNotFoundError) and (ours.name or "").split(".")[0] == "lungmix":
-        wrong.insert(0, "lacks lungmix")
-    elif isinstance(ours, BaseException):
-        wrong.insert(0, f"cannot import lungmix ({type(ours).__name__}: {ours})")
-    elif ours != __version__:
-        wrong.insert(0, f"has lungmix {ours}")
-    return " and ".join(wrong) or None
+def incompatibility(lungmix_version: object, packages: Versions | None, client_packages: Versions) -> str | None:
+    """Return how the environment of a process differs from `client_packages`; None where it is compatible.
+
+    Parameters
+    ----------
+    lungmix_version : object
+        Version of lungmix in the process, or the error of its import.
+    packages : mapping or None
+        Versions as `distributed.versions.get_versions` returns them.
+    client_packages : mapping
+        Versions of packages of this program.
+    """
+    process_packages = (packages or {}).get("packages", {})
+    differences = list(_differences(process_packages, client_packages))
+    if isinstance(lungmix_version, ModuleNotFoundError) and (lungmix_version.name or "").split(".")[0] == "lungmix":
+        differences.insert(0, "lacks lungmix")
+    elif isinstance(lungmix_version, BaseException):
+        differences.insert(0, f"cannot import lungmix ({type(lungmix_version).__name__}: {lungmix_version})")
+    elif lungmix_version != __version__:
+        differences.insert(0, f"has lungmix {lungmix_version}")
+    return " and ".join(differences) or None
 
 
-def _differing(there: Versions, here: Versions) -> Iterable[str]:
-    pairs = [("Python", _part(there.get("python"), 2), _part(here.get("python"), 2))]
-    pairs += [(name, there.get(name), here.get(name)) for name in _WHOLE]
-    pairs.append(("numpy", _part(there.get("numpy"), 1), _part(here.get("numpy"), 1)))
-    for name, theirs, mine in pairs:
-        if theirs != mine:
-            yield f"has {name} {theirs}" if theirs else f"lacks {name}"
+def _differences(process_packages: Versions, client_packages: Versions) -> Iterable[str]:
+    compared = [("Python", "python", 2), *((name, name, None) for name in _EQUAL_VERSIONS), ("numpy", "numpy", 1)]
+    for name, package, numbers in compared:
+        process_version = _leading_numbers(process_packages.get(package), numbers)
+        client_version = _leading_numbers(client_packages.get(package), numbers)
+        if process_version != client_version:
+            yield f"has {name} {process_version}" if process_version else f"lacks {name}"
 
 
-def _part(version: str | None, numbers: int) -> str | None:
+def _leading_numbers(version: str | None, numbers: int | None) -> str | None:
     return None if version is None else ".".join(version.split(".")[:numbers])
 
 
-def describe_environment(here: Versions) -> str:
-    """What this program has, in words."""
-    python = _part(here.get("python"), 2)
-    return f"lungmix {__version__}, Python {python}, " + ", ".join(f"{n} {here.get(n)}" for n in (*_WHOLE, "numpy"))
+def describe_environment(packages: Versions) -> str:
+    """Return the versions of lungmix, Python and these packages as text."""
+    python = _leading_numbers(packages.get("python"), 2)
+    return f"lungmix {__version__}, Python {python}, " + ", ".join(
+        f"{name} {packages.get(name)}" for name in (*_EQUAL_VERSIONS, "numpy")
+    )

@@ -1,4 +1,4 @@
-"""Graphs without the tasks that only pass something on: each task costs scheduler and worker about a millisecond.
+"""Graphs without tasks that only forward data: each task costs scheduler and worker about a millisecond.
 
 Uses nodes of dask's task specification: https://docs.dask.org/en/stable/spec.html.
 """
@@ -19,12 +19,12 @@ Graph = dict[Any, GraphNode]
 
 @dataclass(frozen=True)
 class OptimizedGraph:
-    """Some values, and the tasks that make them.
+    """Graph of the tasks that compute some values.
 
     Attributes
     ----------
     keys : list
-        Of the values.
+        Keys of the values.
     graph : dict
         Nodes by key.
     """
@@ -34,16 +34,16 @@ class OptimizedGraph:
 
     @property
     def values(self) -> list[Delayed]:
-        """For dask to compute."""
+        """Delayed values to compute with dask."""
         return [Delayed(key, self.graph) for key in self.keys]
 
 
 def fuse_and_inline(values: Sequence[Delayed]) -> OptimizedGraph:
-    """The graph of delayed values without other names of tasks, without data as tasks, and with chains as one task."""
+    """Return the graph of delayed values with aliases resolved, data inlined, and chains fused to one task each."""
     keys = [value.key for value in values]
-    wanted = set(keys)
-    graph = _settle_names(_nodes_of(values), wanted)
-    return OptimizedGraph(keys, _join_chains(graph, wanted))
+    outputs = set(keys)
+    graph = _resolve_aliases(_nodes_of(values), outputs)
+    return OptimizedGraph(keys, _fuse_chains(graph, outputs))
 
 
 def _nodes_of(values: Iterable[Delayed]) -> Graph:
@@ -55,47 +55,51 @@ def _nodes_of(values: Iterable[Delayed]) -> Graph:
     return nodes
 
 
-def _settle_names(graph: Graph, wanted: set[Any]) -> Graph:
-    """Put what other names and data stand for where they are used."""
-    uses = _uses(graph)
-    stand_for: dict[Any, Any] = {}
+def _resolve_aliases(graph: Graph, outputs: set[Any]) -> Graph:
+    """Replace aliases, and data with one use, by the nodes that they stand for."""
+    uses = _count_uses(graph)
+    replacements: dict[Any, Any] = {}
     for key, node in graph.items():
-        if key not in wanted:
+        if key not in outputs:
             if isinstance(node, Alias) and node.target in graph:
-                stand_for[key] = node.target
+                replacements[key] = node.target
             elif isinstance(node, DataNode) and uses[key] == 1:
-                stand_for[key] = node
-    for key, other in stand_for.items():
-        while not isinstance(other, GraphNode) and other in stand_for:
-            other = stand_for[other]
-        stand_for[key] = other
-    left = {key: node.substitute(stand_for) for key, node in graph.items() if key not in stand_for}
-    uses = _uses(left)
-    for key in wanted:
-        node = left[key]
-        if isinstance(node, Alias) and uses[node.target] == 1 and node.target in left.keys() - wanted:
-            left[key] = left.pop(node.target).substitute({}, key=key)
-    return left
+                replacements[key] = node
+    for key, replacement in replacements.items():
+        while not isinstance(replacement, GraphNode) and replacement in replacements:
+            replacement = replacements[replacement]
+        replacements[key] = replacement
+    resolved = {key: node.substitute(replacements) for key, node in graph.items() if key not in replacements}
+    uses = _count_uses(resolved)
+    for key in outputs:
+        node = resolved[key]
+        if isinstance(node, Alias) and uses[node.target] == 1 and node.target in resolved.keys() - outputs:
+            resolved[key] = resolved.pop(node.target).substitute({}, key=key)
+    return resolved
 
 
-def _join_chains(graph: Graph, wanted: set[Any]) -> Graph:
-    """Make one task of each task and the only one that needs it, where that needs nothing else."""
-    uses = _uses(graph)
-    joined = dict(graph)
+def _fuse_chains(graph: Graph, outputs: set[Any]) -> Graph:
+    """Fuse each task with its only dependent, where that has no other dependency."""
+    uses = _count_uses(graph)
+    fused = dict(graph)
     for key in graph:
-        while key in joined and (before := _only_need(joined[key])) in joined:
-            node, first = joined[key], joined[before]
-            if before in wanted or uses[before] != 1 or not (isinstance(node, Task) and isinstance(first, Task)):
+        while key in fused and (dependency := _only_dependency(fused[key])) in fused:
+            node, first = fused[key], fused[dependency]
+            if (
+                dependency in outputs
+                or uses[dependency] != 1
+                or not (isinstance(node, Task) and isinstance(first, Task))
+            ):
                 break
-            joined[key] = Task.fuse(first, node, key=key)
-            del joined[before]
-    return joined
+            fused[key] = Task.fuse(first, node, key=key)
+            del fused[dependency]
+    return fused
 
 
-def _only_need(node: GraphNode) -> Any:
-    needs = node.dependencies
-    return next(iter(needs)) if len(needs) == 1 else None
+def _only_dependency(node: GraphNode) -> Any:
+    dependencies = node.dependencies
+    return next(iter(dependencies)) if len(dependencies) == 1 else None
 
 
-def _uses(graph: Graph) -> Counter[Any]:
-    return Counter(need for node in graph.values() for need in node.dependencies)
+def _count_uses(graph: Graph) -> Counter[Any]:
+    return Counter(dependency for node in graph.values() for dependency in node.dependencies)

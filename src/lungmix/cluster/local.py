@@ -1,4 +1,4 @@
-"""A cluster of this machine: as many workers as its cores and its memory allow."""
+"""Local cluster with as many workers as the cores and the memory of the machine allow."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from distributed import Client
 from lungmix.cluster import machine, main_guard
 from lungmix.cluster.spans import EXTENSIONS
 from lungmix.errors import ClusterError, NoGuardError, UsageError
-from lungmix.formats.tempdirs import passing_folder
+from lungmix.formats.tempdirs import process_temporary_folder
 from lungmix.graphs.process import ENOUGH_WORKER_BYTES, KEPT_BYTES, limit_for
 from lungmix.home import make_home_known
 
 WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
     "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
-    # A worker has one core; chunks are coded by one thread, or workers would take it from each other.
+    # A worker has one core; with several threads that encode chunks, workers would compete for cores.
     "ZARR_THREADING__MAX_WORKERS": "1",
 }
-"""Variables that the processes of workers should be started with; those of a local cluster are."""
+"""Environment variables to start workers with; a local cluster sets them."""
 
 WORKER_PRELOAD = "lungmix.stages.preload"
-"""Module that workers can load before they join, with ``dask worker --preload``; those of a local cluster do."""
+"""Module to preload in workers, with ``dask worker --preload``; a local cluster does so."""
 
 _SETTINGS = {
-    # The cluster is this program's own: an address in dask's configuration is that of another one.
+    # An address in dask's configuration is that of another cluster.
     "scheduler-address": None,
-    # It speaks over the loopback address alone.
+    # The cluster communicates over the loopback address only.
     "distributed.comm.default-scheme": "tcp",
     "distributed.comm.require-encryption": None,
     "distributed.scheduler.pickle": True,
     "distributed.scheduler.worker-saturation": 1.0,
-    # Scheduler, nannies and workers share the cores. By default each looks at its event loop 50 times a second, and a
-    # worker at its stack 100 times.
+    # Scheduler, nannies and workers share the cores. By default each checks its event loop 50 times a second, and a
+    # worker samples its stack 100 times a second.
     "distributed.admin.tick.interval": "500ms",
     "distributed.worker.profile.interval": "100ms",
 }
-_USUAL_MEMORY = 1 << 30
-_LEAST_START = 256 << 20
-_OURS = "LUNGMIX_WORKER"
+_DEFAULT_WORKER_BYTES = 1 << 30
+_MIN_WORKER_BYTES = 256 << 20
+_WORKER_VARIABLE = "LUNGMIX_WORKER"
 
 
 def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
@@ -53,7 +53,7 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
     Parameters
     ----------
     workers : int, optional
-        Processes; by default one a core, fewer where memory is short.
+        Processes; by default one per core, fewer where memory is short.
     memory_limit : str or int, optional
         Memory of each, such as ``"2GB"``; by default an equal share of what this program may use.
 
@@ -64,18 +64,18 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
     ClusterError
         If workers do not start.
     """
-    _refuse_within_a_worker()
+    _check_not_in_worker()
     if main_guard.is_certain():
-        raise NoGuardError(_NO_GUARD)
+        raise NoGuardError(_GUARD_MESSAGE)
     if main_guard.is_missing():
         raise UsageError(
-            "workers cannot start from a script that is read from the standard input, for Python looks for its file: "
+            "workers cannot start from a script that is read from the standard input, because Python imports its file: "
             "save it as a file, or give its text to python -c"
         )
     count, limit = _shape(workers, memory_limit)
     make_home_known()
-    environment = {**WORKER_ENVIRONMENT, _OURS: "1"}
-    settings = {"temporary-directory": _scratch(), **_SETTINGS}
+    environment = {**WORKER_ENVIRONMENT, _WORKER_VARIABLE: "1"}
+    settings = {"temporary-directory": _temporary_directory(), **_SETTINGS}
     with dask.config.set(
         {**{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in environment.items()}, **settings}
     ):
@@ -94,19 +94,19 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
                 scheduler_kwargs={"extensions": EXTENSIONS},
             )
         except (OSError, RuntimeError, TimeoutError, ValueError) as error:
-            raise _why(error) from None
+            raise _start_error(error) from None
         finally:
             logger.setLevel(level)
 
 
-def _scratch() -> str:
-    """Folder for files of workers: of dask's configuration, or one that goes with this process, however it ends."""
+def _temporary_directory() -> str:
+    """Return the folder for files of workers: that of dask's configuration, or one deleted with this process."""
     configured = dask.config.get("temporary-directory", None)
     if configured is not None:
         return str(configured)
-    # At the end of the process the folder may go before dask looks for its parts of it.
+    # At the end of the process the folder may be deleted before dask deletes its files in it.
     logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
-    return str(passing_folder())
+    return str(process_temporary_folder())
 
 
 def _shape(workers: int | None, memory_limit: str | int | None) -> tuple[int, int]:
@@ -116,7 +116,7 @@ def _shape(workers: int | None, memory_limit: str | int | None) -> tuple[int, in
     if memory_limit is not None:
         limit = _bytes_of(memory_limit)
         return workers or max(1, min(machine.cpu_count(), memory // limit)), limit
-    count = workers or max(1, min(machine.cpu_count(), memory // _USUAL_MEMORY))
+    count = workers or max(1, min(machine.cpu_count(), memory // _DEFAULT_WORKER_BYTES))
     limit = min(memory // count, machine.process_limit() or memory)
     return count, limit
 
@@ -126,31 +126,31 @@ def _bytes_of(text: str | int) -> int:
         size = int(parse_bytes(text))
     except (ValueError, TypeError):
         raise UsageError(f"--memory-limit {text} is not a size: write it like 2GB") from None
-    if size < _LEAST_START:
-        least = limit_for(ENOUGH_WORKER_BYTES) / 1e6
-        raise UsageError(f"--memory-limit {text} is too little for a worker: give at least {least:.0f}MB, better 2GB")
+    if size < _MIN_WORKER_BYTES:
+        minimum = limit_for(ENOUGH_WORKER_BYTES) / 1e6
+        raise UsageError(f"--memory-limit {text} is too little for a worker: give at least {minimum:.0f}MB, better 2GB")
     return size
 
 
-def _refuse_within_a_worker() -> None:
-    """End what would start workers while it is itself being started as one.
+def _check_not_in_worker() -> None:
+    """Raise `NoGuardError`, or exit, in a process that is being started as a worker.
 
-    A worker is a new process that imports the main module of the program first.
+    A worker is a new process that first imports the main module of the program.
     """
     if not getattr(process.current_process(), "_inheriting", False):
         return
-    if _OURS in os.environ:
-        sys.exit(1)  # the program that started this worker says why
-    raise NoGuardError(_NO_GUARD)
+    if _WORKER_VARIABLE in os.environ:
+        sys.exit(1)  # the program that started this worker reports the error
+    raise NoGuardError(_GUARD_MESSAGE)
 
 
-_NO_GUARD = (
-    "workers cannot start, for each of them runs this script again from its beginning: put what the script does under "
+_GUARD_MESSAGE = (
+    "workers cannot start, for each of them runs this script again from its beginning: put its code under "
     '`if __name__ == "__main__":`'
 )
 
 
-def _why(error: Exception) -> ClusterError:
+def _start_error(error: Exception) -> ClusterError:
     folder = dask.config.get("temporary-directory", None)
     if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
         return ClusterError(
@@ -158,8 +158,8 @@ def _why(error: Exception) -> ClusterError:
             "name another folder in DASK_TEMPORARY_DIRECTORY"
         )
     if main_guard.is_likely():
-        return NoGuardError(_NO_GUARD)
+        return NoGuardError(_GUARD_MESSAGE)
     return ClusterError(
-        f"workers cannot start ({type(error).__name__}): check the memory and the folder for temporary files, and the "
-        "variables of the environment that begin with DASK_"
+        f"workers cannot start ({type(error).__name__}): check the memory, the folder for temporary files, and the "
+        "environment variables that begin with DASK_"
     )

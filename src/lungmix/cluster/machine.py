@@ -1,4 +1,4 @@
-"""Memory and cores that this process may use: of the machine, of its control groups, of its SLURM job."""
+"""Memory and cores that this process may use: limits of the machine, of control groups, of a SLURM job."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from pathlib import Path, PurePosixPath
 from dask.system import CPU_COUNT
 from distributed.system import MEMORY_LIMIT
 
-_GROUPS, _OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_GROUPS, _GROUPS_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _MEGABYTE = 1 << 20
 
 
 def memory_limit(
-    environ: Mapping[str, str] = os.environ, groups: Path = _GROUPS, of_process: Path = _OF_PROCESS
+    environ: Mapping[str, str] = os.environ, groups: Path = _GROUPS, of_process: Path = _GROUPS_OF_PROCESS
 ) -> int:
-    """Bytes of memory that all processes of this program may take together.
+    """Return the bytes of memory that all processes of this program may use together.
 
-    The least of what dask finds, the limits of the control group of this process and of those that it lies in, and the
+    This is the minimum of dask's limit, the limits of the control group of this process and of its parents, and the
     memory of a SLURM job on this machine.
 
     Parameters
     ----------
     environ : mapping
-        Variables of the environment.
+        Environment variables.
     groups, of_process : Path
-        Where control groups are mounted, and the file that says which ones this process belongs to.
+        Mount point of control groups, and the file that lists those of this process.
     """
     limits = [MEMORY_LIMIT, *_slurm_memory(environ)]
     for folder in _folders(groups, of_process, "memory"):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
-            limits += _number_in(folder / name)
+            limits += _numbers_in(folder / name)
     return min(limits)
 
 
-def cpu_count(environ: Mapping[str, str] = os.environ, groups: Path = _GROUPS, of_process: Path = _OF_PROCESS) -> int:
-    """Cores that this program may use; parameters are those of `memory_limit`."""
+def cpu_count(
+    environ: Mapping[str, str] = os.environ, groups: Path = _GROUPS, of_process: Path = _GROUPS_OF_PROCESS
+) -> int:
+    """Return the number of cores that this program may use; parameters are those of `memory_limit`."""
     counts = [CPU_COUNT]
     for folder in _folders(groups, of_process, "cpu"):
         with suppress(OSError, ValueError):
             quota, period = map(int, (folder / "cpu.max").read_text().split())
             counts.append(math.ceil(quota / period))
         for quota, period in zip(
-            _number_in(folder / "cpu.cfs_quota_us"), _number_in(folder / "cpu.cfs_period_us"), strict=False
+            _numbers_in(folder / "cpu.cfs_quota_us"), _numbers_in(folder / "cpu.cfs_period_us"), strict=False
         ):
             counts.append(math.ceil(quota / period))
     with suppress(KeyError, ValueError):
@@ -54,7 +56,7 @@ def cpu_count(environ: Mapping[str, str] = os.environ, groups: Path = _GROUPS, o
 
 
 def process_limit() -> int | None:
-    """Bytes that one process may take, as ``ulimit -v`` says; None where it may take any."""
+    """Return the bytes that one process may use, as set by ``ulimit -v``; None where they are not limited."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -64,7 +66,7 @@ def process_limit() -> int | None:
 
 
 def _slurm_memory(environ: Mapping[str, str]) -> Iterator[int]:
-    """Memory of a SLURM job on this machine, which SLURM states in MB and does not always enforce; 0 stands for all."""
+    """Yield the memory of a SLURM job on this machine, bytes. SLURM states it in MB; 0 means all of the machine."""
     with suppress(KeyError, ValueError):
         if (size := int(environ["SLURM_MEM_PER_NODE"])) > 0:
             yield size * _MEGABYTE
@@ -75,7 +77,7 @@ def _slurm_memory(environ: Mapping[str, str]) -> Iterator[int]:
 
 
 def _folders(groups: Path, of_process: Path, controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process lies in, from its own up to the root."""
+    """Yield the folders of the control groups of this process, from its own up to the root."""
     try:
         lines = of_process.read_text().splitlines()
     except OSError:
@@ -84,17 +86,17 @@ def _folders(groups: Path, of_process: Path, controller: str) -> Iterator[Path]:
         _, names, path = (*line.split(":", 2), "", "")[:3]
         if names and controller not in names.split(","):
             continue
-        # In a container the root of what is mounted is the container's own group, and the path may be the host's.
+        # In a container the mounted root is the group of the container, and the path may be that of the host.
         bases = [groups] if not names else [groups / names, groups / controller]
-        inside = PurePosixPath(path.lstrip("/"))
-        if ".." in inside.parts:
-            inside = PurePosixPath()
+        group_path = PurePosixPath(path.lstrip("/"))
+        if ".." in group_path.parts:
+            group_path = PurePosixPath()
         for base in bases:
-            for folder in (inside, *inside.parents):
+            for folder in (group_path, *group_path.parents):
                 yield base / folder
 
 
-def _number_in(file: Path) -> list[int]:
+def _numbers_in(file: Path) -> list[int]:
     with suppress(OSError, ValueError):
         number = int(file.read_text())
         return [number] if number > 0 else []

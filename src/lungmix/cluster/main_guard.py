@@ -1,4 +1,4 @@
-"""Foresee that workers would run the script that starts them again from its beginning."""
+"""Detection of scripts without a main guard, which each worker would run again from the beginning."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from traceback import walk_stack
 
 import dask
 
-# What tells a script that it is run by a worker.
+# Names by which a script can detect that a worker runs it.
 _GUARDS = ("__main__", "__mp_main__", "parent_process", "current_process", "_inheriting")
 
 
 def is_likely() -> bool:
     """Return True if the main module is a script without a guard, not a session, ``-c``, ``-m`` or a command."""
-    return _unguarded() is not None
+    return _unguarded_source() is not None
 
 
 def is_certain() -> bool:
     """Return True if the running line belongs to such a script and every run of the script executes it."""
     if dask.config.get("distributed.worker.multiprocessing-method", "spawn") == "fork":
         return False
-    source = _unguarded()
+    source = _unguarded_source()
     if source is None or (line := _line_of_script()) is None:
         return False
     try:
@@ -34,7 +34,7 @@ def is_certain() -> bool:
 
 
 def is_missing() -> bool:
-    """Return True if workers would look for a script that is no file, as one from the standard input."""
+    """Return True if workers would import a script that is no file, as one from the standard input."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     if file is None or getattr(main, "__spec__", None) is not None:
@@ -43,21 +43,21 @@ def is_missing() -> bool:
 
 
 def _is_guarded(statements: Sequence[ast.stmt], line: int) -> bool:
-    """Whether the statement on a line may be one that not every run comes to."""
-    for one in statements:
-        if one.lineno <= line <= (one.end_lineno or one.lineno):
-            if isinstance(one, ast.If | ast.Match | ast.While | ast.For | ast.Try):
+    """Return True where the statement on a line may not be executed by every run."""
+    for statement in statements:
+        if statement.lineno <= line <= (statement.end_lineno or statement.lineno):
+            if isinstance(statement, ast.If | ast.Match | ast.While | ast.For | ast.Try):
                 return True
-            return isinstance(one, ast.With) and _is_guarded(one.body, line)
+            return isinstance(statement, ast.With) and _is_guarded(statement.body, line)
     return False
 
 
-def _unguarded() -> str | None:
-    """Source of the script, where a worker would import it and nothing in it keeps that from its work."""
+def _unguarded_source() -> str | None:
+    """Return the source of the script where a worker would import it and it contains no guard; else None."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     name = getattr(getattr(main, "__spec__", None), "name", "")
-    # As multiprocessing has it: a package that is run with -m is not imported by new processes.
+    # As in multiprocessing: a package that is run with -m is not imported by new processes.
     if file is None or name == "__main__" or name.endswith(".__main__"):
         return None
     with suppress(OSError):
@@ -68,7 +68,7 @@ def _unguarded() -> str | None:
 
 
 def _line_of_script() -> int | None:
-    """The line that the script's own module has come to in this thread."""
+    """Return the line of the script's module that this thread executes; None where there is none."""
     main = sys.modules["__main__"]
     line = None
     for frame, number in walk_stack(sys._getframe()):

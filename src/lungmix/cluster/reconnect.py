@@ -1,4 +1,4 @@
-"""Tell apart what can end a case's work on a cluster, and wait for a cluster to come back."""
+"""Classification of errors that end a case on a cluster, and reconnection to a lost scheduler."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from distributed.core import Status
 from lungmix.errors import ClusterError, StalledError, WorkersEndedError, more_memory
 
 PATIENCE_S = 300.0
-"""So long a scheduler that was lost, or its first worker, is waited for, seconds."""
+"""Seconds to wait for a lost scheduler, or for its first worker."""
 
 _POLL_S = 0.2
-_MISSED_S = 10.0
+_NO_WORKERS_S = 10.0
 _STALLED_S = 60.0
 
 
 def has_ended_workers(error: BaseException) -> bool:
-    """Return whether an error says that a case ended workers or needed more memory than a worker has."""
+    """Return True for an error of a case that ended workers or needed more memory than a worker has."""
     return isinstance(error, (KilledWorker, WorkersEndedError, MemoryError))
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Whether the connection to the scheduler was lost; a client that has given it up is closed."""
+    """Return True for errors of a lost connection to the scheduler, also of a client that closed itself."""
     return isinstance(error, (CancelledError, CommClosedError, ClosedClientError))
 
 
 def is_scheduler_failure(error: BaseException) -> bool:
-    """Return whether an error arose in the scheduler itself, as where workers leave while it takes a graph.
+    """Return True for an error of the scheduler itself, as where workers leave while it receives a graph.
 
-    The task that it is reported for has not run; submitted again, it runs. Distributed reports such an error without
-    the scheduler's frames, so that the client's frame is the innermost; an error of a task has the task's frames.
+    The task with this error has not run, and runs when it is submitted again. Distributed reports such an error without
+    frames of the scheduler, so that the innermost frame is the client's; an error of a task has frames of the task.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
     return (
@@ -51,97 +51,97 @@ def is_scheduler_failure(error: BaseException) -> bool:
 
 
 def is_closed(client: Client) -> bool:
-    """Whether a client was closed, as one is that gave a lost scheduler up: all that is asked of it fails."""
+    """Return True for a closed client, whose requests all fail; it closes itself when its scheduler stays lost."""
     return client.status in ("closing", "closed")
 
 
 @dataclass(frozen=True)
 class SchedulerReconnect:
-    """Waits for a scheduler that was lost, for all cases in flight at once.
+    """Reconnection to a lost scheduler, shared by all cases in flight.
 
     Attributes
     ----------
     client : distributed.Client
-        It connects again by itself, and gives up after its own timeout; see `lungmix.cluster.connect`.
-    say : callable
-        Is told once that there is something to wait for.
+        Client, which reconnects by itself and closes itself after its timeout; see `lungmix.cluster.connect`.
+    warn : callable
+        Called once with a message when waiting begins.
     renew : callable
-        Called when the scheduler is back: one that was started anew knows of no plugin and no listener.
+        Called after reconnection: a restarted scheduler has no plugins and no subscriptions.
     """
 
     client: Client
-    say: Callable[[str], None]
+    warn: Callable[[str], None]
     renew: Callable[[], None]
-    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _over: threading.Event = field(default_factory=threading.Event, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _aborted: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def abort(self) -> None:
         """Abort waiting, and close a client whose requests will not be answered, so that they fail instead of blocking.
 
-        These are clients whose scheduler is lost, whose workers have all ended, as after a signal to the whole process
+        This concerns clients whose scheduler is lost, whose workers have all ended, as after a signal to the process
         group, or whose workers are all paused.
         """
-        self._over.set()
+        self._aborted.set()
         if self.client.status == "connecting":
             self.client.close()
         elif self.client.status == "running":
-            workers = _seen(self.client)
-            if workers is not None and all(_is_stuck(one) for one in workers):
+            workers = _scheduler_workers(self.client)
+            if workers is not None and all(_is_stuck(worker) for worker in workers):
                 self.client.close()
 
     def wait(self) -> bool:
-        """Wait until the scheduler is there again, with a worker; whether work can go on."""
-        with self._turn:
-            told = False
-            end = time.monotonic() + PATIENCE_S
-            while time.monotonic() < end and not self._over.is_set():
+        """Wait until the scheduler is back with a worker, and return True; return False when it stays lost."""
+        with self._lock:
+            warned = False
+            deadline = time.monotonic() + PATIENCE_S
+            while time.monotonic() < deadline and not self._aborted.is_set():
                 if is_closed(self.client):
                     break
-                if self.client.status == "running" and _workers(self.client):
+                if self.client.status == "running" and _count_workers(self.client):
                     try:
                         self.renew()
-                    except (OSError, TimeoutError):  # gone again
+                    except (OSError, TimeoutError):  # lost again
                         continue
                     return True
-                if not told:
-                    told = True
-                    self.say(
+                if not warned:
+                    warned = True
+                    self.warn(
                         f"the scheduler is lost: start it again at the same address, and workers; waiting for both "
                         f"up to {PATIENCE_S:.0f} s"
                     )
-                self._over.wait(_POLL_S)
+                self._aborted.wait(_POLL_S)
             return False
 
 
 @contextmanager
-def warn_when_no_workers(client: Client | None, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Watch within the block for workers that are gone, and for those that all stand paused for their memory.
+def warn_when_no_workers(client: Client | None, warn: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Monitor the workers of a cluster within the block.
 
-    Where no worker has been left for a while it is said, and when one is back; work waits for it. Where all stand
-    paused, work would wait for ever: the client is closed, and the block ends with the reason. Workers of this machine
-    that were given up are started again.
+    Where there has been no worker for a while, warn, and warn again when one is back; work waits for it. Where all
+    workers are paused for their memory, work would wait for ever: close the client and end the block with the reason.
+    Restart workers of a local cluster that distributed closed.
 
     Yields
     ------
     callable
-        Raises the reason, if there is one.
+        Function that raises `StalledError` if all workers are paused and nothing progresses.
 
     Raises
     ------
     StalledError
-        If all workers stood paused and nothing moved.
+        If all workers were paused and nothing progressed.
     """
     if client is None:
         yield lambda: None
         return
-    over, reasons = threading.Event(), list[str]()
-    watch = threading.Thread(target=_miss, args=(client, say, over, reasons), name="workers", daemon=True)
+    ended, reasons = threading.Event(), list[str]()
+    thread = threading.Thread(target=_watch_workers, args=(client, warn, ended, reasons), name="workers", daemon=True)
 
     def check() -> None:
         if reasons:
             raise StalledError(reasons[0])
 
-    watch.start()
+    thread.start()
     try:
         yield check
     except Exception as error:
@@ -149,43 +149,43 @@ def warn_when_no_workers(client: Client | None, say: Callable[[str], None]) -> I
             check()
         raise
     finally:
-        over.set()
-        watch.join()
+        ended.set()
+        thread.join()
 
 
-def _miss(client: Client, say: Callable[[str], None], over: threading.Event, reasons: list[str]) -> None:
-    since, moved, told = time.monotonic(), time.monotonic(), False
-    while not over.wait(_MISSED_S / 5):
+def _watch_workers(client: Client, warn: Callable[[str], None], ended: threading.Event, reasons: list[str]) -> None:
+    last_worker_time, last_progress_time, warned = time.monotonic(), time.monotonic(), False
+    while not ended.wait(_NO_WORKERS_S / 5):
         _replace_lost_workers(client)
-        # Without its scheduler a client has another complaint; see `SchedulerReconnect`.
-        workers = _seen(client) if client.status == "running" else None
-        waits = any(one.status == "pending" for one in list(client.futures.values()))
-        if not workers or not waits or not all(_is_stuck(one) for one in workers):
-            moved = time.monotonic()
-        elif time.monotonic() - moved > _STALLED_S:
-            least = min(int(one["memory_limit"] or 0) for one in workers)
+        # A lost scheduler is handled by `SchedulerReconnect`.
+        workers = _scheduler_workers(client) if client.status == "running" else None
+        has_pending = any(worker.status == "pending" for worker in list(client.futures.values()))
+        if not workers or not has_pending or not all(_is_stuck(worker) for worker in workers):
+            last_progress_time = time.monotonic()
+        elif time.monotonic() - last_progress_time > _STALLED_S:
+            limit = min(int(worker["memory_limit"] or 0) for worker in workers)
             reasons.append(
-                f"all workers stand paused for their memory, {least / 1e6:.0f} MB, and nothing has moved for "
+                f"all workers are paused for their memory, {limit / 1e6:.0f} MB, and no task has ended for "
                 f"{_STALLED_S:.0f} s: {more_memory('2GB', is_local=client.cluster is not None)}; and run the same "
-                "command again, which goes on from here"
+                "command again to resume"
             )
             client.close()
             return
-        if workers is None or workers or not waits:
-            since = time.monotonic()
-            if told and workers:
-                say("a worker is back: the run goes on")
-                told = False
-        elif not told and time.monotonic() - since > _MISSED_S:
-            told = True
-            say("no worker is left: start some, or look at why the queue starts none; the run waits for them")
+        if workers is None or workers or not has_pending:
+            last_worker_time = time.monotonic()
+            if warned and workers:
+                warn("a worker is back: the run continues")
+                warned = False
+        elif not warned and time.monotonic() - last_worker_time > _NO_WORKERS_S:
+            warned = True
+            warn("no worker is left: start some, or find out why the queue starts none; the run waits for them")
 
 
 def _replace_lost_workers(client: Client) -> None:
-    """Start workers in place of those that a cluster of this machine has closed.
+    """Start workers in place of those that a local cluster has closed.
 
-    Distributed closes a worker for good whose process ended and did not come back within its
-    ``lost-worker-timeout``, which a busy machine may need to start a process.
+    Distributed closes a worker permanently if its process ended and was not restarted within ``lost-worker-timeout``,
+    which can be too short on a busy machine.
     """
     cluster = client.cluster
     if (
@@ -197,19 +197,19 @@ def _replace_lost_workers(client: Client) -> None:
 
 
 def _is_stuck(worker: Mapping[str, Any]) -> bool:
-    """Whether a worker is paused, and has no task that could end and free memory."""
+    """Return True where a worker is paused and has no running task that could free memory."""
     counts = (worker.get("metrics") or {}).get("task_counts") or {}
     return worker.get("status") == "paused" and not counts.get("executing") and not counts.get("long-running")
 
 
-def _workers(client: Client) -> int | None:
-    """How many there are; None where the scheduler does not answer."""
-    seen = _seen(client)
-    return None if seen is None else len(seen)
+def _count_workers(client: Client) -> int | None:
+    """Return the number of workers; None where the scheduler does not answer."""
+    workers = _scheduler_workers(client)
+    return None if workers is None else len(workers)
 
 
-def _seen(client: Client) -> list[dict[str, Any]] | None:
-    """Workers as the scheduler knows them; None where it does not answer."""
+def _scheduler_workers(client: Client) -> list[dict[str, Any]] | None:
+    """Return the workers as the scheduler describes them; None where it does not answer."""
     try:
         return list(client.scheduler_info(n_workers=-1)["workers"].values())
     except (OSError, TimeoutError, ValueError, KeyError, ClosedClientError):

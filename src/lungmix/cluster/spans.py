@@ -1,4 +1,4 @@
-"""What the scheduler of a local cluster need not remember."""
+"""Replacement of distributed's spans in the scheduler of a local cluster."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from distributed.scheduler import DEFAULT_EXTENSIONS
 
 
 class NoSpans:
-    """In place of distributed's spans, which keep every group of tasks for ever: 20 KB a scan, and nobody asks."""
+    """Spans extension that stores nothing; distributed's keeps every group of tasks for ever, 20 KB per scan."""
 
     def __init__(self, scheduler: Any):
         pass
 
     def observe_tasks(self, tasks: Any, code: Any, span_metadata: Any) -> dict[Any, dict[str, Any]]:
-        """No task belongs to a span."""
+        """Return no annotations: no task belongs to a span."""
         return {}
 
     def heartbeat(self, worker: Any, data: Any) -> None:
-        """What workers measured for spans is dropped; the ledger has its own figures."""
+        """Ignore the metrics of workers; `lungmix.cluster.task_metrics` has its own."""
 
 
 EXTENSIONS = {**DEFAULT_EXTENSIONS, "spans": NoSpans}
-"""Of the scheduler of a local cluster."""
+"""Extensions of the scheduler of a local cluster."""

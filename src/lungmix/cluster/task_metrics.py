@@ -1,4 +1,4 @@
-"""Where time and memory go: workers note it with each task, the scheduler adds up by case and stage for the client."""
+"""Time and memory of tasks, measured by workers and added up by the scheduler per case and stage."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from lungmix.cluster.reconnect import is_closed
 from lungmix.cluster.worker_exits import exit_watch
 
 TOPIC = "lungmix-tasks"
-"""Under which a scheduler tells what the tasks of a case and stage took."""
+"""Topic of events with the totals of the tasks of a case and stage."""
 
-ABOUT = "lungmix"
-"""Annotation of tasks: case, stage, and which ledger counts them."""
+ANNOTATION = "lungmix"
+"""Annotation of tasks: case, stage, and name of the recorder that counts them."""
 
-Place = tuple[str, ...]
-"""What tasks carry as `ABOUT`."""
+TaskGroupKey = tuple[str, ...]
+"""Value of the annotation `ANNOTATION`."""
 
 _ENDS = ("memory", "erred", "released", "forgotten")
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_FORGET_PEAK = "5"
+_PROCESS_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
 
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """What a stage of a case, or of many, took.
+    """Resources that a stage took, for a case or for many.
 
     Attributes
     ----------
@@ -45,11 +45,11 @@ class ResourceUsage:
     tasks : int
         Finished tasks.
     seconds : float
-        From the first submission to the last result, on the client's clock, added up over cases.
+        Time from the first submission to the last result, on the client's clock, added up over cases.
     worker_seconds : float
         Time that workers spent within tasks.
     peak_bytes : int
-        Most resident memory of a worker's process while one of the tasks ran; 0 if nothing was told.
+        Peak of the resident memory of a worker's process during one of the tasks; 0 if none was reported.
     """
 
     cases: int = 0
@@ -68,77 +68,80 @@ class ResourceUsage:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; seconds to the millisecond."""
+        """Return a JSON-ready dictionary; seconds are rounded to milliseconds."""
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
 class TaskMetricsPlugin(WorkerPlugin):
-    """Notes with each task how long it took and how much memory its process had, for the scheduler to add up."""
+    """Worker plugin that adds time and peak memory to the metadata of each task, for `TaskTotals`."""
 
     name = "lungmix-tasks"
     idempotent = True
 
     def setup(self, worker: Worker) -> None:
-        """See distributed."""
+        """Store the worker; see distributed."""
         self._worker = worker
-        self._begun: dict[Any, float] = {}
+        self._start_times: dict[Any, float] = {}
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """See distributed; a worker has one thread, so what its process holds is held for this task."""
+        """See distributed; a worker has one thread, so the memory of its process belongs to the running task."""
         if finish == "executing":
-            _forget_peak()
-            self._begun[key] = time.perf_counter()
-        elif start == "executing" and (begun := self._begun.pop(key, None)) is not None:
+            _reset_peak()
+            self._start_times[key] = time.perf_counter()
+        elif start == "executing" and (start_time := self._start_times.pop(key, None)) is not None:
             task = self._worker.state.tasks.get(key)
-            if task is not None and ABOUT in (task.annotations or {}):
-                # It travels with the message that the task is finished, which costs no message of its own.
-                task.metadata[ABOUT] = (time.perf_counter() - begun, _peak())
+            if task is not None and ANNOTATION in (task.annotations or {}):
+                # The metadata is part of the message that the task has finished, so no other message is sent.
+                task.metadata[ANNOTATION] = (time.perf_counter() - start_time, _peak_bytes())
 
 
 class TaskTotals(SchedulerPlugin):
-    """Adds up what tasks took, and tells it once all that a client wanted of a case and stage is there.
+    """Scheduler plugin that adds up the resources of tasks and logs the totals of a case and stage as an event.
 
-    It tells before the client hears that the last result is there.
+    The event is logged when all results that a client requested of a case and stage are ready, before the client learns
+    of the last of them.
     """
 
     name = "lungmix-totals"
     idempotent = True
 
     def __init__(self) -> None:
-        self._places: dict[Any, Place] = {}
-        self._waiting: dict[Place, set[Any]] = {}
-        self._sums: dict[Place, tuple[int, float, int]] = {}
+        self._group_of_key: dict[Any, TaskGroupKey] = {}
+        self._pending: dict[TaskGroupKey, set[Any]] = {}
+        self._totals: dict[TaskGroupKey, tuple[int, float, int]] = {}
 
     async def start(self, scheduler: Scheduler) -> None:
-        """See distributed."""
+        """Store the scheduler; see distributed."""
         self._scheduler = scheduler
 
     def update_graph(
         self, scheduler: Scheduler, *, keys: set[Any], annotations: Mapping[str, Mapping[Any, Any]], **kwargs: Any
     ) -> None:
-        """See distributed; `keys` are those that the client wants."""
-        about = annotations.get(ABOUT, {})
-        for key in keys & about.keys():
-            place = self._places[key] = tuple(about[key])
-            self._waiting.setdefault(place, set()).add(key)
+        """Remember the requested keys by case and stage; see distributed."""
+        annotated = annotations.get(ANNOTATION, {})
+        for key in keys & annotated.keys():
+            group = self._group_of_key[key] = tuple(annotated[key])
+            self._pending.setdefault(group, set()).add(key)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
-        """See distributed."""
-        took = (kwargs.get("metadata") or {}).get(ABOUT) if start == "processing" and finish == "memory" else None
-        if took is not None:
-            place = tuple(self._scheduler.tasks[key].annotations[ABOUT])
-            tasks, seconds, peak = self._sums.get(place, (0, 0.0, 0))
-            self._sums[place] = (tasks + 1, seconds + took[0], max(peak, took[1]))
-        if key in self._places and finish in _ENDS:
-            self._tick_off(key)
+        """Add the resources of a finished task; see distributed."""
+        metrics = (
+            (kwargs.get("metadata") or {}).get(ANNOTATION) if start == "processing" and finish == "memory" else None
+        )
+        if metrics is not None:
+            group = tuple(self._scheduler.tasks[key].annotations[ANNOTATION])
+            tasks, seconds, peak = self._totals.get(group, (0, 0.0, 0))
+            self._totals[group] = (tasks + 1, seconds + metrics[0], max(peak, metrics[1]))
+        if key in self._group_of_key and finish in _ENDS:
+            self._complete(key)
 
-    def _tick_off(self, key: Any) -> None:
-        place = self._places.pop(key)
-        waiting = self._waiting[place]
-        waiting.discard(key)
-        if not waiting:
-            del self._waiting[place]
-            self._scheduler.log_event(TOPIC, (*place, *self._sums.pop(place, (0, 0.0, 0))))
+    def _complete(self, key: Any) -> None:
+        group = self._group_of_key.pop(key)
+        pending = self._pending[group]
+        pending.discard(key)
+        if not pending:
+            del self._pending[group]
+            self._scheduler.log_event(TOPIC, (*group, *self._totals.pop(group, (0, 0.0, 0))))
 
 
 @dataclass
@@ -159,34 +162,34 @@ class Measurement:
 
 @dataclass
 class UsageRecorder:
-    """Adds up what tasks tell.
+    """Recorder of the resources that stages take.
 
     Attributes
     ----------
-    total : dict of str to Spent
-        By stage, of all cases that have ended.
+    total : dict of str to ResourceUsage
+        Usage by stage, of all cases that have ended.
     """
 
     total: dict[str, ResourceUsage] = field(default_factory=dict)
-    _open: dict[tuple[str, str], ResourceUsage] = field(default_factory=dict)
+    _running: dict[tuple[str, str], ResourceUsage] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock)
     _name: str = field(default_factory=lambda: uuid4().hex)
 
     @contextmanager
     def alone(self, stage: str) -> Iterator[None]:
-        """Count the time of the block for a stage that the client does by itself."""
+        """Add the time of the block to a stage that runs in the client alone."""
         start = time.perf_counter()
         yield
         self._add(stage, ResourceUsage(seconds=time.perf_counter() - start))
 
     @contextmanager
-    def listening(self, client: Client | None, say: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hear the workers of a cluster within the block; `say` is told of those that are not fit to work."""
-        # What is asked of a client that is closed fails, and says so.
+    def listening(self, client: Client | None, warn: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Receive events of a cluster within the block; `warn` is called for each worker that is not admitted."""
+        # Requests of a closed client fail later with an error of their own.
         if client is None or is_closed(client):
             yield
             return
-        self.listen(client, say)
+        self.listen(client, warn)
         try:
             yield
         finally:
@@ -194,62 +197,63 @@ class UsageRecorder:
                 client.unsubscribe_topic(TOPIC)
                 client.unsubscribe_topic(worker_admission.TOPIC)
 
-    def listen(self, client: Client, say: Callable[[str], None] | None = None) -> None:
-        """Begin to listen, or begin again at a scheduler that was started anew."""
+    def listen(self, client: Client, warn: Callable[[str], None] | None = None) -> None:
+        """Register plugins and subscribe to events, at first or at a restarted scheduler."""
         client.register_plugin(TaskTotals())
         client.register_plugin(exit_watch())
-        client.subscribe_topic(TOPIC, self._hear)
+        client.subscribe_topic(TOPIC, self._add_event)
         client.subscribe_topic(
-            worker_admission.TOPIC, lambda event: say(worker_admission.complaint(event[1])) if say else None
+            worker_admission.TOPIC,
+            lambda event: warn(worker_admission.describe_rejected_worker(event[1])) if warn else None,
         )
         worker_admission.register_admission(client)
 
     @contextmanager
     def measure(self, case: str, stage: str) -> Iterator[Measurement]:
-        """Measure a stage of a case within the block; what the block submits is counted for it.
+        """Measure a stage of a case within the block, with all tasks that the block submits.
 
         Yields
         ------
         Measurement
-            The block sets its status. After the block its usage is set, unless the status is ``"kept"``.
+            Measurement whose status the block sets; its usage is set after the block, unless the status is ``"kept"``.
         """
-        place = case, stage
+        case_stage = case, stage
         measurement = Measurement()
         with self._lock:
-            self._open[place] = ResourceUsage()
+            self._running[case_stage] = ResourceUsage()
         start = time.perf_counter()
         try:
-            with dask.annotate(**{ABOUT: [case, stage, self._name]}):
+            with dask.annotate(**{ANNOTATION: [case, stage, self._name]}):
                 yield measurement
         finally:
             with self._lock:
-                usage = self._open.pop(place)
+                usage = self._running.pop(case_stage)
             if measurement.status != "kept":
                 measurement.usage = replace(usage, cases=1, seconds=time.perf_counter() - start)
                 self._add(stage, measurement.usage)
 
-    def _add(self, stage: str, spent: ResourceUsage) -> None:
+    def _add(self, stage: str, usage: ResourceUsage) -> None:
         with self._lock:
-            self.total[stage] = self.total.get(stage, ResourceUsage()) + spent
+            self.total[stage] = self.total.get(stage, ResourceUsage()) + usage
 
-    def _hear(self, event: tuple[float, tuple[str, str, str, int, float, int]]) -> None:
-        case, stage, ledger, tasks, seconds, peak = event[1]
-        place = case, stage
+    def _add_event(self, event: tuple[float, tuple[str, str, str, int, float, int]]) -> None:
+        case, stage, recorder_name, tasks, seconds, peak = event[1]
+        case_stage = case, stage
         with self._lock:
             # Other clients of the scheduler may work on cases of the same names.
-            if ledger == self._name and place in self._open:
-                self._open[place] += ResourceUsage(tasks=tasks, worker_seconds=seconds, peak_bytes=peak)
+            if recorder_name == self._name and case_stage in self._running:
+                self._running[case_stage] += ResourceUsage(tasks=tasks, worker_seconds=seconds, peak_bytes=peak)
 
 
-def _forget_peak() -> None:
-    # Linux alone can forget the peak of a process; elsewhere what is resident at the end stands in for it.
+def _reset_peak() -> None:
+    # Only Linux can reset the peak of a process; elsewhere the resident memory at the end is reported.
     with suppress(OSError):
-        _CLEAR.write_text(_FORGET_PEAK)
+        _CLEAR_REFS.write_text(_RESET_PEAK)
 
 
-def _peak() -> int:
+def _peak_bytes() -> int:
     with suppress(OSError, ValueError, IndexError):
-        for line in _STATUS.read_text().splitlines():
+        for line in _PROCESS_STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return int(psutil.Process().memory_info().rss)

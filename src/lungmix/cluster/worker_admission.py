@@ -1,4 +1,4 @@
-"""Workers that join during a run: what is not fit for it leaves before it is given work, and says why."""
+"""Admission of workers: those with an incompatible environment leave before they get work, and report why."""
 
 from __future__ import annotations
 
@@ -11,77 +11,77 @@ from distributed.versions import get_versions
 from distributed.worker import WORKER_ANY_RUNNING
 
 from lungmix._version import __version__
-from lungmix.cluster.environment import describe_environment, fault_of
+from lungmix.cluster.environment import describe_environment, incompatibility
 
 TOPIC = "lungmix-strangers"
-"""Under which workers tell that they are not fit."""
+"""Topic of events of workers that are rejected."""
 
 
 def register_admission(client: Client) -> None:
-    """Look at the workers of a cluster before they get tasks, those that are there and those that will join.
+    """Register plugins that check present and future workers of a cluster before they get tasks.
 
-    A worker without lungmix, or with another version of it, of dask or of distributed, tells of it and leaves; its
-    tasks go to the others. All others get the plugin that watches tasks. Once the client is gone, any worker may join.
+    A worker without lungmix, or with another version of it, of dask or of distributed, logs an event and leaves; its
+    tasks go to the others. All others get `TaskMetricsPlugin`. After the client has left, any worker may join.
     """
     name = f"lungmix-gate-{client.id}"
     client.register_plugin(AdmissionEnd(client.id, name), name=f"{name}-end")
-    client.register_plugin(_gate(), name=name)
+    client.register_plugin(_admission_plugin(), name=name)
 
 
 class AdmissionEnd(SchedulerPlugin):
-    """Opens the gate of a client that has left, in whatever way."""
+    """Scheduler plugin that removes the admission plugin of a client that has left or was lost."""
 
     idempotent = True
 
-    def __init__(self, client: str, gate: str):
-        self._client, self._gate = client, gate
+    def __init__(self, client: str, admission: str):
+        self._client, self._admission = client, admission
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """See distributed."""
-        if client == self._client and self._gate in scheduler.worker_plugins:
-            scheduler.loop.add_callback(self._open, scheduler)
+        """Remove the admission plugin if this client left; see distributed."""
+        if client == self._client and self._admission in scheduler.worker_plugins:
+            scheduler.loop.add_callback(self._remove_admission, scheduler)
 
-    async def _open(self, scheduler: Scheduler) -> None:
-        """Take the gate from the scheduler and from its workers.
+    async def _remove_admission(self, scheduler: Scheduler) -> None:
+        """Remove the plugin from the scheduler and from its workers.
 
-        Workers of a cluster that ends close at the same time and drop their plugins themselves. Distributed's own
-        message takes that for a failure, of the worker and of the scheduler.
+        The message of distributed for this fails, and logs errors, on workers of a cluster that ends, for they close at
+        the same time and remove their plugins themselves.
         """
-        scheduler.worker_plugins.pop(self._gate, None)
+        scheduler.worker_plugins.pop(self._admission, None)
         running = [address for address, worker in scheduler.workers.items() if worker.status in WORKER_ANY_RUNNING]
-        message = {"op": "run", "function": dumps(_forgetter()), "kwargs": dumps({"name": self._gate})}
+        message = {"op": "run", "function": dumps(_plugin_remover()), "kwargs": dumps({"name": self._admission})}
         await scheduler.broadcast(msg=message, workers=running, on_error="ignore")
-        scheduler.plugins.pop(f"{self._gate}-end", None)
+        scheduler.plugins.pop(f"{self._admission}-end", None)
 
 
-def complaint(message: Mapping[str, Any]) -> str:
-    """One sentence of what a worker told under `TOPIC`."""
-    here = get_versions()["packages"]
-    there = {"packages": message["packages"]}
-    ours = message["lungmix"] or ModuleNotFoundError(name="lungmix")
+def describe_rejected_worker(message: Mapping[str, Any]) -> str:
+    """Return a sentence about an event of `TOPIC`."""
+    client_packages = get_versions()["packages"]
+    worker_packages = {"packages": message["packages"]}
+    lungmix_version = message["lungmix"] or ModuleNotFoundError(name="lungmix")
+    difference = incompatibility(lungmix_version, worker_packages, client_packages)
     return (
-        f"worker {message['worker']} {fault_of(ours, there, here)}; here are {describe_environment(here)}: it is not "
-        "used; install "
-        "the same there and start it again"
+        f"worker {message['worker']} {difference}; here are {describe_environment(client_packages)}: it is not used; "
+        "install the same there and start it again"
     )
 
 
-def _forgetter() -> Callable[..., None]:
-    # Travels with its code, as the gate does.
-    def forget(name: str, dask_worker: Any) -> None:
-        # A worker that closes is about to drop all its plugins, and fails on those that are gone.
+def _plugin_remover() -> Callable[..., None]:
+    # A local function is pickled with its code, as the admission plugin is.
+    def remove(name: str, dask_worker: Any) -> None:
+        # A closing worker is about to remove all its plugins, and fails on those that are missing.
         if not dask_worker.status.name.startswith("clos"):
             dask_worker.plugins.pop(name, None)
 
-    return forget
+    return remove
 
 
-def _gate() -> WorkerPlugin:
+def _admission_plugin() -> WorkerPlugin:
     import dask
     import distributed
 
-    # A class of a function travels with its code: workers without lungmix, or with another one, understand it too.
-    class Gate(WorkerPlugin):
+    # A local class is pickled with its code, so that workers without lungmix, or with another version, can load it.
+    class Admission(WorkerPlugin):
         idempotent = True
 
         def __init__(self, topic: str, expected: tuple[str, ...]):
@@ -99,18 +99,18 @@ def _gate() -> WorkerPlugin:
             except ImportError:
                 version = None
             if (version, dask.__version__, distributed.__version__) == self._expected:
-                watch = pkgutil.resolve_name("lungmix.cluster.task_metrics:TaskMetricsPlugin")()
-                if watch.name not in worker.plugins:
-                    await worker.plugin_add(watch, watch.name)
+                metrics_plugin = pkgutil.resolve_name("lungmix.cluster.task_metrics:TaskMetricsPlugin")()
+                if metrics_plugin.name not in worker.plugins:
+                    await worker.plugin_add(metrics_plugin, metrics_plugin.name)
                 return
             packages = get_versions()["packages"]
             worker.log_event(self._topic, {"worker": worker.address, "lungmix": version, "packages": packages})
-            # A worker that joins does not listen for tasks yet: what it was meant to do goes elsewhere.
+            # A joining worker does not receive tasks yet; those assigned to it go to other workers.
             reason = f"{self._topic}: here is lungmix {version}, the run has {self._expected[0]}"
             await worker.scheduler.retire_workers(
                 workers=[worker.address], close_workers=False, remove=True, stimulus_id=reason
             )
-            # Not before the answer to whoever sent this is on its way.
+            # Close only after the response to this request has been sent.
             worker.loop.call_later(0.2, worker.close, reason=reason)
 
-    return Gate(TOPIC, (__version__, dask.__version__, distributed.__version__))
+    return Admission(TOPIC, (__version__, dask.__version__, distributed.__version__))

@@ -1,4 +1,4 @@
-"""Find out why worker processes ended: a memory limit, a signal, or a failure of their own."""
+"""Causes of the end of worker processes: a memory limit, a signal, or a failure of their own."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from distributed.diagnostics.plugin import NannyPlugin
 from lungmix.errors import WorkersEndedError
 
 TOPIC = "lungmix-worker-exits"
-"""Events of worker processes that ended: address and exit status."""
+"""Topic of events of worker processes that ended, with address and exit status."""
 
 _MEMORY_TOPIC = "worker-restart-memory"
-"""Events that nannies of distributed log before they end a worker above its memory limit."""
+"""Topic of events that nannies of distributed log before they end a worker above its memory limit."""
 
-_PATIENCE_S, _POLL_S = 2.0, 0.1
+_TIMEOUT_S, _POLL_S = 2.0, 0.1
 
 OUT_OF_MEMORY = "workers repeatedly ran out of memory on this case: give them a larger --memory-limit"
 
@@ -28,11 +28,11 @@ OUT_OF_MEMORY = "workers repeatedly ran out of memory on this case: give them a 
 def exit_watch() -> NannyPlugin:
     """Return a plugin that reports the exit status of each worker process that ends by itself.
 
-    A nanny hands it to one private callback. Where that is not found, as in another release of distributed, nothing is
-    reported, and messages name all possible causes.
+    A nanny passes the status to one private callback. Where that does not exist, as in another release of distributed,
+    nothing is reported, and messages name all possible causes.
     """
 
-    # A class of a function travels with its code: nannies without lungmix, whose workers others use, take it too.
+    # A local class is pickled with its code, so that nannies without lungmix, of other users, can load it too.
     class ExitWatch(NannyPlugin):
         name = TOPIC
         idempotent = True
@@ -42,7 +42,7 @@ def exit_watch() -> NannyPlugin:
 
         def setup(self, nanny: Nanny) -> None:
             callback = getattr(nanny, "_on_worker_exit_sync", None)
-            # A scheduler that was started anew hands the same nanny the plugin again.
+            # A restarted scheduler registers the plugin again with the same nanny.
             if not callable(callback) or hasattr(callback, "reports_exits"):
                 return
 
@@ -68,9 +68,9 @@ def explain(client: Client, error: KilledWorker) -> WorkersEndedError:
     Parameters
     ----------
     client : distributed.Client
-        Its scheduler holds the events of memory limits and of exits.
+        Client whose scheduler holds the events of memory limits and of exits.
     error : KilledWorker
-        Raised for a task whose workers ended several times.
+        Error of a task whose workers ended several times.
     """
     return WorkersEndedError(describe(*_events_of(client, error.last_worker.address)))
 
@@ -81,25 +81,25 @@ def describe(memory: bool, exit_status: int | None) -> str:
     Parameters
     ----------
     memory : bool
-        Whether a memory limit ended the last of them.
+        True where a memory limit ended the last of them.
     exit_status : int or None
-        Exit status of the last one, negative for a signal; None where it is not known.
+        Exit status of the last one, negative for a signal; None where it is unknown.
     """
     if memory:
         return OUT_OF_MEMORY
     if exit_status is None:
         return (
-            "workers ended repeatedly on this case, not by their memory limit as far as is known: look at their logs; "
-            "a crash in a library, a signal, or too little memory of the machine are possible"
+            "workers ended repeatedly on this case, for an unknown cause: see their logs; a crash in a library, a "
+            "signal, or too little memory of the machine are possible"
         )
     if exit_status >= 0:
-        return f"workers ended repeatedly on this case with exit status {exit_status}: look at their logs"
+        return f"workers ended repeatedly on this case with exit status {exit_status}: see their logs"
     name = _name_of(-exit_status)
     if -exit_status == getattr(signal, "SIGKILL", 9):
         return (
             f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: "
-            "an operating system or a batch system ends processes so, often when the memory of the machine or of the "
-            "job is used up; check its log, and give fewer workers or a smaller --memory-limit"
+            "the operating system or a batch system ends processes with it, often when the memory of the machine or "
+            "of the job is used up; check its log, and give fewer workers or a smaller --memory-limit"
         )
     return (
         f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: a "
@@ -115,17 +115,17 @@ def _name_of(number: int) -> str:
 
 
 def _events_of(client: Client, address: str) -> tuple[bool, int | None]:
-    """Return if a memory limit ended a worker, and its exit status; wait for events that arrive after the error."""
-    end = time.monotonic() + _PATIENCE_S
+    """Return True if a memory limit ended a worker, and its exit status; wait for events that follow the error."""
+    deadline = time.monotonic() + _TIMEOUT_S
     while True:
-        memory = any(event.get("worker") == address for event in _get(client, _MEMORY_TOPIC))
-        statuses = [event.get("exit") for event in _get(client, TOPIC) if event.get("worker") == address]
-        if memory or statuses or time.monotonic() > end:
+        memory = any(event.get("worker") == address for event in _get_events(client, _MEMORY_TOPIC))
+        statuses = [event.get("exit") for event in _get_events(client, TOPIC) if event.get("worker") == address]
+        if memory or statuses or time.monotonic() > deadline:
             return memory, statuses[-1] if statuses else None
         time.sleep(_POLL_S)
 
 
-def _get(client: Client, topic: str) -> Iterable[dict[str, Any]]:
+def _get_events(client: Client, topic: str) -> Iterable[dict[str, Any]]:
     with suppress(OSError, TimeoutError, ValueError, KeyError, ClosedClientError):
         return [event for _, event in client.get_events(topic) if isinstance(event, dict)]
     return []

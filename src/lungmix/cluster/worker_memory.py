@@ -1,4 +1,4 @@
-"""Memory that workers leave to tasks, and the refusal of a case that needs more before work on it begins."""
+"""Memory that workers have for tasks, and rejection of cases that need more before work on them begins."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _SETTINGS = "distributed.worker.memory"
 
 @dataclass(frozen=True)
 class WorkerMemory:
-    """The worker that leaves least memory to its tasks.
+    """Memory of the worker that has least for its tasks.
 
     Attributes
     ----------
     limit : int or None
-        Its memory limit, bytes; None if no worker is held to one.
+        Memory limit of the worker, bytes; None if no worker has a limit.
     share : float
-        Fraction of its limit up to which it works, see `share_of`.
+        Fraction of the limit that is usable, see `usable_fraction`.
     is_local : bool
-        Workers were started by this program, which an option of it shapes.
+        True where this program started the workers, so that its options set their memory.
     """
 
     limit: int | None = None
@@ -38,35 +38,35 @@ class WorkerMemory:
     is_local: bool = True
 
     def check(self, case_name: str, geometry: Geometry, slab: int) -> None:
-        """Refuse a case that the worker would stand still or be ended on.
+        """Raise `RoomError` for a case that would pause the worker or exceed its memory limit.
 
         Parameters
         ----------
         case_name : str
-            Of the case.
+            Name of the case.
         geometry : Geometry
-            Of its image.
+            Geometry of its image.
         slab : int
-            Slices of a slab of its images.
+            Slices per slab of its images.
 
         Raises
         ------
         RoomError
-            If the memory limit is too small; it says which one is enough.
+            If the memory limit is too small; the message states a sufficient one.
         """
         if self.limit is None:
             return
         depth, ny, nx = geometry.shape
-        task = case_task_bytes(min(slab, depth), ny, nx)
-        if self.limit * self.share < least_bytes(task):
-            enough = limit_for(enough_bytes(task), self.share)
+        task_bytes = case_task_bytes(min(slab, depth), ny, nx)
+        if self.limit * self.share < least_bytes(task_bytes):
+            enough = limit_for(enough_bytes(task_bytes), self.share)
             raise RoomError(case_name, (ny, nx), self.limit, enough, self.is_local)
 
 
-def room_on(client: Client | None) -> WorkerMemory:
-    """Return the room on the workers of a cluster as they are now; workers are asked for their configuration.
+def worker_memory_of(client: Client | None) -> WorkerMemory:
+    """Return the memory of the current workers of a cluster, according to their configuration.
 
-    Where the scheduler does not answer, nothing is known of it, and nothing is refused.
+    Where the scheduler does not answer, the memory is unknown, and no case is rejected.
     """
     if client is None or is_closed(client):
         return WorkerMemory()
@@ -75,48 +75,53 @@ def room_on(client: Client | None) -> WorkerMemory:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not any(worker["memory_limit"] for worker in workers.values()):
             return WorkerMemory(is_local=is_local)
-        # A function of dask: any worker can do it.
+        # A function of dask: workers without lungmix can run it too.
         settings = client.run(dask.config.get, _SETTINGS, None, on_error="return")
     except (OSError, TimeoutError, ClosedClientError):
         return WorkerMemory(is_local=is_local)
-    return smallest_room(workers, settings, is_local=is_local)
+    return smallest_worker_memory(workers, settings, is_local=is_local)
 
 
-def smallest_room(
+def smallest_worker_memory(
     workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], *, is_local: bool
 ) -> WorkerMemory:
-    """Return the room on that worker of a cluster that leaves least memory to its tasks.
+    """Return the memory of the worker of a cluster that has least for its tasks.
 
     Parameters
     ----------
     workers : mapping
-        What the scheduler says of workers, by address.
+        Descriptions of workers by the scheduler, by address.
     settings : mapping
-        What their configurations say under ``distributed.worker.memory``, by address; anything but a mapping stands
-        for what this process is configured to.
+        Their configurations of ``distributed.worker.memory``, by address; where one is not a mapping, the configuration
+        of this process is used.
     is_local : bool
-        Workers were started by this program.
+        True where this program started the workers.
     """
-    rooms = []
+    memories = []
     for address, worker in workers.items():
-        memory = settings.get(address)
-        share = share_of(
-            memory if isinstance(memory, Mapping) else dask.config.get(_SETTINGS), nanny=bool(worker.get("nanny"))
+        configuration = settings.get(address)
+        share = usable_fraction(
+            configuration if isinstance(configuration, Mapping) else dask.config.get(_SETTINGS),
+            nanny=bool(worker.get("nanny")),
         )
         if worker["memory_limit"] and share is not None:
-            rooms.append(WorkerMemory(int(worker["memory_limit"]), share, is_local))
-    return min(rooms, key=lambda room: (room.limit or 0) * room.share, default=WorkerMemory(is_local=is_local))
+            memories.append(WorkerMemory(int(worker["memory_limit"]), share, is_local))
+    return min(
+        memories,
+        key=lambda candidate: (candidate.limit or 0) * candidate.share,
+        default=WorkerMemory(is_local=is_local),
+    )
 
 
-def share_of(memory: Mapping[str, Any], *, nanny: bool) -> float | None:
-    """Return the fraction of its limit above which a worker begins no task or is ended; None if neither is so.
+def usable_fraction(configuration: Mapping[str, Any], *, nanny: bool) -> float | None:
+    """Return the fraction of its limit above which a worker is paused or ended; None if neither is configured.
 
     Parameters
     ----------
-    memory : mapping
-        Configuration of the worker under ``distributed.worker.memory``; fractions that are False are off.
+    configuration : mapping
+        Configuration of the worker under ``distributed.worker.memory``; False disables a fraction.
     nanny : bool
-        A nanny watches the worker, and ends it.
+        True where a nanny ends the worker above its limit.
     """
-    fractions = [memory.get("pause"), memory.get("terminate") if nanny else None]
+    fractions = [configuration.get("pause"), configuration.get("terminate") if nanny else None]
     return min((float(fraction) for fraction in fractions if fraction), default=None)

@@ -1,4 +1,4 @@
-"""Files whose content lies elsewhere: trees of DataLad and git-annex, and of Git LFS, that were cloned without it."""
+"""Files without their content, in trees of DataLad, git-annex or Git LFS that were cloned without it."""
 
 from __future__ import annotations
 
@@ -7,54 +7,56 @@ from pathlib import Path
 
 from lungmix.errors import SourceError, mark_path
 
-OWN_FOLDERS = (".git", ".datalad")
-"""Folders that such trees keep for themselves: what is in them is found by its name in the tree."""
+METADATA_FOLDERS = (".git", ".datalad")
+"""Folders with the metadata of such trees, whose files are linked from the tree."""
 
 _OBJECTS = ".git/annex/objects"
-_LONGEST_POINTER = 2048
-_GET = {
+_MAX_POINTER_BYTES = 2048
+_REMEDIES = {
     "annex": "run `datalad get` or `git annex get` there",
     "lfs": "run `git lfs pull` there",
 }
 
 
-def absent_kind(file: Path) -> str | None:
-    """Return what keeps the content of a file that is not here: ``annex`` or ``lfs``; None for any other file.
+def missing_content_kind(file: Path) -> str | None:
+    """Return the system that has the missing content of a file, ``annex`` or ``lfs``; None for any other file.
 
-    A file of git-annex is a link into its store that leads nowhere, or a line of text with the name that the content
-    has there, as is one of Git LFS.
+    Without content, a file of git-annex is a broken link into its store or a text with the name of the content there,
+    and a file of Git LFS is such a text.
     """
     try:
         if file.is_symlink():
             target = file.readlink().as_posix()
             return "annex" if _OBJECTS in target and not file.exists() else None
-        if not file.is_file() or file.stat().st_size > _LONGEST_POINTER:
+        if not file.is_file() or file.stat().st_size > _MAX_POINTER_BYTES:
             return None
         with file.open("rb") as stream:
-            beginning = stream.read(_LONGEST_POINTER)
+            content = stream.read(_MAX_POINTER_BYTES)
     except OSError:
         return None
-    first = beginning.split(b"\n")[0].replace(b"\\", b"/")
-    if first.startswith(b"version https://git-lfs.github.com/spec/"):
+    first_line = content.split(b"\n")[0].replace(b"\\", b"/")
+    if first_line.startswith(b"version https://git-lfs.github.com/spec/"):
         return "lfs"
-    if b"\0" not in first and (first.startswith(b"/annex/objects/") or first.find(b".git/annex/objects/") in _DEPTHS):
+    if b"\0" not in first_line and (
+        first_line.startswith(b"/annex/objects/") or first_line.find(b".git/annex/objects/") in _DEPTHS
+    ):
         return "annex"
     return None
 
 
-# Where links cannot be made, a file holds the path that its link would: one step up for each folder that it lies in.
+# On file systems without links a file contains the path of its link: one "../" per level of folders.
 _DEPTHS = range(0, 3 * 64, 3)
 
 
-def absent(file: Path, kind: str, further: Sequence[Path] = ()) -> SourceError:
-    """Return the error of files whose content is not here, the first of them by its name."""
-    more = f" and {len(further)} more files" if len(further) > 1 else " and 1 more file" if further else ""
-    keeper = "git-annex or DataLad" if kind == "annex" else "Git LFS"
-    return SourceError(f"{mark_path(file)}{more}: content not here, {keeper} has it elsewhere: {_GET[kind]}")
+def missing_content_error(file: Path, kind: str, more_files: Sequence[Path] = ()) -> SourceError:
+    """Return the error of files without content, which names the first of them."""
+    others = f" and {len(more_files)} more files" if len(more_files) > 1 else " and 1 more file" if more_files else ""
+    system = "git-annex or DataLad" if kind == "annex" else "Git LFS"
+    return SourceError(f"{mark_path(file)}{others}: content not here, {system} has it elsewhere: {_REMEDIES[kind]}")
 
 
 def is_annexed(file: Path) -> bool:
-    """Return True for a link into the store of the git-annex tree that the link lies in."""
+    """Return True for a link into the store of the git-annex tree that contains the link."""
     if not file.is_symlink():
         return False
     target = file.resolve()

@@ -1,4 +1,4 @@
-"""Archives from strangers: unpacked within bounds, into a folder that goes with the process."""
+"""Untrusted archives, unpacked within limits into a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.limits import FREE_ON_DISK, MOST_EXPANSION
+from lungmix.formats.limits import MAX_EXPANSION, MIN_UNPACKED_BYTES
 from lungmix.formats.native import local_name
-from lungmix.formats.tempdirs import is_full, no_room, passing_folder, room_in
+from lungmix.formats.tempdirs import disk_full_error, is_disk_full, process_temporary_folder, usable_bytes
 
 _ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
-MOST_MEMBERS = 100_000
-MOST_BYTES = 64 << 30
-DEEPEST = 32
-LONGEST_NAME = 1024
+MAX_MEMBERS = 100_000
+MAX_BYTES = 64 << 30
+MAX_DEPTH = 32
+MAX_NAME_LENGTH = 1024
 
-# What an archive says about its members, before they are read: a zip file's directory, the headers of one in a tar.
-_LARGEST_DIRECTORY = 32 << 20
-_LARGEST_TAR_HEADER = 1 << 20
+# Limits of metadata that are read before members: the directory of a zip file, the headers of a member of a tar file.
+_MAX_DIRECTORY_BYTES = 32 << 20
+_MAX_TAR_HEADER_BYTES = 1 << 20
 _LZMA_MEMORY = 256 << 20
-_PIECE = 1 << 20
+_READ_BYTES = 1 << 20
 _BLOCK = 512
 _ZIP_CODINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 
@@ -43,42 +43,42 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(path: Path, target: Path | None = None) -> Path:
-    """Unpack an archive; links and everything that is no plain file are left out.
+    """Unpack the regular files of an archive, without links.
 
     Parameters
     ----------
     path : Path
         The archive.
     target : Path, optional
-        An empty folder; removed if the archive is refused.
+        An empty folder, removed if the archive is rejected.
 
     Returns
     -------
     Path
-        `target`, or else a new folder, removed when this process ends.
+        `target`, or a new folder that is removed when this process ends.
 
     Raises
     ------
     SourceError
-        If the archive is damaged, names paths outside itself or is larger than its bounds.
+        If the archive is corrupt, contains paths outside itself or exceeds the limits.
     """
     if path.stat().st_size == 0:
         raise SourceError(f"{mark_path(path)} is empty: get the file again")
-    target = target or passing_folder()
-    budget = min(MOST_BYTES, path.stat().st_size * MOST_EXPANSION + FREE_ON_DISK)
-    room = room_in(target)
+    target = target or process_temporary_folder()
+    budget = min(MAX_BYTES, path.stat().st_size * MAX_EXPANSION + MIN_UNPACKED_BYTES)
+    free_bytes = usable_bytes(target)
     is_zip = path.name.lower().endswith(".zip")
     names: set[str] = set()
     written = 0
     try:
-        with closing(_zip_members(path, budget, room) if is_zip else _tar_members(path, budget)) as members:
+        with closing(_zip_members(path, budget, free_bytes) if is_zip else _tar_members(path, budget)) as members:
             for number, (name, size, stream) in enumerate(members):
-                if number >= MOST_MEMBERS or written + size > budget:
-                    raise _too_much(path)
+                if number >= MAX_MEMBERS or written + size > budget:
+                    raise _too_large_error(path)
                 if stream is not None:
-                    if written + size > room:
-                        raise no_room(path, written + size)
-                    _write(target / local_name(str(_place(path, name, names))), stream, size)
+                    if written + size > free_bytes:
+                        raise disk_full_error(path, written + size)
+                    _write(target / local_name(str(_member_path(path, name, names))), stream, size)
                     written += size
     except SourceError:
         shutil.rmtree(target, ignore_errors=True)
@@ -86,33 +86,32 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     except UnicodeDecodeError:
         shutil.rmtree(target, ignore_errors=True)
         raise SourceError(
-            f"{mark_path(path)} declares that the names of its files are UTF-8, and they are not: unpack it by hand "
-            "and "
-            "give the folder"
+            f"{mark_path(path)} declares that the names of its files are UTF-8, and they are not: unpack it by "
+            "hand and give the folder"
         ) from None
-    except Exception as error:  # archive libraries raise whatever a damaged field leads to
+    except Exception as error:  # archive libraries raise any error for a corrupt field
         shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, OSError) and is_full(error):
-            raise no_room(path) from None
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise disk_full_error(path) from None
         raise SourceError(
-            f"{mark_path(path)} is a damaged or protected archive: unpack it by hand and give the folder"
+            f"{mark_path(path)} is a corrupt or protected archive: unpack it by hand and give the folder"
         ) from None
     return target
 
 
-def _too_much(path: Path) -> SourceError:
+def _too_large_error(path: Path) -> SourceError:
     return SourceError(f"{mark_path(path)} unpacks to more than is reasonable: unpack it by hand and give the folder")
 
 
-def _zip_members(path: Path, budget: int, room: int) -> Generator[Member, None, None]:
+def _zip_members(path: Path, budget: int, free_bytes: int) -> Generator[Member, None, None]:
     with path.open("rb") as file:
         _check_directory(path, file)
         with zipfile.ZipFile(file) as archive:
-            needed = sum(info.file_size for info in archive.infolist())
-            if len(archive.infolist()) > MOST_MEMBERS or needed > budget:
-                raise _too_much(path)
-            if needed > room:
-                raise no_room(path, needed)
+            unpacked_bytes = sum(info.file_size for info in archive.infolist())
+            if len(archive.infolist()) > MAX_MEMBERS or unpacked_bytes > budget:
+                raise _too_large_error(path)
+            if unpacked_bytes > free_bytes:
+                raise disk_full_error(path, unpacked_bytes)
             for info in archive.infolist():
                 # The upper half of the attributes holds the Unix mode.
                 kind = stat.S_IFMT(info.external_attr >> 16)
@@ -121,33 +120,35 @@ def _zip_members(path: Path, budget: int, room: int) -> Generator[Member, None, 
                     continue
                 if info.compress_type not in _ZIP_CODINGS:
                     raise SourceError(
-                        f"{mark_path(path)} is packed in a way that is not read: unpack it by hand and give the folder"
+                        f"{mark_path(path)} has an unsupported compression: unpack it by hand and give the folder"
                     )
                 with archive.open(info) as stream:
                     yield info.filename, info.file_size, stream
 
 
 def _check_directory(path: Path, file: IO[bytes]) -> None:
-    """Refuse a directory of more entries than are read, before it is in memory."""
+    """Raise `SourceError` for the directory of a zip file with too many entries, before it is read into memory."""
     end = file.seek(0, 2)
     file.seek(max(end - (1 << 16) - 98, 0))
     tail = file.read()
-    at = tail.rfind(b"PK\5\6")
-    size = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
-    wide = tail.rfind(b"PK\6\6", 0, max(at, 0))
-    if wide >= 0:
-        size = max(size if size != 0xFFFFFFFF else 0, int.from_bytes(tail[wide + 40 : wide + 48], "little"))
-    if size > _LARGEST_DIRECTORY:
-        raise _too_much(path)
+    position = tail.rfind(b"PK\5\6")
+    size = int.from_bytes(tail[position + 12 : position + 16], "little") if position >= 0 else 0
+    zip64_position = tail.rfind(b"PK\6\6", 0, max(position, 0))
+    if zip64_position >= 0:
+        size = max(
+            size if size != 0xFFFFFFFF else 0, int.from_bytes(tail[zip64_position + 40 : zip64_position + 48], "little")
+        )
+    if size > _MAX_DIRECTORY_BYTES:
+        raise _too_large_error(path)
     file.seek(0)
 
 
 def _tar_members(path: Path, budget: int) -> Generator[Member, None, None]:
-    with _inflated(path) as inner:
-        stream = _Bounded(inner, path, budget + MOST_MEMBERS * 1024)
+    with _decompressed(path) as inner:
+        stream = _Bounded(inner, path, budget + MAX_MEMBERS * 1024)
         with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
             while True:
-                stream.allow(_LARGEST_TAR_HEADER)
+                stream.allow(_MAX_TAR_HEADER_BYTES)
                 info = archive.next()
                 if info is None:
                     stream.finish()
@@ -155,7 +156,7 @@ def _tar_members(path: Path, budget: int) -> Generator[Member, None, None]:
                 if not info.isreg() or info.issparse():
                     yield info.name, 0, None
                     continue
-                stream.allow(info.size + _LARGEST_TAR_HEADER)
+                stream.allow(info.size + _MAX_TAR_HEADER_BYTES)
                 member = archive.extractfile(info)
                 if member is not None:
                     with member:
@@ -163,7 +164,7 @@ def _tar_members(path: Path, budget: int) -> Generator[Member, None, None]:
 
 
 @contextmanager
-def _inflated(path: Path) -> Generator[Any, None, None]:
+def _decompressed(path: Path) -> Generator[Any, None, None]:
     with path.open("rb") as file:
         beginning = file.read(6)
         file.seek(0)
@@ -180,7 +181,7 @@ def _inflated(path: Path) -> Generator[Any, None, None]:
 
 
 class _Xz:
-    """An xz stream within bounded memory, which `lzma.LZMAFile` does not offer."""
+    """Stream of an xz file with limited memory, which `lzma.LZMAFile` does not offer."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -188,59 +189,59 @@ class _Xz:
 
     def read(self, size: int) -> bytes:
         while not self._inflate.eof:
-            piece = self._file.read(_PIECE) if self._inflate.needs_input else b""
-            out = self._inflate.decompress(piece, max_length=size)
+            block = self._file.read(_READ_BYTES) if self._inflate.needs_input else b""
+            out = self._inflate.decompress(block, max_length=size)
             if out:
                 return out
-            if not piece and self._inflate.needs_input:
+            if not block and self._inflate.needs_input:
                 raise EOFError
         return b""
 
 
 class _Bounded:
-    """A stream that gives so much, until more is allowed, and never more than so much in all."""
+    """Stream with a limit on the bytes until the next `allow`, and a limit on all bytes."""
 
-    def __init__(self, stream: Any, path: Path, most: int):
-        self._stream, self._path, self._left, self._allowed = stream, path, most, _LARGEST_TAR_HEADER
+    def __init__(self, stream: Any, path: Path, max_bytes: int):
+        self._stream, self._path, self._remaining, self._allowed = stream, path, max_bytes, _MAX_TAR_HEADER_BYTES
         self._last = b""
 
     def allow(self, size: int) -> None:
         self._allowed = size
 
     def read(self, size: int) -> bytes:
-        piece: bytes = self._stream.read(size)
-        self._left -= len(piece)
-        self._allowed -= len(piece)
-        if self._left < 0 or self._allowed < 0:
-            raise _too_much(self._path)
-        self._last = piece or self._last
-        return piece
+        block: bytes = self._stream.read(size)
+        self._remaining -= len(block)
+        self._allowed -= len(block)
+        if self._remaining < 0 or self._allowed < 0:
+            raise _too_large_error(self._path)
+        self._last = block or self._last
+        return block
 
     def finish(self) -> None:
-        """Refuse a tar file that ends without its mark, blocks of zeros: it may have been cut between two members."""
-        self.allow(self._left)
+        """Raise `EOFError` for a tar file without blocks of zeros at its end, which may be truncated."""
+        self.allow(self._remaining)
         end = self._last[-_BLOCK:]
-        while piece := self.read(_PIECE):
-            end += piece.lstrip(b"\0")
+        while block := self.read(_READ_BYTES):
+            end += block.lstrip(b"\0")
         if end.strip(b"\0") or len(end) < _BLOCK:
             raise EOFError
 
 
-def inside(name: str) -> PurePosixPath | None:
-    """A path from strangers as one inside a folder; None if it leads out of it."""
+def relative_member_path(name: str) -> PurePosixPath | None:
+    """Return an untrusted path as a relative path inside a folder; None if it leads out of it."""
     inner = PurePosixPath(name.replace("\\", "/"))
     if inner.is_absolute() or ".." in inner.parts or ":" in name or "\0" in name or not inner.parts:
         return None
     return inner
 
 
-def _place(path: Path, name: str, names: set[str]) -> PurePosixPath:
-    """Where a member goes: inside, not too deep, and nowhere another one went."""
-    inner = inside(name)
+def _member_path(path: Path, name: str, names: set[str]) -> PurePosixPath:
+    """Return the relative path of a member, which is inside the folder, not too deep, and unique."""
+    inner = relative_member_path(name)
     if inner is None:
         raise SourceError(f"{mark_path(path)} names a path outside itself: unpack it by hand and give the folder")
-    if len(inner.parts) > DEEPEST or len(name) > LONGEST_NAME:
-        raise _too_much(path)
+    if len(inner.parts) > MAX_DEPTH or len(name) > MAX_NAME_LENGTH:
+        raise _too_large_error(path)
     if str(inner) in names:
         raise SourceError(f"{mark_path(path)} holds two files of one name: unpack it by hand and give the folder")
     names.add(str(inner))
@@ -251,10 +252,10 @@ def _write(file: Path, stream: IO[bytes], size: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with file.open("xb") as out:
-        while piece := stream.read(_PIECE):
-            written += len(piece)
+        while block := stream.read(_READ_BYTES):
+            written += len(block)
             if written > size:
                 break
-            out.write(piece)
+            out.write(block)
     if written != size:
         raise EOFError

@@ -1,4 +1,4 @@
-"""What lies in a folder from strangers: its plain files, and what in it could not be looked at."""
+"""Listing of untrusted folders: their regular files, and entries that cannot be read."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungmix.errors import mark_path
-from lungmix.formats.annex import OWN_FOLDERS, absent_kind
+from lungmix.formats.annex import METADATA_FOLDERS, missing_content_kind
 
-DEEPEST = 64
+MAX_DEPTH = 64
 _TEXT_BYTES = 1024
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 @dataclass
 class Contents:
-    """Plain files of a folder and of all folders in it.
+    """Regular files of a folder and of all folders in it.
 
     Attributes
     ----------
     files : list of Path
-        In the order of their names, folder by folder. Pipes, sockets and devices are none of them: nobody can say
-        when reading one of those would end.
+        Files in the order of their names, folder by folder, without pipes, sockets and devices, whose reading may
+        never end.
     unread : list of (Path, str)
-        Folders and links that were not followed, each with one sentence for people.
+        Folders and links that were not followed, each with the reason as a sentence.
     absent : list of Path
-        Links of git-annex whose content is not here.
+        Links of git-annex without content.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -35,72 +35,76 @@ class Contents:
 
 
 def list_files(folder: Path) -> Contents:
-    """Look through a folder, without following links to other folders."""
-    found = Contents()
+    """Return the files in a folder, without following links to other folders."""
+    contents = Contents()
     root = folder.resolve()
-    waiting = [(folder, 0)]
-    while waiting:
-        here, depth = waiting.pop()
+    pending = [(folder, 0)]
+    while pending:
+        current, depth = pending.pop()
         try:
-            with os.scandir(here) as listing:
+            with os.scandir(current) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            reason = f"{mark_path(here)} cannot be opened ({error.strerror}): check its permissions"
-            found.unread.append((here, reason))
+            reason = f"{mark_path(current)} cannot be opened ({error.strerror}): check its permissions"
+            contents.unread.append((current, reason))
             continue
-        below = []
+        subfolders = []
         for entry in entries:
-            path = here / entry.name
+            path = current / entry.name
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    if entry.name not in OWN_FOLDERS:
-                        below.append((path, depth + 1))
+                    if entry.name not in METADATA_FOLDERS:
+                        subfolders.append((path, depth + 1))
                 elif entry.is_file():
-                    found.files.append(path)
+                    contents.files.append(path)
                 elif entry.is_symlink():
-                    _link(path, root, found)
+                    _record_link(path, root, contents)
             except OSError as error:
                 if entry.is_symlink():  # a circle of links
-                    _link(path, root, found)
+                    _record_link(path, root, contents)
                 else:
-                    found.unread.append((path, f"{mark_path(path)} cannot be looked at ({error.strerror}): check it"))
-        if below and depth >= DEEPEST:
-            reason = f"{mark_path(here)} lies {DEEPEST} folders deep, and what is below is not read: give it by itself"
-            found.unread.append((here, reason))
+                    contents.unread.append((path, f"{mark_path(path)} cannot be read ({error.strerror}): check it"))
+        if subfolders and depth >= MAX_DEPTH:
+            reason = (
+                f"{mark_path(current)} is {MAX_DEPTH} folders deep, and folders in it are not read: give it by itself"
+            )
+            contents.unread.append((current, reason))
             continue
-        waiting += reversed(below)
-    return found
+        pending += reversed(subfolders)
+    return contents
 
 
-def _link(path: Path, root: Path, found: Contents) -> None:
-    """Take note of a link that is not followed, unless what it leads to is found anyway."""
+def _record_link(path: Path, root: Path, contents: Contents) -> None:
+    """Record a link that is not followed, unless its target is listed anyway."""
     try:
         target = path.resolve()
         is_folder = target.is_dir()
-        there = target.exists()
+        exists = target.exists()
     except (OSError, RuntimeError):  # a circle of links
-        is_folder = there = False
+        is_folder = exists = False
         target = path
     if is_folder and not target.is_relative_to(root):
-        found.unread.append((path, f"{mark_path(path)} is a link to a folder elsewhere: give that folder itself"))
-    elif absent_kind(path):
-        found.absent.append(path)
-    elif not there:
-        found.unread.append((path, f"{mark_path(path)} is a link that leads nowhere: get the file that it stands for"))
+        contents.unread.append((path, f"{mark_path(path)} is a link to a folder elsewhere: give that folder itself"))
+    elif missing_content_kind(path):
+        contents.absent.append(path)
+    elif not exists:
+        contents.unread.append(
+            (path, f"{mark_path(path)} is a link that leads nowhere: get the file that it stands for")
+        )
 
 
 def is_text(file: Path) -> bool:
-    """Whether a file begins with words and has any."""
+    """Return True where a file is not empty and begins with text."""
     with file.open("rb") as stream:
         beginning = stream.read(_TEXT_BYTES)
-    # A character may have been cut at the end of what was read.
+    # The last character may be cut off.
     text = beginning.decode("utf-8", "ignore")
-    whole = len(text.encode()) >= len(beginning) - 3
-    return bool(beginning) and whole and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
+    is_utf8 = len(text.encode()) >= len(beginning) - 3
+    return bool(beginning) and is_utf8 and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
 
 
 def is_apple_double(file: Path) -> bool:
-    """Whether a file holds what macOS knows of the one beside it, whose name it bears after ``._``."""
+    """Return True for an AppleDouble file: metadata of macOS about another file, whose name follows ``._``."""
     if not file.name.startswith("._"):
         return False
     with file.open("rb") as stream:
@@ -108,6 +112,6 @@ def is_apple_double(file: Path) -> bool:
 
 
 def kind_of(file: Path) -> str:
-    """Extension in lower case; empty where the name has none, or numbers in its place."""
+    """Return the extension in lower case; empty where the name has none, or a number in its place."""
     suffix = file.suffix.lower()
     return suffix if suffix[1:].isalpha() and len(suffix) <= 7 else ""

@@ -1,4 +1,4 @@
-"""What the header of an image file says, read within bounds before any library sees it."""
+"""Headers of image files, checked within limits before any library reads them."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from lungmix.formats.voxel_streams import VoxelData
 from lungmix.geometry import Geometry
 from lungmix.s3 import is_remote
 
-LONGEST_HEADER = 1 << 20
-"""Bytes; the headers of volumes have a few hundred."""
+MAX_HEADER_BYTES = 1 << 20
+"""Greatest size of a header; those of volumes have a few hundred bytes."""
 
-LONGEST_VALUE = 1000
-"""Characters of a value that tells the geometry."""
+MAX_VALUE_LENGTH = 1000
+"""Greatest length of a value of the geometry."""
 
-LONGEST_PATH = 4096
-"""Characters of the path of a data file."""
+MAX_PATH_LENGTH = 4096
+"""Greatest length of the path of a data file."""
 
-# Readers of other programs take what a C library takes: no more digits than a double has use for, no hexadecimal.
+# Other programs parse numbers with a C library, so hexadecimal and excessive digits are rejected.
 _NUMBER = re.compile(r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
 _COUNT = re.compile(r"\d{1,9}")
 
 
 @dataclass(frozen=True)
 class Header:
-    """A checked header.
+    """Header whose values were checked.
 
     Attributes
     ----------
     clean : bytes
-        A header of the same format, written here from checked values and without voxels: all that SimpleITK gets to
-        see, whose readers end the whole process at some malformed headers.
+        Header of the same format without voxels, written from checked values. Only this is passed to SimpleITK, whose
+        readers crash the process at some malformed headers.
     extension : str
-        What the name of a file of `clean` has to end in.
+        Extension of a file with the content of `clean`.
     data : VoxelData
-        Where the voxels are.
+        Location and coding of the voxels.
     geometry : Geometry or None
-        What the header says by the rules of its format, where SimpleITK may refuse it or read something else; None
-        where SimpleITK's reading of `clean` stands.
+        Geometry by the rules of the format, where SimpleITK may reject the header or read another one; None where
+        SimpleITK's geometry of `clean` is used.
     orientation_known : bool
         False where the header does not say how the axes lie in the patient.
     notes : tuple of str
-        Fields that contradict each other, and which of them counts.
+        Notes on inconsistent fields, and on which of them is used.
     is_segmentation : bool
-        True where the header says that the voxels name structures.
+        True where the header declares the voxels to be labels.
     """
 
     clean: bytes
@@ -65,11 +65,11 @@ class Header:
     is_segmentation: bool = False
 
 
-def largest_shift(one: Geometry, other: Geometry) -> float:
-    """Return how far two readings of the place of a volume lie apart at its corners, in steps between voxels."""
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in one.size), (1,))))
-    moved = corners @ (_affine(one) - _affine(other)).T
-    return float(np.linalg.norm(moved, axis=1).max() / max(min(one.spacing), 1e-9))
+def largest_shift(first: Geometry, second: Geometry) -> float:
+    """Return the greatest distance of the corners of two geometries of a volume, in voxels."""
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in first.size), (1,))))
+    shifts = corners @ (_affine(first) - _affine(second)).T
+    return float(np.linalg.norm(shifts, axis=1).max() / max(min(first.spacing), 1e-9))
 
 
 def _affine(geometry: Geometry) -> npt.NDArray[np.float64]:
@@ -77,8 +77,8 @@ def _affine(geometry: Geometry) -> npt.NDArray[np.float64]:
     return np.column_stack([columns, geometry.origin])
 
 
-def numbers(text: str) -> list[float] | None:
-    """Finite numbers between blanks; None if anything else is among them."""
+def parse_numbers(text: str) -> list[float] | None:
+    """Return finite numbers that are separated by blanks; None if the text contains anything else."""
     words = text.split()
     if not all(_NUMBER.fullmatch(word) for word in words):
         return None
@@ -86,86 +86,84 @@ def numbers(text: str) -> list[float] | None:
     return values if all(abs(value) < 1e300 for value in values) else None
 
 
-def counts(text: str) -> list[int] | None:
-    """Whole numbers from 0 on between blanks; None if anything else is among them."""
+def parse_counts(text: str) -> list[int] | None:
+    """Return non-negative integers that are separated by blanks; None if the text contains anything else."""
     words = text.split()
     return [int(word) for word in words] if all(_COUNT.fullmatch(word) for word in words) else None
 
 
-def beside(header: Path, name: str) -> Path:
-    """Return the data file of a header: a file in the header's own folder, however its path is spelled.
+def data_file_path(header: Path, name: str) -> Path:
+    """Return the path of the data file of a header, which must be in the folder of the header.
 
     Parameters
     ----------
     header : Path
         The header.
     name : str
-        As it stands in the header: a plain name, or a relative or full path.
+        Name in the header: a plain name, or a relative or absolute path.
 
     Raises
     ------
     SourceError
-        If it lies elsewhere, a link leads elsewhere, or there is no such file.
+        If the file or the target of a link is elsewhere, or does not exist.
     """
     outside = SourceError(
-        f"{mark_path(header)} names a data file outside its own folder: put both into one folder, and the plain name "
-        "of "
-        "the file into the header"
+        f"{mark_path(header)} names a data file outside its own folder: put both into one folder, and the "
+        "plain name of the file into the header"
     )
-    if not name or "\0" in name or len(name) > LONGEST_PATH:
+    if not name or "\0" in name or len(name) > MAX_PATH_LENGTH:
         raise outside
     if is_remote(name):
         raise SourceError(
-            f"{mark_path(header)} names its data file by an address, which is not read: put both into one folder, "
-            "and the "
-            "plain name of the file into the header"
+            f"{mark_path(header)} names its data file by an address, which is not supported: put both into one "
+            "folder, and the plain name of the file into the header"
         )
-    missing = SourceError(f"{mark_path(header)} names a data file that is not there: put {mark_path(name)} beside it")
+    missing = SourceError(f"{mark_path(header)} names a data file that is not there: put {mark_path(name)} next to it")
     try:
         file = header.parent / name
         if "\\" in name and not file.exists():
             file = header.parent / name.replace("\\", "/")  # a path of Windows
-        if file.resolve().parent != header.parent.resolve() and not _is_annexed_beside(header, file):
+        if file.resolve().parent != header.parent.resolve() and not _is_annexed_data_file(header, file):
             raise outside
         if not file.is_file():
             raise missing
-        # Spelled as the header's own path, so that both are known by the same folder.
+        # Relative to the path of the header, so that both have the same folder.
         plain = header.parent / file.name
         return plain if plain.resolve() == file.resolve() else file.resolve()
-    except (OSError, RuntimeError):  # a circle of links, a part that is too long
+    except (OSError, RuntimeError):  # a loop of links, or a name that is too long
         raise missing from None
 
 
-def _is_annexed_beside(header: Path, file: Path) -> bool:
-    """Return True for a link in the header's own folder into the store of its git-annex tree."""
+def _is_annexed_data_file(header: Path, file: Path) -> bool:
+    """Return True for a link in the folder of the header into the store of its git-annex tree."""
     return file.parent.resolve() == header.parent.resolve() and is_annexed(file)
 
 
 def data_name(value: str) -> str:
-    """Return a file's name in a header that was read as Latin-1 with the bytes that it has on this machine."""
+    """Return the name of a data file from a header that was decoded as Latin-1, with the bytes of the header."""
     return os.fsdecode(value.encode("latin-1"))
 
 
-def is_beside(header: Path, name: str) -> bool:
-    """Return True where a file of exactly this name lies in the folder of a header."""
+def has_data_file(header: Path, name: str) -> bool:
+    """Return True where a file of exactly this name exists in the folder of a header."""
     try:
-        beside(header, name)
+        data_file_path(header, name)
     except SourceError:
         return False
     return True
 
 
-def damaged(path: Path, what: str) -> SourceError:
-    """The refusal of a header for one of its fields, named by the format's word for it."""
-    return SourceError(f"{mark_path(path)} has a damaged header (its {what} makes no sense): get the file again")
+def corrupt_header_error(path: Path, field: str) -> SourceError:
+    """Return the error of a header with a corrupt field, which is named as in the format."""
+    return SourceError(f"{mark_path(path)} has a corrupt header (its {field} is invalid): get the file again")
 
 
-def unusable(path: Path, what: str) -> SourceError:
-    """The refusal of a header whose geometry is none."""
-    return SourceError(f"{mark_path(path)} has no usable geometry ({what}): export it again")
+def geometry_error(path: Path, reason: str) -> SourceError:
+    """Return the error of a header without a usable geometry."""
+    return SourceError(f"{mark_path(path)} has no usable geometry ({reason}): export it again")
 
 
-def once(path: Path, fields: Sequence[str], field: str) -> None:
-    """Refuse a field that was there before: readers differ in which of the two they believe."""
+def check_not_repeated(path: Path, fields: Sequence[str], field: str) -> None:
+    """Raise `SourceError` for a repeated field: readers differ in which of the two they use."""
     if field in fields:
-        raise SourceError(f"{mark_path(path)} has a damaged header (it says {field!r} twice): get the file again")
+        raise SourceError(f"{mark_path(path)} has a corrupt header (it has {field!r} twice): get the file again")

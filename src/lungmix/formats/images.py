@@ -1,4 +1,4 @@
-"""Image files: NRRD, NIfTI and MetaImage. Geometry is SimpleITK's where the format agrees; voxels are streamed."""
+"""Image files: NRRD, NIfTI and MetaImage. Geometry is SimpleITK's where it follows the format; voxels are streamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lungmix.formats.limits import check_geometry
 from lungmix.formats.metaimage import read_meta
 from lungmix.formats.nifti import read_nifti
 from lungmix.formats.nrrd import read_nrrd
-from lungmix.formats.scan import Scan, case_name, fingerprint_of, key_of_place
+from lungmix.formats.scan import Scan, case_name, fingerprint_of, location_digest
 from lungmix.formats.tempdirs import scratch
 from lungmix.formats.voxel_streams import check_size, voxel_slabs
 from lungmix.geometry import Geometry
@@ -41,24 +41,24 @@ _ROUNDING = 1e-3
 
 
 class LabelMapError(SourceError):
-    """An image names structures, and is no CT."""
+    """Error of a label map that was given in place of a CT."""
 
 
 def extension_of(path: Path) -> str | None:
-    """The extension of an image file, ``.nii.gz`` as one; None if it is no image file by name."""
+    """Return the extension of an image file, such as ``.nii.gz``; None for other names."""
     name = path.name.lower()
     return next((ext for ext in sorted(KINDS, key=len, reverse=True) if name.endswith(ext)), None)
 
 
 def read_header(path: Path) -> Scan:
-    """The scan of an image file.
+    """Return the scan of an image file.
 
     Raises
     ------
     LabelMapError
-        If its voxels name structures.
+        If its voxels are labels.
     SourceError
-        If it is not one 3-D image with one value a voxel.
+        If it is not a 3-D image with one value per voxel.
     """
     extension = extension_of(path)
     assert extension is not None
@@ -83,14 +83,14 @@ def read_header(path: Path) -> Scan:
         geometry=geometry,
         acquisition=Acquisition(),
         fingerprint=fingerprint_of(files),
-        key=key_of_place(str(path.resolve())),
+        key=location_digest(str(path.resolve())),
         files=files,
         notes=header.notes,
     )
 
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-    """See `Scan.slabs`."""
+    """Yield the HU of an image file slab by slab; see `Scan.slabs`."""
     data = _header(Path(scan.files[0]), scan.kind).data
     yield from voxel_slabs(data, scan.geometry.shape, thickness)
 
@@ -102,20 +102,20 @@ def _header(path: Path, kind: str) -> Header:
 
 
 def _geometry(path: Path, header: Header) -> Geometry:
-    geometry = _by_simpleitk(path, header)
-    if header.geometry is not None and (geometry is None or not _same_place(geometry, header.geometry)):
+    geometry = _read_with_simpleitk(path, header)
+    if header.geometry is not None and (geometry is None or not _is_same_geometry(geometry, header.geometry)):
         geometry = header.geometry
     if geometry is None:
         raise SourceError(
-            f"{mark_path(path)} is not an image that can be read: its geometry makes no sense; export it again"
+            f"{mark_path(path)} is not an image that can be read: its geometry is invalid; export it again"
         )
     geometry = replace(geometry, orientation_known=header.orientation_known)
     check_geometry(path, geometry)
     return geometry
 
 
-def _by_simpleitk(path: Path, header: Header) -> Geometry | None:
-    """Return SimpleITK's reading of the clean header, or None where SimpleITK refuses it."""
+def _read_with_simpleitk(path: Path, header: Header) -> Geometry | None:
+    """Return the geometry that SimpleITK reads from the clean header; None where it rejects the header."""
     reader = sitk.ImageFileReader()
     with scratch(path) as folder:
         clean = folder / f"header{header.extension}"
@@ -128,7 +128,7 @@ def _by_simpleitk(path: Path, header: Header) -> Geometry | None:
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if components != 1:
         raise SourceError(
-            f"{mark_path(path)} has {components} values a voxel, such as a colour image or a time series: "
+            f"{mark_path(path)} has {components} values per voxel, such as a colour image or a time series: "
             "give one CT volume"
         )
     if dimension != 3:
@@ -136,6 +136,6 @@ def _by_simpleitk(path: Path, header: Header) -> Geometry | None:
     return Geometry.from_sitk(reader)
 
 
-def _same_place(one: Geometry, other: Geometry) -> bool:
-    """Return True where two readings differ by rounding alone: no corner by a thousandth of a voxel."""
-    return one.size == other.size and largest_shift(one, other) < _ROUNDING
+def _is_same_geometry(first: Geometry, second: Geometry) -> bool:
+    """Return True where two geometries differ by rounding only: no corner by a thousandth of a voxel."""
+    return first.size == second.size and largest_shift(first, second) < _ROUNDING

@@ -1,4 +1,4 @@
-"""Label maps: images of few small whole numbers, which name structures and are no CT."""
+"""Detection of label maps: images of few small non-negative integers."""
 
 from __future__ import annotations
 
@@ -11,67 +11,67 @@ import numpy.typing as npt
 from lungmix.errors import SourceError
 from lungmix.formats.voxel_streams import VoxelData, stored_slabs
 
-_MOST_LABELS = 200
-"""More is a grey scale."""
+_MAX_LABELS = 200
+"""Greatest number of labels; images with more values are grey scales."""
 
-_HIGHEST_LABEL = 1 << 16
-_ROUGHEST = 0.2
-"""Share of neighbours along a row that may differ. Labels fill regions: in a map of lungs and vessels at 4 mm one in
-twenty differs; in a CT, four in five."""
+_LABEL_LIMIT = 1 << 16
+_MAX_CHANGES = 0.2
+"""Greatest fraction of neighbours along a row that differ. Labels fill regions: in a map of lungs and vessels at 4 mm
+one in twenty differs; in a CT, four in five."""
 
-_BACKGROUND = 0.2
-"""Share of voxels that have no label at least."""
+_MIN_BACKGROUND = 0.2
+"""Smallest fraction of voxels without a label."""
 
-_SHOWN = 5
-_AT_ONCE = 4 << 20
-_MOST_READ = 512 << 20
+_MAX_LISTED = 5
+_SLAB_BYTES = 4 << 20
+_MAX_READ_BYTES = 512 << 20
 
 
 def labels_of(data: VoxelData, shape: tuple[int, int, int]) -> str | None:
-    """Return the values of a label map in words, or None for everything else.
+    """Return the values of a label map as text, or None for any other image.
 
-    A CT is known by its first values below 0 or its many values, mostly in its first slices: no more of it is read.
+    Reading stops at the first negative value or at too many values, which in a CT is mostly within the first slices.
 
     Parameters
     ----------
     data : VoxelData
-        Where the voxels are.
+        Location and coding of the voxels.
     shape : tuple of int
-        Of the volume.
+        Shape of the volume, z, y, x.
     """
     if (data.slope, data.intercept) != (1.0, 0.0):
         return None
     values: set[int] = set()
-    differ = pairs = voxels = background = 0
+    changes = pairs = voxels = background = 0
     try:
-        for slab in stored_slabs(data, shape, _AT_ONCE):
+        for slab in stored_slabs(data, shape, _SLAB_BYTES):
             labels = _labels_in(slab)
             if labels is None:
                 return None
             values |= labels
-            if len(values) > _MOST_LABELS:
+            if len(values) > _MAX_LABELS:
                 return None
             pairs += slab[:, :, 1:].size
             background += slab.size - int(np.count_nonzero(slab))
             voxels += slab.size
             if len(labels) > 1:
-                differ += int(np.count_nonzero(slab[:, :, 1:] != slab[:, :, :-1]))
-            if voxels * slab.itemsize >= _MOST_READ:
+                changes += int(np.count_nonzero(slab[:, :, 1:] != slab[:, :, :-1]))
+            if voxels * slab.itemsize >= _MAX_READ_BYTES:
                 break
-    except SourceError:  # as the conversion says, which reads to the end
+    except SourceError:  # the conversion, which reads to the end, reports it
         return None
-    # Eight bits do not hold the HU of air: an image of one value is an empty map.
+    # Eight bits cannot hold the HU of air: an image of a single value is an empty label map.
     is_empty = len(values) == 1 and data.dtype.itemsize == 1
-    is_map = len(values) > 1 and differ <= _ROUGHEST * pairs and background >= _BACKGROUND * voxels
+    is_map = len(values) > 1 and changes <= _MAX_CHANGES * pairs and background >= _MIN_BACKGROUND * voxels
     if is_empty or is_map:
-        return _in_words(sorted(values))
+        return _describe_values(sorted(values))
     return None
 
 
 def _labels_in(slab: npt.NDArray[Any]) -> set[int] | None:
-    """Return the values of a slab, or None if one of them is no small whole number from 0 on."""
+    """Return the values of a slab, or None if one of them is not a small non-negative integer."""
     low, high = slab.min(), slab.max()
-    if not (low >= 0 and high < _HIGHEST_LABEL):  # which NaN is not either
+    if not (low >= 0 and high < _LABEL_LIMIT):  # also rejects NaN
         return None
     if slab.dtype.kind == "f" and not (slab == np.rint(slab)).all():
         return None
@@ -80,8 +80,8 @@ def _labels_in(slab: npt.NDArray[Any]) -> set[int] | None:
     return set(np.flatnonzero(np.bincount(slab.ravel().astype(np.intp))).tolist())
 
 
-def _in_words(values: Sequence[int]) -> str:
-    words = [str(value) for value in values[:_SHOWN]]
-    if len(values) > _SHOWN:
-        return f"{', '.join(words)} and {len(values) - _SHOWN} more whole numbers"
+def _describe_values(values: Sequence[int]) -> str:
+    words = [str(value) for value in values[:_MAX_LISTED]]
+    if len(values) > _MAX_LISTED:
+        return f"{', '.join(words)} and {len(values) - _MAX_LISTED} more integers"
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,4 +1,4 @@
-"""Headers of MetaImage files."""
+"""Reader of headers of MetaImage files."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import (
-    LONGEST_HEADER,
-    LONGEST_VALUE,
+    MAX_HEADER_BYTES,
+    MAX_VALUE_LENGTH,
     Header,
-    beside,
-    counts,
-    damaged,
+    check_not_repeated,
+    corrupt_header_error,
+    data_file_path,
     data_name,
-    is_beside,
-    numbers,
-    once,
-    unusable,
+    geometry_error,
+    has_data_file,
+    parse_counts,
+    parse_numbers,
 )
 from lungmix.formats.voxel_streams import VoxelData
 
@@ -27,73 +27,77 @@ _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
-_SAME = {
+_SYNONYMS = {
     "Position": "Offset", "Origin": "Offset", "Orientation": "TransformMatrix", "Rotation": "TransformMatrix",
     "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
 }  # fmt: skip
-_READ = {
+_FIELDS = {
     "ObjectType", "NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "BinaryData", "BinaryDataByteOrderMSB",
     "CompressedData", "CompressedDataSize", "HeaderSize", "Offset", "TransformMatrix", "ElementSpacing", "ElementSize",
     "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile", "AnatomicalOrientation",
 }  # fmt: skip
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9_.-]{0,100})\s*=\s*(.*?)\s*", re.ASCII)
-# The side of the patient that each axis begins at; those of the identity are RAI.
-_LETTERS = re.compile("(?=.*[RL])(?=.*[AP])(?=.*[IS])[RLAPIS]{3}")
-_PLAIN = "RAI"
-_SAME_LENGTH = 0.01
-_SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+# Side of the patient at which each axis begins; that of the identity matrix is RAI.
+_ORIENTATION = re.compile("(?=.*[RL])(?=.*[AP])(?=.*[IS])[RLAPIS]{3}")
+_IDENTITY_ORIENTATION = "RAI"
+_SPACING_TOLERANCE = 0.01
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
 def read_meta(path: Path) -> Header:
-    """The header of a ``.mha`` or ``.mhd`` file.
+    """Return the header of a ``.mha`` or ``.mhd`` file.
 
     Raises
     ------
     SourceError
-        If it is damaged, leads out of its folder or says what is not read.
+        If it is corrupt, names a file outside its folder or uses an unsupported feature.
     """
-    fields, offset = _fields(path)
+    fields, offset = _read_fields(path)
     for field in ("ObjectType", "NDims", "DimSize", "ElementType", "ElementDataFile"):
         if not fields.get(field):
             raise SourceError(
-                f"{mark_path(path)} lacks {field}, or has a damaged header before it: export it again, or check its "
+                f"{mark_path(path)} lacks {field}, or has a corrupt header before it: export it again, or check its "
                 "format"
             )
     if fields["ObjectType"] != "Image":
         raise SourceError(f"{mark_path(path)} describes no image but another object: give one CT volume")
-    fields = _three_axes(fields)
-    clean = _clean(path, fields)
-    code = _TYPES.get(fields["ElementType"])
-    if code is None:
-        raise SourceError(f"{mark_path(path)} stores no numbers that are read: export the CT as 16-bit integers")
+    fields = _drop_singleton_axes(fields)
+    clean = _clean_header(path, fields)
+    type_code = _TYPES.get(fields["ElementType"])
+    if type_code is None:
+        raise SourceError(
+            f"{mark_path(path)} stores a type of numbers that is not supported: export the CT as 16-bit integers"
+        )
     if fields.get("HeaderSize", "0") not in ("0", ""):
         raise SourceError(
-            f"{mark_path(path)} skips a header before its voxels, which is not read: save it again as .mha"
+            f"{mark_path(path)} skips a header before its voxels, which is not supported: save it again as .mha"
         )
-    if not _switch(path, fields, "BinaryData", default=True):
-        raise SourceError(f"{mark_path(path)} has its voxels as text, which is not read: save it again as binary")
-    for field, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
-        if field in fields and numbers(fields[field]) != [plain]:
-            raise SourceError(f"{mark_path(path)} rescales its voxels ({field}), which is not read: export it in HU")
-    big = _switch(path, fields, "BinaryDataByteOrderMSB", default=False)
-    compressed = _switch(path, fields, "CompressedData", default=False)
+    if not _parse_boolean(path, fields, "BinaryData", default=True):
+        raise SourceError(f"{mark_path(path)} has its voxels as text, which is not supported: save it again as binary")
+    for field, neutral in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
+        if field in fields and parse_numbers(fields[field]) != [neutral]:
+            raise SourceError(
+                f"{mark_path(path)} rescales its voxels ({field}), which is not supported: export it in HU"
+            )
+    is_big_endian = _parse_boolean(path, fields, "BinaryDataByteOrderMSB", default=False)
+    compressed = _parse_boolean(path, fields, "CompressedData", default=False)
     file, offset = _data_file(path, fields["ElementDataFile"], offset)
     if compressed:
-        # Without it SimpleITK takes whatever the memory holds for voxels.
-        promised = numbers(fields.get("CompressedDataSize", ""))
-        if promised != [float(file.stat().st_size - offset)]:
+        # Without this field SimpleITK returns uninitialised memory as voxels.
+        declared = parse_numbers(fields.get("CompressedDataSize", ""))
+        if declared != [float(file.stat().st_size - offset)]:
             raise SourceError(
-                f"{mark_path(file)} is cut short or damaged: it does not have the size that its header promises "
+                f"{mark_path(file)} is cut short or corrupt: it does not have the size that its header declares "
                 "(CompressedDataSize); get the file again"
             )
-    dtype = np.dtype(code).newbyteorder(">" if big else "<")
+    dtype = np.dtype(type_code).newbyteorder(">" if is_big_endian else "<")
     data = VoxelData(str(file), offset, "zlib" if compressed else "raw", dtype)
-    known, notes = _orientation(fields)
-    return Header(clean, ".mha", data, orientation_known=known, notes=(*notes, *_contradicting_sizes(fields)))
+    orientation_known, notes = _orientation(fields)
+    return Header(clean, ".mha", data, orientation_known=orientation_known, notes=(*notes, *_spacing_notes(fields)))
 
 
-def _three_axes(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields without a fourth and further axes of one voxel."""
+def _drop_singleton_axes(fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields without axes of one voxel after the third."""
     sizes = fields["DimSize"].split()
     axes = len(sizes)
     if fields["NDims"] != str(axes) or axes <= 3 or any(size != "1" for size in sizes[3:]):
@@ -106,24 +110,24 @@ def _three_axes(fields: dict[str, str]) -> dict[str, str]:
     matrix = fields.get("TransformMatrix", "").split()
     if len(matrix) == axes * axes:
         rows = [matrix[axis * axes : (axis + 1) * axes] for axis in range(3)]
-        # A direction along the fourth axis of space leaves too many numbers, which the check below refuses.
-        if all(numbers(word) == [0.0] for row in rows for word in row[3:]):
+        # A direction along a fourth axis of space leaves too many numbers, which `_clean_header` rejects.
+        if all(parse_numbers(word) == [0.0] for row in rows for word in row[3:]):
             fields["TransformMatrix"] = " ".join(word for row in rows for word in row[:3])
     return fields
 
 
 def _orientation(fields: dict[str, str]) -> tuple[bool, tuple[str, ...]]:
-    """Return False where nothing says how the axes lie in the patient, and a note on two statements that differ."""
+    """Return whether the orientation of the axes is known, and a note on inconsistent fields."""
     letters = fields.get("AnatomicalOrientation", "").upper()
-    letters = letters if _LETTERS.fullmatch(letters) else ""
+    letters = letters if _ORIENTATION.fullmatch(letters) else ""
     if "TransformMatrix" not in fields:
-        if letters and letters != _PLAIN:
+        if letters and letters != _IDENTITY_ORIENTATION:
             return False, (
-                f"it names its axes ({letters}) and gives no matrix for them, which programs read in different ways: "
-                "right and left are not known",
+                f"it names its axes ({letters}) and has no TransformMatrix, which programs read differently: right and "
+                "left are not known",
             )
-        return letters == _PLAIN, ()
-    matrix = numbers(fields["TransformMatrix"])
+        return letters == _IDENTITY_ORIENTATION, ()
+    matrix = parse_numbers(fields["TransformMatrix"])
     if not letters or matrix is None or len(matrix) != 9:
         return True, ()
     axes = np.reshape(matrix, (3, 3))
@@ -132,26 +136,26 @@ def _orientation(fields: dict[str, str]) -> tuple[bool, tuple[str, ...]]:
     if by_matrix == letters:
         return True, ()
     return True, (
-        f"its AnatomicalOrientation ({letters}) and its TransformMatrix ({by_matrix}) differ: the matrix is taken",
+        f"its AnatomicalOrientation ({letters}) and its TransformMatrix ({by_matrix}) differ: the matrix is used",
     )
 
 
-def _contradicting_sizes(fields: dict[str, str]) -> tuple[str, ...]:
-    spacing, size = (numbers(fields.get(field, "")) for field in ("ElementSpacing", "ElementSize"))
-    if not spacing or not size or np.allclose(spacing, size, rtol=_SAME_LENGTH, atol=0):
+def _spacing_notes(fields: dict[str, str]) -> tuple[str, ...]:
+    spacing, size = (parse_numbers(fields.get(field, "")) for field in ("ElementSpacing", "ElementSize"))
+    if not spacing or not size or np.allclose(spacing, size, rtol=_SPACING_TOLERANCE, atol=0):
         return ()
-    return ("its ElementSpacing and its ElementSize differ: ElementSpacing is taken",)
+    return ("its ElementSpacing and its ElementSize differ: ElementSpacing is used",)
 
 
-def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """The fields, and where the voxels of a file with both begin."""
+def _read_fields(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields, and the offset of the voxels in a file that contains both."""
     fields: dict[str, str] = {}
     with path.open("rb") as stream:
         while "ElementDataFile" not in fields:
-            line = stream.readline(LONGEST_HEADER)
+            line = stream.readline(MAX_HEADER_BYTES)
             if not line:
                 break
-            if stream.tell() > LONGEST_HEADER:
+            if stream.tell() > MAX_HEADER_BYTES:
                 raise SourceError(f"{mark_path(path)} has a header without an end: get the file again")
             if not line.strip():
                 continue
@@ -161,30 +165,32 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
                     f"{mark_path(path)} is not an image that can be read: its header has a line that is no field; "
                     "check its format, or get the file again"
                 )
-            field = _SAME.get(match[1], match[1])
-            if field in _READ:
-                once(path, tuple(fields), field)
+            field = _SYNONYMS.get(match[1], match[1])
+            if field in _FIELDS:
+                check_not_repeated(path, tuple(fields), field)
                 fields[field] = match[2]
         return fields, stream.tell()
 
 
-def _clean(path: Path, fields: dict[str, str]) -> bytes:
+def _clean_header(path: Path, fields: dict[str, str]) -> bytes:
     for field in fields:
         value = fields[field]
-        if field != "ElementDataFile" and not (value.isascii() and value.isprintable() and len(value) <= LONGEST_VALUE):
-            raise damaged(path, field)
-    dimension = counts(fields["NDims"])
+        if field != "ElementDataFile" and not (
+            value.isascii() and value.isprintable() and len(value) <= MAX_VALUE_LENGTH
+        ):
+            raise corrupt_header_error(path, field)
+    dimension = parse_counts(fields["NDims"])
     if dimension is None or len(dimension) != 1 or not 1 <= dimension[0] <= 10:
-        raise damaged(path, "NDims")
+        raise corrupt_header_error(path, "NDims")
     axes = dimension[0]
-    sizes = counts(fields["DimSize"])
+    sizes = parse_counts(fields["DimSize"])
     if sizes is None or len(sizes) != axes or min(sizes) < 1:
-        raise damaged(path, "DimSize")
-    channels = counts(fields.get("ElementNumberOfChannels", "1"))
+        raise corrupt_header_error(path, "DimSize")
+    channels = parse_counts(fields.get("ElementNumberOfChannels", "1"))
     if channels is None or len(channels) != 1 or not 1 <= channels[0] <= 10_000:
-        raise damaged(path, "ElementNumberOfChannels")
+        raise corrupt_header_error(path, "ElementNumberOfChannels")
     lines = ["ObjectType = Image", f"NDims = {axes}", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
-    for field, wanted in (
+    for field, count in (
         ("TransformMatrix", axes * axes),
         ("Offset", axes),
         ("ElementSpacing", axes),
@@ -192,11 +198,11 @@ def _clean(path: Path, fields: dict[str, str]) -> bytes:
     ):
         if field not in fields:
             continue
-        values = numbers(fields[field])
-        if values is None or len(values) != wanted:
-            raise unusable(path, f"its {field} has not {wanted} finite numbers")
+        values = parse_numbers(fields[field])
+        if values is None or len(values) != count:
+            raise geometry_error(path, f"its {field} has not {count} finite numbers")
         if field.startswith("Element") and min(values) <= 0:
-            raise unusable(path, f"its {field} is not above 0")
+            raise geometry_error(path, f"its {field} is not positive")
         lines.append(f"{field} = {fields[field]}")
     lines += [
         f"DimSize = {' '.join(map(str, sizes))}",
@@ -207,12 +213,12 @@ def _clean(path: Path, fields: dict[str, str]) -> bytes:
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
-def _switch(path: Path, fields: dict[str, str], field: str, *, default: bool) -> bool:
+def _parse_boolean(path: Path, fields: dict[str, str], field: str, *, default: bool) -> bool:
     if field not in fields:
         return default
-    value = _SWITCH.get(fields[field].lower())
+    value = _BOOLEANS.get(fields[field].lower())
     if value is None:
-        raise damaged(path, field)
+        raise corrupt_header_error(path, field)
     return value
 
 
@@ -220,8 +226,8 @@ def _data_file(path: Path, value: str, offset: int) -> tuple[Path, int]:
     if value.upper() in ("LOCAL", "LOCALDATA"):
         return path, offset
     name = data_name(value)
-    if (value.upper().startswith("LIST") or "%" in value) and not is_beside(path, name):
+    if (value.upper().startswith("LIST") or "%" in value) and not has_data_file(path, name):
         raise SourceError(
-            f"{mark_path(path)} has its voxels in several files, which is not read: save it again as .mha"
+            f"{mark_path(path)} has its voxels in several files, which is not supported: save it again as .mha"
         )
-    return beside(path, name), 0
+    return data_file_path(path, name), 0

@@ -1,4 +1,4 @@
-"""Names of files for libraries that take text in UTF-8 alone."""
+"""File names for libraries that accept UTF-8 only."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lungmix.formats.tempdirs import scratch
 
 
 def local_name(name: str) -> str:
-    """Return a name that was decoded as UTF-8, with ``surrogateescape``, as this machine decodes names of files."""
+    """Return a name that was decoded as UTF-8, with ``surrogateescape``, in the file system encoding."""
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 @contextmanager
 def native_path(file: str) -> Iterator[str]:
-    """Give a path of a file that C++ libraries take, for the length of a block.
+    """Yield a path of a file that C++ libraries accept, for the duration of a block.
 
-    A name with bytes that are no UTF-8 raises in SimpleITK's bindings, or ends the process. A link of a plain name
-    stands for such a file.
+    A name that is not UTF-8 raises in SimpleITK's bindings, or crashes the process, so a link with a plain name is
+    created to such a file.
     """
-    if _is_text(file):
+    if _is_utf8(file):
         yield file
         return
     with scratch(Path(file)) as folder:
@@ -31,7 +31,7 @@ def native_path(file: str) -> Iterator[str]:
         yield str(link)
 
 
-def _is_text(name: str) -> bool:
+def _is_utf8(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Headers of NIfTI files."""
+"""Reader of headers of NIfTI files."""
 
 from __future__ import annotations
 
@@ -13,66 +13,68 @@ from isal import igzip
 from nibabel.quaternions import quat2mat
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.header import LONGEST_HEADER, Header, damaged, largest_shift, unusable
-from lungmix.formats.voxel_streams import DAMAGED, VoxelData
+from lungmix.formats.header import MAX_HEADER_BYTES, Header, corrupt_header_error, geometry_error, largest_shift
+from lungmix.formats.voxel_streams import DECOMPRESSION_ERRORS, VoxelData
 from lungmix.geometry import Geometry
 
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _MAGIC = {348: b"n+1", 540: b"n+2"}
-_FARTHEST_VOXELS = 16 * LONGEST_HEADER
+_MAX_OFFSET = 16 * MAX_HEADER_BYTES
 _INTENT_LABEL = 1002
-_SAME_LENGTH = 0.01
-_ROUNDED = 1e-5
-_SAME_PLACE = 0.5
-"""Voxels by which sform and qform may differ at a corner without a word."""
+_SPACING_TOLERANCE = 0.01
+_ROUNDING = 1e-5
+_MAX_SHIFT = 0.5
+"""Greatest distance of the corners of sform and qform without a note, in voxels."""
 
 
 def read_nifti(path: Path) -> Header:
-    """The header of a ``.nii`` or ``.nii.gz`` file.
+    """Return the header of a ``.nii`` or ``.nii.gz`` file.
 
     Raises
     ------
     SourceError
-        If it is damaged or says what is not read.
+        If it is corrupt or uses an unsupported feature.
     """
-    packed = path.name.lower().endswith(".gz")
-    block = _beginning(path, packed=packed)
-    header = _parsed(path, block)
-    least = len(header.binaryblock) + 4
+    is_gzip = path.name.lower().endswith(".gz")
+    content = _read_beginning(path, is_gzip=is_gzip)
+    header = _parse(path, content)
+    min_offset = len(header.binaryblock) + 4
     _check(path, header)
     offset = float(header["vox_offset"])
-    if not offset.is_integer() or not (offset == 0 or least <= offset <= _FARTHEST_VOXELS):
-        raise damaged(path, "vox_offset")
+    if not offset.is_integer() or not (offset == 0 or min_offset <= offset <= _MAX_OFFSET):
+        raise corrupt_header_error(path, "vox_offset")
     slope, intercept = _scaling(path, header)
     geometry, notes = _geometry(header)
     dtype = np.dtype(_TYPES[int(header["datatype"])]).newbyteorder(header.endianness)
-    data = VoxelData(str(path), int(offset) or least, "gzip-file" if packed else "raw", dtype, slope, intercept)
-    header["vox_offset"], header["scl_slope"], header["scl_inter"] = least, 0, 0
+    data = VoxelData(str(path), int(offset) or min_offset, "gzip-file" if is_gzip else "raw", dtype, slope, intercept)
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = min_offset, 0, 0
     clean, is_labels = header.binaryblock + bytes(4), int(header["intent_code"]) == _INTENT_LABEL
-    known = geometry is not None
-    return Header(clean, ".nii", data, geometry, orientation_known=known, notes=notes, is_segmentation=is_labels)
+    orientation_known = geometry is not None
+    return Header(
+        clean, ".nii", data, geometry, orientation_known=orientation_known, notes=notes, is_segmentation=is_labels
+    )
 
 
-def _beginning(path: Path, *, packed: bool) -> bytes:
+def _read_beginning(path: Path, *, is_gzip: bool) -> bytes:
     try:
         with path.open("rb") as file:
-            if packed:
+            if is_gzip:
                 with igzip.IGzipFile(fileobj=file) as stream:
                     return stream.read(544)
             return file.read(544)
-    except (EOFError, *DAMAGED):
+    except (EOFError, *DECOMPRESSION_ERRORS):
         raise SourceError(
-            f"{mark_path(path)} is not an image that can be read: it is no gzip file, or damaged; get the file again"
+            f"{mark_path(path)} is not an image that can be read: it is no gzip file, or corrupt; get the file again"
         ) from None
 
 
-def _parsed(path: Path, block: bytes) -> Any:
+def _parse(path: Path, content: bytes) -> Any:
     for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
         size = kind.sizeof_hdr
-        if len(block) < size or size not in (int.from_bytes(block[:4], order) for order in ("little", "big")):
+        if len(content) < size or size not in (int.from_bytes(content[:4], order) for order in ("little", "big")):
             continue
-        order = "<" if int.from_bytes(block[:4], "little") == size else ">"
-        header = kind(block[:size], endianness=order, check=False)
+        order = "<" if int.from_bytes(content[:4], "little") == size else ">"
+        header = kind(content[:size], endianness=order, check=False)
         if bytes(header["magic"])[:3] == _MAGIC[size]:
             return header
     raise SourceError(f"{mark_path(path)} is not an image that can be read: it is no NIfTI file; check its format")
@@ -81,18 +83,20 @@ def _parsed(path: Path, block: bytes) -> Any:
 def _check(path: Path, header: Any) -> None:
     dims = [int(n) for n in header["dim"]]
     if not 1 <= dims[0] <= 7 or any(n < 1 for n in dims[1 : dims[0] + 1]):
-        raise damaged(path, "dim")
+        raise corrupt_header_error(path, "dim")
     if dims[0] > 3 and max(dims[4 : dims[0] + 1]) > 1:
         raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image, such as a time series: give one 3-D CT volume")
     if dims[0] < 3:
         raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image: give one 3-D CT volume")
     if int(header["datatype"]) not in _TYPES:
-        raise SourceError(f"{mark_path(path)} stores no numbers that are read: export the CT as 16-bit integers")
+        raise SourceError(
+            f"{mark_path(path)} stores a type of numbers that is not supported: export the CT as 16-bit integers"
+        )
     if int(header["bitpix"]) != 8 * np.dtype(_TYPES[int(header["datatype"])]).itemsize:
-        raise damaged(path, "bitpix")
+        raise corrupt_header_error(path, "bitpix")
     spacing = np.asarray(header["pixdim"][1:4], np.float64)
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise unusable(path, "its pixdim is not above 0")
+        raise geometry_error(path, "its pixdim is not positive")
     if int(header["qform_code"]) > 0:
         quaternion = [float(header[f"quatern_{axis}"]) for axis in "bcd"]
         shift = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
@@ -100,35 +104,35 @@ def _check(path: Path, header: Any) -> None:
             not np.isfinite([*quaternion, *shift, float(header["pixdim"][0])]).all()
             or np.hypot.reduce(quaternion) > 1.001
         ):
-            raise unusable(path, "its qform is no rotation")
+            raise geometry_error(path, "its qform is no rotation")
     if int(header["sform_code"]) > 0:
         rows = np.asarray([header[f"srow_{axis}"] for axis in "xyz"], np.float64)
         if not np.isfinite(rows).all():
-            raise unusable(path, "its sform is not finite")
+            raise geometry_error(path, "its sform is not finite")
         lengths = np.linalg.norm(rows[:, :3], axis=0)
-        if not (lengths > 0).all() or (np.abs(lengths - spacing) > _SAME_LENGTH * spacing).any():
-            raise unusable(path, "its sform and its pixdim differ in the spacing")
+        if not (lengths > 0).all() or (np.abs(lengths - spacing) > _SPACING_TOLERANCE * spacing).any():
+            raise geometry_error(path, "its sform and its pixdim differ in the spacing")
 
 
 def _geometry(header: Any) -> tuple[Geometry | None, tuple[str, ...]]:
-    """Return the place that nibabel reads, the sform before the qform, and a note where they contradict each other.
+    """Return the geometry that nibabel reads, of the sform or else the qform, and a note where they are inconsistent.
 
-    It is None where both codes are 0: such a file says how large voxels are, and not how they lie in the patient.
+    The geometry is None where both codes are 0: such a file has a voxel size, but no orientation in the patient.
     """
-    by_sform = _placed(header, _sform(header)) if int(header["sform_code"]) > 0 else None
-    by_qform = _placed(header, _qform(header)) if int(header["qform_code"]) > 0 else None
+    by_sform = _geometry_of_affine(header, _sform(header)) if int(header["sform_code"]) > 0 else None
+    by_qform = _geometry_of_affine(header, _qform(header)) if int(header["qform_code"]) > 0 else None
     if by_sform is None or by_qform is None:
         return by_sform or by_qform, ()
-    apart = largest_shift(by_sform, by_qform)
-    if apart <= _SAME_PLACE:
+    shift = largest_shift(by_sform, by_qform)
+    if shift <= _MAX_SHIFT:
         return by_sform, ()
-    named_axes = [" ".join(nibabel.aff2axcodes(form(header))) for form in (_sform, _qform)]
-    differ = (
-        f"its axes run to {named_axes[0]} by the sform and to {named_axes[1]} by the qform"
-        if named_axes[0] != named_axes[1]
-        else f"its sform and its qform lie up to {apart:.1f} voxels apart"
+    axis_names = [" ".join(nibabel.aff2axcodes(form(header))) for form in (_sform, _qform)]
+    difference = (
+        f"its axes run to {axis_names[0]} by the sform and to {axis_names[1]} by the qform"
+        if axis_names[0] != axis_names[1]
+        else f"its sform and its qform are up to {shift:.1f} voxels apart"
     )
-    return by_sform, (f"{differ}: the sform is taken, as nibabel does",)
+    return by_sform, (f"{difference}: the sform is used, as in nibabel",)
 
 
 def _sform(header: Any) -> npt.NDArray[np.float64]:
@@ -150,27 +154,27 @@ def _qform(header: Any) -> npt.NDArray[np.float64]:
     return affine
 
 
-def _placed(header: Any, affine: npt.NDArray[np.float64]) -> Geometry | None:
+def _geometry_of_affine(header: Any, affine: npt.NDArray[np.float64]) -> Geometry | None:
     """Return the geometry of an affine in RAS, or None if an axis has no length."""
     columns = affine[:3, :3] * np.array([[-1], [-1], [1]])
     lengths = np.linalg.norm(columns, axis=0)
     if not (lengths > 0).all():
         return None
     spacing = np.asarray(header["pixdim"][1:4], np.float64)
-    # Three numbers of the sform have more rounding in them than one of pixdim.
-    spacing = np.where(np.abs(lengths - spacing) <= _ROUNDED * spacing, spacing, lengths)
+    # The three numbers of the sform have a larger rounding error than the one of pixdim.
+    spacing = np.where(np.abs(lengths - spacing) <= _ROUNDING * spacing, spacing, lengths)
     size = tuple(int(n) for n in header["dim"][1:4])
     origin = affine[:3, 3] * (-1, -1, 1)
     return Geometry(size, tuple(spacing), tuple(origin), tuple((columns / lengths).ravel()))  # type: ignore[arg-type]
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float]:
-    """Slope and intercept; a slope of 0 or NaN says that there is none."""
+    """Return slope and intercept, 1 and 0 where the slope is 0 or NaN."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or np.isnan(slope):
         if np.isfinite(intercept) and intercept != 0:
-            raise damaged(path, "scl_slope")
+            raise corrupt_header_error(path, "scl_slope")
         return 1.0, 0.0
     if not np.isfinite([slope, intercept]).all():
-        raise damaged(path, "scl_slope or scl_inter")
+        raise corrupt_header_error(path, "scl_slope or scl_inter")
     return slope, intercept

@@ -1,4 +1,4 @@
-"""Headers of NRRD files."""
+"""Reader of headers of NRRD files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import (
-    LONGEST_HEADER,
-    LONGEST_VALUE,
+    MAX_HEADER_BYTES,
+    MAX_VALUE_LENGTH,
     Header,
-    beside,
-    counts,
-    damaged,
+    check_not_repeated,
+    corrupt_header_error,
+    data_file_path,
     data_name,
-    is_beside,
-    numbers,
-    once,
-    unusable,
+    geometry_error,
+    has_data_file,
+    parse_counts,
+    parse_numbers,
 )
 from lungmix.formats.voxel_streams import VoxelData
 
@@ -38,86 +38,88 @@ _TYPES = {
 }
 _DTYPES = {name: code for code, names in _TYPES.items() for name in names}
 _CODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
-_ONE_WORD = {
+_SYNONYMS = {
     "axismins": "axis mins", "axismaxs": "axis maxs", "datafile": "data file", "lineskip": "line skip",
     "byteskip": "byte skip", "centerings": "centers", "oldmin": "old min", "oldmax": "old max",
     "blocksize": "block size", "sampleunits": "sample units",
 }  # fmt: skip
-# Fields that neither place the volume nor say how its voxels are stored.
-_PASSED_OVER = {
+# Fields that concern neither the geometry nor the storage of voxels.
+_IGNORED_FIELDS = {
     "thicknesses", "labels", "measurement frame", "content", "min", "max", "old min", "old max",
     "number", "block size", "sample units",
 }  # fmt: skip
-# Fields that place the volume, in the order in which readers take them.
-_ORDER = (
+# Fields of the geometry, in the order that readers expect.
+_GEOMETRY_FIELDS = (
     "type", "dimension", "space", "space dimension", "sizes", "spacings", "axis mins", "axis maxs", "centers", "kinds",
     "space directions", "space origin",
 )  # fmt: skip
-_READ = {*_ORDER, "endian", "encoding", "data file", "line skip", "byte skip", "units", "space units"}
+_FIELDS = {*_GEOMETRY_FIELDS, "endian", "encoding", "data file", "line skip", "byte skip", "units", "space units"}
 _PATIENT_SPACES = {
     "right-anterior-superior": "ras", "left-anterior-superior": "las", "left-posterior-superior": "lps",
 }  # fmt: skip
-# Keys that 3D Slicer writes for each structure of a segmentation; no field is called so.
+# Keys that 3D Slicer writes for each segment of a segmentation; no field of NRRD has such a name.
 _SEGMENT = re.compile(rb"Segment\d+_(?:ID|LabelValue|Name):=")
-_SEGMENTS = "segments:="
+_SEGMENTS_FIELD = "segments:="
 _WORDS = re.compile(r"[A-Za-z0-9?*()-]{1,40}(?: +[A-Za-z0-9?*()-]{1,40}){0,15}")
 _WORD_OR_VECTOR = re.compile(r"\([^()]*\)|[^()\s]+")
-_SAME_LENGTH = 0.01
+_SPACING_TOLERANCE = 0.01
 _MILLIMETRES = {"", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "???", "none"}
-"""Units of length that are read; an empty or unknown one counts as millimetres, as in other readers."""
+"""Supported units of length; an empty or unknown one counts as millimetres, as in other readers."""
 _UNIT = re.compile(r'"[^"]*"|[^\s"]+')
 _VECTOR = re.compile(r"\(([^()]*)\)")
 
 
 def read_nrrd(path: Path) -> Header:
-    """The header of a ``.nrrd`` or ``.nhdr`` file.
+    """Return the header of a ``.nrrd`` or ``.nhdr`` file.
 
     Raises
     ------
     SourceError
-        If it is damaged, leads out of its folder or says what is not read.
+        If it is corrupt, names a file outside its folder or uses an unsupported feature.
     """
-    magic, fields, offset = _fields(path)
+    magic, fields, offset = _read_fields(path)
     for field in ("type", "dimension", "sizes", "encoding"):
         if field not in fields:
-            raise damaged(path, f"missing {field!r}")
+            raise corrupt_header_error(path, f"missing {field!r}")
     geometry = _geometry(path, fields)
     coding = _CODINGS.get(fields["encoding"].lower())
     if coding is None:
-        raise SourceError(f"{mark_path(path)} has voxels in an encoding that is not read: save it again as raw or gzip")
+        raise SourceError(
+            f"{mark_path(path)} has voxels in an encoding that is not supported: save it again as raw or gzip"
+        )
     if any(fields.get(field, "0") != "0" for field in ("line skip", "byte skip")):
         raise SourceError(
-            f"{mark_path(path)} skips lines or bytes before its voxels, which is not read: save it again as .nrrd"
+            f"{mark_path(path)} skips lines or bytes before its voxels, which is not supported: save it again as .nrrd"
         )
     file = path
     if "data file" in fields:
         file, offset = _data_file(path, fields["data file"]), 0
     lines = [
         magic,
-        *(f"{field}: {geometry[field]}" for field in _ORDER if field in geometry),
+        *(f"{field}: {geometry[field]}" for field in _GEOMETRY_FIELDS if field in geometry),
         "endian: little",
         "encoding: raw",
     ]
     clean = ("\n".join(lines) + "\n\n").encode("ascii")
     data = VoxelData(str(file), offset, coding, _dtype(path, fields))
-    known = _is_orientation_known(fields)
-    return Header(clean, ".nrrd", data, orientation_known=known, is_segmentation=_SEGMENTS in fields)
+    orientation_known = _is_orientation_known(fields)
+    return Header(clean, ".nrrd", data, orientation_known=orientation_known, is_segmentation=_SEGMENTS_FIELD in fields)
 
 
 def _is_orientation_known(fields: dict[str, str]) -> bool:
-    """Return True where directions are given in a space of the patient; others are those of a scanner or of nobody."""
-    return "space directions" in fields and _space(fields.get("space", "")) in _PATIENT_SPACES.values()
+    """Return True where directions are given in a space of the patient, rather than of a scanner or none."""
+    return "space directions" in fields and _normalize_space(fields.get("space", "")) in _PATIENT_SPACES.values()
 
 
-def _space(name: str) -> str:
-    """Return the letters of a space of the patient, without the time beside it; others as they are."""
+def _normalize_space(name: str) -> str:
+    """Return the letters of a space of the patient, without a time axis; other names unchanged."""
     name = name.lower().removesuffix("-time")
     name = _PATIENT_SPACES.get(name, name)
     return name[:3] if name in {f"{letters}t" for letters in _PATIENT_SPACES.values()} else name
 
 
-def _fields(path: Path) -> tuple[str, dict[str, str], int]:
-    """The magic word, the fields, and where the voxels begin."""
+def _read_fields(path: Path) -> tuple[str, dict[str, str], int]:
+    """Return the magic number, the fields, and the offset of the voxels."""
     with path.open("rb") as stream:
         magic = stream.readline(16).rstrip(b"\r\n")
         if not re.fullmatch(rb"NRRD000[1-5]", magic):
@@ -125,8 +127,8 @@ def _fields(path: Path) -> tuple[str, dict[str, str], int]:
                 f"{mark_path(path)} is not an image that can be read: it is no NRRD file; check its format"
             )
         fields: dict[str, str] = {}
-        while line := stream.readline(LONGEST_HEADER):
-            if stream.tell() > LONGEST_HEADER:
+        while line := stream.readline(MAX_HEADER_BYTES):
+            if stream.tell() > MAX_HEADER_BYTES:
                 raise SourceError(f"{mark_path(path)} has a header without an end: get the file again")
             line = line.rstrip(b"\r\n")
             if not line:
@@ -135,73 +137,73 @@ def _fields(path: Path) -> tuple[str, dict[str, str], int]:
                 continue
             if b":=" in line:
                 if _SEGMENT.match(line):
-                    fields[_SEGMENTS] = "yes"
+                    fields[_SEGMENTS_FIELD] = "yes"
                 continue
             word, colon, value = line.decode("latin-1").partition(": ")
-            field = _ONE_WORD.get(word.lower(), word.lower())
-            if not colon or field not in _READ | _PASSED_OVER:
+            field = _SYNONYMS.get(word.lower(), word.lower())
+            if not colon or field not in _FIELDS | _IGNORED_FIELDS:
                 raise SourceError(
-                    f"{mark_path(path)} has a damaged header (a line that is no field of NRRD): get the file again"
+                    f"{mark_path(path)} has a corrupt header (a line that is no field of NRRD): get the file again"
                 )
-            once(path, tuple(fields), field)
+            check_not_repeated(path, tuple(fields), field)
             fields[field] = value.strip(" \t")
             if field == "data file" and _is_list(fields[field]):
-                break  # the rest of the file are names
+                break  # the remaining lines are file names
         return magic.decode(), fields, stream.tell()
 
 
 def _geometry(path: Path, fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields that place the volume, each checked, without axes of one voxel beyond three."""
-    for field in (_READ - {"data file"}) & fields.keys():
-        if len(fields[field]) > LONGEST_VALUE or not fields[field].isascii() or not fields[field].isprintable():
-            raise damaged(path, repr(field))
+    """Return the checked fields of the geometry, without singleton axes beyond three."""
+    for field in (_FIELDS - {"data file"}) & fields.keys():
+        if len(fields[field]) > MAX_VALUE_LENGTH or not fields[field].isascii() or not fields[field].isprintable():
+            raise corrupt_header_error(path, repr(field))
     for field in ("units", "space units"):
         if not {unit.strip('"').lower() for unit in _UNIT.findall(fields.get(field, ""))} <= _MILLIMETRES:
-            raise unusable(path, f"its {field!r} are not mm")
-    dimension = counts(fields["dimension"])
+            raise geometry_error(path, f"its {field!r} are not mm")
+    dimension = parse_counts(fields["dimension"])
     if dimension is None or len(dimension) != 1 or not 1 <= dimension[0] <= 16:
-        raise damaged(path, "'dimension'")
+        raise corrupt_header_error(path, "'dimension'")
     axes = dimension[0]
-    sizes = counts(fields["sizes"])
+    sizes = parse_counts(fields["sizes"])
     if sizes is None or len(sizes) != axes or min(sizes) < 1:
-        raise damaged(path, "'sizes'")
-    out = {"type": fields["type"].lower(), "dimension": str(axes), "sizes": " ".join(map(str, sizes))}
+        raise corrupt_header_error(path, "'sizes'")
+    checked = {"type": fields["type"].lower(), "dimension": str(axes), "sizes": " ".join(map(str, sizes))}
     for field in ("space", "space dimension"):
         if field in fields:
             if not _WORDS.fullmatch(fields[field]):
-                raise damaged(path, repr(field))
-            out[field] = fields[field]
+                raise corrupt_header_error(path, repr(field))
+            checked[field] = fields[field]
     for field in ("spacings", "axis mins", "axis maxs"):
         if field in fields:
-            values = numbers(re.sub(r"\b[nN]a[nN]\b", "0", fields[field]) if axes != 3 else fields[field])
+            values = parse_numbers(re.sub(r"\b[nN]a[nN]\b", "0", fields[field]) if axes != 3 else fields[field])
             if values is None or len(values) != axes:
-                raise unusable(path, f"its {field!r} are no lengths")
-            out[field] = fields[field]
+                raise geometry_error(path, f"its {field!r} are not finite numbers")
+            checked[field] = fields[field]
     for field in ("centers", "kinds"):
         if field in fields:
             if not _WORDS.fullmatch(fields[field]) or len(fields[field].split()) != axes:
-                raise damaged(path, repr(field))
-            out[field] = fields[field]
+                raise corrupt_header_error(path, repr(field))
+            checked[field] = fields[field]
     for field in ("space directions", "space origin"):
         if field in fields:
             _check_vectors(path, field, fields[field], axes if field == "space directions" else 1)
-            out[field] = fields[field]
-    out = _three_axes(out)
-    if out["dimension"] == "3" and "spacings" in out:
-        spacings = numbers(out["spacings"])
+            checked[field] = fields[field]
+    checked = _drop_singleton_axes(checked)
+    if checked["dimension"] == "3" and "spacings" in checked:
+        spacings = parse_numbers(checked["spacings"])
         if spacings is None or min(spacings) <= 0:
-            raise unusable(path, "its 'spacings' are no lengths")
-        out = _one_spacing(path, out)
-    return out
+            raise geometry_error(path, "its 'spacings' are not positive")
+        checked = _spacings_to_directions(path, checked)
+    return checked
 
 
-def _three_axes(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields without axes of one voxel beyond three: those without a direction, and those at the end."""
+def _drop_singleton_axes(fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields without singleton axes beyond three: first those without a direction, then the last ones."""
     sizes = fields["sizes"].split()
     vectors = _WORD_OR_VECTOR.findall(fields.get("space directions", ""))
-    flat = [axis for axis, size in enumerate(sizes) if size == "1"]
-    undirected = [axis for axis in flat if vectors and vectors[axis] == "none"]
-    droppable = [*undirected, *(axis for axis in reversed(flat) if axis >= 3 and axis not in undirected)]
+    singletons = [axis for axis, size in enumerate(sizes) if size == "1"]
+    undirected = [axis for axis in singletons if vectors and vectors[axis] == "none"]
+    droppable = [*undirected, *(axis for axis in reversed(singletons) if axis >= 3 and axis not in undirected)]
     dropped = droppable[: max(len(sizes) - 3, 0)]
     if not dropped:
         return fields
@@ -213,11 +215,11 @@ def _three_axes(fields: dict[str, str]) -> dict[str, str]:
             fields[field] = " ".join(words[axis] for axis in kept)
     if vectors:
         fields["space directions"] = " ".join(vectors[axis] for axis in kept)
-    return _three_of_space(fields) if len(kept) == 3 else fields
+    return _drop_space_dimensions(fields) if len(kept) == 3 else fields
 
 
-def _three_of_space(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields with vectors of a space of three dimensions, where a fourth one, such as time, is not used."""
+def _drop_space_dimensions(fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields with three-dimensional vectors, where further dimensions, such as time, are all zero."""
     directions, origins = (
         [vector.replace(",", " ").split() for vector in _VECTOR.findall(fields.get(field, ""))]
         for field in ("space directions", "space origin")
@@ -228,7 +230,7 @@ def _three_of_space(fields: dict[str, str]) -> dict[str, str]:
         return fields
     fields = {**fields}
     if "space" in fields:
-        fields["space"] = _space(fields["space"])
+        fields["space"] = _normalize_space(fields["space"])
     if "space dimension" in fields:
         fields["space dimension"] = "3"
     for field, vectors in (("space directions", directions), ("space origin", origins)):
@@ -237,15 +239,15 @@ def _three_of_space(fields: dict[str, str]) -> dict[str, str]:
     return fields
 
 
-def _one_spacing(path: Path, fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields with directions alone, where spacings stand beside a space, which SimpleITK refuses.
+def _spacings_to_directions(path: Path, fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields with directions only, where both spacings and a space are given, which SimpleITK rejects.
 
     Raises
     ------
     SourceError
-        If spacings and directions contradict each other.
+        If spacings and directions are inconsistent.
     """
-    spacings = numbers(fields.get("spacings", ""))
+    spacings = parse_numbers(fields.get("spacings", ""))
     if not spacings or len(spacings) != 3 or not fields.keys() & {"space", "space dimension"}:
         return fields
     fields = {field: value for field, value in fields.items() if field != "spacings"}
@@ -255,43 +257,45 @@ def _one_spacing(path: Path, fields: dict[str, str]) -> dict[str, str]:
         return {**fields, "space directions": f"({x},0,0) (0,{y},0) (0,0,{z})"}
     vectors = [vector.replace(",", " ") for vector in _VECTOR.findall(fields["space directions"])]
     lengths = [math.hypot(*map(float, vector.split())) for vector in vectors]
-    if len(lengths) != 3 or not np.allclose(spacings, lengths, rtol=_SAME_LENGTH, atol=0):
-        raise unusable(path, "its 'spacings' and its 'space directions' contradict each other")
+    if len(lengths) != 3 or not np.allclose(spacings, lengths, rtol=_SPACING_TOLERANCE, atol=0):
+        raise geometry_error(path, "its 'spacings' and its 'space directions' are inconsistent")
     return fields
 
 
-def _check_vectors(path: Path, field: str, text: str, wanted: int) -> None:
+def _check_vectors(path: Path, field: str, text: str, count: int) -> None:
     vectors = _VECTOR.findall(text)
     others = _VECTOR.sub(" ", text).split()
-    if len(vectors) + len(others) != wanted or any(word != "none" for word in others) or (others and wanted <= 3):
-        raise unusable(path, f"its {field!r} are no vectors")
+    if len(vectors) + len(others) != count or any(word != "none" for word in others) or (others and count <= 3):
+        raise geometry_error(path, f"its {field!r} are not vectors")
     for vector in vectors:
-        values = numbers(vector.replace(",", " "))
+        values = parse_numbers(vector.replace(",", " "))
         if values is None or len(values) != vector.count(",") + 1 or len(values) > 8:
-            raise unusable(path, f"its {field!r} are no vectors")
+            raise geometry_error(path, f"its {field!r} are not vectors")
 
 
 def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     code = _DTYPES.get(fields["type"].lower())
     if code is None:
-        raise SourceError(f"{mark_path(path)} stores no numbers that are read: export the CT as 16-bit integers")
+        raise SourceError(
+            f"{mark_path(path)} stores a type of numbers that is not supported: export the CT as 16-bit integers"
+        )
     endian = fields.get("endian", "little" if code[1] == "1" else "").lower()
     if endian not in ("little", "big"):
-        raise damaged(path, "missing 'endian'" if not endian else "'endian'")
+        raise corrupt_header_error(path, "missing 'endian'" if not endian else "'endian'")
     return np.dtype(code).newbyteorder("<" if endian == "little" else ">")
 
 
 def _data_file(path: Path, value: str) -> Path:
     name = data_name(value)
-    if _several(name) and not is_beside(path, name):
+    if _is_split(name) and not has_data_file(path, name):
         raise SourceError(
-            f"{mark_path(path)} has its voxels in several files, which is not read: save it again as .nrrd"
+            f"{mark_path(path)} has its voxels in several files, which is not supported: save it again as .nrrd"
         )
-    return beside(path, name)
+    return data_file_path(path, name)
 
 
-def _several(name: str) -> bool:
-    """Return True where the voxels are in many files: a list of them follows, or their names are counted through."""
+def _is_split(name: str) -> bool:
+    """Return True where the voxels are in several files, by a list or by numbered names."""
     return _is_list(name) or "%" in name
 
 

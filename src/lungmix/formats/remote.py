@@ -1,4 +1,4 @@
-"""Files in an object store: listed, fetched into folders that pass, and put together again wherever a scan is read."""
+"""Sources in an object store: listed, downloaded to temporary folders, and downloaded again where a scan is read."""
 
 from __future__ import annotations
 
@@ -14,43 +14,51 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.archives import DEEPEST, LONGEST_NAME, MOST_BYTES, MOST_MEMBERS, inside, is_archive, unpack
+from lungmix.formats.archives import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_MEMBERS,
+    MAX_NAME_LENGTH,
+    is_archive,
+    relative_member_path,
+    unpack,
+)
 from lungmix.formats.images import extension_of
 from lungmix.formats.native import local_name
-from lungmix.formats.tempdirs import is_full, no_room, passing, room_in
-from lungmix.s3 import open_bucket, telling
+from lungmix.formats.tempdirs import disk_full_error, is_disk_full, temporary_folder, usable_bytes
+from lungmix.s3 import open_bucket, source_errors
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
     from lungmix.formats.scan import Scan
 
-# What is read of an image file to know it: more than the longest header (`lungmix.formats.header`).
-_HEAD = 2 << 20
-# Larger objects are looked at before they are fetched: slices of DICOM are smaller.
-_LARGE = 16 << 20
-_PIECE = 4 << 20
-_AT_ONCE = 8
-_LONGEST_PART = 255
-_DETACHED = (".nhdr", ".mhd")
+# Bytes that are downloaded of an image file at first, more than the longest header (`lungmix.formats.header`).
+_HEADER_BYTES = 2 << 20
+# The beginnings of larger objects are checked before they are downloaded; DICOM slices are smaller.
+_LARGE_OBJECT_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
+_DOWNLOAD_THREADS = 8
+_MAX_PART_BYTES = 255
+_DETACHED_HEADERS = (".nhdr", ".mhd")
 
 
 @dataclass(frozen=True, repr=False)
 class Object:
-    """An object as it was listed; `repr` shows no names.
+    """Object of a listing; `repr` shows no names.
 
     Attributes
     ----------
     key : str
-        In its bucket.
+        Key in its bucket.
     name : str
-        Path in the folder that it is fetched to.
+        Path in the folder that it is downloaded to.
     size : int
-        Bytes.
+        Size in bytes.
     tag : str or None
-        Entity tag: changes when the bytes do.
+        Entity tag, which changes when the bytes do.
     changed : str
-        When they did, for stores without tags.
+        Time of the last change, for stores without tags.
     """
 
     key: str
@@ -64,22 +72,22 @@ class Object:
 
     @property
     def state(self) -> str:
-        """What is the same for as long as the bytes are."""
+        """Text that changes when the bytes do."""
         return f"{self.size} {self.tag or self.changed}"
 
 
 @dataclass(frozen=True, repr=False)
 class Objects:
-    """What a scan in an object store is read from; `repr` shows no names.
+    """Objects from which a scan in an object store is read; `repr` shows no names.
 
     Attributes
     ----------
     bucket : str
         ``s3://bucket``.
     members : tuple of Object
-        The objects, each once.
+        The objects, without duplicates.
     packed : bool
-        Whether the one object is an archive that the files are in.
+        True where the only object is an archive of the files.
     """
 
     bucket: str
@@ -91,62 +99,62 @@ class Objects:
 
     @property
     def state(self) -> str:
-        """Digest of the state of all objects. Holds no names."""
-        return hashlib.sha256("\n".join(one.state for one in self.members).encode()).hexdigest()
+        """Digest of the states of all objects; contains no names."""
+        return hashlib.sha256("\n".join(member.state for member in self.members).encode()).hexdigest()
 
 
 @contextmanager
 def downloaded(scan: Scan) -> Iterator[Scan]:
-    """The scan with files on this machine, for the length of a block.
+    """Yield a scan with files on this machine, for the duration of a block.
 
     Raises
     ------
     SourceError
-        If its objects cannot be fetched, were changed since it was found, or do not fit on the disk.
+        If its objects cannot be downloaded, have changed since the search, or do not fit on the disk.
     """
     if scan.objects is None:
         yield scan
         return
-    wanted = scan.objects
-    with passing() as folder:
-        _check_room(scan.path, sum(one.size for one in wanted.members), folder)
+    objects = scan.objects
+    with temporary_folder() as folder:
+        _check_disk_space(scan.path, sum(member.size for member in objects.members), folder)
         try:
-            _fetch_all(open_bucket(wanted.bucket), wanted.members, folder / "objects")
+            _download_all(open_bucket(objects.bucket), objects.members, folder / "objects")
         except OSError as error:
-            raise no_room(scan.path) if is_full(error) else error from None
+            raise disk_full_error(scan.path) if is_disk_full(error) else error from None
         files = folder / "objects"
-        if wanted.packed:
+        if objects.packed:
             (folder / "unpacked").mkdir()
-            files = unpack(files / wanted.members[0].name, folder / "unpacked")
+            files = unpack(files / objects.members[0].name, folder / "unpacked")
         yield replace(scan, files=tuple(str(files / file) for file in scan.files), objects=None)
 
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-    """See `Scan.slabs`; files are removed when the last slab has been read."""
+    """Yield the HU of a scan slab by slab; remove its files after the last slab. See `Scan.slabs`."""
     with downloaded(scan) as local:
         yield from local.slabs(thickness)
 
 
 @dataclass
 class LocalMirror:
-    """What headers are read from: objects under an address, as files in a folder.
+    """Objects under an address as files in a folder, complete enough to read headers.
 
-    Of image files that are larger than any header, the beginning is fetched; the rest is a hole of the right size.
+    Large image files contain only their beginning; the rest is a hole of the same size.
 
     Attributes
     ----------
     address : str
         ``s3://bucket/prefix``: a folder or one object.
     folder : Path
-        That passes.
+        The temporary folder.
     path : Path
-        The address, in the folder.
+        Path of the address in the folder.
     members : dict of Path to Object
-        By file.
+        Objects by file.
     unread : list of (str, str)
-        Addresses of objects that are no files, each with one sentence for people.
+        Addresses of objects that cannot be files, each with the reason as a sentence.
     archives : dict of Path to Path
-        Archives by the folders that they were unpacked to.
+        Archives by the folder that they were unpacked to.
     """
 
     address: str
@@ -161,23 +169,23 @@ class LocalMirror:
         """``s3://bucket``."""
         return "/".join(self.address.split("/")[:3])
 
-    def told(self, path: str) -> str:
-        """A place in the folder as a place in the object store."""
+    def url_of(self, path: str) -> str:
+        """Return the address of a path in the folder."""
         return path.replace(str(self.path), self.address, 1)
 
     def state_of(self, file: Path) -> str:
-        """What is the same for as long as an object is."""
+        """Return a text that changes when the object of a file does."""
         return self.members[file].state
 
-    def room_for(self, archive: Path) -> Path:
-        """A new folder to unpack an archive to."""
+    def new_unpack_folder(self, archive: Path) -> Path:
+        """Return a new folder to unpack an archive to."""
         target = self.folder / f"unpacked-{len(self.archives)}"
         target.mkdir()
         self.archives[target] = archive
         return target
 
     def objects_of(self, scan: Scan) -> tuple[Objects, tuple[str, ...]]:
-        """What the scan is read from, and what its files are called there."""
+        """Return the objects of a scan, and the paths of its files among them."""
         files = [Path(file) for file in scan.files]
         for target, archive in self.archives.items():
             if files[0].is_relative_to(target):
@@ -187,57 +195,59 @@ class LocalMirror:
         return Objects(self.bucket, members), tuple(self.members[file].name for file in files)
 
 
-def mirror(address: str, folder: Path, watch: Callable[[int, int], None]) -> LocalMirror:
-    """Fetch what is needed to read the headers of all that lies at an address.
+def mirror_headers(address: str, folder: Path, progress: Callable[[int, int], None]) -> LocalMirror:
+    """Download as much as is needed to read all headers at an address.
 
     Raises
     ------
     SourceError
-        If there is nothing, it cannot be reached, or is more than there is room for.
+        If there are no objects, they cannot be read, or they do not fit on the disk.
     """
     if PurePosixPath(address).name.upper() == "DICOMDIR":
         address = address.rpartition("/")[0]
-    out = LocalMirror(address, folder, folder)
-    store, prefix = open_bucket(out.bucket), address.removeprefix(out.bucket).strip("/")
-    safe = _safe(PurePosixPath(address).name)
-    if safe is None:
-        raise SourceError(f"{mark_path(address)} has a key that is no path: give the objects in it another key")
-    with telling(address):
-        found, single = _listed(store, prefix, address)
-    above = prefix.rpartition("/")[0] if single else prefix
-    # Folders keep their names: a header may name the file of its voxels by the folder that both lie in.
-    start = (_safe(PurePosixPath(above).name) or PurePosixPath()) if single else safe
-    out.path = folder / "objects" / (start / safe if single else safe)
-    parents = {str(parent) for meta in found for parent in PurePosixPath(meta["path"]).parents}
-    for meta in found:
+    local_mirror = LocalMirror(address, folder, folder)
+    store, prefix = open_bucket(local_mirror.bucket), address.removeprefix(local_mirror.bucket).strip("/")
+    safe_name = _safe_path(PurePosixPath(address).name)
+    if safe_name is None:
+        raise SourceError(f"{mark_path(address)} has a key that is no path: give its objects other keys")
+    with source_errors(address):
+        listed, is_single = _list_objects(store, prefix, address)
+    parent_key = prefix.rpartition("/")[0] if is_single else prefix
+    # Folders keep their names, because a header may name its data file by the folder that contains both.
+    start_folder = (_safe_path(PurePosixPath(parent_key).name) or PurePosixPath()) if is_single else safe_name
+    local_mirror.path = folder / "objects" / (start_folder / safe_name if is_single else safe_name)
+    parents = {str(parent) for meta in listed for parent in PurePosixPath(meta["path"]).parents}
+    for meta in listed:
         key = meta["path"]
-        if key in parents and meta["size"] == 0:  # stands for a folder
+        if key in parents and meta["size"] == 0:  # marker of a folder
             continue
-        inner = _safe(key.removeprefix(above).removeprefix("/"))
-        url = f"{out.bucket}/{key}"
-        if inner is None or key in parents:
-            out.unread.append((url, f"{mark_path(url)} has a key that is no path of a file: give it another key"))
+        inner_path = _safe_path(key.removeprefix(parent_key).removeprefix("/"))
+        url = f"{local_mirror.bucket}/{key}"
+        if inner_path is None or key in parents:
+            local_mirror.unread.append(
+                (url, f"{mark_path(url)} has a key that is no path of a file: give it another key")
+            )
             continue
         tag, changed = meta["e_tag"], meta["last_modified"].isoformat()
-        one = Object(key, str(start / inner), int(meta["size"]), tag, changed)
-        out.members[folder / "objects" / one.name] = one
-    if not out.members and not out.unread:
-        raise SourceError(f"{mark_path(address)} does not exist in its bucket, or holds nothing: check the address")
-    _fetch_headers(store, out, watch)
-    return out
+        member = Object(key, str(start_folder / inner_path), int(meta["size"]), tag, changed)
+        local_mirror.members[folder / "objects" / member.name] = member
+    if not local_mirror.members and not local_mirror.unread:
+        raise SourceError(f"{mark_path(address)} does not exist in its bucket, or holds no object: check the address")
+    _download_headers(store, local_mirror, progress)
+    return local_mirror
 
 
-def _safe(name: str) -> PurePosixPath | None:
-    inner = inside(name)
-    if inner is None or len(inner.parts) > DEEPEST or len(name) > LONGEST_NAME:
+def _safe_path(name: str) -> PurePosixPath | None:
+    inner = relative_member_path(name)
+    if inner is None or len(inner.parts) > MAX_DEPTH or len(name) > MAX_NAME_LENGTH:
         return None
-    if any(len(part.encode("utf-8", "replace")) > _LONGEST_PART for part in inner.parts):
+    if any(len(part.encode("utf-8", "replace")) > _MAX_PART_BYTES for part in inner.parts):
         return None
     return PurePosixPath(local_name(str(inner)))
 
 
-def _listed(store: S3Store, prefix: str, address: str) -> tuple[list[Any], bool]:
-    """The object of this key, with what lies beside a header without voxels; or all under the prefix, and False."""
+def _list_objects(store: S3Store, prefix: str, address: str) -> tuple[list[Any], bool]:
+    """List the object of a key and True, with its folder for a detached header; or all under a prefix and False."""
     import obstore
 
     single: Any = None
@@ -245,43 +255,45 @@ def _listed(store: S3Store, prefix: str, address: str) -> tuple[list[Any], bool]
         with suppress(FileNotFoundError):
             single = obstore.head(store, prefix)
     if single is not None and single["size"]:
-        if not prefix.lower().endswith(_DETACHED):
+        if not prefix.lower().endswith(_DETACHED_HEADERS):
             return [single], True
         return list(obstore.list_with_delimiter(store, prefix.rpartition("/")[0] or None)["objects"]), True
-    found: list[Any] = []
+    listed: list[Any] = []
     for batch in obstore.list(store, prefix=prefix or None, chunk_size=1000):
-        found += batch
-        if len(found) > MOST_MEMBERS:
-            raise SourceError(f"{mark_path(address)} holds more than {MOST_MEMBERS:,} objects: give several prefixes")
-    return (found, False) if found or single is None else ([single], True)
+        listed += batch
+        if len(listed) > MAX_MEMBERS:
+            raise SourceError(f"{mark_path(address)} holds more than {MAX_MEMBERS:,} objects: give several prefixes")
+    return (listed, False) if listed or single is None else ([single], True)
 
 
-def _fetch_headers(store: S3Store, out: LocalMirror, watch: Callable[[int, int], None]) -> None:
-    whole: list[Object] = []
-    heads: list[Object] = []
+def _download_headers(store: S3Store, local_mirror: LocalMirror, progress: Callable[[int, int], None]) -> None:
+    complete: list[Object] = []
+    beginnings: list[Object] = []
     large: list[Object] = []
-    for file, one in out.members.items():
-        if out.path in out.members and file != out.path:
-            # Beside a header without voxels: it says which one they are in, and nothing of it is read yet.
-            _fetch(store, one, file, 0)
-        elif is_archive(file) or one.size <= _HEAD:
-            whole.append(one)
+    for file, member in local_mirror.members.items():
+        if local_mirror.path in local_mirror.members and file != local_mirror.path:
+            # Next to a detached header, which names its data file; no data are needed yet.
+            _download(store, member, file, 0)
+        elif is_archive(file) or member.size <= _HEADER_BYTES:
+            complete.append(member)
         elif extension_of(file):
-            heads.append(one)
+            beginnings.append(member)
         else:
-            (large if one.size > _LARGE else whole).append(one)
-    total = len(out.members)
-    target = out.folder / "objects"
-    needed = sum(one.size for one in whole) + _HEAD * (len(heads) + len(large))
-    _check_room(out.address, needed, out.folder)
-    _fetch_all(store, [*heads, *large], target, _HEAD)
-    more = [one for one in large if _is_dicom(target / one.name)]
-    _check_room(out.address, needed + sum(one.size for one in more), out.folder)
-    for one in more:
-        (target / one.name).unlink()
-    done = total - len(whole) - len(more)
-    watch(done, total)
-    _fetch_all(store, [*whole, *more], target, watch=lambda count: watch(done + count, total))
+            (large if member.size > _LARGE_OBJECT_BYTES else complete).append(member)
+    total = len(local_mirror.members)
+    target = local_mirror.folder / "objects"
+    needed_bytes = sum(member.size for member in complete) + _HEADER_BYTES * (len(beginnings) + len(large))
+    _check_disk_space(local_mirror.address, needed_bytes, local_mirror.folder)
+    _download_all(store, [*beginnings, *large], target, _HEADER_BYTES)
+    large_dicom = [member for member in large if _is_dicom(target / member.name)]
+    _check_disk_space(
+        local_mirror.address, needed_bytes + sum(member.size for member in large_dicom), local_mirror.folder
+    )
+    for member in large_dicom:
+        (target / member.name).unlink()
+    done = total - len(complete) - len(large_dicom)
+    progress(done, total)
+    _download_all(store, [*complete, *large_dicom], target, progress=lambda count: progress(done + count, total))
 
 
 def _is_dicom(file: Path) -> bool:
@@ -289,48 +301,49 @@ def _is_dicom(file: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _check_room(address: str, size: int, folder: Path) -> None:
-    if size > MOST_BYTES:
+def _check_disk_space(address: str, size: int, folder: Path) -> None:
+    if size > MAX_BYTES:
         raise SourceError(
-            f"{mark_path(address)} needs {size / 1e9:.1f} GB of room for temporary files, more than is reasonable: "
-            "give "
+            f"{mark_path(address)} needs {size / 1e9:.1f} GB for temporary files, more than is reasonable: give "
             "several prefixes"
         )
-    if size > room_in(folder):
-        raise no_room(address, size)
+    if size > usable_bytes(folder):
+        raise disk_full_error(address, size)
 
 
-def _fetch_all(
+def _download_all(
     store: S3Store,
     objects: Sequence[Object],
     target: Path,
-    most: int | None = None,
-    watch: Callable[[int], None] | None = None,
+    max_bytes: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_DOWNLOAD_THREADS) as pool:
         try:
-            for count, _ in enumerate(pool.map(lambda one: _fetch(store, one, target / one.name, most), objects), 1):
-                if watch is not None:
-                    watch(count)
+            for count, _ in enumerate(
+                pool.map(lambda member: _download(store, member, target / member.name, max_bytes), objects), 1
+            ):
+                if progress is not None:
+                    progress(count)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _fetch(store: S3Store, one: Object, file: Path, most: int | None) -> None:
-    """Write an object, or its beginning, piece by piece: the bytes of the state that was listed and no others."""
+def _download(store: S3Store, member: Object, file: Path, max_bytes: int | None) -> None:
+    """Write an object, or its beginning, block by block; fail if it has changed since it was listed."""
     import obstore
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("xb") as out:
-        end = one.size if most is None else min(one.size, most)
-        for start in range(0, end, _PIECE):
-            stop = min(start + _PIECE, end)
-            options: Any = {"range": (start, stop)} | ({"if_match": one.tag} if one.tag else {})
-            # What the disk says is not the object store's: a full one has a sentence of its own.
-            with telling(one.key):
-                content = memoryview(obstore.get(store, one.key, options=options).bytes())
+        end = member.size if max_bytes is None else min(member.size, max_bytes)
+        for start in range(0, end, _BLOCK_BYTES):
+            stop = min(start + _BLOCK_BYTES, end)
+            options: Any = {"range": (start, stop)} | ({"if_match": member.tag} if member.tag else {})
+            # Errors of the disk are raised outside this block: a full disk has its own message.
+            with source_errors(member.key):
+                content = memoryview(obstore.get(store, member.key, options=options).bytes())
             if len(content) != stop - start:
-                raise SourceError(f"{mark_path(one.key)} was changed while it was read: run again")
+                raise SourceError(f"{mark_path(member.key)} was changed while it was read: run again")
             out.write(content)
-        out.truncate(one.size)
+        out.truncate(member.size)

@@ -1,4 +1,4 @@
-"""One readable scan, or the reason why a source is none."""
+"""Scans that can be read, and sources that are rejected or skipped."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from lungmix.formats.dicom.stack import SliceStack
     from lungmix.formats.remote import Objects
 
-_PIECE = 64 << 10
+_BLOCK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
 class Series:
-    """What a listing shows of a DICOM series; unknown values are None.
+    """Attributes of a DICOM series for listings; unknown values are None.
 
     Attributes
     ----------
     number : int or None
         Series number.
     files : int
-        Its files.
+        Number of files.
     size : tuple of int
-        Columns, rows, slices.
+        Numbers of columns, rows and slices.
     spacing : tuple of float or None
-        Along x, y, z, mm.
+        Spacing along x, y, z, mm.
     kernel : str or None
         Reconstruction kernel.
     thickness : float or None
-        Of slices, nominal, mm.
+        Nominal slice thickness, mm.
     """
 
     number: int | None
@@ -54,16 +54,16 @@ class Series:
 
 @dataclass(frozen=True, repr=False)
 class Scan:
-    """A scan that can be read slab by slab, in any process that sees its files or reaches its object store.
+    """Scan that can be read slab by slab, in any process with access to its files or its object store.
 
-    `repr` shows neither name nor place: workers write the arguments of what fails into their logs.
+    `repr` shows neither name nor path, because workers log the arguments of failed tasks.
 
     Attributes
     ----------
     name : str
         Suggested case name.
     path : str
-        Where it lies, for messages.
+        Path or address, for messages.
     kind : {"dicom", "nrrd", "nifti", "meta"}
         Format.
     geometry : Geometry
@@ -71,21 +71,21 @@ class Scan:
     acquisition : Acquisition
         Technical attributes.
     fingerprint : str
-        Digest of the state of the files: changes when they do. Holds no names.
+        Digest of the state of the files, which changes when they do; contains no names.
     key : str
-        Digest of where the scan lies: tells one source from another. Holds no names.
+        Digest of the location of the scan; contains no names.
     files : tuple of str
-        Its files, DICOM slices in the order of z; where it lies in an object store, as `objects` calls them.
+        Its files, DICOM slices in the order of z; in an object store, their paths among `objects`.
     identity : Identity or None
-        Who it is of, where a DICOM header says so; never sent to a worker or put into a store.
-    stack : Stack or None
-        How slices of DICOM files make the volume.
+        Identity of the patient from a DICOM header; never sent to a worker or written to a store.
+    stack : SliceStack or None
+        Assembly of slices of DICOM files to the volume.
     notes : tuple of str
-        What people should know of it; names of files are marked (`lungmix.errors.mark_path`).
+        Notes for users; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     objects : Objects or None
-        What is to be fetched before it is read; None where its files are at hand.
+        Objects to download before it is read; None where its files are local.
     """
 
     name: str
@@ -107,11 +107,11 @@ class Scan:
         return f"<Scan: {self.kind}, {size} voxels, {len(self.files)} files>"
 
     def without_identity(self) -> Scan:
-        """The same scan, of nobody: what may be sent to other processes."""
+        """Return the scan without its identity, which may be sent to other processes."""
         return replace(self, identity=None)
 
     def slabs(self, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-        """HU from the first slice to the last, never the whole volume at once.
+        """Yield HU slab by slab, from the first slice to the last.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Scan:
         Raises
         ------
         SourceError
-            If the files are cut short or hold what is not HU, or are objects that cannot be fetched.
+            If the files are truncated or hold values that are not HU, or if objects cannot be downloaded.
         """
         if self.objects is not None:
             from lungmix.formats.remote import slabs_of
@@ -139,16 +139,16 @@ class Scan:
 
 @dataclass(frozen=True, repr=False)
 class RejectedSource:
-    """A source that is no scan; `repr` shows no names.
+    """Source that cannot be read as a scan; `repr` shows no names.
 
     Attributes
     ----------
     name : str
-        What it would have been called.
+        Suggested case name.
     path : str
-        Where it lies.
+        Path or address.
     reason : str
-        One sentence: file, fault, remedy; names of files are marked (`lungmix.errors.mark_path`).
+        One sentence with file, problem and remedy; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     """
@@ -164,16 +164,16 @@ class RejectedSource:
 
 @dataclass(frozen=True, repr=False)
 class SkippedSource:
-    """Part of a source that is not meant to be a scan, such as a localizer, or is not chosen: no failure.
+    """Part of a source that is not a scan, such as a localizer, or is not selected; this is no failure.
 
     Attributes
     ----------
     name : str
-        What it would have been called.
+        Suggested case name.
     path : str
-        Where it lies.
+        Path or address.
     reason : str
-        Why, in words that go on after "skipped:"; names of files are marked (`lungmix.errors.mark_path`).
+        Reason, as the continuation of "skipped:"; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     """
@@ -188,26 +188,26 @@ class SkippedSource:
 
 
 def case_name(text: str) -> str:
-    """A case name from a file or folder name: a-z, 0-9, dot, underscore, hyphen."""
+    """Return a case name for a file or folder name, of a-z, 0-9, dot, underscore and hyphen."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:100].strip("._-")
     return slug or "scan"
 
 
 def fingerprint_of(files: Sequence[str | Path]) -> str:
-    """Digest of sizes, times of change, and 64 KiB of beginning, middle and end of files, in their order."""
+    """Return a digest of sizes, modification times, and 64 KiB each of beginning, middle and end of files in order."""
     digest = hashlib.sha256()
     for file in files:
         path = Path(file)
         state = path.stat()
         digest.update(f"{state.st_size} {state.st_mtime_ns} ".encode())
         with path.open("rb") as stream:
-            # Of images that are not compressed the beginning may be nothing but air.
-            for place in sorted({0, max(state.st_size // 2, 0), max(state.st_size - _PIECE, 0)}):
-                stream.seek(place)
-                digest.update(stream.read(_PIECE))
+            # The beginning of an uncompressed image may contain only air.
+            for offset in sorted({0, max(state.st_size // 2, 0), max(state.st_size - _BLOCK_BYTES, 0)}):
+                stream.seek(offset)
+                digest.update(stream.read(_BLOCK_BYTES))
     return digest.hexdigest()
 
 
-def key_of_place(place: str) -> str:
-    """Digest of a location."""
-    return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()
+def location_digest(location: str) -> str:
+    """Return the digest of a location."""
+    return hashlib.sha256(location.encode("utf-8", "surrogateescape")).hexdigest()

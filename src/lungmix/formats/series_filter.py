@@ -1,4 +1,4 @@
-"""Which CT series are used, and what is accepted in them: what a user can choose."""
+"""Selection of CT series by the user, and irregularities that are accepted in them."""
 
 from __future__ import annotations
 
@@ -23,38 +23,44 @@ _CONDITION = re.compile(r"\s*([a-z]+)\s*(<=|>=|!=|=|<|>)\s*(.+?)\s*")
 
 @dataclass(frozen=True)
 class Condition:
-    """One comparison of an attribute of a series with a value.
+    """Comparison of an attribute of a series with a value.
 
     Attributes
     ----------
     name : str
-        One of `NUMBERS` or `TEXTS`.
+        Name of the attribute, one of `NUMBERS` or `TEXTS`.
     sign : str
-        ``=``, ``!=``, and for numbers ``<``, ``<=``, ``>``, ``>=``.
+        Operator: ``=``, ``!=``, and for numbers ``<``, ``<=``, ``>``, ``>=``.
     value : str
-        A number, or a text in which ``*`` stands for any characters; upper and lower case are the same.
+        Number, or text in which ``*`` matches any characters; case is ignored.
     """
 
     name: str
     sign: str
     value: str
 
-    def holds(self, of: Mapping[str, Any]) -> bool:
-        """Whether it holds; never where the series does not say."""
-        found = of.get(self.name)
-        if found is None or found == "":
+    def holds(self, attributes: Mapping[str, Any]) -> bool:
+        """Return True where a series meets the condition; False where it lacks the attribute."""
+        attribute = attributes.get(self.name)
+        if attribute is None or attribute == "":
             return False
         if self.name in NUMBERS:
             number = float(self.value)
-            # What is written with two digits means what it says.
-            near = abs(float(found) - number) < 5e-3
-            return near if self.sign == "=" else not near if self.sign == "!=" else self._ordered(float(found), number)
-        alike = fnmatchcase(str(found).lower(), self.value.lower())
-        return alike == (self.sign == "=")
+            # Numbers are compared to two decimals.
+            is_equal = abs(float(attribute) - number) < 5e-3
+            return (
+                is_equal
+                if self.sign == "="
+                else not is_equal
+                if self.sign == "!="
+                else self._ordered(float(attribute), number)
+            )
+        matches = fnmatchcase(str(attribute).lower(), self.value.lower())
+        return matches == (self.sign == "=")
 
-    def _ordered(self, found: float, number: float) -> bool:
-        near = abs(found - number) < 5e-3
-        return near if near and "=" in self.sign else _OPERATORS[self.sign](found, number) and not near
+    def _ordered(self, attribute: float, number: float) -> bool:
+        is_equal = abs(attribute - number) < 5e-3
+        return is_equal if is_equal and "=" in self.sign else _OPERATORS[self.sign](attribute, number) and not is_equal
 
     def __str__(self) -> str:
         return f"{self.name}{self.sign}{self.value}"
@@ -62,18 +68,18 @@ class Condition:
 
 @dataclass(frozen=True)
 class SeriesFilter:
-    """How the series of a DICOM source are chosen and what is accepted in them.
+    """Selection of the series of a DICOM source, and irregularities that are accepted.
 
     Attributes
     ----------
     filter : str
-        Conditions with commas between them, all of which a series has to meet, such as ``kernel=B70*,thickness<=1.5``;
-        and ``all``, which uses every CT series, or ``thinnest`` (the default), which uses the thinnest axial one of
-        several reconstructions of one acquisition.
+        Comma-separated conditions that a series must all meet, such as ``kernel=B70*,thickness<=1.5``; with ``all``,
+        every CT series is used, and with ``thinnest`` (the default) the thinnest axial one of several reconstructions
+        of an acquisition.
     allow_gaps : bool
-        Interpolate missing and unevenly spaced slices, and do without damaged ones.
+        True to interpolate missing and unevenly spaced slices, and to omit corrupt ones.
     trust_positions : bool
-        Believe the positions of slices where other attributes contradict them.
+        True to use the positions of slices where other attributes are inconsistent with them.
     """
 
     filter: str = THINNEST
@@ -88,25 +94,27 @@ class SeriesFilter:
         object.__setattr__(self, "conditions", conditions)
         object.__setattr__(self, "choose", ALL not in [word.lower() for word in words])
 
-    def unmet(self, of: Mapping[str, Any]) -> Condition | None:
-        """The first condition that a series does not meet; `of` holds its attributes by the names of conditions."""
-        return next((condition for condition in self.conditions if not condition.holds(of)), None)
+    def unmet(self, attributes: Mapping[str, Any]) -> Condition | None:
+        """Return the first condition that a series with these attributes does not meet; None if it meets all."""
+        return next((condition for condition in self.conditions if not condition.holds(attributes)), None)
 
 
 def _condition(text: str) -> Condition:
-    found = _CONDITION.fullmatch(text)
+    match = _CONDITION.fullmatch(text)
     names = f"{', '.join((*NUMBERS, *TEXTS))}"
-    if found is None or found[1] not in (*NUMBERS, *TEXTS):
+    if match is None or match[1] not in (*NUMBERS, *TEXTS):
         raise UsageError(
             f"--series-filter {text!r} is not understood: write all, thinnest, or conditions such as "
             f"kernel=B70*,thickness<=1.5; names are {names}"
         )
-    name, sign, value = found.groups()
+    name, sign, value = match.groups()
     if name in NUMBERS:
         try:
             float(value)
         except ValueError:
             raise UsageError(f"--series-filter {text!r} needs a number after {sign}") from None
     elif sign not in ("=", "!="):
-        raise UsageError(f"--series-filter {text!r} compares a text: write {name}= or {name}!=, * stands for anything")
+        raise UsageError(
+            f"--series-filter {text!r} compares a text: write {name}= or {name}!=, * matches any characters"
+        )
     return Condition(name, sign, value)

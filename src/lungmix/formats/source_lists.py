@@ -1,4 +1,4 @@
-"""Text and CSV files that list sources."""
+"""Text and CSV files with lists of sources."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lungmix.s3 import is_remote
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".list")
 _TABLE_EXTENSIONS = (".csv", ".tsv")
-LARGEST_LIST = 16 << 20
-LONGEST_ENTRY = 4096
-LONGEST_PART = 255
-MOST_ENTRIES = 200_000
+MAX_LIST_BYTES = 16 << 20
+MAX_ENTRY_LENGTH = 4096
+MAX_PART_BYTES = 255
+MAX_ENTRIES = 200_000
 
 _COLUMNS = (
     "path", "source", "file", "image",
@@ -26,31 +26,32 @@ _COLUMNS = (
 
 
 def is_list(path: Path) -> bool:
-    """Whether the name is that of a list of sources."""
+    """Return True for the name of a list of sources."""
     return path.suffix.lower() in LIST_EXTENSIONS
 
 
-def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
-    """The sources that a file lists, each once, relative ones beside it; ``s3://`` addresses as they stand.
+def read_list(path: Path, base_url: str | None = None) -> list[Path | str]:
+    """Return the sources in a list without duplicates, relative paths resolved against its folder, addresses unchanged.
 
-    A table has them in a column called path, source, file, image or the like, or else in its first one; every other
-    file has one a line. A text file is a table if its first line has several heads, such a one among them.
+    In a table they are in a column named path, source, file, image or the like, or else in the first column; any other
+    file has one per line. A text file is a table if its first line has several column names, with one of these among
+    them.
 
     Parameters
     ----------
     path : Path
         The list.
-    beside : str, optional
-        Where the list lies in an object store: relative sources lie there too, and there are no others.
+    base_url : str, optional
+        Address of the folder of a list in an object store; its relative sources are in this folder.
 
     Raises
     ------
     SourceError
-        If it is no text, lists nothing, or more than is reasonable, or files of this machine from a bucket.
+        If it is not text, is empty or too long, or if a list in an object store contains files of this machine.
     """
     with path.open("rb") as stream:
-        content = stream.read(LARGEST_LIST + 1)
-    if len(content) > LARGEST_LIST:
+        content = stream.read(MAX_LIST_BYTES + 1)
+    if len(content) > MAX_LIST_BYTES:
         raise SourceError(
             f"{mark_path(path)} is too large for a list of sources: give one path a line, in several lists"
         )
@@ -58,39 +59,39 @@ def read_list(path: Path, beside: str | None = None) -> list[Path | str]:
         text, is_utf8 = text_of(content), True
     except UnicodeDecodeError:
         text, is_utf8 = content.decode("utf-8", "surrogateescape"), False
-    no_text = SourceError(
-        f"{mark_path(path)} is no text in UTF-8 or UTF-16: give a list with one path a line, saved as UTF-8"
+    encoding_error = SourceError(
+        f"{mark_path(path)} is no text in UTF-8 or UTF-16: give a list with one path per line, saved as UTF-8"
     )
     if "\0" in text:
-        raise no_text
+        raise encoding_error
     entries = list(dict.fromkeys(_entries(path, text)))
-    # Names of files may have any bytes, so an entry that leads nowhere is no reason to refuse the others.
-    if not is_utf8 and not _leads_anywhere(path, entries, beside):
-        raise no_text
+    # File names may contain any bytes, so one entry that does not exist is no reason to reject the others.
+    if not is_utf8 and not _has_source(path, entries, base_url):
+        raise encoding_error
     if not entries:
         raise SourceError(f"{mark_path(path)} lists nothing: give one path a line")
-    if len(entries) > MOST_ENTRIES:
-        raise SourceError(f"{mark_path(path)} lists more than {MOST_ENTRIES:,} sources: give several lists")
-    return [_source(path, entry, beside) for entry in entries]
+    if len(entries) > MAX_ENTRIES:
+        raise SourceError(f"{mark_path(path)} lists more than {MAX_ENTRIES:,} sources: give several lists")
+    return [_source(path, entry, base_url) for entry in entries]
 
 
-def _leads_anywhere(path: Path, entries: Sequence[str], beside: str | None) -> bool:
-    """Return True if an entry is a source: a file that exists, or an address that an object store can hold."""
-    if beside is not None:
+def _has_source(path: Path, entries: Sequence[str], base_url: str | None) -> bool:
+    """Return True if any entry is an existing file, or a valid address in an object store."""
+    if base_url is not None:
         return any(is_encodable(entry) for entry in entries)
     return any(
         is_encodable(entry) if is_remote(entry) else (path.parent / local_name(entry)).exists() for entry in entries
     )
 
 
-def _source(path: Path, entry: str, beside: str | None) -> Path | str:
+def _source(path: Path, entry: str, base_url: str | None) -> Path | str:
     if is_remote(entry):
         return entry
-    if beside is None:
+    if base_url is None:
         return path.parent / local_name(entry)
     if entry.startswith("/") or ".." in entry.split("/"):
         raise SourceError(f"{mark_path(path)} lists {mark_path(entry)} outside its own folder: give its s3:// address")
-    return f"{beside}/{entry}"
+    return f"{base_url}/{entry}"
 
 
 def _entries(path: Path, text: str) -> list[str]:
@@ -111,7 +112,7 @@ def _entries(path: Path, text: str) -> list[str]:
         lines = [(number, line) for number, line in lines if not line.startswith("#")]
     for number, line in lines:
         parts = line.encode("utf-8", "surrogateescape").split(b"/")
-        if len(line) > LONGEST_ENTRY or any(len(part) > LONGEST_PART for part in parts):
+        if len(line) > MAX_ENTRY_LENGTH or any(len(part) > MAX_PART_BYTES for part in parts):
             raise SourceError(
                 f"{mark_path(path)} has a line {number} that is too long for a path: give one path a line"
             )

@@ -1,4 +1,4 @@
-"""What a SOURCE holds: folders, files, archives and lists of them, as scans and refusals."""
+"""Search of a SOURCE (folder, file, archive or list) for scans, with rejected and skipped sources."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lungmix.errors import SourceError, is_encodable, mark_path
-from lungmix.formats.annex import absent, absent_kind
+from lungmix.formats.annex import missing_content_error, missing_content_kind
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.series import Collection
 from lungmix.formats.directory import is_apple_double, is_text, kind_of, list_files
 from lungmix.formats.images import LabelMapError, extension_of, read_header
-from lungmix.formats.remote import LocalMirror, mirror
-from lungmix.formats.scan import RejectedSource, Scan, SkippedSource, case_name, fingerprint_of, key_of_place
+from lungmix.formats.remote import LocalMirror, mirror_headers
+from lungmix.formats.scan import RejectedSource, Scan, SkippedSource, case_name, fingerprint_of, location_digest
 from lungmix.formats.series_filter import SeriesFilter
 from lungmix.formats.source_lists import is_list, read_list
-from lungmix.formats.tempdirs import is_full, no_room, passing
-from lungmix.formats.unsupported import is_pair_data, is_sidecar, why_unread
+from lungmix.formats.tempdirs import disk_full_error, is_disk_full, temporary_folder
+from lungmix.formats.unsupported import is_pair_data, is_sidecar, unsupported_reason
 from lungmix.s3 import check_address, is_address, is_remote
 
-Found = Scan | SkippedSource | RejectedSource
-Watch = Callable[[int, int], None]
+ScanResult = Scan | SkippedSource | RejectedSource
+Progress = Callable[[int, int], None]
 
 _DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
 
 
-def find_scans(source: str | Path, rules: SeriesFilter | None = None, watch: Watch | None = None) -> list[Found]:
-    """Every scan of one source, from headers alone.
+def find_scans(
+    source: str | Path, rules: SeriesFilter | None = None, watch: Progress | None = None
+) -> list[ScanResult]:
+    """Return all scans of a source, from headers only.
 
     Parameters
     ----------
@@ -37,76 +39,78 @@ def find_scans(source: str | Path, rules: SeriesFilter | None = None, watch: Wat
         A DICOM folder (searched recursively), an image file, an archive of any of these, or a text or CSV file
         that lists them; or ``s3://bucket/prefix`` for any of these in an S3-compatible object store.
     rules : SeriesFilter, optional
-        Which DICOM series are used.
+        Filter of DICOM series.
     watch : callable, optional
-        Called with the number of files that have been read, or fetched, and of all files.
+        Called with the number of files that were read or downloaded, and the number of all files.
 
     Returns
     -------
     list of Scan, SkippedSource or RejectedSource
-        A bad file or series is a `RejectedSource` with one sentence for people; it never ends the others. What is not
-        meant to
-        be a scan, or is not chosen, is `SkippedSource`.
+        An unreadable file or series is a `RejectedSource` with the reason as a sentence, and does not affect others.
+        Files that are not scans, and series that are not selected, are `SkippedSource`.
     """
-    search = _Search(rules or SeriesFilter(), watch or _unwatched)
+    search = _Search(rules or SeriesFilter(), watch or _ignore_progress)
     if is_remote(str(source)):
         return search.bucket(check_address(str(source)))
-    # Scans travel to workers, whose working directory may be another one.
-    return search.of(Path(source).absolute())
+    # Scans are sent to workers, which may have another working directory.
+    return search.path(Path(source).absolute())
 
 
-def _unwatched(done: int, total: int) -> None:
+def _ignore_progress(done: int, total: int) -> None:
     pass
 
 
 @dataclass(frozen=True)
 class _Search:
-    """How a source is searched, and what it lies in."""
+    """Search with its options, and with the archive or mirror that contains the source."""
 
     rules: SeriesFilter
-    watch: Watch
+    progress: Progress
     listed: bool = False
     in_folder: bool = False
     archive: tuple[Path, Path] | None = None
     mirror: LocalMirror | None = None
 
-    def bucket(self, address: str) -> list[Found]:
-        """What lies in an object store; it is fetched as far as headers need it, and not kept."""
+    def bucket(self, address: str) -> list[ScanResult]:
+        """Return the results of an address in an object store, after a temporary download of headers."""
         try:
             if not is_encodable(address):
                 raise SourceError(f"{mark_path(address)} is no UTF-8, as names in object stores are: check the address")
-            with passing() as folder:
-                mirrored = mirror(address, folder, self.watch)
-                if is_list(mirrored.path) and mirrored.path.is_file() and not self.listed:
-                    return self.entries(read_list(mirrored.path, mirrored.address.rpartition("/")[0]))
-                found = replace(self, watch=_unwatched, mirror=mirrored).of(mirrored.path)
-                unread = [RejectedSource(case_name(_stem(Path(url))), url, reason) for url, reason in mirrored.unread]
-                return [*(_told(one, mirrored) for one in found), *unread]
+            with temporary_folder() as folder:
+                local_mirror = mirror_headers(address, folder, self.progress)
+                if is_list(local_mirror.path) and local_mirror.path.is_file() and not self.listed:
+                    return self.entries(read_list(local_mirror.path, local_mirror.address.rpartition("/")[0]))
+                results = replace(self, progress=_ignore_progress, mirror=local_mirror).path(local_mirror.path)
+                unread = [
+                    RejectedSource(case_name(_stem(Path(url))), url, reason) for url, reason in local_mirror.unread
+                ]
+                return [*(_with_address(result, local_mirror) for result in results), *unread]
         except SourceError as error:
             return [RejectedSource(case_name(_stem(Path(address))), address, error.args[0])]
         except OSError as error:
-            return [_unreadable(Path(address), error)]
+            return [_unreadable_source(Path(address), error)]
 
-    def entries(self, entries: Sequence[Path | str]) -> list[Found]:
-        """What lies where a list says."""
-        inside = replace(self, listed=True)
-        found: list[Found] = []
+    def entries(self, entries: Sequence[Path | str]) -> list[ScanResult]:
+        """Return the results of the entries of a list."""
+        search = replace(self, listed=True)
+        results: list[ScanResult] = []
         for entry in entries:
             if isinstance(entry, Path):
-                found += inside.of(entry)
+                results += search.path(entry)
             elif is_address(entry):
-                found += inside.bucket(entry.rstrip("/"))
+                results += search.bucket(entry.rstrip("/"))
             else:
                 reason = f"{mark_path(entry)} is not understood: give a path, or s3://BUCKET/PREFIX"
-                found.append(RejectedSource(case_name(_stem(Path(entry))), entry, reason))
-        return found
+                results.append(RejectedSource(case_name(_stem(Path(entry))), entry, reason))
+        return results
 
-    def of(self, path: Path) -> list[Found]:
+    def path(self, path: Path) -> list[ScanResult]:
+        """Return the results of a file or folder."""
         try:
             if path.is_dir():
                 return self.folder(path)
-            if kind := absent_kind(path):
-                raise absent(path, kind)
+            if kind := missing_content_kind(path):
+                raise missing_content_error(path, kind)
             if not path.is_file():
                 if path.exists():
                     raise SourceError(f"{mark_path(path)} is no file and no folder but a pipe or a device: give a file")
@@ -120,173 +124,185 @@ class _Search:
                 return self.entries(read_list(path))
             return self.file(path)
         except LabelMapError as error:
-            what = SkippedSource if self.in_folder else RejectedSource
-            return [what(case_name(_stem(path)), str(path), error.args[0])]
+            result_type = SkippedSource if self.in_folder else RejectedSource
+            return [result_type(case_name(_stem(path)), str(path), error.args[0])]
         except SourceError as error:
             return [RejectedSource(case_name(_stem(path)), str(path), error.args[0])]
         except OSError as error:
-            return [_unreadable(path, error)]
+            return [_unreadable_source(path, error)]
 
-    def folder(self, folder: Path) -> list[Found]:
-        found: list[Found] = []
+    def folder(self, folder: Path) -> list[ScanResult]:
+        """Return the results of a folder."""
+        results: list[ScanResult] = []
         others: list[Path] = []
-        collection = Collection(source_label=self._place)
+        collection = Collection(source_label=self._location_of)
         contents = list_files(folder)
-        found += [RejectedSource(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
+        results += [RejectedSource(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
         missing: dict[str, list[Path]] = {"annex": contents.absent, "lfs": []}
         for number, file in enumerate(contents.files, start=1):
             try:
                 if is_apple_double(file):
                     others.append(file)
                 elif extension_of(file) or (is_archive(file) and self.archive is None):
-                    if kind := absent_kind(file):
+                    if kind := missing_content_kind(file):
                         missing[kind].append(file)
                     else:
-                        found += replace(self, listed=True, in_folder=True, watch=_unwatched).of(file)
+                        results += replace(self, listed=True, in_folder=True, progress=_ignore_progress).path(file)
                 elif not collection.add(file):
-                    if kind := absent_kind(file):
+                    if kind := missing_content_kind(file):
                         missing[kind].append(file)
                     else:
                         others.append(file)
             except OSError as error:
                 collection.add_unreadable(file, error)
-            self.watch(number, len(contents.files))
-        found += collection.scan_results(self.rules)
+            self.progress(number, len(contents.files))
+        results += collection.scan_results(self.rules)
         for kind, files in missing.items():
             if files:
-                reason = absent(files[0], kind, files[1:]).args[0]
-                found.append(RejectedSource(case_name(_stem(folder)), str(folder), reason))
-        data = {file for one in found if isinstance(one, Scan) and one.kind != "dicom" for file in one.files}
+                reason = missing_content_error(files[0], kind, files[1:]).args[0]
+                results.append(RejectedSource(case_name(_stem(folder)), str(folder), reason))
+        data = {
+            file for result in results if isinstance(result, Scan) and result.kind != "dicom" for file in result.files
+        }
         others = [file for file in others if str(file) not in data and not is_pair_data(file)]
-        found += _others(others, collection, in_archive=self.archive is not None)
-        return _or_nothing(sorted(found, key=_place_in_order), folder)
+        results += _other_files(others, collection, in_archive=self.archive is not None)
+        return _or_rejection(sorted(results, key=_natural_order), folder)
 
-    def file(self, path: Path) -> list[Found]:
-        collection = Collection(source_label=self._place)
+    def file(self, path: Path) -> list[ScanResult]:
+        """Return the results of a file without a known extension."""
+        collection = Collection(source_label=self._location_of)
         if not collection.add(path):
-            reason = why_unread(path)
+            reason = unsupported_reason(path)
             if reason is not None:
                 raise SourceError(f"{mark_path(path)} {reason}")
             raise SourceError(
                 f"{mark_path(path)} is not an image: give a DICOM folder, .nrrd, .nhdr, .mha, .mhd, .nii, .zip, .tar "
-                "or a "
-                "list"
+                "or a list"
             )
         if collection.dicomdirs:
             return self.folder(path.parent)
-        return _or_nothing(list(collection.scan_results(self.rules)), path)
+        return _or_rejection(list(collection.scan_results(self.rules)), path)
 
-    def unpacked(self, path: Path) -> list[Found]:
-        folder = unpack(path, None if self.mirror is None else self.mirror.room_for(path))
+    def unpacked(self, path: Path) -> list[ScanResult]:
+        """Return the results of an archive."""
+        folder = unpack(path, None if self.mirror is None else self.mirror.new_unpack_folder(path))
         state = self.mirror.state_of(path) if self.mirror is not None else fingerprint_of([path])
-        found: list[Found] = []
-        for one in replace(self, archive=(path, folder)).folder(folder):
-            inner = os.path.relpath(one.path, folder)
-            name = case_name(path.name.split(".")[0]) if inner == "." else one.name
-            if inner == ".":
-                one = _renamed(one, folder, path)
-            if isinstance(one, Scan):
-                # The place and the state are the archive's, not those of the passing folder that it was unpacked to.
-                key = one.key if one.kind == "dicom" else key_of_place(f"{self._known_as(path)} {inner}")
-                made = key_of_place(f"{state} {key} {one.stack.resampling if one.stack is not None else None}")
-                # The archive stands for the passing folder wherever people read of it, the key table above all.
-                place = str(path if inner == "." else path / inner)
-                found.append(replace(one, name=name, path=place, key=key, fingerprint=made))
+        results: list[ScanResult] = []
+        for result in replace(self, archive=(path, folder)).folder(folder):
+            relative_path = os.path.relpath(result.path, folder)
+            name = case_name(path.name.split(".")[0]) if relative_path == "." else result.name
+            if relative_path == ".":
+                result = _name_archive(result, folder, path)
+            if isinstance(result, Scan):
+                # Location and state are those of the archive, not of the temporary folder that it was unpacked to.
+                key = (
+                    result.key
+                    if result.kind == "dicom"
+                    else location_digest(f"{self._location_text(path)} {relative_path}")
+                )
+                fingerprint = location_digest(
+                    f"{state} {key} {result.stack.resampling if result.stack is not None else None}"
+                )
+                # Messages and the key table show the archive, not the temporary folder.
+                location = str(path if relative_path == "." else path / relative_path)
+                results.append(replace(result, name=name, path=location, key=key, fingerprint=fingerprint))
             else:
-                found.append(replace(one, name=name, path=f"{path}: {inner}"))
-        return found
+                results.append(replace(result, name=name, path=f"{path}: {relative_path}"))
+        return results
 
-    def _place(self, folder: Path) -> str:
+    def _location_of(self, folder: Path) -> str:
         if self.archive is None:
-            return self._known_as(folder)
+            return self._location_text(folder)
         archive, unpacked = self.archive
-        return f"{self._known_as(archive)} {os.path.relpath(folder, unpacked)}"
+        return f"{self._location_text(archive)} {os.path.relpath(folder, unpacked)}"
 
-    def _known_as(self, path: Path) -> str:
-        return str(path.resolve()) if self.mirror is None else self.mirror.told(str(path))
+    def _location_text(self, path: Path) -> str:
+        return str(path.resolve()) if self.mirror is None else self.mirror.url_of(str(path))
 
 
-def _told(found: Found, mirrored: LocalMirror) -> Found:
-    """What is said of the folder that objects were fetched to, said of where they lie."""
-    path = mirrored.told(found.path)
-    if not isinstance(found, Scan):
-        return replace(found, path=path)
-    objects, files = mirrored.objects_of(found)
-    found = replace(found, path=path, files=files, objects=objects)
+def _with_address(result: ScanResult, local_mirror: LocalMirror) -> ScanResult:
+    """Return a result of the folder of downloaded objects with their address instead."""
+    path = local_mirror.url_of(result.path)
+    if not isinstance(result, Scan):
+        return replace(result, path=path)
+    objects, files = local_mirror.objects_of(result)
+    result = replace(result, path=path, files=files, objects=objects)
     if objects.packed:
-        return found
-    # Times of change are those of the passing files: tags say what state the objects are in.
-    frames = found.stack.frames if found.stack is not None else None
-    resampling = found.stack.resampling if found.stack is not None else None
-    made = key_of_place(f"{objects.state} {frames} {resampling}")
-    return replace(found, key=found.key if found.kind == "dicom" else key_of_place(path), fingerprint=made)
+        return result
+    # Modification times are those of temporary files, so the state is that of the tags of the objects.
+    frames = result.stack.frames if result.stack is not None else None
+    resampling = result.stack.resampling if result.stack is not None else None
+    fingerprint = location_digest(f"{objects.state} {frames} {resampling}")
+    return replace(result, key=result.key if result.kind == "dicom" else location_digest(path), fingerprint=fingerprint)
 
 
-def _renamed(found: Found, passing: Path, archive: Path) -> Found:
-    """What is said of the passing folder, said of the archive."""
-    if isinstance(found, Scan):
-        notes = tuple(note.replace(mark_path(passing), mark_path(archive)) for note in found.notes)
-        return replace(found, notes=notes)
-    return replace(found, reason=found.reason.replace(mark_path(passing), mark_path(archive)))
+def _name_archive(result: ScanResult, folder: Path, archive: Path) -> ScanResult:
+    """Return a result of a temporary folder with the name of its archive instead."""
+    if isinstance(result, Scan):
+        notes = tuple(note.replace(mark_path(folder), mark_path(archive)) for note in result.notes)
+        return replace(result, notes=notes)
+    return replace(result, reason=result.reason.replace(mark_path(folder), mark_path(archive)))
 
 
-def _place_in_order(found: Found) -> list[str | int]:
-    """Files and folders in the order of their names, numbers in them by their value: ``scan 2`` before ``scan 10``."""
-    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", found.path))]
+def _natural_order(result: ScanResult) -> list[str | int]:
+    """Return a sort key of results by path, with numbers by value: ``scan 2`` before ``scan 10``."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", result.path))]
 
 
-def _or_nothing(found: list[Found], path: Path) -> list[Found]:
-    if any(not isinstance(one, SkippedSource) for one in found):
-        return found
-    what = "holds no CT series and no image file"
-    if found:
-        what = f"holds no CT series that is used, {len(found)} other{'s' if len(found) > 1 else ''} skipped"
-    return [*found, RejectedSource(case_name(_stem(path)), str(path), f"{mark_path(path)} {what}: check the path")]
+def _or_rejection(results: list[ScanResult], path: Path) -> list[ScanResult]:
+    if any(not isinstance(result, SkippedSource) for result in results):
+        return results
+    problem = "holds no CT series and no image file"
+    if results:
+        problem = f"holds no CT series that is used, {len(results)} other{'s' if len(results) > 1 else ''} skipped"
+    return [*results, RejectedSource(case_name(_stem(path)), str(path), f"{mark_path(path)} {problem}: check the path")]
 
 
-def _others(files: list[Path], collection: Collection, *, in_archive: bool) -> list[Found]:
-    """Return verdicts on files that are no images that are read.
+def _other_files(files: list[Path], collection: Collection, *, in_archive: bool) -> list[ScanResult]:
+    """Return results for files that are not supported images.
 
-    Those that are called like the slices beside them are damaged; formats that are known and not read are failures, in
-    which scans would be missed; what remains, such as texts, is skipped.
+    Files that are named like DICOM slices next to them are rejected as corrupt, unsupported formats are rejected
+    because they may be scans, and other files, such as texts, are skipped.
     """
     if not files:
         return []
-    kinds = {(Path(one.file).parent, kind_of(Path(one.file))) for one in collection.headers}
-    found: list[Found] = []
-    rest: list[Path] = []
+    kinds = {(Path(header.file).parent, kind_of(Path(header.file))) for header in collection.headers}
+    results: list[ScanResult] = []
+    skipped: list[Path] = []
     for file in files:
         kind = kind_of(file)
         try:
-            beside = (file.parent, kind) in kinds and (kind or not is_text(file))
-            aside = is_apple_double(file) or is_sidecar(file)
-            empty = file.stat().st_size == 0
-            unread = None if aside or empty else why_unread(file, in_archive=in_archive)
-            called_so = (kind in _DICOM_EXTENSIONS or beside) and not aside and unread is None
-        except OSError as error:
-            found.append(_unreadable(file, error))
-            continue
-        if called_so:
-            what = "is empty" if empty else "is no DICOM file, though it is called like one"
-            found.append(
-                RejectedSource(case_name(file.parent.name), str(file), f"{mark_path(file)} {what}: get it again")
+            is_next_to_slices = (file.parent, kind) in kinds and (kind or not is_text(file))
+            is_companion = is_apple_double(file) or is_sidecar(file)
+            is_empty = file.stat().st_size == 0
+            reason = None if is_companion or is_empty else unsupported_reason(file, in_archive=in_archive)
+            is_named_like_dicom = (
+                (kind in _DICOM_EXTENSIONS or is_next_to_slices) and not is_companion and reason is None
             )
-        elif unread is not None:
-            found.append(RejectedSource(case_name(_stem(file)), str(file), f"{mark_path(file)} {unread}"))
+        except OSError as error:
+            results.append(_unreadable_source(file, error))
+            continue
+        if is_named_like_dicom:
+            problem = "is empty" if is_empty else "is no DICOM file, though it is named like one"
+            results.append(
+                RejectedSource(case_name(file.parent.name), str(file), f"{mark_path(file)} {problem}: get it again")
+            )
+        elif reason is not None:
+            results.append(RejectedSource(case_name(_stem(file)), str(file), f"{mark_path(file)} {reason}"))
         else:
-            rest.append(file)
-    if rest:
-        shown = ", ".join(mark_path(file) for file in rest[:3]) + (
-            f" and {len(rest) - 3} more" if len(rest) > 3 else ""
+            skipped.append(file)
+    if skipped:
+        shown = ", ".join(mark_path(file) for file in skipped[:3]) + (
+            f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         )
-        what = "is no image" if len(rest) == 1 else "are no images"
-        found.append(SkippedSource("other-files", str(rest[0].parent), f"{shown} {what}"))
-    return found
+        text = "is no image" if len(skipped) == 1 else "are no images"
+        results.append(SkippedSource("other-files", str(skipped[0].parent), f"{shown} {text}"))
+    return results
 
 
-def _unreadable(path: Path, error: OSError) -> RejectedSource:
-    if is_full(error):
-        return RejectedSource(case_name(_stem(path)), str(path), no_room(path).args[0])
+def _unreadable_source(path: Path, error: OSError) -> RejectedSource:
+    if is_disk_full(error):
+        return RejectedSource(case_name(_stem(path)), str(path), disk_full_error(path).args[0])
     return RejectedSource(
         case_name(_stem(path)), str(path), f"{mark_path(path)} cannot be read ({error.strerror}): check it"
     )

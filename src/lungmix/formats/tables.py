@@ -1,4 +1,4 @@
-"""Tables as people save them: separated by commas, semicolons or tabs, in UTF-8 or as a spreadsheet writes Unicode."""
+"""Parser of tables of users: separated by commas, semicolons or tabs, in UTF-8 or UTF-16."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Collection, Iterator, Sequence
 
 _SEPARATORS = ",;\t"
 _DECLARED = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
-"""A first line of spreadsheets, which names the separator."""
+"""First line of some spreadsheets, which declares the separator."""
 
 Rows = list[tuple[int, list[str]]]
-"""Cells of each line that has any, with the number of the line that they end in."""
+"""Cells of each non-empty row, with the number of its last line."""
 
 
 def text_of(content: bytes) -> str:
-    """Decode text: UTF-16 where a mark at its beginning says so, else UTF-8, with or without a mark.
+    """Return decoded text: UTF-16 where it begins with a byte order mark, else UTF-8, with or without a mark.
 
     Raises
     ------
@@ -29,26 +29,26 @@ def text_of(content: bytes) -> str:
 
 
 def rows_of(text: str, names: Collection[str], *, comments: bool = False) -> Rows:
-    """Split a table into cells; the separator is the one with which its first line makes most sense.
+    """Split a table into cells, with the separator of its first line.
 
-    That is the one with which a column has one of the names. Without any, the first line is not taken for heads, and
-    the separator is the one that comes first in it.
+    That is the separator with which a column has one of the names. Without such a column, the first line is not a
+    header, and the first separator in it is used.
 
     Parameters
     ----------
     text : str
-        Of the file.
+        Text of the file.
     names : collection of str
-        What a column may be called, in small letters.
+        Possible column names, in lower case.
     comments : bool
-        Whether lines that begin with ``#`` are left out.
+        True to ignore lines that begin with ``#``.
 
     Raises
     ------
     csv.Error
-        If a quote has no end, text follows one, a cell has more than 131,072 characters, or lines end in several ways.
+        If a quote is not closed or is followed by text, a cell has more than 131,072 characters, or line ends differ.
     """
-    # A lone carriage return ends lines where nothing else does.
+    # Carriage returns alone end lines in files without line feeds.
     lines = list(io.StringIO(text, newline="\n" if "\n" in text else ""))
     first = next((n for n, line in enumerate(lines) if not _is_empty(line, comments)), len(lines))
     declared = _DECLARED.fullmatch(lines[first]) if first < len(lines) else None
@@ -62,23 +62,23 @@ def rows_of(text: str, names: Collection[str], *, comments: bool = False) -> Row
     return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
 
 
-def column_of(heads: Sequence[str], names: Sequence[str]) -> int | None:
-    """Return which column has the first of the names that any has, in whatever case; None without one."""
-    lower = [_plain(head) for head in heads]
+def column_of(column_names: Sequence[str], names: Sequence[str]) -> int | None:
+    """Return the index of the column with the first of the names that exists, in any case; None if none exists."""
+    lower = [_normalize(column_name) for column_name in column_names]
     return next((lower.index(name) for name in names if name in lower), None)
 
 
 def _separator(line: str, names: Collection[str]) -> str:
     cells = {separator: next(csv.reader([line], delimiter=separator), []) for separator in _SEPARATORS}
-    named = [separator for separator in _SEPARATORS if any(_plain(cell) in names for cell in cells[separator])]
+    named = [separator for separator in _SEPARATORS if any(_normalize(cell) in names for cell in cells[separator])]
     if named:
         return max(named, key=lambda separator: len(cells[separator]))
     several = [separator for separator in _SEPARATORS if len(cells[separator]) > 1]
     return min(several, key=lambda separator: len(cells[separator][0]), default=",")
 
 
-def _plain(head: str) -> str:
-    return head.strip().lower()
+def _normalize(column_name: str) -> str:
+    return column_name.strip().lower()
 
 
 def _is_empty(line: str, comments: bool) -> bool:
@@ -86,5 +86,5 @@ def _is_empty(line: str, comments: bool) -> bool:
 
 
 def _without_comments(lines: Sequence[str]) -> Iterator[str]:
-    # Lines that are left out count too.
+    # Comments become empty lines, so that line numbers stay correct.
     return ("\n" if line.lstrip().startswith("#") else line for line in lines)

@@ -1,4 +1,4 @@
-"""Folders that are there for as long as this process is, or a block of it."""
+"""Temporary folders for the duration of this process, or of a block."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from pathlib import Path
 
 from lungmix.errors import SourceError, mark_path, mark_untrusted
 
-# Waits until the pipe from its parent closes, which a killed parent does too.
-_REMOVE = "import shutil, sys; sys.stdin.buffer.read(); [shutil.rmtree(folder, True) for folder in sys.argv[1:]]"
+# Waits until the pipe from the parent closes, which also happens when the parent is killed.
+_REAPER = "import shutil, sys; sys.stdin.buffer.read(); [shutil.rmtree(folder, True) for folder in sys.argv[1:]]"
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
-def is_full(error: OSError) -> bool:
-    """Return True where a disk has no room left for a file."""
-    return error.errno in _FULL
+def is_disk_full(error: OSError) -> bool:
+    """Return True for the error of a full disk or an exhausted quota."""
+    return error.errno in _DISK_FULL_ERRORS
 
 
-def room_in(folder: Path) -> int:
-    """Return the bytes that may be written below a folder of temporary files: half of what is free."""
+def usable_bytes(folder: Path) -> int:
+    """Return the bytes that temporary files in a folder may occupy: half of the free space."""
     return shutil.disk_usage(folder).free // 2
 
 
-def no_room(path: str | Path, needed: int | None = None) -> SourceError:
-    """Return the error of a source for whose temporary files the disk has no room.
+def disk_full_error(path: str | Path, needed: int | None = None) -> SourceError:
+    """Return the error of a source whose temporary files do not fit on the disk.
 
     Parameters
     ----------
     path : str or Path
         The source.
     needed : int, optional
-        Bytes; left out where nobody knows before the disk is full.
+        Size in bytes, where it is known.
     """
     folder = tempfile.gettempdir()
-    wanted = "more room than there is" if needed is None else f"{_size(needed)} of room"
+    size = "more space than there is" if needed is None else _size_text(needed)
     return SourceError(
-        f"{mark_path(path)} needs {wanted} for temporary files: {mark_untrusted(folder)} may take "
-        f"{_size(room_in(Path(folder)))} "
-        "(half of what is free); set TMPDIR to a folder with more room"
+        f"{mark_path(path)} needs {size} for temporary files: {mark_untrusted(folder)} may take "
+        f"{_size_text(usable_bytes(Path(folder)))} (half of its free space); "
+        "set TMPDIR to a folder with more free space"
     )
 
 
-def _size(count: int) -> str:
+def _size_text(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Give a new folder for a few small files of a source for the length of a block.
+    """Yield a new folder for a few small files of a source, for the duration of a block.
 
     Raises
     ------
@@ -67,59 +67,58 @@ def scratch(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="lungmix-") as folder:
             yield Path(folder)
     except OSError as error:
-        raise no_temporary_files(path, error) from None
+        raise temporary_files_error(path, error) from None
 
 
-def no_temporary_files(path: str | Path, error: OSError) -> SourceError:
+def temporary_files_error(path: str | Path, error: OSError) -> SourceError:
     """Return the error of a source that needs temporary files where none can be written."""
-    if is_full(error):
-        return no_room(path)
+    if is_disk_full(error):
+        return disk_full_error(path)
     return SourceError(
         f"{mark_path(path)} needs temporary files, which cannot be written ({error.strerror}): set TMPDIR to a "
-        "folder that "
-        "can be written"
+        "writable folder"
     )
 
 
-def passing_folder() -> Path:
-    """A new folder, removed when this process ends, however it ends.
+def process_temporary_folder() -> Path:
+    """Return a new folder that is removed when this process ends, however it ends.
 
-    A process of its own watches over it: neither a signal to the group of a terminal's command nor the end of this
-    process by force keeps the folder from being removed.
+    A separate clean-up process in its own session removes it, even if a signal ends the process group of a terminal's
+    command or this process is killed.
     """
-    folder, watch = _watched()
-    atexit.register(_end, watch, folder)
+    folder, reaper = _create_with_reaper()
+    atexit.register(_remove, reaper, folder)
     return folder
 
 
 @contextmanager
-def passing() -> Iterator[Path]:
-    """A new folder for the length of a block, removed too if the process ends within it, however it ends."""
-    folder, watch = _watched()
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder for the duration of a block, which is removed even if the process is killed within it."""
+    folder, reaper = _create_with_reaper()
     try:
         yield folder
     finally:
-        _end(watch, folder)
+        _remove(reaper, folder)
 
 
-def _watched() -> tuple[Path, subprocess.Popen[bytes]]:
+def _create_with_reaper() -> tuple[Path, subprocess.Popen[bytes]]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="lungmix-"))
     except OSError as error:
         raise SourceError(
-            f"no temporary folder can be made ({error.strerror}): set TMPDIR to a folder that can be written"
+            f"no temporary folder can be created ({error.strerror}): set TMPDIR to a writable folder"
         ) from None
-    watch = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _REMOVE, str(folder)],
+    reaper = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _REAPER, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
     )
-    return folder, watch
+    return folder, reaper
 
 
-def _end(watch: subprocess.Popen[bytes], folder: Path) -> None:
+def _remove(reaper: subprocess.Popen[bytes], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    watch.communicate()
+    reaper.communicate()

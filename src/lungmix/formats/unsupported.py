@@ -1,4 +1,4 @@
-"""Files that are no scan: formats that are known and not read, and what lies beside scans without being one."""
+"""Detection of unsupported formats, and of files that accompany scans."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-_BEGINNING = 1024
-_DISC = 32769
-"""Where an image of a disc says so."""
+_HEAD_BYTES = 1024
+_DISC_OFFSET = 32769
+"""Offset of the identifier of an ISO 9660 image."""
 
 _SIDECARS = (
     ".md5", ".sha1", ".sha224", ".sha256", ".sha384", ".sha512", ".b2", ".sfv", ".crc32", ".sig", ".asc", ".sign",
@@ -51,7 +51,7 @@ _VOLUMES = (
     (b"# PAR (", "a Philips PAR/REC file"),
     (b"v3dhv", "a Vaa3D file"),
 )
-_BY_NAME = {
+_VOLUME_EXTENSIONS = {
     ".mnc": "a MINC file", ".mgz": "a FreeSurfer volume", ".mgh": "a FreeSurfer volume",
     ".gipl": "a GIPL file", ".vmr": "a BrainVoyager volume", ".rec": "a Philips PAR/REC file",
     ".head": "an AFNI volume", ".brik": "an AFNI volume", ".mrb": "a bundle of 3D Slicer",
@@ -64,20 +64,20 @@ _META = re.compile(rb"\s*(?:ObjectType\s*=\s*Image|NDims\s*=\s*\d)")
 
 
 def is_sidecar(file: Path) -> bool:
-    """Return True for what lies beside scans by its name: checksums, signatures, texts, a system's own files."""
+    """Return True for the names of files that accompany scans: checksums, signatures, texts, files of the system."""
     name = file.name.lower()
     return name in _SIDECAR_NAMES or name.endswith(_SIDECARS)
 
 
-def why_unread(file: Path, *, in_archive: bool = False) -> str | None:
-    """Return what a file is that holds or may hold scans and is not read, with the remedy; None for any other.
+def unsupported_reason(file: Path, *, in_archive: bool = False) -> str | None:
+    """Return why a file that may contain scans is not supported, with a remedy; None for any other file.
 
     Parameters
     ----------
     file : Path
-        No scan by its name, nor by its bytes one of DICOM.
+        File that is neither an image by its extension nor DICOM by its bytes.
     in_archive : bool
-        Whether it was found in an archive, whose own archives are not opened.
+        True for a file of an archive, in which archives are not opened.
 
     Raises
     ------
@@ -87,52 +87,56 @@ def why_unread(file: Path, *, in_archive: bool = False) -> str | None:
     if is_sidecar(file):
         return None
     with file.open("rb") as stream:
-        head = stream.read(_BEGINNING)
+        head = stream.read(_HEAD_BYTES)
         disc = b""
         if file.suffix.lower() in (".iso", ".img", ""):
-            stream.seek(_DISC)
+            stream.seek(_DISC_OFFSET)
             disc = stream.read(5)
     if disc == b"CD001":
-        return "is an image of a disc, which is not read: mount it and give the folder"
-    return _archive(file, head, in_archive=in_archive) or _volume(file, head) or _packed(file, head)
+        return "is an image of a disc, which is not supported: mount it and give the folder"
+    return (
+        _archive_reason(file, head, in_archive=in_archive)
+        or _volume_reason(file, head)
+        or _compression_reason(file, head)
+    )
 
 
-def _archive(file: Path, head: bytes, *, in_archive: bool) -> str | None:
-    what = next((what for magic, what in _ARCHIVES if head.startswith(magic)), None)
-    if what is not None:
-        return f"is {what}, which is not read: {_UNPACK}"
-    what = (
+def _archive_reason(file: Path, head: bytes, *, in_archive: bool) -> str | None:
+    kind = next((kind for magic, kind in _ARCHIVES if head.startswith(magic)), None)
+    if kind is not None:
+        return f"is {kind}, which is not supported: {_UNPACK}"
+    kind = (
         "a zip file" if head.startswith((b"PK\3\4", b"PK\5\6")) else "a tar file" if head[257:262] == b"ustar" else None
     )
     if file.suffix.lower() in (".npz", ".mrb"):
-        return None if what is None else f"is not a volume that is read: {_CONVERT}"
-    if what is not None and in_archive:
-        return f"is an archive in an archive ({what}), which is not opened: {_UNPACK}"
-    ending = ".zip" if what == "a zip file" else ".tar"
-    return None if what is None else f"is {what} by its bytes: give it the ending {ending}, or unpack it"
+        return None if kind is None else f"is not a supported volume: {_CONVERT}"
+    if kind is not None and in_archive:
+        return f"is an archive in an archive ({kind}), which is not opened: {_UNPACK}"
+    ending = ".zip" if kind == "a zip file" else ".tar"
+    return None if kind is None else f"is {kind} by its bytes: give it the ending {ending}, or unpack it"
 
 
-def _volume(file: Path, head: bytes) -> str | None:
-    """Return what a volume is that is not read, or is called by a name that says nothing of it."""
+def _volume_reason(file: Path, head: bytes) -> str | None:
+    """Return why a volume is not supported, or which extension its name lacks; None for other files."""
     suffix = file.suffix.lower()
     if _is_pair(head):
-        return f"is the header of an Analyze or NIfTI pair (.hdr and .img), which is not read: {_CONVERT}"
+        return f"is the header of an Analyze or NIfTI pair (.hdr and .img), which is not supported: {_CONVERT}"
     if is_pair_data(file):
-        return f"belongs to an Analyze or NIfTI pair, which is not read: {_CONVERT}"
-    what = next((what for magic, what in _VOLUMES if head.startswith(magic)), None)
-    if what is None and head.startswith(_HDF5) and suffix in _HDF5_NAMES:
-        what = "a MINC file" if suffix == ".mnc" else "an HDF5 file"
-    if what is None and (_VTK.match(head) or (b"<VTKFile" in head and b"ImageData" in head)):
-        what = "a VTK image"
-    what = what or _BY_NAME.get(suffix)
-    if what is not None:
-        return f"is {what}, which is not read: {_CONVERT}"
-    for ending, is_it in (
+        return f"belongs to an Analyze or NIfTI pair, which is not supported: {_CONVERT}"
+    kind = next((kind for magic, kind in _VOLUMES if head.startswith(magic)), None)
+    if kind is None and head.startswith(_HDF5) and suffix in _HDF5_NAMES:
+        kind = "a MINC file" if suffix == ".mnc" else "an HDF5 file"
+    if kind is None and (_VTK.match(head) or (b"<VTKFile" in head and b"ImageData" in head)):
+        kind = "a VTK image"
+    kind = kind or _VOLUME_EXTENSIONS.get(suffix)
+    if kind is not None:
+        return f"is {kind}, which is not supported: {_CONVERT}"
+    for ending, matches in (
         (".nrrd", head.startswith(b"NRRD000")),
         (".nii", _is_nifti(head)),
         (".mha", _META.match(head) is not None),
     ):
-        if is_it:
+        if matches:
             return f"is a volume by its bytes and not by its name: give it the ending {ending}"
     return None
 
@@ -144,7 +148,7 @@ def _is_pair(head: bytes) -> bool:
 
 
 def is_pair_data(file: Path) -> bool:
-    """Return True for the voxels of an Analyze or NIfTI pair, of which its header speaks."""
+    """Return True for the voxels of an Analyze or NIfTI pair, whose header is reported instead."""
     return file.suffix.lower() == ".img" and _header_beside(file) is not None
 
 
@@ -157,32 +161,32 @@ def _header_beside(file: Path) -> Path | None:
         header = file.with_suffix(suffix)
         if header.is_file():
             with header.open("rb") as stream:
-                return header if _is_pair(stream.read(_BEGINNING)) else None
+                return header if _is_pair(stream.read(_HEAD_BYTES)) else None
     return None
 
 
-def _packed(file: Path, head: bytes) -> str | None:
-    """Return what a compressed file is, unless it holds text."""
-    packer = next((packer for magic, packer in _PACKERS if head.startswith(magic)), None)
-    inside = b""
+def _compression_reason(file: Path, head: bytes) -> str | None:
+    """Return how a file is compressed, unless it contains text; None for other files."""
+    compression = next((compression for magic, compression in _PACKERS if head.startswith(magic)), None)
+    content = b""
     with suppress(zlib.error, OSError, lzma.LZMAError, EOFError, ValueError):
         if head.startswith(b"\x1f\x8b"):
-            packer = "gzip"
-            inside = zlib.decompressobj(31).decompress(head, _BEGINNING)
+            compression = "gzip"
+            content = zlib.decompressobj(31).decompress(head, _HEAD_BYTES)
         elif head.startswith(b"BZh"):
-            packer = "bzip2"
-            inside = bz2.BZ2Decompressor().decompress(head, _BEGINNING)
+            compression = "bzip2"
+            content = bz2.BZ2Decompressor().decompress(head, _HEAD_BYTES)
         elif head.startswith(b"\xfd7zXZ\0"):
-            packer = "xz"
-            inside = lzma.LZMADecompressor(memlimit=1 << 26).decompress(head, _BEGINNING)
-    if packer is None or is_sidecar(file.with_suffix("")) or (inside and _is_text(inside)):
+            compression = "xz"
+            content = lzma.LZMADecompressor(memlimit=1 << 26).decompress(head, _HEAD_BYTES)
+    if compression is None or is_sidecar(file.with_suffix("")) or (content and _is_text(content)):
         return None
-    return f"is compressed with {packer}, which is not read so: unpack it by hand"
+    return f"is compressed with {compression}, which is not supported: unpack it by hand"
 
 
-def _is_text(beginning: bytes) -> bool:
-    text = beginning.decode("utf-8", "ignore")
-    whole = len(text.encode()) >= len(beginning) - 3
-    # Headers of volumes begin with text too.
-    is_header = beginning.startswith(b"NRRD000") or _META.match(beginning) is not None
-    return whole and not is_header and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
+def _is_text(content: bytes) -> bool:
+    text = content.decode("utf-8", "ignore")
+    is_utf8 = len(text.encode()) >= len(content) - 3
+    # Headers of volumes also begin with text.
+    is_header = content.startswith(b"NRRD000") or _META.match(content) is not None
+    return is_utf8 and not is_header and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)

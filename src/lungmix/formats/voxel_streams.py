@@ -1,4 +1,4 @@
-"""Voxels from a stream of bytes, slab by slab, as HU."""
+"""Streams of voxels, read slab by slab as HU."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ import numpy.typing as npt
 from isal import igzip, isal_zlib
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.limits import FREE_IN_STREAM, MOST_EXPANSION
+from lungmix.formats.limits import MAX_EXPANSION, MIN_STREAM_BYTES
 
-_PIECE = 1 << 20
-_AT_ONCE = 16 << 20
-DAMAGED: tuple[Any, ...] = (zlib.error, isal_zlib.error, OSError)
-"""What decompression raises at damaged bytes, besides `EOFError`."""
+_BLOCK_BYTES = 1 << 20
+_READ_BYTES = 16 << 20
+DECOMPRESSION_ERRORS: tuple[Any, ...] = (zlib.error, isal_zlib.error, OSError)
+"""Errors of decompression of corrupt bytes, besides `EOFError`."""
 
 
 class ByteStream(Protocol):
-    """What can be read from its beginning to its end."""
+    """Stream that is read sequentially."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Return up to `size` bytes; none at the end."""
 
 
 @dataclass(frozen=True)
 class VoxelData:
-    """Where the voxels of an image file are and how they are coded.
+    """Location and coding of the voxels of an image file.
 
     Attributes
     ----------
     file : str
-        The file that holds them.
+        File that contains the voxels.
     offset : int
-        Bytes before the first voxel, counted after decompression for ``gzip-file``, before it else.
+        Bytes before the first voxel, after decompression for ``gzip-file``, else before it.
     coding : {"raw", "gzip", "gzip-file", "bzip2", "zlib"}
         Compression.
     dtype : dtype
-        With its byte order.
+        Type of stored values, with byte order.
     slope, intercept : float
         HU of a stored value is ``slope * value + intercept``.
     """
@@ -57,13 +57,13 @@ class VoxelData:
 
 
 def voxel_slabs(data: VoxelData, shape: tuple[int, int, int], thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-    """HU of a volume slab by slab; see `lungmix.formats.Scan.slabs`."""
+    """Yield the HU of a volume slab by slab; see `lungmix.formats.Scan.slabs`."""
     check_size(data, shape)
     nz, ny, nx = shape
     name = Path(data.file).name
-    # Stored values may be four times as long as HU: they are never held for a whole slab.
-    step = max(_AT_ONCE // (ny * nx * data.dtype.itemsize), 1)
-    with _opened(data) as stream:
+    # Stored values may need four times the memory of HU, so only part of a slab is read at a time.
+    step = max(_READ_BYTES // (ny * nx * data.dtype.itemsize), 1)
+    with _open(data) as stream:
         for start in range(0, nz, thickness):
             slab = np.empty((min(thickness, nz - start), ny, nx), np.int16)
             for first in range(0, len(slab), step):
@@ -77,38 +77,38 @@ def voxel_slabs(data: VoxelData, shape: tuple[int, int, int], thickness: int) ->
 
 
 def stored_slabs(data: VoxelData, shape: tuple[int, int, int], size: int) -> Iterator[npt.NDArray[Any]]:
-    """Give stored values, not HU, in slabs of some bytes and at least one slice.
+    """Yield stored values, not HU, in slabs of up to `size` bytes and at least one slice.
 
     Raises
     ------
     SourceError
-        If the file is cut short or too long.
+        If the file is truncated or too long.
     """
     check_size(data, shape)
     nz, ny, nx = shape
     step = max(size // (ny * nx * data.dtype.itemsize), 1)
-    with _opened(data) as stream:
+    with _open(data) as stream:
         for start in range(0, nz, step):
             yield _read(stream, data, (min(step, nz - start), ny, nx), start, nz)
 
 
 def check_size(data: VoxelData, shape: tuple[int, int, int]) -> None:
-    """Refuse a size that the file cannot hold, or does not fill, before any memory is asked for.
+    """Check that a file can contain a volume of this shape, before any memory is allocated.
 
     Raises
     ------
     SourceError
         If the file is too short or too long.
     """
-    wanted = int(np.prod([int(n) for n in shape], dtype=object)) * data.dtype.itemsize
-    there = max(Path(data.file).stat().st_size - (0 if data.coding == "gzip-file" else data.offset), 0)
-    if wanted > (there if data.coding == "raw" else there * MOST_EXPANSION + FREE_IN_STREAM):
+    declared = int(np.prod([int(n) for n in shape], dtype=object)) * data.dtype.itemsize
+    available = max(Path(data.file).stat().st_size - (0 if data.coding == "gzip-file" else data.offset), 0)
+    if declared > (available if data.coding == "raw" else available * MAX_EXPANSION + MIN_STREAM_BYTES):
         raise SourceError(
-            f"{mark_path(data.file)} is cut short: its header promises {wanted:,} bytes of voxels, "
-            f"the file has {there:,}; get the file again"
+            f"{mark_path(data.file)} is cut short: its header declares {declared:,} bytes of voxels, "
+            f"the file has {available:,}; get the file again"
         )
-    if data.coding == "raw" and wanted < there:
-        raise _too_long(Path(data.file).name)
+    if data.coding == "raw" and declared < available:
+        raise _too_long_error(Path(data.file).name)
 
 
 def _read(stream: ByteStream, data: VoxelData, shape: tuple[int, ...], first: int, slices: int) -> npt.NDArray[Any]:
@@ -118,55 +118,52 @@ def _read(stream: ByteStream, data: VoxelData, shape: tuple[int, ...], first: in
     if filled < values.nbytes:
         raise SourceError(
             f"{mark_path(name)} is cut short: its voxels end in slice {first + filled // values[0].nbytes} of "
-            f"{slices}; "
-            "get the file again"
+            f"{slices}; get the file again"
         )
     return values
 
 
 def _check_end(stream: ByteStream, name: str) -> None:
-    """Read on to the end, where compressed streams carry their checksum; there must be nothing more."""
+    """Read to the end of the stream, which verifies checksums, and check that no bytes remain."""
     try:
-        more = stream.read(1)
+        remaining = stream.read(1)
     except EOFError:
         raise SourceError(
             f"{mark_path(name)} is cut short: its compressed voxels have no end; get the file again"
         ) from None
-    except DAMAGED:
-        raise _damaged(name) from None
-    if more:
-        raise _too_long(name)
+    except DECOMPRESSION_ERRORS:
+        raise _corrupt_error(name) from None
+    if remaining:
+        raise _too_long_error(name)
 
 
-def _damaged(name: str) -> SourceError:
-    return SourceError(f"{mark_path(name)} is damaged: its compressed voxels cannot be read; get the file again")
+def _corrupt_error(name: str) -> SourceError:
+    return SourceError(f"{mark_path(name)} is corrupt: its compressed voxels cannot be read; get the file again")
 
 
-def _too_long(name: str) -> SourceError:
-    return SourceError(
-        f"{mark_path(name)} holds more voxels than its header promises: one of them is wrong; export the scan again"
-    )
+def _too_long_error(name: str) -> SourceError:
+    return SourceError(f"{mark_path(name)} holds more voxels than its header declares: export the scan again")
 
 
 def to_hu(
     values: npt.NDArray[Any], slope: float, intercept: float, name: str, first_slice: int
 ) -> npt.NDArray[np.int16]:
-    """Stored values as int16 HU, rounded to the nearest integer.
+    """Return stored values as int16 HU, rounded to the nearest integer.
 
     Raises
     ------
     SourceError
-        If a value is NaN or infinite, or lies outside int16.
+        If a value is NaN, infinite or out of the range of int16.
     """
-    plain = slope == 1.0 and intercept == 0.0
-    if plain and values.dtype.kind == "i" and values.dtype.itemsize <= 2:
+    is_identity = slope == 1.0 and intercept == 0.0
+    if is_identity and values.dtype.kind == "i" and values.dtype.itemsize <= 2:
         return np.ascontiguousarray(values, np.int16)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        scaled = values if plain else values.astype(np.float64) * slope + intercept
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is rejected below
+        scaled = values if is_identity else values.astype(np.float64) * slope + intercept
     if scaled.dtype.kind == "f":
-        bad = ~np.isfinite(scaled)
-        if bad.any():
-            z, y, x = (int(i) for i in np.argwhere(bad)[0])
+        not_finite = ~np.isfinite(scaled)
+        if not_finite.any():
+            z, y, x = (int(i) for i in np.argwhere(not_finite)[0])
             raise SourceError(
                 f"{mark_path(name)} holds {scaled[z, y, x]} at slice {z + first_slice}, row {y}, column {x}: "
                 "a CT has finite HU; export it again as integers"
@@ -182,7 +179,7 @@ def to_hu(
 
 
 @contextmanager
-def _opened(data: VoxelData) -> Iterator[ByteStream]:
+def _open(data: VoxelData) -> Iterator[ByteStream]:
     with Path(data.file).open("rb") as file:
         if data.coding == "gzip-file":
             with igzip.IGzipFile(fileobj=file) as stream:
@@ -203,21 +200,21 @@ def _opened(data: VoxelData) -> Iterator[ByteStream]:
 
 
 class _Inflate:
-    """A zlib stream that is read as it is inflated, with bounded memory."""
+    """Stream of zlib data that is decompressed with limited memory."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
         self._inflate = zlib.decompressobj()
-        self._rest = b""
+        self._unconsumed = b""
 
     def read(self, size: int = -1, /) -> bytes:
         while not self._inflate.eof:
-            piece = self._rest or self._file.read(_PIECE)
-            out = self._inflate.decompress(piece, max(size, 1))
-            self._rest = self._inflate.unconsumed_tail
-            if out:
-                return out
-            if not piece:
+            block = self._unconsumed or self._file.read(_BLOCK_BYTES)
+            content = self._inflate.decompress(block, max(size, 1))
+            self._unconsumed = self._inflate.unconsumed_tail
+            if content:
+                return content
+            if not block:
                 raise EOFError
         return b""
 
@@ -226,15 +223,15 @@ def _fill(stream: ByteStream, target: memoryview, name: str) -> int:
     filled = 0
     try:
         while filled < len(target):
-            piece = stream.read(min(len(target) - filled, 8 * _PIECE))
-            if not piece:
+            block = stream.read(min(len(target) - filled, 8 * _BLOCK_BYTES))
+            if not block:
                 break
-            target[filled : filled + len(piece)] = piece
-            filled += len(piece)
+            target[filled : filled + len(block)] = block
+            filled += len(block)
     except EOFError:
         return filled
-    except DAMAGED:
-        raise _damaged(name) from None
+    except DECOMPRESSION_ERRORS:
+        raise _corrupt_error(name) from None
     return filled
 
 

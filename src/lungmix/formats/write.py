@@ -1,4 +1,4 @@
-"""Image files written slab by slab, visible only when they are whole."""
+"""Writer of image files, slab by slab, which appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Slabs = Iterable[npt.NDArray[Any]]
 
 _NAMES = {"int16": ("int16", "MET_SHORT"), "uint8": ("uint8", "MET_UCHAR")}
 _PREFIX = "lungmix_"
-_LEVEL = 1  # of deflate: label maps shrink a hundredfold all the same, and writing takes a third of the time
+_LEVEL = 1  # of deflate: label maps still shrink a hundredfold, and writing takes a third of the time
 
 
 def write_image(
@@ -40,77 +40,77 @@ def write_image(
     Parameters
     ----------
     path : str or Path
-        The extension chooses the format.
+        Path whose extension selects the format.
     slabs : iterable of ndarray, shape (slices, y, x)
         The volume from its first slice to its last.
     geometry : Geometry
-        Survives to the last bit in .mha and .mhd, and in .nrrd for axes along the patient's. NRRD holds direction
-        times spacing: oblique axes read back exactly where doubles allow it, else within one unit in the last
-        place. NIfTI holds 32-bit floats. Where the orientation is not known nothing is written that claims one: NRRD
-        has spacings alone, NIfTI the codes 0, MetaImage no matrix.
+        Preserved to the last bit in .mha and .mhd, and in .nrrd for axes along those of the patient. NRRD stores
+        direction times spacing: oblique axes are read back exactly where doubles allow it, else within one unit in the
+        last place. NIfTI stores 32-bit floats. Where the orientation is not known, none is written: NRRD has only
+        spacings, NIfTI the codes 0, MetaImage no matrix.
     dtype : dtype
         int16 or uint8.
     fields : mapping of str to str, optional
         Further keys and values of a .nrrd header, each on one line.
     made_with : mapping of str to str, optional
-        What the volume was made with: keys of a header of .nrrd, .mha and .mhd, the description of a NIfTI file, which
-        holds 80 characters.
+        Provenance of the volume: further keys in headers of .nrrd, .mha and .mhd, and the description of a NIfTI file,
+        which is limited to 80 characters.
 
     Raises
     ------
     UsageError
-        If the extension or the type is not written, or the slabs do not make up the volume.
+        If the extension or the type is not supported, or the slabs do not add up to the volume.
     """
     target = Path(path)
     extension = extension_of(target)
     dtype = np.dtype(dtype)
     if extension is None or extension == ".nhdr":
-        raise UsageError(f"{target.name} has no extension that is written: use .nrrd, .nii, .nii.gz, .mha or .mhd")
+        raise UsageError(f"{target.name} has no supported extension: use .nrrd, .nii, .nii.gz, .mha or .mhd")
     if fields and extension != ".nrrd":
-        raise UsageError(f"{target.name} has no room for further fields: use .nrrd")
+        raise UsageError(f"{target.name} cannot have further fields: use .nrrd")
     if dtype.name not in _NAMES:
-        raise UsageError(f"volumes of type {dtype} are not written: give int16 or uint8")
-    pieces, about = _checked(slabs, geometry, dtype, target.name), made_with or {}
+        raise UsageError(f"volumes of type {dtype} are not supported: give int16 or uint8")
+    blocks, about = _check_slabs(slabs, geometry, dtype, target.name), made_with or {}
     if extension == ".mhd":
         data = target.with_suffix(".zraw")
         with whole_file(data) as out:
-            size = _deflate(out, pieces)
+            size = _deflate(out, blocks)
         with whole_file(target) as out:
             out.write(_meta_header(geometry, dtype, data.name, size, about))
         return
     with whole_file(target) as out:
         if extension == ".nrrd":
             out.write(_nrrd_header(geometry, dtype, {**about, **(fields or {})}))
-            _gzip(out, pieces)
+            _gzip(out, blocks)
         elif extension == ".mha":
             out.write(_meta_header(geometry, dtype, "LOCAL", 0, about))
-            size = _deflate(out, pieces)
-            # Readers want the compressed size, known only now; its field has a fixed width.
+            size = _deflate(out, blocks)
+            # Readers need the compressed size, which is known only now; its field has a fixed width.
             out.seek(0)
             out.write(_meta_header(geometry, dtype, "LOCAL", size, about))
         else:
             head = [_nifti_header(geometry, dtype, about)]
             if extension == ".nii.gz":
-                _gzip(out, itertools.chain(head, pieces))
+                _gzip(out, itertools.chain(head, blocks))
             else:
-                for piece in itertools.chain(head, pieces):
-                    out.write(piece)
+                for block in itertools.chain(head, blocks):
+                    out.write(block)
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """A file beside `target` that takes its place at the end, or vanishes."""
+    """Yield a temporary file that replaces `target` when the block ends, or is removed if the block fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    passing = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial_path = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with passing.open("wb") as out:
+        with partial_path.open("wb") as out:
             yield out
-        passing.replace(target)
+        partial_path.replace(target)
     finally:
-        passing.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
 
 
-def _checked(slabs: Slabs, geometry: Geometry, dtype: np.dtype[Any], name: str) -> Iterator[bytes]:
+def _check_slabs(slabs: Slabs, geometry: Geometry, dtype: np.dtype[Any], name: str) -> Iterator[bytes]:
     depth = 0
     for slab in slabs:
         if slab.shape[1:] != geometry.shape[1:] or slab.dtype != dtype:
@@ -121,18 +121,18 @@ def _checked(slabs: Slabs, geometry: Geometry, dtype: np.dtype[Any], name: str) 
         raise UsageError(f"{name}: {depth} slices were given for {geometry.shape[0]}")
 
 
-def _gzip(out: BinaryIO, pieces: Iterable[bytes]) -> None:
-    # Without a name and a time in its header the same voxels give the same bytes.
+def _gzip(out: BinaryIO, blocks: Iterable[bytes]) -> None:
+    # Without name and time in the header, equal voxels give equal bytes.
     with gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=out, mtime=0) as stream:
-        for piece in pieces:
-            stream.write(piece)
+        for block in blocks:
+            stream.write(block)
 
 
-def _deflate(out: BinaryIO, pieces: Iterable[bytes]) -> int:
+def _deflate(out: BinaryIO, blocks: Iterable[bytes]) -> int:
     deflate = zlib.compressobj(_LEVEL)
     size = 0
-    for piece in pieces:
-        size += out.write(deflate.compress(piece))
+    for block in blocks:
+        size += out.write(deflate.compress(block))
     return size + out.write(deflate.flush())
 
 
@@ -160,22 +160,22 @@ def _nrrd_header(geometry: Geometry, dtype: np.dtype[Any], fields: Mapping[str, 
 
 
 def _nrrd_axis(geometry: Geometry, axis: int) -> tuple[float, ...]:
-    """The step along an axis whose length and direction read back as they are.
+    """Return the step along an axis from which readers recover its length and direction exactly.
 
-    NRRD holds the product of direction and spacing, and readers take it apart by its length. Among the doubles
-    next to the product there nearly always is one that comes apart into exactly these.
+    NRRD stores the product of direction and spacing, which readers divide by its length. Among the doubles close to the
+    product there is nearly always one with exactly this quotient and length.
     """
     direction, spacing = geometry.direction[axis::3], geometry.spacing[axis]
     product = [d * spacing for d in direction]
-    around = [sorted({_ulps(v, n) for n in range(-3, 4)}, key=lambda w, v=v: abs(w - v)) for v in product]  # type: ignore[misc]
-    best, least = tuple(product), float("inf")
-    for vector in itertools.product(*around):
+    candidates = [sorted({_ulps(v, n) for n in range(-3, 4)}, key=lambda w, v=v: abs(w - v)) for v in product]  # type: ignore[misc]
+    best, least_error = tuple(product), float("inf")
+    for vector in itertools.product(*candidates):
         length = float(np.sqrt(vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2]))
         scale = 1.0 / length
-        miss = abs(length - spacing) + sum(abs(v * scale - d) for v, d in zip(vector, direction, strict=True))
-        if miss < least:
-            best, least = vector, miss
-        if miss == 0:
+        error = abs(length - spacing) + sum(abs(v * scale - d) for v, d in zip(vector, direction, strict=True))
+        if error < least_error:
+            best, least_error = vector, error
+        if error == 0:
             break
     return best
 
@@ -210,7 +210,7 @@ def _meta_header(
         *(f"{key} = {value}" for key, value in about.items()),
         f"ElementDataFile = {data}",
     ]
-    # The name of the data file has the bytes that it has in its folder.
+    # The name of the data file keeps its bytes.
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
@@ -218,7 +218,7 @@ def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, 
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
     affine[:3, 3] = geometry.origin
-    affine[:2] *= -1  # NIfTI counts to the right and to the front where ITK counts to the left and to the back
+    affine[:2] *= -1  # axes of NIfTI point right and anterior, those of ITK left and posterior
     header = nibabel.Nifti1Header()
     header.set_data_dtype(dtype)
     header.set_data_shape(geometry.size)

@@ -12,7 +12,7 @@ from typing import Any
 from lungmix.formats import Scan
 from lungmix.intake.key_table import KeyTable, check_outside
 from lungmix.parameters import IntakeParameters
-from lungmix.privacy.acquisition import OLDEST
+from lungmix.privacy.acquisition import MAX_AGE
 from lungmix.privacy.identity import Identity
 from lungmix.store import Cohort
 
@@ -104,8 +104,8 @@ def apply_retention(
         if parameters.retain_patient:
             years = age_of(identity)
             attributes = {"sex": identity.sex, "age": years}
-            if years is not None and years >= OLDEST:
-                notes = (*notes, f"the patient is over {OLDEST - 1} years old, which is kept as {OLDEST}")
+            if years is not None and years >= MAX_AGE:
+                notes = (*notes, f"the patient is over {MAX_AGE - 1} years old, which is kept as {MAX_AGE}")
         if days is not None:
             study_date = identity.study_date or identity.series_date or identity.acquisition_date
             attributes["study_date"] = shift_date(study_date, days)

@@ -14,7 +14,7 @@ from lungmix import errors
 from lungmix.callbacks import Callback
 from lungmix.cluster import ResourceUsage, UsageRecorder
 from lungmix.cluster.reconnect import has_ended_workers, is_closed, warn_when_no_workers
-from lungmix.cluster.worker_memory import room_on
+from lungmix.cluster.worker_memory import worker_memory_of
 from lungmix.errors import DamageError, LockedError, LungmixError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.pipeline.result import RunResult
@@ -75,7 +75,7 @@ class CaseRunner:
         usage = UsageRecorder(result.spent)
         warn = self.callback.on_warning
         retry = RetryPolicy(self.client, self.cohort, warn, partial(usage.listen, self.client, warn))
-        context = StageContext(self.client, self.cohort, room_on(self.client), self.callback)
+        context = StageContext(self.client, self.cohort, worker_memory_of(self.client), self.callback)
         run_case = partial(self._run_case, stages, context, usage, retry)
         self.callback.on_begin(title, names, self._sizes_of(names))
         try:

@@ -1,1 +1,1 @@
-"""What may be known of a patient: acquisition data on an allow-list, pseudonyms, names that are left out."""
+"""Protection of patients: allowlists of header values, and identities that are never stored."""

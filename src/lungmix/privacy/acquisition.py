@@ -1,4 +1,4 @@
-"""What a store may know of a scan besides its geometry: technical attributes by name, and nothing else."""
+"""Technical attributes of a scan, the only header values besides its geometry that a store may contain."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any
 
 from lungmix.privacy import header_allowlist
 
-OLDEST = 90
-"""Years. Who is older is few, so that an age would tell who: all of them count as this old (HIPAA, 45 CFR 164.514)."""
+MAX_AGE = 90
+"""Ages of 90 years and over are recorded as 90, because few patients are older (HIPAA, 45 CFR 164.514)."""
 
 _SEXES = ("F", "M", "O")
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Technical attributes of a scan: the only ones that enter a store. Unknown ones are None.
+    """Technical attributes of a scan, the only ones that a store may contain. Unknown ones are None.
 
-    Whatever it is made from, it holds known words and plausible numbers alone: texts that are not in
+    Every instance contains only known words and plausible numbers: texts that are not in
     `lungmix.privacy.header_allowlist` and numbers out of range become None, ages over 89 become 90.
 
     Attributes
     ----------
     modality : str or None
-        ``CT``.
+        Modality, ``CT``.
     manufacturer, model, kernel : str or None
-        As DICOM gives them where all their words are known.
+        Values of DICOM where all their words are known.
     kvp : float or None
         Tube voltage, kV.
     slice_thickness : float or None
-        Nominal, mm.
+        Nominal slice thickness, mm.
     exposure, tube_current, exposure_time : float or None
-        mAs, mA, ms.
+        Exposure, mAs; tube current, mA; exposure time, ms.
     pitch : float or None
-        Of a spiral.
+        Pitch of a spiral.
     ctdi_vol : float or None
-        Dose index, mGy.
+        Volume CT dose index, mGy.
     sex : {"F", "M", "O"} or None
-        Of the patient; kept only where it is asked for.
+        Sex of the patient; kept only on request.
     age : int or None
-        Of the patient, years; kept only where it is asked for.
+        Age of the patient, years; kept only on request.
     study_date : str or None
-        ``YYYYMMDD``, shifted; kept only where it is asked for.
+        Shifted date of the study, ``YYYYMMDD``; kept only on request.
     """
 
     modality: str | None = None
@@ -67,18 +67,18 @@ class Acquisition:
             object.__setattr__(self, field.name, _CLEAN[field.name](getattr(self, field.name)))
 
     def technical(self) -> Acquisition:
-        """The same without sex, age and date."""
+        """Return these attributes without sex, age and date."""
         return replace(self, sex=None, age=None, study_date=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary without the unknown ones."""
+        """Return a JSON-ready dictionary without unknown attributes."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Acquisition:
-        """Inverse of :meth:`to_dict`; unknown keys are ignored."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        """Return the attributes of a dictionary of :meth:`to_dict`; unknown keys are ignored."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
 
 
 def _text(clean: Callable[[str | None], str | None]) -> Callable[[Any], str | None]:
@@ -90,18 +90,18 @@ def _choice(*allowed: str) -> Callable[[Any], str | None]:
 
 
 def _number(low: float, high: float) -> Callable[[Any], float | None]:
-    """Numbers within bounds; three digits after the point are more than any scanner sets."""
+    """Return a function that rounds numbers within limits to three decimals, more than any scanner sets."""
 
     def clean(value: Any) -> float | None:
-        plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return round(float(value), 3) if plain and low <= value <= high else None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return round(float(value), 3) if is_number and low <= value <= high else None
 
     return clean
 
 
 def _age(value: Any) -> int | None:
-    plain = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 150
-    return min(value, OLDEST) if plain else None
+    is_valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 150
+    return min(value, MAX_AGE) if is_valid else None
 
 
 def _date(value: Any) -> str | None:

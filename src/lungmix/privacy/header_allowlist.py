@@ -1,7 +1,7 @@
-"""Words that texts of a header may keep: makers, models and kernels of CT scanners.
+"""Allowlist of words in texts of headers: makers, models and kernels of CT scanners.
 
-Texts of a DICOM header are free: a name may stand in any of them. What leaves this module is made of words of the lists
-below and of numbers that stand in models, so that no other word can.
+Texts of a DICOM header are free and may contain names. This module returns only words of the lists below and
+numbers of models.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 
 OTHER = "other"
-"""A maker that is in no list."""
+"""Value for a maker that is in no list."""
 
-_LONGEST = 64
+_MAX_LENGTH = 64
 _WORD = re.compile(r"[^\W\d_]+|\d+")
-_PLAIN = re.compile(r"[A-Za-z0-9 ._+\-/()&,]*")
+_ALLOWED_CHARACTERS = re.compile(r"[A-Za-z0-9 ._+\-/()&,]*")
 
 
 def _words(text: str) -> frozenset[str]:
@@ -56,12 +56,12 @@ _MODEL_NUMBERS = _words(
 )
 
 _KERNEL_WORDS = _words(
-    # words of GE, and of others who use words
+    # words of GE and other makers
     "standard stnd soft lung bone detail edge chest boneplus ultra parenchyma smooth sharp brain body sinus head "
     "medium high resolution hd adaptive enhance "
     # letters of Philips
     "a b c d e f l y w ya yb yc yd ye ub uc ud eb ec xa xb xc xl sa sb hr imr idose "
-    # strengths of iterative reconstructions, beside a kernel
+    # strengths of iterative reconstructions, next to a kernel
     "asir aidr admire safire fbp ss mild strong std"
 )
 _STRENGTHS = _words("1 2 3 4 5")
@@ -73,23 +73,25 @@ _KERNEL_CODE = re.compile(
 
 
 def maker(text: str | None) -> str | None:
-    """A maker as it was written where all words are known, else its known words, else `OTHER`; None where unknown."""
+    """Return a maker unchanged where all its words are known, else its known words or `OTHER`; None for no text."""
     if not text or not text.strip():
         return None
-    return _known(text, _BRANDS, _MAKER_WORDS, frozenset()) or OTHER
+    return _allowed_text(text, _BRANDS, _MAKER_WORDS, frozenset()) or OTHER
 
 
 def model(text: str | None) -> str | None:
-    """A scanner as it was written where all words are known, else its known words; None where its family is unknown."""
-    return _known(text or "", _FAMILIES, _MODEL_WORDS, _MODEL_NUMBERS)
+    """Return a model unchanged where all its words are known, else its known words; None for an unknown family."""
+    return _allowed_text(text or "", _FAMILIES, _MODEL_WORDS, _MODEL_NUMBERS)
 
 
 def kernel(text: str | None) -> str | None:
-    r"""A reconstruction kernel such as ``B70f``, ``LUNG``, ``FC51`` or ``Br40d\3``; None if it is written otherwise."""
+    r"""Return a reconstruction kernel such as ``B70f``, ``LUNG``, ``FC51`` or ``Br40d\3``; None for any other text."""
     value = (text or "").strip()
     parts = value.split("\\")
-    known = _is_kernel(parts[0].strip()) and all(_is_kernel(part.strip()) or part in _STRENGTHS for part in parts[1:])
-    return value if known and len(value) <= _LONGEST else None
+    is_known = _is_kernel(parts[0].strip()) and all(
+        _is_kernel(part.strip()) or part in _STRENGTHS for part in parts[1:]
+    )
+    return value if is_known and len(value) <= _MAX_LENGTH else None
 
 
 def _is_kernel(part: str) -> bool:
@@ -99,12 +101,12 @@ def _is_kernel(part: str) -> bool:
     return bool(part) and all(word in _KERNEL_WORDS or _KERNEL_CODE.fullmatch(word) for word in words)
 
 
-def _known(text: str, anchors: frozenset[str], words: frozenset[str], numbers: frozenset[str]) -> str | None:
-    """The text, or its known words, if one of them is an anchor."""
-    text = text.strip()[:_LONGEST]
-    found = _WORD.findall(text)
-    kept = [word for word in found if word.lower() in words or word in numbers]
-    if not any(word.lower() in anchors for word in kept):
+def _allowed_text(text: str, anchors: frozenset[str], words: frozenset[str], numbers: frozenset[str]) -> str | None:
+    """Return the text, or only its known words; None unless one of them is an anchor."""
+    text = text.strip()[:_MAX_LENGTH]
+    text_words = _WORD.findall(text)
+    known_words = [word for word in text_words if word.lower() in words or word in numbers]
+    if not any(word.lower() in anchors for word in known_words):
         return None
-    whole = len(kept) == len(found) and _PLAIN.fullmatch(text) is not None
-    return text if whole else " ".join(kept)
+    is_allowed = len(known_words) == len(text_words) and _ALLOWED_CHARACTERS.fullmatch(text) is not None
+    return text if is_allowed else " ".join(known_words)

@@ -1,4 +1,4 @@
-"""Who a scan is of. Kept out of everything that is written, sent or shown; for a key table that is asked for."""
+"""Identity of the patient of a scan, used only for a key table and never stored, sent or shown otherwise."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, repr=False)
 class Identity:
-    """What the header of a DICOM series says of the patient and the study; unknown attributes are None.
+    """Attributes of patient and study from the header of a DICOM series; unknown ones are None.
 
-    `repr` shows nothing, so that no log, traceback or message can.
+    `repr` shows no attribute, so that no log, traceback or message does.
 
     Attributes
     ----------
     patient_id, patient_name, birth_date, sex, age : str or None
-        Of the patient, as DICOM gives them (``1960``, ``19600329``, ``M``, ``058Y``).
+        Attributes of the patient, as in DICOM (``1960``, ``19600329``, ``M``, ``058Y``).
     accession_number, study_uid, study_date, study_time : str or None
-        Of the study.
+        Attributes of the study.
     series_uid, series_number, series_description, series_date, acquisition_date, content_date : str or None
-        Of the series.
+        Attributes of the series.
     frame_uid : str or None
-        Frame of reference.
+        UID of the frame of reference.
     """
 
     patient_id: str | None = None
@@ -46,7 +46,7 @@ class Identity:
 
     @classmethod
     def read(cls, text_of: Callable[[str], str | None]) -> Identity:
-        """From a function that gives the text of a DICOM attribute by its keyword, or None."""
+        """Return the identity from a function that returns the text of a DICOM attribute by keyword, or None."""
         return cls(**{field.name: text_of(KEYWORDS[field.name]) for field in fields(cls)})
 
 

@@ -1,4 +1,4 @@
-"""The stages of the method, one file each: what a stage reads, writes and depends on.
+"""Stages of the method, one module each: what a stage reads, writes and depends on.
 
-Every stage answers ``"kept"`` when the store already holds its valid result, and ``"done"`` when it made it.
+Every stage returns ``"kept"`` where the store already holds its valid result, and ``"done"`` where it computed it.
 """

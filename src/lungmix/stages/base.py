@@ -1,4 +1,4 @@
-"""What the runner of a pipeline knows of a stage."""
+"""Interface between the runner of a pipeline and its stages."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.store import Case, Cohort
 
 Status = Literal["done", "kept"]
-"""Whether a stage computed its result, or the store held it already."""
+"""Outcome of a stage: ``"done"`` where it computed its result, ``"kept"`` where the store held it already."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """Where stages of a run do their work.
+    """Cluster, store and callback that the stages of a run share.
 
     Attributes
     ----------
     client : distributed.Client
         The cluster.
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     memory : WorkerMemory
         Memory of the workers when the run of the stages began.
     callback : Callback
-        Is given the progress of each case.
+        Receiver of the progress of each case.
     """
 
     client: Client
@@ -38,12 +38,12 @@ class StageContext:
     callback: Callback = field(default_factory=Callback)
 
     def progress(self, case_name: str, stage: str) -> Callable[[int, int], None]:
-        """Return a function that takes how many of how many tasks of a stage are finished."""
+        """Return a function ``progress(done, total)`` that reports finished tasks of a stage."""
         return lambda done, total: self.callback.on_progress(case_name, stage, done, total)
 
 
 class Stage(Protocol):
-    """A stage with its parameters, for any case.
+    """Stage with its parameters, for any case.
 
     Attributes
     ----------
@@ -59,4 +59,4 @@ class Stage(Protocol):
         """Return the key that a valid result of the stage is recorded with."""
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Bring a case through the stage, unless the store holds its valid result."""
+        """Run the stage for a case, unless the store holds its valid result."""

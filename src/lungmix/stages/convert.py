@@ -42,7 +42,7 @@ _SLAB = 64
 
 
 def key_for(scan: Scan) -> str:
-    """What a conversion depends on."""
+    """Return the cache key of a conversion, which depends on the source alone."""
     return cache_key(stage=STAGE, version=1, fingerprint=scan.fingerprint)
 
 
@@ -52,90 +52,91 @@ def convert_case(
     name: str,
     scan: Scan,
     chunk_slices: int | None = None,
-    room: WorkerMemory | None = None,
+    memory: WorkerMemory | None = None,
 ) -> Status:
-    """Bring a scan into the store as the case `name`, unless it is there unchanged.
+    """Convert a scan to the case `name` of the store, unless the store holds it unchanged.
 
     Parameters
     ----------
     client : distributed.Client
-        Does the work.
+        Client of the cluster that reads the scan.
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     name : str
-        Of the case.
+        Name of the case.
     scan : Scan
-        What is read.
+        The scan to read.
     chunk_slices : int, optional
-        Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case that is cut otherwise is made anew; without a
-        number it stays as it is cut.
-    room : Room, optional
-        Memory of workers.
+        Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case with other chunks is converted again; without
+        a number its chunks stay.
+    memory : WorkerMemory, optional
+        Memory of the workers.
 
     Raises
     ------
     RoomError
         If workers have too little memory.
     SourceError
-        If the voxels cannot be read; the case is then what it was before, and not in the store if it was not. After any
-        other error it is there, and begun.
+        If the voxels cannot be read; the store then holds the case as it was before, or not at all. After any other
+        error the case is in the store and its conversion has started.
     """
     key = key_for(scan)
     try:
-        before = known = cohort.get(name)
-    except StoreError:  # damaged metadata: the case is begun anew
-        before = known = None
-    if known is not None and chunk_slices not in (None, known.chunk_slices):
-        known = known if layout_of(known.geometry, chunk_slices) == known.layout else None
-    elif known is not None:
-        chunk_slices = known.chunk_slices
-    if known is not None and known.stages.get(STAGE, {}).get("key") == key:
-        _describe(known, scan)
+        stored_case = reusable = cohort.get(name)
+    except StoreError:  # corrupt metadata: the case is converted again
+        stored_case = reusable = None
+    if reusable is not None and chunk_slices not in (None, reusable.chunk_slices):
+        reusable = reusable if layout_of(reusable.geometry, chunk_slices) == reusable.layout else None
+    elif reusable is not None:
+        chunk_slices = reusable.chunk_slices
+    if reusable is not None and reusable.stages.get(STAGE, {}).get("key") == key:
+        _describe(reusable, scan)
         return "kept"
-    if room is not None:
-        room.check(name, scan.geometry, layout_of(scan.geometry, chunk_slices).slab)
-    origin = {"key": key, "source": location_digest(cohort.salt, scan.key)}
-    # A damaged image of the same scan is made again; what was computed from it is still true.
-    mended = known if known is not None and known.damage.get(STAGE, {}).get("record", {}).get("key") == key else None
-    if mended is None and before is not None and STAGE in before.stages:
-        # What cannot be read to its end must not take the place of what is whole.
-        _submit(client, _read_through, scan)
-    case = mended or cohort.add(name, scan.geometry, scan.acquisition, origin, chunk_slices)
-    where = cohort.ref(name, case.start_stage(STAGE, key))
-    files, packed = case.create_image("ct"), case.create_packed(AIR)
+    if memory is not None:
+        memory.check(name, scan.geometry, layout_of(scan.geometry, chunk_slices).slab)
+    provenance = {"key": key, "source": location_digest(cohort.salt, scan.key)}
+    # A corrupt image of the same scan is converted again; results that were computed from it stay valid.
+    is_corrupt = reusable is not None and reusable.damage.get(STAGE, {}).get("record", {}).get("key") == key
+    repaired = reusable if is_corrupt else None
+    if repaired is None and stored_case is not None and STAGE in stored_case.stages:
+        # Read the new source to its end first, so that an unreadable one never replaces a good image.
+        _submit(client, _check_readable, scan)
+    case = repaired or cohort.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
+    case_ref = cohort.ref(name, case.start_stage(STAGE, key))
+    files, packed_files = case.create_image("ct"), case.create_packed(AIR)
     try:
-        # One task a scan: compressed sources can only be read from their beginning to their end.
-        copied = _submit(client, _copy_slabs, scan, where)
+        # One task per scan: compressed sources can only be read sequentially.
+        copy = _submit(client, _copy_slabs, scan, case_ref)
     except SourceError:
-        if mended is None:
+        if repaired is None:
             cohort.remove(name)
         raise
     except OSError:
-        # A full disk gets its space back; the case keeps its name for the next run.
+        # Free the space on a full disk; the case keeps its name for the next run.
         with suppress(OSError):
             for array in (*map(str, range(len(case.layout.levels))), AIR):
                 case.delete_array(array)
         raise
-    case.record_packed(AIR_THRESHOLD, packed | copied.packed)
-    record: dict[str, Any] = {**origin, "voxels_sha256": copied.digest, HU: copied.hu}
+    case.record_packed(AIR_THRESHOLD, packed_files | copy.packed)
+    record: dict[str, Any] = {**provenance, "voxels_sha256": copy.digest, HU: copy.hu}
     if scan.notes:
         record["notes"] = [redact(note) for note in scan.notes]
-    case.record(STAGE, record, files | copied.files)
+    case.record(STAGE, record, files | copy.files)
     return "done"
 
 
 @dataclass(frozen=True)
 class ConvertStage:
-    """Converts the scans of a run; cases without a new scan stay as they are.
+    """Stage that converts the scans of a run; cases without a new scan stay as they are.
 
     Attributes
     ----------
     scans : mapping of str to Scan
-        By name of the case.
+        Scans by case name.
     chunk_slices : int, optional
         Slices of a chunk, see `convert_case`.
     on_converted : callable, optional
-        Called with each case of `scans` and its status, such as to write files beside the store.
+        Called with each case of `scans` and its status, for example to write files next to the store.
     """
 
     scans: Mapping[str, Scan]
@@ -163,22 +164,22 @@ class ConvertStage:
 
 
 def check_converted(case: Case) -> None:
-    """Refuse a case whose image is not whole.
+    """Check that the image of a case is complete.
 
     Raises
     ------
     StoreError
-        If it was never converted to its end, or is damaged.
+        If its conversion never finished, or the image is corrupt.
     """
     if STAGE not in case.stages:
-        reason = case.damage.get(STAGE, {}).get("reason", "its conversion did not come to its end")
+        reason = case.damage.get(STAGE, {}).get("reason", "its conversion did not finish")
         raise StoreError(
-            f"case {case.name} has no whole image ({reason}): run again with its SOURCE, or `lungmix remove` it"
+            f"case {case.name} has no complete image ({reason}): run again with its SOURCE, or `lungmix remove` it"
         )
 
 
 def _describe(case: Case, scan: Scan) -> None:
-    """Add what is asked for now and was not when the scan was converted; nothing is taken away."""
+    """Add attributes that are requested now and were not when the scan was converted; remove none."""
     merged = Acquisition.from_dict({**case.acquisition.to_dict(), **scan.acquisition.to_dict()})
     if merged != case.acquisition:
         case.describe(merged)
@@ -186,7 +187,7 @@ def _describe(case: Case, scan: Scan) -> None:
 
 @dataclass(frozen=True)
 class _Copied:
-    """What a copy wrote: receipts of image and packed air, the SHA-256 of the voxels and the summary of their HU."""
+    """Receipts of image and packed air that were written, SHA-256 of the voxels and summary of their HU."""
 
     files: Receipts
     packed: Receipts
@@ -194,65 +195,65 @@ class _Copied:
     hu: dict[str, Any]
 
 
-def _submit(client: Client, work: Callable[..., T], scan: Scan, *inputs: Any) -> T:
-    """Have a worker read a scan."""
-    result = client.submit(_spare, work, scan.without_identity(), *inputs, pure=False, retries=2).result()
+def _submit(client: Client, task: Callable[..., T], scan: Scan, *inputs: Any) -> T:
+    """Return the result of a task that reads a scan on a worker."""
+    result = client.submit(_run_or_return_error, task, scan.without_identity(), *inputs, pure=False, retries=2).result()
     if isinstance(result, SourceError):
         raise result
     return result
 
 
-def _spare(work: Callable[..., T], scan: Scan, *inputs: Any) -> T | SourceError:
-    """What the work gave, or why the source cannot be read: no fault of the worker, which would log and repeat it."""
+def _run_or_return_error(task: Callable[..., T], scan: Scan, *inputs: Any) -> T | SourceError:
+    """Return the result of the task, or its `SourceError`: a worker would log and repeat a task that raises."""
     try:
-        return work(scan, *inputs)
+        return task(scan, *inputs)
     except SourceError as error:
         return error
     except (LungmixError, OSError, MemoryError):
         raise
     except Exception as error:
-        # Workers log what a task raises, and other libraries quote what they stumble over.
+        # Workers log what a task raises, and messages of other libraries may quote the header.
         raise SourceError(
             f"{mark_path(scan.path)} cannot be read (unexpected {type(error).__name__}: {mark_untrusted(error)}): "
-            "run again with "
-            "--debug and report it"
+            "run again with --debug and report it"
         ) from error
 
 
-def _read_through(scan: Scan) -> None:
-    """Read a scan to its end."""
+def _check_readable(scan: Scan) -> None:
+    """Raise `SourceError` unless a scan can be read to its end."""
     _check_end(scan, sum(len(slab) for slab in scan.slabs(_SLAB)))
 
 
-def _copy_slabs(scan: Scan, where: CaseRef) -> _Copied:
+def _copy_slabs(scan: Scan, case_ref: CaseRef) -> _Copied:
     digest = hashlib.sha256()
     files: Receipts = {}
     packed: Receipts = {}
-    counts = np.zeros(N_HU, np.uint64)
+    histogram = np.zeros(N_HU, np.uint64)
     start = 0
-    for slab in scan.slabs(where.open().layout.slab):
-        case = where.open("r+")
-        _check(case, start, slab)
+    for slab in scan.slabs(case_ref.open().layout.slab):
+        case = case_ref.open("r+")
+        _check_slab(case, start, slab)
         digest.update(np.ascontiguousarray(slab).data)
-        add_all(slab, counts)
+        add_all(slab, histogram)
         files |= case.write("ct", start, slab)
-        # The mask begins with these bits: made now, they spare it a pass over the voxels.
+        # The mask starts from these bits: packing them here saves it a pass over the voxels.
         packed |= case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
         start += len(slab)
     _check_end(scan, start)
-    return _Copied(files, packed, digest.hexdigest(), summarize(counts).to_dict())
+    return _Copied(files, packed, digest.hexdigest(), summarize(histogram).to_dict())
 
 
 def _check_end(scan: Scan, slices: int) -> None:
     depth = scan.geometry.shape[0]
     if slices != depth:
         raise SourceError(
-            f"{mark_path(scan.path)} holds {slices} slices where its header promises {depth}: get the file again"
+            f"{mark_path(scan.path)} holds {slices} slices, its header declares {depth}: get the file again"
         )
 
 
-def _check(case: Case, start: int, slab: npt.NDArray[np.int16]) -> None:
+def _check_slab(case: Case, start: int, slab: npt.NDArray[np.int16]) -> None:
     if slab.dtype != np.int16 or slab.shape[1:] != case.geometry.shape[1:]:
         raise SourceError(
-            f"slices from {start} on do not have the size or type that the header of {case.name} promises"
+            f"slices from {start} on do not have the size or type that the header of {case.name} declares: "
+            "get the file again"
         )

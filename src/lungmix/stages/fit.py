@@ -1,4 +1,4 @@
-"""Fit: reads the counts of cases, writes both fits and the model; depends on the masks and the fit parameters."""
+"""Fit: reads the histograms of cases, writes both fits and the model; depends on the masks and the fit parameters."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lungmix.tissue import TISSUES
 
 STAGE = "fit"
 HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
-"""HU of each entry of a case's counts."""
+"""HU of each bin of a histogram."""
 
-FEWEST_SCANS = 20
-"""Scans of a fit that needs no warning: Figure 4 of the publication shows Gaussians of random groups that lie over each
-other from 20 scans on, and not with 10."""
+MIN_SCANS = 20
+"""Fewest scans of a fit without a warning: in Figure 4 of the publication, Gaussians of random groups coincide from 20
+scans on, and not with 10."""
 
 Counts = npt.NDArray[np.uint64]
-Watch = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 
 def fit_cohort(
@@ -38,29 +38,29 @@ def fit_cohort(
     names: Sequence[str],
     parameters: FitParameters,
     client: Client | None = None,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Fits, str]:
-    """Both fits of the pooled lung voxels of cases, unless the store holds them; one becomes the store's model.
+    """Fit the pooled lung voxels of cases both ways, unless the store holds these fits; write one as the store's model.
 
     Parameters
     ----------
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     names : sequence of str
         Cases with a mask.
     parameters : FitParameters
-        Components, starts, stopping rule, method, and which fit labels are made with.
+        Components, starts, stopping rule, method, and the fit that is used for labels.
     client : distributed.Client, optional
-        Where EM passes over voxels; the method ``counts`` needs none.
-    watch : callable, optional
-        ``watch(done, total)`` while voxels are counted.
+        Client of the cluster on which EM passes over voxels; the method ``counts`` needs none.
+    progress : callable, optional
+        ``progress(done, total)`` while voxels are counted.
 
     Returns
     -------
     fits : Fits
-        By name.
+        Fits by name.
     status : {"done", "kept"}
-        Whether they were fitted now.
+        ``"kept"`` where the store held them already.
 
     Raises
     ------
@@ -68,41 +68,41 @@ def fit_cohort(
         If there is nothing to fit.
     """
     if not names:
-        raise ModelError("no case has a lung mask, so there is nothing to fit: look at the failures above")
+        raise ModelError("no case has a lung mask, so there is nothing to fit: see the failures above")
     masks = sorted((name, cohort[name].stages[mask.STAGE]["key"]) for name in names)
     key = cache_key(stage=STAGE, version=2, masks=masks, parameters=parameters.of_both())
     record = {"key": key, "parameters": parameters.to_dict(), "cases": list(names)}
-    kept = stored_fits(cohort, key)
-    fits = kept or _fit(cohort, names, parameters, client, watch)
-    if kept is None:
+    stored = stored_fits(cohort, key)
+    fits = stored or _fit(cohort, names, parameters, client, progress)
+    if stored is None:
         texts = {FIT_FILES[name]: fits[name].to_json() for name in FITS}
         for file, text in texts.items():
             cohort.write_text(file, text)
         cohort.record_settings(fits={**record, "sha256": {file: digest_of(text) for file, text in texts.items()}})
     publish(cohort, fits[parameters.fit], record)
-    return fits, "done" if kept is None else "kept"
+    return fits, "done" if stored is None else "kept"
 
 
-def fit_counts(counts: Counts, parameters: FitParameters) -> Fits:
-    """Both fits of counts: uint64, shape (65536,)."""
-    paper = fit_paper(HU, counts, clip=parameters.clip, **parameters.of_em())
-    return Fits(paper, _converged(counts, paper, parameters))
+def fit_counts(histogram: Counts, parameters: FitParameters) -> Fits:
+    """Return both fits of a histogram: uint64, shape (65536,)."""
+    paper = fit_paper(HU, histogram, clip=parameters.clip, **parameters.of_em())
+    return Fits(paper, _converged(histogram, paper, parameters))
 
 
 def doubts_of(model: TissueModel, scans: int) -> list[str]:
-    """Return why the classes of a fitted mixture may not be the tissues that they are called.
+    """Return reasons why classes of a fitted mixture may not be the tissues that they are named after.
 
     Parameters
     ----------
     model : TissueModel
         The fit.
     scans : int
-        How many scans were pooled.
+        Number of pooled scans.
     """
-    found = []
-    if scans < FEWEST_SCANS:
-        found.append(
-            f"fitted to {scans} scan{'' if scans == 1 else 's'}, fewer than {FEWEST_SCANS}: classes are called air to "
+    doubts = []
+    if scans < MIN_SCANS:
+        doubts.append(
+            f"fitted to {scans} scan{'' if scans == 1 else 's'}, fewer than {MIN_SCANS}: classes are called air to "
             "other by the rank of their means alone, and percentages depend on the few scans; --model published "
             "does not"
         )
@@ -110,27 +110,27 @@ def doubts_of(model: TissueModel, scans: int) -> list[str]:
         for rank, (mean, tissue) in enumerate(zip(model.means, TISSUES, strict=True)):
             nearest = int(np.argmin(np.abs(np.asarray(PUBLISHED.means) - mean)))
             if nearest != rank:
-                own, other = (f"{TISSUES[one].name.lower()} ({PUBLISHED.means[one]:.0f} HU)" for one in (rank, nearest))
-                found.append(
+                same, other = (f"{TISSUES[i].name.lower()} ({PUBLISHED.means[i]:.0f} HU)" for i in (rank, nearest))
+                doubts.append(
                     f"the class called {tissue.name.lower()}, by rank alone, has its mean at {mean:.0f} HU, nearer "
-                    f"to the published {other} than to the published {own}"
+                    f"to the published {other} than to the published {same}"
                 )
-    return found
+    return doubts
 
 
 def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) -> None:
-    """Make a model the one of the store, unless it is."""
+    """Write a model and its record as the model of the store, unless they are."""
     text = model.to_json()
-    whole = {**record, "sha256": digest_of(text)}
-    if cohort.settings.get(STAGE) != whole or cohort.read_text(MODEL_FILE) != text:
+    settings = {**record, "sha256": digest_of(text)}
+    if cohort.settings.get(STAGE) != settings or cohort.read_text(MODEL_FILE) != text:
         cohort.write_text(MODEL_FILE, text)
-        cohort.record_settings(fit=whole)
+        cohort.record_settings(fit=settings)
 
 
 def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
-    """Both fits as they stand in the store, or None; with `key`, only those that were made from it.
+    """Return both fits of the store, or None; with `key`, only fits that are recorded with it.
 
-    Files that are not those of their record, because a run was killed between the two or a disk lost bytes, are none.
+    Files that do not match their record, as after a killed run or lost bytes on a disk, count as missing.
     """
     record = cohort.settings.get("fits")
     if record is None or (key is not None and record.get("key") != key):
@@ -143,33 +143,33 @@ def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
 
 
 def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: Sequence[str] = ()) -> list[str]:
-    """Names to fit.
+    """Return the names of the cases to fit.
 
     Parameters
     ----------
     present : sequence of str
         Cases with a mask.
     cases : sequence of str
-        Only these, if any are given.
+        Cases to fit; all of `present` if none are given.
     leave_out : sequence of str
-        Not these.
+        Cases to exclude.
 
     Raises
     ------
     UsageError
-        If a name is not among `present`, or nothing is left.
+        If a name is not among `present`, or no case remains.
     """
     for name in (*cases, *leave_out):
         if name not in present:
             raise UsageError(f"there is no masked case {name!r} in the store: `lungmix info STORE` lists the cases")
     chosen = [name for name in present if (not cases or name in cases) and name not in leave_out]
     if present and not chosen:
-        raise UsageError("every case is left out, so there is nothing to fit: name fewer in --leave-out")
+        raise UsageError("every case is excluded, so there is nothing to fit: name fewer in --leave-out")
     return chosen
 
 
 class CountsOfCases(Mapping[str, Counts]):
-    """Counts per HU of each case: uint64, shape (65536,), read when they are asked for; all would fill a memory."""
+    """Histograms by case: uint64, shape (65536,), read on access, for all of them may not fit into memory."""
 
     def __init__(self, cohort: Cohort, names: Sequence[str]):
         self._cohort = cohort
@@ -188,51 +188,51 @@ class CountsOfCases(Mapping[str, Counts]):
 
 
 def masked_counts(cohort: Cohort) -> dict[str, Counts]:
-    """Counts of all cases that have a mask and whose HU may be pooled.
+    """Return the histograms of all cases that have a mask and plausible HU.
 
     Raises
     ------
     StoreError
-        If there are none.
+        If there is no such case.
     """
-    found = {
+    histograms = {
         name: case.hu_counts for name, case in cohort.items() if mask.STAGE in case.stages and not findings_of(case)
     }
-    if not found:
+    if not histograms:
         raise StoreError(f"{cohort.url} holds no case with a lung mask: run `lungmix mask {cohort.url}` first")
-    return found
+    return histograms
 
 
 def add_counts(counts: Mapping[str, Counts]) -> Counts:
-    """Sum of the counts of cases: uint64, shape (65536,)."""
+    """Return the sum of histograms: uint64, shape (65536,)."""
     total = np.zeros(N_HU, np.uint64)
-    for one in counts.values():
-        total += one
+    for histogram in counts.values():
+        total += histogram
     return total
 
 
 def pool_counts(cohort: Cohort, names: Sequence[str]) -> Counts:
-    """Sum of the counts per HU of cases of a store: uint64, shape (65536,)."""
+    """Return the sum of the histograms of cases of a store: uint64, shape (65536,)."""
     return add_counts(CountsOfCases(cohort, names))
 
 
 def _fit(
-    cohort: Cohort, names: Sequence[str], parameters: FitParameters, client: Client | None, watch: Watch | None
+    cohort: Cohort, names: Sequence[str], parameters: FitParameters, client: Client | None, progress: Progress | None
 ) -> Fits:
-    counts = pool_counts(cohort, names)
+    histogram = pool_counts(cohort, names)
     if parameters.method == "counts":
-        return fit_counts(counts, parameters)
+        return fit_counts(histogram, parameters)
     if client is None:
         raise UsageError(f"the method {parameters.method} passes over voxels on a cluster: give a client")
     from lungmix.mixture.voxels import EmOptions, fit_batch, fit_minibatch, winning_start
 
     options = EmOptions(**parameters.of_em())
-    start = winning_start(*clipped(HU, counts, parameters.clip), options)
+    start = winning_start(*clipped(HU, histogram, parameters.clip), options)
     fit = fit_batch if parameters.method == "em" else fit_minibatch
-    found = fit(lung_voxels(client, cohort, names, parameters.clip, watch), start, options)
-    paper = replace(found, fit_info={**found.fit_info, "clip": parameters.clip})
-    return Fits(paper, _converged(counts, paper, parameters))
+    result = fit(lung_voxels(client, cohort, names, parameters.clip, progress), start, options)
+    paper = replace(result, fit_info={**result.fit_info, "clip": parameters.clip})
+    return Fits(paper, _converged(histogram, paper, parameters))
 
 
-def _converged(counts: Counts, paper: TissueModel, parameters: FitParameters) -> TissueModel:
-    return fit_converged(HU, counts, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)
+def _converged(histogram: Counts, paper: TissueModel, parameters: FitParameters) -> TissueModel:
+    return fit_converged(HU, histogram, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)

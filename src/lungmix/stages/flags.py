@@ -1,4 +1,4 @@
-"""Flags: what people should know of a case before they use its numbers."""
+"""Flags: doubts about a case that readers of its numbers should see."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from lungmix.stages import regions
 from lungmix.stages.plausibility import findings_of
 from lungmix.store import Case
 
-NOTED_SHARE = 0.02
-"""More than this share of a mask outside both lungs is noted: it can change the lung involvement by a percent."""
+FLAGGED_FRACTION = 0.02
+"""Fraction of a mask outside both lungs above which a flag is set: it can change the lung involvement by a percent."""
 
-_WHERE = {"elsewhere": "lie outside them (table, gas, or between the lungs)", "airway": "are airway"}
+_REGION_TEXTS = {"elsewhere": "lie outside them (table, gas, or between the lungs)", "airway": "are airway"}
 _OPTIONS = {"elsewhere": "elsewhere", "airway": "airways"}
 
 
 def flags_of(case: Case) -> list[str]:
-    """Return a sentence for everything about a case that is doubtful; failures are told elsewhere."""
-    return [*_of_hu(case), *_of_rejected(case)]
+    """Return a sentence for everything about a case that is doubtful; failures are reported elsewhere."""
+    return [*_hu_flags(case), *_rejected_lung_flags(case)]
 
 
 def remarks_on(row: Mapping[str, Any], store: str = "STORE") -> list[str]:
-    """Return what the whole-mask numbers of a row of measurements hold beside the lungs.
+    """Return sentences about tissue outside the lungs that the whole-mask numbers of a row of measurements include.
 
     Parameters
     ----------
     row : mapping
         A row of ``measurements.csv``.
     store : str
-        The store, for the command that leaves it out.
+        The store, for the command that excludes this tissue.
     """
-    found = []
-    whole, *lungs = (float(row.get(key, math.nan)) for key in ("lung_ml", "right_ml", "left_ml"))
-    beside = _beside_the_lungs(row)
-    if sum(beside.values()) > NOTED_SHARE * whole:
-        texts = [f"{ml:,.0f} mL {_WHERE[key]}" for key, ml in beside.items() if ml >= 0.5]
-        options = " ".join(f"--exclude-{_OPTIONS[key]}" for key, ml in beside.items() if ml >= 0.5)
+    remarks = []
+    mask_ml, *lungs = (float(row.get(key, math.nan)) for key in ("lung_ml", "right_ml", "left_ml"))
+    outside = _volumes_outside_lungs(row)
+    if sum(outside.values()) > FLAGGED_FRACTION * mask_ml:
+        texts = [f"{ml:,.0f} mL {_REGION_TEXTS[key]}" for key, ml in outside.items() if ml >= 0.5]
+        options = " ".join(f"--exclude-{_OPTIONS[key]}" for key, ml in outside.items() if ml >= 0.5)
         shares = [float(row.get(key, math.nan)) for key in ("right_lung_involvement", "left_lung_involvement")]
         volumes = [(ml, share) for ml, share in zip(lungs, shares, strict=True) if ml > 0]
         involved = ""
         if volumes and all(math.isfinite(share) for _, share in volumes):
             without = sum(ml * share for ml, share in volumes) / sum(ml for ml, _ in volumes)
             involved = f"; LI {float(row['lung_involvement']):.1f} % with them, {without:.1f} % without"
-        found.append(
-            f"{whole:,.0f} mL in the mask, {sum(lungs):,.0f} mL in both lungs: {' and '.join(texts)}{involved}: "
+        remarks.append(
+            f"{mask_ml:,.0f} mL in the mask, {sum(lungs):,.0f} mL in both lungs: {' and '.join(texts)}{involved}: "
             f"`lungmix measure {store} {options}` leaves them out"
         )
     if row.get("touches_border") == 1:
-        found.append("the mask, or a lung that it dropped, reaches the border of the scan: lung may be missing")
-    return found
+        remarks.append("the mask, or a lung that it dropped, reaches the border of the scan: lung may be missing")
+    return remarks
 
 
-def _beside_the_lungs(row: Mapping[str, Any]) -> dict[str, float]:
-    """Volumes of the parts outside both lungs that the whole-mask columns count."""
-    parts = {key: float(row.get(f"{key}_ml", math.nan)) for key in _WHERE}
+def _volumes_outside_lungs(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the volumes (mL) of regions outside both lungs that the whole-mask columns count."""
+    parts = {key: float(row.get(f"{key}_ml", math.nan)) for key in _REGION_TEXTS}
     out = float(row.get("left_out_ml", 0))
     if not all(map(math.isfinite, (*parts.values(), out))):
         return {}
@@ -66,26 +66,26 @@ def _beside_the_lungs(row: Mapping[str, Any]) -> dict[str, float]:
     return {}
 
 
-def _of_rejected(case: Case) -> list[str]:
-    found = []
-    for one in case.stages.get(regions.STAGE, {}).get(regions.REJECTED, []):
-        if one["touches_edge"]:
+def _rejected_lung_flags(case: Case) -> list[str]:
+    flags = []
+    for component in case.stages.get(regions.STAGE, {}).get(regions.REJECTED, []):
+        if component["touches_edge"]:
             why = "reaches the edge of the image, and the mask holds nothing that does"
         else:
             why = "is cut off by the opening or too small for the mask; --min-voxels and --opening decide that"
-        found.append(f"about {one['ml']:,.0f} mL that look like lung are not in the mask: this piece {why}")
-    return found
+        flags.append(f"about {component['ml']:,.0f} mL that look like lung are not in the mask: this component {why}")
+    return flags
 
 
-def _of_hu(case: Case) -> list[str]:
+def _hu_flags(case: Case) -> list[str]:
     try:
         findings = findings_of(case)
     except DamageError:
         return []
-    if any(one.severity == "refused" for one in findings):
+    if any(finding.severity == "refused" for finding in findings):
         if case.failure is not None:
             return []
-        what, then = "not HU of a chest CT", "it enters no pooled fit"
+        kind, consequence = "not HU of a chest CT", "it enters no pooled fit"
     else:
-        what, then = "doubtful HU", "it is measured, and enters no pooled fit"
-    return [f"{what}: {one.reason}; {then}" for one in findings]
+        kind, consequence = "doubtful HU", "it is measured, and enters no pooled fit"
+    return [f"{kind}: {finding.reason}; {consequence}" for finding in findings]

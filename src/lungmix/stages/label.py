@@ -1,7 +1,7 @@
-"""Label: reads image, mask and model, writes both label maps and the sides; depends on the mask and the model.
+"""Label: reads image, mask and model, writes both label maps and the regions; depends on the mask and the model.
 
-Sides are looked up in the same pass as labels, so that HU are read once for both; new labels of a mask whose sides are
-known leave those alone.
+Regions are looked up in the same pass as labels, so that HU are read once for both; where the regions of a mask are
+valid, only labels are written.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
 
 if TYPE_CHECKING:
-    # Workers get a table: they need no mixtures and none of the libraries behind them.
+    # Workers get a lookup table: they import neither mixtures nor their libraries.
     from lungmix.mixture import TissueModel
 
 STAGE = "label"
 MEDIAN_SIZE = 4
 _HALO = MEDIAN_SIZE // 2
-"""Slices that the window of the median reaches at most, back or on."""
+"""Slices that the window of the median extends at most, before or after a slice."""
 
 Labels = npt.NDArray[np.uint8]
 
 
 def key_for(case: Case, model: TissueModel) -> str:
-    """Return what label maps depend on; axes that run against the axial array's are named only where there are any."""
+    """Return the cache key of label maps; it contains flipped axes only where there are any."""
     flipped = case.geometry.axis_order.flipped
     axes = {"flipped": list(flipped)} if any(flipped) else {}
     return cache_key(
@@ -56,41 +56,43 @@ def label_case(
     cohort: Cohort,
     name: str,
     model: TissueModel,
-    watch: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     model_name: str = "given",
-    room: WorkerMemory | None = None,
+    memory: WorkerMemory | None = None,
 ) -> Status:
-    """Label the lung voxels of a case and tell its lungs apart, unless it carries the labels of this model.
+    """Compute the labels and regions of the lung voxels of a case, unless it has the labels of this model.
 
     Raises
     ------
     RoomError
-        If workers have too little memory; `room` says how much they have.
+        If workers have too little memory, given as `memory`.
     """
     case = cohort[name]
     mask.check_masked(case)
     key = key_for(case, model)
-    known = regions.is_valid(case)
-    if known and case.stages.get(STAGE, {}).get("key") == key:
+    has_regions = regions.is_valid(case)
+    if has_regions and case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
     convert.check_converted(case)
-    if room is not None:
-        room.check(name, case.geometry, case.layout.slab)
-    where = cohort.ref(name, case.start_stage(STAGE, key, () if known else (regions.STAGE,)))
-    small = None
-    if not known:
-        of_sides = case.create_image("side")
-        # One task, whose answer is small: with it in hand, no task that follows depends on a worker.
-        (small,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(where)])
+    if memory is not None:
+        memory.check(name, case.geometry, case.layout.slab)
+    case_ref = cohort.ref(name, case.start_stage(STAGE, key, () if has_regions else (regions.STAGE,)))
+    coarse = None
+    if not has_regions:
+        region_files = case.create_image("side")
+        # One task with a small result, which goes through the client so that no later task depends on a worker.
+        (coarse,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(case_ref)])
     files = case.create_image("tissue") | case.create_image("tissue_median")
-    written = _tasks(case, where, model.lookup_table(), small, min_worker_memory(client))
-    finished = compute_in_order(client, written, watch)
-    if small is not None:
-        regions.publish(case, [share for one in finished for share in one.sides], of_sides, small.rejected)
-    for one in finished:
-        files |= one.files
-    counts = np.sum([one.counts for one in finished], axis=0)
-    voxels = [int(n) for n in counts[: model.n_components + 1]]
+    tasks = _label_tasks(case, case_ref, model.lookup_table(), coarse, min_worker_memory(client))
+    slabs = compute_in_order(client, tasks, progress)
+    if coarse is not None:
+        regions.publish(
+            case, [region_counts for slab in slabs for region_counts in slab.regions], region_files, coarse.rejected
+        )
+    for slab in slabs:
+        files |= slab.files
+    totals = np.sum([slab.counts for slab in slabs], axis=0)
+    voxels = [int(n) for n in totals[: model.n_components + 1]]
     parameters = {name: list(getattr(model, name)) for name in ("weights", "means", "variances")}
     record = {"key": key, "model": parameters, "model_name": model_name, "median_voxels": voxels}
     case.record(STAGE, record, files)
@@ -99,16 +101,16 @@ def label_case(
 
 @dataclass(frozen=True)
 class LabelStage:
-    """Labels the lung voxels of masked cases.
+    """Stage that labels the lung voxels of masked cases.
 
     Attributes
     ----------
     model : TissueModel
         The mixture.
     model_name : str
-        Name that is recorded with the labels.
+        Name of the model in the record of the labels.
     before : sequence of Stage
-        Stages that are run first for a case whose mask was found to be corrupt.
+        Stages to run first for a case whose mask is corrupt.
     """
 
     model: TissueModel
@@ -137,82 +139,82 @@ class LabelStage:
 
 
 def without_sides(cohort: Cohort) -> list[str]:
-    """Labelled cases that lack the sides of their mask."""
+    """Return the labelled cases that lack the regions of their mask."""
     return [name for name, case in cohort.items() if STAGE in case.stages and not regions.is_valid(case)]
 
 
 @dataclass(frozen=True, eq=False)
-class _Looked:
-    """Labels of some slices, uint8 ``[z, y, x]``, and what their slabs hold of each side."""
+class _LabelledSlab:
+    """Labels of some slices, uint8 ``[z, y, x]``, and the counts of each region in their slabs."""
 
     tissue: Labels
-    sides: tuple[regions.SlabRegionCounts, ...]
+    regions: tuple[regions.SlabRegionCounts, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Finished:
-    """What written slices gave: voxels by label after the median, sides, and receipts of the shards."""
+class _WrittenSlab:
+    """Voxels by label after the median, region counts and receipts of slices that were written."""
 
     counts: npt.NDArray[np.int64]
-    sides: tuple[regions.SlabRegionCounts, ...]
+    regions: tuple[regions.SlabRegionCounts, ...]
     files: Receipts
 
 
-def _tasks(
-    case: Case, where: CaseRef, table: Labels, small: regions.CompressedLabels | None, memory_limit: int | None
+def _label_tasks(
+    case: Case, case_ref: CaseRef, table: Labels, coarse: regions.CompressedLabels | None, memory_limit: int | None
 ) -> list[Delayed]:
-    """One value for each run of slices: label, then filter with the ends of the neighbours, then write."""
+    """Return a task for each run of slices: label, filter with the outer slices of the neighbours, write."""
     shape = case.geometry.shape
     edges = np.cumsum([0, *label_chunks(case.layout.stored, *shape[1:], _HALO, memory_limit)]).tolist()
-    looked = [dask.delayed(_look_up_slab)(table, where, *span, small) for span in pairwise(edges)]
-    back, on = window_of(MEDIAN_SIZE, case.geometry.axis_order.flipped)[0]
-    ends = [dask.delayed(_ends)(one, on, back) for one in looked] if len(looked) > 1 else []
+    labelled = [dask.delayed(_look_up_slab)(table, case_ref, *span, coarse) for span in pairwise(edges)]
+    before, after = window_of(MEDIAN_SIZE, case.geometry.axis_order.flipped)[0]
+    ends = [dask.delayed(_outer_slices)(slab, after, before) for slab in labelled] if len(labelled) > 1 else []
     finish = dask.delayed(_finish_slab)
     return [
-        finish(one, ends[i - 1] if i else None, ends[i + 1] if i + 1 < len(looked) else None, where, edges[i])
-        for i, one in enumerate(looked)
+        finish(slab, ends[i - 1] if i else None, ends[i + 1] if i + 1 < len(labelled) else None, case_ref, edges[i])
+        for i, slab in enumerate(labelled)
     ]
 
 
 def _look_up_slab(
-    table: Labels, where: CaseRef, start: int, stop: int, small: regions.CompressedLabels | None
-) -> _Looked:
-    case = where.open("r+")
+    table: Labels, case_ref: CaseRef, start: int, stop: int, coarse: regions.CompressedLabels | None
+) -> _LabelledSlab:
+    case = case_ref.open("r+")
     out = np.zeros((stop - start, *case.geometry.shape[1:]), np.uint8)
-    finder = None if small is None else regions.RegionLookup(case, small)
-    found = []
+    region_lookup = None if coarse is None else regions.RegionLookup(case, coarse)
+    region_counts = []
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)
-        hit = np.flatnonzero(lung.any(axis=(0, 2)))
-        if hit.size:
-            rows = slice(int(hit[0]), int(hit[-1]) + 1)
+        lung_rows = np.flatnonzero(lung.any(axis=(0, 2)))
+        if lung_rows.size:
+            rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
             hu = case.read("ct", begin, end, rows)
             out[begin - start : end - start, rows] = look_up(hu, lung[:, rows], table)
-            if finder is not None:
-                found.append(finder.write(begin, rows, hu, lung))
-    return _Looked(out, tuple(found))
+            if region_lookup is not None:
+                region_counts.append(region_lookup.write(begin, rows, hu, lung))
+    return _LabelledSlab(out, tuple(region_counts))
 
 
-def _ends(looked: _Looked, first: int, last: int) -> tuple[Labels, Labels]:
-    """Return what the filter needs of a neighbour: its first slices and its last."""
-    return looked.tissue[:first].copy(), looked.tissue[-last:].copy()
+def _outer_slices(labelled: _LabelledSlab, first: int, last: int) -> tuple[Labels, Labels]:
+    """Return the first and the last slices of labels, which the filter of the neighbours needs."""
+    return labelled.tissue[:first].copy(), labelled.tissue[-last:].copy()
 
 
 def _finish_slab(
-    looked: _Looked,
+    labelled: _LabelledSlab,
     before: tuple[Labels, Labels] | None,
     after: tuple[Labels, Labels] | None,
-    where: CaseRef,
+    case_ref: CaseRef,
     start: int,
-) -> _Finished:
-    tissue = looked.tissue
-    around = [*([] if before is None else [before[1]]), tissue, *([] if after is None else [after[0]])]
+) -> _WrittenSlab:
+    tissue = labelled.tissue
+    padded = [*([] if before is None else [before[1]]), tissue, *([] if after is None else [after[0]])]
     first = 0 if before is None else len(before[1])
-    case = where.open("r+")
+    case = case_ref.open("r+")
     flipped = case.geometry.axis_order.flipped
-    median = median_labels(np.concatenate(around) if len(around) > 1 else tissue, MEDIAN_SIZE, flipped)
+    median = median_labels(np.concatenate(padded) if len(padded) > 1 else tissue, MEDIAN_SIZE, flipped)
     median = median[first : first + len(tissue)]
-    # Labels outside the lung are 0, so an empty slab can stay unwritten; the median may reach into it all the same.
+    # Labels outside the lung are 0, so an empty slab stays unwritten; the median may extend into it nevertheless.
     counts = np.zeros(256, np.int64)
     files: Receipts = {}
     for begin, end in case.layout.within(start, start + len(tissue)):
@@ -221,4 +223,4 @@ def _finish_slab(
             if slab.any():
                 files |= case.write(image, begin, slab)
         counts += count_labels(slab)
-    return _Finished(counts, looked.sides, files)
+    return _WrittenSlab(counts, labelled.regions, files)

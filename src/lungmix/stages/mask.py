@@ -1,4 +1,4 @@
-"""Mask: reads the image, writes the lung mask and the counts per HU; depends on the image and the mask parameters."""
+"""Mask: reads the image, writes the lung mask and its histogram; depends on the image and the mask parameters."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from lungmix.store.objects import Receipts
 
 STAGE = "mask"
 OPENED = "opened"
-"""Name of the array that holds opened slabs while a mask is made."""
+"""Name of the temporary array of opened slabs."""
 
 Counts = npt.NDArray[np.uint64]
 Edges = npt.NDArray[np.int64]
 
 
 def key_for(case: Case, parameters: MaskParameters) -> str:
-    """Return what a mask depends on; the axis from feet to head is named only where it is not the first."""
+    """Return the cache key of a mask; it contains the axis from feet to head only where that is not the first."""
     order = case.geometry.axis_order
     axes = {"cranial_axis": order.cranial_axis} if order.cranial_axis else {}
     return cache_key(
@@ -54,38 +54,38 @@ def mask_case(
     cohort: Cohort,
     name: str,
     parameters: MaskParameters,
-    watch: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     *,
     accept_hu: bool = False,
-    room: WorkerMemory | None = None,
+    memory: WorkerMemory | None = None,
 ) -> Status:
-    """Find the lungs of a case, unless they are known for these parameters.
+    """Compute the lung mask of a case, unless the store holds it for these parameters.
 
     Parameters
     ----------
     client : distributed.Client
-        Does the work.
+        Client of the cluster that computes the mask.
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     name : str
-        Of a converted case.
+        Name of a converted case.
     parameters : MaskParameters
         Sizes of the mask.
-    watch : callable, optional
-        ``watch(done, total)`` while slabs are written.
+    progress : callable, optional
+        ``progress(done, total)`` while slabs are written.
     accept_hu : bool
-        Go on although the values are not HU of a chest.
-    room : Room, optional
-        Memory of workers.
+        Compute the mask although the values are not HU of a chest.
+    memory : WorkerMemory, optional
+        Memory of the workers.
 
     Raises
     ------
     RoomError
         If workers have too little memory.
     HuError
-        If the values are not HU of a chest, and neither are accepted now nor were before.
+        If the values are not HU of a chest, and are accepted neither now nor in the record of the mask.
     NoLungError
-        If nothing qualifies as lung.
+        If no component qualifies as lung.
     """
     case = cohort[name]
     convert.check_converted(case)
@@ -94,63 +94,63 @@ def mask_case(
         accepted = check_plausible(case, accept=accept_hu)
     except HuError:
         if STAGE not in case.stages:
-            # A failure belongs to the stage that is under way.
+            # A failure is recorded with the stage that has started.
             case.start_stage(STAGE, key)
         raise
     if case.stages.get(STAGE, {}).get("key") == key:
         return "kept"
-    if room is not None:
-        room.check(name, case.geometry, case.layout.slab)
+    if memory is not None:
+        memory.check(name, case.geometry, case.layout.slab)
     recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
-    where, limit = cohort.ref(name, case.start_stage(STAGE, key)), min_worker_memory(client)
+    case_ref, limit = cohort.ref(name, case.start_stage(STAGE, key)), min_worker_memory(client)
     files = case.create_image("lung")
     case.create_packed(OPENED)
     if case.packed_threshold != parameters.threshold:
         case.record_packed(None)
         packed = case.create_packed(convert.AIR)
-        for receipts in compute_in_order(client, _pack_anew(case, where, parameters.threshold)):
+        for receipts in compute_in_order(client, _pack_tasks(case, case_ref, parameters.threshold)):
             packed |= receipts
         case.record_packed(parameters.threshold, packed)
-    opened = _opened(case, where, recipe, limit)
+    opened = _opened_slabs(case, case_ref, recipe, limit)
     nx = case.geometry.shape[2]
-    shelf = StoreSlabBuffer(where)
-    # With the verdict in hand no slab depends on another, nor on the worker that holds it.
-    (verdict,) = compute_in_order(client, [select_lung_components(opened, nx, recipe, shelf)])
-    bits = close_lung(buffered_lung(shelf, verdict, opened.chunks, nx), nx, recipe)
+    slab_buffer = StoreSlabBuffer(case_ref)
+    # The kept components go through the client, so that no slab depends on another, nor on the worker that holds it.
+    (kept_components,) = compute_in_order(client, [select_lung_components(opened, nx, recipe, slab_buffer)])
+    bits = close_lung(buffered_lung(slab_buffer, kept_components, opened.chunks, nx), nx, recipe)
     written = bits.map_blocks(
-        _finish_slab, where=where, starts=np.cumsum([0, *bits.chunks[0]]),
+        _finish_slab, case_ref=case_ref, starts=np.cumsum([0, *bits.chunks[0]]),
         dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
     )  # fmt: skip
-    finished = compute_in_order(client, list(written.to_delayed().reshape(-1)), watch)
-    total = np.zeros(N_HU, np.uint64)
-    for one in finished:
-        one.counts.add_to(total)
-    for one in finished:
-        files |= one.files
-    files |= case.write_counts(total)
-    voxels, seen = int(total.sum()), verdict.summary
+    finished = compute_in_order(client, list(written.to_delayed().reshape(-1)), progress)
+    histogram = np.zeros(N_HU, np.uint64)
+    for result in finished:
+        result.counts.add_to(histogram)
+    for result in finished:
+        files |= result.files
+    files |= case.write_counts(histogram)
+    voxels, summary = int(histogram.sum()), kept_components.summary
     case.delete_array(OPENED)
     if not voxels:
-        from lungmix.stages.regions import decide_rejected
+        from lungmix.stages.regions import find_rejected_components
 
-        (rejected,) = compute_in_order(client, [dask.delayed(decide_rejected)(where)])
-        reason = describe_failure(case, parameters, recipe.min_voxels, seen, rejected)
+        (rejected,) = compute_in_order(client, [dask.delayed(find_rejected_components)(case_ref)])
+        reason = describe_failure(case, parameters, recipe.min_voxels, summary, rejected)
         raise NoLungError(reason)
-    record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": seen.kept}
+    record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": summary.kept}
     case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
     return "done"
 
 
 @dataclass(frozen=True)
 class MaskStage:
-    """Finds the lungs of converted cases.
+    """Stage that computes the lung masks of converted cases.
 
     Attributes
     ----------
     parameters : MaskParameters
         Sizes of the mask.
     accept_hu : bool
-        Also make masks of cases whose values are not HU of a chest CT.
+        True to compute masks also of cases whose values are not HU of a chest CT.
     """
 
     parameters: MaskParameters
@@ -162,7 +162,7 @@ class MaskStage:
         return key_for(case, self.parameters)
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Find the lungs of the case; see `mask_case`."""
+        """Compute the lung mask of the case; see `mask_case`."""
         return mask_case(
             context.client,
             context.cohort,
@@ -170,44 +170,44 @@ class MaskStage:
             self.parameters,
             context.progress(case_name, STAGE),
             accept_hu=self.accept_hu,
-            room=context.memory,
+            memory=context.memory,
         )
 
 
 def check_masked(case: Case) -> None:
-    """Refuse a case without a whole lung mask.
+    """Check that a case has a complete lung mask.
 
     Raises
     ------
     StoreError
-        If it has none, or its mask is damaged.
+        If it has none, or its mask is corrupt.
     """
     if STAGE not in case.stages:
-        reason = case.damage.get(STAGE, {}).get("reason", "it was not made yet, or not to its end")
-        raise StoreError(f"case {case.name} has no whole lung mask ({reason}): run `lungmix mask` first")
+        reason = case.damage.get(STAGE, {}).get("reason", "it was not computed yet, or not completely")
+        raise StoreError(f"case {case.name} has no complete lung mask ({reason}): run `lungmix mask` first")
 
 
 @dataclass(frozen=True, eq=False)
 class SparseHistogram:
-    """Counts without the zeros: what travels to the client."""
+    """Non-zero bins of a histogram, which are sent to the client."""
 
     index: npt.NDArray[np.int64]
     count: Counts
 
     @classmethod
     def of(cls, counts: Counts) -> SparseHistogram:
-        """Of all counts, in one dimension."""
+        """Return the non-zero bins of a histogram, shape (n,)."""
         index = np.flatnonzero(counts)
         return cls(index, counts[index])
 
-    def add_to(self, total: Counts) -> None:
-        """Add these to all counts, in place."""
-        total[self.index] += self.count
+    def add_to(self, histogram: Counts) -> None:
+        """Add these bins to a histogram, in place."""
+        histogram[self.index] += self.count
 
 
 @dataclass(frozen=True, eq=False)
-class _Finished:
-    """What a written slab gave: its counts, and receipts of its shards."""
+class _WrittenSlab:
+    """Histogram of a written slab, and receipts of its shards."""
 
     counts: SparseHistogram
     files: Receipts
@@ -215,77 +215,77 @@ class _Finished:
 
 @dataclass(frozen=True)
 class StoreSlabBuffer:
-    """Opened slabs in the store, until all are labelled."""
+    """Buffer of opened slabs in the store, until their components are labelled."""
 
-    where: CaseRef
+    case_ref: CaseRef
 
     def put(self, start: int, bits: Bits) -> None:
-        """Keep the slab that begins at slice `start`."""
-        self.where.open("r+").write_packed(OPENED, start, bits)
+        """Write the slab that begins at slice `start`."""
+        self.case_ref.open("r+").write_packed(OPENED, start, bits)
 
     def get(self, start: int, stop: int) -> Bits:
-        """The slab of slices `start` to `stop`, as it was put."""
-        return self.where.open().read_packed(OPENED, start, stop)
+        """Return slices `start` to `stop` of the slabs that were written."""
+        return self.case_ref.open().read_packed(OPENED, start, stop)
 
 
-def _opened(case: Case, where: CaseRef, recipe: MaskRecipe, memory_limit: int | None) -> da.Array:
-    """Packed air of a case after the opening, in slabs as thick as the workers' memory allows."""
+def _opened_slabs(case: Case, case_ref: CaseRef, recipe: MaskRecipe, memory_limit: int | None) -> da.Array:
+    """Return the packed air of a case after the opening, in slabs as thick as the workers' memory allows."""
     shape = case.geometry.shape
     thick = mask_chunks(case.layout.stored, *shape[1:], recipe.halo, memory_limit)
     return da.map_blocks(
-        _open_slab, where=where, starts=np.cumsum([0, *thick]), recipe=recipe,
+        _open_slab, case_ref=case_ref, starts=np.cumsum([0, *thick]), recipe=recipe,
         dtype=np.uint64, chunks=(thick, (shape[1],), (words_for(shape[2]),)), meta=np.empty((0, 0, 0), np.uint64),
     )  # fmt: skip
 
 
-def _open_slab(where: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: tuple[int, ...] | None = None) -> Bits:
+def _open_slab(case_ref: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: tuple[int, ...] | None = None) -> Bits:
     if block_id is None:
         return np.empty((0, 0, 0), np.uint64)
     start, stop = starts[block_id[0] : block_id[0] + 2].tolist()
-    case = where.open()
+    case = case_ref.open()
     depth, _, nx = case.geometry.shape
-    # The halo of an opening is thin: it is read with its slab.
+    # The halo of an opening is thin, so it is read again with each slab.
     halo = 2 * recipe.opening.extent[0]
     low, high = max(0, start - halo), min(depth, stop + halo)
     return opening(case.read_packed(convert.AIR, low, high), nx, recipe.opening, (start - low, stop - low))
 
 
-def _pack_anew(case: Case, where: CaseRef, threshold: int) -> list[Any]:
-    """Tasks that pack the air of a case at another threshold."""
+def _pack_tasks(case: Case, case_ref: CaseRef, threshold: int) -> list[Any]:
+    """Return tasks that pack the air of a case at another threshold."""
     pack_slab = dask.delayed(_pack_slab)
-    return [pack_slab(where, start, stop, threshold) for start, stop in case.layout.slabs()]
+    return [pack_slab(case_ref, start, stop, threshold) for start, stop in case.layout.slabs()]
 
 
-def _pack_slab(where: CaseRef, start: int, stop: int, threshold: int) -> Receipts:
-    case = where.open("r+")
+def _pack_slab(case_ref: CaseRef, start: int, stop: int, threshold: int) -> Receipts:
+    case = case_ref.open("r+")
     return case.write_packed(convert.AIR, start, pack_below(case.read("ct", start, stop), threshold))
 
 
 def describe_failure(
-    case: Case, parameters: MaskParameters, min_voxels: int, found: ComponentSummary, rejected: Sequence[Rejected]
+    case: Case, parameters: MaskParameters, min_voxels: int, summary: ComponentSummary, rejected: Sequence[Rejected]
 ) -> str:
-    """Why no lung was found, with what was seen and what to try."""
+    """Return why no lung was found: the largest components, and a remedy."""
     spacing = " x ".join(f"{s:.3g}" for s in case.geometry.spacing)
-    if found.largest:
+    if summary.largest:
         seen = "; ".join(
             f"{voxels:,} voxels ({voxels * case.geometry.voxel_ml:,.0f} mL"
             + (", touches the image edge)" if touches else ", clear of the image edge)")
-            for voxels, touches in found.largest[:3]
+            for voxels, touches in summary.largest[:3]
         )
-        islands = f"{found.components} islands of air were seen, the largest: {seen}"
+        islands = f"{summary.components} islands of air were seen, the largest: {seen}"
     else:
         islands = f"no air below {parameters.threshold} HU is left after the opening"
-    lungs = [one for one in rejected if not one.touches_edge]
-    if rejected and not lungs:
+    lung_like = [component for component in rejected if not component.touches_edge]
+    if rejected and not lung_like:
         remedy = (
             f"{rejected[0].ml:,.0f} mL that look like lung reach the image edge: the scan is cropped through them, "
             "which no option changes: give the scan with its whole field of view"
         )
     elif parameters.preset == "paper" and case.geometry.slice_spacing > 1:
         remedy = "try --preset physical, whose sizes are in mm and mL"
-    elif lungs:
-        smallest = max(int(0.5 * min(one.ml for one in lungs[:2]) / case.geometry.voxel_ml), 1)
-        seen_ml = ", ".join(f"{one.ml:,.0f} mL" for one in lungs[:3])
+    elif lung_like:
+        smallest = max(int(0.5 * min(component.ml for component in lung_like[:2]) / case.geometry.voxel_ml), 1)
+        seen_ml = ", ".join(f"{component.ml:,.0f} mL" for component in lung_like[:3])
         remedy = f"what looks like lung has {seen_ml}: try --min-voxels {min(smallest, min_voxels)}"
     else:
         remedy = "nothing looks like lung: check that this is a chest CT in HU that shows the whole thorax"
@@ -296,14 +296,14 @@ def describe_failure(
 
 
 def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> str | None:
-    """Warn where the sizes of the preset ``paper`` do not suit the scans; None if they do.
+    """Return a warning where the sizes of the preset ``paper`` do not suit the scans; None if they do.
 
     Parameters
     ----------
     slice_spacings : mapping of str to float
-        Distance of the slices in mm, by case.
+        Distance of slices in mm, by case name.
     parameters : MaskParameters
-        What is about to be used.
+        Parameters of the masks to compute.
     """
     thick = sorted(name for name, spacing in slice_spacings.items() if spacing > 1)
     if parameters.preset != "paper" or not thick:
@@ -319,20 +319,20 @@ def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> s
 
 
 def _finish_slab(
-    bits: Bits, where: CaseRef, starts: Edges, block_id: tuple[int, ...] | None = None
-) -> _Finished | Bits:
+    bits: Bits, case_ref: CaseRef, starts: Edges, block_id: tuple[int, ...] | None = None
+) -> _WrittenSlab | Bits:
     if block_id is None:
         return bits
     start = int(starts[block_id[0]])
-    case = where.open("r+")
-    counts = np.zeros(N_HU, np.uint64)
+    case = case_ref.open("r+")
+    histogram = np.zeros(N_HU, np.uint64)
     files: Receipts = {}
     nx = case.geometry.shape[2]
     for begin, end in case.layout.within(start, start + len(bits)):
-        part = bits[begin - start : end - start]
-        box = bounding_box(part)
+        slab = bits[begin - start : end - start]
+        box = bounding_box(slab)
         if box is not None:
-            files |= case.write("lung", begin, unpack(part, nx))
+            files |= case.write("lung", begin, unpack(slab, nx))
             rows = slice(*box[1])
-            counts += count_hu_packed(case.read("ct", begin, end, rows), part[:, rows])
-    return _Finished(SparseHistogram.of(counts), files)
+            histogram += count_hu_packed(case.read("ct", begin, end, rows), slab[:, rows])
+    return _WrittenSlab(SparseHistogram.of(histogram), files)

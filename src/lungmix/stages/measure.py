@@ -1,7 +1,7 @@
-"""Measure: reads the counts of all cases and the model, writes the tables of measurements; touches no voxel.
+"""Measure: reads the histograms of all cases and the model, writes the tables of measurements; reads no voxel.
 
-Rows of cases whose labels are about to change are taken out before they do: what stands in a table is true, also after
-a command that was killed.
+Rows of cases whose labels are about to change are dropped first, so that tables are correct also after a command that
+was killed.
 """
 
 from __future__ import annotations
@@ -25,88 +25,89 @@ from lungmix.tissue import SIDES, Tissue
 
 TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
 WORDS = ("case", "mask", "model")
-"""Columns of ``measurements.csv`` that hold words; all others hold numbers."""
+"""Text columns of ``measurements.csv``; all others are numeric."""
 
 UNKNOWN = "unknown"
 _SETTING = "tables"
 
 
 def measure_cohort(
-    cohort: Cohort, names: Sequence[str], model: TissueModel, leave_out: Sequence[Tissue] = ()
+    cohort: Cohort, names: Sequence[str], model: TissueModel, exclude_regions: Sequence[Tissue] = ()
 ) -> list[Row]:
-    """Measure cases and write ``measurements.csv`` and ``measurements.parquet``, one row a case.
+    """Measure cases and write ``measurements.csv`` and ``measurements.parquet``, one row per case.
 
     Parameters
     ----------
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     names : sequence of str
         Labelled cases.
     model : TissueModel
         The mixture of their labels.
-    leave_out : sequence of Tissue
-        Parts of the mask that do not count as lung in the columns without a side.
+    exclude_regions : sequence of Tissue
+        Regions of the mask that do not count as lung in the whole-mask columns.
 
     Returns
     -------
     list of dict
-        The rows; `lungmix.kernels.data_dictionary.MEASUREMENTS` says what columns mean.
+        Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS`.
     """
-    return _write_all(cohort, MEASUREMENTS_FILE, names, model, leave_out)
+    return _write_all(cohort, MEASUREMENTS_FILE, names, model, exclude_regions)
 
 
 def radiomics_of_cohort(
-    cohort: Cohort, names: Sequence[str], model: TissueModel, leave_out: Sequence[Tissue] = ()
+    cohort: Cohort, names: Sequence[str], model: TissueModel, exclude_regions: Sequence[Tissue] = ()
 ) -> list[Row]:
-    """First-order features of the lung and of each tissue of cases; writes ``radiomics.csv`` and ``.parquet``.
+    """Compute first-order features of the lung and each tissue of cases; write ``radiomics.csv`` and ``.parquet``.
 
-    Parameters are those of `measure_cohort`; `lungmix.kernels.data_dictionary.RADIOMICS` says what columns mean.
-    Tissues are
-    those of the labels voxel by voxel, before the median filter.
+    Parameters are those of `measure_cohort`; columns are those of `lungmix.kernels.data_dictionary.RADIOMICS`.
+    Tissues are those of the labels before the median filter.
     """
-    return _write_all(cohort, RADIOMICS_FILE, names, model, leave_out)
+    return _write_all(cohort, RADIOMICS_FILE, names, model, exclude_regions)
 
 
-def rows_of_case(case: Case, file: str, model: TissueModel, leave_out: Sequence[Tissue] = ()) -> list[Row]:
-    """What a table holds of a labelled case.
+def rows_of_case(case: Case, file: str, model: TissueModel, exclude_regions: Sequence[Tissue] = ()) -> list[Row]:
+    """Return the rows of a labelled case in a table.
 
     Parameters
     ----------
     case : Case
-        Whose counts are read.
+        The labelled case.
     file : str
-        One of `TABLES`.
-    model, leave_out : TissueModel, sequence of Tissue
+        File name of the table, one of `TABLES`.
+    model, exclude_regions : TissueModel, sequence of Tissue
         See `measure_cohort`.
     """
-    sides = case.side_counts if case.geometry.orientation_known and regions.is_valid(case) else None
+    region_histograms = case.side_counts if case.geometry.orientation_known and regions.is_valid(case) else None
     table = model.lookup_table()
-    made = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
+    provenance = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
     if file == MEASUREMENTS_FILE:
-        faces = case.stages[regions.STAGE]["touches"] if sides is not None else {}
-        touches = {key: bool(hit) for key, hit in faces.items()} if sides is not None else None
+        faces = case.stages[regions.STAGE]["touches"] if region_histograms is not None else {}
+        touches = {key: bool(hit) for key, hit in faces.items()} if region_histograms is not None else None
         rejected = case.stages[regions.STAGE].get(regions.REJECTED) if regions.is_valid(case) else None
-        values = measure_scan(case.hu_counts, sides, table, case.geometry.voxel_ml, touches, leave_out, rejected)
+        values = measure_scan(
+            case.hu_counts, region_histograms, table, case.geometry.voxel_ml, touches, exclude_regions, rejected
+        )
         excluded = {key: values.pop(key) for key in ("left_out_ml", "rejected_ml")}
-        return [{"case": case.name, **values, **made, **excluded}]
+        return [{"case": case.name, **values, **provenance, **excluded}]
     rows: list[Row] = []
-    counts = case.hu_counts - sum_of(sides, leave_out)
-    for number, region in enumerate(["lung", *component_keys(model.n_components)]):
-        own = counts if number == 0 else np.where(table == number, counts, np.uint64(0))
-        features = first_order(own, case.geometry.voxel_ml * 1000)
-        head: Row = {"case": case.name, "region": region, "label": number, "voxels": int(own.sum())}
-        rows.append({**head, **made, **features})
+    lung_histogram = case.hu_counts - sum_of(region_histograms, exclude_regions)
+    for label_value, region in enumerate(["lung", *component_keys(model.n_components)]):
+        histogram = lung_histogram if label_value == 0 else np.where(table == label_value, lung_histogram, np.uint64(0))
+        features = first_order(histogram, case.geometry.voxel_ml * 1000)
+        columns: Row = {"case": case.name, "region": region, "label": label_value, "voxels": int(histogram.sum())}
+        rows.append({**columns, **provenance, **features})
     return rows
 
 
 def excluded_regions(cohort: Cohort) -> list[Tissue]:
-    """Parts of the mask that do not count as lung in the tables as they stand."""
+    """Return the regions of the mask that do not count as lung in the stored tables."""
     keys = cohort.settings.get(_SETTING, {}).get("leave_out", [])
-    return [one for one in SIDES if one.key in keys]
+    return [region for region in SIDES if region.key in keys]
 
 
 def drop_rows(cohort: Cohort, names: Collection[str]) -> None:
-    """Take the rows of cases out of the tables; heads and other rows stay as they are, to the byte."""
+    """Drop the rows of cases from the tables; headers and other rows keep their bytes."""
     for file in TABLES:
         text = cohort.read_text(file)
         if text and not lines_of(text)[1].keys().isdisjoint(names):
@@ -114,26 +115,26 @@ def drop_rows(cohort: Cohort, names: Collection[str]) -> None:
 
 
 def drop_stale_rows(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
-    """Take out the rows of cases before what they were measured on is made anew.
+    """Drop the rows of cases whose masks or labels are about to be recomputed.
 
     Parameters
     ----------
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     is_stale : callable
-        Whether a case is about to change. A case of which it cannot be told counts as one that is.
+        Called with a case, returns True where its results are about to change or may be.
     """
     if any(cohort.read_text(file) for file in TABLES):
         drop_rows(cohort, {name for name, case in cohort.items() if is_stale(case)})
 
 
 def measured_cases(cohort: Cohort) -> set[str]:
-    """Cases that a table has rows of, in the store or not."""
+    """Return the names of all cases with rows in a table, whether the store holds them or not."""
     return {name for file in TABLES for name in lines_of(cohort.read_text(file) or "")[1]}
 
 
 def read_measurements(cohort: Cohort) -> list[Row]:
-    """Return the table as it stands in the store, without rows of cases that have no labels; empty if there is none."""
+    """Return the stored table without rows of cases that have no labels; empty if there is no table."""
     text = cohort.read_text(MEASUREMENTS_FILE)
     if not text:
         return []
@@ -151,50 +152,51 @@ def comparable_measurements(cohort: Cohort) -> list[Row]:
     Raises
     ------
     StoreError
-        If they are of labels by several models, or of masks of several sizes.
+        If rows belong to labels by several models, or to masks with several parameters.
     """
     rows = read_measurements(cohort)
-    for column, what in (("model", "labels by several models"), ("mask", "masks of several sizes")):
+    for column, difference in (("model", "labels by several models"), ("mask", "masks with several parameters")):
         kinds = dict.fromkeys(str(row[column]) for row in rows if column in row)
         if len(kinds) > 1:
             raise StoreError(
-                f"{MEASUREMENTS_FILE} has rows of {what} ({', '.join(kinds)}), which cannot be compared: "
+                f"{MEASUREMENTS_FILE} has rows of {difference} ({', '.join(kinds)}), which cannot be compared: "
                 f"run `lungmix run {cohort.url} SOURCE` first"
             )
     return rows
 
 
 def stored_rows(cohort: Cohort) -> list[Row]:
-    """All rows of ``measurements.csv``, with the types that they were written from; none if they are not numbers."""
+    """Return all rows of ``measurements.csv`` with their types; none if a numeric column holds text."""
     rows = rows_of(cohort.read_text(MEASUREMENTS_FILE) or "")
     plain = all(isinstance(value, float | int) for row in rows for key, value in row.items() if key not in WORDS)
     return rows if plain else []
 
 
 def dictionary() -> dict[str, list[dict[str, str]]]:
-    """Columns of both tables with unit and meaning."""
+    """Return the columns of both tables with unit and meaning."""
     return {
-        name: [{"column": one.key, "unit": one.unit, "meaning": one.meaning} for one in columns]
+        name: [{"column": column.key, "unit": column.unit, "meaning": column.meaning} for column in columns]
         for name, columns in (("measurements", MEASUREMENTS), ("radiomics", RADIOMICS))
     }
 
 
 def _write_all(
-    cohort: Cohort, file: str, names: Sequence[str], model: TissueModel, leave_out: Sequence[Tissue]
+    cohort: Cohort, file: str, names: Sequence[str], model: TissueModel, exclude_regions: Sequence[Tissue]
 ) -> list[Row]:
-    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, leave_out)]
+    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, exclude_regions)]
     if not rows:
-        # What columns there are follows from rows; the head of a table that was there stays.
+        # Columns follow from rows: without rows the header of an existing table stays.
         drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
         return rows
-    if [one.key for one in excluded_regions(cohort)] != [one.key for one in SIDES if one in leave_out]:
-        # Before the tables: rows of other parts are found by `lungmix verify`, and the next run writes them again.
-        cohort.record_settings(**{_SETTING: {"leave_out": [one.key for one in SIDES if one in leave_out]}})
+    keys = [region.key for region in SIDES if region in exclude_regions]
+    if [region.key for region in excluded_regions(cohort)] != keys:
+        # Before the tables: `lungmix verify` finds rows that do not match the setting, and the next run replaces them.
+        cohort.record_settings(**{_SETTING: {"leave_out": keys}})
     _write(cohort, file, text_of(rows))
     return rows
 
 
 def _write(cohort: Cohort, file: str, text: str) -> None:
-    # The text comes last: while it has rows that are to go, the same command takes them out again.
+    # The CSV comes last: if the command is killed, its stale rows remain and the next run drops them.
     cohort.write_bytes(parquet_name(file), parquet_of(text))
     cohort.write_text(file, text)

@@ -1,7 +1,7 @@
-"""Plausible HU: what the summary of a case's image says before its voxels count.
+"""Plausible HU: checks of the summary of a case's image before its voxels are used.
 
-A case whose values are not HU of a chest fails at its mask unless they are accepted; neither it nor one that is flagged
-enters a pooled fit.
+A case whose values are not HU of a chest fails at its mask unless they are accepted. Neither such a case nor a flagged
+one enters a pooled fit.
 """
 
 from __future__ import annotations
@@ -15,49 +15,50 @@ from lungmix.store import Case, Cohort
 
 MASK = "mask"
 ACCEPTED = "accepted_hu"
-"""Set in the record of a mask that was made although the HU were refused."""
+"""Record key of a mask that was computed although the HU were rejected."""
 
 
 def findings_of(case: Case) -> list[Finding]:
-    """Return what is doubtful about the HU of a converted case; empty where nothing is, or nothing is known.
+    """Return what is doubtful about the HU of a converted case; empty where nothing is, or no summary is readable.
 
-    Stores of earlier versions hold no summary; there the counts of the lung voxels are looked at, which show the worst.
+    Stores of earlier versions hold no summary; the histogram of their lung voxels is judged instead, which shows
+    the gravest findings.
 
     Raises
     ------
     DamageError
-        If these counts are damaged.
+        If this histogram is corrupt.
     """
-    known = case.stages.get(convert.STAGE, {}).get(convert.HU)
+    summary = case.stages.get(convert.STAGE, {}).get(convert.HU)
     try:
-        return judge(HuSummary.from_dict(known)) if known is not None else _of_lung(case)
+        return judge(HuSummary.from_dict(summary)) if summary is not None else _findings_of_lung(case)
     except TypeError:
         return []
 
 
 def refusal_of(case: Case) -> str | None:
     """Return why the values of a case are not HU of a chest, with a remedy; None where they may be."""
-    refused = [one for one in findings_of(case) if one.severity == "refused"]
-    if not refused:
+    rejected = [finding for finding in findings_of(case) if finding.severity == "refused"]
+    if not rejected:
         return None
     return (
-        f"not HU of a chest CT: {refused[0].reason}: give the original series, or leave this one out; "
+        f"not HU of a chest CT: {rejected[0].reason}: give the original series, or exclude this one; "
         "--accept-hu measures it all the same"
     )
 
 
 def check_plausible(case: Case, *, accept: bool = False) -> bool:
-    """Refuse a case whose values are not HU of a chest, unless they are accepted or were before.
+    """Check that the values of a case are HU of a chest, or are accepted now or in the record of the mask.
 
     Returns
     -------
     bool
-        Whether they are refused and accepted.
+        True where the values are rejected but accepted by the user.
 
     Raises
     ------
     HuError
-        If they are refused.
+        If the values are rejected and not accepted.
     """
     reason = refusal_of(case)
     if reason is None:
@@ -68,24 +69,31 @@ def check_plausible(case: Case, *, accept: bool = False) -> bool:
 
 
 def is_accepted(case: Case) -> bool:
-    """Say whether the mask of a case was made although its HU were refused."""
+    """Return True where the mask of a case was computed although its HU were rejected."""
     return bool(case.stages.get(MASK, {}).get(ACCEPTED))
 
 
 def not_pooled(cohort: Cohort, names: Iterable[str]) -> dict[str, str]:
-    """Return the cases whose HU must not be pooled with those of others, with the reason."""
-    found = {name: findings_of(cohort[name]) for name in names}
-    return {name: findings[0].reason for name, findings in found.items() if findings}
+    """Return the reason for each case whose HU must not be pooled with those of others."""
+    findings_by_case = {name: findings_of(cohort[name]) for name in names}
+    return {name: findings[0].reason for name, findings in findings_by_case.items() if findings}
 
 
-def _of_lung(case: Case) -> list[Finding]:
-    """Judge the lung voxels alone; vessels may be few among them, and no value repeats at the end of their range."""
+def _findings_of_lung(case: Case) -> list[Finding]:
+    """Return findings about the lung voxels alone.
+
+    Vessels may be few among them, and no value repeats at the end of their range.
+    """
     try:
-        counts = case.hu_counts if MASK in case.stages else None
+        histogram = case.hu_counts if MASK in case.stages else None
     except DamageError:
         raise
     except StoreError:
         return []
-    if counts is None or not counts.any():
+    if histogram is None or not histogram.any():
         return []
-    return [one for one in judge(summarize(counts)) if one.severity == "refused" and one.code != "no-soft-tissue"]
+    return [
+        finding
+        for finding in judge(summarize(histogram))
+        if finding.severity == "refused" and finding.code != "no-soft-tissue"
+    ]

@@ -1,4 +1,4 @@
-"""The pooled lung voxels of cases as one lazy array, read slab by slab where it is needed."""
+"""Pooled lung voxels of cases as one lazy array, read slab by slab on demand."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def lung_voxels(
     cohort: Cohort,
     names: Sequence[str],
     clip: int,
-    watch: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> da.Array:
-    """HU of every lung voxel of cases.
+    """Return the HU of every lung voxel of cases.
 
     Parameters
     ----------
@@ -32,17 +32,17 @@ def lung_voxels(
     names : sequence of str
         Cases with a mask.
     clip : int
-        HU; lower values become this one.
-    watch : callable, optional
-        ``watch(done, total)`` after each slab is counted.
+        Lower limit, HU; lower values are set to it.
+    progress : callable, optional
+        ``progress(done, total)`` after each slab is counted.
 
     Returns
     -------
     dask array of float64, shape (n,)
-        HU, one block a slab that holds lung; nothing but the block that is worked on is in memory.
+        HU, one block per slab that holds lung; only the block being computed is in memory.
     """
-    slabs = [(cohort.ref(name), *cut) for name in names for cut in _cuts(cohort[name])]
-    lengths = compute_in_order(client, [dask.delayed(_count)(*slab) for slab in slabs], watch)
+    slabs = [(cohort.ref(name), *bounds) for name in names for bounds in _slab_bounds(cohort[name])]
+    lengths = compute_in_order(client, [dask.delayed(_count)(*slab) for slab in slabs], progress)
     blocks = [
         da.from_delayed(dask.delayed(_read)(*slab, clip), (length,), np.float64)
         for slab, length in zip(slabs, lengths, strict=True)
@@ -51,15 +51,15 @@ def lung_voxels(
     return da.concatenate(blocks)
 
 
-def _cuts(case: Case) -> list[tuple[int, int]]:
+def _slab_bounds(case: Case) -> list[tuple[int, int]]:
     return [(int(start), int(stop)) for start, stop in case.layout.slabs()]
 
 
-def _count(where: CaseRef, start: int, stop: int) -> int:
-    return int(np.count_nonzero(where.open().read("lung", start, stop)))
+def _count(case_ref: CaseRef, start: int, stop: int) -> int:
+    return int(np.count_nonzero(case_ref.open().read("lung", start, stop)))
 
 
-def _read(where: CaseRef, start: int, stop: int, clip: int) -> npt.NDArray[np.float64]:
-    case = where.open()
+def _read(case_ref: CaseRef, start: int, stop: int, clip: int) -> npt.NDArray[np.float64]:
+    case = case_ref.open()
     hu = case.read("ct", start, stop)[case.read("lung", start, stop) > 0]
     return np.maximum(hu, clip).astype(np.float64)

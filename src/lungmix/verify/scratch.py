@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lungmix.errors import StoreError
-from lungmix.formats.tempdirs import passing
+from lungmix.formats.tempdirs import temporary_folder
 from lungmix.store import Cohort, open_cohort
 from lungmix.store.zarr_store import is_remote
 
@@ -36,7 +36,7 @@ def scratch_store(cohort: Cohort) -> Iterator[Cohort]:
         except (OSError, StoreError):
             if is_remote(url):
                 raise
-            scratch = _marked(str(stack.enter_context(passing()) / Path(url).name))
+            scratch = _marked(str(stack.enter_context(temporary_folder()) / Path(url).name))
         stack.callback(scratch.delete)
         yield scratch
 

@@ -24,7 +24,7 @@ from pydicom.uid import (
 from lungmix.errors import mark_untrusted
 from lungmix.formats.dicom.elements import BIG_ENDIAN_OF_GE, ITEM, UNDEFINED, RawHeader
 from lungmix.formats.dicom.jpeg_size import read_jpeg_size
-from lungmix.formats.limits import LARGEST_SLICE
+from lungmix.formats.limits import MAX_SLICE_PIXELS
 
 PIXEL_START_BYTES = 4096
 """Number of bytes at the start of the pixel data that are checked."""
@@ -52,7 +52,7 @@ def check_pixels(elements: RawHeader, rows: int, columns: int, needed: int, pixe
     pixel_start : bytes
         First bytes of the pixel data, after its length field.
     """
-    if rows * columns > LARGEST_SLICE:
+    if rows * columns > MAX_SLICE_PIXELS:
         return f"declares {columns} x {rows} pixels, more than any CT"
     declared_compressed = _is_compressed(elements.text("TransferSyntaxUID"))
     encapsulated = elements.pixel_bytes == UNDEFINED

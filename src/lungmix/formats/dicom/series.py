@@ -34,7 +34,7 @@ from lungmix.formats.dicom.split_series import SplitVolume, find_split_volumes
 from lungmix.formats.dicom.stack import Frame, SliceStack
 from lungmix.formats.limits import check_geometry
 from lungmix.formats.native import native_path
-from lungmix.formats.scan import RejectedSource, Scan, Series, SkippedSource, case_name, key_of_place
+from lungmix.formats.scan import RejectedSource, Scan, Series, SkippedSource, case_name, location_digest
 from lungmix.formats.series_filter import SeriesFilter
 from lungmix.geometry import Geometry
 
@@ -238,7 +238,7 @@ def _scan_of(group: Group, order: SliceOrder, notes: tuple[str, ...], folder: st
         geometry=geometry,
         acquisition=first.acquisition,
         fingerprint=digest.hexdigest(),
-        key=key_of_place(f"{location} {np.round(first.orientation or 0, 2).tolist()} {group.part}"),
+        key=location_digest(f"{location} {np.round(first.orientation or 0, 2).tolist()} {group.part}"),
         files=tuple(header.file for header in order.slices),
         identity=first.identity,
         stack=stack,

@@ -70,7 +70,7 @@ def stages_here(monkeypatch):
 
     for stage in (mask, label):
         monkeypatch.setattr(stage, "compute_in_order", gather)
-        monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
+        monkeypatch.setattr(stage, "min_worker_memory", lambda client: 1 << 30)
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def reads(monkeypatch):
     for stage in (mask, label):
         monkeypatch.setattr(stage, "compute_in_order", gather)
     for stage in (mask, label):
-        monkeypatch.setattr(stage, "least_memory", lambda client: 1 << 30)
+        monkeypatch.setattr(stage, "min_worker_memory", lambda client: 1 << 30)
     return seen
 
 
@@ -142,7 +142,7 @@ def test_another_threshold_packs_the_air_again_and_changes_the_mask(reads, tmp_p
 def test_memory_of_the_workers_changes_no_voxel(reads, tmp_path, monkeypatch, limit):
     hu = np.concatenate([long_chest(300), Phantom((220, 96, 96), (3.7, 3.7, 1.4), 2, traps={"cut"}).volume()])
     for stage in (mask, label):
-        monkeypatch.setattr(stage, "least_memory", lambda client: limit)
+        monkeypatch.setattr(stage, "min_worker_memory", lambda client: limit)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, thin(len(hu)))
     mask.mask_case(None, cohort, "one", MaskParameters(min_voxels=20_000, radii=(12, 7)))

@@ -131,7 +131,7 @@ def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
         after.update(store_digest(store))
 
     strike = Strike(stage, take_over)
-    with pytest.raises(LockedError, match="another one has taken the store over"):
+    with pytest.raises(LockedError, match="another run has taken the store over"):
         Pipeline(client, lungmix.open_cohort(store, "a"), strike).run([scans], mask=MASK)
     assert after
     assert store_digest(store) == after

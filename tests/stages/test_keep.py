@@ -83,7 +83,7 @@ def test_complete_but_wrong_result_is_found_by_recomputing_it(client, store):
     labels[labels == 3] = 4
     case.record("label", record, files | case.write("tissue", 64, labels))
     found = verify(client, store)
-    assert "labels/tissue/0/c/1/0/0 comes out otherwise" in found["case-001"]
+    assert "labels/tissue/0/c/1/0/0 differs when recomputed" in found["case-001"]
     assert found["case-002"] == []
 
 
@@ -323,7 +323,7 @@ def test_model_with_another_digest_is_not_used(store, given):
     document["means"][0] -= 1
     (store / "model.json").write_text(json.dumps(document))
     remedy = "lungmix fit .* --model FILE" if given else "lungmix fit .*zarr`"
-    with pytest.raises(StoreError, match=f"model.json is not the one that was written: .*{remedy}"):
+    with pytest.raises(StoreError, match=f"model.json does not match its digest: .*{remedy}"):
         pipeline.measure()
     (store / "model.json").unlink()
     with pytest.raises(StoreError, match=f"model.json is missing: .*{remedy}"):

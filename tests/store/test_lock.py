@@ -146,7 +146,7 @@ def test_process_with_the_number_of_an_owner_that_is_silent_is_not_the_owner(coh
 
 def test_living_owner_keeps_its_lock_however_long_it_was_not_renewed(cohort, file):
     put(file, beat=time.time() - 86400)
-    with pytest.raises(LockedError, match=r"last heard of 24\.0 h ago"), cohort.locked():
+    with pytest.raises(LockedError, match=r"last heartbeat 24\.0 h ago"), cohort.locked():
         pass
 
 
@@ -289,7 +289,7 @@ def lose(file):
 @contextmanager
 def lost(cohort):
     """Hold the lock in a block that loses it."""
-    with pytest.raises(LockedError, match="another one has taken the store over"), cohort.locked():
+    with pytest.raises(LockedError, match="another run has taken the store over"), cohort.locked():
         yield
 
 
@@ -351,19 +351,19 @@ def test_who_was_stopped_and_still_has_the_lock_renews_it_before_it_writes(cohor
         assert time.time() - json.loads(file.read_text())["beat"] < 60
 
 
-def test_a_look_at_the_lock_serves_many_writes(cohort, monkeypatch):
-    looked = []
-    look = lock.LockHandle.look
+def test_one_check_of_the_lock_serves_many_writes(cohort, monkeypatch):
+    checks = []
+    refresh = lock.LockHandle.refresh
 
     async def counted(self, **options):
-        looked.append(1)
-        await look(self, **options)
+        checks.append(1)
+        await refresh(self, **options)
 
-    monkeypatch.setattr(lock.LockHandle, "look", counted)
+    monkeypatch.setattr(lock.LockHandle, "refresh", counted)
     with cohort.locked():
         for i in range(20):
             cohort.write_text("model.json", str(i))
-        assert not looked
+        assert not checks
 
 
 def test_what_others_wrote_before_the_lock_was_taken_is_kept(tmp_path):

@@ -89,10 +89,10 @@ def test_changed_metadata_and_findings_are_named(client, store, scan):
     told = " / ".join(found.wrong[NAME])
     for words in (
         "origin, kvp: not as in the source: `lungmix remove` it",
-        "touches of the stage side comes out otherwise",
-        "voxels of the stage mask comes out otherwise",
-        "islands of the stage mask comes out otherwise",
-        "median_voxels of the stage label comes out otherwise",
+        "touches of the stage side differs when recomputed",
+        "voxels of the stage mask differs when recomputed",
+        "islands of the stage mask differs when recomputed",
+        "median_voxels of the stage label differs when recomputed",
         "its OME-Zarr metadata do not match its geometry",
     ):
         assert words in told
@@ -106,17 +106,17 @@ def test_changed_digits_and_strange_rows_of_tables_are_named(client, store):
         stream.write("case-009,lung,0,5\n")
     found = verify(client, store).wrong
     assert [one.split(":")[0] for one in found[NAME]] == [
-        "its row in measurements.csv is not what its counts give",
-        "its row in radiomics.csv is not what its counts give",
+        "its row in measurements.csv does not match its histograms",
+        "its row in radiomics.csv does not match its histograms",
     ]
     assert "case-009" in found["radiomics.csv"][0]
-    assert "does not hold what measurements.csv does" in found["measurements.parquet"][0]
+    assert "its content differs from measurements.csv" in found["measurements.parquet"][0]
 
 
 def test_row_of_a_case_without_labels_is_named(client, store):
     lungmix.open_cohort(store, "r+")[NAME].start_stage("label", "of a run that was killed")
     found = verify(client, store).wrong
-    assert "the stage label did not come to its end" in found[NAME]
+    assert "the stage label was interrupted" in found[NAME]
     for file in ("measurements.csv", "radiomics.csv"):
         assert 'it has a row of "case-001", which has no labels' in found[file][0]
 
@@ -138,7 +138,7 @@ def test_coarser_level_that_is_wrong_but_whole_is_found(client, store):
     wrong = case.write("ct", 0, slab + 1)
     right = case._write_chunks("0", 0, slab)
     case.record("convert", record, files | wrong | right)
-    assert "1/c/0/0/0 comes out otherwise" in verify(client, store).wrong[NAME]
+    assert "1/c/0/0/0 differs when recomputed" in verify(client, store).wrong[NAME]
 
 
 @pytest.mark.parametrize("change", ["lost", "another"])
@@ -149,7 +149,7 @@ def test_model_that_is_lost_or_another_is_named(client, store, change):
         (store / "model.json").write_text((store / "model.json").read_text().replace("0.33915991", "0.33915992"))
     found = verify(client, store).wrong
     assert "give it again with `lungmix fit" in found["model.json"][0]
-    assert "its labels cannot be made again without the store's model" in found[NAME]
+    assert "its labels cannot be recomputed without the store's model" in found[NAME]
 
 
 def test_stages_that_were_not_made_are_told_and_no_fault_unless_they_failed(client, scan, tmp_path):

@@ -25,7 +25,7 @@ from lungmix.store.chunking import Layout, codecs_for, layout_of, shrink_mean, s
 from lungmix.store.formatting_html import case_html
 from lungmix.store.objects import Receipts, WholeShards, receipt_of, sizes_under
 from lungmix.store.stage_records import CHUNK_SLICES, CaseState
-from lungmix.store.verified_array import StoredArray, bound
+from lungmix.store.verified_array import StoredArray, with_store
 from lungmix.tissue import SIDES
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ class Case(CaseState):
     def _write_chunks(self, path: str, start: int, values: npt.NDArray[Any]) -> Receipts:
         """Write complete chunks, the first of which begins at index `start` along z."""
         store = WholeShards(self._group.store)
-        target = bound(self._array(path), store)
+        target = with_store(self._array(path), store)
         target[start : start + len(values)] = values
         return {self._relative(key): receipt for key, receipt in store.receipts.items()}
 

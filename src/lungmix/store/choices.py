@@ -1,4 +1,4 @@
-"""Parameters of the last run of a store: what is not chosen again stays, and what changes is named beforehand."""
+"""Parameters of a command: options, completed by those of the last run, with a warning of what is recomputed."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MASK_SETTING = "mask"
 
 @dataclass(frozen=True)
 class Choices:
-    """Parameters of a command, chosen now or as in the last run.
+    """Parameters of a command, from its options or from the last run.
 
     Attributes
     ----------
     mask : MaskParameters
-        Sizes of the mask.
+        Parameters of the mask.
     model : str or TissueModel
         ``fit``, or the mixture of the labels.
     fit : FitParameters
-        How mixtures are fitted.
+        Parameters of the fit.
     kept : list of str
-        What was not chosen now and is as in the last run, where that is not the default.
+        Descriptions of parameters taken from the last run that differ from the defaults.
     changes : list of str
-        A sentence for what will be recomputed although it is done.
+        Messages about finished results that will be recomputed.
     """
 
     mask: MaskParameters
@@ -61,61 +61,63 @@ def choose(
 ) -> Choices:
     """Complete the parameters of a command with those of the last run of its store.
 
-    A preset that is named takes all its sizes along: sizes that are not given with it are the preset's.
+    With a preset, parameters that are not given are those of the preset, not of the last run.
 
     Parameters
     ----------
     url : str
-        STORE; it may not be there yet.
+        STORE, which need not exist yet.
     preset, threshold, opening, min_voxels, radii
-        See `MaskParameters`; None where not chosen.
+        See `MaskParameters`; None if not given.
     model : str, optional
         ``fit``, ``published`` or a file.
     components, fit, method
-        See `FitParameters`; None where not chosen.
+        See `FitParameters`; None if not given.
     chunk_slices : int, optional
         See `lungmix.store.chunking.layout_of`.
     stages : iterable of str
-        Stages that the command makes, to name what will change.
+        Stages that the command runs, for `Choices.changes`.
     """
-    cohort = _opened(url)
-    given: dict[str, Any] = {
+    cohort = _open_or_none(url)
+    options: dict[str, Any] = {
         "threshold": threshold,
         "opening": opening,
         "min_voxels": min_voxels,
         "radii": tuple(radii or ()) or None,
     }
-    own: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     last = None if cohort is None or preset is not None else last_mask(cohort)
-    # Without a store, or with a preset, the sizes begin at those of the preset.
-    mask = replace(last, **own) if last is not None else MaskParameters(preset or "paper", **own)
-    chosen = _model(cohort, model)
-    how = last_fit(cohort) if cohort is not None else FitParameters()
-    changed: dict[str, Any] = {"n_components": components, "fit": fit, "method": method}
-    fitted = replace(how, **{key: value for key, value in changed.items() if value is not None})
+    # Without a store, or with a preset, other parameters are those of the preset.
+    mask = replace(last, **given) if last is not None else MaskParameters(preset or "paper", **given)
+    chosen_model = _choose_model(cohort, model)
+    last_parameters = last_fit(cohort) if cohort is not None else FitParameters()
+    fit_options: dict[str, Any] = {"n_components": components, "fit": fit, "method": method}
+    fit_parameters = replace(last_parameters, **{key: value for key, value in fit_options.items() if value is not None})
     kept = []
-    if last is not None and last != MaskParameters() and not own:
+    if last is not None and last != MaskParameters() and not given:
         kept.append(f"masks {text_of_mask(mask.to_dict())}")
-    if cohort is not None and model is None and chosen != FIT:
+    if cohort is not None and model is None and chosen_model != FIT:
         kept.append(f"model {stored_id(cohort).name}")
-    if cohort is not None and chosen == FIT and not any(changed.values()) and how != FitParameters():
-        kept.append(f"fit {how.fit} of {how.n_components} components by {how.method}")
+    is_last_fit = chosen_model == FIT and not any(fit_options.values())
+    if cohort is not None and is_last_fit and last_parameters != FitParameters():
+        components_text = f"{last_parameters.n_components} components"
+        kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}")
     check_slices(chunk_slices)
-    changes = [] if cohort is None else _changes(cohort, mask, chosen, fitted, chunk_slices, set(stages))
-    return Choices(mask, chosen, fitted, kept, changes)
+    changes = [] if cohort is None else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, set(stages))
+    return Choices(mask, chosen_model, fit_parameters, kept, changes)
 
 
 def last_mask(cohort: Cohort) -> MaskParameters | None:
-    """Return the sizes of the masks of the last run, or those that most masks have; None if there are none."""
+    """Return the mask parameters of the last run, or the most frequent ones of its cases; None without masks."""
     try:
         return MaskParameters(**cohort.settings[MASK_SETTING])
     except (KeyError, TypeError, LungmixError):
-        found = Counter(one for one in map(mask_of, cohort.values()) if one is not None)
-        return found.most_common(1)[0][0] if found else None
+        counter = Counter(parameters for parameters in map(mask_of, cohort.values()) if parameters is not None)
+        return counter.most_common(1)[0][0] if counter else None
 
 
 def last_fit(cohort: Cohort) -> FitParameters:
-    """Return how the last mixture of a store was fitted; the defaults if none was."""
+    """Return the parameters of the last fit of a store; the defaults if there is none."""
     for record in (FIT, "fits"):
         try:
             return FitParameters(**cohort.settings[record]["parameters"])
@@ -125,20 +127,20 @@ def last_fit(cohort: Cohort) -> FitParameters:
 
 
 def remember_mask(cohort: Cohort, parameters: MaskParameters) -> None:
-    """Record the sizes of the masks of a run, unless they are recorded."""
-    known = {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.to_dict().items()}
-    if cohort.settings.get(MASK_SETTING) != known:
-        cohort.record_settings(**{MASK_SETTING: known})
+    """Record the mask parameters of a run, unless they are recorded already."""
+    setting = {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.to_dict().items()}
+    if cohort.settings.get(MASK_SETTING) != setting:
+        cohort.record_settings(**{MASK_SETTING: setting})
 
 
-def _opened(url: str) -> Cohort | None:
+def _open_or_none(url: str) -> Cohort | None:
     try:
         return open_cohort(url)
     except StoreError:
-        return None  # the command itself says why, or makes the store
+        return None  # the command itself raises the error, or creates the store
 
 
-def _model(cohort: Cohort | None, model: str | None) -> str | TissueModel:
+def _choose_model(cohort: Cohort | None, model: str | None) -> str | TissueModel:
     if model is not None:
         return FIT if model == FIT else load_model(model)
     if cohort is None or not cohort.settings.get(FIT, {}).get("given"):
@@ -154,39 +156,41 @@ def _changes(
     chunk_slices: int | None,
     stages: set[str],
 ) -> list[str]:
-    cut: list[str] = []
+    converted: list[str] = []
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    # A fit with the parameters of the last one leaves only the labels that were made with it.
-    target = model.digest if isinstance(model, TissueModel) else _kept_digest(cohort, fit)
+    # A fit with unchanged parameters keeps the labels computed with the last one.
+    target = model.digest if isinstance(model, TissueModel) else _unchanged_digest(cohort, fit)
     for case in cohort.values():
         if "convert" in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
-            cut.append(case.name)
-        known = mask_of(case)
-        if "mask" in stages and known is not None and known != mask:
-            masks[text_of_mask(known.to_dict())] += 1
-        elif "label" in stages and (other := _other_labels(case, target)) is not None:
-            labels[other] += 1
-    found = []
-    if cut:
-        found.append(f"--chunk-slices {chunk_slices}: up to {_cases(len(cut))} will be converted again from SOURCE")
+            converted.append(case.name)
+        case_mask = mask_of(case)
+        if "mask" in stages and case_mask is not None and case_mask != mask:
+            masks[text_of_mask(case_mask.to_dict())] += 1
+        elif "label" in stages and (model_name := _name_of_other_model(case, target)) is not None:
+            labels[model_name] += 1
+    messages = []
+    if converted:
+        messages.append(
+            f"--chunk-slices {chunk_slices}: up to {_cases(len(converted))} will be converted again from SOURCE"
+        )
     if masks:
-        now = text_of_mask(mask.to_dict())
-        found.append(
-            f"masks of {_cases(masks.total())} will be recomputed with {now} instead of {', '.join(masks)}, and so "
-            "their labels and measurements"
+        new_text = text_of_mask(mask.to_dict())
+        messages.append(
+            f"masks of {_cases(masks.total())} will be recomputed with {new_text} instead of {', '.join(masks)}, "
+            "and so their labels and measurements"
         )
     if labels:
-        now = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)
-        found.append(
-            f"labels of {_cases(labels.total())} will be recomputed with {now} instead of {', '.join(labels)}, and so "
-            "their measurements"
+        new_text = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)
+        messages.append(
+            f"labels of {_cases(labels.total())} will be recomputed with {new_text} instead of {', '.join(labels)}, "
+            "and so their measurements"
         )
-    return found
+    return messages
 
 
-def _kept_digest(cohort: Cohort, fit: FitParameters) -> str | None:
-    """Return the digest of the store's model if it is a fit with these parameters; None if it will be another."""
+def _unchanged_digest(cohort: Cohort, fit: FitParameters) -> str | None:
+    """Return the digest of the store's model if it was fitted with these parameters; None otherwise."""
     record = cohort.settings.get(FIT, {})
     if record.get("given") or last_fit(cohort) != fit:
         return None
@@ -196,9 +200,9 @@ def _kept_digest(cohort: Cohort, fit: FitParameters) -> str | None:
         return None
 
 
-def _other_labels(case: Case, digest: str | None) -> str | None:
-    known = label_id(case)
-    return None if known is None or known.digest == digest else known.name
+def _name_of_other_model(case: Case, digest: str | None) -> str | None:
+    model = label_id(case)
+    return None if model is None or model.digest == digest else model.name
 
 
 def _name(model: TissueModel) -> str:

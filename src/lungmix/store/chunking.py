@@ -1,7 +1,7 @@
-"""How volumes are cut: levels, chunks, shards and the slabs that tasks read and write.
+"""Layout of volumes: levels, chunks, shards and the slabs that tasks read and write.
 
-A slab is a run of whole slices whose shards, on every level, belong to no other slab. It is the unit of reading
-and of writing, so two tasks never touch one shard.
+A slab is a range of slices whose shards, on every level, belong to no other slab. It is the unit of reading and
+writing, so that two tasks never write to one shard.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lungmix.kernels.downsampling import mean_of_blocks
 
 N_LEVELS = 3
 _SLAB_BYTES = 64 << 20
-_THICKEST = 64
-_THINNEST = 8
+_MAX_SLAB_SLICES = 64
+_MIN_SLAB_SLICES = 8
 _CHUNK_EDGE = 128
 POSSIBLE_SLICES = (8, 16, 32, 64)
-"""What can be asked for: coarser levels halve these, up to twice."""
+"""Valid values of `chunk_slices`; coarser levels halve them, up to twice."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Level:
     factors : tuple of int
         Voxels of level 0 in one voxel of this level, along z, y, x.
     shape, chunks, shards : tuple of int
-        Of the zarr array, in voxels, ``(z, y, x)``.
+        Shapes of the zarr array, its chunks and its shards, voxels, ``(z, y, x)``.
     """
 
     factors: tuple[int, int, int]
@@ -47,16 +47,16 @@ class Level:
 
 @dataclass(frozen=True)
 class Layout:
-    """The cut of one volume.
+    """Division of a volume into levels, slabs, chunks and shards.
 
     Attributes
     ----------
     shape : tuple of int
-        ``(z, y, x)`` of level 0.
+        Shape of level 0, voxels, ``(z, y, x)``.
     slab : int
-        Slices in a slab, a power of two.
+        Number of slices in a slab, a power of two.
     levels : tuple of Level
-        From the finest to the coarsest.
+        Levels from the finest to the coarsest.
     """
 
     shape: tuple[int, int, int]
@@ -64,26 +64,26 @@ class Layout:
     levels: tuple[Level, ...]
 
     def slabs(self) -> Iterator[tuple[int, int]]:
-        """First and one past the last slice of each slab."""
+        """Yield the first slice of each slab and the one after its last."""
         yield from self.within(0, self.shape[0])
 
     @property
     def stored(self) -> list[int]:
-        """Slices of each slab."""
+        """Number of slices of each slab."""
         return [stop - start for start, stop in self.slabs()]
 
     def within(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The slabs between two slices that are borders of slabs."""
-        for begin in range(start, stop, self.slab):
-            yield begin, min(begin + self.slab, stop)
+        """Yield the slabs of a range of slices that begins and ends at borders of slabs."""
+        for first in range(start, stop, self.slab):
+            yield first, min(first + self.slab, stop)
 
     def check(self, start: int, stop: int) -> None:
-        """Refuse a write that does not cover whole slabs.
+        """Raise unless a write covers complete slabs.
 
         Raises
         ------
         AlignmentError
-            If ``[start, stop)`` cuts a shard that another writer owns.
+            If ``[start, stop)`` covers a shard in part only.
         """
         depth = self.shape[0]
         if not 0 <= start < stop <= depth or start % self.slab or (stop % self.slab and stop != depth):
@@ -94,7 +94,7 @@ class Layout:
 
 
 def check_slices(chunk_slices: int | None) -> None:
-    """Refuse a number of slices that volumes cannot be cut into.
+    """Raise if `chunk_slices` is not valid.
 
     Raises
     ------
@@ -107,28 +107,28 @@ def check_slices(chunk_slices: int | None) -> None:
 
 
 def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
-    """Choose levels, chunks and shards from the size and the spacing of a volume.
+    """Return the levels, chunks and shards for the size and spacing of a volume.
 
-    A level halves the slices too only where they are not much thicker than the pixels are wide.
+    Coarser levels are reduced along z too only where slices are not much thicker than pixels are wide.
 
     Parameters
     ----------
     geometry : Geometry
-        Of the volume.
+        Geometry of the volume.
     chunk_slices : int, optional
         Slices of a chunk and of a slab, one of `POSSIBLE_SLICES`, fewer where the volume has fewer. By default as many
-        as shards of 64 MiB of int16 voxels hold, at most 64.
+        as fit into shards of 64 MiB of int16 voxels, at most 64.
 
     Raises
     ------
     UsageError
-        If volumes cannot be cut so.
+        If `chunk_slices` is not valid.
     """
     check_slices(chunk_slices)
     shape = geometry.shape
     plane = shape[1] * shape[2] * 2
-    slab, most = (_THICKEST, _SLAB_BYTES) if chunk_slices is None else (chunk_slices, chunk_slices * plane)
-    while slab > _THINNEST and (slab * plane > most or slab // 2 >= shape[0]):
+    slab, max_bytes = (_MAX_SLAB_SLICES, _SLAB_BYTES) if chunk_slices is None else (chunk_slices, chunk_slices * plane)
+    while slab > _MIN_SLAB_SLICES and (slab * plane > max_bytes or slab // 2 >= shape[0]):
         slab //= 2
     levels = []
     factors = (1, 1, 1)
@@ -146,7 +146,7 @@ def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
 
 
 def codecs_for(dtype: npt.DTypeLike) -> list[BytesBytesCodec]:
-    """Compressors by measurement, shuffled Zstandard for HU and plain Zstandard for labels; and a checksum."""
+    """Return the codecs of a data type: shuffled Zstandard for HU, plain Zstandard for labels; then a checksum."""
     checksum = zarr.codecs.Crc32cCodec()
     if np.dtype(dtype).itemsize > 1:
         return [zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), checksum]
@@ -154,13 +154,13 @@ def codecs_for(dtype: npt.DTypeLike) -> list[BytesBytesCodec]:
 
 
 def shrink_mean(slab: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
-    """Mean of blocks of voxels, rounded half up; blocks cut by the end of the volume repeat its last voxel."""
+    """Return means of blocks of voxels, rounded half up; blocks at the end of the volume repeat its last voxel."""
     if factors == (1, 1, 1):
         return slab
     return mean_of_blocks(slab, factors)
 
 
 def shrink_nearest(slab: npt.NDArray[np.uint8], factors: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """The first voxel of each block: labels are never mixed."""
+    """Return the first voxel of each block, so that labels are never averaged."""
     z, y, x = factors
     return slab[::z, ::y, ::x]

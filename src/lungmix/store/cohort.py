@@ -1,4 +1,4 @@
-"""A cohort on disk: one zarr v3 group that holds cases, the model and the table of measurements."""
+"""A cohort on disk: one zarr v3 group with cases, the model and the table of measurements."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 
-# The store keeps its models and measurements.csv beside its cases, as its format has it.
+# Models and tables are in the same folder as the cases; zarr warns about such files.
 warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
 
 Mode = Literal["r", "r+", "a"]
@@ -81,12 +81,12 @@ class Cohort(Mapping[str, Case]):
             return False
 
     def case(self, name: str) -> Case:
-        """The case of this name.
+        """Return the case of this name.
 
         Raises
         ------
         StoreError
-            If there is none, or its metadata are damaged; unlike ``cohort[name]`` it says what to do.
+            If there is none, or its metadata are corrupt; unlike ``cohort[name]``, with the remedy.
         """
         try:
             return self[name]
@@ -105,46 +105,51 @@ class Cohort(Mapping[str, Case]):
         return len(self._cases())
 
     def items(self) -> ItemsView[str, Case]:
-        """Names and cases; the metadata of each is read once."""
+        """Return names and cases; the metadata of each case are read once."""
         return {case.name: case for case in self._cases()}.items()
 
     def _cases(self) -> list[Case]:
-        found = self._read().items()
-        return [Case(name, group) for name, group in sorted(found) if isinstance(group, Group)]
+        groups = self._read_groups().items()
+        return [Case(name, group) for name, group in sorted(groups) if isinstance(group, Group)]
 
-    def _read(self) -> dict[str, Group | str]:
-        found = sync(self._read_all())
-        lost = [name for name, one in found.items() if one == MISSING]
-        strange = set(lost) - self._without_metadata(lost)
-        return {name: one for name, one in found.items() if name not in strange}
+    def _read_groups(self) -> dict[str, Group | str]:
+        groups = sync(self._read_all())
+        missing = [name for name, group in groups.items() if group == MISSING]
+        unrelated = set(missing) - self._without_metadata(missing)
+        return {name: group for name, group in groups.items() if name not in unrelated}
 
     async def _read_all(self) -> dict[str, Group | str]:
-        listed = [name async for name in self._group.store.list_dir(self._group.path)]
-        # Files stand there too; asking whether they are cases would cost a request each.
-        return await read_cases(self._group, [n for n in listed if _CASE_NAME.fullmatch(n) and n not in FILES])
+        names = [name async for name in self._group.store.list_dir(self._group.path)]
+        # Names of files are skipped, as each would cost a request.
+        return await read_cases(
+            self._group, [name for name in names if _CASE_NAME.fullmatch(name) and name not in FILES]
+        )
 
     def _without_metadata(self, names: list[str]) -> set[str]:
-        """Those of which a scan is known and objects are left; other folders are none of ours, or empty."""
-        known = self.register if names else {}
-        return {name for name in names if name in known and sizes_under(self._group.store, self._key(name))}
+        """Return the registered cases that have objects; other folders are empty, or belong to other programs."""
+        registered = self.register if names else {}
+        return {name for name in names if name in registered and sizes_under(self._group.store, self._key(name))}
 
     @property
     def damaged(self) -> dict[str, str]:
-        """Cases whose ``zarr.json`` cannot be read, with the reason and the remedy; iteration leaves them out."""
-        return {name: _damaged(name, one) for name, one in sorted(self._read().items()) if isinstance(one, str)}
+        """Cases with a corrupt ``zarr.json``, with a message that names the remedy; iteration skips them."""
+        groups = sorted(self._read_groups().items())
+        return {name: _damaged(name, fault) for name, fault in groups if isinstance(fault, str)}
 
     @property
     def register(self) -> dict[str, dict[str, str]]:
-        """By name of case, ``key`` and ``source`` of every scan that was given a name, converted or not."""
+        """``key`` and ``source`` of every scan that has a case name, converted or not, by case name."""
         return Register.from_json(self.read_text(REGISTER_FILE)).cases
 
     @property
     def failed(self) -> dict[str, dict[str, str]]:
-        """``stage`` and ``reason`` of scans that have a name and failed before there was a case."""
-        known = {name: one for name, one in self.register.items() if "reason" in one}
-        present = set(self) if known else set()
+        """``stage`` and ``reason`` of scans that failed before there was a case, by case name."""
+        failures = {name: origin for name, origin in self.register.items() if "reason" in origin}
+        present = set(self) if failures else set()
         return {
-            name: {"stage": one["stage"], "reason": one["reason"]} for name, one in known.items() if name not in present
+            name: {"stage": origin["stage"], "reason": origin["reason"]}
+            for name, origin in failures.items()
+            if name not in present
         }
 
     def register_scans(self, origins: Mapping[str, Mapping[str, str]]) -> None:
@@ -178,17 +183,17 @@ class Cohort(Mapping[str, Case]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is recorded of the whole cohort: format and package version, parameters of the last run."""
+        """Attributes of the cohort: format and package version, parameters of the last run."""
         return dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
 
     @property
     def model(self) -> TissueModel:
-        """Mixture of the store, which the next labels are made with; see `Case.model` for those that are there.
+        """Mixture of the store, with which the next labels are computed; see `Case.model` for that of present labels.
 
         Raises
         ------
         StoreError
-            If there is none, or its file is not the one that was written.
+            If there is none, or its file does not match its digest.
         """
         from lungmix.store.models import stored_model
 
@@ -215,22 +220,22 @@ class Cohort(Mapping[str, Case]):
 
     @property
     def salt(self) -> str:
-        """Random digits of this store, hexadecimal, for digests of what must not be guessed."""
+        """Random hexadecimal digits of this store, for digests of values that could be guessed."""
         if "salt" not in self.settings:
             self._read_settings()
         if "salt" not in self.settings:
-            known = Register.from_json(self.read_text(REGISTER_FILE)).salt
-            self.record_settings(salt=known or secrets.token_hex(16))
+            registered_salt = Register.from_json(self.read_text(REGISTER_FILE)).salt
+            self.record_settings(salt=registered_salt or secrets.token_hex(16))
         return str(self.settings["salt"])
 
     def record_settings(self, **values: Any) -> None:
-        """Change some of `settings`; what another process has recorded of the others meanwhile is kept."""
+        """Change some of `settings`; others, which another process may have changed meanwhile, are read again first."""
         self._read_settings()
         self._group.attrs[ATTRIBUTE] = {**self.settings, **values, "lungmix_version": __version__}
 
     def _read_settings(self) -> None:
         content = sync(read_bytes(self._group.store, self._key("zarr.json")))
-        # What is damaged is written anew, from what was read before.
+        # Corrupt metadata are rewritten, from those read before.
         if content is not None and check_cohort_metadata(content) is None:
             group = zarr.open_group(self._group.store_path, mode="r+", zarr_format=3, use_consolidated=False)
             if ATTRIBUTE in group.attrs:
@@ -244,18 +249,18 @@ class Cohort(Mapping[str, Case]):
         origin: Mapping[str, str] | None = None,
         chunk_slices: int | None = None,
     ) -> Case:
-        """Start a case anew; what stood under its name is removed.
+        """Create a case; an earlier one of the same name is deleted.
 
         Parameters
         ----------
         name : str
-            Of the case.
+            Name of the case.
         geometry, acquisition : Geometry, Acquisition
-            Of the scan.
+            Attributes of the scan.
         origin : mapping of str to str, optional
-            ``key`` and ``source`` of the conversion: by them one that was killed is found again.
+            ``key`` and ``source`` of the conversion, by which an interrupted one is recognized.
         chunk_slices : int, optional
-            Slices of a chunk, in place of what `lungmix.store.chunking.layout_of` chooses.
+            Slices of a chunk; by default, `lungmix.store.chunking.layout_of` chooses.
         """
         if not _CASE_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'")
@@ -265,18 +270,18 @@ class Cohort(Mapping[str, Case]):
         return case
 
     def remove(self, name: str) -> None:
-        """Delete a case and all that belongs to it, if it is there."""
+        """Delete a case with all its objects, if it exists."""
         if not _CASE_NAME.fullmatch(name) or name in FILES:
             raise StoreError(f"{name!r} is not the name of a case: `lungmix info {self.url}` lists them")
-        # Without its metadata it is no case any more, should the rest not be reached.
+        # Metadata first: an interrupted deletion leaves no case with missing objects.
         sync(self._group.store.delete(self._key(f"{name}/zarr.json")))
-        for last in (False, False, True):
+        for is_last_attempt in (False, False, True):
             try:
                 sync(self._group.store.delete_dir(self._key(name)))
                 return
             except OSError:
-                # A task that was given up may still put an object into a folder that is being emptied.
-                if last:
+                # An abandoned task may still write an object into the folder while it is being deleted.
+                if is_last_attempt:
                     raise
 
     def delete(self) -> None:
@@ -288,46 +293,46 @@ class Cohort(Mapping[str, Case]):
 
     @contextmanager
     def locked(self, *, wait: bool = False, warn: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Be the only writer of this store for the length of a block; readers need no lock.
+        """Hold the write lock of this store during a block; readers need no lock.
 
-        The stages of `lungmix.pipeline.Pipeline` do this themselves. Parameters and errors are those of
-        `lungmix.store.lock.locked`. What others have written since this cohort was opened is read again. Where the lock
-        is lost to another process within the block, every write through this cohort and the cases that are taken from
-        it there raises `LockedError`.
+        The stages of `lungmix.pipeline.Pipeline` lock the store themselves. Parameters and errors are those of
+        `lungmix.store.lock.locked`. Changes by other processes since this cohort was opened are read first. If another
+        process takes the lock over during the block, every later write through this cohort and its cases raises
+        `LockedError`.
         """
         store = unwrap(self._group.store)
-        with locked(store, self.url, wait=wait, warn=warn) as hold:
-            self._group = _group_of(LockCheckedStore(store, hold), self.url, self._mode, held=True)
+        with locked(store, self.url, wait=wait, warn=warn) as handle:
+            self._group = _group_of(LockCheckedStore(store, handle), self.url, self._mode, is_locked=True)
             try:
                 clear_partials(store)
                 yield
             finally:
-                self._group = _on(store, self._group)
+                self._group = _with_store(store, self._group)
 
     def check_free(self) -> None:
         """Raise `LockedError` if another process writes to this store."""
         check_free(unwrap(self._group.store), self.url)
 
     def ref(self, name: str, attempt: str = "") -> CaseRef:
-        """Where a case is, for the tasks of an attempt; see `CaseState.start`."""
-        # Workers may have another working directory.
+        """Return a reference to a case for the tasks of an attempt; see `CaseState.start_stage`."""
+        # Absolute, as workers may have another working directory.
         return CaseRef(self.url if is_remote(self.url) else str(Path(self.url).absolute()), name, attempt)
 
     def read_text(self, name: str) -> str | None:
-        """Text of a file of the store; None if there is none."""
+        """Read a text file of the store; None if there is none."""
         content = self.read_bytes(name)
         return None if content is None else content.decode("utf-8", "replace")
 
     def read_bytes(self, name: str) -> bytes | None:
-        """Bytes of a file of the store; None if there is none."""
+        """Read the bytes of a file of the store; None if there is none."""
         return sync(read_bytes(self._group.store, self._key(name)))
 
     def write_text(self, name: str, text: str) -> None:
-        """Put a text file into the store; it becomes visible as a whole."""
+        """Write a text file of the store atomically."""
         self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Put a file into the store; it becomes visible as a whole."""
+        """Write a file of the store atomically."""
         buffer = default_buffer_prototype().buffer.from_bytes(content)
         sync(self._group.store.set(self._key(name), buffer))
 
@@ -338,14 +343,14 @@ class Cohort(Mapping[str, Case]):
 
 @dataclass(frozen=True)
 class CaseRef:
-    """Where a case is: what tasks are given in place of the case.
+    """Reference to a case, which is sent to tasks in place of the case.
 
     Attributes
     ----------
     url, name : str
-        Store and case.
+        URL of the store and name of the case.
     attempt : str
-        The attempt at a stage that a task belongs to; it writes only while there is no newer one.
+        Attempt at a stage to which a task belongs; it can write only until a newer attempt begins.
     """
 
     url: str
@@ -353,7 +358,7 @@ class CaseRef:
     attempt: str = ""
 
     def open(self, mode: Literal["r", "r+"] = "r") -> Case:
-        """The case, opened in the process that asks; of one attempt it is opened once a process.
+        """Open the case in this process, where references of one attempt share it.
 
         Raises
         ------
@@ -362,24 +367,24 @@ class CaseRef:
         """
         if not self.attempt:
             return open_cohort(self.url, mode)[self.name]
-        case = _opened(self)
+        case = _open_case(self)
         if mode != "r":
             case.check_attempt(self.attempt)
         return case
 
 
 @lru_cache(maxsize=32)
-def _opened(where: CaseRef) -> Case:
-    case = open_cohort(where.url, "r+")[where.name]
-    if case.attempt != where.attempt:
-        # A network file system may show an older state; that must not be kept.
-        case.check_attempt(where.attempt)
-        case = open_cohort(where.url, "r+")[where.name]
+def _open_case(case_ref: CaseRef) -> Case:
+    case = open_cohort(case_ref.url, "r+")[case_ref.name]
+    if case.attempt != case_ref.attempt:
+        # A network file system may return older attributes, which must not be cached.
+        case.check_attempt(case_ref.attempt)
+        case = open_cohort(case_ref.url, "r+")[case_ref.name]
     return case
 
 
 def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:
-    """Open a store, or with mode ``a`` make it where there is none.
+    """Open a store, or create it with mode ``a`` where there is none.
 
     Parameters
     ----------
@@ -396,8 +401,8 @@ def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:
     Raises
     ------
     StoreError
-        If there is no store, something else stands in its place, or its own metadata are damaged; with mode ``a`` these
-        are written again. Metadata of cases are looked at when cases are, see `Cohort.damaged`.
+        If there is no store, `url` is something else, or the metadata of the store are corrupt; mode ``a`` rewrites
+        these. Metadata of cases are checked when a case is read, see `Cohort.damaged`.
     """
     location = str(url)
     if not is_remote(location):
@@ -405,10 +410,10 @@ def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:
     return Cohort(location, _group_of(zarr_store(location), location, mode), mode)
 
 
-def _group_of(store: Store, location: str, mode: Mode, *, held: bool = False) -> Group:
-    """The group of a cohort, made where it may be; `held` says that this process has the lock of the store."""
+def _group_of(store: Store, location: str, mode: Mode, *, is_locked: bool = False) -> Group:
+    """Open the group of a cohort, or create it with mode ``a``; `is_locked` if this process holds the lock."""
     try:
-        group = _open_group(store, location, mode, held=held)
+        group = _open_group(store, location, mode, is_locked=is_locked)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         if mode != "a":
             _check_bucket(store)
@@ -416,19 +421,19 @@ def _group_of(store: Store, location: str, mode: Mode, *, held: bool = False) ->
                 f"there is no store at {location}: make one with `lungmix run {location} SOURCE`"
             ) from None
         group = _new_group(store)
-    own = group.attrs.get(ATTRIBUTE)
-    if not isinstance(own, dict) or "format_version" not in own:
+    attributes = group.attrs.get(ATTRIBUTE)
+    if not isinstance(attributes, dict) or "format_version" not in attributes:
         raise StoreError(f"{location} is a zarr group but not a lungmix store: give another STORE")
-    if own["format_version"] != FORMAT_VERSION:
+    if attributes["format_version"] != FORMAT_VERSION:
         raise StoreError(
-            f"{location} has format version {own['format_version']}, this lungmix reads {FORMAT_VERSION}: "
+            f"{location} has format version {attributes['format_version']}, this lungmix reads {FORMAT_VERSION}: "
             "use the lungmix that wrote it, or convert again"
         )
     return group
 
 
 def _check_bucket(store: Store) -> None:
-    """Refuse an object store without the bucket, in which nothing can be found either."""
+    """Raise if a bucket does not exist, which otherwise looks like a missing store."""
     if not isinstance(store, LocalStore):
         from lungmix.store.remote import BucketStore
 
@@ -437,37 +442,37 @@ def _check_bucket(store: Store) -> None:
 
 
 def _new_group(store: Store) -> Group:
-    """The group of a new store, or of one that another process has made meanwhile."""
+    """Create the group of a store, unless another process has created it meanwhile, and open it."""
     settings = {"format_version": FORMAT_VERSION, "lungmix_version": __version__, "salt": secrets.token_hex(16)}
     for file, content in GroupMetadata({ATTRIBUTE: settings}).to_buffer_dict(default_buffer_prototype()).items():
         sync(store.set_if_not_exists(file, content))
     return zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
 
 
-def _on(store: Store, group: Group) -> Group:
-    """A group, to be reached through another store."""
+def _with_store(store: Store, group: Group) -> Group:
+    """Return a group that reads and writes through another store."""
     return Group(AsyncGroup(group.metadata, StorePath(store, group.path)))
 
 
-def _open_group(store: Store, location: str, mode: Mode, *, held: bool) -> Group:
-    """The group of a store; where it may be made, one whose ``zarr.json`` is damaged is mended."""
-    how: Literal["r", "r+"] = "r" if mode == "r" else "r+"
+def _open_group(store: Store, location: str, mode: Mode, *, is_locked: bool) -> Group:
+    """Open the group of a store; with mode ``a``, repair a corrupt ``zarr.json``."""
+    zarr_mode: Literal["r", "r+"] = "r" if mode == "r" else "r+"
     try:
-        # Cases are read one by one, so there is no consolidated metadata to ask for.
-        group = zarr.open_group(store, mode=how, zarr_format=3, use_consolidated=False)
-        own = group.attrs.get(ATTRIBUTE)
+        # Stores have no consolidated metadata, as each case is read separately.
+        group = zarr.open_group(store, mode=zarr_mode, zarr_format=3, use_consolidated=False)
+        attributes = group.attrs.get(ATTRIBUTE)
     except StoreError:  # of an object store
         raise
     except Exception as error:
         content = sync(read_bytes(store, "zarr.json"))
         fault = check_cohort_metadata(content) or (
-            MISSING if content is None and _bare(store, location).register else None
+            MISSING if content is None and _without_settings(store, location).register else None
         )
         if fault is None or (isinstance(error, zarr.errors.ContainsArrayError) and not _is_ours(store, location)):
             raise
     else:
-        fault = check_cohort_settings(own)
-        if fault is None and own is None and _is_ours(store, location):
+        fault = check_cohort_settings(attributes)
+        if fault is None and attributes is None and _is_ours(store, location):
             fault = check_cohort_settings({})
         if fault is None:
             return group
@@ -476,35 +481,35 @@ def _open_group(store: Store, location: str, mode: Mode, *, held: bool) -> Group
     if mode != "a":
         raise StoreError(
             f"{location}: its zarr.json {fault}: run `lungmix run {location} SOURCE` with a scan of it, which "
-            "writes that file again and keeps all cases"
+            "rewrites that file and keeps all cases"
         )
-    if not held:
-        # Another process may be about to mend it too, and to record more.
+    if not is_locked:
+        # Another process may repair it too, and record more.
         with suppress(LockedError), locked(store, location):
-            return _open_group(store, location, mode, held=True)
-    return _mended(store, location, held=held)
+            return _open_group(store, location, mode, is_locked=True)
+    return _repair(store, location, is_locked=is_locked)
 
 
-def _bare(store: Store, location: str) -> Cohort:
-    """A store whose own metadata are not asked."""
+def _without_settings(store: Store, location: str) -> Cohort:
+    """Return a cohort without reading the metadata of its store."""
     return Cohort(location, Group(AsyncGroup(GroupMetadata(), StorePath(store))))
 
 
 def _is_ours(store: Store, location: str) -> bool:
-    cohort = _bare(store, location)
+    cohort = _without_settings(store, location)
     return bool(cohort.register) or len(cohort) > 0
 
 
-def _mended(store: Store, location: str, *, held: bool) -> Group:
-    """The group of a store whose own metadata are written again; what was recorded of its fit is lost with them.
+def _repair(store: Store, location: str, *, is_locked: bool) -> Group:
+    """Return the group of a store with default metadata; the record of its fit is lost.
 
-    They are not written without the lock of the store: who takes it reads them again.
+    The metadata are written only if this process holds the lock: whoever takes it reads them again.
     """
-    cohort = _bare(store, location)
+    cohort = _without_settings(store, location)
     salt = Register.from_json(cohort.read_text(REGISTER_FILE)).salt
     settings = {"format_version": FORMAT_VERSION, "lungmix_version": __version__} | ({"salt": salt} if salt else {})
     metadata = GroupMetadata({ATTRIBUTE: settings})
-    if held:
+    if is_locked:
         for file, content in metadata.to_buffer_dict(default_buffer_prototype()).items():
             cohort.write_bytes(file, content.to_bytes())
     return Group(AsyncGroup(metadata, StorePath(store)))

@@ -1,4 +1,4 @@
-"""Cases and cohorts as small pieces of HTML, for notebooks."""
+"""HTML representations of cases and cohorts for notebooks."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 _WINDOW = (-1350, 150)
 _OPACITY = 0.5
 _WIDTH = 160
-_MOST_CASES = 20
-# Notebooks put cells to the right, which is for numbers.
+_MAX_CASES = 20
+# Notebooks align cells to the right, which suits numbers only.
 _LEFT = ' style="text-align:left"'
 
 
 def case_html(case: Case) -> str:
-    """A table of what is known of a case, beside its middle slice with the labels over it."""
-    geometry, known = case.geometry, case.acquisition
-    scanner = " ".join(part for part in (known.manufacturer, known.model) if part)
+    """Return a table of the attributes of a case, and its middle slice with the labels overlaid."""
+    geometry, acquisition = case.geometry, case.acquisition
+    scanner = " ".join(name for name in (acquisition.manufacturer, acquisition.model) if name)
     rows = {
         "size (x, y, z)": " x ".join(map(str, geometry.size)),
         "spacing": " x ".join(f"{step:.4g}" for step in geometry.spacing) + " mm",
         "scanner": scanner or "unknown",
         "done": stages_text(case.stages),
-        **_made_with(case),
+        **_provenance(case),
     }
     if case.failure:
         rows["failed"] = f"{case.failure['stage']}: {case.failure['reason']}"
@@ -48,27 +48,27 @@ def case_html(case: Case) -> str:
 
 
 def cohort_html(url: str, cases: Mapping[str, Case]) -> str:
-    """A table with a line for each of the first cases."""
+    """Return a table with a row for each of the first cases."""
     names = list(cases)
-    shown = names[:_MOST_CASES]
-    lines = [_cells(cases[name]) for name in shown]
-    # A column that says nothing of any case is left out.
+    first_names = names[:_MAX_CASES]
+    lines = [_cells(cases[name]) for name in first_names]
+    # The last column is omitted where it is empty for all cases.
     columns = 6 if any(line[-1] for line in lines) else 5
     head = _row(("case", "size (x, y, z)", "spacing (mm)", "done", "mask, labels by", "failed")[:columns], "th")
     body = "".join(_row(line[:columns]) for line in lines)
-    rest = f"<p>and {len(names) - len(shown)} more</p>" if len(names) > len(shown) else ""
+    rest = f"<p>and {len(names) - len(first_names)} more</p>" if len(names) > len(first_names) else ""
     caption = f"Cohort {escape(encodable(url))}: {len(names)} cases"
     table = f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
     return f'<div style="overflow-x:auto">{table}{rest}</div>'
 
 
-def _made_with(case: Case) -> dict[str, str]:
-    """Preset of the mask and mixture of the labels, where they are known."""
-    # Loads mixtures, which only notebooks need here.
+def _provenance(case: Case) -> dict[str, str]:
+    """Return the preset of the mask and the mixture of the labels, where they are recorded."""
+    # Imported here, as it loads mixtures, which other users of this module do not need.
     from lungmix.store.models import label_id, mask_text
 
-    known = {"mask": mask_text(case), "labels by": label_id(case)}
-    return {key: str(value) for key, value in known.items() if value is not None}
+    provenance = {"mask": mask_text(case), "labels by": label_id(case)}
+    return {key: str(value) for key, value in provenance.items() if value is not None}
 
 
 def _cells(case: Case) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def _cells(case: Case) -> tuple[str, ...]:
         " x ".join(map(str, geometry.size)),
         " x ".join(f"{step:.4g}" for step in geometry.spacing),
         stages_text(case.stages),
-        ", ".join(_made_with(case).values()),
+        ", ".join(_provenance(case).values()),
         f"{failure['stage']}: {failure['reason']}" if failure else "",
     )
 
@@ -88,7 +88,7 @@ def _row(cells: Iterable[str], kind: str = "td") -> str:
 
 
 def _preview(case: Case) -> str:
-    """The middle slice at the coarsest resolution as an inline PNG; nothing where there is no scan yet."""
+    """Return the middle slice at the coarsest level as an inline PNG; empty text where there is no scan yet."""
     if not case.is_started("ct") or "convert" not in case.stages:
         return ""
     level = len(case.layout.levels) - 1
@@ -98,7 +98,7 @@ def _preview(case: Case) -> str:
     gray = np.clip((hu.astype(np.float64) - low) / (high - low), 0, 1) * 255
     pixels = np.repeat(gray[:, :, None], 3, axis=2)
     if case.is_started("tissue") and "label" in case.stages:
-        _paint(pixels, np.asarray(case.zarr_array("tissue", level)[middle]))
+        _overlay(pixels, np.asarray(case.zarr_array("tissue", level)[middle]))
     x, y, _ = case.geometry.spacing
     height = round(_WIDTH * hu.shape[0] * y / (hu.shape[1] * x))
     data = base64.b64encode(_png(pixels.astype(np.uint8))).decode()
@@ -106,14 +106,14 @@ def _preview(case: Case) -> str:
     return f'<img width="{_WIDTH}" height="{height}" alt="{alternative}" src="data:image/png;base64,{data}">'
 
 
-def _paint(pixels: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> None:
+def _overlay(pixels: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> None:
     for tissue in segments_of("tissue"):
-        where = labels == tissue.label
-        pixels[where] = (1 - _OPACITY) * pixels[where] + _OPACITY * np.array(tissue.rgba[:3])
+        mask = labels == tissue.label
+        pixels[mask] = (1 - _OPACITY) * pixels[mask] + _OPACITY * np.array(tissue.rgba[:3])
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    # Loads slowly, and only notebooks need it.
+    # Imported here, as it is slow and only needed in notebooks.
     from matplotlib.image import imsave
 
     stream = BytesIO()

@@ -1,4 +1,4 @@
-"""One writer a store: an object that names its owner and is renewed while that works."""
+"""Write lock of a store: an object that names its owner, who renews it with heartbeats."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ from lungmix.errors import LockedError, StoreError
 from lungmix.store.schema import LOCK_FILE
 
 BEAT_S = 20.0
-"""The owner renews its lock as often as this, seconds."""
+"""Interval of heartbeats, seconds."""
 
 STALE_S = 300.0
-"""A lock that was not renewed for so long, seconds, has lost its owner, unless that is seen to live."""
+"""Age of the last heartbeat, seconds, from which a lock is stale, unless its owner is visibly alive."""
 
 CHECK_S = 5.0
-"""For so long, seconds, a writer believes that the lock is still its own, before it looks again."""
+"""Longest time, seconds, for which a writer relies on its last check of the lock."""
 
 WATCH_S = 3 * BEAT_S
-"""For so long, seconds, the lock of another machine is watched that seems stale: the clocks of the two may differ."""
+"""Time, seconds, for which a stale lock of another machine is observed, as the clocks of the two may differ."""
 
 _POLL_S = 1.0
-_LOOKS = 3
-_ENDED: set[str] = set()
-"""Tokens of holds of this process that are over. Their locks are still there if the store did not answer at the end."""
+_MAX_CHECKS = 3
+_RELEASED: set[str] = set()
+"""Tokens of released locks of this process. Their objects remain if the store did not answer at the release."""
 _CLAIM = re.compile(r"lock-[0-9a-f]{32}\.json")
 
 
 @dataclass(frozen=True)
 class LockInfo:
-    """Who holds a lock.
+    """Owner of a lock.
 
     Attributes
     ----------
     host : str
-        Name of its machine.
+        Name of the machine.
     pid : int
-        Its process there; 0 if the lock does not say.
+        Process number on that machine; 0 if unknown.
     born : float
-        When that process began, seconds since 1970: another process may have its number later.
+        Start time of the process, seconds since 1970, as process numbers are reused.
     since, beat : float
-        When it took the lock and when it renewed it last, seconds since 1970.
+        Times at which the lock was taken and last renewed, seconds since 1970.
     token : str
-        Name of this hold.
+        Identifier of this lock, 32 hexadecimal digits.
     space : str
-        Where its process number counts: a digest of the machine's start and of its space of process numbers. Containers
-        may share the name of a host, and not its processes.
+        Digest of the boot of the machine and of its process number namespace. Containers may share the name of a host
+        without sharing its processes.
     """
 
     host: str
@@ -78,207 +78,208 @@ class LockInfo:
     def of_this_process(cls) -> LockInfo:
         """Return the entry of this process, taken now."""
         now, born = time.time(), psutil.Process().create_time()
-        return cls(socket.gethostname(), os.getpid(), born, now, now, uuid.uuid4().hex, _space())
+        return cls(socket.gethostname(), os.getpid(), born, now, now, uuid.uuid4().hex, _pid_space())
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the owner cannot be seen from here: the clock that it tells its beats by may be another one."""
-        return bool(self.pid) and (self.host, self.space) != (socket.gethostname(), _space())
+        """True where the owner is not visible to this process and its clock may differ."""
+        return bool(self.pid) and (self.host, self.space) != (socket.gethostname(), _pid_space())
 
     @property
     def is_gone(self) -> bool:
-        """Whether the owner works no more, as far as can be told from here."""
-        if self.token in _ENDED:
+        """True where the owner has ended, as far as this process can determine."""
+        if self.token in _RELEASED:
             return True
-        silent = time.time() - self.beat > STALE_S
-        if not self.pid or (self.host, self.space) != (socket.gethostname(), _space()):
-            return silent
+        is_stale = time.time() - self.beat > STALE_S
+        if not self.pid or (self.host, self.space) != (socket.gethostname(), _pid_space()):
+            return is_stale
         try:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return True
-            # The clock may have been set since: that alone makes a process no other one.
-            return silent and abs(process.create_time() - self.born) > 1.0
+            # A start time that differs is no proof of another process: the clock may have been set meanwhile.
+            return is_stale and abs(process.create_time() - self.born) > 1.0
         except psutil.NoSuchProcess:
-            return silent or not _is_hidden(self.pid)
+            return is_stale or not _is_hidden(self.pid)
         except psutil.AccessDenied:
-            return silent
+            return is_stale
 
     def __str__(self) -> str:
-        who = f"process {self.pid} on {self.host}" if self.pid else "an unknown process"
-        heard = time.time() - self.beat
-        last = f" (last heard of {_ago(heard)} ago)" if heard > 3 * BEAT_S else ""
-        return f"{who}, for {_ago(time.time() - self.since)}{last}"
+        owner = f"process {self.pid} on {self.host}" if self.pid else "an unknown process"
+        age = time.time() - self.beat
+        heartbeat = f" (last heartbeat {_format_age(age)} ago)" if age > 3 * BEAT_S else ""
+        return f"{owner}, for {_format_age(time.time() - self.since)}{heartbeat}"
 
 
 class LockHandle:
-    """A lock that is held, and whether it still is.
+    """A lock that this process has taken, and whether it still has it.
 
-    A process that was stopped, or whose machine slept, may have lost it to another one.
+    Another process may take the lock over if this process was suspended.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        Which is locked.
-    where : str
-        Its address, for messages.
-    own : Owner
-        This process.
+        The locked store.
+    address : str
+        Address of the store, for messages.
+    lock_info : LockInfo
+        Entry of this process in the lock.
     """
 
-    def __init__(self, store: Store, where: str, own: LockInfo):
-        self._store, self._where, self._own = store, where, own
-        self._seen = _clocks()
-        self._lost = False
-        self.over = False
+    def __init__(self, store: Store, address: str, lock_info: LockInfo):
+        self._store, self._address, self._lock_info = store, address, lock_info
+        self._checked = _clocks()
+        self._is_lost = False
+        self.is_released = False
 
     async def check(self) -> None:
-        """Make sure of the lock, by at most one look at it in `CHECK_S`.
+        """Raise if the lock was lost; reads it at most once in `CHECK_S` seconds.
 
         Raises
         ------
         LockedError
-            If another process has it now, or nobody.
+            If another process has the lock now, or its object was deleted.
         """
-        if not self._lost and not self.over and _passed(self._seen) > CHECK_S:
-            await self.look()
-        if self._lost:
+        if not self._is_lost and not self.is_released and _elapsed(self._checked) > CHECK_S:
+            await self.refresh()
+        if self._is_lost:
             raise LockedError(
-                f"{self._where}: this run was not heard of for long, and another one has taken the store over, or "
-                f"{LOCK_FILE} was removed: it ends here and writes no more; run the same command again to go on"
+                f"{self._address}: lock lost: another run has taken the store over, as this one sent no heartbeat for "
+                f"{STALE_S / 60:.0f} min, or {LOCK_FILE} was removed. Nothing more was written; run the same command "
+                "again to resume"
             )
 
-    async def look(self, *, renew: bool = False) -> None:
-        """Look who has the lock now, and say in it that this process lives, if that was not said for long."""
-        left = _LOOKS
+    async def refresh(self, *, renew: bool = False) -> None:
+        """Read the lock, and renew its heartbeat if `renew`, or if the last one is old."""
+        checks_left = _MAX_CHECKS
         while True:
-            now, held, left = _clocks(), await _fetch(self._store, LOCK_FILE), left - 1
-            if held is None or held.token != self._own.token:
-                self._lost = True
+            now, held, checks_left = _clocks(), await _fetch(self._store, LOCK_FILE), checks_left - 1
+            if held is None or held.token != self._lock_info.token:
+                self._is_lost = True
                 return
-            if not left or _passed(now) < CHECK_S:  # or else the process was stopped meanwhile
+            if not checks_left or _elapsed(now) < CHECK_S:  # otherwise the process was suspended meanwhile
                 break
-        late = time.time() - held.beat > STALE_S / 2
-        if renew or late:
-            await self._store.set(LOCK_FILE, _buffer(replace(self._own, beat=time.time())))
-        # Who takes a lock over puts its claim and then looks at the lock: one of the two sees what the other has put.
-        if late and await _fetch(self._store, _claim_on(held)) is not None:
-            self._lost = True
-        self._seen = now
+        is_late = time.time() - held.beat > STALE_S / 2
+        if renew or is_late:
+            await self._store.set(LOCK_FILE, _buffer(replace(self._lock_info, beat=time.time())))
+        # Another process writes its claim before it reads the lock: one of the two sees what the other has written.
+        if is_late and await _fetch(self._store, _claim_name(held)) is not None:
+            self._is_lost = True
+        self._checked = now
 
 
 class LockCheckedStore(WrapperStore[Store]):
-    """A store to write through while its lock is held: before an object is put or deleted, the hold is checked."""
+    """Store wrapper that checks the lock before an object is written or deleted."""
 
-    def __init__(self, store: Store, hold: LockHandle):
+    def __init__(self, store: Store, handle: LockHandle):
         super().__init__(store)
-        self._hold = hold
+        self._handle = handle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process has no part in the hold; tasks check their attempt.
+        # Other processes do not have the lock; tasks check their attempt instead.
         return unwrap, (self._store,)
 
     def _with_store(self, store: Store) -> LockCheckedStore:
-        return LockCheckedStore(store, self._hold)
+        return LockCheckedStore(store, self._handle)
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Put an object."""
-        await self._hold.check()
+        """Write an object."""
+        await self._handle.check()
         await super().set(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Put an object where there is none."""
-        await self._hold.check()
+        """Write an object unless it exists."""
+        await self._handle.check()
         await super().set_if_not_exists(key, value)
 
     async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
-        await self._hold.check()
+        await self._handle.check()
         await super()._set_many(values)
 
     async def delete(self, key: str) -> None:
         """Delete an object."""
-        await self._hold.check()
+        await self._handle.check()
         await super().delete(key)
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete all objects under a prefix."""
-        await self._hold.check()
+        await self._handle.check()
         await super().delete_dir(prefix)
 
     async def clear(self) -> None:
         """Delete all objects."""
-        await self._hold.check()
+        await self._handle.check()
         await super().clear()
 
 
 def is_of_lock(name: str) -> bool:
-    """Whether a file is a lock, a claim on one, or a part of one that is being written."""
+    """Return True for the file of a lock, of a claim on it, or for a partial file of either."""
     return name.startswith(("lock.", "lock-"))
 
 
 def unwrap(store: Store) -> Store:
-    """The store that a guarded one writes to; any other store as it is."""
+    """Return the store inside a `LockCheckedStore`; any other store unchanged."""
     return store._store if isinstance(store, LockCheckedStore) else store
 
 
 @contextmanager
 def locked(
-    store: Store, where: str, *, wait: bool = False, warn: Callable[[str], None] | None = None
+    store: Store, address: str, *, wait: bool = False, warn: Callable[[str], None] | None = None
 ) -> Iterator[LockHandle]:
-    """Be the only writer of a store for the length of a block.
+    """Hold the write lock of a store during a block.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        What to write to; conditional writes must hold in it, as they do on local and network disks and in S3.
-    where : str
-        Its address, for messages.
+        Store to lock, with conditional writes, which local and network disks and S3 have.
+    address : str
+        Address of the store, for messages.
     wait : bool
-        Wait for another writer to end, in place of refusing.
+        Wait until another writer has ended, instead of raising.
     warn : callable, optional
         Called once with a message if another writer is waited for.
 
     Yields
     ------
-    Hold
-        Tells whether the lock was lost meanwhile; see `LockCheckedStore`.
+    LockHandle
+        The lock, for `LockCheckedStore`.
 
     Raises
     ------
     LockedError
-        If another process writes to the store; it says which. At the end of the block, if the lock was lost meanwhile.
+        If another process has the lock; the message names it. Also at the end of the block, if the lock was lost.
     """
-    own = LockInfo.of_this_process()
-    while (holder := _take(store, LOCK_FILE, own)) is not None:
+    lock_info = LockInfo.of_this_process()
+    while (owner := _take(store, LOCK_FILE, lock_info)) is not None:
         if not wait:
-            raise _refusal(where, holder)
+            raise _locked_error(address, owner)
         if warn is not None:
-            warn(f"waiting for {holder}")
+            warn(f"waiting for {owner}")
             warn = None
         time.sleep(_POLL_S)
-    hold, stop = LockHandle(store, where, own), threading.Event()
-    beat = threading.Thread(target=_renew, args=(hold, stop), name="lock", daemon=True)
-    beat.start()
+    handle, stop = LockHandle(store, address, lock_info), threading.Event()
+    heartbeat = threading.Thread(target=_renew, args=(handle, stop), name="lock", daemon=True)
+    heartbeat.start()
     try:
         with suppress(OSError, StoreError):
-            _clear_claims(store)
-        yield hold
-        # Tasks may have given every case up before this process came to write.
+            _delete_stale_claims(store)
+        yield handle
+        # All cases may have failed before this process wrote anything itself.
         with suppress(OSError, StoreError):
-            sync(hold.look())
-        sync(hold.check())
+            sync(handle.refresh())
+        sync(handle.check())
     finally:
-        hold.over = True
-        _ENDED.add(own.token)
+        handle.is_released = True
+        _RELEASED.add(lock_info.token)
         stop.set()
-        beat.join()
+        heartbeat.join()
         with suppress(OSError, StoreError):
-            if (held := owner_of(store)) is not None and held.token == own.token:
+            if (held := owner_of(store)) is not None and held.token == lock_info.token:
                 sync(store.delete(LOCK_FILE))
 
 
-def check_free(store: Store, where: str) -> None:
-    """Refuse early what `locked` would refuse later.
+def check_free(store: Store, address: str) -> None:
+    """Raise early if `locked` would raise later.
 
     Raises
     ------
@@ -287,67 +288,67 @@ def check_free(store: Store, where: str) -> None:
     """
     held = owner_of(store)
     if held is not None and not held.is_gone:
-        raise _refusal(where, held)
+        raise _locked_error(address, held)
 
 
 def owner_of(store: Store) -> LockInfo | None:
-    """Who holds the lock of a store; None if it is free."""
+    """Return the owner of the lock of a store; None if it is free."""
     return _read(store, LOCK_FILE)
 
 
-def _refusal(where: str, held: LockInfo) -> LockedError:
+def _locked_error(address: str, held: LockInfo) -> LockedError:
     return LockedError(
-        f"{where} is being written to by {held}: wait for it (--wait does), or end it; nothing was changed"
+        f"{address} is being written to by {held}: wait for it with --wait, or end it; nothing was changed"
     )
 
 
-def _take(store: Store, key: str, own: LockInfo) -> LockInfo | None:
-    """Make an object that names its owner this process'; gives the owner that is in the way."""
-    while not _create(store, key, own):
+def _take(store: Store, key: str, lock_info: LockInfo) -> LockInfo | None:
+    """Make this process the owner of an object, a lock or a claim; return the owner if it is alive."""
+    while not _create(store, key, lock_info):
         held = _read(store, key)
         if held is None:
             continue
         if not held.is_gone:
             return held
-        # Of those who see the same dead owner one may replace it: whose is the object that is named after its hold. If
-        # that has lost its owner too, the same goes for it.
-        claim = _claim_on(held)
-        rival = _take(store, claim, own)
+        # Several processes may see one stale lock; whoever creates lock-TOKEN.json may replace it. A stale claim is
+        # replaced in the same way.
+        claim = _claim_name(held)
+        rival = _take(store, claim, lock_info)
         if rival is not None:
             return rival
         try:
-            if held.is_elsewhere and (now := _renewed(store, key, claim, held)) is not None:
-                return now
-            now = _read(store, key)
-            same = now is not None and (now == held if held.is_elsewhere else now.token == held.token)
-            if now is not None and same and now.is_gone:
-                _put(store, key, own)
+            if held.is_elsewhere and (renewed := _wait_for_renewal(store, key, claim, held)) is not None:
+                return renewed
+            current = _read(store, key)
+            is_same = current is not None and (current == held if held.is_elsewhere else current.token == held.token)
+            if current is not None and is_same and current.is_gone:
+                _put(store, key, lock_info)
                 return None
         finally:
             sync(store.delete(claim))
     return None
 
 
-def _renewed(store: Store, key: str, claim: str, held: LockInfo) -> LockInfo | None:
-    """The owner, if it renews a lock that seems stale by the clock of this machine; None if it does not.
+def _wait_for_renewal(store: Store, key: str, claim: str, held: LockInfo) -> LockInfo | None:
+    """Return the owner if it renews a lock that seems stale by the clock of this machine; None if it does not.
 
-    The clock of the store decides at once: by it, what was just put into the claim is much younger than the lock. Or
-    else the lock is watched.
+    Times of modification decide at once if the store has them: the claim was just written, and is much younger than a
+    stale lock. Otherwise the lock is observed for `WATCH_S` seconds.
     """
-    then, now = _modified(store, key), _modified(store, claim)
-    if then is not None and now is not None and now - then > STALE_S:
+    lock_time, claim_time = _modified(store, key), _modified(store, claim)
+    if lock_time is not None and claim_time is not None and claim_time - lock_time > STALE_S:
         return None
-    end = time.monotonic() + WATCH_S
-    while time.monotonic() < end:
+    deadline = time.monotonic() + WATCH_S
+    while time.monotonic() < deadline:
         time.sleep(min(_POLL_S, WATCH_S / 3))
-        found = _read(store, key)
-        if found is not None and found != held:
-            return found
+        current = _read(store, key)
+        if current is not None and current != held:
+            return current
     return None
 
 
 def _modified(store: Store, key: str) -> float | None:
-    """When an object was put, by the clock of its store, seconds since 1970; None where that is not known."""
+    """Return the time of modification of an object by the clock of its store, seconds since 1970; None if unknown."""
     if isinstance(store, LocalStore):
         with suppress(OSError):
             return (store.root / key).stat().st_mtime
@@ -359,31 +360,31 @@ def _modified(store: Store, key: str) -> float | None:
     return None
 
 
-def _claim_on(held: LockInfo) -> str:
+def _claim_name(held: LockInfo) -> str:
     return f"lock-{held.token}.json"
 
 
-def _clear_claims(store: Store) -> None:
-    """Delete what was left by those who were killed while they took the lock over."""
+def _delete_stale_claims(store: Store) -> None:
+    """Delete claims of processes that were killed while they took the lock over."""
 
-    async def listed() -> list[str]:
+    async def list_claims() -> list[str]:
         return [name async for name in store.list_dir("") if _CLAIM.fullmatch(name)]
 
-    for claim in sync(listed()):
+    for claim in sync(list_claims()):
         held = _read(store, claim)
         if held is not None and held.is_gone:
             sync(store.delete(claim))
 
 
-def _create(store: Store, key: str, own: LockInfo) -> bool:
-    """Put an object where there is none; whether this process did."""
-    sync(store.set_if_not_exists(key, _buffer(own)))
-    found = _read(store, key)
-    return found is not None and found.token == own.token
+def _create(store: Store, key: str, lock_info: LockInfo) -> bool:
+    """Write an object unless it exists; return True if this process has written it."""
+    sync(store.set_if_not_exists(key, _buffer(lock_info)))
+    current = _read(store, key)
+    return current is not None and current.token == lock_info.token
 
 
-def _put(store: Store, key: str, own: LockInfo) -> None:
-    sync(store.set(key, _buffer(own)))
+def _put(store: Store, key: str, lock_info: LockInfo) -> None:
+    sync(store.set(key, _buffer(lock_info)))
 
 
 def _read(store: Store, key: str) -> LockInfo | None:
@@ -392,10 +393,10 @@ def _read(store: Store, key: str) -> LockInfo | None:
 
 async def _fetch(store: Store, key: str) -> LockInfo | None:
     buffer = await store.get(key, default_buffer_prototype())
-    return None if buffer is None else _parsed(buffer.to_bytes())
+    return None if buffer is None else _parse(buffer.to_bytes())
 
 
-class _Written(BaseModel):
+class _LockDocument(BaseModel):
     model_config = ConfigDict(strict=True)
     host: str
     pid: int = Field(ge=1, lt=1 << 31)
@@ -406,17 +407,17 @@ class _Written(BaseModel):
     space: str = ""
 
 
-class _Beat(BaseModel):
+class _BeatDocument(BaseModel):
     beat: FiniteFloat = 0.0
 
 
-def _parsed(content: bytes) -> LockInfo:
+def _parse(content: bytes) -> LockInfo:
     try:
-        return LockInfo(**_Written.model_validate_json(content).model_dump())
+        return LockInfo(**_LockDocument.model_validate_json(content).model_dump())
     except ValidationError:
-        # Of another program, or damaged: what can be known of its owner is when it was last heard of, if that.
+        # Written by another program, or corrupt: at most the time of its last heartbeat is known.
         try:
-            beat = _Beat.model_validate_json(content).beat
+            beat = _BeatDocument.model_validate_json(content).beat
         except ValidationError:
             beat = 0.0
         if beat > time.time() + STALE_S:
@@ -424,28 +425,28 @@ def _parsed(content: bytes) -> LockInfo:
         return LockInfo("", 0, 0.0, beat, beat, hashlib.sha256(content).hexdigest()[:32])
 
 
-def _buffer(own: LockInfo) -> Buffer:
-    return default_buffer_prototype().buffer.from_bytes(json.dumps(asdict(own)).encode())
+def _buffer(lock_info: LockInfo) -> Buffer:
+    return default_buffer_prototype().buffer.from_bytes(json.dumps(asdict(lock_info)).encode())
 
 
-def _renew(hold: LockHandle, stop: threading.Event) -> None:
+def _renew(handle: LockHandle, stop: threading.Event) -> None:
     while not stop.wait(BEAT_S):
-        # One beat that fails is made up for by the next.
+        # If one heartbeat fails, the next one follows soon.
         with suppress(Exception):
-            sync(hold.look(renew=True))
+            sync(handle.refresh(renew=True))
 
 
-def _space() -> str:
-    """Digest of what process numbers of this process count in; empty where machines do not tell."""
-    known = []
+def _pid_space() -> str:
+    """Return a digest of the boot and the process number namespace; empty text where they are unknown."""
+    identifiers = []
     with suppress(OSError):
-        known.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        known.append(str(Path("/proc/self/ns/pid").readlink()))
-    return hashlib.sha256(" ".join(known).encode()).hexdigest()[:16] if known else ""
+        identifiers.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        identifiers.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256(" ".join(identifiers).encode()).hexdigest()[:16] if identifiers else ""
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether a process that cannot be seen is there: machines may hide those of other users."""
+    """Return True if an invisible process exists: machines may hide processes of other users."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -456,15 +457,15 @@ def _is_hidden(pid: int) -> bool:
 
 
 def _clocks() -> tuple[float, float]:
-    """Two clocks, because one stands still while a machine sleeps, and one may be set."""
+    """Return two clocks: the monotonic one stops while a machine sleeps, the other one may be set."""
     return time.monotonic(), time.time()
 
 
-def _passed(since: tuple[float, float]) -> float:
-    return max(abs(now - then) for now, then in zip(_clocks(), since, strict=True))
+def _elapsed(since: tuple[float, float]) -> float:
+    return max(abs(now - earlier) for now, earlier in zip(_clocks(), since, strict=True))
 
 
-def _ago(seconds: float) -> str:
+def _format_age(seconds: float) -> str:
     seconds = max(seconds, 0)
     if seconds < 120:
         return f"{seconds:.0f} s"

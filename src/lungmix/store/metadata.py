@@ -1,4 +1,4 @@
-"""What the ``zarr.json`` of a cohort or a case must hold, looked at before any of it is believed."""
+"""Validation of the ``zarr.json`` of a cohort or a case before it is used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lungmix.store.chunking import layout_of
 ATTRIBUTE = "lungmix"
 
 MISSING = "is missing"
-"""What is wrong with a case of which other objects are left, but no ``zarr.json``."""
+"""Fault of a case that has other objects but no ``zarr.json``."""
 
 _Receipt = Annotated[list[int | str], Field(min_length=2, max_length=2)]
 
@@ -78,89 +78,89 @@ class _Cohort(_Checked):
 
 
 def check_cohort_metadata(content: bytes | None) -> str | None:
-    """Why the ``zarr.json`` of a store cannot be used, in words that go on after it; None if it can, or is missing."""
-    group = None if content is None else _parsed(content)
+    """Return the fault of the ``zarr.json`` of a store, as a predicate; None if it is valid or missing."""
+    group = None if content is None else _parse(content)
     if isinstance(group, str):
         return group
     return None if group is None else check_cohort_settings(group.attributes.get(ATTRIBUTE))
 
 
-def check_cohort_settings(own: Any) -> str | None:
-    """The same of the attributes of a store; None of a group that is somebody else's."""
-    return None if own is None or _fits(_Cohort, own) else "does not describe a cohort"
+def check_cohort_settings(attributes: Any) -> str | None:
+    """Return the fault of the attributes of a store, as a predicate; None if they are valid or missing."""
+    return None if attributes is None or _is_valid(_Cohort, attributes) else "does not describe a cohort"
 
 
 def check_case_metadata(content: bytes) -> str | None:
-    """Why the ``zarr.json`` of a case cannot be used, in words that go on after it; None if it can."""
-    group = _parsed(content)
+    """Return the fault of the ``zarr.json`` of a case, as a predicate; None if it is valid."""
+    group = _parse(content)
     if isinstance(group, str):
         return group
-    own: Any = group.attributes.get(ATTRIBUTE)
-    if not _fits(_Case, own):
+    attributes: Any = group.attributes.get(ATTRIBUTE)
+    if not _is_valid(_Case, attributes):
         return "does not describe a case"
     try:
-        layout_of(Geometry.from_dict(own["geometry"]), own.get("chunk_slices"))
-        Acquisition.from_dict(own.get("acquisition", {}))
-    except Exception:  # whatever numbers and words stand there
+        layout_of(Geometry.from_dict(attributes["geometry"]), attributes.get("chunk_slices"))
+        Acquisition.from_dict(attributes.get("acquisition", {}))
+    except Exception:  # values of any kind may be stored there
         return "does not describe a scan"
     return None
 
 
 async def read_cases(group: Group, names: Iterable[str]) -> dict[str, Group | str]:
-    """The groups of cases, many at a time; in place of one that cannot be used, what is wrong with it.
+    """Read the groups of cases concurrently; for an invalid one, return its fault.
 
     Parameters
     ----------
     group : Group
         The cohort.
     names : iterable of str
-        What may be a case. Foreign groups are left out of what is given back; where there is no ``zarr.json`` at all
-        that is `MISSING`.
+        Names of possible cases. Groups of other programs are not returned; without a ``zarr.json`` the fault is
+        `MISSING`.
     """
-    turn = asyncio.Semaphore(zarr.config.get("async.concurrency"))
+    semaphore = asyncio.Semaphore(zarr.config.get("async.concurrency"))
 
     async def read(name: str) -> tuple[str, Group | str | None]:
-        async with turn:
+        async with semaphore:
             return name, await _read_case(group.store_path / name)
 
-    found = await asyncio.gather(*(read(name) for name in names))
-    return {name: one for name, one in found if one is not None}
+    results = await asyncio.gather(*(read(name) for name in names))
+    return {name: group for name, group in results if group is not None}
 
 
-async def _read_case(place: StorePath) -> Group | str | None:
-    buffer = await (place / "zarr.json").get(default_buffer_prototype())
+async def _read_case(path: StorePath) -> Group | str | None:
+    buffer = await (path / "zarr.json").get(default_buffer_prototype())
     if buffer is None:
         return MISSING
     content = buffer.to_bytes()
-    group = _parsed(content)
+    group = _parse(content)
     if isinstance(group, _Group) and ATTRIBUTE not in group.attributes:
         return None
     fault = check_case_metadata(content)
     if fault is not None or isinstance(group, str):
         return fault or "cannot be used"
     metadata = GroupMetadata(attributes=group.attributes)
-    return Group(AsyncGroup(metadata=metadata, store_path=place))
+    return Group(AsyncGroup(metadata=metadata, store_path=path))
 
 
 async def read_bytes(store: Store, key: str) -> bytes | None:
-    """Bytes of an object; None if there is none."""
+    """Read the bytes of an object; None if there is none."""
     buffer = await store.get(key, default_buffer_prototype())
     return None if buffer is None else buffer.to_bytes()
 
 
-def _parsed(content: bytes) -> _Group | str:
+def _parse(content: bytes) -> _Group | str:
     if not content.strip():
         return "is empty"
     try:
         return _Group.model_validate_json(content)
     except ValidationError as error:
-        broken = error.errors()[0]["type"] == "json_invalid"
-        return "is cut short or is not JSON" if broken else "does not describe a group"
+        is_json = error.errors()[0]["type"] != "json_invalid"
+        return "is cut short or is not JSON" if not is_json else "does not describe a group"
 
 
-def _fits(kind: type[BaseModel], values: Any) -> bool:
+def _is_valid(model: type[BaseModel], values: Any) -> bool:
     try:
-        kind.model_validate(values)
+        model.model_validate(values)
     except ValidationError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Which mixture made what: the model of a store, and the mixtures that the labels of its cases were made with."""
+"""The model of a store, and the mixtures and masks with which its cases were computed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MASK, _LABEL, _FIT = "mask", "label", "fit"
 
 @dataclass(frozen=True)
 class ModelId:
-    """A mixture by name and digest.
+    """Name and digest of a mixture.
 
     Attributes
     ----------
     name : str
         ``published``, ``paper`` and ``converged`` of fits, ``given`` of a file.
     digest : str
-        See `TissueModel.digest`. Two fits of one name differ in it.
+        `TissueModel.digest`, which differs between two fits of the same name.
     """
 
     name: str
@@ -42,13 +42,13 @@ class ModelId:
 
 
 def stored_model(cohort: Cohort) -> TissueModel:
-    """Return the model of a store: the mixture that the next labels are made with.
+    """Return the model of a store, with which the next labels are computed.
 
     Raises
     ------
     StoreError
-        If there is none, or its file is not the one that was written. A store whose own metadata were lost knows no
-        digest of the file; there it is believed.
+        If there is none, or its file does not match its digest. A store whose metadata were lost has no digest; its
+        file is accepted.
     """
     text, record = cohort.read_text(MODEL_FILE), cohort.settings.get(_FIT, {})
     if text is None and not record:
@@ -59,7 +59,7 @@ def stored_model(cohort: Cohort) -> TissueModel:
             if record.get("given")
             else f"run `lungmix fit {cohort.url}`"
         )
-        fault = "is missing" if text is None else "is not the one that was written"
+        fault = "is missing" if text is None else "does not match its digest"
         raise StoreError(f"{cohort.url}: its {MODEL_FILE} {fault}: {remedy}")
     return TissueModel.from_json(text, MODEL_FILE)
 
@@ -70,9 +70,9 @@ def stored_id(cohort: Cohort, model: TissueModel | None = None) -> ModelId:
     Parameters
     ----------
     cohort : Cohort
-        With a model.
+        Cohort with a model.
     model : TissueModel, optional
-        The same model, if it was read already.
+        The model, if it was read already.
     """
     model = model or stored_model(cohort)
     record = cohort.settings.get(_FIT, {})
@@ -81,17 +81,17 @@ def stored_id(cohort: Cohort, model: TissueModel | None = None) -> ModelId:
 
 
 def label_model(case: Case) -> TissueModel | None:
-    """Return the mixture that the labels of a case were made with; None without labels, or where no record says."""
+    """Return the mixture of the labels of a case; None without labels, or where it is not recorded."""
     try:
-        known = _record(case, _LABEL)["model"]
-        weights, means, variances = (tuple(map(float, known[key])) for key in ("weights", "means", "variances"))
+        model = _record(case, _LABEL)["model"]
+        weights, means, variances = (tuple(map(float, model[key])) for key in ("weights", "means", "variances"))
         return TissueModel(weights, means, variances)
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def label_id(case: Case) -> ModelId | None:
-    """Return name and digest of the mixture of a case's labels; None without labels, or where no record says."""
+    """Return name and digest of the mixture of a case's labels; None without labels, or where it is not recorded."""
     model = label_model(case)
     if model is None:
         return None
@@ -100,16 +100,16 @@ def label_id(case: Case) -> ModelId | None:
 
 
 def mask_text(case: Case) -> str | None:
-    """Return the preset of a case's mask and what differs from it, such as ``paper threshold=-300``; None if unknown.
+    """Return preset and other parameters of a case's mask, such as ``paper threshold=-300``; None if not recorded.
 
-    The text holds no comma, for tables.
+    The text contains no comma, so that it fits into CSV cells.
     """
-    known: Mapping[str, Any] | None = _record(case, _MASK).get("parameters")
-    return None if known is None else text_of_mask(known)
+    parameters: Mapping[str, Any] | None = _record(case, _MASK).get("parameters")
+    return None if parameters is None else text_of_mask(parameters)
 
 
 def mask_of(case: Case) -> MaskParameters | None:
-    """Return the sizes that the mask of a case was made with; None without a mask, or where no record says."""
+    """Return the parameters of the mask of a case; None without a mask, or where they are not recorded."""
     try:
         return MaskParameters(**_record(case, _MASK)["parameters"])
     except (KeyError, TypeError, LungmixError):
@@ -117,26 +117,26 @@ def mask_of(case: Case) -> MaskParameters | None:
 
 
 def text_of_mask(parameters: Mapping[str, Any]) -> str:
-    """Return the name of a preset and the sizes that differ from it; see `mask_text`."""
+    """Return the name of a preset and the parameters that differ from its defaults; see `mask_text`."""
     preset = str(parameters.get("preset", "paper"))
-    usual = MaskParameters().to_dict()
-    others = {key: value for key, value in parameters.items() if key != "preset" and value != usual.get(key)}
-    words = [f"{key}={'+'.join(map(str, v)) if isinstance(v, list | tuple) else v}" for key, v in others.items()]
-    return " ".join([preset, *words])
+    defaults = MaskParameters().to_dict()
+    changed = {key: value for key, value in parameters.items() if key != "preset" and value != defaults.get(key)}
+    texts = [f"{key}={'+'.join(map(str, v)) if isinstance(v, list | tuple) else v}" for key, v in changed.items()]
+    return " ".join([preset, *texts])
 
 
 @dataclass(frozen=True)
 class ModelUse:
-    """Models and masks of a store, and where they disagree.
+    """Models and masks in a store, and their inconsistencies.
 
     Attributes
     ----------
     stored : ModelId or None
-        The model of the store, which the next labels are made with.
+        Model of the store, with which the next labels are computed.
     labels : dict of str to ModelId
-        Mixture of the labels of each labelled case that says.
+        Mixture of the labels by case, where it is recorded.
     masks : dict of str to str
-        Preset of the mask of each masked case that says; see `mask_text`.
+        Preset of the mask by case, where it is recorded; see `mask_text`.
     """
 
     stored: ModelId | None
@@ -145,52 +145,54 @@ class ModelUse:
 
     @property
     def stale(self) -> dict[str, ModelId]:
-        """Cases whose labels were made with another mixture than that of the store."""
+        """Mixtures by case, for cases whose labels were computed with another mixture than that of the store."""
         if self.stored is None:
             return {}
-        return {name: one for name, one in self.labels.items() if one.digest != self.stored.digest}
+        return {name: model for name, model in self.labels.items() if model.digest != self.stored.digest}
 
     def warnings(self, url: str) -> list[str]:
-        """Return a sentence for each disagreement, with what to do.
+        """Return a message for each inconsistency, with the remedy.
 
         Parameters
         ----------
         url : str
-            STORE of the commands that are named.
+            STORE in the commands of the remedy.
         """
-        found = []
+        messages = []
         if self.stale:
             others = _counted(map(str, self.stale.values()))
-            found.append(
+            messages.append(
                 f"{_cases(len(self.stale))} {_carry(len(self.stale))} labels by another model ({others}) than that of "
                 f"the store ({self.stored}), and measurements of these labels: run `lungmix label {url}` "
                 f"and `lungmix measure {url}`"
             )
         if len(set(self.masks.values())) > 1:
-            found.append(
+            messages.append(
                 f"masks were made with different sizes ({_counted(self.masks.values())}): volumes and tissues of these "
                 f"cases are not comparable; run `lungmix mask {url} --preset NAME` for all"
             )
-        return found
+        return messages
 
     def to_dict(self) -> dict[str, Any]:
-        """Return this as a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary."""
         return {
             "model": None if self.stored is None else str(self.stored),
-            "labels": {name: str(one) for name, one in self.labels.items()},
+            "labels": {name: str(model) for name, model in self.labels.items()},
             "masks": self.masks,
         }
 
 
 def model_use(cohort: Cohort, cases: Mapping[str, Case] | None = None) -> ModelUse:
-    """Return which models and presets made what in a store; a model that cannot be used counts as none.
+    """Return the models and presets with which the cases of a store were computed.
+
+    A model of the store that cannot be read counts as missing.
 
     Parameters
     ----------
     cohort : Cohort
         The store.
     cases : mapping of str to Case, optional
-        Its cases, if they were read already.
+        Cases of the store, if they were read already.
     """
     try:
         stored = stored_id(cohort)
@@ -207,7 +209,7 @@ def model_use(cohort: Cohort, cases: Mapping[str, Case] | None = None) -> ModelU
 
 
 def _record(case: Case, stage: str) -> dict[str, Any]:
-    """Record of a stage that is finished, or that was until it was found damaged."""
+    """Return the record of a finished or corrupt stage; an empty one for other stages."""
     record: dict[str, Any] = case.stages.get(stage) or case.damage.get(stage, {}).get("record", {})
     return record
 

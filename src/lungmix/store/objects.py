@@ -1,4 +1,4 @@
-"""Objects of a store: where it lies, how whole shards are written, and what is known of each object afterwards."""
+"""Objects of a store: reading and writing complete shards, receipts of objects, listings of sizes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from zarr.storage import LocalStore, WrapperStore
 from lungmix.store.lock import STALE_S, is_of_lock, unwrap
 
 Receipt = list[Any]
-"""Bytes of an object, and their CRC-32C as eight hexadecimal digits."""
+"""Size of an object, bytes, and its CRC-32C as eight hexadecimal digits."""
 
 Receipts = dict[str, Receipt]
-"""By key, relative to the case."""
+"""Receipts by object key, relative to the case."""
 
 _CHUNK = re.compile(r"(?:^|/)c/")
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
 
 
 def receipt_of(content: Any) -> Receipt:
-    """What is kept of an object: anything that is bytes-like."""
+    """Return the receipt of a bytes-like object."""
     data = np.frombuffer(content, np.uint8)
     return [data.size, f"{google_crc32c.value(data):08x}"]
 
 
 class WholeShards(WrapperStore[Store]):
-    """A store to write whole shards through, once each.
+    """Store wrapper that writes each complete shard once.
 
-    What lay in their place is not asked for, and every object that is put leaves its receipt.
+    Earlier shards are not read, and the receipt of every written object is recorded in `receipts`.
     """
 
     def __init__(self, store: Store):
@@ -44,46 +44,46 @@ class WholeShards(WrapperStore[Store]):
         self.receipts: Receipts = {}
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: Any = None) -> Buffer | None:
-        """Nothing for chunks, which are about to be replaced as a whole."""
+        """Read an object; None for chunks, which are about to be replaced completely."""
         return None if _CHUNK.search(key) else await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Put an object and note its receipt."""
+        """Write an object and record its receipt."""
         await super().set(key, value)
         self.receipts[key] = receipt_of(value.as_buffer_like())
 
     async def delete(self, key: str) -> None:
-        """Chunks of fill value are left out: their array was made empty."""
+        """Delete an object, but for chunks of fill value: their array was created empty."""
         if not _CHUNK.search(key):
             await super().delete(key)
 
 
 class WholeReads(WrapperStore[Store]):
-    """A store to read one selection through: of a shard whose chunks are asked for one by one, one request is made."""
+    """Store wrapper for one selection, which fetches each shard in one request, not in one per chunk."""
 
     def __init__(self, store: Store):
         super().__init__(store)
-        self._held: dict[str, Buffer | None] = {}
+        self._shards: dict[str, Buffer | None] = {}
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: Any = None) -> Buffer | None:
-        """The object, or the part of it."""
+        """Read an object, or a range of its bytes."""
         if byte_range is None or not _CHUNK.search(key):
             return await super().get(key, prototype, byte_range)
-        if key not in self._held:
-            self._held[key] = await super().get(key, prototype)
-        whole = self._held[key]
-        if whole is None:
+        if key not in self._shards:
+            self._shards[key] = await super().get(key, prototype)
+        shard = self._shards[key]
+        if shard is None:
             return None
-        size = len(whole)
+        size = len(shard)
         if isinstance(byte_range, RangeByteRequest):
-            return whole[byte_range.start : byte_range.end]
+            return shard[byte_range.start : byte_range.end]
         if isinstance(byte_range, OffsetByteRequest):
-            return whole[byte_range.offset :]
-        return whole[max(0, size - byte_range.suffix) :]
+            return shard[byte_range.offset :]
+        return shard[max(0, size - byte_range.suffix) :]
 
 
 def sizes_under(store: Store, prefix: str) -> dict[str, int]:
-    """Bytes of every object under a prefix, by key relative to it; one request for a thousand objects."""
+    """Return the bytes of every object under a prefix, by key relative to it; one request per thousand objects."""
     store = unwrap(store)
     if isinstance(store, LocalStore):
         return _sizes_in(store.root / prefix)
@@ -94,14 +94,15 @@ def sizes_under(store: Store, prefix: str) -> dict[str, int]:
 
 
 def is_partial(key: str) -> bool:
-    """Whether an object is what a writer left behind that was killed before it could rename it."""
+    """Return True for the partial file of a writer that was killed before it could rename it."""
     return bool(_PARTIAL.search(key))
 
 
 def clear_partials(store: Store) -> None:
-    """Delete what such writers left beside the cases.
+    """Delete partial files next to the cases.
 
-    Those who wait for the lock put it at any time: what is left of it has to be older than any of them needs.
+    Processes that wait for the lock may write theirs at any time, so partial files of the lock are deleted only once
+    they are stale.
     """
     store = unwrap(store)
     if not isinstance(store, LocalStore):
@@ -113,12 +114,12 @@ def clear_partials(store: Store) -> None:
 
 
 def _sizes_in(folder: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for root, _, names in os.walk(folder):
         for name in names:
             file = Path(root) / name
             try:
-                found[file.relative_to(folder).as_posix()] = file.stat().st_size
+                sizes[file.relative_to(folder).as_posix()] = file.stat().st_size
             except FileNotFoundError:  # renamed by its writer meanwhile
                 continue
-    return found
+    return sizes

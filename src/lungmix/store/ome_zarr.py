@@ -14,7 +14,7 @@ _AXES = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"
 
 
 def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
-    """The ``ome`` attribute of an image whose coarser levels are means of blocks."""
+    """Return the ``ome`` attribute of an image whose coarser levels are means of blocks."""
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, geometry, layout, centred=True, kind="mean")],
@@ -22,21 +22,21 @@ def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, A
 
 
 def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
-    """The ``ome`` attribute of a label map, with the names and colours of its labels."""
-    shown = segments_of(name)
+    """Return the ``ome`` attribute of a label map, with the names and colours of its labels."""
+    segments = segments_of(name)
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, geometry, layout, centred=False, kind="nearest")],
         "image-label": {
-            "colors": [{"label-value": one.label, "rgba": list(one.rgba)} for one in shown],
-            "properties": [{"label-value": one.label, "name": one.name} for one in shown],
+            "colors": [{"label-value": segment.label, "rgba": list(segment.rgba)} for segment in segments],
+            "properties": [{"label-value": segment.label, "name": segment.name} for segment in segments],
             "source": {"image": "../../"},
         },
     }
 
 
 def labels_metadata(names: list[str]) -> dict[str, Any]:
-    """The ``ome`` attribute of the group that lists the label maps of an image."""
+    """Return the ``ome`` attribute of the group that lists the label maps of an image."""
     return {"version": VERSION, "labels": names}
 
 

@@ -1,4 +1,4 @@
-"""Tables as text and as Parquet: what a file holds of each case, and the same without some cases."""
+"""Tables as CSV and Parquet: rows by case, and removal of the rows of cases."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Row = dict[str, float | int | str]
 
 
 def text_of(rows: Sequence[Mapping[str, float | int | str]]) -> str:
-    """A table as CSV, with its head; no text of no rows.
+    """Return rows as CSV with a header line; empty text for no rows.
 
     Parameters
     ----------
     rows : sequence of mapping
-        All with the same keys, the first of which is ``case``.
+        Rows with equal keys, the first of which is ``case``.
     """
     text = io.StringIO()
     if rows:
@@ -27,44 +27,44 @@ def text_of(rows: Sequence[Mapping[str, float | int | str]]) -> str:
 
 
 def rows_of(text: str) -> list[Row]:
-    """Inverse of `text_of`, with every cell as whole number, number or text, whichever it is."""
-    head, *lines = list(csv.reader(io.StringIO(text))) or [[]]
-    filled = [[*cells, *[""] * (len(head) - len(cells))] for cells in lines if cells]
-    return [{key: _value(key, cell) for key, cell in zip(head, cells, strict=False)} for cells in filled]
+    """Parse the text of `text_of`; cells become int, float or str."""
+    columns, *lines = list(csv.reader(io.StringIO(text))) or [[]]
+    filled = [[*cells, *[""] * (len(columns) - len(cells))] for cells in lines if cells]
+    return [{key: _value(key, cell) for key, cell in zip(columns, cells, strict=False)} for cells in filled]
 
 
 def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
-    """The head of a table, and its lines by case as they stand there."""
-    head, *lines = text.splitlines() or [""]
-    found: dict[str, list[str]] = {}
+    """Return the header line of a table, and its unchanged lines by case."""
+    header, *lines = text.splitlines() or [""]
+    by_case: dict[str, list[str]] = {}
     for line in lines:
-        found.setdefault(_case_of(line), []).append(line)
-    return head, found
+        by_case.setdefault(_case_of(line), []).append(line)
+    return header, by_case
 
 
 def without(text: str, names: Collection[str]) -> str:
-    """A table without the rows of some cases; the others and the head stay as they are, to the byte."""
-    return "".join(_kept(text, names))
+    """Return a table without the rows of some cases; header and other rows stay identical to the byte."""
+    return "".join(_other_lines(text, names))
 
 
 def parquet_of(text: str) -> bytes:
-    """A table as a Parquet file: text, 64-bit integers or doubles by column; of a head alone, doubles.
+    """Return a table as a Parquet file; columns are text, int64 or double, without rows double.
 
     Parameters
     ----------
     text : str
-        The same table as CSV.
+        Table as CSV.
     """
-    # Only who writes tables waits for the import.
+    # Imported here, as it is slow and only needed to write tables.
     import pyarrow as pa
 
     rows = rows_of(text)
-    head = list(rows[0]) if rows else next(csv.reader(io.StringIO(text)), [])
-    return _file_of(pa.table({key: _column(pa, key, [row[key] for row in rows]) for key in head}))
+    columns = list(rows[0]) if rows else next(csv.reader(io.StringIO(text)), [])
+    return _file_of(pa.table({key: _column(pa, key, [row[key] for row in rows]) for key in columns}))
 
 
 def is_parquet_of(content: bytes | None, text: str) -> bool:
-    """Whether a Parquet file holds the table of a CSV text, whichever version of the library wrote it."""
+    """Return True if a Parquet file holds the table of a CSV text, whichever version of pyarrow wrote it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -74,7 +74,7 @@ def is_parquet_of(content: bytes | None, text: str) -> bool:
         return False
 
 
-def _kept(text: str, names: Collection[str]) -> Iterator[str]:
+def _other_lines(text: str, names: Collection[str]) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(keepends=True)):
         if not number or _case_of(line) not in names:
             yield line

@@ -1,4 +1,4 @@
-"""A stored array that says which case is damaged where its bytes are."""
+"""A stored array whose read errors name the case, the array and the corrupt slices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lungmix.store.objects import WholeReads
 
 
 class StoredArray:
-    """An array of a case, to read from; see `Case.zarr_array`.
+    """Read-only array of a case; see `Case.zarr_array`.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class StoredArray:
     name : str
         Path of the array in the case, for messages.
     source : zarr.Array
-        What is read.
+        Array to read.
     """
 
     def __init__(self, case: str, name: str, source: zarr.Array[Any]):
@@ -33,12 +33,12 @@ class StoredArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Voxels along each axis."""
+        """Shape of the array, voxels."""
         return self._source.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of a voxel."""
+        """Data type of a voxel."""
         return np.dtype(self._source.dtype)
 
     @property
@@ -48,18 +48,18 @@ class StoredArray:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Voxels of a chunk along each axis."""
+        """Shape of a chunk, voxels."""
         return self._source.chunks
 
     @property
     def shards(self) -> tuple[int, ...] | None:
-        """Voxels of a shard along each axis."""
+        """Shape of a shard, voxels; None without shards."""
         return self._source.shards
 
-    def _to_read(self) -> zarr.Array[Any]:
+    def _readable(self) -> zarr.Array[Any]:
         store = unwrap(self._source.store_path.store)
-        # On a disk the chunks of a shard are near; elsewhere each is a request.
-        return self._source if isinstance(store, LocalStore) else bound(self._source, WholeReads(store))
+        # On a disk, reading single chunks of a shard is cheap; in an object store, each chunk is a request.
+        return self._source if isinstance(store, LocalStore) else with_store(self._source, WholeReads(store))
 
     def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
         """Read voxels.
@@ -67,17 +67,17 @@ class StoredArray:
         Raises
         ------
         DamageError
-            If what is stored is not what was written.
+            If a chunk does not match its checksum or cannot be decompressed.
         """
         try:
-            return np.asarray(self._to_read()[selection])
+            return np.asarray(self._readable()[selection])
         except (ValueError, RuntimeError) as error:
-            # Checksums raise the one, decompressors the other.
+            # Checksums raise ValueError, decompressors RuntimeError.
             raise DamageError(self._case, self._name, _slices_of(selection, self.shape[0])) from error
 
 
-def bound(source: zarr.Array[Any], store: Store) -> zarr.Array[Any]:
-    """An array whose objects go through another store."""
+def with_store(source: zarr.Array[Any], store: Store) -> zarr.Array[Any]:
+    """Return an array that reads and writes its objects through another store."""
     return zarr.Array(zarr.AsyncArray(source.metadata, StorePath(store, source.path)))
 
 

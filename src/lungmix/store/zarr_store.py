@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, or a prefix in an S3-compatible object store."""
+"""Zarr stores by address: a folder, or a prefix in an S3-compatible object store."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["is_remote", "zarr_store"]
 
 
 def zarr_store(url: str) -> Store:
-    """The zarr store at an address.
+    """Open the zarr store at an address.
 
     Parameters
     ----------
     url : str
-        Folder, or ``s3://bucket/prefix``. Credentials, region and endpoint come from the environment, as for other
-        programs: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``; workers need
+        Folder, or ``s3://bucket/prefix``. Credentials, region and endpoint are read from the usual environment
+        variables: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``; workers need
         them too.
 
     Raises
     ------
     UsageError
-        If the address is of another kind, or the variables name no server.
+        If the address is neither, or the environment variables name no server.
     """
     if not is_remote(url):
-        # Arrays of it travel to workers, whose working directory may be another one.
+        # Absolute, as its arrays are sent to workers with other working directories.
         return LocalStore(Path(url).absolute())
     from lungmix.store.remote import BucketStore
 

@@ -1,4 +1,4 @@
-"""One case: its objects, its image, its stages and its rows, each compared with the same made again."""
+"""Verification of one case: its objects, image, stages and table rows are recomputed and compared."""
 
 from __future__ import annotations
 
@@ -27,108 +27,108 @@ from lungmix.verify.objects import corrupt_objects, unexpected_objects
 from lungmix.verify.problems import Verification
 from lungmix.verify.scratch import scratch_store
 
-_NOT_FOUND = ("key", "files", "lungmix_version", "model_name")
-"""Parts of a record that say how a result was made, in place of what it is."""
+_PROVENANCE_KEYS = ("key", "files", "lungmix_version", "model_name")
+"""Keys of a record that describe how a result was computed, not the result."""
 
-Tell = Callable[..., None]
+AddProblem = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case that is looked at, and where to tell what differs."""
+    """Comparison of a case with its recomputed results; problems and notes are added to `verification`."""
 
     client: Client
     cohort: Cohort
     case: Case
     scan: Scan | None
     model: TissueModel | None
-    found: Verification
+    verification: Verification
 
     @property
-    def add_problem(self) -> Tell:
-        """Take note of a difference; see `Verification.tell`."""
-        return partial(self.found.add_problem, self.case.name)
+    def add_problem(self) -> AddProblem:
+        """Function that adds a problem of this case; see `Verification.add_problem`."""
+        return partial(self.verification.add_problem, self.case.name)
 
     @property
     def add_note(self) -> Callable[[str], None]:
-        """Take note of what is no difference."""
-        return partial(self.found.add_note, self.case.name)
+        """Function that adds a note on this case; see `Verification.add_note`."""
+        return partial(self.verification.add_note, self.case.name)
 
     def compare(self) -> None:
-        """Look at the objects, then make all of it again."""
+        """Check the objects, then recompute and compare all stages."""
         case = self.case
         if case.failure is not None:
             self.add_problem(f"{case.failure['stage']} failed: {case.failure['reason']}")
-        for stage, one in case.damage.items():
-            self.add_problem(f"{stage}: {one['reason']}")
-        damaged = corrupt_objects(case)
-        for key in damaged:
+        for stage, damage in case.damage.items():
+            self.add_problem(f"{stage}: {damage['reason']}")
+        corrupt = corrupt_objects(case)
+        for key in corrupt:
             self.add_problem(f"{key} is not what was written", stage_of(key))
-        for key, words in unexpected_objects(case).items():
-            self.add_problem(words, stage_of(key) if key not in STAGES else None)
+        for key, message in unexpected_objects(case).items():
+            self.add_problem(message, stage_of(key) if key not in STAGES else None)
         if not case.is_described and convert.STAGE in case.stages:
             self.add_problem("its OME-Zarr metadata do not match its geometry: the next `lungmix run` rewrites them")
         if convert.STAGE not in case.stages:
-            self.add_problem("there is no whole image")
-        elif not damaged and not case.damage and self._are_records():
+            self.add_problem("there is no complete image")
+        elif not corrupt and not case.damage and self._check_records():
             try:
-                self._make_again()
+                self._recompute()
             except DamageError as error:
                 self.add_problem(error.fault, stage_of(error.array))
             except LungmixError as error:
                 self.add_problem(error.raw_message)
 
-    def _are_records(self) -> bool:
-        """Whether the records of the stages hold what their stages write."""
-        wrong = [stage for stage, record in self.case.stages.items() if not _is_record(stage, record)]
-        for stage in wrong:
-            self.add_problem(f"the record of the stage {stage} is damaged", stage)
-        return not wrong
+    def _check_records(self) -> bool:
+        """Add a problem for each corrupt record of a stage; return True if there is none."""
+        corrupt = [stage for stage, record in self.case.stages.items() if not _is_record(stage, record)]
+        for stage in corrupt:
+            self.add_problem(f"the record of the stage {stage} is corrupt", stage)
+        return not corrupt
 
-    def _make_again(self) -> None:
+    def _recompute(self) -> None:
         case, name = self.case, self.case.name
         if self.scan is not None:
             self._compare_source(self.scan)
         with scratch_store(self.cohort) as scratch:
-            self._image_again(scratch)
+            self._compare_image(scratch)
             if mask.STAGE not in case.stages:
                 if case.failure is None:
                     self.add_note("it has no lung mask")
                 return
             parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
             mask.mask_case(self.client, scratch, name, parameters, accept_hu=is_accepted(case))
-            self._differing(scratch[name], mask.STAGE)
+            self._compare_stage(scratch[name], mask.STAGE)
             if label.STAGE not in case.stages and case.failure is None:
                 self.add_note("it has no labels")
             if self.model is None:
                 if label.STAGE in case.stages:
-                    self.add_problem("its labels cannot be made again without the store's model")
+                    self.add_problem("its labels cannot be recomputed without the store's model")
                 return
             if case.stages.get(label.STAGE, {}).get("key") not in (None, label.key_for(case, self.model)):
                 self.add_problem("its labels are not those of the store's model: run `lungmix label`")
                 return
             if {regions.STAGE, label.STAGE} & case.stages.keys():
                 label.label_case(self.client, scratch, name, self.model)
-                self._differing(scratch[name], regions.STAGE)
-                self._differing(scratch[name], label.STAGE)
+                self._compare_stage(scratch[name], regions.STAGE)
+                self._compare_stage(scratch[name], label.STAGE)
         if label.STAGE in case.stages:
             self._compare_rows(self.model)
 
     def _compare_source(self, scan: Scan) -> None:
-        """Compare image and metadata with the source."""
+        """Compare image, metadata and notes with the source."""
         case, digest = self.case, hashlib.sha256()
         record = case.stages[convert.STAGE]
-        here, there = (one.acquisition.technical().to_dict() for one in (case, scan))
-        strange = [
-            what
-            for what in ("size", "spacing", "origin", "direction", "orientation_known")
-            if getattr(case.geometry, what) != getattr(scan.geometry, what)
+        stored, expected = (item.acquisition.technical().to_dict() for item in (case, scan))
+        differing = [
+            attribute
+            for attribute in ("size", "spacing", "origin", "direction", "orientation_known")
+            if getattr(case.geometry, attribute) != getattr(scan.geometry, attribute)
         ]
-        strange += sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
-        if strange:
-            anew = record["key"] != convert.key_for(scan)
-            remedy = "run `lungmix run`" if anew else "`lungmix remove` it and run `lungmix run`"
-            self.add_problem(f"{', '.join(strange)}: not as in the source: {remedy} with its SOURCE")
+        differing += sorted(key for key in {*stored, *expected} if stored.get(key) != expected.get(key))
+        if differing:
+            is_changed = record["key"] != convert.key_for(scan)
+            remedy = "run `lungmix run`" if is_changed else "`lungmix remove` it and run `lungmix run`"
+            self.add_problem(f"{', '.join(differing)}: not as in the source: {remedy} with its SOURCE")
         for slab in scan.slabs(case.layout.slab):
             digest.update(slab.tobytes())
         if digest.hexdigest() != record["voxels_sha256"]:
@@ -136,8 +136,8 @@ class Comparison:
         if not {redact(note) for note in scan.notes} <= set(record.get("notes", [])):
             self.add_problem("the notes on it are not those of the source")
 
-    def _image_again(self, scratch: Cohort) -> None:
-        """Write the stored voxels once more, and compare them, their coarser levels and the packed air."""
+    def _compare_image(self, scratch: Cohort) -> None:
+        """Write the stored voxels to the scratch store; compare them, their coarser levels and the packed air."""
         case = self.case
         copy = scratch.add(case.name, case.geometry, case.acquisition, chunk_slices=case.chunk_slices)
         record = dict(case.stages[convert.STAGE])
@@ -158,31 +158,31 @@ class Comparison:
         if digest.hexdigest() != record["voxels_sha256"]:
             self.add_problem("the image is not the one that was converted", convert.STAGE)
         elif record.get(convert.HU, summarize(counts).to_dict()) != summarize(counts).to_dict():
-            self.add_problem("the summary of its HU is not that of its voxels", convert.STAGE)
+            self.add_problem("the summary of its HU does not match its voxels", convert.STAGE)
         self._compare_files(before, files, convert.STAGE)
         self._compare_files(case.packed_files, packed, convert.AIR)
 
     def _compare_files(self, before: Receipts, after: Receipts, stage: str) -> None:
         for key in sorted({*before, *after}):
             if before.get(key) != after.get(key):
-                self.add_problem(f"{key} comes out otherwise", stage)
+                self.add_problem(f"{key} differs when recomputed", stage)
 
-    def _differing(self, again: Case, stage: str) -> None:
-        """Compare what a stage wrote and found with the same made again."""
+    def _compare_stage(self, recomputed: Case, stage: str) -> None:
+        """Compare the objects and results of a stage with the recomputed ones."""
         if stage not in self.case.stages:
             return
-        was, now = self.case.stages[stage], again.stages[stage]
-        if was["key"] != now["key"]:
-            self.add_problem(f"{stage} was made from something else, or by another version")
+        stored, expected = self.case.stages[stage], recomputed.stages[stage]
+        if stored["key"] != expected["key"]:
+            self.add_problem(f"{stage} was computed from other inputs, or by another version")
             return
-        self._compare_files(was.get("files", {}), now.get("files", {}), stage)
-        # An earlier version may have recorded less.
-        for what in sorted(was.keys() - {*_NOT_FOUND}):
-            if was.get(what) != now.get(what):
-                self.add_problem(f"{what} of the stage {stage} comes out otherwise", stage)
+        self._compare_files(stored.get("files", {}), expected.get("files", {}), stage)
+        # Records of earlier versions may have fewer keys.
+        for name in sorted(stored.keys() - {*_PROVENANCE_KEYS}):
+            if stored.get(name) != expected.get(name):
+                self.add_problem(f"{name} of the stage {stage} differs when recomputed", stage)
 
     def _compare_rows(self, model: TissueModel) -> None:
-        """Compare the rows of the tables with what the counts give."""
+        """Compare the rows of the tables with those computed from the histograms."""
         name = self.case.name
         for file in measure.TABLES:
             text = self.cohort.read_text(file)
@@ -194,9 +194,11 @@ class Comparison:
             rows = measure.rows_of_case(self.case, file, model, measure.excluded_regions(self.cohort))
             expected = lines_of(text_of(rows))
             if head != expected[0]:
-                self.found.add_problem(file, "its columns are not those of the store's model: run `lungmix measure`")
+                self.verification.add_problem(
+                    file, "its columns are not those of the store's model: run `lungmix measure`"
+                )
             elif lines[name] != expected[1][name]:
-                self.add_problem(f"its row in {file} is not what its counts give: run `lungmix measure`")
+                self.add_problem(f"its row in {file} does not match its histograms: run `lungmix measure`")
 
 
 def _is_record(stage: str, record: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A cohort: some of its cases, its models and its tables; and what is withdrawn of what was found."""
+"""Verification of a cohort: cases, models and tables; invalidation of corrupt stages."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ VERIFY = "verify"
 
 
 def sample_of(names: Sequence[str], size: int, seed: int | None = None) -> list[str]:
-    """Some names, drawn by chance, in their order."""
+    """Return a random sample of names, sorted."""
     return sorted(random.Random(seed).sample(list(names), min(size, len(names))))
 
 
 def scans_of_cases(
     cohort: Cohort, sources: Sequence[str | Path], rules: SeriesFilter, callback: Callback
 ) -> tuple[dict[str, Scan], dict[str, str]]:
-    """Scans of sources by the case that they are, and the reasons of what is none, by place."""
+    """Return the scans in sources by case name, and by source label the reasons why items belong to no case."""
     scans: list[Scan] = []
-    places: list[str] = []
-    strange: dict[str, str] = {}
-    for one in discover_scans(sources, rules, callback):
-        if isinstance(one.result, RejectedSource):
-            strange[one.source_label] = one.result.reason
-        elif isinstance(one.result, Scan):
-            scans.append(one.result)
-            places.append(one.source_label)
-    known = assign_names(cohort, scans) if scans else {}
+    labels: list[str] = []
+    reasons: dict[str, str] = {}
+    for item in discover_scans(sources, rules, callback):
+        if isinstance(item.result, RejectedSource):
+            reasons[item.source_label] = item.result.reason
+        elif isinstance(item.result, Scan):
+            scans.append(item.result)
+            labels.append(item.source_label)
+    scans_by_case = assign_names(cohort, scans) if scans else {}
     present = {*cohort, *cohort.damaged, *cohort.failed}
-    for (name, scan), place in zip(known.items(), places, strict=True):
+    for (name, scan), source_label in zip(scans_by_case.items(), labels, strict=True):
         if name not in present:
-            strange[place] = f"{mark_path(scan.path)} is not in the store: run `lungmix run` with it"
-    return known, strange
+            reasons[source_label] = f"{mark_path(scan.path)} is not in the store: run `lungmix run` with it"
+    return scans_by_case, reasons
 
 
 def verify_cases(
@@ -60,88 +60,88 @@ def verify_cases(
     scans: Mapping[str, Scan],
     callback: Callback | None = None,
 ) -> Verification:
-    """Compare cases with what their receipts say and with what is made again, and the store's models and tables too.
+    """Compare cases with their receipts and with recomputed results; check the models and tables of the store.
 
     Parameters
     ----------
     client : distributed.Client
-        Does the work.
+        Client of the cluster that recomputes cases.
     cohort : Cohort
-        The store; it is only read. What is made again lies beside it for a while.
+        The store, which is only read. Recomputed cases are in a scratch store next to it meanwhile.
     names : sequence of str
-        Cases.
+        Cases to verify.
     scans : mapping of str to Scan
-        Sources by case, where they are at hand; images of others are compared with the digest of their voxels.
+        Available sources by case; images of other cases are compared with the digest of their voxels.
     callback : Callback, optional
-        Hears of progress.
+        Receives the progress.
 
     Returns
     -------
     Verification
-        What differs. Cases whose metadata cannot be read, and scans that never became a case, are told too, whichever
-        are asked for.
+        Problems and notes. Cases with unreadable metadata and scans that failed before there was a case are included,
+        even if not in `names`.
     """
     callback = callback or Callback()
-    found = Verification()
-    model = _check_models(cohort, found)
-    _check_tables(cohort, found)
+    verification = Verification()
+    model = _check_models(cohort, verification)
+    _check_tables(cohort, verification)
     callback.on_begin(VERIFY, names)
     try:
         for name in names:
-            found.wrong[name] = []
-            Comparison(client, cohort, cohort.case(name), scans.get(name), model, found).compare()
-            callback.on_case_end(name, "; ".join(found.wrong[name][:3]) or None)
+            verification.wrong[name] = []
+            Comparison(client, cohort, cohort.case(name), scans.get(name), model, verification).compare()
+            callback.on_case_end(name, "; ".join(verification.wrong[name][:3]) or None)
     finally:
         callback.on_end()
     for name, reason in cohort.damaged.items():
-        found.add_problem(name, reason)
-    for name, one in cohort.failed.items():
-        found.add_problem(name, f"{one['stage']} failed: {one['reason']}")
-    return found
+        verification.add_problem(name, reason)
+    for name, failure in cohort.failed.items():
+        verification.add_problem(name, f"{failure['stage']} failed: {failure['reason']}")
+    return verification
 
 
-def invalidate(cohort: Cohort, found: Verification) -> dict[str, dict[str, str]]:
-    """Withdraw the stages of what is damaged, so that the next run makes them again.
+def invalidate(cohort: Cohort, verification: Verification) -> dict[str, dict[str, str]]:
+    """Invalidate corrupt stages, so that the next run recomputes them.
 
     Parameters
     ----------
     cohort : Cohort
-        Opened for writing, and locked since before `found` was looked for.
-    found : Verification
-        Of the same store.
+        Cohort opened for writing, and locked since before `verification` began.
+    verification : Verification
+        Result for the same store.
 
     Returns
     -------
     dict of str to dict
         Reasons by case and stage.
     """
-    done: dict[str, dict[str, str]] = {}
-    for name, stages in found.damaged.items():
+    invalidated: dict[str, dict[str, str]] = {}
+    for name, stages in verification.damaged.items():
         case = cohort[name]
         for stage, reason in stages.items():
             owner = store.invalidate_stage(case, stage, reason)
-            done.setdefault(name, {}).setdefault(owner, reason)
-    return done
+            invalidated.setdefault(name, {}).setdefault(owner, reason)
+    return invalidated
 
 
-def _check_models(cohort: Cohort, found: Verification) -> TissueModel | None:
-    """The model of the store, if it is whole; its fits are looked at too."""
+def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | None:
+    """Check the fits and the model of the store, and return the model; None if it is missing or corrupt."""
     record: dict[str, Any] = cohort.settings.get("fits") or {}
     if record and fit.stored_fits(cohort) is None:
         files = ", ".join(FIT_FILES.values())
-        found.add_problem("fits", f"{files} are not what was written: run `lungmix fit`")
+        verification.add_problem("fits", f"{files} do not match their digest: run `lungmix fit`")
     labelled = any(label.STAGE in case.stages for case in cohort.values())
     if cohort.read_text(MODEL_FILE) is None and not cohort.settings.get(fit.STAGE) and not labelled:
         return None
     try:
         return stored_model(cohort)
     except LungmixError as error:
-        found.add_problem(MODEL_FILE, error.raw_message)
+        verification.add_problem(MODEL_FILE, error.raw_message)
         return None
 
 
-def _check_tables(cohort: Cohort, found: Verification) -> None:
-    """Look for rows of cases that are not there or not labelled, and for Parquet files that hold something else."""
+def _check_tables(cohort: Cohort, verification: Verification) -> None:
+    """Add problems for rows of missing or unlabelled cases, and for Parquet files that differ from their CSV file."""
     cases, damaged = dict(cohort.items()), cohort.damaged
     for file in measure.TABLES:
         text = cohort.read_text(file)
@@ -149,11 +149,11 @@ def _check_tables(cohort: Cohort, found: Verification) -> None:
             continue
         for name in sorted(lines_of(text)[1].keys() - damaged.keys()):
             if name not in cases:
-                fault = "which is no case of the store"
+                problem = "which is no case of the store"
             elif label.STAGE in {*cases[name].stages, *cases[name].damage}:
                 continue
             else:
-                fault = "which has no labels"
-            found.add_problem(file, f"it has a row of {json.dumps(name)}, {fault}: run `lungmix measure`")
+                problem = "which has no labels"
+            verification.add_problem(file, f"it has a row of {json.dumps(name)}, {problem}: run `lungmix measure`")
         if not is_parquet_of(cohort.read_bytes(parquet_name(file)), text):
-            found.add_problem(parquet_name(file), f"it does not hold what {file} does: run `lungmix measure`")
+            verification.add_problem(parquet_name(file), f"its content differs from {file}: run `lungmix measure`")

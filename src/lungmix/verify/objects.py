@@ -1,4 +1,4 @@
-"""The objects of a case against the receipts of its stages."""
+"""Comparison of the objects of a case with the receipts of its stages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lungmix.store.objects import receipt_of
 
 
 def corrupt_objects(case: Case) -> list[str]:
-    """Keys of objects whose bytes are not those that their stage wrote; all of them are read."""
+    """Read all objects of a case, and return the keys of those that do not match their receipts."""
     records = [record.get("files", {}) for record in case.stages.values()]
-    listed = [LABELS_FILE] if has_wrong_label_list(case, case.sizes()) else []
-    return listed + [
+    corrupt = [LABELS_FILE] if has_wrong_label_list(case, case.sizes()) else []
+    return corrupt + [
         key
         for files in [*records, case.packed_files]
         for key, receipt in files.items()
@@ -22,15 +22,16 @@ def corrupt_objects(case: Case) -> list[str]:
 
 
 def unexpected_objects(case: Case) -> dict[str, str]:
-    """Objects that no record knows, in words, by key; those of a stage that was not finished count as one."""
-    records = [*case.stages.values(), *(one["record"] for one in case.damage.values())]
-    known = {"zarr.json", LABELS_FILE, *case.packed_files, *(key for one in records for key in one.get("files", {}))}
-    strays: dict[str, str] = {}
-    for key in sorted(case.sizes().keys() - known):
+    """Return a message by key for each object in no record; those of an interrupted stage share one message."""
+    records = [*case.stages.values(), *(damage["record"] for damage in case.damage.values())]
+    stage_files = (key for record in records for key in record.get("files", {}))
+    expected = {"zarr.json", LABELS_FILE, *case.packed_files, *stage_files}
+    messages: dict[str, str] = {}
+    for key in sorted(case.sizes().keys() - expected):
         stage = mask.STAGE if key.startswith(f"{mask.OPENED}/") else stage_of(key)
         if stage in STAGES and stage not in case.stages:
             if stage not in case.damage:
-                strays.setdefault(stage, f"the stage {stage} did not come to its end")
+                messages.setdefault(stage, f"the stage {stage} was interrupted")
         else:
-            strays[key] = f"{key} was not written by its stage"
-    return strays
+            messages[key] = f"{key} was not written by its stage"
+    return messages

@@ -1,4 +1,4 @@
-"""What a comparison found."""
+"""Problems and notes that a verification collects."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from lungmix.errors import redact
 
 @dataclass
 class Verification:
-    """What was compared and what differs.
+    """Result of a verification.
 
     Attributes
     ----------
     wrong : dict of str to list of str
-        What differs, by case, or by file of the store; of cases empty lists where all is as it should be. Names of
-        files in it are marked (`lungmix.errors.mark_path`).
+        Problems by case, or by file of the store; an empty list for a case that passed. Names of files in them are
+        marked (`lungmix.errors.mark_path`).
     notes : dict of str to list of str
-        What people should know of cases and files that are as they should be, such as stages that were not made.
+        Notes by case or file that are no problems, such as stages that were not run.
     damaged : dict of str to dict
-        Of cases, by stage or ``air``, what `withdraw` gives as the reason.
+        By case, then by stage or ``air``, the reason that `lungmix.verify.invalidate` records.
     """
 
     wrong: dict[str, list[str]] = field(default_factory=dict)
@@ -27,19 +27,20 @@ class Verification:
     damaged: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add_problem(self, name: str, reason: str, stage: str | None = None) -> None:
-        """Take note of a difference, once; `stage` is the one that has to be made again."""
-        told = self.wrong.setdefault(name, [])
-        if reason not in told:
-            told.append(reason)
+        """Add a problem of a case or file, without duplicates; `stage` has to be recomputed."""
+        reasons = self.wrong.setdefault(name, [])
+        if reason not in reasons:
+            reasons.append(reason)
         if stage is not None:
             self.damaged.setdefault(name, {}).setdefault(stage, redact(reason))
 
-    def add_note(self, name: str, words: str) -> None:
-        """Take note of what is no difference."""
-        if words not in self.notes.setdefault(name, []):
-            self.notes[name].append(words)
+    def add_note(self, name: str, note: str) -> None:
+        """Add a note on a case or file, without duplicates."""
+        notes = self.notes.setdefault(name, [])
+        if note not in notes:
+            notes.append(note)
 
     @property
     def faults(self) -> dict[str, list[str]]:
-        """`wrong` without what is as it should be."""
+        """Items of `wrong` that have a problem."""
         return {name: reasons for name, reasons in self.wrong.items() if reasons}

@@ -1,4 +1,4 @@
-"""The store that holds for a while what is made again."""
+"""Temporary store for recomputed cases."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from lungmix.store.zarr_store import is_remote
 
 
 def scratch_url(url: str) -> str:
-    """Where what is made again of a store lies for a while: beside it, or within a bucket that is one store."""
-    mark = f"verify-{uuid.uuid4().hex[:8]}"
+    """Return the URL of the scratch store: next to a store, or inside it where the store is a whole bucket."""
+    suffix = f"verify-{uuid.uuid4().hex[:8]}"
     if not is_remote(url):
-        return f"{Path(url).absolute()}.{mark}"
-    bare = url.rstrip("/")
-    # No case begins with a point.
-    return f"{bare}.{mark}" if "/" in bare.partition("://")[2] else f"{bare}/.{mark}"
+        return f"{Path(url).absolute()}.{suffix}"
+    stripped = url.rstrip("/")
+    # No case name begins with a dot.
+    return f"{stripped}.{suffix}" if "/" in stripped.partition("://")[2] else f"{stripped}/.{suffix}"
 
 
 @contextmanager
 def scratch_store(cohort: Cohort) -> Iterator[Cohort]:
-    """An empty store beside another one, which the workers can reach too, for the length of a block.
+    """Create an empty store next to another one for a block, and delete it afterwards.
 
-    Where a folder beside the store cannot be written, it is a temporary one, which workers of this machine can reach.
+    Where the folder of the store is read-only, a temporary folder is used, which only workers on this machine can read.
     """
     url = scratch_url(cohort.url)
     with ExitStack() as stack:
         try:
-            scratch = _marked(url)
+            scratch = _create(url)
         except (OSError, StoreError):
             if is_remote(url):
                 raise
-            scratch = _marked(str(stack.enter_context(temporary_folder()) / Path(url).name))
+            scratch = _create(str(stack.enter_context(temporary_folder()) / Path(url).name))
         stack.callback(scratch.delete)
         yield scratch
 
 
-def _marked(url: str) -> Cohort:
+def _create(url: str) -> Cohort:
     scratch = open_cohort(url, "a")
     scratch.record_settings(scratch=True)
     return scratch

@@ -1,4 +1,4 @@
-"""Which case a scan becomes, without a cluster: converting is played by its record."""
+"""Case names of scans, without a cluster: a record stands for the conversion."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_cases_are_numbered_in_the_order_of_their_sources(cohort, tmp_path):
     assert list(names.values()) == scans
 
 
-def test_names_of_files_are_kept_only_if_asked_for(cohort, tmp_path):
+def test_names_of_files_are_kept_on_request_only(cohort, tmp_path):
     (tmp_path / "other").mkdir()
     scans = [scan_at(tmp_path / "Pilot 7.nrrd"), scan_at(tmp_path / "other" / "pilot-7.nrrd", 1)]
     assert list(assign_names(cohort, scans, keep_names=True)) == ["pilot-7", "pilot-7-2"]
 
 
-def test_a_store_that_grows_counts_on_and_old_scans_keep_their_case(cohort, tmp_path):
+def test_new_scans_get_the_next_numbers_and_old_scans_keep_their_case(cohort, tmp_path):
     old = [scan_at(tmp_path / f"{i}.nrrd", i) for i in (1, 2)]
     play_convert(cohort, assign_names(cohort, old))
     new = scan_at(tmp_path / "0.nrrd", 9)
@@ -65,13 +65,13 @@ def test_a_scan_that_was_moved_keeps_its_case(cohort, tmp_path):
     assert assign_names(cohort, [moved]) == {"case-001": moved}
 
 
-def test_a_file_that_was_mended_in_its_place_keeps_its_case(cohort, tmp_path):
+def test_file_that_changed_at_its_location_keeps_its_case(cohort, tmp_path):
     play_convert(cohort, assign_names(cohort, [scan_at(tmp_path / "a.nrrd")]))
     mended = scan_at(tmp_path / "a.nrrd", 5)
     assert assign_names(cohort, [mended]) == {"case-001": mended}
 
 
-def test_two_copies_of_a_scan_are_two_cases_and_stay_so(cohort, tmp_path):
+def test_duplicates_of_a_scan_stay_two_cases(cohort, tmp_path):
     first = scan_at(tmp_path / "a.nrrd")
     (tmp_path / "b.nrrd").write_bytes((tmp_path / "a.nrrd").read_bytes())
     now = time.time_ns()
@@ -85,7 +85,7 @@ def test_two_copies_of_a_scan_are_two_cases_and_stay_so(cohort, tmp_path):
     assert sorted(assign_names(cohort, scans)) == ["case-001", "case-002"]
 
 
-def test_the_number_of_a_removed_case_is_not_given_again(cohort, tmp_path):
+def test_number_of_a_removed_case_is_not_reused(cohort, tmp_path):
     scans = [scan_at(tmp_path / f"{i}.nrrd", i) for i in (1, 2)]
     play_convert(cohort, assign_names(cohort, scans))
     cohort.remove("case-002")
@@ -93,7 +93,7 @@ def test_the_number_of_a_removed_case_is_not_given_again(cohort, tmp_path):
     assert list(assign_names(cohort, [new])) == ["case-003"]
 
 
-def test_a_scan_that_fails_to_convert_keeps_its_number_and_no_other_gets_it(cohort, tmp_path):
+def test_scan_whose_conversion_fails_keeps_its_number(cohort, tmp_path):
     scans = [scan_at(tmp_path / f"{i}.nrrd", i) for i in (1, 2, 3)]
     names = assign_names(cohort, scans)
     persist_case_names(cohort, names)
@@ -105,7 +105,7 @@ def test_a_scan_that_fails_to_convert_keeps_its_number_and_no_other_gets_it(coho
 
 
 @pytest.mark.parametrize("register", ["", "{", "[]", '{"cases": {"case-001": 3}}'])
-def test_a_damaged_register_is_made_again_from_the_cases(register, cohort, tmp_path):
+def test_corrupt_register_is_rebuilt_from_the_cases(register, cohort, tmp_path):
     scan = scan_at(tmp_path / "a.nrrd")
     play_convert(cohort, assign_names(cohort, [scan]))
     cohort.write_text("names.json", register)
@@ -116,7 +116,7 @@ def test_a_damaged_register_is_made_again_from_the_cases(register, cohort, tmp_p
     assert cohort.register == {"case-001": {"key": record["key"], "source": record["source"]}}
 
 
-def test_a_store_says_nothing_of_where_its_scans_lay(cohort, tmp_path):
+def test_store_does_not_contain_the_locations_of_scans(cohort, tmp_path):
     scan = scan_at(tmp_path / "Rossi.nrrd")
     play_convert(cohort, assign_names(cohort, [scan]))
     persist_case_names(cohort, {"case-001": scan})

@@ -1,4 +1,4 @@
-"""The table of which case is whose, without a cluster."""
+"""The key table and retention, without a cluster."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def rows(path):
         return list(csv.DictReader(stream))
 
 
-def test_nothing_is_kept_of_a_patient_unless_it_is_asked_for(cohort):
+def test_no_patient_attribute_is_kept_unless_requested(cohort):
     taken = take(cohort, [ROSSI])
     assert taken.scans["case-001"].acquisition == Acquisition("CT")
     assert taken.table is None
 
 
-def test_sex_and_age_are_kept_on_request_and_high_ages_are_clipped_and_told(cohort):
+def test_sex_and_age_are_kept_on_request_and_high_ages_are_clipped_with_a_note(cohort):
     taken = take(cohort, [ROSSI, DOE], retain_patient=True)
     assert taken.scans["case-001"].acquisition == Acquisition("CT", sex="F", age=90)
     assert taken.scans["case-002"].acquisition == Acquisition("CT", sex="M", age=59)
@@ -69,11 +69,11 @@ def test_sex_and_age_are_kept_on_request_and_high_ages_are_clipped_and_told(coho
         ("abc", "x", "20200328", None), (None, "20200329", "20200328", None), (None, "19600231", "20200328", None),
     ],
 )  # fmt: skip
-def test_age_is_that_of_the_header_or_of_the_dates(age, birth, study, years):
+def test_age_comes_from_the_header_or_from_the_dates(age, birth, study, years):
     assert age_of(Identity(age=age, birth_date=birth, study_date=study)) == years
 
 
-def test_table_is_complete_and_its_owners_alone(cohort, tmp_path):
+def test_table_is_complete_and_readable_by_its_owner_only(cohort, tmp_path):
     key = tmp_path / "safe" / "key.csv"
     take(cohort, [ROSSI, DOE], key=key)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
@@ -103,7 +103,7 @@ def test_table_grows_and_serves_several_stores(cohort, tmp_path):
     assert [row["patient_id"] for row in KeyTable.read(key).rows_of(other).values()] == ["0815"]
 
 
-def test_runs_that_share_a_table_take_nothing_from_each_other(cohort, tmp_path):
+def test_runs_that_share_a_table_keep_each_others_rows(cohort, tmp_path):
     key = tmp_path / "key.csv"
     other = lungmix.open_cohort(tmp_path / "t.zarr", "a")
     parameters = IntakeParameters(key=key)
@@ -120,7 +120,7 @@ def test_runs_that_share_a_table_take_nothing_from_each_other(cohort, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["key.csv"]
 
 
-def test_runs_that_share_a_table_shift_the_dates_of_a_patient_alike(cohort, tmp_path):
+def test_runs_that_share_a_table_shift_the_dates_of_a_patient_equally(cohort, tmp_path):
     key = tmp_path / "key.csv"
     other = lungmix.open_cohort(tmp_path / "t.zarr", "a")
     parameters = IntakeParameters(key=key, shift_dates=True)
@@ -133,7 +133,7 @@ def test_runs_that_share_a_table_shift_the_dates_of_a_patient_alike(cohort, tmp_
     assert len({row["date_shift_days"] for row in rows(key)}) == 1
 
 
-def test_table_that_was_taken_away_is_made_again_with_the_rows_of_the_run(cohort, tmp_path):
+def test_deleted_table_is_written_again_with_the_rows_of_the_run(cohort, tmp_path):
     key = tmp_path / "key.csv"
     taken = take(cohort, [ROSSI, DOE], key=key)
     cohort.add("case-002", Geometry((4, 4, 4)), Acquisition())
@@ -142,7 +142,7 @@ def test_table_that_was_taken_away_is_made_again_with_the_rows_of_the_run(cohort
     assert [row["patient_id"] for row in rows(key)] == ["0815"]
 
 
-def test_many_processes_enter_their_rows_into_one_table_at_once(tmp_path):
+def test_concurrent_processes_add_their_rows_to_one_table(tmp_path):
     key, count = tmp_path / "key.csv", 6
     code = (
         "import sys, lungmix\n"
@@ -178,33 +178,33 @@ def test_many_processes_enter_their_rows_into_one_table_at_once(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_table_that_another_process_does_not_let_go_is_told(cohort, tmp_path, monkeypatch):
+def test_table_that_stays_locked_by_another_process_raises(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr("lungmix.intake.key_table._LOCK_TIMEOUT_S", 0.1)
     table = KeyTable(tmp_path / "key.csv")
     with table.locked_rows(), pytest.raises(UsageError, match="another run"):
         take(cohort, [ROSSI], key=tmp_path / "key.csv")
 
 
-def test_lock_that_a_killed_process_left_is_in_nobodys_way(cohort, tmp_path):
+def test_lock_file_of_a_killed_process_blocks_no_later_run(cohort, tmp_path):
     (tmp_path / ".key.csv.lock").touch()
     take(cohort, [ROSSI], key=tmp_path / "key.csv")
     assert len(rows(tmp_path / "key.csv")) == 1
     assert not (tmp_path / ".key.csv.lock").exists()
 
 
-def test_rows_that_a_killed_process_left_beside_the_table_are_cleared_away(cohort, tmp_path):
+def test_partial_files_of_killed_processes_next_to_the_table_are_deleted(cohort, tmp_path):
     (tmp_path / ".key[1].csv.4711.partial").write_text("store,case,patient_name\nx,case-001,Rossi^Maria\n")
     take(cohort, [ROSSI], key=tmp_path / "key[1].csv")
     assert not list(tmp_path.glob(".*"))
 
 
-def test_table_in_a_folder_that_cannot_be_written_is_told(cohort, tmp_path):
+def test_table_in_a_read_only_folder_raises(cohort, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be (read|written)"):
         take(cohort, [ROSSI], key=tmp_path / "file" / "key.csv")
 
 
-def test_case_that_did_not_come_into_the_store_leaves_the_table(cohort, tmp_path):
+def test_unconverted_case_is_removed_from_the_table(cohort, tmp_path):
     key = tmp_path / "key.csv"
     taken = take(cohort, [ROSSI, DOE], key=key)
     cohort.add("case-002", Geometry((4, 4, 4)), Acquisition())
@@ -212,7 +212,7 @@ def test_case_that_did_not_come_into_the_store_leaves_the_table(cohort, tmp_path
     assert [row["case"] for row in rows(key)] == ["case-002"]
 
 
-def test_dates_of_a_patient_are_shifted_alike_whenever_scans_come(cohort, tmp_path, monkeypatch):
+def test_dates_of_a_patient_are_shifted_equally_in_all_runs(cohort, tmp_path, monkeypatch):
     drawn = iter([3649, 0])
     monkeypatch.setattr("lungmix.intake.key_table.secrets.randbelow", lambda most: next(drawn))
     key = tmp_path / "key.csv"
@@ -238,7 +238,7 @@ def test_table_must_not_be_in_a_folder_that_may_be_shared(cohort, tmp_path, plac
         open_table(cohort, IntakeParameters(key=tmp_path / place), tmp_path / "page", None)
 
 
-def test_a_link_into_the_store_is_seen_through(cohort, tmp_path):
+def test_symbolic_link_into_the_store_is_resolved(cohort, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "s.zarr")
     with pytest.raises(UsageError, match="may be shared"):
         open_table(cohort, IntakeParameters(key=tmp_path / "link" / "key.csv"))
@@ -259,7 +259,7 @@ def test_an_empty_file_is_a_new_table(cohort, tmp_path):
 
 
 @pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "utf-8")])
-def test_key_table_that_a_spreadsheet_has_saved_is_read_and_kept(cohort, tmp_path, separator, encoding):
+def test_key_table_saved_by_a_spreadsheet_program_is_read_and_kept(cohort, tmp_path, separator, encoding):
     key = tmp_path / "key.csv"
     take(cohort, [replace(ROSSI, patient_name="Rossi; Maria, G."), DOE], key=key, shift_dates=True)
     saved = rows(key)

@@ -1,4 +1,4 @@
-"""Options that are left out stay as in the last run; what changes is named before it is done."""
+"""Omitted options are those of the last run; results to recompute are reported first."""
 
 import os
 import pty
@@ -41,7 +41,7 @@ def test_new_store_has_the_defaults(tmp_path):
     assert found.kept == found.changes == []
 
 
-def test_options_left_out_are_those_of_the_last_run_and_recompute_nothing(store):
+def test_omitted_options_are_those_of_the_last_run_and_recompute_nothing(store):
     found = choose(store)
     assert found.mask == MaskParameters("physical")
     assert found.model == PUBLISHED
@@ -49,14 +49,14 @@ def test_options_left_out_are_those_of_the_last_run_and_recompute_nothing(store)
     assert found.kept == ["masks physical", "model published"]
 
 
-def test_fit_left_out_is_the_last_one(fitted):
+def test_omitted_fit_is_the_last_one(fitted):
     found = choose(fitted)
     assert (found.model, found.fit) == ("fit", FitParameters(n_components=4, fit="converged"))
     assert found.changes == []
     assert "fit converged of 4 components by counts" in found.kept
 
 
-def test_changed_preset_names_the_cases_it_recomputes(store):
+def test_changed_preset_reports_the_cases_to_recompute(store):
     found = choose(store, preset="paper")
     assert found.mask == MaskParameters("paper")
     assert found.changes == [
@@ -65,7 +65,7 @@ def test_changed_preset_names_the_cases_it_recomputes(store):
     assert choose(store, threshold=-300).mask == MaskParameters("physical", threshold=-300)
 
 
-def test_changed_model_and_changed_fit_name_the_cases_they_relabel(store, fitted):
+def test_changed_model_and_changed_fit_report_the_cases_to_relabel(store, fitted):
     (change,) = choose(store, model="fit").changes
     assert (
         change
@@ -78,19 +78,19 @@ def test_changed_model_and_changed_fit_name_the_cases_they_relabel(store, fitted
     assert choose(fitted, model="fit", components=4, fit="converged").changes == []
 
 
-def test_labels_that_a_fit_has_left_behind_are_named_before_they_are_recomputed(store, tmp_path):
+def test_labels_of_an_earlier_fit_are_reported_before_they_are_recomputed(store, tmp_path):
     url = shutil.copytree(store, tmp_path / "s.zarr")
     Pipeline(None, lungmix.open_cohort(url, "r+")).fit()
     (change,) = choose(str(url)).changes
     assert change.startswith("labels of 2 cases will be recomputed with a fit (paper) instead of published")
 
 
-def test_changed_chunks_name_the_cases_they_convert(store):
+def test_changed_chunks_report_the_cases_to_convert(store):
     (change,) = choose(store, chunk_slices=8, stages=("convert",)).changes
     assert "up to 2 cases will be converted again" in change
 
 
-def test_sizes_of_a_run_are_remembered_where_no_mask_was_found(store):
+def test_mask_parameters_of_a_run_without_any_mask_are_recorded(store):
     cohort = lungmix.open_cohort(store, "r+")
     before = cohort.settings
     assert last_mask(cohort) == MaskParameters("physical")
@@ -138,7 +138,7 @@ def test_terminal_is_asked_before_masks_are_recomputed(store):
     assert {name: case.stages for name, case in lungmix.open_cohort(store).items()} == before
 
 
-def test_scripts_are_warned_and_not_asked(store, capsys, monkeypatch):
+def test_scripts_get_a_warning_and_no_question(store, capsys, monkeypatch):
     reached = []
     monkeypatch.setattr("lungmix.cli.commands.run.pipeline_on", lambda *_, **__: reached.append(1) or 1 / 0)
     for words in (["--quiet"], ["--yes"]):

@@ -1,4 +1,4 @@
-"""What notebooks show of cases and cohorts, as a parser of HTML reads it."""
+"""HTML of cases and cohorts for notebooks, read by an HTML parser."""
 
 import base64
 from html.parser import HTMLParser
@@ -44,7 +44,7 @@ def cohort(tmp_path):
     return lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
 
 
-def test_case_shows_its_facts_and_a_slice_in_true_proportions(cohort):
+def test_case_shows_its_attributes_and_a_slice_with_true_aspect_ratio(cohort):
     case = labelled_case(cohort, "case-001", Geometry((40, 32, 20), (0.5, 1.0, 1.2)))
     page = Page(case._repr_html_())
     assert "40 x 32 x 20" in page.words
@@ -57,7 +57,7 @@ def test_case_shows_its_facts_and_a_slice_in_true_proportions(cohort):
     assert np.ptp(pixels[:, :, :3], axis=2).max() > 0.2  # labels are coloured
 
 
-def test_what_a_scan_says_of_itself_is_shown_as_text(cohort):
+def test_attributes_of_a_scan_are_escaped(cohort):
     case = labelled_case(cohort, "case-001", Geometry((20, 20, 20)), acquisition=Acquisition("CT", HOSTILE, HOSTILE))
     case.record_failure("mask", HOSTILE)
     for text in (case._repr_html_(), cohort._repr_html_()):

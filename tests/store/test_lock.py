@@ -1,4 +1,4 @@
-"""One writer a store, whoever dies and however many come at once."""
+"""Write lock of a store, with killed owners and concurrent processes."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def put(file, **changes):
     return owner
 
 
-def test_second_writer_is_refused_and_told_host_process_and_age(cohort, file):
+def test_second_writer_is_rejected_with_host_process_and_age(cohort, file):
     process = psutil.Process()
     with cohort.locked():
         assert file.is_file()
@@ -75,7 +75,7 @@ def test_second_writer_is_refused_and_told_host_process_and_age(cohort, file):
     cohort.check_free()
 
 
-def test_second_writer_waits_and_says_for_whom(cohort, monkeypatch):
+def test_second_writer_waits_and_names_the_owner(cohort, monkeypatch):
     monkeypatch.setattr(lock, "_POLL_S", 0.01)
     heard, order, held = [], [], threading.Event()
 
@@ -97,9 +97,7 @@ def test_second_writer_waits_and_says_for_whom(cohort, monkeypatch):
     assert "waiting for process" in heard[0]
 
 
-def test_lock_that_could_not_be_deleted_at_the_end_is_in_the_way_of_no_later_run_of_its_process(
-    cohort, file, monkeypatch
-):
+def test_lock_that_could_not_be_deleted_does_not_block_its_own_process(cohort, file, monkeypatch):
     async def refuse(*args):
         raise StoreError("the object store does not answer")
 
@@ -132,25 +130,25 @@ def test_lock_of_a_process_that_was_killed_is_taken_over(cohort, file):
 
 
 @pytest.mark.parametrize("offset", [3.0, -3600.0])
-def test_clock_that_was_set_makes_no_owner_another_process(cohort, file, offset):
+def test_owner_is_recognized_after_the_clock_was_set(cohort, file, offset):
     put(file, born=psutil.Process().create_time() + offset)
     with pytest.raises(LockedError, match="is being written to"), cohort.locked():
         pass
 
 
-def test_process_with_the_number_of_an_owner_that_is_silent_is_not_the_owner(cohort, file):
+def test_process_that_reuses_the_number_of_a_stale_owner_is_not_the_owner(cohort, file):
     put(file, born=1.0, beat=time.time() - lock.STALE_S - 60)
     with cohort.locked():
         pass
 
 
-def test_living_owner_keeps_its_lock_however_long_it_was_not_renewed(cohort, file):
+def test_living_owner_keeps_its_lock_without_heartbeats(cohort, file):
     put(file, beat=time.time() - 86400)
     with pytest.raises(LockedError, match=r"last heartbeat 24\.0 h ago"), cohort.locked():
         pass
 
 
-def test_lock_of_a_process_that_was_killed_and_not_waited_for_is_taken_over(cohort, file):
+def test_lock_of_a_zombie_process_is_taken_over(cohort, file):
     with subprocess.Popen(["sleep", "600"]) as process:
         put(file, pid=process.pid, born=psutil.Process(process.pid).create_time())
         process.kill()
@@ -164,7 +162,7 @@ def test_lock_of_a_process_that_was_killed_and_not_waited_for_is_taken_over(coho
 
 @pytest.mark.parametrize(("age", "stale"), [(lock.STALE_S - 60, False), (lock.STALE_S + 60, True)])
 @pytest.mark.parametrize("pid", ["own", "gone"])
-def test_process_numbers_of_a_container_with_the_name_of_this_host_say_nothing(cohort, file, gone, pid, age, stale):
+def test_process_numbers_of_other_containers_on_this_host_are_ignored(cohort, file, gone, pid, age, stale):
     put(file, space="another", pid=gone if pid == "gone" else psutil.Process().pid, beat=time.time() - age)
     if stale:
         with cohort.locked():
@@ -174,7 +172,7 @@ def test_process_numbers_of_a_container_with_the_name_of_this_host_say_nothing(c
             pass
 
 
-def test_lock_of_a_container_with_the_name_of_this_host_is_not_taken_over(cohort, file):
+def test_lock_of_another_container_on_this_host_is_not_taken_over(cohort, file):
     code = (
         "import lungmix, sys\n"
         f"with lungmix.open_cohort({cohort.url!r}, 'r+').locked():\n"
@@ -193,7 +191,7 @@ def test_lock_of_a_container_with_the_name_of_this_host_is_not_taken_over(cohort
 
 
 @pytest.mark.parametrize(("age", "stale"), [(lock.STALE_S - 60, False), (lock.STALE_S + 60, True)])
-def test_lock_of_another_host_is_stale_once_it_is_not_renewed(cohort, file, age, stale):
+def test_lock_of_another_host_is_stale_without_heartbeats(cohort, file, age, stale):
     put(file, host="elsewhere", beat=time.time() - age)
     if stale:
         with cohort.locked():
@@ -203,7 +201,7 @@ def test_lock_of_another_host_is_stale_once_it_is_not_renewed(cohort, file, age,
             pass
 
 
-def test_living_owner_on_a_host_whose_clock_is_late_keeps_its_lock(cohort, file, monkeypatch):
+def test_living_owner_on_a_host_with_a_slow_clock_keeps_its_lock(cohort, file, monkeypatch):
     monkeypatch.setattr(lock, "WATCH_S", 60.0)
     monkeypatch.setattr(lock, "_POLL_S", 0.01)
     owner = put(file, host="elsewhere", beat=time.time() - lock.STALE_S - 600)
@@ -228,7 +226,7 @@ def test_living_owner_on_a_host_whose_clock_is_late_keeps_its_lock(cohort, file,
     assert not list(file.parent.glob("lock-*"))
 
 
-def test_lock_that_is_old_by_the_clock_of_the_store_is_not_watched(cohort, file, monkeypatch):
+def test_lock_that_is_stale_by_the_clock_of_the_store_is_taken_over_at_once(cohort, file, monkeypatch):
     monkeypatch.setattr(lock, "WATCH_S", 3600.0)
     put(file, host="elsewhere", beat=time.time() - lock.STALE_S - 60)
     os.utime(file, (time.time() - lock.STALE_S - 60,) * 2)
@@ -254,7 +252,7 @@ def test_unreadable_lock_is_taken_over(cohort, file, content):
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
 
 
-def test_lock_of_an_unknown_owner_is_stale_once_it_is_not_renewed(cohort, file):
+def test_lock_of_an_unknown_owner_is_stale_without_heartbeats(cohort, file):
     file.write_text(json.dumps({"beat": time.time() - 30, "who": "a later version"}))
     with pytest.raises(LockedError, match="an unknown process, for 30 s"), cohort.locked():
         pass
@@ -264,7 +262,7 @@ def test_lock_of_an_unknown_owner_is_stale_once_it_is_not_renewed(cohort, file):
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_claims_of_processes_that_were_killed_while_they_took_over_are_in_nobodys_way(cohort, file, gone, depth):
+def test_claims_of_killed_processes_block_no_later_run(cohort, file, gone, depth):
     last = put(file, pid=gone)
     for _ in range(depth):
         last = put(file.with_name(f"lock-{last.token}.json"), pid=gone)
@@ -274,7 +272,7 @@ def test_claims_of_processes_that_were_killed_while_they_took_over_are_in_nobody
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
 
 
-def test_who_is_about_to_take_a_lock_over_is_named(cohort, file, gone):
+def test_error_names_the_process_that_is_taking_a_lock_over(cohort, file, gone):
     dead = put(file, pid=gone)
     put(file.with_name(f"lock-{dead.token}.json"))
     with pytest.raises(LockedError, match=f"process {psutil.Process().pid} on"), cohort.locked():
@@ -294,7 +292,7 @@ def lost(cohort):
 
 
 @pytest.mark.parametrize("how", ["taken", "removed"])
-def test_who_has_lost_the_lock_writes_no_more(cohort, file, monkeypatch, how):
+def test_owner_that_lost_the_lock_can_no_longer_write(cohort, file, monkeypatch, how):
     monkeypatch.setattr(lock, "CHECK_S", 0.0)
     cohort.add("one", Geometry((4, 4, 4)), Acquisition())
     with lost(cohort):
@@ -326,7 +324,7 @@ def test_who_has_lost_the_lock_writes_no_more(cohort, file, monkeypatch, how):
     assert (lock.owner_of(cohort._group.store).token == taken.token) if taken else not file.exists()
 
 
-def test_who_was_stopped_looks_at_the_lock_before_it_writes(cohort, file, monkeypatch):
+def test_suspended_owner_checks_the_lock_before_a_write(cohort, file, monkeypatch):
     with lost(cohort):
         lose(file)
         cohort.write_text("model.json", "within seconds it is believed to be held")
@@ -337,13 +335,13 @@ def test_who_was_stopped_looks_at_the_lock_before_it_writes(cohort, file, monkey
     assert cohort.read_text("model.json") == "within seconds it is believed to be held"
 
 
-def test_who_has_lost_the_lock_and_writes_nothing_is_told_at_the_end(cohort, file):
+def test_owner_that_lost_the_lock_gets_an_error_at_the_end(cohort, file):
     with lost(cohort):
         lose(file)
     assert lock.owner_of(cohort._group.store).host == "elsewhere"
 
 
-def test_who_was_stopped_and_still_has_the_lock_renews_it_before_it_writes(cohort, file, monkeypatch):
+def test_suspended_owner_that_still_has_the_lock_renews_it_before_a_write(cohort, file, monkeypatch):
     with cohort.locked():
         put(file, **{**json.loads(file.read_text()), "beat": time.time() - lock.STALE_S})
         monkeypatch.setattr(lock, "CHECK_S", 0.0)
@@ -366,7 +364,7 @@ def test_one_check_of_the_lock_serves_many_writes(cohort, monkeypatch):
         assert not checks
 
 
-def test_what_others_wrote_before_the_lock_was_taken_is_kept(tmp_path):
+def test_settings_written_by_others_before_the_lock_are_kept(tmp_path):
     waiting = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     with lungmix.open_cohort(tmp_path / "s.zarr", "a").locked():
         first = lungmix.open_cohort(tmp_path / "s.zarr", "a")
@@ -381,7 +379,7 @@ def test_what_others_wrote_before_the_lock_was_taken_is_kept(tmp_path):
     assert found.salt == first.salt == waiting.salt
 
 
-def test_many_who_make_one_store_agree_on_its_salt(tmp_path):
+def test_processes_that_create_one_store_agree_on_its_salt(tmp_path):
     ready = threading.Barrier(8)
 
     def make(_):
@@ -393,7 +391,7 @@ def test_many_who_make_one_store_agree_on_its_salt(tmp_path):
     assert salts == {lungmix.open_cohort(tmp_path / "s.zarr").salt}
 
 
-def test_store_that_another_run_writes_to_is_not_mended_beside_it(cohort, file):
+def test_locked_store_is_not_repaired_by_another_process(cohort, file):
     metadata = file.with_name("zarr.json")
     cohort.register_scans({"one": {"key": "k", "source": "s"}})
     with cohort.locked():
@@ -417,7 +415,7 @@ def test_lock_is_renewed_while_it_is_held(cohort, file, monkeypatch):
         assert json.loads(file.read_text())["since"] == first["since"]
 
 
-def test_of_many_who_see_a_dead_owner_one_at_a_time_writes(cohort, file, gone, monkeypatch):
+def test_one_of_many_processes_that_see_a_stale_lock_takes_it_over(cohort, file, gone, monkeypatch):
     monkeypatch.setattr(lock, "_POLL_S", 0.001)
     inside, most, entered = [], [], []
     guard = threading.Lock()
@@ -444,7 +442,7 @@ def test_of_many_who_see_a_dead_owner_one_at_a_time_writes(cohort, file, gone, m
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
 
 
-def test_what_killed_writers_left_beside_the_cases_is_cleared_away(cohort, file):
+def test_partial_files_of_killed_writers_are_deleted(cohort, file):
     left = [file.with_name(f"{name}.{'0a' * 16}.partial") for name in ("measurements", "zarr", "lock")]
     fresh = file.with_name(f"lock.{'1b' * 16}.partial")
     other = file.with_name("my.partial")

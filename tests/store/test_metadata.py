@@ -1,4 +1,4 @@
-"""Damaged metadata of a case or a store: named, with the remedy, while all other cases go on."""
+"""Corrupt metadata of a case or a store: reported with the remedy, while other cases stay usable."""
 
 import json
 
@@ -68,7 +68,7 @@ def store(tmp_path):
     return tmp_path / "s.zarr", scans
 
 
-def test_every_damage_of_a_case_is_named_with_its_remedy_and_the_others_are_there(store):
+def test_corrupt_case_is_reported_with_its_remedy_and_others_are_listed(store):
     file = store[0] / "case-002" / "zarr.json"
     whole = file.read_bytes()
     for content in [*damages(whole), *case_types(whole), None]:
@@ -93,7 +93,7 @@ def lose_or_replace(file, content):
         file.write_bytes(content)
 
 
-def test_folder_without_metadata_is_a_damaged_case_only_where_a_scan_is_known_and_objects_are_left(store):
+def test_folder_without_metadata_is_a_corrupt_case_only_if_registered_with_objects(store):
     folder = store[0] / "case-002"
     for file in (folder / "zarr.json", folder / "0" / "zarr.json"):
         file.unlink()
@@ -104,7 +104,7 @@ def test_folder_without_metadata_is_a_damaged_case_only_where_a_scan_is_known_an
     assert list(lungmix.open_cohort(store[0]).damaged) == ["case-002"]
 
 
-def test_a_group_of_somebody_else_is_neither_case_nor_damage(store):
+def test_group_of_another_program_is_neither_a_case_nor_corrupt(store):
     cohort = lungmix.open_cohort(store[0], "r+")
     cohort._group.create_group("extra").attrs["who"] = "another program"
     assert list(cohort) == ["case-001", "case-002", "case-003"]
@@ -112,7 +112,7 @@ def test_a_group_of_somebody_else_is_neither_case_nor_damage(store):
     assert "extra" not in cohort
 
 
-def test_a_damaged_case_keeps_its_name_and_another_scan_does_not_get_it(store, tmp_path):
+def test_corrupt_case_keeps_its_name_and_no_other_scan_gets_it(store, tmp_path):
     (store[0] / "case-003" / "zarr.json").write_bytes(b"{")
     cohort, scans = lungmix.open_cohort(store[0], "r+"), store[1]
     assert assign_names(cohort, [scans[2], scans[0]]) == {"case-003": scans[2], "case-001": scans[0]}
@@ -122,7 +122,7 @@ def test_a_damaged_case_keeps_its_name_and_another_scan_does_not_get_it(store, t
     assert list(assign_names(cohort, [new])) == ["case-004"]
 
 
-def test_info_tells_of_the_damaged_case_and_lists_the_others(store, capsys):
+def test_info_reports_the_corrupt_case_and_lists_the_others(store, capsys):
     (store[0] / "case-002" / "zarr.json").write_bytes(b"")
     assert _status_of(["info", str(store[0]), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
@@ -135,7 +135,7 @@ def test_info_tells_of_the_damaged_case_and_lists_the_others(store, capsys):
     assert _status_of(["info", str(store[0]), "case-001"]) == 0
 
 
-def test_info_ends_with_status_1_where_it_names_a_case_that_failed_or_has_a_damaged_stage(store, capsys):
+def test_info_exits_with_status_1_for_a_failed_case_or_a_corrupt_stage(store, capsys):
     assert _status_of(["info", str(store[0])]) == 0
     case = lungmix.open_cohort(store[0], "r+")["case-001"]
     case.record_failure("mask", "no lung was found")
@@ -152,7 +152,7 @@ def test_info_ends_with_status_1_where_it_names_a_case_that_failed_or_has_a_dama
     assert _status_of(["info", str(store[0]), "case-001"]) == 1
 
 
-def test_damaged_metadata_of_the_store_are_named_and_written_again_where_it_may_be_made(store):
+def test_corrupt_metadata_of_the_store_are_reported_and_rewritten_in_mode_a(store):
     file = store[0] / "zarr.json"
     whole = file.read_bytes()
     salt = lungmix.open_cohort(store[0]).salt
@@ -170,7 +170,7 @@ def test_damaged_metadata_of_the_store_are_named_and_written_again_where_it_may_
         assert list(lungmix.open_cohort(store[0])) == ["case-001", "case-002", "case-003"]
 
 
-def test_a_damaged_file_in_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_corrupt_file_in_an_unrelated_folder_is_left_unchanged(tmp_path):
     (tmp_path / "zarr.json").write_bytes(b"{")
     with pytest.raises(StoreError, match="new or empty folder"):
         lungmix.open_cohort(tmp_path, "a")

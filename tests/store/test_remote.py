@@ -1,4 +1,4 @@
-"""Failures of an object store, each told in one sentence."""
+"""Failures of an object store, each reported in one sentence."""
 
 import socket
 import threading
@@ -79,7 +79,7 @@ def said(capsys, *words):
         (301, "PermanentRedirect", "another region"),
     ],
 )
-def test_answer_of_an_object_store_is_told_in_one_sentence(mode, status, code, reason, monkeypatch):
+def test_answer_of_an_object_store_becomes_one_sentence(mode, status, code, reason, monkeypatch):
     with answering(status, code, monkeypatch), pytest.raises(StoreError, match=reason) as failed:
         lungmix.open_cohort(STORE, mode)
     told = str(failed.value)
@@ -90,7 +90,7 @@ def test_answer_of_an_object_store_is_told_in_one_sentence(mode, status, code, r
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "measure"])
-def test_object_store_that_is_not_there_ends_a_command_with_status_2(command, monkeypatch, capsys):
+def test_command_exits_with_status_2_without_an_object_store(command, monkeypatch, capsys):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
@@ -105,7 +105,7 @@ def test_object_store_that_is_not_there_ends_a_command_with_status_2(command, mo
     "endpoint", ["127.0.0.1:9", "localhost", "ftp://host", "http://", "http://host:99999999", "x y"]
 )
 @pytest.mark.parametrize("words", [("info", STORE), ("scan", "s3://bucket/scans")])
-def test_endpoint_that_is_no_address_is_refused_by_its_name(endpoint, words, monkeypatch, capsys):
+def test_endpoint_that_is_no_address_is_rejected_by_name(endpoint, words, monkeypatch, capsys):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     status, text = said(capsys, *words)
     assert status == 2
@@ -113,7 +113,7 @@ def test_endpoint_that_is_no_address_is_refused_by_its_name(endpoint, words, mon
     assert "https://HOST" in text
 
 
-def test_credentials_that_are_nowhere_are_asked_for(monkeypatch):
+def test_error_asks_for_missing_credentials(monkeypatch):
     def get(*args, **options):
         raise exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token")
 
@@ -123,7 +123,7 @@ def test_credentials_that_are_nowhere_are_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["get", "set", "exists", "delete", "delete_dir", "list", "sizes", "getsize"])
-def test_no_error_of_the_library_passes_the_adapter(call, monkeypatch):
+def test_every_error_of_the_library_becomes_a_store_error(call, monkeypatch):
     raised = []
 
     def fail(*args, **options):

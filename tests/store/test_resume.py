@@ -1,4 +1,4 @@
-"""What a store knows of its own objects: receipts, damage, attempts, half-made cases."""
+"""Receipts of objects, corrupt stages, attempts and interrupted cases."""
 
 import os
 import pickle
@@ -49,7 +49,7 @@ def folder(cohort):
     return Path(cohort.url) / "case-001"
 
 
-def test_receipts_are_those_of_the_bytes_on_disk(cohort, case):
+def test_receipts_match_the_bytes_on_disk(cohort, case):
     for record in case.stages.values():
         assert record["files"]
         for key, receipt in record["files"].items():
@@ -59,7 +59,7 @@ def test_receipts_are_those_of_the_bytes_on_disk(cohort, case):
     assert found - known == {"zarr.json", "labels/zarr.json"}
 
 
-def test_whole_case_is_left_as_it_is(cohort, case):
+def test_valid_case_is_left_unchanged(cohort, case):
     before = (folder(cohort) / "zarr.json").read_bytes()
     assert invalidate_corrupt_stages(again(cohort)) == {}
     assert (folder(cohort) / "zarr.json").read_bytes() == before
@@ -74,7 +74,7 @@ def test_whole_case_is_left_as_it_is(cohort, case):
         ("2/zarr.json", "convert"),
     ],
 )
-def test_lost_and_shortened_objects_withdraw_their_stage_alone(cohort, case, key, stage):
+def test_missing_and_truncated_objects_invalidate_their_stage_only(cohort, case, key, stage):
     content = (folder(cohort) / key).read_bytes()
     for change in (None, content[:-1], content + b"x"):
         if change is None:
@@ -91,7 +91,7 @@ def test_lost_and_shortened_objects_withdraw_their_stage_alone(cohort, case, key
     assert invalidate_corrupt_stages(again(cohort)) == {}
 
 
-def test_object_that_no_stage_wrote_is_found(cohort, case):
+def test_unexpected_object_is_found(cohort, case):
     stray = folder(cohort) / "labels/lung/0/c/0/0/0"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"of another run")
@@ -99,7 +99,7 @@ def test_object_that_no_stage_wrote_is_found(cohort, case):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"attributes": {"ome": {"labels": ["tissue"]}}}'])
-def test_list_of_label_maps_is_written_again(cohort, case, content):
+def test_corrupt_list_of_label_maps_is_rewritten(cohort, case, content):
     file = folder(cohort) / "labels/zarr.json"
     whole = file.read_bytes()
     if content is None:
@@ -113,14 +113,14 @@ def test_list_of_label_maps_is_written_again(cohort, case, content):
     assert not corrupt_objects(again(cohort))
 
 
-def test_flipped_byte_of_the_counts_is_found_without_reading_voxels(cohort, case):
+def test_flipped_byte_of_the_histogram_is_found_without_reading_voxels(cohort, case):
     flip(folder(cohort) / "hu_counts/c/0")
     assert list(invalidate_corrupt_stages(again(cohort))) == ["mask"]
 
 
 @pytest.mark.parametrize("place", [0, 0.5, -1])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_flipped_byte_of_a_shard_is_named_by_case_and_array(cohort, case, level, place):
+def test_error_for_a_flipped_byte_of_a_shard_names_case_and_array(cohort, case, level, place):
     flip(folder(cohort) / f"{level}/c/1/0/0", place)
     damaged = again(cohort)
     with pytest.raises(DamageError, match=f"case case-001: {level} is damaged"):
@@ -128,12 +128,12 @@ def test_flipped_byte_of_a_shard_is_named_by_case_and_array(cohort, case, level,
     assert np.array_equal(damaged.lung[64:128].compute(), np.ones((64, 33, 40), np.uint8))
 
 
-def test_error_of_damage_survives_the_way_from_a_worker():
+def test_damage_error_can_be_sent_from_a_worker():
     error = pickle.loads(pickle.dumps(DamageError("a", "labels/lung/0", "slices 0 to 64")))
     assert (error.case, error.array, error.where) == ("a", "labels/lung/0", "slices 0 to 64")
 
 
-def test_what_a_killed_writer_left_is_cleared(cohort, case):
+def test_partial_files_and_temporary_arrays_of_a_killed_writer_are_deleted(cohort, case):
     part = folder(cohort) / f"0/c/0/0/0.{'0' * 32}.partial"
     part.write_bytes(b"half")
     case.create_packed("opened")
@@ -142,7 +142,7 @@ def test_what_a_killed_writer_left_is_cleared(cohort, case):
     assert not (folder(cohort) / "opened").exists()
 
 
-def test_stage_made_again_from_the_same_keeps_what_depends_on_it(cohort, case):
+def test_stage_recomputed_from_equal_inputs_keeps_dependent_stages(cohort, case):
     case.record("label", {"key": "l"})
     case.mark_damaged("mask", "a shard is missing")
     case.start_stage("mask", "m")
@@ -153,7 +153,7 @@ def test_stage_made_again_from_the_same_keeps_what_depends_on_it(cohort, case):
     assert set(again(cohort).stages) == {"convert"}
 
 
-def test_task_of_a_replaced_attempt_writes_no_more(cohort, case, monkeypatch):
+def test_task_of_a_replaced_attempt_can_no_longer_write(cohort, case, monkeypatch):
     from lungmix.store import stage_records
 
     monkeypatch.setattr(stage_records, "_ATTEMPT_TIMEOUT_S", 0.1)
@@ -181,7 +181,7 @@ def test_same_records_in_any_order_give_the_same_bytes(tmp_path, monkeypatch):
     assert texts[0] == texts[1]
 
 
-def test_case_is_removed_as_a_whole(cohort, case):
+def test_all_objects_of_a_removed_case_are_deleted(cohort, case):
     cohort.remove("case-001")
     assert not folder(cohort).exists()
     assert "case-001" not in cohort

@@ -63,7 +63,7 @@ def remote(bucket, scans):
         return url, after - before, bucket.requests() - after
 
 
-def test_bucket_tls_workers_and_chunks_change_no_voxel_count_or_measurement(remote, local):
+def test_bucket_tls_workers_and_chunks_change_no_result(remote, local):
     assert {case.zarr_array("ct").chunks[0] for case in lungmix.open_cohort(remote[0]).values()} == {64}
     assert results_of(remote[0]) == local
 
@@ -75,7 +75,7 @@ def test_requests_of_a_scan_stay_few(remote):
     assert sum(again.values()) / SCANS < MOST_REQUESTS / 4, again
 
 
-def test_damaged_object_is_found_in_a_bucket(remote):
+def test_corrupt_object_in_a_bucket_is_found(remote):
     import obstore
     from obstore.store import S3Store
 
@@ -117,7 +117,7 @@ def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
     assert lock.owner_of(cohort._group.store) is None
 
 
-def test_address_that_cannot_be_a_store_says_what_to_do(bucket):
+def test_error_for_an_address_that_is_no_store_names_the_remedy(bucket):
     with pytest.raises(StoreError, match="lungmix run"):
         lungmix.open_cohort(bucket.url("none.zarr"))
     with pytest.raises(UsageError, match="s3://BUCKET/PREFIX"):

@@ -27,7 +27,7 @@ def fill(case, name, volume):
         case.write(name, start, volume[start:stop])
 
 
-def test_volume_and_geometry_come_back_to_the_last_bit(case, tmp_path):
+def test_volume_and_geometry_are_read_back_exactly(case, tmp_path):
     volume = np.random.default_rng(0).integers(-32768, 32767, case.geometry.shape).astype(np.int16)
     fill(case, "ct", volume)
     again = lungmix.open_cohort(tmp_path / "store.zarr")["case-001"]
@@ -44,7 +44,7 @@ def test_volume_and_geometry_come_back_to_the_last_bit(case, tmp_path):
 
 
 @pytest.mark.parametrize(("start", "depth"), [(0, 63), (1, 64), (32, 64), (64, 65), (128, 21), (0, 1)])
-def test_write_that_would_cut_a_shard_is_refused(case, start, depth):
+def test_write_of_a_partial_shard_is_rejected(case, start, depth):
     case.create_image("ct")
     slab = np.ones((depth, *case.geometry.shape[1:]), np.int16)
     with pytest.raises(AlignmentError, match="whole shards"):
@@ -63,7 +63,7 @@ def test_slabs_own_their_shards_on_every_level():
 
 
 @pytest.mark.parametrize("slices", POSSIBLE_SLICES)
-def test_chosen_slabs_own_their_shards_too(slices):
+def test_slabs_of_a_chosen_size_own_their_shards(slices):
     for shape in [(5, 8, 8), (1251, 512, 512), (300, 1024, 1024)]:
         geometry = Geometry(shape[::-1], (0.7, 0.7, 0.7))
         layout = layout_of(geometry, slices)
@@ -74,13 +74,13 @@ def test_chosen_slabs_own_their_shards_too(slices):
             assert level.chunks[0] == level.shards[0]
 
 
-def test_number_of_slices_that_cuts_nothing_is_refused():
+def test_invalid_number_of_slices_is_rejected():
     for slices in (0, 7, 48, 128):
         with pytest.raises(UsageError, match="8, 16, 32, 64"):
             layout_of(Geometry((8, 8, 8)), slices)
 
 
-def test_slabs_written_in_any_order_leave_each_other_alone(case):
+def test_slabs_may_be_written_in_any_order(case):
     volume = np.arange(np.prod(case.geometry.shape), dtype=np.int64).reshape(case.geometry.shape).astype(np.int16)
     case.create_image("ct")
     for start, stop in reversed(list(case.layout.slabs())):
@@ -148,20 +148,20 @@ def test_file_is_not_taken_for_a_store(tmp_path):
         lungmix.open_cohort(tmp_path / "file", "a")
 
 
-def test_missing_store_says_how_to_make_one(tmp_path):
+def test_error_for_a_missing_store_says_how_to_create_one(tmp_path):
     with pytest.raises(StoreError, match="lungmix run"):
         lungmix.open_cohort(tmp_path / "none.zarr")
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", "A", ".hidden", "x" * 200])
-def test_case_names_that_are_no_plain_names_are_refused(tmp_path, name):
+def test_invalid_case_names_are_rejected(tmp_path, name):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     with pytest.raises(StoreError, match="cannot name a case"):
         cohort.add(name, Geometry((1, 1, 1)), Acquisition())
     assert name not in cohort
 
 
-def test_image_that_is_not_there_yet_is_named(case):
+def test_error_for_a_missing_image_names_it(case):
     with pytest.raises(StoreError, match="no complete image tissue"):
         _ = case.tissue
 

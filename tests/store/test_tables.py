@@ -1,4 +1,4 @@
-"""Tables of a store as text and as Parquet."""
+"""Tables of a store as CSV and Parquet."""
 
 import io
 import math
@@ -19,20 +19,20 @@ def same(one, two):
     return [[str(value) for value in row.items()] for row in one] == [[str(v) for v in row.items()] for row in two]
 
 
-def test_rows_come_back_from_their_text_with_their_types():
+def test_rows_are_read_back_with_their_types():
     assert same(rows_of(text_of(ROWS)), ROWS)
     assert rows_of("") == []
     assert text_of([]) == ""
 
 
-def test_table_without_some_cases_is_the_one_that_would_be_written_of_the_others():
+def test_table_without_some_cases_equals_the_table_of_the_others():
     text = text_of(ROWS)
     assert without(text, ["case-002", "case-009"]) == text_of([ROWS[0], ROWS[2]])
     assert without(text, []) == text
     assert parquet_of(without(text, ["case-002"])) == parquet_of(text_of([ROWS[0], ROWS[2]]))
 
 
-def test_table_that_loses_its_last_row_keeps_its_head():
+def test_table_without_rows_keeps_its_header():
     text = without(text_of(ROWS), ["case-001", "case-002", "12"])
     assert text == "case,lung_ml,voxels,touches,left_ml\n"
     assert rows_of(text) == []
@@ -43,14 +43,14 @@ def test_table_that_loses_its_last_row_keeps_its_head():
     assert without(text, ["case-001"]) == text
 
 
-def test_rows_that_people_changed_stay_to_the_byte():
+def test_manually_edited_rows_stay_identical_to_the_byte():
     text = 'case,note\r\ncase-001,"a, b"\r\ncase-002,c\r\n'
     assert without(text, {"case-002"}) == 'case,note\r\ncase-001,"a, b"\r\n'
     assert lines_of(text)[1] == {"case-001": ['case-001,"a, b"'], "case-002": ["case-002,c"]}
     assert len(rows_of("case,a,b\ncase-001,1\n")[0]) == 3
 
 
-def test_parquet_file_is_told_by_what_it_holds(tmp_path):
+def test_parquet_file_is_compared_by_content(tmp_path):
     text = text_of(ROWS)
     table = pq.read_table(io.BytesIO(parquet_of(text)))
     assert math.isnan(table["left_ml"][0].as_py())
@@ -62,5 +62,5 @@ def test_parquet_file_is_told_by_what_it_holds(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1", parquet_of(text_of(ROWS))[:-20]])
-def test_parquet_file_that_cannot_be_read_holds_nothing(content):
+def test_unreadable_parquet_file_matches_no_table(content):
     assert not is_parquet_of(content, text_of(ROWS))

@@ -1,4 +1,4 @@
-"""What is compared with what is made again, and what is withdrawn of what differs."""
+"""Verification of stores: comparison with recomputed results, and invalidation of corrupt stages."""
 
 import json
 import shutil
@@ -66,14 +66,14 @@ def flip(file):
     file.write_bytes(content)
 
 
-def test_store_as_it_was_made_passes_with_its_source_and_with_parts_left_out(client, store, scan):
+def test_unchanged_store_passes_with_its_source(client, store, scan):
     before = store_digest(store)
     found = verify(client, store, scan)
     assert (found.wrong, found.notes, found.damaged) == ({NAME: []}, {}, {})
     assert store_digest(store) == before
 
 
-def test_changed_metadata_and_findings_are_named(client, store, scan):
+def test_changed_metadata_and_results_are_reported(client, store, scan):
     def change(attributes):
         own = attributes["lungmix"]
         own["geometry"]["origin"][0] += 100.0
@@ -99,7 +99,7 @@ def test_changed_metadata_and_findings_are_named(client, store, scan):
     assert set(found.damaged[NAME]) == {"mask", "side", "label"}
 
 
-def test_changed_digits_and_strange_rows_of_tables_are_named(client, store):
+def test_changed_digits_and_unexpected_rows_of_tables_are_reported(client, store):
     for name in ("measurements.csv", "radiomics.csv"):
         change_digit(store / name)
     with (store / "radiomics.csv").open("a") as stream:
@@ -113,7 +113,7 @@ def test_changed_digits_and_strange_rows_of_tables_are_named(client, store):
     assert "its content differs from measurements.csv" in found["measurements.parquet"][0]
 
 
-def test_row_of_a_case_without_labels_is_named(client, store):
+def test_row_of_a_case_without_labels_is_reported(client, store):
     lungmix.open_cohort(store, "r+")[NAME].start_stage("label", "of a run that was killed")
     found = verify(client, store).wrong
     assert "the stage label was interrupted" in found[NAME]
@@ -121,7 +121,7 @@ def test_row_of_a_case_without_labels_is_named(client, store):
         assert 'it has a row of "case-001", which has no labels' in found[file][0]
 
 
-def test_object_that_nobody_wrote_is_named(client, store):
+def test_unexpected_object_is_reported(client, store):
     shard = store / NAME / "labels/tissue/0/c/9/0/0"
     shard.parent.mkdir(parents=True)
     shutil.copy(next((store / NAME / "labels/tissue/0").rglob("c/*/0/0")), shard)
@@ -130,7 +130,7 @@ def test_object_that_nobody_wrote_is_named(client, store):
     assert list(found.damaged[NAME]) == ["label"]
 
 
-def test_coarser_level_that_is_wrong_but_whole_is_found(client, store):
+def test_wrong_coarser_level_with_valid_checksums_is_found(client, store):
     case = lungmix.open_cohort(store, "r+")[NAME]
     record = case.stages["convert"]
     files = record.pop("files")
@@ -142,7 +142,7 @@ def test_coarser_level_that_is_wrong_but_whole_is_found(client, store):
 
 
 @pytest.mark.parametrize("change", ["lost", "another"])
-def test_model_that_is_lost_or_another_is_named(client, store, change):
+def test_missing_or_changed_model_is_reported(client, store, change):
     if change == "lost":
         (store / "model.json").unlink()
     else:
@@ -152,7 +152,7 @@ def test_model_that_is_lost_or_another_is_named(client, store, change):
     assert "its labels cannot be recomputed without the store's model" in found[NAME]
 
 
-def test_stages_that_were_not_made_are_told_and_no_fault_unless_they_failed(client, scan, tmp_path):
+def test_missing_stages_are_notes_and_failed_stages_are_problems(client, scan, tmp_path):
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
     pipeline.convert([scan])
     found = verify(client, tmp_path / "s.zarr")
@@ -164,7 +164,7 @@ def test_stages_that_were_not_made_are_told_and_no_fault_unless_they_failed(clie
     assert (found.wrong, found.notes) == ({NAME: []}, {NAME: ["it has no labels"]})
 
 
-def test_sources_that_are_missing_or_unreadable_and_scans_that_are_not_there_are_faults(store, scan, tmp_path, capsys):
+def test_missing_and_unreadable_sources_and_unknown_scans_are_problems(store, scan, tmp_path, capsys):
     (tmp_path / "words.nrrd").write_text("no image")
     write_series(tmp_path / "other", hu_of((12, 20, 24)))
     sources = [scan, tmp_path / "none", tmp_path / "words.nrrd", tmp_path / "other"]
@@ -180,7 +180,7 @@ def test_sources_that_are_missing_or_unreadable_and_scans_that_are_not_there_are
     assert "1 of 1 cases passed" in out
 
 
-def test_series_are_chosen_as_by_the_run(tmp_path, capsys):
+def test_series_are_selected_as_in_a_run(tmp_path, capsys):
     files = write_series(tmp_path / "series", hu_of((12, 20, 24)))
     files[5].unlink()
     store, source = str(tmp_path / "s.zarr"), str(tmp_path / "series")
@@ -203,7 +203,7 @@ def test_series_are_chosen_as_by_the_run(tmp_path, capsys):
         "air/c/0/0/0",
     ],
 )
-def test_flipped_byte_that_no_stage_reads_is_mended_once_it_is_withdrawn(client, store, scan, finished, key):
+def test_flipped_byte_is_repaired_by_a_run_after_invalidation(client, store, scan, finished, key):
     flip(store / NAME / key)
     found = verify(client, store)
     assert found.wrong[NAME] == [f"{key} is not what was written"]
@@ -215,7 +215,7 @@ def test_flipped_byte_that_no_stage_reads_is_mended_once_it_is_withdrawn(client,
     assert_same_store(finished, store)
 
 
-def test_command_says_how_to_mend_and_withdraws_when_it_is_asked_to(store, scan, capsys):
+def test_command_names_the_remedy_and_invalidates_on_request(store, scan, capsys):
     flip(store / NAME / "labels/side/1/c/0/0/0")
     before = store_digest(store)
     words = ["verify", str(store), "--workers", "1", "--quiet"]
@@ -228,7 +228,7 @@ def test_command_says_how_to_mend_and_withdraws_when_it_is_asked_to(store, scan,
     assert list(lungmix.open_cohort(store)[NAME].damage) == ["side"]
 
 
-def test_what_is_made_again_lies_in_a_temporary_folder_on_a_read_only_disk(monkeypatch, tmp_path):
+def test_scratch_store_is_in_a_temporary_folder_if_the_disk_is_read_only(monkeypatch, tmp_path):
     store = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -241,7 +241,7 @@ def test_what_is_made_again_lies_in_a_temporary_folder_on_a_read_only_disk(monke
     assert not list(temporary.iterdir())
 
 
-def test_what_is_made_again_lies_beside_the_store_or_inside_its_bucket(tmp_path, monkeypatch):
+def test_scratch_store_is_next_to_the_store_or_inside_its_bucket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert scratch_url("s3://cohorts/study/a.zarr").startswith("s3://cohorts/study/a.zarr.verify-")
     assert scratch_url("s3://cohorts/").startswith("s3://cohorts/.verify-")

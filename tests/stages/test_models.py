@@ -158,7 +158,7 @@ def test_masks_of_several_presets_are_named(store, capsys):
     case = cohort["case-001"]
     case.record("mask", {**case.stages["mask"], "parameters": {"preset": "paper", "threshold": -300}})
     assert _status_of(["info", str(store)]) == 0
-    said = "masks were made with different sizes (paper threshold=-300: 1 case, physical: 2 cases)"
+    said = "masks were computed with different parameters (paper threshold=-300: 1 case, physical: 2 cases)"
     assert said in capsys.readouterr().out
 
 

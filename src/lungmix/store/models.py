@@ -168,7 +168,7 @@ class ModelUse:
             )
         if len(set(self.masks.values())) > 1:
             messages.append(
-                f"masks were made with different sizes ({_counted(self.masks.values())}): volumes and tissues of these "
+                f"masks were computed with different parameters ({_counted(self.masks.values())}): volumes and tissues of these "
                 f"cases are not comparable; run `lungmix mask {url} --preset NAME` for all"
             )
         return messages

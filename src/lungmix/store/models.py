@@ -168,8 +168,8 @@ class ModelUse:
             )
         if len(set(self.masks.values())) > 1:
             messages.append(
-                f"masks were computed with different parameters ({_counted(self.masks.values())}): volumes and tissues of these "
-                f"cases are not comparable; run `lungmix mask {url} --preset NAME` for all"
+                f"masks were computed with different parameters ({_counted(self.masks.values())}): volumes and "
+                f"tissues of these cases are not comparable; run `lungmix mask {url} --preset NAME` for all"
             )
         return messages
 

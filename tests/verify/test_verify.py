@@ -13,6 +13,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.tissue import AIRWAY
 from lungmix.verify import invalidate, scratch_url, verify_cases
+from lungmix.verify.case import _facts_of as facts_of
 from lungmix.verify.scratch import scratch_store
 from support.series import hu_of, write_series
 from support.stores import assert_same_store, store_digest
@@ -247,3 +248,9 @@ def test_scratch_store_is_next_to_the_store_or_inside_its_bucket(tmp_path, monke
     assert scratch_url("s3://cohorts/").startswith("s3://cohorts/.verify-")
     assert scratch_url("s.zarr").startswith(f"{tmp_path}/s.zarr.verify-")
     assert scratch_url(".").startswith(f"{tmp_path}.verify-")
+
+
+def test_notes_are_compared_by_their_numbers_and_not_by_their_words():
+    assert facts_of("slices of 0.3 mm lie 5.000 mm apart: what lies between them is not seen") == ("0.3", "5.000")
+    assert facts_of("slices of 0.3 mm lie 5.000 mm apart: tissue between them is not imaged") == ("0.3", "5.000")
+    assert facts_of("slices of 0.3 mm lie 6.000 mm apart") != ("0.3", "5.000")

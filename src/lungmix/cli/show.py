@@ -67,7 +67,7 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
     _show_notes(console, result.notes)
     for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
         for name, reason in reasons.items():
-            text = result.told[name] if may_show_names() else reason
+            text = result.messages[name] if may_show_names() else reason
             console.print(f"{outcome}: {name}: {text}", markup=False, highlight=False, soft_wrap=True)
     for line in (*_origin_of(store, result), *_usage_of(result)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ def show_exported(console: Console, result: Exported) -> None:
     for file in (*(file for files in result.files.values() for file in files), *result.tables):
         console.print(str(file), markup=False, highlight=False)
     for name, reason in result.failed.items():
-        reason = result.told[name] if may_show_names() else reason
+        reason = result.messages[name] if may_show_names() else reason
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
     if result.failed:
         console.print(f"{len(result.files)} done, {len(result.failed)} failed", highlight=False)

@@ -38,7 +38,7 @@ class Exported:
         Written files by case.
     failed : dict of str to str
         Reason for every case that was not written, without names of files.
-    told : dict of str to str
+    messages : dict of str to str
         The same with names, for the person at the terminal.
     tables : list of Path
         Tables of all cases together.
@@ -52,7 +52,7 @@ class Exported:
 
     files: dict[str, list[Path]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
     made_with: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -153,7 +153,7 @@ def _export_cases(
                 callback.on_case_end(outcome.item)
             else:
                 reason = reason_of(outcome.error)
-                out.failed[outcome.item], out.told[outcome.item] = redact(reason), reveal(reason)
+                out.failed[outcome.item], out.messages[outcome.item] = redact(reason), reveal(reason)
                 out.errors[outcome.item] = outcome.error
                 callback.on_case_end(outcome.item, reason)
     finally:

@@ -26,7 +26,7 @@ class RunResult:
         Cases that went through.
     failed : dict of str to str
         Reason for every case or source that did not, without names of files: what may be passed on.
-    told : dict of str to str
+    messages : dict of str to str
         The same with names, for the person at the terminal.
     places : dict of str to str
         Where the cases of this run came from, such as ``source 2, item 17``.
@@ -58,7 +58,7 @@ class RunResult:
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     model: TissueModel | None = None
     model_id: ModelId | None = None
@@ -88,7 +88,7 @@ class RunResult:
 
     def skip(self, name: str, reason: str) -> None:
         """Record a source that is not meant to be a scan."""
-        self.skipped[name], self.told[name] = redact(reason), reveal(reason)
+        self.skipped[name], self.messages[name] = redact(reason), reveal(reason)
 
     def note(self, name: str, notes: Sequence[str]) -> None:
         """Add notes on a case, once each."""
@@ -97,7 +97,7 @@ class RunResult:
 
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
         """Record a failure; names of files in the reason are marked."""
-        self.failed[name], self.told[name] = redact(reason), reveal(reason)
+        self.failed[name], self.messages[name] = redact(reason), reveal(reason)
         if error is not None:
             self.errors[name] = error
 

@@ -1,0 +1,71 @@
+"""Words of the code: docstrings begin with a verb or a noun, and variables are nouns."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import lungmix
+
+PACKAGE = Path(lungmix.__file__).parent
+OLD_WORDS = {"analysis", "serve", "webpage"}
+"""Folders that are not held to these rules yet."""
+
+FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in OLD_WORDS)
+OPENINGS = {"What", "Whether", "Who", "Whose", "Where", "How", "Of", "So", "Such"}
+"""First words of a docstring that leave its subject open."""
+PRONOUNS = {
+    "one",
+    "found",
+    "known",
+    "own",
+    "whole",
+    "here",
+    "there",
+    "mine",
+    "most",
+    "least",
+    "told",
+    "taken",
+    "wanted",
+}
+"""Names that say nothing of what they hold."""
+
+
+def functions_and_classes(tree):
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def bound_names(tree):
+    """Yield names of variables and parameters with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+
+
+def open_docstrings(text):
+    docstrings = [(node, ast.get_docstring(node)) for node in functions_and_classes(ast.parse(text))]
+    return [f"{node.lineno}: {node.name}" for node, words in docstrings if words and words.split()[0] in OPENINGS]
+
+
+def pronouns(text):
+    return [f"{line}: {name}" for name, line in bound_names(ast.parse(text)) if name.strip("_") in PRONOUNS]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_docstrings_begin_with_a_verb_or_a_noun(file):
+    assert not open_docstrings(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_variables_are_no_pronouns(file):
+    assert not pronouns(file.read_text(encoding="utf-8"))
+
+
+def test_words_that_break_a_rule_are_found():
+    assert open_docstrings('def f():\n    """What it does."""') == ["1: f"]
+    assert open_docstrings('class A:\n    """Values of a scan."""') == []
+    assert pronouns("def f(one):\n    found = [x for x in one]") == ["1: one", "2: found"]

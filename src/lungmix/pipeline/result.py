@@ -18,7 +18,7 @@ _SHOWN = 4
 
 @dataclass(repr=False)
 class RunResult:
-    """What a run did.
+    """Result of a run.
 
     Attributes
     ----------

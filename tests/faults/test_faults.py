@@ -234,7 +234,7 @@ def test_interrupt_while_the_scheduler_is_lost_ends_the_run(scans, tmp_path):
             run = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), Strike("mask", blow)).run
             begun = time.monotonic()
             with pytest.raises(KeyboardInterrupt):
-                run([scans], MASK)
+                run([scans], mask=MASK)
             assert time.monotonic() - begun < 60
 
 
@@ -266,7 +266,7 @@ def test_run_without_any_worker_says_so_and_goes_on_with_the_next(scans, undistu
 
         class Mending(Strike):
             def on_warning(self, message):
-                super().say(message)
+                super().on_warning(message)
                 if message.startswith("no worker is left"):
                     cluster.mend()
 

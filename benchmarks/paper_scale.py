@@ -180,7 +180,7 @@ def passes_of(memory):
             self._many = len(cases) > 1 and title != "scan"
 
         def end(self):
-            super().end()
+            super().on_end()
             self.seconds[self._now] = time.perf_counter() - self._since
             if self._many:
                 self.spans[self._now] = self._first, memory.now

@@ -173,13 +173,13 @@ def passes_of(memory):
             super().__init__(Console(file=sys.stderr, width=150))
             self.seconds, self.spans = {}, {}
 
-        def begin(self, title, cases, sizes=None):
+        def on_begin(self, title, cases, sizes=None):
             super().on_begin(title, cases, sizes)
             self._now, self._since, self._first = title, time.perf_counter(), memory.now
             # Not the look at the sources before, nor what the client does alone.
             self._many = len(cases) > 1 and title != "scan"
 
-        def end(self):
+        def on_end(self):
             super().on_end()
             self.seconds[self._now] = time.perf_counter() - self._since
             if self._many:

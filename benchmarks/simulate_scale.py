@@ -75,7 +75,8 @@ def empty_scans(count, share):
         def work(index):
             name = f"case-{index:05d}"
             for shape in STAGES:
-                ledger.watch(name, shape.stage, lambda shape=shape: stage(client, compute_in_order, shape, share))
+                with ledger.measure(name, shape.stage) as measurement:
+                    measurement.status = stage(client, compute_in_order, shape, share)
             return name
 
         marks = Marks(count)

@@ -35,7 +35,7 @@ def cluster():
     with (
         LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1",
-            dashboard_address="127.0.0.1:0", memory_limit="2GB",
+            dashboard_address="127.0.0.1:0", memory_limit=None,
         ) as running,
         Client(running),
     ):  # fmt: skip

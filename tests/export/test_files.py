@@ -172,7 +172,7 @@ def test_image_that_is_not_finished_is_refused(cohort, tmp_path):
     [
         ("x.jpg", {}, "seg.nrrd"),
         ("x.nrrd", {"format": "papyrus"}, "itk-snap"),
-        ("x.nrrd", {"format": "mha"}, "end with .mha"),
+        ("x.nrrd", {"format": "mha"}, "use the extension .mha"),
         ("x.seg.nrrd", {"image": "ct"}, "no labels"),
         ("x.nrrd", {"image": "heart"}, "tissue_median"),
         ("x.dcm", {}, "--source"),

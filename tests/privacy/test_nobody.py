@@ -164,7 +164,7 @@ def test_messages_at_the_terminal_name_files(outputs):
     told = outputs.log.read_text()
     for name in (f"words {WORD}.nrrd", f"nan {WORD}.nii.gz", f"cut {WORD}.nrrd", f"burned {WORD}"):
         assert name in told
-    assert "may carry text" in told
+    assert "may hold text" in told
 
 
 @pytest.mark.slow

@@ -179,7 +179,7 @@ def test_bad_sources_fail_by_name_and_others_are_processed(scans, client, tmp_pa
         ("case-003", ("no lung",)),
         ("source 5", ("words.nrrd", "not an image")),
     ]:
-        reason = report.told[name]
+        reason = report.messages[name]
         assert all(any(part in reason for part in word.split("|")) for word in words), reason
     assert set(report.failed) == {"case-001", "case-002", "case-003", "source 2", "source 5"}
     assert cohort["case-003"].failure["stage"] == "mask"

@@ -74,7 +74,7 @@ def test_exported_images_claim_no_orientation(tmp_path, unknown):
 
 
 def test_dicom_export_without_orientation_is_rejected(tmp_path, unknown):
-    with pytest.raises(UsageError, match="orientation of case one is not known"):
+    with pytest.raises(UsageError, match="orientation of case one is unknown"):
         write_seg(unknown, tmp_path / "a.dcm", "lung", with_ct=True)
     assert not list(tmp_path.glob("a*"))
 

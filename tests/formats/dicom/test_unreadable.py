@@ -159,7 +159,7 @@ def test_directory_entry_that_cannot_be_read_is_named(tmp_path, monkeypatch):
             return Listing(map(Entry, listing))
 
     monkeypatch.setattr(os, "scandir", listed)
-    assert f"{NAMES[7]} cannot be looked at (Input/output error): check it" in reasons(find_scans(tmp_path))
+    assert f"{NAMES[7]} cannot be read (Input/output error): check it" in reasons(find_scans(tmp_path))
 
 
 def test_slice_deleted_before_conversion_is_named(tmp_path):

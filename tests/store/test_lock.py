@@ -452,3 +452,17 @@ def test_partial_files_of_killed_writers_are_deleted(cohort, file):
     with cohort.locked():
         pass
     assert sorted(p.name for p in file.parent.iterdir()) == sorted([fresh.name, other.name, "zarr.json"])
+
+
+def test_interrupt_while_the_lock_is_taken_leaves_no_lock(tmp_path, monkeypatch):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    take = lock._take
+
+    def take_and_be_interrupted(*arguments):
+        take(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock, "_take", take_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt), cohort.locked():
+        pass
+    assert not (tmp_path / "s.zarr" / "lock.json").exists()

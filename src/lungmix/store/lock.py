@@ -250,17 +250,18 @@ def locked(
         If another process has the lock; the message names it. Also at the end of the block, if the lock was lost.
     """
     lock_info = LockInfo.of_this_process()
-    while (owner := _take(store, LOCK_FILE, lock_info)) is not None:
-        if not wait:
-            raise _locked_error(address, owner)
-        if warn is not None:
-            warn(f"waiting for {owner}")
-            warn = None
-        time.sleep(_POLL_S)
     handle, stop = LockHandle(store, address, lock_info), threading.Event()
     heartbeat = threading.Thread(target=_renew, args=(handle, stop), name="lock", daemon=True)
-    heartbeat.start()
+    # A signal may end the process as soon as the file is there: whatever follows is within the block that removes it.
     try:
+        while (owner := _take(store, LOCK_FILE, lock_info)) is not None:
+            if not wait:
+                raise _locked_error(address, owner)
+            if warn is not None:
+                warn(f"waiting for {owner}")
+                warn = None
+            time.sleep(_POLL_S)
+        heartbeat.start()
         with suppress(OSError, StoreError):
             _delete_stale_claims(store)
         yield handle
@@ -272,7 +273,8 @@ def locked(
         handle.is_released = True
         _RELEASED.add(lock_info.token)
         stop.set()
-        heartbeat.join()
+        if heartbeat.is_alive():
+            heartbeat.join()
         with suppress(OSError, StoreError):
             if (held := owner_of(store)) is not None and held.token == lock_info.token:
                 sync(store.delete(LOCK_FILE))

@@ -108,7 +108,7 @@ pictures: $(VENV)/.test $(VENV)/.browser  ## The docs' pictures of phantoms, ane
 	$(BIN)/python docs/pictures.py $(PICTURES)/cohort.zarr $(PICTURES)/page
 	$(BIN)/python -m lungmix.phantom $(PICTURES)/tutorial --scans 3 --format dicom
 	$(BIN)/lungmix run $(PICTURES)/tutorial.zarr $(PICTURES)/tutorial --preset physical --model published
-	$(BIN)/python docs/recipes/figure.py $(PICTURES)/tutorial.zarr docs/pictures/tutorial.png
+	$(BIN)/python docs/tutorial_figure.py $(PICTURES)/tutorial.zarr docs/pictures/tutorial.png
 
 bench: $(VENV)/.bench  ## Ratios, peaks of memory and growth in one run, into docs/performance; kernels by asv.
 	$(BIN)/python benchmarks/run.py

@@ -169,7 +169,7 @@ def test_every_page_is_in_one_table_of_contents():
 def test_figure_of_the_tutorial_is_drawn_from_a_measured_store(tmp_path, monkeypatch):
     labelled_store(tmp_path / "cohort.zarr", scans=2)
     monkeypatch.setattr(sys, "argv", ["figure.py", str(tmp_path / "cohort.zarr"), str(tmp_path / "figure.png")])
-    drawn = runpy.run_path(str(DOCS / "recipes" / "figure.py"))
+    drawn = runpy.run_path(str(DOCS / "tutorial_figure.py"))
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert drawn["labels"].max() > 0
     assert list(drawn["base"]) == pytest.approx([100, 100])

@@ -156,11 +156,11 @@ def join_scores(
         numbers = {one: n for n, one in enumerate(dict.fromkeys(row["patient"] for row in rows), start=1)}
         rows = [{**row, "patient": f"patient-{numbers[row['patient']]:03d}"} for row in rows]
     left = [row for row in scores.rows if id(row) not in used]
-    strangers = [mark_untrusted(row["case"] or row["patient"]) for row in left]
-    unmeasured = [f"line {row['line']} ({name})" for row, name in zip(left, strangers, strict=True)]
+    unmatched_names = [mark_untrusted(row["case"] or row["patient"]) for row in left]
+    unmeasured = [f"line {row['line']} ({name})" for row, name in zip(left, unmatched_names, strict=True)]
     if not rows:
         raise UsageError(
-            f"no name in {mark_path(scores.path)} is that of a measured case: it names {_some(strangers)}, the "
+            f"no name in {mark_path(scores.path)} is that of a measured case: it names {_some(unmatched_names)}, the "
             "cohort has "
             f"{_some(unscored) if unscored else 'no measured case; run `lungmix measure` first'}"
         )

@@ -13,7 +13,7 @@ from distributed.worker import WORKER_ANY_RUNNING
 from lungmix._version import __version__
 from lungmix.cluster.environment import describe_environment, incompatibility
 
-TOPIC = "lungmix-strangers"
+TOPIC = "lungmix-rejected-workers"
 """Topic of events of workers that are rejected."""
 
 

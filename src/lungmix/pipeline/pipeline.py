@@ -28,7 +28,6 @@ from lungmix.pipeline.result import RunResult, refuse_without_room
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.staleness import (
     fault_of_labels,
-    has_true_rows,
     is_other_scan,
     takes_other_labels,
     takes_other_mask,
@@ -410,9 +409,11 @@ class Pipeline:
     def _convert_stage(
         self, scans: Mapping[str, Scan], chunk_slices: int | None, nrrd: Path | None = None
     ) -> ConvertStage:
+        if nrrd is None:
+            return ConvertStage(scans, chunk_slices)
+
         def export(case: Case, status: Status) -> None:
-            if nrrd is not None:
-                write_volume(case, nrrd, overwrite=status != "kept")
+            write_volume(case, nrrd, overwrite=status != "kept")
 
         return ConvertStage(scans, chunk_slices, export)
 
@@ -464,7 +465,7 @@ class Pipeline:
         self._runner.run_cohort_step("the fit", work, steps, result)
 
     def _has_true_rows(self, name: str) -> bool:
-        return name in self.cohort.damaged or (name in self.cohort and has_true_rows(self.cohort[name]))
+        return name in self.cohort.damaged or (name in self.cohort and self.cohort[name].has_labels)
 
     def _measure(
         self,

@@ -50,11 +50,6 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
     return None
 
 
-def has_true_rows(case: Case) -> bool:
-    """Return whether rows of a case, written before, are still true: its labels are there, by whichever model."""
-    return label.STAGE in case.stages or label.STAGE in case.damage
-
-
 def _made_from(case: Case, stage: str) -> object:
     """Return the cache key of what is stored; a corrupt stage keeps its key."""
     return (case.stages.get(stage) or case.damage.get(stage, {}).get("record", {})).get("key")

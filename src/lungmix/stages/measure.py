@@ -17,7 +17,7 @@ from lungmix.kernels.data_dictionary import MEASUREMENTS, RADIOMICS
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
-from lungmix.stages import label, regions
+from lungmix.stages import regions
 from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Case, Cohort, parquet_name
 from lungmix.store.models import ModelId, label_id, mask_text
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
@@ -138,7 +138,7 @@ def read_measurements(cohort: Cohort) -> list[Row]:
     text = cohort.read_text(MEASUREMENTS_FILE)
     if not text:
         return []
-    labelled = {name for name, case in cohort.items() if label.STAGE in {*case.stages, *case.damage}}
+    labelled = {name for name, case in cohort.items() if case.has_labels}
     return [
         {key: value if key in WORDS else float(value) for key, value in row.items()}
         for row in csv.DictReader(io.StringIO(text))

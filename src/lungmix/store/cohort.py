@@ -215,7 +215,7 @@ class Cohort(Mapping[str, Case]):
         if not text:
             raise StoreError(f"{self.url} has no measurements: run `lungmix run {self.url} SOURCE` first")
         table = pd.read_csv(io.StringIO(text), dtype={"case": str, "preset": str, "model": str, "mask": str})
-        labelled = {name for name, case in self.items() if "label" in {*case.stages, *case.damage}}
+        labelled = {name for name, case in self.items() if case.has_labels}
         return table[table["case"].isin(labelled)].reset_index(drop=True)
 
     @property

@@ -75,6 +75,11 @@ class CaseState:
         return dict(self._attributes.get("damaged", {}))
 
     @property
+    def has_labels(self) -> bool:
+        """True where the case was labelled, by whichever model, also if files of its labels are corrupt."""
+        return "label" in self.stages or "label" in self.damage
+
+    @property
     def salt(self) -> str:
         """Random hexadecimal digits of this case, from which exports derive their identifiers."""
         return str(self._attributes.get("salt", ""))

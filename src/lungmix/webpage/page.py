@@ -28,7 +28,7 @@ from lungmix.webpage.columns import SCANNER, SCORE, Value, columns_of
 from lungmix.webpage.files import publish
 from lungmix.webpage.overview import CohortOverview, overview_of
 from lungmix.webpage.pictures import Picture
-from lungmix.webpage.scans import remove_strangers, write_scan
+from lungmix.webpage.scans import remove_files_of_other_cases, write_scan
 
 # Each scan in flight holds a slab or two; more at a time would only wait for the disk.
 _MOST_AT_ONCE = 4
@@ -79,7 +79,7 @@ def write_page(
     broken = _write_scans(cohort, labelled, model, target, watch)
     notes |= {name: f"no view: {reason}" for name, reason in broken.items()}
     viewed = [name for name in labelled if name not in broken]
-    remove_strangers(target, set(viewed))
+    remove_files_of_other_cases(target, set(viewed))
     rows = _rows(cohort, overview, scores or {})
     # Scores are not compared with numbers by several models.
     compared = scores if scores and _is_comparable(rows) else {}

@@ -55,8 +55,8 @@ def write_scan(case: Case, model: TissueModel | None, folder: Path) -> int:
     return len(content)
 
 
-def remove_strangers(folder: Path, kept: set[str]) -> None:
-    """Delete files of scans that the cohort holds no more."""
+def remove_files_of_other_cases(folder: Path, kept: set[str]) -> None:
+    """Delete files of cases that the cohort no longer holds."""
     for path in (folder / FOLDER).glob("*.js"):
         if path.stem not in kept:
             with path.open("rb") as stream:

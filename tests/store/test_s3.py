@@ -34,7 +34,7 @@ def bucket(tmp_path_factory):
 def local(request, scans, tmp_path_factory):
     """What one worker with little memory makes in a folder, in chunks of fewer slices."""
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    with lungmix.connect(workers=1, memory_limit="700MB") as client:
+    with lungmix.connect(workers=1, memory_limit="1GB") as client:
         cohort = lungmix.open_cohort(url, "a")
         assert not Pipeline(client, cohort).run([scans], mask=MASK, chunk_slices=request.param).failed
         assert all(case.zarr_array(image).chunks[0] == request.param for case in cohort.values() for image in IMAGES)

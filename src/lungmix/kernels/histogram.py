@@ -48,7 +48,8 @@ def count_hu_packed(hu: npt.NDArray[np.int16], bits: Bits) -> npt.NDArray[np.uin
         Packed mask.
     """
     counts = np.zeros(N_HU, np.uint64)
-    _count_packed(hu, bits, counts)
+    # One memory layout, so that the kernel is compiled once.
+    _count_packed(hu, np.ascontiguousarray(bits), counts)
     return counts
 
 

@@ -163,7 +163,8 @@ def region_counts(
     labels = np.zeros(hu.shape, np.uint8)
     counts = np.zeros((len(SIDES), N_HU), np.uint64)
     z, y, x = rows
-    _look_up(hu, lung, small, z, y, x, labels, counts)
+    # One memory layout, so that the kernel is compiled once.
+    _look_up(hu, np.ascontiguousarray(lung), small, z, y, x, labels, counts)
     return labels, counts
 
 

@@ -239,7 +239,8 @@ class RegionLookup:
         order = case.geometry.axis_order
         self._case, self._flipped = case, order.flipped
         # Labels of the axial array are transposed to the order of axes of the stored one, and not flipped.
-        self._coarse = np.ascontiguousarray(coarse.labels.transpose(np.argsort(order.axes)))
+        # A copy: decompressed bytes are read-only, for which the kernel would be compiled anew.
+        self._coarse = np.array(coarse.labels.transpose(np.argsort(order.axes)), order="C")
         self._factors = order.by_array(reduced_factors(case.geometry.axial)[2])
 
     def write(self, start: int, rows: slice, hu: npt.NDArray[np.int16], lung: Labels) -> SlabRegionCounts:

@@ -71,7 +71,7 @@ WITHOUT ?=
 WANTED = $(if $(WITHOUT), and not $(WITHOUT))
 test: $(VENV)/.test $(PROGRAMS)  ## All tests: on JOBS processes at a time, then those that must run alone.
 	failed=0; \
-	$(BIN)/python -m pytest -m "not alone$(WANTED)" --numprocesses $(JOBS) --dist loadfile --durations 20 || failed=1; \
+	$(BIN)/python -m pytest -m "not alone$(WANTED)" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 || failed=1; \
 	$(BIN)/python -m pytest -m "alone$(WANTED)" --durations 20 || failed=1; \
 	exit $$failed
 

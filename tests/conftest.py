@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.alone)
         if "real_ct" in item.fixturenames:
             item.add_marker(pytest.mark.real)
+    # Files with many slow tests first: where files are spread over processes, none is left with a long one at the end.
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], item.path))
 
 
 @pytest.fixture(scope="session")

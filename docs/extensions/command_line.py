@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def command_page(name: str, command: Any) -> str:
     usage = " ".join([f"lungmix {name}", *(usage_name(argument) for argument in arguments), "[OPTIONS]"])
     lines = [f"# lungmix {name}", "", text, "", "```text", usage, "```", ""]
     if examples:
-        lines += ["## Examples", "", "```sh", *examples, "```", ""]
+        lines += ["## Examples", "", "```text", *examples, "```", ""]
     if arguments:
         rows = [f"| `{(p.metavar or p.name.upper()).strip('[]')}` | {escape(p.help)} |" for p in arguments]
         lines += ["## Arguments", "", "| argument | meaning |", "| --- | --- |", *rows, ""]
@@ -127,8 +128,8 @@ def split_help(text: str) -> tuple[str, list[str]]:
     text = text or ""
     match = _EXAMPLE.search(text)
     if match is None:
-        return text.strip(), []
-    return text[: match.start()].strip(), [line.strip() for line in match["lines"].splitlines() if line.strip()]
+        return inspect.cleandoc(text), []
+    return inspect.cleandoc(text[: match.start()]), [line.strip() for line in match["lines"].splitlines() if line.strip()]
 
 
 def first_sentence(text: str) -> str:

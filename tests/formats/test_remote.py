@@ -158,6 +158,82 @@ def test_only_dicom_is_downloaded_of_large_objects(bucket, folder, tmp_path, mon
     assert np.array_equal(read(scan), HU)
 
 
+def detached(folder, extension, url):
+    """Write a header that names its data file by an address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(HU), str(folder / f"scan{extension}"), useCompression=False)
+    field = b"data file: " if extension == ".nhdr" else b"ElementDataFile = "
+    lines = (folder / f"scan{extension}").read_bytes().splitlines()
+    text = b"\n".join(field + url.encode() if line.startswith(field) else line for line in lines) + b"\n"
+    (folder / f"scan{extension}").write_bytes(text)
+    (folder / "scan.raw").unlink()
+
+
+@pytest.fixture
+def requested(monkeypatch):
+    """The keys of all objects that are read, beginning with the buckets that are opened."""
+    keys = []
+    get, open_bucket = obstore.get, remote.open_bucket
+    monkeypatch.setattr(obstore, "get", lambda store, key, **options: keys.append(key) or get(store, key, **options))
+    monkeypatch.setattr(remote, "open_bucket", lambda url: keys.append(url) or open_bucket(url))
+    return keys
+
+
+@pytest.mark.parametrize("extension", [".nhdr", ".mhd"])
+@pytest.mark.parametrize(("data", "source"), [("a", ""), ("a", "/a/scan"), ("voxels/b c%d", ""), ("J\xf6rg", "")])
+def test_data_file_is_read_at_its_address_within_the_source(bucket, tmp_path, extension, data, source):
+    prefix = f"addressed{extension}{data.partition('/')[0]}"
+    detached(tmp_path / "a", extension, bucket.url(f"{prefix}/{data}/scan.raw"))
+    obstore.put(bucket.store(), f"{prefix}/{data}/scan.raw", HU.tobytes())
+    bucket.upload(tmp_path, prefix)
+    (scan,) = find_scans(bucket.url(prefix + (source and f"{source}{extension}")))
+    assert np.array_equal(read(scan), HU)
+
+
+@pytest.mark.parametrize("extension", [".nhdr", ".mhd"])
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("bucket", "s3://cohorts/%PREFIX-secret/scan.raw"),
+        ("bucket", "s3://cohorts/%PREFIX/../%PREFIX-secret/scan.raw"),
+        ("bucket", "s3://cohorts/%PREFIX//scan.raw"),
+        ("bucket", "s3://cohorts/%PREFIX/none.raw"),
+        ("bucket", "s3://other/%PREFIX/scan.raw"),
+        ("bucket", "S3://cohorts/%PREFIX/scan.raw"),
+        ("bucket", "https://host/scan.raw"),
+        ("bucket", "file:///etc/passwd"),
+        ("header", "s3://cohorts/%PREFIX/sub/scan.raw"),
+        ("archive", "s3://cohorts/%PREFIX/scan.raw"),
+        ("disk", "s3://cohorts/%PREFIX/scan.raw"),
+    ],
+)
+def test_header_leads_to_no_address_outside_its_source(bucket, tmp_path, requested, extension, kind, url):
+    prefix = f"outside-{kind}{extension}"
+    detached(tmp_path / "a", extension, url.replace("%PREFIX", prefix))
+    for key in (f"{prefix}/scan.raw", f"{prefix}/sub/scan.raw", f"{prefix}-secret/scan.raw"):
+        obstore.put(bucket.store(), key, HU.tobytes())
+    source = tmp_path / "a"
+    if kind == "archive":
+        shutil.make_archive(str(tmp_path / "packed"), "zip", source)
+        obstore.put(bucket.store(), f"{prefix}/packed.zip", (tmp_path / "packed.zip").read_bytes())
+        source = bucket.url(f"{prefix}/packed.zip")
+    elif kind != "disk":
+        source = bucket.upload(source, prefix) + (f"/scan{extension}" if kind == "header" else "")
+    (rejected,) = refused(find_scans(source))
+    assert "names its data file by an address at which its source has no object" in rejected.reason
+    assert {key.split("/")[0] for key in requested if "://" not in key} <= {prefix}
+    assert {key for key in requested if "://" in key} <= {"s3://cohorts"}
+
+
+def test_archive_is_apart_from_the_objects_beside_it(bucket, tmp_path):
+    detached(tmp_path / "a", ".nhdr", bucket.url("apart/scan.raw"))
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "a")
+    obstore.put(bucket.store(), "apart/packed.zip", (tmp_path / "packed.zip").read_bytes())
+    obstore.put(bucket.store(), "apart/scan.raw", HU.tobytes())
+    (rejected,) = refused(find_scans(bucket.url("apart")))
+    assert "by an address at which its source has no object" in rejected.reason
+
+
 def test_dicomdir_selects_its_folder(address):
     assert known(find_scans(f"{address}/DICOMDIR")) == known(find_scans(address))
 

@@ -149,13 +149,3 @@ def test_data_file_in_a_bucket_is_read_by_its_plain_name(bucket):
         (scan,) = find_scans(source)
         assert not isinstance(scan, RejectedSource), scan.reason
         assert np.array_equal(np.concatenate(list(scan.slabs(4))), VOLUME)
-
-
-@pytest.mark.parametrize("spelled", ["s3://bucket/scans/scan.raw", "s3://other/scan.raw"])
-def test_data_file_that_is_named_by_an_address_is_rejected_with_a_remedy(bucket, spelled):
-    bucket["scans/scan.nhdr"] = HEADER % spelled.encode()
-    bucket["scans/scan.raw"] = VOLUME.tobytes()
-    assert reason("s3://bucket/scans/scan.nhdr") == (
-        "scan.nhdr names its data file by an address, which is not supported: put both into one folder, and the "
-        "plain name of the file into the header"
-    )

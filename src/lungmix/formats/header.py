@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,9 @@ MAX_PATH_LENGTH = 4096
 # Other programs parse numbers with a C library, so hexadecimal and excessive digits are rejected.
 _NUMBER = re.compile(r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
 _COUNT = re.compile(r"\d{1,9}")
+
+FileAt = Callable[[str], Path | None]
+"""Function that returns the local file of an object at an address; None unless the object is part of the source."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,24 @@ def parse_counts(text: str) -> list[int] | None:
     return [int(word) for word in words] if all(_COUNT.fullmatch(word) for word in words) else None
 
 
-def data_file_path(header: Path, name: str) -> Path:
-    """Return the path of the data file of a header, which must be in the folder of the header.
+def data_file_path(header: Path, name: str, file_at: FileAt | None = None) -> Path:
+    """Return the path of the data file of a header, which must be in the folder of the header or at an address.
 
     Parameters
     ----------
     header : Path
         The header.
     name : str
-        Name in the header: a plain name, or a relative or absolute path.
+        Name in the header: a plain name, a relative or absolute path, or an address.
+    file_at : callable, optional
+        Local files of the objects of the source, where it is in an object store. No other addresses are read: a
+        header must not direct the user's credentials to other objects.
 
     Raises
     ------
     SourceError
-        If the file or the target of a link is elsewhere, or does not exist.
+        If the file or the target of a link is elsewhere, or does not exist; or if no object of the source has the
+        address.
     """
     outside = SourceError(
         f"{mark_path(header)} names a data file outside its own folder: put both into one folder, and the "
@@ -114,10 +121,13 @@ def data_file_path(header: Path, name: str) -> Path:
     if not name or "\0" in name or len(name) > MAX_PATH_LENGTH:
         raise outside
     if is_remote(name):
-        raise SourceError(
-            f"{mark_path(header)} names its data file by an address, which is not supported: put both into one "
-            "folder, and the plain name of the file into the header"
-        )
+        file_of_object = file_at(name) if file_at is not None else None
+        if file_of_object is None:
+            raise SourceError(
+                f"{mark_path(header)} names its data file by an address at which its source has no object: give a "
+                "prefix that contains both, or put both into one folder, and the plain name of the file into the header"
+            )
+        return file_of_object
     missing = SourceError(f"{mark_path(header)} names a data file that is not there: put {mark_path(name)} next to it")
     try:
         file = header.parent / name
@@ -144,10 +154,10 @@ def data_name(value: str) -> str:
     return os.fsdecode(value.encode("latin-1"))
 
 
-def has_data_file(header: Path, name: str) -> bool:
-    """Return True where a file of exactly this name exists in the folder of a header."""
+def has_data_file(header: Path, name: str, file_at: FileAt | None) -> bool:
+    """Return True where a header has a data file of exactly this name or address."""
     try:
-        data_file_path(header, name)
+        data_file_path(header, name, file_at)
     except SourceError:
         return False
     return True

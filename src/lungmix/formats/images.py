@@ -12,7 +12,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.header import Header, largest_shift
+from lungmix.formats.header import FileAt, Header, largest_shift
 from lungmix.formats.labels import labels_of
 from lungmix.formats.limits import check_geometry
 from lungmix.formats.metaimage import read_meta
@@ -23,6 +23,7 @@ from lungmix.formats.tempdirs import scratch
 from lungmix.formats.voxel_streams import check_size, voxel_slabs
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
+from lungmix.s3 import is_remote
 
 KINDS = {
     ".nrrd": "nrrd",
@@ -33,8 +34,8 @@ KINDS = {
     ".nii.gz": "nifti",
 }
 
-_HEADERS: Mapping[str, Callable[[Path], Header]] = MappingProxyType(
-    {"nrrd": read_nrrd, "meta": read_meta, "nifti": read_nifti}
+_HEADERS: Mapping[str, Callable[[Path, FileAt | None], Header]] = MappingProxyType(
+    {"nrrd": read_nrrd, "meta": read_meta, "nifti": lambda path, _: read_nifti(path)}
 )
 
 _ROUNDING = 1e-3
@@ -50,8 +51,8 @@ def extension_of(path: Path) -> str | None:
     return next((ext for ext in sorted(KINDS, key=len, reverse=True) if name.endswith(ext)), None)
 
 
-def read_header(path: Path) -> Scan:
-    """Return the scan of an image file.
+def read_header(path: Path, file_at: FileAt | None = None) -> Scan:
+    """Return the scan of an image file, whose data file may be an object (see `data_file_path`).
 
     Raises
     ------
@@ -63,7 +64,7 @@ def read_header(path: Path) -> Scan:
     extension = extension_of(path)
     assert extension is not None
     kind = KINDS[extension]
-    header = _header(path, kind)
+    header = _header(path, kind, file_at)
     if header.is_segmentation:
         raise LabelMapError(
             f"{mark_path(path)} is a segmentation by its header, not CT: give the CT that it belongs to"
@@ -91,14 +92,16 @@ def read_header(path: Path) -> Scan:
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
     """Yield the HU of an image file slab by slab; see `Scan.slabs`."""
-    data = _header(Path(scan.files[0]), scan.kind).data
+    # An address in a header is that of the other object of the scan: see `read_header`.
+    file_at: FileAt | None = (lambda _: Path(scan.files[-1])) if is_remote(scan.path) else None
+    data = _header(Path(scan.files[0]), scan.kind, file_at).data
     yield from voxel_slabs(data, scan.geometry.shape, thickness)
 
 
-def _header(path: Path, kind: str) -> Header:
+def _header(path: Path, kind: str, file_at: FileAt | None) -> Header:
     if path.stat().st_size == 0:
         raise SourceError(f"{mark_path(path)} is empty: get the file again")
-    return _HEADERS[kind](path)
+    return _HEADERS[kind](path, file_at)
 
 
 def _geometry(path: Path, header: Header) -> Geometry:

@@ -11,6 +11,7 @@ from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import (
     MAX_HEADER_BYTES,
     MAX_VALUE_LENGTH,
+    FileAt,
     Header,
     check_not_repeated,
     corrupt_header_error,
@@ -44,8 +45,8 @@ _SPACING_TOLERANCE = 0.01
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
-def read_meta(path: Path) -> Header:
-    """Return the header of a ``.mha`` or ``.mhd`` file.
+def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
+    """Return the header of a ``.mha`` or ``.mhd`` file, whose data file may be an object (see `data_file_path`).
 
     Raises
     ------
@@ -81,7 +82,7 @@ def read_meta(path: Path) -> Header:
             )
     is_big_endian = _parse_boolean(path, fields, "BinaryDataByteOrderMSB", default=False)
     compressed = _parse_boolean(path, fields, "CompressedData", default=False)
-    file, offset = _data_file(path, fields["ElementDataFile"], offset)
+    file, offset = _data_file(path, fields["ElementDataFile"], offset, file_at)
     if compressed:
         # Without this field SimpleITK returns uninitialised memory as voxels.
         declared = parse_numbers(fields.get("CompressedDataSize", ""))
@@ -222,12 +223,12 @@ def _parse_boolean(path: Path, fields: dict[str, str], field: str, *, default: b
     return value
 
 
-def _data_file(path: Path, value: str, offset: int) -> tuple[Path, int]:
+def _data_file(path: Path, value: str, offset: int, file_at: FileAt | None) -> tuple[Path, int]:
     if value.upper() in ("LOCAL", "LOCALDATA"):
         return path, offset
     name = data_name(value)
-    if (value.upper().startswith("LIST") or "%" in value) and not has_data_file(path, name):
+    if (value.upper().startswith("LIST") or "%" in value) and not has_data_file(path, name, file_at):
         raise SourceError(
             f"{mark_path(path)} has its voxels in several files, which is not supported: save it again as .mha"
         )
-    return data_file_path(path, name), 0
+    return data_file_path(path, name, file_at), 0

@@ -12,6 +12,7 @@ from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import (
     MAX_HEADER_BYTES,
     MAX_VALUE_LENGTH,
+    FileAt,
     Header,
     check_not_repeated,
     corrupt_header_error,
@@ -69,8 +70,8 @@ _UNIT = re.compile(r'"[^"]*"|[^\s"]+')
 _VECTOR = re.compile(r"\(([^()]*)\)")
 
 
-def read_nrrd(path: Path) -> Header:
-    """Return the header of a ``.nrrd`` or ``.nhdr`` file.
+def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
+    """Return the header of a ``.nrrd`` or ``.nhdr`` file, whose data file may be an object (see `data_file_path`).
 
     Raises
     ------
@@ -93,7 +94,7 @@ def read_nrrd(path: Path) -> Header:
         )
     file = path
     if "data file" in fields:
-        file, offset = _data_file(path, fields["data file"]), 0
+        file, offset = _data_file(path, fields["data file"], file_at), 0
     lines = [
         magic,
         *(f"{field}: {geometry[field]}" for field in _GEOMETRY_FIELDS if field in geometry),
@@ -285,13 +286,13 @@ def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     return np.dtype(code).newbyteorder("<" if endian == "little" else ">")
 
 
-def _data_file(path: Path, value: str) -> Path:
+def _data_file(path: Path, value: str, file_at: FileAt | None) -> Path:
     name = data_name(value)
-    if _is_split(name) and not has_data_file(path, name):
+    if _is_split(name) and not has_data_file(path, name, file_at):
         raise SourceError(
             f"{mark_path(path)} has its voxels in several files, which is not supported: save it again as .nrrd"
         )
-    return data_file_path(path, name)
+    return data_file_path(path, name, file_at)
 
 
 def _is_split(name: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +173,14 @@ class LocalMirror:
     def url_of(self, path: str) -> str:
         """Return the address of a path in the folder."""
         return path.replace(str(self.path), self.address, 1)
+
+    def file_at(self, address: str) -> Path | None:
+        """Return the file of the object at an address; None unless it is part of the source."""
+        return self._files.get(address)
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {f"{self.bucket}/{member.key}": file for file, member in self.members.items()}
 
     def state_of(self, file: Path) -> str:
         """Return a text that changes when the object of a file does."""

@@ -117,7 +117,8 @@ class _Search:
                 remedy = "check the path" if is_encodable(str(path)) else "check the path, and the encoding of the list"
                 raise SourceError(f"{mark_path(path)} does not exist: {remedy}")
             if extension_of(path):
-                return [read_header(path)]
+                # What an archive contains is separate from the objects next to it.
+                return [read_header(path, self.mirror.file_at if self.mirror and self.archive is None else None)]
             if is_archive(path):
                 return self.unpacked(path)
             if is_list(path) and not self.listed:

@@ -33,7 +33,7 @@ def test_words_of_others_are_shown_to_a_person_and_left_out_of_what_is_written()
     message = f"{mark_path('/data/Doe.nrrd')} says {words}: export it again"
     assert reveal(message) == "Doe.nrrd says Doe\\x1b[31m: export it again"
     assert redact(message) == "the file says ...: export it again"
-    assert redact(reason_of(ValueError("Doe"))) == "unexpected ValueError: ...; run again with --debug and report it"
+    assert redact(reason_of(ValueError("Doe"))) == "unexpected ValueError: ...; report it with its traceback"
     missing = FileNotFoundError(2, "No such file", "/data/Doe")
     assert redact(reason_of(missing)).startswith("reading or writing failed (No such file)")
 

@@ -1,6 +1,7 @@
 """Words of the code: docstrings begin with a verb or a noun, and variables are nouns."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ OLD_WORDS = {"analysis", "serve", "webpage"}
 """Folders that are not held to these rules yet."""
 
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in OLD_WORDS)
+LIBRARY = sorted(
+    file for file in PACKAGE.rglob("*.py") if "cli" not in file.relative_to(PACKAGE).parts and file.stem != "__main__"
+)
+"""Files whose messages users of the library read too, which is all but the command line."""
+OPTION = re.compile(r"(?<![\w-])--[a-z]")
+OTHER_PROGRAMS = re.compile(r"(`(dask|gdcmconv)|napari) [^`]*")
 OPENINGS = {"What", "Whether", "Who", "Whose", "Where", "How", "Of", "So", "Such"}
 """First words of a docstring that leave its subject open."""
 PRONOUNS = {
@@ -51,6 +58,16 @@ def open_docstrings(text):
     return [f"{node.lineno}: {node.name}" for node, words in docstrings if words and words.split()[0] in OPENINGS]
 
 
+def options(text):
+    """Return lines of string literals with an option, without docstrings and commands of other programs."""
+    tree = ast.parse(text)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
+    docstrings = {id(part.value) for body in bodies for part in body if isinstance(part, ast.Expr)}
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
+    lines = [(node.lineno, OTHER_PROGRAMS.sub("", str(node.value))) for node in strings]
+    return [f"{line}: {text}" for line, text in lines if OPTION.search(text)]
+
+
 def pronouns(text):
     return [f"{line}: {name}" for name, line in bound_names(ast.parse(text)) if name.strip("_") in PRONOUNS]
 
@@ -65,7 +82,15 @@ def test_variables_are_no_pronouns(file):
     assert not pronouns(file.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_messages_of_the_library_name_parameters_and_no_options(file):
+    assert not options(file.read_text(encoding="utf-8"))
+
+
 def test_words_that_break_a_rule_are_found():
+    assert options('def f():\n    "--wait"\n    raise E(f"{a}: give --wait", "a--b", "`dask worker --name`")') == [
+        "3: : give --wait"
+    ]
     assert open_docstrings('def f():\n    """What it does."""') == ["1: f"]
     assert open_docstrings('class A:\n    """Values of a scan."""') == []
     assert pronouns("def f(one):\n    found = [x for x in one]") == ["1: one", "2: found"]

@@ -17,6 +17,9 @@ _OPEN_QUOTE = "\N{LEFT-TO-RIGHT ISOLATE}"
 _MARKED = re.compile(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}")
 _QUOTED = re.compile(f"{_OPEN_QUOTE}[^{_CLOSE}]*{_CLOSE}")
 
+REPORT_IT = "report it with its traceback"
+"""Remedy for an error of this package itself."""
+
 
 def mark_path(path: str | PurePath) -> str:
     """Return the last part of a path between marks, for a message; control and direction characters are escaped."""
@@ -178,7 +181,7 @@ class RoomError(ClusterError):
 def more_memory(size: str, *, is_local: bool) -> str:
     """Return the remedy for workers with too little memory, of a local cluster or of another scheduler."""
     if is_local:
-        return f"give workers more with --memory-limit {size} (memory_limit of lungmix.connect)"
+        return f"give workers more with `memory_limit={size!r}`"
     return f"start workers with more, such as `dask worker --memory-limit {size}`"
 
 
@@ -209,7 +212,7 @@ def reason_of(error: BaseException) -> str:
         return error.raw_message
     if isinstance(error, OSError):
         return f"reading or writing failed ({error.strerror or type(error).__name__}): check disk space and permissions"
-    return f"unexpected {type(error).__name__}: {mark_untrusted(error)}; run again with --debug and report it"
+    return f"unexpected {type(error).__name__}: {mark_untrusted(error)}; {REPORT_IT}"
 
 
 def trace_of(error: BaseException) -> str:

@@ -161,4 +161,4 @@ class IntakeParameters:
 
     def __post_init__(self) -> None:
         if self.shift_dates and self.key is None:
-            raise UsageError("--shift-dates needs --key-table FILE, the only place where the number of days is stored")
+            raise UsageError("`shift_dates=True` needs `key=FILE`, the only place where the number of days is stored")

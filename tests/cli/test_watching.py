@@ -121,7 +121,7 @@ def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
 
 
 def test_log_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="--log"), with_log_file(Callback(), tmp_path / "none" / "run.log"):
+    with pytest.raises(UsageError, match="the log"), with_log_file(Callback(), tmp_path / "none" / "run.log"):
         pass
 
 

@@ -113,7 +113,7 @@ def test_remedy_names_the_option_of_the_program_that_started_the_workers():
         with pytest.raises(RoomError) as refused:
             check(WorkerMemory(640_000_000, 0.8, is_local), volume(512, 120))
         texts.append(str(refused.value))
-    assert texts[0].endswith("give workers more with --memory-limit 1120MB (memory_limit of lungmix.connect)")
+    assert texts[0].endswith("give workers more with `memory_limit='1120MB'`")
     assert texts[1].endswith("start workers with more, such as `dask worker --memory-limit 1120MB`")
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from lungmix import errors
 from lungmix.cli.app import app
+from lungmix.cli.spelling import with_options
 from support.labelled import labelled_store
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def sources() -> list[str]:
 def test_messages_of_the_error_page_are_those_of_the_program():
     common = (DOCS / "errors.md").read_text(encoding="utf-8").split("## Common messages")[1].split("## Classes")[0]
     quoted = [part for row in common.splitlines() if row.startswith("| `") for part in row.split("`")[1:2]]
-    texts = sources()
+    texts = list(map(with_options, sources()))
     patterns = {text: ".*".join(re.escape(part.strip()) for part in text.split(ELLIPSIS)) for text in quoted}
     assert len(quoted) > 25
     assert [text for text, pattern in patterns.items() if not any(re.search(pattern, one) for one in texts)] == []
@@ -115,7 +116,7 @@ def test_messages_of_the_error_page_are_those_of_the_program():
 def test_index_of_messages_has_those_that_are_raised_in_pieces():
     messages = dict(reversed(pair) for pair in raised_messages())
     assert messages["… is empty: get the file again"] == "SourceError"
-    assert messages["--memory-limit … is not a size: write it like 2GB"] == "UsageError"
+    assert messages["`memory_limit=…` is not a size: write it like 2GB"] == "UsageError"
 
 
 def test_table_of_errors_has_every_class():

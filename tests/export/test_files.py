@@ -175,7 +175,7 @@ def test_image_that_is_not_finished_is_refused(cohort, tmp_path):
         ("x.nrrd", {"format": "mha"}, "use the extension .mha"),
         ("x.seg.nrrd", {"image": "ct"}, "no labels"),
         ("x.nrrd", {"image": "heart"}, "tissue_median"),
-        ("x.dcm", {}, "--source"),
+        ("x.dcm", {}, "`sources`"),
         ("x.nrrd", {"options": Options(binary=True)}, "dicom-seg"),
     ],
 )

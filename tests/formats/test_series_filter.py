@@ -62,13 +62,13 @@ def test_reasons_name_the_series_that_is_used_instead(reconstructions):
     assert "a thicker reconstruction (5 mm) of the acquisition in series 4 (21 axial slices of 1 mm)" in told[2]
     assert "another reconstruction of the acquisition in series 4 (" in told[3]
     assert "a coronal reconstruction of the acquisition in series 4 (" in told[5]
-    assert all("--series-filter all" in reason for reason in told.values())
+    assert all("`filter='all'`" in reason for reason in told.values())
 
 
 def test_unmet_condition_is_named(reconstructions):
     told = [reveal(one.reason) for one in skipped(find_scans(reconstructions, SeriesFilter("kernel=B99")))]
     assert len(told) == 4
-    assert all("kernel=B99 does not hold (--series-filter)" in reason for reason in told)
+    assert all("kernel=B99 does not hold (`filter`)" in reason for reason in told)
 
 
 def test_without_a_study_no_series_is_excluded(tmp_path):
@@ -98,7 +98,7 @@ def test_two_slices_are_a_scan_only_with_the_filter_all(tmp_path):
     "text", ["kernel", "colour=red", "thickness=thin", "kernel<B30", "=3", "thickness<>1", "kernel=", "all;thinnest"]
 )
 def test_invalid_filter_is_rejected_with_an_example(text):
-    with pytest.raises(UsageError, match="--series-filter"):
+    with pytest.raises(UsageError, match="`filter="):
         SeriesFilter(text)
 
 

@@ -228,7 +228,7 @@ def test_dates_of_a_patient_are_shifted_equally_in_all_runs(cohort, tmp_path, mo
 
 
 def test_shifted_dates_need_a_table():
-    with pytest.raises(UsageError, match="--key"):
+    with pytest.raises(UsageError, match="`key=FILE`"):
         IntakeParameters(shift_dates=True)
 
 

@@ -68,6 +68,6 @@ def test_flag_of_a_rejected_component_states_the_reason():
     (edge,) = flags_of(Recorded([{"ml": 1437.2, "touches_edge": True}]))
     assert "about 1,437 mL" in edge
     assert "edge of the image" in edge
-    assert "--min-voxels" not in edge
+    assert "`min_voxels`" not in edge
     (small,) = flags_of(Recorded([{"ml": 78.0, "touches_edge": False}]))
-    assert "--min-voxels" in small
+    assert "`min_voxels`" in small

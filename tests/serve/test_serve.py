@@ -303,9 +303,9 @@ def test_address_that_is_taken_and_store_that_is_no_folder_are_refused(store):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(UsageError, match="--port"):
+        with pytest.raises(UsageError, match="`port`"):
             serve(cohort, print, port=taken.getsockname()[1])
-    with pytest.raises(UsageError, match="--port"):
+    with pytest.raises(UsageError, match="`port`"):
         serve(cohort, print, port=99999)
     cohort.url = "s3://bucket/cohort.zarr"
     with pytest.raises(UsageError, match="themselves"):

@@ -31,7 +31,7 @@ def test_table_and_airway_in_the_mask_are_flagged_with_a_command():
     (text,) = remarks_on(TABLE)
     for words in (
         "7,692 mL in the mask, 4,597 mL in both lungs", "3,044 mL lie outside them", "51 mL are airway",
-        "LI 13.1 % with them, 18.3 % without", "--exclude-elsewhere --exclude-airways",
+        "LI 13.1 % with them, 18.3 % without", "`Pipeline.measure(leave_out=[ELSEWHERE, AIRWAY])`",
     ):  # fmt: skip
         assert words in text
 
@@ -91,4 +91,6 @@ def test_remarks_are_in_the_overview_and_on_the_page(tmp_path, monkeypatch):
     assert "3,044 mL" in flag
     assert overview.to_dict()["cases"][0]["flags"] == [flag]
     assert "note: case-003: 7,692 mL in the mask" in printed(show_overview, overview)
-    assert "3,044 mL lie outside them" in write_page(cohort, tmp_path / "page").read_text()
+    page = write_page(cohort, tmp_path / "page", spell=lambda message: message.replace("`Pipeline.measure", "measure"))
+    assert "3,044 mL lie outside them" in page.read_text()
+    assert "`Pipeline.measure" not in page.read_text()

@@ -62,7 +62,7 @@ def test_accepted_scan_is_measured_and_stays_out_of_the_fit(folder, client, tmp_
     again = pipeline.run([], mask=PHYSICAL)
     assert not again.failed
     assert again.rows == report.rows
-    with pytest.raises(ModelError, match="--model published"):
+    with pytest.raises(ModelError, match="`model='published'`"):
         pipeline.fit(cases=["case-002"])
 
 

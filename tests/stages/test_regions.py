@@ -244,4 +244,4 @@ def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path)
     case = case_of(cohort, "two", np.ascontiguousarray(hu[:, :, :45]), Geometry((45, 96, 60), phantom.spacing))
     with pytest.raises(NoLungError, match=r"reach the image edge.*whole field of view") as caught:
         mask.mask_case(None, cohort, case.name, MaskParameters("physical"))
-    assert "--min-voxels" not in str(caught.value)
+    assert "min_voxels" not in str(caught.value)

@@ -248,7 +248,13 @@ def test_failed_mask_reports_components_and_a_remedy(scans, client, tmp_path):
         [scans / "case-002.nii.gz"], mask=MaskParameters(min_voxels=10**9), model="published"
     )
     reason = report.failed["case-001"]
-    for word in ("islands of air", "voxels", "touches the image edge", "spacing", "--preset physical"):
+    for word in (
+        "islands of air",
+        "voxels",
+        "touches the image edge",
+        "spacing",
+        '`MaskParameters(preset="physical")`',
+    ):
         assert word in reason
 
 

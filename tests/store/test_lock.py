@@ -68,7 +68,7 @@ def test_second_writer_is_rejected_with_host_process_and_age(cohort, file):
         told = rf"process {process.pid} on {socket.gethostname()}, for \d+ s"
         with pytest.raises(LockedError, match=told), cohort.locked():
             pass
-        with pytest.raises(LockedError, match="--wait"):
+        with pytest.raises(LockedError, match="`wait=True`"):
             cohort.check_free()
         assert list(lungmix.open_cohort(cohort.url)) == []
     assert not file.exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,8 +23,8 @@ class JsonLog(Callback):
     ``bytes``; ``failed`` with ``case`` and ``reason``; ``message``.
     """
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
+    def __init__(self, stream: TextIO, spell: Callable[[str], str] = str):
+        self._stream, self._spell = stream, spell
         self._lock = threading.Lock()
         self._part = ""
         self._sizes: Mapping[str, int] = {}
@@ -44,7 +44,7 @@ class JsonLog(Callback):
         if failure is None:
             self._write("info", "case", part=self._part, case=case, bytes=self._sizes.get(case))
         else:
-            self._write("error", "failed", part=self._part, case=case, reason=redact(failure))
+            self._write("error", "failed", part=self._part, case=case, reason=self._spell(redact(failure)))
 
     def on_end(self) -> None:
         """See `Callback`."""
@@ -52,11 +52,11 @@ class JsonLog(Callback):
 
     def on_info(self, message: str) -> None:
         """See `Callback`."""
-        self._write("info", "message", message=redact(message))
+        self._write("info", "message", message=self._spell(redact(message)))
 
     def on_warning(self, message: str) -> None:
         """See `Callback`."""
-        self._write("warning", "message", message=redact(message))
+        self._write("warning", "message", message=self._spell(redact(message)))
 
     def _write(self, level: str, event: str, **values: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -110,8 +110,10 @@ class CallbackList(Callback):
 
 
 @contextmanager
-def with_log_file(callback: Callback, file: Path | None) -> Iterator[Callback]:
+def with_log_file(callback: Callback, file: Path | None, spell: Callable[[str], str] = str) -> Iterator[Callback]:
     """Yield a callback that also appends to the log `file`; without a file, yield the callback itself.
+
+    Messages in the log are those that `spell` returns.
 
     Raises
     ------
@@ -125,7 +127,7 @@ def with_log_file(callback: Callback, file: Path | None) -> Iterator[Callback]:
         stream = file.open("a", encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"--log {mark_path(file)} cannot be written ({error.strerror}): give a file in a folder that exists"
+            f"the log {mark_path(file)} cannot be written ({error.strerror}): give a file in a folder that exists"
         ) from error
     with stream:
-        yield CallbackList(callback, JsonLog(stream))
+        yield CallbackList(callback, JsonLog(stream, spell))

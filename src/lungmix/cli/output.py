@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from lungmix.cli.redaction import debugging
+from lungmix.cli.spelling import with_options
 from lungmix.errors import UsageError, trace_of
 
 
@@ -59,4 +60,5 @@ def write_page_of(
     callback = callback_for(Console(stderr=True), quiet=quiet)
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
     scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file, key_rows)
-    typer.echo(f"page: {write_page(cohort, folder, failed, scores=scores, callback=callback)}", err=True)
+    page = write_page(cohort, folder, failed, scores=scores, callback=callback, spell=with_options)
+    typer.echo(f"page: {page}", err=True)

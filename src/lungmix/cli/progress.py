@@ -133,11 +133,11 @@ class Bars(Callback):
 
     def on_info(self, message: str) -> None:
         """See `Callback`."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
     def on_warning(self, message: str) -> None:
         """See `Callback`."""
-        self._console.print(message, style="yellow", markup=False)
+        self._console.print(printable(message), style="yellow", markup=False)
 
 
 class Lines(Callback):
@@ -159,7 +159,7 @@ class Lines(Callback):
         amount.add(case)
         elapsed = time.monotonic() - self._start
         remaining = elapsed / max(amount.done, 1) * (amount.total - amount.done)
-        outcome = f"failed: {printable(failure)}" if failure else "done"
+        outcome = f"failed: {failure}" if failure else "done"
         self._line(f"{self._title} {amount.text} {case}: {outcome} ({elapsed:.0f} s, about {remaining:.0f} s left)")
 
     def on_info(self, message: str) -> None:
@@ -171,4 +171,4 @@ class Lines(Callback):
         self._line(message)
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

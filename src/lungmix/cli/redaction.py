@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from lungmix.cli.spelling import with_options
 from lungmix.errors import redact, reveal
 
 _WORDS: ContextVar[frozenset[str]] = ContextVar("words", default=frozenset())
@@ -36,5 +37,5 @@ def may_show_names() -> bool:
 
 
 def printable(message: str) -> str:
-    """Return a message with its marked names revealed or redacted, see `may_show_names`."""
-    return reveal(message) if may_show_names() else redact(message)
+    """Return a message with options in place of parameters and its names revealed or redacted, see `may_show_names`."""
+    return with_options(reveal(message) if may_show_names() else redact(message))

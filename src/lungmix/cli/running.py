@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 
 from lungmix.cli.on_cluster import OnCluster
-from lungmix.cli.redaction import debugging
+from lungmix.cli.redaction import debugging, printable
+from lungmix.cli.spelling import with_options
 from lungmix.errors import UsageError
 
 
@@ -29,7 +30,7 @@ def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
     if chosen.kept and not quiet:
         typer.echo(f"as in the last run on this store: {'; '.join(chosen.kept)}", err=True)
     for change in chosen.changes:
-        typer.echo(f"warning: {change}", err=True)
+        typer.echo(printable(f"warning: {change}"), err=True)
     must_ask = bool(chosen.changes) and not yes and sys.stdin.isatty() and sys.stderr.isatty()
     if must_ask and not typer.confirm("Recompute?", err=True):
         raise UsageError("nothing was changed: omit options that differ from the last run, or give --yes")
@@ -73,7 +74,7 @@ def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tupl
     from lungmix.cluster import check_memory, connect, dashboard_of, performance_page
 
     _quiet_dask()
-    with with_log_file(callback_for(Console(stderr=True), quiet=cluster.quiet), cluster.log) as callback:
+    with with_log_file(callback_for(Console(stderr=True), quiet=cluster.quiet), cluster.log, with_options) as callback:
         if not needed:
             yield None, callback
             return

@@ -68,7 +68,7 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
     for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
         for name, reason in reasons.items():
             text = result.messages[name] if may_show_names() else reason
-            console.print(f"{outcome}: {name}: {text}", markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(f"{outcome}: {name}: {text}"), markup=False, highlight=False, soft_wrap=True)
     for line in (*_origin_of(store, result), *_usage_of(result)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
@@ -152,12 +152,12 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
         table.add_row(case.name, size, spacing, stages_text(case.stages))
     console.print(table)
     for line in (*_made_with(overview.made_with), *(f"warning: {warning}" for warning in overview.warnings)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
     for case in overview.cases:
         if case.note:
-            console.print(f"{case.name}: {case.note}", markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(f"{case.name}: {case.note}"), markup=False, highlight=False, soft_wrap=True)
     for reason in overview.damaged.values():
-        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(reason), markup=False, highlight=False, soft_wrap=True)
     _show_notes(console, {case.name: case.flags for case in overview.cases})
     table = Table(title="Scanners", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for title in ("manufacturer", "model", "CTs", "kVp", "slice thickness mm"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from lungmix.cli.redaction import may_show_names
+from lungmix.cli.redaction import may_show_names, printable
 from lungmix.cli.show_fits import to_json
 from lungmix.export import Exported
 
@@ -15,7 +15,7 @@ def show_exported(console: Console, result: Exported) -> None:
         console.print(str(file), markup=False, highlight=False)
     for name, reason in result.failed.items():
         reason = result.messages[name] if may_show_names() else reason
-        console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
+        console.print(printable(f"failed: {name}: {reason}"), markup=False, highlight=False)
     if result.failed:
         console.print(f"{len(result.files)} done, {len(result.failed)} failed", highlight=False)
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
 from lungmix.analysis.comparison import Comparison
 from lungmix.analysis.robustness import Robustness
+from lungmix.cli.spelling import with_options
 from lungmix.errors import encodable
 from lungmix.kernels.measures import component_keys
 from lungmix.mixture import Fits, TissueModel
@@ -151,7 +152,7 @@ def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Return JSON text: NaN and infinity become null, text that UTF-8 cannot encode becomes escapes."""
+    """Return JSON text: NaN becomes null, text that UTF-8 cannot encode is escaped, messages name options."""
     return json.dumps(_json_ready(value), indent=2, allow_nan=False)
 
 
@@ -170,7 +171,7 @@ def _json_ready(value: Any) -> Any:
         return [_json_ready(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int) else encodable(str(value))
+    return value if value is None or isinstance(value, bool | int) else with_options(encodable(str(value)))
 
 
 def _model(model: TissueModel) -> dict[str, Any]:

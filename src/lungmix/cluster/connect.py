@@ -64,23 +64,23 @@ def connect(
         If the scheduler does not answer, no worker joins it, or their environments differ from that of this program.
     """
     if scheduler is not None and scheduler_file is not None:
-        raise UsageError("give --scheduler or --scheduler-file, not both")
+        raise UsageError("give `scheduler` or `scheduler_file`, not both")
     is_local, is_configured = workers is not None or memory_limit is not None, False
     if scheduler is None and scheduler_file is None and not is_local:
         scheduler = dask.config.get("scheduler-address", None)
         is_configured = scheduler is not None
         if is_configured and say is not None:
-            say(f"using the scheduler of dask's configuration, {scheduler}; --workers starts a local cluster instead")
+            say(f"using the scheduler of dask's configuration, {scheduler}; `workers` starts a local cluster instead")
     if scheduler is None and scheduler_file is None:
         return start_local(workers, memory_limit)
     if is_local:
-        raise UsageError("--workers and --memory-limit configure a local cluster: omit them with a scheduler")
+        raise UsageError("`workers` and `memory_limit` configure a local cluster: omit them with a scheduler")
     try:
         client = _connect_existing(scheduler, scheduler_file, patience)
     except ClusterError as error:
         if not is_configured:
             raise
-        raise ClusterError(f"{error}; the address is from dask's configuration, which --workers ignores") from error
+        raise ClusterError(f"{error}; the address is from dask's configuration, which `workers` ignores") from error
     try:
         _wait_for_worker(client, patience, say)
         check_cluster(client)
@@ -110,7 +110,7 @@ def check_memory(client: Client) -> None:
             raise ClusterError(
                 f"worker {address} may take {limit / 1e6:.0f} MB of memory, and a worker needs at least "
                 f"{limit_for(ENOUGH_WORKER_BYTES) / 1e6:.0f} MB: start fewer workers with more memory each, such as "
-                "--memory-limit 2GB"
+                "`memory_limit='2GB'`"
             )
 
 

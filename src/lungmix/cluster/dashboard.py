@@ -38,12 +38,12 @@ def performance_page(client: Client, file: Path | None) -> Iterator[None]:
         yield
         return
     if find_spec("bokeh") is None:
-        raise UsageError("--performance-report needs bokeh: install it with `pip install 'lungmix[dashboard]'`")
+        raise UsageError("a performance report needs bokeh: install it with `pip install 'lungmix[dashboard]'`")
     try:
         file.touch()
     except OSError as error:
         raise UsageError(
-            f"--performance-report {mark_path(file)} cannot be written ({error.strerror}): give a file in "
+            f"the performance report {mark_path(file)} cannot be written ({error.strerror}): give a file in "
             "a folder that exists"
         ) from error
     with warnings.catch_warnings():

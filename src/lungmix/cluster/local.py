@@ -111,7 +111,7 @@ def _temporary_directory() -> str:
 
 def _shape(workers: int | None, memory_limit: str | int | None) -> tuple[int, int]:
     if workers is not None and workers < 1:
-        raise UsageError(f"--workers {workers} is not possible: give 1 or more")
+        raise UsageError(f"`workers={workers}` is not possible: give 1 or more")
     memory = int(machine.memory_limit() * 0.9)
     if memory_limit is not None:
         limit = _bytes_of(memory_limit)
@@ -125,10 +125,12 @@ def _bytes_of(text: str | int) -> int:
     try:
         size = int(parse_bytes(text))
     except (ValueError, TypeError):
-        raise UsageError(f"--memory-limit {text} is not a size: write it like 2GB") from None
+        raise UsageError(f"`memory_limit={text!r}` is not a size: write it like 2GB") from None
     if size < _MIN_WORKER_BYTES:
         minimum = limit_for(ENOUGH_WORKER_BYTES) / 1e6
-        raise UsageError(f"--memory-limit {text} is too little for a worker: give at least {minimum:.0f}MB, better 2GB")
+        raise UsageError(
+            f"`memory_limit={text!r}` is too little for a worker: give at least {minimum:.0f}MB, better 2GB"
+        )
     return size
 
 

@@ -22,7 +22,7 @@ _MEMORY_TOPIC = "worker-restart-memory"
 
 _TIMEOUT_S, _POLL_S = 2.0, 0.1
 
-OUT_OF_MEMORY = "workers repeatedly ran out of memory on this case: give them a larger --memory-limit"
+OUT_OF_MEMORY = "workers repeatedly ran out of memory on this case: give them a larger `memory_limit`"
 
 
 def exit_watch() -> NannyPlugin:
@@ -99,7 +99,7 @@ def describe(memory: bool, exit_status: int | None) -> str:
         return (
             f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: "
             "the operating system or a batch system ends processes with it, often when the memory of the machine or "
-            "of the job is used up; check its log, and give fewer workers or a smaller --memory-limit"
+            "of the job is used up; check its log, and give fewer workers or a smaller `memory_limit`"
         )
     return (
         f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: a "

@@ -79,13 +79,14 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
     if not matching:
         raise SourceError(
             f"none of the {len(series)} DICOM series has the geometry of case {case.name} "
-            f"({' x '.join(map(str, case.geometry.size))} voxels): give the folder of its original slices, or --with-ct"
+            f"({' x '.join(map(str, case.geometry.size))} voxels): give the folder of its original slices, "
+            "or `with_ct=True`"
         )
     plain = [scan for scan in matching if scan.stack is not None and scan.stack.is_plain]
     if not plain:
         raise SourceError(
             f"the DICOM series with the geometry of case {case.name} is a multi-frame file or was straightened: "
-            "no file is a slice of the case; give --with-ct"
+            "no file is a slice of the case; give `with_ct=True`"
         )
     for scan in plain:
         with downloaded(scan) as local:
@@ -94,7 +95,7 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
                 return [_reference(header, case, index) for index, header in enumerate(headers)]
     raise SourceError(
         f"{len(matching)} DICOM series have the geometry of case {case.name}, but other voxels: they are other "
-        "reconstructions; give the folder of its original slices, or --with-ct"
+        "reconstructions; give the folder of its original slices, or `with_ct=True`"
     )
 
 

@@ -65,7 +65,7 @@ def _check_reference(retain_uid: bool) -> None:
     if not retain_uid:
         raise UsageError(
             "a reference to the original series writes its identifiers, which lead to its patient: give "
-            "--retain-uid to allow it, or --with-ct, which writes an anonymous series"
+            "`retain_uid=True` to allow it, or `with_ct=True`, which writes an anonymous series"
         )
 
 
@@ -146,12 +146,12 @@ def check_options(target: Format, options: Options) -> None:
     if target.name != DICOM_SEG:
         if options != Options():
             raise UsageError(
-                f"--source, --with-ct, --binary and --retain-uid are for {DICOM_SEG}: omit them for {target.name}"
+                f"`sources`, `with_ct`, `binary` and `retain_uid` are for {DICOM_SEG}: omit them for {target.name}"
             )
     elif bool(options.series) == options.with_ct:
         raise UsageError(
-            "a DICOM segmentation refers to CT slices: give either --source FOLDER with the original series, or "
-            "--with-ct, which writes an anonymous series beside it"
+            "a DICOM segmentation refers to CT slices: give either `sources=FOLDER` with the original series, "
+            "or `with_ct=True`, which writes an anonymous series beside it"
         )
     elif options.series:
         _check_reference(options.retain_uid)
@@ -176,7 +176,7 @@ def format_of(path: Path, name: str | None = None) -> Format:
             return target
     raise UsageError(
         f"{path.name} has no supported extension: use .nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd, .dcm, .csv, "
-        f"or give a --format: {', '.join(FORMATS)}"
+        f"or give a `format`: {', '.join(FORMATS)}"
     )
 
 

@@ -104,7 +104,7 @@ def _condition(text: str) -> Condition:
     names = f"{', '.join((*NUMBERS, *TEXTS))}"
     if match is None or match[1] not in (*NUMBERS, *TEXTS):
         raise UsageError(
-            f"--series-filter {text!r} is not understood: write all, thinnest, or conditions such as "
+            f"`filter={text!r}` is not understood: write all, thinnest, or conditions such as "
             f"kernel=B70*,thickness<=1.5; names are {names}"
         )
     name, sign, value = match.groups()
@@ -112,9 +112,7 @@ def _condition(text: str) -> Condition:
         try:
             float(value)
         except ValueError:
-            raise UsageError(f"--series-filter {text!r} needs a number after {sign}") from None
+            raise UsageError(f"`filter={text!r}` needs a number after {sign}") from None
     elif sign not in ("=", "!="):
-        raise UsageError(
-            f"--series-filter {text!r} compares a text: write {name}= or {name}!=, * matches any characters"
-        )
+        raise UsageError(f"`filter={text!r}` compares a text: write {name}= or {name}!=, * matches any characters")
     return Condition(name, sign, value)

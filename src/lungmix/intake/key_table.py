@@ -72,14 +72,12 @@ class KeyTable:
             ) from None
         except (UnicodeDecodeError, csv.Error):
             raise UsageError(
-                f"{mark_path(file)} is not a key table: give the file that --key-table wrote, or a new one"
+                f"{mark_path(file)} is not a key table: give the file that `key` wrote, or a new one"
             ) from None
         columns, *lines = [cells for _, cells in rows] or [list(COLUMNS)]
         # An empty file is a new table; any other line belongs to a file of another kind.
         if not {"store", "case"} <= set(columns):
-            raise UsageError(
-                f"{mark_path(file)} is not a key table: give the file that --key-table wrote, or a new one"
-            )
+            raise UsageError(f"{mark_path(file)} is not a key table: give the file that `key` wrote, or a new one")
         return cls(file, [dict(zip(columns, [*cells, *[""] * len(columns)], strict=False)) for cells in lines])
 
     def rows_of(self, cohort: Cohort) -> dict[str, Row]:
@@ -230,9 +228,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"the key table {mark_path(path)} cannot be written ({error.strerror}): give another --key-table FILE"
-    )
+    return UsageError(f"the key table {mark_path(path)} cannot be written ({error.strerror}): give another `key=FILE`")
 
 
 def store_digest(cohort: Cohort) -> str:
@@ -240,15 +236,15 @@ def store_digest(cohort: Cohort) -> str:
     return hashlib.sha256(f"key table {cohort.salt}".encode()).hexdigest()[:16]
 
 
-def check_outside(target: Path, option: str, *folders: str | Path | None) -> None:
+def check_outside(target: Path, parameter: str, *folders: str | Path | None) -> None:
     """Raise if a file would be written into a store or a folder that may be shared.
 
     Parameters
     ----------
     target : Path
         File that is about to be written.
-    option : str
-        Command line option that requests it.
+    parameter : str
+        Parameter that names it.
     folders : str, Path or None
         Folders that must not contain the file; remote addresses are ignored.
 
@@ -263,6 +259,6 @@ def check_outside(target: Path, option: str, *folders: str | Path | None) -> Non
             folder_path = Path(folder).resolve()
             if target_path == folder_path or folder_path in target_path.parents:
                 raise UsageError(
-                    f"{option} {mark_path(target)} would be inside {folder}, which may be shared: give a path "
+                    f"`{parameter}` {mark_path(target)} would be inside {folder}, which may be shared: give a path "
                     "outside it"
                 )

@@ -60,7 +60,7 @@ def open_table(cohort: Cohort, parameters: IntakeParameters, *outputs: str | Pat
     """
     if parameters.key is None:
         return None
-    check_outside(parameters.key, "--key-table", cohort.url, *outputs)
+    check_outside(parameters.key, "key", cohort.url, *outputs)
     return KeyTable.read(parameters.key, new=True)
 
 

@@ -210,7 +210,7 @@ class Pipeline:
         check_slices(chunk_slices)
         result = RunResult()
         if nrrd is not None:
-            check_outside(nrrd, "--nrrd", self.cohort.url)
+            check_outside(nrrd, "nrrd", self.cohort.url)
         retained = self._take(_as_sequence(sources), result, intake or IntakeParameters(), [nrrd], series)
         drop_stale_rows(self.cohort, lambda case: is_other_scan(case, retained.scans.get(case.name), chunk_slices))
         self._runner.run_cases(
@@ -450,7 +450,7 @@ class Pipeline:
             if apart and not pooled:
                 raise ModelError(
                     f"none of {len(apart)} masked cases can be pooled, because their HU are doubtful (such as "
-                    f"{next(iter(apart))}: {next(iter(apart.values()))}): label them with --model published"
+                    f"{next(iter(apart))}: {next(iter(apart.values()))}): label them with `model='published'`"
                 )
             with (
                 self._runner.progress_bar("voxels" if parameters.method != "counts" else "counts") as watch,

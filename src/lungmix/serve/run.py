@@ -70,7 +70,7 @@ def serve(
     if "://" in cohort.url:
         raise UsageError(f"{cohort.url} is not a folder: viewers open such an address themselves")
     if not 0 <= port <= _LAST_PORT:
-        raise UsageError(f"there is no port {port}: give a --port from 0 to {_LAST_PORT}")
+        raise UsageError(f"there is no port {port}: give a `port` from 0 to {_LAST_PORT}")
     asyncio.run(_serve(cohort, ready, host, port, origins))
 
 
@@ -82,7 +82,7 @@ async def _serve(
         sockets = bind_sockets(port, host)
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"{host}:{port} cannot be listened at ({reason}): give another --port or --host") from None
+        raise UsageError(f"{host}:{port} cannot be listened at ({reason}): give another `port` or `host`") from None
     server = HTTPServer(app)
     server.add_sockets(sockets)
     taken = sockets[0].getsockname()[1]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from distributed import Client
 
 from lungmix.cluster.worker_memory import WorkerMemory
-from lungmix.errors import LungmixError, SourceError, StoreError, mark_path, mark_untrusted, redact
+from lungmix.errors import REPORT_IT, LungmixError, SourceError, StoreError, mark_path, mark_untrusted, redact
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
@@ -215,7 +215,7 @@ def _run_or_return_error(task: Callable[..., T], scan: Scan, *inputs: Any) -> T 
         # Workers log what a task raises, and messages of other libraries may quote the header.
         raise SourceError(
             f"{mark_path(scan.path)} cannot be read (unexpected {type(error).__name__}: {mark_untrusted(error)}): "
-            "run again with --debug and report it"
+            + REPORT_IT
         ) from error
 
 

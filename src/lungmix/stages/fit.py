@@ -103,8 +103,8 @@ def doubts_of(model: TissueModel, scans: int) -> list[str]:
     if scans < MIN_SCANS:
         doubts.append(
             f"fitted to {scans} scan{'' if scans == 1 else 's'}, fewer than {MIN_SCANS}: classes are called air to "
-            "other by the rank of their means alone, and percentages depend on the few scans; --model published "
-            "does not"
+            "other by the rank of their means alone, and percentages depend on the few scans; "
+            '`model="published"` does not'
         )
     if model.n_components == len(TISSUES):
         for rank, (mean, tissue) in enumerate(zip(model.means, TISSUES, strict=True)):
@@ -164,7 +164,7 @@ def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: S
             raise UsageError(f"there is no masked case {name!r} in the store: `lungmix info STORE` lists the cases")
     chosen = [name for name in present if (not cases or name in cases) and name not in leave_out]
     if present and not chosen:
-        raise UsageError("every case is excluded, so there is nothing to fit: name fewer in --leave-out")
+        raise UsageError("every case is excluded, so there is nothing to fit: name fewer in `leave_out`")
     return chosen
 
 

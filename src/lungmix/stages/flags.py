@@ -15,7 +15,6 @@ FLAGGED_FRACTION = 0.02
 """Fraction of a mask outside both lungs above which a flag is set: it can change the lung involvement by a percent."""
 
 _REGION_TEXTS = {"elsewhere": "lie outside them (table, gas, or between the lungs)", "airway": "are airway"}
-_OPTIONS = {"elsewhere": "elsewhere", "airway": "airways"}
 
 
 def flags_of(case: Case) -> list[str]:
@@ -23,22 +22,20 @@ def flags_of(case: Case) -> list[str]:
     return [*_hu_flags(case), *_rejected_lung_flags(case)]
 
 
-def remarks_on(row: Mapping[str, Any], store: str = "STORE") -> list[str]:
+def remarks_on(row: Mapping[str, Any]) -> list[str]:
     """Return sentences about tissue outside the lungs that the whole-mask numbers of a row of measurements include.
 
     Parameters
     ----------
     row : mapping
         A row of ``measurements.csv``.
-    store : str
-        The store, for the command that excludes this tissue.
     """
     remarks = []
     mask_ml, *lungs = (float(row.get(key, math.nan)) for key in ("lung_ml", "right_ml", "left_ml"))
     outside = _volumes_outside_lungs(row)
     if sum(outside.values()) > FLAGGED_FRACTION * mask_ml:
         texts = [f"{ml:,.0f} mL {_REGION_TEXTS[key]}" for key, ml in outside.items() if ml >= 0.5]
-        options = " ".join(f"--exclude-{_OPTIONS[key]}" for key, ml in outside.items() if ml >= 0.5)
+        names = ", ".join(key.upper() for key, ml in outside.items() if ml >= 0.5)
         shares = [float(row.get(key, math.nan)) for key in ("right_lung_involvement", "left_lung_involvement")]
         volumes = [(ml, share) for ml, share in zip(lungs, shares, strict=True) if ml > 0]
         involved = ""
@@ -47,7 +44,7 @@ def remarks_on(row: Mapping[str, Any], store: str = "STORE") -> list[str]:
             involved = f"; LI {float(row['lung_involvement']):.1f} % with them, {without:.1f} % without"
         remarks.append(
             f"{mask_ml:,.0f} mL in the mask, {sum(lungs):,.0f} mL in both lungs: {' and '.join(texts)}{involved}: "
-            f"`lungmix measure {store} {options}` leaves them out"
+            f"`Pipeline.measure(leave_out=[{names}])` leaves them out"
         )
     if row.get("touches_border") == 1:
         remarks.append("the mask, or a lung that it dropped, reaches the border of the scan: lung may be missing")
@@ -72,7 +69,7 @@ def _rejected_lung_flags(case: Case) -> list[str]:
         if component["touches_edge"]:
             why = "reaches the edge of the image, and the mask holds nothing that does"
         else:
-            why = "is cut off by the opening or too small for the mask; --min-voxels and --opening decide that"
+            why = "is cut off by the opening or too small for the mask; `min_voxels` and `opening` decide that"
         flags.append(f"about {component['ml']:,.0f} mL that look like lung are not in the mask: this component {why}")
     return flags
 

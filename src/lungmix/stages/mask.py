@@ -282,11 +282,11 @@ def describe_failure(
             "which no option changes: give the scan with its whole field of view"
         )
     elif parameters.preset == "paper" and case.geometry.slice_spacing > 1:
-        remedy = "try --preset physical, whose sizes are in mm and mL"
+        remedy = 'try `MaskParameters(preset="physical")`, whose sizes are in mm and mL'
     elif lung_like:
         smallest = max(int(0.5 * min(component.ml for component in lung_like[:2]) / case.geometry.voxel_ml), 1)
         seen_ml = ", ".join(f"{component.ml:,.0f} mL" for component in lung_like[:3])
-        remedy = f"what looks like lung has {seen_ml}: try --min-voxels {min(smallest, min_voxels)}"
+        remedy = f"what looks like lung has {seen_ml}: try `min_voxels={min(smallest, min_voxels)}`"
     else:
         remedy = "nothing looks like lung: check that this is a chest CT in HU that shows the whole thorax"
     return (
@@ -313,8 +313,8 @@ def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> s
     shown = ", ".join(thick[:3]) + (f" and {len(thick) - 3} more" if len(thick) > 3 else "")
     return (
         f"{len(thick)} of {len(slice_spacings)} scans ({shown}) have slices {apart} mm apart, and the sizes of "
-        "--preset paper are made for sub-millimetre scans: its closing can flood the mediastinum, and lungs can be "
-        "too small in voxels; --preset physical states them in mm and mL"
+        '`preset="paper"` are made for sub-millimetre scans: its closing can flood the mediastinum, and lungs can be '
+        'too small in voxels; `preset="physical"` states them in mm and mL'
     )
 
 

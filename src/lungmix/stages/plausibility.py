@@ -43,7 +43,7 @@ def refusal_of(case: Case) -> str | None:
         return None
     return (
         f"not HU of a chest CT: {rejected[0].reason}: give the original series, or exclude this one; "
-        "--accept-hu measures it all the same"
+        "`accept_hu=True` measures it all the same"
     )
 
 

@@ -172,7 +172,7 @@ def _changes(
     messages = []
     if converted:
         messages.append(
-            f"--chunk-slices {chunk_slices}: up to {_cases(len(converted))} will be converted again from SOURCE"
+            f"`chunk_slices={chunk_slices}`: up to {_cases(len(converted))} will be converted again from SOURCE"
         )
     if masks:
         new_text = text_of_mask(mask.to_dict())

@@ -300,7 +300,7 @@ def owner_of(store: Store) -> LockInfo | None:
 
 def _locked_error(address: str, held: LockInfo) -> LockedError:
     return LockedError(
-        f"{address} is being written to by {held}: wait for it with --wait, or end it; nothing was changed"
+        f"{address} is being written to by {held}: wait for it with `wait=True`, or end it; nothing was changed"
     )
 
 

@@ -55,7 +55,7 @@ def stored_model(cohort: Cohort) -> TissueModel:
         raise StoreError(f"{cohort.url} holds no model yet: run `lungmix fit {cohort.url}` first")
     if text is None or digest_of(text) != record.get("sha256", digest_of(text)):
         remedy = (
-            f"give it again with `lungmix fit {cohort.url} --model FILE`, the file that was given or 'published'"
+            "run `Pipeline.fit(model=FILE)` with the file that was given, or 'published'"
             if record.get("given")
             else f"run `lungmix fit {cohort.url}`"
         )
@@ -169,7 +169,7 @@ class ModelUse:
         if len(set(self.masks.values())) > 1:
             messages.append(
                 f"masks were computed with different parameters ({_counted(self.masks.values())}): volumes and "
-                f"tissues of these cases are not comparable; run `lungmix mask {url} --preset NAME` for all"
+                f"tissues of these cases are not comparable; run `Pipeline.mask(MaskParameters(preset=NAME))` for all"
             )
         return messages
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +43,7 @@ def write_page(
     *,
     scores: Mapping[str, float] | None = None,
     callback: Callback | None = None,
+    spell: Callable[[str], str] = str,
 ) -> Path:
     """Write the page of a cohort; what is there already is replaced file by file.
 
@@ -58,6 +59,8 @@ def write_page(
         Radiologist's score S of cases, 0 to 5.
     callback : Callback, optional
         Hears of progress.
+    spell : callable, optional
+        Called with each message; returns the text to show.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def write_page(
     compared = scores if scores and _is_comparable(rows) else {}
     shown = _draw(cohort, overview, model, viewed, rows, compared, target, watch)
     page = target / "index.html"
-    publish(page, _render(cohort, overview, model, viewed, rows, shown, notes).encode())
+    publish(page, _render(cohort, overview, model, viewed, rows, shown, notes, spell).encode())
     return page
 
 
@@ -183,6 +186,7 @@ def _render(
     rows: Sequence[Mapping[str, Value]],
     shown: Sequence[Picture],
     notes: Mapping[str, str],
+    spell: Callable[[str], str],
 ) -> str:
     environment = Environment(
         loader=PackageLoader("lungmix.webpage"), autoescape=True, undefined=StrictUndefined,
@@ -199,9 +203,9 @@ def _render(
         pictures={picture.name: picture for picture in shown},
         fits=_fits(cohort, overview.made_with, model),
         # Folders above the store may tell of people.
-        warnings=overview.made_with.warnings("STORE"),
-        notes=notes,
-        flags={case.name: "; ".join(case.flags) for case in overview.cases if case.flags},
+        warnings=list(map(spell, overview.made_with.warnings("STORE"))),
+        notes={name: spell(note) for name, note in notes.items()},
+        flags={case.name: spell("; ".join(case.flags)) for case in overview.cases if case.flags},
         tissues=TISSUES,
         version=__version__,
         # The only text that is taken as it is: files of this package.

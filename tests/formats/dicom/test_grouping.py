@@ -215,7 +215,7 @@ def test_passes_that_no_attribute_separates_are_rejected_and_never_mixed(tmp_pat
     passes(tmp_path / "s", offset, InstanceNumber=numbers)
     (reason,) = reasons(find_scans(tmp_path / "s", series_filter))
     assert "may be mixed" in reason
-    assert "--trust-positions" in reason
+    assert "`trust_positions=True`" in reason
 
 
 def test_gap_in_one_pass_does_not_mix_it_with_the_other(tmp_path):

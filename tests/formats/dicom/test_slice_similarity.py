@@ -116,7 +116,7 @@ def test_passes_on_one_even_grid_that_only_pixels_separate_are_rejected(tmp_path
     text = reason(tmp_path / "s")
     assert "slices 1 to 32 are evenly spaced, but every second one differs" in text
     assert "slices of 2 passes may be mixed" in text
-    assert "--trust-positions" in text
+    assert "`trust_positions=True`" in text
     assert np.array_equal(read(only_scan(tmp_path / "s", SeriesFilter(trust_positions=True))), hu)
 
 

@@ -41,7 +41,7 @@ def test_series_that_changes_half_way_is_rejected_with_the_slices_named(tmp_path
         f"slices 1 to 5 (00001.dcm to 00005.dcm) and slices 6 to 8 (00006.dcm to 00008.dcm) differ in {words}"
         in message
     )
-    assert "--series-filter all" in message
+    assert "`filter='all'`" in message
     parts = scans(find_scans(tmp_path / "s", ALL))
     assert sorted(len(read(scan)) for scan in parts) == [3, 5]
     assert all("is a part of a volume: slices" in reveal(scan.notes[0]) for scan in parts)
@@ -77,7 +77,7 @@ def test_interleaved_slices_of_two_scans_are_rejected(tmp_path):
     interleaved(tmp_path / "s")
     message = reasons(tmp_path / "s")
     assert "slices 1 (00001.dcm), 2 (00001.dcm), 3 (00002.dcm), 4 (00002.dcm) and 12 more share" in message
-    assert "--trust-positions" in message
+    assert "`trust_positions=True`" in message
     assert only_scan(tmp_path / "s", SeriesFilter(trust_positions=True)).geometry.size[2] == 16
 
 

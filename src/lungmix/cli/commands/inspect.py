@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lungmix.cli import options as opt
 from lungmix.cli.output import write_page_of
-from lungmix.cli.redaction import debugging
+from lungmix.cli.redaction import debugging, printable
 from lungmix.errors import UsageError, trace_of
 
 
@@ -174,7 +174,7 @@ def _show_case(store: str, name: str, as_json: bool) -> None:
         typer.echo(to_json({"store": store, "case": name, **details}))
     else:
         for line in _lines(details):
-            typer.echo(line)
+            typer.echo(printable(line))
     if not details.keys().isdisjoint(("unreadable", "damaged", "failure")):
         raise typer.Exit(1)
 

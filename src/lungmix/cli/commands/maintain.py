@@ -91,7 +91,7 @@ def _show_verified(
         for reason in reasons:
             typer.echo(f"{name}: {printable(reason)}")
     for name, notes in verification.notes.items():
-        typer.echo(f"{name}: {'; '.join(notes)}")
+        typer.echo(printable(f"{name}: {'; '.join(notes)}"))
     passed = sum(name not in verification.faults for name in verified)
     typer.echo(f"{passed} of {len(verified)} cases passed")
     for name, stages in invalidated.items():

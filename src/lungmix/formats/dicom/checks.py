@@ -79,7 +79,7 @@ def check_coding(elements: RawHeader) -> str | None:
         name = UID(syntax).name if syntax.startswith("1.2.840.10008.") else syntax
         return (
             f"has pixels in an unsupported transfer syntax ({mark_untrusted(name)}): convert it to explicit little "
-            "endian, as dcmdjpeg and gdcmconv --raw do, and give that"
+            "endian, as `dcmdjpeg` and `gdcmconv --raw` do, and give that"
         )
     stored, high = elements.short("BitsStored"), elements.short("HighBit")
     if stored is not None and high is not None and high != stored - 1:

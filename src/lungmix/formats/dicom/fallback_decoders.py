@@ -66,7 +66,7 @@ def explain_decoding_failure(file: str) -> str:
         return "is cut short: get the file again"
     return (
         "has pixels that its decoder rejects, though the file is complete: get the file again, or "
-        "convert it to explicit little endian, as dcmdjpeg and gdcmconv --raw do, and give that"
+        "convert it to explicit little endian, as `dcmdjpeg` and `gdcmconv --raw` do, and give that"
     )
 
 

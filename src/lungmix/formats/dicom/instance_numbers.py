@@ -60,14 +60,14 @@ def check_numbers(
     if shared_numbers and not series_filter.trust_positions:
         raise SourceError(
             f"{title}: {format_slices(slices, shared_numbers)} share their instance numbers with slices at other "
-            "positions: two series may be mixed; give each by itself, or --trust-positions if they are one"
+            "positions: two series may be mixed; give each by itself, or `trust_positions=True` if they are one"
         )
     passes = count_passes(numbers, along)
     if passes > 1 and not series_filter.trust_positions:
         raise SourceError(
             f"{title}: instance numbers of slices 1 to {len(slices)} run through the same range of positions {passes} "
             "times, each time at other ones: slices of several passes may be mixed, and no attribute separates them; "
-            "give each by itself, or --trust-positions if they are one"
+            "give each by itself, or `trust_positions=True` if they are one"
         )
     locations = [header.location for header in slices]
     moved = _inconsistent_locations(slices, along, median_spacing)
@@ -101,7 +101,8 @@ def check_numbers(
     description = f"{format_slices(slices, inconsistent)} {lie} where instance numbers or slice locations say otherwise"
     if not series_filter.trust_positions:
         raise SourceError(
-            f"{title}: {description}: positions may be swapped; get the files again, or give --trust-positions if right"
+            f"{title}: {description}: positions may be swapped; get the files again, or give "
+            "`trust_positions=True` if right"
         )
     notes.append(f"{description}: positions trusted")
 
@@ -196,8 +197,8 @@ def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilte
         notes.append(f"{description}: positions trusted")
     else:
         raise SourceError(
-            f"{title}: {description}: two scans may follow each other; give each by itself, or --trust-positions if "
-            "they are one"
+            f"{title}: {description}: two scans may follow each other; give each by itself, or "
+            "`trust_positions=True` if they are one"
         )
 
 

@@ -62,7 +62,7 @@ def _slices(files: tuple[str, ...], stack: SliceStack) -> Iterator[npt.NDArray[n
             raise SourceError(
                 f"{mark_path(file)} (slice {number + 1}) has padding values inside the body ({padding[0]:g} HU, "
                 "more than any tissue): get the slices again with HU or air there, or exclude the series with "
-                "--series-filter"
+                "`filter`"
             )
         yield to_hu(plane[np.newaxis], 1.0, 0.0, mark_path(file), number)[0]
 

@@ -178,7 +178,7 @@ def _describe_split_volume(split_volume: SplitVolume, groups: Sequence[Group]) -
     merged = merge_groups([groups[i] for i in split_volume.indices])
     return (
         f"{merged.title} is not a volume of one scan: {split_volume.reason}; give slices of one reconstruction of "
-        "one patient, or --series-filter all to use each part"
+        "one patient, or `filter='all'` to use each part"
     )
 
 
@@ -204,7 +204,7 @@ def _completeness_notes(
         description = f"its header announces {announced} images, {objects} were found: slices at an end may be missing"
         if not series_filter.allow_gaps:
             raise SourceError(
-                f"{group.title}: {description}; give the complete series, or --allow-gaps to do without them"
+                f"{group.title}: {description}; give the complete series, or `allow_gaps=True` to do without them"
             )
         notes.append(description)
     numbers = sorted(header.number for header in group.slices if header.number is not None)

@@ -17,7 +17,7 @@ from lungmix.formats.series_filter import SeriesFilter
 
 _PLANES = ("sagittal", "coronal", "axial")
 _SLACK_SECONDS = 2.0
-_OVERRIDE = "--series-filter all uses it too"
+_OVERRIDE = "`filter='all'` uses it too"
 _TOO_SMALL = f" only, such as those that time a contrast agent; {_OVERRIDE}"
 
 
@@ -57,7 +57,7 @@ def filter_reason(group: Group, series_filter: SeriesFilter) -> str | None:
     """Return why a group is not used, regardless of other groups; None if it may be."""
     unmet = series_filter.unmet(filter_attributes(group)) if series_filter.conditions else None
     if unmet is not None:
-        return f"{unmet} does not hold (--series-filter)"
+        return f"{unmet} does not hold (`filter`)"
     if not series_filter.choose:
         return None
     plane = anatomical_plane(group)

@@ -234,7 +234,7 @@ def _check_steps(
     if not description:
         return True
     if not series_filter.allow_gaps:
-        raise SourceError(f"{title}: {description}; give the complete series, or --allow-gaps to interpolate")
+        raise SourceError(f"{title}: {description}; give the complete series, or `allow_gaps=True` to interpolate")
     if not uneven.size:
         notes.append(f"{description}: used as they are")
         return True
@@ -255,7 +255,7 @@ def _reject_interleaved_grids(
             raise SourceError(
                 f"{title}: slices 1 to {len(slices)} are evenly spaced, but every second one differs from its "
                 "neighbours like another pass: slices of 2 passes may be mixed, and no attribute separates them; "
-                "give each by itself, or --trust-positions if they are one"
+                "give each by itself, or `trust_positions=True` if they are one"
             )
         return
     steps = np.diff(along)
@@ -265,8 +265,8 @@ def _reject_interleaved_grids(
     shown = ", ".join(f"{step:.3f}" for step in steps[:grids])
     raise SourceError(
         f"{title}: slices 1 to {len(slices)} lie {shown} mm apart in turn, on {grids} interleaved grids: slices of "
-        f"{grids} passes may be mixed, and no attribute separates them; give each by itself, or --trust-positions if "
-        "they are one"
+        f"{grids} passes may be mixed, and no attribute separates them; give each by itself, or "
+        "`trust_positions=True` if they are one"
     )
 
 
@@ -318,7 +318,9 @@ def _check_lost(
             position = float(np.dot(header.position, slice_normal(slices[0])))
             description = f"slice {int(np.searchsorted(along, position)) + 1} ({mark_path(header.file)}) {file.problem}"
         if not series_filter.allow_gaps:
-            raise SourceError(f"{title}: {description}; get that file again, or give --allow-gaps to use the others")
+            raise SourceError(
+                f"{title}: {description}; get that file again, or give `allow_gaps=True` to use the others"
+            )
         notes.append(f"{description}: not used")
 
 
@@ -335,8 +337,8 @@ def _check_tilt(slices: list[Header], title: str, series_filter: SeriesFilter, n
     )
     if "DERIVED" not in slices[0].image_type and not series_filter.trust_positions:
         raise SourceError(
-            f"{title}: {description}: the volume would be sheared; give the original slices, or --trust-positions if "
-            "they were straightened"
+            f"{title}: {description}: the volume would be sheared; give the original slices, or "
+            "`trust_positions=True` if they were straightened"
         )
     notes.append(f"{description}: positions trusted")
 

@@ -1,0 +1,93 @@
+"""Spelling of parameters and methods in messages: the library names its own, the command line its options."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+
+from lungmix.errors import REPORT_IT
+
+OPTIONS = {
+    "accept_hu": "--accept-hu",
+    "allow_gaps": "--allow-gaps",
+    "binary": "--binary",
+    "chunk_slices": "--chunk-slices",
+    "filter": "--series-filter",
+    "format": "--format",
+    "host": "--host",
+    "key": "--key-table",
+    "leave_out": "--leave-out",
+    "leave_out=AIRWAY": "--exclude-airways",
+    "leave_out=ELSEWHERE": "--exclude-elsewhere",
+    "memory_limit": "--memory-limit",
+    "min_voxels": "--min-voxels",
+    "model": "--model",
+    "nrrd": "--nrrd",
+    "opening": "--opening",
+    "port": "--port",
+    "preset": "--preset",
+    "retain_uid": "--retain-uid",
+    "scheduler": "--scheduler",
+    "scheduler_file": "--scheduler-file",
+    "shift_dates": "--shift-dates",
+    "sources": "--source",
+    "trust_positions": "--trust-positions",
+    "wait": "--wait",
+    "with_ct": "--with-ct",
+    "workers": "--workers",
+}
+"""Options by parameter, or by parameter and item where items are options of their own."""
+
+COMMANDS = {
+    "Pipeline.fit": "lungmix fit STORE",
+    "Pipeline.mask": "lungmix mask STORE",
+    "Pipeline.measure": "lungmix measure STORE",
+}
+"""Commands by method."""
+
+_CODE = re.compile("`([^`]+)`")
+_REPORT_IT = "run again with --debug and report it"
+
+
+def with_options(message: str) -> str:
+    """Return a message with options and commands in place of parameters and methods.
+
+    Other text in backticks stays as it is.
+    """
+    return _CODE.sub(_spelled, message).replace(REPORT_IT, _REPORT_IT)
+
+
+def _spelled(match: re.Match[str]) -> str:
+    try:
+        call = ast.parse(f"_({match[1]})", mode="eval").body
+    except SyntaxError:
+        return match[0]
+    arguments = list(_arguments(call))
+    method = ast.unparse(call).removeprefix("_(").partition("(")[0]
+    if not {name for name, _ in arguments} <= OPTIONS.keys() or not (arguments or method in COMMANDS):
+        return match[0]
+    options = [_option(name, value) for name, value in arguments]
+    return f"`{' '.join((COMMANDS[method], *options))}`" if method in COMMANDS else " ".join(options)
+
+
+def _arguments(call: ast.expr) -> Iterator[tuple[str, ast.expr | None]]:
+    """Yield names and values of the arguments of a call and of those within it; a name alone has no value."""
+    if not isinstance(call, ast.Call):
+        yield ast.unparse(call), None
+        return
+    for argument in call.args:
+        yield from _arguments(argument)
+    for keyword in call.keywords:
+        yield str(keyword.arg), keyword.value
+
+
+def _option(name: str, value: ast.expr | None) -> str:
+    if isinstance(value, ast.List):
+        items = [ast.unparse(item) for item in value.elts]
+        return " ".join(OPTIONS.get(f"{name}={item}", f"{OPTIONS[name]} {item}") for item in items)
+    if value is None or (isinstance(value, ast.Constant) and value.value is True):
+        return OPTIONS[name]
+    text = shlex.quote(str(value.value)) if isinstance(value, ast.Constant) else ast.unparse(value)
+    return f"{OPTIONS[name]} {text}"

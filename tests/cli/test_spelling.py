@@ -1,0 +1,142 @@
+"""Messages of the library name parameters and methods, which the command line spells as its options and commands."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+
+import lungmix
+from lungmix import export, serve
+from lungmix.callbacks import with_log_file
+from lungmix.cli.app import app, main
+from lungmix.cli.progress import Bars, Lines, Warnings
+from lungmix.cli.show_fits import to_json
+from lungmix.cli.spelling import COMMANDS, OPTIONS, with_options
+from lungmix.errors import UsageError
+
+PACKAGE = Path(lungmix.__file__).parent
+CALLABLES = [
+    lungmix.run,
+    lungmix.connect,
+    lungmix.export_case,
+    export.options_for,
+    serve.serve,
+    lungmix.Pipeline,
+    lungmix.Pipeline.convert,
+    *(getattr(lungmix.Pipeline, name.partition(".")[2]) for name in COMMANDS),
+    lungmix.MaskParameters,
+    lungmix.FitParameters,
+    lungmix.IntakeParameters,
+    lungmix.SeriesFilter,
+    lungmix.GaussianMixture,
+]
+PARAMETERS = {name for function in CALLABLES for name in inspect.signature(function).parameters}
+OTHER_CODE = {"dcmdjpeg", "gdcmconv --raw", "failed", "to_json", "X"}
+"""Code in messages that is neither a parameter nor a command, or varies."""
+
+CLICK = typer.main.get_command(app)
+
+
+def options_of(command: str) -> set[str]:
+    return {option for parameter in CLICK.commands[command].params for option in parameter.opts}
+
+
+def messages(tree: ast.AST) -> list[str]:
+    """Return string literals without docstrings; parts that vary are X."""
+    bodies = [node.body for node in ast.walk(tree) if hasattr(node, "body") and isinstance(node.body, list)]
+    docstrings = {id(part.value) for body in bodies for part in body if isinstance(part, ast.Expr)}
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant)]
+    parts = {id(part) for node in strings if isinstance(node, ast.JoinedStr) for part in node.values}
+    return [text_of(node) for node in strings if id(node) not in docstrings | parts]
+
+
+def text_of(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(text_of, node.values))
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "X"
+
+
+def code_in_messages() -> set[str]:
+    files = (file for file in PACKAGE.rglob("*.py") if "cli" not in file.relative_to(PACKAGE).parts)
+    texts = [text for file in files for text in messages(ast.parse(file.read_text(encoding="utf-8")))]
+    return {code.replace("[X]", "[AIRWAY]") for text in texts for code in re.findall("(?<!`)`([^`]+)`(?!`)", text)}
+
+
+def is_call(code: str) -> bool:
+    try:
+        ast.parse(f"_({code})")
+    except SyntaxError:
+        return False
+    return True
+
+
+CODE = sorted(filter(is_call, code_in_messages()))
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_parameters_and_methods_of_a_message_have_an_option_or_a_command(code):
+    assert code in OTHER_CODE or with_options(f"`{code}`") != f"`{code}`"
+
+
+def test_parameters_of_messages_are_found():
+    assert {"allow_gaps=True", "accept_hu=True", "memory_limit", "port"} <= set(CODE)
+    assert set(CODE) >= OTHER_CODE
+    assert messages(ast.parse('def f():\n    "doc"\n    raise E(f"a {b} c" "d")')) == ["a X cd"]
+
+
+def test_every_option_is_one_of_a_command_and_every_parameter_one_of_the_library():
+    options = set().union(*map(options_of, CLICK.commands))
+    assert set(OPTIONS.values()) - options == set()
+    assert {name.partition("=")[0] for name in OPTIONS} - PARAMETERS == set()
+
+
+@pytest.mark.parametrize("code", [code for code in CODE if code.startswith("Pipeline.")])
+def test_command_of_a_method_has_the_options_of_its_arguments(code):
+    _, command, *words = with_options(f"`{code}`").strip("`").split()
+    assert {word for word in words if word.startswith("--")} <= options_of(command)
+
+
+@pytest.mark.parametrize(
+    ("message", "spelled"),
+    [
+        ("give `accept_hu=True`", "give --accept-hu"),
+        ("`scheduler` or `scheduler_file`", "--scheduler or --scheduler-file"),
+        ("`workers=-1` is not possible", "--workers -1 is not possible"),
+        ("`filter='slices<9'` is", "--series-filter 'slices<9' is"),
+        ('try `MaskParameters(preset="physical")`', "try --preset physical"),
+        ("needs `key=FILE`", "needs --key-table FILE"),
+        ("`Pipeline.measure(leave_out=[AIRWAY])`", "`lungmix measure STORE --exclude-airways`"),
+        ("run `Pipeline.mask(MaskParameters(preset=NAME))`", "run `lungmix mask STORE --preset NAME`"),
+        ("run `lungmix fit s.zarr`, `dcmdjpeg` or `x=1`", "run `lungmix fit s.zarr`, `dcmdjpeg` or `x=1`"),
+        ("no code ` at all", "no code ` at all"),
+    ],
+)  # fmt: skip
+def test_command_line_spells_parameters_as_options(message, spelled):
+    assert with_options(message) == spelled
+
+
+def test_what_the_command_line_prints_and_logs_names_options(tmp_path, capsys):
+    message = "give `accept_hu=True`"
+    console = Console(width=200)
+    for callback in (Lines(console), Bars(console), Warnings(console)):
+        callback.on_warning(message)
+    with with_log_file(Lines(console), tmp_path / "run.log", with_options) as callback:
+        callback.on_info(message)
+    assert capsys.readouterr().out.splitlines() == ["give --accept-hu"] * 4
+    assert "give --accept-hu" in (tmp_path / "run.log").read_text()
+    assert json.loads(to_json({"reason": message})) == {"reason": "give --accept-hu"}
+
+
+def test_error_of_a_command_names_its_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["scan", "none", "--series-filter", "kernel<5"])
+    assert "lungmix: --series-filter 'kernel<5' compares a text" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"^`filter='kernel<5'` compares a text"):
+        lungmix.SeriesFilter("kernel<5")

@@ -26,7 +26,7 @@ from rich.console import Console
 from figures import Check, Sheet, Table, parser_for
 from growth import spilled
 from processes import MIB, cpu_seconds, rss
-from streamed import Generator, Streamed, paper_cohort, write_scores
+from streamed import Generator, paper_cohort, streamed, write_scores
 
 PARTS = 5
 GIB = 1 << 30
@@ -72,7 +72,7 @@ def run(folder, designs, workers, memory_limit, *, page):
         passes = passes_of(memory)
         generator.wait_for_first()
         start = time.perf_counter()
-        sources = [Streamed.of(design, passing) for design in designs]
+        sources = [streamed(design, passing) for design in designs]
         cohort = lungmix.open_cohort(store, "a")
         report = Pipeline(client, cohort, passes).run(
             sources, mask=MaskParameters(), intake=IntakeParameters(keep_names=True)

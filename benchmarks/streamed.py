@@ -115,44 +115,39 @@ def write_scores(path: Path, designs: list[Design]) -> None:
         table.writerows([one.name, one.score] for one in designs)
 
 
-@dataclass(frozen=True)
-class Streamed(Scan):
+def streamed(design: Design, folder: Path) -> Scan:
     """A scan whose file appears while the run goes on, and is deleted once it is read."""
+    path = str(folder / f"{design.name}.nrrd")
+    digest = f"{design.seed}-{design.slices}"
+    return Scan(
+        name=design.name,
+        path=path,
+        kind="nrrd",
+        geometry=design.geometry,
+        acquisition=design.acquisition,
+        fingerprint=digest,
+        key=digest,
+        files=(path,),
+        reader=read_streamed,
+    )
 
-    folder: str = ""
 
-    @classmethod
-    def of(cls, design: Design, folder: Path) -> Streamed:
-        path = str(folder / f"{design.name}.nrrd")
-        digest = f"{design.seed}-{design.slices}"
-        return cls(
-            name=design.name,
-            path=path,
-            kind="nrrd",
-            geometry=design.geometry,
-            acquisition=design.acquisition,
-            fingerprint=digest,
-            key=digest,
-            files=(path,),
-            folder=str(folder),
-        )
-
-    def slabs(self, thickness: int) -> Iterator[np.ndarray]:
-        """See `Scan.slabs`; waits for the file."""
-        path, start = Path(self.path), time.perf_counter()
-        while not path.exists():
-            if (Path(self.folder) / _LAST).exists():
-                raise RuntimeError(f"{path.name} was not made")
-            time.sleep(_POLL)
-        waited = time.perf_counter() - start
-        (scan,) = find_scans(path)
-        # What ITK makes of a direction cosine of 1 can differ in its last digit.
-        assert scan.geometry.size == self.geometry.size
-        assert np.allclose(scan.geometry.spacing, self.geometry.spacing, rtol=1e-12)
-        assert np.allclose(scan.geometry.direction, self.geometry.direction, atol=1e-12)
-        yield from scan.slabs(thickness)
-        path.with_suffix(".read").write_text(json.dumps({"waited": waited, "bytes": path.stat().st_size}))
-        path.unlink()
+def read_streamed(streamed: Scan, thickness: int) -> Iterator[np.ndarray]:
+    """See `Scan.reader`; waits for the file."""
+    path, start = Path(streamed.path), time.perf_counter()
+    while not path.exists():
+        if (path.parent / _LAST).exists():
+            raise RuntimeError(f"{path.name} was not made")
+        time.sleep(_POLL)
+    waited = time.perf_counter() - start
+    (scan,) = find_scans(path)
+    # What ITK makes of a direction cosine of 1 can differ in its last digit.
+    assert scan.geometry.size == streamed.geometry.size
+    assert np.allclose(scan.geometry.spacing, streamed.geometry.spacing, rtol=1e-12)
+    assert np.allclose(scan.geometry.direction, streamed.geometry.direction, atol=1e-12)
+    yield from scan.slabs(thickness)
+    path.with_suffix(".read").write_text(json.dumps({"waited": waited, "bytes": path.stat().st_size}))
+    path.unlink()
 
 
 class Generator:

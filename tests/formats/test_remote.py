@@ -287,7 +287,7 @@ def test_objects_beyond_the_limits_are_rejected_before_the_download(address, mon
 
 def test_scan_and_its_objects_show_no_names(address):
     scan = only_scan(f"{address}/one.nrrd")
-    for one in (scan, scan.objects, scan.objects.members[0], replace(scan, objects=None)):
+    for one in (scan, scan.reader, scan.reader.objects.members[0], replace(scan, reader=scan.reader.local)):
         assert "hospital" not in repr(one)
         assert "one" not in repr(one)
 

@@ -26,7 +26,7 @@ DOE = Identity("0815", "Doe^John", "19600102", "M", "059Y", study_uid="1.2.4", s
 
 
 def scan_of(identity, path="/data/Rossi/scan"):
-    return Scan("x", path, "dicom", Geometry((4, 4, 4)), Acquisition("CT"), "f", path, (), identity)
+    return Scan("x", path, "dicom", Geometry((4, 4, 4)), Acquisition("CT"), "f", path, (), identity, reader=None)
 
 
 @pytest.fixture

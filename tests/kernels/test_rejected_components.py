@@ -10,7 +10,7 @@ from lungmix.kernels.rejected_components import find_rejected
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.stages.flags import flags_of
-from lungmix.stages.regions import steps_of
+from lungmix.stages.reduced import steps_of
 
 PHANTOM = Phantom((60, 96, 90), (3.6, 3.7, 5.0))
 HU = PHANTOM.volume()

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import lungmix
 from lungmix.errors import SourceError, trace_of
-from lungmix.formats import Scan, find_scans, write_image
+from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
 from lungmix.stages import convert
-
-
-@dataclass(frozen=True, repr=False)
-class Unreadable(Scan):
-    error: Exception | None = None
-
-    def slabs(self, thickness):
-        raise self.error
 
 
 @pytest.mark.parametrize("error", [ValueError("could not convert 'Rossi^Maria'"), RuntimeError("/data/Rossi.nrrd: no")])
@@ -29,8 +21,11 @@ def test_messages_of_libraries_about_a_file_are_in_no_log_of_a_worker(tmp_path, 
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = cohort.add("case-001", scan.geometry, scan.acquisition)
     where = cohort.ref("case-001", case.start_stage(convert.STAGE, "key"))
-    unreadable = Unreadable(*(getattr(scan, name) for name in ("name", "path", "kind", "geometry", "acquisition")),
-                            "f", "k", (), error=error)  # fmt: skip
+
+    def fail(scan, thickness):
+        raise error
+
+    unreadable = replace(scan, reader=fail)
     with pytest.raises(SourceError) as caught:
         convert._run_or_return_error(convert._copy_slabs, unreadable, where)
     assert "Rossi" in str(caught.value)

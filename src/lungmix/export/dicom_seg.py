@@ -5,7 +5,6 @@ Source: DICOM PS3.3, A.51 (Segmentation IOD) and C.8.20 (Segmentation modules); 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from lungmix.export.dicom_source import (
 )
 from lungmix.export.images import made_with, require, segments_in
 from lungmix.formats import Scan, whole_file
+from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.stages import convert, label
 from lungmix.store import Case
 from lungmix.tissue import LUNG_CODE, PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code, Tissue
@@ -35,6 +35,8 @@ from lungmix.tissue import LUNG_CODE, PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code,
 MAKER = "lungmix developers"
 
 
+# Identifiers of the patient are omitted on purpose.
+@hide_warnings_of("highdicom", "pydicom")
 def write_seg(
     case: Case, path: Path, image: str, *, series: Sequence[Scan] = (), with_ct: bool = False, binary: bool = False
 ) -> list[Path]:
@@ -116,27 +118,24 @@ def segmentation_of(
         Preset and model that made the labels.
     """
     series_uid, instance_uid = (str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in"))
-    with warnings.catch_warnings():
-        # Identifiers of the patient are omitted on purpose.
-        warnings.filterwarnings("ignore", module="highdicom")
-        dataset = Segmentation(
-            source_images=slices,
-            pixel_array=labels,
-            segmentation_type="BINARY" if binary else "LABELMAP",
-            segment_descriptions=[_description(segment, parameters or {}) for segment in segments],
-            series_instance_uid=series_uid,
-            series_number=300,
-            sop_instance_uid=instance_uid,
-            instance_number=1,
-            manufacturer=MAKER,
-            manufacturer_model_name="lungmix",
-            software_versions=__version__,
-            device_serial_number="none",
-            content_label=label.upper()[:16],
-            content_description="Lung tissue labels" if len(segments) > 1 else "Lung mask",
-            transfer_syntax_uid=ExplicitVRLittleEndian if binary else RLELossless,
-            series_description=f"Labels: {label}",
-        )
+    dataset = Segmentation(
+        source_images=slices,
+        pixel_array=labels,
+        segmentation_type="BINARY" if binary else "LABELMAP",
+        segment_descriptions=[_description(segment, parameters or {}) for segment in segments],
+        series_instance_uid=series_uid,
+        series_number=300,
+        sop_instance_uid=instance_uid,
+        instance_number=1,
+        manufacturer=MAKER,
+        manufacturer_model_name="lungmix",
+        software_versions=__version__,
+        device_serial_number="none",
+        content_label=label.upper()[:16],
+        content_description="Lung tissue labels" if len(segments) > 1 else "Lung mask",
+        transfer_syntax_uid=ExplicitVRLittleEndian if binary else RLELossless,
+        series_description=f"Labels: {label}",
+    )
     scheme = Dataset()
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
     scheme.CodingSchemeResponsibleOrganization = MAKER

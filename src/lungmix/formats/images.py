@@ -87,6 +87,7 @@ def read_header(path: Path, file_at: FileAt | None = None) -> Scan:
         key=location_digest(str(path.resolve())),
         files=files,
         notes=header.notes,
+        reader=slabs_of,
     )
 
 

@@ -26,13 +26,12 @@ from lungmix.formats.archives import (
 )
 from lungmix.formats.images import extension_of
 from lungmix.formats.native import local_name
+from lungmix.formats.scan import Scan
 from lungmix.formats.tempdirs import disk_full_error, is_disk_full, temporary_folder, usable_bytes
 from lungmix.s3 import open_bucket, source_errors
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
-
-    from lungmix.formats.scan import Scan
 
 # Bytes that are downloaded of an image file at first, more than the longest header (`lungmix.formats.header`).
 _HEADER_BYTES = 2 << 20
@@ -104,6 +103,27 @@ class Objects:
         return hashlib.sha256("\n".join(member.state for member in self.members).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class RemoteReader:
+    """Reader of a scan in an object store, which downloads its files first; see `Scan.reader`.
+
+    Attributes
+    ----------
+    objects : Objects
+        The objects to download.
+    local : callable
+        Reader of the downloaded files.
+    """
+
+    objects: Objects
+    local: Callable[[Scan, int], Iterator[npt.NDArray[np.int16]]]
+
+    def __call__(self, scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
+        """Yield the HU of a scan slab by slab; remove its files after the last slab."""
+        with downloaded(scan) as local:
+            yield from local.slabs(thickness)
+
+
 @contextmanager
 def downloaded(scan: Scan) -> Iterator[Scan]:
     """Yield a scan with files on this machine, for the duration of a block.
@@ -113,10 +133,10 @@ def downloaded(scan: Scan) -> Iterator[Scan]:
     SourceError
         If its objects cannot be downloaded, have changed since the search, or do not fit on the disk.
     """
-    if scan.objects is None:
+    if not isinstance(scan.reader, RemoteReader):
         yield scan
         return
-    objects = scan.objects
+    objects = scan.reader.objects
     with temporary_folder() as folder:
         _check_disk_space(scan.path, sum(member.size for member in objects.members), folder)
         try:
@@ -127,13 +147,7 @@ def downloaded(scan: Scan) -> Iterator[Scan]:
         if objects.packed:
             (folder / "unpacked").mkdir()
             files = unpack(files / objects.members[0].name, folder / "unpacked")
-        yield replace(scan, files=tuple(str(files / file) for file in scan.files), objects=None)
-
-
-def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield the HU of a scan slab by slab; remove its files after the last slab. See `Scan.slabs`."""
-    with downloaded(scan) as local:
-        yield from local.slabs(thickness)
+        yield replace(scan, files=tuple(str(files / file) for file in scan.files), reader=scan.reader.local)
 
 
 @dataclass

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import redact
+from lungmix.formats.dicom.stack import SliceStack
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.privacy.identity import Identity
-
-if TYPE_CHECKING:
-    from lungmix.formats.dicom.stack import SliceStack
-    from lungmix.formats.remote import Objects
 
 _BLOCK_BYTES = 64 << 10
 
@@ -75,7 +71,7 @@ class Scan:
     key : str
         Digest of the location of the scan; contains no names.
     files : tuple of str
-        Its files, DICOM slices in the order of z; in an object store, their paths among `objects`.
+        Its files, DICOM slices in the order of z; in an object store, their paths among its objects.
     identity : Identity or None
         Identity of the patient from a DICOM header; never sent to a worker or written to a store.
     stack : SliceStack or None
@@ -84,8 +80,8 @@ class Scan:
         Notes for users; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
-    objects : Objects or None
-        Objects to download before it is read; None where its files are local.
+    reader : callable
+        Function of the scan and a number of slices that yields the voxels; can be pickled, see `slabs`.
     """
 
     name: str
@@ -100,7 +96,7 @@ class Scan:
     stack: SliceStack | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
     series: Series | None = None
-    objects: Objects | None = field(default=None, repr=False)
+    reader: Callable[[Scan, int], Iterator[npt.NDArray[np.int16]]] = field(kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.geometry.size))
@@ -128,13 +124,7 @@ class Scan:
         SourceError
             If the files are truncated or hold values that are not HU, or if objects cannot be downloaded.
         """
-        if self.objects is not None:
-            from lungmix.formats.remote import slabs_of
-        elif self.kind == "dicom":
-            from lungmix.formats.dicom.read import slabs_of
-        else:
-            from lungmix.formats.images import slabs_of
-        return slabs_of(self, thickness)
+        return self.reader(self, thickness)
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,10 +11,11 @@ from pathlib import Path
 from lungmix.errors import SourceError, is_encodable, mark_path
 from lungmix.formats.annex import missing_content_error, missing_content_kind
 from lungmix.formats.archives import is_archive, unpack
+from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.formats.dicom.series import Collection
 from lungmix.formats.directory import is_apple_double, is_text, kind_of, list_files
 from lungmix.formats.images import LabelMapError, extension_of, read_header
-from lungmix.formats.remote import LocalMirror, mirror_headers
+from lungmix.formats.remote import LocalMirror, RemoteReader, mirror_headers
 from lungmix.formats.scan import RejectedSource, Scan, SkippedSource, case_name, fingerprint_of, location_digest
 from lungmix.formats.series_filter import SeriesFilter
 from lungmix.formats.source_lists import is_list, read_list
@@ -28,6 +29,7 @@ Progress = Callable[[int, int], None]
 _DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
 
 
+@hide_warnings_of("pydicom")
 def find_scans(
     source: str | Path, rules: SeriesFilter | None = None, watch: Progress | None = None
 ) -> list[ScanResult]:
@@ -227,7 +229,7 @@ def _with_address(result: ScanResult, local_mirror: LocalMirror) -> ScanResult:
     if not isinstance(result, Scan):
         return replace(result, path=path)
     objects, files = local_mirror.objects_of(result)
-    result = replace(result, path=path, files=files, objects=objects)
+    result = replace(result, path=path, files=files, reader=RemoteReader(objects, result.reader))
     if objects.packed:
         return result
     # Modification times are those of temporary files, so the state is that of the tags of the objects.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
@@ -16,6 +17,24 @@ FIRST_HU = -32768
 
 N_HU = 65536
 """Length of histograms and lookup tables: one entry per int16 value."""
+
+
+@dataclass(frozen=True, eq=False)
+class SparseHistogram:
+    """Non-zero bins of a histogram, which are sent to the client."""
+
+    index: npt.NDArray[np.int64]
+    count: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, counts: npt.NDArray[np.uint64]) -> SparseHistogram:
+        """Return the non-zero bins of a histogram, shape (n,)."""
+        index = np.flatnonzero(counts)
+        return cls(index, counts[index])
+
+    def add_to(self, histogram: npt.NDArray[np.uint64]) -> None:
+        """Add these bins to a histogram, in place."""
+        histogram[self.index] += self.count
 
 
 def count_hu(hu: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:

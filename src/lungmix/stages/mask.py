@@ -18,7 +18,7 @@ from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.errors import HuError, NoLungError, StoreError
 from lungmix.graphs.mask import buffered_lung, close_lung, select_lung_components
 from lungmix.graphs.memory import mask_chunks
-from lungmix.kernels.histogram import N_HU, count_hu_packed
+from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu_packed
 from lungmix.kernels.mask import ComponentSummary, MaskRecipe, recipe_for
 from lungmix.kernels.morphology import opening
 from lungmix.kernels.packed_masks import Bits, bounding_box, pack_below, unpack, words_for
@@ -27,6 +27,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.stages import convert
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.plausibility import ACCEPTED, check_plausible
+from lungmix.stages.reduced import find_rejected_components
 from lungmix.store import Case, CaseRef, Cohort
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
@@ -35,7 +36,6 @@ STAGE = "mask"
 OPENED = "opened"
 """Name of the temporary array of opened slabs."""
 
-Counts = npt.NDArray[np.uint64]
 Edges = npt.NDArray[np.int64]
 
 
@@ -131,8 +131,6 @@ def mask_case(
     voxels, summary = int(histogram.sum()), kept_components.summary
     case.delete_array(OPENED)
     if not voxels:
-        from lungmix.stages.regions import find_rejected_components
-
         (rejected,) = compute_in_order(client, [dask.delayed(find_rejected_components)(case_ref)])
         reason = describe_failure(case, parameters, recipe.min_voxels, summary, rejected)
         raise NoLungError(reason)
@@ -185,24 +183,6 @@ def check_masked(case: Case) -> None:
     if STAGE not in case.stages:
         reason = case.damage.get(STAGE, {}).get("reason", "it was not computed yet, or not completely")
         raise StoreError(f"case {case.name} has no complete lung mask ({reason}): run `lungmix mask` first")
-
-
-@dataclass(frozen=True, eq=False)
-class SparseHistogram:
-    """Non-zero bins of a histogram, which are sent to the client."""
-
-    index: npt.NDArray[np.int64]
-    count: Counts
-
-    @classmethod
-    def of(cls, counts: Counts) -> SparseHistogram:
-        """Return the non-zero bins of a histogram, shape (n,)."""
-        index = np.flatnonzero(counts)
-        return cls(index, counts[index])
-
-    def add_to(self, histogram: Counts) -> None:
-        """Add these bins to a histogram, in place."""
-        histogram[self.index] += self.count
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.geometry import Geometry
-from lungmix.kernels.histogram import N_HU
+from lungmix.kernels.histogram import N_HU, SparseHistogram
 from lungmix.kernels.mask import recipe_for
-from lungmix.kernels.packed_masks import unpack
-from lungmix.kernels.regions import Labels, Reduced, find_regions, nearest_rows, region_counts
+from lungmix.kernels.regions import Labels, find_regions, nearest_rows, region_counts
 from lungmix.kernels.rejected_components import Rejected, find_rejected
 from lungmix.parameters import MaskParameters
-from lungmix.stages import convert, mask
+from lungmix.stages import mask
+from lungmix.stages.reduced import reduced_copy, reduced_factors
 from lungmix.store import Case, CaseRef
-from lungmix.store.chunking import layout_of, shrink_mean
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
 from lungmix.tissue import SIDES
@@ -31,12 +29,6 @@ from lungmix.tissue import SIDES
 STAGE = "side"
 REJECTED = "rejected"
 """Record key of lung components that the mask does not contain; records of earlier versions lack it."""
-
-COARSEST_MM = 4.0
-"""Greatest width of the voxels of the reduced copy, unless those of the scan are wider."""
-
-FINEST_MM = 2.5
-"""Greatest distance of the voxels that are sampled from a finer level."""
 
 
 def key_for(case: Case) -> str:
@@ -92,7 +84,7 @@ class SlabRegionCounts:
         Receipts of the shards that were written.
     """
 
-    counts: mask.SparseHistogram
+    counts: SparseHistogram
     touches: npt.NDArray[np.bool_]
     files: Receipts
 
@@ -117,43 +109,10 @@ def publish(
     case.record(STAGE, record, files)
 
 
-def reduced_factors(geometry: Geometry) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
-    """Return how a reduced copy of an axial array is sampled.
-
-    Parameters
-    ----------
-    geometry : Geometry
-        Geometry of the axial array.
-
-    Returns
-    -------
-    level : int
-        Pyramid level that is sampled.
-    stride : tuple of int
-        Step on this level, along z, y, x.
-    factors : tuple of int
-        Voxels of the axial array in one such step, along z, y, x.
-    """
-    spacing, levels = geometry.spacing_zyx, layout_of(geometry).levels
-    level = max(
-        (i for i, shape in enumerate(levels) if max(shape.factors[a] * spacing[a] for a in (1, 2)) <= COARSEST_MM),
-        default=0,
-    )
-    z, y, x = (max(1, int(FINEST_MM / (factor * s))) for factor, s in zip(levels[level].factors, spacing, strict=True))
-    a, b, c = levels[level].factors
-    return level, (z, y, x), (a * z, b * y, c * x)
-
-
-def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[np.float64]:
-    """Return the displacements in LPS, mm, of steps along z, y, x: the columns of a 3 x 3 matrix."""
-    columns = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
-    return np.asarray(columns[:, ::-1] * factors, np.float64)
-
-
 def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
     """Return the regions of the reduced copy of a masked case."""
     case = case_ref.open()
-    reduced = _reduced(case)
+    reduced = reduced_copy(case)
     rejected = find_rejected(reduced.hu, reduced.lung, reduced.steps)
     if not case.geometry.orientation_known:
         # Without orientation neither right and left nor the trachea can be determined: no voxel has a region.
@@ -161,67 +120,6 @@ def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
     recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
     return CompressedLabels.of(find_regions(reduced, recipe.closings), rejected)
-
-
-def find_rejected_components(case_ref: CaseRef) -> list[Rejected]:
-    """Return lung components that the mask of a case does not contain; the mask may be empty."""
-    reduced = _reduced(case_ref.open())
-    return find_rejected(reduced.hu, reduced.lung, reduced.steps)
-
-
-def _reduced(case: Case) -> Reduced:
-    return _reduced_from_levels(case) if case.geometry.axis_order.is_axial else _reduced_from_voxels(case)
-
-
-def _reduced_from_levels(case: Case) -> Reduced:
-    """Return the reduced copy of a case that is stored as its axial array."""
-    level, stride, factors = reduced_factors(case.geometry)
-    lung, hu = (_strided(case, name, level, stride) for name in ("lung", "ct"))
-    nx = case.geometry.shape[2]
-    air = [
-        unpack(case.read_packed(convert.AIR, start, stop)[-start % factors[0] :: factors[0], :: factors[1]], nx)[
-            ..., :: factors[2]
-        ]
-        for start, stop in case.layout.slabs()
-    ]
-    return Reduced(lung > 0, np.concatenate(air) > 0, hu, factors, steps_of(case.geometry, factors))
-
-
-def _reduced_from_voxels(case: Case) -> Reduced:
-    """Return the reduced copy of the axial array of a case that is stored in another order of axes.
-
-    Blocks of the coarse levels begin at the origin of the stored array, which is another corner of the axial array. So
-    the scan is read at full size, in runs of slices that contain complete steps of the axial array.
-    """
-    order, axial = case.geometry.axis_order, case.geometry.axial
-    level, stride, factors = reduced_factors(axial)
-    blocks = layout_of(axial).levels[level].factors
-    (depth, _, nx), step = case.geometry.shape, order.by_array(factors)[0]
-    thick = max(case.layout.slab // step, 1) * step
-    parts = []
-    for first in range(0, depth, thick):
-        # Slices are numbered in the order of the axial array.
-        last = min(first + thick, depth)
-        start, stop = (depth - last, depth - first) if order.flipped[0] else (first, last)
-        hu = np.ascontiguousarray(order.to_axial(case.read("ct", start, stop)))
-        lung = order.to_axial(case.read("lung", start, stop))
-        air = order.to_axial(unpack(case.read_packed(convert.AIR, start, stop), nx))
-        hu = shrink_mean(hu, blocks)[tuple(slice(None, None, n) for n in stride)]
-        parts.append((*(mask[tuple(slice(None, None, n) for n in factors)] > 0 for mask in (lung, air)), hu))
-    along = order.axes.index(0)
-    lung, air, hu = (np.ascontiguousarray(np.concatenate(part, along)) for part in zip(*parts, strict=True))
-    return Reduced(lung, air, hu, factors, steps_of(axial, factors))
-
-
-def _strided(case: Case, name: str, level: int, stride: tuple[int, int, int]) -> npt.NDArray[Any]:
-    """Return every `stride`-th voxel of a level of an image; one stored slab at a time is in memory."""
-    source, thick = case.zarr_array(name, level), case.layout.levels[level].shards[0]
-    z, y, x = stride
-    parts = [
-        np.ascontiguousarray(np.asarray(source[start : start + thick])[-start % z :: z, ::y, ::x])
-        for start in range(0, source.shape[0], thick)
-    ]
-    return np.concatenate(parts)
 
 
 class RegionLookup:
@@ -284,4 +182,4 @@ class RegionLookup:
         for face, face_slice in enumerate(face_slices):
             for region in SIDES:
                 touches[region.label - 1, face] = bool((face_slice == region.label).any())
-        return SlabRegionCounts(mask.SparseHistogram.of(counts.reshape(-1)), touches, files)
+        return SlabRegionCounts(SparseHistogram.of(counts.reshape(-1)), touches, files)

@@ -1,11 +1,16 @@
 """Headers longer than the first bytes read, damaged headers, and duplicates."""
 
+import warnings
+
 import numpy as np
 import pydicom
 import pytest
 
+from lungmix.formats import find_scans
 from lungmix.formats.dicom.duplicates import has_same_pixels
-from lungmix.formats.dicom.header import DamagedFile, HeaderReader
+from lungmix.formats.dicom.header import DamagedFile
+from lungmix.formats.dicom.header_reader import HeaderReader
+from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from support.series import hu_of, only_scan, read, write_series
 
 
@@ -66,3 +71,29 @@ def test_duplicates_with_another_header_are_recognised_by_their_pixels(tmp_path)
     dataset.RescaleIntercept = -1000
     dataset.save_as(other)
     assert not has_same_pixels(str(file), str(other))
+
+
+def test_warnings_of_a_library_are_hidden_until_the_last_of_several_readers_has_ended():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        first, second = hide_warnings_of("pydicom"), hide_warnings_of("pydicom", "highdicom")
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        for module in ("pydicom.values", "highdicom"):
+            warnings.warn_explicit("Rossi^Maria", UserWarning, "file.py", 1, module=module)
+        warnings.warn_explicit("of another library", UserWarning, "file.py", 1, module="pydicomish")
+        second.__exit__(None, None, None)
+        assert warnings.filters == before
+    assert [str(warning.message) for warning in shown] == ["of another library"]
+
+
+def test_no_warning_of_pydicom_is_shown_while_scans_are_found_and_read(tmp_path):
+    for file in write_series(tmp_path / "s", SpecificCharacterSet="ISO_IR 192"):
+        file.write_bytes(file.read_bytes().replace(b"ISO_IR 192", b"ISO_IR 999"))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        (scan,) = find_scans(tmp_path / "s")
+        assert len(list(scan.slabs(8)))
+    assert shown == []

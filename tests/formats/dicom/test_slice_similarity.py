@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lungmix.errors import reveal
 from lungmix.formats import SeriesFilter, find_scans
-from lungmix.formats.dicom.header import HeaderReader
+from lungmix.formats.dicom.header_reader import HeaderReader
 from lungmix.formats.dicom.slice_similarity import _block_means, _competing_edges, looks_like_two_passes
 from support.series import change, hu_of, only_scan, read, refused, write_series
 

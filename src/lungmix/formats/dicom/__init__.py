@@ -1,12 +1,8 @@
 """DICOM: finding the files of a series, its geometry, and its voxels."""
 
 import sys
-import warnings
 from contextlib import suppress
 from importlib import import_module
-
-# Warnings of pydicom quote header values, such as names of patients; Lungmix words its own messages.
-warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 
 
 def _import_gdcm() -> None:

@@ -14,6 +14,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.dicom.fallback_decoders import explain_decoding_failure, frame_for_pydicom
+from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.formats.dicom.padding import replace_padding
 from lungmix.formats.dicom.stack import Frame, SliceStack
 from lungmix.formats.native import native_path
@@ -30,11 +31,12 @@ def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
     if scan.stack.resampling is not None:
         planes = scan.stack.resampling.planes(planes)
     nz, ny, nx = scan.geometry.shape
-    for start in range(0, nz, thickness):
-        slab = np.empty((min(thickness, nz - start), ny, nx), np.int16)
-        for i in range(len(slab)):
-            slab[i] = next(planes)
-        yield slab
+    with hide_warnings_of("pydicom"):
+        for start in range(0, nz, thickness):
+            slab = np.empty((min(thickness, nz - start), ny, nx), np.int16)
+            for i in range(len(slab)):
+                slab[i] = next(planes)
+            yield slab
 
 
 def read_slice(file: str, frame: Frame | None = None) -> npt.NDArray[Any]:

@@ -17,9 +17,11 @@ from lungmix.formats.dicom.damaged_files import assign_damaged_files
 from lungmix.formats.dicom.dicomdir import find_missing_images
 from lungmix.formats.dicom.fallback_decoders import explain_decoding_failure, frame_for_pydicom
 from lungmix.formats.dicom.grouping import MIN_SLICES, group_slices
-from lungmix.formats.dicom.header import ENHANCED, DamagedFile, DicomDir, Header, HeaderReader
+from lungmix.formats.dicom.header import ENHANCED, DamagedFile, DicomDir, Header
+from lungmix.formats.dicom.header_reader import HeaderReader
 from lungmix.formats.dicom.padding import padding_range
 from lungmix.formats.dicom.patients import reject_unused_patients
+from lungmix.formats.dicom.read import slabs_of
 from lungmix.formats.dicom.resample import Resampling, even_grid_sources
 from lungmix.formats.dicom.series_selection import (
     filter_reason,
@@ -244,6 +246,7 @@ def _scan_of(group: Group, order: SliceOrder, notes: tuple[str, ...], folder: st
         stack=stack,
         notes=notes,
         series=_series_summary(group, geometry),
+        reader=slabs_of,
     )
 
 

@@ -9,10 +9,7 @@ import pytest
 import lungmix
 
 PACKAGE = Path(lungmix.__file__).parent
-OLD_WORDS = {"analysis", "serve", "webpage"}
-"""Folders that are not held to these rules yet."""
-
-FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in OLD_WORDS)
+FILES = sorted(PACKAGE.rglob("*.py"))
 LIBRARY = sorted(
     file for file in PACKAGE.rglob("*.py") if "cli" not in file.relative_to(PACKAGE).parts and file.stem != "__main__"
 )

@@ -29,16 +29,16 @@ def cohort(n, seed=0, noise=8.0):
 @given(st.lists(st.tuples(numbers, numbers), min_size=4, max_size=40), st.sampled_from([80.0, 95.0, 99.0]))
 def test_correlation_is_that_of_scipy(pairs, level):
     x, y = np.array(pairs).T
-    found = pearson(x, y, level)
+    correlation = pearson(x, y, level)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        assert np.isnan(found.c)
+        assert np.isnan(correlation.c)
         return
     expected = stats.pearsonr(x, y)
-    assert found.c == pytest.approx(expected.statistic, abs=1e-9)
+    assert correlation.c == pytest.approx(expected.statistic, abs=1e-9)
     if abs(expected.statistic) < 1 - 1e-9:
         interval = expected.confidence_interval(level / 100)
-        assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
-        assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=1e-6)
+        assert correlation.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
+        assert (correlation.low, correlation.high) == pytest.approx((interval.low, interval.high), abs=1e-6)
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=3, max_size=40))
@@ -46,10 +46,10 @@ def test_line_is_that_of_scipy(pairs):
     x, y = np.array(pairs).T
     if np.ptp(x) < 0.01 or np.ptp(y) < 0.01:
         return
-    found, expected = line_through(x, y), stats.linregress(x, y)
-    assert found.slope == pytest.approx(expected.slope, rel=1e-6, abs=1e-9)
-    assert found.intercept == pytest.approx(expected.intercept, rel=1e-6, abs=1e-6)
-    assert found.r2 == pytest.approx(expected.rvalue**2, abs=1e-6)
+    line, expected = line_through(x, y), stats.linregress(x, y)
+    assert line.slope == pytest.approx(expected.slope, rel=1e-6, abs=1e-9)
+    assert line.intercept == pytest.approx(expected.intercept, rel=1e-6, abs=1e-6)
+    assert line.r2 == pytest.approx(expected.rvalue**2, abs=1e-6)
 
 
 @pytest.mark.parametrize("true", [0.0, 0.5, 0.82])
@@ -58,8 +58,8 @@ def test_intervals_cover_the_true_correlation_as_often_as_they_say(true):
     covered = 0
     for _ in range(2000):
         x, y = random.multivariate_normal([0, 0], [[1, true], [true, 1]], 62).T
-        found = pearson(x, y, 95)
-        covered += found.low <= true <= found.high
+        correlation = pearson(x, y, 95)
+        covered += correlation.low <= true <= correlation.high
     # Three standard errors of 2,000 draws are 1.5 %.
     assert covered / 2000 == pytest.approx(0.95, abs=0.015)
 
@@ -70,7 +70,7 @@ def test_p_value_is_below_5_percent_in_5_percent_of_cohorts_without_correlation(
     assert np.mean(below) == pytest.approx(0.05, abs=0.015)
 
 
-def test_proportional_draws_keep_the_correlation_and_equal_ones_raise_it_where_middle_scores_dominate():
+def test_equal_draws_raise_the_correlation_and_proportional_draws_keep_it():
     result = study(cohort(62, 3))
     proportional, equal = result.resamplings
     assert proportional.c_mean == pytest.approx(result.all.c, abs=0.02)
@@ -81,7 +81,7 @@ def test_proportional_draws_keep_the_correlation_and_equal_ones_raise_it_where_m
     assert proportional.scans == sum(max(round(0.8 * n), 1) for n in groups.values() if n)
 
 
-def test_draws_of_everything_are_the_cohort_itself():
+def test_draws_of_all_scans_equal_the_cohort():
     rows = cohort(40, 4)
     result = study(rows, share=1.0).resamplings[0]
     assert (result.c_sd, result.r2_sd) == (pytest.approx(0, abs=1e-12),) * 2
@@ -95,7 +95,7 @@ def test_a_seed_decides_the_draws():
     assert resample(x, s, seed=1) != resample(x, s, seed=2)
 
 
-def test_follow_up_scans_are_told_apart_and_the_first_of_each_patient_correlated_by_itself():
+def test_first_scans_of_patients_are_correlated_separately():
     rows = [{**row, "patient": f"p{i // 2}"} for i, row in enumerate(cohort(20, 5))]
     result = study(rows)
     assert (result.all.n, result.first.n, result.patients) == (20, 10, 10)
@@ -107,11 +107,11 @@ def test_follow_up_scans_are_told_apart_and_the_first_of_each_patient_correlated
 def test_groups_have_the_five_numbers_of_a_box():
     rows = cohort(62, 6)
     for group in study(rows).groups:
-        own = [row["lung_involvement"] for row in rows if row["score"] == group["score"]]
-        assert group["scans"] == len(own)
-        if own:
+        involvement = [row["lung_involvement"] for row in rows if row["score"] == group["score"]]
+        assert group["scans"] == len(involvement)
+        if involvement:
             assert [group[k] for k in ("minimum", "lower", "median", "upper", "maximum")] == pytest.approx(
-                np.percentile(own, [0, 25, 50, 75, 100])
+                np.percentile(involvement, [0, 25, 50, 75, 100])
             )
 
 
@@ -126,13 +126,13 @@ def test_figure_shows_boxes_and_points():
 @pytest.mark.parametrize(
     ("rows", "message"), [(cohort(2), "needs 3"), ([{**row, "score": 2} for row in cohort(9)], "all 9 scans")]
 )
-def test_study_of_too_little_says_what_is_missing(rows, message):
+def test_study_of_too_few_or_equal_scores_is_rejected(rows, message):
     with pytest.raises(UsageError, match=message):
         study(rows)
 
 
 @pytest.mark.parametrize("options", [{"times": 1}, {"share": 0.0}, {"share": 1.5}, {"draw": "some"}])
-def test_impossible_draws_are_refused(options):
+def test_impossible_draws_are_rejected(options):
     with pytest.raises(UsageError, match="not possible"):
         resample(np.arange(9.0), np.arange(9) // 3, **options)
 
@@ -169,7 +169,7 @@ def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
         ("p1", "p1", 3), ("p1-2", "p1", 3), ("p2-2", "p2", 1), ("p3", "P3", 2), ("p3-2", "P3", 2),
     ]  # fmt: skip
     assert unscored == ["p2", "p4", "p4-2"]
-    assert [reveal(one) for one in unmeasured] == ["line 5 (p33)"]
+    assert [reveal(text) for text in unmeasured] == ["line 5 (p33)"]
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
         ("case,S\np1,nan\n", "whole numbers"),
         ("case,S\np1,\n", "is missing"),
         ("case,S\n\np1,3\np1,4\n", "line 4: p1 has a score in line 3"),
-        ("case,S\np1,3,4\n", "line 2: 3 cells under 2 heads"),
+        ("case,S\np1,3,4\n", "line 2: 3 cells in a table of 2 columns"),
         ("case,S\n,3\n", "no case or patient is named"),
         (b"case,S\n\xff\xfe,3\n", "UTF-8"),
         ('case,S\n"p1,3\np2,4\n', "check its quotes"),
         ("case,S\nother,3\n", "names other, the cohort has p1"),
     ],
 )
-def test_wrong_files_are_explained_by_line_and_remedy(tmp_path, text, message):
+def test_invalid_files_are_rejected_with_line_and_remedy(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
         join_scores(MEASURED, read_scores(written(tmp_path, text)))
 
@@ -232,16 +232,16 @@ def test_scores_by_name_find_their_case_through_the_key_table(tmp_path, text, ex
     assert unmeasured == []
 
 
-def test_no_name_comes_out_of_the_key_table_again(tmp_path):
+def test_joined_rows_contain_no_name_of_the_key_table(tmp_path):
     text = "patient,S,ward\n4711,3,Bianchi\nDoe^John,1,Bianchi\nNeri^Anna,2,Bianchi\n"
     rows, unscored, unmeasured = join_scores(NUMBERED, read_scores(written(tmp_path, text)), KEY)
     assert [set(row) for row in rows] == [{"case", "patient", "score", "lung_involvement"}] * 3
     assert [row["patient"] for row in rows] == ["patient-001", "patient-001", "patient-002"]
     assert unscored == ["case-004"]
-    assert [redact(one) for one in unmeasured] == ["line 4 (...)"]
+    assert [redact(text) for text in unmeasured] == ["line 4 (...)"]
 
 
-def test_what_is_wrong_in_a_file_of_scores_is_said_without_its_names(tmp_path):
+def test_errors_of_a_file_of_scores_contain_none_of_its_names(tmp_path):
     for text in ("case,S\nRossi,7\n", "case,S\nRossi,Rossi\n", "case,S\nRossi,1\nrossi,2\n", "Rossi,S\n1,1\n",
                  "case,S\nRossi,1\n"):  # fmt: skip
         path = tmp_path / "Rossi.csv"

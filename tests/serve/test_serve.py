@@ -80,7 +80,7 @@ def test_zarr_reads_shards_over_http(address, store):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "part"),
+    ("byte_range", "part"),
     [
         ("bytes=0-9", slice(0, 10)),
         ("bytes=5-5", slice(5, 6)),
@@ -89,35 +89,35 @@ def test_zarr_reads_shards_over_http(address, store):
         ("bytes=10-99999999", slice(10, None)),
     ],
 )
-def test_range_is_what_was_asked_for(address, store, wanted, part):
-    whole = (store / CHUNK[1:]).read_bytes()
-    expected = whole[part]
-    answer, body = ask(address, CHUNK, Range=wanted)
+def test_range_has_the_requested_bytes(address, store, byte_range, part):
+    content = (store / CHUNK[1:]).read_bytes()
+    expected = content[part]
+    answer, body = ask(address, CHUNK, Range=byte_range)
     assert (answer.status, body) == (206, expected)
-    first = len(whole) - len(expected) if wanted != "bytes=0-9" and wanted != "bytes=5-5" else part.start
-    assert answer.headers["Content-Range"] in (f"bytes {first}-{first + len(expected) - 1}/{len(whole)}",)
+    first = len(content) - len(expected) if byte_range != "bytes=0-9" and byte_range != "bytes=5-5" else part.start
+    assert answer.headers["Content-Range"] in (f"bytes {first}-{first + len(expected) - 1}/{len(content)}",)
     assert answer.headers["Content-Length"] == str(len(expected))
-    answer, body = ask(address, CHUNK, "HEAD", Range=wanted)
+    answer, body = ask(address, CHUNK, "HEAD", Range=byte_range)
     assert (answer.status, body, answer.headers["Content-Length"]) == (206, b"", str(len(expected)))
 
 
 def test_range_of_more_than_the_file_gives_the_whole_file(address, store):
-    for wanted in ("bytes=-99999999", "bytes=0-", "bytes=0-99999999"):
-        answer, body = ask(address, CHUNK, Range=wanted)
+    for byte_range in ("bytes=-99999999", "bytes=0-", "bytes=0-99999999"):
+        answer, body = ask(address, CHUNK, Range=byte_range)
         assert answer.status in (200, 206)
         assert body == (store / CHUNK[1:]).read_bytes()
 
 
-@pytest.mark.parametrize("wanted", ["bytes=99999999-", "bytes=-0", "bytes=99999998-99999999"])
-def test_range_outside_the_file_cannot_be_satisfied(address, store, wanted):
-    answer, body = ask(address, CHUNK, Range=wanted)
+@pytest.mark.parametrize("byte_range", ["bytes=99999999-", "bytes=-0", "bytes=99999998-99999999"])
+def test_range_outside_the_file_cannot_be_satisfied(address, store, byte_range):
+    answer, body = ask(address, CHUNK, Range=byte_range)
     size = (store / CHUNK[1:]).stat().st_size
     assert (answer.status, body, answer.headers["Content-Range"]) == (416, b"", f"bytes */{size}")
 
 
-@pytest.mark.parametrize("wanted", ["bytes=0-1,5-6", "lines=1-2", "bytes=a-b", "bytes=", "bytes=5-2"])
-def test_range_that_is_not_understood_gives_the_whole_file(address, store, wanted):
-    answer, body = ask(address, CHUNK, Range=wanted)
+@pytest.mark.parametrize("byte_range", ["bytes=0-1,5-6", "lines=1-2", "bytes=a-b", "bytes=", "bytes=5-2"])
+def test_range_that_is_not_supported_gives_the_whole_file(address, store, byte_range):
+    answer, body = ask(address, CHUNK, Range=byte_range)
     assert (answer.status, body) == (200, (store / CHUNK[1:]).read_bytes())
 
 
@@ -298,13 +298,13 @@ def test_command_prints_addresses_and_ends_quietly(store, ending):
     assert (process.returncode, errors) == (0, "")
 
 
-def test_address_that_is_taken_and_store_that_is_no_folder_are_refused(store):
+def test_address_in_use_and_store_that_is_no_folder_are_rejected(store):
     cohort = lungmix.open_cohort(store)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         with pytest.raises(UsageError, match="`port`"):
-            serve(cohort, print, port=taken.getsockname()[1])
+            serve(cohort, print, port=listener.getsockname()[1])
     with pytest.raises(UsageError, match="`port`"):
         serve(cohort, print, port=99999)
     cohort.url = "s3://bucket/cohort.zarr"

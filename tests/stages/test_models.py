@@ -77,7 +77,7 @@ def test_fit_says_that_labels_are_by_another_model(published, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "3 cases carry labels by another model (published:" in err
     assert f"run `lungmix label {url}`" in err
-    assert "labels are made with" not in out
+    assert "mixture of the labels" not in out
     assert "the model of the store is paper:" in out
     assert _status_of(["fit", str(url), "--quiet", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -170,11 +170,11 @@ def test_page_names_the_mixture_of_the_labels_and_not_the_one_of_the_store(store
     assert str(model_use(lungmix.open_cohort(store)).stored) in warning
     assert NAME in warning
     assert str(store) not in page
-    tags = dict(re.findall(r"<caption>Fit “(\w+)”(.*?)</caption>", page))
-    assert "labels are made with it" in tags["published"]
-    assert "labels are made with it" not in tags["paper"] + tags["converged"]
+    tags = dict(re.findall(r"<caption>[^<]*“(\w+)”\)(.*?)</caption>", page))
+    assert "mixture of the labels" in tags["published"]
+    assert "mixture of the labels" not in tags["paper"] + tags["converged"]
     assert "not yet of all labels" in tags["paper"]
-    assert "Labels are made with “published”" in page
+    assert "Mixture of the labels: mixture of the publication (“published”)" in page
     script = (tmp_path / "page" / "data" / "case-001.js").read_text()
     histogram = json.loads(script[script.index("{") : script.rindex("}") + 1])["histogram"]
     centres = histogram["first"] + histogram["width"] * np.arange(len(histogram["labels"])) + 2
@@ -184,7 +184,7 @@ def test_page_names_the_mixture_of_the_labels_and_not_the_one_of_the_store(store
 def test_page_of_a_store_that_agrees_has_no_warning(published, tmp_path):
     page = write_page(lungmix.open_cohort(published), tmp_path / "page").read_text()
     assert 'class="warning"' not in page
-    assert re.findall(r"<caption>Fit “(\w+)”.*?labels are made with it", page) == ["published"]
+    assert re.findall(r"<caption>[^<]*“(\w+)”\).*?mixture of the labels", page) == ["published"]
 
 
 @pytest.mark.parametrize("extension", [".nrrd", ".mha", ".mhd", ".nii.gz", ".seg.nrrd", ".dcm"])

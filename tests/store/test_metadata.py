@@ -148,7 +148,7 @@ def test_info_exits_with_status_1_for_a_failed_case_or_a_corrupt_stage(store, ca
     assert _status_of(["info", str(store[0])]) == 0
     case.mark_damaged("mask", "hu_counts/c/0 is missing")
     assert _status_of(["info", str(store[0])]) == 1
-    assert "case-001: mask is damaged: hu_counts/c/0 is missing" in capsys.readouterr().out
+    assert "case-001: mask is corrupt: hu_counts/c/0 is missing" in capsys.readouterr().out
     assert _status_of(["info", str(store[0]), "case-001"]) == 1
 
 

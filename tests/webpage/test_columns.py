@@ -23,6 +23,17 @@ def test_words_make_a_column_of_words():
     assert column.first, "where nothing is known, all is shown"
 
 
+def test_columns_have_their_meaning_of_the_data_dictionary():
+    columns = columns_of([{"case": "a", "perc15": -900.0, "mask": "paper", "new": 1}])
+    assert [column.meaning for column in columns if column.key in ("perc15", "new")] == [
+        "15th percentile of lung voxels, linear interpolation",
+        "",
+    ]
+    (mask,) = (column for column in columns if column.key == "mask")
+    assert mask.title == "Mask preset"
+    assert "“paper” in voxels as published" in mask.meaning
+
+
 def test_titles_end_in_units():
     assert title_of("right_lung_ml") == "Right lung (mL)"
     assert title_of("left_laa950") == "Left LAA −950 (%)"

@@ -17,10 +17,13 @@ def is_figure(path):
 
 
 @pytest.mark.parametrize("k", [1, 5, 8])
-def test_both_fits_are_drawn_in_one_figure_for_any_number_of_components(tmp_path, k):
+def test_both_fits_are_drawn_for_any_number_of_components(tmp_path, k):
     pooled = add_counts(counts_of_scans(3, 5000))
     figure = fits_figure(fit_counts(pooled, FitParameters(n_components=k)), pooled, -1000)
-    assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["Fit “paper”", "Fit “converged”"]
+    assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == [
+        "Fit as published (“paper”)",
+        "Converged fit (“converged”)",
+    ]
     files = save_figure(figure, tmp_path / "new" / "fits.svg")
     assert [file.name for file in files] == ["fits.png", "fits.svg"]
     assert all(map(is_figure, files))
@@ -44,7 +47,7 @@ def test_studies_write_a_table_and_both_kinds_of_figure(tmp_path):
     assert "threshold,ggo → consolidation,HU" in (tmp_path / "bootstrap.csv").read_text()
 
 
-def test_figure_of_another_kind_is_refused(tmp_path):
+def test_figure_of_another_format_is_rejected(tmp_path):
     pooled = add_counts(counts_of_scans(2, 2000))
     figure = fits_figure(fit_counts(pooled, FitParameters(n_components=1)), pooled, -1000)
     with pytest.raises(UsageError, match=r"\.jpg"):

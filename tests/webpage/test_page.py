@@ -14,7 +14,7 @@ from lungmix.errors import UsageError
 from lungmix.stages.measure import WORDS, read_measurements
 from lungmix.store import MEASUREMENTS_FILE
 from lungmix.webpage.page import write_page
-from lungmix.webpage.pictures import LEAST_SCANS, draw_robustness, draw_scores
+from lungmix.webpage.pictures import MIN_SCANS, draw_robustness, draw_scores, model_title
 from lungmix.webpage.scans import OPENING, histogram_of
 from lungmix.webpage.volume import CLASSES, preview_of
 from support.generators import counts_of_scans, store_of_counts
@@ -48,12 +48,12 @@ class Tags(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_everything_measured_is_in_the_table(made):
+def test_all_measurements_are_in_the_table(made):
     cohort, _, page = made
     text = page.read_text()
     for row in read_measurements(cohort):
         for key, value in row.items():
-            # What was not measured is an empty cell.
+            # A missing value is an empty cell.
             shown = "" if value != value else value if key in WORDS else repr(value)
             data = {"case": f'data-case="{shown}"', "mask": f">{shown}<", "model": f">{shown}<"}
             assert data.get(key, f'data-value="{shown}"') in text, key
@@ -66,7 +66,7 @@ def test_text_from_files_stays_text(made):
     tags = Tags(text).tags
     assert [tag for tag, _ in tags].count("script") == 1
     assert not [attributes for _, attributes in tags if any(name.startswith("on") for name in attributes)]
-    assert "alert(1)" in text, "the reason is shown all the same"
+    assert "alert(1)" in text, "the reason is shown as text"
 
 
 def test_page_needs_no_network(made):
@@ -109,6 +109,18 @@ def test_histogram_adds_up_to_all_lung_voxels(made):
     assert histogram_of(counts, None)["components"] == []
 
 
+def test_preset_fit_and_publication_have_words_of_their_own(made):
+    _, _, page = made
+    text = page.read_text()
+    assert ">Mask preset</button>" in text
+    assert "<caption>Mixture of the publication (“published”)" in text
+    assert "Mixture of the labels: mixture of the publication (“published”)." in text
+    assert "As Figure 3 of Zaffino et al. 2021." in text
+    assert not re.search(r"<h[23][^>]*>(?:Figure|Table) \d", text)
+    assert "Fit “" not in text
+    assert model_title("paper") == "fit as published (“paper”)"
+
+
 def test_failed_cases_are_listed_with_their_reasons(made):
     _, _, page = made
     failed = page.read_text().split('id="failed-title"')[1]
@@ -116,7 +128,7 @@ def test_failed_cases_are_listed_with_their_reasons(made):
     assert "mask failed: no lung:" in failed
 
 
-def test_every_figure_is_there_as_png_and_svg(made):
+def test_every_figure_is_written_as_png_and_svg(made):
     _, _, page = made
     figures = page.parent / "figures"
     assert {path.name for path in figures.iterdir()} == {
@@ -127,9 +139,9 @@ def test_every_figure_is_there_as_png_and_svg(made):
 
 
 def test_robustness_is_drawn_of_cohorts_that_are_large_enough(tmp_path):
-    few = store_of_counts(tmp_path / "few.zarr", counts_of_scans(LEAST_SCANS - 1, 2000))
+    few = store_of_counts(tmp_path / "few.zarr", counts_of_scans(MIN_SCANS - 1, 2000))
     assert draw_robustness(few, tmp_path) is None
-    enough = store_of_counts(tmp_path / "enough.zarr", counts_of_scans(LEAST_SCANS, 2000))
+    enough = store_of_counts(tmp_path / "enough.zarr", counts_of_scans(MIN_SCANS, 2000))
     steps = []
     picture = draw_robustness(enough, tmp_path, lambda done, total: steps.append((done, total)))
     assert picture.table
@@ -146,7 +158,7 @@ def test_scores_are_drawn_of_cases_that_have_both(tmp_path):
     assert "S = 3: median 30.5 %" in picture.text
 
 
-def test_page_is_rebuilt_and_forgets_removed_cases_but_no_file_of_others(tmp_path):
+def test_rewritten_page_drops_removed_cases_and_keeps_other_files(tmp_path):
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
     page = write_page(cohort, tmp_path / "page")
     (tmp_path / "page" / "data" / "mine.js").write_text("1")
@@ -159,7 +171,7 @@ def test_page_is_rebuilt_and_forgets_removed_cases_but_no_file_of_others(tmp_pat
     assert not list((tmp_path / "page").rglob("*.partial"))
 
 
-def test_case_whose_arrays_are_gone_is_told_and_the_others_are_shown(tmp_path):
+def test_case_without_its_arrays_is_reported_and_the_others_are_shown(tmp_path):
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
     cohort["case-001"].delete_array("labels/tissue")
     page = write_page(cohort, tmp_path / "page")
@@ -167,21 +179,21 @@ def test_case_whose_arrays_are_gone_is_told_and_the_others_are_shown(tmp_path):
     assert [path.name for path in (tmp_path / "page" / "data").iterdir()] == ["case-002.js"]
 
 
-def test_listener_hears_of_every_case(tmp_path):
-    class Ear(Callback):
+def test_callback_receives_every_case(tmp_path):
+    class Recorder(Callback):
         def __init__(self):
-            self.heard = []
+            self.cases = []
 
         def on_case_end(self, case, failure=None):
-            self.heard.append((case, failure))
+            self.cases.append((case, failure))
 
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
-    ear = Ear()
-    write_page(cohort, tmp_path / "page", callback=ear)
-    assert sorted(ear.heard) == [("case-001", None), ("case-002", None), ("figures", None)]
+    recorder = Recorder()
+    write_page(cohort, tmp_path / "page", callback=recorder)
+    assert sorted(recorder.cases) == [("case-001", None), ("case-002", None), ("figures", None)]
 
 
-def test_page_of_an_empty_store_and_of_unlabelled_cases_says_so(tmp_path):
+def test_page_of_an_empty_store_and_of_unlabelled_cases(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
     assert "holds no case yet" in write_page(cohort, tmp_path / "page").read_text()
     unlabelled(cohort, "a", "no lung")
@@ -216,7 +228,7 @@ def test_scanners_with_odd_names_do_no_harm(tmp_path):
     assert delivered(page.parent / "data" / "case-001.js")["scanner"] == "other"
 
 
-def test_folder_that_cannot_be_written_is_refused(tmp_path):
+def test_folder_that_cannot_be_written_is_rejected(tmp_path):
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 1)
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""The page in a real browser: what people click, type, turn and see."""
+"""The page in a real browser: clicks, keys, wheel and swipes, and the pixels that result."""
 
 import base64
 import io
@@ -19,9 +19,9 @@ from support.labelled import labelled_store, unlabelled
 pytestmark = pytest.mark.slow
 
 SHOWN = "return document.getElementById('state').textContent === arguments[0] + ' is shown'"
-PLACE = "return [...lungmix.viewer.place]"
+POSITION = "return [...lungmix.viewer.position]"
 PIXELS = """
-const plane = lungmix.viewer.planes.find((one) => one.name === arguments[0]);
+const plane = lungmix.viewer.planes.find((entry) => entry.name === arguments[0]);
 const canvas = plane.canvas;
 return [plane.box, canvas.toDataURL().split(',')[1]];
 """
@@ -128,7 +128,7 @@ def test_a_row_opens_its_scan_and_buttons_turn_to_the_next(page):
     page.wait(SHOWN, "case-004")
 
 
-def test_scans_are_loaded_when_they_are_looked_at(browser, made):
+def test_scans_are_loaded_when_they_scroll_into_view(browser, made):
     _, path = made
     browser.open(path, height=300)
     browser.wait("return document.readyState === 'complete'")
@@ -143,25 +143,25 @@ def test_wheel_keys_and_slider_go_through_slices(page, plane):
     axis = ["axial", "coronal", "sagittal"].index(plane)
     canvas = page.find(f".{plane} canvas")
     page.run("arguments[0].scrollIntoView({block: 'center'})", canvas)
-    before, image = page.run(PLACE)[axis], pixels(page, plane)[0]
+    before, image = page.run(POSITION)[axis], pixels(page, plane)[0]
     ActionChains(page.driver).scroll_from_origin(ScrollOrigin.from_element(canvas), 0, 120).perform()
-    page.wait("return lungmix.viewer.place[arguments[0]] < arguments[1]", axis, before)
+    page.wait("return lungmix.viewer.position[arguments[0]] < arguments[1]", axis, before)
     assert (pixels(page, plane)[0] != image).any()
-    at = page.run(PLACE)[axis]
+    at = page.run(POSITION)[axis]
     canvas.send_keys(Keys.ARROW_UP)
-    assert page.run(PLACE)[axis] == at + 1
+    assert page.run(POSITION)[axis] == at + 1
     canvas.send_keys(Keys.ARROW_LEFT, Keys.ARROW_DOWN)
-    assert page.run(PLACE)[axis] == at - 1
+    assert page.run(POSITION)[axis] == at - 1
     canvas.send_keys(Keys.HOME)
-    assert page.run(PLACE)[axis] == 0
+    assert page.run(POSITION)[axis] == 0
     canvas.send_keys(Keys.PAGE_UP)
-    assert page.run(PLACE)[axis] == 10
+    assert page.run(POSITION)[axis] == 10
     canvas.send_keys(Keys.END)
     slider = page.find(f".{plane} input")
-    assert slider.get_attribute("value") == slider.get_attribute("max") == str(page.run(PLACE)[axis])
+    assert slider.get_attribute("value") == slider.get_attribute("max") == str(page.run(POSITION)[axis])
     slider.send_keys(Keys.ARROW_LEFT)
-    assert page.run(PLACE)[axis] == int(slider.get_attribute("max")) - 1
-    assert f"slice {page.run(PLACE)[axis] + 1} of" in page.find(f".{plane} canvas").get_attribute("aria-label")
+    assert page.run(POSITION)[axis] == int(slider.get_attribute("max")) - 1
+    assert f"slice {page.run(POSITION)[axis] + 1} of" in page.find(f".{plane} canvas").get_attribute("aria-label")
 
 
 def test_beyond_the_last_slice_the_wheel_scrolls_the_page(page):
@@ -176,30 +176,30 @@ def test_beyond_the_last_slice_the_wheel_scrolls_the_page(page):
 def test_a_click_moves_the_other_planes(page):
     canvas = page.find(".axial canvas")
     page.run("arguments[0].scrollIntoView({block: 'center'})", canvas)
-    place = page.run(PLACE)
+    before = page.run(POSITION)
     ActionChains(page.driver).move_to_element_with_offset(canvas, 60, -40).click().perform()
-    after = page.run(PLACE)
-    assert after[0] == place[0]
-    assert after[1:] != place[1:]
+    after = page.run(POSITION)
+    assert after[0] == before[0]
+    assert after[1:] != before[1:]
     assert "HU" in page.text(".axial .where")
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("lung", -1350, 150), ("mediastinum", -135, 215)])
-def test_windows_show_the_hu_they_say(page, made, name, low, high):
+def test_windows_show_their_hu(page, made, name, low, high):
     cohort, _ = made
     choose(page, f"input[value={name}]")
     choose(page, "#overlay")
     choose(page, "#cross")
     preview = preview_of(cohort["case-001"])
-    z = page.run(PLACE)[0]
+    z = page.run(POSITION)[0]
     image, box = pixels(page)
     shown = at_centres(image, box, preview.grey.shape[1:])
     assert np.ptp(shown, axis=2).max() == 0
     hu = -1150 + 6 * preview.grey[z].astype(float)
-    wanted = np.clip((hu - low) / (high - low), 0, 1) * 255
+    expected = np.clip((hu - low) / (high - low), 0, 1) * 255
     # The sheet is compressed with loss, of about 20 HU.
-    assert np.sqrt(((shown[..., 0] - wanted) ** 2).mean()) < 30 * 255 / (high - low) + 6
-    assert np.corrcoef(shown[..., 0].ravel(), wanted.ravel())[0, 1] > 0.97
+    assert np.sqrt(((shown[..., 0] - expected) ** 2).mean()) < 30 * 255 / (high - low) + 6
+    assert np.corrcoef(shown[..., 0].ravel(), expected.ravel())[0, 1] > 0.97
 
 
 @pytest.mark.parametrize("labels", ["voxel", "median"])
@@ -211,7 +211,7 @@ def test_overlay_shows_exactly_the_labels_of_the_store(page, made, labels):
     case = cohort["case-001"]
     axes = preview_of(case).axes
     assert [axis.step for axis in axes] == [1, 1, 1], "a phantom this small is cropped but not reduced"
-    z, rows = page.run(PLACE)[0], int(axes[1].first)
+    z, rows = page.run(POSITION)[0], int(axes[1].first)
     stored = case.read("tissue" if labels == "voxel" else "tissue_median", z, z + 1)[0]
     stored = stored[rows : rows + preview_of(case).labels.shape[1]]
     image, box = pixels(page)
@@ -223,7 +223,7 @@ def test_overlay_shows_exactly_the_labels_of_the_store(page, made, labels):
     assert not (outside[:, None] == colors).all(axis=2).any()
 
 
-def test_overlay_goes_off_and_its_opacity_counts(page):
+def test_overlay_has_a_switch_and_an_opacity(page):
     def saturation():
         return int(np.ptp(pixels(page)[0][..., :3].astype(int), axis=2).sum())
 
@@ -248,7 +248,7 @@ def test_planes_have_letters_and_the_aspect_of_the_patient(page, made):
         assert box[2] / box[3] == pytest.approx(mm[axes[0]] / mm[axes[1]], rel=1e-3)
 
 
-def test_histogram_has_bars_and_five_gaussians_and_is_told_in_words(page):
+def test_histogram_has_bars_five_gaussians_and_a_description(page):
     assert page.run("return document.querySelectorAll('#histogram svg .part').length") == 5
     assert page.run("return document.querySelectorAll('#histogram svg .bin').length") > 100
     assert "Highest near" in page.text("#histogram svg desc")
@@ -266,13 +266,13 @@ def test_narrow_screens_need_no_sideways_scrolling_and_a_finger_turns_slices(bro
     canvas = browser.find(".axial canvas")
     browser.run("arguments[0].scrollIntoView({block: 'center'})", canvas)
     bounds = browser.run("const b = arguments[0].getBoundingClientRect(); return [b.x, b.y, b.width, b.height]", canvas)
-    before, y = browser.run(PLACE)[0], bounds[1] + bounds[3] / 2
+    before, y = browser.run(POSITION)[0], bounds[1] + bounds[3] / 2
     x = bounds[0] + bounds[2] / 2
     browser.tell("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
     for step in range(1, 6):
         browser.tell("Input.dispatchTouchEvent", type="touchMove", touchPoints=[{"x": x + 12 * step, "y": y}])
     browser.tell("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-    browser.wait("return lungmix.viewer.place[0] > arguments[0]", before)
+    browser.wait("return lungmix.viewer.position[0] > arguments[0]", before)
     assert browser.console() == []
 
 
@@ -286,10 +286,10 @@ def test_dark_and_light_follow_the_system(browser, made):
     assert min(light) > 200 > 60 > max(dim)
 
 
-def test_everything_that_can_be_operated_has_a_name_and_every_picture_a_text(page):
+def test_every_control_has_a_name_and_every_image_a_text(page):
     unnamed = page.run("""
         return [...document.querySelectorAll('button, input, select, canvas, [role=region]')].filter((node) => {
-          const label = node.labels && [...node.labels].map((one) => one.textContent.trim()).join('');
+          const label = node.labels && [...node.labels].map((label) => label.textContent.trim()).join('');
           return !(node.getAttribute('aria-label') || label || node.textContent.trim());
         }).map((node) => node.outerHTML)
     """)
@@ -308,7 +308,7 @@ def test_figures_are_drawn(page):
     assert names == ["mixture.svg", "pipeline.svg", "slices.svg", "scores.svg"]
 
 
-def test_a_scan_whose_file_is_missing_is_told(browser, made, tmp_path):
+def test_missing_data_file_of_a_scan_is_reported(browser, made, tmp_path):
     cohort, _ = made
     path = write_page(cohort, tmp_path)
     (tmp_path / "data" / "case-002.js").unlink()

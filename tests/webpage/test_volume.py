@@ -10,7 +10,7 @@ from support.labelled import add_case
 
 
 def store_of(folder, ct, spacing, direction=None, labels=None):
-    """A case whose whole volume is labelled as given."""
+    """Return a case whose volume is labelled as given."""
     nz, ny, nx = ct.shape
     given = {} if direction is None else {"direction": direction}
     cohort = lungmix.open_cohort(folder, "a")
@@ -36,7 +36,7 @@ def test_small_scan_keeps_every_voxel(tmp_path):
     assert np.array_equal(preview.labels, CLASSES * labels + labels)
 
 
-def test_reduced_scan_has_about_the_wished_voxels_equal_spacing_and_the_mean_of_the_scan(tmp_path):
+def test_preview_has_the_requested_size_equal_spacing_and_the_mean_of_the_scan(tmp_path):
     z, y, x = np.indices((96, 128, 160))
     ct = (4 * x - 2 * y + z - 200).astype(np.int16)
     preview = preview_of(store_of(tmp_path / "s.zarr", ct, (0.5, 0.5, 0.5)), 40_000)

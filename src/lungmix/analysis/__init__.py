@@ -1,4 +1,4 @@
-"""Studies of a fitted cohort: both fits side by side, the number of components, intervals, robustness.
+"""Studies of a fitted cohort: both fits side by side, number of components, intervals, robustness, scores.
 
-All of them work on counts per HU; none reads a voxel.
+All work on histograms; none reads a voxel.
 """

@@ -24,21 +24,21 @@ POOLED = "pooled"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two fits of the same voxels say.
+    """Two fits of the same voxels.
 
     Attributes
     ----------
     components : list of dict
-        One row a component: ``component``, and ``weight``, ``mean_hu``, ``sd_hu`` after the name of the fit and a dot.
+        One row per component: ``component``, and ``FIT.weight``, ``FIT.mean_hu``, ``FIT.sd_hu`` for each fit.
     thresholds : list of dict
-        One row a pair of neighbouring labels: ``from``, ``to``, and the MAP threshold in HU by fit.
+        One row per pair of neighbouring labels: ``from``, ``to``, and the MAP threshold in HU by fit.
     involvement : list of dict
         Lung involvement in percent by fit; ``case`` is ``pooled`` in the first row. Empty unless there are five
         components.
     quality : list of dict
-        One row a fit: ``fit``, ``iterations``, ``log_likelihood`` (mean log-probability of a voxel's interval) and
-        ``bic``, which can be compared between fits, and ``lower_end`` (HU below which a wider component wins over the
-        lowest).
+        One row per fit: ``fit``, ``iterations``, ``log_likelihood`` (mean log-probability of a voxel's interval) and
+        ``bic``, both comparable between fits, and ``lower_end`` (HU below which a wider component is more probable
+        than the lowest).
     """
 
     components: list[dict[str, Any]]
@@ -48,25 +48,25 @@ class Comparison:
 
 
 def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Comparison:
-    """Lay fits side by side.
+    """Return parameters, thresholds and lung involvement of both fits.
 
     Parameters
     ----------
     fits : Fits
-        Of these counts or of others.
+        Fits of these or of other voxels.
     counts : mapping of str to ndarray of uint64, shape (65536,)
-        By case, from -32768 HU on.
+        Histograms by case, from -32768 HU on.
     clip : int or None
-        HU at which values are piled.
+        HU; lower values count as this one.
     """
     pooled = add_counts(counts)
     bins = bins_of(HU, pooled, clip)
     keys = component_keys(fits.paper.n_components)
-    bounds = {name: model.map_thresholds() for name, model in fits.items()}
+    thresholds = {name: model.map_thresholds() for name, model in fits.items()}
     return Comparison(
         components=[{"component": key, **_component(fits, k)} for k, key in enumerate(keys)],
         thresholds=[
-            {"from": keys[k], "to": keys[k + 1], **{name: bounds[name][k] for name in fits}}
+            {"from": keys[k], "to": keys[k + 1], **{name: thresholds[name][k] for name in fits}}
             for k in range(len(keys) - 1)
         ],
         involvement=_involvements(fits, pooled, counts) if len(keys) == len(TISSUES) else [],
@@ -84,8 +84,11 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
 
 
 def involvement(model: TissueModel, counts: Counts) -> float:
-    """Percent of voxels that a model of five components labels GGO, consolidation or other; NaN of no voxels."""
-    return _share(_involved(model), counts)
+    """Return the percent of voxels that a model of five components labels GGO, consolidation or other.
+
+    NaN where the histogram is empty.
+    """
+    return _percent_of(_involved(model), counts)
 
 
 def _component(fits: Fits, k: int) -> dict[str, float]:
@@ -98,10 +101,10 @@ def _component(fits: Fits, k: int) -> dict[str, float]:
 
 
 def _involvements(fits: Fits, pooled: Counts, counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
-    tables = {name: _involved(model) for name, model in fits.items()}
+    masks = {name: _involved(model) for name, model in fits.items()}
     return [
-        {"case": case, **{name: _share(table, of_case) for name, table in tables.items()}}
-        for case, of_case in chain([(POOLED, pooled)], counts.items())
+        {"case": case, **{name: _percent_of(mask, histogram) for name, mask in masks.items()}}
+        for case, histogram in chain([(POOLED, pooled)], counts.items())
     ]
 
 
@@ -109,6 +112,6 @@ def _involved(model: TissueModel) -> npt.NDArray[np.bool_]:
     return np.isin(model.lookup_table(), [tissue.label for tissue in TISSUES if tissue.key in INVOLVED])
 
 
-def _share(involved: npt.NDArray[np.bool_], counts: Counts) -> float:
+def _percent_of(involved: npt.NDArray[np.bool_], counts: Counts) -> float:
     total = int(counts.sum())
     return 100.0 * int(counts[involved].sum()) / total if total else float("nan")

@@ -1,4 +1,4 @@
-"""The robustness study of Zaffino et al. 2021, Figure 4: mixtures of random groups of scans, by size of the group."""
+"""Robustness study of Zaffino et al. 2021, Figure 4: mixtures of random groups of scans of growing size."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _GRID = np.arange(-4000, 4001)
 
 @dataclass(frozen=True)
 class Group:
-    """A random part of the cohort and its mixtures.
+    """Random group of scans and its mixtures.
 
     Attributes
     ----------
     size : int
-        Scans.
+        Number of scans.
     cases : tuple of str
-        Which ones.
+        Their names.
     fits : Fits
-        Of their pooled voxels.
+        Fits of their pooled voxels.
     """
 
     size: int
@@ -45,26 +45,26 @@ class Group:
 
 @dataclass(frozen=True)
 class Robustness:
-    """All groups, and how far their densities differ.
+    """Groups of scans and distances between their densities.
 
     Attributes
     ----------
     scans : int
-        Of the cohort.
+        Number of scans in the cohort.
     groups : list of Group
-        By size.
-    whole : Fits
-        Of the whole cohort.
+        Groups, in the order of their sizes.
+    cohort_fits : Fits
+        Fits of all scans.
     rows : list of dict
-        One a size: ``size``, ``groups``, ``shared`` (mean percent of a group's scans that another group of its size has
-        too), and by fit, after its name and a dot, ``distance`` and ``largest`` (mean and largest total variation
-        distance between groups of this size) and ``to_whole`` (mean distance to the fit of all scans). Distances go
-        from 0, equal, to 1, apart.
+        One row per size: ``size``, ``groups``, ``shared`` (mean percent of scans that two groups of the size have in
+        common), and for each fit ``FIT.distance`` and ``FIT.largest`` (mean and largest total variation distance
+        between groups of the size) and ``FIT.to_whole`` (mean distance to the fit of all scans). Distances range from
+        0 (equal) to 1 (disjoint).
     """
 
     scans: int
     groups: list[Group]
-    whole: Fits
+    cohort_fits: Fits
     rows: list[dict[str, Any]]
 
 
@@ -75,24 +75,24 @@ def study(
     sizes: Sequence[int] | None = None,
     groups: int = GROUPS,
     seed: int = 0,
-    watch: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Robustness:
-    """Fit random groups of scans of growing size.
+    """Return fits of random groups of scans of growing size.
 
     Parameters
     ----------
     counts : mapping of str to ndarray of uint64, shape (65536,)
-        By case, from -32768 HU on.
+        Histograms by case, from -32768 HU on.
     parameters : FitParameters
-        Of the mixtures.
+        Settings of the fits.
     sizes : sequence of int, optional
-        Scans in a group; by default those of `default_sizes`.
+        Numbers of scans in a group; by default those of `default_sizes`.
     groups : int
-        Random groups of each size. A group holds no scan twice; groups are drawn independently.
+        Number of groups of each size. Groups are drawn independently, each without replacement.
     seed : int
-        Of the draws.
-    watch : callable, optional
-        ``watch(done, total)`` after each group.
+        Seed of the draws.
+    progress : callable, optional
+        Called with the numbers of finished and of all groups after each.
 
     Raises
     ------
@@ -112,15 +112,15 @@ def study(
         for _ in range(groups):
             cases = tuple(names[i] for i in sorted(random.choice(len(names), size, replace=False)))
             drawn.append(Group(size, cases, fit_counts(_pool(counts, cases), parameters)))
-            if watch is not None:
-                watch(len(drawn), len(chosen) * groups)
-    whole = fit_counts(_pool(counts, names), parameters)
-    rows = [_row(size, [group for group in drawn if group.size == size], whole) for size in chosen]
-    return Robustness(len(names), drawn, whole, rows)
+            if progress is not None:
+                progress(len(drawn), len(chosen) * groups)
+    cohort_fits = fit_counts(_pool(counts, names), parameters)
+    rows = [_row(size, [group for group in drawn if group.size == size], cohort_fits) for size in chosen]
+    return Robustness(len(names), drawn, cohort_fits, rows)
 
 
 def default_sizes(scans: int) -> list[int]:
-    """Sizes of groups: 10, 20, 30 ... below the whole cohort; about six steps where it is small.
+    """Return sizes of groups: 10, 20, 30 ... below the size of the cohort; about six steps for small cohorts.
 
     >>> default_sizes(62), default_sizes(12), default_sizes(3)
     ([10, 20, 30, 40, 50, 60], [2, 4, 6, 8, 10], [1, 2])
@@ -129,16 +129,16 @@ def default_sizes(scans: int) -> list[int]:
     return list(range(step, scans, step))
 
 
-def total_variation(one: TissueModel, two: TissueModel) -> float:
-    """Half the integral of the difference of two densities: 0 where they are equal, 1 where they are apart."""
-    return float(np.abs(one.density(_GRID) - two.density(_GRID)).sum() / 2)
+def total_variation(first: TissueModel, second: TissueModel) -> float:
+    """Return half the integral of the absolute difference of two densities: 0 if equal, 1 if disjoint."""
+    return float(np.abs(first.density(_GRID) - second.density(_GRID)).sum() / 2)
 
 
 def _pool(counts: Mapping[str, Counts], cases: Sequence[str]) -> Counts:
     return add_counts({name: counts[name] for name in cases})
 
 
-def _row(size: int, groups: list[Group], whole: Fits) -> dict[str, Any]:
+def _row(size: int, groups: list[Group], cohort_fits: Fits) -> dict[str, Any]:
     pairs = list(combinations(groups, 2))
     shared = np.mean([len({*a.cases} & {*b.cases}) / size for a, b in pairs])
     row: dict[str, Any] = {"size": size, "groups": len(groups), "shared": 100 * float(shared)}
@@ -146,5 +146,5 @@ def _row(size: int, groups: list[Group], whole: Fits) -> dict[str, Any]:
         distances = [total_variation(a.fits[name], b.fits[name]) for a, b in pairs]
         row[f"{name}.distance"] = float(np.mean(distances))
         row[f"{name}.largest"] = max(distances)
-        row[f"{name}.to_whole"] = float(np.mean([total_variation(g.fits[name], whole[name]) for g in groups]))
+        row[f"{name}.to_whole"] = float(np.mean([total_variation(g.fits[name], cohort_fits[name]) for g in groups]))
     return row

@@ -1,4 +1,4 @@
-"""Tables of scores as people write them, joined to the measurements of a cohort."""
+"""Hand-written tables of scores, joined to the measurements of a cohort."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".ta
 
 @dataclass(frozen=True)
 class Scores:
-    """What a file of scores says.
+    """Contents of a file of scores.
 
     Attributes
     ----------
     path : Path
         The file.
     rows : list of dict
-        ``line`` of the file, ``case`` or None, ``patient`` or None, ``score``, and further columns as text under
-        ``further``.
+        ``line`` in the file, ``case`` or None, ``patient`` or None, ``score``, and ``further``, the other columns as
+        text.
     """
 
     path: Path
@@ -39,16 +39,16 @@ class Scores:
 def read_scores(path: str | Path) -> Scores:
     """Read a CSV file with a column ``case`` or ``patient`` or both, a column ``S`` or ``score``, and any others.
 
-    Separators may be commas, semicolons or tabs; heads may be written in any case; see `lungmix.formats.tables`.
+    Separators may be commas, semicolons or tabs; case does not matter in column names; see `lungmix.formats.tables`.
 
     Raises
     ------
     UsageError
-        If it is missing, not such a table, or holds something else than whole numbers from 0 to 5 as scores.
+        If the file is missing or not such a table, or a score is not a whole number from 0 to 5.
     """
     file = Path(path)
     try:
-        found = rows_of(text_of(file.read_bytes()), (*_CASE, *_PATIENT, *_SCORE))
+        lines = rows_of(text_of(file.read_bytes()), (*_CASE, *_PATIENT, *_SCORE))
     except OSError as error:
         raise UsageError(
             f"{mark_path(file)} cannot be read ({error.strerror}): give the CSV file of the scores"
@@ -56,44 +56,46 @@ def read_scores(path: str | Path) -> Scores:
     except UnicodeDecodeError as error:
         raise UsageError(f"{mark_path(file)} is not text in UTF-8 or UTF-16: save it as CSV in UTF-8") from error
     except csv.Error as error:
-        raise UsageError(f"{mark_path(file)} is no table that can be read: check its quotes") from error
-    table = [(number, [cell.strip() for cell in cells]) for number, cells in found]
+        raise UsageError(f"{mark_path(file)} is not a valid CSV table: check its quotes") from error
+    table = [(number, [cell.strip() for cell in cells]) for number, cells in lines]
     if len(table) < 2:
-        raise UsageError(f"{mark_path(file)} holds no scores: it needs a head such as case,S and a line a scan")
-    heads = table[0][1]
-    at = {name: column_of(heads, names) for name, names in (("case", _CASE), ("patient", _PATIENT), ("score", _SCORE))}
-    if at["score"] is None or (at["case"] is None and at["patient"] is None):
+        raise UsageError(f"{mark_path(file)} holds no scores: it needs a header such as case,S and one line per scan")
+    header = table[0][1]
+    columns = {
+        name: column_of(header, names) for name, names in (("case", _CASE), ("patient", _PATIENT), ("score", _SCORE))
+    }
+    if columns["score"] is None or (columns["case"] is None and columns["patient"] is None):
         raise UsageError(
-            f"{mark_path(file)} has the columns {mark_untrusted(', '.join(heads))}: it needs case or patient, and S or "
-            "score, in its first line"
+            f"{mark_path(file)} has the columns {mark_untrusted(', '.join(header))}: it needs case or patient, and S "
+            "or score, in its first line"
         )
     rows: list[dict[str, Any]] = []
-    seen: dict[tuple[bool, str], int] = {}
+    line_of: dict[tuple[bool, str], int] = {}
     for number, cells in table[1:]:
-        where = f"{mark_path(file)}, line {number}"
-        if len(cells) != len(heads):
-            raise UsageError(f"{where}: {len(cells)} cells under {len(heads)} heads: mend this line")
-        case, patient, score = ("" if at[key] is None else cells[at[key] or 0] for key in ("case", "patient", "score"))
+        position = f"{mark_path(file)}, line {number}"
+        if len(cells) != len(header):
+            raise UsageError(f"{position}: {len(cells)} cells in a table of {len(header)} columns: correct this line")
+        case, patient, score = ("" if column is None else cells[column] for column in columns.values())
         name = case or patient
         if not name:
-            raise UsageError(f"{where}: no case or patient is named: fill it in or delete the line")
-        first = seen.setdefault((bool(case), name.lower()), number)
+            raise UsageError(f"{position}: no case or patient is named: fill it in or delete the line")
+        first = line_of.setdefault((bool(case), name.lower()), number)
         if first != number:
             raise UsageError(
-                f"{where}: {mark_untrusted(name)} has a score in line {first} already: keep one, or tell follow-up "
-                "scans apart "
-                "in a column case"
+                f"{position}: {mark_untrusted(name)} has a score in line {first} already: keep one, or distinguish "
+                "follow-up scans in a column case"
             )
-        further = {head: cell for n, (head, cell) in enumerate(zip(heads, cells, strict=True)) if n not in at.values()}
-        known = {"case": case or None, "patient": patient or None, "score": _score(score, name, where)}
-        rows.append({"line": number, **known, "further": further})
+        pairs = enumerate(zip(header, cells, strict=True))
+        further = {title: cell for n, (title, cell) in pairs if n not in columns.values()}
+        scored = {"case": case or None, "patient": patient or None, "score": _score(score, name, position)}
+        rows.append({"line": number, **scored, "further": further})
     return Scores(file, rows)
 
 
 def scores_of_cases(
     measurements: Sequence[Mapping[str, Any]], path: str | Path, key: Mapping[str, Mapping[str, str]] | None = None
 ) -> dict[str, int]:
-    """S of each measured case that a file of scores names; see `read_scores` and `join_scores`."""
+    """Return the score of each measured case that a file of scores names; see `read_scores` and `join_scores`."""
     rows, _, _ = join_scores(measurements, read_scores(path), key)
     return {str(row["case"]): int(row["score"]) for row in rows}
 
@@ -103,26 +105,26 @@ def join_scores(
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Pair scans with their scores.
 
-    A line with a case scores that scan. A line with a patient alone scores all scans of the patient that no line
-    names: the case of that name, and those whose names go on after it with ``-``, ``_`` or ``.``, which are follow-up
-    scans, as ``p07`` and ``p07-2``.
+    A line with a case scores this scan. A line with only a patient scores all scans of the patient that no line names:
+    the case of this name, and follow-up scans, whose names continue with ``-``, ``_`` or ``.``, such as ``p07`` and
+    ``p07-2``.
 
     Parameters
     ----------
     measurements : sequence of mapping
         Rows of ``measurements.csv``.
     scores : Scores
-        Of the same cohort.
+        Scores of the same cohort.
     key : mapping, optional
-        Rows of a key table by case. A line may then name a file, a folder, a patient's ID or a patient's name in place
-        of a case. None of these comes out again: patients are counted, further columns are left out.
+        Rows of a key table by case. A line may then name a file, a folder, a patient's ID or a patient's name instead
+        of a case. The result contains none of these: patients are numbered, further columns are dropped.
 
     Returns
     -------
     rows : list of dict
         ``case``, ``patient``, ``score``, ``lung_involvement`` and the further columns, by case.
     unscored, unmeasured : list of str
-        Cases, and lines of the file with their names marked (`lungmix.errors.mark_untrusted`), that found no partner.
+        Cases without a score, and lines without a case, with their names marked (`lungmix.errors.mark_untrusted`).
 
     Raises
     ------
@@ -130,80 +132,79 @@ def join_scores(
         If nothing matches, or the measurements have no lung involvement.
     """
     if measurements and "lung_involvement" not in measurements[0]:
-        raise UsageError("lung involvement needs five tissues: fit five components, label and measure again")
+        raise UsageError("lung involvement needs five tissues: fit five components, then label and measure")
     by_case = {str(row["case"]).lower(): row for row in scores.rows if row["case"]}
     by_patient = {_plain(row["patient"]): row for row in scores.rows if not row["case"]}
     rows, unscored, used = [], [], set()
     for measured in sorted(measurements, key=lambda row: str(row["case"])):
         name = str(measured["case"])
-        whose = None if key is None else key.get(name)
-        row = next((by_case[one] for one in (name.lower(), *_files_of(whose)) if one in by_case), None)
+        key_row = None if key is None else key.get(name)
+        files, patients = _file_names(key_row), _patient_names(key_row)
+        row = next((by_case[alias] for alias in (name.lower(), *files) if alias in by_case), None)
         if row is None:
-            patient = _patient_of(name.lower(), by_patient)
-            known = next((one for one in (*_patients_of(whose), *_files_of(whose)) if one in by_patient), patient)
-            row = None if known is None else by_patient[known]
+            longest = _patient_of(name.lower(), by_patient)
+            patient = next((alias for alias in (*patients, *files) if alias in by_patient), longest)
+            row = None if patient is None else by_patient[patient]
         if row is None:
             unscored.append(name)
             continue
         used.add(id(row))
-        patients = next(iter(_patients_of(whose)), name) if key is not None else row["patient"] or name
+        patient = next(iter(patients), name) if key is not None else row["patient"] or name
         further = {} if key is not None else row["further"]
         rows.append({
-            "case": name, "patient": patients, "score": row["score"], "lung_involvement": measured["lung_involvement"],
-            **{head: value for head, value in further.items() if head not in ("case", "lung_involvement")},
+            "case": name, "patient": patient, "score": row["score"], "lung_involvement": measured["lung_involvement"],
+            **{title: value for title, value in further.items() if title not in ("case", "lung_involvement")},
         })  # fmt: skip
     if key is not None:
-        numbers = {one: n for n, one in enumerate(dict.fromkeys(row["patient"] for row in rows), start=1)}
+        numbers = {patient: n for n, patient in enumerate(dict.fromkeys(row["patient"] for row in rows), start=1)}
         rows = [{**row, "patient": f"patient-{numbers[row['patient']]:03d}"} for row in rows]
-    left = [row for row in scores.rows if id(row) not in used]
-    unmatched_names = [mark_untrusted(row["case"] or row["patient"]) for row in left]
-    unmeasured = [f"line {row['line']} ({name})" for row, name in zip(left, unmatched_names, strict=True)]
+    unmatched = [row for row in scores.rows if id(row) not in used]
+    unmatched_names = [mark_untrusted(row["case"] or row["patient"]) for row in unmatched]
+    unmeasured = [f"line {row['line']} ({name})" for row, name in zip(unmatched, unmatched_names, strict=True)]
     if not rows:
         raise UsageError(
-            f"no name in {mark_path(scores.path)} is that of a measured case: it names {_some(unmatched_names)}, the "
-            "cohort has "
-            f"{_some(unscored) if unscored else 'no measured case; run `lungmix measure` first'}"
+            f"no name in {mark_path(scores.path)} is that of a measured case: it names {_first_of(unmatched_names)}, "
+            f"the cohort has {_first_of(unscored) if unscored else 'no measured case; run `lungmix measure` first'}"
         )
     return rows, unscored, unmeasured
 
 
-def _score(text: str, name: str, where: str) -> int:
+def _score(text: str, name: str, position: str) -> int:
     try:
         value = float(text.replace(",", "."))
     except ValueError:
         value = -1.0
     if not (value.is_integer() and LOWEST <= value <= HIGHEST):
         raise UsageError(
-            f"{where}: the score of {mark_untrusted(name)} is {mark_untrusted(text or 'missing')}: scores are whole "
-            "numbers from "
-            f"{LOWEST} to {HIGHEST}"
+            f"{position}: the score of {mark_untrusted(name)} is {mark_untrusted(text or 'missing')}: scores are whole "
+            f"numbers from {LOWEST} to {HIGHEST}"
         )
     return int(value)
 
 
 def _plain(name: object) -> str:
-    """A patient's name in small letters, with blanks between its parts: DICOM has ``^`` there."""
+    """Return a patient's name in lower case, with spaces between its parts in place of the ``^`` of DICOM."""
     return " ".join(re.split(r"[\^,\s]+", str(name).strip("^, ").lower()))
 
 
-def _files_of(row: Mapping[str, str] | None) -> list[str]:
-    """What a scan's file or folder may be called, in small letters."""
+def _file_names(row: Mapping[str, str] | None) -> list[str]:
+    """Return the names by which a scan's file or folder may be given, in lower case."""
     if row is None:
         return []
     name = PurePath(row["path"]).name.lower()
     return [name, next((name[: -len(end)] for end in _EXTENSIONS if name.endswith(end)), name)]
 
 
-def _patients_of(row: Mapping[str, str] | None) -> list[str]:
-    """What a scan's patient may be called, in small letters."""
+def _patient_names(row: Mapping[str, str] | None) -> list[str]:
+    """Return the ID and the name of a scan's patient, in lower case."""
     return [] if row is None else [_plain(row[name]) for name in ("patient_id", "patient_name") if row.get(name)]
 
 
 def _patient_of(case: str, patients: Mapping[str, Any]) -> str | None:
-    """The longest patient's name that a case's name begins with."""
-    fits = [name for name in patients if case == name or (case.startswith(name) and case[len(name)] in "-_.")]
-    return max(fits, key=len, default=None)
+    """Return the longest patient's name with which a case's name begins."""
+    candidates = [name for name in patients if case == name or (case.startswith(name) and case[len(name)] in "-_.")]
+    return max(candidates, key=len, default=None)
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

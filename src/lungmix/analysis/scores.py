@@ -1,4 +1,4 @@
-"""Scores of a radiologist against the lung involvement: section 3 of Zaffino et al. 2021."""
+"""Correlation of a radiologist's score with the lung involvement: section 3 of Zaffino et al. 2021."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ LOWEST, HIGHEST = 0, 5
 """Scores: 0 for none, 1 below 5 %, 2 from 5 to 25 %, 3 to 50 %, 4 to 75 %, 5 above."""
 
 DRAWS = ("proportional", "equal")
-"""How many scans are drawn from a score group: a share of it, or as many from each."""
+"""Ways to choose the number of scans drawn from a score group: a fraction of the group, or the same for all groups."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson's correlation.
+    """Pearson's correlation with its p value and confidence interval.
 
     Attributes
     ----------
     n : int
-        Pairs.
+        Number of pairs.
     c : float
-        Coefficient; NaN where one side does not vary.
+        Coefficient; NaN where one variable is constant.
     p : float
-        Two-sided probability of a coefficient as far from 0 if there were none.
+        Two-sided p value.
     low, high : float
-        Confidence interval by Fisher's z; NaN below 4 pairs.
+        Confidence interval by Fisher's z; NaN for fewer than 4 pairs.
     level : float
-        Of the interval, percent.
+        Level of the interval, percent.
     """
 
     n: int
@@ -50,7 +50,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Line:
-    """The straight line ``score = intercept + slope * involvement`` of least squares, and its share of variance."""
+    """Least-squares line ``score = intercept + slope * involvement`` and its coefficient of determination."""
 
     slope: float
     intercept: float
@@ -64,15 +64,15 @@ class Resampling:
     Attributes
     ----------
     draw : {"proportional", "equal"}
-        How the sizes of draws were chosen.
+        Choice of the number of scans in a group; see `DRAWS`.
     times, scans : int
-        Draws, and scans in each.
+        Number of draws, and of scans in a draw.
     r2_mean, r2_sd : float
-        Of the line through a draw, on the draw.
+        R² of the line through a draw, on this draw.
     c_mean, c_sd : float
-        Of the correlation of a draw.
+        Correlation in a draw.
     r2_rest_mean : float
-        Of the same lines on the scans that were not drawn; NaN where there are fewer than two.
+        R² of the same lines on the scans that were not drawn; NaN for fewer than two such scans.
     """
 
     draw: str
@@ -92,22 +92,22 @@ class ScoreStudy:
     Attributes
     ----------
     rows : list of dict
-        One a scan: ``case``, ``patient``, ``score``, ``lung_involvement``, and further columns of the scores.
+        One row per scan: ``case``, ``patient``, ``score``, ``lung_involvement``, and further columns of the scores.
     patients : int
-        Different ones.
+        Number of patients.
     groups : list of dict
-        One a score: ``score``, ``scans``, and ``minimum``, ``lower``, ``median``, ``upper``, ``maximum`` of the
+        One row per score: ``score``, ``scans``, and ``minimum``, ``lower``, ``median``, ``upper``, ``maximum`` of the
         involvement, percent.
     all : Correlation
-        Of all scans.
+        Correlation over all scans.
     first : Correlation or None
-        Of the first scan of each patient, where some have several: scans of one patient are not independent.
+        Correlation over the first scan of each patient, which are independent; None where no patient has several.
     line : Line
-        Through all scans.
+        Line through all scans.
     resamplings : list of Resampling
-        One a way of drawing.
+        One for each of `DRAWS`.
     unscored, unmeasured : list of str
-        Measured cases without a score, and scored ones without a measurement.
+        Measured cases without a score, and scores without a measured case.
     """
 
     rows: list[dict[str, Any]]
@@ -122,38 +122,38 @@ class ScoreStudy:
 
 
 def pearson(x: Sequence[float] | Floats, y: Sequence[float] | Floats, level: float = 95.0) -> Correlation:
-    """Pearson's correlation with its p value and confidence interval.
+    """Return Pearson's correlation with its p value and confidence interval.
 
     Parameters
     ----------
     x, y : sequence of float
-        Pairs.
+        Pairs of values.
     level : float
-        Of the interval, percent.
+        Level of the interval, percent.
     """
-    one, two = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    n = len(one)
-    if n < 3 or np.ptp(one) == 0 or np.ptp(two) == 0:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    n = len(x)
+    if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         nan = float("nan")
         return Correlation(n, nan, nan, nan, nan, level)
-    c = _coefficient(one, two)
+    c = _coefficient(x, y)
     if abs(c) == 1:
         return Correlation(n, c, 0.0, c, c, level)
     t = c * sqrt((n - 2) / ((1 - c) * (1 + c)))
     p = 2 * float(stats.t.sf(abs(t), n - 2))
     if n < 4:
         return Correlation(n, c, p, float("nan"), float("nan"), level)
-    # Fisher 1915: the inverse hyperbolic tangent is about normal with this error.
-    reach = float(stats.norm.ppf(0.5 + level / 200)) / sqrt(n - 3)
-    return Correlation(n, c, p, tanh(atanh(c) - reach), tanh(atanh(c) + reach), level)
+    # Fisher 1915: the inverse hyperbolic tangent of c is approximately normal with standard error 1 / sqrt(n - 3).
+    half_width = float(stats.norm.ppf(0.5 + level / 200)) / sqrt(n - 3)
+    return Correlation(n, c, p, tanh(atanh(c) - half_width), tanh(atanh(c) + half_width), level)
 
 
 def line_through(x: Floats, y: Floats) -> Line:
-    """Line of least squares of y on x."""
+    """Return the least-squares line of y on x."""
     spread = float(((x - x.mean()) ** 2).sum())
     slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread if spread else 0.0
     line = Line(slope, float(y.mean()) - slope * float(x.mean()), float("nan"))
-    return Line(line.slope, line.intercept, _explained(line, x, y))
+    return Line(line.slope, line.intercept, _r_squared(line, x, y))
 
 
 def resample(
@@ -170,18 +170,18 @@ def resample(
     Parameters
     ----------
     involvement : ndarray of float64, shape (n,)
-        Percent.
+        Lung involvement, percent.
     scores : ndarray of int64, shape (n,)
-        Score of each.
+        Score of each scan.
     draw : {"proportional", "equal"}
-        Of each group the same share, at least one scan; or as many scans as that share of the smallest group of two
-        or more, so that frequent scores do not dominate.
+        ``proportional`` draws ``share`` of each group, at least one scan; ``equal`` draws the same number from each,
+        ``share`` of the smallest group of two or more scans, so that frequent scores do not dominate.
     times : int
-        Draws.
+        Number of draws.
     share : float
-        Of a group, from 0 to 1.
+        Fraction of a group, from 0 to 1.
     seed : int
-        Of the draws.
+        Seed of the draws.
 
     Raises
     ------
@@ -190,8 +190,8 @@ def resample(
     """
     if draw not in DRAWS or times < 2 or not 0 < share <= 1:
         raise UsageError(
-            f"{times} {draw} draws of a share of {share} are not possible: give 2 or more draws of a share above 0 and "
-            "up to 1"
+            f"{times} {draw} draws of a fraction of {share} are not possible: give 2 or more draws, and a fraction "
+            "above 0 and up to 1"
         )
     groups = [np.flatnonzero(scores == score) for score in np.unique(scores)]
     fewest = min((len(group) for group in groups if len(group) > 1), default=1)
@@ -206,7 +206,7 @@ def resample(
         line = line_through(involvement[chosen], y[chosen])
         r2.append(line.r2)
         c.append(_coefficient(involvement[chosen], y[chosen]))
-        rest.append(_explained(line, involvement[others], y[others]) if len(others) > 1 else float("nan"))
+        rest.append(_r_squared(line, involvement[others], y[others]) if len(others) > 1 else float("nan"))
     return Resampling(
         draw, times, sum(sizes), float(np.mean(r2)), float(np.std(r2, ddof=1)), float(np.mean(c)),
         float(np.std(c, ddof=1)), float(np.mean(rest)),
@@ -223,28 +223,30 @@ def study(
     share: float = 0.8,
     seed: int = 0,
 ) -> ScoreStudy:
-    """Validate the lung involvement by scores.
+    """Return the correlation of lung involvement with scores, and what it rests on.
 
     Parameters
     ----------
     rows : sequence of mapping
-        One a scan, with ``case``, ``patient``, ``score`` and ``lung_involvement``, in the order of the visits.
+        One row per scan, with ``case``, ``patient``, ``score`` and ``lung_involvement``, in the order of the visits.
     unscored, unmeasured : sequence of str
-        Cases that had no partner.
+        Cases without a score, and scores without a case.
     level, times, share, seed
         See `pearson` and `resample`.
 
     Raises
     ------
     UsageError
-        If fewer than three scans have both, or all have one score.
+        If fewer than three scans have a score and a measurement, or all scores are equal.
     """
     if len(rows) < 3:
         raise UsageError(f"{len(rows)} scans have a score and a measurement, and a correlation needs 3: score more")
     scores = np.array([int(row["score"]) for row in rows])
     involvement = np.array([float(row["lung_involvement"]) for row in rows])
     if len(np.unique(scores)) < 2:
-        raise UsageError(f"all {len(rows)} scans have the score {scores[0]}, so nothing can be correlated with it")
+        raise UsageError(
+            f"all {len(rows)} scans have the score {scores[0]}, so no correlation exists: score scans of other severity"
+        )
     seen: set[str] = set()
     first = [not (row["patient"] in seen or seen.add(row["patient"])) for row in rows]  # type: ignore[func-returns-value]
     several = not all(first)
@@ -262,18 +264,18 @@ def study(
 
 
 def _coefficient(x: Floats, y: Floats | npt.NDArray[np.int64]) -> float:
-    one, two = x - x.mean(), y - y.mean()
-    size = sqrt(float(one @ one)) * sqrt(float(two @ two))
-    return min(max(float(one @ two) / size, -1.0), 1.0) if size else float("nan")
+    x, y = x - x.mean(), y - y.mean()
+    norms = sqrt(float(x @ x)) * sqrt(float(y @ y))
+    return min(max(float(x @ y) / norms, -1.0), 1.0) if norms else float("nan")
 
 
-def _explained(line: Line, x: Floats, y: Floats) -> float:
+def _r_squared(line: Line, x: Floats, y: Floats) -> float:
     spread = float(((y - y.mean()) ** 2).sum())
-    rest = float(((y - line.intercept - line.slope * x) ** 2).sum())
-    return 1 - rest / spread if spread else float("nan")
+    residual = float(((y - line.intercept - line.slope * x) ** 2).sum())
+    return 1 - residual / spread if spread else float("nan")
 
 
 def _group(score: int, involvement: Floats) -> dict[str, Any]:
     names = ("minimum", "lower", "median", "upper", "maximum")
-    five = np.percentile(involvement, (0, 25, 50, 75, 100)) if len(involvement) else [float("nan")] * 5
-    return {"score": score, "scans": len(involvement), **dict(zip(names, map(float, five), strict=True))}
+    values = np.percentile(involvement, (0, 25, 50, 75, 100)) if len(involvement) else [float("nan")] * 5
+    return {"score": score, "scans": len(involvement), **dict(zip(names, map(float, values), strict=True))}

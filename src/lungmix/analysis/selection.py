@@ -1,4 +1,4 @@
-"""How many Gaussians: both fits for several numbers of components, and their BIC."""
+"""Choice of the number of Gaussians: both fits for several numbers of components, with their BIC."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def bic_table(
     counts: npt.NDArray[np.uint64],
     parameters: FitParameters,
     components: Sequence[int],
-    watch: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Fit every number of components and judge it.
+    """Return log-likelihood and BIC of both fits for each number of components.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
-        Pooled voxels of each HU.
+        Histogram of the pooled lung voxels.
     parameters : FitParameters
-        All but the number of components.
+        Settings; ``n_components`` is replaced.
     components : sequence of int
         Numbers to try.
-    watch : callable, optional
-        ``watch(done, total)`` after each.
+    progress : callable, optional
+        Called with how many numbers are finished and how many there are, after each.
 
     Returns
     -------
     list of dict
-        ``components``, ``parameters`` (free ones), and by fit ``log_likelihood`` (mean log-probability of a voxel's
-        interval) and ``bic``, after the name of the fit and a dot. The BIC of both comes from the same likelihood, with
-        clipped values as a pile, and falls where a model is better.
+        ``components``, ``parameters`` (number of free parameters), and for each fit ``FIT.log_likelihood`` (mean
+        log-probability of a voxel's interval) and ``FIT.bic``. Both fits are compared by one likelihood, in which
+        clipped values are a point mass; the lower BIC is better.
     """
     bins = bins_of(HU, counts, parameters.clip)
     rows = []
@@ -49,6 +49,6 @@ def bic_table(
             row[f"{name}.log_likelihood"] = interval_log_likelihood(model, bins)
             row[f"{name}.bic"] = bic(model, bins)
         rows.append(row)
-        if watch is not None:
-            watch(done, len(components))
+        if progress is not None:
+            progress(done, len(components))
     return rows

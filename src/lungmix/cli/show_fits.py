@@ -135,7 +135,7 @@ def robustness_json(store: str, result: Robustness, files: Sequence[Path]) -> st
         {"size": g.size, "cases": g.cases, "fits": {name: _model(model) for name, model in g.fits.items()}}
         for g in result.groups
     ]
-    cohort_fits = {name: _model(model) for name, model in result.whole.items()}
+    cohort_fits = {name: _model(model) for name, model in result.cohort_fits.items()}
     return to_json({
         "store": store, "scans": result.scans, "sizes": result.rows, "groups": groups, "whole": cohort_fits,
         "files": list(map(str, files)),

@@ -66,6 +66,11 @@ class Acquisition:
         for field in fields(self):
             object.__setattr__(self, field.name, _CLEAN[field.name](getattr(self, field.name)))
 
+    @property
+    def scanner(self) -> str:
+        """Manufacturer and model; empty where both are unknown."""
+        return " ".join(name for name in (self.manufacturer, self.model) if name)
+
     def technical(self) -> Acquisition:
         """Return these attributes without sex, age and date."""
         return replace(self, sex=None, age=None, study_date=None)

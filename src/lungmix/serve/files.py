@@ -1,8 +1,7 @@
-"""Files of a store as read-only resources: ranges, shared origins, no way out.
+"""Read-only HTTP access to the files of a store, with ranges and CORS, and to nothing outside it.
 
-Range requests follow RFC 9110, section 14; zarr readers fetch the index at the end of a shard as ``bytes=-N`` and then
-the chunks that they want. Origins follow the Fetch standard: a web page of another site may read the answer only if
-its origin is named here.
+Range requests follow RFC 9110, section 14: zarr readers fetch the index at the end of a shard as ``bytes=-N``, then
+single chunks. A web page of another site may read a response only if its origin is allowed (CORS).
 """
 
 from __future__ import annotations
@@ -17,23 +16,22 @@ from urllib.parse import urlsplit
 from tornado.web import Application, HTTPError, StaticFileHandler
 
 Index = Callable[[str, str | None], str]
-"""``index(address, case)`` gives the HTML of a page of all cases, or of one; KeyError if there is no such case."""
+"""``index(address, case)`` returns the HTML of a page of all cases, or of one; KeyError if there is no such case."""
 
 PUBLIC_VIEWERS = ("https://neuroglancer-demo.appspot.com", "https://hms-dbmi.github.io", "https://ome.github.io")
-"""Origins of the viewers that `links_of` names: their pages may read the store, those of other sites may not."""
+"""Origins of the viewers in `links_of`. Their pages may read the store; pages of other sites may not."""
 
 ANY = "*"
 
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""What a page of links may load: its own style."""
+"""Content Security Policy of the page of links: it loads nothing but its inline style."""
 
 NAME = "store.zarr"
-"""The store is at this path too: readers such as napari's know a Zarr address by its extension alone."""
+"""Second path of the store: readers such as napari's recognise a Zarr address by its extension only."""
 
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 _TYPES = {".json": "application/json", ".csv": "text/csv; charset=utf-8"}
 _EXPOSED = "Accept-Ranges, Content-Length, Content-Range, ETag"
-_A_DAY = "86400"
 
 
 def app_for(
@@ -42,67 +40,68 @@ def app_for(
     host: str | None = None,
     index: Index | None = None,
 ) -> Application:
-    """The web application that serves a folder.
+    """Return the web application that serves a folder.
 
     Parameters
     ----------
     folder : str or Path
         The store.
     origins : collection of str
-        Sites whose pages may read it, such as ``https://example.org``; ``*`` for all. Pages of this machine always may.
+        Sites whose pages may read the store, such as ``https://example.org``; ``*`` for all. Pages served from this
+        machine always may.
     host : str, optional
-        The address that is listened at, if it is not a loopback one; requests for other names are refused then too,
-        so that no site can give its own name to this address. ``0.0.0.0`` and ``::`` take requests for every name.
+        Address to listen at, if it is not a loopback address. Requests for other host names are rejected, which
+        prevents DNS rebinding; ``0.0.0.0`` and ``::`` accept every host name.
     index : callable, optional
-        Page for people at ``/`` and at the address of each case; without it nothing is found there.
+        HTML page at ``/`` and at the address of each case; without it, these are 404.
     """
     options = {"path": str(folder), "origins": frozenset(origins), "host": host, "index": index}
-    # Readers ask for chunks that are not there, which means that they are empty: no log of that.
+    # Readers request chunks that do not exist because they are empty: such 404s are not logged.
     paths = [(rf"/{re.escape(NAME)}/(.*)", StoreFiles, options), (r"/(.*)", StoreFiles, options)]
     return Application(paths, log_function=lambda _: None)
 
 
 class StoreFiles(StaticFileHandler):
-    """GET, HEAD and OPTIONS for the files of one folder; folders are not listed, but for a page of links to cases."""
+    """Handler of GET, HEAD and OPTIONS for the files of a folder; it lists no folder but the page of links."""
 
     SUPPORTED_METHODS = ("GET", "HEAD", "OPTIONS")
 
     def initialize(self, path: str, origins: frozenset[str], host: str | None, index: Index | None) -> None:
-        """See tornado."""
+        """Take the options of `app_for`, as tornado passes them."""
         super().initialize(path)
         self._origins, self._host, self._index = origins, host, index
         self._is_page = False
 
     def set_default_headers(self) -> None:
-        """Headers of every answer, refusals too."""
+        """Set the headers of every response, errors included."""
         self.set_header("Server", "lungmix")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
         self.set_header("Vary", "Origin")
-        # The store may change at any time; a validator spares the second transfer.
+        # The store may change at any time: browsers revalidate by ETag, and unchanged files are not sent twice.
         self.set_header("Cache-Control", "no-cache")
 
     def prepare(self) -> None:
-        """Refuse names that are not ours, and let pages of known origins read."""
-        if not self._is_our_name(self.request.host_name):
-            raise HTTPError(403, "this name is not served here")
+        """Reject other host names, and allow pages of listed origins to read."""
+        if not self._is_served_host(self.request.host_name):
+            raise HTTPError(403, "this host name is not served")
         origin = self.request.headers.get("Origin")
         if origin and self._may_read(origin):
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Expose-Headers", _EXPOSED)
 
     def options(self, path: str) -> None:
-        """What a browser asks before a request with ranges."""
+        """Answer a CORS preflight, which browsers send before a request with ranges."""
         if self._headers.get("Access-Control-Allow-Origin"):
             self.set_header("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
             self.set_header("Access-Control-Allow-Headers", "Range, If-Range, If-None-Match, If-Modified-Since")
             self.set_header("Access-Control-Allow-Private-Network", "true")
-            self.set_header("Access-Control-Max-Age", _A_DAY)
+            self.set_header("Access-Control-Max-Age", "86400")
         self.set_header("Allow", "GET, HEAD, OPTIONS")
         self.set_status(204)
 
     async def get(self, path: str, include_body: bool = True) -> None:
-        """A file or a range of it, or the page of links."""
+        """Send a file or a range of it, or the page of links."""
         page = self._page(path)
         if page is not None:
             self._is_page = True
@@ -113,19 +112,19 @@ class StoreFiles(StaticFileHandler):
                 self.write(page)
             return
         condition = self.request.headers.get("If-Range")
-        wanted = self.request.headers.get("Range", "")
+        byte_range = self.request.headers.get("Range", "")
         self.absolute_path = self.validate_absolute_path(self.root, self.get_absolute_path(self.root, path))
-        if wanted and (condition not in (None, self.compute_etag()) or not _is_one_range(wanted)):
-            # The file has changed since the parts that the client has, or several ranges are asked for: all of it.
+        if byte_range and (condition not in (None, self.compute_etag()) or not _is_single_range(byte_range)):
+            # Send all of a file that has changed since the client read parts of it, or if several ranges are requested.
             del self.request.headers["Range"]
-        elif wanted and re.fullmatch(r"bytes\s*=\s*-0+", wanted.strip()):
+        elif re.fullmatch(r"bytes\s*=\s*-0+", byte_range.strip()):
             self.set_status(416)
             self.set_header("Content-Range", f"bytes */{self.get_content_size()}")
             return
         await super().get(path, include_body)
 
     def _page(self, path: str) -> bytes | None:
-        """The page of links, if the path is that of the store or of a case."""
+        """Return the page of links if the path is that of the store or of a case, else None."""
         if self._index is None or not re.fullmatch(r"(?:[^/]+/?)?", path):
             return None
         try:
@@ -136,40 +135,40 @@ class StoreFiles(StaticFileHandler):
 
     @classmethod
     def get_absolute_path(cls, root: str, path: str) -> str:
-        """The file of a path, without a look at the disk."""
+        """Return the file of a URL path without accessing the disk."""
         parts = path.split("/")
         if "\0" in path or "\\" in path or any(not part or part.startswith(".") for part in parts):
             raise HTTPError(404)
         return os.path.join(root, *parts)  # noqa: PTH118
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str:
-        """The file, if it is one and lies in the store when all links are followed."""
+        """Return the file, resolved, if it is a file inside the store after all links."""
         try:
-            inside = Path(absolute_path).resolve(strict=True)
-            home = Path(root).resolve(strict=True)
+            file = Path(absolute_path).resolve(strict=True)
+            folder = Path(root).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):
             raise HTTPError(404) from None
-        if not inside.is_file() or home not in inside.parents:
+        if not file.is_file() or folder not in file.parents:
             raise HTTPError(404)
-        return str(inside)
+        return str(file)
 
     def compute_etag(self) -> str | None:
-        """From size and time of change: files are not read twice for a digest."""
+        """Return a validator from size and modification time, so that files are not read for a digest."""
         if self._is_page:
             return None
-        state = Path(str(self.absolute_path)).stat()
-        return f'"{state.st_mtime_ns:x}-{state.st_size:x}"'
+        status = Path(str(self.absolute_path)).stat()
+        return f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
 
     def get_content_type(self) -> str:
-        """JSON, CSV or bytes."""
+        """Return the MIME type of JSON or CSV, or that of bytes."""
         return _TYPES.get(Path(str(self.absolute_path)).suffix, "application/octet-stream")
 
     def write_error(self, status_code: int, **_: Any) -> None:
-        """A line of text in place of a page."""
+        """Send the error as a line of text."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status_code} {self._reason}\n")
 
-    def _is_our_name(self, name: str) -> bool:
+    def _is_served_host(self, name: str) -> bool:
         return bool(_LOOPBACK.fullmatch(name)) or self._host in ("0.0.0.0", "::", name)
 
     def _may_read(self, origin: str) -> bool:
@@ -180,6 +179,6 @@ class StoreFiles(StaticFileHandler):
         return ANY in self._origins or origin in self._origins or bool(_LOOPBACK.fullmatch(name))
 
 
-def _is_one_range(header: str) -> bool:
-    found = re.fullmatch(r"bytes\s*=\s*(?:(\d+)\s*-\s*(\d*)|-\s*\d+)", header.strip())
-    return found is not None and not (found[1] and found[2] and int(found[1]) > int(found[2]))
+def _is_single_range(header: str) -> bool:
+    match = re.fullmatch(r"bytes\s*=\s*(?:(\d+)\s*-\s*(\d*)|-\s*\d+)", header.strip())
+    return match is not None and not (match[1] and match[2] and int(match[1]) > int(match[2]))

@@ -1,4 +1,4 @@
-"""The first page of a served store: its cases, and how viewers open each."""
+"""Start page of a served store: its cases, with links that open them in viewers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ code { overflow-wrap: anywhere; }
 
 
 def index_page(cohort: Cohort, address: str, case: str | None = None) -> str:
-    """HTML that lists cases with their links.
+    """Return HTML that lists cases with their links.
 
     Parameters
     ----------
     cohort : Cohort
-        What is served.
+        Store that is served.
     address : str
-        Such as ``http://127.0.0.1:8642``.
+        Address of the server, such as ``http://127.0.0.1:8642``.
     case : str, optional
-        List this one alone; all by default.
+        The only case to list; all by default.
 
     Raises
     ------
     KeyError
-        If the store holds no scan of this name.
+        If the store holds no such case.
     """
     if case is not None and not cohort[case].is_started("ct"):
         raise KeyError(case)
-    links = [one for one in links_of(cohort, address) if case in (None, one.case)]
+    links = [entry for entry in links_of(cohort, address) if case in (None, entry.case)]
     name = PurePosixPath(cohort.url.rstrip("/")).name or "cohort"
     title = f"{name}: {case}" if case else f"{name}: {len(links)} {'scan' if len(links) == 1 else 'scans'}"
     up = f'<p><a href="{escape(address)}/">All scans</a></p>' if case else ""
@@ -56,8 +56,8 @@ def index_page(cohort: Cohort, address: str, case: str | None = None) -> str:
 <body>
 <h1>{escape(title)}</h1>
 {up}
-<p>Served read only by lungmix {__version__}. Viewers on the web load the images from this machine;
-nothing is sent to them. For the table and the figures write a page: <code>lungmix report STORE page</code>.</p>
+<p>Served read-only by lungmix {__version__}. Viewers on the web run in this browser and load the images from this
+machine; nothing is uploaded. Tables and figures are in the HTML report: <code>lungmix report STORE page</code>.</p>
 {_table(links)}
 </body>
 </html>
@@ -67,9 +67,9 @@ nothing is sent to them. For the table and the figures write a page: <code>lungm
 def _table(links: Sequence[CaseLinks]) -> str:
     if not links:
         return "<p>The store holds no scan yet: <code>lungmix run STORE SOURCE</code>.</p>"
-    rows = "\n".join(_row(one) for one in links)
-    head = "<tr><th>Case</th><th>In the browser</th><th>In napari</th><th>OME-Zarr address</th></tr>"
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table></div>'
+    rows = "\n".join(map(_row, links))
+    header = "<tr><th>Case</th><th>In the browser</th><th>In napari</th><th>OME-Zarr address</th></tr>"
+    return f'<div class="scroll"><table><thead>{header}</thead><tbody>\n{rows}\n</tbody></table></div>'
 
 
 def _row(links: CaseLinks) -> str:

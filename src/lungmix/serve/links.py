@@ -18,18 +18,18 @@ _WINDOW = (-1350, 150)
 
 @dataclass(frozen=True)
 class CaseLinks:
-    """Where one case is, and how viewers open it.
+    """Addresses and commands that open a case in viewers.
 
     Attributes
     ----------
     case : str
-        Name.
+        Name of the case.
     image : str
         Address of the OME-Zarr image.
     napari : str
-        Command.
+        Command that opens it in napari.
     neuroglancer, vizarr, validator : str
-        Addresses of web pages.
+        Addresses of web viewers with this image.
     """
 
     case: str
@@ -40,25 +40,25 @@ class CaseLinks:
     validator: str
 
     def to_dict(self) -> dict[str, str]:
-        """As a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary."""
         return asdict(self)
 
 
 def links_of(cohort: Cohort, address: str) -> list[CaseLinks]:
-    """Links of every case that holds a scan.
+    """Return the links of every converted case.
 
     Parameters
     ----------
     cohort : Cohort
-        What is served.
+        Store that is served.
     address : str
-        Such as ``http://127.0.0.1:8642``.
+        Address of the server, such as ``http://127.0.0.1:8642``.
     """
     return [_links(case, address, quote(name)) for name, case in cohort.items() if case.is_started("ct")]
 
 
 def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
-    """State of neuroglancer: the CT in the lung window, and each label map in the colours of the tissues."""
+    """Return a state of neuroglancer: the CT in the lung window, label maps in the colours of the tissues."""
     low, high = _WINDOW
     layers: list[dict[str, object]] = [
         {

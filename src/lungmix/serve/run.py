@@ -1,4 +1,4 @@
-"""Serve a store until it is told to stop."""
+"""Server of a store that runs until it is interrupted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LAST_PORT = 65535
 
 @dataclass(frozen=True)
 class Served:
-    """A store that is being served.
+    """Address and links of a store that is being served.
 
     Attributes
     ----------
     address : str
-        Such as ``http://127.0.0.1:8642``.
+        Address of the server, such as ``http://127.0.0.1:8642``.
     links : list of CaseLinks
-        By case.
+        Links of each case.
     """
 
     address: str
@@ -47,25 +47,25 @@ def serve(
     port: int = PORT,
     origins: Collection[str] = PUBLIC_VIEWERS,
 ) -> None:
-    """Serve a store, read only, until the process is interrupted or asked to end.
+    """Serve a store read-only until SIGINT or SIGTERM.
 
     Parameters
     ----------
     cohort : Cohort
-        In a folder.
+        Store in a folder.
     ready : callable
-        Called once, when requests are taken.
+        Called once the server accepts requests.
     host : str
-        Address to listen at; other machines reach only one that is not a loopback address.
+        Address to listen at; other machines cannot reach a loopback address.
     port : int
-        0 for any that is free.
+        Port; 0 for any free one.
     origins : collection of str
         See `app_for`.
 
     Raises
     ------
     UsageError
-        If the store is not a folder, or the address cannot be listened at.
+        If the store is not a folder, or the server cannot listen at the address.
     """
     if "://" in cohort.url:
         raise UsageError(f"{cohort.url} is not a folder: viewers open such an address themselves")
@@ -85,13 +85,13 @@ async def _serve(
         raise UsageError(f"{host}:{port} cannot be listened at ({reason}): give another `port` or `host`") from None
     server = HTTPServer(app)
     server.add_sockets(sockets)
-    taken = sockets[0].getsockname()[1]
+    actual_port = sockets[0].getsockname()[1]
     stop = asyncio.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows ends the process instead
-            asyncio.get_running_loop().add_signal_handler(ending, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows has no handlers: the signal ends the process.
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
     name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{taken}"
+    address = f"http://{name}:{actual_port}"
     try:
         ready(Served(address, links_of(cohort, address)))
         await stop.wait()

@@ -28,12 +28,11 @@ _LEFT = ' style="text-align:left"'
 
 def case_html(case: Case) -> str:
     """Return a table of the attributes of a case, and its middle slice with the labels overlaid."""
-    geometry, acquisition = case.geometry, case.acquisition
-    scanner = " ".join(name for name in (acquisition.manufacturer, acquisition.model) if name)
+    geometry = case.geometry
     rows = {
         "size (x, y, z)": " x ".join(map(str, geometry.size)),
         "spacing": " x ".join(f"{step:.4g}" for step in geometry.spacing) + " mm",
-        "scanner": scanner or "unknown",
+        "scanner": case.acquisition.scanner or "unknown",
         "done": stages_text(case.stages),
         **_provenance(case),
     }

@@ -1,1 +1,1 @@
-"""What people look at: overview, figures and the page."""
+"""HTML report of a cohort: its overview, figures and viewer."""

@@ -1,12 +1,13 @@
-"""Columns of the table of a cohort: whatever was measured, with titles and units for people."""
+"""Columns of the table of a cohort: all measurements, with titles, units and descriptions."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lungmix.kernels.data_dictionary import MEASUREMENTS
 from lungmix.tissue import TISSUES
 
 Value = float | int | str
@@ -16,7 +17,7 @@ SCORE = "score"
 
 SCANNER = "scanner"
 
-_KNOWN = {
+_TITLES = {
     SCORE: "Score S",
     SCANNER: "Scanner",
     "lung_ml": "Lung (mL)",
@@ -28,8 +29,14 @@ _KNOWN = {
     "laa856": "LAA −856 (%)",
     "perc15": "Perc15 (HU)",
     "voxels": "Lung voxels",
-    "mask": "Mask",
-    "model": "Labels by",
+    "mask": "Mask preset",
+    "model": "Model of the labels",
+}
+_MEANINGS = {column.key: column.meaning for column in MEASUREMENTS} | {
+    SCORE: "severity as scored by a radiologist: 0 none, 1 below 5 %, 2 to 25 %, 3 to 50 %, 4 to 75 %, 5 above",
+    "mask": "sizes of the lung mask: “paper” in voxels as published, “physical” in mm and mL; then sizes that differ",
+    "model": "mixture and its digest: “paper” is the fit as published, “converged” the fit at the maximum of the "
+    "likelihood, “published” the mixture of the publication, “given” a mixture from a file",
 }
 _FIRST = (
     SCORE, "lung_ml", "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15", SCANNER,
@@ -42,9 +49,9 @@ _RANGES = (
     (re.compile(r"(?:^|(?<=_))haa_(\d+)_(\d+)"), r"HAA −\1 to −\2 (%)"),
     (re.compile(r"(?:^|(?<=_))aerated_(\d+)_(\d+)"), r"Aerated −\1 to −\2 (%)"),
 )
-"""Shares of voxels between HU values."""
+"""Patterns of columns with percentages of voxels between HU values, and their titles."""
 
-_NAMES = ("LAA", "Perc15")
+_PROPER_NAMES = ("LAA", "Perc15")
 
 
 @dataclass(frozen=True)
@@ -54,38 +61,41 @@ class Column:
     Attributes
     ----------
     key : str
-        Its name in ``measurements.csv``.
+        Name in ``measurements.csv``.
     title : str
-        For people, with the unit.
+        Title with the unit.
+    meaning : str
+        Description for a tooltip; empty where there is none.
     digits : int
-        After the point.
+        Number of decimals.
     numeric : bool
-        Whether all its values are numbers.
+        True where all values are numbers.
     first : bool
-        Shown at once; the others are shown on demand.
+        True where the column is visible at first; the others are shown on demand.
     """
 
     key: str
     title: str
+    meaning: str
     digits: int
     numeric: bool
     first: bool
 
     def text(self, row: Mapping[str, Value]) -> str:
-        """The value of a row for people; empty where there is none."""
+        """Return the value of a row as formatted text; empty where it is missing."""
         value = row.get(self.key, "")
         if not isinstance(value, float | int):
             return str(value)
         return f"{value:,.{self.digits}f}".replace("-", "−") if math.isfinite(value) else ""
 
     def sort_key(self, row: Mapping[str, Value]) -> str:
-        """The value of a row for the order of a numeric column; empty where there is none."""
+        """Return the value of a row as text by which a numeric column is sorted; empty where it is missing."""
         value = row.get(self.key, "")
         return repr(float(value)) if isinstance(value, float | int) and math.isfinite(value) else ""
 
 
 def columns_of(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
-    """The columns of rows: the best known first, then the others as they come, all but the name of the case."""
+    """Return the columns of rows without the case name: those visible at first, then the others in their order."""
     present = dict.fromkeys(key for row in rows for key in row if key != "case")
     keys = [key for key in _FIRST if key in present] + [key for key in present if key not in _FIRST]
     out = []
@@ -94,32 +104,32 @@ def columns_of(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
         numbers = [v for v in values if isinstance(v, float | int)]
         title = title_of(key)
         numeric = len(numbers) == len(values)
-        out.append(Column(key, title, _digits(title, numbers), numeric, key in _FIRST))
+        meaning = _MEANINGS.get(key, "")
+        out.append(Column(key, title, meaning, _digits(title, numbers), numeric, key in _FIRST))
     if out and not any(column.first for column in out):
-        out = [Column(c.key, c.title, c.digits, c.numeric, True) for c in out]
+        out = [replace(column, first=True) for column in out]
     return out
 
 
 def title_of(key: str) -> str:
-    """A key in words, with its unit in brackets where it ends in one.
+    """Return the title of a column: its key in words, with the unit in parentheses.
 
     >>> title_of("left_ggo_ml"), title_of("lung_mass_g"), title_of("perc15"), title_of("left_haa_600_250")
     ('Left GGO (mL)', 'Lung mass (g)', 'Perc15 (HU)', 'Left HAA −600 to −250 (%)')
     """
-    if key in _KNOWN:
-        return _KNOWN[key]
+    if key in _TITLES:
+        return _TITLES[key]
     for side in ("right", "left"):
-        if (own := key.removeprefix(f"{side}_")) != key and own in _KNOWN:
-            title = _KNOWN[own]
-            return f"{side.capitalize()} {title if title.startswith(_NAMES) else title[:1].lower() + title[1:]}"
+        if (measure := key.removeprefix(f"{side}_")) != key and measure in _TITLES:
+            title = _TITLES[measure]
+            return f"{side.capitalize()} {title if title.startswith(_PROPER_NAMES) else title[:1].lower() + title[1:]}"
     for pattern, title in _RANGES:
         if pattern.search(key):
             text = pattern.sub(title, key).replace("_", " ")
             return text[:1].upper() + text[1:]
     *words, last = key.split("_")
     unit = _UNITS.get(last.lower()) if words else None
-    shown = [_WORDS.get(w.lower(), w) for w in (words if unit else [*words, last])]
-    text = " ".join(shown)
+    text = " ".join(_WORDS.get(w.lower(), w) for w in (words if unit else [*words, last]))
     return text[:1].upper() + text[1:] + (f" ({unit})" if unit else "")
 
 

@@ -1,4 +1,4 @@
-"""Pictures of mixtures: both fits over the histogram, refits of a bootstrap, groups of the robustness study."""
+"""Figures of mixtures: both fits over the histogram, refits of a bootstrap, groups of the robustness study."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ _HU = np.arange(-1100, 401)
 _HEADROOM = 1.35
 _GREY = "#d5d8dc"
 _TITLES = {
-    "paper": "Fit “paper”: k-means starts, tolerance 1e-3",
-    "converged": "Fit “converged”: no gradient left, clipped values piled",
+    "paper": "Fit as published (“paper”): k-means starts, tolerance 1e-3",
+    "converged": "Converged fit (“converged”): zero gradient, clipped values as a point mass",
 }
 
 
 def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure:
-    """Both fits over the histogram of the pooled lung voxels, with components and MAP thresholds.
+    """Draw both fits over the histogram of the pooled lung voxels, with components and MAP thresholds.
 
     Parameters
     ----------
     fits : Fits
-        To draw, one above the other.
+        Fits, drawn one above the other.
     counts : ndarray of uint64, shape (65536,)
-        Pooled voxels of each HU.
+        Histogram of the pooled lung voxels.
     clip : int
-        HU at which values are piled; the pile is told in words, for no axis holds it.
+        HU; lower values count as this one. Their percentage is written in the title, since it exceeds the axis.
     """
     figure, panels = _panels((10, 7.4), len(FITS), 1)
     total = max(float(counts.sum()), 1.0)
     share = counts[_HU[0] - FIRST_HU : _HU[-1] + 1 - FIRST_HU] / total
     shown = np.where(clip < _HU, share, np.nan)
     top = _HEADROOM * max(float(np.nanmax(shown)), *(float(fits[name].density(_HU).max()) for name in FITS), 1e-6)
-    pile = float(counts[: clip + 1 - FIRST_HU].sum()) / total
+    clipped = float(counts[: clip + 1 - FIRST_HU].sum()) / total
     for axes, name in zip(panels, FITS, strict=True):
         model = fits[name]
         axes.fill_between(_HU, np.nan_to_num(shown), step="mid", color=_GREY, linewidth=0, zorder=1)
@@ -62,8 +62,8 @@ def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure
         axes.set_xlim(_HU[0], _HU[-1])
         _root_scale(axes, top)
         axes.set_title(_TITLES[name], loc="left", fontsize=11, fontweight="bold")
-        piled = f"{100 * pile:.1f} % of voxels, {100 * _below(model, clip):.1f} % of the fit"
-        axes.set_title(f"at or below {_minus(clip)} HU: {piled}", loc="right", fontsize=9, color="#444444")
+        percents = f"{100 * clipped:.1f} % of voxels, {100 * _clipped_share(model, clip):.1f} % of the fit"
+        axes.set_title(f"at or below {_minus(clip)} HU: {percents}", loc="right", fontsize=9, color="#444444")
     panels[-1].set_xlabel("HU")
     handles: list[Any] = [Patch(color=_GREY, label="lung voxels"), *_handles(fits.paper)]
     handles.append(Line2D([], [], color="black", linewidth=1.3, linestyle=(0, (4, 2)), label="mixture"))
@@ -72,21 +72,21 @@ def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure
 
 
 def bootstrap_figure(result: Bootstrap) -> Figure:
-    """Components of all refits, and intervals of the MAP thresholds."""
+    """Draw the components of all refits, and the intervals of the MAP thresholds."""
     figure, (axes,) = _panels((10, 4.8), 1, 1)
     top = _HEADROOM * max(float(model.density(_HU).max()) for model in result.models)
     for model in result.models:
         _draw_components(axes, model, width=0.5, alpha=max(0.04, min(0.5, 12 / result.refits)))
     _draw_components(axes, result.model, width=1.6)
     thresholds = [i for i in result.intervals if i.name == "threshold"]
-    for one in thresholds:
-        axes.axvspan(one.low, one.high, color="#555555", alpha=0.18, linewidth=0, zorder=1)
-    _draw_thresholds(axes, [one.estimate for one in thresholds])
+    for interval in thresholds:
+        axes.axvspan(interval.low, interval.high, color="#555555", alpha=0.18, linewidth=0, zorder=1)
+    _draw_thresholds(axes, [interval.estimate for interval in thresholds])
     axes.set(xlim=(_HU[0], _HU[-1]), xlabel="HU")
     _root_scale(axes, top)
     axes.set_title(
-        f"Fit “{result.fit}” of {result.scans} scans: {result.refits} refits over scans drawn with replacement; "
-        f"bands hold {result.level:g} % of the thresholds",
+        f"{_TITLES[result.fit].split(':')[0]} of {result.scans} scans: {result.refits} refits of scans drawn with "
+        f"replacement; bands contain {result.level:g} % of the thresholds",
         loc="left", fontsize=11,
     )  # fmt: skip
     figure.legend(handles=_handles(result.model), loc="outside lower center", ncols=5, frameon=False)
@@ -94,7 +94,7 @@ def bootstrap_figure(result: Bootstrap) -> Figure:
 
 
 def robustness_figure(result: Robustness) -> Figure:
-    """Gaussians of all groups over each other, one colour a size, and the distance between groups by size."""
+    """Draw the Gaussians of all groups, a colour for each size, and the distance between groups by size."""
     figure = Figure(figsize=(12, 6.6), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.75, 1))
@@ -125,30 +125,30 @@ def robustness_figure(result: Robustness) -> Figure:
         right.plot(sizes, largest, color=color, linewidth=0.9, linestyle=":", label=f"{name}, largest")
     right.set(xlabel="scans in a group", ylabel="total variation distance between groups (%)", xticks=sizes)
     right.set_ylim(bottom=0)
-    right.set_title("How far groups of one size differ", loc="left", fontsize=11, fontweight="bold")
+    right.set_title("Distance between groups of one size", loc="left", fontsize=11, fontweight="bold")
     right.legend(frameon=False)
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
-    """Write a figure as PNG and as SVG beside each other.
+    """Write a figure as PNG and as SVG.
 
     Parameters
     ----------
     figure : Figure
-        What to write.
+        Figure to write.
     path : str or Path
-        ``.png`` or ``.svg``, or a name without either.
+        File name, with ``.png``, ``.svg`` or no suffix; both files are written.
 
     Returns
     -------
     list of Path
-        Both files.
+        Both files, the PNG first.
 
     Raises
     ------
     UsageError
-        If the name ends otherwise, or the folder cannot be written.
+        If the name has another suffix, or the folder cannot be written.
     """
     base = Path(path)
     if base.suffix.lower() in (".png", ".svg"):
@@ -175,7 +175,7 @@ def _plain(axes: Any) -> None:
 
 
 def _root_scale(axes: Any, top: float) -> None:
-    """Heights by their roots, as in a rootogram: the small components of dense tissue are seen beside the large."""
+    """Scale heights by their square roots, as in a rootogram, which shows the small components of dense tissue."""
     axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
     axes.set_ylim(0, top)
     ticks = [tick for tick in (0, 0.0001, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02) if tick <= top]
@@ -216,12 +216,12 @@ def _colors(n_components: int) -> list[str]:
 
 
 def _ink(color: str) -> str:
-    """Dark enough for a thin line on white."""
+    """Return a darker colour, for thin lines on white."""
     return to_hex(np.array(to_rgb(color)) * 0.78)
 
 
-def _below(model: TissueModel, clip: int) -> float:
-    """Share of the model below the upper edge of the pile."""
+def _clipped_share(model: TissueModel, clip: int) -> float:
+    """Return the probability of a mixture at or below the HU of clipped values."""
     z = (clip + 0.5 - np.asarray(model.means)) / np.sqrt(model.variances)
     return float(np.dot(model.weights, ndtr(z)))
 

@@ -1,4 +1,4 @@
-"""The way of a scan through the pipeline, drawn with pictures of this cohort: Figure 2 of the paper."""
+"""Diagram of the pipeline with images of a case of the cohort, as Figure 2 of Zaffino et al. 2021."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _HU = np.arange(-1100, 301)
 
 
 def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure:
-    """Six steps from scans to measurements.
+    """Draw the six steps from scans to measurements.
 
     Parameters
     ----------
     case : Case
-        Labelled; its pictures are shown.
+        Labelled case that is shown.
     overview : CohortOverview
-        Scans and slices.
+        Overview of the cohort.
     model : TissueModel
-        Of the labels.
+        Mixture of the labels.
     counts : ndarray of uint64, shape (65536,)
-        Pooled lung voxels of each HU.
+        Histogram of the pooled lung voxels.
     """
     figure = Figure(figsize=(13.2, 3.3))
     FigureCanvasAgg(figure)
@@ -50,20 +50,18 @@ def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, co
         if name is not None:
             axes.imshow(_colors_of(name, shown[name]), aspect=aspect, interpolation="nearest")
     _draw_mixture(panels[2], model, counts)
-    _draw_shares(panels[5], case, model)
+    _draw_percentages(panels[5], case, model)
     mask = case.stages[MASK].get("parameters", {})
-    threshold, preset = f"{mask.get('threshold', -155)}".replace("-", "−"), mask.get("preset")
+    threshold = f"{mask.get('threshold', -155)}".replace("-", "−")
+    sizes = {"paper": "\n(sizes as published)", "physical": "\n(sizes in mm)"}.get(mask.get("preset"), "")
     total = float(counts.sum())
     scans = f"{len(overview.cases)} scan{'s' * (len(overview.cases) != 1)}"
     texts = (
         ("Convert", f"{scans}, {overview.slices:,} slices,\nin one store; HU and\ngeometry kept"),
-        (
-            "Mask",
-            f"air below {threshold} HU, opening,\nislands, closing" + (f"\n(preset “{preset}”)" if preset else ""),
-        ),
+        ("Mask", f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"),
         ("Fit", f"{model.n_components} Gaussians for the HU\nof {_short(total)} lung voxels\nof all scans together"),
         ("Label", "the most probable\ncomponent of each voxel"),
-        ("Smooth", "median of 4 × 4 × 4 labels,\nkept beside the others"),
+        ("Smooth", "median of 4 × 4 × 4 labels,\nstored separately"),
         ("Measure", "volumes, percentages,\nlung involvement"),
     )
     for i, (axes, (title, text)) in enumerate(zip(panels, texts, strict=True)):
@@ -104,15 +102,15 @@ def _draw_mixture(axes: Any, model: TissueModel, counts: npt.NDArray[np.uint64])
     axes.set_ylim(0, 1.25 * float(np.sqrt(model.density(_HU)).max()))
 
 
-def _draw_shares(axes: Any, case: Case, model: TissueModel) -> None:
+def _draw_percentages(axes: Any, case: Case, model: TissueModel) -> None:
     counts = np.bincount(model.lookup_table(), case.hu_counts.astype(np.float64), minlength=len(TISSUES) + 1)[1:]
-    shares = 100 * counts[: len(TISSUES)] / max(float(counts.sum()), 1.0)
+    percents = 100 * counts[: len(TISSUES)] / max(float(counts.sum()), 1.0)
     rows = np.arange(len(TISSUES))[::-1]
-    axes.barh(rows, shares, color=[tissue.color for tissue in TISSUES], height=0.72)
-    for row, share in zip(rows, shares, strict=True):
-        axes.text(share + 1.5, row, f"{share:.1f} %", va="center", fontsize=8, color="#1b232b")
-    involved = sum(shares[i] for i, tissue in enumerate(TISSUES) if tissue.key in INVOLVED)
-    axes.set_xlim(0, max(1.0, 1.45 * float(shares.max())))
+    axes.barh(rows, percents, color=[tissue.color for tissue in TISSUES], height=0.72)
+    for row, percent in zip(rows, percents, strict=True):
+        axes.text(percent + 1.5, row, f"{percent:.1f} %", va="center", fontsize=8, color="#1b232b")
+    involved = sum(percents[i] for i, tissue in enumerate(TISSUES) if tissue.key in INVOLVED)
+    axes.set_xlim(0, max(1.0, 1.45 * float(percents.max())))
     axes.text(0.97, 0.05, f"LI {involved:.1f} %", transform=axes.transAxes, ha="right", fontsize=10, fontweight="bold")
 
 

@@ -1,4 +1,4 @@
-"""Pictures of cases: slices beside their labels as in the paper's Figure 3, the mixture, scores as in Figure 5."""
+"""Figures of cases: axial slices with their labels, as Figure 3 of Zaffino et al. 2021, and the mixture."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lungmix.store import Case
 from lungmix.tissue import TISSUES
 
 LUNG_WINDOW = (-1350, 150)
-"""HU shown as black and as white: width 1500, level -600."""
+"""HU shown as black and as white: window width 1500, level -600."""
 
 _BODY_HU = -500
 _PALETTE = np.array([(0, 0, 0, 0), *(tissue.rgba for tissue in TISSUES)], np.uint8)
 
 
 def label_colors(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """RGBA of a label map; background is transparent."""
+    """Return the RGBA colours of a label map; background is transparent."""
     return np.asarray(_PALETTE[np.minimum(labels, len(_PALETTE) - 1)])
 
 
 def best_slice(case: Case) -> int:
-    """The slice with most lung, found on the coarsest level."""
+    """Return the slice with most lung, from the coarsest level of the pyramid."""
     level = len(case.layout.levels) - 1
     lung = np.asarray(case.zarr_array("lung", level)[:])
     factor = case.layout.levels[level].factors[0]
@@ -38,46 +38,46 @@ def best_slice(case: Case) -> int:
 
 
 def body_of(ct: npt.NDArray[np.int16]) -> tuple[slice, slice]:
-    """Rows and columns of a slice that hold the patient, with a margin."""
+    """Return rows and columns of a slice that contain the patient, with a margin."""
     dense, box = ct > _BODY_HU, []
     for axis in (1, 0):
         profile = dense.sum(axis=axis)
-        found = np.flatnonzero(profile > 0.05 * profile.max())
+        inside = np.flatnonzero(profile > 0.05 * profile.max())
         n, margin = len(profile), len(profile) // 40
-        box.append(slice(max(0, found[0] - margin), min(n, found[-1] + margin + 1)) if len(found) else slice(0, n))
+        box.append(slice(max(0, inside[0] - margin), min(n, inside[-1] + margin + 1)) if len(inside) else slice(0, n))
     return box[0], box[1]
 
 
 def slice_figure(case: Case, z: int | None = None, image: str = "tissue") -> Figure:
-    """An axial slice beside its labels; see `slices_figure`.
+    """Draw an axial slice and its labels; see `slices_figure`.
 
     Parameters
     ----------
     case : Case
-        Labelled.
+        Labelled case.
     z : int, optional
-        Slice; by default the one with most lung.
+        Index of the slice; by default the slice with most lung.
     image : {"tissue", "tissue_median"}
-        Which labels.
+        Label map to show.
     """
     return slices_figure([(case, case.name)], image, z)
 
 
 def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: int | None = None) -> Figure:
-    """Axial slices, each beside its labels as in the paper's Figure 3.
+    """Draw axial slices with their labels, as Figure 3 of Zaffino et al. 2021.
 
     Parameters
     ----------
     cases : sequence of (Case, str)
-        Labelled cases, a row each, and their titles.
+        Labelled cases, one row each, and their titles.
     image : {"tissue", "tissue_median"}
-        Which labels.
+        Label map to show.
     z : int, optional
-        Slice; by default the one of each case with most lung.
+        Index of the slice; by default the slice of each case with most lung.
     """
     figure = Figure(figsize=(10, 4.2 * len(cases) + 0.5))
     FigureCanvasAgg(figure)
-    # Titles need room above: those of the first row end at the edge of the figure otherwise.
+    # Without this padding the titles of the first row are cut at the edge of the figure.
     figure.set_layout_engine("constrained", h_pad=0.06)
     grid = figure.subplots(len(cases), 2, squeeze=False)
     for (left, right), (case, title) in zip(grid, cases, strict=True):
@@ -97,7 +97,7 @@ def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: i
 
 
 def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure:
-    """The mixture and its components over the histogram of the pooled lung voxels."""
+    """Draw a mixture and its components over the histogram of the pooled lung voxels."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -105,10 +105,9 @@ def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure
     shown = counts[hu[0] - FIRST_HU : hu[-1] + 1 - FIRST_HU].astype(np.float64)
     axes.fill_between(hu, shown / max(float(counts.sum()), 1.0), step="mid", color="#cccccc", label="lung voxels")
     parts = np.exp(model.log_densities(hu))
-    five = model.n_components == len(TISSUES)
     for k in range(model.n_components):
         style: dict[str, Any] = {"label": f"component {k + 1}"}
-        if five:
+        if model.n_components == len(TISSUES):
             style = {"color": TISSUES[k].color, "label": TISSUES[k].name}
         axes.plot(hu, parts[:, k], linewidth=1.6, **style)
     axes.plot(hu, parts.sum(axis=1), color="black", linewidth=1, linestyle="--", label="mixture")
@@ -119,14 +118,14 @@ def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure
 
 
 def png_of(figure: Figure, dpi: int = 110) -> bytes:
-    """A figure as PNG."""
+    """Return a figure as PNG."""
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
 
 
 def svg_of(figure: Figure) -> bytes:
-    """A figure as SVG."""
+    """Return a figure as SVG."""
     stream: Any = BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return bytes(stream.getvalue())

@@ -1,4 +1,4 @@
-"""Files of a page: each appears as a whole or not at all."""
+"""Atomic writes of the files of a report."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from lungmix.errors import UsageError
 
 
 def publish(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there.
+    """Write a file under a temporary name in its folder and rename it.
 
     Raises
     ------
     UsageError
         If the folder cannot be written.
     """
-    passing = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        passing.write_bytes(content)
-        passing.replace(path)
+        partial_path.write_bytes(content)
+        partial_path.replace(path)
     except OSError as error:
         with suppress(OSError):
-            passing.unlink()
+            partial_path.unlink()
         raise UsageError(
             f"{path.parent} cannot be written ({error.strerror}): free its disk or give another folder"
         ) from error

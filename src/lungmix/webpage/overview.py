@@ -1,4 +1,4 @@
-"""What a cohort consists of: cases, stages, and the scanners as in the paper's Table 1."""
+"""Overview of a cohort: cases, stages, and scanners as in Table 1 of Zaffino et al. 2021."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lungmix.store.models import ModelUse, model_use
 
 @dataclass(frozen=True)
 class CaseOverview:
-    """A case in one line.
+    """Summary of a case.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class CaseOverview:
     stages : list of str
         Finished stages.
     note : str
-        Why it failed or which stages are damaged, if so.
+        Reason of its failure, and its corrupt stages; empty where there are none.
     flags : list of str
-        What is doubtful about it.
+        Doubts about its values.
     """
 
     name: str
@@ -41,7 +41,7 @@ class CaseOverview:
 
 @dataclass(frozen=True)
 class Scanner:
-    """A row of Table 1."""
+    """Scanner with its scans, a row of the table of scanners."""
 
     manufacturer: str
     model: str
@@ -52,7 +52,7 @@ class Scanner:
 
 @dataclass(frozen=True)
 class CohortOverview:
-    """A cohort in two tables, and the models and presets that made it."""
+    """Cases and scanners of a cohort, with the models and presets of its labels and masks."""
 
     store: str
     cases: list[CaseOverview]
@@ -61,47 +61,49 @@ class CohortOverview:
     voxels: int
     made_with: ModelUse
     damaged: dict[str, str] = field(default_factory=dict)
-    """Cases whose metadata cannot be read, and scans that never became a case, with the reason and the remedy."""
+    """Reasons and remedies by case, for cases with unreadable metadata and scans that could not be converted."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return this as a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary."""
         return {**asdict(self), "made_with": self.made_with.to_dict(), "warnings": self.warnings}
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each disagreement between models or presets."""
+        """Messages, one for each inconsistency between models or presets."""
         return self.made_with.warnings(self.store)
 
 
 def overview_of(cohort: Cohort) -> CohortOverview:
-    """Describe a cohort from its metadata alone."""
+    """Return the overview of a cohort from its metadata alone."""
     cases, by_scanner = [], defaultdict(list)
     slices = voxels = 0
     present = dict(cohort.items())
     measured = {str(row["case"]): row for row in stored_rows(cohort)}
     for name, case in present.items():
-        geometry, known = case.geometry, case.acquisition
+        geometry, acquisition = case.geometry, case.acquisition
         failure = case.failure
         notes = [f"{failure['stage']} failed: {failure['reason']}"] if failure else []
-        notes += [f"{stage} is damaged: {one['reason']}" for stage, one in case.damage.items()]
+        notes += [f"{stage} is corrupt: {damage['reason']}" for stage, damage in case.damage.items()]
         note = "; ".join(notes)
         flags = [*flags_of(case), *remarks_on(measured.get(name, {}))]
         cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note, flags))
-        by_scanner[(known.manufacturer or "unknown", known.model or "unknown")].append(known)
+        by_scanner[(acquisition.manufacturer or "unknown", acquisition.model or "unknown")].append(acquisition)
         x, y, z = geometry.size
         slices, voxels = slices + z, voxels + x * y * z
     scanners = [
-        Scanner(maker, model, len(known), _spread(known, "kvp"), _spread(known, "slice_thickness"))
-        for (maker, model), known in sorted(by_scanner.items())
+        Scanner(maker, model, len(scans), _frequencies(scans, "kvp"), _frequencies(scans, "slice_thickness"))
+        for (maker, model), scans in sorted(by_scanner.items())
     ]
-    failed = {name: f"case {name}: {one['stage']} failed: {one['reason']}" for name, one in cohort.failed.items()}
+    failed = {
+        name: f"case {name}: {record['stage']} failed: {record['reason']}" for name, record in cohort.failed.items()
+    }
     use = model_use(cohort, present)
     return CohortOverview(cohort.url, cases, scanners, slices, voxels, use, cohort.damaged | failed)
 
 
-def _spread(known: list[Acquisition], name: str) -> str:
-    """The most frequent value, then the others with how often they occur."""
-    values = Counter(getattr(one, name) for one in known)
+def _frequencies(scans: list[Acquisition], name: str) -> str:
+    """Return the values of an attribute by decreasing frequency, with their numbers where there are several."""
+    values = Counter(getattr(acquisition, name) for acquisition in scans)
     texts = [
         ("unknown" if value is None else f"{value:g}") + (f" ({count})" if len(values) > 1 else "")
         for value, count in values.most_common()

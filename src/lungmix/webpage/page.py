@@ -1,10 +1,11 @@
-"""The page of a cohort: tables and figures in one file, and beside it a file a scan for the viewer."""
+"""HTML report of a cohort: one page with tables, figures and viewer, and a data file for each scan."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,8 +31,8 @@ from lungmix.webpage.overview import CohortOverview, overview_of
 from lungmix.webpage.pictures import Picture
 from lungmix.webpage.scans import remove_files_of_other_cases, write_scan
 
-# Each scan in flight holds a slab or two; more at a time would only wait for the disk.
-_MOST_AT_ONCE = 4
+# Each scan in work holds a slab or two in memory; more would only wait for the disk.
+_MAX_CONCURRENT = 4
 _SCRIPTS = ("base", "table", "volume", "plane", "histogram", "viewer", "start")
 _STATIC = Path(__file__).parent / "static"
 
@@ -45,57 +46,57 @@ def write_page(
     callback: Callback | None = None,
     spell: Callable[[str], str] = str,
 ) -> Path:
-    """Write the page of a cohort; what is there already is replaced file by file.
+    """Write the HTML report of a cohort; existing files are replaced.
 
     Parameters
     ----------
     cohort : Cohort
-        With labels; cases without are listed only.
+        Store with labels; cases without labels are only listed.
     folder : str or Path
-        Gets ``index.html``, ``data/CASE.js`` for each labelled case, and ``figures/`` as PNG and SVG.
+        Folder for ``index.html``, ``data/CASE.js`` of each labelled case, and ``figures/`` as PNG and SVG.
     failed : mapping of str to str, optional
         Reasons of failed sources that are not in the store.
     scores : mapping of str to float, optional
         Radiologist's score S of cases, 0 to 5.
     callback : Callback, optional
-        Hears of progress.
+        Receives progress and warnings.
     spell : callable, optional
         Called with each message; returns the text to show.
 
     Returns
     -------
     Path
-        The page.
+        Path of ``index.html``.
 
     Raises
     ------
     UsageError
         If the folder cannot be written.
     """
-    target, watch = Path(folder), callback or Callback()
+    target, callback = Path(folder), callback or Callback()
     overview = overview_of(cohort)
     labelled = [name for name, case in cohort.items() if LABEL in case.stages]
     model = _model_of_labels(cohort, labelled, overview.made_with)
     for warning in overview.warnings:
-        watch.on_warning(warning)
+        callback.on_warning(warning)
     notes = {case.name: case.note for case in overview.cases if case.note} | overview.damaged | dict(failed or {})
-    broken = _write_scans(cohort, labelled, model, target, watch)
-    notes |= {name: f"no view: {reason}" for name, reason in broken.items()}
-    viewed = [name for name in labelled if name not in broken]
+    unreadable = _write_scans(cohort, labelled, model, target, callback)
+    notes |= {name: f"no view: {reason}" for name, reason in unreadable.items()}
+    viewed = [name for name in labelled if name not in unreadable]
     remove_files_of_other_cases(target, set(viewed))
     rows = _rows(cohort, overview, scores or {})
-    # Scores are not compared with numbers by several models.
+    # Scores are not compared with measurements by several mixtures.
     compared = scores if scores and _is_comparable(rows) else {}
-    shown = _draw(cohort, overview, model, viewed, rows, compared, target, watch)
+    figures = _draw(cohort, overview, model, viewed, rows, compared, target, callback)
     page = target / "index.html"
-    publish(page, _render(cohort, overview, model, viewed, rows, shown, notes, spell).encode())
+    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, spell).encode())
     return page
 
 
 def _model_of_labels(cohort: Cohort, labelled: Sequence[str], use: ModelUse) -> TissueModel | None:
-    """The mixture of the labels where there is one for all of them, or else that of the store."""
-    known = {use.labels[name].digest: name for name in labelled if name in use.labels}
-    for digest, name in known.items() if len(known) == 1 else ():
+    """Return the mixture of all labels if they share one, else the model of the store, if any."""
+    case_of = {use.labels[name].digest: name for name in labelled if name in use.labels}
+    for digest, name in case_of.items() if len(case_of) == 1 else ():
         if use.stored is None or digest != use.stored.digest:
             return cohort[name].model
     return None if cohort.read_text(MODEL_FILE) is None else stored_model(cohort)
@@ -104,21 +105,21 @@ def _model_of_labels(cohort: Cohort, labelled: Sequence[str], use: ModelUse) -> 
 def _write_scans(
     cohort: Cohort, names: Sequence[str], model: TissueModel | None, folder: Path, callback: Callback
 ) -> dict[str, str]:
-    """Write the files of scans, some at a time; reasons of those that could not be read."""
-    broken = {}
+    """Write the data files of scans concurrently; return the reasons of cases that could not be read."""
+    unreadable = {}
     callback.on_begin("report", names)
     try:
-        size = max(1, min(CPU_COUNT, _MOST_AT_ONCE))
+        size = max(1, min(CPU_COUNT, _MAX_CONCURRENT))
         for outcome in map_bounded(names, lambda name: _write_scan(cohort[name], model, folder), size):
             if isinstance(outcome.error, UsageError):
                 raise outcome.error
             reason = None if outcome.error is None else _reason(outcome.error)
             if reason is not None:
-                broken[outcome.item] = reason
+                unreadable[outcome.item] = reason
             callback.on_case_end(outcome.item, reason)
     finally:
         callback.on_end()
-    return broken
+    return unreadable
 
 
 def _write_scan(case: Case, model: TissueModel | None, folder: Path) -> None:
@@ -132,15 +133,14 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(cohort: Cohort, overview: CohortOverview, scores: Mapping[str, float]) -> list[dict[str, Value]]:
-    """A row for each case of the store: what was measured of it, its score and its scanner."""
+    """Return a row for each case of the store with its measurements, its score and its scanner."""
     measured: dict[str, dict[str, Value]] = {str(row["case"]): dict(row) for row in read_measurements(cohort)}
     rows = []
     for case in overview.cases:
         row = measured.get(case.name, {"case": case.name})
         if case.name in scores:
             row[SCORE] = scores[case.name]
-        known = cohort[case.name].acquisition
-        scanner = " ".join(part for part in (known.manufacturer, known.model) if part)
+        scanner = cohort[case.name].acquisition.scanner
         if scanner:
             row[SCANNER] = scanner
         rows.append(row)
@@ -184,7 +184,7 @@ def _render(
     model: TissueModel | None,
     viewed: Sequence[str],
     rows: Sequence[Mapping[str, Value]],
-    shown: Sequence[Picture],
+    figures: Sequence[Picture],
     notes: Mapping[str, str],
     spell: Callable[[str], str],
 ) -> str:
@@ -200,15 +200,15 @@ def _render(
         columns=columns_of(rows),
         stamps=stamps,
         cards=_cards(overview, rows, notes),
-        pictures={picture.name: picture for picture in shown},
+        pictures={picture.name: picture for picture in figures},
         fits=_fits(cohort, overview.made_with, model),
-        # Folders above the store may tell of people.
+        # The path of the store may contain names of persons.
         warnings=list(map(spell, overview.made_with.warnings("STORE"))),
         notes={name: spell(note) for name, note in notes.items()},
         flags={case.name: spell("; ".join(case.flags)) for case in overview.cases if case.flags},
         tissues=TISSUES,
         version=__version__,
-        # The only text that is taken as it is: files of this package.
+        # Files of this package are the only text that is not escaped.
         style=Markup((_STATIC / "page.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
@@ -224,51 +224,49 @@ def _cards(
         (_thousands(overview.voxels), "voxels"),
     ]
     if involvement:
-        middle = len(involvement) // 2
-        median = involvement[middle] if len(involvement) % 2 else (involvement[middle - 1] + involvement[middle]) / 2
-        cards.append((f"{median:.1f} %", "median lung involvement"))
-        cards.append((f"{involvement[0]:.1f} – {involvement[-1]:.1f} %", "least and most involvement"))
+        cards.append((f"{median(involvement):.1f} %", "median lung involvement"))
+        cards.append((f"{involvement[0]:.1f} – {involvement[-1]:.1f} %", "range of lung involvement"))
     if notes:
         cards.append((str(len(notes)), "failed"))
     return cards
 
 
 def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict[str, Any]]:
-    """Parameters of the mixtures of the store and of its labels: name, what each is used for, and a row a component."""
+    """Return the mixtures of the store and of its labels: name, use, and one row per component."""
     if model is None:
         return []
     stored = stored_fits(cohort)
-    by_labels = {one.digest: one.name for one in use.labels.values()}
+    by_labels = {used.digest: used.name for used in use.labels.values()}
     models: dict[str, tuple[str, TissueModel]] = {}
-    if stored is not None and (use.stored is None or use.stored.digest in {one.digest for one in stored.values()}):
-        models = {one.digest: (name, one) for name, one in stored.items()}
+    if stored is not None and (use.stored is None or use.stored.digest in {fit.digest for fit in stored.values()}):
+        models = {fit.digest: (name, fit) for name, fit in stored.items()}
     for case in cohort.values() if by_labels.keys() - models.keys() else ():
-        own = case.model
-        if own is not None and LABEL in case.stages:
-            models.setdefault(own.digest, (by_labels.get(own.digest, GIVEN), own))
+        label_model = case.model
+        if label_model is not None and LABEL in case.stages:
+            models.setdefault(label_model.digest, (by_labels.get(label_model.digest, GIVEN), label_model))
     if use.stored is not None and use.stored.digest not in models:
         models[use.stored.digest] = (use.stored.name, stored_model(cohort))
-    # Stores that do not say which mixture made their labels have those of their model.
+    # Stores without a record of the mixture of their labels were labelled by their model.
     labels = by_labels.keys() or {model.digest}
     out = []
-    for digest, (name, one) in models.items():
-        names = [t.name for t in TISSUES] if one.n_components == len(TISSUES) else None
-        limits = [None, *one.map_thresholds()]
+    for digest, (name, mixture) in models.items():
+        names = [t.name for t in TISSUES] if mixture.n_components == len(TISSUES) else None
+        limits = [None, *mixture.map_thresholds()]
         out.append(
             {
-                "name": name,
+                "title": pictures.model_title(name),
                 "labels": digest in labels,
                 "next": bool(use.stale) and use.stored is not None and digest == use.stored.digest,
                 "rows": [
                     {
                         "color": TISSUES[k].color if names else "#888888",
                         "name": names[k] if names else f"component {k + 1}",
-                        "weight": f"{100 * one.weights[k]:.2f}",
-                        "mean": f"{one.means[k]:.1f}".replace("-", "−"),
-                        "sd": f"{math.sqrt(one.variances[k]):.1f}",
-                        "begin": _limit(limits[k]),
+                        "weight": f"{100 * mixture.weights[k]:.2f}",
+                        "mean": f"{mixture.means[k]:.1f}".replace("-", "−"),
+                        "sd": f"{math.sqrt(mixture.variances[k]):.1f}",
+                        "threshold": _limit(limits[k]),
                     }
-                    for k in range(one.n_components)
+                    for k in range(mixture.n_components)
                 ],
             }
         )
@@ -282,7 +280,7 @@ def _limit(value: float | None) -> str:
 
 
 def _is_comparable(rows: Sequence[Mapping[str, Value]]) -> bool:
-    """Whether all measured rows are of labels by one model."""
+    """Return True if the labels of all measured cases are by one mixture."""
     return len({row.get("model") for row in rows if "lung_involvement" in row}) <= 1
 
 
@@ -302,6 +300,6 @@ def _thousands(n: int) -> str:
 
 
 def _short_name(url: str) -> str:
-    """The last part of where the store is: folders above it may tell of people."""
+    """Return the last part of the path of the store; folders above it may contain names of persons."""
     path = urlsplit(url).path if "://" in url else url
     return encodable(PurePosixPath(path.rstrip("/")).name) or "cohort"

@@ -1,7 +1,7 @@
-"""One file a scan for the viewer of the page: the reduced volume, its histogram and the mixture, as a script.
+"""Data files of the viewer, one per scan: a script with the reduced volume, its histogram and the mixture.
 
-Browsers refuse pages from disk to fetch files, and hide the pixels of images that lie beside the page. A script may be
-loaded, and what it carries may be read; so the sheets of slices travel in it as text.
+Browsers do not let a page opened from disk fetch files or read the pixels of images, but do let it load scripts: sheets
+of slices are therefore embedded in a script as base64.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lungmix.webpage.volume import CLASSES, LOWEST_HU, STEP_HU, Preview, preview
 
 FOLDER = "data"
 OPENING = "lungmix.deliver("
-"""How every file begins; nothing else is ever taken for one of ours."""
+"""First bytes of every data file, by which they are told from other files."""
 
 _QUALITY = 75
-# Labels survive a browser that bends its colours a little.
+# Labels are spread over the grey values, so that colour management of a browser does not change them.
 _SPREAD = 7
 _BIN = 5
 _HU = (-1100, 300)
@@ -39,16 +39,16 @@ def write_scan(case: Case, model: TissueModel | None, folder: Path) -> int:
     Parameters
     ----------
     case : Case
-        With labels.
+        Labelled case.
     model : TissueModel or None
-        The mixture of its labels.
+        Mixture of its labels.
     folder : Path
-        Of the page.
+        Folder of the report.
 
     Returns
     -------
     int
-        Bytes written.
+        Number of bytes written.
     """
     content = script_of(case, model)
     publish(folder / FOLDER / f"{case.name}.js", content)
@@ -56,45 +56,45 @@ def write_scan(case: Case, model: TissueModel | None, folder: Path) -> int:
 
 
 def remove_files_of_other_cases(folder: Path, kept: set[str]) -> None:
-    """Delete files of cases that the cohort no longer holds."""
+    """Delete data files of cases that are no longer in the cohort; other files stay."""
     for path in (folder / FOLDER).glob("*.js"):
         if path.stem not in kept:
             with path.open("rb") as stream:
-                ours = stream.read(len(OPENING)) == OPENING.encode()
-            if ours:
+                is_data_file = stream.read(len(OPENING)) == OPENING.encode()
+            if is_data_file:
                 path.unlink()
 
 
 def script_of(case: Case, model: TissueModel | None) -> bytes:
-    """The file of a scan; see `write_scan`."""
-    known, geometry = case.acquisition, case.geometry
+    """Return the data file of a scan; see `write_scan`."""
+    geometry = case.geometry
     payload = {
         "case": case.name,
         "volume": _volume(preview_of(case)),
         "histogram": histogram_of(case.hu_counts, model),
         "geometry": {"size": list(geometry.size), "spacing": list(geometry.spacing)},
-        "scanner": " ".join(part for part in (known.manufacturer, known.model) if part),
+        "scanner": case.acquisition.scanner,
     }
     text = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     return f"{OPENING}{text});\n".encode()
 
 
 def histogram_of(counts: npt.NDArray[np.uint64], model: TissueModel | None) -> dict[str, Any]:
-    """Shares of lung voxels per HU in bins, and the components of the mixture at their centres.
+    """Return the binned histogram of lung voxels, and the components of the mixture at the centres of the bins.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
-        Voxels of each HU.
+        Histogram of the lung voxels.
     model : TissueModel or None
-        Without, there are no components.
+        Mixture; without one there are no components.
 
     Returns
     -------
     dict
-        ``first`` (HU where the first bin begins), ``width`` (HU), ``shares`` (per mille of all lung voxels, per HU),
+        ``first`` (lower HU of the first bin), ``width`` (HU), ``shares`` (per mille of all lung voxels, per HU),
         ``labels`` of the bins, ``components`` (one list each, the same unit), ``below`` and ``above`` (percent of
-        voxels that lie outside).
+        voxels outside the bins).
     """
     total = max(float(counts.sum()), 1.0)
     low, high = _HU[0] - FIRST_HU, _HU[1] - FIRST_HU
@@ -135,7 +135,7 @@ def _volume(preview: Preview) -> dict[str, Any]:
 
 
 def _sheet(volume: npt.NDArray[np.uint8], columns: int, **options: Any) -> str:
-    """Axial slices side by side in one picture, row by row, as WebP in base64."""
+    """Return axial slices tiled row by row in one image, as WebP in base64."""
     depth, height, width = volume.shape
     rows = -(-depth // columns)
     tiles = np.zeros((rows * columns, height, width), np.uint8)

@@ -46,7 +46,12 @@ def robustness(
     counts = masked_counts(open_cohort(store))
     with _progress_of("robustness", "groups", quiet=quiet) as progress:
         result = study(
-            counts, FitParameters(n_components=components), sizes=group_sizes, groups=groups, seed=seed, watch=progress
+            counts,
+            FitParameters(n_components=components),
+            sizes=group_sizes,
+            groups=groups,
+            seed=seed,
+            progress=progress,
         )
     files = write_robustness(result, out)
     if as_json:
@@ -79,7 +84,7 @@ def bootstrap(
     parameters = FitParameters(n_components=components, fit=fit)
     counts = masked_counts(open_cohort(store))
     with _progress_of("bootstrap", "refits", quiet=quiet) as progress:
-        result = refit(counts, parameters, refits=refits, level=level, seed=seed, watch=progress)
+        result = refit(counts, parameters, refits=refits, level=level, seed=seed, progress=progress)
     files = write_bootstrap(result, out)
     if as_json:
         typer.echo(bootstrap_json(store, result, files))

@@ -1,6 +1,6 @@
 "use strict";
 
-// One name for all parts. The files of scans call `deliver`.
+// Namespace of all scripts. Data files of scans call `deliver`.
 const lungmix = {
   minus: (value) => String(value).replace("-", "−"),
 
@@ -9,8 +9,8 @@ const lungmix = {
   clamp: (value, low, high) => Math.min(Math.max(value, low), high),
 
   make(name, attributes = {}, text = "") {
-    const ours = ["svg", "g", "rect", "path", "line", "text", "title", "desc"].includes(name);
-    const node = ours
+    const isSvg = ["svg", "g", "rect", "path", "line", "text", "title", "desc"].includes(name);
+    const node = isSvg
       ? document.createElementNS("http://www.w3.org/2000/svg", name)
       : document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);

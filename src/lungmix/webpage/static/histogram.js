@@ -1,4 +1,4 @@
-// The histogram of a scan with the components of the mixture, as SVG.
+// Draw the histogram of a scan with the components of the mixture, as SVG.
 lungmix.histogram = function (data, colors, names, wide) {
   const { make } = lungmix;
   const [width, height, left, bottom, top] = [Math.max(280, wide), 280, 40, 34, 12];
@@ -6,7 +6,7 @@ lungmix.histogram = function (data, colors, names, wide) {
   const end = data.first + data.width * data.shares.length;
   const highest = 1.08 * Math.max(...data.shares, ...data.components.flat(), 1e-6);
   const x = (hu) => left + ((hu - data.first) / (end - data.first)) * (width - left - right);
-  // Small components of dense tissue are seen beside the large ones.
+  // The square-root scale shows small components of dense tissue.
   const y = (share) => height - bottom - Math.sqrt(Math.max(share, 0) / highest) * (height - bottom - top);
   const colorOf = (k) => (data.components.length === colors.length ? colors[k] : "#8795a1");
 

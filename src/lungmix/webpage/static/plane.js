@@ -1,4 +1,4 @@
-// One of the three planes: its canvas, its slider, and what people do to them.
+// One of the three planes: its canvas, its slider and their events.
 lungmix.Plane = class {
   constructor(figure, viewer) {
     this.name = figure.dataset.plane;
@@ -7,7 +7,7 @@ lungmix.Plane = class {
     this.canvas = figure.querySelector("canvas");
     this.slider = figure.querySelector("input");
     this.number = figure.querySelector(".number");
-    this.where = figure.querySelector(".where");
+    this.readout = figure.querySelector(".where");
     Object.assign(this, lungmix.PLANES[this.name]);
     this.grey = document.createElement("canvas");
     this.over = document.createElement("canvas");
@@ -31,7 +31,7 @@ lungmix.Plane = class {
       rest += event.deltaMode === 0 ? event.deltaY / 40 : event.deltaY;
       const step = Math.trunc(rest);
       const next = this.at - step;
-      // Beyond the last slice the page scrolls on.
+      // At the first and the last slice the wheel scrolls the page.
       if (next < 0 && this.at === 0) return;
       if (next >= this.count && this.at === this.count - 1) return;
       event.preventDefault();
@@ -39,12 +39,12 @@ lungmix.Plane = class {
       if (step) this.move(-step);
     }, { passive: false });
     this.listenToTouch();
-    canvas.addEventListener("click", (event) => this.point(event));
-    canvas.addEventListener("pointermove", (event) => this.tell(event));
-    canvas.addEventListener("pointerleave", () => { this.where.textContent = ""; });
+    canvas.addEventListener("click", (event) => this.moveTo(event));
+    canvas.addEventListener("pointermove", (event) => this.showValue(event));
+    canvas.addEventListener("pointerleave", () => { this.readout.textContent = ""; });
   }
 
-  // A finger that goes sideways turns slices; up and down it scrolls the page, which the style sheet leaves to it.
+  // Sideways swipes change the slice; vertical ones scroll the page (touch-action in the style sheet).
   listenToTouch() {
     const { canvas } = this;
     let begin = null;
@@ -61,7 +61,7 @@ lungmix.Plane = class {
     for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { begin = null; });
   }
 
-  get at() { return this.viewer.place[this.along]; }
+  get at() { return this.viewer.position[this.along]; }
 
   get count() { return this.viewer.volume ? this.viewer.volume.shape[this.along] : 0; }
 
@@ -69,11 +69,11 @@ lungmix.Plane = class {
 
   go(index) {
     if (!this.viewer.volume) return;
-    this.viewer.place[this.along] = lungmix.clamp(index, 0, this.count - 1);
+    this.viewer.position[this.along] = lungmix.clamp(index, 0, this.count - 1);
     this.viewer.draw();
   }
 
-  // A new scan: how many slices, which way is up.
+  // Adapt to a new scan: number of slices, aspect ratio, directions.
   begin() {
     const { volume } = this.viewer;
     this.width = volume.shape[this.columns];
@@ -137,7 +137,7 @@ lungmix.Plane = class {
     context.drawImage(this.grey, ...this.box);
     if (this.viewer.opacity > 0) {
       context.globalAlpha = this.viewer.opacity;
-      // Labels are never mixed, not even for the eye.
+      // Labels are not interpolated.
       context.imageSmoothingEnabled = false;
       context.drawImage(this.over, ...this.box);
       context.globalAlpha = 1;
@@ -146,10 +146,10 @@ lungmix.Plane = class {
   }
 
   paintCross(context, ratio) {
-    const { place } = this.viewer;
+    const { position } = this.viewer;
     const [left, top, w, h] = this.box;
-    const row = this.upright ? this.height - 1 - place[this.rows] : place[this.rows];
-    const x = left + ((place[this.columns] + 0.5) / this.width) * w;
+    const row = this.upright ? this.height - 1 - position[this.rows] : position[this.rows];
+    const x = left + ((position[this.columns] + 0.5) / this.width) * w;
     const y = top + ((row + 0.5) / this.height) * h;
     context.strokeStyle = "rgba(120, 200, 255, 0.55)";
     context.lineWidth = ratio;
@@ -161,8 +161,8 @@ lungmix.Plane = class {
     context.stroke();
   }
 
-  // Row and column of the slice under a pointer; null beside it.
-  under(event) {
+  // Voxel under the pointer; null outside the image.
+  voxelAt(event) {
     if (!this.box) return null;
     const bounds = this.canvas.getBoundingClientRect();
     const ratio = this.canvas.width / bounds.width;
@@ -170,22 +170,22 @@ lungmix.Plane = class {
     const y = ((event.clientY - bounds.top) * ratio - this.box[1]) / this.box[3];
     if (x < 0 || x >= 1 || y < 0 || y >= 1) return null;
     const row = Math.floor(y * this.height);
-    const voxel = [...this.viewer.place];
+    const voxel = [...this.viewer.position];
     voxel[this.columns] = Math.floor(x * this.width);
     voxel[this.rows] = this.upright ? this.height - 1 - row : row;
     return voxel;
   }
 
-  point(event) {
-    const voxel = this.under(event);
+  moveTo(event) {
+    const voxel = this.voxelAt(event);
     if (!voxel) return;
-    this.viewer.place = voxel;
+    this.viewer.position = voxel;
     this.viewer.draw();
   }
 
-  tell(event) {
-    const voxel = this.viewer.volume && this.under(event);
-    this.where.textContent = voxel ? this.viewer.tell(voxel) : "";
+  showValue(event) {
+    const voxel = this.viewer.volume && this.voxelAt(event);
+    this.readout.textContent = voxel ? this.viewer.valueText(voxel) : "";
   }
 
   describe() {
@@ -198,6 +198,6 @@ lungmix.Plane = class {
     this.slider.setAttribute("aria-valuetext", text);
     const { left, right, top, bottom } = this.ends;
     this.canvas.setAttribute("aria-label",
-      `${this.viewer.name}, ${text}; ${left} is left, ${right} right, ${top} up, ${bottom} down; ${this.viewer.inWords()}`);
+      `${this.viewer.name}, ${text}; ${left} is left, ${right} right, ${top} up, ${bottom} down; ${this.viewer.settingsText()}`);
   }
 };

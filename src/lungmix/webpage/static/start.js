@@ -1,9 +1,9 @@
-// Put the parts together. A scan is loaded when its viewer comes into sight, or is asked for by a link such as
+// Start the table and the viewer. A scan is loaded when the viewer scrolls into view, or by a link such as
 // index.html#scan=case-001.
 (function () {
   const root = lungmix.byId("view");
   const viewer = root && new lungmix.Viewer(root);
-  const asked = () => decodeURIComponent((location.hash.match(/^#scan=(.+)$/) || [])[1] || "");
+  const linkedScan = () => decodeURIComponent((location.hash.match(/^#scan=(.+)$/) || [])[1] || "");
 
   function open(name) {
     if (!viewer) return;
@@ -15,15 +15,15 @@
   lungmix.table(open);
   if (!viewer) return;
   lungmix.viewer = viewer;
-  window.addEventListener("hashchange", () => asked() && open(asked()));
-  if (asked()) {
-    open(asked());
+  window.addEventListener("hashchange", () => linkedScan() && open(linkedScan()));
+  if (linkedScan()) {
+    open(linkedScan());
   } else {
-    const sight = new IntersectionObserver((entries) => {
+    const observer = new IntersectionObserver((entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
-      sight.disconnect();
-      if (!viewer.wanted) viewer.open(viewer.select.value);
+      observer.disconnect();
+      if (!viewer.requested) viewer.open(viewer.select.value);
     }, { rootMargin: "300px" });
-    sight.observe(root);
+    observer.observe(root);
   }
 })();

@@ -1,4 +1,4 @@
-// The viewer: which scan, which slices, and how they are shown.
+// Viewer: the scan, the position of its planes, window and overlay.
 lungmix.Viewer = class {
   constructor(root) {
     const { byId } = lungmix;
@@ -8,7 +8,7 @@ lungmix.Viewer = class {
     this.colors = new Uint32Array([0, ...this.hex.map(lungmix.Viewer.pixel)]);
     this.select = byId("scan");
     this.state = byId("state");
-    this.place = [0, 0, 0];
+    this.position = [0, 0, 0];
     this.waiting = new Map();
     this.planes = [...root.querySelectorAll(".plane")].map((figure) => new lungmix.Plane(figure, this));
     lungmix.deliver = (delivered) => this.receive(delivered);
@@ -17,7 +17,7 @@ lungmix.Viewer = class {
     byId("before").addEventListener("click", () => this.turn(-1));
     byId("after").addEventListener("click", () => this.turn(1));
     for (const input of root.querySelectorAll(".choice input, #overlay, #opacity, #cross")) {
-      input.addEventListener("input", () => this.settle());
+      input.addEventListener("input", () => this.applyControls());
     }
     const resized = new ResizeObserver(() => {
       if (!this.volume) return;
@@ -25,16 +25,16 @@ lungmix.Viewer = class {
       this.drawHistogram();
     });
     resized.observe(root.querySelector(".planes"));
-    this.settle();
+    this.applyControls();
   }
 
-  // Bytes of a canvas in memory: red first.
+  // Bytes of canvas pixels are in the order red, green, blue, alpha.
   static pixel(hex) {
     const value = parseInt(hex.slice(1), 16);
     return ((255 << 24) | ((value & 255) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
   }
 
-  settle() {
+  applyControls() {
     const { byId } = lungmix;
     const window = this.root.querySelector("input[name=window]:checked");
     this.window = { name: window.value, low: Number(window.dataset.low), high: Number(window.dataset.high) };
@@ -46,8 +46,8 @@ lungmix.Viewer = class {
     this.draw();
   }
 
-  // Grey of the screen for each grey of the volume.
-  tabulate() {
+  // Table from grey values of the volume to pixels of the screen.
+  updateGreyTable() {
     const { lowest, step } = this.volume;
     const { low, high } = this.window;
     this.table = new Uint32Array(256);
@@ -65,23 +65,23 @@ lungmix.Viewer = class {
 
   // Load the file of a scan, which calls `deliver`, and show it. Only the scan in view is kept in memory.
   async open(name) {
-    const option = [...this.select.options].find((one) => one.value === name);
+    const option = [...this.select.options].find((entry) => entry.value === name);
     if (!option) return;
     this.select.value = name;
-    this.wanted = name;
+    this.requested = name;
     this.root.setAttribute("aria-busy", "true");
     this.state.textContent = `loading ${name} …`;
     try {
       const delivered = await this.load(name, option.dataset.stamp);
       const volume = await lungmix.Volume.of(delivered.volume);
-      // Whoever turns pages quickly sees the last one asked for.
-      if (this.wanted !== name) return;
+      // Only the last requested scan is shown.
+      if (this.requested !== name) return;
       this.show(delivered, volume);
     } catch (error) {
-      if (this.wanted !== name) return;
-      this.state.textContent = `${name} cannot be shown: is data/${name}.js beside this page?`;
+      if (this.requested !== name) return;
+      this.state.textContent = `${name} cannot be shown: data/${name}.js is missing or unreadable`;
     } finally {
-      if (this.wanted === name) this.root.removeAttribute("aria-busy");
+      if (this.requested === name) this.root.removeAttribute("aria-busy");
     }
   }
 
@@ -108,12 +108,12 @@ lungmix.Viewer = class {
   show(delivered, volume) {
     this.name = delivered.case;
     this.volume = volume;
-    this.place = volume.centre();
+    this.position = volume.centre();
     this.planes.forEach((plane) => plane.begin());
     this.draw();
     this.counts = delivered.histogram;
     this.drawHistogram();
-    this.tabulateFacts(delivered);
+    this.listFacts(delivered);
     this.state.textContent = `${this.name} is shown`;
     for (const row of document.querySelectorAll("#cases tr[aria-current]")) row.removeAttribute("aria-current");
     const row = lungmix.rowOf(this.name);
@@ -122,30 +122,30 @@ lungmix.Viewer = class {
 
   draw() {
     if (!this.volume) return;
-    this.tabulate();
+    this.updateGreyTable();
     this.planes.forEach((plane) => plane.draw());
   }
 
   drawHistogram() {
-    const place = lungmix.byId("histogram");
-    place.replaceChildren(lungmix.histogram(this.counts, this.hex, this.names, place.clientWidth));
+    const element = lungmix.byId("histogram");
+    element.replaceChildren(lungmix.histogram(this.counts, this.hex, this.names, element.clientWidth));
   }
 
-  tell([z, y, x]) {
+  valueText([z, y, x]) {
     const label = this.volume[this.labels][(z * this.volume.shape[1] + y) * this.volume.shape[2] + x];
     const hu = lungmix.minus(Math.round(this.volume.hu(z, y, x) / 10) * 10);
     return `≈ ${hu} HU${label ? `, ${this.names[label - 1].toLowerCase()}` : ""}`;
   }
 
-  inWords() {
+  settingsText() {
     const labels = this.labels === "median" ? "median labels" : "voxel-wise labels";
     return `${this.window.name} window, ${this.opacity > 0 ? labels : "no labels"}`;
   }
 
-  tabulateFacts(delivered) {
+  listFacts(delivered) {
     const row = lungmix.rowOf(this.name);
     const textOf = (key) => {
-      const cell = row && [...row.cells].find((one) => one.dataset.key === key);
+      const cell = row && [...row.cells].find((entry) => entry.dataset.key === key);
       return cell ? cell.textContent.trim() : "";
     };
     for (const item of document.querySelectorAll("#tissues li")) {

@@ -1,4 +1,4 @@
-// A scan as its file brings it: sheets of slices become arrays of grey values and of labels.
+// Volume of a scan: arrays of grey values and labels, decoded from the sheets of slices in its data file.
 lungmix.Volume = class {
   static async of(delivered) {
     const volume = new lungmix.Volume();
@@ -17,7 +17,7 @@ lungmix.Volume = class {
     return volume;
   }
 
-  // Pictures that come as text may be read back; those that lie beside a page on disk may not.
+  // Browsers let scripts read the pixels of embedded images, but not of image files opened from disk.
   static async unroll(text, [depth, height, width], columns) {
     const image = new Image();
     image.src = `data:image/webp;base64,${text}`;
@@ -28,7 +28,7 @@ lungmix.Volume = class {
     const context = canvas.getContext("2d", { willReadFrequently: true });
     const out = new Uint8Array(depth * height * width);
     for (let first = 0; first < depth; first += columns) {
-      // Row by row of the sheet: phones refuse canvases of many million pixels.
+      // One row of the sheet at a time: mobile browsers limit the size of a canvas.
       context.drawImage(image, 0, -(first / columns) * height);
       const pixels = context.getImageData(0, 0, canvas.width, height).data;
       for (let tile = 0; tile < columns && first + tile < depth; tile++) {
@@ -46,13 +46,13 @@ lungmix.Volume = class {
     return this.lowest + this.step * this.grey[(z * this.shape[1] + y) * this.shape[2] + x];
   }
 
-  // Index in the store of a slice along an axis (0 is z).
+  // Stored index of a slice along an axis (0 is z).
   stored(axis, index) {
     const { first, step, size } = this.axes[axis];
     return lungmix.clamp(Math.round(first + step * index), 0, size - 1);
   }
 
-  // The slice with most lung, halfway through the lungs from front to back, and the middle of the right one.
+  // Axial slice with most lung, median coronal slice of both lungs, and median sagittal slice of the right lung.
   centre() {
     const [depth, height, width] = this.shape;
     const sums = this.shape.map((n) => new Float64Array(n));
@@ -67,17 +67,17 @@ lungmix.Volume = class {
         }
       }
     }
-    const reach = (sum, share) => {
-      const wanted = share * sum.reduce((a, b) => a + b, 0);
+    const quantile = (sum, share) => {
+      const limit = share * sum.reduce((a, b) => a + b, 0);
       let seen = 0;
-      return Math.max(0, sum.findIndex((n) => (seen += n) >= wanted));
+      return Math.max(0, sum.findIndex((n) => (seen += n) >= limit));
     };
-    return [Math.max(0, sums[0].indexOf(Math.max(...sums[0]))), reach(sums[1], 0.5), reach(sums[2], 0.25)];
+    return [Math.max(0, sums[0].indexOf(Math.max(...sums[0]))), quantile(sums[1], 0.5), quantile(sums[2], 0.25)];
   }
 };
 
-// How each plane cuts a volume: the axis it goes along, and its rows and columns on the screen. Rows of the upright
-// planes begin at the head, and the patient's right is on the left, as radiologists look at a patient.
+// Axes of each plane: normal, rows and columns. Rows of upright planes begin at the head, and the patient's right is on
+// the left of the screen (radiological convention).
 lungmix.PLANES = {
   axial: { along: 0, rows: 1, columns: 2, upright: false },
   coronal: { along: 1, rows: 0, columns: 2, upright: true },

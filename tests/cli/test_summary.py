@@ -36,6 +36,21 @@ def test_summary_counts_cases_of_several_presets():
     )
 
 
+def test_summary_has_voxel_sizes_and_median_and_quartiles_of_measurements():
+    rows = [
+        {**measured(f"case-{n}", "paper", "paper:1"), "lung_ml": 1000.0 * n, "lung_involvement": value}
+        for n, value in enumerate((float("nan"), 10.0, 20.0, 30.0), start=1)
+    ]
+    spacings = {"case-1": (0.7, 0.7, 1.0), "case-2": (0.8, 0.8, 1.0), "case-3": (0.9, 0.9, 5.0)}
+    result = RunResult(done=["case-1"], rows=rows, spacings=spacings)
+    for lines in (summary(result), [line.strip() for line in repr(result).splitlines()]):
+        assert "voxel size in plane: 0.8 mm (0.7 to 0.9); slice spacing: 1 mm (1 to 5)" in lines
+        (medians,) = [line for line in lines if line.startswith("median")]
+        assert medians.startswith("median [quartiles] of 4 cases: lung 2,500 [1,750, 3,250] mL; air 1.0 [1.0, 1.0] %; ")
+        assert medians.endswith("; LI 20.0 [15.0, 25.0] %")
+    assert '"case-3": [\n      0.9,' in result_json("cohort.zarr", result)
+
+
 def test_summary_without_measurements_names_no_table():
     assert summary(RunResult(done=["case-001"])) == ["1 done, 0 failed"]
 

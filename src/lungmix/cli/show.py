@@ -41,7 +41,7 @@ _MAX_NAMES = 5
 
 
 def show_result(console: Console, result: RunResult, store: str) -> None:
-    """Print measurements, mixture, models and versions, notes, skipped and failed cases, and numbers of cases.
+    """Print measurements with their medians, mixture, models and versions, notes, skipped and failed cases.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
         for name, reason in reasons.items():
             text = result.messages[name] if may_show_names() else reason
             console.print(printable(f"{outcome}: {name}: {text}"), markup=False, highlight=False, soft_wrap=True)
-    for line in (*_origin_of(store, result), *_usage_of(result)):
+    for line in (*result.statistics(), *_origin_of(store, result), *_usage_of(result)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
     console.print(f"{len(result.done)} done, {len(result.failed)} failed{skipped}", highlight=False)
@@ -128,6 +128,7 @@ def result_json(store: str, result: RunResult) -> str:
             "model_id": None if result.model_id is None else str(result.model_id),
             "stale_labels": result.stale,
             "measurements": result.rows,
+            "spacing_mm": result.spacings,
             "spent": {stage: spent.to_dict() for stage, spent in result.spent.items()},
             **({"radiomics": result.radiomics} if result.radiomics else {}),
             **fits_json(result.fits, result.comparison, result.selection),

@@ -489,6 +489,7 @@ class Pipeline:
                 if fault is None:
                     # Also where it failed, as at a source that is cut short: what it holds is still true.
                     names.append(name)
+                    result.spacings[name] = case.geometry.spacing
                 elif name not in result.failed and (mask.STAGE in case.stages or name in measured):
                     result.fail(name, fault)
             if not names:

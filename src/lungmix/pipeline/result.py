@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isnan, nan
 from typing import Any
+
+import numpy as np
 
 from lungmix.analysis.comparison import Comparison
 from lungmix.cluster import ResourceUsage
@@ -12,8 +15,16 @@ from lungmix.errors import ClusterError, RoomError, more_memory, redact, reveal
 from lungmix.mixture import Fits, TissueModel
 from lungmix.store.models import ModelId
 from lungmix.store.tables import Row
+from lungmix.tissue import TISSUES
 
 _SHOWN = 4
+_SUMMARIZED = (
+    ("lung_ml", "lung", "mL", 0),
+    *((tissue.key, {"ggo": "GGO"}.get(tissue.key, tissue.key), "%", 1) for tissue in TISSUES),
+    ("lung_involvement", "LI", "%", 1),
+    ("mean_hu", "mean density", "HU", 0),
+)
+"""Columns of the summary: key, title, unit, decimals."""
 
 
 @dataclass(repr=False)
@@ -23,37 +34,39 @@ class RunResult:
     Attributes
     ----------
     done : list of str
-        Cases that went through.
+        Finished cases.
     failed : dict of str to str
-        Reason for every case or source that did not, without names of files: what may be passed on.
+        Reason of each failed case or source, without names of files.
     messages : dict of str to str
-        The same with names, for the person at the terminal.
+        The same reasons with names of files, for the terminal.
     places : dict of str to str
-        Where the cases of this run came from, such as ``source 2, item 17``.
+        Sources of the cases of this run, such as ``source 2, item 17``.
     model : TissueModel or None
-        The mixture of the store: that of the labels, unless `stale` says otherwise.
+        Model of the store, which is the mixture of all labels except those of `stale`.
     model_id : ModelId or None
         Its name and digest.
     stale : dict of str to str
-        Cases that `fit` or `measure` left with labels by another mixture, and name and digest of that.
+        Cases with labels by another mixture, and its name and digest.
     fits : Fits or None
         Both fits, where a mixture was fitted.
     comparison : Comparison or None
         Both fits side by side.
     selection : list of dict
-        Several numbers of components and their BIC, where that was asked for.
+        BIC by number of components, where several were fitted.
     rows : list of dict
-        Measurements, one row a labelled case.
+        Measurements, one row per labelled case.
+    spacings : dict of str to tuple of float
+        Spacing of the measured cases along x, y, z, mm.
     radiomics : list of dict
-        First-order features, one row a region of a labelled case, where that was asked for.
+        First-order features, one row per region of a labelled case, if requested.
     skipped : dict of str to str
-        Parts of sources that are not meant to be scans, or were not chosen, with the reason; no failures.
+        Parts of sources that are no scans or were not selected, with the reason; these are no failures.
     notes : dict of str to tuple of str
         Notes on cases, such as gaps that were interpolated; names of files are marked.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
-    spent : dict of str to Spent
-        Time and memory by stage; stages whose results were all kept are missing.
+    spent : dict of str to ResourceUsage
+        Time and memory by stage; stages without work are missing.
     """
 
     done: list[str] = field(default_factory=list)
@@ -67,6 +80,7 @@ class RunResult:
     comparison: Comparison | None = None
     selection: list[dict[str, Any]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    spacings: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     radiomics: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -74,24 +88,43 @@ class RunResult:
     spent: dict[str, ResourceUsage] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Return a few lines: counts, failures with their reasons, the model."""
+        """Return a few lines: numbers of cases, model, spacing, medians of the measurements, failures with reasons."""
         counts = f"{len(self.done)} done, {len(self.failed)} failed"
         if self.skipped:
             counts += f", {len(self.skipped)} skipped"
         lines = [f"<RunResult: {counts}>"]
         if self.model_id is not None:
             lines.append(f"  model: {self.model_id}")
+        lines += [f"  {line}" for line in self.statistics()]
         failed = [f"  failed: {name}: {reason}" for name, reason in list(self.failed.items())[:_SHOWN]]
         if len(self.failed) > _SHOWN:
             failed.append(f"  failed: {len(self.failed) - _SHOWN} more, see `failed`")
         return "\n".join([*lines, *failed])
 
+    def statistics(self) -> list[str]:
+        """Return a line on voxel sizes, and a line with median and quartiles of the measurements."""
+        lines = []
+        if self.spacings:
+            x, y, z = zip(*self.spacings.values(), strict=True)
+            lines.append(f"voxel size in plane: {_median_and_range([*x, *y])}; slice spacing: {_median_and_range(z)}")
+        columns = [column for column in _SUMMARIZED if self.rows and column[0] in self.rows[0]]
+        if columns:
+            texts = []
+            for key, title, unit, digits in columns:
+                values = [value for row in self.rows if not isnan(value := float(row[key]))]
+                low, median, high = np.percentile(values or [nan], (25, 50, 75))
+                texts.append(f"{title} {median:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}] {unit}")
+            lines.append(
+                f"median [quartiles] of {len(self.rows)} case{'s' * (len(self.rows) != 1)}: {'; '.join(texts)}"
+            )
+        return lines
+
     def skip(self, name: str, reason: str) -> None:
-        """Record a source that is not meant to be a scan."""
+        """Record a source that is no scan or was not selected."""
         self.skipped[name], self.messages[name] = redact(reason), reveal(reason)
 
     def note(self, name: str, notes: Sequence[str]) -> None:
-        """Add notes on a case, once each."""
+        """Add notes on a case without duplicates."""
         if notes:
             self.notes[name] = tuple(dict.fromkeys((*self.notes.get(name, ()), *notes)))
 
@@ -102,13 +135,18 @@ class RunResult:
             self.errors[name] = error
 
 
+def _median_and_range(values: Sequence[float]) -> str:
+    low, median, high = (f"{value:.3g}" for value in np.percentile(values, (0, 50, 100)))
+    return f"{median} mm" if low == high else f"{median} mm ({low} to {high})"
+
+
 def refuse_without_room(report: RunResult) -> None:
-    """End a run that could do nothing, because workers have too little memory for every case.
+    """Raise an error if workers have too little memory for every case.
 
     Raises
     ------
     ClusterError
-        If no case went through, and each failed for that.
+        If no case finished, and each failed for lack of memory.
     """
     errors = [report.errors.get(name) for name in report.failed]
     refusals = [error for error in errors if isinstance(error, RoomError)]

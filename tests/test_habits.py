@@ -162,7 +162,7 @@ def test_sources_that_are_not_installed_have_a_version():
     assert done.stdout == "0+unknown\n"
 
 
-def test_dev_container_and_editors_are_told_what_the_project_does():
+def test_dev_container_and_editors_follow_the_project():
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     targets, _ = made(container["postCreateCommand"])
     assert set(targets) <= TARGETS

@@ -1,4 +1,4 @@
-"""Words of the code: docstrings begin with a verb or a noun, and variables are nouns."""
+"""Words of the code: docstrings begin with a verb or a noun, variables are nouns, tests are short plain sentences."""
 
 import ast
 import re
@@ -34,6 +34,17 @@ PRONOUNS = {
     "wanted",
 }
 """Names that say nothing of what they hold."""
+
+
+OLD_WORDS = re.compile(
+    r"refus|anew|mend|strangers?|told|gave_up|goes_on|withdr|(?:^|_)(?:lies?|beside|islands?)(?:_|$)"
+)
+"""Words in names of tests that the glossary replaces."""
+
+
+def names_to_replace(text):
+    names = [node.name for node in functions_and_classes(ast.parse(text)) if node.name.startswith("test_")]
+    return [name for name in names if len(name) > 80 or OLD_WORDS.search(name)]
 
 
 def functions_and_classes(tree):
@@ -84,10 +95,21 @@ def test_messages_of_the_library_name_parameters_and_no_options(file):
     assert not options(file.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("file", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda file: file.stem)
+def test_names_of_tests_are_short_and_plain(file):
+    assert not names_to_replace(file.read_text(encoding="utf-8"))
+
+
 def test_words_that_break_a_rule_are_found():
     assert options('def f():\n    "--wait"\n    raise E(f"{a}: give --wait", "a--b", "`dask worker --name`")') == [
         "3: : give --wait"
     ]
     assert open_docstrings('def f():\n    """What it does."""') == ["1: f"]
     assert open_docstrings('class A:\n    """Values of a scan."""') == []
+    assert names_to_replace(
+        f"def test_{'x' * 76}(): ...\ndef test_it_is_refused(): ...\ndef test_it_is_rejected(): ..."
+    ) == [
+        f"test_{'x' * 76}",
+        "test_it_is_refused",
+    ]
     assert pronouns("def f(one):\n    found = [x for x in one]") == ["1: one", "2: found"]

@@ -56,7 +56,7 @@ def cluster():
     ],
     ids=["stopped-mask", "503-convert", "403-label"],
 )
-def test_run_whose_bucket_fails_ends_in_one_sentence_and_goes_on_after(
+def test_run_whose_bucket_fails_ends_in_one_sentence_and_resumes(
     status, reason, request_, kept, bucket, sources, cluster, monkeypatch, capfd
 ):
     monkeypatch.setattr(connections, "RETRIES", 1)

@@ -63,7 +63,7 @@ def test_log_has_plain_lines_with_case_and_stage(store):
     assert "\x1b" not in done.stderr
 
 
-def test_page_shows_the_scores_of_a_file_and_refuses_a_file_of_strangers(store, here, tmp_path):
+def test_page_shows_scores_of_the_cohort_and_rejects_those_of_another(store, here, tmp_path):
     folder, _ = store
     file = tmp_path / "scores.csv"
     file.write_text("case,S\ncase-001,4\n")

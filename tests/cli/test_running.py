@@ -40,7 +40,7 @@ def test_dask_logs_to_the_terminal_only_where_tracebacks_are_asked_for(words, da
     assert heard == ["--debug" in words] * len(DASKS)
 
 
-def test_a_module_is_whole_when_what_it_was_loaded_beside_has_failed(tmp_path, monkeypatch):
+def test_module_is_complete_after_another_import_failed(tmp_path, monkeypatch):
     (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.3)\nwhole = True\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(OSError, match="no scheduler"), _loading("slow_to_import"):

@@ -74,7 +74,7 @@ def test_report_of_dask_is_a_page_that_needs_no_network(ran):
 
 
 @pytest.mark.slow
-def test_dashboard_is_told_and_progress_counts_bytes(ran):
+def test_dashboard_is_announced_and_progress_counts_bytes(ran):
     _, done = ran
     assert re.search(r"dashboard: http://127\.0\.0\.1:\d+/status", done.stderr)
     assert re.search(r"mask 2/2 cases, 1\.5 MB of 1\.5 MB case-00\d: done", done.stderr)
@@ -120,7 +120,7 @@ def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
     assert "is empty" in lines[1]
 
 
-def test_log_that_cannot_be_written_is_refused(tmp_path):
+def test_log_that_cannot_be_written_is_rejected(tmp_path):
     with pytest.raises(UsageError, match="the log"), with_log_file(Callback(), tmp_path / "none" / "run.log"):
         pass
 

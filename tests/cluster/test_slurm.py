@@ -59,7 +59,7 @@ def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster(idle, two_scan
     assert "Start worker at" in logs, "a job ran the worker"
 
 
-def test_job_that_is_scheduler_workers_and_client_gives_the_voxels_of_a_local_cluster(idle, two_scans, local, tmp_path):
+def test_one_job_of_scheduler_workers_and_client_gives_the_voxels_of_a_local_cluster(idle, two_scans, local, tmp_path):
     store = tmp_path / "s.zarr"
     command = [
         "sbatch", "--wait", "--ntasks=2", "--mem-per-cpu=2500M", f"--output={tmp_path}/job.out",

@@ -53,7 +53,7 @@ def test_workers_behind_ssh_give_the_voxels_of_a_local_cluster_and_end_with_it(r
     assert_equal(tmp_path / "s.zarr", local)
 
 
-def test_worker_ends_with_its_connection_and_the_others_with_a_run_that_is_interrupted(recipe, ssh, tmp_path):
+def test_workers_end_with_their_connection_or_with_an_interrupted_run(recipe, ssh, tmp_path):
     wait_until(lambda: "Starting Worker plugin lungmix-tasks" in story(tmp_path), lambda: story(tmp_path), recipe)
     started = of_sessions({recipe.pid})
     # A run of small scans could be over before the connection is.

@@ -164,7 +164,7 @@ def test_same_case_gets_the_same_identifiers_and_another_case_others(cohort, tmp
     assert not {*identifiers(one)} & {*identifiers(two)}
 
 
-def test_series_of_another_place_or_reconstruction_is_refused(original, tmp_path):
+def test_series_of_another_place_or_reconstruction_is_rejected(original, tmp_path):
     case, folder = original
     elsewhere, sharper = tmp_path / "elsewhere", tmp_path / "sharper"
     write_phantom(elsewhere, Phantom(SHAPE, (0.75, 0.5, 1.25), 3))
@@ -193,7 +193,7 @@ def test_series_that_a_run_would_skip_can_be_referred_to(tmp_path):
     assert len(find_series([tmp_path])) == 2
 
 
-def test_folder_without_series_is_refused(tmp_path):
+def test_folder_without_series_is_rejected(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="no DICOM series"):
         find_series([tmp_path / "empty"])

@@ -143,7 +143,7 @@ def test_files_appear_as_a_whole_or_not_at_all(case, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
-def test_cohort_goes_on_after_a_case_that_fails(cohort, tmp_path):
+def test_cohort_is_exported_except_for_a_failed_case(cohort, tmp_path):
     for name in ("case-001", "case-002", "case-003"):
         labelled_case(cohort, name, Geometry((20, 20, 20)), seed=int(name[-1]))
     cohort["case-002"].start_stage("label", "another")
@@ -158,7 +158,7 @@ def test_cohort_goes_on_after_a_case_that_fails(cohort, tmp_path):
     assert (tmp_path / "out" / "case-002_lung.seg.nrrd").is_file()
 
 
-def test_image_that_is_not_finished_is_refused(cohort, tmp_path):
+def test_image_that_is_not_finished_is_rejected(cohort, tmp_path):
     case = labelled_case(cohort, "case-001", Geometry((20, 20, 20)))
     case.start_stage("label", "another")
     for name in ("x_tissue.nrrd", "x.seg.nrrd", "x.csv"):

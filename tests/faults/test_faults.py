@@ -255,7 +255,7 @@ def test_network_cut_between_a_worker_and_the_scheduler(scans, undisturbed, tmp_
     assert_same_store(undisturbed, store)
 
 
-def test_run_without_any_worker_says_so_and_goes_on_with_the_next(scans, undisturbed, tmp_path, monkeypatch):
+def test_run_without_any_worker_warns_and_continues_with_the_next(scans, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["lungmix.cluster.reconnect"], "_NO_WORKERS_S", 1.0)
     with Cluster(tmp_path, workers=1) as cluster:
 

@@ -225,7 +225,7 @@ def test_header_leads_to_no_address_outside_its_source(bucket, tmp_path, request
     assert {key for key in requested if "://" in key} <= {"s3://cohorts"}
 
 
-def test_archive_is_apart_from_the_objects_beside_it(bucket, tmp_path):
+def test_archive_is_separate_from_the_objects_of_its_folder(bucket, tmp_path):
     detached(tmp_path / "a", ".nhdr", bucket.url("apart/scan.raw"))
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "a")
     obstore.put(bucket.store(), "apart/packed.zip", (tmp_path / "packed.zip").read_bytes())

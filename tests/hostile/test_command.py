@@ -71,7 +71,7 @@ def files_of(folder):
     return found
 
 
-def test_good_scans_beside_hostile_files_are_done_and_nothing_else_is_written(tmp_path):
+def test_good_scans_among_hostile_files_are_done_and_nothing_else_is_written(tmp_path):
     cases = [CASES[name] for name in CHOSEN]
     sources = []
     for case in cases:

@@ -30,7 +30,7 @@ def test_corpus_is_large():
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_hostile_file_is_read_as_by_simpleitk_or_refused_in_one_sentence(case, folder, apart):
+def test_hostile_file_is_read_as_by_simpleitk_or_rejected_in_one_sentence(case, folder, apart):
     inside = folder / "in"
     inside.mkdir()
     source = case.write(inside)

@@ -30,7 +30,7 @@ def folder():
 
 
 @pytest.mark.parametrize("kind", SEEDS)
-def test_changed_bytes_are_refused_or_read_as_by_simpleitk(kind, folder, apart):
+def test_changed_bytes_are_rejected_or_read_as_by_simpleitk(kind, folder, apart):
     name = SEEDS[kind][0]
     seed, other = seed_of(kind), seed_of(OTHERS.get(kind, "meta"))
 

@@ -57,7 +57,7 @@ def test_closing_is_that_of_a_volume_in_infinite_background(mask, element):
 
 @given(masks(), elements, st.integers(1, 70))
 @settings(max_examples=150)
-def test_closing_stays_in_the_bounding_box_wherever_it_lies_in_its_words(mask, element, shift):
+def test_closing_stays_in_the_bounding_box_at_any_position_in_its_words(mask, element, shift):
     moved = np.pad(mask, [(0, 0), (0, 0), (shift, 70 - shift)])
     expected = np.pad(closing(mask, element), [(0, 0), (0, 0), (shift, 70 - shift)])
     assert np.array_equal(closing(moved, element), expected)

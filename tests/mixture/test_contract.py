@@ -96,7 +96,7 @@ def test_curve_of_lower_bounds_rises_to_its_end():
     assert np.all(np.diff(fitted.lower_bounds_) > -1e-12)
 
 
-def test_warm_start_goes_on_where_the_last_fit_ended():
+def test_warm_start_continues_the_last_fit():
     x = three_groups()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -106,7 +106,7 @@ def test_warm_start_goes_on_where_the_last_fit_ended():
     assert np.array_equal(parts.means_, whole.means_)
 
 
-def test_warm_start_with_other_components_is_refused():
+def test_warm_start_with_other_components_is_rejected():
     fitted = GaussianMixture(2, warm_start=True, random_state=0).fit(three_groups())
     with pytest.raises(ModelError, match="warm_start"):
         fitted.set_params(n_components=3).fit(three_groups())
@@ -205,13 +205,13 @@ def test_errors_are_of_the_package_and_of_scikit_learns_kind():
         ({"precisions_init": [[[1.0]], [[1.0]]], "covariances_init": [[[1.0]], [[1.0]]]}, "one of them"),
     ],
 )
-def test_impossible_parameters_are_refused_by_name(options, match):
+def test_impossible_parameters_are_rejected_by_name(options, match):
     with pytest.raises(ModelError, match=match):
         GaussianMixture(**{"n_components": 2, **options}).fit([1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("x", [np.zeros((2, 2, 2)), da.zeros((2, 2, 2)), da.zeros((3, 2), dtype=complex)])
-def test_samples_of_impossible_shape_or_type_are_refused(x):
+def test_samples_of_impossible_shape_or_type_are_rejected(x):
     with pytest.raises(ModelError, match=r"shape|type"):
         GaussianMixture(1).fit(x)
 

@@ -66,7 +66,7 @@ def test_names_of_columns_are_recorded_from_every_frame(kind, fitted):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
-def test_columns_in_another_order_or_of_other_names_are_refused(kind, method, fitted):
+def test_columns_in_another_order_or_of_other_names_are_rejected(kind, method, fitted):
     frame = table()
     for wrong in (frame[["sd", "hu"]], frame.rename(columns={"hu": "x"}), frame.assign(more=1.0), frame[["hu"]]):
         with pytest.raises(ModelError, match=r"feature names should match|features"):
@@ -124,7 +124,7 @@ def test_nullable_and_mixed_columns_are_read_as_numbers():
         GaussianMixture(2).fit(dd.from_pandas(strange, npartitions=3))
 
 
-def test_lazy_frame_of_polars_is_refused_with_the_remedy():
+def test_lazy_frame_of_polars_is_rejected_with_the_remedy():
     with pytest.raises(ModelError, match=re.escape("collect()")):
         GaussianMixture(2).fit(pl.from_pandas(table()).lazy())
 
@@ -195,7 +195,7 @@ def test_weights_of_a_frame_are_its_column_without_a_pass_more():
 
 @pytest.mark.parametrize("samples", SAMPLES)
 @pytest.mark.parametrize("wrong", [299, 301])
-def test_weights_of_another_number_are_refused(samples, wrong):
+def test_weights_of_another_number_are_rejected(samples, wrong):
     w = pd.Series(np.ones(wrong))
     for weights in (w, w.to_numpy(), dd.from_pandas(w, npartitions=3), dd.from_pandas(w, npartitions=2)):
         with pytest.raises(ModelError, match="one weight a sample"):
@@ -251,7 +251,7 @@ ANSWERS = {
 @pytest.mark.parametrize("whole", [False, True], ids=["floats", "integers"])
 @pytest.mark.parametrize("lazy", [False, True], ids=["memory", "chunks"])
 @pytest.mark.parametrize("call", [*CALLS, *ANSWERS])
-def test_masked_values_are_refused_where_they_count(call, lazy, whole):
+def test_masked_values_are_rejected_where_they_count(call, lazy, whole):
     values = table(200).to_numpy()[:, :1]
     values = np.round(values).astype(np.int16) if whole else values
     hidden = masked(values, [17], fill=30000)
@@ -283,7 +283,7 @@ def test_masked_values_of_weight_0_are_absent(call, lazy):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_masked_weights_are_refused(call):
+def test_masked_weights_are_rejected(call):
     values = table(200).to_numpy()
     weights = masked(np.ones(200), [17])
     mixture = GaussianMixture(2, random_state=0).fit(values)
@@ -300,7 +300,7 @@ def test_masked_weights_are_refused(call):
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 80), st.sampled_from([np.float64, np.float32, np.int16]))
 @settings(max_examples=15)
-def test_any_mask_in_any_chunks_is_refused_or_without_effect(seed, chunk, dtype):
+def test_any_mask_in_any_chunks_is_rejected_or_without_effect(seed, chunk, dtype):
     random = np.random.default_rng(seed)
     values = random.normal(size=(80, 2)).astype(dtype) if dtype != np.int16 else random.integers(-9, 9, (80, 1))
     mask = random.random(values.shape) < 0.02

@@ -97,7 +97,7 @@ def test_file_that_is_no_model_is_named(tmp_path, change, match):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\x80\x04pickle", b"[1, 2]", b"null"])
-def test_bytes_that_are_no_model_are_refused(tmp_path, content):
+def test_bytes_that_are_no_model_are_rejected(tmp_path, content):
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"bad\.json"):

@@ -199,14 +199,14 @@ def test_best_start_wins():
     )
 
 
-def test_fewer_values_than_components_are_refused():
+def test_fewer_values_than_components_are_rejected():
     start = [TissueModel((0.5, 0.5), (-900.0, -700.0), (1e4, 1e4))]
     with pytest.raises(ModelError, match="2 components"):
         fit_converged(np.array([5]), np.array([3]), start, clip=None)
 
 
 @pytest.mark.parametrize(("counts", "match"), [([0, 0], "no voxels"), ([1, -1], "negative"), ([1, np.nan], "NaN")])
-def test_counts_that_are_none_are_refused(counts, match):
+def test_counts_that_are_none_are_rejected(counts, match):
     with pytest.raises(ModelError, match=match):
         bins_of(np.array([1, 2]), np.array(counts))
 

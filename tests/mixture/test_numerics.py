@@ -143,7 +143,7 @@ def test_constant_data_give_their_value_and_the_regularisation(x, covariance_typ
     assert np.allclose(several.means_[several.weights_.argmax()], np.asarray(x[0]))
 
 
-def test_fewer_samples_than_components_are_refused():
+def test_fewer_samples_than_components_are_rejected():
     for x in ([1.0, 2.0], [1, 2]):
         with pytest.raises(ModelError, match="3 components"):
             GaussianMixture(3).fit(x)
@@ -153,7 +153,7 @@ def test_fewer_samples_than_components_are_refused():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_nan_and_infinity_are_refused_with_their_row_and_column(bad, dtype):
+def test_nan_and_infinity_are_rejected_with_their_row_and_column(bad, dtype):
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(dtype)
     fitted = GaussianMixture(2, random_state=0).fit(x)
     x[123, 2] = bad

@@ -130,7 +130,7 @@ def test_minibatches_print_their_passes(capsys):
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, None])
-def test_impossible_intervals_are_refused(value):
+def test_impossible_intervals_are_rejected(value):
     with pytest.raises(ModelError, match="verbose_interval"):
         GaussianMixture(1, verbose_interval=value).fit([1.0, 2.0])
 
@@ -183,7 +183,7 @@ def test_types_follow_the_samples_as_in_scikit_learn():
         assert ours.predict_proba(x).dtype == theirs.predict_proba(x).dtype, dtype
 
 
-def test_float32_then_float64_goes_on_in_float64():
+def test_float32_then_float64_continues_in_float64():
     x = groups()
     mixture = GaussianMixture(3, random_state=0).partial_fit(x.astype(np.float32))
     assert mixture.means_.dtype == np.float32
@@ -213,7 +213,7 @@ def test_float32_mixture_of_correlated_features_stays_usable(covariance_type):
 
 
 @pytest.mark.parametrize("factors", [[[1.0]], [[[1.0, 0.0], [1.0, 1.0]]], [[[1.0, 1.0], [0.0, -1.0]]]])
-def test_impossible_factors_in_a_text_are_refused(factors):
+def test_impossible_factors_in_a_text_are_rejected(factors):
     text = json.loads(GaussianMixture(1).fit(groups(dtype=np.float32)).to_json())
     with pytest.raises(ModelError, match="precisions_cholesky"):
         GaussianMixture.from_json(json.dumps({**text, "precisions_cholesky": factors}))

@@ -30,7 +30,7 @@ def test_mixture_survives_json_to_the_last_bit(samples, covariance_type, tmp_pat
         assert again.to_json() == fitted.to_json()
 
 
-def test_mixture_from_json_goes_on_learning(samples):
+def test_mixture_from_json_continues_to_learn(samples):
     fitted = GaussianMixture(2, random_state=0).partial_fit(samples)
     again = GaussianMixture.from_json(fitted.to_json())
     assert np.array_equal(again.partial_fit(samples).means_, fitted.partial_fit(samples).means_)
@@ -75,7 +75,7 @@ def test_text_that_is_no_mixture_is_named(samples, change, match, tmp_path):
 
 
 @given(st.binary(max_size=60))
-def test_bytes_that_are_no_mixture_are_refused(content):
+def test_bytes_that_are_no_mixture_are_rejected(content):
     with pytest.raises(ModelError, match="not a mixture"):
         GaussianMixture.from_json(content)
 

@@ -133,7 +133,7 @@ def test_partial_fit_takes_a_dask_array_as_one_minibatch():
     assert np.allclose(lazy.means_, GaussianMixture(3, random_state=0).partial_fit(x).means_, rtol=1e-10)
 
 
-def test_first_minibatch_with_fewer_samples_than_components_is_refused():
+def test_first_minibatch_with_fewer_samples_than_components_is_rejected():
     with pytest.raises(ModelError, match="n_samples"):
         GaussianMixture(3).partial_fit([[1.0], [2.0]])
     fitted = GaussianMixture(3, random_state=0).partial_fit(shuffled_groups(300))

@@ -187,7 +187,7 @@ def test_start_may_be_a_function():
 
 
 @pytest.mark.parametrize("weights", [[1, -1, 1], [1, 1], [[1, 1, 1]], [1, np.nan, 1], [1, np.inf, 1], [0, 0, 0]])
-def test_impossible_weights_are_refused(weights):
+def test_impossible_weights_are_rejected(weights):
     for x in (np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0])):
         for samples in (x, da.from_array(x, chunks=2)):
             with pytest.raises(ModelError, match="weight"), dask.config.set(scheduler="synchronous"):

@@ -82,7 +82,7 @@ def test_trap_padding_fills_all_outside_a_circle():
 
 
 @pytest.mark.parametrize(("trap", "large"), [("bowel", False), ("big-bowel", True)])
-def test_trap_bowel_is_an_island_of_gas_under_or_over_the_limit(trap, large):
+def test_trap_bowel_is_a_component_of_gas_under_or_over_the_limit(trap, large):
     phantom, plain = make(trap), make()
     gas = (phantom.volume() < -900) & (plain.volume() > -200)
     millilitres = gas.sum() * phantom.geometry.voxel_ml
@@ -90,7 +90,7 @@ def test_trap_bowel_is_an_island_of_gas_under_or_over_the_limit(trap, large):
     assert millilitres > 3
 
 
-def test_trap_table_lies_under_the_patient():
+def test_trap_table_is_under_the_patient():
     difference = make("table").volume() != make().volume()
     assert difference.any()
     assert np.flatnonzero(difference.any(axis=(0, 2))).min() > 48

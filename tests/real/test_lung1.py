@@ -41,7 +41,7 @@ def test_blocks_of_instance_numbers_over_even_positions_are_read(files):
 
 
 @pytest.mark.parametrize("pair", [(40, 41), (3, 90), (78, 79), (0, 106)])
-def test_swapped_slices_among_blocks_are_refused(files, pair):
+def test_swapped_slices_among_blocks_are_rejected(files, pair):
     places = [pydicom.dcmread(files[i], stop_before_pixels=True).ImagePositionPatient for i in pair]
     for file, position in zip((files[i] for i in pair), places[::-1], strict=True):
         change(file, ImagePositionPatient=position)

@@ -196,7 +196,7 @@ def test_pages_of_viewers_and_of_this_machine_may_read_and_no_others(address):
             assert "Origin" in answer.headers["Vary"]
 
 
-def test_browser_is_told_that_ranges_are_allowed(address):
+def test_preflight_allows_ranges(address):
     answer, body = ask(
         address, CHUNK, "OPTIONS",
         Origin="https://hms-dbmi.github.io", Access_Control_Request_Method="GET",
@@ -257,7 +257,7 @@ def test_first_page_opens_no_folder(indexed, path):
     assert ask(indexed, path)[0].status == 404
 
 
-def test_zarr_reads_cases_beside_the_page_of_links(indexed, store):
+def test_zarr_reads_cases_of_a_store_with_a_page_of_links(indexed, store):
     assert ask(indexed, "/case-001/zarr.json")[1] == (store / "case-001" / "zarr.json").read_bytes()
     assert ask(indexed, "/", Host="evil.example")[0].status == 403
 

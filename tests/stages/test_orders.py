@@ -104,7 +104,7 @@ def test_storage_orders_presets_and_chunks_change_nothing(axial, phantom, parame
     check_same(results_of(volume, geometry, parameters, chunk_slices), axial(phantom, parameters))
 
 
-def test_volume_of_a_voxel_and_smallest_island_are_rounded_alike_in_each_order():
+def test_volumes_of_a_voxel_and_the_smallest_component_are_equal_in_each_order():
     # The product of these depends on the order of multiplication in its last digit.
     spacing = 0.7, 0.8, 1.1
     assert len({a * b * c for a, b, c in permutations(spacing)}) > 1

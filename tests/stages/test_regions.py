@@ -65,7 +65,7 @@ def test_joined_lungs_of_coarse_voxels_and_the_trachea_between_them_are_separate
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("traps", [(), ("touching",), ("touching", "cut"), ("touching", "vessels", "consolidation")])
-def test_volume_of_each_diseased_lung_is_that_of_the_truth_in_the_mask_within_1_percent(tmp_path, grid, traps):
+def test_volume_of_each_diseased_lung_in_the_mask_is_the_truth_within_1_percent(tmp_path, grid, traps):
     # The mask itself misses dense tissue at the wall, which no side can bring back.
     phantom = Phantom(*GRIDS[grid], 3, traps=traps)
     case = sides_of(tmp_path, phantom)

@@ -73,7 +73,7 @@ def test_duplicates_with_another_header_are_recognised_by_their_pixels(tmp_path)
     assert not has_same_pixels(str(file), str(other))
 
 
-def test_warnings_of_a_library_are_hidden_until_the_last_of_several_readers_has_ended():
+def test_warnings_of_a_library_are_hidden_until_the_last_of_several_readers_ends():
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         before = list(warnings.filters)

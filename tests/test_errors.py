@@ -6,7 +6,24 @@ import pickle
 
 import pytest
 
-from lungmix.errors import SourceError, mark_path, mark_untrusted, reason_of, redact, reveal, trace_of
+from lungmix.errors import (
+    CaseNotFoundError,
+    DamageError,
+    LockedError,
+    RoomError,
+    SourceError,
+    StoreNotFoundError,
+    UsageError,
+    error_about,
+    mark_path,
+    mark_untrusted,
+    reason_of,
+    redact,
+    reveal,
+    trace_of,
+)
+
+ABOUT = {"path": "/data/Doe", "case": "case-007"}
 
 
 def test_a_person_reads_the_name_and_what_is_written_does_not_hold_it():
@@ -61,3 +78,54 @@ def test_a_traceback_says_where_and_what_kind_but_no_names(error):
 
 def test_what_a_worker_logs_of_an_error_holds_no_name():
     assert repr(SourceError(f"{mark_path('Doe')} is cut")) == "SourceError('the file is cut')"
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (SourceError("it is cut: get it again", **ABOUT), Exception),
+        (LockedError("it is being written to: wait for it", **ABOUT), Exception),
+        (UsageError("0 workers are not possible: give 1", **ABOUT), ValueError),
+        (StoreNotFoundError("there is no store: make one", **ABOUT), FileNotFoundError),
+        (CaseNotFoundError("there is no case: see the others", **ABOUT), KeyError),
+        (DamageError("case-007", "ct", "ct/c/0"), Exception),
+        (RoomError("case-007", (512, 512), 10**6, 10**9, is_local=True), Exception),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.__name__,
+)
+def test_fields_of_an_error_reach_other_processes(error, builtin):
+    with pytest.raises(builtin), error_about(path="/data/Doe"):
+        raise error
+    received = pickle.loads(pickle.dumps(error))
+    assert type(received) is type(error)
+    assert (received.path, received.case) == ("/data/Doe", "case-007")
+    assert (str(received), received.remedy) == (str(error), error.remedy)
+    assert str(error).endswith(error.remedy)
+    assert error.remedy.split()[0] in ("get", "wait", "give", "make", "see", "run")
+
+
+def test_path_and_case_are_none_where_they_do_not_apply():
+    error = UsageError("weights are five shares")
+    assert (error.path, error.case, error.remedy) == (None, None, None)
+
+
+def test_outermost_block_knows_the_path_that_a_user_gave():
+    with pytest.raises(SourceError) as caught, error_about(path="scans.zip"), error_about(path="/tmp/1", case="case-1"):
+        raise SourceError("it is cut")
+    assert (caught.value.path, caught.value.case) == ("scans.zip", "case-1")
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ("a is cut short: its voxels have no end; get the file again", "get the file again"),
+        ("s is in use: wait for it, or end it; nothing was changed", "wait for it, or end it; nothing was changed"),
+        ("s has no model: `Pipeline.fit()` makes one", "`Pipeline.fit()` makes one"),
+        ("give one of them, not both", "give one of them, not both"),
+        (f"{mark_path('x: give up')} is empty: get {mark_path('y')} again", "get y again"),
+        (f"{mark_untrusted('x; run away')} is no size", None),
+        ("weights: they gain nothing", None),
+    ],
+)  # fmt: skip
+def test_remedy_is_the_part_of_a_message_that_says_what_to_do(message, remedy):
+    assert SourceError(message).remedy == remedy

@@ -11,6 +11,7 @@ import lungmix
 from lungmix.errors import CaseNotFoundError, StoreError, UsageError
 from lungmix.pipeline import Pipeline, RunResult
 
+TOO_LARGE = lungmix.MaskParameters(opening=1, min_voxels=10**8, radii=(4, 3))
 MASK = lungmix.MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 
 OUTSIDE = """
@@ -71,8 +72,38 @@ def test_case_that_is_missing_is_a_key_error_with_a_remedy(labelled):
     assert isinstance(caught.value, CaseNotFoundError)
     assert isinstance(caught.value, lungmix.LungmixError)
     assert str(caught.value).startswith(str(labelled[0]))
+    assert (caught.value.path, caught.value.case) == (str(labelled[0]), "case-9")
     assert "case-9" not in cohort
     assert cohort.get("case-9") is None
+
+
+def test_store_that_is_missing_is_a_missing_file_with_a_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no store at") as caught:
+        lungmix.open_cohort(tmp_path / "s.zarr")
+    assert isinstance(caught.value, StoreError)
+    assert (caught.value.path, caught.value.case) == (str(tmp_path / "s.zarr"), None)
+    assert caught.value.remedy in str(caught.value)
+
+
+def test_errors_of_a_run_name_source_case_and_remedy(client, scan, tmp_path):
+    (tmp_path / "cut.nrrd").write_bytes(b"NRRD0004\n")
+    store = tmp_path / "s.zarr"
+    result = lungmix.run(store, [scan, tmp_path / "cut.nrrd"], mask=TOO_LARGE, model="published", client=client)
+    of_mask, of_source = (result.errors[name] for name in ("case-001", "source 2"))
+    assert (of_mask.case, of_mask.path) == ("case-001", None)
+    assert of_mask.remedy.startswith('try `MaskParameters(preset="physical")`')
+    assert (of_source.case, of_source.path) == (None, str(tmp_path / "cut.nrrd"))
+    assert of_source.remedy == "get the file again"
+
+
+def test_error_of_a_scan_names_its_file(scan, tmp_path):
+    cut = tmp_path / "cut.nrrd"
+    cut.write_bytes(scan.read_bytes())
+    (found,) = lungmix.find_scans(cut)
+    cut.write_bytes(scan.read_bytes()[:-5000])
+    with pytest.raises(lungmix.LungmixError, match="get the file again") as caught:
+        list(found.slabs(64))
+    assert caught.value.path == str(cut)
 
 
 def test_wrong_parameter_is_a_value_error():

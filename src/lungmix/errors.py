@@ -1,14 +1,16 @@
 """Errors of the package, in one hierarchy.
 
-A message names the file or the case, says what is wrong and what to do about it. No message contains a patient's
-attributes. Names of files may be names of patients: messages hold them between marks (`mark_path`), so that written
-files and logs can omit them.
+A message names the file or the case, says what is wrong and, after a colon or semicolon, what to do about it, beginning
+with one of `IMPERATIVES`. No message contains a patient's attributes. Names of files may be names of patients:
+messages hold them between marks (`mark_path`), so that written files and logs can omit them.
 """
 
 from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
@@ -19,6 +21,15 @@ _QUOTED = re.compile(f"{_OPEN_QUOTE}[^{_CLOSE}]*{_CLOSE}")
 
 REPORT_IT = "report it with its traceback"
 """Remedy for an error of this package itself."""
+
+IMPERATIVES = (
+    "add", "call", "check", "choose", "convert", "correct", "export", "fill", "fit", "free", "get", "give", "install",
+    "keep", "label", "make", "name", "omit", "put", "read", "remove", "report", "resample", "reshape", "return",
+    "run", "save", "score", "see", "set", "start", "try", "unpack", "use", "wait", "write",
+)  # fmt: skip
+"""First words of remedies, apart from commands."""
+
+_REMEDY = re.compile(rf"(?:^|[:;] )(?=(?:{'|'.join(IMPERATIVES)}) |`(?:lungmix |Pipeline\.))")
 
 
 def mark_path(path: str | PurePath) -> str:
@@ -60,10 +71,22 @@ class LungmixError(Exception):
 
     `str` returns the message with names and without marks, for people; `repr`, which logs of workers and debuggers
     show, returns it without names.
+
+    Attributes
+    ----------
+    path : str or None
+        File, folder or address of the source or of the store that the error is about. It may name a patient.
+    case : str or None
+        Name of the case that the error is about.
     """
 
     status = 2
     """Exit status of a command that this error ends."""
+
+    def __init__(self, message: str, *, path: str | PurePath | None = None, case: str | None = None) -> None:
+        super().__init__(message)
+        self.path = None if path is None else str(path)
+        self.case = case
 
     def __str__(self) -> str:
         return reveal(self.raw_message)
@@ -81,6 +104,29 @@ class LungmixError(Exception):
         """Message without names of files."""
         return redact(self.raw_message)
 
+    @property
+    def remedy(self) -> str | None:
+        """Last part of the message, which says what to do; None where it says nothing of that."""
+        message = self.raw_message
+        # Names of files may look like a remedy.
+        start = _REMEDY.search(_QUOTED.sub(_blank, _MARKED.sub(_blank, message)))
+        return None if start is None else reveal(message[start.end() :])
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match[0])
+
+
+@contextmanager
+def error_about(*, path: str | PurePath | None = None, case: str | None = None) -> Iterator[None]:
+    """Set path and case of an error that the block raises; the outermost block has the path that a user gave."""
+    try:
+        yield
+    except LungmixError as error:
+        error.path = error.path if path is None else str(path)
+        error.case = case or error.case
+        raise
+
 
 class UsageError(LungmixError, ValueError):
     """A parameter, an option or a combination of them makes no sense (exit status 2)."""
@@ -94,6 +140,10 @@ class StoreError(LungmixError):
     """A store is missing, is not a lungmix store, or lacks the requested data."""
 
 
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at this path or address."""
+
+
 class CaseNotFoundError(StoreError, KeyError):
     """A store has no case of the requested name."""
 
@@ -103,23 +153,26 @@ class DamageError(StoreError):
 
     Attributes
     ----------
-    case, array : str
-        Names of the case and of its array.
+    array, where : str
+        Name of the array and of its corrupt file.
     """
+
+    case: str
 
     def __init__(self, case: str, array: str, where: str):
         super().__init__(
-            f"case {case}: {array} is damaged in {where}: run `lungmix run` on its store again, with the scan's SOURCE"
+            f"case {case}: {array} is damaged in {where}: run `lungmix run` on its store again, with the scan's SOURCE",
+            case=case,
         )
-        self.case, self.array, self.where = case, array, where
+        self.array, self.where = array, where
 
     @property
     def fault(self) -> str:
         """Damaged array and file, without case and remedy."""
         return f"{self.array} is damaged in {self.where}"
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        return type(self), (self.case, self.array, self.where)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.case, self.array, self.where), self.__dict__
 
 
 class LockedError(StoreError):
@@ -154,8 +207,6 @@ class RoomError(ClusterError):
 
     Attributes
     ----------
-    case : str
-        Name of the case.
     pixels : tuple of int
         Rows and columns of its slices.
     limit : int
@@ -166,16 +217,19 @@ class RoomError(ClusterError):
         True where this program started the workers.
     """
 
+    case: str
+
     def __init__(self, case: str, pixels: tuple[int, int], limit: int, enough: int, is_local: bool):
         rows, columns = pixels
         super().__init__(
             f"a worker has {limit / 1e6:.0f} MB of memory, and slices of {columns} x {rows} pixels need "
-            f"{enough / 1e6:.0f} MB: {more_memory(f'{enough / 1e6:.0f}MB', is_local=is_local)}"
+            f"{enough / 1e6:.0f} MB: {more_memory(f'{enough / 1e6:.0f}MB', is_local=is_local)}",
+            case=case,
         )
-        self.case, self.pixels, self.limit, self.enough, self.is_local = case, pixels, limit, enough, is_local
+        self.pixels, self.limit, self.enough, self.is_local = pixels, limit, enough, is_local
 
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return type(self), (self.case, self.pixels, self.limit, self.enough, self.is_local)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.case, self.pixels, self.limit, self.enough, self.is_local), self.__dict__
 
 
 def more_memory(size: str, *, is_local: bool) -> str:

@@ -119,6 +119,16 @@ def test_index_of_messages_has_those_that_are_raised_in_pieces():
     assert messages["`memory_limit=…` is not a size: write it like 2GB"] == "UsageError"
 
 
+def test_messages_about_sources_and_stores_say_what_to_do():
+    about = [
+        text
+        for name, text in raised_messages()
+        if issubclass(getattr(errors, name), errors.SourceError | errors.StoreError) and not text.endswith(ELLIPSIS)
+    ]
+    assert len(about) > 100
+    assert [text for text in about if errors.LungmixError(text).remedy is None] == []
+
+
 def test_table_of_errors_has_every_class():
     classes = {
         value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.LungmixError)

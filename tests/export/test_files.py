@@ -175,7 +175,7 @@ def test_image_that_is_not_finished_is_rejected(cohort, tmp_path):
         ("x.nrrd", {"format": "mha"}, "use the extension .mha"),
         ("x.seg.nrrd", {"image": "ct"}, "no labels"),
         ("x.nrrd", {"image": "heart"}, "tissue_median"),
-        ("x.dcm", {}, "`sources`"),
+        ("x.dcm", {}, "`sources=FOLDER`"),
         ("x.nrrd", {"options": Options(binary=True)}, "dicom-seg"),
     ],
 )

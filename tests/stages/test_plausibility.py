@@ -41,7 +41,7 @@ def test_windowed_scan_fails_with_what_was_seen_and_spoils_no_fit(folder, client
     report = Pipeline(client, cohort).run([folder], mask=PHYSICAL)
     assert list(report.failed) == ["case-002"]
     assert "exactly -160 HU" in report.failed["case-002"]
-    assert "--accept-hu" in report.failed["case-002"]
+    assert "`accept_hu=True`" in report.failed["case-002"]
     assert cohort["case-002"].failure["stage"] == "mask"
     assert [row["case"] for row in report.rows] == ["case-001", "case-003"]
     assert any("exactly 200 HU" in note for note in report.notes["case-003"])

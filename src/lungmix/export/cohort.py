@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lungmix.callbacks import Callback
 from lungmix.cluster import map_bounded
-from lungmix.errors import reason_of, redact, reveal
+from lungmix.errors import LungmixError, reason_of, redact, reveal
 from lungmix.export import pyradiomics
 from lungmix.export.images import check_image, made_with, segments_in
 from lungmix.export.targets import (
@@ -152,6 +152,8 @@ def _export_cases(
                 out.files[outcome.item] = outcome.result or []
                 callback.on_case_end(outcome.item)
             else:
+                if isinstance(outcome.error, LungmixError):
+                    outcome.error.case = outcome.error.case or outcome.item
                 reason = reason_of(outcome.error)
                 out.failed[outcome.item], out.messages[outcome.item] = redact(reason), reveal(reason)
                 out.errors[outcome.item] = outcome.error

@@ -56,7 +56,10 @@ def find_series(sources: Sequence[str | Path]) -> list[Scan]:
     if not series:
         reasons = [rejected.reason for rejected in results if isinstance(rejected, RejectedSource)]
         names = ", ".join(map(mark_path, sources))
-        raise SourceError(f"{names} holds no DICOM series to refer to: {reasons[0] if reasons else 'give its folder'}")
+        raise SourceError(
+            f"{names} holds no DICOM series to refer to: {reasons[0] if reasons else 'give its folder'}",
+            path=sources[0],
+        )
     return series
 
 
@@ -80,13 +83,15 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
         raise SourceError(
             f"none of the {len(series)} DICOM series has the geometry of case {case.name} "
             f"({' x '.join(map(str, case.geometry.size))} voxels): give the folder of its original slices, "
-            "or `with_ct=True`"
+            "or `with_ct=True`",
+            case=case.name,
         )
     plain = [scan for scan in matching if scan.stack is not None and scan.stack.is_plain]
     if not plain:
         raise SourceError(
             f"the DICOM series with the geometry of case {case.name} is a multi-frame file or was straightened: "
-            "no file is a slice of the case; give `with_ct=True`"
+            "no file is a slice of the case; give `with_ct=True`",
+            case=case.name,
         )
     for scan in plain:
         with downloaded(scan) as local:
@@ -95,7 +100,8 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
                 return [_reference(header, case, index) for index, header in enumerate(headers)]
     raise SourceError(
         f"{len(matching)} DICOM series have the geometry of case {case.name}, but other voxels: they are other "
-        "reconstructions; give the folder of its original slices, or `with_ct=True`"
+        "reconstructions; give the folder of its original slices, or `with_ct=True`",
+        case=case.name,
     )
 
 

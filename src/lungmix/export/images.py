@@ -115,7 +115,10 @@ def require(case: Case, image: str) -> None:
     """
     stage = _STAGE_OF.get(image)
     if not case.is_started(image) or (stage is not None and stage not in case.stages):
-        raise StoreError(f"case {case.name} has no finished image {image!r} yet: run `lungmix run` on its store first")
+        raise StoreError(
+            f"case {case.name} has no finished image {image!r} yet: run `lungmix run` on its store first",
+            case=case.name,
+        )
 
 
 def segments_in(image: str) -> tuple[Tissue, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import redact
+from lungmix.errors import error_about, redact
 from lungmix.formats.dicom.stack import SliceStack
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
@@ -124,7 +124,8 @@ class Scan:
         SourceError
             If the files are truncated or hold values that are not HU, or if objects cannot be downloaded.
         """
-        return self.reader(self, thickness)
+        with error_about(path=self.path):
+            yield from self.reader(self, thickness)
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lungmix.errors import ModelError, mark_path, mark_untrusted
+from lungmix.errors import ModelError, error_about, mark_path, mark_untrusted
 
 if TYPE_CHECKING:
     from lungmix.mixture.estimator import GaussianMixture
@@ -282,18 +282,21 @@ def load_model(source: str | Path) -> TissueModel:
     """
     if str(source) == "published":
         return PUBLISHED
-    path = Path(source)
+    with error_about(path=source):
+        return _read_model(Path(source))
+
+
+def _read_model(path: Path) -> TissueModel:
+    name = mark_path(path)
     if not path.is_file():
-        raise ModelError(f"there is no model {mark_path(source)}: give 'published' or the path of a JSON model file")
+        raise ModelError(f"there is no model {name}: give 'published' or the path of a JSON model file")
     if path.stat().st_size > _LARGEST_FILE:
-        raise ModelError(
-            f"{mark_path(source)} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote"
-        )
+        raise ModelError(f"{name} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ModelError(f"{mark_path(source)} is not text: give the JSON file that `lungmix fit` wrote") from None
-    return TissueModel.from_json(text, mark_path(source))
+        raise ModelError(f"{name} is not text: give the JSON file that `lungmix fit` wrote") from None
+    return TissueModel.from_json(text, name)
 
 
 def fitted(mixture: GaussianMixture, x: Any, sample_weight: Any = None) -> TissueModel:

@@ -14,7 +14,7 @@ from lungmix.analysis.comparison import compare
 from lungmix.analysis.selection import bic_table
 from lungmix.callbacks import Callback, LogWarnings
 from lungmix.cluster import UsageRecorder
-from lungmix.errors import ModelError, StoreError
+from lungmix.errors import ModelError, SourceError, StoreError
 from lungmix.export.images import write_volume
 from lungmix.formats import RejectedSource, Scan, SeriesFilter, SkippedSource
 from lungmix.geometry import Geometry
@@ -70,7 +70,7 @@ def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[C
             # Cases that cannot be opened are in no stage's list of names.
             for name, reason in self.cohort.damaged.items():
                 if name not in result.failed:
-                    result.fail(name, reason, StoreError(reason))
+                    result.fail(name, reason, StoreError(reason, path=self.cohort.url, case=name))
             refuse_without_room(result)
             return result
 
@@ -363,7 +363,8 @@ class Pipeline:
         places: list[str] = []
         for discovered in discover_scans(sources, series, self.callback):
             if isinstance(discovered.result, RejectedSource):
-                result.fail(discovered.source_label, discovered.result.reason)
+                source = discovered.result
+                result.fail(discovered.source_label, source.reason, SourceError(source.reason, path=source.path))
             elif isinstance(discovered.result, SkippedSource):
                 result.skip(discovered.source_label, discovered.result.reason)
             else:

@@ -142,6 +142,8 @@ class CaseRunner:
                     self.cohort[name].record_usage({stage: usage.to_dict() for stage, usage in usage_by_stage.items()})
 
     def _fail(self, name: str, title: str, error: Exception, retry: RetryPolicy, result: RunResult) -> None:
+        if isinstance(error, LungmixError):
+            error.case = error.case or name
         if isinstance(error, LockedError):
             raise error  # the store belongs to another run now
         if isinstance(error, StoreError) and is_remote(self.cohort.url):

@@ -13,7 +13,16 @@ import numpy.typing as npt
 from distributed import Client
 
 from lungmix.cluster.worker_memory import WorkerMemory
-from lungmix.errors import REPORT_IT, LungmixError, SourceError, StoreError, mark_path, mark_untrusted, redact
+from lungmix.errors import (
+    REPORT_IT,
+    LungmixError,
+    SourceError,
+    StoreError,
+    error_about,
+    mark_path,
+    mark_untrusted,
+    redact,
+)
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
@@ -174,7 +183,8 @@ def check_converted(case: Case) -> None:
     if STAGE not in case.stages:
         reason = case.damage.get(STAGE, {}).get("reason", "its conversion did not finish")
         raise StoreError(
-            f"case {case.name} has no complete image ({reason}): run again with its SOURCE, or `lungmix remove` it"
+            f"case {case.name} has no complete image ({reason}): run again with its SOURCE, or `lungmix remove` it",
+            case=case.name,
         )
 
 
@@ -199,7 +209,8 @@ def _submit(client: Client, task: Callable[..., T], scan: Scan, *inputs: Any) ->
     """Return the result of a task that reads a scan on a worker."""
     result = client.submit(_run_or_return_error, task, scan.without_identity(), *inputs, pure=False, retries=2).result()
     if isinstance(result, SourceError):
-        raise result
+        with error_about(path=scan.path):
+            raise result
     return result
 
 

@@ -133,7 +133,7 @@ def mask_case(
     if not voxels:
         (rejected,) = compute_in_order(client, [dask.delayed(find_rejected_components)(case_ref)])
         reason = describe_failure(case, parameters, recipe.min_voxels, summary, rejected)
-        raise NoLungError(reason)
+        raise NoLungError(reason, case=name)
     record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": summary.kept}
     case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
     return "done"
@@ -182,7 +182,9 @@ def check_masked(case: Case) -> None:
     """
     if STAGE not in case.stages:
         reason = case.damage.get(STAGE, {}).get("reason", "it was not computed yet, or not completely")
-        raise StoreError(f"case {case.name} has no complete lung mask ({reason}): run `lungmix mask` first")
+        raise StoreError(
+            f"case {case.name} has no complete lung mask ({reason}): run `lungmix mask` first", case=case.name
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ def check_plausible(case: Case, *, accept: bool = False) -> bool:
     if reason is None:
         return False
     if not accept and not is_accepted(case):
-        raise HuError(reason)
+        raise HuError(reason, case=case.name)
     return True
 
 

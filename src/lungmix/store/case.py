@@ -136,7 +136,8 @@ class Case(CaseState):
         if _path_of(name) is not None and not self.is_published(_STAGE_OF_IMAGE[name]):
             raise StoreError(
                 f"case {self.name} has no complete image {name}: it does not exist yet, or is still being written: "
-                "read it once `lungmix run` is done"
+                "read it once `lungmix run` is done",
+                case=self.name,
             )
         source = self.zarr_array(name, level)
         return da.from_array(source, chunks=(source.shards or source.chunks)[:1] + source.shape[1:])
@@ -338,9 +339,14 @@ class Case(CaseState):
         try:
             array = self._group[path]
         except KeyError:
-            raise StoreError(f"case {self.name} has no {path} yet: run `lungmix run` on its store first") from None
+            raise StoreError(
+                f"case {self.name} has no {path} yet: run `lungmix run` on its store first", case=self.name
+            ) from None
         if not isinstance(array, zarr.Array):
-            raise StoreError(f"case {self.name}: {path} is not an array, the store is corrupt: convert the case again")
+            raise StoreError(
+                f"case {self.name}: {path} is not an array, the store is corrupt: convert the case again",
+                case=self.name,
+            )
         self._arrays[path] = array
         return array
 

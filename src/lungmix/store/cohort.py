@@ -22,7 +22,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from lungmix._version import __version__
-from lungmix.errors import CaseNotFoundError, LockedError, StoreError
+from lungmix.errors import CaseNotFoundError, LockedError, StoreError, StoreNotFoundError, error_about
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.store.case import Case
@@ -71,7 +71,7 @@ class Cohort(Mapping[str, Case]):
         if group is None or group == MISSING:
             raise self._no_case(name)
         if isinstance(group, str):
-            raise StoreError(_damaged(name, group))
+            raise StoreError(_damaged(name, group), path=self.url, case=name)
         return Case(name, group)
 
     def __contains__(self, name: object) -> bool:
@@ -92,11 +92,13 @@ class Cohort(Mapping[str, Case]):
             return self[name]
         except CaseNotFoundError:
             if name in self.damaged:
-                raise StoreError(self.damaged[name]) from None
+                raise StoreError(self.damaged[name], path=self.url, case=name) from None
             raise
 
     def _no_case(self, name: object) -> CaseNotFoundError:
-        return CaseNotFoundError(f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them")
+        return CaseNotFoundError(
+            f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them", path=self.url, case=str(name)
+        )
 
     def __iter__(self) -> Iterator[str]:
         return (case.name for case in self._cases())
@@ -213,7 +215,9 @@ class Cohort(Mapping[str, Case]):
 
         text = self.read_text(MEASUREMENTS_FILE)
         if not text:
-            raise StoreError(f"{self.url} has no measurements: run `lungmix run {self.url} SOURCE` first")
+            raise StoreError(
+                f"{self.url} has no measurements: run `lungmix run {self.url} SOURCE` first", path=self.url
+            )
         table = pd.read_csv(io.StringIO(text), dtype={"case": str, "preset": str, "model": str, "mask": str})
         labelled = {name for name, case in self.items() if case.has_labels}
         return table[table["case"].isin(labelled)].reset_index(drop=True)
@@ -263,7 +267,7 @@ class Cohort(Mapping[str, Case]):
             Slices of a chunk; by default, `lungmix.store.chunking.layout_of` chooses.
         """
         if not _CASE_NAME.fullmatch(name):
-            raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'")
+            raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'", case=name)
         self.remove(name)
         case = Case(name, self._group.create_group(name))
         case.begin(geometry, acquisition, origin, chunk_slices)
@@ -401,13 +405,14 @@ def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:
     Raises
     ------
     StoreError
-        If there is no store, `url` is something else, or the metadata of the store are corrupt; mode ``a`` rewrites
-        these. Metadata of cases are checked when a case is read, see `Cohort.damaged`.
+        If there is no store (`StoreNotFoundError`), `url` is something else, or the metadata of the store are corrupt;
+        mode ``a`` rewrites these. Metadata of cases are checked when a case is read, see `Cohort.damaged`.
     """
     location = str(url)
-    if not is_remote(location):
-        _check_folder(Path(location), creating=mode == "a")
-    return Cohort(location, _group_of(zarr_store(location), location, mode), mode)
+    with error_about(path=location):
+        if not is_remote(location):
+            _check_folder(Path(location), creating=mode == "a")
+        return Cohort(location, _group_of(zarr_store(location), location, mode), mode)
 
 
 def _group_of(store: Store, location: str, mode: Mode, *, is_locked: bool = False) -> Group:
@@ -417,9 +422,7 @@ def _group_of(store: Store, location: str, mode: Mode, *, is_locked: bool = Fals
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         if mode != "a":
             _check_bucket(store)
-            raise StoreError(
-                f"there is no store at {location}: make one with `lungmix run {location} SOURCE`"
-            ) from None
+            raise _no_store(location) from None
         group = _new_group(store)
     attributes = group.attrs.get(ATTRIBUTE)
     if not isinstance(attributes, dict) or "format_version" not in attributes:
@@ -530,4 +533,8 @@ def _check_folder(path: Path, *, creating: bool) -> None:
     if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").is_file():
         raise StoreError(f"{path} holds other files and is not a lungmix store: give a new or empty folder as STORE")
     if not creating and not (path / "zarr.json").is_file():
-        raise StoreError(f"there is no store at {path}: make one with `lungmix run {path} SOURCE`")
+        raise _no_store(str(path))
+
+
+def _no_store(location: str) -> StoreNotFoundError:
+    return StoreNotFoundError(f"there is no store at {location}: make one with `lungmix run {location} SOURCE`")

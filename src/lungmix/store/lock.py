@@ -146,7 +146,8 @@ class LockHandle:
             raise LockedError(
                 f"{self._address}: lock lost: another run has taken the store over, as this one sent no heartbeat for "
                 f"{STALE_S / 60:.0f} min, or {LOCK_FILE} was removed. Nothing more was written; run the same command "
-                "again to resume"
+                "again to resume",
+                path=self._address,
             )
 
     async def refresh(self, *, renew: bool = False) -> None:
@@ -300,7 +301,8 @@ def owner_of(store: Store) -> LockInfo | None:
 
 def _locked_error(address: str, held: LockInfo) -> LockedError:
     return LockedError(
-        f"{address} is being written to by {held}: wait for it with `wait=True`, or end it; nothing was changed"
+        f"{address} is being written to by {held}: wait for it with `wait=True`, or end it; nothing was changed",
+        path=address,
     )
 
 

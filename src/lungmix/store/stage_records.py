@@ -263,7 +263,8 @@ class CaseState:
             if time.monotonic() > deadline:
                 raise StoreError(
                     f"case {self.name} is being recomputed by another run: nothing more was written; "
-                    "run the same command again once that one has ended"
+                    "run the same command again once that one has ended",
+                    case=self.name,
                 )
             time.sleep(0.5)
 
@@ -281,7 +282,7 @@ class CaseState:
     def _attributes(self) -> dict[str, Any]:
         attributes = self._group.attrs.get(ATTRIBUTE)
         if not isinstance(attributes, dict):
-            raise StoreError(f"case {self.name} has no lungmix attributes: run `lungmix convert` again")
+            raise StoreError(f"case {self.name} has no lungmix attributes: run `lungmix convert` again", case=self.name)
         return copy.deepcopy(attributes)
 
     def _write_attributes(self, attributes: dict[str, Any]) -> None:

@@ -10,28 +10,22 @@ from typing import Concatenate, ParamSpec
 
 from distributed import Client
 
-from lungmix.analysis.comparison import compare
 from lungmix.analysis.selection import bic_table
 from lungmix.callbacks import Callback, LogWarnings
-from lungmix.cluster import UsageRecorder
-from lungmix.errors import ModelError, SourceError, StoreError
+from lungmix.errors import StoreError
 from lungmix.export.images import write_volume
-from lungmix.formats import RejectedSource, Scan, SeriesFilter, SkippedSource
+from lungmix.formats import Scan, SeriesFilter
 from lungmix.geometry import Geometry
-from lungmix.intake.case_names import assign_names, cases_with_changed_source, persist_case_names, persist_case_numbers
-from lungmix.intake.discovery import discover_scans
+from lungmix.intake.case_names import persist_case_numbers
 from lungmix.intake.key_table import check_outside
-from lungmix.intake.retention import RetainedScans, apply_retention, open_table
+from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
+from lungmix.pipeline.cohort_steps import fit_mixture, label_stage_of, measure_cases
 from lungmix.pipeline.result import RunResult, refuse_without_room
 from lungmix.pipeline.runner import CaseRunner
-from lungmix.pipeline.staleness import (
-    fault_of_labels,
-    is_other_scan,
-    takes_other_labels,
-    takes_other_mask,
-)
+from lungmix.pipeline.sources import take_sources
+from lungmix.pipeline.staleness import fault_of_labels, will_recompute
 from lungmix.stages import fit, label, mask
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage
@@ -41,14 +35,10 @@ from lungmix.stages.mask import MaskStage
 from lungmix.stages.measure import (
     drop_rows,
     drop_stale_rows,
-    excluded_regions,
-    measure_cohort,
     measured_cases,
-    radiomics_of_cohort,
     stored_rows,
 )
-from lungmix.stages.plausibility import not_pooled
-from lungmix.store import RADIOMICS_FILE, Case, Cohort, check_slices
+from lungmix.store import Case, Cohort, check_slices
 from lungmix.store.choices import remember_mask
 from lungmix.store.models import model_use, stored_id, stored_model
 from lungmix.tissue import Tissue
@@ -57,7 +47,6 @@ P = ParamSpec("P")
 
 FIT = "fit"
 MASK = mask.STAGE
-MEASURE = "measure"
 
 
 def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[Concatenate[Pipeline, P], RunResult]:
@@ -82,10 +71,6 @@ def _given_model(model: str | Path | TissueModel) -> TissueModel | None:
     if isinstance(model, TissueModel):
         return model
     return None if str(model) == FIT else load_model(model)
-
-
-def _as_sequence(sources: str | Path | Scan | Sequence[str | Path | Scan]) -> Sequence[str | Path | Scan]:
-    return [sources] if isinstance(sources, (str, Path, Scan)) else sources
 
 
 @dataclass(frozen=True)
@@ -154,23 +139,18 @@ class Pipeline:
         parameters = mask or MaskParameters()
         result = RunResult()
         given = _given_model(model)
-        retained = self._take(_as_sequence(sources), result, intake or IntakeParameters(), outputs, series)
+        retained = take_sources(self._runner, sources, result, intake, outputs, series)
         scans = retained.scans
         self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
         remember_mask(self.cohort, parameters)
         steps: list[Stage] = [self._convert_stage(scans, chunk_slices), MaskStage(parameters, accept_hu)]
-        drop_stale_rows(
-            self.cohort,
-            lambda case: (
-                is_other_scan(case, scans.get(case.name), chunk_slices)
-                or takes_other_mask(case, parameters)
-                or (given is not None and takes_other_labels(case, given))
-            ),
-        )
+        stages = steps if given is None else [*steps, LabelStage(given)]
+        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         if given is not None:
             # Labels by a given model need not wait for the other cases.
             self._resolve_model(given, [], FitParameters(), result)
-            self._runner.run_cases("label", self._all_names(scans), [*steps, self._label_stage(given)], result)
+            stages = [*steps, label_stage_of(self.cohort, given)]
+            self._runner.run_cases("label", self._all_names(scans), stages, result)
             self._drop_unconverted(retained)
         else:
             self._runner.run_cases("mask", self._all_names(scans), steps, result)
@@ -179,7 +159,7 @@ class Pipeline:
             if masked:
                 self._resolve_model(None, masked, fit or FitParameters(), result, steps)
                 self._label_all(result, steps)
-        self._measure(result, steps=steps)
+        measure_cases(self._runner, result, stages=steps)
         self._flag(result, self._all_names(scans))
         return result
 
@@ -211,11 +191,10 @@ class Pipeline:
         result = RunResult()
         if nrrd is not None:
             check_outside(nrrd, "nrrd", self.cohort.url)
-        retained = self._take(_as_sequence(sources), result, intake or IntakeParameters(), [nrrd], series)
-        drop_stale_rows(self.cohort, lambda case: is_other_scan(case, retained.scans.get(case.name), chunk_slices))
-        self._runner.run_cases(
-            "convert", list(retained.scans), [self._convert_stage(retained.scans, chunk_slices, nrrd)], result
-        )
+        retained = take_sources(self._runner, sources, result, intake, [nrrd], series)
+        stages = [self._convert_stage(retained.scans, chunk_slices, nrrd)]
+        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
+        self._runner.run_cases("convert", list(retained.scans), stages, result)
         self._drop_unconverted(retained)
         self._flag(result, result.done)
         return result
@@ -235,9 +214,10 @@ class Pipeline:
         parameters = parameters or MaskParameters()
         self._advise({}, parameters)
         remember_mask(self.cohort, parameters)
-        drop_stale_rows(self.cohort, lambda case: takes_other_mask(case, parameters))
+        stages = [MaskStage(parameters, accept_hu)]
+        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         names = list(self.cohort)
-        self._runner.run_cases("mask", names, [MaskStage(parameters, accept_hu)], result)
+        self._runner.run_cases("mask", names, stages, result)
         self._flag(result, names)
         return result
 
@@ -286,7 +266,7 @@ class Pipeline:
         given = _given_model(model)
         self._resolve_model(given, self._with_stage(mask.STAGE, result), parameters or FitParameters(), result)
         self._label_all(result)
-        self._measure(result)
+        measure_cases(self._runner, result)
         return result
 
     @_locked
@@ -331,8 +311,8 @@ class Pipeline:
         missing = [name for name in missing if fault_of_labels(self.cohort[name], model) is None]
         if missing and self.client is not None:
             drop_rows(self.cohort, missing)
-            self._runner.run_cases("label", missing, [self._label_stage(model)], result)
-        self._measure(result, leave_out, radiomics=radiomics)
+            self._runner.run_cases("label", missing, [label_stage_of(self.cohort, model)], result)
+        measure_cases(self._runner, result, leave_out, radiomics=radiomics)
         result.done = [str(row["case"]) for row in result.rows]
         self._flag(result, result.done)
         self._compare_models(result)
@@ -349,36 +329,6 @@ class Pipeline:
         result.stale = {name: str(model_id) for name, model_id in use.stale.items()}
         for warning in use.warnings(self.cohort.url):
             self.callback.on_warning(warning)
-
-    def _take(
-        self,
-        sources: Sequence[str | Path | Scan],
-        result: RunResult,
-        parameters: IntakeParameters,
-        outputs: Sequence[str | Path | None],
-        series: SeriesFilter | None,
-    ) -> RetainedScans:
-        table = open_table(self.cohort, parameters, *outputs)
-        scans: list[Scan] = []
-        places: list[str] = []
-        for discovered in discover_scans(sources, series, self.callback):
-            if isinstance(discovered.result, RejectedSource):
-                source = discovered.result
-                result.fail(discovered.source_label, source.reason, SourceError(source.reason, path=source.path))
-            elif isinstance(discovered.result, SkippedSource):
-                result.skip(discovered.source_label, discovered.result.reason)
-            else:
-                scans.append(discovered.result)
-                places.append(discovered.source_label)
-        named = assign_names(self.cohort, scans, keep_names=parameters.keep_names)
-        for name in cases_with_changed_source(self.cohort, named):
-            self.callback.on_warning(f"{name}: source files changed; converting again")
-        persist_case_names(self.cohort, named)
-        self._runner.set_case_sizes({name: scan.geometry for name, scan in named.items()})
-        result.places = dict(zip(named, places, strict=True))
-        retained = apply_retention(self.cohort, named, result.places, parameters, table)
-        result.notes = {name: scan.notes for name, scan in retained.scans.items() if scan.notes}
-        return retained
 
     def _drop_unconverted(self, retained: RetainedScans) -> None:
         persist_case_numbers(self.cohort)
@@ -418,16 +368,13 @@ class Pipeline:
 
         return ConvertStage(scans, chunk_slices, export)
 
-    def _label_stage(self, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
-        return LabelStage(model, stored_id(self.cohort, model).name, before)
-
     def _label_all(self, result: RunResult, steps: Sequence[Stage] = ()) -> None:
         """Label all masked cases; `steps` make masks again that turn out to be damaged."""
         if result.model is None:
             return
-        model = result.model
-        drop_stale_rows(self.cohort, lambda case: takes_other_labels(case, model))
-        self._runner.run_cases("label", self._with_stage(mask.STAGE, result), [self._label_stage(model, steps)], result)
+        stages = [label_stage_of(self.cohort, result.model, steps)]
+        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
+        self._runner.run_cases("label", self._with_stage(mask.STAGE, result), stages, result)
 
     def _resolve_model(
         self,
@@ -437,73 +384,9 @@ class Pipeline:
         result: RunResult,
         steps: Sequence[Stage] = (),
     ) -> None:
-        if given is not None:
+        """Take the model that was given, or fit one to the cases `names`."""
+        if given is None:
+            fit_mixture(self._runner, names, parameters, result, steps)
+        else:
             fit.publish(self.cohort, given, {"given": True})
             result.model, result.model_id = given, stored_id(self.cohort, given)
-            return
-
-        def work() -> None:
-            pooled = [name for name in names if name not in result.failed]
-            if names and not pooled:
-                return
-            apart = not_pooled(self.cohort, pooled)
-            pooled = [name for name in pooled if name not in apart]
-            if apart and not pooled:
-                raise ModelError(
-                    f"none of {len(apart)} masked cases can be pooled, because their HU are doubtful (such as "
-                    f"{next(iter(apart))}: {next(iter(apart.values()))}): label them with `model='published'`"
-                )
-            with (
-                self._runner.progress_bar("voxels" if parameters.method != "counts" else "counts") as watch,
-                UsageRecorder(result.spent).alone(fit.STAGE),
-            ):
-                result.fits, _ = fit.fit_cohort(self.cohort, pooled, parameters, self.client, watch)
-                result.model = result.fits[parameters.fit]
-                result.model_id = stored_id(self.cohort, result.model)
-                result.note(fit.STAGE, fit.doubts_of(result.model, len(pooled)))
-                result.comparison = compare(result.fits, fit.CountsOfCases(self.cohort, pooled), parameters.clip)
-
-        self._runner.run_cohort_step("the fit", work, steps, result)
-
-    def _has_true_rows(self, name: str) -> bool:
-        return name in self.cohort.damaged or (name in self.cohort and self.cohort[name].has_labels)
-
-    def _measure(
-        self,
-        result: RunResult,
-        leave_out: Sequence[Tissue] | None = None,
-        *,
-        radiomics: bool = False,
-        steps: Sequence[Stage] = (),
-    ) -> None:
-        """Write the tables; parts are left out as they were, unless the caller says which."""
-        model = result.model
-        if model is None:
-            return
-        parts = excluded_regions(self.cohort) if leave_out is None else leave_out
-
-        def work() -> None:
-            measured = measured_cases(self.cohort)
-            names = []
-            for name, case in self.cohort.items():
-                fault = fault_of_labels(case, model)
-                if fault is None:
-                    # Also where it failed, as at a source that is cut short: what it holds is still true.
-                    names.append(name)
-                    result.spacings[name] = case.geometry.spacing
-                elif name not in result.failed and (mask.STAGE in case.stages or name in measured):
-                    result.fail(name, fault)
-            if not names:
-                # A table of one model is never mixed with another, and never emptied because there are no new rows.
-                drop_rows(self.cohort, {name for name in measured if not self._has_true_rows(name)})
-                return
-            with UsageRecorder(result.spent).alone(MEASURE):
-                result.rows = measure_cohort(self.cohort, names, model, parts)
-                if radiomics:
-                    result.radiomics = radiomics_of_cohort(self.cohort, names, model, parts)
-                elif self.cohort.read_text(RADIOMICS_FILE) is not None:
-                    radiomics_of_cohort(self.cohort, names, model, parts)
-
-        self._runner.run_cohort_step(
-            "the measurements", work, [*steps, self._label_stage(model)] if steps else [], result
-        )

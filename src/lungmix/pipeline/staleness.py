@@ -1,35 +1,27 @@
-"""Staleness: which cases a command is about to recompute, so that their measurements no longer hold.
-
-A case that lacks the input of a stage counts as one that will be recomputed.
-"""
+"""Staleness: which cases a command is about to recompute, so that their measurements no longer hold."""
 
 from __future__ import annotations
 
-from lungmix.formats import Scan
+from collections.abc import Iterable
+
 from lungmix.mixture import TissueModel
-from lungmix.parameters import MaskParameters
-from lungmix.stages import convert, label, mask
+from lungmix.stages import label, mask
+from lungmix.stages.base import Stage
+from lungmix.stages.label import LabelStage
 from lungmix.stages.plausibility import is_accepted, refusal_of
-from lungmix.store import Case, layout_of
+from lungmix.store import Case
 from lungmix.store.models import label_id
 
 
-def is_other_scan(case: Case, scan: Scan | None, chunk_slices: int | None) -> bool:
-    """Return True if a case will be converted again; see `lungmix.stages.convert.convert_case`."""
-    if scan is None:
-        return False
-    cut = chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout
-    return cut or (case.origin or {}).get("key") != convert.key_for(scan)
-
-
-def takes_other_mask(case: Case, parameters: MaskParameters) -> bool:
-    """Return True if a case will get another mask."""
-    return convert.STAGE not in case.stages or _made_from(case, mask.STAGE) != mask.key_for(case, parameters)
-
-
-def takes_other_labels(case: Case, model: TissueModel) -> bool:
-    """Return True if a case will get other labels."""
-    return mask.STAGE not in case.stages or _made_from(case, label.STAGE) != label.key_for(case, model)
+def will_recompute(case: Case, stages: Iterable[Stage]) -> bool:
+    """Return True if a stage will compute its result for a case, because the store holds no valid one."""
+    for stage in stages:
+        # A corrupt stage keeps its key: what was measured on its result still holds.
+        record = case.stages.get(stage.name) or case.damage.get(stage.name, {}).get("record", {})
+        key = stage.cache_key(case)
+        if key is None or record.get("key") != key:
+            return True
+    return False
 
 
 def fault_of_labels(case: Case, model: TissueModel) -> str | None:
@@ -43,13 +35,8 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
         return refused
     if label.STAGE not in case.stages:
         return "it has no labels: run `lungmix label`"
-    if case.stages[label.STAGE]["key"] != label.key_for(case, model):
+    if will_recompute(case, [LabelStage(model)]):
         model_id = label_id(case)
         other = "" if model_id is None else f", but by {model_id}"
         return f"its labels are not those of the store's model{other}: run `lungmix label`"
     return None
-
-
-def _made_from(case: Case, stage: str) -> object:
-    """Return the cache key of what is stored; a corrupt stage keeps its key."""
-    return (case.stages.get(stage) or case.damage.get(stage, {}).get("record", {})).get("key")

@@ -55,8 +55,8 @@ class Stage(Protocol):
     def name(self) -> str:
         """Name under which the store records the stage."""
 
-    def cache_key(self, case: Case) -> str:
-        """Return the key that a valid result of the stage is recorded with."""
+    def cache_key(self, case: Case) -> str | None:
+        """Return the key that a valid result of the stage is recorded with; None where the case lacks its input."""
 
     def run(self, context: StageContext, case_name: str) -> Status:
         """Run the stage for a case, unless the store holds its valid result."""

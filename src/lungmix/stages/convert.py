@@ -153,9 +153,12 @@ class ConvertStage:
     on_converted: Callable[[Case, Status], None] | None = None
     name: str = STAGE
 
-    def cache_key(self, case: Case) -> str:
-        """Return the key of a valid image of the case."""
-        return key_for(self.scans[case.name])
+    def cache_key(self, case: Case) -> str | None:
+        """Return the key of a valid image of the case; None where the stored one has other chunks."""
+        if case.name not in self.scans:
+            return (case.origin or {}).get("key")
+        is_cut = self.chunk_slices is None or layout_of(case.geometry, self.chunk_slices) == case.layout
+        return key_for(self.scans[case.name]) if is_cut else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
         """Convert the case's scan; see `convert_case`."""

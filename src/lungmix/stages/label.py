@@ -118,9 +118,9 @@ class LabelStage:
     before: Sequence[Stage] = ()
     name: str = STAGE
 
-    def cache_key(self, case: Case) -> str:
-        """Return the key of valid labels of the case."""
-        return key_for(case, self.model)
+    def cache_key(self, case: Case) -> str | None:
+        """Return the key of valid labels of the case; None without a mask."""
+        return key_for(case, self.model) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
         """Label the case; see `label_case`."""

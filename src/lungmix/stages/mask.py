@@ -155,9 +155,9 @@ class MaskStage:
     accept_hu: bool = False
     name: str = STAGE
 
-    def cache_key(self, case: Case) -> str:
-        """Return the key of a valid mask of the case."""
-        return key_for(case, self.parameters)
+    def cache_key(self, case: Case) -> str | None:
+        """Return the key of a valid mask of the case; None without an image."""
+        return key_for(case, self.parameters) if convert.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
         """Compute the lung mask of the case; see `mask_case`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lungmix
-from lungmix.cli.on_cluster import OnCluster
+from lungmix.cli.option_groups import OnCluster
 from lungmix.cli.redaction import command_line
 from lungmix.cli.running import _loading, pipeline_on
 from lungmix.phantom import Phantom, write_phantom
@@ -35,7 +35,7 @@ def dasks_loggers():
 @pytest.mark.parametrize("words", [["mask"], ["mask", "--debug"]], ids=["plain", "debug"])
 def test_dask_logs_to_the_terminal_only_where_tracebacks_are_asked_for(words, dasks_loggers, tmp_path):
     store = str(tmp_path / "s.zarr")
-    with command_line(words), pipeline_on(store, OnCluster(quiet=True), wait=False, create=True, needed=False):
+    with command_line(words), pipeline_on(store, OnCluster(quiet=True), create=True, needed=False):
         heard = [logger.isEnabledFor(logging.ERROR) for logger in dasks_loggers]
     assert heard == ["--debug" in words] * len(DASKS)
 

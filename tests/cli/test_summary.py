@@ -3,7 +3,8 @@
 from rich.console import Console
 
 import lungmix
-from lungmix.cli.show import result_json, show_result
+from lungmix.cli.show import result_values, show_result
+from lungmix.cli.show_fits import to_json
 from lungmix.cluster import ResourceUsage
 from lungmix.pipeline import RunResult
 
@@ -48,7 +49,7 @@ def test_summary_has_voxel_sizes_and_median_and_quartiles_of_measurements():
         (medians,) = [line for line in lines if line.startswith("median")]
         assert medians.startswith("median [quartiles] of 4 cases: lung 2,500 [1,750, 3,250] mL; air 1.0 [1.0, 1.0] %; ")
         assert medians.endswith("; LI 20.0 [15.0, 25.0] %")
-    assert '"case-3": [\n      0.9,' in result_json("cohort.zarr", result)
+    assert '"case-3": [\n      0.9,' in to_json(result_values("cohort.zarr", result))
 
 
 def test_summary_without_measurements_names_no_table():
@@ -64,4 +65,4 @@ def test_times_are_one_line_and_json_keeps_all_of_them():
     result = RunResult(done=["case-001"], spent=spent)
     times = [line for line in summary(result) if line.startswith("time:")]
     assert times == ["time: 8.0 s on workers (mask 75 %, label 25 %); peak memory of a worker: 300 MiB"]
-    assert '"worker_seconds": 6.0' in result_json("cohort.zarr", result)
+    assert '"worker_seconds": 6.0' in to_json(result_values("cohort.zarr", result))

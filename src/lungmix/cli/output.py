@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,21 @@ from lungmix.cli.spelling import with_options
 from lungmix.errors import UsageError, trace_of
 
 
-def print_result_and_exit(store: str, result: Any, as_json: bool) -> None:
-    """Print the result of a command; exit with status 1 if a case failed."""
-    from lungmix.cli.show import result_json, show_result
+def emit(values: Any, show: Callable[[Console], None], as_json: bool, console: Console | None = None) -> None:
+    """Print the output of a command: `values` as one JSON object, or what `show` prints on a console."""
+    from lungmix.cli.show_fits import to_json
 
     if as_json:
-        typer.echo(result_json(store, result))
+        typer.echo(to_json(values))
     else:
-        show_result(Console(), result, store)
+        show(console or Console())
+
+
+def print_result_and_exit(store: str, result: Any, as_json: bool) -> None:
+    """Print the result of a command; exit with status 1 if a case failed."""
+    from lungmix.cli.show import result_values, show_result
+
+    emit(result_values(store, result), lambda console: show_result(console, result, store), as_json)
     for error in result.errors.values() if debugging() else ():
         typer.echo(trace_of(error), err=True)
     if result.failed:

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from lungmix.cli.on_cluster import OnCluster
+from lungmix.cli.option_groups import OnCluster
 from lungmix.cli.redaction import debugging, printable
 from lungmix.cli.spelling import with_options
 from lungmix.errors import UsageError
@@ -37,9 +37,7 @@ def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
 
 
 @contextmanager
-def pipeline_on(
-    store: str, cluster: OnCluster, *, wait: bool, create: bool = False, needed: bool = True
-) -> Iterator[Any]:
+def pipeline_on(store: str, cluster: OnCluster, *, create: bool = False, needed: bool = True) -> Iterator[Any]:
     """Yield a pipeline on the cluster that the options name; a local cluster ends with the block.
 
     Parameters
@@ -48,8 +46,6 @@ def pipeline_on(
         Folder or URL, as on the command line.
     cluster : OnCluster
         Options of the cluster.
-    wait : bool
-        Wait for another run on this store instead of failing.
     create : bool
         Create a missing store.
     needed : bool
@@ -58,12 +54,12 @@ def pipeline_on(
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store, "a" if create else "r+")
-    if not wait:
+    if not cluster.wait:
         cohort.check_free()
     with cluster_session(cluster, needed=needed) as (client, callback):
         from lungmix.pipeline import Pipeline
 
-        yield Pipeline(client, cohort, callback, wait)
+        yield Pipeline(client, cohort, callback, cluster.wait)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from lungmix._version import __version__
 from lungmix.cli.redaction import may_show_names, printable
-from lungmix.cli.show_fits import fits_json, new_table, show_comparison, show_mixture, show_selection, to_json
+from lungmix.cli.show_fits import fits_json, new_table, show_comparison, show_mixture, show_selection
 from lungmix.pipeline import RunResult
 from lungmix.stages.measure import dictionary
 from lungmix.store import MEASUREMENTS_FILE
@@ -113,27 +114,25 @@ def _show_notes(console: Console, notes: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def result_json(store: str, result: RunResult) -> str:
-    """Return the result of a command as one JSON object."""
+def result_values(store: str, result: RunResult) -> dict[str, Any]:
+    """Return the result of a command, JSON-ready."""
     model = None if result.model is None else json.loads(result.model.to_json())
-    return to_json(
-        {
-            "store": store,
-            "done": result.done,
-            "failed": result.failed,
-            "skipped": result.skipped,
-            "notes": {name: [printable(note) for note in notes] for name, notes in result.notes.items()},
-            "sources": result.places,
-            "model": model,
-            "model_id": None if result.model_id is None else str(result.model_id),
-            "stale_labels": result.stale,
-            "measurements": result.rows,
-            "spacing_mm": result.spacings,
-            "spent": {stage: spent.to_dict() for stage, spent in result.spent.items()},
-            **({"radiomics": result.radiomics} if result.radiomics else {}),
-            **fits_json(result.fits, result.comparison, result.selection),
-        }
-    )
+    return {
+        "store": store,
+        "done": result.done,
+        "failed": result.failed,
+        "skipped": result.skipped,
+        "notes": {name: [printable(note) for note in notes] for name, notes in result.notes.items()},
+        "sources": result.places,
+        "model": model,
+        "model_id": None if result.model_id is None else str(result.model_id),
+        "stale_labels": result.stale,
+        "measurements": result.rows,
+        "spacing_mm": result.spacings,
+        "spent": {stage: spent.to_dict() for stage, spent in result.spent.items()},
+        **({"radiomics": result.radiomics} if result.radiomics else {}),
+        **fits_json(result.fits, result.comparison, result.selection),
+    }
 
 
 def show_overview(console: Console, overview: CohortOverview) -> None:
@@ -185,11 +184,6 @@ def _counted(values: Iterable[str]) -> str:
     return ", ".join(f"{value} ({n})" if len(counts) > 1 else value for value, n in counts.items())
 
 
-def overview_json(overview: CohortOverview) -> str:
-    """Return the overview as one JSON object."""
-    return to_json(overview.to_dict())
-
-
 def show_dictionary(console: Console) -> None:
     """Print the columns of the tables of measurements."""
     for name, columns in dictionary().items():
@@ -199,8 +193,3 @@ def show_dictionary(console: Console) -> None:
         for row in columns:
             table.add_row(row["column"], row["unit"], row["meaning"])
         console.print(table)
-
-
-def dictionary_json() -> str:
-    """Return the columns of the tables as one JSON object."""
-    return to_json(dictionary())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 
 from lungmix.cli.redaction import may_show_names, printable
-from lungmix.cli.show_fits import to_json
 from lungmix.export import Exported
 
 
@@ -20,14 +21,12 @@ def show_exported(console: Console, result: Exported) -> None:
         console.print(f"{len(result.files)} done, {len(result.failed)} failed", highlight=False)
 
 
-def exported_json(store: str, result: Exported) -> str:
-    """Return the files and failures of an export as one JSON object."""
-    return to_json(
-        {
-            "store": store,
-            "files": {name: [str(file) for file in files] for name, files in result.files.items()},
-            "tables": [str(file) for file in result.tables],
-            "failed": result.failed,
-            "made_with": result.made_with,
-        }
-    )
+def exported_values(store: str, result: Exported) -> dict[str, Any]:
+    """Return the files and failures of an export, JSON-ready."""
+    return {
+        "store": store,
+        "files": {name: [str(file) for file in files] for name, files in result.files.items()},
+        "tables": [str(file) for file in result.tables],
+        "failed": result.failed,
+        "made_with": result.made_with,
+    }

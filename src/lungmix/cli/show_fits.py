@@ -129,26 +129,26 @@ def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[d
     return out
 
 
-def robustness_json(store: str, result: Robustness, files: Sequence[Path]) -> str:
-    """Return the study as one JSON object."""
+def robustness_values(store: str, result: Robustness, files: Sequence[Path]) -> dict[str, Any]:
+    """Return the study, JSON-ready."""
     groups = [
         {"size": g.size, "cases": g.cases, "fits": {name: _model(model) for name, model in g.fits.items()}}
         for g in result.groups
     ]
     cohort_fits = {name: _model(model) for name, model in result.cohort_fits.items()}
-    return to_json({
+    return {
         "store": store, "scans": result.scans, "sizes": result.rows, "groups": groups, "whole": cohort_fits,
         "files": list(map(str, files)),
-    })  # fmt: skip
+    }  # fmt: skip
 
 
-def bootstrap_json(store: str, result: Bootstrap, files: Sequence[Path]) -> str:
-    """Return the intervals as one JSON object."""
-    return to_json({
+def bootstrap_values(store: str, result: Bootstrap, files: Sequence[Path]) -> dict[str, Any]:
+    """Return the intervals, JSON-ready."""
+    return {
         "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
         "notes": result.notes, "intervals": rows_of(result), "model": _model(result.model),
         "files": list(map(str, files)),
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def to_json(value: Any) -> str:

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lungmix.cli.redaction import may_show_names, printable
-from lungmix.cli.show_fits import to_json
 from lungmix.errors import mark_path
 from lungmix.formats import RejectedSource, Scan
 from lungmix.formats.scan import Series
@@ -49,9 +48,9 @@ def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
     console.print(", ".join(f"{n} {verdict}" for n, verdict in zip(counts, _VERDICTS, strict=True)), highlight=False)
 
 
-def findings_json(findings: Sequence[DiscoveredScan]) -> str:
-    """Return scans and files with their verdicts as one JSON object, which names no file."""
-    return to_json({"found": [_object(finding) for finding in findings]})
+def findings_values(findings: Sequence[DiscoveredScan]) -> dict[str, Any]:
+    """Return scans and files with their verdicts, JSON-ready and without names of files."""
+    return {"found": [_object(finding) for finding in findings]}
 
 
 def _object(finding: DiscoveredScan) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lungmix.analysis.scores import Correlation, ScoreStudy
 from lungmix.cli.redaction import printable
-from lungmix.cli.show_fits import new_table, to_json
+from lungmix.cli.show_fits import new_table
 from lungmix.errors import redact
 
 
@@ -48,12 +49,12 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
         console.print(str(file), markup=False, highlight=False, soft_wrap=True)
 
 
-def scores_json(store: str, result: ScoreStudy, files: Sequence[Path]) -> str:
-    """Return the study as one JSON object."""
+def scores_values(store: str, result: ScoreStudy, files: Sequence[Path]) -> dict[str, Any]:
+    """Return the study, JSON-ready."""
     values = asdict(result)
     values["scans"] = values.pop("rows")
     values["unmeasured"] = [redact(name) for name in result.unmeasured]
-    return to_json({"store": store, **values, "files": list(map(str, files))})
+    return {"store": store, **values, "files": list(map(str, files))}
 
 
 def _add_correlation(table: Table, scans: str, correlation: Correlation) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from lungmix.cli import options as opt
-from lungmix.cli.output import write_page_of
+from lungmix.cli.output import emit, write_page_of
 from lungmix.cli.redaction import debugging, printable
 from lungmix.errors import UsageError, trace_of
 
@@ -27,7 +27,7 @@ def info(
 
     The exit status is 1 if a listed case is damaged or has failed.
     """
-    from lungmix.cli.show import overview_json, show_overview
+    from lungmix.cli.show import show_overview
     from lungmix.store import open_cohort
     from lungmix.webpage.overview import overview_of
 
@@ -35,10 +35,7 @@ def info(
         _show_case(store, case, as_json)
         return
     overview = overview_of(open_cohort(store))
-    if as_json:
-        typer.echo(overview_json(overview))
-    else:
-        show_overview(Console(), overview)
+    emit(overview.to_dict(), lambda console: show_overview(console, overview), as_json)
     if overview.damaged or any(case_overview.note for case_overview in overview.cases):
         raise typer.Exit(1)
 
@@ -107,7 +104,7 @@ def export(
 ) -> None:
     """Write images and labels for other programs, with the exact geometry of the scan."""
     from lungmix.cli.progress import callback_for
-    from lungmix.cli.show_export import exported_json, show_exported
+    from lungmix.cli.show_export import exported_values, show_exported
     from lungmix.export import export_cohort, export_one, options_for
     from lungmix.store import open_cohort
 
@@ -122,10 +119,8 @@ def export(
         raise UsageError("give either CASE and OUT, or --all DIR and --format")
     for warning in result.warnings:
         callback.on_warning(warning)
-    if as_json:
-        typer.echo(exported_json(store, result))
-    else:
-        show_exported(Console(soft_wrap=True), result)
+    values = exported_values(store, result)
+    emit(values, lambda console: show_exported(console, result), as_json, Console(soft_wrap=True))
     for error in result.errors.values() if debugging() else ():
         typer.echo(trace_of(error), err=True)
     if result.failed:
@@ -163,27 +158,21 @@ def serve(
 
 def _show_case(store: str, name: str, as_json: bool) -> None:
     """Print parameters, versions, usage and errors of the stages of a case."""
-    from lungmix.cli.show_fits import to_json
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
     reason, failure = cohort.damaged.get(name), cohort.failed.get(name)
     details: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
     details = details or cohort.case(name).provenance
-    if as_json:
-        typer.echo(to_json({"store": store, "case": name, **details}))
-    else:
-        for line in _lines(details):
-            typer.echo(printable(line))
+    emit({"store": store, "case": name, **details}, lambda _: _print_lines(details), as_json)
     if not details.keys().isdisjoint(("unreadable", "damaged", "failure")):
         raise typer.Exit(1)
 
 
-def _lines(values: Any, indent: str = "") -> list[str]:
-    lines: list[str] = []
+def _print_lines(values: Any, indent: str = "") -> None:
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+            typer.echo(f"{indent}{key}:")
+            _print_lines(value, indent + "  ")
         else:
-            lines.append(f"{indent}{key}: {value}")
-    return lines
+            typer.echo(printable(f"{indent}{key}: {value}"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 
 from lungmix.cli import options as opt
-from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
-from lungmix.cli.output import print_result_and_exit
+from lungmix.cli.option_groups import OnCluster, SeriesOptions, option_groups
+from lungmix.cli.output import emit, print_result_and_exit
 from lungmix.cli.redaction import printable
 from lungmix.cli.running import cluster_session, pipeline_on
 from lungmix.errors import UsageError
@@ -22,39 +22,37 @@ _OptionalSources = Annotated[
 
 
 @opt.example("lungmix verify cohort.zarr scans/ --all")
-@on_cluster
+@option_groups
 def verify(
     store: opt.Store,
     sources: _OptionalSources = None,
+    *,
     every: Annotated[bool, typer.Option("--all", help="All cases instead of a random sample.")] = False,
     sample: Annotated[int, typer.Option(help="Number of cases in the random sample.")] = 3,
     invalidate: Annotated[
         bool,
         typer.Option("--invalidate", help="Invalidate corrupt stages, so that the next `lungmix run` recomputes them."),
     ] = False,
-    series_filter: opt.SeriesFilter = "thinnest",
-    allow_gaps: opt.AllowGaps = False,
-    trust_positions: opt.TrustPositions = False,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    series: SeriesOptions,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Read every byte of cases, recompute them in a temporary store, and compare.
 
     The store is not changed, unless `--invalidate` is given. Options that choose series have to be those of the run.
     """
-    from lungmix.formats import SeriesFilter
     from lungmix.store import open_cohort
     from lungmix.verify import invalidate as invalidate_stages
     from lungmix.verify import sample_of, scans_of_cases, verify_cases
 
     if sample < 1:
         raise UsageError(f"--sample {sample} is not possible: give 1 or more, or --all")
-    rules = SeriesFilter(series_filter, allow_gaps, trust_positions)
     cohort = open_cohort(store, "r+" if invalidate else "r")
-    with cluster_session(cluster) as (client, callback), _locked(cohort, callback, invalidate=invalidate, wait=wait):
+    with cluster_session(cluster) as (client, callback), ExitStack() as stack:
+        if invalidate:
+            stack.enter_context(cohort.locked(wait=cluster.wait, warn=callback.on_warning))
         names = list(cohort) if every else sample_of(list(cohort), sample)
-        scans, problems = scans_of_cases(cohort, sources or (), rules, callback)
+        scans, problems = scans_of_cases(cohort, sources or (), series.rules(), callback)
         verification = verify_cases(client, cohort, names, scans, callback)
         for source, reason in problems.items():
             verification.add_problem(source, reason)
@@ -65,28 +63,23 @@ def verify(
         raise typer.Exit(1)
 
 
-@contextmanager
-def _locked(cohort: Any, callback: Any, *, invalidate: bool, wait: bool) -> Iterator[None]:
-    """Hold the lock of a store if it will be written."""
-    if not invalidate:
-        yield
-        return
-    with cohort.locked(wait=wait, warn=callback.on_warning):
-        yield
-
-
 def _show_verified(
     store: str, verified: Sequence[str], verification: Any, invalidated: dict[str, dict[str, str]], *, as_json: bool
 ) -> None:
-    from lungmix.cli.show_fits import to_json
     from lungmix.errors import redact
 
-    if as_json:
-        wrong = {name: [redact(reason) for reason in reasons] for name, reasons in verification.faults.items()}
-        notes = verification.notes
-        values = {"store": store, "verified": verified, "wrong": wrong, "notes": notes, "withdrawn": invalidated}
-        typer.echo(to_json(values))
-        return
+    wrong = {name: [redact(reason) for reason in reasons] for name, reasons in verification.faults.items()}
+    values: dict[str, Any] = {"store": store, "verified": verified, "wrong": wrong, "notes": verification.notes}
+    emit(
+        {**values, "withdrawn": invalidated},
+        lambda _: _print_verified(store, verified, verification, invalidated),
+        as_json,
+    )
+
+
+def _print_verified(
+    store: str, verified: Sequence[str], verification: Any, invalidated: dict[str, dict[str, str]]
+) -> None:
     for name, reasons in verification.faults.items():
         for reason in reasons:
             typer.echo(f"{name}: {printable(reason)}")
@@ -109,26 +102,26 @@ def remove(
     store: opt.Store, cases: _CaseNames, wait: opt.Wait = False, as_json: opt.AsJson = False, quiet: opt.Quiet = False
 ) -> None:
     """Delete cases from the store and its tables; `fit` or `run` then fits without them."""
-    with pipeline_on(store, OnCluster(quiet=quiet), wait=wait, needed=False) as pipeline:
+    with pipeline_on(store, OnCluster(wait=wait, quiet=quiet), needed=False) as pipeline:
         result = pipeline.remove(cases)
     print_result_and_exit(store, result, as_json)
 
 
 @opt.example("lungmix relabel cohort.zarr --model published")
-@on_cluster
+@option_groups
 def relabel(
     store: opt.Store,
+    *,
     model: opt.Model,
     components: opt.Components = None,
     fit: opt.Fit = None,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Label and measure every masked case with another model; masks are kept."""
     from lungmix.store.choices import choose
 
     chosen = choose(store, model=model, components=components, fit=fit, stages=())
-    with pipeline_on(store, cluster, wait=wait) as pipeline:
+    with pipeline_on(store, cluster) as pipeline:
         result = pipeline.relabel(chosen.model, chosen.fit)
     print_result_and_exit(store, result, as_json)

@@ -3,66 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from lungmix.cli import options as opt
-from lungmix.cli.on_cluster import LOCAL, OnCluster, on_cluster
-from lungmix.cli.output import draw_fits, print_result_and_exit, write_page_of
+from lungmix.cli.option_groups import IntakeOptions, MaskOptions, OnCluster, SeriesOptions, option_groups
+from lungmix.cli.output import draw_fits, emit, print_result_and_exit, write_page_of
 from lungmix.cli.running import announce, pipeline_on
 from lungmix.errors import UsageError
 
 
 @opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
-@on_cluster
+@option_groups
 def run(
     store: opt.NewStore,
     sources: opt.Sources,
-    preset: opt.Preset = None,
-    threshold: opt.Threshold = None,
-    opening: opt.Opening = None,
-    min_voxels: opt.MinVoxels = None,
-    radius: opt.Radii = None,
+    *,
+    sizes: MaskOptions,
     accept_hu: opt.AcceptHu = False,
     model: opt.LastModel = None,
     components: opt.Components = None,
     fit: opt.Fit = None,
     method: opt.Method = None,
-    series_filter: opt.SeriesFilter = "thinnest",
-    allow_gaps: opt.AllowGaps = False,
-    trust_positions: opt.TrustPositions = False,
+    series: SeriesOptions,
     chunk_slices: opt.ChunkSlices = None,
-    key_table: opt.KeyFile = None,
-    keep_names: opt.KeepNames = False,
-    retain_patient: opt.RetainPatient = False,
-    shift_dates: opt.ShiftDates = False,
+    intake: IntakeOptions,
     report: opt.ReportDir = None,
     yes: opt.Yes = False,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
     from lungmix.store.choices import choose
 
     chosen = choose(
-        store, preset=preset, threshold=threshold, opening=opening, min_voxels=min_voxels, radii=radius, model=model,
-        components=components, fit=fit, method=method, chunk_slices=chunk_slices,
+        store, **vars(sizes), model=model, components=components, fit=fit, method=method, chunk_slices=chunk_slices,
     )  # fmt: skip
-    series = _series_filter(series_filter, allow_gaps, trust_positions)
-    intake = _intake(keep_names, key_table, retain_patient, shift_dates)
+    rules, parameters = series.rules(), intake.parameters()
     announce(chosen, yes=yes, quiet=cluster.quiet)
-    with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
+    with pipeline_on(store, cluster, create=True) as pipeline:
         result = pipeline.run(
             sources,
             mask=chosen.mask,
             model=chosen.model,
             fit=chosen.fit,
-            intake=intake,
+            intake=parameters,
             outputs=[report],
-            series=series,
+            series=rules,
             chunk_slices=chunk_slices,
             accept_hu=accept_hu,
         )
@@ -75,70 +63,58 @@ def run(
     "lungmix convert cohort.zarr scans/ more/scan.nrrd",
     "lungmix convert cohort.zarr scans/ --nrrd anonymous/ --key-table safe/key.csv",
 )
-@on_cluster
+@option_groups
 def convert(
     store: opt.NewStore,
     sources: opt.Sources,
+    *,
     nrrd: Annotated[
         Path | None,
         typer.Option(help="Also write each scan as an anonymous CASE.nrrd into DIR.", metavar="DIR"),
     ] = None,
-    series_filter: opt.SeriesFilter = "thinnest",
-    allow_gaps: opt.AllowGaps = False,
-    trust_positions: opt.TrustPositions = False,
+    series: SeriesOptions,
     chunk_slices: opt.ChunkSlices = None,
-    key_table: opt.KeyFile = None,
-    keep_names: opt.KeepNames = False,
-    retain_patient: opt.RetainPatient = False,
-    shift_dates: opt.ShiftDates = False,
+    intake: IntakeOptions,
     yes: opt.Yes = False,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Convert scans to chunked zarr arrays in the store."""
     from lungmix.store.choices import choose
 
-    series = _series_filter(series_filter, allow_gaps, trust_positions)
-    intake = _intake(keep_names, key_table, retain_patient, shift_dates)
+    rules, parameters = series.rules(), intake.parameters()
     announce(choose(store, chunk_slices=chunk_slices, stages=("convert",)), yes=yes, quiet=True)
-    with pipeline_on(store, cluster, wait=wait, create=True) as pipeline:
-        result = pipeline.convert(sources, intake, nrrd, series, chunk_slices)
+    with pipeline_on(store, cluster, create=True) as pipeline:
+        result = pipeline.convert(sources, parameters, nrrd, rules, chunk_slices)
     print_result_and_exit(store, result, as_json)
 
 
 @opt.example("lungmix mask cohort.zarr --preset physical")
-@on_cluster
+@option_groups
 def mask(
     store: opt.Store,
-    preset: opt.Preset = None,
-    threshold: opt.Threshold = None,
-    opening: opt.Opening = None,
-    min_voxels: opt.MinVoxels = None,
-    radius: opt.Radii = None,
+    *,
+    sizes: MaskOptions,
     accept_hu: opt.AcceptHu = False,
     yes: opt.Yes = False,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Find the lungs of every case and count their HU."""
     from lungmix.store.choices import choose
 
-    chosen = choose(
-        store, preset=preset, threshold=threshold, opening=opening, min_voxels=min_voxels, radii=radius,
-        stages=("mask",),
-    )  # fmt: skip
+    chosen = choose(store, **vars(sizes), stages=("mask",))
     announce(chosen, yes=yes, quiet=cluster.quiet)
-    with pipeline_on(store, cluster, wait=wait) as pipeline:
+    with pipeline_on(store, cluster) as pipeline:
         result = pipeline.mask(chosen.mask, accept_hu=accept_hu)
     print_result_and_exit(store, result, as_json)
 
 
 @opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit converged --figure fits.png")
-@on_cluster
+@option_groups
 def fit(
     store: opt.Store,
+    *,
     model: opt.Model = "fit",
     components: opt.SeveralComponents = None,
     fit: opt.Fit = None,
@@ -146,8 +122,7 @@ def fit(
     cases: opt.Cases = None,
     leave_out: opt.LeaveOut = None,
     figure: opt.FigureFile = None,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Fit two mixtures to the pooled lung voxels, as in the paper and converged; both are stored and shown."""
@@ -156,7 +131,7 @@ def fit(
     numbers = [] if components is None else opt.parse_numbers(components, "--components")
     last = numbers[-1] if numbers else None
     parameters = choose(store, model="fit", components=last, fit=fit, method=method, stages=()).fit
-    with pipeline_on(store, cluster, wait=wait, needed=parameters.method != "counts") as pipeline:
+    with pipeline_on(store, cluster, needed=parameters.method != "counts") as pipeline:
         if len(numbers) > 1:
             result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
         else:
@@ -167,23 +142,24 @@ def fit(
 
 
 @opt.example("lungmix label cohort.zarr")
-@on_cluster
+@option_groups
 def label(
     store: opt.Store,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    *,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Label the lung voxels of every case with the model of the store."""
-    with pipeline_on(store, cluster, wait=wait) as pipeline:
+    with pipeline_on(store, cluster) as pipeline:
         result = pipeline.label()
     print_result_and_exit(store, result, as_json)
 
 
 @opt.example("lungmix measure cohort.zarr --exclude-airways --radiomics --json")
-@on_cluster
+@option_groups
 def measure(
     store: opt.OptionalStore = None,
+    *,
     exclude_airways: Annotated[
         bool, typer.Option("--exclude-airways", help="Trachea and main bronchi do not count as lung.")
     ] = False,
@@ -197,8 +173,7 @@ def measure(
     dictionary: Annotated[
         bool, typer.Option("--dictionary", help="Print every column with its unit and meaning; needs no STORE.")
     ] = False,
-    wait: opt.Wait = False,
-    cluster: OnCluster = LOCAL,
+    cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
@@ -207,30 +182,16 @@ def measure(
     from lungmix.tissue import AIRWAY, ELSEWHERE
 
     if dictionary:
-        from lungmix.cli.show import dictionary_json, show_dictionary
+        from lungmix.cli.show import show_dictionary
+        from lungmix.stages.measure import dictionary as columns
 
-        if as_json:
-            typer.echo(dictionary_json())
-        else:
-            show_dictionary(Console())
+        emit(columns(), show_dictionary, as_json)
         return
     if store is None:
         raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
     excluded = [region for region, exclude in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if exclude]
     # A cluster is started only if the regions of a case are not computed yet.
     needed = bool(without_sides(open_cohort(store)))
-    with pipeline_on(store, cluster, wait=wait, needed=needed) as pipeline:
+    with pipeline_on(store, cluster, needed=needed) as pipeline:
         result = pipeline.measure(excluded, radiomics=radiomics)
     print_result_and_exit(store, result, as_json)
-
-
-def _series_filter(series_filter: str, allow_gaps: bool, trust_positions: bool) -> Any:
-    from lungmix.formats import SeriesFilter
-
-    return SeriesFilter(series_filter, allow_gaps, trust_positions)
-
-
-def _intake(keep_names: bool, key_table: Path | None, retain_patient: bool, shift_dates: bool) -> Any:
-    from lungmix.parameters import IntakeParameters
-
-    return IntakeParameters(keep_names, key_table, retain_patient, shift_dates)

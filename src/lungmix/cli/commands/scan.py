@@ -6,6 +6,8 @@ import typer
 from rich.console import Console
 
 from lungmix.cli import options as opt
+from lungmix.cli.option_groups import SeriesOptions, option_groups
+from lungmix.cli.output import emit
 
 _WIDTH = 160
 
@@ -14,27 +16,24 @@ _WIDTH = 160
     "lungmix scan hospital/",
     "lungmix scan hospital/ --series-filter 'kernel=B70*,thickness<=1.5' --json",
 )
+@option_groups
 def scan(
     sources: opt.Sources,
-    series_filter: opt.SeriesFilter = "thinnest",
-    allow_gaps: opt.AllowGaps = False,
-    trust_positions: opt.TrustPositions = False,
+    *,
+    series: SeriesOptions,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """List every series and file of the sources: used, skipped or rejected, and why. Nothing is written."""
     from lungmix.cli.progress import callback_for
-    from lungmix.cli.show_scan import findings_json, show_findings
-    from lungmix.formats import RejectedSource, SeriesFilter
+    from lungmix.cli.show_scan import findings_values, show_findings
+    from lungmix.formats import RejectedSource
     from lungmix.intake.discovery import discover_scans
 
-    rules = SeriesFilter(series_filter, allow_gaps, trust_positions)
-    findings = list(discover_scans(sources, rules, callback_for(Console(stderr=True), quiet=quiet)))
-    if as_json:
-        typer.echo(findings_json(findings))
-    else:
-        console = Console()
-        # Without a terminal there is no width to fold lines to.
-        show_findings(console if console.is_terminal else Console(width=_WIDTH), findings)
+    findings = list(discover_scans(sources, series.rules(), callback_for(Console(stderr=True), quiet=quiet)))
+    console = Console()
+    # Without a terminal there is no width to fold lines to.
+    console = console if console.is_terminal else Console(width=_WIDTH)
+    emit(findings_values(findings), lambda console: show_findings(console, findings), as_json, console)
     if any(isinstance(finding.result, RejectedSource) for finding in findings):
         raise typer.Exit(1)

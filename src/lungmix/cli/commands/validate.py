@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from lungmix.cli import options as opt
+from lungmix.cli.output import emit
 
 app = typer.Typer(
     help="Reliability of results: groups of scans, intervals over scans, a radiologist's scores.",
@@ -36,7 +37,7 @@ def robustness(
 ) -> None:
     """Fit random groups of scans, draw their Gaussians (Figure 4 of the paper), and print how they differ."""
     from lungmix.analysis.robustness import study
-    from lungmix.cli.show_fits import robustness_json, show_robustness
+    from lungmix.cli.show_fits import robustness_values, show_robustness
     from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
     from lungmix.store import open_cohort
@@ -54,10 +55,7 @@ def robustness(
             progress=progress,
         )
     files = write_robustness(result, out)
-    if as_json:
-        typer.echo(robustness_json(store, result, files))
-    else:
-        show_robustness(Console(), result, files)
+    emit(robustness_values(store, result, files), lambda console: show_robustness(console, result, files), as_json)
 
 
 @app.command()
@@ -75,7 +73,7 @@ def bootstrap(
 ) -> None:
     """Give confidence intervals over scans for every parameter and every MAP threshold."""
     from lungmix.analysis.bootstrap import bootstrap as refit
-    from lungmix.cli.show_fits import bootstrap_json, show_bootstrap
+    from lungmix.cli.show_fits import bootstrap_values, show_bootstrap
     from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
     from lungmix.store import open_cohort
@@ -86,10 +84,7 @@ def bootstrap(
     with _progress_of("bootstrap", "refits", quiet=quiet) as progress:
         result = refit(counts, parameters, refits=refits, level=level, seed=seed, progress=progress)
     files = write_bootstrap(result, out)
-    if as_json:
-        typer.echo(bootstrap_json(store, result, files))
-    else:
-        show_bootstrap(Console(), result, files)
+    emit(bootstrap_values(store, result, files), lambda console: show_bootstrap(console, result, files), as_json)
 
 
 @app.command()
@@ -112,7 +107,7 @@ def scores(
     from lungmix.analysis.score_table import join_scores, read_scores
     from lungmix.analysis.scores import study
     from lungmix.cli.progress import callback_for
-    from lungmix.cli.show_scores import scores_json, show_scores
+    from lungmix.cli.show_scores import scores_values, show_scores
     from lungmix.intake.key_table import KeyTable
     from lungmix.stages.measure import comparable_measurements
     from lungmix.store import open_cohort
@@ -128,10 +123,7 @@ def scores(
     for warning in model_use(cohort).warnings(store):
         callback_for(Console(stderr=True), quiet=True).on_warning(warning)
     files = write_scores(result, out)
-    if as_json:
-        typer.echo(scores_json(store, result, files))
-    else:
-        show_scores(Console(), result, files)
+    emit(scores_values(store, result, files), lambda console: show_scores(console, result, files), as_json)
 
 
 @contextmanager

@@ -77,6 +77,15 @@ def stages_here(monkeypatch):
         monkeypatch.setattr(stage, "min_worker_memory", lambda client: 1 << 30)
 
 
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    """An empty bucket of a server that speaks S3."""
+    from support.object_store import running_bucket
+
+    with running_bucket(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory) -> Path:
     """Three small phantoms of three slabs, as files of different formats; to be read only."""

@@ -8,18 +8,11 @@ from lungmix import s3 as connections
 from lungmix.cli.app import _status_of
 from lungmix.phantom import Cohort, write_cohort
 from support.gateway import STOPPED, running_gateway
-from support.object_store import running_bucket
 
 pytestmark = pytest.mark.slow
 
 SMALL = ["--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3"]
 CASES = 4
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with running_bucket(tmp_path_factory.mktemp("s3")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,11 @@ from distributed import Client, LocalCluster
 import lungmix
 from lungmix.cli.app import _status_of
 from lungmix.phantom import Cohort, write_cohort
-from support.object_store import running_bucket
 from support.series import copy, hu_of, write_series
 
 pytestmark = pytest.mark.slow
 
 NAME = "qzxdoe"
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with running_bucket(tmp_path_factory.mktemp("s3")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,9 @@ import SimpleITK as sitk
 
 from lungmix.errors import SourceError, UsageError
 from lungmix.formats import RejectedSource, find_scans, remote
-from support.object_store import running_bucket
 from support.series import hu_of, only_scan, read, refused, scans, skipped, write_series
 
 HU = hu_of((12, 20, 24))
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with running_bucket(tmp_path_factory.mktemp("s3")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.store import IMAGES, invalidate_corrupt_stages, lock
 from lungmix.verify import verify_cases
-from support.object_store import running_bucket
 from support.stores import results_of
 
 pytestmark = pytest.mark.slow
@@ -22,12 +21,6 @@ MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 SCANS = 3
 MOST_REQUESTS = 300
 """Of a whole run, a scan of three slabs; what docs/store.md says."""
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with running_bucket(tmp_path_factory.mktemp("s3")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=[8, 32])

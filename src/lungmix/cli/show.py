@@ -137,15 +137,8 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
 
 def show_overview(console: Console, overview: CohortOverview) -> None:
     """Print cases with their stages, and the scanners as in the paper's Table 1."""
-    table = Table(
-        title=f"{overview.store}: {len(overview.cases)} cases",
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-        padding=(0, 1),
-    )
-    for title in ("case", "size", "spacing mm", "stages"):
-        table.add_column(title)
+    title = f"{overview.store}: {len(overview.cases)} cases"
+    table = new_table(title, "case", "size", "spacing mm", "stages", texts=True)
     for case in overview.cases:
         size = " x ".join(map(str, case.size))
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
@@ -159,9 +152,7 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
     for reason in overview.damaged.values():
         console.print(printable(reason), markup=False, highlight=False, soft_wrap=True)
     _show_notes(console, {case.name: case.flags for case in overview.cases})
-    table = Table(title="Scanners", title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
-    for title in ("manufacturer", "model", "CTs", "kVp", "slice thickness mm"):
-        table.add_column(title)
+    table = new_table("Scanners", "manufacturer", "model", "CTs", "kVp", "slice thickness mm", texts=True)
     for row in overview.scanners:
         table.add_row(row.manufacturer, row.model, str(row.scans), row.kvp, row.thickness)
     console.print(table)

@@ -156,11 +156,11 @@ def to_json(value: Any) -> str:
     return json.dumps(_json_ready(value), indent=2, allow_nan=False)
 
 
-def new_table(title: str, *columns: str) -> Table:
-    """Return an empty table in the style of the command line; the first column is for names."""
+def new_table(title: str, *columns: str, texts: bool = False) -> Table:
+    """Return an empty table in the style of the command line: of a name and numbers, or of texts that may fold."""
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        table.add_column(column, justify="right" if number and not texts else "left", no_wrap=not texts)
     return table
 
 

@@ -129,8 +129,8 @@ class Scan:
 
 
 @dataclass(frozen=True, repr=False)
-class RejectedSource:
-    """Source that cannot be read as a scan; `repr` shows no names.
+class UnusedSource:
+    """Source, or part of one, that is no scan; `repr` shows no names.
 
     Attributes
     ----------
@@ -139,7 +139,8 @@ class RejectedSource:
     path : str
         Path or address.
     reason : str
-        One sentence with file, problem and remedy; names of files are marked (`lungmix.errors.mark_path`).
+        File, problem and remedy as one sentence, or the continuation of "skipped:"; names of files are marked
+        (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     """
@@ -150,32 +151,15 @@ class RejectedSource:
     series: Series | None = None
 
     def __repr__(self) -> str:
-        return f"<RejectedSource: {redact(self.reason)}>"
+        return f"<{type(self).__name__}: {redact(self.reason)}>"
 
 
-@dataclass(frozen=True, repr=False)
-class SkippedSource:
-    """Part of a source that is not a scan, such as a localizer, or is not selected; this is no failure.
+class RejectedSource(UnusedSource):
+    """Source that cannot be read as a scan."""
 
-    Attributes
-    ----------
-    name : str
-        Suggested case name.
-    path : str
-        Path or address.
-    reason : str
-        Reason, as the continuation of "skipped:"; names of files are marked (`lungmix.errors.mark_path`).
-    series : Series or None
-        The DICOM series, for a listing.
-    """
 
-    name: str
-    path: str
-    reason: str
-    series: Series | None = None
-
-    def __repr__(self) -> str:
-        return f"<SkippedSource: {redact(self.reason)}>"
+class SkippedSource(UnusedSource):
+    """Part of a source that is not a scan, such as a localizer, or is not selected; this is no failure."""
 
 
 def case_name(text: str) -> str:

@@ -83,12 +83,10 @@ class _Search:
                 if is_list(local_mirror.path) and local_mirror.path.is_file() and not self.listed:
                     return self.entries(read_list(local_mirror.path, local_mirror.address.rpartition("/")[0]))
                 results = replace(self, progress=_ignore_progress, mirror=local_mirror).path(local_mirror.path)
-                unread = [
-                    RejectedSource(case_name(_stem(Path(url))), url, reason) for url, reason in local_mirror.unread
-                ]
+                unread = [_rejected(url, reason) for url, reason in local_mirror.unread]
                 return [*(_with_address(result, local_mirror) for result in results), *unread]
         except SourceError as error:
-            return [RejectedSource(case_name(_stem(Path(address))), address, error.args[0])]
+            return [_rejected(address, error.args[0])]
         except OSError as error:
             return [_unreadable_source(Path(address), error)]
 
@@ -103,7 +101,7 @@ class _Search:
                 results += search.bucket(entry.rstrip("/"))
             else:
                 reason = f"{mark_path(entry)} is not understood: give a path, or s3://BUCKET/PREFIX"
-                results.append(RejectedSource(case_name(_stem(Path(entry))), entry, reason))
+                results.append(_rejected(entry, reason))
         return results
 
     def path(self, path: Path) -> list[ScanResult]:
@@ -130,7 +128,7 @@ class _Search:
             result_type = SkippedSource if self.in_folder else RejectedSource
             return [result_type(case_name(_stem(path)), str(path), error.args[0])]
         except SourceError as error:
-            return [RejectedSource(case_name(_stem(path)), str(path), error.args[0])]
+            return [_rejected(path, error.args[0])]
         except OSError as error:
             return [_unreadable_source(path, error)]
 
@@ -140,7 +138,7 @@ class _Search:
         others: list[Path] = []
         collection = Collection(source_label=self._location_of)
         contents = list_files(folder)
-        results += [RejectedSource(case_name(_stem(path)), str(path), reason) for path, reason in contents.unread]
+        results += [_rejected(path, reason) for path, reason in contents.unread]
         missing: dict[str, list[Path]] = {"annex": contents.absent, "lfs": []}
         for number, file in enumerate(contents.files, start=1):
             try:
@@ -163,7 +161,7 @@ class _Search:
         for kind, files in missing.items():
             if files:
                 reason = missing_content_error(files[0], kind, files[1:]).args[0]
-                results.append(RejectedSource(case_name(_stem(folder)), str(folder), reason))
+                results.append(_rejected(folder, reason))
         data = {
             file for result in results if isinstance(result, Scan) and result.kind != "dicom" for file in result.files
         }
@@ -258,7 +256,7 @@ def _or_rejection(results: list[ScanResult], path: Path) -> list[ScanResult]:
     problem = "holds no CT series and no image file"
     if results:
         problem = f"holds no CT series that is used, {len(results)} other{'s' if len(results) > 1 else ''} skipped"
-    return [*results, RejectedSource(case_name(_stem(path)), str(path), f"{mark_path(path)} {problem}: check the path")]
+    return [*results, _rejected(path, f"{mark_path(path)} {problem}: check the path")]
 
 
 def _other_files(files: list[Path], collection: Collection, *, in_archive: bool) -> list[ScanResult]:
@@ -291,7 +289,7 @@ def _other_files(files: list[Path], collection: Collection, *, in_archive: bool)
                 RejectedSource(case_name(file.parent.name), str(file), f"{mark_path(file)} {problem}: get it again")
             )
         elif reason is not None:
-            results.append(RejectedSource(case_name(_stem(file)), str(file), f"{mark_path(file)} {reason}"))
+            results.append(_rejected(file, f"{mark_path(file)} {reason}"))
         else:
             skipped.append(file)
     if skipped:
@@ -303,12 +301,14 @@ def _other_files(files: list[Path], collection: Collection, *, in_archive: bool)
     return results
 
 
+def _rejected(path: str | Path, reason: str) -> RejectedSource:
+    return RejectedSource(case_name(_stem(Path(path))), str(path), reason)
+
+
 def _unreadable_source(path: Path, error: OSError) -> RejectedSource:
     if is_disk_full(error):
-        return RejectedSource(case_name(_stem(path)), str(path), disk_full_error(path).args[0])
-    return RejectedSource(
-        case_name(_stem(path)), str(path), f"{mark_path(path)} cannot be read ({error.strerror}): check it"
-    )
+        return _rejected(path, disk_full_error(path).args[0])
+    return _rejected(path, f"{mark_path(path)} cannot be read ({error.strerror}): check it")
 
 
 def _stem(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import atanh, sqrt, tanh
 from typing import Any
 
 import numpy as np
@@ -132,28 +131,22 @@ def pearson(x: Sequence[float] | Floats, y: Sequence[float] | Floats, level: flo
         Level of the interval, percent.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    n = len(x)
+    n, nan = len(x), float("nan")
     if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        nan = float("nan")
         return Correlation(n, nan, nan, nan, nan, level)
-    c = _coefficient(x, y)
-    if abs(c) == 1:
-        return Correlation(n, c, 0.0, c, c, level)
-    t = c * sqrt((n - 2) / ((1 - c) * (1 + c)))
-    p = 2 * float(stats.t.sf(abs(t), n - 2))
-    if n < 4:
-        return Correlation(n, c, p, float("nan"), float("nan"), level)
-    # Fisher 1915: the inverse hyperbolic tangent of c is approximately normal with standard error 1 / sqrt(n - 3).
-    half_width = float(stats.norm.ppf(0.5 + level / 200)) / sqrt(n - 3)
-    return Correlation(n, c, p, tanh(atanh(c) - half_width), tanh(atanh(c) + half_width), level)
+    result = stats.pearsonr(x, y)
+    c = float(result.statistic)
+    # Three pairs have no interval, unless they lie on a line.
+    low, high = result.confidence_interval(level / 100) if n > 3 else (c, c) if abs(c) == 1 else (nan, nan)
+    return Correlation(n, c, float(result.pvalue), float(low), float(high), level)
 
 
 def line_through(x: Floats, y: Floats) -> Line:
     """Return the least-squares line of y on x."""
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread if spread else 0.0
-    line = Line(slope, float(y.mean()) - slope * float(x.mean()), float("nan"))
-    return Line(line.slope, line.intercept, _r_squared(line, x, y))
+    if np.ptp(x) == 0:
+        return Line(0.0, float(y.mean()), 0.0)
+    fit = stats.linregress(x, y)
+    return Line(float(fit.slope), float(fit.intercept), float(fit.rvalue**2))
 
 
 def resample(
@@ -205,7 +198,7 @@ def resample(
         others = np.setdiff1d(np.arange(len(y)), chosen)
         line = line_through(involvement[chosen], y[chosen])
         r2.append(line.r2)
-        c.append(_coefficient(involvement[chosen], y[chosen]))
+        c.append(pearson(involvement[chosen], y[chosen]).c)
         rest.append(_r_squared(line, involvement[others], y[others]) if len(others) > 1 else float("nan"))
     return Resampling(
         draw, times, sum(sizes), float(np.mean(r2)), float(np.std(r2, ddof=1)), float(np.mean(c)),
@@ -261,12 +254,6 @@ def study(
         unscored=list(unscored),
         unmeasured=list(unmeasured),
     )
-
-
-def _coefficient(x: Floats, y: Floats | npt.NDArray[np.int64]) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    norms = sqrt(float(x @ x)) * sqrt(float(y @ y))
-    return min(max(float(x @ y) / norms, -1.0), 1.0) if norms else float("nan")
 
 
 def _r_squared(line: Line, x: Floats, y: Floats) -> float:

@@ -97,10 +97,14 @@ def is_text(file: Path) -> bool:
     """Return True where a file is not empty and begins with text."""
     with file.open("rb") as stream:
         beginning = stream.read(_TEXT_BYTES)
-    # The last character may be cut off.
-    text = beginning.decode("utf-8", "ignore")
-    is_utf8 = len(text.encode()) >= len(beginning) - 3
-    return bool(beginning) and is_utf8 and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
+    return bool(beginning) and begins_text(beginning)
+
+
+def begins_text(content: bytes) -> bool:
+    """Return True for the first bytes of a text, whose last character may be cut off."""
+    text = content.decode("utf-8", "ignore")
+    is_utf8 = len(text.encode()) >= len(content) - 3
+    return is_utf8 and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
 
 
 def is_apple_double(file: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lungmix.errors import is_encodable
 from lungmix.formats.tempdirs import scratch
 
 
@@ -22,18 +23,10 @@ def native_path(file: str) -> Iterator[str]:
     A name that is not UTF-8 raises in SimpleITK's bindings, or crashes the process, so a link with a plain name is
     created to such a file.
     """
-    if _is_utf8(file):
+    if is_encodable(file):
         yield file
         return
     with scratch(Path(file)) as folder:
         link = folder / "file"
         os.symlink(Path(file).absolute(), link)  # noqa: PTH211
         yield str(link)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

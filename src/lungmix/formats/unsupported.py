@@ -9,6 +9,8 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+from lungmix.formats.directory import begins_text
+
 _HEAD_BYTES = 1024
 _DISC_OFFSET = 32769
 """Offset of the identifier of an ISO 9660 image."""
@@ -185,8 +187,6 @@ def _compression_reason(file: Path, head: bytes) -> str | None:
 
 
 def _is_text(content: bytes) -> bool:
-    text = content.decode("utf-8", "ignore")
-    is_utf8 = len(text.encode()) >= len(content) - 3
     # Headers of volumes also begin with text.
     is_header = content.startswith(b"NRRD000") or _META.match(content) is not None
-    return is_utf8 and not is_header and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
+    return not is_header and begins_text(content)

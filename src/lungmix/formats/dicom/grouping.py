@@ -12,8 +12,8 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
+from operator import methodcaller
 from typing import TypeVar
 
 import numpy as np
@@ -313,33 +313,29 @@ def _split_by_hints(group: Group) -> list[Group]:
 
 
 def _splits(members: Members) -> Iterable[tuple[dict[str, list[Header]], str]]:
-    for index, name in enumerate(HINTS):
-        parts = _group_by(members, partial(_hint, index=index))
+    for name in HINTS:
+        parts = _group_by(members, methodcaller("hint", name))
         if 1 < len(parts) <= len(members) // 2:
             yield parts, name
     parts = _group_by(members, lambda header: header.event)
     if 1 < len(parts) <= len(members) // 2:
         yield parts, "IrradiationEventUID"
     for name in _TIMES:
-        yield from ((parts, name) for parts in _split_by_pause(members, HINTS.index(name)))
+        yield from ((parts, name) for parts in _split_by_pause(members, name))
 
 
-def _split_by_pause(members: Members, index: int) -> list[dict[str, list[Header]]]:
+def _split_by_pause(members: Members, name: str) -> list[dict[str, list[Header]]]:
     """Return the slices before and after the longest pause between their times."""
-    times = [seconds_of(_hint(header, index)) for header in members]
+    times = [seconds_of(header.hint(name)) for header in members]
     sorted_times = sorted(time for time in times if time is not None)
     if len(sorted_times) < len(members) or sorted_times[0] == sorted_times[-1]:
         return []
     longest = int(np.argmax(np.diff(sorted_times)))
     return [
         _group_by(
-            members, lambda header: "" if (seconds_of(_hint(header, index)) or 0) <= sorted_times[longest] else "later"
+            members, lambda header: "" if (seconds_of(header.hint(name)) or 0) <= sorted_times[longest] else "later"
         )
     ]
-
-
-def _hint(header: Header, index: int) -> str:
-    return header.hints[index] if index < len(header.hints) else ""
 
 
 def _form_stacks(parts: Sequence[Members]) -> bool:

@@ -130,6 +130,11 @@ class Header:
     identity: Identity = NOBODY
     acquisition: Acquisition = _UNKNOWN
 
+    def hint(self, name: str) -> str:
+        """Return the value of one of `HINTS`; empty where the header of a frame lacks it."""
+        index = HINTS.index(name)
+        return self.hints[index] if index < len(self.hints) else ""
+
     @property
     def exclusion_reason(self) -> str | None:
         """Reason why the image is not a CT slice; None if it may be one."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.dicom.even_spacing import estimate_spacing, overlaps_by_half, spacing_tolerance
-from lungmix.formats.dicom.header import HINTS, Header
+from lungmix.formats.dicom.header import Header
 from lungmix.formats.dicom.slice_groups import format_slices
 from lungmix.formats.dicom.slice_similarity import SimilarOrder, more_similar_order
 from lungmix.formats.series_filter import SeriesFilter
@@ -21,7 +21,6 @@ _MIN_RUN_LENGTH = 3
 # Passes are interleaved where the steps of each exceed those of all slices by this factor.
 _MIN_STEP_RATIO = 1.5
 _MIN_FRACTION_IN_RUNS = 0.8
-_ACQUISITION = HINTS.index("AcquisitionNumber")
 
 
 def check_numbers(
@@ -170,10 +169,6 @@ def _find_shared_numbers(numbers: Sequence[int | None]) -> list[int]:
     return [i for i, number in enumerate(numbers) if times[number] > 1]
 
 
-def _acquisition(header: Header) -> str:
-    return header.hints[_ACQUISITION] if len(header.hints) > _ACQUISITION else ""
-
-
 def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilter, notes: list[str]) -> None:
     """Report consecutive scans with one identifier, which look like one scan.
 
@@ -190,7 +185,7 @@ def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilte
     ]
     more = f" and {len(parts) - _MAX_LISTED} more parts" if len(parts) > _MAX_LISTED else ""
     description = f"instance numbers restart: slices {', '.join(shown)}{more} have the same ones"
-    acquisitions = [{_acquisition(slices[i]) for i in part} for part in parts]
+    acquisitions = [{slices[i].hint("AcquisitionNumber") for i in part} for part in parts]
     if "" not in set().union(*acquisitions) and len(set().union(*acquisitions)) == sum(map(len, acquisitions)):
         notes.append(f"{description}, of several acquisitions: the patient may have moved or breathed between them")
     elif series_filter.trust_positions:

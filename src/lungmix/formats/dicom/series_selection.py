@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lungmix.formats.dicom.grouping import MIN_SLICES
-from lungmix.formats.dicom.header import FRAME_PHASES, HINTS, Header
+from lungmix.formats.dicom.header import FRAME_PHASES, Header
 from lungmix.formats.dicom.image_types import seconds_of
 from lungmix.formats.dicom.slice_groups import Group, has_position, positions_along, slice_normal
 from lungmix.formats.series_filter import SeriesFilter
@@ -181,8 +181,7 @@ def _same_time(first: Group, second: Group) -> bool:
 
 def _seconds(header: Header) -> float | None:
     """Return the AcquisitionTime in seconds since midnight."""
-    at = HINTS.index("AcquisitionTime")
-    return seconds_of(header.hints[at] if at < len(header.hints) else "")
+    return seconds_of(header.hint("AcquisitionTime"))
 
 
 def _height_range(group: Group) -> tuple[float, float] | None:

@@ -72,9 +72,6 @@ class Tissue:
         return red, green, blue, 255
 
 
-BACKGROUND = 0
-"""Label of every voxel outside the lungs."""
-
 TISSUES: tuple[Tissue, ...] = (
     Tissue(1, "air", "Air", "#2ca02c", Code("AIR", PRIVATE_SCHEME, "Air in lung")),
     Tissue(2, "healthy", "Healthy lung", "#ffe135", LUNG_CODE),

@@ -97,7 +97,7 @@ class SchedulerReconnect:
             while time.monotonic() < deadline and not self._aborted.is_set():
                 if is_closed(self.client):
                     break
-                if self.client.status == "running" and _count_workers(self.client):
+                if self.client.status == "running" and _scheduler_workers(self.client):
                     try:
                         self.renew()
                     except (OSError, TimeoutError):  # lost again
@@ -200,12 +200,6 @@ def _is_stuck(worker: Mapping[str, Any]) -> bool:
     """Return True where a worker is paused and has no running task that could free memory."""
     counts = (worker.get("metrics") or {}).get("task_counts") or {}
     return worker.get("status") == "paused" and not counts.get("executing") and not counts.get("long-running")
-
-
-def _count_workers(client: Client) -> int | None:
-    """Return the number of workers; None where the scheduler does not answer."""
-    workers = _scheduler_workers(client)
-    return None if workers is None else len(workers)
 
 
 def _scheduler_workers(client: Client) -> list[dict[str, Any]] | None:

@@ -62,16 +62,18 @@ def exit_watch() -> NannyPlugin:
     return ExitWatch(TOPIC)
 
 
-def explain(client: Client, error: KilledWorker) -> WorkersEndedError:
-    """Return an error that says why workers ended on a case.
+def explained(client: Client, error: Exception) -> Exception:
+    """Return an error that says why workers ended on a case, in place of `distributed.KilledWorker`.
 
     Parameters
     ----------
     client : distributed.Client
         Client whose scheduler holds the events of memory limits and of exits.
-    error : KilledWorker
-        Error of a task whose workers ended several times.
+    error : Exception
+        Error of a task; any other than `distributed.KilledWorker` is returned as it is.
     """
+    if not isinstance(error, KilledWorker):
+        return error
     return WorkersEndedError(describe(*_events_of(client, error.last_worker.address)))
 
 
@@ -129,8 +131,3 @@ def _get_events(client: Client, topic: str) -> Iterable[dict[str, Any]]:
     with suppress(OSError, TimeoutError, ValueError, KeyError, ClosedClientError):
         return [event for _, event in client.get_events(topic) if isinstance(event, dict)]
     return []
-
-
-def explained(client: Client, error: Exception) -> Exception:
-    """Return an error that says why workers ended, in place of `distributed.KilledWorker`; any other as it is."""
-    return explain(client, error) if isinstance(error, KilledWorker) else error

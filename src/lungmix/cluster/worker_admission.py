@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import dask
+import distributed
 from distributed import Client, Scheduler, SchedulerPlugin, WorkerPlugin
 from distributed.protocol.pickle import dumps
 from distributed.versions import get_versions
@@ -77,9 +79,6 @@ def _plugin_remover() -> Callable[..., None]:
 
 
 def _admission_plugin() -> WorkerPlugin:
-    import dask
-    import distributed
-
     # A local class is pickled with its code, so that workers without lungmix, or with another version, can load it.
     class Admission(WorkerPlugin):
         idempotent = True

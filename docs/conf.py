@@ -12,7 +12,7 @@ author = "The lungmix developers"
 version = release = __version__
 extensions = [
     "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc",
-    "command_line", "generated_tables", "glossary_links",
+    "command_line", "generated_tables", "glossary_links", "notebook_pages",
 ]  # fmt: skip
 exclude_patterns = ["_build", "performance", "recipes", "extensions"]
 myst_enable_extensions = ["colon_fence"]

@@ -129,7 +129,9 @@ def split_help(text: str) -> tuple[str, list[str]]:
     match = _EXAMPLE.search(text)
     if match is None:
         return inspect.cleandoc(text), []
-    return inspect.cleandoc(text[: match.start()]), [line.strip() for line in match["lines"].splitlines() if line.strip()]
+    return inspect.cleandoc(text[: match.start()]), [
+        line.strip() for line in match["lines"].splitlines() if line.strip()
+    ]
 
 
 def first_sentence(text: str) -> str:

@@ -44,6 +44,15 @@ def test_first_mention_of_a_term_leads_to_its_definition(site, browser):
     assert browser.run("return document.querySelector('a[href=\"glossary.html#term-HU\"]') !== null")
 
 
+def test_page_of_the_notebook_shows_its_tables_and_figures(site, browser):
+    browser.open(site / "notebook.html")
+    assert browser.run("return document.querySelectorAll('table.dataframe tbody tr').length") == 6
+    widths = browser.run("return [...document.querySelectorAll('img[src^=data]')].map((image) => image.naturalWidth)")
+    assert len(widths) == 2
+    assert min(widths) > 300
+    assert browser.run("return document.querySelectorAll('.rubric').length") == 4
+
+
 def test_heading_that_a_link_leads_to_is_below_the_bar(site, browser):
     browser.open(site / "store.html", "#one-writer")
     top = "return document.querySelector('#one-writer h2').getBoundingClientRect().top"

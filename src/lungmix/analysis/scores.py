@@ -216,7 +216,7 @@ def study(
     share: float = 0.8,
     seed: int = 0,
 ) -> ScoreStudy:
-    """Return the correlation of lung involvement with scores, and what it rests on.
+    """Return the correlation of lung involvement with scores, its line, groups and resamplings.
 
     Parameters
     ----------

@@ -61,13 +61,13 @@ def _further(of: str, more: str = "") -> list[Column]:
             for a, b in AERATED_BANDS
         ),
         Column("mass_g", "g", f"mass of {of}: 1 + HU / 1000 g/mL, nothing below -1000 HU"),
-        Column("touches_border", "", f"1 where {of} reach the first or last slice, row or column{more}"),
+        Column("touches_border", "", f"1 if {of} reach the first or last slice, row or column{more}"),
     ]
 
 
 _MADE_WITH = (
     Column("mask", "", "preset of the lung mask, and the sizes that differ from it"),
-    Column("model", "", "name and digest of the mixture that the labels were made with"),
+    Column("model", "", "name and digest of the mixture of the labels"),
 )
 
 
@@ -82,7 +82,7 @@ def _columns() -> tuple[Column, ...]:
         *_densities(lung),
         *(Column(f"{t.key}_ml", "mL", f"volume of {t.name}") for t in TISSUES),
         Column("voxels", "", "lung voxels"),
-        *_further(lung, ", or a lung was dropped because it does"),
+        *_further(lung, ", or a lung was excluded because it does"),
     ]
     for side in LUNGS:
         of = f"voxels of the {side.name.lower()}"
@@ -99,11 +99,15 @@ def _columns() -> tuple[Column, ...]:
         Column(
             f"{ELSEWHERE.key}_ml",
             "mL",
-            "other parts of the mask outside both lungs: between them, and islands apart",
+            "other parts of the mask outside both lungs: between them, and separate components",
         ),
         *_MADE_WITH,
-        Column("left_out_ml", "mL", "part of the mask that all columns without a side leave out, as was asked for"),
-        Column("rejected_ml", "mL", "pieces of lung that the mask does not hold: cut by the image edge, or too small"),
+        Column(
+            "left_out_ml",
+            "mL",
+            "part of the mask that was excluded, on request, from all columns without right or left",
+        ),
+        Column("rejected_ml", "mL", "lung outside the mask: cut by the image edge, or too small"),
     ]
     return tuple(columns)
 

@@ -22,7 +22,7 @@ from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.pipeline.cohort_steps import fit_mixture, label_stage_of, measure_cases
-from lungmix.pipeline.result import RunResult, refuse_without_room
+from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
 from lungmix.pipeline.staleness import fault_of_labels, will_recompute
@@ -60,7 +60,7 @@ def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[C
             for name, reason in self.cohort.damaged.items():
                 if name not in result.failed:
                     result.fail(name, reason, StoreError(reason, path=self.cohort.url, case=name))
-            refuse_without_room(result)
+            raise_without_memory(result)
             return result
 
     return locked

@@ -140,7 +140,7 @@ def _median_and_range(values: Sequence[float]) -> str:
     return f"{median} mm" if low == high else f"{median} mm ({low} to {high})"
 
 
-def refuse_without_room(report: RunResult) -> None:
+def raise_without_memory(result: RunResult) -> None:
     """Raise an error if workers have too little memory for every case.
 
     Raises
@@ -148,14 +148,14 @@ def refuse_without_room(report: RunResult) -> None:
     ClusterError
         If no case finished, and each failed for lack of memory.
     """
-    errors = [report.errors.get(name) for name in report.failed]
-    refusals = [error for error in errors if isinstance(error, RoomError)]
-    if report.done or not refusals or len(refusals) < len(errors):
+    errors = [result.errors.get(name) for name in result.failed]
+    too_large = [error for error in errors if isinstance(error, RoomError)]
+    if result.done or not too_large or len(too_large) < len(errors):
         return
-    largest = max(refusals, key=lambda error: error.enough)
-    names = ", ".join(error.case for error in refusals[:_SHOWN])
-    more = f" and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
-    needs = "needs" if len(refusals) == 1 else "need up to"
+    largest = max(too_large, key=lambda error: error.enough)
+    names = ", ".join(error.case for error in too_large[:_SHOWN])
+    more = f" and {len(too_large) - _SHOWN} more" if len(too_large) > _SHOWN else ""
+    needs = "needs" if len(too_large) == 1 else "need up to"
     size = f"{largest.enough / 1e6:.0f}"
     remedy = more_memory(f"{size}MB", is_local=largest.is_local)
     has = f"a worker has {largest.limit / 1e6:.0f} MB of memory"

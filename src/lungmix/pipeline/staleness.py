@@ -8,7 +8,7 @@ from lungmix.mixture import TissueModel
 from lungmix.stages import label, mask
 from lungmix.stages.base import Stage
 from lungmix.stages.label import LabelStage
-from lungmix.stages.plausibility import is_accepted, refusal_of
+from lungmix.stages.plausibility import is_accepted, rejection_reason
 from lungmix.store import Case
 from lungmix.store.models import label_id
 
@@ -28,11 +28,11 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
     """Return why a case cannot be measured; None if it has labels by the model."""
     for stage in (mask.STAGE, label.STAGE):
         if stage in case.damage:
-            return f"what the stage {stage} wrote is damaged ({case.damage[stage]['reason']}): run `lungmix run`"
+            return f"results of the stage {stage} are corrupt ({case.damage[stage]['reason']}): run `lungmix run`"
     if mask.STAGE not in case.stages:
         return "it has no lung mask any more: run `lungmix mask`"
-    if not is_accepted(case) and (refused := refusal_of(case)) is not None:
-        return refused
+    if not is_accepted(case) and (reason := rejection_reason(case)) is not None:
+        return reason
     if label.STAGE not in case.stages:
         return "it has no labels: run `lungmix label`"
     if will_recompute(case, [LabelStage(model)]):

@@ -36,7 +36,7 @@ def findings_of(case: Case) -> list[Finding]:
         return []
 
 
-def refusal_of(case: Case) -> str | None:
+def rejection_reason(case: Case) -> str | None:
     """Return why the values of a case are not HU of a chest, with a remedy; None where they may be."""
     rejected = [finding for finding in findings_of(case) if finding.severity == "refused"]
     if not rejected:
@@ -60,7 +60,7 @@ def check_plausible(case: Case, *, accept: bool = False) -> bool:
     HuError
         If the values are rejected and not accepted.
     """
-    reason = refusal_of(case)
+    reason = rejection_reason(case)
     if reason is None:
         return False
     if not accept and not is_accepted(case):

@@ -24,7 +24,7 @@ from lungmix.webpage.volume import CLASSES, LOWEST_HU, STEP_HU, Preview, preview
 
 FOLDER = "data"
 OPENING = "lungmix.deliver("
-"""First bytes of every data file, by which they are told from other files."""
+"""First bytes of every data file, which distinguishes them from other files."""
 
 _QUALITY = 75
 # Labels are spread over the grey values, so that colour management of a browser does not change them.

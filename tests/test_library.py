@@ -67,7 +67,7 @@ def test_labels_are_exported_by_one_function(labelled, tmp_path):
 
 def test_case_that_is_missing_is_a_key_error_with_a_remedy(labelled):
     cohort = lungmix.open_cohort(labelled[0])
-    with pytest.raises(KeyError, match="lungmix info") as caught:
+    with pytest.raises(KeyError, match=r"Cohort\.keys") as caught:
         cohort["case-9"]
     assert isinstance(caught.value, CaseNotFoundError)
     assert isinstance(caught.value, lungmix.LungmixError)

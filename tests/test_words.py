@@ -14,7 +14,7 @@ LIBRARY = sorted(
     file for file in PACKAGE.rglob("*.py") if "cli" not in file.relative_to(PACKAGE).parts and file.stem != "__main__"
 )
 """Files whose messages users of the library read too, which is all but the command line."""
-OPTION = re.compile(r"(?<![\w-])--[a-z]")
+OPTION = re.compile(r"(?<![\w-])--[a-z]|`lungmix ")
 OTHER_PROGRAMS = re.compile(r"(`(dask|gdcmconv)|napari) [^`]*")
 OPENINGS = {"What", "Whether", "Who", "Whose", "Where", "How", "Of", "So", "Such"}
 """First words of a docstring that leave its subject open."""
@@ -91,7 +91,7 @@ def test_variables_are_no_pronouns(file):
 
 
 @pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_messages_of_the_library_name_parameters_and_no_options(file):
+def test_messages_of_the_library_name_parameters_and_methods_but_no_options(file):
     assert not options(file.read_text(encoding="utf-8"))
 
 

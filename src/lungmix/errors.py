@@ -29,7 +29,7 @@ IMPERATIVES = (
 )  # fmt: skip
 """First words of remedies, apart from commands."""
 
-_REMEDY = re.compile(rf"(?:^|[:;] )(?=(?:{'|'.join(IMPERATIVES)}) |`(?:lungmix |Pipeline\.))")
+_REMEDY = re.compile(rf"(?:^|[:;] )(?=(?:{'|'.join(IMPERATIVES)}) |`(?:lungmix|Cohort|Pipeline\.))")
 
 
 def mark_path(path: str | PurePath) -> str:
@@ -161,7 +161,7 @@ class DamageError(StoreError):
 
     def __init__(self, case: str, array: str, where: str):
         super().__init__(
-            f"case {case}: {array} is damaged in {where}: run `lungmix run` on its store again, with the scan's SOURCE",
+            f"case {case}: {array} is damaged in {where}: run `Pipeline.run(sources)` with the source of the scan",
             case=case,
         )
         self.array, self.where = array, where

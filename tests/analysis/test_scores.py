@@ -221,7 +221,7 @@ def test_missing_file_and_missing_involvement_are_explained(tmp_path):
     scores = read_scores(written(tmp_path, "case,S\np1,3\n"))
     with pytest.raises(UsageError, match="five tissues"):
         join_scores([{"case": "p1", "component_1": 3.0}], scores)
-    with pytest.raises(UsageError, match="lungmix measure"):
+    with pytest.raises(UsageError, match=r"Pipeline\.measure"):
         join_scores([], scores)
 
 

@@ -150,7 +150,7 @@ def test_cohort_is_exported_except_for_a_failed_case(cohort, tmp_path):
     result = export_cohort(cohort, tmp_path / "out", "pyradiomics")
     assert list(result.failed) == ["case-002"]
     assert "case-002" in result.failed["case-002"]
-    assert "lungmix run" in result.failed["case-002"]
+    assert "Pipeline.run" in result.failed["case-002"]
     (table,) = result.tables
     assert {row["Image"] for row in csv.DictReader(table.open())} == {"case-001_ct.mha", "case-003_ct.mha"}
     result = export_cohort(cohort, tmp_path / "out", "seg.nrrd", "lung")

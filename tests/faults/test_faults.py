@@ -88,7 +88,7 @@ def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
     # Without the source all other cases are done, and the damaged one is named.
     report = Pipeline(client, lungmix.open_cohort(store, "a")).run([], mask=MASK)
     assert set(report.failed) == {whose} - {""}
-    assert all("lungmix remove" in reason for reason in report.failed.values())
+    assert all("Pipeline.remove" in reason for reason in report.failed.values())
     assert {str(row["case"]) for row in report.rows} == {"case-001", "case-002", "case-003"} - {whose}
     run(client, store, scans)
     assert_same_store(undisturbed, store)

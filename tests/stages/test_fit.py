@@ -107,7 +107,7 @@ def test_report_compares_both_fits(cohort):
 
 def test_store_without_masks_says_what_to_do(tmp_path):
     empty = lungmix.open_cohort(tmp_path / "empty.zarr", "a")
-    with pytest.raises(StoreError, match="lungmix mask"):
+    with pytest.raises(StoreError, match=r"`Pipeline.mask\(\)`"):
         masked_counts(empty)
     with pytest.raises(ModelError, match="nothing to fit"):
         fit_cohort(empty, [], FitParameters())

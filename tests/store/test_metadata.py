@@ -79,7 +79,7 @@ def test_corrupt_case_is_reported_with_its_remedy_and_others_are_listed(store):
         assert list(cohort.damaged) == ["case-002"]
         # What has no metadata is no case, as a mapping sees it.
         for ask in (cohort.case, *([cohort.__getitem__] if content is not None else [])):
-            with pytest.raises(StoreError, match=r"case case-002: its zarr\.json .*SOURCE.*`lungmix remove`"):
+            with pytest.raises(StoreError, match=r"case-002: its zarr\.json .*source of the scan.*`Pipeline\.remove"):
                 ask("case-002")
         assert list(overview_of(cohort).damaged) == ["case-002"]
     file.write_bytes(whole)
@@ -160,7 +160,7 @@ def test_corrupt_metadata_of_the_store_are_reported_and_rewritten_in_mode_a(stor
     for content in [*damages(whole), *changed, None]:
         lose_or_replace(file, content)
         for mode in ("r", "r+"):
-            with pytest.raises(StoreError, match=r"its zarr\.json .*lungmix run"):
+            with pytest.raises(StoreError, match=r"its zarr\.json .*Pipeline\.run"):
                 lungmix.open_cohort(store[0], mode)
             assert (file.read_bytes() if file.is_file() else None) == content
         cohort = lungmix.open_cohort(store[0], "a")

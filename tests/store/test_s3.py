@@ -111,7 +111,7 @@ def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
 
 
 def test_error_for_an_address_that_is_no_store_names_the_remedy(bucket):
-    with pytest.raises(StoreError, match="lungmix run"):
+    with pytest.raises(StoreError, match=r"lungmix\.run"):
         lungmix.open_cohort(bucket.url("none.zarr"))
     with pytest.raises(UsageError, match="s3://BUCKET/PREFIX"):
         lungmix.open_cohort("ftp://host/store")

@@ -149,7 +149,7 @@ def test_file_is_not_taken_for_a_store(tmp_path):
 
 
 def test_error_for_a_missing_store_says_how_to_create_one(tmp_path):
-    with pytest.raises(StoreError, match="lungmix run"):
+    with pytest.raises(StoreError, match=r"lungmix\.run"):
         lungmix.open_cohort(tmp_path / "none.zarr")
 
 

@@ -89,7 +89,7 @@ def test_changed_metadata_and_results_are_reported(client, store, scan):
     found = verify(client, store, scan)
     told = " / ".join(found.wrong[NAME])
     for words in (
-        "origin, kvp: not as in the source: `lungmix remove` it",
+        "origin, kvp: not as in the source: remove it with `Pipeline.remove(names)`",
         "touches of the stage side differs when recomputed",
         "voxels of the stage mask differs when recomputed",
         "islands of the stage mask differs when recomputed",
@@ -149,7 +149,7 @@ def test_missing_or_changed_model_is_reported(client, store, change):
     else:
         (store / "model.json").write_text((store / "model.json").read_text().replace("0.33915991", "0.33915992"))
     found = verify(client, store).wrong
-    assert "give it again with `lungmix fit" in found["model.json"][0]
+    assert "run `Pipeline.fit(model=FILE)`" in found["model.json"][0]
     assert "its labels cannot be recomputed without the store's model" in found[NAME]
 
 

@@ -164,7 +164,7 @@ def join_scores(
     if not rows:
         raise UsageError(
             f"no name in {mark_path(scores.path)} is that of a measured case: it names {_first_of(unmatched_names)}, "
-            f"the cohort has {_first_of(unscored) if unscored else 'no measured case; run `lungmix measure` first'}"
+            f"the cohort has {_first_of(unscored) if unscored else 'no measured case; run `Pipeline.measure()` first'}"
         )
     return rows, unscored, unmeasured
 

@@ -41,11 +41,17 @@ OPTIONS = {
 """Options by parameter, or by parameter and item where items are options of their own."""
 
 COMMANDS = {
+    "Cohort.keys": "lungmix info STORE",
+    "Pipeline.convert": "lungmix convert STORE SOURCE",
     "Pipeline.fit": "lungmix fit STORE",
+    "Pipeline.label": "lungmix label STORE",
     "Pipeline.mask": "lungmix mask STORE",
     "Pipeline.measure": "lungmix measure STORE",
+    "Pipeline.remove": "lungmix remove STORE CASE",
+    "Pipeline.run": "lungmix run STORE SOURCE",
+    "lungmix.run": "lungmix run STORE SOURCE",
 }
-"""Commands by method."""
+"""Commands by method, with the arguments that every call has."""
 
 _CODE = re.compile("`([^`]+)`")
 _REPORT_IT = "run again with --debug and report it"
@@ -60,16 +66,17 @@ def with_options(message: str) -> str:
 
 
 def _spelled(match: re.Match[str]) -> str:
+    method = match[1].partition("(")[0]
+    command = COMMANDS.get(method) if method != match[1] else None
     try:
-        call = ast.parse(f"_({match[1]})", mode="eval").body
+        call = ast.parse(match[1] if command else f"_({match[1]})", mode="eval").body
     except SyntaxError:
         return match[0]
-    arguments = list(_arguments(call))
-    method = ast.unparse(call).removeprefix("_(").partition("(")[0]
-    if not {name for name, _ in arguments} <= OPTIONS.keys() or not (arguments or method in COMMANDS):
+    arguments = [(name, value) for name, value in _arguments(call) if value is not None or not command]
+    if not {name for name, _ in arguments} <= OPTIONS.keys() or not (arguments or command):
         return match[0]
     options = [_option(name, value) for name, value in arguments]
-    return f"`{' '.join((COMMANDS[method], *options))}`" if method in COMMANDS else " ".join(options)
+    return f"`{' '.join((command, *options))}`" if command else " ".join(options)
 
 
 def _arguments(call: ast.expr) -> Iterator[tuple[str, ast.expr | None]]:

@@ -139,7 +139,7 @@ def export_cohort(
 def _add_models(cohort: Cohort, out: Exported, image: str) -> None:
     out.made_with = {name: made_with(cohort[name], image) for name in out.files}
     if any(out.made_with.values()):
-        out.warnings = model_use(cohort).warnings(cohort.url)
+        out.warnings = model_use(cohort).warnings()
 
 
 def _export_cases(

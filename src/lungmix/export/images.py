@@ -116,7 +116,7 @@ def require(case: Case, image: str) -> None:
     stage = _STAGE_OF.get(image)
     if not case.is_started(image) or (stage is not None and stage not in case.stages):
         raise StoreError(
-            f"case {case.name} has no finished image {image!r} yet: run `lungmix run` on its store first",
+            f"case {case.name} has no finished image {image!r} yet: run `Pipeline.run(sources)` first",
             case=case.name,
         )
 

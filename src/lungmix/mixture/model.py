@@ -189,7 +189,7 @@ class TissueModel:
             location = ".".join(str(part) for part in first["loc"]) or "the file"
             raise ModelError(
                 f"{name} is not a lungmix model: {mark_untrusted(location)}: {first['msg']}; "
-                "make one with `lungmix fit`"
+                "make one with `Pipeline.fit()`"
             ) from None
         try:
             return cls(tuple(document.weights), tuple(document.means), tuple(document.variances), document.fit)
@@ -291,11 +291,11 @@ def _read_model(path: Path) -> TissueModel:
     if not path.is_file():
         raise ModelError(f"there is no model {name}: give 'published' or the path of a JSON model file")
     if path.stat().st_size > _LARGEST_FILE:
-        raise ModelError(f"{name} is larger than a model can be (1 MiB): give the JSON file that `lungmix fit` wrote")
+        raise ModelError(f"{name} is larger than a model (1 MiB): give the JSON file that `Pipeline.fit()` wrote")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ModelError(f"{name} is not text: give the JSON file that `lungmix fit` wrote") from None
+        raise ModelError(f"{name} is not text: give the JSON file that `Pipeline.fit()` wrote") from None
     return TissueModel.from_json(text, name)
 
 

@@ -327,7 +327,7 @@ class Pipeline:
         """Warn where labels and masks were not made with one model and one preset."""
         use = model_use(self.cohort)
         result.stale = {name: str(model_id) for name, model_id in use.stale.items()}
-        for warning in use.warnings(self.cohort.url):
+        for warning in use.warnings():
             self.callback.on_warning(warning)
 
     def _drop_unconverted(self, retained: RetainedScans) -> None:

@@ -28,15 +28,15 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
     """Return why a case cannot be measured; None if it has labels by the model."""
     for stage in (mask.STAGE, label.STAGE):
         if stage in case.damage:
-            return f"results of the stage {stage} are corrupt ({case.damage[stage]['reason']}): run `lungmix run`"
+            return f"its {stage} is corrupt ({case.damage[stage]['reason']}): run `Pipeline.run(sources)`"
     if mask.STAGE not in case.stages:
-        return "it has no lung mask any more: run `lungmix mask`"
+        return "it has no lung mask any more: run `Pipeline.mask()`"
     if not is_accepted(case) and (reason := rejection_reason(case)) is not None:
         return reason
     if label.STAGE not in case.stages:
-        return "it has no labels: run `lungmix label`"
+        return "it has no labels: run `Pipeline.label()`"
     if will_recompute(case, [LabelStage(model)]):
         model_id = label_id(case)
         other = "" if model_id is None else f", but by {model_id}"
-        return f"its labels are not those of the store's model{other}: run `lungmix label`"
+        return f"its labels are not those of the store's model{other}: run `Pipeline.label()`"
     return None

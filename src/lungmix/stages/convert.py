@@ -186,7 +186,8 @@ def check_converted(case: Case) -> None:
     if STAGE not in case.stages:
         reason = case.damage.get(STAGE, {}).get("reason", "its conversion did not finish")
         raise StoreError(
-            f"case {case.name} has no complete image ({reason}): run again with its SOURCE, or `lungmix remove` it",
+            f"case {case.name} has no complete image ({reason}): run `Pipeline.run(sources)` with its source, or "
+            "remove it with `Pipeline.remove(names)`",
             case=case.name,
         )
 

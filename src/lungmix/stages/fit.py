@@ -161,7 +161,7 @@ def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: S
     """
     for name in (*cases, *leave_out):
         if name not in present:
-            raise UsageError(f"there is no masked case {name!r} in the store: `lungmix info STORE` lists the cases")
+            raise UsageError(f"there is no masked case {name!r} in the store: `Cohort.keys()` lists the cases")
     chosen = [name for name in present if (not cases or name in cases) and name not in leave_out]
     if present and not chosen:
         raise UsageError("every case is excluded, so there is nothing to fit: name fewer in `leave_out`")
@@ -199,7 +199,7 @@ def masked_counts(cohort: Cohort) -> dict[str, Counts]:
         name: case.hu_counts for name, case in cohort.items() if mask.STAGE in case.stages and not findings_of(case)
     }
     if not histograms:
-        raise StoreError(f"{cohort.url} holds no case with a lung mask: run `lungmix mask {cohort.url}` first")
+        raise StoreError(f"{cohort.url} holds no case with a lung mask: run `Pipeline.mask()` first")
     return histograms
 
 

@@ -183,7 +183,7 @@ def check_masked(case: Case) -> None:
     if STAGE not in case.stages:
         reason = case.damage.get(STAGE, {}).get("reason", "it was not computed yet, or not completely")
         raise StoreError(
-            f"case {case.name} has no complete lung mask ({reason}): run `lungmix mask` first", case=case.name
+            f"case {case.name} has no complete lung mask ({reason}): run `Pipeline.mask()` first", case=case.name
         )
 
 

@@ -160,7 +160,7 @@ def comparable_measurements(cohort: Cohort) -> list[Row]:
         if len(kinds) > 1:
             raise StoreError(
                 f"{MEASUREMENTS_FILE} has rows of {difference} ({', '.join(kinds)}), which cannot be compared: "
-                f"run `lungmix run {cohort.url} SOURCE` first"
+                f"run `Pipeline.run(sources)` first"
             )
     return rows
 

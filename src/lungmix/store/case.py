@@ -136,7 +136,7 @@ class Case(CaseState):
         if _path_of(name) is not None and not self.is_published(_STAGE_OF_IMAGE[name]):
             raise StoreError(
                 f"case {self.name} has no complete image {name}: it does not exist yet, or is still being written: "
-                "read it once `lungmix run` is done",
+                "read it once `Pipeline.run(sources)` is done",
                 case=self.name,
             )
         source = self.zarr_array(name, level)
@@ -340,7 +340,7 @@ class Case(CaseState):
             array = self._group[path]
         except KeyError:
             raise StoreError(
-                f"case {self.name} has no {path} yet: run `lungmix run` on its store first", case=self.name
+                f"case {self.name} has no {path} yet: run `Pipeline.run(sources)` first", case=self.name
             ) from None
         if not isinstance(array, zarr.Array):
             raise StoreError(

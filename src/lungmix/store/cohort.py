@@ -97,7 +97,7 @@ class Cohort(Mapping[str, Case]):
 
     def _no_case(self, name: object) -> CaseNotFoundError:
         return CaseNotFoundError(
-            f"{self.url} has no case {name!r}: `lungmix info {self.url}` lists them", path=self.url, case=str(name)
+            f"{self.url} has no case {name!r}: `Cohort.keys()` lists them", path=self.url, case=str(name)
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -215,9 +215,7 @@ class Cohort(Mapping[str, Case]):
 
         text = self.read_text(MEASUREMENTS_FILE)
         if not text:
-            raise StoreError(
-                f"{self.url} has no measurements: run `lungmix run {self.url} SOURCE` first", path=self.url
-            )
+            raise StoreError(f"{self.url} has no measurements: run `Pipeline.run(sources)` first", path=self.url)
         table = pd.read_csv(io.StringIO(text), dtype={"case": str, "preset": str, "model": str, "mask": str})
         labelled = {name for name, case in self.items() if case.has_labels}
         return table[table["case"].isin(labelled)].reset_index(drop=True)
@@ -276,7 +274,7 @@ class Cohort(Mapping[str, Case]):
     def remove(self, name: str) -> None:
         """Delete a case with all its objects, if it exists."""
         if not _CASE_NAME.fullmatch(name) or name in FILES:
-            raise StoreError(f"{name!r} is not the name of a case: `lungmix info {self.url}` lists them")
+            raise StoreError(f"{name!r} is not the name of a case: `Cohort.keys()` lists them")
         # Metadata first: an interrupted deletion leaves no case with missing objects.
         sync(self._group.store.delete(self._key(f"{name}/zarr.json")))
         for is_last_attempt in (False, False, True):
@@ -483,7 +481,7 @@ def _open_group(store: Store, location: str, mode: Mode, *, is_locked: bool) -> 
         raise StoreError(f"{location} holds a zarr.json that {fault}, and no case: give a new or empty folder as STORE")
     if mode != "a":
         raise StoreError(
-            f"{location}: its zarr.json {fault}: run `lungmix run {location} SOURCE` with a scan of it, which "
+            f"{location}: its zarr.json {fault}: run `Pipeline.run(sources)` with a scan of it, which "
             "rewrites that file and keeps all cases"
         )
     if not is_locked:
@@ -520,8 +518,8 @@ def _repair(store: Store, location: str, *, is_locked: bool) -> Group:
 
 def _damaged(name: str, fault: str) -> str:
     return (
-        f"case {name}: its zarr.json {fault}: run `lungmix run` on its store again with the scan's SOURCE, or "
-        "`lungmix remove` it"
+        f"case {name}: its zarr.json {fault}: run `Pipeline.run(sources)` with the source of the scan, or "
+        "remove it with `Pipeline.remove(names)`"
     )
 
 
@@ -537,4 +535,4 @@ def _check_folder(path: Path, *, creating: bool) -> None:
 
 
 def _no_store(location: str) -> StoreNotFoundError:
-    return StoreNotFoundError(f"there is no store at {location}: make one with `lungmix run {location} SOURCE`")
+    return StoreNotFoundError(f"there is no store at {location}: make one with `lungmix.run(store, sources)`")

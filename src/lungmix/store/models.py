@@ -52,12 +52,12 @@ def stored_model(cohort: Cohort) -> TissueModel:
     """
     text, record = cohort.read_text(MODEL_FILE), cohort.settings.get(_FIT, {})
     if text is None and not record:
-        raise StoreError(f"{cohort.url} holds no model yet: run `lungmix fit {cohort.url}` first")
+        raise StoreError(f"{cohort.url} holds no model yet: run `Pipeline.fit()` first")
     if text is None or digest_of(text) != record.get("sha256", digest_of(text)):
         remedy = (
             "run `Pipeline.fit(model=FILE)` with the file that was given, or 'published'"
             if record.get("given")
-            else f"run `lungmix fit {cohort.url}`"
+            else "run `Pipeline.fit()`"
         )
         fault = "is missing" if text is None else "does not match its digest"
         raise StoreError(f"{cohort.url}: its {MODEL_FILE} {fault}: {remedy}")
@@ -150,21 +150,15 @@ class ModelUse:
             return {}
         return {name: model for name, model in self.labels.items() if model.digest != self.stored.digest}
 
-    def warnings(self, url: str) -> list[str]:
-        """Return a message for each inconsistency, with the remedy.
-
-        Parameters
-        ----------
-        url : str
-            STORE in the commands of the remedy.
-        """
+    def warnings(self) -> list[str]:
+        """Return a message for each inconsistency, with the remedy."""
         messages = []
         if self.stale:
             others = _counted(map(str, self.stale.values()))
             messages.append(
                 f"{_cases(len(self.stale))} {_carry(len(self.stale))} labels by another model ({others}) than that of "
-                f"the store ({self.stored}), and measurements of these labels: run `lungmix label {url}` "
-                f"and `lungmix measure {url}`"
+                f"the store ({self.stored}), and measurements of these labels: run `Pipeline.label()` "
+                f"and `Pipeline.measure()`"
             )
         if len(set(self.masks.values())) > 1:
             messages.append(

@@ -282,7 +282,9 @@ class CaseState:
     def _attributes(self) -> dict[str, Any]:
         attributes = self._group.attrs.get(ATTRIBUTE)
         if not isinstance(attributes, dict):
-            raise StoreError(f"case {self.name} has no lungmix attributes: run `lungmix convert` again", case=self.name)
+            raise StoreError(
+                f"case {self.name} has no lungmix attributes: run `Pipeline.convert(sources)` again", case=self.name
+            )
         return copy.deepcopy(attributes)
 
     def _write_attributes(self, attributes: dict[str, Any]) -> None:

@@ -68,7 +68,9 @@ class Comparison:
         for key, message in unexpected_objects(case).items():
             self.add_problem(message, stage_of(key) if key not in STAGES else None)
         if not case.is_described and convert.STAGE in case.stages:
-            self.add_problem("its OME-Zarr metadata do not match its geometry: the next `lungmix run` rewrites them")
+            self.add_problem(
+                "its OME-Zarr metadata do not match its geometry: the next `Pipeline.run(sources)` rewrites them"
+            )
         if convert.STAGE not in case.stages:
             self.add_problem("there is no complete image")
         elif not corrupt and not case.damage and self._check_records():
@@ -106,7 +108,7 @@ class Comparison:
                     self.add_problem("its labels cannot be recomputed without the store's model")
                 return
             if case.stages.get(label.STAGE, {}).get("key") not in (None, label.key_for(case, self.model)):
-                self.add_problem("its labels are not those of the store's model: run `lungmix label`")
+                self.add_problem("its labels are not those of the store's model: run `Pipeline.label()`")
                 return
             if {regions.STAGE, label.STAGE} & case.stages.keys():
                 label.label_case(self.client, scratch, name, self.model)
@@ -128,8 +130,12 @@ class Comparison:
         differing += sorted(key for key in {*stored, *expected} if stored.get(key) != expected.get(key))
         if differing:
             is_changed = record["key"] != convert.key_for(scan)
-            remedy = "run `lungmix run`" if is_changed else "`lungmix remove` it and run `lungmix run`"
-            self.add_problem(f"{', '.join(differing)}: not as in the source: {remedy} with its SOURCE")
+            remedy = (
+                "run `Pipeline.run(sources)`"
+                if is_changed
+                else "remove it with `Pipeline.remove(names)` and run `Pipeline.run(sources)`"
+            )
+            self.add_problem(f"{', '.join(differing)}: not as in the source: {remedy} with its source")
         for slab in scan.slabs(case.layout.slab):
             digest.update(slab.tobytes())
         if digest.hexdigest() != record["voxels_sha256"]:
@@ -192,16 +198,16 @@ class Comparison:
             head, lines = lines_of(text or "")
             if name not in lines:
                 if text is not None or file == MEASUREMENTS_FILE:
-                    self.add_note(f"it is not in {file}: `lungmix measure` measures it")
+                    self.add_note(f"it is not in {file}: `Pipeline.measure()` measures it")
                 continue
             rows = measure.rows_of_case(self.case, file, model, measure.excluded_regions(self.cohort))
             expected = lines_of(text_of(rows))
             if head != expected[0]:
                 self.verification.add_problem(
-                    file, "its columns are not those of the store's model: run `lungmix measure`"
+                    file, "its columns are not those of the store's model: run `Pipeline.measure()`"
                 )
             elif lines[name] != expected[1][name]:
-                self.add_problem(f"its row in {file} does not match its histograms: run `lungmix measure`")
+                self.add_problem(f"its row in {file} does not match its histograms: run `Pipeline.measure()`")
 
 
 def _is_record(stage: str, record: Mapping[str, Any]) -> bool:

@@ -49,7 +49,7 @@ def scans_of_cases(
     present = {*cohort, *cohort.damaged, *cohort.failed}
     for (name, scan), source_label in zip(scans_by_case.items(), labels, strict=True):
         if name not in present:
-            reasons[source_label] = f"{mark_path(scan.path)} is not in the store: run `lungmix run` with it"
+            reasons[source_label] = f"{mark_path(scan.path)} is not in the store: run `Pipeline.run(sources)` with it"
     return scans_by_case, reasons
 
 
@@ -129,7 +129,7 @@ def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | N
     record: dict[str, Any] = cohort.settings.get("fits") or {}
     if record and fit.stored_fits(cohort) is None:
         files = ", ".join(FIT_FILES.values())
-        verification.add_problem("fits", f"{files} do not match their digest: run `lungmix fit`")
+        verification.add_problem("fits", f"{files} do not match their digest: run `Pipeline.fit()`")
     labelled = any(label.STAGE in case.stages for case in cohort.values())
     if cohort.read_text(MODEL_FILE) is None and not cohort.settings.get(fit.STAGE) and not labelled:
         return None
@@ -154,6 +154,6 @@ def _check_tables(cohort: Cohort, verification: Verification) -> None:
                 continue
             else:
                 problem = "which has no labels"
-            verification.add_problem(file, f"it has a row of {json.dumps(name)}, {problem}: run `lungmix measure`")
+            verification.add_problem(file, f"it has a row of {json.dumps(name)}, {problem}: run `Pipeline.measure()`")
         if not is_parquet_of(cohort.read_bytes(parquet_name(file)), text):
-            verification.add_problem(parquet_name(file), f"its content differs from {file}: run `lungmix measure`")
+            verification.add_problem(parquet_name(file), f"its content differs from {file}: run `Pipeline.measure()`")

@@ -70,7 +70,7 @@ class CohortOverview:
     @property
     def warnings(self) -> list[str]:
         """Messages, one for each inconsistency between models or presets."""
-        return self.made_with.warnings(self.store)
+        return self.made_with.warnings()
 
 
 def overview_of(cohort: Cohort) -> CohortOverview:

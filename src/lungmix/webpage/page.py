@@ -203,7 +203,7 @@ def _render(
         pictures={picture.name: picture for picture in figures},
         fits=_fits(cohort, overview.made_with, model),
         # The path of the store may contain names of persons.
-        warnings=list(map(spell, overview.made_with.warnings("STORE"))),
+        warnings=list(map(spell, overview.made_with.warnings())),
         notes={name: spell(note) for name, note in notes.items()},
         flags={case.name: spell("; ".join(case.flags)) for case in overview.cases if case.flags},
         tissues=TISSUES,

@@ -120,7 +120,7 @@ def scores(
     result = study(
         rows, unscored=unscored, unmeasured=unmeasured, level=level, times=resamplings, share=fraction, seed=seed
     )
-    for warning in model_use(cohort).warnings(store):
+    for warning in model_use(cohort).warnings():
         callback_for(Console(stderr=True), quiet=True).on_warning(warning)
     files = write_scores(result, out)
     emit(scores_values(store, result, files), lambda console: show_scores(console, result, files), as_json)

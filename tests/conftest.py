@@ -19,9 +19,10 @@ settings.load_profile("lungmix")
 # Commands and scripts that tests start find those of this environment, whether it is activated or not.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
-# A shell that starts tests in the background has them ignore interrupts, and so would all that they start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts tests in the background, or nohup, has them ignore signals, and so would all that they start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 ALONE = ("cluster", "faults", "mixture/test_workers.py", "cli/test_signals.py")
 """Tests that start, end or stop processes and wait for them; other tests beside them would take their time."""
@@ -38,6 +39,25 @@ def pytest_collection_modifyitems(items):
     # Files with many slow tests first: where files are spread over processes, none is left with a long one at the end.
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (-slow[item.path], item.path))
+
+
+@pytest.fixture(autouse=True)
+def no_client_left():
+    """Fail a test that leaves dask with a client that is closed, or not connected, for all later tests."""
+    before = _has_no_scheduler()
+    yield
+    assert before or not _has_no_scheduler()
+
+
+def _has_no_scheduler() -> bool:
+    """Return True where dask would compute with a client that does not run."""
+    dask, distributed = sys.modules.get("dask"), sys.modules.get("distributed")
+    if dask is None or distributed is None or dask.config.get("scheduler", None) != "dask.distributed":
+        return False
+    try:
+        return distributed.default_client().status != "running"
+    except ValueError:
+        return True
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ import time
 
 import dask
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, default_client
 
 import lungmix
 from lungmix.cluster import check_memory, dashboard_of, local, machine
+from lungmix.cluster.client import CleanClient
 from lungmix.errors import ClusterError
 from support.clusters import free_port
 
@@ -21,6 +22,31 @@ def test_scheduler_of_dasks_configuration_is_used_and_said():
     with dask.config.set({"scheduler-address": address}), pytest.raises(ClusterError, match="dask's configuration"):
         lungmix.connect(say=said.append)
     assert address in said[0]
+
+
+def assert_computed_without_a_client():
+    with pytest.raises(ValueError, match="No client"):
+        default_client()
+    assert dask.delayed(sum)([1, 2]).compute() == 3
+
+
+def test_failed_connection_leaves_no_client():
+    with pytest.raises(ClusterError, match="no scheduler answers at nonsense"):
+        lungmix.connect("nonsense://127.0.0.1:1")
+    assert_computed_without_a_client()
+
+
+def test_failed_start_of_workers_leaves_no_client(monkeypatch):
+    monkeypatch.setattr(local, "WORKER_PRELOAD", "no_such_module")
+    with pytest.raises(ClusterError, match="workers cannot start"):
+        lungmix.connect(workers=1, memory_limit="1GB")
+    assert_computed_without_a_client()
+
+
+def test_client_that_is_closed_within_its_block_is_no_default():
+    with CleanClient(processes=False, n_workers=0, dashboard_address=None) as client:
+        client.close()
+    assert_computed_without_a_client()
 
 
 @pytest.mark.slow

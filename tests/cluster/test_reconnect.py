@@ -5,11 +5,12 @@ from threading import Event
 from types import SimpleNamespace
 
 import pytest
-from distributed import Client, LocalCluster, Status
+from distributed import LocalCluster, Status
 
 import lungmix
 from lungmix.callbacks import Callback
 from lungmix.cluster import reconnect
+from lungmix.cluster.client import CleanClient
 from lungmix.errors import StalledError
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
@@ -115,7 +116,7 @@ def test_cluster_that_has_no_worker_before_and_between_stages_takes_a_whole_run(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_aborted_run_does_not_wait_for_missing_or_paused_workers(workers):
-    with cluster_of(workers) as cluster, Client(cluster) as client:
+    with cluster_of(workers) as cluster, CleanClient(cluster) as client:
         client.run(pause)
         waiting = client.submit(int, pure=False)
         reconnect.SchedulerReconnect(client, pytest.fail, lambda: None).abort()
@@ -124,7 +125,7 @@ def test_aborted_run_does_not_wait_for_missing_or_paused_workers(workers):
 
 
 def test_aborted_run_waits_for_running_tasks():
-    with cluster_of(1) as cluster, Client(cluster) as client:
+    with cluster_of(1) as cluster, CleanClient(cluster) as client:
         waiting = client.submit(int, pure=False)
         reconnect.SchedulerReconnect(client, pytest.fail, lambda: None).abort()
         assert waiting.result(timeout=10) == 0

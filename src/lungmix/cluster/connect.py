@@ -11,6 +11,7 @@ from pathlib import Path
 import dask
 from distributed import Client
 
+from lungmix.cluster.client import CleanClient
 from lungmix.cluster.environment import check_cluster
 from lungmix.cluster.local import start_local
 from lungmix.cluster.reconnect import PATIENCE_S
@@ -126,8 +127,8 @@ def _connect_existing(scheduler: str | None, scheduler_file: str | Path | None, 
     try:
         location: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
         # A wrong address should be reported soon, whereas the client waits up to `patience` when it reconnects.
-        Client(**location, timeout=_TIMEOUT).close()
-        client = Client(**location, timeout=max(patience, _TIMEOUT))
+        CleanClient(**location, timeout=_TIMEOUT).close()
+        client = CleanClient(**location, timeout=max(patience, _TIMEOUT))
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         if _is_secure(address, scheduler_file):

@@ -12,6 +12,7 @@ from dask.utils import parse_bytes
 from distributed import Client
 
 from lungmix.cluster import machine, main_guard
+from lungmix.cluster.client import CleanClient
 from lungmix.cluster.spans import EXTENSIONS
 from lungmix.errors import ClusterError, NoGuardError, UsageError
 from lungmix.formats.tempdirs import process_temporary_folder
@@ -83,7 +84,7 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
         level = logger.level
         logger.setLevel(logging.CRITICAL)
         try:
-            return Client(
+            return CleanClient(
                 n_workers=count,
                 threads_per_worker=1,
                 memory_limit=limit,

@@ -59,7 +59,10 @@ def test_run_with_only_paused_workers_ends_with_a_remedy(scan, tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("cluster", "remedy"),
-    [(object(), "with --memory-limit 2GB"), (None, "start workers with more, such as `dask worker")],
+    [
+        (object(), "give workers more with `memory_limit='2GB'`"),
+        (None, "start workers with more, such as `dask worker"),
+    ],
 )
 def test_remedy_for_paused_workers_is_that_of_whoever_started_them(cluster, remedy, monkeypatch):
     monkeypatch.setattr(reconnect, "_NO_WORKERS_S", 0.01)

@@ -29,6 +29,7 @@ from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.fit import HU, add_counts, fit_counts
+from lungmix.store import CohortWriter
 from lungmix.webpage.curves import bootstrap_figure, fits_figure, robustness_figure
 from lungmix.webpage.figures import png_of
 
@@ -127,8 +128,8 @@ def store_of(counts, folder):
     """A store that holds counts and no images."""
     cohort = lungmix.open_cohort(folder / "cohort.zarr", "a")
     for name, one in counts.items():
-        case = cohort.add(name, Geometry((512, 512, 800), (0.7, 0.7, 0.4)), Acquisition())
-        case.write_counts(one)
+        case = CohortWriter(cohort).add(name, Geometry((512, 512, 800), (0.7, 0.7, 0.4)), Acquisition())
+        case.write_histogram("hu_counts", one)
         case.record("mask", {"key": name})
     return cohort
 

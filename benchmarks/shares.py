@@ -22,6 +22,7 @@ from lungmix.formats import Scan, find_scans
 from lungmix.kernels.compile import compile_kernels
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
+from lungmix.store import CohortWriter
 from scans import QUICK_SHAPE, SHAPE, cohort_of, folder_for
 
 SOURCE, STORE_IN, STORE_OUT = "reading and inflating the source", "reading the store", "writing the store"
@@ -96,7 +97,7 @@ def copy_once(path, store):
     """Seconds of reading a scan and writing its voxels, as convert does, and nothing else."""
     (scan,) = find_scans(path)
     start = time.perf_counter()
-    case = lungmix.open_cohort(store, "a").add("copy", scan.geometry, scan.acquisition)
+    case = CohortWriter(lungmix.open_cohort(store, "a")).add("copy", scan.geometry, scan.acquisition)
     case.create_image("ct")
     voxels = zarr.open_array(store / "copy" / "0", mode="r+")  # without the smaller levels
     first = 0

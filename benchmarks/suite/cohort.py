@@ -10,6 +10,7 @@ import dask.array as da
 import lungmix
 from lungmix.phantom import Phantom
 from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import CohortWriter
 
 
 class Volume:
@@ -34,7 +35,8 @@ class Volume:
 
     def time_write_ct(self):
         cohort = lungmix.open_cohort(self.folder / "s.zarr", "a")
-        case = cohort.add("case", Phantom(self.hu.shape, (1.4, 1.4, 2.4)).geometry, Acquisition(modality="CT"))
+        geometry = Phantom(self.hu.shape, (1.4, 1.4, 2.4)).geometry
+        case = CohortWriter(cohort).add("case", geometry, Acquisition(modality="CT"))
         case.create_image("ct")
         for start, stop in case.layout.slabs():
             case.write("ct", start, self.hu[start:stop])

@@ -79,7 +79,7 @@ def test_neuroglancer_draws_the_voxels_of_the_ct(case, store, browser):
         state = neuroglancer_state(case, f"{address}/{case.name}")
         for z in (0, 7, 19):
             pixels = draw(browser, {"layers": state["layers"][:1]}, z)
-            shown = np.clip((case.read("ct", z, z + 1)[0] - LOW) / (HIGH - LOW), 0, 1) * 255
+            shown = np.clip((case.zarr_array("ct")[z] - LOW) / (HIGH - LOW), 0, 1) * 255
             assert pixels.shape == (*shown.shape, 3)
             assert np.abs(pixels - shown[:, :, None]).max() <= 1
 
@@ -90,7 +90,7 @@ def test_neuroglancer_draws_the_labels_in_the_colours_of_the_tissues(case, store
         (tissue,) = (layer for layer in state["layers"] if layer["name"] == "tissue")
         # Labels are drawn half through by default.
         pixels = draw(browser, {"layers": [{**tissue, "selectedAlpha": 1, "notSelectedAlpha": 0}]}, 7)
-        labels = case.read("tissue", 7, 8)[0]
+        labels = case.zarr_array("tissue")[7]
         for one in TISSUES:
             assert np.abs(pixels[labels == one.label].astype(int) - one.rgba[:3]).max() <= 2, one.name
 

@@ -15,6 +15,7 @@ from lungmix.cli import main
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.stages.measure import measure_cohort
+from lungmix.store import CaseWriter
 from support.generators import counts_of_scans, store_of_counts
 
 pytestmark = pytest.mark.slow
@@ -291,7 +292,7 @@ def test_measure_tells_lungs_apart_where_that_was_not_done(store, tmp_path):
     shutil.copytree(folder / "s.zarr", tmp_path / "s.zarr")
     before = json.loads(run("measure", tmp_path / "s.zarr", "--json").stdout)["measurements"]
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
-    cohort["case-001"].start_stage("side", "another")
+    CaseWriter(cohort["case-001"]).start_stage("side", "another")
     again = run("measure", tmp_path / "s.zarr", "--workers", 1, "--json")
     assert json.loads(again.stdout)["measurements"] == before, again.stderr
     assert "side" in lungmix.open_cohort(tmp_path / "s.zarr")["case-001"].stages
@@ -301,7 +302,7 @@ def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp
     assert here("fit", counted, "--model", "published", "--json").returncode == 0
     cohort = lungmix.open_cohort(counted, "r+")
     for case in cohort.values():
-        case.record("label", {"key": "label"})
+        CaseWriter(case).record("label", {"key": "label"})
     measure_cohort(cohort, list(cohort), lungmix.load_model("published"))
     file = tmp_path / "scores.csv"
     file.write_text(

@@ -36,7 +36,7 @@ def cluster():
 
 
 def voxels_of(url):
-    return {name: case.read("ct", 0, case.geometry.shape[0]) for name, case in lungmix.open_cohort(url).items()}
+    return {name: case.zarr_array("ct")[:] for name, case in lungmix.open_cohort(url).items()}
 
 
 def test_commands_make_of_a_bucket_what_they_make_of_its_folder(bucket, folder, cluster, tmp_path, capfd):

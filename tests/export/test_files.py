@@ -13,6 +13,7 @@ from lungmix.export import FORMATS, Options, export_case, export_cohort
 from lungmix.export.itksnap import label_descriptions
 from lungmix.export.slicer import color_table, extents_of
 from lungmix.geometry import Geometry
+from lungmix.store import CaseWriter
 from lungmix.tissue import LUNG, PRIVATE_SCHEME, TISSUES
 from support.generators import DIRECTIONS, labelled_case
 
@@ -146,7 +147,7 @@ def test_files_appear_as_a_whole_or_not_at_all(case, tmp_path, monkeypatch):
 def test_cohort_is_exported_except_for_a_failed_case(cohort, tmp_path):
     for name in ("case-001", "case-002", "case-003"):
         labelled_case(cohort, name, Geometry((20, 20, 20)), seed=int(name[-1]))
-    cohort["case-002"].start_stage("label", "another")
+    CaseWriter(cohort["case-002"]).start_stage("label", "another")
     result = export_cohort(cohort, tmp_path / "out", "pyradiomics")
     assert list(result.failed) == ["case-002"]
     assert "case-002" in result.failed["case-002"]

@@ -26,7 +26,8 @@ from lungmix.errors import LockedError
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline, reason_of
 from lungmix.pipeline.retry import RetryPolicy
-from lungmix.store import lock
+from lungmix.store import CohortWriter
+from lungmix.store.lock import handle
 from support.clusters import free_port
 from support.stores import assert_same_store, store_digest
 
@@ -117,7 +118,7 @@ def test_client_killed_in_a_stage_and_run_again(stage, scans, undisturbed, tmp_p
 def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
     stage, scans, client, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(lock, "CHECK_S", 0.0)
+    monkeypatch.setattr(handle, "CHECK_S", 0.0)
     store, after = tmp_path / "s.zarr", {}
     other = dataclasses.replace(MASK, threshold=-300)
 
@@ -450,7 +451,7 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
     retry = RetryPolicy(client, cohort, callback.on_warning)
     outcomes = {one.item: one.error for one in retry.map_cases(["hungry", "a", "b"], work, 1)}
     assert isinstance(outcomes["hungry"], MemoryError)
-    cohort.register_scans({"hungry": {"key": "k", "source": "s"}})
+    CohortWriter(cohort).register_scans({"hungry": {"key": "k", "source": "s"}})
     retry.record_failure("hungry", "convert", outcomes["hungry"])
     assert "--memory-limit" in cohort.failed["hungry"]["reason"]
     assert outcomes["a"] is outcomes["b"] is None

@@ -20,6 +20,7 @@ from lungmix.intake.retention import age_of, apply_retention, open_table, shift_
 from lungmix.parameters import IntakeParameters
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.privacy.identity import Identity
+from lungmix.store import CohortWriter
 
 ROSSI = Identity("4711", "Rossi^Maria", "19290330", "F", None, study_uid="1.2.3", study_date="20200317")
 DOE = Identity("0815", "Doe^John", "19600102", "M", "059Y", study_uid="1.2.4", study_date="20200401")
@@ -109,8 +110,8 @@ def test_runs_that_share_a_table_keep_each_others_rows(cohort, tmp_path):
     parameters = IntakeParameters(key=key)
     # Both look into the table, then one and the other work and end.
     early, late = open_table(cohort, parameters), open_table(other, parameters)
-    cohort.add("case-001", Geometry((4, 4, 4)), Acquisition())
-    other.add("case-001", Geometry((4, 4, 4)), Acquisition())
+    CohortWriter(cohort).add("case-001", Geometry((4, 4, 4)), Acquisition())
+    CohortWriter(other).add("case-001", Geometry((4, 4, 4)), Acquisition())
     first = apply_retention(cohort, {"case-001": scan_of(ROSSI)}, {"case-001": "source 1"}, parameters, early)
     second = apply_retention(other, {"case-001": scan_of(DOE)}, {"case-001": "source 1"}, parameters, late)
     first.drop_unconverted(cohort)
@@ -136,7 +137,7 @@ def test_runs_that_share_a_table_shift_the_dates_of_a_patient_equally(cohort, tm
 def test_deleted_table_is_written_again_with_the_rows_of_the_run(cohort, tmp_path):
     key = tmp_path / "key.csv"
     taken = take(cohort, [ROSSI, DOE], key=key)
-    cohort.add("case-002", Geometry((4, 4, 4)), Acquisition())
+    CohortWriter(cohort).add("case-002", Geometry((4, 4, 4)), Acquisition())
     key.unlink()
     taken.drop_unconverted(cohort)
     assert [row["patient_id"] for row in rows(key)] == ["0815"]
@@ -207,7 +208,7 @@ def test_table_in_a_read_only_folder_raises(cohort, tmp_path):
 def test_unconverted_case_is_removed_from_the_table(cohort, tmp_path):
     key = tmp_path / "key.csv"
     taken = take(cohort, [ROSSI, DOE], key=key)
-    cohort.add("case-002", Geometry((4, 4, 4)), Acquisition())
+    CohortWriter(cohort).add("case-002", Geometry((4, 4, 4)), Acquisition())
     taken.drop_unconverted(cohort)
     assert [row["case"] for row in rows(key)] == ["case-002"]
 

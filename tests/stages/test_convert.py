@@ -12,6 +12,7 @@ from lungmix.errors import SourceError, trace_of
 from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
 from lungmix.stages import convert
+from lungmix.store import CaseRef, CohortWriter
 
 
 @pytest.mark.parametrize("error", [ValueError("could not convert 'Rossi^Maria'"), RuntimeError("/data/Rossi.nrrd: no")])
@@ -19,8 +20,8 @@ def test_messages_of_libraries_about_a_file_are_in_no_log_of_a_worker(tmp_path, 
     write_image(tmp_path / "Rossi.nrrd", [np.zeros((4, 4, 4), np.int16)], Geometry((4, 4, 4)), np.int16)
     (scan,) = find_scans(tmp_path / "Rossi.nrrd")
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    case = cohort.add("case-001", scan.geometry, scan.acquisition)
-    where = cohort.ref("case-001", case.start_stage(convert.STAGE, "key"))
+    case = CohortWriter(cohort).add("case-001", scan.geometry, scan.acquisition)
+    where = CaseRef.of(cohort, "case-001", case.start_stage(convert.STAGE, "key"))
 
     def fail(scan, thickness):
         raise error

@@ -11,6 +11,7 @@ from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.pipeline import RunResult
 from lungmix.stages.fit import MIN_SCANS, doubts_of
 from lungmix.stages.flags import remarks_on
+from lungmix.store import CohortWriter
 from lungmix.webpage.overview import overview_of
 from lungmix.webpage.page import write_page
 
@@ -84,8 +85,9 @@ def test_remarks_are_in_the_overview_and_on_the_page(tmp_path, monkeypatch):
     from lungmix.privacy.acquisition import Acquisition
 
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    cohort.add("case-003", Geometry((8, 8, 8)), Acquisition())
-    cohort.write_text("measurements.csv", "\n".join([",".join(TABLE), ",".join(map(str, TABLE.values())), ""]))
+    writer = CohortWriter(cohort)
+    writer.add("case-003", Geometry((8, 8, 8)), Acquisition())
+    writer.write_text("measurements.csv", "\n".join([",".join(TABLE), ",".join(map(str, TABLE.values())), ""]))
     overview = overview_of(cohort)
     (flag,) = overview.cases[0].flags
     assert "3,044 mL" in flag

@@ -16,6 +16,7 @@ from lungmix.intake.case_names import assign_names
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.stages.measure import read_measurements
+from lungmix.store import CaseWriter, CohortWriter
 from lungmix.store.models import label_id
 from lungmix.tissue import AIRWAY
 from lungmix.verify import sample_of, verify_cases
@@ -76,7 +77,7 @@ def test_command_ends_with_1_and_names_what_differs(store, capsys):
 
 
 def test_complete_but_wrong_result_is_found_by_recomputing_it(client, store):
-    case = lungmix.open_cohort(store, "r+")["case-001"]
+    case = CaseWriter(lungmix.open_cohort(store, "r+")["case-001"])
     record = case.stages["label"]
     files = record.pop("files")
     labels = case.read("tissue", 64, 128).copy()
@@ -159,7 +160,7 @@ def rows(store, file):
 def test_cases_that_are_not_labelled_by_the_model_fail_by_name(store, capsys):
     Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
     cohort = lungmix.open_cohort(store, "r+")
-    cohort["case-001"].start_stage("label", "of a run that was killed")
+    CaseWriter(cohort["case-001"]).start_stage("label", "of a run that was killed")
     assert _status_of(["measure", str(store), "--quiet", "--json"]) == 1
     failed = json.loads(capsys.readouterr().out)["failed"]
     other = f"but by {label_id(cohort['case-002'])}: run `lungmix label`"
@@ -293,9 +294,9 @@ def test_mask_of_the_same_sizes_keeps_the_rows(store, client):
 
 def test_rows_of_cases_without_labels_are_not_read(store):
     cohort = lungmix.open_cohort(store, "r+")
-    cohort["case-002"].start_stage("mask", "others")
+    CaseWriter(cohort["case-002"]).start_stage("mask", "others")
     (store / "case-003/labels/tissue/0/c/1/0/0").write_bytes(b"")
-    cohort["case-003"].mark_damaged("label", "cut short")
+    CaseWriter(cohort["case-003"]).mark_damaged("label", "cut short")
     assert [row["case"] for row in read_measurements(cohort)] == ["case-001", "case-003"]
 
 
@@ -335,7 +336,7 @@ def test_model_with_another_digest_is_not_used(store, given):
 def test_model_of_a_store_without_digest_is_used(store):
     cohort = lungmix.open_cohort(store, "r+")
     known = cohort.settings["fit"]
-    cohort.record_settings(fit={key: value for key, value in known.items() if key != "sha256"})
+    CohortWriter(cohort).record_settings(fit={key: value for key, value in known.items() if key != "sha256"})
     assert Pipeline(None, lungmix.open_cohort(store, "r+")).measure().done == ["case-001", "case-002", "case-003"]
     (store / "model.json").write_text("{")
     with pytest.raises(ModelError):

@@ -20,6 +20,7 @@ from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline
 from lungmix.stages.measure import comparable_measurements, read_measurements, rows_of_case
+from lungmix.store import CaseWriter, CohortWriter
 from lungmix.store.models import model_use, text_of_mask
 from lungmix.store.tables import text_of
 from lungmix.webpage.page import write_page
@@ -99,11 +100,11 @@ def test_measure_rejects_labels_by_another_model_and_keeps_the_tables(store, cap
 def test_measure_drops_rows_of_missing_labels_and_keeps_the_headers(store):
     heads = {file: (store / file).read_text().splitlines()[0] for file in TABLES if file.endswith("csv")}
     cohort = lungmix.open_cohort(store, "r+")
-    cohort["case-001"].start_stage("label", "of a run that was killed")
+    CaseWriter(cohort["case-001"]).start_stage("label", "of a run that was killed")
     Pipeline(None, cohort).measure()
     assert [row["case"] for row in read_measurements(cohort)] == ["case-002", "case-003"]
     for name in ("case-002", "case-003"):
-        cohort[name].start_stage("label", "of a run that was killed")
+        CaseWriter(cohort[name]).start_stage("label", "of a run that was killed")
     report = Pipeline(None, cohort).measure()
     assert set(report.failed) == set(cohort)
     for file, head in heads.items():
@@ -126,7 +127,7 @@ def test_rows_of_two_models_are_not_compared(store, tmp_path, capsys):
     cohort = lungmix.open_cohort(store, "r+")
     label_record(cohort["case-002"], cohort.model, "paper")
     rows = [row for case in cohort.values() for row in rows_of_case(case, TABLES[0], case.model)]
-    cohort.write_text(TABLES[0], text_of(rows))
+    CohortWriter(cohort).write_text(TABLES[0], text_of(rows))
     with pytest.raises(StoreError, match=r"several models .*paper:"):
         comparable_measurements(cohort)
     (tmp_path / "scores.csv").write_text("case,S\ncase-001,1\ncase-002,3\ncase-003,5\n")
@@ -155,7 +156,7 @@ def test_info_names_preset_and_models_and_where_they_disagree(published, store, 
 
 def test_masks_of_several_presets_are_named(store, capsys):
     cohort = lungmix.open_cohort(store, "r+")
-    case = cohort["case-001"]
+    case = CaseWriter(cohort["case-001"])
     case.record("mask", {**case.stages["mask"], "parameters": {"preset": "paper", "threshold": -300}})
     assert _status_of(["info", str(store)]) == 0
     said = "masks were computed with different parameters (paper threshold=-300: 1 case, physical: 2 cases)"
@@ -248,7 +249,7 @@ def test_model_of_a_file_is_called_given_unless_it_is_the_published_one(store, t
 def test_label_record_without_a_mixture_is_consistent(store):
     cohort = lungmix.open_cohort(store, "r+")
     for case, known in zip(cohort.values(), (None, {"weights": [1]}, "x"), strict=True):
-        case.record("label", {"key": "of an earlier version"} | ({} if known is None else {"model": known}))
+        CaseWriter(case).record("label", {"key": "of an earlier version"} | ({} if known is None else {"model": known}))
         assert case.model is None
     assert model_use(cohort).labels == {}
     assert model_use(cohort).warnings() == []

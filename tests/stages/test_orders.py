@@ -16,7 +16,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages import label, mask, measure, regions
-from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE
+from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, CohortWriter
 from oracle import reference
 from support.generators import ORIENTATIONS, as_axial, case_of, reoriented
 
@@ -118,7 +118,7 @@ def test_volumes_of_a_voxel_and_the_smallest_component_are_equal_in_each_order()
 
 def keys_of(folder, geometry):
     cohort = lungmix.open_cohort(folder / "s.zarr", "a")
-    case = cohort.add("one", geometry, Acquisition())
+    case = CohortWriter(cohort).add("one", geometry, Acquisition())
     case.record("convert", {"voxels_sha256": "one"})
     case.record("mask", {"key": mask.key_for(case, MaskParameters("physical"))})
     return mask.key_for(case, MaskParameters("physical")), regions.key_for(case), label.key_for(case, MODEL)

@@ -12,7 +12,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.stages import label, mask, regions
 from lungmix.stages.measure import rows_of_case
-from lungmix.store import MEASUREMENTS_FILE
+from lungmix.store import MEASUREMENTS_FILE, CaseWriter
 from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, SIDES
 from support.generators import case_of
 
@@ -163,7 +163,7 @@ def test_valid_regions_are_kept_and_a_new_mask_recomputes_them(tmp_path):
     assert regions.is_valid(cohort["one"])
     assert label.without_sides(cohort) == []
     before = cohort["one"].side_counts
-    cohort["one"].start_stage("side", "another")
+    CaseWriter(cohort["one"]).start_stage("side", "another")
     assert label.without_sides(cohort) == ["one"]
     assert label.label_case(None, cohort, "one", MODEL) == "done"
     assert np.array_equal(cohort["one"].side_counts, before)

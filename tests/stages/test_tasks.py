@@ -13,7 +13,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.pipeline import Pipeline
 from lungmix.stages import label, mask, regions
-from lungmix.store import Case
+from lungmix.store import CaseFiles
 from support.generators import case_of
 
 MODEL = lungmix.load_model("published")
@@ -88,7 +88,7 @@ def test_scheduler_keeps_no_task_of_a_case_that_is_done(client, tmp_path):
 def reads(monkeypatch):
     """What is read of images, while stages run in this process."""
     seen = []
-    original = Case.read
+    original = CaseFiles.read
 
     def read(self, name, start, stop, *rows):
         seen.append((name, start, stop))
@@ -98,7 +98,7 @@ def reads(monkeypatch):
         with dask.config.set(scheduler="synchronous"):
             return list(dask.compute(*values))
 
-    monkeypatch.setattr(Case, "read", read)
+    monkeypatch.setattr(CaseFiles, "read", read)
     for stage in (mask, label):
         monkeypatch.setattr(stage, "compute_in_order", gather)
     for stage in (mask, label):

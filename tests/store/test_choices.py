@@ -12,6 +12,7 @@ from lungmix.cli.app import _status_of
 from lungmix.mixture import PUBLISHED
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
+from lungmix.store import CohortWriter
 from lungmix.store.choices import choose, last_fit, last_mask, remember_mask
 from support.labelled import label_record, labelled_store
 
@@ -99,7 +100,7 @@ def test_mask_parameters_of_a_run_without_any_mask_are_recorded(store):
         assert last_mask(lungmix.open_cohort(store)) == MaskParameters("paper", radii=(4, 3))
     finally:
         cohort._group.attrs["lungmix"] = before
-    cohort.record_settings(mask={"size": "of a later version"}, fit={"parameters": {"n_components": "x"}})
+    CohortWriter(cohort).record_settings(mask={"size": "of a later version"}, fit={"parameters": {"n_components": "x"}})
     try:
         assert last_mask(cohort) == MaskParameters("physical")
         assert last_fit(cohort) == FitParameters()

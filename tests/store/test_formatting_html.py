@@ -11,6 +11,7 @@ import pytest
 import lungmix
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import CohortWriter
 from support.generators import labelled_case
 
 HOSTILE = "<script>alert('x')</script>\"&"
@@ -67,7 +68,7 @@ def test_attributes_of_a_scan_are_escaped(cohort):
 
 
 def test_case_without_a_scan_shows_no_picture(cohort):
-    case = cohort.add("case-001", Geometry((20, 20, 20)), Acquisition())
+    case = CohortWriter(cohort).add("case-001", Geometry((20, 20, 20)), Acquisition())
     page = Page(case._repr_html_())
     assert not page.images
     assert "nothing yet" in page.words
@@ -75,7 +76,7 @@ def test_case_without_a_scan_shows_no_picture(cohort):
 
 def test_large_cohort_shows_its_first_cases(cohort):
     for number in range(23):
-        cohort.add(f"case-{number:03d}", Geometry((20, 20, 20)), Acquisition())
+        CohortWriter(cohort).add(f"case-{number:03d}", Geometry((20, 20, 20)), Acquisition())
     page = Page(cohort._repr_html_())
     assert page.tags.count("tr") == 21
     assert "and 3 more" in page.words

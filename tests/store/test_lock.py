@@ -21,13 +21,14 @@ import lungmix
 from lungmix.errors import LockedError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
-from lungmix.store import lock
+from lungmix.store import CaseWriter, CohortWriter
+from lungmix.store.lock import STALE_S, LockInfo, acquire, handle, owner_of
 
 
 @pytest.fixture(autouse=True)
 def watch(monkeypatch):
     """Locks of other machines are watched for a moment alone, unless a test says otherwise."""
-    monkeypatch.setattr(lock, "WATCH_S", 0.05)
+    monkeypatch.setattr(acquire, "WATCH_S", 0.05)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def contents(folder):
 
 
 def put(file, **changes):
-    owner = replace(lock.LockInfo.of_this_process(), **changes)
+    owner = replace(LockInfo.of_this_process(), **changes)
     file.write_text(json.dumps(asdict(owner)))
     return owner
 
@@ -69,14 +70,14 @@ def test_second_writer_is_rejected_with_host_process_and_age(cohort, file):
         with pytest.raises(LockedError, match=told), cohort.locked():
             pass
         with pytest.raises(LockedError, match="`wait=True`"):
-            cohort.check_free()
+            CohortWriter(cohort).check_free()
         assert list(lungmix.open_cohort(cohort.url)) == []
     assert not file.exists()
-    cohort.check_free()
+    CohortWriter(cohort).check_free()
 
 
 def test_second_writer_waits_and_names_the_owner(cohort, monkeypatch):
-    monkeypatch.setattr(lock, "_POLL_S", 0.01)
+    monkeypatch.setattr(acquire, "_POLL_S", 0.01)
     heard, order, held = [], [], threading.Event()
 
     def first():
@@ -137,7 +138,7 @@ def test_owner_is_recognized_after_the_clock_was_set(cohort, file, offset):
 
 
 def test_process_that_reuses_the_number_of_a_stale_owner_is_not_the_owner(cohort, file):
-    put(file, born=1.0, beat=time.time() - lock.STALE_S - 60)
+    put(file, born=1.0, beat=time.time() - STALE_S - 60)
     with cohort.locked():
         pass
 
@@ -160,7 +161,7 @@ def test_lock_of_a_zombie_process_is_taken_over(cohort, file):
             pass
 
 
-@pytest.mark.parametrize(("age", "stale"), [(lock.STALE_S - 60, False), (lock.STALE_S + 60, True)])
+@pytest.mark.parametrize(("age", "stale"), [(STALE_S - 60, False), (STALE_S + 60, True)])
 @pytest.mark.parametrize("pid", ["own", "gone"])
 def test_process_numbers_of_other_containers_on_this_host_are_ignored(cohort, file, gone, pid, age, stale):
     put(file, space="another", pid=gone if pid == "gone" else psutil.Process().pid, beat=time.time() - age)
@@ -190,7 +191,7 @@ def test_lock_of_another_container_on_this_host_is_not_taken_over(cohort, file):
     assert not file.exists()
 
 
-@pytest.mark.parametrize(("age", "stale"), [(lock.STALE_S - 60, False), (lock.STALE_S + 60, True)])
+@pytest.mark.parametrize(("age", "stale"), [(STALE_S - 60, False), (STALE_S + 60, True)])
 def test_lock_of_another_host_is_stale_without_heartbeats(cohort, file, age, stale):
     put(file, host="elsewhere", beat=time.time() - age)
     if stale:
@@ -202,9 +203,9 @@ def test_lock_of_another_host_is_stale_without_heartbeats(cohort, file, age, sta
 
 
 def test_living_owner_on_a_host_with_a_slow_clock_keeps_its_lock(cohort, file, monkeypatch):
-    monkeypatch.setattr(lock, "WATCH_S", 60.0)
-    monkeypatch.setattr(lock, "_POLL_S", 0.01)
-    owner = put(file, host="elsewhere", beat=time.time() - lock.STALE_S - 600)
+    monkeypatch.setattr(acquire, "WATCH_S", 60.0)
+    monkeypatch.setattr(acquire, "_POLL_S", 0.01)
+    owner = put(file, host="elsewhere", beat=time.time() - STALE_S - 600)
     over, part = threading.Event(), file.with_name("part")
 
     def renew():
@@ -227,9 +228,9 @@ def test_living_owner_on_a_host_with_a_slow_clock_keeps_its_lock(cohort, file, m
 
 
 def test_lock_that_is_stale_by_the_clock_of_the_store_is_taken_over_at_once(cohort, file, monkeypatch):
-    monkeypatch.setattr(lock, "WATCH_S", 3600.0)
-    put(file, host="elsewhere", beat=time.time() - lock.STALE_S - 60)
-    os.utime(file, (time.time() - lock.STALE_S - 60,) * 2)
+    monkeypatch.setattr(acquire, "WATCH_S", 3600.0)
+    put(file, host="elsewhere", beat=time.time() - STALE_S - 60)
+    os.utime(file, (time.time() - STALE_S - 60,) * 2)
     with cohort.locked():
         assert json.loads(file.read_text())["host"] == socket.gethostname()
 
@@ -246,7 +247,7 @@ ODD = [
 @pytest.mark.parametrize("content", ODD, ids=range(len(ODD)))
 def test_unreadable_lock_is_taken_over(cohort, file, content):
     file.write_text(content)
-    cohort.check_free()
+    CohortWriter(cohort).check_free()
     with cohort.locked():
         assert json.loads(file.read_text())["pid"] == psutil.Process().pid
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
@@ -256,7 +257,7 @@ def test_lock_of_an_unknown_owner_is_stale_without_heartbeats(cohort, file):
     file.write_text(json.dumps({"beat": time.time() - 30, "who": "a later version"}))
     with pytest.raises(LockedError, match="an unknown process, for 30 s"), cohort.locked():
         pass
-    file.write_text(json.dumps({"beat": time.time() - lock.STALE_S - 30}))
+    file.write_text(json.dumps({"beat": time.time() - STALE_S - 30}))
     with cohort.locked():
         pass
 
@@ -293,10 +294,10 @@ def lost(cohort):
 
 @pytest.mark.parametrize("how", ["taken", "removed"])
 def test_owner_that_lost_the_lock_can_no_longer_write(cohort, file, monkeypatch, how):
-    monkeypatch.setattr(lock, "CHECK_S", 0.0)
-    cohort.add("one", Geometry((4, 4, 4)), Acquisition())
+    monkeypatch.setattr(handle, "CHECK_S", 0.0)
+    CohortWriter(cohort).add("one", Geometry((4, 4, 4)), Acquisition())
     with lost(cohort):
-        case = cohort["one"]
+        case = CaseWriter(cohort["one"])
         case.start_stage("convert", "k")
         taken = lose(file) if how == "taken" else file.unlink()
         before = contents(file.parent)
@@ -306,14 +307,14 @@ def test_owner_that_lost_the_lock_can_no_longer_write(cohort, file, monkeypatch,
             lambda: case.record_failure("convert", "r"),
             lambda: case.create_image("ct"),
             lambda: case.create_packed("air"),
-            lambda: case.write_counts(np.zeros(65536, np.uint64)),
+            lambda: case.write_histogram("hu_counts", np.zeros(65536, np.uint64)),
             lambda: case.write_object("labels/zarr.json", b"x"),
             lambda: case.delete_array("0"),
-            lambda: cohort.write_text("measurements.csv", "x"),
-            lambda: cohort.record_settings(fit={}),
-            lambda: cohort.register_scans({"one": {"key": "k", "source": "s"}}),
-            lambda: cohort.delete_cases("one"),
-            lambda: cohort.add("two", Geometry((4, 4, 4)), Acquisition()),
+            lambda: CohortWriter(cohort).write_text("measurements.csv", "x"),
+            lambda: CohortWriter(cohort).record_settings(fit={}),
+            lambda: CohortWriter(cohort).register_scans({"one": {"key": "k", "source": "s"}}),
+            lambda: CohortWriter(cohort).delete_cases("one"),
+            lambda: CohortWriter(cohort).add("two", Geometry((4, 4, 4)), Acquisition()),
         ]
         for write in writes:
             with pytest.raises(LockedError, match="run the same command again"):
@@ -321,46 +322,46 @@ def test_owner_that_lost_the_lock_can_no_longer_write(cohort, file, monkeypatch,
         assert contents(file.parent) == before
         # Another process has no part in the hold.
         assert isinstance(pickle.loads(pickle.dumps(case))._group.store, LocalStore)
-    assert (lock.owner_of(cohort._group.store).token == taken.token) if taken else not file.exists()
+    assert (owner_of(cohort._group.store).token == taken.token) if taken else not file.exists()
 
 
 def test_suspended_owner_checks_the_lock_before_a_write(cohort, file, monkeypatch):
     with lost(cohort):
         lose(file)
-        cohort.write_text("model.json", "within seconds it is believed to be held")
+        CohortWriter(cohort).write_text("model.json", "within seconds it is believed to be held")
         now = time.time()
-        monkeypatch.setattr(lock.time, "time", lambda: now + 600)
+        monkeypatch.setattr(handle.time, "time", lambda: now + 600)
         with pytest.raises(LockedError):
-            cohort.write_text("model.json", "late")
+            CohortWriter(cohort).write_text("model.json", "late")
     assert cohort.read_text("model.json") == "within seconds it is believed to be held"
 
 
 def test_owner_that_lost_the_lock_gets_an_error_at_the_end(cohort, file):
     with lost(cohort):
         lose(file)
-    assert lock.owner_of(cohort._group.store).host == "elsewhere"
+    assert owner_of(cohort._group.store).host == "elsewhere"
 
 
 def test_suspended_owner_that_still_has_the_lock_renews_it_before_a_write(cohort, file, monkeypatch):
     with cohort.locked():
-        put(file, **{**json.loads(file.read_text()), "beat": time.time() - lock.STALE_S})
-        monkeypatch.setattr(lock, "CHECK_S", 0.0)
-        cohort.write_text("model.json", "x")
+        put(file, **{**json.loads(file.read_text()), "beat": time.time() - STALE_S})
+        monkeypatch.setattr(handle, "CHECK_S", 0.0)
+        CohortWriter(cohort).write_text("model.json", "x")
         assert time.time() - json.loads(file.read_text())["beat"] < 60
 
 
 def test_one_check_of_the_lock_serves_many_writes(cohort, monkeypatch):
     checks = []
-    refresh = lock.LockHandle.refresh
+    refresh = handle.LockHandle.refresh
 
     async def counted(self, **options):
         checks.append(1)
         await refresh(self, **options)
 
-    monkeypatch.setattr(lock.LockHandle, "refresh", counted)
+    monkeypatch.setattr(handle.LockHandle, "refresh", counted)
     with cohort.locked():
         for i in range(20):
-            cohort.write_text("model.json", str(i))
+            CohortWriter(cohort).write_text("model.json", str(i))
         assert not checks
 
 
@@ -368,15 +369,15 @@ def test_settings_written_by_others_before_the_lock_are_kept(tmp_path):
     waiting = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     with lungmix.open_cohort(tmp_path / "s.zarr", "a").locked():
         first = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-        first.record_settings(fits={"key": "k"}, highest_number=3)
+        CohortWriter(first).record_settings(fits={"key": "k"}, highest_number=3)
     with waiting.locked():
         assert waiting.settings["fits"] == {"key": "k"}
-        waiting.record_settings(fit={"given": True})
+        CohortWriter(waiting).record_settings(fit={"given": True})
     found = lungmix.open_cohort(tmp_path / "s.zarr")
     assert found.settings["fits"] == {"key": "k"}
     assert found.settings["fit"] == {"given": True}
     assert found.settings["highest_number"] == 3
-    assert found.salt == first.salt == waiting.salt
+    assert CohortWriter(found).salt == CohortWriter(first).salt == CohortWriter(waiting).salt
 
 
 def test_processes_that_create_one_store_agree_on_its_salt(tmp_path):
@@ -384,28 +385,28 @@ def test_processes_that_create_one_store_agree_on_its_salt(tmp_path):
 
     def make(_):
         ready.wait()
-        return lungmix.open_cohort(tmp_path / "s.zarr", "a").salt
+        return CohortWriter(lungmix.open_cohort(tmp_path / "s.zarr", "a")).salt
 
     with ThreadPoolExecutor(8) as pool:
         salts = set(pool.map(make, range(8)))
-    assert salts == {lungmix.open_cohort(tmp_path / "s.zarr").salt}
+    assert salts == {CohortWriter(lungmix.open_cohort(tmp_path / "s.zarr")).salt}
 
 
 def test_locked_store_is_not_repaired_by_another_process(cohort, file):
     metadata = file.with_name("zarr.json")
-    cohort.register_scans({"one": {"key": "k", "source": "s"}})
+    CohortWriter(cohort).register_scans({"one": {"key": "k", "source": "s"}})
     with cohort.locked():
         metadata.write_text("")
         beside = lungmix.open_cohort(cohort.url, "a")
         assert metadata.read_text() == ""
-        cohort.record_settings(fit={"given": True})
+        CohortWriter(cohort).record_settings(fit={"given": True})
     with beside.locked():
         assert beside.settings["fit"] == {"given": True}
-        assert beside.salt == cohort.salt
+        assert CohortWriter(beside).salt == CohortWriter(cohort).salt
 
 
 def test_lock_is_renewed_while_it_is_held(cohort, file, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT_S", 0.02)
+    monkeypatch.setattr(acquire, "BEAT_S", 0.02)
     with cohort.locked():
         first = json.loads(file.read_text())
         end = time.monotonic() + 20
@@ -416,7 +417,7 @@ def test_lock_is_renewed_while_it_is_held(cohort, file, monkeypatch):
 
 
 def test_one_of_many_processes_that_see_a_stale_lock_takes_it_over(cohort, file, gone, monkeypatch):
-    monkeypatch.setattr(lock, "_POLL_S", 0.001)
+    monkeypatch.setattr(acquire, "_POLL_S", 0.001)
     inside, most, entered = [], [], []
     guard = threading.Lock()
 
@@ -456,13 +457,13 @@ def test_partial_files_of_killed_writers_are_deleted(cohort, file):
 
 def test_interrupt_while_the_lock_is_taken_leaves_no_lock(tmp_path, monkeypatch):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    take = lock._take
+    take = acquire._take
 
     def take_and_be_interrupted(*arguments):
         take(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lock, "_take", take_and_be_interrupted)
+    monkeypatch.setattr(acquire, "_take", take_and_be_interrupted)
     with pytest.raises(KeyboardInterrupt), cohort.locked():
         pass
     assert not (tmp_path / "s.zarr" / "lock.json").exists()

@@ -12,6 +12,7 @@ from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
 from lungmix.intake.case_names import assign_names, persist_case_names
 from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import CaseWriter, CohortWriter
 from lungmix.store.digests import location_digest
 from lungmix.webpage.overview import overview_of
 
@@ -63,8 +64,8 @@ def store(tmp_path):
     names = assign_names(cohort, scans)
     persist_case_names(cohort, names)
     for name, scan in names.items():
-        origin = {"key": "k", "source": location_digest(cohort.salt, scan.key)}
-        cohort.add(name, GEOMETRY, Acquisition(), origin).write_object("0/zarr.json", b"{}")
+        origin = {"key": "k", "source": location_digest(CohortWriter(cohort).salt, scan.key)}
+        CohortWriter(cohort).add(name, GEOMETRY, Acquisition(), origin).write_object("0/zarr.json", b"{}")
     return tmp_path / "s.zarr", scans
 
 
@@ -137,7 +138,7 @@ def test_info_reports_the_corrupt_case_and_lists_the_others(store, capsys):
 
 def test_info_exits_with_status_1_for_a_failed_case_or_a_corrupt_stage(store, capsys):
     assert _status_of(["info", str(store[0])]) == 0
-    case = lungmix.open_cohort(store[0], "r+")["case-001"]
+    case = CaseWriter(lungmix.open_cohort(store[0], "r+")["case-001"])
     case.record_failure("mask", "no lung was found")
     for words, told in ((["info", str(store[0])], "case-001: mask failed: no lung was found"),
                         (["info", str(store[0]), "case-001"], "reason: no lung was found")):  # fmt: skip
@@ -155,7 +156,7 @@ def test_info_exits_with_status_1_for_a_failed_case_or_a_corrupt_stage(store, ca
 def test_corrupt_metadata_of_the_store_are_reported_and_rewritten_in_mode_a(store):
     file = store[0] / "zarr.json"
     whole = file.read_bytes()
-    salt = lungmix.open_cohort(store[0]).salt
+    salt = CohortWriter(lungmix.open_cohort(store[0])).salt
     changed = [whole.replace(salt.encode(), b"no digits"), whole.replace(b'"format_v', b'"v')]
     for content in [*damages(whole), *changed, None]:
         lose_or_replace(file, content)
@@ -165,7 +166,7 @@ def test_corrupt_metadata_of_the_store_are_reported_and_rewritten_in_mode_a(stor
             assert (file.read_bytes() if file.is_file() else None) == content
         cohort = lungmix.open_cohort(store[0], "a")
         assert list(cohort) == ["case-001", "case-002", "case-003"]
-        assert cohort.salt == salt
+        assert CohortWriter(cohort).salt == salt
         assert list(assign_names(cohort, store[1])) == ["case-001", "case-002", "case-003"]
         assert list(lungmix.open_cohort(store[0])) == ["case-001", "case-002", "case-003"]
 

@@ -11,7 +11,7 @@ import lungmix
 from lungmix.errors import DamageError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
-from lungmix.store import invalidate_corrupt_stages
+from lungmix.store import CaseRef, CaseWriter, CohortWriter, case_files, invalidate_corrupt_stages
 from lungmix.store.objects import receipt_of
 from lungmix.verify import corrupt_objects
 
@@ -24,7 +24,7 @@ def cohort(tmp_path):
 @pytest.fixture
 def case(cohort):
     """A converted case of three slabs; the lung fills the middle one."""
-    case = cohort.add(
+    case = CohortWriter(cohort).add(
         "case-001", Geometry((40, 33, 150), (0.7, 0.7, 2.0)), Acquisition("CT"), {"key": "c", "source": "place"}
     )
     case.start_stage("convert", "c")
@@ -36,13 +36,13 @@ def case(cohort):
     case.start_stage("mask", "m")
     files = case.create_image("lung")
     files |= case.write("lung", 64, np.ones((64, *case.geometry.shape[1:]), np.uint8))
-    files |= case.write_counts(np.arange(65536, dtype=np.uint64))
+    files |= case.write_histogram("hu_counts", np.arange(65536, dtype=np.uint64))
     case.record("mask", {"key": "m"}, files)
     return case
 
 
 def again(cohort):
-    return lungmix.open_cohort(cohort.url, "r+")["case-001"]
+    return CaseWriter(lungmix.open_cohort(cohort.url, "r+")["case-001"])
 
 
 def folder(cohort):
@@ -154,12 +154,10 @@ def test_stage_recomputed_from_equal_inputs_keeps_dependent_stages(cohort, case)
 
 
 def test_task_of_a_replaced_attempt_can_no_longer_write(cohort, case, monkeypatch):
-    from lungmix.store import stage_records
-
-    monkeypatch.setattr(stage_records, "_ATTEMPT_TIMEOUT_S", 0.1)
-    old = cohort.ref("case-001", case.start_stage("mask", "m"))
+    monkeypatch.setattr(case_files, "_ATTEMPT_TIMEOUT_S", 0.1)
+    old = CaseRef.of(cohort, "case-001", case.start_stage("mask", "m"))
     old.open("r+").write("lung", 0, np.ones((64, 33, 40), np.uint8))
-    new = cohort.ref("case-001", again(cohort).start_stage("mask", "m"))
+    new = CaseRef.of(cohort, "case-001", again(cohort).start_stage("mask", "m"))
     with pytest.raises(StoreError, match="another run"):
         old.open("r+")
     new.open("r+")
@@ -169,11 +167,11 @@ def test_task_of_a_replaced_attempt_can_no_longer_write(cohort, case, monkeypatc
 
 
 def test_same_records_in_any_order_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("lungmix.store.stage_records.secrets.token_hex", lambda n: "00" * n)
+    monkeypatch.setattr("lungmix.store.case_writer.secrets.token_hex", lambda n: "00" * n)
     texts = []
     for order in (("mask", "side", "label"), ("mask", "label", "side")):
         cohort = lungmix.open_cohort(tmp_path / f"{order[1]}.zarr", "a")
-        case = cohort.add("a", Geometry((4, 4, 4)), Acquisition())
+        case = CohortWriter(cohort).add("a", Geometry((4, 4, 4)), Acquisition())
         for stage in order:
             case.start_stage(stage, stage)
             case.record(stage, {"key": stage}, {"b": [1, "x"], "a": [2, "y"]})
@@ -182,10 +180,10 @@ def test_same_records_in_any_order_give_the_same_bytes(tmp_path, monkeypatch):
 
 
 def test_all_objects_of_a_removed_case_are_deleted(cohort, case):
-    cohort.remove("case-001")
+    CohortWriter(cohort).remove("case-001")
     assert not folder(cohort).exists()
     assert "case-001" not in cohort
-    cohort.remove("case-001")
+    CohortWriter(cohort).remove("case-001")
 
 
 def flip(file, place=0.5):

@@ -11,7 +11,8 @@ import lungmix
 from lungmix.errors import LockedError, StoreError, UsageError
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
-from lungmix.store import IMAGES, invalidate_corrupt_stages, lock
+from lungmix.store import IMAGES, CaseWriter, CohortWriter, invalidate_corrupt_stages
+from lungmix.store.lock import LockInfo, acquire, owner_of
 from lungmix.verify import verify_cases
 from support.stores import results_of
 
@@ -81,18 +82,18 @@ def test_corrupt_object_in_a_bucket_is_found(remote):
     obstore.put(store, key, content)
     record = lungmix.open_cohort(url, "r+")["case-001"].damage["mask"]["record"]
     files = record.pop("files")
-    lungmix.open_cohort(url, "r+")["case-001"].record("mask", record, files)
+    CaseWriter(lungmix.open_cohort(url, "r+")["case-001"]).record("mask", record, files)
     assert invalidate_corrupt_stages(lungmix.open_cohort(url, "r+")["case-001"]) == {}
 
 
 def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
-    monkeypatch.setattr(lock, "_POLL_S", 0.01)
-    monkeypatch.setattr(lock, "WATCH_S", 0.05)
+    monkeypatch.setattr(acquire, "_POLL_S", 0.01)
+    monkeypatch.setattr(acquire, "WATCH_S", 0.05)
     cohort = lungmix.open_cohort(bucket.url("locks.zarr"), "a")
     with cohort.locked(), pytest.raises(LockedError, match="process"), cohort.locked():
         pass
-    dead = dataclasses.replace(lock.LockInfo.of_this_process(), host="elsewhere", beat=0.0)
-    cohort.write_text("lock.json", json.dumps(dataclasses.asdict(dead)))
+    dead = dataclasses.replace(LockInfo.of_this_process(), host="elsewhere", beat=0.0)
+    CohortWriter(cohort).write_text("lock.json", json.dumps(dataclasses.asdict(dead)))
     inside, most = [], []
 
     def enter(name):
@@ -107,7 +108,7 @@ def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
     for thread in threads:
         thread.join()
     assert most == [1] * 5
-    assert lock.owner_of(cohort._group.store) is None
+    assert owner_of(cohort._group.store) is None
 
 
 def test_error_for_an_address_that_is_no_store_names_the_remedy(bucket):

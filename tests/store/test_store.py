@@ -9,6 +9,7 @@ import lungmix
 from lungmix.errors import AlignmentError, StoreError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import CohortWriter
 from lungmix.store.chunking import POSSIBLE_SLICES, layout_of, shrink_mean
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
@@ -18,7 +19,7 @@ OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 def case(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "store.zarr", "a")
     geometry = Geometry((40, 33, 150), (0.7, 0.7, 0.1 + 0.2), (-1 / 3, 2.5, 1e-17), OBLIQUE)
-    return cohort.add("case-001", geometry, Acquisition("CT", "Maker", "Model", None, 110.0, 0.3))
+    return CohortWriter(cohort).add("case-001", geometry, Acquisition("CT", "Maker", "Model", None, 110.0, 0.3))
 
 
 def fill(case, name, volume):
@@ -157,7 +158,7 @@ def test_error_for_a_missing_store_says_how_to_create_one(tmp_path):
 def test_invalid_case_names_are_rejected(tmp_path, name):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     with pytest.raises(StoreError, match="cannot name a case"):
-        cohort.add(name, Geometry((1, 1, 1)), Acquisition())
+        CohortWriter(cohort).add(name, Geometry((1, 1, 1)), Acquisition())
     assert name not in cohort
 
 
@@ -169,5 +170,5 @@ def test_error_for_a_missing_image_names_it(case):
 def test_text_files_of_the_store_are_plain_files(case, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "store.zarr", "r+")
     assert cohort.read_text("model.json") is None
-    cohort.write_text("model.json", '{"a": 1}')
+    CohortWriter(cohort).write_text("model.json", '{"a": 1}')
     assert json.loads((tmp_path / "store.zarr" / "model.json").read_text()) == {"a": 1}

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.special import ndtr
 
+from lungmix.store import CohortWriter
+from lungmix.store.schema import PACKED
+
 shapes = st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(1, 26))
 
 
@@ -113,8 +116,8 @@ def store_of_counts(url, counts):
 
     cohort = lungmix.open_cohort(url, "a")
     for name, one in counts.items():
-        case = cohort.add(name, Geometry((64, 64, 40), (5.0, 5.0, 5.0)), Acquisition())
-        case.write_counts(one)
+        case = CohortWriter(cohort).add(name, Geometry((64, 64, 40), (5.0, 5.0, 5.0)), Acquisition())
+        case.write_histogram("hu_counts", one)
         case.record("mask", {"key": f"{name}-{int(one.sum())}"})
     return cohort
 
@@ -125,12 +128,12 @@ def case_of(cohort, name, hu, geometry, chunk_slices=None):
     from lungmix.privacy.acquisition import Acquisition
     from lungmix.stages import convert
 
-    case = cohort.add(name, geometry, Acquisition(), chunk_slices=chunk_slices)
+    case = CohortWriter(cohort).add(name, geometry, Acquisition(), chunk_slices=chunk_slices)
     case.create_image("ct")
-    packed = case.create_packed(convert.AIR)
+    packed = case.create_packed(PACKED)
     for start, stop in case.layout.slabs():
         case.write("ct", start, hu[start:stop])
-        packed |= case.write_packed(convert.AIR, start, pack_below(hu[start:stop], convert.AIR_THRESHOLD))
+        packed |= case.write_packed(PACKED, start, pack_below(hu[start:stop], convert.AIR_THRESHOLD))
     case.record_packed(convert.AIR_THRESHOLD, packed)
     case.record(convert.STAGE, {"voxels_sha256": name})
     return case
@@ -143,7 +146,8 @@ def labelled_case(cohort, name, geometry, seed=0, labels=5, acquisition=None):
     from lungmix.privacy.acquisition import Acquisition
 
     random = np.random.default_rng(seed)
-    case = cohort.add(name, geometry, acquisition or Acquisition("CT", "Maker", "Model", "Br36", 110.0, 1.5))
+    acquisition = acquisition or Acquisition("CT", "Maker", "Model", "Br36", 110.0, 1.5)
+    case = CohortWriter(cohort).add(name, geometry, acquisition)
     ct = random.integers(-1000, 400, geometry.shape).astype(np.int16)
     tissue = np.zeros(geometry.shape, np.uint8)
     nz, ny, nx = geometry.shape

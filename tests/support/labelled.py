@@ -11,20 +11,21 @@ from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages import label
 from lungmix.stages.fit import publish
 from lungmix.stages.measure import measure_cohort
+from lungmix.store import CaseWriter, CohortWriter
 
 SHAPE, SPACING = (40, 64, 64), (5.5, 5.625, 7.5)
 
 
 def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED):
     """A case with all its images, labelled by a model."""
-    case = cohort.add(name, geometry, acquisition or Acquisition())
+    case = CohortWriter(cohort).add(name, geometry, acquisition or Acquisition())
     tissue = lungmix.tissue_labels(ct, lung, model)
     images = {"ct": ct, "lung": lung, "tissue": tissue, "tissue_median": lungmix.median_labels(tissue)}
     for image, volume in images.items():
         case.create_image(image)
         for start, stop in case.layout.slabs():
             case.write(image, start, volume[start:stop])
-    case.write_counts(count_hu(ct, lung))
+    case.write_histogram("hu_counts", count_hu(ct, lung))
     case.record("convert", {"key": "c"})
     case.record("mask", {"key": "m", "parameters": {"preset": "physical", "threshold": -155}})
     label_record(case, model)
@@ -34,7 +35,7 @@ def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED
 def label_record(case, model=PUBLISHED, name="published"):
     """Say of a case that its labels were made with a model."""
     parameters = {key: list(getattr(model, key)) for key in ("weights", "means", "variances")}
-    case.record("label", {"key": label.key_for(case, model), "model": parameters, "model_name": name})
+    CaseWriter(case).record("label", {"key": label.key_for(case, model), "model": parameters, "model_name": name})
 
 
 def labelled_store(url, scans=3, seed=3):
@@ -53,6 +54,6 @@ def labelled_store(url, scans=3, seed=3):
 
 def unlabelled(cohort, name, reason):
     """A case that failed at its mask."""
-    case = cohort.add(name, Geometry((8, 8, 8)), Acquisition())
+    case = CohortWriter(cohort).add(name, Geometry((8, 8, 8)), Acquisition())
     case.record("convert", {"key": "c"})
     case.record_failure("mask", reason)

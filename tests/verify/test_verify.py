@@ -11,6 +11,7 @@ from lungmix.cli.app import _status_of
 from lungmix.formats import Scan, find_scans
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
+from lungmix.store import CaseWriter
 from lungmix.tissue import AIRWAY
 from lungmix.verify import invalidate, scratch_url, verify_cases
 from lungmix.verify.case import _facts_of as facts_of
@@ -115,7 +116,7 @@ def test_changed_digits_and_unexpected_rows_of_tables_are_reported(client, store
 
 
 def test_row_of_a_case_without_labels_is_reported(client, store):
-    lungmix.open_cohort(store, "r+")[NAME].start_stage("label", "of a run that was killed")
+    CaseWriter(lungmix.open_cohort(store, "r+")[NAME]).start_stage("label", "of a run that was killed")
     found = verify(client, store).wrong
     assert "the stage label was interrupted" in found[NAME]
     for file in ("measurements.csv", "radiomics.csv"):
@@ -132,7 +133,7 @@ def test_unexpected_object_is_reported(client, store):
 
 
 def test_wrong_coarser_level_with_valid_checksums_is_found(client, store):
-    case = lungmix.open_cohort(store, "r+")[NAME]
+    case = CaseWriter(lungmix.open_cohort(store, "r+")[NAME])
     record = case.stages["convert"]
     files = record.pop("files")
     slab = case.read("ct", 0, case.layout.slab)

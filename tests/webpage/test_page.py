@@ -12,7 +12,7 @@ import lungmix
 from lungmix.callbacks import Callback
 from lungmix.errors import UsageError
 from lungmix.stages.measure import WORDS, read_measurements
-from lungmix.store import MEASUREMENTS_FILE
+from lungmix.store import MEASUREMENTS_FILE, CaseWriter, CohortWriter
 from lungmix.webpage.page import write_page
 from lungmix.webpage.pictures import MIN_SCANS, draw_robustness, draw_scores, model_title
 from lungmix.webpage.scans import OPENING, histogram_of
@@ -163,7 +163,7 @@ def test_rewritten_page_drops_removed_cases_and_keeps_other_files(tmp_path):
     page = write_page(cohort, tmp_path / "page")
     (tmp_path / "page" / "data" / "mine.js").write_text("1")
     first = {path.name: path.read_bytes() for path in (tmp_path / "page" / "data").iterdir()}
-    cohort.remove("case-001")
+    CohortWriter(cohort).remove("case-001")
     assert write_page(cohort, tmp_path / "page") == page
     left = {path.name: path.read_bytes() for path in (tmp_path / "page" / "data").iterdir()}
     assert left == {name: first[name] for name in ("case-002.js", "mine.js")}
@@ -173,7 +173,7 @@ def test_rewritten_page_drops_removed_cases_and_keeps_other_files(tmp_path):
 
 def test_case_without_its_arrays_is_reported_and_the_others_are_shown(tmp_path):
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
-    cohort["case-001"].delete_array("labels/tissue")
+    CaseWriter(cohort["case-001"]).delete_array("labels/tissue")
     page = write_page(cohort, tmp_path / "page")
     assert "no view: case case-001 has no labels/tissue" in page.read_text()
     assert [path.name for path in (tmp_path / "page" / "data").iterdir()] == ["case-002.js"]
@@ -205,7 +205,7 @@ def test_page_of_an_empty_store_and_of_unlabelled_cases(tmp_path):
 def test_columns_that_come_later_are_shown_without_a_change(tmp_path):
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 1)
     header, values = cohort.read_text(MEASUREMENTS_FILE).splitlines()
-    cohort.write_text(MEASUREMENTS_FILE, f"{header},left_lung_ml\n{values},1234.5\n")
+    CohortWriter(cohort).write_text(MEASUREMENTS_FILE, f"{header},left_lung_ml\n{values},1234.5\n")
     text = write_page(cohort, tmp_path / "page").read_text()
     assert "Left lung (mL)" in text
     assert 'data-value="1234.5"' in text

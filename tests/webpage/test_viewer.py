@@ -212,7 +212,7 @@ def test_overlay_shows_exactly_the_labels_of_the_store(page, made, labels):
     axes = preview_of(case).axes
     assert [axis.step for axis in axes] == [1, 1, 1], "a phantom this small is cropped but not reduced"
     z, rows = page.run(POSITION)[0], int(axes[1].first)
-    stored = case.read("tissue" if labels == "voxel" else "tissue_median", z, z + 1)[0]
+    stored = case.zarr_array("tissue" if labels == "voxel" else "tissue_median")[z]
     stored = stored[rows : rows + preview_of(case).labels.shape[1]]
     image, box = pixels(page)
     shown = at_centres(image, box, stored.shape)

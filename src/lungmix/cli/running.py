@@ -51,11 +51,11 @@ def pipeline_on(store: str, cluster: OnCluster, *, create: bool = False, needed:
     needed : bool
         True if there is work for a cluster; none is started for histograms, which are small tables.
     """
-    from lungmix.store import open_cohort
+    from lungmix.store import CohortWriter, open_cohort
 
     cohort = open_cohort(store, "a" if create else "r+")
     if not cluster.wait:
-        cohort.check_free()
+        CohortWriter(cohort).check_free()
     with cluster_session(cluster, needed=needed) as (client, callback):
         from lungmix.pipeline import Pipeline
 

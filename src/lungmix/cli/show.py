@@ -18,7 +18,7 @@ from lungmix.pipeline import RunResult
 from lungmix.stages.measure import dictionary
 from lungmix.store import MEASUREMENTS_FILE
 from lungmix.store.models import ModelUse
-from lungmix.store.stage_records import stages_text
+from lungmix.store.schema import stages_text
 from lungmix.webpage.overview import CohortOverview
 
 _COLUMNS = (

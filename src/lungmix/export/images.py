@@ -12,18 +12,10 @@ import numpy.typing as npt
 from lungmix.errors import StoreError, UsageError
 from lungmix.formats import write_image
 from lungmix.formats.images import extension_of
-from lungmix.stages import convert, label, mask, regions
 from lungmix.store import IMAGES, Case
 from lungmix.store.models import label_id, mask_text
+from lungmix.store.schema import ARRAYS, LABEL
 from lungmix.tissue import Tissue, segments_of
-
-_STAGE_OF = {
-    "ct": convert.STAGE,
-    "lung": mask.STAGE,
-    "side": regions.STAGE,
-    "tissue": label.STAGE,
-    "tissue_median": label.STAGE,
-}
 
 
 def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
@@ -66,7 +58,7 @@ def made_with(case: Case, image: str) -> dict[str, str]:
     models: dict[str, object | None] = {}
     if image != "ct":
         models["lungmix_mask"] = mask_text(case)
-    if _STAGE_OF.get(image) == label.STAGE:
+    if ARRAYS[image].stage == LABEL:
         models["lungmix_model"] = label_id(case)
     return {key: str(value) for key, value in models.items() if value is not None}
 
@@ -113,8 +105,7 @@ def require(case: Case, image: str) -> None:
     StoreError
         If the stage that writes it is not done.
     """
-    stage = _STAGE_OF.get(image)
-    if not case.is_started(image) or (stage is not None and stage not in case.stages):
+    if not case.is_started(image) or ARRAYS[image].stage not in case.stages:
         raise StoreError(
             f"case {case.name} has no finished image {image!r} yet: run `Pipeline.run(sources)` first",
             case=case.name,

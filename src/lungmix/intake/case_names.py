@@ -12,7 +12,7 @@ from dask.system import CPU_COUNT
 
 from lungmix.formats import Scan
 from lungmix.stages import convert
-from lungmix.store import Cohort
+from lungmix.store import Cohort, CohortWriter
 from lungmix.store.digests import location_digest
 
 _NUMBERED = re.compile(r"case-(\d{3,})")
@@ -36,7 +36,7 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
     keep_names : bool
         Name new cases after their files or folders, made unique.
     """
-    salt = cohort.salt
+    salt = CohortWriter(cohort).salt
     by_key: dict[str, list[str]] = defaultdict(list)
     by_location: dict[str, str] = {}
     present = dict(cohort.items())
@@ -105,7 +105,7 @@ def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
     scans : mapping of str to Scan
         Scans by case name, from `assign_names`.
     """
-    salt, registered = cohort.salt, cohort.register
+    salt, registered = CohortWriter(cohort).salt, cohort.register
     keys = {name: convert.key_for(scan) for name, scan in scans.items()}
     # The location of a scan with the same files is in the register or in its case.
     origins = {name: case.origin for name, case in cohort.items() if name in scans and name not in registered}
@@ -118,14 +118,14 @@ def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
     with ThreadPoolExecutor(CPU_COUNT) as pool:
         locations = pool.map(lambda name: location_digest(salt, scans[name].key), new)
         added = {name: {"key": keys[name], "source": location} for name, location in zip(new, locations, strict=True)}
-        cohort.register_scans(recorded | added)
+        CohortWriter(cohort).register_scans(recorded | added)
 
 
 def persist_case_numbers(cohort: Cohort) -> None:
     """Record the highest case number, so that it is not reused once that case is removed."""
     highest = max(_numbers([*cohort, *cohort.register]), default=0)
     if highest > int(cohort.settings.get(_HIGHEST, 0)):
-        cohort.record_settings(**{_HIGHEST: highest})
+        CohortWriter(cohort).record_settings(**{_HIGHEST: highest})
 
 
 def free_name(name: str, used: Mapping[str, object] | set[str]) -> str:

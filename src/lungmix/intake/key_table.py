@@ -19,7 +19,7 @@ from lungmix.errors import UsageError, mark_path
 from lungmix.formats import Scan
 from lungmix.formats.tables import rows_of, text_of
 from lungmix.privacy.identity import Identity
-from lungmix.store import Cohort
+from lungmix.store import Cohort, CohortWriter
 
 _CASE_COLUMNS = ("store", "case", "source", "path", "date_shift_days")
 COLUMNS = (*_CASE_COLUMNS, *(field.name for field in fields(Identity)))
@@ -233,7 +233,7 @@ def _unwritable(path: Path, error: OSError) -> UsageError:
 
 def store_digest(cohort: Cohort) -> str:
     """Return the digest by which key tables identify a store."""
-    return hashlib.sha256(f"key table {cohort.salt}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"key table {CohortWriter(cohort).salt}".encode()).hexdigest()[:16]
 
 
 def check_outside(target: Path, parameter: str, *folders: str | Path | None) -> None:

@@ -38,7 +38,7 @@ from lungmix.stages.measure import (
     measured_cases,
     stored_rows,
 )
-from lungmix.store import Case, Cohort, check_slices
+from lungmix.store import Case, Cohort, CohortWriter, check_slices
 from lungmix.store.choices import remember_mask
 from lungmix.store.models import model_use, stored_id, stored_model
 from lungmix.tissue import Tissue
@@ -287,7 +287,7 @@ class Pipeline:
                 self.cohort.case(name)
         persist_case_numbers(self.cohort)
         drop_rows(self.cohort, names)
-        self.cohort.delete_cases(names)
+        CohortWriter(self.cohort).delete_cases(names)
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 
     @_locked

@@ -15,7 +15,15 @@ from lungmix.cluster import ItemResult, map_bounded
 from lungmix.cluster.reconnect import SchedulerReconnect, has_ended_workers, is_connection_lost, is_scheduler_failure
 from lungmix.cluster.worker_exits import OUT_OF_MEMORY, explained
 from lungmix.errors import ClusterError, DamageError, LungmixError
-from lungmix.store import STAGES, Cohort, invalidate_corrupt_stages, invalidate_stage, stage_of
+from lungmix.store import (
+    STAGES,
+    CaseWriter,
+    Cohort,
+    CohortWriter,
+    invalidate_corrupt_stages,
+    invalidate_stage,
+    stage_of,
+)
 
 T = TypeVar("T")
 
@@ -158,10 +166,10 @@ class RetryPolicy:
         # On a full disk or a store that cannot be written, the result still has the reason.
         with suppress(OSError, LungmixError):
             if case_name in self.cohort:
-                case = self.cohort[case_name]
+                case = CaseWriter(self.cohort[case_name])
                 case.record_failure(case.under_way or stage, reason)
             elif (origin := self.cohort.register.get(case_name)) is not None:
-                self.cohort.register_scans({case_name: {**origin, "stage": stage, "reason": reason}})
+                CohortWriter(self.cohort).register_scans({case_name: {**origin, "stage": stage, "reason": reason}})
 
     def _invalidated(self, case_name: str) -> dict[str, str]:
         return invalidate_corrupt_stages(self.cohort[case_name]) if case_name in self.cohort else {}

@@ -22,7 +22,7 @@ from lungmix.pipeline.retry import RetryPolicy, message_of_recomputing, reason_o
 from lungmix.s3 import is_remote
 from lungmix.stages import fit
 from lungmix.stages.base import Stage, StageContext
-from lungmix.store import Cohort
+from lungmix.store import CaseWriter, Cohort
 from lungmix.store.schema import LOCK_FILE
 
 
@@ -139,7 +139,8 @@ class CaseRunner:
         finally:
             with suppress(OSError):
                 if usage_by_stage and name in self.cohort:
-                    self.cohort[name].record_usage({stage: usage.to_dict() for stage, usage in usage_by_stage.items()})
+                    usage = {stage: usage.to_dict() for stage, usage in usage_by_stage.items()}
+                    CaseWriter(self.cohort[name]).record_usage(usage)
 
     def _fail(self, name: str, title: str, error: Exception, retry: RetryPolicy, result: RunResult) -> None:
         if isinstance(error, LungmixError):

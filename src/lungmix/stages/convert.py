@@ -29,16 +29,15 @@ from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.parameters import MaskParameters
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.base import StageContext, Status
-from lungmix.store import Case, CaseRef, Cohort, layout_of
+from lungmix.store import Case, CaseRef, CaseWriter, Cohort, CohortWriter, layout_of
 from lungmix.store.digests import cache_key, location_digest
 from lungmix.store.objects import Receipts
+from lungmix.store.schema import ARRAYS, CONVERT, PACKED
 
 if TYPE_CHECKING:
     from lungmix.formats import Scan
 
-STAGE = "convert"
-AIR = "air"
-"""Packed mask of the voxels that are air at the usual threshold."""
+STAGE = CONVERT
 
 HU = "hu"
 """Summary of the HU of the whole image in the record, see `lungmix.kernels.plausibility`; stores of earlier versions
@@ -89,9 +88,10 @@ def convert_case(
         If the voxels cannot be read; the store then holds the case as it was before, or not at all. After any other
         error the case is in the store and its conversion has started.
     """
-    key = key_for(scan)
+    key, writer = key_for(scan), CohortWriter(cohort)
     try:
-        stored_case = reusable = cohort.get(name)
+        stored = cohort.get(name)
+        stored_case = reusable = None if stored is None else CaseWriter(stored)
     except StoreError:  # corrupt metadata: the case is converted again
         stored_case = reusable = None
     if reusable is not None and chunk_slices not in (None, reusable.chunk_slices):
@@ -103,27 +103,27 @@ def convert_case(
         return "kept"
     if memory is not None:
         memory.check(name, scan.geometry, layout_of(scan.geometry, chunk_slices).slab)
-    provenance = {"key": key, "source": location_digest(cohort.salt, scan.key)}
+    provenance = {"key": key, "source": location_digest(writer.salt, scan.key)}
     # A corrupt image of the same scan is converted again; results that were computed from it stay valid.
     is_corrupt = reusable is not None and reusable.damage.get(STAGE, {}).get("record", {}).get("key") == key
     repaired = reusable if is_corrupt else None
     if repaired is None and stored_case is not None and STAGE in stored_case.stages:
         # Read the new source to its end first, so that an unreadable one never replaces a good image.
         _submit(client, _check_readable, scan)
-    case = repaired or cohort.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
-    case_ref = cohort.ref(name, case.start_stage(STAGE, key))
-    files, packed_files = case.create_image("ct"), case.create_packed(AIR)
+    case = repaired or writer.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
+    case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key))
+    files, packed_files = case.create_image("ct"), case.create_packed(PACKED)
     try:
         # One task per scan: compressed sources can only be read sequentially.
         copy = _submit(client, _copy_slabs, scan, case_ref)
     except SourceError:
         if repaired is None:
-            cohort.remove(name)
+            writer.remove(name)
         raise
     except OSError:
         # Free the space on a full disk; the case keeps its name for the next run.
         with suppress(OSError):
-            for array in (*map(str, range(len(case.layout.levels))), AIR):
+            for array in (*map(ARRAYS["ct"].level, range(len(case.layout.levels))), PACKED):
                 case.delete_array(array)
         raise
     case.record_packed(AIR_THRESHOLD, packed_files | copy.packed)
@@ -192,7 +192,7 @@ def check_converted(case: Case) -> None:
         )
 
 
-def _describe(case: Case, scan: Scan) -> None:
+def _describe(case: CaseWriter, scan: Scan) -> None:
     """Add attributes that are requested now and were not when the scan was converted; remove none."""
     merged = Acquisition.from_dict({**case.acquisition.to_dict(), **scan.acquisition.to_dict()})
     if merged != case.acquisition:
@@ -252,7 +252,7 @@ def _copy_slabs(scan: Scan, case_ref: CaseRef) -> _Copied:
         add_all(slab, histogram)
         files |= case.write("ct", start, slab)
         # The mask starts from these bits: packing them here saves it a pass over the voxels.
-        packed |= case.write_packed(AIR, start, pack_below(slab, AIR_THRESHOLD))
+        packed |= case.write_packed(PACKED, start, pack_below(slab, AIR_THRESHOLD))
         start += len(slab)
     _check_end(scan, start)
     return _Copied(files, packed, digest.hexdigest(), summarize(histogram).to_dict())

@@ -17,7 +17,7 @@ from lungmix.parameters import FITS, FitParameters
 from lungmix.stages import mask
 from lungmix.stages.plausibility import findings_of
 from lungmix.stages.voxels import lung_voxels
-from lungmix.store import FIT_FILES, MODEL_FILE, Cohort
+from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, CohortWriter
 from lungmix.store.digests import cache_key, digest_of
 from lungmix.tissue import TISSUES
 
@@ -76,9 +76,10 @@ def fit_cohort(
     fits = stored or _fit(cohort, names, parameters, client, progress)
     if stored is None:
         texts = {FIT_FILES[name]: fits[name].to_json() for name in FITS}
+        writer = CohortWriter(cohort)
         for file, text in texts.items():
-            cohort.write_text(file, text)
-        cohort.record_settings(fits={**record, "sha256": {file: digest_of(text) for file, text in texts.items()}})
+            writer.write_text(file, text)
+        writer.record_settings(fits={**record, "sha256": {file: digest_of(text) for file, text in texts.items()}})
     publish(cohort, fits[parameters.fit], record)
     return fits, "done" if stored is None else "kept"
 
@@ -123,8 +124,8 @@ def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) ->
     text = model.to_json()
     settings = {**record, "sha256": digest_of(text)}
     if cohort.settings.get(STAGE) != settings or cohort.read_text(MODEL_FILE) != text:
-        cohort.write_text(MODEL_FILE, text)
-        cohort.record_settings(fit=settings)
+        CohortWriter(cohort).write_text(MODEL_FILE, text)
+        CohortWriter(cohort).record_settings(fit=settings)
 
 
 def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:

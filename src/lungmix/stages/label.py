@@ -25,15 +25,16 @@ from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
 from lungmix.stages import convert, mask, regions
 from lungmix.stages.base import Stage, StageContext, Status
-from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
+from lungmix.store.schema import LABEL
 
 if TYPE_CHECKING:
     # Workers get a lookup table: they import neither mixtures nor their libraries.
     from lungmix.mixture import TissueModel
 
-STAGE = "label"
+STAGE = LABEL
 MEDIAN_SIZE = 4
 _HALO = MEDIAN_SIZE // 2
 """Slices that the window of the median extends at most, before or after a slice."""
@@ -67,7 +68,7 @@ def label_case(
     RoomError
         If workers have too little memory, given as `memory`.
     """
-    case = cohort[name]
+    case = CaseWriter(cohort[name])
     mask.check_masked(case)
     key = key_for(case, model)
     has_regions = regions.is_valid(case)
@@ -76,7 +77,7 @@ def label_case(
     convert.check_converted(case)
     if memory is not None:
         memory.check(name, case.geometry, case.layout.slab)
-    case_ref = cohort.ref(name, case.start_stage(STAGE, key, () if has_regions else (regions.STAGE,)))
+    case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key, () if has_regions else (regions.STAGE,)))
     coarse = None
     if not has_regions:
         region_files = case.create_image("side")

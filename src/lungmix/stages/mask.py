@@ -28,13 +28,12 @@ from lungmix.stages import convert
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.plausibility import ACCEPTED, check_plausible
 from lungmix.stages.reduced import find_rejected_components
-from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
+from lungmix.store.schema import MASK, OPENED, PACKED
 
-STAGE = "mask"
-OPENED = "opened"
-"""Name of the temporary array of opened slabs."""
+STAGE = MASK
 
 Edges = npt.NDArray[np.int64]
 
@@ -87,7 +86,7 @@ def mask_case(
     NoLungError
         If no component qualifies as lung.
     """
-    case = cohort[name]
+    case = CaseWriter(cohort[name])
     convert.check_converted(case)
     key = key_for(case, parameters)
     try:
@@ -102,12 +101,12 @@ def mask_case(
     if memory is not None:
         memory.check(name, case.geometry, case.layout.slab)
     recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
-    case_ref, limit = cohort.ref(name, case.start_stage(STAGE, key)), min_worker_memory(client)
+    case_ref, limit = CaseRef.of(cohort, name, case.start_stage(STAGE, key)), min_worker_memory(client)
     files = case.create_image("lung")
     case.create_packed(OPENED)
     if case.packed_threshold != parameters.threshold:
         case.record_packed(None)
-        packed = case.create_packed(convert.AIR)
+        packed = case.create_packed(PACKED)
         for receipts in compute_in_order(client, _pack_tasks(case, case_ref, parameters.threshold)):
             packed |= receipts
         case.record_packed(parameters.threshold, packed)
@@ -127,7 +126,7 @@ def mask_case(
         result.counts.add_to(histogram)
     for result in finished:
         files |= result.files
-    files |= case.write_counts(histogram)
+    files |= case.write_histogram("hu_counts", histogram)
     voxels, summary = int(histogram.sum()), kept_components.summary
     case.delete_array(OPENED)
     if not voxels:
@@ -229,7 +228,7 @@ def _open_slab(case_ref: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: t
     # The halo of an opening is thin, so it is read again with each slab.
     halo = 2 * recipe.opening.extent[0]
     low, high = max(0, start - halo), min(depth, stop + halo)
-    return opening(case.read_packed(convert.AIR, low, high), nx, recipe.opening, (start - low, stop - low))
+    return opening(case.read_packed(PACKED, low, high), nx, recipe.opening, (start - low, stop - low))
 
 
 def _pack_tasks(case: Case, case_ref: CaseRef, threshold: int) -> list[Any]:
@@ -240,7 +239,7 @@ def _pack_tasks(case: Case, case_ref: CaseRef, threshold: int) -> list[Any]:
 
 def _pack_slab(case_ref: CaseRef, start: int, stop: int, threshold: int) -> Receipts:
     case = case_ref.open("r+")
-    return case.write_packed(convert.AIR, start, pack_below(case.read("ct", start, stop), threshold))
+    return case.write_packed(PACKED, start, pack_below(case.read("ct", start, stop), threshold))
 
 
 def describe_failure(

@@ -18,12 +18,12 @@ from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.stages import regions
-from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Case, Cohort, parquet_name
+from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.models import ModelId, label_id, mask_text
+from lungmix.store.schema import TABLES
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
 from lungmix.tissue import SIDES, Tissue
 
-TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
 WORDS = ("case", "mask", "model")
 """Text columns of ``measurements.csv``; all others are numeric."""
 
@@ -191,12 +191,13 @@ def _write_all(
     keys = [region.key for region in SIDES if region in exclude_regions]
     if [region.key for region in excluded_regions(cohort)] != keys:
         # Before the tables: `lungmix verify` finds rows that do not match the setting, and the next run replaces them.
-        cohort.record_settings(**{_SETTING: {"leave_out": keys}})
+        CohortWriter(cohort).record_settings(**{_SETTING: {"leave_out": keys}})
     _write(cohort, file, text_of(rows))
     return rows
 
 
 def _write(cohort: Cohort, file: str, text: str) -> None:
     # The CSV comes last: if the command is killed, its stale rows remain and the next run drops them.
-    cohort.write_bytes(parquet_name(file), parquet_of(text))
-    cohort.write_text(file, text)
+    writer = CohortWriter(cohort)
+    writer.write_bytes(parquet_name(file), parquet_of(text))
+    writer.write_text(file, text)

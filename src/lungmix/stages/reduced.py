@@ -11,9 +11,9 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.packed_masks import unpack
 from lungmix.kernels.regions import Reduced
 from lungmix.kernels.rejected_components import Rejected, find_rejected
-from lungmix.stages import convert
-from lungmix.store import Case, CaseRef
+from lungmix.store import Case, CaseFiles, CaseRef
 from lungmix.store.chunking import layout_of, shrink_mean
+from lungmix.store.schema import PACKED
 
 COARSEST_MM = 4.0
 """Greatest width of the voxels of the reduced copy, unless those of the scan are wider."""
@@ -61,18 +61,18 @@ def find_rejected_components(case_ref: CaseRef) -> list[Rejected]:
     return find_rejected(reduced.hu, reduced.lung, reduced.steps)
 
 
-def reduced_copy(case: Case) -> Reduced:
+def reduced_copy(case: CaseFiles) -> Reduced:
     """Return the reduced copy of the axial array of a masked case."""
     return _reduced_from_levels(case) if case.geometry.axis_order.is_axial else _reduced_from_voxels(case)
 
 
-def _reduced_from_levels(case: Case) -> Reduced:
+def _reduced_from_levels(case: CaseFiles) -> Reduced:
     """Return the reduced copy of a case that is stored as its axial array."""
     level, stride, factors = reduced_factors(case.geometry)
     lung, hu = (_strided(case, name, level, stride) for name in ("lung", "ct"))
     nx = case.geometry.shape[2]
     air = [
-        unpack(case.read_packed(convert.AIR, start, stop)[-start % factors[0] :: factors[0], :: factors[1]], nx)[
+        unpack(case.read_packed(PACKED, start, stop)[-start % factors[0] :: factors[0], :: factors[1]], nx)[
             ..., :: factors[2]
         ]
         for start, stop in case.layout.slabs()
@@ -80,7 +80,7 @@ def _reduced_from_levels(case: Case) -> Reduced:
     return Reduced(lung > 0, np.concatenate(air) > 0, hu, factors, steps_of(case.geometry, factors))
 
 
-def _reduced_from_voxels(case: Case) -> Reduced:
+def _reduced_from_voxels(case: CaseFiles) -> Reduced:
     """Return the reduced copy of the axial array of a case that is stored in another order of axes.
 
     Blocks of the coarse levels begin at the origin of the stored array, which is another corner of the axial array. So
@@ -98,7 +98,7 @@ def _reduced_from_voxels(case: Case) -> Reduced:
         start, stop = (depth - last, depth - first) if order.flipped[0] else (first, last)
         hu = np.ascontiguousarray(order.to_axial(case.read("ct", start, stop)))
         lung = order.to_axial(case.read("lung", start, stop))
-        air = order.to_axial(unpack(case.read_packed(convert.AIR, start, stop), nx))
+        air = order.to_axial(unpack(case.read_packed(PACKED, start, stop), nx))
         hu = shrink_mean(hu, blocks)[tuple(slice(None, None, n) for n in stride)]
         parts.append((*(mask[tuple(slice(None, None, n) for n in factors)] > 0 for mask in (lung, air)), hu))
     along = order.axes.index(0)

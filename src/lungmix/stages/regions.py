@@ -21,12 +21,13 @@ from lungmix.kernels.rejected_components import Rejected, find_rejected
 from lungmix.parameters import MaskParameters
 from lungmix.stages import mask
 from lungmix.stages.reduced import reduced_copy, reduced_factors
-from lungmix.store import Case, CaseRef
+from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
+from lungmix.store.schema import SIDE
 from lungmix.tissue import SIDES
 
-STAGE = "side"
+STAGE = SIDE
 REJECTED = "rejected"
 """Record key of lung components that the mask does not contain; records of earlier versions lack it."""
 
@@ -90,7 +91,7 @@ class SlabRegionCounts:
 
 
 def publish(
-    case: Case, slabs: Sequence[SlabRegionCounts], files: Receipts, rejected: Sequence[dict[str, Any]] = ()
+    case: CaseWriter, slabs: Sequence[SlabRegionCounts], files: Receipts, rejected: Sequence[dict[str, Any]] = ()
 ) -> None:
     """Write the histograms and the record of written regions; `files` are receipts of their empty arrays."""
     histograms = np.zeros((len(SIDES), N_HU), np.uint64)
@@ -99,7 +100,7 @@ def publish(
         slab.counts.add_to(histograms.reshape(-1))
         touches |= slab.touches
         files = files | slab.files
-    files = files | case.write_side_counts(histograms)
+    files = files | case.write_histogram("side_counts", histograms)
     voxels = {region.key: int(n) for region, n in zip(SIDES, histograms.sum(axis=1), strict=True)}
     faces = {
         region.key: [face for face, hit in zip(FACES, row, strict=True) if hit]
@@ -127,13 +128,13 @@ class RegionLookup:
 
     Parameters
     ----------
-    case : Case
+    case : CaseWriter
         The case, opened for writing.
     coarse : CompressedLabels
         Result of `compute_coarse_regions`.
     """
 
-    def __init__(self, case: Case, coarse: CompressedLabels):
+    def __init__(self, case: CaseWriter, coarse: CompressedLabels):
         order = case.geometry.axis_order
         self._case, self._flipped = case, order.flipped
         # Labels of the axial array are transposed to the order of axes of the stored one, and not flipped.

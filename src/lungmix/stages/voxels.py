@@ -41,7 +41,7 @@ def lung_voxels(
     dask array of float64, shape (n,)
         HU, one block per slab that holds lung; only the block being computed is in memory.
     """
-    slabs = [(cohort.ref(name), *bounds) for name in names for bounds in _slab_bounds(cohort[name])]
+    slabs = [(CaseRef.of(cohort, name), *bounds) for name in names for bounds in _slab_bounds(cohort[name])]
     lengths = compute_in_order(client, [dask.delayed(_count)(*slab) for slab in slabs], progress)
     blocks = [
         da.from_delayed(dask.delayed(_read)(*slab, clip), (length,), np.float64)

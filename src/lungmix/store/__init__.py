@@ -1,11 +1,23 @@
 """The cohort on disk: cases, OME-Zarr metadata, slabs and chunks, the records of stages."""
 
-from lungmix.store.case import IMAGES, Case
+from lungmix.store.case import Case
+from lungmix.store.case_files import CaseFiles
+from lungmix.store.case_ref import CaseRef
+from lungmix.store.case_writer import CaseWriter
 from lungmix.store.chunking import Layout, check_slices, layout_of
-from lungmix.store.cohort import CaseRef, Cohort, open_cohort
-from lungmix.store.integrity import invalidate_corrupt_stages, invalidate_stage, stage_of
-from lungmix.store.schema import FIT_FILES, MEASUREMENTS_FILE, MODEL_FILE, RADIOMICS_FILE, parquet_name
-from lungmix.store.stage_records import STAGES
+from lungmix.store.cohort import Cohort, open_cohort
+from lungmix.store.cohort_writer import CohortWriter
+from lungmix.store.integrity import invalidate_corrupt_stages, invalidate_stage
+from lungmix.store.schema import (
+    FIT_FILES,
+    IMAGES,
+    MEASUREMENTS_FILE,
+    MODEL_FILE,
+    RADIOMICS_FILE,
+    STAGES,
+    parquet_name,
+    stage_of,
+)
 
 __all__ = [
     "FIT_FILES",
@@ -15,8 +27,11 @@ __all__ = [
     "RADIOMICS_FILE",
     "STAGES",
     "Case",
+    "CaseFiles",
     "CaseRef",
+    "CaseWriter",
     "Cohort",
+    "CohortWriter",
     "Layout",
     "check_slices",
     "invalidate_corrupt_stages",

@@ -6,7 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import zarr
 from pydantic import BaseModel, ValidationError
+
+from lungmix.store import zarr_adapter
+from lungmix.store.schema import REGISTER_FILE
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ class Register:
         return cls(
             document.salt, {name: origin.model_dump(exclude_none=True) for name, origin in document.cases.items()}
         )
+
+
+def read_register(cohort: zarr.Group) -> Register:
+    """Read the registry of the group of a cohort."""
+    content = zarr_adapter.read(cohort.store, f"{cohort.path}/{REGISTER_FILE}".lstrip("/"))
+    return Register.from_json(None if content is None else content.decode("utf-8", "replace"))
 
 
 class _Origin(BaseModel):

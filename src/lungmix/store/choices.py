@@ -13,10 +13,9 @@ from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.store.case import Case
 from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
+from lungmix.store.cohort_writer import CohortWriter
 from lungmix.store.models import PUBLISHED_NAME, label_id, mask_of, stored_id, stored_model, text_of_mask
-
-FIT = "fit"
-MASK_SETTING = "mask"
+from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def choose(
     fit: str | None = None,
     method: str | None = None,
     chunk_slices: int | None = None,
-    stages: Iterable[str] = ("convert", "mask", "label"),
+    stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Complete the parameters of a command with those of the last run of its store.
 
@@ -118,7 +117,7 @@ def last_mask(cohort: Cohort) -> MaskParameters | None:
 
 def last_fit(cohort: Cohort) -> FitParameters:
     """Return the parameters of the last fit of a store; the defaults if there is none."""
-    for record in (FIT, "fits"):
+    for record in (FIT, FITS_RECORD):
         try:
             return FitParameters(**cohort.settings[record]["parameters"])
         except (KeyError, TypeError, LungmixError):
@@ -130,7 +129,7 @@ def remember_mask(cohort: Cohort, parameters: MaskParameters) -> None:
     """Record the mask parameters of a run, unless they are recorded already."""
     setting = {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.to_dict().items()}
     if cohort.settings.get(MASK_SETTING) != setting:
-        cohort.record_settings(**{MASK_SETTING: setting})
+        CohortWriter(cohort).record_settings(**{MASK_SETTING: setting})
 
 
 def _open_or_none(url: str) -> Cohort | None:
@@ -162,12 +161,12 @@ def _changes(
     # A fit with unchanged parameters keeps the labels computed with the last one.
     target = model.digest if isinstance(model, TissueModel) else _unchanged_digest(cohort, fit)
     for case in cohort.values():
-        if "convert" in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
+        if CONVERT in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
             converted.append(case.name)
         case_mask = mask_of(case)
-        if "mask" in stages and case_mask is not None and case_mask != mask:
+        if MASK in stages and case_mask is not None and case_mask != mask:
             masks[text_of_mask(case_mask.to_dict())] += 1
-        elif "label" in stages and (model_name := _name_of_other_model(case, target)) is not None:
+        elif LABEL in stages and (model_name := _name_of_other_model(case, target)) is not None:
             labels[model_name] += 1
     messages = []
     if converted:

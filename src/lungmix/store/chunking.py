@@ -17,8 +17,8 @@ from zarr.abc.codec import BytesBytesCodec
 from lungmix.errors import AlignmentError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.kernels.downsampling import mean_of_blocks
+from lungmix.store.schema import N_LEVELS
 
-N_LEVELS = 3
 _SLAB_BYTES = 64 << 20
 _MAX_SLAB_SLICES = 64
 _MIN_SLAB_SLICES = 8

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import encodable
-from lungmix.store.stage_records import stages_text
+from lungmix.store.schema import CONVERT, LABEL, stages_text
 from lungmix.tissue import segments_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _row(cells: Iterable[str], kind: str = "td") -> str:
 
 def _preview(case: Case) -> str:
     """Return the middle slice at the coarsest level as an inline PNG; empty text where there is no scan yet."""
-    if not case.is_started("ct") or "convert" not in case.stages:
+    if not case.is_started("ct") or CONVERT not in case.stages:
         return ""
     level = len(case.layout.levels) - 1
     middle = case.layout.levels[level].shape[0] // 2
@@ -96,7 +96,7 @@ def _preview(case: Case) -> str:
     low, high = _WINDOW
     gray = np.clip((hu.astype(np.float64) - low) / (high - low), 0, 1) * 255
     pixels = np.repeat(gray[:, :, None], 3, axis=2)
-    if case.is_started("tissue") and "label" in case.stages:
+    if case.is_started("tissue") and LABEL in case.stages:
         _overlay(pixels, np.asarray(case.zarr_array("tissue", level)[middle]))
     x, y, _ = case.geometry.spacing
     height = round(_WIDTH * hu.shape[0] * y / (hu.shape[1] * x))

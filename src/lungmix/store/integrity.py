@@ -5,24 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from lungmix.errors import DamageError
-from lungmix.store.case import LABELS_FILE, Case
+from lungmix.store.case import Case
+from lungmix.store.case_files import OME, CaseFiles
+from lungmix.store.case_writer import CaseWriter
 from lungmix.store.objects import Receipts, is_partial
-
-_STAGE_BY_PATH = {
-    "0": "convert", "1": "convert", "2": "convert", "labels/lung": "mask", "hu_counts": "mask", "air": "air",
-    "labels/side": "side", "side_counts": "side", "labels/tissue": "label", "labels/tissue_median": "label",
-}  # fmt: skip
-OME = "ome"
-"""Attribute that holds the OME-Zarr metadata of an image."""
-
-TEMPORARY_ARRAY = "opened"
-"""Array that exists only while a mask is computed."""
-
-
-def stage_of(key: str) -> str | None:
-    """Return the stage that writes an object or an array of a case; ``air`` for the packed air, None if unknown."""
-    parts = key.strip("/").split("/")
-    return _STAGE_BY_PATH.get("/".join(parts[: 2 if parts[0] == "labels" else 1]))
+from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, OPENED, PACKED, SIDE, stage_of
 
 
 def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
@@ -36,12 +23,13 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
     dict of str to str
         Reasons by stage, or by `LABELS_FILE` or `OME`, which are rewritten here; empty if nothing is corrupt.
     """
+    case = CaseWriter(case)
     sizes = case.sizes()
     for key in [key for key in sizes if is_partial(key)]:
         case.delete_object(key)
         del sizes[key]
-    if any(key.startswith(f"{TEMPORARY_ARRAY}/") for key in sizes):
-        case.delete_array(TEMPORARY_ARRAY)
+    if any(key.startswith(f"{OPENED}/") for key in sizes):
+        case.delete_array(OPENED)
     reasons: dict[str, str] = {}
     for stage, record in case.stages.items():
         if "files" not in record:
@@ -51,17 +39,17 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
         if reason:
             reasons[stage] = reason
     if case.packed_threshold is not None:
-        reason = difference(case.packed_files, {key: size for key, size in sizes.items() if stage_of(key) == "air"})
+        reason = difference(case.packed_files, {key: size for key, size in sizes.items() if stage_of(key) == PACKED})
         if reason:
             # The mask stage packs the air again.
             case.record_packed(None)
-            reasons.setdefault("mask", reason)
+            reasons.setdefault(MASK, reason)
     for stage, reason in reasons.items():
         case.mark_damaged(stage, reason)
     if has_wrong_label_list(case, sizes):
         case.write_object(LABELS_FILE, case.label_list_content(_label_maps(sizes)))
         reasons[LABELS_FILE] = "it is not what was written"
-    if "convert" in case.stages and not case.is_described:
+    if CONVERT in case.stages and not case.is_described:
         case.describe_image()
         reasons[OME] = "its OME-Zarr metadata do not match its geometry"
     return reasons
@@ -69,18 +57,19 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
 
 def invalidate_stage(case: Case, stage: str, reason: str) -> str:
     """Invalidate a stage, and return the stage that recomputes it, which is ``mask`` for the packed air (``air``)."""
-    if stage == "air":
+    case = CaseWriter(case)
+    if stage == PACKED:
         # The mask stage packs the air again.
         case.record_packed(None)
-        stage = "mask"
+        stage = MASK
     case.mark_damaged(stage, reason)
     return stage
 
 
-def has_wrong_label_list(case: Case, keys: Collection[str]) -> bool:
+def has_wrong_label_list(case: CaseFiles, keys: Collection[str]) -> bool:
     """Return True if the list of label maps does not match the label maps that have objects."""
     maps = _label_maps(keys)
-    return bool(maps) and case.read_object(LABELS_FILE) != case.label_list_content(maps)
+    return bool(maps) and case.read_object(LABELS_FILE) != CaseWriter.label_list_content(maps)
 
 
 def _label_maps(keys: Collection[str]) -> set[str]:
@@ -99,8 +88,8 @@ def difference(receipts: Receipts, sizes: Mapping[str, int]) -> str | None:
 
 
 _HISTOGRAMS: dict[str, Callable[[Case], object]] = {
-    "mask": lambda case: case.hu_counts,
-    "side": lambda case: case.side_counts,
+    MASK: lambda case: case.hu_counts,
+    SIDE: lambda case: case.side_counts,
 }
 
 

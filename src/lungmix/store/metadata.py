@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import zarr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.group import AsyncGroup, Group, GroupMetadata
-from zarr.storage import StorePath
 
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
+from lungmix.store.case_registry import read_register
 from lungmix.store.chunking import layout_of
+from lungmix.store.objects import sizes_under
+from lungmix.store.schema import CASE_NAME, FILES
+from lungmix.store.zarr_adapter import fetch, group_at, sync
 
 ATTRIBUTE = "lungmix"
 
@@ -106,46 +105,53 @@ def check_case_metadata(content: bytes) -> str | None:
     return None
 
 
-async def read_cases(group: Group, names: Iterable[str]) -> dict[str, Group | str]:
-    """Read the groups of cases concurrently; for an invalid one, return its fault.
+def read_case(cohort: zarr.Group, name: str) -> zarr.Group | str | None:
+    """Read the group of a case; an invalid one gives its fault, `MISSING` without a ``zarr.json``.
 
-    Parameters
-    ----------
-    group : Group
-        The cohort.
-    names : iterable of str
-        Names of possible cases. Groups of other programs are not returned; without a ``zarr.json`` the fault is
-        `MISSING`.
+    Groups of other programs give None.
     """
+    return sync(_read_case(cohort, name))
+
+
+def read_cases(cohort: zarr.Group) -> dict[str, zarr.Group | str]:
+    """Read the groups of all cases concurrently, by name in order; an invalid one gives its fault.
+
+    A folder without a ``zarr.json`` is a case, with the fault `MISSING`, if it is registered and has objects; others
+    are empty, or belong to other programs.
+    """
+    groups = sync(_read_cases(cohort))
+    missing = [name for name, group in groups.items() if group == MISSING]
+    registered = read_register(cohort).cases if missing else {}
+    prefix = f"{cohort.path}/".lstrip("/")
+    unrelated = {name for name in missing if name not in registered or not sizes_under(cohort.store, prefix + name)}
+    return {name: group for name, group in sorted(groups.items()) if group is not None and name not in unrelated}
+
+
+async def _read_cases(cohort: zarr.Group) -> dict[str, zarr.Group | str | None]:
     semaphore = asyncio.Semaphore(zarr.config.get("async.concurrency"))
 
-    async def read(name: str) -> tuple[str, Group | str | None]:
+    async def read(name: str) -> tuple[str, zarr.Group | str | None]:
         async with semaphore:
-            return name, await _read_case(group.store_path / name)
+            return name, await _read_case(cohort, name)
 
-    results = await asyncio.gather(*(read(name) for name in names))
-    return {name: group for name, group in results if group is not None}
+    names = [name async for name in cohort.store.list_dir(cohort.path)]
+    # Names of files are skipped, as each would cost a request.
+    candidates = [name for name in names if CASE_NAME.fullmatch(name) and name not in FILES]
+    return dict(await asyncio.gather(*map(read, candidates)))
 
 
-async def _read_case(path: StorePath) -> Group | str | None:
-    buffer = await (path / "zarr.json").get(default_buffer_prototype())
-    if buffer is None:
+async def _read_case(cohort: zarr.Group, name: str) -> zarr.Group | str | None:
+    path = f"{cohort.path}/{name}".lstrip("/")
+    content = await fetch(cohort.store, f"{path}/zarr.json")
+    if content is None:
         return MISSING
-    content = buffer.to_bytes()
     group = _parse(content)
     if isinstance(group, _Group) and ATTRIBUTE not in group.attributes:
         return None
     fault = check_case_metadata(content)
     if fault is not None or isinstance(group, str):
         return fault or "cannot be used"
-    metadata = GroupMetadata(attributes=group.attributes)
-    return Group(AsyncGroup(metadata=metadata, store_path=path))
-
-
-async def read_bytes(store: Store, key: str) -> bytes | None:
-    """Read the bytes of an object; None if there is none."""
-    buffer = await store.get(key, default_buffer_prototype())
-    return None if buffer is None else buffer.to_bytes()
+    return group_at(cohort.store, path, group.attributes)
 
 
 def _parse(content: bytes) -> _Group | str:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lungmix.errors import LungmixError, StoreError
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import MaskParameters
-from lungmix.store.case import Case
-from lungmix.store.cohort import Cohort
 from lungmix.store.digests import digest_of
-from lungmix.store.schema import MODEL_FILE
+from lungmix.store.schema import FIT, LABEL, MASK, MODEL_FILE
+
+if TYPE_CHECKING:
+    from lungmix.store.case import Case
+    from lungmix.store.cohort import Cohort
 
 PUBLISHED_NAME = "published"
 GIVEN = "given"
 """Name of a model that came from a file."""
-
-_MASK, _LABEL, _FIT = "mask", "label", "fit"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def stored_model(cohort: Cohort) -> TissueModel:
         If there is none, or its file does not match its digest. A store whose metadata were lost has no digest; its
         file is accepted.
     """
-    text, record = cohort.read_text(MODEL_FILE), cohort.settings.get(_FIT, {})
+    text, record = cohort.read_text(MODEL_FILE), cohort.settings.get(FIT, {})
     if text is None and not record:
         raise StoreError(f"{cohort.url} holds no model yet: run `Pipeline.fit()` first")
     if text is None or digest_of(text) != record.get("sha256", digest_of(text)):
@@ -75,7 +75,7 @@ def stored_id(cohort: Cohort, model: TissueModel | None = None) -> ModelId:
         The model, if it was read already.
     """
     model = model or stored_model(cohort)
-    record = cohort.settings.get(_FIT, {})
+    record = cohort.settings.get(FIT, {})
     name = record.get("parameters", {}).get("fit")
     return ModelId(PUBLISHED_NAME if model.digest == PUBLISHED.digest else str(name or GIVEN), model.digest)
 
@@ -83,7 +83,7 @@ def stored_id(cohort: Cohort, model: TissueModel | None = None) -> ModelId:
 def label_model(case: Case) -> TissueModel | None:
     """Return the mixture of the labels of a case; None without labels, or where it is not recorded."""
     try:
-        model = _record(case, _LABEL)["model"]
+        model = _record(case, LABEL)["model"]
         weights, means, variances = (tuple(map(float, model[key])) for key in ("weights", "means", "variances"))
         return TissueModel(weights, means, variances)
     except (KeyError, TypeError, ValueError):
@@ -95,7 +95,7 @@ def label_id(case: Case) -> ModelId | None:
     model = label_model(case)
     if model is None:
         return None
-    name = PUBLISHED_NAME if model.digest == PUBLISHED.digest else _record(case, _LABEL).get("model_name", GIVEN)
+    name = PUBLISHED_NAME if model.digest == PUBLISHED.digest else _record(case, LABEL).get("model_name", GIVEN)
     return ModelId(str(name), model.digest)
 
 
@@ -104,14 +104,14 @@ def mask_text(case: Case) -> str | None:
 
     The text contains no comma, so that it fits into CSV cells.
     """
-    parameters: Mapping[str, Any] | None = _record(case, _MASK).get("parameters")
+    parameters: Mapping[str, Any] | None = _record(case, MASK).get("parameters")
     return None if parameters is None else text_of_mask(parameters)
 
 
 def mask_of(case: Case) -> MaskParameters | None:
     """Return the parameters of the mask of a case; None without a mask, or where they are not recorded."""
     try:
-        return MaskParameters(**_record(case, _MASK)["parameters"])
+        return MaskParameters(**_record(case, MASK)["parameters"])
     except (KeyError, TypeError, LungmixError):
         return None
 

@@ -12,10 +12,11 @@ from typing import Any
 import google_crc32c
 import numpy as np
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore
 
-from lungmix.store.lock import STALE_S, is_of_lock, unwrap
+from lungmix.store.lock import STALE_S, is_of_lock
+from lungmix.store.remote import BucketStore
+from lungmix.store.zarr_adapter import Buffer, BufferPrototype, StoreWrapper, unwrap
 
 Receipt = list[Any]
 """Size of an object, bytes, and its CRC-32C as eight hexadecimal digits."""
@@ -33,7 +34,7 @@ def receipt_of(content: Any) -> Receipt:
     return [data.size, f"{google_crc32c.value(data):08x}"]
 
 
-class WholeShards(WrapperStore[Store]):
+class WholeShards(StoreWrapper):
     """Store wrapper that writes each complete shard once.
 
     Earlier shards are not read, and the receipt of every written object is recorded in `receipts`.
@@ -58,7 +59,7 @@ class WholeShards(WrapperStore[Store]):
             await super().delete(key)
 
 
-class WholeReads(WrapperStore[Store]):
+class WholeReads(StoreWrapper):
     """Store wrapper for one selection, which fetches each shard in one request, not in one per chunk."""
 
     def __init__(self, store: Store):
@@ -87,8 +88,6 @@ def sizes_under(store: Store, prefix: str) -> dict[str, int]:
     store = unwrap(store)
     if isinstance(store, LocalStore):
         return _sizes_in(store.root / prefix)
-    from lungmix.store.remote import BucketStore
-
     assert isinstance(store, BucketStore)
     return store.sizes_under(prefix)
 

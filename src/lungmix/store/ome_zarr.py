@@ -9,7 +9,6 @@ from lungmix.store.chunking import Layout
 from lungmix.tissue import segments_of
 
 VERSION = "0.5"
-LABEL_NAMES = ("lung", "side", "tissue", "tissue_median")
 _AXES = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"]
 
 

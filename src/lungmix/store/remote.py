@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
 from lungmix.s3 import store_errors
+from lungmix.store.zarr_adapter import Buffer, BufferPrototype
 
 if TYPE_CHECKING:
     from obstore.store import S3Store

@@ -1,8 +1,108 @@
-"""Names of the files in a store that are not cases."""
+"""What a store holds: stages, arrays and files, with their names, paths, data types and dependencies.
+
+Every other module takes these from here. Bytes in existing stores depend on the tables: an entry may be added, but not
+be changed without a new format version.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
 from lungmix.parameters import FITS
+from lungmix.tissue import SIDES
+
+CONVERT, MASK, SIDE, LABEL = STAGES = ("convert", "mask", "side", "label")
+"""Stages of a case in their order."""
+
+DEPENDENTS = {CONVERT: (MASK, SIDE, LABEL), MASK: (SIDE, LABEL), SIDE: (), LABEL: ()}
+"""By stage, the stages that are invalid once its result changes."""
+
+_DISPLAY_NAMES = {SIDE: "right/left"}
+
+FIT, FITS_RECORD, MASK_SETTING = "fit", "fits", "mask"
+"""Settings of a cohort: the model, the fits of both kinds, and the mask parameters of the last run."""
+
+PACKED = "air"
+"""Packed mask of the voxels that are air at the usual threshold; it has a record of its own, as several stages use it.
+The mask stage writes it again."""
+
+OPENED = "opened"
+"""Packed mask after the opening, which exists only while a mask is computed."""
+
+N_LEVELS = 3
+"""Number of resolutions of an image."""
+
+FIRST_HU = -32768
+"""HU that the first entry of a histogram counts."""
+
+
+@dataclass(frozen=True)
+class ArraySchema:
+    """Array of a case.
+
+    Attributes
+    ----------
+    name : str
+        Name of the array.
+    kind : {"image", "labels", "packed", "histogram"}
+        Images and labels have `N_LEVELS` resolutions.
+    path : str
+        Path in the case; levels of images are below it.
+    stage : str or None
+        Stage whose record lists the objects, or `PACKED`; None for a temporary array.
+    dtype : str
+        Data type.
+    attributes : dict
+        Attributes of the array.
+    """
+
+    name: str
+    kind: Literal["image", "labels", "packed", "histogram"]
+    path: str
+    stage: str | None
+    dtype: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def level(self, index: int) -> str:
+        """Return the path of a resolution level of an image or label map."""
+        return f"{self.path}/{index}".lstrip("/")
+
+
+_PACKING = {"packing": "bit k of word w of a row is voxel x = 64 w + k"}
+_HISTOGRAM = {"first_hu": FIRST_HU, "unit": "voxels"}
+
+ARRAYS = {
+    array.name: array
+    for array in (
+        ArraySchema("ct", "image", "", CONVERT, "int16"),
+        ArraySchema("lung", "labels", "labels/lung", MASK, "uint8"),
+        ArraySchema("side", "labels", "labels/side", SIDE, "uint8"),
+        ArraySchema("tissue", "labels", "labels/tissue", LABEL, "uint8"),
+        ArraySchema("tissue_median", "labels", "labels/tissue_median", LABEL, "uint8"),
+        ArraySchema("hu_counts", "histogram", "hu_counts", MASK, "uint64", _HISTOGRAM),
+        ArraySchema(
+            "side_counts", "histogram", "side_counts", SIDE, "uint64",
+            {**_HISTOGRAM, "rows": [side.key for side in SIDES]},
+        ),
+        ArraySchema(PACKED, "packed", PACKED, PACKED, "uint64", _PACKING),
+        ArraySchema(OPENED, "packed", OPENED, None, "uint64", _PACKING),
+    )
+}  # fmt: skip
+"""Arrays of a case by name. The fill value of all is 0."""
+
+FILL_VALUE = 0
+
+LABEL_MAPS = tuple(array.name for array in ARRAYS.values() if array.kind == "labels")
+IMAGES = ("ct", *LABEL_MAPS)
+LABELS_FILE = "labels/zarr.json"
+"""Metadata file that lists the label maps; it belongs to no stage."""
+
+_STAGE_BY_PATH = {array.path: array.stage for array in ARRAYS.values() if array.path} | {
+    ARRAYS["ct"].level(index): CONVERT for index in range(N_LEVELS)
+}
 
 LOCK_FILE = "lock.json"
 REGISTER_FILE = "names.json"
@@ -12,6 +112,18 @@ FIT_FILES = {name: f"model-{name}.json" for name in FITS}
 
 MEASUREMENTS_FILE = "measurements.csv"
 RADIOMICS_FILE = "radiomics.csv"
+TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
+
+
+def stage_of(key: str) -> str | None:
+    """Return the stage that writes an object or an array of a case; ``air`` for the packed air, None if unknown."""
+    parts = key.strip("/").split("/")
+    return _STAGE_BY_PATH.get("/".join(parts[: 2 if parts[0] == "labels" else 1]))
+
+
+def stages_text(stages: Iterable[str]) -> str:
+    """Return a list of stages for display."""
+    return ", ".join(_DISPLAY_NAMES.get(stage, stage) for stage in stages) or "nothing yet"
 
 
 def parquet_name(file: str) -> str:
@@ -21,6 +133,9 @@ def parquet_name(file: str) -> str:
 
 FILES = {
     "zarr.json", LOCK_FILE, REGISTER_FILE, MODEL_FILE, *FIT_FILES.values(),
-    *(name for file in (MEASUREMENTS_FILE, RADIOMICS_FILE) for name in (file, parquet_name(file))),
+    *(name for file in TABLES for name in (file, parquet_name(file))),
 }  # fmt: skip
 """Names that no case can have."""
+
+CASE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?")
+"""Pattern of the names that cases can have."""

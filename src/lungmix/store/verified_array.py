@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore
 
 from lungmix.errors import DamageError
-from lungmix.store.lock import unwrap
 from lungmix.store.objects import WholeReads
+from lungmix.store.zarr_adapter import array_at, unwrap
 
 
 class StoredArray:
@@ -78,7 +78,7 @@ class StoredArray:
 
 def with_store(source: zarr.Array[Any], store: Store) -> zarr.Array[Any]:
     """Return an array that reads and writes its objects through another store."""
-    return zarr.Array(zarr.AsyncArray(source.metadata, StorePath(store, source.path)))
+    return array_at(store, source.path, source.metadata)
 
 
 def _slices_of(selection: Any, depth: int) -> str:

@@ -8,6 +8,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from lungmix.s3 import check_address, is_remote, open_bucket
+from lungmix.store.remote import BucketStore
 
 __all__ = ["is_remote", "zarr_store"]
 
@@ -30,6 +31,4 @@ def zarr_store(url: str) -> Store:
     if not is_remote(url):
         # Absolute, as its arrays are sent to workers with other working directories.
         return LocalStore(Path(url).absolute())
-    from lungmix.store.remote import BucketStore
-
     return BucketStore(open_bucket(check_address(url)))

@@ -21,8 +21,9 @@ from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask, measure, regions
 from lungmix.stages.plausibility import is_accepted
-from lungmix.store import MEASUREMENTS_FILE, STAGES, Case, Cohort, stage_of
+from lungmix.store import MEASUREMENTS_FILE, STAGES, Case, CaseFiles, Cohort, CohortWriter, stage_of
 from lungmix.store.objects import Receipts
+from lungmix.store.schema import PACKED, TABLES
 from lungmix.store.tables import lines_of, text_of
 from lungmix.verify.objects import corrupt_objects, unexpected_objects
 from lungmix.verify.problems import Verification
@@ -40,7 +41,7 @@ class Comparison:
 
     client: Client
     cohort: Cohort
-    case: Case
+    case: CaseFiles
     scan: Scan | None
     model: TissueModel | None
     verification: Verification
@@ -148,11 +149,11 @@ class Comparison:
     def _compare_image(self, scratch: Cohort) -> None:
         """Write the stored voxels to the scratch store; compare them, their coarser levels and the packed air."""
         case = self.case
-        copy = scratch.add(case.name, case.geometry, case.acquisition, chunk_slices=case.chunk_slices)
+        copy = CohortWriter(scratch).add(case.name, case.geometry, case.acquisition, chunk_slices=case.chunk_slices)
         record = dict(case.stages[convert.STAGE])
         before: Receipts = record.pop("files", {})
         files, digest, threshold = copy.create_image("ct"), hashlib.sha256(), case.packed_threshold
-        packed = {} if threshold is None else copy.create_packed(convert.AIR)
+        packed = {} if threshold is None else copy.create_packed(PACKED)
         counts = np.zeros(N_HU, np.uint64)
         for start, stop in case.layout.slabs():
             slab = case.read("ct", start, stop)
@@ -160,7 +161,7 @@ class Comparison:
             add_all(slab, counts)
             files |= copy.write("ct", start, slab)
             if threshold is not None:
-                packed |= copy.write_packed(convert.AIR, start, pack_below(slab, threshold))
+                packed |= copy.write_packed(PACKED, start, pack_below(slab, threshold))
         if threshold is not None:
             copy.record_packed(threshold, packed)
         copy.record(convert.STAGE, record, files)
@@ -169,7 +170,7 @@ class Comparison:
         elif record.get(convert.HU, summarize(counts).to_dict()) != summarize(counts).to_dict():
             self.add_problem("the summary of its HU does not match its voxels", convert.STAGE)
         self._compare_files(before, files, convert.STAGE)
-        self._compare_files(case.packed_files, packed, convert.AIR)
+        self._compare_files(case.packed_files, packed, PACKED)
 
     def _compare_files(self, before: Receipts, after: Receipts, stage: str) -> None:
         for key in sorted({*before, *after}):
@@ -193,7 +194,7 @@ class Comparison:
     def _compare_rows(self, model: TissueModel) -> None:
         """Compare the rows of the tables with those computed from the histograms."""
         name = self.case.name
-        for file in measure.TABLES:
+        for file in TABLES:
             text = self.cohort.read_text(file)
             head, lines = lines_of(text or "")
             if name not in lines:

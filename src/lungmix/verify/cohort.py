@@ -17,9 +17,10 @@ from lungmix.formats import RejectedSource, Scan, SeriesFilter
 from lungmix.intake.case_names import assign_names
 from lungmix.intake.discovery import discover_scans
 from lungmix.mixture import TissueModel
-from lungmix.stages import fit, label, measure
-from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, parquet_name
+from lungmix.stages import fit, label
+from lungmix.store import FIT_FILES, MODEL_FILE, CaseFiles, Cohort, parquet_name
 from lungmix.store.models import stored_model
+from lungmix.store.schema import TABLES
 from lungmix.store.tables import is_parquet_of, lines_of
 from lungmix.verify.case import Comparison
 from lungmix.verify.problems import Verification
@@ -89,7 +90,7 @@ def verify_cases(
     try:
         for name in names:
             verification.wrong[name] = []
-            Comparison(client, cohort, cohort.case(name), scans.get(name), model, verification).compare()
+            Comparison(client, cohort, CaseFiles(cohort.case(name)), scans.get(name), model, verification).compare()
             callback.on_case_end(name, "; ".join(verification.wrong[name][:3]) or None)
     finally:
         callback.on_end()
@@ -143,7 +144,7 @@ def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | N
 def _check_tables(cohort: Cohort, verification: Verification) -> None:
     """Add problems for rows of missing or unlabelled cases, and for Parquet files that differ from their CSV file."""
     cases, damaged = dict(cohort.items()), cohort.damaged
-    for file in measure.TABLES:
+    for file in TABLES:
         text = cohort.read_text(file)
         if text is None:
             continue

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from lungmix.stages import mask
-from lungmix.store import STAGES, Case, stage_of
-from lungmix.store.case import LABELS_FILE
+from lungmix.store import STAGES, CaseFiles, stage_of
 from lungmix.store.integrity import has_wrong_label_list
 from lungmix.store.objects import receipt_of
+from lungmix.store.schema import LABELS_FILE, MASK, OPENED
 
 
-def corrupt_objects(case: Case) -> list[str]:
+def corrupt_objects(case: CaseFiles) -> list[str]:
     """Read all objects of a case, and return the keys of those that do not match their receipts."""
     records = [record.get("files", {}) for record in case.stages.values()]
     corrupt = [LABELS_FILE] if has_wrong_label_list(case, case.sizes()) else []
@@ -21,14 +20,14 @@ def corrupt_objects(case: Case) -> list[str]:
     ]
 
 
-def unexpected_objects(case: Case) -> dict[str, str]:
+def unexpected_objects(case: CaseFiles) -> dict[str, str]:
     """Return a message by key for each object in no record; those of an interrupted stage share one message."""
     records = [*case.stages.values(), *(damage["record"] for damage in case.damage.values())]
     stage_files = (key for record in records for key in record.get("files", {}))
     expected = {"zarr.json", LABELS_FILE, *case.packed_files, *stage_files}
     messages: dict[str, str] = {}
     for key in sorted(case.sizes().keys() - expected):
-        stage = mask.STAGE if key.startswith(f"{mask.OPENED}/") else stage_of(key)
+        stage = MASK if key.startswith(f"{OPENED}/") else stage_of(key)
         if stage in STAGES and stage not in case.stages:
             if stage not in case.damage:
                 messages.setdefault(stage, f"the stage {stage} was interrupted")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lungmix.errors import StoreError
 from lungmix.formats.tempdirs import temporary_folder
-from lungmix.store import Cohort, open_cohort
+from lungmix.store import Cohort, CohortWriter, open_cohort
 from lungmix.store.zarr_store import is_remote
 
 
@@ -37,11 +37,11 @@ def scratch_store(cohort: Cohort) -> Iterator[Cohort]:
             if is_remote(url):
                 raise
             scratch = _create(str(stack.enter_context(temporary_folder()) / Path(url).name))
-        stack.callback(scratch.delete)
+        stack.callback(CohortWriter(scratch).delete)
         yield scratch
 
 
 def _create(url: str) -> Cohort:
     scratch = open_cohort(url, "a")
-    scratch.record_settings(scratch=True)
+    CohortWriter(scratch).record_settings(scratch=True)
     return scratch

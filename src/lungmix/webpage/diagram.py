@@ -41,7 +41,7 @@ def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, co
     width, gap = 0.137, 0.0276
     panels = [figure.add_axes((0.008 + i * (width + gap), 0.29, width, 0.6)) for i in range(6)]
     z = best_slice(case)
-    images = {name: case.read(name, z, z + 1)[0] for name in ("ct", "lung", "tissue", "tissue_median")}
+    images = {name: case.zarr_array(name)[z] for name in ("ct", "lung", "tissue", "tissue_median")}
     box = body_of(images["ct"])
     shown = {name: image[box] for name, image in images.items()}
     aspect = case.geometry.spacing[1] / case.geometry.spacing[0]

@@ -82,7 +82,7 @@ def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: i
     grid = figure.subplots(len(cases), 2, squeeze=False)
     for (left, right), (case, title) in zip(grid, cases, strict=True):
         chosen = best_slice(case) if z is None else z
-        ct, labels = case.read("ct", chosen, chosen + 1)[0], case.read(image, chosen, chosen + 1)[0]
+        ct, labels = case.zarr_array("ct")[chosen], case.zarr_array(image)[chosen]
         box = body_of(ct)
         aspect = case.geometry.spacing[1] / case.geometry.spacing[0]
         for axes in (left, right):

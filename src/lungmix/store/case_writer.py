@@ -1,0 +1,296 @@
+"""Writing of a case: arrays, objects and the records of stages. Every change of its attributes is one atomic write."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix._version import __version__
+from lungmix.geometry import Geometry
+from lungmix.kernels.packed_masks import Bits, words_for
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import ome_zarr, zarr_adapter
+from lungmix.store.case import CHUNK_SLICES, USAGE, image_schema
+from lungmix.store.case_files import OME, CaseFiles
+from lungmix.store.chunking import codecs_for, shrink_mean, shrink_nearest
+from lungmix.store.metadata import ATTRIBUTE
+from lungmix.store.objects import Receipts, WholeShards, receipt_of
+from lungmix.store.schema import ARRAYS, CONVERT, DEPENDENTS, FILL_VALUE, LABEL_MAPS, LABELS_FILE, PACKED, STAGES
+from lungmix.store.verified_array import with_store
+
+_ORDER = (
+    "geometry", "acquisition", "salt", CHUNK_SLICES, "begun", PACKED, "stages", "damaged", "failure", "working", USAGE,
+)  # fmt: skip
+
+
+class CaseWriter(CaseFiles):
+    """Case that can be written: by stages, while their process holds the lock of the store or their attempt is valid.
+
+    Parameters
+    ----------
+    case : Case
+        The case, whose attributes and arrays are shared.
+    """
+
+    def create_image(self, name: str) -> Receipts:
+        """Create the empty arrays of an image on all levels, replace earlier ones, and return their receipts."""
+        layout, schema = self.layout, image_schema(name)
+        if schema.kind == "image":
+            self.describe_image()
+            receipts: Receipts = {}
+            for index in range(len(layout.levels)):
+                self.delete_array(schema.level(index))
+        else:
+            self.delete_array(schema.path)
+            attributes = {OME: ome_zarr.label_metadata(name, self.geometry, layout)}
+            receipts = self._write_metadata(schema.path, attributes)
+            self.write_object(LABELS_FILE, self.label_list_content({name, *self._listed_labels()}))
+        for index, level in enumerate(layout.levels):
+            receipts |= self._create_array(
+                schema.level(index),
+                shape=level.shape,
+                chunks=level.chunks,
+                shards=level.shards,
+                dtype=np.dtype(schema.dtype),
+                compressors=codecs_for(schema.dtype),
+                dimension_names=("z", "y", "x"),
+            )
+        return receipts
+
+    def describe_image(self) -> None:
+        """Write the OME-Zarr metadata of the image."""
+        self._group.attrs[OME] = ome_zarr.image_metadata(self.name, self.geometry, self.layout)
+
+    @staticmethod
+    def label_list_content(names: Collection[str]) -> bytes:
+        """Return the content of `LABELS_FILE` for a case with these label maps."""
+        label_names = [name for name in LABEL_MAPS if name in names]
+        return zarr_adapter.bytes_of_metadata({OME: ome_zarr.labels_metadata(label_names)})
+
+    def _listed_labels(self) -> list[str]:
+        """Return the listed label maps; an unreadable list counts as empty, `invalidate_corrupt_stages` rewrites it."""
+        try:
+            return list(json.loads(self.read_object(LABELS_FILE) or b"")["attributes"][OME]["labels"])
+        except (ValueError, KeyError, TypeError):
+            return []
+
+    def write(self, name: str, start: int, slab: npt.NDArray[Any]) -> Receipts:
+        """Write one slab on all levels.
+
+        Parameters
+        ----------
+        name : {"ct", "lung", "side", "tissue", "tissue_median"}
+            Name of the image.
+        start : int
+            First slice.
+        slab : ndarray, shape (slices, y, x)
+            int16 HU or uint8 labels; complete slabs of the layout, the last of which may end with the volume.
+
+        Returns
+        -------
+        dict of str to list
+            Receipts of the shards.
+
+        Raises
+        ------
+        AlignmentError
+            If the slab covers a shard in part only.
+        """
+        layout, schema = self.layout, image_schema(name)
+        layout.check(start, start + len(slab))
+        receipts: Receipts = {}
+        for index, level in enumerate(layout.levels):
+            values = shrink_mean(slab, level.factors) if schema.kind == "image" else shrink_nearest(slab, level.factors)
+            first = start // level.factors[0]
+            receipts |= self._write_chunks(schema.level(index), first, values)
+        return receipts
+
+    def create_packed(self, name: str) -> Receipts:
+        """Create an empty array of packed masks, one chunk a slab, replace an earlier one, and return its receipt."""
+        nz, ny, nx = self.geometry.shape
+        shape = (nz, ny, words_for(nx))
+        self.delete_array(name)
+        return self._create_array(
+            ARRAYS[name].path,
+            shape=shape,
+            chunks=(self.layout.slab, *shape[1:]),
+            dtype=np.dtype(ARRAYS[name].dtype),
+            compressors=codecs_for(np.uint8),
+            attributes=ARRAYS[name].attributes,
+        )
+
+    def write_packed(self, name: str, start: int, bits: Bits) -> Receipts:
+        """Write complete slabs of a packed mask; see `write`."""
+        self.layout.check(start, start + len(bits))
+        return self._write_chunks(name, start, bits)
+
+    def write_histogram(self, name: str, counts: npt.NDArray[np.uint64]) -> Receipts:
+        """Write the HU histogram of the lung (``hu_counts``) or those of its regions (``side_counts``)."""
+        schema = ARRAYS[name]
+        receipts = self._create_array(
+            schema.path, shape=counts.shape, chunks=counts.shape, dtype=counts.dtype,
+            compressors=codecs_for(schema.dtype), attributes=schema.attributes,
+        )  # fmt: skip
+        return receipts | self._write_chunks(schema.path, 0, counts)
+
+    def delete_array(self, path: str) -> None:
+        """Delete an array of this case, or a label map on all levels."""
+        zarr_adapter.delete_folder(self._group.store, self._key(path))
+        for name in [name for name in self._arrays if name == path or name.startswith(f"{path}/")]:
+            del self._arrays[name]
+
+    def write_object(self, key: str, content: bytes) -> None:
+        """Write the bytes of an object."""
+        zarr_adapter.write(self._group.store, self._key(key), content)
+
+    def delete_object(self, key: str) -> None:
+        """Delete one object."""
+        zarr_adapter.delete(self._group.store, self._key(key))
+
+    def _create_array(self, path: str, **options: Any) -> Receipts:
+        """Write the metadata of an empty array at an unused path, in one request, and return its receipt."""
+        metadata = zarr_adapter.create_metadata(fill_value=FILL_VALUE, **options)
+        self._arrays[path] = zarr_adapter.array_at(self._group.store, self._key(path), metadata)
+        return self._write_metadata(path, metadata)
+
+    def _write_metadata(self, path: str, metadata: Any) -> Receipts:
+        key, content = f"{path}/zarr.json", zarr_adapter.bytes_of_metadata(metadata)
+        self.write_object(key, content)
+        return {key: receipt_of(content)}
+
+    def _write_chunks(self, path: str, start: int, values: npt.NDArray[Any]) -> Receipts:
+        """Write complete chunks, the first of which begins at index `start` along z."""
+        store = WholeShards(self._group.store)
+        target = with_store(self._array(path), store)
+        target[start : start + len(values)] = values
+        prefix = f"{self._group.path}/"
+        return {key.removeprefix(prefix): receipt for key, receipt in store.receipts.items()}
+
+    def begin(
+        self,
+        geometry: Geometry,
+        acquisition: Acquisition,
+        origin: Mapping[str, str] | None = None,
+        chunk_slices: int | None = None,
+    ) -> None:
+        """Write the attributes of a scan before its conversion, without any stage."""
+        begun = {"begun": dict(origin)} if origin else {}
+        self._write_attributes(
+            {
+                "geometry": geometry.to_dict(),
+                "acquisition": acquisition.to_dict(),
+                "salt": secrets.token_hex(16),
+                CHUNK_SLICES: chunk_slices,
+                "stages": {},
+                **begun,
+            }
+        )
+
+    def describe(self, acquisition: Acquisition) -> None:
+        """Replace the technical attributes of the scan."""
+        self._write_attributes({**self._attributes, "acquisition": acquisition.to_dict()})
+
+    def record_usage(self, usage: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record the resource usage of stages, see `watched`."""
+        attributes = self._attributes
+        self._write_attributes({**attributes, USAGE: {**attributes.get(USAGE, {}), **usage}})
+
+    def start_stage(self, stage: str, key: str, also: Sequence[str] = ()) -> str:
+        """Remove the record of a stage before it is computed from inputs of cache key `key`.
+
+        Dependent stages are kept only if the stage is recomputed with the cache key it had.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage.
+        key : str
+            Cache key of its inputs.
+        also : sequence of str
+            Stages that the same tasks compute.
+
+        Returns
+        -------
+        str
+            Identifier of this attempt. Tasks of earlier attempts, left over from a killed run, can no longer write.
+        """
+        attributes = self._attributes
+        damaged = attributes.get("damaged", {})
+        computed = {stage, *also}
+        previous = attributes["stages"].get(stage) or damaged.get(stage, {}).get("record", {})
+        invalid = computed if previous.get("key") == key else {*computed, *DEPENDENTS[stage]}
+        attempt = uuid.uuid4().hex
+        self._write_attributes(
+            {
+                **attributes,
+                "stages": {name: record for name, record in attributes["stages"].items() if name not in invalid},
+                "damaged": {name: damage for name, damage in damaged.items() if name not in invalid - computed},
+                "working": {"stage": stage, "attempt": attempt},
+            }
+        )
+        return attempt
+
+    def record(self, stage: str, record: Mapping[str, Any], files: Receipts | None = None) -> None:
+        """Publish a finished stage.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage.
+        record : mapping
+            Cache key of its inputs, and its results.
+        files : dict, optional
+            Receipts of all objects that the stage wrote.
+        """
+        attributes = self._attributes
+        for obsolete in ("failure", "working", *(("begun",) if stage == CONVERT else ())):
+            attributes.pop(obsolete, None)
+        complete_record = {
+            **record,
+            "lungmix_version": __version__,
+            **({"files": dict(sorted(files.items()))} if files is not None else {}),
+        }
+        self._write_attributes(
+            {
+                **attributes,
+                "stages": {**attributes.get("stages", {}), stage: complete_record},
+                "damaged": {name: damage for name, damage in attributes.get("damaged", {}).items() if name != stage},
+            }
+        )
+
+    def record_packed(self, below_hu: int | None, files: Receipts | None = None) -> None:
+        """Publish the packed air and its receipts, or invalidate it if `below_hu` is None."""
+        attributes = {key: value for key, value in self._attributes.items() if key != PACKED}
+        if below_hu is not None:
+            attributes[PACKED] = {"below_hu": below_hu, "files": dict(sorted((files or {}).items()))}
+        self._write_attributes(attributes)
+
+    def record_failure(self, stage: str, reason: str) -> None:
+        """Record why a stage failed."""
+        attributes = {key: value for key, value in self._attributes.items() if key != "working"}
+        self._write_attributes({**attributes, "failure": {"stage": stage, "reason": reason}})
+
+    def mark_damaged(self, stage: str, reason: str) -> None:
+        """Invalidate a stage whose objects do not match their receipts; dependent stages stay valid."""
+        attributes = self._attributes
+        if stage not in attributes["stages"]:
+            return
+        stages = {name: record for name, record in attributes["stages"].items() if name != stage}
+        damage = {"reason": reason, "record": attributes["stages"][stage]}
+        damaged = {**attributes.get("damaged", {}), stage: damage}
+        self._write_attributes({**attributes, "stages": stages, "damaged": damaged})
+
+    def _write_attributes(self, attributes: dict[str, Any]) -> None:
+        """Write the attributes in a fixed order, so that equal cases have equal bytes."""
+        stages = attributes.get("stages", {})
+        order = [name for name in STAGES if name in stages] + [name for name in stages if name not in STAGES]
+        attributes = {**attributes, "stages": {name: stages[name] for name in order}}
+        always = ("acquisition", "stages")
+        ordered = {key: attributes[key] for key in _ORDER if key in attributes and (attributes[key] or key in always)}
+        self._group.attrs[ATTRIBUTE] = ordered | {key: attributes[key] for key in attributes if key not in _ORDER}

@@ -1,0 +1,157 @@
+"""Adapter to zarr: objects, groups and arrays of a store. No other module uses what zarr declares private."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import ShardingCodec
+from zarr.registry import get_pipeline_class
+from zarr.storage import StorePath, WrapperStore
+
+from lungmix.errors import StoreError
+
+
+def _changed(name: str) -> StoreError:
+    return StoreError(
+        f"zarr {zarr.__version__} lacks what lungmix needs to read and write stores ({name}): "
+        "install another release of zarr, or a later one of lungmix"
+    )
+
+
+try:
+    from zarr.core.buffer import Buffer as Buffer
+    from zarr.core.buffer import BufferPrototype as BufferPrototype
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.group import GroupMetadata
+    from zarr.core.sync import sync as sync
+except ImportError as error:
+    raise _changed(str(error)) from error
+
+_PRIVATE_NAMES = (
+    (WrapperStore, "_with_store"),
+    (WrapperStore, "_set_many"),
+    (ShardingCodec, "codec_pipeline"),
+    (GroupMetadata, "to_buffer_dict"),
+)
+_CHUNKS_PER_CALL = 64
+"""Number of chunks that zarr encodes in one call. With its default of 1, dispatch takes longer than encoding labels."""
+
+
+def check_private_names() -> None:
+    """Raise if zarr lacks a private method that this package overrides or calls.
+
+    Raises
+    ------
+    StoreError
+        If one is missing. Without the check, writes would silently bypass the lock, for example.
+    """
+    for owner, name in _PRIVATE_NAMES:
+        if not hasattr(owner, name):
+            raise _changed(f"{owner.__name__}.{name}")
+
+
+check_private_names()
+
+
+class StoreWrapper(WrapperStore[Store]):
+    """Base class of store wrappers.
+
+    Attributes
+    ----------
+    inner : zarr.abc.store.Store
+        The wrapped store.
+    """
+
+    def __init__(self, store: Store):
+        super().__init__(store)
+        self.inner = store
+
+
+def unwrap(store: Store) -> Store:
+    """Return the store inside a `StoreWrapper`; any other store unchanged."""
+    return store.inner if isinstance(store, StoreWrapper) else store
+
+
+class _BatchSharding(ShardingCodec):
+    """Sharding codec that encodes many chunks of a shard in one call, whatever the configuration of the process."""
+
+    @property
+    def codec_pipeline(self) -> Any:
+        pipeline: Any = get_pipeline_class()
+        return pipeline.from_codecs(self.codecs, batch_size=_CHUNKS_PER_CALL)
+
+
+async def fetch(store: Store, key: str) -> bytes | None:
+    """Read the bytes of an object; None if there is none."""
+    buffer = await store.get(key, default_buffer_prototype())
+    return None if buffer is None else buffer.to_bytes()
+
+
+def read(store: Store, key: str) -> bytes | None:
+    """Read the bytes of an object; None if there is none."""
+    return sync(fetch(store, key))
+
+
+def write(store: Store, key: str, content: bytes, *, unless_exists: bool = False) -> None:
+    """Write an object atomically; with `unless_exists`, only if there is none."""
+    buffer = buffer_of(content)
+    sync(store.set_if_not_exists(key, buffer) if unless_exists else store.set(key, buffer))
+
+
+def buffer_of(content: bytes) -> Buffer:
+    """Return the bytes of an object as zarr's stores take them."""
+    return default_buffer_prototype().buffer.from_bytes(content)
+
+
+def delete(store: Store, key: str) -> None:
+    """Delete an object."""
+    sync(store.delete(key))
+
+
+def delete_folder(store: Store, prefix: str) -> None:
+    """Delete all objects under a prefix."""
+    sync(store.delete_dir(prefix))
+
+
+def open_group(store: Store | StorePath, mode: Literal["r", "r+"] = "r+") -> zarr.Group:
+    """Read the group at the root of a store, or at a path of it.
+
+    Stores have no consolidated metadata, as each case is read separately.
+    """
+    return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
+
+
+def group_at(store: Store, path: str = "", attributes: Mapping[str, Any] | None = None) -> zarr.Group:
+    """Return a group with these attributes, without reading or writing."""
+    return zarr.Group(zarr.AsyncGroup(GroupMetadata(dict(attributes or {})), StorePath(store, path)))
+
+
+def array_at(store: Store, path: str, metadata: Any) -> zarr.Array[Any]:
+    """Return an array with these metadata, without reading or writing."""
+    codecs = tuple(_in_batches(codec) for codec in metadata.codecs)
+    return zarr.Array(zarr.AsyncArray(replace(metadata, codecs=codecs), StorePath(store, path)))
+
+
+def _in_batches(codec: Any) -> Any:
+    if not isinstance(codec, ShardingCodec) or isinstance(codec, _BatchSharding):
+        return codec
+    names = ("chunk_shape", "codecs", "index_codecs", "index_location")
+    return _BatchSharding(**{name: getattr(codec, name) for name in names})
+
+
+def create_metadata(**options: Any) -> Any:
+    """Return the metadata of a new array; options are those of `zarr.create_array`."""
+    return zarr.create_array(zarr.storage.MemoryStore(), zarr_format=3, **options).metadata
+
+
+def bytes_of_metadata(metadata: Any) -> bytes:
+    """Return the content of the ``zarr.json`` of an array, given its metadata, or of a group, given its attributes."""
+    if isinstance(metadata, Mapping):
+        metadata = GroupMetadata(dict(metadata))
+    (buffer,) = metadata.to_buffer_dict(default_buffer_prototype()).values()
+    content: bytes = buffer.to_bytes()
+    return content

@@ -1,0 +1,60 @@
+"""What zarr declares private is used in one module, which says what is missing in another release."""
+
+import ast
+import importlib
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import MemoryStore
+
+import lungmix
+from lungmix.errors import StoreError
+from lungmix.store import zarr_adapter
+from lungmix.store.chunking import codecs_for
+
+PACKAGE = Path(lungmix.__file__).parent
+
+
+def test_private_modules_of_zarr_are_imported_by_the_adapter_alone():
+    users = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zarr.core")
+    }
+    assert users == {"store/zarr_adapter.py"}
+
+
+@pytest.mark.parametrize("name", ["_set_many", "_with_store"])
+def test_missing_private_method_of_zarr_is_named(monkeypatch, name):
+    for cls in zarr.storage.WrapperStore.__mro__:
+        if name in vars(cls):
+            monkeypatch.delattr(cls, name)
+    with pytest.raises(StoreError, match=rf"zarr {zarr.__version__} lacks .*WrapperStore.{name}.*another release"):
+        zarr_adapter.check_private_names()
+
+
+def test_missing_private_module_of_zarr_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr.core.sync", None)
+    monkeypatch.delitem(sys.modules, "lungmix.store.zarr_adapter")
+    with pytest.raises(StoreError, match=r"lacks .*zarr\.core\.sync"):
+        importlib.import_module("lungmix.store.zarr_adapter")
+
+
+def test_arrays_keep_their_metadata_and_encode_many_chunks_a_call_in_any_process():
+    metadata = zarr_adapter.create_metadata(
+        shape=(4, 8, 8), chunks=(4, 2, 2), shards=(4, 8, 8), dtype=np.uint8, compressors=codecs_for(np.uint8),
+        fill_value=0,
+    )  # fmt: skip
+    array = zarr_adapter.array_at(MemoryStore(), "a", metadata)
+    assert zarr_adapter.bytes_of_metadata(array.metadata) == zarr_adapter.bytes_of_metadata(metadata)
+    (codec,) = pickle.loads(pickle.dumps(array.metadata)).codecs
+    assert codec.codec_pipeline.batch_size == 64
+    assert zarr.config.get("codec_pipeline.batch_size") == 1
+    volume = np.random.default_rng(0).integers(0, 5, array.shape, np.uint8)
+    array[:] = volume
+    assert np.array_equal(array[:], volume)

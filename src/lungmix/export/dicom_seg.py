@@ -17,6 +17,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from lungmix._version import __version__
+from lungmix.atomic import atomic_file
 from lungmix.export.dicom_source import (
     check_orientation,
     derived_slices,
@@ -26,7 +27,7 @@ from lungmix.export.dicom_source import (
     write_ct,
 )
 from lungmix.export.images import made_with, require, segments_in
-from lungmix.formats import Scan, whole_file
+from lungmix.formats import Scan
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.stages import convert, label
 from lungmix.store import Case
@@ -83,7 +84,7 @@ def write_seg(
     )  # fmt: skip
     remove_dates(dataset, case)
     mark_anonymous(dataset, case, same_uids=not with_ct)
-    with whole_file(path) as out:
+    with atomic_file(path) as out:
         dataset.save_as(out, enforce_file_format=True)
     return written
 

@@ -7,9 +7,7 @@ given again: geometry and voxels identify it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from lungmix._version import __version__
+from lungmix.atomic import atomic_write
 from lungmix.errors import SourceError, UsageError, mark_path
 from lungmix.export.images import require, slabs_of
 from lungmix.formats import RejectedSource, Scan, SeriesFilter, find_scans
@@ -150,9 +149,8 @@ def write_ct(case: Case, folder: Path) -> Path:
     if folder.exists() and not (folder.is_dir() and all(_is_slice(file) for file in folder.iterdir())):
         raise UsageError(f"{folder} holds other files than DICOM slices: give another name for the segmentation")
     series = derived_series(case)
-    partial_path = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial_path.mkdir(parents=True)
-    try:
+    with atomic_write(folder) as partial_path:
+        partial_path.mkdir()
         index = 0
         for slab in slabs_of(case, "ct"):
             for plane in slab:
@@ -163,11 +161,6 @@ def write_ct(case: Case, folder: Path) -> Path:
                 dataset.SeriesDescription, dataset.SoftwareVersions = "CT, derived", f"lungmix {__version__}"
                 dataset.save_as(partial_path / f"{index + 1:05d}.dcm", enforce_file_format=True)
                 index += 1
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial_path.replace(folder)
-    finally:
-        shutil.rmtree(partial_path, ignore_errors=True)
     return folder
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lungmix.atomic import atomic_file
 from lungmix.export.images import export_image, segments_in
-from lungmix.formats import whole_file
 from lungmix.formats.images import extension_of
 from lungmix.store import Case
 from lungmix.tissue import Tissue
@@ -16,7 +16,7 @@ def write_with_descriptions(case: Case, path: Path, image: str) -> list[Path]:
     segments = segments_in(image)
     descriptions = path.with_name(path.name[: -len(extension_of(path) or "")] + "_labels.txt")
     export_image(case, path, image)
-    with whole_file(descriptions) as out:
+    with atomic_file(descriptions) as out:
         out.write(label_descriptions(segments).encode())
     return [path, descriptions]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lungmix.atomic import atomic_file
 from lungmix.export.images import export_image, require, segments_in, slabs_of
-from lungmix.formats import whole_file
 from lungmix.store import Case
 
 COLUMNS = ("Image", "Mask", "Label")
@@ -68,7 +68,7 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(rows)
-    with whole_file(path) as out:
+    with atomic_file(path) as out:
         out.write(stream.getvalue().encode())
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.atomic import atomic_file
 from lungmix.export.images import export_image, made_with, require, segments_in, slabs_of
-from lungmix.formats import whole_file, write_image
+from lungmix.formats import write_image
 from lungmix.formats.images import extension_of
 from lungmix.store import Case
 from lungmix.tissue import LUNG_CODE, Code, Tissue
@@ -54,7 +55,7 @@ def write_with_colors(case: Case, path: Path, image: str) -> list[Path]:
     segments = segments_in(image)
     table = path.with_name(path.name[: -len(extension_of(path) or "")] + "_colors.csv")
     export_image(case, path, image)
-    with whole_file(table) as out:
+    with atomic_file(table) as out:
         out.write(color_table(segments).encode())
     return [path, table]
 

@@ -3,6 +3,6 @@
 from lungmix.formats.scan import RejectedSource, Scan, SkippedSource
 from lungmix.formats.series_filter import SeriesFilter
 from lungmix.formats.sources import find_scans
-from lungmix.formats.write import whole_file, write_image
+from lungmix.formats.write import write_image
 
-__all__ = ["RejectedSource", "Scan", "SeriesFilter", "SkippedSource", "find_scans", "whole_file", "write_image"]
+__all__ = ["RejectedSource", "Scan", "SeriesFilter", "SkippedSource", "find_scans", "write_image"]

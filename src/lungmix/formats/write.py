@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +14,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.atomic import atomic_file
 from lungmix.errors import UsageError
 from lungmix.formats.images import extension_of
 from lungmix.geometry import Geometry
@@ -73,12 +72,12 @@ def write_image(
     blocks, about = _check_slabs(slabs, geometry, dtype, target.name), made_with or {}
     if extension == ".mhd":
         data = target.with_suffix(".zraw")
-        with whole_file(data) as out:
+        with atomic_file(data) as out:
             size = _deflate(out, blocks)
-        with whole_file(target) as out:
+        with atomic_file(target) as out:
             out.write(_meta_header(geometry, dtype, data.name, size, about))
         return
-    with whole_file(target) as out:
+    with atomic_file(target) as out:
         if extension == ".nrrd":
             out.write(_nrrd_header(geometry, dtype, {**about, **(fields or {})}))
             _gzip(out, blocks)
@@ -95,19 +94,6 @@ def write_image(
             else:
                 for block in itertools.chain(head, blocks):
                     out.write(block)
-
-
-@contextmanager
-def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file that replaces `target` when the block ends, or is removed if the block fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial_path.open("wb") as out:
-            yield out
-        partial_path.replace(target)
-    finally:
-        partial_path.unlink(missing_ok=True)
 
 
 def _check_slabs(slabs: Slabs, geometry: Geometry, dtype: np.dtype[Any], name: str) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from dataclasses import fields
 from glob import escape
 from pathlib import Path
 
+from lungmix.atomic import atomic_write
 from lungmix.errors import UsageError, mark_path
 from lungmix.formats import Scan
 from lungmix.formats.tables import rows_of, text_of
@@ -138,20 +139,17 @@ class KeyTable:
         table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(row for _, row in sorted(self._rows.items()))
-        partial_path = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
             # Partial files of killed runs contain names of patients too.
             for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*.partial"):
                 leftover.unlink(missing_ok=True)
-            # Created with its final mode, so that others can read no byte of it at any time.
-            handle = os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-                stream.write(text.getvalue())
-            partial_path.replace(self.path)
+            with atomic_write(self.path) as partial_path:
+                # Created with its final mode, so that others can read no byte of it at any time.
+                handle = os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+                    stream.write(text.getvalue())
         except OSError as error:
             raise _unwritable(self.path, error) from None
-        finally:
-            partial_path.unlink(missing_ok=True)
 
     def _choose_shift(self, identity: Identity, recorded_days: str) -> str:
         """Return the days recorded for any scan of a patient, or else draw new ones, which shift into the past."""

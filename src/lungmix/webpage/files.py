@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from contextlib import suppress
 from pathlib import Path
 
+from lungmix.atomic import atomic_write
 from lungmix.errors import UsageError
 
 
@@ -18,14 +16,10 @@ def publish(path: Path, content: bytes) -> None:
     UsageError
         If the folder cannot be written.
     """
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path.write_bytes(content)
-        partial_path.replace(path)
+        with atomic_write(path) as partial_path:
+            partial_path.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            partial_path.unlink()
         raise UsageError(
             f"{path.parent} cannot be written ({error.strerror}): free its disk or give another folder"
         ) from error

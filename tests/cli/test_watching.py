@@ -154,7 +154,7 @@ def test_time_left_follows_the_bytes_and_not_the_cases():
 
 
 def test_quiet_hides_progress_and_keeps_warnings(capsys):
-    hears = callback_for(Console(stderr=True), quiet=True)
+    hears = callback_for(quiet=True)
     hears.on_begin("mask", ["case-001"])
     hears.on_progress("case-001", "mask", 1, 2)
     hears.on_info("dashboard: http://127.0.0.1:8787")

@@ -65,7 +65,7 @@ def write_page_of(
     from lungmix.stages.measure import read_measurements
     from lungmix.webpage.page import write_page
 
-    callback = callback_for(Console(stderr=True), quiet=quiet)
+    callback = callback_for(quiet=quiet)
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
     scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file, key_rows)
     page = write_page(cohort, folder, failed, scores=scores, callback=callback, spell=with_options)

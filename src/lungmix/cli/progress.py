@@ -21,8 +21,9 @@ from lungmix.callbacks import Callback
 from lungmix.cli.redaction import printable
 
 
-def callback_for(console: Console, *, quiet: bool) -> Callback:
+def callback_for(*, quiet: bool) -> Callback:
     """Return bars for a terminal, lines for a file, or warnings alone if `quiet`."""
+    console = Console(stderr=True)
     if quiet:
         return Warnings(console)
     return Bars(console) if console.is_terminal else Lines(console)

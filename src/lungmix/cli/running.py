@@ -11,7 +11,6 @@ from threading import Thread
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from lungmix.cli.option_groups import OnCluster
 from lungmix.cli.redaction import debugging, printable
@@ -70,7 +69,7 @@ def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tupl
     from lungmix.cluster import check_memory, connect, dashboard_of, performance_page
 
     _quiet_dask()
-    with with_log_file(callback_for(Console(stderr=True), quiet=cluster.quiet), cluster.log, with_options) as callback:
+    with with_log_file(callback_for(quiet=cluster.quiet), cluster.log, with_options) as callback:
         if not needed:
             yield None, callback
             return

@@ -109,7 +109,7 @@ def export(
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
-    callback = callback_for(Console(stderr=True), quiet=quiet)
+    callback = callback_for(quiet=quiet)
     options = options_for(source or (), with_ct=with_ct, binary=binary, retain_uid=retain_uid)
     if folder is not None and case is None and out is None and format is not None:
         result = export_cohort(cohort, folder, format, image, options, callback)

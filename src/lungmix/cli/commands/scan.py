@@ -30,7 +30,7 @@ def scan(
     from lungmix.formats import RejectedSource
     from lungmix.intake.discovery import discover_scans
 
-    findings = list(discover_scans(sources, series.rules(), callback_for(Console(stderr=True), quiet=quiet)))
+    findings = list(discover_scans(sources, series.rules(), callback_for(quiet=quiet)))
     console = Console()
     # Without a terminal there is no width to fold lines to.
     console = console if console.is_terminal else Console(width=_WIDTH)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from lungmix.cli import options as opt
 from lungmix.cli.output import emit
@@ -121,7 +120,7 @@ def scores(
         rows, unscored=unscored, unmeasured=unmeasured, level=level, times=resamplings, share=fraction, seed=seed
     )
     for warning in model_use(cohort).warnings():
-        callback_for(Console(stderr=True), quiet=True).on_warning(warning)
+        callback_for(quiet=True).on_warning(warning)
     files = write_scores(result, out)
     emit(scores_values(store, result, files), lambda console: show_scores(console, result, files), as_json)
 
@@ -130,7 +129,7 @@ def scores(
 def _progress_of(title: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from lungmix.cli.progress import callback_for
 
-    callback = callback_for(Console(stderr=True), quiet=quiet)
+    callback = callback_for(quiet=quiet)
     callback.on_begin(title, [unit])
     try:
         yield lambda done, total: callback.on_progress(unit, title, done, total)

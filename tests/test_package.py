@@ -102,6 +102,8 @@ def test_source_archive_has_every_file_that_is_checked_in(archives):
 def test_wheel_has_types_pages_and_the_command_and_no_tests(archives):
     _, names, commands = archives
     assert {"lungmix/py.typed", "lungmix/__main__.py"} <= names
+    # Packages load their names by these stubs.
+    assert {f"lungmix/{name}__init__.pyi" for name in ("", "graphs/", "mixture/")} <= names
     assert {Path(name).parts[0] for name in names if "dist-info" not in name} == {"lungmix"}
     pages = {f"lungmix/webpage/{name}" for name in ("templates", "static")}
     assert all(any(name.startswith(page) for name in names) for page in pages)

@@ -45,22 +45,11 @@ class Condition:
         if attribute is None or attribute == "":
             return False
         if self.name in NUMBERS:
-            number = float(self.value)
             # Numbers are compared to two decimals.
-            is_equal = abs(float(attribute) - number) < 5e-3
-            return (
-                is_equal
-                if self.sign == "="
-                else not is_equal
-                if self.sign == "!="
-                else self._ordered(float(attribute), number)
-            )
+            difference = float(attribute) - float(self.value)
+            return _OPERATORS[self.sign](0.0 if abs(difference) < 5e-3 else difference, 0.0)
         matches = fnmatchcase(str(attribute).lower(), self.value.lower())
         return matches == (self.sign == "=")
-
-    def _ordered(self, attribute: float, number: float) -> bool:
-        is_equal = abs(attribute - number) < 5e-3
-        return is_equal if is_equal and "=" in self.sign else _OPERATORS[self.sign](attribute, number) and not is_equal
 
     def __str__(self) -> str:
         return f"{self.name}{self.sign}{self.value}"

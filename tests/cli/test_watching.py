@@ -10,7 +10,7 @@ from rich.console import Console
 import lungmix.cluster.dashboard
 from cli.test_cli import SMALL, run
 from lungmix.callbacks.callback import Callback
-from lungmix.callbacks.json_log import with_log_file
+from lungmix.callbacks.json_log import CallbackList, with_log_file
 from lungmix.cli.progress import Amount, Lines, callback_for
 from lungmix.cluster import connect, performance_page
 from lungmix.errors import UsageError, mark_path
@@ -162,3 +162,20 @@ def test_quiet_hides_progress_and_keeps_warnings(capsys):
     hears.on_case_end("case-001")
     hears.on_end()
     assert capsys.readouterr().err == "Rossi.nrrd has slices of 5 mm: the preset physical suits them\n"
+
+
+def test_every_event_reaches_all_callbacks_with_its_arguments():
+    heard = []
+    events = [name for name in vars(Callback) if name.startswith("on_")]
+
+    def recorder(who):
+        methods = {
+            name: lambda self, *args, name=name, **options: heard.append((who, name, args, options)) for name in events
+        }
+        return type("Recorder", (Callback,), methods)()
+
+    both = CallbackList(recorder("first"), recorder("second"))
+    for name in events:
+        getattr(both, name)("case-001", failure=name)
+    assert heard == [(who, name, ("case-001",), {"failure": name}) for name in events for who in ("first", "second")]
+    assert len(events) == 7

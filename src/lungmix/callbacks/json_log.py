@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,42 +72,14 @@ class CallbackList(Callback):
     """Callback that forwards every event to several callbacks."""
 
     def __init__(self, *callbacks: Callback):
-        self._callbacks = callbacks
+        for name in vars(Callback):
+            if name.startswith("on_"):
+                setattr(self, name, partial(_call_all, [getattr(callback, name) for callback in callbacks]))
 
-    def on_begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
-        """See `Callback`."""
-        for callback in self._callbacks:
-            callback.on_begin(title, cases, sizes)
 
-    def on_progress(self, case: str, stage: str, done: int, total: int) -> None:
-        """See `Callback`."""
-        for callback in self._callbacks:
-            callback.on_progress(case, stage, done, total)
-
-    def on_usage(self, case: str, stage: str, usage: ResourceUsage) -> None:
-        """See `Callback`."""
-        for callback in self._callbacks:
-            callback.on_usage(case, stage, usage)
-
-    def on_case_end(self, case: str, failure: str | None = None) -> None:
-        """See `Callback`."""
-        for callback in self._callbacks:
-            callback.on_case_end(case, failure)
-
-    def on_end(self) -> None:
-        """See `Callback`."""
-        for callback in self._callbacks:
-            callback.on_end()
-
-    def on_info(self, message: str) -> None:
-        """See `Callback`."""
-        for callback in self._callbacks:
-            callback.on_info(message)
-
-    def on_warning(self, message: str) -> None:
-        """See `Callback`."""
-        for callback in self._callbacks:
-            callback.on_warning(message)
+def _call_all(methods: Sequence[Callable[..., None]], *arguments: Any, **options: Any) -> None:
+    for method in methods:
+        method(*arguments, **options)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from lungmix.cluster.task_metrics import ResourceUsage
 
@@ -33,3 +34,14 @@ class Callback:
 
     def on_warning(self, message: str) -> None:
         """Handle a warning, such as advice on a preset."""
+
+    @contextmanager
+    def stage(
+        self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None
+    ) -> Iterator[Callable[[int, int], None]]:
+        """Call `on_begin` and `on_end` around a block; yield a function of the progress of the first of `cases`."""
+        self.on_begin(title, cases, sizes)
+        try:
+            yield lambda done, total: self.on_progress(cases[0], title, done, total)
+        finally:
+            self.on_end()

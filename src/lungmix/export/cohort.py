@@ -145,8 +145,7 @@ def _add_models(cohort: Cohort, out: Exported, image: str) -> None:
 def _export_cases(
     names: list[str], write: Callable[[str], list[Path]], parallel_cases: int, out: Exported, callback: Callback
 ) -> None:
-    callback.on_begin("export", names)
-    try:
+    with callback.stage("export", names):
         for outcome in map_bounded(names, write, parallel_cases):
             if outcome.error is None:
                 out.files[outcome.item] = outcome.result or []
@@ -158,5 +157,3 @@ def _export_cases(
                 out.failed[outcome.item], out.messages[outcome.item] = redact(reason), reveal(reason)
                 out.errors[outcome.item] = outcome.error
                 callback.on_case_end(outcome.item, reason)
-    finally:
-        callback.on_end()

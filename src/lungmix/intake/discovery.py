@@ -46,8 +46,7 @@ def discover_scans(
     callback = callback or Callback()
     labels = [source_label(number, 1, 1) for number in range(1, len(sources) + 1)]
     seen: dict[tuple[str, str], str] = {}
-    callback.on_begin("scan", labels)
-    try:
+    with callback.stage("scan", labels):
         for number, (label, source) in enumerate(zip(labels, sources, strict=True), start=1):
             if isinstance(source, Scan):
                 results: Sequence[Scan | SkippedSource | RejectedSource] = [source]
@@ -62,8 +61,6 @@ def discover_scans(
                     yield DiscoveredScan(item_label, result if is_first else _skip_duplicate(result, first_label))
                 else:
                     yield DiscoveredScan(item_label, result)
-    finally:
-        callback.on_end()
 
 
 def _skip_duplicate(scan: Scan, first_label: str) -> SkippedSource:

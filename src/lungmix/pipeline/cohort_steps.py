@@ -76,7 +76,7 @@ def fit_mixture(
                 f"{next(iter(apart))}: {next(iter(apart.values()))}): label them with `model='published'`"
             )
         title = "voxels" if parameters.method != "counts" else "counts"
-        with runner.progress_bar(title) as progress, UsageRecorder(result.spent).alone(fit.STAGE):
+        with runner.callback.stage(fit.STAGE, [title]) as progress, UsageRecorder(result.spent).alone(fit.STAGE):
             result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress)
             result.model = result.fits[parameters.fit]
             result.model_id = stored_id(cohort, result.model)

@@ -248,8 +248,8 @@ class Pipeline:
         result = RunResult()
         result.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, leave_out)
         counts = fit.pool_counts(self.cohort, result.done)
-        with self._runner.progress_bar("components") as watch:
-            result.selection = bic_table(counts, parameters or FitParameters(), components, watch)
+        with self.callback.stage(fit.STAGE, ["components"]) as progress:
+            result.selection = bic_table(counts, parameters or FitParameters(), components, progress)
         return result
 
     @_locked

@@ -20,7 +20,6 @@ from lungmix.geometry import Geometry
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.retry import RetryPolicy, message_of_recomputing, reason_of_ended_workers
 from lungmix.s3 import is_remote
-from lungmix.stages import fit
 from lungmix.stages.base import Stage, StageContext
 from lungmix.store import CaseWriter, Cohort
 from lungmix.store.schema import LOCK_FILE
@@ -49,15 +48,6 @@ class CaseRunner:
         """Set how large cases are, for progress bars."""
         self._sizes.update({name: 2 * prod(geometry.size) for name, geometry in geometries.items()})
 
-    @contextmanager
-    def progress_bar(self, title: str) -> Iterator[Callable[[int, int], None]]:
-        """Yield a function that takes the progress of work on all cases at once."""
-        self.callback.on_begin(fit.STAGE, [title])
-        try:
-            yield lambda done, total: self.callback.on_progress(title, fit.STAGE, done, total)
-        finally:
-            self.callback.on_end()
-
     def run_cases(self, title: str, names: Sequence[str], stages: Sequence[Stage], result: RunResult) -> None:
         """Bring cases through stages.
 
@@ -77,17 +67,17 @@ class CaseRunner:
         retry = RetryPolicy(self.client, self.cohort, warn, partial(usage.listen, self.client, warn))
         context = StageContext(self.client, self.cohort, worker_memory_of(self.client), self.callback)
         run_case = partial(self._run_case, stages, context, usage, retry)
-        self.callback.on_begin(title, names, self._sizes_of(names))
-        try:
-            with usage.listening(self.client, warn), warn_when_no_workers(self.client, warn) as check_workers:
-                for outcome in retry.map_cases(names, run_case, self._cases_in_flight()):
-                    if outcome.error is not None:
-                        check_workers()  # raises where no case is to blame
-                        self._fail(outcome.item, title, outcome.error, retry, result)
-                    else:
-                        self.callback.on_case_end(outcome.item)
-        finally:
-            self.callback.on_end()
+        with (
+            self.callback.stage(title, names, self._sizes_of(names)),
+            usage.listening(self.client, warn),
+            warn_when_no_workers(self.client, warn) as check_workers,
+        ):
+            for outcome in retry.map_cases(names, run_case, self._cases_in_flight()):
+                if outcome.error is not None:
+                    check_workers()  # raises where no case is to blame
+                    self._fail(outcome.item, title, outcome.error, retry, result)
+                else:
+                    self.callback.on_case_end(outcome.item)
         result.done = [name for name in names if name not in result.failed]
 
     def run_cohort_step(self, title: str, step: Callable[[], None], stages: Sequence[Stage], result: RunResult) -> None:

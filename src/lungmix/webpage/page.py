@@ -107,8 +107,7 @@ def _write_scans(
 ) -> dict[str, str]:
     """Write the data files of scans concurrently; return the reasons of cases that could not be read."""
     unreadable = {}
-    callback.on_begin("report", names)
-    try:
+    with callback.stage("report", names):
         size = max(1, min(CPU_COUNT, _MAX_CONCURRENT))
         for outcome in map_bounded(names, lambda name: _write_scan(cohort[name], model, folder), size):
             if isinstance(outcome.error, UsageError):
@@ -117,8 +116,6 @@ def _write_scans(
             if reason is not None:
                 unreadable[outcome.item] = reason
             callback.on_case_end(outcome.item, reason)
-    finally:
-        callback.on_end()
     return unreadable
 
 
@@ -161,8 +158,7 @@ def _draw(
         return []
     involvement = _involvement(rows)
     middle = sorted((n for n in viewed if n in involvement), key=lambda n: involvement[n]) or list(viewed)
-    callback.on_begin("figures", ["figures"])
-    try:
+    with callback.stage("figures", ["figures"]):
         drawn = [
             pictures.draw_mixture(cohort, model, viewed, folder, overview.made_with),
             pictures.draw_pipeline(cohort, overview, model, middle[len(middle) // 2], folder),
@@ -173,8 +169,6 @@ def _draw(
             pictures.draw_scores(scores, involvement, folder),
         ]
         callback.on_case_end("figures")
-    finally:
-        callback.on_end()
     return [picture for picture in drawn if picture is not None]
 
 

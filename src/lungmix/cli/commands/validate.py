@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +34,7 @@ def robustness(
 ) -> None:
     """Fit random groups of scans, draw their Gaussians (Figure 4 of the paper), and print how they differ."""
     from lungmix.analysis.robustness import study
+    from lungmix.cli.progress import callback_for
     from lungmix.cli.show_fits import robustness_values, show_robustness
     from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
@@ -44,7 +43,7 @@ def robustness(
 
     group_sizes = None if sizes is None else opt.parse_numbers(sizes, "--sizes")
     counts = masked_counts(open_cohort(store))
-    with _progress_of("robustness", "groups", quiet=quiet) as progress:
+    with callback_for(quiet=quiet).stage("robustness", ["groups"]) as progress:
         result = study(
             counts,
             FitParameters(n_components=components),
@@ -72,6 +71,7 @@ def bootstrap(
 ) -> None:
     """Give confidence intervals over scans for every parameter and every MAP threshold."""
     from lungmix.analysis.bootstrap import bootstrap as refit
+    from lungmix.cli.progress import callback_for
     from lungmix.cli.show_fits import bootstrap_values, show_bootstrap
     from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
@@ -80,7 +80,7 @@ def bootstrap(
 
     parameters = FitParameters(n_components=components, fit=fit)
     counts = masked_counts(open_cohort(store))
-    with _progress_of("bootstrap", "refits", quiet=quiet) as progress:
+    with callback_for(quiet=quiet).stage("bootstrap", ["refits"]) as progress:
         result = refit(counts, parameters, refits=refits, level=level, seed=seed, progress=progress)
     files = write_bootstrap(result, out)
     emit(bootstrap_values(store, result, files), lambda console: show_bootstrap(console, result, files), as_json)
@@ -123,15 +123,3 @@ def scores(
         callback_for(quiet=True).on_warning(warning)
     files = write_scores(result, out)
     emit(scores_values(store, result, files), lambda console: show_scores(console, result, files), as_json)
-
-
-@contextmanager
-def _progress_of(title: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    from lungmix.cli.progress import callback_for
-
-    callback = callback_for(quiet=quiet)
-    callback.on_begin(title, [unit])
-    try:
-        yield lambda done, total: callback.on_progress(unit, title, done, total)
-    finally:
-        callback.on_end()

@@ -29,6 +29,11 @@ def print_result_and_exit(store: str, result: Any, as_json: bool) -> None:
     from lungmix.cli.show import result_values, show_result
 
     emit(result_values(store, result), lambda console: show_result(console, result, store), as_json)
+    exit_if_failed(result)
+
+
+def exit_if_failed(result: Any) -> None:
+    """Exit with status 1 if a case of a result failed; print tracebacks with ``--debug``."""
     for error in result.errors.values() if debugging() else ():
         typer.echo(trace_of(error), err=True)
     if result.failed:

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from lungmix.cli import options as opt
-from lungmix.cli.output import emit, write_page_of
-from lungmix.cli.redaction import debugging, printable
-from lungmix.errors import UsageError, trace_of
+from lungmix.cli.output import emit, exit_if_failed, write_page_of
+from lungmix.cli.redaction import printable
+from lungmix.errors import UsageError
 
 
 @opt.example("lungmix info cohort.zarr", "lungmix info cohort.zarr case-001")
@@ -121,10 +121,7 @@ def export(
         callback.on_warning(warning)
     values = exported_values(store, result)
     emit(values, lambda console: show_exported(console, result), as_json, Console(soft_wrap=True))
-    for error in result.errors.values() if debugging() else ():
-        typer.echo(trace_of(error), err=True)
-    if result.failed:
-        raise typer.Exit(1)
+    exit_if_failed(result)
 
 
 @opt.example("lungmix serve cohort.zarr --port 8642")

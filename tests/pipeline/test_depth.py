@@ -1,4 +1,4 @@
-"""How far a stage lies below the pipeline."""
+"""Depth of a stage below the pipeline."""
 
 import sys
 import threading
@@ -33,7 +33,7 @@ class FakeStage:
         return "kept"
 
 
-def test_at_most_four_functions_lie_between_the_pipeline_and_a_stage(client, tmp_path, monkeypatch):
+def test_at_most_four_functions_lead_from_the_pipeline_to_a_stage(client, tmp_path, monkeypatch):
     cohort = store_of_counts(tmp_path / "s.zarr", {"case-001": np.zeros(65536, np.uint64)})
     monkeypatch.setattr(pipeline, "MaskStage", FakeStage)
     result = Pipeline(client, cohort).mask()

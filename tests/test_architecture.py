@@ -20,8 +20,8 @@ def rows():
     """The drawing from the top down: names of folders and files that stand side by side."""
     picture = DRAWING.read_text().split("```")[1]
     above = picture.split("phantom/")[0]
-    found = [re.findall(r"(\w+)(?:/|\.py)", line) for line in above.splitlines()]
-    return [set(row) for row in found if row]
+    names_of_lines = [re.findall(r"(\w+)(?:/|\.py)", line) for line in above.splitlines()]
+    return [set(row) for row in names_of_lines if row]
 
 
 def imports(nodes=ast.walk):
@@ -42,8 +42,8 @@ def _imported(nodes, modules):
             yield from {alias.name for alias in node.names} & modules
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lungmix":
             for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole in modules else node.module
+                full_name = f"{node.module}.{alias.name}"
+                yield full_name if full_name in modules else node.module
 
 
 def room(module):

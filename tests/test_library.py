@@ -99,10 +99,10 @@ def test_errors_of_a_run_name_source_case_and_remedy(client, scan, tmp_path):
 def test_error_of_a_scan_names_its_file(scan, tmp_path):
     cut = tmp_path / "cut.nrrd"
     cut.write_bytes(scan.read_bytes())
-    (found,) = lungmix.find_scans(cut)
+    (item,) = lungmix.find_scans(cut)
     cut.write_bytes(scan.read_bytes()[:-5000])
     with pytest.raises(lungmix.LungmixError, match="get the file again") as caught:
-        list(found.slabs(64))
+        list(item.slabs(64))
     assert caught.value.path == str(cut)
 
 

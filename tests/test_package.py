@@ -114,7 +114,7 @@ def test_page_on_dependencies_has_the_bounds_that_are_tested():
     table = (ROOT / "docs" / "dependencies.md").read_text().split("## Which versions")[0]
     rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| ")][2:]
     cells = [[cell.strip().split(", ") for cell in row] for row in rows]
-    bounds = {name.lower(): bound for names, found in cells for name, bound in zip(names, found, strict=True)}
+    bounds = {name.lower(): bound for names, limits in cells for name, bound in zip(names, limits, strict=True)}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = map(Requirement, project["dependencies"])
     assert bounds == {part.name.lower(): str(part.specifier).removeprefix(">=") for part in requirements}

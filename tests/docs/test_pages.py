@@ -110,7 +110,9 @@ def test_messages_of_the_error_page_are_those_of_the_program():
     texts = list(map(with_options, sources()))
     patterns = {text: ".*".join(re.escape(part.strip()) for part in text.split(ELLIPSIS)) for text in quoted}
     assert len(quoted) > 25
-    assert [text for text, pattern in patterns.items() if not any(re.search(pattern, one) for one in texts)] == []
+    assert [
+        text for text, pattern in patterns.items() if not any(re.search(pattern, source_text) for source_text in texts)
+    ] == []
 
 
 def test_index_of_messages_has_those_that_are_raised_in_pieces():
@@ -143,11 +145,11 @@ def defined_terms() -> set[str]:
 
 
 def test_glossary_has_the_words_that_pages_link_and_those_of_tables():
-    wanted = {
+    expected = {
         "HU", "slab", "shard", "component", "stage", "case", "LI", "GGO", "MAP", "mixture", "S", "preset", "fit",
         "published model", "zone", "region", "island",
     }  # fmt: skip
-    assert (wanted | set(TERMS)) - defined_terms() == set()
+    assert (expected | set(TERMS)) - defined_terms() == set()
 
 
 def test_first_mention_of_a_term_is_linked_and_no_later_one():

@@ -79,7 +79,7 @@ def test_labels_come_back_where_they_were(cohort, tmp_path, binary, direction):
     segmentation = highdicom.seg.segread(file)
     assert np.array_equal(on_grid(segmentation, geometry), case.zarr_array("tissue")[:])
     assert segmentation.SOPClassUID.endswith(".66.4" if binary else ".66.7")
-    ct = {str(pydicom.dcmread(one, stop_before_pixels=True).SOPInstanceUID) for one in folder.iterdir()}
+    ct = {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in folder.iterdir()}
     assert {uid for _, _, uid in segmentation.get_source_image_uids()} <= ct
 
 
@@ -88,11 +88,11 @@ def test_segments_carry_names_codes_and_colours(original, tmp_path):
     (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder], retain_uid=True))
     segmentation = highdicom.seg.segread(file)
     for tissue in TISSUES:
-        found = segmentation.get_segment_description(tissue.label)
-        assert found.segment_label == tissue.name
-        assert found.segmented_property_type == highdicom.sr.CodedConcept(*vars(tissue.code).values())
+        description = segmentation.get_segment_description(tissue.label)
+        assert description.segment_label == tissue.name
+        assert description.segmented_property_type == highdicom.sr.CodedConcept(*vars(tissue.code).values())
         assert np.allclose(
-            highdicom.color.CIELabColor.from_dicom_value(found.RecommendedDisplayCIELabValue).to_rgb(),
+            highdicom.color.CIELabColor.from_dicom_value(description.RecommendedDisplayCIELabValue).to_rgb(),
             tissue.rgba[:3],
             atol=2,
         )
@@ -110,9 +110,10 @@ def test_segmentation_refers_to_the_original_slices(original, tmp_path):
     assert referenced.SeriesInstanceUID == slices[0].SeriesInstanceUID
     assert segmentation.StudyInstanceUID == slices[0].StudyInstanceUID
     assert segmentation.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
-    assert {uid for _, _, uid in segmentation.get_source_image_uids()} == {one.SOPInstanceUID for one in slices}
-    labels = segmentation.get_pixels_by_source_instance([one.SOPInstanceUID for one in slices], combine_segments=True,
-                                                        assert_missing_frames_are_empty=True)  # fmt: skip
+    assert {uid for _, _, uid in segmentation.get_source_image_uids()} == {header.SOPInstanceUID for header in slices}
+    labels = segmentation.get_pixels_by_source_instance(
+        [header.SOPInstanceUID for header in slices], combine_segments=True, assert_missing_frames_are_empty=True
+    )
     assert np.array_equal(labels, case.zarr_array("tissue")[:])
 
 
@@ -133,10 +134,10 @@ def test_no_word_of_the_patient_is_in_any_byte(original, tmp_path):
 def test_validators_of_dicom_find_no_error(original, tmp_path):
     case, folder = original
     (referring,) = export_case(case, tmp_path / "a.dcm", options=options_for([folder], retain_uid=True))
-    own, series = export_case(case, tmp_path / "b.dcm", "lung", options=Options(with_ct=True, binary=True))
-    assert complaints("dciodvfy", own) == []
+    segmentation, series = export_case(case, tmp_path / "b.dcm", "lung", options=Options(with_ct=True, binary=True))
+    assert complaints("dciodvfy", segmentation) == []
     assert all(complaints("dciodvfy", file) == [] for file in series.iterdir())
-    assert complaints("dcentvfy", own, *series.iterdir()) == []
+    assert complaints("dcentvfy", segmentation, *series.iterdir()) == []
     assert referring.is_file()
 
 
@@ -147,9 +148,9 @@ def test_written_series_is_the_scan(original, tmp_path):
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     image = reader.Execute()
     assert np.array_equal(sitk.GetArrayFromImage(image), case.zarr_array("ct")[:])
-    found = Geometry.from_sitk(image)
-    assert np.allclose(found.direction, case.geometry.direction, atol=1e-12)
-    assert np.allclose(found.origin, case.geometry.origin, atol=1e-9)
+    geometry = Geometry.from_sitk(image)
+    assert np.allclose(geometry.direction, case.geometry.direction, atol=1e-12)
+    assert np.allclose(geometry.origin, case.geometry.origin, atol=1e-9)
     (scan,) = find_scans(folder)
     assert scan.acquisition.manufacturer == case.acquisition.manufacturer
 
@@ -157,11 +158,13 @@ def test_written_series_is_the_scan(original, tmp_path):
 def test_same_case_gets_the_same_identifiers_and_another_case_others(cohort, tmp_path):
     def identifiers(case):
         file, folder = export_case(case, tmp_path / case.name / "seg.dcm", options=Options(with_ct=True))
-        return [str(pydicom.dcmread(one, stop_before_pixels=True).SOPInstanceUID) for one in (file, *folder.iterdir())]
+        return [
+            str(pydicom.dcmread(first, stop_before_pixels=True).SOPInstanceUID) for first in (file, *folder.iterdir())
+        ]
 
-    one, two = (labelled_case(cohort, name, Geometry((20, 20, 20))) for name in ("one", "two"))
-    assert identifiers(one) == identifiers(one)
-    assert not {*identifiers(one)} & {*identifiers(two)}
+    first, second = (labelled_case(cohort, name, Geometry((20, 20, 20))) for name in ("one", "two"))
+    assert identifiers(first) == identifiers(first)
+    assert not {*identifiers(first)} & {*identifiers(second)}
 
 
 def test_series_of_another_place_or_reconstruction_is_rejected(original, tmp_path):
@@ -213,7 +216,7 @@ def codes_of(dataset):
 
 
 def dates_in(dataset):
-    return {str(one.value) for one in dataset.iterall() if one.VR in ("DA", "DT") and one.value}
+    return {str(element.value) for element in dataset.iterall() if element.VR in ("DA", "DT") and element.value}
 
 
 def test_original_is_referred_to_only_where_its_identifiers_may_be_written(original, tmp_path):
@@ -229,7 +232,7 @@ def test_original_is_referred_to_only_where_its_identifiers_may_be_written(origi
 def test_no_identifier_of_the_original_and_no_date_is_in_an_anonymous_series(original, tmp_path):
     case, folder = original
     slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in folder.iterdir()]
-    uids = {str(one.value) for slice_ in slices for one in slice_.iterall() if one.VR == "UI"}
+    uids = {str(element.value) for slice_ in slices for element in slice_.iterall() if element.VR == "UI"}
     uids -= {str(slices[0].SOPClassUID)}
     file, series = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True))
     for written in (file, *series.iterdir()):
@@ -253,18 +256,18 @@ def test_what_was_asked_to_be_kept_is_written_and_coded(original, tmp_path):
         assert dates_in(dataset) == {"20180105"}
     assert pydicom.dcmread(next(series.iterdir())).PatientAge == "090Y"
     assert complaints("dciodvfy", file) == []
-    assert all(complaints("dciodvfy", one) == [] for one in series.iterdir())
+    assert all(complaints("dciodvfy", path) == [] for path in series.iterdir())
     assert complaints("dcentvfy", file, *series.iterdir()) == []
 
 
 def test_identifiers_of_the_same_voxels_in_another_store_are_others(cohort, tmp_path):
     other = lungmix.open_cohort(tmp_path / "other.zarr", "a")
-    found = []
+    identifiers = []
     for number, store in enumerate((cohort, other)):
         case = labelled_case(store, "case-001", Geometry((20, 20, 20)))
         file, folder = export_case(case, tmp_path / str(number) / "seg.dcm", options=Options(with_ct=True))
         for written in (file, *folder.iterdir()):
             dataset = pydicom.dcmread(written, stop_before_pixels=True)
-            found += [(number, str(dataset[name].value)) for name in ("SOPInstanceUID", "StudyInstanceUID")]
-    first, second = ({uid for number, uid in found if number == store} for store in (0, 1))
+            identifiers += [(number, str(dataset[name].value)) for name in ("SOPInstanceUID", "StudyInstanceUID")]
+    first, second = ({uid for number, uid in identifiers if number == store} for store in (0, 1))
     assert not first & second

@@ -48,9 +48,9 @@ def test_segments_are_extracted_by_their_code(case, tmp_path):
         "type": ["DCM", "112120", ""],
         "anatomicRegion": ["SCT", "39607008", ""],
     }
-    found = slicerio.extract_segments(read, [(ggo, 7)])
+    extracted = slicerio.extract_segments(read, [(ggo, 7)])
     expected = 7 * (voxels(case, "tissue_median") == 3)
-    assert np.array_equal(found["voxels"].transpose(2, 1, 0), expected)
+    assert np.array_equal(extracted["voxels"].transpose(2, 1, 0), expected)
 
 
 @pytest.mark.parametrize("format", ["nrrd", "mha", "mhd", "nii.gz", "nii", "seg.nrrd", "itk-snap", "slicer-colors"])
@@ -58,13 +58,13 @@ def test_geometry_survives_in_every_image_file(case, tmp_path, format):
     file, *_ = export_case(case, tmp_path / f"out_tissue{FORMATS[format].extension}", format=format)
     read = sitk.ReadImage(str(file))
     assert np.array_equal(sitk.GetArrayFromImage(read), voxels(case))
-    found, scan = Geometry.from_sitk(read), case.geometry
+    geometry, scan = Geometry.from_sitk(read), case.geometry
     if format in ("mha", "mhd"):
-        assert found == scan
+        assert geometry == scan
     elif "nrrd" in format:
-        assert np.allclose(found.direction, scan.direction, rtol=0, atol=3e-16)
-        assert np.allclose(found.spacing, scan.spacing, rtol=3e-16)
-        assert found.origin == scan.origin
+        assert np.allclose(geometry.direction, scan.direction, rtol=0, atol=3e-16)
+        assert np.allclose(geometry.spacing, scan.spacing, rtol=3e-16)
+        assert geometry.origin == scan.origin
     else:
         columns = np.diag([-1, -1, 1]) @ (np.reshape(scan.direction, (3, 3)) * scan.spacing)
         assert np.array_equal(nibabel.load(file).affine[:3, :3], columns.astype(np.float32))

@@ -77,9 +77,9 @@ def test_slicer_puts_labels_where_the_scan_is(slicer, case, tmp_path):
     _scene, node = read_by_slicer(slicer, "Segmentation", file)
     shared = node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
     x0, x1, y0, y1, z0, z1 = shared.GetExtent()
-    found = vtk_to_numpy(shared.GetPointData().GetScalars()).reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1)
+    array = vtk_to_numpy(shared.GetPointData().GetScalars()).reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1)
     labels = np.zeros(case.geometry.shape, np.uint8)
-    labels[z0 : z1 + 1, y0 : y1 + 1, x0 : x1 + 1] = found
+    labels[z0 : z1 + 1, y0 : y1 + 1, x0 : x1 + 1] = array
     assert np.array_equal(labels, voxels(case))
     matrix = vtk.vtkMatrix4x4()
     shared.GetImageToWorldMatrix(matrix)
@@ -118,22 +118,22 @@ def test_dcmqi_reads_segmentations_as_they_were(case, tmp_path, binary):
     read = Geometry.from_sitk(image := sitk.ReadImage(str(tmp_path / "1.nrrd")))
     assert np.allclose(read.spacing, case.geometry.spacing, rtol=1e-9)
     # It keeps slices with labels, and counts them so that axes are right-handed: voxels are compared where they lie.
-    found = sitk.GetArrayFromImage(image)
-    index = np.argwhere(found)
+    labels_read = sitk.GetArrayFromImage(image)
+    index = np.argwhere(labels_read)
     to_index = np.linalg.inv(index_to_place(case.geometry)) @ index_to_place(read)
     where = to_index[:3, :3] @ index[:, ::-1].T + to_index[:3, 3:]
     assert np.abs(where - np.rint(where)).max() < 1e-6
     labels = np.zeros(case.geometry.shape, np.uint8)
-    labels[tuple(np.rint(where[::-1]).astype(int))] = found[tuple(index.T)]
+    labels[tuple(np.rint(where[::-1]).astype(int))] = labels_read[tuple(index.T)]
     assert np.array_equal(labels, voxels(case))
     meta = json.loads((tmp_path / "meta.json").read_text())
-    segments = [one for group in meta["segmentAttributes"] for one in group]
-    assert [one["labelID"] for one in segments] == [tissue.label for tissue in TISSUES]
-    for one, tissue in zip(segments, TISSUES, strict=True):
-        code = one["SegmentedPropertyTypeCodeSequence"]
+    segments = [segment for group in meta["segmentAttributes"] for segment in group]
+    assert [segment["labelID"] for segment in segments] == [tissue.label for tissue in TISSUES]
+    for segment, tissue in zip(segments, TISSUES, strict=True):
+        code = segment["SegmentedPropertyTypeCodeSequence"]
         assert (code["CodingSchemeDesignator"], code["CodeValue"]) == (tissue.code.scheme, tissue.code.value)
-        assert one["SegmentLabel"] == tissue.name
-        assert np.allclose(one["recommendedDisplayRGBValue"], tissue.rgba[:3], atol=2)
+        assert segment["SegmentLabel"] == tissue.name
+        assert np.allclose(segment["recommendedDisplayRGBValue"], tissue.rgba[:3], atol=2)
 
 
 def test_pyradiomics_runs_the_batch_and_finds_what_is_measured_from_counts(tmp_path):

@@ -8,6 +8,6 @@ from hostile.outcome import Apart
 @pytest.fixture(scope="session")
 def apart():
     """Calls functions in a process of its own."""
-    one = Apart()
-    yield one
-    one.end()
+    reader = Apart()
+    yield reader
+    reader.end()

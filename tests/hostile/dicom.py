@@ -40,25 +40,25 @@ def dataset_of(index: int) -> FileDataset:
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["hostile", str(index)])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    one = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    one.SpecificCharacterSet = "ISO_IR 100"
-    one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    one.Modality, one.Manufacturer, one.PatientName, one.PatientID = "CT", "Maker", "A^B", "1"
-    one.StudyInstanceUID, one.SeriesInstanceUID = (
+    dataset = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.Manufacturer, dataset.PatientName, dataset.PatientID = "CT", "Maker", "A^B", "1"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (
         generate_uid(entropy_srcs=["hostile", w]) for w in ("study", "series")
     )
-    one.FrameOfReferenceUID = generate_uid(entropy_srcs=["hostile", "frame"])
-    one.SeriesNumber, one.InstanceNumber, one.KVP, one.SliceThickness = 2, index + 1, 120, 1.5
-    one.ImagePositionPatient = [-10.5, 20.25, -100 + 1.5 * index]
-    one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    one.PixelSpacing = [0.8, 0.7]
-    one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-    one.Rows, one.Columns = PLANES.shape[1:]
-    one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
-    one.RescaleIntercept, one.RescaleSlope = 0, 1
-    one.PixelData = PLANES[index].tobytes()
-    return one
+    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=["hostile", "frame"])
+    dataset.SeriesNumber, dataset.InstanceNumber, dataset.KVP, dataset.SliceThickness = 2, index + 1, 120, 1.5
+    dataset.ImagePositionPatient = [-10.5, 20.25, -100 + 1.5 * index]
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing = [0.8, 0.7]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = PLANES.shape[1:]
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+    dataset.RescaleIntercept, dataset.RescaleSlope = 0, 1
+    dataset.PixelData = PLANES[index].tobytes()
+    return dataset
 
 
 def bytes_of(dataset: FileDataset) -> bytes:

@@ -274,8 +274,8 @@ def nifti(
     block = bytearray(header.binaryblock)
     for at, value in (raw or {}).items():
         block[at : at + len(value)] = value
-    whole = bytes(block) + bytes(4) + data
-    (folder / name).write_bytes(pack(whole) if pack else whole)
+    content = bytes(block) + bytes(4) + data
+    (folder / name).write_bytes(pack(content) if pack else content)
     return folder / name
 
 

@@ -354,10 +354,10 @@ def folder_of_pipes_sockets_devices_and_a_scan(folder):
     os.mkfifo(folder / "pipe.nrrd")
     (folder / "zero.nrrd").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listening:
-        here = Path.cwd()
+        previous = Path.cwd()
         os.chdir(folder)
         listening.bind("socket.dcm")
-        os.chdir(here)
+        os.chdir(previous)
     nrrd(folder)
     return folder
 
@@ -412,13 +412,13 @@ def link_to_itself(folder):
 def folder_a_thousand_deep(folder):
     # Deeper than paths are long: nothing that names a path from the root reaches the bottom.
     nrrd(folder)
-    here = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(1500):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+        os.mkdir("d", dir_fd=descriptor)
+        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
     return folder
 
 

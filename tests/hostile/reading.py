@@ -21,23 +21,23 @@ from lungmix.geometry import Geometry
 def by_lungmix(source: str, keep: bool = False) -> list[dict[str, Any]]:
     """Every scan of a source with a digest of its voxels, and every refusal."""
     outcomes = []
-    for found in find_scans(source):
-        if isinstance(found, RejectedSource):
-            outcomes.append({"reason": reveal(found.reason), "path": found.path})
+    for item in find_scans(source):
+        if isinstance(item, RejectedSource):
+            outcomes.append({"reason": reveal(item.reason), "path": item.path})
             continue
-        if isinstance(found, SkippedSource):
-            outcomes.append({"skipped": reveal(found.reason), "path": found.path})
+        if isinstance(item, SkippedSource):
+            outcomes.append({"skipped": reveal(item.reason), "path": item.path})
             continue
         try:
-            slabs = list(found.slabs(16))
+            slabs = list(item.slabs(16))
         except SourceError as error:
-            outcomes.append({"reason": str(error), "path": found.path})
+            outcomes.append({"reason": str(error), "path": item.path})
             continue
         voxels = np.concatenate(slabs)
         # SimpleITK knows no unknown orientation.
-        geometry = replace(found.geometry, orientation_known=True).to_dict()
-        one = {"geometry": geometry, "digest": digest(voxels), "files": list(found.files)}
-        outcomes.append({**one, "voxels": voxels} if keep else one)
+        geometry = replace(item.geometry, orientation_known=True).to_dict()
+        outcome = {"geometry": geometry, "digest": digest(voxels), "files": list(item.files)}
+        outcomes.append({**outcome, "voxels": voxels} if keep else outcome)
     return outcomes
 
 

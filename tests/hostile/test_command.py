@@ -62,13 +62,13 @@ CHOSEN = [
 
 def files_of(folder):
     """Everything below a folder but the store, with what is in it."""
-    found = {}
+    contents = {}
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in ("cohort.zarr", "dask-scratch-space")]
         for name in names:
             state = os.lstat(f"{root}/{name}")
-            found[root, name] = state.st_size, state.st_mtime_ns
-    return found
+            contents[root, name] = state.st_size, state.st_mtime_ns
+    return contents
 
 
 def test_good_scans_among_hostile_files_are_done_and_nothing_else_is_written(tmp_path):
@@ -98,8 +98,8 @@ def test_good_scans_among_hostile_files_are_done_and_nothing_else_is_written(tmp
     failed = {key.partition(",")[0]: reason for key, reason in answer["failed"].items()}
     places = {name: place.partition(",")[0] for name, place in answer["sources"].items()}
     failed = {places.get(key, key): reason for key, reason in failed.items()}
-    for number, (source, wanted) in enumerate(zip(sources, expected, strict=True), start=1):
-        assert (f"source {number}" in failed) == (wanted == REFUSED), (source, failed)
+    for number, (source, verdict) in enumerate(zip(sources, expected, strict=True), start=1):
+        assert (f"source {number}" in failed) == (verdict == REFUSED), (source, failed)
     for reason in failed.values():
         assert not faults_of_reason(reason, ("the file",)), reason
     cohort = lungmix.open_cohort(tmp_path / "cohort.zarr")

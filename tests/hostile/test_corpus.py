@@ -38,8 +38,8 @@ def test_hostile_file_is_read_as_by_simpleitk_or_rejected_in_one_sentence(case, 
     assert not ended.fault, ended.fault
     outcomes = ended.value
     assert outcomes, "no word about the source"
-    reasons = [one["reason"] for one in outcomes if "reason" in one]
-    scans = [one for one in outcomes if "digest" in one]
+    reasons = [outcome["reason"] for outcome in outcomes if "reason" in outcome]
+    scans = [outcome for outcome in outcomes if "digest" in outcome]
     for reason in reasons:
         names = case.names or (reveal(mark_path(source)), reveal(mark_path(source.parent)))
         assert not faults_of_reason(reason, names), reason

@@ -46,13 +46,13 @@ def test_changed_bytes_are_rejected_or_read_as_by_simpleitk(kind, folder, apart)
             nrrd(source)
         ended = apart(by_lungmix, str(source / name))
         assert not ended.fault, ended.fault
-        for one in ended.value:
-            if "reason" in one:
+        for error in ended.value:
+            if "reason" in error:
                 # Of a list the reason names an entry, which may be anything by now.
                 names = (name, kind, "a.nrrd", "scan.nrrd") if kind != "list" else ("",)
-                assert not faults_of_reason(one["reason"], names), one["reason"]
-            elif "digest" in one:
-                _check_voxels(kind, one, apart)
+                assert not faults_of_reason(error["reason"], names), error["reason"]
+            elif "digest" in error:
+                _check_voxels(kind, error, apart)
 
     check()
 

@@ -79,7 +79,7 @@ def test_duplicates_of_a_scan_stay_two_cases(cohort, tmp_path):
     now = time.time_ns()
     for name in "ab":
         os.utime(tmp_path / f"{name}.nrrd", ns=(now, now))
-    scans = [found for name in "ab" for found in find_scans(tmp_path / f"{name}.nrrd")]
+    scans = [item for name in "ab" for item in find_scans(tmp_path / f"{name}.nrrd")]
     assert first.geometry == scans[0].geometry
     names = assign_names(cohort, scans)
     assert len(names) == 2
@@ -124,8 +124,8 @@ def test_store_does_not_contain_the_locations_of_scans(cohort, tmp_path):
     persist_case_names(cohort, {"case-001": scan})
     other = lungmix.open_cohort(tmp_path / "other.zarr", "a")
     play_convert(other, assign_names(other, [scan]))
-    one, two = (store["case-001"].stages["convert"]["source"] for store in (cohort, other))
-    assert one != two
+    first, second = (store["case-001"].stages["convert"]["source"] for store in (cohort, other))
+    assert first != second
     for file in (tmp_path / "s.zarr").rglob("*.json"):
         content = file.read_text().lower()
         assert "rossi" not in content

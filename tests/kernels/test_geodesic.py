@@ -52,9 +52,9 @@ def test_flood_gives_every_voxel_the_label_of_the_nearest(shape, seed):
 
 
 @given(masks(small), st.integers(0, 5), st.integers(0, 2**32 - 1))
-def test_waves_count_steps_inside_the_domain(mask, most, seed):
+def test_waves_count_steps_inside_the_domain(mask, limit, seed):
     room = mask > 0
     start = seeds_in(room, seed) > 0
     expected = ways(start, room, (1, 1, 1), faces_only=True)
-    expected[~np.isfinite(expected) | (expected > most)] = -1
-    assert np.array_equal(wave_numbers(start, room, most), expected)
+    expected[~np.isfinite(expected) | (expected > limit)] = -1
+    assert np.array_equal(wave_numbers(start, room, limit), expected)

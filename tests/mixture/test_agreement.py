@@ -19,7 +19,7 @@ from oracle import mixture as oracle
 
 
 @st.composite
-def problems(draw, d=None, whole=None):
+def problems(draw, d=None, integer=None):
     """Samples in groups, copies of each, and a start that is not theirs."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     d = draw(st.integers(1, 4)) if d is None else d
@@ -27,7 +27,7 @@ def problems(draw, d=None, whole=None):
     scale = draw(st.sampled_from([0.01, 1.0, 40.0]))
     centres = random.normal(size=(k, d)) * 4
     x = (centres[random.integers(k, size=n)] + random.normal(size=(n, d))) * scale
-    if draw(st.booleans()) if whole is None else whole:
+    if draw(st.booleans()) if integer is None else integer:
         x = np.round(x * 10 / scale).astype(np.int64)
         scale = 10.0
     copies = random.integers(0, 4, n)
@@ -143,20 +143,20 @@ def test_kernels_agree_with_all_responsibilities_at_once(problem, covariance_typ
     largest = em_kernels._MAX_FEATURES
     try:
         em_kernels._MAX_FEATURES = 0 if wide else largest
-        found = em_kernels.e_step_statistics(x, w, [other, state], covariance_type)
+        statistics = em_kernels.e_step_statistics(x, w, [other, state], covariance_type)
     finally:
         em_kernels._MAX_FEATURES = largest
     likelihood, counts, means, scatter = oracle.statistics(
         x, w, state.weights, state.means, state.covariances, covariance_type
     )
     unit = x.std()
-    assert found.weight == w.sum()
-    assert found.log_likelihood[1] == pytest.approx(likelihood, rel=1e-10, abs=1e-8)
-    assert np.allclose(found.counts[1], counts, rtol=1e-10)
-    assert np.allclose(found.means[1], means, rtol=1e-9, atol=1e-9 * unit)
-    if found.scatter.ndim == 3:
+    assert statistics.weight == w.sum()
+    assert statistics.log_likelihood[1] == pytest.approx(likelihood, rel=1e-10, abs=1e-8)
+    assert np.allclose(statistics.counts[1], counts, rtol=1e-10)
+    assert np.allclose(statistics.means[1], means, rtol=1e-9, atol=1e-9 * unit)
+    if statistics.scatter.ndim == 3:
         scatter = np.einsum("kii->ki", scatter)
-    assert np.allclose(found.scatter[1], scatter, rtol=1e-8, atol=1e-8 * unit**2)
+    assert np.allclose(statistics.scatter[1], scatter, rtol=1e-8, atol=1e-8 * unit**2)
 
 
 def test_fit_of_dask_chunks_equals_the_fit_of_numpy_from_k_means_on():
@@ -179,20 +179,20 @@ def test_counts_of_any_chunks_give_the_fit_of_numpy_bit_for_bit(chunks, seed, we
     if len(np.unique(hu)) < 2:
         return
     weights = random.integers(1, 5, len(hu)) if weighted else None
-    whole = da.from_array(hu, chunks=(tuple(chunks),))
+    chunked = da.from_array(hu, chunks=(tuple(chunks),))
     with dask.config.set(scheduler="synchronous"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        lazy = GaussianMixture(2, random_state=0).fit(whole, sample_weight=weights)
+        lazy = GaussianMixture(2, random_state=0).fit(chunked, sample_weight=weights)
         eager = GaussianMixture(2, random_state=0).fit(hu, sample_weight=weights)
         assert np.array_equal(lazy.means_, eager.means_)
         assert np.array_equal(lazy.covariances_, eager.covariances_)
-        labels, proba, scores = lazy.predict(whole), lazy.predict_proba(whole), lazy.score_samples(whole)
+        labels, proba, scores = lazy.predict(chunked), lazy.predict_proba(chunked), lazy.score_samples(chunked)
         assert all(isinstance(answer, da.Array) for answer in (labels, proba, scores))
         assert (proba.shape, labels.dtype, scores.dtype) == ((len(hu), 2), np.int64, np.float64)
         assert np.array_equal(labels.compute(), eager.predict(hu))
         assert np.array_equal(proba.compute(), eager.predict_proba(hu))
         assert np.array_equal(scores.compute(), eager.score_samples(hu))
-        assert lazy.score(whole) == pytest.approx(eager.score(hu), rel=1e-13)
+        assert lazy.score(chunked) == pytest.approx(eager.score(hu), rel=1e-13)
 
 
 def test_chunks_of_unknown_size_are_fitted():

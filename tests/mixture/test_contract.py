@@ -100,10 +100,10 @@ def test_warm_start_continues_the_last_fit():
     x = three_groups()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        whole = GaussianMixture(3, n_init=1, random_state=0, tol=0, max_iter=6).fit(x)
+        uninterrupted = GaussianMixture(3, n_init=1, random_state=0, tol=0, max_iter=6).fit(x)
         parts = GaussianMixture(3, n_init=1, random_state=0, tol=0, max_iter=3, warm_start=True)
         parts.fit(x).fit(x)
-    assert np.array_equal(parts.means_, whole.means_)
+    assert np.array_equal(parts.means_, uninterrupted.means_)
 
 
 def test_warm_start_with_other_components_is_rejected():

@@ -113,8 +113,8 @@ def test_nullable_and_mixed_columns_are_read_as_numbers():
     plain = strange.astype("float64").to_numpy()
     expected = GaussianMixture(2, random_state=0).fit(plain)
     for samples in (strange, dd.from_pandas(strange, npartitions=3)):
-        found = GaussianMixture(2, random_state=0).fit(samples)
-        assert np.allclose(found.means_, expected.means_, rtol=1e-12)
+        result = GaussianMixture(2, random_state=0).fit(samples)
+        assert np.allclose(result.means_, expected.means_, rtol=1e-12)
     strange.loc[7, "hu"] = pd.NA
     for samples in (strange, dd.from_pandas(strange, npartitions=3)):
         with pytest.raises(ModelError, match=r"row 7.*column 0"):
@@ -169,8 +169,8 @@ def test_weights_of_any_kind_go_with_samples_of_any_kind(samples, weights):
     w = pd.Series(np.random.default_rng(1).integers(0, 4, len(frame)), name="w")
     expected = GaussianMixture(2, n_init=1, random_state=0, max_iter=4).fit(frame, sample_weight=w)
     x, given_weights = SAMPLES[samples](frame), WEIGHTS[weights](w)
-    found = GaussianMixture(2, n_init=1, random_state=0, max_iter=4).fit(x, sample_weight=given_weights)
-    assert np.allclose(found.means_, expected.means_, rtol=1e-9)
+    result = GaussianMixture(2, n_init=1, random_state=0, max_iter=4).fit(x, sample_weight=given_weights)
+    assert np.allclose(result.means_, expected.means_, rtol=1e-9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         assert expected.score(x, sample_weight=given_weights) == pytest.approx(expected.score(frame, sample_weight=w))
@@ -213,11 +213,11 @@ def test_labelled_array_of_dask_is_never_loaded_whole(method, monkeypatch, fitte
     labelled = xr.DataArray(da.from_array(values, chunks=(100, 1)), dims=("n", "feature"))
     mixture = GaussianMixture(2, random_state=0).fit(values)
     expected = getattr(copy_of(mixture), method)(da.from_array(values, chunks=(100, 1)))
-    found = getattr(copy_of(mixture), method)(labelled)
+    result = getattr(copy_of(mixture), method)(labelled)
     if method in ("fit", "partial_fit"):
-        assert np.array_equal(found.means_, expected.means_)
+        assert np.array_equal(result.means_, expected.means_)
     else:
-        assert np.array_equal(found, expected)
+        assert np.array_equal(result, expected)
     weights = xr.DataArray(da.ones(400, chunks=150), dims="n")
     assert np.isfinite(mixture.score(labelled, sample_weight=weights))
 
@@ -248,12 +248,12 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["floats", "integers"])
+@pytest.mark.parametrize("integers", [False, True], ids=["floats", "integers"])
 @pytest.mark.parametrize("lazy", [False, True], ids=["memory", "chunks"])
 @pytest.mark.parametrize("call", [*CALLS, *ANSWERS])
-def test_masked_values_are_rejected_where_they_count(call, lazy, whole):
+def test_masked_values_are_rejected_where_they_count(call, lazy, integers):
     values = table(200).to_numpy()[:, :1]
-    values = np.round(values).astype(np.int16) if whole else values
+    values = np.round(values).astype(np.int16) if integers else values
     hidden = masked(values, [17], fill=30000)
     x = da.from_array(hidden, chunks=(60, 1), asarray=False) if lazy else hidden
     mixture = GaussianMixture(2, random_state=0).fit(values)
@@ -273,13 +273,13 @@ def test_masked_values_of_weight_0_are_absent(call, lazy):
     present = weights > 0
     x = da.from_array(hidden, chunks=(60, 1), asarray=False) if lazy else hidden
     mixture = GaussianMixture(2, random_state=0, warm_start=True).fit(values)
-    found = CALLS[call](copy_of(mixture), x, sample_weight=weights)
+    result = CALLS[call](copy_of(mixture), x, sample_weight=weights)
     expected = CALLS[call](copy_of(mixture), values[present])
     if call in ("score", "bic"):
-        assert found == pytest.approx(expected, rel=1e-12)
+        assert result == pytest.approx(expected, rel=1e-12)
     else:
-        assert np.allclose(found.means_, expected.means_, rtol=0.05, atol=5)
-        assert np.abs(found.means_).max() < 1000
+        assert np.allclose(result.means_, expected.means_, rtol=0.05, atol=5)
+        assert np.abs(result.means_).max() < 1000
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -315,5 +315,5 @@ def test_any_mask_in_any_chunks_is_rejected_or_without_effect(seed, chunk, dtype
                 with pytest.raises(ModelError, match="masked"):
                     GaussianMixture(1).fit(x, sample_weight=weights)
             else:
-                found = GaussianMixture(1).fit(x, sample_weight=weights)
-                assert np.allclose(found.means_, clean.means_, rtol=1e-6, atol=1e-6)
+                result = GaussianMixture(1).fit(x, sample_weight=weights)
+                assert np.allclose(result.means_, clean.means_, rtol=1e-6, atol=1e-6)

@@ -127,10 +127,10 @@ def test_likelihood_never_falls_and_ends_where_it_has_no_slope(seed, k, clip):
     voxels = np.concatenate([random.normal(m, s, 4000) for m, s in ((-950, 45), (-820, 60), (-400, 150), (20, 90))])
     hu, counts = np.unique(np.rint(voxels).astype(int), return_counts=True)
     bins = bins_of(hu, counts, clip)
-    found = maximize_likelihood(bins, quantile_start(bins, k))
-    assert np.diff(found.log_likelihoods).min(initial=0) > -1e-12
-    assert found.converged
-    assert np.abs(value_gradient_hessian(bins, found.mixture)[1][: 2 * k]).max() < 1e-4
+    result = maximize_likelihood(bins, quantile_start(bins, k))
+    assert np.diff(result.log_likelihoods).min(initial=0) > -1e-12
+    assert result.converged
+    assert np.abs(value_gradient_hessian(bins, result.mixture)[1][: 2 * k]).max() < 1e-4
 
 
 def test_long_em_of_scikit_learn_comes_to_the_same_maximum():
@@ -183,11 +183,11 @@ def test_order_zeros_and_units_of_counts_change_nothing(seed):
     hu = np.arange(-1020, -500)
     counts = random.poisson(200 * np.exp(-(((hu + 850) / 90.0) ** 2))) + random.integers(0, 3, len(hu))
     start = [TissueModel((0.5, 0.5), (-900.0, -700.0), (1e4, 1e4))]
-    one = fit_converged(hu, counts, start, clip=-1000)
+    first = fit_converged(hu, counts, start, clip=-1000)
     shuffled = random.permutation(len(hu))
-    two = fit_converged(hu[shuffled], 1000 * counts[shuffled], start, clip=-1000)
-    assert np.allclose(one.means, two.means, atol=1e-4)
-    assert fit_converged(hu, counts, start, clip=-1000) == one
+    second = fit_converged(hu[shuffled], 1000 * counts[shuffled], start, clip=-1000)
+    assert np.allclose(first.means, second.means, atol=1e-4)
+    assert fit_converged(hu, counts, start, clip=-1000) == first
 
 
 def test_best_start_wins():
@@ -220,8 +220,8 @@ def test_bic_counts_parameters_and_voxels():
 
 
 def test_boundaries_are_the_thresholds_of_labels_above_the_lowest_mean():
-    whole = [hu for hu, label in PUBLISHED.label_intervals() if hu > PUBLISHED.means[0] and label > 1]
-    assert [int(np.ceil(value)) for value in PUBLISHED.map_thresholds()] == whole
+    starts = [hu for hu, label in PUBLISHED.label_intervals() if hu > PUBLISHED.means[0] and label > 1]
+    assert [int(np.ceil(value)) for value in PUBLISHED.map_thresholds()] == starts
 
 
 def test_lower_end_is_where_a_wider_component_wins_again():

@@ -23,9 +23,9 @@ from oracle.mixture import exact_moments
 ROUNDING = 4 * np.finfo(np.float64).eps
 
 
-def error(found, exact):
+def error(value, exact):
     """Relative error of a double against an exact fraction."""
-    return abs(float((Fraction(float(found)) - exact) / exact))
+    return abs(float((Fraction(float(value)) - exact) / exact))
 
 
 def test_ten_thousand_million_voxels_lose_nothing_against_rational_arithmetic():
@@ -50,12 +50,12 @@ def test_a_hundred_thousand_chunks_lose_nothing_against_rational_arithmetic():
         Statistics(float(w), np.array([m * w]), np.array([[float(w)]]), np.array([[[m]]]), np.array([[[w * 0.5]]]))
         for w, m in zip(weights, means, strict=True)
     ]
-    found = combine_all(parts)
+    combined = combine_all(parts)
     total, mean, variance = exact_moments(means.tolist(), weights.tolist())
-    assert Fraction(found.weight) == total
-    assert error(found.means[0, 0, 0], mean) <= ROUNDING
-    assert error(found.scatter[0, 0, 0], (variance + Fraction(1, 2)) * total) <= ROUNDING
-    assert error(found.log_likelihood[0], mean * total) <= 16 * ROUNDING
+    assert Fraction(combined.weight) == total
+    assert error(combined.means[0, 0, 0], mean) <= ROUNDING
+    assert error(combined.scatter[0, 0, 0], (variance + Fraction(1, 2)) * total) <= ROUNDING
+    assert error(combined.log_likelihood[0], mean * total) <= 16 * ROUNDING
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4000), st.sampled_from([1.0, 1e-3, 1e7]))
@@ -64,11 +64,11 @@ def test_moments_of_any_samples_are_exact_to_rounding(seed, n, offset):
     random = np.random.default_rng(seed)
     x = random.normal(size=(n + 1, 1)) + offset
     w = random.integers(1, 9, n + 1).astype(float)
-    found = e_step_statistics(x, w, [State(np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))], "full")
+    statistics = e_step_statistics(x, w, [State(np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))], "full")
     total, mean, variance = exact_moments(x[:, 0].tolist(), w.tolist())
-    assert Fraction(found.weight) == total
-    assert error(found.means[0, 0, 0], mean) <= 1e-13 * (1 + abs(1 / offset) * (offset < 1))
-    assert error(found.scatter[0, 0, 0, 0], variance * total) <= 1e-12 * max(1.0, offset * 1e-3)
+    assert Fraction(statistics.weight) == total
+    assert error(statistics.means[0, 0, 0], mean) <= 1e-13 * (1 + abs(1 / offset) * (offset < 1))
+    assert error(statistics.scatter[0, 0, 0, 0], variance * total) <= 1e-12 * max(1.0, offset * 1e-3)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
@@ -194,10 +194,10 @@ def test_counts_merge_to_the_counts_of_all(parts, seed):
     values = np.concatenate([np.array(p, np.int64) for p in parts])
     weights = np.random.default_rng(seed).integers(0, 3, len(values))
     cuts = np.cumsum([len(p) for p in parts])[:-1]
-    found = merge([count(v, w) for v, w in zip(np.split(values, cuts), np.split(weights, cuts), strict=True)])
+    merged = merge([count(v, w) for v, w in zip(np.split(values, cuts), np.split(weights, cuts), strict=True)])
     expected_values = np.unique(values[weights > 0])
-    assert np.array_equal(found[0], expected_values)
-    assert np.array_equal(found[1], [weights[values == v].sum() for v in expected_values])
+    assert np.array_equal(merged[0], expected_values)
+    assert np.array_equal(merged[1], [weights[values == v].sum() for v in expected_values])
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64, np.uint64, bool])

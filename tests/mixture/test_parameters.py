@@ -68,18 +68,18 @@ def test_random_shares_are_uniform_and_independent():
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.booleans(), st.sampled_from(COVARIANCE_TYPES))
 @settings(max_examples=20)
-def test_random_start_knows_weights_and_neither_order_nor_chunks(seed, chunk, whole, covariance_type):
+def test_random_start_knows_weights_and_neither_order_nor_chunks(seed, chunk, integers, covariance_type):
     random = np.random.default_rng(seed)
-    x = np.round(random.normal(size=(90, 1)) * 9).astype(int) if whole else random.normal(size=(90, 2))
+    x = np.round(random.normal(size=(90, 1)) * 9).astype(int) if integers else random.normal(size=(90, 2))
     copies = random.integers(0, 4, 90)
     copies[:10] = 1
     order = random.permutation(90)
     rules = {"init_params": "random", "n_init": 2, "random_state": 1, "max_iter": 3}
     once = quiet(GaussianMixture(2, covariance_type, **rules), np.repeat(x, copies, axis=0))
     for samples, weights in ((x, copies), (x[order], copies[order]), (da.from_array(x, chunks=(chunk, 1)), copies)):
-        found = quiet(GaussianMixture(2, covariance_type, **rules), samples, sample_weight=weights)
-        assert np.allclose(found.means_, once.means_, rtol=1e-9, atol=1e-9)
-        assert np.allclose(found.covariances_, once.covariances_, rtol=1e-8, atol=1e-10)
+        result = quiet(GaussianMixture(2, covariance_type, **rules), samples, sample_weight=weights)
+        assert np.allclose(result.means_, once.means_, rtol=1e-9, atol=1e-9)
+        assert np.allclose(result.covariances_, once.covariances_, rtol=1e-8, atol=1e-10)
 
 
 def test_random_start_of_many_features_and_of_minibatches():

@@ -56,10 +56,10 @@ def test_weights_are_copies_in_fit_from_the_start_on(case, covariance_type, init
             (x[order], copies[order].tolist()),
             (da.from_array(x, chunks=(37, -1)), da.from_array(copies, chunks=50)),
         ):
-            found = GaussianMixture(3, covariance_type, **rules).fit(samples, sample_weight=weights)
-            assert_same(found, once)
-    assert found.score(x, sample_weight=copies) == pytest.approx(once.score(repeated), rel=1e-10, abs=1e-10)
-    assert found.bic(x, sample_weight=copies) == pytest.approx(once.bic(repeated), rel=1e-10)
+            result = GaussianMixture(3, covariance_type, **rules).fit(samples, sample_weight=weights)
+            assert_same(result, once)
+    assert result.score(x, sample_weight=copies) == pytest.approx(once.score(repeated), rel=1e-10, abs=1e-10)
+    assert result.bic(x, sample_weight=copies) == pytest.approx(once.bic(repeated), rel=1e-10)
 
 
 @given(weighted(), st.sampled_from(COVARIANCE_TYPES))
@@ -108,9 +108,9 @@ def test_minibatch_of_weight_0_changes_nothing():
 
 def test_tiny_and_huge_weights_are_only_relative():
     x = np.random.default_rng(0).normal(size=(400, 2)) + np.repeat([[0.0], [9.0]], 200, axis=0)
-    one = GaussianMixture(2, random_state=0).fit(x)
+    unscaled = GaussianMixture(2, random_state=0).fit(x)
     for scale in (1e-30, 1e-3, 1e12, 1e200):
-        assert_same(GaussianMixture(2, random_state=0).fit(x, sample_weight=np.full(400, scale)), one)
+        assert_same(GaussianMixture(2, random_state=0).fit(x, sample_weight=np.full(400, scale)), unscaled)
 
 
 def test_k_means_start_on_weights_is_k_means_on_all_copies():
@@ -118,8 +118,8 @@ def test_k_means_start_on_weights_is_k_means_on_all_copies():
     voxels = np.concatenate([random.normal(m, 2, 500).round() for m in (-40, 0, 50)])
     values, counts = np.unique(voxels, return_counts=True)
     source = Rows(values[:, None], counts)
-    found = initialization.summarize(source, source.sizes)
-    (state,) = initialization.start_states(source, found, "kmeans", 3, 1, np.random.RandomState(0), 1e-6, "full")
+    summary = initialization.summarize(source, source.sizes)
+    (state,) = initialization.start_states(source, summary, "kmeans", 3, 1, np.random.RandomState(0), 1e-6, "full")
     theirs = KMeans(3, n_init=1, random_state=0).fit(voxels[:, None])
     assert np.allclose(np.sort(state.means[:, 0]), np.sort(theirs.cluster_centers_[:, 0]))
 
@@ -138,7 +138,7 @@ def test_coreset_of_weights_is_that_of_copies(seed):
     try:
         initialization.FEW_ROWS, initialization.CORESET_ROWS = 100, 200
         with dask.config.set(scheduler="synchronous"):
-            found = [
+            result = [
                 initialization.distinct(
                     *initialization.gather(
                         source, initialization.summarize(source, sizes), np.random.RandomState(seed % 1000)
@@ -149,20 +149,20 @@ def test_coreset_of_weights_is_that_of_copies(seed):
     finally:
         initialization.FEW_ROWS, initialization.CORESET_ROWS = few, drawn
     # Rounding of the running sums may move a draw to its neighbour, no more than once in a while.
-    same = {tuple(row) for row in found[0][0]} & {tuple(row) for row in found[1][0]}
-    assert len(same) >= len(found[0][0]) - 2
+    same = {tuple(row) for row in result[0][0]} & {tuple(row) for row in result[1][0]}
+    assert len(same) >= len(result[0][0]) - 2
 
 
 def test_start_from_a_coreset_is_as_good_as_k_means_on_all_rows(monkeypatch):
     random = np.random.default_rng(1)
     x = np.concatenate([random.normal(m, 1, (n, 2)) for m, n in ((0, 30_000), (6, 9_000), (30, 300))])
     random.shuffle(x)
-    whole = GaussianMixture(3, random_state=0).fit(x)
+    on_all_rows = GaussianMixture(3, random_state=0).fit(x)
     monkeypatch.setattr(initialization, "FEW_ROWS", 1000)
     monkeypatch.setattr(initialization, "CORESET_ROWS", 2000)
     with dask.config.set(scheduler="synchronous"):
         drawn = GaussianMixture(3, random_state=0).fit(da.from_array(x, chunks=(5000, -1)))
-    assert drawn.lower_bound_ == pytest.approx(whole.lower_bound_, abs=1e-3)
+    assert drawn.lower_bound_ == pytest.approx(on_all_rows.lower_bound_, abs=1e-3)
 
 
 def test_start_of_dask_ml_is_as_good():

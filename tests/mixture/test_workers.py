@@ -41,11 +41,11 @@ def same(a, b):
 @pytest.mark.parametrize("options", [{}, {"batch_size": 3000}, {"covariance_type": "diag"}])
 def test_cluster_gives_the_bits_of_one_thread(client, options):
     x = blocks_of(20, 10_000)
-    found = quiet_fit(x, **options)
-    assert same(quiet_fit(x.persist(), **options), found)
+    result = quiet_fit(x, **options)
+    assert same(quiet_fit(x.persist(), **options), result)
     with dask.config.set(scheduler="synchronous"):
-        assert same(quiet_fit(x, **options), found)
-    labels = found.predict(x)
+        assert same(quiet_fit(x, **options), result)
+    labels = result.predict(x)
     assert labels.dask is not None
     assert np.bincount(labels.compute(), minlength=3).min() > 60_000
 

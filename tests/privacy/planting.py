@@ -85,8 +85,13 @@ def plant(dataset: Dataset, number: int) -> None:
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{UID}.{number}"
     for keyword in ("RequestAttributesSequence", "OtherPatientIDsSequence", "ReferencedStudySequence"):
         item, inner = Dataset(), Dataset()
-        for one in (item, inner):
-            one.PatientName, one.PatientID, one.TextValue, one.ReferencedSOPInstanceUID = WORD, WORD, WORD, UID
+        for nested in (item, inner):
+            nested.PatientName, nested.PatientID, nested.TextValue, nested.ReferencedSOPInstanceUID = (
+                WORD,
+                WORD,
+                WORD,
+                UID,
+            )
         item.ConceptCodeSequence = [inner]
         setattr(dataset, keyword, [item])
     block: PrivateBlock = dataset.private_block(0x0011, f"{WORD} PRIVATE", create=True)

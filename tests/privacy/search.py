@@ -76,8 +76,8 @@ def _inside(content: bytes) -> Iterator[tuple[str, bytes]]:
             yield "png text", repr((image.info, dict(getattr(image, "text", {})))).encode()
     elif content.count(b"\0") * 20 < len(content):
         # Lines of base64 may be broken.
-        for found in _BASE64.finditer(content.replace(b"\r", b"").replace(b"\n", b"")):
-            text = found[0].replace(b"-", b"+").replace(b"_", b"/")
+        for match in _BASE64.finditer(content.replace(b"\r", b"").replace(b"\n", b"")):
+            text = match[0].replace(b"-", b"+").replace(b"_", b"/")
             with suppress(binascii.Error):
                 yield "base64", base64.b64decode(text.rstrip(b"=")[: len(text) // 4 * 4])
     for start in _starts(content, b"\x1f\x8b\x08"):
@@ -96,7 +96,7 @@ def _inside(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _starts(content: bytes, mark: bytes) -> list[int]:
-    return [found.start() for found in re.finditer(re.escape(mark), content)][:50]
+    return [match.start() for match in re.finditer(re.escape(mark), content)][:50]
 
 
 def _inflated(content: bytes, bits: int) -> bytes:
@@ -133,7 +133,7 @@ def packed(word: bytes, how: str) -> bytes:
     if how == "capitals":
         return b"..." + word.upper()
     if how == "percent":
-        return b"href=" + b"".join(b"%%%02X" % one for one in word)
+        return b"href=" + b"".join(b"%%%02X" % byte for byte in word)
     if how == "gzip in zip":
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -61,8 +61,8 @@ def test_nothing_but_listed_words_and_numbers_comes_out(text):
     )
     for hidden in (text, f"siemens somatom {text}", f"{text}\\{text}"):
         for out in (header_allowlist.maker(hidden), header_allowlist.model(hidden)):
-            found = re.findall(r"[^\W\d_]+|\d+", out or "")
-            assert {word.lower() for word in found} <= words
+            words_kept = re.findall(r"[^\W\d_]+|\d+", out or "")
+            assert {word.lower() for word in words_kept} <= words
             assert re.fullmatch(r"[A-Za-z0-9 ._+\-/()&,]*", out or "")
 
 
@@ -75,10 +75,10 @@ def test_a_kernel_is_of_listed_words_or_a_short_code(text):
 
 
 def test_an_acquisition_holds_what_is_plausible_and_nothing_else():
-    known = Acquisition("CT", "Rossi", "Rossi", "Rossi", 19530102.0, -1.0, float("nan"), sex="Rossi", age=93)
-    assert known.to_dict() == {"modality": "CT", "manufacturer": "other", "age": 90}
+    cleaned = Acquisition("CT", "Rossi", "Rossi", "Rossi", 19530102.0, -1.0, float("nan"), sex="Rossi", age=93)
+    assert cleaned.to_dict() == {"modality": "CT", "manufacturer": "other", "age": 90}
     assert Acquisition(modality="Rossi", study_date="Rossi", kvp="120").to_dict() == {}  # type: ignore[arg-type]
     assert Acquisition(study_date="20200231").study_date is None
-    whole = Acquisition("CT", "GE", "Revolution CT", "LUNG", 120.0, 0.625, 4.0, 132.0, 500.0, 0.984, 3.1, "F", 58)
-    assert Acquisition.from_dict(whole.to_dict() | {"patient_name": "Rossi"}) == whole
-    assert set(whole.technical().to_dict()) == set(whole.to_dict()) - {"sex", "age"}
+    complete = Acquisition("CT", "GE", "Revolution CT", "LUNG", 120.0, 0.625, 4.0, 132.0, 500.0, 0.984, 3.1, "F", 58)
+    assert Acquisition.from_dict(complete.to_dict() | {"patient_name": "Rossi"}) == complete
+    assert set(complete.technical().to_dict()) == set(complete.to_dict()) - {"sex", "age"}

@@ -27,17 +27,17 @@ def places_in(expression: ast.expr) -> set[str]:
     """Names of places in an expression, but for those that a marker takes in, or that are only counted."""
     if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name) and expression.func.id in MARKERS:
         return set()
-    found = set()
+    names = set()
     if isinstance(expression, ast.Name) and expression.id in PLACES:
-        found.add(expression.id)
+        names.add(expression.id)
     if isinstance(expression, ast.Attribute) and expression.attr in PLACES:
-        found.add(expression.attr)
+        names.add(expression.attr)
     if isinstance(expression, ast.Attribute) and expression.attr not in PARTS:
-        return found
+        return names
     for child in ast.iter_child_nodes(expression):
         if isinstance(child, ast.expr):
-            found |= places_in(child)
-    return found
+            names |= places_in(child)
+    return names
 
 
 def messages_of(tree: ast.AST) -> list[ast.JoinedStr]:
@@ -57,22 +57,22 @@ def messages_of(tree: ast.AST) -> list[ast.JoinedStr]:
 
 
 def unmarked(text: str) -> list[str]:
-    found = []
+    lines = []
     for message in messages_of(ast.parse(text)):
         for value in message.values:
             if isinstance(value, ast.FormattedValue) and places_in(value.value):
-                found.append(f"line {message.lineno}: {ast.unparse(value.value)}")
-    return found
+                lines.append(f"line {message.lineno}: {ast.unparse(value.value)}")
+    return lines
 
 
 def test_every_message_marks_the_names_of_files():
-    found = {}
+    matches = {}
     for file in sorted(SOURCE.rglob("*.py")):
         name = file.relative_to(SOURCE).as_posix()
         lines = [] if name in OUTPUTS else unmarked(file.read_text(encoding="utf-8"))
         if lines:
-            found[name] = lines
-    assert found == {}
+            matches[name] = lines
+    assert matches == {}
     # None is excused in vain.
     assert all(unmarked((SOURCE / name).read_text(encoding="utf-8")) for name in OUTPUTS)
 

@@ -74,7 +74,7 @@ class Outputs:
 def outputs(tmp_path_factory):
     base = tmp_path_factory.mktemp("nobody")
     everything = Outputs(base)
-    run, here, out, key = everything.run, everything.here, everything.folder, everything.key
+    run, run_inline, out, key = everything.run, everything.here, everything.folder, everything.key
     sources = everything.sources
     kept = ("--key-table", key, "--retain-patient-characteristics", "--shift-dates")
     (out / "cluster").mkdir()
@@ -87,31 +87,37 @@ def outputs(tmp_path_factory):
     run("convert", out / "three.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", "--json")
     run("convert", base / "told.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", person=True)
     two = out / "two.zarr"
-    here("scan", *sources, "--json")
-    here("scan", *sources, "--debug")
-    here("info", two)
-    here("info", two, "--json", "--debug")
-    here("measure", two, "--radiomics", "--json")
-    here("validate", "bootstrap", two, "--refits", 3, "--out", out / "validation", "--json")
+    run_inline("scan", *sources, "--json")
+    run_inline("scan", *sources, "--debug")
+    run_inline("info", two)
+    run_inline("info", two, "--json", "--debug")
+    run_inline("measure", two, "--radiomics", "--json")
+    run_inline("validate", "bootstrap", two, "--refits", 3, "--out", out / "validation", "--json")
     scores = base / "in" / f"{WORD} scores.csv"
     with scores.open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["patient", "S", WORD])
         table.writerows([[f"{WORD}^{WORD} {PLANTED[-1]}", 3, WORD], [f"{WORD}.mha", 1, WORD], [f"{WORD} none", 2, WORD],
                          [f"{WORD}.nrrd", 5, WORD], [f"{WORD}.mhd", 4, WORD]])  # fmt: skip
-    here("validate", "scores", two, "--scores", scores, "--key-table", key, "--out", out / "validation", "--json")
-    here("validate", "scores", two, "--scores", sources[4], "--key-table", key, "--out", out / "validation", "--debug")
-    here("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
-    here("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
+    run_inline("validate", "scores", two, "--scores", scores, "--key-table", key, "--out", out / "validation", "--json")
+    run_inline(
+        "validate", "scores", two, "--scores", sources[4], "--key-table", key, "--out", out / "validation", "--debug"
+    )
+    run_inline("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
+    run_inline("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
     run("run", out / "none.zarr", *sources, "--key-table", scores, "--json")
     for format in FORMATS:
         more = ("--with-ct",) if format == "dicom-seg" else ()
-        here("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")
-    here("export", two, "case-001", base / "retained" / "seg.dcm", "--source", sources[0], "--retain-uid", "--json")
+        run_inline("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")
+    run_inline(
+        "export", two, "case-001", base / "retained" / "seg.dcm", "--source", sources[0], "--retain-uid", "--json"
+    )
     # Whatever other commands there are, on a copy of the store.
     shutil.copytree(two, out / "copy.zarr")
     done = {command for command, _ in everything.statuses}
-    for name in sorted({one.name or one.callback.__name__ for one in app.registered_commands} - done - {"serve"}):
+    for name in sorted(
+        {registered.name or registered.callback.__name__ for registered in app.registered_commands} - done - {"serve"}
+    ):
         run(name, out / "copy.zarr", "--json", "--debug")
     for word in ("one", "two"):
         cohort = lungmix.open_cohort(out / f"{word}.zarr")
@@ -134,7 +140,7 @@ def test_a_reference_to_the_original_holds_its_identifiers_and_nothing_else(outp
 
 @pytest.mark.slow
 def test_all_commands_ran_on_the_planted_names(outputs):
-    wanted = {
+    kinds = {
         "convert": {1},
         "run": {1, 2},
         "scan": {1},
@@ -143,7 +149,7 @@ def test_all_commands_ran_on_the_planted_names(outputs):
         "report": {0},
         "export": {0, 1},
     }
-    for name, expected in wanted.items():
+    for name, expected in kinds.items():
         assert {status for command, status in outputs.statuses if command == name} <= expected, outputs.statuses
     assert {status for command, status in outputs.statuses if command == "validate"} == {0, 2}
     cohort = lungmix.open_cohort(outputs.folder / "two.zarr")
@@ -155,16 +161,16 @@ def test_all_commands_ran_on_the_planted_names(outputs):
     assert '"event": "failed"' in (outputs.folder / "run.jsonl").read_text()
     assert (outputs.folder / "dask.html").stat().st_size > 100_000
     assert "Registered to" in (outputs.folder / "cluster" / "cluster.log").read_text()
-    found = {word for hit in find(PLANTED, *outputs.sources[:5]) for word in PLANTED if hit.startswith(word)}
-    assert found == set(PLANTED)
+    matches = {word for hit in find(PLANTED, *outputs.sources[:5]) for word in PLANTED if hit.startswith(word)}
+    assert matches == set(PLANTED)
 
 
 @pytest.mark.slow
 def test_messages_at_the_terminal_name_files(outputs):
-    told = outputs.log.read_text()
+    messages = outputs.log.read_text()
     for name in (f"words {WORD}.nrrd", f"nan {WORD}.nii.gz", f"cut {WORD}.nrrd", f"burned {WORD}"):
-        assert name in told
-    assert "may hold text" in told
+        assert name in messages
+    assert "may hold text" in messages
 
 
 @pytest.mark.slow
@@ -200,10 +206,10 @@ def test_anonymous_volumes_hold_voxels_and_geometry_and_nothing_else(outputs):
 @pytest.mark.slow
 def test_scans_and_rejected_sources_show_no_names(outputs):
     for source in outputs.sources:
-        for one in find_scans(source):
-            assert WORD not in repr(one)
-            if isinstance(one, Scan):
-                assert WORD not in repr([one.identity, one.stack])
+        for item in find_scans(source):
+            assert WORD not in repr(item)
+            if isinstance(item, Scan):
+                assert WORD not in repr([item.identity, item.stack])
 
 
 @pytest.mark.parametrize(

@@ -45,5 +45,5 @@ def test_swapped_slices_among_blocks_are_rejected(files, pair):
     places = [pydicom.dcmread(files[i], stop_before_pixels=True).ImagePositionPatient for i in pair]
     for file, position in zip((files[i] for i in pair), places[::-1], strict=True):
         change(file, ImagePositionPatient=position)
-    (one,) = refused(find_scans(files[0].parent))
-    assert "positions may be swapped" in reveal(one.reason)
+    (item,) = refused(find_scans(files[0].parent))
+    assert "positions may be swapped" in reveal(item.reason)

@@ -59,11 +59,11 @@ def mixed(real_ct, tmp_path):
         )
         for i in range(4)
     ]  # fmt: skip
-    whole = axial[7].read_bytes()
+    slice_bytes = axial[7].read_bytes()
     broken = {
         "empty": b"",
-        "half": whole[: len(whole) // 2],
-        "head": whole[:900],
+        "half": slice_bytes[: len(slice_bytes) // 2],
+        "head": slice_bytes[:900],
         "mark": b"\0" * 128 + b"DICM" + np.random.default_rng(0).bytes(3000),
         "noise": np.random.default_rng(1).bytes(100_000),
     }
@@ -82,22 +82,22 @@ def mixed(real_ct, tmp_path):
 
 def test_three_series_in_a_heap_are_three_volumes_and_all_else_has_a_verdict(mixed, real_ct):
     folder, names, broken = mixed
-    found = find_scans(folder)
-    volumes = {scan.geometry.size[2]: scan for scan in scans(found)}
-    assert len(scans(found)) == len(volumes) == 3
+    items = find_scans(folder)
+    volumes = {scan.geometry.size[2]: scan for scan in scans(items)}
+    assert len(scans(items)) == len(volumes) == 3
     for name in REAL:
         image = by_simpleitk(real_ct / name)
         scan = volumes[image.GetSize()[2]]
         assert scan.geometry == Geometry.from_sitk(image)
         assert np.array_equal(read(scan, 16), sitk.GetArrayFromImage(image))
-    told = " | ".join(reveal(one.reason) for one in skipped(found))
+    reasons = " | ".join(reveal(item.reason) for item in skipped(items))
     for words in ("localizer", "secondary capture", "modality MR", "coronal reformat"):
-        assert words in told
-    failures = [reveal(one.reason) for one in refused(found)]
+        assert words in reasons
+    failures = [reveal(item.reason) for item in refused(items)]
     assert len(failures) == len(broken)
     for name in broken:
         assert sum(names[name] in reason for reason in failures) == 1
-    assert len(skipped(found)) == 4
+    assert len(skipped(items)) == 4
 
 
 @pytest.fixture(params=REAL)
@@ -108,8 +108,8 @@ def series(real_ct, tmp_path, request):
 
 
 def reason(files, rules=None):
-    (one,) = refused(find_scans(files[0].parent, rules))
-    return reveal(one.reason)
+    (item,) = refused(find_scans(files[0].parent, rules))
+    return reveal(item.reason)
 
 
 def test_real_series_has_no_notes(series):
@@ -148,13 +148,13 @@ def test_doubled_slice_is_named(series):
 
 
 def test_swapped_positions_are_named(series):
-    one, two = len(series) // 4, len(series) // 2
-    places = [header(series[i]).ImagePositionPatient for i in (one, two)]
-    change(series[one], ImagePositionPatient=places[1])
-    change(series[two], ImagePositionPatient=places[0])
+    first, second = len(series) // 4, len(series) // 2
+    places = [header(series[i]).ImagePositionPatient for i in (first, second)]
+    change(series[first], ImagePositionPatient=places[1])
+    change(series[second], ImagePositionPatient=places[0])
     text = reason(series)
-    assert f"slices {one + 1} (" in text
-    assert f"{two + 1} (" in text
+    assert f"slices {first + 1} (" in text
+    assert f"{second + 1} (" in text
     assert "swapped" in text
 
 
@@ -178,8 +178,8 @@ def test_tilted_gantry_is_named_and_straightened(series):
     columns = [100, 256, 400]
     inside = (at >= 0) & (at <= 511)
     for column in columns:
-        wanted = np.interp(at, np.arange(512), plane[:, column])
-        assert np.abs(planes[-1][inside, column] - wanted[inside]).max() < 0.5 + 1e-3
+        expected = np.interp(at, np.arange(512), plane[:, column])
+        assert np.abs(planes[-1][inside, column] - expected[inside]).max() < 0.5 + 1e-3
 
 
 def test_tilt_that_positions_do_not_show_is_named(series):

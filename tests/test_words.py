@@ -10,6 +10,8 @@ import lungmix
 
 PACKAGE = Path(lungmix.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS_FOLDER = Path(__file__).parent
+TESTS = sorted(TESTS_FOLDER.rglob("*.py"))
 LIBRARY = sorted(
     file for file in PACKAGE.rglob("*.py") if "cli" not in file.relative_to(PACKAGE).parts and file.stem != "__main__"
 )
@@ -95,7 +97,12 @@ def test_messages_of_the_library_name_parameters_and_methods_but_no_options(file
     assert not options(file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("file", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: str(file.relative_to(TESTS_FOLDER)))
+def test_variables_of_tests_are_no_pronouns(file):
+    assert not pronouns(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: str(file.relative_to(TESTS_FOLDER)))
 def test_names_of_tests_are_short_and_plain(file):
     assert not names_to_replace(file.read_text(encoding="utf-8"))
 

@@ -64,15 +64,15 @@ def test_log_has_plain_lines_with_case_and_stage(store):
     assert "\x1b" not in done.stderr
 
 
-def test_page_shows_scores_of_the_cohort_and_rejects_those_of_another(store, here, tmp_path):
+def test_page_shows_scores_of_the_cohort_and_rejects_those_of_another(store, in_process, tmp_path):
     folder, _ = store
     file = tmp_path / "scores.csv"
     file.write_text("case,S\ncase-001,4\n")
-    done = here("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
+    done = in_process("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "Score" in (tmp_path / "page" / "index.html").read_text()
     file.write_text("case,S\nsomebody,4\n")
-    refused = here("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
+    refused = in_process("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
     assert refused.returncode == 2
     assert "somebody" in refused.stderr
 
@@ -112,14 +112,14 @@ def test_exported_image_has_the_geometry_of_the_scan(store, tmp_path, image, ext
     case = lungmix.open_cohort(folder / "s.zarr")["case-001"]
     read = sitk.ReadImage(str(out))
     assert np.array_equal(sitk.GetArrayFromImage(read), case.array(image).compute())
-    found, scan = Geometry.from_sitk(read), case.geometry
+    geometry, scan = Geometry.from_sitk(read), case.geometry
     assert scan == Geometry.from_sitk(sitk.ReadImage(str(folder / "case-001.mha")))
     if extension == ".nii.gz":
         columns = np.diag([-1, -1, 1]) @ (np.reshape(scan.direction, (3, 3)) * scan.spacing)
         assert np.array_equal(nibabel.load(out).affine[:3, :3], columns.astype(np.float32))
-        assert np.allclose(found.origin, scan.origin, rtol=1e-7)
+        assert np.allclose(geometry.origin, scan.origin, rtol=1e-7)
     else:
-        assert found == scan
+        assert geometry == scan
 
 
 def test_whole_cohort_is_exported_with_a_line_a_case(store, tmp_path):
@@ -135,8 +135,8 @@ def test_whole_cohort_is_exported_with_a_line_a_case(store, tmp_path):
     ]  # fmt: skip
 
 
-def test_case_without_labels_fails_alone_and_with_its_reason(counted, tmp_path, here):
-    done = here("export", counted, "--all", tmp_path / "out", "--format", "seg.nrrd")
+def test_case_without_labels_fails_alone_and_with_its_reason(counted, tmp_path, in_process):
+    done = in_process("export", counted, "--all", tmp_path / "out", "--format", "seg.nrrd")
     assert done.returncode == 1
     assert "5 failed" in done.stdout
     assert "case-003: failed: case case-003 has no finished image 'tissue'" in done.stderr
@@ -207,7 +207,7 @@ def counted(tmp_path_factory):
 
 
 @pytest.fixture
-def here(capsys):
+def in_process(capsys):
     """The command line in this process, for commands that start no cluster."""
 
     def call(*words):
@@ -219,35 +219,35 @@ def here(capsys):
     return call
 
 
-def test_cases_are_left_out_by_any_number_of_names(counted, here):
+def test_cases_are_left_out_by_any_number_of_names(counted, in_process):
     for words, left in [
         (("--leave-out", "case-001", "case-004"), ["case-002", "case-003", "case-005"]),
         (("--leave-out", "case-001", "--leave-out", "case-004"), ["case-002", "case-003", "case-005"]),
         (("--cases", "case-001", "case-004", "--components", "2"), ["case-001", "case-004"]),
     ]:
-        done = here("fit", counted, *words, "--json")
+        done = in_process("fit", counted, *words, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["done"] == left
-    assert json.loads(here("fit", "--leave-out", "case-001", counted, "--json").stdout)["done"][0] == "case-002"
+    assert json.loads(in_process("fit", "--leave-out", "case-001", counted, "--json").stdout)["done"][0] == "case-002"
 
 
-def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_path, here):
-    done = here("validate", "robustness", counted, "--out", tmp_path / "a", "--sizes", "2,4")
+def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_path, in_process):
+    done = in_process("validate", "robustness", counted, "--out", tmp_path / "a", "--sizes", "2,4")
     assert done.returncode == 0, done.stderr
     assert "Total variation distance" in done.stdout
-    answer = json.loads(here("validate", "robustness", counted, "--out", tmp_path / "a", "--json").stdout)
+    answer = json.loads(in_process("validate", "robustness", counted, "--out", tmp_path / "a", "--json").stdout)
     assert [row["size"] for row in answer["sizes"]] == [1, 2, 3, 4]
     assert len(answer["groups"]) == 12
-    done = here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
+    done = in_process("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
     answer = json.loads(done.stdout)
     assert len(answer["intervals"]) == 20
     assert sorted(p.name for p in tmp_path.glob("*/*")) == sorted(
         f"{name}.{kind}" for name in ("bootstrap", "robustness") for kind in ("csv", "png", "svg")
     )
-    assert "conv" in here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
+    assert "conv" in in_process("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
 
 
-def test_wrong_usage_of_fits_is_explained(counted, tmp_path, here):
+def test_wrong_usage_of_fits_is_explained(counted, tmp_path, in_process):
     for words, message in [
         (("fit", counted, "--leave-out", "case-9"), "case-9"),
         (("fit", counted, "--components", "two"), "3,5,7"),
@@ -259,7 +259,7 @@ def test_wrong_usage_of_fits_is_explained(counted, tmp_path, here):
         (("validate", "robustness", tmp_path / "none.zarr"), "no store"),
         (("validate", "bootstrap", counted, "--refits", "1"), "2 or more"),
     ]:
-        done = here(*words)
+        done = in_process(*words)
         assert done.returncode == 2, (words, done.stdout, done.stderr)
         assert message in done.stderr.replace("\n", " "), (words, done.stderr)
 
@@ -273,7 +273,7 @@ def test_measure_leaves_parts_out_and_writes_radiomics_and_parquet(store):
     assert row["lung_ml"] == pytest.approx(row["right_ml"] + row["left_ml"])
     assert row["left_out_ml"] == pytest.approx(plain["airway_ml"] + plain["elsewhere_ml"])
     assert plain["lung_ml"] == pytest.approx(row["lung_ml"] + row["left_out_ml"])
-    assert [one["region"] for one in answer["radiomics"]] == [
+    assert [features["region"] for features in answer["radiomics"]] == [
         "lung", "air", "healthy", "ggo", "consolidation", "other",
     ]  # fmt: skip
     for name, rows in (("measurements", answer["measurements"]), ("radiomics", answer["radiomics"])):
@@ -282,7 +282,7 @@ def test_measure_leaves_parts_out_and_writes_radiomics_and_parquet(store):
         assert text[0].split(",") == table.column_names == list(rows[0])
         assert table.to_pylist() == rows
         columns = json.loads(run("measure", "--dictionary", "--json").stdout)[name]
-        assert [one["column"] for one in columns] == table.column_names
+        assert [features["column"] for features in columns] == table.column_names
     assert "haa_600_250" in run("measure", "--dictionary").stdout
     assert run("measure").returncode == 2
 
@@ -298,8 +298,8 @@ def test_measure_tells_lungs_apart_where_that_was_not_done(store, tmp_path):
     assert "side" in lungmix.open_cohort(tmp_path / "s.zarr")["case-001"].stages
 
 
-def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp_path, here):
-    assert here("fit", counted, "--model", "published", "--json").returncode == 0
+def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp_path, in_process):
+    assert in_process("fit", counted, "--model", "published", "--json").returncode == 0
     cohort = lungmix.open_cohort(counted, "r+")
     for case in cohort.values():
         CaseWriter(case).record("label", {"key": "label"})
@@ -309,15 +309,15 @@ def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp
         "case,S,age\n" + "".join(f"case-00{i},{s},5{i}\n" for i, s in zip(range(1, 6), "32140", strict=True))
     )
     words = ("validate", "scores", counted, "--scores", file, "--out", tmp_path / "out")
-    done = here(*words)
+    done = in_process(*words)
     assert done.returncode == 0, done.stderr
     assert "Pearson" in done.stdout
-    answer = json.loads(here(*words, "--json").stdout)
+    answer = json.loads(in_process(*words, "--json").stdout)
     assert [row["case"] for row in answer["scans"]] == list(cohort)
-    assert {one["draw"] for one in answer["resamplings"]} == {"proportional", "equal"}
+    assert {resampling["draw"] for resampling in answer["resamplings"]} == {"proportional", "equal"}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.png", "scores.svg"]
     file.write_text("case,S\ncase-001,7\n")
-    done = here(*words)
+    done = in_process(*words)
     assert done.returncode == 2
     assert "whole numbers from 0 to 5" in done.stderr.replace("\n", " ")
 

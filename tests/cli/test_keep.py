@@ -23,10 +23,10 @@ def store(tmp_path):
 
 def test_case_shows_where_it_comes_from(store, capsys):
     assert _status_of(["info", store, "case-001", "--json"]) == 0
-    known = json.loads(capsys.readouterr().out)
-    assert known["stages"]["mask"]["key"] == "case-001 mask"
-    assert known["stages"]["mask"]["lungmix_version"] == lungmix.__version__
-    assert known["acquisition"]["modality"] == "CT"
+    output = json.loads(capsys.readouterr().out)
+    assert output["stages"]["mask"]["key"] == "case-001 mask"
+    assert output["stages"]["mask"]["lungmix_version"] == lungmix.__version__
+    assert output["acquisition"]["modality"] == "CT"
     assert _status_of(["info", store, "case-001"]) == 0
     assert "mask:" in capsys.readouterr().out
     assert _status_of(["info", store, "case-009"]) == 2

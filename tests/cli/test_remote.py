@@ -43,25 +43,25 @@ def test_commands_make_of_a_bucket_what_they_make_of_its_folder(bucket, folder, 
     address = bucket.upload(folder, NAME)
     assert _status_of(["scan", address, "--quiet"]) == 1
     assert "3 used, 2 skipped, 1 rejected" in capfd.readouterr().out
-    there, here, log = str(tmp_path / "there.zarr"), str(tmp_path / "here.zarr"), tmp_path / "log.jsonl"
+    remote, local, log = str(tmp_path / "there.zarr"), str(tmp_path / "here.zarr"), tmp_path / "log.jsonl"
     words = ["--quiet", "--json", "--scheduler", cluster]
-    assert _status_of(["convert", there, address, "--log", str(log), *words]) == 1
+    assert _status_of(["convert", remote, address, "--log", str(log), *words]) == 1
     said = json.loads(capfd.readouterr().out)
-    assert _status_of(["convert", here, str(folder), *words]) == 1
+    assert _status_of(["convert", local, str(folder), *words]) == 1
     assert said["failed"] == json.loads(capfd.readouterr().out)["failed"]
-    one, two = voxels_of(there), voxels_of(here)
-    assert list(one) == list(two) == ["case-001", "case-002", "case-003"]
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+    remote_voxels, two = voxels_of(remote), voxels_of(local)
+    assert list(remote_voxels) == list(two) == ["case-001", "case-002", "case-003"]
+    assert all(np.array_equal(remote_voxels[name], two[name]) for name in remote_voxels)
     written = [log, *(file for file in (tmp_path / "there.zarr").rglob("*") if file.is_file())]
     assert not [file for file in written if NAME.encode() in file.read_bytes().lower()]
     assert NAME not in json.dumps(said).lower()
 
-    digests = {name: case.stages["convert"] for name, case in lungmix.open_cohort(there).items()}
-    assert _status_of(["convert", there, address, *words]) == 1
-    assert {name: case.stages["convert"] for name, case in lungmix.open_cohort(there).items()} == digests
+    digests = {name: case.stages["convert"] for name, case in lungmix.open_cohort(remote).items()}
+    assert _status_of(["convert", remote, address, *words]) == 1
+    assert {name: case.stages["convert"] for name, case in lungmix.open_cohort(remote).items()} == digests
     capfd.readouterr()
     # The rejected source is missing in the store.
-    assert _status_of(["verify", there, address, "--all", "--quiet", "--json", "--scheduler", cluster]) == 1
+    assert _status_of(["verify", remote, address, "--all", "--quiet", "--json", "--scheduler", cluster]) == 1
     wrong = json.loads(capfd.readouterr().out)["wrong"]
     assert [reasons[0].split(" ")[:2] for reasons in wrong.values()] == [["the", "file"]]
     assert list(wrong) == list(said["failed"])
@@ -74,7 +74,8 @@ def test_segmentation_refers_to_slices_in_a_bucket(bucket, folder, cluster, tmp_
     assert _status_of(["convert", store, f"{address}/{NAME}", "--quiet", "--scheduler", cluster]) == 0
     case = lungmix.open_cohort(store)["case-001"]
     of = [
-        [str(one.SOPInstanceUID) for one in original_slices(case, find_series([place]))] for place in (address, folder)
+        [str(header.SOPInstanceUID) for header in original_slices(case, find_series([place]))]
+        for place in (address, folder)
     ]
     assert of[0] == of[1]
     assert len(of[0]) == 12

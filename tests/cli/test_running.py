@@ -65,8 +65,8 @@ def test_configuration_of_dask_that_cannot_be_read_is_named_with_status_2(conten
 def test_main_job_works_for_a_user(user):
     job = ("run", "s.zarr", "scans", "--opening", 1, "--min-voxels", 1000, "--radius", 3, "--model", "published")
     cluster = ("--workers", 1, "--memory-limit", "2GB")
-    with tempfile.TemporaryDirectory() as own:
-        folder = open_to_all(Path(own))
+    with tempfile.TemporaryDirectory() as home:
+        folder = open_to_all(Path(home))
         (folder / "scans").mkdir()
         write_phantom(folder / "scans" / "one.nrrd", Phantom((40, 64, 64), (5.5, 5.625, 7.5), 4))
         open_to_all(folder / "scans")

@@ -100,7 +100,7 @@ def test_other_commands_write_the_log_too(ran, tmp_path):
         done = run(name, folder / "s.zarr", *options, "-j", 1, "--memory-limit", "2GB", "--log", file)
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in file.read_text().splitlines()]
-        assert {"begin", "case", "end"} <= {one["event"] for one in events if one.get("part") == part}
+        assert {"begin", "case", "end"} <= {event["event"] for event in events if event.get("part") == part}
 
 
 def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):

@@ -37,8 +37,8 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory, certificates):
-    with running_cluster(tmp_path_factory.mktemp("secure"), certificates=certificates) as found:
-        yield found
+    with running_cluster(tmp_path_factory.mktemp("secure"), certificates=certificates) as started:
+        yield started
 
 
 def test_job_over_tls_gives_the_voxels_of_a_local_cluster(secure, certificates, scan, tmp_path, monkeypatch):
@@ -93,7 +93,9 @@ def test_worker_that_lacks_the_package_is_named_before_any_work_is_sent(scan, tm
         addresses = workers_of(address, 2)
         done = run("run", tmp_path / "s.zarr", scan, *SMALL, "--scheduler", address)
         assert done.returncode == 2, done.stderr
-        named = [one for one in addresses if f"worker {one} lacks lungmix" in done.stderr]
+        named = [
+            worker_address for worker_address in addresses if f"worker {worker_address} lacks lungmix" in done.stderr
+        ]
         assert len(named) == 1
         assert done.stderr.count("lacks lungmix") == 1
         assert f"lungmix {__version__}" in done.stderr
@@ -146,18 +148,21 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
                 assert not report.failed, report.failed
                 assert len(report.done) == 3
                 assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
-            wait_until(lambda: all(one.poll() is not None for one in strangers), (tmp_path / "strangers.log").read_text)
+            wait_until(
+                lambda: all(stranger.poll() is not None for stranger in strangers),
+                (tmp_path / "strangers.log").read_text,
+            )
             with Client(address) as other_client:
                 # The cluster may serve others, which need not have lungmix.
                 wait_until(lambda: not gates_of(other_client), lambda: str(gates_of(other_client)))
         finally:
-            for one in strangers:
-                one.terminate()
-                one.wait(30)
-    told = "\n".join(sorted(callback.said))
-    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ has lungmix 0\.0\.7; here are lungmix ", told), told
-    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ lacks lungmix; here are lungmix ", told), told
-    assert told.count("the same there") == 2
+            for stranger in strangers:
+                stranger.terminate()
+                stranger.wait(30)
+    warnings = "\n".join(sorted(callback.said))
+    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ has lungmix 0\.0\.7; here are lungmix ", warnings), warnings
+    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ lacks lungmix; here are lungmix ", warnings), warnings
+    assert warnings.count("the same there") == 2
 
 
 def test_scheduler_without_workers_is_waited_for_and_then_named(tmp_path):

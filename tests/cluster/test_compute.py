@@ -43,8 +43,8 @@ def test_results_come_in_the_order_of_the_values_and_shared_ones_are_computed_on
     shared = [step(index) for index in range(4)]
     heard = []
     values = [step(10 + i, *shared) for i in range(5)]
-    found = compute_in_order(client, values, lambda done, total: heard.append((done, total)))
-    assert [index for _, index in found] == [10, 11, 12, 13, 14]
+    results = compute_in_order(client, values, lambda done, total: heard.append((done, total)))
+    assert [index for _, index in results] == [10, 11, 12, 13, 14]
     assert len(list(tmp_path.iterdir())) == 9, "each task has run once"
     assert heard[-1] == (5, 5)
     assert heard == sorted(set(heard)), "told of more every time"
@@ -67,7 +67,7 @@ def test_scheduler_forgets_tasks_that_are_over(client):
 
         from distributed.scheduler import TaskGroup
 
-        return sum(isinstance(one, TaskGroup) for one in gc.get_objects())
+        return sum(isinstance(item, TaskGroup) for item in gc.get_objects())
 
     for _ in range(150):
         compute_in_order(client, [dask.delayed(operator.add)(1, 2)])

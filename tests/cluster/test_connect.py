@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as found:
-        yield found
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
 
 
 def test_job_on_a_running_scheduler_gives_the_voxels_of_a_local_cluster(cluster, scan, tmp_path):
@@ -87,7 +87,7 @@ def test_items_in_flight_are_bounded_and_an_error_ends_only_its_item():
             raise ValueError(item)
         return item * 2
 
-    outcomes = {one.item: one for one in map_bounded(range(40), work, 3)}
+    outcomes = {ended.item: ended for ended in map_bounded(range(40), work, 3)}
     assert peak == 3
     assert sorted(outcomes) == list(range(40))
     for item, outcome in outcomes.items():

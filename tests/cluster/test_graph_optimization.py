@@ -30,19 +30,19 @@ def computed(values):
     seed=st.integers(0, 99),
 )
 def test_optimization_keeps_the_values_of_blocks_with_halos(chunks, rounds, seed):
-    whole = np.random.default_rng(seed).integers(0, 99, (sum(chunks), 2, 3))
-    array = da.from_array(whole, chunks=(tuple(chunks), -1, -1))
-    most = len(chunks) + 1  # the array that all blocks are cut from, and what joins or cuts them
+    volume = np.random.default_rng(seed).integers(0, 99, (sum(chunks), 2, 3))
+    array = da.from_array(volume, chunks=(tuple(chunks), -1, -1))
+    limit = len(chunks) + 1  # the array that all blocks are cut from, and what joins or cuts them
     for _ in range(rounds):
         array = map_with_halo(sums_of_three, array, [(1, 1), (0, 0), (0, 0)])
-        padded = np.pad(whole, ((1, 1), (0, 0), (0, 0)))
-        whole = padded[:-2] + padded[1:-1] + padded[2:]
-        most += 3 * array.numblocks[0] - 2  # a task a block, and one for each halo; a round may join blocks
+        padded = np.pad(volume, ((1, 1), (0, 0), (0, 0)))
+        volume = padded[:-2] + padded[1:-1] + padded[2:]
+        limit += 3 * array.numblocks[0] - 2  # a task a block, and one for each halo; a round may join blocks
     values = list(array.to_delayed().reshape(-1))
     tasks = fuse_and_inline(values)
-    assert np.array_equal(np.concatenate(computed(tasks.values)), whole)
+    assert np.array_equal(np.concatenate(computed(tasks.values)), volume)
     assert not any(isinstance(node, Alias) for node in tasks.graph.values())
-    assert len(tasks.graph) <= most
+    assert len(tasks.graph) <= limit
 
 
 def test_value_that_is_another_name_of_one_that_others_need_keeps_both():

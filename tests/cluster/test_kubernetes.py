@@ -44,26 +44,26 @@ def cluster():
 
 @pytest.fixture
 def scheduler(cluster):
-    (found,) = cluster["spec"]["scheduler"]["spec"]["containers"]
-    return found
+    (container_found,) = cluster["spec"]["scheduler"]["spec"]["containers"]
+    return container_found
 
 
 @pytest.fixture
 def worker(cluster):
-    (found,) = cluster["spec"]["worker"]["spec"]["containers"]
-    return found
+    (container_found,) = cluster["spec"]["worker"]["spec"]["containers"]
+    return container_found
 
 
 def closed(schema):
     """A schema that refuses what it does not name, as `kubectl apply` does."""
-    found = dict(schema)
+    schema_closed = dict(schema)
     if "properties" in schema:
-        found["properties"] = {name: closed(one) for name, one in schema["properties"].items()}
-        found.setdefault("additionalProperties", bool(schema.get("x-kubernetes-preserve-unknown-fields")))
+        schema_closed["properties"] = {name: closed(part) for name, part in schema["properties"].items()}
+        schema_closed.setdefault("additionalProperties", bool(schema.get("x-kubernetes-preserve-unknown-fields")))
     for inner in ("items", "additionalProperties"):
         if isinstance(schema.get(inner), dict):
-            found[inner] = closed(schema[inner])
-    return found
+            schema_closed[inner] = closed(schema[inner])
+    return schema_closed
 
 
 def test_operator_knows_every_field(cluster):
@@ -73,26 +73,28 @@ def test_operator_knows_every_field(cluster):
     assert cluster["apiVersion"] == f"{definition['group']}/{version['name']}"
     assert cluster["kind"] == definition["names"]["kind"]
     schema = closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
-    wrong = [f"{one.json_path}: {one.message}" for one in Draft202012Validator(schema).iter_errors(cluster["spec"])]
+    wrong = [
+        f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(cluster["spec"])
+    ]
     assert not wrong
 
 
 def test_parts_of_the_recipe_name_each_other(cluster, scheduler, worker):
     pod, service = cluster["spec"]["worker"]["spec"], cluster["spec"]["scheduler"]["service"]
-    assert {one["name"] for one in worker["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
-    assert {one["name"]: one["value"] for one in worker["env"]} == WORKER_ENVIRONMENT
+    assert {port["name"] for port in worker["volumeMounts"]} == {port["name"] for port in pod["volumes"]}
+    assert {port["name"]: port["value"] for port in worker["env"]} == WORKER_ENVIRONMENT
     assert scheduler["image"] == worker["image"]
     assert service["selector"]["dask.org/cluster-name"] == cluster["metadata"]["name"]
-    ports = {one["name"]: one["containerPort"] for one in scheduler["ports"]}
+    ports = {port["name"]: port["containerPort"] for port in scheduler["ports"]}
     assert ports == {"tcp-comm": Scheduler.default_port, "http-dashboard": 8787}
-    assert {one["targetPort"]: one["port"] for one in service["ports"]} == ports
+    assert {port["targetPort"]: port["port"] for port in service["ports"]} == ports
     assert scheduler["readinessProbe"]["httpGet"]["port"] in ports
 
 
 def test_commands_of_the_pods_give_the_voxels_of_a_local_cluster(
     cluster, scheduler, worker, two_scans, local, tmp_path
 ):
-    ports = {one["name"]: free_port() for one in scheduler["ports"]}
+    ports = {port["name"]: free_port() for port in scheduler["ports"]}
     address = f"tcp://127.0.0.1:{ports['tcp-comm']}"
     probe = scheduler["readinessProbe"]["httpGet"]
     url = f"http://127.0.0.1:{ports[probe['port']]}{probe['path']}"
@@ -128,9 +130,9 @@ def test_commands_of_the_pods_give_the_voxels_of_a_local_cluster(
 
 def in_pod(container, given, *more):
     """Command and environment of a container, `$(NAME)` replaced as a pod replaces it."""
-    own = {one["name"]: one["value"] for one in container["env"]} | given
-    command = [re.sub(r"\$\((\w+)\)", lambda name: own.get(name[1], name[0]), word) for word in container["args"]]
-    return [*command, *more], IMAGE | own
+    variables = {variable["name"]: variable["value"] for variable in container["env"]} | given
+    command = [re.sub(r"\$\((\w+)\)", lambda name: variables.get(name[1], name[0]), word) for word in container["args"]]
+    return [*command, *more], IMAGE | variables
 
 
 def client_of_the_docs(store, scans, address):

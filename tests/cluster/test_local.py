@@ -201,11 +201,11 @@ def test_memory_limit_is_that_of_the_slurm_job(tmp_path, monkeypatch, variables,
 
 def test_cores_are_those_of_the_control_group_or_of_the_job(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "CPU_COUNT", 16)
-    own = groups(
+    control_groups = groups(
         tmp_path, "0::/job/step\n", **{"job__cpu-max": "250000 100000\n", "job__step__cpu-max": "max 100000\n"}
     )
-    assert machine.cpu_count({}, *own) == 3
-    assert machine.cpu_count({"SLURM_CPUS_ON_NODE": "2"}, *own) == 2
+    assert machine.cpu_count({}, *control_groups) == 3
+    assert machine.cpu_count({"SLURM_CPUS_ON_NODE": "2"}, *control_groups) == 2
 
 
 def test_workers_share_the_memory_and_cores_of_the_program(monkeypatch):

@@ -59,11 +59,11 @@ def queue(tmp_path, monkeypatch):
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("JOBS", str(folder))
-    found = Queue(folder)
+    started = Queue(folder)
     try:
-        yield found
+        yield started
     finally:
-        end(found.jobs())
+        end(started.jobs())
 
 
 def test_workers_that_are_jobs_give_the_voxels_of_a_local_cluster_and_end_with_it(queue, two_scans, local, tmp_path):

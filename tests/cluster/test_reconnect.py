@@ -147,10 +147,10 @@ def test_worker_that_a_local_cluster_closed_is_replaced(monkeypatch):
 
 def test_case_is_tried_again_where_the_scheduler_failed_on_its_graph(scan, tmp_path):
     def fail_once(dask_scheduler):
-        whole = dask_scheduler._create_taskstate_from_graph
+        create_tasks = dask_scheduler._create_taskstate_from_graph
 
         def failing(**graph):
-            dask_scheduler._create_taskstate_from_graph = whole
+            dask_scheduler._create_taskstate_from_graph = create_tasks
             raise AssertionError
 
         # Distributed sends no frames of its own file along.

@@ -45,7 +45,7 @@ class Cluster:
         """Start what is not running."""
         if self.scheduler is None or self.scheduler.poll() is not None:
             self.scheduler = self._start("scheduler", "--port", str(self.port))
-        self.nannies = [one for one in self.nannies if one.poll() is None]
+        self.nannies = [nanny for nanny in self.nannies if nanny.poll() is None]
         while len(self.nannies) < self.workers:
             self.nannies.append(self.add_worker(self.port))
 
@@ -63,17 +63,17 @@ class Cluster:
 
     def worker_processes(self) -> list[int]:
         """Process ids of the workers themselves, under their nannies."""
-        found = []
+        workers = []
         for nanny in self.nannies:
             try:
-                found += [
+                workers += [
                     child.pid
                     for child in psutil.Process(nanny.pid).children(recursive=True)
                     if "spawn_main" in " ".join(child.cmdline())
                 ]
             except psutil.Error:
                 continue
-        return found
+        return workers
 
     def _start(self, kind: str, *words: str) -> subprocess.Popen:
         place = () if "--listen-address" in words else ("--host", "127.0.0.1")
@@ -151,10 +151,10 @@ def run_with_kills(store, sources, folder: Path, kills: int, pause: tuple[float,
                     victims = {
                         "client": [client.pid],
                         "scheduler": [cluster.scheduler.pid],
-                        "nanny": [one.pid for one in cluster.nannies],
+                        "nanny": [nanny.pid for nanny in cluster.nannies],
                         "worker": cluster.worker_processes(),
                     }
-                    kind = choose.choice([one for one, pids in victims.items() if pids])
+                    kind = choose.choice([nanny for nanny, pids in victims.items() if pids])
                     kill(choose.choice(victims[kind]))
                     killed.append(kind)
                     due = time.monotonic() + choose.uniform(*pause)

@@ -31,10 +31,10 @@ class Proxy:
         """End all connections and take no new ones."""
         self._server.close()
         with self._lock:
-            for one in self._open:
+            for connection in self._open:
                 with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-                one.close()
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
 
     def _accept(self) -> None:
         while True:

@@ -71,7 +71,7 @@ class Strike(Callback):
 def test_worker_killed_in_a_stage(stage, scans, undisturbed, client, tmp_path):
     victim = next(iter(client.cluster.workers.values())).pid
     run(client, tmp_path / "s.zarr", scans, callback=Strike(stage, lambda: kill(victim)))
-    assert victim not in {one.pid for one in client.cluster.workers.values()}
+    assert victim not in {process.pid for process in client.cluster.workers.values()}
     assert_same_store(undisturbed, tmp_path / "s.zarr")
 
 
@@ -176,7 +176,7 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
     ended = Event()
 
     def mend_later(cluster, callback):
-        wait_until(lambda: ended.is_set() or any("scheduler is lost" in one for one in callback.said))
+        wait_until(lambda: ended.is_set() or any("scheduler is lost" in message for message in callback.said))
         ended.wait(2.5)
         # Workers end with their scheduler, some time after it.
         while not ended.wait(0.2):
@@ -192,8 +192,8 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
         finally:
             ended.set()
         mended.result()
-    assert sum("scheduler is lost" in one for one in callback.said) == 1
-    assert any("is back" in one for one in callback.said)
+    assert sum("scheduler is lost" in message for message in callback.said) == 1
+    assert any("is back" in message for message in callback.said)
     assert_same_store(undisturbed, tmp_path / "s.zarr")
     # The scheduler that was started anew tells of tasks again.
     for case in lungmix.open_cohort(tmp_path / "s.zarr").values():
@@ -209,7 +209,9 @@ def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, ha
                 [scans], mask=MASK
             )
     assert sorted(report.failed) == ["case-001", "case-002", "case-003"]
-    assert all("the connection to the scheduler was lost: start it again" in one for one in report.failed.values())
+    assert all(
+        "the connection to the scheduler was lost: start it again" in reason for reason in report.failed.values()
+    )
 
 
 @pytest.fixture
@@ -275,8 +277,8 @@ def test_run_without_any_worker_warns_and_continues_with_the_next(scans, undistu
         with lungmix.connect(cluster.address) as connected:
             callback = Mending("mask", blow)
             run(connected, tmp_path / "s.zarr", scans, callback=callback)
-    told = [one for one in callback.said if "worker" in one]
-    assert [one.split(":")[0] for one in told] == ["no worker is left", "a worker is back"]
+    messages = [warning for warning in callback.said if "worker" in warning]
+    assert [warning.split(":")[0] for warning in messages] == ["no worker is left", "a worker is back"]
     assert_same_store(undisturbed, tmp_path / "s.zarr")
 
 
@@ -365,7 +367,7 @@ def test_damaged_object_is_named_and_made_again(key, reading, scans, undisturbed
     # This reads what was stored; back at the parameters of before all is as it was.
     report = Pipeline(client, lungmix.open_cohort(store, "r+"), callback).run([scans], **reading)
     assert not report.failed, report.failed
-    assert any("case-002" in one and key.split("/c/")[0] in one for one in callback.said), callback.said
+    assert any("case-002" in message and key.split("/c/")[0] in message for message in callback.said), callback.said
     run(client, store, scans)
     assert_same_store(undisturbed, store)
 
@@ -409,7 +411,7 @@ def test_scheduler_lost_amid_em_over_voxels_is_waited_for(undisturbed, hasty, tm
                 report = Pipeline(connected, cohort, callback).fit("fit", parameters)
         finally:
             ended.set()
-    assert any("is back" in one for one in callback.said)
+    assert any("is back" in message for message in callback.said)
     assert report.fits.paper.fit_info["method"] == "em"
     assert report.done == ["case-001", "case-002", "case-003"]
 
@@ -449,14 +451,14 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
             raise MemoryError("no room")
 
     retry = RetryPolicy(client, cohort, callback.on_warning)
-    outcomes = {one.item: one.error for one in retry.map_cases(["hungry", "a", "b"], work, 1)}
+    outcomes = {outcome.item: outcome.error for outcome in retry.map_cases(["hungry", "a", "b"], work, 1)}
     assert isinstance(outcomes["hungry"], MemoryError)
     CohortWriter(cohort).register_scans({"hungry": {"key": "k", "source": "s"}})
     retry.record_failure("hungry", "convert", outcomes["hungry"])
     assert "--memory-limit" in cohort.failed["hungry"]["reason"]
     assert outcomes["a"] is outcomes["b"] is None
     assert tried == ["hungry", "a", "b", "hungry"]
-    assert any("one at a time" in one for one in callback.said)
+    assert any("one at a time" in outcome for outcome in callback.said)
 
 
 def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
@@ -471,7 +473,7 @@ def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
             client.submit(hog if name == "hungry" else len, name, pure=False).result()
 
         with warn_when_no_workers(client, warn):
-            outcomes = {one.item: one.error for one in retry.map_cases(["hungry", "modest"], work, 2)}
+            outcomes = {outcome.item: outcome.error for outcome in retry.map_cases(["hungry", "modest"], work, 2)}
     assert outcomes["modest"] is None
     assert "memory" in reason_of(outcomes["hungry"])
 
@@ -494,10 +496,10 @@ def under_way(store, stage):
     """Whether a case is in this stage, by its metadata."""
     for file in Path(store).glob("case-*/zarr.json"):
         try:
-            own = json.loads(file.read_text())["attributes"]["lungmix"]
+            attributes = json.loads(file.read_text())["attributes"]["lungmix"]
         except (ValueError, KeyError, OSError):
             continue
-        if own.get("working", {}).get("stage") == stage:
+        if attributes.get("working", {}).get("stage") == stage:
             return True
     return False
 

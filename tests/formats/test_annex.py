@@ -39,9 +39,9 @@ def image(path):
 def test_files_whose_content_is_elsewhere_are_one_line_and_the_others_are_read(tree):
     for number in range(6):
         tree(image(tree.root / f"sub-{number}" / "ct.nrrd"), present=number < 2)
-    found = find_scans(tree.root)
-    assert [type(one) for one in found].count(Scan) == 2
-    (refusal,) = [one for one in found if not isinstance(one, Scan)]
+    items = find_scans(tree.root)
+    assert [type(item) for item in items].count(Scan) == 2
+    (refusal,) = [item for item in items if not isinstance(item, Scan)]
     assert isinstance(refusal, RejectedSource)
     assert "ct.nrrd" in refusal.reason
     assert "and 3 more files: content not here" in refusal.reason
@@ -55,16 +55,16 @@ def test_series_and_detached_headers_are_read_through_links_into_the_store(tree)
     for file in [*(tree.root / "series").iterdir(), *(tree.root / "image").iterdir()]:
         tree(file, present=True)
     scans = find_scans(tree.root)
-    assert [(one.kind, one.geometry.size) for one in scans] == [("meta", (5, 6, 7)), ("dicom", (16, 16, 6))]
+    assert [(item.kind, item.geometry.size) for item in scans] == [("meta", (5, 6, 7)), ("dicom", (16, 16, 6))]
 
 
 def test_series_without_its_content_is_one_line(tree):
     write_phantom(tree.root / "series", Phantom((6, 16, 16)))
     for file in (tree.root / "series").iterdir():
         tree(file, present=False)
-    found = find_scans(tree.root)
-    assert sum("content not here" in one.reason for one in found) == 1
-    assert len(found) == 1
+    items = find_scans(tree.root)
+    assert sum("content not here" in item.reason for item in items) == 1
+    assert len(items) == 1
 
 
 @pytest.mark.parametrize("name", ["ct.nrrd", "slice.dcm", "scans.zip"])
@@ -79,16 +79,16 @@ def test_series_without_its_content_is_one_line(tree):
 def test_pointer_in_place_of_a_file_is_named(tmp_path, name, pointer, words):
     (tmp_path / name).write_text(pointer)
     for source in (tmp_path / name, tmp_path):
-        (found,) = find_scans(source)
-        assert isinstance(found, RejectedSource)
-        assert "content not here" in found.reason
-        assert words in found.reason
+        (item,) = find_scans(source)
+        assert isinstance(item, RejectedSource)
+        assert "content not here" in item.reason
+        assert words in item.reason
 
 
 def test_link_without_its_content_that_is_given_by_itself_is_named(tree):
     tree(image(tree.root / "ct.nrrd"), present=False)
-    (found,) = find_scans(tree.root / "ct.nrrd")
-    assert "content not here" in found.reason
+    (item,) = find_scans(tree.root / "ct.nrrd")
+    assert "content not here" in item.reason
 
 
 def test_header_reads_no_voxels_through_a_link_into_another_tree(tree, tmp_path):
@@ -98,5 +98,5 @@ def test_header_reads_no_voxels_through_a_link_into_another_tree(tree, tmp_path)
     other.mkdir(parents=True)
     data.rename(other / data.name)
     data.symlink_to(other / data.name)
-    (found,) = find_scans(tree.root / "x.mhd")
-    assert "outside its own folder" in found.reason
+    (item,) = find_scans(tree.root / "x.mhd")
+    assert "outside its own folder" in item.reason

@@ -30,8 +30,8 @@ def header(request, tmp_path):
 
 
 def only(path):
-    (found,) = find_scans(path)
-    return found
+    (item,) = find_scans(path)
+    return item
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_data_file_in_another_folder_is_rejected_however_it_is_spelled(header, t
     (tmp_path / "secret.raw").write_bytes(VOLUME.tobytes())
     (header.folder / "link.raw").symlink_to(tmp_path / "secret.raw")
     (header.folder / "away").symlink_to(tmp_path)
-    found = only(header(spelled.replace("%FOLDER", str(header.folder))))
-    assert isinstance(found, RejectedSource)
-    assert "outside its own folder" in found.reason
+    item = only(header(spelled.replace("%FOLDER", str(header.folder))))
+    assert isinstance(item, RejectedSource)
+    assert "outside its own folder" in item.reason
 
 
 def test_folder_of_a_header_may_itself_be_reached_by_a_link(header, tmp_path):
@@ -87,5 +87,5 @@ def test_folder_of_a_header_may_itself_be_reached_by_a_link(header, tmp_path):
 def test_data_file_is_not_listed_in_addition_to_its_header(header):
     (header.folder / "scan.raw").write_bytes(VOLUME.tobytes())
     header("./scan.raw")
-    (found,) = find_scans(header.folder)
-    assert isinstance(found, Scan)
+    (item,) = find_scans(header.folder)
+    assert isinstance(item, Scan)

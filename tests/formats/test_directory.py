@@ -89,8 +89,8 @@ def test_unreadable_entries_are_reported_and_others_are_read(folder, monkeypatch
 
     monkeypatch.setattr(os, "scandir", list_unless_shut)
     monkeypatch.setattr(Path, "open", open_unless_shut)
-    found = find_scans(folder)
-    assert [one.name for one in found if isinstance(one, Scan)] == ["good"]
-    refused = {Path(one.path).name: one.reason for one in found if isinstance(one, RejectedSource)}
+    items = find_scans(folder)
+    assert [item.name for item in items if isinstance(item, Scan)] == ["good"]
+    refused = {Path(item.path).name: item.reason for item in items if isinstance(item, RejectedSource)}
     assert sorted(refused) == ["c", "shut.nrrd"]
     assert all("Permission denied" in reason and "check" in reason for reason in refused.values())

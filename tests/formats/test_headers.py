@@ -26,8 +26,8 @@ def meta(folder, lines="", sizes="5 6 7", name="x.mha"):
 
 
 def only(path):
-    (found,) = find_scans(path)
-    return found
+    (item,) = find_scans(path)
+    return item
 
 
 def voxels(scan):
@@ -80,7 +80,7 @@ def test_fourth_axis_of_two_is_rejected(tmp_path, extension):
 
 
 @pytest.mark.parametrize(
-    ("lines", "known"),
+    ("lines", "is_known"),
     [
         ("spacings: 0.7 0.8 1.25\n", False),
         ("", False),
@@ -94,16 +94,16 @@ def test_fourth_axis_of_two_is_rejected(tmp_path, extension):
         ("space: Left-Anterior-Superior\n" + DIRECTIONS, True),
     ],
 )
-def test_nrrd_knows_its_orientation_by_directions_in_a_space_of_the_patient(tmp_path, lines, known):
+def test_nrrd_knows_its_orientation_by_directions_in_a_space_of_the_patient(tmp_path, lines, is_known):
     scan = only(nrrd(tmp_path, lines))
     assert isinstance(scan, Scan), scan.reason
-    assert scan.geometry.orientation_known is known
+    assert scan.geometry.orientation_known is is_known
     if "0.7" in lines:
         assert scan.geometry.spacing == (0.7, 0.8, 1.25)
 
 
 @pytest.mark.parametrize(
-    ("lines", "known"),
+    ("lines", "is_known"),
     [
         ("", False),
         ("ElementSpacing = 0.7 0.8 1.25\n", False),
@@ -116,9 +116,9 @@ def test_nrrd_knows_its_orientation_by_directions_in_a_space_of_the_patient(tmp_
         ("TransformMatrix = 1 0 0 0 1 0 0 0 1\nAnatomicalOrientation = ???\n", True),
     ],
 )
-def test_metaimage_knows_its_orientation_by_a_matrix_or_a_name(tmp_path, lines, known):
+def test_metaimage_knows_its_orientation_by_a_matrix_or_a_name(tmp_path, lines, is_known):
     scan = only(meta(tmp_path, lines))
-    assert scan.geometry.orientation_known is known
+    assert scan.geometry.orientation_known is is_known
     assert scan.geometry.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
@@ -149,5 +149,5 @@ def test_element_size_that_is_inconsistent_with_the_spacing_is_noted(tmp_path):
 def test_spacings_with_directions_are_rejected_unless_they_are_consistent(tmp_path):
     scan = only(nrrd(tmp_path, "spacings: 0.7 0.8 1.25\nspace: LPS\n" + DIRECTIONS))
     assert scan.geometry.spacing == (0.7, 0.8, 1.25)
-    found = only(nrrd(tmp_path, "spacings: 0.7 0.8 2.5\nspace: LPS\n" + DIRECTIONS))
-    assert "inconsistent" in found.reason
+    item = only(nrrd(tmp_path, "spacings: 0.7 0.8 2.5\nspace: LPS\n" + DIRECTIONS))
+    assert "inconsistent" in item.reason

@@ -29,8 +29,8 @@ def geometries(draw):
 
 
 def only(source):
-    (found,) = find_scans(source)
-    return found
+    (item,) = find_scans(source)
+    return item
 
 
 def read(scan, thickness=3):
@@ -44,18 +44,18 @@ def test_written_image_is_read_by_simpleitk_with_its_geometry(tmp_path_factory, 
     write_image(path, [VOLUME[:4], VOLUME[4:]], geometry, np.int16)
     image = sitk.ReadImage(str(path))
     assert np.array_equal(sitk.GetArrayFromImage(image), VOLUME)
-    found = Geometry.from_sitk(image)
+    geometry_read = Geometry.from_sitk(image)
     if extension in (".mha", ".mhd"):
-        assert found == geometry
+        assert geometry_read == geometry
     else:
         # NRRD holds direction times spacing, NIfTI 32-bit floats.
         tolerance = 1e-15 if extension == ".nrrd" else 2e-7
-        assert found.origin == geometry.origin or extension != ".nrrd"
-        assert np.allclose(found.spacing, geometry.spacing, rtol=tolerance, atol=0)
-        assert np.allclose(found.direction, geometry.direction, rtol=0, atol=4 * tolerance)
-        assert np.allclose(found.origin, geometry.origin, rtol=tolerance, atol=tolerance)
+        assert geometry_read.origin == geometry.origin or extension != ".nrrd"
+        assert np.allclose(geometry_read.spacing, geometry.spacing, rtol=tolerance, atol=0)
+        assert np.allclose(geometry_read.direction, geometry.direction, rtol=0, atol=4 * tolerance)
+        assert np.allclose(geometry_read.origin, geometry.origin, rtol=tolerance, atol=tolerance)
     scan = only(path)
-    assert scan.geometry == found
+    assert scan.geometry == geometry_read
     assert np.array_equal(read(scan, thickness), VOLUME)
 
 
@@ -118,11 +118,11 @@ def test_nifti_with_a_slope_is_read_in_hu(tmp_path):
 
 def refusal_of(path):
     """The reason, from the header or from the voxels."""
-    found = only(path)
-    if isinstance(found, RejectedSource):
-        return found.reason
+    item = only(path)
+    if isinstance(item, RejectedSource):
+        return item.reason
     with pytest.raises(SourceError) as caught:
-        read(found)
+        read(item)
     return str(caught.value)
 
 

@@ -33,16 +33,16 @@ def save(path, volume):
 
 
 def only(path):
-    (found,) = find_scans(path)
-    return found
+    (item,) = find_scans(path)
+    return item
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha"])
 def test_label_map_as_source_is_rejected_as_a_label_map(tmp_path, extension, dtype):
-    found = only(save(tmp_path / f"lungs{extension}", labels().astype(dtype)))
-    assert isinstance(found, RejectedSource)
-    assert "is a label map, not CT (it holds the values 0, 1 and 2)" in found.reason
+    item = only(save(tmp_path / f"lungs{extension}", labels().astype(dtype)))
+    assert isinstance(item, RejectedSource)
+    assert "is a label map, not CT (it holds the values 0, 1 and 2)" in item.reason
 
 
 @pytest.mark.parametrize("source", ["folder", "archive"])
@@ -58,11 +58,11 @@ def test_label_maps_in_a_folder_are_skipped_and_the_ct_is_used(tmp_path, source)
             for file in folder.iterdir():
                 archive.write(file, file.name)
         folder = tmp_path / "all.zip"
-    found = find_scans(folder)
-    assert [type(one) for one in found if "ct" in Path(one.path).name] == [Scan]
-    skipped = [one for one in found if isinstance(one, SkippedSource)]
+    items = find_scans(folder)
+    assert [type(item) for item in items if "ct" in Path(item.path).name] == [Scan]
+    skipped = [item for item in items if isinstance(item, SkippedSource)]
     assert len(skipped) == 3
-    assert all("is a label map, not CT" in one.reason for one in skipped)
+    assert all("is a label map, not CT" in item.reason for item in skipped)
 
 
 def test_segmentation_of_slicer_is_detected_by_its_header(tmp_path):
@@ -72,8 +72,8 @@ def test_segmentation_of_slicer_is_detected_by_its_header(tmp_path):
         "encoding: raw\nspace origin: (0,0,0)\nSegment0_ID:=Segment_1\nSegment0_LabelValue:=1\n\n"
     )
     (tmp_path / "x.seg.nrrd").write_bytes(head.encode() + bytes(420))
-    found = only(tmp_path / "x.seg.nrrd")
-    assert "x.seg.nrrd is a segmentation by its header, not CT" in reveal(found.reason)
+    item = only(tmp_path / "x.seg.nrrd")
+    assert "x.seg.nrrd is a segmentation by its header, not CT" in reveal(item.reason)
 
 
 def test_nifti_that_calls_itself_labels_is_a_segmentation(tmp_path):
@@ -114,7 +114,7 @@ def test_volumes_without_structure_are_no_label_maps(tmp_path, shape):
         np.random.default_rng(0).random(shape).astype(np.float32),
     ]):  # fmt: skip
         save(tmp_path / f"{number}.mha", volume)
-    assert all(isinstance(one, Scan) for one in find_scans(tmp_path))
+    assert all(isinstance(item, Scan) for item in find_scans(tmp_path))
 
 
 def test_ct_is_detected_by_its_first_slices(tmp_path, monkeypatch):
@@ -122,7 +122,9 @@ def test_ct_is_detected_by_its_first_slices(tmp_path, monkeypatch):
 
     pieces = []
     monkeypatch.setattr(module, "_SLAB_BYTES", 1)
-    monkeypatch.setattr(module, "_labels_in", lambda slab, known=module._labels_in: pieces.append(slab) or known(slab))
+    monkeypatch.setattr(
+        module, "_labels_in", lambda slab, labels_in=module._labels_in: pieces.append(slab) or labels_in(slab)
+    )
     (tmp_path / "raw").write_bytes(Phantom(SHAPE).volume().astype("<i2").tobytes())
     assert labels_of(VoxelData(str(tmp_path / "raw"), 0, "raw", np.dtype("<i2")), SHAPE) is None
     assert len(pieces) == 1

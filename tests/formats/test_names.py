@@ -55,8 +55,8 @@ def test_series_with_a_name_that_is_no_utf8_is_read_as_any_other(tmp_path, what)
     if what == "folder":
         source = source.rename(tmp_path / os.fsdecode(b"J\xf6rg"))
     else:
-        one = slices[0 if "end" in what else 3]
-        one.rename(one.with_name(os.fsdecode(b"00\xe420.dcm")))
+        slice_ = slices[0 if "end" in what else 3]
+        slice_.rename(slice_.with_name(os.fsdecode(b"00\xe420.dcm")))
     (scan,) = find_scans(source)
     assert scan.geometry == expected.geometry
     assert np.array_equal(np.concatenate(list(scan.slabs(4))), volume)
@@ -90,8 +90,8 @@ def test_zip_with_invalid_utf8_names_is_rejected_with_this_reason(tmp_path):
         archive.write(write(tmp_path / "a.nrrd"), "J\u00f6rg.nrrd")
     content = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(content.replace("J\u00f6rg".encode(), b"J\xf6rrg"))
-    (one,) = refused(find_scans(tmp_path / "x.zip"))
-    assert "x.zip declares that the names of its files are UTF-8, and they are not: unpack" in reveal(one.reason)
+    (item,) = refused(find_scans(tmp_path / "x.zip"))
+    assert "x.zip declares that the names of its files are UTF-8, and they are not: unpack" in reveal(item.reason)
 
 
 @pytest.mark.parametrize(
@@ -105,17 +105,17 @@ def test_lists_of_names_that_are_no_utf8_are_read(tmp_path, name, content):
     write(tmp_path / "a.nrrd")
     write(tmp_path / NAME / f"{NAME}.nrrd")
     (tmp_path / name).write_bytes(content)
-    found = find_scans(tmp_path / name)
-    assert [Path(scan.path).name for scan in scans(found)] == ["a.nrrd", f"{NAME}.nrrd"]
-    assert not refused(found)
+    items = find_scans(tmp_path / name)
+    assert [Path(scan.path).name for scan in scans(items)] == ["a.nrrd", f"{NAME}.nrrd"]
+    assert not refused(items)
 
 
 def test_list_reports_missing_entries_and_the_others_are_read(tmp_path):
     write(tmp_path / f"{NAME}.nrrd")
     (tmp_path / "list.txt").write_bytes(b"J\xf6rg.nrrd\nM\xfcller.nrrd\n")
-    found = find_scans(tmp_path / "list.txt")
-    assert len(scans(found)) == 1
-    assert [reveal(one.reason) for one in refused(found)] == [
+    items = find_scans(tmp_path / "list.txt")
+    assert len(scans(items)) == 1
+    assert [reveal(item.reason) for item in refused(items)] == [
         "M\\udcfcller.nrrd does not exist: check the path, and the encoding of the list"
     ]
 
@@ -124,9 +124,9 @@ def test_list_in_another_encoding_is_read_except_missing_entries(tmp_path):
     write(tmp_path / "a.nrrd")
     write(tmp_path / "J\u00f6rg.nrrd")
     (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\ns3://bucket/J\xf6rg.nrrd\n")
-    found = find_scans(tmp_path / "list.txt")
-    assert [Path(scan.path).name for scan in scans(found)] == ["a.nrrd"]
-    assert [reveal(one.reason) for one in refused(found)] == [
+    items = find_scans(tmp_path / "list.txt")
+    assert [Path(scan.path).name for scan in scans(items)] == ["a.nrrd"]
+    assert [reveal(item.reason) for item in refused(items)] == [
         "J\\udcf6rg.nrrd does not exist: check the path, and the encoding of the list",
         "J\\udcf6rg.nrrd is no UTF-8, as names in object stores are: check the address",
     ]
@@ -154,8 +154,8 @@ def test_table_whose_other_columns_are_no_utf8_is_read(tmp_path):
 def test_list_that_is_no_utf8_without_existing_entries_is_rejected(tmp_path):
     write(tmp_path / "J\u00f6rg.nrrd")
     (tmp_path / "list.txt").write_bytes(b"a.nrrd\nJ\xf6rg.nrrd\n")
-    (one,) = refused(find_scans(tmp_path / "list.txt"))
-    assert "list.txt is no text in UTF-8 or UTF-16" in reveal(one.reason)
+    (item,) = refused(find_scans(tmp_path / "list.txt"))
+    assert "list.txt is no text in UTF-8 or UTF-16" in reveal(item.reason)
 
 
 def test_local_names_are_those_of_the_file_system():
@@ -199,4 +199,4 @@ def test_names_are_read_where_the_file_system_encoding_is_ascii(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         assert not done.stderr
         assert done.stdout.isascii()
-    assert [one["verdict"] for one in json.loads(done.stdout)["found"]] == ["used"] * len(sources)
+    assert [entry["verdict"] for entry in json.loads(done.stdout)["found"]] == ["used"] * len(sources)

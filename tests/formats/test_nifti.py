@@ -41,8 +41,8 @@ def write(folder, sform=None, qform=None, codes=(0, 0), qfac=None, name="x.nii")
 
 
 def only(path):
-    (found,) = find_scans(path)
-    return found
+    (item,) = find_scans(path)
+    return item
 
 
 def affine_in_ras(geometry):
@@ -63,9 +63,9 @@ def test_sform_off_the_right_angle_within_the_docs_tolerance_is_read(tmp_path, d
 
 
 def test_sform_beyond_the_docs_tolerance_is_rejected_for_its_angles(tmp_path):
-    found = only(write(tmp_path, affine_of(0.7), codes=(2, 0)))
-    assert isinstance(found, RejectedSource)
-    assert "right angles" in found.reason
+    item = only(write(tmp_path, affine_of(0.7), codes=(2, 0)))
+    assert isinstance(item, RejectedSource)
+    assert "right angles" in item.reason
 
 
 @pytest.mark.parametrize("scale", [1.00001, 1.001, 1.009, 0.995])

@@ -41,7 +41,7 @@ def address(bucket, folder):
 
 
 @pytest.fixture(scope="module")
-def here(folder):
+def local_items(folder):
     """What the folder holds."""
     return find_scans(folder)
 
@@ -56,62 +56,64 @@ def passing(tmp_path, monkeypatch):
     assert not list(place.iterdir())
 
 
-def known(found):
-    return [(one.name, one.path, one.key, one.fingerprint) for one in scans(found)]
+def facts_of(items):
+    return [(item.name, item.path, item.key, item.fingerprint) for item in scans(items)]
 
 
-def test_scans_under_a_prefix_equal_those_of_the_folder(address, folder, here):
-    there = find_scans(address)
-    assert [one.path for one in there] == [one.path.replace(str(folder), address) for one in here]
-    assert len(scans(there)) == 7
-    for one, two in zip(scans(there), scans(here), strict=True):
-        assert (one.name, one.kind, one.geometry, one.acquisition) == (
-            two.name,
-            two.kind,
-            two.geometry,
-            two.acquisition,
+def test_scans_under_a_prefix_equal_those_of_the_folder(address, folder, local_items):
+    remote_items = find_scans(address)
+    assert [remote_item.path for remote_item in remote_items] == [
+        remote_item.path.replace(str(folder), address) for remote_item in local_items
+    ]
+    assert len(scans(remote_items)) == 7
+    for remote_item, local_item in zip(scans(remote_items), scans(local_items), strict=True):
+        assert (remote_item.name, remote_item.kind, remote_item.geometry, remote_item.acquisition) == (
+            local_item.name,
+            local_item.kind,
+            local_item.geometry,
+            local_item.acquisition,
         )
-        assert (one.notes, one.series) == (two.notes, two.series)
-        assert np.array_equal(read(one), read(two))
-    for one, two in zip(skipped(there), skipped(here), strict=True):
-        assert one.reason == two.reason
+        assert (remote_item.notes, remote_item.series) == (local_item.notes, local_item.series)
+        assert np.array_equal(read(remote_item), read(local_item))
+    for remote_item, local_item in zip(skipped(remote_items), skipped(local_items), strict=True):
+        assert remote_item.reason == local_item.reason
 
 
 def test_scan_is_recognized_until_its_objects_change(bucket, folder):
     address = bucket.upload(folder, "again")
-    before = known(find_scans(address))
+    before = facts_of(find_scans(address))
     bucket.upload(folder, "again")
-    assert known(find_scans(address)) == before
+    assert facts_of(find_scans(address)) == before
     changed = sorted((folder / "series").iterdir())[3].read_bytes()
     obstore.put(bucket.store(), "again/series/00004.dcm", changed[:-2] + b"\0\7")
     image = (folder / "one.nrrd").read_bytes()
     obstore.put(bucket.store(), "again/one.nrrd", image[:-1] + bytes([image[-1] ^ 1]))
-    after = known(find_scans(address))
-    assert [one[:3] for one in after] == [one[:3] for one in before]
-    assert {one[0] for one, two in zip(after, before, strict=True) if one[3] != two[3]} == {"series", "one"}
+    after = facts_of(find_scans(address))
+    assert [facts[:3] for facts in after] == [facts[:3] for facts in before]
+    assert {facts[0] for facts, two in zip(after, before, strict=True) if facts[3] != two[3]} == {"series", "one"}
 
 
 @pytest.mark.parametrize("name", ["one.nrrd", "two.nii.gz", "three.mha", "four.mhd", "five.nhdr", "packed.zip"])
-def test_single_object_is_the_same_scan_as_under_its_prefix(address, folder, here, name):
-    one = only_scan(f"{address}/{name}")
-    assert (one.key, one.fingerprint) in {(two.key, two.fingerprint) for two in scans(find_scans(address))}
-    (two,) = [two for two in scans(here) if two.path.startswith(str(folder / name))]
-    assert np.array_equal(read(one), read(two))
+def test_single_object_is_the_same_scan_as_under_its_prefix(address, folder, local_items, name):
+    scan = only_scan(f"{address}/{name}")
+    assert (scan.key, scan.fingerprint) in {(two.key, two.fingerprint) for two in scans(find_scans(address))}
+    (two,) = [two for two in scans(local_items) if two.path.startswith(str(folder / name))]
+    assert np.array_equal(read(scan), read(two))
 
 
 def test_lists_contain_relative_objects_and_addresses(bucket, address, tmp_path):
     text = f"hospital/one.nrrd\n{bucket.url('hospital/series')}\n/etc/passwd\n../other\nftp://host/scan\n"
     obstore.put(bucket.store(), "list.txt", text.encode().replace(b"/etc/passwd\n../other\n", b""))
-    found = find_scans(bucket.url("list.txt"))
-    assert [one.path for one in scans(found)] == [f"{address}/one.nrrd", f"{address}/series"]
-    assert "s3://BUCKET/PREFIX" in refused(found)[0].reason
+    items = find_scans(bucket.url("list.txt"))
+    assert [item.path for item in scans(items)] == [f"{address}/one.nrrd", f"{address}/series"]
+    assert "s3://BUCKET/PREFIX" in refused(items)[0].reason
     (tmp_path / "list.txt").write_text(f"{address}/two.nii.gz\n")
-    assert known(find_scans(tmp_path / "list.txt")) == known(find_scans(f"{address}/two.nii.gz"))
+    assert facts_of(find_scans(tmp_path / "list.txt")) == facts_of(find_scans(f"{address}/two.nii.gz"))
     for entry in ("/etc/passwd", "../../etc/passwd", "a/../../b"):
         obstore.put(bucket.store(), "out/list.txt", f"{entry}\n".encode())
-        (one,) = find_scans(bucket.url("out/list.txt"))
-        assert isinstance(one, RejectedSource)
-        assert "outside its own folder" in one.reason
+        (item,) = find_scans(bucket.url("out/list.txt"))
+        assert isinstance(item, RejectedSource)
+        assert "outside its own folder" in item.reason
 
 
 def test_only_the_beginning_of_a_large_image_is_downloaded_for_its_header(bucket, tmp_path, monkeypatch):
@@ -228,7 +230,7 @@ def test_archive_is_separate_from_the_objects_of_its_folder(bucket, tmp_path):
 
 
 def test_dicomdir_selects_its_folder(address):
-    assert known(find_scans(f"{address}/DICOMDIR")) == known(find_scans(address))
+    assert facts_of(find_scans(f"{address}/DICOMDIR")) == facts_of(find_scans(address))
 
 
 def test_object_that_changes_between_search_and_reading_is_rejected(bucket, folder):
@@ -247,10 +249,10 @@ def test_keys_that_are_no_paths_are_rejected_without_affecting_others(bucket, fo
     store = bucket.store()
     for key in ("odd/good.nrrd", "odd/c:evil.nrrd", "odd/both", "odd/both/b.nrrd"):
         obstore.put(store, key, content)
-    found = find_scans(bucket.url("odd"))
-    assert sorted(one.name for one in scans(found)) == ["b", "good"]
-    assert len(refused(found)) == 2
-    assert all("give it another key" in one.reason for one in refused(found))
+    items = find_scans(bucket.url("odd"))
+    assert sorted(item.name for item in scans(items)) == ["b", "good"]
+    assert len(refused(items)) == 2
+    assert all("give it another key" in item.reason for item in refused(items))
 
 
 @pytest.mark.parametrize(
@@ -261,28 +263,28 @@ def test_no_key_leads_out_of_the_folder(name, monkeypatch, passing, bucket):
 
     meta = {"path": f"x/{name}", "size": 0, "e_tag": "1", "last_modified": datetime.now(UTC)}
     monkeypatch.setattr(remote, "_list_objects", lambda *_: ([meta], False))
-    (one,) = [one for one in find_scans(bucket.url("x")) if "no path" in one.reason]
-    assert isinstance(one, RejectedSource)
+    (item,) = [item for item in find_scans(bucket.url("x")) if "no path" in item.reason]
+    assert isinstance(item, RejectedSource)
 
 
 def test_objects_beyond_the_limits_are_rejected_before_the_download(address, monkeypatch):
     scan = only_scan(f"{address}/one.nrrd")
     monkeypatch.setattr(remote, "MAX_BYTES", 1000)
-    (one,) = find_scans(address)
-    assert "several prefixes" in one.reason
+    (item,) = find_scans(address)
+    assert "several prefixes" in item.reason
     with pytest.raises(SourceError, match="temporary files"):
         read(scan)
     monkeypatch.setattr(remote, "MAX_BYTES", 1 << 30)
     monkeypatch.setattr(remote, "MAX_MEMBERS", 3)
-    (one,) = find_scans(address)
-    assert "more than 3 objects" in one.reason
+    (item,) = find_scans(address)
+    assert "more than 3 objects" in item.reason
 
 
 def test_scan_and_its_objects_show_no_names(address):
     scan = only_scan(f"{address}/one.nrrd")
-    for one in (scan, scan.reader, scan.reader.objects.members[0], replace(scan, reader=scan.reader.local)):
-        assert "hospital" not in repr(one)
-        assert "one" not in repr(one)
+    for shown in (scan, scan.reader, scan.reader.objects.members[0], replace(scan, reader=scan.reader.local)):
+        assert "hospital" not in repr(shown)
+        assert "one" not in repr(shown)
 
 
 def test_unreachable_addresses_are_reported_in_one_sentence(bucket, monkeypatch):

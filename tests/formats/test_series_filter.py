@@ -58,17 +58,17 @@ def test_filter_selects_series(reconstructions, text, used):
 
 
 def test_reasons_name_the_series_that_is_used_instead(reconstructions):
-    told = {one.series.number: reveal(one.reason) for one in skipped(find_scans(reconstructions))}
-    assert "a thicker reconstruction (5 mm) of the acquisition in series 4 (21 axial slices of 1 mm)" in told[2]
-    assert "another reconstruction of the acquisition in series 4 (" in told[3]
-    assert "a coronal reconstruction of the acquisition in series 4 (" in told[5]
-    assert all("`filter='all'`" in reason for reason in told.values())
+    reasons = {item.series.number: reveal(item.reason) for item in skipped(find_scans(reconstructions))}
+    assert "a thicker reconstruction (5 mm) of the acquisition in series 4 (21 axial slices of 1 mm)" in reasons[2]
+    assert "another reconstruction of the acquisition in series 4 (" in reasons[3]
+    assert "a coronal reconstruction of the acquisition in series 4 (" in reasons[5]
+    assert all("`filter='all'`" in reason for reason in reasons.values())
 
 
 def test_unmet_condition_is_named(reconstructions):
-    told = [reveal(one.reason) for one in skipped(find_scans(reconstructions, SeriesFilter("kernel=B99")))]
-    assert len(told) == 4
-    assert all("kernel=B99 does not hold (`filter`)" in reason for reason in told)
+    reasons = [reveal(item.reason) for item in skipped(find_scans(reconstructions, SeriesFilter("kernel=B99")))]
+    assert len(reasons) == 4
+    assert all("kernel=B99 does not hold (`filter`)" in reason for reason in reasons)
 
 
 def test_without_a_study_no_series_is_excluded(tmp_path):
@@ -80,9 +80,9 @@ def test_without_a_study_no_series_is_excluded(tmp_path):
 def test_rejected_series_does_not_hide_a_thicker_one(reconstructions):
     for number in ("3", "4"):
         sorted((reconstructions / number).iterdir())[7].unlink()
-    found = find_scans(reconstructions)
-    assert [scan.series.number for scan in scans(found)] == [2]
-    (scan,) = scans(found)
+    items = find_scans(reconstructions)
+    assert [scan.series.number for scan in scans(items)] == [2]
+    (scan,) = scans(items)
     assert read(scan).shape == (5, 20, 24)
 
 
@@ -112,10 +112,10 @@ def test_any_text_is_parsed_or_rejected(text):
 
 
 @given(st.sampled_from(["<", "<=", "=", ">=", ">", "!="]), st.integers(0, 500), st.integers(0, 500))
-def test_numbers_are_compared_as_they_are_written(sign, found, wanted):
-    rules = SeriesFilter(f"thickness{sign}{wanted / 100}")
+def test_numbers_are_compared_as_they_are_written(sign, value, is_selected):
+    rules = SeriesFilter(f"thickness{sign}{is_selected / 100}")
     expected = {
-        "<": found < wanted, "<=": found <= wanted, "=": found == wanted,
-        ">=": found >= wanted, ">": found > wanted, "!=": found != wanted,
+        "<": value < is_selected, "<=": value <= is_selected, "=": value == is_selected,
+        ">=": value >= is_selected, ">": value > is_selected, "!=": value != is_selected,
     }[sign]  # fmt: skip
-    assert (rules.unmet({"thickness": found / 100}) is None) == expected
+    assert (rules.unmet({"thickness": value / 100}) is None) == expected

@@ -20,7 +20,7 @@ CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size
 def listed(folder, text, name="list.csv", encoding="utf-8"):
     path = folder / name
     path.write_bytes(text.encode(encoding))
-    return [str(Path(one).relative_to(folder)) for one in read_list(path)]
+    return [str(Path(source).relative_to(folder)) for source in read_list(path)]
 
 
 @given(rows=st.lists(st.tuples(CELL, CELL), min_size=1), separator=SEPARATORS, end=st.sampled_from(["\n", "\r\n"]))

@@ -62,9 +62,9 @@ def bucket(monkeypatch):
 
 
 def reason(source):
-    (found,) = find_scans(source)
-    assert isinstance(found, RejectedSource)
-    return reveal(found.reason)
+    (item,) = find_scans(source)
+    assert isinstance(item, RejectedSource)
+    return reveal(item.reason)
 
 
 def test_missing_temporary_folder_is_reported_with_a_remedy(archive, bucket, tmp_path, monkeypatch):
@@ -138,8 +138,8 @@ def test_disk_full_during_a_download_is_reported_with_a_remedy(archive, bucket, 
 def test_too_little_disk_space_is_reported_before_the_download(archive, bucket, needed, monkeypatch):
     bucket["a.nrrd"] = (archive.parent / "a.nrrd").read_bytes()
     monkeypatch.setattr(remote, "usable_bytes", lambda folder: needed)
-    (found,) = find_scans("s3://bucket/a.nrrd")
-    assert isinstance(found, RejectedSource) == (needed == 0)
+    (item,) = find_scans("s3://bucket/a.nrrd")
+    assert isinstance(item, RejectedSource) == (needed == 0)
 
 
 def test_data_file_in_a_bucket_is_read_by_its_plain_name(bucket):

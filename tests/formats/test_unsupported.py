@@ -63,9 +63,9 @@ def test_unsupported_format_is_rejected_by_its_name(tmp_path, name):
     content, words = UNREAD[name]
     (tmp_path / name).write_bytes(content)
     write_image(tmp_path / "good.nrrd", [VOLUME], Geometry((5, 6, 7)), np.int16)
-    found = find_scans(tmp_path)
-    assert sum(isinstance(one, Scan) for one in found) == 1
-    (refusal,) = [one for one in found if not isinstance(one, Scan)]
+    items = find_scans(tmp_path)
+    assert sum(isinstance(item, Scan) for item in items) == 1
+    (refusal,) = [item for item in items if not isinstance(item, Scan)]
     assert isinstance(refusal, RejectedSource)
     assert name in reveal(refusal.reason)
     assert words in refusal.reason
@@ -78,7 +78,7 @@ def test_unsupported_format_is_rejected_by_its_name(tmp_path, name):
 def test_analyze_pair_is_one_failure(tmp_path, kind):
     nibabel.save(kind(np.zeros((5, 6, 7), np.int16), np.eye(4)), tmp_path / "p.img")
     write_image(tmp_path / "good.nrrd", [VOLUME], Geometry((5, 6, 7)), np.int16)
-    refusal = next(one for one in find_scans(tmp_path) if not isinstance(one, Scan))
+    refusal = next(item for item in find_scans(tmp_path) if not isinstance(item, Scan))
     assert "p.hdr" in refusal.reason
     assert "pair" in refusal.reason
     assert len(find_scans(tmp_path)) == 2
@@ -114,7 +114,7 @@ def test_sidecar_is_skipped(tmp_path, name):
     plain = b"\x00\x05\x16\x07" if "MACOSX" in name else b"d41d8cd98f00b204e9800998ecf8427e  c.tar.gz\n"
     path.write_bytes(gzip.compress(plain) if name.endswith(".gz") else content.get(name, plain))
     write_image(tmp_path / "good.nrrd", [VOLUME], Geometry((5, 6, 7)), np.int16)
-    skipped, scan = sorted(find_scans(tmp_path), key=lambda one: isinstance(one, Scan))
+    skipped, scan = sorted(find_scans(tmp_path), key=lambda item: isinstance(item, Scan))
     assert isinstance(skipped, SkippedSource)
     assert isinstance(scan, Scan)
 
@@ -126,4 +126,4 @@ def test_system_file_next_to_slices_without_extension_is_no_corrupt_slice(tmp_pa
     for number, slice_ in enumerate(sorted((tmp_path / "series").iterdir())):
         slice_.rename(slice_.with_name(f"IM{number:04d}"))
     (tmp_path / "series" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1\0")
-    assert not [one for one in find_scans(tmp_path / "series") if isinstance(one, RejectedSource)]
+    assert not [item for item in find_scans(tmp_path / "series") if isinstance(item, RejectedSource)]

@@ -57,7 +57,7 @@ def test_fit_without_a_scan_equals_that_of_a_store_without_it(cohort, counts, tm
     pipeline = Pipeline(None, cohort)
     everything = pipeline.fit().model
     report = pipeline.fit(leave_out=["case-002"])
-    others = {name: one for name, one in counts.items() if name != "case-002"}
+    others = {name: histogram for name, histogram in counts.items() if name != "case-002"}
     without = Pipeline(None, store_of_counts(tmp_path / "other.zarr", others)).fit()
     assert report.fits == without.fits
     assert report.model != everything

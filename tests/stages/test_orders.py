@@ -44,19 +44,19 @@ def results_of(volume, geometry, parameters, chunk_slices=None):
         mask.mask_case(None, cohort, "one", parameters)
         label.label_case(None, cohort, "one", MODEL)
         case = cohort["one"]
-        found = {image: as_axial(case.zarr_array(image)[:], geometry) for image in IMAGES}
-        found["counts"], found["side counts"] = case.hu_counts, case.side_counts
-        found["median voxels"] = np.array(case.stages["label"]["median_voxels"])
+        results = {image: as_axial(case.zarr_array(image)[:], geometry) for image in IMAGES}
+        results["counts"], results["side counts"] = case.hu_counts, case.side_counts
+        results["median voxels"] = np.array(case.stages["label"]["median_voxels"])
         for file in (MEASUREMENTS_FILE, RADIOMICS_FILE):
             rows = measure.rows_of_case(case, file, MODEL)
             # As text NaN equals itself, and a float is written to its last digit.
-            found[file] = np.array([[repr(value) for key, value in row.items() if key != "case"] for row in rows])
-        return found
+            results[file] = np.array([[repr(value) for key, value in row.items() if key != "case"] for row in rows])
+        return results
 
 
-def check_same(found, expected):
+def check_same(actual, expected):
     for name, values in expected.items():
-        assert np.array_equal(found[name], values), name
+        assert np.array_equal(actual[name], values), name
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ def axial():
 @pytest.mark.parametrize("phantom", CHESTS, ids=lambda phantom: str(phantom.shape))
 def test_results_of_the_axial_array_are_those_of_the_oracle(axial, phantom):
     hu, z_first = phantom.volume(), phantom.spacing[::-1]
-    found = axial(phantom, PAPER)
-    assert found["lung"].any(axis=(1, 2)).all()
-    assert np.array_equal(found["lung"] > 0, reference.lung_mask(hu, n_open=1, min_voxels=900, radii=(4, 3)))
-    assert np.array_equal(found["tissue_median"], ndimage.median_filter(found["tissue"], size=4))
+    actual = axial(phantom, PAPER)
+    assert actual["lung"].any(axis=(1, 2)).all()
+    assert np.array_equal(actual["lung"] > 0, reference.lung_mask(hu, n_open=1, min_voxels=900, radii=(4, 3)))
+    assert np.array_equal(actual["tissue_median"], ndimage.median_filter(actual["tissue"], size=4))
     physical = axial(phantom, PHYSICAL)
     extent = [int(np.floor(2.1 / s + 0.5)) for s in z_first]
     opened = reference.opening(hu < -155, reference.diamond(*extent)) if any(extent) else hu < -155
@@ -108,12 +108,12 @@ def test_volumes_of_a_voxel_and_the_smallest_component_are_equal_in_each_order()
     # The product of these depends on the order of multiplication in its last digit.
     spacing = 0.7, 0.8, 1.1
     assert len({a * b * c for a, b, c in permutations(spacing)}) > 1
-    axial, found = Geometry((4, 3, 2), spacing), set()
+    axial, actual = Geometry((4, 3, 2), spacing), set()
     for orientation in ORIENTATIONS:
         geometry = reoriented(np.zeros(axial.shape, np.int16), axial, orientation)[1]
         recipe = recipe_for(MaskParameters("physical"), geometry.spacing_zyx, geometry.axis_order)
-        found.add((geometry.voxel_ml, recipe.min_voxels))
-    assert len(found) == 1
+        actual.add((geometry.voxel_ml, recipe.min_voxels))
+    assert len(actual) == 1
 
 
 def keys_of(folder, geometry):

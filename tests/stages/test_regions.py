@@ -46,9 +46,9 @@ def test_volume_of_each_lung_is_that_of_the_truth_within_1_percent(tmp_path, gri
     if grid == "coarse" and "consolidation" in traps:
         # The mask itself misses half a percent, the dense voxels at the wall.
         truth = truth[case.lung.compute() > 0]
-    found = case.side_counts.sum(axis=1)
-    for one in LUNGS:
-        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
+    actual = case.side_counts.sum(axis=1)
+    for lung in LUNGS:
+        assert actual[lung.label - 1] == pytest.approx((truth == lung.label).sum(), rel=0.01), lung.name
 
 
 @pytest.mark.parametrize("seed", [5, 8])
@@ -57,10 +57,10 @@ def test_joined_lungs_of_coarse_voxels_and_the_trachea_between_them_are_separate
     phantom = Phantom(*COARSE, seed, traps={"touching", "cut"}, **({"weights": weights} if weights else {}))
     case = sides_of(tmp_path, phantom)
     truth = phantom.side_truth()[case.lung.compute() > 0]
-    found = case.side_counts.sum(axis=1)
-    for one in LUNGS:
-        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
-    assert found[AIRWAY.label - 1] == pytest.approx((truth == AIRWAY.label).sum(), rel=0.5)
+    actual = case.side_counts.sum(axis=1)
+    for lung in LUNGS:
+        assert actual[lung.label - 1] == pytest.approx((truth == lung.label).sum(), rel=0.01), lung.name
+    assert actual[AIRWAY.label - 1] == pytest.approx((truth == AIRWAY.label).sum(), rel=0.5)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -70,9 +70,9 @@ def test_volume_of_each_diseased_lung_in_the_mask_is_the_truth_within_1_percent(
     phantom = Phantom(*GRIDS[grid], 3, traps=traps)
     case = sides_of(tmp_path, phantom)
     truth = phantom.side_truth()[case.lung.compute() > 0]
-    found = case.side_counts.sum(axis=1)
-    for one in LUNGS:
-        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
+    actual = case.side_counts.sum(axis=1)
+    for lung in LUNGS:
+        assert actual[lung.label - 1] == pytest.approx((truth == lung.label).sum(), rel=0.01), lung.name
 
 
 @pytest.mark.parametrize("traps", [(), ("touching",), ("edge",)])
@@ -80,32 +80,34 @@ def test_lungs_that_the_closing_of_the_paper_joins_keep_their_volumes(tmp_path, 
     phantom = Phantom(*FINE, 3, weights=HEALTHY, traps=traps)
     case = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000))
     truth, lung = phantom.side_truth(), case.lung.compute() > 0
-    found = case.side_counts.sum(axis=1)
+    actual = case.side_counts.sum(axis=1)
     assert (lung & (truth == 0)).sum() > 0.02 * lung.sum()
-    for one in LUNGS:
-        assert found[one.label - 1] == pytest.approx((truth == one.label).sum(), rel=0.01), one.name
-    assert found[ELSEWHERE.label - 1] == pytest.approx((lung & (truth == 0)).sum(), rel=0.05)
+    for lung_class in LUNGS:
+        assert actual[lung_class.label - 1] == pytest.approx((truth == lung_class.label).sum(), rel=0.01), (
+            lung_class.name
+        )
+    assert actual[ELSEWHERE.label - 1] == pytest.approx((lung & (truth == 0)).sum(), rel=0.05)
 
 
 def test_trachea_in_the_mask_is_airway(tmp_path):
     phantom = Phantom(*FINE, 3, weights=HEALTHY)
     case = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000))
     truth = (phantom.side_truth() == AIRWAY.label) & (case.lung.compute() > 0)
-    found = case.side.compute() == AIRWAY.label
+    actual = case.side.compute() == AIRWAY.label
     assert truth.sum() > 5000
-    assert (found & truth).sum() > 0.85 * truth.sum()
-    assert found.sum() < 1.1 * truth.sum()
+    assert (actual & truth).sum() > 0.85 * truth.sum()
+    assert actual.sum() < 1.1 * truth.sum()
 
 
 @pytest.mark.parametrize("direction", [FEET_FIRST, FLIPPED, PRONE, OBLIQUE])
 def test_right_is_the_right_of_the_patient_for_any_direction_of_axes(tmp_path, direction):
     phantom = Phantom(*THICK, 3, direction=direction, traps={"touching"})
     case = sides_of(tmp_path, phantom)
-    truth, found = phantom.side_truth(), case.side.compute()
-    for one in LUNGS:
-        mine = found == one.label
-        assert (mine & (truth == one.label)).sum() > 0.98 * mine.sum()
-    x = np.argwhere(found == 1)[:, ::-1].mean(axis=0) - np.argwhere(found == 2)[:, ::-1].mean(axis=0)
+    truth, actual = phantom.side_truth(), case.side.compute()
+    for lung in LUNGS:
+        lung_voxels = actual == lung.label
+        assert (lung_voxels & (truth == lung.label)).sum() > 0.98 * lung_voxels.sum()
+    x = np.argwhere(actual == 1)[:, ::-1].mean(axis=0) - np.argwhere(actual == 2)[:, ::-1].mean(axis=0)
     assert (np.reshape(direction, (3, 3)) @ (x * phantom.spacing))[0] < -50
 
 
@@ -137,11 +139,11 @@ def test_component_next_to_the_lungs_belongs_to_neither(tmp_path):
 def test_parts_add_up_to_the_mask_and_their_counts_to_its_counts(tmp_path):
     phantom = Phantom(*FINE, 5, traps={"touching", "noise"})
     case = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000))
-    found, hu = case.side.compute(), phantom.volume()
-    assert np.array_equal(found > 0, case.lung.compute() > 0)
-    for one in SIDES:
-        counts = np.bincount(hu[found == one.label].astype(int) + 32768, minlength=N_HU)
-        assert np.array_equal(case.side_counts[one.label - 1], counts)
+    actual, hu = case.side.compute(), phantom.volume()
+    assert np.array_equal(actual > 0, case.lung.compute() > 0)
+    for region in SIDES:
+        counts = np.bincount(hu[actual == region.label].astype(int) + 32768, minlength=N_HU)
+        assert np.array_equal(case.side_counts[region.label - 1], counts)
     assert np.array_equal(case.side_counts.sum(axis=0), case.hu_counts)
 
 
@@ -192,8 +194,8 @@ def test_mask_of_a_few_voxels_has_regions_too(tmp_path):
     case = case_of(cohort, "one", hu, Phantom(hu.shape, (0.7, 0.7, 0.7)).geometry)
     mask.mask_case(None, cohort, "one", MaskParameters(opening=0, min_voxels=1, radii=()))
     label.label_case(None, cohort, "one", MODEL)
-    found = case.side.compute()
-    assert (found[5, 10, 5], found[5, 10, 31]) == (1, 2)
+    actual = case.side.compute()
+    assert (actual[5, 10, 5], actual[5, 10, 31]) == (1, 2)
 
 
 def test_measures_of_each_lung_are_those_of_its_voxels(tmp_path):
@@ -201,29 +203,30 @@ def test_measures_of_each_lung_are_those_of_its_voxels(tmp_path):
     case, hu = sides_of(tmp_path, phantom, MaskParameters(min_voxels=5_000)), phantom.volume()
     table = lungmix.load_model("published").lookup_table()
     voxel = phantom.geometry.voxel_ml
-    found, tissue = case.side.compute(), table[hu.astype(int) + 32768]
+    sides, tissue = case.side.compute(), table[hu.astype(int) + 32768]
     row = measure_scan(case.hu_counts, case.side_counts, table, voxel)
-    for prefix, inside in [("", found > 0), ("right_", found == 1), ("left_", found == 2)]:
-        own, labels = hu[inside].astype(float), tissue[inside]
+    for prefix, inside in [("", sides > 0), ("right_", sides == 1), ("left_", sides == 2)]:
+        lung_hu, labels = hu[inside].astype(float), tissue[inside]
         expected = {
-            "ml": len(own) * voxel, "mean_hu": own.mean(), "sd_hu": own.std(), "perc15": np.percentile(own, 15),
+            "ml": len(lung_hu) * voxel, "mean_hu": lung_hu.mean(), "sd_hu": lung_hu.std(),
+            "perc15": np.percentile(lung_hu, 15),
             "ggo": 100 * (labels == 3).mean(), "lung_involvement": 100 * (labels >= 3).mean(),
-            "laa950": 100 * (own < -950).mean(), "laa910": 100 * (own < -910).mean(),
-            "laa856": 100 * (own < -856).mean(), "haa_above_700": 100 * (own > -700).mean(),
-            "haa_600_250": 100 * ((own > -600) & (own < -250)).mean(),
-            "aerated_950_700": 100 * ((own >= -950) & (own <= -700)).mean(),
-            "mass_g": (np.maximum(1 + own / 1000, 0)).sum() * voxel,
+            "laa950": 100 * (lung_hu < -950).mean(), "laa910": 100 * (lung_hu < -910).mean(),
+            "laa856": 100 * (lung_hu < -856).mean(), "haa_above_700": 100 * (lung_hu > -700).mean(),
+            "haa_600_250": 100 * ((lung_hu > -600) & (lung_hu < -250)).mean(),
+            "aerated_950_700": 100 * ((lung_hu >= -950) & (lung_hu <= -700)).mean(),
+            "mass_g": (np.maximum(1 + lung_hu / 1000, 0)).sum() * voxel,
         }  # fmt: skip
         for key, value in expected.items():
             name = "lung_ml" if (prefix, key) == ("", "ml") else prefix + key
             assert row[name] == pytest.approx(value, rel=1e-9), name
-    assert row["airway_ml"] == pytest.approx((found == 3).sum() * voxel)
-    assert row["elsewhere_ml"] == pytest.approx((found == 4).sum() * voxel)
+    assert row["airway_ml"] == pytest.approx((sides == 3).sum() * voxel)
+    assert row["elsewhere_ml"] == pytest.approx((sides == 4).sum() * voxel)
     without = measure_scan(case.hu_counts, case.side_counts, table, voxel, leave_out=[AIRWAY, ELSEWHERE])
-    own = hu[(found == 1) | (found == 2)]
-    assert without["mean_hu"] == pytest.approx(own.mean())
-    assert without["left_out_ml"] == pytest.approx((found > 2).sum() * voxel)
-    assert without["lung_ml"] == pytest.approx(len(own) * voxel)
+    lung_hu = hu[(sides == 1) | (sides == 2)]
+    assert without["mean_hu"] == pytest.approx(lung_hu.mean())
+    assert without["left_out_ml"] == pytest.approx((sides > 2).sum() * voxel)
+    assert without["lung_ml"] == pytest.approx(len(lung_hu) * voxel)
 
 
 def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path):

@@ -76,10 +76,10 @@ def test_everything_equals_the_method_in_memory(finished, scans):
         sides = case.side.compute()
         assert np.array_equal(sides > 0, lung)
         for label, key in ((1, "right"), (2, "left")):
-            own = sides == label
-            assert row[f"{key}_ml"] == pytest.approx(own.sum() * case.geometry.voxel_ml)
-            assert row[f"{key}_mean_hu"] == pytest.approx(hu[own].mean())
-            assert row[f"{key}_lung_involvement"] == pytest.approx(100 * (tissue[own] >= 3).mean())
+            mask_of_lung = sides == label
+            assert row[f"{key}_ml"] == pytest.approx(mask_of_lung.sum() * case.geometry.voxel_ml)
+            assert row[f"{key}_mean_hu"] == pytest.approx(hu[mask_of_lung].mean())
+            assert row[f"{key}_lung_involvement"] == pytest.approx(100 * (tissue[mask_of_lung] >= 3).mean())
         pooled.append(np.maximum(hu[lung], -1000))
     voxels = np.concatenate(pooled)
     assert report.model.fit_info["voxels"] == len(voxels)
@@ -118,8 +118,8 @@ def test_changed_model_relabels_and_leaves_the_masks(scans, client, tmp_path):
     assert report.model != lungmix.load_model("published")
     # Each case says what its labels were made with.
     for stages, model in ((before, lungmix.load_model("published")), (after.stages, report.model)):
-        told = stages["label"]["model"]
-        assert (told["weights"], told["means"]) == (list(model.weights), list(model.means))
+        recorded = stages["label"]["model"]
+        assert (recorded["weights"], recorded["means"]) == (list(model.weights), list(model.means))
 
 
 def test_other_chunks_convert_a_case_again_and_stay_until_others_are_given(scans, client, tmp_path):
@@ -193,7 +193,7 @@ def test_bad_sources_fail_by_name_and_others_are_processed(scans, client, tmp_pa
 def test_truncated_source_keeps_earlier_results(scans, client, tmp_path):
     source = Path(shutil.copy(scans / "case-002.nii.gz", tmp_path / "scan.nii.gz"))
     cohort, heard = lungmix.open_cohort(tmp_path / "s.zarr", "a"), Said()
-    whole = Pipeline(client, cohort).run([source], mask=MASK, model="published")
+    complete = Pipeline(client, cohort).run([source], mask=MASK, model="published")
     before, content = cohort["case-001"].tissue.compute(), source.read_bytes()
     source.write_bytes(content[: len(content) * 2 // 3])
     for chunk_slices in (None, 8):
@@ -204,9 +204,9 @@ def test_truncated_source_keeps_earlier_results(scans, client, tmp_path):
         assert np.array_equal(case.tissue.compute(), before)
     assert "case-001: source files changed; converting again" in heard.said
     # Without the source the case is what it was; with a whole one it is made.
-    assert Pipeline(client, cohort).run([], mask=MASK, model="published").rows == whole.rows
+    assert Pipeline(client, cohort).run([], mask=MASK, model="published").rows == complete.rows
     source.write_bytes(content)
-    assert Pipeline(client, cohort).run([source], mask=MASK, model="published").rows == whole.rows
+    assert Pipeline(client, cohort).run([source], mask=MASK, model="published").rows == complete.rows
     assert cohort["case-001"].failure is None
 
 
@@ -267,8 +267,8 @@ def test_run_without_any_lung_ends_without_a_model(client, tmp_path):
 
 
 def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
-    one = Pipeline(client, lungmix.open_cohort(tmp_path / "one.zarr", "a"))
-    report = one.run([scans / "case-001.nrrd"], mask=MASK, fit=FitParameters(n_init=2))
+    in_one_run = Pipeline(client, lungmix.open_cohort(tmp_path / "one.zarr", "a"))
+    report = in_one_run.run([scans / "case-001.nrrd"], mask=MASK, fit=FitParameters(n_init=2))
     two = Pipeline(client, lungmix.open_cohort(tmp_path / "two.zarr", "a"))
     two.convert([scans / "case-001.nrrd"])
     two.mask(MASK)
@@ -276,7 +276,7 @@ def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
     two.label()
     assert two.measure().rows == report.rows
     for name in ("ct", "lung", "side", "tissue", "tissue_median"):
-        first, second = (p.cohort["case-001"].array(name).compute() for p in (one, two))
+        first, second = (p.cohort["case-001"].array(name).compute() for p in (in_one_run, two))
         assert np.array_equal(first, second)
 
 

@@ -185,9 +185,9 @@ def test_slabs_that_wait_for_neighbours_do_not_grow_with_the_scan(client, tmp_pa
     client.register_plugin(WatchSlabs())
     try:
         mask.mask_case(client, cohort, "long", MaskParameters(min_voxels=10_000))
-        most = client.run_on_scheduler(most_held)
+        maximum = client.run_on_scheduler(most_held)
     finally:
         client.unregister_scheduler_plugin(WatchSlabs.name)
     assert len(cohort["long"].layout.stored) == 30
     # Each of two closings waits for one neighbour, on each of two workers.
-    assert 0 < most < 15
+    assert 0 < maximum < 15

@@ -40,8 +40,8 @@ def unknown(tmp_path):
 
 
 def test_columns_of_regions_are_nan_and_those_of_both_lungs_as_for_axial_slices(tmp_path, unknown):
-    known = case_in(tmp_path / "known", PHANTOM.geometry)
-    (row,), (expected,) = (measure.rows_of_case(case, MEASUREMENTS_FILE, MODEL) for case in (unknown, known))
+    oriented = case_in(tmp_path / "known", PHANTOM.geometry)
+    (row,), (expected,) = (measure.rows_of_case(case, MEASUREMENTS_FILE, MODEL) for case in (unknown, oriented))
     of_regions = [key for key in row if key.startswith(("right_", "left_", "airway_", "elsewhere_"))]
     of_regions.remove("left_out_ml")
     assert expected["right_ml"] > 100
@@ -80,14 +80,14 @@ def test_dicom_export_without_orientation_is_rejected(tmp_path, unknown):
 
 
 def test_case_carries_a_note(tmp_path, scan):
-    (found,) = find_scans(scan)
+    (item,) = find_scans(scan)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
-    for known in (True, False):
-        geometry = replace(found.geometry, orientation_known=known)
-        taken = apply_retention(
-            cohort, {"one": replace(found, geometry=geometry)}, {"one": "x"}, IntakeParameters(), None
+    for is_known in (True, False):
+        geometry = replace(item.geometry, orientation_known=is_known)
+        retained = apply_retention(
+            cohort, {"one": replace(item, geometry=geometry)}, {"one": "x"}, IntakeParameters(), None
         )
-        assert any("which side is right" in note for note in taken.scans["one"].notes) == (not known)
+        assert any("which side is right" in note for note in retained.scans["one"].notes) == (not is_known)
 
 
 def test_state_survives_the_store(tmp_path):

@@ -37,30 +37,30 @@ def fitted(tmp_path):
 
 
 def test_new_store_has_the_defaults(tmp_path):
-    found = choose(str(tmp_path / "new.zarr"))
-    assert (found.mask, found.model, found.fit) == (MaskParameters(), "fit", FitParameters())
-    assert found.kept == found.changes == []
+    result = choose(str(tmp_path / "new.zarr"))
+    assert (result.mask, result.model, result.fit) == (MaskParameters(), "fit", FitParameters())
+    assert result.kept == result.changes == []
 
 
 def test_omitted_options_are_those_of_the_last_run_and_recompute_nothing(store):
-    found = choose(store)
-    assert found.mask == MaskParameters("physical")
-    assert found.model == PUBLISHED
-    assert found.changes == []
-    assert found.kept == ["masks physical", "model published"]
+    result = choose(store)
+    assert result.mask == MaskParameters("physical")
+    assert result.model == PUBLISHED
+    assert result.changes == []
+    assert result.kept == ["masks physical", "model published"]
 
 
 def test_omitted_fit_is_the_last_one(fitted):
-    found = choose(fitted)
-    assert (found.model, found.fit) == ("fit", FitParameters(n_components=4, fit="converged"))
-    assert found.changes == []
-    assert "fit converged of 4 components by counts" in found.kept
+    result = choose(fitted)
+    assert (result.model, result.fit) == ("fit", FitParameters(n_components=4, fit="converged"))
+    assert result.changes == []
+    assert "fit converged of 4 components by counts" in result.kept
 
 
 def test_changed_preset_reports_the_cases_to_recompute(store):
-    found = choose(store, preset="paper")
-    assert found.mask == MaskParameters("paper")
-    assert found.changes == [
+    result = choose(store, preset="paper")
+    assert result.mask == MaskParameters("paper")
+    assert result.changes == [
         "masks of 2 cases will be recomputed with paper instead of physical, and so their labels and measurements"
     ]
     assert choose(store, threshold=-300).mask == MaskParameters("physical", threshold=-300)

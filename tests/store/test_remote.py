@@ -17,7 +17,7 @@ from lungmix.errors import StoreError
 from lungmix.store.zarr_store import zarr_store
 
 STORE = "s3://bucket/study/c.zarr"
-KINDS = [one for one in vars(exceptions).values() if isinstance(one, type)]
+KINDS = [error for error in vars(exceptions).values() if isinstance(error, type)]
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +82,10 @@ def said(capsys, *words):
 def test_answer_of_an_object_store_becomes_one_sentence(mode, status, code, reason, monkeypatch):
     with answering(status, code, monkeypatch), pytest.raises(StoreError, match=reason) as failed:
         lungmix.open_cohort(STORE, mode)
-    told = str(failed.value)
-    assert told.startswith(f"{STORE} cannot be reached (")
-    assert "\n" not in told
-    assert "patient" not in told
+    text = str(failed.value)
+    assert text.startswith(f"{STORE} cannot be reached (")
+    assert "\n" not in text
+    assert "patient" not in text
     assert failed.value.__suppress_context__
 
 

@@ -54,9 +54,9 @@ def test_receipts_match_the_bytes_on_disk(cohort, case):
         assert record["files"]
         for key, receipt in record["files"].items():
             assert receipt_of((folder(cohort) / key).read_bytes()) == receipt
-    known = {key for record in case.stages.values() for key in record["files"]}
-    found = {p.relative_to(folder(cohort)).as_posix() for p in folder(cohort).rglob("*") if p.is_file()}
-    assert found - known == {"zarr.json", "labels/zarr.json"}
+    recorded = {key for record in case.stages.values() for key in record["files"]}
+    on_disk = {p.relative_to(folder(cohort)).as_posix() for p in folder(cohort).rglob("*") if p.is_file()}
+    assert on_disk - recorded == {"zarr.json", "labels/zarr.json"}
 
 
 def test_valid_case_is_left_unchanged(cohort, case):
@@ -81,9 +81,9 @@ def test_missing_and_truncated_objects_invalidate_their_stage_only(cohort, case,
             (folder(cohort) / key).unlink()
         else:
             (folder(cohort) / key).write_bytes(change)
-        found = invalidate_corrupt_stages(again(cohort))
-        assert list(found) == [stage]
-        assert key in found[stage]
+        invalidated = invalidate_corrupt_stages(again(cohort))
+        assert list(invalidated) == [stage]
+        assert key in invalidated[stage]
         assert set(again(cohort).stages) == {"convert", "mask"} - {stage}
         assert again(cohort).damage[stage]["record"] == case.stages[stage]
         (folder(cohort) / key).write_bytes(content)
@@ -101,14 +101,14 @@ def test_unexpected_object_is_found(cohort, case):
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"attributes": {"ome": {"labels": ["tissue"]}}}'])
 def test_corrupt_list_of_label_maps_is_rewritten(cohort, case, content):
     file = folder(cohort) / "labels/zarr.json"
-    whole = file.read_bytes()
+    original = file.read_bytes()
     if content is None:
         file.unlink()
     else:
         file.write_bytes(content)
     assert corrupt_objects(again(cohort)) == ["labels/zarr.json"]
     assert list(invalidate_corrupt_stages(again(cohort))) == ["labels/zarr.json"]
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == original
     assert set(again(cohort).stages) == {"convert", "mask"}
     assert not corrupt_objects(again(cohort))
 

@@ -15,8 +15,8 @@ ROWS = [
 ]
 
 
-def same(one, two):
-    return [[str(value) for value in row.items()] for row in one] == [[str(v) for v in row.items()] for row in two]
+def same(first, two):
+    return [[str(value) for value in row.items()] for row in first] == [[str(v) for v in row.items()] for row in two]
 
 
 def test_rows_are_read_back_with_their_types():

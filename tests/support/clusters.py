@@ -90,9 +90,11 @@ def running_cluster(
         try:
             wait_until(file.is_file, lambda: (folder / "cluster.log").read_text(), processes[0])
             for index in range(workers):
-                own = environments[index] if index < len(environments) else {}
-                command = list(python) if own else [sys.executable]
-                processes.append(start_worker(folder, command, own, log, "--memory-limit", memory_limit, *secure))
+                settings_of_worker = environments[index] if index < len(environments) else {}
+                command = list(python) if settings_of_worker else [sys.executable]
+                processes.append(
+                    start_worker(folder, command, settings_of_worker, log, "--memory-limit", memory_limit, *secure)
+                )
             yield f"{'tls' if certificates else 'tcp'}://127.0.0.1:{port}", file
         finally:
             for process in reversed(processes):

@@ -56,23 +56,26 @@ class Bucket:
 
     def requests(self) -> Counter[str]:
         """Requests so far, by method; listings count as LIST."""
-        found: Counter[str] = Counter()
+        counted: Counter[str] = Counter()
         for method, count in _COUNT.findall(_read(self.metrics)):
-            found[method] += int(count)
-        return found
+            counted[method] += int(count)
+        return counted
 
 
 @contextmanager
 def running_bucket(folder: Path):
     """A bucket; the environment of this process and of those it starts leads to it within the block."""
     ports = _free_ports(2 * len(_SERVERS) + 1)
-    own, remote = dict(zip(_SERVERS, ports, strict=False)), dict(zip(_SERVERS, ports[len(_SERVERS) :], strict=False))
+    local_ports, remote = (
+        dict(zip(_SERVERS, ports, strict=False)),
+        dict(zip(_SERVERS, ports[len(_SERVERS) :], strict=False)),
+    )
     data, log, keys = folder / "weed", folder / "weed.log", folder / "weed.json"
     credentials = [{"accessKey": "tester", "secretKey": "secret"}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     keys.write_text(json.dumps({"identities": [{"name": "tester", "credentials": credentials, "actions": actions}]}))
     data.mkdir()
-    options = {f"{name}.port": port for name, port in own.items()}
+    options = {f"{name}.port": port for name, port in local_ports.items()}
     options |= {f"{name}.port.grpc": port for name, port in remote.items()}
     options |= {"dir": data, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.config": keys, "s3.iam": "false"}
     options |= {"s3.port.iceberg": 0, "s3.port.lance": 0, "s3.autoCreateBucket": "false", "volume.max": 20}
@@ -85,7 +88,7 @@ def running_bucket(folder: Path):
         "-s3",
         *(f"-{name}={value}" for name, value in options.items()),
     ]
-    bucket = Bucket(f"http://127.0.0.1:{own['s3']}", f"http://127.0.0.1:{ports[-1]}/metrics")
+    bucket = Bucket(f"http://127.0.0.1:{local_ports['s3']}", f"http://127.0.0.1:{ports[-1]}/metrics")
     before = dict(os.environ)
     with log.open("w") as stream:
         server = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=folder)
@@ -96,7 +99,7 @@ def running_bucket(folder: Path):
             AWS_SECRET_ACCESS_KEY="secret",
             AWS_REGION="us-east-1",
         )
-        _wait_for(bucket, f"http://127.0.0.1:{own['filer']}/buckets/{BUCKET}/", server, log)
+        _wait_for(bucket, f"http://127.0.0.1:{local_ports['filer']}/buckets/{BUCKET}/", server, log)
         yield bucket
     finally:
         os.environ.clear()

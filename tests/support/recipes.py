@@ -60,12 +60,12 @@ def running(command: Sequence[str | Path], environment: Mapping[str, str], folde
 
 def of_sessions(leaders: Iterable[int]) -> list[psutil.Process]:
     """Processes of the sessions that these processes lead or have led."""
-    found = []
+    pids = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if os.getsid(process.pid) in set(leaders) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                pids.append(process)
+    return pids
 
 
 def end(leaders: Iterable[int]) -> None:
@@ -99,22 +99,22 @@ def assert_work_goes_to_workers_like_local_ones(address: str, workers: int = 2) 
     with Client(address) as client:
         client.wait_for_workers(workers, timeout=60)
         assert client.run_on_scheduler(saturation) == 1.0
-        for found in client.run(environment).values():
-            assert found.items() >= WORKER_ENVIRONMENT.items()
-        known = client.scheduler_info(n_workers=-1)["workers"].values()
-        assert len(known) == workers
-        for worker in known:
+        for values in client.run(environment).values():
+            assert values.items() >= WORKER_ENVIRONMENT.items()
+        worker_infos = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert len(worker_infos) == workers
+        for worker in worker_infos:
             assert worker["nthreads"] == 1
             assert abs(worker["memory_limit"] / 2e9 - 1) < 0.01
         wait_until(lambda: all(client.run(executed).values()), lambda: "workers to which no work came", every=0.5)
-        return [worker["name"] for worker in known]
+        return [worker["name"] for worker in worker_infos]
 
 
 def address_in(command: str) -> str:
     """Scheduler to which a command sends its worker."""
-    found = re.search(r"tcp://\S+", command)
-    assert found, command
-    return found[0]
+    match = re.search(r"tcp://\S+", command)
+    assert match, command
+    return match[0]
 
 
 def assert_done(process: subprocess.Popen, folder: Path) -> None:

@@ -35,8 +35,8 @@ def write_series(folder, hu=None, seed=0, spacing=SPACING, origin=ORIGIN, direct
     hu = hu_of(seed=seed) if hu is None else hu
     nz, ny, nx = hu.shape
     geometry = Geometry((nx, ny, nz), spacing, origin, direction or (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    known = Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", 120.0, spacing[2])
-    series = CtSeries(geometry, known, "Series^Test", "P1", (str(seed), "series"), intercept=intercept)
+    acquisition = Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", 120.0, spacing[2])
+    series = CtSeries(geometry, acquisition, "Series^Test", "P1", (str(seed), "series"), intercept=intercept)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for index, plane in enumerate(hu):
@@ -80,23 +80,23 @@ def copy(file, to, **tags):
     return change(file, to, SOPInstanceUID=generate_uid(), **tags)
 
 
-def scans(found):
-    return [one for one in found if isinstance(one, Scan)]
+def scans(items):
+    return [item for item in items if isinstance(item, Scan)]
 
 
-def skipped(found):
-    return [one for one in found if isinstance(one, SkippedSource)]
+def skipped(items):
+    return [item for item in items if isinstance(item, SkippedSource)]
 
 
-def refused(found):
-    return [one for one in found if isinstance(one, RejectedSource)]
+def refused(items):
+    return [item for item in items if isinstance(item, RejectedSource)]
 
 
 def only_scan(source, rules=None):
     """The one scan of a source in which nothing else was refused."""
-    found = find_scans(source, rules or SeriesFilter())
-    assert not refused(found), found
-    (scan,) = scans(found)
+    items = find_scans(source, rules or SeriesFilter())
+    assert not refused(items), items
+    (scan,) = scans(items)
     return scan
 
 

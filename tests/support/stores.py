@@ -17,18 +17,18 @@ _RANDOM = ("salt", "watched")
 def store_digest(url) -> dict[str, str]:
     """Digest of each object of a store, by key; of metadata without times, salts and what is derived from salts."""
     store = lungmix.open_cohort(url)._group.store
-    found = {}
+    digests = {}
     for key in sync(_keys(store)):
         content = sync(store.get(key, default_buffer_prototype())).to_bytes()
         if key.endswith(("zarr.json", "names.json")):
             content = _plain(content)
-        found[key] = hashlib.sha256(content).hexdigest()
-    return found
+        digests[key] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
-def assert_same_store(one, two) -> None:
+def assert_same_store(store_a, two) -> None:
     """Fail with the names of the objects that differ."""
-    first, second = store_digest(one), store_digest(two)
+    first, second = store_digest(store_a), store_digest(two)
     one_only = sorted(first.keys() ^ second.keys())
     assert not one_only, f"in one of the stores only: {one_only}"
     differ = [key for key in first if first[key] != second[key]]
@@ -38,16 +38,16 @@ def assert_same_store(one, two) -> None:
 def results_of(url) -> dict[str, object]:
     """Labels, counts and measurements of a store: what must not depend on where and how it was made."""
     cohort = lungmix.open_cohort(url)
-    found: dict[str, object] = {
+    results: dict[str, object] = {
         "measurements": cohort.read_text("measurements.csv"),
         "model": cohort.read_text("model.json"),
     }
     for name, case in cohort.items():
         for image in ("ct", "lung", "side", "tissue", "tissue_median"):
             volume = np.ascontiguousarray(case.zarr_array(image)[:])
-            found[f"{name}/{image}"] = hashlib.sha256(volume.data).hexdigest()
-        found[f"{name}/counts"] = case.hu_counts.tobytes() + case.side_counts.tobytes()
-    return found
+            results[f"{name}/{image}"] = hashlib.sha256(volume.data).hexdigest()
+        results[f"{name}/counts"] = case.hu_counts.tobytes() + case.side_counts.tobytes()
+    return results
 
 
 def assert_same_voxels_each_way(ways, scan, folder) -> None:
@@ -71,9 +71,9 @@ async def _keys(store) -> list[str]:
 
 def _plain(content: bytes) -> bytes:
     document = json.loads(content)
-    own = document.get("attributes", {}).get("lungmix", document)
+    record = document.get("attributes", {}).get("lungmix", document)
     for name in _RANDOM:
-        own.pop(name, None)
-    for origin in [own.get("stages", {}).get("convert", {}), *own.get("cases", {}).values()]:
+        record.pop(name, None)
+    for origin in [record.get("stages", {}).get("convert", {}), *record.get("cases", {}).values()]:
         origin.pop("source", None)
     return json.dumps(document, sort_keys=True).encode()

@@ -91,8 +91,10 @@ def test_neuroglancer_draws_the_labels_in_the_colours_of_the_tissues(case, store
         # Labels are drawn half through by default.
         pixels = draw(browser, {"layers": [{**tissue, "selectedAlpha": 1, "notSelectedAlpha": 0}]}, 7)
         labels = case.zarr_array("tissue")[7]
-        for one in TISSUES:
-            assert np.abs(pixels[labels == one.label].astype(int) - one.rgba[:3]).max() <= 2, one.name
+        for segment_class in TISSUES:
+            assert np.abs(pixels[labels == segment_class.label].astype(int) - segment_class.rgba[:3]).max() <= 2, (
+                segment_class.name
+            )
 
 
 def test_page_of_an_unknown_site_cannot_read_the_store(case, store, browser):

@@ -35,10 +35,10 @@ def cohort(tmp_path):
     return lungmix.open_cohort(tmp_path / "s.zarr", "a")
 
 
-def take(cohort, identities, **wanted):
-    parameters = IntakeParameters(**wanted)
+def take(cohort, identities, **options):
+    parameters = IntakeParameters(**options)
     names = [f"case-{i:03d}" for i in range(1, len(identities) + 1)]
-    scans = {name: scan_of(one, f"/data/{name}") for name, one in zip(names, identities, strict=True)}
+    scans = {name: scan_of(identity, f"/data/{name}") for name, identity in zip(names, identities, strict=True)}
     places = {name: f"source {i}" for i, name in enumerate(names, start=1)}
     return apply_retention(cohort, scans, places, parameters, open_table(cohort, parameters))
 
@@ -49,17 +49,17 @@ def rows(path):
 
 
 def test_no_patient_attribute_is_kept_unless_requested(cohort):
-    taken = take(cohort, [ROSSI])
-    assert taken.scans["case-001"].acquisition == Acquisition("CT")
-    assert taken.table is None
+    retained = take(cohort, [ROSSI])
+    assert retained.scans["case-001"].acquisition == Acquisition("CT")
+    assert retained.table is None
 
 
 def test_sex_and_age_are_kept_on_request_and_high_ages_are_clipped_with_a_note(cohort):
-    taken = take(cohort, [ROSSI, DOE], retain_patient=True)
-    assert taken.scans["case-001"].acquisition == Acquisition("CT", sex="F", age=90)
-    assert taken.scans["case-002"].acquisition == Acquisition("CT", sex="M", age=59)
-    assert "over 89" in " ".join(taken.scans["case-001"].notes)
-    assert taken.scans["case-002"].notes == ()
+    retained = take(cohort, [ROSSI, DOE], retain_patient=True)
+    assert retained.scans["case-001"].acquisition == Acquisition("CT", sex="F", age=90)
+    assert retained.scans["case-002"].acquisition == Acquisition("CT", sex="M", age=59)
+    assert "over 89" in " ".join(retained.scans["case-001"].notes)
+    assert retained.scans["case-002"].notes == ()
 
 
 @pytest.mark.parametrize(
@@ -125,21 +125,21 @@ def test_runs_that_share_a_table_shift_the_dates_of_a_patient_equally(cohort, tm
     key = tmp_path / "key.csv"
     other = lungmix.open_cohort(tmp_path / "t.zarr", "a")
     parameters = IntakeParameters(key=key, shift_dates=True)
-    tables = [open_table(one, parameters) for one in (cohort, other)]
-    taken = [
-        apply_retention(one, {"case-001": scan_of(ROSSI)}, {"case-001": "source 1"}, parameters, table)
-        for one, table in zip((cohort, other), tables, strict=True)
+    tables = [open_table(store, parameters) for store in (cohort, other)]
+    retained = [
+        apply_retention(store, {"case-001": scan_of(ROSSI)}, {"case-001": "source 1"}, parameters, table)
+        for store, table in zip((cohort, other), tables, strict=True)
     ]
-    assert len({one.scans["case-001"].acquisition.study_date for one in taken}) == 1
+    assert len({store.scans["case-001"].acquisition.study_date for store in retained}) == 1
     assert len({row["date_shift_days"] for row in rows(key)}) == 1
 
 
 def test_deleted_table_is_written_again_with_the_rows_of_the_run(cohort, tmp_path):
     key = tmp_path / "key.csv"
-    taken = take(cohort, [ROSSI, DOE], key=key)
+    retained = take(cohort, [ROSSI, DOE], key=key)
     CohortWriter(cohort).add("case-002", Geometry((4, 4, 4)), Acquisition())
     key.unlink()
-    taken.drop_unconverted(cohort)
+    retained.drop_unconverted(cohort)
     assert [row["patient_id"] for row in rows(key)] == ["0815"]
 
 
@@ -173,9 +173,9 @@ def test_concurrent_processes_add_their_rows_to_one_table(tmp_path):
     for process in processes:
         process.communicate(timeout=120)
         assert process.returncode == 0
-    found = rows(key)
-    assert len({(row["store"], row["case"]) for row in found}) == len(found) == 10 * count
-    assert len({row["date_shift_days"] for row in found}) == 1
+    table = rows(key)
+    assert len({(row["store"], row["case"]) for row in table}) == len(table) == 10 * count
+    assert len({row["date_shift_days"] for row in table}) == 1
     assert not list(tmp_path.glob(".*"))
 
 
@@ -207,15 +207,15 @@ def test_table_in_a_read_only_folder_raises(cohort, tmp_path):
 
 def test_unconverted_case_is_removed_from_the_table(cohort, tmp_path):
     key = tmp_path / "key.csv"
-    taken = take(cohort, [ROSSI, DOE], key=key)
+    retained = take(cohort, [ROSSI, DOE], key=key)
     CohortWriter(cohort).add("case-002", Geometry((4, 4, 4)), Acquisition())
-    taken.drop_unconverted(cohort)
+    retained.drop_unconverted(cohort)
     assert [row["case"] for row in rows(key)] == ["case-002"]
 
 
 def test_dates_of_a_patient_are_shifted_equally_in_all_runs(cohort, tmp_path, monkeypatch):
     drawn = iter([3649, 0])
-    monkeypatch.setattr("lungmix.intake.key_table.secrets.randbelow", lambda most: next(drawn))
+    monkeypatch.setattr("lungmix.intake.key_table.secrets.randbelow", lambda limit: next(drawn))
     key = tmp_path / "key.csv"
     later = replace(ROSSI, study_date="20200417")
     first = take(cohort, [ROSSI, DOE], key=key, shift_dates=True)

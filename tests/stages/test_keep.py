@@ -40,13 +40,13 @@ def store(finished, tmp_path):
 
 
 def scans_in(folder):
-    return [one for one in find_scans(folder) if isinstance(one, Scan)]
+    return [item for item in find_scans(folder) if isinstance(item, Scan)]
 
 
 def verify(client, store, scans=None):
     cohort = lungmix.open_cohort(store)
-    known = {} if scans is None else assign_names(cohort, scans_in(scans))
-    return verify_cases(client, cohort, list(cohort), known).wrong
+    named = {} if scans is None else assign_names(cohort, scans_in(scans))
+    return verify_cases(client, cohort, list(cohort), named).wrong
 
 
 def test_unchanged_store_passes_verification_and_stays_unchanged(client, store, scans):
@@ -62,9 +62,9 @@ def test_changed_byte_anywhere_is_found_and_named(client, store, key):
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
-    found = verify(client, store)
-    assert found["case-002"] == [f"{key} is not what was written"]
-    assert found["case-001"] == found["case-003"] == []
+    report = verify(client, store)
+    assert report["case-002"] == [f"{key} is not what was written"]
+    assert report["case-001"] == report["case-003"] == []
 
 
 def test_command_ends_with_1_and_names_what_differs(store, capsys):
@@ -83,17 +83,17 @@ def test_complete_but_wrong_result_is_found_by_recomputing_it(client, store):
     labels = case.read("tissue", 64, 128).copy()
     labels[labels == 3] = 4
     case.record("label", record, files | case.write("tissue", 64, labels))
-    found = verify(client, store)
-    assert "labels/tissue/0/c/1/0/0 differs when recomputed" in found["case-001"]
-    assert found["case-002"] == []
+    report = verify(client, store)
+    assert "labels/tissue/0/c/1/0/0 differs when recomputed" in report["case-001"]
+    assert report["case-002"] == []
 
 
 def test_image_of_another_scan_is_found_by_its_source(client, store, scans):
     cohort = lungmix.open_cohort(store)
-    one, two, _ = scans_in(scans)
-    found = verify_cases(client, cohort, ["case-001"], {"case-001": two}).wrong
-    assert found["case-001"][-1] == "the image is not that of the source"
-    assert verify_cases(client, cohort, ["case-001"], {"case-001": one}).wrong == {"case-001": []}
+    first, two, _ = scans_in(scans)
+    actual = verify_cases(client, cohort, ["case-001"], {"case-001": two}).wrong
+    assert actual["case-001"][-1] == "the image is not that of the source"
+    assert verify_cases(client, cohort, ["case-001"], {"case-001": first}).wrong == {"case-001": []}
 
 
 def test_sample_is_drawn_without_repetition_and_never_too_large():
@@ -143,9 +143,9 @@ def test_open_store_keeps_what_another_run_records(client, scans, tmp_path):
     Pipeline(client, first).run([scans], mask=MASK)
     recorded = lungmix.open_cohort(store).settings
     Pipeline(None, waiting).remove(["case-001"])
-    found = lungmix.open_cohort(store).settings
+    settings = lungmix.open_cohort(store).settings
     for name in ("salt", "fits", "fit", "highest_number"):
-        assert found[name] == recorded[name]
+        assert settings[name] == recorded[name]
     # Its scans are known, and the removed one gets another number.
     Pipeline(client, waiting).run([scans], mask=MASK)
     assert list(lungmix.open_cohort(store)) == ["case-002", "case-003", "case-004"]
@@ -177,8 +177,8 @@ def test_removed_case_changes_no_other_row_without_measuring(store):
     before = {file: rows(store, file) for file in ("measurements.csv", "radiomics.csv")}
     Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
     Pipeline(None, lungmix.open_cohort(store, "r+")).remove(["case-002"])
-    for file, known in before.items():
-        assert rows(store, file) == {name: line for name, line in known.items() if name != "case-002"}
+    for file, rows_before in before.items():
+        assert rows(store, file) == {name: line for name, line in rows_before.items() if name != "case-002"}
     assert list(rows(store, "radiomics.csv")) == ["case-001", "case-003"]
 
 
@@ -218,9 +218,9 @@ def test_removal_that_was_killed_anywhere_is_finished_by_the_same_command(store,
     def remove(folder):
         Pipeline(None, lungmix.open_cohort(folder, "r+")).remove(["case-001", "case-003"])
 
-    whole = shutil.copytree(store, tmp_path / "whole.zarr")
+    complete = shutil.copytree(store, tmp_path / "whole.zarr")
     kill_after()
-    remove(whole)
+    remove(complete)
     writes = kill_after()
     assert writes > 8
     for left in range(writes):
@@ -231,10 +231,10 @@ def test_removal_that_was_killed_anywhere_is_finished_by_the_same_command(store,
         kill_after()
         (part / "lock.json").unlink(missing_ok=True)
         remove(part)
-        assert_same_store(whole, part)
+        assert_same_store(complete, part)
         shutil.rmtree(part)
     with pytest.raises(StoreError, match="no case 'case-001'"):
-        remove(whole)
+        remove(complete)
 
 
 def test_scan_whose_conversion_failed_can_be_removed(client, tmp_path, scans):
@@ -271,7 +271,7 @@ def test_rows_are_dropped_before_their_results_change(store, scans, client, monk
     with pytest.raises(Killed):
         work()
     left = {"case-001", "case-003"} if stage == "convert" else set()
-    assert {file: set(known) for file, known in seen.items()} == dict.fromkeys(seen, left)
+    assert {file: set(cases) for file, cases in seen.items()} == dict.fromkeys(seen, left)
     assert seen
 
 
@@ -335,8 +335,8 @@ def test_model_with_another_digest_is_not_used(store, given):
 
 def test_model_of_a_store_without_digest_is_used(store):
     cohort = lungmix.open_cohort(store, "r+")
-    known = cohort.settings["fit"]
-    CohortWriter(cohort).record_settings(fit={key: value for key, value in known.items() if key != "sha256"})
+    settings = cohort.settings["fit"]
+    CohortWriter(cohort).record_settings(fit={key: value for key, value in settings.items() if key != "sha256"})
     assert Pipeline(None, lungmix.open_cohort(store, "r+")).measure().done == ["case-001", "case-002", "case-003"]
     (store / "model.json").write_text("{")
     with pytest.raises(ModelError):

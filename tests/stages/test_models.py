@@ -231,7 +231,7 @@ def test_later_fit_of_the_same_name_is_another_model(store):
     Pipeline(None, cohort).fit(leave_out=["case-002"])
     use = model_use(cohort)
     assert set(use.stale) == set(cohort)
-    assert {one.name for one in use.stale.values()} == {use.stored.name} == {"paper"}
+    assert {model_id.name for model_id in use.stale.values()} == {use.stored.name} == {"paper"}
     Pipeline(None, cohort).fit(parameters=FitParameters(fit="converged"))
     assert model_use(cohort).stored.name == "converged"
 
@@ -248,8 +248,10 @@ def test_model_of_a_file_is_called_given_unless_it_is_the_published_one(store, t
 
 def test_label_record_without_a_mixture_is_consistent(store):
     cohort = lungmix.open_cohort(store, "r+")
-    for case, known in zip(cohort.values(), (None, {"weights": [1]}, "x"), strict=True):
-        CaseWriter(case).record("label", {"key": "of an earlier version"} | ({} if known is None else {"model": known}))
+    for case, record in zip(cohort.values(), (None, {"weights": [1]}, "x"), strict=True):
+        CaseWriter(case).record(
+            "label", {"key": "of an earlier version"} | ({} if record is None else {"model": record})
+        )
         assert case.model is None
     assert model_use(cohort).labels == {}
     assert model_use(cohort).warnings() == []

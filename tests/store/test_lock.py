@@ -66,8 +66,8 @@ def test_second_writer_is_rejected_with_host_process_and_age(cohort, file):
     process = psutil.Process()
     with cohort.locked():
         assert file.is_file()
-        told = rf"process {process.pid} on {socket.gethostname()}, for \d+ s"
-        with pytest.raises(LockedError, match=told), cohort.locked():
+        pattern = rf"process {process.pid} on {socket.gethostname()}, for \d+ s"
+        with pytest.raises(LockedError, match=pattern), cohort.locked():
             pass
         with pytest.raises(LockedError, match="`wait=True`"):
             CohortWriter(cohort).check_free()
@@ -299,7 +299,7 @@ def test_owner_that_lost_the_lock_can_no_longer_write(cohort, file, monkeypatch,
     with lost(cohort):
         case = CaseWriter(cohort["one"])
         case.start_stage("convert", "k")
-        taken = lose(file) if how == "taken" else file.unlink()
+        new_lock = lose(file) if how == "taken" else file.unlink()
         before = contents(file.parent)
         writes = [
             lambda: case.record("convert", {"key": "k"}),
@@ -322,7 +322,7 @@ def test_owner_that_lost_the_lock_can_no_longer_write(cohort, file, monkeypatch,
         assert contents(file.parent) == before
         # Another process has no part in the hold.
         assert isinstance(pickle.loads(pickle.dumps(case))._group.store, LocalStore)
-    assert (owner_of(cohort._group.store).token == taken.token) if taken else not file.exists()
+    assert (owner_of(cohort._group.store).token == new_lock.token) if new_lock else not file.exists()
 
 
 def test_suspended_owner_checks_the_lock_before_a_write(cohort, file, monkeypatch):
@@ -373,11 +373,11 @@ def test_settings_written_by_others_before_the_lock_are_kept(tmp_path):
     with waiting.locked():
         assert waiting.settings["fits"] == {"key": "k"}
         CohortWriter(waiting).record_settings(fit={"given": True})
-    found = lungmix.open_cohort(tmp_path / "s.zarr")
-    assert found.settings["fits"] == {"key": "k"}
-    assert found.settings["fit"] == {"given": True}
-    assert found.settings["highest_number"] == 3
-    assert CohortWriter(found).salt == CohortWriter(first).salt == CohortWriter(waiting).salt
+    cohort_after = lungmix.open_cohort(tmp_path / "s.zarr")
+    assert cohort_after.settings["fits"] == {"key": "k"}
+    assert cohort_after.settings["fit"] == {"given": True}
+    assert cohort_after.settings["highest_number"] == 3
+    assert CohortWriter(cohort_after).salt == CohortWriter(first).salt == CohortWriter(waiting).salt
 
 
 def test_processes_that_create_one_store_agree_on_its_salt(tmp_path):
@@ -418,14 +418,14 @@ def test_lock_is_renewed_while_it_is_held(cohort, file, monkeypatch):
 
 def test_one_of_many_processes_that_see_a_stale_lock_takes_it_over(cohort, file, gone, monkeypatch):
     monkeypatch.setattr(acquire, "_POLL_S", 0.001)
-    inside, most, entered = [], [], []
+    inside, largest, entered = [], [], []
     guard = threading.Lock()
 
     def enter(name):
         with cohort.locked(wait=True):
             with guard:
                 inside.append(name)
-                most.append(len(inside))
+                largest.append(len(inside))
                 entered.append(name)
             time.sleep(0.002)
             with guard:
@@ -438,7 +438,7 @@ def test_one_of_many_processes_that_see_a_stale_lock_takes_it_over(cohort, file,
             thread.start()
         for thread in threads:
             thread.join()
-    assert max(most) == 1
+    assert max(largest) == 1
     assert len(entered) == 30
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
 
@@ -447,8 +447,8 @@ def test_partial_files_of_killed_writers_are_deleted(cohort, file):
     left = [file.with_name(f"{name}.{'0a' * 16}.partial") for name in ("measurements", "zarr", "lock")]
     fresh = file.with_name(f"lock.{'1b' * 16}.partial")
     other = file.with_name("my.partial")
-    for one in (*left, fresh, other):
-        one.write_text("half")
+    for path in (*left, fresh, other):
+        path.write_text("half")
     os.utime(left[-1], (1e9, 1e9))
     with cohort.locked():
         pass

@@ -41,7 +41,7 @@ def damages(content):
 
 def case_types(content):
     """What damages a case alone."""
-    own = ("attributes", "lungmix")
+    path_of_attributes = ("attributes", "lungmix")
     for path, value in [
         ("geometry", []), ("geometry", {}), ("geometry", {"size": "large"}), ("stages", []), ("stages", {"convert": 1}),
         ("stages", {"convert": {"files": {"0/c/0": 7}}}), ("damaged", {"mask": {}}), ("working", 3), ("salt", 3),
@@ -49,7 +49,7 @@ def case_types(content):
     ]:  # fmt: skip
         document = json.loads(content)
         document["attributes"]["lungmix"][path] = value
-        assert own[1] in document[own[0]]
+        assert path_of_attributes[1] in document[path_of_attributes[0]]
         yield json.dumps(document).encode()
 
 
@@ -71,8 +71,8 @@ def store(tmp_path):
 
 def test_corrupt_case_is_reported_with_its_remedy_and_others_are_listed(store):
     file = store[0] / "case-002" / "zarr.json"
-    whole = file.read_bytes()
-    for content in [*damages(whole), *case_types(whole), None]:
+    original = file.read_bytes()
+    for content in [*damages(original), *case_types(original), None]:
         lose_or_replace(file, content)
         cohort = lungmix.open_cohort(store[0])
         assert list(cohort) == ["case-001", "case-003"], content
@@ -83,7 +83,7 @@ def test_corrupt_case_is_reported_with_its_remedy_and_others_are_listed(store):
             with pytest.raises(StoreError, match=r"case-002: its zarr\.json .*source of the scan.*`Pipeline\.remove"):
                 ask("case-002")
         assert list(overview_of(cohort).damaged) == ["case-002"]
-    file.write_bytes(whole)
+    file.write_bytes(original)
     assert not lungmix.open_cohort(store[0]).damaged
 
 
@@ -126,9 +126,9 @@ def test_corrupt_case_keeps_its_name_and_no_other_scan_gets_it(store, tmp_path):
 def test_info_reports_the_corrupt_case_and_lists_the_others(store, capsys):
     (store[0] / "case-002" / "zarr.json").write_bytes(b"")
     assert _status_of(["info", str(store[0]), "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert [case["name"] for case in told["cases"]] == ["case-001", "case-003"]
-    assert "zarr.json is empty" in told["damaged"]["case-002"]
+    output = json.loads(capsys.readouterr().out)
+    assert [case["name"] for case in output["cases"]] == ["case-001", "case-003"]
+    assert "zarr.json is empty" in output["damaged"]["case-002"]
     assert _status_of(["info", str(store[0])]) == 1
     assert "case case-002: its zarr.json is empty" in capsys.readouterr().out
     assert _status_of(["info", str(store[0]), "case-002", "--json"]) == 1
@@ -140,11 +140,11 @@ def test_info_exits_with_status_1_for_a_failed_case_or_a_corrupt_stage(store, ca
     assert _status_of(["info", str(store[0])]) == 0
     case = CaseWriter(lungmix.open_cohort(store[0], "r+")["case-001"])
     case.record_failure("mask", "no lung was found")
-    for words, told in ((["info", str(store[0])], "case-001: mask failed: no lung was found"),
+    for words, line in ((["info", str(store[0])], "case-001: mask failed: no lung was found"),
                         (["info", str(store[0]), "case-001"], "reason: no lung was found")):  # fmt: skip
         capsys.readouterr()
         assert _status_of(words) == 1
-        assert told in capsys.readouterr().out
+        assert line in capsys.readouterr().out
     case.record("mask", {"key": "m"})
     assert _status_of(["info", str(store[0])]) == 0
     case.mark_damaged("mask", "hu_counts/c/0 is missing")
@@ -155,10 +155,10 @@ def test_info_exits_with_status_1_for_a_failed_case_or_a_corrupt_stage(store, ca
 
 def test_corrupt_metadata_of_the_store_are_reported_and_rewritten_in_mode_a(store):
     file = store[0] / "zarr.json"
-    whole = file.read_bytes()
+    original = file.read_bytes()
     salt = CohortWriter(lungmix.open_cohort(store[0])).salt
-    changed = [whole.replace(salt.encode(), b"no digits"), whole.replace(b'"format_v', b'"v')]
-    for content in [*damages(whole), *changed, None]:
+    changed = [original.replace(salt.encode(), b"no digits"), original.replace(b'"format_v', b'"v')]
+    for content in [*damages(original), *changed, None]:
         lose_or_replace(file, content)
         for mode in ("r", "r+"):
             with pytest.raises(StoreError, match=r"its zarr\.json .*Pipeline\.run"):

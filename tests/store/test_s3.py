@@ -94,12 +94,12 @@ def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
         pass
     dead = dataclasses.replace(LockInfo.of_this_process(), host="elsewhere", beat=0.0)
     CohortWriter(cohort).write_text("lock.json", json.dumps(dataclasses.asdict(dead)))
-    inside, most = [], []
+    inside, largest = [], []
 
     def enter(name):
         with cohort.locked(wait=True):
             inside.append(name)
-            most.append(len(inside))
+            largest.append(len(inside))
             inside.remove(name)
 
     threads = [threading.Thread(target=enter, args=(i,)) for i in range(5)]
@@ -107,7 +107,7 @@ def test_one_writer_at_a_time_in_a_bucket(bucket, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1] * 5
+    assert largest == [1] * 5
     assert owner_of(cohort._group.store) is None
 
 

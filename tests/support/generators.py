@@ -115,10 +115,10 @@ def store_of_counts(url, counts):
     from lungmix.privacy.acquisition import Acquisition
 
     cohort = lungmix.open_cohort(url, "a")
-    for name, one in counts.items():
+    for name, histogram in counts.items():
         case = CohortWriter(cohort).add(name, Geometry((64, 64, 40), (5.0, 5.0, 5.0)), Acquisition())
-        case.write_histogram("hu_counts", one)
-        case.record("mask", {"key": f"{name}-{int(one.sum())}"})
+        case.write_histogram("hu_counts", histogram)
+        case.record("mask", {"key": f"{name}-{int(histogram.sum())}"})
     return cohort
 
 

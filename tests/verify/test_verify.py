@@ -40,7 +40,7 @@ def store(finished, tmp_path):
 
 
 def verify(client, store, scan=None):
-    scans = {} if scan is None else {NAME: next(one for one in find_scans(scan) if isinstance(one, Scan))}
+    scans = {} if scan is None else {NAME: next(item for item in find_scans(scan) if isinstance(item, Scan))}
     cohort = lungmix.open_cohort(store)
     return verify_cases(client, cohort, list(cohort), scans)
 
@@ -70,25 +70,27 @@ def flip(file):
 
 def test_unchanged_store_passes_with_its_source(client, store, scan):
     before = store_digest(store)
-    found = verify(client, store, scan)
-    assert (found.wrong, found.notes, found.damaged) == ({NAME: []}, {}, {})
+    report = verify(client, store, scan)
+    assert (report.wrong, report.notes, report.damaged) == ({NAME: []}, {}, {})
     assert store_digest(store) == before
 
 
 def test_changed_metadata_and_results_are_reported(client, store, scan):
     def change(attributes):
-        own = attributes["lungmix"]
-        own["geometry"]["origin"][0] += 100.0
-        own["acquisition"]["kvp"] = 77.0
-        own["stages"]["side"]["touches"] = {key: ["z first"] for key in own["stages"]["side"]["touches"]}
-        own["stages"]["mask"]["voxels"] += 1
-        own["stages"]["mask"]["islands"] += 1
-        own["stages"]["label"]["median_voxels"][2] += 1
+        case_attributes = attributes["lungmix"]
+        case_attributes["geometry"]["origin"][0] += 100.0
+        case_attributes["acquisition"]["kvp"] = 77.0
+        case_attributes["stages"]["side"]["touches"] = {
+            key: ["z first"] for key in case_attributes["stages"]["side"]["touches"]
+        }
+        case_attributes["stages"]["mask"]["voxels"] += 1
+        case_attributes["stages"]["mask"]["islands"] += 1
+        case_attributes["stages"]["label"]["median_voxels"][2] += 1
         attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] = [9.0, 9.0, 9.0]
 
     change_case(store, change)
-    found = verify(client, store, scan)
-    told = " / ".join(found.wrong[NAME])
+    report = verify(client, store, scan)
+    problems = " / ".join(report.wrong[NAME])
     for words in (
         "origin, kvp: not as in the source: remove it with `Pipeline.remove(names)`",
         "touches of the stage side differs when recomputed",
@@ -97,8 +99,8 @@ def test_changed_metadata_and_results_are_reported(client, store, scan):
         "median_voxels of the stage label differs when recomputed",
         "its OME-Zarr metadata do not match its geometry",
     ):
-        assert words in told
-    assert set(found.damaged[NAME]) == {"mask", "side", "label"}
+        assert words in problems
+    assert set(report.damaged[NAME]) == {"mask", "side", "label"}
 
 
 def test_changed_digits_and_unexpected_rows_of_tables_are_reported(client, store):
@@ -106,30 +108,30 @@ def test_changed_digits_and_unexpected_rows_of_tables_are_reported(client, store
         change_digit(store / name)
     with (store / "radiomics.csv").open("a") as stream:
         stream.write("case-009,lung,0,5\n")
-    found = verify(client, store).wrong
-    assert [one.split(":")[0] for one in found[NAME]] == [
+    report = verify(client, store).wrong
+    assert [problem.split(":")[0] for problem in report[NAME]] == [
         "its row in measurements.csv does not match its histograms",
         "its row in radiomics.csv does not match its histograms",
     ]
-    assert "case-009" in found["radiomics.csv"][0]
-    assert "its content differs from measurements.csv" in found["measurements.parquet"][0]
+    assert "case-009" in report["radiomics.csv"][0]
+    assert "its content differs from measurements.csv" in report["measurements.parquet"][0]
 
 
 def test_row_of_a_case_without_labels_is_reported(client, store):
     CaseWriter(lungmix.open_cohort(store, "r+")[NAME]).start_stage("label", "of a run that was killed")
-    found = verify(client, store).wrong
-    assert "the stage label was interrupted" in found[NAME]
+    report = verify(client, store).wrong
+    assert "the stage label was interrupted" in report[NAME]
     for file in ("measurements.csv", "radiomics.csv"):
-        assert 'it has a row of "case-001", which has no labels' in found[file][0]
+        assert 'it has a row of "case-001", which has no labels' in report[file][0]
 
 
 def test_unexpected_object_is_reported(client, store):
     shard = store / NAME / "labels/tissue/0/c/9/0/0"
     shard.parent.mkdir(parents=True)
     shutil.copy(next((store / NAME / "labels/tissue/0").rglob("c/*/0/0")), shard)
-    found = verify(client, store)
-    assert "labels/tissue/0/c/9/0/0 was not written by its stage" in found.wrong[NAME]
-    assert list(found.damaged[NAME]) == ["label"]
+    report = verify(client, store)
+    assert "labels/tissue/0/c/9/0/0 was not written by its stage" in report.wrong[NAME]
+    assert list(report.damaged[NAME]) == ["label"]
 
 
 def test_wrong_coarser_level_with_valid_checksums_is_found(client, store):
@@ -149,21 +151,21 @@ def test_missing_or_changed_model_is_reported(client, store, change):
         (store / "model.json").unlink()
     else:
         (store / "model.json").write_text((store / "model.json").read_text().replace("0.33915991", "0.33915992"))
-    found = verify(client, store).wrong
-    assert "run `Pipeline.fit(model=FILE)`" in found["model.json"][0]
-    assert "its labels cannot be recomputed without the store's model" in found[NAME]
+    report = verify(client, store).wrong
+    assert "run `Pipeline.fit(model=FILE)`" in report["model.json"][0]
+    assert "its labels cannot be recomputed without the store's model" in report[NAME]
 
 
 def test_missing_stages_are_notes_and_failed_stages_are_problems(client, scan, tmp_path):
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
     pipeline.convert([scan])
-    found = verify(client, tmp_path / "s.zarr")
-    assert (found.wrong, found.notes) == ({NAME: []}, {NAME: ["it has no lung mask"]})
+    report = verify(client, tmp_path / "s.zarr")
+    assert (report.wrong, report.notes) == ({NAME: []}, {NAME: ["it has no lung mask"]})
     assert pipeline.mask(MaskParameters(min_voxels=10**9)).failed
     assert "mask failed: no lung found" in verify(client, tmp_path / "s.zarr").wrong[NAME][0]
     assert not pipeline.mask(MASK).failed
-    found = verify(client, tmp_path / "s.zarr")
-    assert (found.wrong, found.notes) == ({NAME: []}, {NAME: ["it has no labels"]})
+    report = verify(client, tmp_path / "s.zarr")
+    assert (report.wrong, report.notes) == ({NAME: []}, {NAME: ["it has no labels"]})
 
 
 def test_missing_and_unreadable_sources_and_unknown_scans_are_problems(store, scan, tmp_path, capsys):
@@ -207,12 +209,12 @@ def test_series_are_selected_as_in_a_run(tmp_path, capsys):
 )
 def test_flipped_byte_is_repaired_by_a_run_after_invalidation(client, store, scan, finished, key):
     flip(store / NAME / key)
-    found = verify(client, store)
-    assert found.wrong[NAME] == [f"{key} is not what was written"]
+    report = verify(client, store)
+    assert report.wrong[NAME] == [f"{key} is not what was written"]
     cohort = lungmix.open_cohort(store, "r+")
     assert cohort[NAME].damage == {}
     with cohort.locked():
-        assert invalidate(cohort, found)[NAME].values()
+        assert invalidate(cohort, report)[NAME].values()
     assert not Pipeline(client, lungmix.open_cohort(store, "r+")).run([scan], mask=MASK, model="published").failed
     assert_same_store(finished, store)
 

@@ -99,8 +99,8 @@ def test_marks_that_are_left_out_reach_pytest(command, expected):
 def test_tests_that_use_real_scans_are_marked(request):
     marks = {"real_ct": [], "client": []}
     items = [
-        SimpleNamespace(path=ROOT, fixturenames=[name], add_marker=found.append, get_closest_marker=lambda name: None)
-        for name, found in marks.items()
+        SimpleNamespace(path=ROOT, fixturenames=[name], add_marker=added.append, get_closest_marker=lambda name: None)
+        for name, added in marks.items()
     ]
     request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py")).pytest_collection_modifyitems(items)
     assert marks == {"real_ct": [pytest.mark.real], "client": []}

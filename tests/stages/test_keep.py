@@ -163,9 +163,9 @@ def test_cases_that_are_not_labelled_by_the_model_fail_by_name(store, capsys):
     CaseWriter(cohort["case-001"]).start_stage("label", "of a run that was killed")
     assert _status_of(["measure", str(store), "--quiet", "--json"]) == 1
     failed = json.loads(capsys.readouterr().out)["failed"]
-    other = f"but by {label_id(cohort['case-002'])}: run `lungmix label`"
+    other = f"but by {label_id(cohort['case-002'])}: run `lungmix label STORE`"
     assert failed == {
-        "case-001": "it has no labels: run `lungmix label`",
+        "case-001": "it has no labels: run `lungmix label STORE`",
         "case-002": f"its labels are not those of the store's model, {other}",
         "case-003": f"its labels are not those of the store's model, {other}",
     }

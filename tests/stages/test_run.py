@@ -237,7 +237,7 @@ def test_image_that_is_lost_without_its_source_fails_by_name_in_every_command(sc
         pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "r+"))
         report = pipeline.mask(MASK) if command == "mask" else pipeline.run([scans / "case-003.mha"], mask=MASK)
         assert list(report.failed) == ["case-001"]
-        assert "run again with its SOURCE" in report.failed["case-001"]
+        assert "run `Pipeline.run(sources)` with its source" in report.failed["case-001"]
         assert report.done == ["case-002"]
         assert pipeline.cohort["case-001"].failure["stage"] == "mask"
 

@@ -45,7 +45,7 @@ class AxisOrder:
         return array[self._flips].transpose(self.axes)
 
     def from_axial(self, array: Any) -> Any:
-        """Return a view of an axial array in the order of this one."""
+        """Return a view of an axial array with its axes in this order."""
         return array.transpose(self._inverse_axes)[self._flips]
 
     def by_patient(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:

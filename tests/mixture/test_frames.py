@@ -198,7 +198,7 @@ def test_weights_of_a_frame_are_its_column_without_a_pass_more():
 def test_weights_of_another_number_are_rejected(samples, wrong):
     w = pd.Series(np.ones(wrong))
     for weights in (w, w.to_numpy(), dd.from_pandas(w, npartitions=3), dd.from_pandas(w, npartitions=2)):
-        with pytest.raises(ModelError, match="one weight a sample"):
+        with pytest.raises(ModelError, match="one weight per sample"):
             GaussianMixture(2, random_state=0).fit(SAMPLES[samples](table(300)), sample_weight=weights)
 
 

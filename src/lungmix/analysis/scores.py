@@ -238,7 +238,7 @@ def study(
     involvement = np.array([float(row["lung_involvement"]) for row in rows])
     if len(np.unique(scores)) < 2:
         raise UsageError(
-            f"all {len(rows)} scans have the score {scores[0]}, so no correlation exists: score scans of other severity"
+            f"all {len(rows)} scans have the score {scores[0]}, so no correlation exists: add scans with other scores"
         )
     seen: set[str] = set()
     first = [not (row["patient"] in seen or seen.add(row["patient"])) for row in rows]  # type: ignore[func-returns-value]

@@ -113,9 +113,7 @@ def _entries(path: Path, text: str) -> list[str]:
     for number, line in lines:
         parts = line.encode("utf-8", "surrogateescape").split(b"/")
         if len(line) > MAX_ENTRY_LENGTH or any(len(part) > MAX_PART_BYTES for part in parts):
-            raise SourceError(
-                f"{mark_path(path)} has a line {number} that is too long for a path: give one path a line"
-            )
+            raise SourceError(f"{mark_path(path)} has too long a path in line {number}: give one path per line")
     return [line for _, line in lines if line]
 
 

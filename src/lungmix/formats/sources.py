@@ -91,7 +91,7 @@ class _Search:
             return [_unreadable_source(Path(address), error)]
 
     def entries(self, entries: Sequence[Path | str]) -> list[ScanResult]:
-        """Return the results of the entries of a list."""
+        """Return the scans, and the skipped and rejected sources, that the entries of a list lead to."""
         search = replace(self, listed=True)
         results: list[ScanResult] = []
         for entry in entries:
@@ -113,7 +113,7 @@ class _Search:
                 raise missing_content_error(path, kind)
             if not path.is_file():
                 if path.exists():
-                    raise SourceError(f"{mark_path(path)} is no file and no folder but a pipe or a device: give a file")
+                    raise SourceError(f"{mark_path(path)} is a pipe or a device: give a file or a folder")
                 remedy = "check the path" if is_encodable(str(path)) else "check the path, and the encoding of the list"
                 raise SourceError(f"{mark_path(path)} does not exist: {remedy}")
             if extension_of(path):

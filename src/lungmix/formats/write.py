@@ -104,7 +104,9 @@ def _check_slabs(slabs: Slabs, geometry: Geometry, dtype: np.dtype[Any], name: s
         depth += len(slab)
         yield np.ascontiguousarray(slab, dtype.newbyteorder("<")).tobytes()
     if depth != geometry.shape[0]:
-        raise UsageError(f"{name}: {depth} slices were given for {geometry.shape[0]}")
+        raise UsageError(
+            f"{name}: the slabs have {depth} slices, the geometry has {geometry.shape[0]}: give equal numbers"
+        )
 
 
 def _gzip(out: BinaryIO, blocks: Iterable[bytes]) -> None:

@@ -72,7 +72,7 @@ def median_labels(
     Parameters
     ----------
     labels : numpy or dask array of uint8, shape (z, y, x)
-        Ordinal labels.
+        Labels whose order has a meaning, such as tissues by density.
     size : int
         Edge of the window in voxels, 1 to 15. The window of 4 reaches from -2 to +1 on each axis.
     direction : sequence of 9 floats, optional
@@ -83,7 +83,7 @@ def median_labels(
     Returns
     -------
     numpy or dask array of uint8, shape (z, y, x)
-        The same kind of array as `labels`, chunked alike.
+        The same kind of array as `labels`, with the same chunks.
     """
     flipped = order_of(direction).flipped
     labels = volume(labels, "the label map")

@@ -1,4 +1,4 @@
-"""The key table: which case belongs to which patient. Written outside the store, on request only, mode 0600."""
+"""The key table: which case belongs to which patient. Written outside the store, on request only, file mode 0600."""
 
 from __future__ import annotations
 

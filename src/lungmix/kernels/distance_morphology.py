@@ -21,10 +21,10 @@ _ROWS_A_LOOK = 4
 
 
 def dilate_by_distance(window: Bits, inverted: bool, element: Element, planes: tuple[int, int], skip: int = 0) -> Bits:
-    """Dilate a mask, or its complement.
+    """Dilate a packed mask, or its complement if `inverted`.
 
-    The result covers planes `planes` and all rows but the first and last `skip`. Planes outside the window are unset
-    in the mask and in its complement.
+    The result covers the planes from ``planes[0]`` to ``planes[1]`` and leaves out the first and the last `skip` rows.
+    Planes outside the window count as unset, for the complement too.
     """
     extent_z, extent_y, _ = element.extent
     ny, wide = window.shape[1], window.shape[2] * WORD

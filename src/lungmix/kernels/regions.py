@@ -294,7 +294,7 @@ def _close_separately(labels: Labels, gas: Mask, lumen: Mask, lung: Mask, closin
 
 
 def _near(part: Mask, closings: Sequence[Element]) -> Labels:
-    """Return the voxels where a closing could join a part to another, approximated on every second voxel."""
+    """Return the voxels at which a closing could join `part` to another part; approximate, from every second voxel."""
     coarse = pack(part[::2, ::2, ::2].view(np.uint8))
     nx = -(-part.shape[2] // 2)
     for element in sorted(closings, key=lambda e: e.extent)[-1:] * 2:

@@ -114,7 +114,9 @@ def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
     radius = radius_mm + 1e-6
     extent = [floor(radius / s) for s in spacing_zyx]
     if max(extent) > 140:
-        raise UsageError(f"{radius_mm} mm span {max(extent)} voxels, more than 140: give a smaller radius")
+        raise UsageError(
+            f"a radius of {radius_mm} mm is {max(extent)} voxels, more than 140: check the spacing of the scan"
+        )
     squares = [(np.arange(n + 1) * s) ** 2 for n, s in zip(extent, spacing_zyx, strict=True)]
     z, y, x = squares
     inside = np.sqrt(z[:, None, None] + y[:, None] + x) <= radius

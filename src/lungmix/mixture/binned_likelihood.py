@@ -93,7 +93,7 @@ def bins_of(values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None
         voxels = np.concatenate([[voxels[below].sum()], voxels[~below]])
     present = voxels > _NOTHING * voxels.sum()
     if not present.any():
-        raise ModelError("there are no voxels to fit: no case has a lung")
+        raise ModelError("there are no voxels to fit: no case has lung voxels")
     lower, upper = hu - 0.5, hu + 0.5
     if clip is not None:
         lower[0] = -np.inf

@@ -88,7 +88,7 @@ def check_weights(weights: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
         raise ModelError(f"sample_weight is masked at row {row}: give a weight of 0 or more to each sample")
     weights = np.asarray(weights)
     if weights.shape != (n,):
-        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({n},): give one weight a sample")
+        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({n},): give one weight per sample")
     if weights.dtype.kind not in "fiub":
         raise ModelError(f"sample_weight has the type {weights.dtype}: give real numbers")
     bad = ~(np.isfinite(weights) & (weights >= 0))

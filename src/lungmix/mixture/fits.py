@@ -107,10 +107,10 @@ def fit_converged(
     starts : sequence of TissueModel
         Starts, such as the paper's fit, or the previous fit of a cohort that has changed.
     clip : int or None
-        HU; values at or below form one interval, with the probability of all HU below ``clip + 1/2``. None for values
+        HU; values up to it form one interval, with the probability of all HU below ``clip + 1/2``. None for values
         that are not clipped.
     reg_covar : float
-        Smallest variance of a component in HU², but at least 1/12, that of rounding.
+        Smallest variance of a component, HU²; values below 1/12, the variance of rounding, count as 1/12.
     max_iter : int
         Largest number of steps for each start.
     afresh : bool

@@ -154,7 +154,8 @@ def _external_centres(
     """Return the centres of a function that takes dask arrays, with the signature of ``KMeans(init=)``."""
     if not isinstance(source, (Rows, Chunks)) or source.weights is not None:
         raise ModelError(
-            "this init_params accepts no sample_weight, and counts are weights: use init_params='kmeans', or samples "
+            "a function as init_params accepts no weights, neither sample_weight nor counts: use init_params='kmeans', "
+            "or samples "
             "of a float type without weights"
         )
     x = source.x if isinstance(source, Chunks) else da.from_array(source.x, chunks=(FEW_ROWS, -1))

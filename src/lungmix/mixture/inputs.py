@@ -152,14 +152,16 @@ def _read_weights(sample_weight: Any) -> Any:
 def _align_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
     lazy = isinstance(weights, da.Array)
     if weights.ndim != 1 or _lengths_differ(x.shape[0], weights.shape[0]):
-        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({x.shape[0]},): give one weight a sample")
+        raise ModelError(
+            f"sample_weight has the shape {weights.shape}, not ({x.shape[0]},): give one weight per sample"
+        )
     if np.ma.is_masked(weights):
         check_weights(weights, len(weights))
     if math.isnan(x.shape[0]) and lazy and math.isnan(weights.shape[0]) and x.numblocks[0] == weights.numblocks[0]:
         return x, weights  # a frame and its column; chunks are checked when they are read
     x, weights = _with_known_chunks(x), _with_known_chunks(weights) if lazy else weights
     if len(x) != len(weights):
-        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({len(x)},): give one weight a sample")
+        raise ModelError(f"sample_weight has the shape {weights.shape}, not ({len(x)},): give one weight per sample")
     return x, da.asarray(weights).rechunk((x.chunks[0],))
 
 

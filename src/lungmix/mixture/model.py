@@ -95,7 +95,7 @@ class TissueModel:
         return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:_DIGITS]
 
     def log_densities(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the log of weight times density of every component: the shape of `hu` and one axis more."""
+        """Return log(weight * density) of every component, in the shape of `hu` with a last axis for the components."""
         x = np.asarray(hu, np.float64)[..., None]
         variances = np.asarray(self.variances)
         return np.asarray(

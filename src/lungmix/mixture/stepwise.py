@@ -202,7 +202,7 @@ def _groups(source: Source, random_state: np.random.RandomState) -> list[tuple[n
         order = random_state.permutation(source.x.numblocks[0])
         pieces = np.array_split(order, max(1, -(-len(order) // CHUNKS_TOGETHER)))
     else:
-        raise TypeError(type(source).__name__)
+        raise TypeError(f"{type(source).__name__} is no source of samples")
     return [(piece, int(random_state.randint(np.iinfo(np.int32).max))) for piece in pieces]
 
 

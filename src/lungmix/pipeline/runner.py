@@ -45,7 +45,7 @@ class CaseRunner:
     _sizes: dict[str, int] = field(default_factory=dict, repr=False)
 
     def set_case_sizes(self, geometries: Mapping[str, Geometry]) -> None:
-        """Set how large cases are, for progress bars."""
+        """Set the bytes of HU of each case, for progress bars."""
         self._sizes.update({name: 2 * prod(geometry.size) for name, geometry in geometries.items()})
 
     def run_cases(self, title: str, names: Sequence[str], stages: Sequence[Stage], result: RunResult) -> None:

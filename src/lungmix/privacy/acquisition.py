@@ -76,7 +76,7 @@ class Acquisition:
         return replace(self, sex=None, age=None, study_date=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary without unknown attributes."""
+        """Return a JSON-ready dictionary; attributes whose value is unknown are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod

@@ -84,7 +84,7 @@ class StoreFiles(StaticFileHandler):
     def prepare(self) -> None:
         """Reject other host names, and allow pages of listed origins to read."""
         if not self._is_served_host(self.request.host_name):
-            raise HTTPError(403, "this host name is not served")
+            raise HTTPError(403, "requests to this host name are not answered: use the address that lungmix printed")
         origin = self.request.headers.get("Origin")
         if origin and self._may_read(origin):
             self.set_header("Access-Control-Allow-Origin", origin)

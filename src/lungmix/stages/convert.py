@@ -193,7 +193,7 @@ def check_converted(case: Case) -> None:
 
 
 def _describe(case: CaseWriter, scan: Scan) -> None:
-    """Add attributes that are requested now and were not when the scan was converted; remove none."""
+    """Add the attributes that this run requests and the conversion did not; none is removed."""
     merged = Acquisition.from_dict({**case.acquisition.to_dict(), **scan.acquisition.to_dict()})
     if merged != case.acquisition:
         case.describe(merged)

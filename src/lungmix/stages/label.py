@@ -43,7 +43,7 @@ Labels = npt.NDArray[np.uint8]
 
 
 def key_for(case: Case, model: TissueModel) -> str:
-    """Return the cache key of label maps; it contains flipped axes only where there are any."""
+    """Return the cache key of label maps; the axes are part of it only if one of them is flipped."""
     flipped = case.geometry.axis_order.flipped
     axes = {"flipped": list(flipped)} if any(flipped) else {}
     return cache_key(

@@ -155,11 +155,12 @@ def comparable_measurements(cohort: Cohort) -> list[Row]:
         If rows belong to labels by several models, or to masks with several parameters.
     """
     rows = read_measurements(cohort)
-    for column, difference in (("model", "labels by several models"), ("mask", "masks with several parameters")):
+    for column, difference in (("model", "models"), ("mask", "mask parameters")):
         kinds = dict.fromkeys(str(row[column]) for row in rows if column in row)
         if len(kinds) > 1:
             raise StoreError(
-                f"{MEASUREMENTS_FILE} has rows of {difference} ({', '.join(kinds)}), which cannot be compared: "
+                f"{MEASUREMENTS_FILE} has rows of {len(kinds)} different {difference} ({', '.join(kinds)}), "
+                "which cannot be compared: "
                 f"run `Pipeline.run(sources)` first"
             )
     return rows

@@ -124,7 +124,7 @@ def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
 
 
 class RegionLookup:
-    """Lookup of regions, which writes them slab by slab.
+    """Lookup of the region of each voxel; writes the regions slab by slab.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class RegionLookup:
         Returns
         -------
         SlabRegionCounts
-            Histograms and faces of the regions, and receipts.
+            Histograms of the regions, the faces of the volume that they touch, and receipts of the shards.
         """
         shape = self._case.geometry.shape
         stop = start + len(lung)

@@ -1,4 +1,4 @@
-"""The model of a store, and the mixtures and masks with which its cases were computed."""
+"""The model of a store, and the models and mask parameters that its cases were computed with."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class WholeShards(StoreWrapper):
 
 
 class WholeReads(StoreWrapper):
-    """Store wrapper for one selection, which fetches each shard in one request, not in one per chunk."""
+    """Store wrapper for the read of one selection: fetches each shard whole, not in one request per chunk."""
 
     def __init__(self, store: Store):
         super().__init__(store)

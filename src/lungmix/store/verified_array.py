@@ -48,7 +48,7 @@ class StoredArray:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Shape of a chunk, voxels."""
+        """Shape of a chunk in voxels."""
         return self._source.chunks
 
     @property

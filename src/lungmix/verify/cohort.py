@@ -36,7 +36,7 @@ def sample_of(names: Sequence[str], size: int, seed: int | None = None) -> list[
 def scans_of_cases(
     cohort: Cohort, sources: Sequence[str | Path], rules: SeriesFilter, callback: Callback
 ) -> tuple[dict[str, Scan], dict[str, str]]:
-    """Return the scans in sources by case name, and by source label the reasons why items belong to no case."""
+    """Return the scans of sources by case name, and the reasons why other items have no case, by source label."""
     scans: list[Scan] = []
     labels: list[str] = []
     reasons: dict[str, str] = {}

@@ -25,7 +25,7 @@ def scratch_url(url: str) -> str:
 
 @contextmanager
 def scratch_store(cohort: Cohort) -> Iterator[Cohort]:
-    """Create an empty store next to another one for a block, and delete it afterwards.
+    """Create an empty store beside another one for a ``with`` block, and delete it at the end of the block.
 
     Where the folder of the store is read-only, a temporary folder is used, which only workers on this machine can read.
     """

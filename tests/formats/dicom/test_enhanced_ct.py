@@ -267,7 +267,7 @@ def test_multi_frame_file_without_positions_is_rejected_rather_than_skipped_as_s
         other.unlink()
     change(file, NumberOfFrames=3, PixelData=pydicom.dcmread(file).PixelData * 3)
     (source,) = refused(find_scans(tmp_path / "s"))
-    assert "has several frames in a file without positions" in source.reason
+    assert "has files of several frames whose positions are not stated" in source.reason
 
 
 @pytest.mark.parametrize("signed", [0, 1])

@@ -97,7 +97,7 @@ def test_scans_that_follow_each_other_under_one_identifier_are_rejected(tmp_path
     behind_each_other(tmp_path / "s", count, InstanceNumber=numbers)
     message = reasons(tmp_path / "s")
     assert "slices 1 to 8 (00001.dcm to 00008.dcm), 9 to 16 (00001.dcm to 00008.dcm)" in message
-    assert "two scans may follow each other" in message
+    assert "they may be of two consecutive scans" in message
     scan = only_scan(tmp_path / "s", SeriesFilter(trust_positions=True))
     assert scan.geometry.size[2] == 8 * count
     assert "instance numbers restart" in scan.notes[0]

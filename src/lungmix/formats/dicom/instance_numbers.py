@@ -192,7 +192,7 @@ def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilte
         notes.append(f"{description}: positions trusted")
     else:
         raise SourceError(
-            f"{title}: {description}: two scans may follow each other; give each by itself, or "
+            f"{title}: {description}; they may be of two consecutive scans: give each by itself, or "
             "`trust_positions=True` if they are one"
         )
 

@@ -187,12 +187,12 @@ def _describe_split_volume(split_volume: SplitVolume, groups: Sequence[Group]) -
 def _completeness_notes(
     group: Group, series_headers: Sequence[Header], possible: Sequence[DamagedFile], series_filter: SeriesFilter
 ) -> list[str]:
-    """Return notes on slices that may be missing at an end; `series_headers` are all images of the series.
+    """Return notes on slices that may be missing at an end; `series_headers` has the headers of the whole series.
 
     Raises
     ------
     SourceError
-        If the header declares more images.
+        If a header announces more images than were found, and gaps are not allowed.
     """
     notes = [
         f"{mark_path(file.header.file)}, which {'is damaged' if file.is_readable else file.problem}, may belong to it"
@@ -222,7 +222,10 @@ def _scan_of(group: Group, order: SliceOrder, notes: tuple[str, ...], folder: st
     if any(header.burned_in for header in order.slices):
         raise SourceError(f"{group.title} may hold text in its pixels (BurnedInAnnotation): give the original slices")
     if first.frames > 1 and first.frame is None:
-        raise SourceError(f"{group.title} has several frames in a file without positions: give enhanced CT")
+        raise SourceError(
+            f"{group.title} has files of several frames whose positions are not stated: export it as enhanced "
+            "CT, or as one file per slice"
+        )
     resampling = _resampling_of(order)
     geometry = _geometry(order, resampling, group.title)
     check_geometry(group.folder, geometry)

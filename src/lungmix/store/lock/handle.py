@@ -53,9 +53,9 @@ class LockHandle:
             await self.refresh()
         if self._is_lost:
             raise LockedError(
-                f"{self._address}: lock lost: another run has taken the store over, as this one sent no heartbeat for "
-                f"{STALE_S / 60:.0f} min, or {LOCK_FILE} was removed. Nothing more was written; run the same command "
-                "again to resume",
+                f"{self._address}: lock lost: another run has taken the store over because this one sent no heartbeat "
+                f"for {STALE_S / 60:.0f} min, or {LOCK_FILE} was removed. Nothing more was written; run the same "
+                "command again to resume",
                 path=self._address,
             )
 

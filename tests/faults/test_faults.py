@@ -455,7 +455,7 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
     assert isinstance(outcomes["hungry"], MemoryError)
     CohortWriter(cohort).register_scans({"hungry": {"key": "k", "source": "s"}})
     retry.record_failure("hungry", "convert", outcomes["hungry"])
-    assert "--memory-limit" in cohort.failed["hungry"]["reason"]
+    assert "`memory_limit" in cohort.failed["hungry"]["reason"]
     assert outcomes["a"] is outcomes["b"] is None
     assert tried == ["hungry", "a", "b", "hungry"]
     assert any("one at a time" in outcome for outcome in callback.said)

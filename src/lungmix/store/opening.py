@@ -61,8 +61,8 @@ def root_group(store: Store, location: str, mode: Mode, *, is_locked: bool = Fal
         raise StoreError(f"{location} is a zarr group but not a lungmix store: give another STORE")
     if attributes["format_version"] != FORMAT_VERSION:
         raise StoreError(
-            f"{location} has format version {attributes['format_version']}, this lungmix reads version {FORMAT_VERSION}: "
-            "use the lungmix that wrote it, or convert the scans into a new store"
+            f"{location} has format version {attributes['format_version']}, this lungmix reads version "
+            f"{FORMAT_VERSION}: use the lungmix that wrote it, or convert the scans into a new store"
         )
     return group
 

@@ -172,9 +172,9 @@ def main():
     print("A store of counts")
     with tempfile.TemporaryDirectory() as folder:
         pipeline = Pipeline(None, store_of(counts, Path(folder)))
-        for what, leave_out in (("all scans", ()), ("one scan left out", ("case-001",)), ("and back", ())):
+        for what, exclude_cases in (("all scans", ()), ("one scan left out", ("case-001",)), ("and back", ())):
             with clock(f"both fits, comparison, {what}"):
-                pipeline.fit(leave_out=leave_out)
+                pipeline.fit(exclude_cases=exclude_cases)
         with clock("the same again, nothing changed"):
             pipeline.fit()
     differing = scans_that_differ(chosen.scans, each, 0)

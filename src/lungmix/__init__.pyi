@@ -1,5 +1,6 @@
 from ._version import __version__ as __version__
 from .callbacks import Callback as Callback
+from .callbacks.progress_bars import ProgressBars as ProgressBars
 from .cluster import connect as connect
 from .errors import LungmixError as LungmixError
 from .export import export_case as export_case

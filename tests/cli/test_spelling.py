@@ -16,8 +16,10 @@ from rich.console import Console
 import lungmix
 from lungmix import export, serve
 from lungmix.callbacks import with_log_file
+from lungmix.callbacks.progress_bars import ProgressBars
 from lungmix.cli.app import app, main
-from lungmix.cli.progress import Bars, Lines, Warnings
+from lungmix.cli.progress import Lines, Warnings
+from lungmix.cli.redaction import printable
 from lungmix.cli.show_fits import to_json
 from lungmix.cli.spelling import COMMANDS, OPTIONS, with_options
 from lungmix.errors import UsageError
@@ -111,7 +113,7 @@ def test_command_of_a_method_has_the_options_of_its_arguments(code):
         ("`filter='slices<9'` is", "--series-filter 'slices<9' is"),
         ('try `MaskParameters(preset="physical")`', "try --preset physical"),
         ("needs `key=FILE`", "needs --key-table FILE"),
-        ("`Pipeline.measure(leave_out=[AIRWAY])`", "`lungmix measure STORE --exclude-airways`"),
+        ("`Pipeline.measure(exclude_regions=[AIRWAY])`", "`lungmix measure STORE --exclude-airways`"),
         ("run `Pipeline.mask(MaskParameters(preset=NAME))`", "run `lungmix mask STORE --preset NAME`"),
         ("run `Pipeline.run(sources)` again", "run `lungmix run STORE SOURCE` again"),
         ("make it with `lungmix.run(store, sources)`", "make it with `lungmix run STORE SOURCE`"),
@@ -127,7 +129,7 @@ def test_command_line_spells_parameters_as_options(message, spelled):
 def test_what_the_command_line_prints_and_logs_names_options(tmp_path, capsys):
     message = "give `accept_hu=True`"
     console = Console(width=200)
-    for callback in (Lines(console), Bars(console), Warnings(console)):
+    for callback in (Lines(console), ProgressBars(console, printable), Warnings(console)):
         callback.on_warning(message)
     with with_log_file(Lines(console), tmp_path / "run.log", with_options) as callback:
         callback.on_info(message)

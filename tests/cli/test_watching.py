@@ -11,7 +11,8 @@ import lungmix.cluster.dashboard
 from cli.test_cli import SMALL, run
 from lungmix.callbacks.callback import Callback
 from lungmix.callbacks.json_log import CallbackList, with_log_file
-from lungmix.cli.progress import Amount, Lines, callback_for
+from lungmix.callbacks.progress_bars import Amount
+from lungmix.cli.progress import Lines, callback_for
 from lungmix.cluster import connect, performance_page
 from lungmix.errors import UsageError, mark_path
 from lungmix.phantom import Phantom, write_phantom

@@ -56,7 +56,7 @@ def test_changed_parameters_fit_again(cohort):
 def test_fit_without_a_scan_equals_that_of_a_store_without_it(cohort, counts, tmp_path):
     pipeline = Pipeline(None, cohort)
     everything = pipeline.fit().model
-    report = pipeline.fit(leave_out=["case-002"])
+    report = pipeline.fit(exclude_cases=["case-002"])
     others = {name: histogram for name, histogram in counts.items() if name != "case-002"}
     without = Pipeline(None, store_of_counts(tmp_path / "other.zarr", others)).fit()
     assert report.fits == without.fits
@@ -69,11 +69,11 @@ def test_fit_without_a_scan_equals_that_of_a_store_without_it(cohort, counts, tm
 def test_names_that_are_not_in_the_store_are_rejected():
     present = ["a", "b"]
     assert choose_cases(present, ["b"]) == ["b"]
-    assert choose_cases(present, leave_out=["b"]) == ["a"]
+    assert choose_cases(present, exclude_cases=["b"]) == ["a"]
     with pytest.raises(UsageError, match="'c'"):
-        choose_cases(present, leave_out=["c"])
+        choose_cases(present, exclude_cases=["c"])
     with pytest.raises(UsageError, match="excluded"):
-        choose_cases(present, leave_out=["a", "b"])
+        choose_cases(present, exclude_cases=["a", "b"])
 
 
 def test_given_model_keeps_the_fits_until_the_next_fit_replaces_it(cohort):

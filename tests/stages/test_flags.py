@@ -32,7 +32,7 @@ def test_table_and_airway_in_the_mask_are_flagged_with_a_command():
     (text,) = remarks_on(TABLE)
     for words in (
         "7,692 mL in the mask, 4,597 mL in both lungs", "3,044 mL lie outside them", "51 mL are airway",
-        "LI 13.1 % with them, 18.3 % without", "`Pipeline.measure(leave_out=[ELSEWHERE, AIRWAY])`",
+        "LI 13.1 % with them, 18.3 % without", "`Pipeline.measure(exclude_regions=[ELSEWHERE, AIRWAY])`",
     ):  # fmt: skip
         assert words in text
 

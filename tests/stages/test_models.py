@@ -228,7 +228,7 @@ def test_later_fit_of_the_same_name_is_another_model(store):
     for case in cohort.values():
         label_record(case, cohort.model, "paper")
     assert model_use(cohort).stale == {}
-    Pipeline(None, cohort).fit(leave_out=["case-002"])
+    Pipeline(None, cohort).fit(exclude_cases=["case-002"])
     use = model_use(cohort)
     assert set(use.stale) == set(cohort)
     assert {model_id.name for model_id in use.stale.values()} == {use.stored.name} == {"paper"}

@@ -222,7 +222,7 @@ def test_measures_of_each_lung_are_those_of_its_voxels(tmp_path):
             assert row[name] == pytest.approx(value, rel=1e-9), name
     assert row["airway_ml"] == pytest.approx((sides == 3).sum() * voxel)
     assert row["elsewhere_ml"] == pytest.approx((sides == 4).sum() * voxel)
-    without = measure_scan(case.hu_counts, case.side_counts, table, voxel, leave_out=[AIRWAY, ELSEWHERE])
+    without = measure_scan(case.hu_counts, case.side_counts, table, voxel, exclude_regions=[AIRWAY, ELSEWHERE])
     lung_hu = hu[(sides == 1) | (sides == 2)]
     assert without["mean_hu"] == pytest.approx(lung_hu.mean())
     assert without["left_out_ml"] == pytest.approx((sides > 2).sum() * voxel)

@@ -26,7 +26,7 @@ def measure_scan(
     table: Table,
     voxel_ml: float,
     touches: Mapping[str, bool] | None = None,
-    leave_out: Sequence[Tissue] = (),
+    exclude_regions: Sequence[Tissue] = (),
     rejected: Sequence[Mapping[str, Any]] | None = None,
 ) -> Values:
     """Return a row of the table of measurements, without its case.
@@ -43,7 +43,7 @@ def measure_scan(
         Volume of a voxel, mL.
     touches : mapping of str to bool, optional
         True for each region that touches the border of the volume, by its key.
-    leave_out : sequence of Tissue
+    exclude_regions : sequence of Tissue
         Regions excluded from the columns that name no region.
     rejected : sequence of mapping, optional
         ``ml`` and ``touches_edge`` of rejected components of lung; None where they are unknown.
@@ -53,8 +53,8 @@ def measure_scan(
     dict
         Values by the keys of `lungmix.kernels.data_dictionary.MEASUREMENTS`; NaN without voxels or regions.
     """
-    excluded = sum_of(sides, leave_out)
-    rest = [side for side in SIDES if side not in leave_out]
+    excluded = sum_of(sides, exclude_regions)
+    rest = [side for side in SIDES if side not in exclude_regions]
     row = measure_counts(counts - excluded, table, voxel_ml) | _further(counts - excluded, voxel_ml, touches, rest)
     for side in LUNGS:
         of_side = sum_of(sides, [side])

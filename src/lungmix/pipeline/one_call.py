@@ -43,7 +43,7 @@ def run(
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans. Without any, the cases of the store.
     mask, model, fit, intake, series, chunk_slices, accept_hu
-        See `lungmix.Pipeline.run`.
+        See `lungmix.Pipeline.run`. Values of an earlier run are not remembered: without `mask` the preset is ``paper``.
     client : distributed.Client, optional
         A cluster. By default workers are started on this machine and stopped at the end.
     workers : int, optional
@@ -51,7 +51,8 @@ def run(
     memory_limit : str or int, optional
         Memory of each process, such as ``"2GB"``.
     callback : Callback, optional
-        Is given progress and warnings; by default warnings go to the logger ``lungmix``.
+        Receives progress and warnings, such as `lungmix.ProgressBars`; by default warnings go to the logger
+        ``lungmix``.
 
     Returns
     -------
@@ -65,7 +66,8 @@ def run(
 
     Examples
     --------
-    >>> result = lungmix.run("cohort.zarr", "scans", model="published", workers=1)  # doctest: +SKIP
+    >>> mask = lungmix.MaskParameters("physical")
+    >>> result = lungmix.run("cohort.zarr", "scans", mask=mask, model="published", workers=1)  # doctest: +SKIP
     >>> result.failed  # doctest: +SKIP
     {}
     """

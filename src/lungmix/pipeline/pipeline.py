@@ -227,12 +227,12 @@ class Pipeline:
         model: str | Path | TissueModel = FIT,
         parameters: FitParameters | None = None,
         cases: Sequence[str] = (),
-        leave_out: Sequence[str] = (),
+        exclude_cases: Sequence[str] = (),
     ) -> RunResult:
         """Fit mixtures to masked cases, all or some, or take a given one."""
         result = RunResult()
         given = _given_model(model)
-        result.done = fit.choose_cases(self._with_stage(mask.STAGE, result), cases, leave_out)
+        result.done = fit.choose_cases(self._with_stage(mask.STAGE, result), cases, exclude_cases)
         self._resolve_model(given, result.done, parameters or FitParameters(), result)
         self._compare_models(result)
         return result
@@ -242,11 +242,11 @@ class Pipeline:
         components: Sequence[int],
         parameters: FitParameters | None = None,
         cases: Sequence[str] = (),
-        leave_out: Sequence[str] = (),
+        exclude_cases: Sequence[str] = (),
     ) -> RunResult:
         """Judge several numbers of components by their BIC; the store stays as it is."""
         result = RunResult()
-        result.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, leave_out)
+        result.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, exclude_cases)
         counts = fit.pool_counts(self.cohort, result.done)
         with self.callback.stage(fit.STAGE, ["components"]) as progress:
             result.selection = bic_table(counts, parameters or FitParameters(), components, progress)
@@ -291,14 +291,14 @@ class Pipeline:
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 
     @_locked
-    def measure(self, leave_out: Sequence[Tissue] = (), *, radiomics: bool = False) -> RunResult:
+    def measure(self, exclude_regions: Sequence[Tissue] = (), *, radiomics: bool = False) -> RunResult:
         """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
 
         Cases with a mask whose labels are not those of the model of the store fail.
 
         Parameters
         ----------
-        leave_out : sequence of Tissue
+        exclude_regions : sequence of Tissue
             Parts of the mask that do not count as lung.
         radiomics : bool
             Write the table of first-order features too; where there is one, it is always written.
@@ -312,7 +312,7 @@ class Pipeline:
         if missing and self.client is not None:
             drop_rows(self.cohort, missing)
             self._runner.run_cases("label", missing, [label_stage_of(self.cohort, model)], result)
-        measure_cases(self._runner, result, leave_out, radiomics=radiomics)
+        measure_cases(self._runner, result, exclude_regions, radiomics=radiomics)
         result.done = [str(row["case"]) for row in result.rows]
         self._flag(result, result.done)
         self._compare_models(result)

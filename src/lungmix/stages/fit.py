@@ -143,7 +143,7 @@ def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
     return Fits(models[PAPER], models[CONVERGED])
 
 
-def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: Sequence[str] = ()) -> list[str]:
+def choose_cases(present: Sequence[str], cases: Sequence[str] = (), exclude_cases: Sequence[str] = ()) -> list[str]:
     """Return the names of the cases to fit.
 
     Parameters
@@ -152,7 +152,7 @@ def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: S
         Cases with a mask.
     cases : sequence of str
         Cases to fit; all of `present` if none are given.
-    leave_out : sequence of str
+    exclude_cases : sequence of str
         Cases to exclude.
 
     Raises
@@ -160,12 +160,12 @@ def choose_cases(present: Sequence[str], cases: Sequence[str] = (), leave_out: S
     UsageError
         If a name is not among `present`, or no case remains.
     """
-    for name in (*cases, *leave_out):
+    for name in (*cases, *exclude_cases):
         if name not in present:
             raise UsageError(f"there is no masked case {name!r} in the store: `Cohort.keys()` lists the cases")
-    chosen = [name for name in present if (not cases or name in cases) and name not in leave_out]
+    chosen = [name for name in present if (not cases or name in cases) and name not in exclude_cases]
     if present and not chosen:
-        raise UsageError("every case is excluded, so there is nothing to fit: name fewer in `leave_out`")
+        raise UsageError("every case is excluded, so there is nothing to fit: name fewer in `exclude_cases`")
     return chosen
 
 

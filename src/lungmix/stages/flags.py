@@ -44,7 +44,7 @@ def remarks_on(row: Mapping[str, Any]) -> list[str]:
             involved = f"; LI {float(row['lung_involvement']):.1f} % with them, {without:.1f} % without"
         remarks.append(
             f"{mask_ml:,.0f} mL in the mask, {sum(lungs):,.0f} mL in both lungs: {' and '.join(texts)}{involved}: "
-            f"`Pipeline.measure(leave_out=[{names}])` leaves them out"
+            f"`Pipeline.measure(exclude_regions=[{names}])` leaves them out"
         )
     if row.get("touches_border") == 1:
         remarks.append("the mask, or a lung that it dropped, reaches the border of the scan: lung may be missing")

@@ -175,7 +175,7 @@ def requested(monkeypatch):
 
 
 @pytest.mark.parametrize("extension", [".nhdr", ".mhd"])
-@pytest.mark.parametrize(("data", "source"), [("a", ""), ("a", "/a/scan"), ("voxels/b c%d", ""), ("J\xf6rg", "")])
+@pytest.mark.parametrize(("data", "source"), [("a", ""), ("a", "/a/scan"), ("voxels/b", "")])
 def test_data_file_is_read_at_its_address_within_the_source(bucket, tmp_path, extension, data, source):
     prefix = f"addressed{extension}{data.partition('/')[0]}"
     detached(tmp_path / "a", extension, bucket.url(f"{prefix}/{data}/scan.raw"))

@@ -31,3 +31,13 @@ def test_folder_is_replaced_as_one(tmp_path, fails):
         assert fails
     assert [file.name for file in target.iterdir()] == ["old" if fails else "new"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_file_never_replaces_a_folder(tmp_path):
+    target = tmp_path / "scan.nii"
+    target.mkdir()
+    (target / "original.dcm").write_bytes(b"kept")
+    with pytest.raises(OSError, match=r"scan\.nii"), atomic_file(target) as stream:
+        stream.write(b"new")
+    assert (target / "original.dcm").read_bytes() == b"kept"
+    assert list(tmp_path.iterdir()) == [target]

@@ -122,7 +122,7 @@ def test_outermost_block_knows_the_path_that_a_user_gave():
         ("s is in use: wait for it, or end it; nothing was changed", "wait for it, or end it; nothing was changed"),
         ("s has no model: `Pipeline.fit()` makes one", "`Pipeline.fit()` makes one"),
         ("give one of them, not both", "give one of them, not both"),
-        (f"{mark_path('x: give up')} is empty: get {mark_path('y')} again", "get y again"),
+        (f"{mark_path('x: give up')} is empty: get {mark_path('y')} again", "get the file again"),
         (f"{mark_untrusted('x; run away')} is no size", None),
         ("weights: they gain nothing", None),
     ],

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +14,25 @@ from typing import BinaryIO
 def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a temporary path for a file or folder, which replaces `target` at the end of the block.
 
-    If the block fails, the temporary file or folder is deleted, and `target` stays as it was.
+    If the block fails, the temporary file or folder is deleted, and `target` stays as it was. A folder is replaced by a
+    folder only.
 
     Parameters
     ----------
     target : Path
         File or folder to write; its folder is created if it does not exist.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as where a file is to replace a folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Processes and threads may write one file at the same time; the last one to finish replaces it.
-    partial_path = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    partial_path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial_path
-        if target.is_dir():
+        if partial_path.is_dir() and target.is_dir():
             shutil.rmtree(target)
         partial_path.replace(target)
     finally:

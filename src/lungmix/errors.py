@@ -106,11 +106,11 @@ class LungmixError(Exception):
 
     @property
     def remedy(self) -> str | None:
-        """Last part of the message, which says what to do; None where it says nothing of that."""
+        """Last part of the message, which says what to do, without names of files; None if it does not say so."""
         message = self.raw_message
         # Names of files may look like a remedy.
         start = _REMEDY.search(_QUOTED.sub(_blank, _MARKED.sub(_blank, message)))
-        return None if start is None else reveal(message[start.end() :])
+        return None if start is None else redact(message[start.end() :])
 
 
 def _blank(match: re.Match[str]) -> str:

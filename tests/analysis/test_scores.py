@@ -269,3 +269,13 @@ def test_errors_of_a_file_of_scores_contain_none_of_its_names(tmp_path):
             join_scores(NUMBERED, read_scores(path))
         assert "Rossi" in str(caught.value)
         assert "rossi" not in caught.value.redacted_message.lower()
+
+
+def test_coefficient_of_draws_of_two_scans_is_one():
+    drawn = resample(np.array([1.0, 20.0, 30.0]), np.array([0, 1, 1]), draw="equal", times=5, share=0.5)
+    assert (drawn.scans, drawn.c_mean, drawn.c_sd) == (2, 1.0, 0.0)
+
+
+def test_values_that_hardly_differ_are_correlated_without_a_warning(recwarn):
+    pearson([1.0, 1.0, 1.0, 1.0 + 1e-15], [0.0, 1.0, 2.0, 3.0])
+    assert not recwarn.list

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import dask
 import pytest
 
 import lungmix
@@ -47,6 +48,12 @@ def test_workers_of_a_local_cluster_have_the_stages_before_their_first_task():
     with lungmix.connect(workers=2, memory_limit="600MB") as client:
         loaded = client.run(eval, "'lungmix.stages.label' in __import__('sys').modules")
         assert list(loaded.values()) == [True, True]
+
+
+def test_certificates_that_are_missing_are_named():
+    files = {"distributed.comm.tls.ca-file": "/nonexistent/ca.pem", "distributed.comm.require-encryption": True}
+    with dask.config.set(files), pytest.raises(ClusterError, match="no secure connection"):
+        lungmix.connect(f"tls://127.0.0.1:{free_port()}")
 
 
 def test_scheduler_that_is_not_there_is_named(tmp_path):

@@ -7,6 +7,7 @@ import time
 import dask
 import pytest
 from distributed import LocalCluster, default_client
+from distributed.client import _current_client
 
 import lungmix
 from lungmix.cluster import check_memory, dashboard_of, local, machine
@@ -24,26 +25,36 @@ def test_scheduler_of_dasks_configuration_is_used_and_said():
     assert address in said[0]
 
 
+@pytest.fixture
+def no_other_client(monkeypatch):
+    """Hide the clients of other tests in this process."""
+    monkeypatch.setattr("distributed.client._global_clients", {})
+    token = _current_client.set(None)
+    with dask.config.set(scheduler=None):
+        yield
+    _current_client.reset(token)
+
+
 def assert_computed_without_a_client():
     with pytest.raises(ValueError, match="No client"):
         default_client()
     assert dask.delayed(sum)([1, 2]).compute() == 3
 
 
-def test_failed_connection_leaves_no_client():
+def test_failed_connection_leaves_no_client(no_other_client):
     with pytest.raises(ClusterError, match="no scheduler answers at nonsense"):
         lungmix.connect("nonsense://127.0.0.1:1")
     assert_computed_without_a_client()
 
 
-def test_failed_start_of_workers_leaves_no_client(monkeypatch):
+def test_failed_start_of_workers_leaves_no_client(no_other_client, monkeypatch):
     monkeypatch.setattr(local, "WORKER_PRELOAD", "no_such_module")
     with pytest.raises(ClusterError, match="workers cannot start"):
         lungmix.connect(workers=1, memory_limit="1GB")
     assert_computed_without_a_client()
 
 
-def test_client_that_is_closed_within_its_block_is_no_default():
+def test_client_that_is_closed_within_its_block_is_no_default(no_other_client):
     with CleanClient(processes=False, n_workers=0, dashboard_address=None) as client:
         client.close()
     assert_computed_without_a_client()
@@ -74,6 +85,13 @@ def test_adaptive_cluster_without_workers_starts_one():
                 assert time.monotonic() < end
                 time.sleep(0.05)
             assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_scheduler_that_the_user_chose_is_back_after_a_client(no_other_client):
+    with dask.config.set(scheduler="synchronous"):
+        with CleanClient(processes=False, n_workers=0, dashboard_address=None):
+            assert dask.config.get("scheduler") != "synchronous"
+        assert dask.config.get("scheduler") == "synchronous"
 
 
 @pytest.mark.slow

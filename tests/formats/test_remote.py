@@ -215,7 +215,8 @@ def test_header_leads_to_no_address_outside_its_source(bucket, tmp_path, request
     elif kind != "disk":
         source = bucket.upload(source, prefix) + (f"/scan{extension}" if kind == "header" else "")
     (rejected,) = refused(find_scans(source))
-    assert "names its data file by an address at which its source has no object" in rejected.reason
+    assert "names its data file by an address" in rejected.reason
+    assert ("its source has no object" in rejected.reason) == (kind not in ("archive", "disk"))
     assert {key.split("/")[0] for key in requested if "://" not in key} <= {prefix}
     assert {key for key in requested if "://" in key} <= {"s3://cohorts"}
 
@@ -226,7 +227,7 @@ def test_archive_is_separate_from_the_objects_of_its_folder(bucket, tmp_path):
     obstore.put(bucket.store(), "apart/packed.zip", (tmp_path / "packed.zip").read_bytes())
     obstore.put(bucket.store(), "apart/scan.raw", HU.tobytes())
     (rejected,) = refused(find_scans(bucket.url("apart")))
-    assert "by an address at which its source has no object" in rejected.reason
+    assert "by an address" in rejected.reason
 
 
 def test_dicomdir_selects_its_folder(address):

@@ -391,13 +391,13 @@ def folder_that_is_empty(folder):
     return folder / "nothing"
 
 
-@refused("no file", names=("pipe.nrrd",))
+@refused("a pipe", names=("pipe.nrrd",))
 def pipe_given_by_name(folder):
     os.mkfifo(folder / "pipe.nrrd")
     return folder / "pipe.nrrd"
 
 
-@refused("no file", names=("zero",))
+@refused("a device", names=("zero",))
 def device_given_by_name(folder):
     return Path("/dev/zero")
 
@@ -481,7 +481,7 @@ of_list(
 )
 
 
-@refused("no file", names=("zero",))
+@refused("a device", names=("zero",))
 def list_of_a_device(folder):
     return listed(folder, b"/dev/zero\n")
 

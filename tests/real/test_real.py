@@ -36,7 +36,7 @@ def test_figures_of_the_reference(real_ct, client, tmp_path, preset):
             assert tuple(round(rows[name][key], 4) for key in COLUMNS) == expected
     if preset == "paper":
         assert list(report.failed) == ["dx-a0002-soft"]
-        assert "--preset physical" in report.failed["dx-a0002-soft"]
+        assert 'preset="physical"' in report.failed["dx-a0002-soft"]
         return
     assert not report.failed
     for name in REAL:

@@ -323,7 +323,7 @@ def test_model_with_another_digest_is_not_used(store, given):
     document = json.loads((store / "model.json").read_text())
     document["means"][0] -= 1
     (store / "model.json").write_text(json.dumps(document))
-    remedy = "lungmix fit .* --model FILE" if given else "lungmix fit .*zarr`"
+    remedy = r"Pipeline.fit\(model=FILE\)" if given else r"Pipeline.fit\(\)`"
     with pytest.raises(StoreError, match=f"model.json does not match its digest: .*{remedy}"):
         pipeline.measure()
     (store / "model.json").unlink()

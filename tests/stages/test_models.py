@@ -128,12 +128,12 @@ def test_rows_of_two_models_are_not_compared(store, tmp_path, capsys):
     label_record(cohort["case-002"], cohort.model, "paper")
     rows = [row for case in cohort.values() for row in rows_of_case(case, TABLES[0], case.model)]
     CohortWriter(cohort).write_text(TABLES[0], text_of(rows))
-    with pytest.raises(StoreError, match=r"several models .*paper:"):
+    with pytest.raises(StoreError, match=r"2 different models .*paper:"):
         comparable_measurements(cohort)
     (tmp_path / "scores.csv").write_text("case,S\ncase-001,1\ncase-002,3\ncase-003,5\n")
     words = ["validate", "scores", str(store), "--scores", str(tmp_path / "scores.csv"), "--out", str(tmp_path / "out")]
     assert _status_of(words) == 2
-    assert "several models" in capsys.readouterr().err
+    assert "different models" in capsys.readouterr().err
     page = write_page(cohort, tmp_path / "page", scores={"case-001": 1, "case-002": 3, "case-003": 5}).read_text()
     assert "median lung involvement" not in page
     assert "figure-scores" not in page

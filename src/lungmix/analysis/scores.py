@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,11 +136,26 @@ def pearson(x: Sequence[float] | Floats, y: Sequence[float] | Floats, level: flo
     n, nan = len(x), float("nan")
     if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(n, nan, nan, nan, nan, level)
-    result = stats.pearsonr(x, y)
+    with _constant_input_allowed():
+        result = stats.pearsonr(x, y)
     c = float(result.statistic)
     # Three pairs have no interval, unless they lie on a line.
     low, high = result.confidence_interval(level / 100) if n > 3 else (c, c) if abs(c) == 1 else (nan, nan)
     return Correlation(n, c, float(result.pvalue), float(low), float(high), level)
+
+
+def _coefficient(x: Floats, y: Floats) -> float:
+    """Return Pearson's coefficient, also of two pairs, which lie on a line."""
+    if len(x) == 2 and np.ptp(x) and np.ptp(y):
+        return float(np.sign((x[1] - x[0]) * (y[1] - y[0])))
+    return pearson(x, y).c
+
+
+@contextmanager
+def _constant_input_allowed() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        yield
 
 
 def line_through(x: Floats, y: Floats) -> Line:
@@ -198,7 +215,7 @@ def resample(
         others = np.setdiff1d(np.arange(len(y)), chosen)
         line = line_through(involvement[chosen], y[chosen])
         r2.append(line.r2)
-        c.append(pearson(involvement[chosen], y[chosen]).c)
+        c.append(_coefficient(involvement[chosen], y[chosen]))
         rest.append(_r_squared(line, involvement[others], y[others]) if len(others) > 1 else float("nan"))
     return Resampling(
         draw, times, sum(sizes), float(np.mean(r2)), float(np.std(r2, ddof=1)), float(np.mean(c)),

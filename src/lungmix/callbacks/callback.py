@@ -35,13 +35,14 @@ class Callback:
     def on_warning(self, message: str) -> None:
         """Handle a warning, such as advice on a preset."""
 
-    @contextmanager
-    def stage(
-        self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None
-    ) -> Iterator[Callable[[int, int], None]]:
-        """Call `on_begin` and `on_end` around a block; yield a function of the progress of the first of `cases`."""
-        self.on_begin(title, cases, sizes)
-        try:
-            yield lambda done, total: self.on_progress(cases[0], title, done, total)
-        finally:
-            self.on_end()
+
+@contextmanager
+def stage_events(
+    callback: Callback, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """Send the begin and the end of a block to a callback; yield a function of the progress of the first of `cases`."""
+    callback.on_begin(title, cases, sizes)
+    try:
+        yield lambda done, total: callback.on_progress(cases[0], title, done, total)
+    finally:
+        callback.on_end()

@@ -116,10 +116,11 @@ class ProgressBars(Callback):
 
     def on_end(self) -> None:
         """See `Callback`."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-        self._tasks.clear()
+        with self._lock:
+            progress, self._progress = self._progress, None
+            self._tasks.clear()
+        if progress is not None:
+            progress.stop()
 
     def on_info(self, message: str) -> None:
         """See `Callback`."""

@@ -35,7 +35,8 @@ def print_result_and_exit(store: str, result: Any, as_json: bool) -> None:
 def exit_if_failed(result: Any) -> None:
     """Exit with status 1 if a case of a result failed; print tracebacks with ``--debug``."""
     for error in result.errors.values() if debugging() else ():
-        typer.echo(trace_of(error), err=True)
+        if error.__traceback__ is not None:  # a rejected source raises nothing
+            typer.echo(trace_of(error), err=True)
     if result.failed:
         raise typer.Exit(1)
 

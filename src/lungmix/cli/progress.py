@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from rich.console import Console
 
-from lungmix.callbacks import Callback
+from lungmix.callbacks import Callback, stage_events
 from lungmix.callbacks.progress_bars import Amount, ProgressBars
 from lungmix.cli.redaction import printable
 
@@ -18,6 +19,11 @@ def callback_for(*, quiet: bool) -> Callback:
     if quiet:
         return Warnings(console)
     return ProgressBars(console, printable) if console.is_terminal else Lines(console)
+
+
+def progress_of(title: str, parts: str, *, quiet: bool) -> AbstractContextManager[Callable[[int, int], None]]:
+    """Show the progress of a block; the function that it yields takes the number of parts done and of all."""
+    return stage_events(callback_for(quiet=quiet), title, [parts])
 
 
 class Warnings(Callback):

@@ -151,6 +151,10 @@ def bootstrap_values(store: str, result: Bootstrap, files: Sequence[Path]) -> di
     }  # fmt: skip
 
 
+_DATA = ("store", "files", "tables", "scans", "unscored", "unmeasured")
+"""Keys of JSON objects whose texts are names and values, not messages."""
+
+
 def to_json(value: Any) -> str:
     """Return JSON text: NaN becomes null, text that UTF-8 cannot encode is escaped, messages name options."""
     return json.dumps(_json_ready(value), indent=2, allow_nan=False)
@@ -164,14 +168,20 @@ def new_table(title: str, *columns: str, texts: bool = False) -> Table:
     return table
 
 
-def _json_ready(value: Any) -> Any:
+def _json_ready(value: Any, *, is_data: bool = False) -> Any:
     if isinstance(value, dict):
-        return {encodable(key) if isinstance(key, str) else key: _json_ready(item) for key, item in value.items()}
+        return {
+            encodable(key) if isinstance(key, str) else key: _json_ready(item, is_data=is_data or key in _DATA)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_json_ready(item) for item in value]
+        return [_json_ready(item, is_data=is_data) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int) else with_options(encodable(str(value)))
+    if value is None or isinstance(value, bool | int):
+        return value
+    text = encodable(str(value))
+    return text if is_data else with_options(text)
 
 
 def _model(model: TissueModel) -> dict[str, Any]:

@@ -54,7 +54,7 @@ COMMANDS = {
 }
 """Commands by method, with the arguments that every call has."""
 
-_CODE = re.compile("`([^`]+)`")
+_CODE = re.compile("`([^`]{1,200})`")
 _REPORT_IT = "run again with --debug and report it"
 
 
@@ -71,7 +71,7 @@ def _spelled(match: re.Match[str]) -> str:
     command = COMMANDS.get(method) if method != match[1] else None
     try:
         call = ast.parse(match[1] if command else f"_({match[1]})", mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # text of others
         return match[0]
     arguments = [(name, value) for name, value in _arguments(call) if value is not None or not command]
     if not {name for name, _ in arguments} <= OPTIONS.keys() or not (arguments or command):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import dask
@@ -16,15 +17,27 @@ class CleanClient(Client):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self._earlier_scheduler = dask.config.get("scheduler", None)
         try:
             super().__init__(*args, **options)
         except BaseException:
-            self.close()
+            with suppress(Exception):  # what was never opened; the error of the start says more
+                self.close()
+            self._restore_scheduler()
             raise
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        try:
+        self._restore_scheduler()
+
+    def _restore_scheduler(self) -> None:
+        """Undo the choice of the scheduler, unless another client is open."""
+        with suppress(ValueError):
             default_client()
-        except ValueError:
-            dask.config.set(scheduler=None)
+            return
+        if dask.config.get("scheduler", None) == _DISTRIBUTED:
+            earlier = self._earlier_scheduler
+            dask.config.set(scheduler=None if earlier == _DISTRIBUTED else earlier)
+
+
+_DISTRIBUTED = "dask.distributed"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lungmix.callbacks import Callback
+from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, reason_of, redact, reveal
 from lungmix.export import pyradiomics
@@ -145,7 +145,7 @@ def _add_models(cohort: Cohort, out: Exported, image: str) -> None:
 def _export_cases(
     names: list[str], write: Callable[[str], list[Path]], parallel_cases: int, out: Exported, callback: Callback
 ) -> None:
-    with callback.stage("export", names):
+    with stage_events(callback, "export", names):
         for outcome in map_bounded(names, write, parallel_cases):
             if outcome.error is None:
                 out.files[outcome.item] = outcome.result or []

@@ -121,13 +121,16 @@ def data_file_path(header: Path, name: str, file_at: FileAt | None = None) -> Pa
     if not name or "\0" in name or len(name) > MAX_PATH_LENGTH:
         raise outside
     if is_remote(name):
-        file_of_object = file_at(name) if file_at is not None else None
-        if file_of_object is None:
-            raise SourceError(
-                f"{mark_path(header)} names its data file by an address at which its source has no object: give a "
-                "prefix that contains both, or put both into one folder, and the plain name of the file into the header"
-            )
-        return file_of_object
+        file_of_object = None if file_at is None else file_at(name)
+        if file_of_object is not None:
+            return file_of_object
+        remedy = "put both into one folder, and the plain name of the file into the header"
+        raise SourceError(
+            f"{mark_path(header)} names its data file by an address: {remedy}"
+            if file_at is None
+            else f"{mark_path(header)} names its data file by an address at which its source has no object: give a "
+            f"prefix that contains both, or {remedy}"
+        )
     missing = SourceError(f"{mark_path(header)} names a data file that is not there: put {mark_path(name)} next to it")
     try:
         file = header.parent / name

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungmix.callbacks import Callback
+from lungmix.callbacks import Callback, stage_events
 from lungmix.formats import RejectedSource, Scan, SeriesFilter, SkippedSource, find_scans
 from lungmix.intake.case_names import source_label
 
@@ -46,7 +46,7 @@ def discover_scans(
     callback = callback or Callback()
     labels = [source_label(number, 1, 1) for number in range(1, len(sources) + 1)]
     seen: dict[tuple[str, str], str] = {}
-    with callback.stage("scan", labels):
+    with stage_events(callback, "scan", labels):
         for number, (label, source) in enumerate(zip(labels, sources, strict=True), start=1):
             if isinstance(source, Scan):
                 results: Sequence[Scan | SkippedSource | RejectedSource] = [source]

@@ -138,7 +138,11 @@ def find_regions(reduced: Reduced, closings: Sequence[Element]) -> Labels:
 
 
 def region_counts(
-    hu: npt.NDArray[np.int16], lung: Labels, small: Labels, rows: Sequence[npt.NDArray[np.int64]]
+    hu: npt.NDArray[np.int16],
+    lung: Labels,
+    small: Labels,
+    rows: Sequence[npt.NDArray[np.int64]],
+    first_row: int = 0,
 ) -> tuple[Labels, npt.NDArray[np.uint64]]:
     """Return the regions of a slab and a histogram per region.
 
@@ -146,12 +150,14 @@ def region_counts(
     ----------
     hu : ndarray of int16, shape (z, y, x)
         HU.
-    lung : ndarray of uint8, same shape
-        Mask.
+    lung : ndarray of uint8, shape (z, rows, x)
+        Mask, which may have more rows than `hu`.
     small : ndarray of uint8
         Result of `find_regions`.
     rows : sequence of 3 ndarray of int64
         Index into `small` for each index along z, y, x.
+    first_row : int
+        Row of `lung` at the first row of `hu`.
 
     Returns
     -------
@@ -163,8 +169,7 @@ def region_counts(
     labels = np.zeros(hu.shape, np.uint8)
     counts = np.zeros((len(SIDES), N_HU), np.uint64)
     z, y, x = rows
-    # One memory layout, so that the kernel is compiled once.
-    _look_up(hu, np.ascontiguousarray(lung), small, z, y, x, labels, counts)
+    _look_up(hu, lung, first_row, small, z, y, x, labels, counts)
     return labels, counts
 
 
@@ -332,12 +337,12 @@ def _by_position(reduced: Reduced) -> Labels:
 
 
 @kernel()
-def _look_up(hu, lung, small, rows_z, rows_y, rows_x, labels, counts):  # type: ignore[no-untyped-def]
+def _look_up(hu, lung, first_row, small, rows_z, rows_y, rows_x, labels, counts):  # type: ignore[no-untyped-def]
     for z in range(hu.shape[0]):
         for y in range(hu.shape[1]):
             small_row = small[rows_z[z], rows_y[y]]
             for x in range(hu.shape[2]):
-                if lung[z, y, x]:
+                if lung[z, first_row + y, x]:
                     side = small_row[rows_x[x]]
                     labels[z, y, x] = side
                     if side:

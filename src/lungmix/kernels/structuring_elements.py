@@ -115,7 +115,8 @@ def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
     extent = [floor(radius / s) for s in spacing_zyx]
     if max(extent) > 140:
         raise UsageError(
-            f"a radius of {radius_mm} mm is {max(extent)} voxels, more than 140: check the spacing of the scan"
+            f"a radius of {radius_mm} mm is {max(extent)} voxels, more than 140: check the spacing of the "
+            "scan, or give a smaller radius"
         )
     squares = [(np.arange(n + 1) * s) ** 2 for n, s in zip(extent, spacing_zyx, strict=True)]
     z, y, x = squares

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lungmix.analysis.comparison import compare
+from lungmix.callbacks import stage_events
 from lungmix.cluster import UsageRecorder
 from lungmix.errors import ModelError
 from lungmix.mixture import TissueModel
@@ -76,7 +77,10 @@ def fit_mixture(
                 f"{next(iter(apart))}: {next(iter(apart.values()))}): label them with `model='published'`"
             )
         title = "voxels" if parameters.method != "counts" else "counts"
-        with runner.callback.stage(fit.STAGE, [title]) as progress, UsageRecorder(result.spent).alone(fit.STAGE):
+        with (
+            stage_events(runner.callback, fit.STAGE, [title]) as progress,
+            UsageRecorder(result.spent).alone(fit.STAGE),
+        ):
             result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress)
             result.model = result.fits[parameters.fit]
             result.model_id = stored_id(cohort, result.model)
@@ -116,13 +120,13 @@ def measure_cases(
 
     def step() -> None:
         measured = measured_cases(cohort)
-        names = []
+        names, spacings = [], {}
         for name, case in cohort.items():
             fault = fault_of_labels(case, model)
             if fault is None:
                 # Also where it failed, as at a source that is cut short: what it holds is still true.
                 names.append(name)
-                result.spacings[name] = case.geometry.spacing
+                spacings[name] = case.geometry.spacing
             elif name not in result.failed and (mask.STAGE in case.stages or name in measured):
                 result.fail(name, fault)
         if not names:
@@ -130,7 +134,7 @@ def measure_cases(
             drop_rows(cohort, {name for name in measured if not _has_true_rows(cohort, name)})
             return
         with UsageRecorder(result.spent).alone(MEASURE):
-            result.rows = measure_cohort(cohort, names, model, regions)
+            result.rows, result.spacings = measure_cohort(cohort, names, model, regions), spacings
             if radiomics or cohort.read_text(RADIOMICS_FILE) is not None:
                 table = radiomics_of_cohort(cohort, names, model, regions)
                 result.radiomics = table if radiomics else []

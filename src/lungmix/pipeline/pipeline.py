@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec
 from distributed import Client
 
 from lungmix.analysis.selection import bic_table
-from lungmix.callbacks import Callback, LogWarnings
+from lungmix.callbacks import Callback, LogWarnings, stage_events
 from lungmix.errors import StoreError
 from lungmix.export.images import write_volume
 from lungmix.formats import Scan, SeriesFilter
@@ -248,7 +248,7 @@ class Pipeline:
         result = RunResult()
         result.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, exclude_cases)
         counts = fit.pool_counts(self.cohort, result.done)
-        with self.callback.stage(fit.STAGE, ["components"]) as progress:
+        with stage_events(self.callback, fit.STAGE, ["components"]) as progress:
             result.selection = bic_table(counts, parameters or FitParameters(), components, progress)
         return result
 

@@ -11,7 +11,7 @@ from math import prod
 from distributed import Client
 
 from lungmix import errors
-from lungmix.callbacks import Callback
+from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import ResourceUsage, UsageRecorder
 from lungmix.cluster.reconnect import has_ended_workers, is_closed, warn_when_no_workers
 from lungmix.cluster.worker_memory import worker_memory_of
@@ -68,7 +68,7 @@ class CaseRunner:
         context = StageContext(self.client, self.cohort, worker_memory_of(self.client), self.callback)
         run_case = partial(self._run_case, stages, context, usage, retry)
         with (
-            self.callback.stage(title, names, self._sizes_of(names)),
+            stage_events(self.callback, title, names, self._sizes_of(names)),
             usage.listening(self.client, warn),
             warn_when_no_workers(self.client, warn) as check_workers,
         ):

@@ -120,6 +120,8 @@ def convert_case(
         if repaired is None:
             writer.remove(name)
         raise
+    except LungmixError:
+        raise
     except OSError:
         # Free the space on a full disk; the case keeps its name for the next run.
         with suppress(OSError):

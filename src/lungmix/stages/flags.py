@@ -33,8 +33,8 @@ def remarks_on(row: Mapping[str, Any]) -> list[str]:
     remarks = []
     mask_ml, *lungs = (float(row.get(key, math.nan)) for key in ("lung_ml", "right_ml", "left_ml"))
     outside = _volumes_outside_lungs(row)
-    if sum(outside.values()) > FLAGGED_FRACTION * mask_ml:
-        texts = [f"{ml:,.0f} mL {_REGION_TEXTS[key]}" for key, ml in outside.items() if ml >= 0.5]
+    texts = [f"{ml:,.0f} mL {_REGION_TEXTS[key]}" for key, ml in outside.items() if ml >= 0.5]
+    if texts and sum(outside.values()) > FLAGGED_FRACTION * mask_ml:
         names = ", ".join(key.upper() for key, ml in outside.items() if ml >= 0.5)
         shares = [float(row.get(key, math.nan)) for key in ("right_lung_involvement", "left_lung_involvement")]
         volumes = [(ml, share) for ml, share in zip(lungs, shares, strict=True) if ml > 0]

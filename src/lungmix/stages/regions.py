@@ -173,7 +173,7 @@ class RegionLookup:
             )
         ]
         labels = np.zeros(lung.shape, np.uint8)
-        labels[:, rows], counts = region_counts(hu, lung[:, rows], self._coarse, nearest)
+        labels[:, rows], counts = region_counts(hu, lung, self._coarse, nearest, rows.start)
         files = self._case.write("side", start, labels)
         touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
         face_slices = (

@@ -20,7 +20,7 @@ class Register:
     Attributes
     ----------
     salt : str
-        Salt of the store, from which it can be restored; see `lungmix.store.cohort.Cohort.salt`.
+        Salt of the store, from which it can be restored; see `lungmix.store.cohort_writer.CohortWriter.salt`.
     cases : dict of str to dict
         By case name, ``key`` of the conversion and the digest of its ``source``; ``stage`` and ``reason`` too where the
         conversion failed and there is no case.

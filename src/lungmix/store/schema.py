@@ -1,6 +1,6 @@
 """What a store holds: stages, arrays and files, with their names, paths, data types and dependencies.
 
-Every other module takes these from here. Bytes in existing stores depend on the tables: an entry may be added, but not
+Other modules take these from here. Bytes in existing stores depend on the tables: an entry may be added, but not
 be changed without a new format version.
 """
 

@@ -1,8 +1,12 @@
-"""Adapter to zarr: objects, groups and arrays of a store. No other module uses what zarr declares private."""
+"""Adapter to zarr: objects, groups and arrays of a store.
+
+Other modules use what zarr declares public; only the store wrapper of the lock overrides two more methods.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -26,6 +30,7 @@ try:
     from zarr.core.buffer import Buffer as Buffer
     from zarr.core.buffer import BufferPrototype as BufferPrototype
     from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.codec_pipeline import BatchedCodecPipeline
     from zarr.core.group import GroupMetadata
     from zarr.core.sync import sync as sync
 except ImportError as error:
@@ -82,6 +87,8 @@ class _BatchSharding(ShardingCodec):
     @property
     def codec_pipeline(self) -> Any:
         pipeline: Any = get_pipeline_class()
+        if not issubclass(pipeline, BatchedCodecPipeline):
+            return super().codec_pipeline  # a pipeline that the user configured
         return pipeline.from_codecs(self.codecs, batch_size=_CHUNKS_PER_CALL)
 
 
@@ -145,7 +152,7 @@ def _in_batches(codec: Any) -> Any:
 
 def create_metadata(**options: Any) -> Any:
     """Return the metadata of a new array; options are those of `zarr.create_array`."""
-    return zarr.create_array(zarr.storage.MemoryStore(), zarr_format=3, **options).metadata
+    return zarr.create_array(zarr.storage.MemoryStore(), zarr_format=3, **deepcopy(options)).metadata
 
 
 def bytes_of_metadata(metadata: Any) -> bytes:

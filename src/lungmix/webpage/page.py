@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lungmix._version import __version__
-from lungmix.callbacks import Callback
+from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, UsageError, encodable
 from lungmix.mixture import TissueModel
@@ -107,7 +107,7 @@ def _write_scans(
 ) -> dict[str, str]:
     """Write the data files of scans concurrently; return the reasons of cases that could not be read."""
     unreadable = {}
-    with callback.stage("report", names):
+    with stage_events(callback, "report", names):
         size = max(1, min(CPU_COUNT, _MAX_CONCURRENT))
         for outcome in map_bounded(names, lambda name: _write_scan(cohort[name], model, folder), size):
             if isinstance(outcome.error, UsageError):
@@ -158,7 +158,7 @@ def _draw(
         return []
     involvement = _involvement(rows)
     middle = sorted((n for n in viewed if n in involvement), key=lambda n: involvement[n]) or list(viewed)
-    with callback.stage("figures", ["figures"]):
+    with stage_events(callback, "figures", ["figures"]):
         drawn = [
             pictures.draw_mixture(cohort, model, viewed, folder, overview.made_with),
             pictures.draw_pipeline(cohort, overview, model, middle[len(middle) // 2], folder),

@@ -34,7 +34,7 @@ def robustness(
 ) -> None:
     """Fit random groups of scans, draw their Gaussians (Figure 4 of the paper), and print how they differ."""
     from lungmix.analysis.robustness import study
-    from lungmix.cli.progress import callback_for
+    from lungmix.cli.progress import progress_of
     from lungmix.cli.show_fits import robustness_values, show_robustness
     from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
@@ -43,7 +43,7 @@ def robustness(
 
     group_sizes = None if sizes is None else opt.parse_numbers(sizes, "--sizes")
     counts = masked_counts(open_cohort(store))
-    with callback_for(quiet=quiet).stage("robustness", ["groups"]) as progress:
+    with progress_of("robustness", "groups", quiet=quiet) as progress:
         result = study(
             counts,
             FitParameters(n_components=components),
@@ -71,7 +71,7 @@ def bootstrap(
 ) -> None:
     """Give confidence intervals over scans for every parameter and every MAP threshold."""
     from lungmix.analysis.bootstrap import bootstrap as refit
-    from lungmix.cli.progress import callback_for
+    from lungmix.cli.progress import progress_of
     from lungmix.cli.show_fits import bootstrap_values, show_bootstrap
     from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
@@ -80,7 +80,7 @@ def bootstrap(
 
     parameters = FitParameters(n_components=components, fit=fit)
     counts = masked_counts(open_cohort(store))
-    with callback_for(quiet=quiet).stage("bootstrap", ["refits"]) as progress:
+    with progress_of("bootstrap", "refits", quiet=quiet) as progress:
         result = refit(counts, parameters, refits=refits, level=level, seed=seed, progress=progress)
     files = write_bootstrap(result, out)
     emit(bootstrap_values(store, result, files), lambda console: show_bootstrap(console, result, files), as_json)

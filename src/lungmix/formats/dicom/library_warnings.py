@@ -11,9 +11,10 @@ from typing import Any
 
 @contextmanager
 def hide_warnings_of(*packages: str) -> Iterator[None]:
-    """Hide the warnings of packages in all threads for the duration of a block.
+    """Hide the warnings of packages for the duration of a block, in all threads.
 
     `warnings.catch_warnings` is not safe here: it restores all filters, also those that another thread needs meanwhile.
+    A thread that leaves such a block of its own meanwhile ends the hiding.
     """
     entry = ("ignore", None, Warning, re.compile(rf"({'|'.join(packages)})(\.|$)"), 0)
     filters: Any = warnings.filters

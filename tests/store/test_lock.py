@@ -443,6 +443,22 @@ def test_one_of_many_processes_that_see_a_stale_lock_takes_it_over(cohort, file,
     assert sorted(p.name for p in file.parent.iterdir()) == ["zarr.json"]
 
 
+def test_lock_is_not_taken_over_while_its_owner_gives_it_back(cohort, monkeypatch):
+    attempts, delete = [], acquire.delete
+
+    def attempt_and_delete(store, key):
+        if not attempts:
+            attempts.append(key)
+            with pytest.raises(LockedError), lungmix.open_cohort(cohort.url, "r+").locked():
+                pass
+        delete(store, key)
+
+    monkeypatch.setattr(acquire, "delete", attempt_and_delete)
+    with cohort.locked():
+        pass
+    assert attempts == ["lock.json"]
+
+
 def test_partial_files_of_killed_writers_are_deleted(cohort, file):
     left = [file.with_name(f"{name}.{'0a' * 16}.partial") for name in ("measurements", "zarr", "lock")]
     fresh = file.with_name(f"lock.{'1b' * 16}.partial")

@@ -79,13 +79,16 @@ def locked(
         sync(handle.check())
     finally:
         handle.is_released = True
-        RELEASED.add(lock_info.token)
         stop.set()
         if heartbeat.is_alive():
             heartbeat.join()
-        with suppress(OSError, StoreError):
-            if (held := owner_of(store)) is not None and held.token == lock_info.token:
-                delete(store, LOCK_FILE)
+        try:
+            with suppress(OSError, StoreError):
+                if (held := owner_of(store)) is not None and held.token == lock_info.token:
+                    delete(store, LOCK_FILE)
+        finally:
+            # Not before: another thread could take over a lock that counts as released, and this one delete it.
+            RELEASED.add(lock_info.token)
 
 
 def check_free(store: Store, address: str) -> None:

@@ -29,7 +29,7 @@ def test_private_modules_of_zarr_are_imported_by_the_adapter_alone():
     assert users == {"store/zarr_adapter.py"}
 
 
-@pytest.mark.parametrize("name", ["_set_many", "_with_store"])
+@pytest.mark.parametrize("name", ["_set_many"])
 def test_missing_private_method_of_zarr_is_named(monkeypatch, name):
     for cls in zarr.storage.WrapperStore.__mro__:
         if name in vars(cls):

@@ -37,7 +37,6 @@ except ImportError as error:
     raise _changed(str(error)) from error
 
 _PRIVATE_NAMES = (
-    (WrapperStore, "_with_store"),
     (WrapperStore, "_set_many"),
     (ShardingCodec, "codec_pipeline"),
     (GroupMetadata, "to_buffer_dict"),

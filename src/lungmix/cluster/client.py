@@ -8,6 +8,8 @@ from typing import Any
 import dask
 from distributed import Client, default_client
 
+_DISTRIBUTED = "dask.distributed"
+
 
 class CleanClient(Client):
     """Client after which dask computes as before, however it ends.
@@ -38,6 +40,3 @@ class CleanClient(Client):
         if dask.config.get("scheduler", None) == _DISTRIBUTED:
             earlier = self._earlier_scheduler
             dask.config.set(scheduler=None if earlier == _DISTRIBUTED else earlier)
-
-
-_DISTRIBUTED = "dask.distributed"

@@ -10,16 +10,15 @@ from lungmix.stages.base import Stage
 from lungmix.stages.label import LabelStage
 from lungmix.stages.plausibility import is_accepted, rejection_reason
 from lungmix.store import Case
-from lungmix.store.models import label_id
+from lungmix.store.models import label_id, record_of
 
 
 def will_recompute(case: Case, stages: Iterable[Stage]) -> bool:
     """Return True if a stage will compute its result for a case, because the store holds no valid one."""
     for stage in stages:
         # A corrupt stage keeps its key: what was measured on its result still holds.
-        record = case.stages.get(stage.name) or case.damage.get(stage.name, {}).get("record", {})
         key = stage.cache_key(case)
-        if key is None or record.get("key") != key:
+        if key is None or record_of(case, stage.name).get("key") != key:
             return True
     return False
 

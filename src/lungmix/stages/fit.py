@@ -19,6 +19,7 @@ from lungmix.stages.plausibility import findings_of
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, CohortWriter
 from lungmix.store.digests import cache_key, digest_of
+from lungmix.store.schema import FITS_RECORD
 from lungmix.tissue import TISSUES
 
 STAGE = "fit"
@@ -133,7 +134,7 @@ def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
 
     Files that do not match their record, as after a killed run or lost bytes on a disk, count as missing.
     """
-    record = cohort.settings.get("fits")
+    record = cohort.settings.get(FITS_RECORD)
     if record is None or (key is not None and record.get("key") != key):
         return None
     texts = {name: cohort.read_text(FIT_FILES[name]) for name in FITS}

@@ -12,8 +12,8 @@ from lungmix.errors import DamageError, HuError, StoreError
 from lungmix.kernels.plausibility import Finding, HuSummary, judge, summarize
 from lungmix.stages import convert
 from lungmix.store import Case, Cohort
+from lungmix.store.schema import MASK
 
-MASK = "mask"
 ACCEPTED = "accepted_hu"
 """Record key of a mask that was computed although the HU were rejected."""
 

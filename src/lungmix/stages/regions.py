@@ -138,7 +138,7 @@ class RegionLookup:
         order = case.geometry.axis_order
         self._case, self._flipped = case, order.flipped
         # Labels of the axial array are transposed to the order of axes of the stored one, and not flipped.
-        # A copy: decompressed bytes are read-only, for which the kernel would be compiled anew.
+        # Decompressed bytes are read-only; a copy is not, so that the kernel is compiled for one kind of array.
         self._coarse = np.array(coarse.labels.transpose(np.argsort(order.axes)), order="C")
         self._factors = order.by_array(reduced_factors(case.geometry.axial)[2])
 

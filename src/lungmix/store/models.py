@@ -41,6 +41,12 @@ class ModelId:
         return f"{self.name}:{self.digest}"
 
 
+def record_of(case: Case, stage: str) -> dict[str, Any]:
+    """Return the record of a finished or corrupt stage; an empty one for other stages."""
+    record: dict[str, Any] = case.stages.get(stage) or case.damage.get(stage, {}).get("record", {})
+    return record
+
+
 def stored_model(cohort: Cohort) -> TissueModel:
     """Return the model of a store, with which the next labels are computed.
 
@@ -83,7 +89,7 @@ def stored_id(cohort: Cohort, model: TissueModel | None = None) -> ModelId:
 def label_model(case: Case) -> TissueModel | None:
     """Return the mixture of the labels of a case; None without labels, or where it is not recorded."""
     try:
-        model = _record(case, LABEL)["model"]
+        model = record_of(case, LABEL)["model"]
         weights, means, variances = (tuple(map(float, model[key])) for key in ("weights", "means", "variances"))
         return TissueModel(weights, means, variances)
     except (KeyError, TypeError, ValueError):
@@ -95,7 +101,7 @@ def label_id(case: Case) -> ModelId | None:
     model = label_model(case)
     if model is None:
         return None
-    name = PUBLISHED_NAME if model.digest == PUBLISHED.digest else _record(case, LABEL).get("model_name", GIVEN)
+    name = PUBLISHED_NAME if model.digest == PUBLISHED.digest else record_of(case, LABEL).get("model_name", GIVEN)
     return ModelId(str(name), model.digest)
 
 
@@ -104,14 +110,14 @@ def mask_text(case: Case) -> str | None:
 
     The text contains no comma, so that it fits into CSV cells.
     """
-    parameters: Mapping[str, Any] | None = _record(case, MASK).get("parameters")
+    parameters: Mapping[str, Any] | None = record_of(case, MASK).get("parameters")
     return None if parameters is None else text_of_mask(parameters)
 
 
 def mask_of(case: Case) -> MaskParameters | None:
     """Return the parameters of the mask of a case; None without a mask, or where they are not recorded."""
     try:
-        return MaskParameters(**_record(case, MASK)["parameters"])
+        return MaskParameters(**record_of(case, MASK)["parameters"])
     except (KeyError, TypeError, LungmixError):
         return None
 
@@ -200,12 +206,6 @@ def model_use(cohort: Cohort, cases: Mapping[str, Case] | None = None) -> ModelU
         if mask is not None:
             masks[name] = mask
     return ModelUse(stored, labels, masks)
-
-
-def _record(case: Case, stage: str) -> dict[str, Any]:
-    """Return the record of a finished or corrupt stage; an empty one for other stages."""
-    record: dict[str, Any] = case.stages.get(stage) or case.damage.get(stage, {}).get("record", {})
-    return record
 
 
 def _counted(texts: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lungmix.kernels.histogram import FIRST_HU
 from lungmix.parameters import FITS
 from lungmix.tissue import SIDES
 
@@ -34,9 +35,6 @@ OPENED = "opened"
 
 N_LEVELS = 3
 """Number of resolutions of an image."""
-
-FIRST_HU = -32768
-"""HU that the first entry of a histogram counts."""
 
 
 @dataclass(frozen=True)

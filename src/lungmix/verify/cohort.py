@@ -20,7 +20,7 @@ from lungmix.mixture import TissueModel
 from lungmix.stages import fit, label
 from lungmix.store import FIT_FILES, MODEL_FILE, CaseFiles, Cohort, parquet_name
 from lungmix.store.models import stored_model
-from lungmix.store.schema import TABLES
+from lungmix.store.schema import FITS_RECORD, TABLES
 from lungmix.store.tables import is_parquet_of, lines_of
 from lungmix.verify.case import Comparison
 from lungmix.verify.problems import Verification
@@ -127,7 +127,7 @@ def invalidate(cohort: Cohort, verification: Verification) -> dict[str, dict[str
 
 def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | None:
     """Check the fits and the model of the store, and return the model; None if it is missing or corrupt."""
-    record: dict[str, Any] = cohort.settings.get("fits") or {}
+    record: dict[str, Any] = cohort.settings.get(FITS_RECORD) or {}
     if record and fit.stored_fits(cohort) is None:
         files = ", ".join(FIT_FILES.values())
         verification.add_problem("fits", f"{files} do not match their digest: run `Pipeline.fit()`")

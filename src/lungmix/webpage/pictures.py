@@ -17,6 +17,7 @@ from lungmix.parameters import FitParameters
 from lungmix.stages.fit import masked_counts, pool_counts, stored_fits
 from lungmix.store import Cohort
 from lungmix.store.models import GIVEN, PUBLISHED_NAME, ModelUse
+from lungmix.store.schema import FITS_RECORD
 from lungmix.webpage.curves import fits_figure, save_figure
 from lungmix.webpage.diagram import pipeline_figure
 from lungmix.webpage.figures import mixture_figure, slices_figure
@@ -81,7 +82,7 @@ def draw_mixture(
         Mixtures of the labels by case, where they are recorded.
     """
     settings, fits = cohort.settings, stored_fits(cohort)
-    record = settings.get("fits", {})
+    record = settings.get(FITS_RECORD, {})
     present = [name for name in record.get("cases", []) if name in cohort]
     drawn = fits is not None and model.digest in {fit.digest for fit in fits.values()}
     if fits is None or not drawn or not present or settings.get("fit", {}).get("key") != record["key"]:
@@ -139,7 +140,7 @@ def draw_robustness(cohort: Cohort, folder: Path, progress: Callable[[int, int],
     counts = masked_counts(cohort)
     if len(counts) < MIN_SCANS:
         return None
-    parameters = cohort.settings.get("fits", {}).get("parameters", {})
+    parameters = cohort.settings.get(FITS_RECORD, {}).get("parameters", {})
     result = robustness.study(counts, FitParameters(**parameters), progress=progress)
     write_robustness(result, folder / FOLDER)
     rows = "; ".join(

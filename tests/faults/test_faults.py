@@ -433,7 +433,7 @@ def test_damaged_image_without_its_source_fails_by_name_while_the_others_go_on(u
     other = MaskParameters(opening=1, min_voxels=2000, radii=(4, 3))
     report = Pipeline(client, lungmix.open_cohort(store, "r+")).run([], mask=other)
     assert list(report.failed) == ["case-002"]
-    assert "SOURCE" in report.failed["case-002"]
+    assert "`Pipeline.run(sources)` with its source" in report.failed["case-002"]
     assert report.done == ["case-001", "case-003"]
     case = lungmix.open_cohort(store)["case-002"]
     assert "damaged" in case.damage["convert"]["reason"]

@@ -16,6 +16,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages import label, mask, measure, regions
+from lungmix.stages.base import StageContext
 from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, CohortWriter
 from oracle import reference
 from support.generators import ORIENTATIONS, as_axial, case_of, reoriented
@@ -41,8 +42,8 @@ def results_of(volume, geometry, parameters, chunk_slices=None):
     with tempfile.TemporaryDirectory() as folder:
         cohort = lungmix.open_cohort(f"{folder}/s.zarr", "a")
         case_of(cohort, "one", volume, geometry, chunk_slices)
-        mask.mask_case(None, cohort, "one", parameters)
-        label.label_case(None, cohort, "one", MODEL)
+        mask.MaskStage(parameters).run(StageContext(None, cohort), "one")
+        label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
         case = cohort["one"]
         results = {image: as_axial(case.zarr_array(image)[:], geometry) for image in IMAGES}
         results["counts"], results["side counts"] = case.hu_counts, case.side_counts

@@ -12,6 +12,7 @@ from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.pipeline import Pipeline
 from lungmix.stages import fit, mask
+from lungmix.stages.base import StageContext
 from lungmix.stages.flags import flags_of
 from lungmix.stages.plausibility import not_pooled
 from support.generators import case_of, store_of_counts
@@ -84,5 +85,5 @@ def test_mask_of_a_rejected_case_is_not_computed(tmp_path):
     add_all(PHANTOM.volume() + 1024, counts)
     case.record("convert", {**case.stages["convert"], "hu": summarize(counts).to_dict()})
     with pytest.raises(HuError, match="about 1,024 too high"):
-        mask.mask_case(None, cohort, "one", PHYSICAL)
+        mask.MaskStage(PHYSICAL).run(StageContext(None, cohort), "one")
     assert "mask" not in cohort["one"].stages

@@ -11,6 +11,7 @@ from lungmix.kernels.measures import measure_scan
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.stages import label, mask, regions
+from lungmix.stages.base import StageContext
 from lungmix.stages.measure import rows_of_case
 from lungmix.store import MEASUREMENTS_FILE, CaseWriter
 from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, SIDES
@@ -33,8 +34,8 @@ OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 def sides_of(tmp_path, phantom, parameters=MaskParameters("physical")):  # noqa: B008
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(cohort, "one", phantom.volume(), phantom.geometry)
-    mask.mask_case(None, cohort, "one", parameters)
-    assert label.label_case(None, cohort, "one", MODEL) == "done"
+    mask.MaskStage(parameters).run(StageContext(None, cohort), "one")
+    assert label.LabelStage(MODEL).run(StageContext(None, cohort), "one") == "done"
     return cohort["one"]
 
 
@@ -117,8 +118,8 @@ def test_single_lung_is_not_cut_and_keeps_its_region(tmp_path):
     hu[truth == 1] = 40
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, phantom.geometry)
-    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
-    label.label_case(None, cohort, "one", MODEL)
+    mask.MaskStage(MaskParameters("physical")).run(StageContext(None, cohort), "one")
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
     assert np.flatnonzero(case.side_counts.sum(axis=1)).tolist() == [LUNGS[1].label - 1]
 
 
@@ -129,8 +130,8 @@ def test_component_next_to_the_lungs_belongs_to_neither(tmp_path):
     hu[1:-1, 232:246, 60:200] = -1000
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, phantom.geometry)
-    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
-    label.label_case(None, cohort, "one", MODEL)
+    mask.MaskStage(MaskParameters("physical")).run(StageContext(None, cohort), "one")
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
     table = case.side.compute()[:, 232:246]
     assert (table == ELSEWHERE.label).sum() > 100_000
     assert not ((table > 0) & (table != ELSEWHERE.label)).any()
@@ -158,18 +159,18 @@ def test_valid_regions_are_kept_and_a_new_mask_recomputes_them(tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     phantom = Phantom(*COARSE, 1)
     case_of(cohort, "one", phantom.volume(), phantom.geometry)
-    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
+    mask.MaskStage(MaskParameters("physical")).run(StageContext(None, cohort), "one")
     assert not regions.is_valid(cohort["one"])
-    assert label.label_case(None, cohort, "one", MODEL) == "done"
-    assert label.label_case(None, cohort, "one", MODEL) == "kept"
+    assert label.LabelStage(MODEL).run(StageContext(None, cohort), "one") == "done"
+    assert label.LabelStage(MODEL).run(StageContext(None, cohort), "one") == "kept"
     assert regions.is_valid(cohort["one"])
     assert label.without_sides(cohort) == []
     before = cohort["one"].side_counts
     CaseWriter(cohort["one"]).start_stage("side", "another")
     assert label.without_sides(cohort) == ["one"]
-    assert label.label_case(None, cohort, "one", MODEL) == "done"
+    assert label.LabelStage(MODEL).run(StageContext(None, cohort), "one") == "done"
     assert np.array_equal(cohort["one"].side_counts, before)
-    mask.mask_case(None, cohort, "one", MaskParameters("physical", threshold=-200))
+    mask.MaskStage(MaskParameters("physical", threshold=-200)).run(StageContext(None, cohort), "one")
     assert not regions.is_valid(cohort["one"])
 
 
@@ -179,7 +180,7 @@ def test_labels_of_another_model_keep_the_regions_of_the_mask(tmp_path, monkeypa
     before, labels = case.side_counts, case.tissue.compute()
     other = lungmix.TissueModel(MODEL.weights[::-1], MODEL.means, MODEL.variances)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
-    assert label.label_case(None, cohort, "one", other) == "done"
+    assert label.LabelStage(other).run(StageContext(None, cohort), "one") == "done"
     case = cohort["one"]
     assert np.array_equal(case.side_counts, before)
     assert regions.is_valid(case)
@@ -192,8 +193,8 @@ def test_mask_of_a_few_voxels_has_regions_too(tmp_path):
     hu[5:7, 10:12, 31:33] = -900
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, Phantom(hu.shape, (0.7, 0.7, 0.7)).geometry)
-    mask.mask_case(None, cohort, "one", MaskParameters(opening=0, min_voxels=1, radii=()))
-    label.label_case(None, cohort, "one", MODEL)
+    mask.MaskStage(MaskParameters(opening=0, min_voxels=1, radii=())).run(StageContext(None, cohort), "one")
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
     actual = case.side.compute()
     assert (actual[5, 10, 5], actual[5, 10, 31]) == (1, 2)
 
@@ -235,8 +236,8 @@ def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path)
     hu = np.ascontiguousarray(phantom.volume()[:, :, int(np.flatnonzero(right.any(axis=(0, 1)))[0]) + 2 :])
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, Geometry(hu.shape[::-1], phantom.spacing))
-    mask.mask_case(None, cohort, "one", MaskParameters("physical"))
-    label.label_case(None, cohort, "one", MODEL)
+    mask.MaskStage(MaskParameters("physical")).run(StageContext(None, cohort), "one")
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
     (piece,) = cohort["one"].stages["side"]["rejected"]
     assert piece["touches_edge"]
     (row,) = rows_of_case(cohort["one"], MEASUREMENTS_FILE, MODEL)
@@ -246,5 +247,5 @@ def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path)
     # Without the other lung nothing is found at all, and a smaller number of voxels would not help.
     case = case_of(cohort, "two", np.ascontiguousarray(hu[:, :, :45]), Geometry((45, 96, 60), phantom.spacing))
     with pytest.raises(NoLungError, match=r"reach the image edge.*whole field of view") as caught:
-        mask.mask_case(None, cohort, case.name, MaskParameters("physical"))
+        mask.MaskStage(MaskParameters("physical")).run(StageContext(None, cohort), case.name)
     assert "min_voxels" not in str(caught.value)

@@ -13,6 +13,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.pipeline import Pipeline
 from lungmix.stages import label, mask, regions
+from lungmix.stages.base import StageContext
 from lungmix.store import CaseFiles
 from support.generators import case_of
 
@@ -58,8 +59,8 @@ def test_scan_of_827_slices_takes_fewer_than_50_tasks_a_stage(client, tmp_path):
     client.register_plugin(CountTasks())
     try:
         for stage in (
-            lambda: mask.mask_case(client, cohort, "long", MaskParameters(min_voxels=100_000)),
-            lambda: label.label_case(client, cohort, "long", MODEL),
+            lambda: mask.MaskStage(MaskParameters(min_voxels=100_000)).run(StageContext(client, cohort), "long"),
+            lambda: label.LabelStage(MODEL).run(StageContext(client, cohort), "long"),
         ):
             stage()
             assert 0 < client.run_on_scheduler(counted) < 50
@@ -109,14 +110,14 @@ def reads(monkeypatch):
 def test_each_voxel_is_read_once_a_stage_and_not_where_no_lung_is(reads, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "long", long_chest(640), thin(640))
-    mask.mask_case(None, cohort, "long", MaskParameters(min_voxels=100_000))
+    mask.MaskStage(MaskParameters(min_voxels=100_000)).run(StageContext(None, cohort), "long")
     lung = case.lung.compute().any(axis=(1, 2))
     slabs = [span for span in case.layout.slabs() if lung[slice(*span)].any()]
     assert 0 < len(slabs) < len(case.layout.stored)
     of_ct = [read[1:] for read in reads if read[0] == "ct"]
     assert sorted(of_ct) == slabs
     reads.clear()
-    label.label_case(None, cohort, "long", MODEL)
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "long")
     assert regions.is_valid(cohort["long"])
     assert sorted(read[1:] for read in reads if read[0] == "ct") == slabs
     of_lung = [read[1:] for read in reads if read[0] == "lung"]
@@ -129,7 +130,7 @@ def test_another_threshold_packs_the_air_again_and_changes_the_mask(reads, tmp_p
     case_of(cohort, "one", hu, Geometry((64, 64, 40), (5.6, 5.6, 7.5)))
     for threshold in (-155, -500, -155):
         chosen = {"threshold": threshold, "opening": 1, "min_voxels": 800, "radii": (4, 3)}
-        mask.mask_case(None, cohort, "one", MaskParameters(**chosen))
+        mask.MaskStage(MaskParameters(**chosen)).run(StageContext(None, cohort), "one")
         expected = lungmix.lung_mask(hu, **chosen)
         assert expected.any()
         assert np.array_equal(cohort["one"].lung.compute(), expected)
@@ -145,8 +146,8 @@ def test_memory_of_the_workers_changes_no_voxel(reads, tmp_path, monkeypatch, li
         monkeypatch.setattr(stage, "min_worker_memory", lambda client: limit)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "one", hu, thin(len(hu)))
-    mask.mask_case(None, cohort, "one", MaskParameters(min_voxels=20_000, radii=(12, 7)))
-    label.label_case(None, cohort, "one", MODEL)
+    mask.MaskStage(MaskParameters(min_voxels=20_000, radii=(12, 7))).run(StageContext(None, cohort), "one")
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
     lung = lungmix.lung_mask(hu, min_voxels=20_000, radii=(12, 7))
     assert lung.any()
     assert np.array_equal(case.lung.compute(), lung)
@@ -184,7 +185,7 @@ def test_slabs_that_wait_for_neighbours_do_not_grow_with_the_scan(client, tmp_pa
     case_of(cohort, "long", hu, Geometry((64, 64, len(hu)), (0.7, 0.7, 0.4)))
     client.register_plugin(WatchSlabs())
     try:
-        mask.mask_case(client, cohort, "long", MaskParameters(min_voxels=10_000))
+        mask.MaskStage(MaskParameters(min_voxels=10_000)).run(StageContext(client, cohort), "long")
         maximum = client.run_on_scheduler(most_held)
     finally:
         client.unregister_scheduler_plugin(WatchSlabs.name)

@@ -16,6 +16,7 @@ from lungmix.intake.retention import apply_retention
 from lungmix.parameters import IntakeParameters, MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.stages import label, mask, measure
+from lungmix.stages.base import StageContext
 from lungmix.store import MEASUREMENTS_FILE
 from lungmix.webpage.volume import preview_of
 from support.generators import case_of
@@ -29,8 +30,8 @@ MODEL = lungmix.load_model("published")
 def case_in(folder, geometry):
     cohort = lungmix.open_cohort(folder / "s.zarr", "a")
     case_of(cohort, "one", PHANTOM.volume(), geometry)
-    mask.mask_case(None, cohort, "one", MaskParameters("physical", min_voxels=900))
-    label.label_case(None, cohort, "one", MODEL)
+    mask.MaskStage(MaskParameters("physical", min_voxels=900)).run(StageContext(None, cohort), "one")
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
     return cohort["one"]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.errors import (
     REPORT_IT,
     LungmixError,
@@ -29,7 +28,7 @@ from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.parameters import MaskParameters
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.base import StageContext, Status
-from lungmix.store import Case, CaseRef, CaseWriter, Cohort, CohortWriter, layout_of
+from lungmix.store import Case, CaseRef, CaseWriter, CohortWriter, layout_of
 from lungmix.store.digests import cache_key, location_digest
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import ARRAYS, CONVERT, PACKED
@@ -54,88 +53,6 @@ def key_for(scan: Scan) -> str:
     return cache_key(stage=STAGE, version=1, fingerprint=scan.fingerprint)
 
 
-def convert_case(
-    client: Client,
-    cohort: Cohort,
-    name: str,
-    scan: Scan,
-    chunk_slices: int | None = None,
-    memory: WorkerMemory | None = None,
-) -> Status:
-    """Convert a scan to the case `name` of the store, unless the store holds it unchanged.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Client of the cluster that reads the scan.
-    cohort : Cohort
-        The store, opened for writing.
-    name : str
-        Name of the case.
-    scan : Scan
-        The scan to read.
-    chunk_slices : int, optional
-        Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case with other chunks is converted again; without
-        a number its chunks stay.
-    memory : WorkerMemory, optional
-        Memory of the workers.
-
-    Raises
-    ------
-    RoomError
-        If workers have too little memory.
-    SourceError
-        If the voxels cannot be read; the store then holds the case as it was before, or not at all. After any other
-        error the case is in the store and its conversion has started.
-    """
-    key, writer = key_for(scan), CohortWriter(cohort)
-    try:
-        stored = cohort.get(name)
-        stored_case = reusable = None if stored is None else CaseWriter(stored)
-    except StoreError:  # corrupt metadata: the case is converted again
-        stored_case = reusable = None
-    if reusable is not None and chunk_slices not in (None, reusable.chunk_slices):
-        reusable = reusable if layout_of(reusable.geometry, chunk_slices) == reusable.layout else None
-    elif reusable is not None:
-        chunk_slices = reusable.chunk_slices
-    if reusable is not None and reusable.stages.get(STAGE, {}).get("key") == key:
-        _describe(reusable, scan)
-        return "kept"
-    if memory is not None:
-        memory.check(name, scan.geometry, layout_of(scan.geometry, chunk_slices).slab)
-    provenance = {"key": key, "source": location_digest(writer.salt, scan.key)}
-    # A corrupt image of the same scan is converted again; results that were computed from it stay valid.
-    is_corrupt = reusable is not None and reusable.damage.get(STAGE, {}).get("record", {}).get("key") == key
-    repaired = reusable if is_corrupt else None
-    if repaired is None and stored_case is not None and STAGE in stored_case.stages:
-        # Read the new source to its end first, so that an unreadable one never replaces a good image.
-        _submit(client, _check_readable, scan)
-    case = repaired or writer.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
-    case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key))
-    files, packed_files = case.create_image("ct"), case.create_packed(PACKED)
-    try:
-        # One task per scan: compressed sources can only be read sequentially.
-        copy = _submit(client, _copy_slabs, scan, case_ref)
-    except SourceError:
-        if repaired is None:
-            writer.remove(name)
-        raise
-    except LungmixError:
-        raise
-    except OSError:
-        # Free the space on a full disk; the case keeps its name for the next run.
-        with suppress(OSError):
-            for array in (*map(ARRAYS["ct"].level, range(len(case.layout.levels))), PACKED):
-                case.delete_array(array)
-        raise
-    case.record_packed(AIR_THRESHOLD, packed_files | copy.packed)
-    record: dict[str, Any] = {**provenance, "voxels_sha256": copy.digest, HU: copy.hu}
-    if scan.notes:
-        record["notes"] = [redact(note) for note in scan.notes]
-    case.record(STAGE, record, files | copy.files)
-    return "done"
-
-
 @dataclass(frozen=True)
 class ConvertStage:
     """Stage that converts the scans of a run; cases without a new scan stay as they are.
@@ -145,7 +62,8 @@ class ConvertStage:
     scans : mapping of str to Scan
         Scans by case name.
     chunk_slices : int, optional
-        Slices of a chunk, see `convert_case`.
+        Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case with other chunks is converted again; without
+        a number its chunks stay.
     on_converted : callable, optional
         Called with each case of `scans` and its status, for example to write files next to the store.
     """
@@ -163,18 +81,73 @@ class ConvertStage:
         return key_for(self.scans[case.name]) if is_cut else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Convert the case's scan; see `convert_case`."""
+        """Convert the scan of the case, unless the store holds it unchanged.
+
+        Raises
+        ------
+        RoomError
+            If workers have too little memory.
+        SourceError
+            If the voxels cannot be read; the store then holds the case as it was before, or not at all. After any
+            other error the case is in the store and its conversion has started.
+        """
         if case_name not in self.scans:
             return "kept"
         progress = context.progress(case_name, STAGE)
         progress(0, 1)
-        status = convert_case(
-            context.client, context.cohort, case_name, self.scans[case_name], self.chunk_slices, context.memory
-        )
+        status = self._convert(context, case_name, self.scans[case_name])
         if self.on_converted is not None:
             self.on_converted(context.cohort[case_name], status)
         progress(1, 1)
         return status
+
+    def _convert(self, context: StageContext, name: str, scan: Scan) -> Status:
+        client, cohort, chunk_slices = context.client, context.cohort, self.chunk_slices
+        key, writer = key_for(scan), CohortWriter(cohort)
+        try:
+            stored = cohort.get(name)
+            stored_case = reusable = None if stored is None else CaseWriter(stored)
+        except StoreError:  # corrupt metadata: the case is converted again
+            stored_case = reusable = None
+        if reusable is not None and chunk_slices not in (None, reusable.chunk_slices):
+            reusable = reusable if layout_of(reusable.geometry, chunk_slices) == reusable.layout else None
+        elif reusable is not None:
+            chunk_slices = reusable.chunk_slices
+        if reusable is not None and reusable.stages.get(STAGE, {}).get("key") == key:
+            _describe(reusable, scan)
+            return "kept"
+        context.memory.check(name, scan.geometry, layout_of(scan.geometry, chunk_slices).slab)
+        provenance = {"key": key, "source": location_digest(writer.salt, scan.key)}
+        # A corrupt image of the same scan is converted again; results that were computed from it stay valid.
+        is_corrupt = reusable is not None and reusable.damage.get(STAGE, {}).get("record", {}).get("key") == key
+        repaired = reusable if is_corrupt else None
+        if repaired is None and stored_case is not None and STAGE in stored_case.stages:
+            # Read the new source to its end first, so that an unreadable one never replaces a good image.
+            _submit(client, _check_readable, scan)
+        case = repaired or writer.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
+        case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key))
+        files, packed_files = case.create_image("ct"), case.create_packed(PACKED)
+        try:
+            # One task per scan: compressed sources can only be read sequentially.
+            copy = _submit(client, _copy_slabs, scan, case_ref)
+        except SourceError:
+            if repaired is None:
+                writer.remove(name)
+            raise
+        except LungmixError:
+            raise
+        except OSError:
+            # Free the space on a full disk; the case keeps its name for the next run.
+            with suppress(OSError):
+                for array in (*map(ARRAYS["ct"].level, range(len(case.layout.levels))), PACKED):
+                    case.delete_array(array)
+            raise
+        case.record_packed(AIR_THRESHOLD, packed_files | copy.packed)
+        record: dict[str, Any] = {**provenance, "voxels_sha256": copy.digest, HU: copy.hu}
+        if scan.notes:
+            record["notes"] = [redact(note) for note in scan.notes]
+        case.record(STAGE, record, files | copy.files)
+        return "done"
 
 
 def check_converted(case: Case) -> None:

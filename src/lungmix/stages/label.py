@@ -6,7 +6,7 @@ valid, only labels are written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,11 +15,9 @@ import dask
 import numpy as np
 import numpy.typing as npt
 from dask.delayed import Delayed
-from distributed import Client
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
-from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
@@ -52,54 +50,6 @@ def key_for(case: Case, model: TissueModel) -> str:
     )  # fmt: skip
 
 
-def label_case(
-    client: Client,
-    cohort: Cohort,
-    name: str,
-    model: TissueModel,
-    progress: Callable[[int, int], None] | None = None,
-    model_name: str = "given",
-    memory: WorkerMemory | None = None,
-) -> Status:
-    """Compute the labels and regions of the lung voxels of a case, unless it has the labels of this model.
-
-    Raises
-    ------
-    RoomError
-        If workers have too little memory, given as `memory`.
-    """
-    case = CaseWriter(cohort[name])
-    mask.check_masked(case)
-    key = key_for(case, model)
-    has_regions = regions.is_valid(case)
-    if has_regions and case.stages.get(STAGE, {}).get("key") == key:
-        return "kept"
-    convert.check_converted(case)
-    if memory is not None:
-        memory.check(name, case.geometry, case.layout.slab)
-    case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key, () if has_regions else (regions.STAGE,)))
-    coarse = None
-    if not has_regions:
-        region_files = case.create_image("side")
-        # One task with a small result, which goes through the client so that no later task depends on a worker.
-        (coarse,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(case_ref)])
-    files = case.create_image("tissue") | case.create_image("tissue_median")
-    tasks = _label_tasks(case, case_ref, model.lookup_table(), coarse, min_worker_memory(client))
-    slabs = compute_in_order(client, tasks, progress)
-    if coarse is not None:
-        regions.publish(
-            case, [region_counts for slab in slabs for region_counts in slab.regions], region_files, coarse.rejected
-        )
-    for slab in slabs:
-        files |= slab.files
-    totals = np.sum([slab.counts for slab in slabs], axis=0)
-    voxels = [int(n) for n in totals[: model.n_components + 1]]
-    parameters = {name: list(getattr(model, name)) for name in ("weights", "means", "variances")}
-    record = {"key": key, "model": parameters, "model_name": model_name, "median_voxels": voxels}
-    case.record(STAGE, record, files)
-    return "done"
-
-
 @dataclass(frozen=True)
 class LabelStage:
     """Stage that labels the lung voxels of masked cases.
@@ -124,19 +74,48 @@ class LabelStage:
         return key_for(case, self.model) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Label the case; see `label_case`."""
+        """Compute labels and regions of the lung voxels of the case, unless it has the labels of this model.
+
+        Raises
+        ------
+        RoomError
+            If workers have too little memory.
+        """
         if self.before and mask.STAGE not in context.cohort[case_name].stages:
             for stage in self.before:
                 stage.run(context, case_name)
-        return label_case(
-            context.client,
-            context.cohort,
-            case_name,
-            self.model,
-            context.progress(case_name, STAGE),
-            self.model_name,
-            context.memory,
+        client, model = context.client, self.model
+        case = CaseWriter(context.cohort[case_name])
+        mask.check_masked(case)
+        key = key_for(case, model)
+        has_regions = regions.is_valid(case)
+        if has_regions and case.stages.get(STAGE, {}).get("key") == key:
+            return "kept"
+        convert.check_converted(case)
+        context.memory.check(case_name, case.geometry, case.layout.slab)
+        case_ref = CaseRef.of(
+            context.cohort, case_name, case.start_stage(STAGE, key, () if has_regions else (regions.STAGE,))
         )
+        coarse = None
+        if not has_regions:
+            region_files = case.create_image("side")
+            # One task with a small result, which goes through the client so that no later task depends on a worker.
+            (coarse,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(case_ref)])
+        files = case.create_image("tissue") | case.create_image("tissue_median")
+        tasks = _label_tasks(case, case_ref, model.lookup_table(), coarse, min_worker_memory(client))
+        slabs = compute_in_order(client, tasks, context.progress(case_name, STAGE))
+        if coarse is not None:
+            regions.publish(
+                case, [region_counts for slab in slabs for region_counts in slab.regions], region_files, coarse.rejected
+            )
+        for slab in slabs:
+            files |= slab.files
+        totals = np.sum([slab.counts for slab in slabs], axis=0)
+        voxels = [int(n) for n in totals[: model.n_components + 1]]
+        parameters = {name: list(getattr(model, name)) for name in ("weights", "means", "variances")}
+        record = {"key": key, "model": parameters, "model_name": self.model_name, "median_voxels": voxels}
+        case.record(STAGE, record, files)
+        return "done"
 
 
 def without_sides(cohort: Cohort) -> list[str]:

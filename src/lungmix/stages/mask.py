@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,9 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from distributed import Client
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
-from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.errors import HuError, NoLungError, StoreError
 from lungmix.graphs.mask import buffered_lung, close_lung, select_lung_components
 from lungmix.graphs.memory import mask_chunks
@@ -28,7 +26,7 @@ from lungmix.stages import convert
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.plausibility import ACCEPTED, check_plausible
 from lungmix.stages.reduced import find_rejected_components
-from lungmix.store import Case, CaseRef, CaseWriter, Cohort
+from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import MASK, OPENED, PACKED
@@ -46,96 +44,6 @@ def key_for(case: Case, parameters: MaskParameters) -> str:
         stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"],
         spacing=case.geometry.spacing, parameters=parameters.to_dict(), **axes,
     )  # fmt: skip
-
-
-def mask_case(
-    client: Client,
-    cohort: Cohort,
-    name: str,
-    parameters: MaskParameters,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    accept_hu: bool = False,
-    memory: WorkerMemory | None = None,
-) -> Status:
-    """Compute the lung mask of a case, unless the store holds it for these parameters.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Client of the cluster that computes the mask.
-    cohort : Cohort
-        The store, opened for writing.
-    name : str
-        Name of a converted case.
-    parameters : MaskParameters
-        Sizes of the mask.
-    progress : callable, optional
-        ``progress(done, total)`` while slabs are written.
-    accept_hu : bool
-        Compute the mask although the values are not HU of a chest.
-    memory : WorkerMemory, optional
-        Memory of the workers.
-
-    Raises
-    ------
-    RoomError
-        If workers have too little memory.
-    HuError
-        If the values are not HU of a chest, and are accepted neither now nor in the record of the mask.
-    NoLungError
-        If no component qualifies as lung.
-    """
-    case = CaseWriter(cohort[name])
-    convert.check_converted(case)
-    key = key_for(case, parameters)
-    try:
-        accepted = check_plausible(case, accept=accept_hu)
-    except HuError:
-        if STAGE not in case.stages:
-            # A failure is recorded with the stage that has started.
-            case.start_stage(STAGE, key)
-        raise
-    if case.stages.get(STAGE, {}).get("key") == key:
-        return "kept"
-    if memory is not None:
-        memory.check(name, case.geometry, case.layout.slab)
-    recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
-    case_ref, limit = CaseRef.of(cohort, name, case.start_stage(STAGE, key)), min_worker_memory(client)
-    files = case.create_image("lung")
-    case.create_packed(OPENED)
-    if case.packed_threshold != parameters.threshold:
-        case.record_packed(None)
-        packed = case.create_packed(PACKED)
-        for receipts in compute_in_order(client, _pack_tasks(case, case_ref, parameters.threshold)):
-            packed |= receipts
-        case.record_packed(parameters.threshold, packed)
-    opened = _opened_slabs(case, case_ref, recipe, limit)
-    nx = case.geometry.shape[2]
-    slab_buffer = StoreSlabBuffer(case_ref)
-    # The kept components go through the client, so that no slab depends on another, nor on the worker that holds it.
-    (kept_components,) = compute_in_order(client, [select_lung_components(opened, nx, recipe, slab_buffer)])
-    bits = close_lung(buffered_lung(slab_buffer, kept_components, opened.chunks, nx), nx, recipe)
-    written = bits.map_blocks(
-        _finish_slab, case_ref=case_ref, starts=np.cumsum([0, *bits.chunks[0]]),
-        dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
-    )  # fmt: skip
-    finished = compute_in_order(client, list(written.to_delayed().reshape(-1)), progress)
-    histogram = np.zeros(N_HU, np.uint64)
-    for result in finished:
-        result.counts.add_to(histogram)
-    for result in finished:
-        files |= result.files
-    files |= case.write_histogram("hu_counts", histogram)
-    voxels, summary = int(histogram.sum()), kept_components.summary
-    case.delete_array(OPENED)
-    if not voxels:
-        (rejected,) = compute_in_order(client, [dask.delayed(find_rejected_components)(case_ref)])
-        reason = describe_failure(case, parameters, recipe.min_voxels, summary, rejected)
-        raise NoLungError(reason, case=name)
-    record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": summary.kept}
-    case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
-    return "done"
 
 
 @dataclass(frozen=True)
@@ -159,16 +67,67 @@ class MaskStage:
         return key_for(case, self.parameters) if convert.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Compute the lung mask of the case; see `mask_case`."""
-        return mask_case(
-            context.client,
-            context.cohort,
-            case_name,
-            self.parameters,
-            context.progress(case_name, STAGE),
-            accept_hu=self.accept_hu,
-            memory=context.memory,
-        )
+        """Compute the lung mask of the case, unless the store holds it for these parameters.
+
+        Raises
+        ------
+        RoomError
+            If workers have too little memory.
+        HuError
+            If the values are not HU of a chest, and are accepted neither now nor in the record of the mask.
+        NoLungError
+            If no component qualifies as lung.
+        """
+        client, parameters = context.client, self.parameters
+        case = CaseWriter(context.cohort[case_name])
+        convert.check_converted(case)
+        key = key_for(case, parameters)
+        try:
+            accepted = check_plausible(case, accept=self.accept_hu)
+        except HuError:
+            if STAGE not in case.stages:
+                # A failure is recorded with the stage that has started.
+                case.start_stage(STAGE, key)
+            raise
+        if case.stages.get(STAGE, {}).get("key") == key:
+            return "kept"
+        context.memory.check(case_name, case.geometry, case.layout.slab)
+        recipe = recipe_for(parameters, case.geometry.spacing_zyx, case.geometry.axis_order)
+        case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key))
+        files = case.create_image("lung")
+        case.create_packed(OPENED)
+        if case.packed_threshold != parameters.threshold:
+            case.record_packed(None)
+            packed = case.create_packed(PACKED)
+            for receipts in compute_in_order(client, _pack_tasks(case, case_ref, parameters.threshold)):
+                packed |= receipts
+            case.record_packed(parameters.threshold, packed)
+        opened = _opened_slabs(case, case_ref, recipe, min_worker_memory(client))
+        nx = case.geometry.shape[2]
+        slab_buffer = StoreSlabBuffer(case_ref)
+        # The kept components go through the client: no slab depends on another, nor on the worker that holds it.
+        (kept_components,) = compute_in_order(client, [select_lung_components(opened, nx, recipe, slab_buffer)])
+        bits = close_lung(buffered_lung(slab_buffer, kept_components, opened.chunks, nx), nx, recipe)
+        written = bits.map_blocks(
+            _finish_slab, case_ref=case_ref, starts=np.cumsum([0, *bits.chunks[0]]),
+            dtype=object, chunks=((1,) * len(bits.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
+        )  # fmt: skip
+        finished = compute_in_order(client, list(written.to_delayed().reshape(-1)), context.progress(case_name, STAGE))
+        histogram = np.zeros(N_HU, np.uint64)
+        for result in finished:
+            result.counts.add_to(histogram)
+        for result in finished:
+            files |= result.files
+        files |= case.write_histogram("hu_counts", histogram)
+        voxels, summary = int(histogram.sum()), kept_components.summary
+        case.delete_array(OPENED)
+        if not voxels:
+            (rejected,) = compute_in_order(client, [dask.delayed(find_rejected_components)(case_ref)])
+            reason = describe_failure(case, parameters, recipe.min_voxels, summary, rejected)
+            raise NoLungError(reason, case=case_name)
+        record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": summary.kept}
+        case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
+        return "done"
 
 
 def check_masked(case: Case) -> None:

@@ -20,6 +20,7 @@ from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask, measure, regions
+from lungmix.stages.base import StageContext
 from lungmix.stages.plausibility import is_accepted
 from lungmix.store import MEASUREMENTS_FILE, STAGES, Case, CaseFiles, Cohort, CohortWriter, stage_of
 from lungmix.store.objects import Receipts
@@ -95,12 +96,13 @@ class Comparison:
             self._compare_source(self.scan)
         with scratch_store(self.cohort) as scratch:
             self._compare_image(scratch)
+            context = StageContext(self.client, scratch)
             if mask.STAGE not in case.stages:
                 if case.failure is None:
                     self.add_note("it has no lung mask")
                 return
             parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
-            mask.mask_case(self.client, scratch, name, parameters, accept_hu=is_accepted(case))
+            mask.MaskStage(parameters, is_accepted(case)).run(context, name)
             self._compare_stage(scratch[name], mask.STAGE)
             if label.STAGE not in case.stages and case.failure is None:
                 self.add_note("it has no labels")
@@ -112,7 +114,7 @@ class Comparison:
                 self.add_problem("its labels are not those of the store's model: run `Pipeline.label()`")
                 return
             if {regions.STAGE, label.STAGE} & case.stages.keys():
-                label.label_case(self.client, scratch, name, self.model)
+                label.LabelStage(self.model).run(context, name)
                 self._compare_stage(scratch[name], regions.STAGE)
                 self._compare_stage(scratch[name], label.STAGE)
         if label.STAGE in case.stages:

@@ -64,12 +64,12 @@ def read_header(path: Path, file_at: FileAt | None = None) -> Scan:
     extension = extension_of(path)
     assert extension is not None
     kind = KINDS[extension]
-    header = _header(path, kind, file_at)
+    header = header_of(path, kind, file_at)
     if header.is_segmentation:
         raise LabelMapError(
             f"{mark_path(path)} is a segmentation by its header, not CT: give the CT that it belongs to"
         )
-    geometry = _geometry(path, header)
+    geometry = geometry_of(path, header)
     check_size(header.data, geometry.shape)
     values = labels_of(header.data, geometry.shape)
     if values is not None:
@@ -95,17 +95,31 @@ def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
     """Yield the HU of an image file slab by slab; see `Scan.slabs`."""
     # An address in a header is that of the other object of the scan: see `read_header`.
     file_at: FileAt | None = (lambda _: Path(scan.files[-1])) if is_remote(scan.path) else None
-    data = _header(Path(scan.files[0]), scan.kind, file_at).data
+    data = header_of(Path(scan.files[0]), scan.kind, file_at).data
     yield from voxel_slabs(data, scan.geometry.shape, thickness)
 
 
-def _header(path: Path, kind: str, file_at: FileAt | None) -> Header:
+def header_of(path: Path, kind: str, file_at: FileAt | None = None) -> Header:
+    """Return the checked header of an image file of a kind of `KINDS`.
+
+    Raises
+    ------
+    SourceError
+        If it is empty, corrupt or of an unsupported kind.
+    """
     if path.stat().st_size == 0:
         raise SourceError(f"{mark_path(path)} is empty: get the file again")
     return _HEADERS[kind](path, file_at)
 
 
-def _geometry(path: Path, header: Header) -> Geometry:
+def geometry_of(path: Path, header: Header) -> Geometry:
+    """Return the geometry of a header: that of the format, or else SimpleITK's.
+
+    Raises
+    ------
+    SourceError
+        If it is not that of a plausible 3-D volume with one value per voxel.
+    """
     geometry = _read_with_simpleitk(path, header)
     if header.geometry is not None and (geometry is None or not _is_same_geometry(geometry, header.geometry)):
         geometry = header.geometry
@@ -133,10 +147,10 @@ def _read_with_simpleitk(path: Path, header: Header) -> Geometry | None:
     if components != 1:
         raise SourceError(
             f"{mark_path(path)} has {components} values per voxel, such as a colour image or a time series: "
-            "give one CT volume"
+            "give one 3-D volume"
         )
     if dimension != 3:
-        raise SourceError(f"{mark_path(path)} is a {dimension}-D image: give one 3-D CT volume")
+        raise SourceError(f"{mark_path(path)} is a {dimension}-D image: give one 3-D volume")
     return Geometry.from_sitk(reader)
 
 

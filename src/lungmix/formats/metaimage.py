@@ -61,13 +61,13 @@ def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
                 "format"
             )
     if fields["ObjectType"] != "Image":
-        raise SourceError(f"{mark_path(path)} holds another object than an image: give one CT volume")
+        raise SourceError(f"{mark_path(path)} holds another object than an image: give one 3-D volume")
     fields = _drop_singleton_axes(fields)
     clean = _clean_header(path, fields)
     type_code = _TYPES.get(fields["ElementType"])
     if type_code is None:
         raise SourceError(
-            f"{mark_path(path)} stores a type of numbers that is not supported: export the CT as 16-bit integers"
+            f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
         )
     if fields.get("HeaderSize", "0") not in ("0", ""):
         raise SourceError(

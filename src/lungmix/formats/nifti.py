@@ -85,12 +85,12 @@ def _check(path: Path, header: Any) -> None:
     if not 1 <= dims[0] <= 7 or any(n < 1 for n in dims[1 : dims[0] + 1]):
         raise corrupt_header_error(path, "dim")
     if dims[0] > 3 and max(dims[4 : dims[0] + 1]) > 1:
-        raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image, such as a time series: give one 3-D CT volume")
+        raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image, such as a time series: give one 3-D volume")
     if dims[0] < 3:
-        raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image: give one 3-D CT volume")
+        raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image: give one 3-D volume")
     if int(header["datatype"]) not in _TYPES:
         raise SourceError(
-            f"{mark_path(path)} stores a type of numbers that is not supported: export the CT as 16-bit integers"
+            f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
         )
     if int(header["bitpix"]) != 8 * np.dtype(_TYPES[int(header["datatype"])]).itemsize:
         raise corrupt_header_error(path, "bitpix")

@@ -278,7 +278,7 @@ def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     code = _DTYPES.get(fields["type"].lower())
     if code is None:
         raise SourceError(
-            f"{mark_path(path)} stores a type of numbers that is not supported: export the CT as 16-bit integers"
+            f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
         )
     endian = fields.get("endian", "little" if code[1] == "1" else "").lower()
     if endian not in ("little", "big"):

@@ -76,8 +76,12 @@ def voxel_slabs(data: VoxelData, shape: tuple[int, int, int], thickness: int) ->
             yield slab
 
 
-def stored_slabs(data: VoxelData, shape: tuple[int, int, int], size: int) -> Iterator[npt.NDArray[Any]]:
+def stored_slabs(
+    data: VoxelData, shape: tuple[int, int, int], size: int, *, to_end: bool = False
+) -> Iterator[npt.NDArray[Any]]:
     """Yield stored values, not HU, in slabs of up to `size` bytes and at least one slice.
+
+    With `to_end` the end of the stream and its checksum are verified before the last slab.
 
     Raises
     ------
@@ -89,7 +93,10 @@ def stored_slabs(data: VoxelData, shape: tuple[int, int, int], size: int) -> Ite
     step = max(size // (ny * nx * data.dtype.itemsize), 1)
     with _open(data) as stream:
         for start in range(0, nz, step):
-            yield _read(stream, data, (min(step, nz - start), ny, nx), start, nz)
+            slab = _read(stream, data, (min(step, nz - start), ny, nx), start, nz)
+            if to_end and start + len(slab) == nz:
+                _check_end(stream, Path(data.file).name)
+            yield slab
 
 
 def check_size(data: VoxelData, shape: tuple[int, int, int]) -> None:

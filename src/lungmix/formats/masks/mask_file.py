@@ -1,0 +1,163 @@
+"""Files of lung masks and label maps, which are read slab by slab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import SourceError, error_about, mark_path
+from lungmix.formats.header import largest_shift
+from lungmix.geometry import Geometry
+
+Labels = npt.NDArray[np.uint8]
+SlabReader = Callable[["MaskFile", Mapping[int, int], Geometry, int], Iterator[Labels]]
+
+MAX_SHIFT = 1e-3
+"""Greatest distance of the corners of two equal grids, in voxels."""
+
+
+class EmptyMaskError(SourceError):
+    """A mask without any voxel of the requested labels; it is raised after the last slab."""
+
+
+@dataclass(frozen=True, repr=False)
+class Segment:
+    """Segment of a mask: a label, a segment of DICOM SEG or 3D Slicer, or a structure of an RTSTRUCT.
+
+    `repr` shows no name: a stranger's text may name a patient.
+
+    Attributes
+    ----------
+    number : int
+        Voxel value, or number of the segment or structure in the file.
+    name : str
+        Name in the file, not to be trusted; empty without one.
+    code : tuple of str or None
+        Coding scheme and value of its concept.
+    region : str or None
+        Region or tissue by the known words and codes; None for unknown ones.
+    """
+
+    number: int
+    name: str
+    code: tuple[str, str] | None
+    region: str | None
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.number}: {self.region or 'unknown'}>"
+
+
+@dataclass(frozen=True, repr=False)
+class MaskFile:
+    """Mask or label map that another program wrote; can be pickled, `repr` shows no names.
+
+    Attributes
+    ----------
+    path : str
+        Path of the file.
+    kind : {"image", "seg", "rtstruct"}
+        Image file, DICOM segmentation, or DICOM structure set.
+    geometry : Geometry or None
+        Grid of the labels; None for a structure set, which is filled on any grid.
+    segments : tuple of Segment
+        Segments that the file names; empty for an image without names.
+    series_uid : str or None
+        Identifier of the CT series that it belongs to.
+    frame_uid : str or None
+        Identifier of the frame of reference.
+    made_by : str or None
+        Program or manufacturer, if it is a known one.
+    fingerprint : str
+        Digest of the state of the file; contains no names.
+    reader : callable
+        Function of the mask, values, geometry and thickness that yields the labels; see `label_slabs`.
+    """
+
+    path: str
+    kind: Literal["image", "seg", "rtstruct"]
+    geometry: Geometry | None
+    segments: tuple[Segment, ...]
+    series_uid: str | None
+    frame_uid: str | None
+    made_by: str | None
+    fingerprint: str
+    reader: SlabReader = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        return f"<MaskFile: {self.kind}, {len(self.segments)} segments>"
+
+    def label_slabs(self, values: Mapping[int, int], geometry: Geometry, thickness: int) -> Iterator[Labels]:
+        """Yield labels on a grid slab by slab, from the first slice to the last.
+
+        Parameters
+        ----------
+        values : mapping of int to int
+            Label to write, 1 to 255, by the number of a segment; other voxels are 0. Where segments overlap, the last
+            one in the mapping counts.
+        geometry : Geometry
+            Grid of the labels: the own one of an image or a segmentation within a thousandth of a voxel, any for a
+            structure set.
+        thickness : int
+            Slices in a slab; the last one may be thinner.
+
+        Yields
+        ------
+        ndarray of uint8, shape (slices, y, x)
+            Labels.
+
+        Raises
+        ------
+        EmptyMaskError
+            If no voxel has one of the labels, after the last slab.
+        SourceError
+            If the file is truncated or corrupt, or the grid is another.
+        ValueError
+            If a label is not from 1 to 255.
+        """
+        if not all(1 <= label <= 255 for label in values.values()):
+            raise ValueError("labels to write must be from 1 to 255")
+        if self.geometry is not None and not is_same_grid(self.geometry, geometry):
+            raise SourceError(
+                f"{mark_path(self.path)} has another grid than the scan: resample it first", path=self.path
+            )
+        is_empty = True
+        with error_about(path=self.path):
+            for slab in self.reader(self, values, geometry, thickness):
+                is_empty = is_empty and not slab.any()
+                yield slab
+            if is_empty:
+                raise EmptyMaskError(
+                    f"{mark_path(self.path)} has no voxel of the labels {_listed(values)}: check what its labels are"
+                )
+
+
+def is_same_grid(first: Geometry, second: Geometry) -> bool:
+    """Return True where two grids have equal sizes, and no corner differs by a thousandth of a voxel."""
+    return first.size == second.size and largest_shift(first, second) <= MAX_SHIFT
+
+
+def rechunk(slabs: Iterator[Labels], thickness: int) -> Iterator[Labels]:
+    """Yield slabs of a number of slices; the last one may be thinner."""
+    pending: list[Labels] = []
+    count = 0
+    for slab in slabs:
+        start = 0
+        while start < len(slab):
+            part = slab[start : start + thickness - count]
+            pending.append(part)
+            count += len(part)
+            start += len(part)
+            if count == thickness:
+                yield pending[0] if len(pending) == 1 else np.concatenate(pending)
+                pending, count = [], 0
+    if pending:
+        yield np.concatenate(pending)
+
+
+def _listed(values: Mapping[int, int]) -> str:
+    numbers = sorted(values)
+    return ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")

@@ -1,0 +1,40 @@
+"""Opening of masks of any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lungmix.errors import SourceError, error_about, mark_path
+from lungmix.formats.images import extension_of
+from lungmix.formats.masks.images import open_image
+from lungmix.formats.masks.mask_file import MaskFile
+
+
+def open_mask(path: Path) -> MaskFile:
+    """Return the mask of a file: NRRD, ``.seg.nrrd``, NIfTI, MetaImage, DICOM SEG or RTSTRUCT; voxels are not read.
+
+    Raises
+    ------
+    SourceError
+        If it is no mask, or one that cannot be read.
+    """
+    path = Path(path)
+    with error_about(path=path):
+        try:
+            if not path.is_file():
+                raise SourceError(f"{mark_path(path)} is no file: check the path")
+            if extension_of(path):
+                return open_image(path)
+        except OSError as error:
+            raise SourceError(
+                f"{mark_path(path)} cannot be read ({error.strerror or 'reading failed'}): check its permissions"
+            ) from None
+        raise SourceError(
+            f"{mark_path(path)} is no mask that can be read: give NRRD, NIfTI, MetaImage, DICOM SEG or RTSTRUCT"
+        )
+
+
+def is_mask_file(path: Path) -> bool:
+    """Return True for a file that may be a mask by its extension or its first bytes."""
+    path = Path(path)
+    return extension_of(path) is not None and path.is_file()

@@ -24,6 +24,7 @@ from lungmix.kernels.packed_masks import pack
 from lungmix.kernels.plausibility import add_all
 from lungmix.kernels.regions import nearest_rows, region_counts
 from lungmix.kernels.structuring_elements import Element, ball, diamond
+from lungmix.kernels.surfaces import nearest_squares, points_of
 
 
 def compile_kernels() -> None:
@@ -52,6 +53,7 @@ def compile_kernels() -> None:
     chamfer_distance(mask > 0, (1.0, 1.0, 1.0))
     wave_numbers(mask > 0, mask > 0, 1)
     region_counts(hu, mask, labels, [nearest_rows(0, n, 1, n) for n in hu.shape])
+    nearest_squares(points_of(mask > 0), (1.0, 1.0, 1.0), [(0, len(mask))], lambda start, stop: mask[start:stop] > 0)
 
 
 def compile_all() -> None:

@@ -126,6 +126,33 @@ def test_command_line_spells_parameters_as_options(message, spelled):
     assert with_options(message) == spelled
 
 
+@pytest.mark.parametrize(
+    ("store", "argument"),
+    [
+        ("cohort.zarr", "cohort.zarr"),
+        ("s3://bucket/cohort", "s3://bucket/cohort"),
+        ("my cohort's", "'my cohort'\"'\"'s'"),
+        ("two\nlines", "STORE"),
+        ("\x1b[2J", "STORE"),
+    ],
+)
+def test_commands_name_the_store_as_a_shell_reads_it(store, argument):
+    assert with_options("run `Pipeline.mask(MaskParameters(preset='paper'))`", store) == (
+        f"run `lungmix mask {argument} --preset paper`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"), [([], "'the cohort'"), (["--json"], "STORE"), (["--debug"], "STORE")], ids=str
+)
+def test_printed_remedy_names_the_store_where_names_may_be_shown(tmp_path, monkeypatch, capsys, options, argument):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["fit", "the cohort", *options])
+    assert f"`lungmix run {argument} SOURCE`" in capsys.readouterr().err.splitlines()[-1]
+    assert printable("`Pipeline.fit()`") == "`lungmix fit STORE`"
+
+
 def test_what_the_command_line_prints_and_logs_names_options(tmp_path, capsys):
     message = "give `accept_hu=True`"
     console = Console(width=200)

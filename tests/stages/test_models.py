@@ -77,7 +77,7 @@ def test_fit_says_that_labels_are_by_another_model(published, tmp_path, capsys):
     assert _status_of(["fit", str(url), "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert "3 cases carry labels by another model (published:" in err
-    assert "run `lungmix label STORE`" in err
+    assert f"run `lungmix label {url}`" in err
     assert "mixture of the labels" not in out
     assert "the model of the store is paper:" in out
     assert _status_of(["fit", str(url), "--quiet", "--json"]) == 0
@@ -232,7 +232,7 @@ def test_later_fit_of_the_same_name_is_another_model(store):
     use = model_use(cohort)
     assert set(use.stale) == set(cohort)
     assert {model_id.name for model_id in use.stale.values()} == {use.stored.name} == {"paper"}
-    Pipeline(None, cohort).fit(parameters=FitParameters(fit="converged"))
+    Pipeline(None, cohort).fit(fit=FitParameters(fit="converged"))
     assert model_use(cohort).stored.name == "converged"
 
 

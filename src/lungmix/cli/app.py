@@ -17,7 +17,7 @@ from lungmix.cli import options as opt
 from lungmix.cli.commands import inspect, maintain, run
 from lungmix.cli.commands.scan import scan
 from lungmix.cli.commands.validate import app as validate
-from lungmix.cli.redaction import command_line, debugging, printable
+from lungmix.cli.redaction import command_line, debugging, own_store, printable
 from lungmix.cli.signals import as_interrupts
 from lungmix.cli.streams import make_streams_last
 from lungmix.errors import LungmixError, UsageError, mark_untrusted, reason_of, trace_of
@@ -74,6 +74,7 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
+@own_store()
 def _status_of(words: list[str]) -> int:
     console = Console(stderr=True, soft_wrap=True)
     try:

@@ -9,14 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-Store = Annotated[str, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE")]
+from lungmix.cli.redaction import remember_store
+
+_STORE = typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE", callback=remember_store)
+Store = Annotated[str, _STORE]
 NewStore = Annotated[
     str,
-    typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX; created if it does not exist.", metavar="STORE"),
+    typer.Argument(
+        help="Folder of the cohort, or s3://BUCKET/PREFIX; created if it does not exist.",
+        metavar="STORE",
+        callback=remember_store,
+    ),
 ]
-OptionalStore = Annotated[
-    str | None, typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE")
-]
+OptionalStore = Annotated[str | None, _STORE]
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -175,7 +180,7 @@ class ManyCases(TyperCommand):
     _MANY = ("--cases", "--leave-out")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments as click does, with each name after an option of its own."""
+        """Parse arguments after giving each name its own option, as click needs: ``--cases a --cases b``."""
         words: list[str] = []
         option, store = "", False
         for word in args:

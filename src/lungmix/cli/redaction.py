@@ -1,4 +1,4 @@
-"""File names in printed text: shown to the person at the terminal, replaced in text that may be passed on.
+"""Names of files and stores in printed text: shown at the terminal, replaced in text that may be passed on.
 
 The object of ``--json`` and the tracebacks of ``--debug`` name no file: in them a source is "source 2, item 17", as
 ``lungmix scan`` counts them.
@@ -14,6 +14,7 @@ from lungmix.cli.spelling import with_options
 from lungmix.errors import redact, reveal
 
 _WORDS: ContextVar[frozenset[str]] = ContextVar("words", default=frozenset())
+_STORE: ContextVar[str] = ContextVar("store", default="STORE")
 
 
 @contextmanager
@@ -24,6 +25,23 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         _WORDS.reset(token)
+
+
+@contextmanager
+def own_store() -> Iterator[None]:
+    """Let the block or function begin without a store, and forget at its end which one `remember_store` was given."""
+    token = _STORE.set("STORE")
+    try:
+        yield
+    finally:
+        _STORE.reset(token)
+
+
+def remember_store(store: str | None) -> str | None:
+    """Record the store of the running command, so that printed remedies name it; return it."""
+    if store is not None:
+        _STORE.set(store)
+    return store
 
 
 def debugging() -> bool:
@@ -37,5 +55,8 @@ def may_show_names() -> bool:
 
 
 def printable(message: str) -> str:
-    """Return a message with options in place of parameters and its names revealed or redacted, see `may_show_names`."""
-    return with_options(reveal(message) if may_show_names() else redact(message))
+    """Return a message with options in place of parameters and its names revealed or redacted, see `may_show_names`.
+
+    Where names may be shown, its commands have the address of the store of the running command.
+    """
+    return with_options(reveal(message), _STORE.get()) if may_show_names() else with_options(redact(message))

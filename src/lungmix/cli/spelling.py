@@ -58,15 +58,21 @@ _CODE = re.compile("`([^`]{1,200})`")
 _REPORT_IT = "run again with --debug and report it"
 
 
-def with_options(message: str) -> str:
+def with_options(message: str, store: str = "STORE") -> str:
     """Return a message with options and commands in place of parameters and methods.
 
-    Other text in backticks stays as it is.
+    Parameters
+    ----------
+    message : str
+        Text; other code in backticks stays as it is.
+    store : str
+        Folder or URL of the store, for messages that are printed; it is quoted for a shell where that is needed.
     """
-    return _CODE.sub(_spelled, message).replace(REPORT_IT, _REPORT_IT)
+    argument = shlex.quote(store) if store.isprintable() else "STORE"
+    return _CODE.sub(lambda code: _spelled(code, argument), message).replace(REPORT_IT, _REPORT_IT)
 
 
-def _spelled(match: re.Match[str]) -> str:
+def _spelled(match: re.Match[str], store: str) -> str:
     method = match[1].partition("(")[0]
     command = COMMANDS.get(method) if method != match[1] else None
     try:
@@ -77,6 +83,7 @@ def _spelled(match: re.Match[str]) -> str:
     if not {name for name, _ in arguments} <= OPTIONS.keys() or not (arguments or command):
         return match[0]
     options = [_option(name, value) for name, value in arguments]
+    command = command and command.replace("STORE", store)
     return f"`{' '.join((command, *options))}`" if command else " ".join(options)
 
 

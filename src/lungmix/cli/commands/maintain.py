@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any
@@ -90,11 +91,10 @@ def _print_verified(
     for name, stages in invalidated.items():
         typer.echo(f"{name}: invalidated: {', '.join(stages)}")
     if invalidated:
-        typer.echo(f"run `lungmix run {store} SOURCE` to recompute the invalidated stages")
+        typer.echo(printable("run `Pipeline.run(sources)` to recompute the invalidated stages"))
     elif verification.damaged:
-        typer.echo(
-            f"run `lungmix verify {store} --invalidate` to invalidate corrupt stages; the next run recomputes them"
-        )
+        command = f"lungmix verify {shlex.quote(store)} --invalidate"
+        typer.echo(f"run `{command}` to invalidate corrupt stages; the next run recomputes them")
 
 
 @opt.example("lungmix remove cohort.zarr case-007 case-031")

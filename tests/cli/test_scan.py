@@ -52,7 +52,7 @@ def test_scan_as_json_names_no_file(folder, capsys):
     status, said = here(capsys, "scan", folder, "--quiet", "--json")
     assert status == 1
     answer = json.loads(said.out)
-    assert [item["verdict"] for item in answer["found"]] == ["refused", "skipped", "refused"]
+    assert [item["verdict"] for item in answer["found"]] == ["rejected", "skipped", "rejected"]
     assert [item["place"] for item in answer["found"]] == [f"source 1, item {i}" for i in (1, 2, 3)]
     assert answer["found"][0]["series"]["number"] == 3
     for name in ("Doe", "00005", "Series^Test"):

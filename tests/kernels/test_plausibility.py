@@ -1,11 +1,13 @@
 """Values that are not HU of a chest, and the many that are."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungmix.kernels.plausibility import LIMITS, HuSummary, add_all, judge, summarize
+from lungmix.kernels.plausibility import LIMITS, HuSummary, SummaryError, add_all, judge, summarize
 from lungmix.phantom import Phantom
 from lungmix.phantom.scene import TRAPS
 
@@ -80,7 +82,7 @@ def test_chest_without_air_around_it_is_plausible():
     ],
 )
 def test_values_that_are_no_hu_of_a_chest_are_rejected(code, values):
-    assert judged(values) == [(code, "refused")]
+    assert judged(values) == [(code, "rejected")]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,34 @@ def test_reason_states_the_values_of_the_scan():
     assert "no voxel lies between -1,150 and -600 HU" in finding.reason
     assert f"{share:.0f} % of all voxels are exactly -160 HU, and none is lower" in finding.reason
     assert "exactly 240 HU, and none is higher" in finding.reason
+
+
+@dataclass(frozen=True)
+class LaterSummary(HuSummary):
+    """Summary of a later version, with a field more."""
+
+    median: float = -1.0
+
+
+SUMMARY = summarize(np.ones(65536, np.uint64)).to_dict()
+
+
+def test_summary_of_an_earlier_version_takes_defaults_of_later_fields():
+    assert LaterSummary.from_dict(SUMMARY) == LaterSummary(**SUMMARY, median=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({name: value for name, value in SUMMARY.items() if name not in ("soft", "gaps")}, "lacks soft, gaps"),
+        (SUMMARY | {"patient": 1}, "has fields that this version of lungmix does not know"),
+        (SUMMARY | {"soft": "much"}, "has no number as soft"),
+        ({}, "lacks voxels, distinct"),
+    ],
+)
+def test_summary_that_is_not_understood_is_an_error(values, message):
+    with pytest.raises(SummaryError, match=f"^{message}"):
+        HuSummary.from_dict(values)
 
 
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=300), st.integers(1, 300))

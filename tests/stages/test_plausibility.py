@@ -14,7 +14,7 @@ from lungmix.pipeline import Pipeline
 from lungmix.stages import fit, mask
 from lungmix.stages.base import StageContext
 from lungmix.stages.flags import flags_of
-from lungmix.stages.plausibility import not_pooled
+from lungmix.stages.plausibility import check_plausible, not_pooled
 from support.generators import case_of, store_of_counts
 
 PHANTOM = Phantom((60, 96, 90), (3.6, 3.7, 5.0))
@@ -73,9 +73,26 @@ def test_case_without_a_summary_is_judged_by_its_lung_voxels(tmp_path):
     cohort = store_of_counts(tmp_path / "s.zarr", counts)
     assert list(not_pooled(cohort, list(cohort))) == ["case-002"]
     assert list(fit.masked_counts(cohort)) == ["case-001"]
-    report = Pipeline(None, cohort).fit(parameters=FitParameters(n_init=1))
+    report = Pipeline(None, cohort).fit(fit=FitParameters(n_init=1))
     assert report.fits.paper.fit_info["voxels"] == int(counts["case-001"].sum())
     assert flags_of(cohort["case-001"]) == []
+
+
+@pytest.mark.parametrize("record", [{"voxels": 9}, {"later": 1}, [1, 2], "all"], ids=str)
+def test_case_with_an_unreadable_summary_is_flagged_and_not_pooled(tmp_path, record):
+    hu, lung = PHANTOM.volume(), (PHANTOM.truth() > 0).astype(np.uint8)
+    cohort = store_of_counts(tmp_path / "s.zarr", dict.fromkeys(("case-001", "case-002"), count_hu(hu, lung)))
+    case = case_of(cohort, "case-003", hu, PHANTOM.geometry)
+    counts = np.zeros(65536, np.uint64)
+    add_all(hu, counts)
+    case.record("convert", {**case.stages["convert"], "hu": summarize(counts).to_dict()})
+    assert flags_of(cohort["case-003"]) == []
+    case.record("convert", {**case.stages["convert"], "hu": record})
+    (flag,) = flags_of(cohort["case-003"])
+    assert "cannot be checked" in flag
+    assert "enters no pooled fit" in flag
+    assert list(not_pooled(cohort, list(cohort))) == ["case-003"]
+    assert not check_plausible(cohort["case-003"])
 
 
 def test_mask_of_a_rejected_case_is_not_computed(tmp_path):

@@ -18,8 +18,6 @@ from lungmix.formats.scan import Series
 from lungmix.intake.discovery import DiscoveredScan
 
 _VERDICTS = ("used", "skipped", "rejected")
-_JSON_VERDICTS = {"rejected": "refused"}
-"""Verdicts that the JSON object spells in another way, for programs that read it."""
 
 
 def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
@@ -55,8 +53,7 @@ def findings_values(findings: Sequence[DiscoveredScan]) -> dict[str, Any]:
 
 def _object(finding: DiscoveredScan) -> dict[str, Any]:
     source, series = finding.result, _series_of(finding)
-    verdict = _verdict(finding)
-    values: dict[str, Any] = {"place": finding.source_label, "verdict": _JSON_VERDICTS.get(verdict, verdict)}
+    values: dict[str, Any] = {"place": finding.source_label, "verdict": _verdict(finding)}
     if isinstance(source, Scan):
         values |= {"kind": source.kind, "notes": [printable(note) for note in source.notes]}
     else:

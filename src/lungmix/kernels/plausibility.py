@@ -7,7 +7,7 @@ chest, or flags it: it is measured, but not pooled with others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -59,9 +59,15 @@ _DENSE = 50
 _FEWEST_WINDOWS = 4
 
 
+class SummaryError(ValueError):
+    """A stored summary is not one of this version; the message is a predicate."""
+
+
 @dataclass(frozen=True)
 class HuSummary:
     """Summary of the histogram of a scan, small enough to be stored with it.
+
+    A field that is added later needs a default, with which summaries in existing stores are read.
 
     Attributes
     ----------
@@ -104,7 +110,23 @@ class HuSummary:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HuSummary:
-        """Return the summary of a dictionary, the inverse of `to_dict`; raises `TypeError` if values are missing."""
+        """Return the summary of a dictionary, the inverse of `to_dict`.
+
+        A field that is missing takes its default, where it has one, as in a dictionary of an earlier version.
+
+        Raises
+        ------
+        SummaryError
+            If fields without default are missing or hold no number, or if some are unknown.
+        """
+        by_name = {field.name: field for field in fields(cls)}
+        required = [name for name, field in by_name.items() if field.default is MISSING]
+        if missing := [name for name in required if name not in values]:
+            raise SummaryError(f"lacks {', '.join(missing)}")
+        if any(name not in by_name for name in values):
+            raise SummaryError("has fields that this version of lungmix does not know")
+        if wrong := [name for name, value in values.items() if not isinstance(value, int | float)]:
+            raise SummaryError(f"has no number as {', '.join(wrong)}")
         return cls(**values)
 
 
@@ -116,14 +138,14 @@ class Finding:
     ----------
     code : str
         Identifier for programs.
-    severity : {"refused", "flagged"}
+    severity : {"rejected", "flagged"}
         Not HU of a chest, or usable but doubtful.
     reason : str
         Evidence, with numbers.
     """
 
     code: str
-    severity: Literal["refused", "flagged"]
+    severity: Literal["rejected", "flagged"]
     reason: str
 
 
@@ -239,7 +261,7 @@ def _clip(hu: HuSummary) -> str:
 
 
 def _rejected(code: str, reason: str) -> Finding:
-    return Finding(code, "refused", reason)
+    return Finding(code, "rejected", reason)
 
 
 def _flagged(code: str, reason: str) -> Finding:

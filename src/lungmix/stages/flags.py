@@ -79,7 +79,7 @@ def _hu_flags(case: Case) -> list[str]:
         findings = findings_of(case)
     except DamageError:
         return []
-    if any(finding.severity == "refused" for finding in findings):
+    if any(finding.severity == "rejected" for finding in findings):
         if case.failure is not None:
             return []
         kind, consequence = "not HU of a chest CT", "it enters no pooled fit"

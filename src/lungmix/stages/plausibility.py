@@ -6,23 +6,26 @@ one enters a pooled fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lungmix.errors import DamageError, HuError, StoreError
-from lungmix.kernels.plausibility import Finding, HuSummary, judge, summarize
+from lungmix.kernels.plausibility import Finding, HuSummary, SummaryError, judge, summarize
 from lungmix.stages import convert
 from lungmix.store import Case, Cohort
 from lungmix.store.schema import MASK
+
+UNREADABLE = "unreadable-summary"
+"""Code of the finding on a case whose stored summary of HU cannot be read."""
 
 ACCEPTED = "accepted_hu"
 """Record key of a mask that was computed although the HU were rejected."""
 
 
 def findings_of(case: Case) -> list[Finding]:
-    """Return what is doubtful about the HU of a converted case; empty where nothing is, or no summary is readable.
+    """Return what is doubtful about the HU of a converted case; empty where nothing is.
 
-    Stores of earlier versions hold no summary; the histogram of their lung voxels is judged instead, which shows
-    the gravest findings.
+    A summary that this version cannot read is a finding too. Stores of earlier versions hold no summary; the histogram
+    of their lung voxels is judged instead, which shows the gravest findings.
 
     Raises
     ------
@@ -30,15 +33,19 @@ def findings_of(case: Case) -> list[Finding]:
         If this histogram is corrupt.
     """
     summary = case.stages.get(convert.STAGE, {}).get(convert.HU)
+    if summary is None:
+        return _findings_of_lung(case)
     try:
-        return judge(HuSummary.from_dict(summary)) if summary is not None else _findings_of_lung(case)
-    except TypeError:
-        return []
+        if not isinstance(summary, Mapping):
+            raise SummaryError("is no summary")
+        return judge(HuSummary.from_dict(summary))
+    except SummaryError as error:
+        return [Finding(UNREADABLE, "flagged", f"the record of its HU {error}, so that they cannot be checked")]
 
 
 def rejection_reason(case: Case) -> str | None:
     """Return why the values of a case are not HU of a chest, with a remedy; None where they may be."""
-    rejected = [finding for finding in findings_of(case) if finding.severity == "refused"]
+    rejected = [finding for finding in findings_of(case) if finding.severity == "rejected"]
     if not rejected:
         return None
     return (
@@ -95,5 +102,5 @@ def _findings_of_lung(case: Case) -> list[Finding]:
     return [
         finding
         for finding in judge(summarize(histogram))
-        if finding.severity == "refused" and finding.code != "no-soft-tissue"
+        if finding.severity == "rejected" and finding.code != "no-soft-tissue"
     ]

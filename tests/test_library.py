@@ -1,6 +1,9 @@
 """The package as a library: one call, one table, plain errors, and types for those who import it."""
 
+import html
+import inspect
 import logging
+import operator
 import subprocess
 import sys
 
@@ -8,6 +11,7 @@ import pandas as pd
 import pytest
 
 import lungmix
+from lungmix.cli.spelling import COMMANDS
 from lungmix.errors import CaseNotFoundError, StoreError, UsageError
 from lungmix.pipeline import Pipeline, RunResult
 
@@ -37,10 +41,63 @@ def test_one_call_brings_a_file_to_measurements(labelled):
     store, result = labelled
     assert isinstance(result, RunResult)
     assert result.done == ["case-001"]
+    assert result.page is None
     table = lungmix.open_cohort(store).measurements()
     assert isinstance(table, pd.DataFrame)
     assert list(table["case"]) == ["case-001"]
     assert table["lung_ml"][0] == pytest.approx(result.rows[0]["lung_ml"])
+
+
+PARAMETER_NAMES = {
+    "MaskParameters": "mask",
+    "FitParameters": "fit",
+    "IntakeParameters": "intake",
+    "SeriesFilter": "series",
+    "TissueModel": "model",
+    "Callback |": "callback",
+    "Callable[[str], None]": "warn",
+    "Progress |": "progress",
+}
+"""Name of a parameter by a part of its type."""
+METHODS = [lungmix.Pipeline.run, *(operator.attrgetter(name.removeprefix("lungmix."))(lungmix) for name in COMMANDS)]
+PUBLIC = {
+    *METHODS,
+    lungmix.Pipeline.select,
+    lungmix.Pipeline.relabel,
+    lungmix.find_scans,
+    lungmix.connect,
+    lungmix.Cohort.locked,
+}
+
+
+@pytest.mark.parametrize("function", sorted(PUBLIC, key=lambda function: function.__qualname__))
+def test_parameters_of_one_type_have_one_name(function):
+    named = {
+        (parameter.name, name)
+        for parameter in inspect.signature(function).parameters.values()
+        for kind, name in PARAMETER_NAMES.items()
+        if kind in str(parameter.annotation)
+    }
+    assert {name for name, expected in named if name != expected} == set()
+
+
+def test_report_of_one_call_is_written_at_its_end(labelled, client, tmp_path):
+    store, _ = labelled
+    missing = tmp_path / "missing.nrrd"
+    result = lungmix.run(store, missing, mask=MASK, model="published", client=client, report=str(tmp_path / "page"))
+    assert result.page == tmp_path / "page" / "index.html"
+    page = result.page.read_text()
+    assert result.failed["source 1"] in html.unescape(page)
+    assert "case-001" in page
+    assert (tmp_path / "page" / "data" / "case-001.js").exists()
+    assert "missing.nrrd" not in page
+
+
+def test_key_table_in_the_folder_of_the_report_is_rejected(client, scan, tmp_path):
+    intake = lungmix.IntakeParameters(key=tmp_path / "page" / "key.csv")
+    with pytest.raises(UsageError, match="key"):
+        lungmix.run(tmp_path / "s.zarr", scan, intake=intake, client=client, report=tmp_path / "page")
+    assert not (tmp_path / "page").exists()
 
 
 def test_second_call_without_sources_keeps_everything(labelled, client):

@@ -18,7 +18,7 @@ from .parameters import IntakeParameters as IntakeParameters
 from .parameters import MaskParameters as MaskParameters
 from .pipeline import Pipeline as Pipeline
 from .pipeline import RunResult as RunResult
-from .pipeline import run as run
+from .pipeline.one_call import run as run
 from .store import Case as Case
 from .store import Cohort as Cohort
 from .store import open_cohort as open_cohort

@@ -171,7 +171,7 @@ def test_scheduler_without_workers_is_waited_for_and_then_named(tmp_path):
         running_cluster(tmp_path, workers=0) as (address, _),
         pytest.raises(ClusterError, match="no worker has joined"),
     ):
-        lungmix.connect(address, patience=0.5, say=heard.append)
+        lungmix.connect(address, timeout=0.5, warn=heard.append)
     assert len(heard) == 1
     assert address in heard[0]
 

@@ -21,7 +21,7 @@ GIB = 1 << 30
 def test_scheduler_of_dasks_configuration_is_used_and_said():
     address, said = f"tcp://127.0.0.1:{free_port()}", []
     with dask.config.set({"scheduler-address": address}), pytest.raises(ClusterError, match="dask's configuration"):
-        lungmix.connect(say=said.append)
+        lungmix.connect(warn=said.append)
     assert address in said[0]
 
 
@@ -79,7 +79,7 @@ def test_adaptive_cluster_without_workers_starts_one():
         n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0", silence_logs=50
     ) as cluster:
         cluster.adapt(minimum=0, maximum=1, interval="100ms", wait_count=1)
-        with lungmix.connect(cluster.scheduler_address, patience=60) as client:
+        with lungmix.connect(cluster.scheduler_address, timeout=60) as client:
             end = time.monotonic() + 60
             while client.scheduler_info()["workers"]:
                 assert time.monotonic() < end

@@ -109,7 +109,7 @@ def test_cluster_that_has_no_worker_before_and_between_stages_takes_a_whole_run(
     callback = Said()
     with cluster_of(0) as cluster:
         cluster.adapt(minimum=0, maximum=1, interval="200ms", wait_count=1)
-        with lungmix.connect(cluster.scheduler_address, patience=60, say=callback.on_warning) as client:
+        with lungmix.connect(cluster.scheduler_address, timeout=60, warn=callback.on_warning) as client:
             report = Pipeline(client, lungmix.open_cohort(str(tmp_path / "s.zarr"), "a"), callback).run(
                 [scan], mask=MASK
             )

@@ -187,7 +187,7 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
         mended = pool.submit(mend_later, cluster, callback)
         wait_until(cluster.answers)
         try:
-            with lungmix.connect(cluster.address, patience=60) as connected:
+            with lungmix.connect(cluster.address, timeout=60) as connected:
                 run(connected, tmp_path / "s.zarr", scans, callback=callback)
         finally:
             ended.set()
@@ -204,7 +204,7 @@ def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, ha
     with Cluster(tmp_path) as cluster:
         callback = Strike("mask", lambda: kill(cluster.scheduler.pid))
         wait_until(cluster.answers)
-        with lungmix.connect(cluster.address, patience=5) as connected:
+        with lungmix.connect(cluster.address, timeout=5) as connected:
             report = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), callback).run(
                 [scans], mask=MASK
             )
@@ -406,7 +406,7 @@ def test_scheduler_lost_amid_em_over_voxels_is_waited_for(undisturbed, hasty, tm
         pool.submit(mend)
         wait_until(cluster.answers)
         try:
-            with lungmix.connect(cluster.address, patience=60) as connected:
+            with lungmix.connect(cluster.address, timeout=60) as connected:
                 cohort = lungmix.open_cohort(store, "r+")
                 report = Pipeline(connected, cohort, callback).fit("fit", parameters)
         finally:

@@ -43,7 +43,7 @@ if __name__ == "__main__":
             result = pipeline.run([folder / "scans"], mask=mask, chunk_slices=slices, fit=FitParameters(n_components=3))
             assert not result.failed, result.failed
             for method in ("em", "minibatch"):
-                pipeline.fit(parameters=FitParameters(n_components=3, n_init=1, max_iter=2, method=method))
+                pipeline.fit(fit=FitParameters(n_components=3, n_init=1, max_iter=2, method=method))
             assert not pipeline.label().failed
             assert not pipeline.measure(radiomics=True).failed
     for kernel, types in sorted(signatures() - before):

@@ -148,8 +148,8 @@ def test_lazy_voxels_are_those_of_the_masks(masked, client):
 
 @pytest.mark.slow
 def test_em_over_voxels_is_em_on_counts(masked):
-    counts = masked.fit(parameters=FitParameters()).fits
-    voxels = masked.fit(parameters=FitParameters(method="em")).fits
+    counts = masked.fit(fit=FitParameters()).fits
+    voxels = masked.fit(fit=FitParameters(method="em")).fits
     for name in ("weights", "means", "variances"):
         assert np.allclose(getattr(voxels.paper, name), getattr(counts.paper, name), rtol=1e-8, atol=0)
         assert np.allclose(getattr(voxels.converged, name), getattr(counts.converged, name), rtol=1e-5)
@@ -159,7 +159,7 @@ def test_em_over_voxels_is_em_on_counts(masked):
 
 @pytest.mark.slow
 def test_minibatches_reach_the_likelihood_of_all_voxels(masked):
-    reports = [masked.fit(parameters=FitParameters(method=method)) for method in ("minibatch", "counts", "minibatch")]
+    reports = [masked.fit(fit=FitParameters(method=method)) for method in ("minibatch", "counts", "minibatch")]
     batches, counts, again = (report.comparison.quality[0]["log_likelihood"] for report in reports)
     # How near one pass comes depends on the order of the slabs; phantoms decide it.
     assert abs(batches - counts) < 1e-3

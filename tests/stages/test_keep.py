@@ -158,7 +158,7 @@ def rows(store, file):
 
 
 def test_cases_that_are_not_labelled_by_the_model_fail_by_name(store, capsys):
-    Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
+    Pipeline(None, lungmix.open_cohort(store, "r+")).fit(fit=FitParameters(n_components=4))
     cohort = lungmix.open_cohort(store, "r+")
     CaseWriter(cohort["case-001"]).start_stage("label", "of a run that was killed")
     assert _status_of(["measure", str(store), "--quiet", "--json"]) == 1
@@ -175,7 +175,7 @@ def test_cases_that_are_not_labelled_by_the_model_fail_by_name(store, capsys):
 def test_removed_case_changes_no_other_row_without_measuring(store):
     Pipeline(None, lungmix.open_cohort(store, "r+")).measure([AIRWAY], radiomics=True)
     before = {file: rows(store, file) for file in ("measurements.csv", "radiomics.csv")}
-    Pipeline(None, lungmix.open_cohort(store, "r+")).fit(parameters=FitParameters(n_components=4))
+    Pipeline(None, lungmix.open_cohort(store, "r+")).fit(fit=FitParameters(n_components=4))
     Pipeline(None, lungmix.open_cohort(store, "r+")).remove(["case-002"])
     for file, rows_before in before.items():
         assert rows(store, file) == {name: line for name, line in rows_before.items() if name != "case-002"}

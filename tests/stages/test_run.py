@@ -272,7 +272,7 @@ def test_stages_one_by_one_give_the_same_as_a_run(scans, client, tmp_path):
     two = Pipeline(client, lungmix.open_cohort(tmp_path / "two.zarr", "a"))
     two.convert([scans / "case-001.nrrd"])
     two.mask(MASK)
-    two.fit(parameters=FitParameters(n_init=2))
+    two.fit(fit=FitParameters(n_init=2))
     two.label()
     assert two.measure().rows == report.rows
     for name in ("ct", "lung", "side", "tissue", "tissue_median"):

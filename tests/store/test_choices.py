@@ -30,7 +30,7 @@ def fitted(tmp_path):
     """The same, labelled by a fit of four components."""
     url = str(tmp_path / "fitted.zarr")
     cohort, _ = labelled_store(url, 2)
-    model = Pipeline(None, cohort).fit(parameters=FitParameters(n_components=4, fit="converged")).model
+    model = Pipeline(None, cohort).fit(fit=FitParameters(n_components=4, fit="converged")).model
     for case in cohort.values():
         label_record(case, model, "converged")
     return url

@@ -79,7 +79,7 @@ def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tupl
                 scheduler_file=cluster.scheduler_file,
                 workers=cluster.workers,
                 memory_limit=cluster.memory_limit,
-                say=callback.on_warning,
+                warn=callback.on_warning,
             )
         try:
             check_memory(client)

@@ -27,8 +27,8 @@ def connect(
     scheduler_file: str | Path | None = None,
     workers: int | None = None,
     memory_limit: str | int | None = None,
-    patience: float = PATIENCE_S,
-    say: Callable[[str], None] | None = None,
+    timeout: float = PATIENCE_S,
+    warn: Callable[[str], None] | None = None,
 ) -> Client:
     """Connect to a scheduler, or start a local cluster.
 
@@ -46,11 +46,11 @@ def connect(
         Processes of a local cluster; by default one per core, fewer where memory is short.
     memory_limit : str or int, optional
         Memory of each of them, such as ``"2GB"``; by default an equal share of the machine's.
-    patience : float
+    timeout : float
         Seconds to wait for the first worker of a scheduler that has none yet, and for a scheduler whose connection is
         lost later.
-    say : callable, optional
-        Called with a message when there is something to wait for.
+    warn : callable, optional
+        Called with a message when the scheduler is one of dask's configuration, or when there is something to wait for.
 
     Returns
     -------
@@ -70,20 +70,20 @@ def connect(
     if scheduler is None and scheduler_file is None and not is_local:
         scheduler = dask.config.get("scheduler-address", None)
         is_configured = scheduler is not None
-        if is_configured and say is not None:
-            say(f"using the scheduler of dask's configuration, {scheduler}; `workers` starts a local cluster instead")
+        if is_configured and warn is not None:
+            warn(f"using the scheduler of dask's configuration, {scheduler}; `workers` starts a local cluster instead")
     if scheduler is None and scheduler_file is None:
         return start_local(workers, memory_limit)
     if is_local:
         raise UsageError("`workers` and `memory_limit` configure a local cluster: omit them with a scheduler")
     try:
-        client = _connect_existing(scheduler, scheduler_file, patience)
+        client = _connect_existing(scheduler, scheduler_file, timeout)
     except ClusterError as error:
         if not is_configured:
             raise
         raise ClusterError(f"{error}; the address is from dask's configuration, which `workers` ignores") from error
     try:
-        _wait_for_worker(client, patience, say)
+        _wait_for_worker(client, timeout, warn)
         check_cluster(client)
     except BaseException:
         client.close()
@@ -109,13 +109,13 @@ def check_memory(client: Client) -> None:
         limit = int(worker["memory_limit"] or 0)
         if 0 < limit < LEAST_WORKER_BYTES:
             raise ClusterError(
-                f"worker {address} may take {limit / 1e6:.0f} MB of memory, and a worker needs at least "
+                f"worker {address} has a memory limit of {limit / 1e6:.0f} MB, and a worker needs at least "
                 f"{limit_for(ENOUGH_WORKER_BYTES) / 1e6:.0f} MB: start fewer workers with more memory each, such as "
                 "`memory_limit='2GB'`"
             )
 
 
-def _connect_existing(scheduler: str | None, scheduler_file: str | Path | None, patience: float) -> Client:
+def _connect_existing(scheduler: str | None, scheduler_file: str | Path | None, timeout: float) -> Client:
     address = scheduler if scheduler is not None else str(scheduler_file)
     if scheduler_file is not None and not Path(scheduler_file).is_file():
         raise ClusterError(
@@ -126,9 +126,9 @@ def _connect_existing(scheduler: str | None, scheduler_file: str | Path | None, 
     logger.setLevel(logging.CRITICAL)
     try:
         location: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
-        # A wrong address should be reported soon, whereas the client waits up to `patience` when it reconnects.
+        # A wrong address should be reported soon, whereas the client waits up to `timeout` when it reconnects.
         CleanClient(**location, timeout=_TIMEOUT).close()
-        client = CleanClient(**location, timeout=max(patience, _TIMEOUT))
+        client = CleanClient(**location, timeout=max(timeout, _TIMEOUT))
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         if _is_secure(address, scheduler_file):
@@ -149,19 +149,19 @@ def _is_secure(address: str, scheduler_file: str | Path | None) -> bool:
     return address.startswith("tls://")
 
 
-def _wait_for_worker(client: Client, patience: float, warn: Callable[[str], None] | None) -> None:
+def _wait_for_worker(client: Client, timeout: float, warn: Callable[[str], None] | None) -> None:
     if client.scheduler_info(n_workers=1)["workers"]:
         return
     address = client.scheduler.address
     if warn is not None:
-        warn(f"the scheduler at {address} has no worker yet: waiting {patience:.0f} s for the first")
+        warn(f"the scheduler at {address} has no worker yet: waiting {timeout:.0f} s for the first")
     # An adaptive cluster starts workers once there is work. Workers without lungmix can compute this task too.
     request = client.submit(int, pure=False)
     try:
-        client.wait_for_workers(1, timeout=patience)
+        client.wait_for_workers(1, timeout=timeout)
     except TimeoutError:
         raise ClusterError(
-            f"no worker has joined the scheduler at {address} within {patience:.0f} s: start one with "
+            f"no worker has joined the scheduler at {address} within {timeout:.0f} s: start one with "
             f"`dask worker {address}`, or look at why the queue starts none"
         ) from None
     finally:

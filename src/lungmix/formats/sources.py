@@ -31,7 +31,7 @@ _DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
 
 @hide_warnings_of("pydicom")
 def find_scans(
-    source: str | Path, rules: SeriesFilter | None = None, watch: Progress | None = None
+    source: str | Path, series: SeriesFilter | None = None, progress: Progress | None = None
 ) -> list[ScanResult]:
     """Return all scans of a source, from headers only.
 
@@ -40,9 +40,9 @@ def find_scans(
     source : str or Path
         A DICOM folder (searched recursively), an image file, an archive of any of these, or a text or CSV file
         that lists them; or ``s3://bucket/prefix`` for any of these in an S3-compatible object store.
-    rules : SeriesFilter, optional
+    series : SeriesFilter, optional
         Filter of DICOM series.
-    watch : callable, optional
+    progress : callable, optional
         Called with the number of files that were read or downloaded, and the number of all files.
 
     Returns
@@ -51,7 +51,7 @@ def find_scans(
         An unreadable file or series is a `RejectedSource` with the reason as a sentence, and does not affect others.
         Files that are not scans, and series that are not selected, are `SkippedSource`.
     """
-    search = _Search(rules or SeriesFilter(), watch or _ignore_progress)
+    search = _Search(series or SeriesFilter(), progress or _ignore_progress)
     if is_remote(str(source)):
         return search.bucket(check_address(str(source)))
     # Scans are sent to workers, which may have another working directory.

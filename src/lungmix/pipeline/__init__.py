@@ -1,9 +1,8 @@
 """From sources to measurements: which stages run for which cases, and what became of them."""
 
-from lungmix.pipeline.one_call import run
 from lungmix.pipeline.pipeline import Pipeline
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import reason_of
 from lungmix.store.models import stored_model
 
-__all__ = ["Pipeline", "RunResult", "reason_of", "run", "stored_model"]
+__all__ = ["Pipeline", "RunResult", "reason_of", "stored_model"]

@@ -1,4 +1,4 @@
-"""Steps that read all cases at once: the fit of a mixture, and the tables of measurements."""
+"""Steps that read all cases at once: the fit of a mixture, the tables of measurements, and notes on doubtful cases."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.staleness import fault_of_labels
 from lungmix.stages import fit, mask
 from lungmix.stages.base import Stage
+from lungmix.stages.flags import flags_of, remarks_on
 from lungmix.stages.label import LabelStage
 from lungmix.stages.measure import (
     drop_rows,
@@ -34,6 +35,22 @@ MEASURE = "measure"
 def label_stage_of(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
     """Return the stage that labels with a model, under the name that the store has for it; see `LabelStage`."""
     return LabelStage(model, stored_id(cohort, model).name, before)
+
+
+def resolve_model(
+    runner: CaseRunner,
+    given: TissueModel | None,
+    names: Sequence[str],
+    parameters: FitParameters,
+    result: RunResult,
+    stages: Sequence[Stage] = (),
+) -> None:
+    """Take the model that was given, or fit one to the cases `names`; see `fit_mixture`."""
+    if given is None:
+        fit_mixture(runner, names, parameters, result, stages)
+    else:
+        fit.publish(runner.cohort, given, {"given": True})
+        result.model, result.model_id = given, stored_id(runner.cohort, given)
 
 
 def fit_mixture(
@@ -140,6 +157,17 @@ def measure_cases(
                 result.radiomics = table if radiomics else []
 
     runner.run_cohort_step("the measurements", step, [*stages, label_stage_of(cohort, model)] if stages else [], result)
+
+
+def add_flags(cohort: Cohort, result: RunResult, names: Sequence[str]) -> None:
+    """Add notes on doubtful cases among `names` to the result."""
+    selected = {*names} - result.failed.keys()
+    for name, case in cohort.items() if selected else ():
+        if name in selected:
+            result.note(name, flags_of(case))
+    for row in result.rows:
+        if row["case"] in selected:
+            result.note(str(row["case"]), remarks_on(row))
 
 
 def _has_true_rows(cohort: Cohort, name: str) -> bool:

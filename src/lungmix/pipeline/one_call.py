@@ -1,4 +1,7 @@
-"""Run the whole method on a cohort with one call, for notebooks and scripts."""
+"""Run the whole method on a cohort with one call, for notebooks and scripts.
+
+`lungmix.pipeline` does not import this module: it needs matplotlib, which commands without a report do not load.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
 from lungmix.pipeline.pipeline import FIT, Pipeline
 from lungmix.pipeline.result import RunResult
 from lungmix.store import open_cohort
+from lungmix.webpage.page import write_page
 
 
 def run(
@@ -29,6 +33,7 @@ def run(
     series: SeriesFilter | None = None,
     chunk_slices: int | None = None,
     accept_hu: bool = False,
+    report: str | Path | None = None,
     client: Client | None = None,
     workers: int | None = None,
     memory_limit: str | int | None = None,
@@ -44,6 +49,8 @@ def run(
         Files and folders with scans. Without any, the cases of the store.
     mask, model, fit, intake, series, chunk_slices, accept_hu
         See `lungmix.Pipeline.run`. Values of an earlier run are not remembered: without `mask` the preset is ``paper``.
+    report : str or Path, optional
+        Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
     client : distributed.Client, optional
         A cluster. By default workers are started on this machine and stopped at the end.
     workers : int, optional
@@ -57,7 +64,7 @@ def run(
     Returns
     -------
     RunResult
-        Which cases are done, which failed and why, the model and the measurements.
+        Which cases are done, which failed and why, the model, the measurements, and the path of the report.
 
     Raises
     ------
@@ -67,22 +74,28 @@ def run(
     Examples
     --------
     >>> mask = lungmix.MaskParameters("physical")
-    >>> result = lungmix.run("cohort.zarr", "scans", mask=mask, model="published", workers=1)  # doctest: +SKIP
+    >>> result = lungmix.run("cohort.zarr", "scans", mask=mask, model="published", report="page")  # doctest: +SKIP
     >>> result.failed  # doctest: +SKIP
     {}
+    >>> result.page  # doctest: +SKIP
+    PosixPath('page/index.html')
     """
     callback = callback or LogWarnings()
     cohort = open_cohort(store, "a")
     with ExitStack() as stack:
         if client is None:
-            client = stack.enter_context(connect(workers=workers, memory_limit=memory_limit, say=callback.on_warning))
-        return Pipeline(client, cohort, callback).run(
+            client = stack.enter_context(connect(workers=workers, memory_limit=memory_limit, warn=callback.on_warning))
+        result = Pipeline(client, cohort, callback).run(
             sources,
             mask=mask,
             model=model,
             fit=fit,
             intake=intake,
+            outputs=[report],
             series=series,
             chunk_slices=chunk_slices,
             accept_hu=accept_hu,
         )
+        if report is not None:
+            result.page = write_page(cohort, report, result.failed, callback=callback)
+        return result

@@ -21,23 +21,19 @@ from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
-from lungmix.pipeline.cohort_steps import fit_mixture, label_stage_of, measure_cases
+from lungmix.pipeline.cohort_steps import add_flags, label_stage_of, measure_cases, resolve_model
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
 from lungmix.pipeline.staleness import fault_of_labels, will_recompute
-from lungmix.stages import fit, label, mask
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage
-from lungmix.stages.flags import flags_of, remarks_on
-from lungmix.stages.label import LabelStage
-from lungmix.stages.mask import MaskStage
-from lungmix.stages.measure import (
-    drop_rows,
-    drop_stale_rows,
-    measured_cases,
-    stored_rows,
-)
+from lungmix.stages.fit import STAGE as FIT_STAGE
+from lungmix.stages.fit import choose_cases, masked_counts, pool_counts
+from lungmix.stages.label import LabelStage, without_sides
+from lungmix.stages.mask import STAGE as MASK
+from lungmix.stages.mask import MaskStage, advice
+from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, stored_rows
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
 from lungmix.store.choices import remember_mask
 from lungmix.store.models import model_use, stored_id, stored_model
@@ -46,7 +42,6 @@ from lungmix.tissue import Tissue
 P = ParamSpec("P")
 
 FIT = "fit"
-MASK = mask.STAGE
 
 
 def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[Concatenate[Pipeline, P], RunResult]:
@@ -77,14 +72,17 @@ def _given_model(model: str | Path | TissueModel) -> TissueModel | None:
 class Pipeline:
     """The stages of a cohort on a cluster.
 
+    A parameter has one name in all methods and in `lungmix.run`: `mask` for sizes of the mask, `fit` for settings of
+    the fit, `model` for a mixture, `series` for DICOM series, `intake` for patient data.
+
     Attributes
     ----------
     client : distributed.Client
         The cluster.
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     callback : Callback
-        Is given progress and warnings; by default warnings go to the logger ``lungmix``.
+        Receiver of progress and warnings; by default warnings go to the logger ``lungmix``.
     wait : bool
         Wait for another run on this store to end, instead of raising `LockedError`.
     """
@@ -148,7 +146,7 @@ class Pipeline:
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         if given is not None:
             # Labels by a given model need not wait for the other cases.
-            self._resolve_model(given, [], FitParameters(), result)
+            resolve_model(self._runner, given, [], FitParameters(), result)
             stages = [*steps, label_stage_of(self.cohort, given)]
             self._runner.run_cases("label", self._all_names(scans), stages, result)
             self._drop_unconverted(retained)
@@ -157,10 +155,10 @@ class Pipeline:
             self._drop_unconverted(retained)
             masked = self._with_stage(MASK, result)
             if masked:
-                self._resolve_model(None, masked, fit or FitParameters(), result, steps)
+                resolve_model(self._runner, None, masked, fit or FitParameters(), result, steps)
                 self._label_all(result, steps)
         measure_cases(self._runner, result, stages=steps)
-        self._flag(result, self._all_names(scans))
+        add_flags(self.cohort, result, self._all_names(scans))
         return result
 
     @_locked
@@ -196,60 +194,80 @@ class Pipeline:
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         self._runner.run_cases("convert", list(retained.scans), stages, result)
         self._drop_unconverted(retained)
-        self._flag(result, result.done)
+        add_flags(self.cohort, result, result.done)
         return result
 
     @_locked
-    def mask(self, parameters: MaskParameters | None = None, *, accept_hu: bool = False) -> RunResult:
+    def mask(self, mask: MaskParameters | None = None, *, accept_hu: bool = False) -> RunResult:
         """Find the lungs of all cases of the store.
 
         Parameters
         ----------
-        parameters : MaskParameters
-            Sizes of the mask.
+        mask : MaskParameters, optional
+            Sizes of the mask; those of the preset ``paper`` by default.
         accept_hu : bool
             Make masks of scans whose values are not HU of a chest CT too; they enter no pooled fit.
         """
         result = RunResult()
-        parameters = parameters or MaskParameters()
+        parameters = mask or MaskParameters()
         self._advise({}, parameters)
         remember_mask(self.cohort, parameters)
         stages = [MaskStage(parameters, accept_hu)]
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         names = list(self.cohort)
         self._runner.run_cases("mask", names, stages, result)
-        self._flag(result, names)
+        add_flags(self.cohort, result, names)
         return result
 
     @_locked
     def fit(
         self,
         model: str | Path | TissueModel = FIT,
-        parameters: FitParameters | None = None,
+        fit: FitParameters | None = None,
         cases: Sequence[str] = (),
         exclude_cases: Sequence[str] = (),
     ) -> RunResult:
-        """Fit mixtures to masked cases, all or some, or take a given one."""
+        """Fit mixtures to masked cases, or take a given one.
+
+        Parameters
+        ----------
+        model : str, Path or TissueModel
+            ``"fit"``, ``"published"``, a file, or a mixture.
+        fit : FitParameters, optional
+            How mixtures are fitted.
+        cases : sequence of str
+            Fit to these cases only.
+        exclude_cases : sequence of str
+            Fit without these.
+        """
         result = RunResult()
         given = _given_model(model)
-        result.done = fit.choose_cases(self._with_stage(mask.STAGE, result), cases, exclude_cases)
-        self._resolve_model(given, result.done, parameters or FitParameters(), result)
+        result.done = choose_cases(self._with_stage(MASK, result), cases, exclude_cases)
+        resolve_model(self._runner, given, result.done, fit or FitParameters(), result)
         self._compare_models(result)
         return result
 
     def select(
         self,
         components: Sequence[int],
-        parameters: FitParameters | None = None,
+        fit: FitParameters | None = None,
         cases: Sequence[str] = (),
         exclude_cases: Sequence[str] = (),
     ) -> RunResult:
-        """Judge several numbers of components by their BIC; the store stays as it is."""
+        """Compare several numbers of components by their BIC; the store stays as it is.
+
+        Parameters
+        ----------
+        components : sequence of int
+            Numbers of Gaussians.
+        fit, cases, exclude_cases
+            See `fit`.
+        """
         result = RunResult()
-        result.done = fit.choose_cases(list(fit.masked_counts(self.cohort)), cases, exclude_cases)
-        counts = fit.pool_counts(self.cohort, result.done)
-        with stage_events(self.callback, fit.STAGE, ["components"]) as progress:
-            result.selection = bic_table(counts, parameters or FitParameters(), components, progress)
+        result.done = choose_cases(list(masked_counts(self.cohort)), cases, exclude_cases)
+        counts = pool_counts(self.cohort, result.done)
+        with stage_events(self.callback, FIT_STAGE, ["components"]) as progress:
+            result.selection = bic_table(counts, fit or FitParameters(), components, progress)
         return result
 
     @_locked
@@ -260,11 +278,19 @@ class Pipeline:
         return result
 
     @_locked
-    def relabel(self, model: str | Path | TissueModel, parameters: FitParameters | None = None) -> RunResult:
-        """Label all masked cases with another model, and measure them; masks stay as they are."""
+    def relabel(self, model: str | Path | TissueModel, fit: FitParameters | None = None) -> RunResult:
+        """Label all masked cases with another model, and measure them; masks stay as they are.
+
+        Parameters
+        ----------
+        model : str, Path or TissueModel
+            ``"fit"``, ``"published"``, a file, or a mixture.
+        fit : FitParameters, optional
+            How mixtures are fitted.
+        """
         result = RunResult()
         given = _given_model(model)
-        self._resolve_model(given, self._with_stage(mask.STAGE, result), parameters or FitParameters(), result)
+        resolve_model(self._runner, given, self._with_stage(MASK, result), fit or FitParameters(), result)
         self._label_all(result)
         measure_cases(self._runner, result)
         return result
@@ -306,7 +332,7 @@ class Pipeline:
         result = self._result_of_store()
         model = result.model
         assert model is not None
-        missing = label.without_sides(self.cohort)
+        missing = without_sides(self.cohort)
         # Labels by another model are not replaced here: who measures has not asked for others.
         missing = [name for name in missing if fault_of_labels(self.cohort[name], model) is None]
         if missing and self.client is not None:
@@ -314,7 +340,7 @@ class Pipeline:
             self._runner.run_cases("label", missing, [label_stage_of(self.cohort, model)], result)
         measure_cases(self._runner, result, exclude_regions, radiomics=radiomics)
         result.done = [str(row["case"]) for row in result.rows]
-        self._flag(result, result.done)
+        add_flags(self.cohort, result, result.done)
         self._compare_models(result)
         return result
 
@@ -337,19 +363,9 @@ class Pipeline:
     def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
         geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
         self._runner.set_case_sizes(geometries)
-        hint = mask.advice({name: geometry.slice_spacing for name, geometry in geometries.items()}, parameters)
+        hint = advice({name: geometry.slice_spacing for name, geometry in geometries.items()}, parameters)
         if hint:
             self.callback.on_warning(hint)
-
-    def _flag(self, result: RunResult, names: Sequence[str]) -> None:
-        """Add notes on doubtful cases to the result."""
-        selected = {*names} - result.failed.keys()
-        for name, case in self.cohort.items() if selected else ():
-            if name in selected:
-                result.note(name, flags_of(case))
-        for row in result.rows:
-            if row["case"] in selected:
-                result.note(str(row["case"]), remarks_on(row))
 
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
@@ -369,24 +385,9 @@ class Pipeline:
         return ConvertStage(scans, chunk_slices, export)
 
     def _label_all(self, result: RunResult, steps: Sequence[Stage] = ()) -> None:
-        """Label all masked cases; `steps` make masks again that turn out to be damaged."""
+        """Label all masked cases; `steps` recompute masks that turn out to be corrupt."""
         if result.model is None:
             return
         stages = [label_stage_of(self.cohort, result.model, steps)]
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
-        self._runner.run_cases("label", self._with_stage(mask.STAGE, result), stages, result)
-
-    def _resolve_model(
-        self,
-        given: TissueModel | None,
-        names: Sequence[str],
-        parameters: FitParameters,
-        result: RunResult,
-        steps: Sequence[Stage] = (),
-    ) -> None:
-        """Take the model that was given, or fit one to the cases `names`."""
-        if given is None:
-            fit_mixture(self._runner, names, parameters, result, steps)
-        else:
-            fit.publish(self.cohort, given, {"given": True})
-            result.model, result.model_id = given, stored_id(self.cohort, given)
+        self._runner.run_cases("label", self._with_stage(MASK, result), stages, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,8 @@ class RunResult:
         The errors behind `failed`, for debugging.
     spent : dict of str to ResourceUsage
         Time and memory by stage; stages without work are missing.
+    page : Path or None
+        The HTML report, where `lungmix.run` was given a folder for it.
     """
 
     done: list[str] = field(default_factory=list)
@@ -86,6 +89,7 @@ class RunResult:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     spent: dict[str, ResourceUsage] = field(default_factory=dict)
+    page: Path | None = None
 
     def __repr__(self) -> str:
         """Return a few lines: numbers of cases, model, spacing, medians of the measurements, failures with reasons."""

@@ -34,9 +34,9 @@ class CaseRunner:
     client : distributed.Client
         The cluster.
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     callback : Callback
-        Is given progress, resources and failures.
+        Receiver of progress, resources and failures.
     """
 
     client: Client
@@ -88,9 +88,9 @@ class CaseRunner:
         title : str
             Name of the step in messages.
         step : callable
-            Changes nothing before its end, and excludes cases that have failed.
+            Function to call, again after a repair: it must write nothing before its end, and skip cases that failed.
         stages : sequence of Stage
-            Compute a case again that turns out to be corrupt; where there are none, that case fails.
+            Stages that recompute a case which turns out to be corrupt; without any, that case fails.
         result : RunResult
             Receives failures.
         """

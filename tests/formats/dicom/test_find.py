@@ -357,7 +357,7 @@ def test_unreadable_file_named_like_the_slices_is_damaged(folder):
 
 def test_progress_is_reported_for_every_file(folder):
     calls = []
-    find_scans(folder, watch=lambda done, total: calls.append((done, total)))
+    find_scans(folder, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(i, 8) for i in range(1, 9)]
 
 

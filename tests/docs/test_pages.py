@@ -18,6 +18,7 @@ from lungmix.cli.spelling import with_options
 from support.labelled import labelled_store
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = Path(errors.__file__).parent
 DOCS = ROOT / "docs"
 GENERATED = DOCS / "commands"
 PAGES = [
@@ -186,3 +187,14 @@ def test_figure_of_the_tutorial_is_drawn_from_a_measured_store(tmp_path, monkeyp
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert drawn["labels"].max() > 0
     assert list(drawn["base"]) == pytest.approx([100, 100])
+
+
+def test_files_and_names_of_the_recipes_for_contributors_exist():
+    words = {word for word in re.findall(r"`([^`\n]+)`", (DOCS / "extending.md").read_text()) if "NAME" not in word}
+    files = {word for word in words if word.endswith((".py", ".md"))}
+    assert {file for file in files if not (PACKAGE / file).exists() and not (ROOT / file).exists()} == set()
+    code = {*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")} - {Path(__file__)}
+    source = "\n".join(file.read_text() for file in code)
+    names = {name for word in words - files for name in re.findall(r"[A-Za-z_]{3,}", word.partition("(")[0])}
+    missing = {name for name in names if not re.search(rf"\b{name}\b", source)}
+    assert missing == {"read_name", "write_name"}, "functions that a contributor writes"

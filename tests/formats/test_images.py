@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lungmix.errors import SourceError, UsageError
 from lungmix.formats import RejectedSource, Scan, find_scans, write_image
+from lungmix.formats.images import KINDS
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 
@@ -159,6 +160,13 @@ def test_voxel_that_is_no_number_is_named_with_its_place(tmp_path, value):
     volume[4, 2, 1] = value
     sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / "a.nrrd"))
     assert "slice 4, row 2, column 1" in refusal_of(tmp_path / "a.nrrd")
+
+
+def test_format_that_is_only_read_is_not_written_as_another(tmp_path, monkeypatch):
+    monkeypatch.setitem(KINDS, ".toy", "toy")
+    with pytest.raises(UsageError, match="no supported extension"):
+        write_image(tmp_path / "a.toy", [VOLUME], Geometry((6, 5, 7)), np.int16)
+    assert not (tmp_path / "a.toy").exists()
 
 
 def test_values_beyond_16_bits_are_rejected(tmp_path):

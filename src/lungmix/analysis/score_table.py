@@ -11,12 +11,13 @@ from typing import Any
 
 from lungmix.analysis.scores import HIGHEST, LOWEST
 from lungmix.errors import UsageError, mark_path, mark_untrusted
+from lungmix.formats.images import KINDS
 from lungmix.formats.tables import column_of, rows_of, text_of
 
 _CASE = ("case", "scan")
 _PATIENT = ("patient", "patient_id", "patientid")
 _SCORE = ("s", "score")
-_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip", ".tar.gz", ".tar")
+_EXTENSIONS = (*sorted(KINDS, key=len, reverse=True), ".zip", ".tar.gz", ".tar")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lungmix.errors import StoreError, UsageError
 from lungmix.formats import write_image
 from lungmix.formats.images import extension_of
+from lungmix.formats.write import WRITTEN
 from lungmix.store import IMAGES, Case
 from lungmix.store.models import label_id, mask_text
 from lungmix.store.schema import ARRAYS, LABEL
@@ -44,8 +45,8 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     """
     target = Path(path)
     check_image(image)
-    if extension_of(target) in (None, ".nhdr"):
-        raise UsageError(f"{target.name} has none of the supported extensions: use .nrrd, .nii, .nii.gz, .mha or .mhd")
+    if extension_of(target) not in WRITTEN:
+        raise UsageError(f"{target.name} has none of the supported extensions: use one of {', '.join(WRITTEN)}")
     require(case, image)
     write_image(
         target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=made_with(case, image)

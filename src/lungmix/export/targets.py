@@ -32,7 +32,7 @@ class Options:
     binary : bool
         Write bit-planes instead of a label map.
     retain_uid : bool
-        Write the identifiers of the original series, which lead to its patient. A reference to it needs them.
+        Write the identifiers of the original series, by which its patient can be found. A reference to it needs them.
     """
 
     series: tuple[Scan, ...] = ()
@@ -49,7 +49,7 @@ def options_for(
     Raises
     ------
     UsageError
-        If sources are given without `retain_uid`: identifiers of the series lead to its patient.
+        If sources are given without `retain_uid`: by the identifiers of the series its patient can be found.
     SourceError
         If the sources hold no DICOM series.
     """
@@ -64,7 +64,7 @@ def options_for(
 def _check_reference(retain_uid: bool) -> None:
     if not retain_uid:
         raise UsageError(
-            "a reference to the original series writes its identifiers, which lead to its patient: give "
+            "a reference to the original series has its identifiers, by which its patient can be found: give "
             "`retain_uid=True` to allow it, or `with_ct=True`, which writes an anonymous series"
         )
 
@@ -120,6 +120,7 @@ FORMATS = {
         Format(PYRADIOMICS, ".csv", True, _without_options(pyradiomics.write_batch)),
     )
 }
+"""Formats by name. The first one with the extension of a file is its format, unless the user names another."""
 
 
 def find_format(name: str) -> Format:
@@ -158,7 +159,7 @@ def check_options(target: Format, options: Options) -> None:
 
 
 def format_of(path: Path, name: str | None = None) -> Format:
-    """Return the format of a name, or without a name that of a file's extension.
+    """Return the format called `name`; without a name, the format that the extension of a file stands for.
 
     Raises
     ------
@@ -172,11 +173,11 @@ def format_of(path: Path, name: str | None = None) -> Format:
         return target
     by_length = sorted(FORMATS.values(), key=lambda target: len(target.extension), reverse=True)
     for target in by_length:
-        if path.name.lower().endswith(target.extension) and target.name not in ("slicer-colors", "itk-snap"):
+        if path.name.lower().endswith(target.extension):
             return target
+    extensions = dict.fromkeys(target.extension for target in FORMATS.values())
     raise UsageError(
-        f"{path.name} has no supported extension: use .nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd, .dcm, .csv, "
-        f"or give a `format`: {', '.join(FORMATS)}"
+        f"{path.name} has no supported extension: use {', '.join(extensions)}, or give a `format`: {', '.join(FORMATS)}"
     )
 
 

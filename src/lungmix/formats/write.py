@@ -21,6 +21,9 @@ from lungmix.geometry import Geometry
 
 Slabs = Iterable[npt.NDArray[Any]]
 
+WRITTEN = (".nrrd", ".nii", ".nii.gz", ".mha", ".mhd")
+"""Extensions of the files that are written; more are read, see `lungmix.formats.images.KINDS`."""
+
 _NAMES = {"int16": ("int16", "MET_SHORT"), "uint8": ("uint8", "MET_UCHAR")}
 _PREFIX = "lungmix_"
 _LEVEL = 1  # of deflate: label maps still shrink a hundredfold, and writing takes a third of the time
@@ -63,8 +66,8 @@ def write_image(
     target = Path(path)
     extension = extension_of(target)
     dtype = np.dtype(dtype)
-    if extension is None or extension == ".nhdr":
-        raise UsageError(f"{target.name} has no supported extension: use .nrrd, .nii, .nii.gz, .mha or .mhd")
+    if extension not in WRITTEN:
+        raise UsageError(f"{target.name} has no supported extension: use one of {', '.join(WRITTEN)}")
     if fields and extension != ".nrrd":
         raise UsageError(f"{target.name} cannot have further fields: use .nrrd")
     if dtype.name not in _NAMES:

@@ -91,7 +91,7 @@ def test_zip_with_invalid_utf8_names_is_rejected_with_this_reason(tmp_path):
     content = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(content.replace("J\u00f6rg".encode(), b"J\xf6rrg"))
     (item,) = refused(find_scans(tmp_path / "x.zip"))
-    assert "x.zip declares that the names of its files are UTF-8, and they are not: unpack" in reveal(item.reason)
+    assert "x.zip declares its file names to be UTF-8, but they are not: unpack" in reveal(item.reason)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     except UnicodeDecodeError:
         shutil.rmtree(target, ignore_errors=True)
         raise SourceError(
-            f"{mark_path(path)} declares that the names of its files are UTF-8, and they are not: unpack it by "
+            f"{mark_path(path)} declares its file names to be UTF-8, but they are not: unpack it by "
             "hand and give the folder"
         ) from None
     except Exception as error:  # archive libraries raise any error for a corrupt field

@@ -61,7 +61,7 @@ def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
                 "format"
             )
     if fields["ObjectType"] != "Image":
-        raise SourceError(f"{mark_path(path)} holds another object than an image: give one 3-D volume")
+        raise SourceError(f"{mark_path(path)} holds an object that is not an image: give one 3-D volume")
     fields = _drop_singleton_axes(fields)
     clean = _clean_header(path, fields)
     type_code = _TYPES.get(fields["ElementType"])

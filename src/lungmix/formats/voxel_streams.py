@@ -173,7 +173,7 @@ def to_hu(
             z, y, x = (int(i) for i in np.argwhere(not_finite)[0])
             raise SourceError(
                 f"{mark_path(name)} holds {scaled[z, y, x]} at slice {z + first_slice}, row {y}, column {x}: "
-                "a CT has finite HU; export it again as integers"
+                "HU must be finite numbers; export it again as integers"
             )
         scaled = np.rint(scaled)
     low, high = scaled.min(initial=0), scaled.max(initial=0)

@@ -139,9 +139,10 @@ class TissueModel:
         return out
 
     def lowest_label_start(self) -> int | None:
-        """Return the first HU of the lowest component's interval; below it a wider component wins.
+        """Return the lowest HU that is labelled with the component of the lowest mean.
 
-        The lowest int16 where none does; None where the lowest component does not win at its own mean.
+        Below it a wider component is more probable; where none is, it is -32768, the lowest int16. None if another
+        component is more probable even at the lowest mean.
         """
         lower = _HU[np.ceil(self.means[0]) >= _HU]
         others = np.flatnonzero(self.predict(lower) != 1)

@@ -43,7 +43,7 @@ def key_for(case: Case) -> str:
 
 
 def is_valid(case: Case) -> bool:
-    """Return True where a masked case has the regions of its mask."""
+    """Return True if the stored regions of a masked case were computed from its present mask."""
     return case.stages.get(STAGE, {}).get("key") == key_for(case)
 
 

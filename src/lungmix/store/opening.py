@@ -104,8 +104,8 @@ def _open_or_repair(store: Store, location: str, mode: Mode, *, is_locked: bool)
         raise StoreError(f"{location} holds a zarr.json that {fault}, and no case: give a new or empty folder as STORE")
     if mode != "a":
         raise StoreError(
-            f"{location}: its zarr.json {fault}: run `Pipeline.run(sources)` with a scan of it, which "
-            "rewrites that file and keeps all cases"
+            f"{location}: its zarr.json {fault}: run `Pipeline.run(sources)` with a scan of this store; the run "
+            "rewrites zarr.json and keeps all cases"
         )
     if not is_locked:
         # Another process may repair it too, and record more.

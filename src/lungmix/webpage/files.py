@@ -21,5 +21,5 @@ def publish(path: Path, content: bytes) -> None:
             partial_path.write_bytes(content)
     except OSError as error:
         raise UsageError(
-            f"{path.parent} cannot be written ({error.strerror}): free its disk or give another folder"
+            f"{path.parent} cannot be written ({error.strerror}): free space on its disk, or give another folder"
         ) from error

@@ -73,9 +73,9 @@ def _images(dicomdir: Any) -> Iterator[ListedImage]:
 def find_missing_images(
     dicomdirs: Iterable[str], groups: Sequence[Group], damaged: Iterable[DamagedFile] = ()
 ) -> dict[int, list[DamagedFile]]:
-    """Return listed slices that are missing, by the largest group of their series.
+    """Return the slices that a DICOMDIR lists and that do not exist, by the index of the largest group of their series.
 
-    Series of which nothing was copied are not reported.
+    Series without any slice are not reported.
     """
     sop_uids = {image.sop_uid for group in groups for image in group.slices} | {
         image.header.sop_uid for image in damaged

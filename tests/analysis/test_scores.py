@@ -102,7 +102,7 @@ def test_equal_draws_raise_the_correlation_and_proportional_draws_keep_it():
 
 def test_draws_of_all_scans_equal_the_cohort():
     rows = cohort(40, 4)
-    result = study(rows, share=1.0).resamplings[0]
+    result = study(rows, fraction=1.0).resamplings[0]
     assert (result.c_sd, result.r2_sd) == (pytest.approx(0, abs=1e-12),) * 2
     assert result.r2_mean == pytest.approx(result.c_mean**2)
     assert np.isnan(result.r2_rest_mean)
@@ -150,7 +150,7 @@ def test_study_of_too_few_or_equal_scores_is_rejected(rows, message):
         study(rows)
 
 
-@pytest.mark.parametrize("options", [{"times": 1}, {"share": 0.0}, {"share": 1.5}, {"draw": "some"}])
+@pytest.mark.parametrize("options", [{"resamplings": 1}, {"fraction": 0.0}, {"fraction": 1.5}, {"draw": "some"}])
 def test_impossible_draws_are_rejected(options):
     with pytest.raises(UsageError, match="not possible"):
         resample(np.arange(9.0), np.arange(9) // 3, **options)
@@ -272,7 +272,7 @@ def test_errors_of_a_file_of_scores_contain_none_of_its_names(tmp_path):
 
 
 def test_coefficient_of_draws_of_two_scans_is_one():
-    drawn = resample(np.array([1.0, 20.0, 30.0]), np.array([0, 1, 1]), draw="equal", times=5, share=0.5)
+    drawn = resample(np.array([1.0, 20.0, 30.0]), np.array([0, 1, 1]), draw="equal", resamplings=5, fraction=0.5)
     assert (drawn.scans, drawn.c_mean, drawn.c_sd) == (2, 1.0, 0.0)
 
 

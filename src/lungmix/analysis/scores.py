@@ -171,8 +171,8 @@ def resample(
     scores: npt.NDArray[np.int64],
     *,
     draw: str = "proportional",
-    times: int = 100,
-    share: float = 0.8,
+    resamplings: int = 100,
+    fraction: float = 0.8,
     seed: int = 0,
 ) -> Resampling:
     """Regress score on involvement in repeated draws without replacement from the score groups.
@@ -184,11 +184,11 @@ def resample(
     scores : ndarray of int64, shape (n,)
         Score of each scan.
     draw : {"proportional", "equal"}
-        ``proportional`` draws ``share`` of each group, at least one scan; ``equal`` draws the same number from each,
-        ``share`` of the smallest group of two or more scans, so that frequent scores do not dominate.
-    times : int
+        ``proportional`` draws ``fraction`` of each group, at least one scan; ``equal`` draws the same number from each,
+        ``fraction`` of the smallest group of two or more scans, so that frequent scores do not dominate.
+    resamplings : int
         Number of draws.
-    share : float
+    fraction : float
         Fraction of a group, from 0 to 1.
     seed : int
         Seed of the draws.
@@ -198,19 +198,19 @@ def resample(
     UsageError
         If a number is out of range.
     """
-    if draw not in DRAWS or times < 2 or not 0 < share <= 1:
+    if draw not in DRAWS or resamplings < 2 or not 0 < fraction <= 1:
         raise UsageError(
-            f"{times} {draw} draws of a fraction of {share} are not possible: give 2 or more draws, and a fraction "
-            "above 0 and up to 1"
+            f"{resamplings} {draw} draws of a fraction of {fraction} are not possible: give 2 or more draws, and a "
+            "fraction above 0 and up to 1"
         )
     groups = [np.flatnonzero(scores == score) for score in np.unique(scores)]
     fewest = min((len(group) for group in groups if len(group) > 1), default=1)
-    equal = max(round(share * fewest), 1)
-    sizes = [max(round(share * len(g)), 1) if draw == "proportional" else min(equal, len(g)) for g in groups]
+    equal = max(round(fraction * fewest), 1)
+    sizes = [max(round(fraction * len(g)), 1) if draw == "proportional" else min(equal, len(g)) for g in groups]
     random = np.random.default_rng(seed)
     r2, c, rest = [], [], []
     y = scores.astype(np.float64)
-    for _ in range(times):
+    for _ in range(resamplings):
         chosen = np.concatenate([random.choice(g, n, replace=False) for g, n in zip(groups, sizes, strict=True)])
         others = np.setdiff1d(np.arange(len(y)), chosen)
         line = line_through(involvement[chosen], y[chosen])
@@ -218,7 +218,7 @@ def resample(
         c.append(_coefficient(involvement[chosen], y[chosen]))
         rest.append(_r_squared(line, involvement[others], y[others]) if len(others) > 1 else float("nan"))
     return Resampling(
-        draw, times, sum(sizes), float(np.mean(r2)), float(np.std(r2, ddof=1)), float(np.mean(c)),
+        draw, resamplings, sum(sizes), float(np.mean(r2)), float(np.std(r2, ddof=1)), float(np.mean(c)),
         float(np.std(c, ddof=1)), float(np.mean(rest)),
     )  # fmt: skip
 
@@ -229,8 +229,8 @@ def study(
     unscored: Sequence[str] = (),
     unmeasured: Sequence[str] = (),
     level: float = 95.0,
-    times: int = 100,
-    share: float = 0.8,
+    resamplings: int = 100,
+    fraction: float = 0.8,
     seed: int = 0,
 ) -> ScoreStudy:
     """Return the correlation of lung involvement with scores, its line, groups and resamplings.
@@ -241,7 +241,7 @@ def study(
         One row per scan, with ``case``, ``patient``, ``score`` and ``lung_involvement``, in the order of the visits.
     unscored, unmeasured : sequence of str
         Cases without a score, and scores without a case.
-    level, times, share, seed
+    level, resamplings, fraction, seed
         See `pearson` and `resample`.
 
     Raises
@@ -267,7 +267,10 @@ def study(
         all=pearson(involvement, scores, level),
         first=pearson(involvement[first], scores[first], level) if several else None,
         line=line_through(involvement, scores.astype(np.float64)),
-        resamplings=[resample(involvement, scores, draw=draw, times=times, share=share, seed=seed) for draw in DRAWS],
+        resamplings=[
+            resample(involvement, scores, draw=draw, resamplings=resamplings, fraction=fraction, seed=seed)
+            for draw in DRAWS
+        ],
         unscored=list(unscored),
         unmeasured=list(unmeasured),
     )

@@ -117,7 +117,13 @@ def scores(
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
     rows, unscored, unmeasured = join_scores(comparable_measurements(cohort), read_scores(scores), key_rows)
     result = study(
-        rows, unscored=unscored, unmeasured=unmeasured, level=level, times=resamplings, share=fraction, seed=seed
+        rows,
+        unscored=unscored,
+        unmeasured=unmeasured,
+        level=level,
+        resamplings=resamplings,
+        fraction=fraction,
+        seed=seed,
     )
     for warning in model_use(cohort).warnings():
         callback_for(quiet=True).on_warning(warning)

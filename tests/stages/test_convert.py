@@ -11,7 +11,7 @@ import lungmix
 from lungmix.errors import SourceError, trace_of
 from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
-from lungmix.stages import convert
+from lungmix.stages import convert, reading
 from lungmix.store import CaseRef, CohortWriter
 
 
@@ -28,7 +28,7 @@ def test_messages_of_libraries_about_a_file_are_in_no_log_of_a_worker(tmp_path, 
 
     unreadable = replace(scan, reader=fail)
     with pytest.raises(SourceError) as caught:
-        convert._run_or_return_error(convert._copy_slabs, unreadable, where)
+        reading.run_or_return_error(convert._copy_slabs, unreadable, where)
     assert "Rossi" in str(caught.value)
     assert type(error).__name__ in caught.value.redacted_message
     shown = [repr(caught.value), repr(unreadable), caught.value.redacted_message]

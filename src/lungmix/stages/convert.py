@@ -6,28 +6,19 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Client
 
-from lungmix.errors import (
-    REPORT_IT,
-    LungmixError,
-    SourceError,
-    StoreError,
-    error_about,
-    mark_path,
-    mark_untrusted,
-    redact,
-)
+from lungmix.errors import LungmixError, SourceError, StoreError, mark_path, redact
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.parameters import MaskParameters
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.base import StageContext, Status
+from lungmix.stages.reading import read_on_worker
 from lungmix.store import Case, CaseRef, CaseWriter, CohortWriter, layout_of
 from lungmix.store.digests import cache_key, location_digest
 from lungmix.store.objects import Receipts
@@ -44,7 +35,6 @@ lack it."""
 
 AIR_THRESHOLD = MaskParameters().threshold
 
-T = TypeVar("T")
 _SLAB = 64
 
 
@@ -123,13 +113,13 @@ class ConvertStage:
         repaired = reusable if is_corrupt else None
         if repaired is None and stored_case is not None and STAGE in stored_case.stages:
             # Read the new source to its end first, so that an unreadable one never replaces a good image.
-            _submit(client, _check_readable, scan)
+            read_on_worker(client, _check_readable, scan.without_identity())
         case = repaired or writer.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
         case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key))
         files, packed_files = case.create_image("ct"), case.create_packed(PACKED)
         try:
             # One task per scan: compressed sources can only be read sequentially.
-            copy = _submit(client, _copy_slabs, scan, case_ref)
+            copy = read_on_worker(client, _copy_slabs, scan.without_identity(), case_ref)
         except SourceError:
             if repaired is None:
                 writer.remove(name)
@@ -182,31 +172,6 @@ class _Copied:
     packed: Receipts
     digest: str
     hu: dict[str, Any]
-
-
-def _submit(client: Client, task: Callable[..., T], scan: Scan, *inputs: Any) -> T:
-    """Return the result of a task that reads a scan on a worker."""
-    result = client.submit(_run_or_return_error, task, scan.without_identity(), *inputs, pure=False, retries=2).result()
-    if isinstance(result, SourceError):
-        with error_about(path=scan.path):
-            raise result
-    return result
-
-
-def _run_or_return_error(task: Callable[..., T], scan: Scan, *inputs: Any) -> T | SourceError:
-    """Return the result of the task, or its `SourceError`: a worker would log and repeat a task that raises."""
-    try:
-        return task(scan, *inputs)
-    except SourceError as error:
-        return error
-    except (LungmixError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        # Workers log what a task raises, and messages of other libraries may quote the header.
-        raise SourceError(
-            f"{mark_path(scan.path)} cannot be read (unexpected {type(error).__name__}: {mark_untrusted(error)}): "
-            + REPORT_IT
-        ) from error
 
 
 def _check_readable(scan: Scan) -> None:

@@ -92,6 +92,10 @@ class CaseFiles(Case):
         """Read slices ``start`` to ``stop`` of an array of packed masks: uint64 ``[z, y, words]``."""
         return self._stored_array(name)[start:stop]
 
+    def read_temporary(self, name: str, box: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
+        """Read a box of a label map that exists only during a command."""
+        return self._stored_array(name)[box]
+
     def sizes(self) -> dict[str, int]:
         """Return the bytes of every object of this case, by object key."""
         return sizes_under(self._group.store, self._group.path)

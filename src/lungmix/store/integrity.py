@@ -9,7 +9,7 @@ from lungmix.store.case import Case
 from lungmix.store.case_files import OME, CaseFiles
 from lungmix.store.case_writer import CaseWriter
 from lungmix.store.objects import Receipts, is_partial
-from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, OPENED, PACKED, SIDE, stage_of
+from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, PACKED, SIDE, TEMPORARY, stage_of
 
 
 def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
@@ -28,8 +28,9 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
     for key in [key for key in sizes if is_partial(key)]:
         case.delete_object(key)
         del sizes[key]
-    if any(key.startswith(f"{OPENED}/") for key in sizes):
-        case.delete_array(OPENED)
+    for array in TEMPORARY:
+        if any(key.startswith(f"{array}/") for key in sizes):
+            case.delete_array(array)
     reasons: dict[str, str] = {}
     for stage, record in case.stages.items():
         if "files" not in record:

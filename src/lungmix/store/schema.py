@@ -33,6 +33,13 @@ The mask stage writes it again."""
 OPENED = "opened"
 """Packed mask after the opening, which exists only while a mask is computed."""
 
+IMPORTED, REFERENCE = "imported", "reference"
+"""Label maps that exist only during a command: a mask file on a grid of its own, and a reference on the grid of the
+scan."""
+
+TEMPORARY = (OPENED, IMPORTED, REFERENCE)
+"""Arrays that killed commands leave behind, and that the next one deletes."""
+
 N_LEVELS = 3
 """Number of resolutions of an image."""
 
@@ -45,7 +52,7 @@ class ArraySchema:
     ----------
     name : str
         Name of the array.
-    kind : {"image", "labels", "packed", "histogram"}
+    kind : {"image", "labels", "packed", "histogram", "temporary"}
         Images and labels have `N_LEVELS` resolutions.
     path : str
         Path in the case; levels of images are below it.
@@ -58,7 +65,7 @@ class ArraySchema:
     """
 
     name: str
-    kind: Literal["image", "labels", "packed", "histogram"]
+    kind: Literal["image", "labels", "packed", "histogram", "temporary"]
     path: str
     stage: str | None
     dtype: str
@@ -87,6 +94,8 @@ ARRAYS = {
         ),
         ArraySchema(PACKED, "packed", PACKED, PACKED, "uint64", _PACKING),
         ArraySchema(OPENED, "packed", OPENED, None, "uint64", _PACKING),
+        ArraySchema(IMPORTED, "temporary", IMPORTED, None, "uint8"),
+        ArraySchema(REFERENCE, "temporary", REFERENCE, None, "uint8"),
     )
 }  # fmt: skip
 """Arrays of a case by name. The fill value of all is 0."""

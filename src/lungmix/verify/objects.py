@@ -5,7 +5,7 @@ from __future__ import annotations
 from lungmix.store import STAGES, CaseFiles, stage_of
 from lungmix.store.integrity import has_wrong_label_list
 from lungmix.store.objects import receipt_of
-from lungmix.store.schema import LABELS_FILE, MASK, OPENED
+from lungmix.store.schema import IMPORTED, LABELS_FILE, MASK, OPENED
 
 
 def corrupt_objects(case: CaseFiles) -> list[str]:
@@ -27,7 +27,7 @@ def unexpected_objects(case: CaseFiles) -> dict[str, str]:
     expected = {"zarr.json", LABELS_FILE, *case.packed_files, *stage_files}
     messages: dict[str, str] = {}
     for key in sorted(case.sizes().keys() - expected):
-        stage = MASK if key.startswith(f"{OPENED}/") else stage_of(key)
+        stage = MASK if key.startswith((f"{OPENED}/", f"{IMPORTED}/")) else stage_of(key)
         if stage in STAGES and stage not in case.stages:
             if stage not in case.damage:
                 messages.setdefault(stage, f"the stage {stage} was interrupted")

@@ -24,6 +24,9 @@ _LOBES = {
 LOBES = tuple(_LOBES)
 """Regions of the five lobes."""
 
+LUNG_REGIONS = frozenset({"lung", "right", "left", *LOBES})
+"""Regions that are lung as a whole, or a part of its anatomy."""
+
 _NOT_WORDS = re.compile(r"[\W_]+")
 _MAX_NAME_LENGTH = 200
 

@@ -1,0 +1,50 @@
+"""Structure sets of radiotherapy, made by pydicom."""
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+
+FRAME, SERIES = "1.2.3.4", "1.2.3.5"
+
+
+def item(**attributes):
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def contour(points, kind="CLOSED_PLANAR"):
+    """Return a contour of points in mm."""
+    data = [f"{float(value):.10g}" for point in points for value in point]
+    return item(ContourGeometricType=kind, NumberOfContourPoints=len(points), ContourData=data)
+
+
+def structure_set(path, structures, *, frame=FRAME, series=SERIES, codes=None, **attributes):
+    """Write an RTSTRUCT of contours by the name of their structure, which are numbered from 1, and return its path."""
+    reference = item(FrameOfReferenceUID=frame)
+    if series:
+        study = item(RTReferencedSeriesSequence=[item(SeriesInstanceUID=series)])
+        reference.RTReferencedStudySequence = [study]
+    dataset = item(
+        SOPClassUID=RTStructureSetStorage, SOPInstanceUID=generate_uid(), Modality="RTSTRUCT", Manufacturer="Varian",
+        ReferencedFrameOfReferenceSequence=[reference],
+        StructureSetROISequence=[
+            item(ROINumber=number, ROIName=name, ReferencedFrameOfReferenceUID=frame)
+            for number, name in enumerate(structures, start=1)
+        ],
+        ROIContourSequence=[
+            item(ReferencedROINumber=number, ContourSequence=contours)
+            for number, contours in enumerate(structures.values(), start=1)
+        ],
+        **attributes,
+    )  # fmt: skip
+    if codes:
+        dataset.RTROIObservationsSequence = [
+            item(ReferencedROINumber=number, RTROIIdentificationCodeSequence=[code]) for number, code in codes.items()
+        ]
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ImplicitVRLittleEndian, RTStructureSetStorage
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta = meta
+    dataset.save_as(path, enforce_file_format=True)
+    return path

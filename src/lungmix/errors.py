@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
@@ -258,6 +258,12 @@ class NoGuardError(ClusterError, SystemExit):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.code = message
+
+
+def first_of(texts: Sequence[str], count: int = 3, separator: str = ", ") -> str:
+    """Return the first texts of a message, and how many more there are."""
+    more = f" and {len(texts) - count} more" if len(texts) > count else ""
+    return separator.join(texts[:count]) + more
 
 
 def reason_of(error: BaseException) -> str:

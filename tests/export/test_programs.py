@@ -15,7 +15,8 @@ from lungmix.export.slicer import terminology_of
 from lungmix.geometry import Geometry
 from lungmix.kernels.radiomics import FEATURES
 from lungmix.mixture import PUBLISHED
-from lungmix.stages.measure import radiomics_of_cohort
+from lungmix.stages.measure import measure_cohort
+from lungmix.store import RADIOMICS_FILE
 from lungmix.tissue import LUNG, TISSUES
 from support.generators import labelled_case
 from support.labelled import labelled_store
@@ -146,7 +147,7 @@ def test_pyradiomics_runs_the_batch_and_finds_what_is_measured_from_counts(tmp_p
     command = [RADIOMICS, *exported.tables, "-o", tmp_path / "out.csv", "-f", "csv", "-p", tmp_path / "first.yaml"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, env={})
     assert done.returncode == 0, done.stderr
-    rows = radiomics_of_cohort(cohort, list(cohort), PUBLISHED)
+    rows = measure_cohort(cohort, list(cohort), PUBLISHED, file=RADIOMICS_FILE)
     ours = {(row["case"], row["region"] == "lung", row["label"] or LUNG.label): row for row in rows if row["voxels"]}
     with (tmp_path / "out.csv").open() as stream:
         theirs = list(csv.DictReader(stream))

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lungmix.analysis.scores import HIGHEST, LOWEST
-from lungmix.errors import UsageError, mark_path, mark_untrusted
+from lungmix.errors import UsageError, first_of, mark_path, mark_untrusted
 from lungmix.formats.images import KINDS
 from lungmix.formats.tables import column_of, rows_of, text_of
 
@@ -164,8 +164,8 @@ def join_scores(
     unmeasured = [f"line {row['line']} ({name})" for row, name in zip(unmatched, unmatched_names, strict=True)]
     if not rows:
         raise UsageError(
-            f"no name in {mark_path(scores.path)} is that of a measured case: it names {_first_of(unmatched_names)}, "
-            f"the cohort has {_first_of(unscored) if unscored else 'no measured case; run `Pipeline.measure()` first'}"
+            f"no name in {mark_path(scores.path)} is that of a measured case: it names {first_of(unmatched_names)}, "
+            f"the cohort has {first_of(unscored) if unscored else 'no measured case; run `Pipeline.measure()` first'}"
         )
     return rows, unscored, unmeasured
 
@@ -205,7 +205,3 @@ def _patient_of(case: str, patients: Mapping[str, Any]) -> str | None:
     """Return the longest patient's name with which a case's name begins."""
     candidates = [name for name in patients if case == name or (case.startswith(name) and case[len(name)] in "-_.")]
     return max(candidates, key=len, default=None)
-
-
-def _first_of(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +135,7 @@ def pearson(x: Sequence[float] | Floats, y: Sequence[float] | Floats, level: flo
     n, nan = len(x), float("nan")
     if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(n, nan, nan, nan, nan, level)
-    with _constant_input_allowed():
+    with warnings.catch_warnings(action="ignore", category=stats.NearConstantInputWarning):
         result = stats.pearsonr(x, y)
     c = float(result.statistic)
     # Three pairs have no interval, unless they lie on a line.
@@ -149,13 +148,6 @@ def _coefficient(x: Floats, y: Floats) -> float:
     if len(x) == 2 and np.ptp(x) and np.ptp(y):
         return float(np.sign((x[1] - x[0]) * (y[1] - y[0])))
     return pearson(x, y).c
-
-
-@contextmanager
-def _constant_input_allowed() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        yield
 
 
 def line_through(x: Floats, y: Floats) -> Line:

@@ -46,8 +46,7 @@ def performance_page(client: Client, file: Path | None) -> Iterator[None]:
             f"the performance report {mark_path(file)} cannot be written ({error.strerror}): give a file in "
             "a folder that exists"
         ) from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Inline scripts and styles: the page opens without a network.
-        with client.as_current(), performance_report(str(file), mode="inline"):
-            yield
+    # Inline scripts and styles: the page opens without a network.
+    report = performance_report(str(file), mode="inline")
+    with warnings.catch_warnings(action="ignore"), client.as_current(), report:
+        yield

@@ -13,7 +13,7 @@ from typing import Any
 from distributed import Client
 
 from lungmix._version import __version__
-from lungmix.errors import ClusterError
+from lungmix.errors import ClusterError, first_of
 
 _VERSION_OF_LUNGMIX = "lungmix._version:__version__"
 _EQUAL_VERSIONS = ("dask", "distributed")
@@ -51,9 +51,8 @@ def check_cluster(client: Client) -> None:
     if problem := incompatibility(scheduler, versions["scheduler"], client_packages):
         problems.insert(0, f"the scheduler {problem}")
     if problems:
-        more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
         raise ClusterError(
-            f"the cluster does not have this program's environment: {'; '.join(problems[:_MAX_LISTED])}{more}; "
+            f"the cluster does not have this program's environment: {first_of(problems, _MAX_LISTED, '; ')}; "
             f"here are {describe_environment(client_packages)}: install the same for the scheduler and the workers, "
             "and restart them"
         )

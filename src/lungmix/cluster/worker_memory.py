@@ -13,7 +13,7 @@ from distributed.client import ClosedClientError
 from lungmix.cluster.reconnect import is_closed
 from lungmix.errors import RoomError
 from lungmix.geometry import Geometry
-from lungmix.graphs.memory import case_task_bytes, enough_bytes, least_bytes
+from lungmix.graphs.memory import enough_bytes, label_task_bytes, least_bytes
 from lungmix.graphs.process import limit_for
 
 _SETTINGS = "distributed.worker.memory"
@@ -57,7 +57,9 @@ class WorkerMemory:
         if self.limit is None:
             return
         depth, ny, nx = geometry.shape
-        task_bytes = case_task_bytes(min(slab, depth), ny, nx)
+        thinnest = min(slab, depth)
+        # Packed slabs of the mask need less than the voxels of labels.
+        task_bytes = label_task_bytes(thinnest, thinnest, ny, nx)
         if self.limit * self.share < least_bytes(task_bytes):
             enough = limit_for(enough_bytes(task_bytes), self.share)
             raise RoomError(case_name, (ny, nx), self.limit, enough, self.is_local)

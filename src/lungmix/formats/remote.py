@@ -196,10 +196,6 @@ class LocalMirror:
     def _files(self) -> dict[str, Path]:
         return {f"{self.bucket}/{member.key}": file for file, member in self.members.items()}
 
-    def state_of(self, file: Path) -> str:
-        """Return a text that changes when the object of a file does."""
-        return self.members[file].state
-
     def new_unpack_folder(self, archive: Path) -> Path:
         """Return a new folder to unpack an archive to."""
         target = self.folder / f"unpacked-{len(self.archives)}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lungmix.errors import SourceError, is_encodable, mark_path
+from lungmix.errors import SourceError, first_of, is_encodable, mark_path
 from lungmix.formats.annex import missing_content_error, missing_content_kind
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
@@ -187,7 +187,7 @@ class _Search:
     def unpacked(self, path: Path) -> list[ScanResult]:
         """Return the results of an archive."""
         folder = unpack(path, None if self.mirror is None else self.mirror.new_unpack_folder(path))
-        state = self.mirror.state_of(path) if self.mirror is not None else fingerprint_of([path])
+        state = self.mirror.members[path].state if self.mirror is not None else fingerprint_of([path])
         results: list[ScanResult] = []
         for result in replace(self, archive=(path, folder)).folder(folder):
             relative_path = os.path.relpath(result.path, folder)
@@ -293,9 +293,7 @@ def _other_files(files: list[Path], collection: Collection, *, in_archive: bool)
         else:
             skipped.append(file)
     if skipped:
-        shown = ", ".join(mark_path(file) for file in skipped[:3]) + (
-            f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        )
+        shown = first_of([mark_path(file) for file in skipped])
         text = "is no image" if len(skipped) == 1 else "are no images"
         results.append(SkippedSource("other-files", str(skipped[0].parent), f"{shown} {text}"))
     return results

@@ -93,21 +93,6 @@ def worker_bytes(task: int) -> int:
     return INTERPRETER_BYTES + KEPT_BYTES + TASKS_AT_ONCE * task
 
 
-def case_task_bytes(slab: int, ny: int, nx: int) -> int:
-    """Return the bytes of the largest task of a case if its slabs are the stored ones, the thinnest possible.
-
-    Packed slabs of the mask need less than the voxels of labels.
-
-    Parameters
-    ----------
-    slab : int
-        Slices of a stored slab.
-    ny, nx : int
-        Rows and columns.
-    """
-    return label_task_bytes(slab, slab, ny, nx)
-
-
 def least_bytes(task: int) -> int:
     """Return the memory below which a worker stays paused: its use at the end of a task of `task` bytes."""
     return INTERPRETER_BYTES + KEPT_BYTES + task + min(task, _BUFFERS)

@@ -57,14 +57,10 @@ def discover_scans(
                 item_label = source_label(number, item, len(results))
                 if isinstance(result, Scan):
                     first_label = seen.setdefault((result.key, result.fingerprint), item_label)
-                    is_first = first_label == item_label
-                    yield DiscoveredScan(item_label, result if is_first else _skip_duplicate(result, first_label))
-                else:
-                    yield DiscoveredScan(item_label, result)
-
-
-def _skip_duplicate(scan: Scan, first_label: str) -> SkippedSource:
-    return SkippedSource(scan.name, scan.path, f"is a duplicate of {first_label}", scan.series)
+                    if first_label != item_label:
+                        reason = f"is a duplicate of {first_label}"
+                        result = SkippedSource(result.name, result.path, reason, result.series)
+                yield DiscoveredScan(item_label, result)
 
 
 def _progress(callback: Callback, label: str) -> Callable[[int, int], None]:

@@ -26,6 +26,7 @@ from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.jit import kernel
 from lungmix.kernels.morphology import closing, dilate
 from lungmix.kernels.packed_masks import pack, unpack
+from lungmix.kernels.rejected_components import largest_component
 from lungmix.kernels.structuring_elements import Element, ellipsoid
 from lungmix.tissue import AIRWAY, ELSEWHERE, LEFT, RIGHT, SIDES
 
@@ -187,13 +188,6 @@ def _seal_mm(spacing: tuple[float, float, float]) -> float:
     return max(SEAL_MM, 1.5 * max(spacing))
 
 
-def _largest_component(mask: Mask) -> Mask:
-    components, _ = ndimage.label(mask)
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0
-    return np.asarray(mask & (components == sizes.argmax()))
-
-
 def _closed(mask: Mask, element: Element) -> Mask:
     nx = mask.shape[2]
     return unpack(closing(pack(mask.view(np.uint8)), nx, element), nx).view(np.bool_)
@@ -240,7 +234,7 @@ def _split(gas: Mask, lung: Mask, steps: npt.NDArray[np.float64], spacing: tuple
             if largest < SMALLEST_CORE * volume:
                 # The air fell apart: try a larger seal.
                 break
-    labels = _cut_at_valley(gas & _largest_component(sealed), steps)
+    labels = _cut_at_valley(gas & largest_component(sealed), steps)
     if labels is not None:
         geodesic_assign(labels, sealed, spacing)
     return labels
@@ -276,7 +270,7 @@ def _one_lung(lung: Mask, reduced: Reduced, box: tuple[slice, slice, slice]) -> 
     centre = steps @ (np.asarray(ndimage.center_of_mass(lung)) + corner) if lung.any() else np.zeros(3)
     body = steps @ np.asarray(ndimage.center_of_mass(reduced.hu[box[0]] > -200)) + steps[:, 0] * corner[0]
     side = LEFT if centre[0] > body[0] else RIGHT
-    return np.where(_largest_component(lung), np.uint8(side.label), np.uint8(0))
+    return np.where(largest_component(lung), np.uint8(side.label), np.uint8(0))
 
 
 def _close_separately(labels: Labels, gas: Mask, lumen: Mask, lung: Mask, closings: Sequence[Element]) -> Labels:

@@ -101,7 +101,7 @@ def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.f
         return []
     axis = cranial_axis(steps)
     across = [a for a in range(3) if a != axis]
-    body = _largest(hu > BODY_HU)
+    body = largest_component(hu > BODY_HU)
     boxes = ndimage.find_objects(pieces)
     rejected = []
     for number in large.tolist():
@@ -114,7 +114,8 @@ def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.f
     return sorted(rejected, key=lambda component: -component.ml)
 
 
-def _largest(mask: Mask) -> Mask:
+def largest_component(mask: Mask) -> Mask:
+    """Return the largest 6-connected component of a mask."""
     parts, n = ndimage.label(mask)
     if not n:
         return mask

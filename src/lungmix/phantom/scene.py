@@ -6,9 +6,10 @@ same voxels, and no more than a slab is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -115,21 +116,16 @@ class Phantom:
         return 100.0 * sum(self.weights[2:])
 
     def slabs(self, thickness: int = 32) -> Iterator[HU]:
-        """Yield HU from the first slice to the last: int16 ``[slices, y, x]``."""
-        for slab, _ in self._slab_pairs(thickness):
-            yield slab
+        """Return slabs of HU from the first slice to the last: int16 ``[slices, y, x]``."""
+        return self._stacked(self._slice, thickness)
 
     def truth_slabs(self, thickness: int = 32) -> Iterator[Labels]:
-        """Yield the tissue of each voxel: uint8 ``[slices, y, x]``, 0 outside the lungs, 1 to 5 inside."""
-        for start in range(0, self.shape[0], thickness):
-            depth = min(thickness, self.shape[0] - start)
-            yield np.stack([self._truth(start + i, self._random(start + i)) for i in range(depth)])
+        """Return slabs of the tissue of each voxel: uint8 ``[slices, y, x]``, 0 outside the lungs, 1 to 5 inside."""
+        return self._stacked(self._truth, thickness)
 
     def side_truth_slabs(self, thickness: int = 32) -> Iterator[Labels]:
-        """Yield the region of each voxel: uint8 ``[slices, y, x]``; 1 right, 2 left, 3 trachea (`lungmix.tissue`)."""
-        for start in range(0, self.shape[0], thickness):
-            depth = min(thickness, self.shape[0] - start)
-            yield np.stack([self._side_truth(start + i) for i in range(depth)])
+        """Return slabs of the region of each voxel: uint8 ``[slices, y, x]``; 1 right, 2 left, 3 trachea."""
+        return self._stacked(self._side_truth, thickness)
 
     def volume(self) -> HU:
         """Return all HU as an array."""
@@ -143,14 +139,9 @@ class Phantom:
         """Return all regions as an array."""
         return np.concatenate(list(self.side_truth_slabs()))
 
-    def _slab_pairs(self, thickness: int) -> Iterator[tuple[HU, Labels]]:
+    def _stacked(self, slice_of: Callable[[int], npt.NDArray[Any]], thickness: int) -> Iterator[npt.NDArray[Any]]:
         for start in range(0, self.shape[0], thickness):
-            depth = min(thickness, self.shape[0] - start)
-            pairs = [self._slice(start + i) for i in range(depth)]
-            yield np.stack([hu for hu, _ in pairs]), np.stack([truth for _, truth in pairs])
-
-    def _random(self, z: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, z])
+            yield np.stack([slice_of(z) for z in range(start, min(start + thickness, self.shape[0]))])
 
     @cached_property
     def _u(self) -> Floats:
@@ -190,9 +181,9 @@ class Phantom:
         room = ~self._trachea(z, _TRACHEA_MM + _WALL_MM)
         return [(((self._u - x) / _LUNG[0]) ** 2 + (self._v / _LUNG[1]) ** 2 < radius_2) & room for x in self._lung_x()]
 
-    def _slice(self, z: int) -> tuple[HU, Labels]:
-        random = self._random(z)
-        truth = self._truth(z, random)
+    def _slice(self, z: int) -> HU:
+        random = np.random.default_rng([self.seed, z])
+        truth = self._truth(z)
         noise = random.standard_normal(self.shape[1:], np.float32)
         hu = self._thorax(z) + noise * np.float32(12)
         lung = truth > 0
@@ -203,10 +194,9 @@ class Phantom:
         out = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
         if "padding" in self.traps:
             out[self._u**2 + self._v**2 > 0.25] = -2048
-        return out, truth
+        return out
 
-    def _truth(self, z: int, random: np.random.Generator) -> Labels:
-        del random  # tissue depends on the position alone; only HU are drawn
+    def _truth(self, z: int) -> Labels:
         truth = np.zeros(self.shape[1:], np.uint8)
         lungs = self._lungs(z)
         if not lungs:

@@ -17,13 +17,7 @@ from lungmix.stages import fit, mask
 from lungmix.stages.base import Stage
 from lungmix.stages.flags import flags_of, remarks_on
 from lungmix.stages.label import LabelStage
-from lungmix.stages.measure import (
-    drop_rows,
-    excluded_regions,
-    measure_cohort,
-    measured_cases,
-    radiomics_of_cohort,
-)
+from lungmix.stages.measure import drop_rows, excluded_regions, measure_cohort, measured_cases
 from lungmix.stages.plausibility import not_pooled
 from lungmix.store import RADIOMICS_FILE, Cohort
 from lungmix.store.models import stored_id
@@ -153,7 +147,7 @@ def measure_cases(
         with UsageRecorder(result.spent).alone(MEASURE):
             result.rows, result.spacings = measure_cohort(cohort, names, model, regions), spacings
             if radiomics or cohort.read_text(RADIOMICS_FILE) is not None:
-                table = radiomics_of_cohort(cohort, names, model, regions)
+                table = measure_cohort(cohort, names, model, regions, RADIOMICS_FILE)
                 result.radiomics = table if radiomics else []
 
     runner.run_cohort_step("the measurements", step, [*stages, label_stage_of(cohort, model)] if stages else [], result)

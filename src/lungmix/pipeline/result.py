@@ -12,7 +12,7 @@ import numpy as np
 
 from lungmix.analysis.comparison import Comparison
 from lungmix.cluster import ResourceUsage
-from lungmix.errors import ClusterError, RoomError, more_memory, redact, reveal
+from lungmix.errors import ClusterError, RoomError, first_of, more_memory, redact, reveal
 from lungmix.mixture import Fits, TissueModel
 from lungmix.store.models import ModelId
 from lungmix.store.tables import Row
@@ -157,10 +157,9 @@ def raise_without_memory(result: RunResult) -> None:
     if result.done or not too_large or len(too_large) < len(errors):
         return
     largest = max(too_large, key=lambda error: error.enough)
-    names = ", ".join(error.case for error in too_large[:_SHOWN])
-    more = f" and {len(too_large) - _SHOWN} more" if len(too_large) > _SHOWN else ""
+    names = first_of([error.case for error in too_large], _SHOWN)
     needs = "needs" if len(too_large) == 1 else "need up to"
     size = f"{largest.enough / 1e6:.0f}"
     remedy = more_memory(f"{size}MB", is_local=largest.is_local)
     has = f"a worker has {largest.limit / 1e6:.0f} MB of memory"
-    raise ClusterError(f"nothing can be done: {has}, and {names}{more} {needs} {size} MB: {remedy}")
+    raise ClusterError(f"nothing can be done: {has}, and {names} {needs} {size} MB: {remedy}")

@@ -90,7 +90,8 @@ class RetryPolicy:
 
         Corrupt stages of the case are invalidated first. The last attempt raises its error.
         """
-        for stage, reason in self._invalidated(case_name).items():
+        invalidated = invalidate_corrupt_stages(self.cohort[case_name]) if case_name in self.cohort else {}
+        for stage, reason in invalidated.items():
             what = f"the stage {stage}" if stage in STAGES else stage
             self.warn(f"{case_name}: {reason}: {what} will be recomputed")
         for left in reversed(range(_TRIES)):
@@ -170,9 +171,6 @@ class RetryPolicy:
                 case.record_failure(case.under_way or stage, reason)
             elif (origin := self.cohort.register.get(case_name)) is not None:
                 CohortWriter(self.cohort).register_scans({case_name: {**origin, "stage": stage, "reason": reason}})
-
-    def _invalidated(self, case_name: str) -> dict[str, str]:
-        return invalidate_corrupt_stages(self.cohort[case_name]) if case_name in self.cohort else {}
 
 
 @dataclass

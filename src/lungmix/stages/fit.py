@@ -125,8 +125,9 @@ def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) ->
     text = model.to_json()
     settings = {**record, "sha256": digest_of(text)}
     if cohort.settings.get(STAGE) != settings or cohort.read_text(MODEL_FILE) != text:
-        CohortWriter(cohort).write_text(MODEL_FILE, text)
-        CohortWriter(cohort).record_settings(fit=settings)
+        writer = CohortWriter(cohort)
+        writer.write_text(MODEL_FILE, text)
+        writer.record_settings(fit=settings)
 
 
 def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import dask
 import dask.array as da
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
-from lungmix.errors import HuError, NoLungError, StoreError
+from lungmix.errors import HuError, NoLungError, StoreError, first_of
 from lungmix.graphs.mask import buffered_lung, close_lung, select_lung_components
 from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu_packed
@@ -99,7 +98,9 @@ class MaskStage:
         if case.packed_threshold != parameters.threshold:
             case.record_packed(None)
             packed = case.create_packed(PACKED)
-            for receipts in compute_in_order(client, _pack_tasks(case, case_ref, parameters.threshold)):
+            pack_slab = dask.delayed(_pack_slab)
+            tasks = [pack_slab(case_ref, *span, parameters.threshold) for span in case.layout.slabs()]
+            for receipts in compute_in_order(client, tasks):
                 packed |= receipts
             case.record_packed(parameters.threshold, packed)
         opened = _opened_slabs(case, case_ref, recipe, min_worker_memory(client))
@@ -116,7 +117,6 @@ class MaskStage:
         histogram = np.zeros(N_HU, np.uint64)
         for result in finished:
             result.counts.add_to(histogram)
-        for result in finished:
             files |= result.files
         files |= case.write_histogram("hu_counts", histogram)
         voxels, summary = int(histogram.sum()), kept_components.summary
@@ -190,12 +190,6 @@ def _open_slab(case_ref: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: t
     return opening(case.read_packed(PACKED, low, high), nx, recipe.opening, (start - low, stop - low))
 
 
-def _pack_tasks(case: Case, case_ref: CaseRef, threshold: int) -> list[Any]:
-    """Return tasks that pack the air of a case at another threshold."""
-    pack_slab = dask.delayed(_pack_slab)
-    return [pack_slab(case_ref, start, stop, threshold) for start, stop in case.layout.slabs()]
-
-
 def _pack_slab(case_ref: CaseRef, start: int, stop: int, threshold: int) -> Receipts:
     case = case_ref.open("r+")
     return case.write_packed(PACKED, start, pack_below(case.read("ct", start, stop), threshold))
@@ -250,11 +244,10 @@ def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> s
         return None
     low, high = (f(slice_spacings[name] for name in thick) for f in (min, max))
     apart = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    shown = ", ".join(thick[:3]) + (f" and {len(thick) - 3} more" if len(thick) > 3 else "")
     return (
-        f"{len(thick)} of {len(slice_spacings)} scans ({shown}) have slices {apart} mm apart, and the sizes of "
-        '`preset="paper"` are made for sub-millimetre scans: its closing can flood the mediastinum, and lungs can be '
-        'too small in voxels; `preset="physical"` states them in mm and mL'
+        f"{len(thick)} of {len(slice_spacings)} scans ({first_of(thick)}) have slices {apart} mm apart, and the sizes "
+        'of `preset="paper"` are made for sub-millimetre scans: its closing can flood the mediastinum, and lungs can '
+        'be too small in voxels; `preset="physical"` states them in mm and mL'
     )
 
 

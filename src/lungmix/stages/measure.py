@@ -18,7 +18,7 @@ from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.stages import regions
-from lungmix.store import MEASUREMENTS_FILE, RADIOMICS_FILE, Case, Cohort, CohortWriter, parquet_name
+from lungmix.store import MEASUREMENTS_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.models import ModelId, label_id, mask_text
 from lungmix.store.schema import TABLES
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
@@ -32,9 +32,13 @@ _SETTING = "tables"
 
 
 def measure_cohort(
-    cohort: Cohort, names: Sequence[str], model: TissueModel, exclude_regions: Sequence[Tissue] = ()
+    cohort: Cohort,
+    names: Sequence[str],
+    model: TissueModel,
+    exclude_regions: Sequence[Tissue] = (),
+    file: str = MEASUREMENTS_FILE,
 ) -> list[Row]:
-    """Measure cases and write ``measurements.csv`` and ``measurements.parquet``, one row per case.
+    """Measure cases and write a table as ``.csv`` and ``.parquet``.
 
     Parameters
     ----------
@@ -46,24 +50,26 @@ def measure_cohort(
         The mixture of their labels.
     exclude_regions : sequence of Tissue
         Regions of the mask that do not count as lung in the whole-mask columns.
+    file : str
+        ``measurements.csv``, one row per case, or ``radiomics.csv``, first-order features of the lung and of each
+        tissue of the labels before the median filter.
 
     Returns
     -------
     list of dict
-        Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS`.
+        Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS` or `RADIOMICS`.
     """
-    return _write_all(cohort, MEASUREMENTS_FILE, names, model, exclude_regions)
-
-
-def radiomics_of_cohort(
-    cohort: Cohort, names: Sequence[str], model: TissueModel, exclude_regions: Sequence[Tissue] = ()
-) -> list[Row]:
-    """Compute first-order features of the lung and each tissue of cases; write ``radiomics.csv`` and ``.parquet``.
-
-    Parameters are those of `measure_cohort`; columns are those of `lungmix.kernels.data_dictionary.RADIOMICS`.
-    Tissues are those of the labels before the median filter.
-    """
-    return _write_all(cohort, RADIOMICS_FILE, names, model, exclude_regions)
+    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, exclude_regions)]
+    if not rows:
+        # Columns follow from rows: without rows the header of an existing table stays.
+        drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
+        return rows
+    keys = [region.key for region in SIDES if region in exclude_regions]
+    if [region.key for region in excluded_regions(cohort)] != keys:
+        # Before the tables: `lungmix verify` finds rows that do not match the setting, and the next run replaces them.
+        CohortWriter(cohort).record_settings(**{_SETTING: {"leave_out": keys}})
+    _write(cohort, file, text_of(rows))
+    return rows
 
 
 def rows_of_case(case: Case, file: str, model: TissueModel, exclude_regions: Sequence[Tissue] = ()) -> list[Row]:
@@ -179,22 +185,6 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
         name: [{"column": column.key, "unit": column.unit, "meaning": column.meaning} for column in columns]
         for name, columns in (("measurements", MEASUREMENTS), ("radiomics", RADIOMICS))
     }
-
-
-def _write_all(
-    cohort: Cohort, file: str, names: Sequence[str], model: TissueModel, exclude_regions: Sequence[Tissue]
-) -> list[Row]:
-    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, exclude_regions)]
-    if not rows:
-        # Columns follow from rows: without rows the header of an existing table stays.
-        drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
-        return rows
-    keys = [region.key for region in SIDES if region in exclude_regions]
-    if [region.key for region in excluded_regions(cohort)] != keys:
-        # Before the tables: `lungmix verify` finds rows that do not match the setting, and the next run replaces them.
-        CohortWriter(cohort).record_settings(**{_SETTING: {"leave_out": keys}})
-    _write(cohort, file, text_of(rows))
-    return rows
 
 
 def _write(cohort: Cohort, file: str, text: str) -> None:

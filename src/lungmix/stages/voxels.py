@@ -11,7 +11,7 @@ import numpy.typing as npt
 from distributed import Client
 
 from lungmix.cluster.compute import compute_in_order
-from lungmix.store import Case, CaseRef, Cohort
+from lungmix.store import CaseRef, Cohort
 
 
 def lung_voxels(
@@ -41,7 +41,7 @@ def lung_voxels(
     dask array of float64, shape (n,)
         HU, one block per slab that holds lung; only the block being computed is in memory.
     """
-    slabs = [(CaseRef.of(cohort, name), *bounds) for name in names for bounds in _slab_bounds(cohort[name])]
+    slabs = [(CaseRef.of(cohort, name), *bounds) for name in names for bounds in cohort[name].layout.slabs()]
     lengths = compute_in_order(client, [dask.delayed(_count)(*slab) for slab in slabs], progress)
     blocks = [
         da.from_delayed(dask.delayed(_read)(*slab, clip), (length,), np.float64)
@@ -49,10 +49,6 @@ def lung_voxels(
         if length
     ]
     return da.concatenate(blocks)
-
-
-def _slab_bounds(case: Case) -> list[tuple[int, int]]:
-    return [(int(start), int(stop)) for start, stop in case.layout.slabs()]
 
 
 def _count(case_ref: CaseRef, start: int, stop: int) -> int:

@@ -14,7 +14,7 @@ from lungmix.store.case import Case
 from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
 from lungmix.store.cohort_writer import CohortWriter
-from lungmix.store.models import PUBLISHED_NAME, label_id, mask_of, stored_id, stored_model, text_of_mask
+from lungmix.store.models import PUBLISHED_NAME, count_cases, label_id, mask_of, stored_id, stored_model, text_of_mask
 from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING
 
 
@@ -171,19 +171,19 @@ def _changes(
     messages = []
     if converted:
         messages.append(
-            f"`chunk_slices={chunk_slices}`: up to {_cases(len(converted))} will be converted again from SOURCE"
+            f"`chunk_slices={chunk_slices}`: up to {count_cases(len(converted))} will be converted again from SOURCE"
         )
     if masks:
         new_text = text_of_mask(mask.to_dict())
         messages.append(
-            f"masks of {_cases(masks.total())} will be recomputed with {new_text} instead of {', '.join(masks)}, "
+            f"masks of {count_cases(masks.total())} will be recomputed with {new_text} instead of {', '.join(masks)}, "
             "and so their labels and measurements"
         )
     if labels:
         new_text = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)
         messages.append(
-            f"labels of {_cases(labels.total())} will be recomputed with {new_text} instead of {', '.join(labels)}, "
-            "and so their measurements"
+            f"labels of {count_cases(labels.total())} will be recomputed with {new_text} instead of {', '.join(labels)}"
+            ", and so their measurements"
         )
     return messages
 
@@ -206,7 +206,3 @@ def _name_of_other_model(case: Case, digest: str | None) -> str | None:
 
 def _name(model: TissueModel) -> str:
     return PUBLISHED_NAME if model.digest == load_model(PUBLISHED_NAME).digest else "the given model"
-
-
-def _cases(count: int) -> str:
-    return f"{count} case" if count == 1 else f"{count} cases"

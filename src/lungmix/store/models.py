@@ -162,9 +162,9 @@ class ModelUse:
         if self.stale:
             others = _counted(map(str, self.stale.values()))
             messages.append(
-                f"{_cases(len(self.stale))} {_carry(len(self.stale))} labels by another model ({others}) than that of "
-                f"the store ({self.stored}), and measurements of these labels: run `Pipeline.label()` "
-                f"and `Pipeline.measure()`"
+                f"{count_cases(len(self.stale))} {_carry(len(self.stale))} labels by another model ({others}) than "
+                f"that of the store ({self.stored}), and measurements of these labels: run `Pipeline.label()` "
+                "and `Pipeline.measure()`"
             )
         if len(set(self.masks.values())) > 1:
             messages.append(
@@ -209,10 +209,11 @@ def model_use(cohort: Cohort, cases: Mapping[str, Case] | None = None) -> ModelU
 
 
 def _counted(texts: Any) -> str:
-    return ", ".join(f"{text}: {_cases(count)}" for text, count in Counter(texts).items())
+    return ", ".join(f"{text}: {count_cases(count)}" for text, count in Counter(texts).items())
 
 
-def _cases(count: int) -> str:
+def count_cases(count: int) -> str:
+    """Return a number of cases as text."""
     return f"{count} case" if count == 1 else f"{count} cases"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, float | int | str]
@@ -44,7 +44,8 @@ def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
 
 def without(text: str, names: Collection[str]) -> str:
     """Return a table without the rows of some cases; header and other rows stay identical to the byte."""
-    return "".join(_other_lines(text, names))
+    lines = enumerate(text.splitlines(keepends=True))
+    return "".join(line for number, line in lines if not number or _case_of(line) not in names)
 
 
 def parquet_of(text: str) -> bytes:
@@ -74,12 +75,6 @@ def is_parquet_of(content: bytes | None, text: str) -> bool:
         return False
 
 
-def _other_lines(text: str, names: Collection[str]) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(keepends=True)):
-        if not number or _case_of(line) not in names:
-            yield line
-
-
 def _case_of(line: str) -> str:
     return line.split(",", 1)[0].strip()
 
@@ -106,10 +101,8 @@ def _file_of(table: Any) -> bytes:
 def _column(pa: Any, key: str, values: list[float | int | str]) -> Any:
     if not values:
         return pa.array([], pa.string() if key == "case" else pa.float64())
-    if all(isinstance(value, str) for value in values):
-        return pa.array(values, pa.string())
+    if any(isinstance(value, str) for value in values):
+        return pa.array(list(map(str, values)), pa.string())
     if all(isinstance(value, int) for value in values):
         return pa.array(values, pa.int64())
-    if any(isinstance(value, str) for value in values):
-        return pa.array([str(value) for value in values], pa.string())
-    return pa.array([float(value) for value in values], pa.float64())
+    return pa.array(list(map(float, values)), pa.float64())

@@ -149,9 +149,10 @@ def _in_batches(codec: Any) -> Any:
     return _BatchSharding(**{name: getattr(codec, name) for name in names})
 
 
-def create_metadata(**options: Any) -> Any:
-    """Return the metadata of a new array; options are those of `zarr.create_array`."""
-    return zarr.create_array(zarr.storage.MemoryStore(), zarr_format=3, **deepcopy(options)).metadata
+def create_metadata(attributes: dict[str, Any] | None = None, **options: Any) -> Any:
+    """Return the metadata of a new array with a copy of `attributes`; options are those of `zarr.create_array`."""
+    store = zarr.storage.MemoryStore()
+    return zarr.create_array(store, zarr_format=3, attributes=deepcopy(attributes), **options).metadata
 
 
 def bytes_of_metadata(metadata: Any) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 from distributed import Client
 
 from lungmix import store
-from lungmix.callbacks import Callback
+from lungmix.callbacks import Callback, stage_events
 from lungmix.errors import LungmixError, mark_path
 from lungmix.formats import RejectedSource, Scan, SeriesFilter
 from lungmix.intake.case_names import assign_names
@@ -86,14 +86,11 @@ def verify_cases(
     verification = Verification()
     model = _check_models(cohort, verification)
     _check_tables(cohort, verification)
-    callback.on_begin(VERIFY, names)
-    try:
+    with stage_events(callback, VERIFY, names):
         for name in names:
             verification.wrong[name] = []
             Comparison(client, cohort, CaseFiles(cohort.case(name)), scans.get(name), model, verification).compare()
             callback.on_case_end(name, "; ".join(verification.wrong[name][:3]) or None)
-    finally:
-        callback.on_end()
     for name, reason in cohort.damaged.items():
         verification.add_problem(name, reason)
     for name, failure in cohort.failed.items():

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -24,8 +23,8 @@ from lungmix.errors import SourceError, UsageError, mark_path
 from lungmix.export.images import require, slabs_of
 from lungmix.formats import RejectedSource, Scan, SeriesFilter, find_scans
 from lungmix.formats.dicom.write import CtSeries
+from lungmix.formats.header import corners_of
 from lungmix.formats.remote import downloaded
-from lungmix.geometry import Geometry
 from lungmix.stages import convert
 from lungmix.store import Case
 
@@ -167,14 +166,7 @@ def write_ct(case: Case, folder: Path) -> Path:
 def _has_geometry_of(case: Case, scan: Scan) -> bool:
     if scan.geometry.size != case.geometry.size:
         return False
-    scan_corners, case_corners = (_corners(geometry) for geometry in (scan.geometry, case.geometry))
-    return bool(np.abs(scan_corners - case_corners).max() < _TOLERANCE_MM)
-
-
-def _corners(geometry: Geometry) -> npt.NDArray[np.float64]:
-    axes = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
-    last = np.array(geometry.size) - 1
-    return np.array([geometry.origin + axes @ (last * corner) for corner in np.ndindex(2, 2, 2)])
+    return bool(np.abs(corners_of(scan.geometry) - corners_of(case.geometry)).max() < _TOLERANCE_MM)
 
 
 def _digest_of(scan: Scan) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -70,14 +69,14 @@ class Header:
 
 def largest_shift(first: Geometry, second: Geometry) -> float:
     """Return the greatest distance of the corners of two geometries of a volume, in voxels."""
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in first.size), (1,))))
-    shifts = corners @ (_affine(first) - _affine(second)).T
+    shifts = corners_of(first) - corners_of(second)
     return float(np.linalg.norm(shifts, axis=1).max() / max(min(first.spacing), 1e-9))
 
 
-def _affine(geometry: Geometry) -> npt.NDArray[np.float64]:
-    columns = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
-    return np.column_stack([columns, geometry.origin])
+def corners_of(geometry: Geometry) -> npt.NDArray[np.float64]:
+    """Return the centres of the voxels at the corners of a volume in LPS, mm: shape (8, 3)."""
+    steps = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
+    return geometry.origin + (np.array(list(np.ndindex(2, 2, 2))) * np.subtract(geometry.size, 1)) @ steps.T
 
 
 def parse_numbers(text: str) -> list[float] | None:
@@ -136,7 +135,8 @@ def data_file_path(header: Path, name: str, file_at: FileAt | None = None) -> Pa
         file = header.parent / name
         if "\\" in name and not file.exists():
             file = header.parent / name.replace("\\", "/")  # a path of Windows
-        if file.resolve().parent != header.parent.resolve() and not _is_annexed_data_file(header, file):
+        is_annexed_here = file.parent.resolve() == header.parent.resolve() and is_annexed(file)
+        if file.resolve().parent != header.parent.resolve() and not is_annexed_here:
             raise outside
         if not file.is_file():
             raise missing
@@ -147,23 +147,29 @@ def data_file_path(header: Path, name: str, file_at: FileAt | None = None) -> Pa
         raise missing from None
 
 
-def _is_annexed_data_file(header: Path, file: Path) -> bool:
-    """Return True for a link in the folder of the header into the store of its git-annex tree."""
-    return file.parent.resolve() == header.parent.resolve() and is_annexed(file)
+def one_data_file(header: Path, value: str, extension: str, file_at: FileAt | None, *, is_split: bool) -> Path:
+    """Return the path of the only data file that a header decoded as Latin-1 names; see `data_file_path`.
 
-
-def data_name(value: str) -> str:
-    """Return the name of a data file from a header that was decoded as Latin-1, with the bytes of the header."""
-    return os.fsdecode(value.encode("latin-1"))
-
-
-def has_data_file(header: Path, name: str, file_at: FileAt | None) -> bool:
-    """Return True where a header has a data file of exactly this name or address."""
+    Raises
+    ------
+    SourceError
+        If there is no such file; with `is_split`, its name stands for several files, which are not supported.
+    """
     try:
-        data_file_path(header, name, file_at)
+        return data_file_path(header, os.fsdecode(value.encode("latin-1")), file_at)
     except SourceError:
-        return False
-    return True
+        if not is_split:
+            raise
+    raise SourceError(
+        f"{mark_path(header)} has its voxels in several files, which is not supported: save it again as {extension}"
+    )
+
+
+def type_error(path: Path) -> SourceError:
+    """Return the error of a header with an unsupported type of voxels."""
+    return SourceError(
+        f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
+    )
 
 
 def corrupt_header_error(path: Path, field: str) -> SourceError:

@@ -15,12 +15,11 @@ from lungmix.formats.header import (
     Header,
     check_not_repeated,
     corrupt_header_error,
-    data_file_path,
-    data_name,
     geometry_error,
-    has_data_file,
+    one_data_file,
     parse_counts,
     parse_numbers,
+    type_error,
 )
 from lungmix.formats.voxel_streams import VoxelData
 
@@ -66,9 +65,7 @@ def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
     clean = _clean_header(path, fields)
     type_code = _TYPES.get(fields["ElementType"])
     if type_code is None:
-        raise SourceError(
-            f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
-        )
+        raise type_error(path)
     if fields.get("HeaderSize", "0") not in ("0", ""):
         raise SourceError(
             f"{mark_path(path)} skips a header before its voxels, which is not supported: save it again as .mha"
@@ -226,9 +223,5 @@ def _parse_boolean(path: Path, fields: dict[str, str], field: str, *, default: b
 def _data_file(path: Path, value: str, offset: int, file_at: FileAt | None) -> tuple[Path, int]:
     if value.upper() in ("LOCAL", "LOCALDATA"):
         return path, offset
-    name = data_name(value)
-    if (value.upper().startswith("LIST") or "%" in value) and not has_data_file(path, name, file_at):
-        raise SourceError(
-            f"{mark_path(path)} has its voxels in several files, which is not supported: save it again as .mha"
-        )
-    return data_file_path(path, name, file_at), 0
+    is_split = value.upper().startswith("LIST") or "%" in value
+    return one_data_file(path, value, ".mha", file_at, is_split=is_split), 0

@@ -13,7 +13,14 @@ from isal import igzip
 from nibabel.quaternions import quat2mat
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.header import MAX_HEADER_BYTES, Header, corrupt_header_error, geometry_error, largest_shift
+from lungmix.formats.header import (
+    MAX_HEADER_BYTES,
+    Header,
+    corrupt_header_error,
+    geometry_error,
+    largest_shift,
+    type_error,
+)
 from lungmix.formats.voxel_streams import DECOMPRESSION_ERRORS, VoxelData
 from lungmix.geometry import Geometry
 
@@ -89,9 +96,7 @@ def _check(path: Path, header: Any) -> None:
     if dims[0] < 3:
         raise SourceError(f"{mark_path(path)} is a {dims[0]}-D image: give one 3-D volume")
     if int(header["datatype"]) not in _TYPES:
-        raise SourceError(
-            f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
-        )
+        raise type_error(path)
     if int(header["bitpix"]) != 8 * np.dtype(_TYPES[int(header["datatype"])]).itemsize:
         raise corrupt_header_error(path, "bitpix")
     spacing = np.asarray(header["pixdim"][1:4], np.float64)

@@ -16,12 +16,11 @@ from lungmix.formats.header import (
     Header,
     check_not_repeated,
     corrupt_header_error,
-    data_file_path,
-    data_name,
     geometry_error,
-    has_data_file,
+    one_data_file,
     parse_counts,
     parse_numbers,
+    type_error,
 )
 from lungmix.formats.voxel_streams import VoxelData
 
@@ -94,7 +93,10 @@ def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
         )
     file = path
     if "data file" in fields:
-        file, offset = _data_file(path, fields["data file"], file_at), 0
+        value = fields["data file"]
+        # Voxels may be in several files, by a list or by numbered names.
+        file = one_data_file(path, value, ".nrrd", file_at, is_split=_is_list(value) or "%" in value)
+        offset = 0
     lines = [
         magic,
         *(f"{field}: {geometry[field]}" for field in _GEOMETRY_FIELDS if field in geometry),
@@ -103,13 +105,10 @@ def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
     ]
     clean = ("\n".join(lines) + "\n\n").encode("ascii")
     data = VoxelData(str(file), offset, coding, _dtype(path, fields))
-    orientation_known = _is_orientation_known(fields)
+    # Directions are known in a space of the patient, rather than of a scanner or none.
+    is_patient_space = _normalize_space(fields.get("space", "")) in _PATIENT_SPACES.values()
+    orientation_known = "space directions" in fields and is_patient_space
     return Header(clean, ".nrrd", data, orientation_known=orientation_known, is_segmentation=_SEGMENTS_FIELD in fields)
-
-
-def _is_orientation_known(fields: dict[str, str]) -> bool:
-    """Return True where directions are given in a space of the patient, rather than of a scanner or none."""
-    return "space directions" in fields and _normalize_space(fields.get("space", "")) in _PATIENT_SPACES.values()
 
 
 def _normalize_space(name: str) -> str:
@@ -277,27 +276,11 @@ def _check_vectors(path: Path, field: str, text: str, count: int) -> None:
 def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     code = _DTYPES.get(fields["type"].lower())
     if code is None:
-        raise SourceError(
-            f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
-        )
+        raise type_error(path)
     endian = fields.get("endian", "little" if code[1] == "1" else "").lower()
     if endian not in ("little", "big"):
         raise corrupt_header_error(path, "missing 'endian'" if not endian else "'endian'")
     return np.dtype(code).newbyteorder("<" if endian == "little" else ">")
-
-
-def _data_file(path: Path, value: str, file_at: FileAt | None) -> Path:
-    name = data_name(value)
-    if _is_split(name) and not has_data_file(path, name, file_at):
-        raise SourceError(
-            f"{mark_path(path)} has its voxels in several files, which is not supported: save it again as .nrrd"
-        )
-    return data_file_path(path, name, file_at)
-
-
-def _is_split(name: str) -> bool:
-    """Return True where the voxels are in several files, by a list or by numbered names."""
-    return _is_list(name) or "%" in name
 
 
 def _is_list(name: str) -> bool:

@@ -42,7 +42,11 @@ def has_same_pixels(first: str, second: str) -> bool:
             return False
         if stored[0] == stored[1] or _transfer_syntax(first_dataset) == _transfer_syntax(second_dataset):
             return bool(stored[0] == stored[1])
-        sources = [_pixel_source(file, dataset) for file, dataset in ((first, first_dataset), (second, second_dataset))]
+        # Deflated files are inflated first; frames of others are decoded one by one from the file.
+        sources = [
+            pydicom.dcmread(file) if _transfer_syntax(dataset) == DeflatedExplicitVRLittleEndian else file
+            for file, dataset in ((first, first_dataset), (second, second_dataset))
+        ]
         pairs = zip(*map(iter_pixels, sources), strict=True)
         return all(np.array_equal(first_frame, second_frame) for first_frame, second_frame in pairs)
     except Exception as error:  # pydicom raises any exception on corrupt files, which then count as different
@@ -61,8 +65,3 @@ def _same_bytes(first: str, second: str) -> bool:
 
 def _transfer_syntax(dataset: FileDataset) -> str:
     return str(dataset.file_meta.get("TransferSyntaxUID", ""))
-
-
-def _pixel_source(file: str, dataset: FileDataset) -> FileDataset | str:
-    """Return the source to decode frames from: the path, or the dataset of a deflated file, which is inflated first."""
-    return pydicom.dcmread(file) if _transfer_syntax(dataset) == DeflatedExplicitVRLittleEndian else file

@@ -64,7 +64,7 @@ class RawHeader:
         stop = _Stop(stream)
         if stream.read(132)[128:] == b"DICM":
             # The same as `read_partial`, without converting to its user-level datasets.
-            meta = read_dataset(stream, False, True, stop_when=_is_after_meta)
+            meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: int(tag) >> 16 != 2)
             coding = _plain_encoding(bytes(meta.get_item(_SYNTAX).value) if _SYNTAX in meta else b"")
             if coding is not None:
                 dataset = read_dataset(stream, *coding, stop_when=stop, specific_tags=tags)
@@ -174,10 +174,6 @@ class RawHeader:
         length = getattr(element, "length", None)
         value = element.value
         return isinstance(value, bytes) and length not in (None, UNDEFINED) and len(value) < length
-
-
-def _is_after_meta(tag: Any, vr: str | None, length: int) -> bool:
-    return int(tag) >> 16 != 2
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,6 @@ from typing import TypeVar
 import numpy as np
 
 from lungmix.formats.dicom.even_spacing import (
-    Positions,
     count_interleaved_grids,
     distinct_positions,
     find_duplicate_positions,
@@ -79,7 +78,7 @@ def _excluded_groups(headers: Members) -> list[Group]:
     """Return groups of files without CT slices, by series and reason; merge small ones of one study and folder."""
     by_series = _group_by(headers, lambda header: (*series_ids(header), header.exclusion_reason))
     by_study = _group_by(
-        by_series.values(), lambda members: (_study(members[0]), members[0].folder, members[0].exclusion_reason)
+        by_series.values(), lambda members: (series_ids(members[0])[:2], members[0].folder, members[0].exclusion_reason)
     )
     groups: list[Group] = []
     for parts in by_study.values():
@@ -89,10 +88,6 @@ def _excluded_groups(headers: Members) -> list[Group]:
         else:
             groups += [Group(tuple(part)) for part in parts]
     return groups
-
-
-def _study(header: Header) -> tuple[str, ...]:
-    return series_ids(header)[:2]
 
 
 def _group_parallel(headers: Members) -> list[list[Header]]:
@@ -340,12 +335,8 @@ def _split_by_pause(members: Members, name: str) -> list[dict[str, list[Header]]
 
 def _form_stacks(parts: Sequence[Members]) -> bool:
     """Return True if all parts are nearly even and overlap: passes, rather than consecutive pieces."""
-    along = [_along(part, parts[0][0]) for part in parts]
+    along = [positions_along((parts[0][0], *part))[1:] for part in parts]
     return all(map(is_mostly_even, along)) and all(overlaps_by_half(along[0], other) for other in along[1:])
-
-
-def _along(members: Members, reference: Header) -> Positions:
-    return positions_along((reference, *members))[1:]
 
 
 def _is_interleaved(members: Members) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lungmix.formats.dicom.grouping import MIN_SLICES
-from lungmix.formats.dicom.header import FRAME_PHASES, Header
+from lungmix.formats.dicom.header import FRAME_PHASES
 from lungmix.formats.dicom.image_types import seconds_of
 from lungmix.formats.dicom.slice_groups import Group, has_position, positions_along, slice_normal
 from lungmix.formats.series_filter import SeriesFilter
@@ -173,15 +173,13 @@ def _same_time(first: Group, second: Group) -> bool:
     events = [{slice_.event for slice_ in group.slices} - {""} for group in (first, second)]
     if events[0] and events[1]:
         return bool(events[0] & events[1])
-    times = [[t for t in map(_seconds, group.slices) if t is not None] for group in (first, second)]
+    times = [
+        [time for slice_ in group.slices if (time := seconds_of(slice_.hint("AcquisitionTime"))) is not None]
+        for group in (first, second)
+    ]
     if not times[0] or not times[1]:
         return True
     return max(min(times[0]), min(times[1])) <= min(max(times[0]), max(times[1])) + _SLACK_SECONDS
-
-
-def _seconds(header: Header) -> float | None:
-    """Return the AcquisitionTime in seconds since midnight."""
-    return seconds_of(header.hint("AcquisitionTime"))
 
 
 def _height_range(group: Group) -> tuple[float, float] | None:

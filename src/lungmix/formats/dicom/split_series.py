@@ -13,9 +13,10 @@ import numpy.typing as npt
 from lungmix.errors import mark_path
 from lungmix.formats.dicom.even_spacing import is_even
 from lungmix.formats.dicom.grouping import is_one_pass
-from lungmix.formats.dicom.header import FRAME_PHASES, PHASES, Header
+from lungmix.formats.dicom.header import FRAME_PHASES, PHASES
 from lungmix.formats.dicom.linked_components import connected_components
 from lungmix.formats.dicom.slice_groups import (
+    SERIES,
     Group,
     has_position,
     join_words,
@@ -184,7 +185,7 @@ def _describe_seam(below: Group, above: Group) -> str:
     normal = slice_normal(below.first)
     numbers = (_range(1, first), _range(first + 1, last))
     sides = [f"{number} ({_files(part, normal)})" for number, part in zip(numbers, (below, above), strict=True)]
-    return f"{sides[0]} and {sides[1]} differ in {_difference(below, above)}"
+    return f"{sides[0]} and {sides[1]} differ in {_joined(_differences(below, above))}"
 
 
 def _describe_interleaving(parts: Sequence[Group]) -> str:
@@ -212,10 +213,6 @@ def _files(group: Group, normal: npt.NDArray[np.float64]) -> str:
     return ends[0] if len(ordered) == 1 else f"{ends[0]} to {ends[1]}"
 
 
-def _difference(first: Group, second: Group) -> str:
-    return _joined(_differences(first, second))
-
-
 def _joined(differences: dict[str, None]) -> str:
     return join_words(list(differences)) if differences else "acquisition (AcquisitionNumber)"
 
@@ -223,13 +220,15 @@ def _joined(differences: dict[str, None]) -> str:
 def _differences(first: Group, second: Group) -> dict[str, None]:
     header, other = first.first, second.first
     ignored = {*first.ignored, *second.ignored}
+    identifiers = zip(SERIES, series_ids(header), series_ids(other), strict=True)
+    changed = {keyword for keyword, value, other_value in identifiers if value != other_value} - ignored
     is_different = {
         "orientation": float(np.abs(np.stack(pixel_axes(header)) - np.stack(pixel_axes(other))).max()) > 1e-3,
         "size": (header.rows, header.columns) != (other.rows, other.columns),
         "pixel spacing": header.spacing != other.spacing,
-        "patient (PatientID)": _differ(header, other, 0) and "PatientID" not in ignored,
-        "study (StudyInstanceUID)": _differ(header, other, 1) and "StudyInstanceUID" not in ignored,
-        "series (SeriesInstanceUID)": _differ(header, other, 2) and "SeriesInstanceUID" not in ignored,
+        "patient (PatientID)": "PatientID" in changed,
+        "study (StudyInstanceUID)": "StudyInstanceUID" in changed,
+        "series (SeriesInstanceUID)": "SeriesInstanceUID" in changed,
         "kernel (ConvolutionKernel)": header.kernel != other.kernel and "ConvolutionKernel" not in ignored,
         "frame of reference (FrameOfReferenceUID)": (
             header.identity.frame_uid != other.identity.frame_uid and "FrameOfReferenceUID" not in ignored
@@ -241,7 +240,3 @@ def _differences(first: Group, second: Group) -> dict[str, None]:
             value != other_value and name not in ignored
         )
     return dict.fromkeys(name for name, differs in is_different.items() if differs)
-
-
-def _differ(first: Header, second: Header, index: int) -> bool:
-    return series_ids(first)[index] != series_ids(second)[index]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
-from zarr.abc.store import ByteRequest
 from zarr.storage import ObjectStore
 
 from lungmix.s3 import store_errors
-from lungmix.store.zarr_adapter import Buffer, BufferPrototype
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -17,6 +16,18 @@ if TYPE_CHECKING:
     _Store = ObjectStore[S3Store]
 else:
     _Store = ObjectStore
+
+
+def _with_errors(name: str, *, missing: bool = False) -> Any:
+    """Return a method of zarr's store that raises the errors of obstore as `StoreError`."""
+    method: Any = getattr(ObjectStore, name)
+
+    @wraps(method)
+    async def with_errors(self: BucketStore, *arguments: Any, **options: Any) -> Any:
+        with store_errors(self.address, missing=missing):
+            return await method(self, *arguments, **options)
+
+    return with_errors
 
 
 class BucketStore(_Store):
@@ -41,42 +52,15 @@ class BucketStore(_Store):
             async for _ in super().list_dir(""):
                 break
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Read an object; see zarr."""
-        with store_errors(self.address):
-            return await super().get(key, prototype, byte_range)
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        """Read parts of objects; see zarr."""
-        with store_errors(self.address):
-            return await super().get_partial_values(prototype, key_ranges)
-
-    async def exists(self, key: str) -> bool:
-        """Return True if an object exists; see zarr."""
-        with store_errors(self.address):
-            return await super().exists(key)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Write an object; see zarr."""
-        with store_errors(self.address, missing=True):
-            await super().set(key, value)
-
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write an object unless it exists; see zarr."""
-        with store_errors(self.address, missing=True):
-            await super().set_if_not_exists(key, value)
-
-    async def delete(self, key: str) -> None:
-        """Delete an object; see zarr."""
-        with store_errors(self.address):
-            await super().delete(key)
-
-    async def delete_dir(self, prefix: str) -> None:
-        """Delete all objects under a prefix; see zarr."""
-        with store_errors(self.address):
-            await super().delete_dir(prefix)
+    get = _with_errors("get")
+    get_partial_values = _with_errors("get_partial_values")
+    exists = _with_errors("exists")
+    getsize = _with_errors("getsize")
+    delete = _with_errors("delete")
+    delete_dir = _with_errors("delete_dir")
+    # A missing object means here that the bucket is missing.
+    set = _with_errors("set", missing=True)
+    set_if_not_exists = _with_errors("set_if_not_exists", missing=True)
 
     def list(self) -> AsyncGenerator[str, None]:
         """Yield all keys; see zarr."""
@@ -89,11 +73,6 @@ class BucketStore(_Store):
     def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Yield the names directly under a prefix; see zarr."""
         return self._list_keys(super().list_dir, prefix)
-
-    async def getsize(self, key: str) -> int:
-        """Return the bytes of an object; see zarr."""
-        with store_errors(self.address):
-            return await super().getsize(key)
 
     async def _list_keys(self, listing: Callable[..., AsyncIterator[str]], *prefix: str) -> AsyncGenerator[str, None]:
         with store_errors(self.address):

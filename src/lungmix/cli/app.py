@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    context_settings={"token_normalize_func": opt.current_spelling},
+    context_settings={"token_normalize_func": lambda option: opt.RENAMED.get(option, option)},
 )
 
 # Help lists commands in this order, which is that of the data flow.

@@ -158,11 +158,6 @@ RENAMED = {"key": "key-table", "withdraw": "invalidate", "times": "resamplings",
 """Earlier spellings of options, which still work but are not listed in help."""
 
 
-def current_spelling(option: str) -> str:
-    """Return the current spelling of an option without its dashes; `RENAMED` has the earlier ones."""
-    return RENAMED.get(option, option)
-
-
 def example(*texts: str) -> Callable[[Any], Any]:
     """Add examples to the help of a command."""
 

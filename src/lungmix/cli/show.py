@@ -13,7 +13,9 @@ from rich.table import Table
 
 from lungmix._version import __version__
 from lungmix.cli.redaction import may_show_names, printable
-from lungmix.cli.show_fits import fits_json, new_table, show_comparison, show_mixture, show_selection
+from lungmix.cli.show_fits import fits_json, new_table, print_lines, show_comparison, show_mixture, show_selection
+from lungmix.cli.spelling import spelled
+from lungmix.errors import first_of
 from lungmix.pipeline import RunResult
 from lungmix.stages.measure import dictionary
 from lungmix.store import MEASUREMENTS_FILE
@@ -69,9 +71,8 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
     for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
         for name, reason in reasons.items():
             text = result.messages[name] if may_show_names() else reason
-            console.print(printable(f"{outcome}: {name}: {text}"), markup=False, highlight=False, soft_wrap=True)
-    for line in (*result.statistics(), *_origin_of(store, result), *_usage_of(result)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_lines(console, printable(f"{outcome}: {name}: {text}"))
+    print_lines(console, *result.statistics(), *_origin_of(store, result), *_usage_of(result))
     skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
     console.print(f"{len(result.done)} done, {len(result.failed)} failed{skipped}", highlight=False)
 
@@ -108,10 +109,7 @@ def _show_notes(console: Console, notes: Mapping[str, Sequence[str]]) -> None:
         for text in texts:
             names_of.setdefault(printable(text), []).append(name)
     for text, names in names_of.items():
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        console.print(
-            f"note: {', '.join(names[:_MAX_NAMES])}{more}: {text}", markup=False, highlight=False, soft_wrap=True
-        )
+        print_lines(console, f"note: {first_of(names, _MAX_NAMES)}: {text}")
 
 
 def result_values(store: str, result: RunResult) -> dict[str, Any]:
@@ -120,8 +118,8 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
     return {
         "store": store,
         "done": result.done,
-        "failed": result.failed,
-        "skipped": result.skipped,
+        "failed": spelled(result.failed),
+        "skipped": spelled(result.skipped),
         "notes": {name: [printable(note) for note in notes] for name, notes in result.notes.items()},
         "sources": result.places,
         "model": model,
@@ -144,13 +142,11 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
         table.add_row(case.name, size, spacing, stages_text(case.stages))
     console.print(table)
-    for line in (*_made_with(overview.made_with), *(f"warning: {warning}" for warning in overview.warnings)):
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-    for case in overview.cases:
-        if case.note:
-            console.print(printable(f"{case.name}: {case.note}"), markup=False, highlight=False, soft_wrap=True)
-    for reason in overview.damaged.values():
-        console.print(printable(reason), markup=False, highlight=False, soft_wrap=True)
+    warnings = [f"warning: {warning}" for warning in overview.warnings]
+    notes = [f"{case.name}: {case.note}" for case in overview.cases if case.note]
+    print_lines(
+        console, *map(printable, (*_made_with(overview.made_with), *warnings, *notes, *overview.damaged.values()))
+    )
     _show_notes(console, {case.name: case.flags for case in overview.cases})
     table = new_table("Scanners", "manufacturer", "model", "CTs", "kVp", "slice thickness mm", texts=True)
     for row in overview.scanners:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from lungmix.cli.redaction import may_show_names, printable
+from lungmix.cli.spelling import spelled
 from lungmix.export import Exported
 
 
@@ -27,6 +28,6 @@ def exported_values(store: str, result: Exported) -> dict[str, Any]:
         "store": store,
         "files": {name: [str(file) for file in files] for name, files in result.files.items()},
         "tables": [str(file) for file in result.tables],
-        "failed": result.failed,
+        "failed": spelled(result.failed),
         "made_with": result.made_with,
     }

@@ -16,7 +16,7 @@ from rich.table import Table
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
 from lungmix.analysis.comparison import Comparison
 from lungmix.analysis.robustness import Robustness
-from lungmix.cli.spelling import with_options
+from lungmix.cli.spelling import spelled
 from lungmix.errors import encodable
 from lungmix.kernels.measures import component_keys
 from lungmix.mixture import Fits, TissueModel
@@ -95,7 +95,7 @@ def show_robustness(console: Console, result: Robustness, files: Sequence[Path])
         table.add_row(str(row["size"]), str(row["groups"]), f"{row['shared']:.0f}", *cells)
     console.print(table)
     console.print("shared: scans that two groups of a size have in common, %", highlight=False)
-    _show_files(console, files)
+    print_lines(console, *files)
 
 
 def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -> None:
@@ -112,9 +112,7 @@ def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -
         quantity = "LI" if interval.name == "lung_involvement" else interval.name
         table.add_row(of, f"{quantity} {interval.unit}".rstrip(), *numbers)
     console.print(table)
-    for note in result.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    _show_files(console, files)
+    print_lines(console, *(f"note: {note}" for note in result.notes), *files)
 
 
 def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -146,18 +144,20 @@ def bootstrap_values(store: str, result: Bootstrap, files: Sequence[Path]) -> di
     """Return the intervals, JSON-ready."""
     return {
         "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
-        "notes": result.notes, "intervals": rows_of(result), "model": _model(result.model),
+        "notes": spelled(result.notes), "intervals": rows_of(result), "model": _model(result.model),
         "files": list(map(str, files)),
     }  # fmt: skip
 
 
-_DATA = ("store", "files", "tables", "scans", "unscored", "unmeasured")
-"""Keys of JSON objects whose texts are names and values, not messages."""
-
-
 def to_json(value: Any) -> str:
-    """Return JSON text: NaN becomes null, text that UTF-8 cannot encode is escaped, messages name options."""
+    """Return JSON text: NaN becomes null, text that UTF-8 cannot encode is escaped."""
     return json.dumps(_json_ready(value), indent=2, allow_nan=False)
+
+
+def print_lines(console: Console, *lines: object) -> None:
+    """Print lines as they are: a terminal folds them, and nothing in them is markup."""
+    for line in lines:
+        console.print(str(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def new_table(title: str, *columns: str, texts: bool = False) -> Table:
@@ -168,20 +168,14 @@ def new_table(title: str, *columns: str, texts: bool = False) -> Table:
     return table
 
 
-def _json_ready(value: Any, *, is_data: bool = False) -> Any:
+def _json_ready(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            encodable(key) if isinstance(key, str) else key: _json_ready(item, is_data=is_data or key in _DATA)
-            for key, item in value.items()
-        }
+        return {encodable(key) if isinstance(key, str) else key: _json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_ready(item, is_data=is_data) for item in value]
+        return list(map(_json_ready, value))
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int):
-        return value
-    text = encodable(str(value))
-    return text if is_data else with_options(text)
+    return value if value is None or isinstance(value, bool | int) else encodable(str(value))
 
 
 def _model(model: TissueModel) -> dict[str, Any]:
@@ -190,8 +184,3 @@ def _model(model: TissueModel) -> dict[str, Any]:
 
 def _name(key: str) -> str:
     return _NAMES.get(key, key.replace("_", " "))
-
-
-def _show_files(console: Console, files: Sequence[Path]) -> None:
-    for file in files:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)

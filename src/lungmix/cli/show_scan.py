@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lungmix.cli.redaction import may_show_names, printable
+from lungmix.cli.show_fits import print_lines
 from lungmix.errors import mark_path
 from lungmix.formats import RejectedSource, Scan
 from lungmix.formats.scan import Series
@@ -40,8 +41,7 @@ def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
         )
     console.print(table)
     for finding in findings:
-        for line in _lines(finding):
-            console.print(f"{finding.source_label}: {printable(line)}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, *(f"{finding.source_label}: {printable(line)}" for line in _lines(finding)))
     counts = [sum(_verdict(finding) == verdict for finding in findings) for verdict in _VERDICTS]
     console.print(", ".join(f"{n} {verdict}" for n, verdict in zip(counts, _VERDICTS, strict=True)), highlight=False)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lungmix.analysis.scores import Correlation, ScoreStudy
 from lungmix.cli.redaction import printable
-from lungmix.cli.show_fits import new_table
+from lungmix.cli.show_fits import new_table, print_lines
 from lungmix.errors import redact
 
 
@@ -44,9 +44,8 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
     console.print(f"{len(result.rows)} scans of {result.patients} patients", highlight=False)
     for names, title in ((result.unscored, "measured, no score"), (result.unmeasured, "scored, not measured")):
         if names:
-            console.print(f"{title}: {printable(', '.join(names))}", markup=False, highlight=False, soft_wrap=True)
-    for file in files:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+            print_lines(console, f"{title}: {printable(', '.join(names))}")
+    print_lines(console, *files)
 
 
 def scores_values(store: str, result: ScoreStudy, files: Sequence[Path]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from lungmix.errors import REPORT_IT
 
@@ -70,6 +71,15 @@ def with_options(message: str, store: str = "STORE") -> str:
     """
     argument = shlex.quote(store) if store.isprintable() else "STORE"
     return _CODE.sub(lambda code: _spelled(code, argument), message).replace(REPORT_IT, _REPORT_IT)
+
+
+def spelled(messages: Any) -> Any:
+    """Return messages, or lists and mappings of them, with options and commands; see `with_options`."""
+    if isinstance(messages, Mapping):
+        return {key: spelled(value) for key, value in messages.items()}
+    if isinstance(messages, list | tuple):
+        return list(map(spelled, messages))
+    return with_options(messages) if isinstance(messages, str) else messages
 
 
 def _spelled(match: re.Match[str], store: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from lungmix.cli import options as opt
 from lungmix.cli.output import emit, exit_if_failed, write_page_of
 from lungmix.cli.redaction import printable
+from lungmix.cli.spelling import spelled
 from lungmix.errors import UsageError
 
 
@@ -35,7 +36,11 @@ def info(
         _show_case(store, case, as_json)
         return
     overview = overview_of(open_cohort(store))
-    emit(overview.to_dict(), lambda console: show_overview(console, overview), as_json)
+    emit(
+        spelled(overview.to_dict()) | {"store": overview.store},
+        lambda console: show_overview(console, overview),
+        as_json,
+    )
     if overview.damaged or any(case_overview.note for case_overview in overview.cases):
         raise typer.Exit(1)
 
@@ -161,7 +166,7 @@ def _show_case(store: str, name: str, as_json: bool) -> None:
     reason, failure = cohort.damaged.get(name), cohort.failed.get(name)
     details: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
     details = details or cohort.case(name).provenance
-    emit({"store": store, "case": name, **details}, lambda _: _print_lines(details), as_json)
+    emit({"store": store, "case": name, **spelled(details)}, lambda _: _print_lines(details), as_json)
     if not details.keys().isdisjoint(("unreadable", "damaged", "failure")):
         raise typer.Exit(1)
 

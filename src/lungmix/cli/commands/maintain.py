@@ -14,7 +14,8 @@ from lungmix.cli.option_groups import OnCluster, SeriesOptions, option_groups
 from lungmix.cli.output import emit, print_result_and_exit
 from lungmix.cli.redaction import printable
 from lungmix.cli.running import cluster_session, pipeline_on
-from lungmix.errors import UsageError
+from lungmix.cli.spelling import spelled
+from lungmix.errors import UsageError, redact
 
 _CaseNames = Annotated[list[str], typer.Argument(help="Names of cases.", metavar="CASE...")]
 _OptionalSources = Annotated[
@@ -59,23 +60,15 @@ def verify(
             verification.add_problem(source, reason)
         invalidated = invalidate_stages(cohort, verification) if invalidate else {}
         verified = [*names, *cohort.damaged, *cohort.failed]
-    _show_verified(store, verified, verification, invalidated, as_json=as_json)
-    if verification.faults:
-        raise typer.Exit(1)
-
-
-def _show_verified(
-    store: str, verified: Sequence[str], verification: Any, invalidated: dict[str, dict[str, str]], *, as_json: bool
-) -> None:
-    from lungmix.errors import redact
-
     wrong = {name: [redact(reason) for reason in reasons] for name, reasons in verification.faults.items()}
-    values: dict[str, Any] = {"store": store, "verified": verified, "wrong": wrong, "notes": verification.notes}
+    messages = spelled({"wrong": wrong, "notes": verification.notes, "withdrawn": invalidated})
     emit(
-        {**values, "withdrawn": invalidated},
+        {"store": store, "verified": verified, **messages},
         lambda _: _print_verified(store, verified, verification, invalidated),
         as_json,
     )
+    if verification.faults:
+        raise typer.Exit(1)
 
 
 def _print_verified(

@@ -82,29 +82,26 @@ def pronouns(text):
     return [f"{line}: {name}" for name, line in bound_names(ast.parse(text)) if name.strip("_") in PRONOUNS]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_docstrings_begin_with_a_verb_or_a_noun(file):
-    assert not open_docstrings(file.read_text(encoding="utf-8"))
+RULES = {
+    "docstrings begin with a verb or a noun": (PACKAGE, FILES, open_docstrings),
+    "variables are no pronouns": (PACKAGE, FILES, pronouns),
+    "messages of the library name parameters and methods but no options": (PACKAGE, LIBRARY, options),
+    "variables of tests are no pronouns": (TESTS_FOLDER, TESTS, pronouns),
+    "names of tests are short and plain": (TESTS_FOLDER, TESTS, names_to_replace),
+}
+"""By rule: the folder, its files, and the function that returns what breaks the rule in a text."""
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_variables_are_no_pronouns(file):
-    assert not pronouns(file.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_messages_of_the_library_name_parameters_and_methods_but_no_options(file):
-    assert not options(file.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("file", TESTS, ids=lambda file: str(file.relative_to(TESTS_FOLDER)))
-def test_variables_of_tests_are_no_pronouns(file):
-    assert not pronouns(file.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("file", TESTS, ids=lambda file: str(file.relative_to(TESTS_FOLDER)))
-def test_names_of_tests_are_short_and_plain(file):
-    assert not names_to_replace(file.read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("faults_of", "file"),
+    [
+        pytest.param(faults_of, file, id=f"{rule}: {file.relative_to(folder)}")
+        for rule, (folder, files, faults_of) in RULES.items()
+        for file in files
+    ],
+)
+def test_file_keeps_the_rule(faults_of, file):
+    assert not faults_of(file.read_text(encoding="utf-8"))
 
 
 def test_words_that_break_a_rule_are_found():

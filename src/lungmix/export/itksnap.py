@@ -1,24 +1,8 @@
-"""Label maps for ITK-SNAP: an image and a label description file in the same folder."""
+"""Label description files, which *Segmentation, Import Label Descriptions* of ITK-SNAP reads."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from lungmix.atomic import atomic_file
-from lungmix.export.images import export_image, segments_in
-from lungmix.formats.images import extension_of
-from lungmix.store import Case
 from lungmix.tissue import Tissue
-
-
-def write_with_descriptions(case: Case, path: Path, image: str) -> list[Path]:
-    """Write labels as an image, and the file that *Segmentation, Import Label Descriptions* reads."""
-    segments = segments_in(image)
-    descriptions = path.with_name(path.name[: -len(extension_of(path) or "")] + "_labels.txt")
-    export_image(case, path, image)
-    with atomic_file(descriptions) as out:
-        out.write(label_descriptions(segments).encode())
-    return [path, descriptions]
 
 
 def label_descriptions(segments: tuple[Tissue, ...]) -> str:

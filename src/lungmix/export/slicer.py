@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from lungmix.atomic import atomic_file
-from lungmix.export.images import export_image, made_with, require, segments_in, slabs_of
+from lungmix.export.images import made_with, require, segments_in, slabs_of
 from lungmix.formats import write_image
-from lungmix.formats.images import extension_of
 from lungmix.store import Case
 from lungmix.tissue import LUNG_CODE, Code, Tissue
 
@@ -25,7 +24,7 @@ _NOTHING = "^^"
 _NO_EXTENT = (0, -1, 0, -1, 0, -1)
 
 Extent = tuple[int, int, int, int, int, int]
-Voxel = npt.NDArray[np.int64]
+Box = npt.NDArray[np.int64]
 
 
 def write_segmentation(case: Case, path: Path, image: str) -> list[Path]:
@@ -48,16 +47,6 @@ def write_segmentation(case: Case, path: Path, image: str) -> list[Path]:
         path, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, fields, made_with(case, image)
     )
     return [path]
-
-
-def write_with_colors(case: Case, path: Path, image: str) -> list[Path]:
-    """Write labels as an image, and the colour table that names them in Slicer."""
-    segments = segments_in(image)
-    table = path.with_name(path.name[: -len(extension_of(path) or "")] + "_colors.csv")
-    export_image(case, path, image)
-    with atomic_file(table) as out:
-        out.write(color_table(segments).encode())
-    return [path, table]
 
 
 def color_table(segments: tuple[Tissue, ...]) -> str:
@@ -87,26 +76,21 @@ def extents_of(case: Case, image: str, labels: list[int]) -> dict[int, Extent]:
     labels : list of int
         Values of the labels.
     """
-    lowest = {label: np.full(3, np.iinfo(np.int64).max) for label in labels}
-    highest = {label: np.full(3, -1) for label in labels}
+    boxes: dict[int, list[Box]] = {label: [] for label in labels}
     start = 0
     for slab in slabs_of(case, image):
-        for label in labels:
-            selected = slab == label
-            if selected.any():
-                for axis in range(3):
-                    others = tuple(other for other in range(3) if other != axis)
-                    hits = np.flatnonzero(selected.any(axis=others)) + (start if axis == 0 else 0)
-                    lowest[label][axis] = min(lowest[label][axis], hits[0])
-                    highest[label][axis] = max(highest[label][axis], hits[-1])
+        for label, box in enumerate(ndimage.find_objects(slab, max(labels)), 1):
+            if box is not None and label in boxes:
+                z, y, x = ((axis.start, axis.stop - 1) for axis in box)
+                boxes[label].append(np.array([x, y, np.add(z, start)]))
         start += len(slab)
-    return {label: _extent(lowest[label], highest[label]) for label in labels}
+    return {label: _extent(boxes[label]) for label in labels}
 
 
-def _extent(lowest: Voxel, highest: Voxel) -> Extent:
-    if highest[0] < 0:
+def _extent(boxes: list[Box]) -> Extent:
+    if not boxes:
         return _NO_EXTENT
-    z, y, x = ((int(low), int(high)) for low, high in zip(lowest, highest, strict=True))
+    x, y, z = zip(np.min(boxes, axis=0)[:, 0].tolist(), np.max(boxes, axis=0)[:, 1].tolist(), strict=True)
     return *x, *y, *z
 
 

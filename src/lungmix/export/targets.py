@@ -6,11 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lungmix.atomic import atomic_file
 from lungmix.errors import UsageError
-from lungmix.export import itksnap, pyradiomics, slicer
-from lungmix.export.images import export_image, image_in_name
+from lungmix.export import pyradiomics
+from lungmix.export.images import export_image, image_in_name, segments_in
+from lungmix.export.itksnap import label_descriptions
+from lungmix.export.slicer import color_table, write_segmentation
 from lungmix.formats import Scan
+from lungmix.formats.images import extension_of
 from lungmix.store import Case
+from lungmix.tissue import Tissue
 
 DICOM_SEG = "dicom-seg"
 PYRADIOMICS = "pyradiomics"
@@ -98,6 +103,20 @@ def _without_options(write: Callable[[Case, Path, str], list[Path]]) -> Write:
     return lambda case, path, image, _: write(case, path, image)
 
 
+def _named_labels(ending: str, text_of: Callable[[tuple[Tissue, ...]], str]) -> Write:
+    """Return the function that writes labels as an image, and beside it a text that names them for a program."""
+
+    def write(case: Case, path: Path, image: str, _: Options) -> list[Path]:
+        text = text_of(segments_in(image))
+        text_file = path.with_name(path.name[: -len(extension_of(path) or "")] + ending)
+        export_image(case, path, image)
+        with atomic_file(text_file) as out:
+            out.write(text.encode())
+        return [path, text_file]
+
+    return write
+
+
 def _image(case: Case, path: Path, image: str, _: Options) -> list[Path]:
     return [export_image(case, path, image)]
 
@@ -113,9 +132,9 @@ FORMATS = {
     target.name: target
     for target in (
         *(Format(name, f".{name}", False, _image) for name in ("nrrd", "nii.gz", "nii", "mha", "mhd")),
-        Format("seg.nrrd", ".seg.nrrd", True, _without_options(slicer.write_segmentation)),
-        Format("slicer-colors", ".nii.gz", True, _without_options(slicer.write_with_colors)),
-        Format("itk-snap", ".nii.gz", True, _without_options(itksnap.write_with_descriptions)),
+        Format("seg.nrrd", ".seg.nrrd", True, _without_options(write_segmentation)),
+        Format("slicer-colors", ".nii.gz", True, _named_labels("_colors.csv", color_table)),
+        Format("itk-snap", ".nii.gz", True, _named_labels("_labels.txt", label_descriptions)),
         Format(DICOM_SEG, ".dcm", True, _dicom_seg),
         Format(PYRADIOMICS, ".csv", True, _without_options(pyradiomics.write_batch)),
     )

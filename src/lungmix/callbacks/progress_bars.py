@@ -61,7 +61,7 @@ class ProgressBars(Callback):
     """
 
     def __init__(self, console: Console | None = None, spell: Callable[[str], str] = redact):
-        self._console = console or _default_console()
+        self._console = console or (Console() if Console().is_jupyter else Console(stderr=True))
         self._spell = spell
         self._lock = threading.Lock()
         self._progress: Progress | None = None
@@ -129,8 +129,3 @@ class ProgressBars(Callback):
     def on_warning(self, message: str) -> None:
         """See `Callback`."""
         self._console.print(self._spell(message), style="yellow", markup=False)
-
-
-def _default_console() -> Console:
-    console = Console()
-    return console if console.is_jupyter else Console(stderr=True)

@@ -151,7 +151,7 @@ def _read_weights(sample_weight: Any) -> Any:
 
 def _align_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
     lazy = isinstance(weights, da.Array)
-    if weights.ndim != 1 or _lengths_differ(x.shape[0], weights.shape[0]):
+    if weights.ndim != 1 or len({n for n in (x.shape[0], *weights.shape) if not math.isnan(n)}) > 1:
         raise ModelError(
             f"sample_weight has the shape {weights.shape}, not ({x.shape[0]},): give one weight per sample"
         )
@@ -163,10 +163,6 @@ def _align_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
     if len(x) != len(weights):
         raise ModelError(f"sample_weight has the shape {weights.shape}, not ({len(x)},): give one weight per sample")
     return x, da.asarray(weights).rechunk((x.chunks[0],))
-
-
-def _lengths_differ(a: float, b: float) -> bool:
-    return not math.isnan(a) and not math.isnan(b) and a != b
 
 
 def _with_known_chunks(array: da.Array) -> da.Array:

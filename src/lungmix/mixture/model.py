@@ -304,6 +304,5 @@ def fitted(mixture: GaussianMixture, x: Any, sample_weight: Any = None) -> Tissu
     """Fit a mixture to HU and return its model, which records convergence in `fit_info` instead of warning."""
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         return TissueModel.from_sklearn(mixture.fit(x, sample_weight=sample_weight))

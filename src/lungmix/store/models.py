@@ -161,8 +161,9 @@ class ModelUse:
         messages = []
         if self.stale:
             others = _counted(map(str, self.stale.values()))
+            carry = "carries" if len(self.stale) == 1 else "carry"
             messages.append(
-                f"{count_cases(len(self.stale))} {_carry(len(self.stale))} labels by another model ({others}) than "
+                f"{count_cases(len(self.stale))} {carry} labels by another model ({others}) than "
                 f"that of the store ({self.stored}), and measurements of these labels: run `Pipeline.label()` "
                 "and `Pipeline.measure()`"
             )
@@ -215,7 +216,3 @@ def _counted(texts: Any) -> str:
 def count_cases(count: int) -> str:
     """Return a number of cases as text."""
     return f"{count} case" if count == 1 else f"{count} cases"
-
-
-def _carry(count: int) -> str:
-    return "carries" if count == 1 else "carry"

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
 from distributed import Client, default_client
 
 _DISTRIBUTED = "dask.distributed"
+
+
+@contextmanager
+def silenced_logs() -> Iterator[None]:
+    """Hide the logs of distributed within the block, whose errors are raised with their remedy instead."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class CleanClient(Client):

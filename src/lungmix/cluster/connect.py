@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import dask
 from distributed import Client
 
-from lungmix.cluster.client import CleanClient
+from lungmix.cluster.client import CleanClient, silenced_logs
 from lungmix.cluster.environment import check_cluster
 from lungmix.cluster.local import start_local
 from lungmix.cluster.reconnect import PATIENCE_S
@@ -121,14 +120,12 @@ def _connect_existing(scheduler: str | None, scheduler_file: str | Path | None, 
         raise ClusterError(
             f"there is no scheduler file {scheduler_file}: start `dask scheduler --scheduler-file` first"
         )
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    location: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
     try:
-        location: dict[str, str] = {"address": scheduler} if scheduler else {"scheduler_file": str(scheduler_file)}
-        # A wrong address should be reported soon, whereas the client waits up to `timeout` when it reconnects.
-        CleanClient(**location, timeout=_TIMEOUT).close()
-        client = CleanClient(**location, timeout=max(timeout, _TIMEOUT))
+        with silenced_logs():
+            # A wrong address should be reported soon, whereas the client waits up to `timeout` when it reconnects.
+            CleanClient(**location, timeout=_TIMEOUT).close()
+            return CleanClient(**location, timeout=max(timeout, _TIMEOUT))
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         if _is_secure(address, scheduler_file):
@@ -137,9 +134,6 @@ def _connect_existing(scheduler: str | None, scheduler_file: str | Path | None, 
                 "configuration names, such as DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..CLIENT__CERT and ..CLIENT__KEY"
             ) from error
         raise ClusterError(f"no scheduler answers at {address} ({reason}): check the address and start it") from error
-    finally:
-        logger.setLevel(level)
-    return client
 
 
 def _is_secure(address: str, scheduler_file: str | Path | None) -> bool:

@@ -12,7 +12,7 @@ from dask.utils import parse_bytes
 from distributed import Client
 
 from lungmix.cluster import machine, main_guard
-from lungmix.cluster.client import CleanClient
+from lungmix.cluster.client import CleanClient, silenced_logs
 from lungmix.cluster.spans import EXTENSIONS
 from lungmix.errors import ClusterError, NoGuardError, UsageError
 from lungmix.formats.tempdirs import process_temporary_folder
@@ -77,12 +77,8 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
     make_home_known()
     environment = {**WORKER_ENVIRONMENT, _WORKER_VARIABLE: "1"}
     settings = {"temporary-directory": _temporary_directory(), **_SETTINGS}
-    with dask.config.set(
-        {**{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in environment.items()}, **settings}
-    ):
-        logger = logging.getLogger("distributed")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL)
+    settings |= {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in environment.items()}
+    with dask.config.set(settings), silenced_logs():
         try:
             return CleanClient(
                 n_workers=count,
@@ -96,8 +92,6 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
             )
         except (OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise _start_error(error) from None
-        finally:
-            logger.setLevel(level)
 
 
 def _temporary_directory() -> str:

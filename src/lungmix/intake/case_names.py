@@ -105,7 +105,8 @@ def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
     scans : mapping of str to Scan
         Scans by case name, from `assign_names`.
     """
-    salt, registered = CohortWriter(cohort).salt, cohort.register
+    writer = CohortWriter(cohort)
+    salt, registered = writer.salt, cohort.register
     keys = {name: convert.key_for(scan) for name, scan in scans.items()}
     # The location of a scan with the same files is in the register or in its case.
     origins = {name: case.origin for name, case in cohort.items() if name in scans and name not in registered}
@@ -118,7 +119,7 @@ def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
     with ThreadPoolExecutor(CPU_COUNT) as pool:
         locations = pool.map(lambda name: location_digest(salt, scans[name].key), new)
         added = {name: {"key": keys[name], "source": location} for name, location in zip(new, locations, strict=True)}
-        CohortWriter(cohort).register_scans(recorded | added)
+        writer.register_scans(recorded | added)
 
 
 def persist_case_numbers(cohort: Cohort) -> None:

@@ -20,9 +20,16 @@ from lungmix.callbacks.progress_bars import ProgressBars
 from lungmix.cli.app import app, main
 from lungmix.cli.progress import Lines, Warnings
 from lungmix.cli.redaction import printable
+from lungmix.cli.show import result_values
+from lungmix.cli.show_export import exported_values
 from lungmix.cli.show_fits import to_json
+from lungmix.cli.show_scan import findings_values
 from lungmix.cli.spelling import COMMANDS, OPTIONS, with_options
 from lungmix.errors import UsageError
+from lungmix.export import Exported
+from lungmix.formats import RejectedSource
+from lungmix.intake.discovery import DiscoveredScan
+from lungmix.pipeline import RunResult
 
 PACKAGE = Path(lungmix.__file__).parent
 CALLABLES = [
@@ -162,7 +169,20 @@ def test_what_the_command_line_prints_and_logs_names_options(tmp_path, capsys):
         callback.on_info(message)
     assert capsys.readouterr().out.splitlines() == ["give --accept-hu"] * 4
     assert "give --accept-hu" in (tmp_path / "run.log").read_text()
-    assert json.loads(to_json({"reason": message})) == {"reason": "give --accept-hu"}
+
+
+def test_messages_of_json_name_options_and_its_names_stay():
+    message, option = "give `accept_hu=True`", "give --accept-hu"
+    run = RunResult(failed={"case-001": message}, skipped={"source 2": message}, notes={"case-001": (message,)})
+    values = json.loads(to_json(result_values(message, run)))
+    assert (values["failed"], values["skipped"]) == ({"case-001": option}, {"source 2": option})
+    assert (values["notes"], values["store"]) == ({"case-001": [option]}, message)
+    exported = Exported(files={"case-001": [Path(message)]}, failed={"case-002": message}, tables=[Path(message)])
+    values = json.loads(to_json(exported_values(message, exported)))
+    assert (values["store"], values["files"], values["tables"]) == (message, {"case-001": [message]}, [message])
+    assert values["failed"] == {"case-002": option}
+    rejected = DiscoveredScan("source 1", RejectedSource("scan.nrrd", "nrrd", message))
+    assert json.loads(to_json(findings_values([rejected])))["found"][0]["reason"] == option
 
 
 def test_error_of_a_command_names_its_option(capsys):

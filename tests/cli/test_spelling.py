@@ -7,6 +7,7 @@ import inspect
 import json
 import operator
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,13 @@ from lungmix.callbacks import with_log_file
 from lungmix.callbacks.progress_bars import ProgressBars
 from lungmix.cli.app import app, main
 from lungmix.cli.progress import Lines, Warnings
-from lungmix.cli.redaction import printable
+from lungmix.cli.redaction import command_line, printable
 from lungmix.cli.show import result_values
 from lungmix.cli.show_export import exported_values
 from lungmix.cli.show_fits import to_json
 from lungmix.cli.show_scan import findings_values
 from lungmix.cli.spelling import COMMANDS, OPTIONS, with_options
-from lungmix.errors import UsageError
+from lungmix.errors import UsageError, mark_path
 from lungmix.export import Exported
 from lungmix.formats import RejectedSource
 from lungmix.intake.discovery import DiscoveredScan
@@ -158,6 +159,12 @@ def test_printed_remedy_names_the_store_where_names_may_be_shown(tmp_path, monke
         main(["fit", "the cohort", *options])
     assert f"`lungmix run {argument} SOURCE`" in capsys.readouterr().err.splitlines()[-1]
     assert printable("`Pipeline.fit()`") == "`lungmix fit STORE`"
+
+
+@pytest.mark.parametrize(("words", "shown"), [([], "Rossi.nrrd"), (["--json"], "the file"), (["--debug"], "the file")])
+def test_message_of_a_thread_shows_names_only_where_the_command_may(words, shown):
+    with command_line(words), ThreadPoolExecutor() as pool:
+        assert pool.submit(printable, f"{mark_path('in/Rossi.nrrd')} is cut").result() == f"{shown} is cut"
 
 
 def test_what_the_command_line_prints_and_logs_names_options(tmp_path, capsys):

@@ -8,50 +8,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import dataclass
 
 from lungmix.cli.spelling import with_options
 from lungmix.errors import redact, reveal
 
-_WORDS: ContextVar[frozenset[str]] = ContextVar("words", default=frozenset())
-_STORE: ContextVar[str] = ContextVar("store", default="STORE")
+
+@dataclass
+class _Command:
+    """The running command. There is one a process, and messages come from threads of it, which share this state."""
+
+    words: frozenset[str] = frozenset()
+    store: str = "STORE"
+
+
+_COMMAND = _Command()
 
 
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
     """Hold the words of the running command for the functions of this module."""
-    token = _WORDS.set(frozenset(words))
+    before, _COMMAND.words = _COMMAND.words, frozenset(words)
     try:
         yield
     finally:
-        _WORDS.reset(token)
+        _COMMAND.words = before
 
 
 @contextmanager
 def own_store() -> Iterator[None]:
     """Let the block or function begin without a store, and forget at its end which one `remember_store` was given."""
-    token = _STORE.set("STORE")
+    before, _COMMAND.store = _COMMAND.store, "STORE"
     try:
         yield
     finally:
-        _STORE.reset(token)
+        _COMMAND.store = before
 
 
 def remember_store(store: str | None) -> str | None:
     """Record the store of the running command, so that printed remedies name it; return it."""
     if store is not None:
-        _STORE.set(store)
+        _COMMAND.store = store
     return store
 
 
 def debugging() -> bool:
     """Return True with ``--debug``: tracebacks are printed."""
-    return "--debug" in _WORDS.get()
+    return "--debug" in _COMMAND.words
 
 
 def may_show_names() -> bool:
     """Return True if printed text may name files: without ``--json`` and ``--debug``."""
-    return not {"--debug", "--json"} & _WORDS.get()
+    return not {"--debug", "--json"} & _COMMAND.words
 
 
 def printable(message: str) -> str:
@@ -59,4 +67,4 @@ def printable(message: str) -> str:
 
     Where names may be shown, its commands have the address of the store of the running command.
     """
-    return with_options(reveal(message), _STORE.get()) if may_show_names() else with_options(redact(message))
+    return with_options(reveal(message), _COMMAND.store) if may_show_names() else with_options(redact(message))

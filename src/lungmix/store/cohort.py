@@ -59,7 +59,8 @@ class Cohort(Mapping[str, Case]):
         Raises
         ------
         StoreError
-            If there is none, or its metadata are corrupt; unlike ``cohort[name]``, with the remedy.
+            If there is no such case, or its metadata are corrupt. The message then has the remedy, whereas
+            ``cohort[name]`` raises the same error for both.
         """
         try:
             return self[name]
@@ -157,10 +158,22 @@ class Cohort(Mapping[str, Case]):
     def locked(self, *, wait: bool = False, warn: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the write lock of this store during a block; readers need no lock.
 
-        The stages of `lungmix.pipeline.Pipeline` lock the store themselves. Parameters and errors are those of
-        `lungmix.store.lock.locked`. Changes by other processes since this cohort was opened are read first. If another
-        process takes the lock over during the block, every later write through this cohort and its cases raises
-        `LockedError`.
+        The methods of `lungmix.Pipeline` lock the store themselves. Changes by other processes since this cohort was
+        opened are read first.
+
+        Parameters
+        ----------
+        wait : bool
+            Wait until another process that holds the lock has ended.
+        warn : callable, optional
+            Called with a message if there is something to wait for.
+
+        Raises
+        ------
+        LockedError
+            If another process holds the lock and `wait` is False. If another process takes the lock over during the
+            block, which it may after five minutes without heartbeat, every later write through this cohort and its
+            cases raises this error, and so does the end of the block.
         """
         store = unwrap(self._group.store)
         with locked(store, self.url, wait=wait, warn=warn) as handle:

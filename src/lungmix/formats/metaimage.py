@@ -198,7 +198,7 @@ def _clean_header(path: Path, fields: dict[str, str]) -> bytes:
             continue
         values = parse_numbers(fields[field])
         if values is None or len(values) != count:
-            raise geometry_error(path, f"its {field} has not {count} finite numbers")
+            raise geometry_error(path, f"its {field} does not consist of {count} finite numbers")
         if field.startswith("Element") and min(values) <= 0:
             raise geometry_error(path, f"its {field} is not positive")
         lines.append(f"{field} = {fields[field]}")

@@ -157,7 +157,8 @@ def clipped(
 def _check_distinct(distinct: int, n_components: int) -> None:
     if distinct < n_components:
         raise ModelError(
-            f"{n_components} components need as many distinct HU, there are {distinct}: use fewer components"
+            f"{n_components} components need at least as many distinct HU, but there are only {distinct}: use fewer "
+            "components"
         )
 
 

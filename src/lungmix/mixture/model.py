@@ -181,7 +181,7 @@ class TissueModel:
         Raises
         ------
         ModelError
-            If the text is no model; the message calls it `name`.
+            If the text is no model. The message refers to it as `name`, such as the name of its file.
         """
         try:
             document = _Document.model_validate_json(text)

@@ -18,6 +18,8 @@ from .parameters import IntakeParameters as IntakeParameters
 from .parameters import MaskParameters as MaskParameters
 from .pipeline import Pipeline as Pipeline
 from .pipeline import RunResult as RunResult
+from .pipeline.evaluation import EvaluationResult as EvaluationResult
+from .pipeline.evaluation import evaluate as evaluate
 from .pipeline.one_call import run as run
 from .store import Case as Case
 from .store import Cohort as Cohort

@@ -15,6 +15,7 @@ from rich.console import Console
 from lungmix._version import __version__
 from lungmix.cli import options as opt
 from lungmix.cli.commands import inspect, maintain, run
+from lungmix.cli.commands.evaluate import evaluate
 from lungmix.cli.commands.scan import scan
 from lungmix.cli.commands.validate import app as validate
 from lungmix.cli.redaction import command_line, debugging, own_store, printable
@@ -42,6 +43,7 @@ app.command(cls=opt.ManyCases)(run.fit)
 app.command()(run.label)
 app.command()(run.measure)
 app.command()(maintain.relabel)
+app.command()(evaluate)
 app.command()(inspect.info)
 app.command()(inspect.report)
 app.command()(inspect.export)

@@ -37,6 +37,7 @@ OPTIONS = {
     "sources": "--source",
     "trust_positions": "--trust-positions",
     "wait": "--wait",
+    "what": "--what",
     "with_ct": "--with-ct",
     "workers": "--workers",
 }
@@ -51,6 +52,7 @@ COMMANDS = {
     "Pipeline.measure": "lungmix measure STORE",
     "Pipeline.remove": "lungmix remove STORE CASE",
     "Pipeline.run": "lungmix run STORE SOURCE",
+    "lungmix.evaluate": "lungmix evaluate STORE REFERENCE",
     "lungmix.run": "lungmix run STORE SOURCE",
 }
 """Commands by method, with the arguments that every call has."""

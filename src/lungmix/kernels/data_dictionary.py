@@ -142,3 +142,34 @@ RADIOMICS: tuple[Column, ...] = (
     Column("Uniformity", "", "sum of squared shares of the histogram with bins of 25 HU"),
 )
 """Columns of ``radiomics.csv``; features carry the names that PyRadiomics gives them."""
+
+EVALUATION: tuple[Column, ...] = (
+    Column("case", "", "name of the scan"),
+    Column("region", "", "lungs (right and left together), right, left, another segment of the store, or a tissue"),
+    Column("dice", "", "twice the voxels in both over the sum of the voxels of both; NaN if both are empty"),
+    Column("jaccard", "", "voxels in both over the voxels in either; NaN if both are empty"),
+    Column("volume_ml", "mL", "volume in the store"),
+    Column("reference_ml", "mL", "volume of the reference"),
+    Column("volume_difference_percent", "%", "volume in the store less that of the reference, of the latter"),
+    Column("asd_mm", "mm", "mean of the distances of both surfaces from each other; NaN if one is empty"),
+    Column("hd95_mm", "mm", "95th percentile of these distances, linear interpolation"),
+    Column("hd_mm", "mm", "greatest of these distances"),
+    Column("surface_dice_1mm", "", "voxels of both surfaces at most 1 mm from the other, of all voxels of both"),
+    Column("surface_dice_3mm", "", "the same within 3 mm"),
+    Column("sensitivity", "", "voxels in both, of those of the reference; NaN if it is empty"),
+    Column("precision", "", "voxels in both, of those in the store; NaN if there are none"),
+    Column("worst_slice", "", "slice with most voxels in only one of both, from 0; -1 if they are equal"),
+    Column("grid", "", "same, or resampled where the reference was on another grid"),
+    *_MADE_WITH,
+)
+"""Columns of ``evaluation.csv``, one row per compared region of a case."""
+
+EVALUATION_HU: tuple[Column, ...] = (
+    Column("case", "", "name of the scan"),
+    Column("region", "", "tissue, or lesion for all that count as involved"),
+    Column("from_hu", "HU", "lowest value of the bin"),
+    Column("to_hu", "HU", "highest value of the bin"),
+    Column("reference_ml", "mL", "volume of the reference in the bin"),
+    Column("sensitivity", "", "part of it with the label in the store"),
+)
+"""Columns of ``evaluation_hu.csv``, one row per bin of a region that the reference has voxels in."""

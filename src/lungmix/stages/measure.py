@@ -13,14 +13,14 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from lungmix.errors import StoreError
-from lungmix.kernels.data_dictionary import MEASUREMENTS, RADIOMICS
+from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, MEASUREMENTS, RADIOMICS
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.stages import regions
 from lungmix.store import MEASUREMENTS_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.models import ModelId, label_id, mask_text
-from lungmix.store.schema import TABLES
+from lungmix.store.schema import CASE_TABLES
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
 from lungmix.tissue import SIDES, Tissue
 
@@ -68,7 +68,7 @@ def measure_cohort(
     if [region.key for region in excluded_regions(cohort)] != keys:
         # Before the tables: `lungmix verify` finds rows that do not match the setting, and the next run replaces them.
         CohortWriter(cohort).record_settings(**{_SETTING: {"leave_out": keys}})
-    _write(cohort, file, text_of(rows))
+    write_table(cohort, file, text_of(rows))
     return rows
 
 
@@ -114,10 +114,10 @@ def excluded_regions(cohort: Cohort) -> list[Tissue]:
 
 def drop_rows(cohort: Cohort, names: Collection[str]) -> None:
     """Drop the rows of cases from the tables; headers and other rows keep their bytes."""
-    for file in TABLES:
+    for file in CASE_TABLES:
         text = cohort.read_text(file)
         if text and not lines_of(text)[1].keys().isdisjoint(names):
-            _write(cohort, file, without(text, names))
+            write_table(cohort, file, without(text, names))
 
 
 def drop_stale_rows(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
@@ -130,13 +130,13 @@ def drop_stale_rows(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
     is_stale : callable
         Called with a case, returns True where its results are about to change or may be.
     """
-    if any(cohort.read_text(file) for file in TABLES):
+    if any(cohort.read_text(file) for file in CASE_TABLES):
         drop_rows(cohort, {name for name, case in cohort.items() if is_stale(case)})
 
 
 def measured_cases(cohort: Cohort) -> set[str]:
     """Return the names of all cases with rows in a table, whether the store holds them or not."""
-    return {name for file in TABLES for name in lines_of(cohort.read_text(file) or "")[1]}
+    return {name for file in CASE_TABLES for name in lines_of(cohort.read_text(file) or "")[1]}
 
 
 def read_measurements(cohort: Cohort) -> list[Row]:
@@ -180,14 +180,20 @@ def stored_rows(cohort: Cohort) -> list[Row]:
 
 
 def dictionary() -> dict[str, list[dict[str, str]]]:
-    """Return the columns of both tables with unit and meaning."""
+    """Return the columns of the tables with unit and meaning."""
     return {
         name: [{"column": column.key, "unit": column.unit, "meaning": column.meaning} for column in columns]
-        for name, columns in (("measurements", MEASUREMENTS), ("radiomics", RADIOMICS))
+        for name, columns in (
+            ("measurements", MEASUREMENTS),
+            ("radiomics", RADIOMICS),
+            ("evaluation", EVALUATION),
+            ("evaluation_hu", EVALUATION_HU),
+        )
     }
 
 
-def _write(cohort: Cohort, file: str, text: str) -> None:
+def write_table(cohort: Cohort, file: str, text: str) -> None:
+    """Write a table and its Parquet twin."""
     # The CSV comes last: if the command is killed, its stale rows remain and the next run drops them.
     writer = CohortWriter(cohort)
     writer.write_bytes(parquet_name(file), parquet_of(text))

@@ -120,6 +120,13 @@ FIT_FILES = {name: f"model-{name}.json" for name in FITS}
 MEASUREMENTS_FILE = "measurements.csv"
 RADIOMICS_FILE = "radiomics.csv"
 TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
+"""Tables of labelled cases, which are recomputed from histograms."""
+
+EVALUATION_FILE, EVALUATION_HU_FILE = EVALUATIONS = ("evaluation.csv", "evaluation_hu.csv")
+"""Tables of comparisons with references, which the store does not hold."""
+
+CASE_TABLES = (*TABLES, *EVALUATIONS)
+"""Tables with rows of cases, which are dropped once their masks or labels change."""
 
 
 def stage_of(key: str) -> str | None:
@@ -140,7 +147,7 @@ def parquet_name(file: str) -> str:
 
 FILES = {
     "zarr.json", LOCK_FILE, REGISTER_FILE, MODEL_FILE, *FIT_FILES.values(),
-    *(name for file in TABLES for name in (file, parquet_name(file))),
+    *(name for file in CASE_TABLES for name in (file, parquet_name(file))),
 }  # fmt: skip
 """Names that no case can have."""
 

@@ -17,10 +17,10 @@ from lungmix.formats import RejectedSource, Scan, SeriesFilter
 from lungmix.intake.case_names import assign_names
 from lungmix.intake.discovery import discover_scans
 from lungmix.mixture import TissueModel
-from lungmix.stages import fit, label
+from lungmix.stages import fit, label, mask
 from lungmix.store import FIT_FILES, MODEL_FILE, CaseFiles, Cohort, parquet_name
 from lungmix.store.models import stored_model
-from lungmix.store.schema import FITS_RECORD, TABLES
+from lungmix.store.schema import CASE_TABLES, EVALUATIONS, FITS_RECORD
 from lungmix.store.tables import is_parquet_of, lines_of
 from lungmix.verify.case import Comparison
 from lungmix.verify.problems import Verification
@@ -139,19 +139,25 @@ def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | N
 
 
 def _check_tables(cohort: Cohort, verification: Verification) -> None:
-    """Add problems for rows of missing or unlabelled cases, and for Parquet files that differ from their CSV file."""
+    """Add problems for rows of missing or unlabelled cases, and for Parquet files that differ from their CSV file.
+
+    Evaluations, whose references the store does not hold, need a mask only.
+    """
     cases, damaged = dict(cohort.items()), cohort.damaged
-    for file in TABLES:
+    for file in CASE_TABLES:
+        needed, remedy = label.STAGE, "`Pipeline.measure()`"
+        if file in EVALUATIONS:
+            needed, remedy = mask.STAGE, "`lungmix.evaluate(store, reference)`"
         text = cohort.read_text(file)
         if text is None:
             continue
         for name in sorted(lines_of(text)[1].keys() - damaged.keys()):
             if name not in cases:
                 problem = "which is no case of the store"
-            elif label.STAGE in {*cases[name].stages, *cases[name].damage}:
+            elif needed in {*cases[name].stages, *cases[name].damage}:
                 continue
             else:
-                problem = "which has no labels"
-            verification.add_problem(file, f"it has a row of {json.dumps(name)}, {problem}: run `Pipeline.measure()`")
+                problem = "which has no labels" if needed == label.STAGE else "which has no mask"
+            verification.add_problem(file, f"it has a row of {json.dumps(name)}, {problem}: run {remedy}")
         if not is_parquet_of(cohort.read_bytes(parquet_name(file)), text):
-            verification.add_problem(parquet_name(file), f"its content differs from {file}: run `Pipeline.measure()`")
+            verification.add_problem(parquet_name(file), f"its content differs from {file}: run {remedy}")

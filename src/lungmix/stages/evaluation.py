@@ -1,0 +1,224 @@
+"""Evaluation: reads segments of a case and a reference on its grid, slab by slab; writes nothing.
+
+One round of tasks counts voxels, a second one measures distances of surfaces in the box that holds both. A task reads
+its own slab and as many slices around it as the distances of its voxels need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import dask
+import numpy as np
+import numpy.typing as npt
+from distributed import Client
+
+from lungmix.cluster.compute import compute_in_order
+from lungmix.kernels.agreement import DistanceCounts, Overlap, agreement_of
+from lungmix.kernels.surfaces import Mask, nearest_squares, points_of, surface_of
+from lungmix.stages.comparisons import Comparison
+from lungmix.store import CaseFiles, CaseRef
+from lungmix.store.schema import REFERENCE
+
+BIN_HU = 50
+"""Width of the bins of sensitivity by HU."""
+
+_FIRST_BIN = -32768 // BIN_HU
+_N_BINS = 32767 // BIN_HU - _FIRST_BIN + 1
+# Windows of labels that a task keeps: its own slab and a neighbour, of an image and of the reference.
+_WINDOWS = 4
+
+Box = tuple[slice, slice]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Agreement of a segment of a case with a reference.
+
+    Attributes
+    ----------
+    region : str
+        Name of the segment.
+    values : dict of str to float
+        Measures by column, see `lungmix.kernels.agreement.agreement_of`.
+    worst_slice : int
+        Slice with most voxels in only one of both; -1 where there is none.
+    by_hu : dict of int to tuple of int
+        By the lowest HU of a bin of `BIN_HU`, voxels of the reference, and of both; empty unless requested.
+    """
+
+    region: str
+    values: dict[str, float]
+    worst_slice: int
+    by_hu: dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class _SlabCounts:
+    """Voxels of a slab: overlap, differing voxels by slice and voxels by HU of each comparison, and the box of all."""
+
+    overlaps: tuple[Overlap, ...]
+    differing: npt.NDArray[np.int64]
+    by_hu: npt.NDArray[np.int64] | None
+    box: tuple[Span, Span] | None
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Slabs with voxels of the segment, and of the reference."""
+
+    segment: tuple[Span, ...]
+    reference: tuple[Span, ...]
+
+
+def compare(
+    client: Client,
+    case_ref: CaseRef,
+    comparisons: Sequence[Comparison],
+    *,
+    by_hu: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Agreement]:
+    """Compare segments of a case with its array `REFERENCE`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Client of the cluster that compares.
+    case_ref : CaseRef
+        The case.
+    comparisons : sequence of Comparison
+        What is compared.
+    by_hu : bool
+        Count voxels by HU too.
+    progress : callable, optional
+        ``progress(done, total)`` while distances are measured.
+
+    Returns
+    -------
+    list of Agreement
+        One for each comparison, the same for any slabs.
+    """
+    case = case_ref.open()
+    slabs = list(case.layout.slabs())
+    comparisons = tuple(comparisons)
+    count = dask.delayed(_count_slab)
+    counted: list[_SlabCounts] = compute_in_order(client, [count(case_ref, comparisons, slab, by_hu) for slab in slabs])
+    scopes = tuple(
+        _Scope(
+            tuple(slab for slab, counts in zip(slabs, counted, strict=True) if counts.overlaps[i].mask),
+            tuple(slab for slab, counts in zip(slabs, counted, strict=True) if counts.overlaps[i].reference),
+        )
+        for i in range(len(comparisons))
+    )
+    boxes = [counts.box for counts in counted if counts.box is not None]
+    parts: list[list[DistanceCounts]] = []
+    if boxes:
+        box = (_hull([box[0] for box in boxes]), _hull([box[1] for box in boxes]))
+        filled = [slab for slab, counts in zip(slabs, counted, strict=True) if counts.box is not None]
+        measure = dask.delayed(_measure_slab)
+        tasks = [measure(case_ref, comparisons, scopes, box, slab) for slab in filled]
+        parts = compute_in_order(client, tasks, progress)
+    differing = np.concatenate([counts.differing for counts in counted], axis=1)
+    return [
+        Agreement(
+            comparison.region,
+            agreement_of(
+                sum((counts.overlaps[i] for counts in counted), Overlap()),
+                DistanceCounts.total(part[i] for part in parts),
+                case.geometry.voxel_ml,
+            ),
+            int(differing[i].argmax()) if differing[i].any() else -1,
+            _bins([counts.by_hu[i] for counts in counted if counts.by_hu is not None]),
+        )
+        for i, comparison in enumerate(comparisons)
+    ]
+
+
+def _hull(spans: Sequence[Span]) -> slice:
+    return slice(min(span[0] for span in spans), max(span[1] for span in spans))
+
+
+def _bins(parts: Sequence[npt.NDArray[np.int64]]) -> dict[int, tuple[int, int]]:
+    if not parts:
+        return {}
+    reference, both = np.sum(parts, axis=0)
+    return {int(n + _FIRST_BIN) * BIN_HU: (int(reference[n]), int(both[n])) for n in np.flatnonzero(reference).tolist()}
+
+
+def _count_slab(case_ref: CaseRef, comparisons: Sequence[Comparison], slab: Span, by_hu: bool) -> _SlabCounts:
+    case = case_ref.open()
+    images = {image: _read(case, image, *slab) for image in {REFERENCE, *(item.image for item in comparisons)}}
+    depth, ny, nx = images[REFERENCE].shape
+    overlaps = []
+    differing = np.zeros((len(comparisons), depth), np.int64)
+    bins = np.zeros((len(comparisons), 2, _N_BINS), np.int64) if by_hu else None
+    hu = case.read("ct", *slab) if by_hu and images[REFERENCE].any() else None
+    rows, columns = np.zeros(ny, np.bool_), np.zeros(nx, np.bool_)
+    for i, comparison in enumerate(comparisons):
+        mask = _selected(images[comparison.image], comparison.labels)
+        reference = _selected(images[REFERENCE], comparison.reference)
+        overlaps.append(Overlap.of(mask, reference))
+        differing[i] = np.count_nonzero(mask ^ reference, axis=(1, 2))
+        if bins is not None and hu is not None:
+            for j, voxels in enumerate((reference, mask & reference)):
+                bins[i, j] = np.bincount(hu[voxels] // BIN_HU - np.int64(_FIRST_BIN), minlength=_N_BINS)
+        either: Mask = np.any(mask | reference, axis=0)
+        rows |= either.any(axis=1)
+        columns |= either.any(axis=0)
+    box = (_span(rows), _span(columns)) if rows.any() else None
+    return _SlabCounts(tuple(overlaps), differing, bins, box)
+
+
+def _measure_slab(
+    case_ref: CaseRef, comparisons: Sequence[Comparison], scopes: Sequence[_Scope], box: Box, slab: Span
+) -> list[DistanceCounts]:
+    """Return the distances of the surface voxels of a slab, of both surfaces together, by comparison."""
+    case = case_ref.open()
+    spacing = case.geometry.spacing_zyx
+    read_window = lru_cache(maxsize=_WINDOWS)(partial(_read_window, case, box))
+
+    def read_surface(image: str, labels: Sequence[int], start: int, stop: int) -> Mask:
+        return surface_of(_selected(read_window(image, start, stop), labels))
+
+    out = []
+    for comparison, scope in zip(comparisons, scopes, strict=True):
+        segment = (scope.segment, partial(read_surface, comparison.image, comparison.labels))
+        reference = (scope.reference, partial(read_surface, REFERENCE, comparison.reference))
+        parts = []
+        for (slabs, read), (other_slabs, read_other) in ((segment, reference), (reference, segment)):
+            if slab in slabs:
+                points = points_of(read(*slab), slab[0])
+                parts.append(DistanceCounts.of(nearest_squares(points, spacing, other_slabs, read_other)))
+        out.append(DistanceCounts.total(parts))
+    return out
+
+
+def _read_window(case: CaseFiles, box: Box, image: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Return labels in a box with the slices before and after a slab, which are 0 beyond the volume."""
+    depth = case.geometry.shape[0]
+    low, high = max(start - 1, 0), min(stop + 1, depth)
+    labels = _read(case, image, low, high, box)
+    return np.pad(labels, ((low - start + 1, stop + 1 - high), (0, 0), (0, 0)))
+
+
+def _read(
+    case: CaseFiles, image: str, start: int, stop: int, box: Box = (slice(None), slice(None))
+) -> npt.NDArray[np.uint8]:
+    if image == REFERENCE:
+        return case.read_temporary(REFERENCE, (slice(start, stop), *box))
+    return case.read(image, start, stop, box[0])[..., box[1]]
+
+
+def _selected(labels: npt.NDArray[np.uint8], chosen: Sequence[int]) -> Mask:
+    table = np.zeros(256, np.bool_)
+    table[list(chosen)] = True
+    return table[labels]
+
+
+def _span(hits: npt.NDArray[np.bool_]) -> Span:
+    positions = np.flatnonzero(hits)
+    return int(positions[0]), int(positions[-1]) + 1

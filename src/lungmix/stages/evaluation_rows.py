@@ -1,0 +1,74 @@
+"""Rows of evaluations: what the tables of a store say about the agreement of its cases with references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, Column
+from lungmix.stages.evaluation import BIN_HU, Agreement
+from lungmix.stages.measure import UNKNOWN, write_table
+from lungmix.store import Case, Cohort
+from lungmix.store.models import label_id, mask_text
+from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE
+from lungmix.store.tables import Row, rows_of, text_of
+
+_COLUMNS: dict[str, tuple[Column, ...]] = {EVALUATION_FILE: EVALUATION, EVALUATION_HU_FILE: EVALUATION_HU}
+
+
+def rows_of_agreement(case: Case, agreements: Sequence[Agreement], grid: str) -> dict[str, list[Row]]:
+    """Return the rows of a case by table.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    agreements : sequence of Agreement
+        Result of `lungmix.stages.evaluation.compare`.
+    grid : {"same", "resampled"}
+        Grid of the reference.
+    """
+    made_with = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or UNKNOWN)}
+    rows: list[Row] = []
+    by_hu: list[Row] = []
+    for agreement in agreements:
+        key: Row = {"case": case.name, "region": agreement.region}
+        rows.append({**key, **agreement.values, "worst_slice": agreement.worst_slice, "grid": grid, **made_with})
+        by_hu += [
+            {
+                **key,
+                "from_hu": low,
+                "to_hu": low + BIN_HU - 1,
+                "reference_ml": reference * case.geometry.voxel_ml,
+                "sensitivity": both / reference,
+            }
+            for low, (reference, both) in agreement.by_hu.items()
+        ]
+    return {EVALUATION_FILE: rows, EVALUATION_HU_FILE: by_hu}
+
+
+def stored_evaluations(cohort: Cohort, file: str = EVALUATION_FILE) -> list[Row]:
+    """Return the stored rows of cases that the store holds; none if the table has other columns or other text."""
+    columns = [column.key for column in _COLUMNS[file]]
+    names = set(cohort)
+    rows = rows_of(cohort.read_text(file) or "")
+    return [row for row in rows if list(row) == columns and row["case"] in names]
+
+
+def store_evaluations(cohort: Cohort, rows: Sequence[Row], file: str) -> None:
+    """Write rows into a table of the store; other rows of the same cases and regions are replaced, the rest is kept.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store, opened for writing.
+    rows : sequence of dict
+        Rows with the columns of the table.
+    file : {"evaluation.csv", "evaluation_hu.csv"}
+        Name of the table.
+    """
+    if not rows:
+        return
+    replaced = {(row["case"], row["region"]) for row in rows}
+    kept = [row for row in stored_evaluations(cohort, file) if (row["case"], row["region"]) not in replaced]
+    # Rows of a case stay together, in the order in which they were computed.
+    write_table(cohort, file, text_of(sorted([*kept, *rows], key=lambda row: str(row["case"]))))

@@ -1,0 +1,285 @@
+"""Evaluation of stored segments against whole volumes in scipy, and of a cohort against files."""
+
+import csv
+import json
+from dataclasses import replace
+from math import isnan
+from types import SimpleNamespace
+
+import dask
+import numpy as np
+import pyarrow.parquet
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lungmix
+from lungmix.errors import SourceError, UsageError
+from lungmix.formats.masks import Segment, open_mask
+from lungmix.geometry import Geometry
+from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.stages import evaluation, regions
+from lungmix.stages.comparisons import Comparison, comparisons_of_labels, parse_what, plan_for
+from lungmix.stages.measure import drop_rows
+from lungmix.store import CaseRef, CohortWriter
+from lungmix.store.schema import REFERENCE
+from oracle.agreement import agreement
+from support.generators import masks
+from support.masks import InProcess
+
+GRID = Geometry((24, 20, 40), (1.5, 1.25, 2.0), (-10.0, 3.0, -700.0))
+LUNGS = (Comparison("lungs", (1, 2)), Comparison("right", (1,)), Comparison("left", (2,)))
+
+
+class OneWorker(InProcess):
+    """A cluster of one worker, in this process."""
+
+    def scheduler_info(self, n_workers=-1):
+        return {"workers": {"here": {}}}
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    def gather(client, values, progress=None):
+        with dask.config.set(scheduler="synchronous"):
+            return list(dask.compute(*values))
+
+    monkeypatch.setattr(evaluation, "compute_in_order", gather)
+    enough = SimpleNamespace(check=lambda *_: None)
+    monkeypatch.setattr("lungmix.pipeline.evaluation.worker_memory_of", lambda _: enough)
+    monkeypatch.setattr("lungmix.pipeline.evaluation.explained", lambda _, error: error)
+
+
+def case_of_labels(cohort, name, side, geometry=GRID, tissue=None, hu=None, chunk_slices=8):
+    """A case as the stages leave it, with these regions."""
+    case = CohortWriter(cohort).add(name, geometry, Acquisition(), chunk_slices=chunk_slices)
+    hu = np.full(geometry.shape, -850, np.int16) if hu is None else hu
+    volumes = {
+        "ct": hu,
+        "lung": (side > 0).astype(np.uint8),
+        "side": side,
+        "tissue": side if tissue is None else tissue,
+    }
+    for image, volume in volumes.items():
+        case.create_image(image)
+        for start, stop in case.layout.slabs():
+            case.write(image, start, volume[start:stop])
+    case.record("convert", {"key": name, "voxels_sha256": name})
+    case.record("mask", {"key": f"{name} mask", "parameters": {"preset": "physical"}})
+    case.record("side", {"key": regions.key_for(case)})
+    case.record("label", {"key": f"{name} label"})
+    return case
+
+
+def lungs(shift=0, geometry=GRID):
+    nz, _, nx = geometry.shape
+    side = np.zeros(geometry.shape, np.uint8)
+    side[4 + shift : nz - 6, 4:-4, 2 : nx // 2 - 1 - shift] = 1
+    side[6 : nz - 4 - shift, 3:-5, nx // 2 + 1 : -2] = 2
+    return side
+
+
+def write(folder, name, labels, geometry=GRID):
+    folder.mkdir(exist_ok=True)
+    image = geometry.apply_to(sitk.GetImageFromArray(labels))
+    sitk.WriteImage(image, str(folder / name))
+    return folder / name
+
+
+def expected(side, reference, geometry=GRID):
+    spacing = geometry.spacing_zyx
+    pairs = {"lungs": (np.isin(side, (1, 2)), np.isin(reference, (1, 2)))}
+    pairs |= {name: (side == label, reference == label) for label, name in ((1, "right"), (2, "left"))}
+    return {name: agreement(*volumes, spacing) for name, volumes in pairs.items()}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluated")
+
+
+sizes = st.tuples(st.integers(1, 34), st.integers(2, 9), st.integers(2, 9))
+
+
+@given(masks(sizes), st.integers(0, 2**32 - 1), st.sampled_from([8, 16, None]), st.tuples(*[st.floats(0.4, 5)] * 3))
+@settings(max_examples=12)
+def test_tasks_by_slabs_give_the_measures_of_whole_volumes(stores, mask, seed, chunk_slices, spacing):
+    random = np.random.default_rng(seed)
+    halves = (np.arange(mask.shape[2]) < mask.shape[2] // 2) + 1
+    side = (mask * halves).astype(np.uint8)
+    side[random.random(mask.shape) < 0.05] = 3
+    reference = np.roll(mask, random.integers(-2, 3, 3), (0, 1, 2)) * halves.astype(np.uint8)
+    geometry = Geometry(mask.shape[::-1], spacing)
+    cohort = lungmix.open_cohort(stores / "s.zarr", "a")
+    case = case_of_labels(cohort, "one", side, geometry, chunk_slices=chunk_slices)
+    case.create_temporary(REFERENCE)
+    for start, stop in case.layout.slabs():
+        case.write_temporary(REFERENCE, start, reference[start:stop])
+    results = evaluation.compare(None, CaseRef.of(cohort, "one"), LUNGS)
+    for result in results:
+        values = expected(side, reference, geometry)[result.region]
+        assert result.values == pytest.approx(values, rel=1e-9, abs=1e-9, nan_ok=True)
+    differing = np.count_nonzero(np.isin(side, (1, 2)) != (reference > 0), axis=(1, 2))
+    assert results[0].worst_slice == (int(differing.argmax()) if differing.any() else -1)
+
+
+def test_cohort_is_compared_case_by_case_and_bad_references_end_their_case_alone(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    for name in ("good", "empty", "missing", "shifted", "tumour"):
+        case_of_labels(cohort, name, lungs())
+    folder = tmp_path / "Rossi"
+    write(folder, "good.nrrd", lungs(1))
+    write(folder, "empty_mask.nrrd", np.zeros(GRID.shape, np.uint8))
+    write(folder, "tumour.nrrd", (lungs() > 0).astype(np.uint8) * 3)
+    far = Geometry(GRID.size, GRID.spacing, (900.0, 3.0, -700.0))
+    write(folder, "shifted-lung.nrrd", lungs(), far)
+    result = lungmix.evaluate(cohort, folder, client=OneWorker())
+    assert result.done == ["good", "tumour"]
+    assert result.failed.keys() == {"empty", "missing", "shifted"}
+    assert "no reference" in result.failed["missing"]
+    assert "does not overlap the scan" in result.failed["shifted"]
+    assert not [
+        reason for reason in result.failed.values() if "Rossi" in reason or ".nrrd" in reason.replace("_mask.nrrd", "")
+    ]
+    for row in result.rows:
+        if row["case"] == "good":
+            values = expected(lungs(), lungs(1))[row["region"]]
+            assert {key: row[key] for key in values} == pytest.approx(values, abs=1e-9)
+    # A single label is both lungs.
+    assert [row["region"] for row in result.rows] == ["lungs", "right", "left", "lungs"]
+    assert result.rows[-1]["dice"] == 1
+    assert result.notes == {"good": ("the reference does not name its labels: 1 was taken as right, 2 as left",)}
+    assert all(REFERENCE not in case._group for case in cohort.values())
+
+
+def test_table_of_the_store_has_the_rows_of_the_last_evaluation_of_each_region(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    for name in ("a", "b"):
+        case_of_labels(cohort, name, lungs())
+        write(tmp_path / "masks", f"{name}.nii.gz", lungs(1))
+    lungmix.evaluate(cohort, tmp_path / "masks", client=OneWorker())
+    again = write(tmp_path / "again", "b.mha", lungs(2))
+    second = lungmix.evaluate(cohort, again, "right=1,healthy=2", client=OneWorker())
+    assert second.failed.keys() == {"a"}
+    rows = list(csv.DictReader((tmp_path / "s.zarr" / "evaluation.csv").open()))
+    assert list(rows[0]) == [column.key for column in EVALUATION]
+    assert [(row["case"], row["region"]) for row in rows] == [
+        *(("a", region) for region in ("lungs", "right", "left")),
+        *(("b", region) for region in ("lungs", "left", "right", "healthy")),
+    ]
+    assert float(rows[5]["dice"]) == expected(lungs(), lungs(2))["right"]["dice"] < float(rows[1]["dice"])
+    table = pyarrow.parquet.read_table(tmp_path / "s.zarr" / "evaluation.parquet").to_pylist()
+    assert [row["asd_mm"] for row in table] == [float(row["asd_mm"]) for row in rows]
+    drop_rows(cohort, ["a"])
+    assert "\na," not in (tmp_path / "s.zarr" / "evaluation.csv").read_text()
+
+
+def test_tissues_have_their_sensitivity_by_hu(tmp_path):
+    random = np.random.default_rng(0)
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    hu = random.integers(-1000, 100, GRID.shape).astype(np.int16)
+    tissue = np.where(lungs() > 0, random.integers(1, 6, GRID.shape), 0).astype(np.uint8)
+    case_of_labels(cohort, "one", lungs(), tissue=tissue, hu=hu)
+    reference = np.where((lungs() > 0) & (hu > -700), np.where(hu >= -200, 9, 5), 0).astype(np.uint8)
+    write(tmp_path / "r", "one.nrrd", reference)
+    result = lungmix.evaluate(cohort, tmp_path / "r", "ggo=5,consolidation=9", client=OneWorker())
+    values = agreement(tissue == 3, reference == 5, GRID.spacing_zyx)
+    assert {key: result.rows[0][key] for key in values} == pytest.approx(values, abs=1e-9)
+    rows = [row for row in result.by_hu if row["region"] == "ggo"]
+    assert list(rows[0]) == [column.key for column in EVALUATION_HU]
+    assert [row["from_hu"] for row in rows] == list(range(-700, -200, 50))
+    for row in rows:
+        voxels = (reference == 5) & (hu >= row["from_hu"]) & (hu <= row["to_hu"])
+        assert row["sensitivity"] == (tissue[voxels] == 3).mean()
+        assert row["reference_ml"] == pytest.approx(voxels.sum() * GRID.voxel_ml)
+    assert (tmp_path / "s.zarr" / "evaluation_hu.parquet").is_file()
+
+
+def test_scan_without_disease_has_no_ratio_and_no_distance(tmp_path, monkeypatch):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of_labels(cohort, "one", lungs(), tissue=np.where(lungs() == 1, 3, lungs()).astype(np.uint8))
+    write(tmp_path / "r", "one.nrrd", np.zeros(GRID.shape, np.uint8))
+    named = replace(open_mask(tmp_path / "r" / "one.nrrd"), segments=(Segment(1, "GGO", None, "ggo"),))
+    monkeypatch.setattr("lungmix.pipeline.references.open_mask", lambda _: named)
+    result = lungmix.evaluate(cohort, tmp_path / "r", "tissues", client=OneWorker())
+    (row,) = result.rows
+    assert (row["region"], row["dice"], row["reference_ml"]) == ("ggo", 0, 0)
+    assert isnan(row["sensitivity"])
+    assert isnan(row["asd_mm"])
+    assert result.notes["one"] == ("the reference has no voxel of the tissues",)
+
+
+def segments(*names):
+    return [Segment(number, "Rossi", None, region) for number, region in enumerate(names, start=10)]
+
+
+@pytest.mark.parametrize(
+    ("what", "names", "compared"),
+    [
+        ("lungs", ("right", "left", "airway"), {"lungs": {10, 11}, "right": {10}, "left": {11}}),
+        ("lungs", ("lung", "tumor"), {"lungs": {10}}),
+        ("lungs", ("left",), {"left": {10}}),
+        ("lungs", ("left_upper", "right_upper", "left_lower", None),
+         {"lungs": {10, 11, 12}, "right": {11}, "left": {10, 12}}),
+        ("tissues", ("ggo", "consolidation", "lung"), {"ggo": {10}, "consolidation": {11}, "lesion": {10, 11}}),
+        ("tissues", ("ggo", "lung"), {"ggo": {10}}),
+        ("lesion=tumor,lesion=nodule", ("tumor", "nodule"), {"lesion": {10, 11}}),
+        ("right=11,left=GTV", ("tumor", None), {"lungs": {10, 11}, "right": {11}, "left": {10}}),
+    ],
+)  # fmt: skip
+def test_segments_are_chosen_by_their_regions(what, names, compared):
+    plan = plan_for(what, segments(*names))
+    numbers = {label: number for number, label in plan.values.items()}
+    assert {c.region: {numbers[label] for label in c.reference} for c in plan.comparisons} == compared
+
+
+def test_sides_win_over_the_lung_that_contains_them():
+    values = plan_for("lungs", segments("left", "lung", "right")).values
+    assert list(values) == [11, 10, 12]
+
+
+@pytest.mark.parametrize("what", ["", "lung", "right", "right=", "right=0", "heart=1", "right=1,left=nobody"])
+def test_unknown_comparisons_are_wrong_usage(what):
+    with pytest.raises(UsageError, match="is not understood"):
+        parse_what(what)
+
+
+@pytest.mark.parametrize(("what", "labels"), [("lungs", [1, 2, 3]), ("lungs", []), ("tissues", [1, 2])])
+def test_labels_that_nothing_names_are_not_guessed(what, labels):
+    with pytest.raises(SourceError, match="does not name its labels"):
+        comparisons_of_labels(what, labels)
+
+
+def test_reference_without_any_known_segment_is_rejected_without_its_names():
+    with pytest.raises(SourceError, match="names no lungs that is known") as caught:
+        plan_for("lungs", segments(None, "tumor"))
+    assert "Rossi" not in str(caught.value)
+
+
+def test_command_prints_a_table_or_one_object_and_ends_with_1_where_a_case_failed(tmp_path, monkeypatch, capsys):
+    from contextlib import nullcontext
+
+    from lungmix.callbacks import Callback
+    from lungmix.cli import main
+
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    for name in ("one", "two"):
+        case_of_labels(cohort, name, lungs())
+    write(tmp_path / "r", "one.nrrd", lungs(1))
+    monkeypatch.setattr(
+        "lungmix.cli.commands.evaluate.cluster_session", lambda _: nullcontext((OneWorker(), Callback()))
+    )
+    outputs = []
+    for option in ([], ["--json"]):
+        with pytest.raises(SystemExit) as end:
+            main(["evaluate", str(tmp_path / "s.zarr"), str(tmp_path / "r"), *option])
+        assert end.value.code == 1
+        outputs.append(capsys.readouterr().out)
+    answer = json.loads(outputs[1])
+    assert answer["done"] == ["one"]
+    assert [row["region"] for row in answer["evaluation"]] == ["lungs", "right", "left"]
+    assert list(answer["failed"]) == ["two"]
+    for text in ("failed: two: no reference", "1 done, 1 failed", f"{answer['evaluation'][0]['dice']:.3f}"):
+        assert text in outputs[0]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lungmix
+from lungmix.cli.show_evaluation import pooled_by_hu
 from lungmix.errors import SourceError, UsageError
 from lungmix.formats.masks import Segment, open_mask
 from lungmix.geometry import Geometry
@@ -283,3 +284,12 @@ def test_command_prints_a_table_or_one_object_and_ends_with_1_where_a_case_faile
     assert list(answer["failed"]) == ["two"]
     for text in ("failed: two: no reference", "1 done, 1 failed", f"{answer['evaluation'][0]['dice']:.3f}"):
         assert text in outputs[0]
+
+
+def test_bins_of_hu_are_pooled_over_cases_and_almost_empty_ones_are_not_printed():
+    def row(case, low, volume, sensitivity):
+        return {"case": case, "region": "ggo", "from_hu": low, "to_hu": low + 49, "reference_ml": volume,
+                "sensitivity": sensitivity}  # fmt: skip
+
+    rows = [row("a", -700, 3.0, 1.0), row("b", -700, 1.0, 0.0), row("b", -650, 6.0, 0.5), row("b", 900, 0.01, 1.0)]
+    assert pooled_by_hu(rows) == [("ggo", -700, -651, 4.0, 0.75), ("ggo", -650, -601, 6.0, 0.5)]

@@ -15,16 +15,17 @@ from lungmix.store.tables import Row
 
 _COLUMNS = (
     ("dice", "Dice", 3),
-    ("asd_mm", "ASD mm", 2),
-    ("hd95_mm", "HD95 mm", 1),
+    ("asd_mm", "ASD", 2),
+    ("hd95_mm", "HD95", 1),
     ("surface_dice_3mm", "3 mm", 3),
     ("volume_ml", "mL", 0),
     ("reference_ml", "ref. mL", 0),
     ("volume_difference_percent", "diff. %", 1),
 )
+_MIN_SHARE = 0.01
 _EXPLANATIONS = (
-    "ASD: mean distance of both surfaces from each other; HD95: its 95th percentile; 3 mm: part of both surfaces at "
-    "most 3 mm from the other"
+    "ASD: mean distance of both surfaces from each other, mm; HD95: their 95th percentile; 3 mm: part of both surfaces "
+    "at most 3 mm from the other"
 )
 
 
@@ -49,7 +50,8 @@ def show_evaluation(console: Console, result: EvaluationResult, store: str) -> N
             )
         console.print(table)
     if result.by_hu:
-        table = new_table("Sensitivity by HU, all cases", "region", "from HU", "to HU", "ref. mL", "sensitivity")
+        title = f"Sensitivity by HU, all cases, bins with at least {_MIN_SHARE:.0%} of a reference"
+        table = new_table(title, "region", "from HU", "to HU", "ref. mL", "sensitivity")
         for region, low, high, volume, sensitivity in pooled_by_hu(result.by_hu):
             table.add_row(region, str(low), str(high), f"{volume:.1f}", f"{sensitivity:.3f}")
         console.print(table)
@@ -77,13 +79,20 @@ def evaluation_values(store: str, result: EvaluationResult) -> dict[str, Any]:
 
 
 def pooled_by_hu(rows: list[Row]) -> list[tuple[str, int, int, float, float]]:
-    """Return region, bin, reference volume and sensitivity over all cases."""
+    """Return region, bin, reference volume and sensitivity over all cases, without bins that are almost empty."""
     pooled: dict[tuple[str, int, int], list[float]] = {}
     for row in rows:
         total = pooled.setdefault((str(row["region"]), int(row["from_hu"]), int(row["to_hu"])), [0.0, 0.0])
         total[0] += float(row["reference_ml"])
         total[1] += float(row["reference_ml"]) * float(row["sensitivity"])
-    return [(*key, volume, labelled / volume) for key, (volume, labelled) in sorted(pooled.items())]
+    totals: dict[str, float] = {}
+    for (region, _, _), (volume, _) in pooled.items():
+        totals[region] = totals.get(region, 0.0) + volume
+    return [
+        (*key, volume, labelled / volume)
+        for key, (volume, labelled) in sorted(pooled.items())
+        if volume >= _MIN_SHARE * totals[key[0]]
+    ]
 
 
 def _number(row: Row, key: str, digits: int) -> str:

@@ -20,10 +20,11 @@ from lungmix.formats.masks import EmptyMaskError, MaskFile
 from lungmix.pipeline.references import match_references
 from lungmix.pipeline.retry import CONNECTION_LOST
 from lungmix.pipeline.runner import reason_of
-from lungmix.stages.comparisons import check_segments, comparisons_of_labels, parse_what, plan_for
-from lungmix.stages.evaluation import compare
+from lungmix.stages.comparisons import Comparison, check_segments, comparisons_of_labels, parse_what, plan_for
+from lungmix.stages.evaluation import Agreement, compare, selected
 from lungmix.stages.evaluation_rows import rows_of_agreement, store_evaluations
 from lungmix.stages.given_mask import import_labels
+from lungmix.stages.worst_slices import WorstSlice, store_slices
 from lungmix.store import CaseRef, CaseWriter, Cohort, open_cohort
 from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE, REFERENCE
 from lungmix.store.tables import Row
@@ -152,10 +153,11 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """Rows of a case by table, and notes on its reference."""
+    """Rows of a case by table, notes on its reference, and the worst slice of the first comparison."""
 
     rows: dict[str, list[Row]]
     notes: tuple[str, ...]
+    worst: WorstSlice | None
 
 
 def _evaluate_all(
@@ -169,6 +171,7 @@ def _evaluate_all(
     for name, reason in references.problems.items():
         result.fail(name, reason)
     compared = list(references.masks)
+    slices: list[WorstSlice] = []
 
     def work(name: str) -> _Evaluated:
         return _evaluate_case(client, cohort, name, references.masks[name], what, callback)
@@ -182,6 +185,7 @@ def _evaluate_all(
                 result.rows += outcome.result.rows[EVALUATION_FILE]
                 result.by_hu += outcome.result.rows[EVALUATION_HU_FILE]
                 result.done.append(outcome.item)
+                slices += [] if outcome.result.worst is None else [outcome.result.worst]
                 if outcome.result.notes:
                     result.notes[outcome.item] = outcome.result.notes
             callback.on_case_end(outcome.item, failure)
@@ -190,6 +194,8 @@ def _evaluate_all(
     result.done.sort()
     store_evaluations(cohort, result.rows, EVALUATION_FILE)
     store_evaluations(cohort, result.by_hu, EVALUATION_HU_FILE)
+    if result.done:
+        store_slices(cohort, slices)
     return result
 
 
@@ -224,9 +230,18 @@ def _evaluate_case(
             by_hu=any(comparison.image == "tissue" for comparison in comparisons),
             progress=lambda done, total: callback.on_progress(name, TITLE, done, total),
         )
+        worst = _worst_slice(case, agreements[0], comparisons[0])
     finally:
         case.delete_array(REFERENCE)
-    return _Evaluated(rows_of_agreement(case, agreements, grid), tuple(notes))
+    return _Evaluated(rows_of_agreement(case, agreements, grid), tuple(notes), worst)
+
+
+def _worst_slice(case: CaseWriter, agreement: Agreement, comparison: Comparison) -> WorstSlice | None:
+    position = agreement.worst_slice
+    if position < 0:
+        return None
+    plane = case.read_temporary(REFERENCE, (slice(position, position + 1), slice(None), slice(None)))[0]
+    return WorstSlice(case.name, agreement.region, position, selected(plane, comparison.reference))
 
 
 def _reason(client: Client, name: str, error: Exception, result: EvaluationResult) -> str:

@@ -1,4 +1,4 @@
-"""What is compared with a reference: segments of a store, and the segments of a mask file that correspond to them."""
+"""Segments of a store, and the segments of a mask file that they are compared with."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a reference is imported and compared.
+    """Labels to import from a reference, and the comparisons with them.
 
     Attributes
     ----------

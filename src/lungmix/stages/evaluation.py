@@ -159,8 +159,8 @@ def _count_slab(case_ref: CaseRef, comparisons: Sequence[Comparison], slab: Span
     hu = case.read("ct", *slab) if by_hu and images[REFERENCE].any() else None
     rows, columns = np.zeros(ny, np.bool_), np.zeros(nx, np.bool_)
     for i, comparison in enumerate(comparisons):
-        mask = _selected(images[comparison.image], comparison.labels)
-        reference = _selected(images[REFERENCE], comparison.reference)
+        mask = selected(images[comparison.image], comparison.labels)
+        reference = selected(images[REFERENCE], comparison.reference)
         overlaps.append(Overlap.of(mask, reference))
         differing[i] = np.count_nonzero(mask ^ reference, axis=(1, 2))
         if bins is not None and hu is not None:
@@ -182,7 +182,7 @@ def _measure_slab(
     read_window = lru_cache(maxsize=_WINDOWS)(partial(_read_window, case, box))
 
     def read_surface(image: str, labels: Sequence[int], start: int, stop: int) -> Mask:
-        return surface_of(_selected(read_window(image, start, stop), labels))
+        return surface_of(selected(read_window(image, start, stop), labels))
 
     out = []
     for comparison, scope in zip(comparisons, scopes, strict=True):
@@ -213,7 +213,8 @@ def _read(
     return case.read(image, start, stop, box[0])[..., box[1]]
 
 
-def _selected(labels: npt.NDArray[np.uint8], chosen: Sequence[int]) -> Mask:
+def selected(labels: npt.NDArray[np.uint8], chosen: Sequence[int]) -> Mask:
+    """Return the voxels that have one of the chosen labels."""
     table = np.zeros(256, np.bool_)
     table[list(chosen)] = True
     return table[labels]

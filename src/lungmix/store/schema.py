@@ -125,6 +125,9 @@ TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
 EVALUATION_FILE, EVALUATION_HU_FILE = EVALUATIONS = ("evaluation.csv", "evaluation_hu.csv")
 """Tables of comparisons with references, which the store does not hold."""
 
+EVALUATION_SLICES_FILE = "evaluation_slices.json"
+"""Slices of references where they differ most from the store, for pictures."""
+
 CASE_TABLES = (*TABLES, *EVALUATIONS)
 """Tables with rows of cases, which are dropped once their masks or labels change."""
 
@@ -146,7 +149,7 @@ def parquet_name(file: str) -> str:
 
 
 FILES = {
-    "zarr.json", LOCK_FILE, REGISTER_FILE, MODEL_FILE, *FIT_FILES.values(),
+    "zarr.json", LOCK_FILE, REGISTER_FILE, MODEL_FILE, *FIT_FILES.values(), EVALUATION_SLICES_FILE,
     *(name for file in CASE_TABLES for name in (file, parquet_name(file))),
 }  # fmt: skip
 """Names that no case can have."""

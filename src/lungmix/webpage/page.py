@@ -167,6 +167,7 @@ def _draw(
                 cohort, folder, lambda done, total: callback.on_progress("figures", "robustness", done, total)
             ),
             pictures.draw_scores(scores, involvement, folder),
+            *pictures.draw_evaluation(cohort, folder),
         ]
         callback.on_case_end("figures")
     return [picture for picture in drawn if picture is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,18 @@ from lungmix.analysis import scores as score_analysis
 from lungmix.errors import UsageError
 from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters
+from lungmix.stages.evaluation_rows import stored_evaluations
 from lungmix.stages.fit import masked_counts, pool_counts, stored_fits
+from lungmix.stages.worst_slices import stored_slices
 from lungmix.store import Cohort
 from lungmix.store.models import GIVEN, PUBLISHED_NAME, ModelUse
 from lungmix.store.schema import FITS_RECORD
+from lungmix.store.tables import Row, text_of
+from lungmix.webpage.agreement_figures import agreement_figure, limits_of_agreement, worst_slices_figure
 from lungmix.webpage.curves import fits_figure, save_figure
 from lungmix.webpage.diagram import pipeline_figure
 from lungmix.webpage.figures import mixture_figure, slices_figure
+from lungmix.webpage.files import publish
 from lungmix.webpage.overview import CohortOverview
 from lungmix.webpage.score_figure import score_figure
 from lungmix.webpage.studies import write_robustness
@@ -175,6 +181,47 @@ def draw_scores(scores: Mapping[str, float], involvement: Mapping[str, float], f
     except UsageError:
         return None  # All scores are equal.
     return _save(figure, folder, Picture("scores", "Score and involvement", caption, f"{caption} {medians}."))
+
+
+def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:
+    """Draw the agreement of volumes with references, and the slices that differ most; none without an evaluation."""
+    rows = stored_evaluations(cohort)
+    if not rows:
+        return []
+    regions = list(dict.fromkeys(str(row["region"]) for row in rows))
+    texts = [_agreement_text(region, [row for row in rows if row["region"] == region]) for region in regions]
+    caption = (
+        "Volumes of the store and of the references, and their differences after Bland and Altman: mean, and limits "
+        "1.96 standard deviations from it."
+    )
+    publish(folder / FOLDER / "agreement.csv", text_of(rows).encode())
+    title = "Agreement with references"
+    drawn = [
+        _save(
+            agreement_figure(rows),
+            folder,
+            Picture("agreement", title, f"{caption} {' '.join(texts)}", f"{caption} {' '.join(texts)}", table=True),
+        )
+    ]
+    slices = stored_slices(cohort)
+    if slices:
+        caption = "Of the cases that agree least, the slice with most voxels in only one of store and reference."
+        named = "; ".join(f"{worst.case}, {worst.region}, slice {worst.position}" for worst in slices)
+        picture = Picture("worst_slices", "Slices that differ most", caption, f"{caption} {named}.")
+        drawn.append(_save(worst_slices_figure(cohort, slices, rows), folder, picture))
+    return drawn
+
+
+def _agreement_text(region: str, rows: Sequence[Row]) -> str:
+    dice = [value for row in rows if not isnan(value := float(row["dice"]))]
+    parts = [f"{len(rows)} case{'s' * (len(rows) != 1)}"]
+    if dice:
+        parts.append(f"median Dice {np.median(dice):.3f}")
+    limits = limits_of_agreement(rows)
+    if limits is not None:
+        mean, low, high = (f"{value:+,.0f}".replace("-", "−") for value in limits)
+        parts.append(f"mean difference {mean} mL ({low} to {high})")
+    return f"{region[:1].upper()}{region[1:]}: {', '.join(parts)}."
 
 
 def model_title(name: str) -> str:

@@ -1,0 +1,105 @@
+"""Worst slices of an evaluation: where a mask and its reference differ most, kept for pictures.
+
+References are no part of a store. Of the cases that agree least, the store keeps one slice of the reference each, so
+that a report can show it later.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isnan, prod
+from typing import Any
+
+import numpy as np
+
+from lungmix.kernels.surfaces import Mask
+from lungmix.stages.comparisons import SEGMENTS
+from lungmix.stages.evaluation import selected
+from lungmix.stages.evaluation_rows import stored_evaluations
+from lungmix.store import Case, Cohort, CohortWriter
+from lungmix.store.schema import EVALUATION_SLICES_FILE
+from lungmix.store.tables import Row
+
+MAX_SLICES = 6
+"""Number of slices that a store keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class WorstSlice:
+    """Slice of a case with most voxels in only one of a segment and its reference.
+
+    Attributes
+    ----------
+    case, region : str
+        Case, and segment of the store.
+    position : int
+        Number of the slice, from 0.
+    reference : ndarray of bool, shape (y, x)
+        The reference in this slice.
+    """
+
+    case: str
+    region: str
+    position: int
+    reference: Mask
+
+    def segment(self, case: Case) -> Mask:
+        """Return the segment of the store in this slice."""
+        image, labels = SEGMENTS[self.region]
+        return selected(case.zarr_array(image)[self.position], labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the slice, JSON-ready, with one compressed bit per voxel."""
+        packed = base64.b64encode(zlib.compress(np.packbits(self.reference).tobytes())).decode()
+        return {
+            "case": self.case, "region": self.region, "slice": self.position,
+            "shape": list(self.reference.shape), "reference": packed,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], case: Case) -> WorstSlice | None:
+        """Return the slice of `to_dict`; None unless it is one of the case."""
+        shape = case.geometry.shape
+        if values["shape"] != list(shape[1:]) or values["region"] not in SEGMENTS:
+            return None
+        if not 0 <= values["slice"] < shape[0]:
+            return None
+        n_bytes = -(-prod(shape[1:]) // 8)
+        packed = zlib.decompressobj().decompress(base64.b64decode(values["reference"]), n_bytes)
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=prod(shape[1:]))
+        return cls(case.name, values["region"], values["slice"], bits.reshape(shape[1:]).astype(np.bool_))
+
+
+def stored_slices(cohort: Cohort) -> list[WorstSlice]:
+    """Return the kept slices that stored rows are about, the worst first; none from a file that cannot be read."""
+    slices: list[WorstSlice] = []
+    current = {_key(row): rank for rank, row in enumerate(_worst_first(stored_evaluations(cohort)))}
+    # The content may be corrupt: without it the report lacks pictures only.
+    with suppress(ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        for values in json.loads(cohort.read_text(EVALUATION_SLICES_FILE) or "[]"):
+            if (values["case"], values["region"], values["slice"]) in current:
+                worst = WorstSlice.from_dict(values, cohort[values["case"]])
+                slices += [] if worst is None else [worst]
+    return sorted(slices, key=lambda worst: current[worst.case, worst.region, worst.position])
+
+
+def store_slices(cohort: Cohort, slices: Sequence[WorstSlice]) -> None:
+    """Keep slices of this evaluation and earlier ones, those of the worst Dice; rows are stored before."""
+    by_key = {(worst.case, worst.region): worst for worst in (*stored_slices(cohort), *slices)}
+    ranked = [by_key[key[:2]] for row in _worst_first(stored_evaluations(cohort)) if (key := _key(row))[:2] in by_key]
+    kept = [worst.to_dict() for worst in ranked[:MAX_SLICES]]
+    CohortWriter(cohort).write_text(EVALUATION_SLICES_FILE, json.dumps(kept, indent=1) + "\n")
+
+
+def _worst_first(rows: Sequence[Row]) -> list[Row]:
+    comparable = [row for row in rows if not isnan(float(row["dice"])) and int(row["worst_slice"]) >= 0]
+    return sorted(comparable, key=lambda row: float(row["dice"]))
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    return str(row["case"]), str(row["region"]), int(row["worst_slice"])

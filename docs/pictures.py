@@ -46,9 +46,9 @@ def middle_case(cohort) -> str:
 
 
 def draw_slice(case) -> None:
-    from lungmix.webpage.figures import png_of, slice_figure
+    from lungmix.webpage.figures import png_of, slices_figure
 
-    (OUT / "slice.png").write_bytes(png_of(slice_figure(case)))
+    (OUT / "slice.png").write_bytes(png_of(slices_figure([(case, case.name)])))
 
 
 def shoot_page(page: Path, name: str, profile: Path) -> None:

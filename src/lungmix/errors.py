@@ -61,9 +61,9 @@ def reveal(message: str) -> str:
     return message.replace(_OPEN, "").replace(_OPEN_QUOTE, "").replace(_CLOSE, "")
 
 
-def redact(message: str, instead: str = "the file") -> str:
+def redact(message: str) -> str:
     """Return a message for files and logs: each marked name is replaced, marked text is omitted."""
-    return _QUOTED.sub("...", _MARKED.sub(lambda _: instead, message))
+    return _QUOTED.sub("...", _MARKED.sub("the file", message))
 
 
 class LungmixError(Exception):

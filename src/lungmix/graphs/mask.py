@@ -121,7 +121,7 @@ def lung_mask(
     return kernels.lung_mask(np.asarray(ct), recipe)
 
 
-def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None) -> tuple[da.Array, Delayed]:
+def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
     """Return the lazy lung mask and the selection of its components.
 
     Parameters
@@ -130,8 +130,6 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
         HU, any chunks.
     recipe : MaskRecipe
         The steps in voxels.
-    memory_limit : int, optional
-        Memory of the smallest worker, bytes; 1 GiB by default.
 
     Returns
     -------
@@ -149,7 +147,7 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe, memory_limit: int | None = None
     air = columns.map_blocks(
         pack_below, threshold=recipe.threshold, dtype=np.uint64, chunks=(*ct.chunks[:2], words), meta=_META
     )
-    thick = mask_chunks(_thin_chunks(ct.chunks[0], ny, nx), ny, nx, recipe.halo, memory_limit)
+    thick = mask_chunks(_thin_chunks(ct.chunks[0], ny, nx), ny, nx, recipe.halo, None)
     opened = air = air.rechunk((thick, -1, -1))
     if not recipe.opening.is_point:
         halo = 2 * recipe.opening.extent[0]

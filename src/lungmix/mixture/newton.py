@@ -21,7 +21,9 @@ from lungmix.mixture.binned_likelihood import Bins, Gaussians, log_likelihood, v
 
 Floats = npt.NDArray[np.float64]
 
-GRADIENT_TOL = 1e-9
+_GRADIENT_TOL = 1e-9
+"""Norm of the gradient, per voxel and in the units of `NewtonResult`, below which a maximum is reached."""
+
 ROUNDING_VARIANCE = 1 / 12
 """Variance of rounding in HU²; a narrower Gaussian is indistinguishable from a single value."""
 
@@ -58,9 +60,7 @@ class NewtonResult:
     converged: bool
 
 
-def maximize_likelihood(
-    bins: Bins, start: Gaussians, *, gradient_tol: float = GRADIENT_TOL, max_iter: int = 1000, reg_covar: float = 1e-6
-) -> NewtonResult:
+def maximize_likelihood(bins: Bins, start: Gaussians, *, max_iter: int = 1000, reg_covar: float = 1e-6) -> NewtonResult:
     """Maximize the likelihood of intervals from a start.
 
     Parameters
@@ -69,8 +69,6 @@ def maximize_likelihood(
         Histogram as intervals.
     start : Gaussians
         Mixture at the start.
-    gradient_tol : float
-        Stop when the norm of the gradient, per voxel and in the units of `NewtonResult`, is smaller.
     max_iter : int
         Largest number of steps.
     reg_covar : float
@@ -92,7 +90,7 @@ def maximize_likelihood(
         scale = _complete_information(mixture)
         scaled_gradient = np.where(free, gradient / scale, 0.0)
         length = float(np.linalg.norm(scaled_gradient))
-        if length < gradient_tol or len(values) > max_iter:
+        if length < _GRADIENT_TOL or len(values) > max_iter:
             break
         curvature = np.where(np.outer(free, free), -hessian / np.outer(scale, scale), 0.0)
         result = _step(bins, mixture, value, (scaled_gradient, curvature, scale), damping, floor)
@@ -101,7 +99,7 @@ def maximize_likelihood(
         mixture, damping = result
         if _is_stationary(values):
             break
-    converged = length < gradient_tol or (_is_stationary(values) and length < gradient_tol**0.5)
+    converged = length < _GRADIENT_TOL or (_is_stationary(values) and length < _GRADIENT_TOL**0.5)
     return NewtonResult(mixture, values, length, converged)
 
 

@@ -48,32 +48,13 @@ def body_of(ct: npt.NDArray[np.int16]) -> tuple[slice, slice]:
     return box[0], box[1]
 
 
-def slice_figure(case: Case, z: int | None = None, image: str = "tissue") -> Figure:
-    """Draw an axial slice and its labels; see `slices_figure`.
-
-    Parameters
-    ----------
-    case : Case
-        Labelled case.
-    z : int, optional
-        Index of the slice; by default the slice with most lung.
-    image : {"tissue", "tissue_median"}
-        Label map to show.
-    """
-    return slices_figure([(case, case.name)], image, z)
-
-
-def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: int | None = None) -> Figure:
-    """Draw axial slices with their labels, as Figure 3 of Zaffino et al. 2021.
+def slices_figure(cases: Sequence[tuple[Case, str]]) -> Figure:
+    """Draw the slice of each case with most lung and its labels, as Figure 3 of Zaffino et al. 2021.
 
     Parameters
     ----------
     cases : sequence of (Case, str)
         Labelled cases, one row each, and their titles.
-    image : {"tissue", "tissue_median"}
-        Label map to show.
-    z : int, optional
-        Index of the slice; by default the slice of each case with most lung.
     """
     figure = Figure(figsize=(10, 4.2 * len(cases) + 0.5))
     FigureCanvasAgg(figure)
@@ -81,8 +62,8 @@ def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: i
     figure.set_layout_engine("constrained", h_pad=0.06)
     grid = figure.subplots(len(cases), 2, squeeze=False)
     for (left, right), (case, title) in zip(grid, cases, strict=True):
-        chosen = best_slice(case) if z is None else z
-        ct, labels = case.zarr_array("ct")[chosen], case.zarr_array(image)[chosen]
+        chosen = best_slice(case)
+        ct, labels = case.zarr_array("ct")[chosen], case.zarr_array("tissue")[chosen]
         box = body_of(ct)
         aspect = case.geometry.spacing[1] / case.geometry.spacing[0]
         for axes in (left, right):
@@ -90,7 +71,7 @@ def slices_figure(cases: Sequence[tuple[Case, str]], image: str = "tissue", z: i
             axes.set_axis_off()
         right.imshow(label_colors(labels[box]), aspect=aspect, interpolation="nearest")
         left.set_title(f"{title}, slice {chosen}", loc="left", fontsize=10)
-        right.set_title("tissue" if image == "tissue" else "tissue, median filtered", loc="left", fontsize=10)
+        right.set_title("tissue", loc="left", fontsize=10)
     handles = [Patch(color=tissue.color, label=tissue.name) for tissue in TISSUES]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(TISSUES), frameon=False)
     return figure

@@ -95,17 +95,11 @@ class RawHeader:
 
     def raw_values(self, keywords: Sequence[str]) -> tuple[bytes | None, ...]:
         """Return the bytes of several elements; None for each missing one."""
-        elements = [self._raw.get(_TAG[keyword]) for keyword in keywords]
-        return tuple(
-            element.value if element is not None and isinstance(element.value, bytes) else None for element in elements
-        )
+        return tuple(value if isinstance(value, bytes) else None for value in map(self.value, keywords))
 
     def text(self, keyword: str) -> str:
         """Return the text of an element without padding; empty if it is missing."""
-        element = self._raw.get(_TAG[keyword])
-        if element is None:
-            return ""
-        value = element.value
+        value = self.value(keyword)
         if isinstance(value, bytes):
             return value.decode("latin-1").strip(" \0\t\r\n")
         # pydicom has already converted the transfer syntax, which it needs itself.

@@ -171,7 +171,8 @@ def _changes(
     messages = []
     if converted:
         messages.append(
-            f"`chunk_slices={chunk_slices}`: up to {count_cases(len(converted))} will be converted again from SOURCE"
+            f"`chunk_slices={chunk_slices}`: up to {count_cases(len(converted))} will be converted again, from their "
+            "sources"
         )
     if masks:
         new_text = text_of_mask(mask.to_dict())

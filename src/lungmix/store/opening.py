@@ -34,11 +34,11 @@ def check_folder(path: Path, *, creating: bool) -> None:
         If the path is a file, holds other files, or holds no store.
     """
     if path.is_file():
-        raise StoreError(f"{path} is a file, not a store: give a folder as STORE")
+        raise StoreError(f"{path} is a file, not a store: give a folder")
     if (path / REGISTER_FILE).is_file():
         return
     if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").is_file():
-        raise StoreError(f"{path} holds other files and is not a lungmix store: give a new or empty folder as STORE")
+        raise StoreError(f"{path} holds other files and is not a lungmix store: give a new or empty folder")
     if not creating and not (path / "zarr.json").is_file():
         raise _no_store(str(path))
 
@@ -58,7 +58,7 @@ def root_group(store: Store, location: str, mode: Mode, *, is_locked: bool = Fal
         group = _new_group(store)
     attributes = group.attrs.get(ATTRIBUTE)
     if not isinstance(attributes, dict) or "format_version" not in attributes:
-        raise StoreError(f"{location} is a zarr group but not a lungmix store: give another STORE")
+        raise StoreError(f"{location} is a zarr group but not a lungmix store: give another address")
     if attributes["format_version"] != FORMAT_VERSION:
         raise StoreError(
             f"{location} has format version {attributes['format_version']}, this lungmix reads version "
@@ -101,7 +101,7 @@ def _open_or_repair(store: Store, location: str, mode: Mode, *, is_locked: bool)
         if fault is None:
             return group
     if not _is_ours(store):
-        raise StoreError(f"{location} holds a zarr.json that {fault}, and no case: give a new or empty folder as STORE")
+        raise StoreError(f"{location} holds a zarr.json that {fault}, and no case: give a new or empty folder")
     if mode != "a":
         raise StoreError(
             f"{location}: its zarr.json {fault}: run `Pipeline.run(sources)` with a scan of this store; the run "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, floor, prod
 from pathlib import Path
@@ -56,6 +56,59 @@ class MaskParameters:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
         return asdict(self)
+
+
+MASK_REGIONS = ("lung", "right", "left", "airway", "elsewhere")
+"""Regions that the labels of a mask file can stand for."""
+
+
+@dataclass(frozen=True)
+class MaskLabels:
+    """Labels of mask files, by the region of the mask that they stand for; voxels of other labels are not in the mask.
+
+    Attributes
+    ----------
+    segments : tuple of (str, int or str)
+        Pairs of a region, one of `MASK_REGIONS`, and a voxel value or segment number, or the name of a segment.
+    """
+
+    segments: tuple[tuple[str, int | str], ...]
+
+    def __post_init__(self) -> None:
+        for region, segment in self.segments:
+            if region not in MASK_REGIONS:
+                raise UsageError(f"a mask has no region {region!r}: choose one of {', '.join(MASK_REGIONS)}")
+            if isinstance(segment, int) and segment < 1:
+                raise UsageError(f"voxels of label {segment} are outside every mask: give numbers from 1 on")
+        if not self.segments:
+            raise UsageError('`mask_labels` names no label: give them such as `mask_labels="right=1,left=2"`')
+
+    @classmethod
+    def parse(cls, labels: str | Mapping[str, Any] | MaskLabels | None) -> MaskLabels | None:
+        """Return the labels of a text such as ``right=1,left=2``, or of a mapping of regions to numbers or names.
+
+        Raises
+        ------
+        UsageError
+            If a region is unknown, or the text says something else.
+        """
+        if labels is None or isinstance(labels, MaskLabels):
+            return labels
+        pairs: list[tuple[str, Any]]
+        if isinstance(labels, str):
+            parts = [part.partition("=") for part in labels.split(",") if part.strip()]
+            if not all(equals and segment.strip() for _, equals, segment in parts):
+                raise UsageError(f'`mask_labels="{labels}"` is not understood: write `mask_labels="right=1,left=2"`')
+            pairs = [(region.strip().lower(), segment.strip()) for region, _, segment in parts]
+        else:
+            pairs = [
+                (region, segment)
+                for region, segments in labels.items()
+                for segment in ([segments] if isinstance(segments, int | str) else segments)
+            ]
+        return cls(
+            tuple((region, int(text) if (text := str(segment)).isdecimal() else text) for region, segment in pairs)
+        )
 
 
 PAPER_OPENING = 3

@@ -7,9 +7,17 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+import lungmix
 from lungmix.errors import reveal
-from lungmix.formats import find_scans
+from lungmix.formats import Scan, find_scans
 from lungmix.geometry import Geometry
+from lungmix.intake.mask_files import match_masks
+from lungmix.parameters import MaskParameters
+from lungmix.stages.base import StageContext
+from lungmix.stages.convert import ConvertStage
+from lungmix.stages.given_mask import GivenMaskStage
+from lungmix.stages.mask import MaskStage
+from support.masks import InProcess
 from support.series import change, read, refused
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -47,3 +55,22 @@ def test_swapped_slices_among_blocks_are_rejected(files, pair):
         change(file, ImagePositionPatient=position)
     (item,) = refused(find_scans(files[0].parent))
     assert "positions may be swapped" in reveal(item.reason)
+
+
+@pytest.mark.usefixtures("stages_here")
+def test_contours_of_the_lungs_are_the_mask_of_the_store_to_the_voxel(real_ct, tmp_path):
+    folder = real_ct.parent / "reference" / "lung1-001"
+    (scan,) = [scan for scan in find_scans(folder / "ct") if isinstance(scan, Scan)]
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    context = StageContext(InProcess(), cohort)
+    ConvertStage({"case-001": scan}).run(context, "case-001")
+    matched = match_masks(folder / "rtstruct.dcm", cohort, ["case-001", "case-002"])
+    assert list(matched.masks) == ["case-001"]
+    stage = GivenMaskStage(MaskStage(MaskParameters("physical")), matched.masks)
+    assert stage.run(context, "case-001") == "done"
+    lungs = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "lungs.nrrd")))
+    case = cohort["case-001"]
+    assert np.array_equal(case.side.compute(), lungs)
+    assert np.array_equal(case.lung.compute(), lungs > 0)
+    ct = case.ct.compute().astype(int) + 32768
+    assert np.array_equal(case.hu_counts, np.bincount(ct[lungs > 0], minlength=65536))

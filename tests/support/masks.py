@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 
-import numpy as np
-
-from lungmix.geometry import Geometry
+from lungmix.formats.masks import MaskFile, Segment, region_of_name
+from lungmix.formats.masks.images import relabel
 
 
 class InProcess:
@@ -18,23 +16,18 @@ class InProcess:
         return SimpleNamespace(result=lambda: result)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class ArrayMask:
-    """Labels in memory, with what a mask file says of itself."""
+def segments_of(**numbers):
+    """Segments with names in a file, and the regions that these words stand for."""
+    names = {key.replace("_", " "): number for key, number in numbers.items()}
+    return tuple(Segment(number, name, None, region_of_name(name)) for name, number in names.items())
 
-    labels: np.ndarray
-    geometry: Geometry | None
-    path: str = "Rossi_lung.nrrd"
-    kind: str = "image"
-    segments: tuple = ()
-    series_uid: str | None = None
-    frame_uid: str | None = None
-    made_by: str | None = None
-    fingerprint: str = "f1"
 
-    def label_slabs(self, values, geometry, thickness):
-        table = np.zeros(int(max(self.labels.max(), *values)) + 1, np.uint8)
-        for number, label in values.items():
-            table[number] = label
-        for start in range(0, len(self.labels), thickness):
-            yield table[self.labels[start : start + thickness]]
+def mask_of(labels, geometry, path="/data/Rossi_lung.nrrd", **facts):
+    """A mask file with labels in memory; facts are what the file says of itself."""
+
+    def read(mask, values, grid, thickness):
+        for start in range(0, len(labels), thickness):
+            yield relabel(labels[start : start + thickness], values)
+
+    usual = {"segments": (), "series_uid": None, "frame_uid": None, "made_by": None, "fingerprint": "f1"}
+    return MaskFile(path=path, kind="image", geometry=geometry, reader=read, **{**usual, **facts})

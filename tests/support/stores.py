@@ -76,4 +76,5 @@ def _plain(content: bytes) -> bytes:
         record.pop(name, None)
     for origin in [record.get("stages", {}).get("convert", {}), *record.get("cases", {}).values()]:
         origin.pop("source", None)
+        origin.pop("uids", None)
     return json.dumps(document, sort_keys=True).encode()

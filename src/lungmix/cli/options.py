@@ -48,6 +48,22 @@ AcceptHu = Annotated[
         help="Make masks of scans whose values are not HU of a chest CT, such as clipped ones; they enter no fit.",
     ),
 ]
+Masks = Annotated[
+    str | None,
+    typer.Option(
+        help="Take the lungs from files: a folder, file or table with NRRD, .seg.nrrd, NIfTI, MetaImage, DICOM SEG or "
+        "RTSTRUCT, matched to scans by UIDs, table or name. Masks that came from files stay until 'none' has them "
+        "computed.",
+        metavar="PLACE",
+    ),
+]
+MaskLabels = Annotated[
+    str | None,
+    typer.Option(
+        help="Labels of the mask files, as numbers or names: right=1,left=2 or lung=1; by default what the files say.",
+        metavar="REGION=LABEL,...",
+    ),
+]
 Model = Annotated[str, typer.Option(help="'fit' a mixture to this cohort, take the 'published' one, or a FILE.json.")]
 LastModel = Annotated[
     str | None,

@@ -23,6 +23,8 @@ OPTIONS = {
     "exclude_regions": "--exclude-elsewhere",
     "exclude_regions=AIRWAY": "--exclude-airways",
     "exclude_regions=ELSEWHERE": "--exclude-elsewhere",
+    "mask_labels": "--mask-labels",
+    "masks": "--masks",
     "memory_limit": "--memory-limit",
     "min_voxels": "--min-voxels",
     "model": "--model",

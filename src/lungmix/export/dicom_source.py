@@ -22,10 +22,10 @@ from lungmix.atomic import atomic_write
 from lungmix.errors import SourceError, UsageError, mark_path
 from lungmix.export.images import require, slabs_of
 from lungmix.formats import RejectedSource, Scan, SeriesFilter, find_scans
-from lungmix.formats.dicom.write import CtSeries
 from lungmix.formats.header import corners_of
 from lungmix.formats.remote import downloaded
 from lungmix.stages import convert
+from lungmix.stages.derived_series import derived_series
 from lungmix.store import Case
 
 _TOLERANCE_MM = 1e-3
@@ -101,17 +101,6 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
         "reconstructions; give the folder of its original slices, or `with_ct=True`",
         case=case.name,
     )
-
-
-def derived_series(case: Case) -> CtSeries:
-    """Return an anonymous series of the CT in the store.
-
-    Its identifiers are derived from the case and from random digits of the store: they are the same in each export and
-    unrelated to the original ones.
-    """
-    key = str(case.stages[convert.STAGE].get("voxels_sha256"))
-    entropy = (case.salt, key, case.name, "ct")
-    return CtSeries(case.geometry, case.acquisition, "", case.name, entropy, ("DERIVED", "SECONDARY", "AXIAL"))
 
 
 def derived_slices(case: Case) -> list[Dataset]:

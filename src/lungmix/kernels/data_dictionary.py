@@ -66,7 +66,7 @@ def _further(of: str, more: str = "") -> list[Column]:
 
 
 _MADE_WITH = (
-    Column("mask", "", "preset of the lung mask, and the sizes that differ from it"),
+    Column("mask", "", "preset of the lung mask, and the sizes that differ from it; given: a mask from a file"),
     Column("model", "", "name and digest of the mixture of the labels"),
 )
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from distributed import Client
 
@@ -15,7 +16,7 @@ from lungmix.callbacks import Callback, LogWarnings
 from lungmix.cluster import connect
 from lungmix.formats import Scan, SeriesFilter
 from lungmix.mixture import TissueModel
-from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
+from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
 from lungmix.pipeline.pipeline import FIT, Pipeline
 from lungmix.pipeline.result import RunResult
 from lungmix.store import open_cohort
@@ -33,6 +34,8 @@ def run(
     series: SeriesFilter | None = None,
     chunk_slices: int | None = None,
     accept_hu: bool = False,
+    masks: str | Path | None = None,
+    mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
     report: str | Path | None = None,
     client: Client | None = None,
     workers: int | None = None,
@@ -47,7 +50,7 @@ def run(
         Folder or ``s3://`` URL of the store, created where there is none.
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans. Without any, the cases of the store.
-    mask, model, fit, intake, series, chunk_slices, accept_hu
+    mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels
         See `lungmix.Pipeline.run`. Values of an earlier run are not remembered: without `mask` the preset is ``paper``.
     report : str or Path, optional
         Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
@@ -95,6 +98,8 @@ def run(
             series=series,
             chunk_slices=chunk_slices,
             accept_hu=accept_hu,
+            masks=masks,
+            mask_labels=mask_labels,
         )
         if report is not None:
             result.page = write_page(cohort, report, result.failed, callback=callback)

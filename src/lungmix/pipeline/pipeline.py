@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from distributed import Client
 
@@ -15,13 +15,13 @@ from lungmix.callbacks import Callback, LogWarnings, stage_events
 from lungmix.errors import StoreError
 from lungmix.export.images import write_volume
 from lungmix.formats import Scan, SeriesFilter
-from lungmix.geometry import Geometry
 from lungmix.intake.case_names import persist_case_numbers
 from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
-from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
+from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
 from lungmix.pipeline.cohort_steps import add_flags, label_stage_of, measure_cases, resolve_model
+from lungmix.pipeline.masks import plan_masks
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
@@ -32,10 +32,8 @@ from lungmix.stages.fit import STAGE as FIT_STAGE
 from lungmix.stages.fit import choose_cases, masked_counts, pool_counts
 from lungmix.stages.label import LabelStage, without_sides
 from lungmix.stages.mask import STAGE as MASK
-from lungmix.stages.mask import MaskStage, advice
 from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, stored_rows
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
-from lungmix.store.choices import remember_mask
 from lungmix.store.models import model_use, stored_id, stored_model
 from lungmix.tissue import Tissue
 
@@ -109,6 +107,8 @@ class Pipeline:
         series: SeriesFilter | None = None,
         chunk_slices: int | None = None,
         accept_hu: bool = False,
+        masks: str | Path | None = None,
+        mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
     ) -> RunResult:
         """Run every stage that is not done yet, for sources and for the cases that the store holds.
 
@@ -132,16 +132,22 @@ class Pipeline:
             Slices of a chunk of the images, see `lungmix.store.chunking.layout_of`.
         accept_hu : bool
             Make masks of scans whose values are not HU of a chest CT; they enter no pooled fit.
+        masks : str or Path, optional
+            Folder, file or table with masks to take in place of computed ones, see `lungmix.intake.mask_files`. Without
+            it, masks that came from files stay; ``"none"`` computes them.
+        mask_labels : str, mapping or MaskLabels, optional
+            Labels of the mask files, such as ``"right=1,left=2"``; by default what the files say.
         """
         check_slices(chunk_slices)
-        parameters = mask or MaskParameters()
         result = RunResult()
         given = _given_model(model)
         retained = take_sources(self._runner, sources, result, intake, outputs, series)
         scans = retained.scans
-        self._advise({name: scan.geometry for name, scan in scans.items()}, parameters)
-        remember_mask(self.cohort, parameters)
-        steps: list[Stage] = [self._convert_stage(scans, chunk_slices), MaskStage(parameters, accept_hu)]
+        mask_stage = plan_masks(
+            self._runner, self._all_names(scans), scans, result, mask,
+            accept_hu=accept_hu, masks=masks, mask_labels=mask_labels,
+        )  # fmt: skip
+        steps: list[Stage] = [self._convert_stage(scans, chunk_slices), mask_stage]
         stages = steps if given is None else [*steps, LabelStage(given)]
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         if given is not None:
@@ -198,23 +204,27 @@ class Pipeline:
         return result
 
     @_locked
-    def mask(self, mask: MaskParameters | None = None, *, accept_hu: bool = False) -> RunResult:
-        """Find the lungs of all cases of the store.
+    def mask(
+        self,
+        mask: MaskParameters | None = None,
+        *,
+        accept_hu: bool = False,
+        masks: str | Path | None = None,
+        mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+    ) -> RunResult:
+        """Find the lungs of all cases of the store, or take them from files.
 
         Parameters
         ----------
-        mask : MaskParameters, optional
-            Sizes of the mask; those of the preset ``paper`` by default.
-        accept_hu : bool
-            Make masks of scans whose values are not HU of a chest CT too; they enter no pooled fit.
+        mask, accept_hu, masks, mask_labels
+            See `run`.
         """
         result = RunResult()
-        parameters = mask or MaskParameters()
-        self._advise({}, parameters)
-        remember_mask(self.cohort, parameters)
-        stages = [MaskStage(parameters, accept_hu)]
-        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         names = list(self.cohort)
+        stages = [
+            plan_masks(self._runner, names, {}, result, mask, accept_hu=accept_hu, masks=masks, mask_labels=mask_labels)
+        ]
+        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         self._runner.run_cases("mask", names, stages, result)
         add_flags(self.cohort, result, names)
         return result
@@ -359,13 +369,6 @@ class Pipeline:
     def _drop_unconverted(self, retained: RetainedScans) -> None:
         persist_case_numbers(self.cohort)
         retained.drop_unconverted(self.cohort)
-
-    def _advise(self, new: Mapping[str, Geometry], parameters: MaskParameters) -> None:
-        geometries = {**{name: case.geometry for name, case in self.cohort.items()}, **new}
-        self._runner.set_case_sizes(geometries)
-        hint = advice({name: geometry.slice_spacing for name, geometry in geometries.items()}, parameters)
-        if hint:
-            self.callback.on_warning(hint)
 
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})

@@ -33,6 +33,10 @@ HU = "hu"
 """Summary of the HU of the whole image in the record, see `lungmix.kernels.plausibility`; stores of earlier versions
 lack it."""
 
+UIDS = "uids"
+"""Digests of the UIDs of the series and its frame of reference in the record, by which masks are matched; cases that
+came from no DICOM series, and stores of earlier versions, lack it."""
+
 AIR_THRESHOLD = MaskParameters().threshold
 
 _SLAB = 64
@@ -41,6 +45,32 @@ _SLAB = 64
 def key_for(scan: Scan) -> str:
     """Return the cache key of a conversion, which depends on the source alone."""
     return cache_key(stage=STAGE, version=1, fingerprint=scan.fingerprint)
+
+
+def uid_digests(salt: str, case_name: str, scan: Scan) -> dict[str, str]:
+    """Return the digests of the UIDs of a DICOM series; empty for other scans."""
+    identity = scan.identity
+    if identity is None:
+        return {}
+    digests = {}
+    if identity.series_uid:
+        digests["series"] = series_digest(salt, identity.series_uid)
+    if identity.frame_uid:
+        digests["frame"] = frame_digest(salt, case_name, identity.frame_uid)
+    return digests
+
+
+def series_digest(salt: str, uid: str) -> str:
+    """Return the digest of the UID of a series, see `location_digest`."""
+    return location_digest(salt, f"series {uid}")
+
+
+def frame_digest(salt: str, case_name: str, uid: str) -> str:
+    """Return the digest of the UID of a frame of reference.
+
+    Several series of one patient may share it, so the digest depends on the case: it does not tell which cases do.
+    """
+    return location_digest(salt, f"frame of {case_name} {uid}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +164,8 @@ class ConvertStage:
             raise
         case.record_packed(AIR_THRESHOLD, packed_files | copy.packed)
         record: dict[str, Any] = {**provenance, "voxels_sha256": copy.digest, HU: copy.hu}
+        if uids := uid_digests(writer.salt, name, scan):
+            record[UIDS] = uids
         if scan.notes:
             record["notes"] = [redact(note) for note in scan.notes]
         case.record(STAGE, record, files | copy.files)

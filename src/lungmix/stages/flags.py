@@ -8,6 +8,7 @@ from typing import Any
 
 from lungmix.errors import DamageError
 from lungmix.stages import regions
+from lungmix.stages.given_mask import is_given, notes_on
 from lungmix.stages.plausibility import findings_of
 from lungmix.store import Case
 
@@ -19,7 +20,7 @@ _REGION_TEXTS = {"elsewhere": "lie outside them (table, gas, or between the lung
 
 def flags_of(case: Case) -> list[str]:
     """Return a sentence for everything about a case that is doubtful; failures are reported elsewhere."""
-    return [*_hu_flags(case), *_rejected_lung_flags(case)]
+    return [*_hu_flags(case), *notes_on(case), *_rejected_lung_flags(case)]
 
 
 def remarks_on(row: Mapping[str, Any]) -> list[str]:
@@ -68,6 +69,8 @@ def _rejected_lung_flags(case: Case) -> list[str]:
     for component in case.stages.get(regions.STAGE, {}).get(regions.REJECTED, []):
         if component["touches_edge"]:
             why = "reaches the edge of the image, and the mask holds nothing that does"
+        elif is_given(case):
+            why = "is not in the mask file"
         else:
             why = "is cut off by the opening or too small for the mask; `min_voxels` and `opening` decide that"
         flags.append(f"about {component['ml']:,.0f} mL that look like lung are not in the mask: this component {why}")

@@ -1,17 +1,271 @@
-"""Given masks: reads a mask file, writes the lung mask and its histogram, and the regions that the file tells."""
+"""Given masks: reads a mask file, writes the lung mask and its histogram, and the regions that the file tells.
+
+The record of such a mask has the digest of its file and the labels that were taken, and no text of the file. Whatever
+follows the mask stage treats it like a computed one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from distributed import Client
 
-from lungmix.stages import convert
-from lungmix.stages.imported_labels import LabelSource, grid_of, write_temporary_labels
+from lungmix.errors import SourceError, StoreError, error_about, mark_path
+from lungmix.formats.masks import MaskFile
+from lungmix.geometry import Geometry
+from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
+from lungmix.parameters import MaskLabels
+from lungmix.stages import convert, regions
+from lungmix.stages.base import StageContext, Status
+from lungmix.stages.imported_labels import (
+    LabelSource,
+    checked_slabs,
+    grid_of,
+    labels_on_grid,
+    write_temporary_labels,
+)
+from lungmix.stages.mask import STAGE, MaskStage, check_hu, pack_air
+from lungmix.stages.mask_labels import LUNG, LabelChoice, choose_labels, labels_by_values
+from lungmix.stages.plausibility import ACCEPTED
 from lungmix.stages.reading import read_on_worker
-from lungmix.store import CaseRef, CaseWriter, Cohort
-from lungmix.store.schema import REFERENCE
+from lungmix.stages.reduced import find_rejected_components
+from lungmix.store import Case, CaseRef, CaseWriter, Cohort
+from lungmix.store.digests import cache_key
+from lungmix.store.models import record_of
+from lungmix.store.objects import Receipts
+from lungmix.store.schema import FROM_FILE, REFERENCE
+from lungmix.tissue import SIDES
+
+_SLAB = 16
+
+
+def key_for(case: Case, mask: MaskFile, labels: MaskLabels | None, computed: MaskStage) -> str:
+    """Return the cache key of a given mask; where the file tells no sides, the sizes of masks decide these."""
+    return cache_key(
+        stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"], geometry=case.geometry.to_dict(),
+        file=mask.fingerprint, labels=None if labels is None else [list(pair) for pair in labels.segments],
+        parameters=computed.parameters.to_dict(),
+    )  # fmt: skip
+
+
+def is_given(case: Case) -> bool:
+    """Return True where the mask of a case came from a file, also if it is corrupt."""
+    return FROM_FILE in record_of(case, STAGE)
+
+
+@dataclass(frozen=True)
+class GivenMaskStage:
+    """Stage that takes the lung masks of cases from files, and leaves other cases to the stage that computes masks.
+
+    Attributes
+    ----------
+    computed : MaskStage
+        Computes the masks of cases without a file; its parameters decide how right and left are found where a file does
+        not tell them.
+    masks : mapping of str to MaskFile
+        Mask files by case.
+    labels : MaskLabels, optional
+        Labels of the files by the user.
+    missing : mapping of str to str
+        By case, the reason why none of the given files is its mask. A case with a mask from an earlier file keeps it.
+    kept : set of str
+        Cases whose masks came from files in earlier runs.
+    """
+
+    computed: MaskStage
+    masks: Mapping[str, MaskFile] = field(default_factory=dict)
+    labels: MaskLabels | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+    kept: Set[str] = frozenset()
+    name: str = STAGE
+
+    def cache_key(self, case: Case) -> str | None:
+        """Return the key of a valid mask of the case; None without an image."""
+        if case.name in self.masks:
+            is_converted = convert.STAGE in case.stages
+            return key_for(case, self.masks[case.name], self.labels, self.computed) if is_converted else None
+        if case.name in self.kept or case.name in self.missing:
+            return record_of(case, STAGE).get("key")
+        return self.computed.cache_key(case)
+
+    def run(self, context: StageContext, case_name: str) -> Status:
+        """Write the given mask of the case, unless the store holds it; or compute its mask.
+
+        Raises
+        ------
+        RoomError
+            If workers have too little memory.
+        HuError
+            If the values are not HU of a chest, and are accepted neither now nor in the record of the mask.
+        SourceError
+            If no file is the mask of the case, or its file cannot be used; an earlier mask stays then.
+        StoreError
+            If a mask of an earlier file is corrupt, or the scan has changed since.
+        """
+        if case_name in self.masks:
+            return self._write(context, case_name, self.masks[case_name])
+        case = context.cohort[case_name]
+        if case_name in self.kept:
+            if STAGE not in case.stages or (regions.are_from_file(case) and not regions.is_valid(case)):
+                raise StoreError(
+                    f"case {case_name}: its mask came from a file and is corrupt, or its scan has changed: give its "
+                    "mask again, `masks=PLACE`, or have it computed, `masks='none'`",
+                    case=case_name,
+                )
+            return "kept"
+        if case_name in self.missing:
+            raise SourceError(self.missing[case_name], case=case_name)
+        return self.computed.run(context, case_name)
+
+    def _write(self, context: StageContext, name: str, mask: MaskFile) -> Status:
+        client, progress = context.client, context.progress(name, STAGE)
+        case = CaseWriter(context.cohort[name])
+        convert.check_converted(case)
+        key = key_for(case, mask, self.labels, self.computed)
+        accepted = check_hu(case, key, accept=self.computed.accept_hu)
+        is_complete = not regions.are_from_file(case) or regions.is_valid(case)
+        if case.stages.get(STAGE, {}).get("key") == key and is_complete:
+            return "kept"
+        context.memory.check(name, case.geometry, case.layout.slab)
+        progress(0, 1)
+        with error_about(path=mask.path, case=name):
+            grid = grid_of(mask, case.geometry)
+            choice = choose_labels(mask, self.labels) or read_on_worker(client, labels_by_values, mask, _SLAB)
+        if STAGE in case.stages:
+            # Read the file to its end first, so that an unreadable one never replaces a good mask.
+            read_on_worker(client, _check_readable, mask, choice.values, case.geometry)
+        case_ref = CaseRef.of(context.cohort, name, case.start_stage(STAGE, key, (regions.STAGE,)))
+        if case.packed_threshold is None:
+            pack_air(client, case, case_ref, convert.AIR_THRESHOLD)
+        files = case.create_image("lung")
+        region_files = case.create_image("side") if choice.has_regions else None
+        written = read_on_worker(client, _write_labels, mask, case_ref, choice)
+        provenance: dict[str, Any] = {"file": mask.fingerprint, "kind": mask.kind, "grid": grid, **choice.to_dict()}
+        if mask.made_by:
+            provenance["made_by"] = mask.made_by
+        if grid == "resampled" and mask.geometry is not None:
+            provenance["mask_size"], provenance["mask_spacing"] = list(mask.geometry.size), list(mask.geometry.spacing)
+        parameters = self.computed.parameters.to_dict()
+        record = {"key": key, "parameters": parameters, "voxels": written.voxels, FROM_FILE: provenance}
+        publish(case, {**record, **({ACCEPTED: True} if accepted else {})}, written, files, region_files)
+        progress(1, 1)
+        return "done"
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenMask:
+    """A mask that was written.
+
+    Attributes
+    ----------
+    counts : SparseHistogram
+        Non-zero bins of the flattened histograms by label and HU; labels are those of `lungmix.stages.mask_labels`.
+    touches : ndarray of bool, shape (4, 6)
+        True where a region touches a face of the volume.
+    files, region_files : dict
+        Receipts of the shards of the mask, and of its regions where they were written.
+    rejected : tuple of dict
+        Lung components that the mask does not contain, for masks with regions.
+    """
+
+    counts: SparseHistogram
+    touches: npt.NDArray[np.bool_]
+    files: Receipts
+    region_files: Receipts
+    rejected: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the mask."""
+        return int(self.counts.count.sum())
+
+
+def write_mask(
+    slabs: Iterable[tuple[CaseWriter, int, npt.NDArray[np.uint8]]], case_ref: CaseRef, *, has_regions: bool
+) -> WrittenMask:
+    """Write a lung mask, its regions where they are known, and count HU.
+
+    Parameters
+    ----------
+    slabs : iterable of (CaseWriter, int, ndarray)
+        The case, the first slice, and the labels of each slab (`lungmix.stages.mask_labels.LABELS`).
+    case_ref : CaseRef
+        The case.
+    has_regions : bool
+        True where every label is a region.
+    """
+    histograms = np.zeros((LUNG, N_HU), np.uint64)
+    touches = np.zeros((len(SIDES), len(regions.FACES)), np.bool_)
+    files: Receipts = {}
+    region_files: Receipts = {}
+    for case, start, labels in slabs:
+        lung_rows = np.flatnonzero(labels.any(axis=(0, 2)))
+        if not lung_rows.size:
+            continue
+        rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
+        hu = case.read("ct", start, start + len(labels), rows)
+        for label in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=LUNG + 1)[1:]) + 1:
+            histograms[label - 1] += count_hu(hu, (labels[:, rows] == label).view(np.uint8))
+        files |= case.write("lung", start, (labels > 0).view(np.uint8))
+        if has_regions:
+            region_files |= case.write("side", start, labels)
+            touches |= regions.faces_touched(labels, start, case.geometry.shape[0])
+    rejected: tuple[dict[str, Any], ...] = ()
+    if has_regions and histograms.any():
+        rejected = tuple(component.to_dict() for component in find_rejected_components(case_ref))
+    return WrittenMask(SparseHistogram.of(histograms.reshape(-1)), touches, files, region_files, rejected)
+
+
+def publish(
+    case: CaseWriter, record: Mapping[str, Any], written: WrittenMask, files: Receipts, region_files: Receipts | None
+) -> None:
+    """Write the histograms and the records of a mask, and of its regions where there are any.
+
+    Parameters
+    ----------
+    case : CaseWriter
+        The case.
+    record : mapping
+        Record of the mask.
+    written : WrittenMask
+        The mask.
+    files, region_files : dict
+        Receipts of the empty arrays of both; None for a mask without regions.
+    """
+    histograms = np.zeros(LUNG * N_HU, np.uint64)
+    written.counts.add_to(histograms)
+    files = files | written.files | case.write_histogram("hu_counts", histograms.reshape(LUNG, N_HU).sum(axis=0))
+    if region_files is not None:
+        # Before the record of the mask: without the regions of its file, a later stage would find others.
+        slab = regions.SlabRegionCounts(written.counts, written.touches, written.region_files)
+        regions.publish(case, [slab], region_files, written.rejected, record["key"])
+    case.record(STAGE, record, files)
+
+
+def notes_on(case: Case) -> list[str]:
+    """Return what users should know about the mask of a case that came from a file; empty for other masks."""
+    provenance = record_of(case, STAGE).get(FROM_FILE, {})
+    notes = []
+    if provenance.get("grid") == "resampled":
+        size, spacing = (
+            " x ".join(f"{value:.4g}" for value in provenance.get(key, ())) for key in ("mask_size", "mask_spacing")
+        )
+        notes.append(
+            f"its mask has another grid than the scan ({size} voxels of {spacing} mm): each voxel got the label of the "
+            "nearest one"
+        )
+    if provenance.get("convention"):
+        notes.append(
+            f"its mask has the labels 1 and 2 without names: they were taken as right and left lung, as by "
+            f"{provenance['convention']}; `mask_labels` says otherwise"
+        )
+    if provenance.get("omitted"):
+        notes.append("its mask file names an airway, which is not lung: `mask_labels` takes it into the mask")
+    return notes
 
 
 def import_labels(
@@ -56,3 +310,16 @@ def import_labels(
     grid_of(mask_file, case.geometry)
     case.create_temporary(array)
     return read_on_worker(client, write_temporary_labels, mask_file, CaseRef.of(cohort, case_name), dict(values), array)
+
+
+def _check_readable(mask: MaskFile, values: Mapping[int, int], geometry: Geometry) -> None:
+    """Raise `SourceError` unless a mask file can be read to its end and has voxels of the labels."""
+    for _ in checked_slabs(mask, values, mask.geometry or geometry, _SLAB):
+        pass
+
+
+def _write_labels(mask: MaskFile, case_ref: CaseRef, choice: LabelChoice) -> WrittenMask:
+    written = write_mask(labels_on_grid(mask, choice.values, case_ref), case_ref, has_regions=choice.has_regions)
+    if not written.voxels:
+        raise SourceError(f"{mark_path(mask.path)} has no lung where the scan lies: give the mask of this scan")
+    return written

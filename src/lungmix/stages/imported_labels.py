@@ -95,13 +95,13 @@ def labels_on_grid(
     case = case_ref.open("r+")
     geometry, thickness = case.geometry, case.layout.slab
     if grid_of(mask, geometry) == "same":
-        for start, labels in _checked_slabs(mask, values, mask.geometry or geometry, thickness):
+        for start, labels in checked_slabs(mask, values, mask.geometry or geometry, thickness):
             yield case_ref.open("r+"), start, labels
         return
     mask_grid = mask.geometry
     assert mask_grid is not None
     case.create_temporary(IMPORTED, mask_grid.shape)
-    for start, labels in _checked_slabs(mask, values, mask_grid, thickness):
+    for start, labels in checked_slabs(mask, values, mask_grid, thickness):
         case_ref.open("r+").write_temporary(IMPORTED, start, labels)
     grid_map = GridMap.between(geometry, mask_grid)
     for start, stop in case.layout.slabs():
@@ -122,9 +122,16 @@ def write_temporary_labels(
     return {"grid": grid_of(mask, case_ref.open().geometry), "voxels": voxels}
 
 
-def _checked_slabs(
+def checked_slabs(
     mask: LabelSource, values: Mapping[int, int], geometry: Geometry, thickness: int
 ) -> Iterator[tuple[int, Labels]]:
+    """Yield the first slice and the labels of each slab of a mask file on its own grid, or on any grid for contours.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or has fewer or more slices than it declares.
+    """
     depth, *plane = geometry.shape
     start = 0
     for labels in mask.label_slabs(values, geometry, thickness):

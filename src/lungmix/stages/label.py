@@ -18,6 +18,7 @@ from dask.delayed import Delayed
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
+from lungmix.errors import StoreError
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
@@ -89,6 +90,12 @@ class LabelStage:
         mask.check_masked(case)
         key = key_for(case, model)
         has_regions = regions.is_valid(case)
+        if not has_regions and regions.are_from_file(case):
+            raise StoreError(
+                f"case {case_name}: its right and left lung came from a mask file and are corrupt: give its mask "
+                "again, `masks=PLACE`",
+                case=case_name,
+            )
         if has_regions and case.stages.get(STAGE, {}).get("key") == key:
             return "kept"
         convert.check_converted(case)

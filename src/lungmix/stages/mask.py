@@ -9,6 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+from distributed import Client
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
@@ -81,13 +82,7 @@ class MaskStage:
         case = CaseWriter(context.cohort[case_name])
         convert.check_converted(case)
         key = key_for(case, parameters)
-        try:
-            accepted = check_plausible(case, accept=self.accept_hu)
-        except HuError:
-            if STAGE not in case.stages:
-                # A failure is recorded with the stage that has started.
-                case.start_stage(STAGE, key)
-            raise
+        accepted = check_hu(case, key, accept=self.accept_hu)
         if case.stages.get(STAGE, {}).get("key") == key:
             return "kept"
         context.memory.check(case_name, case.geometry, case.layout.slab)
@@ -96,13 +91,7 @@ class MaskStage:
         files = case.create_image("lung")
         case.create_packed(OPENED)
         if case.packed_threshold != parameters.threshold:
-            case.record_packed(None)
-            packed = case.create_packed(PACKED)
-            pack_slab = dask.delayed(_pack_slab)
-            tasks = [pack_slab(case_ref, *span, parameters.threshold) for span in case.layout.slabs()]
-            for receipts in compute_in_order(client, tasks):
-                packed |= receipts
-            case.record_packed(parameters.threshold, packed)
+            pack_air(client, case, case_ref, parameters.threshold)
         opened = _opened_slabs(case, case_ref, recipe, min_worker_memory(client))
         nx = case.geometry.shape[2]
         slab_buffer = StoreSlabBuffer(case_ref)
@@ -128,6 +117,39 @@ class MaskStage:
         record = {"key": key, "parameters": parameters.to_dict(), "voxels": voxels, "islands": summary.kept}
         case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
         return "done"
+
+
+def check_hu(case: CaseWriter, key: str, *, accept: bool) -> bool:
+    """Check that the values of a case are HU of a chest; a failure is recorded with its mask of cache key `key`.
+
+    Returns
+    -------
+    bool
+        True where the values are rejected but accepted by the user.
+
+    Raises
+    ------
+    HuError
+        If the values are rejected and not accepted.
+    """
+    try:
+        return check_plausible(case, accept=accept)
+    except HuError:
+        if STAGE not in case.stages:
+            # A failure is recorded with the stage that has started.
+            case.start_stage(STAGE, key)
+        raise
+
+
+def pack_air(client: Client, case: CaseWriter, case_ref: CaseRef, threshold: int) -> None:
+    """Pack the air of a case below a threshold (HU), in place of that at another one."""
+    case.record_packed(None)
+    packed = case.create_packed(PACKED)
+    pack_slab = dask.delayed(_pack_slab)
+    tasks = [pack_slab(case_ref, *span, threshold) for span in case.layout.slabs()]
+    for receipts in compute_in_order(client, tasks):
+        packed |= receipts
+    case.record_packed(threshold, packed)
 
 
 def check_masked(case: Case) -> None:

@@ -24,7 +24,7 @@ from lungmix.stages.reduced import reduced_copy, reduced_factors
 from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
-from lungmix.store.schema import SIDE
+from lungmix.store.schema import FROM_FILE, SIDE
 from lungmix.tissue import SIDES
 
 STAGE = SIDE
@@ -32,19 +32,33 @@ REJECTED = "rejected"
 """Record key of lung components that the mask does not contain; records of earlier versions lack it."""
 
 
-def key_for(case: Case) -> str:
-    """Return the cache key of regions; it contains the order of axes only where the array is not axial."""
+def key_for(case: Case, mask_key: str | None = None) -> str:
+    """Return the cache key of regions; it contains the order of axes only where the array is not axial.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    mask_key : str, optional
+        Cache key of its mask, where that is not recorded yet.
+    """
     order = case.geometry.axis_order
     axes = {} if order.is_axial else {"axial": True}
     if not case.geometry.orientation_known:
         axes = {"orientation_known": False}
     direction = list(case.geometry.direction)
-    return cache_key(stage=STAGE, version=1, mask=case.stages[mask.STAGE]["key"], direction=direction, **axes)
+    mask_key = mask_key or case.stages[mask.STAGE]["key"]
+    return cache_key(stage=STAGE, version=1, mask=mask_key, direction=direction, **axes)
 
 
 def is_valid(case: Case) -> bool:
     """Return True if the stored regions of a masked case were computed from its present mask."""
     return case.stages.get(STAGE, {}).get("key") == key_for(case)
+
+
+def are_from_file(case: Case) -> bool:
+    """Return True where the regions of a masked case are those that a mask file tells."""
+    return bool(case.stages.get(mask.STAGE, {}).get(FROM_FILE, {}).get("regions"))
 
 
 FACES = ("z first", "z last", "y first", "y last", "x first", "x last")
@@ -91,9 +105,27 @@ class SlabRegionCounts:
 
 
 def publish(
-    case: CaseWriter, slabs: Sequence[SlabRegionCounts], files: Receipts, rejected: Sequence[dict[str, Any]] = ()
+    case: CaseWriter,
+    slabs: Sequence[SlabRegionCounts],
+    files: Receipts,
+    rejected: Sequence[dict[str, Any]] = (),
+    mask_key: str | None = None,
 ) -> None:
-    """Write the histograms and the record of written regions; `files` are receipts of their empty arrays."""
+    """Write the histograms and the record of written regions.
+
+    Parameters
+    ----------
+    case : CaseWriter
+        The case.
+    slabs : sequence of SlabRegionCounts
+        Counts of its slabs.
+    files : dict
+        Receipts of the empty arrays of the regions.
+    rejected : sequence of dict
+        Lung components that the mask does not contain.
+    mask_key : str, optional
+        Cache key of its mask, where that is not recorded yet.
+    """
     histograms = np.zeros((len(SIDES), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
     for slab in slabs:
@@ -106,7 +138,7 @@ def publish(
         region.key: [face for face, hit in zip(FACES, row, strict=True) if hit]
         for region, row in zip(SIDES, touches, strict=True)
     }
-    record = {"key": key_for(case), "voxels": voxels, "touches": faces, REJECTED: list(rejected)}
+    record = {"key": key_for(case, mask_key), "voxels": voxels, "touches": faces, REJECTED: list(rejected)}
     case.record(STAGE, record, files)
 
 
@@ -175,12 +207,30 @@ class RegionLookup:
         labels = np.zeros(lung.shape, np.uint8)
         labels[:, rows], counts = region_counts(hu, lung, self._coarse, nearest, rows.start)
         files = self._case.write("side", start, labels)
-        touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
-        face_slices = (
-            labels[:1] if start == 0 else labels[:0], labels[-1:] if stop == shape[0] else labels[:0],
-            labels[:, :1], labels[:, -1:], labels[:, :, :1], labels[:, :, -1:],
-        )  # fmt: skip
-        for face, face_slice in enumerate(face_slices):
-            for region in SIDES:
-                touches[region.label - 1, face] = bool((face_slice == region.label).any())
-        return SlabRegionCounts(SparseHistogram.of(counts.reshape(-1)), touches, files)
+        return SlabRegionCounts(SparseHistogram.of(counts.reshape(-1)), faces_touched(labels, start, shape[0]), files)
+
+
+def faces_touched(labels: Labels, start: int, depth: int) -> npt.NDArray[np.bool_]:
+    """Return which faces of the volume the regions in a slab touch.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, shape (slices, y, x)
+        Regions of the slab.
+    start, depth : int
+        First slice of the slab, and slices of the volume.
+
+    Returns
+    -------
+    ndarray of bool, shape (4, 6)
+        By region and face, in the order of `FACES`.
+    """
+    touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
+    face_slices = (
+        labels[:1] if start == 0 else labels[:0], labels[-1:] if start + len(labels) == depth else labels[:0],
+        labels[:, :1], labels[:, -1:], labels[:, :, :1], labels[:, :, -1:],
+    )  # fmt: skip
+    for face, face_slice in enumerate(face_slices):
+        for region in SIDES:
+            touches[region.label - 1, face] = bool((face_slice == region.label).any())
+    return touches

@@ -14,8 +14,21 @@ from lungmix.store.case import Case
 from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
 from lungmix.store.cohort_writer import CohortWriter
-from lungmix.store.models import PUBLISHED_NAME, count_cases, label_id, mask_of, stored_id, stored_model, text_of_mask
+from lungmix.store.models import (
+    GIVEN,
+    PUBLISHED_NAME,
+    count_cases,
+    label_id,
+    mask_of,
+    mask_text,
+    stored_id,
+    stored_model,
+    text_of_mask,
+)
 from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING
+
+NO_MASKS = "none"
+"""Place of masks that stands for none: masks from files are computed in their place."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ def choose(
     fit: str | None = None,
     method: str | None = None,
     chunk_slices: int | None = None,
+    masks: str | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Complete the parameters of a command with those of the last run of its store.
@@ -74,6 +88,8 @@ def choose(
         See `FitParameters`; None if not given.
     chunk_slices : int, optional
         See `lungmix.store.chunking.layout_of`.
+    masks : str, optional
+        Place of mask files, or ``none``, which computes masks that came from files.
     stages : iterable of str
         Stages that the command runs, for `Choices.changes`.
     """
@@ -102,7 +118,9 @@ def choose(
         components_text = f"{last_parameters.n_components} components"
         kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}")
     check_slices(chunk_slices)
-    changes = [] if cohort is None else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, set(stages))
+    changes = (
+        [] if cohort is None else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, set(stages))
+    )
     return Choices(mask, chosen_model, fit_parameters, kept, changes)
 
 
@@ -153,18 +171,24 @@ def _changes(
     model: str | TissueModel,
     fit: FitParameters,
     chunk_slices: int | None,
+    given_masks: str | None,
     stages: set[str],
 ) -> list[str]:
     converted: list[str] = []
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
+    replaced = 0
     # A fit with unchanged parameters keeps the labels computed with the last one.
     target = model.digest if isinstance(model, TissueModel) else _unchanged_digest(cohort, fit)
     for case in cohort.values():
         if CONVERT in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
             converted.append(case.name)
-        case_mask = mask_of(case)
-        if MASK in stages and case_mask is not None and case_mask != mask:
+        case_mask, is_given = mask_of(case), mask_text(case) == GIVEN
+        if MASK in stages and is_given and given_masks == NO_MASKS:
+            masks[GIVEN] += 1
+        elif MASK in stages and case_mask is not None and given_masks not in (None, NO_MASKS):
+            replaced += 1
+        elif MASK in stages and case_mask is not None and case_mask != mask:
             masks[text_of_mask(case_mask.to_dict())] += 1
         elif LABEL in stages and (model_name := _name_of_other_model(case, target)) is not None:
             labels[model_name] += 1
@@ -179,6 +203,11 @@ def _changes(
         messages.append(
             f"masks of {count_cases(masks.total())} will be recomputed with {new_text} instead of {', '.join(masks)}, "
             "and so their labels and measurements"
+        )
+    if replaced:
+        messages.append(
+            f"computed masks of {count_cases(replaced)} will be replaced where there is a mask file, and so their "
+            "labels and measurements"
         )
     if labels:
         new_text = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)

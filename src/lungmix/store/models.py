@@ -11,7 +11,7 @@ from lungmix.errors import LungmixError, StoreError
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.store.digests import digest_of
-from lungmix.store.schema import FIT, LABEL, MASK, MODEL_FILE
+from lungmix.store.schema import FIT, FROM_FILE, LABEL, MASK, MODEL_FILE
 
 if TYPE_CHECKING:
     from lungmix.store.case import Case
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_NAME = "published"
 GIVEN = "given"
-"""Name of a model that came from a file."""
+"""Name of a model or a mask that came from a file."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,22 @@ def label_id(case: Case) -> ModelId | None:
 def mask_text(case: Case) -> str | None:
     """Return preset and other parameters of a case's mask, such as ``paper threshold=-300``; None if not recorded.
 
+    A mask from a file has the text ``given``.
+
     The text contains no comma, so that it fits into CSV cells.
     """
-    parameters: Mapping[str, Any] | None = record_of(case, MASK).get("parameters")
+    record = record_of(case, MASK)
+    if FROM_FILE in record:
+        return GIVEN
+    parameters: Mapping[str, Any] | None = record.get("parameters")
     return None if parameters is None else text_of_mask(parameters)
 
 
 def mask_of(case: Case) -> MaskParameters | None:
-    """Return the parameters of the mask of a case; None without a mask, or where they are not recorded."""
+    """Return the parameters of the computed mask of a case; None without one, or where they are not recorded."""
+    record = record_of(case, MASK)
     try:
-        return MaskParameters(**record_of(case, MASK)["parameters"])
+        return None if FROM_FILE in record else MaskParameters(**record["parameters"])
     except (KeyError, TypeError, LungmixError):
         return None
 

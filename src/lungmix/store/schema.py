@@ -26,6 +26,12 @@ _DISPLAY_NAMES = {SIDE: "right/left"}
 FIT, FITS_RECORD, MASK_SETTING = "fit", "fits", "mask"
 """Settings of a cohort: the model, the fits of both kinds, and the mask parameters of the last run."""
 
+GIVEN_MASKS = "given_masks"
+"""Setting of a cohort: cases whose masks came from files."""
+
+FROM_FILE = "from_file"
+"""Record key of a mask that came from a file: the digest of the file and what was taken from it."""
+
 PACKED = "air"
 """Packed mask of the voxels that are air at the usual threshold; it has a record of its own, as several stages use it.
 The mask stage writes it again."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from distributed import Client
 
 from lungmix.errors import DamageError, LungmixError, UsageError, redact
@@ -21,8 +22,20 @@ from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask, measure, regions
 from lungmix.stages.base import StageContext
+from lungmix.stages.given_mask import is_given, publish, write_mask
+from lungmix.stages.mask_labels import LUNG
 from lungmix.stages.plausibility import is_accepted
-from lungmix.store import MEASUREMENTS_FILE, STAGES, Case, CaseFiles, Cohort, CohortWriter, stage_of
+from lungmix.store import (
+    MEASUREMENTS_FILE,
+    STAGES,
+    Case,
+    CaseFiles,
+    CaseRef,
+    CaseWriter,
+    Cohort,
+    CohortWriter,
+    stage_of,
+)
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import PACKED, TABLES
 from lungmix.store.tables import lines_of, text_of
@@ -101,9 +114,14 @@ class Comparison:
                 if case.failure is None:
                     self.add_note("it has no lung mask")
                 return
-            parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
-            mask.MaskStage(parameters, is_accepted(case)).run(context, name)
+            if is_given(case):
+                self._copy_given_mask(scratch)
+            else:
+                parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
+                mask.MaskStage(parameters, is_accepted(case)).run(context, name)
             self._compare_stage(scratch[name], mask.STAGE)
+            if regions.are_from_file(case):
+                self._compare_stage(scratch[name], regions.STAGE)
             if label.STAGE not in case.stages and case.failure is None:
                 self.add_note("it has no labels")
             if self.model is None:
@@ -173,6 +191,22 @@ class Comparison:
             self.add_problem("the summary of its HU does not match its voxels", convert.STAGE)
         self._compare_files(before, files, convert.STAGE)
         self._compare_files(case.packed_files, packed, PACKED)
+
+    def _copy_given_mask(self, scratch: Cohort) -> None:
+        """Write the stored labels of a mask from a file to the scratch store, with new histograms and levels."""
+        case, copy = self.case, CaseWriter(scratch[self.case.name])
+        has_regions = regions.are_from_file(case)
+        files = copy.create_image("lung")
+        region_files = copy.create_image("side") if has_regions else None
+
+        def slabs() -> Iterator[tuple[CaseWriter, int, npt.NDArray[np.uint8]]]:
+            for start, stop in case.layout.slabs():
+                labels = case.read("side", start, stop) if has_regions else LUNG * case.read("lung", start, stop)
+                yield copy, start, labels
+
+        written = write_mask(slabs(), CaseRef.of(scratch, case.name), has_regions=has_regions)
+        record = {key: value for key, value in case.stages[mask.STAGE].items() if key != "files"}
+        publish(copy, {**record, "voxels": written.voxels}, written, files, region_files)
 
     def _compare_files(self, before: Receipts, after: Receipts, stage: str) -> None:
         for key in sorted({*before, *after}):

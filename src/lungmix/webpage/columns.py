@@ -34,7 +34,8 @@ _TITLES = {
 }
 _MEANINGS = {column.key: column.meaning for column in MEASUREMENTS} | {
     SCORE: "severity as scored by a radiologist: 0 none, 1 below 5 %, 2 to 25 %, 3 to 50 %, 4 to 75 %, 5 above",
-    "mask": "sizes of the lung mask: “paper” in voxels as published, “physical” in mm and mL; then sizes that differ",
+    "mask": "sizes of the lung mask: “paper” in voxels as published, “physical” in mm and mL; then sizes that differ; "
+    "“given” a mask from a file",
     "model": "mixture and its digest: “paper” is the fit as published, “converged” the fit at the maximum of the "
     "likelihood, “published” the mixture of the publication, “given” a mixture from a file",
 }

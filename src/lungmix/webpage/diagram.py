@@ -15,6 +15,7 @@ from lungmix.kernels.histogram import FIRST_HU
 from lungmix.mixture import TissueModel
 from lungmix.stages.mask import STAGE as MASK
 from lungmix.store import Case
+from lungmix.store.schema import FROM_FILE
 from lungmix.tissue import INVOLVED, LUNG_COLOR, TISSUES
 from lungmix.webpage.figures import LUNG_WINDOW, best_slice, body_of, label_colors
 from lungmix.webpage.overview import CohortOverview
@@ -52,13 +53,14 @@ def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, co
     _draw_mixture(panels[2], model, counts)
     _draw_percentages(panels[5], case, model)
     mask = case.stages[MASK].get("parameters", {})
+    is_given = FROM_FILE in case.stages[MASK]
     threshold = f"{mask.get('threshold', -155)}".replace("-", "−")
     sizes = {"paper": "\n(sizes as published)", "physical": "\n(sizes in mm)"}.get(mask.get("preset"), "")
     total = float(counts.sum())
     scans = f"{len(overview.cases)} scan{'s' * (len(overview.cases) != 1)}"
     texts = (
         ("Convert", f"{scans}, {overview.slices:,} slices,\nin one store; HU and\ngeometry kept"),
-        ("Mask", f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"),
+        ("Mask", "given as files" if is_given else f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"),
         ("Fit", f"{model.n_components} Gaussians for the HU\nof {_short(total)} lung voxels\nof all scans together"),
         ("Label", "the most probable\ncomponent of each voxel"),
         ("Smooth", "median of 4 × 4 × 4 labels,\nstored separately"),

@@ -14,7 +14,10 @@ from lungmix.cli.running import announce, pipeline_on
 from lungmix.errors import UsageError
 
 
-@opt.example("lungmix run cohort.zarr scans/ --preset physical --model published --report page/")
+@opt.example(
+    "lungmix run cohort.zarr scans/ --preset physical --model published --report page/",
+    "lungmix run cohort.zarr scans/ --masks masks/ --mask-labels right=1,left=2",
+)
 @option_groups
 def run(
     store: opt.NewStore,
@@ -22,6 +25,8 @@ def run(
     *,
     sizes: MaskOptions,
     accept_hu: opt.AcceptHu = False,
+    masks: opt.Masks = None,
+    mask_labels: opt.MaskLabels = None,
     model: opt.LastModel = None,
     components: opt.Components = None,
     fit: opt.Fit = None,
@@ -39,6 +44,7 @@ def run(
 
     chosen = choose(
         store, **vars(sizes), model=model, components=components, fit=fit, method=method, chunk_slices=chunk_slices,
+        masks=masks,
     )  # fmt: skip
     rules, parameters = series.rules(), intake.parameters()
     announce(chosen, yes=yes, quiet=cluster.quiet)
@@ -53,6 +59,8 @@ def run(
             series=rules,
             chunk_slices=chunk_slices,
             accept_hu=accept_hu,
+            masks=masks,
+            mask_labels=mask_labels,
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
@@ -89,24 +97,28 @@ def convert(
     print_result_and_exit(store, result, as_json)
 
 
-@opt.example("lungmix mask cohort.zarr --preset physical")
+@opt.example(
+    "lungmix mask cohort.zarr --preset physical", "lungmix mask cohort.zarr --masks masks/ --mask-labels right=1,left=2"
+)
 @option_groups
 def mask(
     store: opt.Store,
     *,
     sizes: MaskOptions,
     accept_hu: opt.AcceptHu = False,
+    masks: opt.Masks = None,
+    mask_labels: opt.MaskLabels = None,
     yes: opt.Yes = False,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Find the lungs of every case and count their HU."""
+    """Find the lungs of every case, or take them from files, and count their HU."""
     from lungmix.store.choices import choose
 
-    chosen = choose(store, **vars(sizes), stages=("mask",))
+    chosen = choose(store, **vars(sizes), masks=masks, stages=("mask",))
     announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster) as pipeline:
-        result = pipeline.mask(chosen.mask, accept_hu=accept_hu)
+        result = pipeline.mask(chosen.mask, accept_hu=accept_hu, masks=masks, mask_labels=mask_labels)
     print_result_and_exit(store, result, as_json)
 
 

@@ -1,0 +1,96 @@
+"""Masks of a run: which cases have a mask in a file, which keep one, and which are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lungmix.errors import UsageError
+from lungmix.formats import Scan
+from lungmix.intake.mask_files import match_masks
+from lungmix.parameters import MaskLabels, MaskParameters
+from lungmix.pipeline.result import RunResult
+from lungmix.pipeline.runner import CaseRunner
+from lungmix.stages.given_mask import GivenMaskStage, is_given
+from lungmix.stages.mask import MaskStage, advice
+from lungmix.store import Cohort, CohortWriter
+from lungmix.store.choices import NO_MASKS, remember_mask
+from lungmix.store.schema import GIVEN_MASKS
+
+
+def plan_masks(
+    runner: CaseRunner,
+    names: Sequence[str],
+    scans: Mapping[str, Scan],
+    result: RunResult,
+    mask: MaskParameters | None = None,
+    *,
+    accept_hu: bool = False,
+    masks: str | Path | None = None,
+    mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+) -> GivenMaskStage:
+    """Return the mask stage of a run, and remember its parameters.
+
+    Parameters
+    ----------
+    runner : CaseRunner
+        Runner of the cases.
+    names : sequence of str
+        Cases of the run.
+    scans : mapping of str to Scan
+        Scans of this run by case.
+    result : RunResult
+        Receives mask files that belong to no case.
+    mask : MaskParameters, optional
+        Sizes of computed masks.
+    accept_hu : bool
+        Make masks of scans whose values are not HU of a chest CT.
+    masks : str or Path, optional
+        Place of mask files; without one, cases keep masks that came from files.
+    mask_labels : str, mapping or MaskLabels, optional
+        Labels of the mask files.
+
+    Raises
+    ------
+    UsageError
+        If there are no masks at the place, or the labels are not understood.
+    """
+    cohort, parameters = runner.cohort, mask or MaskParameters()
+    labels = MaskLabels.parse(mask_labels)
+    if labels is not None and masks in (None, NO_MASKS):
+        raise UsageError("`mask_labels` says what the labels of mask files are: give the files, `masks=PLACE`")
+    computed = MaskStage(parameters, accept_hu)
+    kept = set() if masks == NO_MASKS else given_cases(cohort)
+    stage = GivenMaskStage(computed, kept=kept)
+    if masks is not None and masks != NO_MASKS:
+        matched = match_masks(masks, cohort, names, scans)
+        for label, reason in matched.unused.items():
+            result.skip(label, reason)
+        others = kept - matched.masks.keys() - matched.rejected
+        stage = GivenMaskStage(computed, matched.masks, labels, matched.missing, others)
+    remember_mask(cohort, parameters)
+    _remember_given(cohort, (kept & {*names}) | stage.masks.keys())
+    computed_names = {*names} - stage.masks.keys() - stage.missing.keys() - kept
+    geometries = {
+        **{name: case.geometry for name, case in cohort.items()},
+        **{name: scan.geometry for name, scan in scans.items()},
+    }
+    runner.set_case_sizes(geometries)
+    spacings = {name: grid.slice_spacing for name, grid in geometries.items() if name in computed_names}
+    if hint := advice(spacings, parameters):
+        runner.callback.on_warning(hint)
+    if masks is None and (still := kept & {*names}):
+        count = "1 case" if len(still) == 1 else f"{len(still)} cases"
+        runner.callback.on_info(f"masks of {count} came from files and are kept; `masks='none'` has them computed")
+    return stage
+
+
+def given_cases(cohort: Cohort) -> set[str]:
+    """Return the cases whose masks came from files, also those whose masks have become invalid since."""
+    return {*cohort.settings.get(GIVEN_MASKS, []), *(name for name, case in cohort.items() if is_given(case))}
+
+
+def _remember_given(cohort: Cohort, names: set[str]) -> None:
+    if sorted(names) != cohort.settings.get(GIVEN_MASKS, []):
+        CohortWriter(cohort).record_settings(**{GIVEN_MASKS: sorted(names)})

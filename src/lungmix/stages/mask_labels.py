@@ -1,0 +1,244 @@
+"""Which labels of a mask file are lung, and on which side: said by the user, by the file, or by a convention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import SourceError, mark_path
+from lungmix.formats.masks import LOBES, EmptyMaskError, MaskFile, Segment
+from lungmix.formats.masks.words import normalize_name
+from lungmix.parameters import MaskLabels
+from lungmix.tissue import PRIVATE_SCHEME, SIDES, TISSUES
+
+LUNG = len(SIDES) + 1
+"""Label of lung whose side the file does not tell; others are those of `lungmix.tissue.SIDES`."""
+
+LABELS = {**{side.key: side.label for side in SIDES}, "lung": LUNG}
+
+LUNGMASK = "lungmask"
+"""Convention by which 1 is the right and 2 the left lung."""
+
+SMALLER_LUNG = 0.1
+"""Smallest size of the second lung as a share of the first, for two labels without names to count as both lungs."""
+
+_LARGEST_VALUE = 255
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class LabelChoice:
+    """Labels of a mask file that are taken.
+
+    Attributes
+    ----------
+    values : dict of int to int
+        Label to write, one of `LABELS`, by segment number of the file.
+    convention : str or None
+        Convention that told right and left, where neither the user nor the file did.
+    omitted : tuple of str
+        Regions that the file names and that are not taken as lung.
+    """
+
+    values: dict[int, int]
+    convention: str | None = None
+    omitted: tuple[str, ...] = ()
+
+    @property
+    def has_regions(self) -> bool:
+        """True where every label has a region, so that none must be found."""
+        return LUNG not in self.values.values()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary without names of the file."""
+        numbers = {
+            region: sorted(number for number, value in self.values.items() if value == label)
+            for region, label in LABELS.items()
+        }
+        return {
+            "labels": {region: listed for region, listed in numbers.items() if listed},
+            "regions": self.has_regions,
+            **({"convention": self.convention} if self.convention else {}),
+            **({"omitted": list(self.omitted)} if self.omitted else {}),
+        }
+
+
+def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoice | None:
+    """Return the labels of a mask file by what the user or the file says.
+
+    Parameters
+    ----------
+    mask : MaskFile
+        The mask file.
+    labels : MaskLabels, optional
+        Labels by the user.
+
+    Returns
+    -------
+    LabelChoice or None
+        None where only the voxels can tell, see `labels_by_values`.
+
+    Raises
+    ------
+    SourceError
+        If the file names no lung, or lacks a segment that the user names.
+    """
+    if labels is not None:
+        return LabelChoice(dict(_numbers_of(mask, labels)))
+    if not mask.segments and mask.geometry is not None:
+        return None
+    by_region: dict[str, list[int]] = {}
+    for segment in mask.segments:
+        if segment.region is not None:
+            by_region.setdefault(segment.region, []).append(segment.number)
+    if {tissue.key for tissue in TISSUES} == by_region.keys():
+        # Our labels of tissues cover the lungs.
+        return LabelChoice({segment.number: LUNG for segment in mask.segments})
+    sides = {
+        "right": [*by_region.get("right", ()), *_numbers_in(by_region, "right_")],
+        "left": [*by_region.get("left", ()), *_numbers_in(by_region, "left_")],
+    }
+    both = all(sides.values())
+    if both or (any(sides.values()) and "lung" not in by_region):
+        chosen = {region: numbers for region, numbers in sides.items() if numbers}
+        if _is_export(mask):
+            # Our masks hold airway and what is not lung, as regions of their own.
+            chosen |= {region: by_region[region] for region in ("airway", "elsewhere") if region in by_region}
+    elif "lung" in by_region:
+        chosen = {"lung": by_region["lung"]}
+    else:
+        raise SourceError(
+            f"{mark_path(mask.path)} names no lung among its {_count(mask.segments)}: give those of the lungs, such as "
+            '`mask_labels="right=1,left=2"`'
+        )
+    values = {number: LABELS[region] for region, numbers in chosen.items() for number in numbers}
+    omitted = tuple(region for region in ("airway",) if region in by_region and region not in chosen)
+    return LabelChoice(values, omitted=omitted)
+
+
+def labels_by_values(mask: MaskFile, grid_thickness: int = 16) -> LabelChoice:
+    """Return the labels of an image without names by the values of its voxels, which are all read.
+
+    A single value is lung. The values 1 and 2 are right and left lung, as by lungmask, if they lie so.
+
+    Raises
+    ------
+    SourceError
+        If the values can be something else.
+    """
+    seen = count_values(mask, grid_thickness)
+    remedy = 'give those of the lungs, such as `mask_labels="right=1,left=2"` or `mask_labels="lung=1"`'
+    if seen.values in ([1], [_LARGEST_VALUE]):
+        return LabelChoice({seen.values[0]: LUNG})
+    if seen.values != [1, 2]:
+        text = ", ".join(map(str, seen.values[:_MAX_LISTED]))
+        more = f" and {len(seen.values) - _MAX_LISTED} more" if len(seen.values) > _MAX_LISTED else ""
+        raise SourceError(f"{mark_path(mask.path)} has the labels {text}{more} without names: {remedy}")
+    assert mask.geometry is not None
+    right, left = seen.centre_x(1, mask), seen.centre_x(2, mask)
+    sizes = sorted((seen.counts[1], seen.counts[2]))
+    if not mask.geometry.orientation_known or right >= left or sizes[0] < SMALLER_LUNG * sizes[1]:
+        raise SourceError(
+            f"{mark_path(mask.path)} has the labels 1 and 2, which do not lie like right and left lung: {remedy}"
+        )
+    return LabelChoice({1: LABELS["right"], 2: LABELS["left"]}, LUNGMASK)
+
+
+@dataclass(eq=False)
+class SeenValues:
+    """Values of the voxels of a label map.
+
+    Attributes
+    ----------
+    counts : dict of int to int
+        Voxels by value, without 0.
+    sums : dict of int to ndarray
+        Sums of the indices of the voxels along z, y, x, by value; of values 1 and 2 alone.
+    """
+
+    counts: dict[int, int] = field(default_factory=dict)
+    sums: dict[int, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def values(self) -> list[int]:
+        """Values in their order."""
+        return sorted(self.counts)
+
+    def centre_x(self, value: int, mask: MaskFile) -> float:
+        """Return the mean position of the voxels of a value from right to left, mm."""
+        assert mask.geometry is not None
+        z, y, x = self.sums[value] / self.counts[value]
+        steps = np.reshape(mask.geometry.direction, (3, 3))[0] * mask.geometry.spacing
+        return float(steps @ (x, y, z))
+
+
+def count_values(mask: MaskFile, thickness: int) -> SeenValues:
+    """Return the values from 1 to 255 of the voxels of a label map.
+
+    Raises
+    ------
+    SourceError
+        If there are none.
+    """
+    assert mask.geometry is not None
+    seen, start = SeenValues(), 0
+    values = {value: value for value in range(1, _LARGEST_VALUE + 1)}
+    try:
+        for labels in mask.label_slabs(values, mask.geometry, thickness):
+            counts = np.bincount(labels.reshape(-1), minlength=256)
+            for value in (np.flatnonzero(counts[1:]) + 1).tolist():
+                seen.counts[value] = seen.counts.get(value, 0) + int(counts[value])
+            for value in {1, 2} & seen.counts.keys():
+                sums = _index_sums(labels == value, start)
+                seen.sums[value] = seen.sums.get(value, np.zeros(3)) + sums
+            start += len(labels)
+    except EmptyMaskError:
+        seen.counts.clear()
+    if not seen.counts:
+        raise SourceError(
+            f"{mark_path(mask.path)} is empty: no voxel has a label from 1 to {_LARGEST_VALUE}; give another mask"
+        ) from None
+    return seen
+
+
+def _index_sums(selected: npt.NDArray[np.bool_], start: int) -> npt.NDArray[np.float64]:
+    sums = []
+    for axis, first in enumerate((start, 0, 0)):
+        others = tuple(other for other in range(3) if other != axis)
+        sums.append(selected.sum(axis=others) @ (np.arange(selected.shape[axis]) + float(first)))
+    return np.array(sums)
+
+
+def _numbers_of(mask: MaskFile, labels: MaskLabels) -> Iterable[tuple[int, int]]:
+    for region, segment in labels.segments:
+        numbers = [segment] if isinstance(segment, int) else _numbers_by_name(mask, segment)
+        listed = {item.number for item in mask.segments}
+        if not numbers or (listed and not listed.issuperset(numbers)):
+            shown = segment if isinstance(segment, int) else "of this name"
+            raise SourceError(
+                f"{mark_path(mask.path)} has no segment {shown} among its {_count(mask.segments)}: check `mask_labels`"
+            )
+        for number in numbers:
+            yield number, LABELS[region]
+
+
+def _numbers_by_name(mask: MaskFile, name: str) -> list[int]:
+    return [segment.number for segment in mask.segments if normalize_name(segment.name) == normalize_name(name)]
+
+
+def _numbers_in(by_region: Mapping[str, list[int]], prefix: str) -> list[int]:
+    return [number for lobe in LOBES if lobe.startswith(prefix) for number in by_region.get(lobe, ())]
+
+
+def _is_export(mask: MaskFile) -> bool:
+    """Return True for a file that this package wrote."""
+    codes = {segment.code[0] for segment in mask.segments if segment.code is not None}
+    return PRIVATE_SCHEME in codes or mask.made_by == "lungmix"
+
+
+def _count(segments: tuple[Segment, ...]) -> str:
+    return f"{len(segments)} segment" if len(segments) == 1 else f"{len(segments)} segments"

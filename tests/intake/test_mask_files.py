@@ -1,0 +1,211 @@
+"""Which case a mask file belongs to."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lungmix
+from lungmix.errors import UsageError, redact, reveal
+from lungmix.formats import find_scans, write_image
+from lungmix.geometry import Geometry
+from lungmix.intake import mask_files
+from lungmix.intake.mask_files import match_masks
+from lungmix.privacy.identity import Identity
+from lungmix.stages.convert import UIDS, uid_digests
+from lungmix.stages.derived_series import derived_series
+from lungmix.store import CaseWriter, CohortWriter
+from support.generators import case_of
+from support.masks import mask_of
+
+GRID = Geometry((6, 5, 4))
+UID = "1.2.826.0.1.{}"
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    for name in ("case-001", "case-002"):
+        case_of(cohort, name, np.full(GRID.shape, -850, np.int16), GRID)
+    return cohort
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Two series by case, in one frame of reference each."""
+    scans = {}
+    for number, name in enumerate(("case-001", "case-002"), start=1):
+        path = tmp_path / "in" / f"Rossi-{number}.nrrd"
+        path.parent.mkdir(exist_ok=True)
+        write_image(path, [np.full(GRID.shape, -850, np.int16)], GRID, np.int16)
+        (scan,) = find_scans(path)
+        identity = Identity(series_uid=UID.format(f"{number}.1"), frame_uid=UID.format(f"{number}.2"))
+        scans[name] = replace(scan, identity=identity)
+    return scans
+
+
+def write_masks(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(folder / name, [np.ones(GRID.shape, np.uint8)], GRID, np.uint8)
+
+
+def matched(place, cohort, scans=None):
+    result = match_masks(place, cohort, ["case-001", "case-002"], scans)
+    return {name: Path(mask.path).name for name, mask in result.masks.items()}, result
+
+
+@pytest.fixture
+def uids(monkeypatch):
+    """UIDs that mask files name, by file name; a file without them is read as it is."""
+    facts = {}
+
+    def open_mask(path):
+        return mask_of(np.ones(GRID.shape, np.uint8), GRID, str(path), **facts[path.name])
+
+    monkeypatch.setattr(mask_files, "open_mask", open_mask)
+    return facts
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["case-001.nrrd", "case-001_lung.nrrd", "CASE-001-mask.nii.gz", "case-001 lung mask.mha", "a/case-001/seg.nrrd",
+     "case-001_side.nrrd", "case-001-label.nrrd", "Rossi-1_lungs.nrrd", "rossi-1.nii"],
+)  # fmt: skip
+def test_the_name_of_a_case_or_scan_with_a_suffix_matches(cohort, folder, scans, name):
+    write_masks(folder, name)
+    masks, result = matched(folder, cohort, scans)
+    assert masks == {"case-001": Path(name).name}
+    assert "case-002_lung.nrrd" in result.missing["case-002"]
+    assert result.unused == {}
+
+
+@pytest.mark.parametrize("name", ["case-0011.nrrd", "case-001_heart.nrrd", "xcase-001.nrrd"])
+def test_other_names_match_nothing_and_are_named(cohort, folder, name):
+    write_masks(folder, name)
+    masks, result = matched(folder, cohort)
+    assert masks == {}
+    (reason,) = result.unused.values()
+    assert reveal(reason).startswith(name)
+    assert name not in redact(reason)
+
+
+def test_two_files_of_one_case_are_ambiguous(cohort, folder):
+    write_masks(folder, "case-001_lung.nrrd", "case-001_mask.nrrd", "case-002.nrrd")
+    masks, result = matched(folder, cohort)
+    assert masks == {"case-002": "case-002.nrrd"}
+    assert result.rejected == {"case-001"}
+    assert "2 files are its mask (case-001_lung.nrrd and case-001_mask.nrrd)" in reveal(result.missing["case-001"])
+    assert "Rossi" not in str(result)
+
+
+def test_a_file_that_is_no_mask_is_the_reason_of_its_case(cohort, folder):
+    write_masks(folder, "case-002.nrrd")
+    (folder / "case-001.nrrd").write_bytes(b"")
+    masks, result = matched(folder, cohort)
+    assert masks == {"case-002": "case-002.nrrd"}
+    assert "is empty" in result.missing["case-001"]
+
+
+def test_files_of_the_scans_themselves_are_no_masks(cohort, scans, tmp_path):
+    write_masks(tmp_path / "in", "Rossi-1_lung.nrrd")
+    masks, _ = matched(tmp_path / "in", cohort, scans)
+    assert masks == {"case-001": "Rossi-1_lung.nrrd"}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_uids_decide_before_names(cohort, folder, scans, uids, stored):
+    if stored:
+        salt = CohortWriter(cohort).salt
+        for name, scan in scans.items():
+            case = CaseWriter(cohort[name])
+            digests = uid_digests(salt, name, scan)
+            assert not [value for value in digests.values() if "1.2.826" in value]
+            case.record("convert", {**case.stages["convert"], UIDS: digests})
+    write_masks(folder, "a.nrrd", "case-001.nrrd")
+    uids |= {
+        "a.nrrd": {"series_uid": UID.format("1.1"), "frame_uid": UID.format("9")},
+        "case-001.nrrd": {"frame_uid": UID.format("2.2")},
+    }
+    masks, result = matched(folder, cohort, None if stored else scans)
+    # The second file is named like the first case, and names the frame of reference of the second.
+    assert masks == {"case-001": "a.nrrd"}
+    assert "belongs to another scan" in str(result.unused | result.missing) or "case-002" in result.missing
+    uids["case-001.nrrd"] = {"series_uid": UID.format("7"), "frame_uid": UID.format("1.2")}
+    del uids["a.nrrd"]
+    (folder / "a.nrrd").unlink()
+    assert matched(folder, cohort, None if stored else scans)[0] == {"case-001": "case-001.nrrd"}
+
+
+def test_a_mask_of_another_patient_is_rejected(cohort, folder, scans, uids):
+    write_masks(folder, "case-001.nrrd")
+    uids["case-001.nrrd"] = {"series_uid": UID.format("9.1"), "frame_uid": UID.format("9.2")}
+    masks, result = matched(folder, cohort, scans)
+    assert masks == {}
+    assert "belongs to another scan" in result.missing["case-001"]
+
+
+def test_digests_of_frames_of_reference_do_not_tell_which_cases_share_one(cohort, scans):
+    salt, scan = CohortWriter(cohort).salt, scans["case-001"]
+    first, second = (uid_digests(salt, name, scan) for name in ("case-001", "case-002"))
+    assert first["frame"] != second["frame"]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("case,mask", ["case-002,x/odd.nrrd"]),
+        ("mask;series_uid", [f"x/odd.nrrd;{UID.format('2.1')}"]),
+        ("path\tmask", ["../in/Rossi-2.nrrd\tx/odd.nrrd"]),
+    ],
+)
+def test_a_table_says_which_mask_belongs_to_which_scan(cohort, folder, scans, header, rows):
+    write_masks(folder, "x/odd.nrrd")
+    table = folder / "table.csv"
+    table.write_text("\n".join([header, *rows]) + "\n")
+    masks, result = matched(table, cohort, scans)
+    assert masks == {"case-002": "odd.nrrd"}
+    assert "holds no mask of it" in result.missing["case-001"]
+
+
+def test_lines_of_a_table_that_lead_nowhere_are_named(cohort, folder):
+    write_masks(folder, "odd.nrrd")
+    (folder / "table.csv").write_text("case,mask\ncase-009,odd.nrrd\ncase-001,none.nrrd\n")
+    masks, result = matched(folder / "table.csv", cohort)
+    assert masks == {}
+    assert "names no case of this run in line 2" in result.unused["mask of line 2"]
+    assert "is no file" in result.missing["case-001"]
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "mask\nodd.nrrd\n", "", 'case,mask\n"a,b\n'])
+def test_a_table_without_its_columns_is_a_wrong_usage(cohort, folder, content):
+    (folder / "table.csv").write_text(content)
+    with pytest.raises(UsageError):
+        matched(folder / "table.csv", cohort)
+
+
+def test_a_place_without_masks_is_a_wrong_usage(cohort, folder):
+    (folder / "notes.md").write_text("no masks")
+    for place, reason in ((folder, "holds no mask file"), (folder / "none", "does not exist")):
+        with pytest.raises(UsageError, match=reason):
+            matched(place, cohort)
+
+
+def test_one_file_for_one_case_needs_no_name(cohort, folder):
+    write_masks(folder, "odd.nrrd")
+    result = match_masks(folder / "odd.nrrd", cohort, ["case-002"])
+    assert list(result.masks) == ["case-002"]
+
+
+def test_an_export_is_matched_by_the_anonymous_series_that_it_refers_to(cohort, folder, scans, uids):
+    write_masks(folder, "odd.nrrd")
+    uids["odd.nrrd"] = {"series_uid": derived_series(cohort["case-002"]).uid("series"), "frame_uid": UID.format("9")}
+    assert matched(folder, cohort, scans)[0] == {"case-002": "odd.nrrd"}

@@ -83,6 +83,14 @@ def test_labels_come_back_where_they_were(cohort, tmp_path, binary, direction):
     assert {uid for _, _, uid in segmentation.get_source_image_uids()} <= ct
 
 
+@pytest.mark.parametrize("binary", [False, True], ids=["labelmap", "binary"])
+def test_slices_of_an_odd_number_of_pixels_are_written(cohort, tmp_path, binary):
+    geometry = Geometry((33, 21, 12), (0.7, 0.9, 1.3), (-10.5, 20.25, -333.1))
+    case = labelled_case(cohort, "case-001", geometry)
+    file, _ = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True, binary=binary))
+    assert np.array_equal(on_grid(highdicom.seg.segread(file), geometry), case.zarr_array("tissue")[:])
+
+
 def test_segments_carry_names_codes_and_colours(original, tmp_path):
     case, folder = original
     (file,) = export_case(case, tmp_path / "seg.dcm", options=options_for([folder], retain_uid=True))

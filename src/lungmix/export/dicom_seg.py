@@ -118,6 +118,8 @@ def segmentation_of(
     parameters : mapping of str to str, optional
         Preset and model that made the labels.
     """
+    # The encoder of run lengths ends the process at frames of an odd number of pixels.
+    is_packed = not binary and labels[0].size % 2 == 0
     series_uid, instance_uid = (str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in"))
     dataset = Segmentation(
         source_images=slices,
@@ -134,7 +136,7 @@ def segmentation_of(
         device_serial_number="none",
         content_label=label.upper()[:16],
         content_description="Lung tissue labels" if len(segments) > 1 else "Lung mask",
-        transfer_syntax_uid=ExplicitVRLittleEndian if binary else RLELossless,
+        transfer_syntax_uid=RLELossless if is_packed else ExplicitVRLittleEndian,
         series_description=f"Labels: {label}",
     )
     scheme = Dataset()

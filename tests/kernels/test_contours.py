@@ -76,6 +76,22 @@ def test_polygons_that_cross_themselves_are_detected(scale):
     assert not crosses_itself(square[::-1])
 
 
+def test_long_polygons_are_followed_by_fewer_lines(monkeypatch):
+    zigzag = np.column_stack([np.tile([0.0, 900.0], 500), np.arange(1000) / 2])
+    zigzag = np.vstack([zigzag, [(-10, 510), (-10, -10)]])
+    counts, follow = [], kernel.crossings
+    monkeypatch.setattr(kernel, "_MAX_CROSSINGS", 10_000)
+
+    def recorded(*arguments):
+        for part in follow(*arguments):
+            counts.append(len(part[0]))
+            yield part
+
+    monkeypatch.setattr(kernel, "crossings", recorded)
+    assert not crosses_itself(zigzag)
+    assert sum(counts) < 20_000
+
+
 def test_holes_cut_by_a_channel_and_rounded_corners_do_not_cross():
     keyhole = np.array(
         [(0, 0), (0, 30), (30, 30), (30, 0), (0, 0), (10, 10), (20, 10), (20, 20), (10, 20), (10, 10)], float

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,10 @@ class Header:
         Notes on inconsistent fields, and on which of them is used.
     is_segmentation : bool
         True where the header declares the voxels to be labels.
+    keys : mapping of str to str
+        Keys and values of the segments of a segmentation, which are not to be trusted.
+    layers : int
+        Values per voxel of a segmentation whose segments overlap, which are stored together; 1 for others.
     """
 
     clean: bytes
@@ -65,6 +69,8 @@ class Header:
     orientation_known: bool = True
     notes: tuple[str, ...] = ()
     is_segmentation: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
+    layers: int = 1
 
 
 def largest_shift(first: Geometry, second: Geometry) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ _PATIENT_SPACES = {
 }  # fmt: skip
 # Keys that 3D Slicer writes for each segment of a segmentation; no field of NRRD has such a name.
 _SEGMENT = re.compile(rb"Segment\d+_(?:ID|LabelValue|Name):=")
+_KEY = re.compile(r"((?:Segment\d{1,6}|lungmix)_[A-Za-z_]{1,40}):=(.*)")
 _SEGMENTS_FIELD = "segments:="
 _WORDS = re.compile(r"[A-Za-z0-9?*()-]{1,40}(?: +[A-Za-z0-9?*()-]{1,40}){0,15}")
 _WORD_OR_VECTOR = re.compile(r"\([^()]*\)|[^()\s]+")
@@ -77,7 +79,7 @@ def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
     SourceError
         If it is corrupt, names a file outside its folder or uses an unsupported feature.
     """
-    magic, fields, offset = _read_fields(path)
+    magic, fields, keys, offset = _read_fields(path)
     for field in ("type", "dimension", "sizes", "encoding"):
         if field not in fields:
             raise corrupt_header_error(path, f"missing {field!r}")
@@ -108,7 +110,10 @@ def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
     # Directions are known in a space of the patient, rather than of a scanner or none.
     is_patient_space = _normalize_space(fields.get("space", "")) in _PATIENT_SPACES.values()
     orientation_known = "space directions" in fields and is_patient_space
-    return Header(clean, ".nrrd", data, orientation_known=orientation_known, is_segmentation=_SEGMENTS_FIELD in fields)
+    return Header(
+        clean, ".nrrd", data, orientation_known=orientation_known, is_segmentation=_SEGMENTS_FIELD in fields,
+        keys=keys, layers=_layers(fields),
+    )  # fmt: skip
 
 
 def _normalize_space(name: str) -> str:
@@ -118,8 +123,14 @@ def _normalize_space(name: str) -> str:
     return name[:3] if name in {f"{letters}t" for letters in _PATIENT_SPACES.values()} else name
 
 
-def _read_fields(path: Path) -> tuple[str, dict[str, str], int]:
-    """Return the magic number, the fields, and the offset of the voxels."""
+def _layers(fields: dict[str, str]) -> int:
+    """Return the values per voxel of a segmentation whose first axis lists layers; 1 for other images."""
+    kinds, sizes = fields.get("kinds", "").split(), fields["sizes"].split()
+    return int(sizes[0]) if _SEGMENTS_FIELD in fields and len(sizes) == 4 and kinds[:1] == ["list"] else 1
+
+
+def _read_fields(path: Path) -> tuple[str, dict[str, str], dict[str, str], int]:
+    """Return the magic number, the fields, keys of segments with their values, and the offset of the voxels."""
     with path.open("rb") as stream:
         magic = stream.readline(16).rstrip(b"\r\n")
         if not re.fullmatch(rb"NRRD000[1-5]", magic):
@@ -127,6 +138,7 @@ def _read_fields(path: Path) -> tuple[str, dict[str, str], int]:
                 f"{mark_path(path)} is not an image that can be read: it is no NRRD file; check its format"
             )
         fields: dict[str, str] = {}
+        keys: dict[str, str] = {}
         while line := stream.readline(MAX_HEADER_BYTES):
             if stream.tell() > MAX_HEADER_BYTES:
                 raise SourceError(f"{mark_path(path)} has a header without an end: get the file again")
@@ -138,6 +150,8 @@ def _read_fields(path: Path) -> tuple[str, dict[str, str], int]:
             if b":=" in line:
                 if _SEGMENT.match(line):
                     fields[_SEGMENTS_FIELD] = "yes"
+                if match := _KEY.fullmatch(line.decode("utf-8", "replace")):
+                    keys[match[1]] = match[2]
                 continue
             word, colon, value = line.decode("latin-1").partition(": ")
             field = _SYNONYMS.get(word.lower(), word.lower())
@@ -149,7 +163,7 @@ def _read_fields(path: Path) -> tuple[str, dict[str, str], int]:
             fields[field] = value.strip(" \t")
             if field == "data file" and _is_list(fields[field]):
                 break  # the remaining lines are file names
-        return magic.decode(), fields, stream.tell()
+        return magic.decode(), fields, keys, stream.tell()
 
 
 def _geometry(path: Path, fields: dict[str, str]) -> dict[str, str]:
@@ -188,7 +202,7 @@ def _geometry(path: Path, fields: dict[str, str]) -> dict[str, str]:
         if field in fields:
             _check_vectors(path, field, fields[field], axes if field == "space directions" else 1)
             checked[field] = fields[field]
-    checked = _drop_singleton_axes(checked)
+    checked = _drop_axes(checked, [0]) if _layers(fields) > 1 else _drop_singleton_axes(checked)
     if checked["dimension"] == "3" and "spacings" in checked:
         spacings = parse_numbers(checked["spacings"])
         if spacings is None or min(spacings) <= 0:
@@ -204,10 +218,15 @@ def _drop_singleton_axes(fields: dict[str, str]) -> dict[str, str]:
     singletons = [axis for axis, size in enumerate(sizes) if size == "1"]
     undirected = [axis for axis in singletons if vectors and vectors[axis] == "none"]
     droppable = [*undirected, *(axis for axis in reversed(singletons) if axis >= 3 and axis not in undirected)]
-    dropped = droppable[: max(len(sizes) - 3, 0)]
+    return _drop_axes(fields, droppable[: max(len(sizes) - 3, 0)])
+
+
+def _drop_axes(fields: dict[str, str], dropped: Sequence[int]) -> dict[str, str]:
+    """Return the fields without some axes."""
     if not dropped:
         return fields
-    kept = [axis for axis in range(len(sizes)) if axis not in dropped]
+    kept = [axis for axis in range(len(fields["sizes"].split())) if axis not in dropped]
+    vectors = _WORD_OR_VECTOR.findall(fields.get("space directions", ""))
     fields = {**fields, "dimension": str(len(kept))}
     for field in ("sizes", "spacings", "axis mins", "axis maxs", "centers", "kinds"):
         if field in fields:

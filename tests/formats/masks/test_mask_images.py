@@ -1,13 +1,14 @@
 """Label maps in image files: each format, type of numbers and value, and what is no label map."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from lungmix.errors import SourceError, reveal
-from lungmix.formats.masks import EmptyMaskError, is_mask_file, open_mask
+from lungmix.formats.masks import EmptyMaskError, is_mask_file, offset_in_grid, open_mask
 from lungmix.geometry import Geometry
 
 LABELS = np.random.default_rng(1).integers(0, 4, (7, 5, 6)).astype(np.uint8)
@@ -86,8 +87,29 @@ def test_another_grid_is_rejected(tmp_path):
     size, spacing, origin = mask.geometry.size, mask.geometry.spacing, mask.geometry.origin
     nearly = Geometry(size, spacing, (origin[0] + 1e-4, *origin[1:]))
     assert np.array_equal(read(mask, {1: 1}, geometry=nearly), LABELS == 1)
-    for other in (Geometry(size, spacing, (origin[0] + 0.01, *origin[1:])), Geometry((6, 5, 8), spacing, origin)):
+    for other in (Geometry(size, spacing, (origin[0] + 0.01, *origin[1:])), Geometry((6, 5, 6), spacing, origin)):
         with pytest.raises(SourceError, match="another grid than the scan: resample it"):
+            read(mask, {1: 1}, geometry=other)
+
+
+@pytest.mark.parametrize("thickness", [1, 4, 50])
+def test_part_of_the_grid_is_surrounded_by_zeros(tmp_path, thickness):
+    mask = open_mask(image_file(tmp_path))
+    x, y, z = np.subtract(mask.geometry.origin, np.multiply(SPACING, (2, 1, 9)))
+    grid = Geometry((8, 8, 17), SPACING, (x, y, z))
+    expected = np.zeros(grid.shape, np.uint8)
+    expected[9:16, 1:6, 2:8] = LABELS == 1
+    slabs = list(mask.label_slabs({1: 1}, grid, thickness))
+    assert np.array_equal(np.concatenate(slabs), expected)
+    assert {len(slab) for slab in slabs[:-1]} <= {thickness}
+    assert offset_in_grid(mask.geometry, grid) == (9, 1, 2)
+    for other in (
+        replace(grid, size=(7, 8, 17)),
+        replace(grid, origin=(x, y, z + 0.01)),
+        replace(grid, size=(8, 8, 15)),
+    ):
+        assert offset_in_grid(mask.geometry, other) is None
+        with pytest.raises(SourceError, match="another grid"):
             read(mask, {1: 1}, geometry=other)
 
 

@@ -119,7 +119,13 @@ def test_contours_of_thinner_slices_are_rejected(tmp_path):
         read(mask, {1: 1})
 
 
-def test_contours_beside_the_scan_are_an_empty_mask(tmp_path):
+def test_scans_of_unknown_orientation_are_rejected(tmp_path):
+    mask = open_mask(structure_set(tmp_path / "rs.dcm", {"lung": outlines()}))
+    with pytest.raises(SourceError, match="does not say how its axes lie"):
+        read(mask, {1: 1}, Geometry(GRID.size, SPACING, ORIGIN, orientation_known=False))
+
+
+def test_contours_outside_the_scan_are_an_empty_mask(tmp_path):
     mask = open_mask(structure_set(tmp_path / "rs.dcm", {"lung": outlines(points=[(90, 0), (90, 9), (99, 9)])}))
     with pytest.raises(EmptyMaskError):
         read(mask, {1: 1})
@@ -134,6 +140,7 @@ FAULTS = {
     "an unknown type": [contour(outline(OUTER, 1), "PATIENT NAME")],
     "fewer than 3 points": [contour(outline(OUTER[:2], 1))],
     "crosses itself": outlines(points=BOW),
+    "a corrupt contour": [item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=4, ContourData=["1"] * 9)],
     "corrupt contour": [item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=3, ContourData=["1"] * 8)],
 }  # fmt: skip
 

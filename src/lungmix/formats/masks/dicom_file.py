@@ -47,7 +47,6 @@ def kind_of(path: Path) -> str | None:
     with corrupt_errors(path):
         meta = read_file_meta_info(path)
         return KIND_BY_CLASS.get(text_of(meta, "MediaStorageSOPClassUID"))
-    return None
 
 
 @contextmanager

@@ -12,14 +12,15 @@ import numpy.typing as npt
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import Header
 from lungmix.formats.images import KINDS, extension_of, geometry_of, header_of
+from lungmix.formats.limits import MAX_SLICE_PIXELS
 from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment, rechunk
+from lungmix.formats.masks.named_labels import labels_in_extension, slicer_segments
 from lungmix.formats.masks.words import LOBES, normalize_name, region_of_name
 from lungmix.formats.scan import fingerprint_of
 from lungmix.formats.voxel_streams import VoxelData, check_size, stored_slabs
 from lungmix.geometry import Geometry
 
 _SLAB_BYTES = 4 << 20
-_MAX_TABLE = 1 << 16
 
 
 def open_image(path: Path) -> MaskFile:
@@ -32,15 +33,19 @@ def open_image(path: Path) -> MaskFile:
     """
     header = _header_of(path)
     geometry = geometry_of(path, header)
-    check_size(header.data, geometry.shape)
+    nz, ny, nx = geometry.shape
+    if nx * ny * header.layers > MAX_SLICE_PIXELS:
+        raise SourceError(f"{mark_path(path)} has {header.layers} layers, which are too many: save fewer segments")
+    check_size(header.data, (nz, ny, nx * header.layers))
+    segments = tuple(part.segment for part in slicer_segments(path, header.keys, header.layers))
     return MaskFile(
         path=str(path),
         kind="image",
         geometry=geometry,
-        segments=_segments(path),
+        segments=segments or _segments(path, header),
         series_uid=None,
         frame_uid=None,
-        made_by=None,
+        made_by="lungmix" if any(key.startswith("lungmix_") for key in header.keys) else None,
         fingerprint=fingerprint_of(tuple(dict.fromkeys((str(path), header.data.file)))),
         reader=label_slabs_of,
     )
@@ -49,14 +54,29 @@ def open_image(path: Path) -> MaskFile:
 def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry, thickness: int) -> Iterator[Labels]:
     """Yield the labels of an image file slab by slab; see `MaskFile.label_slabs`."""
     path = Path(mask.path)
-    data = _header_of(path).data
-    slices = 0
+    header = _header_of(path)
+    data, layers = header.data, header.layers
+    segments = {part.segment.number: part for part in slicer_segments(path, header.keys, layers)}
+    # Values of each layer with their labels; a number that is no segment is a voxel value.
+    by_layer = [
+        (segments[number].layer, {segments[number].value: label}) if number in segments else (0, {number: label})
+        for number, label in values.items()
+        if layers == 1 or number in segments
+    ]
+    if layers == 1:
+        by_layer = [(0, {value: label for _, pairs in by_layer for value, label in pairs.items()})]
 
     def labels() -> Iterator[Labels]:
-        nonlocal slices
-        for slab in stored_slabs(data, geometry.shape, _SLAB_BYTES, to_end=True):
-            yield relabel(integers_of(slab, data, slices), values)
-            slices += len(slab)
+        nz, ny, nx = geometry.shape
+        start = 0
+        for slab in stored_slabs(data, (nz, ny, nx * layers), _SLAB_BYTES, to_end=True):
+            integers = integers_of(slab, data, start).reshape(len(slab), ny, nx, layers)
+            start += len(slab)
+            relabelled = np.zeros(integers.shape[:3], np.uint8)
+            for layer, pairs in by_layer:
+                written = relabel(integers[..., layer], pairs)
+                np.copyto(relabelled, written, where=written > 0)
+            yield relabelled
 
     yield from rechunk(labels(), thickness)
 
@@ -107,9 +127,15 @@ def _header_of(path: Path) -> Header:
     return header_of(path, KINDS[extension])
 
 
-def _segments(path: Path) -> tuple[Segment, ...]:
-    """Return the segment that the name of a file stands for, as TotalSegmentator names them: a lobe, by the value 1."""
-    name = path.name[: -len(extension_of(path) or "")]
+def _segments(path: Path, header: Header) -> tuple[Segment, ...]:
+    """Return the labels that the header of a NIfTI file names, or the lobe that the name of a file stands for.
+
+    TotalSegmentator writes a file for each structure, whose voxels are 1, or one file with a list of its labels.
+    """
+    extension = extension_of(path) or ""
+    if KINDS[extension] == "nifti" and (segments := tuple(labels_in_extension(path, header.data))):
+        return segments
+    name = path.name[: -len(extension)]
     region = region_of_name(name)
     if region in LOBES and normalize_name(name).startswith("lung "):
         return (Segment(1, name, None, region),)

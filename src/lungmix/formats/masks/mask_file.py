@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -99,8 +99,8 @@ class MaskFile:
             Label to write, 1 to 255, by the number of a segment; other voxels are 0. Where segments overlap, the last
             one in the mapping counts.
         geometry : Geometry
-            Grid of the labels: the own one of an image or a segmentation within a thousandth of a voxel, any for a
-            structure set.
+            Grid of the labels: for an image or a segmentation its own, or one of which its own is a part, within a
+            thousandth of a voxel (`offset_in_grid`); any for a structure set.
         thickness : int
             Slices in a slab; the last one may be thinner.
 
@@ -120,13 +120,18 @@ class MaskFile:
         """
         if not all(1 <= label <= 255 for label in values.values()):
             raise ValueError("labels to write must be from 1 to 255")
-        if self.geometry is not None and not is_same_grid(self.geometry, geometry):
+        grid = self.geometry or geometry
+        offset = offset_in_grid(grid, geometry)
+        if offset is None:
             raise SourceError(
                 f"{mark_path(self.path)} has another grid than the scan: resample it first", path=self.path
             )
         is_empty = True
         with error_about(path=self.path):
-            for slab in self.reader(self, values, geometry, thickness):
+            slabs = self.reader(self, values, grid, thickness)
+            if grid.size != geometry.size:
+                slabs = _surrounded(slabs, geometry.shape, offset, thickness)
+            for slab in slabs:
                 is_empty = is_empty and not slab.any()
                 yield slab
             if is_empty:
@@ -138,6 +143,51 @@ class MaskFile:
 def is_same_grid(first: Geometry, second: Geometry) -> bool:
     """Return True where two grids have equal sizes, and no corner differs by a thousandth of a voxel."""
     return first.size == second.size and largest_shift(first, second) <= MAX_SHIFT
+
+
+def offset_in_grid(part: Geometry, geometry: Geometry) -> tuple[int, int, int] | None:
+    """Return the first slice, row and column of a grid within another one; None where it is no part of it.
+
+    Files of DICOM SEG leave out slices without a segment, those of 3D Slicer what surrounds all segments.
+
+    Parameters
+    ----------
+    part : Geometry
+        Grid that may be a part: no corner differs by a thousandth of a voxel.
+    geometry : Geometry
+        The larger grid, or the same.
+    """
+    steps = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
+    start = np.rint(np.linalg.solve(steps, np.subtract(part.origin, geometry.origin)))
+    if (start < 0).any() or not (start + part.size <= geometry.size).all():
+        return None
+    origin = tuple(geometry.origin + steps @ start)
+    if largest_shift(part, replace(geometry, size=part.size, origin=origin)) > MAX_SHIFT:
+        return None
+    x, y, z = (int(index) for index in start)
+    return z, y, x
+
+
+def _surrounded(
+    slabs: Iterator[Labels], shape: tuple[int, int, int], offset: tuple[int, int, int], thickness: int
+) -> Iterator[Labels]:
+    """Yield slabs of a part of a grid as slabs of the grid, which is 0 elsewhere."""
+
+    def parts() -> Iterator[Labels]:
+        slices = offset[0]
+        yield from empty_slabs(slices)
+        for slab in slabs:
+            placed = np.zeros((len(slab), *shape[1:]), np.uint8)
+            placed[:, offset[1] : offset[1] + slab.shape[1], offset[2] : offset[2] + slab.shape[2]] = slab
+            slices += len(slab)
+            yield placed
+        yield from empty_slabs(shape[0] - slices)
+
+    def empty_slabs(count: int) -> Iterator[Labels]:
+        for first in range(0, count, thickness):
+            yield np.zeros((min(thickness, count - first), *shape[1:]), np.uint8)
+
+    yield from rechunk(parts(), thickness)
 
 
 def rechunk(slabs: Iterator[Labels], thickness: int) -> Iterator[Labels]:

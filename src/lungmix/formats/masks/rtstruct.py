@@ -90,6 +90,11 @@ def open_rtstruct(path: Path) -> MaskFile:
 def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry, thickness: int) -> Iterator[Labels]:
     """Yield labels of structures on a grid slab by slab; see `MaskFile.label_slabs`."""
     path = Path(mask.path)
+    if not geometry.orientation_known:
+        raise SourceError(
+            f"{mark_path(path)} has contours in the patient, and the scan does not say how its axes lie there: give "
+            "the CT series on which they were drawn"
+        )
     placed: list[tuple[int, PlanarContours]] = []
     with corrupt_errors(path):
         structures = _read(path)

@@ -306,6 +306,12 @@ def test_verification_passes_a_given_mask_and_sees_changed_labels(cohort, labels
         ("lung", "x_lung.nrrd", None),
         ("lung", "x_lung.nii.gz", None),
         ("side", "x_side.mha", "right=1,left=2,airway=3,elsewhere=4"),
+        ("side", "x_side.seg.nrrd", None),
+        ("tissue", "x_tissue.seg.nrrd", None),
+        ("lung", "x.seg.nrrd", None),
+        ("side", "x_side.dcm", None),
+        ("tissue", "x_tissue.dcm", None),
+        ("lung", "x_lung.dcm", None),
     ],
 )
 def test_an_exported_mask_gives_the_same_bytes_again(tmp_path, exported, image, file, labels):

@@ -139,10 +139,10 @@ def test_cohort_is_compared_case_by_case_and_bad_references_end_their_case_alone
     result = lungmix.evaluate(cohort, folder, client=OneWorker())
     assert result.done == ["good", "tumour"]
     assert result.failed.keys() == {"empty", "missing", "shifted"}
-    assert "no reference" in result.failed["missing"]
+    assert "holds no mask of it" in result.failed["missing"]
     assert "does not overlap the scan" in result.failed["shifted"]
     assert not [
-        reason for reason in result.failed.values() if "Rossi" in reason or ".nrrd" in reason.replace("_mask.nrrd", "")
+        reason for reason in result.failed.values() if "Rossi" in reason or ".nrrd" in reason.replace("_lung.nrrd", "")
     ]
     for row in result.rows:
         if row["case"] == "good":
@@ -203,7 +203,7 @@ def test_scan_without_disease_has_no_ratio_and_no_distance(tmp_path, monkeypatch
     case_of_labels(cohort, "one", lungs(), tissue=np.where(lungs() == 1, 3, lungs()).astype(np.uint8))
     write(tmp_path / "r", "one.nrrd", np.zeros(GRID.shape, np.uint8))
     named = replace(open_mask(tmp_path / "r" / "one.nrrd"), segments=(Segment(1, "GGO", None, "ggo"),))
-    monkeypatch.setattr("lungmix.pipeline.references.open_mask", lambda _: named)
+    monkeypatch.setattr("lungmix.intake.mask_files.open_mask", lambda _: named)
     result = lungmix.evaluate(cohort, tmp_path / "r", "tissues", client=OneWorker())
     (row,) = result.rows
     assert (row["region"], row["dice"], row["reference_ml"]) == ("ggo", 0, 0)
@@ -282,7 +282,7 @@ def test_command_prints_a_table_or_one_object_and_ends_with_1_where_a_case_faile
     assert answer["done"] == ["one"]
     assert [row["region"] for row in answer["evaluation"]] == ["lungs", "right", "left"]
     assert list(answer["failed"]) == ["two"]
-    for text in ("failed: two: no reference", "1 done, 1 failed", f"{answer['evaluation'][0]['dice']:.3f}"):
+    for text in ("failed: two: r holds no mask of it", "1 done, 1 failed", f"{answer['evaluation'][0]['dice']:.3f}"):
         assert text in outputs[0]
 
 

@@ -58,8 +58,9 @@ def show_evaluation(console: Console, result: EvaluationResult, store: str) -> N
     for name, notes in result.notes.items():
         for note in notes:
             _print(console, f"note: {name}: {note}")
-    for name, reason in result.failed.items():
-        _print(console, f"failed: {name}: {result.messages[name] if may_show_names() else reason}")
+    for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
+        for name, reason in reasons.items():
+            _print(console, f"{outcome}: {name}: {result.messages[name] if may_show_names() else reason}")
     if result.rows:
         for line in (*result.statistics(), _EXPLANATIONS, f"table: {store.rstrip('/')}/{EVALUATION_FILE}"):
             _print(console, line)
@@ -72,6 +73,7 @@ def evaluation_values(store: str, result: EvaluationResult) -> dict[str, Any]:
         "store": store,
         "done": result.done,
         "failed": result.failed,
+        "skipped": result.skipped,
         "notes": {name: [printable(note) for note in notes] for name, notes in result.notes.items()},
         "evaluation": result.rows,
         **({"by_hu": result.by_hu} if result.by_hu else {}),

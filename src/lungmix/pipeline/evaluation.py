@@ -17,7 +17,7 @@ from lungmix.cluster.worker_exits import explained
 from lungmix.cluster.worker_memory import worker_memory_of
 from lungmix.errors import ClusterError, LockedError, LungmixError, redact, reveal
 from lungmix.formats.masks import EmptyMaskError, MaskFile
-from lungmix.pipeline.references import match_references
+from lungmix.intake.mask_files import match_masks
 from lungmix.pipeline.retry import CONNECTION_LOST
 from lungmix.pipeline.runner import reason_of
 from lungmix.stages.comparisons import Comparison, check_segments, comparisons_of_labels, parse_what, plan_for
@@ -52,6 +52,8 @@ class EvaluationResult:
         Sensitivity by HU, with the columns of ``evaluation_hu.csv``; empty unless tissues were compared.
     notes : dict of str to tuple of str
         Notes on cases, such as a reference that was resampled.
+    skipped : dict of str to str
+        Files that are the reference of no case, such as ``mask 3``, with the reason.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
     """
@@ -62,6 +64,7 @@ class EvaluationResult:
     rows: list[Row] = field(default_factory=list)
     by_hu: list[Row] = field(default_factory=list)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -84,6 +87,10 @@ class EvaluationResult:
                 texts.append(f"{title} {median(values):.{digits}f}" if values else f"{title} none")
             lines.append(f"{region}, median of {len(rows)} case{'s' * (len(rows) != 1)}: {', '.join(texts)}")
         return lines
+
+    def skip(self, name: str, reason: str) -> None:
+        """Record a file that is the reference of no case."""
+        self.skipped[name], self.messages[name] = redact(reason), reveal(reason)
 
     def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
         """Record a case that was not compared; names of files in the reason are marked."""
@@ -110,7 +117,7 @@ def evaluate(
     store : str, Path or Cohort
         Folder or ``s3://`` URL of the store, or the store itself, opened for writing.
     reference : str or Path
-        File or folder with masks.
+        Folder with masks, file, or table with a column ``mask`` and one of ``case`` and ``series_uid``.
     what : str
         ``"lungs"`` compares both lungs and each lung, ``"tissues"`` the tissues that the reference names. Pairs such as
         ``"right=1,left=2"`` name segments of the store, and a label or a known name of the reference for each.
@@ -167,9 +174,11 @@ def _evaluate_all(
     names = list(cohort)
     for name, reason in cohort.damaged.items():
         result.fail(name, reason)
-    references = match_references(names, reference)
-    for name, reason in references.problems.items():
+    references = match_masks(reference, cohort, names)
+    for name, reason in references.missing.items():
         result.fail(name, reason)
+    for name, reason in references.unused.items():
+        result.skip(name, reason)
     compared = list(references.masks)
     slices: list[WorstSlice] = []
 

@@ -23,7 +23,7 @@ def evaluate(
     reference: Annotated[
         str,
         typer.Argument(
-            help="File or folder with masks: NRRD, NIfTI, MetaImage, DICOM SEG, RTSTRUCT.",
+            help="Folder, file or table of masks: NRRD, NIfTI, MetaImage, DICOM SEG, RTSTRUCT.",
             metavar="REFERENCE",
         ),
     ],

@@ -96,6 +96,17 @@ def test_labels_in_another_order_of_axes_are_imported_to_the_voxel(cohort):
     assert "imported" not in cohort["one"]._group
 
 
+def test_labels_on_a_part_of_the_grid_are_not_resampled(cohort):
+    part = two_lungs()[2:-1, 1:, :-2]
+    x, y, z = GRID.origin
+    origin = (x, y + GRID.spacing[1], z + 2 * GRID.spacing[2])
+    grid = Geometry(part.shape[::-1], GRID.spacing, origin)
+    assert import_labels(InProcess(), cohort, "one", mask_of(part, grid), {1: 1, 2: 2})["grid"] == "same"
+    expected = np.zeros_like(two_lungs())
+    expected[2:-1, 1:, :-2] = part
+    assert np.array_equal(read(cohort), expected)
+
+
 def test_a_mask_outside_the_scan_is_rejected_and_writes_nothing(cohort):
     far = Geometry(GRID.size, GRID.spacing, (500.0, 3.0, -700.0))
     with pytest.raises(SourceError, match="does not overlap the scan"):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.masks import is_same_grid
+from lungmix.formats.masks import offset_in_grid
 from lungmix.geometry import Geometry
 from lungmix.kernels.nearest import GridMap
 from lungmix.store import CaseRef, CaseWriter
@@ -18,7 +18,7 @@ from lungmix.store.schema import IMPORTED
 Labels = npt.NDArray[np.uint8]
 
 Grid = Literal["same", "resampled"]
-"""Grid of a mask file: that of the scan, or another one in the same space."""
+"""Grid of a mask file: that of the scan or a part of it, or another one in the same space."""
 
 
 class LabelSource(Protocol):
@@ -52,7 +52,7 @@ def grid_of(mask: LabelSource, geometry: Geometry) -> Grid:
         If both grids do not overlap, or one of them has no known orientation and they are not the same.
     """
     mask_grid = mask.geometry
-    if mask_grid is None or is_same_grid(mask_grid, geometry):
+    if mask_grid is None or offset_in_grid(mask_grid, geometry) is not None:
         return "same"
     if not (mask_grid.orientation_known and geometry.orientation_known):
         raise SourceError(
@@ -95,7 +95,7 @@ def labels_on_grid(
     case = case_ref.open("r+")
     geometry, thickness = case.geometry, case.layout.slab
     if grid_of(mask, geometry) == "same":
-        for start, labels in checked_slabs(mask, values, mask.geometry or geometry, thickness):
+        for start, labels in checked_slabs(mask, values, geometry, thickness):
             yield case_ref.open("r+"), start, labels
         return
     mask_grid = mask.geometry

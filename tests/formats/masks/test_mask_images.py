@@ -111,6 +111,7 @@ def test_part_of_the_grid_is_surrounded_by_zeros(tmp_path, thickness):
         assert offset_in_grid(mask.geometry, other) is None
         with pytest.raises(SourceError, match="another grid"):
             read(mask, {1: 1}, geometry=other)
+    assert offset_in_grid(mask.geometry, replace(grid, orientation_known=False)) is None
 
 
 @pytest.mark.parametrize("name", ["mask.nrrd", "mask.nii.gz", "mask.mha"])
@@ -131,6 +132,15 @@ def test_corrupt_checksum_is_found(tmp_path):
     content[-6] ^= 1
     file.write_bytes(content)
     with pytest.raises(SourceError, match="corrupt"):
+        read(open_mask(file), {1: 1})
+
+
+def test_more_voxels_than_declared_are_rejected(tmp_path):
+    file = image_file(tmp_path)
+    content = file.read_bytes()
+    assert b"sizes: 6 5 7" in content
+    file.write_bytes(content.replace(b"sizes: 6 5 7", b"sizes: 6 5 6"))
+    with pytest.raises(SourceError, match="more voxels than its header declares"):
         read(open_mask(file), {1: 1})
 
 

@@ -157,6 +157,8 @@ def offset_in_grid(part: Geometry, geometry: Geometry) -> tuple[int, int, int] |
     geometry : Geometry
         The larger grid, or the same.
     """
+    if part.size != geometry.size and not (part.orientation_known and geometry.orientation_known):
+        return None
     steps = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
     start = np.rint(np.linalg.solve(steps, np.subtract(part.origin, geometry.origin)))
     if (start < 0).any() or not (start + part.size <= geometry.size).all():

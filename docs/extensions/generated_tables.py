@@ -1,4 +1,4 @@
-"""Tables that are generated from the code: columns of the tables of a store, classes of errors."""
+"""Tables that are generated from the code: columns of the tables of a store, flags, classes of errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from docutils.parsers.rst import Directive
 from message_index import error_classes, raised_messages
 
 from lungmix.kernels import data_dictionary
+from lungmix.quality import FLAGS
 
 
 class TableDirective(Directive):
@@ -54,6 +55,22 @@ class Columns(TableDirective):
             yield [nodes.literal(text=column.key), nodes.Text(column.unit), nodes.Text(column.meaning)]
 
 
+class QualityFlags(TableDirective):
+    """A table of every flag of quality control."""
+
+    heads, widths = ("flag", "number", "raised", "what is measured", "why this threshold"), (3, 3, 2, 6, 6)
+
+    def rows(self) -> Iterator[list[nodes.Node]]:
+        """See `TableDirective`."""
+        raised = {"from": "from {}", "below": "below {}", "away": "{} or more from -1000"}
+        for flag in FLAGS:
+            limit = f"{flag.threshold:,g} {flag.unit}".strip()
+            yield [
+                nodes.literal(text=flag.name), nodes.literal(text=flag.number),
+                *(nodes.Text(text) for text in (raised[flag.raised].format(limit), flag.measured, flag.reason)),
+            ]  # fmt: skip
+
+
 class ErrorClasses(TableDirective):
     """A table of every class of errors with the exit status of a command that it ends."""
 
@@ -82,6 +99,7 @@ class ErrorMessages(TableDirective):
 def setup(app: Any) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("columns", Columns)
+    app.add_directive("quality-flags", QualityFlags)
     app.add_directive("error-classes", ErrorClasses)
     app.add_directive("error-messages", ErrorMessages)
     return {"parallel_read_safe": True}

@@ -157,6 +157,8 @@ class FitParameters:
         Fit to the histograms of the cases, or by EM over the voxels, all at once or in minibatches.
     fit : {"paper", "converged"}
         Fit whose model labels the voxels; both are stored.
+    exclude_flagged : bool
+        Pool no case that quality control flags; flags that depend on labels do not count.
     """
 
     n_components: int = 5
@@ -168,6 +170,7 @@ class FitParameters:
     random_state: int = 0
     method: str = "counts"
     fit: str = "paper"
+    exclude_flagged: bool = False
 
     def __post_init__(self) -> None:
         for name, value, choices in (("fit", self.fit, FITS), ("method", self.method, METHODS)):
@@ -182,12 +185,14 @@ class FitParameters:
         return {name: getattr(self, name) for name in names}
 
     def of_both(self) -> dict[str, Any]:
-        """Return the settings that both fits depend on, as a JSON-ready dictionary."""
-        return {name: value for name, value in asdict(self).items() if name != "fit"}
+        """Return the settings that both fits of given cases depend on, as a JSON-ready dictionary."""
+        return {name: value for name, value in asdict(self).items() if name not in ("fit", "exclude_flagged")}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        return asdict(self)
+        values = asdict(self)
+        # Only where it is set, so that records of other fits keep their bytes.
+        return values if self.exclude_flagged else {key: values[key] for key in values if key != "exclude_flagged"}
 
 
 @dataclass(frozen=True)

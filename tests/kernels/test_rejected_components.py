@@ -9,6 +9,7 @@ from lungmix.kernels.mask import lung_mask, recipe_for
 from lungmix.kernels.rejected_components import find_rejected
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.flags import flags_of
 from lungmix.stages.reduced import steps_of
 
@@ -62,6 +63,7 @@ class Recorded:
 
     def __init__(self, pieces):
         self.stages = {"side": {"rejected": pieces}}
+        self.quality, self.damage, self.geometry, self.acquisition = {}, {}, Geometry((8, 8, 8)), Acquisition()
 
 
 def test_flag_of_a_rejected_component_states_the_reason():

@@ -96,6 +96,23 @@ Method = Annotated[
     str | None,
     typer.Option(help="'counts' of each case (the default), or 'em' or 'minibatch' over the voxels, on the cluster."),
 ]
+ExcludeFlagged = Annotated[
+    bool | None,
+    typer.Option(
+        "--exclude-flagged/--pool-flagged",
+        help="Fit without cases that quality control flags, or with them; by default as in the last fit, or with them.",
+        show_default=False,
+    ),
+]
+QcThreshold = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--qc-threshold",
+        help="Threshold of a flag of quality control: noise=60, noise=default, or cut_end=inf to switch it off; "
+        "repeat for several. Kept with STORE.",
+        metavar="FLAG=NUMBER",
+    ),
+]
 Cases = Annotated[list[str] | None, typer.Option("--cases", help="Fit to these cases only.", metavar="CASE...")]
 LeaveOut = Annotated[list[str] | None, typer.Option("--leave-out", help="Fit without these.", metavar="CASE...")]
 FigureFile = Annotated[

@@ -72,7 +72,13 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
         for name, reason in reasons.items():
             text = result.messages[name] if may_show_names() else reason
             print_lines(console, printable(f"{outcome}: {name}: {text}"))
-    print_lines(console, *result.statistics(), *_origin_of(store, result), *_usage_of(result))
+    print_lines(
+        console,
+        *result.statistics(),
+        *_flag_lines(result.quality),
+        *_origin_of(store, result),
+        *_usage_of(result),
+    )
     skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
     console.print(f"{len(result.done)} done, {len(result.failed)} failed{skipped}", highlight=False)
 
@@ -89,6 +95,16 @@ def _origin_of(store: str, result: RunResult) -> list[str]:
         f"{masks}{labels}lungmix {__version__}",
         f"table: {store.rstrip('/')}/{MEASUREMENTS_FILE}",
     ]
+
+
+def _flag_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line that counts the cases with flags, and each flag; none without rows."""
+    if not rows:
+        return []
+    counts = Counter(name for row in rows for name in str(row["flags"]).split())
+    flagged = sum(bool(row["flags"]) for row in rows)
+    names = ", ".join(f"{name} ({n})" for name, n in counts.most_common())
+    return [f"to look at: {flagged} of {len(rows)} case{'s' * (len(rows) != 1)}{': ' if names else ''}{names}"]
 
 
 def _usage_of(result: RunResult) -> list[str]:
@@ -126,6 +142,7 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
         "model_id": None if result.model_id is None else str(result.model_id),
         "stale_labels": result.stale,
         "measurements": result.rows,
+        "quality": result.quality,
         "spacing_mm": result.spacings,
         "spent": {stage: spent.to_dict() for stage, spent in result.spent.items()},
         **({"radiomics": result.radiomics} if result.radiomics else {}),
@@ -136,11 +153,11 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
 def show_overview(console: Console, overview: CohortOverview) -> None:
     """Print cases with their stages, and the scanners as in the paper's Table 1."""
     title = f"{overview.store}: {len(overview.cases)} cases"
-    table = new_table(title, "case", "size", "spacing mm", "stages", texts=True)
+    table = new_table(title, "case", "size", "spacing mm", "stages", "flags", texts=True)
     for case in overview.cases:
         size = " x ".join(map(str, case.size))
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
-        table.add_row(case.name, size, spacing, stages_text(case.stages))
+        table.add_row(case.name, size, spacing, stages_text(case.stages), ", ".join(flag.name for flag in case.quality))
     console.print(table)
     warnings = [f"warning: {warning}" for warning in overview.warnings]
     notes = [f"{case.name}: {case.note}" for case in overview.cases if case.note]

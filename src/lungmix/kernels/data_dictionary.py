@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lungmix.quality import FLAGS, PARTS
 from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, TISSUES
 
 
@@ -114,6 +115,28 @@ def _columns() -> tuple[Column, ...]:
 
 MEASUREMENTS: tuple[Column, ...] = _columns()
 """Columns of ``measurements.csv``; models of other than five components have ``component_1`` ... instead of tissues."""
+
+
+def _quality_columns() -> tuple[Column, ...]:
+    numbers = {flag.number: Column(flag.number, flag.unit, flag.measured) for flag in FLAGS}
+    return (
+        Column("case", "", "name of the scan"),
+        Column(
+            "flags", "", "names of the flags that are raised, separated by blanks; empty if there is nothing to look at"
+        ),
+        Column("slice", "", "axial slice, from 0 at the feet, of the flag that is farthest beyond its threshold"),
+        Column("reasons", "", "sentences on the flags"),
+        *numbers.values(),
+        *(
+            Column(number, "mL", f"part of the mask outside lungs and airway that is {text}")
+            for number, text in PARTS.items()
+        ),
+        Column(f"{AIRWAY.key}_ml", "mL", "trachea and main bronchi within the mask, on the reduced copy"),
+    )
+
+
+QUALITY: tuple[Column, ...] = _quality_columns()
+"""Columns of ``qc.csv``; numbers are measured on the reduced copy of a scan, and NaN where they cannot be measured."""
 
 RADIOMICS: tuple[Column, ...] = (
     Column("case", "", "name of the scan"),

@@ -55,13 +55,19 @@ class Rejected:
         Aerated volume on the reduced scan.
     touches_edge : bool
         True where it touches the first or last row or column of the axial plane, which the mask rejects.
+    edge_cm2 : float
+        Area of its faces on these rows and columns.
+    slice : int
+        Index of the axial slice with most of it, on the scan that was given.
     """
 
     ml: float
     touches_edge: bool
+    edge_cm2: float = 0.0
+    slice: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; the volume is rounded, since it is that of a reduced scan."""
+        """Return what the store records; the volume is rounded, since it is that of a reduced scan."""
         return {"ml": round(self.ml, 1), "touches_edge": self.touches_edge}
 
 
@@ -82,7 +88,7 @@ def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.f
     list of Rejected
         Components in descending order of volume.
     """
-    z, y, x = (max(1, int(STEP_MM / length)) for length in np.linalg.norm(steps, axis=0).tolist())
+    z, y, x = thinning = tuple(max(1, int(STEP_MM / length)) for length in np.linalg.norm(steps, axis=0).tolist())
     # Average neighbours, so that noise and texture do not break up a lung.
     hu = ndimage.uniform_filter(mean_of_blocks(hu, (z, y, x)), SMOOTH, mode="nearest")
     lung, steps = lung[::z, ::y, ::x], steps * (z, y, x)
@@ -102,16 +108,22 @@ def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.f
     axis = cranial_axis(steps)
     across = [a for a in range(3) if a != axis]
     body = largest_component(hu > BODY_HU)
-    boxes = ndimage.find_objects(pieces)
     rejected = []
     for number in large.tolist():
         piece = pieces == number
         if not _is_enclosed(piece, body, hu, across):
             continue
-        box = boxes[number - 1]
-        touches = any(box[a].start == 0 or box[a].stop == hu.shape[a] for a in across)
-        rejected.append(Rejected(float(voxels[number]) * voxel_ml, touches))
+        edge_cm2 = _edge_cm2(piece, across, spacing)
+        fullest = int(piece.sum(axis=tuple(across)).argmax()) * thinning[axis]
+        rejected.append(Rejected(float(voxels[number]) * voxel_ml, edge_cm2 > 0, edge_cm2, fullest))
     return sorted(rejected, key=lambda component: -component.ml)
+
+
+def _edge_cm2(piece: Mask, across: list[int], spacing: npt.NDArray[np.float64]) -> float:
+    """Return the area of the faces of a component on the first and last rows and columns, cm²."""
+    return sum(
+        int(piece.take(index, a).sum()) * float(spacing.prod() / spacing[a]) / 100 for a in across for index in (0, -1)
+    )
 
 
 def largest_component(mask: Mask) -> Mask:

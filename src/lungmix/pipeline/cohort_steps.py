@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lungmix.analysis.comparison import compare
 from lungmix.callbacks import stage_events
@@ -13,17 +13,20 @@ from lungmix.parameters import FitParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.staleness import fault_of_labels
-from lungmix.stages import fit, mask
+from lungmix.stages import fit, mask, quality
 from lungmix.stages.base import Stage
-from lungmix.stages.flags import flags_of, remarks_on
+from lungmix.stages.flags import flagged_cases, flags_of
 from lungmix.stages.label import LabelStage
 from lungmix.stages.measure import drop_rows, excluded_regions, measure_cohort, measured_cases
 from lungmix.stages.plausibility import not_pooled
-from lungmix.store import RADIOMICS_FILE, Cohort
-from lungmix.store.models import stored_id
+from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, Cohort
+from lungmix.store.choices import last_quality
+from lungmix.store.models import model_use, stored_id
 from lungmix.tissue import Tissue
 
 MEASURE = "measure"
+
+_SHOWN = 5
 
 
 def label_stage_of(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
@@ -75,6 +78,8 @@ def fit_mixture(
         If no case can be pooled.
     """
     cohort = runner.cohort
+    if parameters.exclude_flagged:
+        measure_quality(runner, [name for name in names if name not in result.failed], result)
 
     def step() -> None:
         pooled = [name for name in names if name not in result.failed]
@@ -82,6 +87,14 @@ def fit_mixture(
             return
         apart = not_pooled(cohort, pooled)
         pooled = [name for name in pooled if name not in apart]
+        flagged = flagged_cases(cohort, pooled) if parameters.exclude_flagged else {}
+        if flagged and len(flagged) == len(pooled):
+            name, flags = next(iter(flagged.items()))
+            raise ModelError(
+                f"none of {len(pooled)} masked cases can be pooled, because quality control flags each (such as "
+                f"{name}: {', '.join(flags)}): change thresholds, or pool flagged cases too"
+            )
+        pooled = [name for name in pooled if name not in flagged]
         if apart and not pooled:
             raise ModelError(
                 f"none of {len(apart)} masked cases can be pooled, because their HU are doubtful (such as "
@@ -92,10 +105,10 @@ def fit_mixture(
             stage_events(runner.callback, fit.STAGE, [title]) as progress,
             UsageRecorder(result.spent).alone(fit.STAGE),
         ):
-            result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress)
+            result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress, flagged)
             result.model = result.fits[parameters.fit]
             result.model_id = stored_id(cohort, result.model)
-            result.note(fit.STAGE, fit.doubts_of(result.model, len(pooled)))
+            result.note(fit.STAGE, [*_note_of_flagged(flagged), *fit.doubts_of(result.model, len(pooled))])
             result.comparison = compare(result.fits, fit.CountsOfCases(cohort, pooled), parameters.clip)
 
     runner.run_cohort_step("the fit", step, stages, result)
@@ -146,6 +159,7 @@ def measure_cases(
             return
         with UsageRecorder(result.spent).alone(MEASURE):
             result.rows, result.spacings = measure_cohort(cohort, names, model, regions), spacings
+            result.quality = measure_cohort(cohort, names, model, regions, QUALITY_FILE)
             if radiomics or cohort.read_text(RADIOMICS_FILE) is not None:
                 table = measure_cohort(cohort, names, model, regions, RADIOMICS_FILE)
                 result.radiomics = table if radiomics else []
@@ -156,12 +170,36 @@ def measure_cases(
 def add_flags(cohort: Cohort, result: RunResult, names: Sequence[str]) -> None:
     """Add notes on doubtful cases among `names` to the result."""
     selected = {*names} - result.failed.keys()
+    parameters, rows = last_quality(cohort), {str(row["case"]): row for row in result.rows}
     for name, case in cohort.items() if selected else ():
         if name in selected:
-            result.note(name, flags_of(case))
-    for row in result.rows:
-        if row["case"] in selected:
-            result.note(str(row["case"]), remarks_on(row))
+            result.note(name, flags_of(case, parameters, rows.get(name)))
+
+
+def compare_models(runner: CaseRunner, result: RunResult) -> None:
+    """Warn where labels and masks were not made with one model and one preset."""
+    use = model_use(runner.cohort)
+    result.stale = {name: str(model_id) for name, model_id in use.stale.items()}
+    for warning in use.warnings():
+        runner.callback.on_warning(warning)
+
+
+def _note_of_flagged(flagged: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a sentence on cases that were excluded from a fit because of their flags."""
+    if not flagged:
+        return []
+    listed = "; ".join(f"{name}: {', '.join(flags)}" for name, flags in list(flagged.items())[:_SHOWN])
+    more = f"; and {len(flagged) - _SHOWN} more" if len(flagged) > _SHOWN else ""
+    return [f"{len(flagged)} flagged case{'s' * (len(flagged) != 1)} not pooled ({listed}{more})"]
+
+
+def measure_quality(runner: CaseRunner, names: Sequence[str], result: RunResult) -> None:
+    """Measure masked cases among `names` for quality control, unless the store holds their numbers."""
+    cohort, done = runner.cohort, result.done
+    missing = [name for name in names if mask.STAGE in cohort[name].stages and not quality.numbers_of(cohort[name])]
+    if missing:
+        runner.run_cases(quality.STAGE, missing, [quality.QualityStage()], result)
+        result.done = [name for name in done if name not in result.failed]
 
 
 def _has_true_rows(cohort: Cohort, name: str) -> bool:

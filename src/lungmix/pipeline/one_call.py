@@ -19,6 +19,7 @@ from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
 from lungmix.pipeline.pipeline import FIT, Pipeline
 from lungmix.pipeline.result import RunResult
+from lungmix.quality import QualityParameters
 from lungmix.store import open_cohort
 from lungmix.webpage.page import write_page
 
@@ -36,6 +37,7 @@ def run(
     accept_hu: bool = False,
     masks: str | Path | None = None,
     mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+    quality: QualityParameters | None = None,
     report: str | Path | None = None,
     client: Client | None = None,
     workers: int | None = None,
@@ -50,7 +52,7 @@ def run(
         Folder or ``s3://`` URL of the store, created where there is none.
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans. Without any, the cases of the store.
-    mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels
+    mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, quality
         See `lungmix.Pipeline.run`. Values of an earlier run are not remembered: without `mask` the preset is ``paper``.
     report : str or Path, optional
         Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
@@ -100,6 +102,7 @@ def run(
             accept_hu=accept_hu,
             masks=masks,
             mask_labels=mask_labels,
+            quality=quality,
         )
         if report is not None:
             result.page = write_page(cohort, report, result.failed, callback=callback)

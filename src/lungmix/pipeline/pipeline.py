@@ -20,21 +20,25 @@ from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
-from lungmix.pipeline.cohort_steps import add_flags, label_stage_of, measure_cases, resolve_model
+from lungmix.pipeline.cohort_steps import add_flags, compare_models, label_stage_of, measure_cases, resolve_model
 from lungmix.pipeline.masks import plan_masks
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
 from lungmix.pipeline.staleness import fault_of_labels, will_recompute
+from lungmix.quality import QualityParameters
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage
 from lungmix.stages.fit import STAGE as FIT_STAGE
 from lungmix.stages.fit import choose_cases, masked_counts, pool_counts
+from lungmix.stages.flags import flagged_cases
 from lungmix.stages.label import LabelStage, without_sides
 from lungmix.stages.mask import STAGE as MASK
 from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, stored_rows
+from lungmix.stages.quality import QualityStage
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
-from lungmix.store.models import model_use, stored_id, stored_model
+from lungmix.store.choices import remember_quality
+from lungmix.store.models import stored_id, stored_model
 from lungmix.tissue import Tissue
 
 P = ParamSpec("P")
@@ -109,6 +113,7 @@ class Pipeline:
         accept_hu: bool = False,
         masks: str | Path | None = None,
         mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+        quality: QualityParameters | None = None,
     ) -> RunResult:
         """Run every stage that is not done yet, for sources and for the cases that the store holds.
 
@@ -137,12 +142,15 @@ class Pipeline:
             it, masks that came from files stay; ``"none"`` computes them.
         mask_labels : str, mapping or MaskLabels, optional
             Labels of the mask files, such as ``"right=1,left=2"``; by default what the files say.
+        quality : QualityParameters, optional
+            Thresholds of quality control; by default those of the store.
         """
         check_slices(chunk_slices)
         result = RunResult()
         given = _given_model(model)
         retained = take_sources(self._runner, sources, result, intake, outputs, series)
         scans = retained.scans
+        remember_quality(self.cohort, quality)
         mask_stage = plan_masks(
             self._runner, self._all_names(scans), scans, result, mask,
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels,
@@ -154,7 +162,7 @@ class Pipeline:
             # Labels by a given model need not wait for the other cases.
             resolve_model(self._runner, given, [], FitParameters(), result)
             stages = [*steps, label_stage_of(self.cohort, given)]
-            self._runner.run_cases("label", self._all_names(scans), stages, result)
+            self._runner.run_cases("label", self._all_names(scans), [*stages, QualityStage()], result)
             self._drop_unconverted(retained)
         else:
             self._runner.run_cases("mask", self._all_names(scans), steps, result)
@@ -254,7 +262,7 @@ class Pipeline:
         given = _given_model(model)
         result.done = choose_cases(self._with_stage(MASK, result), cases, exclude_cases)
         resolve_model(self._runner, given, result.done, fit or FitParameters(), result)
-        self._compare_models(result)
+        compare_models(self._runner, result)
         return result
 
     def select(
@@ -275,6 +283,8 @@ class Pipeline:
         """
         result = RunResult()
         result.done = choose_cases(list(masked_counts(self.cohort)), cases, exclude_cases)
+        if fit is not None and fit.exclude_flagged:
+            result.done = choose_cases(result.done, (), list(flagged_cases(self.cohort, result.done)))
         counts = pool_counts(self.cohort, result.done)
         with stage_events(self.callback, FIT_STAGE, ["components"]) as progress:
             result.selection = bic_table(counts, fit or FitParameters(), components, progress)
@@ -327,7 +337,13 @@ class Pipeline:
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 
     @_locked
-    def measure(self, exclude_regions: Sequence[Tissue] = (), *, radiomics: bool = False) -> RunResult:
+    def measure(
+        self,
+        exclude_regions: Sequence[Tissue] = (),
+        *,
+        radiomics: bool = False,
+        quality: QualityParameters | None = None,
+    ) -> RunResult:
         """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
 
         Cases with a mask whose labels are not those of the model of the store fail.
@@ -338,7 +354,10 @@ class Pipeline:
             Parts of the mask that do not count as lung.
         radiomics : bool
             Write the table of first-order features too; where there is one, it is always written.
+        quality : QualityParameters, optional
+            Thresholds of quality control; by default those of the store.
         """
+        remember_quality(self.cohort, quality)
         result = self._result_of_store()
         model = result.model
         assert model is not None
@@ -351,20 +370,13 @@ class Pipeline:
         measure_cases(self._runner, result, exclude_regions, radiomics=radiomics)
         result.done = [str(row["case"]) for row in result.rows]
         add_flags(self.cohort, result, result.done)
-        self._compare_models(result)
+        compare_models(self._runner, result)
         return result
 
     def _result_of_store(self) -> RunResult:
         """A result that begins with the model of the store."""
         model = stored_model(self.cohort)
         return RunResult(model=model, model_id=stored_id(self.cohort, model))
-
-    def _compare_models(self, result: RunResult) -> None:
-        """Warn where labels and masks were not made with one model and one preset."""
-        use = model_use(self.cohort)
-        result.stale = {name: str(model_id) for name, model_id in use.stale.items()}
-        for warning in use.warnings():
-            self.callback.on_warning(warning)
 
     def _drop_unconverted(self, retained: RetainedScans) -> None:
         persist_case_numbers(self.cohort)
@@ -393,4 +405,4 @@ class Pipeline:
             return
         stages = [label_stage_of(self.cohort, result.model, steps)]
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
-        self._runner.run_cases("label", self._with_stage(MASK, result), stages, result)
+        self._runner.run_cases("label", self._with_stage(MASK, result), [*stages, QualityStage()], result)

@@ -60,6 +60,8 @@ class RunResult:
         Spacing of the measured cases along x, y, z, mm.
     radiomics : list of dict
         First-order features, one row per region of a labelled case, if requested.
+    quality : list of dict
+        Flags, reasons and numbers of quality control, one row per labelled case.
     skipped : dict of str to str
         Parts of sources that are no scans or were not selected, with the reason; these are no failures.
     notes : dict of str to tuple of str
@@ -85,6 +87,7 @@ class RunResult:
     rows: list[Row] = field(default_factory=list)
     spacings: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     radiomics: list[Row] = field(default_factory=list)
+    quality: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)

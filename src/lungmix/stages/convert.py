@@ -37,6 +37,9 @@ UIDS = "uids"
 """Digests of the UIDs of the series and its frame of reference in the record, by which masks are matched; cases that
 came from no DICOM series, and stores of earlier versions, lack it."""
 
+INTERPOLATED = "interpolated_slices"
+"""Number of slices of the image that lie between those of the files, in the record; missing where there are none."""
+
 AIR_THRESHOLD = MaskParameters().threshold
 
 _SLAB = 64
@@ -166,10 +169,21 @@ class ConvertStage:
         record: dict[str, Any] = {**provenance, "voxels_sha256": copy.digest, HU: copy.hu}
         if uids := uid_digests(writer.salt, name, scan):
             record[UIDS] = uids
+        if interpolated := _interpolated_slices(scan):
+            record[INTERPOLATED] = interpolated
         if scan.notes:
             record["notes"] = [redact(note) for note in scan.notes]
         case.record(STAGE, record, files | copy.files)
         return "done"
+
+
+def _interpolated_slices(scan: Scan) -> int:
+    """Return how many slices of the volume are interpolated between slices of the files, or shifted within them."""
+    if scan.stack is None or scan.stack.resampling is None:
+        return 0
+    resampling = scan.stack.resampling
+    shifted = [any(float(offset) % 1 for offset in offsets) for offsets in resampling.offsets]
+    return sum(bool(weight) or shifted[lower] for lower, _, weight in resampling.sources)
 
 
 def check_converted(case: Case) -> None:

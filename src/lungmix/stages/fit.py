@@ -40,6 +40,7 @@ def fit_cohort(
     parameters: FitParameters,
     client: Client | None = None,
     progress: Progress | None = None,
+    flagged: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Fits, str]:
     """Fit the pooled lung voxels of cases both ways, unless the store holds these fits; write one as the store's model.
 
@@ -55,6 +56,8 @@ def fit_cohort(
         Client of the cluster on which EM passes over voxels; the method ``counts`` needs none.
     progress : callable, optional
         ``progress(done, total)`` while voxels are counted.
+    flagged : mapping of str to sequence of str, optional
+        Cases that were excluded because of their flags, and these, for the record.
 
     Returns
     -------
@@ -72,7 +75,9 @@ def fit_cohort(
         raise ModelError("no case has a lung mask, so there is nothing to fit: see the failures above")
     masks = sorted((name, cohort[name].stages[mask.STAGE]["key"]) for name in names)
     key = cache_key(stage=STAGE, version=2, masks=masks, parameters=parameters.of_both())
-    record = {"key": key, "parameters": parameters.to_dict(), "cases": list(names)}
+    record: dict[str, object] = {"key": key, "parameters": parameters.to_dict(), "cases": list(names)}
+    if flagged:
+        record["flagged"] = {name: list(flags) for name, flags in flagged.items()}
     stored = stored_fits(cohort, key)
     fits = stored or _fit(cohort, names, parameters, client, progress)
     if stored is None:

@@ -1,60 +1,171 @@
-"""Flags: doubts about a case that readers of its numbers should see."""
+"""Flags: doubts about a case that readers of its numbers should see, from its records and its row of measurements."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lungmix.errors import DamageError
-from lungmix.stages import regions
+from lungmix.kernels.data_dictionary import QUALITY
+from lungmix.kernels.plausibility import LIMITS, HuSummary, SummaryError
+from lungmix.quality import QualityParameters, RaisedFlag, raise_flags, slice_to_look_at
+from lungmix.stages import convert, quality, regions
 from lungmix.stages.given_mask import is_given, notes_on
 from lungmix.stages.plausibility import findings_of
-from lungmix.store import Case
+from lungmix.store import Case, Cohort
+from lungmix.store.choices import last_quality
+from lungmix.store.tables import Row
+from lungmix.tissue import TISSUES
 
 FLAGGED_FRACTION = 0.02
-"""Fraction of a mask outside both lungs above which a flag is set: it can change the lung involvement by a percent."""
+"""Fraction of a mask outside both lungs above which its parts are named: it can change the lung involvement by a
+percent."""
 
-_REGION_TEXTS = {"elsewhere": "lie outside them (table, gas, or between the lungs)", "airway": "are airway"}
+FLAG_OF_FINDING = {
+    "clipped": "hu_clipped", "steps": "hu_steps", "few-values": "few_values", "little-air": "little_air",
+}  # fmt: skip
+"""Flags by the code of a finding that does not reject a scan; see `lungmix.kernels.plausibility`."""
+
+_PART_TEXTS = {
+    "table_ml": "lie outside the body (table or clothes)",
+    "gas_ml": "are gas of bowel or stomach",
+    "between_ml": "lie between the lungs",
+}
+_UNKNOWN_PARTS = "lie outside them (table, gas, or between the lungs)"
 
 
-def flags_of(case: Case) -> list[str]:
-    """Return a sentence for everything about a case that is doubtful; failures are reported elsewhere."""
-    return [*_hu_flags(case), *notes_on(case), *_rejected_lung_flags(case)]
+def numbers_of_flags(case: Case, row: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the numbers of a case that flags are raised by; those that are not recorded are missing.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    row : mapping, optional
+        Its row of ``measurements.csv``.
+    """
+    recorded = quality.numbers_of(case)
+    numbers = {key: value for key, value in recorded.items() if key not in ("key", "slices")}
+    if not recorded and regions.REJECTED in (record := case.stages.get(regions.STAGE, {})):
+        numbers["rejected_ml"] = sum(float(component["ml"]) for component in record[regions.REJECTED])
+    numbers |= _numbers_of_slices(case)
+    numbers |= _numbers_of_hu(case)
+    labels = [float(row[tissue.key]) for tissue in TISSUES if tissue.key in row] if row else []
+    if labels:
+        numbers["largest_label_percent"] = max(labels)
+    return numbers
 
 
-def remarks_on(row: Mapping[str, Any]) -> list[str]:
+def raised_flags(
+    case: Case, parameters: QualityParameters | None = None, row: Mapping[str, Any] | None = None
+) -> list[RaisedFlag]:
+    """Return the flags of a case; parameters are those of `numbers_of_flags`, and thresholds."""
+    reasons = {FLAG_OF_FINDING.get(code, "implausible_hu"): text for code, text in _hu_sentences(case).items()}
+    rejected = _rejected_lung_sentences(case)
+    if rejected:
+        reasons["rejected_lung"] = "; ".join(rejected)
+    slices = quality.numbers_of(case).get("slices", {})
+    shown = {"smaller_side_percent": "lung", "lung_ml": "lung", "largest_label_percent": "lung"}
+    slices = {**{name: slices[key] for name, key in shown.items() if key in slices}, **slices}
+    return raise_flags(numbers_of_flags(case, row), parameters, slices, reasons)
+
+
+def flagged_cases(cohort: Cohort, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the flags, by the thresholds of a store, of each case that raises any; those of labels do not count."""
+    parameters = last_quality(cohort)
+    raised = {name: [flag.name for flag in raised_flags(cohort[name], parameters)] for name in names}
+    return {name: flags for name, flags in raised.items() if flags}
+
+
+def flags_of(
+    case: Case, parameters: QualityParameters | None = None, row: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return a sentence for everything about a case that is doubtful; failures are reported elsewhere.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    parameters : QualityParameters, optional
+        Thresholds.
+    row : mapping, optional
+        Its row of ``measurements.csv``.
+    """
+    numbers = numbers_of_flags(case)
+    remarks = remarks_on(row, numbers) if row else []
+    flags = raised_flags(case, parameters, row)
+    if any("in both lungs" in remark for remark in remarks) and not numbers.get("gas_ml"):
+        # The remark names the same parts, with exact volumes and a remedy.
+        flags = [flag for flag in flags if flag.name != "outside_lungs"]
+    # Whatever the thresholds are, scans with doubtful HU are not pooled.
+    hu = _hu_sentences(case).values()
+    return list(dict.fromkeys([*hu, *notes_on(case), *(flag.reason for flag in flags), *remarks]))
+
+
+def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameters | None = None) -> Row:
+    """Return the row of a case in ``qc.csv``; parameters are those of `flags_of`."""
+    numbers, flags = numbers_of_flags(case, row), raised_flags(case, parameters, row)
+    index = slice_to_look_at(flags)
+    texts: Row = {
+        "case": case.name,
+        "flags": " ".join(flag.name for flag in flags),
+        "slice": math.nan if index is None else index,
+        "reasons": "; ".join(flag.reason for flag in flags),
+    }
+    return texts | {
+        column.key: float(numbers.get(column.key, math.nan)) for column in QUALITY if column.key not in texts
+    }
+
+
+def remarks_on(row: Mapping[str, Any], numbers: Mapping[str, float] | None = None) -> list[str]:
     """Return sentences about tissue outside the lungs that the whole-mask numbers of a row of measurements include.
 
     Parameters
     ----------
     row : mapping
         A row of ``measurements.csv``.
+    numbers : mapping, optional
+        Numbers of quality control, which tell the table from gas; see `numbers_of_flags`.
     """
-    remarks = []
+    remarks, numbers = [], numbers or {}
     mask_ml, *lungs = (float(row.get(key, math.nan)) for key in ("lung_ml", "right_ml", "left_ml"))
     outside = _volumes_outside_lungs(row)
-    texts = [f"{ml:,.0f} mL {_REGION_TEXTS[key]}" for key, ml in outside.items() if ml >= 0.5]
+    volumes = _parts_of(outside.get("elsewhere", 0.0), numbers)
+    volumes |= {"are airway": outside["airway"]} if "airway" in outside else {}
+    texts = [f"{ml:,.0f} mL {text}" for text, ml in volumes.items() if ml >= 0.5]
     if texts and sum(outside.values()) > FLAGGED_FRACTION * mask_ml:
         names = ", ".join(key.upper() for key, ml in outside.items() if ml >= 0.5)
         shares = [float(row.get(key, math.nan)) for key in ("right_lung_involvement", "left_lung_involvement")]
-        volumes = [(ml, share) for ml, share in zip(lungs, shares, strict=True) if ml > 0]
+        involvements = [(ml, share) for ml, share in zip(lungs, shares, strict=True) if ml > 0]
         involved = ""
-        if volumes and all(math.isfinite(share) for _, share in volumes):
-            without = sum(ml * share for ml, share in volumes) / sum(ml for ml, _ in volumes)
+        if involvements and all(math.isfinite(share) for _, share in involvements):
+            without = sum(ml * share for ml, share in involvements) / sum(ml for ml, _ in involvements)
             involved = f"; LI {float(row['lung_involvement']):.1f} % with them, {without:.1f} % without"
+        listed = f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]
         remarks.append(
-            f"{mask_ml:,.0f} mL in the mask, {sum(lungs):,.0f} mL in both lungs: {' and '.join(texts)}{involved}: "
+            f"{mask_ml:,.0f} mL in the mask, {sum(lungs):,.0f} mL in both lungs: {listed}{involved}: "
             f"`Pipeline.measure(exclude_regions=[{names}])` leaves them out"
         )
-    if row.get("touches_border") == 1:
+    if row.get("touches_border") == 1 and "cut_end_cm2" not in numbers:
         remarks.append("the mask, or a lung that it dropped, reaches the border of the scan: lung may be missing")
     return remarks
 
 
+def _parts_of(elsewhere_ml: float, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the volumes of the parts outside lungs and airway, by text; their ratio is that on the reduced copy."""
+    parts = {name: float(numbers.get(name, 0.0)) for name in _PART_TEXTS}
+    # Gas near a lung has the region of the lung, and is no part of these.
+    parts["gas_ml"] = min(parts["gas_ml"], max(elsewhere_ml - parts["table_ml"] - parts["between_ml"], 0.0))
+    total = sum(parts.values())
+    if not total:
+        return {_UNKNOWN_PARTS: elsewhere_ml}
+    return {text: elsewhere_ml * parts[name] / total for name, text in _PART_TEXTS.items()}
+
+
 def _volumes_outside_lungs(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the volumes (mL) of regions outside both lungs that the whole-mask columns count."""
-    parts = {key: float(row.get(f"{key}_ml", math.nan)) for key in _REGION_TEXTS}
+    parts = {key: float(row.get(f"{key}_ml", math.nan)) for key in ("elsewhere", "airway")}
     out = float(row.get("left_out_ml", 0))
     if not all(map(math.isfinite, (*parts.values(), out))):
         return {}
@@ -64,8 +175,35 @@ def _volumes_outside_lungs(row: Mapping[str, Any]) -> dict[str, float]:
     return {}
 
 
-def _rejected_lung_flags(case: Case) -> list[str]:
-    flags = []
+def _numbers_of_slices(case: Case) -> dict[str, float]:
+    spacing, thickness = case.geometry.slice_spacing, case.acquisition.slice_thickness or 0.0
+    numbers = {"slice_mm": max(spacing, thickness)}
+    numbers["interpolated_slices"] = case.stages.get(convert.STAGE, {}).get(convert.INTERPOLATED, 0)
+    return numbers | ({"slice_gap": spacing / thickness} if thickness > 0 else {})
+
+
+def _numbers_of_hu(case: Case) -> dict[str, float]:
+    try:
+        summary = HuSummary.from_dict(case.stages[convert.STAGE][convert.HU])
+        findings = findings_of(case)
+    except (KeyError, TypeError, AttributeError, SummaryError, DamageError):
+        return {}
+    clipped = [0.0]
+    if summary.clipped_low and summary.minimum > LIMITS["clip_low_harmless"].value:
+        clipped.append(100 * summary.at_minimum)
+    if summary.clipped_high and summary.maximum < LIMITS["clip_high_harmless"].value:
+        clipped.append(100 * summary.at_maximum)
+    return {
+        "clipped_percent": max(clipped),
+        "missing_percent": 100 * summary.gaps,
+        "values": summary.distinct,
+        "aerated_percent": 100 * summary.aerated,
+        "implausible": sum(finding.severity == "rejected" for finding in findings),
+    }
+
+
+def _rejected_lung_sentences(case: Case) -> list[str]:
+    sentences = []
     for component in case.stages.get(regions.STAGE, {}).get(regions.REJECTED, []):
         if component["touches_edge"]:
             why = "reaches the edge of the image, and the mask holds nothing that does"
@@ -73,19 +211,22 @@ def _rejected_lung_flags(case: Case) -> list[str]:
             why = "is not in the mask file"
         else:
             why = "is cut off by the opening or too small for the mask; `min_voxels` and `opening` decide that"
-        flags.append(f"about {component['ml']:,.0f} mL that look like lung are not in the mask: this component {why}")
-    return flags
+        sentences.append(
+            f"about {component['ml']:,.0f} mL that look like lung are not in the mask: this component {why}"
+        )
+    return sentences
 
 
-def _hu_flags(case: Case) -> list[str]:
+def _hu_sentences(case: Case) -> dict[str, str]:
+    """Return a sentence on each doubt about the HU of a case, by the code of the finding."""
     try:
         findings = findings_of(case)
     except DamageError:
-        return []
+        return {}
     if any(finding.severity == "rejected" for finding in findings):
         if case.failure is not None:
-            return []
+            return {}
         kind, consequence = "not HU of a chest CT", "it enters no pooled fit"
     else:
         kind, consequence = "doubtful HU", "it is measured, and enters no pooled fit"
-    return [f"{kind}: {finding.reason}; {consequence}" for finding in findings]
+    return {finding.code: f"{kind}: {finding.reason}; {consequence}" for finding in findings}

@@ -22,7 +22,7 @@ from lungmix.errors import StoreError
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
-from lungmix.stages import convert, mask, regions
+from lungmix.stages import convert, mask, quality, regions
 from lungmix.stages.base import Stage, StageContext, Status
 from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
@@ -115,6 +115,7 @@ class LabelStage:
             regions.publish(
                 case, [region_counts for slab in slabs for region_counts in slab.regions], region_files, coarse.rejected
             )
+            quality.record(case, coarse.quality)
         for slab in slabs:
             files |= slab.files
         totals = np.sum([slab.counts for slab in slabs], axis=0)

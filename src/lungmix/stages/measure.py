@@ -13,12 +13,15 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from lungmix.errors import StoreError
-from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, MEASUREMENTS, RADIOMICS
+from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, MEASUREMENTS, QUALITY, RADIOMICS
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
+from lungmix.quality import QualityParameters, RaisedFlag
 from lungmix.stages import regions
-from lungmix.store import MEASUREMENTS_FILE, Case, Cohort, CohortWriter, parquet_name
+from lungmix.stages.flags import quality_row, raised_flags
+from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortWriter, parquet_name
+from lungmix.store.choices import last_quality
 from lungmix.store.models import ModelId, label_id, mask_text
 from lungmix.store.schema import CASE_TABLES
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
@@ -51,15 +54,16 @@ def measure_cohort(
     exclude_regions : sequence of Tissue
         Regions of the mask that do not count as lung in the whole-mask columns.
     file : str
-        ``measurements.csv``, one row per case, or ``radiomics.csv``, first-order features of the lung and of each
-        tissue of the labels before the median filter.
+        ``measurements.csv``, one row per case; ``qc.csv``, flags by the thresholds of the store; or ``radiomics.csv``,
+        first-order features of the lung and of each tissue of the labels before the median filter.
 
     Returns
     -------
     list of dict
-        Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS` or `RADIOMICS`.
+        Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS`, `QUALITY` or `RADIOMICS`.
     """
-    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, exclude_regions)]
+    thresholds = last_quality(cohort)
+    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, exclude_regions, thresholds)]
     if not rows:
         # Columns follow from rows: without rows the header of an existing table stays.
         drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
@@ -72,7 +76,13 @@ def measure_cohort(
     return rows
 
 
-def rows_of_case(case: Case, file: str, model: TissueModel, exclude_regions: Sequence[Tissue] = ()) -> list[Row]:
+def rows_of_case(
+    case: Case,
+    file: str,
+    model: TissueModel,
+    exclude_regions: Sequence[Tissue] = (),
+    thresholds: QualityParameters | None = None,
+) -> list[Row]:
     """Return the rows of a labelled case in a table.
 
     Parameters
@@ -83,7 +93,12 @@ def rows_of_case(case: Case, file: str, model: TissueModel, exclude_regions: Seq
         File name of the table, one of `TABLES`.
     model, exclude_regions : TissueModel, sequence of Tissue
         See `measure_cohort`.
+    thresholds : QualityParameters, optional
+        Thresholds of quality control.
     """
+    if file == QUALITY_FILE:
+        (row,) = rows_of_case(case, MEASUREMENTS_FILE, model, exclude_regions)
+        return [quality_row(case, row, thresholds)]
     region_histograms = case.side_counts if case.geometry.orientation_known and regions.is_valid(case) else None
     table = model.lookup_table()
     provenance = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
@@ -179,6 +194,12 @@ def stored_rows(cohort: Cohort) -> list[Row]:
     return rows if plain else []
 
 
+def flags_of_store(cohort: Cohort, case: Case) -> list[RaisedFlag]:
+    """Return the flags of a case by the thresholds and the measurements of its store."""
+    row = next((row for row in stored_rows(cohort) if row["case"] == case.name), None)
+    return raised_flags(case, last_quality(cohort), row)
+
+
 def dictionary() -> dict[str, list[dict[str, str]]]:
     """Return the columns of the tables with unit and meaning."""
     return {
@@ -186,6 +207,7 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
         for name, columns in (
             ("measurements", MEASUREMENTS),
             ("radiomics", RADIOMICS),
+            ("qc", QUALITY),
             ("evaluation", EVALUATION),
             ("evaluation_hu", EVALUATION_HU),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from lungmix.kernels.regions import Labels, find_regions, nearest_rows, region_c
 from lungmix.kernels.rejected_components import Rejected, find_rejected
 from lungmix.parameters import MaskParameters
 from lungmix.stages import mask
+from lungmix.stages.quality_numbers import quality_numbers
 from lungmix.stages.reduced import reduced_copy, reduced_factors
 from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
@@ -67,17 +68,32 @@ FACES = ("z first", "z last", "y first", "y last", "x first", "x last")
 
 @dataclass(frozen=True, eq=False)
 class CompressedLabels:
-    """Compressed labels of the reduced copy, a few kilobytes for every task, and components that the mask rejected."""
+    """Compressed labels of the reduced copy, a few kilobytes for every task, and what was measured with them.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the labels.
+    packed : bytes
+        Compressed labels.
+    rejected : tuple of dict
+        Lung-like components that the mask rejected.
+    quality : dict
+        Numbers for quality control, see `lungmix.stages.quality_numbers`.
+    """
 
     shape: tuple[int, ...]
     packed: bytes
     rejected: tuple[dict[str, Any], ...] = ()
+    quality: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, labels: Labels, rejected: Sequence[Rejected] = ()) -> CompressedLabels:
+    def of(
+        cls, labels: Labels, rejected: Sequence[Rejected] = (), quality: dict[str, Any] | None = None
+    ) -> CompressedLabels:
         """Return the compressed form of uint8 labels ``[z, y, x]``."""
         packed = zlib.compress(np.ascontiguousarray(labels).data, 1)
-        return cls(labels.shape, packed, tuple(component.to_dict() for component in rejected))
+        return cls(labels.shape, packed, tuple(component.to_dict() for component in rejected), quality or {})
 
     @property
     def labels(self) -> Labels:
@@ -143,16 +159,19 @@ def publish(
 
 
 def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
-    """Return the regions of the reduced copy of a masked case."""
+    """Return the regions of the reduced copy of a masked case, and its numbers for quality control."""
     case = case_ref.open()
     reduced = reduced_copy(case)
     rejected = find_rejected(reduced.hu, reduced.lung, reduced.steps)
     if not case.geometry.orientation_known:
         # Without orientation neither right and left nor the trachea can be determined: no voxel has a region.
-        return CompressedLabels.of(np.zeros((1, 1, 1), np.uint8), rejected)
+        quality = quality_numbers(case, reduced, None, rejected)
+        return CompressedLabels.of(np.zeros((1, 1, 1), np.uint8), rejected, quality)
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
     recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
-    return CompressedLabels.of(find_regions(reduced, recipe.closings), rejected)
+    labels = find_regions(reduced, recipe.closings)
+    inside = np.where(reduced.lung, labels, np.uint8(0))
+    return CompressedLabels.of(labels, rejected, quality_numbers(case, reduced, inside, rejected))
 
 
 class RegionLookup:

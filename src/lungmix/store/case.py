@@ -25,8 +25,9 @@ from lungmix.store.verified_array import StoredArray
 if TYPE_CHECKING:
     from lungmix.mixture import TissueModel
 
-CHUNK_SLICES, USAGE = "chunk_slices", "watched"
-"""Attributes of a case: slices of a chunk, where the user chose them, and the resource usage of its stages."""
+CHUNK_SLICES, QUALITY, USAGE = "chunk_slices", "quality", "watched"
+"""Attributes of a case: slices of a chunk, where the user chose them, the numbers for quality control, and the resource
+usage of its stages."""
 
 
 class Case:
@@ -175,6 +176,11 @@ class Case:
     def watched(self) -> dict[str, dict[str, Any]]:
         """Resource usage by stage, seconds and bytes. Equal runs differ in this attribute and in `salt` only."""
         return dict(self._attributes.get(USAGE, {}))
+
+    @property
+    def quality(self) -> dict[str, Any]:
+        """Recorded numbers for quality control, with the key of their mask; empty if there are none."""
+        return dict(self._attributes.get(QUALITY, {}))
 
     @property
     def origin(self) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.packed_masks import Bits, words_for
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.store import ome_zarr, zarr_adapter
-from lungmix.store.case import CHUNK_SLICES, USAGE, image_schema
+from lungmix.store.case import CHUNK_SLICES, QUALITY, USAGE, image_schema
 from lungmix.store.case_files import OME, CaseFiles
 from lungmix.store.chunking import codecs_for, shrink_mean, shrink_nearest
 from lungmix.store.metadata import ATTRIBUTE
@@ -25,7 +25,8 @@ from lungmix.store.schema import ARRAYS, CONVERT, DEPENDENTS, FILL_VALUE, LABEL_
 from lungmix.store.verified_array import with_store
 
 _ORDER = (
-    "geometry", "acquisition", "salt", CHUNK_SLICES, "begun", PACKED, "stages", "damaged", "failure", "working", USAGE,
+    "geometry", "acquisition", "salt", CHUNK_SLICES, "begun", PACKED, "stages", "damaged", "failure", "working",
+    QUALITY, USAGE,
 )  # fmt: skip
 
 
@@ -224,6 +225,10 @@ class CaseWriter(CaseFiles):
         """Record the resource usage of stages, see `watched`."""
         attributes = self._attributes
         self._write_attributes({**attributes, USAGE: {**attributes.get(USAGE, {}), **usage}})
+
+    def record_quality(self, numbers: Mapping[str, Any]) -> None:
+        """Record the numbers for quality control, see `quality`."""
+        self._write_attributes({**self._attributes, QUALITY: dict(numbers)})
 
     def start_stage(self, stage: str, key: str, also: Sequence[str] = ()) -> str:
         """Remove the record of a stage before it is computed from inputs of cache key `key`.

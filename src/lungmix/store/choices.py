@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lungmix.errors import LungmixError, StoreError
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.quality import QualityParameters
 from lungmix.store.case import Case
 from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
@@ -25,7 +26,7 @@ from lungmix.store.models import (
     stored_model,
     text_of_mask,
 )
-from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING
+from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING, QUALITY_SETTING
 
 NO_MASKS = "none"
 """Place of masks that stands for none: masks from files are computed in their place."""
@@ -68,6 +69,7 @@ def choose(
     components: int | None = None,
     fit: str | None = None,
     method: str | None = None,
+    exclude_flagged: bool | None = None,
     chunk_slices: int | None = None,
     masks: str | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
@@ -84,7 +86,7 @@ def choose(
         See `MaskParameters`; None if not given.
     model : str, optional
         ``fit``, ``published`` or a file.
-    components, fit, method
+    components, fit, method, exclude_flagged
         See `FitParameters`; None if not given.
     chunk_slices : int, optional
         See `lungmix.store.chunking.layout_of`.
@@ -106,17 +108,20 @@ def choose(
     mask = replace(last, **given) if last is not None else MaskParameters(preset or "paper", **given)
     chosen_model = _choose_model(cohort, model)
     last_parameters = last_fit(cohort) if cohort is not None else FitParameters()
-    fit_options: dict[str, Any] = {"n_components": components, "fit": fit, "method": method}
+    fit_options: dict[str, Any] = {
+        "n_components": components, "fit": fit, "method": method, "exclude_flagged": exclude_flagged,
+    }  # fmt: skip
     fit_parameters = replace(last_parameters, **{key: value for key, value in fit_options.items() if value is not None})
     kept = []
     if last is not None and last != MaskParameters() and not given:
         kept.append(f"masks {text_of_mask(mask.to_dict())}")
     if cohort is not None and model is None and chosen_model != FIT:
         kept.append(f"model {stored_id(cohort).name}")
-    is_last_fit = chosen_model == FIT and not any(fit_options.values())
+    is_last_fit = chosen_model == FIT and all(value is None for value in fit_options.values())
     if cohort is not None and is_last_fit and last_parameters != FitParameters():
         components_text = f"{last_parameters.n_components} components"
-        kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}")
+        without = " without flagged cases" if last_parameters.exclude_flagged else ""
+        kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}{without}")
     check_slices(chunk_slices)
     changes = (
         [] if cohort is None else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, set(stages))
@@ -148,6 +153,28 @@ def remember_mask(cohort: Cohort, parameters: MaskParameters) -> None:
     setting = {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.to_dict().items()}
     if cohort.settings.get(MASK_SETTING) != setting:
         CohortWriter(cohort).record_settings(**{MASK_SETTING: setting})
+
+
+def last_quality(cohort: Cohort) -> QualityParameters:
+    """Return the thresholds of quality control of a store; the defaults if there are none."""
+    try:
+        return QualityParameters.from_dict(cohort.settings[QUALITY_SETTING]["thresholds"])
+    except (KeyError, TypeError, ValueError, AttributeError, LungmixError):
+        return QualityParameters()
+
+
+def choose_quality(url: str, texts: Sequence[str] | None) -> QualityParameters | None:
+    """Return the thresholds of a store after changes such as ``noise=60``; None without changes."""
+    if not texts:
+        return None
+    cohort = _open_or_none(url)
+    return (QualityParameters() if cohort is None else last_quality(cohort)).updated(texts)
+
+
+def remember_quality(cohort: Cohort, parameters: QualityParameters | None) -> None:
+    """Record thresholds of quality control, unless they are recorded already, or None is given."""
+    if parameters is not None and parameters != last_quality(cohort):
+        CohortWriter(cohort).record_settings(**{QUALITY_SETTING: {"thresholds": parameters.to_dict()}})
 
 
 def _open_or_none(url: str) -> Cohort | None:

@@ -23,8 +23,9 @@ DEPENDENTS = {CONVERT: (MASK, SIDE, LABEL), MASK: (SIDE, LABEL), SIDE: (), LABEL
 
 _DISPLAY_NAMES = {SIDE: "right/left"}
 
-FIT, FITS_RECORD, MASK_SETTING = "fit", "fits", "mask"
-"""Settings of a cohort: the model, the fits of both kinds, and the mask parameters of the last run."""
+FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "quality"
+"""Settings of a cohort: the model, the fits of both kinds, the mask parameters of the last run, and the thresholds of
+quality control."""
 
 GIVEN_MASKS = "given_masks"
 """Setting of a cohort: cases whose masks came from files."""
@@ -125,7 +126,8 @@ FIT_FILES = {name: f"model-{name}.json" for name in FITS}
 
 MEASUREMENTS_FILE = "measurements.csv"
 RADIOMICS_FILE = "radiomics.csv"
-TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE)
+QUALITY_FILE = "qc.csv"
+TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE, QUALITY_FILE)
 """Tables of labelled cases, which are recomputed from histograms."""
 
 EVALUATION_FILE, EVALUATION_HU_FILE = EVALUATIONS = ("evaluation.csv", "evaluation_hu.csv")

@@ -20,7 +20,7 @@ from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
-from lungmix.stages import convert, label, mask, measure, regions
+from lungmix.stages import convert, label, mask, measure, quality, regions
 from lungmix.stages.base import StageContext
 from lungmix.stages.given_mask import is_given, publish, write_mask
 from lungmix.stages.mask_labels import LUNG
@@ -36,6 +36,7 @@ from lungmix.store import (
     CohortWriter,
     stage_of,
 )
+from lungmix.store.choices import last_quality
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import PACKED, TABLES
 from lungmix.store.tables import lines_of, text_of
@@ -135,6 +136,12 @@ class Comparison:
                 label.LabelStage(self.model).run(context, name)
                 self._compare_stage(scratch[name], regions.STAGE)
                 self._compare_stage(scratch[name], label.STAGE)
+                numbers = quality.numbers_of(case)
+                if numbers and numbers != quality.numbers_of(scratch[name]):
+                    self.add_problem(
+                        "its numbers of quality control differ when recomputed: remove it with "
+                        "`Pipeline.remove(names)` and run `Pipeline.run(sources)` with its source"
+                    )
         if label.STAGE in case.stages:
             self._compare_rows(self.model)
 
@@ -237,7 +244,8 @@ class Comparison:
                 if text is not None or file == MEASUREMENTS_FILE:
                     self.add_note(f"it is not in {file}: `Pipeline.measure()` measures it")
                 continue
-            rows = measure.rows_of_case(self.case, file, model, measure.excluded_regions(self.cohort))
+            excluded, quality = measure.excluded_regions(self.cohort), last_quality(self.cohort)
+            rows = measure.rows_of_case(self.case, file, model, excluded, quality)
             expected = lines_of(text_of(rows))
             if head != expected[0]:
                 self.verification.add_problem(

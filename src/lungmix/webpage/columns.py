@@ -17,10 +17,18 @@ SCORE = "score"
 
 SCANNER = "scanner"
 
+BOTH = "both_ml"
+"""Key of the volume of both lungs, for masks that hold more."""
+
+FLAGS = "flags"
+"""Key of the names of the flags that quality control raises."""
+
 _TITLES = {
     SCORE: "Score S",
     SCANNER: "Scanner",
     "lung_ml": "Lung (mL)",
+    BOTH: "Right + left (mL)",
+    FLAGS: "To look at",
     **{tissue.key: f"{tissue.name} (%)" for tissue in TISSUES},
     "lung_involvement": "Lung involvement (%)",
     "mean_hu": "Mean density (HU)",
@@ -33,6 +41,8 @@ _TITLES = {
     "model": "Model of the labels",
 }
 _MEANINGS = {column.key: column.meaning for column in MEASUREMENTS} | {
+    BOTH: "both lungs together, where the mask differs from them by more than 2 %: the rest is no lung",
+    FLAGS: "flags of quality control; the section To look at has the reasons",
     SCORE: "severity as scored by a radiologist: 0 none, 1 below 5 %, 2 to 25 %, 3 to 50 %, 4 to 75 %, 5 above",
     "mask": "sizes of the lung mask: “paper” in voxels as published, “physical” in mm and mL; then sizes that differ; "
     "“given” a mask from a file",
@@ -40,7 +50,8 @@ _MEANINGS = {column.key: column.meaning for column in MEASUREMENTS} | {
     "likelihood, “published” the mixture of the publication, “given” a mixture from a file",
 }
 _FIRST = (
-    SCORE, "lung_ml", "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15", SCANNER,
+    SCORE, "lung_ml", BOTH, "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15",
+    FLAGS, SCANNER,
 )  # fmt: skip
 _UNITS = {"ml": "mL", "hu": "HU", "g": "g", "mm": "mm", "mm3": "mm³", "percent": "%", "pct": "%"}
 _WORDS = {"ggo": "GGO", "hu": "HU", "li": "LI", "sd": "SD"}

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lungmix.privacy.acquisition import Acquisition
-from lungmix.stages.flags import flags_of, remarks_on
+from lungmix.quality import RaisedFlag
+from lungmix.stages.flags import flags_of, raised_flags
 from lungmix.stages.measure import stored_rows
 from lungmix.store import Cohort
+from lungmix.store.choices import last_quality
 from lungmix.store.models import ModelUse, model_use
 
 
@@ -28,7 +30,9 @@ class CaseOverview:
     note : str
         Reason of its failure, and its corrupt stages; empty where there are none.
     flags : list of str
-        Doubts about its values.
+        Sentences on doubts about its values.
+    quality : list of RaisedFlag
+        Flags of quality control with numbers and thresholds.
     """
 
     name: str
@@ -37,6 +41,7 @@ class CaseOverview:
     stages: list[str]
     note: str
     flags: list[str] = field(default_factory=list)
+    quality: list[RaisedFlag] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -78,15 +83,16 @@ def overview_of(cohort: Cohort) -> CohortOverview:
     cases, by_scanner = [], defaultdict(list)
     slices = voxels = 0
     present = dict(cohort.items())
-    measured = {str(row["case"]): row for row in stored_rows(cohort)}
+    measured, parameters = {str(row["case"]): row for row in stored_rows(cohort)}, last_quality(cohort)
     for name, case in present.items():
         geometry, acquisition = case.geometry, case.acquisition
         failure = case.failure
         notes = [f"{failure['stage']} failed: {failure['reason']}"] if failure else []
         notes += [f"{stage} is corrupt: {damage['reason']}" for stage, damage in case.damage.items()]
         note = "; ".join(notes)
-        flags = [*flags_of(case), *remarks_on(measured.get(name, {}))]
-        cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note, flags))
+        row = measured.get(name)
+        flags, quality = flags_of(case, parameters, row), raised_flags(case, parameters, row)
+        cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note, flags, quality))
         by_scanner[(acquisition.manufacturer or "unknown", acquisition.model or "unknown")].append(acquisition)
         x, y, z = geometry.size
         slices, voxels = slices + z, voxels + x * y * z

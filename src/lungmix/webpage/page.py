@@ -19,17 +19,19 @@ from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, UsageError, encodable
 from lungmix.mixture import TissueModel
 from lungmix.stages.fit import stored_fits
+from lungmix.stages.flags import FLAGGED_FRACTION
 from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.models import GIVEN, ModelUse, stored_model
-from lungmix.tissue import TISSUES
+from lungmix.tissue import SIDES, TISSUES
 from lungmix.webpage import pictures
-from lungmix.webpage.columns import SCANNER, SCORE, Value, columns_of
+from lungmix.webpage.columns import BOTH, FLAGS, SCANNER, SCORE, Value, columns_of
 from lungmix.webpage.files import publish
 from lungmix.webpage.overview import CohortOverview, overview_of
 from lungmix.webpage.pictures import Picture
 from lungmix.webpage.scans import remove_files_of_other_cases, write_scan
+from lungmix.webpage.thumbnails import remove_thumbnails_of_other_cases, slice_of, write_thumbnail
 
 # Each scan in work holds a slab or two in memory; more would only wait for the disk.
 _MAX_CONCURRENT = 4
@@ -53,7 +55,8 @@ def write_page(
     cohort : Cohort
         Store with labels; cases without labels are only listed.
     folder : str or Path
-        Folder for ``index.html``, ``data/CASE.js`` of each labelled case, and ``figures/`` as PNG and SVG.
+        Folder for ``index.html``, ``data/CASE.js`` of each labelled case, ``look/CASE.webp`` of flagged ones, and
+        ``figures/`` as PNG and SVG.
     failed : mapping of str to str, optional
         Reasons of failed sources that are not in the store.
     scores : mapping of str to float, optional
@@ -84,12 +87,13 @@ def write_page(
     notes |= {name: f"no view: {reason}" for name, reason in unreadable.items()}
     viewed = [name for name in labelled if name not in unreadable]
     remove_files_of_other_cases(target, set(viewed))
+    shown = _write_thumbnails(cohort, overview, viewed, target)
     rows = _rows(cohort, overview, scores or {})
     # Scores are not compared with measurements by several mixtures.
     compared = scores if scores and _is_comparable(rows) else {}
     figures = _draw(cohort, overview, model, viewed, rows, compared, target, callback)
     page = target / "index.html"
-    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, spell).encode())
+    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, shown, spell).encode())
     return page
 
 
@@ -123,6 +127,18 @@ def _write_scan(case: Case, model: TissueModel | None, folder: Path) -> None:
     write_scan(case, case.model or model, folder)
 
 
+def _write_thumbnails(cohort: Cohort, overview: CohortOverview, viewed: Sequence[str], folder: Path) -> dict[str, int]:
+    """Write the thumbnails of flagged cases; return the slices that they show."""
+    slices: dict[str, int] = {}
+    for case in overview.cases:
+        index = slice_of(cohort[case.name], case.quality) if case.flags and case.name in viewed else None
+        if index is not None:
+            write_thumbnail(cohort[case.name], index, folder)
+            slices[case.name] = index
+    remove_thumbnails_of_other_cases(folder, slices)
+    return slices
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, LungmixError):
         return error.redacted_message
@@ -137,6 +153,11 @@ def _rows(cohort: Cohort, overview: CohortOverview, scores: Mapping[str, float])
         row = measured.get(case.name, {"case": case.name})
         if case.name in scores:
             row[SCORE] = scores[case.name]
+        lungs = [float(row.get(key, math.nan)) for key in ("lung_ml", "right_ml", "left_ml")]
+        if abs(lungs[0] - lungs[1] - lungs[2]) > FLAGGED_FRACTION * lungs[0]:
+            row[BOTH] = lungs[1] + lungs[2]
+        if case.quality:
+            row[FLAGS] = ", ".join(flag.name for flag in case.quality)
         scanner = cohort[case.name].acquisition.scanner
         if scanner:
             row[SCANNER] = scanner
@@ -181,6 +202,7 @@ def _render(
     rows: Sequence[Mapping[str, Value]],
     figures: Sequence[Picture],
     notes: Mapping[str, str],
+    shown: Mapping[str, int],
     spell: Callable[[str], str],
 ) -> str:
     environment = Environment(
@@ -200,7 +222,18 @@ def _render(
         # The path of the store may contain names of persons.
         warnings=list(map(spell, overview.made_with.warnings())),
         notes={name: spell(note) for name, note in notes.items()},
-        flags={case.name: spell("; ".join(case.flags)) for case in overview.cases if case.flags},
+        flagged=[
+            {
+                "case": case.name,
+                "slice": shown.get(case.name),
+                "names": [flag.name for flag in case.quality],
+                "reasons": [spell(text) for text in case.flags],
+            }
+            for case in overview.cases
+            if case.flags
+        ],
+        look_at={case.name for case in overview.cases if case.flags},
+        regions=SIDES,
         tissues=TISSUES,
         version=__version__,
         # Files of this package are the only text that is not escaped.
@@ -221,6 +254,9 @@ def _cards(
     if involvement:
         cards.append((f"{median(involvement):.1f} %", "median lung involvement"))
         cards.append((f"{involvement[0]:.1f} – {involvement[-1]:.1f} %", "range of lung involvement"))
+    flagged = sum(bool(case.flags) for case in overview.cases)
+    if flagged:
+        cards.append((str(flagged), "to look at"))
     if notes:
         cards.append((str(len(notes)), "failed"))
     return cards

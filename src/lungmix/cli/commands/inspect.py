@@ -33,7 +33,7 @@ def info(
     from lungmix.webpage.overview import overview_of
 
     if case is not None:
-        _show_case(store, case, as_json)
+        _show_case(open_cohort(store), store, case, as_json)
         return
     overview = overview_of(open_cohort(store))
     emit(
@@ -158,14 +158,16 @@ def serve(
     run_server(open_cohort(store), print_links, host=host, port=port, origins=origin or PUBLIC_VIEWERS)
 
 
-def _show_case(store: str, name: str, as_json: bool) -> None:
+def _show_case(cohort: Any, store: str, name: str, as_json: bool) -> None:
     """Print parameters, versions, usage and errors of the stages of a case."""
-    from lungmix.store import open_cohort
+    from lungmix.stages.measure import flags_of_store
 
-    cohort = open_cohort(store)
     reason, failure = cohort.damaged.get(name), cohort.failed.get(name)
     details: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
-    details = details or cohort.case(name).provenance
+    if not details:
+        case = cohort.case(name)
+        flags = {flag.name: flag.to_dict() for flag in flags_of_store(cohort, case)}
+        details = {**case.provenance, **({"flags": flags} if flags else {})}
     emit({"store": store, "case": name, **spelled(details)}, lambda _: _print_lines(details), as_json)
     if not details.keys().isdisjoint(("unreadable", "damaged", "failure")):
         raise typer.Exit(1)

@@ -31,6 +31,8 @@ def run(
     components: opt.Components = None,
     fit: opt.Fit = None,
     method: opt.Method = None,
+    exclude_flagged: opt.ExcludeFlagged = None,
+    qc_threshold: opt.QcThreshold = None,
     series: SeriesOptions,
     chunk_slices: opt.ChunkSlices = None,
     intake: IntakeOptions,
@@ -40,12 +42,13 @@ def run(
     as_json: opt.AsJson = False,
 ) -> None:
     """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
-    from lungmix.store.choices import choose
+    from lungmix.store.choices import choose, choose_quality
 
     chosen = choose(
-        store, **vars(sizes), model=model, components=components, fit=fit, method=method, chunk_slices=chunk_slices,
-        masks=masks,
+        store, **vars(sizes), model=model, components=components, fit=fit, method=method,
+        exclude_flagged=exclude_flagged, chunk_slices=chunk_slices, masks=masks,
     )  # fmt: skip
+    quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
     announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster, create=True) as pipeline:
@@ -61,6 +64,7 @@ def run(
             accept_hu=accept_hu,
             masks=masks,
             mask_labels=mask_labels,
+            quality=quality,
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
@@ -133,6 +137,7 @@ def fit(
     method: opt.Method = None,
     cases: opt.Cases = None,
     leave_out: opt.LeaveOut = None,
+    exclude_flagged: opt.ExcludeFlagged = None,
     figure: opt.FigureFile = None,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
@@ -142,8 +147,12 @@ def fit(
 
     numbers = [] if components is None else opt.parse_numbers(components, "--components")
     last = numbers[-1] if numbers else None
-    parameters = choose(store, model="fit", components=last, fit=fit, method=method, stages=()).fit
-    with pipeline_on(store, cluster, needed=parameters.method != "counts") as pipeline:
+    parameters = choose(
+        store, model="fit", components=last, fit=fit, method=method, exclude_flagged=exclude_flagged, stages=()
+    ).fit
+    # The numbers of quality control may have to be measured first.
+    needed = parameters.method != "counts" or parameters.exclude_flagged
+    with pipeline_on(store, cluster, needed=needed) as pipeline:
         if len(numbers) > 1:
             result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
         else:
@@ -179,6 +188,7 @@ def measure(
         bool,
         typer.Option("--exclude-elsewhere", help="Regions outside both lungs do not count as lung."),
     ] = False,
+    qc_threshold: opt.QcThreshold = None,
     radiomics: Annotated[
         bool, typer.Option("--radiomics", help="Also write first-order features of the lung and each tissue.")
     ] = False,
@@ -188,14 +198,15 @@ def measure(
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Measure every labelled case, each lung too, and write measurements.csv and .parquet into the store."""
+    """Measure every labelled case, each lung too, and write measurements.csv, qc.csv and their twins into the store."""
     from lungmix.stages.label import without_sides
+    from lungmix.stages.measure import dictionary as columns
     from lungmix.store import open_cohort
+    from lungmix.store.choices import choose_quality
     from lungmix.tissue import AIRWAY, ELSEWHERE
 
     if dictionary:
         from lungmix.cli.show import show_dictionary
-        from lungmix.stages.measure import dictionary as columns
 
         emit(columns(), show_dictionary, as_json)
         return
@@ -203,7 +214,8 @@ def measure(
         raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
     excluded = [region for region, exclude in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if exclude]
     # A cluster is started only if the regions of a case are not computed yet.
+    quality = choose_quality(store, qc_threshold)
     needed = bool(without_sides(open_cohort(store)))
     with pipeline_on(store, cluster, needed=needed) as pipeline:
-        result = pipeline.measure(excluded, radiomics=radiomics)
+        result = pipeline.measure(excluded, radiomics=radiomics, quality=quality)
     print_result_and_exit(store, result, as_json)

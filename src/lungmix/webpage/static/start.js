@@ -13,6 +13,13 @@
   }
 
   lungmix.table(open);
+  const flagged = document.querySelector(".flagged");
+  if (flagged) {
+    flagged.addEventListener("click", (event) => {
+      const button = event.target.closest("button.open");
+      if (button) open(button.dataset.case);
+    });
+  }
   if (!viewer) return;
   lungmix.viewer = viewer;
   window.addEventListener("hashchange", () => linkedScan() && open(linkedScan()));

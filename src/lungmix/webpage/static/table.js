@@ -8,6 +8,7 @@ lungmix.table = function (open) {
   const search = lungmix.byId("search");
   const matches = lungmix.byId("found");
   const more = lungmix.byId("all-columns");
+  const look = lungmix.byId("look-only");
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
   function keyOf(row, index) {
@@ -38,7 +39,8 @@ lungmix.table = function (open) {
       // Hidden columns are not searched.
       const shownCells = [...row.cells].filter((cell) => !cell.hidden);
       const text = shownCells.map((cell) => cell.textContent).join(" ").toLowerCase().replaceAll("−", "-");
-      row.hidden = !words.every((word) => text.includes(word.replaceAll("−", "-")));
+      const wanted = !look || !look.checked || "look" in row.dataset;
+      row.hidden = !wanted || !words.every((word) => text.includes(word.replaceAll("−", "-")));
       shown += !row.hidden;
     }
     matches.textContent = `${shown} of ${rows.length}`;
@@ -49,6 +51,7 @@ lungmix.table = function (open) {
     if (button) button.addEventListener("click", () => sort(index));
   });
   search.addEventListener("input", filter);
+  if (look) look.addEventListener("change", filter);
   if (more) {
     more.addEventListener("change", () => {
       for (const cell of table.querySelectorAll(".more")) cell.hidden = !more.checked;

@@ -1,0 +1,59 @@
+"""Quality: measures the mask of a case and the HU of its air for quality control; depends on the mask and its regions.
+
+The task that computes regions measures these numbers too, so that the scan is not read again; where they are needed
+before, or an earlier version computed the regions, a small task of its own measures them on the reduced copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+
+from lungmix.cluster.compute import compute_in_order
+from lungmix.stages import mask, regions
+from lungmix.stages.base import StageContext, Status
+from lungmix.store import Case, CaseRef, CaseWriter
+from lungmix.store.digests import cache_key
+
+STAGE = "quality"
+
+
+def key_for(case: Case) -> str:
+    """Return the cache key of the numbers of a masked case."""
+    return cache_key(stage=STAGE, version=1, regions=regions.key_for(case))
+
+
+def numbers_of(case: Case) -> dict[str, Any]:
+    """Return the recorded numbers of a case; empty where there are none of its mask."""
+    record = case.quality
+    return record if mask.STAGE in case.stages and record.get("key") == key_for(case) else {}
+
+
+def record(case: CaseWriter, numbers: Mapping[str, Any]) -> None:
+    """Record the numbers of a masked case."""
+    case.record_quality({"key": key_for(case), **numbers})
+
+
+@dataclass(frozen=True)
+class QualityStage:
+    """Stage that measures masked cases for quality control."""
+
+    name: str = STAGE
+
+    def cache_key(self, case: Case) -> str | None:
+        """Return the key of valid numbers of the case; None without a mask."""
+        return key_for(case) if mask.STAGE in case.stages else None
+
+    def run(self, context: StageContext, case_name: str) -> Status:
+        """Measure the case, unless the store holds the numbers of its mask, or lacks the packed air."""
+        case = CaseWriter(context.cohort[case_name])
+        mask.check_masked(case)
+        if numbers_of(case) or case.packed_threshold is None:
+            return "kept"
+        case_ref = CaseRef.of(context.cohort, case_name)
+        (coarse,) = compute_in_order(context.client, [dask.delayed(regions.compute_coarse_regions)(case_ref)])
+        record(case, coarse.quality)
+        return "done"

@@ -46,6 +46,7 @@ def case_types(content):
         ("geometry", []), ("geometry", {}), ("geometry", {"size": "large"}), ("stages", []), ("stages", {"convert": 1}),
         ("stages", {"convert": {"files": {"0/c/0": 7}}}), ("damaged", {"mask": {}}), ("working", 3), ("salt", 3),
         ("failure", "mask"), ("air", {"below_hu": "low"}), ("begun", []), ("watched", 1), ("acquisition", []),
+        ("quality", 1), ("quality", {"noise_hu": "loud"}), ("quality", {"slices": {"noise_hu": "top"}}),
     ]:  # fmt: skip
         document = json.loads(content)
         document["attributes"]["lungmix"][path] = value

@@ -53,6 +53,12 @@ class _Packed(_Checked):
     files: dict[str, _Receipt] = {}
 
 
+class _Quality(_Checked):
+    __pydantic_extra__: dict[str, float]
+    key: str = ""
+    slices: dict[str, int] = {}
+
+
 class _Case(_Checked):
     geometry: dict[str, Any]
     acquisition: dict[str, Any] = {}
@@ -64,6 +70,7 @@ class _Case(_Checked):
     damaged: dict[str, _Damaged] = {}
     failure: dict[str, str] | None = None
     working: dict[str, str] | None = None
+    quality: _Quality | None = None
     watched: dict[str, dict[str, Any]] = {}
 
 

@@ -98,7 +98,7 @@ def test_scheduler_that_the_user_chose_is_back_after_a_client(no_other_client):
 def test_workers_with_less_memory_than_any_stage_needs_are_rejected():
     with (
         lungmix.connect(workers=1, memory_limit="500MB") as client,
-        pytest.raises(ClusterError, match=r"500 MB .* at least 930 MB"),
+        pytest.raises(ClusterError, match=r"500 MB.* at least 930 MB"),
     ):
         check_memory(client)
 

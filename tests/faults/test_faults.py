@@ -278,7 +278,11 @@ def test_run_without_any_worker_warns_and_continues_with_the_next(scans, undistu
             callback = Mending("mask", blow)
             run(connected, tmp_path / "s.zarr", scans, callback=callback)
     messages = [warning for warning in callback.said if "worker" in warning]
-    assert [warning.split(":")[0] for warning in messages] == ["no worker is left", "a worker is back"]
+    # A slow machine may lose the new worker for a moment too: each loss is said, and each return.
+    assert messages
+    assert [warning.split(":")[0] for warning in messages] == ["no worker is left", "a worker is back"] * (
+        len(messages) // 2
+    )
     assert_same_store(undisturbed, tmp_path / "s.zarr")
 
 

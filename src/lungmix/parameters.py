@@ -20,7 +20,7 @@ MOST_COMPONENTS = 20
 
 @dataclass(frozen=True)
 class MaskParameters:
-    """Sizes of the lung mask; the preset determines those that are None.
+    """Sizes of the lung mask. Where a size is None, the preset determines it.
 
     Attributes
     ----------
@@ -143,14 +143,18 @@ class FitParameters:
 
     Attributes
     ----------
-    n_components, n_init, max_iter : int
-        Number of Gaussians, of k-means starts, and largest number of EM iterations.
+    n_components : int
+        Number of Gaussians.
+    n_init : int
+        Number of k-means starts.
+    max_iter : int
+        Largest number of EM iterations.
     tol : float
         EM stops when the mean log-likelihood per voxel gains less than this in an iteration.
     reg_covar : float
         Added to variances, HU².
     clip : int
-        HU; lower values count as this one.
+        Lowest HU: values below it are taken as this value.
     random_state : int
         Seed of the starts.
     method : {"counts", "em", "minibatch"}

@@ -25,9 +25,10 @@ def compute_in_order(
 ) -> list[Any]:
     """Return the results of delayed values, computed in their order.
 
-    Without priorities, a scheduler begins in the middle of a row of slabs and finishes none before all are begun, so
-    that a long scan fills the memory of workers. Tasks that values share are computed once. All values are submitted as
-    one graph: one submission per value, with the tasks that it shares with others, takes longer than scheduling them.
+    Earlier values have priority over later ones. Without priorities, a scheduler would begin all slabs of a scan before
+    it finishes one, and a long scan would fill the memory of workers. All values are submitted as one graph, so that
+    tasks that they share are submitted and computed once. A submission for each value would repeat these tasks, and
+    take longer than scheduling them.
 
     Parameters
     ----------

@@ -94,8 +94,8 @@ def lung_mask(
     radii : sequence of int, optional
         Radii of the closings by a ball, in voxels, instead of the preset's.
     direction : sequence of 9 floats, optional
-        Direction cosines as in ``case.geometry.direction``. They determine the array axis from feet to head, whose
-        ends alone lungs may touch. By default it is the first, as in axial scans.
+        Direction cosines as in ``case.geometry.direction``. They determine the axis from feet to head. A lung may
+        touch the ends of this axis, not of the others. By default it is the first axis, as in axial scans.
 
     Returns
     -------

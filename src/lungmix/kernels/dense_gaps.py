@@ -32,10 +32,10 @@ NORMAL_MM = 12.0
 """Gaps up to this width are normal: intercostal muscle, pleura, fat, and the blur of the reduced copy."""
 
 REACH_MM = 100.0
-"""Largest distance to aerated lung above and below: liver, spleen and stomach have none below."""
+"""Largest distance of a gap from the aerated lung above and below it. Liver, spleen and stomach have no lung below."""
 
 SOFT_SHARE = 0.8
-"""Smallest share of soft tissue in a gap: what holds air is lung, or a chest wall with air in it."""
+"""Smallest share of soft tissue in a gap. A gap with less is lung, or a chest wall with air in it."""
 
 LONGEST_MM = 120.0
 """Longest ray: a ray that meets bone later has missed the cage."""

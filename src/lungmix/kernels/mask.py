@@ -52,7 +52,7 @@ class MaskRecipe:
     closings : tuple of Element
         Structuring elements of the successive closings of the lung.
     cranial_axis : int
-        Array axis from feet to head, whose ends alone a lung may touch.
+        Axis from feet to head. A lung may touch the ends of this axis, not of the others.
     """
 
     threshold: int

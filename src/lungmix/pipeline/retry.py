@@ -49,7 +49,7 @@ class RetryPolicy:
     warn : callable
         Is given one sentence for each retry.
     renew : callable
-        Called when a scheduler was started again, which knows of no plugin and no subscription.
+        Called after a restart of the scheduler, to register plugins and subscriptions again.
     """
 
     client: Client
@@ -184,7 +184,7 @@ class Attempt:
     case_name : str
         Name of the case.
     is_last : bool
-        Whether errors are raised in any case.
+        True on the last attempt: every error is raised.
     succeeded : bool
         Whether the block ended without an error.
     """

@@ -62,7 +62,7 @@ def app_for(
 
 
 class StoreFiles(StaticFileHandler):
-    """Handler of GET, HEAD and OPTIONS for the files of a folder; it lists no folder but the page of links."""
+    """Handler of GET, HEAD and OPTIONS for the files of a folder and the page of links. It lists no folders."""
 
     SUPPORTED_METHODS = ("GET", "HEAD", "OPTIONS")
 

@@ -60,7 +60,17 @@ def numbers_of_flags(case: Case, row: Mapping[str, Any] | None = None) -> dict[s
 def raised_flags(
     case: Case, parameters: QualityParameters | None = None, row: Mapping[str, Any] | None = None
 ) -> list[RaisedFlag]:
-    """Return the flags of a case; parameters are those of `numbers_of_flags`, and thresholds."""
+    """Return the flags of a case.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    parameters : QualityParameters, optional
+        Thresholds.
+    row : mapping, optional
+        Its row of ``measurements.csv``; without it, flags of labels are not raised.
+    """
     reasons = {FLAG_OF_FINDING.get(code, "implausible_hu"): text for code, text in _hu_sentences(case).items()}
     rejected = _rejected_lung_sentences(case)
     if rejected:
@@ -72,7 +82,20 @@ def raised_flags(
 
 
 def flagged_cases(cohort: Cohort, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the flags, by the thresholds of a store, of each case that raises any; those of labels do not count."""
+    """Return the flags of each flagged case, by the thresholds of the store. Flags of labels do not count.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store.
+    names : iterable of str
+        Cases to judge.
+
+    Returns
+    -------
+    dict of str to list of str
+        Names of the flags by case; cases without flags are missing.
+    """
     parameters = last_quality(cohort)
     raised = {name: [flag.name for flag in raised_flags(cohort[name], parameters)] for name in names}
     return {name: flags for name, flags in raised.items() if flags}
@@ -104,7 +127,17 @@ def flags_of(
 
 
 def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameters | None = None) -> Row:
-    """Return the row of a case in ``qc.csv``; parameters are those of `flags_of`."""
+    """Return the row of a case in ``qc.csv``.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    row : mapping
+        Its row of ``measurements.csv``.
+    parameters : QualityParameters, optional
+        Thresholds.
+    """
     numbers, flags = numbers_of_flags(case, row), raised_flags(case, parameters, row)
     index = slice_to_look_at(flags)
     texts: Row = {

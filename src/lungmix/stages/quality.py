@@ -48,7 +48,7 @@ class QualityStage:
         return key_for(case) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Measure the case, unless the store holds the numbers of its mask, or lacks the packed air."""
+        """Measure the case. It is kept if the store has the numbers of its mask, or no packed air to measure."""
         case = CaseWriter(context.cohort[case_name])
         mask.check_masked(case)
         if numbers_of(case) or case.packed_threshold is None:

@@ -24,7 +24,7 @@ _MAX_SLAB_SLICES = 64
 _MIN_SLAB_SLICES = 8
 _CHUNK_EDGE = 128
 POSSIBLE_SLICES = (8, 16, 32, 64)
-"""Valid values of `chunk_slices`; coarser levels halve them, up to twice."""
+"""Valid values of `chunk_slices`, the slices of a chunk at full resolution; coarser levels have down to a quarter."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,16 @@ def check_slices(chunk_slices: int | None) -> None:
 def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
     """Return the levels, chunks and shards for the size and spacing of a volume.
 
-    Coarser levels are reduced along z too only where slices are not much thicker than pixels are wide.
+    Coarser levels are reduced in plane. Along z they are reduced only if slices are not much thicker than pixels are
+    wide.
 
     Parameters
     ----------
     geometry : Geometry
         Geometry of the volume.
     chunk_slices : int, optional
-        Slices of a chunk and of a slab, one of `POSSIBLE_SLICES`, fewer where the volume has fewer. By default as many
-        as fit into shards of 64 MiB of int16 voxels, at most 64.
+        Slices of a chunk and of a slab, one of `POSSIBLE_SLICES`. By default the largest of these with which a shard
+        has at most 64 MiB of int16 voxels, or 8. A volume of fewer slices gets the smallest of these that holds it.
 
     Raises
     ------

@@ -34,8 +34,8 @@ FROM_FILE = "from_file"
 """Record key of a mask that came from a file: the digest of the file and what was taken from it."""
 
 PACKED = "air"
-"""Packed mask of the voxels that are air at the usual threshold; it has a record of its own, as several stages use it.
-The mask stage writes it again."""
+"""Packed mask of the voxels that are air, with a record of its own, because several stages use it. Conversion writes it
+with the usual threshold; a mask with another threshold writes it again."""
 
 OPENED = "opened"
 """Packed mask after the opening, which exists only while a mask is computed."""

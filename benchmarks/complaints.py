@@ -256,7 +256,7 @@ def scheduler(sheet, scans):
         )
     )
     # The first scans make the scheduler import what their tasks are made of; growth begins after them.
-    what = f"scheduler after {scans} scans over that after {steps[0]}"
+    what = f"memory of the scheduler after {scans} scans over that after {steps[0]}"
     sheet.checks.append(Check(what, sizes[scans - 1] / sizes[steps[0] - 1], 1.05, at_least=False))
     sheet.data["scheduler"] = sizes
 

@@ -350,7 +350,8 @@ def sheet_of(found, workers, memory_limit):
                 if part["pass"] == title
             ]
             grown = max(peaks[-2:]) / max(peaks[:-2])
-            checks.append(Check(f"{title}: peak of a {who}, last two parts over the others", grown, 1.1, "x", False))
+            what = f"{title}: peak memory of a {who}, last two parts of the pass over the earlier ones"
+            checks.append(Check(what, grown, 1.1, "x", False))
     return Sheet("paper_scale", [whole, by_stage, memory, mixture], checks, found)
 
 

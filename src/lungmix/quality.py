@@ -1,4 +1,7 @@
-"""Flags of quality control: what is measured, the threshold, and why it stands there; one table for all uses.
+"""Flags of quality control: what is measured, the threshold, and why it stands there.
+
+Flags of HU have the limits of `lungmix.kernels.plausibility`, which also decide what enters a pooled fit; a test
+compares both.
 
 Numbers are measured by `lungmix.kernels.quality` on the reduced copy of a scan, and taken from records of the store. A
 number that could not be measured raises no flag.

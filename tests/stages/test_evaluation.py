@@ -254,7 +254,7 @@ def test_labels_that_nothing_names_are_not_guessed(what, labels):
 
 
 def test_reference_without_any_known_segment_is_rejected_without_its_names():
-    with pytest.raises(SourceError, match="names no lungs that is known") as caught:
+    with pytest.raises(SourceError, match="names no known lungs") as caught:
         plan_for("lungs", segments(None, "tumor"))
     assert "Rossi" not in str(caught.value)
 

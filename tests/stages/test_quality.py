@@ -11,6 +11,7 @@ import lungmix
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.kernels.data_dictionary import QUALITY
+from lungmix.kernels.plausibility import LIMITS
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.privacy.acquisition import Acquisition
@@ -262,3 +263,11 @@ def test_regions_of_the_reduced_copy_are_those_of_the_store(tmp_path):
     elsewhere = 100 * case.side_counts[3].sum() / case.side_counts.sum()
     assert quality.numbers_of(case)["outside_percent"] == pytest.approx(elsewhere, abs=0.5)
     assert CaseRef.of(context.cohort, "one").open().quality == CaseFiles(case).quality
+
+
+def test_flags_of_hu_have_the_limits_that_decide_what_is_pooled():
+    thresholds = {flag.name: flag.threshold for flag in FLAGS}
+    assert thresholds["hu_steps"] == 100 * LIMITS["gaps"].value
+    assert thresholds["little_air"] == 100 * LIMITS["little_air"].value
+    assert thresholds["hu_clipped"] == 100 * LIMITS["pile_high"].value
+    assert thresholds["few_values"] == LIMITS["few_values"].value + 1

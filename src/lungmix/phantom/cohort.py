@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,7 @@ class Cohort:
         weights = (air, 1 - dense.sum() - air, *dense)
         noisy = 100 * diseased + random.normal(0, 4)
         score = int(np.searchsorted(_SCORE_LIMITS, max(noisy, 0.0), side="left"))
+        scanner = SIEMENS if (index * 29) % 62 < 62 * _SIEMENS_SHARE else TOSHIBA
         phantom = Phantom(
             shape=self.shape,
             spacing=self.spacing,
@@ -91,7 +92,8 @@ class Cohort:
             weights=tuple(float(w) for w in weights),
             traps=self.traps,
             name=f"case-{index + 1:03d}",
-            acquisition=SIEMENS if (index * 29) % 62 < 62 * _SIEMENS_SHARE else TOSHIBA,
+            # Slices have no gaps: none is thinner than the distance to the next.
+            acquisition=replace(scanner, slice_thickness=self.spacing[2]),
         )
         age = int(np.clip(random.normal(56, 15), 20, 83))
         return Patient(phantom, age, "FM"[int(random.integers(2))], score)

@@ -111,7 +111,7 @@ def plan_for(what: str, segments: Sequence[Segment]) -> Plan:
     groups = _groups(chosen, segments)
     if not groups:
         raise SourceError(
-            f"the reference names no {'segment' if isinstance(chosen, tuple) else chosen} that is known: give pairs "
+            f"the reference names no known {'segments' if isinstance(chosen, tuple) else chosen}: give pairs "
             'such as `what="right=1,left=2"`'
         )
     # Where segments overlap, the last one counts: the lung comes before its sides and its lobes.

@@ -20,7 +20,7 @@ from lungmix.callbacks import with_log_file
 from lungmix.callbacks.progress_bars import ProgressBars
 from lungmix.cli.app import app, main
 from lungmix.cli.progress import Lines, Warnings
-from lungmix.cli.redaction import command_line, printable
+from lungmix.cli.redaction import command_line, own_store, printable
 from lungmix.cli.show import result_values
 from lungmix.cli.show_export import exported_values
 from lungmix.cli.show_fits import to_json
@@ -155,10 +155,11 @@ def test_commands_name_the_store_as_a_shell_reads_it(store, argument):
 )
 def test_printed_remedy_names_the_store_where_names_may_be_shown(tmp_path, monkeypatch, capsys, options, argument):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit):
-        main(["fit", "the cohort", *options])
-    assert f"`lungmix run {argument} SOURCE`" in capsys.readouterr().err.splitlines()[-1]
-    assert printable("`Pipeline.fit()`") == "`lungmix fit STORE`"
+    with own_store():  # tests that call a command without `main` leave its store behind
+        with pytest.raises(SystemExit):
+            main(["fit", "the cohort", *options])
+        assert f"`lungmix run {argument} SOURCE`" in capsys.readouterr().err.splitlines()[-1]
+        assert printable("`Pipeline.fit()`") == "`lungmix fit STORE`"
 
 
 @pytest.mark.parametrize(("words", "shown"), [([], "Rossi.nrrd"), (["--json"], "the file"), (["--debug"], "the file")])

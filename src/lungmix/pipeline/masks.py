@@ -12,6 +12,7 @@ from lungmix.intake.mask_files import match_masks
 from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
+from lungmix.stages.base import Stage
 from lungmix.stages.given_mask import GivenMaskStage, is_given
 from lungmix.stages.mask import MaskStage, advice
 from lungmix.store import Cohort, CohortWriter
@@ -29,7 +30,7 @@ def plan_masks(
     accept_hu: bool = False,
     masks: str | Path | None = None,
     mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
-) -> GivenMaskStage:
+) -> Stage:
     """Return the mask stage of a run, and remember its parameters.
 
     Parameters
@@ -83,7 +84,7 @@ def plan_masks(
     if masks is None and (still := kept & {*names}):
         count = "1 case" if len(still) == 1 else f"{len(still)} cases"
         runner.callback.on_info(f"masks of {count} came from files and are kept; `masks='none'` has them computed")
-    return stage
+    return stage if stage.masks or stage.missing or stage.kept else computed
 
 
 def given_cases(cohort: Cohort) -> set[str]:

@@ -159,7 +159,7 @@ def measure_cases(
             return
         with UsageRecorder(result.spent).alone(MEASURE):
             result.rows, result.spacings = measure_cohort(cohort, names, model, regions), spacings
-            result.quality = measure_cohort(cohort, names, model, regions, QUALITY_FILE)
+            result.quality = measure_cohort(cohort, names, model, regions, QUALITY_FILE, result.rows)
             if radiomics or cohort.read_text(RADIOMICS_FILE) is not None:
                 table = measure_cohort(cohort, names, model, regions, RADIOMICS_FILE)
                 result.radiomics = table if radiomics else []

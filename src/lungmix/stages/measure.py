@@ -40,6 +40,7 @@ def measure_cohort(
     model: TissueModel,
     exclude_regions: Sequence[Tissue] = (),
     file: str = MEASUREMENTS_FILE,
+    measured: Sequence[Row] = (),
 ) -> list[Row]:
     """Measure cases and write a table as ``.csv`` and ``.parquet``.
 
@@ -56,6 +57,8 @@ def measure_cohort(
     file : str
         ``measurements.csv``, one row per case; ``qc.csv``, flags by the thresholds of the store; or ``radiomics.csv``,
         first-order features of the lung and of each tissue of the labels before the median filter.
+    measured : sequence of dict
+        Rows of ``measurements.csv`` of the same cases, if they are at hand; ``qc.csv`` needs them.
 
     Returns
     -------
@@ -63,7 +66,12 @@ def measure_cohort(
         Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS`, `QUALITY` or `RADIOMICS`.
     """
     thresholds = last_quality(cohort)
-    rows = [row for name in names for row in rows_of_case(cohort[name], file, model, exclude_regions, thresholds)]
+    rows_by_case = {row["case"]: row for row in measured}
+    rows = [
+        row
+        for name in names
+        for row in rows_of_case(cohort[name], file, model, exclude_regions, thresholds, rows_by_case.get(name))
+    ]
     if not rows:
         # Columns follow from rows: without rows the header of an existing table stays.
         drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
@@ -82,6 +90,7 @@ def rows_of_case(
     model: TissueModel,
     exclude_regions: Sequence[Tissue] = (),
     thresholds: QualityParameters | None = None,
+    measured: Row | None = None,
 ) -> list[Row]:
     """Return the rows of a labelled case in a table.
 
@@ -95,9 +104,11 @@ def rows_of_case(
         See `measure_cohort`.
     thresholds : QualityParameters, optional
         Thresholds of quality control.
+    measured : dict, optional
+        Row of the case in ``measurements.csv``, if it is at hand.
     """
     if file == QUALITY_FILE:
-        (row,) = rows_of_case(case, MEASUREMENTS_FILE, model, exclude_regions)
+        row = measured or rows_of_case(case, MEASUREMENTS_FILE, model, exclude_regions)[0]
         return [quality_row(case, row, thresholds)]
     region_histograms = case.side_counts if case.geometry.orientation_known and regions.is_valid(case) else None
     table = model.lookup_table()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from dask.system import CPU_COUNT
@@ -186,13 +187,17 @@ class _Cases:
 
     def of_path(self, text: str, table: Path) -> frozenset[str]:
         """Return the cases whose scan is at a path, as a table gives it."""
-        path = (table.parent / text).resolve()
-        return frozenset(
-            name
-            for name, scan in self.scans.items()
-            if name in self.names
-            and path in (Path(scan.path).resolve(), *(Path(file).resolve() for file in scan.files[:1]))
-        )
+        return frozenset(self._by_path.get((table.parent / text).resolve(), ()))
+
+    @cached_property
+    def _by_path(self) -> dict[Path, set[str]]:
+        """Cases by the resolved paths of their scans; a table asks for each of its rows."""
+        cases: dict[Path, set[str]] = defaultdict(set)
+        for name in self.scans.keys() & {*self.names}:
+            scan = self.scans[name]
+            for path in (scan.path, *scan.files[:1]):
+                cases[Path(path).resolve()].add(name)
+        return cases
 
 
 def _assign(candidates: Iterable[_Candidate], cases: _Cases, matched: MatchedMasks, place: Path) -> None:

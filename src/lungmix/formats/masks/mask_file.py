@@ -28,7 +28,7 @@ class EmptyMaskError(SourceError):
 class Segment:
     """Segment of a mask: a label, a segment of DICOM SEG or 3D Slicer, or a structure of an RTSTRUCT.
 
-    `repr` shows no name: a stranger's text may name a patient.
+    `repr` shows no name, because text of a file may name a patient.
 
     Attributes
     ----------

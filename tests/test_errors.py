@@ -129,3 +129,10 @@ def test_outermost_block_knows_the_path_that_a_user_gave():
 )  # fmt: skip
 def test_remedy_is_the_part_of_a_message_that_says_what_to_do(message, remedy):
     assert SourceError(message).remedy == remedy
+
+
+def test_scripts_that_import_an_earlier_name_still_run():
+    from lungmix.errors import mark_path, reveal, shown
+
+    message = f"{mark_path('in/scan.nrrd')} is empty"
+    assert shown(message) == reveal(message) == "scan.nrrd is empty"

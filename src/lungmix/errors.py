@@ -61,6 +61,10 @@ def reveal(message: str) -> str:
     return message.replace(_OPEN, "").replace(_OPEN_QUOTE, "").replace(_CLOSE, "")
 
 
+shown = reveal
+"""Earlier name of `reveal`, which scripts of users import."""
+
+
 def redact(message: str) -> str:
     """Return a message for files and logs: each marked name is replaced, marked text is omitted."""
     return _QUOTED.sub("...", _MARKED.sub("the file", message))

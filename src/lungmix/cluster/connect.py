@@ -14,12 +14,14 @@ from lungmix.cluster.client import CleanClient, silenced_logs
 from lungmix.cluster.environment import check_cluster
 from lungmix.cluster.local import start_local
 from lungmix.cluster.reconnect import PATIENCE_S
+from lungmix.earlier_names import accepts_earlier_names
 from lungmix.errors import ClusterError, UsageError
 from lungmix.graphs.process import ENOUGH_WORKER_BYTES, LEAST_WORKER_BYTES, limit_for
 
 _TIMEOUT = 10.0
 
 
+@accepts_earlier_names(patience="timeout", say="warn")
 def connect(
     scheduler: str | None = None,
     *,

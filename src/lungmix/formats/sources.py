@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lungmix.earlier_names import accepts_earlier_names
 from lungmix.errors import SourceError, first_of, is_encodable, mark_path
 from lungmix.formats.annex import missing_content_error, missing_content_kind
 from lungmix.formats.archives import is_archive, unpack
@@ -30,6 +31,7 @@ _DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
 
 
 @hide_warnings_of("pydicom")
+@accepts_earlier_names(rules="series", watch="progress")
 def find_scans(
     source: str | Path, series: SeriesFilter | None = None, progress: Progress | None = None
 ) -> list[ScanResult]:

@@ -12,6 +12,7 @@ from distributed import Client
 
 from lungmix.analysis.selection import bic_table
 from lungmix.callbacks import Callback, LogWarnings, stage_events
+from lungmix.earlier_names import accepts_earlier_names
 from lungmix.errors import StoreError
 from lungmix.export.images import write_volume
 from lungmix.formats import Scan, SeriesFilter
@@ -211,6 +212,7 @@ class Pipeline:
         add_flags(self.cohort, result, result.done)
         return result
 
+    @accepts_earlier_names(parameters="mask")
     @_locked
     def mask(
         self,
@@ -237,6 +239,7 @@ class Pipeline:
         add_flags(self.cohort, result, names)
         return result
 
+    @accepts_earlier_names(parameters="fit")
     @_locked
     def fit(
         self,
@@ -265,6 +268,7 @@ class Pipeline:
         compare_models(self._runner, result)
         return result
 
+    @accepts_earlier_names(parameters="fit")
     def select(
         self,
         components: Sequence[int],
@@ -297,6 +301,7 @@ class Pipeline:
         self._label_all(result)
         return result
 
+    @accepts_earlier_names(parameters="fit")
     @_locked
     def relabel(self, model: str | Path | TissueModel, fit: FitParameters | None = None) -> RunResult:
         """Label all masked cases with another model, and measure them; masks stay as they are.

@@ -1,0 +1,39 @@
+"""Earlier names of parameters, which scripts of users still give."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def accepts_earlier_names(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator for functions whose parameters were renamed.
+
+    An earlier name is taken with a `DeprecationWarning`; together with the present one it is a `TypeError`, like any
+    value that is given twice.
+
+    Parameters
+    ----------
+    **names : str
+        Present name of a parameter by its earlier name.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def renamed(*args: P.args, **given: P.kwargs) -> T:
+            for earlier in names.keys() & given.keys():
+                present = names[earlier]
+                if present in given:
+                    raise TypeError(f"{function.__name__}() got both {present!r} and its earlier name {earlier!r}")
+                warnings.warn(f"{earlier!r} is now called {present!r}", DeprecationWarning, stacklevel=2)
+                given[present] = given.pop(earlier)
+            return function(*args, **given)
+
+        return renamed
+
+    return decorate

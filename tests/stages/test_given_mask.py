@@ -47,6 +47,11 @@ def two_lungs(geometry=GRID):
 
 @pytest.fixture
 def cohort(tmp_path):
+    return store_of_one(tmp_path)
+
+
+def store_of_one(tmp_path):
+    """A store with a converted case and a model."""
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     hu = np.random.default_rng(0).normal(-850, 40, GRID.shape).astype(np.int16)
     case = case_of(cohort, "one", hu, GRID, chunk_slices=16)

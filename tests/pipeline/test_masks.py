@@ -63,6 +63,7 @@ def test_a_run_takes_masks_from_files_and_later_ones_keep_them(folder, client):
     lungs = np.array(PHANTOM.side_truth(), np.uint8)
     assert np.array_equal(case.side.compute(), np.where(lungs < 3, lungs, 0))
     before = case.stages
+    assert lungmix.open_cohort(url).settings["given_masks"] == ["case-001"]
 
     pipeline = Pipeline(client, lungmix.open_cohort(url, "r+"), notices)
     options = {"mask": MaskParameters(opening=1, min_voxels=1000, radii=(3,)), "model": "published"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from lungmix.stages.given_mask import GivenMaskStage, is_given
 from lungmix.stages.mask import MaskStage, advice
 from lungmix.store import Cohort, CohortWriter
 from lungmix.store.choices import NO_MASKS, remember_mask
-from lungmix.store.schema import GIVEN_MASKS
+from lungmix.store.models import record_of
+from lungmix.store.schema import GIVEN_MASKS, MASK
 
 
 def plan_masks(
@@ -71,7 +72,7 @@ def plan_masks(
         others = kept - matched.masks.keys() - matched.rejected
         stage = GivenMaskStage(computed, matched.masks, labels, matched.missing, others)
     remember_mask(cohort, parameters)
-    _remember_given(cohort, (kept & {*names}) | stage.masks.keys())
+    _record_given(cohort, kept & {*names, *cohort.damaged} if kept else kept)
     computed_names = {*names} - stage.masks.keys() - stage.missing.keys() - kept
     geometries = {
         **{name: case.geometry for name, case in cohort.items()},
@@ -89,9 +90,28 @@ def plan_masks(
 
 def given_cases(cohort: Cohort) -> set[str]:
     """Return the cases whose masks came from files, also those whose masks have become invalid since."""
-    return {*cohort.settings.get(GIVEN_MASKS, []), *(name for name, case in cohort.items() if is_given(case))}
+    given = {*cohort.settings.get(GIVEN_MASKS, [])}
+    for name, case in cohort.items():
+        if is_given(case):
+            given.add(name)
+        elif record_of(case, MASK):
+            given.discard(name)
+    return given
 
 
-def _remember_given(cohort: Cohort, names: set[str]) -> None:
+def remember_given(cohort: Cohort, forgotten: Collection[str] = ()) -> None:
+    """Record the cases whose masks came from files, because a changed scan or a corrupt case takes their records away.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store, opened for writing.
+    forgotten : collection of str
+        Cases that count no longer, as they are removed.
+    """
+    _record_given(cohort, given_cases(cohort).difference(forgotten))
+
+
+def _record_given(cohort: Cohort, names: set[str]) -> None:
     if sorted(names) != cohort.settings.get(GIVEN_MASKS, []):
         CohortWriter(cohort).record_settings(**{GIVEN_MASKS: sorted(names)})

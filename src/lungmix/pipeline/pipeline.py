@@ -22,7 +22,7 @@ from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
 from lungmix.pipeline.cohort_steps import add_flags, compare_models, label_stage_of, measure_cases, resolve_model
-from lungmix.pipeline.masks import plan_masks
+from lungmix.pipeline.masks import plan_masks, remember_given
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
@@ -172,6 +172,8 @@ class Pipeline:
             if masked:
                 resolve_model(self._runner, None, masked, fit or FitParameters(), result, steps)
                 self._label_all(result, steps)
+        if masks is not None:
+            remember_given(self.cohort)
         measure_cases(self._runner, result, stages=steps)
         add_flags(self.cohort, result, self._all_names(scans))
         return result
@@ -205,6 +207,7 @@ class Pipeline:
         if nrrd is not None:
             check_outside(nrrd, "nrrd", self.cohort.url)
         retained = take_sources(self._runner, sources, result, intake, [nrrd], series)
+        remember_given(self.cohort)
         stages = [self._convert_stage(retained.scans, chunk_slices, nrrd)]
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         self._runner.run_cases("convert", list(retained.scans), stages, result)
@@ -236,6 +239,8 @@ class Pipeline:
         ]
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         self._runner.run_cases("mask", names, stages, result)
+        if masks is not None:
+            remember_given(self.cohort)
         add_flags(self.cohort, result, names)
         return result
 
@@ -338,6 +343,7 @@ class Pipeline:
                 self.cohort.case(name)
         persist_case_numbers(self.cohort)
         drop_rows(self.cohort, names)
+        remember_given(self.cohort, forgotten=names)
         CohortWriter(self.cohort).delete_cases(names)
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from lungmix.errors import SourceError
 from lungmix.stages.base import StageContext
+from lungmix.stages.given_mask import import_labels
 from lungmix.stages.quality import QualityStage
 from lungmix.store import CaseWriter
-from lungmix.store.schema import TEMPORARY
+from lungmix.store.schema import IMPORTED, TEMPORARY
 from stages.test_given_mask import GRID, give, label, problems_of, store_of_one, two_lungs
+from support.generators import reoriented
 from support.masks import InProcess, mask_of
 
 pytestmark = pytest.mark.usefixtures("stages_here")
@@ -30,3 +33,22 @@ def test_verification_measures_the_quality_of_a_mask_whose_sides_came_from_a_fil
     case = CaseWriter(cohort["one"])
     case.record_quality({**case.quality, "lung_ml": 1.0})
     assert [text for text in problems_of(cohort) if "numbers of quality control differ" in text]
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_file_on_another_grid_that_cannot_be_used_leaves_no_array(cohort, is_masked):
+    if is_masked:
+        give(cohort, mask_of(two_lungs(), GRID), "right=1,left=2")
+    labels, grid = reoriented(two_lungs(), GRID, "SAR")
+    for broken in (labels[:-1], np.zeros_like(labels)):
+        with pytest.raises(SourceError):
+            give(cohort, mask_of(broken, grid, fingerprint="f2"), "right=1,left=2")
+        assert temporary_arrays(cohort) == []
+
+
+def test_verification_passes_over_arrays_that_a_killed_command_left(cohort):
+    give(cohort, mask_of(two_lungs(), GRID), "right=1,left=2")
+    import_labels(InProcess(), cohort, "one", mask_of(two_lungs(), GRID), {1: 1})
+    CaseWriter(cohort["one"]).create_temporary(IMPORTED)
+    assert len(temporary_arrays(cohort)) == 2
+    assert problems_of(cohort) == []

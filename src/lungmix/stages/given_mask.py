@@ -7,6 +7,7 @@ follows the mask stage treats it like a computed one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -319,7 +320,8 @@ def _check_readable(mask: MaskFile, values: Mapping[int, int], geometry: Geometr
 
 
 def _write_labels(mask: MaskFile, case_ref: CaseRef, choice: LabelChoice) -> WrittenMask:
-    written = write_mask(labels_on_grid(mask, choice.values, case_ref), case_ref, has_regions=choice.has_regions)
+    with closing(labels_on_grid(mask, choice.values, case_ref)) as slabs:
+        written = write_mask(slabs, case_ref, has_regions=choice.has_regions)
     if not written.voxels:
         raise SourceError(f"{mark_path(mask.path)} has no lung where the scan lies: give the mask of this scan")
     return written

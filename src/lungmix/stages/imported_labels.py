@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -66,7 +67,7 @@ def grid_of(mask: LabelSource, geometry: Geometry) -> Grid:
 
 def labels_on_grid(
     mask: LabelSource, values: Mapping[int, int], case_ref: CaseRef
-) -> Iterator[tuple[CaseWriter, int, Labels]]:
+) -> Generator[tuple[CaseWriter, int, Labels], None, None]:
     """Yield the labels of a mask file on the grid of a case, slab by slab.
 
     Parameters
@@ -76,7 +77,7 @@ def labels_on_grid(
     values : mapping of int to int
         Label of each segment number; other voxels are 0.
     case_ref : CaseRef
-        The case. A mask file on another grid is written to its array `IMPORTED` meanwhile.
+        The case. A mask file on another grid is in its array `IMPORTED` until the generator ends or is closed.
 
     Yields
     ------
@@ -101,13 +102,15 @@ def labels_on_grid(
     mask_grid = mask.geometry
     assert mask_grid is not None
     case.create_temporary(IMPORTED, mask_grid.shape)
-    for start, labels in checked_slabs(mask, values, mask_grid, thickness):
-        case_ref.open("r+").write_temporary(IMPORTED, start, labels)
-    grid_map = GridMap.between(geometry, mask_grid)
-    for start, stop in case.layout.slabs():
-        labels = grid_map.resample(start, stop, lambda box: case.read_temporary(IMPORTED, box))
-        yield case_ref.open("r+"), start, labels
-    case_ref.open("r+").delete_array(IMPORTED)
+    try:
+        for start, labels in checked_slabs(mask, values, mask_grid, thickness):
+            case_ref.open("r+").write_temporary(IMPORTED, start, labels)
+        grid_map = GridMap.between(geometry, mask_grid)
+        for start, stop in case.layout.slabs():
+            labels = grid_map.resample(start, stop, lambda box: case.read_temporary(IMPORTED, box))
+            yield case_ref.open("r+"), start, labels
+    finally:
+        case_ref.open("r+").delete_array(IMPORTED)
 
 
 def write_temporary_labels(
@@ -115,9 +118,10 @@ def write_temporary_labels(
 ) -> dict[str, Any]:
     """Write the labels of a mask file to a temporary array of a case, and return its grid and its voxels by label."""
     counts = np.zeros(256, np.int64)
-    for case, start, labels in labels_on_grid(mask, values, case_ref):
-        case.write_temporary(array, start, labels)
-        counts += np.bincount(labels.reshape(-1), minlength=256)
+    with closing(labels_on_grid(mask, values, case_ref)) as slabs:
+        for case, start, labels in slabs:
+            case.write_temporary(array, start, labels)
+            counts += np.bincount(labels.reshape(-1), minlength=256)
     voxels = {int(label): int(counts[label]) for label in sorted(set(values.values()) - {0})}
     return {"grid": grid_of(mask, case_ref.open().geometry), "voxels": voxels}
 

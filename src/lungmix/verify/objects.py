@@ -5,7 +5,7 @@ from __future__ import annotations
 from lungmix.store import STAGES, CaseFiles, stage_of
 from lungmix.store.integrity import has_wrong_label_list
 from lungmix.store.objects import receipt_of
-from lungmix.store.schema import IMPORTED, LABELS_FILE, MASK, OPENED
+from lungmix.store.schema import IMPORTED, LABELS_FILE, MASK, OPENED, TEMPORARY
 
 
 def corrupt_objects(case: CaseFiles) -> list[str]:
@@ -21,7 +21,10 @@ def corrupt_objects(case: CaseFiles) -> list[str]:
 
 
 def unexpected_objects(case: CaseFiles) -> dict[str, str]:
-    """Return a message by key for each object in no record; those of an interrupted stage share one message."""
+    """Return a message by key for each object in no record; those of an interrupted stage share one message.
+
+    Arrays that a killed command left have none where the stage is complete: the next command deletes them.
+    """
     records = [*case.stages.values(), *(damage["record"] for damage in case.damage.values())]
     stage_files = (key for record in records for key in record.get("files", {}))
     expected = {"zarr.json", LABELS_FILE, *case.packed_files, *stage_files}
@@ -31,6 +34,6 @@ def unexpected_objects(case: CaseFiles) -> dict[str, str]:
         if stage in STAGES and stage not in case.stages:
             if stage not in case.damage:
                 messages.setdefault(stage, f"the stage {stage} was interrupted")
-        else:
+        elif key.split("/")[0] not in TEMPORARY:
             messages[key] = f"{key} was not written by its stage"
     return messages

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lungmix.errors import SourceError
+from lungmix.geometry import Geometry
 from lungmix.stages.base import StageContext
 from lungmix.stages.given_mask import import_labels
 from lungmix.stages.quality import QualityStage
@@ -33,6 +34,18 @@ def test_verification_measures_the_quality_of_a_mask_whose_sides_came_from_a_fil
     case = CaseWriter(cohort["one"])
     case.record_quality({**case.quality, "lung_ml": 1.0})
     assert [text for text in problems_of(cohort) if "numbers of quality control differ" in text]
+
+
+def test_a_file_without_lung_in_the_scan_leaves_an_earlier_mask(cohort):
+    give(cohort, mask_of(two_lungs(), GRID), "right=1,left=2")
+    label(cohort)
+    before = cohort["one"].stages
+    x, y, z = GRID.origin
+    beside = Geometry(GRID.size, GRID.spacing, (x + 18 * GRID.spacing[0], y, z))
+    with pytest.raises(SourceError, match="has no lung where the scan lies"):
+        give(cohort, mask_of(two_lungs(), beside, fingerprint="f2"), "right=1,left=2")
+    assert cohort["one"].stages == before
+    assert temporary_arrays(cohort) == []
 
 
 @pytest.mark.parametrize("is_masked", [False, True])

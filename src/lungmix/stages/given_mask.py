@@ -17,7 +17,6 @@ from distributed import Client
 
 from lungmix.errors import SourceError, StoreError, error_about, mark_path
 from lungmix.formats.masks import MaskFile
-from lungmix.geometry import Geometry
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
 from lungmix.parameters import MaskLabels
 from lungmix.stages import convert, regions
@@ -137,8 +136,8 @@ class GivenMaskStage:
             grid = grid_of(mask, case.geometry)
             choice = choose_labels(mask, self.labels) or read_on_worker(client, labels_by_values, mask, _SLAB)
         if STAGE in case.stages:
-            # Read the file to its end first, so that an unreadable one never replaces a good mask.
-            read_on_worker(client, _check_readable, mask, choice.values, case.geometry)
+            # Read the file to its end first, so that one that cannot be used never replaces a good mask.
+            read_on_worker(client, _check_usable, mask, CaseRef.of(context.cohort, name), choice.values)
         case_ref = CaseRef.of(context.cohort, name, case.start_stage(STAGE, key, (regions.STAGE,)))
         if case.packed_threshold is None:
             pack_air(client, case, case_ref, convert.AIR_THRESHOLD)
@@ -313,15 +312,26 @@ def import_labels(
     return read_on_worker(client, write_temporary_labels, mask_file, CaseRef.of(cohort, case_name), dict(values), array)
 
 
-def _check_readable(mask: MaskFile, values: Mapping[int, int], geometry: Geometry) -> None:
-    """Raise `SourceError` unless a mask file can be read to its end and has voxels of the labels."""
-    for _ in checked_slabs(mask, values, mask.geometry or geometry, _SLAB):
-        pass
+def _check_usable(mask: MaskFile, case_ref: CaseRef, values: Mapping[int, int]) -> None:
+    """Raise `SourceError` unless a mask file is readable to its end and has voxels of the labels in the scan."""
+    geometry = case_ref.open().geometry
+    if grid_of(mask, geometry) == "same":
+        for _ in checked_slabs(mask, values, mask.geometry or geometry, _SLAB):
+            pass
+        return
+    # In an array of its own: a check that outlives a killed run disturbs no import.
+    with closing(labels_on_grid(mask, values, case_ref, REFERENCE)) as slabs:
+        if not any(labels.any() for _, _, labels in slabs):
+            raise _no_lung_here(mask)
 
 
 def _write_labels(mask: MaskFile, case_ref: CaseRef, choice: LabelChoice) -> WrittenMask:
     with closing(labels_on_grid(mask, choice.values, case_ref)) as slabs:
         written = write_mask(slabs, case_ref, has_regions=choice.has_regions)
     if not written.voxels:
-        raise SourceError(f"{mark_path(mask.path)} has no lung where the scan lies: give the mask of this scan")
+        raise _no_lung_here(mask)
     return written
+
+
+def _no_lung_here(mask: MaskFile) -> SourceError:
+    return SourceError(f"{mark_path(mask.path)} has no lung where the scan lies: give the mask of this scan")

@@ -66,7 +66,7 @@ def grid_of(mask: LabelSource, geometry: Geometry) -> Grid:
 
 
 def labels_on_grid(
-    mask: LabelSource, values: Mapping[int, int], case_ref: CaseRef
+    mask: LabelSource, values: Mapping[int, int], case_ref: CaseRef, array: str = IMPORTED
 ) -> Generator[tuple[CaseWriter, int, Labels], None, None]:
     """Yield the labels of a mask file on the grid of a case, slab by slab.
 
@@ -77,7 +77,9 @@ def labels_on_grid(
     values : mapping of int to int
         Label of each segment number; other voxels are 0.
     case_ref : CaseRef
-        The case. A mask file on another grid is in its array `IMPORTED` until the generator ends or is closed.
+        The case.
+    array : {"imported", "reference"}
+        Temporary array of the case that holds a mask file on another grid, until the generator ends or is closed.
 
     Yields
     ------
@@ -101,16 +103,16 @@ def labels_on_grid(
         return
     mask_grid = mask.geometry
     assert mask_grid is not None
-    case.create_temporary(IMPORTED, mask_grid.shape)
+    case.create_temporary(array, mask_grid.shape)
     try:
         for start, labels in checked_slabs(mask, values, mask_grid, thickness):
-            case_ref.open("r+").write_temporary(IMPORTED, start, labels)
+            case_ref.open("r+").write_temporary(array, start, labels)
         grid_map = GridMap.between(geometry, mask_grid)
         for start, stop in case.layout.slabs():
-            labels = grid_map.resample(start, stop, lambda box: case.read_temporary(IMPORTED, box))
+            labels = grid_map.resample(start, stop, lambda box: case.read_temporary(array, box))
             yield case_ref.open("r+"), start, labels
     finally:
-        case_ref.open("r+").delete_array(IMPORTED)
+        case_ref.open("r+").delete_array(array)
 
 
 def write_temporary_labels(

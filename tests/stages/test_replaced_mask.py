@@ -5,11 +5,14 @@ import pytest
 
 from lungmix.errors import SourceError
 from lungmix.geometry import Geometry
+from lungmix.kernels.packed_masks import unpack
 from lungmix.stages.base import StageContext
+from lungmix.stages.convert import AIR_THRESHOLD
 from lungmix.stages.given_mask import import_labels
+from lungmix.stages.mask import pack_air
 from lungmix.stages.quality import QualityStage
-from lungmix.store import CaseWriter
-from lungmix.store.schema import IMPORTED, TEMPORARY
+from lungmix.store import CaseFiles, CaseRef, CaseWriter
+from lungmix.store.schema import IMPORTED, PACKED, TEMPORARY
 from stages.test_given_mask import GRID, give, label, problems_of, store_of_one, two_lungs
 from support.generators import reoriented
 from support.masks import InProcess, mask_of
@@ -65,3 +68,12 @@ def test_verification_passes_over_arrays_that_a_killed_command_left(cohort):
     CaseWriter(cohort["one"]).create_temporary(IMPORTED)
     assert len(temporary_arrays(cohort)) == 2
     assert problems_of(cohort) == []
+
+
+def test_air_for_the_regions_of_a_given_mask_is_that_of_the_usual_threshold(cohort):
+    pack_air(None, CaseWriter(cohort["one"]), CaseRef.of(cohort, "one"), -900)
+    give(cohort, mask_of(two_lungs(), GRID), "lung=1,lung=2")
+    case = CaseFiles(cohort["one"])
+    assert case.packed_threshold == AIR_THRESHOLD
+    nz, _, nx = GRID.shape
+    assert np.array_equal(unpack(case.read_packed(PACKED, 0, nz), nx) > 0, case.ct.compute() < AIR_THRESHOLD)

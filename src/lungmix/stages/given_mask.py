@@ -139,7 +139,8 @@ class GivenMaskStage:
             # Read the file to its end first, so that one that cannot be used never replaces a good mask.
             read_on_worker(client, _check_usable, mask, CaseRef.of(context.cohort, name), choice.values)
         case_ref = CaseRef.of(context.cohort, name, case.start_stage(STAGE, key, (regions.STAGE,)))
-        if case.packed_threshold is None:
+        if case.packed_threshold != convert.AIR_THRESHOLD:
+            # A mask that was computed at another threshold has left its air.
             pack_air(client, case, case_ref, convert.AIR_THRESHOLD)
         files = case.create_image("lung")
         region_files = case.create_image("side") if choice.has_regions else None

@@ -8,6 +8,7 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.packed_masks import unpack
 from lungmix.stages.base import StageContext
 from lungmix.stages.convert import AIR_THRESHOLD
+from lungmix.stages.flags import flags_of
 from lungmix.stages.given_mask import import_labels
 from lungmix.stages.mask import pack_air
 from lungmix.stages.quality import QualityStage
@@ -77,3 +78,11 @@ def test_air_for_the_regions_of_a_given_mask_is_that_of_the_usual_threshold(coho
     assert case.packed_threshold == AIR_THRESHOLD
     nz, _, nx = GRID.shape
     assert np.array_equal(unpack(case.read_packed(PACKED, 0, nz), nx) > 0, case.ct.compute() < AIR_THRESHOLD)
+
+
+def test_labels_that_no_voxel_has_are_noted_with_their_numbers(cohort):
+    give(cohort, mask_of(two_lungs(), GRID), "right=1,left=3,left=4")
+    assert [text for text in flags_of(cohort["one"]) if "labels 3, 4, which `mask_labels` takes as left" in text]
+    assert problems_of(cohort) == []
+    give(cohort, mask_of(two_lungs(), GRID), "right=1,left=2")
+    assert not [text for text in flags_of(cohort["one"]) if "no voxel of its mask" in text]

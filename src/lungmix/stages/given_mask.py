@@ -29,7 +29,7 @@ from lungmix.stages.imported_labels import (
     write_temporary_labels,
 )
 from lungmix.stages.mask import STAGE, MaskStage, check_hu, pack_air
-from lungmix.stages.mask_labels import LUNG, LabelChoice, choose_labels, labels_by_values
+from lungmix.stages.mask_labels import LABELS, LUNG, LabelChoice, choose_labels, labels_by_values
 from lungmix.stages.plausibility import ACCEPTED
 from lungmix.stages.reading import read_on_worker
 from lungmix.stages.reduced import find_rejected_components
@@ -148,6 +148,8 @@ class GivenMaskStage:
         provenance: dict[str, Any] = {"file": mask.fingerprint, "kind": mask.kind, "grid": grid, **choice.to_dict()}
         if mask.made_by:
             provenance["made_by"] = mask.made_by
+        if self.labels is not None and (empty := _without_voxels(choice, written)):
+            provenance["empty"] = empty
         if grid == "resampled" and mask.geometry is not None:
             provenance["mask_size"], provenance["mask_spacing"] = list(mask.geometry.size), list(mask.geometry.spacing)
         parameters = self.computed.parameters.to_dict()
@@ -183,6 +185,11 @@ class WrittenMask:
     def voxels(self) -> int:
         """Voxels of the mask."""
         return int(self.counts.count.sum())
+
+    @property
+    def labels(self) -> set[int]:
+        """Labels that have voxels."""
+        return {int(index) + 1 for index in np.unique(self.counts.index // N_HU)}
 
 
 def write_mask(
@@ -264,6 +271,12 @@ def notes_on(case: Case) -> list[str]:
             f"its mask has the labels 1 and 2 without names: they were taken as right and left lung, as by "
             f"{provenance['convention']}; `mask_labels` says otherwise"
         )
+    for region in provenance.get("empty", ()):
+        numbers = provenance.get("labels", {}).get(region, [])
+        notes.append(
+            f"no voxel of its mask has the label{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}, which "
+            f"`mask_labels` takes as {region}: check `mask_labels`"
+        )
     if provenance.get("omitted"):
         notes.append("its mask file names an airway, which is not lung: `mask_labels` takes it into the mask")
     return notes
@@ -336,3 +349,9 @@ def _write_labels(mask: MaskFile, case_ref: CaseRef, choice: LabelChoice) -> Wri
 
 def _no_lung_here(mask: MaskFile) -> SourceError:
     return SourceError(f"{mark_path(mask.path)} has no lung where the scan lies: give the mask of this scan")
+
+
+def _without_voxels(choice: LabelChoice, written: WrittenMask) -> list[str]:
+    """Return the regions that have labels in the file, but no voxel of them."""
+    chosen = {*choice.values.values()} - written.labels
+    return [region for region, label in LABELS.items() if label in chosen]

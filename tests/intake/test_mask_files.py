@@ -13,7 +13,7 @@ from lungmix.geometry import Geometry
 from lungmix.intake import mask_files
 from lungmix.intake.mask_files import match_masks
 from lungmix.privacy.identity import Identity
-from lungmix.stages.convert import UIDS, uid_digests
+from lungmix.stages.convert import UIDS, frame_digest, uid_digests
 from lungmix.stages.derived_series import derived_series
 from lungmix.store import CaseWriter, CohortWriter
 from support.generators import case_of
@@ -157,6 +157,23 @@ def test_digests_of_frames_of_reference_do_not_tell_which_cases_share_one(cohort
     salt, scan = CohortWriter(cohort).salt, scans["case-001"]
     first, second = (uid_digests(salt, name, scan) for name in ("case-001", "case-002"))
     assert first["frame"] != second["frame"]
+
+
+def test_the_frame_of_a_named_file_is_compared_with_that_of_its_case_alone(cohort, folder, scans, uids, monkeypatch):
+    salt, compared = CohortWriter(cohort).salt, []
+    for name, scan in scans.items():
+        case = CaseWriter(cohort[name])
+        case.record("convert", {**case.stages["convert"], UIDS: uid_digests(salt, name, scan)})
+
+    def digest(salt, name, uid):
+        compared.append((name, uid))
+        return frame_digest(salt, name, uid)
+
+    monkeypatch.setattr(mask_files, "frame_digest", digest)
+    write_masks(folder, "case-001.nrrd", "case-002.nrrd")
+    uids |= {f"case-00{number}.nrrd": {"frame_uid": UID.format(f"{number}.2")} for number in (1, 2)}
+    assert matched(folder, cohort)[0] == {"case-001": "case-001.nrrd", "case-002": "case-002.nrrd"}
+    assert {*compared} == {(f"case-00{number}", UID.format(f"{number}.2")) for number in (1, 2)}
 
 
 @pytest.mark.parametrize(

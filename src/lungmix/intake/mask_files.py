@@ -163,9 +163,20 @@ class _Cases:
             cases = self._by_series.get(series_digest(self._salt, uid)) or set()
         return frozenset(cases)
 
-    def of_frame(self, uid: str) -> frozenset[str]:
-        """Return the cases of a frame of reference."""
-        return frozenset(name for name in self.names if self.has_frame(name, uid))
+    def of_frame(self, uid: str, likely: Collection[str] = ()) -> frozenset[str]:
+        """Return the cases of a frame of reference.
+
+        Parameters
+        ----------
+        uid : str
+            The frame of reference.
+        likely : collection of str
+            Cases that alone are compared, unless the frames of all are unknown: each digest takes long.
+        """
+        shared = {name: self.has_frame(name, uid) for name in likely}
+        if all(is_shared is None for is_shared in shared.values()):
+            shared = {name: self.has_frame(name, uid) for name in self.names}
+        return frozenset(name for name, is_shared in shared.items() if is_shared)
 
     def has_frame(self, name: str, uid: str) -> bool | None:
         """Return True where a case has this frame of reference; None where its own is unknown."""
@@ -248,7 +259,7 @@ def _targets(candidate: _Candidate, mask: MaskFile, cases: _Cases) -> tuple[froz
     if mask.series_uid:
         by_uid = cases.of_series(mask.series_uid)
     if not by_uid and mask.frame_uid:
-        by_uid = cases.of_frame(mask.frame_uid)
+        by_uid = cases.of_frame(mask.frame_uid, candidate.cases)
     if candidate.cases and by_uid.isdisjoint(candidate.cases):
         # The table or the name decides, unless the file contradicts it.
         wrong = [name for name in candidate.cases if _contradicts(name, mask, cases)]

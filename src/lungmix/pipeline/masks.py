@@ -72,7 +72,7 @@ def plan_masks(
         others = kept - matched.masks.keys() - matched.rejected
         stage = GivenMaskStage(computed, matched.masks, labels, matched.missing, others)
     remember_mask(cohort, parameters)
-    _record_given(cohort, kept & {*names, *cohort.damaged} if kept else kept)
+    _record_given(cohort, kept & {*names, *cohort, *cohort.damaged} if kept else kept)
     computed_names = {*names} - stage.masks.keys() - stage.missing.keys() - kept
     geometries = {
         **{name: case.geometry for name, case in cohort.items()},

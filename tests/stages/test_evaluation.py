@@ -22,10 +22,10 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages import evaluation, regions
-from lungmix.stages.comparisons import Comparison, comparisons_of_labels, parse_what, plan_for
+from lungmix.stages.comparisons import SEGMENTS, Comparison, comparisons_of_labels, parse_what, plans_for
 from lungmix.stages.measure import drop_rows
 from lungmix.store import CaseRef, CohortWriter
-from lungmix.store.schema import REFERENCE
+from lungmix.store.schema import IMPORTED, REFERENCE
 from oracle.agreement import agreement
 from support.generators import masks
 from support.masks import InProcess
@@ -230,15 +230,90 @@ def segments(*names):
         ("right=11,left=GTV", ("tumor", None), {"lungs": {10, 11}, "right": {11}, "left": {10}}),
     ],
 )  # fmt: skip
-def test_segments_are_chosen_by_their_regions(what, names, compared):
-    plan = plan_for(what, segments(*names))
-    numbers = {label: number for number, label in plan.values.items()}
-    assert {c.region: {numbers[label] for label in c.reference} for c in plan.comparisons} == compared
+@pytest.mark.parametrize("may_overlap", [False, True])
+def test_segments_are_chosen_by_their_regions(what, names, compared, may_overlap):
+    plans = plans_for(what, segments(*names), may_overlap=may_overlap)
+    assert chosen(plans) == compared
+    assert len(plans) == (len(compared) if may_overlap else 1)
 
 
-def test_sides_win_over_the_lung_that_contains_them():
-    values = plan_for("lungs", segments("left", "lung", "right")).values
-    assert list(values) == [11, 10, 12]
+def chosen(plans):
+    """Numbers of segments by row."""
+    return {
+        comparison.region: {number for number, label in plan.values.items() if label in comparison.reference}
+        for plan in plans
+        for comparison in plan.comparisons
+    }
+
+
+def layered(path, **volumes):
+    """Write a segmentation of 3D Slicer with a layer for each segment, so that segments may share voxels."""
+    path.parent.mkdir(exist_ok=True)
+    nz, ny, nx = GRID.shape
+    directions = " ".join(f"({','.join(map(str, row))})" for row in np.diag(GRID.spacing))
+    lines = [
+        "NRRD0004", "type: unsigned char", "dimension: 4", "space: left-posterior-superior",
+        f"sizes: {len(volumes)} {nx} {ny} {nz}", f"space directions: none {directions}",
+        "kinds: list domain domain domain", "encoding: raw", f"space origin: ({','.join(map(str, GRID.origin))})",
+    ]  # fmt: skip
+    for layer, name in enumerate(volumes):
+        fields = {"ID": f"s{layer}", "Name": name, "LabelValue": 1, "Layer": layer}
+        lines += [f"Segment{layer}_{key}:={value}" for key, value in fields.items()]
+    voxels = np.stack(list(volumes.values()), axis=-1).astype(np.uint8)
+    path.write_bytes("\n".join([*lines, "", ""]).encode() + voxels.tobytes())
+
+
+def parts_of_lesion():
+    ggo, consolidation = np.zeros((2, *GRID.shape), np.bool_)
+    ggo[8:16, 6:12, 4:8] = True
+    consolidation[14:20, 8:14, 6:9] = True
+    return {"GGO": ggo, "Consolidations": consolidation, "Lesion": ggo | consolidation}
+
+
+def parts_of_lung():
+    return {"Lungs": lungs(1) > 0, "Right": lungs(1) == 1, "Left": lungs(1) == 2}
+
+
+@pytest.mark.parametrize(
+    ("what", "volumes", "rows"),
+    [
+        ("lungs=lung,right=right,left=left", parts_of_lung, {"lungs": "Lungs", "right": "Right", "left": "Left"}),
+        ("mask=1,right=2", parts_of_lung, {"mask": "Lungs", "right": "Right"}),
+        ("tissues", parts_of_lesion, {"ggo": "GGO", "consolidation": "Consolidations", "lesion": "Lesion"}),
+    ],
+)
+def test_segments_that_share_voxels_are_each_compared_whole(tmp_path, what, volumes, rows):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of_labels(cohort, "one", lungs(), tissue=np.where(lungs() == 1, 3, 0).astype(np.uint8))
+    layered(tmp_path / "r" / "one.seg.nrrd", **volumes())
+    result = lungmix.evaluate(cohort, tmp_path / "r", what, client=OneWorker())
+    assert not result.failed, result.failed
+    assert [row["region"] for row in result.rows] == list(rows)
+    for row in result.rows:
+        image, labels = SEGMENTS[row["region"]]
+        segment = np.isin(cohort["one"].zarr_array(image)[:], labels)
+        values = agreement(segment, volumes()[rows[row["region"]]], GRID.spacing_zyx)
+        assert {key: row[key] for key in values} == pytest.approx(values, abs=1e-9)
+    assert not {REFERENCE, IMPORTED} & {*cohort["one"]._group}
+
+
+def test_hundreds_of_segments_are_imported_with_the_labels_of_their_rows():
+    regions = ["right_upper", "left_upper", "lung"] * 200
+    (plan,) = plans_for("lungs", segments(*regions))
+    assert set(plan.values.values()) == {1, 2, 3}
+    numbers = {region: {10 + n for n, name in enumerate(regions) if name == region} for region in regions}
+    rows = {"right": numbers["right_upper"], "left": numbers["left_upper"]}
+    assert chosen([plan]) == {"lungs": set().union(*numbers.values()), **rows}
+
+
+def test_more_sets_of_rows_than_there_are_labels_are_compared_row_by_row():
+    pairs = [f"{row}={n}" for bit, row in enumerate(list(SEGMENTS)[1:9]) for n in range(1, 256) if n >> bit & 1]
+    numbered = [Segment(n, "", None, "nodule" if n > 255 else None) for n in range(1, 300)]
+    plans = plans_for(",".join([*pairs, "other=nodule"]), numbered)
+    assert {label for plan in plans for label in plan.values.values()} == {1}
+    rows = chosen(plans)
+    assert rows["other"] == {*range(256, 300)}
+    assert rows[list(SEGMENTS)[3]] == {n for n in range(1, 256) if n & 4}
 
 
 @pytest.mark.parametrize("what", ["", "lung", "right", "right=", "right=0", "heart=1", "right=1,left=nobody"])
@@ -255,7 +330,7 @@ def test_labels_that_nothing_names_are_not_guessed(what, labels):
 
 def test_reference_without_any_known_segment_is_rejected_without_its_names():
     with pytest.raises(SourceError, match="names no known lungs") as caught:
-        plan_for("lungs", segments(None, "tumor"))
+        plans_for("lungs", segments(None, "tumor"))
     assert "Rossi" not in str(caught.value)
 
 

@@ -20,13 +20,14 @@ from lungmix.formats.masks import EmptyMaskError, MaskFile
 from lungmix.intake.mask_files import match_masks
 from lungmix.pipeline.retry import CONNECTION_LOST
 from lungmix.pipeline.runner import reason_of
-from lungmix.stages.comparisons import Comparison, check_segments, comparisons_of_labels, parse_what, plan_for
+from lungmix.stages.comparisons import Comparison, check_segments, comparisons_of_labels, parse_what, plans_for
 from lungmix.stages.evaluation import Agreement, compare, selected
 from lungmix.stages.evaluation_rows import rows_of_agreement, store_evaluations
 from lungmix.stages.given_mask import import_labels
+from lungmix.stages.imported_labels import grid_of
 from lungmix.stages.worst_slices import WorstSlice, store_slices
 from lungmix.store import CaseRef, CaseWriter, Cohort, open_cohort
-from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE, REFERENCE
+from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE, IMPORTED, REFERENCE
 from lungmix.store.tables import Row
 
 TITLE = "evaluate"
@@ -212,36 +213,49 @@ def _evaluate_case(
     client: Client, cohort: Cohort, name: str, mask: MaskFile, what: str, callback: Callback
 ) -> _Evaluated:
     case = CaseWriter(cohort[name])
-    plan = plan_for(what, mask.segments)
-    check_segments(case, plan.comparisons)
+    plans = plans_for(what, mask.segments, may_overlap=mask.may_overlap)
+    planned = [comparison for plan in plans for comparison in plan.comparisons]
+    check_segments(case, planned)
     worker_memory_of(client).check(name, case.geometry, case.layout.slab)
     notes: list[str] = []
+    agreements: list[Agreement] = []
+    empty: list[EmptyMaskError] = []
     try:
-        grid, present = "same", list[int]()
-        try:
-            imported = import_labels(client, cohort, name, mask, plan.values)
-            grid, present = imported["grid"], [label for label, voxels in imported["voxels"].items() if voxels]
-        except EmptyMaskError:
-            if what != "tissues":
-                raise
-            # A scan without disease has a reference without voxels.
-            notes.append("the reference has no voxel of the tissues")
-        comparisons = plan.comparisons or comparisons_of_labels(what, present)
-        check_segments(case, comparisons)
-        if grid != "same":
-            notes.append("the reference has another grid than the scan: its nearest voxels were compared")
-        if not plan.comparisons and len(comparisons) > 1:
+        grid = grid_of(mask, case.geometry)
+        for number, plan in enumerate(plans):
+            comparisons = plan.comparisons
+            try:
+                voxels = import_labels(client, cohort, name, mask, plan.values)["voxels"]
+                if not comparisons:
+                    comparisons = comparisons_of_labels(what, [label for label, count in voxels.items() if count])
+                    check_segments(case, comparisons)
+            except EmptyMaskError as error:
+                empty.append(error)
+                if not comparisons or (len(empty) == len(plans) and what != "tissues"):
+                    raise
+
+            def progress(done: int, total: int, before: int = number) -> None:
+                callback.on_progress(name, TITLE, before * total + done, len(plans) * total)
+
+            agreements += compare(
+                client,
+                CaseRef.of(cohort, name),
+                comparisons,
+                by_hu=any(comparison.image == "tissue" for comparison in (*planned, *comparisons)),
+                progress=progress,
+            )
+            if not number:
+                worst = _worst_slice(case, agreements[0], comparisons[0])
+        if not planned and len(comparisons) > 1:
             notes.append("the reference does not name its labels: 1 was taken as right, 2 as left")
-        agreements = compare(
-            client,
-            CaseRef.of(cohort, name),
-            comparisons,
-            by_hu=any(comparison.image == "tissue" for comparison in comparisons),
-            progress=lambda done, total: callback.on_progress(name, TITLE, done, total),
-        )
-        worst = _worst_slice(case, agreements[0], comparisons[0])
     finally:
-        case.delete_array(REFERENCE)
+        for array in (REFERENCE, IMPORTED):
+            case.delete_array(array)
+    if len(empty) == len(plans):
+        # A scan without disease has a reference without voxels.
+        notes.append("the reference has no voxel of the tissues")
+    if grid != "same":
+        notes.append("the reference has another grid than the scan: its nearest voxels were compared")
     return _Evaluated(rows_of_agreement(case, agreements, grid), tuple(notes), worst)
 
 

@@ -56,12 +56,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """Labels to import from a reference, and the comparisons with them.
+    """Labels to import from a reference at once, and the comparisons with them.
 
     Attributes
     ----------
     values : dict of int to int
-        Label to import by the number of a segment in the file.
+        Label to import by the number of a segment in the file; segments of the same rows share one.
     comparisons : tuple of Comparison
         The comparisons; empty where they follow from the labels that an image without names holds.
     """
@@ -89,8 +89,8 @@ def parse_what(what: str) -> str | tuple[tuple[str, str], ...]:
     return tuple((pair[0], pair[1]) for pair in pairs)
 
 
-def plan_for(what: str, segments: Sequence[Segment]) -> Plan:
-    """Return how a mask file with these segments is compared.
+def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = False) -> tuple[Plan, ...]:
+    """Return how a mask file with these segments is compared, as plans to follow one after the other.
 
     Parameters
     ----------
@@ -98,6 +98,8 @@ def plan_for(what: str, segments: Sequence[Segment]) -> Plan:
         See `parse_what`.
     segments : sequence of Segment
         Segments that the file names; none for an image without names.
+    may_overlap : bool
+        True where a voxel may belong to several segments. It is imported with one label, so each row is imported alone.
 
     Raises
     ------
@@ -107,18 +109,18 @@ def plan_for(what: str, segments: Sequence[Segment]) -> Plan:
     chosen = parse_what(what)
     if not segments:
         # Labels that nothing names are imported as they are.
-        return Plan({n: n for n in range(1, _HIGHEST_LABEL + 1)}, () if isinstance(chosen, str) else _numbered(chosen))
+        values = {n: n for n in range(1, _HIGHEST_LABEL + 1)}
+        return (Plan(values, () if isinstance(chosen, str) else _numbered(chosen)),)
     groups = _groups(chosen, segments)
     if not groups:
         raise SourceError(
             f"the reference names no known {'segments' if isinstance(chosen, tuple) else chosen}: give pairs "
             'such as `what="right=1,left=2"`'
         )
-    # Where segments overlap, the last one counts: the lung comes before its sides and its lobes.
-    is_whole = {segment.number: segment.region == "lung" for segment in segments}
-    numbers = sorted({n for group in groups.values() for n in group}, key=lambda n: (not is_whole[n], n))
-    values = {number: label for label, number in enumerate(numbers[:_HIGHEST_LABEL], start=1)}
-    return Plan(values, _comparisons({row: [values[n] for n in group] for row, group in groups.items()}))
+    plan = _plan_of(groups)
+    if may_overlap or max(plan.values.values()) > _HIGHEST_LABEL:
+        return tuple(_plan_of({row: numbers}) for row, numbers in groups.items())
+    return (plan,)
 
 
 def comparisons_of_labels(what: str, labels: Iterable[int]) -> tuple[Comparison, ...]:
@@ -170,6 +172,17 @@ def check_segments(case: Case, comparisons: Sequence[Comparison]) -> None:
 def _is_segment(word: str) -> bool:
     is_label = word.isascii() and word.isdigit() and 1 <= int(word) <= _HIGHEST_LABEL
     return is_label or word in REGIONS or region_of_name(word) is not None
+
+
+def _plan_of(groups: Mapping[str, Sequence[int]]) -> Plan:
+    """Return the plan of rows whose segments do not overlap, from the numbers of the segments by row."""
+    rows_of: dict[int, list[str]] = {}
+    for row, numbers in groups.items():
+        for number in dict.fromkeys(numbers):
+            rows_of.setdefault(number, []).append(row)
+    labels: dict[tuple[str, ...], int] = {}
+    values = {number: labels.setdefault(tuple(rows), len(labels) + 1) for number, rows in rows_of.items()}
+    return Plan(values, _comparisons({row: [values[n] for n in numbers] for row, numbers in groups.items()}))
 
 
 def _numbered(pairs: Sequence[tuple[str, str]]) -> tuple[Comparison, ...]:

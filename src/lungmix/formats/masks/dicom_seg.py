@@ -86,6 +86,7 @@ def open_seg(path: Path) -> MaskFile:
             made_by=maker_of(text_of(dataset, "ManufacturerModelName"), text_of(dataset, "Manufacturer")),
             fingerprint=fingerprint_of([path]),
             reader=label_slabs_of,
+            may_overlap=segmentation.kind != "LABELMAP",
         )
 
 

@@ -75,6 +75,8 @@ class MaskFile:
         Digest of the state of the file; contains no names.
     reader : callable
         Function of the mask, values, geometry and thickness that yields the labels; see `label_slabs`.
+    may_overlap : bool
+        True where a voxel may belong to several segments.
     """
 
     path: str
@@ -86,6 +88,7 @@ class MaskFile:
     made_by: str | None
     fingerprint: str
     reader: SlabReader = field(kw_only=True)
+    may_overlap: bool = field(default=False, kw_only=True)
 
     def __repr__(self) -> str:
         return f"<MaskFile: {self.kind}, {len(self.segments)} segments>"

@@ -84,6 +84,7 @@ def open_rtstruct(path: Path) -> MaskFile:
         made_by=structures.made_by,
         fingerprint=fingerprint_of([path]),
         reader=label_slabs_of,
+        may_overlap=True,
     )
 
 

@@ -198,6 +198,27 @@ def test_tissues_have_their_sensitivity_by_hu(tmp_path):
     assert (tmp_path / "s.zarr" / "evaluation_hu.parquet").is_file()
 
 
+def test_bins_of_hu_of_an_earlier_reference_are_dropped(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    table = tmp_path / "s.zarr" / "evaluation_hu.csv"
+
+    def evaluate_and_read(*voxels):
+        reference = np.zeros(GRID.shape, np.uint8)
+        for label, z in voxels:
+            reference[z, 8, 8] = label
+        write(tmp_path / "r", "one.nrrd", reference)
+        assert not lungmix.evaluate(cohort, tmp_path / "r", "ggo=5,consolidation=9", client=OneWorker()).failed
+        return [(row["region"], int(row["from_hu"])) for row in csv.DictReader(table.open())]
+
+    hu = np.full(GRID.shape, -850, np.int16)
+    hu[20] = -100
+    case_of_labels(cohort, "one", lungs(), hu=hu)
+    assert evaluate_and_read((5, 8), (5, 20)) == [("ggo", -850), ("ggo", -100)]
+    assert evaluate_and_read((9, 8)) == [("consolidation", -850)]
+    assert evaluate_and_read((7, 8)) == []
+    assert table.read_text().startswith("case,region,from_hu")
+
+
 def test_scan_without_disease_has_no_ratio_and_no_distance(tmp_path, monkeypatch):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of_labels(cohort, "one", lungs(), tissue=np.where(lungs() == 1, 3, lungs()).astype(np.uint8))

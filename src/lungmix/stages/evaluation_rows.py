@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, Column
 from lungmix.stages.evaluation import BIN_HU, Agreement
@@ -10,7 +10,7 @@ from lungmix.stages.measure import UNKNOWN, write_table
 from lungmix.store import Case, Cohort
 from lungmix.store.models import label_id, mask_text
 from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE
-from lungmix.store.tables import Row, rows_of, text_of
+from lungmix.store.tables import Row, lines_of, rows_of, text_of, without
 
 _COLUMNS: dict[str, tuple[Column, ...]] = {EVALUATION_FILE: EVALUATION, EVALUATION_HU_FILE: EVALUATION_HU}
 
@@ -54,7 +54,9 @@ def stored_evaluations(cohort: Cohort, file: str = EVALUATION_FILE) -> list[Row]
     return [row for row in rows if list(row) == columns and row["case"] in names]
 
 
-def store_evaluations(cohort: Cohort, rows: Sequence[Row], file: str) -> None:
+def store_evaluations(
+    cohort: Cohort, rows: Sequence[Row], file: str, compared: Collection[tuple[str, str]] = ()
+) -> None:
     """Write rows into a table of the store; other rows of the same cases and regions are replaced, the rest is kept.
 
     Parameters
@@ -65,10 +67,18 @@ def store_evaluations(cohort: Cohort, rows: Sequence[Row], file: str) -> None:
         Rows with the columns of the table.
     file : {"evaluation.csv", "evaluation_hu.csv"}
         Name of the table.
+    compared : collection of tuple of str
+        Cases and regions whose stored rows are dropped also where they have no new ones.
     """
-    if not rows:
+    replaced = {(row["case"], row["region"]) for row in rows} | {*compared}
+    stored = stored_evaluations(cohort, file)
+    kept = [row for row in stored if (row["case"], row["region"]) not in replaced]
+    if not rows and len(kept) == len(stored):
         return
-    replaced = {(row["case"], row["region"]) for row in rows}
-    kept = [row for row in stored_evaluations(cohort, file) if (row["case"], row["region"]) not in replaced]
     # Rows of a case stay together, in the order in which they were computed.
-    write_table(cohort, file, text_of(sorted([*kept, *rows], key=lambda row: str(row["case"]))))
+    table = text_of(sorted([*kept, *rows], key=lambda row: str(row["case"])))
+    if not table:
+        # Columns follow from rows: without rows the header of the table stays.
+        text = cohort.read_text(file) or ""
+        table = without(text, lines_of(text)[1])
+    write_table(cohort, file, table)

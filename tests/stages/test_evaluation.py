@@ -233,6 +233,34 @@ def test_scan_without_disease_has_no_ratio_and_no_distance(tmp_path, monkeypatch
     assert result.notes["one"] == ("the reference has no voxel of the tissues",)
 
 
+def test_label_map_without_any_voxel_is_the_reference_of_a_scan_without_disease(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    tissue = np.where(lungs() == 1, 3, 0).astype(np.uint8)
+    case_of_labels(cohort, "one", lungs(), tissue=tissue)
+    write(tmp_path / "r", "one.nrrd", np.zeros(GRID.shape, np.uint8))
+    result = lungmix.evaluate(cohort, tmp_path / "r", "ggo=1,consolidation=2", client=OneWorker())
+    ggo, consolidation = result.rows
+    assert (ggo["region"], ggo["dice"], ggo["precision"], ggo["reference_ml"]) == ("ggo", 0, 0, 0)
+    assert ggo["volume_ml"] == pytest.approx((tissue == 3).sum() * GRID.voxel_ml)
+    assert (consolidation["region"], consolidation["volume_ml"], consolidation["reference_ml"]) == (
+        "consolidation",
+        0,
+        0,
+    )
+    assert isnan(consolidation["dice"])
+    assert result.notes["one"] == ("the reference has no voxel of the tissues",)
+
+
+@pytest.mark.parametrize("what", ["lungs", "tissues", "right=1,left=2", "lungs=1,ggo=2"])
+def test_reference_without_any_voxel_is_no_reference_of_lungs_or_of_labels_without_names(tmp_path, what):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of_labels(cohort, "one", lungs())
+    write(tmp_path / "r", "one.nrrd", np.zeros(GRID.shape, np.uint8))
+    result = lungmix.evaluate(cohort, tmp_path / "r", what, client=OneWorker())
+    assert "has no voxel of the labels" in result.failed["one"]
+    assert not result.rows
+
+
 def segments(*names):
     return [Segment(number, "Rossi", None, region) for number, region in enumerate(names, start=10)]
 

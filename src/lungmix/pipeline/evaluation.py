@@ -233,7 +233,9 @@ def _evaluate_case(
                     check_segments(case, comparisons)
             except EmptyMaskError as error:
                 empty.append(error)
-                if not comparisons or (len(empty) == len(plans) and what != "tissues"):
+                # A scan without disease has a reference without voxels; one without any lung is not that of the scan.
+                is_of_tissues = bool(planned) and all(comparison.image == "tissue" for comparison in planned)
+                if not is_of_tissues and len(empty) == len(plans):
                     raise
 
             def progress(done: int, total: int, before: int = number) -> None:
@@ -254,7 +256,6 @@ def _evaluate_case(
         for array in (REFERENCE, IMPORTED):
             case.delete_array(array)
     if len(empty) == len(plans):
-        # A scan without disease has a reference without voxels.
         notes.append("the reference has no voxel of the tissues")
     if grid != "same":
         notes.append("the reference has another grid than the scan: its nearest voxels were compared")

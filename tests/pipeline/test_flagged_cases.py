@@ -2,7 +2,9 @@
 
 import io
 import json
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline, RunResult
 from lungmix.quality import QualityParameters
 from lungmix.stages.flags import flagged_cases
+from lungmix.stages.quality import without_numbers
+from lungmix.store import CaseWriter
 from lungmix.store.choices import last_fit, remember_quality
 from lungmix.webpage.overview import overview_of
 from lungmix.webpage.page import write_page
@@ -25,6 +29,18 @@ from support.generators import ORIENTATIONS, reoriented
 from support.quality import HU, PHANTOM, case_with, measured_cohort
 
 pytestmark = pytest.mark.usefixtures("stages_here")
+
+
+@pytest.fixture
+def cluster_here(monkeypatch):
+    """A client without workers; stages compute in this process."""
+    monkeypatch.setattr("lungmix.pipeline.runner.warn_when_no_workers", lambda *_: nullcontext(lambda: None))
+    return SimpleNamespace(status="closed")
+
+
+def forget_numbers(cohort, name):
+    """Leave a case as an earlier version, or a command that measures nothing, left it."""
+    CaseWriter(cohort[name]).record_quality({})
 
 
 def fitted_names(cohort):
@@ -45,6 +61,28 @@ def test_flagged_cases_stay_out_of_the_fit_on_request_and_the_fit_records_them(t
     assert last_fit(cohort).exclude_flagged
     alone = pipeline.fit(fit=FitParameters(n_init=1), cases=["plain"])
     assert alone.model.means == without.model.means
+
+
+def test_case_without_numbers_is_not_a_clean_one_and_is_measured_where_there_is_a_cluster(
+    tmp_path, cluster_here, capsys
+):
+    cohort, rows = measured_cohort(tmp_path)
+    assert rows[0]["reasons"] == ""
+    forget_numbers(cohort, "table")
+    result = Pipeline(None, cohort).measure()
+    assert [row["reasons"] for row in result.quality] == ["", "not measured"]
+    assert "not measured" in cohort.read_text("qc.csv")
+    summary = printed(partial(show_result, store="s.zarr"), result)
+    assert "to look at: 0 of 2 cases; not measured: 1" in summary
+    assert printed(show_overview, overview_of(cohort)).count("not measured") == 1
+    with pytest.raises(SystemExit):
+        main(["info", str(tmp_path / "s.zarr"), "table", "--json"])
+    assert json.loads(capsys.readouterr().out)["quality"] == "not measured"
+    assert without_numbers(cohort) == ["table"]
+    result = Pipeline(cluster_here, cohort).measure()
+    assert [row["flags"] for row in result.quality] == [row["flags"] for row in rows] == ["", "outside_lungs"]
+    assert "not measured" not in cohort.read_text("qc.csv")
+    assert without_numbers(cohort) == []
 
 
 def test_changed_set_of_flags_fits_again(tmp_path):

@@ -18,6 +18,7 @@ from lungmix.cli.spelling import spelled
 from lungmix.errors import first_of
 from lungmix.pipeline import RunResult
 from lungmix.stages.measure import dictionary
+from lungmix.stages.quality import NOT_MEASURED
 from lungmix.store import MEASUREMENTS_FILE
 from lungmix.store.models import ModelUse
 from lungmix.store.schema import stages_text
@@ -98,13 +99,16 @@ def _origin_of(store: str, result: RunResult) -> list[str]:
 
 
 def _flag_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line that counts the cases with flags, and each flag; none without rows."""
+    """Return a line that counts the cases with flags, each flag, and cases without numbers; none without rows."""
     if not rows:
         return []
     counts = Counter(name for row in rows for name in str(row["flags"]).split())
     flagged = sum(bool(row["flags"]) for row in rows)
     names = ", ".join(f"{name} ({n})" for name, n in counts.most_common())
-    return [f"to look at: {flagged} of {len(rows)} case{'s' * (len(rows) != 1)}{': ' if names else ''}{names}"]
+    unmeasured = sum(str(row["reasons"]).startswith(NOT_MEASURED) for row in rows)
+    texts = [f"{flagged} of {len(rows)} case{'s' * (len(rows) != 1)}{': ' if names else ''}{names}"]
+    texts += [f"{NOT_MEASURED}: {unmeasured}"] if unmeasured else []
+    return [f"to look at: {'; '.join(texts)}"]
 
 
 def _usage_of(result: RunResult) -> list[str]:
@@ -157,7 +161,8 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
     for case in overview.cases:
         size = " x ".join(map(str, case.size))
         spacing = " x ".join(f"{s:.3g}" for s in case.spacing)
-        table.add_row(case.name, size, spacing, stages_text(case.stages), ", ".join(flag.name for flag in case.quality))
+        flags = [*([] if case.quality_measured else [NOT_MEASURED]), *(flag.name for flag in case.quality)]
+        table.add_row(case.name, size, spacing, stages_text(case.stages), ", ".join(flags))
     console.print(table)
     warnings = [f"warning: {warning}" for warning in overview.warnings]
     notes = [f"{case.name}: {case.note}" for case in overview.cases if case.note]

@@ -125,7 +125,7 @@ def _quality_columns() -> tuple[Column, ...]:
             "flags", "", "names of the flags that are raised, separated by blanks; empty if there is nothing to look at"
         ),
         Column("slice", "", "axial slice, from 0 at the feet, of the flag that is farthest beyond its threshold"),
-        Column("reasons", "", "sentences on the flags"),
+        Column("reasons", "", 'sentences on the flags; "not measured" where a case has no numbers'),
         *numbers.values(),
         *(
             Column(number, "mL", f"part of the mask outside lungs and airway that is {text}")

@@ -16,7 +16,7 @@ from lungmix.pipeline.staleness import fault_of_labels
 from lungmix.stages import fit, mask, quality
 from lungmix.stages.base import Stage
 from lungmix.stages.flags import flagged_cases, flags_of
-from lungmix.stages.label import LabelStage
+from lungmix.stages.label import LabelStage, without_sides
 from lungmix.stages.measure import drop_rows, excluded_regions, measure_cohort, measured_cases
 from lungmix.stages.plausibility import not_pooled
 from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, Cohort
@@ -114,6 +114,22 @@ def fit_mixture(
     runner.run_cohort_step("the fit", step, stages, result)
 
 
+def complete_cases(runner: CaseRunner, result: RunResult) -> None:
+    """Compute what cases with labels by the model of the result lack: regions, and numbers of quality control."""
+    cohort, model = runner.cohort, result.model
+    assert model is not None
+
+    def labelled(names: Sequence[str]) -> list[str]:
+        # Labels by another model are not replaced here: who measures has not asked for others.
+        return [name for name in names if fault_of_labels(cohort[name], model) is None]
+
+    missing = labelled(without_sides(cohort))
+    if missing:
+        drop_rows(cohort, missing)
+        runner.run_cases("label", missing, [label_stage_of(cohort, model)], result)
+    measure_quality(runner, labelled(quality.without_numbers(cohort)), result)
+
+
 def measure_cases(
     runner: CaseRunner,
     result: RunResult,
@@ -196,7 +212,7 @@ def _note_of_flagged(flagged: Mapping[str, Sequence[str]]) -> list[str]:
 def measure_quality(runner: CaseRunner, names: Sequence[str], result: RunResult) -> None:
     """Measure masked cases among `names` for quality control, unless the store holds their numbers."""
     cohort, done = runner.cohort, result.done
-    missing = [name for name in names if mask.STAGE in cohort[name].stages and not quality.numbers_of(cohort[name])]
+    missing = [name for name in names if quality.is_unmeasured(cohort[name])]
     if missing:
         runner.run_cases(quality.STAGE, missing, [quality.QualityStage()], result)
         result.done = [name for name in done if name not in result.failed]

@@ -21,19 +21,26 @@ from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
-from lungmix.pipeline.cohort_steps import add_flags, compare_models, label_stage_of, measure_cases, resolve_model
+from lungmix.pipeline.cohort_steps import (
+    add_flags,
+    compare_models,
+    complete_cases,
+    label_stage_of,
+    measure_cases,
+    resolve_model,
+)
 from lungmix.pipeline.masks import plan_masks, remember_given
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
-from lungmix.pipeline.staleness import fault_of_labels, will_recompute
+from lungmix.pipeline.staleness import will_recompute
 from lungmix.quality import QualityParameters
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage
 from lungmix.stages.fit import STAGE as FIT_STAGE
 from lungmix.stages.fit import choose_cases, masked_counts, pool_counts
 from lungmix.stages.flags import flagged_cases
-from lungmix.stages.label import LabelStage, without_sides
+from lungmix.stages.label import LabelStage
 from lungmix.stages.mask import STAGE as MASK
 from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, stored_rows
 from lungmix.stages.quality import QualityStage
@@ -355,7 +362,7 @@ class Pipeline:
         radiomics: bool = False,
         quality: QualityParameters | None = None,
     ) -> RunResult:
-        """Measure all labelled cases, and tell lungs apart where that was not done with the labels.
+        """Measure all labelled cases, and compute what is missing: right and left, and numbers of quality control.
 
         Cases with a mask whose labels are not those of the model of the store fail.
 
@@ -370,14 +377,8 @@ class Pipeline:
         """
         remember_quality(self.cohort, quality)
         result = self._result_of_store()
-        model = result.model
-        assert model is not None
-        missing = without_sides(self.cohort)
-        # Labels by another model are not replaced here: who measures has not asked for others.
-        missing = [name for name in missing if fault_of_labels(self.cohort[name], model) is None]
-        if missing and self.client is not None:
-            drop_rows(self.cohort, missing)
-            self._runner.run_cases("label", missing, [label_stage_of(self.cohort, model)], result)
+        if self.client is not None:
+            complete_cases(self._runner, result)
         measure_cases(self._runner, result, exclude_regions, radiomics=radiomics)
         result.done = [str(row["case"]) for row in result.rows]
         add_flags(self.cohort, result, result.done)

@@ -140,11 +140,12 @@ def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameter
     """
     numbers, flags = numbers_of_flags(case, row), raised_flags(case, parameters, row)
     index = slice_to_look_at(flags)
+    reasons = [*([quality.NOT_MEASURED] if quality.is_unmeasured(case) else []), *(flag.reason for flag in flags)]
     texts: Row = {
         "case": case.name,
         "flags": " ".join(flag.name for flag in flags),
         "slice": math.nan if index is None else index,
-        "reasons": "; ".join(flag.reason for flag in flags),
+        "reasons": "; ".join(reasons),
     }
     return texts | {
         column.key: float(numbers.get(column.key, math.nan)) for column in QUALITY if column.key not in texts

@@ -15,10 +15,14 @@ import dask
 from lungmix.cluster.compute import compute_in_order
 from lungmix.stages import mask, regions
 from lungmix.stages.base import StageContext, Status
-from lungmix.store import Case, CaseRef, CaseWriter
+from lungmix.store import Case, CaseFiles, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
+from lungmix.store.schema import LABEL
 
 STAGE = "quality"
+
+NOT_MEASURED = "not measured"
+"""Text in place of flags for a masked case without numbers."""
 
 
 def key_for(case: Case) -> str:
@@ -30,6 +34,20 @@ def numbers_of(case: Case) -> dict[str, Any]:
     """Return the recorded numbers of a case; empty where there are none of its mask."""
     record = case.quality
     return record if mask.STAGE in case.stages and record.get("key") == key_for(case) else {}
+
+
+def is_unmeasured(case: Case) -> bool:
+    """Return True for a masked case without numbers, which no absence of flags makes a good one."""
+    return mask.STAGE in case.stages and not numbers_of(case)
+
+
+def without_numbers(cohort: Cohort) -> list[str]:
+    """Return the labelled cases without numbers that can be measured."""
+    return [
+        name
+        for name, case in cohort.items()
+        if LABEL in case.stages and is_unmeasured(case) and CaseFiles(case).packed_threshold is not None
+    ]
 
 
 def record(case: CaseWriter, numbers: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from lungmix.privacy.acquisition import Acquisition
 from lungmix.quality import RaisedFlag
 from lungmix.stages.flags import flags_of, raised_flags
 from lungmix.stages.measure import stored_rows
+from lungmix.stages.quality import is_unmeasured
 from lungmix.store import Cohort
 from lungmix.store.choices import last_quality
 from lungmix.store.models import ModelUse, model_use
@@ -33,6 +34,8 @@ class CaseOverview:
         Sentences on doubts about its values.
     quality : list of RaisedFlag
         Flags of quality control with numbers and thresholds.
+    quality_measured : bool
+        False for a case with a mask whose numbers of quality control were not measured.
     """
 
     name: str
@@ -42,6 +45,7 @@ class CaseOverview:
     note: str
     flags: list[str] = field(default_factory=list)
     quality: list[RaisedFlag] = field(default_factory=list)
+    quality_measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,17 @@ def overview_of(cohort: Cohort) -> CohortOverview:
     cases, by_scanner = [], defaultdict(list)
     slices = voxels = 0
     present = dict(cohort.items())
-    measured, parameters = {str(row["case"]): row for row in stored_rows(cohort)}, last_quality(cohort)
+    measurements, parameters = {str(row["case"]): row for row in stored_rows(cohort)}, last_quality(cohort)
     for name, case in present.items():
         geometry, acquisition = case.geometry, case.acquisition
         failure = case.failure
         notes = [f"{failure['stage']} failed: {failure['reason']}"] if failure else []
         notes += [f"{stage} is corrupt: {damage['reason']}" for stage, damage in case.damage.items()]
         note = "; ".join(notes)
-        row = measured.get(name)
+        row = measurements.get(name)
         flags, quality = flags_of(case, parameters, row), raised_flags(case, parameters, row)
-        cases.append(CaseOverview(name, geometry.size, geometry.spacing, list(case.stages), note, flags, quality))
+        stages, measured = list(case.stages), not is_unmeasured(case)
+        cases.append(CaseOverview(name, geometry.size, geometry.spacing, stages, note, flags, quality, measured))
         by_scanner[(acquisition.manufacturer or "unknown", acquisition.model or "unknown")].append(acquisition)
         x, y, z = geometry.size
         slices, voxels = slices + z, voxels + x * y * z

@@ -85,6 +85,17 @@ def test_case_without_numbers_is_not_a_clean_one_and_is_measured_where_there_is_
     assert without_numbers(cohort) == []
 
 
+def test_numbers_of_components_are_compared_on_the_cases_that_a_fit_pools(tmp_path, cluster_here):
+    cohort, _ = measured_cohort(tmp_path)
+    parameters = FitParameters(n_init=1, exclude_flagged=True)
+    forget_numbers(cohort, "table")
+    selected = Pipeline(cluster_here, cohort).select([1, 2], parameters)
+    assert selected.done == ["plain"]
+    forget_numbers(cohort, "table")
+    Pipeline(cluster_here, cohort).fit(fit=parameters)
+    assert fitted_names(cohort) == selected.done
+
+
 def test_changed_set_of_flags_fits_again(tmp_path):
     cohort, _ = measured_cohort(tmp_path)
     pipeline, parameters = Pipeline(None, cohort), FitParameters(n_init=1, exclude_flagged=True)

@@ -27,6 +27,7 @@ from lungmix.pipeline.cohort_steps import (
     complete_cases,
     label_stage_of,
     measure_cases,
+    measure_quality,
     resolve_model,
 )
 from lungmix.pipeline.masks import plan_masks, remember_given
@@ -43,7 +44,7 @@ from lungmix.stages.flags import flagged_cases
 from lungmix.stages.label import LabelStage
 from lungmix.stages.mask import STAGE as MASK
 from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, stored_rows
-from lungmix.stages.quality import QualityStage
+from lungmix.stages.quality import QualityStage, is_unmeasured
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
 from lungmix.store.choices import remember_quality
 from lungmix.store.models import stored_id, stored_model
@@ -288,7 +289,7 @@ class Pipeline:
         cases: Sequence[str] = (),
         exclude_cases: Sequence[str] = (),
     ) -> RunResult:
-        """Compare several numbers of components by their BIC; the store stays as it is.
+        """Compare several numbers of components by their BIC; the model of the store stays as it is.
 
         Parameters
         ----------
@@ -300,6 +301,9 @@ class Pipeline:
         result = RunResult()
         result.done = choose_cases(list(masked_counts(self.cohort)), cases, exclude_cases)
         if fit is not None and fit.exclude_flagged:
+            if any(is_unmeasured(self.cohort[name]) for name in result.done):
+                with self.cohort.locked(wait=self.wait, warn=self.callback.on_warning):
+                    measure_quality(self._runner, result.done, result)
             result.done = choose_cases(result.done, (), list(flagged_cases(self.cohort, result.done)))
         counts = pool_counts(self.cohort, result.done)
         with stage_events(self.callback, FIT_STAGE, ["components"]) as progress:

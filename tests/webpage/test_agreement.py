@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from matplotlib.colors import to_hex
 
 import lungmix
 from lungmix.kernels.data_dictionary import EVALUATION
+from lungmix.pipeline import Pipeline
 from lungmix.stages.evaluation_rows import store_evaluations
 from lungmix.stages.worst_slices import MAX_SLICES, WorstSlice, store_slices, stored_slices
 from lungmix.store import CohortWriter
@@ -86,6 +88,20 @@ def test_file_that_cannot_be_read_has_no_slices(evaluated, content):
     cohort, folder, _ = evaluated
     (folder / "s.zarr" / EVALUATION_SLICES_FILE).write_text(content)
     assert stored_slices(cohort) == []
+
+
+def test_removed_case_leaves_no_slice_of_its_reference(evaluated, tmp_path):
+    _, folder, _ = evaluated
+    copy = shutil.copytree(folder / "s.zarr", tmp_path / "copy.zarr")
+    assert "case-002" in (copy / EVALUATION_SLICES_FILE).read_text()
+    cohort = lungmix.open_cohort(copy, "r+")
+    Pipeline(None, cohort).remove(["case-002"])
+    slices = json.loads((copy / EVALUATION_SLICES_FILE).read_text())
+    assert [values["case"] for values in slices] == ["case-003", "case-001"]
+    assert [worst.case for worst in stored_slices(cohort)] == ["case-003", "case-001"]
+    (copy / EVALUATION_SLICES_FILE).write_text('[{"case": "case-001"')
+    Pipeline(None, cohort).remove(["case-001"])
+    assert json.loads((copy / EVALUATION_SLICES_FILE).read_text()) == []
 
 
 def test_limits_of_agreement_are_the_mean_and_196_standard_deviations(evaluated):

@@ -45,6 +45,7 @@ from lungmix.stages.label import LabelStage
 from lungmix.stages.mask import STAGE as MASK
 from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, stored_rows
 from lungmix.stages.quality import QualityStage, is_unmeasured
+from lungmix.stages.worst_slices import drop_slices
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
 from lungmix.store.choices import remember_quality
 from lungmix.store.models import stored_id, stored_model
@@ -340,8 +341,8 @@ class Pipeline:
     def remove(self, names: Sequence[str]) -> RunResult:
         """Delete cases, and take them out of the tables; the model stays until a fit is asked for.
 
-        A case is deleted in this order: rows of tables, objects, the note of its scan. So a command that was killed
-        can be given again.
+        A case is deleted in this order: rows of tables, slices of references, objects, the note of its scan. So a
+        command that was killed can be given again.
 
         Raises
         ------
@@ -355,6 +356,7 @@ class Pipeline:
         persist_case_numbers(self.cohort)
         drop_rows(self.cohort, names)
         remember_given(self.cohort, forgotten=names)
+        drop_slices(self.cohort, names)
         CohortWriter(self.cohort).delete_cases(names)
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isnan, prod
@@ -93,7 +93,22 @@ def store_slices(cohort: Cohort, slices: Sequence[WorstSlice]) -> None:
     by_key = {(worst.case, worst.region): worst for worst in (*stored_slices(cohort), *slices)}
     ranked = [by_key[key[:2]] for row in _worst_first(stored_evaluations(cohort)) if (key := _key(row))[:2] in by_key]
     kept = [worst.to_dict() for worst in ranked[:MAX_SLICES]]
-    CohortWriter(cohort).write_text(EVALUATION_SLICES_FILE, json.dumps(kept, indent=1) + "\n")
+    _write(cohort, kept)
+
+
+def drop_slices(cohort: Cohort, names: Collection[str]) -> None:
+    """Drop the kept slices of cases; all of them from a file that cannot be read."""
+    text = cohort.read_text(EVALUATION_SLICES_FILE)
+    if text is None:
+        return
+    kept = []
+    with suppress(ValueError, KeyError, TypeError):
+        kept = [values for values in json.loads(text) if values["case"] not in names]
+    _write(cohort, kept)
+
+
+def _write(cohort: Cohort, slices: Sequence[dict[str, Any]]) -> None:
+    CohortWriter(cohort).write_text(EVALUATION_SLICES_FILE, json.dumps(slices, indent=1) + "\n")
 
 
 def _worst_first(rows: Sequence[Row]) -> list[Row]:

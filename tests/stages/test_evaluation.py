@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lungmix
-from lungmix.cli.show_evaluation import pooled_by_hu
+from lungmix.cli.show_evaluation import evaluation_values, pooled_by_hu
 from lungmix.errors import SourceError, UsageError
 from lungmix.formats.masks import Segment, open_mask
 from lungmix.geometry import Geometry
@@ -408,6 +408,18 @@ def test_command_prints_a_table_or_one_object_and_ends_with_1_where_a_case_faile
     assert list(answer["failed"]) == ["two"]
     for text in ("failed: two: r holds no mask of it", "1 done, 1 failed", f"{answer['evaluation'][0]['dice']:.3f}"):
         assert text in outputs[0]
+
+
+def test_object_of_an_evaluation_names_options(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of_labels(cohort, "one", lungs())
+    write(tmp_path / "r", "one.nrrd", lungs() + 3)
+    result = lungmix.evaluate(cohort, tmp_path / "r", client=OneWorker())
+    result.skip("mask 2", "give `what='mask=1'`")
+    values = evaluation_values("s.zarr", result)
+    assert "--what right=1,left=2" in values["failed"]["one"]
+    assert values["skipped"]["mask 2"] == "give `--what mask=1`"
+    assert "what=" not in json.dumps(values)
 
 
 def test_bins_of_hu_are_pooled_over_cases_and_almost_empty_ones_are_not_printed():

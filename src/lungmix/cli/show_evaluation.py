@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lungmix.cli.redaction import may_show_names, printable
 from lungmix.cli.show_fits import new_table
+from lungmix.cli.spelling import spelled
 from lungmix.pipeline.evaluation import EvaluationResult
 from lungmix.store.schema import EVALUATION_FILE
 from lungmix.store.tables import Row
@@ -72,8 +73,8 @@ def evaluation_values(store: str, result: EvaluationResult) -> dict[str, Any]:
     return {
         "store": store,
         "done": result.done,
-        "failed": result.failed,
-        "skipped": result.skipped,
+        "failed": spelled(result.failed),
+        "skipped": spelled(result.skipped),
         "notes": {name: [printable(note) for note in notes] for name, notes in result.notes.items()},
         "evaluation": result.rows,
         **({"by_hu": result.by_hu} if result.by_hu else {}),

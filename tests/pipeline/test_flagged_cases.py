@@ -19,14 +19,15 @@ from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline, RunResult
 from lungmix.quality import QualityParameters
 from lungmix.stages.flags import flagged_cases
+from lungmix.stages.measure import measure_cohort
 from lungmix.stages.quality import without_numbers
-from lungmix.store import CaseWriter
+from lungmix.store import QUALITY_FILE, CaseWriter
 from lungmix.store.choices import last_fit, remember_quality
 from lungmix.webpage.overview import overview_of
 from lungmix.webpage.page import write_page
 from lungmix.webpage.thumbnails import thumbnail_of
 from support.generators import ORIENTATIONS, reoriented
-from support.quality import HU, PHANTOM, case_with, measured_cohort
+from support.quality import HU, MODEL, PHANTOM, case_with, measured_cohort
 
 pytestmark = pytest.mark.usefixtures("stages_here")
 
@@ -186,6 +187,17 @@ def test_page_shows_flagged_cases_at_the_slice_of_their_reason(tmp_path):
     assert purple[-40:].any()  # the table has the colour of its region
     reader = Image.open(tmp_path / "page" / "look" / "table.webp")
     assert reader.size[0] == thumbnail.shape[1]
+
+
+def test_page_counts_the_cases_to_look_at_as_the_table_of_flags_does(tmp_path):
+    cohort, _ = measured_cohort(tmp_path)
+    remember_quality(cohort, QualityParameters({"outside_lungs": 90}))
+    rows = measure_cohort(cohort, list(cohort), MODEL, file=QUALITY_FILE)
+    page = write_page(cohort, tmp_path / "page").read_text()
+    assert "lie outside the body (table or clothes)" in page  # a note, which stays
+    assert page.count("data-look") == sum(bool(row["flags"]) for row in rows) == 0
+    assert 'id="look-only"' not in page
+    assert ">to look at<" not in page
 
 
 @pytest.mark.parametrize("orientation", [ORIENTATIONS[20], ORIENTATIONS[40]])

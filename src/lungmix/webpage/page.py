@@ -232,7 +232,8 @@ def _render(
             for case in overview.cases
             if case.flags
         ],
-        look_at={case.name for case in overview.cases if case.flags},
+        # As in qc.csv: a note is no flag.
+        look_at={case.name for case in overview.cases if case.quality},
         regions=SIDES,
         tissues=TISSUES,
         version=__version__,
@@ -254,7 +255,7 @@ def _cards(
     if involvement:
         cards.append((f"{median(involvement):.1f} %", "median lung involvement"))
         cards.append((f"{involvement[0]:.1f} – {involvement[-1]:.1f} %", "range of lung involvement"))
-    flagged = sum(bool(case.flags) for case in overview.cases)
+    flagged = sum(bool(case.quality) for case in overview.cases)
     if flagged:
         cards.append((str(flagged), "to look at"))
     if notes:

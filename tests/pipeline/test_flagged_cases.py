@@ -200,6 +200,18 @@ def test_page_counts_the_cases_to_look_at_as_the_table_of_flags_does(tmp_path):
     assert ">to look at<" not in page
 
 
+def test_thumbnail_of_a_damaged_shard_is_missing_with_its_reason_and_the_page_is_written(tmp_path):
+    cohort, _ = measured_cohort(tmp_path)
+    for shard in (tmp_path / "s.zarr" / "table" / "labels" / "side" / "1" / "c").rglob("*"):
+        if shard.is_file():
+            shard.write_bytes(bytes(255 - byte for byte in shard.read_bytes()))
+    page = write_page(cohort, tmp_path / "page").read_text()
+    assert "no picture: " in page
+    assert "look/table.webp" not in page
+    assert not list((tmp_path / "page").rglob("*.webp"))
+    assert "lie outside the body (table or clothes)" in page
+
+
 @pytest.mark.parametrize("orientation", [ORIENTATIONS[20], ORIENTATIONS[40]])
 def test_thumbnail_is_the_axial_slice_in_any_storage_order(tmp_path, orientation):
     geometry = Geometry(HU.shape[::-1], PHANTOM.spacing, PHANTOM.origin)

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 import lungmix
+from lungmix.callbacks import Callback
 from lungmix.kernels.data_dictionary import EVALUATION
 from lungmix.pipeline import Pipeline
 from lungmix.stages.evaluation_rows import store_evaluations
@@ -132,6 +133,52 @@ def test_worst_slices_have_the_contours_of_both(evaluated):
     assert first.get_title(loc="left") == "case-002, slice 8\nmask, Dice 0.500"
     colors = [to_hex(collection.get_edgecolor()[0]) for collection in first.collections]
     assert colors == [REFERENCE_COLOR, STORE_COLOR]
+
+
+def test_worst_slice_of_a_damaged_shard_has_no_picture_and_the_others_have(evaluated, tmp_path):
+    _, folder, rows = evaluated
+    copy = shutil.copytree(folder / "s.zarr", tmp_path / "copy.zarr")
+    damage(copy / "case-002" / "0")
+    cohort = lungmix.open_cohort(copy)
+    first, second = worst_slices_figure(cohort, stored_slices(cohort), rows).axes[:2]
+    assert first.get_title(loc="left").endswith("no picture: it cannot be read")
+    assert not first.images
+    assert second.get_title(loc="left") == "case-003, slice 8\nmask, Dice 0.900"
+    assert second.images
+    assert 'src="figures/worst_slices.svg"' in write_page(cohort, tmp_path / "page").read_text()
+
+
+def test_figure_of_a_damaged_shard_is_missing_with_a_warning(evaluated, tmp_path):
+    _, folder, _ = evaluated
+    copy = shutil.copytree(folder / "s.zarr", tmp_path / "copy.zarr")
+    for case in copy.glob("case-*"):
+        damage(case / "labels" / "lung" / "0")
+    warnings = Warnings()
+    text = write_page(lungmix.open_cohort(copy), tmp_path / "page", callback=warnings).read_text()
+    assert [message for message in warnings.seen if message.startswith("no figure: ")]
+    assert 'src="figures/pipeline.svg"' not in text
+    assert 'src="figures/slices.svg"' in text
+    assert 'src="figures/worst_slices.svg"' in text
+
+
+class Warnings(Callback):
+    """Keeps warnings."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_warning(self, message):
+        self.seen.append(message)
+
+
+def damage(level):
+    """Invert the last bytes of every shard of a resolution level."""
+    shards = [path for path in (level / "c").rglob("*") if path.is_file()]
+    assert shards
+    for path in shards:
+        content = bytearray(path.read_bytes())
+        content[-40:] = bytes(255 - byte for byte in content[-40:])
+        path.write_bytes(content)
 
 
 def test_page_has_the_figures_their_numbers_and_their_files(evaluated, tmp_path):

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lungmix.errors import StoreError
 from lungmix.kernels.surfaces import Mask
 from lungmix.stages.worst_slices import WorstSlice
 from lungmix.store import Cohort
@@ -96,13 +97,17 @@ def worst_slices_figure(cohort: Cohort, slices: Sequence[WorstSlice], rows: Sequ
     grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
     for axes, worst in zip(grid, slices, strict=False):
         case = cohort[worst.case]
-        ct, segment = case.zarr_array("ct")[worst.position], worst.segment(case)
+        title = f"{worst.case}, slice {worst.position}\n{worst.region}, Dice {dice[worst.case, worst.region]:.3f}"
+        try:
+            ct, segment = case.zarr_array("ct")[worst.position], worst.segment(case)
+        except (StoreError, OSError):
+            axes.set_title(f"{title}\nno picture: it cannot be read", loc="left", fontsize=9)
+            continue
         box = body_of(ct)
         aspect = case.geometry.spacing[1] / case.geometry.spacing[0]
         axes.imshow(ct[box], cmap="gray", vmin=LUNG_WINDOW[0], vmax=LUNG_WINDOW[1], aspect=aspect)
         for mask, color in ((worst.reference, REFERENCE_COLOR), (segment, STORE_COLOR)):
             _draw_contour(axes, mask[box], color)
-        title = f"{worst.case}, slice {worst.position}\n{worst.region}, Dice {dice[worst.case, worst.region]:.3f}"
         axes.set_title(title, loc="left", fontsize=9)
     for axes in grid:
         axes.set_axis_off()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from lungmix._version import __version__
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
-from lungmix.errors import LungmixError, UsageError, encodable
+from lungmix.errors import LungmixError, StoreError, UsageError, encodable
 from lungmix.mixture import TissueModel
 from lungmix.stages.fit import stored_fits
 from lungmix.stages.flags import FLAGGED_FRACTION
@@ -35,6 +36,8 @@ from lungmix.webpage.thumbnails import remove_thumbnails_of_other_cases, slice_o
 
 # Each scan in work holds a slab or two in memory; more would only wait for the disk.
 _MAX_CONCURRENT = 4
+# Errors of corrupt or missing objects of a store; a folder of the report that cannot be written is a `UsageError`.
+_READ_ERRORS = (StoreError, OSError)
 _SCRIPTS = ("base", "table", "volume", "plane", "histogram", "viewer", "start")
 _STATIC = Path(__file__).parent / "static"
 
@@ -87,7 +90,8 @@ def write_page(
     notes |= {name: f"no view: {reason}" for name, reason in unreadable.items()}
     viewed = [name for name in labelled if name not in unreadable]
     remove_files_of_other_cases(target, set(viewed))
-    shown = _write_thumbnails(cohort, overview, viewed, target)
+    shown, unreadable = _write_thumbnails(cohort, overview, viewed, target)
+    notes |= {name: f"no picture: {reason}" for name, reason in unreadable.items()}
     rows = _rows(cohort, overview, scores or {})
     # Scores are not compared with measurements by several mixtures.
     compared = scores if scores and _is_comparable(rows) else {}
@@ -127,16 +131,24 @@ def _write_scan(case: Case, model: TissueModel | None, folder: Path) -> None:
     write_scan(case, case.model or model, folder)
 
 
-def _write_thumbnails(cohort: Cohort, overview: CohortOverview, viewed: Sequence[str], folder: Path) -> dict[str, int]:
-    """Write the thumbnails of flagged cases; return the slices that they show."""
+def _write_thumbnails(
+    cohort: Cohort, overview: CohortOverview, viewed: Sequence[str], folder: Path
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Write the thumbnails of flagged cases; return the slices that they show, and the reasons of unreadable ones."""
     slices: dict[str, int] = {}
+    unreadable: dict[str, str] = {}
     for case in overview.cases:
         index = slice_of(cohort[case.name], case.quality) if case.flags and case.name in viewed else None
-        if index is not None:
+        if index is None:
+            continue
+        try:
             write_thumbnail(cohort[case.name], index, folder)
+        except _READ_ERRORS as error:
+            unreadable[case.name] = _reason(error)
+        else:
             slices[case.name] = index
     remove_thumbnails_of_other_cases(folder, slices)
-    return slices
+    return slices, unreadable
 
 
 def _reason(error: Exception) -> str:
@@ -178,12 +190,20 @@ def _draw(
     if model is None or not viewed:
         return []
     involvement = _involvement(rows)
+
+    def readable(draw: Callable[[], Picture]) -> Picture | None:
+        try:
+            return draw()
+        except _READ_ERRORS as error:
+            callback.on_warning(f"no figure: {_reason(error)}")
+            return None
+
     middle = sorted((n for n in viewed if n in involvement), key=lambda n: involvement[n]) or list(viewed)
     with stage_events(callback, "figures", ["figures"]):
         drawn = [
             pictures.draw_mixture(cohort, model, viewed, folder, overview.made_with),
-            pictures.draw_pipeline(cohort, overview, model, middle[len(middle) // 2], folder),
-            pictures.draw_slices(cohort, involvement, viewed, folder),
+            readable(partial(pictures.draw_pipeline, cohort, overview, model, middle[len(middle) // 2], folder)),
+            readable(partial(pictures.draw_slices, cohort, involvement, viewed, folder)),
             pictures.draw_robustness(
                 cohort, folder, lambda done, total: callback.on_progress("figures", "robustness", done, total)
             ),

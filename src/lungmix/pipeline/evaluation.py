@@ -204,8 +204,8 @@ def _evaluate_all(
     result.done.sort()
     store_evaluations(cohort, result.rows, EVALUATION_FILE)
     # A region may have no voxel of the reference now, and so no rows.
-    compared = {(str(row["case"]), str(row["region"])) for row in result.rows}
-    store_evaluations(cohort, result.by_hu, EVALUATION_HU_FILE, compared)
+    regions = {(str(row["case"]), str(row["region"])) for row in result.rows}
+    store_evaluations(cohort, result.by_hu, EVALUATION_HU_FILE, regions)
     if result.done:
         store_slices(cohort, slices)
     return result

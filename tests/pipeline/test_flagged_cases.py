@@ -64,9 +64,7 @@ def test_flagged_cases_stay_out_of_the_fit_on_request_and_the_fit_records_them(t
     assert alone.model.means == without.model.means
 
 
-def test_case_without_numbers_is_not_a_clean_one_and_is_measured_where_there_is_a_cluster(
-    tmp_path, cluster_here, capsys
-):
+def test_case_without_numbers_is_said_to_be_and_measured_on_a_cluster(tmp_path, cluster_here, capsys):
     cohort, rows = measured_cohort(tmp_path)
     assert rows[0]["reasons"] == ""
     forget_numbers(cohort, "table")
@@ -200,7 +198,7 @@ def test_page_counts_the_cases_to_look_at_as_the_table_of_flags_does(tmp_path):
     assert ">to look at<" not in page
 
 
-def test_thumbnail_of_a_damaged_shard_is_missing_with_its_reason_and_the_page_is_written(tmp_path):
+def test_page_is_written_without_the_thumbnail_of_a_damaged_shard(tmp_path):
     cohort, _ = measured_cohort(tmp_path)
     for shard in (tmp_path / "s.zarr" / "table" / "labels" / "side" / "1" / "c").rglob("*"):
         if shard.is_file():

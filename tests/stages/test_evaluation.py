@@ -252,7 +252,7 @@ def test_label_map_without_any_voxel_is_the_reference_of_a_scan_without_disease(
 
 
 @pytest.mark.parametrize("what", ["lungs", "tissues", "right=1,left=2", "lungs=1,ggo=2"])
-def test_reference_without_any_voxel_is_no_reference_of_lungs_or_of_labels_without_names(tmp_path, what):
+def test_reference_without_any_voxel_is_rejected_unless_tissues_are_named(tmp_path, what):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of_labels(cohort, "one", lungs())
     write(tmp_path / "r", "one.nrrd", np.zeros(GRID.shape, np.uint8))
@@ -320,14 +320,18 @@ def parts_of_lesion():
 
 
 def parts_of_lung():
-    return {"Lungs": lungs(1) > 0, "Right": lungs(1) == 1, "Left": lungs(1) == 2}
+    return {"Lungs": lungs(1) > 0, "Right lung": lungs(1) == 1, "Left lung": lungs(1) == 2}
 
 
 @pytest.mark.parametrize(
     ("what", "volumes", "rows"),
     [
-        ("lungs=lung,right=right,left=left", parts_of_lung, {"lungs": "Lungs", "right": "Right", "left": "Left"}),
-        ("mask=1,right=2", parts_of_lung, {"mask": "Lungs", "right": "Right"}),
+        (
+            "lungs=lung,right=right,left=left",
+            parts_of_lung,
+            {"lungs": "Lungs", "right": "Right lung", "left": "Left lung"},
+        ),
+        ("mask=1,right=2", parts_of_lung, {"mask": "Lungs", "right": "Right lung"}),
         ("tissues", parts_of_lesion, {"ggo": "GGO", "consolidation": "Consolidations", "lesion": "Lesion"}),
     ],
 )

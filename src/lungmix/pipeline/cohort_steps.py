@@ -114,6 +114,11 @@ def fit_mixture(
     runner.run_cohort_step("the fit", step, stages, result)
 
 
+def has_incomplete_cases(cohort: Cohort) -> bool:
+    """Return True where labelled cases lack regions, or numbers of quality control that can be measured."""
+    return bool(without_sides(cohort) or quality.without_numbers(cohort))
+
+
 def complete_cases(runner: CaseRunner, result: RunResult) -> None:
     """Compute what cases with labels by the model of the result lack: regions, and numbers of quality control."""
     cohort, model = runner.cohort, result.model

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, MEASUREME
 from lungmix.kernels.measures import component_keys, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
-from lungmix.quality import QualityParameters, RaisedFlag
-from lungmix.stages import regions
+from lungmix.quality import QualityParameters
+from lungmix.stages import quality, regions
 from lungmix.stages.flags import quality_row, raised_flags
 from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.choices import last_quality
@@ -205,10 +206,19 @@ def stored_rows(cohort: Cohort) -> list[Row]:
     return rows if plain else []
 
 
-def flags_of_store(cohort: Cohort, case: Case) -> list[RaisedFlag]:
-    """Return the flags of a case by the thresholds and the measurements of its store."""
+def quality_details(cohort: Cohort, case: Case) -> dict[str, Any]:
+    """Return what quality control says of a case by the thresholds and the measurements of its store.
+
+    Returns
+    -------
+    dict
+        ``flags``, by name, where any is raised, and ``quality`` where the numbers of its mask were not measured.
+    """
     row = next((row for row in stored_rows(cohort) if row["case"] == case.name), None)
-    return raised_flags(case, last_quality(cohort), row)
+    flags = {flag.name: flag.to_dict() for flag in raised_flags(case, last_quality(cohort), row)}
+    # Numbers of an earlier mask are none of this one.
+    unmeasured = {"quality": quality.NOT_MEASURED} if quality.is_unmeasured(case) else {}
+    return {**({"flags": flags} if flags else {}), **unmeasured}
 
 
 def dictionary() -> dict[str, list[dict[str, str]]]:

@@ -160,17 +160,13 @@ def serve(
 
 def _show_case(cohort: Any, store: str, name: str, as_json: bool) -> None:
     """Print parameters, versions, usage and errors of the stages of a case."""
-    from lungmix.stages.measure import flags_of_store
-    from lungmix.stages.quality import NOT_MEASURED, is_unmeasured
+    from lungmix.stages.measure import quality_details
 
     reason, failure = cohort.damaged.get(name), cohort.failed.get(name)
     details: dict[str, Any] = {"unreadable": reason} if reason else {"failure": failure} if failure else {}
     if not details:
         case = cohort.case(name)
-        flags = {flag.name: flag.to_dict() for flag in flags_of_store(cohort, case)}
-        details = {**case.provenance, **({"flags": flags} if flags else {})}
-        # Numbers of an earlier mask are none of this one.
-        details |= {"quality": NOT_MEASURED} if is_unmeasured(case) else {}
+        details = {**case.provenance, **quality_details(cohort, case)}
     emit({"store": store, "case": name, **spelled(details)}, lambda _: _print_lines(details), as_json)
     if not details.keys().isdisjoint(("unreadable", "damaged", "failure")):
         raise typer.Exit(1)

@@ -199,9 +199,8 @@ def measure(
     as_json: opt.AsJson = False,
 ) -> None:
     """Measure every labelled case, each lung too, and write measurements.csv, qc.csv and their twins into the store."""
-    from lungmix.stages.label import without_sides
+    from lungmix.pipeline.cohort_steps import has_incomplete_cases
     from lungmix.stages.measure import dictionary as columns
-    from lungmix.stages.quality import without_numbers
     from lungmix.store import open_cohort
     from lungmix.store.choices import choose_quality
     from lungmix.tissue import AIRWAY, ELSEWHERE
@@ -216,8 +215,6 @@ def measure(
     excluded = [region for region, exclude in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if exclude]
     # A cluster is started only if the regions of a case, or its numbers of quality control, are not computed yet.
     quality = choose_quality(store, qc_threshold)
-    cohort = open_cohort(store)
-    needed = bool(without_sides(cohort) or without_numbers(cohort))
-    with pipeline_on(store, cluster, needed=needed) as pipeline:
+    with pipeline_on(store, cluster, needed=has_incomplete_cases(open_cohort(store))) as pipeline:
         result = pipeline.measure(excluded, radiomics=radiomics, quality=quality)
     print_result_and_exit(store, result, as_json)

@@ -10,7 +10,7 @@ import lungmix
 from lungmix.errors import UsageError, redact, reveal
 from lungmix.formats import find_scans, write_image
 from lungmix.geometry import Geometry
-from lungmix.intake import mask_files
+from lungmix.intake import mask_cases, mask_files
 from lungmix.intake.mask_files import match_masks
 from lungmix.privacy.identity import Identity
 from lungmix.stages.convert import UIDS, frame_digest, uid_digests
@@ -103,7 +103,8 @@ def test_two_files_of_one_case_are_ambiguous(cohort, folder):
     masks, result = matched(folder, cohort)
     assert masks == {"case-002": "case-002.nrrd"}
     assert result.rejected == {"case-001"}
-    assert "2 files are its mask (case-001_lung.nrrd and case-001_mask.nrrd)" in reveal(result.missing["case-001"])
+    shown = reveal(result.missing["case-001"])
+    assert "2 files can be the mask of this case (case-001_lung.nrrd and case-001_mask.nrrd)" in shown
     assert "Rossi" not in str(result)
 
 
@@ -169,7 +170,7 @@ def test_the_frame_of_a_named_file_is_compared_with_that_of_its_case_alone(cohor
         compared.append((name, uid))
         return frame_digest(salt, name, uid)
 
-    monkeypatch.setattr(mask_files, "frame_digest", digest)
+    monkeypatch.setattr(mask_cases, "frame_digest", digest)
     write_masks(folder, "case-001.nrrd", "case-002.nrrd")
     uids |= {f"case-00{number}.nrrd": {"frame_uid": UID.format(f"{number}.2")} for number in (1, 2)}
     assert matched(folder, cohort)[0] == {"case-001": "case-001.nrrd", "case-002": "case-002.nrrd"}
@@ -190,7 +191,7 @@ def test_a_table_says_which_mask_belongs_to_which_scan(cohort, folder, scans, he
     table.write_text("\n".join([header, *rows]) + "\n")
     masks, result = matched(table, cohort, scans)
     assert masks == {"case-002": "odd.nrrd"}
-    assert "holds no mask of it" in result.missing["case-001"]
+    assert "has no mask for this case" in result.missing["case-001"]
 
 
 def test_lines_of_a_table_that_lead_nowhere_are_named(cohort, folder):

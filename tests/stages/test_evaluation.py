@@ -139,7 +139,7 @@ def test_cohort_is_compared_case_by_case_and_bad_references_end_their_case_alone
     result = lungmix.evaluate(cohort, folder, client=OneWorker())
     assert result.done == ["good", "tumour"]
     assert result.failed.keys() == {"empty", "missing", "shifted"}
-    assert "holds no mask of it" in result.failed["missing"]
+    assert "has no mask for this case" in result.failed["missing"]
     assert "does not overlap the scan" in result.failed["shifted"]
     assert not [
         reason for reason in result.failed.values() if "Rossi" in reason or ".nrrd" in reason.replace("_lung.nrrd", "")
@@ -410,7 +410,8 @@ def test_command_prints_a_table_or_one_object_and_ends_with_1_where_a_case_faile
     assert answer["done"] == ["one"]
     assert [row["region"] for row in answer["evaluation"]] == ["lungs", "right", "left"]
     assert list(answer["failed"]) == ["two"]
-    for text in ("failed: two: r holds no mask of it", "1 done, 1 failed", f"{answer['evaluation'][0]['dice']:.3f}"):
+    dice = answer["evaluation"][0]["dice"]
+    for text in ("failed: two: r has no mask for this case", "1 done, 1 failed", f"{dice:.3f}"):
         assert text in outputs[0]
 
 

@@ -266,8 +266,8 @@ def test_a_file_that_cannot_be_read_leaves_an_earlier_mask(cohort):
 
 
 def test_a_case_without_a_mask_fails_with_its_reason(cohort):
-    with pytest.raises(SourceError, match="holds no mask of it"):
-        give(cohort, None, missing={"one": "the folder holds no mask of it"})
+    with pytest.raises(SourceError, match="has no mask for this case"):
+        give(cohort, None, missing={"one": "the folder has no mask for this case"})
 
 
 def test_a_corrupt_mask_from_a_file_is_not_computed_in_its_place(cohort):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from dask.system import CPU_COUNT
@@ -18,23 +16,18 @@ from lungmix.formats import Scan
 from lungmix.formats.directory import is_apple_double, list_files
 from lungmix.formats.images import extension_of
 from lungmix.formats.masks import MaskFile, is_mask_file, open_mask
-from lungmix.formats.scan import case_name
+from lungmix.formats.masks.words import LUNG_REGIONS
 from lungmix.formats.tables import column_of, rows_of, text_of
+from lungmix.intake.mask_cases import CaseLookup, NamedCases, region_at_end, stem_of
+from lungmix.intake.mask_parts import NamedMask, choose_masks
 from lungmix.s3 import is_remote
-from lungmix.stages.convert import UIDS, frame_digest, series_digest
-from lungmix.stages.derived_series import derived_series
-from lungmix.store import Cohort, CohortWriter
-from lungmix.store.models import record_of
-from lungmix.store.schema import CONVERT
+from lungmix.store import Cohort
 
 TABLE_EXTENSIONS = (".csv", ".tsv", ".txt")
 MASK_COLUMNS = ("mask", "masks", "mask_path", "segmentation", "label", "labels")
 TARGET_COLUMNS = ("case", "series_uid", "seriesinstanceuid", "path", "source", "image", "file", "scan")
 _UID_COLUMNS = ("series_uid", "seriesinstanceuid")
 _MAX_TABLE_BYTES = 64 << 20
-_WORDS = r"(?:lungs?|masks?|seg|segs|segmentations?|labels?|labelmap|side|rtstruct|rtss|lungmask|roi)"
-_SUFFIX = re.compile(rf"(?:[-_. ]+{_WORDS})+$")
-_ONLY_WORDS = re.compile(rf"{_WORDS}(?:[-_. ]+{_WORDS})*")
 
 
 @dataclass(frozen=True)
@@ -61,20 +54,36 @@ class MatchedMasks:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that may be a mask, with the cases that it belongs to by a table or its name."""
+    """A file that may be a mask, with the cases that a table (`is_listed`) or its name leads to."""
 
     path: Path
-    cases: frozenset[str]
+    named: NamedCases
+    is_listed: bool = False
+
+    @property
+    def cases(self) -> frozenset[str]:
+        """Cases that it belongs to; none for a file that is only next to masks of a case."""
+        return frozenset() if self.named.is_other else self.named.cases
+
+    @property
+    def is_unread(self) -> bool:
+        """True for an image of another structure next to the masks of a case, which has no UIDs either."""
+        return self.named.is_other and bool(self.named.cases) and extension_of(self.path) is not None
 
 
 def match_masks(
-    place: str | Path, cohort: Cohort, names: Collection[str], scans: Mapping[str, Scan] | None = None
+    place: str | Path,
+    cohort: Cohort,
+    names: Collection[str],
+    scans: Mapping[str, Scan] | None = None,
+    regions: Collection[str] = LUNG_REGIONS,
 ) -> MatchedMasks:
     """Return the mask files of cases.
 
     A file belongs to the case whose series it names, else to the only case of its frame of reference, else to the case
     that a table says, else to that of its name: ``CASE``, or the name of the scan, with a suffix such as ``_lung``. A
-    file that names another series and frame of reference than those of its case is rejected.
+    file that names another series and frame of reference than those of its case is rejected. Several files of one case
+    are its mask if each of them holds other regions, by its own names or by that of the file.
 
     Parameters
     ----------
@@ -87,6 +96,8 @@ def match_masks(
         Cases that need masks.
     scans : mapping of str to Scan, optional
         Scans of this run by case; cases without one are matched by digests of UIDs, or by their case names.
+    regions : collection of str
+        Regions that the files of one case can be parts of; files of other ones are left aside.
 
     Raises
     ------
@@ -99,7 +110,7 @@ def match_masks(
         raise UsageError("masks cannot be read from an object store: give a folder of this machine with them")
     if not path.exists():
         raise UsageError(f"{mark_path(path)} does not exist: check the path of the masks")
-    cases = _Cases(cohort, names, scans)
+    cases = CaseLookup(cohort, names, scans)
     matched = MatchedMasks()
     if path.is_dir():
         files = {file for scan in scans.values() for file in scan.files}
@@ -111,148 +122,77 @@ def match_masks(
     elif path.suffix.lower() in TABLE_EXTENSIONS and extension_of(path) is None:
         candidates = _read_table(path, cases, matched)
     else:
-        only = frozenset(names) if len(names) == 1 else cases.of_name(path)
+        only = NamedCases(frozenset(names)) if len(names) == 1 else cases.of_name(path)
         candidates = [_Candidate(path.absolute(), only)]
     if not candidates and not matched.unused:
         raise UsageError(f"{mark_path(path)} holds no mask file: give NRRD, NIfTI, MetaImage, DICOM SEG or RTSTRUCT")
-    _assign(candidates, cases, matched, path)
+    _assign(candidates, cases, matched, path, frozenset(regions))
     return matched
 
 
-class _Cases:
-    """Cases with what a mask can be matched by."""
-
-    def __init__(self, cohort: Cohort, names: Collection[str], scans: Mapping[str, Scan]):
-        self.names, self.scans = names, scans
-        self._records = {name: record_of(case, CONVERT).get(UIDS, {}) for name, case in cohort.items()}
-        self._salt = CohortWriter(cohort).salt
-        self._by_name: dict[str, set[str]] = defaultdict(set)
-        self._by_series: dict[str, set[str]] = defaultdict(set)
-        self._derived: dict[str, str] = {}
-        for name, case in cohort.items():
-            if name in names and CONVERT in case.stages:
-                self._derived[derived_series(case).uid("series")] = name
-        for name in names:
-            self._by_name[name].add(name)
-            if name in scans:
-                self._by_name[scans[name].name].add(name)
-            identity = scans[name].identity if name in scans else None
-            if identity is not None and identity.series_uid:
-                self._by_series[identity.series_uid].add(name)
-            elif "series" in self._records.get(name, {}):
-                self._by_series[self._records[name]["series"]].add(name)
-
-    def of_name(self, file: Path) -> frozenset[str]:
-        """Return the cases that a file belongs to by its name, or by that of its folder where it is only ``mask``."""
-        stem = file.name[: -len(_extension(file))] if _extension(file) else file.name
-        stems = [stem, _SUFFIX.sub("", stem.lower())]
-        if _ONLY_WORDS.fullmatch(stem.lower()):
-            stems.append(file.parent.name)
-        for text in stems:
-            cases = self._by_name.get(case_name(text))
-            if cases:
-                return frozenset(cases)
-        return frozenset()
-
-    def of_series(self, uid: str) -> frozenset[str]:
-        """Return the cases of a series."""
-        if uid in self._derived:
-            return frozenset({self._derived[uid]})
-        cases = self._by_series.get(uid) or set()
-        if not cases and any("series" in self._records.get(name, {}) for name in self.names):
-            cases = self._by_series.get(series_digest(self._salt, uid)) or set()
-        return frozenset(cases)
-
-    def of_frame(self, uid: str, likely: Collection[str] = ()) -> frozenset[str]:
-        """Return the cases of a frame of reference.
-
-        Parameters
-        ----------
-        uid : str
-            The frame of reference.
-        likely : collection of str
-            Cases that alone are compared, unless the frames of all are unknown: each digest takes long.
-        """
-        shared = {name: self.has_frame(name, uid) for name in likely}
-        if all(is_shared is None for is_shared in shared.values()):
-            shared = {name: self.has_frame(name, uid) for name in self.names}
-        return frozenset(name for name, is_shared in shared.items() if is_shared)
-
-    def has_frame(self, name: str, uid: str) -> bool | None:
-        """Return True where a case has this frame of reference; None where its own is unknown."""
-        identity = self.scans[name].identity if name in self.scans else None
-        if identity is not None and identity.frame_uid:
-            return identity.frame_uid == uid
-        digest = self._records.get(name, {}).get("frame")
-        return None if digest is None else digest == frame_digest(self._salt, name, uid)
-
-    def has_series(self, name: str, uid: str) -> bool | None:
-        """Return True where a case comes from this series, or an export refers to it; None where its own is unknown."""
-        if self._derived.get(uid) == name:
-            return True
-        identity = self.scans[name].identity if name in self.scans else None
-        if identity is not None and identity.series_uid:
-            return identity.series_uid == uid
-        digest = self._records.get(name, {}).get("series")
-        return None if digest is None else digest == series_digest(self._salt, uid)
-
-    def of_path(self, text: str, table: Path) -> frozenset[str]:
-        """Return the cases whose scan is at a path, as a table gives it."""
-        return frozenset(self._by_path.get((table.parent / text).resolve(), ()))
-
-    @cached_property
-    def _by_path(self) -> dict[Path, set[str]]:
-        """Cases by the resolved paths of their scans; a table asks for each of its rows."""
-        cases: dict[Path, set[str]] = defaultdict(set)
-        for name in self.scans.keys() & {*self.names}:
-            scan = self.scans[name]
-            for path in (scan.path, *scan.files[:1]):
-                cases[Path(path).resolve()].add(name)
-        return cases
-
-
-def _assign(candidates: Iterable[_Candidate], cases: _Cases, matched: MatchedMasks, place: Path) -> None:
-    """Open the candidates, and assign to each case its only mask."""
-    candidates = list(candidates)
-    opened = _open_all(candidates)
-    by_case: dict[str, list[MaskFile]] = defaultdict(list)
+def _assign(
+    candidates: list[_Candidate], cases: CaseLookup, matched: MatchedMasks, place: Path, regions: frozenset[str]
+) -> None:
+    """Open the candidates, and assign to each case its only mask, or those that are parts of one."""
+    by_case: dict[str, list[NamedMask]] = defaultdict(list)
     faults: dict[str, list[str]] = defaultdict(list)
-    for number, (candidate, mask) in enumerate(zip(candidates, opened, strict=True), start=1):
+    incomplete: set[str] = set()
+    others: dict[str, list[tuple[str, str, Path]]] = defaultdict(list)
+    for number, (candidate, mask) in enumerate(zip(candidates, _open_all(candidates), strict=True), start=1):
+        targets, fault = frozenset[str](), None
         if isinstance(mask, SourceError):
-            for name in candidate.cases:
-                faults[name].append(mask.raw_message)
-            if not candidate.cases:
-                matched.unused[f"mask {number}"] = mask.raw_message
-            continue
-        targets, fault = _targets(candidate, mask, cases)
-        if fault is not None:
+            fault = mask.raw_message
+        elif mask is None:
+            fault = _unnamed_fault(candidate.path)
+        else:
+            targets, fault = _targets(candidate, mask, cases)
+        if fault is None and mask is not None and not isinstance(mask, SourceError):
+            by_case[next(iter(targets))].append(NamedMask(mask, candidate.named.region))
+        elif fault is not None:
             for name in candidate.cases:
                 faults[name].append(fault)
+                if candidate.is_listed or candidate.named.region in regions:
+                    incomplete.add(name)
             if not candidate.cases:
-                matched.unused[f"mask {number}"] = fault
-        elif len(targets) == 1:
-            by_case[next(iter(targets))].append(mask)
+                nearby = next(iter(candidate.named.cases)) if len(candidate.named.cases) == 1 else ""
+                others[nearby].append((f"mask {number}", fault, candidate.path))
+    left_aside: list[Path] = []
     for name in cases.names:
-        masks = by_case.get(name, [])
-        if len(masks) == 1:
-            matched.masks[name] = masks[0]
-        elif masks:
-            matched.rejected.add(name)
-            shown = " and ".join(mark_path(mask.path) for mask in masks[:3])
-            matched.missing.setdefault(
-                name, f"{len(masks)} files are its mask ({shown}): give a table with the columns case and mask"
-            )
-        elif faults.get(name):
+        chosen = choose_masks(by_case.get(name, []), regions)
+        if name in incomplete or (faults.get(name) and not by_case.get(name)):
             matched.rejected.add(name)
             matched.missing.setdefault(name, faults[name][0])
+        elif chosen.ambiguous:
+            matched.rejected.add(name)
+            shown = " and ".join(mark_path(mask.path) for mask in chosen.ambiguous[:3])
+            matched.missing.setdefault(
+                name,
+                f"{len(chosen.ambiguous)} files can be the mask of this case ({shown}): give a table with the columns "
+                "case and mask",
+            )
+        elif chosen.masks:
+            try:
+                matched.masks[name] = chosen.combined()
+            except SourceError as error:
+                matched.rejected.add(name)
+                matched.missing.setdefault(name, error.raw_message)
+            left_aside += [Path(mask.path) for mask in chosen.left_aside]
+            left_aside += [path for _, _, path in others.pop(name, [])]
         else:
             matched.missing.setdefault(
-                name, f"{mark_path(place)} holds no mask of it: name the file after the case or the scan, such as "
+                name,
+                f"{mark_path(place)} has no mask for this case: name the file after the case or the scan, such as "
                 f"{name}_lung.nrrd, or give a table with the columns case and mask",
-            )  # fmt: skip
+            )
+    matched.unused.update((label, fault) for files in others.values() for label, fault, _ in files)
+    if left_aside:
+        count = "1 file" if len(left_aside) == 1 else f"{len(left_aside)} files"
+        matched.unused["masks of other structures"] = (
+            f"{count}, such as {mark_path(left_aside[0])}, next to masks of the same scans: not used"
+        )
 
 
-def _targets(candidate: _Candidate, mask: MaskFile, cases: _Cases) -> tuple[frozenset[str], str | None]:
+def _targets(candidate: _Candidate, mask: MaskFile, cases: CaseLookup) -> tuple[frozenset[str], str | None]:
     """Return the cases that a mask belongs to, and why it cannot be used."""
     path = mark_path(mask.path)
     by_uid: frozenset[str] = frozenset()
@@ -276,15 +216,18 @@ def _targets(candidate: _Candidate, mask: MaskFile, cases: _Cases) -> tuple[froz
         names = " and ".join(sorted(by_uid)[:3])
         return frozenset(), f"{path} can be the mask of {names}: give a table with the columns case and mask"
     if not by_uid:
-        return (
-            frozenset(),
-            f"{path} belongs to no scan of this run, neither by its UIDs nor by its name: name it after "
-            "its case, or give a table with the columns case and mask",
-        )
+        return frozenset(), _unnamed_fault(mask.path)
     return by_uid, None
 
 
-def _contradicts(name: str, mask: MaskFile, cases: _Cases) -> bool:
+def _unnamed_fault(path: str | Path) -> str:
+    return (
+        f"{mark_path(path)} belongs to no scan of this run, neither by its UIDs nor by its name: name it after its "
+        "case, or give a table with the columns case and mask"
+    )
+
+
+def _contradicts(name: str, mask: MaskFile, cases: CaseLookup) -> bool:
     """Return True where a mask names another series than that of a case, and does not share its frame of reference."""
     if mask.frame_uid and cases.has_frame(name, mask.frame_uid):
         return False
@@ -293,8 +236,10 @@ def _contradicts(name: str, mask: MaskFile, cases: _Cases) -> bool:
     return series is False or (series is None and frame is False)
 
 
-def _open_all(candidates: list[_Candidate]) -> list[MaskFile | SourceError]:
-    def open_one(candidate: _Candidate) -> MaskFile | SourceError:
+def _open_all(candidates: list[_Candidate]) -> list[MaskFile | SourceError | None]:
+    def open_one(candidate: _Candidate) -> MaskFile | SourceError | None:
+        if candidate.is_unread:
+            return None
         try:
             return open_mask(candidate.path)
         except SourceError as error:
@@ -304,7 +249,7 @@ def _open_all(candidates: list[_Candidate]) -> list[MaskFile | SourceError]:
         return list(pool.map(open_one, candidates))
 
 
-def _read_table(path: Path, cases: _Cases, matched: MatchedMasks) -> list[_Candidate]:
+def _read_table(path: Path, cases: CaseLookup, matched: MatchedMasks) -> list[_Candidate]:
     """Return the masks that a table lists for cases."""
     with path.open("rb") as stream:
         content = stream.read(_MAX_TABLE_BYTES + 1)
@@ -330,25 +275,23 @@ def _read_table(path: Path, cases: _Cases, matched: MatchedMasks) -> list[_Candi
         if kind in _UID_COLUMNS
         else (lambda text: cases.of_path(text, path))
     )
-    candidates: list[_Candidate] = []
+    files: list[tuple[Path, frozenset[str]]] = []
     for line, cells in rows[1:]:
         mask, target = (cells[column].strip() if column < len(cells) else "" for column in (mask_column, target_column))
         if not mask or not target:
             continue
         targets = of_target(target)
         if targets:
-            candidates.append(_Candidate((path.parent / mask).absolute(), targets))
+            files.append(((path.parent / mask).absolute(), targets))
         else:
             matched.unused[f"mask of line {line}"] = (
                 f"{mark_path(path)} names no case of this run in line {line}: check its column {kind}"
             )
-    return candidates
-
-
-def _extension(file: Path) -> str:
-    """Return the extension of a mask file, such as ``.seg.nrrd``."""
-    extension = extension_of(file) or ""
-    stem = file.name[: -len(extension)] if extension else file.name
-    if extension and stem.lower().endswith(".seg"):
-        return stem[-4:] + extension
-    return extension or file.suffix
+    rows_of_case = Counter(name for _, targets in files for name in targets)
+    # A name tells the part only where the mask of a case has several files.
+    return [
+        _Candidate(
+            file, NamedCases(targets, region_at_end(stem_of(file)) if rows_of_case[min(targets)] > 1 else None), True
+        )
+        for file, targets in files
+    ]

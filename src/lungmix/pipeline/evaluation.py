@@ -16,7 +16,8 @@ from lungmix.cluster.reconnect import is_connection_lost
 from lungmix.cluster.worker_exits import explained
 from lungmix.cluster.worker_memory import worker_memory_of
 from lungmix.errors import ClusterError, LockedError, LungmixError, redact, reveal
-from lungmix.formats.masks import EmptyMaskError, MaskFile
+from lungmix.formats.masks import REGIONS, EmptyMaskError, MaskFile
+from lungmix.formats.masks.words import LUNG_REGIONS
 from lungmix.intake.mask_files import match_masks
 from lungmix.pipeline.retry import CONNECTION_LOST
 from lungmix.pipeline.runner import reason_of
@@ -175,7 +176,7 @@ def _evaluate_all(
     names = list(cohort)
     for name, reason in cohort.damaged.items():
         result.fail(name, reason)
-    references = match_masks(reference, cohort, names)
+    references = match_masks(reference, cohort, names, regions=LUNG_REGIONS if what == "lungs" else REGIONS)
     for name, reason in references.missing.items():
         result.fail(name, reason)
     for name, reason in references.unused.items():

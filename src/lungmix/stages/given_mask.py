@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from lungmix.stages.mask_labels import LABELS, LUNG, LabelChoice, choose_labels,
 from lungmix.stages.plausibility import ACCEPTED
 from lungmix.stages.reading import read_on_worker
 from lungmix.stages.reduced import find_rejected_components
+from lungmix.stages.shared_voxels import SharedVoxels, lobes_of, note_on_lobes, note_on_shared
 from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
 from lungmix.store.models import record_of
@@ -148,6 +149,12 @@ class GivenMaskStage:
         provenance: dict[str, Any] = {"file": mask.fingerprint, "kind": mask.kind, "grid": grid, **choice.to_dict()}
         if mask.made_by:
             provenance["made_by"] = mask.made_by
+        if mask.files > 1:
+            provenance["files"] = mask.files
+        if written.shared:
+            provenance["shared"] = written.shared
+        if lobes := lobes_of(mask):
+            provenance["lobes"] = lobes
         if self.labels is not None and (empty := _without_voxels(choice, written)):
             provenance["empty"] = empty
         if grid == "resampled" and mask.geometry is not None:
@@ -173,6 +180,8 @@ class WrittenMask:
         Receipts of the shards of the mask, and of its regions where they were written.
     rejected : tuple of dict
         Lung components that the mask does not contain, for masks with regions.
+    shared : int
+        Voxels that files of the mask give to both lungs.
     """
 
     counts: SparseHistogram
@@ -180,6 +189,7 @@ class WrittenMask:
     files: Receipts
     region_files: Receipts
     rejected: tuple[dict[str, Any], ...] = ()
+    shared: int = 0
 
     @property
     def voxels(self) -> int:
@@ -277,6 +287,10 @@ def notes_on(case: Case) -> list[str]:
             f"no voxel of its mask has the label{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}, which "
             f"`mask_labels` takes as {region}: check `mask_labels`"
         )
+    if provenance.get("shared"):
+        notes.append(note_on_shared(case, provenance["shared"]))
+    if note := note_on_lobes(provenance.get("lobes", ()), provenance.get("labels", ())):
+        notes.append(note)
     if provenance.get("omitted"):
         notes.append("its mask file names an airway, which is not lung: `mask_labels` takes it into the mask")
     return notes
@@ -340,11 +354,12 @@ def _check_usable(mask: MaskFile, case_ref: CaseRef, values: Mapping[int, int]) 
 
 
 def _write_labels(mask: MaskFile, case_ref: CaseRef, choice: LabelChoice) -> WrittenMask:
-    with closing(labels_on_grid(mask, choice.values, case_ref)) as slabs:
-        written = write_mask(slabs, case_ref, has_regions=choice.has_regions)
+    shared = SharedVoxels()
+    with closing(labels_on_grid(shared.marked(mask), choice.values, case_ref)) as slabs:
+        written = write_mask(shared.resolve(slabs), case_ref, has_regions=choice.has_regions)
     if not written.voxels:
         raise _no_lung_here(mask)
-    return written
+    return replace(written, shared=shared.count)
 
 
 def _no_lung_here(mask: MaskFile) -> SourceError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -51,6 +51,30 @@ class Segment:
         return f"<Segment {self.number}: {self.region or 'unknown'}>"
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """Label to write for voxels to which several files of a mask give two labels.
+
+    Attributes
+    ----------
+    first, second : int
+        The two labels.
+    label : int
+        Label to write.
+    """
+
+    first: int
+    second: int
+    label: int
+
+    def is_in(self, slabs: Sequence[Labels]) -> npt.NDArray[np.bool_]:
+        """Return True for voxels that have both labels in the slabs of several files."""
+        shared: npt.NDArray[np.bool_] = np.logical_and(
+            *(np.logical_or.reduce([slab == label for slab in slabs]) for label in (self.first, self.second))
+        )
+        return shared
+
+
 @dataclass(frozen=True, repr=False)
 class MaskFile:
     """Mask or label map that another program wrote; can be pickled, `repr` shows no names.
@@ -59,8 +83,8 @@ class MaskFile:
     ----------
     path : str
         Path of the file.
-    kind : {"image", "seg", "rtstruct"}
-        Image file, DICOM segmentation, or DICOM structure set.
+    kind : {"image", "seg", "rtstruct", "mixed"}
+        Image file, DICOM segmentation, DICOM structure set, or files of several of these kinds.
     geometry : Geometry or None
         Grid of the labels; None for a structure set, which is filled on any grid.
     segments : tuple of Segment
@@ -73,6 +97,10 @@ class MaskFile:
         Program or manufacturer, if it is a known one.
     fingerprint : str
         Digest of the state of the file; contains no names.
+    files : int
+        Number of files, see `lungmix.formats.masks.combined`.
+    overlap : Overlap or None
+        Label of what two files give different labels; without it the last label counts.
     reader : callable
         Function of the mask, values, geometry and thickness that yields the labels; see `label_slabs`.
     may_overlap : bool
@@ -80,13 +108,15 @@ class MaskFile:
     """
 
     path: str
-    kind: Literal["image", "seg", "rtstruct"]
+    kind: Literal["image", "seg", "rtstruct", "mixed"]
     geometry: Geometry | None
     segments: tuple[Segment, ...]
     series_uid: str | None
     frame_uid: str | None
     made_by: str | None
     fingerprint: str
+    files: int = 1
+    overlap: Overlap | None = None
     reader: SlabReader = field(kw_only=True)
     may_overlap: bool = field(default=False, kw_only=True)
 

@@ -1,0 +1,183 @@
+"""Masks that consist of several files, each of which holds other parts of the lungs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import SourceError, mark_path
+from lungmix.formats.limits import check_geometry
+from lungmix.formats.masks.mask_file import EmptyMaskError, Labels, MaskFile, Segment, offset_in_grid
+from lungmix.geometry import Geometry
+
+_HIGHEST_VALUE = 255
+
+
+@dataclass(frozen=True, repr=False)
+class MaskPart:
+    """File of a mask; `repr` shows no names.
+
+    Attributes
+    ----------
+    mask : MaskFile
+        The file.
+    region : str or None
+        Region that the name of the file states, for an image that names none: its voxels other than 0, which must all
+        have one value.
+    """
+
+    mask: MaskFile
+    region: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<MaskPart: {self.region or len(self.mask.segments)}>"
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Segments of the file, or the only one that its name states."""
+        return self.mask.segments if self.region is None else (Segment(1, "", None, self.region),)
+
+    def slabs(self, values: Mapping[int, int], geometry: Geometry, thickness: int) -> Iterator[Labels]:
+        """Yield labels slab by slab, see `MaskFile.label_slabs`; a file without any of their voxels is no error."""
+        stored = {value: value for value in range(1, _HIGHEST_VALUE + 1)}
+        seen: set[int] = set()
+        try:
+            for slab in self.mask.label_slabs(values if self.region is None else stored, geometry, thickness):
+                if self.region is None:
+                    yield slab
+                    continue
+                seen.update((np.flatnonzero(np.bincount(slab.reshape(-1))[1:]) + 1).tolist())
+                if len(seen) > 1:
+                    raise SourceError(
+                        f"{mark_path(self.mask.path)} is one part of the lungs by its name, but has the labels "
+                        f"{', '.join(map(str, sorted(seen)[:5]))}: give a file for each part, or a single one with all"
+                    )
+                yield np.where(slab > 0, np.uint8(values[1]), np.uint8(0))
+        except EmptyMaskError:
+            return
+
+
+def combine(parts: Sequence[MaskPart]) -> MaskFile:
+    """Return several files as one mask; the numbers of its segments count them file by file.
+
+    Parameters
+    ----------
+    parts : sequence of MaskPart
+        The files, in any order.
+
+    Raises
+    ------
+    SourceError
+        If their grids are neither equal nor parts of one grid.
+    """
+    parts = sorted(parts, key=lambda part: part.mask.path)
+    segments: list[Segment] = []
+    numbers: list[dict[int, int]] = []
+    for part in parts:
+        first = len(segments) + 1
+        numbers.append({first + index: segment.number for index, segment in enumerate(part.segments)})
+        segments += [replace(segment, number=first + index) for index, segment in enumerate(part.segments)]
+    masks = [part.mask for part in parts]
+    states = sorted(f"{part.mask.fingerprint} {part.region}" for part in parts)
+    kinds = {mask.kind for mask in masks}
+    return MaskFile(
+        path=masks[0].path,
+        kind=kinds.pop() if len(kinds) == 1 else "mixed",
+        geometry=_common_grid(masks),
+        segments=tuple(segments),
+        series_uid=_common([mask.series_uid for mask in masks]),
+        frame_uid=_common([mask.frame_uid for mask in masks]),
+        made_by=_common([mask.made_by for mask in masks]),
+        fingerprint=hashlib.sha256("\n".join(states).encode()).hexdigest(),
+        files=sum(mask.files for mask in masks),
+        reader=CombinedReader(tuple(zip(parts, numbers, strict=True))),
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class CombinedReader:
+    """Reader of several files slab by slab, see `MaskFile.label_slabs`; `repr` shows no names.
+
+    Attributes
+    ----------
+    parts : tuple of (MaskPart, mapping of int to int)
+        The files, each with the number of a segment in the file by its number in the mask.
+    """
+
+    parts: tuple[tuple[MaskPart, Mapping[int, int]], ...]
+
+    def __repr__(self) -> str:
+        return f"<CombinedReader: {len(self.parts)} files>"
+
+    def __call__(
+        self, mask: MaskFile, values: Mapping[int, int], geometry: Geometry, thickness: int
+    ) -> Iterator[Labels]:
+        """Yield the labels of all files; files without a requested segment are not read."""
+        # Ranks say which label counts where files overlap, whatever the order of the files.
+        ranks, labels = _ranks_of(values)
+        streams = []
+        for part, numbers in self.parts:
+            ranked = {numbers[number]: rank for number, rank in ranks.items() if number in numbers}
+            if ranked:
+                streams.append(part.slabs(ranked, geometry, thickness))
+        while streams:
+            # All are advanced, because a file is checked after its last slab.
+            slabs = [slab for stream in streams if (slab := next(stream, None)) is not None]
+            if not slabs:
+                return
+            if len({slab.shape for slab in slabs}) > 1 or len(slabs) < len(streams):
+                raise SourceError(
+                    f"{mark_path(mask.path)} and the other files of this mask do not hold the slices that they "
+                    "declare: get the files again"
+                )
+            written = labels[np.maximum.reduce(slabs)]
+            if mask.overlap is not None:
+                written[mask.overlap.is_in([labels[slab] for slab in slabs])] = mask.overlap.label
+            yield written
+
+
+def _ranks_of(values: Mapping[int, int]) -> tuple[dict[int, int], npt.NDArray[np.uint8]]:
+    """Return the rank of each number, higher for later labels, and the label of each rank."""
+    labels = [0]
+    ranks: dict[int, int] = {}
+    for number, label in values.items():
+        if label != labels[-1]:
+            labels.append(label)
+        ranks[number] = len(labels) - 1
+    if len(labels) > _HIGHEST_VALUE + 1:
+        raise ValueError("too many labels to write")
+    return ranks, np.array(labels, np.uint8)
+
+
+def _common(values: Sequence[str | None]) -> str | None:
+    """Return the value that all files which have one share; None where they differ."""
+    distinct = {*values} - {None}
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _common_grid(masks: Sequence[MaskFile]) -> Geometry | None:
+    """Return the smallest grid that all files are parts of; None where contours are among them, which have no grid."""
+    grids = [mask.geometry for mask in masks if mask.geometry is not None]
+    if len(grids) < len(masks):
+        return None
+    reference = max(grids, key=lambda grid: (grid.size, grid.origin))
+    steps = np.reshape(reference.direction, (3, 3)) * reference.spacing
+    # Files of 3D Slicer leave out what surrounds their segments.
+    starts = [np.rint(np.linalg.solve(steps, np.subtract(grid.origin, reference.origin))) for grid in grids]
+    first = np.min(starts, axis=0)
+    last = np.max([start + grid.size for start, grid in zip(starts, grids, strict=True)], axis=0)
+    if np.abs([first, last]).max() < np.iinfo(np.int32).max:
+        x, y, z = (int(count) for count in last - first)
+        common = replace(reference, size=(x, y, z), origin=tuple(reference.origin + steps @ first))
+        if all(offset_in_grid(grid, common) is not None for grid in grids):
+            check_geometry(Path(masks[0].path), common)
+            return common
+    raise SourceError(
+        f"{mark_path(masks[0].path)} and {mark_path(masks[1].path)} are parts of one mask with different grids: export "
+        "them on the grid of the scan"
+    )

@@ -1,0 +1,184 @@
+"""Cases that a mask file can belong to: by its name, its folder, its UIDs, or a path in a table."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lungmix.formats import Scan
+from lungmix.formats.images import extension_of
+from lungmix.formats.masks import region_of_name
+from lungmix.formats.scan import case_name
+from lungmix.stages.convert import UIDS, frame_digest, series_digest
+from lungmix.stages.derived_series import derived_series
+from lungmix.store import Cohort, CohortWriter
+from lungmix.store.models import record_of
+from lungmix.store.schema import CONVERT
+
+_WORDS = r"(?:lungs?|masks?|seg|segs|segmentations?|labels?|labelmap|side|rtstruct|rtss|lungmask|roi)"
+_MASK_WORDS = r"(?:masks?|seg|segs|segmentations?|labels?|labelmap|roi)"
+_SUFFIX = re.compile(rf"(?:[-_. ]+{_WORDS})+$")
+_MASK_SUFFIX = re.compile(rf"(?:[-_. ]+{_MASK_WORDS})+$")
+_ONLY_WORDS = re.compile(rf"{_WORDS}(?:[-_. ]+{_WORDS})*")
+_SEPARATORS = re.compile(r"[-_. ]+")
+
+
+@dataclass(frozen=True)
+class NamedCases:
+    """Cases that the name of a mask file leads to.
+
+    Attributes
+    ----------
+    cases : frozenset of str
+        The cases.
+    region : str or None
+        Part of the lungs, or tissue, that the rest of the name states; None for a mask of the whole scan.
+    is_other : bool
+        True where the rest of the name, or the name of a file in the folder of a case, is not a known one.
+    """
+
+    cases: frozenset[str] = frozenset()
+    region: str | None = None
+    is_other: bool = False
+
+
+class CaseLookup:
+    """Cases with what a mask can be matched by."""
+
+    def __init__(self, cohort: Cohort, names: Collection[str], scans: Mapping[str, Scan]):
+        self.names, self.scans = names, scans
+        self._records = {name: record_of(case, CONVERT).get(UIDS, {}) for name, case in cohort.items()}
+        self._salt = CohortWriter(cohort).salt
+        self._by_name: dict[str, set[str]] = defaultdict(set)
+        self._by_series: dict[str, set[str]] = defaultdict(set)
+        self._derived: dict[str, str] = {}
+        for name, case in cohort.items():
+            if name in names and CONVERT in case.stages:
+                self._derived[derived_series(case).uid("series")] = name
+        for name in names:
+            self._by_name[name].add(name)
+            if name in scans:
+                self._by_name[scans[name].name].add(name)
+            identity = scans[name].identity if name in scans else None
+            if identity is not None and identity.series_uid:
+                self._by_series[identity.series_uid].add(name)
+            elif "series" in self._records.get(name, {}):
+                self._by_series[self._records[name]["series"]].add(name)
+
+    def of_name(self, file: Path) -> NamedCases:
+        """Return the cases that a file belongs to by its name, or by that of its folder.
+
+        The name is that of a case or of its scan, with words for masks, or followed by a part of the lungs. A file
+        named by such words alone, or as a part of the lungs, belongs to the case of its folder: that of the name of the
+        folder, or of the only scan in a folder of this name.
+        """
+        stem = stem_of(file)
+        folders = [file.parent]
+        if _ONLY_WORDS.fullmatch(file.parent.name.lower()):
+            folders.append(file.parent.parent)
+        names = [case_name(folder.name) for folder in folders]
+        of_folder = next((cases for name in names if (cases := self._by_folder.get(name))), set())
+        for text in (stem, _SUFFIX.sub("", stem.lower())):
+            if cases := self._by_name.get(case_name(text)):
+                return NamedCases(frozenset(cases & of_folder or cases))
+        for separator in reversed([*_SEPARATORS.finditer(stem)]):
+            if (prefix := stem[: separator.start()]) and (cases := self._by_name.get(case_name(prefix))):
+                region = region_in(stem[separator.end() :])
+                return NamedCases(frozenset(cases & of_folder or cases), region, is_other=region is None)
+        cases = next((cases for name in names if (cases := self._by_name.get(name))), of_folder)
+        is_whole = _ONLY_WORDS.fullmatch(stem.lower()) is not None
+        region = None if is_whole else region_in(stem)
+        return NamedCases(frozenset(cases), region, is_other=not is_whole and region is None)
+
+    def of_series(self, uid: str) -> frozenset[str]:
+        """Return the cases of a series."""
+        if uid in self._derived:
+            return frozenset({self._derived[uid]})
+        cases = self._by_series.get(uid) or set()
+        if not cases and any("series" in self._records.get(name, {}) for name in self.names):
+            cases = self._by_series.get(series_digest(self._salt, uid)) or set()
+        return frozenset(cases)
+
+    def of_frame(self, uid: str, likely: Collection[str] = ()) -> frozenset[str]:
+        """Return the cases of a frame of reference.
+
+        Parameters
+        ----------
+        uid : str
+            The frame of reference.
+        likely : collection of str
+            Cases that alone are compared, unless the frames of all are unknown: each digest takes long.
+        """
+        shared = {name: self.has_frame(name, uid) for name in likely}
+        if all(is_shared is None for is_shared in shared.values()):
+            shared = {name: self.has_frame(name, uid) for name in self.names}
+        return frozenset(name for name, is_shared in shared.items() if is_shared)
+
+    def has_frame(self, name: str, uid: str) -> bool | None:
+        """Return True where a case has this frame of reference; None where its own is unknown."""
+        identity = self.scans[name].identity if name in self.scans else None
+        if identity is not None and identity.frame_uid:
+            return identity.frame_uid == uid
+        digest = self._records.get(name, {}).get("frame")
+        return None if digest is None else digest == frame_digest(self._salt, name, uid)
+
+    def has_series(self, name: str, uid: str) -> bool | None:
+        """Return True where a case comes from this series, or an export refers to it; None where its own is unknown."""
+        if self._derived.get(uid) == name:
+            return True
+        identity = self.scans[name].identity if name in self.scans else None
+        if identity is not None and identity.series_uid:
+            return identity.series_uid == uid
+        digest = self._records.get(name, {}).get("series")
+        return None if digest is None else digest == series_digest(self._salt, uid)
+
+    def of_path(self, text: str, table: Path) -> frozenset[str]:
+        """Return the cases whose scan is at a path, as a table gives it."""
+        return frozenset(self._by_path.get((table.parent / text).resolve(), ()))
+
+    @cached_property
+    def _by_path(self) -> dict[Path, set[str]]:
+        """Cases by the resolved paths of their scans; a table asks for each of its rows."""
+        cases: dict[Path, set[str]] = defaultdict(set)
+        for name in self.scans.keys() & {*self.names}:
+            scan = self.scans[name]
+            for path in (scan.path, *scan.files[:1]):
+                cases[Path(path).resolve()].add(name)
+        return cases
+
+    @cached_property
+    def _by_folder(self) -> dict[str, set[str]]:
+        """Cases by the name of the folder of their scan, where it is the folder of a single one."""
+        cases: dict[str, set[str]] = defaultdict(set)
+        for name in self.scans.keys() & {*self.names}:
+            if self.scans[name].kind != "dicom":
+                cases[case_name(Path(self.scans[name].path).parent.name)].add(name)
+        return {folder: names for folder, names in cases.items() if len(names) == 1}
+
+
+def stem_of(file: Path) -> str:
+    """Return the name of a mask file without its extension, such as ``.seg.nrrd``."""
+    extension = extension_of(file) or ""
+    stem = file.name[: -len(extension)] if extension else file.name
+    if extension and stem.lower().endswith(".seg"):
+        return stem[:-4]
+    return stem if extension else file.stem
+
+
+def region_in(text: str) -> str | None:
+    """Return the part of the lungs, or tissue, that the name of a file states; None for other names.
+
+    Words for masks may follow. The words ``left`` and ``right`` alone are the lungs.
+    """
+    words = _MASK_SUFFIX.sub("", text.lower())
+    return words if words in ("left", "right") else region_of_name(words)
+
+
+def region_at_end(text: str) -> str | None:
+    """Return the region that the last words of a name state, as many as make a known name; None for other names."""
+    regions = (region_in(text[separator.end() :]) for separator in _SEPARATORS.finditer(text))
+    return next((region for region in (region_in(text), *regions) if region is not None), None)

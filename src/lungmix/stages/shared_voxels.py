@@ -1,0 +1,85 @@
+"""Voxels that several files of one mask give to both lungs, and lobes that its files lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.formats.masks import LOBES, MaskFile
+from lungmix.formats.masks.mask_file import Overlap
+from lungmix.store import Case, CaseWriter
+from lungmix.tissue import SIDES
+
+_RIGHT, _LEFT = (next(side.label for side in SIDES if side.key == key) for key in ("right", "left"))
+_SHARED = 255
+
+Slab = tuple[CaseWriter, int, npt.NDArray[np.uint8]]
+
+
+@dataclass(eq=False)
+class SharedVoxels:
+    """Counter of the voxels of both lungs, which count as left lung.
+
+    Attributes
+    ----------
+    count : int
+        Such voxels in the slabs that were read.
+    """
+
+    count: int = 0
+
+    @staticmethod
+    def marked(mask: MaskFile) -> MaskFile:
+        """Return a mask that writes a label of its own for voxels of both lungs; one file has none of them."""
+        return replace(mask, overlap=Overlap(_RIGHT, _LEFT, _SHARED)) if mask.files > 1 else mask
+
+    def resolve(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
+        """Yield slabs in which the voxels of both lungs are left lung, and count these."""
+        for case, start, labels in slabs:
+            is_shared = labels == _SHARED
+            count = int(is_shared.sum())
+            if count:
+                self.count += count
+                labels = np.where(is_shared, np.uint8(_LEFT), labels)
+            yield case, start, labels
+
+
+def lobes_of(mask: MaskFile) -> list[str]:
+    """Return the lobes that a mask names."""
+    regions = {segment.region for segment in mask.segments}
+    return [lobe for lobe in LOBES if lobe in regions]
+
+
+def note_on_shared(case: Case, count: int) -> str:
+    """Return the note on voxels of both lungs."""
+    volume_ml = count * float(np.prod(case.geometry.spacing)) / 1000
+    return (
+        f"files of its mask overlap: {volume_ml:.3g} mL ({count:,} voxel{'s' * (count > 1)}) belong to the right "
+        "and to the left lung, and count as left"
+    )
+
+
+def note_on_lobes(lobes: Iterable[str], regions: Iterable[str]) -> str | None:
+    """Return the note on lobes that a mask lacks, next to others of the same lung; None where none is missing.
+
+    Parameters
+    ----------
+    lobes : iterable of str
+        Lobes that the mask names.
+    regions : iterable of str
+        Regions that its labels were taken as.
+    """
+    named = {*lobes}
+    missing = [
+        lobe.replace("_", " ")
+        for lobe in LOBES
+        if lobe not in named
+        and lobe.partition("_")[0] in {*regions}
+        and any(other.partition("_")[0] == lobe.partition("_")[0] for other in named)
+    ]
+    if not missing:
+        return None
+    return f"its mask names lobes, but not the {' and the '.join(missing)} lobe: that part of the lung is missing"

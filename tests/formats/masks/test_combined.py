@@ -136,3 +136,4 @@ def test_a_mask_of_several_files_shows_no_names():
     mask = combine([MaskPart(mask_of(None, GRID, "/Rossi_left.nrrd"), "left"), lobe(2, "RUL", "/Rossi/rul.nrrd")])
     assert "Rossi" not in repr(mask) + repr(mask.reader) + repr(mask.reader.parts)
     assert mask.files == 2
+    assert mask.may_overlap

@@ -94,6 +94,7 @@ def combine(parts: Sequence[MaskPart]) -> MaskFile:
         frame_uid=_common([mask.frame_uid for mask in masks]),
         made_by=_common([mask.made_by for mask in masks]),
         fingerprint=hashlib.sha256("\n".join(states).encode()).hexdigest(),
+        may_overlap=True,
         files=sum(mask.files for mask in masks),
         reader=CombinedReader(tuple(zip(parts, numbers, strict=True))),
     )

@@ -18,7 +18,7 @@ PLACES = {"path", "file", "files", "folder", "target", "archive", "location", "s
 
 # The store, and what is written for the user, may be named: users name them themselves.
 OUTPUTS = {
-    "store/opening.py", "webpage/files.py", "export/targets.py", "export/images.py", "formats/write.py",
+    "store/opening.py", "webpage/files.py", "export/formats.py", "export/images.py", "formats/write.py",
     "export/dicom_source.py", "intake/key_table.py", "store/case.py",
 }  # fmt: skip
 

@@ -362,7 +362,7 @@ def exported(tmp_path_factory):
         COMPUTED.run(StageContext(InProcess(), cohort), "one")
         label(cohort)
     case = cohort["one"]
-    from lungmix.export.targets import options_for
+    from lungmix.export.formats import options_for
 
     for image, file in (
         ("lung", "x_lung.nrrd"), ("lung", "x_lung.nii.gz"), ("side", "x_side.mha"), ("side", "x_side.seg.nrrd"),

@@ -91,21 +91,24 @@ def describe(memory: bool, exit_status: int | None) -> str:
         return OUT_OF_MEMORY
     if exit_status is None:
         return (
-            "workers ended repeatedly on this case, for an unknown cause: see their logs; a crash in a library, a "
-            "signal, or too little memory of the machine are possible"
+            "worker processes ended several times while they worked on this case, and the cause is not known: see "
+            "their logs for a crash of a library, a signal, or too little memory on the machine"
         )
     if exit_status >= 0:
-        return f"workers ended repeatedly on this case with exit status {exit_status}: see their logs"
-    name = _name_of(-exit_status)
+        return (
+            f"worker processes ended several times while they worked on this case, with exit status {exit_status}: see "
+            "their logs"
+        )
+    ended_by = f"signal {-exit_status} ({_name_of(-exit_status)}) ended worker processes several times on this case"
     if -exit_status == getattr(signal, "SIGKILL", 9):
         return (
-            f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: "
-            "the operating system or a batch system ends processes with it, often when the memory of the machine or "
-            "of the job is used up; check its log, and give fewer workers or a smaller `memory_limit`"
+            f"{ended_by}, not because of their memory limit: the operating system or a batch system often sends it "
+            "when the memory of the machine or of the job is used up; check its log, and give fewer workers or a "
+            "smaller `memory_limit`"
         )
     return (
-        f"workers were repeatedly ended on this case by signal {-exit_status} ({name}), not by their memory limit: a "
-        "library crashed or another program sent the signal; check the file of this case, and report a repeated crash"
+        f"{ended_by}: a library crashed, or another program sent the signal; check the file of this case, and report "
+        "it if it happens again"
     )
 
 

@@ -1,8 +1,8 @@
 """Export of images and labels to files of other programs."""
 
 from lungmix.export.cohort import Exported, export_cohort, export_one
+from lungmix.export.formats import FORMATS, Options, export_case, options_for
 from lungmix.export.images import export_image
-from lungmix.export.targets import FORMATS, Options, export_case, options_for
 
 __all__ = [
     "FORMATS",

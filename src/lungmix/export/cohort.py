@@ -10,8 +10,7 @@ from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, reason_of, redact, reveal
 from lungmix.export import pyradiomics
-from lungmix.export.images import check_image, made_with, segments_in
-from lungmix.export.targets import (
+from lungmix.export.formats import (
     DICOM_SEG,
     LABELS,
     PYRADIOMICS,
@@ -21,6 +20,7 @@ from lungmix.export.targets import (
     find_format,
     image_of,
 )
+from lungmix.export.images import check_image, made_with, segments_in
 from lungmix.store import Cohort
 from lungmix.store.models import model_use
 

@@ -1,4 +1,4 @@
-"""Opening of masks of any format."""
+"""Detection of the format of a mask file, which opens it."""
 
 from __future__ import annotations
 

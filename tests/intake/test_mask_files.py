@@ -9,8 +9,9 @@ import pytest
 import lungmix
 from lungmix.errors import UsageError, redact, reveal
 from lungmix.formats import find_scans, write_image
+from lungmix.formats.masks import sources
 from lungmix.geometry import Geometry
-from lungmix.intake import mask_cases, mask_files
+from lungmix.intake import mask_cases
 from lungmix.intake.mask_files import match_masks
 from lungmix.privacy.identity import Identity
 from lungmix.stages.convert import UIDS, frame_digest, uid_digests
@@ -71,7 +72,7 @@ def uids(monkeypatch):
     def open_mask(path):
         return mask_of(np.ones(GRID.shape, np.uint8), GRID, str(path), **facts[path.name])
 
-    monkeypatch.setattr(mask_files, "open_mask", open_mask)
+    monkeypatch.setattr(sources, "open_mask", open_mask)
     return facts
 
 

@@ -1,6 +1,7 @@
 """Several mask files of one case: parts of one mask, other structures, or ambiguous."""
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,3 +191,40 @@ def test_the_last_words_of_a_name_are_the_longest_known_ones():
     assert region_at_end("p1_lung_upper_lobe_left") == "left_upper"
     assert region_at_end("right_p1_left") == "left"
     assert region_at_end("left_p1") is None
+
+
+def test_a_table_can_name_folders_and_archives_of_parts(cohort, folder):
+    write_masks(folder, *(f"x/{lobe}.nii.gz" for lobe in LOBES), "x/heart.nii.gz")
+    shutil.make_archive(folder / "y", "zip", folder / "x")
+    (folder / "table.csv").write_text("case,mask\ncase-001,x\ncase-002,y.zip\n")
+    result = match_masks(folder / "table.csv", cohort, CASES)
+    assert [len(regions_of(result, name)) for name in CASES] == [5, 5]
+    (reason,) = result.unused.values()
+    assert reason.startswith("2 files")
+
+
+def test_an_archive_for_each_case_and_one_for_all_of_them_are_read_as_folders(cohort, folder):
+    write_masks(folder, *(f"case-001/{lobe}.nii.gz" for lobe in LOBES), "case-002.nrrd")
+    for inside, name in ((folder / "case-001", "case-001"), (folder, "all")):
+        shutil.make_archive(folder.parent / "packed" / name, "gztar" if name == "all" else "zip", inside)
+    shutil.rmtree(folder)
+    packed = folder.parent / "packed"
+    result = match_masks(packed / "all.tar.gz", cohort, CASES)
+    assert [len(mask.segments) for mask in result.masks.values()] == [5, 0]
+    (packed / "all.tar.gz").unlink()
+    result = match_masks(packed, cohort, CASES)
+    assert {name: len(mask.segments) for name, mask in result.masks.items()} == {"case-001": 5}
+
+
+def test_masks_and_tables_in_an_object_store_are_matched(cohort, folder, bucket):
+    write_masks(folder, *(f"case-001/{lobe}.nii.gz" for lobe in LOBES), "case-001/heart.nii.gz", "x/odd.nrrd")
+    (folder / "table.csv").write_text("case,mask\ncase-001,case-001\ncase-002,x/odd.nrrd\n")
+    address = bucket.upload(folder, "masks")
+    assert list(match_masks(address, cohort, CASES).masks) == ["case-001"]
+    result = match_masks(f"{address}/table.csv", cohort, CASES)
+    assert {name: len(mask.segments) for name, mask in result.masks.items()} == {"case-001": 5, "case-002": 0}
+    (folder / "table.csv").write_text(f"case,mask\ncase-002,{address}/x/odd.nrrd\ncase-001,{address}/none.nrrd\n")
+    result = match_masks(folder / "table.csv", cohort, CASES)
+    assert list(result.masks) == ["case-002"]
+    assert "does not exist in its bucket" in result.missing["case-001"]
+    assert list(match_masks(f"{address}/x/odd.nrrd", cohort, ["case-002"]).masks) == ["case-002"]

@@ -51,9 +51,9 @@ AcceptHu = Annotated[
 Masks = Annotated[
     str | None,
     typer.Option(
-        help="Take the lungs from files: a folder, file or table with NRRD, .seg.nrrd, NIfTI, MetaImage, DICOM SEG or "
-        "RTSTRUCT, matched to scans by UIDs, table or name. Masks that came from files stay until 'none' has them "
-        "computed.",
+        help="Take the lungs from files: a folder, file, archive, table or s3:// address with NRRD, .seg.nrrd, NIfTI, "
+        "MetaImage, DICOM SEG or RTSTRUCT, matched to scans by UIDs, table or name; one file for a scan, or one for "
+        "each part of the lungs. Masks that came from files stay until 'none' has them computed.",
         metavar="PLACE",
     ),
 ]

@@ -19,7 +19,8 @@ from lungmix.formats.limits import MAX_EXPANSION, MIN_UNPACKED_BYTES
 from lungmix.formats.native import local_name
 from lungmix.formats.tempdirs import disk_full_error, is_disk_full, process_temporary_folder, usable_bytes
 
-_ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+"""Ends of the names of archives."""
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 64 << 30
@@ -39,7 +40,7 @@ Member = tuple[str, int, IO[bytes] | None]
 
 def is_archive(path: Path) -> bool:
     """Return True for the name of a zip or tar archive that is read."""
-    return path.name.lower().endswith(_ENDINGS)
+    return path.name.lower().endswith(ENDINGS)
 
 
 def unpack(path: Path, target: Path | None = None) -> Path:

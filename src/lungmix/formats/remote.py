@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from lungmix.formats.archives import (
 )
 from lungmix.formats.images import extension_of
 from lungmix.formats.native import local_name
+from lungmix.formats.remote_objects import Object, Objects
 from lungmix.formats.scan import Scan
 from lungmix.formats.tempdirs import disk_full_error, is_disk_full, temporary_folder, usable_bytes
 from lungmix.s3 import open_bucket, source_errors
@@ -41,66 +41,6 @@ _BLOCK_BYTES = 4 << 20
 _DOWNLOAD_THREADS = 8
 _MAX_PART_BYTES = 255
 _DETACHED_HEADERS = (".nhdr", ".mhd")
-
-
-@dataclass(frozen=True, repr=False)
-class Object:
-    """Object of a listing; `repr` shows no names.
-
-    Attributes
-    ----------
-    key : str
-        Key in its bucket.
-    name : str
-        Path in the folder that it is downloaded to.
-    size : int
-        Size in bytes.
-    tag : str or None
-        Entity tag, which changes when the bytes do.
-    changed : str
-        Time of the last change, for stores without tags.
-    """
-
-    key: str
-    name: str
-    size: int
-    tag: str | None
-    changed: str
-
-    def __repr__(self) -> str:
-        return f"<Object: {self.size} bytes>"
-
-    @property
-    def state(self) -> str:
-        """Text that changes when the bytes do."""
-        return f"{self.size} {self.tag or self.changed}"
-
-
-@dataclass(frozen=True, repr=False)
-class Objects:
-    """Objects from which a scan in an object store is read; `repr` shows no names.
-
-    Attributes
-    ----------
-    bucket : str
-        ``s3://bucket``.
-    members : tuple of Object
-        The objects, without duplicates.
-    packed : bool
-        True where the only object is an archive of the files.
-    """
-
-    bucket: str
-    members: tuple[Object, ...]
-    packed: bool = False
-
-    def __repr__(self) -> str:
-        return f"<Objects: {len(self.members)}>"
-
-    @property
-    def state(self) -> str:
-        """Digest of the states of all objects; contains no names."""
-        return hashlib.sha256("\n".join(member.state for member in self.members).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -136,18 +76,37 @@ def downloaded(scan: Scan) -> Iterator[Scan]:
     if not isinstance(scan.reader, RemoteReader):
         yield scan
         return
-    objects = scan.reader.objects
+    with download(scan.reader.objects, scan.path) as files:
+        yield replace(scan, files=tuple(str(files / file) for file in scan.files), reader=scan.reader.local)
+
+
+@contextmanager
+def download(objects: Objects, address: str) -> Iterator[Path]:
+    """Yield a folder with objects, or with the files of an archive, for the duration of a block.
+
+    Parameters
+    ----------
+    objects : Objects
+        The objects.
+    address : str
+        Address for messages.
+
+    Raises
+    ------
+    SourceError
+        If they cannot be downloaded, have changed since they were listed, or do not fit on the disk.
+    """
     with temporary_folder() as folder:
-        _check_disk_space(scan.path, sum(member.size for member in objects.members), folder)
+        _check_disk_space(address, sum(member.size for member in objects.members), folder)
         try:
             _download_all(open_bucket(objects.bucket), objects.members, folder / "objects")
         except OSError as error:
-            raise disk_full_error(scan.path) if is_disk_full(error) else error from None
+            raise disk_full_error(address) if is_disk_full(error) else error from None
         files = folder / "objects"
         if objects.packed:
             (folder / "unpacked").mkdir()
             files = unpack(files / objects.members[0].name, folder / "unpacked")
-        yield replace(scan, files=tuple(str(files / file) for file in scan.files), reader=scan.reader.local)
+        yield files
 
 
 @dataclass
@@ -203,9 +162,8 @@ class LocalMirror:
         self.archives[target] = archive
         return target
 
-    def objects_of(self, scan: Scan) -> tuple[Objects, tuple[str, ...]]:
-        """Return the objects of a scan, and the paths of its files among them."""
-        files = [Path(file) for file in scan.files]
+    def objects_of(self, files: Sequence[Path]) -> tuple[Objects, tuple[str, ...]]:
+        """Return the objects of the files of a scan or mask, and the paths of the files among them."""
         for target, archive in self.archives.items():
             if files[0].is_relative_to(target):
                 names = tuple(str(file.relative_to(target)) for file in files)
@@ -214,8 +172,24 @@ class LocalMirror:
         return Objects(self.bucket, members), tuple(self.members[file].name for file in files)
 
 
-def mirror_headers(address: str, folder: Path, progress: Callable[[int, int], None]) -> LocalMirror:
+def mirror_headers(
+    address: str,
+    folder: Path,
+    progress: Callable[[int, int], None],
+    is_needed: Callable[[str], bool] = lambda address: True,
+) -> LocalMirror:
     """Download as much as is needed to read all headers at an address.
+
+    Parameters
+    ----------
+    address : str
+        ``s3://bucket/prefix``.
+    folder : Path
+        An empty folder.
+    progress : callable
+        Called with the number of objects that were downloaded, and the number of all objects.
+    is_needed : callable
+        Function of the address of an object; of objects that are not needed there are files without content.
 
     Raises
     ------
@@ -252,7 +226,7 @@ def mirror_headers(address: str, folder: Path, progress: Callable[[int, int], No
         local_mirror.members[folder / "objects" / member.name] = member
     if not local_mirror.members and not local_mirror.unread:
         raise SourceError(f"{mark_path(address)} does not exist in its bucket, or holds no object: check the address")
-    _download_headers(store, local_mirror, progress)
+    _download_headers(store, local_mirror, progress, is_needed)
     return local_mirror
 
 
@@ -285,13 +259,20 @@ def _list_objects(store: S3Store, prefix: str, address: str) -> tuple[list[Any],
     return (listed, False) if listed or single is None else ([single], True)
 
 
-def _download_headers(store: S3Store, local_mirror: LocalMirror, progress: Callable[[int, int], None]) -> None:
+def _download_headers(
+    store: S3Store,
+    local_mirror: LocalMirror,
+    progress: Callable[[int, int], None],
+    is_needed: Callable[[str], bool],
+) -> None:
     complete: list[Object] = []
     beginnings: list[Object] = []
     large: list[Object] = []
     for file, member in local_mirror.members.items():
         if local_mirror.path in local_mirror.members and file != local_mirror.path:
             # Next to a detached header, which names its data file; no data are needed yet.
+            _download(store, member, file, 0)
+        elif not is_needed(f"{local_mirror.bucket}/{member.key}"):
             _download(store, member, file, 0)
         elif is_archive(file) or member.size <= _HEADER_BYTES:
             complete.append(member)

@@ -228,7 +228,7 @@ def _with_address(result: ScanResult, local_mirror: LocalMirror) -> ScanResult:
     path = local_mirror.url_of(result.path)
     if not isinstance(result, Scan):
         return replace(result, path=path)
-    objects, files = local_mirror.objects_of(result)
+    objects, files = local_mirror.objects_of([Path(file) for file in result.files])
     result = replace(result, path=path, files=files, reader=RemoteReader(objects, result.reader))
     if objects.packed:
         return result

@@ -13,6 +13,7 @@ from lungmix.formats import Scan
 from lungmix.formats.images import extension_of
 from lungmix.formats.masks import region_of_name
 from lungmix.formats.scan import case_name
+from lungmix.s3 import is_remote
 from lungmix.stages.convert import UIDS, frame_digest, series_digest
 from lungmix.stages.derived_series import derived_series
 from lungmix.store import Cohort, CohortWriter
@@ -136,19 +137,28 @@ class CaseLookup:
         digest = self._records.get(name, {}).get("series")
         return None if digest is None else digest == series_digest(self._salt, uid)
 
-    def of_path(self, text: str, table: Path) -> frozenset[str]:
-        """Return the cases whose scan is at a path, as a table gives it."""
-        return frozenset(self._by_path.get((table.parent / text).resolve(), ()))
+    def of_path(self, path: str) -> frozenset[str]:
+        """Return the cases whose scan is at a path or an address."""
+        return frozenset(self._by_path.get(_resolved(path), ()))
 
     @cached_property
-    def _by_path(self) -> dict[Path, set[str]]:
+    def _by_path(self) -> dict[str, set[str]]:
         """Cases by the resolved paths of their scans; a table asks for each of its rows."""
-        cases: dict[Path, set[str]] = defaultdict(set)
+        cases: dict[str, set[str]] = defaultdict(set)
         for name in self.scans.keys() & {*self.names}:
             scan = self.scans[name]
             for path in (scan.path, *scan.files[:1]):
-                cases[Path(path).resolve()].add(name)
+                cases[_resolved(str(path))].add(name)
         return cases
+
+    @cached_property
+    def locations(self) -> frozenset[str]:
+        """Files and addresses of scans, and archives and folders that hold them."""
+        locations = {str(file) for scan in self.scans.values() for file in scan.files}
+        for scan in self.scans.values():
+            parts = str(scan.path).split("/")
+            locations.update("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return frozenset(locations)
 
     @cached_property
     def _by_folder(self) -> dict[str, set[str]]:
@@ -158,6 +168,10 @@ class CaseLookup:
             if self.scans[name].kind != "dicom":
                 cases[case_name(Path(self.scans[name].path).parent.name)].add(name)
         return {folder: names for folder, names in cases.items() if len(names) == 1}
+
+
+def _resolved(path: str) -> str:
+    return path if is_remote(path) else str(Path(path).resolve())
 
 
 def stem_of(file: Path) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +12,15 @@ from dask.system import CPU_COUNT
 
 from lungmix.errors import SourceError, UsageError, mark_path
 from lungmix.formats import Scan
-from lungmix.formats.directory import is_apple_double, list_files
-from lungmix.formats.images import extension_of
-from lungmix.formats.masks import MaskFile, is_mask_file, open_mask
+from lungmix.formats.archives import is_archive
+from lungmix.formats.masks import MaskFile
+from lungmix.formats.masks.sources import OpenedMask, open_masks
 from lungmix.formats.masks.words import LUNG_REGIONS
-from lungmix.formats.tables import column_of, rows_of, text_of
 from lungmix.intake.mask_cases import CaseLookup, NamedCases, region_at_end, stem_of
 from lungmix.intake.mask_parts import NamedMask, choose_masks
-from lungmix.s3 import is_remote
+from lungmix.intake.mask_tables import is_table, read_mask_table
+from lungmix.s3 import check_address, is_remote
 from lungmix.store import Cohort
-
-TABLE_EXTENSIONS = (".csv", ".tsv", ".txt")
-MASK_COLUMNS = ("mask", "masks", "mask_path", "segmentation", "label", "labels")
-TARGET_COLUMNS = ("case", "series_uid", "seriesinstanceuid", "path", "source", "image", "file", "scan")
-_UID_COLUMNS = ("series_uid", "seriesinstanceuid")
-_MAX_TABLE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class MatchedMasks:
 class _Candidate:
     """A file that may be a mask, with the cases that a table (`is_listed`) or its name leads to."""
 
-    path: Path
+    opened: OpenedMask
     named: NamedCases
     is_listed: bool = False
 
@@ -64,11 +57,6 @@ class _Candidate:
     def cases(self) -> frozenset[str]:
         """Cases that it belongs to; none for a file that is only next to masks of a case."""
         return frozenset() if self.named.is_other else self.named.cases
-
-    @property
-    def is_unread(self) -> bool:
-        """True for an image of another structure next to the masks of a case, which has no UIDs either."""
-        return self.named.is_other and bool(self.named.cases) and extension_of(self.path) is not None
 
 
 def match_masks(
@@ -88,8 +76,8 @@ def match_masks(
     Parameters
     ----------
     place : str or Path
-        A folder, which is searched recursively, a mask file, or a table with a column ``mask`` and one of ``case``,
-        ``series_uid`` and ``path``.
+        A folder, which is searched recursively, a mask file, an archive, or a table with a column ``mask`` and one of
+        ``case``, ``series_uid`` and ``path``; or ``s3://bucket/prefix`` for any of these.
     cohort : Cohort
         The store.
     names : collection of str
@@ -103,47 +91,77 @@ def match_masks(
     ------
     UsageError
         If there is nothing at this place, or a table lacks a column.
+    SourceError
+        If the place is an archive or in an object store, and cannot be read.
     """
-    scans = scans or {}
-    path = Path(place)
-    if is_remote(str(place)):
-        raise UsageError("masks cannot be read from an object store: give a folder of this machine with them")
-    if not path.exists():
-        raise UsageError(f"{mark_path(path)} does not exist: check the path of the masks")
-    cases = CaseLookup(cohort, names, scans)
+    text = check_address(str(place)) if is_remote(str(place)) else str(Path(place).absolute())
+    if not is_remote(text) and not Path(text).exists():
+        raise UsageError(f"{mark_path(text)} does not exist: check the path of the masks")
+    cases = CaseLookup(cohort, names, scans or {})
     matched = MatchedMasks()
-    if path.is_dir():
-        files = {file for scan in scans.values() for file in scan.files}
-        candidates = [
-            _Candidate(file, cases.of_name(file))
-            for file in list_files(path.absolute()).files
-            if str(file) not in files and not is_apple_double(file) and is_mask_file(file)
-        ]
-    elif path.suffix.lower() in TABLE_EXTENSIONS and extension_of(path) is None:
-        candidates = _read_table(path, cases, matched)
-    else:
-        only = NamedCases(frozenset(names)) if len(names) == 1 else cases.of_name(path)
-        candidates = [_Candidate(path.absolute(), only)]
+    candidates = _listed(text, cases, matched) if is_table(text) else _found(text, cases)
     if not candidates and not matched.unused:
-        raise UsageError(f"{mark_path(path)} holds no mask file: give NRRD, NIfTI, MetaImage, DICOM SEG or RTSTRUCT")
-    _assign(candidates, cases, matched, path, frozenset(regions))
+        raise UsageError(f"{mark_path(text)} holds no mask file: give NRRD, NIfTI, MetaImage, DICOM SEG or RTSTRUCT")
+    _assign(candidates, cases, matched, text, frozenset(regions))
     return matched
 
 
+def _found(place: str, cases: CaseLookup) -> list[_Candidate]:
+    """Return the masks of a folder, a file, an archive or an address."""
+
+    def is_needed(path: Path) -> bool:
+        # An image of another structure next to the masks of a case has no UIDs either.
+        named = cases.of_name(path)
+        return not (named.is_other and named.cases)
+
+    is_file = Path(place).is_file() and not is_archive(Path(place))
+    opened = open_masks(place, excluded=cases.locations, **({} if is_file else {"is_needed": is_needed}))
+    if len(cases.names) == 1 and [mask.path for mask in opened] == [Path(place)]:
+        return [_Candidate(opened[0], NamedCases(frozenset(cases.names)))]
+    return [_Candidate(mask, cases.of_name(mask.path)) for mask in opened]
+
+
+def _listed(table: str, cases: CaseLookup, matched: MatchedMasks) -> list[_Candidate]:
+    """Return the masks that a table lists for cases."""
+
+    def open_listed(place: str) -> list[OpenedMask]:
+        try:
+            return open_masks(place)
+        except (SourceError, UsageError) as error:
+            return [OpenedMask(Path(place), SourceError(error.raw_message))]
+
+    rows = read_mask_table(table, cases, matched.unused)
+    with ThreadPoolExecutor(CPU_COUNT) as pool:
+        opened = list(pool.map(open_listed, [place for place, _ in rows]))
+    files = Counter(name for (_, targets), masks in zip(rows, opened, strict=True) for name in targets for _ in masks)
+
+    def named(mask: OpenedMask, targets: frozenset[str], *, is_alone: bool) -> NamedCases:
+        # A name tells the part only where the mask of a case has several files.
+        region = region_at_end(stem_of(mask.path)) if files[min(targets)] > 1 else None
+        return NamedCases(targets, region, is_other=region is None and not is_alone)
+
+    return [
+        _Candidate(mask, named(mask, targets, is_alone=len(masks) == 1), is_listed=True)
+        for (_, targets), masks in zip(rows, opened, strict=True)
+        for mask in masks
+    ]
+
+
 def _assign(
-    candidates: list[_Candidate], cases: CaseLookup, matched: MatchedMasks, place: Path, regions: frozenset[str]
+    candidates: list[_Candidate], cases: CaseLookup, matched: MatchedMasks, place: str, regions: frozenset[str]
 ) -> None:
     """Open the candidates, and assign to each case its only mask, or those that are parts of one."""
     by_case: dict[str, list[NamedMask]] = defaultdict(list)
     faults: dict[str, list[str]] = defaultdict(list)
     incomplete: set[str] = set()
     others: dict[str, list[tuple[str, str, Path]]] = defaultdict(list)
-    for number, (candidate, mask) in enumerate(zip(candidates, _open_all(candidates), strict=True), start=1):
+    for number, candidate in enumerate(candidates, start=1):
+        mask = candidate.opened.mask
         targets, fault = frozenset[str](), None
         if isinstance(mask, SourceError):
             fault = mask.raw_message
         elif mask is None:
-            fault = _unnamed_fault(candidate.path)
+            fault = _unnamed_fault(candidate.opened.path)
         else:
             targets, fault = _targets(candidate, mask, cases)
         if fault is None and mask is not None and not isinstance(mask, SourceError):
@@ -155,7 +173,7 @@ def _assign(
                     incomplete.add(name)
             if not candidate.cases:
                 nearby = next(iter(candidate.named.cases)) if len(candidate.named.cases) == 1 else ""
-                others[nearby].append((f"mask {number}", fault, candidate.path))
+                others[nearby].append((f"mask {number}", fault, candidate.opened.path))
     left_aside: list[Path] = []
     for name in cases.names:
         chosen = choose_masks(by_case.get(name, []), regions)
@@ -234,64 +252,3 @@ def _contradicts(name: str, mask: MaskFile, cases: CaseLookup) -> bool:
     series = cases.has_series(name, mask.series_uid) if mask.series_uid else None
     frame = cases.has_frame(name, mask.frame_uid) if mask.frame_uid else None
     return series is False or (series is None and frame is False)
-
-
-def _open_all(candidates: list[_Candidate]) -> list[MaskFile | SourceError | None]:
-    def open_one(candidate: _Candidate) -> MaskFile | SourceError | None:
-        if candidate.is_unread:
-            return None
-        try:
-            return open_mask(candidate.path)
-        except SourceError as error:
-            return error
-
-    with ThreadPoolExecutor(CPU_COUNT) as pool:
-        return list(pool.map(open_one, candidates))
-
-
-def _read_table(path: Path, cases: CaseLookup, matched: MatchedMasks) -> list[_Candidate]:
-    """Return the masks that a table lists for cases."""
-    with path.open("rb") as stream:
-        content = stream.read(_MAX_TABLE_BYTES + 1)
-    if len(content) > _MAX_TABLE_BYTES:
-        raise UsageError(f"{mark_path(path)} is too large for a table of masks: give several")
-    try:
-        rows = rows_of(text_of(content), (*MASK_COLUMNS, *TARGET_COLUMNS), comments=True)
-    except (UnicodeDecodeError, csv.Error):
-        raise UsageError(
-            f"{mark_path(path)} is no table that can be read: check its quotes, and save it as UTF-8"
-        ) from None
-    header = rows[0][1] if rows else []
-    mask_column, target_column = column_of(header, MASK_COLUMNS), column_of(header, TARGET_COLUMNS)
-    if mask_column is None or target_column is None:
-        raise UsageError(
-            f"{mark_path(path)} is no table of masks: give it a column mask, and one of case, series_uid or path"
-        )
-    kind = header[target_column].strip().lower()
-    of_target: Callable[[str], frozenset[str]] = (
-        (lambda text: frozenset({text} & {*cases.names}))
-        if kind == "case"
-        else cases.of_series
-        if kind in _UID_COLUMNS
-        else (lambda text: cases.of_path(text, path))
-    )
-    files: list[tuple[Path, frozenset[str]]] = []
-    for line, cells in rows[1:]:
-        mask, target = (cells[column].strip() if column < len(cells) else "" for column in (mask_column, target_column))
-        if not mask or not target:
-            continue
-        targets = of_target(target)
-        if targets:
-            files.append(((path.parent / mask).absolute(), targets))
-        else:
-            matched.unused[f"mask of line {line}"] = (
-                f"{mark_path(path)} names no case of this run in line {line}: check its column {kind}"
-            )
-    rows_of_case = Counter(name for _, targets in files for name in targets)
-    # A name tells the part only where the mask of a case has several files.
-    return [
-        _Candidate(
-            file, NamedCases(targets, region_at_end(stem_of(file)) if rows_of_case[min(targets)] > 1 else None), True
-        )
-        for file, targets in files
-    ]

@@ -149,8 +149,8 @@ class GivenMaskStage:
         provenance: dict[str, Any] = {"file": mask.fingerprint, "kind": mask.kind, "grid": grid, **choice.to_dict()}
         if mask.made_by:
             provenance["made_by"] = mask.made_by
-        if mask.files > 1:
-            provenance["files"] = mask.files
+        if mask.file_count > 1:
+            provenance["files"] = mask.file_count
         if written.shared:
             provenance["shared"] = written.shared
         if lobes := lobes_of(mask):

@@ -215,9 +215,9 @@ def _index_sums(selected: npt.NDArray[np.bool_], start: int) -> npt.NDArray[np.f
 
 def _numbers_of(mask: MaskFile, labels: MaskLabels) -> Iterable[tuple[int, int]]:
     for region, segment in labels.segments:
-        if isinstance(segment, int) and mask.files > 1:
+        if isinstance(segment, int) and mask.file_count > 1:
             raise SourceError(
-                f"{mark_path(mask.path)} is one of {mask.files} files of a mask, whose numbers are not those of "
+                f"{mark_path(mask.path)} is one of {mask.file_count} files of a mask, whose numbers are not those of "
                 "`mask_labels`: give names of segments, or leave `mask_labels` out"
             )
         numbers = [segment] if isinstance(segment, int) else _numbers_by_name(mask, segment)

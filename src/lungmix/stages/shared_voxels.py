@@ -34,7 +34,7 @@ class SharedVoxels:
     @staticmethod
     def marked(mask: MaskFile) -> MaskFile:
         """Return a mask that writes a label of its own for voxels of both lungs; one file has none of them."""
-        return replace(mask, overlap=Overlap(_RIGHT, _LEFT, _SHARED)) if mask.files > 1 else mask
+        return replace(mask, overlap=Overlap(_RIGHT, _LEFT, _SHARED)) if mask.file_count > 1 else mask
 
     def resolve(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
         """Yield slabs in which the voxels of both lungs are left lung, and count these."""

@@ -23,7 +23,7 @@ def evaluate(
     reference: Annotated[
         str,
         typer.Argument(
-            help="Folder, file or table of masks: NRRD, NIfTI, MetaImage, DICOM SEG, RTSTRUCT.",
+            help="Folder, file, archive, table or s3:// address of masks: NRRD, NIfTI, MetaImage, DICOM SEG, RTSTRUCT.",
             metavar="REFERENCE",
         ),
     ],

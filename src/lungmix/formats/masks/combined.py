@@ -83,7 +83,10 @@ def combine(parts: Sequence[MaskPart]) -> MaskFile:
         numbers.append({first + index: segment.number for index, segment in enumerate(part.segments)})
         segments += [replace(segment, number=first + index) for index, segment in enumerate(part.segments)]
     masks = [part.mask for part in parts]
-    states = sorted(f"{part.mask.fingerprint} {part.region}" for part in parts)
+    # Names of files tell parts too, so that exchanged names change the digest.
+    states = sorted(
+        f"{part.mask.fingerprint} {[(segment.number, segment.region) for segment in part.segments]}" for part in parts
+    )
     kinds = {mask.kind for mask in masks}
     return MaskFile(
         path=masks[0].path,
@@ -95,7 +98,7 @@ def combine(parts: Sequence[MaskPart]) -> MaskFile:
         made_by=_common([mask.made_by for mask in masks]),
         fingerprint=hashlib.sha256("\n".join(states).encode()).hexdigest(),
         may_overlap=True,
-        files=sum(mask.files for mask in masks),
+        file_count=sum(mask.file_count for mask in masks),
         reader=CombinedReader(tuple(zip(parts, numbers, strict=True))),
     )
 

@@ -47,6 +47,7 @@ def open_image(path: Path) -> MaskFile:
         frame_uid=None,
         made_by="lungmix" if any(key.startswith("lungmix_") for key in header.keys) else None,
         fingerprint=fingerprint_of(tuple(dict.fromkeys((str(path), header.data.file)))),
+        data_file=None if str(header.data.file) == str(path) else str(header.data.file),
         reader=label_slabs_of,
         may_overlap=header.layers > 1,
     )

@@ -97,7 +97,9 @@ class MaskFile:
         Program or manufacturer, if it is a known one.
     fingerprint : str
         Digest of the state of the file; contains no names.
-    files : int
+    data_file : str or None
+        File of the voxels, where that is not the file itself.
+    file_count : int
         Number of files, see `lungmix.formats.masks.combined`.
     overlap : Overlap or None
         Label of what two files give different labels; without it the last label counts.
@@ -115,7 +117,8 @@ class MaskFile:
     frame_uid: str | None
     made_by: str | None
     fingerprint: str
-    files: int = 1
+    data_file: str | None = None
+    file_count: int = 1
     overlap: Overlap | None = None
     reader: SlabReader = field(kw_only=True)
     may_overlap: bool = field(default=False, kw_only=True)

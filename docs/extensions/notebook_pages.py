@@ -46,7 +46,7 @@ def output_node(data: dict[str, str]) -> nodes.Node:
             "", f'<img alt="Figure of the cell above" style="max-width:100%" src="{source}">', format="html"
         )
     if "text/html" in data:
-        return nodes.raw("", f'<div style="overflow-x:auto">{data["text/html"]}</div>', format="html")
+        return nodes.raw("", f'<div class="notebook-output">{data["text/html"]}</div>', format="html")
     return nodes.literal_block(data["text/plain"], data["text/plain"], language="text")
 
 

@@ -36,12 +36,21 @@ def surroundings(tmp_path_factory):
         yield {"LUNGMIX_SCHEDULER": address, "LUNGMIX_STORE": str(folder / "cohort.zarr")}
 
 
+def texts_of(notebook) -> list[str]:
+    """Outputs as text, of cells in their order."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [output["data"].get("text/plain", "") for cell in cells for output in cell.outputs if "data" in output]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_shows_pictures(path, surroundings, tmp_path):
     notebook = nbformat.read(path, as_version=4)
+    stored = texts_of(notebook)
     runner = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     runner.execute(env={**os.environ, **surroundings})
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    if path.stem in WITH_OUTPUTS:
+        assert texts_of(notebook) == stored
     pictures = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 2
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)

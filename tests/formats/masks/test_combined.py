@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lungmix.errors import SourceError
-from lungmix.formats.masks import EmptyMaskError, offset_in_grid
+from lungmix.formats.masks import EmptyMaskError, combined, offset_in_grid
 from lungmix.formats.masks.combined import MaskPart, combine
 from lungmix.formats.masks.mask_file import Overlap
 from lungmix.geometry import Geometry
@@ -85,6 +85,25 @@ def test_a_part_by_its_name_is_its_only_value_whatever_it_is():
     two = combine([MaskPart(mask_of(random_labels(1, 3), GRID, "/l"), "left"), MaskPart(masks[1], "right")])
     with pytest.raises(SourceError, match="has the labels 1, 2: give a file for each part"):
         whole(two, {1: 1, 2: 2})
+
+
+def test_large_slices_are_read_in_thinner_slabs(monkeypatch):
+    asked = []
+
+    def recorded(part):
+        def read(mask, values, geometry, thickness):
+            asked.append(thickness)
+            return part.mask.reader(mask, values, geometry, thickness)
+
+        return MaskPart(replace(part.mask, reader=read))
+
+    monkeypatch.setattr(combined, "_SLAB_BYTES", 2 * 2 * GRID.size[0] * GRID.size[1])
+    mask = combine([recorded(lobe(1, "RUL", "/a")), recorded(lobe(2, "LLL", "/b"))])
+    expected = np.where(random_labels(2), 2, random_labels(1))
+    slabs = list(mask.label_slabs({1: 1, 2: 2}, GRID, 5))
+    assert np.array_equal(np.concatenate(slabs), expected)
+    assert [len(slab) for slab in slabs] == [5, 2]
+    assert asked == [2, 2]
 
 
 def test_files_that_are_not_asked_for_are_not_read():

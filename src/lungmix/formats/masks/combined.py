@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.limits import check_geometry
-from lungmix.formats.masks.mask_file import EmptyMaskError, Labels, MaskFile, Segment, offset_in_grid
+from lungmix.formats.masks.mask_file import EmptyMaskError, Labels, MaskFile, Segment, offset_in_grid, rechunk
 from lungmix.geometry import Geometry
 
 _HIGHEST_VALUE = 255
+_SLAB_BYTES = 64 << 20
+"""Bytes of the slabs of all files that are in memory at once, where slices are large."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,25 +126,33 @@ class CombinedReader:
         """Yield the labels of all files; files without a requested segment are not read."""
         # Ranks say which label counts where files overlap, whatever the order of the files.
         ranks, labels = _ranks_of(values)
-        streams = []
+        requests = []
         for part, numbers in self.parts:
             ranked = {numbers[number]: rank for number, rank in ranks.items() if number in numbers}
             if ranked:
-                streams.append(part.slabs(ranked, geometry, thickness))
-        while streams:
-            # All are advanced, because a file is checked after its last slab.
-            slabs = [slab for stream in streams if (slab := next(stream, None)) is not None]
-            if not slabs:
-                return
-            if len({slab.shape for slab in slabs}) > 1 or len(slabs) < len(streams):
-                raise SourceError(
-                    f"{mark_path(mask.path)} and the other files of this mask do not hold the slices that they "
-                    "declare: get the files again"
-                )
-            written = labels[np.maximum.reduce(slabs)]
-            if mask.overlap is not None:
-                written[mask.overlap.is_in([labels[slab] for slab in slabs])] = mask.overlap.label
-            yield written
+                requests.append((part, ranked))
+        _, ny, nx = geometry.shape
+        slices = max(min(thickness, _SLAB_BYTES // (nx * ny * max(len(requests), 1))), 1)
+        streams = [part.slabs(ranked, geometry, slices) for part, ranked in requests]
+        yield from rechunk(_merged(mask, streams, labels), thickness)
+
+
+def _merged(mask: MaskFile, streams: Sequence[Iterator[Labels]], labels: npt.NDArray[np.uint8]) -> Iterator[Labels]:
+    """Yield the labels of the highest rank that the slabs of several files have."""
+    while streams:
+        # All are advanced, because a file is checked after its last slab.
+        slabs = [slab for stream in streams if (slab := next(stream, None)) is not None]
+        if not slabs:
+            return
+        if len({slab.shape for slab in slabs}) > 1 or len(slabs) < len(streams):
+            raise SourceError(
+                f"{mark_path(mask.path)} and the other files of this mask do not hold the slices that they declare: "
+                "get the files again"
+            )
+        written = labels[np.maximum.reduce(slabs)]
+        if mask.overlap is not None:
+            written[mask.overlap.is_in([labels[slab] for slab in slabs])] = mask.overlap.label
+        yield written
 
 
 def _ranks_of(values: Mapping[int, int]) -> tuple[dict[int, int], npt.NDArray[np.uint8]]:

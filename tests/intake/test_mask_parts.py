@@ -217,7 +217,8 @@ def test_an_archive_for_each_case_and_one_for_all_of_them_are_read_as_folders(co
 
 
 def test_masks_and_tables_in_an_object_store_are_matched(cohort, folder, bucket):
-    write_masks(folder, *(f"case-001/{lobe}.nii.gz" for lobe in LOBES), "case-001/heart.nii.gz", "x/odd.nrrd")
+    lobes = [f"case-001/{lobe}.nii.gz" for lobe in LOBES]
+    write_masks(folder, *lobes, "case-001/heart.nii.gz", "x/odd.nrrd", "case-002/reader.nrrd")
     (folder / "table.csv").write_text("case,mask\ncase-001,case-001\ncase-002,x/odd.nrrd\n")
     address = bucket.upload(folder, "masks")
     assert list(match_masks(address, cohort, CASES).masks) == ["case-001"]
@@ -227,4 +228,5 @@ def test_masks_and_tables_in_an_object_store_are_matched(cohort, folder, bucket)
     result = match_masks(folder / "table.csv", cohort, CASES)
     assert list(result.masks) == ["case-002"]
     assert "does not exist in its bucket" in result.missing["case-001"]
-    assert list(match_masks(f"{address}/x/odd.nrrd", cohort, ["case-002"]).masks) == ["case-002"]
+    for name in ("x/odd", "case-002/reader"):
+        assert list(match_masks(f"{address}/{name}.nrrd", cohort, ["case-002"]).masks) == ["case-002"]

@@ -69,7 +69,7 @@ def test_voxels_of_both_lungs_count_as_left_and_their_volume_is_noted(cohort, or
     give(cohort, combine(parts))
     assert np.array_equal(cohort["one"].side.compute(), lungs)
     (note,) = (note for note in flags_of(cohort["one"]) if "overlap" in note)
-    assert "0.018 mL (4 voxels) belong to the right and to the left lung, and count as left" in note
+    assert "0.018 mL (4 voxels) belong to both, and count as left" in note
 
 
 def test_lobes_that_no_file_holds_are_noted(cohort):

@@ -12,7 +12,6 @@ from dask.system import CPU_COUNT
 
 from lungmix.errors import SourceError, UsageError, mark_path
 from lungmix.formats import Scan
-from lungmix.formats.archives import is_archive
 from lungmix.formats.masks import MaskFile
 from lungmix.formats.masks.sources import OpenedMask, open_masks
 from lungmix.formats.masks.words import LUNG_REGIONS
@@ -112,10 +111,9 @@ def _found(place: str, cases: CaseLookup) -> list[_Candidate]:
     def is_needed(path: Path) -> bool:
         # An image of another structure next to the masks of a case has no UIDs either.
         named = cases.of_name(path)
-        return not (named.is_other and named.cases)
+        return path == Path(place) or not (named.is_other and named.cases)
 
-    is_file = Path(place).is_file() and not is_archive(Path(place))
-    opened = open_masks(place, excluded=cases.locations, **({} if is_file else {"is_needed": is_needed}))
+    opened = open_masks(place, is_needed=is_needed, excluded=cases.locations)
     if len(cases.names) == 1 and [mask.path for mask in opened] == [Path(place)]:
         return [_Candidate(opened[0], NamedCases(frozenset(cases.names)))]
     return [_Candidate(mask, cases.of_name(mask.path)) for mask in opened]
@@ -138,7 +136,9 @@ def _listed(table: str, cases: CaseLookup, matched: MatchedMasks) -> list[_Candi
     def named(mask: OpenedMask, targets: frozenset[str], *, is_alone: bool) -> NamedCases:
         # A name tells the part only where the mask of a case has several files.
         region = region_at_end(stem_of(mask.path)) if files[min(targets)] > 1 else None
-        return NamedCases(targets, region, is_other=region is None and not is_alone)
+        segments = mask.mask.segments if isinstance(mask.mask, MaskFile) else ()
+        states_none = region is None and all(segment.region is None for segment in segments)
+        return NamedCases(targets, region, is_other=states_none and not is_alone)
 
     return [
         _Candidate(mask, named(mask, targets, is_alone=len(masks) == 1), is_listed=True)
@@ -150,7 +150,7 @@ def _listed(table: str, cases: CaseLookup, matched: MatchedMasks) -> list[_Candi
 def _assign(
     candidates: list[_Candidate], cases: CaseLookup, matched: MatchedMasks, place: str, regions: frozenset[str]
 ) -> None:
-    """Open the candidates, and assign to each case its only mask, or those that are parts of one."""
+    """Assign to each case its only mask, or those that are parts of one."""
     by_case: dict[str, list[NamedMask]] = defaultdict(list)
     faults: dict[str, list[str]] = defaultdict(list)
     incomplete: set[str] = set()

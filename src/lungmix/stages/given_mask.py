@@ -181,7 +181,7 @@ class WrittenMask:
     rejected : tuple of dict
         Lung components that the mask does not contain, for masks with regions.
     shared : int
-        Voxels that files of the mask give to both lungs.
+        Voxels that overlapping segments of the mask give to both lungs.
     """
 
     counts: SparseHistogram

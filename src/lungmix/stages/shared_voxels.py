@@ -1,4 +1,4 @@
-"""Voxels that several files of one mask give to both lungs, and lobes that its files lack."""
+"""Voxels that overlapping segments or files of a mask give to both lungs, and lobes that it lacks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class SharedVoxels:
 
     @staticmethod
     def marked(mask: MaskFile) -> MaskFile:
-        """Return a mask that writes a label of its own for voxels of both lungs; one file has none of them."""
-        return replace(mask, overlap=Overlap(_RIGHT, _LEFT, _SHARED)) if mask.file_count > 1 else mask
+        """Return a mask that writes a label of its own for voxels of both lungs."""
+        return replace(mask, overlap=Overlap(_RIGHT, _LEFT, _SHARED)) if mask.may_overlap else mask
 
     def resolve(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
         """Yield slabs in which the voxels of both lungs are left lung, and count these."""
@@ -57,8 +57,8 @@ def note_on_shared(case: Case, count: int) -> str:
     """Return the note on voxels of both lungs."""
     volume_ml = count * float(np.prod(case.geometry.spacing)) / 1000
     return (
-        f"files of its mask overlap: {volume_ml:.3g} mL ({count:,} voxel{'s' * (count > 1)}) belong to the right "
-        "and to the left lung, and count as left"
+        f"right and left lung overlap in its mask: {volume_ml:.3g} mL ({count:,} voxel{'s' * (count > 1)}) belong to "
+        "both, and count as left"
     )
 
 

@@ -28,7 +28,7 @@ from lungmix.formats.masks.dicom_file import (
     uid_of,
 )
 from lungmix.formats.masks.images import relabel
-from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment
+from lungmix.formats.masks.mask_file import Labels, MaskFile, Overlap, Segment, write_over
 from lungmix.formats.masks.seg_grid import FramePosition, grid_of_frames
 from lungmix.formats.masks.seg_pixels import FramePixels, open_pixels
 from lungmix.formats.masks.words import canonical_code, maker_of, region_of
@@ -100,11 +100,18 @@ def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry
             slab = np.zeros((min(thickness, geometry.shape[0] - start), *geometry.shape[1:]), np.uint8)
             with corrupt_errors(path):
                 for number, plane in enumerate(slab, start=start):
-                    _paint(plane, stream, segmentation, number, values)
+                    _paint(plane, stream, segmentation, number, values, mask.overlap)
             yield slab
 
 
-def _paint(plane: Labels, stream: Any, segmentation: _Segmentation, number: int, values: Mapping[int, int]) -> None:
+def _paint(
+    plane: Labels,
+    stream: Any,
+    segmentation: _Segmentation,
+    number: int,
+    values: Mapping[int, int],
+    overlap: Overlap | None,
+) -> None:
     pixels, frames = segmentation.pixels, segmentation.frames
     if segmentation.kind == "LABELMAP":
         if (0, number) in frames:
@@ -112,7 +119,8 @@ def _paint(plane: Labels, stream: Any, segmentation: _Segmentation, number: int,
         return
     for segment, label in values.items():
         if (segment, number) in frames:
-            plane[pixels.read(stream, frames[segment, number]) >= segmentation.threshold] = label
+            is_inside = pixels.read(stream, frames[segment, number]) >= segmentation.threshold
+            write_over(plane, np.where(is_inside, np.uint8(label), np.uint8(0)), overlap)
 
 
 def _read(path: Path) -> _Segmentation:

@@ -13,7 +13,7 @@ from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import Header
 from lungmix.formats.images import KINDS, extension_of, geometry_of, header_of
 from lungmix.formats.limits import MAX_SLICE_PIXELS
-from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment, rechunk
+from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment, rechunk, write_over
 from lungmix.formats.masks.named_labels import labels_in_extension, slicer_segments
 from lungmix.formats.masks.words import LOBES, normalize_name, region_of_name
 from lungmix.formats.scan import fingerprint_of
@@ -76,8 +76,7 @@ def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry
             start += len(slab)
             relabelled = np.zeros(integers.shape[:3], np.uint8)
             for layer, pairs in by_layer:
-                written = relabel(integers[..., layer], pairs)
-                np.copyto(relabelled, written, where=written > 0)
+                write_over(relabelled, relabel(integers[..., layer], pairs), mask.overlap)
             yield relabelled
 
     yield from rechunk(labels(), thickness)

@@ -53,7 +53,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Label to write for voxels to which several files of a mask give two labels.
+    """Label to write for voxels to which overlapping segments, or files of a mask, give two labels.
 
     Attributes
     ----------
@@ -68,11 +68,30 @@ class Overlap:
     label: int
 
     def is_in(self, slabs: Sequence[Labels]) -> npt.NDArray[np.bool_]:
-        """Return True for voxels that have both labels in the slabs of several files."""
+        """Return True for voxels that have both labels in several slabs."""
         shared: npt.NDArray[np.bool_] = np.logical_and(
             *(np.logical_or.reduce([slab == label for slab in slabs]) for label in (self.first, self.second))
         )
         return shared
+
+
+def write_over(labels: Labels, written: Labels, overlap: Overlap | None = None) -> None:
+    """Write labels over those of earlier segments, in place.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8
+        Labels of earlier segments, which are changed.
+    written : ndarray of uint8
+        Labels of a segment; 0 writes nothing.
+    overlap : Overlap, optional
+        Label of voxels with two labels; without it the later label counts.
+    """
+    if overlap is not None:
+        written = np.where(overlap.is_in([labels, written]), np.uint8(overlap.label), written)
+        pair = (overlap.first, overlap.second)
+        written[(labels == overlap.label) & np.isin(written, pair)] = overlap.label
+    np.copyto(labels, written, where=written > 0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +121,7 @@ class MaskFile:
     file_count : int
         Number of files, see `lungmix.formats.masks.combined`.
     overlap : Overlap or None
-        Label of what two files give different labels; without it the last label counts.
+        Label of voxels to which two segments give different labels; without it the last label counts.
     reader : callable
         Function of the mask, values, geometry and thickness that yields the labels; see `label_slabs`.
     may_overlap : bool

@@ -27,7 +27,7 @@ from lungmix.formats.masks.dicom_file import (
     text_of,
     uid_of,
 )
-from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment
+from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment, write_over
 from lungmix.formats.masks.words import LUNG_REGIONS, maker_of, region_of
 from lungmix.formats.scan import fingerprint_of
 from lungmix.geometry import Geometry
@@ -108,7 +108,12 @@ def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry
         stop = min(start + thickness, geometry.shape[0])
         slab = np.zeros((stop - start, *geometry.shape[1:]), np.uint8)
         for label, planes in placed:
-            planes.paint(slab, start, label)
+            if mask.overlap is None:
+                planes.paint(slab, start, label)
+            else:
+                filled = np.zeros_like(slab)
+                planes.paint(filled, start, label)
+                write_over(slab, filled, mask.overlap)
         yield slab
 
 

@@ -90,6 +90,15 @@ def test_files_that_are_named_right_and_left_are_one_mask(cohort, folder, names)
     assert labels[20] == (1 if is_left_first else 2)
 
 
+def test_a_case_whose_name_ends_in_a_word_for_masks_has_masks_by_its_name(cohort, folder):
+    case_of(cohort, "p1-seg", np.full(GRID.shape, -850, np.int16), GRID)
+    for name, region in (("p1-seg_mask", None), ("p1-seg_left", "left"), ("p1-seg", None)):
+        write_masks(folder, f"{name}.nrrd")
+        (mask,) = match_masks(folder, cohort, ["p1-seg", *CASES]).masks.values()
+        assert [segment.region for segment in mask.segments] == ([region] if region else [])
+        (folder / f"{name}.nrrd").unlink()
+
+
 def test_a_single_file_that_is_named_left_is_the_left_lung(cohort, folder):
     write_masks(folder, "case-001_left.nrrd")
     assert regions_of(match_masks(folder, cohort, CASES)) == {"left"}
@@ -170,6 +179,11 @@ def test_scans_of_one_name_are_told_apart_by_their_folders(cohort, folder, tmp_p
     assert "s0002" in result.masks["case-002"].path
     (reason,) = result.unused.values()
     assert reason.startswith("2 files")
+    for name in ("ct_mask.nrrd", "ct_right.nrrd"):
+        write_masks(tmp_path / "of-scans" / "s0002", name)
+        masks = match_masks(tmp_path / "of-scans", cohort, CASES, scans).masks
+        assert list(masks) == ["case-002"]
+        (tmp_path / "of-scans" / "s0002" / name).unlink()
 
 
 @pytest.mark.parametrize(

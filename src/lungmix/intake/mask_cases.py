@@ -88,8 +88,10 @@ class CaseLookup:
                 return NamedCases(frozenset(cases & of_folder or cases))
         for separator in reversed([*_SEPARATORS.finditer(stem)]):
             if (prefix := stem[: separator.start()]) and (cases := self._by_name.get(case_name(prefix))):
-                region = region_in(stem[separator.end() :])
-                return NamedCases(frozenset(cases & of_folder or cases), region, is_other=region is None)
+                rest = stem[separator.end() :]
+                region = region_in(rest)
+                is_other = region is None and not _ONLY_WORDS.fullmatch(rest.lower())
+                return NamedCases(frozenset(cases & of_folder or cases), region, is_other)
         cases = next((cases for name in names if (cases := self._by_name.get(name))), of_folder)
         is_whole = _ONLY_WORDS.fullmatch(stem.lower()) is not None
         region = None if is_whole else region_in(stem)

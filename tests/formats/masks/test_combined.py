@@ -148,8 +148,9 @@ def test_files_on_different_grids_are_rejected(other):
         combine([lobe(1, "RUL", "/a"), lobe(2, "LLL", "/b", other)])
 
 
-def test_files_of_different_numbers_of_slices_are_rejected():
-    short = mask_of(random_labels(2)[:-3], GRID, "/b", segments=segments_of(LLL=1))
+@pytest.mark.parametrize("missing", [1, 3])
+def test_files_of_different_numbers_of_slices_are_rejected(missing):
+    short = mask_of(random_labels(2)[:-missing], GRID, "/b", segments=segments_of(LLL=1))
     with pytest.raises(SourceError, match="do not hold the slices"):
         whole(combine([lobe(1, "RUL", "/a"), MaskPart(short)]), {1: 1, 2: 2})
 

@@ -8,7 +8,7 @@ from math import ceil, floor, prod
 from pathlib import Path
 from typing import Any
 
-from lungmix.errors import UsageError
+from lungmix.errors import UsageError, mark_untrusted
 
 PRESETS = ("paper", "physical")
 FITS = ("paper", "converged")
@@ -77,7 +77,9 @@ class MaskLabels:
     def __post_init__(self) -> None:
         for region, segment in self.segments:
             if region not in MASK_REGIONS:
-                raise UsageError(f"a mask has no region {region!r}: choose one of {', '.join(MASK_REGIONS)}")
+                raise UsageError(
+                    f"a mask has no region {mark_untrusted(region)}: choose one of {', '.join(MASK_REGIONS)}"
+                )
             if isinstance(segment, int) and segment < 1:
                 raise UsageError(f"voxels of label {segment} are outside every mask: give numbers from 1 on")
         if not self.segments:
@@ -98,7 +100,9 @@ class MaskLabels:
         if isinstance(labels, str):
             parts = [part.partition("=") for part in labels.split(",") if part.strip()]
             if not all(equals and segment.strip() for _, equals, segment in parts):
-                raise UsageError(f'`mask_labels="{labels}"` is not understood: write `mask_labels="right=1,left=2"`')
+                raise UsageError(
+                    f'`mask_labels` {mark_untrusted(labels)} is not understood: write `mask_labels="right=1,left=2"`'
+                )
             pairs = [(region.strip().lower(), segment.strip()) for region, _, segment in parts]
         else:
             pairs = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lungmix.errors import SourceError, StoreError, UsageError
+from lungmix.errors import SourceError, StoreError, UsageError, mark_untrusted
 from lungmix.formats.masks import REGIONS, Segment, region_of_name
 from lungmix.stages import regions
 from lungmix.store import Case
@@ -83,8 +83,9 @@ def parse_what(what: str) -> str | tuple[tuple[str, str], ...]:
     pairs = [tuple(word.strip() for word in part.split("=")) for part in what.split(",")]
     if not all(len(pair) == 2 and pair[0] in SEGMENTS and _is_segment(pair[1]) for pair in pairs):
         raise UsageError(
-            f"what={what!r} is not understood: give 'lungs', 'tissues', or pairs such as 'right=1,left=2' of a segment "
-            f"of the store ({', '.join(SEGMENTS)}) and a label or a known name of the reference"
+            f"what={mark_untrusted(what)} is not understood: give 'lungs', 'tissues', or pairs such as "
+            f"'right=1,left=2' of a segment of the store ({', '.join(SEGMENTS)}) and a label or a known "
+            "name of the reference"
         )
     return tuple((pair[0], pair[1]) for pair in pairs)
 

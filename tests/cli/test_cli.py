@@ -11,11 +11,11 @@ import pytest
 import SimpleITK as sitk
 
 import lungmix
-from lungmix.cli import main
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.stages.measure import measure_cohort
 from lungmix.store import CaseWriter
+from support.command import run_here
 from support.generators import counts_of_scans, store_of_counts
 
 pytestmark = pytest.mark.slow
@@ -64,22 +64,22 @@ def test_log_has_plain_lines_with_case_and_stage(store):
     assert "\x1b" not in done.stderr
 
 
-def test_page_shows_scores_of_the_cohort_and_rejects_those_of_another(store, in_process, tmp_path):
+def test_page_shows_scores_of_the_cohort_and_rejects_those_of_another(store, tmp_path):
     folder, _ = store
     file = tmp_path / "scores.csv"
     file.write_text("case,S\ncase-001,4\n")
-    done = in_process("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
+    done = run_here("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "Score" in (tmp_path / "page" / "index.html").read_text()
     file.write_text("case,S\nsomebody,4\n")
-    refused = in_process("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
+    refused = run_here("report", folder / "s.zarr", tmp_path / "page", "--scores", file, "--quiet")
     assert refused.returncode == 2
     assert "somebody" in refused.stderr
 
 
 def test_page_lists_cases_and_failures_and_brings_a_file_a_scan(store, tmp_path):
     folder, _ = store
-    again = run("report", folder / "s.zarr", tmp_path / "page", "--quiet")
+    again = run_here("report", folder / "s.zarr", tmp_path / "page", "--quiet")
     assert again.returncode == 0, again.stderr
     assert again.stderr.split() == ["page:", str(tmp_path / "page" / "index.html")]
     for place, failures in ((folder / "page", True), (tmp_path / "page", False)):
@@ -94,12 +94,12 @@ def test_page_lists_cases_and_failures_and_brings_a_file_a_scan(store, tmp_path)
 
 def test_info_lists_cases_and_scanners(store):
     folder, _ = store
-    done = run("info", folder / "s.zarr")
+    done = run_here("info", folder / "s.zarr")
     assert done.returncode == 0
     assert "case-001" in done.stdout
     assert "convert, mask, right/left, label" in done.stdout
     assert "labels by: published:" in done.stdout
-    answer = json.loads(run("info", folder / "s.zarr", "--json").stdout)
+    answer = json.loads(run_here("info", folder / "s.zarr", "--json").stdout)
     assert answer["slices"] == 40
 
 
@@ -108,7 +108,7 @@ def test_info_lists_cases_and_scanners(store):
 def test_exported_image_has_the_geometry_of_the_scan(store, tmp_path, image, extension):
     folder, _ = store
     out = tmp_path / f"x{extension}"
-    assert run("export", folder / "s.zarr", "case-001", out, "--image", image).returncode == 0
+    assert run_here("export", folder / "s.zarr", "case-001", out, "--image", image).returncode == 0
     case = lungmix.open_cohort(folder / "s.zarr")["case-001"]
     read = sitk.ReadImage(str(out))
     assert np.array_equal(sitk.GetArrayFromImage(read), case.array(image).compute())
@@ -124,19 +124,19 @@ def test_exported_image_has_the_geometry_of_the_scan(store, tmp_path, image, ext
 
 def test_whole_cohort_is_exported_with_a_line_a_case(store, tmp_path):
     folder, _ = store
-    done = run("export", folder / "s.zarr", "--all", tmp_path / "out", "--format", "pyradiomics")
+    done = run_here("export", folder / "s.zarr", "--all", tmp_path / "out", "--format", "pyradiomics")
     assert done.returncode == 0, done.stderr
     assert "case-001: done" in done.stderr
     assert str(tmp_path / "out" / "pyradiomics.csv") in done.stdout
     words = ("--all", tmp_path / "out", "--format", "dicom-seg", "--with-ct", "--binary", "--quiet", "--json")
-    answer = json.loads(run("export", folder / "s.zarr", *words).stdout)
+    answer = json.loads(run_here("export", folder / "s.zarr", *words).stdout)
     assert answer["files"]["case-001"] == [
         str(tmp_path / "out" / "case-001_tissue.dcm"), str(tmp_path / "out" / "case-001_tissue_ct"),
     ]  # fmt: skip
 
 
-def test_case_without_labels_fails_alone_and_with_its_reason(counted, tmp_path, in_process):
-    done = in_process("export", counted, "--all", tmp_path / "out", "--format", "seg.nrrd")
+def test_case_without_labels_fails_alone_and_with_its_reason(counted, tmp_path):
+    done = run_here("export", counted, "--all", tmp_path / "out", "--format", "seg.nrrd")
     assert done.returncode == 1
     assert "5 failed" in done.stdout
     assert "case-003: failed: case case-003 has no finished image 'tissue'" in done.stderr
@@ -161,7 +161,7 @@ def test_wrong_usage_ends_with_status_2_and_no_traceback(store, tmp_path):
         (("serve", tmp_path / "none.zarr"), "no store"),
         (("nonsense",), "nonsense"),
     ]:
-        done = run(*words)
+        done = run_here(*words)
         assert done.returncode == 2, (words, done.stdout, done.stderr)
         assert message in done.stderr.replace("\n", " "), (words, done.stderr)
         assert "Traceback" not in done.stderr
@@ -171,7 +171,7 @@ def test_fit_shows_both_fits_thresholds_and_involvement(store, tmp_path):
     folder, _ = store
     # The other fit would make the labels of the store stale for other tests.
     url = shutil.copytree(folder / "s.zarr", tmp_path / "s.zarr")
-    done = run("fit", url, "--figure", tmp_path / "fits.png")
+    done = run_here("fit", url, "--figure", tmp_path / "fits.png")
     assert done.returncode == 0, done.stderr
     for word in (
         "paper",
@@ -185,7 +185,7 @@ def test_fit_shows_both_fits_thresholds_and_involvement(store, tmp_path):
         assert word in done.stdout
     assert (tmp_path / "fits.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "fits.svg").is_file()
-    answer = json.loads(run("fit", url, "--fit", "converged", "--json").stdout)
+    answer = json.loads(run_here("fit", url, "--fit", "converged", "--json").stdout)
     assert set(answer["fits"]) == {"paper", "converged"}
     assert answer["model"]["means"] == answer["fits"]["converged"]["means"]
     assert [row["case"] for row in answer["involvement"]] == ["pooled", "case-001"]
@@ -194,7 +194,7 @@ def test_fit_shows_both_fits_thresholds_and_involvement(store, tmp_path):
 
 def test_range_of_components_prints_a_table_of_bic(store):
     folder, _ = store
-    answer = json.loads(run("fit", folder / "s.zarr", "--components", "1-2,4", "--json").stdout)
+    answer = json.loads(run_here("fit", folder / "s.zarr", "--components", "1-2,4", "--json").stdout)
     assert [row["components"] for row in answer["bic"]] == [1, 2, 4]
     assert answer["model"] is None
 
@@ -206,48 +206,35 @@ def counted(tmp_path_factory):
     return url
 
 
-@pytest.fixture
-def in_process(capsys):
-    """The command line in this process, for commands that start no cluster."""
-
-    def call(*words):
-        with pytest.raises(SystemExit) as end:
-            main(list(map(str, words)))
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(words, end.value.code, out, err)
-
-    return call
-
-
-def test_cases_are_left_out_by_any_number_of_names(counted, in_process):
+def test_cases_are_left_out_by_any_number_of_names(counted):
     for words, left in [
         (("--leave-out", "case-001", "case-004"), ["case-002", "case-003", "case-005"]),
         (("--leave-out", "case-001", "--leave-out", "case-004"), ["case-002", "case-003", "case-005"]),
         (("--cases", "case-001", "case-004", "--components", "2"), ["case-001", "case-004"]),
     ]:
-        done = in_process("fit", counted, *words, "--json")
+        done = run_here("fit", counted, *words, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["done"] == left
-    assert json.loads(in_process("fit", "--leave-out", "case-001", counted, "--json").stdout)["done"][0] == "case-002"
+    assert json.loads(run_here("fit", "--leave-out", "case-001", counted, "--json").stdout)["done"][0] == "case-002"
 
 
-def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_path, in_process):
-    done = in_process("validate", "robustness", counted, "--out", tmp_path / "a", "--sizes", "2,4")
+def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_path):
+    done = run_here("validate", "robustness", counted, "--out", tmp_path / "a", "--sizes", "2,4")
     assert done.returncode == 0, done.stderr
     assert "Total variation distance" in done.stdout
-    answer = json.loads(in_process("validate", "robustness", counted, "--out", tmp_path / "a", "--json").stdout)
+    answer = json.loads(run_here("validate", "robustness", counted, "--out", tmp_path / "a", "--json").stdout)
     assert [row["size"] for row in answer["sizes"]] == [1, 2, 3, 4]
     assert len(answer["groups"]) == 12
-    done = in_process("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
+    done = run_here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
     answer = json.loads(done.stdout)
     assert len(answer["intervals"]) == 20
     assert sorted(p.name for p in tmp_path.glob("*/*")) == sorted(
         f"{name}.{kind}" for name in ("bootstrap", "robustness") for kind in ("csv", "png", "svg")
     )
-    assert "conv" in in_process("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
+    assert "conv" in run_here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
 
 
-def test_wrong_usage_of_fits_is_explained(counted, tmp_path, in_process):
+def test_wrong_usage_of_fits_is_explained(counted, tmp_path):
     for words, message in [
         (("fit", counted, "--leave-out", "case-9"), "case-9"),
         (("fit", counted, "--components", "two"), "3,5,7"),
@@ -259,16 +246,16 @@ def test_wrong_usage_of_fits_is_explained(counted, tmp_path, in_process):
         (("validate", "robustness", tmp_path / "none.zarr"), "no store"),
         (("validate", "bootstrap", counted, "--refits", "1"), "2 or more"),
     ]:
-        done = in_process(*words)
+        done = run_here(*words)
         assert done.returncode == 2, (words, done.stdout, done.stderr)
         assert message in done.stderr.replace("\n", " "), (words, done.stderr)
 
 
 def test_measure_leaves_parts_out_and_writes_radiomics_and_parquet(store):
     folder, _ = store
-    plain = json.loads(run("measure", folder / "s.zarr", "--json").stdout)["measurements"][0]
+    plain = json.loads(run_here("measure", folder / "s.zarr", "--json").stdout)["measurements"][0]
     words = ("measure", folder / "s.zarr", "--exclude-airways", "--exclude-elsewhere", "--radiomics", "--json")
-    answer = json.loads(run(*words).stdout)
+    answer = json.loads(run_here(*words).stdout)
     row = answer["measurements"][0]
     assert row["lung_ml"] == pytest.approx(row["right_ml"] + row["left_ml"])
     assert row["left_out_ml"] == pytest.approx(plain["airway_ml"] + plain["elsewhere_ml"])
@@ -281,25 +268,25 @@ def test_measure_leaves_parts_out_and_writes_radiomics_and_parquet(store):
         text = (folder / "s.zarr" / f"{name}.csv").read_text().splitlines()
         assert text[0].split(",") == table.column_names == list(rows[0])
         assert table.to_pylist() == rows
-        columns = json.loads(run("measure", "--dictionary", "--json").stdout)[name]
+        columns = json.loads(run_here("measure", "--dictionary", "--json").stdout)[name]
         assert [features["column"] for features in columns] == table.column_names
-    assert "haa_600_250" in run("measure", "--dictionary").stdout
-    assert run("measure").returncode == 2
+    assert "haa_600_250" in run_here("measure", "--dictionary").stdout
+    assert run_here("measure").returncode == 2
 
 
-def test_measure_tells_lungs_apart_where_that_was_not_done(store, tmp_path):
+def test_measure_tells_lungs_apart_where_that_was_not_done(store, client, tmp_path):
     folder, _ = store
     shutil.copytree(folder / "s.zarr", tmp_path / "s.zarr")
-    before = json.loads(run("measure", tmp_path / "s.zarr", "--json").stdout)["measurements"]
+    before = json.loads(run_here("measure", tmp_path / "s.zarr", "--json").stdout)["measurements"]
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "r+")
     CaseWriter(cohort["case-001"]).start_stage("side", "another")
-    again = run("measure", tmp_path / "s.zarr", "--workers", 1, "--json")
+    again = run_here("measure", tmp_path / "s.zarr", "--scheduler", client.scheduler.address, "--json")
     assert json.loads(again.stdout)["measurements"] == before, again.stderr
     assert "side" in lungmix.open_cohort(tmp_path / "s.zarr")["case-001"].stages
 
 
-def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp_path, in_process):
-    assert in_process("fit", counted, "--model", "published", "--json").returncode == 0
+def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp_path):
+    assert run_here("fit", counted, "--model", "published", "--json").returncode == 0
     cohort = lungmix.open_cohort(counted, "r+")
     for case in cohort.values():
         CaseWriter(case).record("label", {"key": "label"})
@@ -309,15 +296,15 @@ def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp
         "case,S,age\n" + "".join(f"case-00{i},{s},5{i}\n" for i, s in zip(range(1, 6), "32140", strict=True))
     )
     words = ("validate", "scores", counted, "--scores", file, "--out", tmp_path / "out")
-    done = in_process(*words)
+    done = run_here(*words)
     assert done.returncode == 0, done.stderr
     assert "Pearson" in done.stdout
-    answer = json.loads(in_process(*words, "--json").stdout)
+    answer = json.loads(run_here(*words, "--json").stdout)
     assert [row["case"] for row in answer["scans"]] == list(cohort)
     assert {resampling["draw"] for resampling in answer["resamplings"]} == {"proportional", "equal"}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.png", "scores.svg"]
     file.write_text("case,S\ncase-001,7\n")
-    done = in_process(*words)
+    done = run_here(*words)
     assert done.returncode == 2
     assert "whole numbers from 0 to 5" in done.stderr.replace("\n", " ")
 
@@ -332,6 +319,6 @@ def test_help_and_version():
         "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "serve", "validate robustness",
         "validate bootstrap", "validate scores",
     ):  # fmt: skip
-        done = run(*command.split(), "--help")
+        done = run_here(*command.split(), "--help")
         assert done.returncode == 0
         assert f"lungmix {command} cohort.zarr" in done.stdout

@@ -24,16 +24,11 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
-ALONE = ("cluster", "faults", "mixture/test_workers.py", "cli/test_signals.py")
-"""Tests that start, end or stop processes and wait for them; other tests beside them would take their time."""
-
 REAL = ("dx-a0001-soft", "dx-a0002-soft", "cmb-crc-lung")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if any(item.path.is_relative_to(HERE / place) for place in ALONE):
-            item.add_marker(pytest.mark.alone)
         if "real_ct" in item.fixturenames:
             item.add_marker(pytest.mark.real)
     # Files with many slow tests first: where files are spread over processes, none is left with a long one at the end.

@@ -1,8 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
@@ -15,18 +12,10 @@ from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.stages.measure import measure_cohort
 from lungmix.store import CaseWriter
-from support.command import run_here
+from support.command import SMALL, run, run_here
 from support.generators import counts_of_scans, store_of_counts
 
 pytestmark = pytest.mark.slow
-
-SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
-
-
-def run(*words, **options):
-    environment = {**os.environ, "COLUMNS": "140"}
-    command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import pytest
 from rich.console import Console
 
 import lungmix.cluster.dashboard
-from cli.test_cli import SMALL, run
 from lungmix.callbacks.callback import Callback
 from lungmix.callbacks.json_log import CallbackList, with_log_file
 from lungmix.callbacks.progress_bars import Amount
 from lungmix.cli.progress import Lines, callback_for
-from lungmix.cluster import connect, performance_page
+from lungmix.cluster import performance_page
 from lungmix.errors import UsageError, mark_path
 from lungmix.phantom import Phantom, write_phantom
+from support.command import SMALL, run, run_here
 
 SECRET = "doe-jane"
 
@@ -82,23 +82,24 @@ def test_dashboard_is_announced_and_progress_counts_bytes(ran):
 
 
 @pytest.mark.slow
-def test_summary_tells_where_the_time_went(ran):
+def test_summary_tells_where_the_time_went(ran, client):
     folder, done = ran
     spent = json.loads(done.stdout)["spent"]
     assert set(spent) == {"convert", "mask", "fit", "label", "measure"}
     assert spent["mask"]["cases"] == 2
     assert spent["mask"]["worker_seconds"] > 0
-    again = run("label", folder / "s.zarr", "-j", 1, "--memory-limit", "2GB")
+    again = run_here("label", folder / "s.zarr", "--scheduler", client.scheduler.address)
+    assert again.returncode == 0, again.stderr
     assert "peak MiB" not in again.stdout, "nothing was done, so nothing took time"
 
 
 @pytest.mark.slow
-def test_other_commands_write_the_log_too(ran, tmp_path):
+def test_other_commands_write_the_log_too(ran, client, tmp_path):
     folder, _ = ran
     for words, part in ((("relabel", "--model", "published"), "label"), (("verify", "--sample", 1), "verify")):
         file = tmp_path / f"{part}.log"
         name, *options = words
-        done = run(name, folder / "s.zarr", *options, "-j", 1, "--memory-limit", "2GB", "--log", file)
+        done = run_here(name, folder / "s.zarr", *options, "--scheduler", client.scheduler.address, "--log", file)
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in file.read_text().splitlines()]
         assert {"begin", "case", "end"} <= {event["event"] for event in events if event.get("part") == part}
@@ -127,15 +128,14 @@ def test_log_that_cannot_be_written_is_rejected(tmp_path):
 
 
 @pytest.mark.slow
-def test_report_of_dask_without_bokeh_names_the_remedy(tmp_path, monkeypatch):
+def test_report_of_dask_without_bokeh_names_the_remedy(tmp_path, client, monkeypatch):
     monkeypatch.setattr(lungmix.cluster.dashboard, "find_spec", lambda name: None)
-    with connect(workers=1, memory_limit="1GB") as client:
-        with (
-            pytest.raises(UsageError, match=r"pip install 'lungmix\[dashboard\]'"),
-            performance_page(client, tmp_path / "dask.html"),
-        ):
-            pass
-        assert lungmix.cluster.dashboard.dashboard_of(client) is None
+    with (
+        pytest.raises(UsageError, match=r"pip install 'lungmix\[dashboard\]'"),
+        performance_page(client, tmp_path / "dask.html"),
+    ):
+        pass
+    assert lungmix.cluster.dashboard.dashboard_of(client) is None
     assert not list(tmp_path.iterdir())
 
 

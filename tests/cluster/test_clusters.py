@@ -9,7 +9,6 @@ import pytest
 from distributed import Client
 
 import lungmix
-from cli.test_cli import SMALL, run
 from lungmix._version import __version__
 from lungmix.callbacks import Callback
 from lungmix.errors import ClusterError
@@ -23,6 +22,7 @@ from support.clusters import (
     start_worker,
     wait_until,
 )
+from support.command import SMALL, run, run_here
 from support.stores import assert_same_voxels_each_way
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,8 @@ def test_job_over_tls_gives_the_voxels_of_a_local_cluster(secure, certificates, 
         "file": ("--scheduler-file", file),
         "local": ("-j", 1, "--memory-limit", "2GB"),
     }
-    assert_same_voxels_each_way(ways, scan, tmp_path)
+    # Certificates come from the environment, which dask reads once in a process.
+    assert_same_voxels_each_way(ways, scan, tmp_path, run)
 
 
 def test_relative_paths_work_on_workers_with_another_working_directory(scan, tmp_path, monkeypatch):
@@ -60,10 +61,10 @@ def test_relative_paths_work_on_workers_with_another_working_directory(scan, tmp
     shutil.copy(scan, client_folder / "scans")
     monkeypatch.chdir(client_folder)
     with running_cluster(tmp_path, workers=1) as (address, _):
-        done = run("run", "s.zarr", "scans", "--model", "published", *SMALL, "--scheduler", address, "--json")
+        done = run_here("run", "s.zarr", "scans", "--model", "published", *SMALL, "--scheduler", address, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout)["done"] == ["case-001"]
-        done = run("fit", "s.zarr", "--method", "minibatch", "--scheduler", address)
+        done = run_here("fit", "s.zarr", "--method", "minibatch", "--scheduler", address)
         assert done.returncode == 0, done.stdout + done.stderr
         with Client(address):
             case = lungmix.open_cohort("s.zarr")["case-001"]
@@ -73,7 +74,7 @@ def test_relative_paths_work_on_workers_with_another_working_directory(scan, tmp
 def test_message_of_a_secure_scheduler_without_certificates_names_certificates(secure, scan, tmp_path):
     address, file = secure
     for way in (("--scheduler", address), ("--scheduler-file", file)):
-        done = run("run", tmp_path / "s.zarr", scan, *SMALL, *way)
+        done = run_here("run", tmp_path / "s.zarr", scan, *SMALL, *way)
         assert done.returncode == 2
         assert "certificates" in done.stderr
         assert "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in done.stderr
@@ -91,7 +92,7 @@ def test_worker_that_lacks_the_package_is_named_before_any_work_is_sent(scan, tm
     lacking = packages_without(tmp_path / "packages", "lungmix")
     with running_cluster(tmp_path, environments=[lacking], python=(sys.executable, "-S")) as (address, _):
         addresses = workers_of(address, 2)
-        done = run("run", tmp_path / "s.zarr", scan, *SMALL, "--scheduler", address)
+        done = run_here("run", tmp_path / "s.zarr", scan, *SMALL, "--scheduler", address)
         assert done.returncode == 2, done.stderr
         named = [
             worker_address for worker_address in addresses if f"worker {worker_address} lacks lungmix" in done.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from support.clusters import free_port
+from support.clusters import CALM, free_port
 
 MASK = ("--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3")
 
@@ -82,6 +82,7 @@ class Cluster:
                 [sys.executable, "-m", "dask", kind, *words, *place, "--no-dashboard"],
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **CALM},
             )
 
 

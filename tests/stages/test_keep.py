@@ -67,8 +67,8 @@ def test_changed_byte_anywhere_is_found_and_named(client, store, key):
     assert report["case-001"] == report["case-003"] == []
 
 
-def test_command_ends_with_1_and_names_what_differs(store, capsys):
-    arguments = ["verify", str(store), "--all", "--workers", "1", "--quiet", "--json"]
+def test_command_ends_with_1_and_names_what_differs(client, store, capsys):
+    arguments = ["verify", str(store), "--all", "--scheduler", client.scheduler.address, "--quiet", "--json"]
     assert _status_of(arguments) == 0
     assert json.loads(capsys.readouterr().out)["wrong"] == {}
     (store / "case-003/2/c/0/0/0").unlink()

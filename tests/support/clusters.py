@@ -20,6 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+CALM = {"DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms", "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "100ms"}
+"""Environment in which idle schedulers, nannies and workers take little of the cores that they share with tests."""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -86,7 +89,7 @@ def running_cluster(
         "--scheduler-file", str(file), *secure,
     ]  # fmt: skip
     with (folder / "cluster.log").open("w") as log:
-        processes = [subprocess.Popen(scheduler, stdout=log, stderr=log)]
+        processes = [subprocess.Popen(scheduler, stdout=log, stderr=log, env={**os.environ, **CALM})]
         try:
             wait_until(file.is_file, lambda: (folder / "cluster.log").read_text(), processes[0])
             for index in range(workers):
@@ -114,7 +117,7 @@ def start_worker(folder: Path, python: Sequence[str], environment, log, *words: 
         "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *words,
     ]  # fmt: skip
     # As on other machines, workers do not stand where the client stands.
-    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment}, cwd=folder)
+    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **CALM, **environment}, cwd=folder)
 
 
 def wait_until(condition, story, process=None, seconds: float = 60, every: float = 0.1) -> None:

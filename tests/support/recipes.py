@@ -16,9 +16,9 @@ import psutil
 from distributed import Client
 
 import lungmix
-from cli.test_cli import SMALL
 from lungmix.cluster import WORKER_ENVIRONMENT
 from support.clusters import wait_until
+from support.command import SMALL
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 CASES = ["case-001", "case-002"]

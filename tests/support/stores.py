@@ -10,6 +10,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 import lungmix
+from support.command import SMALL, run_here
 
 _RANDOM = ("salt", "watched")
 
@@ -50,10 +51,8 @@ def results_of(url) -> dict[str, object]:
     return results
 
 
-def assert_same_voxels_each_way(ways, scan, folder) -> None:
+def assert_same_voxels_each_way(ways, scan, folder, run=run_here) -> None:
     """Run the main job on a scan with the options of each way, and fail where images differ."""
-    from cli.test_cli import SMALL, run
-
     for name, way in ways.items():
         done = run("run", folder / f"{name}.zarr", scan, "--model", "published", *SMALL, *way, "--json")
         assert done.returncode == 0, done.stderr

@@ -168,11 +168,11 @@ def test_missing_stages_are_notes_and_failed_stages_are_problems(client, scan, t
     assert (report.wrong, report.notes) == ({NAME: []}, {NAME: ["it has no labels"]})
 
 
-def test_missing_and_unreadable_sources_and_unknown_scans_are_problems(store, scan, tmp_path, capsys):
+def test_missing_and_unreadable_sources_and_unknown_scans_are_problems(client, store, scan, tmp_path, capsys):
     (tmp_path / "words.nrrd").write_text("no image")
     write_series(tmp_path / "other", hu_of((12, 20, 24)))
     sources = [scan, tmp_path / "none", tmp_path / "words.nrrd", tmp_path / "other"]
-    words = ["verify", str(store), *map(str, sources), "--all", "--workers", "1", "--quiet"]
+    words = ["verify", str(store), *map(str, sources), "--all", "--scheduler", client.scheduler.address, "--quiet"]
     assert _status_of([*words, "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert list(said["wrong"]) == ["source 2", "source 3", "source 4"]
@@ -184,11 +184,11 @@ def test_missing_and_unreadable_sources_and_unknown_scans_are_problems(store, sc
     assert "1 of 1 cases passed" in out
 
 
-def test_series_are_selected_as_in_a_run(tmp_path, capsys):
+def test_series_are_selected_as_in_a_run(client, tmp_path, capsys):
     files = write_series(tmp_path / "series", hu_of((12, 20, 24)))
     files[5].unlink()
     store, source = str(tmp_path / "s.zarr"), str(tmp_path / "series")
-    words = ["--workers", "1", "--quiet"]
+    words = ["--scheduler", client.scheduler.address, "--quiet"]
     assert _status_of(["convert", store, source, "--allow-gaps", *words]) == 0
     assert _status_of(["verify", store, source, "--allow-gaps", *words]) == 0
     assert _status_of(["verify", store, source, *words]) == 1
@@ -219,10 +219,10 @@ def test_flipped_byte_is_repaired_by_a_run_after_invalidation(client, store, sca
     assert_same_store(finished, store)
 
 
-def test_command_names_the_remedy_and_invalidates_on_request(store, scan, capsys):
+def test_command_names_the_remedy_and_invalidates_on_request(client, store, scan, capsys):
     flip(store / NAME / "labels/side/1/c/0/0/0")
     before = store_digest(store)
-    words = ["verify", str(store), "--workers", "1", "--quiet"]
+    words = ["verify", str(store), "--scheduler", client.scheduler.address, "--quiet"]
     assert _status_of(words) == 1
     assert f"`lungmix verify {store} --invalidate`" in capsys.readouterr().out
     assert store_digest(store) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import hashlib
 import io
 import re
 import zipfile
@@ -28,20 +29,29 @@ def find(words: Iterable[str], *places: Path) -> list[str]:
     """Every place where one of the words stands: in names, in bytes, in what they unpack to."""
     needles = {word: _forms(word) for word in words}
     hits = []
+    clean = set()
     for place in places:
         files = [place] if place.is_file() else sorted(place.rglob("*"))
         for file in files:
             name = str(file.relative_to(place.parent)).encode()
             contents = [("its name", name)]
+            digest = None
             if file.is_file():
-                contents += _unpacked(file.read_bytes(), "bytes", 0)
+                content = file.read_bytes()
+                digest = hashlib.sha256(content).digest()
+                # Copies of stores and pages hold the same files again.
+                if digest not in clean:
+                    contents += _unpacked(content, "bytes", 0)
             if file.name == "zarr.json":
                 contents += _voxels(file.parent)
+            before = len(hits)
             for how, content in contents:
                 lower = content.lower()
                 hits += [
                     f"{word} in {file}, {how}" for word, forms in needles.items() if any(f in lower for f in forms)
                 ]
+            if len(hits) == before:
+                clean.add(digest)
     return hits
 
 

@@ -38,6 +38,7 @@ from privacy.search import find, packed
 from support.clusters import running_cluster
 
 SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
+ON_A_CLUSTER = ("mask", "label", "relabel", "verify")
 GOOD = 9
 """Scans with lungs: a series, six images, and one in each of two archives."""
 
@@ -74,15 +75,22 @@ class Outputs:
 def outputs(tmp_path_factory):
     base = tmp_path_factory.mktemp("nobody")
     everything = Outputs(base)
+    cluster = everything.folder / "cluster"
+    cluster.mkdir()
+    with running_cluster(cluster, workers=1) as (_, file):
+        run_all(everything, base, ("--scheduler-file", file))
+    return everything
+
+
+def run_all(everything, base, cluster):
+    """Run every command; `cluster` are the options of one that writes to a log."""
     run, run_inline, out, key = everything.run, everything.here, everything.folder, everything.key
     sources = everything.sources
     kept = ("--key-table", key, "--retain-patient-characteristics", "--shift-dates")
-    (out / "cluster").mkdir()
-    with running_cluster(out / "cluster", workers=1) as (_, file):
-        run("convert", out / "one.zarr", *sources, "--nrrd", out / "nrrd", "--scheduler-file", file, "--debug")
-        run("run", out / "two.zarr", *sources, "--model", "published", "--report", out / "page", *SMALL, *kept,
-            "--scheduler-file", file, "--json", "--debug", "--log", out / "run.jsonl", "--performance-report",
-            out / "dask.html")  # fmt: skip
+    run("convert", out / "one.zarr", *sources, "--nrrd", out / "nrrd", *cluster, "--debug")
+    run("run", out / "two.zarr", *sources, "--model", "published", "--report", out / "page", *SMALL, *kept,
+        *cluster, "--json", "--debug", "--log", out / "run.jsonl", "--performance-report",
+        out / "dask.html")  # fmt: skip
     # On a cluster of its own, whose workers write to the terminal.
     run("convert", out / "three.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", "--json")
     run("convert", base / "told.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", person=True)
@@ -118,13 +126,12 @@ def outputs(tmp_path_factory):
     for name in sorted(
         {registered.name or registered.callback.__name__ for registered in app.registered_commands} - done - {"serve"}
     ):
-        run(name, out / "copy.zarr", "--json", "--debug")
+        run(name, out / "copy.zarr", *(cluster if name in ON_A_CLUSTER else ()), "--json", "--debug")
     for word in ("one", "two"):
         cohort = lungmix.open_cohort(out / f"{word}.zarr")
         (out / f"{word}.html").write_text(
             cohort._repr_html_() + "".join(case._repr_html_() for case in cohort.values())
         )
-    return everything
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Bytecode is written whatever the environment says: tests start hundreds of processes, each of which would compile again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test quick coverage versions versions-short fuzz check pictures bench bench-quick docs dist lock clean
+.PHONY: demo test quick coverage versions versions-short fuzz examples check pictures bench bench-quick docs dist lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -88,6 +88,10 @@ versions-short: $(VENV)/.versions  ## One phantom on the lowest and the newest v
 
 fuzz: $(VENV)/.test  ## Changed files of every format, new ones every time: EXAMPLES of each, 5,000 unless given.
 	LUNGMIX_FUZZ=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/hostile/test_fuzz.py --timeout 0
+
+TIMES ?= 10
+examples: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests with TIMES as many examples, new ones every time.
+	LUNGMIX_EXAMPLES=$(TIMES) $(BIN)/python -m pytest -m "not slow$(WANTED)" --timeout 0
 
 check: $(VENV)/.check  ## Lint, format, types, docs.
 	$(BIN)/ruff check

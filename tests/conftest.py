@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.examples import FACTOR
+
 HERE = Path(__file__).parent
 
-settings.register_profile("lungmix", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+settings.register_profile(
+    "lungmix", max_examples=100 * FACTOR, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+)
 settings.load_profile("lungmix")
 
 # Commands and scripts that tests start find those of this environment, whether it is activated or not.

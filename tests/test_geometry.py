@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lungmix.geometry import IDENTITY, AxisOrder, Geometry, axis_order
+from support.examples import examples
 from support.generators import DIRECTIONS, ORIENTATIONS, reoriented
 
 rotations = st.integers(0, 2**32 - 1).map(
@@ -42,7 +43,7 @@ def test_axial_array_of_each_storage_order_is_that_of_itk(orientation):
 
 
 @given(rotations, st.sampled_from(ORIENTATIONS))
-@settings(max_examples=200)
+@examples(50)
 def test_oblique_volumes_are_turned_to_the_axial_array_as_by_itk(direction, orientation):
     image = Geometry((4, 3, 2), (0.7, 0.8, 2.5), (1.0, 2.0, 3.0), direction)
     volume, geometry = reoriented(numbered(image), image, orientation)

@@ -63,7 +63,7 @@ def test_workflows_between_them_check_test_and_document():
 def test_workflows_leave_out_the_tests_of_scans_that_are_not_public():
     for workflow in WORKFLOWS:
         for targets, variables in map(made, commands(workflow)):
-            if {"test", "quick", "coverage", "versions"} & set(targets):
+            if {"test", "quick", "coverage", "examples", "versions"} & set(targets):
                 assert variables["WITHOUT"] == "real"
 
 
@@ -81,6 +81,7 @@ def test_workflows_may_read_only_and_pin_what_they_use(workflow):
     [
         ("test", ['"not real"']),
         ("quick", ['"not slow and not real"']),
+        ("examples", ['"not slow and not real"']),
         ("coverage", ['"not slow and not real"']),
         ("versions", ["--without real"]),
     ],

@@ -9,6 +9,7 @@ from scipy import ndimage
 import lungmix
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
+from support.examples import examples
 from support.generators import ORIENTATIONS, as_axial, chunkings, reoriented
 
 volumes = st.tuples(st.integers(1, 20), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
@@ -16,7 +17,7 @@ published = lungmix.load_model("published")
 
 
 @given(st.data(), volumes, st.integers(1, 6))
-@settings(max_examples=200)
+@examples(50)
 def test_median_equals_scipy_whatever_the_chunks(data, volume, size):
     *shape, seed = volume
     labels = np.random.default_rng(seed).integers(0, 6, shape).astype(np.uint8)
@@ -48,7 +49,7 @@ def test_direction_that_is_no_nine_cosines_is_rejected(direction):
 
 
 @given(st.data(), volumes)
-@settings(max_examples=200)
+@examples(50)
 def test_labels_equal_the_highest_posterior_whatever_the_chunks(data, volume):
     *shape, seed = volume
     random = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ from lungmix.kernels.mask import recipe_for
 from lungmix.parameters import MaskParameters, voxels_of_ml
 from lungmix.phantom import TRAPS, Phantom
 from oracle import reference
+from support.examples import examples
 from support.generators import ORIENTATIONS, chests, chunkings, reoriented
 
 SMALL = Phantom(shape=(40, 64, 64), spacing=(5.6, 5.6, 7.5), seed=4)
@@ -26,7 +27,7 @@ def check_every_way(hu, chunks, expected, **options):
 
 
 @given(st.data(), chests(), st.integers(0, 3), st.integers(0, 80), st.lists(st.integers(0, 9), max_size=2))
-@settings(max_examples=200)
+@examples(50)
 def test_mask_equals_the_oracle_whatever_the_chunks(data, hu, n_open, min_voxels, radii):
     expected = reference.lung_mask(hu, n_open=n_open, min_voxels=min_voxels, radii=radii)
     chunks = data.draw(chunkings(hu.shape))
@@ -34,7 +35,7 @@ def test_mask_equals_the_oracle_whatever_the_chunks(data, hu, n_open, min_voxels
 
 
 @given(st.data(), chests(), st.tuples(*[st.floats(0.4, 8.0)] * 3))
-@settings(max_examples=200)
+@examples(50)
 def test_physical_mask_equals_the_oracle_whatever_the_chunks(data, hu, spacing):
     n = voxels_of_ml(1.0, spacing[::-1])
     recipe = recipe_for(MaskParameters("physical", min_voxels=n), spacing[::-1])

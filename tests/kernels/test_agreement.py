@@ -5,12 +5,13 @@ from math import isnan
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lungmix.kernels.agreement import DistanceCounts, Overlap, agreement_of
 from lungmix.kernels.surfaces import nearest_squares, points_of, surface_of
 from oracle.agreement import agreement, surface
+from support.examples import examples
 from support.generators import chunkings, masks
 
 sizes = st.tuples(st.integers(1, 14), st.integers(1, 12), st.integers(1, 12))
@@ -54,7 +55,7 @@ def by_slabs(mask, reference, edges, spacing):
 
 
 @given(pairs(), spacings)
-@settings(max_examples=150)
+@examples(50)
 def test_measures_are_those_of_the_whole_volumes(volumes, spacing):
     mask, reference, edges = volumes
     expected = agreement(mask, reference, spacing)

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from lungmix.kernels.components import label_runs, merge_tables, render_components, table_of
 from lungmix.kernels.packed_masks import pack, unpack
+from support.examples import examples
 from support.generators import masks
 
 
@@ -47,13 +48,13 @@ def check_against_scipy(mask, cuts):
 
 
 @given(masks(), st.lists(st.integers(0, 26), max_size=6).map(sorted))
-@settings(max_examples=200)
+@examples(50)
 def test_components_of_slabs_merge_to_those_of_the_volume(mask, cuts):
     check_against_scipy(mask, cuts)
 
 
 @given(masks(), st.lists(st.integers(0, 26), max_size=6).map(sorted), st.integers(1, 40))
-@settings(max_examples=200)
+@examples(50)
 def test_components_that_slabs_do_not_list_are_small_and_counted(mask, cuts, min_voxels):
     expected, count = ndimage.label(mask)
     runs, tables, merged = merge_slabs(mask, cuts, min_voxels)

@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from lungmix.errors import UsageError
 from lungmix.kernels.median import median_labels
+from support.examples import examples
 
 volumes = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 75), st.integers(0, 2**32 - 1))
 
 
 @given(volumes, st.integers(1, 7), st.integers(1, 6))
-@settings(max_examples=200)
+@examples(50)
 def test_median_equals_scipy_for_every_window(volume, size, n_labels):
     *shape, seed = volume
     random = np.random.default_rng(seed)
@@ -21,7 +22,7 @@ def test_median_equals_scipy_for_every_window(volume, size, n_labels):
 
 
 @given(volumes, st.integers(1, 7), st.tuples(st.booleans(), st.booleans(), st.booleans()))
-@settings(max_examples=200)
+@examples(50)
 def test_median_of_flipped_axes_is_that_of_the_volume_flipped(volume, size, flipped):
     *shape, seed = volume
     random = np.random.default_rng(seed)

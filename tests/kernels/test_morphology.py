@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -9,6 +9,7 @@ from lungmix.kernels import distance_morphology, morphology
 from lungmix.kernels.packed_masks import pack, unpack
 from lungmix.kernels.structuring_elements import ball, diamond, ellipsoid
 from oracle import reference
+from support.examples import examples
 from support.generators import masks
 
 spacings = st.tuples(*[st.floats(0.3, 8.0)] * 3)
@@ -34,7 +35,7 @@ dilate, erode, opening, closing = map(
 
 
 @given(masks(), elements)
-@settings(max_examples=150)
+@examples(50)
 def test_dilation_and_erosion_equal_scipy_for_every_element(mask, element):
     offsets = element.offsets()
     assert np.array_equal(dilate(mask, element), ndimage.binary_dilation(mask, offsets))
@@ -50,13 +51,13 @@ def test_answer_for_some_planes_is_that_part_of_the_whole_answer(mask, element, 
 
 
 @given(masks(), elements)
-@settings(max_examples=150)
+@examples(50)
 def test_closing_is_that_of_a_volume_in_infinite_background(mask, element):
     assert np.array_equal(closing(mask, element), reference.closing(mask, element.offsets()))
 
 
 @given(masks(), elements, st.integers(1, 70))
-@settings(max_examples=150)
+@examples(50)
 def test_closing_stays_in_the_bounding_box_at_any_position_in_its_words(mask, element, shift):
     moved = np.pad(mask, [(0, 0), (0, 0), (shift, 70 - shift)])
     expected = np.pad(closing(mask, element), [(0, 0), (0, 0), (shift, 70 - shift)])
@@ -94,7 +95,7 @@ def test_ball_is_the_ball_of_itk(radius):
 
 
 @given(st.floats(0.5, 12.0), spacings)
-@settings(max_examples=150)
+@examples(50)
 def test_ellipsoid_holds_the_offsets_within_its_radius(millimetres, spacing):
     assert np.array_equal(ellipsoid(millimetres, spacing).offsets(), reference.ellipsoid(millimetres, spacing))
 

@@ -85,7 +85,7 @@ def test_array_larger_than_the_workers_memory_is_fitted_without_spilling(tmp_pat
         Client(cluster) as client,
     ):
         pids = set(client.run(os.getpid).values())
-        fitted = quiet_fit(x, max_iter=2, **start)
+        fitted = quiet_fit(x, max_iter=1, **start)
         spilled = client.run(lambda dask_worker: dask_worker.data.spilled_total.disk)
         peaks = client.run(lambda dask_worker: max(dask_worker.monitor.quantities["memory"]))
         assert set(client.run(os.getpid).values()) == pids

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
@@ -13,6 +13,7 @@ from lungmix.errors import SourceError, reveal
 from lungmix.formats import SeriesFilter, find_scans
 from lungmix.formats.dicom.grouping import _group_by_orientation
 from lungmix.formats.dicom.header import Header
+from support.examples import examples
 from support.series import change, copy, hu_of, only_scan, read, refused, scans, skipped, write_series
 
 ALL = SeriesFilter("all")
@@ -203,7 +204,7 @@ def test_padding_values_inside_the_body_are_rejected_with_a_remedy(tmp_path):
 
 
 @given(st.lists(st.tuples(*[st.integers(-3, 3)] * 6), min_size=1, max_size=30), st.integers(0, 20))
-@settings(max_examples=200, deadline=None)
+@examples(50)
 def test_parallel_slices_are_those_within_a_thousandth_of_the_first(steps, around):
     # Steps of 0.4 thousandths, around the bounds of the lookup cells.
     members = [

@@ -90,17 +90,17 @@ def test_run_that_is_asked_to_end_leaves_neither_lock_nor_scratch(scans, tmp_pat
     assert not [path for path in scratch.rglob("*") if path.is_file() and "kernels" not in str(path)]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
-def test_names_that_a_terminal_cannot_show_change_no_exit_status(tmp_path, encoding):
+def test_names_that_a_terminal_cannot_show_change_no_exit_status(tmp_path):
     (tmp_path / "東京.txt").write_text("no image")
     (tmp_path / "Jörg\udcf6.txt").write_text("no image")
-    shown = {}
-    for name in (encoding, "utf-8"):
-        environment = {**os.environ, "PYTHONIOENCODING": name}
-        shown[name] = subprocess.run([LUNGMIX, "scan", tmp_path], capture_output=True, env=environment, timeout=60)
-    assert shown[encoding].returncode == shown["utf-8"].returncode
-    assert b"Traceback" not in shown[encoding].stderr + shown["utf-8"].stderr
-    assert b"no image" in shown[encoding].stdout
+    statuses = set()
+    for encoding in ("ascii", "cp1252", "latin-1", "utf-8"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([LUNGMIX, "scan", tmp_path], capture_output=True, env=environment, timeout=60)
+        assert b"Traceback" not in done.stderr, encoding
+        assert b"no image" in done.stdout, encoding
+        statuses.add(done.returncode)
+    assert len(statuses) == 1
 
 
 def test_reader_that_has_left_changes_no_exit_status():

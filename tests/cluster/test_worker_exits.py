@@ -23,7 +23,7 @@ time.sleep(60)
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frail():
     """A cluster of one process that gives a task up after one death."""
     patience = dask.config.set({"distributed.scheduler.allowed-failures": 0})

@@ -18,6 +18,7 @@ import dask
 import pytest
 
 import lungmix
+from faults.processes import MASK as MASK_WORDS
 from faults.processes import Cluster, end, kill, run_with_kills, start_run, wait_until
 from faults.proxy import Proxy
 from lungmix.callbacks import Callback
@@ -29,6 +30,7 @@ from lungmix.pipeline.retry import RetryPolicy
 from lungmix.store import CohortWriter
 from lungmix.store.lock import handle
 from support.clusters import free_port
+from support.command import run_here
 from support.stores import assert_same_store, store_digest
 
 pytestmark = pytest.mark.slow
@@ -95,22 +97,28 @@ def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
     assert_same_store(undisturbed, store)
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """A cluster that outlasts its clients."""
+    with Cluster(tmp_path_factory.mktemp("lasting")) as started:
+        yield started
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_client_killed_in_a_stage_and_run_again(stage, scans, undisturbed, tmp_path):
+def test_client_killed_in_a_stage_and_run_again(stage, scans, undisturbed, lasting, tmp_path):
     store, log = tmp_path / "s.zarr", tmp_path / "client.log"
-    with Cluster(tmp_path) as cluster:
-        words = ("--scheduler", cluster.address)
-        client = start_run(store, [scans], *words, log=log)
-        try:
-            wait_until(lambda: client.poll() is not None or under_way(store, stage))
-            assert client.poll() is None, log.read_text()
-            kill(client.pid)
-            client.wait()
-            assert (store / "lock.json").is_file()
-            client = start_run(store, [scans], *words, log=log)
-            assert client.wait(300) == 0, log.read_text()
-        finally:
-            end(client)
+    words = ("--scheduler", lasting.address)
+    client = start_run(store, [scans], *words, log=log)
+    try:
+        wait_until(lambda: client.poll() is not None or under_way(store, stage))
+        assert client.poll() is None, log.read_text()
+        kill(client.pid)
+        client.wait()
+    finally:
+        end(client)
+    assert (store / "lock.json").is_file()
+    done = run_here("run", store, scans, *MASK_WORDS, *words)
+    assert done.returncode == 0, done.stderr
     assert_same_store(undisturbed, store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -35,25 +36,47 @@ def write_series(folder, hu=None, seed=0, spacing=SPACING, origin=ORIGIN, direct
     hu = hu_of(seed=seed) if hu is None else hu
     nz, ny, nx = hu.shape
     geometry = Geometry((nx, ny, nz), spacing, origin, direction or (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    acquisition = Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", 120.0, spacing[2])
-    series = CtSeries(geometry, acquisition, "Series^Test", "P1", (str(seed), "series"), intercept=intercept)
+    place = (geometry, seed, intercept)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for index, plane in enumerate(hu):
-        dataset = series.slice(index, plane)
-        for name, value in tags.items():
-            value = value(index) if callable(value) else value
-            if value is None:
-                if name in dataset:
-                    del dataset[name]
-            else:
-                setattr(dataset, name, value)
-        if "SOPInstanceUID" in tags:
-            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        values = {name: value(index) if callable(value) else value for name, value in tags.items()}
         file = folder / f"{index + 1:05d}.dcm"
-        dataset.save_as(file, enforce_file_format=True)
+        file.write_bytes(_content(place, index, plane, values))
         files.append(file)
     return files
+
+
+_WRITTEN = {}
+"""Files by what is in them: many tests write the same slices, and pydicom takes milliseconds for each."""
+
+
+def _content(place, index, plane, values):
+    """The bytes of a slice, whose header has these values; None takes an attribute away."""
+    key = (place, index, plane.dtype.str, plane.shape, plane.tobytes(), repr(values))
+    if key not in _WRITTEN:
+        if len(_WRITTEN) >= 5000:
+            _WRITTEN.clear()
+        _WRITTEN[key] = _encoded(place, index, plane, values)
+    return _WRITTEN[key]
+
+
+def _encoded(place, index, plane, values):
+    geometry, seed, intercept = place
+    acquisition = Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", 120.0, geometry.spacing[2])
+    series = CtSeries(geometry, acquisition, "Series^Test", "P1", (str(seed), "series"), intercept=intercept)
+    dataset = series.slice(index, plane)
+    for name, value in values.items():
+        if value is None:
+            if name in dataset:
+                del dataset[name]
+        else:
+            setattr(dataset, name, value)
+    if "SOPInstanceUID" in values:
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def change(file, to=None, **tags):

@@ -101,6 +101,7 @@ def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
 def lasting(tmp_path_factory):
     """A cluster that outlasts its clients."""
     with Cluster(tmp_path_factory.mktemp("lasting")) as started:
+        wait_until(started.answers)
         yield started
 
 
@@ -124,7 +125,7 @@ def test_client_killed_in_a_stage_and_run_again(stage, scans, undisturbed, lasti
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
-    stage, scans, client, tmp_path, monkeypatch
+    stage, scans, client, lasting, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(handle, "CHECK_S", 0.0)
     store, after = tmp_path / "s.zarr", {}
@@ -133,7 +134,7 @@ def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
     def take_over():
         """What a run on another host does that has not heard of this one for five minutes."""
         (store / "lock.json").unlink()
-        with lungmix.connect(workers=1, memory_limit="1.5GB") as workers:
+        with lungmix.connect(lasting.address) as workers:
             report = Pipeline(workers, lungmix.open_cohort(store, "a")).run([scans], mask=other)
         assert len(report.done) == 3
         assert not report.failed
@@ -338,11 +339,10 @@ def test_store_turned_read_only_and_back(scans, undisturbed, client, tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(OSError, match="Read-only"):
             Pipeline(client, cohort).run([scans], mask=MASK)
-        log = tmp_path / "client.log"
-        status = start_run(store, [scans], "--workers", "1", log=log).wait(120)
-        assert status == 1
-        assert "Read-only file system" in log.read_text()
-        assert "Traceback" not in log.read_text()
+        done = run_here("run", store, scans, *MASK_WORDS, "--scheduler", client.scheduler.address)
+        assert done.returncode == 1
+        assert "Read-only file system" in done.stderr
+        assert "Traceback" not in done.stderr
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         run(client, store, scans)
         assert_same_store(undisturbed, store)

@@ -24,15 +24,21 @@ MOST_REQUESTS = 300
 """Of a whole run, a scan of three slabs; what docs/store.md says."""
 
 
+@pytest.fixture(scope="module")
+def small_worker():
+    """One worker with little memory."""
+    with lungmix.connect(workers=1, memory_limit="1GB") as client:
+        yield client
+
+
 @pytest.fixture(scope="module", params=[8, 32])
-def local(request, scans, tmp_path_factory):
+def local(request, scans, small_worker, tmp_path_factory):
     """What one worker with little memory makes in a folder, in chunks of fewer slices."""
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    with lungmix.connect(workers=1, memory_limit="1GB") as client:
-        cohort = lungmix.open_cohort(url, "a")
-        assert not Pipeline(client, cohort).run([scans], mask=MASK, chunk_slices=request.param).failed
-        assert all(case.zarr_array(image).chunks[0] == request.param for case in cohort.values() for image in IMAGES)
-        assert verify_cases(client, cohort, ["case-002"], {}).wrong == {"case-002": []}
+    cohort = lungmix.open_cohort(url, "a")
+    assert not Pipeline(small_worker, cohort).run([scans], mask=MASK, chunk_slices=request.param).failed
+    assert all(case.zarr_array(image).chunks[0] == request.param for case in cohort.values() for image in IMAGES)
+    assert verify_cases(small_worker, cohort, ["case-002"], {}).wrong == {"case-002": []}
     return results_of(url)
 
 

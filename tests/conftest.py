@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,12 @@ def client():
 
     with lungmix.connect(workers=2, memory_limit="1.5GB") as connected:
         yield connected
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """A client waits one second only for a scheduler that has never answered."""
+    monkeypatch.setattr(import_module("lungmix.cluster.connect"), "_TIMEOUT", 1.0)
 
 
 @pytest.fixture

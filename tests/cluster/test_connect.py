@@ -56,6 +56,7 @@ def test_certificates_that_are_missing_are_named():
         lungmix.connect(f"tls://127.0.0.1:{free_port()}")
 
 
+@pytest.mark.usefixtures("hasty")
 def test_scheduler_that_is_not_there_is_named(tmp_path):
     address = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(ClusterError, match=address):

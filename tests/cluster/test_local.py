@@ -18,6 +18,7 @@ from support.clusters import free_port
 GIB = 1 << 30
 
 
+@pytest.mark.usefixtures("hasty")
 def test_scheduler_of_dasks_configuration_is_used_and_said():
     address, said = f"tcp://127.0.0.1:{free_port()}", []
     with dask.config.set({"scheduler-address": address}), pytest.raises(ClusterError, match="dask's configuration"):

@@ -175,12 +175,6 @@ def test_scheduler_lost_and_back(scans, undisturbed, tmp_path):
     assert_same_store(undisturbed, store)
 
 
-@pytest.fixture
-def hasty(monkeypatch):
-    """A client waits for a new scheduler one second only, and for one that is lost as long as it is told to."""
-    monkeypatch.setattr(sys.modules["lungmix.cluster.connect"], "_TIMEOUT", 1.0)
-
-
 def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scans, undisturbed, hasty, tmp_path):
     ended = Event()
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -24,11 +25,16 @@ def rows():
     return [set(row) for row in names_of_lines if row]
 
 
+@cache
+def trees():
+    """Every module of the package as a tree."""
+    return {_module(file): ast.parse(file.read_text()) for file in PACKAGE.rglob("*.py")}
+
+
+@cache
 def imports(nodes=ast.walk):
     """Every module of the package with the other modules that it imports, wherever in the file."""
-    files = {_module(file): file for file in PACKAGE.rglob("*.py")}
-    trees = {module: ast.parse(file.read_text()) for module, file in files.items()}
-    return {module: set(_imported(nodes(tree), set(files))) - {module} for module, tree in trees.items()}
+    return {module: set(_imported(nodes(tree), set(trees()))) - {module} for module, tree in trees().items()}
 
 
 def _module(file):
@@ -104,12 +110,12 @@ LAZY_IMPORTS = {
 
 
 def test_imports_inside_functions_become_no_more():
-    lines = {module: set() for module in imports()}
-    for file in PACKAGE.rglob("*.py"):
-        for function in ast.walk(ast.parse(file.read_text())):
+    lines = {module: set() for module in trees()}
+    for module, tree in trees().items():
+        for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 nodes = (node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom))
-                lines[_module(file)].update(node.lineno for node in nodes)
+                lines[module].update(node.lineno for node in nodes)
     counts = Counter()
     for module, numbers in lines.items():
         counts[room(module)] += len(numbers)

@@ -40,6 +40,11 @@ $(VENV)/.pyradiomics: scripts/pyradiomics.sh $(VENV)/.made
 	scripts/pyradiomics.sh $(BIN)/python $(VENV)/pyradiomics
 	touch $@
 
+# lungmask and PyTorch; where these cannot be had, tests of lungmask are left out.
+$(VENV)/.lungmask: scripts/lungmask.sh $(VENV)/.test
+	scripts/lungmask.sh $(BIN)/python $(VENV)/lungmask
+	[ ! -e $(VENV)/lungmask/complete ] || touch $@
+
 $(VENV)/.slurm: scripts/slurm.sh scripts/debian.sh $(VENV)/.made
 	scripts/slurm.sh install
 	touch $@
@@ -66,18 +71,20 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset physical --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
-PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics)
+PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics .lungmask)
 JOBS ?= 2
 # A mark whose tests are left out: WITHOUT=real where there is no real CT.
 WITHOUT ?=
-WANTED = $(if $(WITHOUT), and not $(WITHOUT))
+# The tests of lungmask, where it could be installed.
+OPTIONAL = $$([ -e $(VENV)/lungmask/complete ] && echo "(lungmask or not lungmask)" || echo "not lungmask")
+WANTED = $(if $(WITHOUT), and not $(WITHOUT)) and $(OPTIONAL)
 test: $(VENV)/.test $(PROGRAMS)  ## All tests, on JOBS processes at a time.
-	$(BIN)/python -m pytest $(if $(WITHOUT),-m "not $(WITHOUT)") --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
+	$(BIN)/python -m pytest -m "$(if $(WITHOUT),not $(WITHOUT) and )$(OPTIONAL)" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
-quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The tests that take seconds.
+quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics $(VENV)/.lungmask  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow$(WANTED)"
 
-coverage: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests, and which lines they run; pyproject.toml has the floor.
+coverage: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics $(VENV)/.lungmask  ## The quick tests, and which lines they run; pyproject.toml has the floor.
 	$(BIN)/python -m pytest -m "not slow$(WANTED)" --cov --cov-report term:skip-covered --cov-report xml --durations 20
 
 versions: $(VENV)/.versions $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests on the lowest and the newest versions.
@@ -131,7 +138,7 @@ dist: $(VENV)/.release  ## The source archive and the wheel, of the version that
 	$(BIN)/python -m build
 
 lock: $(VENV)/.versions  ## Renew constraints.txt.
-	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group test --group check --group bench --group pyradiomics --group versions --group release \
+	$(BIN)/uv pip compile pyproject.toml --universal --extra dashboard --extra notebook --group test --group check --group bench --group pyradiomics --group versions --group release \
 		--python-version 3.11 --no-annotate --no-header --upgrade --quiet --output-file constraints.txt
 
 clean:

@@ -103,6 +103,7 @@ LAZY_IMPORTS = {
     "intake": 1,  # `fcntl`, which Windows lacks
     "mixture": 3,  # scikit-learn and dask-ml, which workers need not load
     "s3": 4,  # obstore
+    "segmenters": 3,  # lungmask and torch, which are extras
     "stages": 1,  # scikit-learn, for fits over voxels alone
     "store": 11,  # mixtures, which most tasks do not need; obstore, pyarrow, pandas, matplotlib
 }

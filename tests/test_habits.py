@@ -79,10 +79,10 @@ def test_workflows_may_read_only_and_pin_what_they_use(workflow):
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("test", ['"not real"']),
-        ("quick", ['"not slow and not real"']),
-        ("examples", ['"not slow and not real"']),
-        ("coverage", ['"not slow and not real"']),
+        ("test", ['"not real']),
+        ("quick", ['"not slow and not real']),
+        ("examples", ['"not slow and not real']),
+        ("coverage", ['"not slow and not real']),
         ("versions", ["--without real"]),
     ],
 )
@@ -95,6 +95,22 @@ def test_marks_that_are_left_out_reach_pytest(command, expected):
     )
     assert all(part in without for part in expected)
     assert "real" not in plain.replace("realpath", "")
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+@pytest.mark.parametrize("command", ["test", "quick", "coverage"])
+def test_tests_of_lungmask_are_left_out_where_it_cannot_be_installed(command, is_complete, tmp_path):
+    if is_complete:
+        (tmp_path / "lungmask").mkdir()
+        (tmp_path / "lungmask" / "complete").touch()
+    dry = ["make", "--dry-run", "--always-make", "--no-print-directory", "-C", ROOT, command, f"VENV={tmp_path}"]
+    done = subprocess.run(dry, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if " -m pytest " in line]
+    printed = subprocess.run(
+        ["sh", "-c", line.replace(f"{tmp_path}/bin/python -m pytest", "echo")], capture_output=True
+    )
+    assert "not lungmask" in printed.stdout.decode()
+    assert ("(lungmask or not lungmask)" in printed.stdout.decode()) is is_complete
 
 
 def test_tests_that_use_real_scans_are_marked(request):

@@ -191,6 +191,10 @@ class HuError(LungmixError):
     """The values of an image are not Hounsfield units of a chest."""
 
 
+class SegmenterError(LungmixError):
+    """A segmenter cannot be loaded, fails, or returns something else than labels of its slices."""
+
+
 class NoLungError(LungmixError):
     """No component of air qualifies as lung; the message describes the components."""
 

@@ -37,6 +37,15 @@ class MaskOptions:
 
 
 @dataclass(frozen=True)
+class SegmenterOptions:
+    """Segmenter that makes the masks."""
+
+    mask_with: opt.MaskWith = None
+    mask_weights: opt.MaskWeights = None
+    mask_device: opt.MaskDevice = None
+
+
+@dataclass(frozen=True)
 class SeriesOptions:
     """DICOM series to use."""
 

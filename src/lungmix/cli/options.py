@@ -53,7 +53,7 @@ Masks = Annotated[
     typer.Option(
         help="Take the lungs from files: a folder, file, archive, table or s3:// address with NRRD, .seg.nrrd, NIfTI, "
         "MetaImage, DICOM SEG or RTSTRUCT, matched to scans by UIDs, table or name; one file for a scan, or one for "
-        "each part of the lungs. Masks that came from files stay until 'none' has them computed.",
+        "each part of the lungs. Masks from files or a segmenter stay until 'none' has them computed.",
         metavar="PLACE",
     ),
 ]
@@ -63,6 +63,20 @@ MaskLabels = Annotated[
         help="Labels of the mask files, as numbers or names: right=1,left=2 or lung=1; by default what the files say.",
         metavar="REGION=LABEL,...",
     ),
+]
+MaskWith = Annotated[
+    str | None,
+    typer.Option(help="Make the masks by a segmenter: lungmask, or one that another package adds.", metavar="NAME"),
+]
+MaskWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights of the segmenter, on a disk that all workers read; by default those in its cache.", metavar="FILE"
+    ),
+]
+MaskDevice = Annotated[
+    str | None,
+    typer.Option(help="Device of the segmenter, such as cuda on workers with a graphics card; cpu by default."),
 ]
 Model = Annotated[str, typer.Option(help="'fit' a mixture to this cohort, take the 'published' one, or a FILE.json.")]
 LastModel = Annotated[

@@ -1,4 +1,4 @@
-"""Masks of a run: which cases have a mask in a file, which keep one, and which are computed."""
+"""Masks of a run: which cases have a mask in a file, which keep one, which get one by a segmenter or a computed one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 
 from lungmix.errors import UsageError
 from lungmix.formats import Scan
+from lungmix.geometry import Geometry
 from lungmix.intake.mask_files import match_masks
 from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
+from lungmix.segmenters import SegmenterSpec, find_segmenter
 from lungmix.stages.base import Stage
 from lungmix.stages.given_mask import GivenMaskStage, is_given
 from lungmix.stages.mask import MaskStage, advice
+from lungmix.stages.segmented_mask import SegmentedMaskStage
 from lungmix.store import Cohort, CohortWriter
 from lungmix.store.choices import NO_MASKS, remember_mask
 from lungmix.store.models import record_of
@@ -31,6 +34,7 @@ def plan_masks(
     accept_hu: bool = False,
     masks: str | Path | None = None,
     mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+    segmenter: SegmenterSpec | None = None,
 ) -> Stage:
     """Return the mask stage of a run, and remember its parameters.
 
@@ -52,6 +56,8 @@ def plan_masks(
         Place of mask files; without one, cases keep masks that came from files.
     mask_labels : str, mapping or MaskLabels, optional
         Labels of the mask files.
+    segmenter : SegmenterSpec, optional
+        Makes the masks of all cases.
 
     Raises
     ------
@@ -62,6 +68,8 @@ def plan_masks(
     labels = MaskLabels.parse(mask_labels)
     if labels is not None and masks in (None, NO_MASKS):
         raise UsageError("`mask_labels` says what the labels of mask files are: give the files, `masks=PLACE`")
+    if segmenter is not None:
+        return _plan_segmenter(runner, scans, SegmentedMaskStage(segmenter, parameters, accept_hu))
     computed = MaskStage(parameters, accept_hu)
     kept = set() if masks == NO_MASKS else given_cases(cohort)
     stage = GivenMaskStage(computed, kept=kept)
@@ -74,22 +82,57 @@ def plan_masks(
     remember_mask(cohort, parameters)
     _record_given(cohort, kept & {*names, *cohort, *cohort.damaged} if kept else kept)
     computed_names = {*names} - stage.masks.keys() - stage.missing.keys() - kept
-    geometries = {
-        **{name: case.geometry for name, case in cohort.items()},
-        **{name: scan.geometry for name, scan in scans.items()},
-    }
-    runner.set_case_sizes(geometries)
+    geometries = _set_sizes(runner, scans)
     spacings = {name: grid.slice_spacing for name, grid in geometries.items() if name in computed_names}
     if hint := advice(spacings, parameters):
         runner.callback.on_warning(hint)
     if masks is None and (still := kept & {*names}):
         count = "1 case" if len(still) == 1 else f"{len(still)} cases"
-        runner.callback.on_info(f"masks of {count} came from files and are kept; `masks='none'` has them computed")
+        runner.callback.on_info(
+            f"masks of {count} came from files or a segmenter and are kept; `masks='none'` has them computed"
+        )
     return stage if stage.masks or stage.missing or stage.kept else computed
 
 
+def segmenter_of(
+    name: str | None, weights: str | Path | None, device: str | None, masks: str | Path | None
+) -> SegmenterSpec | None:
+    """Return the segmenter that a user names; None without a name.
+
+    Raises
+    ------
+    UsageError
+        If there is no such segmenter, it cannot be used, masks are given too, or weights or a device are given without
+        a name.
+    """
+    if name is not None and masks is not None:
+        raise UsageError("`masks` and `mask_with` both say where masks come from: give one of them")
+    if name is not None:
+        return find_segmenter(name, weights, device or "cpu")
+    for parameter, value in (("mask_weights", weights), ("mask_device", device)):
+        if value is not None:
+            raise UsageError(f"`{parameter}` belongs to a segmenter: give its name, `mask_with='lungmask'`")
+    return None
+
+
+def _plan_segmenter(runner: CaseRunner, scans: Mapping[str, Scan], stage: SegmentedMaskStage) -> Stage:
+    remember_mask(runner.cohort, stage.parameters)
+    _set_sizes(runner, scans)
+    return stage
+
+
+def _set_sizes(runner: CaseRunner, scans: Mapping[str, Scan]) -> dict[str, Geometry]:
+    """Tell the runner the sizes of all cases, and return their geometries."""
+    geometries = {
+        **{name: case.geometry for name, case in runner.cohort.items()},
+        **{name: scan.geometry for name, scan in scans.items()},
+    }
+    runner.set_case_sizes(geometries)
+    return geometries
+
+
 def given_cases(cohort: Cohort) -> set[str]:
-    """Return the cases whose masks came from files, also those whose masks have become invalid since."""
+    """Return the cases whose masks came from files or a segmenter, also those whose masks have become invalid since."""
     given = {*cohort.settings.get(GIVEN_MASKS, [])}
     for name, case in cohort.items():
         if is_given(case):
@@ -100,7 +143,7 @@ def given_cases(cohort: Cohort) -> set[str]:
 
 
 def remember_given(cohort: Cohort, forgotten: Collection[str] = ()) -> None:
-    """Record the cases whose masks came from files, because a changed scan or a corrupt case takes their records away.
+    """Record the cases with masks from elsewhere, because a changed scan or a corrupt case takes their records away.
 
     Parameters
     ----------

@@ -37,6 +37,9 @@ def run(
     accept_hu: bool = False,
     masks: str | Path | None = None,
     mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+    mask_with: str | None = None,
+    mask_weights: str | Path | None = None,
+    mask_device: str | None = None,
     quality: QualityParameters | None = None,
     report: str | Path | None = None,
     client: Client | None = None,
@@ -52,7 +55,8 @@ def run(
         Folder or ``s3://`` URL of the store, created where there is none.
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans. Without any, the cases of the store.
-    mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, quality
+    mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device,
+    quality
         See `lungmix.Pipeline.run`. Values of an earlier run are not remembered: without `mask` the preset is ``paper``.
     report : str or Path, optional
         Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
@@ -102,6 +106,9 @@ def run(
             accept_hu=accept_hu,
             masks=masks,
             mask_labels=mask_labels,
+            mask_with=mask_with,
+            mask_weights=mask_weights,
+            mask_device=mask_device,
             quality=quality,
         )
         if report is not None:

@@ -30,7 +30,7 @@ from lungmix.pipeline.cohort_steps import (
     measure_quality,
     resolve_model,
 )
-from lungmix.pipeline.masks import plan_masks, remember_given
+from lungmix.pipeline.masks import plan_masks, remember_given, segmenter_of
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
@@ -123,6 +123,9 @@ class Pipeline:
         accept_hu: bool = False,
         masks: str | Path | None = None,
         mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+        mask_with: str | None = None,
+        mask_weights: str | Path | None = None,
+        mask_device: str | None = None,
         quality: QualityParameters | None = None,
     ) -> RunResult:
         """Run every stage that is not done yet, for sources and for the cases that the store holds.
@@ -152,10 +155,17 @@ class Pipeline:
             it, masks that came from files stay; ``"none"`` computes them.
         mask_labels : str, mapping or MaskLabels, optional
             Labels of the mask files, such as ``"right=1,left=2"``; by default what the files say.
+        mask_with : str, optional
+            Segmenter that makes the masks, such as ``"lungmask"``, see `lungmix.segmenters`.
+        mask_weights : str or Path, optional
+            Weights of the segmenter, in a file that all workers can read; by default those that it finds.
+        mask_device : str, optional
+            Device of the segmenter, such as ``"cuda"``; by default ``"cpu"``.
         quality : QualityParameters, optional
             Thresholds of quality control; by default those of the store.
         """
         check_slices(chunk_slices)
+        segmenter = segmenter_of(mask_with, mask_weights, mask_device, masks)
         result = RunResult()
         given = _given_model(model)
         retained = take_sources(self._runner, sources, result, intake, outputs, series)
@@ -163,7 +173,7 @@ class Pipeline:
         remember_quality(self.cohort, quality)
         mask_stage = plan_masks(
             self._runner, self._all_names(scans), scans, result, mask,
-            accept_hu=accept_hu, masks=masks, mask_labels=mask_labels,
+            accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
         )  # fmt: skip
         steps: list[Stage] = [self._convert_stage(scans, chunk_slices), mask_stage]
         stages = steps if given is None else [*steps, LabelStage(given)]
@@ -181,7 +191,7 @@ class Pipeline:
             if masked:
                 resolve_model(self._runner, None, masked, fit or FitParameters(), result, steps)
                 self._label_all(result, steps)
-        if masks is not None:
+        if masks is not None or segmenter is not None:
             remember_given(self.cohort)
         measure_cases(self._runner, result, stages=steps)
         add_flags(self.cohort, result, self._all_names(scans))
@@ -233,22 +243,29 @@ class Pipeline:
         accept_hu: bool = False,
         masks: str | Path | None = None,
         mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
+        mask_with: str | None = None,
+        mask_weights: str | Path | None = None,
+        mask_device: str | None = None,
     ) -> RunResult:
-        """Find the lungs of all cases of the store, or take them from files.
+        """Find the lungs of all cases of the store, or take them from files or a segmenter.
 
         Parameters
         ----------
-        mask, accept_hu, masks, mask_labels
+        mask, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device
             See `run`.
         """
+        segmenter = segmenter_of(mask_with, mask_weights, mask_device, masks)
         result = RunResult()
         names = list(self.cohort)
         stages = [
-            plan_masks(self._runner, names, {}, result, mask, accept_hu=accept_hu, masks=masks, mask_labels=mask_labels)
-        ]
+            plan_masks(
+                self._runner, names, {}, result, mask,
+                accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
+            )
+        ]  # fmt: skip
         drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
         self._runner.run_cases("mask", names, stages, result)
-        if masks is not None:
+        if masks is not None or segmenter is not None:
             remember_given(self.cohort)
         add_flags(self.cohort, result, names)
         return result

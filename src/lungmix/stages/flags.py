@@ -15,6 +15,7 @@ from lungmix.stages.given_mask import is_given, notes_on
 from lungmix.stages.plausibility import findings_of
 from lungmix.store import Case, Cohort
 from lungmix.store.choices import last_quality
+from lungmix.store.models import GIVEN, mask_text
 from lungmix.store.tables import Row
 from lungmix.tissue import TISSUES
 
@@ -242,7 +243,8 @@ def _rejected_lung_sentences(case: Case) -> list[str]:
         if component["touches_edge"]:
             why = "reaches the edge of the image, and the mask holds nothing that does"
         elif is_given(case):
-            why = "is not in the mask file"
+            origin = mask_text(case)
+            why = "is not in the mask file" if origin == GIVEN else f"is not in the mask by {origin}"
         else:
             why = "is cut off by the opening or too small for the mask; `min_voxels` and `opening` decide that"
         sentences.append(

@@ -113,8 +113,9 @@ class GivenMaskStage:
         if case_name in self.kept:
             if STAGE not in case.stages or (regions.are_from_file(case) and not regions.is_valid(case)):
                 raise StoreError(
-                    f"case {case_name}: its mask came from a file and is corrupt, or its scan has changed: give its "
-                    "mask again, `masks=PLACE`, or have it computed, `masks='none'`",
+                    f"case {case_name}: its mask came from a file or a segmenter and is corrupt, or its scan has "
+                    "changed: give its mask again, `masks=PLACE` or `mask_with=NAME`, or have it computed, "
+                    "`masks='none'`",
                     case=case_name,
                 )
             return "kept"

@@ -92,8 +92,8 @@ class LabelStage:
         has_regions = regions.is_valid(case)
         if not has_regions and regions.are_from_file(case):
             raise StoreError(
-                f"case {case_name}: its right and left lung came from a mask file and are corrupt: give its mask "
-                "again, `masks=PLACE`",
+                f"case {case_name}: its right and left lung came from a mask file or a segmenter and are corrupt: "
+                "give its mask again, `masks=PLACE` or `mask_with=NAME`",
                 case=case_name,
             )
         if has_regions and case.stages.get(STAGE, {}).get("key") == key:

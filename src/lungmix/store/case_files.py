@@ -96,6 +96,10 @@ class CaseFiles(Case):
         """Read a box of a label map that exists only during a command."""
         return self._stored_array(name)[box]
 
+    def temporary_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a label map that exists only during a command."""
+        return tuple(self._stored_array(name).shape)
+
     def sizes(self) -> dict[str, int]:
         """Return the bytes of every object of this case, by object key."""
         return sizes_under(self._group.store, self._group.path)

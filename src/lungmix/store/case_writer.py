@@ -126,28 +126,32 @@ class CaseWriter(CaseFiles):
             attributes=ARRAYS[name].attributes,
         )
 
-    def create_temporary(self, name: str, shape: tuple[int, int, int] | None = None) -> None:
+    def create_temporary(
+        self, name: str, shape: tuple[int, int, int] | None = None, chunk_slices: int | None = None
+    ) -> None:
         """Create an empty label map that exists only during a command, and replace an earlier one.
 
         Parameters
         ----------
-        name : {"imported", "reference"}
+        name : {"imported", "reference", "segmented"}
             Name of the array.
         shape : tuple of int, optional
             Its shape ``(z, y, x)``; by default that of the scan.
+        chunk_slices : int, optional
+            Slices of a chunk; by default those of a slab.
         """
         shape = shape or self.geometry.shape
         self.delete_array(name)
         self._create_array(
             ARRAYS[name].path,
             shape=shape,
-            chunks=(min(self.layout.slab, shape[0]), *shape[1:]),
+            chunks=(min(chunk_slices or self.layout.slab, shape[0]), *shape[1:]),
             dtype=np.dtype(ARRAYS[name].dtype),
             compressors=codecs_for(np.uint8),
         )
 
     def write_temporary(self, name: str, start: int, labels: npt.NDArray[np.uint8]) -> None:
-        """Write slices that begin at a multiple of `Layout.slab`, as many as a slab has or up to the last slice."""
+        """Write slices that begin at a border of chunks, as many as whole chunks have or up to the last slice."""
         self._write_chunks(name, start, labels)
 
     def write_packed(self, name: str, start: int, bits: Bits) -> Receipts:

@@ -16,7 +16,6 @@ from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
 from lungmix.store.cohort_writer import CohortWriter
 from lungmix.store.models import (
-    GIVEN,
     PUBLISHED_NAME,
     count_cases,
     label_id,
@@ -72,6 +71,7 @@ def choose(
     exclude_flagged: bool | None = None,
     chunk_slices: int | None = None,
     masks: str | None = None,
+    mask_with: str | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Complete the parameters of a command with those of the last run of its store.
@@ -91,7 +91,9 @@ def choose(
     chunk_slices : int, optional
         See `lungmix.store.chunking.layout_of`.
     masks : str, optional
-        Place of mask files, or ``none``, which computes masks that came from files.
+        Place of mask files, or ``none``, which computes masks that came from files or a segmenter.
+    mask_with : str, optional
+        Segmenter that makes the masks.
     stages : iterable of str
         Stages that the command runs, for `Choices.changes`.
     """
@@ -124,7 +126,9 @@ def choose(
         kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}{without}")
     check_slices(chunk_slices)
     changes = (
-        [] if cohort is None else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, set(stages))
+        []
+        if cohort is None
+        else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, mask_with, set(stages))
     )
     return Choices(mask, chosen_model, fit_parameters, kept, changes)
 
@@ -199,20 +203,23 @@ def _changes(
     fit: FitParameters,
     chunk_slices: int | None,
     given_masks: str | None,
+    mask_with: str | None,
     stages: set[str],
 ) -> list[str]:
     converted: list[str] = []
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    replaced = 0
+    replaced = segmented = 0
     # A fit with unchanged parameters keeps the labels computed with the last one.
     target = model.digest if isinstance(model, TissueModel) else _unchanged_digest(cohort, fit)
     for case in cohort.values():
         if CONVERT in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
             converted.append(case.name)
-        case_mask, is_given = mask_of(case), mask_text(case) == GIVEN
-        if MASK in stages and is_given and given_masks == NO_MASKS:
-            masks[GIVEN] += 1
+        case_mask, text = mask_of(case), mask_text(case)
+        if MASK in stages and mask_with is not None:
+            segmented += text not in (None, mask_with)
+        elif MASK in stages and case_mask is None and text is not None and given_masks == NO_MASKS:
+            masks[text] += 1
         elif MASK in stages and case_mask is not None and given_masks not in (None, NO_MASKS):
             replaced += 1
         elif MASK in stages and case_mask is not None and case_mask != mask:
@@ -230,6 +237,11 @@ def _changes(
         messages.append(
             f"masks of {count_cases(masks.total())} will be recomputed with {new_text} instead of {', '.join(masks)}, "
             "and so their labels and measurements"
+        )
+    if segmented:
+        messages.append(
+            f"masks of {count_cases(segmented)} will be replaced by those of {mask_with}, and so their labels and "
+            "measurements"
         )
     if replaced:
         messages.append(

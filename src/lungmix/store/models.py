@@ -108,13 +108,13 @@ def label_id(case: Case) -> ModelId | None:
 def mask_text(case: Case) -> str | None:
     """Return preset and other parameters of a case's mask, such as ``paper threshold=-300``; None if not recorded.
 
-    A mask from a file has the text ``given``.
+    A mask from a file has the text ``given``, one by a segmenter its name.
 
     The text contains no comma, so that it fits into CSV cells.
     """
     record = record_of(case, MASK)
     if FROM_FILE in record:
-        return GIVEN
+        return str(record[FROM_FILE].get("segmenter", GIVEN))
     parameters: Mapping[str, Any] | None = record.get("parameters")
     return None if parameters is None else text_of_mask(parameters)
 

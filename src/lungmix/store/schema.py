@@ -44,7 +44,10 @@ IMPORTED, REFERENCE = "imported", "reference"
 """Label maps that exist only during a command: a mask file on a grid of its own, and a reference on the grid of the
 scan."""
 
-TEMPORARY = (OPENED, IMPORTED, REFERENCE)
+SEGMENTED = "segmented"
+"""Labels of axial slices as a segmenter returned them, which exist only while a mask is made."""
+
+TEMPORARY = (OPENED, IMPORTED, REFERENCE, SEGMENTED)
 """Arrays that killed commands leave behind, and that the next one deletes."""
 
 N_LEVELS = 3
@@ -103,6 +106,7 @@ ARRAYS = {
         ArraySchema(OPENED, "packed", OPENED, None, "uint64", _PACKING),
         ArraySchema(IMPORTED, "temporary", IMPORTED, None, "uint8"),
         ArraySchema(REFERENCE, "temporary", REFERENCE, None, "uint8"),
+        ArraySchema(SEGMENTED, "temporary", SEGMENTED, None, "uint8"),
     )
 }  # fmt: skip
 """Arrays of a case by name. The fill value of all is 0."""

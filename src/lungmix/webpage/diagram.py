@@ -53,14 +53,15 @@ def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, co
     _draw_mixture(panels[2], model, counts)
     _draw_percentages(panels[5], case, model)
     mask = case.stages[MASK].get("parameters", {})
-    is_given = FROM_FILE in case.stages[MASK]
+    origin = case.stages[MASK].get(FROM_FILE)
+    given_text = f"by {origin['segmenter']}" if origin and "segmenter" in origin else "given as files"
     threshold = f"{mask.get('threshold', -155)}".replace("-", "−")
     sizes = {"paper": "\n(sizes as published)", "physical": "\n(sizes in mm)"}.get(mask.get("preset"), "")
     total = float(counts.sum())
     scans = f"{len(overview.cases)} scan{'s' * (len(overview.cases) != 1)}"
     texts = (
         ("Convert", f"{scans}, {overview.slices:,} slices,\nin one store; HU and\ngeometry kept"),
-        ("Mask", "given as files" if is_given else f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"),
+        ("Mask", given_text if origin else f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"),
         ("Fit", f"{model.n_components} Gaussians for the HU\nof {_short(total)} lung voxels\nof all scans together"),
         ("Label", "the most probable\ncomponent of each voxel"),
         ("Smooth", "median of 4 × 4 × 4 labels,\nstored separately"),

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from lungmix.cli import options as opt
-from lungmix.cli.option_groups import IntakeOptions, MaskOptions, OnCluster, SeriesOptions, option_groups
+from lungmix.cli.option_groups import (
+    IntakeOptions,
+    MaskOptions,
+    OnCluster,
+    SegmenterOptions,
+    SeriesOptions,
+    option_groups,
+)
 from lungmix.cli.output import draw_fits, emit, print_result_and_exit, write_page_of
 from lungmix.cli.running import announce, pipeline_on
 from lungmix.errors import UsageError
@@ -17,6 +24,7 @@ from lungmix.errors import UsageError
 @opt.example(
     "lungmix run cohort.zarr scans/ --preset physical --model published --report page/",
     "lungmix run cohort.zarr scans/ --masks masks/ --mask-labels right=1,left=2",
+    "lungmix run cohort.zarr scans/ --mask-with lungmask --mask-weights unet_r231.pth",
 )
 @option_groups
 def run(
@@ -27,6 +35,7 @@ def run(
     accept_hu: opt.AcceptHu = False,
     masks: opt.Masks = None,
     mask_labels: opt.MaskLabels = None,
+    segmenter: SegmenterOptions,
     model: opt.LastModel = None,
     components: opt.Components = None,
     fit: opt.Fit = None,
@@ -47,6 +56,7 @@ def run(
     chosen = choose(
         store, **vars(sizes), model=model, components=components, fit=fit, method=method,
         exclude_flagged=exclude_flagged, chunk_slices=chunk_slices, masks=masks,
+        mask_with=segmenter.mask_with,
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -64,6 +74,7 @@ def run(
             accept_hu=accept_hu,
             masks=masks,
             mask_labels=mask_labels,
+            **vars(segmenter),
             quality=quality,
         )
         if report is not None:
@@ -102,7 +113,9 @@ def convert(
 
 
 @opt.example(
-    "lungmix mask cohort.zarr --preset physical", "lungmix mask cohort.zarr --masks masks/ --mask-labels right=1,left=2"
+    "lungmix mask cohort.zarr --preset physical",
+    "lungmix mask cohort.zarr --masks masks/ --mask-labels right=1,left=2",
+    "lungmix mask cohort.zarr --mask-with lungmask --mask-device cuda",
 )
 @option_groups
 def mask(
@@ -112,17 +125,20 @@ def mask(
     accept_hu: opt.AcceptHu = False,
     masks: opt.Masks = None,
     mask_labels: opt.MaskLabels = None,
+    segmenter: SegmenterOptions,
     yes: opt.Yes = False,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Find the lungs of every case, or take them from files, and count their HU."""
+    """Find the lungs of every case, or take them from files or a segmenter, and count their HU."""
     from lungmix.store.choices import choose
 
-    chosen = choose(store, **vars(sizes), masks=masks, stages=("mask",))
+    chosen = choose(store, **vars(sizes), masks=masks, mask_with=segmenter.mask_with, stages=("mask",))
     announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster) as pipeline:
-        result = pipeline.mask(chosen.mask, accept_hu=accept_hu, masks=masks, mask_labels=mask_labels)
+        result = pipeline.mask(
+            chosen.mask, accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, **vars(segmenter)
+        )
     print_result_and_exit(store, result, as_json)
 
 

@@ -1,0 +1,143 @@
+"""Segmenter of the package lungmask: the U-net R231, with its own code before, in and after the network.
+
+Source: Hofmanninger et al., Automatic lung segmentation in routine imaging is primarily a data diversity problem, not a
+methodology problem, European Radiology Experimental 4, 50 (2020).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.errors import SegmenterError, UsageError, mark_path
+from lungmix.segmenters.base import AxialSlices, Segmenter
+
+WEIGHTS_FILE = "unet_r231-d5d2fc3d.pth"
+"""Name of the weights of R231 in the cache of torch."""
+
+INSTALL = 'pip install "lungmix[lungmask]"'
+
+_PACKAGE = "lungmask"
+_HIGHEST_HU, _LOWEST_HU = 600, -1024
+_N_LABELS = 3
+
+
+class LungmaskSegmenter(Segmenter):
+    """U-net R231 of lungmask.
+
+    On the processor the network gets single slices and one thread, as by ``lungmask --cpu``, so that labels depend on
+    neither batches nor cores; on a graphics card it gets batches of 16.
+    """
+
+    plane: ClassVar[tuple[int, int] | None] = (256, 256)
+    clean_up: ClassVar[bool] = True
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda", "mps")
+    memory_bytes: ClassVar[int] = 700 << 20
+    libraries: ClassVar[tuple[str, ...]] = (_PACKAGE, "torch")
+
+    def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
+        import torch
+        from lungmask import utils
+        from lungmask.resunet import UNet
+
+        self._torch, self._utils = torch, utils
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise SegmenterError(
+                "PyTorch sees no CUDA device on a worker: omit `mask_device`, or start workers with one"
+            )
+        self._device = torch.device(device)
+        assert weights is not None
+        state = _read_state(torch, weights)
+        model = UNet(n_classes=_N_LABELS, padding=True, depth=5, up_mode="upsample", batch_norm=True, residual=False)
+        try:
+            model.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError):
+            raise SegmenterError(
+                f"{mark_path(weights)} does not hold weights of the U-net R231: give those that lungmask publishes"
+            ) from None
+        self._model = model.eval().to(self._device)
+
+    @classmethod
+    def find_weights(cls, weights: Path | None) -> Path | None:
+        """Return the weights by the user, or those in the cache of torch.
+
+        Raises
+        ------
+        UsageError
+            If lungmask or its weights are missing.
+        """
+        if any(find_spec(package) is None for package in (_PACKAGE, "torch")):
+            raise UsageError(f"lungmask is not installed: install it, {INSTALL}")
+        weights = weights or cached_weights()
+        if not weights.is_file():
+            raise UsageError(
+                "the weights of lungmask are not in its cache: give the file, `mask_weights=FILE`, or have lungmask "
+                'fetch them once, python -c "import lungmask; lungmask.LMInferer()"'
+            )
+        return weights
+
+    @classmethod
+    def version(cls) -> str | None:
+        """Return the version of lungmask."""
+        try:
+            return version(_PACKAGE)
+        except PackageNotFoundError:
+            raise UsageError(f"lungmask is not installed: install it, {INSTALL}") from None
+
+    def segment(self, slices: AxialSlices) -> npt.NDArray[np.uint8]:
+        """Return the labels of slices that are cropped to the body, 256 rows and columns."""
+        pixels, _ = self._utils.preprocess(slices.hu, resolution=list(self.plane or ()))
+        pixels = np.divide(np.minimum(pixels, _HIGHEST_HU) - _LOWEST_HU, _HIGHEST_HU - _LOWEST_HU)
+        size = 1 if self._device.type == "cpu" else self.batch_slices
+        labels = np.empty(pixels.shape, np.uint8)
+        torch = self._torch
+        with torch.inference_mode(), _single_thread(torch):
+            for start in range(0, len(pixels), size):
+                batch = torch.as_tensor(pixels[start : start + size, None], dtype=torch.float32, device=self._device)
+                labels[start : start + size] = torch.max(self._model(batch), 1)[1].cpu().numpy()
+        return labels
+
+    def place(self, labels: npt.NDArray[np.uint8], slices: AxialSlices) -> npt.NDArray[np.uint8]:
+        """Return labels on the rows and columns of their slices."""
+        placed = np.zeros(slices.hu.shape, np.uint8)
+        filled = np.flatnonzero(labels.any(axis=(1, 2)))
+        if filled.size:
+            _, boxes = self._utils.preprocess(slices.hu[filled], resolution=list(self.plane or ()))
+            for index, box in zip(filled, boxes, strict=True):
+                placed[index] = self._utils.reshape_mask(labels[index], box, slices.hu.shape[1:])
+        return placed
+
+
+def cached_weights() -> Path:
+    """Return the place of the weights in the cache of torch, by its rule, without importing it."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
+    return Path(home).expanduser() / "hub" / "checkpoints" / WEIGHTS_FILE
+
+
+def _read_state(torch: Any, weights: Path) -> Any:
+    """Return the tensors of a weights file; a pickle of anything else is not loaded."""
+    try:
+        return torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise SegmenterError(
+            f"{mark_path(weights)} cannot be read as weights ({type(error).__name__}): get the file again"
+        ) from None
+
+
+@contextmanager
+def _single_thread(torch: Any) -> Iterator[None]:
+    """Let torch compute with one thread meanwhile: sums of other numbers of threads can have other last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

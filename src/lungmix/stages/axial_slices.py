@@ -1,0 +1,75 @@
+"""Axial slices of a case in any storage order: HU in, labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.geometry import Geometry
+from lungmix.segmenters import AxialSlices
+from lungmix.store import CaseFiles
+
+
+def batches(depth: int, batch_slices: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last slice of each batch of a range that begins at a border of batches."""
+    end = depth if stop is None else min(stop, depth)
+    for first in range(start, end, batch_slices):
+        yield first, min(first + batch_slices, end)
+
+
+def read_axial(case: CaseFiles, first: int, stop: int) -> AxialSlices:
+    """Return axial slices of a scan, which its array may hold along any axis, in any sense.
+
+    Parameters
+    ----------
+    case : CaseFiles
+        The case.
+    first, stop : int
+        Range of slices, counted from the feet.
+    """
+    geometry = case.geometry
+    order, shape = geometry.axis_order, geometry.shape
+    axis = order.cranial_axis
+    low, high = _in_array(geometry, first, stop)
+    index = [slice(None)] * 3
+    index[axis] = slice(low, high)
+    if axis == 0:
+        box = case.read("ct", low, high)
+    else:
+        array = case.zarr_array("ct")
+        sizes = [*shape]
+        sizes[axis] = high - low
+        box = np.empty(sizes, np.int16)
+        for start, end in case.layout.slabs():
+            box[start:end] = array[start:end, index[1], index[2]]
+    hu = np.ascontiguousarray(order.to_axial(box), np.int16)
+    total = shape[axis]
+    return AxialSlices(hu, first, total, order.by_patient(geometry.spacing_zyx))
+
+
+def labels_in_array(case: CaseFiles, name: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Return slices ``start`` to ``stop`` of the array of a scan from labels of its axial slices.
+
+    Parameters
+    ----------
+    case : CaseFiles
+        The case.
+    name : str
+        Temporary array with labels of all axial slices.
+    start, stop : int
+        Range along the first axis of the array.
+    """
+    order, depth = case.geometry.axis_order, case.geometry.shape[0]
+    axis = order.axes.index(0)
+    box = [slice(None)] * 3
+    box[axis] = slice(depth - stop, depth - start) if order.flipped[0] else slice(start, stop)
+    return np.ascontiguousarray(order.from_axial(case.read_temporary(name, (box[0], box[1], box[2]))))
+
+
+def _in_array(geometry: Geometry, first: int, stop: int) -> tuple[int, int]:
+    """Return the range of axial slices along the axis of the array that runs from feet to head or back."""
+    axis = geometry.axis_order.cranial_axis
+    depth = geometry.shape[axis]
+    return (depth - stop, depth - first) if geometry.axis_order.flipped[axis] else (first, stop)

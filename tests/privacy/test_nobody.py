@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import logging
 import shutil
 import stat
 import subprocess
@@ -61,8 +62,14 @@ class Outputs:
     def here(self, *words):
         """Run a command in this process."""
         printed = io.StringIO()
-        with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit) as end:
-            main(list(map(str, words)))
+        # What dask logs would go to the terminal, which is not that of this process.
+        logger, handler = logging.getLogger("distributed"), logging.StreamHandler(printed)
+        logger.addHandler(handler)
+        try:
+            with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit) as end:
+                main(list(map(str, words)))
+        finally:
+            logger.removeHandler(handler)
         self._keep(words[0], end.value.code, printed.getvalue(), False)
 
     def _keep(self, command, status, text, person):
@@ -113,7 +120,7 @@ def run_all(everything, base, cluster):
     )
     run_inline("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
     run_inline("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
-    run("run", out / "none.zarr", *sources, "--key-table", scores, "--json")
+    run_inline("run", out / "none.zarr", *sources, "--key-table", scores, *cluster, "--json")
     for format in FORMATS:
         more = ("--with-ct",) if format == "dicom-seg" else ()
         run_inline("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")
@@ -126,7 +133,7 @@ def run_all(everything, base, cluster):
     for name in sorted(
         {registered.name or registered.callback.__name__ for registered in app.registered_commands} - done - {"serve"}
     ):
-        run(name, out / "copy.zarr", *(cluster if name in ON_A_CLUSTER else ()), "--json", "--debug")
+        run_inline(name, out / "copy.zarr", *(cluster if name in ON_A_CLUSTER else ()), "--json", "--debug")
     for word in ("one", "two"):
         cohort = lungmix.open_cohort(out / f"{word}.zarr")
         (out / f"{word}.html").write_text(

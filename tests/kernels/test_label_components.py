@@ -91,5 +91,20 @@ def test_holes_are_filled_and_bays_are_not():
     assert np.array_equal(cleaned(bay, 2), bay)
 
 
+def single_slice():
+    """A slice with holes of 63 and of 64 pixels."""
+    labels = np.zeros((1, 14, 24), np.uint8)
+    labels[0, 1:13, 1:23] = 1
+    labels[0, 2:10, 2:10] = labels[0, 2:10, 12:20] = 0
+    labels[0, 2, 2] = 1
+    return labels
+
+
+def test_a_hole_of_a_single_slice_is_filled_below_64_pixels():
+    expected = single_slice()
+    expected[0, 2:10, 2:10] = 1
+    assert np.array_equal(cleaned(single_slice()), expected)
+
+
 def test_an_empty_map_stays_empty():
     assert not cleaned(np.zeros((5, 4, 3), np.uint8), 2).any()

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 import lungmix
 from cli.test_cli import run
-from kernels.test_label_components import cleaned, label_maps
+from kernels.test_label_components import cleaned, label_maps, single_slice
 from lungmix.errors import SegmenterError, UsageError
 from lungmix.formats import write_image
 from lungmix.geometry import Geometry
@@ -129,6 +129,7 @@ def test_a_mask_equals_that_of_lungmask_to_the_voxel_in_another_storage_order(tm
 
 @settings(max_examples=60)
 @given(labels=label_maps())
+@example(labels=single_slice())
 def test_the_clean_up_equals_that_of_lungmask(labels):
     from lungmask import utils
 

@@ -1,7 +1,7 @@
 """Flags of quality control: what is measured, the threshold, and why it stands there.
 
-Flags of HU have the limits of `lungmix.kernels.plausibility`, which also decide what enters a pooled fit; a test
-compares both.
+The defaults of the flags of HU also decide what enters a pooled fit: `lungmix.kernels.plausibility` takes them from
+here.
 
 Numbers are measured by `lungmix.kernels.quality` on the reduced copy of a scan, and taken from records of the store. A
 number that could not be measured raises no flag.

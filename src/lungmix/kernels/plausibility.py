@@ -1,7 +1,7 @@
 """Plausibility of HU, checked on the histogram of a scan before its values are used.
 
-`LIMITS` holds every threshold with its reason. A finding either rejects a scan, because its values are not HU of a
-chest, or flags it: it is measured, but not pooled with others.
+`LIMITS` holds every threshold with its reason; those of flags are the defaults of `lungmix.quality`. A finding either
+rejects a scan, because its values are not HU of a chest, or flags it: it is measured, but not pooled with others.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import numpy.typing as npt
 
 from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.kernels.jit import kernel
+from lungmix.quality import FLAGS
 
 Counts = npt.NDArray[np.uint64]
+
+_PERCENT = 100
 
 
 @dataclass(frozen=True)
@@ -27,26 +30,32 @@ class Limit:
     reason: str
 
 
+def _limit_of(flag_name: str, scale: float = 1.0, offset: float = 0.0) -> Limit:
+    """Return the threshold of a flag of quality control, in the unit of this module."""
+    flag = next(flag for flag in FLAGS if flag.name == flag_name)
+    return Limit(flag.threshold / scale + offset, flag.reason)
+
+
 LIMITS = {
     "air_from": Limit(-1150, "air is at -1000 HU; noise and sharp kernels spread it, mostly to no less than -1150"),
     "air_to": Limit(-600, "normally aerated lung is below -600 HU, at full expiration and in infants too"),
     "soft_from": Limit(-250, "fat is near -100 HU, with noise above -250"),
     "soft_to": Limit(250, "muscle, blood and organs are at 30 to 80 HU, with contrast and noise below 250"),
     "no_air": Limit(0.0001, "an opened trachea alone is more than one voxel in 10,000 of a chest"),
-    "little_air": Limit(0.01, "lungs with dense disease and nothing around the body still hold more aerated voxels"),
+    "little_air": _limit_of("little_air", _PERCENT),
     "no_soft": Limit(0.002, "the vessels of lungs whose surroundings were blanked are more"),
     "soft_in_place": Limit(0.05, "of a chest that is shifted down only dense bone comes to lie at 0 HU"),
     "too_low": Limit(-1250, "noise takes no more than few voxels of air this far down; padding is one value"),
     "many_too_low": Limit(0.05, "resampling blends padding with air along the rim of the field of view, 1 to 2 %"),
     "pile": Limit(0.005, "a value at the end of the range that holds this share of the voxels may be a clip"),
-    "pile_high": Limit(0.0005, "dense bone is rare: its clip holds fewer voxels"),
+    "pile_high": _limit_of("hu_clipped", _PERCENT),
     "pile_ratio": Limit(10, "at a clip the last value holds many times the voxels of its neighbours"),
     "clip_low": Limit(-900, "clipped above this, healthy lung near -850 HU and emphysema are one value"),
     "clip_low_harmless": Limit(-1000, "the method clips there itself"),
     "clip_high": Limit(50, "clipped below this, soft tissue itself is one value"),
     "clip_high_harmless": Limit(1000, "dense bone and metal only; 12-bit images end at 3071"),
-    "few_values": Limit(64, "label maps and drawings; the noise of CT alone spreads over more values"),
-    "gaps": Limit(0.4, "CT in whole HU leaves no value out where voxels are many; steps of 2 leave out half"),
+    "few_values": _limit_of("few_values", offset=-1),
+    "gaps": _limit_of("hu_steps", _PERCENT),
 }
 """Thresholds by name: HU, shares of all voxels, or counts."""
 

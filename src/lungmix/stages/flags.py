@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lungmix.errors import DamageError
 from lungmix.kernels.data_dictionary import QUALITY
-from lungmix.kernels.plausibility import LIMITS, HuSummary, SummaryError
+from lungmix.kernels.plausibility import LIMITS, Finding, HuSummary, SummaryError
 from lungmix.quality import QualityParameters, RaisedFlag, raise_flags, slice_to_look_at
 from lungmix.stages import convert, quality, regions
 from lungmix.stages.given_mask import is_given, notes_on
@@ -46,16 +47,32 @@ def numbers_of_flags(case: Case, row: Mapping[str, Any] | None = None) -> dict[s
     row : mapping, optional
         Its row of ``measurements.csv``.
     """
+    return _evidence_of(case, row).numbers
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Numbers that flags are raised by, and sentences on doubtful HU by the code of the finding."""
+
+    numbers: dict[str, Any]
+    hu_sentences: dict[str, str]
+
+
+def _evidence_of(case: Case, row: Mapping[str, Any] | None) -> _Evidence:
     recorded = quality.numbers_of(case)
     numbers = {key: value for key, value in recorded.items() if key not in ("key", "slices")}
     if not recorded and regions.REJECTED in (record := case.stages.get(regions.STAGE, {})):
         numbers["rejected_ml"] = sum(float(component["ml"]) for component in record[regions.REJECTED])
     numbers |= _numbers_of_slices(case)
-    numbers |= _numbers_of_hu(case)
+    try:
+        findings: Sequence[Finding] | None = findings_of(case)
+    except DamageError:
+        findings = None
+    numbers |= _numbers_of_hu(case, findings)
     labels = [float(row[tissue.key]) for tissue in TISSUES if tissue.key in row] if row else []
     if labels:
         numbers["largest_label_percent"] = max(labels)
-    return numbers
+    return _Evidence(numbers, _hu_sentences(case, findings or ()))
 
 
 def raised_flags(
@@ -72,14 +89,18 @@ def raised_flags(
     row : mapping, optional
         Its row of ``measurements.csv``; without it, flags of labels are not raised.
     """
-    reasons = {FLAG_OF_FINDING.get(code, "implausible_hu"): text for code, text in _hu_sentences(case).items()}
+    return _raised(case, _evidence_of(case, row), parameters)
+
+
+def _raised(case: Case, evidence: _Evidence, parameters: QualityParameters | None) -> list[RaisedFlag]:
+    reasons = {FLAG_OF_FINDING.get(code, "implausible_hu"): text for code, text in evidence.hu_sentences.items()}
     rejected = _rejected_lung_sentences(case)
     if rejected:
         reasons["rejected_lung"] = "; ".join(rejected)
     slices = quality.numbers_of(case).get("slices", {})
     shown = {"smaller_side_percent": "lung", "lung_ml": "lung", "largest_label_percent": "lung"}
     slices = {**{name: slices[key] for name, key in shown.items() if key in slices}, **slices}
-    return raise_flags(numbers_of_flags(case, row), parameters, slices, reasons)
+    return raise_flags(evidence.numbers, parameters, slices, reasons)
 
 
 def flagged_cases(cohort: Cohort, names: Iterable[str]) -> dict[str, list[str]]:
@@ -116,15 +137,23 @@ def flags_of(
     row : mapping, optional
         Its row of ``measurements.csv``.
     """
-    numbers = numbers_of_flags(case)
-    remarks = remarks_on(row, numbers) if row else []
-    flags = raised_flags(case, parameters, row)
-    if any("in both lungs" in remark for remark in remarks) and not numbers.get("gas_ml"):
+    return doubts_of(case, parameters, row)[0]
+
+
+def doubts_of(
+    case: Case, parameters: QualityParameters | None = None, row: Mapping[str, Any] | None = None
+) -> tuple[list[str], list[RaisedFlag]]:
+    """Return the results of `flags_of` and of `raised_flags`, from one reading of the records."""
+    evidence = _evidence_of(case, row)
+    remarks = remarks_on(row, evidence.numbers) if row else []
+    raised = flags = _raised(case, evidence, parameters)
+    if any("in both lungs" in remark for remark in remarks) and not evidence.numbers.get("gas_ml"):
         # The remark names the same parts, with exact volumes and a remedy.
         flags = [flag for flag in flags if flag.name != "outside_lungs"]
     # Whatever the thresholds are, scans with doubtful HU are not pooled.
-    hu = _hu_sentences(case).values()
-    return list(dict.fromkeys([*hu, *notes_on(case), *(flag.reason for flag in flags), *remarks]))
+    hu = evidence.hu_sentences.values()
+    sentences = dict.fromkeys([*hu, *notes_on(case), *(flag.reason for flag in flags), *remarks])
+    return list(sentences), raised
 
 
 def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameters | None = None) -> Row:
@@ -139,7 +168,8 @@ def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameter
     parameters : QualityParameters, optional
         Thresholds.
     """
-    numbers, flags = numbers_of_flags(case, row), raised_flags(case, parameters, row)
+    evidence = _evidence_of(case, row)
+    flags = _raised(case, evidence, parameters)
     index = slice_to_look_at(flags)
     reasons = [*([quality.NOT_MEASURED] if quality.is_unmeasured(case) else []), *(flag.reason for flag in flags)]
     texts: Row = {
@@ -149,7 +179,7 @@ def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameter
         "reasons": "; ".join(reasons),
     }
     return texts | {
-        column.key: float(numbers.get(column.key, math.nan)) for column in QUALITY if column.key not in texts
+        column.key: float(evidence.numbers.get(column.key, math.nan)) for column in QUALITY if column.key not in texts
     }
 
 
@@ -217,11 +247,12 @@ def _numbers_of_slices(case: Case) -> dict[str, float]:
     return numbers | ({"slice_gap": spacing / thickness} if thickness > 0 else {})
 
 
-def _numbers_of_hu(case: Case) -> dict[str, float]:
+def _numbers_of_hu(case: Case, findings: Sequence[Finding] | None) -> dict[str, float]:
     try:
         summary = HuSummary.from_dict(case.stages[convert.STAGE][convert.HU])
-        findings = findings_of(case)
-    except (KeyError, TypeError, AttributeError, SummaryError, DamageError):
+    except (KeyError, TypeError, AttributeError, SummaryError):
+        return {}
+    if findings is None:
         return {}
     clipped = [0.0]
     if summary.clipped_low and summary.minimum > LIMITS["clip_low_harmless"].value:
@@ -253,12 +284,8 @@ def _rejected_lung_sentences(case: Case) -> list[str]:
     return sentences
 
 
-def _hu_sentences(case: Case) -> dict[str, str]:
+def _hu_sentences(case: Case, findings: Sequence[Finding]) -> dict[str, str]:
     """Return a sentence on each doubt about the HU of a case, by the code of the finding."""
-    try:
-        findings = findings_of(case)
-    except DamageError:
-        return {}
     if any(finding.severity == "rejected" for finding in findings):
         if case.failure is not None:
             return {}

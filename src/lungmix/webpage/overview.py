@@ -8,7 +8,7 @@ from typing import Any
 
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.quality import RaisedFlag
-from lungmix.stages.flags import flags_of, raised_flags
+from lungmix.stages.flags import doubts_of
 from lungmix.stages.measure import stored_rows
 from lungmix.stages.quality import is_unmeasured
 from lungmix.store import Cohort
@@ -95,7 +95,7 @@ def overview_of(cohort: Cohort) -> CohortOverview:
         notes += [f"{stage} is corrupt: {damage['reason']}" for stage, damage in case.damage.items()]
         note = "; ".join(notes)
         row = measurements.get(name)
-        flags, quality = flags_of(case, parameters, row), raised_flags(case, parameters, row)
+        flags, quality = doubts_of(case, parameters, row)
         stages, measured = list(case.stages), not is_unmeasured(case)
         cases.append(CaseOverview(name, geometry.size, geometry.spacing, stages, note, flags, quality, measured))
         by_scanner[(acquisition.manufacturer or "unknown", acquisition.model or "unknown")].append(acquisition)

@@ -12,17 +12,22 @@ from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.kernels.data_dictionary import QUALITY
 from lungmix.kernels.plausibility import LIMITS
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.quality import FLAGS, QualityParameters, raise_flags, slice_to_look_at
-from lungmix.stages import convert, label, mask, quality, regions
+from lungmix.stages import convert, flags, label, mask, quality, regions
 from lungmix.stages.base import StageContext
 from lungmix.stages.flags import flags_of, quality_row, raised_flags
+from lungmix.stages.given_mask import GivenMaskStage
 from lungmix.stages.measure import drop_rows, measure_cohort
+from lungmix.stages.plausibility import findings_of
 from lungmix.store import QUALITY_FILE, CaseFiles, CaseRef, CaseWriter
 from lungmix.store.choices import last_quality, remember_quality
-from support.generators import ORIENTATIONS, reoriented
+from lungmix.tissue import AIRWAY, ELSEWHERE, LEFT, RIGHT
+from lungmix.tissue import SIDES as SIDE_REGIONS
+from support.generators import ORIENTATIONS, case_of, reoriented
+from support.masks import InProcess, mask_of, segments_of
 from support.quality import HU, MODEL, PHANTOM, SIDES, X, Y, Z, case_with, measured_cohort, with_mass, with_table
 
 pytestmark = pytest.mark.usefixtures("stages_here")
@@ -271,3 +276,47 @@ def test_flags_of_hu_have_the_limits_that_decide_what_is_pooled():
     assert thresholds["little_air"] == 100 * LIMITS["little_air"].value
     assert thresholds["hu_clipped"] == 100 * LIMITS["pile_high"].value
     assert thresholds["few_values"] == LIMITS["few_values"].value + 1
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "PIR", "RAS"])
+def test_regions_of_a_mask_file_are_those_that_are_measured(tmp_path, orientation):
+    shape = (40, 60, 60)
+    labels = np.zeros(shape, np.uint8)
+    labels[5:35, 15:45, 5:55] = LEFT.label
+    labels[5:35, 15:45, 5:15] = RIGHT.label
+    labels[5:35, 15:45, 28:31] = AIRWAY.label
+    labels[30:35, 15:45, 50:55] = ELSEWHERE.label
+    axial = Geometry(shape[::-1], (3.0, 3.0, 4.0), (0.0, 0.0, 0.0))
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    hu = np.random.default_rng(0).normal(-850, 40, shape).astype(np.int16)
+    turned, geometry = reoriented(hu, axial, orientation)
+    case_of(cohort, "one", np.ascontiguousarray(turned), geometry)
+    stored = np.ascontiguousarray(reoriented(labels, axial, orientation)[0])
+    named = segments_of(right_lung=1, left_lung=2, trachea=3, other=4)
+    stage = GivenMaskStage(
+        mask.MaskStage(MaskParameters("physical")),
+        {"one": mask_of(stored, geometry, segments=named)},
+        MaskLabels.parse("right=1,left=2,airway=3,elsewhere=4"),
+    )
+    stage.run(StageContext(InProcess(), cohort), "one")
+    assert quality.QualityStage().run(StageContext(None, cohort), "one") == "done"
+    numbers = quality.numbers_of(cohort["one"])
+    voxels = {region: int((labels == region.label).sum()) for region in SIDE_REGIONS}
+    lungs = voxels[RIGHT] + voxels[LEFT]
+    assert numbers["smaller_side_percent"] == pytest.approx(100 * voxels[RIGHT] / lungs, abs=0.01)
+    assert numbers["airway_ml"] == pytest.approx(voxels[AIRWAY] * 0.036, abs=0.01)
+    assert numbers["outside_percent"] == pytest.approx(100 * voxels[ELSEWHERE] / (labels > 0).sum(), abs=0.01)
+    assert "small_side" in names_of(cohort["one"])
+
+
+def test_records_of_a_case_are_judged_once_for_sentences_and_flags(tmp_path, monkeypatch):
+    case = case_with(tmp_path, np.clip(HU, -950, 3071))
+    judged = []
+    monkeypatch.setattr(flags, "findings_of", lambda case: judged.append(case) or findings_of(case))
+    sentences, raised = flags.doubts_of(case)
+    assert len(judged) == 1
+    quality_row(case, {})
+    assert len(judged) == 2
+    assert sentences == flags_of(case)
+    assert raised == raised_flags(case)
+    assert any("clipped to a window" in text for text in sentences)

@@ -27,7 +27,9 @@ NOT_MEASURED = "not measured"
 
 def key_for(case: Case) -> str:
     """Return the cache key of the numbers of a masked case."""
-    return cache_key(stage=STAGE, version=1, regions=regions.key_for(case))
+    # Earlier versions measured regions of their own where a mask file tells them.
+    source = {"regions_from_file": True} if regions.are_from_file(case) else {}
+    return cache_key(stage=STAGE, version=1, regions=regions.key_for(case), **source)
 
 
 def numbers_of(case: Case) -> dict[str, Any]:

@@ -66,6 +66,25 @@ def reduced_copy(case: CaseFiles) -> Reduced:
     return _reduced_from_levels(case) if case.geometry.axis_order.is_axial else _reduced_from_voxels(case)
 
 
+def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
+    """Return a label map of a masked case, at the voxels of its reduced copy."""
+    order, axial = case.geometry.axis_order, case.geometry.axial
+    level, stride, factors = reduced_factors(axial)
+    if order.is_axial:
+        return np.asarray(_strided(case, name, level, stride), np.uint8)
+    steps = order.by_array(factors)
+    # The first voxel of a step is that of the axial array, which is the last one where an axis is flipped.
+    offsets = [
+        (n - 1) % step if flip else 0 for n, step, flip in zip(case.geometry.shape, steps, order.flipped, strict=True)
+    ]
+    source = case.zarr_array(name)
+    planes = [
+        np.asarray(source[z])[offsets[1] :: steps[1], offsets[2] :: steps[2]]
+        for z in range(offsets[0], source.shape[0], steps[0])
+    ]
+    return np.ascontiguousarray(order.to_axial(np.stack(planes)))
+
+
 def _reduced_from_levels(case: CaseFiles) -> Reduced:
     """Return the reduced copy of a case that is stored as its axial array."""
     level, stride, factors = reduced_factors(case.geometry)

@@ -21,7 +21,7 @@ from lungmix.kernels.rejected_components import Rejected, find_rejected
 from lungmix.parameters import MaskParameters
 from lungmix.stages import mask
 from lungmix.stages.quality_numbers import quality_numbers
-from lungmix.stages.reduced import reduced_copy, reduced_factors
+from lungmix.stages.reduced import reduced_copy, reduced_factors, reduced_labels
 from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
@@ -159,7 +159,10 @@ def publish(
 
 
 def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
-    """Return the regions of the reduced copy of a masked case, and its numbers for quality control."""
+    """Return the regions of the reduced copy of a masked case, and its numbers for quality control.
+
+    Regions that a mask file tells are those of the store; all others are computed.
+    """
     case = case_ref.open()
     reduced = reduced_copy(case)
     rejected = find_rejected(reduced.hu, reduced.lung, reduced.steps)
@@ -167,9 +170,12 @@ def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
         # Without orientation neither right and left nor the trachea can be determined: no voxel has a region.
         quality = quality_numbers(case, reduced, None, rejected)
         return CompressedLabels.of(np.zeros((1, 1, 1), np.uint8), rejected, quality)
-    parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
-    recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
-    labels = find_regions(reduced, recipe.closings)
+    if are_from_file(case) and is_valid(case):
+        labels = reduced_labels(case, SIDE)
+    else:
+        parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
+        recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
+        labels = find_regions(reduced, recipe.closings)
     inside = np.where(reduced.lung, labels, np.uint8(0))
     return CompressedLabels.of(labels, rejected, quality_numbers(case, reduced, inside, rejected))
 

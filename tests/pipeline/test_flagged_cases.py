@@ -177,6 +177,8 @@ def test_page_shows_flagged_cases_at_the_slice_of_their_reason(tmp_path):
     assert '<img src="look/table.webp" alt="Axial slice' in page
     assert "lie outside the body (table or clothes)" in page
     assert "Right + left (mL)" in page
+    assert "<code>Pipeline.measure(exclude_regions=[" in page
+    assert page.index('<a href="#look">To look at</a>') < page.index('<a href="#scanners">')
     files = [file.name for file in (tmp_path / "page" / "look").iterdir()]
     assert files == ["table.webp"]
     remember_quality(cohort, QualityParameters({"outside_lungs": 90}))

@@ -13,6 +13,7 @@ from lungmix.callbacks import Callback
 from lungmix.errors import UsageError
 from lungmix.stages.measure import WORDS, read_measurements
 from lungmix.store import MEASUREMENTS_FILE, CaseWriter, CohortWriter
+from lungmix.webpage.figures import mixture_figure
 from lungmix.webpage.page import write_page
 from lungmix.webpage.pictures import MIN_SCANS, draw_robustness, draw_scores, model_title
 from lungmix.webpage.scans import OPENING, histogram_of
@@ -233,3 +234,12 @@ def test_folder_that_cannot_be_written_is_rejected(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="cannot be written"):
         write_page(cohort, tmp_path / "file" / "page")
+
+
+def test_figure_of_the_mixture_shows_the_top_of_the_histogram_but_not_of_padding():
+    hu = np.arange(-32768, 32768)
+    counts = np.rint(1e6 * np.exp(-(((hu + 860) / 30) ** 2) / 2)).astype(np.uint64)
+    counts[-1024 + 32768] = 10**8
+    figure = mixture_figure(lungmix.load_model("published"), counts)
+    top = figure.axes[0].get_ylim()[1]
+    assert 1e6 / counts.sum() < top < 0.1 * 1e8 / counts.sum()

@@ -10,6 +10,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.keys import Keys
 
+from lungmix.quality import QualityParameters
+from lungmix.stages import quality
+from lungmix.store.choices import remember_quality
 from lungmix.tissue import TISSUES
 from lungmix.webpage.page import write_page
 from lungmix.webpage.volume import preview_of
@@ -318,3 +321,25 @@ def test_missing_data_file_of_a_scan_is_reported(browser, made, tmp_path):
     browser.click("#after")
     browser.wait(SHOWN, "case-003")
     browser.console()
+
+
+def test_click_on_a_flagged_case_shows_the_slice_of_its_reason(browser, made, tmp_path):
+    cohort, _ = made
+    remember_quality(cohort, QualityParameters({"small_volume": 1e6}))
+    path = write_page(cohort, tmp_path / "page")
+    remember_quality(cohort, QualityParameters())
+    browser.open(path)
+    button = ".flagged button[data-case=case-002]"
+    assert (
+        int(browser.find(button).get_attribute("data-slice"))
+        == quality.numbers_of(cohort["case-002"])["slices"]["lung"]
+    )
+    for chosen in (3, 20):
+        browser.run("document.querySelector(arguments[0]).dataset.slice = arguments[1]", button, chosen)
+        browser.click(button)
+        browser.wait(SHOWN, "case-002")
+        step = browser.run("return lungmix.viewer.volume.axes[0].step")
+        browser.wait(
+            f"return Math.abs(lungmix.viewer.volume.stored(0, lungmix.viewer.position[0]) - {chosen}) <= {step}"
+        )
+    assert browser.run("return document.getElementById('facts').textContent").endswith("To look atsmall_volume")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy.ndimage import median_filter
 
 from lungmix.kernels.histogram import FIRST_HU
 from lungmix.mixture import TissueModel
@@ -21,6 +22,7 @@ LUNG_WINDOW = (-1350, 150)
 """HU shown as black and as white: window width 1500, level -600."""
 
 _BODY_HU = -500
+_SPIKE_HU = 9
 _PALETTE = np.array([(0, 0, 0, 0), *(tissue.rgba for tissue in TISSUES)], np.uint8)
 
 
@@ -84,7 +86,8 @@ def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure
     axes = figure.subplots()
     hu = np.arange(-1100, 301)
     shown = counts[hu[0] - FIRST_HU : hu[-1] + 1 - FIRST_HU].astype(np.float64)
-    axes.fill_between(hu, shown / max(float(counts.sum()), 1.0), step="mid", color="#cccccc", label="lung voxels")
+    share = shown / max(float(counts.sum()), 1.0)
+    axes.fill_between(hu, share, step="mid", color="#cccccc", label="lung voxels")
     parts = np.exp(model.log_densities(hu))
     for k in range(model.n_components):
         style: dict[str, Any] = {"label": f"component {k + 1}"}
@@ -93,7 +96,9 @@ def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure
         axes.plot(hu, parts[:, k], linewidth=1.6, **style)
     axes.plot(hu, parts.sum(axis=1), color="black", linewidth=1, linestyle="--", label="mixture")
     axes.set(xlabel="HU", ylabel="share of voxels per HU", xlim=(hu[0], hu[-1]))
-    axes.set_ylim(0, 1.15 * max(float(parts.sum(axis=1).max()), 1e-6))
+    # Single values that stand out, such as padding, do not set the scale: the median of neighbours does.
+    highest = max(float(parts.sum(axis=1).max()), float(median_filter(share, _SPIKE_HU).max()), 1e-6)
+    axes.set_ylim(0, 1.15 * highest)
     axes.legend(frameon=False)
     return figure
 

@@ -5,9 +5,9 @@
   const viewer = root && new lungmix.Viewer(root);
   const linkedScan = () => decodeURIComponent((location.hash.match(/^#scan=(.+)$/) || [])[1] || "");
 
-  function open(name) {
+  function open(name, slice) {
     if (!viewer) return;
-    viewer.open(name);
+    viewer.open(name, slice);
     lungmix.byId("viewer").scrollIntoView({ block: "start" });
     root.querySelector("canvas").focus({ preventScroll: true });
   }
@@ -17,7 +17,7 @@
   if (flagged) {
     flagged.addEventListener("click", (event) => {
       const button = event.target.closest("button.open");
-      if (button) open(button.dataset.case);
+      if (button) open(button.dataset.case, button.dataset.slice);
     });
   }
   if (!viewer) return;

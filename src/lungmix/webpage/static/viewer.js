@@ -63,8 +63,9 @@ lungmix.Viewer = class {
     this.open(this.select.value);
   }
 
-  // Load the file of a scan, which calls `deliver`, and show it. Only the scan in view is kept in memory.
-  async open(name) {
+  // Load the file of a scan, which calls `deliver`, and show it, at an axial slice if one is given. Only the scan in
+  // view is kept in memory.
+  async open(name, slice) {
     const option = [...this.select.options].find((entry) => entry.value === name);
     if (!option) return;
     this.select.value = name;
@@ -76,7 +77,7 @@ lungmix.Viewer = class {
       const volume = await lungmix.Volume.of(delivered.volume);
       // Only the last requested scan is shown.
       if (this.requested !== name) return;
-      this.show(delivered, volume);
+      this.show(delivered, volume, slice);
     } catch (error) {
       if (this.requested !== name) return;
       this.state.textContent = `${name} cannot be shown: data/${name}.js is missing or unreadable`;
@@ -105,10 +106,11 @@ lungmix.Viewer = class {
     if (resolve) resolve(delivered);
   }
 
-  show(delivered, volume) {
+  show(delivered, volume, slice) {
     this.name = delivered.case;
     this.volume = volume;
     this.position = volume.centre();
+    if (slice !== undefined) this.position[0] = volume.nearest(Number(slice));
     this.planes.forEach((plane) => plane.begin());
     this.draw();
     this.counts = delivered.histogram;
@@ -157,12 +159,14 @@ lungmix.Viewer = class {
       ["Lung involvement", textOf("lung_involvement"), "%"],
       ["Score S", textOf("score"), ""],
       ["Lung volume", textOf("lung_ml"), "mL"],
+      ["Right + left", textOf("both_ml"), "mL"],
       ["Mean density", textOf("mean_hu"), "HU"],
       ["LAA −950", textOf("laa950"), "%"],
       ["Perc15", textOf("perc15"), "HU"],
       ["Size", size.join(" × "), "voxels"],
       ["Spacing", spacing.map((mm) => Number(mm.toPrecision(3))).join(" × "), "mm"],
       ["Scanner", delivered.scanner, ""],
+      ["To look at", textOf("flags"), ""],
     ];
     const list = lungmix.byId("facts");
     list.replaceChildren();

@@ -52,6 +52,13 @@ lungmix.Volume = class {
     return lungmix.clamp(Math.round(first + step * index), 0, size - 1);
   }
 
+  // Index of the slice nearest to an axial slice of the scan at full size, which is counted from the feet.
+  nearest(slice) {
+    const { first, step, size } = this.axes[0];
+    const start = step > 0 ? first : size - 1 - first;
+    return lungmix.clamp(Math.round((slice - start) / Math.abs(step)), 0, this.shape[0] - 1);
+  }
+
   // Axial slice with most lung, median coronal slice of both lungs, and median sagittal slice of the right lung.
   centre() {
     const [depth, height, width] = this.shape;

@@ -66,3 +66,14 @@ def test_times_are_one_line_and_json_keeps_all_of_them():
     times = [line for line in summary(result) if line.startswith("time:")]
     assert times == ["time: 8.0 s on workers (mask 75 %, label 25 %); peak memory of a worker: 300 MiB"]
     assert '"worker_seconds": 6.0' in to_json(result_values("cohort.zarr", result))
+
+
+def test_long_names_of_cases_fold_and_no_number_is_cut():
+    rows = [{**measured("a-name-as-long-as-folders-have-them", "physical", "paper:1"), "lung_ml": 5432.0, "air": 42.1}]
+    rows[0] |= {"right_ml": 2876.0, "left_ml": 2556.0}
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    show_result(console, RunResult(rows=rows), "cohort.zarr")
+    text = console.export_text()
+    assert "…" not in text
+    assert all(number in text for number in ("5432", "2876", "2556", "42.1", "healthy"))
+    assert "a-name-as-long-as-folders-have-them" in "".join(line[:11].strip() for line in text.splitlines())

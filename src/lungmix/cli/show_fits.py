@@ -164,7 +164,9 @@ def new_table(title: str, *columns: str, texts: bool = False) -> Table:
     """Return an empty table in the style of the command line: of a name and numbers, or of texts that may fold."""
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number and not texts else "left", no_wrap=not texts)
+        is_number = number > 0 and not texts
+        # Where names are long they fold, so that no number is cut.
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     return table
 
 

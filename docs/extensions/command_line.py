@@ -97,7 +97,8 @@ def value_cell(option: Any) -> str:
     """Return what stands after an option: the name of its value, nothing for a flag."""
     if option.is_flag:
         return ""
-    return f" `{option.metavar or VALUE_NAMES[type_name(option)]}`"
+    name = option.metavar or VALUE_NAMES[type_name(option)]
+    return f" `{name}`".replace("|", "\\|")
 
 
 def type_name(option: Any) -> str:

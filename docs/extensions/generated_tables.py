@@ -13,6 +13,15 @@ from lungmix.kernels import data_dictionary
 from lungmix.quality import FLAGS
 
 
+def with_code(text: str) -> nodes.inline:
+    """Return text whose parts between backticks are code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return nodes.inline("", "", nodes.Text(text))
+    cells = [nodes.literal(text=part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts)]
+    return nodes.inline("", "", *cells)
+
+
 class TableDirective(Directive):
     """A table whose rows come from the code."""
 
@@ -93,7 +102,7 @@ class ErrorMessages(TableDirective):
     def rows(self) -> Iterator[list[nodes.Node]]:
         """See `TableDirective`."""
         for error, message in sorted(set(raised_messages())):
-            yield [nodes.literal(text=error), nodes.Text(message)]
+            yield [nodes.literal(text=error), with_code(message)]
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -1,5 +1,6 @@
 """Outputs that pages show are those of the program: the commands of a page are run, and what they print is compared."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lungmix.cli.app import app
+from lungmix.cli.show_evaluation import show_evaluation
+from lungmix.pipeline.evaluation import EvaluationResult
 from support.series import write_series
 
 ROOT = Path(__file__).parents[2]
@@ -140,3 +144,20 @@ def test_pages_show_the_list_that_scan_prints(mixed, monkeypatch, page):
     assert first_line_that_was_not_printed(shown.removeprefix("$ lungmix scan mixed/\n"), done.output) is None, (
         done.output
     )
+
+
+def test_page_shows_the_table_that_evaluate_prints():
+    numbers = {
+        "lungs": (0.967, 1.62, 8.2, 0.899, 5372, 5243, 2.5),
+        "right": (0.969, 2.18, 13.9, 0.883, 2990, 2966, 0.8),
+        "left": (0.965, 1.10, 5.3, 0.913, 2382, 2277, 4.6),
+    }
+    keys = ("dice", "asd_mm", "hd95_mm", "surface_dice_3mm", "volume_ml", "reference_ml", "volume_difference_percent")
+    rows = [
+        {"case": "case-001", "region": region, **dict(zip(keys, values, strict=True))}
+        for region, values in numbers.items()
+    ]
+    console = Console(width=100, record=True, file=io.StringIO())
+    show_evaluation(console, EvaluationResult(rows=rows), "cohort.zarr")
+    (shown,) = [text for language, text in blocks_of(DOCS / "howto" / "evaluate.md") if language == "text"]
+    assert first_line_that_was_not_printed(shown, console.export_text()) is None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import command_line
 import pytest
+from generated_tables import with_code
 from glossary_terms import TERMS, split_terms
 from message_index import ELLIPSIS, error_classes, raised_messages, template_of
 from typer.testing import CliRunner
@@ -167,6 +168,41 @@ def test_links_and_pictures_of_a_page_lead_to_files(page):
     targets = re.findall(r"\]\(([^)#\s]+)", text)
     relative = [target for target in targets if "://" not in target and "commands/" not in target]
     assert [target for target in relative if not (page.parent / target).is_file()] == []
+
+
+def broken_rows(text: str) -> list[str]:
+    """Rows of tables with more or fewer cells than the head, or without a head."""
+    lines = re.sub(r"```.*?```", "", text, flags=re.DOTALL).splitlines()
+    broken, cells = [], 0
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if not line.startswith("|"):
+            cells = 0
+            continue
+        count = len(re.findall(r"(?<!\\)\|", line))
+        if not cells and following.startswith("| -") and set(following) <= set("|-: "):
+            cells = count
+        if count != cells:
+            broken.append(line)
+    return broken
+
+
+def test_broken_rows_of_tables_are_found():
+    head = "| a | b |\n| --- | --- |\n"
+    assert broken_rows(f"{head}| `x\\|y` | 2 |\n") == []
+    assert broken_rows(f"{head}| 1 | 2 | 3 |\n") == ["| 1 | 2 | 3 |"]
+    assert broken_rows(f"{head}| 1 | 2 |\n\n| 3 | 4 |\n") == ["| 3 | 4 |"]
+
+
+def test_tables_of_pages_are_whole():
+    texts = {page.name: page.read_text(encoding="utf-8") for page in WRITTEN} | command_line.pages()
+    assert {name: rows for name, text in texts.items() if (rows := broken_rows(text))} == {}
+
+
+def test_commands_in_messages_are_code_in_the_index_of_messages():
+    parts = with_code("run `lungmix fit` or `a`").children
+    assert [(part.tagname, part.astext()) for part in parts if part.astext()] == [
+        ("#text", "run "), ("literal", "lungmix fit"), ("#text", " or "), ("literal", "a"),
+    ]  # fmt: skip
 
 
 def test_every_page_is_in_one_table_of_contents():

@@ -124,6 +124,9 @@ def test_volumes_and_differences_are_drawn_by_region(evaluated):
     assert np.allclose(points, [(r["reference_ml"], r["volume_ml"]) for r in rows])
     points = axes[1].collections[0].get_offsets()
     assert np.allclose(points, [(950, 100), (850, -100), (1100, 200)])
+    axes[1].figure.canvas.draw()
+    # Beside the axes, where no point is.
+    assert [text.get_window_extent().x0 > axes[1].bbox.x1 for text in axes[1].texts] == [True] * 3
 
 
 def test_worst_slices_have_the_contours_of_both(evaluated):

@@ -130,7 +130,7 @@ def _draw_differences(axes: Any, volumes: Any, references: Any, limits: tuple[fl
             axes.axhline(value, color=_MEAN, linewidth=1.4, linestyle=style, zorder=2)
             axes.annotate(
                 f"{value:+.0f}".replace("-", "−"), (1, value), xycoords=("axes fraction", "data"),
-                xytext=(-2, 2), textcoords="offset points", ha="right", va="bottom", fontsize=9, color=_MEAN,
+                xytext=(4, 0), textcoords="offset points", ha="left", va="center", fontsize=9, color=_MEAN,
             )  # fmt: skip
         reach = max(reach, *(1.25 * abs(value) for value in limits))
     axes.set_ylim(-reach, reach)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
@@ -46,6 +47,10 @@ def no_client_left():
     """Fail a test that leaves dask with a client that is closed, or not connected, for all later tests."""
     before = _has_no_scheduler()
     yield
+    # A client whose scheduler was lost may take a moment to close.
+    deadline = time.monotonic() + 10
+    while not before and _has_no_scheduler() and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert before or not _has_no_scheduler()
 
 

@@ -93,6 +93,23 @@ def hasty(monkeypatch):
 
 
 @pytest.fixture
+def evaluates_here(monkeypatch):
+    """Evaluations that compute in this process; their client is `support.evaluations.OneWorker`."""
+    from contextlib import nullcontext
+
+    import dask
+
+    from lungmix.stages import evaluation
+
+    def gather(client, values, watch=None):
+        with dask.config.set(scheduler="synchronous"):
+            return list(dask.compute(*values))
+
+    monkeypatch.setattr(evaluation, "compute_in_order", gather)
+    monkeypatch.setattr("lungmix.pipeline.runner.warn_when_no_workers", lambda *_: nullcontext(lambda: None))
+
+
+@pytest.fixture
 def stages_here(monkeypatch):
     """Stages that compute in this process, without a cluster; their client is None."""
     import dask

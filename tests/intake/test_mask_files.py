@@ -155,6 +155,47 @@ def test_a_mask_of_another_patient_is_rejected(cohort, folder, scans, uids):
     assert "belongs to another scan" in result.missing["case-001"]
 
 
+def test_a_name_of_a_scan_decides_over_the_case_name_that_it_shares(tmp_path, folder):
+    cohort, scans = store_of_names(tmp_path, {"p-1": "P 1", "p-1-2": "P+1"})
+    write_masks(folder, "P 1_mask.nrrd", "P+1_mask.nrrd")
+    result = match_masks(folder, cohort, list(scans), scans)
+    assert {name: Path(mask.path).name for name, mask in result.masks.items()} == {
+        "p-1": "P 1_mask.nrrd",
+        "p-1-2": "P+1_mask.nrrd",
+    }
+
+
+def test_a_name_that_only_shares_its_case_name_with_a_scan_is_not_its_mask(tmp_path, folder):
+    cohort, scans = store_of_names(tmp_path, {"p-1": "P 1"})
+    write_masks(folder, "P+1_mask.nrrd")
+    result = match_masks(folder, cohort, list(scans), scans)
+    assert result.masks == {}
+    assert "has no mask for this case" in result.missing["p-1"]
+    assert "give a table" in result.unused["mask 1"]
+
+
+def test_a_name_that_several_cases_may_have_had_is_ambiguous_without_their_scans(tmp_path, folder):
+    cohort, scans = store_of_names(tmp_path, {"p-1": "P 1", "p-1-2": "P+1"})
+    write_masks(folder, "P+1_mask.nrrd")
+    result = match_masks(folder, cohort, list(scans))
+    assert result.masks == {}
+    assert all("can be the mask of p-1 and p-1-2: give a table" in result.missing[name] for name in scans)
+    cohort, _ = store_of_names(tmp_path / "other", {"p-1": "P 1"})
+    assert list(match_masks(folder, cohort, ["p-1"]).masks) == ["p-1"]
+
+
+def store_of_names(folder, names):
+    """A store whose cases are named after their scans, and the scans."""
+    cohort, scans = lungmix.open_cohort(folder / "names.zarr", "a"), {}
+    for name, text in names.items():
+        case_of(cohort, name, np.full(GRID.shape, -850, np.int16), GRID)
+        path = folder / "scans" / f"{text}.nrrd"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, [np.full(GRID.shape, -850, np.int16)], GRID, np.int16)
+        (scans[name],) = find_scans(path)
+    return cohort, scans
+
+
 def test_digests_of_frames_of_reference_do_not_tell_which_cases_share_one(cohort, scans):
     salt, scan = CohortWriter(cohort).salt, scans["case-001"]
     first, second = (uid_digests(salt, name, scan) for name in ("case-001", "case-002"))

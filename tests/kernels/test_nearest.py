@@ -22,7 +22,18 @@ def resampled(geometry, other, labels, thickness=3):
     grid_map = GridMap.between(geometry, other)
     depth = geometry.shape[0]
     cuts = [(start, min(start + thickness, depth)) for start in range(0, depth, thickness)]
-    return np.concatenate([grid_map.resample(*cut, lambda box: labels[box]) for cut in cuts])
+    volume = np.concatenate([grid_map.resample(*cut, lambda box: labels[box]) for cut in cuts])
+    boxes = []
+
+    def read(box):
+        boxes.append(labels[box].size)
+        return labels[box]
+
+    # In parts, of which each needs few voxels.
+    parts = np.concatenate([grid_map.resample(*cut, read, 40) for cut in cuts])
+    assert np.array_equal(parts, volume)
+    assert max(boxes, default=0) <= 40
+    return volume
 
 
 def by_itk(geometry, other, labels):

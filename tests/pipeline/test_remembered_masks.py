@@ -15,6 +15,7 @@ from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.stages.base import StageContext
 from lungmix.store import CaseWriter
+from lungmix.store import cohort as cohort_module
 from support.generators import case_of
 from support.masks import InProcess
 
@@ -43,6 +44,20 @@ def take(cohort, folder, value):
     """Take the mask of the case from a file of one value."""
     write_image(folder / "one.nrrd", [np.full(GRID.shape, value, np.uint8)], GRID, np.uint8)
     return plan(cohort, folder / "one.nrrd").run(StageContext(InProcess(), cohort), "one")
+
+
+def test_the_metadata_of_cases_are_read_once_to_plan_the_masks_of_a_run(cohort, tmp_path, monkeypatch):
+    take(cohort, tmp_path, 1)
+    reads, read_cases = [], cohort_module.read_cases
+
+    def read(group):
+        reads.append(group)
+        return read_cases(group)
+
+    monkeypatch.setattr(cohort_module, "read_cases", read)
+    runner = CaseRunner(InProcess(), cohort, Callback())
+    assert plan_masks(runner, ["one"], {}, RunResult()).kept == {"one"}
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize("is_masked", [False, True])

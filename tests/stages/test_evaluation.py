@@ -2,91 +2,33 @@
 
 import csv
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from math import isnan
-from types import SimpleNamespace
 
-import dask
 import numpy as np
 import pyarrow.parquet
 import pytest
-import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lungmix
 from lungmix.cli.show_evaluation import evaluation_values, pooled_by_hu
-from lungmix.errors import SourceError, UsageError
 from lungmix.formats.masks import Segment, open_mask
 from lungmix.geometry import Geometry
 from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU
-from lungmix.privacy.acquisition import Acquisition
-from lungmix.stages import evaluation, regions
-from lungmix.stages.comparisons import SEGMENTS, Comparison, comparisons_of_labels, parse_what, plans_for
+from lungmix.stages import evaluation
+from lungmix.stages.comparisons import SEGMENTS, Comparison
 from lungmix.stages.measure import drop_rows
-from lungmix.store import CaseRef, CohortWriter
+from lungmix.store import CaseRef
 from lungmix.store.schema import IMPORTED, REFERENCE
 from oracle.agreement import agreement
+from support.evaluations import GRID, OneWorker, case_of_labels, lungs, write
 from support.generators import masks
-from support.masks import InProcess
 
-GRID = Geometry((24, 20, 40), (1.5, 1.25, 2.0), (-10.0, 3.0, -700.0))
+pytestmark = pytest.mark.usefixtures("evaluates_here")
+
 LUNGS = (Comparison("lungs", (1, 2)), Comparison("right", (1,)), Comparison("left", (2,)))
-
-
-class OneWorker(InProcess):
-    """A cluster of one worker, in this process."""
-
-    def scheduler_info(self, n_workers=-1):
-        return {"workers": {"here": {}}}
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch):
-    def gather(client, values, progress=None):
-        with dask.config.set(scheduler="synchronous"):
-            return list(dask.compute(*values))
-
-    monkeypatch.setattr(evaluation, "compute_in_order", gather)
-    enough = SimpleNamespace(check=lambda *_: None)
-    monkeypatch.setattr("lungmix.pipeline.evaluation.worker_memory_of", lambda _: enough)
-    monkeypatch.setattr("lungmix.pipeline.evaluation.explained", lambda _, error: error)
-
-
-def case_of_labels(cohort, name, side, geometry=GRID, tissue=None, hu=None, chunk_slices=8):
-    """A case as the stages leave it, with these regions."""
-    case = CohortWriter(cohort).add(name, geometry, Acquisition(), chunk_slices=chunk_slices)
-    hu = np.full(geometry.shape, -850, np.int16) if hu is None else hu
-    volumes = {
-        "ct": hu,
-        "lung": (side > 0).astype(np.uint8),
-        "side": side,
-        "tissue": side if tissue is None else tissue,
-    }
-    for image, volume in volumes.items():
-        case.create_image(image)
-        for start, stop in case.layout.slabs():
-            case.write(image, start, volume[start:stop])
-    case.record("convert", {"key": name, "voxels_sha256": name})
-    case.record("mask", {"key": f"{name} mask", "parameters": {"preset": "physical"}})
-    case.record("side", {"key": regions.key_for(case)})
-    case.record("label", {"key": f"{name} label"})
-    return case
-
-
-def lungs(shift=0, geometry=GRID):
-    nz, _, nx = geometry.shape
-    side = np.zeros(geometry.shape, np.uint8)
-    side[4 + shift : nz - 6, 4:-4, 2 : nx // 2 - 1 - shift] = 1
-    side[6 : nz - 4 - shift, 3:-5, nx // 2 + 1 : -2] = 2
-    return side
-
-
-def write(folder, name, labels, geometry=GRID):
-    folder.mkdir(exist_ok=True)
-    image = geometry.apply_to(sitk.GetImageFromArray(labels))
-    sitk.WriteImage(image, str(folder / name))
-    return folder / name
 
 
 def expected(side, reference, geometry=GRID):
@@ -261,40 +203,6 @@ def test_reference_without_any_voxel_is_rejected_unless_tissues_are_named(tmp_pa
     assert not result.rows
 
 
-def segments(*names):
-    return [Segment(number, "Rossi", None, region) for number, region in enumerate(names, start=10)]
-
-
-@pytest.mark.parametrize(
-    ("what", "names", "compared"),
-    [
-        ("lungs", ("right", "left", "airway"), {"lungs": {10, 11}, "right": {10}, "left": {11}}),
-        ("lungs", ("lung", "tumor"), {"lungs": {10}}),
-        ("lungs", ("left",), {"left": {10}}),
-        ("lungs", ("left_upper", "right_upper", "left_lower", None),
-         {"lungs": {10, 11, 12}, "right": {11}, "left": {10, 12}}),
-        ("tissues", ("ggo", "consolidation", "lung"), {"ggo": {10}, "consolidation": {11}, "lesion": {10, 11}}),
-        ("tissues", ("ggo", "lung"), {"ggo": {10}}),
-        ("lesion=tumor,lesion=nodule", ("tumor", "nodule"), {"lesion": {10, 11}}),
-        ("right=11,left=GTV", ("tumor", None), {"lungs": {10, 11}, "right": {11}, "left": {10}}),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("may_overlap", [False, True])
-def test_segments_are_chosen_by_their_regions(what, names, compared, may_overlap):
-    plans = plans_for(what, segments(*names), may_overlap=may_overlap)
-    assert chosen(plans) == compared
-    assert len(plans) == (len(compared) if may_overlap else 1)
-
-
-def chosen(plans):
-    """Numbers of segments by row."""
-    return {
-        comparison.region: {number for number, label in plan.values.items() if label in comparison.reference}
-        for plan in plans
-        for comparison in plan.comparisons
-    }
-
-
 def layered(path, **volumes):
     """Write a segmentation of 3D Slicer with a layer for each segment, so that segments may share voxels."""
     path.parent.mkdir(exist_ok=True)
@@ -350,46 +258,7 @@ def test_segments_that_share_voxels_are_each_compared_whole(tmp_path, what, volu
     assert not {REFERENCE, IMPORTED} & {*cohort["one"]._group}
 
 
-def test_hundreds_of_segments_are_imported_with_the_labels_of_their_rows():
-    regions = ["right_upper", "left_upper", "lung"] * 200
-    (plan,) = plans_for("lungs", segments(*regions))
-    assert set(plan.values.values()) == {1, 2, 3}
-    numbers = {region: {10 + n for n, name in enumerate(regions) if name == region} for region in regions}
-    rows = {"right": numbers["right_upper"], "left": numbers["left_upper"]}
-    assert chosen([plan]) == {"lungs": set().union(*numbers.values()), **rows}
-
-
-def test_more_sets_of_rows_than_there_are_labels_are_compared_row_by_row():
-    pairs = [f"{row}={n}" for bit, row in enumerate(list(SEGMENTS)[1:9]) for n in range(1, 256) if n >> bit & 1]
-    numbered = [Segment(n, "", None, "nodule" if n > 255 else None) for n in range(1, 300)]
-    plans = plans_for(",".join([*pairs, "other=nodule"]), numbered)
-    assert {label for plan in plans for label in plan.values.values()} == {1}
-    rows = chosen(plans)
-    assert rows["other"] == {*range(256, 300)}
-    assert rows[list(SEGMENTS)[3]] == {n for n in range(1, 256) if n & 4}
-
-
-@pytest.mark.parametrize("what", ["", "lung", "right", "right=", "right=0", "heart=1", "right=1,left=nobody"])
-def test_unknown_comparisons_are_wrong_usage(what):
-    with pytest.raises(UsageError, match="is not understood"):
-        parse_what(what)
-
-
-@pytest.mark.parametrize(("what", "labels"), [("lungs", [1, 2, 3]), ("lungs", []), ("tissues", [1, 2])])
-def test_labels_that_nothing_names_are_not_guessed(what, labels):
-    with pytest.raises(SourceError, match="does not name its labels"):
-        comparisons_of_labels(what, labels)
-
-
-def test_reference_without_any_known_segment_is_rejected_without_its_names():
-    with pytest.raises(SourceError, match="names no known lungs") as caught:
-        plans_for("lungs", segments(None, "tumor"))
-    assert "Rossi" not in str(caught.value)
-
-
 def test_command_prints_a_table_or_one_object_and_ends_with_1_where_a_case_failed(tmp_path, monkeypatch, capsys):
-    from contextlib import nullcontext
-
     from lungmix.callbacks import Callback
     from lungmix.cli import main
 

@@ -17,11 +17,12 @@ from lungmix.stages import regions
 from lungmix.stages.base import StageContext
 from lungmix.stages.fit import publish
 from lungmix.stages.flags import flags_of
-from lungmix.stages.given_mask import GivenMaskStage, import_labels, is_given
+from lungmix.stages.given_mask import GivenMaskStage, is_given
+from lungmix.stages.imported_labels import import_labels
 from lungmix.stages.label import LabelStage
 from lungmix.stages.mask import MaskStage
 from lungmix.stages.measure import rows_of_case
-from lungmix.store import MEASUREMENTS_FILE, CaseFiles, CaseWriter, invalidate_corrupt_stages, stage_of
+from lungmix.store import MEASUREMENTS_FILE, CaseFiles, CaseRef, CaseWriter, invalidate_corrupt_stages, stage_of
 from lungmix.store.models import mask_text
 from lungmix.store.objects import receipt_of
 from lungmix.verify import verify_cases
@@ -87,7 +88,7 @@ def read(cohort, array="reference"):
 
 
 def test_labels_on_the_grid_of_the_scan_are_imported_as_they_are(cohort):
-    result = import_labels(InProcess(), cohort, "one", mask_of(two_lungs(), GRID), {1: 2, 2: 7})
+    result = import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(two_lungs(), GRID), {1: 2, 2: 7})
     expected = np.array([0, 2, 7], np.uint8)[two_lungs()]
     assert np.array_equal(read(cohort), expected)
     assert result == {"grid": "same", "voxels": {2: int((expected == 2).sum()), 7: int((expected == 7).sum())}}
@@ -95,7 +96,7 @@ def test_labels_on_the_grid_of_the_scan_are_imported_as_they_are(cohort):
 
 def test_labels_in_another_order_of_axes_are_imported_to_the_voxel(cohort):
     labels, grid = reoriented(two_lungs(), GRID, "SAR")
-    result = import_labels(InProcess(), cohort, "one", mask_of(labels, grid), {1: 1, 2: 2})
+    result = import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(labels, grid), {1: 1, 2: 2})
     assert result["grid"] == "resampled"
     assert np.array_equal(read(cohort), two_lungs())
     assert "imported" not in cohort["one"]._group
@@ -106,7 +107,7 @@ def test_labels_on_a_part_of_the_grid_are_not_resampled(cohort):
     x, y, z = GRID.origin
     origin = (x, y + GRID.spacing[1], z + 2 * GRID.spacing[2])
     grid = Geometry(part.shape[::-1], GRID.spacing, origin)
-    assert import_labels(InProcess(), cohort, "one", mask_of(part, grid), {1: 1, 2: 2})["grid"] == "same"
+    assert import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(part, grid), {1: 1, 2: 2})["grid"] == "same"
     expected = np.zeros_like(two_lungs())
     expected[2:-1, 1:, :-2] = part
     assert np.array_equal(read(cohort), expected)
@@ -115,25 +116,26 @@ def test_labels_on_a_part_of_the_grid_are_not_resampled(cohort):
 def test_a_mask_outside_the_scan_is_rejected_and_writes_nothing(cohort):
     far = Geometry(GRID.size, GRID.spacing, (500.0, 3.0, -700.0))
     with pytest.raises(SourceError, match="does not overlap the scan"):
-        import_labels(InProcess(), cohort, "one", mask_of(two_lungs(), far), {1: 1})
+        import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(two_lungs(), far), {1: 1})
     assert "reference" not in cohort["one"]._group
 
 
 def test_a_mask_without_orientation_is_taken_on_the_same_grid_only(cohort):
     unknown = Geometry(GRID.size, GRID.spacing, GRID.origin, orientation_known=False)
-    assert import_labels(InProcess(), cohort, "one", mask_of(two_lungs(), unknown), {1: 1})["grid"] == "same"
+    result = import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(two_lungs(), unknown), {1: 1})
+    assert result["grid"] == "same"
     shifted = Geometry(GRID.size, GRID.spacing, (-11.0, 3.0, -700.0), orientation_known=False)
     with pytest.raises(SourceError, match="how its axes lie"):
-        import_labels(InProcess(), cohort, "one", mask_of(two_lungs(), shifted), {1: 1})
+        import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(two_lungs(), shifted), {1: 1})
 
 
 def test_a_mask_with_too_few_slices_is_an_error(cohort):
     with pytest.raises(SourceError, match="slices that it declares"):
-        import_labels(InProcess(), cohort, "one", mask_of(two_lungs()[:-1], GRID), {1: 1})
+        import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(two_lungs()[:-1], GRID), {1: 1})
 
 
 def test_the_next_command_deletes_what_a_killed_import_left(cohort):
-    import_labels(InProcess(), cohort, "one", mask_of(two_lungs(), GRID), {1: 1})
+    import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(two_lungs(), GRID), {1: 1})
     assert invalidate_corrupt_stages(cohort["one"]) == {}
     assert "reference" not in cohort["one"]._group
 

@@ -123,6 +123,16 @@ def test_table_never_holds_rows_of_two_models(store):
     assert [(row["case"], row["model"]) for row in rows] == [("case-002", f"paper:{model.digest}")]
 
 
+def test_rows_of_given_and_computed_masks_name_a_remedy_that_helps(store):
+    cohort = lungmix.open_cohort(store, "r+")
+    case = CaseWriter(cohort["case-002"])
+    case.record("mask", {**case.stages["mask"], "from_file": {"kind": "image"}})
+    rows = [row for case in cohort.values() for row in rows_of_case(case, TABLES[0], cohort.model)]
+    CohortWriter(cohort).write_text(TABLES[0], text_of(rows))
+    with pytest.raises(StoreError, match=r"2 different kinds of masks .*given.*`masks=PLACE`, .* `masks='none'`"):
+        comparable_measurements(cohort)
+
+
 def test_rows_of_two_models_are_not_compared(store, tmp_path, capsys):
     cohort = lungmix.open_cohort(store, "r+")
     label_record(cohort["case-002"], cohort.model, "paper")

@@ -1,18 +1,22 @@
 """Masks from files that replace others or fail: what they leave, and what verification says of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lungmix.errors import SourceError
+from lungmix.cluster.worker_memory import WorkerMemory
+from lungmix.errors import RoomError, SourceError, StoreError
 from lungmix.geometry import Geometry
 from lungmix.kernels.packed_masks import unpack
+from lungmix.stages import given_mask
 from lungmix.stages.base import StageContext
 from lungmix.stages.convert import AIR_THRESHOLD
 from lungmix.stages.flags import flags_of
-from lungmix.stages.given_mask import import_labels
+from lungmix.stages.imported_labels import check_memory, import_labels
 from lungmix.stages.mask import pack_air
 from lungmix.stages.quality import QualityStage
-from lungmix.store import CaseFiles, CaseRef, CaseWriter
+from lungmix.store import CaseFiles, CaseRef, CaseWriter, case_files
 from lungmix.store.schema import IMPORTED, PACKED, TEMPORARY
 from stages.test_given_mask import GRID, give, label, problems_of, store_of_one, two_lungs
 from support.generators import reoriented
@@ -65,7 +69,7 @@ def test_a_file_on_another_grid_that_cannot_be_used_leaves_no_array(cohort, is_m
 
 def test_verification_passes_over_arrays_that_a_killed_command_left(cohort):
     give(cohort, mask_of(two_lungs(), GRID), "right=1,left=2")
-    import_labels(InProcess(), cohort, "one", mask_of(two_lungs(), GRID), {1: 1})
+    import_labels(InProcess(), CaseRef.of(cohort, "one"), mask_of(two_lungs(), GRID), {1: 1})
     CaseWriter(cohort["one"]).create_temporary(IMPORTED)
     assert len(temporary_arrays(cohort)) == 2
     assert problems_of(cohort) == []
@@ -78,6 +82,57 @@ def test_air_for_the_regions_of_a_given_mask_is_that_of_the_usual_threshold(coho
     assert case.packed_threshold == AIR_THRESHOLD
     nz, _, nx = GRID.shape
     assert np.array_equal(unpack(case.read_packed(PACKED, 0, nz), nx) > 0, case.ct.compute() < AIR_THRESHOLD)
+
+
+def test_a_task_holds_no_more_voxels_of_a_mask_than_a_slab_of_the_scan_has(cohort, monkeypatch):
+    fine = Geometry((80, 72, 80), tuple(np.array(GRID.spacing) * (0.25, 0.25, 0.5)), GRID.origin)
+    labels = np.repeat(np.repeat(np.repeat(two_lungs(), 2, 0), 4, 1), 4, 2)
+    mask = mask_of(labels, fine)
+    thicknesses, boxes = [], []
+    read_labels, read_temporary = mask.reader, CaseFiles.read_temporary
+
+    def reader(source, values, grid, thickness):
+        thicknesses.append(thickness)
+        return read_labels(source, values, grid, thickness)
+
+    def read(case, name, box):
+        boxes.append(read_temporary(case, name, box))
+        return boxes[-1]
+
+    monkeypatch.setattr(CaseFiles, "read_temporary", read)
+    give(cohort, replace(mask, reader=reader), "right=1,left=2")
+    case = cohort["one"]
+    slab = case.layout.slab * GRID.shape[1] * GRID.shape[2]
+    assert max(thicknesses) * fine.shape[1] * fine.shape[2] <= slab
+    assert max(box.size for box in boxes) <= slab < labels.size
+    nearest = np.array(case.side.compute())
+    assert np.array_equal(nearest[:, 2:-2, 2:-2], two_lungs()[:, 2:-2, 2:-2])
+
+
+def test_slices_of_a_mask_that_no_worker_can_hold_are_an_error_with_their_size(cohort):
+    huge = Geometry((4096, 4096, 2), (0.1, 0.1, 10.0), GRID.origin)
+    memory = WorkerMemory(700_000_000, 0.8)
+    check_memory(memory, cohort["one"], mask_of(two_lungs(), GRID))
+    with pytest.raises(RoomError, match="slices of 4096 x 4096 pixels need"):
+        check_memory(memory, cohort["one"], mask_of(two_lungs(), huge))
+
+
+def test_a_check_of_a_killed_run_writes_into_no_later_import(cohort, monkeypatch):
+    monkeypatch.setattr(case_files, "_ATTEMPT_TIMEOUT_S", 0.0)
+    give(cohort, mask_of(two_lungs(), GRID), "right=1,left=2")
+    labels, grid = reoriented(two_lungs(), GRID, "SAR")
+    claims, check = [], given_mask._check_usable
+
+    def remember(mask, case_ref, values):
+        claims.append(case_ref)
+        return check(mask, case_ref, values)
+
+    monkeypatch.setattr(given_mask, "_check_usable", remember)
+    give(cohort, mask_of(labels, grid, fingerprint="f2"), "right=1,left=2")
+    CaseWriter(cohort["one"]).claim("evaluate")
+    with pytest.raises(StoreError, match="another run"):
+        check(mask_of(labels, grid), claims[0], {1: 1, 2: 2})
+    assert temporary_arrays(cohort) == []
 
 
 def test_labels_that_no_voxel_has_are_noted_with_their_numbers(cohort):

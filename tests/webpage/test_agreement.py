@@ -13,7 +13,7 @@ from lungmix.callbacks import Callback
 from lungmix.kernels.data_dictionary import EVALUATION
 from lungmix.pipeline import Pipeline
 from lungmix.stages.evaluation_rows import store_evaluations
-from lungmix.stages.worst_slices import MAX_SLICES, WorstSlice, store_slices, stored_slices
+from lungmix.stages.worst_slices import MAX_SLICES, WorstSlice, add_slice, store_slices, stored_slices
 from lungmix.store import CohortWriter
 from lungmix.store.schema import EVALUATION_FILE, EVALUATION_SLICES_FILE
 from lungmix.webpage.agreement_figures import (
@@ -48,11 +48,11 @@ def evaluated(made):
     CohortWriter(cohort).write_text(EVALUATION_FILE, "")
     rows = [row("case-001", 0.99), row("case-002", 0.5, 800.0), row("case-003", 0.9, 1200.0, 1000.0)]
     store_evaluations(cohort, rows, EVALUATION_FILE)
-    slices = []
-    for name in ("case-001", "case-002", "case-003"):
+    for values in rows:
+        name = str(values["case"])
         reference = np.roll(cohort[name].zarr_array("lung")[8] > 0, 3, axis=1)
-        slices.append(WorstSlice(name, "mask", 8, reference))
-    store_slices(cohort, slices)
+        add_slice(cohort, WorstSlice(name, "mask", 8, reference), float(values["dice"]))
+    store_slices(cohort)
     return cohort, folder, rows
 
 
@@ -74,7 +74,9 @@ def test_slices_of_rows_that_changed_are_not_shown_and_only_few_are_kept(evaluat
     many += [row("case-004", n / 10, region=region) for n, region in enumerate(("air", "healthy", "ggo", "other"))]
     store_evaluations(cohort, many, EVALUATION_FILE)
     plane = np.zeros(cohort["case-001"].geometry.shape[1:], bool)
-    store_slices(cohort, [WorstSlice(str(r["case"]), str(r["region"]), 8, plane) for r in many])
+    for values in many:
+        add_slice(cohort, WorstSlice(str(values["case"]), str(values["region"]), 8, plane), float(values["dice"]))
+    store_slices(cohort)
     kept = stored_slices(cohort)
     assert [worst.region for worst in kept] == ["air", "air", "healthy", "healthy", "ggo", "ggo"]
     assert len(kept) == MAX_SLICES

@@ -65,7 +65,8 @@ def show_evaluation(console: Console, result: EvaluationResult, store: str) -> N
     if result.rows:
         for line in (*result.statistics(), _EXPLANATIONS, f"table: {store.rstrip('/')}/{EVALUATION_FILE}"):
             _print(console, line)
-    console.print(f"{len(result.done)} done, {len(result.failed)} failed", highlight=False)
+    kept = f" ({len(result.kept)} of them as compared before)" if result.kept else ""
+    console.print(f"{len(result.done)} done{kept}, {len(result.failed)} failed", highlight=False)
 
 
 def evaluation_values(store: str, result: EvaluationResult) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def evaluation_values(store: str, result: EvaluationResult) -> dict[str, Any]:
     return {
         "store": store,
         "done": result.done,
+        "kept": result.kept,
         "failed": spelled(result.failed),
         "skipped": spelled(result.skipped),
         "notes": {name: [printable(note) for note in notes] for name, notes in result.notes.items()},

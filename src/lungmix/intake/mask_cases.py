@@ -52,12 +52,14 @@ class CaseLookup:
 
     def __init__(self, cohort: Cohort, names: Collection[str], scans: Mapping[str, Scan]):
         self.names, self.scans = names, scans
-        self._records = {name: record_of(case, CONVERT).get(UIDS, {}) for name, case in cohort.items()}
+        stored = dict(cohort.items())
+        self._records = {name: record_of(case, CONVERT).get(UIDS, {}) for name, case in stored.items()}
         self._salt = CohortWriter(cohort).salt
         self._by_name: dict[str, set[str]] = defaultdict(set)
         self._by_series: dict[str, set[str]] = defaultdict(set)
         self._derived: dict[str, str] = {}
-        for name, case in cohort.items():
+        self._plain_names = {name: _plain_name(scan) for name, scan in scans.items()}
+        for name, case in stored.items():
             if name in names and CONVERT in case.stages:
                 self._derived[derived_series(case).uid("series")] = name
         for name in names:
@@ -84,18 +86,34 @@ class CaseLookup:
         names = [case_name(folder.name) for folder in folders]
         of_folder = next((cases for name in names if (cases := self._by_folder.get(name))), set())
         for text in (stem, _SUFFIX.sub("", stem.lower())):
-            if cases := self._by_name.get(case_name(text)):
+            if cases := self._named(text):
                 return NamedCases(frozenset(cases & of_folder or cases))
         for separator in reversed([*_SEPARATORS.finditer(stem)]):
-            if (prefix := stem[: separator.start()]) and (cases := self._by_name.get(case_name(prefix))):
+            if (prefix := stem[: separator.start()]) and (cases := self._named(prefix)):
                 rest = stem[separator.end() :]
                 region = region_in(rest)
                 is_other = region is None and not _ONLY_WORDS.fullmatch(rest.lower())
                 return NamedCases(frozenset(cases & of_folder or cases), region, is_other)
-        cases = next((cases for name in names if (cases := self._by_name.get(name))), of_folder)
+        cases = next((cases for folder in folders if (cases := self._named(folder.name))), of_folder)
         is_whole = _ONLY_WORDS.fullmatch(stem.lower()) is not None
         region = None if is_whole else region_in(stem)
         return NamedCases(frozenset(cases), region, is_other=not is_whole and region is None)
+
+    def _named(self, text: str) -> set[str]:
+        """Return the cases that a name can mean.
+
+        A case name holds fewer characters than names of files: ``a+b`` and ``a b`` are both ``a-b``. Where the names of
+        scans are known they decide; otherwise a case is meant too that got a number because its name was taken.
+        """
+        text = text.lower()
+        name = case_name(text)
+        cases = self._by_name.get(name, set())
+        exact = {case for case in cases if self._plain_names.get(case) == text}
+        if exact or text == name:
+            return exact or cases
+        cases = {case for case in cases if self._plain_names.get(case) is None}
+        numbered = re.compile(rf"{re.escape(name)}-\d+")
+        return cases | {case for case in self.names if cases and case not in self.scans and numbered.fullmatch(case)}
 
     def of_series(self, uid: str) -> frozenset[str]:
         """Return the cases of a series."""
@@ -170,6 +188,14 @@ class CaseLookup:
             if self.scans[name].kind != "dicom":
                 cases[case_name(Path(self.scans[name].path).parent.name)].add(name)
         return {folder: names for folder, names in cases.items() if len(names) == 1}
+
+
+def _plain_name(scan: Scan) -> str | None:
+    """Return the name of the file or folder that a scan is named after, in small letters; None where it is unknown."""
+    path = Path(scan.path)
+    texts = [path.name, path.name.removesuffix(extension_of(path) or path.suffix)]
+    texts += [Path(file).parent.name for file in scan.files[:1]]
+    return next((text.lower() for text in texts if case_name(text) == scan.name), None)
 
 
 def _resolved(path: str) -> str:

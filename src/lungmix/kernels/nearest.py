@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from lungmix.geometry import Geometry
 
 Labels = npt.NDArray[np.uint8]
 Box = tuple[slice, slice, slice]
+Start = tuple[int, int, int]
 
 DECIMALS = 3
 """Decimals to which indices are rounded before the nearest voxel is chosen, so that rounding of geometries in files
@@ -50,7 +52,7 @@ class GridMap:
         """False where no voxel of the grid can lie in the other one."""
         return self._box_of(tuple(slice(0, n) for n in self.shape)) is not None  # type: ignore[arg-type]
 
-    def resample(self, start: int, stop: int, read: Callable[[Box], Labels]) -> Labels:
+    def resample(self, start: int, stop: int, read: Callable[[Box], Labels], largest: int | None = None) -> Labels:
         """Return the labels of slices ``start`` to ``stop`` of the grid; voxels outside the other one are 0.
 
         A voxel gets the label of the voxel of the other grid whose index is nearest; halfway, the higher index counts.
@@ -61,19 +63,33 @@ class GridMap:
             Slices of the grid.
         read : callable
             Returns a box of labels of the other grid.
+        largest : int, optional
+            Most voxels of a box that is read at once; by default any number.
         """
         out = np.zeros((stop - start, *self.shape[1:]), np.uint8)
-        box = self._box_of((slice(start, stop), slice(0, self.shape[1]), slice(0, self.shape[2])))
-        if box is None:
-            return out
-        labels = read(box)
-        first = np.array([part.start for part in box])
-        if self._is_separable:
-            self._gather_axes(out, labels, first, start)
-        else:
-            for z in range(start, stop):
-                self._gather_slice(out[z - start], labels, first, z)
+        gather = self._gather_axes if self._is_separable else self._gather_slices
+        for z, y, x in self._parts((slice(start, stop), slice(0, self.shape[1]), slice(0, self.shape[2])), largest):
+            box = self._box_of((z, y, x))
+            if box is not None:
+                target = out[z.start - start : z.stop - start, y, x]
+                gather(target, read(box), np.array([part.start for part in box]), (z.start, y.start, x.start))
         return out
+
+    def _parts(self, box: Box, largest: int | None) -> Iterator[Box]:
+        """Yield parts of a box that need at most `largest` voxels of the other grid each, or are single voxels."""
+        other = self._box_of(box)
+        if other is None:
+            return
+        lengths = [part.stop - part.start for part in box]
+        if largest is None or prod(part.stop - part.start for part in other) <= largest or max(lengths) == 1:
+            yield box
+            return
+        axis = lengths.index(max(lengths))
+        first, last = box[axis].start, box[axis].stop
+        middle = (first + last) // 2
+        for half in (slice(first, middle), slice(middle, last)):
+            parts = [half if n == axis else part for n, part in enumerate(box)]
+            yield from self._parts((parts[0], parts[1], parts[2]), largest)
 
     @property
     def _is_separable(self) -> bool:
@@ -83,26 +99,27 @@ class GridMap:
         axes = set(np.argmax(np.abs(self.matrix), axis=0).tolist())
         return len(axes) == 3 and bool(drift.sum() < 0.5 * 10.0**-DECIMALS)
 
-    def _gather_axes(self, out: Labels, labels: Labels, first: npt.NDArray[np.int64], start: int) -> None:
+    def _gather_axes(self, out: Labels, labels: Labels, first: npt.NDArray[np.int64], start: Start) -> None:
         axes = np.argmax(np.abs(self.matrix), axis=0)
         inside: list[npt.NDArray[np.int64]] = []
         indices: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)] * 3
         for axis, other_axis in enumerate(axes.tolist()):
-            index = np.arange(out.shape[axis]) + (start if axis == 0 else 0)
+            index = np.arange(out.shape[axis]) + start[axis]
             nearest = _nearest(self.matrix[other_axis, axis] * index + self.offset[other_axis])
             valid = np.flatnonzero((nearest >= 0) & (nearest < self.other[other_axis]))
             inside.append(valid)
             indices[other_axis] = nearest[valid] - first[other_axis]
         out[np.ix_(*inside)] = labels[np.ix_(*indices)].transpose(axes)
 
-    def _gather_slice(self, out: Labels, labels: Labels, first: npt.NDArray[np.int64], z: int) -> None:
-        y, x = np.arange(self.shape[1])[:, None], np.arange(self.shape[2])
-        nearest = [
-            _nearest(row[0] * z + row[1] * y + row[2] * x + shift)
-            for row, shift in zip(self.matrix, self.offset, strict=True)
-        ]
-        inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(nearest, self.other, strict=True)])
-        out[inside] = labels[tuple(i[inside] - low for i, low in zip(nearest, first, strict=True))]
+    def _gather_slices(self, out: Labels, labels: Labels, first: npt.NDArray[np.int64], start: Start) -> None:
+        y, x = np.arange(out.shape[1])[:, None] + start[1], np.arange(out.shape[2]) + start[2]
+        for z, plane in enumerate(out, start[0]):
+            nearest = [
+                _nearest(row[0] * z + row[1] * y + row[2] * x + shift)
+                for row, shift in zip(self.matrix, self.offset, strict=True)
+            ]
+            inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(nearest, self.other, strict=True)])
+            plane[inside] = labels[tuple(i[inside] - low for i, low in zip(nearest, first, strict=True))]
 
     def _box_of(self, box: Box) -> Box | None:
         """Return the box of the other grid that the voxels of a box can need; None where it is empty."""

@@ -10,40 +10,34 @@ from statistics import median
 
 from distributed import Client
 
-from lungmix.callbacks import Callback, LogWarnings, stage_events
-from lungmix.cluster import connect, map_bounded
-from lungmix.cluster.reconnect import is_connection_lost
-from lungmix.cluster.worker_exits import explained
-from lungmix.cluster.worker_memory import worker_memory_of
-from lungmix.errors import ClusterError, LockedError, LungmixError, redact, reveal
-from lungmix.formats.masks import REGIONS, EmptyMaskError, MaskFile
+from lungmix.callbacks import Callback, LogWarnings
+from lungmix.cluster import connect
+from lungmix.formats.masks import REGIONS
 from lungmix.formats.masks.words import LUNG_REGIONS
 from lungmix.intake.mask_files import match_masks
-from lungmix.pipeline.retry import CONNECTION_LOST
-from lungmix.pipeline.runner import reason_of
-from lungmix.stages.comparisons import Comparison, check_segments, comparisons_of_labels, parse_what, plans_for
-from lungmix.stages.evaluation import Agreement, compare, selected
-from lungmix.stages.evaluation_rows import rows_of_agreement, store_evaluations
-from lungmix.stages.given_mask import import_labels
-from lungmix.stages.imported_labels import grid_of
-from lungmix.stages.worst_slices import WorstSlice, store_slices
-from lungmix.store import CaseRef, CaseWriter, Cohort, open_cohort
-from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE, IMPORTED, REFERENCE
+from lungmix.pipeline.result import CaseResult, raise_without_memory
+from lungmix.pipeline.runner import CaseRunner
+from lungmix.stages.comparisons import normalize_what
+from lungmix.stages.evaluate import STAGE, EvaluationStage, recorded_evaluation
+from lungmix.stages.evaluation_rows import store_evaluations
+from lungmix.stages.worst_slices import store_slices
+from lungmix.store import Cohort, open_cohort
+from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE
 from lungmix.store.tables import Row
 
-TITLE = "evaluate"
 _SUMMARIZED = (("dice", "Dice", 3), ("asd_mm", "ASD mm", 2), ("hd95_mm", "HD95 mm", 1))
-_SHOWN = 4
 
 
 @dataclass(repr=False)
-class EvaluationResult:
+class EvaluationResult(CaseResult):
     """Result of an evaluation.
 
     Attributes
     ----------
     done : list of str
         Compared cases.
+    kept : list of str
+        Cases among these that an earlier command compared with the same reference; their rows were taken over.
     failed : dict of str to str
         Reason of each case that was not compared, without names of files.
     messages : dict of str to str
@@ -58,25 +52,13 @@ class EvaluationResult:
         Files that are the reference of no case, such as ``mask 3``, with the reason.
     errors : dict of str to Exception
         The errors behind `failed`, for debugging.
+    spent : dict of str to ResourceUsage
+        Time and memory.
     """
 
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    messages: dict[str, str] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     by_hu: list[Row] = field(default_factory=list)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    errors: dict[str, Exception] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        """Return a few lines: numbers of cases, medians by region, failures with reasons."""
-        lines = [f"<EvaluationResult: {len(self.done)} done, {len(self.failed)} failed>"]
-        lines += [f"  {line}" for line in self.statistics()]
-        lines += [f"  failed: {name}: {reason}" for name, reason in list(self.failed.items())[:_SHOWN]]
-        if len(self.failed) > _SHOWN:
-            lines.append(f"  failed: {len(self.failed) - _SHOWN} more, see `failed`")
-        return "\n".join(lines)
 
     def statistics(self) -> list[str]:
         """Return a line per region with the medians of its cases."""
@@ -89,16 +71,6 @@ class EvaluationResult:
                 texts.append(f"{title} {median(values):.{digits}f}" if values else f"{title} none")
             lines.append(f"{region}, median of {len(rows)} case{'s' * (len(rows) != 1)}: {', '.join(texts)}")
         return lines
-
-    def skip(self, name: str, reason: str) -> None:
-        """Record a file that is the reference of no case."""
-        self.skipped[name], self.messages[name] = redact(reason), reveal(reason)
-
-    def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
-        """Record a case that was not compared; names of files in the reason are marked."""
-        self.failed[name], self.messages[name] = redact(reason), reveal(reason)
-        if error is not None:
-            self.errors[name] = error
 
 
 def evaluate(
@@ -150,7 +122,7 @@ def evaluate(
     >>> [row["dice"] for row in result.rows if row["region"] == "lungs"]  # doctest: +SKIP
     [0.967]
     """
-    parse_what(what)
+    what = normalize_what(what)
     callback = callback or LogWarnings()
     cohort = store if isinstance(store, Cohort) else open_cohort(store, "r+")
     with ExitStack() as stack:
@@ -160,131 +132,38 @@ def evaluate(
         return _evaluate_all(client, cohort, reference, what, callback)
 
 
-@dataclass(frozen=True)
-class _Evaluated:
-    """Rows of a case by table, notes on its reference, and the worst slice of the first comparison."""
-
-    rows: dict[str, list[Row]]
-    notes: tuple[str, ...]
-    worst: WorstSlice | None
-
-
 def _evaluate_all(
     client: Client, cohort: Cohort, reference: str | Path, what: str, callback: Callback
 ) -> EvaluationResult:
     result = EvaluationResult()
-    names = list(cohort)
+    cases = dict(cohort.items())
     for name, reason in cohort.damaged.items():
         result.fail(name, reason)
-    references = match_masks(reference, cohort, names, regions=LUNG_REGIONS if what == "lungs" else REGIONS)
+    regions = LUNG_REGIONS if what == "lungs" else REGIONS
+    references = match_masks(reference, cohort, list(cases), regions=regions)
     for name, reason in references.missing.items():
         result.fail(name, reason)
     for name, reason in references.unused.items():
         result.skip(name, reason)
     compared = list(references.masks)
-    slices: list[WorstSlice] = []
-
-    def work(name: str) -> _Evaluated:
-        return _evaluate_case(client, cohort, name, references.masks[name], what, callback)
-
-    with stage_events(callback, TITLE, compared):
-        for outcome in map_bounded(compared, work, _cases_in_flight(client)):
-            failure = None
-            if outcome.error is not None:
-                failure = _reason(client, outcome.item, outcome.error, result)
-            elif outcome.result is not None:
-                result.rows += outcome.result.rows[EVALUATION_FILE]
-                result.by_hu += outcome.result.rows[EVALUATION_HU_FILE]
-                result.done.append(outcome.item)
-                slices += [] if outcome.result.worst is None else [outcome.result.worst]
-                if outcome.result.notes:
-                    result.notes[outcome.item] = outcome.result.notes
-            callback.on_case_end(outcome.item, failure)
-    for rows in (result.rows, result.by_hu):
-        rows.sort(key=lambda row: str(row["case"]))
+    stage = EvaluationStage(references.masks, what)
+    held = {name for name in compared if stage.is_held(cases[name])}
+    runner = CaseRunner(client, cohort, callback)
+    runner.set_case_sizes({name: case.geometry for name, case in cases.items()})
+    runner.run_cases(STAGE, compared, [stage], result, record_failures=False)
     result.done.sort()
+    for name, case in cohort.items():
+        evaluation = recorded_evaluation(case, what) if name in result.done else None
+        if evaluation is not None:
+            result.rows += evaluation.rows
+            result.by_hu += evaluation.by_hu
+            result.note(name, evaluation.notes)
+    result.kept = [name for name in result.done if name in held]
     store_evaluations(cohort, result.rows, EVALUATION_FILE)
     # A region may have no voxel of the reference now, and so no rows.
-    regions = {(str(row["case"]), str(row["region"])) for row in result.rows}
-    store_evaluations(cohort, result.by_hu, EVALUATION_HU_FILE, regions)
+    replaced = {(str(row["case"]), str(row["region"])) for row in result.rows}
+    store_evaluations(cohort, result.by_hu, EVALUATION_HU_FILE, replaced)
     if result.done:
-        store_slices(cohort, slices)
+        store_slices(cohort)
+    raise_without_memory(result)
     return result
-
-
-def _evaluate_case(
-    client: Client, cohort: Cohort, name: str, mask: MaskFile, what: str, callback: Callback
-) -> _Evaluated:
-    case = CaseWriter(cohort[name])
-    plans = plans_for(what, mask.segments, may_overlap=mask.may_overlap)
-    planned = [comparison for plan in plans for comparison in plan.comparisons]
-    check_segments(case, planned)
-    worker_memory_of(client).check(name, case.geometry, case.layout.slab)
-    notes: list[str] = []
-    agreements: list[Agreement] = []
-    empty: list[EmptyMaskError] = []
-    try:
-        grid = grid_of(mask, case.geometry)
-        for number, plan in enumerate(plans):
-            comparisons = plan.comparisons
-            try:
-                voxels = import_labels(client, cohort, name, mask, plan.values)["voxels"]
-                if not comparisons:
-                    comparisons = comparisons_of_labels(what, [label for label, count in voxels.items() if count])
-                    check_segments(case, comparisons)
-            except EmptyMaskError as error:
-                empty.append(error)
-                # A scan without disease has a reference without voxels; one without any lung is not that of the scan.
-                is_of_tissues = bool(planned) and all(comparison.image == "tissue" for comparison in planned)
-                if not is_of_tissues and len(empty) == len(plans):
-                    raise
-
-            def progress(done: int, total: int, before: int = number) -> None:
-                callback.on_progress(name, TITLE, before * total + done, len(plans) * total)
-
-            agreements += compare(
-                client,
-                CaseRef.of(cohort, name),
-                comparisons,
-                by_hu=any(comparison.image == "tissue" for comparison in (*planned, *comparisons)),
-                progress=progress,
-            )
-            if not number:
-                worst = _worst_slice(case, agreements[0], comparisons[0])
-        if not planned and len(comparisons) > 1:
-            notes.append("the reference does not name its labels: 1 was taken as right, 2 as left")
-    finally:
-        for array in (REFERENCE, IMPORTED):
-            case.delete_array(array)
-    if len(empty) == len(plans):
-        notes.append("the reference has no voxel of the tissues")
-    if grid != "same":
-        notes.append("the reference has another grid than the scan: its nearest voxels were compared")
-    return _Evaluated(rows_of_agreement(case, agreements, grid), tuple(notes), worst)
-
-
-def _worst_slice(case: CaseWriter, agreement: Agreement, comparison: Comparison) -> WorstSlice | None:
-    position = agreement.worst_slice
-    if position < 0:
-        return None
-    plane = case.read_temporary(REFERENCE, (slice(position, position + 1), slice(None), slice(None)))[0]
-    return WorstSlice(case.name, agreement.region, position, selected(plane, comparison.reference))
-
-
-def _reason(client: Client, name: str, error: Exception, result: EvaluationResult) -> str:
-    """Record the error of a case and return its reason; raise one that no case is to blame for."""
-    if isinstance(error, LockedError):
-        raise error
-    error = explained(client, error)
-    if is_connection_lost(error):
-        raise ClusterError(CONNECTION_LOST) from error
-    if isinstance(error, LungmixError):
-        error.case = error.case or name
-    reason = reason_of(error)
-    result.fail(name, reason, error)
-    return reason
-
-
-def _cases_in_flight(client: Client) -> int:
-    # One case more than workers: while one ends, the next has begun.
-    return max(2, len(client.scheduler_info(n_workers=-1)["workers"]) + 1)

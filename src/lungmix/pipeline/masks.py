@@ -18,7 +18,7 @@ from lungmix.stages.base import Stage
 from lungmix.stages.given_mask import GivenMaskStage, is_given
 from lungmix.stages.mask import MaskStage, advice
 from lungmix.stages.segmented_mask import SegmentedMaskStage
-from lungmix.store import Cohort, CohortWriter
+from lungmix.store import Case, Cohort, CohortWriter
 from lungmix.store.choices import NO_MASKS, remember_mask
 from lungmix.store.models import record_of
 from lungmix.store.schema import GIVEN_MASKS, MASK
@@ -71,7 +71,8 @@ def plan_masks(
     if segmenter is not None:
         return _plan_segmenter(runner, scans, SegmentedMaskStage(segmenter, parameters, accept_hu))
     computed = MaskStage(parameters, accept_hu)
-    kept = set() if masks == NO_MASKS else given_cases(cohort)
+    cases = dict(cohort.items())
+    kept = set() if masks == NO_MASKS else _given_among(cohort, cases)
     stage = GivenMaskStage(computed, kept=kept)
     if masks is not None and masks != NO_MASKS:
         matched = match_masks(masks, cohort, names, scans)
@@ -80,9 +81,9 @@ def plan_masks(
         others = kept - matched.masks.keys() - matched.rejected
         stage = GivenMaskStage(computed, matched.masks, labels, matched.missing, others)
     remember_mask(cohort, parameters)
-    _record_given(cohort, kept & {*names, *cohort, *cohort.damaged} if kept else kept)
+    _record_given(cohort, kept)
     computed_names = {*names} - stage.masks.keys() - stage.missing.keys() - kept
-    geometries = _set_sizes(runner, scans)
+    geometries = _set_sizes(runner, cases, scans)
     spacings = {name: grid.slice_spacing for name, grid in geometries.items() if name in computed_names}
     if hint := advice(spacings, parameters):
         runner.callback.on_warning(hint)
@@ -117,14 +118,14 @@ def segmenter_of(
 
 def _plan_segmenter(runner: CaseRunner, scans: Mapping[str, Scan], stage: SegmentedMaskStage) -> Stage:
     remember_mask(runner.cohort, stage.parameters)
-    _set_sizes(runner, scans)
+    _set_sizes(runner, dict(runner.cohort.items()), scans)
     return stage
 
 
-def _set_sizes(runner: CaseRunner, scans: Mapping[str, Scan]) -> dict[str, Geometry]:
+def _set_sizes(runner: CaseRunner, cases: Mapping[str, Case], scans: Mapping[str, Scan]) -> dict[str, Geometry]:
     """Tell the runner the sizes of all cases, and return their geometries."""
     geometries = {
-        **{name: case.geometry for name, case in runner.cohort.items()},
+        **{name: case.geometry for name, case in cases.items()},
         **{name: scan.geometry for name, scan in scans.items()},
     }
     runner.set_case_sizes(geometries)
@@ -133,8 +134,12 @@ def _set_sizes(runner: CaseRunner, scans: Mapping[str, Scan]) -> dict[str, Geome
 
 def given_cases(cohort: Cohort) -> set[str]:
     """Return the cases whose masks came from files or a segmenter, also those whose masks have become invalid since."""
+    return _given_among(cohort, dict(cohort.items()))
+
+
+def _given_among(cohort: Cohort, cases: Mapping[str, Case]) -> set[str]:
     given = {*cohort.settings.get(GIVEN_MASKS, [])}
-    for name, case in cohort.items():
+    for name, case in cases.items():
         if is_given(case):
             given.add(name)
         elif record_of(case, MASK):

@@ -34,7 +34,7 @@ from lungmix.pipeline.masks import plan_masks, remember_given, segmenter_of
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
-from lungmix.pipeline.staleness import will_recompute
+from lungmix.pipeline.staleness import stale_stages
 from lungmix.quality import QualityParameters
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage
@@ -177,7 +177,7 @@ class Pipeline:
         )  # fmt: skip
         steps: list[Stage] = [self._convert_stage(scans, chunk_slices), mask_stage]
         stages = steps if given is None else [*steps, LabelStage(given)]
-        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
+        drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         if given is not None:
             # Labels by a given model need not wait for the other cases.
             resolve_model(self._runner, given, [], FitParameters(), result)
@@ -228,7 +228,7 @@ class Pipeline:
         retained = take_sources(self._runner, sources, result, intake, [nrrd], series)
         remember_given(self.cohort)
         stages = [self._convert_stage(retained.scans, chunk_slices, nrrd)]
-        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
+        drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         self._runner.run_cases("convert", list(retained.scans), stages, result)
         self._drop_unconverted(retained)
         add_flags(self.cohort, result, result.done)
@@ -263,7 +263,7 @@ class Pipeline:
                 accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
             )
         ]  # fmt: skip
-        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
+        drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         self._runner.run_cases("mask", names, stages, result)
         if masks is not None or segmenter is not None:
             remember_given(self.cohort)
@@ -439,5 +439,5 @@ class Pipeline:
         if result.model is None:
             return
         stages = [label_stage_of(self.cohort, result.model, steps)]
-        drop_stale_rows(self.cohort, lambda case: will_recompute(case, stages))
+        drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         self._runner.run_cases("label", self._with_stage(MASK, result), [*stages, QualityStage()], result)

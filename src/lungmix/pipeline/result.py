@@ -29,7 +29,72 @@ _SUMMARIZED = (
 
 
 @dataclass(repr=False)
-class RunResult:
+class CaseResult:
+    """What a command that works case by case has done.
+
+    Attributes
+    ----------
+    done : list of str
+        Finished cases.
+    failed : dict of str to str
+        Reason of each failed case or source, without names of files.
+    messages : dict of str to str
+        The same reasons with names of files, for the terminal.
+    skipped : dict of str to str
+        Parts of sources that were not used, with the reason; these are no failures.
+    notes : dict of str to tuple of str
+        Notes on cases, such as gaps that were interpolated; names of files are marked.
+    errors : dict of str to Exception
+        The errors behind `failed`, for debugging.
+    spent : dict of str to ResourceUsage
+        Time and memory by stage; stages without work are missing.
+    """
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict, kw_only=True)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
+    errors: dict[str, Exception] = field(default_factory=dict, kw_only=True)
+    spent: dict[str, ResourceUsage] = field(default_factory=dict, kw_only=True)
+
+    def __repr__(self) -> str:
+        """Return a few lines: numbers of cases, statistics, failures with reasons."""
+        counts = f"{len(self.done)} done, {len(self.failed)} failed"
+        if self.skipped:
+            counts += f", {len(self.skipped)} skipped"
+        failed = [f"failed: {name}: {reason}" for name, reason in list(self.failed.items())[:_SHOWN]]
+        if len(self.failed) > _SHOWN:
+            failed.append(f"failed: {len(self.failed) - _SHOWN} more, see `failed`")
+        lines = [*self._origin(), *self.statistics(), *failed]
+        return "\n".join([f"<{type(self).__name__}: {counts}>", *(f"  {line}" for line in lines)])
+
+    def statistics(self) -> list[str]:
+        """Return lines that summarize the cases."""
+        return []
+
+    def _origin(self) -> list[str]:
+        """Return lines on what the results were made with."""
+        return []
+
+    def skip(self, name: str, reason: str) -> None:
+        """Record what was not used."""
+        self.skipped[name], self.messages[name] = redact(reason), reveal(reason)
+
+    def note(self, name: str, notes: Sequence[str]) -> None:
+        """Add notes on a case without duplicates."""
+        if notes:
+            self.notes[name] = tuple(dict.fromkeys((*self.notes.get(name, ()), *notes)))
+
+    def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
+        """Record a failure; names of files in the reason are marked."""
+        self.failed[name], self.messages[name] = redact(reason), reveal(reason)
+        if error is not None:
+            self.errors[name] = error
+
+
+@dataclass(repr=False)
+class RunResult(CaseResult):
     """Result of a run.
 
     Attributes
@@ -74,9 +139,6 @@ class RunResult:
         The HTML report, where `lungmix.run` was given a folder for it.
     """
 
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    messages: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     model: TissueModel | None = None
     model_id: ModelId | None = None
@@ -88,25 +150,10 @@ class RunResult:
     spacings: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     radiomics: list[Row] = field(default_factory=list)
     quality: list[Row] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    errors: dict[str, Exception] = field(default_factory=dict)
-    spent: dict[str, ResourceUsage] = field(default_factory=dict)
     page: Path | None = None
 
-    def __repr__(self) -> str:
-        """Return a few lines: numbers of cases, model, spacing, medians of the measurements, failures with reasons."""
-        counts = f"{len(self.done)} done, {len(self.failed)} failed"
-        if self.skipped:
-            counts += f", {len(self.skipped)} skipped"
-        lines = [f"<RunResult: {counts}>"]
-        if self.model_id is not None:
-            lines.append(f"  model: {self.model_id}")
-        lines += [f"  {line}" for line in self.statistics()]
-        failed = [f"  failed: {name}: {reason}" for name, reason in list(self.failed.items())[:_SHOWN]]
-        if len(self.failed) > _SHOWN:
-            failed.append(f"  failed: {len(self.failed) - _SHOWN} more, see `failed`")
-        return "\n".join([*lines, *failed])
+    def _origin(self) -> list[str]:
+        return [] if self.model_id is None else [f"model: {self.model_id}"]
 
     def statistics(self) -> list[str]:
         """Return a line on voxel sizes, and a line with median and quartiles of the measurements."""
@@ -126,28 +173,13 @@ class RunResult:
             )
         return lines
 
-    def skip(self, name: str, reason: str) -> None:
-        """Record a source that is no scan or was not selected."""
-        self.skipped[name], self.messages[name] = redact(reason), reveal(reason)
-
-    def note(self, name: str, notes: Sequence[str]) -> None:
-        """Add notes on a case without duplicates."""
-        if notes:
-            self.notes[name] = tuple(dict.fromkeys((*self.notes.get(name, ()), *notes)))
-
-    def fail(self, name: str, reason: str, error: Exception | None = None) -> None:
-        """Record a failure; names of files in the reason are marked."""
-        self.failed[name], self.messages[name] = redact(reason), reveal(reason)
-        if error is not None:
-            self.errors[name] = error
-
 
 def _median_and_range(values: Sequence[float]) -> str:
     low, median, high = (f"{value:.3g}" for value in np.percentile(values, (0, 50, 100)))
     return f"{median} mm" if low == high else f"{median} mm ({low} to {high})"
 
 
-def raise_without_memory(result: RunResult) -> None:
+def raise_without_memory(result: CaseResult) -> None:
     """Raise an error if workers have too little memory for every case.
 
     Raises

@@ -17,7 +17,7 @@ from lungmix.cluster.reconnect import has_ended_workers, is_closed, warn_when_no
 from lungmix.cluster.worker_memory import worker_memory_of
 from lungmix.errors import DamageError, LockedError, LungmixError, StoreError
 from lungmix.geometry import Geometry
-from lungmix.pipeline.result import RunResult
+from lungmix.pipeline.result import CaseResult
 from lungmix.pipeline.retry import RetryPolicy, message_of_recomputing, reason_of_ended_workers
 from lungmix.s3 import is_remote
 from lungmix.stages.base import Stage, StageContext
@@ -48,7 +48,15 @@ class CaseRunner:
         """Set the bytes of HU of each case, for progress bars."""
         self._sizes.update({name: 2 * prod(geometry.size) for name, geometry in geometries.items()})
 
-    def run_cases(self, title: str, names: Sequence[str], stages: Sequence[Stage], result: RunResult) -> None:
+    def run_cases(
+        self,
+        title: str,
+        names: Sequence[str],
+        stages: Sequence[Stage],
+        result: CaseResult,
+        *,
+        record_failures: bool = True,
+    ) -> None:
         """Bring cases through stages.
 
         Parameters
@@ -59,8 +67,10 @@ class CaseRunner:
             Cases.
         stages : sequence of Stage
             In their order; a case that fails at one does not come to the next.
-        result : RunResult
+        result : CaseResult
             Receives which cases are done, which failed, and where time went.
+        record_failures : bool
+            Record with a case in the store why it failed; False for work that is no stage of the store.
         """
         usage = UsageRecorder(result.spent)
         warn = self.callback.on_warning
@@ -75,12 +85,19 @@ class CaseRunner:
             for outcome in retry.map_cases(names, run_case, self._cases_in_flight()):
                 if outcome.error is not None:
                     check_workers()  # raises where no case is to blame
-                    self._fail(outcome.item, title, outcome.error, retry, result)
+                    self._raise_unless_of_case(outcome.item, outcome.error)
+                    if record_failures:
+                        retry.record_failure(outcome.item, title, outcome.error)
+                    reason = reason_of(outcome.error)
+                    result.fail(outcome.item, reason, outcome.error)
+                    self.callback.on_case_end(outcome.item, reason)
                 else:
                     self.callback.on_case_end(outcome.item)
         result.done = [name for name in names if name not in result.failed]
 
-    def run_cohort_step(self, title: str, step: Callable[[], None], stages: Sequence[Stage], result: RunResult) -> None:
+    def run_cohort_step(
+        self, title: str, step: Callable[[], None], stages: Sequence[Stage], result: CaseResult
+    ) -> None:
         """Call a function that reads all cases at once.
 
         Parameters
@@ -91,7 +108,7 @@ class CaseRunner:
             Function to call, again after a repair: it must write nothing before its end, and skip cases that failed.
         stages : sequence of Stage
             Stages that recompute a case which turns out to be corrupt; without any, that case fails.
-        result : RunResult
+        result : CaseResult
             Receives failures.
         """
 
@@ -132,7 +149,8 @@ class CaseRunner:
                     usage = {stage: usage.to_dict() for stage, usage in usage_by_stage.items()}
                     CaseWriter(self.cohort[name]).record_usage(usage)
 
-    def _fail(self, name: str, title: str, error: Exception, retry: RetryPolicy, result: RunResult) -> None:
+    def _raise_unless_of_case(self, name: str, error: Exception) -> None:
+        """Raise an error that every other case would meet too; name the case in any other."""
         if isinstance(error, LungmixError):
             error.case = error.case or name
         if isinstance(error, LockedError):
@@ -140,10 +158,6 @@ class CaseRunner:
         if isinstance(error, StoreError) and is_remote(self.cohort.url):
             # Raises where the bucket does not answer: every other case would wait for it in vain.
             self.cohort.read_bytes(LOCK_FILE)
-        reason = reason_of(error)
-        retry.record_failure(name, title, error)
-        result.fail(name, reason, error)
-        self.callback.on_case_end(name, reason)
 
     def _sizes_of(self, names: Sequence[str]) -> dict[str, int]:
         """Return the bytes of HU by case, for progress; open only cases that were not seen before."""

@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lungmix.mixture import TissueModel
-from lungmix.stages import label, mask
+from lungmix.stages import label, mask, regions
 from lungmix.stages.base import Stage
 from lungmix.stages.label import LabelStage
 from lungmix.stages.plausibility import is_accepted, rejection_reason
 from lungmix.store import Case
 from lungmix.store.models import label_id, record_of
+from lungmix.store.schema import DEPENDENTS
 
 
-def will_recompute(case: Case, stages: Iterable[Stage]) -> bool:
-    """Return True if a stage will compute its result for a case, because the store holds no valid one."""
+def stale_stages(case: Case, stages: Iterable[Stage]) -> set[str]:
+    """Return the stages that will compute results for a case, because the store holds no valid ones, and dependents."""
+    stale: set[str] = set()
     for stage in stages:
         # A corrupt stage keeps its key: what was measured on its result still holds.
         key = stage.cache_key(case)
         if key is None or record_of(case, stage.name).get("key") != key:
-            return True
-    return False
+            stale |= {stage.name, *DEPENDENTS[stage.name]}
+    if label.STAGE in stale and mask.STAGE in case.stages and not regions.is_valid(case):
+        # Labels find missing regions too.
+        stale.add(regions.STAGE)
+    return stale
+
+
+def will_recompute(case: Case, stages: Iterable[Stage]) -> bool:
+    """Return True if a stage will compute its result for a case, because the store holds no valid one."""
+    return bool(stale_stages(case, stages))
 
 
 def fault_of_labels(case: Case, model: TissueModel) -> str | None:

@@ -90,6 +90,22 @@ def parse_what(what: str) -> str | tuple[tuple[str, str], ...]:
     return tuple((pair[0], pair[1]) for pair in pairs)
 
 
+def normalize_what(what: str) -> str:
+    """Return the text of `parse_what` in known words alone."""
+    chosen = parse_what(what)
+    if isinstance(chosen, str):
+        return chosen
+    return ",".join(f"{row}={word if word.isdigit() else region_of_name(word) or word}" for row, word in chosen)
+
+
+def images_of(what: str) -> set[str]:
+    """Return the images of a case that are compared; see `parse_what`."""
+    chosen = parse_what(what)
+    if isinstance(chosen, str):
+        return {"side" if chosen == "lungs" else "tissue"}
+    return {SEGMENTS[row][0] for row, _ in _with_both({row: [] for row, _ in chosen}).items()}
+
+
 def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = False) -> tuple[Plan, ...]:
     """Return how a mask file with these segments is compared, as plans to follow one after the other.
 

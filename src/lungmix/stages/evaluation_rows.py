@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, Column
+from lungmix.stages.comparisons import SEGMENTS
 from lungmix.stages.evaluation import BIN_HU, Agreement
 from lungmix.stages.measure import UNKNOWN, write_table
 from lungmix.store import Case, Cohort
 from lungmix.store.models import label_id, mask_text
 from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE
-from lungmix.store.tables import Row, lines_of, rows_of, text_of, without
+from lungmix.store.tables import Row, rows_of, text_of, without
 
-_COLUMNS: dict[str, tuple[Column, ...]] = {EVALUATION_FILE: EVALUATION, EVALUATION_HU_FILE: EVALUATION_HU}
+COLUMNS: dict[str, tuple[Column, ...]] = {EVALUATION_FILE: EVALUATION, EVALUATION_HU_FILE: EVALUATION_HU}
+"""Columns of the tables by file name."""
 
 
 def rows_of_agreement(case: Case, agreements: Sequence[Agreement], grid: str) -> dict[str, list[Row]]:
@@ -27,11 +29,13 @@ def rows_of_agreement(case: Case, agreements: Sequence[Agreement], grid: str) ->
     grid : {"same", "resampled"}
         Grid of the reference.
     """
-    made_with = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or UNKNOWN)}
+    mask, model = mask_text(case) or UNKNOWN, str(label_id(case) or UNKNOWN)
     rows: list[Row] = []
     by_hu: list[Row] = []
     for agreement in agreements:
         key: Row = {"case": case.name, "region": agreement.region}
+        # Rows of lungs stay when labels change.
+        made_with = {"mask": mask, "model": model if SEGMENTS[agreement.region][0] == "tissue" else ""}
         rows.append({**key, **agreement.values, "worst_slice": agreement.worst_slice, "grid": grid, **made_with})
         by_hu += [
             {
@@ -48,7 +52,7 @@ def rows_of_agreement(case: Case, agreements: Sequence[Agreement], grid: str) ->
 
 def stored_evaluations(cohort: Cohort, file: str = EVALUATION_FILE) -> list[Row]:
     """Return the stored rows of cases that the store holds; none if the table has other columns or other text."""
-    columns = [column.key for column in _COLUMNS[file]]
+    columns = [column.key for column in COLUMNS[file]]
     names = set(cohort)
     rows = rows_of(cohort.read_text(file) or "")
     return [row for row in rows if list(row) == columns and row["case"] in names]
@@ -80,5 +84,5 @@ def store_evaluations(
     if not table:
         # Columns follow from rows: without rows the header of the table stays.
         text = cohort.read_text(file) or ""
-        table = without(text, lines_of(text)[1])
+        table = without(text, lambda *_: True)
     write_table(cohort, file, table)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Client
 
 from lungmix.errors import SourceError, StoreError, error_about, mark_path
 from lungmix.formats.masks import MaskFile
@@ -22,11 +21,11 @@ from lungmix.parameters import MaskLabels
 from lungmix.stages import convert, regions
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.imported_labels import (
-    LabelSource,
+    check_memory,
     checked_slabs,
     grid_of,
     labels_on_grid,
-    write_temporary_labels,
+    reading_thickness,
 )
 from lungmix.stages.mask import STAGE, MaskStage, check_hu, pack_air
 from lungmix.stages.mask_labels import LABELS, LUNG, LabelChoice, choose_labels, labels_by_values
@@ -34,14 +33,12 @@ from lungmix.stages.plausibility import ACCEPTED
 from lungmix.stages.reading import read_on_worker
 from lungmix.stages.reduced import find_rejected_components
 from lungmix.stages.shared_voxels import SharedVoxels, lobes_of, note_on_lobes, note_on_shared
-from lungmix.store import Case, CaseRef, CaseWriter, Cohort
+from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
 from lungmix.store.models import record_of
 from lungmix.store.objects import Receipts
-from lungmix.store.schema import FROM_FILE, REFERENCE
+from lungmix.store.schema import FROM_FILE
 from lungmix.tissue import SIDES
-
-_SLAB = 16
 
 
 def key_for(case: Case, mask: MaskFile, labels: MaskLabels | None, computed: MaskStage) -> str:
@@ -132,14 +129,17 @@ class GivenMaskStage:
         is_complete = not regions.are_from_file(case) or regions.is_valid(case)
         if case.stages.get(STAGE, {}).get("key") == key and is_complete:
             return "kept"
-        context.memory.check(name, case.geometry, case.layout.slab)
+        check_memory(context.memory, case, mask)
         progress(0, 1)
         with error_about(path=mask.path, case=name):
             grid = grid_of(mask, case.geometry)
-            choice = choose_labels(mask, self.labels) or read_on_worker(client, labels_by_values, mask, _SLAB)
+            choice = choose_labels(mask, self.labels) or read_on_worker(
+                client, labels_by_values, mask, reading_thickness(mask, case)
+            )
         if STAGE in case.stages:
             # Read the file to its end first, so that one that cannot be used never replaces a good mask.
-            read_on_worker(client, _check_usable, mask, CaseRef.of(context.cohort, name), choice.values)
+            claimed = CaseRef.of(context.cohort, name, case.claim(STAGE))
+            read_on_worker(client, _check_usable, mask, claimed, choice.values)
         case_ref = CaseRef.of(context.cohort, name, case.start_stage(STAGE, key, (regions.STAGE,)))
         if case.packed_threshold != convert.AIR_THRESHOLD:
             # A mask that was computed at another threshold has left its air.
@@ -297,59 +297,14 @@ def notes_on(case: Case) -> list[str]:
     return notes
 
 
-def import_labels(
-    client: Client,
-    cohort: Cohort,
-    case_name: str,
-    mask_file: LabelSource,
-    values: Mapping[int, int],
-    array: str = REFERENCE,
-) -> dict[str, Any]:
-    """Write the labels of a mask file to a temporary array of a case, on the grid of its scan.
-
-    The array exists until it is deleted (`CaseWriter.delete_array`) or the next command on the store begins.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Client of the cluster that reads the file.
-    cohort : Cohort
-        The store, opened for writing.
-    case_name : str
-        Name of a converted case.
-    mask_file : MaskFile
-        The mask file.
-    values : mapping of int to int
-        Label of each segment number of the file; other voxels are 0.
-    array : {"reference", "imported"}
-        Name of the array.
-
-    Returns
-    -------
-    dict
-        ``grid``, which is ``"same"`` or ``"resampled"``, and ``voxels``, the number of voxels by label.
-
-    Raises
-    ------
-    SourceError
-        If the file cannot be read, or does not overlap the scan; nothing is written then.
-    """
-    case = CaseWriter(cohort[case_name])
-    convert.check_converted(case)
-    grid_of(mask_file, case.geometry)
-    case.create_temporary(array)
-    return read_on_worker(client, write_temporary_labels, mask_file, CaseRef.of(cohort, case_name), dict(values), array)
-
-
 def _check_usable(mask: MaskFile, case_ref: CaseRef, values: Mapping[int, int]) -> None:
     """Raise `SourceError` unless a mask file is readable to its end and has voxels of the labels in the scan."""
-    geometry = case_ref.open().geometry
-    if grid_of(mask, geometry) == "same":
-        for _ in checked_slabs(mask, values, mask.geometry or geometry, _SLAB):
+    case = case_ref.open()
+    if grid_of(mask, case.geometry) == "same":
+        for _ in checked_slabs(mask, values, mask.geometry or case.geometry, case.layout.slab):
             pass
         return
-    # In an array of its own: a check that outlives a killed run disturbs no import.
-    with closing(labels_on_grid(mask, values, case_ref, REFERENCE)) as slabs:
+    with closing(labels_on_grid(mask, values, case_ref)) as slabs:
         if not any(labels.any() for _, _, labels in slabs):
             raise _no_lung_here(mask)
 

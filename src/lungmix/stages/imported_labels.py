@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
+from math import prod
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from distributed import Client
 
+from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.masks import offset_in_grid
 from lungmix.geometry import Geometry
 from lungmix.kernels.nearest import GridMap
-from lungmix.store import CaseRef, CaseWriter
-from lungmix.store.schema import IMPORTED
+from lungmix.stages.convert import check_converted
+from lungmix.stages.reading import read_on_worker
+from lungmix.store import Case, CaseRef, CaseWriter
+from lungmix.store.schema import IMPORTED, REFERENCE
 
 Labels = npt.NDArray[np.uint8]
 
@@ -65,8 +70,24 @@ def grid_of(mask: LabelSource, geometry: Geometry) -> Grid:
     return "resampled"
 
 
+def reading_thickness(mask: LabelSource, case: Case) -> int:
+    """Return how many slices of a mask file a task holds: no more voxels than a slab of the scan has, or one slice."""
+    depth, ny, nx = case.geometry.shape
+    slab = case.layout.slab
+    if mask.geometry is None:
+        return slab
+    return max(1, min(slab, min(slab, depth) * ny * nx // prod(mask.geometry.shape[1:])))
+
+
+def check_memory(memory: WorkerMemory, case: Case, mask: LabelSource) -> None:
+    """Raise `RoomError` unless the smallest worker can hold a slab of the scan, and a slice of a mask file."""
+    memory.check(case.name, case.geometry, case.layout.slab)
+    if mask.geometry is not None:
+        memory.check(case.name, mask.geometry, 1)
+
+
 def labels_on_grid(
-    mask: LabelSource, values: Mapping[int, int], case_ref: CaseRef, array: str = IMPORTED
+    mask: LabelSource, values: Mapping[int, int], case_ref: CaseRef
 ) -> Generator[tuple[CaseWriter, int, Labels], None, None]:
     """Yield the labels of a mask file on the grid of a case, slab by slab.
 
@@ -77,9 +98,7 @@ def labels_on_grid(
     values : mapping of int to int
         Label of each segment number; other voxels are 0.
     case_ref : CaseRef
-        The case.
-    array : {"imported", "reference"}
-        Temporary array of the case that holds a mask file on another grid, until the generator ends or is closed.
+        The case. Its array `IMPORTED` holds a mask file on another grid, until the generator ends or is closed.
 
     Yields
     ------
@@ -103,26 +122,60 @@ def labels_on_grid(
         return
     mask_grid = mask.geometry
     assert mask_grid is not None
-    case.create_temporary(array, mask_grid.shape)
+    read_at_once = reading_thickness(mask, case)
+    largest = max(thickness * prod(geometry.shape[1:]), prod(mask_grid.shape[1:]))
+    case.create_temporary(IMPORTED, mask_grid.shape, read_at_once)
     try:
-        for start, labels in checked_slabs(mask, values, mask_grid, thickness):
-            case_ref.open("r+").write_temporary(array, start, labels)
+        for start, labels in checked_slabs(mask, values, mask_grid, read_at_once):
+            case_ref.open("r+").write_temporary(IMPORTED, start, labels)
         grid_map = GridMap.between(geometry, mask_grid)
         for start, stop in case.layout.slabs():
-            labels = grid_map.resample(start, stop, lambda box: case.read_temporary(array, box))
+            labels = grid_map.resample(start, stop, lambda box: case.read_temporary(IMPORTED, box), largest)
             yield case_ref.open("r+"), start, labels
     finally:
-        case_ref.open("r+").delete_array(array)
+        case_ref.open("r+").delete_array(IMPORTED)
 
 
-def write_temporary_labels(
-    mask: LabelSource, case_ref: CaseRef, values: Mapping[int, int], array: str
+def import_labels(
+    client: Client, case_ref: CaseRef, mask_file: LabelSource, values: Mapping[int, int]
 ) -> dict[str, Any]:
-    """Write the labels of a mask file to a temporary array of a case, and return its grid and its voxels by label."""
+    """Write the labels of a mask file to the array `REFERENCE` of a case, on the grid of its scan.
+
+    The array exists until it is deleted (`CaseWriter.delete_array`) or the next command on the store begins.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Client of the cluster that reads the file.
+    case_ref : CaseRef
+        A converted case, with the attempt to which the import belongs.
+    mask_file : MaskFile
+        The mask file.
+    values : mapping of int to int
+        Label of each segment number of the file; other voxels are 0.
+
+    Returns
+    -------
+    dict
+        ``grid``, which is ``"same"`` or ``"resampled"``, and ``voxels``, the number of voxels by label.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or does not overlap the scan; nothing is written then.
+    """
+    case = case_ref.open("r+")
+    check_converted(case)
+    grid_of(mask_file, case.geometry)
+    case.create_temporary(REFERENCE)
+    return read_on_worker(client, _write_reference, mask_file, case_ref, dict(values))
+
+
+def _write_reference(mask: LabelSource, case_ref: CaseRef, values: Mapping[int, int]) -> dict[str, Any]:
     counts = np.zeros(256, np.int64)
     with closing(labels_on_grid(mask, values, case_ref)) as slabs:
         for case, start, labels in slabs:
-            case.write_temporary(array, start, labels)
+            case.write_temporary(REFERENCE, start, labels)
             counts += np.bincount(labels.reshape(-1), minlength=256)
     voxels = {int(label): int(counts[label]) for label in sorted(set(values.values()) - {0})}
     return {"grid": grid_of(mask, case_ref.open().geometry), "voxels": voxels}

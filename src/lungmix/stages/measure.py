@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,12 @@ from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.quality import QualityParameters
 from lungmix.stages import quality, regions
+from lungmix.stages.comparisons import SEGMENTS
 from lungmix.stages.flags import quality_row, raised_flags
 from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.choices import last_quality
-from lungmix.store.models import ModelId, label_id, mask_text
-from lungmix.store.schema import CASE_TABLES
+from lungmix.store.models import GIVEN, ModelId, label_id, mask_text
+from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, STAGES
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
 from lungmix.tissue import SIDES, Tissue
 
@@ -141,24 +142,43 @@ def excluded_regions(cohort: Cohort) -> list[Tissue]:
 
 def drop_rows(cohort: Cohort, names: Collection[str]) -> None:
     """Drop the rows of cases from the tables; headers and other rows keep their bytes."""
-    for file in CASE_TABLES:
-        text = cohort.read_text(file)
-        if text and not lines_of(text)[1].keys().isdisjoint(names):
-            write_table(cohort, file, without(text, names))
+    _drop_lines(cohort, dict.fromkeys(names, STAGES))
 
 
-def drop_stale_rows(cohort: Cohort, is_stale: Callable[[Case], bool]) -> None:
-    """Drop the rows of cases whose masks or labels are about to be recomputed.
+def drop_stale_rows(cohort: Cohort, stale: Callable[[Case], Collection[str]]) -> None:
+    """Drop the rows of cases that are about to change, because a stage is about to be recomputed.
 
     Parameters
     ----------
     cohort : Cohort
         The store, opened for writing.
-    is_stale : callable
-        Called with a case, returns True where its results are about to change or may be.
+    stale : callable
+        Called with a case, returns the stages whose results are about to change or may be.
     """
     if any(cohort.read_text(file) for file in CASE_TABLES):
-        drop_rows(cohort, {name for name, case in cohort.items() if is_stale(case)})
+        _drop_lines(cohort, {name: stages for name, case in cohort.items() if (stages := stale(case))})
+
+
+def _drop_lines(cohort: Cohort, stale: Mapping[str, Collection[str]]) -> None:
+    """Drop the rows of cases by their stale stages: of evaluations, those of the images that these write."""
+    for file in CASE_TABLES:
+        text = cohort.read_text(file)
+        if not text or lines_of(text)[1].keys().isdisjoint(stale):
+            continue
+
+        def is_stale(name: str, line: str, file: str = file) -> bool:
+            return name in stale and (file not in EVALUATIONS or _stage_of_row(line) in {*stale[name], None})
+
+        kept = without(text, is_stale)
+        if kept != text:
+            write_table(cohort, file, kept)
+
+
+def _stage_of_row(line: str) -> str | None:
+    """Return the stage that writes the segment of a row of an evaluation; None if it names no segment."""
+    cells = line.split(",", 2)
+    segment = SEGMENTS.get(cells[1].strip()) if len(cells) > 1 else None
+    return None if segment is None else ARRAYS[segment[0]].stage
 
 
 def measured_cases(cohort: Cohort) -> set[str]:
@@ -188,13 +208,16 @@ def comparable_measurements(cohort: Cohort) -> list[Row]:
         If rows belong to labels by several models, or to masks with several parameters.
     """
     rows = read_measurements(cohort)
-    for column, difference in (("model", "models"), ("mask", "mask parameters")):
+    for column, difference in (("model", "models"), ("mask", "kinds of masks")):
         kinds = dict.fromkeys(str(row[column]) for row in rows if column in row)
         if len(kinds) > 1:
+            remedy = "run `Pipeline.run(sources)` first"
+            if GIVEN in kinds:
+                # A run keeps masks from files.
+                remedy = "give a mask for every case, `masks=PLACE`, or have all computed, `masks='none'`"
             raise StoreError(
                 f"{MEASUREMENTS_FILE} has rows of {len(kinds)} different {difference} ({', '.join(kinds)}), "
-                "which cannot be compared: "
-                f"run `Pipeline.run(sources)` first"
+                f"which cannot be compared: {remedy}"
             )
     return rows
 

@@ -88,12 +88,35 @@ def stored_slices(cohort: Cohort) -> list[WorstSlice]:
     return sorted(slices, key=lambda worst: current[worst.case, worst.region, worst.position])
 
 
-def store_slices(cohort: Cohort, slices: Sequence[WorstSlice]) -> None:
-    """Keep slices of this evaluation and earlier ones, those of the worst Dice; rows are stored before."""
-    by_key = {(worst.case, worst.region): worst for worst in (*stored_slices(cohort), *slices)}
+def store_slices(cohort: Cohort) -> None:
+    """Keep the slices of the worst Dice among those of the evaluation that ends and of earlier ones.
+
+    Rows are stored before.
+    """
+    by_key = {(worst.case, worst.region): worst for worst in stored_slices(cohort)}
     ranked = [by_key[key[:2]] for row in _worst_first(stored_evaluations(cohort)) if (key := _key(row))[:2] in by_key]
     kept = [worst.to_dict() for worst in ranked[:MAX_SLICES]]
     _write(cohort, kept)
+
+
+def add_slice(cohort: Cohort, worst: WorstSlice, dice: float) -> None:
+    """Keep a slice of an evaluation that has not ended, if it is one of its worst; `store_slices` ends it.
+
+    Slices of finished evaluations stay, except those of the same segment.
+    """
+    kept: list[dict[str, Any]] = []
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        kept = [
+            values
+            for values in json.loads(cohort.read_text(EVALUATION_SLICES_FILE) or "[]")
+            if (values["case"], values["region"]) != (worst.case, worst.region)
+        ]
+    finished = [values for values in kept if "dice" not in values]
+    unfinished = [values for values in kept if "dice" in values]
+    if not isnan(dice):
+        unfinished.append({**worst.to_dict(), "dice": dice})
+    unfinished.sort(key=lambda values: float(values["dice"]))
+    _write(cohort, [*finished, *unfinished[:MAX_SLICES]])
 
 
 def drop_slices(cohort: Cohort, names: Collection[str]) -> None:

@@ -25,9 +25,9 @@ from lungmix.store.verified_array import StoredArray
 if TYPE_CHECKING:
     from lungmix.mixture import TissueModel
 
-CHUNK_SLICES, QUALITY, USAGE = "chunk_slices", "quality", "watched"
-"""Attributes of a case: slices of a chunk, where the user chose them, the numbers for quality control, and the resource
-usage of its stages."""
+CHUNK_SLICES, QUALITY, COMPARED, USAGE = "chunk_slices", "quality", "evaluations", "watched"
+"""Attributes of a case: slices of a chunk, where the user chose them, the numbers for quality control, the agreement
+with references, and the resource usage of its stages."""
 
 
 class Case:
@@ -183,6 +183,11 @@ class Case:
         return dict(self._attributes.get(QUALITY, {}))
 
     @property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Record of the agreement with a reference by what was compared; see `lungmix.stages.evaluate`."""
+        return dict(self._attributes.get(COMPARED, {}))
+
+    @property
     def origin(self) -> dict[str, Any] | None:
         """``key`` and ``source`` of the conversion, also where it is corrupt or was interrupted."""
         attributes = self._attributes
@@ -199,6 +204,10 @@ class Case:
             record |= {"objects": len(files), "bytes": sum(size for size, _ in files.values())}
         if PACKED in attributes:
             attributes[PACKED] = {"below_hu": attributes[PACKED].get("below_hu")}
+        for record in attributes.get(COMPARED, {}).values():
+            # Rows are in the tables of the store.
+            record["regions"] = [row.get("region") for row in record.pop("rows", [])]
+            record.pop("by_hu", None)
         return {key: value for key, value in attributes.items() if key not in ("salt", "working")}
 
     def _is_published(self, stage: str | None) -> bool:

@@ -16,7 +16,7 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.packed_masks import Bits, words_for
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.store import ome_zarr, zarr_adapter
-from lungmix.store.case import CHUNK_SLICES, QUALITY, USAGE, image_schema
+from lungmix.store.case import CHUNK_SLICES, COMPARED, QUALITY, USAGE, image_schema
 from lungmix.store.case_files import OME, CaseFiles
 from lungmix.store.chunking import codecs_for, shrink_mean, shrink_nearest
 from lungmix.store.metadata import ATTRIBUTE
@@ -26,8 +26,10 @@ from lungmix.store.verified_array import with_store
 
 _ORDER = (
     "geometry", "acquisition", "salt", CHUNK_SLICES, "begun", PACKED, "stages", "damaged", "failure", "working",
-    QUALITY, USAGE,
+    QUALITY, COMPARED, USAGE,
 )  # fmt: skip
+# Rows and columns of a chunk: a box of a mask with large slices is read without the rest of them.
+_TEMPORARY_EDGE = 1024
 
 
 class CaseWriter(CaseFiles):
@@ -145,7 +147,7 @@ class CaseWriter(CaseFiles):
         self._create_array(
             ARRAYS[name].path,
             shape=shape,
-            chunks=(min(chunk_slices or self.layout.slab, shape[0]), *shape[1:]),
+            chunks=(min(chunk_slices or self.layout.slab, shape[0]), *(min(n, _TEMPORARY_EDGE) for n in shape[1:])),
             dtype=np.dtype(ARRAYS[name].dtype),
             compressors=codecs_for(np.uint8),
         )
@@ -233,6 +235,22 @@ class CaseWriter(CaseFiles):
     def record_quality(self, numbers: Mapping[str, Any]) -> None:
         """Record the numbers for quality control, see `quality`."""
         self._write_attributes({**self._attributes, QUALITY: dict(numbers)})
+
+    def record_evaluations(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record the agreement with references, see `evaluations`, and end the work on it."""
+        attributes = {key: value for key, value in self._attributes.items() if key != "working"}
+        self._write_attributes({**attributes, COMPARED: {what: dict(record) for what, record in records.items()}})
+
+    def claim(self, work: str) -> str:
+        """Begin work that changes no stage, and return the identifier of the attempt, see `start_stage`."""
+        attempt = uuid.uuid4().hex
+        self._write_attributes({**self._attributes, "working": {"stage": work, "attempt": attempt}})
+        return attempt
+
+    def release(self) -> None:
+        """End the work on this case, so that tasks that are left over can no longer write."""
+        if self.attempt is not None:
+            self._write_attributes({key: value for key, value in self._attributes.items() if key != "working"})
 
     def start_stage(self, stage: str, key: str, also: Sequence[str] = ()) -> str:
         """Remove the record of a stage before it is computed from inputs of cache key `key`.

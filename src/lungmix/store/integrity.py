@@ -9,7 +9,7 @@ from lungmix.store.case import Case
 from lungmix.store.case_files import OME, CaseFiles
 from lungmix.store.case_writer import CaseWriter
 from lungmix.store.objects import Receipts, is_partial
-from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, PACKED, SIDE, TEMPORARY, stage_of
+from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, PACKED, SIDE, STAGES, TEMPORARY, stage_of
 
 
 def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
@@ -31,6 +31,8 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
     for array in TEMPORARY:
         if any(key.startswith(f"{array}/") for key in sizes):
             case.delete_array(array)
+    if case.under_way is not None and case.under_way not in STAGES:
+        case.release()
     reasons: dict[str, str] = {}
     for stage, record in case.stages.items():
         if "files" not in record:

@@ -59,6 +59,13 @@ class _Quality(_Checked):
     slices: dict[str, int] = {}
 
 
+class _Evaluation(_Checked):
+    key: str
+    rows: list[dict[str, Any]] = []
+    by_hu: list[dict[str, Any]] = []
+    notes: list[str] = []
+
+
 class _Case(_Checked):
     geometry: dict[str, Any]
     acquisition: dict[str, Any] = {}
@@ -71,6 +78,7 @@ class _Case(_Checked):
     failure: dict[str, str] | None = None
     working: dict[str, str] | None = None
     quality: _Quality | None = None
+    evaluations: dict[str, _Evaluation] = {}
     watched: dict[str, dict[str, Any]] = {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, float | int | str]
@@ -42,10 +42,18 @@ def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
     return header, by_case
 
 
-def without(text: str, names: Collection[str]) -> str:
-    """Return a table without the rows of some cases; header and other rows stay identical to the byte."""
+def without(text: str, is_dropped: Callable[[str, str], bool]) -> str:
+    """Return a table without some rows; header and other rows stay identical to the byte.
+
+    Parameters
+    ----------
+    text : str
+        Table as CSV.
+    is_dropped : callable
+        Called with the case and the line of a row.
+    """
     lines = enumerate(text.splitlines(keepends=True))
-    return "".join(line for number, line in lines if not number or _case_of(line) not in names)
+    return "".join(line for number, line in lines if not number or not is_dropped(_case_of(line), line))
 
 
 def parquet_of(text: str) -> bytes:

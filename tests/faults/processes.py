@@ -88,16 +88,18 @@ class Cluster:
 
 def start_run(store, sources, *words: str, log: Path, model: str = "fit", env=None) -> subprocess.Popen:
     """The command ``lungmix run`` as a process."""
+    return start_command("run", store, *sources, *MASK, "--model", model, "--quiet", *words, log=log, env=env)
+
+
+def start_command(*words: object, log: Path, env=None) -> subprocess.Popen:
+    """A command of lungmix as a process."""
     with log.open("a") as stream:
         return subprocess.Popen(
-            [
-                sys.executable, "-c", "from lungmix.cli import main; main()", "run", str(store), *map(str, sources),
-                *MASK, "--model", model, "--quiet", *words,
-            ],
+            [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)],
             stdout=stream,
             stderr=stream,
             env={**os.environ, **(env or {})},
-        )  # fmt: skip
+        )
 
 
 def kill(pid: int) -> None:

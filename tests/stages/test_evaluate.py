@@ -155,6 +155,15 @@ def test_changed_labels_are_compared_again_and_lungs_are_not(cohort, compared):
     assert names_of(compared) == ["b"]
 
 
+def test_record_of_a_region_gives_way_to_that_of_a_later_evaluation(cohort, compared):
+    evaluate(cohort)
+    evaluate(cohort, "right=1, ggo=1")
+    assert {*lungmix.open_cohort(cohort.url)["a"].evaluations} == {"right=1,ggo=1"}
+    compared.clear()
+    assert evaluate(cohort).kept == []
+    assert names_of(compared) == [*NAMES]
+
+
 def test_rows_of_lungs_stay_when_labels_are_about_to_change(cohort):
     evaluate(cohort, "lungs=1,right=1,mask=1,ggo=1")
     assert [row["model"] for row in table(cohort)[:4]] == ["", "", "", "unknown"]

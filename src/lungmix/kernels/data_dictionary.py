@@ -183,7 +183,8 @@ EVALUATION: tuple[Column, ...] = (
     Column("precision", "", "voxels in both, of those in the store; NaN if there are none"),
     Column("worst_slice", "", "slice with most voxels in only one of both, from 0; -1 if they are equal"),
     Column("grid", "", "same, or resampled where the reference was on another grid"),
-    *_MADE_WITH,
+    _MADE_WITH[0],
+    Column("model", "", "name and digest of the mixture of the labels; empty unless a tissue is compared"),
 )
 """Columns of ``evaluation.csv``, one row per compared region of a case."""
 

@@ -11,7 +11,7 @@ from lungmix.stages.measure import UNKNOWN, write_table
 from lungmix.store import Case, Cohort
 from lungmix.store.models import label_id, mask_text
 from lungmix.store.schema import EVALUATION_FILE, EVALUATION_HU_FILE
-from lungmix.store.tables import Row, rows_of, text_of, without
+from lungmix.store.tables import Row, lines_of, rows_of, text_of, without
 
 COLUMNS: dict[str, tuple[Column, ...]] = {EVALUATION_FILE: EVALUATION, EVALUATION_HU_FILE: EVALUATION_HU}
 """Columns of the tables by file name."""
@@ -84,5 +84,5 @@ def store_evaluations(
     if not table:
         # Columns follow from rows: without rows the header of the table stays.
         text = cohort.read_text(file) or ""
-        table = without(text, lambda *_: True)
+        table = without(text, lines_of(text)[1])
     write_table(cohort, file, table)

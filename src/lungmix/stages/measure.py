@@ -26,7 +26,7 @@ from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortW
 from lungmix.store.choices import last_quality
 from lungmix.store.models import GIVEN, ModelId, label_id, mask_text
 from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, STAGES
-from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without
+from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without_lines
 from lungmix.tissue import SIDES, Tissue
 
 WORDS = ("case", "mask", "model")
@@ -169,7 +169,7 @@ def _drop_lines(cohort: Cohort, stale: Mapping[str, Collection[str]]) -> None:
         def is_stale(name: str, line: str, file: str = file) -> bool:
             return name in stale and (file not in EVALUATIONS or _stage_of_row(line) in {*stale[name], None})
 
-        kept = without(text, is_stale)
+        kept = without_lines(text, is_stale)
         if kept != text:
             write_table(cohort, file, kept)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, float | int | str]
@@ -42,7 +42,12 @@ def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
     return header, by_case
 
 
-def without(text: str, is_dropped: Callable[[str, str], bool]) -> str:
+def without(text: str, names: Collection[str]) -> str:
+    """Return a table without the rows of some cases; header and other rows stay identical to the byte."""
+    return without_lines(text, lambda name, _: name in names)
+
+
+def without_lines(text: str, is_dropped: Callable[[str, str], bool]) -> str:
     """Return a table without some rows; header and other rows stay identical to the byte.
 
     Parameters

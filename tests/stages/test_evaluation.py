@@ -166,7 +166,7 @@ def test_scan_without_disease_has_no_ratio_and_no_distance(tmp_path, monkeypatch
     case_of_labels(cohort, "one", lungs(), tissue=np.where(lungs() == 1, 3, lungs()).astype(np.uint8))
     write(tmp_path / "r", "one.nrrd", np.zeros(GRID.shape, np.uint8))
     named = replace(open_mask(tmp_path / "r" / "one.nrrd"), segments=(Segment(1, "GGO", None, "ggo"),))
-    monkeypatch.setattr("lungmix.intake.mask_files.open_mask", lambda _: named)
+    monkeypatch.setattr("lungmix.formats.masks.sources.open_mask", lambda _: named)
     result = lungmix.evaluate(cohort, tmp_path / "r", "tissues", client=OneWorker())
     (row,) = result.rows
     assert (row["region"], row["dice"], row["reference_ml"]) == ("ggo", 0, 0)

@@ -24,8 +24,8 @@ from lungmix.stages.comparisons import SEGMENTS
 from lungmix.stages.flags import quality_row, raised_flags
 from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.choices import last_quality
-from lungmix.store.models import GIVEN, ModelId, label_id, mask_text
-from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, STAGES
+from lungmix.store.models import ModelId, label_id, mask_text, record_of
+from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, FROM_FILE, MASK, STAGES
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without_lines
 from lungmix.tissue import SIDES, Tissue
 
@@ -212,8 +212,8 @@ def comparable_measurements(cohort: Cohort) -> list[Row]:
         kinds = dict.fromkeys(str(row[column]) for row in rows if column in row)
         if len(kinds) > 1:
             remedy = "run `Pipeline.run(sources)` first"
-            if GIVEN in kinds:
-                # A run keeps masks from files.
+            if column == "mask" and any(FROM_FILE in record_of(case, MASK) for case in cohort.values()):
+                # A run keeps masks that it has not computed.
                 remedy = "give a mask for every case, `masks=PLACE`, or have all computed, `masks='none'`"
             raise StoreError(
                 f"{MEASUREMENTS_FILE} has rows of {len(kinds)} different {difference} ({', '.join(kinds)}), "

@@ -53,7 +53,7 @@ def regions_of(result, name="case-001"):
 @pytest.mark.parametrize(
     "place", ["case-001/{}", "case-001/segmentations/{}", "a/CASE-001/{}", "case-001_{}", "x/case-001-{}"]
 )
-def test_the_lobes_of_totalsegmentator_are_one_mask_and_other_structures_are_said_in_one_line(cohort, folder, place):
+def test_lobes_of_totalsegmentator_are_one_mask_and_other_structures_are_noted(cohort, folder, place):
     write_masks(folder, *(place.format(f"{name}.nii.gz") for name in (*LOBES, "heart", "aorta", "rib_left_1")))
     result = match_masks(folder, cohort, CASES)
     assert list(result.masks) == ["case-001"]
@@ -165,7 +165,7 @@ def test_a_table_can_have_several_rows_for_one_case(cohort, folder):
     assert "is no file" in result.missing["case-001"]
 
 
-def test_scans_of_one_name_are_told_apart_by_their_folders(cohort, folder, tmp_path):
+def test_scans_of_one_name_differ_by_their_folders(cohort, folder, tmp_path):
     scans = {}
     for number, name in enumerate(CASES, start=1):
         path = tmp_path / "in" / f"s000{number}" / "ct.nii.gz"

@@ -52,7 +52,7 @@ def test_scan_of_thick_slices_that_ends_within_the_lungs_is_flagged_for_both(rea
     assert flags["thick_slices"].value == 8
 
 
-def test_hollow_table_is_flagged_and_named_with_both_lungs_beside_the_mask(real_ct, tmp_path):
+def test_hollow_table_is_flagged_and_named_with_volumes_of_mask_and_lungs(real_ct, tmp_path):
     case = case_of(real_ct / "cmb-crc-lung", tmp_path, is_labelled=True)
     flags = flags_by_name(case)
     assert set(flags) == {"cut_end", "outside_lungs"}

@@ -229,7 +229,7 @@ def test_tasks_of_a_killed_evaluation_write_into_no_later_one(cohort, monkeypatc
     assert leftovers(cohort) == []
 
 
-def test_what_a_killed_evaluation_left_is_no_fault_and_the_next_command_takes_it_away(cohort):
+def test_next_command_takes_away_what_a_killed_evaluation_left(cohort):
     case = CaseWriter(lungmix.open_cohort(cohort.url, "r+")["a"])
     case.claim(stage.STAGE)
     case.create_temporary("reference")

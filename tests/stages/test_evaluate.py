@@ -111,7 +111,7 @@ def test_rows_without_a_number_are_the_same_when_they_are_kept(cohort, tmp_path)
 
 
 def test_killed_evaluation_keeps_the_cases_that_it_had_finished(cohort, compared):
-    whole = evaluate(cohort)
+    undisturbed = evaluate(cohort)
     expected = cohort.read_bytes("evaluation.csv"), cohort.read_bytes("evaluation_slices.json")
     for file in ("evaluation.csv", "evaluation.parquet", "evaluation_slices.json"):
         (cohort._group.store.root / file).unlink()
@@ -126,7 +126,7 @@ def test_killed_evaluation_keeps_the_cases_that_it_had_finished(cohort, compared
     result = evaluate(cohort)
     assert result.kept == finished
     assert names_of(compared) == [*NAMES]
-    assert result.rows == whole.rows
+    assert result.rows == undisturbed.rows
     assert (cohort.read_bytes("evaluation.csv"), cohort.read_bytes("evaluation_slices.json")) == expected
     assert [worst.case for worst in stored_slices(cohort)] == ["c", "b", "a"]
     assert leftovers(cohort) == []

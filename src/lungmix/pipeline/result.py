@@ -30,7 +30,7 @@ _SUMMARIZED = (
 
 @dataclass(repr=False)
 class CaseResult:
-    """What a command that works case by case has done.
+    """Outcome of a command that works case by case.
 
     Attributes
     ----------

@@ -10,7 +10,8 @@ from typing import Any
 
 from lungmix.errors import UsageError, mark_untrusted
 
-PRESETS = ("paper", "physical")
+ANATOMICAL = "anatomical"
+PRESETS = ("paper", "physical", ANATOMICAL)
 FITS = ("paper", "converged")
 """Names of the two fits, in the order of tables and figures."""
 
@@ -24,10 +25,11 @@ class MaskParameters:
 
     Attributes
     ----------
-    preset : {"paper", "physical"}
-        Sizes in voxels as published, or in millimetres and millilitres.
-    threshold : int
-        HU; voxels below are air.
+    preset : {"paper", "physical", "anatomical"}
+        Sizes in voxels as published, or in millimetres and millilitres; or lungs as anatomy has them, by rules of
+        their own, which need none of the sizes below.
+    threshold : int, optional
+        HU; voxels below are air. By default -155, or -300 for ``anatomical``.
     opening : int, optional
         Iterations of the 6-connected opening, 0 for none. By default 3, or 2.1 mm.
     min_voxels : int, optional
@@ -37,7 +39,7 @@ class MaskParameters:
     """
 
     preset: str = "paper"
-    threshold: int = -155
+    threshold: int | None = None
     opening: int | None = None
     min_voxels: int | None = None
     radii: tuple[int, ...] | None = None
@@ -45,6 +47,10 @@ class MaskParameters:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise UsageError(f"there is no preset {self.preset!r}: choose one of {', '.join(PRESETS)}")
+        object.__setattr__(self, "threshold", self.air_hu)
+        sizes = [name for name in ("opening", "min_voxels", "radii") if getattr(self, name) is not None]
+        if self.preset == ANATOMICAL and sizes:
+            raise UsageError(f"the preset {ANATOMICAL!r} has no {sizes[0]}: choose another preset, or leave it out")
         if self.radii is not None:
             object.__setattr__(self, "radii", tuple(int(radius) for radius in self.radii))
         for name, value in (("opening", self.opening), ("min_voxels", self.min_voxels)):
@@ -52,6 +58,12 @@ class MaskParameters:
                 raise UsageError(f"{name} cannot be {value}: give 0 or more")
         if any(radius < 0 for radius in self.radii or ()):
             raise UsageError(f"radii cannot be {self.radii}: give 0 or more")
+
+    @property
+    def air_hu(self) -> int:
+        """HU below which voxels are air; that of the preset unless it was given."""
+        default = ANATOMICAL_HU if self.preset == ANATOMICAL else PAPER_HU
+        return default if self.threshold is None else self.threshold
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -115,6 +127,10 @@ class MaskLabels:
         )
 
 
+PAPER_HU = -155
+ANATOMICAL_HU = -300
+ANATOMICAL_COARSE_HU = -400
+ANATOMICAL_CLOSING_MM = 3.0
 PAPER_OPENING = 3
 PAPER_MIN_VOXELS = 500_000
 PAPER_RADII = (30, 20)

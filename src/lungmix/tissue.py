@@ -105,7 +105,15 @@ SIDES: tuple[Tissue, ...] = (RIGHT, LEFT, AIRWAY, ELSEWHERE)
 
 LUNGS = (RIGHT, LEFT)
 
+DENSE: tuple[Tissue, ...] = (
+    Tissue(1, "right_aerated", "Right lung, aerated", "#4f81c7", LUNG_CODE),
+    Tissue(2, "left_aerated", "Left lung, aerated", "#e0707a", LUNG_CODE),
+    Tissue(3, "right_dense", "Right lung, dense", "#1f3f73", Code("DENSE-R", PRIVATE_SCHEME, "Dense right lung")),
+    Tissue(4, "left_dense", "Left lung, dense", "#8f2f38", Code("DENSE-L", PRIVATE_SCHEME, "Dense left lung")),
+)
+"""Parts of masks of the preset ``anatomical``: lung that contains air, and dense tissue that is lung by its place."""
+
 
 def segments_of(image: str) -> tuple[Tissue, ...]:
     """Return the segments of a label image in the order of their labels; empty for an image without labels."""
-    return {"lung": (LUNG,), "side": SIDES, "tissue": TISSUES, "tissue_median": TISSUES}.get(image, ())
+    return {"lung": (LUNG,), "side": SIDES, "region": DENSE, "tissue": TISSUES, "tissue_median": TISSUES}.get(image, ())

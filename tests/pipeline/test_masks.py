@@ -70,7 +70,7 @@ def test_a_run_takes_masks_from_files_and_later_ones_keep_them(folder, client):
     options = {"mask": MaskParameters(opening=1, min_voxels=1000, radii=(3,)), "model": "published"}
     kept = pipeline.run(folder / "in", **options)
     assert kept.done == ["case-001", "case-002"]
-    assert [text for text in notices.messages if "came from files and are kept" in text]
+    assert [text for text in notices.messages if "came from files or a segmenter and are kept" in text]
     assert pipeline.cohort["case-001"].stages == before
     assert "from_file" not in pipeline.cohort["case-002"].stages["mask"]
     assert kept.rows[0]["mask"] == "given"

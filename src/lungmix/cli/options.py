@@ -33,8 +33,8 @@ Sources = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Sizes of the mask: 'paper' in voxels, 'physical' in mm and mL; by default as in the last run on STORE, "
-        "or 'paper'."
+        help="Rules of the mask: 'paper' in voxels, 'physical' in mm and mL, 'anatomical' for lungs as anatomy has "
+        "them; by default as in the last run on STORE, or 'paper'."
     ),
 ]
 Threshold = Annotated[int | None, typer.Option(help="HU below which a voxel is air; -155 by default.")]

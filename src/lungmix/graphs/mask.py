@@ -19,16 +19,17 @@ from dask.delayed import Delayed
 
 from lungmix.arrays import volume
 from lungmix.errors import UsageError
+from lungmix.graphs.anatomical import anatomical_mask
 from lungmix.graphs.labels import order_of
 from lungmix.graphs.memory import mask_chunks
 from lungmix.graphs.overlap import map_with_halo
 from lungmix.kernels import mask as kernels
 from lungmix.kernels.components import SlabTable, label_runs, merge_tables, render_components, table_of
-from lungmix.kernels.mask import ComponentSummary, MaskRecipe, describe, is_lung, recipe_for
+from lungmix.kernels.mask import ComponentSummary, MaskRecipe, check_spacing, describe, is_lung, recipe_for
 from lungmix.kernels.morphology import closing, opening
 from lungmix.kernels.packed_masks import WORD, Bits, pack_below, unpack, words_for
 from lungmix.kernels.structuring_elements import Element
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import ANATOMICAL, MaskParameters
 
 BlockId = tuple[int, ...] | None
 Edges = npt.NDArray[np.int64]
@@ -69,7 +70,7 @@ def lung_mask(
     preset: str = "paper",
     spacing: Sequence[float] | None = None,
     *,
-    threshold: int = -155,
+    threshold: int | None = None,
     opening: int | None = None,
     min_voxels: int | None = None,
     radii: Sequence[int] | None = None,
@@ -81,12 +82,13 @@ def lung_mask(
     ----------
     ct : numpy or dask array of int, shape (z, y, x)
         Hounsfield units.
-    preset : {"paper", "physical"}
-        Sizes in voxels as published, or in millimetres with the scan's spacing.
+    preset : {"paper", "physical", "anatomical"}
+        Sizes in voxels as published, or in millimetres with the scan's spacing; or lungs as anatomy has them.
     spacing : sequence of 3 floats, optional
-        Voxel spacing in mm in ITK's order x, y, z, as in ``case.geometry.spacing``. Needed by ``physical``.
-    threshold : int
-        HU; voxels below are air.
+        Voxel spacing in mm in ITK's order x, y, z, as in ``case.geometry.spacing``. Needed by ``physical`` and
+        ``anatomical``.
+    threshold : int, optional
+        HU; voxels below are air. By default -155, or -300 for ``anatomical``.
     opening : int, optional
         Iterations of the 6-connected opening, instead of the preset's.
     min_voxels : int, optional
@@ -114,8 +116,11 @@ def lung_mask(
     if ct.ndim != 3:
         raise UsageError(f"a CT volume has the axes z, y, x; this array has {ct.ndim}: give one volume")
     chosen = MaskParameters(preset, threshold, opening, min_voxels, None if radii is None else tuple(radii))
-    recipe = recipe_for(chosen, None if spacing is None else tuple(spacing)[::-1], order_of(direction))
+    order, spacing_zyx = order_of(direction), None if spacing is None else tuple(spacing)[::-1]
     ct = volume(ct, "the CT")
+    if preset == ANATOMICAL:
+        return anatomical_mask(ct, check_spacing(spacing_zyx, preset), order, chosen)
+    recipe = recipe_for(chosen, spacing_zyx, order)
     if isinstance(ct, da.Array):
         return mask_graph(ct, recipe)[0]
     return kernels.lung_mask(np.asarray(ct), recipe)

@@ -79,7 +79,7 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
     """
     empty = np.zeros(hu.shape, np.bool_)
     lumen = hu < LUMEN_HU
-    candidates = _sections(hu, lumen, lung, steps)
+    candidates = tube_sections(hu, lumen, lung, steps)
     tubes, n = ndimage.label(candidates, np.ones((3, 3, 3)))
     if not n:
         return Airway(empty, empty)
@@ -110,7 +110,7 @@ def cranial_axis(steps: npt.NDArray[np.float64]) -> int:
     return int(np.argmax(np.abs(steps[2]) / np.linalg.norm(steps, axis=0)))
 
 
-def _sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt.NDArray[np.float64]) -> Mask:
+def tube_sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt.NDArray[np.float64]) -> Mask:
     """Return the axial components of lumen that could be sections of the trachea."""
     out = np.zeros(hu.shape, np.bool_)
     axis = cranial_axis(steps)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lungmix.kernels.anatomical.dense import find_dense
 from lungmix.kernels.components import label_runs, merge_tables, render_components, table_of
 from lungmix.kernels.downsampling import mean_of_blocks
 from lungmix.kernels.geodesic import chamfer_distance, flood, geodesic_assign, wave_numbers
@@ -52,6 +53,7 @@ def compile_kernels() -> None:
     flood(labels)
     chamfer_distance(mask > 0, (1.0, 1.0, 1.0))
     wave_numbers(mask > 0, mask > 0, 1)
+    find_dense(hu, labels, mask > 0, -300, (1.0, 1.0, 1.0))
     region_counts(hu, mask, labels, [nearest_rows(0, n, 1, n) for n in hu.shape])
     nearest_squares(points_of(mask > 0), (1.0, 1.0, 1.0), [(0, len(mask))], lambda start, stop: mask[start:stop] > 0)
 

@@ -117,6 +117,13 @@ MEASUREMENTS: tuple[Column, ...] = _columns()
 """Columns of ``measurements.csv``; models of other than five components have ``component_1`` ... instead of tissues."""
 
 
+DENSE_COLUMNS: tuple[Column, ...] = (
+    Column("dense_lung_ml", "mL", "dense lung that the preset anatomical adds to the aerated lungs"),
+    Column("aerated_involvement", "%", "GGO, consolidation and other together, of the voxels of the aerated lungs"),
+)
+"""Further columns of ``measurements.csv``, if a mask of the preset ``anatomical`` is measured."""
+
+
 def _quality_columns() -> tuple[Column, ...]:
     numbers = {flag.number: Column(flag.number, flag.unit, flag.measured) for flag in FLAGS}
     return (

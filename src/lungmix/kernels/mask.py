@@ -24,6 +24,8 @@ from lungmix.kernels.morphology import closing, opening
 from lungmix.kernels.packed_masks import pack_below, unpack
 from lungmix.kernels.structuring_elements import Element, ball, diamond, ellipsoid
 from lungmix.parameters import (
+    ANATOMICAL_COARSE_HU,
+    ANATOMICAL_HU,
     PAPER_MIN_VOXELS,
     PAPER_OPENING,
     PAPER_RADII,
@@ -88,10 +90,7 @@ def recipe_for(
     """
     order = order or AxisOrder()
     if parameters.preset == "physical":
-        if spacing_zyx is None:
-            raise UsageError("the preset 'physical' needs the spacing of the scan in mm: give spacing=(x, y, z)")
-        if not all(0 < s < 1000 for s in spacing_zyx):
-            raise UsageError(f"a spacing of {tuple(spacing_zyx)} mm is not possible: give positive millimetres")
+        spacing_zyx = check_spacing(spacing_zyx, parameters.preset)
         extent = opening_extent_mm(spacing_zyx)
         min_voxels = voxels_of_ml(PHYSICAL_MIN_ML, order.by_patient(spacing_zyx))
         closings: tuple[Element, ...] = (ellipsoid(PHYSICAL_CLOSING_MM, spacing_zyx),)
@@ -105,7 +104,45 @@ def recipe_for(
         min_voxels = parameters.min_voxels
     if parameters.radii is not None:
         closings = tuple(ball(radius) for radius in parameters.radii)
-    return MaskRecipe(parameters.threshold, diamond(extent), min_voxels, closings, order.cranial_axis)
+    return MaskRecipe(parameters.air_hu, diamond(extent), min_voxels, closings, order.cranial_axis)
+
+
+def check_spacing(spacing_zyx: Sequence[float] | None, preset: str) -> Sequence[float]:
+    """Return the spacing of a scan whose mask has sizes in mm.
+
+    Raises
+    ------
+    UsageError
+        If it is missing, or not positive.
+    """
+    if spacing_zyx is None:
+        raise UsageError(f"the preset {preset!r} needs the spacing of the scan in mm: give spacing=(x, y, z)")
+    if not all(0 < s < 1000 for s in spacing_zyx):
+        raise UsageError(f"a spacing of {tuple(spacing_zyx)} mm is not possible: give positive millimetres")
+    return spacing_zyx
+
+
+WIDE_MM = 2.0
+"""Width of voxels in the axial plane above which the border of a lung lies within a voxel."""
+
+
+def anatomical_threshold(parameters: MaskParameters, spacing_zyx: Sequence[float]) -> int:
+    """Return the HU below which voxels are air in masks of the preset ``anatomical``.
+
+    People draw the border of a lung where soft tissue begins to mix with it, at about -300 HU. In wide voxels, all of
+    the border mixes: there the border is where half of the voxel is lung, at -400 HU.
+
+    Parameters
+    ----------
+    parameters : MaskParameters
+        Their threshold, if it is not the usual one, takes precedence.
+    spacing_zyx : sequence of float
+        Voxel spacing along the axes of the axial array, mm.
+    """
+    threshold = parameters.air_hu
+    if threshold == ANATOMICAL_HU and min(spacing_zyx[1:]) > WIDE_MM:
+        return ANATOMICAL_COARSE_HU
+    return threshold
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,26 @@ def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
     }
 
 
+def measure_dense(parts: Counts, table: Table, voxel_ml: float) -> Values:
+    """Return the volume of dense lung, and the lung involvement without it.
+
+    Parameters
+    ----------
+    parts : ndarray of uint64, shape (4, 65536)
+        Histograms in the order of `lungmix.tissue.DENSE`.
+    table, voxel_ml : ndarray, float
+        See `measure_scan`.
+
+    Returns
+    -------
+    dict
+        Values by the keys of `lungmix.kernels.data_dictionary.DENSE_COLUMNS`.
+    """
+    aerated = np.asarray(parts[:2].sum(axis=0, dtype=np.uint64))
+    involvement = _shares(aerated, table).get("lung_involvement", float("nan"))
+    return {"dense_lung_ml": _ml(parts[2:].sum(axis=0, dtype=np.uint64), voxel_ml), "aerated_involvement": involvement}
+
+
 def sum_of(sides: Counts | None, parts: Sequence[Tissue]) -> Counts:
     """Return the joint histogram of some regions: uint64, shape (65536,); zeros where regions are unknown."""
     if sides is None:

@@ -138,6 +138,36 @@ def find_regions(reduced: Reduced, closings: Sequence[Element]) -> Labels:
     return out
 
 
+def separate_lungs(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float]) -> Labels:
+    """Return which lung each voxel of air belongs to.
+
+    Parameters
+    ----------
+    gas : ndarray of bool, shape (z, y, x)
+        Air of the lungs without the airway, of an axial array: z runs to the head, y to the back, x to the left.
+    hu : ndarray of int16, same shape
+        HU, which tell where the middle of the body is if there is one lung only.
+    spacing : sequence of float
+        Voxel spacing along z, y, x, mm.
+
+    Returns
+    -------
+    ndarray of uint8, same shape
+        1 right, 2 left; 0 for small components besides two lungs, and outside `gas`.
+    """
+    steps = np.zeros((3, 3))
+    steps[2, 0], steps[1, 1], steps[0, 2] = spacing
+    z, y, x = spacing
+    parts = _two_parts(gas, steps)[0]
+    if parts is None:
+        parts = _split(gas, np.ones_like(gas), steps, (z, y, x))
+    if parts is None:
+        body = ndimage.center_of_mass(hu[gas.any(axis=(1, 2))] > -200)
+        side = LEFT if ndimage.center_of_mass(gas)[2] > body[2] else RIGHT
+        parts = np.full(gas.shape, side.label, np.uint8)
+    return np.where(gas, parts, np.uint8(0))
+
+
 def region_counts(
     hu: npt.NDArray[np.int16],
     lung: Labels,

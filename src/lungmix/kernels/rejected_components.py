@@ -111,7 +111,7 @@ def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.f
     rejected = []
     for number in large.tolist():
         piece = pieces == number
-        if not _is_enclosed(piece, body, hu, across):
+        if not is_enclosed(piece, body, hu, across):
             continue
         edge_cm2 = _edge_cm2(piece, across, spacing)
         fullest = int(piece.sum(axis=tuple(across)).argmax()) * thinning[axis]
@@ -136,7 +136,7 @@ def largest_component(mask: Mask) -> Mask:
     return np.asarray(parts == sizes.argmax())
 
 
-def _is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: list[int]) -> bool:
+def is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: list[int]) -> bool:
     """Return True if most rays out of a component meet the body before air; few may end at the image border."""
     outside = (hu < LUNG_HU[0]) & ~piece
     blocked = open_rays = rays = 0

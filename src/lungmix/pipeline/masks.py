@@ -14,9 +14,10 @@ from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.segmenters import SegmenterSpec, find_segmenter
+from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import Stage
 from lungmix.stages.given_mask import GivenMaskStage, is_given
-from lungmix.stages.mask import MaskStage, advice
+from lungmix.stages.mask import advice
 from lungmix.stages.segmented_mask import SegmentedMaskStage
 from lungmix.store import Case, Cohort, CohortWriter
 from lungmix.store.choices import NO_MASKS, remember_mask
@@ -70,7 +71,7 @@ def plan_masks(
         raise UsageError("`mask_labels` says what the labels of mask files are: give the files, `masks=PLACE`")
     if segmenter is not None:
         return _plan_segmenter(runner, scans, SegmentedMaskStage(segmenter, parameters, accept_hu))
-    computed = MaskStage(parameters, accept_hu)
+    computed = mask_stage(parameters, accept_hu)
     cases = dict(cohort.items())
     kept = set() if masks == NO_MASKS else _given_among(cohort, cases)
     stage = GivenMaskStage(computed, kept=kept)

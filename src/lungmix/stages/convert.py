@@ -40,7 +40,7 @@ came from no DICOM series, and stores of earlier versions, lack it."""
 INTERPOLATED = "interpolated_slices"
 """Number of slices of the image that lie between those of the files, in the record; missing where there are none."""
 
-AIR_THRESHOLD = MaskParameters().threshold
+AIR_THRESHOLD = MaskParameters().air_hu
 
 _SLAB = 64
 

@@ -10,8 +10,9 @@ from typing import Any
 from lungmix.errors import DamageError
 from lungmix.kernels.data_dictionary import QUALITY
 from lungmix.kernels.plausibility import LIMITS, Finding, HuSummary, SummaryError
+from lungmix.parameters import ANATOMICAL
 from lungmix.quality import QualityParameters, RaisedFlag, raise_flags, slice_to_look_at
-from lungmix.stages import convert, quality, regions
+from lungmix.stages import convert, mask, quality, regions
 from lungmix.stages.given_mask import is_given, notes_on
 from lungmix.stages.plausibility import findings_of
 from lungmix.store import Case, Cohort
@@ -276,6 +277,8 @@ def _rejected_lung_sentences(case: Case) -> list[str]:
         elif is_given(case):
             origin = mask_text(case)
             why = "is not in the mask file" if origin == GIVEN else f"is not in the mask by {origin}"
+        elif case.stages[mask.STAGE].get("parameters", {}).get("preset") == ANATOMICAL:
+            why = "is not aerated like lung, or lies outside the chest"
         else:
             why = "is cut off by the opening or too small for the mask; `min_voxels` and `opening` decide that"
         sentences.append(

@@ -82,7 +82,10 @@ class LabelStage:
         RoomError
             If workers have too little memory.
         """
-        if self.before and mask.STAGE not in context.cohort[case_name].stages:
+        before = context.cohort[case_name]
+        if self.before and (
+            mask.STAGE not in before.stages or (regions.belong_to_mask(before) and not regions.is_valid(before))
+        ):
             for stage in self.before:
                 stage.run(context, case_name)
         client, model = context.client, self.model
@@ -90,11 +93,13 @@ class LabelStage:
         mask.check_masked(case)
         key = key_for(case, model)
         has_regions = regions.is_valid(case)
-        if not has_regions and regions.are_from_file(case):
+        if not has_regions and regions.belong_to_mask(case):
+            origin = "came from a mask file or a segmenter"
+            remedy = "give its mask again, `masks=PLACE` or `mask_with=NAME`"
+            if not regions.are_from_file(case):
+                origin, remedy = "were made with its mask", "run `Pipeline.mask()` first"
             raise StoreError(
-                f"case {case_name}: its right and left lung came from a mask file or a segmenter and are corrupt: "
-                "give its mask again, `masks=PLACE` or `mask_with=NAME`",
-                case=case_name,
+                f"case {case_name}: its right and left lung {origin} and are corrupt: {remedy}", case=case_name
             )
         if has_regions and case.stages.get(STAGE, {}).get("key") == key:
             return "kept"

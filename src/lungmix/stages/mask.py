@@ -90,8 +90,8 @@ class MaskStage:
         case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key))
         files = case.create_image("lung")
         case.create_packed(OPENED)
-        if case.packed_threshold != parameters.threshold:
-            pack_air(client, case, case_ref, parameters.threshold)
+        if case.packed_threshold != parameters.air_hu:
+            pack_air(client, case, case_ref, parameters.air_hu)
         opened = _opened_slabs(case, case_ref, recipe, min_worker_memory(client))
         nx = case.geometry.shape[2]
         slab_buffer = StoreSlabBuffer(case_ref)
@@ -230,7 +230,7 @@ def describe_failure(
         )
         islands = f"{summary.components} islands of air were seen, the largest: {seen}"
     else:
-        islands = f"no air below {parameters.threshold} HU is left after the opening"
+        islands = f"no air below {parameters.air_hu} HU is left after the opening"
     lung_like = [component for component in rejected if not component.touches_edge]
     if rejected and not lung_like:
         remedy = (

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from lungmix.errors import StoreError
-from lungmix.kernels.data_dictionary import EVALUATION, EVALUATION_HU, MEASUREMENTS, QUALITY, RADIOMICS
-from lungmix.kernels.measures import component_keys, measure_scan, sum_of
+from lungmix.kernels.data_dictionary import DENSE_COLUMNS, EVALUATION, EVALUATION_HU, MEASUREMENTS, QUALITY, RADIOMICS
+from lungmix.kernels.measures import component_keys, measure_dense, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.quality import QualityParameters
@@ -74,6 +74,8 @@ def measure_cohort(
         for name in names
         for row in rows_of_case(cohort[name], file, model, exclude_regions, thresholds, rows_by_case.get(name))
     ]
+    if any(DENSE_COLUMNS[0].key in row for row in rows):
+        rows = with_dense_columns(rows)
     if not rows:
         # Columns follow from rows: without rows the header of an existing table stays.
         drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
@@ -123,7 +125,8 @@ def rows_of_case(
             case.hu_counts, region_histograms, table, case.geometry.voxel_ml, touches, exclude_regions, rejected
         )
         excluded = {key: values.pop(key) for key in ("left_out_ml", "rejected_ml")}
-        return [{"case": case.name, **values, **provenance, **excluded}]
+        dense = {} if case.region_counts is None else measure_dense(case.region_counts, table, case.geometry.voxel_ml)
+        return [{"case": case.name, **values, **provenance, **excluded, **dense}]
     rows: list[Row] = []
     lung_histogram = case.hu_counts - sum_of(region_histograms, exclude_regions)
     for label_value, region in enumerate(["lung", *component_keys(model.n_components)]):
@@ -132,6 +135,11 @@ def rows_of_case(
         columns: Row = {"case": case.name, "region": region, "label": label_value, "voxels": int(histogram.sum())}
         rows.append({**columns, **provenance, **features})
     return rows
+
+
+def with_dense_columns(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with the columns of dense lung, which are NaN for masks of other presets than ``anatomical``."""
+    return [row | {column.key: row.get(column.key, float("nan")) for column in DENSE_COLUMNS} for row in rows]
 
 
 def excluded_regions(cohort: Cohort) -> list[Tissue]:
@@ -249,7 +257,7 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
     return {
         name: [{"column": column.key, "unit": column.unit, "meaning": column.meaning} for column in columns]
         for name, columns in (
-            ("measurements", MEASUREMENTS),
+            ("measurements", (*MEASUREMENTS, *DENSE_COLUMNS)),
             ("radiomics", RADIOMICS),
             ("qc", QUALITY),
             ("evaluation", EVALUATION),

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lungmix.geometry import Geometry
+from lungmix.kernels.anatomical.airway import find_airway
 from lungmix.kernels.packed_masks import unpack
+from lungmix.kernels.reduction import Reduction, reduction_of
 from lungmix.kernels.regions import Reduced
 from lungmix.kernels.rejected_components import Rejected, find_rejected
+from lungmix.parameters import ANATOMICAL, ANATOMICAL_HU
 from lungmix.store import Case, CaseFiles, CaseRef
-from lungmix.store.chunking import layout_of, shrink_mean
 from lungmix.store.schema import PACKED
-
-COARSEST_MM = 4.0
-"""Greatest width of the voxels of the reduced copy, unless those of the scan are wider."""
-
-FINEST_MM = 2.5
-"""Greatest distance of the voxels that are sampled from a finer level."""
-
-
-def reduced_factors(geometry: Geometry) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
-    """Return how a reduced copy of an axial array is sampled.
-
-    Parameters
-    ----------
-    geometry : Geometry
-        Geometry of the axial array.
-
-    Returns
-    -------
-    level : int
-        Pyramid level that is sampled.
-    stride : tuple of int
-        Step on this level, along z, y, x.
-    factors : tuple of int
-        Voxels of the axial array in one such step, along z, y, x.
-    """
-    spacing, levels = geometry.spacing_zyx, layout_of(geometry).levels
-    level = max(
-        (i for i, shape in enumerate(levels) if max(shape.factors[a] * spacing[a] for a in (1, 2)) <= COARSEST_MM),
-        default=0,
-    )
-    z, y, x = (max(1, int(FINEST_MM / (factor * s))) for factor, s in zip(levels[level].factors, spacing, strict=True))
-    a, b, c = levels[level].factors
-    return level, (z, y, x), (a * z, b * y, c * x)
 
 
 def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[np.float64]:
@@ -55,10 +25,26 @@ def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[n
     return np.asarray(columns[:, ::-1] * factors, np.float64)
 
 
-def find_rejected_components(case_ref: CaseRef) -> list[Rejected]:
-    """Return lung components that the mask of a case does not contain; the mask may be empty."""
-    reduced = reduced_copy(case_ref.open())
-    return find_rejected(reduced.hu, reduced.lung, reduced.steps)
+def find_rejected_components(case_ref: CaseRef, preset: str | None = None) -> list[Rejected]:
+    """Return lung components that the mask of a case does not contain; the mask may be empty.
+
+    Parameters
+    ----------
+    case_ref : CaseRef
+        The case.
+    preset : str, optional
+        Preset of its mask.
+    """
+    return rejected_components(reduced_copy(case_ref.open()), preset)
+
+
+def rejected_components(reduced: Reduced, preset: str | None = None) -> list[Rejected]:
+    """Return lung components that a mask of some preset does not contain, from a reduced copy."""
+    lung = reduced.lung
+    if preset == ANATOMICAL:
+        # This preset leaves trachea and main bronchi out, which look like lung where voxels are wide.
+        lung = lung | find_airway(reduced.hu, reduced.hu < ANATOMICAL_HU, lung, reduced.spacing_zyx)
+    return find_rejected(reduced.hu, lung, reduced.steps)
 
 
 def reduced_copy(case: CaseFiles) -> Reduced:
@@ -69,9 +55,10 @@ def reduced_copy(case: CaseFiles) -> Reduced:
 def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
     """Return a label map of a masked case, at the voxels of its reduced copy."""
     order, axial = case.geometry.axis_order, case.geometry.axial
-    level, stride, factors = reduced_factors(axial)
+    reduction = reduction_of(axial.spacing_zyx)
+    factors = reduction.factors
     if order.is_axial:
-        return np.asarray(_strided(case, name, level, stride), np.uint8)
+        return np.asarray(_strided(case, name, reduction.level, reduction.stride), np.uint8)
     steps = order.by_array(factors)
     # The first voxel of a step is that of the axial array, which is the last one where an axis is flipped.
     offsets = [
@@ -85,10 +72,24 @@ def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(order.to_axial(np.stack(planes)))
 
 
+def reduced_hu(case: CaseFiles) -> npt.NDArray[np.int16]:
+    """Return the mean HU of the reduced voxels of the axial array of a case; see `lungmix.kernels.reduction`."""
+    reduction = reduction_of(case.geometry.axial.spacing_zyx)
+    if case.geometry.axis_order.is_axial:
+        return _strided(case, "ct", reduction.level, reduction.stride)
+    order = case.geometry.axis_order
+    parts = [
+        reduction.apply(np.ascontiguousarray(order.to_axial(case.read("ct", start, stop))))
+        for start, stop in _axial_runs(case, reduction)
+    ]
+    return np.ascontiguousarray(np.concatenate(parts, order.axes.index(0)))
+
+
 def _reduced_from_levels(case: CaseFiles) -> Reduced:
     """Return the reduced copy of a case that is stored as its axial array."""
-    level, stride, factors = reduced_factors(case.geometry)
-    lung, hu = (_strided(case, name, level, stride) for name in ("lung", "ct"))
+    reduction = reduction_of(case.geometry.spacing_zyx)
+    factors = reduction.factors
+    lung, hu = (_strided(case, name, reduction.level, reduction.stride) for name in ("lung", "ct"))
     nx = case.geometry.shape[2]
     air = [
         unpack(case.read_packed(PACKED, start, stop)[-start % factors[0] :: factors[0], :: factors[1]], nx)[
@@ -105,24 +106,30 @@ def _reduced_from_voxels(case: CaseFiles) -> Reduced:
     Blocks of the coarse levels begin at the origin of the stored array, which is another corner of the axial array. So
     the scan is read at full size, in runs of slices that contain complete steps of the axial array.
     """
-    order, axial = case.geometry.axis_order, case.geometry.axial
-    level, stride, factors = reduced_factors(axial)
-    blocks = layout_of(axial).levels[level].factors
-    (depth, _, nx), step = case.geometry.shape, order.by_array(factors)[0]
-    thick = max(case.layout.slab // step, 1) * step
+    order, axial, nx = case.geometry.axis_order, case.geometry.axial, case.geometry.shape[2]
+    reduction = reduction_of(axial.spacing_zyx)
+    factors = reduction.factors
     parts = []
-    for first in range(0, depth, thick):
-        # Slices are numbered in the order of the axial array.
-        last = min(first + thick, depth)
-        start, stop = (depth - last, depth - first) if order.flipped[0] else (first, last)
+    for start, stop in _axial_runs(case, reduction):
         hu = np.ascontiguousarray(order.to_axial(case.read("ct", start, stop)))
         lung = order.to_axial(case.read("lung", start, stop))
         air = order.to_axial(unpack(case.read_packed(PACKED, start, stop), nx))
-        hu = shrink_mean(hu, blocks)[tuple(slice(None, None, n) for n in stride)]
-        parts.append((*(mask[tuple(slice(None, None, n) for n in factors)] > 0 for mask in (lung, air)), hu))
+        masks = (mask[tuple(slice(None, None, n) for n in factors)] > 0 for mask in (lung, air))
+        parts.append((*masks, reduction.apply(hu)))
     along = order.axes.index(0)
     lung, air, hu = (np.ascontiguousarray(np.concatenate(part, along)) for part in zip(*parts, strict=True))
     return Reduced(lung, air, hu, factors, steps_of(axial, factors))
+
+
+def _axial_runs(case: CaseFiles, reduction: Reduction) -> Iterator[tuple[int, int]]:
+    """Yield runs of stored slices that contain complete steps of the axial array, in the order of that."""
+    order = case.geometry.axis_order
+    depth, step = case.geometry.shape[0], order.by_array(reduction.factors)[0]
+    thick = max(case.layout.slab // step, 1) * step
+    for first in range(0, depth, thick):
+        # Slices are numbered in the order of the axial array.
+        last = min(first + thick, depth)
+        yield (depth - last, depth - first) if order.flipped[0] else (first, last)
 
 
 def _strided(case: Case, name: str, level: int, stride: tuple[int, int, int]) -> npt.NDArray[Any]:

@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from lungmix.kernels.histogram import N_HU, SparseHistogram
 from lungmix.kernels.mask import recipe_for
+from lungmix.kernels.reduction import reduction_of
 from lungmix.kernels.regions import Labels, find_regions, nearest_rows, region_counts
-from lungmix.kernels.rejected_components import Rejected, find_rejected
-from lungmix.parameters import MaskParameters
+from lungmix.kernels.rejected_components import Rejected
+from lungmix.parameters import ANATOMICAL, MaskParameters
 from lungmix.stages import mask
 from lungmix.stages.quality_numbers import quality_numbers
-from lungmix.stages.reduced import reduced_copy, reduced_factors, reduced_labels
+from lungmix.stages.reduced import reduced_copy, reduced_labels, rejected_components
 from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
 from lungmix.store.objects import Receipts
@@ -55,6 +56,13 @@ def key_for(case: Case, mask_key: str | None = None) -> str:
 def is_valid(case: Case) -> bool:
     """Return True if the stored regions of a masked case were computed from its present mask."""
     return case.stages.get(STAGE, {}).get("key") == key_for(case)
+
+
+def belong_to_mask(case: Case) -> bool:
+    """Return True where the regions of a masked case were made with its mask, and cannot be computed from it."""
+    record = case.stages.get(mask.STAGE, {})
+    is_anatomical = FROM_FILE not in record and record.get("parameters", {}).get("preset") == ANATOMICAL
+    return are_from_file(case) or (is_anatomical and case.geometry.orientation_known)
 
 
 def are_from_file(case: Case) -> bool:
@@ -165,15 +173,16 @@ def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
     """
     case = case_ref.open()
     reduced = reduced_copy(case)
-    rejected = find_rejected(reduced.hu, reduced.lung, reduced.steps)
+    parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
+    is_computed = FROM_FILE not in case.stages[mask.STAGE]
+    rejected = rejected_components(reduced, parameters.preset if is_computed else None)
     if not case.geometry.orientation_known:
         # Without orientation neither right and left nor the trachea can be determined: no voxel has a region.
         quality = quality_numbers(case, reduced, None, rejected)
         return CompressedLabels.of(np.zeros((1, 1, 1), np.uint8), rejected, quality)
-    if are_from_file(case) and is_valid(case):
+    if belong_to_mask(case) and is_valid(case):
         labels = reduced_labels(case, SIDE)
     else:
-        parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
         recipe = recipe_for(parameters, case.geometry.axial.spacing_zyx)
         labels = find_regions(reduced, recipe.closings)
     inside = np.where(reduced.lung, labels, np.uint8(0))
@@ -197,7 +206,7 @@ class RegionLookup:
         # Labels of the axial array are transposed to the order of axes of the stored one, and not flipped.
         # Decompressed bytes are read-only; a copy is not, so that the kernel is compiled for one kind of array.
         self._coarse = np.array(coarse.labels.transpose(np.argsort(order.axes)), order="C")
-        self._factors = order.by_array(reduced_factors(case.geometry.axial)[2])
+        self._factors = order.by_array(reduction_of(case.geometry.axial.spacing_zyx).factors)
 
     def write(self, start: int, rows: slice, hu: npt.NDArray[np.int16], lung: Labels) -> SlabRegionCounts:
         """Write the regions of the slab that begins at slice `start`.

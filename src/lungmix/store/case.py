@@ -19,7 +19,7 @@ from lungmix.store import zarr_adapter
 from lungmix.store.chunking import Layout, layout_of
 from lungmix.store.formatting_html import case_html
 from lungmix.store.metadata import ATTRIBUTE
-from lungmix.store.schema import ARRAYS, CONVERT, IMAGES, LABEL, PACKED, ArraySchema
+from lungmix.store.schema import ARRAYS, CONVERT, IMAGES, LABEL, MASK, PACKED, ArraySchema
 from lungmix.store.verified_array import StoredArray
 
 if TYPE_CHECKING:
@@ -93,6 +93,15 @@ class Case:
     def hu_counts(self) -> npt.NDArray[np.uint64]:
         """HU histogram of the lung voxels, uint64; entry ``i`` counts ``i - 32768`` HU."""
         return self._stored_array("hu_counts")[:]
+
+    @property
+    def region_counts(self) -> npt.NDArray[np.uint64] | None:
+        """Histograms of aerated and dense lung: uint64 ``[part, HU]`` in the order of `lungmix.tissue.DENSE`.
+
+        None for masks of other presets than ``anatomical``.
+        """
+        is_there = any(key.startswith("region_counts/") for key in self.stages.get(MASK, {}).get("files", {}))
+        return self._stored_array("region_counts")[:] if is_there else None
 
     @property
     def side_counts(self) -> npt.NDArray[np.uint64]:

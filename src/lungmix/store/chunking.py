@@ -17,7 +17,7 @@ from zarr.abc.codec import BytesBytesCodec
 from lungmix.errors import AlignmentError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.kernels.downsampling import mean_of_blocks
-from lungmix.store.schema import N_LEVELS
+from lungmix.kernels.reduction import level_factors
 
 _SLAB_BYTES = 64 << 20
 _MAX_SLAB_SLICES = 64
@@ -109,9 +109,6 @@ def check_slices(chunk_slices: int | None) -> None:
 def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
     """Return the levels, chunks and shards for the size and spacing of a volume.
 
-    Coarser levels are reduced in plane. Along z they are reduced only if slices are not much thicker than pixels are
-    wide.
-
     Parameters
     ----------
     geometry : Geometry
@@ -132,17 +129,13 @@ def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
     while slab > _MIN_SLAB_SLICES and (slab * plane > max_bytes or slab // 2 >= shape[0]):
         slab //= 2
     levels = []
-    factors = (1, 1, 1)
-    spacing = geometry.spacing_zyx
-    for _ in range(N_LEVELS):
+    for factors in level_factors(geometry.spacing_zyx):
         size = tuple(-(-n // f) for n, f in zip(shape, factors, strict=True))
         edges = [min(_CHUNK_EDGE, n) for n in size[1:]]
         depth = max(slab // factors[0], 1)
         chunks = (depth, edges[0], edges[1])
         shards = (depth, *(-(-n // edge) * edge for n, edge in zip(size[1:], edges, strict=True)))
         levels.append(Level(factors, size, chunks, shards))  # type: ignore[arg-type]
-        thin = spacing[0] * factors[0] <= 1.5 * min(spacing[1], spacing[2]) * factors[1]
-        factors = (factors[0] * (2 if thin else 1), factors[1] * 2, factors[2] * 2)
     return Layout(shape, slab, tuple(levels))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungmix.errors import LungmixError, StoreError
 from lungmix.mixture import PUBLISHED, TissueModel
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import PRESETS, MaskParameters
 from lungmix.store.digests import digest_of
 from lungmix.store.schema import FIT, FROM_FILE, LABEL, MASK, MODEL_FILE
 
@@ -131,7 +131,7 @@ def mask_of(case: Case) -> MaskParameters | None:
 def text_of_mask(parameters: Mapping[str, Any]) -> str:
     """Return the name of a preset and the parameters that differ from its defaults; see `mask_text`."""
     preset = str(parameters.get("preset", "paper"))
-    defaults = MaskParameters().to_dict()
+    defaults = MaskParameters(preset if preset in PRESETS else "paper").to_dict()
     changed = {key: value for key, value in parameters.items() if key != "preset" and value != defaults.get(key)}
     texts = [f"{key}={'+'.join(map(str, v)) if isinstance(v, list | tuple) else v}" for key, v in changed.items()]
     return " ".join([preset, *texts])

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lungmix.kernels.histogram import FIRST_HU
+from lungmix.kernels.reduction import N_LEVELS
 from lungmix.parameters import FITS
-from lungmix.tissue import SIDES
+from lungmix.tissue import DENSE, SIDES
 
 CONVERT, MASK, SIDE, LABEL = STAGES = ("convert", "mask", "side", "label")
 """Stages of a case in their order."""
@@ -49,9 +50,6 @@ SEGMENTED = "segmented"
 
 TEMPORARY = (OPENED, IMPORTED, REFERENCE, SEGMENTED)
 """Arrays that killed commands leave behind, and that the next one deletes."""
-
-N_LEVELS = 3
-"""Number of resolutions of an image."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,17 @@ ARRAYS = {
         ArraySchema("ct", "image", "", CONVERT, "int16"),
         ArraySchema("lung", "labels", "labels/lung", MASK, "uint8"),
         ArraySchema("side", "labels", "labels/side", SIDE, "uint8"),
+        ArraySchema("region", "labels", "labels/region", MASK, "uint8"),
         ArraySchema("tissue", "labels", "labels/tissue", LABEL, "uint8"),
         ArraySchema("tissue_median", "labels", "labels/tissue_median", LABEL, "uint8"),
         ArraySchema("hu_counts", "histogram", "hu_counts", MASK, "uint64", _HISTOGRAM),
         ArraySchema(
             "side_counts", "histogram", "side_counts", SIDE, "uint64",
             {**_HISTOGRAM, "rows": [side.key for side in SIDES]},
+        ),
+        ArraySchema(
+            "region_counts", "histogram", "region_counts", MASK, "uint64",
+            {**_HISTOGRAM, "rows": [part.key for part in DENSE]},
         ),
         ArraySchema(PACKED, "packed", PACKED, PACKED, "uint64", _PACKING),
         ArraySchema(OPENED, "packed", OPENED, None, "uint64", _PACKING),

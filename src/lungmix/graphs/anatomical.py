@@ -1,0 +1,102 @@
+"""Lung mask of the preset ``anatomical`` for arrays, in memory or as a dask graph; see ``docs/anatomical.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.geometry import AxisOrder
+from lungmix.graphs.memory import mask_chunks
+from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
+from lungmix.kernels.anatomical.zones import Codes
+from lungmix.kernels.mask import anatomical_threshold
+from lungmix.kernels.packed_masks import pack_below
+from lungmix.kernels.reduction import Reduction, reduction_of
+from lungmix.kernels.structuring_elements import Element, ellipsoid
+from lungmix.parameters import ANATOMICAL_CLOSING_MM, MaskParameters
+
+
+def anatomical_mask(
+    ct: Any, spacing_zyx: Sequence[float], order: AxisOrder, parameters: MaskParameters
+) -> npt.NDArray[np.uint8] | da.Array:
+    """Return the lung mask of a volume of HU, 0 or 1, as the same kind of array.
+
+    Parameters
+    ----------
+    ct : numpy or dask array of int, shape (z, y, x)
+        HU.
+    spacing_zyx : sequence of float
+        Voxel spacing along the axes of the array, mm.
+    order : AxisOrder
+        Orientation of the array in the patient.
+    parameters : MaskParameters
+        Preset and threshold.
+    """
+    axial: Any = order.to_axial(ct)
+    spacing = order.by_patient(spacing_zyx)
+    if 0 in ct.shape:
+        return da.zeros(ct.shape, np.uint8) if isinstance(ct, da.Array) else np.zeros(ct.shape, np.uint8)
+    threshold = anatomical_threshold(parameters, spacing)
+    reduction = reduction_of(spacing)
+    element = ellipsoid(ANATOMICAL_CLOSING_MM, spacing)
+    if not isinstance(axial, da.Array):
+        hu = np.ascontiguousarray(axial, np.int16)
+        codes = find_zones(reduction.apply(hu), threshold, reduction.spacing(spacing))
+        lung = _lung(hu, codes, reduction, threshold, element, 0)
+        return np.ascontiguousarray(order.from_axial(lung))
+    lazy: Any = order.from_axial(_graph(axial, spacing, threshold, reduction, element))
+    chunks: Any = ct.chunks
+    return lazy if lazy.chunks == chunks else lazy.rechunk(chunks)
+
+
+def _graph(ct: da.Array, spacing: Sequence[float], threshold: int, reduction: Reduction, element: Element) -> da.Array:
+    """Return the lazy lung mask of an axial array."""
+    steps = tuple(_whole_steps(chunks, n) for chunks, n in zip(ct.chunks, reduction.factors, strict=True))
+    reduced_chunks = tuple(
+        tuple(-(-chunk // n) for chunk in chunks) for chunks, n in zip(steps, reduction.factors, strict=True)
+    )
+    reduced = ct.rechunk(steps).map_blocks(
+        _reduce, reduction=reduction, dtype=np.int16, meta=np.empty((0, 0, 0), np.int16), chunks=reduced_chunks
+    )
+    codes = dask.delayed(find_zones)(reduced, threshold, reduction.spacing(spacing))
+    halo = 2 * element.extent[0]
+    edges = np.cumsum([0, *mask_chunks(ct.chunks[0], ct.shape[1], ct.shape[2], halo, None)]).tolist()
+    lung = dask.delayed(_lung)
+    slabs = []
+    for start, stop in pairwise(edges):
+        low, high = max(0, start - halo), min(ct.shape[0], stop + halo)
+        slab = lung(ct[low:high], codes, reduction, threshold, element, low, (start - low, stop - low))
+        slabs.append(da.from_delayed(slab, (stop - start, *ct.shape[1:]), np.uint8))
+    return da.concatenate(slabs)
+
+
+def _whole_steps(chunks: Sequence[int], step: int) -> tuple[int, ...]:
+    """Return chunks of whole steps that cover the extent of `chunks`, of similar sizes."""
+    edges = {min(-(-int(edge) // step) * step, sum(chunks)) for edge in np.cumsum(chunks)}
+    return tuple(int(n) for n in np.diff([0, *sorted(edges)]))
+
+
+def _reduce(block: npt.NDArray[Any], reduction: Reduction) -> npt.NDArray[np.int16]:
+    return reduction.apply(np.ascontiguousarray(block, np.int16))
+
+
+def _lung(
+    ct: npt.NDArray[Any],
+    codes: Codes,
+    reduction: Reduction,
+    threshold: int,
+    element: Element,
+    first: int,
+    planes: tuple[int, int] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Return the mask of planes of a slab that begins at plane `first` of the volume."""
+    indices = [np.arange(first, first + len(ct)), *(np.arange(n) for n in ct.shape[1:])]
+    air = pack_below(np.ascontiguousarray(ct, np.int16), threshold)
+    labels = lung_voxels(air, ct.shape[2], spread(codes, reduction.factors, indices), element, planes)
+    return (labels > 0).view(np.uint8)

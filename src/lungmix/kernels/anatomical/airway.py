@@ -1,0 +1,88 @@
+"""Trachea and main bronchi up to the lungs, on a reduced scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from lungmix.kernels.airway import tube_sections
+from lungmix.kernels.anatomical.spheres import closed, opened
+
+Mask = npt.NDArray[np.bool_]
+
+LUMEN_HU = -850
+"""Upper limit of a lumen on a reduced scan, where voxels mix it with its wall."""
+
+SHORTEST_MM = 20.0
+"""Smallest height of a trachea."""
+
+SEAL_MM = 5.0
+"""Radius of the closing that seals the vessels of a lung before its core is taken."""
+
+CORE_MM = 10.0
+"""Radius of the opening whose result is the core of a lung: main bronchi are at most 18 mm wide, so none is in it."""
+
+RIM_HU = -700
+"""Upper limit of the second rim of the lumen, where voxels mix gas and wall."""
+
+_ALL = np.ones((3, 3, 3), np.bool_)
+
+
+def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequence[float]) -> Mask:
+    """Return the lumen of the trachea and of the bronchi outside the core of the lungs, with its rim.
+
+    The tallest stack of axial sections of a tube near the middle of the body is the trachea. From there the lumen is
+    followed through gas until it reaches the core of a lung, that is, the part of the lung that holds a sphere of
+    20 mm. Nothing can leak into the lung in this way.
+
+    Parameters
+    ----------
+    hu : ndarray of int16, shape (z, y, x)
+        Mean HU of the reduced voxels of an axial array: z runs to the head, y to the back, x to the left.
+    air : ndarray of bool, same shape
+        Voxels below the threshold of the mask.
+    lungs : ndarray of bool, same shape
+        Result of `find_lungs`.
+    spacing : sequence of float
+        Voxel spacing along z, y, x, mm.
+
+    Returns
+    -------
+    ndarray of bool, same shape
+        All False where no trachea is found.
+    """
+    tube = _trachea(hu, air, lungs, spacing)
+    if not tube.any():
+        return tube
+    core = opened(closed(lungs & ~tube, SEAL_MM, spacing), CORE_MM, spacing)
+    domain = (hu < LUMEN_HU) & air & ~core | tube
+    lumen = np.asarray(ndimage.binary_propagation(tube, _ALL, mask=domain))
+    outside = air & ~core
+    rim = ndimage.binary_dilation(lumen, _ALL) & outside
+    rim |= ndimage.binary_dilation(rim) & outside & (hu < RIM_HU)
+    return np.asarray(lumen | rim)
+
+
+def _trachea(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequence[float]) -> Mask:
+    steps = np.zeros((3, 3))
+    steps[2, 0], steps[1, 1], steps[0, 2] = spacing
+    sections = tube_sections(hu, (hu < LUMEN_HU) & (lungs | _in_body(air)), lungs, steps)
+    tubes, n = ndimage.label(sections, _ALL)
+    heights = [(box[0].stop - box[0].start) * spacing[0] for box in ndimage.find_objects(tubes)]
+    if not n or max(heights) < SHORTEST_MM:
+        return np.zeros_like(air)
+    voxels = np.bincount(tubes.reshape(-1), minlength=n + 1)[1:]
+    return np.asarray(tubes == 1 + max(range(n), key=lambda i: (heights[i], voxels[i], -i)))
+
+
+def _in_body(air: Mask) -> Mask:
+    """Return the air of components that reach no edge of the axial plane."""
+    components, n = ndimage.label(air)
+    inside = np.ones(n + 1, np.bool_)
+    for axis in (1, 2):
+        for index in (0, -1):
+            inside[np.unique(components.take(index, axis))] = False
+    return np.asarray(inside[components])

@@ -1,0 +1,190 @@
+"""Anatomical masks: reads the image, writes lung mask, regions and their histograms; see ``docs/anatomical.md``.
+
+One small task decides on the reduced copy what is lung. The voxels of each slab follow from its air and these zones, so
+that neither chunks nor workers change a voxel. Regions belong to the mask, as for masks from files.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dask
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.cluster.compute import compute_in_order
+from lungmix.errors import NoLungError
+from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
+from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
+from lungmix.kernels.mask import anatomical_threshold
+from lungmix.kernels.reduction import reduction_of
+from lungmix.kernels.structuring_elements import Element, ellipsoid
+from lungmix.parameters import ANATOMICAL, ANATOMICAL_CLOSING_MM, MaskParameters
+from lungmix.stages import convert, regions
+from lungmix.stages.base import StageContext, Status
+from lungmix.stages.mask import STAGE, MaskStage, check_hu, key_for, pack_air
+from lungmix.stages.plausibility import ACCEPTED
+from lungmix.stages.reduced import find_rejected_components, reduced_hu
+from lungmix.store import CaseRef, CaseWriter
+from lungmix.store.objects import Receipts
+from lungmix.store.schema import PACKED
+from lungmix.tissue import DENSE, SIDES
+
+Codes = npt.NDArray[np.uint8]
+
+_BAND = 16
+"""Slices whose voxels are decided at a time: temporary arrays are no larger than theirs."""
+
+_SIDE_OF_PART = np.array([0, 1, 2, 1, 2], np.uint8)
+"""Right or left lung by the label of a part of it (`lungmix.tissue.DENSE`)."""
+
+
+def mask_stage(parameters: MaskParameters, accept_hu: bool = False) -> MaskStage:
+    """Return the stage that computes masks with some parameters."""
+    kind = AnatomicalMaskStage if parameters.preset == ANATOMICAL else MaskStage
+    return kind(parameters, accept_hu)
+
+
+@dataclass(frozen=True)
+class AnatomicalMaskStage(MaskStage):
+    """Stage that computes the lung masks of the preset ``anatomical``, with their regions."""
+
+    def run(self, context: StageContext, case_name: str) -> Status:
+        """Compute mask and regions of the case, unless the store holds them for these parameters.
+
+        Raises
+        ------
+        RoomError
+            If workers have too little memory.
+        HuError
+            If the values are not HU of a chest, and are accepted neither now nor in the record of the mask.
+        NoLungError
+            If nothing is lung.
+        """
+        client, progress = context.client, context.progress(case_name, STAGE)
+        case = CaseWriter(context.cohort[case_name])
+        convert.check_converted(case)
+        key = key_for(case, self.parameters)
+        accepted = check_hu(case, key, accept=self.accept_hu)
+        has_regions = case.geometry.orientation_known
+        if case.stages.get(STAGE, {}).get("key") == key and (not has_regions or regions.is_valid(case)):
+            return "kept"
+        context.memory.check(case_name, case.geometry, case.layout.slab)
+        case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key, (regions.STAGE,)))
+        threshold = anatomical_threshold(self.parameters, case.geometry.axial.spacing_zyx)
+        files = case.create_image("lung") | case.create_image("region")
+        region_files = case.create_image("side") if has_regions else {}
+        if case.packed_threshold != threshold:
+            pack_air(client, case, case_ref, threshold)
+        (zones,) = compute_in_order(client, [dask.delayed(_find_zones)(case_ref, threshold)])
+        element = ellipsoid(ANATOMICAL_CLOSING_MM, case.geometry.spacing_zyx)
+        write = dask.delayed(_write_slab)
+        tasks = [write(case_ref, *span, zones, element) for span in case.layout.slabs()]
+        slabs = compute_in_order(client, tasks, progress)
+        histograms = np.zeros((len(DENSE), N_HU), np.uint64)
+        for slab in slabs:
+            slab.counts.add_to(histograms.reshape(-1))
+            files |= slab.files
+        voxels = int(histograms.sum())
+        if not voxels:
+            raise NoLungError(_describe_failure(case.geometry.spacing), case=case_name)
+        files |= case.write_histogram("hu_counts", histograms.sum(axis=0))
+        files |= case.write_histogram("region_counts", histograms)
+        record = {"key": key, "parameters": self.parameters.to_dict(), "voxels": voxels}
+        record |= {region.key: int(n) for region, n in zip(DENSE, histograms.sum(axis=1), strict=True)}
+        if has_regions:
+            (rejected,) = compute_in_order(client, [dask.delayed(find_rejected_components)(case_ref, ANATOMICAL)])
+            regions.publish(
+                case, [slab.regions for slab in slabs], region_files, [part.to_dict() for part in rejected], key
+            )
+        case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
+        return "done"
+
+
+@dataclass(frozen=True, eq=False)
+class _Zones:
+    """Compressed zones of the reduced copy, a few kilobytes for every task; axes are ordered as in the stored array."""
+
+    shape: tuple[int, ...]
+    factors: tuple[int, ...]
+    packed: bytes
+
+    def of(self, shape: Sequence[int], flipped: Sequence[bool], spans: Sequence[tuple[int, int]]) -> Codes:
+        """Return the zone of each voxel of a part of the stored array."""
+        codes = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
+        indices = [
+            np.arange(size - 1 - start, size - 1 - stop, -1) if flip else np.arange(start, stop)
+            for (start, stop), size, flip in zip(spans, shape, flipped, strict=True)
+        ]
+        return spread(codes, self.factors, indices)
+
+
+@dataclass(frozen=True, eq=False)
+class _WrittenSlab:
+    """Histograms of a written slab, and receipts of its shards."""
+
+    counts: SparseHistogram
+    regions: regions.SlabRegionCounts
+    files: Receipts
+
+
+def _find_zones(case_ref: CaseRef, threshold: int) -> _Zones:
+    case = case_ref.open()
+    order = case.geometry.axis_order
+    spacing = case.geometry.axial.spacing_zyx
+    reduction = reduction_of(spacing)
+    codes = find_zones(reduced_hu(case), threshold, reduction.spacing(spacing)).transpose(np.argsort(order.axes))
+    return _Zones(codes.shape, order.by_array(reduction.factors), zlib.compress(np.ascontiguousarray(codes).data, 1))
+
+
+def _write_slab(case_ref: CaseRef, start: int, stop: int, zones: _Zones, element: Element) -> _WrittenSlab:
+    case = case_ref.open("r+")
+    depth, ny, nx = case.geometry.shape
+    has_regions = case.geometry.orientation_known
+    files: Receipts = {}
+    region_files: Receipts = {}
+    counts = np.zeros((len(DENSE), N_HU), np.uint64)
+    side_counts = np.zeros((len(SIDES), N_HU), np.uint64)
+    touches = np.zeros((len(SIDES), len(regions.FACES)), np.bool_)
+    labels = np.empty((stop - start, ny, nx), np.uint8)
+    for begin in range(start, stop, _BAND):
+        _label_band(case, zones, element, start, (begin, min(begin + _BAND, stop)), labels)
+    lung_rows = np.flatnonzero(labels.any(axis=(0, 2)))
+    if lung_rows.size:
+        rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
+        hu = case.read("ct", start, stop, rows)
+        for region in DENSE:
+            counts[region.label - 1] += count_hu(hu, (labels[:, rows] == region.label).view(np.uint8))
+        files |= case.write("lung", start, (labels > 0).view(np.uint8))
+        files |= case.write("region", start, labels)
+        if has_regions:
+            sides = _SIDE_OF_PART[labels]
+            region_files |= case.write("side", start, sides)
+            touches |= regions.faces_touched(sides, start, depth)
+    for region in DENSE:
+        side_counts[(region.label - 1) % 2] += counts[region.label - 1]
+    of_regions = regions.SlabRegionCounts(SparseHistogram.of(side_counts.reshape(-1)), touches, region_files)
+    return _WrittenSlab(SparseHistogram.of(counts.reshape(-1)), of_regions, files)
+
+
+def _label_band(
+    case: CaseWriter, zones: _Zones, element: Element, first: int, span: tuple[int, int], labels: Codes
+) -> None:
+    """Write the labels of the slices of a span to those of a slab that begins at slice `first`."""
+    start, stop = span
+    depth, ny, nx = case.geometry.shape
+    halo = 2 * element.extent[0]
+    low, high = max(0, start - halo), min(depth, stop + halo)
+    codes = zones.of(case.geometry.shape, case.geometry.axis_order.flipped, ((low, high), (0, ny), (0, nx)))
+    air = case.read_packed(PACKED, low, high)
+    labels[start - first : stop - first] = lung_voxels(air, nx, codes, element, (start - low, stop - low))
+
+
+def _describe_failure(spacing: Sequence[float]) -> str:
+    text = " x ".join(f"{s:.3g}" for s in spacing)
+    return (
+        f"no lung found: no component of air in the body is aerated like a lung; spacing {text} mm, preset "
+        f"{ANATOMICAL}; check that this is a chest CT in HU that shows the thorax"
+    )

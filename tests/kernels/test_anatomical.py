@@ -1,0 +1,86 @@
+"""Preset ``anatomical`` against its slow definition, for any chunks and orders of axes."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lungmix
+from lungmix.errors import UsageError
+from lungmix.geometry import axis_order
+from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
+from lungmix.kernels.packed_masks import pack_below
+from lungmix.kernels.reduction import reduction_of
+from lungmix.kernels.structuring_elements import ellipsoid
+from lungmix.parameters import MaskParameters
+from oracle.anatomical import lung_parts
+from support.chests import GRIDS, chest
+
+
+def parts(hu, spacing, chunks=None):
+    threshold = -400 if min(spacing[1:]) > 2 else -300
+    reduction, element = reduction_of(spacing), ellipsoid(3.0, spacing)
+    codes = find_zones(reduction.apply(hu), threshold, reduction.spacing(spacing))
+    full = spread(codes, reduction.factors, [np.arange(n) for n in hu.shape])
+    air, halo, slabs, start = pack_below(hu, threshold), 2 * element.extent[0], [], 0
+    for thick in chunks or (len(hu),):
+        low, high = max(0, start - halo), min(len(hu), start + thick + halo)
+        slabs.append(
+            lung_voxels(air[low:high], hu.shape[2], full[low:high], element, (start - low, start + thick - low))
+        )
+        start += thick
+    return np.concatenate(slabs)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(sorted(GRIDS)))
+def test_every_voxel_is_that_of_the_slow_definition(seed, shape):
+    hu = chest(shape, GRIDS[shape], seed)
+    actual = parts(hu, GRIDS[shape])
+    np.testing.assert_array_equal(actual, lung_parts(hu, GRIDS[shape]))
+    assert actual.any()
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_chunks_change_no_voxel(data):
+    shape = (24, 30, 36)
+    spacing = data.draw(st.sampled_from([(6.0, 6.0, 6.5), (3.0, 4.5, 4.5), (1.4, 4.0, 4.0)]))
+    hu = chest(shape, (8.0, 9.0, 9.0), data.draw(st.integers(0, 10**6)))
+    chunks = tuple(np.diff([0, *sorted(data.draw(st.sets(st.integers(1, 23), max_size=6))), 24]).tolist())
+    np.testing.assert_array_equal(parts(hu, spacing, chunks), parts(hu, spacing))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, 0, 1, 0, -1, 0), (0, 0, 1, 1, 0, 0, 0, 1, 0)]
+)
+def test_dask_arrays_of_any_chunks_and_axes_have_the_mask_of_arrays_in_memory(direction):
+    order = axis_order(direction)
+    shape = (40, 84, 100)
+    hu = chest(shape, GRIDS[shape], 5)
+    spacing = order.by_array(GRIDS[shape])[::-1]
+    expected = lung_parts(hu, GRIDS[shape]) > 0
+    stored = np.ascontiguousarray(order.from_axial(hu))
+    options = {"spacing": spacing, "direction": direction}
+    mask = lungmix.lung_mask(stored, "anatomical", **options)
+    lazy = lungmix.lung_mask(da.from_array(stored, chunks=(17, 30, 33)), "anatomical", **options)
+    np.testing.assert_array_equal(order.to_axial(mask) > 0, expected)
+    np.testing.assert_array_equal(lazy.compute(), mask)
+    assert lazy.chunks == da.from_array(stored, chunks=(17, 30, 33)).chunks
+
+
+def test_volume_without_lung_has_an_empty_mask():
+    for value in (-1000, 40):
+        mask = lungmix.lung_mask(np.full((20, 30, 30), value, np.int16), "anatomical", spacing=(5.0, 5.0, 5.0))
+        assert not mask.any()
+
+
+def test_sizes_of_other_presets_are_rejected():
+    with pytest.raises(UsageError, match="has no opening"):
+        MaskParameters("anatomical", opening=2)
+    assert MaskParameters("anatomical").to_dict()["threshold"] == -300
+    assert MaskParameters("physical").to_dict()["threshold"] == -155

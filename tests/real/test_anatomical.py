@@ -1,0 +1,81 @@
+"""Anatomical masks of real scans, against contours that people drew and against what is known of each scan."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+import lungmix
+from lungmix.mixture import PUBLISHED
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+
+def series(folder):
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+def mask_of(image):
+    hu = sitk.GetArrayFromImage(image).astype(np.int16)
+    options = {"spacing": image.GetSpacing(), "direction": image.GetDirection()}
+    return hu, lungmix.lung_mask(hu, "anatomical", **options) > 0
+
+
+def volume_ml(mask, image):
+    return mask.sum() * np.prod(image.GetSpacing()) / 1000
+
+
+def test_mask_holds_the_lungs_that_were_drawn_and_the_tumour_but_little_else(real_ct):
+    folder = real_ct.parent / "reference" / "lung1-001"
+    image = series(folder / "ct")
+    _, mask = mask_of(image)
+    lungs, tumour = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}.nrrd"))) > 0 for name in ("lungs", "gtv")
+    )
+    assert (mask & tumour).sum() > 0.6 * tumour.sum()
+    assert (mask & ~lungs & ~tumour).sum() < 0.03 * mask.sum()
+    apex = lungs & (np.arange(len(lungs))[:, None, None] >= 97)
+    assert (mask & apex).sum() > 0.9 * apex.sum()
+    aerated = mask & ~tumour
+    assert 2 * (aerated & lungs).sum() / (aerated.sum() + lungs.sum()) > 0.975
+
+
+def test_volume_of_a_coarse_chest_is_that_of_its_reference_within_3_percent(real_ct):
+    folder = real_ct.parent / "reference" / "cip-64"
+    image = sitk.ReadImage(str(folder / "ct-64.nrrd"))
+    _, mask = mask_of(image)
+    lungs = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "wholeLung-64.nrrd"))) > 0
+    assert volume_ml(mask, image) == pytest.approx(volume_ml(lungs, image), rel=0.03)
+
+
+def test_hollow_table_is_no_lung(real_ct):
+    image = series(real_ct / "cmb-crc-lung")
+    hu, mask = mask_of(image)
+    assert 4000 < volume_ml(mask, image) < 5000
+    body, _ = ndimage.label(ndimage.binary_opening(hu > -300))
+    rows = np.flatnonzero((body == np.bincount(body[body > 0]).argmax()).any(axis=(0, 2)))
+    assert not mask[:, rows[-1] :].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest"), [("dx-a0001-soft", 5400, 5900), ("dx-a0002-soft", 2600, 3000)]
+)
+def test_volumes_of_both_lungs_are_plausible(real_ct, name, smallest, largest):
+    image = series(real_ct / name)
+    _, mask = mask_of(image)
+    assert smallest < volume_ml(mask, image) < largest
+
+
+def test_kernel_of_the_reconstruction_changes_lung_involvement_little(real_ct):
+    table = PUBLISHED.lookup_table()
+    involvement = []
+    for image in (
+        series(real_ct / "dx-a0001-soft"),
+        sitk.ReadImage(str(real_ct.parent / "reference" / "dx-a0001-sharp.nrrd")),
+    ):
+        hu, mask = mask_of(image)
+        involvement.append(100 * (table[hu[mask].astype(np.int64) + 32768] > 2).mean())
+    # Noise alone moves it by 1.0 within one mask.
+    assert abs(involvement[0] - involvement[1]) < 1.5

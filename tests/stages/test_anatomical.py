@@ -1,0 +1,104 @@
+"""Anatomical masks in a store: the same voxels as in memory, regions, tables, and what happens to corrupt ones."""
+
+import numpy as np
+import pytest
+
+import lungmix
+from lungmix.errors import NoLungError, StoreError
+from lungmix.geometry import Geometry, axis_order
+from lungmix.parameters import MaskParameters
+from lungmix.stages import label, regions
+from lungmix.stages.anatomical import mask_stage
+from lungmix.stages.base import StageContext
+from lungmix.stages.measure import rows_of_case
+from lungmix.store import CaseWriter
+from oracle.anatomical import lung_parts
+from support.chests import GRIDS, chest
+from support.generators import case_of
+
+pytestmark = pytest.mark.usefixtures("stages_here")
+
+SHAPE = (40, 84, 100)
+SPACING = GRIDS[SHAPE]
+MODEL = lungmix.load_model("published")
+STAGE = mask_stage(MaskParameters("anatomical"))
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def hu():
+    return chest(SHAPE, SPACING, 5)
+
+
+def masked(tmp_path, hu, direction=AXIAL, chunk_slices=None):
+    order = axis_order(direction)
+    stored = np.ascontiguousarray(order.from_axial(hu))
+    geometry = Geometry(stored.shape[::-1], order.by_array(SPACING)[::-1], direction=direction)
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of(cohort, "one", stored, geometry, chunk_slices=chunk_slices)
+    assert STAGE.run(StageContext(None, cohort), "one") == "done"
+    return cohort, order
+
+
+@pytest.mark.parametrize(
+    "direction", [AXIAL, (1, 0, 0, 0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, 0, 1, 0, -1, 0), (0, 0, 1, 1, 0, 0, 0, 1, 0)]
+)
+def test_voxels_are_those_of_the_slow_definition_in_every_order(tmp_path, hu, direction):
+    cohort, order = masked(tmp_path, hu, direction)
+    case, expected = cohort["one"], lung_parts(hu, SPACING)
+    assert set(np.unique(expected)) > {1, 2}
+    np.testing.assert_array_equal(order.to_axial(case.array("region").compute()), expected)
+    np.testing.assert_array_equal(order.to_axial(case.lung.compute()) > 0, expected > 0)
+    np.testing.assert_array_equal(order.to_axial(case.side.compute()), np.array([0, 1, 2, 1, 2])[expected])
+    for part in (1, 2, 3, 4):
+        values = hu[expected == part].astype(np.int64) + 32768
+        np.testing.assert_array_equal(case.region_counts[part - 1], np.bincount(values, minlength=65536))
+    np.testing.assert_array_equal(case.hu_counts, case.side_counts.sum(axis=0))
+
+
+def test_slabs_of_the_store_change_no_voxel(tmp_path, hu):
+    expected = lung_parts(hu, SPACING)
+    for slices in (8, 16):
+        cohort, _ = masked(tmp_path / str(slices), hu, chunk_slices=slices)
+        np.testing.assert_array_equal(cohort["one"].array("region").compute(), expected)
+
+
+def test_second_run_keeps_the_mask_and_labels_use_its_regions(tmp_path, hu):
+    cohort, _ = masked(tmp_path, hu)
+    context = StageContext(None, cohort)
+    assert STAGE.run(context, "one") == "kept"
+    before = cohort["one"].side.compute()
+    assert label.LabelStage(MODEL).run(context, "one") == "done"
+    np.testing.assert_array_equal(cohort["one"].side.compute(), before)
+
+
+def test_lung_involvement_is_measured_with_and_without_dense_lung(tmp_path, hu):
+    cohort, _ = masked(tmp_path, hu)
+    label.LabelStage(MODEL).run(StageContext(None, cohort), "one")
+    (row,) = rows_of_case(cohort["one"], "measurements.csv", MODEL)
+    parts, tissue = lung_parts(hu, SPACING), MODEL.lookup_table()[hu.astype(np.int64) + 32768]
+    assert row["dense_lung_ml"] == pytest.approx((parts > 2).sum() * np.prod(SPACING) / 1000)
+    assert row["aerated_involvement"] == pytest.approx(100 * (tissue[(parts == 1) | (parts == 2)] > 2).mean())
+    assert row["lung_involvement"] == pytest.approx(100 * (tissue[parts > 0] > 2).mean())
+    assert row["mask"] == "anatomical"
+
+
+def test_corrupt_regions_are_never_computed_from_the_mask(tmp_path, hu):
+    cohort, _ = masked(tmp_path, hu)
+    context = StageContext(None, cohort)
+    CaseWriter(cohort["one"]).mark_damaged("side", "a shard is missing")
+    assert not regions.is_valid(cohort["one"])
+    with pytest.raises(StoreError, match="were made with its mask"):
+        label.LabelStage(MODEL).run(context, "one")
+    assert label.LabelStage(MODEL, before=[STAGE]).run(context, "one") == "done"
+    assert regions.is_valid(cohort["one"])
+
+
+def test_scan_without_lung_fails_with_a_reason(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    hu = chest(SHAPE, SPACING, 5)
+    hu[hu < -500] = -995
+    case_of(cohort, "one", hu, Geometry(hu.shape[::-1], SPACING[::-1]))
+    stage = mask_stage(MaskParameters("anatomical"), accept_hu=True)
+    with pytest.raises(NoLungError, match="aerated like a lung"):
+        stage.run(StageContext(None, cohort), "one")

@@ -33,3 +33,17 @@ def test_agreement_with_the_contours_is_that_of_the_reference(real_ct, client, t
         )  # fmt: skip
         assert values == pytest.approx(expected, abs=6e-5)
         assert lungs["reference_ml"] == pytest.approx(5242.98, abs=0.01)
+
+
+def test_lungs_of_the_preset_anatomical_meet_what_was_drawn_without_dense_lung(real_ct, client, tmp_path):
+    data = real_ct.parent / "reference" / "lung1-001"
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    Pipeline(client, cohort).run(data / "ct", mask=MaskParameters("anatomical"), model="published")
+    result = lungmix.evaluate(cohort, data / "rtstruct.dcm", client=client)
+    by_region = {row["region"]: row for row in result.rows}
+    assert by_region.keys() == {"lungs", "right", "left", "lungs_aerated", "right_aerated", "left_aerated"}
+    for region in ("right_aerated", "left_aerated"):
+        assert by_region[region]["dice"] >= 0.975
+        assert by_region[region]["asd_mm"] <= 1.0
+        assert by_region[region]["hd95_mm"] <= 4.0
+    assert by_region["lungs"]["dice"] < by_region["lungs_aerated"]["dice"]

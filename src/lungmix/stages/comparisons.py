@@ -10,7 +10,7 @@ from lungmix.formats.masks import REGIONS, Segment, region_of_name
 from lungmix.stages import regions
 from lungmix.store import Case
 from lungmix.store.schema import LABEL, MASK
-from lungmix.tissue import INVOLVED, LUNGS, SIDES, TISSUES
+from lungmix.tissue import DENSE, INVOLVED, LEFT, LUNGS, RIGHT, SIDES, TISSUES
 
 LUNGS_ROW, MASK_ROW, LESION = "lungs", "mask", "lesion"
 """Both lungs together; the whole mask with airway and elsewhere; all tissues that count as involved."""
@@ -24,8 +24,14 @@ SEGMENTS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     **{side.key: ("side", (side.label,)) for side in SIDES},
     **{tissue.key: ("tissue", (tissue.label,)) for tissue in TISSUES},
     LESION: ("tissue", tuple(tissue.label for tissue in TISSUES if tissue.key in INVOLVED)),
+    "lungs_aerated": ("region", tuple(part.label for part in DENSE[:2])),
+    **{part.key: ("region", (part.label,)) for part in DENSE},
 }
 """Image and labels of each segment of a store that can be compared."""
+
+
+AERATED = {LUNGS_ROW: "lungs_aerated", RIGHT.key: "right_aerated", LEFT.key: "left_aerated"}
+"""Segments without dense lung, by the segment with it; masks of the preset ``anatomical`` have both."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,18 @@ def comparisons_of_labels(what: str, labels: Iterable[int]) -> tuple[Comparison,
     raise SourceError(f'the reference does not name its labels ({listed}): give them as in `what="{example}"`')
 
 
+def with_aerated(case: Case, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return comparisons, and those of the lungs again without dense lung where the mask of the case tells it."""
+    if case.region_counts is None:
+        return tuple(comparisons)
+    named = {comparison.region for comparison in comparisons}
+    return *comparisons, *(
+        Comparison(AERATED[comparison.region], comparison.reference)
+        for comparison in comparisons
+        if comparison.region in AERATED and AERATED[comparison.region] not in named
+    )
+
+
 def check_segments(case: Case, comparisons: Sequence[Comparison]) -> None:
     """Check that a case has the segments that are compared.
 
@@ -180,6 +198,10 @@ def check_segments(case: Case, comparisons: Sequence[Comparison]) -> None:
         )
     elif "side" in images and not regions.is_valid(case):
         reason = "no right and left lung"
+    elif "region" in images and case.region_counts is None:
+        raise StoreError(
+            f"case {case.name} has no dense lung, which only masks of the preset 'anatomical' tell", case=case.name
+        )
     elif "tissue" in images and LABEL not in case.stages:
         reason = "no tissue labels"
     if reason:

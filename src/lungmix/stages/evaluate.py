@@ -15,7 +15,15 @@ from typing import Any
 from lungmix.formats.masks import EmptyMaskError, MaskFile
 from lungmix.stages import convert, mask
 from lungmix.stages.base import StageContext, Status
-from lungmix.stages.comparisons import Comparison, Plan, check_segments, comparisons_of_labels, images_of, plans_for
+from lungmix.stages.comparisons import (
+    Comparison,
+    Plan,
+    check_segments,
+    comparisons_of_labels,
+    images_of,
+    plans_for,
+    with_aerated,
+)
 from lungmix.stages.evaluation import Agreement, compare, selected
 from lungmix.stages.evaluation_rows import COLUMNS, rows_of_agreement
 from lungmix.stages.imported_labels import check_memory, grid_of, import_labels
@@ -169,6 +177,8 @@ class EvaluationStage:
                 is_of_tissues = bool(planned) and all(comparison.image == "tissue" for comparison in planned)
                 if not is_of_tissues and len(empty) == len(plans):
                     raise
+
+            comparisons = with_aerated(case, comparisons)
 
             def progress(done: int, total: int, before: int = number) -> None:
                 report(before * total + done, len(plans) * total)

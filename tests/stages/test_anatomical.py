@@ -11,7 +11,8 @@ from lungmix.stages import label, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
 from lungmix.stages.measure import rows_of_case
-from lungmix.store import CaseWriter
+from lungmix.store import CaseFiles, CaseWriter
+from lungmix.verify.objects import unexpected_objects
 from oracle.anatomical import lung_parts
 from support.chests import GRIDS, chest
 from support.generators import case_of
@@ -92,6 +93,18 @@ def test_corrupt_regions_are_never_computed_from_the_mask(tmp_path, hu):
         label.LabelStage(MODEL).run(context, "one")
     assert label.LabelStage(MODEL, before=[STAGE]).run(context, "one") == "done"
     assert regions.is_valid(cohort["one"])
+
+
+def test_mask_of_another_preset_leaves_nothing_of_the_anatomical_one(tmp_path, hu):
+    cohort, _ = masked(tmp_path, hu)
+    case = CaseFiles(cohort["one"])
+    assert not [key for key in unexpected_objects(case) if "region" in key]
+    mask_stage(MaskParameters("physical")).run(StageContext(None, cohort), "one")
+    case = CaseFiles(cohort["one"])
+    assert case.region_counts is None
+    assert not [key for key in unexpected_objects(case) if "region" in key]
+    assert "region" not in (tmp_path / "s.zarr" / "one" / "labels" / "zarr.json").read_text()
+    assert not (tmp_path / "s.zarr" / "one" / "region_counts").exists()
 
 
 def test_scan_without_lung_fails_with_a_reason(tmp_path):

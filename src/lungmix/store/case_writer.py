@@ -21,7 +21,17 @@ from lungmix.store.case_files import OME, CaseFiles
 from lungmix.store.chunking import codecs_for, shrink_mean, shrink_nearest
 from lungmix.store.metadata import ATTRIBUTE
 from lungmix.store.objects import Receipts, WholeShards, receipt_of
-from lungmix.store.schema import ARRAYS, CONVERT, DEPENDENTS, FILL_VALUE, LABEL_MAPS, LABELS_FILE, PACKED, STAGES
+from lungmix.store.schema import (
+    ARRAYS,
+    CONVERT,
+    DEPENDENTS,
+    FILL_VALUE,
+    LABEL_MAPS,
+    LABELS_FILE,
+    ONLY_SOME_MASKS,
+    PACKED,
+    STAGES,
+)
 from lungmix.store.verified_array import with_store
 
 _ORDER = (
@@ -51,9 +61,14 @@ class CaseWriter(CaseFiles):
                 self.delete_array(schema.level(index))
         else:
             self.delete_array(schema.path)
+            listed = {name, *self._listed_labels()}
+            if name == "lung":
+                for other in ONLY_SOME_MASKS:
+                    self.delete_array(ARRAYS[other].path)
+                listed -= {*ONLY_SOME_MASKS}
             attributes = {OME: ome_zarr.label_metadata(name, self.geometry, layout)}
             receipts = self._write_metadata(schema.path, attributes)
-            self.write_object(LABELS_FILE, self.label_list_content({name, *self._listed_labels()}))
+            self.write_object(LABELS_FILE, self.label_list_content(listed))
         for index, level in enumerate(layout.levels):
             receipts |= self._create_array(
                 schema.level(index),

@@ -53,7 +53,7 @@ def band_bytes(depth: int, nx: int, halo: int) -> int:
 def voxel_task_bytes(depth: int, ny: int, nx: int) -> int:
     """Return the bytes of a task that reads `depth` slices of HU and a mask, and labels, filters or writes them.
 
-    These are HU as stored and as read, the mask, the labels, their median, and the coarser levels to write.
+    Counted per voxel: HU twice (as stored and as read), mask, labels, median of the labels, and the coarser levels.
     """
     return depth * ny * nx * (2 * 2 + 1 + 1 + 1 + 1)
 

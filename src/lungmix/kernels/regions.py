@@ -153,7 +153,7 @@ def separate_lungs(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float
     Returns
     -------
     ndarray of uint8, same shape
-        1 right, 2 left; 0 for small components besides two lungs, and outside `gas`.
+        1 right, 2 left. 0 outside `gas`; also for small components if there are two lungs.
     """
     steps = np.zeros((3, 3))
     steps[2, 0], steps[1, 1], steps[0, 2] = spacing

@@ -199,7 +199,7 @@ class Attempt:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
-        """Return whether the error, if any, is to be tried again."""
+        """Suppress the error and return True if the case is tried again."""
         self.succeeded = error is None
         if isinstance(error, DamageError):
             self.policy.invalidate(error)

@@ -20,7 +20,9 @@ def batches(depth: int, batch_slices: int, start: int = 0, stop: int | None = No
 
 
 def read_axial(case: CaseFiles, first: int, stop: int) -> AxialSlices:
-    """Return axial slices of a scan, which its array may hold along any axis, in any sense.
+    """Return axial slices of a scan.
+
+    The array may hold its slices along any axis, from feet to head or from head to feet.
 
     Parameters
     ----------

@@ -185,7 +185,10 @@ def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameter
 
 
 def remarks_on(row: Mapping[str, Any], numbers: Mapping[str, float] | None = None) -> list[str]:
-    """Return sentences about tissue outside the lungs that the whole-mask numbers of a row of measurements include.
+    """Return sentences about non-lung volume in the mask, which a row's whole-mask numbers include.
+
+    If ``cut_end_cm2`` was not measured, a sentence also says that the mask touches the border of the scan
+    (``touches_border``).
 
     Parameters
     ----------

@@ -367,7 +367,7 @@ def _format_part(name: str, value: str) -> str:
 
 
 def _name_parts(groups: list[Group]) -> list[Group]:
-    """Return the groups with a part name for each where a series has several."""
+    """Return the groups. If a series has more than one, each of its groups gets a part name."""
     by_series: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         if group.first.exclusion_reason is None:

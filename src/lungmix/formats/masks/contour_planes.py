@@ -84,7 +84,7 @@ def place_contours(path: Path, number: int, contours: Sequence[Points], geometry
     Raises
     ------
     SourceError
-        If a contour does not lie in a slice, or those of a slice lie in several planes.
+        If a contour lies in no slice of the scan, or if the contours of one slice lie in different planes.
     """
     axial = geometry.axial
     matrix = np.linalg.inv(np.reshape(axial.direction, (3, 3)) * axial.spacing)

@@ -14,7 +14,7 @@ from lungmix.formats import find_scans, write_image
 from lungmix.formats.masks import REGIONS
 from lungmix.geometry import Geometry
 from lungmix.intake.mask_cases import region_at_end, region_in
-from lungmix.intake.mask_files import match_masks
+from lungmix.intake.mask_matching import match_masks
 from support.generators import case_of
 
 GRID = Geometry((6, 5, 4))

@@ -11,7 +11,7 @@ import lungmix
 from lungmix.errors import reveal
 from lungmix.formats import Scan, find_scans
 from lungmix.geometry import Geometry
-from lungmix.intake.mask_files import match_masks
+from lungmix.intake.mask_matching import match_masks
 from lungmix.parameters import MaskParameters
 from lungmix.stages.base import StageContext
 from lungmix.stages.convert import ConvertStage

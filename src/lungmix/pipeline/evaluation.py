@@ -14,7 +14,7 @@ from lungmix.callbacks import Callback, LogWarnings
 from lungmix.cluster import connect
 from lungmix.formats.masks import REGIONS
 from lungmix.formats.masks.words import LUNG_REGIONS
-from lungmix.intake.mask_files import match_masks
+from lungmix.intake.mask_matching import match_masks
 from lungmix.pipeline.result import CaseResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.stages.comparisons import normalize_what

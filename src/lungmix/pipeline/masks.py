@@ -9,7 +9,7 @@ from typing import Any
 from lungmix.errors import UsageError
 from lungmix.formats import Scan
 from lungmix.geometry import Geometry
-from lungmix.intake.mask_files import match_masks
+from lungmix.intake.mask_matching import match_masks
 from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner

@@ -151,8 +151,8 @@ class Pipeline:
         accept_hu : bool
             Make masks of scans whose values are not HU of a chest CT; they enter no pooled fit.
         masks : str or Path, optional
-            Folder, file or table with masks to take in place of computed ones, see `lungmix.intake.mask_files`. Without
-            it, masks that came from files stay; ``"none"`` computes them.
+            Folder, file or table with masks to take in place of computed ones, see `lungmix.intake.mask_matching`.
+            Without it, masks that came from files stay; ``"none"`` computes them.
         mask_labels : str, mapping or MaskLabels, optional
             Labels of the mask files, such as ``"right=1,left=2"``; by default what the files say.
         mask_with : str, optional

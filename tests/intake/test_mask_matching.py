@@ -12,7 +12,7 @@ from lungmix.formats import find_scans, write_image
 from lungmix.formats.masks import sources
 from lungmix.geometry import Geometry
 from lungmix.intake import mask_cases
-from lungmix.intake.mask_files import match_masks
+from lungmix.intake.mask_matching import match_masks
 from lungmix.privacy.identity import Identity
 from lungmix.stages.convert import UIDS, frame_digest, uid_digests
 from lungmix.stages.derived_series import derived_series

@@ -234,3 +234,27 @@ def test_files_and_names_of_the_recipes_for_contributors_exist():
     names = {name for word in words - files for name in re.findall(r"[A-Za-z_]{3,}", word.partition("(")[0])}
     missing = {name for name in names if not re.search(rf"\b{name}\b", source)}
     assert missing == {"read_name", "write_name"}, "functions that a contributor writes"
+
+
+def missing_paths(text: str) -> list[str]:
+    """Paths in code that the package lacks; a row of a table that begins with a folder names files of this folder."""
+    missing = []
+    for line in text.splitlines():
+        row = re.match(r"\| `(\w+)/` \|", line)
+        for path in re.findall(r"`([\w/]+(?:\.py|/)|\w+(?:/\w+)+)`", line):
+            stem = path.rstrip("/")
+            candidates = [PACKAGE / stem, PACKAGE / f"{stem}.py", *((PACKAGE / row[1]).rglob(stem) if row else ())]
+            if not any(candidate.exists() for candidate in candidates):
+                missing.append(path)
+    return missing
+
+
+def test_missing_paths_are_found():
+    rows = "| `store/` | `lock/`, `acquire.py`, `find_scans` |\n| `store/` | `retry.py`, `lock/owners.py` |\n"
+    prose = "`stages/convert`, `kernels/mask.py`, `tissue.py`, `stages/`; `stages/gone`, `mask.py`, `gone/`\n"
+    assert missing_paths(rows + prose) == ["retry.py", "lock/owners.py", "stages/gone", "mask.py", "gone/"]
+
+
+def test_files_of_the_architecture_page_exist():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    assert missing_paths(re.sub(r"```.*?```", "", text, flags=re.DOTALL)) == []

@@ -200,7 +200,9 @@ def check_segments(case: Case, comparisons: Sequence[Comparison]) -> None:
         reason = "no right and left lung"
     elif "region" in images and case.region_counts is None:
         raise StoreError(
-            f"case {case.name} has no dense lung, which only masks of the preset 'anatomical' tell", case=case.name
+            f"the mask of case {case.name} does not separate dense from aerated lung: make it with "
+            '`preset="anatomical"`',
+            case=case.name,
         )
     elif "tissue" in images and LABEL not in case.stages:
         reason = "no tissue labels"

@@ -44,6 +44,19 @@ def test_every_voxel_is_that_of_the_slow_definition(seed, shape):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "spacing", "factors"),
+    [((40, 128, 150), (5.0, 2.0, 2.0), (1, 2, 2)), ((110, 128, 150), (1.9, 1.9, 1.9), (2, 2, 2))],
+)
+def test_voxels_around_a_reduced_copy_are_those_of_the_slow_definition(shape, spacing, factors):
+    assert reduction_of(spacing).factors == factors
+    hu = chest(shape, spacing, 7)
+    actual = parts(hu, spacing)
+    np.testing.assert_array_equal(actual, lung_parts(hu, spacing))
+    assert set(np.unique(actual)) >= {1, 2}
+
+
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_chunks_change_no_voxel(data):

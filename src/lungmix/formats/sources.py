@@ -76,7 +76,7 @@ class _Search:
     mirror: LocalMirror | None = None
 
     def bucket(self, address: str) -> list[ScanResult]:
-        """Return the results of an address in an object store, after a temporary download of headers."""
+        """Find the scans at an address in an object store; their headers are downloaded meanwhile."""
         try:
             if not is_encodable(address):
                 raise SourceError(f"{mark_path(address)} is no UTF-8, as names in object stores are: check the address")

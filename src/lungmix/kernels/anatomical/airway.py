@@ -36,7 +36,7 @@ def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequ
 
     The tallest stack of axial sections of a tube near the middle of the body is the trachea. From there the lumen is
     followed through gas until it reaches the core of a lung, that is, the part of the lung that holds a sphere of
-    20 mm. Nothing can leak into the lung in this way.
+    20 mm. It cannot leak into this core.
 
     Parameters
     ----------

@@ -40,7 +40,6 @@ def test_every_voxel_is_that_of_the_slow_definition(seed, shape):
     hu = chest(shape, GRIDS[shape], seed)
     actual = parts(hu, GRIDS[shape])
     np.testing.assert_array_equal(actual, lung_parts(hu, GRIDS[shape]))
-    assert actual.any()
 
 
 @pytest.mark.slow

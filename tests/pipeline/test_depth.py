@@ -35,7 +35,7 @@ class FakeStage:
 
 def test_at_most_four_functions_lead_from_the_pipeline_to_a_stage(client, tmp_path, monkeypatch):
     cohort = store_of_counts(tmp_path / "s.zarr", {"case-001": np.zeros(65536, np.uint64)})
-    monkeypatch.setattr(masks, "MaskStage", FakeStage)
+    monkeypatch.setattr(masks, "mask_stage", FakeStage)
     result = Pipeline(client, cohort).mask()
     assert not result.failed
     calls = [call for call in FakeStage.last.calls if call[0].startswith("lungmix.")]

@@ -280,7 +280,7 @@ def _rejected_lung_sentences(case: Case) -> list[str]:
         elif is_given(case):
             origin = mask_text(case)
             why = "is not in the mask file" if origin == GIVEN else f"is not in the mask by {origin}"
-        elif case.stages[mask.STAGE].get("parameters", {}).get("preset") == ANATOMICAL:
+        elif case.stages.get(mask.STAGE, {}).get("parameters", {}).get("preset") == ANATOMICAL:
             why = "is not aerated like lung, or lies outside the chest"
         else:
             why = "is cut off by the opening or too small for the mask; `min_voxels` and `opening` decide that"

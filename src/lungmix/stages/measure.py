@@ -257,7 +257,8 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
     return {
         name: [{"column": column.key, "unit": column.unit, "meaning": column.meaning} for column in columns]
         for name, columns in (
-            ("measurements", (*MEASUREMENTS, *DENSE_COLUMNS)),
+            ("measurements", MEASUREMENTS),
+            ("dense_lung", DENSE_COLUMNS),
             ("radiomics", RADIOMICS),
             ("qc", QUALITY),
             ("evaluation", EVALUATION),

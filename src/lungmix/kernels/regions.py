@@ -188,7 +188,7 @@ def region_counts(
     rows : sequence of 3 ndarray of int64
         Index into `small` for each index along z, y, x.
     first_row : int
-        Row of `lung` at the first row of `hu`.
+        Row of `lung` that is row 0 of `hu`.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Grouping of slices into volumes: by their positions first, then by shared attributes.
 
 Slices of one size, orientation and pixel spacing are candidates. An attribute that has a new value in nearly every
-slice identifies nothing and is ignored. An attribute of few values separates volumes if each is an even stack by
-itself. See `docs/dicom.md`.
+slice identifies nothing and is ignored. An attribute with few values splits the slices into volumes, if the slices of
+each value are evenly spaced. See `docs/dicom.md`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lungmix.geometry import AxisOrder
 from lungmix.graphs.memory import mask_chunks
+from lungmix.graphs.overlap import whole_steps
 from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
 from lungmix.kernels.anatomical.zones import Codes
 from lungmix.kernels.mask import anatomical_threshold
@@ -57,7 +58,7 @@ def anatomical_mask(
 
 def _graph(ct: da.Array, spacing: Sequence[float], threshold: int, reduction: Reduction, element: Element) -> da.Array:
     """Return the lazy lung mask of an axial array."""
-    steps = tuple(_whole_steps(chunks, n) for chunks, n in zip(ct.chunks, reduction.factors, strict=True))
+    steps = tuple(whole_steps(chunks, n) for chunks, n in zip(ct.chunks, reduction.factors, strict=True))
     reduced_chunks = tuple(
         tuple(-(-chunk // n) for chunk in chunks) for chunks, n in zip(steps, reduction.factors, strict=True)
     )
@@ -74,12 +75,6 @@ def _graph(ct: da.Array, spacing: Sequence[float], threshold: int, reduction: Re
         slab = lung(ct[low:high], codes, reduction, threshold, element, low, (start - low, stop - low))
         slabs.append(da.from_delayed(slab, (stop - start, *ct.shape[1:]), np.uint8))
     return da.concatenate(slabs)
-
-
-def _whole_steps(chunks: Sequence[int], step: int) -> tuple[int, ...]:
-    """Return chunks of whole steps that cover the extent of `chunks`, of similar sizes."""
-    edges = {min(-(-int(edge) // step) * step, sum(chunks)) for edge in np.cumsum(chunks)}
-    return tuple(int(n) for n in np.diff([0, *sorted(edges)]))
 
 
 def _reduce(block: npt.NDArray[Any], reduction: Reduction) -> npt.NDArray[np.int16]:

@@ -22,7 +22,7 @@ from lungmix.errors import UsageError
 from lungmix.graphs.anatomical import anatomical_mask
 from lungmix.graphs.labels import order_of
 from lungmix.graphs.memory import mask_chunks
-from lungmix.graphs.overlap import map_with_halo
+from lungmix.graphs.overlap import map_with_halo, whole_steps
 from lungmix.kernels import mask as kernels
 from lungmix.kernels.components import SlabTable, label_runs, merge_tables, render_components, table_of
 from lungmix.kernels.mask import ComponentSummary, MaskRecipe, check_spacing, describe, is_lung, recipe_for
@@ -146,7 +146,7 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
     if 0 in ct.shape:
         return da.zeros(ct.shape, np.uint8), dask.delayed(KeptComponents)((), ComponentSummary(0, (), 0))
     # Pack and unpack voxels in their chunks, in columns of whole words; only packed chunks are joined to slabs.
-    columns = ct.rechunk({2: _whole_words(ct.chunks[2])})
+    columns = ct.rechunk({2: whole_steps(ct.chunks[2], WORD)})
     words = tuple(words_for(wide) for wide in columns.chunks[2])
     _, ny, nx = ct.shape
     air = columns.map_blocks(
@@ -228,12 +228,6 @@ def close_lung(lung: da.Array, nx: int, recipe: MaskRecipe) -> da.Array:
         halo = 2 * element.extent[0]
         lung = map_with_halo(_close, lung, [(halo, halo), (0, 0), (0, 0)], element=element, nx=nx)
     return lung
-
-
-def _whole_words(chunks: Sequence[int]) -> tuple[int, ...]:
-    """Return chunks of whole words that cover the extent of `chunks`, of similar sizes."""
-    edges = {min(-(-int(edge) // WORD) * WORD, sum(chunks)) for edge in np.cumsum(chunks)}
-    return tuple(int(n) for n in np.diff([0, *sorted(edges)]))
 
 
 def _thin_chunks(chunks: Sequence[int], ny: int, nx: int) -> list[int]:

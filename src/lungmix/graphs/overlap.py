@@ -91,6 +91,12 @@ def join_chunks(chunks: Sequence[int], depth: int, smallest: int = 1) -> tuple[i
     return tuple(joined)
 
 
+def whole_steps(chunks: Sequence[int], step: int) -> tuple[int, ...]:
+    """Return chunks of whole steps that cover the extent of `chunks`, of similar sizes; the last one ends with it."""
+    edges = {min(-(-int(edge) // step) * step, sum(chunks)) for edge in np.cumsum(chunks)}
+    return tuple(int(n) for n in np.diff([0, *sorted(edges)]))
+
+
 def _on_core(
     window: npt.NDArray[Any],
     kernel: Kernel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,13 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
     # The front widens gradually: drop also the last wave before it became too wide.
     last = int(wide[0]) - 2 if len(wide) else len(fronts)
     return Airway(tube, (waves > 0) & (waves <= last))
+
+
+def axial_steps(spacing: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Return the vectors in LPS, mm, of one step along each axis of an axial array, as columns."""
+    steps = np.zeros((3, 3))
+    steps[2, 0], steps[1, 1], steps[0, 2] = spacing
+    return steps
 
 
 def cranial_axis(steps: npt.NDArray[np.float64]) -> int:

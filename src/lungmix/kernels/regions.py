@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from lungmix.kernels.airway import cranial_axis, find_airway
+from lungmix.kernels.airway import axial_steps, cranial_axis, find_airway
 from lungmix.kernels.geodesic import chamfer_distance, flood, geodesic_assign
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.jit import kernel
@@ -155,8 +155,7 @@ def separate_lungs(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float
     ndarray of uint8, same shape
         1 right, 2 left. 0 outside `gas`; also for small components if there are two lungs.
     """
-    steps = np.zeros((3, 3))
-    steps[2, 0], steps[1, 1], steps[0, 2] = spacing
+    steps = axial_steps(spacing)
     z, y, x = spacing
     parts = _two_parts(gas, steps)[0]
     if parts is None:

@@ -6,7 +6,6 @@ that neither chunks nor workers change a voxel. Regions belong to the mask, as f
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +29,7 @@ from lungmix.stages.reduced import find_rejected_components, reduced_hu
 from lungmix.store import CaseRef, CaseWriter
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import PACKED
-from lungmix.tissue import DENSE, SIDES
+from lungmix.tissue import DENSE, LUNGS, SIDES
 
 Codes = npt.NDArray[np.uint8]
 
@@ -104,24 +103,6 @@ class AnatomicalMaskStage(MaskStage):
 
 
 @dataclass(frozen=True, eq=False)
-class _Zones:
-    """Compressed zones of the reduced copy, a few kilobytes for every task; axes are ordered as in the stored array."""
-
-    shape: tuple[int, ...]
-    factors: tuple[int, ...]
-    packed: bytes
-
-    def of(self, shape: Sequence[int], flipped: Sequence[bool], spans: Sequence[tuple[int, int]]) -> Codes:
-        """Return the zone of each voxel of a part of the stored array."""
-        codes = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
-        indices = [
-            np.arange(size - 1 - start, size - 1 - stop, -1) if flip else np.arange(start, stop)
-            for (start, stop), size, flip in zip(spans, shape, flipped, strict=True)
-        ]
-        return spread(codes, self.factors, indices)
-
-
-@dataclass(frozen=True, eq=False)
 class _WrittenSlab:
     """Histograms of a written slab, and receipts of its shards."""
 
@@ -130,27 +111,29 @@ class _WrittenSlab:
     files: Receipts
 
 
-def _find_zones(case_ref: CaseRef, threshold: int) -> _Zones:
+def _find_zones(case_ref: CaseRef, threshold: int) -> regions.CompressedLabels:
+    """Return the zones of the reduced copy; their axes are ordered as those of the stored array, and not flipped."""
     case = case_ref.open()
-    order = case.geometry.axis_order
     spacing = case.geometry.axial.spacing_zyx
-    reduction = reduction_of(spacing)
-    codes = find_zones(reduced_hu(case), threshold, reduction.spacing(spacing)).transpose(np.argsort(order.axes))
-    return _Zones(codes.shape, order.by_array(reduction.factors), zlib.compress(np.ascontiguousarray(codes).data, 1))
+    codes = find_zones(reduced_hu(case), threshold, reduction_of(spacing).spacing(spacing))
+    return regions.CompressedLabels.of(codes.transpose(np.argsort(case.geometry.axis_order.axes)))
 
 
-def _write_slab(case_ref: CaseRef, start: int, stop: int, zones: _Zones, element: Element) -> _WrittenSlab:
+def _write_slab(
+    case_ref: CaseRef, start: int, stop: int, zones: regions.CompressedLabels, element: Element
+) -> _WrittenSlab:
     case = case_ref.open("r+")
     depth, ny, nx = case.geometry.shape
     has_regions = case.geometry.orientation_known
     files: Receipts = {}
     region_files: Receipts = {}
     counts = np.zeros((len(DENSE), N_HU), np.uint64)
-    side_counts = np.zeros((len(SIDES), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(regions.FACES)), np.bool_)
     labels = np.empty((stop - start, ny, nx), np.uint8)
+    codes = zones.labels
     for begin in range(start, stop, _BAND):
-        _label_band(case, zones, element, start, (begin, min(begin + _BAND, stop)), labels)
+        end = min(begin + _BAND, stop)
+        labels[begin - start : end - start] = _labels_of(case, codes, element, begin, end)
     lung_rows = np.flatnonzero(labels.any(axis=(0, 2)))
     if lung_rows.size:
         rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
@@ -163,23 +146,22 @@ def _write_slab(case_ref: CaseRef, start: int, stop: int, zones: _Zones, element
             sides = _SIDE_OF_PART[labels]
             region_files |= case.write("side", start, sides)
             touches |= regions.faces_touched(sides, start, depth)
-    for region in DENSE:
-        side_counts[(region.label - 1) % 2] += counts[region.label - 1]
+    side_counts = np.zeros((len(SIDES), N_HU), np.uint64)
+    side_counts[: len(LUNGS)] = counts[: len(LUNGS)] + counts[len(LUNGS) :]
     of_regions = regions.SlabRegionCounts(SparseHistogram.of(side_counts.reshape(-1)), touches, region_files)
     return _WrittenSlab(SparseHistogram.of(counts.reshape(-1)), of_regions, files)
 
 
-def _label_band(
-    case: CaseWriter, zones: _Zones, element: Element, first: int, span: tuple[int, int], labels: Codes
-) -> None:
-    """Write the labels of the slices of a span to those of a slab that begins at slice `first`."""
-    start, stop = span
-    depth, ny, nx = case.geometry.shape
+def _labels_of(case: CaseWriter, codes: Codes, element: Element, start: int, stop: int) -> Codes:
+    """Return the labels of the slices from `start` to `stop` (`lungmix.tissue.DENSE`), from the zones of a case."""
+    shape, order = case.geometry.shape, case.geometry.axis_order
     halo = 2 * element.extent[0]
-    low, high = max(0, start - halo), min(depth, stop + halo)
-    codes = zones.of(case.geometry.shape, case.geometry.axis_order.flipped, ((low, high), (0, ny), (0, nx)))
+    low, high = max(0, start - halo), min(shape[0], stop + halo)
+    indices = [np.arange(low, high), *(np.arange(n) for n in shape[1:])]
+    axial = [n - 1 - index if flip else index for n, index, flip in zip(shape, indices, order.flipped, strict=True)]
+    factors = order.by_array(reduction_of(case.geometry.axial.spacing_zyx).factors)
     air = case.read_packed(PACKED, low, high)
-    labels[start - first : stop - first] = lung_voxels(air, nx, codes, element, (start - low, stop - low))
+    return lung_voxels(air, shape[2], spread(codes, factors, axial), element, (start - low, stop - low))
 
 
 def _describe_failure(spacing: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from lungmix.kernels.airway import tube_sections
+from lungmix.kernels.airway import axial_steps, tube_sections
 from lungmix.kernels.anatomical.spheres import closed, opened
 
 Mask = npt.NDArray[np.bool_]
@@ -67,9 +67,7 @@ def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequ
 
 
 def _trachea(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequence[float]) -> Mask:
-    steps = np.zeros((3, 3))
-    steps[2, 0], steps[1, 1], steps[0, 2] = spacing
-    sections = tube_sections(hu, (hu < LUMEN_HU) & (lungs | _in_body(air)), lungs, steps)
+    sections = tube_sections(hu, (hu < LUMEN_HU) & (lungs | _in_body(air)), lungs, axial_steps(spacing))
     tubes, n = ndimage.label(sections, _ALL)
     heights = [(box[0].stop - box[0].start) * spacing[0] for box in ndimage.find_objects(tubes)]
     if not n or max(heights) < SHORTEST_MM:

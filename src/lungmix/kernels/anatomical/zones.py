@@ -89,9 +89,8 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
         out[ndimage.binary_dilation(lung, _ALL) & of_side] |= np.uint8(Zone.NEAR)
         closed_lung = _filled(closed(lung, VESSELS_MM, spacing) & ~airway & of_side, spacing)
         out[ndimage.binary_erosion(closed_lung, _ALL, border_value=1) & of_side] |= np.uint8(Zone.INNER)
-    dense = find_dense(hu, sides, airway, threshold, spacing)
     # Where both lungs claim a voxel, the nearer one has it.
-    out[dense & ~airway] |= np.uint8(Zone.DENSE)
+    out[find_dense(hu, sides, airway, threshold, spacing)] |= np.uint8(Zone.DENSE)
     return out
 
 

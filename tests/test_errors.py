@@ -14,6 +14,7 @@ from lungmix.errors import (
     SourceError,
     StoreNotFoundError,
     UsageError,
+    count_of,
     error_about,
     mark_path,
     mark_untrusted,
@@ -39,6 +40,11 @@ def test_a_name_can_neither_move_the_cursor_nor_leave_its_marks(name):
     text = mark_path(name)
     assert reveal(text).isprintable()
     assert redact(f"{text} is odd") == "the file is odd"
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 slices"), (1, "1 slice"), (2, "2 slices"), (1251, "1,251 slices")])
+def test_a_number_has_its_noun_in_the_plural_unless_it_is_one(number, text):
+    assert count_of(number, "slice") == text
 
 
 def test_a_message_without_names_stays_as_it_is():

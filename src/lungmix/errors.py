@@ -274,6 +274,11 @@ def first_of(texts: Sequence[str], count: int = 3, separator: str = ", ") -> str
     return separator.join(texts[:count]) + more
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one, such as ``1 case`` or ``1,251 slices``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def reason_of(error: BaseException) -> str:
     """Return one sentence about the error that ended a case, with marks; see `reveal` and `redact`."""
     if isinstance(error, LungmixError):

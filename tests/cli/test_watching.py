@@ -144,6 +144,7 @@ def test_time_left_follows_the_bytes_and_not_the_cases():
     amount.add("small")
     assert (amount.done, amount.total) == (1_000_000, 10_000_000)
     assert amount.text == "1/2 cases, 1.0 MB of 10.0 MB"
+    assert Amount(["alone"], {"alone": 1_000_000}).text == "0/1 case, 0 bytes of 1.0 MB"
     plain = Amount(["a", "b"], None)
     plain.add("a")
     assert (plain.done, plain.total, plain.text) == (1, 2, "1/2")

@@ -1,5 +1,6 @@
 """What the summary says beside the numbers: parts of the mask that are no lung, its border, fits of few scans."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -93,6 +94,7 @@ def test_remarks_are_in_the_overview_and_on_the_page(tmp_path, monkeypatch):
     assert "3,044 mL" in flag
     assert overview.to_dict()["cases"][0]["flags"] == [flag]
     assert "note: case-003: 7,692 mL in the mask" in printed(show_overview, overview)
+    assert "s.zarr: 1 case " in printed(show_overview, replace(overview, store="s.zarr"))
     page = write_page(cohort, tmp_path / "page", spell=lambda message: message.replace("`Pipeline.measure", "measure"))
     assert "3,044 mL lie outside them" in page.read_text()
     assert "`Pipeline.measure" not in page.read_text()

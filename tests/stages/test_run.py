@@ -249,7 +249,7 @@ def test_failed_mask_reports_components_and_a_remedy(scans, client, tmp_path):
     )
     reason = report.failed["case-001"]
     for word in (
-        "islands of air",
+        " of air, the largest: ",
         "voxels",
         "touches the image edge",
         "spacing",

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from lungmix.callbacks.callback import Callback
-from lungmix.errors import redact
+from lungmix.errors import count_of, redact
 
 
 class Amount:
@@ -42,8 +42,9 @@ class Amount:
     @property
     def text(self) -> str:
         """Text such as ``3/62 cases, 1.3 GB of 26.9 GB``."""
-        cases = f"{self._ended}/{self._cases}"
-        return f"{cases} cases, {decimal(self.done)} of {decimal(self.total)}" if self._sizes else cases
+        if not self._sizes:
+            return f"{self._ended}/{self._cases}"
+        return f"{self._ended}/{count_of(self._cases, 'case')}, {decimal(self.done)} of {decimal(self.total)}"
 
     def _size_of(self, case: str) -> int:
         return self._sizes.get(case, 0) if self._sizes else 1

@@ -15,7 +15,7 @@ from lungmix._version import __version__
 from lungmix.cli.redaction import may_show_names, printable
 from lungmix.cli.show_fits import fits_json, new_table, print_lines, show_comparison, show_mixture, show_selection
 from lungmix.cli.spelling import spelled
-from lungmix.errors import first_of
+from lungmix.errors import count_of, first_of
 from lungmix.pipeline import RunResult
 from lungmix.stages.measure import dictionary
 from lungmix.stages.quality import NOT_MEASURED
@@ -106,7 +106,7 @@ def _flag_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     flagged = sum(bool(row["flags"]) for row in rows)
     names = ", ".join(f"{name} ({n})" for name, n in counts.most_common())
     unmeasured = sum(str(row["reasons"]).startswith(NOT_MEASURED) for row in rows)
-    texts = [f"{flagged} of {len(rows)} case{'s' * (len(rows) != 1)}{': ' if names else ''}{names}"]
+    texts = [f"{flagged} of {count_of(len(rows), 'case')}{': ' if names else ''}{names}"]
     texts += [f"{NOT_MEASURED}: {unmeasured}"] if unmeasured else []
     return [f"to look at: {'; '.join(texts)}"]
 
@@ -156,7 +156,7 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
 
 def show_overview(console: Console, overview: CohortOverview) -> None:
     """Print cases with their stages, and the scanners as in the paper's Table 1."""
-    title = f"{overview.store}: {len(overview.cases)} cases"
+    title = f"{overview.store}: {count_of(len(overview.cases), 'case')}"
     table = new_table(title, "case", "size", "spacing mm", "stages", "flags", texts=True)
     for case in overview.cases:
         size = " x ".join(map(str, case.size))
@@ -174,7 +174,7 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
     for row in overview.scanners:
         table.add_row(row.manufacturer, row.model, str(row.scans), row.kvp, row.thickness)
     console.print(table)
-    console.print(f"{overview.slices:,} slices, {overview.voxels:,} voxels", highlight=False)
+    console.print(f"{count_of(overview.slices, 'slice')}, {count_of(overview.voxels, 'voxel')}", highlight=False)
 
 
 def _made_with(use: ModelUse) -> list[str]:

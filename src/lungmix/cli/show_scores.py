@@ -13,7 +13,7 @@ from rich.table import Table
 from lungmix.analysis.scores import Correlation, ScoreStudy
 from lungmix.cli.redaction import printable
 from lungmix.cli.show_fits import new_table, print_lines
-from lungmix.errors import redact
+from lungmix.errors import count_of, redact
 
 
 def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> None:
@@ -41,7 +41,7 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
         pairs = (f"{draws.r2_mean:.3f} ± {draws.r2_sd:.3f}", f"{draws.c_mean:.3f} ± {draws.c_sd:.3f}")
         table.add_row(draws.draw, str(draws.scans), *pairs, f"{draws.r2_rest_mean:.3f}")
     console.print(table)
-    console.print(f"{len(result.rows)} scans of {result.patients} patients", highlight=False)
+    console.print(f"{count_of(len(result.rows), 'scan')} of {count_of(result.patients, 'patient')}", highlight=False)
     for names, title in ((result.unscored, "measured, no score"), (result.unmeasured, "scored, not measured")):
         if names:
             print_lines(console, f"{title}: {printable(', '.join(names))}")

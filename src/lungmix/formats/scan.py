@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import error_about, redact
+from lungmix.errors import count_of, error_about, redact
 from lungmix.formats.dicom.stack import SliceStack
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
@@ -100,7 +100,7 @@ class Scan:
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.geometry.size))
-        return f"<Scan: {self.kind}, {size} voxels, {len(self.files)} files>"
+        return f"<Scan: {self.kind}, {size} voxels, {count_of(len(self.files), 'file')}>"
 
     def without_identity(self) -> Scan:
         """Return the scan without its identity, which may be sent to other processes."""

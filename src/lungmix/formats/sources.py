@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lungmix.earlier_names import accepts_earlier_names
-from lungmix.errors import SourceError, first_of, is_encodable, mark_path
+from lungmix.errors import SourceError, count_of, first_of, is_encodable, mark_path
 from lungmix.formats.annex import missing_content_error, missing_content_kind
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
@@ -257,7 +257,7 @@ def _or_rejection(results: list[ScanResult], path: Path) -> list[ScanResult]:
         return results
     problem = "holds no CT series and no image file"
     if results:
-        problem = f"holds no CT series that is used, {len(results)} other{'s' if len(results) > 1 else ''} skipped"
+        problem = f"holds no CT series that is used, {count_of(len(results), 'other')} skipped"
     return [*results, _rejected(path, f"{mark_path(path)} {problem}: check the path")]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dask.system import CPU_COUNT
 
-from lungmix.errors import SourceError, UsageError, mark_path
+from lungmix.errors import SourceError, UsageError, count_of, mark_path
 from lungmix.formats import Scan
 from lungmix.formats.masks import MaskFile
 from lungmix.formats.masks.sources import OpenedMask, open_masks
@@ -204,9 +204,9 @@ def _assign(
             )
     matched.unused.update((label, fault) for files in others.values() for label, fault, _ in files)
     if left_aside:
-        count = "1 file" if len(left_aside) == 1 else f"{len(left_aside)} files"
         matched.unused["masks of other structures"] = (
-            f"{count}, such as {mark_path(left_aside[0])}, next to masks of the same scans: not used"
+            f"{count_of(len(left_aside), 'file')}, such as {mark_path(left_aside[0])}, next to masks of the "
+            "same scans: not used"
         )
 
 

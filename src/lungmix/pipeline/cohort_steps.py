@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from lungmix.analysis.comparison import compare
 from lungmix.callbacks import stage_events
 from lungmix.cluster import UsageRecorder
-from lungmix.errors import ModelError
+from lungmix.errors import ModelError, count_of
 from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters
 from lungmix.pipeline.result import RunResult
@@ -211,7 +211,7 @@ def _note_of_flagged(flagged: Mapping[str, Sequence[str]]) -> list[str]:
         return []
     listed = "; ".join(f"{name}: {', '.join(flags)}" for name, flags in list(flagged.items())[:_SHOWN])
     more = f"; and {len(flagged) - _SHOWN} more" if len(flagged) > _SHOWN else ""
-    return [f"{len(flagged)} flagged case{'s' * (len(flagged) != 1)} not pooled ({listed}{more})"]
+    return [f"{count_of(len(flagged), 'flagged case')} not pooled ({listed}{more})"]
 
 
 def measure_quality(runner: CaseRunner, names: Sequence[str], result: RunResult) -> None:

@@ -12,6 +12,7 @@ from distributed import Client
 
 from lungmix.callbacks import Callback, LogWarnings
 from lungmix.cluster import connect
+from lungmix.errors import count_of
 from lungmix.formats.masks import REGIONS
 from lungmix.formats.masks.words import LUNG_REGIONS
 from lungmix.intake.mask_matching import match_masks
@@ -69,7 +70,7 @@ class EvaluationResult(CaseResult):
             for key, title, digits in _SUMMARIZED:
                 values = [value for row in rows if not isnan(value := float(row[key]))]
                 texts.append(f"{title} {median(values):.{digits}f}" if values else f"{title} none")
-            lines.append(f"{region}, median of {len(rows)} case{'s' * (len(rows) != 1)}: {', '.join(texts)}")
+            lines.append(f"{region}, median of {count_of(len(rows), 'case')}: {', '.join(texts)}")
         return lines
 
 

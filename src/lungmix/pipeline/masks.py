@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lungmix.errors import UsageError
+from lungmix.errors import UsageError, count_of
 from lungmix.formats import Scan
 from lungmix.geometry import Geometry
 from lungmix.intake.mask_matching import match_masks
@@ -89,9 +89,9 @@ def plan_masks(
     if hint := advice(spacings, parameters):
         runner.callback.on_warning(hint)
     if masks is None and (still := kept & {*names}):
-        count = "1 case" if len(still) == 1 else f"{len(still)} cases"
         runner.callback.on_info(
-            f"masks of {count} came from files or a segmenter and are kept; `masks='none'` has them computed"
+            f"masks of {count_of(len(still), 'case')} came from files or a segmenter and are kept; `masks='none'` has "
+            "them computed"
         )
     return stage if stage.masks or stage.missing or stage.kept else computed
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lungmix.analysis.comparison import Comparison
 from lungmix.cluster import ResourceUsage
-from lungmix.errors import ClusterError, RoomError, first_of, more_memory, redact, reveal
+from lungmix.errors import ClusterError, RoomError, count_of, first_of, more_memory, redact, reveal
 from lungmix.mixture import Fits, TissueModel
 from lungmix.store.models import ModelId
 from lungmix.store.tables import Row
@@ -168,9 +168,7 @@ class RunResult(CaseResult):
                 values = [value for row in self.rows if not isnan(value := float(row[key]))]
                 low, median, high = np.percentile(values or [nan], (25, 50, 75))
                 texts.append(f"{title} {median:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}] {unit}")
-            lines.append(
-                f"median [quartiles] of {len(self.rows)} case{'s' * (len(self.rows) != 1)}: {'; '.join(texts)}"
-            )
+            lines.append(f"median [quartiles] of {count_of(len(self.rows), 'case')}: {'; '.join(texts)}")
         return lines
 
 

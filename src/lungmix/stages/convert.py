@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import LungmixError, SourceError, StoreError, mark_path, redact
+from lungmix.errors import LungmixError, SourceError, StoreError, count_of, mark_path, redact
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
@@ -248,7 +248,7 @@ def _check_end(scan: Scan, slices: int) -> None:
     depth = scan.geometry.shape[0]
     if slices != depth:
         raise SourceError(
-            f"{mark_path(scan.path)} holds {slices} slices, its header declares {depth}: get the file again"
+            f"{mark_path(scan.path)} holds {count_of(slices, 'slice')}, its header declares {depth}: get the file again"
         )
 
 

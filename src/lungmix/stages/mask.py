@@ -13,7 +13,7 @@ from distributed import Client
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
-from lungmix.errors import HuError, NoLungError, StoreError, first_of
+from lungmix.errors import HuError, NoLungError, StoreError, count_of, first_of
 from lungmix.graphs.mask import buffered_lung, close_lung, select_lung_components
 from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu_packed
@@ -224,11 +224,11 @@ def describe_failure(
     spacing = " x ".join(f"{s:.3g}" for s in case.geometry.spacing)
     if summary.largest:
         seen = "; ".join(
-            f"{voxels:,} voxels ({voxels * case.geometry.voxel_ml:,.0f} mL"
+            f"{count_of(voxels, 'voxel')} ({voxels * case.geometry.voxel_ml:,.0f} mL"
             + (", touches the image edge)" if touches else ", clear of the image edge)")
             for voxels, touches in summary.largest[:3]
         )
-        islands = f"{summary.components} islands of air were seen, the largest: {seen}"
+        islands = f"{count_of(summary.components, 'island')} of air, the largest: {seen}"
     else:
         islands = f"no air below {parameters.air_hu} HU is left after the opening"
     lung_like = [component for component in rejected if not component.touches_edge]
@@ -246,8 +246,8 @@ def describe_failure(
     else:
         remedy = "nothing looks like lung: check that this is a chest CT in HU that shows the whole thorax"
     return (
-        f"no lung found: {islands}; lung is an island of at least {min_voxels:,} voxels that is clear of the first "
-        f"and last row and column; spacing {spacing} mm, preset {parameters.preset}; {remedy}"
+        f"no lung found: {islands}; lung is an island of at least {count_of(min_voxels, 'voxel')} that is clear "
+        f"of the first and last row and column; spacing {spacing} mm, preset {parameters.preset}; {remedy}"
     )
 
 

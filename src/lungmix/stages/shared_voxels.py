@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.errors import count_of
 from lungmix.formats.masks import LOBES, MaskFile
 from lungmix.formats.masks.mask_file import Overlap
 from lungmix.store import Case, CaseWriter
@@ -57,7 +58,7 @@ def note_on_shared(case: Case, count: int) -> str:
     """Return the note on voxels of both lungs."""
     volume_ml = count * float(np.prod(case.geometry.spacing)) / 1000
     return (
-        f"right and left lung overlap in its mask: {volume_ml:.3g} mL ({count:,} voxel{'s' * (count > 1)}) belong to "
+        f"right and left lung overlap in its mask: {volume_ml:.3g} mL ({count_of(count, 'voxel')}) belong to "
         "both, and count as left"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lungmix.errors import LungmixError, StoreError
+from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.quality import QualityParameters
@@ -17,7 +17,6 @@ from lungmix.store.cohort import Cohort, open_cohort
 from lungmix.store.cohort_writer import CohortWriter
 from lungmix.store.models import (
     PUBLISHED_NAME,
-    count_cases,
     label_id,
     mask_of,
     mask_text,
@@ -121,7 +120,7 @@ def choose(
         kept.append(f"model {stored_id(cohort).name}")
     is_last_fit = chosen_model == FIT and all(value is None for value in fit_options.values())
     if cohort is not None and is_last_fit and last_parameters != FitParameters():
-        components_text = f"{last_parameters.n_components} components"
+        components_text = count_of(last_parameters.n_components, "component")
         without = " without flagged cases" if last_parameters.exclude_flagged else ""
         kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}{without}")
     check_slices(chunk_slices)
@@ -229,30 +228,30 @@ def _changes(
     messages = []
     if converted:
         messages.append(
-            f"`chunk_slices={chunk_slices}`: up to {count_cases(len(converted))} will be converted again, from their "
-            "sources"
+            f"`chunk_slices={chunk_slices}`: up to {count_of(len(converted), 'case')} will be converted again, from "
+            "their sources"
         )
     if masks:
         new_text = text_of_mask(mask.to_dict())
         messages.append(
-            f"masks of {count_cases(masks.total())} will be recomputed with {new_text} instead of {', '.join(masks)}, "
-            "and so their labels and measurements"
+            f"masks of {count_of(masks.total(), 'case')} will be recomputed with {new_text} instead of "
+            f"{', '.join(masks)}, and so their labels and measurements"
         )
     if segmented:
         messages.append(
-            f"masks of {count_cases(segmented)} will be replaced by those of {mask_with}, and so their labels and "
+            f"masks of {count_of(segmented, 'case')} will be replaced by those of {mask_with}, and so their labels and "
             "measurements"
         )
     if replaced:
         messages.append(
-            f"computed masks of {count_cases(replaced)} will be replaced where there is a mask file, and so their "
+            f"computed masks of {count_of(replaced, 'case')} will be replaced where there is a mask file, and so their "
             "labels and measurements"
         )
     if labels:
         new_text = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)
         messages.append(
-            f"labels of {count_cases(labels.total())} will be recomputed with {new_text} instead of {', '.join(labels)}"
-            ", and so their measurements"
+            f"labels of {count_of(labels.total(), 'case')} will be recomputed with {new_text} instead of "
+            f"{', '.join(labels)}, and so their measurements"
         )
     return messages
 

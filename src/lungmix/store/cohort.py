@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from lungmix.errors import CaseNotFoundError, StoreError, error_about
+from lungmix.errors import CaseNotFoundError, StoreError, count_of, error_about
 from lungmix.store import zarr_adapter
 from lungmix.store.case import Case
 from lungmix.store.case_registry import read_register
@@ -111,7 +111,7 @@ class Cohort(Mapping[str, Case]):
         }
 
     def __repr__(self) -> str:
-        return f"<Cohort {self.url}: {len(self)} cases>"
+        return f"<Cohort {self.url}: {count_of(len(self), 'case')}>"
 
     def _repr_html_(self) -> str:
         return cohort_html(self.url, self)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import encodable
+from lungmix.errors import count_of, encodable
 from lungmix.store.schema import CONVERT, LABEL, stages_text
 from lungmix.tissue import segments_of
 
@@ -56,7 +56,7 @@ def cohort_html(url: str, cases: Mapping[str, Case]) -> str:
     head = _row(("case", "size (x, y, z)", "spacing (mm)", "done", "mask, labels by", "failed")[:columns], "th")
     body = "".join(_row(line[:columns]) for line in lines)
     rest = f"<p>and {len(names) - len(first_names)} more</p>" if len(names) > len(first_names) else ""
-    caption = f"Cohort {escape(encodable(url))}: {len(names)} cases"
+    caption = f"Cohort {escape(encodable(url))}: {count_of(len(names), 'case')}"
     table = f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
     return f'<div style="overflow-x:auto">{table}{rest}</div>'
 

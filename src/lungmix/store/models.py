@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lungmix.errors import LungmixError, StoreError
+from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import PRESETS, MaskParameters
 from lungmix.store.digests import digest_of
@@ -169,7 +169,7 @@ class ModelUse:
             others = _counted(map(str, self.stale.values()))
             carry = "carries" if len(self.stale) == 1 else "carry"
             messages.append(
-                f"{count_cases(len(self.stale))} {carry} labels by another model ({others}) than "
+                f"{count_of(len(self.stale), 'case')} {carry} labels by another model ({others}) than "
                 f"that of the store ({self.stored}), and measurements of these labels: run `Pipeline.label()` "
                 "and `Pipeline.measure()`"
             )
@@ -216,9 +216,4 @@ def model_use(cohort: Cohort, cases: Mapping[str, Case] | None = None) -> ModelU
 
 
 def _counted(texts: Any) -> str:
-    return ", ".join(f"{text}: {count_cases(count)}" for text, count in Counter(texts).items())
-
-
-def count_cases(count: int) -> str:
-    """Return a number of cases as text."""
-    return f"{count} case" if count == 1 else f"{count} cases"
+    return ", ".join(f"{text}: {count_of(count, 'case')}" for text, count in Counter(texts).items())

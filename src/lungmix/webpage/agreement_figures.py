@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lungmix.errors import StoreError
+from lungmix.errors import StoreError, count_of
 from lungmix.kernels.surfaces import Mask
 from lungmix.stages.worst_slices import WorstSlice
 from lungmix.store import Cohort
@@ -61,7 +61,7 @@ def agreement_figure(rows: Sequence[Row]) -> Figure:
         of_region = [row for row in rows if row["region"] == region]
         volumes = np.array([float(row["volume_ml"]) for row in of_region])
         references = np.array([float(row["reference_ml"]) for row in of_region])
-        title = f"{region}, {len(of_region)} case{'s' * (len(of_region) != 1)}"
+        title = f"{region}, {count_of(len(of_region), 'case')}"
         top = 1.08 * max(float(volumes.max()), float(references.max()), 1.0)
         left.plot((0, top), (0, top), color=_LINE, linewidth=1.2, zorder=1)
         left.scatter(references, volumes, s=28, color=_POINT, alpha=0.75, linewidth=0, zorder=3)

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
+from lungmix.errors import count_of
 from lungmix.kernels.histogram import FIRST_HU
 from lungmix.mixture import TissueModel
 from lungmix.stages.mask import STAGE as MASK
@@ -58,9 +59,9 @@ def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, co
     threshold = f"{mask.get('threshold', -155)}".replace("-", "−")
     sizes = {"paper": "\n(sizes as published)", "physical": "\n(sizes in mm)"}.get(mask.get("preset"), "")
     total = float(counts.sum())
-    scans = f"{len(overview.cases)} scan{'s' * (len(overview.cases) != 1)}"
+    scans = count_of(len(overview.cases), "scan")
     texts = (
-        ("Convert", f"{scans}, {overview.slices:,} slices,\nin one store; HU and\ngeometry kept"),
+        ("Convert", f"{scans}, {count_of(overview.slices, 'slice')},\nin one store; HU and\ngeometry kept"),
         ("Mask", given_text if origin else f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"),
         ("Fit", f"{model.n_components} Gaussians for the HU\nof {_short(total)} lung voxels\nof all scans together"),
         ("Label", "the most probable\ncomponent of each voxel"),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lungmix.analysis import robustness
 from lungmix.analysis import scores as score_analysis
-from lungmix.errors import UsageError
+from lungmix.errors import UsageError, count_of
 from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters
 from lungmix.stages.evaluation_rows import stored_evaluations
@@ -214,7 +214,7 @@ def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:
 
 def _agreement_text(region: str, rows: Sequence[Row]) -> str:
     dice = [value for row in rows if not isnan(value := float(row["dice"]))]
-    parts = [f"{len(rows)} case{'s' * (len(rows) != 1)}"]
+    parts = [f"{count_of(len(rows), 'case')}"]
     if dice:
         parts.append(f"median Dice {np.median(dice):.3f}")
     limits = limits_of_agreement(rows)

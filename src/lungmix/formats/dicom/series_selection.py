@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lungmix.errors import count_of
 from lungmix.formats.dicom.grouping import MIN_SLICES
 from lungmix.formats.dicom.header import FRAME_PHASES
 from lungmix.formats.dicom.image_types import seconds_of
@@ -73,8 +74,8 @@ def small_group_reason(group: Group, series_filter: SeriesFilter) -> str | None:
     count = _count(group)
     # Several images in a file without positions are rejected elsewhere, with another reason.
     if count < MIN_SLICES and (group.first.frames == 1 or group.first.frame is not None):
-        total = f"{len(group.slices)} slices at " if len(group.slices) > count else ""
-        size = f"{total}{count} {'position' if total else 'slice'}{'s' if count > 1 else ''}"
+        total = f"{count_of(len(group.slices), 'slice')} at " if len(group.slices) > count else ""
+        size = total + count_of(count, "position" if total else "slice")
         return f"of {size}{_TOO_SMALL}"
     return None
 

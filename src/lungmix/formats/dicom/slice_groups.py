@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import mark_path
+from lungmix.errors import count_of, mark_path
 from lungmix.formats.dicom.header import Header
 
 _MAX_LISTED = 4
@@ -65,7 +65,7 @@ class Group:
         number = self.first.identity.series_number or ""
         name = f"series {number}" if re.fullmatch(NUMBER, number) else "the series"
         count = len(self.slices)
-        slices = f"{count} slice{'s' if count != 1 else ''}"
+        slices = count_of(count, "slice")
         return f"{name} in {mark_path(self.folder)} ({slices}{self.part and ', '}{self.part})"
 
 

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import mark_path
+from lungmix.errors import count_of, mark_path
 from lungmix.formats.dicom.even_spacing import is_even
 from lungmix.formats.dicom.grouping import is_one_pass
 from lungmix.formats.dicom.header import FRAME_PHASES, PHASES
@@ -196,7 +196,7 @@ def _describe_interleaving(parts: Sequence[Group]) -> str:
     changes = np.flatnonzero(np.diff(owners))
     if len(changes) == 1 and len(parts) == 2:
         return _describe_seam(*(parts[owner] for owner in (owners[0], owners[-1])))
-    ends = [f"{len(part.slices)} slices ({_files(part, normal)})" for part in parts[:_MAX_LISTED_PARTS]]
+    ends = [f"{count_of(len(part.slices), 'slice')} ({_files(part, normal)})" for part in parts[:_MAX_LISTED_PARTS]]
     more = f" and {len(parts) - len(ends)} more parts" if len(parts) > len(ends) else ""
     between = f"{' and '.join(ends)}{more} are interleaved in one even stack and"
     differences = dict.fromkeys(name for part in parts[1:] for name in _differences(parts[0], part))

@@ -1,12 +1,25 @@
 """Summary of a run: presets, models, version, table, abbreviations, and times in one line."""
 
+import json
+from contextlib import nullcontext
+
+import pytest
 from rich.console import Console
 
 import lungmix
+import lungmix.verify
+from lungmix.callbacks import Callback
+from lungmix.cli.commands import maintain
 from lungmix.cli.show import result_values, show_result
 from lungmix.cli.show_fits import to_json
+from lungmix.cli.show_verify import show_verified
 from lungmix.cluster import ResourceUsage
+from lungmix.geometry import Geometry
 from lungmix.pipeline import RunResult
+from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import CohortWriter
+from lungmix.verify import Verification
+from support.command import run_here
 
 
 def measured(case, mask, model):
@@ -77,3 +90,30 @@ def test_long_names_of_cases_fold_and_no_number_is_cut():
     assert "…" not in text
     assert all(number in text for number in ("5432", "2876", "2556", "42.1", "healthy"))
     assert "a-name-as-long-as-folders-have-them" in "".join(line[:11].strip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("unchecked", "line"),
+    [
+        (0, "2 of 3 cases passed"),
+        (1, "2 of 3 checked cases passed; 1 other case of the store not checked: give --all to check each"),
+        (37, "2 of 3 checked cases passed; 37 other cases of the store not checked: give --all to check each"),
+    ],
+)
+def test_a_random_sample_does_not_pass_for_all_cases_of_the_store(unchecked, line, capsys):
+    verification = Verification()
+    verification.add_problem("b", "its image differs")
+    show_verified(Console(width=40), "s.zarr", ["a", "b", "c"], verification, {}, unchecked)
+    assert capsys.readouterr().out.splitlines() == ["b: its image differs", line]
+
+
+def test_verify_counts_the_cases_that_its_sample_leaves_out(tmp_path, monkeypatch):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    for number in range(4):
+        CohortWriter(cohort).add(f"case-00{number}", Geometry((8, 8, 8)), Acquisition())
+    monkeypatch.setattr(maintain, "cluster_session", lambda options: nullcontext((None, Callback())))
+    monkeypatch.setattr(lungmix.verify, "verify_cases", lambda *args: Verification())
+    assert "3 of 3 checked cases passed; 1 other case of the store" in run_here("verify", tmp_path / "s.zarr").stdout
+    for words, unchecked in ((["--sample", 1], 3), (["--sample", 4], 0), (["--all"], 0)):
+        done = run_here("verify", tmp_path / "s.zarr", *words, "--json")
+        assert json.loads(done.stdout)["unchecked"] == unchecked

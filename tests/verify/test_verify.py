@@ -181,7 +181,7 @@ def test_missing_and_unreadable_sources_and_unknown_scans_are_problems(client, s
     assert _status_of(words) == 1
     out = capsys.readouterr().out
     assert "source 4: other is not in the store" in out
-    assert "1 of 1 cases passed" in out
+    assert "1 of 1 case passed" in out
 
 
 def test_series_are_selected_as_in_a_run(client, tmp_path, capsys):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lungmix.cli import options as opt
 from lungmix.cli.option_groups import OnCluster, SeriesOptions, option_groups
 from lungmix.cli.output import emit, print_result_and_exit
-from lungmix.cli.redaction import printable
 from lungmix.cli.running import cluster_session, pipeline_on
 from lungmix.cli.spelling import spelled
 from lungmix.errors import UsageError, redact
@@ -43,6 +40,7 @@ def verify(
 
     The store is not changed, unless `--invalidate` is given. Options that choose series have to be those of the run.
     """
+    from lungmix.cli.show_verify import show_verified
     from lungmix.store import open_cohort
     from lungmix.verify import invalidate as invalidate_stages
     from lungmix.verify import sample_of, scans_of_cases, verify_cases
@@ -60,34 +58,16 @@ def verify(
             verification.add_problem(source, reason)
         invalidated = invalidate_stages(cohort, verification) if invalidate else {}
         verified = [*names, *cohort.damaged, *cohort.failed]
+        unchecked = len(cohort) - len(names)
     wrong = {name: [redact(reason) for reason in reasons] for name, reasons in verification.faults.items()}
     messages = spelled({"wrong": wrong, "notes": verification.notes, "withdrawn": invalidated})
     emit(
-        {"store": store, "verified": verified, **messages},
-        lambda _: _print_verified(store, verified, verification, invalidated),
+        {"store": store, "verified": verified, "unchecked": unchecked, **messages},
+        lambda console: show_verified(console, store, verified, verification, invalidated, unchecked),
         as_json,
     )
     if verification.faults:
         raise typer.Exit(1)
-
-
-def _print_verified(
-    store: str, verified: Sequence[str], verification: Any, invalidated: dict[str, dict[str, str]]
-) -> None:
-    for name, reasons in verification.faults.items():
-        for reason in reasons:
-            typer.echo(f"{name}: {printable(reason)}")
-    for name, notes in verification.notes.items():
-        typer.echo(printable(f"{name}: {'; '.join(notes)}"))
-    passed = sum(name not in verification.faults for name in verified)
-    typer.echo(f"{passed} of {len(verified)} cases passed")
-    for name, stages in invalidated.items():
-        typer.echo(f"{name}: invalidated: {', '.join(stages)}")
-    if invalidated:
-        typer.echo(printable("run `Pipeline.run(sources)` to recompute the invalidated stages"))
-    elif verification.damaged:
-        command = f"lungmix verify {shlex.quote(store)} --invalidate"
-        typer.echo(f"run `{command}` to invalidate corrupt stages; the next run recomputes them")
 
 
 @opt.example("lungmix remove cohort.zarr case-007 case-031")

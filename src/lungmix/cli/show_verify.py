@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from lungmix.cli.redaction import printable
-from lungmix.cli.show_fits import print_lines
 from lungmix.errors import count_of
-from lungmix.verify import Verification
+
+if TYPE_CHECKING:
+    from lungmix.verify import Verification
 
 
 def show_verified(
@@ -38,20 +40,19 @@ def show_verified(
     unchecked : int
         Number of cases of the store that are not in the random sample.
     """
-    for name, reasons in verification.faults.items():
-        print_lines(console, *(f"{name}: {printable(reason)}" for reason in reasons))
-    for name, notes in verification.notes.items():
-        print_lines(console, printable(f"{name}: {'; '.join(notes)}"))
+    lines = [f"{name}: {reason}" for name, reasons in verification.faults.items() for reason in reasons]
+    lines += [f"{name}: {'; '.join(notes)}" for name, notes in verification.notes.items()]
     passed = sum(name not in verification.faults for name in verified)
     if unchecked:
         others = f"{count_of(unchecked, 'other case')} of the store not checked: give --all to check each"
-        print_lines(console, f"{passed} of {count_of(len(verified), 'checked case')} passed; {others}")
+        lines.append(f"{passed} of {count_of(len(verified), 'checked case')} passed; {others}")
     else:
-        print_lines(console, f"{passed} of {count_of(len(verified), 'case')} passed")
-    for name, stages in invalidated.items():
-        print_lines(console, f"{name}: invalidated: {', '.join(stages)}")
+        lines.append(f"{passed} of {count_of(len(verified), 'case')} passed")
+    lines += [f"{name}: invalidated: {', '.join(stages)}" for name, stages in invalidated.items()]
     if invalidated:
-        print_lines(console, printable("run `Pipeline.run(sources)` to recompute the invalidated stages"))
+        lines.append("run `Pipeline.run(sources)` to recompute the invalidated stages")
     elif verification.damaged:
         command = f"lungmix verify {shlex.quote(store)} --invalidate"
-        print_lines(console, f"run `{command}` to invalidate corrupt stages; the next run recomputes them")
+        lines.append(f"run `{command}` to invalidate corrupt stages; the next run recomputes them")
+    for line in lines:
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from lungmix.cli import options as opt
 from lungmix.cli.option_groups import OnCluster, SeriesOptions, option_groups
 from lungmix.cli.output import emit, print_result_and_exit
 from lungmix.cli.running import cluster_session, pipeline_on
+from lungmix.cli.show_verify import show_verified
 from lungmix.cli.spelling import spelled
 from lungmix.errors import UsageError, redact
 
@@ -40,7 +41,6 @@ def verify(
 
     The store is not changed, unless `--invalidate` is given. Options that choose series have to be those of the run.
     """
-    from lungmix.cli.show_verify import show_verified
     from lungmix.store import open_cohort
     from lungmix.verify import invalidate as invalidate_stages
     from lungmix.verify import sample_of, scans_of_cases, verify_cases

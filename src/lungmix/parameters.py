@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, floor, prod
@@ -17,6 +18,9 @@ FITS = ("paper", "converged")
 
 METHODS = ("counts", "em", "minibatch")
 MOST_COMPONENTS = 20
+
+
+_SIZE = re.compile(r"(?:(?:threshold|opening|min_voxels)=-?\d{1,9}|radii=\d{1,4}(?:\+\d{1,4}){0,9})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,34 @@ class MaskParameters:
         return asdict(self)
 
 
-MASK_REGIONS = ("lung", "right", "left", "airway", "elsewhere")
+def text_of_mask(parameters: Mapping[str, Any]) -> str:
+    """Return the name of a preset and the parameters that differ from its defaults, such as ``paper threshold=-300``.
+
+    The text contains no comma, so that it fits into CSV cells.
+    """
+    preset = str(parameters.get("preset", "paper"))
+    defaults = MaskParameters(preset if preset in PRESETS else "paper").to_dict()
+    changed = {key: value for key, value in parameters.items() if key != "preset" and value != defaults.get(key)}
+    texts = [f"{key}={'+'.join(map(str, v)) if isinstance(v, list | tuple) else v}" for key, v in changed.items()]
+    return " ".join([preset, *texts])
+
+
+def mask_of_text(text: str) -> MaskParameters | None:
+    """Return the parameters that a text of `text_of_mask` stands for; None for any other text."""
+    preset, *sizes = text.split(" ")
+    if not all(map(_SIZE.fullmatch, sizes)):
+        return None
+    values: dict[str, Any] = {}
+    for size in sizes:
+        name, _, value = size.partition("=")
+        values[name] = tuple(map(int, value.split("+"))) if name == "radii" else int(value)
+    try:
+        return MaskParameters(preset, **values)
+    except UsageError:
+        return None
+
+
+MASK_REGIONS = ("lung", "right", "left", "airway", "elsewhere", "right_dense", "left_dense")
 """Regions that the labels of a mask file can stand for."""
 
 

@@ -5,17 +5,22 @@ import pytest
 
 import lungmix
 from lungmix.errors import NoLungError, StoreError
+from lungmix.export import export_case
+from lungmix.export.formats import options_for
+from lungmix.formats.masks import open_mask
 from lungmix.geometry import Geometry, axis_order
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.stages import label, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
+from lungmix.stages.given_mask import GivenMaskStage
 from lungmix.stages.measure import rows_of_case
-from lungmix.store import CaseFiles, CaseWriter
+from lungmix.store import MEASUREMENTS_FILE, CaseFiles, CaseWriter
 from lungmix.verify.objects import unexpected_objects
 from oracle.anatomical import lung_parts
 from support.chests import GRIDS, chest
 from support.generators import case_of
+from support.masks import InProcess
 
 pytestmark = pytest.mark.usefixtures("stages_here")
 
@@ -115,3 +120,21 @@ def test_scan_without_lung_fails_with_a_reason(tmp_path):
     stage = mask_stage(MaskParameters("anatomical"), accept_hu=True)
     with pytest.raises(NoLungError, match="aerated like a lung"):
         stage.run(StageContext(None, cohort), "one")
+
+
+@pytest.mark.parametrize("file", ["x.seg.nrrd", "x.nii.gz", "x.dcm"])
+def test_an_exported_region_map_gives_the_same_bytes_again(tmp_path, hu, file):
+    cohort, _ = masked(tmp_path, hu)
+    first = cohort["one"]
+    label.LabelStage(MODEL).run(StageContext(InProcess(), cohort), "one")
+    export_case(first, tmp_path / file, "region", **({"options": options_for(with_ct=True)} if "dcm" in file else {}))
+    labels = "right=1,left=2,right_dense=3,left_dense=4" if "nii" in file else None
+    again = lungmix.open_cohort(tmp_path / "again.zarr", "a")
+    case_of(again, "one", hu, first.geometry)
+    stage = GivenMaskStage(mask_stage(MaskParameters()), {"one": open_mask(tmp_path / file)}, MaskLabels.parse(labels))
+    assert stage.run(StageContext(InProcess(), again), "one") == "done"
+    label.LabelStage(MODEL).run(StageContext(InProcess(), again), "one")
+    for name in ("mask", "side", "label"):
+        assert again["one"].stages[name]["files"] == cohort["one"].stages[name]["files"], name
+    rows = [rows_of_case(store["one"], MEASUREMENTS_FILE, MODEL)[0] for store in (cohort, again)]
+    assert rows[0] == {**rows[1], "mask": "anatomical"}

@@ -11,7 +11,7 @@ from lungmix.errors import SourceError, StoreError, UsageError
 from lungmix.export import export_case
 from lungmix.formats.masks import open_mask
 from lungmix.geometry import Geometry
-from lungmix.parameters import MaskLabels, MaskParameters
+from lungmix.parameters import MaskLabels, MaskParameters, mask_of_text, text_of_mask
 from lungmix.phantom import Phantom
 from lungmix.stages import regions
 from lungmix.stages.base import StageContext
@@ -305,7 +305,7 @@ def test_a_killed_import_is_resumed(cohort):
     assert problems_of(cohort) == []
 
 
-@pytest.mark.parametrize("labels", ["right=1,left=2", "lung=1,lung=2"])
+@pytest.mark.parametrize("labels", ["right=1,left=2", "lung=1,lung=2", "right=1,left_dense=2"])
 def test_verification_passes_a_given_mask_and_sees_changed_labels(cohort, labels):
     give(cohort, mask_of(two_lungs(), GRID), labels)
     assert problems_of(cohort) == []
@@ -323,6 +323,7 @@ def test_verification_passes_a_given_mask_and_sees_changed_labels(cohort, labels
     [
         ("lung", "x_lung.nrrd", None),
         ("lung", "x_lung.nii.gz", None),
+        ("lung", "x_lung.mha", None),
         ("side", "x_side.mha", "right=1,left=2,airway=3,elsewhere=4"),
         ("side", "x_side.seg.nrrd", None),
         ("tissue", "x_tissue.seg.nrrd", None),
@@ -336,7 +337,8 @@ def test_an_exported_mask_gives_the_same_bytes_again(tmp_path, exported, image, 
     first, folder = exported
     second = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(second, "one", first.ct.compute(), first.geometry)
-    give(second, open_mask(folder / file), labels)
+    # The preset of the export is that of its file, whatever the user's.
+    give(second, open_mask(folder / file), labels, MaskStage(MaskParameters("paper")))
     label(second)
     again = second["one"]
     for stage in ("mask", "side", "label"):
@@ -367,10 +369,43 @@ def exported(tmp_path_factory):
     from lungmix.export.formats import options_for
 
     for image, file in (
-        ("lung", "x_lung.nrrd"), ("lung", "x_lung.nii.gz"), ("side", "x_side.mha"), ("side", "x_side.seg.nrrd"),
+        ("lung", "x_lung.nrrd"), ("lung", "x_lung.nii.gz"),
+        ("lung", "x_lung.mha"), ("side", "x_side.mha"), ("side", "x_side.seg.nrrd"),
         ("tissue", "x_tissue.seg.nrrd"), ("lung", "x.seg.nrrd"),
     ):  # fmt: skip
         export_case(case, folder / file, image)
     for image, file in (("side", "x_side.dcm"), ("tissue", "x_tissue.dcm"), ("lung", "x_lung.dcm")):
         export_case(case, folder / file, image, options=options_for(with_ct=True))
     return case, folder
+
+
+def test_an_export_of_a_given_mask_says_how_its_sides_were_found(tmp_path, exported):
+    first, folder = exported
+    cases = []
+    for number, file in enumerate((folder / "x_lung.nrrd", tmp_path / "again_lung.nii.gz")):
+        cohort = lungmix.open_cohort(tmp_path / f"{number}.zarr", "a")
+        case_of(cohort, "one", first.ct.compute(), first.geometry)
+        give(cohort, open_mask(file), computed=MaskStage(MaskParameters("paper")))
+        label(cohort)
+        cases.append(cohort["one"])
+        export_case(cohort["one"], tmp_path / "again_lung.nii.gz", "lung")
+    assert cases[0].stages["side"]["files"] == cases[1].stages["side"]["files"] == first.stages["side"]["files"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "given", "lungmask", "physical threshold", "paper radii=a", "paper opening=1.5", "paper  opening=1", "Paper",
+     "anatomical opening=2", "physical=1", "paper radii=", "paper opening=99999999999999999999"],
+)  # fmt: skip
+def test_texts_of_other_programs_are_no_parameters_of_a_mask(text):
+    assert mask_of_text(text) is None
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [MaskParameters(), MaskParameters("physical"), MaskParameters("anatomical", threshold=-350),
+     MaskParameters("paper", threshold=-200, opening=0, min_voxels=7, radii=(4,)),
+     MaskParameters("physical", radii=(3, 2))],
+)  # fmt: skip
+def test_parameters_of_a_mask_are_read_from_their_text(parameters):
+    assert mask_of_text(text_of_mask(parameters.to_dict())) == parameters

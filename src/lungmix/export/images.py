@@ -14,7 +14,7 @@ from lungmix.formats import write_image
 from lungmix.formats.images import extension_of
 from lungmix.formats.write import WRITTEN
 from lungmix.store import IMAGES, Case
-from lungmix.store.models import label_id, mask_text
+from lungmix.store.models import label_id, mask_text, sides_text
 from lungmix.store.schema import ARRAYS, LABEL
 from lungmix.tissue import Tissue, segments_of
 
@@ -55,10 +55,11 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
 
 
 def made_with(case: Case, image: str) -> dict[str, str]:
-    """Return the preset of the mask and the mixture of the labels, as far as an image depends on them."""
+    """Return the parameters of mask and sides and the mixture of the labels, as far as an image depends on them."""
     models: dict[str, object | None] = {}
     if image != "ct":
         models["lungmix_mask"] = mask_text(case)
+        models["lungmix_sides"] = sides_text(case)
     if ARRAYS[image].stage == LABEL:
         models["lungmix_model"] = label_id(case)
     return {key: str(value) for key, value in models.items() if value is not None}

@@ -26,6 +26,12 @@ MAX_VALUE_LENGTH = 1000
 MAX_PATH_LENGTH = 4096
 """Greatest length of the path of a data file."""
 
+PREFIX = "lungmix_"
+"""Beginning of the keys with which this package says how it made an image."""
+
+WRITTEN_KEYS = ("mask", "sides", "model")
+"""Keys that it writes, without their beginning: parameters of the mask and of right and left lung, and the mixture."""
+
 # Other programs parse numbers with a C library, so hexadecimal and excessive digits are rejected.
 _NUMBER = re.compile(r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
 _COUNT = re.compile(r"\d{1,9}")
@@ -57,7 +63,8 @@ class Header:
     is_segmentation : bool
         True where the header declares the voxels to be labels.
     keys : mapping of str to str
-        Keys and values of the segments of a segmentation, which are not to be trusted.
+        Keys and values of the segments of a segmentation, and those that begin with `PREFIX`; they are not to be
+        trusted.
     layers : int
         Values per voxel of a segmentation whose segments overlap, which are stored together; 1 for others.
     """

@@ -11,6 +11,8 @@ from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import (
     MAX_HEADER_BYTES,
     MAX_VALUE_LENGTH,
+    PREFIX,
+    WRITTEN_KEYS,
     FileAt,
     Header,
     check_not_repeated,
@@ -52,7 +54,7 @@ def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
     SourceError
         If it is corrupt, names a file outside its folder or uses an unsupported feature.
     """
-    fields, offset = _read_fields(path)
+    fields, keys, offset = _read_fields(path)
     for field in ("ObjectType", "NDims", "DimSize", "ElementType", "ElementDataFile"):
         if not fields.get(field):
             raise SourceError(
@@ -91,7 +93,9 @@ def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
     dtype = np.dtype(type_code).newbyteorder(">" if is_big_endian else "<")
     data = VoxelData(str(file), offset, "zlib" if compressed else "raw", dtype)
     orientation_known, notes = _orientation(fields)
-    return Header(clean, ".mha", data, orientation_known=orientation_known, notes=(*notes, *_spacing_notes(fields)))
+    return Header(
+        clean, ".mha", data, orientation_known=orientation_known, notes=(*notes, *_spacing_notes(fields)), keys=keys
+    )
 
 
 def _drop_singleton_axes(fields: dict[str, str]) -> dict[str, str]:
@@ -145,9 +149,10 @@ def _spacing_notes(fields: dict[str, str]) -> tuple[str, ...]:
     return ("its ElementSpacing and its ElementSize differ: ElementSpacing is used",)
 
 
-def _read_fields(path: Path) -> tuple[dict[str, str], int]:
-    """Return the fields, and the offset of the voxels in a file that contains both."""
+def _read_fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
+    """Return the fields, the keys of this package, and the offset of the voxels in a file that contains both."""
     fields: dict[str, str] = {}
+    keys: dict[str, str] = {}
     with path.open("rb") as stream:
         while "ElementDataFile" not in fields:
             line = stream.readline(MAX_HEADER_BYTES)
@@ -167,7 +172,9 @@ def _read_fields(path: Path) -> tuple[dict[str, str], int]:
             if field in _FIELDS:
                 check_not_repeated(path, tuple(fields), field)
                 fields[field] = match[2]
-        return fields, stream.tell()
+            elif field.removeprefix(PREFIX) in WRITTEN_KEYS:
+                keys[field] = match[2]
+        return fields, keys, stream.tell()
 
 
 def _clean_header(path: Path, fields: dict[str, str]) -> bytes:

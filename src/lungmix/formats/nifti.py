@@ -15,6 +15,8 @@ from nibabel.quaternions import quat2mat
 from lungmix.errors import SourceError, mark_path
 from lungmix.formats.header import (
     MAX_HEADER_BYTES,
+    PREFIX,
+    WRITTEN_KEYS,
     Header,
     corrupt_header_error,
     geometry_error,
@@ -58,8 +60,16 @@ def read_nifti(path: Path) -> Header:
     clean, is_labels = header.binaryblock + bytes(4), int(header["intent_code"]) == _INTENT_LABEL
     orientation_known = geometry is not None
     return Header(
-        clean, ".nii", data, geometry, orientation_known=orientation_known, notes=notes, is_segmentation=is_labels
-    )
+        clean, ".nii", data, geometry, orientation_known=orientation_known, notes=notes, is_segmentation=is_labels,
+        keys=_keys(header),
+    )  # fmt: skip
+
+
+def _keys(header: Any) -> dict[str, str]:
+    """Return the keys that this package writes into the description of a file, such as ``mask physical``."""
+    text = bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")
+    pairs = (part.partition(" ") for part in text.split("; "))
+    return {f"{PREFIX}{key}": value for key, _, value in pairs if key in WRITTEN_KEYS}
 
 
 def _read_beginning(path: Path, *, is_gzip: bool) -> bytes:

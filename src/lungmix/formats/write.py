@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from lungmix.atomic import atomic_file
 from lungmix.errors import UsageError
+from lungmix.formats.header import PREFIX
 from lungmix.formats.images import extension_of
 from lungmix.geometry import Geometry
 
@@ -25,7 +26,6 @@ WRITTEN = (".nrrd", ".nii", ".nii.gz", ".mha", ".mhd")
 """Extensions of the files that are written; more are read, see `lungmix.formats.images.KINDS`."""
 
 _NAMES = {"int16": ("int16", "MET_SHORT"), "uint8": ("uint8", "MET_UCHAR")}
-_PREFIX = "lungmix_"
 _LEVEL = 1  # of deflate: label maps still shrink a hundredfold, and writing takes a third of the time
 
 
@@ -219,7 +219,7 @@ def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, 
         header.set_qform(affine, code="scanner")
         header.set_sform(affine, code="scanner")
     header.set_slope_inter(1, 0)
-    header["descrip"] = "; ".join(f"{key.removeprefix(_PREFIX)} {value}" for key, value in about.items())[:80].encode()
+    header["descrip"] = "; ".join(f"{key.removeprefix(PREFIX)} {value}" for key, value in about.items())[:80].encode()
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
     stream = BytesIO()

@@ -74,12 +74,15 @@ def recipe_for(
 ) -> MaskRecipe:
     """Return the steps of a preset on a grid, with the changes of the user.
 
+    The preset ``anatomical``, whose masks are made by other rules, has those of ``physical``, which find right and left
+    in masks of others.
+
     Parameters
     ----------
     parameters : MaskParameters
         Preset and changes; changes are in voxels.
     spacing_zyx : sequence of float or None
-        Voxel spacing along z, y, x in mm; the preset ``physical`` needs it.
+        Voxel spacing along z, y, x in mm; presets with sizes in mm need it.
     order : AxisOrder, optional
         Orientation of the array in the patient; by default axial.
 
@@ -89,7 +92,7 @@ def recipe_for(
         If the spacing is needed and missing, or not positive.
     """
     order = order or AxisOrder()
-    if parameters.preset == "physical":
+    if parameters.preset != "paper":
         spacing_zyx = check_spacing(spacing_zyx, parameters.preset)
         extent = opening_extent_mm(spacing_zyx)
         min_voxels = voxels_of_ml(PHYSICAL_MIN_ML, order.by_patient(spacing_zyx))

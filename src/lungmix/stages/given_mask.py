@@ -6,18 +6,14 @@ follows the mask stage treats it like a computed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from lungmix.errors import SourceError, StoreError, error_about, mark_path
 from lungmix.formats.masks import MaskFile
-from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
-from lungmix.parameters import MaskLabels
+from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.stages import convert, regions
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.imported_labels import (
@@ -28,26 +24,29 @@ from lungmix.stages.imported_labels import (
     reading_thickness,
 )
 from lungmix.stages.mask import STAGE, MaskStage, check_hu, pack_air
-from lungmix.stages.mask_labels import LABELS, LUNG, LabelChoice, choose_labels, labels_by_values
+from lungmix.stages.mask_labels import LABELS, LabelChoice, choose_labels, labels_by_values
+from lungmix.stages.mask_writing import WrittenMask, create_arrays, publish, write_mask
 from lungmix.stages.plausibility import ACCEPTED
 from lungmix.stages.reading import read_on_worker
-from lungmix.stages.reduced import find_rejected_components
 from lungmix.stages.shared_voxels import SharedVoxels, lobes_of, note_on_lobes, note_on_shared
 from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
 from lungmix.store.models import record_of
-from lungmix.store.objects import Receipts
 from lungmix.store.schema import FROM_FILE
-from lungmix.tissue import SIDES
 
 
 def key_for(case: Case, mask: MaskFile, labels: MaskLabels | None, computed: MaskStage) -> str:
-    """Return the cache key of a given mask; where the file tells no sides, the sizes of masks decide these."""
+    """Return the cache key of a given mask; where the file tells no sides, the sizes of masks determine these."""
     return cache_key(
         stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"], geometry=case.geometry.to_dict(),
         file=mask.fingerprint, labels=None if labels is None else [list(pair) for pair in labels.segments],
-        parameters=computed.parameters.to_dict(),
+        parameters=parameters_of(mask, computed).to_dict(),
     )  # fmt: skip
+
+
+def parameters_of(mask: MaskFile, computed: MaskStage) -> MaskParameters:
+    """Return the parameters by which right and left of a mask are found: those that the file says, or the user's."""
+    return mask.parameters or computed.parameters
 
 
 def is_given(case: Case) -> bool:
@@ -62,8 +61,8 @@ class GivenMaskStage:
     Attributes
     ----------
     computed : MaskStage
-        Computes the masks of cases without a file; its parameters decide how right and left are found where a file does
-        not tell them.
+        Computes the masks of cases without a file; its parameters determine how right and left are found where a file
+        tells neither them nor the parameters that made it.
     masks : mapping of str to MaskFile
         Mask files by case.
     labels : MaskLabels, optional
@@ -144,8 +143,7 @@ class GivenMaskStage:
         if case.packed_threshold != convert.AIR_THRESHOLD:
             # A mask that was computed at another threshold has left its air.
             pack_air(client, case, case_ref, convert.AIR_THRESHOLD)
-        files = case.create_image("lung")
-        region_files = case.create_image("side") if choice.has_regions else None
+        files, side_files = create_arrays(case, choice)
         written = read_on_worker(client, _write_labels, mask, case_ref, choice)
         provenance: dict[str, Any] = {"file": mask.fingerprint, "kind": mask.kind, "grid": grid, **choice.to_dict()}
         if mask.made_by:
@@ -160,109 +158,11 @@ class GivenMaskStage:
             provenance["empty"] = empty
         if grid == "resampled" and mask.geometry is not None:
             provenance["mask_size"], provenance["mask_spacing"] = list(mask.geometry.size), list(mask.geometry.spacing)
-        parameters = self.computed.parameters.to_dict()
+        parameters = parameters_of(mask, self.computed).to_dict()
         record = {"key": key, "parameters": parameters, "voxels": written.voxels, FROM_FILE: provenance}
-        publish(case, {**record, **({ACCEPTED: True} if accepted else {})}, written, files, region_files)
+        publish(case, {**record, **({ACCEPTED: True} if accepted else {})}, written, choice, files, side_files)
         progress(1, 1)
         return "done"
-
-
-@dataclass(frozen=True, eq=False)
-class WrittenMask:
-    """A mask that was written.
-
-    Attributes
-    ----------
-    counts : SparseHistogram
-        Non-zero bins of the flattened histograms by label and HU; labels are those of `lungmix.stages.mask_labels`.
-    touches : ndarray of bool, shape (4, 6)
-        True where a region touches a face of the volume.
-    files, region_files : dict
-        Receipts of the shards of the mask, and of its regions where they were written.
-    rejected : tuple of dict
-        Lung components that the mask does not contain, for masks with regions.
-    shared : int
-        Voxels that overlapping segments of the mask give to both lungs.
-    """
-
-    counts: SparseHistogram
-    touches: npt.NDArray[np.bool_]
-    files: Receipts
-    region_files: Receipts
-    rejected: tuple[dict[str, Any], ...] = ()
-    shared: int = 0
-
-    @property
-    def voxels(self) -> int:
-        """Voxels of the mask."""
-        return int(self.counts.count.sum())
-
-    @property
-    def labels(self) -> set[int]:
-        """Labels that have voxels."""
-        return {int(index) + 1 for index in np.unique(self.counts.index // N_HU)}
-
-
-def write_mask(
-    slabs: Iterable[tuple[CaseWriter, int, npt.NDArray[np.uint8]]], case_ref: CaseRef, *, has_regions: bool
-) -> WrittenMask:
-    """Write a lung mask, its regions where they are known, and count HU.
-
-    Parameters
-    ----------
-    slabs : iterable of (CaseWriter, int, ndarray)
-        The case, the first slice, and the labels of each slab (`lungmix.stages.mask_labels.LABELS`).
-    case_ref : CaseRef
-        The case.
-    has_regions : bool
-        True where every label is a region.
-    """
-    histograms = np.zeros((LUNG, N_HU), np.uint64)
-    touches = np.zeros((len(SIDES), len(regions.FACES)), np.bool_)
-    files: Receipts = {}
-    region_files: Receipts = {}
-    for case, start, labels in slabs:
-        lung_rows = np.flatnonzero(labels.any(axis=(0, 2)))
-        if not lung_rows.size:
-            continue
-        rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
-        hu = case.read("ct", start, start + len(labels), rows)
-        for label in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=LUNG + 1)[1:]) + 1:
-            histograms[label - 1] += count_hu(hu, (labels[:, rows] == label).view(np.uint8))
-        files |= case.write("lung", start, (labels > 0).view(np.uint8))
-        if has_regions:
-            region_files |= case.write("side", start, labels)
-            touches |= regions.faces_touched(labels, start, case.geometry.shape[0])
-    rejected: tuple[dict[str, Any], ...] = ()
-    if has_regions and histograms.any():
-        rejected = tuple(component.to_dict() for component in find_rejected_components(case_ref))
-    return WrittenMask(SparseHistogram.of(histograms.reshape(-1)), touches, files, region_files, rejected)
-
-
-def publish(
-    case: CaseWriter, record: Mapping[str, Any], written: WrittenMask, files: Receipts, region_files: Receipts | None
-) -> None:
-    """Write the histograms and the records of a mask, and of its regions where there are any.
-
-    Parameters
-    ----------
-    case : CaseWriter
-        The case.
-    record : mapping
-        Record of the mask.
-    written : WrittenMask
-        The mask.
-    files, region_files : dict
-        Receipts of the empty arrays of both; None for a mask without regions.
-    """
-    histograms = np.zeros(LUNG * N_HU, np.uint64)
-    written.counts.add_to(histograms)
-    files = files | written.files | case.write_histogram("hu_counts", histograms.reshape(LUNG, N_HU).sum(axis=0))
-    if region_files is not None:
-        # Before the record of the mask: without the regions of its file, a later stage would find others.
-        slab = regions.SlabRegionCounts(written.counts, written.touches, written.region_files)
-        regions.publish(case, [slab], region_files, written.rejected, record["key"])
-    case.record(STAGE, record, files)
 
 
 def notes_on(case: Case) -> list[str]:
@@ -312,7 +212,7 @@ def _check_usable(mask: MaskFile, case_ref: CaseRef, values: Mapping[int, int]) 
 def _write_labels(mask: MaskFile, case_ref: CaseRef, choice: LabelChoice) -> WrittenMask:
     shared = SharedVoxels()
     with closing(labels_on_grid(shared.marked(mask), choice.values, case_ref)) as slabs:
-        written = write_mask(shared.resolve(slabs), case_ref, has_regions=choice.has_regions)
+        written = write_mask(shared.resolve(slabs), case_ref, choice)
     if not written.voxels:
         raise _no_lung_here(mask)
     return replace(written, shared=shared.count)

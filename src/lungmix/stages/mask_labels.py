@@ -18,7 +18,10 @@ from lungmix.tissue import PRIVATE_SCHEME, SIDES, TISSUES
 LUNG = len(SIDES) + 1
 """Label of lung whose side the file does not tell; others are those of `lungmix.tissue.SIDES`."""
 
-LABELS = {**{side.key: side.label for side in SIDES}, "lung": LUNG}
+DENSE_LUNGS = {"right_dense": LUNG + 1, "left_dense": LUNG + 2}
+"""Labels of dense lung, see `lungmix.tissue.DENSE`; right and left are aerated lung next to them."""
+
+LABELS = {**{side.key: side.label for side in SIDES}, "lung": LUNG, **DENSE_LUNGS}
 
 LUNGMASK = "lungmask"
 """Convention by which 1 is the right and 2 the left lung."""
@@ -52,6 +55,13 @@ class LabelChoice:
     def has_regions(self) -> bool:
         """True where every label has a region, so that none must be found."""
         return LUNG not in self.values.values()
+
+    @property
+    def has_dense(self) -> bool:
+        """True where dense lung is told apart from aerated lung, and nothing else is in the mask."""
+        labels = {*self.values.values()}
+        parts = {LABELS["right"], LABELS["left"], *DENSE_LUNGS.values()}
+        return labels <= parts and not labels.isdisjoint(DENSE_LUNGS.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary without names of the file."""
@@ -106,8 +116,9 @@ def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoi
     if both or (any(sides.values()) and "lung" not in by_region):
         chosen = {region: numbers for region, numbers in sides.items() if numbers}
         if _is_export(mask):
-            # Our masks hold airway and what is not lung, as regions of their own.
-            chosen |= {region: by_region[region] for region in ("airway", "elsewhere") if region in by_region}
+            # Our masks hold airway, what is not lung, and dense lung, as regions of their own.
+            parts = ("airway", "elsewhere", *DENSE_LUNGS)
+            chosen |= {region: by_region[region] for region in parts if region in by_region}
     elif "lung" in by_region:
         chosen = {"lung": by_region["lung"]}
     else:

@@ -26,9 +26,9 @@ from lungmix.segmenters.plugins import library_versions
 from lungmix.stages import convert, regions
 from lungmix.stages.axial_slices import batches, labels_in_array, read_axial
 from lungmix.stages.base import StageContext, Status
-from lungmix.stages.given_mask import WrittenMask, publish, write_mask
 from lungmix.stages.mask import STAGE, check_hu, pack_air
 from lungmix.stages.mask_labels import LABELS, LabelChoice
+from lungmix.stages.mask_writing import WrittenMask, create_arrays, publish, write_mask
 from lungmix.stages.plausibility import ACCEPTED
 from lungmix.stages.reading import Readable, read_on_worker
 from lungmix.store import Case, CaseRef, CaseWriter
@@ -123,8 +123,7 @@ class SegmentedMaskStage:
                 (clean_up,) = _compute(context, [dask.delayed(_find_clean_up)(case_ref, kind.batch_slices)], case_name)
             _compute(context, [dask.delayed(_place)(case_ref, spec, *span, clean_up) for span in spans], case_name)
         choice = LabelChoice({number: LABELS[region] for number, region in kind.labels.items()})
-        files = case.create_image("lung")
-        region_files = case.create_image("side") if choice.has_regions else None
+        files, side_files = create_arrays(case, choice)
         written = read_on_worker(client, _write_labels, _Labels(case_name), case_ref, choice, placed)
         if not written.voxels:
             raise SegmenterError(f"{spec.name} found no lung: check that this is a chest CT", case=case_name)
@@ -132,7 +131,7 @@ class SegmentedMaskStage:
         record = {
             "key": key, "parameters": self.parameters.to_dict(), "voxels": written.voxels, FROM_FILE: provenance,
         }  # fmt: skip
-        publish(case, {**record, **({ACCEPTED: True} if accepted else {})}, written, files, region_files)
+        publish(case, {**record, **({ACCEPTED: True} if accepted else {})}, written, choice, files, side_files)
         for array in {SEGMENTED, placed}:
             case.delete_array(array)
         return "done"
@@ -250,7 +249,7 @@ def _read_segmented(case: CaseWriter, start: int, stop: int) -> npt.NDArray[np.u
 
 
 def _write_labels(source: Readable, case_ref: CaseRef, choice: LabelChoice, array: str) -> WrittenMask:
-    return write_mask(_slabs(case_ref, choice, array), case_ref, has_regions=choice.has_regions)
+    return write_mask(_slabs(case_ref, choice, array), case_ref, choice)
 
 
 def _slabs(

@@ -9,7 +9,7 @@ from typing import Any
 
 from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import TissueModel, load_model
-from lungmix.parameters import FitParameters, MaskParameters
+from lungmix.parameters import FitParameters, MaskParameters, text_of_mask
 from lungmix.quality import QualityParameters
 from lungmix.store.case import Case
 from lungmix.store.chunking import check_slices, layout_of
@@ -22,7 +22,6 @@ from lungmix.store.models import (
     mask_text,
     stored_id,
     stored_model,
-    text_of_mask,
 )
 from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING, QUALITY_SETTING
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import PUBLISHED, TissueModel
-from lungmix.parameters import PRESETS, MaskParameters
+from lungmix.parameters import MaskParameters, text_of_mask
 from lungmix.store.digests import digest_of
 from lungmix.store.schema import FIT, FROM_FILE, LABEL, MASK, MODEL_FILE
 
@@ -119,6 +119,14 @@ def mask_text(case: Case) -> str | None:
     return None if parameters is None else text_of_mask(parameters)
 
 
+def sides_text(case: Case) -> str | None:
+    """Return the parameters by which right and left of a mask were computed that did not tell them; else None."""
+    record = record_of(case, MASK)
+    if FROM_FILE not in record or record[FROM_FILE].get("regions"):
+        return None
+    return text_of_mask(record.get("parameters", {}))
+
+
 def mask_of(case: Case) -> MaskParameters | None:
     """Return the parameters of the computed mask of a case; None without one, or where they are not recorded."""
     record = record_of(case, MASK)
@@ -126,15 +134,6 @@ def mask_of(case: Case) -> MaskParameters | None:
         return None if FROM_FILE in record else MaskParameters(**record["parameters"])
     except (KeyError, TypeError, LungmixError):
         return None
-
-
-def text_of_mask(parameters: Mapping[str, Any]) -> str:
-    """Return the name of a preset and the parameters that differ from its defaults; see `mask_text`."""
-    preset = str(parameters.get("preset", "paper"))
-    defaults = MaskParameters(preset if preset in PRESETS else "paper").to_dict()
-    changed = {key: value for key, value in parameters.items() if key != "preset" and value != defaults.get(key)}
-    texts = [f"{key}={'+'.join(map(str, v)) if isinstance(v, list | tuple) else v}" for key, v in changed.items()]
-    return " ".join([preset, *texts])
 
 
 @dataclass(frozen=True)

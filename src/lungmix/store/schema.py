@@ -117,7 +117,8 @@ ARRAYS = {
 FILL_VALUE = 0
 
 ONLY_SOME_MASKS = ("region", "region_counts")
-"""Arrays that belong to masks of the preset ``anatomical`` alone; a new mask begins without them."""
+"""Arrays of masks that tell dense from aerated lung, as those of the preset ``anatomical``; a new mask begins without
+them."""
 
 LABEL_MAPS = tuple(array.name for array in ARRAYS.values() if array.kind == "labels")
 IMAGES = ("ct", *LABEL_MAPS)

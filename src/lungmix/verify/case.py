@@ -24,8 +24,8 @@ from lungmix.parameters import MaskParameters
 from lungmix.stages import convert, label, mask, measure, quality, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
-from lungmix.stages.given_mask import is_given, publish, write_mask
-from lungmix.stages.mask_labels import LUNG
+from lungmix.stages.given_mask import is_given
+from lungmix.stages.mask_writing import create_arrays, publish, stored_choice, stored_labels, write_mask
 from lungmix.stages.plausibility import is_accepted
 from lungmix.store import (
     MEASUREMENTS_FILE,
@@ -206,18 +206,16 @@ class Comparison:
     def _copy_given_mask(self, scratch: Cohort) -> None:
         """Write the stored labels of a mask from a file to the scratch store, with new histograms and levels."""
         case, copy = self.case, CaseWriter(scratch[self.case.name])
-        has_regions = regions.are_from_file(case)
-        files = copy.create_image("lung")
-        region_files = copy.create_image("side") if has_regions else None
+        choice = stored_choice(case)
+        files, side_files = create_arrays(copy, choice)
 
         def slabs() -> Iterator[tuple[CaseWriter, int, npt.NDArray[np.uint8]]]:
             for start, stop in case.layout.slabs():
-                labels = case.read("side", start, stop) if has_regions else LUNG * case.read("lung", start, stop)
-                yield copy, start, labels
+                yield copy, start, stored_labels(case, choice, start, stop)
 
-        written = write_mask(slabs(), CaseRef.of(scratch, case.name), has_regions=has_regions)
+        written = write_mask(slabs(), CaseRef.of(scratch, case.name), choice)
         record = {key: value for key, value in case.stages[mask.STAGE].items() if key != "files"}
-        publish(copy, {**record, "voxels": written.voxels}, written, files, region_files)
+        publish(copy, {**record, "voxels": written.voxels}, written, choice, files, side_files)
 
     def _compare_files(self, before: Receipts, after: Receipts, stage: str) -> None:
         for key in sorted({*before, *after}):

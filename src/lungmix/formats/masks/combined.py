@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from lungmix.errors import SourceError, mark_path
 from lungmix.formats.limits import check_geometry
 from lungmix.formats.masks.mask_file import EmptyMaskError, Labels, MaskFile, Segment, offset_in_grid, rechunk
 from lungmix.geometry import Geometry
+
+T = TypeVar("T")
 
 _HIGHEST_VALUE = 255
 _SLAB_BYTES = 64 << 20
@@ -100,6 +103,7 @@ def combine(parts: Sequence[MaskPart]) -> MaskFile:
         made_by=_common([mask.made_by for mask in masks]),
         fingerprint=hashlib.sha256("\n".join(states).encode()).hexdigest(),
         may_overlap=True,
+        parameters=_common([mask.parameters for mask in masks]),
         file_count=sum(mask.file_count for mask in masks),
         reader=CombinedReader(tuple(zip(parts, numbers, strict=True))),
     )
@@ -168,7 +172,7 @@ def _ranks_of(values: Mapping[int, int]) -> tuple[dict[int, int], npt.NDArray[np
     return ranks, np.array(labels, np.uint8)
 
 
-def _common(values: Sequence[str | None]) -> str | None:
+def _common(values: Sequence[T | None]) -> T | None:
     """Return the value that all files which have one share; None where they differ."""
     distinct = {*values} - {None}
     return distinct.pop() if len(distinct) == 1 else None

@@ -28,12 +28,13 @@ from lungmix.formats.masks.dicom_file import (
     uid_of,
 )
 from lungmix.formats.masks.images import relabel
-from lungmix.formats.masks.mask_file import Labels, MaskFile, Overlap, Segment, write_over
+from lungmix.formats.masks.mask_file import Labels, MaskFile, Overlap, Segment, parameters_in, write_over
 from lungmix.formats.masks.seg_grid import FramePosition, grid_of_frames
 from lungmix.formats.masks.seg_pixels import FramePixels, open_pixels
 from lungmix.formats.masks.words import canonical_code, maker_of, region_of
 from lungmix.formats.scan import fingerprint_of
 from lungmix.geometry import Geometry
+from lungmix.parameters import MaskParameters
 
 _KEYWORDS = (
     "SpecificCharacterSet", "FrameOfReferenceUID", "Manufacturer", "ManufacturerModelName", "Rows", "Columns",
@@ -87,6 +88,7 @@ def open_seg(path: Path) -> MaskFile:
             fingerprint=fingerprint_of([path]),
             reader=label_slabs_of,
             may_overlap=segmentation.kind != "LABELMAP",
+            parameters=_parameters(dataset),
         )
 
 
@@ -205,6 +207,17 @@ def _segments(path: Path, dataset: Any) -> tuple[Segment, ...]:
     if len({segment.number for segment in segments}) < len(segments):
         raise SourceError(f"{mark_path(path)} has two segments of one number: export it again")
     return tuple(segments)
+
+
+def _parameters(dataset: Any) -> MaskParameters | None:
+    """Return the parameters of the mask that an export of ours names among those of the algorithm."""
+    identifications = (
+        first_item(segment, "SegmentationAlgorithmIdentificationSequence")
+        for segment in items_of(dataset, "SegmentSequence")
+    )
+    texts = (text_of(identification, "AlgorithmParameters") for identification in identifications)
+    pairs = (pair.partition("=") for text in texts for pair in text.split(","))
+    return parameters_in({key: value for key, _, value in pairs})
 
 
 def _segment(item: Any) -> Segment:

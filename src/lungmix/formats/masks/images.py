@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.header import Header
+from lungmix.formats.header import PREFIX, Header
 from lungmix.formats.images import KINDS, extension_of, geometry_of, header_of
 from lungmix.formats.limits import MAX_SLICE_PIXELS
-from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment, rechunk, write_over
+from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment, parameters_in, rechunk, write_over
 from lungmix.formats.masks.named_labels import labels_in_extension, slicer_segments
 from lungmix.formats.masks.words import LOBES, normalize_name, region_of_name
 from lungmix.formats.scan import fingerprint_of
@@ -45,7 +45,8 @@ def open_image(path: Path) -> MaskFile:
         segments=segments or _segments(path, header),
         series_uid=None,
         frame_uid=None,
-        made_by="lungmix" if any(key.startswith("lungmix_") for key in header.keys) else None,
+        made_by="lungmix" if any(key.startswith(PREFIX) for key in header.keys) else None,
+        parameters=parameters_in(header.keys),
         fingerprint=fingerprint_of(tuple(dict.fromkeys((str(path), header.data.file)))),
         data_file=None if str(header.data.file) == str(path) else str(header.data.file),
         reader=label_slabs_of,

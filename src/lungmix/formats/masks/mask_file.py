@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError, error_about, mark_path
-from lungmix.formats.header import largest_shift
+from lungmix.formats.header import PREFIX, largest_shift
 from lungmix.geometry import Geometry
+from lungmix.parameters import MaskParameters, mask_of_text
 
 Labels = npt.NDArray[np.uint8]
 SlabReader = Callable[["MaskFile", Mapping[int, int], Geometry, int], Iterator[Labels]]
@@ -94,6 +95,11 @@ def write_over(labels: Labels, written: Labels, overlap: Overlap | None = None) 
     np.copyto(labels, written, where=written > 0)
 
 
+def parameters_in(keys: Mapping[str, str]) -> MaskParameters | None:
+    """Return the parameters of a mask, or of its right and left lung, that the header of an export of ours says."""
+    return mask_of_text(keys.get(f"{PREFIX}sides") or keys.get(f"{PREFIX}mask") or "")
+
+
 @dataclass(frozen=True, repr=False)
 class MaskFile:
     """Mask or label map that another program wrote; can be pickled, `repr` shows no names.
@@ -126,6 +132,8 @@ class MaskFile:
         Function of the mask, values, geometry and thickness that yields the labels; see `label_slabs`.
     may_overlap : bool
         True where a voxel may belong to several segments.
+    parameters : MaskParameters or None
+        Parameters by which this package made the mask, or its right and left lung, where the file says them.
     """
 
     path: str
@@ -141,6 +149,7 @@ class MaskFile:
     overlap: Overlap | None = None
     reader: SlabReader = field(kw_only=True)
     may_overlap: bool = field(default=False, kw_only=True)
+    parameters: MaskParameters | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         return f"<MaskFile: {self.kind}, {len(self.segments)} segments>"

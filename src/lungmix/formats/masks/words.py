@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from types import MappingProxyType
 
-from lungmix.tissue import SIDES, TISSUES
+from lungmix.tissue import DENSE, SIDES, TISSUES
 
 _SIDES = {"right": ("right", "r", "rt"), "left": ("left", "l", "lt")}
 _LOBES = {
@@ -85,6 +85,7 @@ REGION_BY_WORD: Mapping[str, str] = MappingProxyType(
     | _words_of_lobes()
     | {word: region for region, words in _WORDS_OF_OTHERS.items() for word in words}
     | {normalize_name(tissue.name): tissue.key for tissue in (*SIDES, *TISSUES)}
+    | {normalize_name(part.name): part.key.removesuffix("_aerated") for part in DENSE}
 )
 """Region by the normalized name of a segment (`normalize_name`)."""
 
@@ -108,6 +109,7 @@ REGION_BY_CODE: Mapping[tuple[str, str], str] = MappingProxyType({
     ("SRT", "M-03010"): "nodule", ("SCT", "60046008"): "effusion", ("SRT", "D2-80100"): "effusion",
     ("99LUNGMIX", "AIR"): "air", ("99LUNGMIX", "OTHER"): "other", ("99LUNGMIX", "AIRWAY"): "airway",
     ("99LUNGMIX", "ELSEWHERE"): "elsewhere",
+    ("99LUNGMIX", "DENSE-R"): "right_dense", ("99LUNGMIX", "DENSE-L"): "left_dense",
 })  # fmt: skip
 """Region by coding scheme and value; those of lobes without a side and of the lung have it by a modifier."""
 

@@ -1,0 +1,185 @@
+"""Writing of masks whose labels were read: lung, its sides, its dense part, and their histograms.
+
+Masks from files and masks by segmenters are written alike; verification writes them again from the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
+from lungmix.stages import regions
+from lungmix.stages.mask import STAGE
+from lungmix.stages.mask_labels import DENSE_LUNGS, LABELS, LUNG, LabelChoice
+from lungmix.stages.reduced import find_rejected_components
+from lungmix.store import Case, CaseFiles, CaseRef, CaseWriter
+from lungmix.store.objects import Receipts
+from lungmix.store.schema import FROM_FILE
+from lungmix.tissue import DENSE, SIDES
+
+
+def _table(rows: Mapping[str, int]) -> npt.NDArray[np.uint8]:
+    """Return the row of each label by number, 0 for labels without a row."""
+    table = np.zeros(len(LABELS) + 1, np.uint8)
+    for region, row in rows.items():
+        table[LABELS[region]] = row
+    return table
+
+
+_SIDE_OF_LABEL = _table({**{side.key: side.label for side in SIDES}, "right_dense": 1, "left_dense": 2})
+_PART_OF_LABEL = _table({"right": 1, "left": 2, **{part.key: part.label for part in DENSE if part.key in DENSE_LUNGS}})
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenMask:
+    """A mask that was written.
+
+    Attributes
+    ----------
+    counts : SparseHistogram
+        Non-zero bins of the flattened histograms by label and HU; labels are those of
+        `lungmix.stages.mask_labels.LABELS`.
+    touches : ndarray of bool, shape (4, 6)
+        True where a region touches a face of the volume.
+    files, side_files : dict
+        Receipts of the shards of the mask and its dense lung, and of its sides where they were written.
+    rejected : tuple of dict
+        Lung components that the mask does not contain, for masks with regions.
+    shared : int
+        Voxels that overlapping segments of the mask give to both lungs.
+    """
+
+    counts: SparseHistogram
+    touches: npt.NDArray[np.bool_]
+    files: Receipts
+    side_files: Receipts
+    rejected: tuple[dict[str, Any], ...] = ()
+    shared: int = 0
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the mask."""
+        return int(self.counts.count.sum())
+
+    @property
+    def labels(self) -> set[int]:
+        """Labels that have voxels."""
+        return {int(index) + 1 for index in np.unique(self.counts.index // N_HU)}
+
+
+def write_mask(
+    slabs: Iterable[tuple[CaseWriter, int, npt.NDArray[np.uint8]]], case_ref: CaseRef, choice: LabelChoice
+) -> WrittenMask:
+    """Write a lung mask, its sides and its dense lung where they are known, and count HU.
+
+    Parameters
+    ----------
+    slabs : iterable of (CaseWriter, int, ndarray)
+        The case, the first slice, and the labels of each slab (`lungmix.stages.mask_labels.LABELS`).
+    case_ref : CaseRef
+        The case.
+    choice : LabelChoice
+        Labels that may occur.
+    """
+    histograms = np.zeros((len(LABELS), N_HU), np.uint64)
+    touches = np.zeros((len(SIDES), len(regions.FACES)), np.bool_)
+    files: Receipts = {}
+    side_files: Receipts = {}
+    for case, start, labels in slabs:
+        lung_rows = np.flatnonzero(labels.any(axis=(0, 2)))
+        if not lung_rows.size:
+            continue
+        rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
+        hu = case.read("ct", start, start + len(labels), rows)
+        for label in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=len(LABELS) + 1)[1:]) + 1:
+            histograms[label - 1] += count_hu(hu, (labels[:, rows] == label).view(np.uint8))
+        files |= case.write("lung", start, (labels > 0).view(np.uint8))
+        if choice.has_dense:
+            files |= case.write("region", start, _PART_OF_LABEL[labels])
+        if choice.has_regions:
+            sides = _SIDE_OF_LABEL[labels]
+            side_files |= case.write("side", start, sides)
+            touches |= regions.faces_touched(sides, start, case.geometry.shape[0])
+    rejected: tuple[dict[str, Any], ...] = ()
+    if choice.has_regions and histograms.any():
+        rejected = tuple(component.to_dict() for component in find_rejected_components(case_ref))
+    return WrittenMask(SparseHistogram.of(histograms.reshape(-1)), touches, files, side_files, rejected)
+
+
+def create_arrays(case: CaseWriter, choice: LabelChoice) -> tuple[Receipts, Receipts]:
+    """Create the arrays of a mask, and return the receipts of mask and dense lung, and those of sides."""
+    files = case.create_image("lung") | (case.create_image("region") if choice.has_dense else {})
+    return files, case.create_image("side") if choice.has_regions else {}
+
+
+def publish(
+    case: CaseWriter,
+    record: Mapping[str, Any],
+    written: WrittenMask,
+    choice: LabelChoice,
+    files: Receipts,
+    side_files: Receipts,
+) -> None:
+    """Write the histograms and the records of a mask, and of its sides and its dense lung where there are any.
+
+    Parameters
+    ----------
+    case : CaseWriter
+        The case.
+    record : mapping
+        Record of the mask.
+    written : WrittenMask
+        The mask.
+    choice : LabelChoice
+        Labels that may occur.
+    files, side_files : dict
+        Receipts of the empty arrays, as by `create_arrays`.
+    """
+    histograms = np.zeros((len(LABELS), N_HU), np.uint64)
+    written.counts.add_to(histograms.reshape(-1))
+    files = files | written.files | case.write_histogram("hu_counts", histograms.sum(axis=0))
+    if choice.has_dense:
+        parts = _sum_rows(histograms, _PART_OF_LABEL, len(DENSE))
+        files |= case.write_histogram("region_counts", parts)
+        record = {**record, **{part.key: int(n) for part, n in zip(DENSE, parts.sum(axis=1), strict=True)}}
+    if choice.has_regions:
+        # Before the record of the mask: without the sides of its file, a later stage would find others.
+        counts = SparseHistogram.of(_sum_rows(histograms, _SIDE_OF_LABEL, len(SIDES)).reshape(-1))
+        slab = regions.SlabRegionCounts(counts, written.touches, written.side_files)
+        regions.publish(case, [slab], side_files, written.rejected, record["key"])
+    case.record(STAGE, record, files)
+
+
+def _sum_rows(
+    histograms: npt.NDArray[np.uint64], row_of_label: npt.NDArray[np.uint8], count: int
+) -> npt.NDArray[np.uint64]:
+    """Return histograms by side or part from those by label; without labels whose row is 0."""
+    rows = np.zeros((count, N_HU), np.uint64)
+    for histogram, row in zip(histograms, row_of_label[1:], strict=True):
+        if row:
+            rows[row - 1] += histogram
+    return rows
+
+
+def stored_choice(case: Case) -> LabelChoice:
+    """Return the labels with which the stored mask of a case, which came from a file, can be written again."""
+    regions_of_file = case.stages[STAGE][FROM_FILE].get("labels", {}) if regions.are_from_file(case) else ["lung"]
+    return LabelChoice({LABELS[region]: LABELS[region] for region in regions_of_file})
+
+
+def stored_labels(case: CaseFiles, choice: LabelChoice, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Return the slices `start` to `stop` of a stored mask, in the labels of `stored_choice`."""
+    if not choice.has_regions:
+        return LUNG * case.read("lung", start, stop)
+    labels = case.read("side", start, stop)
+    if choice.has_dense:
+        parts = case.read("region", start, stop)
+        for part in DENSE:
+            if part.key in DENSE_LUNGS:
+                labels[parts == part.label] = DENSE_LUNGS[part.key]
+    return labels

@@ -101,6 +101,9 @@ def mask_of_text(text: str) -> MaskParameters | None:
         return None
 
 
+NO_MASKS = "none"
+"""Place of masks that stands for none: masks from files are computed in their place."""
+
 MASK_REGIONS = ("lung", "right", "left", "airway", "elsewhere", "right_dense", "left_dense")
 """Regions that the labels of a mask file can stand for."""
 

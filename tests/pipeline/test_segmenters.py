@@ -10,12 +10,13 @@ import lungmix
 from cli.test_cli import run
 from lungmix.callbacks import Callback
 from lungmix.cli.spelling import with_options
-from lungmix.errors import UsageError
+from lungmix.errors import LungmixError, UsageError
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.pipeline import Pipeline
 from lungmix.store.choices import choose
 from support import segmenters
+from support.command import run_here
 
 SIZES = MaskParameters(opening=1, min_voxels=1000, radii=(3,))
 
@@ -94,16 +95,18 @@ def test_a_segmenter_fails_for_one_case_alone_and_later_runs_keep_its_masks(fold
     assert np.array_equal(case.lung.compute(), case.ct.compute() < -600)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mask_with": "nonesuch"}, "there is no segmenter 'nonesuch': choose one of"),
-        ({"mask_with": "threshold", "masks": "m"}, "--masks and --mask-with both say where masks come from"),
-        ({"mask_weights": "w.pth"}, "--mask-weights belongs to a segmenter: give its name, --mask-with lungmask"),
-        ({"mask_device": "cuda"}, "--mask-device belongs to a segmenter"),
-        ({"mask_with": "threshold", "mask_weights": "no.pth"}, "no weights in no.pth: check --mask-weights"),
-    ],
-)
+UNUSABLE = [
+    ({"mask_with": "nonesuch"}, "there is no segmenter 'nonesuch': choose one of"),
+    ({"mask_with": "threshold", "masks": "m"}, "--masks and --mask-with both say where masks come from"),
+    ({"mask_weights": "w.pth"}, "--mask-weights belongs to a segmenter: give its name, --mask-with lungmask"),
+    ({"mask_device": "cuda"}, "--mask-device belongs to a segmenter"),
+    ({"mask_with": "threshold", "mask_weights": "no.pth"}, "no weights in no.pth: check --mask-weights"),
+    ({"masks": "nowhere"}, "nowhere does not exist: check the path of the masks"),
+    ({"mask_labels": "right=1"}, "--mask-labels says what the labels of mask files are: give the files"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), UNUSABLE)
 def test_options_that_cannot_be_used_end_a_run_before_any_work(folder, options, message):
     pipeline = Pipeline(None, lungmix.open_cohort(folder / "s.zarr", "a"))
     for method in (lambda: pipeline.run(folder / "in", **options), lambda: pipeline.mask(**options)):
@@ -111,3 +114,14 @@ def test_options_that_cannot_be_used_end_a_run_before_any_work(folder, options, 
             method()
         assert message in with_options(str(caught.value))
     assert not list(pipeline.cohort)
+
+
+@pytest.mark.parametrize(("options", "message"), [*UNUSABLE, ({"model": "no.json"}, "no.json")])
+def test_options_that_cannot_be_used_leave_no_new_store(folder, options, message):
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    done = run_here("run", folder / "s.zarr", folder / "in", *words)
+    assert (done.returncode, message in done.stderr) == (2, True)
+    with pytest.raises(LungmixError) as caught:
+        lungmix.run(folder / "s.zarr", folder / "in", **options)
+    assert message in with_options(str(caught.value))
+    assert not (folder / "s.zarr").exists()

@@ -19,6 +19,7 @@ from lungmix.intake.mask_cases import CaseLookup, NamedCases, region_at_end, ste
 from lungmix.intake.mask_parts import NamedMask, choose_masks
 from lungmix.intake.mask_tables import is_table, read_mask_table
 from lungmix.s3 import check_address, is_remote
+from lungmix.segmenters.mask_options import check_mask_place
 from lungmix.store import Cohort
 
 
@@ -94,8 +95,7 @@ def match_masks(
         If the place is an archive or in an object store, and cannot be read.
     """
     text = check_address(str(place)) if is_remote(str(place)) else str(Path(place).absolute())
-    if not is_remote(text) and not Path(text).exists():
-        raise UsageError(f"{mark_path(text)} does not exist: check the path of the masks")
+    check_mask_place(text)
     cases = CaseLookup(cohort, names, scans or {})
     matched = MatchedMasks()
     candidates = _listed(text, cases, matched) if is_table(text) else _found(text, cases)

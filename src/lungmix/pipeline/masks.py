@@ -6,21 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lungmix.errors import UsageError, count_of
+from lungmix.errors import count_of
 from lungmix.formats import Scan
 from lungmix.geometry import Geometry
 from lungmix.intake.mask_matching import match_masks
-from lungmix.parameters import MaskLabels, MaskParameters
+from lungmix.parameters import NO_MASKS, MaskLabels, MaskParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
-from lungmix.segmenters import SegmenterSpec, find_segmenter
+from lungmix.segmenters import SegmenterSpec
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import Stage
 from lungmix.stages.given_mask import GivenMaskStage, is_given
 from lungmix.stages.mask import advice
 from lungmix.stages.segmented_mask import SegmentedMaskStage
 from lungmix.store import Case, Cohort, CohortWriter
-from lungmix.store.choices import NO_MASKS, remember_mask
+from lungmix.store.choices import remember_mask
 from lungmix.store.models import record_of
 from lungmix.store.schema import GIVEN_MASKS, MASK
 
@@ -67,8 +67,6 @@ def plan_masks(
     """
     cohort, parameters = runner.cohort, mask or MaskParameters()
     labels = MaskLabels.parse(mask_labels)
-    if labels is not None and masks in (None, NO_MASKS):
-        raise UsageError("`mask_labels` says what the labels of mask files are: give the files, `masks=PLACE`")
     if segmenter is not None:
         return _plan_segmenter(runner, scans, SegmentedMaskStage(segmenter, parameters, accept_hu))
     computed = mask_stage(parameters, accept_hu)
@@ -94,27 +92,6 @@ def plan_masks(
             "them computed"
         )
     return stage if stage.masks or stage.missing or stage.kept else computed
-
-
-def segmenter_of(
-    name: str | None, weights: str | Path | None, device: str | None, masks: str | Path | None
-) -> SegmenterSpec | None:
-    """Return the segmenter that a user names; None without a name.
-
-    Raises
-    ------
-    UsageError
-        If there is no such segmenter, it cannot be used, masks are given too, or weights or a device are given without
-        a name.
-    """
-    if name is not None and masks is not None:
-        raise UsageError("`masks` and `mask_with` both say where masks come from: give one of them")
-    if name is not None:
-        return find_segmenter(name, weights, device or "cpu")
-    for parameter, value in (("mask_weights", weights), ("mask_device", device)):
-        if value is not None:
-            raise UsageError(f"`{parameter}` belongs to a segmenter: give its name, `mask_with='lungmask'`")
-    return None
 
 
 def _plan_segmenter(runner: CaseRunner, scans: Mapping[str, Scan], stage: SegmentedMaskStage) -> Stage:

@@ -17,10 +17,11 @@ from lungmix.cluster import connect
 from lungmix.formats import Scan, SeriesFilter
 from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
-from lungmix.pipeline.pipeline import FIT, Pipeline
+from lungmix.pipeline.pipeline import FIT, Pipeline, given_model
 from lungmix.pipeline.result import RunResult
 from lungmix.quality import QualityParameters
-from lungmix.store import open_cohort
+from lungmix.segmenters import check_mask_options
+from lungmix.store import check_slices, open_cohort
 from lungmix.webpage.page import write_page
 
 
@@ -90,6 +91,10 @@ def run(
     PosixPath('page/index.html')
     """
     callback = callback or LogWarnings()
+    # Parameters that cannot be used end the call before it creates a store.
+    check_slices(chunk_slices)
+    check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
+    model = given_model(model) or FIT
     cohort = open_cohort(store, "a")
     with ExitStack() as stack:
         if client is None:

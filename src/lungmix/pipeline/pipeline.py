@@ -30,12 +30,13 @@ from lungmix.pipeline.cohort_steps import (
     measure_quality,
     resolve_model,
 )
-from lungmix.pipeline.masks import plan_masks, remember_given, segmenter_of
+from lungmix.pipeline.masks import plan_masks, remember_given
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
 from lungmix.pipeline.staleness import stale_stages
 from lungmix.quality import QualityParameters
+from lungmix.segmenters import check_mask_options
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage
 from lungmix.stages.fit import STAGE as FIT_STAGE
@@ -73,7 +74,7 @@ def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[C
     return locked
 
 
-def _given_model(model: str | Path | TissueModel) -> TissueModel | None:
+def given_model(model: str | Path | TissueModel) -> TissueModel | None:
     """Return the mixture that was given; None where one is to be fitted."""
     if isinstance(model, TissueModel):
         return model
@@ -165,9 +166,9 @@ class Pipeline:
             Thresholds of quality control; by default those of the store.
         """
         check_slices(chunk_slices)
-        segmenter = segmenter_of(mask_with, mask_weights, mask_device, masks)
+        segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
         result = RunResult()
-        given = _given_model(model)
+        given = given_model(model)
         retained = take_sources(self._runner, sources, result, intake, outputs, series)
         scans = retained.scans
         remember_quality(self.cohort, quality)
@@ -254,7 +255,7 @@ class Pipeline:
         mask, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device
             See `run`.
         """
-        segmenter = segmenter_of(mask_with, mask_weights, mask_device, masks)
+        segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
         result = RunResult()
         names = list(self.cohort)
         stages = [
@@ -293,7 +294,7 @@ class Pipeline:
             Fit without these.
         """
         result = RunResult()
-        given = _given_model(model)
+        given = given_model(model)
         result.done = choose_cases(self._with_stage(MASK, result), cases, exclude_cases)
         resolve_model(self._runner, given, result.done, fit or FitParameters(), result)
         compare_models(self._runner, result)
@@ -348,7 +349,7 @@ class Pipeline:
             How mixtures are fitted.
         """
         result = RunResult()
-        given = _given_model(model)
+        given = given_model(model)
         resolve_model(self._runner, given, self._with_stage(MASK, result), fit or FitParameters(), result)
         self._label_all(result)
         measure_cases(self._runner, result)

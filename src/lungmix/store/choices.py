@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import TissueModel, load_model
-from lungmix.parameters import FitParameters, MaskParameters, text_of_mask
+from lungmix.parameters import NO_MASKS, FitParameters, MaskParameters, text_of_mask
 from lungmix.quality import QualityParameters
+from lungmix.segmenters import check_mask_options
 from lungmix.store.case import Case
 from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
@@ -24,9 +26,6 @@ from lungmix.store.models import (
     stored_model,
 )
 from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING, QUALITY_SETTING
-
-NO_MASKS = "none"
-"""Place of masks that stands for none: masks from files are computed in their place."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,10 @@ def choose(
     exclude_flagged: bool | None = None,
     chunk_slices: int | None = None,
     masks: str | None = None,
+    mask_labels: str | None = None,
     mask_with: str | None = None,
+    mask_weights: str | Path | None = None,
+    mask_device: str | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Complete the parameters of a command with those of the last run of its store.
@@ -90,11 +92,17 @@ def choose(
         See `lungmix.store.chunking.layout_of`.
     masks : str, optional
         Place of mask files, or ``none``, which computes masks that came from files or a segmenter.
-    mask_with : str, optional
-        Segmenter that makes the masks.
+    mask_labels, mask_with, mask_weights, mask_device
+        See `lungmix.segmenters.check_mask_options`; None if not given.
     stages : iterable of str
         Stages that the command runs, for `Choices.changes`.
+
+    Raises
+    ------
+    UsageError
+        If a parameter cannot be used, so that the command ends before it creates a store.
     """
+    check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
     cohort = _open_or_none(url)
     options: dict[str, Any] = {
         "threshold": threshold,

@@ -55,8 +55,8 @@ def run(
 
     chosen = choose(
         store, **vars(sizes), model=model, components=components, fit=fit, method=method,
-        exclude_flagged=exclude_flagged, chunk_slices=chunk_slices, masks=masks,
-        mask_with=segmenter.mask_with,
+        exclude_flagged=exclude_flagged, chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels,
+        **vars(segmenter),
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -133,7 +133,7 @@ def mask(
     """Find the lungs of every case, or take them from files or a segmenter, and count their HU."""
     from lungmix.store.choices import choose
 
-    chosen = choose(store, **vars(sizes), masks=masks, mask_with=segmenter.mask_with, stages=("mask",))
+    chosen = choose(store, **vars(sizes), masks=masks, mask_labels=mask_labels, **vars(segmenter), stages=("mask",))
     announce(chosen, yes=yes, quiet=cluster.quiet)
     with pipeline_on(store, cluster) as pipeline:
         result = pipeline.mask(

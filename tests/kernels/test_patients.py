@@ -1,0 +1,116 @@
+"""Patients, and the lungs that the preset ``anatomical`` finds in them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from support.patients import AERATED, Consolidation, Effusion, Part, Patient, scan
+from support.patients.cases import CASES
+from support.patients.outcome import outcome
+
+COARSE = Patient(spacing=(5.0, 4.0, 4.0))
+
+LIMITS_ML = {
+    Part.RIGHT: (1800, 3500),
+    Part.LEFT: (1500, 3000),
+    Part.AIRWAY: (20, 80),
+    Part.HEART: (400, 900),
+    Part.AORTA: (100, 300),
+    Part.LIVER: (1200, 2600),
+    Part.SPINE: (300, 900),
+    Part.RIBS: (300, 700),
+    Part.STOMACH_GAS: (40, 200),
+}
+"""Volumes of organs of adults, as far as the image shows them."""
+
+QUICK = (
+    "healthy, sharp kernel",
+    "infant",
+    "consolidation of 30 mL at the side",
+    "effusion of 300 mL",
+)
+
+LARGEST_SHARE = {
+    Part.EFFUSION: 0.02,
+    Part.LIVER: 0.002,
+    Part.STOMACH_GAS: 0.02,
+    Part.BOWEL_GAS: 0,
+    Part.OESOPHAGEAL_GAS: 0.02,
+    Part.AIRWAY: 0.1,
+    Part.TABLE: 0,
+    Part.CLOTHES: 0,
+    Part.OUTSIDE: 0,
+}
+"""Largest share of what is not lung that a mask may hold."""
+
+LEAST_ML = 2.0
+"""Volume that always may be in the mask: the airway of an infant is narrower than a reduced voxel."""
+
+PNEUMOTHORAX = "pneumothorax of 200 mL"
+
+
+def test_an_adult_has_every_part_and_organs_of_usual_size():
+    chest = scan(replace(COARSE, diseases=(Effusion(-1, 100.0),)))
+    absent = {Part.DENSE_RIGHT, Part.DENSE_LEFT, Part.PNEUMOTHORAX}
+    assert set(np.unique(chest.part)) == set(Part) - absent
+    for part, (low, high) in LIMITS_ML.items():
+        assert low <= chest.ml(part) <= high, part.name
+    assert chest.ml(Part.RIGHT) > chest.ml(Part.LEFT)
+
+
+def test_a_disease_takes_its_volume_from_the_lung_and_changes_no_other_part():
+    before = scan(COARSE)
+    after = scan(replace(COARSE, diseases=(Consolidation(1, 60.0), Effusion(1, 200.0))))
+    assert after.ml(Part.DENSE_LEFT) == pytest.approx(60, rel=0.03)
+    assert after.ml(Part.EFFUSION) == pytest.approx(200, rel=0.03)
+    changed = before.part != after.part
+    assert set(np.unique(before.part[changed])) == {Part.LEFT}
+    assert set(np.unique(after.part[changed])) == {Part.DENSE_LEFT, Part.EFFUSION}
+
+
+@pytest.mark.parametrize(("sd", "kernel", "low", "high"), [(12.0, 1.0, 0.7, 0.85), (50.0, 0.4, 0.05, 0.2)])
+def test_noise_has_the_requested_deviation_and_correlation_of_neighbours(sd, kernel, low, high):
+    quiet, noisy = (scan(replace(COARSE, noise=noise, kernel=kernel)) for noise in (0.0, sd))
+    muscle = quiet.part == Part.MUSCLE
+    noise = np.where(muscle, noisy.hu - quiet.hu, 0).astype(float)
+    assert noise[muscle].std() == pytest.approx(sd, rel=0.05)
+    both = muscle[:, :, 1:] & muscle[:, :, :-1]
+    neighbours = (noise[:, :, 1:] * noise[:, :, :-1])[both].mean() / sd**2
+    assert low < neighbours < high
+
+
+@pytest.mark.parametrize("spacing", [(0.5, 4.0, 4.0), (8.0, 2.0, 2.0)])
+def test_volumes_are_the_same_at_any_spacing(spacing):
+    patient = replace(COARSE, extent=(60.0, 180.0))
+    expected, actual = scan(patient), scan(replace(patient, spacing=spacing))
+    for part in (Part.RIGHT, Part.LEFT, Part.HEART):
+        assert actual.ml(part) == pytest.approx(expected.ml(part), rel=0.03), part.name
+
+
+def test_an_infant_is_ten_centimetres_wide():
+    infant = scan(CASES["infant"])
+    columns = np.flatnonzero(np.isin(infant.part, (*AERATED, Part.RIBS)).any(axis=(0, 1)))
+    assert 90 <= (columns[-1] - columns[0]) * infant.spacing[2] <= 115
+    assert infant.ml(*AERATED) < 300
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != PNEUMOTHORAX],
+)
+def test_lungs_of_patients_are_found_without_what_is_not_lung(name):
+    result = outcome(scan(CASES[name]))
+    for dice in (result.right, result.left):
+        assert np.isnan(dice) or dice >= 0.975
+    for part, share in LARGEST_SHARE.items():
+        assert result.inside[part] <= max(share * result.volumes[part], LEAST_ML), part.name
+    assert result.outside_percent() <= 3
+
+
+@pytest.mark.slow
+def test_gas_of_a_pneumothorax_counts_as_lung_but_nothing_else_does():
+    result = outcome(scan(CASES[PNEUMOTHORAX]))
+    assert result.inside[Part.PNEUMOTHORAX] > 0.9 * result.volumes[Part.PNEUMOTHORAX]
+    assert result.right >= 0.975
+    assert result.outside_percent() - 100 * result.inside[Part.PNEUMOTHORAX] / sum(result.inside.values()) <= 3

@@ -1,0 +1,68 @@
+"""What the preset ``anatomical`` makes of a patient."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
+from lungmix.kernels.packed_masks import pack_below
+from lungmix.kernels.reduction import reduction_of
+from lungmix.kernels.structuring_elements import ellipsoid
+from support.patients.canvas import AERATED, DENSE, Part
+from support.patients.scan import Scan
+
+LUNG = (*AERATED, *DENSE)
+
+
+def lung_parts(hu, spacing):
+    """Return the parts of the lungs by the preset, 0 to 4, of axial HU."""
+    threshold = -400 if min(spacing[1:]) > 2 else -300
+    reduction = reduction_of(spacing)
+    codes = find_zones(reduction.apply(hu), threshold, reduction.spacing(spacing))
+    full = spread(codes, reduction.factors, [np.arange(n) for n in hu.shape])
+    return lung_voxels(pack_below(hu, threshold), hu.shape[2], full, ellipsoid(3.0, spacing))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures of a mask.
+
+    Attributes
+    ----------
+    right, left : float
+        Dice of the aerated lungs, NaN without such a lung.
+    volumes : dict
+        mL in the patient, by part.
+    inside : dict
+        mL in the mask, by part.
+    """
+
+    right: float
+    left: float
+    volumes: dict
+    inside: dict
+
+    def dense_percent(self):
+        """Return how much of the dense lung is in the mask."""
+        volume = sum(self.volumes[part] for part in DENSE)
+        return 100 * sum(self.inside[part] for part in DENSE) / volume if volume else float("nan")
+
+    def outside_percent(self):
+        """Return how much of the mask is no lung."""
+        total = sum(self.inside.values())
+        return 100 * (total - sum(self.inside[part] for part in LUNG)) / total
+
+
+def outcome(chest: Scan) -> Outcome:
+    """Compare the mask of a patient with the truth."""
+    mask = lung_parts(chest.hu, chest.spacing)
+    ml = np.prod(chest.spacing) / 1000
+    n = len(Part)
+    volumes = np.bincount(chest.part.reshape(-1), minlength=n) * ml
+    inside = np.bincount(chest.part[mask > 0], minlength=n) * ml
+    dice = []
+    for part in AERATED:
+        reference, result = chest.part == part, mask == part
+        total = reference.sum() + result.sum()
+        dice.append(2 * float((reference & result).sum()) / float(total) if reference.any() else float("nan"))
+    return Outcome(*dice, dict(zip(Part, volumes.tolist(), strict=True)), dict(zip(Part, inside.tolist(), strict=True)))

@@ -1,13 +1,19 @@
 """The retry policy, without a cluster: what is tried again, how often, and what is raised at once."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from distributed.comm import CommClosedError
 
 from lungmix.errors import ClusterError, DamageError, SourceError
+from lungmix.mixture import PUBLISHED
+from lungmix.parameters import MaskParameters
 from lungmix.pipeline import retry as module
 from lungmix.pipeline.retry import RetryPolicy
+from lungmix.pipeline.runner import recomputed_by
+from lungmix.stages.label import LabelStage
+from lungmix.stages.mask import MaskStage
 
 
 class EmptyCohort(dict):
@@ -67,6 +73,23 @@ def test_corrupt_stage_is_invalidated_and_computed_again(policy, monkeypatch):
     assert all("recomputing" in warning for warning in policy.warnings)
     with pytest.raises(DamageError):
         run_with(policy.policy, [damage] * 3)
+
+
+@pytest.mark.parametrize(("array", "attempts"), [("labels/tissue/0", 3), ("labels/side/0", 3), ("labels/lung/0", 1)])
+def test_corrupt_stage_of_another_command_is_invalidated_and_not_tried_again(policy, monkeypatch, array, attempts):
+    monkeypatch.setattr(module, "invalidate_corrupt_stages", lambda case: {})
+    policy.cohort["case-001"] = "the case"
+    labelling = replace(policy.policy, recomputed=recomputed_by([LabelStage(PUBLISHED)]))
+    with pytest.raises(DamageError):
+        run_with(labelling, [DamageError("case-001", array, "c/0/0/0")] * 3)
+    assert len(policy.invalidated) == attempts
+    assert len(policy.warnings) == attempts - 1
+
+
+def test_stages_before_labels_are_recomputed_too():
+    assert recomputed_by([LabelStage(PUBLISHED, before=[MaskStage(MaskParameters())])]) == {
+        "label", "side", "mask", "air",
+    }  # fmt: skip
 
 
 def test_failure_of_the_scheduler_is_tried_again_and_raised_at_last(policy):

@@ -12,7 +12,7 @@ from rich.console import Console
 import lungmix
 from lungmix.callbacks import Callback
 from lungmix.cli.show_evaluation import evaluation_values, show_evaluation
-from lungmix.errors import StoreError
+from lungmix.errors import DamageError, StoreError
 from lungmix.formats.masks import open_mask
 from lungmix.pipeline.staleness import stale_stages
 from lungmix.stages import evaluate as stage
@@ -70,6 +70,16 @@ def names_of(claims):
 def leftovers(cohort):
     cases = lungmix.open_cohort(cohort.url).values()
     return [(case.name, array) for case in cases for array in TEMPORARY if array in case._group]
+
+
+class Warned(Callback):
+    """Keeps warnings."""
+
+    def __init__(self):
+        self.warnings = []
+
+    def on_warning(self, message):
+        self.warnings.append(message)
 
 
 class Killed(BaseException):
@@ -195,6 +205,34 @@ def test_case_that_ends_workers_is_compared_once_more_alone(cohort, monkeypatch)
     result = evaluate(cohort)
     assert tried == ["a", "b", "c", "a"]
     assert result.done == [*NAMES]
+
+
+@pytest.mark.parametrize("array", ["labels/lung/0", "labels/side/0"])
+def test_a_damaged_mask_fails_with_its_file_and_nothing_is_said_to_be_recomputed(cohort, monkeypatch, array):
+    def compare(client, case_ref, *arguments, **options):
+        if case_ref.name == "a":
+            raise DamageError("a", array, "c/0/0/0")
+        return real(client, case_ref, *arguments, **options)
+
+    real, callback = stage.compare, Warned()
+    monkeypatch.setattr(stage, "compare", compare)
+    result = evaluate(cohort, callback=callback)
+    assert (result.done, callback.warnings) == (["b", "c"], [])
+    reason = f"case a: {array} is damaged in c/0/0/0: run `Pipeline.run(sources)` with the source of the scan"
+    assert result.failed == {"a": reason}
+    (invalid,) = lungmix.open_cohort(cohort.url)["a"].damage.values()
+    assert invalid["reason"] == f"{array} is damaged in c/0/0/0"
+
+
+def test_a_mask_whose_file_is_missing_is_invalid_and_not_said_to_be_recomputed(cohort):
+    case = CaseWriter(cohort["a"])
+    case.record("mask", case.stages["mask"], {"labels/lung/0/c/9/0/0": [9, "00000000"]})
+    callback = Warned()
+    result = evaluate(cohort, callback=callback)
+    (warning,) = callback.warnings
+    assert warning.startswith("a: labels/lung/0/c/9/0/0 ")
+    assert warning.endswith(": the stage mask is invalid until a run recomputes it")
+    assert "case a has no lung mask" in result.failed["a"]
 
 
 def test_tasks_of_a_killed_evaluation_write_into_no_later_one(cohort, monkeypatch, tmp_path):

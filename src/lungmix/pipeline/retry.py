@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -37,8 +37,9 @@ CONNECTION_LOST = (
 class RetryPolicy:
     """Decides which errors are tried again.
 
-    Corrupt data are invalidated and computed again; a lost scheduler is waited for; a failure of the scheduler itself
-    is tried again at once; a case that ended workers is tried once more, alone. All other errors are raised.
+    Corrupt data are invalidated, and computed again by commands that have their stage; a lost scheduler is waited for;
+    a failure of the scheduler itself is tried again at once; a case that ended workers is tried once more, alone. All
+    other errors are raised.
 
     Attributes
     ----------
@@ -50,12 +51,15 @@ class RetryPolicy:
         Is given one sentence for each retry.
     renew : callable
         Called after a restart of the scheduler, to register plugins and subscriptions again.
+    recomputed : collection of str or None
+        Stages of a case that the command recomputes where they are corrupt; None for all.
     """
 
     client: Client
     cohort: Cohort
     warn: Callable[[str], None]
     renew: Callable[[], None] = lambda: None
+    recomputed: Collection[str] | None = None
     _reconnect: SchedulerReconnect = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -92,8 +96,12 @@ class RetryPolicy:
         """
         invalidated = invalidate_corrupt_stages(self.cohort[case_name]) if case_name in self.cohort else {}
         for stage, reason in invalidated.items():
-            what = f"the stage {stage}" if stage in STAGES else stage
-            self.warn(f"{case_name}: {reason}: {what} will be recomputed")
+            if stage not in STAGES:
+                self.warn(f"{case_name}: {reason}: {stage} will be recomputed")
+            elif self.can_recompute(stage):
+                self.warn(f"{case_name}: {reason}: the stage {stage} will be recomputed")
+            else:
+                self.warn(f"{case_name}: {reason}: the stage {stage} is invalid until a run recomputes it")
         for left in reversed(range(_TRIES)):
             attempt = Attempt(self, case_name, is_last=not left)
             yield attempt
@@ -149,6 +157,10 @@ class RetryPolicy:
             raise ClusterError(CONNECTION_LOST) from error
         self.warn(f"{title}: the scheduler is back; resuming")
 
+    def can_recompute(self, stage: str | None) -> bool:
+        """Return True for a stage that the command recomputes, and for temporary arrays, which no stage has."""
+        return stage is None or self.recomputed is None or stage in self.recomputed
+
     def invalidate(self, error: DamageError) -> None:
         """Invalidate the stage whose files an error says are corrupt."""
         stage = stage_of(error.array)
@@ -203,9 +215,10 @@ class Attempt:
         self.succeeded = error is None
         if isinstance(error, DamageError):
             self.policy.invalidate(error)
-            if not self.is_last:
-                self.policy.warn(message_of_recomputing(error))
-            return not self.is_last
+            if self.is_last or not self.policy.can_recompute(stage_of(error.array)):
+                return False
+            self.policy.warn(message_of_recomputing(error))
+            return True
         if not isinstance(error, Exception):
             return False
         self.policy.wait_or_raise(self.case_name, explained(self.policy.client, error), is_last=self.is_last)

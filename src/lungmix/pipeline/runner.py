@@ -21,8 +21,9 @@ from lungmix.pipeline.result import CaseResult
 from lungmix.pipeline.retry import RetryPolicy, message_of_recomputing, reason_of_ended_workers
 from lungmix.s3 import is_remote
 from lungmix.stages.base import Stage, StageContext
+from lungmix.stages.label import LabelStage
 from lungmix.store import CaseWriter, Cohort
-from lungmix.store.schema import LOCK_FILE
+from lungmix.store.schema import LABEL, LOCK_FILE, MASK, PACKED, SIDE
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class CaseRunner:
         """
         usage = UsageRecorder(result.spent)
         warn = self.callback.on_warning
-        retry = RetryPolicy(self.client, self.cohort, warn, partial(usage.listen, self.client, warn))
+        renew, recomputed = partial(usage.listen, self.client, warn), recomputed_by(stages)
+        retry = RetryPolicy(self.client, self.cohort, warn, renew, recomputed)
         context = StageContext(self.client, self.cohort, worker_memory_of(self.client), self.callback)
         run_case = partial(self._run_case, stages, context, usage, retry)
         with (
@@ -173,6 +175,14 @@ class CaseRunner:
         if is_closed(self.client):
             return 1
         return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
+
+
+def recomputed_by(stages: Sequence[Stage]) -> frozenset[str]:
+    """Return the stages of the store that are recomputed by stages of a run, or with them."""
+    names = {stage.name for stage in stages}
+    names.update(before.name for stage in stages if isinstance(stage, LabelStage) for before in stage.before)
+    names.update(part for name, part in ((MASK, PACKED), (MASK, SIDE), (LABEL, SIDE)) if name in names)
+    return frozenset(names)
 
 
 def reason_of(error: BaseException) -> str:

@@ -180,7 +180,9 @@ class RetryPolicy:
         with suppress(OSError, LungmixError):
             if case_name in self.cohort:
                 case = CaseWriter(self.cohort[case_name])
-                case.record_failure(case.under_way or stage, reason)
+                # A killed run may have left a later stage under way; the stage of labels may compute the mask first.
+                stages = [name for name in (case.under_way, stage) if name in STAGES]
+                case.record_failure(min(stages, key=STAGES.index, default=stage), reason)
             elif (origin := self.cohort.register.get(case_name)) is not None:
                 CohortWriter(self.cohort).register_scans({case_name: {**origin, "stage": stage, "reason": reason}})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,7 +78,9 @@ class CaseRunner:
         renew, recomputed = partial(usage.listen, self.client, warn), recomputed_by(stages)
         retry = RetryPolicy(self.client, self.cohort, warn, renew, recomputed)
         context = StageContext(self.client, self.cohort, worker_memory_of(self.client), self.callback)
-        run_case = partial(self._run_case, stages, context, usage, retry)
+        # The stage of each case; threads set different keys.
+        current: dict[str, str] = {}
+        run_case = partial(self._run_case, stages, context, usage, retry, current)
         with (
             stage_events(self.callback, title, names, self._sizes_of(names)),
             usage.listening(self.client, warn),
@@ -88,11 +90,13 @@ class CaseRunner:
                 if outcome.error is not None:
                     check_workers()  # raises where no case is to blame
                     self._raise_unless_of_case(outcome.item, outcome.error)
+                    stage = current.get(outcome.item, title)
                     if record_failures:
-                        retry.record_failure(outcome.item, title, outcome.error)
+                        retry.record_failure(outcome.item, stage, outcome.error)
                     reason = reason_of(outcome.error)
                     result.fail(outcome.item, reason, outcome.error)
-                    self.callback.on_case_end(outcome.item, reason)
+                    # The title names one stage of several.
+                    self.callback.on_case_end(outcome.item, reason if stage == title else f"{stage}: {reason}")
                 else:
                     self.callback.on_case_end(outcome.item)
         result.done = [name for name in names if name not in result.failed]
@@ -127,12 +131,19 @@ class CaseRunner:
             RetryPolicy(self.client, self.cohort, self.callback.on_warning).run_cohort_step(title, step, repair)
 
     def _run_case(
-        self, stages: Sequence[Stage], context: StageContext, usage: UsageRecorder, retry: RetryPolicy, name: str
+        self,
+        stages: Sequence[Stage],
+        context: StageContext,
+        usage: UsageRecorder,
+        retry: RetryPolicy,
+        current: MutableMapping[str, str],
+        name: str,
     ) -> None:
-        """Bring one case through stages, in a thread of its own."""
+        """Bring one case through stages, in a thread of its own; `current` receives the stage by case."""
         for attempt in retry.attempts(name):
             with attempt, self._recorded_usage(name) as usage_by_stage:
                 for stage in stages:
+                    current[name] = stage.name
                     with usage.measure(name, stage.name) as measurement:
                         measurement.status = stage.run(context, name)
                     if measurement.status == "done":

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from lungmix.errors import SourceError
 from lungmix.formats import RejectedSource, Scan, find_scans
+from lungmix.formats.nrrd import read_nrrd
 from lungmix.geometry import Geometry
 
 VOLUME = np.arange(-100, 110, dtype="<i2").reshape(7, 6, 5)
@@ -151,3 +153,17 @@ def test_spacings_with_directions_are_rejected_unless_they_are_consistent(tmp_pa
     assert scan.geometry.spacing == (0.7, 0.8, 1.25)
     item = only(nrrd(tmp_path, "spacings: 0.7 0.8 2.5\nspace: LPS\n" + DIRECTIONS))
     assert "inconsistent" in item.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("Segment{}_Name:=vessel\nSegment{}_Extent:=0 4 0 5 0 6\n", "export fewer segments"),
+        ("# {}\n", "get the file again"),
+    ],
+)
+def test_a_header_above_the_limit_is_said_to_be_too_large(tmp_path, line, remedy):
+    lines = DIRECTIONS + "".join(line.replace("{}", str(number)) for number in range(200_000))
+    with pytest.raises(SourceError, match="has a header of more than 1 MiB, which is not read") as caught:
+        read_nrrd(nrrd(tmp_path, lines))
+    assert caught.value.remedy == remedy

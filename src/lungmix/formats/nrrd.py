@@ -141,7 +141,8 @@ def _read_fields(path: Path) -> tuple[str, dict[str, str], dict[str, str], int]:
         keys: dict[str, str] = {}
         while line := stream.readline(MAX_HEADER_BYTES):
             if stream.tell() > MAX_HEADER_BYTES:
-                raise SourceError(f"{mark_path(path)} has a header without an end: get the file again")
+                remedy = "export fewer segments" if _SEGMENTS_FIELD in fields else "get the file again"
+                raise SourceError(f"{mark_path(path)} has a header of more than 1 MiB, which is not read: {remedy}")
             line = line.rstrip(b"\r\n")
             if not line:
                 break

@@ -178,7 +178,9 @@ def test_run_rejects_only_large_scans_and_none_that_are_done(client, two_sizes, 
 @pytest.mark.slow
 def test_run_that_can_do_nothing_ends_with_one_sentence_and_converts_nothing(client, two_sizes, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "worker_memory_of", lambda _: TIGHT)
-    with pytest.raises(ClusterError, match=r"^nothing can be done: .* case-\d+, case-\d+ need up to \d+ MB") as ended:
+    with pytest.raises(
+        ClusterError, match=r"^too little memory for every case: .* case-\d+, case-\d+ need up to \d+ MB"
+    ) as ended:
         run(client, tmp_path / "s.zarr", two_sizes)
     assert ended.value.status == 2
     assert not list(lungmix.open_cohort(str(tmp_path / "s.zarr")))

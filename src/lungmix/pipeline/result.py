@@ -195,4 +195,4 @@ def raise_without_memory(result: CaseResult) -> None:
     size = f"{largest.enough / 1e6:.0f}"
     remedy = more_memory(f"{size}MB", is_local=largest.is_local)
     has = f"a worker has {largest.limit / 1e6:.0f} MB of memory"
-    raise ClusterError(f"nothing can be done: {has}, and {names} {needs} {size} MB: {remedy}")
+    raise ClusterError(f"too little memory for every case: {has}, and {names} {needs} {size} MB: {remedy}")

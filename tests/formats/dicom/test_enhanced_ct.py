@@ -19,6 +19,7 @@ from pydicom.uid import (
 
 from lungmix.errors import SourceError, reveal
 from lungmix.formats import SeriesFilter, find_scans
+from lungmix.formats.dicom import enhanced_ct
 from support.series import change, hu_of, only_scan, read, refused, scans, skipped, write_series
 
 SHAPE = (10, 18, 14)
@@ -194,7 +195,13 @@ def test_file_with_fewer_descriptions_than_frames_is_damaged(tmp_path):
     dataset = pydicom.dcmread(file)
     del dataset.PerFrameFunctionalGroupsSequence[4]
     dataset.save_as(file)
-    assert "descriptions of its frames" in refused(find_scans(file))[0].reason
+    assert "it describes 9 frames and declares 10: " in refused(find_scans(file))[0].reason
+
+
+def test_file_with_more_frames_than_any_ct_names_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(enhanced_ct, "_MAX_FRAMES", 9)
+    file = write_enhanced(tmp_path / "ct.dcm", hu_of(SHAPE))
+    assert "it has 10 frames, more than any CT: " in refused(find_scans(file))[0].reason
 
 
 def test_truncated_file_is_rejected(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from lungmix.errors import count_of
 from lungmix.formats.dicom.checks import GIVE_ORIGINAL, check_coding
 from lungmix.formats.dicom.elements import RawHeader
 from lungmix.formats.dicom.header import Header, find_missing_rescale
@@ -14,18 +15,24 @@ from lungmix.formats.dicom.header import Header, find_missing_rescale
 _MAX_FRAMES = 100_000
 
 
+class FrameCountError(ValueError):
+    """A file with another number of frames than it can have; the message is a predicate about the file."""
+
+
 def read_frame_headers(header: Header, elements: RawHeader) -> list[Header]:
     """Return one header per frame: shared functional groups, overridden by those of the frame.
 
     Raises
     ------
-    ValueError
-        If the number of frame descriptions differs from the number of frames.
+    FrameCountError
+        If the number of frame descriptions differs from the number of frames, or is too large.
     """
     shared = _first(elements.dataset, "SharedFunctionalGroupsSequence")
     frames = elements.dataset.PerFrameFunctionalGroupsSequence
-    if len(frames) != header.frames or len(frames) > _MAX_FRAMES:
-        raise ValueError(f"{len(frames)} descriptions, {header.frames} frames")
+    if len(frames) != header.frames:
+        raise FrameCountError(f"describes {count_of(len(frames), 'frame')} and declares {header.frames:,}")
+    if len(frames) > _MAX_FRAMES:
+        raise FrameCountError(f"has {count_of(len(frames), 'frame')}, more than any CT")
     signed = elements.short("PixelRepresentation") == 1
     # Values that a single-slice file has at the top level, such as the spacing, are in the functional groups here.
     header = replace(header, inconsistency=check_coding(elements) or "")

@@ -12,7 +12,7 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from lungmix.formats.dicom.checks import check_coding, check_pixels, check_values
 from lungmix.formats.dicom.elements import UNDEFINED, RawHeader, tags_for
-from lungmix.formats.dicom.enhanced_ct import read_frame_headers
+from lungmix.formats.dicom.enhanced_ct import FrameCountError, read_frame_headers
 from lungmix.formats.dicom.header import ENHANCED, HINTS, PHASES, DamagedFile, DicomDir, Header, find_missing_rescale
 from lungmix.formats.dicom.raw_reader import (
     HEAD,
@@ -83,6 +83,8 @@ class HeaderReader:
         if header.sop_class in ENHANCED and header.rows and "PerFrameFunctionalGroupsSequence" in elements:
             try:
                 return read_frame_headers(header, elements)
+            except FrameCountError as error:
+                return DamagedFile(header, str(error))
             except (TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError):
                 return DamagedFile(header, "has damaged descriptions of its frames")
         return [header]

@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, floor, prod
+from math import ceil, floor, inf, prod
 from pathlib import Path
 from typing import Any
 
 from lungmix.errors import UsageError, mark_untrusted
+from lungmix.tissue import TISSUES
 
 ANATOMICAL = "anatomical"
 PRESETS = ("paper", "physical", ANATOMICAL)
-FITS = ("paper", "converged")
-"""Names of the two fits, in the order of tables and figures."""
+FITS = ("paper", "converged", "anchored")
+"""Names of the fits, in the order of tables and figures."""
+
+PRIOR_STRENGTH = 0.05
+"""Pseudo-voxels of the prior of the fit ``anchored``, as a share of the voxels: on real scans the smallest share of
+those tried (docs/fitting.md) with which every component keeps its tissue."""
+
+PUBLISHED_PRIOR = "published"
 
 METHODS = ("counts", "em", "minibatch")
 MOST_COMPONENTS = 20
@@ -213,8 +220,14 @@ class FitParameters:
         Seed of the starts.
     method : {"counts", "em", "minibatch"}
         Fit to the histograms of the cases, or by EM over the voxels, all at once or in minibatches.
-    fit : {"paper", "converged"}
-        Fit whose model labels the voxels; both are stored.
+    fit : {"paper", "converged", "anchored"}
+        Fit whose model labels the voxels; all are stored.
+    prior : TissueModel, optional
+        Centre of the prior of the fit ``anchored``, with `n_components` components; by default the published mixture.
+        The field holds its weights, means and variances. With another number of components than that of the published
+        mixture, there is no fit ``anchored`` unless a prior is given.
+    prior_strength : float
+        Number of pseudo-voxels of the prior divided by the number of voxels, 0 or more.
     exclude_flagged : bool
         Pool no case that quality control flags; flags that depend on labels do not count.
     """
@@ -229,6 +242,8 @@ class FitParameters:
     method: str = "counts"
     fit: str = "paper"
     exclude_flagged: bool = False
+    prior: Any = None
+    prior_strength: float = PRIOR_STRENGTH
 
     def __post_init__(self) -> None:
         for name, value, choices in (("fit", self.fit, FITS), ("method", self.method, METHODS)):
@@ -236,6 +251,25 @@ class FitParameters:
                 raise UsageError(f"there is no {name} {value!r}: choose one of {', '.join(choices)}")
         if not 1 <= self.n_components <= MOST_COMPONENTS:
             raise UsageError(f"{self.n_components} components are not possible: give 1 to {MOST_COMPONENTS}")
+        if not 0 <= self.prior_strength < inf:
+            raise UsageError(
+                f"the prior cannot have the strength {self.prior_strength!r}: give 0 or more, as a share of the voxels"
+            )
+        object.__setattr__(self, "prior", _numbers_of(self.prior))
+        if not self.has_anchored and (self.fit == FITS[-1] or self.prior is not None):
+            raise UsageError(
+                f"the prior has {self._prior_components} components and the mixture {self.n_components}: give a prior "
+                "with as many components, or another number of components"
+            )
+
+    @property
+    def has_anchored(self) -> bool:
+        """True if the prior has as many components as the mixture, so that there is a fit ``anchored``."""
+        return self._prior_components == self.n_components
+
+    @property
+    def _prior_components(self) -> int:
+        return len(TISSUES) if self.prior is None else len(self.prior[0])
 
     def of_em(self) -> dict[str, Any]:
         """Return the arguments of EM, by the names of `lungmix.GaussianMixture`."""
@@ -243,14 +277,36 @@ class FitParameters:
         return {name: getattr(self, name) for name in names}
 
     def of_both(self) -> dict[str, Any]:
-        """Return the settings that both fits of given cases depend on, as a JSON-ready dictionary."""
-        return {name: value for name, value in asdict(self).items() if name not in ("fit", "exclude_flagged")}
+        """Return the settings that ``paper`` and ``converged`` of given cases depend on, as a JSON-ready dictionary."""
+        return {key: value for key, value in asdict(self).items() if key not in ("fit", *_ONLY_WHERE_SET)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary, which holds the numbers of a prior, never the name of its file."""
         values = asdict(self)
-        # Only where it is set, so that records of other fits keep their bytes.
-        return values if self.exclude_flagged else {key: values[key] for key in values if key != "exclude_flagged"}
+        if self.prior is not None:
+            values["prior"] = {name: list(column) for name, column in zip(_COLUMNS, self.prior, strict=True)}
+        # Only where they are set, so that records of other fits keep their bytes.
+        for name, default in _ONLY_WHERE_SET.items():
+            if values[name] == default:
+                del values[name]
+        return values
+
+
+_ONLY_WHERE_SET = {"exclude_flagged": False, "prior": None, "prior_strength": PRIOR_STRENGTH}
+_COLUMNS = ("weights", "means", "variances")
+
+
+def _numbers_of(prior: Any) -> tuple[tuple[float, ...], ...] | None:
+    """Return weights, means and variances of a mixture or of its record; None for the published mixture."""
+    if prior is None or prior == PUBLISHED_PRIOR:
+        return None
+    try:
+        columns = [prior[name] if isinstance(prior, Mapping) else getattr(prior, name) for name in _COLUMNS]
+        return tuple(tuple(float(number) for number in column) for column in columns)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UsageError(
+            f"a prior is a mixture, such as `lungmix.load_model('prior.json')`, or {PUBLISHED_PRIOR!r}"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from lungmix.analysis.comparison import involvement
 from lungmix.errors import UsageError
 from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.kernels.measures import component_keys
-from lungmix.mixture import PAPER, TissueModel, fit_converged, fit_paper
+from lungmix.mixture import ANCHORED, PAPER, TissueModel, fit_anchored, fit_converged, fit_paper
 from lungmix.parameters import FitParameters
-from lungmix.stages.fit import HU, add_counts, fit_counts
+from lungmix.stages.fit import HU, add_counts, fit_counts, prior_of
 from lungmix.tissue import TISSUES
 
 Counts = npt.NDArray[np.uint64]
@@ -72,7 +72,7 @@ class Bootstrap:
 
     Attributes
     ----------
-    fit : {"paper", "converged"}
+    fit : {"paper", "converged", "anchored"}
         Fit that was repeated.
     scans, refits : int
         Number of scans, and of cohorts drawn from them.
@@ -133,8 +133,8 @@ def bootstrap(
     counts : mapping of str to ndarray of uint64, shape (65536,)
         Histograms by case, from -32768 HU on.
     parameters : FitParameters
-        Settings; ``fit`` is the fit to repeat. ``converged`` starts at the fit of all scans; ``paper`` starts with
-        k-means each time, because its result depends on the start.
+        Settings; ``fit`` is the fit to repeat. ``converged`` starts at the fit of all scans, ``anchored`` there and at
+        the prior; ``paper`` starts with k-means each time, because its result depends on the start.
     refits : int
         Number of cohorts to draw.
     level : float
@@ -183,7 +183,11 @@ def _refit(
 ) -> TissueModel:
     if parameters.fit == PAPER:
         return fit_paper(hu, drawn, clip=parameters.clip, **parameters.of_em())
-    return fit_converged(hu, drawn, [fit_of_all], clip=parameters.clip, reg_covar=parameters.reg_covar, afresh=False)
+    limits: dict[str, Any] = {"clip": parameters.clip, "reg_covar": parameters.reg_covar}
+    if parameters.fit == ANCHORED:
+        prior, strength = prior_of(parameters), parameters.prior_strength
+        return fit_anchored(hu, drawn, [fit_of_all], prior=prior, strength=strength, **limits)
+    return fit_converged(hu, drawn, [fit_of_all], afresh=False, **limits)
 
 
 def _estimates(

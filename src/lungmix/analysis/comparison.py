@@ -1,4 +1,4 @@
-"""Both fits side by side: parameters, MAP thresholds, and the lung involvement under each."""
+"""Fits side by side: parameters, MAP thresholds, and the lung involvement under each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POOLED = "pooled"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two fits of the same voxels.
+    """Fits of the same voxels.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Comparison:
 
 
 def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Comparison:
-    """Return parameters, thresholds and lung involvement of both fits.
+    """Return parameters, thresholds and lung involvement of all fits.
 
     Parameters
     ----------

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import UsageError
-from lungmix.mixture import Fits, TissueModel
-from lungmix.parameters import FITS, FitParameters
+from lungmix.mixture import Fits
+from lungmix.mixture.distance import total_variation
+from lungmix.parameters import FitParameters
 from lungmix.stages.fit import add_counts, fit_counts
 
 Counts = npt.NDArray[np.uint64]
@@ -21,7 +22,6 @@ STEP = 10
 """Scans by which the groups of the publication grow."""
 
 GROUPS = 3
-_GRID = np.arange(-4000, 4001)
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,6 @@ def default_sizes(scans: int) -> list[int]:
     return list(range(step, scans, step))
 
 
-def total_variation(first: TissueModel, second: TissueModel) -> float:
-    """Return half the integral of the absolute difference of two densities: 0 if equal, 1 if disjoint."""
-    return float(np.abs(first.density(_GRID) - second.density(_GRID)).sum() / 2)
-
-
 def _pool(counts: Mapping[str, Counts], cases: Sequence[str]) -> Counts:
     return add_counts({name: counts[name] for name in cases})
 
@@ -142,7 +137,7 @@ def _row(size: int, groups: list[Group], cohort_fits: Fits) -> dict[str, Any]:
     pairs = list(combinations(groups, 2))
     shared = np.mean([len({*a.cases} & {*b.cases}) / size for a, b in pairs])
     row: dict[str, Any] = {"size": size, "groups": len(groups), "shared": 100 * float(shared)}
-    for name in FITS:
+    for name in cohort_fits:
         distances = [total_variation(a.fits[name], b.fits[name]) for a, b in pairs]
         row[f"{name}.distance"] = float(np.mean(distances))
         row[f"{name}.largest"] = max(distances)

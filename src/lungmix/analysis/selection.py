@@ -1,4 +1,4 @@
-"""Choice of the number of Gaussians: both fits for several numbers of components, with their BIC."""
+"""Choice of the number of Gaussians: maximum likelihood fits of several numbers of components, with their BIC."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.mixture import CONVERGED, PAPER
 from lungmix.mixture.binned_likelihood import bins_of
 from lungmix.mixture.fits import bic, interval_log_likelihood
 from lungmix.parameters import FitParameters
@@ -21,14 +22,16 @@ def bic_table(
     components: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return log-likelihood and BIC of both fits for each number of components.
+    """Return log-likelihood and BIC of ``paper`` and ``converged`` for each number of components.
+
+    The fit ``anchored`` has none: its prior has a number of components, and it does not maximize a likelihood.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
         Histogram of the pooled lung voxels.
     parameters : FitParameters
-        Settings; ``n_components`` is replaced.
+        Settings; ``n_components`` is replaced, the prior is not used.
     components : sequence of int
         Numbers to try.
     progress : callable, optional
@@ -45,7 +48,9 @@ def bic_table(
     rows = []
     for done, k in enumerate(components, start=1):
         row: dict[str, Any] = {"components": k, "parameters": 3 * k - 1}
-        for name, model in fit_counts(counts, replace(parameters, n_components=k)).items():
+        fits = fit_counts(counts, replace(parameters, n_components=k, fit=PAPER, prior=None))
+        for name in (PAPER, CONVERGED):
+            model = fits[name]
             row[f"{name}.log_likelihood"] = interval_log_likelihood(model, bins)
             row[f"{name}.bic"] = bic(model, bins)
         rows.append(row)

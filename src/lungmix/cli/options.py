@@ -103,7 +103,23 @@ Fit = Annotated[
     str | None,
     typer.Option(
         "--fit",
-        help="The fit of the labels: 'paper' or 'converged', by default as last time, or 'paper'. Both are stored.",
+        help="The fit of the labels: 'paper', 'converged' or 'anchored', by default as last time, or 'paper'. All are "
+        "stored.",
+    ),
+]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        help="Mixture at the centre of the prior of the fit 'anchored': 'published', or a FILE.json; by default as in "
+        "the last fit, or 'published'.",
+        metavar="published|FILE.json",
+    ),
+]
+PriorStrength = Annotated[
+    float | None,
+    typer.Option(
+        help="Weight of the prior, as a share of the voxels, 0 or more; by default as in the last fit, or 0.05.",
+        metavar="SHARE",
     ),
 ]
 Method = Annotated[
@@ -131,7 +147,7 @@ Cases = Annotated[list[str] | None, typer.Option("--cases", help="Fit to these c
 LeaveOut = Annotated[list[str] | None, typer.Option("--leave-out", help="Fit without these.", metavar="CASE...")]
 FigureFile = Annotated[
     Path | None,
-    typer.Option("--figure", help="Draw both fits over the histogram: FILE.png, and FILE.svg.", metavar="FILE"),
+    typer.Option("--figure", help="Draw the fits over the histogram: FILE.png, and FILE.svg.", metavar="FILE"),
 ]
 StudyDir = Annotated[Path, typer.Option("--out", help="Folder for the table and the figure.", metavar="DIR")]
 Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]

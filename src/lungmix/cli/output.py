@@ -42,7 +42,7 @@ def exit_if_failed(result: Any) -> None:
 
 
 def draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
-    """Draw both fits over the histogram and print the files that were written."""
+    """Draw the fits over the histogram and print the files that were written."""
     from lungmix.stages.fit import pool_counts
     from lungmix.webpage.curves import fits_figure, save_figure
 

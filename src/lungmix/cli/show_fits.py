@@ -23,34 +23,38 @@ from lungmix.mixture import Fits, TissueModel
 from lungmix.parameters import FITS
 from lungmix.tissue import TISSUES
 
-_SHORT = {"paper": "paper", "converged": "conv."}
+_SHORT = {"paper": "paper", "converged": "conv.", "anchored": "anch."}
 """Short names of the fits, for tables of many columns in 80 characters."""
+
+_COLUMNS = {"weight": ".4f", "mean_hu": ".1f", "sd_hu": ".1f"}
 
 _NAMES = {tissue.key: tissue.name for tissue in TISSUES}
 
 
 def show_comparison(console: Console, comparison: Comparison, model_name: str) -> None:
-    """Print both fits side by side: parameters, MAP thresholds, lung involvement."""
+    """Print the fits side by side: parameters, MAP thresholds, lung involvement."""
+    names = [row["fit"] for row in comparison.quality]
     table = new_table(f"Fits; the model of the store is {model_name}", "component")
-    for name in FITS:
-        for title in ("weight", "mean HU", "sd HU"):
-            table.add_column(f"{_SHORT[name]}\n{title}", justify="right", no_wrap=True)
+    for title in ("weight", "mean HU", "sd HU"):
+        for name in names:
+            table.add_column(f"{title if name == names[0] else ''}\n{_SHORT[name]}", justify="right", no_wrap=True)
     for row in comparison.components:
-        cells = []
-        for name in FITS:
-            cells += [f"{row[f'{name}.weight']:.4f}", f"{row[f'{name}.mean_hu']:.1f}", f"{row[f'{name}.sd_hu']:.1f}"]
+        cells = [f"{row[f'{name}.{column}']:{form}}" for column, form in _COLUMNS.items() for name in names]
         table.add_row(_name(row["component"]), *cells)
     console.print(table)
-    table = new_table("MAP thresholds, HU", "between", *FITS)
+    table = new_table("MAP thresholds, HU", "between", *names)
     for row in comparison.thresholds:
-        table.add_row(f"{_name(row['from'])} | {_name(row['to'])}", *(f"{row[name]:.1f}" for name in FITS))
+        table.add_row(f"{_name(row['from'])} | {_name(row['to'])}", *(f"{row[name]:.1f}" for name in names))
     if comparison.thresholds:
         console.print(table)
     if comparison.involvement:
-        table = new_table("Lung involvement, %", "case", *FITS, "difference")
+        others = names[1:]
+        table = new_table(
+            f"Lung involvement, %, and difference from {names[0]}", "case", *names, *(_SHORT[name] for name in others)
+        )
         for row in comparison.involvement:
-            first, second = (row[name] for name in FITS)
-            table.add_row(str(row["case"]), f"{first:.2f}", f"{second:.2f}", f"{second - first:+.2f}")
+            differences = (f"{row[name] - row[names[0]]:+.2f}" for name in others)
+            table.add_row(str(row["case"]), *(f"{row[name]:.2f}" for name in names), *differences)
         console.print(table)
     table = new_table("Quality", "fit", "iterations", "log-likelihood a voxel", "BIC", "lower end HU")
     for row in comparison.quality:
@@ -61,12 +65,13 @@ def show_comparison(console: Console, comparison: Comparison, model_name: str) -
 
 def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     """Print BIC by number of components; a star marks the lowest of each fit."""
-    titles = [f"{name}\n{what}" for name in FITS for what in ("log-likelihood", "BIC")]
+    names = [name for name in FITS if f"{name}.bic" in rows[0]]
+    titles = [f"{name}\n{what}" for name in names for what in ("log-likelihood", "BIC")]
     table = new_table("Number of components (log-likelihood a voxel)", "K", "free", *titles)
-    lowest = {name: min(row[f"{name}.bic"] for row in rows) for name in FITS}
+    lowest = {name: min(row[f"{name}.bic"] for row in rows) for name in names}
     for row in rows:
         cells = []
-        for name in FITS:
+        for name in names:
             star = " *" if row[f"{name}.bic"] == lowest[name] else "  "
             cells += [f"{row[f'{name}.log_likelihood']:.6f}", f"{row[f'{name}.bic']:,.0f}{star}"]
         table.add_row(str(row["components"]), str(row["parameters"]), *cells)
@@ -86,12 +91,13 @@ def show_mixture(console: Console, model: TissueModel, name: str) -> None:
 
 def show_robustness(console: Console, result: Robustness, files: Sequence[Path]) -> None:
     """Print how far groups of each size differ."""
-    titles = [f"{_SHORT[name]}\n{what}" for name in FITS for what in ("mean", "largest", "to all")]
+    names = list(result.cohort_fits)
+    titles = [f"{_SHORT[name]}\n{what}" for name in names for what in ("mean", "largest", "to all")]
     table = new_table(
         f"Total variation distance between groups out of {result.scans} scans, %", "scans", "groups", "shared", *titles
     )
     for row in result.rows:
-        cells = [f"{100 * row[f'{name}.{what}']:.2f}" for name in FITS for what in ("distance", "largest", "to_whole")]
+        cells = [f"{100 * row[f'{name}.{what}']:.2f}" for name in names for what in ("distance", "largest", "to_whole")]
         table.add_row(str(row["size"]), str(row["groups"]), f"{row['shared']:.0f}", *cells)
     console.print(table)
     console.print("shared: scans that two groups of a size have in common, %", highlight=False)

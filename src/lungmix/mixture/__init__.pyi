@@ -1,8 +1,10 @@
 from .em import Progress as Progress
 from .estimator import GaussianMixture as GaussianMixture
+from .fits import ANCHORED as ANCHORED
 from .fits import CONVERGED as CONVERGED
 from .fits import PAPER as PAPER
 from .fits import Fits as Fits
+from .fits import fit_anchored as fit_anchored
 from .fits import fit_converged as fit_converged
 from .fits import fit_paper as fit_paper
 from .model import PUBLISHED as PUBLISHED

@@ -9,6 +9,7 @@ import numpy as np
 
 from lungmix.errors import ModelError
 from lungmix.mixture.parameters import State, precisions_cholesky
+from lungmix.mixture.prior import Prior
 from lungmix.mixture.sources import Source, e_step
 from lungmix.mixture.sufficient_statistics import m_step
 
@@ -22,7 +23,7 @@ class Fit:
     state : State
         Parameters after the last M-step.
     lower_bounds : list of float
-        Mean log-likelihood per unit of sample weight, one per iteration.
+        Mean log-likelihood per unit of sample weight, one per iteration; with a prior, the mean log-posterior.
     converged : bool
         True if the last gain was below the tolerance.
     """
@@ -67,6 +68,7 @@ def run_em(
     covariance_type: str,
     previous: float = -np.inf,
     listener: Callback | None = None,
+    prior: Prior | None = None,
 ) -> list[Fit]:
     """Fit all starts, each until its mean log-likelihood gains less than `tol`.
 
@@ -82,6 +84,8 @@ def run_em(
         Lower bound before the first iteration, for a warm start.
     listener : callable, optional
         Called with `Progress` after each pass.
+    prior : Prior, optional
+        Prior of the parameters; the lower bounds are then mean log-posteriors.
 
     Returns
     -------
@@ -109,10 +113,13 @@ def run_em(
         if not running or iteration == max_iter:
             break
         statistics = e_step(source, [fits[i].state for i in running], covariance_type)
+        moments = statistics if prior is None else prior.add_to(statistics, reg_covar, covariance_type)
         for index, i in enumerate(running):
             bound = float(statistics.log_likelihood[index] / statistics.weight)
+            if prior is not None:
+                bound = prior.log_posterior(bound, fits[i].state, covariance_type)
             last = fits[i].lower_bounds[-1] if fits[i].lower_bounds else previous
-            state = m_step(statistics, index, reg_covar, covariance_type)
+            state = m_step(moments, index, reg_covar, covariance_type)
             fits[i] = Fit(state, [*fits[i].lower_bounds, bound], abs(bound - last) < tol)
         if listener is not None:
             listener(Progress(iteration + 1, max_iter, {i: fits[i].lower_bounds[-1] for i in running}))

@@ -21,10 +21,12 @@ from lungmix.mixture.em import Fit, best_of, first_of_best, run_em, unconverged
 from lungmix.mixture.initialization import DataSummary, start_states, summarize
 from lungmix.mixture.inputs import kept_dtype, read_rows, source_of
 from lungmix.mixture.parameters import Floats, State, covariances_of, n_parameters, precisions_cholesky, precisions_of
-from lungmix.mixture.settings import check_settings, given_parts
+from lungmix.mixture.prior import Prior
+from lungmix.mixture.settings import check_settings, given_parts, given_prior
 from lungmix.mixture.sources import Source, e_step
 from lungmix.mixture.stepwise import StepSchedule, first_rows, run_stepwise, step
 from lungmix.mixture.verbose import Announcer
+from lungmix.parameters import PRIOR_STRENGTH
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
@@ -63,6 +65,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         Number of rows of a minibatch; if given, `fit` uses stepwise EM.
     kappa, t0 : float
         The step of minibatch t, counted from 0, is ``(t + t0) ** -kappa``; the first minibatch has the step 1.
+    prior : TissueModel, or tuple of weights, means and covariances, optional
+        Mode of a conjugate prior, in the shapes of the fitted attributes: Dirichlet for the weights,
+        normal-inverse-Wishart for means and covariances. `fit` then starts there and maximizes the posterior;
+        `n_init` and `init_params` are not used, and there are no minibatches.
+    prior_strength : float
+        Weight of the prior, as a share of the weight of the samples, 0 or more.
     verbose : int
         0 prints nothing, 1 prints iterations, 2 prints their likelihood, gain and time too.
     verbose_interval : int
@@ -81,7 +89,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     n_steps_ : int
         Number of minibatches processed.
     lower_bound_, lower_bounds_ : float, list of float
-        Mean log-likelihood before the last M-step, and before each M-step.
+        Mean log-likelihood before the last M-step, and before each M-step. With a prior, the mean log-posterior per
+        unit of weight of samples and prior, without its constant.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -113,6 +122,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         batch_size: int | None = None,
         kappa: float = 0.6,
         t0: float = 2.0,
+        prior: Any = None,
+        prior_strength: float = PRIOR_STRENGTH,
         verbose: int = 0,
         verbose_interval: int = 10,
         listener: Any = None,
@@ -133,6 +144,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.batch_size = batch_size
         self.kappa = kappa
         self.t0 = t0
+        self.prior = prior
+        self.prior_strength = prior_strength
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.listener = listener
@@ -165,6 +178,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                 f"and {self.n_features_in_} features: set warm_start=False"
             )
         source, sizes = source_of(rows, sample_weight)
+        prior = given_prior(self, self.n_features_in_)
         random_state = check_random_state(self.random_state)
         if self.batch_size is not None:
             return self._fit_minibatches(source, before, random_state, kept_dtype(rows.dtype))
@@ -172,7 +186,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if counted is not None:
             source, sizes = counted, counted.sizes
         summary = summarize(source, sizes)
-        starts = [before] if before is not None else self._starts(source, summary, random_state)
+        starts = [before] if before is not None else self._starts(source, summary, random_state, prior)
         announcer = self._announcer(len(starts))
         fits = run_em(
             source,
@@ -183,6 +197,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             covariance_type=self.covariance_type,
             previous=self.lower_bound_ if warm else -np.inf,
             listener=announcer,
+            prior=prior,
         )
         return self._finish(best_of(fits), 0, kept_dtype(rows.dtype), announcer)
 
@@ -206,6 +221,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             If samples, weights or parameters are invalid.
         """
         check_settings(self)
+        if self.prior is not None:
+            raise ModelError("partial_fit has no prior: fit all samples at once, or without a prior")
         fitted = hasattr(self, "converged_")
         rows = read_rows(self, X, reset=not fitted, y=y)
         dtype = np.result_type(kept_dtype(rows.dtype), *([self.means_] if fitted else []))
@@ -338,7 +355,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             warnings.warn(message, ConvergenceWarning, stacklevel=3 if self.batch_size is None else 4)
         return self
 
-    def _starts(self, source: Source, summary: DataSummary, random_state: np.random.RandomState) -> list[State]:
+    def _starts(
+        self, source: Source, summary: DataSummary, random_state: np.random.RandomState, prior: Prior | None = None
+    ) -> list[State]:
         total = max(float(summary.rows.sum()), float(summary.weights.sum()))
         if total < self.n_components:
             raise ModelError(
@@ -348,15 +367,19 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         weights, means, covariances = given_parts(self, self.n_features_in_)
         if weights is not None and means is not None and covariances is not None:
             return [State(weights, means, covariances)]
-        states = start_states(
-            source,
-            summary,
-            self.init_params,
-            self.n_components,
-            self.n_init,
-            random_state,
-            self.reg_covar,
-            self.covariance_type,
+        states = (
+            [prior.state]
+            if prior is not None
+            else start_states(
+                source,
+                summary,
+                self.init_params,
+                self.n_components,
+                self.n_init,
+                random_state,
+                self.reg_covar,
+                self.covariance_type,
+            )
         )
         return [
             State(

@@ -1,4 +1,4 @@
-"""The two fits of a cohort: that of the paper, which stops early, and the converged one."""
+"""The fits of a cohort: that of the paper, which stops early, the converged one, and the one anchored at a prior."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ import numpy.typing as npt
 
 from lungmix.errors import ModelError
 from lungmix.mixture.binned_likelihood import Bins, Gaussians, bins_of, log_likelihood
-from lungmix.mixture.model import TissueModel, fitted
-from lungmix.mixture.newton import best_of, quantile_start
+from lungmix.mixture.binned_posterior import PseudoVoxels
+from lungmix.mixture.distance import total_variation
+from lungmix.mixture.model import PUBLISHED, TissueModel, fitted
+from lungmix.mixture.newton import NewtonResult, first_best, maximize_from, quantile_start
 from lungmix.mixture.threads import one_thread
-from lungmix.parameters import FITS
+from lungmix.parameters import FITS, PRIOR_STRENGTH
 
-PAPER, CONVERGED = FITS
+PAPER, CONVERGED, ANCHORED = FITS
+
+QUANTILES, PRIOR = "quantiles", "prior"
+"""Names of the starts that are not fits."""
 
 
 @dataclass(frozen=True)
 class Fits(Mapping[str, TissueModel]):
-    """Both fits of the same voxels: a mapping of the names in `FITS` to models.
+    """Fits of the same voxels: a mapping of names in `FITS` to models.
 
     Attributes
     ----------
@@ -29,22 +34,26 @@ class Fits(Mapping[str, TissueModel]):
         Fit with k-means starts and the tolerance of the publication.
     converged : TissueModel
         Fit at the maximum of the likelihood, with clipped values as one interval.
+    anchored : TissueModel or None
+        Fit at the maximum of the posterior under a prior. None in stores of earlier versions, and if the prior has
+        another number of components; the mapping then has two names.
     """
 
     paper: TissueModel
     converged: TissueModel
+    anchored: TissueModel | None = None
 
     def __getitem__(self, name: str) -> TissueModel:
-        if name not in FITS:
+        model: TissueModel | None = getattr(self, name) if name in FITS else None
+        if model is None:
             raise KeyError(name)
-        model: TissueModel = getattr(self, name)
         return model
 
     def __iter__(self) -> Iterator[str]:
-        return iter(FITS)
+        return iter(name for name in FITS if name != ANCHORED or self.anchored is not None)
 
     def __len__(self) -> int:
-        return len(FITS)
+        return len(list(iter(self)))
 
 
 def fit_paper(
@@ -124,11 +133,13 @@ def fit_converged(
     bins = bins_of(values, counts, clip)
     n_components = starts[0].n_components
     _check_distinct(len(bins.counts), n_components)
-    mixtures = [to_gaussians(model) for model in starts]
+    names, mixtures = _named(starts)
     if afresh:
+        names.append(QUANTILES)
         mixtures.append(quantile_start(bins, n_components))
     with one_thread():
-        result = best_of(bins, mixtures, max_iter=max_iter, reg_covar=reg_covar)
+        results = maximize_from(bins, mixtures, max_iter=max_iter, reg_covar=reg_covar)
+    result, ends = _best_and_ends(names, results)
     fit_info = {
         "name": CONVERGED,
         "n_iter": len(result.log_likelihoods) - 1,
@@ -138,8 +149,97 @@ def fit_converged(
         "voxels": round(bins.total),
         "clip": clip,
         "pile": bins.clipped_fraction,
+        "starts": ends,
     }
     return to_model(result.mixture, fit_info)
+
+
+def fit_anchored(
+    values: npt.NDArray[Any],
+    counts: npt.NDArray[Any],
+    starts: Sequence[TissueModel] = (),
+    *,
+    prior: TissueModel = PUBLISHED,
+    strength: float = PRIOR_STRENGTH,
+    clip: int | None,
+    reg_covar: float = 1e-6,
+    max_iter: int = 1000,
+) -> TissueModel:
+    """Maximize the posterior under a prior centred at a model, from this model and other starts.
+
+    The prior is conjugate: Dirichlet for the weights, normal-inverse-gamma for mean and variance of each component. It
+    acts as additional voxels, drawn from the prior model, whose components are known. The likelihood is that of
+    `fit_converged`.
+
+    Parameters
+    ----------
+    values, counts : ndarray, shape (n,)
+        Distinct HU and the voxels of each.
+    starts : sequence of TissueModel
+        Starts besides the prior, such as other fits of the same voxels. The highest maximum is returned; of equal ones
+        that from the prior.
+    prior : TissueModel
+        Mode of the prior; the fit has as many components.
+    strength : float
+        Number of pseudo-voxels divided by the number of voxels. 0 gives a maximum of the likelihood, large numbers give
+        the prior.
+    clip, reg_covar, max_iter
+        See `fit_converged`.
+
+    Raises
+    ------
+    ModelError
+        If there are fewer distinct HU than components, or the strength is negative or infinite.
+    """
+    if not 0 <= strength < np.inf:
+        raise ModelError(f"the strength of the prior is {strength:g}: give 0 or more, as a share of the voxels")
+    bins = bins_of(values, counts, clip)
+    _check_distinct(len(bins.counts), prior.n_components)
+    centre = to_gaussians(prior)
+    names, mixtures = _named(starts)
+    pseudo_voxels = PseudoVoxels(centre, strength)
+    with one_thread():
+        results = maximize_from(bins, [centre, *mixtures], max_iter=max_iter, reg_covar=reg_covar, prior=pseudo_voxels)
+        result, ends = _best_and_ends([PRIOR, *names], results)
+        likelihood = log_likelihood(bins, result.mixture)
+    fit_info = {
+        "name": ANCHORED,
+        "n_iter": len(result.log_likelihoods) - 1,
+        "log_likelihood": likelihood,
+        "log_posterior": result.log_likelihoods[-1],
+        "converged": result.converged,
+        "gradient": result.gradient,
+        "voxels": round(bins.total),
+        "clip": clip,
+        "pile": bins.clipped_fraction,
+        "strength": strength,
+        "prior": {"weights": prior.weights, "means": prior.means, "variances": prior.variances},
+        # Components are sorted by their means, those of the prior may have had another order.
+        "prior_components": [int(k) for k in np.argsort(result.mixture.means, kind="stable")],
+        "starts": ends,
+    }
+    return to_model(result.mixture, fit_info)
+
+
+def _named(starts: Sequence[TissueModel]) -> tuple[list[str], list[Gaussians]]:
+    names = [str(model.fit_info.get("name", f"start {i + 1}")) for i, model in enumerate(starts)]
+    return names, [to_gaussians(model) for model in starts]
+
+
+def _best_and_ends(names: Sequence[str], results: Sequence[NewtonResult]) -> tuple[NewtonResult, list[dict[str, Any]]]:
+    """Return the highest maximum, and where each start ended: its height and its distance from the highest."""
+    best = results[first_best(results)]
+    model = to_model(best.mixture, {})
+    ends = [
+        {
+            "start": name,
+            "value": result.log_likelihoods[-1],
+            "converged": result.converged,
+            "distance": total_variation(to_model(result.mixture, {}), model),
+        }
+        for name, result in zip(names, results, strict=True)
+    ]
+    return best, ends
 
 
 def clipped(

@@ -1,4 +1,4 @@
-"""Maximum likelihood by steps between those of EM and those of Newton, until the gradient is small.
+"""Maximum of a likelihood or posterior by steps between those of EM and Newton, until the gradient is small.
 
 To first order a step of EM is the gradient divided by the information of the complete data, in which each voxel's
 component is known (Lange 1995). Where components overlap, the observed information is a small part of that, and EM
@@ -6,7 +6,8 @@ converges slowly. With one feature both are small matrices, computed in one pass
 
     (observed information + damping * complete information) step = gradient
 
-The damping decreases as steps succeed, from EM to Newton, and increases where the log-likelihood would decrease.
+The damping decreases as steps succeed, from EM to Newton, and increases where the log-likelihood would decrease. A
+prior adds pseudo-voxels whose components are known, so the same holds for the log-posterior.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.mixture.binned_likelihood import Bins, Gaussians, log_likelihood, value_gradient_hessian
+from lungmix.mixture.binned_likelihood import Bins, Gaussians
+from lungmix.mixture.binned_posterior import PseudoVoxels, log_posterior, posterior_derivatives
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +36,7 @@ _ROUND_OFF = 1e-14
 _WINDOW = 10
 _NO_GAIN = 1e-12
 _TRIAL_STEPS = 40
+_OTHER_STEPS = 240
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +48,10 @@ class NewtonResult:
     mixture : Gaussians
         Mixture at the end.
     log_likelihoods : list of float
-        Mean log-likelihood per voxel, at the start and after each step; never decreasing.
+        Mean log-likelihood per voxel, at the start and after each step; never decreasing. With a prior, the mean
+        log-posterior per voxel and pseudo-voxel.
     gradient : float
-        Norm of the gradient of the mean log-likelihood, in units in which moving a component's mean by its standard
+        Norm of the gradient of the last of these, in units in which moving a component's mean by its standard
         deviation has the length of the square root of its weight.
     converged : bool
         True if `gradient` is below the tolerance, or below its square root without any gain in the last steps: with
@@ -60,8 +64,15 @@ class NewtonResult:
     converged: bool
 
 
-def maximize_likelihood(bins: Bins, start: Gaussians, *, max_iter: int = 1000, reg_covar: float = 1e-6) -> NewtonResult:
-    """Maximize the likelihood of intervals from a start.
+def maximize_likelihood(
+    bins: Bins,
+    start: Gaussians,
+    *,
+    max_iter: int = 1000,
+    reg_covar: float = 1e-6,
+    prior: PseudoVoxels | None = None,
+) -> NewtonResult:
+    """Maximize the likelihood of intervals from a start; with a prior, the posterior.
 
     Parameters
     ----------
@@ -73,18 +84,20 @@ def maximize_likelihood(bins: Bins, start: Gaussians, *, max_iter: int = 1000, r
         Largest number of steps.
     reg_covar : float
         Smallest variance of a component in HU², but at least 1/12, that of rounding.
+    prior : PseudoVoxels, optional
+        Prior of as many components as the start, in the same order.
 
     Returns
     -------
     NewtonResult
-        Result, with a log-likelihood not below that of the start.
+        Result, with a log-likelihood, or log-posterior, not below that of the start.
     """
     floor = 0.5 * np.log(max(reg_covar, ROUNDING_VARIANCE))
     mixture = Gaussians(start.log_weights, start.means, np.maximum(start.log_sds, floor))
     values: list[float] = []
     damping, length = 1.0, np.inf
     for _ in range(max_iter + 1):
-        value, gradient, hessian = value_gradient_hessian(bins, mixture)
+        value, gradient, hessian = posterior_derivatives(bins, mixture, prior)
         values.append(value)
         free = _free(mixture, gradient, floor)
         scale = _complete_information(mixture)
@@ -93,7 +106,7 @@ def maximize_likelihood(bins: Bins, start: Gaussians, *, max_iter: int = 1000, r
         if length < _GRADIENT_TOL or len(values) > max_iter:
             break
         curvature = np.where(np.outer(free, free), -hessian / np.outer(scale, scale), 0.0)
-        result = _step(bins, mixture, value, (scaled_gradient, curvature, scale), damping, floor)
+        result = _step(bins, mixture, value, (scaled_gradient, curvature, scale), damping, floor, prior)
         if result is None:
             break
         mixture, damping = result
@@ -103,16 +116,33 @@ def maximize_likelihood(bins: Bins, start: Gaussians, *, max_iter: int = 1000, r
     return NewtonResult(mixture, values, length, converged)
 
 
-def best_of(bins: Bins, starts: Sequence[Gaussians], *, max_iter: int = 1000, reg_covar: float = 1e-6) -> NewtonResult:
-    """Return the maximum from the start that is best after a few steps; ties go to the first start."""
-    trials = [
-        maximize_likelihood(bins, start, max_iter=min(max_iter, _TRIAL_STEPS), reg_covar=reg_covar) for start in starts
-    ]
-    best = max(trials, key=lambda trial: trial.log_likelihoods[-1])
-    if best.converged or len(best.log_likelihoods) > max_iter:
-        return best
-    final = maximize_likelihood(bins, best.mixture, max_iter=max_iter - _TRIAL_STEPS, reg_covar=reg_covar)
-    return replace(final, log_likelihoods=best.log_likelihoods[:-1] + final.log_likelihoods)
+def maximize_from(
+    bins: Bins,
+    starts: Sequence[Gaussians],
+    *,
+    max_iter: int = 1000,
+    reg_covar: float = 1e-6,
+    prior: PseudoVoxels | None = None,
+) -> list[NewtonResult]:
+    """Return the maximum reached from each start.
+
+    The start that is best after a few steps may take `max_iter` steps; the others stop after 200 more, which is enough
+    unless a maximum is a ridge.
+    """
+    few = min(max_iter, _TRIAL_STEPS)
+    results = [maximize_likelihood(bins, start, max_iter=few, reg_covar=reg_covar, prior=prior) for start in starts]
+    leader = first_best(results)
+    for i, trial in enumerate(results):
+        more = (max_iter if i == leader else min(max_iter, _OTHER_STEPS)) - few
+        if more > 0 and not trial.converged and len(trial.log_likelihoods) > few:
+            end = maximize_likelihood(bins, trial.mixture, max_iter=more, reg_covar=reg_covar, prior=prior)
+            results[i] = replace(end, log_likelihoods=trial.log_likelihoods[:-1] + end.log_likelihoods)
+    return results
+
+
+def first_best(results: Sequence[NewtonResult]) -> int:
+    """Return the index of the highest maximum; of equal ones, the first."""
+    return max(range(len(results)), key=lambda i: (results[i].log_likelihoods[-1], -i))
 
 
 def quantile_start(bins: Bins, n_components: int) -> Gaussians:
@@ -151,7 +181,13 @@ def _free(mixture: Gaussians, gradient: Floats, floor: float) -> npt.NDArray[np.
 
 
 def _step(
-    bins: Bins, mixture: Gaussians, value: float, local: tuple[Floats, Floats, Floats], damping: float, floor: float
+    bins: Bins,
+    mixture: Gaussians,
+    value: float,
+    local: tuple[Floats, Floats, Floats],
+    damping: float,
+    floor: float,
+    prior: PseudoVoxels | None,
 ) -> tuple[Gaussians, float] | None:
     """Return the next mixture and damping; None if no step gains more than rounding."""
     gradient, curvature, scale = local
@@ -168,7 +204,7 @@ def _step(
         if step_norm <= _MAX_STEP_NORM:
             proposal = mixture.moved(step)
             proposal = Gaussians(proposal.log_weights, proposal.means, np.maximum(proposal.log_sds, floor))
-            gain = log_likelihood(bins, proposal) - value
+            gain = log_posterior(bins, proposal, prior) - value
             expected = float(slope @ (slope / (stiff + damping)) / 2)
             if gain > 0.1 * expected or (gain > -_ROUND_OFF * abs(value) and expected < 100 * _ROUND_OFF * abs(value)):
                 return proposal, max(damping / 8, _MIN_DAMPING) if gain > 0.5 * expected else damping

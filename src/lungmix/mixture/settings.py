@@ -9,7 +9,8 @@ import numpy as np
 
 from lungmix.errors import ModelError
 from lungmix.mixture.initialization import METHODS
-from lungmix.mixture.parameters import COVARIANCE_TYPES, Floats, covariance_shape, precisions_cholesky
+from lungmix.mixture.parameters import COVARIANCE_TYPES, Floats, State, covariance_shape, precisions_cholesky
+from lungmix.mixture.prior import Prior
 
 
 def check_settings(estimator: Any) -> None:
@@ -37,7 +38,7 @@ def check_settings(estimator: Any) -> None:
             continue
         if not isinstance(value, (Integral, np.bool_)) or value < minimum:
             raise ModelError(f"{name} is {value!r}: give a whole number of {minimum} or more")
-    for name in ("tol", "reg_covar", "t0"):
+    for name in ("tol", "reg_covar", "t0", "prior_strength"):
         value = getattr(estimator, name)
         if not isinstance(value, Real) or not 0 <= float(value) < np.inf:
             raise ModelError(f"{name} is {value!r}: give 0 or more")
@@ -69,6 +70,44 @@ def given_parts(estimator: Any, n_features: int) -> tuple[Floats | None, Floats 
     if covariances is not None:
         precisions_cholesky(covariances, form)
     return weights, means, covariances
+
+
+def given_prior(estimator: Any, n_features: int) -> Prior | None:
+    """Return the prior of an estimator; None if it has none.
+
+    Raises
+    ------
+    ModelError
+        If it is no mixture of as many components and features, or the estimator uses minibatches.
+    """
+    if estimator.prior is None:
+        return None
+    if estimator.batch_size is not None:
+        raise ModelError("a prior and batch_size are both given: minibatches have no prior, fit without batch_size")
+    k, form, prior = estimator.n_components, estimator.covariance_type, estimator.prior
+    try:
+        if hasattr(prior, "variances"):  # a TissueModel
+            weights, means, covariances = (
+                np.array(c, np.float64) for c in (prior.weights, prior.means, prior.variances)
+            )
+            weights, means = weights / weights.sum(), means[:, None]
+            covariances = covariances.reshape(covariance_shape(form, len(means), 1))
+        else:
+            weights, means, covariances = (np.array(part, np.float64) for part in prior)
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"the prior is no mixture with {form} covariances: give a TissueModel, or weights, means and covariances"
+        ) from None
+    shapes = (k,), (k, n_features), covariance_shape(form, k, n_features)
+    if (weights.shape, means.shape, covariances.shape) != shapes:
+        raise ModelError(
+            f"the prior has the shapes {weights.shape}, {means.shape}, {covariances.shape}: weights, means and "
+            f"covariances of {k} components and {n_features} features have {', '.join(map(str, shapes))}"
+        )
+    if not (np.isfinite(means).all() and (weights > 0).all() and abs(weights.sum() - 1) <= 1e-6):
+        raise ModelError("a prior needs finite means and positive weights that add up to 1")
+    precisions_cholesky(covariances, form)
+    return Prior(State(weights, means, covariances), float(estimator.prior_strength))
 
 
 def _array(estimator: Any, name: str, shape: tuple[int, ...]) -> Floats | None:

@@ -1,4 +1,4 @@
-"""Fit: reads the histograms of cases, writes both fits and the model; depends on the masks and the fit parameters."""
+"""Fit: reads the histograms of cases, writes the fits and the model; depends on the masks and the fit parameters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from distributed import Client
 
 from lungmix.errors import ModelError, StoreError, UsageError
 from lungmix.kernels.histogram import FIRST_HU, N_HU
-from lungmix.mixture import CONVERGED, PAPER, PUBLISHED, Fits, TissueModel, fit_converged, fit_paper
+from lungmix.mixture import (
+    ANCHORED,
+    CONVERGED,
+    PAPER,
+    PUBLISHED,
+    Fits,
+    TissueModel,
+    fit_anchored,
+    fit_converged,
+    fit_paper,
+)
 from lungmix.mixture.fits import clipped
-from lungmix.parameters import FITS, FitParameters
+from lungmix.parameters import FitParameters
 from lungmix.stages import mask
 from lungmix.stages.plausibility import findings_of
 from lungmix.stages.voxels import lung_voxels
@@ -42,7 +52,9 @@ def fit_cohort(
     progress: Progress | None = None,
     flagged: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Fits, str]:
-    """Fit the pooled lung voxels of cases both ways, unless the store holds these fits; write one as the store's model.
+    """Fit the pooled lung voxels of cases, unless the store holds these fits; write one of them as the store's model.
+
+    A store of an earlier version has no fit ``anchored``, which is added.
 
     Parameters
     ----------
@@ -51,7 +63,7 @@ def fit_cohort(
     names : sequence of str
         Cases with a mask.
     parameters : FitParameters
-        Components, starts, stopping rule, method, and the fit that is used for labels.
+        Components, starts, stopping rule, method, prior, and the fit that is used for labels.
     client : distributed.Client, optional
         Client of the cluster on which EM passes over voxels; the method ``counts`` needs none.
     progress : callable, optional
@@ -78,22 +90,34 @@ def fit_cohort(
     record: dict[str, object] = {"key": key, "parameters": parameters.to_dict(), "cases": list(names)}
     if flagged:
         record["flagged"] = {name: list(flags) for name, flags in flagged.items()}
+    anchored_key = _anchored_key(key, parameters)
     stored = stored_fits(cohort, key)
     fits = stored or _fit(cohort, names, parameters, client, progress)
-    if stored is None:
-        texts = {FIT_FILES[name]: fits[name].to_json() for name in FITS}
+    is_new = stored is None
+    if stored is not None and cohort.settings[FITS_RECORD].get(ANCHORED, {}).get("key") != anchored_key:
+        fits, is_new = replace(stored, anchored=_anchored(pool_counts(cohort, names), stored, parameters)), True
+    if is_new:
+        texts = {FIT_FILES[name]: model.to_json() for name, model in fits.items()}
         writer = CohortWriter(cohort)
         for file, text in texts.items():
             writer.write_text(file, text)
-        writer.record_settings(fits={**record, "sha256": {file: digest_of(text) for file, text in texts.items()}})
+        digests = {file: digest_of(text) for file, text in texts.items()}
+        # Apart from the others, whose record earlier versions read too.
+        anchored = {"key": anchored_key, "sha256": digests.pop(FIT_FILES[ANCHORED], None)}
+        writer.record_settings(fits={**record, "sha256": digests, ANCHORED: anchored})
     publish(cohort, fits[parameters.fit], record)
-    return fits, "done" if stored is None else "kept"
+    return fits, "done" if is_new else "kept"
 
 
 def fit_counts(histogram: Counts, parameters: FitParameters) -> Fits:
-    """Return both fits of a histogram: uint64, shape (65536,)."""
+    """Return the fits of a histogram: uint64, shape (65536,)."""
     paper = fit_paper(HU, histogram, clip=parameters.clip, **parameters.of_em())
-    return Fits(paper, _converged(histogram, paper, parameters))
+    return _with_others(histogram, paper, parameters)
+
+
+def prior_of(parameters: FitParameters) -> TissueModel:
+    """Return the mixture at the centre of the prior of the fit ``anchored``."""
+    return PUBLISHED if parameters.prior is None else TissueModel(*parameters.prior)
 
 
 def doubts_of(model: TissueModel, scans: int) -> list[str]:
@@ -136,18 +160,22 @@ def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) ->
 
 
 def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
-    """Return both fits of the store, or None; with `key`, only fits that are recorded with it.
+    """Return the fits of the store, or None; with `key`, only fits that are recorded with it.
 
     Files that do not match their record, as after a killed run or lost bytes on a disk, count as missing.
     """
     record = cohort.settings.get(FITS_RECORD)
     if record is None or (key is not None and record.get("key") != key):
         return None
-    texts = {name: cohort.read_text(FIT_FILES[name]) for name in FITS}
-    if {FIT_FILES[name]: digest_of(text or "") for name, text in texts.items()} != record.get("sha256"):
+    digests = dict(record.get("sha256") or {})
+    anchored = record.get(ANCHORED, {}).get("sha256")
+    names = (PAPER, CONVERGED, *([ANCHORED] if anchored else []))
+    if anchored:
+        digests[FIT_FILES[ANCHORED]] = anchored
+    texts = {name: cohort.read_text(FIT_FILES[name]) for name in names}
+    if {FIT_FILES[name]: digest_of(text or "") for name, text in texts.items()} != digests:
         return None
-    models = {name: TissueModel.from_json(text or "", FIT_FILES[name]) for name, text in texts.items()}
-    return Fits(models[PAPER], models[CONVERGED])
+    return Fits(**{name: TissueModel.from_json(text or "", FIT_FILES[name]) for name, text in texts.items()})
 
 
 def choose_cases(present: Sequence[str], cases: Sequence[str] = (), exclude_cases: Sequence[str] = ()) -> list[str]:
@@ -239,8 +267,31 @@ def _fit(
     fit = fit_batch if parameters.method == "em" else fit_minibatch
     result = fit(lung_voxels(client, cohort, names, parameters.clip, progress), start, options)
     paper = replace(result, fit_info={**result.fit_info, "clip": parameters.clip})
-    return Fits(paper, _converged(histogram, paper, parameters))
+    return _with_others(histogram, paper, parameters)
 
 
-def _converged(histogram: Counts, paper: TissueModel, parameters: FitParameters) -> TissueModel:
-    return fit_converged(HU, histogram, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)
+def _with_others(histogram: Counts, paper: TissueModel, parameters: FitParameters) -> Fits:
+    converged = fit_converged(HU, histogram, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)
+    fits = Fits(paper, converged)
+    return replace(fits, anchored=_anchored(histogram, fits, parameters))
+
+
+def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> TissueModel | None:
+    if not parameters.has_anchored:
+        return None
+    return fit_anchored(
+        HU,
+        histogram,
+        [fits.converged, fits.paper],
+        prior=prior_of(parameters),
+        strength=parameters.prior_strength,
+        clip=parameters.clip,
+        reg_covar=parameters.reg_covar,
+    )
+
+
+def _anchored_key(key: str, parameters: FitParameters) -> str | None:
+    if not parameters.has_anchored:
+        return None
+    prior = {"prior": prior_of(parameters).digest, "strength": float(parameters.prior_strength)}
+    return cache_key(stage=ANCHORED, version=1, fits=key, **prior)

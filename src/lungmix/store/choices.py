@@ -18,6 +18,7 @@ from lungmix.store.chunking import check_slices, layout_of
 from lungmix.store.cohort import Cohort, open_cohort
 from lungmix.store.cohort_writer import CohortWriter
 from lungmix.store.models import (
+    GIVEN,
     PUBLISHED_NAME,
     label_id,
     mask_of,
@@ -64,6 +65,8 @@ def choose(
     model: str | None = None,
     components: int | None = None,
     fit: str | None = None,
+    prior: str | None = None,
+    prior_strength: float | None = None,
     method: str | None = None,
     exclude_flagged: bool | None = None,
     chunk_slices: int | None = None,
@@ -86,8 +89,10 @@ def choose(
         See `MaskParameters`; None if not given.
     model : str, optional
         ``fit``, ``published`` or a file.
-    components, fit, method, exclude_flagged
+    components, fit, prior_strength, method, exclude_flagged
         See `FitParameters`; None if not given.
+    prior : str, optional
+        ``published`` or a file.
     chunk_slices : int, optional
         See `lungmix.store.chunking.layout_of`.
     masks : str, optional
@@ -118,6 +123,7 @@ def choose(
     last_parameters = last_fit(cohort) if cohort is not None else FitParameters()
     fit_options: dict[str, Any] = {
         "n_components": components, "fit": fit, "method": method, "exclude_flagged": exclude_flagged,
+        "prior": None if prior is None else _prior_named(prior), "prior_strength": prior_strength,
     }  # fmt: skip
     fit_parameters = replace(last_parameters, **{key: value for key, value in fit_options.items() if value is not None})
     kept = []
@@ -137,6 +143,27 @@ def choose(
         else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, mask_with, set(stages))
     )
     return Choices(mask, chosen_model, fit_parameters, kept, changes)
+
+
+def choose_fit(
+    url: str, *, components: int, fit: str = "paper", prior: str | None = None, prior_strength: float | None = None
+) -> FitParameters:
+    """Return the parameters of the fits of a study, with the prior of the last fit of its store where none is given.
+
+    Parameters
+    ----------
+    url, components, fit, prior, prior_strength
+        See `choose`.
+    """
+    cohort = _open_or_none(url)
+    last = FitParameters() if cohort is None else last_fit(cohort)
+    same = last.n_components == components
+    return FitParameters(
+        n_components=components,
+        fit=fit,
+        prior=_prior_named(prior) if prior is not None else last.prior if same else None,
+        prior_strength=last.prior_strength if prior_strength is None else prior_strength,
+    )
 
 
 def last_mask(cohort: Cohort) -> MaskParameters | None:
@@ -200,6 +227,10 @@ def _choose_model(cohort: Cohort | None, model: str | None) -> str | TissueModel
     if cohort is None or not cohort.settings.get(FIT, {}).get("given"):
         return FIT
     return stored_model(cohort)
+
+
+def _prior_named(source: str) -> str | TissueModel:
+    return source if source == PUBLISHED_NAME else load_model(source)
 
 
 def _changes(

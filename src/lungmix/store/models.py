@@ -29,7 +29,7 @@ class ModelId:
     Attributes
     ----------
     name : str
-        ``published``, ``paper`` and ``converged`` of fits, ``given`` of a file.
+        ``published``, ``paper``, ``converged`` and ``anchored`` of fits, ``given`` of a file.
     digest : str
         `TissueModel.digest`, which differs between two fits of the same name.
     """

@@ -25,7 +25,7 @@ DEPENDENTS = {CONVERT: (MASK, SIDE, LABEL), MASK: (SIDE, LABEL), SIDE: (), LABEL
 _DISPLAY_NAMES = {SIDE: "right/left"}
 
 FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "quality"
-"""Settings of a cohort: the model, the fits of both kinds, the mask parameters of the last run, and the thresholds of
+"""Settings of a cohort: the model, the fits, the mask parameters of the last run, and the thresholds of
 quality control."""
 
 GIVEN_MASKS = "given_masks"
@@ -133,7 +133,7 @@ LOCK_FILE = "lock.json"
 REGISTER_FILE = "names.json"
 MODEL_FILE = "model.json"
 FIT_FILES = {name: f"model-{name}.json" for name in FITS}
-"""Files of both fits by fit name. Their names are unlikely as names of a folder or scan."""
+"""Files of the fits by fit name. Their names are unlikely as names of a folder or scan."""
 
 MEASUREMENTS_FILE = "measurements.csv"
 RADIOMICS_FILE = "radiomics.csv"

@@ -16,7 +16,7 @@ from lungmix.errors import LungmixError, mark_path
 from lungmix.formats import RejectedSource, Scan, SeriesFilter
 from lungmix.intake.case_names import assign_names
 from lungmix.intake.discovery import discover_scans
-from lungmix.mixture import TissueModel
+from lungmix.mixture import ANCHORED, TissueModel
 from lungmix.stages import fit, label, mask
 from lungmix.store import FIT_FILES, MODEL_FILE, CaseFiles, Cohort, parquet_name
 from lungmix.store.models import stored_model
@@ -126,7 +126,7 @@ def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | N
     """Check the fits and the model of the store, and return the model; None if it is missing or corrupt."""
     record: dict[str, Any] = cohort.settings.get(FITS_RECORD) or {}
     if record and fit.stored_fits(cohort) is None:
-        files = ", ".join(FIT_FILES.values())
+        files = ", ".join(file for name, file in FIT_FILES.items() if name != ANCHORED or record.get(ANCHORED))
         verification.add_problem("fits", f"{files} do not match their digest: run `Pipeline.fit()`")
     labelled = any(label.STAGE in case.stages for case in cohort.values())
     if cohort.read_text(MODEL_FILE) is None and not cohort.settings.get(fit.STAGE) and not labelled:

@@ -47,7 +47,8 @@ _MEANINGS = {column.key: column.meaning for column in MEASUREMENTS} | {
     "mask": "sizes of the lung mask: “paper” in voxels as published, “physical” in mm and mL; then sizes that differ; "
     "“given” a mask from a file",
     "model": "mixture and its digest: “paper” is the fit as published, “converged” the fit at the maximum of the "
-    "likelihood, “published” the mixture of the publication, “given” a mixture from a file",
+    "likelihood, “anchored” the fit under a prior, “published” the mixture of the publication, “given” a mixture from "
+    "a file",
 }
 _FIRST = (
     SCORE, "lung_ml", BOTH, "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15",

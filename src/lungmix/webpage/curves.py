@@ -1,4 +1,4 @@
-"""Figures of mixtures: both fits over the histogram, refits of a bootstrap, groups of the robustness study."""
+"""Figures of mixtures: fits over the histogram, refits of a bootstrap, groups of the robustness study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from lungmix.analysis.robustness import Robustness
 from lungmix.errors import UsageError
 from lungmix.kernels.histogram import FIRST_HU
 from lungmix.mixture import Fits, TissueModel
-from lungmix.parameters import FITS
 from lungmix.tissue import TISSUES
 from lungmix.webpage.figures import png_of, svg_of
 from lungmix.webpage.files import publish
@@ -28,32 +27,33 @@ from lungmix.webpage.files import publish
 _HU = np.arange(-1100, 401)
 _HEADROOM = 1.35
 _GREY = "#d5d8dc"
+_MARKS = {"paper": ("#c0392b", "s"), "converged": ("#1f4e79", "o"), "anchored": ("#2e7d32", "^")}
 _TITLES = {
     "paper": "Fit as published (“paper”): k-means starts, tolerance 1e-3",
     "converged": "Converged fit (“converged”): zero gradient, clipped values as a point mass",
+    "anchored": "Anchored fit (“anchored”): posterior under a prior, clipped values as a point mass",
 }
 
 
 def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure:
-    """Draw both fits over the histogram of the pooled lung voxels, with components and MAP thresholds.
+    """Draw the fits over the histogram of the pooled lung voxels, with components and MAP thresholds.
 
     Parameters
     ----------
     fits : Fits
-        Fits, drawn one above the other.
+        Fits, drawn one below the other.
     counts : ndarray of uint64, shape (65536,)
         Histogram of the pooled lung voxels.
     clip : int
         HU; lower values count as this one. Their percentage is written in the title, since it exceeds the axis.
     """
-    figure, panels = _panels((10, 7.4), len(FITS), 1)
+    figure, panels = _panels((10, 1 + 3.2 * len(fits)), len(fits), 1)
     total = max(float(counts.sum()), 1.0)
     share = counts[_HU[0] - FIRST_HU : _HU[-1] + 1 - FIRST_HU] / total
     shown = np.where(clip < _HU, share, np.nan)
-    top = _HEADROOM * max(float(np.nanmax(shown)), *(float(fits[name].density(_HU).max()) for name in FITS), 1e-6)
+    top = _HEADROOM * max(float(np.nanmax(shown)), *(float(model.density(_HU).max()) for model in fits.values()), 1e-6)
     clipped = float(counts[: clip + 1 - FIRST_HU].sum()) / total
-    for axes, name in zip(panels, FITS, strict=True):
-        model = fits[name]
+    for axes, (name, model) in zip(panels, fits.items(), strict=True):
         axes.fill_between(_HU, np.nan_to_num(shown), step="mid", color=_GREY, linewidth=0, zorder=1)
         _draw_components(axes, model, fill=True)
         axes.plot(_HU, model.density(_HU), color="black", linewidth=1.3, linestyle=(0, (4, 2)), zorder=5)
@@ -95,16 +95,17 @@ def bootstrap_figure(result: Bootstrap) -> Figure:
 
 def robustness_figure(result: Robustness) -> Figure:
     """Draw the Gaussians of all groups, a colour for each size, and the distance between groups by size."""
-    figure = Figure(figsize=(12, 6.6), layout="constrained")
+    names = list(result.cohort_fits)
+    figure = Figure(figsize=(12, 3.3 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.75, 1))
+    grid = figure.add_gridspec(len(names), 2, width_ratios=(1.75, 1))
     sizes = [row["size"] for row in result.rows]
     shades = colormaps["viridis"](np.linspace(0.92, 0.0, len(sizes)))
     colors = dict(zip(sizes, map(to_hex, shades), strict=True))
     left = [figure.add_subplot(grid[0, 0])]
-    left.append(figure.add_subplot(grid[1, 0], sharex=left[0], sharey=left[0]))
-    top = 1.06 * max(float(np.exp(g.fits[n].log_densities(_HU)).max()) for g in result.groups for n in FITS)
-    for axes, name in zip(left, FITS, strict=True):
+    left += [figure.add_subplot(grid[i, 0], sharex=left[0], sharey=left[0]) for i in range(1, len(names))]
+    top = 1.06 * max(float(np.exp(g.fits[n].log_densities(_HU)).max()) for g in result.groups for n in names)
+    for axes, name in zip(left, names, strict=True):
         _plain(axes)
         for group in result.groups:
             parts = np.exp(group.fits[name].log_densities(_HU))
@@ -112,13 +113,15 @@ def robustness_figure(result: Robustness) -> Figure:
         axes.set_xlim(_HU[0], _HU[-1])
         _root_scale(axes, top)
         axes.set_title(_TITLES[name], loc="left", fontsize=11, fontweight="bold")
-    left[0].tick_params(labelbottom=False)
-    left[1].set_xlabel("HU")
+    for axes in left[:-1]:
+        axes.tick_params(labelbottom=False)
+    left[-1].set_xlabel("HU")
     handles = [Line2D([], [], color=colors[size], linewidth=2, label=str(size)) for size in sizes]
     left[0].legend(handles=handles, title="scans in a group", frameon=False, ncols=2 if len(sizes) > 5 else 1)
     right = figure.add_subplot(grid[:, 1])
     _plain(right)
-    for name, color, marker in zip(FITS, ("#c0392b", "#1f4e79"), ("s", "o"), strict=True):
+    for name in names:
+        color, marker = _MARKS[name]
         mean = [100 * row[f"{name}.distance"] for row in result.rows]
         largest = [100 * row[f"{name}.largest"] for row in result.rows]
         right.plot(sizes, mean, color=color, marker=marker, markersize=6, linewidth=1.6, label=f"{name}, mean")

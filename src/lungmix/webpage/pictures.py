@@ -37,9 +37,12 @@ MIN_SCANS = 12
 
 MIN_SCORES = 3
 
+_NUMBERS = {2: "two", 3: "three"}
+
 _MODEL_TITLES = {
     "paper": "fit as published (“paper”)",
     "converged": "converged fit (“converged”)",
+    "anchored": "anchored fit (“anchored”)",
     PUBLISHED_NAME: "mixture of the publication (“published”)",
     GIVEN: "mixture from a file (“given”)",
 }
@@ -72,7 +75,7 @@ class Picture:
 def draw_mixture(
     cohort: Cohort, model: TissueModel, labelled: Sequence[str], folder: Path, use: ModelUse | None = None
 ) -> Picture:
-    """Draw the mixture of the labels over the pooled histogram, with the other fit where the store has both.
+    """Draw the mixture of the labels over the pooled histogram, with the other fits where the store has them.
 
     Parameters
     ----------
@@ -95,7 +98,7 @@ def draw_mixture(
         figure, drawing = mixture_figure(model, pool_counts(cohort, labelled)), "The mixture"
     else:
         figure = fits_figure(fits, pool_counts(cohort, present), record["parameters"]["clip"])
-        drawing = "Both fits"
+        drawing = f"The {_NUMBERS[len(fits)]} fits"
     means = ", ".join(
         f"{mean:.0f} HU ({100 * weight:.1f} %)".replace("-", "−")
         for weight, mean in zip(model.weights, model.means, strict=True)
@@ -149,14 +152,11 @@ def draw_robustness(cohort: Cohort, folder: Path, progress: Callable[[int, int],
     parameters = cohort.settings.get(FITS_RECORD, {}).get("parameters", {})
     result = robustness.study(counts, FitParameters(**parameters), progress=progress)
     write_robustness(result, folder / FOLDER)
-    rows = "; ".join(
-        f"{row['size']} scans: {100 * row['paper.distance']:.1f} % and {100 * row['converged.distance']:.1f} %"
-        for row in result.rows
-    )
+    names = list(result.cohort_fits)
+    distances = [", ".join(f"{100 * row[f'{name}.distance']:.1f} %" for name in names) for row in result.rows]
+    rows = "; ".join(f"{row['size']} scans: {text}" for row, text in zip(result.rows, distances, strict=True))
     caption = f"Mixtures of random groups of scans, three groups of each size. {_as_figure(4)}"
-    text = (
-        f"{caption} Mean distance between groups of one size, for the fit as published and the converged fit: {rows}."
-    )
+    text = f"{caption} Mean distance between groups of one size, for the {', '.join(map(model_title, names))}: {rows}."
     return Picture("robustness", "Robustness", caption, text, table=True)
 
 

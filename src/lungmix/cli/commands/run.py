@@ -39,6 +39,8 @@ def run(
     model: opt.LastModel = None,
     components: opt.Components = None,
     fit: opt.Fit = None,
+    prior: opt.Prior = None,
+    prior_strength: opt.PriorStrength = None,
     method: opt.Method = None,
     exclude_flagged: opt.ExcludeFlagged = None,
     qc_threshold: opt.QcThreshold = None,
@@ -54,9 +56,9 @@ def run(
     from lungmix.store.choices import choose, choose_quality
 
     chosen = choose(
-        store, **vars(sizes), model=model, components=components, fit=fit, method=method,
-        exclude_flagged=exclude_flagged, chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels,
-        **vars(segmenter),
+        store, **vars(sizes), model=model, components=components, fit=fit, prior=prior,
+        prior_strength=prior_strength, method=method, exclude_flagged=exclude_flagged, chunk_slices=chunk_slices,
+        masks=masks, mask_labels=mask_labels, **vars(segmenter),
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -142,7 +144,7 @@ def mask(
     print_result_and_exit(store, result, as_json)
 
 
-@opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit converged --figure fits.png")
+@opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit anchored --figure fits.png")
 @option_groups
 def fit(
     store: opt.Store,
@@ -150,6 +152,8 @@ def fit(
     model: opt.Model = "fit",
     components: opt.SeveralComponents = None,
     fit: opt.Fit = None,
+    prior: opt.Prior = None,
+    prior_strength: opt.PriorStrength = None,
     method: opt.Method = None,
     cases: opt.Cases = None,
     leave_out: opt.LeaveOut = None,
@@ -158,14 +162,15 @@ def fit(
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Fit two mixtures to the pooled lung voxels, as in the paper and converged; both are stored and shown."""
+    """Fit mixtures to the pooled lung voxels, as in the paper, converged, and anchored; all are stored and shown."""
     from lungmix.store.choices import choose
 
     numbers = [] if components is None else opt.parse_numbers(components, "--components")
     last = numbers[-1] if numbers else None
     parameters = choose(
-        store, model="fit", components=last, fit=fit, method=method, exclude_flagged=exclude_flagged, stages=()
-    ).fit
+        store, model="fit", components=last, fit=fit, prior=prior, prior_strength=prior_strength, method=method,
+        exclude_flagged=exclude_flagged, stages=(),
+    ).fit  # fmt: skip
     # The numbers of quality control may have to be measured first.
     needed = parameters.method != "counts" or parameters.exclude_flagged
     with pipeline_on(store, cluster, needed=needed) as pipeline:

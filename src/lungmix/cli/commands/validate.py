@@ -28,6 +28,8 @@ def robustness(
     ] = None,
     groups: Annotated[int, typer.Option(help="Random groups of each size.")] = 3,
     components: opt.StudyComponents = 5,
+    prior: opt.Prior = None,
+    prior_strength: opt.PriorStrength = None,
     seed: opt.Seed = 0,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -36,17 +38,18 @@ def robustness(
     from lungmix.analysis.robustness import study
     from lungmix.cli.progress import progress_of
     from lungmix.cli.show_fits import robustness_values, show_robustness
-    from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
     from lungmix.store import open_cohort
+    from lungmix.store.choices import choose_fit
     from lungmix.webpage.studies import write_robustness
 
     group_sizes = None if sizes is None else opt.parse_numbers(sizes, "--sizes")
+    parameters = choose_fit(store, components=components, prior=prior, prior_strength=prior_strength)
     counts = masked_counts(open_cohort(store))
     with progress_of("robustness", "groups", quiet=quiet) as progress:
         result = study(
             counts,
-            FitParameters(n_components=components),
+            parameters,
             sizes=group_sizes,
             groups=groups,
             seed=seed,
@@ -63,8 +66,12 @@ def bootstrap(
     out: opt.StudyDir = Path("validation"),
     refits: Annotated[int, typer.Option(help="Cohorts of scans drawn with replacement.")] = 200,
     level: Annotated[float, typer.Option(help="Percent of the refits within an interval.")] = 95.0,
-    fit: Annotated[str, typer.Option("--fit", help="The fit to repeat: 'converged' or 'paper'.")] = "converged",
+    fit: Annotated[
+        str, typer.Option("--fit", help="The fit to repeat: 'converged', 'paper' or 'anchored'.")
+    ] = "converged",
     components: opt.StudyComponents = 5,
+    prior: opt.Prior = None,
+    prior_strength: opt.PriorStrength = None,
     seed: opt.Seed = 0,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -73,12 +80,12 @@ def bootstrap(
     from lungmix.analysis.bootstrap import bootstrap as refit
     from lungmix.cli.progress import progress_of
     from lungmix.cli.show_fits import bootstrap_values, show_bootstrap
-    from lungmix.parameters import FitParameters
     from lungmix.stages.fit import masked_counts
     from lungmix.store import open_cohort
+    from lungmix.store.choices import choose_fit
     from lungmix.webpage.studies import write_bootstrap
 
-    parameters = FitParameters(n_components=components, fit=fit)
+    parameters = choose_fit(store, components=components, fit=fit, prior=prior, prior_strength=prior_strength)
     counts = masked_counts(open_cohort(store))
     with progress_of("bootstrap", "refits", quiet=quiet) as progress:
         result = refit(counts, parameters, refits=refits, level=level, seed=seed, progress=progress)

@@ -1,0 +1,90 @@
+"""Posterior of a mixture of histograms under conjugate priors, as a likelihood with pseudo-voxels of a known mixture.
+
+The prior of the weights is a Dirichlet distribution, that of mean and variance of each component a normal-inverse-gamma
+distribution (Gauvain and Lee 1994). With hyperparameters whose mode is a given mixture, the log-density is, up to a
+constant, the expected log-density of pseudo-voxels that were drawn from that mixture and whose components are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lungmix.mixture.binned_likelihood import Bins, Gaussians, log_likelihood, value_gradient_hessian
+
+Floats = npt.NDArray[np.float64]
+
+_HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoVoxels:
+    """Conjugate prior of a mixture in one dimension.
+
+    Attributes
+    ----------
+    mixture : Gaussians
+        Mode of the prior: k components, of which component j has the share of its weight of the pseudo-voxels.
+    strength : float
+        Number of pseudo-voxels divided by the number of voxels, 0 or more.
+    """
+
+    mixture: Gaussians
+    strength: float
+
+    def log_density(self, mixture: Gaussians) -> float:
+        """Return the mean log-density of a pseudo-voxel and its component; the prior has its mode at ``self.mixture``.
+
+        Parameters
+        ----------
+        mixture : Gaussians
+            Mixture of as many components as the prior, in the same order.
+        """
+        weight, gap, ratio = self._moments(mixture)
+        each = mixture.log_weights - mixture.log_sds - _HALF_LOG_2PI - (gap**2 + ratio) / 2
+        return float((weight * each).sum())
+
+    def derivatives(self, mixture: Gaussians) -> tuple[float, Floats, Floats]:
+        """Return `log_density` with gradient (3 k,) and Hessian (3 k, 3 k), by the coordinates of the likelihood."""
+        weight, gap, ratio = self._moments(mixture)
+        sd, current = np.exp(mixture.log_sds), np.exp(mixture.log_weights)
+        square = gap**2 + ratio
+        k = len(weight)
+        gradient = np.concatenate([weight - current, weight * gap / sd, weight * (square - 1)])
+        hessian = np.zeros((3 * k, 3 * k))
+        hessian[:k, :k] = np.outer(current, current) - np.diag(current)
+        i = np.arange(k)
+        hessian[k + i, k + i] = -weight / sd**2
+        hessian[k + i, 2 * k + i] = hessian[2 * k + i, k + i] = -2 * weight * gap / sd
+        hessian[2 * k + i, 2 * k + i] = -2 * weight * square
+        return self.log_density(mixture), gradient, hessian
+
+    def _moments(self, mixture: Gaussians) -> tuple[Floats, Floats, Floats]:
+        """Return weights, standardised distances of the means, and ratios of the variances: shape (k,) each."""
+        gap = (self.mixture.means - mixture.means) / np.exp(mixture.log_sds)
+        ratio = np.exp(2 * (self.mixture.log_sds - mixture.log_sds))
+        return np.exp(self.mixture.log_weights), gap, ratio
+
+
+def log_posterior(bins: Bins, mixture: Gaussians, prior: PseudoVoxels | None) -> float:
+    """Return the mean log-posterior per voxel and pseudo-voxel, without its constant.
+
+    Without a prior it is the mean log-likelihood per voxel.
+    """
+    value = log_likelihood(bins, mixture)
+    return value if prior is None else (value + prior.strength * prior.log_density(mixture)) / (1 + prior.strength)
+
+
+def posterior_derivatives(bins: Bins, mixture: Gaussians, prior: PseudoVoxels | None) -> tuple[float, Floats, Floats]:
+    """Return `log_posterior` with gradient (3 k,) and Hessian (3 k, 3 k); see `value_gradient_hessian`."""
+    value, gradient, hessian = value_gradient_hessian(bins, mixture)
+    if prior is None:
+        return value, gradient, hessian
+    strength, (prior_value, prior_gradient, prior_hessian) = prior.strength, prior.derivatives(mixture)
+    return (
+        (value + strength * prior_value) / (1 + strength),
+        (gradient + strength * prior_gradient) / (1 + strength),
+        (hessian + strength * prior_hessian) / (1 + strength),
+    )

@@ -18,8 +18,7 @@ FITS = ("paper", "converged", "anchored")
 """Names of the fits, in the order of tables and figures."""
 
 PRIOR_STRENGTH = 0.05
-"""Pseudo-voxels of the prior of the fit ``anchored``, as a share of the voxels: on real scans the smallest share of
-those tried (docs/fitting.md) with which every component keeps its tissue."""
+"""Pseudo-voxels of the prior of the fit ``anchored``, as a share of the voxels; docs/fitting.md compares others."""
 
 PUBLISHED_PRIOR = "published"
 
@@ -227,7 +226,8 @@ class FitParameters:
         The field holds its weights, means and variances. With another number of components than that of the published
         mixture, there is no fit ``anchored`` unless a prior is given.
     prior_strength : float
-        Number of pseudo-voxels of the prior divided by the number of voxels, 0 or more.
+        Number of pseudo-voxels of the prior divided by the number of voxels, 0 or more: so many for the weights
+        together, and as many for mean and variance of each component.
     exclude_flagged : bool
         Pool no case that quality control flags; flags that depend on labels do not count.
     """
@@ -297,11 +297,14 @@ _COLUMNS = ("weights", "means", "variances")
 
 
 def _numbers_of(prior: Any) -> tuple[tuple[float, ...], ...] | None:
-    """Return weights, means and variances of a mixture or of its record; None for the published mixture."""
+    """Return weights, means and variances of a mixture, its record or these three; None for the published mixture."""
     if prior is None or prior == PUBLISHED_PRIOR:
         return None
     try:
-        columns = [prior[name] if isinstance(prior, Mapping) else getattr(prior, name) for name in _COLUMNS]
+        if isinstance(prior, Mapping):
+            columns = [prior[name] for name in _COLUMNS]
+        else:
+            columns = list(prior) if isinstance(prior, tuple) else [getattr(prior, name) for name in _COLUMNS]
         return tuple(tuple(float(number) for number in column) for column in columns)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UsageError(

@@ -28,7 +28,7 @@ def fits(counts):
     return fit_counts(add_counts(counts), FitParameters())
 
 
-def test_comparison_shows_both_fits_and_the_involvement_that_is_measured(counts, fits):
+def test_comparison_shows_all_fits_and_the_involvement_that_is_measured(counts, fits):
     comparison = compare(fits, counts, -1000)
     assert [row["case"] for row in comparison.involvement] == ["pooled", *counts]
     for row in comparison.involvement[1:]:
@@ -76,6 +76,17 @@ def test_bootstrap_gives_an_interval_to_every_parameter_and_threshold(counts, fi
         assert interval.low < interval.high
         assert interval.low - 3 * interval.error < interval.estimate < interval.high + 3 * interval.error
     assert len(rows_of(result)) == len(result.intervals)
+
+
+def test_bootstrap_of_the_anchored_fit_uses_its_prior(counts):
+    far = TissueModel(PUBLISHED.weights, tuple(mean + 40 for mean in PUBLISHED.means), PUBLISHED.variances)
+    results = [
+        bootstrap(counts, FitParameters(fit="anchored", prior=far, prior_strength=strength), refits=4)
+        for strength in (0.01, 1e4)
+    ]
+    assert np.allclose([model.means for model in results[1].models], far.means, atol=0.5)
+    assert abs(results[0].model.means[1] - far.means[1]) > 20
+    assert results[0].fit == "anchored"
 
 
 def test_bootstrap_draws_scans_and_not_voxels():

@@ -20,7 +20,7 @@ from lungmix.mixture.binned_likelihood import (
     value_gradient_hessian,
 )
 from lungmix.mixture.fits import bic, clipped, interval_log_likelihood, to_gaussians
-from lungmix.mixture.newton import best_of, maximize_likelihood, quantile_start
+from lungmix.mixture.newton import first_best, maximize_from, maximize_likelihood, quantile_start
 from support.generators import HU, expected_counts
 
 WEIGHTS = np.array(PUBLISHED.weights) / sum(PUBLISHED.weights)
@@ -194,9 +194,11 @@ def test_best_start_wins():
     bins = bins_of(HU, EXACT, -1000)
     poor = quantile_start(bins, 5)
     good = to_gaussians(PUBLISHED)
-    assert best_of(bins, [poor, good]).log_likelihoods[-1] == pytest.approx(
+    results = maximize_from(bins, [poor, good])
+    assert results[first_best(results)].log_likelihoods[-1] == pytest.approx(
         maximize_likelihood(bins, good).log_likelihoods[-1]
     )
+    assert results[0].log_likelihoods[0] == pytest.approx(log_likelihood(bins, poor))
 
 
 def test_fewer_values_than_components_are_rejected():

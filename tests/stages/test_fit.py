@@ -5,13 +5,16 @@ import pytest
 
 import lungmix
 from lungmix.errors import ModelError, StoreError, UsageError
-from lungmix.mixture import PUBLISHED, TissueModel, fit_paper
+from lungmix.mixture import PUBLISHED, Fits, TissueModel, fit_paper
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline
 from lungmix.stages.fit import HU, add_counts, choose_cases, fit_cohort, masked_counts, stored_fits
 from lungmix.stages.voxels import lung_voxels
+from lungmix.store import CohortWriter
+from lungmix.verify.cohort import _check_models
+from lungmix.verify.problems import Verification
 from support.generators import counts_of_scans, store_of_counts
 
 
@@ -25,15 +28,17 @@ def cohort(tmp_path, counts):
     return store_of_counts(tmp_path / "cohort.zarr", counts)
 
 
-def test_both_fits_are_stored_and_the_papers_is_the_model(cohort, counts):
+def test_all_fits_are_stored_and_the_papers_is_the_model(cohort, counts):
     fits, status = fit_cohort(cohort, list(cohort), FitParameters())
     assert status == "done"
-    texts = {name: cohort.read_text(name) for name in ("model-paper.json", "model-converged.json", "model.json")}
+    files = ("model-paper.json", "model-converged.json", "model-anchored.json", "model.json")
+    texts = {name: cohort.read_text(name) for name in files}
     assert TissueModel.from_json(texts["model-paper.json"]) == fits.paper
     assert TissueModel.from_json(texts["model-converged.json"]) == fits.converged
+    assert TissueModel.from_json(texts["model-anchored.json"]) == fits.anchored
     assert TissueModel.from_json(texts["model.json"]) == fits.paper != fits.converged
-    assert [model.fit_info["name"] for model in fits.values()] == ["paper", "converged"]
-    assert fits.paper.fit_info["voxels"] == fits.converged.fit_info["voxels"] == 6 * 20_000
+    assert [model.fit_info["name"] for model in fits.values()] == ["paper", "converged", "anchored"]
+    assert {model.fit_info["voxels"] for model in fits.values()} == {6 * 20_000}
     hu, voxels = clipped(HU, add_counts(counts), -1000)
     assert fits.paper.means == fit_paper(hu, voxels, clip=None).means
 
@@ -44,6 +49,69 @@ def test_choice_of_the_other_fit_changes_the_model_without_fitting(cohort):
     assert status == "kept"
     assert again == fits
     assert TissueModel.from_json(cohort.read_text("model.json")) == fits.converged
+
+
+def test_another_prior_changes_the_anchored_fit_alone(cohort, monkeypatch):
+    fits, _ = fit_cohort(cohort, list(cohort), FitParameters())
+    monkeypatch.setattr("lungmix.stages.fit._fit", None)
+    firm, status = fit_cohort(cohort, list(cohort), FitParameters(fit="anchored", prior_strength=3.0))
+    assert status == "done"
+    assert (firm.paper, firm.converged) == (fits.paper, fits.converged)
+    assert firm.anchored.fit_info["strength"] == 3.0
+    assert stored_fits(cohort) == firm
+    assert TissueModel.from_json(cohort.read_text("model.json")) == firm.anchored
+    other = TissueModel(PUBLISHED.weights, tuple(mean + 50 for mean in PUBLISHED.means), PUBLISHED.variances)
+    shifted, _ = fit_cohort(cohort, list(cohort), FitParameters(prior=other, prior_strength=3.0))
+    assert shifted.anchored.means > firm.anchored.means
+    assert fit_cohort(cohort, list(cohort), FitParameters(prior=other, prior_strength=3.0))[1] == "kept"
+
+
+def test_store_with_two_fits_gets_the_anchored_one_and_keeps_the_others(cohort, tmp_path, monkeypatch):
+    fits, _ = fit_cohort(cohort, list(cohort), FitParameters())
+    settings = {key: value for key, value in cohort.settings["fits"].items() if key != "anchored"}
+    CohortWriter(cohort).record_settings(fits=settings)
+    (tmp_path / "cohort.zarr" / "model-anchored.json").unlink()
+    earlier = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
+    assert stored_fits(earlier) == Fits(fits.paper, fits.converged)
+    assert list(stored_fits(earlier)) == ["paper", "converged"]
+    assert _check_models(earlier, verification := Verification()) == fits.paper
+    assert verification.wrong == {}
+    monkeypatch.setattr("lungmix.stages.fit._fit", None)
+    assert fit_cohort(earlier, list(earlier), FitParameters()) == (fits, "done")
+    assert stored_fits(earlier) == fits
+
+
+def test_fit_of_another_number_of_components_has_no_anchored_fit_without_a_prior(cohort):
+    fits, _ = fit_cohort(cohort, list(cohort), FitParameters(n_components=2))
+    assert list(fits) == ["paper", "converged"]
+    assert fit_cohort(cohort, list(cohort), FitParameters(n_components=2)) == (fits, "kept")
+    prior = TissueModel((0.7, 0.3), (-900.0, -300.0), (3e3, 9e4))
+    fits, _ = fit_cohort(cohort, list(cohort), FitParameters(n_components=2, prior=prior))
+    assert fits.anchored.n_components == 2
+
+
+def test_record_of_a_prior_has_its_numbers_and_gives_it_back(cohort):
+    prior = TissueModel((0.7, 0.3), (-900.0, -300.0), (3e3, 9e4))
+    parameters = FitParameters(n_components=2, prior=prior, fit="anchored", prior_strength=0.2)
+    fit_cohort(cohort, list(cohort), parameters)
+    record = cohort.settings["fit"]["parameters"]
+    assert record["prior"] == {"weights": [0.7, 0.3], "means": [-900.0, -300.0], "variances": [3e3, 9e4]}
+    assert FitParameters(**record) == parameters
+    assert not {"prior", "prior_strength"} & FitParameters(prior="published").to_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"fit": "anchored", "n_components": 4}, "prior has 5 components and the mixture 4"),
+        ({"prior": TissueModel((1.0,), (0.0,), (1.0,))}, "prior has 1 components"),
+        ({"prior": "prior.json"}, "load_model"),
+        ({"prior_strength": -1}, "strength"),
+    ],
+)
+def test_priors_that_do_not_suit_the_mixture_are_rejected(change, match):
+    with pytest.raises(UsageError, match=match):
+        FitParameters(**change)
 
 
 def test_changed_parameters_fit_again(cohort):
@@ -100,8 +168,10 @@ def test_several_numbers_of_components_are_compared_and_not_stored(cohort):
     assert cohort.read_text("model.json") is None
 
 
-def test_report_compares_both_fits(cohort):
+def test_report_compares_all_fits(cohort):
     report = Pipeline(None, cohort).fit()
+    assert [row["fit"] for row in report.comparison.quality] == ["paper", "converged", "anchored"]
+    assert {"paper", "converged", "anchored"} < report.comparison.involvement[0].keys()
     assert [row["case"] for row in report.comparison.involvement] == ["pooled", *cohort]
 
 

@@ -1,9 +1,11 @@
 """Omitted options are those of the last run; results to recompute are reported first."""
 
+import json
 import os
 import pty
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +15,7 @@ from lungmix.mixture import PUBLISHED
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
 from lungmix.store import CohortWriter
-from lungmix.store.choices import choose, last_fit, last_mask, remember_mask
+from lungmix.store.choices import choose, choose_fit, last_fit, last_mask, remember_mask
 from support.labelled import label_record, labelled_store
 
 
@@ -55,6 +57,23 @@ def test_omitted_fit_is_the_last_one(fitted):
     assert (result.model, result.fit) == ("fit", FitParameters(n_components=4, fit="converged"))
     assert result.changes == []
     assert "fit converged of 4 components by counts" in result.kept
+
+
+def test_omitted_prior_is_the_last_one_and_a_file_is_stored_as_numbers(tmp_path):
+    url = str(tmp_path / "cohort.zarr")
+    cohort, _ = labelled_store(url, 2)
+    prior = replace(PUBLISHED, means=tuple(mean + 10 for mean in PUBLISHED.means))
+    prior.to_json(tmp_path / "prior.json")
+    given = choose(url, model="fit", fit="anchored", prior=str(tmp_path / "prior.json"), prior_strength=0.2).fit
+    assert given == FitParameters(fit="anchored", prior=prior, prior_strength=0.2)
+    Pipeline(None, cohort).fit(fit=given)
+    assert str(tmp_path) not in json.dumps(dict(lungmix.open_cohort(url).settings))
+    assert choose(url).fit == given
+    assert "fit anchored of 5 components by counts, prior given of strength 0.2" in choose(url).kept
+    assert choose(url, prior="published").fit == FitParameters(fit="anchored", prior_strength=0.2)
+    assert choose_fit(url, components=5, fit="anchored").prior == given.prior
+    assert choose_fit(url, components=5, prior="published", prior_strength=1).to_dict().keys() >= {"prior_strength"}
+    assert choose_fit(url, components=3) == FitParameters(n_components=3, prior_strength=0.2)
 
 
 def test_changed_preset_reports_the_cases_to_recompute(store):

@@ -26,7 +26,7 @@ from lungmix.tissue import TISSUES
 _SHORT = {"paper": "paper", "converged": "conv.", "anchored": "anch."}
 """Short names of the fits, for tables of many columns in 80 characters."""
 
-_COLUMNS = {"weight": ".4f", "mean_hu": ".1f", "sd_hu": ".1f"}
+_COLUMNS = {"weight": ("weight", ".4f"), "mean_hu": ("mean HU", ".1f"), "sd_hu": ("sd HU", ".1f")}
 
 _NAMES = {tissue.key: tissue.name for tissue in TISSUES}
 
@@ -34,13 +34,11 @@ _NAMES = {tissue.key: tissue.name for tissue in TISSUES}
 def show_comparison(console: Console, comparison: Comparison, model_name: str) -> None:
     """Print the fits side by side: parameters, MAP thresholds, lung involvement."""
     names = [row["fit"] for row in comparison.quality]
-    table = new_table(f"Fits; the model of the store is {model_name}", "component")
-    for title in ("weight", "mean HU", "sd HU"):
-        for name in names:
-            table.add_column(f"{title if name == names[0] else ''}\n{_SHORT[name]}", justify="right", no_wrap=True)
+    table = new_table(f"Fits; the model of the store is {model_name}", "component", "", *names)
     for row in comparison.components:
-        cells = [f"{row[f'{name}.{column}']:{form}}" for column, form in _COLUMNS.items() for name in names]
-        table.add_row(_name(row["component"]), *cells)
+        for column, (title, form) in _COLUMNS.items():
+            cells = (f"{row[f'{name}.{column}']:{form}}" for name in names)
+            table.add_row(_name(row["component"]) if title == "weight" else "", title, *cells)
     console.print(table)
     table = new_table("MAP thresholds, HU", "between", *names)
     for row in comparison.thresholds:

@@ -1,8 +1,9 @@
-"""Posterior of a mixture of histograms under conjugate priors, as a likelihood with pseudo-voxels of a known mixture.
+"""Posterior of a mixture of histograms under conjugate priors whose mode is a given mixture.
 
 The prior of the weights is a Dirichlet distribution, that of mean and variance of each component a normal-inverse-gamma
-distribution (Gauvain and Lee 1994). With hyperparameters whose mode is a given mixture, the log-density is, up to a
-constant, the expected log-density of pseudo-voxels that were drawn from that mixture and whose components are known.
+distribution (Gauvain and Lee 1994; Fraley and Raftery 2007). Its log-density is, up to a constant, that of
+pseudo-voxels whose components are known: as many for the weights together as for mean and variance of each component.
+So a component that few voxels belong to is held as firmly as the others.
 """
 
 from __future__ import annotations
@@ -26,50 +27,51 @@ class PseudoVoxels:
     Attributes
     ----------
     mixture : Gaussians
-        Mode of the prior: k components, of which component j has the share of its weight of the pseudo-voxels.
+        Mode of the prior: k components.
     strength : float
-        Number of pseudo-voxels divided by the number of voxels, 0 or more.
+        Number of pseudo-voxels divided by the number of voxels, 0 or more: for the weights together, and for mean and
+        variance of each component.
     """
 
     mixture: Gaussians
     strength: float
 
     def log_density(self, mixture: Gaussians) -> float:
-        """Return the mean log-density of a pseudo-voxel and its component; the prior has its mode at ``self.mixture``.
+        """Return the log-density of the prior, divided by the number of pseudo-voxels, without its constant.
 
         Parameters
         ----------
         mixture : Gaussians
             Mixture of as many components as the prior, in the same order.
         """
-        weight, gap, ratio = self._moments(mixture)
-        each = mixture.log_weights - mixture.log_sds - _HALF_LOG_2PI - (gap**2 + ratio) / 2
-        return float((weight * each).sum())
+        gap, ratio = self._moments(mixture)
+        each = np.exp(self.mixture.log_weights) * mixture.log_weights - mixture.log_sds - (gap**2 + ratio) / 2
+        return float(each.sum() - len(each) * _HALF_LOG_2PI)
 
     def derivatives(self, mixture: Gaussians) -> tuple[float, Floats, Floats]:
         """Return `log_density` with gradient (3 k,) and Hessian (3 k, 3 k), by the coordinates of the likelihood."""
-        weight, gap, ratio = self._moments(mixture)
+        gap, ratio = self._moments(mixture)
         sd, current = np.exp(mixture.log_sds), np.exp(mixture.log_weights)
         square = gap**2 + ratio
-        k = len(weight)
-        gradient = np.concatenate([weight - current, weight * gap / sd, weight * (square - 1)])
+        k = len(sd)
+        gradient = np.concatenate([np.exp(self.mixture.log_weights) - current, gap / sd, square - 1])
         hessian = np.zeros((3 * k, 3 * k))
         hessian[:k, :k] = np.outer(current, current) - np.diag(current)
         i = np.arange(k)
-        hessian[k + i, k + i] = -weight / sd**2
-        hessian[k + i, 2 * k + i] = hessian[2 * k + i, k + i] = -2 * weight * gap / sd
-        hessian[2 * k + i, 2 * k + i] = -2 * weight * square
+        hessian[k + i, k + i] = -1 / sd**2
+        hessian[k + i, 2 * k + i] = hessian[2 * k + i, k + i] = -2 * gap / sd
+        hessian[2 * k + i, 2 * k + i] = -2 * square
         return self.log_density(mixture), gradient, hessian
 
-    def _moments(self, mixture: Gaussians) -> tuple[Floats, Floats, Floats]:
-        """Return weights, standardised distances of the means, and ratios of the variances: shape (k,) each."""
+    def _moments(self, mixture: Gaussians) -> tuple[Floats, Floats]:
+        """Return standardised distances of the means, and ratios of the variances: shape (k,) each."""
         gap = (self.mixture.means - mixture.means) / np.exp(mixture.log_sds)
         ratio = np.exp(2 * (self.mixture.log_sds - mixture.log_sds))
-        return np.exp(self.mixture.log_weights), gap, ratio
+        return gap, ratio
 
 
 def log_posterior(bins: Bins, mixture: Gaussians, prior: PseudoVoxels | None) -> float:
-    """Return the mean log-posterior per voxel and pseudo-voxel, without its constant.
+    """Return the log-posterior without its constant, divided by the sum of voxels and pseudo-voxels of the weights.
 
     Without a prior it is the mean log-likelihood per voxel.
     """

@@ -113,13 +113,13 @@ def run_em(
         if not running or iteration == max_iter:
             break
         statistics = e_step(source, [fits[i].state for i in running], covariance_type)
-        moments = statistics if prior is None else prior.add_to(statistics, reg_covar, covariance_type)
         for index, i in enumerate(running):
             bound = float(statistics.log_likelihood[index] / statistics.weight)
             if prior is not None:
                 bound = prior.log_posterior(bound, fits[i].state, covariance_type)
             last = fits[i].lower_bounds[-1] if fits[i].lower_bounds else previous
-            state = m_step(moments, index, reg_covar, covariance_type)
+            maximize = m_step if prior is None else prior.m_step
+            state = maximize(statistics, index, reg_covar, covariance_type)
             fits[i] = Fit(state, [*fits[i].lower_bounds, bound], abs(bound - last) < tol)
         if listener is not None:
             listener(Progress(iteration + 1, max_iter, {i: fits[i].lower_bounds[-1] for i in running}))

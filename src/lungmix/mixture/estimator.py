@@ -70,7 +70,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         normal-inverse-Wishart for means and covariances. `fit` then starts there and maximizes the posterior;
         `n_init` and `init_params` are not used, and there are no minibatches.
     prior_strength : float
-        Weight of the prior, as a share of the weight of the samples, 0 or more.
+        Weight of the prior, as a share of the weight of the samples, 0 or more: that of the weights together, and that
+        of mean and covariance of each component.
     verbose : int
         0 prints nothing, 1 prints iterations, 2 prints their likelihood, gain and time too.
     verbose_interval : int
@@ -89,8 +90,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     n_steps_ : int
         Number of minibatches processed.
     lower_bound_, lower_bounds_ : float, list of float
-        Mean log-likelihood before the last M-step, and before each M-step. With a prior, the mean log-posterior per
-        unit of weight of samples and prior, without its constant.
+        Mean log-likelihood before the last M-step, and before each M-step. With a prior, the log-posterior without
+        its constant, divided by the weight of samples and prior.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 

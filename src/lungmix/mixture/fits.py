@@ -168,8 +168,7 @@ def fit_anchored(
     """Maximize the posterior under a prior centred at a model, from this model and other starts.
 
     The prior is conjugate: Dirichlet for the weights, normal-inverse-gamma for mean and variance of each component. It
-    acts as additional voxels, drawn from the prior model, whose components are known. The likelihood is that of
-    `fit_converged`.
+    acts as pseudo-voxels whose components are known. The likelihood is that of `fit_converged`.
 
     Parameters
     ----------
@@ -181,8 +180,8 @@ def fit_anchored(
     prior : TissueModel
         Mode of the prior; the fit has as many components.
     strength : float
-        Number of pseudo-voxels divided by the number of voxels. 0 gives a maximum of the likelihood, large numbers give
-        the prior.
+        Number of pseudo-voxels divided by the number of voxels: so many hold the weights together, and as many mean and
+        variance of each component. 0 gives a maximum of the likelihood, large numbers give the prior.
     clip, reg_covar, max_iter
         See `fit_converged`.
 

@@ -48,8 +48,8 @@ class NewtonResult:
     mixture : Gaussians
         Mixture at the end.
     log_likelihoods : list of float
-        Mean log-likelihood per voxel, at the start and after each step; never decreasing. With a prior, the mean
-        log-posterior per voxel and pseudo-voxel.
+        Mean log-likelihood per voxel, at the start and after each step; never decreasing. With a prior, the value of
+        `log_posterior`.
     gradient : float
         Norm of the gradient of the last of these, in units in which moving a component's mean by its standard
         deviation has the length of the square root of its weight.

@@ -1,18 +1,19 @@
-"""Conjugate prior of a mixture in any number of dimensions, as pseudo-samples whose components are known.
+"""Conjugate prior of a mixture in any number of dimensions, whose mode is a given mixture.
 
 The weights have a Dirichlet prior, mean and covariance of each component a normal-inverse-Wishart prior (Gauvain and
-Lee 1994; Fraley and Raftery 2007), with hyperparameters whose mode is a given mixture. EM for the maximum of the
-posterior then adds the statistics of the pseudo-samples to those of the samples before each M-step.
+Lee 1994; Fraley and Raftery 2007). They act as pseudo-samples whose components are known: as many for the weights
+together as for mean and covariance of each component. EM for the maximum of the posterior adds their statistics to
+those of the samples before each M-step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lungmix.mixture.parameters import State, factors_of
-from lungmix.mixture.sufficient_statistics import Statistics, combine, expected
+from lungmix.mixture.sufficient_statistics import Statistics, combine, expected, m_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,25 +23,29 @@ class Prior:
     Attributes
     ----------
     state : State
-        Mode of the prior. Component j has the share of its weight of the pseudo-samples.
+        Mode of the prior.
     strength : float
-        Weight of all pseudo-samples divided by the weight of all samples, 0 or more.
+        Weight of the pseudo-samples divided by the weight of all samples, 0 or more.
     """
 
     state: State
     strength: float
 
-    def add_to(self, statistics: Statistics, reg_covar: float, covariance_type: str) -> Statistics:
-        """Return statistics of samples with those of the pseudo-samples added, for each of the states."""
+    def m_step(self, statistics: Statistics, index: int, reg_covar: float, covariance_type: str) -> State:
+        """Return the parameters that maximize the posterior for statistics of samples; see `m_step` without a prior."""
         if self.strength == 0:
-            return statistics
-        pseudo = expected([self.state] * len(statistics.counts), reg_covar, covariance_type)
-        return combine(statistics, pseudo.scaled(self.strength * statistics.weight))
+            return m_step(statistics, index, reg_covar, covariance_type)
+        samples, total = statistics.only([index]), self.strength * statistics.weight
+        k = len(self.state.weights)
+        centre = expected([replace(self.state, weights=np.ones(k))], reg_covar, covariance_type)
+        state = m_step(combine(samples, centre.scaled(total)), 0, reg_covar, covariance_type)
+        counts = samples.counts[0] + total * self.state.weights
+        return replace(state, weights=counts / counts.sum())
 
     def log_density(self, state: State, covariance_type: str) -> float:
-        """Return the mean log-density of a pseudo-sample and its component under a mixture.
+        """Return the log-density of the prior at a mixture, divided by the weight of the pseudo-samples.
 
-        Up to a constant, and divided by the number of pseudo-samples, it is the log-density of the prior.
+        Its constant is omitted.
         """
         factors, offsets = factors_of(state, covariance_type)
         k, d = state.means.shape
@@ -53,10 +58,12 @@ class Prior:
         else:
             spread = np.broadcast_to(covariances.reshape(k, -1), (k, d))
             squares = ((gap**2 + spread) * factors**2).sum(axis=1)
-        return float((self.state.weights * (offsets - squares / 2)).sum())
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(state.weights)
+        return float((self.state.weights * log_weights + offsets - log_weights - squares / 2).sum())
 
     def log_posterior(self, log_likelihood: float, state: State, covariance_type: str) -> float:
-        """Return the mean log-posterior per unit of weight of samples and pseudo-samples, without its constant.
+        """Return the log-posterior without its constant, divided by the weight of samples and pseudo-samples.
 
         Parameters
         ----------

@@ -135,6 +135,9 @@ def choose(
     if cohort is not None and is_last_fit and last_parameters != FitParameters():
         components_text = count_of(last_parameters.n_components, "component")
         without = " without flagged cases" if last_parameters.exclude_flagged else ""
+        if last_parameters.prior is not None or last_parameters.prior_strength != FitParameters().prior_strength:
+            name = PUBLISHED_NAME if last_parameters.prior is None else GIVEN
+            without += f", prior {name} of strength {last_parameters.prior_strength:g}"
         kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}{without}")
     check_slices(chunk_slices)
     changes = (

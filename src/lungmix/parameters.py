@@ -308,7 +308,7 @@ def _numbers_of(prior: Any) -> tuple[tuple[float, ...], ...] | None:
         return tuple(tuple(float(number) for number in column) for column in columns)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UsageError(
-            f"a prior is a mixture, such as `lungmix.load_model('prior.json')`, or {PUBLISHED_PRIOR!r}"
+            f"a prior is a mixture, which lungmix.load_model reads from a file, or {PUBLISHED_PRIOR!r}"
         ) from None
 
 

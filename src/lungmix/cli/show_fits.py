@@ -89,14 +89,16 @@ def show_mixture(console: Console, model: TissueModel, name: str) -> None:
 
 def show_robustness(console: Console, result: Robustness, files: Sequence[Path]) -> None:
     """Print how far groups of each size differ."""
-    names = list(result.cohort_fits)
-    titles = [f"{_SHORT[name]}\n{what}" for name in names for what in ("mean", "largest", "to all")]
     table = new_table(
-        f"Total variation distance between groups out of {result.scans} scans, %", "scans", "groups", "shared", *titles
-    )
+        f"Total variation distance between groups out of {result.scans} scans, %",
+        "scans", "groups", "shared", "fit", "mean", "largest", "to all",
+    )  # fmt: skip
     for row in result.rows:
-        cells = [f"{100 * row[f'{name}.{what}']:.2f}" for name in names for what in ("distance", "largest", "to_whole")]
-        table.add_row(str(row["size"]), str(row["groups"]), f"{row['shared']:.0f}", *cells)
+        about = [str(row["size"]), str(row["groups"]), f"{row['shared']:.0f}"]
+        for name in result.cohort_fits:
+            cells = (f"{100 * row[f'{name}.{what}']:.2f}" for what in ("distance", "largest", "to_whole"))
+            table.add_row(*about, name, *cells)
+            about = [""] * 3
     console.print(table)
     console.print("shared: scans that two groups of a size have in common, %", highlight=False)
     print_lines(console, *files)

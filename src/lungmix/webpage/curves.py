@@ -30,8 +30,8 @@ _GREY = "#d5d8dc"
 _MARKS = {"paper": ("#c0392b", "s"), "converged": ("#1f4e79", "o"), "anchored": ("#2e7d32", "^")}
 _TITLES = {
     "paper": "Fit as published (“paper”): k-means starts, tolerance 1e-3",
-    "converged": "Converged fit (“converged”): zero gradient, clipped values as a point mass",
-    "anchored": "Anchored fit (“anchored”): posterior under a prior, clipped values as a point mass",
+    "converged": "Converged fit (“converged”): maximum of the likelihood",
+    "anchored": "Anchored fit (“anchored”): maximum of the posterior",
 }
 
 

@@ -233,7 +233,7 @@ def test_a_table_says_which_mask_belongs_to_which_scan(cohort, folder, scans, he
     table.write_text("\n".join([header, *rows]) + "\n")
     masks, result = matched(table, cohort, scans)
     assert masks == {"case-002": "odd.nrrd"}
-    assert "has no mask for this case" in result.missing["case-001"]
+    assert reveal(result.missing["case-001"]) == "table.csv has no mask for this case: add it to the table"
 
 
 def test_lines_of_a_table_that_lead_nowhere_are_named(cohort, folder):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lungmix
+from lungmix.cli.spelling import with_options
 from lungmix.errors import redact, reveal
 from lungmix.formats import find_scans, write_image
 from lungmix.formats.masks import REGIONS
@@ -244,3 +245,55 @@ def test_masks_and_tables_in_an_object_store_are_matched(cohort, folder, bucket)
     assert "does not exist in its bucket" in result.missing["case-001"]
     for name in ("x/odd", "case-002/reader"):
         assert list(match_masks(f"{address}/{name}.nrrd", cohort, ["case-002"]).masks) == ["case-002"]
+
+
+@pytest.mark.parametrize("inside", ["", "segmentations/"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_only_folder_of_parts_belongs_to_the_only_case(cohort, folder, inside, packed):
+    write_masks(folder, *(f"s0001/{inside}{name}.nii.gz" for name in (*LOBES, "heart", "aorta")))
+    place = shutil.make_archive(folder / "packed", "zip", folder / "s0001") if packed else folder / "s0001"
+    result = match_masks(place, cohort, ["case-002"])
+    assert len(regions_of(result, "case-002")) == 5
+    (reason,) = result.unused.values()
+    assert reason.startswith("2 files")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("s0001/left.nrrd", "s0002/left.nrrd"),  # folders of two scans
+        ("s0001/left.nrrd", "s0001/left.nii.gz"),
+        ("s0001/mask.nrrd", "s0001/left.nrrd"),
+        ("s0001/Rossi_lung.nrrd",),  # the name of a scan
+        ("s0001/heart.nrrd",),
+    ],
+)
+def test_files_that_may_not_be_those_of_the_only_case_are_not_guessed(cohort, folder, names):
+    write_masks(folder, *names)
+    result = match_masks(folder, cohort, ["case-002"])
+    assert result.masks == {}
+    assert "case-002" in result.missing
+    # Files that name the case are the mask, and others belong to no scan.
+    write_masks(folder, "case-002.nrrd")
+    masks = match_masks(folder, cohort, ["case-002"]).masks
+    assert [Path(mask.path).name for mask in masks.values()] == ["case-002.nrrd"]
+
+
+def test_the_remedy_for_a_case_without_a_mask_is_one_that_helps(cohort, folder, tmp_path):
+    write_masks(folder, "s0001/left.nrrd")
+    path = tmp_path / "in" / "Rossi.nrrd"
+    path.parent.mkdir()
+    write_image(path, [np.full(GRID.shape, -850, np.int16)], GRID, np.int16)
+    (scan,) = find_scans(path)
+    missing = match_masks(folder, cohort, CASES, {"case-001": scan}).missing
+    example, table = "such as {0}_lung.nrrd or {0}/", "give a table with the columns case and mask"
+    named, unnamed = (reveal(missing[name]) for name in CASES)
+    after = "masks has no mask for this case: name the file, or the folder of its parts, after the case or the scan"
+    assert named == f"{after}, {example.format('case-001')}, or {table}"
+    # The store does not hold the name of a scan, and this run has no scan of this case.
+    after = "the store does not hold the name of its scan: name the file, or the folder of its parts, after the case"
+    expected = f"masks has no mask for this case, and {after}, {example.format('case-002')}, or {table}"
+    run = "run `Pipeline.run(sources, masks=PLACE)` with the scan"
+    assert unnamed == f"{expected}, or {run}"
+    assert with_options(run) == "run `lungmix run STORE SOURCE --masks PLACE` with the scan"
+    assert reveal(match_masks(folder, cohort, CASES).missing["case-002"]) == expected

@@ -50,7 +50,9 @@ class NamedCases:
 class CaseLookup:
     """Cases with what a mask can be matched by."""
 
-    def __init__(self, cohort: Cohort, names: Collection[str], scans: Mapping[str, Scan]):
+    def __init__(self, cohort: Cohort, names: Collection[str], scans: Mapping[str, Scan] | None):
+        self.takes_scans = scans is not None
+        scans = scans or {}
         self.names, self.scans = names, scans
         stored = dict(cohort.items())
         self._records = {name: record_of(case, CONVERT).get(UIDS, {}) for name, case in stored.items()}

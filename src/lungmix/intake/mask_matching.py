@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dask.system import CPU_COUNT
@@ -83,7 +83,8 @@ def match_masks(
     names : collection of str
         Cases that need masks.
     scans : mapping of str to Scan, optional
-        Scans of this run by case; cases without one are matched by digests of UIDs, or by their case names.
+        Scans of this run by case; cases without one are matched by digests of UIDs, or by their case names. None for a
+        command that takes none.
     regions : collection of str
         Regions that the files of one case can be parts of; files of other ones are left aside.
 
@@ -96,7 +97,7 @@ def match_masks(
     """
     text = check_address(str(place)) if is_remote(str(place)) else str(Path(place).absolute())
     check_mask_place(text)
-    cases = CaseLookup(cohort, names, scans or {})
+    cases = CaseLookup(cohort, names, scans)
     matched = MatchedMasks()
     candidates = _listed(text, cases, matched) if is_table(text) else _found(text, cases)
     if not candidates and not matched.unused:
@@ -116,7 +117,26 @@ def _found(place: str, cases: CaseLookup) -> list[_Candidate]:
     opened = open_masks(place, is_needed=is_needed, excluded=cases.locations)
     if len(cases.names) == 1 and [mask.path for mask in opened] == [Path(place)]:
         return [_Candidate(opened[0], NamedCases(frozenset(cases.names)))]
-    return [_Candidate(mask, cases.of_name(mask.path)) for mask in opened]
+    named = [_Candidate(mask, cases.of_name(mask.path)) for mask in opened]
+    return _of_only_case(named, next(iter(cases.names))) if len(cases.names) == 1 else named
+
+
+def _of_only_case(candidates: list[_Candidate], case: str) -> list[_Candidate]:
+    """Give the only case the only folder whose files are named as a mask or as its parts, unless files name the case.
+
+    Names that say something else may be those of other scans.
+    """
+    if any(candidate.named.cases for candidate in candidates):
+        return candidates
+    folders = {candidate.opened.path.parent for candidate in candidates if not candidate.named.is_other}
+    if len(folders) != 1:
+        return candidates
+    return [
+        replace(candidate, named=replace(candidate.named, cases=frozenset({case})))
+        if candidate.opened.path.parent in folders
+        else candidate
+        for candidate in candidates
+    ]
 
 
 def _listed(table: str, cases: CaseLookup, matched: MatchedMasks) -> list[_Candidate]:
@@ -198,9 +218,7 @@ def _assign(
             left_aside += [path for _, _, path in others.pop(name, [])]
         else:
             matched.missing.setdefault(
-                name,
-                f"{mark_path(place)} has no mask for this case: name the file after the case or the scan, such as "
-                f"{name}_lung.nrrd, or give a table with the columns case and mask",
+                name, f"{mark_path(place)} has no mask for this case{_remedy(place, name, cases)}"
             )
     matched.unused.update((label, fault) for files in others.values() for label, fault, _ in files)
     if left_aside:
@@ -236,6 +254,18 @@ def _targets(candidate: _Candidate, mask: MaskFile, cases: CaseLookup) -> tuple[
     if not by_uid:
         return frozenset(), _unnamed_fault(mask.path)
     return by_uid, None
+
+
+def _remedy(place: str, name: str, cases: CaseLookup) -> str:
+    """Return what to do for a case that no file belongs to; names of scans that are not given are unknown."""
+    if is_table(place):
+        return ": add it to the table"
+    example, table = f"such as {name}_lung.nrrd or {name}/", "a table with the columns case and mask"
+    if name in cases.scans:
+        return f": name the file, or the folder of its parts, after the case or the scan, {example}, or give {table}"
+    reason = ", and the store does not hold the name of its scan"
+    remedy = f"{reason}: name the file, or the folder of its parts, after the case, {example}, or give {table}"
+    return f"{remedy}, or run `Pipeline.run(sources, masks=PLACE)` with the scan" if cases.takes_scans else remedy
 
 
 def _unnamed_fault(path: str | Path) -> str:

@@ -31,6 +31,7 @@ BENCHMARKS = (
     "complaints",
     "dicom_scan",
     "growth",
+    "masks",
     "simulate_scale",
     "paper_scale",
 )

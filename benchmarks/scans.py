@@ -95,7 +95,7 @@ def _whole(path, phantom):
 def _slab(start, slices):
     # A phantom's slices have a random generator each, so that any process can make any of them.
     phantom = Phantom((slices, 512, 512), (0.7, 0.7, _HEIGHT_MM / slices), 1)
-    return np.stack([phantom._slice(z)[0] for z in range(start, min(start + _AT_ONCE, slices))])
+    return np.stack([phantom._slice(z) for z in range(start, min(start + _AT_ONCE, slices))])
 
 
 def _processes():

@@ -228,6 +228,12 @@ def _thinned(element: Element, factors: tuple[int, int, int]) -> Element:
     return Element((z, y, x), element.limit)
 
 
+def _centre(mask: Mask) -> npt.NDArray[np.float64]:
+    """Return the mean index of the voxels of a mask along each axis, to the last bit as by scipy."""
+    sections = (mask.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3))
+    return np.array([section @ np.arange(len(section)) for section in sections], np.float64) / np.count_nonzero(mask)
+
+
 def _two_parts(mask: Mask, steps: npt.NDArray[np.float64]) -> tuple[Labels | None, int]:
     """Return the two largest components side by side, right and left, and the size of the largest component."""
     parts, n = ndimage.label(mask)
@@ -237,7 +243,7 @@ def _two_parts(mask: Mask, steps: npt.NDArray[np.float64]) -> tuple[Labels | Non
     if not n:
         return None, 0
     large = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i] >= max(SMALLER_LUNG * sizes[first], 1)]
-    centres = {i: steps @ np.asarray(c) for i, c in zip(large, ndimage.center_of_mass(mask, parts, large), strict=True)}
+    centres = {i: steps @ _centre(parts == i) for i in large} if len(large) > 1 else {}
     for second in large[1:]:
         offset = np.abs(centres[second] - centres[first])
         is_pair = sizes[first] + sizes[second] >= PAIR * sizes.sum()

@@ -15,14 +15,15 @@ from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.segmenters import SegmenterSpec
 from lungmix.stages.anatomical import mask_stage
-from lungmix.stages.base import Stage
 from lungmix.stages.given_mask import GivenMaskStage, is_given
-from lungmix.stages.mask import advice
+from lungmix.stages.mask import MaskStage, advice
 from lungmix.stages.segmented_mask import SegmentedMaskStage
 from lungmix.store import Case, Cohort, CohortWriter
 from lungmix.store.choices import remember_mask
 from lungmix.store.models import record_of
 from lungmix.store.schema import GIVEN_MASKS, MASK
+
+AnyMaskStage = MaskStage | GivenMaskStage | SegmentedMaskStage
 
 
 def plan_masks(
@@ -36,7 +37,7 @@ def plan_masks(
     masks: str | Path | None = None,
     mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
     segmenter: SegmenterSpec | None = None,
-) -> Stage:
+) -> AnyMaskStage:
     """Return the mask stage of a run, and remember its parameters.
 
     Parameters
@@ -94,7 +95,7 @@ def plan_masks(
     return stage if stage.masks or stage.missing or stage.kept else computed
 
 
-def _plan_segmenter(runner: CaseRunner, scans: Mapping[str, Scan], stage: SegmentedMaskStage) -> Stage:
+def _plan_segmenter(runner: CaseRunner, scans: Mapping[str, Scan], stage: SegmentedMaskStage) -> SegmentedMaskStage:
     remember_mask(runner.cohort, stage.parameters)
     _set_sizes(runner, dict(runner.cohort.items()), scans)
     return stage

@@ -176,7 +176,7 @@ class Pipeline:
             self._runner, self._all_names(scans), scans, result, mask,
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
         )  # fmt: skip
-        steps: list[Stage] = [self._convert_stage(scans, chunk_slices), mask_stage]
+        steps: list[Stage] = [ConvertStage(scans, chunk_slices, mask_stage.air_hu), mask_stage]
         stages = steps if given is None else [*steps, LabelStage(given)]
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         if given is not None:
@@ -433,7 +433,7 @@ class Pipeline:
         def export(case: Case, status: Status) -> None:
             write_volume(case, nrrd, overwrite=status != "kept")
 
-        return ConvertStage(scans, chunk_slices, export)
+        return ConvertStage(scans, chunk_slices, on_converted=export)
 
     def _label_all(self, result: RunResult, steps: Sequence[Stage] = ()) -> None:
         """Label all masked cases; `steps` recompute masks that turn out to be corrupt."""

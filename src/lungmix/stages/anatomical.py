@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.errors import NoLungError
+from lungmix.geometry import Geometry
 from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
 from lungmix.kernels.mask import anatomical_threshold
@@ -50,6 +51,10 @@ def mask_stage(parameters: MaskParameters, accept_hu: bool = False) -> MaskStage
 class AnatomicalMaskStage(MaskStage):
     """Stage that computes the lung masks of the preset ``anatomical``, with their regions."""
 
+    def air_hu(self, case_name: str, geometry: Geometry) -> int:
+        """Return the HU below which the voxels of a case are air."""
+        return anatomical_threshold(self.parameters, geometry.axial.spacing_zyx)
+
     def run(self, context: StageContext, case_name: str) -> Status:
         """Compute mask and regions of the case, unless the store holds them for these parameters.
 
@@ -72,7 +77,7 @@ class AnatomicalMaskStage(MaskStage):
             return "kept"
         context.memory.check(case_name, case.geometry, case.layout.slab)
         case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key, (regions.STAGE,)))
-        threshold = anatomical_threshold(self.parameters, case.geometry.axial.spacing_zyx)
+        threshold = self.air_hu(case_name, case.geometry)
         files = case.create_image("lung") | case.create_image("region")
         region_files = case.create_image("side") if has_regions else {}
         if case.packed_threshold != threshold:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import LungmixError, SourceError, StoreError, count_of, mark_path, redact
+from lungmix.geometry import Geometry
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
@@ -87,12 +88,16 @@ class ConvertStage:
     chunk_slices : int, optional
         Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case with other chunks is converted again; without
         a number its chunks stay.
+    air_hu : callable, optional
+        Function of a case name and its geometry that returns the HU below which the voxels of the case are packed as
+        air; by default -155. The mask of another threshold would pack them again.
     on_converted : callable, optional
         Called with each case of `scans` and its status, for example to write files next to the store.
     """
 
     scans: Mapping[str, Scan]
     chunk_slices: int | None = None
+    air_hu: Callable[[str, Geometry], int] | None = None
     on_converted: Callable[[Case, Status], None] | None = None
     name: str = STAGE
 
@@ -150,9 +155,10 @@ class ConvertStage:
         case = repaired or writer.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
         case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key))
         files, packed_files = case.create_image("ct"), case.create_packed(PACKED)
+        air_hu = AIR_THRESHOLD if self.air_hu is None else self.air_hu(name, scan.geometry)
         try:
             # One task per scan: compressed sources can only be read sequentially.
-            copy = read_on_worker(client, _copy_slabs, scan.without_identity(), case_ref)
+            copy = read_on_worker(client, _copy_slabs, scan.without_identity(), case_ref, air_hu)
         except SourceError:
             if repaired is None:
                 writer.remove(name)
@@ -165,7 +171,7 @@ class ConvertStage:
                 for array in (*map(ARRAYS["ct"].level, range(len(case.layout.levels))), PACKED):
                     case.delete_array(array)
             raise
-        case.record_packed(AIR_THRESHOLD, packed_files | copy.packed)
+        case.record_packed(air_hu, packed_files | copy.packed)
         record: dict[str, Any] = {**provenance, "voxels_sha256": copy.digest, HU: copy.hu}
         if uids := uid_digests(writer.salt, name, scan):
             record[UIDS] = uids
@@ -225,7 +231,7 @@ def _check_readable(scan: Scan) -> None:
     _check_end(scan, sum(len(slab) for slab in scan.slabs(_SLAB)))
 
 
-def _copy_slabs(scan: Scan, case_ref: CaseRef) -> _Copied:
+def _copy_slabs(scan: Scan, case_ref: CaseRef, air_hu: int) -> _Copied:
     digest = hashlib.sha256()
     files: Receipts = {}
     packed: Receipts = {}
@@ -238,7 +244,7 @@ def _copy_slabs(scan: Scan, case_ref: CaseRef) -> _Copied:
         add_all(slab, histogram)
         files |= case.write("ct", start, slab)
         # The mask starts from these bits: packing them here saves it a pass over the voxels.
-        packed |= case.write_packed(PACKED, start, pack_below(slab, AIR_THRESHOLD))
+        packed |= case.write_packed(PACKED, start, pack_below(slab, air_hu))
         start += len(slab)
     _check_end(scan, start)
     return _Copied(files, packed, digest.hexdigest(), summarize(histogram).to_dict())

@@ -13,6 +13,7 @@ from typing import Any
 
 from lungmix.errors import SourceError, StoreError, error_about, mark_path
 from lungmix.formats.masks import MaskFile
+from lungmix.geometry import Geometry
 from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.stages import convert, regions
 from lungmix.stages.base import StageContext, Status
@@ -88,6 +89,12 @@ class GivenMaskStage:
         if case.name in self.kept or case.name in self.missing:
             return record_of(case, STAGE).get("key")
         return self.computed.cache_key(case)
+
+    def air_hu(self, case_name: str, geometry: Geometry) -> int:
+        """Return the HU below which the voxels of a case are air."""
+        if case_name in {*self.masks, *self.missing, *self.kept}:
+            return convert.AIR_THRESHOLD
+        return self.computed.air_hu(case_name, geometry)
 
     def run(self, context: StageContext, case_name: str) -> Status:
         """Write the given mask of the case, unless the store holds it; or compute its mask.

@@ -14,6 +14,7 @@ from distributed import Client
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
 from lungmix.errors import HuError, NoLungError, StoreError, count_of, first_of
+from lungmix.geometry import Geometry
 from lungmix.graphs.mask import buffered_lung, close_lung, select_lung_components
 from lungmix.graphs.memory import mask_chunks
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu_packed
@@ -65,6 +66,10 @@ class MaskStage:
     def cache_key(self, case: Case) -> str | None:
         """Return the key of a valid mask of the case; None without an image."""
         return key_for(case, self.parameters) if convert.STAGE in case.stages else None
+
+    def air_hu(self, case_name: str, geometry: Geometry) -> int:
+        """Return the HU below which the voxels of a case are air."""
+        return self.parameters.air_hu
 
     def run(self, context: StageContext, case_name: str) -> Status:
         """Compute the lung mask of the case, unless the store holds it for these parameters.

@@ -74,6 +74,10 @@ class SegmentedMaskStage:
         """Return the key of a valid mask of the case; None without an image."""
         return key_for(case, self.spec, self.parameters) if convert.STAGE in case.stages else None
 
+    def air_hu(self, case_name: str, geometry: Geometry) -> int:
+        """Return the HU below which the voxels of a case are air."""
+        return convert.AIR_THRESHOLD
+
     def run(self, context: StageContext, case_name: str) -> Status:
         """Make the mask of the case, unless the store holds it.
 

@@ -39,7 +39,8 @@ class MaskParameters:
         Sizes in voxels as published, or in millimetres and millilitres; or lungs as anatomy has them, by rules of
         their own, which need none of the sizes below.
     threshold : int, optional
-        HU; voxels below are air. By default -155, or -300 for ``anatomical``.
+        HU; voxels below are air. By default -155, or for ``anatomical`` -300, and -400 where voxels are wide; there
+        -300 counts as the default.
     opening : int, optional
         Iterations of the 6-connected opening, 0 for none. By default 3, or 2.1 mm.
     min_voxels : int, optional

@@ -37,7 +37,9 @@ Preset = Annotated[
         "them; by default as in the last run on STORE, or 'paper'."
     ),
 ]
-Threshold = Annotated[int | None, typer.Option(help="HU below which a voxel is air; -155 by default.")]
+Threshold = Annotated[
+    int | None, typer.Option(help="HU below which a voxel is air; by default -155, or -300 with anatomical.")
+]
 Opening = Annotated[int | None, typer.Option(help="Iterations of the opening, in place of the preset's.")]
 MinVoxels = Annotated[int | None, typer.Option(help="Smallest component that is lung, in voxels.")]
 Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]

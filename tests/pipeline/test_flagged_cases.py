@@ -18,8 +18,8 @@ from lungmix.geometry import Geometry
 from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline, RunResult
 from lungmix.quality import QualityParameters
-from lungmix.stages.flags import flagged_cases
-from lungmix.stages.measure import measure_cohort
+from lungmix.stages.flags import flagged_cases, quality_row
+from lungmix.stages.measure import measure_cohort, quality_details
 from lungmix.stages.quality import without_numbers
 from lungmix.store import QUALITY_FILE, CaseWriter
 from lungmix.store.choices import last_fit, remember_quality
@@ -167,6 +167,26 @@ def test_summary_gives_both_lungs_and_names_the_table(tmp_path):
     table_ml = cohort["table"].side_counts[3].sum() * PHANTOM.geometry.voxel_ml
     assert f"{table_ml:,.0f} mL lie outside the body (table or clothes)" in text
     assert "mL in both lungs" in text
+
+
+def test_tables_and_texts_give_the_volumes_of_the_region_at_full_size(tmp_path):
+    cohort, _ = measured_cohort(tmp_path)
+    case = CaseWriter(cohort["table"])
+    # As on a reduced copy whose voxels are coarser: 2 % more, and in two parts.
+    elsewhere_ml = case.side_counts[3].sum() * PHANTOM.geometry.voxel_ml
+    table_ml, between_ml = 0.9 * elsewhere_ml, 0.1 * elsewhere_ml
+    recorded = {"table_ml": 1.02 * table_ml, "between_ml": 1.02 * between_ml, "gas_ml": 0.0}
+    case.record_quality({**case.quality, **recorded})
+    (row,) = [row for row in measure_cohort(cohort, list(cohort), MODEL, file=QUALITY_FILE) if row["case"] == "table"]
+    assert row["table_ml"] == pytest.approx(table_ml, abs=0.01)
+    assert row["between_ml"] == pytest.approx(between_ml, abs=0.01)
+    assert f": {table_ml:,.0f} mL outside the body" in row["reasons"]
+    (text,) = overview_of(cohort).cases[1].flags
+    assert f": {table_ml:,.0f} mL lie outside the body (table or clothes) and {between_ml:,.0f} mL lie" in text
+    assert quality_details(cohort, cohort["table"])["quality"]["table_ml"] == row["table_ml"]
+    # Gas that is near a lung has its region.
+    case.record_quality({**case.quality, **recorded, "gas_ml": 40.0})
+    assert quality_row(cohort["table"], {})["gas_ml"] == pytest.approx(40)
 
 
 def test_page_shows_flagged_cases_at_the_slice_of_their_reason(tmp_path):

@@ -19,7 +19,7 @@ from lungmix.store import Case, Cohort
 from lungmix.store.choices import last_quality
 from lungmix.store.models import GIVEN, mask_text
 from lungmix.store.tables import Row
-from lungmix.tissue import TISSUES
+from lungmix.tissue import ELSEWHERE, TISSUES
 
 FLAGGED_FRACTION = 0.02
 """Fraction of a mask outside both lungs above which its parts are named: it can change the lung involvement by a
@@ -64,6 +64,7 @@ def _evidence_of(case: Case, row: Mapping[str, Any] | None) -> _Evidence:
     numbers = {key: value for key, value in recorded.items() if key not in ("key", "slices")}
     if not recorded and regions.REJECTED in (record := case.stages.get(regions.STAGE, {})):
         numbers["rejected_ml"] = sum(float(component["ml"]) for component in record[regions.REJECTED])
+    numbers |= exact_parts(case)
     numbers |= _numbers_of_slices(case)
     try:
         findings: Sequence[Finding] | None = findings_of(case)
@@ -221,15 +222,45 @@ def remarks_on(row: Mapping[str, Any], numbers: Mapping[str, float] | None = Non
     return remarks
 
 
+def exact_parts(case: Case) -> dict[str, float]:
+    """Return the volumes of the parts outside lungs and airway, mL, whose sum is that of their region at full size.
+
+    Numbers that raise flags stay those of the reduced copy: a fit may need them before there are regions.
+    """
+    numbers = quality.numbers_of(case)
+    voxels = case.stages.get(regions.STAGE, {}).get("voxels", {}).get(ELSEWHERE.key)
+    if voxels is None or not _PART_TEXTS.keys() <= numbers.keys() or not regions.is_valid(case):
+        return {}
+    elsewhere_ml = voxels * case.geometry.voxel_ml
+    reduced = _parts_elsewhere(elsewhere_ml, numbers)
+    if not sum(reduced.values()):
+        return {}
+    near_lung_ml = numbers["gas_ml"] - reduced["gas_ml"]
+    exact = _scaled(reduced, elsewhere_ml)
+    exact["gas_ml"] += near_lung_ml
+    return {name: round(ml, 2) for name, ml in exact.items()}
+
+
 def _parts_of(elsewhere_ml: float, numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the volumes of the parts outside lungs and airway, by text; their ratio is that on the reduced copy."""
+    """Return the volumes of the parts outside lungs and airway, by text."""
+    parts = _parts_elsewhere(elsewhere_ml, numbers)
+    if not sum(parts.values()):
+        return {_UNKNOWN_PARTS: elsewhere_ml}
+    return {_PART_TEXTS[name]: ml for name, ml in _scaled(parts, elsewhere_ml).items()}
+
+
+def _parts_elsewhere(elsewhere_ml: float, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the volumes of the parts of the region outside lungs and airway on the reduced copy."""
     parts = {name: float(numbers.get(name, 0.0)) for name in _PART_TEXTS}
     # Gas near a lung has the region of the lung, and is no part of these.
     parts["gas_ml"] = min(parts["gas_ml"], max(elsewhere_ml - parts["table_ml"] - parts["between_ml"], 0.0))
+    return parts
+
+
+def _scaled(parts: Mapping[str, float], sum_ml: float) -> dict[str, float]:
+    """Return volumes whose sum is that of the region at full size; their ratio is that on the reduced copy."""
     total = sum(parts.values())
-    if not total:
-        return {_UNKNOWN_PARTS: elsewhere_ml}
-    return {text: elsewhere_ml * parts[name] / total for name, text in _PART_TEXTS.items()}
+    return {name: sum_ml * ml / total for name, ml in parts.items()}
 
 
 def _volumes_outside_lungs(row: Mapping[str, Any]) -> dict[str, float]:

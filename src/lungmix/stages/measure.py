@@ -21,7 +21,7 @@ from lungmix.mixture import TissueModel
 from lungmix.quality import QualityParameters
 from lungmix.stages import quality, regions
 from lungmix.stages.comparisons import SEGMENTS
-from lungmix.stages.flags import quality_row, raised_flags
+from lungmix.stages.flags import exact_parts, quality_row, raised_flags
 from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.choices import last_quality
 from lungmix.store.models import ModelId, label_id, mask_text, record_of
@@ -243,13 +243,18 @@ def quality_details(cohort: Cohort, case: Case) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``flags``, by name, where any is raised, and ``quality`` where the numbers of its mask were not measured.
+        ``flags``, by name, where any is raised, and ``quality``: the recorded numbers, with volumes as in ``qc.csv``,
+        or a text where those of its mask were not measured.
     """
     row = next((row for row in stored_rows(cohort) if row["case"] == case.name), None)
     flags = {flag.name: flag.to_dict() for flag in raised_flags(case, last_quality(cohort), row)}
-    # Numbers of an earlier mask are none of this one.
-    unmeasured = {"quality": quality.NOT_MEASURED} if quality.is_unmeasured(case) else {}
-    return {**({"flags": flags} if flags else {}), **unmeasured}
+    details: dict[str, Any] = {"flags": flags} if flags else {}
+    if quality.is_unmeasured(case):
+        # Numbers of an earlier mask are none of this one.
+        details["quality"] = quality.NOT_MEASURED
+    elif case.quality:
+        details["quality"] = {**case.quality, **exact_parts(case)}
+    return details
 
 
 def dictionary() -> dict[str, list[dict[str, str]]]:

@@ -81,6 +81,14 @@ def test_times_are_one_line_and_json_keeps_all_of_them():
     assert '"worker_seconds": 6.0' in to_json(result_values("cohort.zarr", result))
 
 
+def test_json_names_options_in_the_reasons_of_quality_control():
+    result = RunResult(
+        quality=[{"case": "case-001", "reasons": "`min_voxels` and `opening` decide that", "lung_ml": 1.5}]
+    )
+    (row,) = result_values("s.zarr", result)["quality"]
+    assert row == {"case": "case-001", "reasons": "--min-voxels and --opening decide that", "lung_ml": 1.5}
+
+
 def test_long_names_of_cases_fold_and_no_number_is_cut():
     rows = [{**measured("a-name-as-long-as-folders-have-them", "physical", "paper:1"), "lung_ml": 5432.0, "air": 42.1}]
     rows[0] |= {"right_ml": 2876.0, "left_ml": 2556.0}

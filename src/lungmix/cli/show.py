@@ -146,7 +146,7 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
         "model_id": None if result.model_id is None else str(result.model_id),
         "stale_labels": result.stale,
         "measurements": result.rows,
-        "quality": result.quality,
+        "quality": spelled(result.quality),
         "spacing_mm": result.spacings,
         "spent": {stage: spent.to_dict() for stage, spent in result.spent.items()},
         **({"radiomics": result.radiomics} if result.radiomics else {}),

@@ -9,7 +9,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.stages import label, mask, quality
 from lungmix.stages.base import StageContext
 from lungmix.stages.convert import ConvertStage
-from lungmix.stages.flags import flags_of, raised_flags
+from lungmix.stages.flags import flags_of, numbers_of_flags, raised_flags
 from lungmix.stages.measure import rows_of_case
 from lungmix.store import MEASUREMENTS_FILE
 from support.masks import InProcess
@@ -63,7 +63,12 @@ def test_hollow_table_is_flagged_and_named_with_volumes_of_mask_and_lungs(real_c
     (row,) = rows_of_case(case, MEASUREMENTS_FILE, MODEL)
     (sentence,) = [text for text in flags_of(case, row=row) if "in both lungs" in text]
     assert sentence.startswith("7,692 mL in the mask, 4,597 mL in both lungs: 3,0")
-    for part in ("mL lie outside the body (table or clothes)", "mL are airway", "LI 13.1 % with them, 18.3 % without"):
+    table_ml = numbers_of_flags(case)["table_ml"]
+    for part in (
+        f"{table_ml:,.0f} mL lie outside the body (table or clothes)",
+        "mL are airway",
+        "LI 13.1 % with them, 18.3 % without",
+    ):
         assert part in sentence
 
 

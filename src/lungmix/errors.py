@@ -206,6 +206,10 @@ class ModelError(LungmixError, ValueError):
     """
 
 
+class MixtureWarning(UserWarning):
+    """Labels by a mixture are doubtful, because checks of the mixture fail; see `lungmix.mixture.diagnose`."""
+
+
 class ClusterError(LungmixError):
     """The scheduler or its workers cannot be used."""
 

@@ -190,6 +190,12 @@ FLAGS: tuple[Flag, ...] = (
         "healthy lungs have 50 to 75 % of one tissue, severe emphysema up to 85 % air",
         "{largest_label_percent:.0f} % of the lung voxels have one label: model and scan may not fit together",
     ),
+    Flag(
+        "doubtful_mixture", "mixture_faults", "from", 1, "",
+        "failed checks of the mixture of the labels; they depend on the model, and exclude no case from a fit",
+        "each is a sign that a label is not the tissue that it is named after",
+        "labels by a mixture of which {mixture_faults:.0f} checks fail",
+    ),
 )  # fmt: skip
 """All flags, in the order of tables."""
 

@@ -1,9 +1,17 @@
 """The fit of a store: from counts alone, and over the voxels on a cluster."""
 
+import io
+import json
+import re
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 import lungmix
+from lungmix.callbacks import Callback
+from lungmix.cli.show import result_values, show_result
+from lungmix.cli.show_fits import to_json
 from lungmix.errors import ModelError, StoreError, UsageError
 from lungmix.mixture import PUBLISHED, Fits, TissueModel, fit_paper
 from lungmix.mixture.fits import clipped
@@ -159,6 +167,38 @@ def test_fit_that_is_missing_from_the_store_is_recomputed(cohort, tmp_path):
     (tmp_path / "cohort.zarr" / "model-converged.json").unlink()
     again, status = fit_cohort(cohort, list(cohort), FitParameters())
     assert (again, status) == (fits, "done")
+
+
+def test_doubtful_fit_of_the_labels_is_warned_of_recorded_and_shown(tmp_path):
+    far = TissueModel((0.5, 0.3, 0.1, 0.05, 0.05), (-870.0, -800.0, -600.0, -300.0, 400.0), (4e2, 2e3, 1e4, 2e4, 1e4))
+    cohort = store_of_counts(tmp_path / "far.zarr", counts_of_scans(3, 20_000, spread=1e4, model=far))
+    warned = []
+    callback = Callback()
+    callback.on_warning = warned.append
+    result = Pipeline(None, cohort, callback).fit(fit=FitParameters(fit="converged"))
+    (text,) = [text for text in warned if "doubtful" in text]
+    assert text.startswith("labels by the fit converged are doubtful: Air: its mean -87")
+    diagnosis = result.comparison.diagnosis
+    assert diagnosis["converged"]["doubtful"]
+    assert {row["check"] for row in diagnosis["converged"]["checks"]} >= {"range", "order"}
+    recorded = TissueModel.from_json(cohort.read_text("model.json")).fit_info["doubts"]
+    assert recorded == [row["text"] for row in diagnosis["converged"]["checks"] if row["fails"]]
+    console = Console(width=200, record=True, file=io.StringIO())
+    show_result(console, result, "s.zarr")
+    printed = console.export_text()
+    assert f"converged: {recorded[0]}" in printed
+    assert re.search(r"converged +doubtful", printed)
+    assert json.loads(to_json(result_values("s.zarr", result)))["diagnosis"] == json.loads(to_json(diagnosis))
+
+
+def test_good_fit_warns_of_nothing(cohort):
+    warned = []
+    callback = Callback()
+    callback.on_warning = warned.append
+    result = Pipeline(None, cohort, callback).fit(fit=FitParameters(fit="anchored"))
+    assert warned == []
+    assert not result.comparison.diagnosis["anchored"]["doubtful"]
+    assert result.fits.anchored.fit_info["doubts"] == []
 
 
 def test_several_numbers_of_components_are_compared_and_not_stored(cohort):

@@ -8,13 +8,16 @@ from rich.console import Console
 
 import lungmix
 from lungmix.cli.show import show_overview, show_result
-from lungmix.mixture import PUBLISHED, TissueModel
+from lungmix.mixture import PUBLISHED, diagnose
 from lungmix.pipeline import RunResult
 from lungmix.stages.fit import MIN_SCANS, doubts_of
-from lungmix.stages.flags import remarks_on
-from lungmix.store import CohortWriter
+from lungmix.stages.flags import flagged_cases, flags_of, quality_row, raised_flags, remarks_on
+from lungmix.store import CaseWriter, CohortWriter
+from lungmix.store.models import label_doubts
+from lungmix.tissue import TISSUES
 from lungmix.webpage.overview import overview_of
 from lungmix.webpage.page import write_page
+from support.labelled import label_record, labelled_store
 
 TABLE = {
     "case": "case-003", "lung_ml": 7692.0, "right_ml": 2535.0, "left_ml": 2062.0, "airway_ml": 51.0,
@@ -57,17 +60,37 @@ def test_border_contact_is_named():
 
 
 def test_fit_of_few_scans_says_that_classes_are_named_by_rank():
-    (text,) = doubts_of(PUBLISHED, 3)
+    (text,) = doubts_of(3)
     assert "3 scans" in text
     assert "rank" in text
-    assert doubts_of(PUBLISHED, MIN_SCANS) == []
+    assert doubts_of(MIN_SCANS) == []
 
 
-def test_class_far_from_its_tissue_is_named():
-    shifted = TissueModel(PUBLISHED.weights, (-980.0, -940.0, -650.0, -330.0, 0.0), PUBLISHED.variances)
-    (text,) = doubts_of(shifted, MIN_SCANS)
-    assert "healthy lung" in text
-    assert "-940 HU" in text
+def test_labels_by_a_doubtful_mixture_carry_a_flag_and_exclude_no_case(tmp_path):
+    cohort, _ = labelled_store(str(tmp_path / "s.zarr"), 2)
+    good, doubtful = cohort.values()
+    wide = replace(PUBLISHED, variances=(*PUBLISHED.variances[:3], 475.0**2, PUBLISHED.variances[4]))
+    label_record(doubtful, wide, "converged")
+    row = {tissue.key: 20.0 for tissue in TISSUES}
+    flags = {flag.name: flag for flag in raised_flags(doubtful, None, row)}
+    assert flags["doubtful_mixture"].value == len(diagnose(wide).sentences(failures_only=True))
+    assert "Consolidation: its standard deviation 475 HU" in flags["doubtful_mixture"].reason
+    assert "doubtful_mixture" not in {flag.name for flag in raised_flags(good, None, row)}
+    assert quality_row(doubtful, row)["mixture_faults"] == flags["doubtful_mixture"].value
+    assert any("475 HU" in text for text in flags_of(doubtful, None, row))
+    assert flagged_cases(cohort, [doubtful.name]) == {
+        name: names for name, names in flagged_cases(cohort, [doubtful.name]).items() if "doubtful_mixture" not in names
+    }
+
+
+def test_recorded_checks_of_labels_are_those_of_the_fit(tmp_path):
+    cohort, _ = labelled_store(str(tmp_path / "s.zarr"), 1)
+    (case,) = cohort.values()
+    record = {**case.stages["label"], "model_doubts": ["pooled lung involvement differs by +4.0 points"]}
+    CaseWriter(case).record("label", record)
+    assert label_doubts(case) == ["pooled lung involvement differs by +4.0 points"]
+    (flag,) = [flag for flag in raised_flags(case, None, {"air": 20.0}) if flag.name == "doubtful_mixture"]
+    assert "+4.0 points" in flag.reason
 
 
 def test_same_note_of_many_cases_is_printed_once():

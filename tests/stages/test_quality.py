@@ -106,7 +106,7 @@ def test_phantom_with_a_defect_raises_its_flag(tmp_path, flag):
 
 
 def test_flags_have_one_phantom_each_or_a_test_of_their_own():
-    others = {"little_air", "implausible_hu", "interpolated", "one_label"}
+    others = {"little_air", "implausible_hu", "interpolated", "one_label", "doubtful_mixture"}
     assert {flag.name for flag in FLAGS} == RAISED.keys() | others
 
 

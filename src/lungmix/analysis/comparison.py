@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.kernels.measures import component_keys
-from lungmix.mixture import Fits, TissueModel
+from lungmix.mixture import Fits, TissueModel, diagnose
 from lungmix.mixture.binned_likelihood import bins_of
 from lungmix.mixture.fits import bic, interval_log_likelihood
 from lungmix.stages.fit import HU, add_counts
@@ -39,12 +39,17 @@ class Comparison:
         One row per fit: ``fit``, ``iterations``, ``log_likelihood`` (mean log-probability of a voxel's interval) and
         ``bic``, both comparable between fits, and ``lower_end`` (HU below which a wider component is more probable
         than the lowest).
+    diagnosis : dict of str to dict
+        By fit: ``doubtful`` (a check fails), ``distance`` (total variation distance from the published model),
+        ``involvement_shift`` (pooled lung involvement less that under the published model, points) and ``checks``,
+        see `lungmix.mixture.Diagnosis.rows`.
     """
 
     components: list[dict[str, Any]]
     thresholds: list[dict[str, Any]]
     involvement: list[dict[str, Any]]
     quality: list[dict[str, Any]]
+    diagnosis: dict[str, dict[str, Any]]
 
 
 def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Comparison:
@@ -80,6 +85,7 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
             }
             for name, model in fits.items()
         ],
+        diagnosis={name: _diagnosis(model, pooled) for name, model in fits.items()},
     )
 
 
@@ -89,6 +95,12 @@ def involvement(model: TissueModel, counts: Counts) -> float:
     NaN where the histogram is empty.
     """
     return _percent_of(_involved(model), counts)
+
+
+def _diagnosis(model: TissueModel, pooled: Counts) -> dict[str, Any]:
+    result = diagnose(model, pooled)
+    numbers = {"distance": result.distance, "involvement_shift": result.involvement_shift}
+    return {"doubtful": result.is_doubtful, **numbers, "checks": result.rows()}
 
 
 def _component(fits: Fits, k: int) -> dict[str, float]:

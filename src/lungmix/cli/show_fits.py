@@ -59,6 +59,15 @@ def show_comparison(console: Console, comparison: Comparison, model_name: str) -
         numbers = (f"{row['log_likelihood']:.7f}", f"{row['bic']:,.0f}", str(row["lower_end"]))
         table.add_row(row["fit"], str(row["iterations"]), *numbers)
     console.print(table)
+    title = "Diagnosis; distance from the published model"
+    table = new_table(title, "fit", "labels", "distance %", "LI points")
+    for name, item in comparison.diagnosis.items():
+        shift = item["involvement_shift"]
+        result = "doubtful" if item["doubtful"] else "pass"
+        table.add_row(name, result, f"{100 * item['distance']:.1f}", "" if math.isnan(shift) else f"{shift:+.1f}")
+    console.print(table)
+    for name, item in comparison.diagnosis.items():
+        print_lines(console, *(f"{name}: {'' if row['fails'] else 'remark: '}{row['text']}" for row in item["checks"]))
 
 
 def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,3 +1,5 @@
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import diagnose as diagnose
 from .em import Progress as Progress
 from .estimator import GaussianMixture as GaussianMixture
 from .fits import ANCHORED as ANCHORED

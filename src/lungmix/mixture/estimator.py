@@ -200,6 +200,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             listener=announcer,
             prior=prior,
         )
+        self._ends = fits
         return self._finish(best_of(fits), 0, kept_dtype(rows.dtype), announcer)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from lungmix.mixture.model import PUBLISHED, TissueModel, fitted
 from lungmix.mixture.newton import NewtonResult, first_best, maximize_from, quantile_start
 from lungmix.mixture.threads import one_thread
 from lungmix.parameters import FITS, PRIOR_STRENGTH
+
+if TYPE_CHECKING:
+    from lungmix.mixture.estimator import GaussianMixture
 
 PAPER, CONVERGED, ANCHORED = FITS
 
@@ -93,7 +96,10 @@ def fit_paper(
     mixture = GaussianMixture(n_components, "full", n_init, tol, reg_covar, max_iter, random_state)
     with one_thread():
         model = fitted(mixture, hu, np.asarray(voxels, np.float64))
-    settings = {"voxels": int(np.sum(voxels)), "n_init": n_init, "tol": tol, "random_state": random_state, "clip": clip}
+    settings = {
+        "voxels": int(np.sum(voxels)), "n_init": n_init, "tol": tol, "random_state": random_state, "clip": clip,
+        "starts": _ends_of_em(mixture, model),
+    }  # fmt: skip
     return replace(model, fit_info={"name": PAPER, "method": "counts", **model.fit_info, **settings})
 
 
@@ -223,6 +229,26 @@ def fit_anchored(
 def _named(starts: Sequence[TissueModel]) -> tuple[list[str], list[Gaussians]]:
     names = [str(model.fit_info.get("name", f"start {i + 1}")) for i, model in enumerate(starts)]
     return names, [to_gaussians(model) for model in starts]
+
+
+def _ends_of_em(mixture: GaussianMixture, model: TissueModel) -> list[dict[str, Any]]:
+    """Return where each k-means start of a fitted mixture ended; see `_best_and_ends`."""
+    ends = []
+    for i, end in enumerate(mixture._ends):
+        columns = (end.state.weights, end.state.means, end.state.covariances)
+        weights, means, variances = (np.asarray(column).ravel() for column in columns)
+        log_sds = np.log(np.broadcast_to(variances, means.shape)) / 2
+        weights = np.maximum(weights, np.finfo(np.float64).tiny)
+        other = to_model(Gaussians(np.log(weights), means, log_sds), {})
+        ends.append(
+            {
+                "start": f"k-means {i + 1}",
+                "value": end.lower_bound,
+                "converged": end.converged,
+                "distance": total_variation(other, model),
+            }
+        )
+    return ends
 
 
 def _best_and_ends(names: Sequence[str], results: Sequence[NewtonResult]) -> tuple[NewtonResult, list[dict[str, Any]]]:

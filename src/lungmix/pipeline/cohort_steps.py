@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lungmix.analysis.comparison import compare
+from lungmix.analysis.comparison import Comparison, compare
 from lungmix.callbacks import stage_events
 from lungmix.cluster import UsageRecorder
 from lungmix.errors import ModelError, count_of
@@ -108,10 +108,21 @@ def fit_mixture(
             result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress, flagged)
             result.model = result.fits[parameters.fit]
             result.model_id = stored_id(cohort, result.model)
-            result.note(fit.STAGE, [*_note_of_flagged(flagged), *fit.doubts_of(result.model, len(pooled))])
+            result.note(fit.STAGE, [*_note_of_flagged(flagged), *fit.doubts_of(len(pooled))])
             result.comparison = compare(result.fits, fit.CountsOfCases(cohort, pooled), parameters.clip)
+            _warn_of_doubts(runner, parameters.fit, result.comparison)
 
     runner.run_cohort_step("the fit", step, stages, result)
+
+
+def _warn_of_doubts(runner: CaseRunner, name: str, comparison: Comparison) -> None:
+    """Warn if checks of the fit of the labels fail."""
+    diagnosis = comparison.diagnosis[name]
+    if diagnosis["doubtful"]:
+        texts = [row["text"] for row in diagnosis["checks"] if row["fails"]]
+        passing = [other for other, item in comparison.diagnosis.items() if not item["doubtful"]]
+        others = f"; checks of {' and '.join(passing)} pass" if passing else ""
+        runner.callback.on_warning(f"labels by the fit {name} are doubtful: {'; '.join(texts)}{others}")
 
 
 def has_incomplete_cases(cohort: Cohort) -> bool:

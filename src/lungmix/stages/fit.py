@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from lungmix.errors import ModelError, StoreError, UsageError
+from lungmix.errors import ModelError, StoreError, UsageError, count_of
 from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.mixture import (
     ANCHORED,
@@ -22,6 +22,7 @@ from lungmix.mixture import (
     fit_converged,
     fit_paper,
 )
+from lungmix.mixture.diagnosis import with_doubts
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters
 from lungmix.stages import mask
@@ -30,7 +31,6 @@ from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, CohortWriter
 from lungmix.store.digests import cache_key, digest_of
 from lungmix.store.schema import FITS_RECORD
-from lungmix.tissue import TISSUES
 
 STAGE = "fit"
 HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
@@ -120,33 +120,20 @@ def prior_of(parameters: FitParameters) -> TissueModel:
     return PUBLISHED if parameters.prior is None else TissueModel(*parameters.prior)
 
 
-def doubts_of(model: TissueModel, scans: int) -> list[str]:
-    """Return reasons why classes of a fitted mixture may not be the tissues that they are named after.
+def doubts_of(scans: int) -> list[str]:
+    """Return the reason why a fit of few scans may be doubtful, if it is of few.
 
     Parameters
     ----------
-    model : TissueModel
-        The fit.
     scans : int
         Number of pooled scans.
     """
-    doubts = []
-    if scans < MIN_SCANS:
-        doubts.append(
-            f"fitted to {scans} scan{'' if scans == 1 else 's'}, fewer than {MIN_SCANS}: classes are called air to "
-            "other by the rank of their means alone, and percentages depend on the few scans; "
-            '`model="published"` does not'
-        )
-    if model.n_components == len(TISSUES):
-        for rank, (mean, tissue) in enumerate(zip(model.means, TISSUES, strict=True)):
-            nearest = int(np.argmin(np.abs(np.asarray(PUBLISHED.means) - mean)))
-            if nearest != rank:
-                same, other = (f"{TISSUES[i].name.lower()} ({PUBLISHED.means[i]:.0f} HU)" for i in (rank, nearest))
-                doubts.append(
-                    f"the class called {tissue.name.lower()}, by rank alone, has its mean at {mean:.0f} HU, nearer "
-                    f"to the published {other} than to the published {same}"
-                )
-    return doubts
+    if scans >= MIN_SCANS:
+        return []
+    return [
+        f"fitted to {count_of(scans, 'scan')}, fewer than {MIN_SCANS}: classes are called air to other by the rank of "
+        'their means alone, and percentages depend on the few scans; `model="published"` does not'
+    ]
 
 
 def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) -> None:
@@ -272,14 +259,14 @@ def _fit(
 
 def _with_others(histogram: Counts, paper: TissueModel, parameters: FitParameters) -> Fits:
     converged = fit_converged(HU, histogram, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)
-    fits = Fits(paper, converged)
+    fits = Fits(with_doubts(paper, histogram), with_doubts(converged, histogram))
     return replace(fits, anchored=_anchored(histogram, fits, parameters))
 
 
 def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> TissueModel | None:
     if not parameters.has_anchored:
         return None
-    return fit_anchored(
+    model = fit_anchored(
         HU,
         histogram,
         [fits.converged, fits.paper],
@@ -288,6 +275,7 @@ def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> Tissu
         clip=parameters.clip,
         reg_covar=parameters.reg_covar,
     )
+    return with_doubts(model, histogram)
 
 
 def _anchored_key(key: str, parameters: FitParameters) -> str | None:

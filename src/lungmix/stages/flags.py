@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lungmix.errors import DamageError
@@ -17,7 +17,7 @@ from lungmix.stages.given_mask import is_given, notes_on
 from lungmix.stages.plausibility import findings_of
 from lungmix.store import Case, Cohort
 from lungmix.store.choices import last_quality
-from lungmix.store.models import GIVEN, mask_text
+from lungmix.store.models import GIVEN, label_doubts, mask_text
 from lungmix.store.tables import Row
 from lungmix.tissue import ELSEWHERE, TISSUES
 
@@ -53,10 +53,11 @@ def numbers_of_flags(case: Case, row: Mapping[str, Any] | None = None) -> dict[s
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Numbers that flags are raised by, and sentences on doubtful HU by the code of the finding."""
+    """Numbers that flags are raised by, sentences on doubtful HU by the code of the finding, and on the mixture."""
 
     numbers: dict[str, Any]
     hu_sentences: dict[str, str]
+    doubts: list[str] = field(default_factory=list)
 
 
 def _evidence_of(case: Case, row: Mapping[str, Any] | None) -> _Evidence:
@@ -74,7 +75,10 @@ def _evidence_of(case: Case, row: Mapping[str, Any] | None) -> _Evidence:
     labels = [float(row[tissue.key]) for tissue in TISSUES if tissue.key in row] if row else []
     if labels:
         numbers["largest_label_percent"] = max(labels)
-    return _Evidence(numbers, _hu_sentences(case, findings or ()))
+    doubts = label_doubts(case) if row else []
+    if row:
+        numbers["mixture_faults"] = len(doubts)
+    return _Evidence(numbers, _hu_sentences(case, findings or ()), doubts)
 
 
 def raised_flags(
@@ -96,6 +100,8 @@ def raised_flags(
 
 def _raised(case: Case, evidence: _Evidence, parameters: QualityParameters | None) -> list[RaisedFlag]:
     reasons = {FLAG_OF_FINDING.get(code, "implausible_hu"): text for code, text in evidence.hu_sentences.items()}
+    if evidence.doubts:
+        reasons["doubtful_mixture"] = f"labels by a mixture whose checks fail: {'; '.join(evidence.doubts)}"
     rejected = _rejected_lung_sentences(case)
     if rejected:
         reasons["rejected_lung"] = "; ".join(rejected)

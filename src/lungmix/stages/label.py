@@ -22,10 +22,13 @@ from lungmix.errors import StoreError
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
+from lungmix.mixture.diagnosis import doubts_of
+from lungmix.parameters import FITS
 from lungmix.stages import convert, mask, quality, regions
 from lungmix.stages.base import Stage, StageContext, Status
 from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
+from lungmix.store.models import MODEL_DOUBTS
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import LABEL
 
@@ -127,6 +130,9 @@ class LabelStage:
         voxels = [int(n) for n in totals[: model.n_components + 1]]
         parameters = {name: list(getattr(model, name)) for name in ("weights", "means", "variances")}
         record = {"key": key, "model": parameters, "model_name": self.model_name, "median_voxels": voxels}
+        doubts = doubts_of(model, is_fit=self.model_name in FITS)
+        if doubts:
+            record[MODEL_DOUBTS] = doubts
         case.record(STAGE, record, files)
         return "done"
 

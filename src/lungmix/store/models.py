@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import PUBLISHED, TissueModel
+from lungmix.mixture.diagnosis import doubts_of
 from lungmix.parameters import MaskParameters, text_of_mask
 from lungmix.store.digests import digest_of
 from lungmix.store.schema import FIT, FROM_FILE, LABEL, MASK, MODEL_FILE
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from lungmix.store.cohort import Cohort
 
 PUBLISHED_NAME = "published"
+MODEL_DOUBTS = "model_doubts"
+"""Record key of the failed checks of the mixture of labels."""
+
 GIVEN = "given"
 """Name of a model or a mask that came from a file."""
 
@@ -103,6 +107,18 @@ def label_id(case: Case) -> ModelId | None:
         return None
     name = PUBLISHED_NAME if model.digest == PUBLISHED.digest else record_of(case, LABEL).get("model_name", GIVEN)
     return ModelId(str(name), model.digest)
+
+
+def label_doubts(case: Case) -> list[str]:
+    """Return the failed checks of the mixture of a case's labels; none without labels.
+
+    Labels of earlier versions have no record of them, and are checked by the parameters of the mixture alone.
+    """
+    recorded = record_of(case, LABEL).get(MODEL_DOUBTS)
+    if recorded is not None:
+        return list(map(str, recorded))
+    model = label_model(case)
+    return [] if model is None else doubts_of(model, is_fit=False)
 
 
 def mask_text(case: Case) -> str | None:

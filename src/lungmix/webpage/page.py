@@ -19,6 +19,8 @@ from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, StoreError, UsageError, encodable
 from lungmix.mixture import TissueModel
+from lungmix.mixture.diagnosis import doubts_of
+from lungmix.parameters import FITS
 from lungmix.stages.fit import stored_fits
 from lungmix.stages.flags import FLAGGED_FRACTION
 from lungmix.stages.label import STAGE as LABEL
@@ -308,6 +310,7 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
             {
                 "title": pictures.model_title(name),
                 "labels": digest in labels,
+                "doubts": doubts_of(mixture, is_fit=name in FITS),
                 "next": bool(use.stale) and use.stored is not None and digest == use.stored.digest,
                 "rows": [
                     {

@@ -1,0 +1,121 @@
+"""Every check of a mixture, with a mixture that raises it and one that does not."""
+
+import numpy as np
+import pytest
+
+from lungmix.kernels.diagnosis import (
+    CHECKS,
+    HIGHEST_HU,
+    LOWEST_HU,
+    TISSUE_RANGES,
+    diagnose_components,
+    diagnose_fit,
+    diagnose_labels,
+    diagnose_order,
+)
+from lungmix.tissue import TISSUES
+
+WEIGHTS = np.array([0.34, 0.36, 0.14, 0.055, 0.105])
+MEANS = np.array([-950.0, -829.0, -652.0, -337.0, -13.0])
+SDS = np.array([44.0, 58.0, 94.0, 157.0, 194.0])
+
+
+def changed(values, **by_tissue):
+    """Copy of an array with the numbers of some tissues replaced."""
+    out = values.copy()
+    for key, value in by_tissue.items():
+        out[[tissue.key for tissue in TISSUES].index(key)] = value
+    return out
+
+
+def with_weight(k, weight):
+    out = WEIGHTS * (1 - weight) / (1 - WEIGHTS[k])
+    out[k] = weight
+    return out
+
+
+RAISED = {
+    "range": (lambda: diagnose_components(WEIGHTS, changed(MEANS, air=-885), SDS), 0, -885),
+    "wide": (lambda: diagnose_components(WEIGHTS, MEANS, changed(SDS, consolidation=475)), 3, 475),
+    "narrow": (lambda: diagnose_components(WEIGHTS, MEANS, changed(SDS, ggo=3)), 2, 3),
+    "rare": (lambda: diagnose_components(with_weight(4, 0.002), MEANS, SDS), 4, 0.2),
+    "dominant": (lambda: diagnose_components(with_weight(1, 0.91), MEANS, SDS), 1, 91),
+    "empty": (lambda: diagnose_labels(with_weight(3, 1e-4), MEANS, SDS), 3, 0),
+    "order": (lambda: diagnose_order(changed(MEANS, consolidation=-600), MEANS), 3, 2),
+    "unfinished": (lambda: diagnose_fit(converged=False), None, 1),
+    "involvement": (lambda: diagnose_fit(involvement_shift=-6.5), None, -6.5),
+    "starts": (lambda: diagnose_fit(distances=[0.0, 0.02, 0.001]), None, 0.02),
+    "distance": (lambda: diagnose_fit(distance=0.3), None, 0.3),
+}
+"""Mixtures, and the component and number that they raise."""
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_mixture_raises_the_check_that_it_was_made_for(name):
+    diagnosis, component, value = RAISED[name]
+    (raised,) = diagnosis()
+    assert (raised.name, raised.component) == (name, component)
+    assert raised.value == pytest.approx(value)
+
+
+def test_mixture_of_the_tissues_raises_no_check():
+    assert diagnose_components(WEIGHTS, MEANS, SDS) == []
+    assert diagnose_labels(WEIGHTS, MEANS, SDS) == []
+    assert diagnose_order(MEANS, MEANS) == []
+    assert diagnose_order(MEANS, MEANS, [0, 1, 2, 3, 4]) == []
+    assert diagnose_fit(distances=[0.0, 0.009], distance=0.2, involvement_shift=2.9) == []
+    assert diagnose_fit(involvement_shift=float("nan")) == []
+
+
+def test_every_check_has_a_mixture_that_raises_it():
+    assert {check.name for check in CHECKS} == {*RAISED, "torn"}
+    assert [tissue.key for tissue in TISSUE_RANGES] == [tissue.key for tissue in TISSUES]
+
+
+def test_background_tears_labels_and_the_torn_share_is_that_of_a_sum_over_hu():
+    sds = changed(SDS, consolidation=475)
+    raised = {check.component: check.value for check in diagnose_labels(WEIGHTS, MEANS, sds) if check.name == "torn"}
+    # The slow way: label after label, HU after HU.
+    runs = {}
+    last = None
+    for hu in range(LOWEST_HU, HIGHEST_HU + 1):
+        parts = WEIGHTS / (sds * np.sqrt(2 * np.pi)) * np.exp(-((hu - MEANS) ** 2) / (2 * sds**2))
+        label = int(np.argmax(parts))
+        if label != last:
+            runs.setdefault(label, []).append([0, 0.0])
+        last = label
+        runs[label][-1][0] += 1
+        runs[label][-1][1] += parts.sum()
+    expected = {k: 100 * sum(share for _, share in sorted(runs[k])[:-1]) for k in runs if len(runs[k]) > 1}
+    assert 3 in raised
+    assert raised == pytest.approx({k: share for k, share in expected.items() if share >= 0.1})
+
+
+def test_intervals_below_the_hu_of_ct_are_not_examined():
+    # The widest component wins again below -1221 HU, where no voxel is.
+    assert diagnose_labels(WEIGHTS, MEANS, SDS) == []
+    assert np.argmax(np.log(WEIGHTS / SDS) - (-2000 - MEANS) ** 2 / (2 * SDS**2)) == 4
+
+
+def test_components_that_swapped_places_with_the_prior_are_named():
+    raised = diagnose_order(MEANS, MEANS, [0, 1, 2, 4, 3])
+    assert [(check.name, check.component, check.value) for check in raised] == [("order", 3, 4), ("order", 4, 3)]
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_ranges_of_tissues_need_five_components(k):
+    assert diagnose_components(np.full(k, 1 / k), np.linspace(-600, 0, k), np.full(k, 100.0)) == []
+
+
+def test_bounds_of_a_range_belong_to_it():
+    for tissue, k in zip(TISSUE_RANGES, range(5), strict=True):
+        for bound, outside in ((tissue.low, -1), (tissue.high, 1)):
+            means = MEANS.copy()
+            means[k] = bound
+            assert diagnose_components(WEIGHTS, means, SDS) == []
+            means[k] += outside
+            assert [check.name for check in diagnose_components(WEIGHTS, means, SDS)] == ["range"]
+
+
+def test_remarks_are_no_failures():
+    assert [check.name for check in CHECKS if not check.fails] == ["starts", "distance"]

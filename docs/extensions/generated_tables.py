@@ -1,4 +1,4 @@
-"""Tables that are generated from the code: columns of the tables of a store, flags, classes of errors."""
+"""Tables that are generated from the code: columns of the tables of a store, flags, checks, classes of errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from docutils.parsers.rst import Directive
 from message_index import error_classes, raised_messages
 
 from lungmix.kernels import data_dictionary
+from lungmix.kernels.diagnosis import BELOW, CHECKS, TISSUE_RANGES
 from lungmix.quality import FLAGS
 
 
@@ -80,6 +81,39 @@ class QualityFlags(TableDirective):
             ]  # fmt: skip
 
 
+class MixtureChecks(TableDirective):
+    """A table of every check of a mixture."""
+
+    heads, widths = ("check", "number", "raised", "result", "why this limit"), (2, 6, 2, 2, 6)
+
+    def rows(self) -> Iterator[list[nodes.Node]]:
+        """See `TableDirective`."""
+        for check in CHECKS:
+            limit = "above 0 HU" if check.name == "range" else f"from {check.limit:g} {check.unit}".strip()
+            if check.name in BELOW:
+                limit = f"below {check.limit:g} {check.unit}".strip()
+            result = "fails" if check.fails else "remark"
+            yield [
+                nodes.literal(text=check.name),
+                *(nodes.Text(text) for text in (check.measured, limit, result, check.reason)),
+            ]  # fmt: skip
+
+
+class TissueRanges(TableDirective):
+    """A table of the HU of tissues with their sources."""
+
+    heads, widths = ("tissue", "mean, HU", "source"), (2, 2, 8)
+
+    def rows(self) -> Iterator[list[nodes.Node]]:
+        """See `TableDirective`."""
+        for tissue in TISSUE_RANGES:
+            yield [
+                nodes.literal(text=tissue.key),
+                nodes.Text(f"{tissue.low:g} to {tissue.high:g}"),
+                nodes.Text(tissue.source),
+            ]
+
+
 class ErrorClasses(TableDirective):
     """A table of every class of errors with the exit status of a command that it ends."""
 
@@ -109,6 +143,8 @@ def setup(app: Any) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("columns", Columns)
     app.add_directive("quality-flags", QualityFlags)
+    app.add_directive("mixture-checks", MixtureChecks)
+    app.add_directive("tissue-ranges", TissueRanges)
     app.add_directive("error-classes", ErrorClasses)
     app.add_directive("error-messages", ErrorMessages)
     return {"parallel_read_safe": True}

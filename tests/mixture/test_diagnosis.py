@@ -36,7 +36,7 @@ def test_background_is_named_in_words_and_numbers():
     for words in (
         "Air: its mean -890 HU is outside -1000 to -900 HU",
         "Consolidation: its standard deviation 475 HU is 250 HU or more",
-        "Consolidation: its label has several intervals of HU",
+        "Healthy lung: its label has several intervals of HU",
         "Air: by its mean -890 HU it belongs to Healthy lung",
     ):
         assert words in text

@@ -1,6 +1,7 @@
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -11,7 +12,8 @@ from PIL import Image
 import lungmix
 from lungmix.callbacks import Callback
 from lungmix.errors import UsageError
-from lungmix.stages.measure import WORDS, read_measurements
+from lungmix.stages.fit import publish
+from lungmix.stages.measure import WORDS, measure_cohort, read_measurements
 from lungmix.store import MEASUREMENTS_FILE, CaseWriter, CohortWriter
 from lungmix.webpage.figures import mixture_figure
 from lungmix.webpage.page import write_page
@@ -19,7 +21,7 @@ from lungmix.webpage.pictures import MIN_SCANS, draw_robustness, draw_scores, mo
 from lungmix.webpage.scans import OPENING, histogram_of
 from lungmix.webpage.volume import CLASSES, preview_of
 from support.generators import counts_of_scans, store_of_counts
-from support.labelled import labelled_store, unlabelled
+from support.labelled import label_record, labelled_store, unlabelled
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>"
 
@@ -227,6 +229,20 @@ def test_scanners_with_odd_names_do_no_harm(tmp_path):
     page = write_page(lungmix.open_cohort(tmp_path / "cohort.zarr"), tmp_path / "page")
     assert HOSTILE not in page.read_text()
     assert delivered(page.parent / "data" / "case-001.js")["scanner"] == "other"
+
+
+def test_failed_checks_of_the_mixture_of_the_labels_are_listed(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 1)
+    assert "mixture are doubtful" not in write_page(cohort, tmp_path / "good").read_text()
+    model = lungmix.load_model("published")
+    wide = replace(model, variances=(*model.variances[:3], 475.0**2, model.variances[4]))
+    for case in cohort.values():
+        label_record(case, wide, "given")
+    publish(cohort, wide, {"given": True})
+    measure_cohort(cohort, list(cohort), wide)
+    text = write_page(lungmix.open_cohort(tmp_path / "cohort.zarr"), tmp_path / "page").read_text()
+    assert "Labels by this mixture are doubtful" in text
+    assert "<li>Consolidation: its standard deviation 475 HU is 250 HU or more" in text
 
 
 def test_folder_that_cannot_be_written_is_rejected(tmp_path):

@@ -69,7 +69,7 @@ class Check:
     name : str
         Name in JSON.
     limit : float
-        A number that reaches it, or falls below it for ``narrow`` and ``rare``, raises the check.
+        A number that reaches it raises the check; for those in `BELOW`, one that falls below it.
     unit : str
         Unit of number and limit.
     fails : bool
@@ -99,7 +99,7 @@ CHECKS: tuple[Check, ...] = (
         "components are named by rank, so that this one has the name of another tissue",
     ),
     Check(
-        "empty", 1, "", True, "labels that no HU has",
+        "empty", 1, "", True, "values of HU that have the label",
         "a tissue that is never labelled has 0 % in every scan",
     ),
     Check(
@@ -142,6 +142,9 @@ CHECKS: tuple[Check, ...] = (
         "another scanner",
     ),
 )  # fmt: skip
+
+BELOW = ("empty", "narrow", "rare")
+"""Checks that numbers below the limit raise, in place of those from it on."""
 
 _CHECKS = {check.name: check for check in CHECKS}
 

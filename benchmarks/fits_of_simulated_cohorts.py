@@ -7,6 +7,7 @@ fit's labels against the labels of the truth, on the same voxels, pooled and of 
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 
 import numpy as np
@@ -77,6 +78,7 @@ def errors_of(model, counts):
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| cohort | scans | fit | LI, pooled | LI, worst scan | largest error of a mean, HU | failed checks |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     worst = dict.fromkeys([*FITS, SHIFTED], 0.0)

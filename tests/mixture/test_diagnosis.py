@@ -100,7 +100,7 @@ def test_fit_that_ended_early_is_doubtful():
     assert diagnose(replace(PUBLISHED, fit_info={"converged": False})).is_doubtful
 
 
-def test_record_of_a_fit_has_the_checks_of_its_histogram_and_that_of_a_file_is_not_trusted():
+def test_record_of_a_file_is_not_trusted_and_that_of_a_fit_is_taken():
     shifted = replace(PUBLISHED, means=(-950.0, -790.0, -520.0, -300.0, 0.0))
     recorded = with_doubts(shifted, histogram(PUBLISHED))
     (text,) = doubts_of(recorded, is_fit=True)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from lungmix.callbacks import Callback
 from lungmix.cli.show import result_values, show_result
 from lungmix.cli.show_fits import to_json
 from lungmix.errors import ModelError, StoreError, UsageError
-from lungmix.mixture import PUBLISHED, Fits, TissueModel, fit_paper
+from lungmix.mixture import PUBLISHED, Fits, TissueModel, diagnose, fit_paper
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.phantom import Cohort, write_cohort
@@ -254,6 +255,18 @@ def test_lazy_voxels_are_those_of_the_masks(masked, client):
     expected = [np.maximum(case.ct.compute()[case.lung.compute() > 0], -1000) for case in masked.cohort.values()]
     assert x.dtype == np.float64
     assert np.array_equal(x.compute(), np.concatenate(expected))
+
+
+@pytest.mark.slow
+def test_labels_record_the_failed_checks_of_their_mixture(masked):
+    wide = replace(PUBLISHED, variances=(*PUBLISHED.variances[:3], 475.0**2, PUBLISHED.variances[4]))
+    masked.relabel(wide)
+    for case in masked.cohort.values():
+        assert case.stages["label"]["model_doubts"] == diagnose(wide).sentences(failures_only=True)
+    assert all("doubtful_mixture" in row["flags"] for row in masked.measure().quality)
+    masked.relabel("published")
+    assert all("model_doubts" not in case.stages["label"] for case in masked.cohort.values())
+    assert not any("doubtful_mixture" in row["flags"] for row in masked.measure().quality)
 
 
 @pytest.mark.slow

@@ -103,13 +103,10 @@ def opening(mask, radius, spacing):
     return ndimage.binary_opening(np.pad(mask, width, mode="edge"), element)[(slice(width, -width),) * 3]
 
 
-def components_from(mask, least_ml, spacing):
-    labels, n = ndimage.label(mask)
-    out = np.zeros(mask.shape, bool)
-    for number in range(1, n + 1):
-        if (labels == number).sum() * np.prod(spacing) / 1000 >= least_ml:
-            out |= labels == number
-    return out
+def components_from(mask, least_ml, spacing, structure=FACES):
+    labels, n = ndimage.label(mask, structure)
+    ml = np.bincount(labels.reshape(-1)) * np.prod(spacing) / 1000
+    return np.isin(labels, [number for number in range(1, n + 1) if ml[number] >= least_ml])
 
 
 def lung_components(hu, air, spacing):
@@ -188,24 +185,24 @@ def dense_lung(hu, sides, airway, threshold, spacing):
         surrounded(hu[thin], sides[thin], airway[thin], threshold, (z, y * step, x * step)), (1, step, step), hu.shape
     )
     inside = inside & (hu >= threshold) & ~airway
-    return inside & ndimage.binary_dilation(opening(inside, 6.0, spacing), sphere(6.0, spacing))
+    return inside & ndimage.binary_dilation(opening(inside, 6.0, spacing), sphere(12.0, spacing))
 
 
 def surrounded(hu, sides, airway, threshold, spacing):
     stops = sides.copy()
     stops[((hu < threshold) & (sides == 0)) | airway] = 4
     reach = round(10 / spacing[0])
-    bone = hu > 150
+    bone = components_from(hu > 150, 2.0, spacing, ALL)
     wall = np.array([bone[max(0, k - reach) : k + reach + 1].any(axis=0) for k in range(len(bone))])
     stops[wall & (sides == 0)] = 3
     ways = [way for way in product((-1, 0, 1), repeat=3) if any(way)]
     out = np.zeros(hu.shape, bool)
-    hits = {way: first_stop(stops, way, 60 / np.linalg.norm(np.multiply(way, spacing))) for way in ways}
+    hits = {way: first_stop(stops, way, 80 / np.linalg.norm(np.multiply(way, spacing))) for way in ways}
     for side, outward in ((1, -1), (2, 1)):
         lung = sum((hit == side).astype(int) for hit in hits.values())
         stopped = {way: (hit == side) | ((hit == 3) & (way[2] * outward >= 0)) for way, hit in hits.items()}
         down = sum(hit.astype(int) for way, hit in stopped.items() if way[0] < 0)
-        out |= (sum(hit.astype(int) for hit in stopped.values()) >= 0.75 * 26) & (lung >= 0.5 * 26) & (down >= 0.5 * 9)
+        out |= (sum(hit.astype(int) for hit in stopped.values()) >= 0.8 * 26) & (lung >= 26 / 3) & (down >= 0.5 * 9)
     return out & (stops == 0)
 
 

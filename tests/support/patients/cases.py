@@ -43,13 +43,25 @@ CASES = {
     "consolidation of 100 mL at the side": ill(Consolidation(1, 100.0, angle=90, height=130)),
     "flat consolidation of 60 mL at the back": ill(Consolidation(-1, 60.0, angle=40, height=90, flat=0.35)),
     "consolidation of 300 mL at the back": ill(Consolidation(-1, 300.0, angle=45, height=90)),
+    "consolidation of 30 mL above the diaphragm": ill(Consolidation(-1, 30.0, angle=60, height=42)),
+    "consolidation of 45 mL in front": ill(Consolidation(1, 45.0, angle=136, height=175)),
     "mass of 30 mL at the wall": ill(WallMass(-1, 30.0, angle=110, height=140)),
     "mass of 20 mL near the apex": ill(WallMass(1, 20.0, angle=80, height=205)),
     "mass of 60 mL inside the lung": ill(Mass(1, 60.0, centre=(80, -20, 150))),
     "mass of 60 mL at the mediastinum": ill(Mass(-1, 60.0, centre=(50, 5, 160))),
     "atelectasis of a lower lobe, 150 mL": ill(Atelectasis(1, 150.0)),
+    "effusion of 100 mL": ill(Effusion(1, 100.0)),
     "effusion of 300 mL": ill(Effusion(-1, 300.0)),
     "effusion of 400 mL with compressed lung": ill(Effusion(-1, 400.0), Compressed(-1, 80.0)),
     "effusion of 800 mL": ill(Effusion(1, 800.0)),
     "pneumothorax of 200 mL": ill(Pneumothorax(1, 200.0)),
 }
+
+LEAST_DENSE = {
+    **{name: 90 for name in CASES if name.startswith("consolidation") and "300" not in name},
+    **{name: 60 for name in CASES if name.startswith("mass")},
+    "flat consolidation of 60 mL at the back": 80,
+    "consolidation of 30 mL above the diaphragm": 0,
+    "consolidation of 45 mL in front": 0,
+}
+"""Smallest percentage of the dense lung of a patient that the mask must hold, as far as there is a goal."""

@@ -66,3 +66,11 @@ def outcome(chest: Scan) -> Outcome:
         total = reference.sum() + result.sum()
         dice.append(2 * float((reference & result).sum()) / float(total) if reference.any() else float("nan"))
     return Outcome(*dice, dict(zip(Part, volumes.tolist(), strict=True)), dict(zip(Part, inside.tolist(), strict=True)))
+
+
+def table_row(name: str, result: Outcome) -> str:
+    """Return the row of a patient in ``docs/anatomical.md``."""
+    dice = ", ".join("none" if np.isnan(value) else f"{value:.3f}".lstrip("0") for value in (result.right, result.left))
+    dense = f"{result.dense_percent():.0f}" if sum(result.volumes[part] for part in DENSE) else ""
+    effusion = f"{result.inside[Part.EFFUSION]:.0f}" if result.volumes[Part.EFFUSION] else ""
+    return f"| {name} | {dice} | {dense} | {effusion} | {result.outside_percent():.1f} |"

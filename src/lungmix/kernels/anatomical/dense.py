@@ -20,15 +20,15 @@ from lungmix.kernels.jit import kernel
 Codes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-REACH_MM = 60.0
-"""Length of the rays."""
+REACH_MM = 80.0
+"""Length of the rays: they cross half a lung, so that they leave a consolidation of 100 mL on every side."""
 
-ENCLOSED = 0.75
-"""Smallest share of the rays that lung or ribs stop."""
+ENCLOSED = 0.8
+"""Smallest share of the rays that lung or ribs stop. A layer of fluid at the back is open to the head, to the feet and
+towards the middle, which is more than a fifth."""
 
-BY_LUNG = 0.5
-"""Smallest share of the rays that lung stops. Tissue on the convex side of a lung, as between it and distant ribs, has
-about a third."""
+BY_LUNG = 1 / 3
+"""Smallest share of the rays that lung stops: of the rays from a flat wall, 9 of 26 run away from it."""
 
 CAUDAL = 0.5
 """Smallest share of the rays towards the feet that lung or ribs stop."""
@@ -36,11 +36,15 @@ CAUDAL = 0.5
 BONE_HU = 150
 """Lower limit of reduced voxels of ribs."""
 
+BONE_ML = 2.0
+"""Smaller pieces are noise, calcium or contrast medium, and no bone."""
+
 RIB_MM = 10.0
 """Distance above and below a rib within which the chest wall is as deep as the rib."""
 
 THINNEST_MM = 12.0
-"""Thinner layers, such as pleura, muscle between ribs, and fat, are not dense lung."""
+"""Thinner layers, such as pleura, muscle between ribs, and fat, are not dense lung, unless they continue a thicker one
+no further than this."""
 
 _RIGHT, _LEFT, _BONE, _OTHER = 1, 2, 3, 4
 
@@ -74,13 +78,16 @@ def find_dense(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold:
     for axis in (1, 2):
         dense = np.repeat(dense, step, axis=axis)
     dense = dense[:, : hu.shape[1], : hu.shape[2]] & (hu >= threshold) & ~airway
-    # What is thinner is dropped; the corners of what is thicker stay.
+    # What is thinner is dropped; corners and edges of what is thicker stay.
     thick = opened(dense, THINNEST_MM / 2, spacing)
-    return dense & dilated(thick, THINNEST_MM / 2, spacing)
+    return dense & dilated(thick, THINNEST_MM, spacing)
 
 
 def _enclosed(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold: int, spacing: Sequence[float]) -> Mask:
-    bone = hu > BONE_HU
+    pieces, _ = ndimage.label(hu > BONE_HU, np.ones((3, 3, 3), np.bool_))
+    ml = np.bincount(pieces.reshape(-1)) * float(np.prod(spacing)) / 1000
+    ml[0] = 0
+    bone = (ml >= BONE_ML)[pieces]
     wall = ndimage.maximum_filter1d(bone, 2 * round(RIB_MM / spacing[0]) + 1, axis=0)
     stops = sides.copy()
     stops[(hu < threshold) & (sides == 0) | airway] = _OTHER

@@ -155,7 +155,10 @@ def enclosed_in_plane(mask, body, hu):
                     blocked += at[0] < at[1]
                     into_air += at[1] < at[0]
                     rays += 1
-    return blocked >= 0.75 * (blocked + into_air) and blocked >= 0.5 * rays
+    if blocked < 0.75 * (blocked + into_air) or blocked < rays / 3:
+        return False
+    corners = [bool(mask[z, y, x]) for z in range(len(mask)) if mask[z].any() for y in (0, -1) for x in (0, -1)]
+    return blocked >= rays / 2 or sum(corners) < len(corners) / 3
 
 
 def lumen(hu, air, lungs, spacing):

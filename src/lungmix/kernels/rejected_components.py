@@ -29,8 +29,13 @@ SMALLEST_SHARE = 0.005
 ENCLOSED = 0.75
 """Smallest share of the decided rays out of a component, along rows and columns, that meet the body before air."""
 
-SEEN = 0.5
-"""Smallest share of all rays that meet the body: one side in four of a lung cut by the image is open."""
+SEEN = 1 / 3
+"""Smallest share of all rays that meet the body: most sides of a lung that the image cuts all around are open. A table or
+a mattress meets it on one side in four."""
+
+CORNERS = 1 / 3
+"""Largest share of the corners of slices in a component of which less than half of the rays meet the body: the air
+around a body, or in front of it or behind it, has two of four corners or more."""
 
 SMOOTH = 3
 """Width of the averaging filter, applied after thinning, in voxels."""
@@ -137,7 +142,7 @@ def largest_component(mask: Mask) -> Mask:
 
 
 def is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: list[int]) -> bool:
-    """Return True if most rays out of a component meet the body before air; few may end at the image border."""
+    """Return True if most rays out of a component meet the body before air; some may end at the image border."""
     outside = (hu < LUNG_HU[0]) & ~piece
     blocked = open_rays = rays = 0
     for axis in across:
@@ -154,4 +159,13 @@ def is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: list
             blocked += int((first_wall < first_air).sum())
             open_rays += int((first_air < first_wall).sum())
             rays += int(rows.sum())
-    return blocked >= ENCLOSED * (blocked + open_rays) and blocked >= SEEN * rays
+    if blocked < ENCLOSED * (blocked + open_rays) or blocked < SEEN * rays:
+        return False
+    return blocked >= rays / 2 or _share_of_corners(piece, across) < CORNERS
+
+
+def _share_of_corners(piece: Mask, across: list[int]) -> float:
+    """Return the share of the corners of slices that are in a component, over the slices that it reaches."""
+    rows, columns = across
+    corners = piece.take([0, -1], rows).take([0, -1], columns).sum(axis=tuple(across))
+    return float(corners[piece.any(axis=tuple(across))].mean()) / 4

@@ -156,7 +156,7 @@ def test_wrong_usage_ends_with_status_2_and_no_traceback(store, tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_fit_shows_both_fits_thresholds_and_involvement(store, tmp_path):
+def test_fit_shows_all_fits_thresholds_involvement_and_diagnosis(store, tmp_path):
     folder, _ = store
     # The other fit would make the labels of the store stale for other tests.
     url = shutil.copytree(folder / "s.zarr", tmp_path / "s.zarr")
@@ -170,12 +170,13 @@ def test_fit_shows_both_fits_thresholds_and_involvement(store, tmp_path):
         "pooled",
         "case-001",
         "BIC",
+        "Diagnosis",
     ):
         assert word in done.stdout
     assert (tmp_path / "fits.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "fits.svg").is_file()
     answer = json.loads(run_here("fit", url, "--fit", "converged", "--json").stdout)
-    assert set(answer["fits"]) == {"paper", "converged"}
+    assert set(answer["fits"]) == set(answer["diagnosis"]) == {"paper", "converged", "anchored"}
     assert answer["model"]["means"] == answer["fits"]["converged"]["means"]
     assert [row["case"] for row in answer["involvement"]] == ["pooled", "case-001"]
     assert len(answer["thresholds"]) == 4

@@ -19,9 +19,10 @@ from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline
-from lungmix.stages.fit import HU, add_counts, choose_cases, fit_cohort, masked_counts, stored_fits
+from lungmix.stages.fit import HU, add_counts, choose_cases, fit_cohort, masked_counts, publish, stored_fits
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import CohortWriter
+from lungmix.store.digests import digest_of
 from lungmix.verify.cohort import _check_models
 from lungmix.verify.problems import Verification
 from support.generators import counts_of_scans, store_of_counts
@@ -78,7 +79,14 @@ def test_another_prior_changes_the_anchored_fit_alone(cohort, monkeypatch):
 def test_store_with_two_fits_gets_the_anchored_one_and_keeps_the_others(cohort, tmp_path, monkeypatch):
     fits, _ = fit_cohort(cohort, list(cohort), FitParameters())
     settings = {key: value for key, value in cohort.settings["fits"].items() if key != "anchored"}
-    CohortWriter(cohort).record_settings(fits=settings)
+    writer = CohortWriter(cohort)
+    for file, model in (("model-paper.json", fits.paper), ("model-converged.json", fits.converged)):
+        text = replace(model, fit_info={key: v for key, v in model.fit_info.items() if key != "doubts"}).to_json()
+        writer.write_text(file, text)
+        settings["sha256"][file] = digest_of(text)
+    publish(cohort, stored := TissueModel.from_json(cohort.read_text("model-paper.json")), cohort.settings["fit"])
+    assert stored.fit_info.keys().isdisjoint({"doubts"})
+    writer.record_settings(fits=settings)
     (tmp_path / "cohort.zarr" / "model-anchored.json").unlink()
     earlier = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
     assert stored_fits(earlier) == Fits(fits.paper, fits.converged)
@@ -88,6 +96,7 @@ def test_store_with_two_fits_gets_the_anchored_one_and_keeps_the_others(cohort, 
     monkeypatch.setattr("lungmix.stages.fit._fit", None)
     assert fit_cohort(earlier, list(earlier), FitParameters()) == (fits, "done")
     assert stored_fits(earlier) == fits
+    assert all("doubts" in model.fit_info for model in stored_fits(earlier).values())
 
 
 def test_fit_of_another_number_of_components_has_no_anchored_fit_without_a_prior(cohort):

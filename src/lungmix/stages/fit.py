@@ -54,7 +54,7 @@ def fit_cohort(
 ) -> tuple[Fits, str]:
     """Fit the pooled lung voxels of cases, unless the store holds these fits; write one of them as the store's model.
 
-    A store of an earlier version has no fit ``anchored``, which is added.
+    A store of an earlier version has no fit ``anchored`` and no record of failed checks, which are added.
 
     Parameters
     ----------
@@ -95,7 +95,9 @@ def fit_cohort(
     fits = stored or _fit(cohort, names, parameters, client, progress)
     is_new = stored is None
     if stored is not None and cohort.settings[FITS_RECORD].get(ANCHORED, {}).get("key") != anchored_key:
-        fits, is_new = replace(stored, anchored=_anchored(pool_counts(cohort, names), stored, parameters)), True
+        histogram = pool_counts(cohort, names)
+        stored = Fits(with_doubts(stored.paper, histogram), with_doubts(stored.converged, histogram))
+        fits, is_new = replace(stored, anchored=_anchored(histogram, stored, parameters)), True
     if is_new:
         texts = {FIT_FILES[name]: model.to_json() for name, model in fits.items()}
         writer = CohortWriter(cohort)

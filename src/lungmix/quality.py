@@ -85,6 +85,13 @@ FLAGS: tuple[Flag, ...] = (
         "mask",
     ),
     Flag(
+        "uneven_bases", "base_difference_mm", "from", 25, "mm",
+        "difference in height of the lowest parts of right and left lung at the back",
+        "healthy lungs end within 15 mm of each other there; fluid and collapse lift the lung above them by more",
+        "the lungs end {base_difference_mm:,.0f} mm apart at the back: effusion, atelectasis or consolidation at one "
+        "base, or a raised diaphragm",
+    ),
+    Flag(
         "small_volume", "lung_ml", "below", 300, "mL",
         "volume of the mask",
         "both lungs of a child of two years hold about 300 mL; in adults it is a mask of a part",
@@ -183,6 +190,12 @@ FLAGS: tuple[Flag, ...] = (
         "10 mL are a ball of 27 mm; the arch of the aorta beside the lung can count a few mL",
         "about {dense_ml:,.0f} mL of dense tissue between lung and ribs are not in the mask: a mass, consolidation or "
         "pleural effusion",
+    ),
+    Flag(
+        "dense_at_mediastinum", "mediastinal_ml", "from", 20, "mL",
+        "dense lung in the mask, in components from 10 mL on, of which a third or more is open to the mediastinum",
+        "a healthy hilum has up to 15 mL in voxels of 4 mm; a mass or an atelectasis at the mediastinum has more",
+        "{mediastinal_ml:,.0f} mL of dense lung merge with the mediastinum: HU do not tell where the lung ends there",
     ),
     Flag(
         "one_label", "largest_label_percent", "from", 90, "%",

@@ -13,14 +13,17 @@ from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.stages import label, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
+from lungmix.stages.flags import raised_flags
 from lungmix.stages.given_mask import GivenMaskStage
 from lungmix.stages.measure import rows_of_case
+from lungmix.stages.quality import QualityStage
 from lungmix.store import MEASUREMENTS_FILE, CaseFiles, CaseWriter
 from lungmix.verify.objects import unexpected_objects
 from oracle.anatomical import lung_parts
 from support.chests import GRIDS, chest
 from support.generators import case_of
 from support.masks import InProcess
+from support.patients import Atelectasis, Consolidation, Effusion, Mass, Patient, scan
 
 pytestmark = pytest.mark.usefixtures("stages_here")
 
@@ -138,3 +141,23 @@ def test_an_exported_region_map_gives_the_same_bytes_again(tmp_path, hu, file):
         assert again["one"].stages[name]["files"] == cohort["one"].stages[name]["files"], name
     rows = [rows_of_case(store["one"], MEASUREMENTS_FILE, MODEL)[0] for store in (cohort, again)]
     assert rows[0] == {**rows[1], "mask": "anatomical"}
+
+
+@pytest.mark.parametrize(
+    ("diseases", "expected"),
+    [
+        ((), []),
+        ((Mass(-1, 60.0, centre=(50, 5, 160)),), ["dense_at_mediastinum"]),
+        ((Consolidation(1, 80.0, angle=70, height=110),), []),
+        ((Effusion(-1, 300.0),), ["uneven_bases"]),
+        ((Atelectasis(1, 150.0),), ["uneven_bases"]),
+    ],
+)
+def test_disease_whose_border_cannot_be_told_is_flagged(tmp_path, diseases, expected):
+    patient = scan(Patient(spacing=(4.0, 3.5, 3.5), diseases=diseases))
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_of(cohort, "one", patient.hu, Geometry(patient.hu.shape[::-1], (3.5, 3.5, 4.0)))
+    for stage in (STAGE, QualityStage()):
+        stage.run(StageContext(InProcess(), cohort), "one")
+    raised = {flag.name for flag in raised_flags(cohort["one"])}
+    assert [name for name in ("dense_at_mediastinum", "uneven_bases", "dense_tissue") if name in raised] == expected

@@ -67,6 +67,7 @@ RAISED = {
     "cut_end": lambda: (HU[LOWEST + 6 :], None, None),
     "cut_edge": lambda: (HU[:, :, RIGHTMOST + 2 :], None, None),
     "small_side": lambda: (blocked(1, 0.85), None, None),
+    "uneven_bases": lambda: (blocked(1, 0.4), None, None),
     "small_volume": lambda: (HU, spaced(0.46), None),
     "large_volume": lambda: (HU, spaced(1.6), None),
     "outside_lungs": lambda: (with_table(), None, None),
@@ -106,7 +107,7 @@ def test_phantom_with_a_defect_raises_its_flag(tmp_path, flag):
 
 
 def test_flags_have_one_phantom_each_or_a_test_of_their_own():
-    others = {"little_air", "implausible_hu", "interpolated", "one_label", "doubtful_mixture"}
+    others = {"little_air", "implausible_hu", "interpolated", "one_label", "doubtful_mixture", "dense_at_mediastinum"}
     assert {flag.name for flag in FLAGS} == RAISED.keys() | others
 
 

@@ -1,4 +1,6 @@
-"""Dense tissue between lung and ribs that a mask leaves out: a proxy on the reduced copy of a scan.
+"""Dense tissue between lung and ribs that a mask leaves out, and dense lung that merges with the mediastinum.
+
+Both are proxies on the reduced copy of a scan.
 
 In each axial slice, rays run from the outermost voxels of each lung to the side and to the back until they meet bone.
 Ribs slope, so bone within a few centimetres above and below counts as bone of the slice: the cage is nearly closed
@@ -17,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from lungmix.tissue import DENSE, LUNGS
+
+Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 BONE_HU = 150
@@ -39,6 +44,13 @@ SOFT_SHARE = 0.8
 
 LONGEST_MM = 120.0
 """Longest ray: a ray that meets bone later has missed the cage."""
+
+MERGING_ML = 10.0
+"""Smallest component of dense lung that is looked at; branches of vessels at the hilum are smaller."""
+
+OPEN = 1 / 3
+"""Smallest share of a component without aerated lung towards the middle, for it to merge with the mediastinum. A round
+consolidation at the ribs has less than a fifth."""
 
 
 def find_dense_gaps(hu: npt.NDArray[np.int16], lungs: Mask, spacing: Sequence[float]) -> Mask:
@@ -98,3 +110,33 @@ def _gaps_along(hu: npt.NDArray[np.int16], lung: Mask, bone: Mask, axis: int, tu
     )
     gaps = between & (first < n) & (width > NORMAL_MM) & (width <= LONGEST_MM) & is_soft
     return np.asarray(np.moveaxis(gaps[..., ::turn], -1, axis))
+
+
+def find_merging(parts: Labels, spacing: Sequence[float]) -> Mask:
+    """Return the dense lung that merges with the mediastinum.
+
+    Parameters
+    ----------
+    parts : ndarray of uint8, shape (z, y, x)
+        Labels of `lungmix.tissue.DENSE` of an axial array, whose x runs to the left.
+    spacing : sequence of float
+        Voxel spacing along z, y, x, mm.
+
+    Returns
+    -------
+    ndarray of bool, same shape
+        The components of dense lung of which enough is open: no aerated voxel of the same lung lies towards the middle.
+    """
+    merging = np.zeros(parts.shape, np.bool_)
+    voxel_ml = float(np.prod(spacing)) / 1000
+    for aerated, dense in zip(DENSE[: len(LUNGS)], DENSE[len(LUNGS) :], strict=True):
+        # The middle is to the left of the right lung, and to the right of the left lung.
+        turn = -1 if aerated.key.startswith("right") else 1
+        has_lung = np.maximum.accumulate((parts == aerated.label)[..., ::turn], axis=-1)[..., ::turn]
+        components, n = ndimage.label(parts == dense.label)
+        voxels = np.bincount(components.reshape(-1), minlength=n + 1)
+        is_open = np.bincount(components[~has_lung], minlength=n + 1) >= OPEN * voxels
+        chosen = (voxels * voxel_ml >= MERGING_ML) & is_open
+        chosen[0] = False
+        merging |= chosen[components]
+    return merging

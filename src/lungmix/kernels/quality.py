@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from lungmix.kernels.airway import cranial_axis, find_airway
-from lungmix.kernels.dense_gaps import find_dense_gaps
+from lungmix.kernels.dense_gaps import find_dense_gaps, find_merging
 from lungmix.kernels.regions import Labels, Mask, Reduced
 from lungmix.kernels.rejected_components import Rejected
 from lungmix.tissue import AIRWAY, ELSEWHERE, LEFT, RIGHT
@@ -40,6 +40,9 @@ FEWEST = 20
 
 GAS_HU = -950
 """Upper limit of the median of a component of gas in bowel or stomach; lungs with severe emphysema are above."""
+
+BASE_CM2 = 1.0
+"""Smallest section of a lung at the back that counts as its base."""
 
 BLANKET_MM = 12.0
 """Depth of an opening that removes table tops and clothes, which touch the body, from it."""
@@ -70,6 +73,10 @@ class Numbers:
         Median of the air around the body.
     dense_ml : float
         Dense tissue between lung and ribs outside the mask, see `lungmix.kernels.dense_gaps`.
+    mediastinal_ml : float
+        Dense lung in the mask that merges with the mediastinum, see `lungmix.kernels.dense_gaps`.
+    base_difference_mm : float
+        Difference in height of the lowest slices with lung at the back, right and left.
     slices : dict of str to int
         Axial slice that shows a number best, by its name; ``lung`` is the one with most of the mask.
     """
@@ -86,6 +93,8 @@ class Numbers:
     airway_ml: float = math.nan
     trachea_mm: float = math.nan
     dense_ml: float = math.nan
+    mediastinal_ml: float = math.nan
+    base_difference_mm: float = math.nan
     slices: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +104,9 @@ class Numbers:
         return {**rounded, "slices": self.slices}
 
 
-def measure_reduced(reduced: Reduced, regions: Labels | None, rejected: Sequence[Rejected]) -> tuple[Numbers, Mask]:
+def measure_reduced(
+    reduced: Reduced, regions: Labels | None, rejected: Sequence[Rejected], parts: Labels | None = None
+) -> tuple[Numbers, Mask]:
     """Measure a mask and the air of a scan.
 
     Parameters
@@ -106,6 +117,8 @@ def measure_reduced(reduced: Reduced, regions: Labels | None, rejected: Sequence
         Region of each voxel of the mask, 0 outside it; None where right and left cannot be told.
     rejected : sequence of Rejected
         Lung-like components outside the mask.
+    parts : ndarray of uint8, shape (z, y, x), optional
+        Labels of `lungmix.tissue.DENSE` of an axial array, where the mask tells dense from aerated lung.
 
     Returns
     -------
@@ -133,6 +146,10 @@ def measure_reduced(reduced: Reduced, regions: Labels | None, rejected: Sequence
         slices |= slices_of_regions
         values["trachea_mm"] = int(airway.tube.any(axis=_across(axis)).sum()) * reduced.spacing_zyx[axis]
         slices["trachea_mm"] = _fullest(airway.tube, axis)
+    if parts is not None:
+        merging = find_merging(parts, reduced.spacing_zyx)
+        values["mediastinal_ml"] = int(merging.sum()) * float(np.prod(reduced.spacing_zyx)) / 1000
+        slices["mediastinal_ml"] = _fullest(merging, axis)
     if edges:
         values["cut_edge_cm2"] = values.get("cut_edge_cm2", 0.0) + sum(component.edge_cm2 for component in edges)
         slices["cut_edge_cm2"] = edges[0].slice
@@ -154,6 +171,7 @@ def _measure_regions(
     dense = find_dense_gaps(reduced.hu, lungs, spacing)
     cut_end, end_slice = _cut_ends(lungs, spacing, axis)
     cut_edge = _cut_edge(lungs, reduced.hu, spacing, axis)
+    bases = [_base_at_the_back(regions == side.label, spacing) for side in (RIGHT, LEFT)]
     sides = sorted(int((regions == side.label).sum()) for side in (RIGHT, LEFT))
     values = {
         "cut_end_cm2": cut_end,
@@ -164,13 +182,26 @@ def _measure_regions(
         "airway_ml": int(airway.sum()) * voxel_ml,
         "dense_ml": int(dense.sum()) * voxel_ml,
     }
+    if bases[0] is not None and bases[1] is not None:
+        values["base_difference_mm"] = abs(bases[0] - bases[1]) * spacing[0]
     slices = {
         "outside_percent": _fullest(outside, axis),
         "dense_ml": _fullest(dense, axis),
+        "base_difference_mm": max((base for base in bases if base is not None), default=None),
         "cut_end_cm2": end_slice,
         "cut_edge_cm2": _fullest(cut_edge > 0, axis),
     }
     return values, slices
+
+
+def _base_at_the_back(lung: Mask, spacing: Sequence[float]) -> int | None:
+    """Return the lowest slice with enough of a lung in its dorsal half, of an axial array; None where there is none."""
+    rows = np.flatnonzero(lung.any(axis=(0, 2)))
+    if not rows.size:
+        return None
+    dorsal = lung[:, (rows[0] + rows[-1]) // 2 :]
+    slices = np.flatnonzero(dorsal.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100 >= BASE_CM2)
+    return int(slices[0]) if slices.size else None
 
 
 def statistics_in_slices(hu: npt.NDArray[np.int16], selected: Mask) -> tuple[float, float]:

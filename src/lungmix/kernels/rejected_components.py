@@ -30,8 +30,8 @@ ENCLOSED = 0.75
 """Smallest share of the decided rays out of a component, along rows and columns, that meet the body before air."""
 
 SEEN = 1 / 3
-"""Smallest share of all rays that meet the body: most sides of a lung that the image cuts all around are open. A table or
-a mattress meets it on one side in four."""
+"""Smallest share of all rays that meet the body: most sides of a lung that the image cuts all around are open. A table
+or a mattress meets it on one side in four."""
 
 CORNERS = 1 / 3
 """Largest share of the corners of slices in a component of which less than half of the rays meet the body: the air

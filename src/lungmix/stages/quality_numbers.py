@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lungmix.kernels.quality import measure_reduced, statistics_in_slices
 from lungmix.kernels.regions import Labels, Mask, Reduced
 from lungmix.kernels.rejected_components import Rejected
+from lungmix.stages.reduced import reduced_labels
 from lungmix.store import CaseFiles
 
 TRACHEA_MM = 20.0
@@ -34,7 +35,8 @@ def quality_numbers(
     rejected : sequence of Rejected
         Lung-like components outside the mask.
     """
-    numbers, core = measure_reduced(reduced, regions, rejected)
+    parts = None if case.region_counts is None else reduced_labels(case, "region")
+    numbers, core = measure_reduced(reduced, regions, rejected, parts)
     values = {"lung_ml": round(int(case.hu_counts.sum()) * case.geometry.voxel_ml, 2), **numbers.to_dict()}
     if core.any():
         mean, noise = statistics_in_slices(*_trachea_voxels(case, core, reduced.factors))

@@ -60,7 +60,7 @@ def test_lungs_that_the_image_cuts_on_all_four_sides_are_kept(chest, lung, mm):
     assert (mask & aerated).sum() > 0.98 * aerated.sum()
 
 
-def test_air_around_a_body_that_is_shifted_into_the_range_of_lung_is_not_enclosed():
+def test_air_outside_whose_hu_are_shifted_to_those_of_lung_is_not_enclosed():
     """Its rays all meet the body or leave the image, and it has the corners of the slices."""
     body = np.zeros((4, 30, 40), bool)
     body[:, 4:26, 1:39] = True

@@ -153,7 +153,7 @@ def test_an_exported_region_map_gives_the_same_bytes_again(tmp_path, hu, file):
         ((Atelectasis(1, 150.0),), ["uneven_bases"]),
     ],
 )
-def test_disease_whose_border_cannot_be_told_is_flagged(tmp_path, diseases, expected):
+def test_disease_without_a_clear_border_is_flagged(tmp_path, diseases, expected):
     patient = scan(Patient(spacing=(4.0, 3.5, 3.5), diseases=diseases))
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(cohort, "one", patient.hu, Geometry(patient.hu.shape[::-1], (3.5, 3.5, 4.0)))

@@ -173,16 +173,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         pipeline = Pipeline(None, store_of(counts, Path(folder)))
         for what, exclude_cases in (("all scans", ()), ("one scan left out", ("case-001",)), ("and back", ())):
-            with clock(f"both fits, comparison, {what}"):
+            with clock(f"all fits, diagnosis, comparison, {what}"):
                 pipeline.fit(exclude_cases=exclude_cases)
         with clock("the same again, nothing changed"):
             pipeline.fit()
     differing = scans_that_differ(chosen.scans, each, 0)
     print(f"Robustness study of {chosen.scans} scans that differ")
-    with clock("all groups, both fits"):
+    with clock("all groups, all fits"):
         rows = study(differing, FitParameters()).rows
     for row in rows:
-        shown = ", ".join(f"{name} {100 * row[f'{name}.distance']:.2f} %" for name in ("paper", "converged"))
+        shown = ", ".join(f"{name} {100 * row[f'{name}.distance']:.2f} %" for name in ("paper", "converged", "anchored"))
         print(f"  {row['size']:3} scans: mean distance between groups: {shown}")
     if chosen.pictures:
         draw(differing, chosen.pictures, chosen.refits)

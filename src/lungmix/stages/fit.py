@@ -96,8 +96,8 @@ def fit_cohort(
     is_new = stored is None
     if stored is not None and cohort.settings[FITS_RECORD].get(ANCHORED, {}).get("key") != anchored_key:
         histogram = pool_counts(cohort, names)
-        stored = Fits(with_doubts(stored.paper, histogram), with_doubts(stored.converged, histogram))
-        fits, is_new = replace(stored, anchored=_anchored(histogram, stored, parameters)), True
+        fits = _diagnosed(replace(stored, anchored=_anchored(histogram, stored, parameters)), histogram)
+        is_new = True
     if is_new:
         texts = {FIT_FILES[name]: model.to_json() for name, model in fits.items()}
         writer = CohortWriter(cohort)
@@ -246,7 +246,7 @@ def _fit(
 ) -> Fits:
     histogram = pool_counts(cohort, names)
     if parameters.method == "counts":
-        return fit_counts(histogram, parameters)
+        return _diagnosed(fit_counts(histogram, parameters), histogram)
     if client is None:
         raise UsageError(f"the method {parameters.method} passes over voxels on a cluster: give a client")
     from lungmix.mixture.voxels import EmOptions, fit_batch, fit_minibatch, winning_start
@@ -256,19 +256,19 @@ def _fit(
     fit = fit_batch if parameters.method == "em" else fit_minibatch
     result = fit(lung_voxels(client, cohort, names, parameters.clip, progress), start, options)
     paper = replace(result, fit_info={**result.fit_info, "clip": parameters.clip})
-    return _with_others(histogram, paper, parameters)
+    return _diagnosed(_with_others(histogram, paper, parameters), histogram)
 
 
 def _with_others(histogram: Counts, paper: TissueModel, parameters: FitParameters) -> Fits:
     converged = fit_converged(HU, histogram, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)
-    fits = Fits(with_doubts(paper, histogram), with_doubts(converged, histogram))
+    fits = Fits(paper, converged)
     return replace(fits, anchored=_anchored(histogram, fits, parameters))
 
 
 def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> TissueModel | None:
     if not parameters.has_anchored:
         return None
-    model = fit_anchored(
+    return fit_anchored(
         HU,
         histogram,
         [fits.converged, fits.paper],
@@ -277,7 +277,11 @@ def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> Tissu
         clip=parameters.clip,
         reg_covar=parameters.reg_covar,
     )
-    return with_doubts(model, histogram)
+
+
+def _diagnosed(fits: Fits, histogram: Counts) -> Fits:
+    """Return fits of a histogram with their failed checks on record."""
+    return Fits(**{name: with_doubts(model, histogram) for name, model in fits.items()})
 
 
 def _anchored_key(key: str, parameters: FitParameters) -> str | None:

@@ -25,7 +25,7 @@ from lungmix.analysis.bootstrap import bootstrap
 from lungmix.analysis.robustness import study
 from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED, fit_converged, fit_paper
-from lungmix.parameters import FitParameters
+from lungmix.parameters import FITS, FitParameters
 from lungmix.pipeline import Pipeline
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.fit import HU, add_counts, fit_counts
@@ -182,7 +182,7 @@ def main():
     with clock("all groups, all fits"):
         rows = study(differing, FitParameters()).rows
     for row in rows:
-        shown = ", ".join(f"{name} {100 * row[f'{name}.distance']:.2f} %" for name in ("paper", "converged", "anchored"))
+        shown = ", ".join(f"{name} {100 * row[f'{name}.distance']:.2f} %" for name in FITS)
         print(f"  {row['size']:3} scans: mean distance between groups: {shown}")
     if chosen.pictures:
         draw(differing, chosen.pictures, chosen.refits)

@@ -122,6 +122,23 @@ def test_every_voxel_of_a_patient_is_that_of_the_slow_definition(noise):
     assert set(np.unique(actual)) == {0, *AERATED, *DENSE}
 
 
+def test_a_colon_full_of_gas_is_no_lung():
+    chest = scan(Patient(spacing=(4.0, 3.5, 3.5), extent=(-170.0, 285.0)))
+    z, y, x = (np.arange(n) * step for n, step in zip(chest.hu.shape, chest.spacing, strict=True))
+    height, depth, across = z[:, None, None] - 170, y[None, :, None] - 135, x[None, None, :] - 205
+    # Four loops of 24 mm across, joined at their ends: more than a tenth of a lung.
+    loops = np.hypot((height + 25) % 32 - 16, depth + 10) < 12
+    loops = loops & (height > -155) & (height < -30) & (np.abs(across) < 100)
+    joined = loops | ((np.abs(np.abs(across) - 90) < 12) & (np.abs(depth + 10) < 12) & (height > -140) & (height < -45))
+    colon = joined & np.isin(chest.part, (Part.ABDOMEN, Part.LIVER, Part.STOMACH, Part.SPLEEN, Part.BOWEL_GAS))
+    assert colon.sum() * np.prod(chest.spacing) / 1000 > 0.1 * chest.ml(Part.RIGHT)
+    noise = np.random.default_rng(1).normal(0, 20, chest.hu.shape)
+    hu = np.where(colon, -1000 + noise, chest.hu).clip(-1024, 3071).astype(np.int16)
+    mask = lung_parts(hu, chest.spacing) > 0
+    assert not (mask & colon).any()
+    assert (mask & np.isin(chest.part, AERATED)).sum() > 0.97 * np.isin(chest.part, AERATED).sum()
+
+
 def documented_row(name):
     """Return the row of a patient in the table of the page."""
     (row,) = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {name} |")]

@@ -116,17 +116,25 @@ def lung_components(hu, air, spacing):
     body = solid == 1 + int(np.argmax(sizes)) if sizes else solid > 0
     core = ndimage.binary_erosion(air, border_value=1)
     volumes = {k: (labels == k).sum() * np.prod(spacing) / 1000 for k in range(1, n + 1)}
-    kept, pieces, largest = np.zeros(air.shape, bool), [], 0.0
+    means = hu.astype(np.float32)
+    total, share = (ndimage.uniform_filter(a.astype(np.float32), 3) for a in (np.where(core, hu, 0), core))
+    means[core] = total[core] / share[core]
+    candidates = {}
     for k in sorted(volumes, key=lambda k: (-volumes[k], k)):
         mask = labels == k
-        values = hu[mask & core] if (mask & core).any() else hu[mask]
-        aerated = ((values > -950) & (values < -600)).mean()
-        if volumes[k] < 1 or aerated < 0.6 or not enclosed_in_plane(mask, body, hu):
+        inside = mask & core if (mask & core).any() else mask
+        if volumes[k] >= 1 and enclosed_in_plane(mask, body, hu):
+            aerated = ((means[inside] > -960) & (means[inside] < -450)).mean() * volumes[k]
+            candidates[k] = mask, aerated, (hu[inside] < -960).mean()
+    largest_aerated = max((a for k, (_, a, _) in candidates.items() if a >= 0.6 * volumes[k]), default=np.inf)
+    kept, pieces, largest = np.zeros(air.shape, bool), [], 0.0
+    for k, (mask, aerated, gas) in candidates.items():
+        if aerated < 0.6 * volumes[k] and aerated < 0.3 * largest_aerated:
             continue
         if volumes[k] >= 0.1 * largest:
             largest = max(largest, volumes[k])
             kept |= mask
-        elif (values < -960).mean() <= 0.05:
+        elif gas <= 0.05:
             pieces.append(mask)
     out = kept.copy()
     near = ndimage.binary_dilation(kept, sphere(4.0, spacing))

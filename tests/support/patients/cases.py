@@ -31,8 +31,12 @@ CASES = {
     "thick muscle": replace(BASE, muscle=1.8),
     "high domes": replace(BASE, domes=(118.0, 88.0)),
     "emphysema": replace(BASE, aerated=-930.0, noise=30.0),
+    "emphysema, sharp kernel": replace(BASE, aerated=-942.0, noise=60.0, kernel=0.4),
+    "ground glass in both lungs": replace(BASE, spacing=(4.0, 2.0, 2.0), aerated=-520.0),
     "bullae of 150 mL": ill(Bullae(-1, 150.0), aerated=-900.0),
+    "bullae of 1,000 mL": ill(Bullae(-1, 1000.0), aerated=-900.0),
     "infant": replace(BASE, spacing=(1.1, 1.0, 1.0), scale=0.36, noise=15.0, aerated=-700.0),
+    "newborn": replace(BASE, spacing=(1.1, 0.8, 0.8), scale=0.3, noise=15.0, aerated=-580.0),
     "right lung removed": replace(BASE, removed=-1),
     "left lung removed": replace(BASE, removed=1),
     "consolidation of 10 mL at the back": ill(Consolidation(1, 10.0, angle=35, height=110)),
@@ -55,6 +59,7 @@ CASES = {
     "effusion of 400 mL with compressed lung": ill(Effusion(-1, 400.0), Compressed(-1, 80.0)),
     "effusion of 800 mL": ill(Effusion(1, 800.0)),
     "pneumothorax of 200 mL": ill(Pneumothorax(1, 200.0)),
+    "pneumothorax of 1,000 mL": ill(Pneumothorax(1, 1000.0)),
 }
 
 LEAST_DENSE = {

@@ -13,14 +13,19 @@ from lungmix.kernels.rejected_components import is_enclosed, largest_component
 
 Mask = npt.NDArray[np.bool_]
 
-AERATED_HU = (-950, -600)
-"""Range of most reduced voxels of a lung: gas of stomach and bowel is near -1000 HU, its rim and its content denser."""
+GAS_HU = -960
+"""Upper limit of gas without tissue."""
+
+AERATED_HU = (GAS_HU, -450)
+"""Range of the means over 3 by 3 by 3 reduced voxels of a lung, rims left out, also of one with emphysema, of a newborn
+or with ground glass: gas of stomach and bowel is near -1000 HU, its content denser. Noise alone has a SD of 60 HU."""
 
 AERATED_SHARE = 0.6
 """Smallest share of the voxels of a lung in this range, rims left out."""
 
-GAS_HU = -960
-"""Upper limit of gas without tissue."""
+AERATED_PART = 0.3
+"""Smallest aerated volume, as a share of that of the largest component, that makes a lung of any component: a lung with
+large bullae or a pneumothorax has more gas than tissue."""
 
 GAS_SHARE = 0.05
 """Largest share of voxels of gas in a small component; emphysema has more, but only in a whole lung."""
@@ -61,26 +66,41 @@ def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -
     ml = np.bincount(components.reshape(-1), minlength=n + 1) * float(np.prod(spacing)) / 1000
     ml[0] = 0
     core = ndimage.binary_erosion(air, border_value=1)
+    means = _means_of(hu, core)
     body = largest_component(ndimage.binary_opening(~air))
     boxes = ndimage.find_objects(components)
-    chosen: list[int] = []
-    pieces: list[int] = []
-    largest = 0.0
+    aerated_ml: dict[int, float] = {}
+    gas: dict[int, float] = {}
     for number in np.argsort(-ml, kind="stable").tolist():
         if ml[number] < SMALLEST_ML:
             break
         box = boxes[number - 1]
         component = components[box] == number
         inside = component & core[box]
-        values = hu[box][inside if inside.any() else component]
-        aerated = float(((values > AERATED_HU[0]) & (values < AERATED_HU[1])).mean())
-        slices = (box[0], slice(None), slice(None))
-        if aerated < AERATED_SHARE or not is_enclosed(components[slices] == number, body[slices], hu[slices], [1, 2]):
+        inside = inside if inside.any() else component
+        mean = means[box][inside]
+        aerated_ml[number] = float(((mean > AERATED_HU[0]) & (mean < AERATED_HU[1])).mean()) * float(ml[number])
+        gas[number] = float((hu[box][inside] < GAS_HU).mean())
+
+    def is_in_body(number: int) -> bool:
+        slices = (boxes[number - 1][0], slice(None), slice(None))
+        return is_enclosed(components[slices] == number, body[slices], hu[slices], [1, 2])
+
+    is_lung = {
+        number: bool(volume >= AERATED_SHARE * ml[number]) and is_in_body(number)
+        for number, volume in aerated_ml.items()
+    }
+    largest_aerated = max((volume for number, volume in aerated_ml.items() if is_lung[number]), default=np.inf)
+    chosen: list[int] = []
+    pieces: list[int] = []
+    largest = 0.0
+    for number, volume in aerated_ml.items():
+        if not is_lung[number] and not (volume >= AERATED_PART * largest_aerated and is_in_body(number)):
             continue
         if ml[number] >= SMALL * largest:
             largest = max(largest, float(ml[number]))
             chosen.append(number)
-        elif (values < GAS_HU).mean() <= GAS_SHARE:
+        elif gas[number] <= GAS_SHARE:
             pieces.append(number)
     lungs = np.isin(components, chosen)
     if pieces:
@@ -92,3 +112,10 @@ def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -
                 chosen.append(number)
         lungs = np.isin(components, chosen)
     return np.asarray(lungs)
+
+
+def _means_of(hu: npt.NDArray[np.int16], core: Mask) -> npt.NDArray[np.float32]:
+    """Return the mean over the voxels of a core among 3 by 3 by 3; HU where there are none."""
+    share = ndimage.uniform_filter(core.astype(np.float32), 3)
+    total = ndimage.uniform_filter(np.where(core, hu, 0).astype(np.float32), 3)
+    return np.where(core, total / np.where(core, share, 1), hu)

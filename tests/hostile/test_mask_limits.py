@@ -10,7 +10,7 @@ import pytest
 from hostile.masks import GRID, LABELS, masks_by_lungmix
 from hostile.outcome import faults_of_reason
 from support.segmentations import LEFT, RIGHT, segment, segmentation
-from support.structure_sets import contour, structure_set
+from support.structure_sets import contour, long_contour, structure_set
 
 
 def nrrd(folder, *, sizes="7 5 9", content=None, lines=(), encoding="gzip", name="mask.nrrd", dimension=3):
@@ -140,9 +140,9 @@ REJECTED = {
 """What writes a file to a folder, and words of the reason."""
 
 READ = {
-    "a million points": lambda f: structures(f, contour(circle(1_000_000))),
+    "a million points": lambda f: structures(f, long_contour(circle(1_000_000))),
     "ten thousand contours": lambda f: structures(
-        f, *(contour(box(z=-50.0 + 2 * (n % 9), x=-1.0 - 1e-5 * n)) for n in range(10_000))
+        f, *(long_contour(box(z=-50.0 + 2 * (n % 9), x=-1.0 - 1e-5 * n)) for n in range(10_000))
     ),
     "thousands of segments": lambda f: slicer(f, 5000),
     "names that never end": lambda f: nifti(f, LABELS.T, extension=b'<Label Key="1" ' * 60_000),

@@ -1,5 +1,7 @@
 """Structure sets of radiotherapy, made by pydicom."""
 
+import numpy as np
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
@@ -17,6 +19,14 @@ def contour(points, kind="CLOSED_PLANAR"):
     """Return a contour of points in mm."""
     data = [f"{float(value):.10g}" for point in points for value in point]
     return item(ContourGeometricType=kind, NumberOfContourPoints=len(points), ContourData=data)
+
+
+def long_contour(points):
+    """Return a contour of very many points in mm as bytes, which pydicom writes without looking at each number."""
+    text = "\\".join([f"{value:.10g}" for value in np.ravel(points).tolist()]).encode()
+    dataset = item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points))
+    dataset.add_new(tag_for_keyword("ContourData"), "UN", text + b" " * (len(text) % 2))
+    return dataset
 
 
 def structure_set(path, structures, *, frame=FRAME, series=SERIES, codes=None, **attributes):

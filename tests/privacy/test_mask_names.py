@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import shutil
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
@@ -16,6 +14,7 @@ from pydicom.sr.codedict import codes
 import lungmix
 from lungmix.formats import write_image
 from lungmix.phantom import Phantom, write_phantom
+from privacy.commands import run_apart, run_inside
 from privacy.planting import PLANTED, SHAPE, SPACING, UID, WORD
 from privacy.search import find
 from support.clusters import running_cluster
@@ -130,11 +129,10 @@ def outputs(tmp_path_factory):
     out, statuses = base / "out", {}
     out.mkdir()
 
-    def run(*words):
-        command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-        statuses.setdefault(words[0], []).append(done.returncode)
-        (out / f"printed-{sum(map(len, statuses.values()))}.txt").write_text(f"{done.stdout}\n{done.stderr}")
+    def run(*words, how=run_inside):
+        status, printed = how(*words)
+        statuses.setdefault(words[0], []).append(status)
+        (out / f"printed-{sum(map(len, statuses.values()))}.txt").write_text(printed)
 
     scans = base / f"scans {WORD}"
     scans.mkdir()
@@ -152,9 +150,10 @@ def outputs(tmp_path_factory):
     with running_cluster(out / "cluster", workers=1) as (_, file):
         cluster = ("--scheduler-file", file, "--debug")
         run("run", store, scans, "--masks", base / f"masks {WORD}", "--model", "published", "--report", out / "page",
-            "--json", "--log", out / "log.jsonl", "--performance-report", out / "dask.html", *cluster)  # fmt: skip
+            "--json", "--log", out / "log.jsonl", "--performance-report", out / "dask.html", *cluster,
+            how=run_apart)  # fmt: skip
         reference = base / f"reference {WORD}"
-        run("evaluate", store, reference, "--json", *cluster)
+        run("evaluate", store, reference, "--json", *cluster, how=run_apart)
         run("evaluate", store, reference, "--what", f"right={WORD} a,left={WORD} b", "--json", *cluster)
         run("evaluate", store, table, "--json", *cluster)
         run("mask", store, "--masks", reference, "--mask-labels", f"{WORD}=1", "--json", *cluster)

@@ -10,13 +10,8 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
-import logging
 import shutil
 import stat
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pyarrow
@@ -28,12 +23,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import lungmix
-from lungmix.cli import main
 from lungmix.cli.app import app
 from lungmix.export import FORMATS
 from lungmix.formats import Scan, find_scans
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom
+from privacy.commands import run_apart, run_inside
 from privacy.planting import PLANTED, SHAPE, SPACING, STUDY, UID, WORD, write_sources
 from privacy.search import find, packed
 from support.clusters import running_cluster
@@ -53,24 +48,13 @@ class Outputs:
         self.sources = write_sources(base / "in")
         self.statuses = []
 
-    def run(self, *words, person=False):
-        """Run a command that starts processes; what a person is told goes elsewhere."""
-        command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-        self._keep(words[0], done.returncode, f"{done.stdout}\n{done.stderr}", person)
+    def run(self, *words):
+        """Run a command that starts processes."""
+        self._keep(words[0], *run_apart(*words), False)
 
-    def here(self, *words):
-        """Run a command in this process."""
-        printed = io.StringIO()
-        # What dask logs would go to the terminal, which is not that of this process.
-        logger, handler = logging.getLogger("distributed"), logging.StreamHandler(printed)
-        logger.addHandler(handler)
-        try:
-            with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit) as end:
-                main(list(map(str, words)))
-        finally:
-            logger.removeHandler(handler)
-        self._keep(words[0], end.value.code, printed.getvalue(), False)
+    def here(self, *words, person=False):
+        """Run a command in this process; what a person is told goes elsewhere."""
+        self._keep(words[0], *run_inside(*words), person)
 
     def _keep(self, command, status, text, person):
         self.statuses.append((command, status))
@@ -94,13 +78,13 @@ def run_all(everything, base, cluster):
     run, run_inline, out, key = everything.run, everything.here, everything.folder, everything.key
     sources = everything.sources
     kept = ("--key-table", key, "--retain-patient-characteristics", "--shift-dates")
-    run("convert", out / "one.zarr", *sources, "--nrrd", out / "nrrd", *cluster, "--debug")
+    run_inline("convert", out / "one.zarr", *sources, "--nrrd", out / "nrrd", *cluster, "--debug")
     run("run", out / "two.zarr", *sources, "--model", "published", "--report", out / "page", *SMALL, *kept,
         *cluster, "--json", "--debug", "--log", out / "run.jsonl", "--performance-report",
         out / "dask.html")  # fmt: skip
     # On a cluster of its own, whose workers write to the terminal.
     run("convert", out / "three.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", "--json")
-    run("convert", base / "told.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", person=True)
+    run_inline("convert", base / "told.zarr", sources[3], *cluster, person=True)
     two = out / "two.zarr"
     run_inline("scan", *sources, "--json")
     run_inline("scan", *sources, "--debug")

@@ -1,0 +1,34 @@
+"""Commands whose words, whatever they print, are searched for names: in a process of their own, or in this one."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+
+from lungmix.cli import main
+
+
+def run_apart(*words: object) -> tuple[int, str]:
+    """Run a command in a process of its own, and return its status and what it and its libraries print."""
+    command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
+
+
+def run_inside(*words: object) -> tuple[int, str]:
+    """Run a command in this process, and return its status and what it prints."""
+    printed = io.StringIO()
+    # What dask logs would go to the terminal, which is not that of this process.
+    logger, handler = logging.getLogger("distributed"), logging.StreamHandler(printed)
+    logger.addHandler(handler)
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit) as end:
+            main(list(map(str, words)))
+    finally:
+        logger.removeHandler(handler)
+    return end.value.code, printed.getvalue()

@@ -1,11 +1,10 @@
 """One cohort for the tests of recipes, and what a local cluster makes of it."""
 
-import subprocess
-
 import pytest
 
 import lungmix
 from lungmix.phantom import Cohort, write_cohort
+from support.command import run_here
 from support.recipes import words
 
 
@@ -17,9 +16,8 @@ def two_scans(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def local(two_scans, tmp_path_factory):
+def local(two_scans, client, tmp_path_factory):
     store = tmp_path_factory.mktemp("local") / "s.zarr"
-    command = ["lungmix", *words(store, two_scans), "-j", "1", "--memory-limit", "2GB"]
-    done = subprocess.run(command, capture_output=True)
+    done = run_here(*words(store, two_scans), "--scheduler", client.scheduler.address)
     assert done.returncode == 0, done.stderr
     return lungmix.open_cohort(store)

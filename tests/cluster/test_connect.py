@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as started:
+    with running_cluster(tmp_path_factory.mktemp("cluster"), workers=1) as started:
         yield started
 
 

@@ -172,6 +172,9 @@ PAPER_HU = -155
 ANATOMICAL_HU = -300
 ANATOMICAL_COARSE_HU = -400
 ANATOMICAL_CLOSING_MM = 3.0
+ANATOMICAL_RULES = 2
+"""Version of the rules of the preset ``anatomical``; masks by other versions are made again."""
+
 PAPER_OPENING = 3
 PAPER_MIN_VOXELS = 500_000
 PAPER_RADII = (30, 20)

@@ -213,7 +213,7 @@ def surrounded(hu, sides, airway, threshold, spacing):
         lung = sum((hit == side).astype(int) for hit in hits.values())
         stopped = {way: (hit == side) | ((hit == 3) & (way[2] * outward >= 0)) for way, hit in hits.items()}
         down = sum(hit.astype(int) for way, hit in stopped.items() if way[0] < 0)
-        out |= (sum(hit.astype(int) for hit in stopped.values()) >= 0.8 * 26) & (lung >= 26 / 3) & (down >= 0.5 * 9)
+        out |= (sum(hit.astype(int) for hit in stopped.values()) >= 0.8 * 26) & (lung >= 0.4 * 26) & (down >= 0.5 * 9)
     return out & (stops == 0)
 
 

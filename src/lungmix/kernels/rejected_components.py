@@ -71,9 +71,16 @@ class Rejected:
     edge_cm2: float = 0.0
     slice: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the store records; the volume is rounded, since it is that of a reduced scan."""
-        return {"ml": round(self.ml, 1), "touches_edge": self.touches_edge}
+    def to_dict(self, *, with_place: bool = False) -> dict[str, Any]:
+        """Return what the store records; the volume is rounded, since it is that of a reduced scan.
+
+        Parameters
+        ----------
+        with_place : bool
+            Add edge and slice, so that the component need not be found again.
+        """
+        place = {"edge_cm2": round(self.edge_cm2, 2), "slice": self.slice} if with_place else {}
+        return {"ml": round(self.ml, 1), "touches_edge": self.touches_edge, **place}
 
 
 def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.float64]) -> list[Rejected]:

@@ -101,7 +101,11 @@ class AnatomicalMaskStage(MaskStage):
         if has_regions:
             (rejected,) = compute_in_order(client, [dask.delayed(find_rejected_components)(case_ref, ANATOMICAL)])
             regions.publish(
-                case, [slab.regions for slab in slabs], region_files, [part.to_dict() for part in rejected], key
+                case,
+                [slab.regions for slab in slabs],
+                region_files,
+                [component.to_dict(with_place=True) for component in rejected],
+                key,
             )
         case.record(STAGE, {**record, **({ACCEPTED: True} if accepted else {})}, files)
         return "done"

@@ -22,7 +22,7 @@ from lungmix.kernels.mask import ComponentSummary, MaskRecipe, recipe_for
 from lungmix.kernels.morphology import opening
 from lungmix.kernels.packed_masks import Bits, bounding_box, pack_below, unpack, words_for
 from lungmix.kernels.rejected_components import Rejected
-from lungmix.parameters import MaskParameters
+from lungmix.parameters import ANATOMICAL, ANATOMICAL_RULES, MaskParameters
 from lungmix.stages import convert
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.plausibility import ACCEPTED, check_plausible
@@ -41,9 +41,10 @@ def key_for(case: Case, parameters: MaskParameters) -> str:
     """Return the cache key of a mask; it contains the axis from feet to head only where that is not the first."""
     order = case.geometry.axis_order
     axes = {"cranial_axis": order.cranial_axis} if order.cranial_axis else {}
+    rules = {"rules": ANATOMICAL_RULES} if parameters.preset == ANATOMICAL else {}
     return cache_key(
         stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"],
-        spacing=case.geometry.spacing, parameters=parameters.to_dict(), **axes,
+        spacing=case.geometry.spacing, parameters=parameters.to_dict(), **axes, **rules,
     )  # fmt: skip
 
 

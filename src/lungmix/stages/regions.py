@@ -174,8 +174,10 @@ def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
     case = case_ref.open()
     reduced = reduced_copy(case)
     parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
-    is_computed = FROM_FILE not in case.stages[mask.STAGE]
-    rejected = rejected_components(reduced, parameters.preset if is_computed else None)
+    rejected = _recorded_rejected(case)
+    if rejected is None:
+        is_computed = FROM_FILE not in case.stages[mask.STAGE]
+        rejected = rejected_components(reduced, parameters.preset if is_computed else None)
     if not case.geometry.orientation_known:
         # Without orientation neither right and left nor the trachea can be determined: no voxel has a region.
         quality = quality_numbers(case, reduced, None, rejected)
@@ -187,6 +189,14 @@ def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
         labels = find_regions(reduced, recipe.closings)
     inside = np.where(reduced.lung, labels, np.uint8(0))
     return CompressedLabels.of(labels, rejected, quality_numbers(case, reduced, inside, rejected))
+
+
+def _recorded_rejected(case: Case) -> list[Rejected] | None:
+    """Return the components that were found with the mask; None where they were not recorded with their places."""
+    if not (belong_to_mask(case) and is_valid(case)):
+        return None
+    recorded = case.stages[STAGE].get(REJECTED, [{}])
+    return [Rejected(**component) for component in recorded] if all("slice" in item for item in recorded) else None
 
 
 class RegionLookup:

@@ -27,8 +27,9 @@ ENCLOSED = 0.8
 """Smallest share of the rays that lung or ribs stop. A layer of fluid at the back is open to the head, to the feet and
 towards the middle, which is more than a fifth."""
 
-BY_LUNG = 1 / 3
-"""Smallest share of the rays that lung stops: of the rays from a flat wall, 9 of 26 run away from it."""
+BY_LUNG = 0.4
+"""Smallest share of the rays that lung stops: from a chest wall around a lung 9 of 26 run to it, from tissue that dents
+the lung more than 10."""
 
 CAUDAL = 0.5
 """Smallest share of the rays towards the feet that lung or ribs stop."""

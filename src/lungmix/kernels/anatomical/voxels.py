@@ -27,6 +27,7 @@ def _table(side: int, bits: int, value: int) -> npt.NDArray[np.bool_]:
     return np.asarray((side == (_CODES & _SIDE)) & ((_CODES & bits) == value))
 
 
+_SIDE_TABLE = {side: _table(side, 0, 0) for side in (1, 2)}
 _NEAR_TABLE = {side: _table(side, Zone.NEAR | Zone.AIRWAY, Zone.NEAR) for side in (1, 2)}
 _INNER_TABLE = {side: _table(side, Zone.INNER, Zone.INNER) for side in (1, 2)}
 _DENSE_TABLE = {side: _table(side, Zone.DENSE, Zone.DENSE) for side in (1, 2)}
@@ -59,19 +60,23 @@ def lung_voxels(air: Bits, nx: int, codes: Codes, element: Element, planes: Span
     rows = np.flatnonzero((codes & _LUNG).any(axis=(0, 2)))
     if not rows.size:
         return out
-    # Rows without lung stay 0: a closing sets nothing outside the bounding box of its mask.
+    # Voxels outside the box of a lung stay 0: a closing sets nothing outside the bounding box of its mask.
     span = slice(int(rows[0]), int(rows[-1]) + 1)
     codes, is_air = codes[:, span], unpack(air[:, span], nx).view(np.bool_)
-    core, window = codes[first:stop], out[:, span]
-    not_airway = ~(is_air[first:stop] & _AIRWAY_TABLE[core])
     for side, aerated_label, dense_label in ((Zone.RIGHT, RIGHT, DENSE_RIGHT), (Zone.LEFT, LEFT, DENSE_LEFT)):
-        aerated = is_air & _NEAR_TABLE[side][codes] | _INNER_TABLE[side][codes]
-        allowed = not_airway & ((core & 3) == side)
-        dense = _DENSE_TABLE[side][codes]
+        columns = np.flatnonzero(_SIDE_TABLE[side][codes].any(axis=(0, 1)))
+        if not columns.size:
+            continue
+        box = (slice(None), slice(None), slice(int(columns[0]), int(columns[-1]) + 1))
+        zones, gas = codes[box], is_air[box]
+        core, window = zones[first:stop], out[:, span][box]
+        aerated = gas & _NEAR_TABLE[side][zones] | _INNER_TABLE[side][zones]
+        allowed = _SIDE_TABLE[side][core] & ~(gas[first:stop] & _AIRWAY_TABLE[core])
+        dense = _DENSE_TABLE[side][zones]
         if dense.any():
-            window[_closed(aerated | dense, nx, element, (first, stop)) & allowed] = dense_label
+            window[_closed(aerated | dense, element, (first, stop)) & allowed] = dense_label
         if aerated.any():
-            window[_closed(aerated, nx, element, (first, stop)) & allowed] = aerated_label
+            window[_closed(aerated, element, (first, stop)) & allowed] = aerated_label
     return out
 
 
@@ -93,6 +98,7 @@ def spread(codes: Codes, factors: Sequence[int], indices: Sequence[npt.NDArray[n
     return np.asarray(codes[np.ix_(z, y, x)])
 
 
-def _closed(mask: npt.NDArray[np.bool_], nx: int, element: Element, planes: Span) -> npt.NDArray[np.bool_]:
+def _closed(mask: npt.NDArray[np.bool_], element: Element, planes: Span) -> npt.NDArray[np.bool_]:
+    nx = mask.shape[2]
     bits = closing(pack(np.ascontiguousarray(mask).view(np.uint8)), nx, element, planes)
     return unpack(bits, nx).view(np.bool_)

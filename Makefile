@@ -68,7 +68,7 @@ $(VENV)/.bench: $(VENV)/.run
 
 demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a page to look at.
 	$(BIN)/python -m lungmix.phantom demo/scans --scans 3 --format mixed
-	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset physical --report demo/page
+	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset anatomical --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
 PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics .lungmask)

@@ -59,7 +59,10 @@ def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequ
         return tube
     core = opened(closed(lungs & ~tube, SEAL_MM, spacing), CORE_MM, spacing)
     domain = (hu < LUMEN_HU) & air & ~core | tube
-    lumen = np.asarray(ndimage.binary_propagation(tube, _ALL, mask=domain))
+    parts, n = ndimage.label(domain, _ALL)
+    reached = np.zeros(n + 1, np.bool_)
+    reached[parts[tube]] = True
+    lumen = reached[parts]
     outside = air & ~core
     rim = ndimage.binary_dilation(lumen, _ALL) & outside
     rim |= ndimage.binary_dilation(rim) & outside & (hu < RIM_HU)

@@ -82,13 +82,16 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
     out |= nearest
     out[airway] |= np.uint8(Zone.AIRWAY)
     for side in (Zone.RIGHT, Zone.LEFT):
-        of_side = nearest == side
-        lung = sides == side
-        if not lung.any():
+        whole_lung = sides == side
+        if not whole_lung.any():
             continue
-        out[ndimage.binary_dilation(lung, _ALL) & of_side] |= np.uint8(Zone.NEAR)
-        closed_lung = _filled(closed(lung, VESSELS_MM, spacing) & ~airway & of_side, spacing)
-        out[ndimage.binary_erosion(closed_lung, _ALL, border_value=1) & of_side] |= np.uint8(Zone.INNER)
+        # All that follows lies within one voxel of the lung's box.
+        (tight,) = ndimage.find_objects(whole_lung.view(np.uint8))
+        box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in tight)
+        lung, of_side = whole_lung[box], nearest[box] == side
+        out[box][ndimage.binary_dilation(lung, _ALL) & of_side] |= np.uint8(Zone.NEAR)
+        closed_lung = _filled(closed(lung, VESSELS_MM, spacing) & ~airway[box] & of_side, spacing)
+        out[box][ndimage.binary_erosion(closed_lung, _ALL, border_value=1) & of_side] |= np.uint8(Zone.INNER)
     # Where both lungs claim a voxel, the nearer one has it.
     out[find_dense(hu, sides, airway, threshold, spacing)] |= np.uint8(Zone.DENSE)
     return out

@@ -288,3 +288,14 @@ def test_lengths_of_nrrd_in_other_units_than_mm_are_rejected(tmp_path, units, re
         assert only(tmp_path / "b.nrrd").geometry == Geometry((6, 5, 7))
     else:
         assert "'space units' are not mm" in refusal_of(tmp_path / "b.nrrd")
+
+
+def test_a_metaimage_with_metadata_of_other_formats_is_read(tmp_path):
+    """SimpleITK copies keys of NRRD and DICOM, with brackets and bars, into the header."""
+    image = sitk.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    for key, value in (("NRRD_kinds[0]", "domain"), ("0008|0060", "CT"), ("ITK_InputFilterName", "NrrdImageIO")):
+        image.SetMetaData(key, value)
+    sitk.WriteImage(image, str(tmp_path / "a.mha"), True)
+    assert b"NRRD_kinds[0]" in (tmp_path / "a.mha").read_bytes()
+    (scan,) = find_scans(tmp_path / "a.mha")
+    assert np.array_equal(np.concatenate(list(scan.slabs(1))), sitk.GetArrayFromImage(image))

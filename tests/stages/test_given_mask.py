@@ -324,7 +324,9 @@ def test_verification_passes_a_given_mask_and_sees_changed_labels(cohort, labels
         ("lung", "x_lung.nrrd", None),
         ("lung", "x_lung.nii.gz", None),
         ("lung", "x_lung.mha", None),
-        ("side", "x_side.mha", "right=1,left=2,airway=3,elsewhere=4"),
+        ("side", "x_side.mha", None),
+        ("side", "x_side.nii.gz", None),
+        ("tissue", "x_tissue.nrrd", None),
         ("side", "x_side.seg.nrrd", None),
         ("tissue", "x_tissue.seg.nrrd", None),
         ("lung", "x.seg.nrrd", None),
@@ -370,7 +372,8 @@ def exported(tmp_path_factory):
 
     for image, file in (
         ("lung", "x_lung.nrrd"), ("lung", "x_lung.nii.gz"),
-        ("lung", "x_lung.mha"), ("side", "x_side.mha"), ("side", "x_side.seg.nrrd"),
+        ("lung", "x_lung.mha"), ("side", "x_side.mha"),
+        ("side", "x_side.nii.gz"), ("tissue", "x_tissue.nrrd"), ("side", "x_side.seg.nrrd"),
         ("tissue", "x_tissue.seg.nrrd"), ("lung", "x.seg.nrrd"),
     ):  # fmt: skip
         export_case(case, folder / file, image)

@@ -212,8 +212,8 @@ def export_case(
     path : str or Path
         File to write.
     image : str, optional
-        ``ct``, ``lung``, ``side``, ``tissue`` or ``tissue_median``; by default the image in the file's name, else the
-        CT, or the labels ``tissue`` where the format is one for labels.
+        ``ct``, ``lung``, ``side``, ``region``, ``tissue`` or ``tissue_median``; by default the image in the
+        file's name, else the CT, or the labels ``tissue`` where the format is one for labels.
     format : str, optional
         Name of one of `FORMATS`; by default that of the extension.
     options : Options, optional

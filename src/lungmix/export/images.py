@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy.typing as npt
 
 from lungmix.errors import StoreError, UsageError
 from lungmix.formats import write_image
+from lungmix.formats.header import PREFIX
 from lungmix.formats.images import extension_of
 from lungmix.formats.write import WRITTEN
 from lungmix.store import IMAGES, Case
 from lungmix.store.models import label_id, mask_text, sides_text
-from lungmix.store.schema import ARRAYS, LABEL
+from lungmix.store.schema import ARRAYS, LABEL, LABEL_MAPS
 from lungmix.tissue import Tissue, segments_of
 
 
@@ -28,7 +30,7 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
         Case of a cohort.
     path : str or Path
         File to write; its extension chooses the format.
-    image : {"ct", "lung", "side", "tissue", "tissue_median"}
+    image : {"ct", "lung", "side", "region", "tissue", "tissue_median"}
         Image to write.
 
     Returns
@@ -48,9 +50,11 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     if extension_of(target) not in WRITTEN:
         raise UsageError(f"{target.name} has none of the supported extensions: use one of {', '.join(WRITTEN)}")
     require(case, image)
-    write_image(
-        target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=made_with(case, image)
-    )
+    about = made_with(case, image)
+    if len(segments_of(image)) > 1:
+        # Labels have no names in these formats.
+        about = {f"{PREFIX}image": image, **about}
+    write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=about)
     return target
 
 
@@ -125,11 +129,21 @@ def segments_in(image: str) -> tuple[Tissue, ...]:
     check_image(image)
     segments = segments_of(image)
     if not segments:
-        raise UsageError(f"the image {image!r} has no labels: choose one of lung, side, tissue or tissue_median")
+        raise UsageError(f"the image {image!r} has no labels: choose one of {', '.join(LABEL_MAPS)}")
     return segments
 
 
 def image_in_name(path: str | Path, default: str = "ct") -> str:
-    """Return the image in a file name such as ``case-001_tissue.nrrd``, or else the default."""
-    name = Path(path).name.lower()
-    return next((image for image in ("tissue_median", "tissue", "lung") if image in name), default)
+    """Return the image that the last such word of a file name says, as in ``case-001_tissue.nrrd``, or the default."""
+    words = re.split(r"[^a-z0-9]+", Path(path).name.lower())
+    named = default
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        named = _named_by(word, following) or named
+    return named
+
+
+def _named_by(word: str, following: str) -> str | None:
+    if (word, following) == ("tissue", "median"):
+        return "tissue_median"
+    image = word.removesuffix("s")
+    return image if image in IMAGES else None

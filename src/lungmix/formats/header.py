@@ -29,8 +29,9 @@ MAX_PATH_LENGTH = 4096
 PREFIX = "lungmix_"
 """Beginning of the keys with which this package says how it made an image."""
 
-WRITTEN_KEYS = ("mask", "sides", "model")
-"""Keys that it writes, without their beginning: parameters of the mask and of right and left lung, and the mixture."""
+WRITTEN_KEYS = ("image", "mask", "sides", "model")
+"""Keys that it writes, without their beginning: name of a label map, parameters of the mask and of right and left lung,
+and the mixture."""
 
 # Other programs parse numbers with a C library, so hexadecimal and excessive digits are rejected.
 _NUMBER = re.compile(r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")

@@ -38,7 +38,8 @@ _FIELDS = {
     "CompressedData", "CompressedDataSize", "HeaderSize", "Offset", "TransformMatrix", "ElementSpacing", "ElementSize",
     "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile", "AnatomicalOrientation",
 }  # fmt: skip
-_LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9_.-]{0,100})\s*=\s*(.*?)\s*", re.ASCII)
+# SimpleITK writes metadata of other formats under keys such as NRRD_kinds[0] and 0008|0060.
+_LINE = re.compile(r"\s*([^\s\x00-\x1f\x7f-\xff=][^\x00-\x1f\x7f-\xff=]{0,100}?)\s*=\s*(.*?)\s*")
 # Side of the patient at which each axis begins; that of the identity matrix is RAI.
 _ORIENTATION = re.compile("(?=.*[RL])(?=.*[AP])(?=.*[IS])[RLAPIS]{3}")
 _IDENTITY_ORIENTATION = "RAI"

@@ -136,9 +136,10 @@ def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = Fal
         return (Plan(values, () if isinstance(chosen, str) else _numbered(chosen)),)
     groups = _groups(chosen, segments)
     if not groups:
+        example = "lesion=1" if chosen == "tissues" else "right=1,left=2"
         raise SourceError(
             f"the reference names no known {'segments' if isinstance(chosen, tuple) else chosen}: give pairs "
-            'such as `what="right=1,left=2"`'
+            f'such as `what="{example}"`'
         )
     plan = _plan_of(groups)
     if may_overlap or max(plan.values.values()) > _HIGHEST_LABEL:

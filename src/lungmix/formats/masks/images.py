@@ -19,6 +19,7 @@ from lungmix.formats.masks.words import LOBES, normalize_name, region_of_name
 from lungmix.formats.scan import fingerprint_of
 from lungmix.formats.voxel_streams import VoxelData, check_size, stored_slabs
 from lungmix.geometry import Geometry
+from lungmix.tissue import segments_of
 
 _SLAB_BYTES = 4 << 20
 
@@ -130,10 +131,12 @@ def _header_of(path: Path) -> Header:
 
 
 def _segments(path: Path, header: Header) -> tuple[Segment, ...]:
-    """Return the labels that the header of a NIfTI file names, or the lobe that the name of a file stands for.
+    """Return the labels of an export of ours, those that a NIfTI header names, or the lobe that a file name stands for.
 
     TotalSegmentator writes a file for each structure, whose voxels are 1, or one file with a list of its labels.
     """
+    if exported := segments_of(header.keys.get(f"{PREFIX}image", "")):
+        return tuple(Segment(part.label, part.name, None, region_of_name(part.name)) for part in exported)
     extension = extension_of(path) or ""
     if KINDS[extension] == "nifti" and (segments := tuple(labels_in_extension(path, header.data))):
         return segments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -31,6 +32,18 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 REAL = ("dx-a0001-soft", "dx-a0002-soft", "cmb-crc-lung")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Look for garbage once when all tests have been imported, and never again among what they hold to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
@@ -153,3 +166,17 @@ def scan(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("scan") / "case-001.nrrd"
     write_phantom(path, Phantom((90, 64, 64), (5.5, 5.625, 3.0), 4, name="case-001"))
     return path
+
+
+@pytest.fixture(scope="session")
+def finished_store(scans, client, tmp_path_factory) -> str:
+    """Store of the three phantoms after a whole run that nothing disturbed; to be read only."""
+    import lungmix
+    from lungmix.parameters import MaskParameters
+    from lungmix.pipeline import Pipeline
+
+    url = str(tmp_path_factory.mktemp("finished") / "cohort.zarr")
+    mask = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+    report = Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], mask=mask)
+    assert not report.failed, report.failed
+    return url

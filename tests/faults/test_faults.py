@@ -39,11 +39,9 @@ MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 STAGES = ("convert", "mask", "label")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(scans, client, tmp_path_factory):
-    url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    run(client, url, scans)
-    return url
+@pytest.fixture
+def undisturbed(finished_store):
+    return finished_store
 
 
 def run(client, url, *sources, callback=None):
@@ -185,7 +183,7 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
         while not ended.wait(0.2):
             cluster.mend()
 
-    with Cluster(tmp_path) as cluster, ThreadPoolExecutor() as pool:
+    with Cluster(tmp_path, workers=1) as cluster, ThreadPoolExecutor() as pool:
         callback = Strike("mask", lambda: kill(cluster.scheduler.pid))
         mended = pool.submit(mend_later, cluster, callback)
         wait_until(cluster.answers)
@@ -204,7 +202,7 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
 
 
 def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, hasty, tmp_path):
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, workers=1) as cluster:
         callback = Strike("mask", lambda: kill(cluster.scheduler.pid))
         wait_until(cluster.answers)
         with lungmix.connect(cluster.address, timeout=5) as connected:
@@ -227,7 +225,7 @@ def interrupts():
 
 @pytest.mark.usefixtures("interrupts")
 def test_interrupt_while_the_scheduler_is_lost_ends_the_run(scans, tmp_path):
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, workers=1) as cluster:
         wait_until(cluster.answers)
         with lungmix.connect(cluster.address) as connected:
 
@@ -349,31 +347,31 @@ NEW_METHOD = {"mask": MASK, "fit": FitParameters(method="em", n_init=1)}
 
 
 @pytest.mark.parametrize(
-    ("key", "reading"),
+    ("reading", "keys"),
     [
-        ("0/c/1/0/0", NEW_MODEL),
-        ("air/c/1/0/0", NEW_MASK),
-        ("labels/lung/0/c/1/0/0", NEW_MODEL),
-        ("hu_counts/c/0", NEW_MODEL),
-        ("side_counts/c/0/0", NEW_MODEL),
+        (NEW_MODEL, ["0/c/1/0/0", "labels/lung/0/c/1/0/0", "hu_counts/c/0"]),
+        (NEW_MODEL, ["side_counts/c/0/0"]),
+        (NEW_MASK, ["air/c/1/0/0"]),
         # Nothing is left to do but to measure, which the client does from counts.
-        ("hu_counts/c/0", NOTHING_NEW),
-        ("side_counts/c/0/0", NOTHING_NEW),
-        # Masks are whole when labels are asked for, and no longer when they are made.
-        ("labels/lung/0/c/1/0/0", NEW_FIT),
+        (NOTHING_NEW, ["hu_counts/c/0", "side_counts/c/0/0"]),
+        # Masks are whole when labels are asked for, and no longer when they are made; counts are what the fit reads.
+        (NEW_FIT, ["labels/lung/0/c/1/0/0", "hu_counts/c/0"]),
         # The fit is what reads them.
-        ("hu_counts/c/0", NEW_FIT),
-        ("labels/lung/0/c/1/0/0", NEW_METHOD),
+        (NEW_METHOD, ["labels/lung/0/c/1/0/0"]),
     ],
 )
-def test_damaged_object_is_named_and_made_again(key, reading, scans, undisturbed, client, tmp_path):
+def test_damaged_objects_are_named_and_made_again(reading, keys, scans, undisturbed, client, tmp_path):
     store = copy_of(undisturbed, tmp_path)
-    flip(store / "case-002" / key)
+    # One object of a case: cases do not touch each other.
+    damaged = dict(zip(("case-002", "case-001", "case-003"), keys, strict=False))
+    for name, key in damaged.items():
+        flip(store / name / key)
     callback = Strike(None, None)
     # This reads what was stored; back at the parameters of before all is as it was.
     report = Pipeline(client, lungmix.open_cohort(store, "r+"), callback).run([scans], **reading)
     assert not report.failed, report.failed
-    assert any("case-002" in message and key.split("/c/")[0] in message for message in callback.said), callback.said
+    for name, key in damaged.items():
+        assert any(name in message and key.split("/c/")[0] in message for message in callback.said), callback.said
     run(client, store, scans)
     assert_same_store(undisturbed, store)
 
@@ -396,7 +394,7 @@ def test_damaged_counts_fail_their_case_where_no_mask_is_made(command, scans, un
 def test_scheduler_lost_amid_em_over_voxels_is_waited_for(undisturbed, hasty, tmp_path):
     store = copy_of(undisturbed, tmp_path)
     parameters = FitParameters(method="em", n_init=1)
-    with Cluster(tmp_path) as cluster, ThreadPoolExecutor() as pool:
+    with Cluster(tmp_path, workers=1) as cluster, ThreadPoolExecutor() as pool:
         struck, ended = Event(), Event()
 
         def mend():

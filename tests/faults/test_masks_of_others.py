@@ -8,7 +8,7 @@ import pytest
 
 import lungmix
 from faults.processes import Cluster, end, kill, start_command, start_run, wait_until
-from faults.test_faults import MASK, copy_of, run, under_way
+from faults.test_faults import MASK, copy_of, under_way
 from lungmix.formats import write_image
 from lungmix.geometry import Geometry
 from lungmix.pipeline import Pipeline
@@ -22,17 +22,10 @@ NAMES = ["case-001", "case-002", "case-003"]
 
 
 @pytest.fixture(scope="module")
-def computed(scans, client, tmp_path_factory):
-    url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    run(client, url, scans)
-    return url
-
-
-@pytest.fixture(scope="module")
-def masks(computed, tmp_path_factory):
+def masks(finished_store, tmp_path_factory):
     """Right and left lung of each case in a file, on a finer grid, whose import takes a while."""
     folder = tmp_path_factory.mktemp("masks")
-    for name, case in lungmix.open_cohort(computed).items():
+    for name, case in lungmix.open_cohort(finished_store).items():
         grid, side = case.geometry, np.array(case.side.compute())
         fine = Geometry(
             (4 * grid.size[0], 4 * grid.size[1], grid.size[2]),
@@ -63,8 +56,8 @@ def assert_clean(client, store):
     assert not any(wrong.values()), wrong
 
 
-def test_evaluation_killed_amid_its_cases_keeps_the_finished_ones(computed, masks, client, tmp_path):
-    store, expected = copy_of(computed, tmp_path), copy_of(computed, tmp_path / "undisturbed")
+def test_evaluation_killed_amid_its_cases_keeps_the_finished_ones(finished_store, masks, client, tmp_path):
+    store, expected = copy_of(finished_store, tmp_path), copy_of(finished_store, tmp_path / "undisturbed")
     assert not lungmix.evaluate(str(expected), masks, client=client).failed
     log, answer = tmp_path / "client.log", tmp_path / "answer.json"
     with Cluster(tmp_path, workers=1) as cluster:

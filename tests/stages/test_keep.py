@@ -27,16 +27,9 @@ pytestmark = pytest.mark.slow
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 
 
-@pytest.fixture(scope="module")
-def finished(scans, client, tmp_path_factory):
-    url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    assert not Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], mask=MASK).failed
-    return url
-
-
 @pytest.fixture
-def store(finished, tmp_path):
-    return Path(shutil.copytree(finished, tmp_path / "copy.zarr"))
+def store(finished_store, tmp_path):
+    return Path(shutil.copytree(finished_store, tmp_path / "copy.zarr"))
 
 
 def scans_in(folder):
@@ -124,7 +117,7 @@ def test_removed_and_added_again_the_cohort_is_the_same_under_a_new_name(client,
     assert report.done == ["case-001", "case-003", "case-004"]
 
 
-def test_relabelling_leaves_the_masks_and_is_undone_by_the_first_model(client, store, finished):
+def test_relabelling_leaves_the_masks_and_is_undone_by_the_first_model(client, store, finished_store):
     pipeline = Pipeline(client, lungmix.open_cohort(store, "r+"))
     masks = {file: file.stat().st_mtime_ns for file in store.rglob("labels/lung/**/c/*/0/0")}
     report = pipeline.relabel("published")
@@ -132,9 +125,9 @@ def test_relabelling_leaves_the_masks_and_is_undone_by_the_first_model(client, s
     assert report.model == lungmix.load_model("published")
     assert {file: file.stat().st_mtime_ns for file in masks} == masks
     with np.testing.assert_raises(AssertionError):
-        assert_same_store(finished, store)
+        assert_same_store(finished_store, store)
     pipeline.relabel("fit")
-    assert_same_store(finished, store)
+    assert_same_store(finished_store, store)
 
 
 def test_open_store_keeps_what_another_run_records(client, scans, tmp_path):

@@ -105,3 +105,13 @@ def test_sizes_of_other_presets_are_rejected():
         MaskParameters("anatomical", opening=2)
     assert MaskParameters("anatomical").to_dict()["threshold"] == -300
     assert MaskParameters("physical").to_dict()["threshold"] == -155
+
+
+def test_a_small_piece_of_a_lung_is_not_shared_between_both():
+    """A piece of the right apex reaches nearer to the left lung than to what is left of the right one."""
+    hu = np.full((40, 60, 80), 40, np.int16)
+    hu[:, :4], hu[:, -4:], hu[:, :, :4], hu[:, :, -4:] = -1000, -1000, -1000, -1000
+    hu[4:24, 14:46, 12:34], hu[4:37, 14:46, 48:70] = -850, -850
+    hu[29:36, 22:38, 16:44] = -850
+    labels = parts(hu, (5.0, 5.0, 5.0), zones(hu, (5.0, 5.0, 5.0)))
+    assert set(np.unique(labels[30:35, 24:36, 18:42])) == {1}

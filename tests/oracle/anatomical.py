@@ -31,9 +31,14 @@ def lung_parts(hu, spacing):
         gas, airway = lungs, np.zeros_like(lungs)
     if not gas.any():
         return np.zeros(hu.shape, np.uint8)
-    nearest = separate_lungs(gas, small, step)
+    sides = separate_lungs(gas, small, step)
+    nearest = sides.copy()
     flood(nearest)
-    sides = np.where(gas, nearest, 0)
+    pieces, n = ndimage.label(gas & (sides == 0))
+    for piece in (pieces == k for k in range(1, n + 1)):
+        sides[piece] = 2 if (nearest[piece] == 2).sum() > (nearest[piece] == 1).sum() else 1
+    nearest = sides.copy()
+    flood(nearest)
     inner, dense = np.zeros(small.shape, bool), dense_lung(small, sides, airway, threshold, step)
     for side in (1, 2):
         filled = closing(sides == side, 5.0, step) & ~airway & (nearest == side)

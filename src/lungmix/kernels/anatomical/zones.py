@@ -75,10 +75,9 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
     gas = _large_components(candidates & ~airway, spacing)
     if not gas.any():
         gas, airway = candidates, np.zeros_like(airway)
-    sides = separate_lungs(gas, hu, spacing)
+    sides = _sides_of(gas, hu, spacing)
     nearest = sides.copy()
     flood(nearest)
-    sides = np.where(gas, nearest, np.uint8(0))
     out |= nearest
     out[airway] |= np.uint8(Zone.AIRWAY)
     for side in (Zone.RIGHT, Zone.LEFT):
@@ -95,6 +94,18 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
     # Where both lungs claim a voxel, the nearer one has it.
     out[find_dense(hu, sides, airway, threshold, spacing)] |= np.uint8(Zone.DENSE)
     return out
+
+
+def _sides_of(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float]) -> Codes:
+    """Return which lung each voxel of air belongs to; a small component belongs to the lung nearest to most of it."""
+    sides = separate_lungs(gas, hu, spacing)
+    nearest = sides.copy()
+    flood(nearest)
+    pieces, n = ndimage.label(gas & (sides == 0))
+    right, left = (np.bincount(pieces[nearest == side], minlength=n + 1) for side in (Zone.RIGHT, Zone.LEFT))
+    of_piece = np.where(left > right, np.uint8(Zone.LEFT), np.uint8(Zone.RIGHT))
+    of_piece[0] = 0
+    return np.asarray(np.where(sides > 0, sides, of_piece[pieces]), np.uint8)
 
 
 def _large_components(mask: Mask, spacing: Sequence[float]) -> Mask:

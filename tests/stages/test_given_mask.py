@@ -11,6 +11,7 @@ from lungmix.errors import SourceError, StoreError, UsageError
 from lungmix.export import export_case
 from lungmix.formats.masks import open_mask
 from lungmix.geometry import Geometry
+from lungmix.mixture.diagnosis import DOUBTS, doubts_of
 from lungmix.parameters import MaskLabels, MaskParameters, mask_of_text, text_of_mask
 from lungmix.phantom import Phantom
 from lungmix.stages import regions
@@ -412,3 +413,12 @@ def test_texts_of_other_programs_are_no_parameters_of_a_mask(text):
 )  # fmt: skip
 def test_parameters_of_a_mask_are_read_from_their_text(parameters):
     assert mask_of_text(text_of_mask(parameters.to_dict())) == parameters
+
+
+def test_verification_passes_labels_by_a_fit_whose_checks_fail(cohort):
+    fit = replace(MODEL, fit_info={DOUBTS: ["the fit ended before its stopping rule was met"]})
+    assert doubts_of(fit, is_fit=True) != doubts_of(fit, is_fit=False)
+    publish(cohort, fit, {})
+    give(cohort, mask_of(two_lungs(), GRID), "right=1,left=2")
+    LabelStage(fit, "converged").run(StageContext(InProcess(), cohort), "one")
+    assert problems_of(cohort) == []

@@ -39,6 +39,7 @@ from lungmix.store import (
     stage_of,
 )
 from lungmix.store.choices import last_quality
+from lungmix.store.models import GIVEN
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import PACKED, TABLES
 from lungmix.store.tables import lines_of, text_of
@@ -135,7 +136,8 @@ class Comparison:
                 self.add_problem("its labels are not those of the store's model: run `Pipeline.label()`")
                 return
             if {regions.STAGE, label.STAGE} & case.stages.keys():
-                label.LabelStage(self.model).run(context, name)
+                model_name = case.stages.get(label.STAGE, {}).get("model_name", GIVEN)
+                label.LabelStage(self.model, model_name).run(context, name)
                 self._compare_stage(scratch[name], regions.STAGE)
                 self._compare_stage(scratch[name], label.STAGE)
                 if numbers := quality.numbers_of(case):

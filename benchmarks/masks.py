@@ -22,7 +22,7 @@ import numpy as np
 
 from figures import Check, Sheet, Table, parser_for
 from processes import MIB, Watch, cpu_seconds, in_fresh_process
-from scans import LONGEST, QUICK_SHAPE, SHAPE, cohort_of, folder_for, long_scan
+from scans import QUICK_SHAPE, SHAPE, cohort_of, folder_for, long_scan
 
 SLICES = (248, 827, 1251)
 QUICK_SLICES = (64, 160)
@@ -45,9 +45,7 @@ def main():
         compared = []
         for n in slices:
             store, reference = Path(made) / f"{n}.zarr", Path(made) / f"{n}.nrrd"
-            in_fresh_process(
-                prepare, long_scan(scans, n, QUICK_SLICES[-1] if chosen.quick else LONGEST), store, reference
-            )
+            in_fresh_process(prepare, long_scan(scans, n, slices[-1]), store, reference)
             compared.append({"slices": n, **in_fresh_process(compare, store, reference)})
             print(f"{n} slices compared in {compared[-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
             if n == slices[0]:

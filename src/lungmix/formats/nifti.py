@@ -66,10 +66,11 @@ def read_nifti(path: Path) -> Header:
 
 
 def _keys(header: Any) -> dict[str, str]:
-    """Return the keys that this package writes into the description of a file, such as ``mask physical``."""
-    text = bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")
+    """Return the keys that this package writes: the intent, and the description, such as ``mask physical``."""
+    text, image = (bytes(header[field]).rstrip(b"\0").decode("latin-1") for field in ("descrip", "intent_name"))
     pairs = (part.partition(" ") for part in text.split("; "))
-    return {f"{PREFIX}{key}": value for key, _, value in pairs if key in WRITTEN_KEYS}
+    keys = {f"{PREFIX}{key}": value for key, _, value in pairs if key in WRITTEN_KEYS}
+    return {f"{PREFIX}image": image, **keys} if keys and image else keys
 
 
 def _read_beginning(path: Path, *, is_gzip: bool) -> bytes:

@@ -56,7 +56,7 @@ def write_image(
         Further keys and values of a .nrrd header, each on one line.
     made_with : mapping of str to str, optional
         Provenance of the volume: further keys in headers of .nrrd, .mha and .mhd, and the description of a NIfTI file,
-        which is limited to 80 characters.
+        which is limited to 80 characters, with the name of a label map as its intent.
 
     Raises
     ------
@@ -219,7 +219,9 @@ def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, 
         header.set_qform(affine, code="scanner")
         header.set_sform(affine, code="scanner")
     header.set_slope_inter(1, 0)
-    header["descrip"] = "; ".join(f"{key.removeprefix(PREFIX)} {value}" for key, value in about.items())[:80].encode()
+    texts = {key.removeprefix(PREFIX): value for key, value in about.items()}
+    header["intent_name"] = texts.pop("image", "").encode()
+    header["descrip"] = "; ".join(f"{key} {value}" for key, value in texts.items())[:80].encode()
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
     stream = BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +137,16 @@ def _edge_cm2(piece: Mask, across: list[int], spacing: npt.NDArray[np.float64]) 
     return sum(
         int(piece.take(index, a).sum()) * float(spacing.prod() / spacing[a]) / 100 for a in across for index in (0, -1)
     )
+
+
+def large_components(
+    mask: Mask, least_ml: float, spacing: Sequence[float], structure: npt.NDArray[np.bool_] | None = None
+) -> Mask:
+    """Return the components of a mask with at least a volume, connected by faces unless `structure` says otherwise."""
+    parts, n = ndimage.label(mask, structure)
+    ml = np.bincount(parts.reshape(-1), minlength=n + 1) * float(np.prod(spacing)) / 1000
+    ml[0] = 0
+    return np.asarray((ml >= least_ml)[parts])
 
 
 def largest_component(mask: Mask) -> Mask:

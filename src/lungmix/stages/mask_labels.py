@@ -58,7 +58,7 @@ class LabelChoice:
 
     @property
     def has_dense(self) -> bool:
-        """True where dense lung is told apart from aerated lung, and nothing else is in the mask."""
+        """True if the labels are those of right and left lung alone, and some of them are dense lung."""
         labels = {*self.values.values()}
         parts = {LABELS["right"], LABELS["left"], *DENSE_LUNGS.values()}
         return labels <= parts and not labels.isdisjoint(DENSE_LUNGS.values())

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from lungmix.kernels.anatomical.spheres import dilated, opened
 from lungmix.kernels.jit import kernel
+from lungmix.kernels.rejected_components import large_components
 
 Codes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -85,10 +86,7 @@ def find_dense(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold:
 
 
 def _enclosed(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold: int, spacing: Sequence[float]) -> Mask:
-    pieces, _ = ndimage.label(hu > BONE_HU, np.ones((3, 3, 3), np.bool_))
-    ml = np.bincount(pieces.reshape(-1)) * float(np.prod(spacing)) / 1000
-    ml[0] = 0
-    bone = (ml >= BONE_ML)[pieces]
+    bone = large_components(hu > BONE_HU, BONE_ML, spacing, np.ones((3, 3, 3), np.bool_))
     wall = ndimage.maximum_filter1d(bone, 2 * round(RIB_MM / spacing[0]) + 1, axis=0)
     stops = sides.copy()
     stops[(hu < threshold) & (sides == 0) | airway] = _OTHER

@@ -15,6 +15,7 @@ from lungmix.kernels.anatomical.dense import find_dense
 from lungmix.kernels.anatomical.spheres import closed
 from lungmix.kernels.geodesic import flood
 from lungmix.kernels.regions import separate_lungs
+from lungmix.kernels.rejected_components import large_components
 
 Codes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -72,7 +73,7 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
     if not candidates.any():
         return out
     airway = find_airway(hu, air, candidates, spacing)
-    gas = _large_components(candidates & ~airway, spacing)
+    gas = large_components(candidates & ~airway, PIECE_ML, spacing)
     if not gas.any():
         gas, airway = candidates, np.zeros_like(airway)
     sides = _sides_of(gas, hu, spacing)
@@ -106,13 +107,6 @@ def _sides_of(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float]) ->
     of_piece = np.where(left > right, np.uint8(Zone.LEFT), np.uint8(Zone.RIGHT))
     of_piece[0] = 0
     return np.asarray(np.where(sides > 0, sides, of_piece[pieces]), np.uint8)
-
-
-def _large_components(mask: Mask, spacing: Sequence[float]) -> Mask:
-    components, n = ndimage.label(mask)
-    ml = np.bincount(components.reshape(-1), minlength=n + 1) * float(np.prod(spacing)) / 1000
-    ml[0] = 0
-    return np.asarray((ml >= PIECE_ML)[components])
 
 
 def _filled(lung: Mask, spacing: Sequence[float]) -> Mask:

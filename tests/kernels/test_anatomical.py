@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import lungmix
 from lungmix.errors import UsageError
 from lungmix.geometry import axis_order
-from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
+from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks, reduced_indices
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.reduction import reduction_of
 from lungmix.kernels.structuring_elements import ellipsoid
@@ -19,24 +19,24 @@ from support.chests import GRIDS, chest
 
 
 def zones(hu, spacing):
-    """Zones of all voxels."""
+    """Zones of the reduced voxels."""
     reduction = reduction_of(spacing)
-    codes = find_zones(reduction.apply(hu), threshold(spacing), reduction.spacing(spacing))
-    return spread(codes, reduction.factors, [np.arange(n) for n in hu.shape])
+    return find_zones(reduction.apply(hu), threshold(spacing), reduction.spacing(spacing))
 
 
 def threshold(spacing):
     return -400 if min(spacing[1:]) > 2 else -300
 
 
-def parts(hu, spacing, full, chunks=None):
-    element = ellipsoid(3.0, spacing)
+def parts(hu, spacing, codes, chunks=None):
+    """Labels of all voxels, by slabs of `chunks` planes."""
+    element, factors = ellipsoid(3.0, spacing), reduction_of(spacing).factors
     air, halo, slabs, start = pack_below(hu, threshold(spacing)), 2 * element.extent[0], [], 0
     for thick in chunks or (len(hu),):
         low, high = max(0, start - halo), min(len(hu), start + thick + halo)
-        slabs.append(
-            lung_voxels(air[low:high], hu.shape[2], full[low:high], element, (start - low, start + thick - low))
-        )
+        indices = reduced_indices(codes.shape, factors, [np.arange(low, high), *(np.arange(n) for n in hu.shape[1:])])
+        masks = lung_masks(air[low:high], codes, indices, element, (start - low, start + thick - low))
+        slabs.append(labels_of(masks, hu.shape[2]))
         start += thick
     return np.concatenate(slabs)
 
@@ -71,8 +71,8 @@ def test_chunks_change_no_voxel(data):
     spacing = data.draw(st.sampled_from([(6.0, 6.0, 6.5), (3.0, 4.5, 4.5), (1.4, 4.0, 4.0)]))
     hu = chest(shape, (8.0, 9.0, 9.0), data.draw(st.integers(0, 10**6)))
     chunks = tuple(np.diff([0, *sorted(data.draw(st.sets(st.integers(1, 23), max_size=6))), 24]).tolist())
-    full = zones(hu, spacing)
-    np.testing.assert_array_equal(parts(hu, spacing, full, chunks), parts(hu, spacing, full))
+    codes = zones(hu, spacing)
+    np.testing.assert_array_equal(parts(hu, spacing, codes, chunks), parts(hu, spacing, codes))
 
 
 @pytest.mark.slow

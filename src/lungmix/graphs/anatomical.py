@@ -14,10 +14,10 @@ import numpy.typing as npt
 from lungmix.geometry import AxisOrder
 from lungmix.graphs.memory import mask_chunks
 from lungmix.graphs.overlap import whole_steps
-from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
+from lungmix.kernels.anatomical import find_zones, lung_masks, reduced_indices
 from lungmix.kernels.anatomical.zones import Codes
 from lungmix.kernels.mask import anatomical_threshold
-from lungmix.kernels.packed_masks import pack_below
+from lungmix.kernels.packed_masks import pack_below, unpack
 from lungmix.kernels.reduction import Reduction, reduction_of
 from lungmix.kernels.structuring_elements import Element, ellipsoid
 from lungmix.parameters import ANATOMICAL_CLOSING_MM, MaskParameters
@@ -93,5 +93,5 @@ def _lung(
     """Return the mask of planes of a slab that begins at plane `first` of the volume."""
     indices = [np.arange(first, first + len(ct)), *(np.arange(n) for n in ct.shape[1:])]
     air = pack_below(np.ascontiguousarray(ct, np.int16), threshold)
-    labels = lung_voxels(air, ct.shape[2], spread(codes, reduction.factors, indices), element, planes)
-    return (labels > 0).view(np.uint8)
+    masks = lung_masks(air, codes, reduced_indices(codes.shape, reduction.factors, indices), element, planes)
+    return unpack(np.bitwise_or.reduce(masks), ct.shape[2])

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from lungmix.cluster.compute import compute_in_order
 from lungmix.errors import NoLungError
 from lungmix.geometry import Geometry
-from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
-from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
+from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks, reduced_indices
+from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu_packed
 from lungmix.kernels.mask import anatomical_threshold
+from lungmix.kernels.packed_masks import Bits
 from lungmix.kernels.reduction import reduction_of
 from lungmix.kernels.structuring_elements import Element, ellipsoid
 from lungmix.parameters import ANATOMICAL, ANATOMICAL_CLOSING_MM, MaskParameters
@@ -33,9 +34,6 @@ from lungmix.store.schema import PACKED
 from lungmix.tissue import DENSE, LUNGS, SIDES
 
 Codes = npt.NDArray[np.uint8]
-
-_BAND = 16
-"""Slices whose voxels are decided at a time: temporary arrays are no larger than theirs."""
 
 _SIDE_OF_PART = np.array([0, 1, 2, 1, 2], np.uint8)
 """Right or left lung by the label of a part of it (`lungmix.tissue.DENSE`)."""
@@ -132,23 +130,20 @@ def _write_slab(
     case_ref: CaseRef, start: int, stop: int, zones: regions.CompressedLabels, element: Element
 ) -> _WrittenSlab:
     case = case_ref.open("r+")
-    depth, ny, nx = case.geometry.shape
+    depth, _, nx = case.geometry.shape
     has_regions = case.geometry.orientation_known
     files: Receipts = {}
     region_files: Receipts = {}
     counts = np.zeros((len(DENSE), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(regions.FACES)), np.bool_)
-    labels = np.empty((stop - start, ny, nx), np.uint8)
-    codes = zones.labels
-    for begin in range(start, stop, _BAND):
-        end = min(begin + _BAND, stop)
-        labels[begin - start : end - start] = _labels_of(case, codes, element, begin, end)
-    lung_rows = np.flatnonzero(labels.any(axis=(0, 2)))
+    masks = _masks_of(case, zones.labels, element, start, stop)
+    lung_rows = np.flatnonzero(masks.any(axis=(0, 1, 3)))
     if lung_rows.size:
         rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
         hu = case.read("ct", start, stop, rows)
-        for region in DENSE:
-            counts[region.label - 1] += count_hu(hu, (labels[:, rows] == region.label).view(np.uint8))
+        for count, mask in zip(counts, masks[:, :, rows], strict=True):
+            count += count_hu_packed(hu, mask)
+        labels = labels_of(masks, nx)
         files |= case.write("lung", start, (labels > 0).view(np.uint8))
         files |= case.write("region", start, labels)
         if has_regions:
@@ -161,8 +156,8 @@ def _write_slab(
     return _WrittenSlab(SparseHistogram.of(counts.reshape(-1)), of_regions, files)
 
 
-def _labels_of(case: CaseWriter, codes: Codes, element: Element, start: int, stop: int) -> Codes:
-    """Return the labels of the slices from `start` to `stop` (`lungmix.tissue.DENSE`), from the zones of a case."""
+def _masks_of(case: CaseWriter, codes: Codes, element: Element, start: int, stop: int) -> Bits:
+    """Return the packed parts of the lungs on the slices from `start` to `stop`, from the zones of a case."""
     shape, order = case.geometry.shape, case.geometry.axis_order
     halo = 2 * element.extent[0]
     low, high = max(0, start - halo), min(shape[0], stop + halo)
@@ -170,7 +165,7 @@ def _labels_of(case: CaseWriter, codes: Codes, element: Element, start: int, sto
     axial = [n - 1 - index if flip else index for n, index, flip in zip(shape, indices, order.flipped, strict=True)]
     factors = order.by_array(reduction_of(case.geometry.axial.spacing_zyx).factors)
     air = case.read_packed(PACKED, low, high)
-    return lung_voxels(air, shape[2], spread(codes, factors, axial), element, (start - low, stop - low))
+    return lung_masks(air, codes, reduced_indices(codes.shape, factors, axial), element, (start - low, stop - low))
 
 
 def _describe_failure(spacing: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungmix.kernels.anatomical import find_zones, lung_voxels, spread
+from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks, reduced_indices
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.reduction import reduction_of
 from lungmix.kernels.structuring_elements import ellipsoid
@@ -19,8 +19,8 @@ def lung_parts(hu, spacing):
     threshold = -400 if min(spacing[1:]) > 2 else -300
     reduction = reduction_of(spacing)
     codes = find_zones(reduction.apply(hu), threshold, reduction.spacing(spacing))
-    full = spread(codes, reduction.factors, [np.arange(n) for n in hu.shape])
-    return lung_voxels(pack_below(hu, threshold), hu.shape[2], full, ellipsoid(3.0, spacing))
+    indices = reduced_indices(codes.shape, reduction.factors, [np.arange(n) for n in hu.shape])
+    return labels_of(lung_masks(pack_below(hu, threshold), codes, indices, ellipsoid(3.0, spacing)), hu.shape[2])
 
 
 @dataclass(frozen=True)

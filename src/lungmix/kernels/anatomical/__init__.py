@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lungmix.kernels.anatomical.voxels import DENSE_LEFT, DENSE_RIGHT, LEFT, RIGHT, lung_voxels, spread
+from lungmix.kernels.anatomical.voxels import labels_of, lung_masks, reduced_indices
 from lungmix.kernels.anatomical.zones import Zone, find_zones
 
-__all__ = ["DENSE_LEFT", "DENSE_RIGHT", "LEFT", "RIGHT", "Zone", "find_zones", "lung_voxels", "spread"]
+__all__ = ["Zone", "find_zones", "labels_of", "lung_masks", "reduced_indices"]

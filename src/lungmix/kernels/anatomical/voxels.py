@@ -7,44 +7,47 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.anatomical.zones import Codes, Zone
+from lungmix.kernels.anatomical.zones import Codes, Mask, Zone
 from lungmix.kernels.morphology import closing
-from lungmix.kernels.packed_masks import Bits, pack, unpack
+from lungmix.kernels.packed_masks import WORD, Bits, pack, unpack, words_for
 from lungmix.kernels.structuring_elements import Element
 
-RIGHT, LEFT, DENSE_RIGHT, DENSE_LEFT = 1, 2, 3, 4
-"""Labels of `lung_voxels`: aerated right and left lung, dense right and left lung."""
+N_PARTS = 4
+"""Aerated right and left lung, dense right and left lung; their labels are 1 to 4."""
 
 Span = tuple[int, int]
+Indices = tuple[npt.NDArray[np.int64], ...]
 
-_CODES = np.arange(256, dtype=np.uint8)
 _LUNG = np.uint8(Zone.NEAR | Zone.INNER | Zone.DENSE)
-_SIDE = Zone.RIGHT | Zone.LEFT
+_SIDE = np.uint8(Zone.RIGHT | Zone.LEFT)
 
 
-def _table(side: int, bits: int, value: int) -> npt.NDArray[np.bool_]:
-    """Return for each code whether it is of a side and has these values of some bits."""
-    return np.asarray((side == (_CODES & _SIDE)) & ((_CODES & bits) == value))
+def reduced_indices(shape: Sequence[int], factors: Sequence[int], indices: Sequence[npt.NDArray[np.int64]]) -> Indices:
+    """Return, along each axis, the index of the reduced voxel that contains each voxel of the full scan.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Reduced voxels along z, y, x.
+    factors : sequence of int
+        Voxels in a reduced one along z, y, x.
+    indices : sequence of ndarray of int64
+        Index of the voxels along z, y, x.
+    """
+    return tuple(np.minimum(index // factor, n - 1) for index, factor, n in zip(indices, factors, shape, strict=True))
 
 
-_SIDE_TABLE = {side: _table(side, 0, 0) for side in (1, 2)}
-_NEAR_TABLE = {side: _table(side, Zone.NEAR | Zone.AIRWAY, Zone.NEAR) for side in (1, 2)}
-_INNER_TABLE = {side: _table(side, Zone.INNER, Zone.INNER) for side in (1, 2)}
-_DENSE_TABLE = {side: _table(side, Zone.DENSE, Zone.DENSE) for side in (1, 2)}
-_AIRWAY_TABLE = np.asarray((_CODES & Zone.AIRWAY) > 0)
-
-
-def lung_voxels(air: Bits, nx: int, codes: Codes, element: Element, planes: Span | None = None) -> Codes:
-    """Return the lung voxels of some planes.
+def lung_masks(air: Bits, codes: Codes, indices: Indices, element: Element, planes: Span | None = None) -> Bits:
+    """Return the packed masks of the parts of the lungs on some planes; no voxel is in two of them.
 
     Parameters
     ----------
     air : ndarray of uint64, shape (z, y, words)
         Packed air; planes before and after those of the result are a halo of twice the extent of the element.
-    nx : int
-        Voxels in a row.
-    codes : ndarray of uint8, shape (z, y, nx)
-        `Zone` of each voxel, that of its reduced voxel.
+    codes : ndarray of uint8, shape (reduced z, reduced y, reduced x)
+        `Zone` of each reduced voxel.
+    indices : tuple of ndarray of int64
+        Index of the reduced voxel of each voxel of the air along z, y, x, as by `reduced_indices`.
     element : Element
         Structuring element of the closing of each lung.
     planes : tuple of int, optional
@@ -52,53 +55,60 @@ def lung_voxels(air: Bits, nx: int, codes: Codes, element: Element, planes: Span
 
     Returns
     -------
-    ndarray of uint8, shape (planes, y, nx)
-        0 outside the lungs, 1 and 2 for aerated right and left lung, 3 and 4 for dense right and left lung.
+    ndarray of uint64, shape (4, planes, y, words)
+        Aerated right and left lung, dense right and left lung.
     """
-    first, stop = planes or (0, len(air))
-    out = np.zeros((stop - first, *codes.shape[1:]), np.uint8)
-    rows = np.flatnonzero((codes & _LUNG).any(axis=(0, 2)))
-    if not rows.size:
-        return out
-    # Voxels outside the box of a lung stay 0: a closing sets nothing outside the bounding box of its mask.
-    span = slice(int(rows[0]), int(rows[-1]) + 1)
-    codes, is_air = codes[:, span], unpack(air[:, span], nx).view(np.bool_)
-    for side, aerated_label, dense_label in ((Zone.RIGHT, RIGHT, DENSE_RIGHT), (Zone.LEFT, LEFT, DENSE_LEFT)):
-        columns = np.flatnonzero(_SIDE_TABLE[side][codes].any(axis=(0, 1)))
-        if not columns.size:
+    core = slice(*(planes or (0, len(air))))
+    out = np.zeros((N_PARTS, core.stop - core.start, *air.shape[1:]), np.uint64)
+    first, last = int(indices[0].min()), int(indices[0].max())
+    codes = codes[first : last + 1]
+    z, y, x = indices[0] - first, *indices[1:]
+    for part, side in enumerate((Zone.RIGHT, Zone.LEFT)):
+        of_side = (codes & _SIDE) == side
+        lung = of_side & ((codes & _LUNG) > 0)
+        if not lung.any():
             continue
-        box = (slice(None), slice(None), slice(int(columns[0]), int(columns[-1]) + 1))
-        zones, gas = codes[box], is_air[box]
-        core, window = zones[first:stop], out[:, span][box]
-        aerated = gas & _NEAR_TABLE[side][zones] | _INNER_TABLE[side][zones]
-        allowed = _SIDE_TABLE[side][core] & ~(gas[first:stop] & _AIRWAY_TABLE[core])
-        dense = _DENSE_TABLE[side][zones]
+        # Voxels outside the box of a lung stay 0: a closing sets nothing outside the bounding box of its mask.
+        rows, columns = _set_span(lung.any(axis=(0, 2))[y]), _set_span(lung.any(axis=(0, 1))[x])
+        words = slice(columns.start // WORD, words_for(columns.stop))
+        gas = air[:, rows, words]
+        x_of_words = x[words.start * WORD : words.stop * WORD]
+        near, inner, dense, airway, within = (
+            _spread(mask, z, y[rows], x_of_words)
+            for mask in (
+                of_side & ((codes & (Zone.NEAR | Zone.AIRWAY)) == Zone.NEAR),
+                *(of_side & ((codes & zone) > 0) for zone in (Zone.INNER, Zone.DENSE, Zone.AIRWAY)),
+                of_side,
+            )
+        )
+        aerated = gas & near | inner
+        allowed = within[core] & ~(gas[core] & airway[core])
+        window = out[:, :, rows, words]
+        window[part] = closing(aerated, len(x_of_words), element, (core.start, core.stop)) & allowed
         if dense.any():
-            window[_closed(aerated | dense, element, (first, stop)) & allowed] = dense_label
-        if aerated.any():
-            window[_closed(aerated, element, (first, stop)) & allowed] = aerated_label
+            both = closing(aerated | dense, len(x_of_words), element, (core.start, core.stop)) & allowed
+            window[part + 2] = both & ~window[part]
     return out
 
 
-def spread(codes: Codes, factors: Sequence[int], indices: Sequence[npt.NDArray[np.int64]]) -> Codes:
-    """Return the codes of full voxels: each has that of the reduced voxel that contains it.
-
-    Parameters
-    ----------
-    codes : ndarray of uint8, shape (z, y, x)
-        Reduced voxels.
-    factors : sequence of int
-        Voxels in a reduced one along z, y, x.
-    indices : sequence of ndarray of int64
-        Index of the full voxels along z, y, x.
-    """
-    z, y, x = (
-        np.minimum(index // factor, n - 1) for index, factor, n in zip(indices, factors, codes.shape, strict=True)
-    )
-    return np.asarray(codes[np.ix_(z, y, x)])
+def labels_of(masks: Bits, nx: int) -> Codes:
+    """Return the labels of `lung_masks` with rows of `nx` voxels: uint8, 0 outside the lungs."""
+    out = np.zeros((*masks.shape[1:3], nx), np.uint8)
+    rows = np.flatnonzero(masks.any(axis=(0, 1, 3)))
+    if rows.size:
+        span = slice(int(rows[0]), int(rows[-1]) + 1)
+        for label, mask in enumerate(masks[:, :, span], 1):
+            if mask.any():
+                out[:, span] += np.uint8(label) * unpack(mask, nx)
+    return out
 
 
-def _closed(mask: npt.NDArray[np.bool_], element: Element, planes: Span) -> npt.NDArray[np.bool_]:
-    nx = mask.shape[2]
-    bits = closing(pack(np.ascontiguousarray(mask).view(np.uint8)), nx, element, planes)
-    return unpack(bits, nx).view(np.bool_)
+def _spread(mask: Mask, z: npt.NDArray[np.int64], y: npt.NDArray[np.int64], x: npt.NDArray[np.int64]) -> Bits:
+    """Return the packed mask of voxels whose reduced voxel is in a mask."""
+    return pack(mask[:, :, x])[np.ix_(z, y)]
+
+
+def _set_span(is_set: npt.NDArray[np.bool_]) -> slice:
+    """Return the span from the first to the last index that is set."""
+    hits = np.flatnonzero(is_set)
+    return slice(int(hits[0]), int(hits[-1]) + 1)

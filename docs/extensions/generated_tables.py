@@ -11,7 +11,7 @@ from message_index import error_classes, raised_messages
 
 from lungmix.kernels import data_dictionary
 from lungmix.kernels.diagnosis import BELOW, CHECKS, TISSUE_RANGES
-from lungmix.quality import FLAGS
+from lungmix.quality_flags import FLAGS
 
 
 def with_code(text: str) -> nodes.inline:

@@ -21,8 +21,8 @@ from .pipeline import RunResult as RunResult
 from .pipeline.evaluation import EvaluationResult as EvaluationResult
 from .pipeline.evaluation import evaluate as evaluate
 from .pipeline.one_call import run as run
-from .quality import FLAGS as FLAGS
-from .quality import QualityParameters as QualityParameters
+from .quality_flags import FLAGS as FLAGS
+from .quality_flags import QualityParameters as QualityParameters
 from .store import Case as Case
 from .store import Cohort as Cohort
 from .store import open_cohort as open_cohort

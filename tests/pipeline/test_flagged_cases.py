@@ -17,7 +17,7 @@ from lungmix.errors import ModelError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.parameters import FitParameters
 from lungmix.pipeline import Pipeline, RunResult
-from lungmix.quality import QualityParameters
+from lungmix.quality_flags import QualityParameters
 from lungmix.stages.flags import flagged_cases, quality_row
 from lungmix.stages.measure import measure_cohort, quality_details
 from lungmix.stages.quality import without_numbers

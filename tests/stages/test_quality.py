@@ -15,7 +15,7 @@ from lungmix.kernels.plausibility import LIMITS
 from lungmix.parameters import MaskLabels, MaskParameters
 from lungmix.phantom import Phantom
 from lungmix.privacy.acquisition import Acquisition
-from lungmix.quality import FLAGS, QualityParameters, raise_flags, slice_to_look_at
+from lungmix.quality_flags import FLAGS, QualityParameters, raise_flags, slice_to_look_at
 from lungmix.stages import convert, flags, label, mask, quality, regions
 from lungmix.stages.base import StageContext
 from lungmix.stages.flags import flags_of, quality_row, raised_flags

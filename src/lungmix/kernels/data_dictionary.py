@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lungmix.quality import FLAGS, PARTS
+from lungmix.quality_flags import FLAGS, PARTS
 from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, TISSUES
 
 

@@ -1,7 +1,8 @@
 """Plausibility of HU, checked on the histogram of a scan before its values are used.
 
-`LIMITS` holds every threshold with its reason; those of flags are the defaults of `lungmix.quality`. A finding either
-rejects a scan, because its values are not HU of a chest, or flags it: it is measured, but not pooled with others.
+`LIMITS` holds every threshold with its reason; thresholds of flags are the defaults of `lungmix.quality_flags`. A
+finding either rejects a scan, because its values are not HU of a chest, or flags it: a flagged scan is measured, but
+not pooled with others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.kernels.jit import kernel
-from lungmix.quality import FLAGS
+from lungmix.quality_flags import FLAGS
 
 Counts = npt.NDArray[np.uint64]
 

@@ -1,6 +1,6 @@
 """Numbers for quality control of a mask, measured on the reduced copy of a scan.
 
-`lungmix.quality` has the flags that follow from them, with thresholds and reasons.
+`lungmix.quality_flags` has the flags that follow from them, with thresholds and reasons.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
 from lungmix.pipeline.pipeline import FIT, Pipeline, given_model
 from lungmix.pipeline.result import RunResult
-from lungmix.quality import QualityParameters
+from lungmix.quality_flags import QualityParameters
 from lungmix.segmenters import check_mask_options
 from lungmix.store import check_slices, open_cohort
 from lungmix.webpage.page import write_page

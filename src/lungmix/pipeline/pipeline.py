@@ -35,7 +35,7 @@ from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
 from lungmix.pipeline.staleness import stale_stages
-from lungmix.quality import QualityParameters
+from lungmix.quality_flags import QualityParameters
 from lungmix.segmenters import check_mask_options
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage

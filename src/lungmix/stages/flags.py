@@ -11,7 +11,7 @@ from lungmix.errors import DamageError
 from lungmix.kernels.data_dictionary import QUALITY
 from lungmix.kernels.plausibility import LIMITS, Finding, HuSummary, SummaryError
 from lungmix.parameters import ANATOMICAL
-from lungmix.quality import QualityParameters, RaisedFlag, raise_flags, slice_to_look_at
+from lungmix.quality_flags import QualityParameters, RaisedFlag, raise_flags, slice_to_look_at
 from lungmix.stages import convert, mask, quality, regions
 from lungmix.stages.given_mask import is_given, notes_on
 from lungmix.stages.plausibility import findings_of

@@ -18,7 +18,7 @@ from lungmix.kernels.data_dictionary import DENSE_COLUMNS, EVALUATION, EVALUATIO
 from lungmix.kernels.measures import component_keys, measure_dense, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
-from lungmix.quality import QualityParameters
+from lungmix.quality_flags import QualityParameters
 from lungmix.stages import quality, regions
 from lungmix.stages.comparisons import SEGMENTS
 from lungmix.stages.flags import exact_parts, quality_row, raised_flags

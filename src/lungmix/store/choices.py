@@ -11,7 +11,7 @@ from typing import Any
 from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import NO_MASKS, FitParameters, MaskParameters, text_of_mask
-from lungmix.quality import QualityParameters
+from lungmix.quality_flags import QualityParameters
 from lungmix.segmenters import check_mask_options
 from lungmix.store.case import Case
 from lungmix.store.chunking import check_slices, layout_of

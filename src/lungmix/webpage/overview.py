@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lungmix.privacy.acquisition import Acquisition
-from lungmix.quality import RaisedFlag
+from lungmix.quality_flags import RaisedFlag
 from lungmix.stages.flags import doubts_of
 from lungmix.stages.measure import stored_rows
 from lungmix.stages.quality import is_unmeasured

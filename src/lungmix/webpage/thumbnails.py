@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lungmix.quality import RaisedFlag, slice_to_look_at
+from lungmix.quality_flags import RaisedFlag, slice_to_look_at
 from lungmix.stages import quality
 from lungmix.store import Case
 from lungmix.store.schema import SIDE

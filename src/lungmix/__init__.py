@@ -8,5 +8,5 @@ __getattr__, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __dir__() -> list[str]:
-    """Return the public names, and the modules that are loaded."""
+    """Return the public names, and the submodules that are imported already."""
     return sorted({*_names(), *globals()})

@@ -12,7 +12,7 @@ from lungmix.errors import UsageError
 
 
 def as_lazy(array: Any) -> da.Array | None:
-    """Return the dask array in `array`, such as that of an xarray DataArray; None if its data are in memory.
+    """Return `array` as a dask array, such as the one in an xarray DataArray; None if its data are in memory.
 
     A dask frame or series becomes an array with chunks of unknown length.
     """
@@ -39,7 +39,7 @@ def volume(array: Any, name: str) -> Any:
     Raises
     ------
     UsageError
-        If a mask hides voxels: for a dask array, when its blocks are computed.
+        If the array is a numpy masked array with masked voxels. A dask array raises when its blocks are computed.
     """
     lazy = as_lazy(array)
     if lazy is None:

@@ -25,7 +25,7 @@ def atomic_write(target: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If it cannot be written, as where a file is to replace a folder.
+        If the target cannot be written, or if a file is to replace a folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Processes and threads may write one file at the same time; the last one to finish replaces it.

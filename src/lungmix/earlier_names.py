@@ -1,4 +1,4 @@
-"""Earlier names of parameters, which scripts of users still give."""
+"""Earlier names of parameters, which scripts of users may still use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 def accepts_earlier_names(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator for functions whose parameters were renamed.
 
-    An earlier name is taken with a `DeprecationWarning`; together with the present one it is a `TypeError`, like any
-    value that is given twice.
+    A call with an earlier name works, with a `DeprecationWarning`. A call with both names raises `TypeError`, as Python
+    does for a parameter that is given twice.
 
     Parameters
     ----------

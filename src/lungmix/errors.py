@@ -1,8 +1,8 @@
 """Errors of the package, in one hierarchy.
 
-A message names the file or the case, says what is wrong and, after a colon or semicolon, what to do about it, beginning
-with one of `IMPERATIVES`. No message contains a patient's attributes. Names of files may be names of patients:
-messages hold them between marks (`mark_path`), so that written files and logs can omit them.
+A message names the file or the case and says what is wrong. After a colon or semicolon it says what to do about it;
+this remedy begins with one of `IMPERATIVES`. No message contains a patient's attributes. Names of files may be names
+of patients, so messages hold them between marks (`mark_path`), and written files and logs omit what is marked.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _MARKED = re.compile(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}")
 _QUOTED = re.compile(f"{_OPEN_QUOTE}[^{_CLOSE}]*{_CLOSE}")
 
 REPORT_IT = "report it with its traceback"
-"""Remedy for an error of this package itself."""
+"""What a user can do about an unexpected error, which is a bug of this package."""
 
 IMPERATIVES = (
     "add", "call", "check", "choose", "convert", "correct", "export", "fill", "fit", "free", "get", "give", "install",
     "keep", "label", "make", "name", "omit", "put", "read", "remove", "report", "resample", "reshape", "return",
     "run", "save", "score", "see", "set", "start", "try", "unpack", "use", "wait", "write",
 )  # fmt: skip
-"""First words of remedies, apart from commands."""
+"""First words of remedies; a remedy may also begin with a command or a method to call."""
 
 _REMEDY = re.compile(rf"(?:^|[:;] )(?=(?:{'|'.join(IMPERATIVES)}) |`(?:lungmix|Cohort|Pipeline\.))")
 
@@ -66,7 +66,7 @@ shown = reveal
 
 
 def redact(message: str) -> str:
-    """Return a message for files and logs: each marked name is replaced, marked text is omitted."""
+    """Return a message for files and logs: "the file" replaces each marked name, "..." each marked text."""
     return _QUOTED.sub("...", _MARKED.sub("the file", message))
 
 
@@ -110,7 +110,7 @@ class LungmixError(Exception):
 
     @property
     def remedy(self) -> str | None:
-        """Last part of the message, which says what to do, without names of files; None if it does not say so."""
+        """Last part of the message, which says what to do, without names of files; None if there is no such part."""
         message = self.raw_message
         # Names of files may look like a remedy.
         start = _REMEDY.search(_QUOTED.sub(_blank, _MARKED.sub(_blank, message)))
@@ -123,7 +123,11 @@ def _blank(match: re.Match[str]) -> str:
 
 @contextmanager
 def error_about(*, path: str | PurePath | None = None, case: str | None = None) -> Iterator[None]:
-    """Set path and case of an error that the block raises; the outermost block has the path that a user gave."""
+    """Set the attributes `path` and `case` of an error that the block raises.
+
+    Blocks may be nested. The values of the outermost block replace those of inner ones, because its path is the one
+    that a user gave.
+    """
     try:
         yield
     except LungmixError as error:
@@ -220,7 +224,7 @@ class RoomError(ClusterError):
     Attributes
     ----------
     pixels : tuple of int
-        Rows and columns of its slices.
+        Rows and columns of the slices of the case.
     limit : int
         Memory limit of the smallest worker, bytes.
     enough : int
@@ -273,13 +277,13 @@ class NoGuardError(ClusterError, SystemExit):
 
 
 def first_of(texts: Sequence[str], count: int = 3, separator: str = ", ") -> str:
-    """Return the first texts of a message, and how many more there are."""
+    """Return the first `count` texts in one, and the number of the others, such as ``a, b, c and 2 more``."""
     more = f" and {len(texts) - count} more" if len(texts) > count else ""
     return separator.join(texts[:count]) + more
 
 
 def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is one, such as ``1 case`` or ``1,251 slices``."""
+    """Return a number with its noun, singular or plural, such as ``1 case`` or ``1,251 slices``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
@@ -293,9 +297,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """Return a traceback without names of files and text of other libraries.
+    """Return a traceback without names of files that were read, and without messages of other libraries.
 
-    Messages of other libraries may quote a file's name or a header's text.
+    Messages of other libraries may quote the name of a file or text of a header.
     """
     parts = []
     current: BaseException | None = error

@@ -9,22 +9,25 @@ from typing import Any
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 _DECIMALS = 6
-"""Decimals in which equal cosines agree: files round them."""
+"""Direction cosines are rounded to so many decimals before they are compared, because files hold rounded values."""
 
 
 @dataclass(frozen=True)
 class AxisOrder:
-    """Order and sense of array axes in the patient.
+    """Order and direction of the axes of a volume's array in the patient: its storage order.
 
-    The axial array is the same volume with axes that run to the head, to the back and to the left of the patient. 48
-    storage orders, which differ in the order and the sense of their axes, have the same axial array.
+    The axial array is the same volume with axes that run to the head, to the back and to the left of the patient. A
+    volume can be stored in 48 orders, 6 orders of its axes times 8 combinations of their directions; all of them have
+    the same axial array.
 
     Attributes
     ----------
     axes : tuple of int
-        Array axes nearest to the directions feet to head, front to back, right to left.
+        Indices of three array axes: the axis between feet and head, the one between front and back, and the one
+        between right and left.
     flipped : tuple of bool
-        True for each array axis, in array order, whose index decreases in that direction.
+        One value per array axis. True for an axis that runs the other way: from head to feet, back to front, or left
+        to right.
     """
 
     axes: tuple[int, int, int] = (0, 1, 2)
@@ -32,29 +35,29 @@ class AxisOrder:
 
     @property
     def is_axial(self) -> bool:
-        """True where the array is axial."""
+        """True if arrays in this order are axial arrays already."""
         return self == AxisOrder()
 
     @property
     def cranial_axis(self) -> int:
-        """Array axis that runs from feet to head, or back."""
+        """Index of the array axis that runs between feet and head, in either direction."""
         return self.axes[0]
 
     def to_axial(self, array: Any) -> Any:
-        """Return a view of an array ``[z, y, x]`` as the axial array."""
+        """Return the axial array of an array that is stored in this order, as a view."""
         return array[self._flips].transpose(self.axes)
 
     def from_axial(self, array: Any) -> Any:
-        """Return a view of an axial array with its axes in this order."""
+        """Return the array in this storage order of an axial array, as a view: the inverse of `to_axial`."""
         return array.transpose(self._inverse_axes)[self._flips]
 
     def by_patient(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """Return one value for each array axis in the order of the axial array."""
+        """Return three values, one per array axis, such as spacings, in the order of the axes of the axial array."""
         z, y, x = (values[axis] for axis in self.axes)
         return z, y, x
 
     def by_array(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """Return one value for each axis of the axial array in the order of this one."""
+        """Return three values, one per axis of the axial array, in the order of the array axes."""
         z, y, x = (values[axis] for axis in self._inverse_axes)
         return z, y, x
 
@@ -69,11 +72,12 @@ class AxisOrder:
 
 
 def axis_order(direction: Sequence[float]) -> AxisOrder:
-    """Return the order of the array axes of a volume.
+    """Return the order and direction of the array axes of a volume in the patient.
 
-    As in ITK's ``DICOMOrient``, the largest cosine assigns its axis to a patient direction, then the largest of the
-    remaining ones. Equal cosines, as of an axis at 45 degrees, are ordered by the lines of the axes and not by their
-    position in the array, so that all 48 storage orders have the same axial array.
+    As in ITK's ``DICOMOrient``, the largest of the 9 cosines assigns an array axis to a patient direction; then the
+    largest cosine of the remaining axes and directions does, and so on. Two cosines are equal if an axis is at 45
+    degrees. They are then ordered by the direction of their axes in the patient and not by the position of the axes in
+    the array, so that all 48 storage orders have the same axial array.
 
     Parameters
     ----------
@@ -152,7 +156,7 @@ class Geometry:
 
     @property
     def axis_order(self) -> AxisOrder:
-        """Order and sense of the array axes in the patient; those of an axial array where they are unknown."""
+        """Order and direction of the array axes in the patient; an unknown orientation counts as axial."""
         return axis_order(self.direction) if self.orientation_known else AxisOrder()
 
     @property
@@ -173,7 +177,7 @@ class Geometry:
 
     @property
     def slice_spacing(self) -> float:
-        """Distance of axial slices, mm."""
+        """Distance between the centres of neighbouring axial slices, mm."""
         return self.spacing_zyx[self.axis_order.cranial_axis]
 
     @property
@@ -197,7 +201,7 @@ class Geometry:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; doubles survive JSON to the last bit.
 
-        ``orientation_known`` is written only where it is False, so that other stores keep their bytes.
+        ``orientation_known`` is written only if it is False, so that stores keep the bytes of versions without it.
         """
         values: dict[str, Any] = {
             "size": list(self.size),

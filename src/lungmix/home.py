@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def make_home_known() -> None:
-    """Set ``HOME`` to the root folder where no home of the user can be determined.
+    """Set the variable ``HOME`` to the root folder if the user has no home folder.
 
     Container runtimes do the same. Libraries of dask's dashboard read settings in the home folder when they are
     imported, and fail without one. Processes that are started later inherit the variable.

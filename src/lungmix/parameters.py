@@ -18,7 +18,10 @@ FITS = ("paper", "converged", "anchored")
 """Names of the fits, in the order of tables and figures."""
 
 PRIOR_STRENGTH = 0.05
-"""Pseudo-voxels of the prior of the fit ``anchored``, as a share of the voxels; docs/fitting.md compares others."""
+"""Default weight of the prior of the fit ``anchored``: its pseudo-voxels divided by the number of voxels.
+
+docs/fitting.md compares it with other weights.
+"""
 
 PUBLISHED_PRIOR = "published"
 
@@ -31,16 +34,16 @@ _SIZE = re.compile(r"(?:(?:threshold|opening|min_voxels)=-?\d{1,9}|radii=\d{1,4}
 
 @dataclass(frozen=True)
 class MaskParameters:
-    """Sizes of the lung mask. Where a size is None, the preset determines it.
+    """Parameters of the lung mask. The preset determines each of them that is None.
 
     Attributes
     ----------
     preset : {"paper", "physical", "anatomical"}
-        Sizes in voxels as published, or in millimetres and millilitres; or lungs as anatomy has them, by rules of
-        their own, which need none of the sizes below.
+        ``paper`` has sizes in voxels, as published. ``physical`` has sizes in millimetres and millilitres.
+        ``anatomical`` finds lungs by other rules, and takes neither `opening`, `min_voxels` nor `radii`.
     threshold : int, optional
-        HU; voxels below are air. By default -155, or for ``anatomical`` -300, and -400 where voxels are wide; there
-        -300 counts as the default.
+        HU; voxels below are air. By default -155. For ``anatomical``, -300 by default; where voxels are wide, -400
+        replaces the default, also if -300 was given.
     opening : int, optional
         Iterations of the 6-connected opening, 0 for none. By default 3, or 2.1 mm.
     min_voxels : int, optional
@@ -72,7 +75,7 @@ class MaskParameters:
 
     @property
     def air_hu(self) -> int:
-        """HU below which voxels are air; that of the preset unless it was given."""
+        """HU below which voxels are air: the given threshold, or the default of the preset."""
         default = ANATOMICAL_HU if self.preset == ANATOMICAL else PAPER_HU
         return default if self.threshold is None else self.threshold
 
@@ -82,7 +85,7 @@ class MaskParameters:
 
 
 def text_of_mask(parameters: Mapping[str, Any]) -> str:
-    """Return the name of a preset and the parameters that differ from its defaults, such as ``paper threshold=-300``.
+    """Return mask parameters as text: the preset and values that differ from it, such as ``paper threshold=-300``.
 
     The text contains no comma, so that it fits into CSV cells.
     """
@@ -94,7 +97,7 @@ def text_of_mask(parameters: Mapping[str, Any]) -> str:
 
 
 def mask_of_text(text: str) -> MaskParameters | None:
-    """Return the parameters that a text of `text_of_mask` stands for; None for any other text."""
+    """Return the parameters of a text that `text_of_mask` returned; None for any other text."""
     preset, *sizes = text.split(" ")
     if not all(map(_SIZE.fullmatch, sizes)):
         return None
@@ -109,20 +112,20 @@ def mask_of_text(text: str) -> MaskParameters | None:
 
 
 NO_MASKS = "none"
-"""Place of masks that stands for none: masks from files are computed in their place."""
+"""Value of the parameter `masks` in place of a folder: computed masks replace masks that came from files."""
 
 MASK_REGIONS = ("lung", "right", "left", "airway", "elsewhere", "right_dense", "left_dense")
-"""Regions that the labels of a mask file can stand for."""
+"""Regions that a label of a mask file can mean."""
 
 
 @dataclass(frozen=True)
 class MaskLabels:
-    """Labels of mask files, by the region of the mask that they stand for; voxels of other labels are not in the mask.
+    """Labels of mask files with the region that each of them means; voxels of other labels are not in the mask.
 
     Attributes
     ----------
     segments : tuple of (str, int or str)
-        Pairs of a region, one of `MASK_REGIONS`, and a voxel value or segment number, or the name of a segment.
+        Pairs of a region, one of `MASK_REGIONS`, and its label: a voxel value, or the number or name of a segment.
     """
 
     segments: tuple[tuple[str, int | str], ...]
@@ -145,7 +148,7 @@ class MaskLabels:
         Raises
         ------
         UsageError
-            If a region is unknown, or the text says something else.
+            If a region is unknown, or the text is not a list of pairs ``REGION=LABEL``.
         """
         if labels is None or isinstance(labels, MaskLabels):
             return labels
@@ -173,7 +176,7 @@ ANATOMICAL_HU = -300
 ANATOMICAL_COARSE_HU = -400
 ANATOMICAL_CLOSING_MM = 3.0
 ANATOMICAL_RULES = 2
-"""Version of the rules of the preset ``anatomical``; masks by other versions are made again."""
+"""Version of the rules of the preset ``anatomical``; masks by other versions are recomputed."""
 
 PAPER_OPENING = 3
 PAPER_MIN_VOXELS = 500_000
@@ -193,7 +196,7 @@ def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
     """Return the smallest voxel count whose volume is at least ``millilitres``."""
     voxel = prod(spacing_zyx) / 1000.0
     count = max(ceil(millilitres / voxel), 1)
-    # The quotient is rounded; correct it by the product that the rule compares.
+    # Rounding of the quotient may put the count off by one; compare products, as the rule for components does.
     while count > 1 and (count - 1) * voxel >= millilitres:
         count -= 1
     while count * voxel < millilitres:
@@ -218,22 +221,23 @@ class FitParameters:
     reg_covar : float
         Added to variances, HU².
     clip : int
-        Lowest HU: values below it are taken as this value.
+        Lowest HU of the fit; lower values are raised to it.
     random_state : int
         Seed of the starts.
     method : {"counts", "em", "minibatch"}
-        Fit to the histograms of the cases, or by EM over the voxels, all at once or in minibatches.
+        ``counts`` fits the histograms of the cases. ``em`` and ``minibatch`` run EM over the voxels, all in each
+        iteration or in minibatches.
     fit : {"paper", "converged", "anchored"}
-        Fit whose model labels the voxels; all are stored.
+        The fit whose mixture labels the voxels. The other fits are stored too.
     prior : TissueModel, optional
         Centre of the prior of the fit ``anchored``, with `n_components` components; by default the published mixture.
-        The field holds its weights, means and variances. With another number of components than that of the published
-        mixture, there is no fit ``anchored`` unless a prior is given.
+        The attribute holds its weights, means and variances. The published mixture has five components; for another
+        number of components, there is a fit ``anchored`` only if a prior is given.
     prior_strength : float
-        Number of pseudo-voxels of the prior divided by the number of voxels, 0 or more: so many for the weights
-        together, and as many for mean and variance of each component.
+        Number of pseudo-voxels of the prior divided by the number of voxels, 0 or more. The weights together have
+        this number of pseudo-voxels, and mean and variance of each component have it too.
     exclude_flagged : bool
-        Pool no case that quality control flags; flags that depend on labels do not count.
+        Fit without cases that quality control flags; flags that depend on labels do not count.
     """
 
     n_components: int = 5
@@ -281,15 +285,15 @@ class FitParameters:
         return {name: getattr(self, name) for name in names}
 
     def of_both(self) -> dict[str, Any]:
-        """Return the settings that ``paper`` and ``converged`` of given cases depend on, as a JSON-ready dictionary."""
+        """Return the settings that the fits ``paper`` and ``converged`` depend on, as a JSON-ready dictionary."""
         return {key: value for key, value in asdict(self).items() if key not in ("fit", *_ONLY_WHERE_SET)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary, which holds the numbers of a prior, never the name of its file."""
+        """Return a JSON-ready dictionary. It contains the numbers of a prior, but not the name of the prior's file."""
         values = asdict(self)
         if self.prior is not None:
             values["prior"] = {name: list(column) for name, column in zip(_COLUMNS, self.prior, strict=True)}
-        # Only where they are set, so that records of other fits keep their bytes.
+        # Defaults of these are omitted, so that records of fits keep the bytes of versions without these settings.
         for name, default in _ONLY_WHERE_SET.items():
             if values[name] == default:
                 del values[name]
@@ -301,7 +305,10 @@ _COLUMNS = ("weights", "means", "variances")
 
 
 def _numbers_of(prior: Any) -> tuple[tuple[float, ...], ...] | None:
-    """Return weights, means and variances of a mixture, its record or these three; None for the published mixture."""
+    """Return weights, means and variances of a prior; None for the published mixture.
+
+    A prior is an object or a mapping with these three attributes or keys, or a tuple of the three sequences.
+    """
     if prior is None or prior == PUBLISHED_PRIOR:
         return None
     try:
@@ -318,7 +325,7 @@ def _numbers_of(prior: Any) -> tuple[tuple[float, ...], ...] | None:
 
 @dataclass(frozen=True)
 class IntakeParameters:
-    """Attributes of patients that a cohort retains; by default none.
+    """Settings of which attributes of patients a cohort keeps; by default none.
 
     Attributes
     ----------

@@ -1,10 +1,10 @@
-"""Flags of quality control: what is measured, the threshold, and why it stands there.
+"""Flags of quality control: which number each compares, its threshold, and the reason of the threshold.
 
-The defaults of the flags of HU also decide what enters a pooled fit: `lungmix.kernels.plausibility` takes them from
-here.
+The default thresholds of the flags of HU also decide which scans enter a pooled fit: `lungmix.kernels.plausibility`
+imports them from this module.
 
-Numbers are measured by `lungmix.kernels.quality` on the reduced copy of a scan, and taken from records of the store. A
-number that could not be measured raises no flag.
+`lungmix.kernels.quality` measures most numbers on the reduced copy of a scan, whose voxels are means of several voxels
+and about 4 mm wide. Other numbers come from records of the store. A number that could not be measured raises no flag.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Flag:
     number : str
         Name of the number that is compared, a column of ``qc.csv``.
     raised : {"from", "below", "away"}
-        From the threshold on; below it; or where the distance from -1000 HU reaches it.
+        Condition that raises the flag. ``from``: the number is the threshold or more. ``below``: it is less than the
+        threshold. ``away``: it differs from -1000 HU by the threshold or more.
     threshold : float
         Default threshold.
     unit : str
@@ -36,9 +37,9 @@ class Flag:
     measured : str
         Definition of the number.
     reason : str
-        Why the threshold stands where it does.
+        Reason of the threshold.
     text : str
-        Sentence on a case; names of numbers in braces.
+        Sentence about a flagged case; a name of a number in braces is replaced by its value.
     """
 
     name: str
@@ -217,7 +218,7 @@ PARTS = {
     "gas_ml": "gas of bowel or stomach",
     "between_ml": "between the lungs",
 }
-"""Parts of a mask outside lungs and airway by the name of their volume."""
+"""Text about each part of a mask outside lungs and airway, by the name of the number that is its volume."""
 
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 
@@ -286,13 +287,13 @@ class RaisedFlag:
     name : str
         Name of the flag.
     value, threshold : float
-        The number and the threshold that it crosses.
+        The number of the case, and the threshold that raises the flag.
     unit : str
-        Unit of both.
+        Unit of `value` and `threshold`.
     reason : str
-        Sentence with the numbers.
+        Sentence about the case, with its numbers.
     slice : int or None
-        Axial slice, from 0 at the feet, that shows it; None where every slice does.
+        Index of the axial slice that shows the problem, 0 at the feet; None if the flag is not about one slice.
     """
 
     name: str
@@ -304,7 +305,7 @@ class RaisedFlag:
 
     @property
     def excess(self) -> float:
-        """Ratio of number and threshold, or its inverse for flags that are raised below it."""
+        """How far the number is beyond the threshold: their ratio, inverted for flags that are raised below it."""
         if _BY_NAME[self.name].raised == "below":
             return self.threshold / max(self.value, 1e-9)
         distance = abs(self.value + 1000) if _BY_NAME[self.name].raised == "away" else self.value
@@ -333,9 +334,9 @@ def raise_flags(
     parameters : QualityParameters, optional
         Thresholds.
     slices : mapping of str to int, optional
-        Axial slice that shows a number.
+        Index of the axial slice to look at, by the name of a number.
     reasons : mapping of str to str, optional
-        Sentences by flag, in place of those of the table.
+        Sentences by flag that replace the sentences of `FLAGS`.
     """
     parameters, slices, reasons = parameters or QualityParameters(), slices or {}, reasons or {}
     raised = []
@@ -349,12 +350,15 @@ def raise_flags(
 
 
 def slice_to_look_at(flags: Iterable[RaisedFlag]) -> int | None:
-    """Return the slice of the flag that is farthest beyond its threshold; None where no flag has a slice."""
+    """Return the slice of the flag that is farthest beyond its threshold; flags without a slice do not count.
+
+    The result is None if no flag has a slice.
+    """
     shown = [flag for flag in flags if flag.slice is not None]
     return max(shown, key=lambda flag: flag.excess).slice if shown else None
 
 
 def parts_text(numbers: Mapping[str, float]) -> str:
-    """Return the volumes of the parts of a mask outside lungs and airway as text."""
+    """Return text with the volume of each part of a mask outside lungs and airway, such as ``3 mL gas of bowel``."""
     volumes = {text: float(numbers.get(name, 0)) for name, text in PARTS.items()}
     return ", ".join(f"{ml:,.0f} mL {text}" for text, ml in volumes.items() if ml >= 0.5) or "less than 1 mL"

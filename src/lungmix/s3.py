@@ -23,7 +23,7 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 def is_remote(url: str) -> bool:
-    """Return True for an address with a scheme, rather than a path."""
+    """Return True for an address with a scheme, such as ``s3://``; False for a path."""
     return "://" in url
 
 
@@ -64,7 +64,7 @@ def open_bucket(url: str) -> S3Store:
 
 
 def _check_endpoint(name: str, endpoint: str) -> None:
-    """Raise `UsageError` for an endpoint that is not a URL of a server, at which the library would crash."""
+    """Raise `UsageError` for an endpoint that is not a URL of a server; obstore would crash on it."""
     try:
         parts = urlsplit(endpoint)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -100,7 +100,7 @@ def _open_store(url: str, endpoint: str | None) -> S3Store:
 
 @contextmanager
 def source_errors(url: str) -> Iterator[None]:
-    """Convert errors of the library, which contain the keys of objects, to `SourceError` with a sentence."""
+    """Raise `SourceError` in place of an error of obstore, whose text contains names of objects."""
     from obstore.exceptions import PreconditionError
 
     try:
@@ -115,7 +115,7 @@ def source_errors(url: str) -> Iterator[None]:
 
 @contextmanager
 def store_errors(url: str, *, missing: bool = False) -> Iterator[None]:
-    """Convert errors of the library to `StoreError` with a sentence.
+    """Raise `StoreError` in place of an error of obstore.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def store_errors(url: str, *, missing: bool = False) -> Iterator[None]:
     Raises
     ------
     StoreError
-        In place of any error of the library.
+        In place of any error of obstore.
     """
     try:
         yield
@@ -140,7 +140,7 @@ def store_errors(url: str, *, missing: bool = False) -> Iterator[None]:
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    """Return the types of errors that the library raises: its own, and some of Python."""
+    """Return the types of errors that obstore raises: its own types, and some of Python."""
     from obstore.exceptions import BaseError
 
     return BaseError, OSError, NotImplementedError
@@ -173,7 +173,7 @@ _CODES = {
     "InvalidBucketName": ("this cannot be the name of a bucket", _CHECK_ACCESS),
     "SlowDown": ("the object store is overloaded", "run again later, with fewer workers"),
 }
-"""Reason and remedy by a fragment of the text of an error, mostly a code of S3."""
+"""Reason and remedy of an error by a part of its text, which in most cases is an error code of S3."""
 
 
 def _reason_and_remedy(error: Exception) -> tuple[str, str]:

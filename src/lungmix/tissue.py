@@ -1,7 +1,7 @@
-"""Meaning of the labels of tissues and of the regions of a lung mask: label, name, colour, code.
+"""Labels of tissues and of regions of a lung mask, each with name, colour and code.
 
-Source of names, order and colours: Zaffino et al. 2021, section 2.3 and Figure 3. Codes are those of SNOMED CT and of
-DICOM; concepts that neither has get a code of a private scheme.
+Names, order and colours are from Zaffino et al. 2021, section 2.3 and Figure 3. Codes are from SNOMED CT or DICOM;
+a concept that has no code there has one of a private scheme.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Code:
-    """A coded concept as DICOM and 3D Slicer write it.
+    """A medical concept as DICOM and 3D Slicer write it: a code and its meaning.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Tissue:
     Attributes
     ----------
     label : int
-        Voxel value in the label maps, 1 to 5.
+        Voxel value in label maps.
     key : str
         Name of its column in tables.
     name : str
@@ -101,7 +101,7 @@ ELSEWHERE = Tissue(
 )
 
 SIDES: tuple[Tissue, ...] = (RIGHT, LEFT, AIRWAY, ELSEWHERE)
-"""Regions of a mask: every voxel has exactly one; right and left are numbered as by lungmask."""
+"""Regions of a mask: every voxel of the mask is in exactly one. Right and left have the numbers that lungmask uses."""
 
 LUNGS = (RIGHT, LEFT)
 
@@ -111,7 +111,10 @@ DENSE: tuple[Tissue, ...] = (
     Tissue(3, "right_dense", "Right lung, dense", "#1f3f73", Code("DENSE-R", PRIVATE_SCHEME, "Dense right lung")),
     Tissue(4, "left_dense", "Left lung, dense", "#8f2f38", Code("DENSE-L", PRIVATE_SCHEME, "Dense left lung")),
 )
-"""Parts of masks of the preset ``anatomical``: lung that contains air, and dense tissue that is lung by its place."""
+"""Parts of masks of the preset ``anatomical``.
+
+Aerated lung contains air. Dense lung contains none, and is lung because of its position.
+"""
 
 
 def segments_of(image: str) -> tuple[Tissue, ...]:

@@ -1,4 +1,4 @@
-"""From sources to measurements: which stages run for which cases, and what became of them."""
+"""From sources to measurements: decide which stages run for which cases, run them, and collect results and failures."""
 
 from lungmix.pipeline.pipeline import Pipeline
 from lungmix.pipeline.result import RunResult

@@ -1,4 +1,4 @@
-"""Steps that read all cases at once: the fit of a mixture, the tables of measurements, and notes on doubtful cases."""
+"""Steps of a run that read all cases: fit a mixture, write the tables of measurements, collect notes on cases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHOWN = 5
 
 
 def label_stage_of(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
-    """Return the stage that labels with a model, under the name that the store has for it; see `LabelStage`."""
+    """Return the stage that labels with a model, which is recorded by its name in the store; see `LabelStage`."""
     return LabelStage(model, stored_id(cohort, model).name, before)
 
 
@@ -42,7 +42,7 @@ def resolve_model(
     result: RunResult,
     stages: Sequence[Stage] = (),
 ) -> None:
-    """Take the model that was given, or fit one to the cases `names`; see `fit_mixture`."""
+    """Set the model of the result: the given one, or else one that is fitted to the cases `names`."""
     if given is None:
         fit_mixture(runner, names, parameters, result, stages)
     else:
@@ -70,7 +70,7 @@ def fit_mixture(
     result : RunResult
         Receives the fits, the model of the labels and notes.
     stages : sequence of Stage
-        Compute a case again that turns out to be corrupt, see `CaseRunner.run_cohort_step`.
+        Stages that recompute a case whose data turn out to be corrupt, see `CaseRunner.run_cohort_step`.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def fit_mixture(
 
 
 def _warn_of_doubts(runner: CaseRunner, name: str, comparison: Comparison) -> None:
-    """Warn if checks of the fit of the labels fail."""
+    """Warn if checks of the fit that labels the voxels fail."""
     diagnosis = comparison.diagnosis[name]
     if diagnosis["doubtful"]:
         texts = [row["text"] for row in diagnosis["checks"] if row["fails"]]
@@ -126,17 +126,17 @@ def _warn_of_doubts(runner: CaseRunner, name: str, comparison: Comparison) -> No
 
 
 def has_incomplete_cases(cohort: Cohort) -> bool:
-    """Return True where labelled cases lack regions, or numbers of quality control that can be measured."""
+    """Return True if a labelled case lacks its regions, or numbers of quality control that can be measured."""
     return bool(without_sides(cohort) or quality.without_numbers(cohort))
 
 
 def complete_cases(runner: CaseRunner, result: RunResult) -> None:
-    """Compute what cases with labels by the model of the result lack: regions, and numbers of quality control."""
+    """Compute missing regions and numbers of quality control of all cases that are labelled by the result's model."""
     cohort, model = runner.cohort, result.model
     assert model is not None
 
     def labelled(names: Sequence[str]) -> list[str]:
-        # Labels by another model are not replaced here: who measures has not asked for others.
+        # A command that measures labels no voxels: cases with labels by another model stay as they are.
         return [name for name in names if fault_of_labels(cohort[name], model) is None]
 
     missing = labelled(without_sides(cohort))
@@ -165,9 +165,9 @@ def measure_cases(
     excluded : sequence of Tissue, optional
         Regions that do not count as lung; by default those of the last measurement.
     radiomics : bool
-        Write the table of first-order features too; where there is one, it is always written.
+        Write the table of first-order features too. A store that has this table always gets a new one.
     stages : sequence of Stage
-        Compute a case again, before its labels, that turns out to be corrupt.
+        Stages before the labels, which recompute a case whose data turn out to be corrupt.
     """
     cohort, model = runner.cohort, result.model
     if model is None:
@@ -180,13 +180,14 @@ def measure_cases(
         for name, case in cohort.items():
             fault = fault_of_labels(case, model)
             if fault is None:
-                # Also where it failed, as at a source that is cut short: what it holds is still true.
+                # A case that failed in this run is measured too: its stored labels are valid, and its source, for
+                # example, may be a truncated file now.
                 names.append(name)
                 spacings[name] = case.geometry.spacing
             elif name not in result.failed and (mask.STAGE in case.stages or name in measured):
                 result.fail(name, fault)
         if not names:
-            # A table of one model is never mixed with another, and never emptied because there are no new rows.
+            # No case has labels by this model. Rows by another model stay if their cases still have labels.
             drop_rows(cohort, {name for name in measured if not _has_true_rows(cohort, name)})
             return
         with UsageRecorder(result.spent).alone(MEASURE):
@@ -209,7 +210,7 @@ def add_flags(cohort: Cohort, result: RunResult, names: Sequence[str]) -> None:
 
 
 def compare_models(runner: CaseRunner, result: RunResult) -> None:
-    """Warn where labels and masks were not made with one model and one preset."""
+    """Warn if labels of the store are by different models, or its masks by different parameters."""
     use = model_use(runner.cohort)
     result.stale = {name: str(model_id) for name, model_id in use.stale.items()}
     for warning in use.warnings():
@@ -217,7 +218,7 @@ def compare_models(runner: CaseRunner, result: RunResult) -> None:
 
 
 def _note_of_flagged(flagged: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a sentence on cases that were excluded from a fit because of their flags."""
+    """Return a sentence on the cases that a fit excluded because of their flags; no sentence if there are none."""
     if not flagged:
         return []
     listed = "; ".join(f"{name}: {', '.join(flags)}" for name, flags in list(flagged.items())[:_SHOWN])
@@ -226,7 +227,7 @@ def _note_of_flagged(flagged: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def measure_quality(runner: CaseRunner, names: Sequence[str], result: RunResult) -> None:
-    """Measure masked cases among `names` for quality control, unless the store holds their numbers."""
+    """Measure numbers of quality control for those masked cases among `names` whose numbers the store lacks."""
     cohort, done = runner.cohort, result.done
     missing = [name for name in names if quality.is_unmeasured(cohort[name])]
     if missing:

@@ -1,4 +1,4 @@
-"""Evaluation of a cohort against the masks of others: which reference belongs to a case, comparison, tables."""
+"""Evaluation of a cohort: compare its masks or labels with references, which are mask files by people or programs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EvaluationResult(CaseResult):
     done : list of str
         Compared cases.
     kept : list of str
-        Cases among these that an earlier command compared with the same reference; their rows were taken over.
+        Cases of `done` that an earlier call compared with the same reference; their rows were taken from the store.
     failed : dict of str to str
         Reason of each case that was not compared, without names of files.
     messages : dict of str to str
@@ -62,7 +62,7 @@ class EvaluationResult(CaseResult):
     by_hu: list[Row] = field(default_factory=list)
 
     def statistics(self) -> list[str]:
-        """Return a line per region with the medians of its cases."""
+        """Return one line per region with the medians of its measures over all cases."""
         lines = []
         for region in dict.fromkeys(str(row["region"]) for row in self.rows):
             rows = [row for row in self.rows if row["region"] == region]
@@ -85,17 +85,19 @@ def evaluate(
     callback: Callback | None = None,
     wait: bool = False,
 ) -> EvaluationResult:
-    """Compare what a store holds with masks of others, and write ``evaluation.csv`` and its Parquet twin.
+    """Compare masks or labels of a store with references, and write ``evaluation.csv`` and the same table as Parquet.
 
     Parameters
     ----------
     store : str, Path or Cohort
         Folder or ``s3://`` URL of the store, or the store itself, opened for writing.
     reference : str or Path
-        Folder with masks, file, or table with a column ``mask`` and one of ``case`` and ``series_uid``.
+        Masks to compare with: a folder, one file, or a table with the column ``mask`` and the column ``case`` or
+        ``series_uid``.
     what : str
-        ``"lungs"`` compares both lungs and each lung, ``"tissues"`` the tissues that the reference names. Pairs such as
-        ``"right=1,left=2"`` name segments of the store, and a label or a known name of the reference for each.
+        ``"lungs"`` compares both lungs together and each lung, ``"tissues"`` the tissues that the reference names.
+        Pairs such as ``"right=1,left=2"`` compare the segment of the store before the equals sign with the label, or
+        known name, of the reference after it.
     client : distributed.Client, optional
         A cluster. By default workers are started on this machine and stopped at the end.
     workers : int, optional
@@ -115,7 +117,7 @@ def evaluate(
     Raises
     ------
     LungmixError
-        If nothing can be compared at all; a missing or bad reference ends its own case alone.
+        If no case can be compared. A missing or unreadable reference fails its own case alone.
 
     Examples
     --------
@@ -161,7 +163,7 @@ def _evaluate_all(
             result.note(name, evaluation.notes)
     result.kept = [name for name in result.done if name in held]
     store_evaluations(cohort, result.rows, EVALUATION_FILE)
-    # A region may have no voxel of the reference now, and so no rows.
+    # The reference may have no voxel in a region now. The region then has no new rows, and its old ones must go too.
     replaced = {(str(row["case"]), str(row["region"])) for row in result.rows}
     store_evaluations(cohort, result.by_hu, EVALUATION_HU_FILE, replaced)
     if result.done:

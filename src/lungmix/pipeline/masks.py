@@ -1,4 +1,4 @@
-"""Masks of a run: which cases have a mask in a file, which keep one, which get one by a segmenter or a computed one."""
+"""Origin of each mask of a run: a mask file, an earlier run, a segmenter, or the computation from HU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plan_masks(
     mask_labels: str | Mapping[str, Any] | MaskLabels | None = None,
     segmenter: SegmenterSpec | None = None,
 ) -> AnyMaskStage:
-    """Return the mask stage of a run, and remember its parameters.
+    """Return the stage that makes the masks of a run, and record its parameters in the store.
 
     Parameters
     ----------
@@ -51,20 +51,20 @@ def plan_masks(
     result : RunResult
         Receives mask files that belong to no case.
     mask : MaskParameters, optional
-        Sizes of computed masks.
+        Parameters of computed masks.
     accept_hu : bool
         Make masks of scans whose values are not HU of a chest CT.
     masks : str or Path, optional
-        Place of mask files; without one, cases keep masks that came from files.
+        Folder, file or table of mask files. By default, cases keep masks that came from files.
     mask_labels : str, mapping or MaskLabels, optional
         Labels of the mask files.
     segmenter : SegmenterSpec, optional
-        Makes the masks of all cases.
+        Segmenter that makes the masks of all cases.
 
     Raises
     ------
     UsageError
-        If there are no masks at the place, or the labels are not understood.
+        If `masks` holds no mask files, or `mask_labels` cannot be parsed.
     """
     cohort, parameters = runner.cohort, mask or MaskParameters()
     labels = MaskLabels.parse(mask_labels)
@@ -102,7 +102,7 @@ def _plan_segmenter(runner: CaseRunner, scans: Mapping[str, Scan], stage: Segmen
 
 
 def _set_sizes(runner: CaseRunner, cases: Mapping[str, Case], scans: Mapping[str, Scan]) -> dict[str, Geometry]:
-    """Tell the runner the sizes of all cases, and return their geometries."""
+    """Set the sizes of all cases in the runner, and return their geometries."""
     geometries = {
         **{name: case.geometry for name, case in cases.items()},
         **{name: scan.geometry for name, scan in scans.items()},
@@ -112,7 +112,7 @@ def _set_sizes(runner: CaseRunner, cases: Mapping[str, Case], scans: Mapping[str
 
 
 def given_cases(cohort: Cohort) -> set[str]:
-    """Return the cases whose masks came from files or a segmenter, also those whose masks have become invalid since."""
+    """Return the cases whose masks came from files or a segmenter, including cases whose masks are now invalid."""
     return _given_among(cohort, dict(cohort.items()))
 
 
@@ -127,14 +127,16 @@ def _given_among(cohort: Cohort, cases: Mapping[str, Case]) -> set[str]:
 
 
 def remember_given(cohort: Cohort, forgotten: Collection[str] = ()) -> None:
-    """Record the cases with masks from elsewhere, because a changed scan or a corrupt case takes their records away.
+    """Record in the settings of the store which cases have masks from files or a segmenter.
+
+    The record of the mask in a case says so too, but is lost when the scan changes or the case is corrupt.
 
     Parameters
     ----------
     cohort : Cohort
         The store, opened for writing.
     forgotten : collection of str
-        Cases that count no longer, as they are removed.
+        Cases to leave out, because they are being removed.
     """
     _record_given(cohort, given_cases(cohort).difference(forgotten))
 

@@ -48,14 +48,14 @@ def run(
     memory_limit: str | int | None = None,
     callback: Callback | None = None,
 ) -> RunResult:
-    """Convert, mask, fit, label and measure a cohort; whatever is done and still valid is kept.
+    """Convert, mask, fit, label and measure a cohort; results that the store holds and that are still valid are kept.
 
     Parameters
     ----------
     store : str or Path
         Folder or ``s3://`` URL of the store, created where there is none.
     sources : str, Path or Scan, or sequence of these
-        Files and folders with scans. Without any, the cases of the store.
+        Files and folders with scans, in addition to the cases that the store holds.
     mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device,
     quality
         See `lungmix.Pipeline.run`. Values of an earlier run are not remembered: without `mask` the preset is ``paper``.
@@ -79,7 +79,7 @@ def run(
     Raises
     ------
     LungmixError
-        If nothing can be done at all; a failure of a case ends that case alone.
+        If no case can be processed. An error of one case fails that case alone.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def run(
     PosixPath('page/index.html')
     """
     callback = callback or LogWarnings()
-    # Parameters that cannot be used end the call before it creates a store.
+    # Check parameters first, so that no store is created if they are invalid.
     check_slices(chunk_slices)
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
     model = given_model(model) or FIT

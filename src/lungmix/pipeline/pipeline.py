@@ -64,7 +64,7 @@ def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[C
     def locked(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> RunResult:
         with self.cohort.locked(wait=self.wait, warn=self.callback.on_warning):
             result = method(self, *args, **options)
-            # Cases that cannot be opened are in no stage's list of names.
+            # Cases that cannot be opened are passed to no stage, so their failure is added here.
             for name, reason in self.cohort.damaged.items():
                 if name not in result.failed:
                     result.fail(name, reason, StoreError(reason, path=self.cohort.url, case=name))
@@ -75,7 +75,7 @@ def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[C
 
 
 def given_model(model: str | Path | TissueModel) -> TissueModel | None:
-    """Return the mixture that was given; None where one is to be fitted."""
+    """Return the mixture that was given; None if one is to be fitted, ``model="fit"``."""
     if isinstance(model, TissueModel):
         return model
     return None if str(model) == FIT else load_model(model)
@@ -83,10 +83,10 @@ def given_model(model: str | Path | TissueModel) -> TissueModel | None:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of a cohort on a cluster.
+    """Methods that run the stages of a cohort on a cluster.
 
-    A parameter has one name in all methods and in `lungmix.run`: `mask` for sizes of the mask, `fit` for settings of
-    the fit, `model` for a mixture, `series` for DICOM series, `intake` for patient data.
+    A parameter has the same name in all methods and in `lungmix.run`: `mask` for parameters of the mask, `fit` for
+    settings of the fit, `model` for a mixture, `series` for the choice of DICOM series, `intake` for patient data.
 
     Attributes
     ----------
@@ -129,22 +129,23 @@ class Pipeline:
         mask_device: str | None = None,
         quality: QualityParameters | None = None,
     ) -> RunResult:
-        """Run every stage that is not done yet, for sources and for the cases that the store holds.
+        """Run every stage that is not done yet, for the scans of sources and for the cases that the store holds.
 
         Parameters
         ----------
         sources : str, Path or Scan, or sequence of these
-            Files and folders, or scans that `lungmix.find_scans` returned. Without any, the cases of the store.
+            Files, folders, or scans that `lungmix.find_scans` returned, in addition to the cases of the store.
         mask : MaskParameters, optional
-            Sizes of the mask; those of the preset ``paper`` by default.
+            Parameters of the mask; by default the preset ``paper``.
         model : str, Path or TissueModel
-            ``"fit"``, ``"published"``, a file, or a mixture.
+            ``"fit"`` fits a mixture to the cohort, ``"published"`` is the one of the publication; or the file of a
+            model, or a mixture.
         fit : FitParameters, optional
             How mixtures are fitted.
         intake : IntakeParameters, optional
             Which patient data are kept.
         outputs : sequence of str or Path
-            Folders that will be written beside the store; a key table may not lie in them.
+            Folders that the caller writes besides the store. A key table inside them is rejected, as it names patients.
         series : SeriesFilter, optional
             Which DICOM series are used.
         chunk_slices : int, optional
@@ -155,7 +156,7 @@ class Pipeline:
             Folder, file or table with masks to take in place of computed ones, see `lungmix.intake.mask_matching`.
             Without it, masks that came from files stay; ``"none"`` computes them.
         mask_labels : str, mapping or MaskLabels, optional
-            Labels of the mask files, such as ``"right=1,left=2"``; by default what the files say.
+            Labels of the mask files, such as ``"right=1,left=2"``; by default the names in the files determine them.
         mask_with : str, optional
             Segmenter that makes the masks, such as ``"lungmask"``, see `lungmix.segmenters`.
         mask_weights : str or Path, optional
@@ -207,7 +208,7 @@ class Pipeline:
         series: SeriesFilter | None = None,
         chunk_slices: int | None = None,
     ) -> RunResult:
-        """Bring sources into the store.
+        """Convert the scans of sources to cases of the store.
 
         Parameters
         ----------
@@ -216,7 +217,7 @@ class Pipeline:
         intake : IntakeParameters, optional
             Which patient data are kept.
         nrrd : Path, optional
-            Folder for an anonymous ``.nrrd`` file a case.
+            Folder for anonymous ``.nrrd`` files, one per case.
         series : SeriesFilter, optional
             Which DICOM series are used.
         chunk_slices : int, optional
@@ -248,7 +249,7 @@ class Pipeline:
         mask_weights: str | Path | None = None,
         mask_device: str | None = None,
     ) -> RunResult:
-        """Find the lungs of all cases of the store, or take them from files or a segmenter.
+        """Make the lung masks of all cases of the store: compute them, or take them from files or from a segmenter.
 
         Parameters
         ----------
@@ -280,7 +281,7 @@ class Pipeline:
         cases: Sequence[str] = (),
         exclude_cases: Sequence[str] = (),
     ) -> RunResult:
-        """Fit mixtures to masked cases, or take a given one.
+        """Fit mixtures to masked cases, or store a given mixture as the model.
 
         Parameters
         ----------
@@ -291,7 +292,7 @@ class Pipeline:
         cases : sequence of str
             Fit to these cases only.
         exclude_cases : sequence of str
-            Fit without these.
+            Exclude these cases from the fit.
         """
         result = RunResult()
         given = given_model(model)
@@ -357,15 +358,15 @@ class Pipeline:
 
     @_locked
     def remove(self, names: Sequence[str]) -> RunResult:
-        """Delete cases, and take them out of the tables; the model stays until a fit is asked for.
+        """Delete cases and their rows in tables; the model stays as it is until the next fit.
 
-        A case is deleted in this order: rows of tables, slices of references, objects, the note of its scan. So a
-        command that was killed can be given again.
+        The rows of the tables are deleted first, then stored slices of references, then the objects of the cases, and
+        last their entries in the register of scans. So an interrupted call can be repeated with the same names.
 
         Raises
         ------
         StoreError
-            If nothing is left of a case of this name; then none is deleted.
+            If the store holds nothing under one of the names; no case is deleted then.
         """
         left = {*self.cohort.damaged, *self.cohort.register, *measured_cases(self.cohort)}
         for name in names:
@@ -386,16 +387,16 @@ class Pipeline:
         radiomics: bool = False,
         quality: QualityParameters | None = None,
     ) -> RunResult:
-        """Measure all labelled cases, and compute what is missing: right and left, and numbers of quality control.
+        """Measure all labelled cases; missing regions and numbers of quality control are computed first.
 
-        Cases with a mask whose labels are not those of the model of the store fail.
+        A case with a mask fails if it has no labels, or labels by another model than that of the store.
 
         Parameters
         ----------
         exclude_regions : sequence of Tissue
-            Parts of the mask that do not count as lung.
+            Regions of the mask that do not count as lung.
         radiomics : bool
-            Write the table of first-order features too; where there is one, it is always written.
+            Write the table of first-order features too. A store that has this table always gets a new one.
         quality : QualityParameters, optional
             Thresholds of quality control; by default those of the store.
         """
@@ -410,7 +411,7 @@ class Pipeline:
         return result
 
     def _result_of_store(self) -> RunResult:
-        """A result that begins with the model of the store."""
+        """Return a new result with the model of the store."""
         model = stored_model(self.cohort)
         return RunResult(model=model, model_id=stored_id(self.cohort, model))
 
@@ -436,7 +437,7 @@ class Pipeline:
         return ConvertStage(scans, chunk_slices, on_converted=export)
 
     def _label_all(self, result: RunResult, steps: Sequence[Stage] = ()) -> None:
-        """Label all masked cases; `steps` recompute masks that turn out to be corrupt."""
+        """Label all masked cases; the stages `steps` recompute masks that turn out to be corrupt."""
         if result.model is None:
             return
         stages = [label_stage_of(self.cohort, result.model, steps)]

@@ -74,11 +74,11 @@ class CaseResult:
         return []
 
     def _origin(self) -> list[str]:
-        """Return lines on what the results were made with."""
+        """Return lines about the model that the results were made with."""
         return []
 
     def skip(self, name: str, reason: str) -> None:
-        """Record what was not used."""
+        """Record a part of a source that was not used, and the reason."""
         self.skipped[name], self.messages[name] = redact(reason), reveal(reason)
 
     def note(self, name: str, notes: Sequence[str]) -> None:
@@ -106,19 +106,20 @@ class RunResult(CaseResult):
     messages : dict of str to str
         The same reasons with names of files, for the terminal.
     places : dict of str to str
-        Sources of the cases of this run, such as ``source 2, item 17``.
+        For each case of this run, a label that says where its scan was found without its name, such as
+        ``source 2, item 17``.
     model : TissueModel or None
-        Model of the store, which is the mixture of all labels except those of `stale`.
+        Model of the store: the mixture that all labels are by, except labels of the cases in `stale`.
     model_id : ModelId or None
-        Its name and digest.
+        Name and digest of `model`.
     stale : dict of str to str
-        Cases with labels by another mixture, and its name and digest.
+        For each case whose labels are by another mixture, name and digest of that mixture.
     fits : Fits or None
-        Both fits, where a mixture was fitted.
+        The fits ``paper``, ``converged`` and ``anchored``, if a mixture was fitted.
     comparison : Comparison or None
-        Both fits side by side.
+        The fits side by side, with their checks.
     selection : list of dict
-        BIC by number of components, where several were fitted.
+        BIC by number of components, if `Pipeline.select` compared several numbers.
     rows : list of dict
         Measurements, one row per labelled case.
     spacings : dict of str to tuple of float
@@ -136,7 +137,7 @@ class RunResult(CaseResult):
     spent : dict of str to ResourceUsage
         Time and memory by stage; stages without work are missing.
     page : Path or None
-        The HTML report, where `lungmix.run` was given a folder for it.
+        The HTML report, if `lungmix.run` was given a folder for it.
     """
 
     places: dict[str, str] = field(default_factory=dict)
@@ -156,7 +157,7 @@ class RunResult(CaseResult):
         return [] if self.model_id is None else [f"model: {self.model_id}"]
 
     def statistics(self) -> list[str]:
-        """Return a line on voxel sizes, and a line with median and quartiles of the measurements."""
+        """Return a line about voxel sizes, and a line with median and quartiles of the measurements."""
         lines = []
         if self.spacings:
             x, y, z = zip(*self.spacings.values(), strict=True)

@@ -1,4 +1,4 @@
-"""The retry policy: which errors of a case are tried again, how often, and what is repaired before."""
+"""The retry policy: which errors of a case lead to another attempt, how many, and what is repaired before it."""
 
 from __future__ import annotations
 
@@ -35,24 +35,26 @@ CONNECTION_LOST = (
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Decides which errors are tried again.
+    """Policy that decides what follows an error of a case.
 
-    Corrupt data are invalidated, and computed again by commands that have their stage; a lost scheduler is waited for;
-    a failure of the scheduler itself is tried again at once; a case that ended workers is tried once more, alone. All
-    other errors are raised.
+    - Corrupt data: their stage is invalidated. If the command includes this stage, it is computed again.
+    - Lost connection to the scheduler: wait until it is back, then try again.
+    - Failure of the scheduler itself: try again at once.
+    - Worker processes ended at the case: try once more, with no other case in flight.
+    - Any other error: raise it.
 
     Attributes
     ----------
     client : distributed.Client
         The cluster.
     cohort : Cohort
-        Opened for writing.
+        The store, opened for writing.
     warn : callable
-        Is given one sentence for each retry.
+        Called with one sentence for each retry.
     renew : callable
         Called after a restart of the scheduler, to register plugins and subscriptions again.
     recomputed : collection of str or None
-        Stages of a case that the command recomputes where they are corrupt; None for all.
+        Stages that the command can recompute if they are corrupt; None for all stages.
     """
 
     client: Client
@@ -63,13 +65,13 @@ class RetryPolicy:
     _reconnect: SchedulerReconnect = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Make what waits for a lost scheduler, for all cases in flight at once."""
+        """Create the object that waits for a lost scheduler, which all cases in flight share."""
         object.__setattr__(self, "_reconnect", SchedulerReconnect(self.client, self.warn, self.renew))
 
     def map_cases(
         self, names: Sequence[str], task: Callable[[str], None], size: int
     ) -> Iterator[ItemResult[str, None]]:
-        """Call a function with each case, and yield each case when it has ended for good.
+        """Call a function with each case, and yield each case's result or error after its last attempt.
 
         Parameters
         ----------
@@ -78,7 +80,8 @@ class RetryPolicy:
         task : callable
             Called with the name of a case, in a thread.
         size : int
-            Cases in flight. Once workers have ended on a case it is one at a time, and that case is tried once more.
+            Number of cases in flight. After worker processes have ended at a case, the remaining cases run one at a
+            time, and this case is tried once more at the end.
         """
         again: list[str] = []
         for result in map_bounded(names, task, lambda: 1 if again else size, self._reconnect.abort):
@@ -90,9 +93,9 @@ class RetryPolicy:
         yield from map_bounded(again, task, 1, self._reconnect.abort)
 
     def attempts(self, case_name: str) -> Iterator[Attempt]:
-        """Yield context managers until the block within one of them succeeds.
+        """Yield up to three attempts, which are context managers, until the block within one of them succeeds.
 
-        Corrupt stages of the case are invalidated first. The last attempt raises its error.
+        Corrupt stages of the case are invalidated before the first attempt. The last attempt raises any error.
         """
         invalidated = invalidate_corrupt_stages(self.cohort[case_name]) if case_name in self.cohort else {}
         for stage, reason in invalidated.items():
@@ -116,9 +119,10 @@ class RetryPolicy:
         title : str
             Name of the step in messages.
         step : callable
-            Changes nothing before its end.
+            Function to call. It is called again after an error, so it must write nothing before it succeeds.
         repair : callable
-            Computes the stage of a case again that was invalidated because it is corrupt, or excludes the case.
+            Called with the error after the corrupt stage of a case was invalidated. It recomputes the stage, or
+            excludes the case from the step.
 
         Returns
         -------
@@ -128,9 +132,9 @@ class RetryPolicy:
         Raises
         ------
         DamageError
-            If a case that was repaired is corrupt again.
+            If a case is corrupt again after its repair.
         ClusterError
-            If the scheduler was lost and did not come back.
+            If the connection to the scheduler was lost and did not come back.
         """
         repaired, left = set[str](), _TRIES
         while True:
@@ -147,7 +151,7 @@ class RetryPolicy:
                 self.wait_or_raise(title, explained(self.client, error), is_last=not left)
 
     def wait_or_raise(self, title: str, error: Exception, *, is_last: bool) -> None:
-        """Return where the work can be tried again, once a lost scheduler is back; raise any other error."""
+        """Return when the work can be tried again, after waiting for a lost scheduler; raise any other error."""
         if is_scheduler_failure(error) and not is_last:
             self.warn(f"{title}: the scheduler failed ({type(error).__name__}); retrying")
             return
@@ -158,29 +162,34 @@ class RetryPolicy:
         self.warn(f"{title}: the scheduler is back; resuming")
 
     def can_recompute(self, stage: str | None) -> bool:
-        """Return True for a stage that the command recomputes, and for temporary arrays, which no stage has."""
+        """Return True if the command recomputes a stage; None stands for temporary arrays, always recomputed."""
         return stage is None or self.recomputed is None or stage in self.recomputed
 
     def invalidate(self, error: DamageError) -> None:
-        """Invalidate the stage whose files an error says are corrupt."""
+        """Invalidate the stage whose array is corrupt according to the error; temporary arrays have no stage."""
         stage = stage_of(error.array)
         case = self.cohort[error.case]
         if stage is not None:
             invalidate_stage(case, stage, error.fault)
 
     def record_failure(self, case_name: str, stage: str, error: Exception) -> None:
-        """Record in the store why a case failed, so that the other cases can go on and the reason is kept."""
+        """Record in the store why a case failed.
+
+        Other errors of the cluster than ended workers are not recorded, nor are unexpected errors: they say nothing
+        about the case.
+        """
         if has_ended_workers(error):
             reason = errors.redact(reason_of_ended_workers(error))
         elif isinstance(error, LungmixError) and not isinstance(error, ClusterError):
             reason = error.redacted_message
         else:
             return
-        # On a full disk or a store that cannot be written, the result still has the reason.
+        # Writing fails on a full or read-only disk; the result of the run has the reason anyway.
         with suppress(OSError, LungmixError):
             if case_name in self.cohort:
                 case = CaseWriter(self.cohort[case_name])
-                # A killed run may have left a later stage under way; the stage of labels may compute the mask first.
+                # The stage that the store has as under way may be an earlier one, as the label stage may be computing
+                # the mask, or a later one that a killed run left. Record the failure with the earlier stage.
                 stages = [name for name in (case.under_way, stage) if name in STAGES]
                 case.record_failure(min(stages, key=STAGES.index, default=stage), reason)
             elif (origin := self.cohort.register.get(case_name)) is not None:
@@ -189,18 +198,18 @@ class RetryPolicy:
 
 @dataclass
 class Attempt:
-    """One attempt at a case; swallows an error that is to be tried again.
+    """Context manager of one attempt at a case, which suppresses an error if another attempt follows.
 
     Attributes
     ----------
     policy : RetryPolicy
-        Judges errors.
+        Policy that decides which errors are tried again.
     case_name : str
         Name of the case.
     is_last : bool
-        True on the last attempt: every error is raised.
+        True for the last attempt, which raises every error.
     succeeded : bool
-        Whether the block ended without an error.
+        True after the block has ended without an error.
     """
 
     policy: RetryPolicy
@@ -228,10 +237,10 @@ class Attempt:
 
 
 def reason_of_ended_workers(error: BaseException) -> str:
-    """Return why a case ended workers, in one sentence."""
+    """Return one sentence about why worker processes ended while they worked on a case."""
     return error.raw_message if isinstance(error, LungmixError) else OUT_OF_MEMORY
 
 
 def message_of_recomputing(error: DamageError) -> str:
-    """Return the sentence on corrupt data of a case that are computed again."""
+    """Return the warning that a case has corrupt data, which are being recomputed."""
     return f"{error.case}: {error.fault}: recomputing"

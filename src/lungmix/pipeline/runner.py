@@ -1,4 +1,4 @@
-"""The runner: brings cases through stages, reports progress and resources, and records what failed and why."""
+"""The runner: runs stages for cases, reports progress and resource usage, and records failures with their reasons."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lungmix.store.schema import LABEL, LOCK_FILE, MASK, PACKED, SIDE
 
 @dataclass(frozen=True)
 class CaseRunner:
-    """Brings cases through stages, as many at a time as there are workers.
+    """Runner of stages for cases; one case more than there are workers is in flight at a time.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class CaseRunner:
     _sizes: dict[str, int] = field(default_factory=dict, repr=False)
 
     def set_case_sizes(self, geometries: Mapping[str, Geometry]) -> None:
-        """Set the bytes of HU of each case, for progress bars."""
+        """Set the size of each case in bytes, 2 per voxel, for progress bars."""
         self._sizes.update({name: 2 * prod(geometry.size) for name, geometry in geometries.items()})
 
     def run_cases(
@@ -58,7 +58,7 @@ class CaseRunner:
         *,
         record_failures: bool = True,
     ) -> None:
-        """Bring cases through stages.
+        """Run stages for cases, several cases at a time.
 
         Parameters
         ----------
@@ -67,18 +67,18 @@ class CaseRunner:
         names : sequence of str
             Cases.
         stages : sequence of Stage
-            In their order; a case that fails at one does not come to the next.
+            Stages to run for each case, in this order. A case that fails in one stage does not run the next ones.
         result : CaseResult
-            Receives which cases are done, which failed, and where time went.
+            Receives finished and failed cases, and time and memory by stage.
         record_failures : bool
-            Record with a case in the store why it failed; False for work that is no stage of the store.
+            Record in the store why a case failed. False for stages that the store does not list, such as an evaluation.
         """
         usage = UsageRecorder(result.spent)
         warn = self.callback.on_warning
         renew, recomputed = partial(usage.listen, self.client, warn), recomputed_by(stages)
         retry = RetryPolicy(self.client, self.cohort, warn, renew, recomputed)
         context = StageContext(self.client, self.cohort, worker_memory_of(self.client), self.callback)
-        # The stage of each case; threads set different keys.
+        # Present stage of each case. Each thread sets the key of its own case only.
         current: dict[str, str] = {}
         run_case = partial(self._run_case, stages, context, usage, retry, current)
         with (
@@ -88,14 +88,14 @@ class CaseRunner:
         ):
             for outcome in retry.map_cases(names, run_case, self._cases_in_flight()):
                 if outcome.error is not None:
-                    check_workers()  # raises where no case is to blame
+                    check_workers()  # raises if all workers are gone, which is not the fault of the case
                     self._raise_unless_of_case(outcome.item, outcome.error)
                     stage = current.get(outcome.item, title)
                     if record_failures:
                         retry.record_failure(outcome.item, stage, outcome.error)
                     reason = reason_of(outcome.error)
                     result.fail(outcome.item, reason, outcome.error)
-                    # The title names one stage of several.
+                    # The title of the progress bar may be another stage than the one that failed.
                     self.callback.on_case_end(outcome.item, reason if stage == title else f"{stage}: {reason}")
                 else:
                     self.callback.on_case_end(outcome.item)
@@ -111,9 +111,10 @@ class CaseRunner:
         title : str
             Name of the step in messages.
         step : callable
-            Function to call, again after a repair: it must write nothing before its end, and skip cases that failed.
+            Function to call. It is called again after a repair, so it must write nothing before it succeeds, and must
+            skip the failed cases of `result`.
         stages : sequence of Stage
-            Stages that recompute a case which turns out to be corrupt; without any, that case fails.
+            Stages that recompute a case whose data turn out to be corrupt; if there are none, the case fails.
         result : CaseResult
             Receives failures.
         """
@@ -139,7 +140,7 @@ class CaseRunner:
         current: MutableMapping[str, str],
         name: str,
     ) -> None:
-        """Bring one case through stages, in a thread of its own; `current` receives the stage by case."""
+        """Run stages for one case, in a thread of its own; `current` receives the name of the running stage by case."""
         for attempt in retry.attempts(name):
             with attempt, self._recorded_usage(name) as usage_by_stage:
                 for stage in stages:
@@ -152,7 +153,10 @@ class CaseRunner:
 
     @contextmanager
     def _recorded_usage(self, name: str) -> Iterator[dict[str, ResourceUsage]]:
-        """Yield a dictionary that is filled by stage, and record it with the case, also where a stage fails."""
+        """Yield an empty dictionary for the usage of each stage, and record it in the case at the end of the block.
+
+        It is recorded also if a stage fails.
+        """
         usage_by_stage: dict[str, ResourceUsage] = {}
         try:
             yield usage_by_stage
@@ -163,17 +167,17 @@ class CaseRunner:
                     CaseWriter(self.cohort[name]).record_usage(usage)
 
     def _raise_unless_of_case(self, name: str, error: Exception) -> None:
-        """Raise an error that every other case would meet too; name the case in any other."""
+        """Raise an error that all other cases would fail with too; set the case of any other error."""
         if isinstance(error, LungmixError):
             error.case = error.case or name
         if isinstance(error, LockedError):
             raise error  # the store belongs to another run now
         if isinstance(error, StoreError) and is_remote(self.cohort.url):
-            # Raises where the bucket does not answer: every other case would wait for it in vain.
+            # This read raises if the bucket does not respond. All other cases would wait for it in vain.
             self.cohort.read_bytes(LOCK_FILE)
 
     def _sizes_of(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the bytes of HU by case, for progress; open only cases that were not seen before."""
+        """Return the size of each case in bytes, for progress; only cases of unknown size are opened."""
         for name in names:
             if name not in self._sizes:
                 # A case that cannot be opened fails in its stages, with a reason.
@@ -182,14 +186,14 @@ class CaseRunner:
         return {name: self._sizes.get(name, 0) for name in names}
 
     def _cases_in_flight(self) -> int:
-        # One case more than workers: while one ends, the next has begun.
+        # One case more than there are workers, so that no worker waits while a case ends and the next one begins.
         if is_closed(self.client):
             return 1
         return max(2, len(self.client.scheduler_info(n_workers=-1)["workers"]) + 1)
 
 
 def recomputed_by(stages: Sequence[Stage]) -> frozenset[str]:
-    """Return the stages of the store that are recomputed by stages of a run, or with them."""
+    """Return the names of all results that the stages of a run recompute, such as packed air along with the mask."""
     names = {stage.name for stage in stages}
     names.update(before.name for stage in stages if isinstance(stage, LabelStage) for before in stage.before)
     names.update(part for name, part in ((MASK, PACKED), (MASK, SIDE), (LABEL, SIDE)) if name in names)
@@ -197,5 +201,5 @@ def recomputed_by(stages: Sequence[Stage]) -> frozenset[str]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return one sentence on an error of a case; a run meets errors of workers too."""
+    """Return one sentence about the error that ended a case, including ended worker processes."""
     return reason_of_ended_workers(error) if has_ended_workers(error) else errors.reason_of(error)

@@ -1,4 +1,4 @@
-"""Sources of a run: the scans that are found in them, their cases, and what is kept of their patients."""
+"""Sources of a run: find their scans, name their cases, and remove patient data that are not to be kept."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ def take_sources(
     outputs: Sequence[str | Path | None] = (),
     series: SeriesFilter | None = None,
 ) -> RetainedScans:
-    """Return the scans of sources by case name, without what is not kept of their patients.
+    """Return the scans of sources by case name, without patient data that are not to be kept.
 
     Parameters
     ----------
     runner : CaseRunner
-        Runner of the cases, which is given their sizes.
+        Runner of the cases; receives their sizes.
     sources : str, Path or Scan, or sequence of these
         Files and folders, or scans that were found before.
     result : RunResult
-        Receives rejected and skipped sources, labels of sources, and notes on scans.
+        Receives rejected and skipped sources, notes on scans, and for each case its source label: text such as
+        ``source 2, item 17`` that says where its scan was found, without names.
     parameters : IntakeParameters, optional
         Which patient data are kept.
     outputs : sequence of str or Path
-        Folders that will be written; a key table may not lie in them.
+        Folders that will be written. A key table inside them is rejected, as it names patients.
     series : SeriesFilter, optional
         Which DICOM series are used.
     """

@@ -15,26 +15,29 @@ from lungmix.store.schema import DEPENDENTS
 
 
 def stale_stages(case: Case, stages: Iterable[Stage]) -> set[str]:
-    """Return the stages that will compute results for a case, because the store holds no valid ones, and dependents."""
+    """Return the names of the stages that will recompute their results for a case.
+
+    These are the stages among `stages` without a valid result in the store, and all stages that depend on them.
+    """
     stale: set[str] = set()
     for stage in stages:
-        # A corrupt stage keeps its key: what was measured on its result still holds.
+        # The record of a corrupt stage keeps its key: recomputing gives the same result, so measurements still hold.
         key = stage.cache_key(case)
         if key is None or record_of(case, stage.name).get("key") != key:
             stale |= {stage.name, *DEPENDENTS[stage.name]}
     if label.STAGE in stale and mask.STAGE in case.stages and not regions.is_valid(case):
-        # Labels find missing regions too.
+        # The label stage computes missing regions too.
         stale.add(regions.STAGE)
     return stale
 
 
 def will_recompute(case: Case, stages: Iterable[Stage]) -> bool:
-    """Return True if a stage will compute its result for a case, because the store holds no valid one."""
+    """Return True if one of the stages will recompute its result for a case; the store holds no valid one then."""
     return bool(stale_stages(case, stages))
 
 
 def fault_of_labels(case: Case, model: TissueModel) -> str | None:
-    """Return why a case cannot be measured; None if it has labels by the model."""
+    """Return the reason why a case cannot be measured; None if it has valid labels by the model."""
     for stage in (mask.STAGE, label.STAGE):
         if stage in case.damage:
             return f"its {stage} is corrupt ({case.damage[stage]['reason']}): run `Pipeline.run(sources)`"

@@ -1,4 +1,4 @@
 """Stages of the method, one module each: what a stage reads, writes and depends on.
 
-Every stage returns ``"kept"`` where the store already holds its valid result, and ``"done"`` where it computed it.
+Every stage returns ``"kept"`` if the store held its valid result already, and ``"done"`` if it computed the result.
 """

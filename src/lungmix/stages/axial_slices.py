@@ -1,4 +1,7 @@
-"""Axial slices of a case in any storage order: HU in, labels out."""
+"""Axial slices of a case whose array may be stored in any order of axes: read their HU, and bring back their labels.
+
+Segmenters work on axial slices: perpendicular to the axis from feet to head, counted from the feet.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,19 @@ from lungmix.store import CaseFiles
 
 
 def batches(depth: int, batch_slices: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last slice of each batch of a range that begins at a border of batches."""
+    """Yield the batches of axial slices between `start` and `stop`, as pairs: first slice, and slice after the last.
+
+    Parameters
+    ----------
+    depth : int
+        Number of axial slices of the scan.
+    batch_slices : int
+        Slices per batch; the last batch may have fewer.
+    start : int
+        First slice; a multiple of `batch_slices`.
+    stop : int, optional
+        Slice after the last; by default all slices up to `depth`.
+    """
     end = depth if stop is None else min(stop, depth)
     for first in range(start, end, batch_slices):
         yield first, min(first + batch_slices, end)
@@ -52,7 +67,7 @@ def read_axial(case: CaseFiles, first: int, stop: int) -> AxialSlices:
 
 
 def labels_in_array(case: CaseFiles, name: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
-    """Return slices ``start`` to ``stop`` of the array of a scan from labels of its axial slices.
+    """Return labels in the storage order of a scan, slices ``start`` to ``stop``, from labels of its axial slices.
 
     Parameters
     ----------
@@ -61,7 +76,7 @@ def labels_in_array(case: CaseFiles, name: str, start: int, stop: int) -> npt.ND
     name : str
         Temporary array with labels of all axial slices.
     start, stop : int
-        Range along the first axis of the array.
+        Range along the first axis of the stored array.
     """
     order, depth = case.geometry.axis_order, case.geometry.shape[0]
     axis = order.axes.index(0)
@@ -71,7 +86,7 @@ def labels_in_array(case: CaseFiles, name: str, start: int, stop: int) -> npt.ND
 
 
 def _in_array(geometry: Geometry, first: int, stop: int) -> tuple[int, int]:
-    """Return the range of axial slices along the axis of the array that runs from feet to head or back."""
+    """Return the range of indices that axial slices have along their axis of the stored array."""
     axis = geometry.axis_order.cranial_axis
     depth = geometry.shape[axis]
     return (depth - stop, depth - first) if geometry.axis_order.flipped[axis] else (first, stop)

@@ -13,7 +13,7 @@ from lungmix.cluster.worker_memory import WorkerMemory
 from lungmix.store import Case, Cohort
 
 Status = Literal["done", "kept"]
-"""Outcome of a stage: ``"done"`` where it computed its result, ``"kept"`` where the store held it already."""
+"""Outcome of a stage for a case: ``"done"`` if the result was computed, ``"kept"`` if the store held it already."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StageContext:
 
 
 class Stage(Protocol):
-    """Stage with its parameters, for any case.
+    """Interface of a stage with its parameters, which can run for any case.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Stage(Protocol):
         """Name under which the store records the stage."""
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key that a valid result of the stage is recorded with; None where the case lacks its input."""
+        """Return the key that a valid result of the stage is recorded with; None if the case lacks the input of it."""
 
     def run(self, context: StageContext, case_name: str) -> Status:
         """Run the stage for a case, unless the store holds its valid result."""

@@ -13,7 +13,11 @@ from lungmix.store.schema import LABEL, MASK
 from lungmix.tissue import DENSE, INVOLVED, LEFT, LUNGS, RIGHT, SIDES, TISSUES
 
 LUNGS_ROW, MASK_ROW, LESION = "lungs", "mask", "lesion"
-"""Both lungs together; the whole mask with airway and elsewhere; all tissues that count as involved."""
+"""Segments besides single regions and tissues.
+
+``lungs`` is both lungs together. ``mask`` is the whole mask: lungs, airway and everything elsewhere. ``lesion`` is all
+tissues that count as involved.
+"""
 
 PRESETS = ("lungs", "tissues")
 _HIGHEST_LABEL = 255
@@ -27,11 +31,14 @@ SEGMENTS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "lungs_aerated": ("region", tuple(part.label for part in DENSE[:2])),
     **{part.key: ("region", (part.label,)) for part in DENSE},
 }
-"""Image and labels of each segment of a store that can be compared."""
+"""For each segment of a store that can be compared: the image that holds it, and its labels there."""
 
 
 AERATED = {LUNGS_ROW: "lungs_aerated", RIGHT.key: "right_aerated", LEFT.key: "left_aerated"}
-"""Segments without dense lung, by the segment with it; masks of the preset ``anatomical`` have both."""
+"""Name of the segment without dense lung, by the name of the same segment with it.
+
+Only masks that separate dense from aerated lung, such as those of the preset ``anatomical``, have both segments.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Comparison:
     region : str
         Name of the segment, one of `SEGMENTS`.
     reference : tuple of int
-        Labels of the reference, as they are imported.
+        Labels of the imported reference, see `Plan.values`.
     """
 
     region: str
@@ -62,14 +69,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """Labels to import from a reference at once, and the comparisons with them.
+    """Plan of one import of a reference: the labels to import, and the comparisons with them.
 
     Attributes
     ----------
     values : dict of int to int
-        Label to import by the number of a segment in the file; segments of the same rows share one.
+        Label to import by the number of a segment in the reference file. Segments that belong to the same comparisons
+        get the same label.
     comparisons : tuple of Comparison
-        The comparisons; empty where they follow from the labels that an image without names holds.
+        The comparisons. Empty for an image without names: its voxels must be read before the comparisons are known.
     """
 
     values: dict[int, int]
@@ -82,7 +90,7 @@ def parse_what(what: str) -> str | tuple[tuple[str, str], ...]:
     Raises
     ------
     UsageError
-        If the text says something else.
+        If the text is neither of the words nor a list of such pairs.
     """
     if what in PRESETS:
         return what
@@ -97,7 +105,7 @@ def parse_what(what: str) -> str | tuple[tuple[str, str], ...]:
 
 
 def normalize_what(what: str) -> str:
-    """Return the text of `parse_what` in known words alone."""
+    """Return the text `what` with each name of a reference segment replaced by our name of its region."""
     chosen = parse_what(what)
     if isinstance(chosen, str):
         return chosen
@@ -105,7 +113,7 @@ def normalize_what(what: str) -> str:
 
 
 def images_of(what: str) -> set[str]:
-    """Return the images of a case that are compared; see `parse_what`."""
+    """Return the names of the images of a case that are compared; `what` is described in `parse_what`."""
     chosen = parse_what(what)
     if isinstance(chosen, str):
         return {"side" if chosen == "lungs" else "tissue"}
@@ -113,7 +121,7 @@ def images_of(what: str) -> set[str]:
 
 
 def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = False) -> tuple[Plan, ...]:
-    """Return how a mask file with these segments is compared, as plans to follow one after the other.
+    """Return the plans by which a mask file with these segments is compared, one import per plan.
 
     Parameters
     ----------
@@ -122,7 +130,8 @@ def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = Fal
     segments : sequence of Segment
         Segments that the file names; none for an image without names.
     may_overlap : bool
-        True where a voxel may belong to several segments. It is imported with one label, so each row is imported alone.
+        True if a voxel may belong to several segments. An import gives a voxel one label, so each comparison then has
+        an import of its own.
 
     Raises
     ------
@@ -131,7 +140,7 @@ def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = Fal
     """
     chosen = parse_what(what)
     if not segments:
-        # Labels that nothing names are imported as they are.
+        # An image without names: its labels are imported as they are.
         values = {n: n for n in range(1, _HIGHEST_LABEL + 1)}
         return (Plan(values, () if isinstance(chosen, str) else _numbered(chosen)),)
     groups = _groups(chosen, segments)
@@ -148,14 +157,14 @@ def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = Fal
 
 
 def comparisons_of_labels(what: str, labels: Iterable[int]) -> tuple[Comparison, ...]:
-    """Return the comparisons with an image that holds some labels and does not name them.
+    """Return the comparisons with a reference image whose labels have no names, by the labels of its voxels.
 
-    One label is both lungs; 1 and 2 are right and left, as lungmask writes them.
+    A single label counts as both lungs. The labels 1 and 2 count as right and left lung, as lungmask writes them.
 
     Raises
     ------
     SourceError
-        If the labels do not tell what they are.
+        If the labels are others, or tissues are compared: the user must say what the labels mean.
     """
     present = sorted(labels)
     if what == "lungs" and len(present) == 1:
@@ -168,7 +177,10 @@ def comparisons_of_labels(what: str, labels: Iterable[int]) -> tuple[Comparison,
 
 
 def with_aerated(case: Case, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return comparisons, and those of the lungs again without dense lung where the mask of the case tells it."""
+    """Return comparisons, and add for each one of lungs a comparison of the aerated lung alone.
+
+    Nothing is added if the mask of the case does not separate dense from aerated lung.
+    """
     if case.region_counts is None:
         return tuple(comparisons)
     named = {comparison.region for comparison in comparisons}
@@ -180,12 +192,12 @@ def with_aerated(case: Case, comparisons: Sequence[Comparison]) -> tuple[Compari
 
 
 def check_segments(case: Case, comparisons: Sequence[Comparison]) -> None:
-    """Check that a case has the segments that are compared.
+    """Raise an error unless a case has all segments that are compared.
 
     Raises
     ------
     StoreError
-        If its mask, right and left, or its labels are missing.
+        If the mask, right and left lung, dense lung or labels are compared and the case lacks them.
     """
     images = {comparison.image for comparison in comparisons}
     reason = None
@@ -217,7 +229,13 @@ def _is_segment(word: str) -> bool:
 
 
 def _plan_of(groups: Mapping[str, Sequence[int]]) -> Plan:
-    """Return the plan of rows whose segments do not overlap, from the numbers of the segments by row."""
+    """Return the plan of comparisons whose reference segments do not overlap.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of int
+        For each segment of the store, the numbers of the reference segments that it is compared with.
+    """
     rows_of: dict[int, list[str]] = {}
     for row, numbers in groups.items():
         for number in dict.fromkeys(numbers):
@@ -228,7 +246,7 @@ def _plan_of(groups: Mapping[str, Sequence[int]]) -> Plan:
 
 
 def _numbered(pairs: Sequence[tuple[str, str]]) -> tuple[Comparison, ...]:
-    """Return the comparisons with labels that were given as numbers."""
+    """Return the comparisons of pairs of a segment of the store and a label number of the reference."""
     groups: dict[str, list[int]] = {}
     for row, word in pairs:
         if not word.isdigit():
@@ -238,7 +256,11 @@ def _numbered(pairs: Sequence[tuple[str, str]]) -> tuple[Comparison, ...]:
 
 
 def _groups(chosen: str | tuple[tuple[str, str], ...], segments: Sequence[Segment]) -> dict[str, list[int]]:
-    """Return the numbers of the segments by row; rows without any are missing."""
+    """Return, for each segment of the store, the numbers of the reference segments that it is compared with.
+
+    A segment of the store without a counterpart in the reference is not in the result. If pairs were given and one of
+    them has no counterpart, the result is empty.
+    """
 
     def numbers_of(*names: str) -> list[int]:
         return [segment.number for segment in segments if segment.region in names]
@@ -260,7 +282,7 @@ def _groups(chosen: str | tuple[tuple[str, str], ...], segments: Sequence[Segmen
         groups = {tissue.key: numbers_of(tissue.key) for tissue in TISSUES}
         lesion = numbers_of(LESION)
         dense = [n for key in INVOLVED for n in groups[key]]
-        # Part of the involved tissues is no reference for all of them.
+        # All involved tissues together can be compared only if the reference has ground glass and consolidation.
         groups[LESION] = [*lesion, *dense] if lesion or (groups["ggo"] and groups["consolidation"]) else []
     return {row: numbers for row, numbers in groups.items() if numbers}
 
@@ -270,7 +292,7 @@ def _lobes_of(side: str) -> list[str]:
 
 
 def _with_both(groups: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Return groups with a row for both lungs where right and left are given and both are not."""
+    """Return groups, with one added for both lungs together if there are groups for right and left only."""
     if LUNGS_ROW in groups or not {"right", "left"} <= groups.keys():
         return groups
     return {LUNGS_ROW: [*groups["right"], *groups["left"]], **groups}

@@ -1,4 +1,4 @@
-"""Convert: reads a scan slab by slab, writes the case's image; depends on the source alone."""
+"""Convert: reads a scan slab by slab, writes the image of a case and its packed air; depends on the source alone."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ if TYPE_CHECKING:
 STAGE = CONVERT
 
 HU = "hu"
-"""Summary of the HU of the whole image in the record, see `lungmix.kernels.plausibility`; stores of earlier versions
-lack it."""
+"""Record key of the summary of the HU of the whole image, see `lungmix.kernels.plausibility`.
+
+Stores of earlier versions lack it.
+"""
 
 UIDS = "uids"
-"""Digests of the UIDs of the series and its frame of reference in the record, by which masks are matched; cases that
-came from no DICOM series, and stores of earlier versions, lack it."""
+"""Record key of the digests of the UIDs of the DICOM series and its frame of reference, which masks are matched by.
+
+Cases of other formats and stores of earlier versions lack it.
+"""
 
 INTERPOLATED = "interpolated_slices"
-"""Number of slices of the image that lie between those of the files, in the record; missing where there are none."""
+"""Record key of the number of slices that were interpolated between slices of the files; missing if there are none."""
 
 AIR_THRESHOLD = MaskParameters().air_hu
 
@@ -72,7 +76,8 @@ def series_digest(salt: str, uid: str) -> str:
 def frame_digest(salt: str, case_name: str, uid: str) -> str:
     """Return the digest of the UID of a frame of reference.
 
-    Several series of one patient may share it, so the digest depends on the case: it does not tell which cases do.
+    Several series of one patient may share a frame. The digest depends on the case too, so that equal digests do not
+    reveal which cases belong to one patient.
     """
     return location_digest(salt, f"frame of {case_name} {uid}")
 
@@ -86,11 +91,11 @@ class ConvertStage:
     scans : mapping of str to Scan
         Scans by case name.
     chunk_slices : int, optional
-        Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case with other chunks is converted again; without
-        a number its chunks stay.
+        Slices of a chunk, see `lungmix.store.chunking.layout_of`. A case that is stored with other chunks is converted
+        again. By default, stored cases keep their chunks.
     air_hu : callable, optional
-        Function of a case name and its geometry that returns the HU below which the voxels of the case are packed as
-        air; by default -155. The mask of another threshold would pack them again.
+        Function of a case name and its geometry that returns the HU below which voxels count as air; by default -155.
+        Air is packed during the conversion. A mask stage with another threshold has to pack it again.
     on_converted : callable, optional
         Called with each case of `scans` and its status, for example to write files next to the store.
     """
@@ -102,7 +107,7 @@ class ConvertStage:
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of a valid image of the case; None where the stored one has other chunks."""
+        """Return the key of a valid image of the case; None if the stored image has other chunks than requested."""
         if case.name not in self.scans:
             return (case.origin or {}).get("key")
         is_cut = self.chunk_slices is None or layout_of(case.geometry, self.chunk_slices) == case.layout
@@ -184,7 +189,7 @@ class ConvertStage:
 
 
 def _interpolated_slices(scan: Scan) -> int:
-    """Return how many slices of the volume are interpolated between slices of the files, or shifted within them."""
+    """Return the number of slices of the volume that were interpolated between slices of the files, or shifted."""
     if scan.stack is None or scan.stack.resampling is None:
         return 0
     resampling = scan.stack.resampling
@@ -193,12 +198,12 @@ def _interpolated_slices(scan: Scan) -> int:
 
 
 def check_converted(case: Case) -> None:
-    """Check that the image of a case is complete.
+    """Raise an error unless the image of a case is complete.
 
     Raises
     ------
     StoreError
-        If its conversion never finished, or the image is corrupt.
+        If the conversion of the case did not finish, or the image is corrupt.
     """
     if STAGE not in case.stages:
         reason = case.damage.get(STAGE, {}).get("reason", "its conversion did not finish")
@@ -210,7 +215,7 @@ def check_converted(case: Case) -> None:
 
 
 def _describe(case: CaseWriter, scan: Scan) -> None:
-    """Add the attributes that this run requests and the conversion did not; none is removed."""
+    """Add attributes of the scan, such as the date, that this run keeps and the conversion did not; remove none."""
     merged = Acquisition.from_dict({**case.acquisition.to_dict(), **scan.acquisition.to_dict()})
     if merged != case.acquisition:
         case.describe(merged)
@@ -218,7 +223,7 @@ def _describe(case: CaseWriter, scan: Scan) -> None:
 
 @dataclass(frozen=True)
 class _Copied:
-    """Receipts of image and packed air that were written, SHA-256 of the voxels and summary of their HU."""
+    """Result of copying a scan: receipts of image and packed air, SHA-256 of the voxels and summary of their HU."""
 
     files: Receipts
     packed: Receipts
@@ -243,7 +248,7 @@ def _copy_slabs(scan: Scan, case_ref: CaseRef, air_hu: int) -> _Copied:
         digest.update(np.ascontiguousarray(slab).data)
         add_all(slab, histogram)
         files |= case.write("ct", start, slab)
-        # The mask starts from these bits: packing them here saves it a pass over the voxels.
+        # The mask stage starts from packed air: packing it here saves that stage a pass over the voxels.
         packed |= case.write_packed(PACKED, start, pack_below(slab, air_hu))
         start += len(slab)
     _check_end(scan, start)

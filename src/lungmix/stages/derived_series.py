@@ -1,4 +1,4 @@
-"""Anonymous DICOM series of a case, to which exported segmentations refer, and by which they are matched again."""
+"""Anonymous DICOM series of a case. Exported segmentations refer to it, and are matched to the case by its UIDs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lungmix.store import Case
 def derived_series(case: Case) -> CtSeries:
     """Return an anonymous series of the CT in the store.
 
-    Its identifiers are derived from the case and from random digits of the store: they are the same in each export and
-    unrelated to the original ones.
+    The UIDs of the series are derived from the case and from random digits of the store. They are the same in each
+    export, and unrelated to the UIDs of the original series.
     """
     key = str(case.stages[convert.STAGE].get("voxels_sha256"))
     entropy = (case.salt, key, case.name, "ct")

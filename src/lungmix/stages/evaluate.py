@@ -1,7 +1,7 @@
-"""Evaluate: imports the reference of a case, compares segments with it, and records the agreement with the case.
+"""Evaluate: imports the reference of a case, compares segments of the case with it, and records the agreement.
 
-The record holds the rows of the tables, so that a command that was killed keeps the cases that it had finished, and the
-next one of the same reference takes them over. Tables are written from the records at the end.
+The record holds the rows of the tables. A command that is killed so keeps the cases that it had finished, and the next
+command with the same reference takes their rows over. Tables are written from the records at the end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _RECORDED = {"rows": EVALUATION_FILE, "by_hu": EVALUATION_HU_FILE}
 
 
 def key_for(case: Case, reference: MaskFile, what: str) -> str:
-    """Return the cache key of an evaluation: the reference, and the stages whose images are compared."""
+    """Return the cache key of an evaluation, which depends on the reference and on the compared images of the case."""
     stages = sorted({mask.STAGE, *(str(ARRAYS[image].stage) for image in images_of(what))})
     return cache_key(
         stage=STAGE, version=1, image=record_of(case, convert.STAGE).get("voxels_sha256"),
@@ -71,7 +71,10 @@ class Evaluation:
 
 
 def recorded_evaluation(case: Case, what: str) -> Evaluation | None:
-    """Return the recorded agreement of a case, whatever its reference; None unless it has the columns of today."""
+    """Return the recorded agreement of a case, with whichever reference it was compared.
+
+    The result is None if there is no record, or if its columns are not those of this version.
+    """
     record = case.evaluations.get(what)
     if record is None:
         return None
@@ -112,7 +115,7 @@ class EvaluationStage:
         return None if reference is None else key_for(case, reference, self.what)
 
     def is_held(self, case: Case) -> bool:
-        """Return True where the case was compared with this reference, and neither has changed since."""
+        """Return True if the store holds the comparison of the case with its reference, and both are unchanged."""
         key = case.evaluations.get(self.what, {}).get("key")
         return key is not None and key == self.cache_key(case) and recorded_evaluation(case, self.what) is not None
 
@@ -139,7 +142,7 @@ class EvaluationStage:
         try:
             agreements, notes, worst = self._compare(context, case_ref, case, plans)
         except BaseException:
-            # First, so that tasks that are left over cannot write what is deleted here.
+            # Release the case first: remaining tasks can then no longer write arrays that are deleted here.
             case.release()
             _clean(case)
             raise
@@ -173,7 +176,8 @@ class EvaluationStage:
                     notes += [UNNAMED] if len(comparisons) > 1 else []
             except EmptyMaskError as error:
                 empty.append(error)
-                # A scan without disease has a reference without voxels; one without any lung is not that of the scan.
+                # A reference of tissues may be empty, as the scan may show no disease. An empty reference of lungs
+                # belongs to another scan.
                 is_of_tissues = bool(planned) and all(comparison.image == "tissue" for comparison in planned)
                 if not is_of_tissues and len(empty) == len(plans):
                     raise
@@ -192,7 +196,7 @@ class EvaluationStage:
         return agreements, notes, worst
 
     def _record(self, case: CaseWriter, record: dict[str, Any]) -> None:
-        """Record an evaluation in place of those that share a region with it, as in the table."""
+        """Record an evaluation, and remove earlier records that share a region with it, as rows of the table do."""
         regions = {row["region"] for row in record["rows"]}
         others = {
             what: other
@@ -216,7 +220,7 @@ def _clean(case: CaseWriter) -> None:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    """Return a row as JSON can hold it, without the case."""
+    """Return a row without its case, JSON-ready: None replaces NaN and infinity."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in row.items()

@@ -1,7 +1,8 @@
-"""Evaluation: reads segments of a case and a reference on its grid, slab by slab; writes nothing.
+"""Evaluation: compares segments of a case with a reference on the same grid, slab by slab; writes nothing.
 
-One round of tasks counts voxels, a second one measures distances of surfaces in the box that holds both. A task reads
-its own slab and as many slices around it as the distances of its voxels need.
+A first round of tasks counts voxels. A second round measures distances between the surfaces of segment and reference,
+in the smallest box that contains both. A task of this round reads its own slab, and other slabs from the nearest on
+until none can hold a nearer surface.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ BIN_HU = 50
 
 _FIRST_BIN = -32768 // BIN_HU
 _N_BINS = 32767 // BIN_HU - _FIRST_BIN + 1
-# Windows of labels that a task keeps: its own slab and a neighbour, of an image and of the reference.
+# Windows of labels that a task keeps in memory: its own slab and one other, of an image and of the reference.
 _WINDOWS = 4
 
 Box = tuple[slice, slice]
@@ -45,9 +46,10 @@ class Agreement:
     values : dict of str to float
         Measures by column, see `lungmix.kernels.agreement.agreement_of`.
     worst_slice : int
-        Slice with most voxels in only one of both; -1 where there is none.
+        Slice with the most voxels that belong to only one of segment and reference; -1 if the two are equal.
     by_hu : dict of int to tuple of int
-        By the lowest HU of a bin of `BIN_HU`, voxels of the reference, and of both; empty unless requested.
+        Two counts of voxels for each bin of `BIN_HU`, by the lowest HU of the bin: voxels of the reference, and voxels
+        of reference and segment in common. Empty unless requested.
     """
 
     region: str
@@ -58,7 +60,10 @@ class Agreement:
 
 @dataclass(frozen=True, eq=False)
 class _SlabCounts:
-    """Voxels of a slab: overlap, differing voxels by slice and voxels by HU of each comparison, and the box of all."""
+    """Counts of a slab: for each comparison overlap, differing voxels by slice, and voxels by HU.
+
+    `box` is the range of rows and columns that contain any segment or reference; None if the slab has no such voxel.
+    """
 
     overlaps: tuple[Overlap, ...]
     differing: npt.NDArray[np.int64]
@@ -68,7 +73,7 @@ class _SlabCounts:
 
 @dataclass(frozen=True)
 class _Scope:
-    """Slabs with voxels of the segment, and of the reference."""
+    """Slabs that contain voxels of the segment of a comparison, and slabs that contain voxels of its reference."""
 
     segment: tuple[Span, ...]
     reference: tuple[Span, ...]
@@ -91,16 +96,16 @@ def compare(
     case_ref : CaseRef
         The case.
     comparisons : sequence of Comparison
-        What is compared.
+        Segments of the case, each with the labels of the reference that it is compared with.
     by_hu : bool
         Count voxels by HU too.
     progress : callable, optional
-        ``progress(done, total)`` while distances are measured.
+        Called as ``progress(done, total)`` with the number of slabs whose distances are measured.
 
     Returns
     -------
     list of Agreement
-        One for each comparison, the same for any slabs.
+        One per comparison. The result does not depend on the thickness of slabs.
     """
     case = case_ref.open()
     slabs = list(case.layout.slabs())
@@ -176,7 +181,11 @@ def _count_slab(case_ref: CaseRef, comparisons: Sequence[Comparison], slab: Span
 def _measure_slab(
     case_ref: CaseRef, comparisons: Sequence[Comparison], scopes: Sequence[_Scope], box: Box, slab: Span
 ) -> list[DistanceCounts]:
-    """Return the distances of the surface voxels of a slab, of both surfaces together, by comparison."""
+    """Return distances of the surface voxels of a slab, one result per comparison.
+
+    A result counts the distances from the segment's surface to the reference's, and those from the reference's surface
+    to the segment's.
+    """
     case = case_ref.open()
     spacing = case.geometry.spacing_zyx
     read_window = lru_cache(maxsize=_WINDOWS)(partial(_read_window, case, box))
@@ -198,7 +207,7 @@ def _measure_slab(
 
 
 def _read_window(case: CaseFiles, box: Box, image: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
-    """Return labels in a box with the slices before and after a slab, which are 0 beyond the volume."""
+    """Return labels of a slab in a box, with one more slice before and after it; slices beyond the volume are 0."""
     depth = case.geometry.shape[0]
     low, high = max(start - 1, 0), min(stop + 1, depth)
     labels = _read(case, image, low, high, box)

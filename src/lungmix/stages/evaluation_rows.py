@@ -1,4 +1,4 @@
-"""Rows of evaluations: what the tables of a store say about the agreement of its cases with references."""
+"""Rows of the tables ``evaluation.csv`` and ``evaluation_hu.csv``, the agreement of cases with their references."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {EVALUATION_FILE: EVALUATION, EVALUATIO
 
 
 def rows_of_agreement(case: Case, agreements: Sequence[Agreement], grid: str) -> dict[str, list[Row]]:
-    """Return the rows of a case by table.
+    """Return the rows of a case, by file name of the table.
 
     Parameters
     ----------
@@ -27,14 +27,14 @@ def rows_of_agreement(case: Case, agreements: Sequence[Agreement], grid: str) ->
     agreements : sequence of Agreement
         Result of `lungmix.stages.evaluation.compare`.
     grid : {"same", "resampled"}
-        Grid of the reference.
+        ``"same"`` if the reference had the grid of the scan, ``"resampled"`` if it was resampled to it.
     """
     mask, model = mask_text(case) or UNKNOWN, str(label_id(case) or UNKNOWN)
     rows: list[Row] = []
     by_hu: list[Row] = []
     for agreement in agreements:
         key: Row = {"case": case.name, "region": agreement.region}
-        # Rows of lungs stay when labels change.
+        # Only rows of tissues name the model: rows of lungs do not depend on it, and stay when labels change.
         made_with = {"mask": mask, "model": model if SEGMENTS[agreement.region][0] == "tissue" else ""}
         rows.append({**key, **agreement.values, "worst_slice": agreement.worst_slice, "grid": grid, **made_with})
         by_hu += [
@@ -51,7 +51,10 @@ def rows_of_agreement(case: Case, agreements: Sequence[Agreement], grid: str) ->
 
 
 def stored_evaluations(cohort: Cohort, file: str = EVALUATION_FILE) -> list[Row]:
-    """Return the stored rows of cases that the store holds; none if the table has other columns or other text."""
+    """Return the stored rows of a table, without rows of cases that the store no longer holds.
+
+    Rows with other columns than those of this version are left out.
+    """
     columns = [column.key for column in COLUMNS[file]]
     names = set(cohort)
     rows = rows_of(cohort.read_text(file) or "")
@@ -61,7 +64,7 @@ def stored_evaluations(cohort: Cohort, file: str = EVALUATION_FILE) -> list[Row]
 def store_evaluations(
     cohort: Cohort, rows: Sequence[Row], file: str, compared: Collection[tuple[str, str]] = ()
 ) -> None:
-    """Write rows into a table of the store; other rows of the same cases and regions are replaced, the rest is kept.
+    """Write rows into a table of the store in place of earlier rows of the same case and region; keep other rows.
 
     Parameters
     ----------
@@ -72,7 +75,7 @@ def store_evaluations(
     file : {"evaluation.csv", "evaluation_hu.csv"}
         Name of the table.
     compared : collection of tuple of str
-        Cases and regions whose stored rows are dropped also where they have no new ones.
+        Pairs of case and region whose stored rows are dropped even if `rows` has no new ones for them.
     """
     replaced = {(row["case"], row["region"]) for row in rows} | {*compared}
     stored = stored_evaluations(cohort, file)
@@ -82,7 +85,7 @@ def store_evaluations(
     # Rows of a case stay together, in the order in which they were computed.
     table = text_of(sorted([*kept, *rows], key=lambda row: str(row["case"])))
     if not table:
-        # Columns follow from rows: without rows the header of the table stays.
+        # No row is left. A table is written with the columns of its rows, so keep the header of the stored one.
         text = cohort.read_text(file) or ""
         table = without(text, lines_of(text)[1])
     write_table(cohort, file, table)

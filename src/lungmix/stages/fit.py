@@ -37,8 +37,10 @@ HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
 """HU of each bin of a histogram."""
 
 MIN_SCANS = 20
-"""Fewest scans of a fit without a warning: in Figure 4 of the publication, Gaussians of random groups coincide from 20
-scans on, and not with 10."""
+"""A fit of fewer scans gets a warning.
+
+In Figure 4 of the publication, Gaussians of random groups of scans coincide from 20 scans on, and differ with 10.
+"""
 
 Counts = npt.NDArray[np.uint64]
 Progress = Callable[[int, int], None]
@@ -52,9 +54,9 @@ def fit_cohort(
     progress: Progress | None = None,
     flagged: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Fits, str]:
-    """Fit the pooled lung voxels of cases, unless the store holds these fits; write one of them as the store's model.
+    """Fit the pooled lung voxels of cases, unless the store holds these fits; make one of them the store's model.
 
-    A store of an earlier version has no fit ``anchored`` and no record of failed checks, which are added.
+    A store of an earlier version lacks the fit ``anchored`` and the record of failed checks; both are added.
 
     Parameters
     ----------
@@ -63,20 +65,20 @@ def fit_cohort(
     names : sequence of str
         Cases with a mask.
     parameters : FitParameters
-        Components, starts, stopping rule, method, prior, and the fit that is used for labels.
+        Settings of the fits, and the name of the fit that labels the voxels.
     client : distributed.Client, optional
-        Client of the cluster on which EM passes over voxels; the method ``counts`` needs none.
+        Client of the cluster that runs EM over voxels; the method ``counts`` needs none.
     progress : callable, optional
-        ``progress(done, total)`` while voxels are counted.
+        Called as ``progress(done, total)`` while voxels are counted.
     flagged : mapping of str to sequence of str, optional
-        Cases that were excluded because of their flags, and these, for the record.
+        Names of flags by case, for cases that were excluded because of them; they are written to the record.
 
     Returns
     -------
     fits : Fits
         Fits by name.
     status : {"done", "kept"}
-        ``"kept"`` where the store held them already.
+        ``"kept"`` if the store held the fits already.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def fit_cohort(
         for file, text in texts.items():
             writer.write_text(file, text)
         digests = {file: digest_of(text) for file, text in texts.items()}
-        # Apart from the others, whose record earlier versions read too.
+        # The digest of this fit is recorded apart: earlier versions read the digests of the other two fits.
         anchored = {"key": anchored_key, "sha256": digests.pop(FIT_FILES[ANCHORED], None)}
         writer.record_settings(fits={**record, "sha256": digests, ANCHORED: anchored})
     publish(cohort, fits[parameters.fit], record)
@@ -112,7 +114,7 @@ def fit_cohort(
 
 
 def fit_counts(histogram: Counts, parameters: FitParameters) -> Fits:
-    """Return the fits of a histogram: uint64, shape (65536,)."""
+    """Return the fits of a histogram, which is uint64 of shape (65536,), one bin per HU."""
     paper = fit_paper(HU, histogram, clip=parameters.clip, **parameters.of_em())
     return _with_others(histogram, paper, parameters)
 
@@ -123,7 +125,7 @@ def prior_of(parameters: FitParameters) -> TissueModel:
 
 
 def doubts_of(scans: int) -> list[str]:
-    """Return the reason why a fit of few scans may be doubtful, if it is of few.
+    """Return a sentence on why a fit of fewer than `MIN_SCANS` scans may be doubtful; no sentence for more scans.
 
     Parameters
     ----------
@@ -139,7 +141,7 @@ def doubts_of(scans: int) -> list[str]:
 
 
 def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) -> None:
-    """Write a model and its record as the model of the store, unless they are."""
+    """Write a model and its record as the model of the store, unless the store has both already."""
     text = model.to_json()
     settings = {**record, "sha256": digest_of(text)}
     if cohort.settings.get(STAGE) != settings or cohort.read_text(MODEL_FILE) != text:
@@ -149,9 +151,9 @@ def publish(cohort: Cohort, model: TissueModel, record: Mapping[str, object]) ->
 
 
 def stored_fits(cohort: Cohort, key: str | None = None) -> Fits | None:
-    """Return the fits of the store, or None; with `key`, only fits that are recorded with it.
+    """Return the fits of the store; None if there are none, or if they are recorded with another key than `key`.
 
-    Files that do not match their record, as after a killed run or lost bytes on a disk, count as missing.
+    Files that do not match their digests in the record, as after a killed run or on a bad disk, count as missing.
     """
     record = cohort.settings.get(FITS_RECORD)
     if record is None or (key is not None and record.get("key") != key):
@@ -194,7 +196,7 @@ def choose_cases(present: Sequence[str], cases: Sequence[str] = (), exclude_case
 
 
 class CountsOfCases(Mapping[str, Counts]):
-    """Histograms by case: uint64, shape (65536,), read on access, for all of them may not fit into memory."""
+    """Histograms by case, uint64 of shape (65536,), read on access because all of them may not fit into memory."""
 
     def __init__(self, cohort: Cohort, names: Sequence[str]):
         self._cohort = cohort
@@ -229,7 +231,7 @@ def masked_counts(cohort: Cohort) -> dict[str, Counts]:
 
 
 def add_counts(counts: Mapping[str, Counts]) -> Counts:
-    """Return the sum of histograms: uint64, shape (65536,)."""
+    """Return the sum of histograms, uint64 of shape (65536,)."""
     total = np.zeros(N_HU, np.uint64)
     for histogram in counts.values():
         total += histogram
@@ -237,7 +239,7 @@ def add_counts(counts: Mapping[str, Counts]) -> Counts:
 
 
 def pool_counts(cohort: Cohort, names: Sequence[str]) -> Counts:
-    """Return the sum of the histograms of cases of a store: uint64, shape (65536,)."""
+    """Return the sum of the histograms of cases of a store, uint64 of shape (65536,)."""
     return add_counts(CountsOfCases(cohort, names))
 
 
@@ -280,7 +282,7 @@ def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> Tissu
 
 
 def _diagnosed(fits: Fits, histogram: Counts) -> Fits:
-    """Return fits of a histogram with their failed checks on record."""
+    """Return the fits of a histogram with the failed checks of each, which are stored with it."""
     return Fits(**{name: with_doubts(model, histogram) for name, model in fits.items()})
 
 

@@ -1,4 +1,4 @@
-"""Flags: doubts about a case that readers of its numbers should see, from its records and its row of measurements."""
+"""Flags: doubts about a case that readers of its measurements should know, found in its records and measurements."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from lungmix.store.tables import Row
 from lungmix.tissue import ELSEWHERE, TISSUES
 
 FLAGGED_FRACTION = 0.02
-"""Fraction of a mask outside both lungs above which its parts are named: it can change the lung involvement by a
-percent."""
+"""If a larger fraction of a mask is outside both lungs, a remark names the parts and their volumes.
+
+Such a fraction can change the lung involvement by one percent.
+"""
 
 FLAG_OF_FINDING = {
     "clipped": "hu_clipped", "steps": "hu_steps", "few-values": "few_values", "little-air": "little_air",
 }  # fmt: skip
-"""Flags by the code of a finding that does not reject a scan; see `lungmix.kernels.plausibility`."""
+"""Name of the flag by the code of a finding that does not reject a scan; see `lungmix.kernels.plausibility`."""
 
 _PART_TEXTS = {
     "table_ml": "lie outside the body (table or clothes)",
@@ -39,21 +41,31 @@ _UNKNOWN_PARTS = "lie outside them (table, gas, or between the lungs)"
 
 
 def numbers_of_flags(case: Case, row: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the numbers of a case that flags are raised by; those that are not recorded are missing.
+    """Return the numbers of a case that raise flags, by name; numbers that were not measured are missing.
 
     Parameters
     ----------
     case : Case
         The case.
     row : mapping, optional
-        Its row of ``measurements.csv``.
+        Row of the case in ``measurements.csv``.
     """
     return _evidence_of(case, row).numbers
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Numbers that flags are raised by, sentences on doubtful HU by the code of the finding, and on the mixture."""
+    """Everything that flags of a case are raised by.
+
+    Attributes
+    ----------
+    numbers : dict
+        Numbers by name.
+    hu_sentences : dict of str to str
+        Sentences on doubtful HU, by the code of the finding.
+    doubts : list of str
+        Sentences on failed checks of the mixture that labels the case.
+    """
 
     numbers: dict[str, Any]
     hu_sentences: dict[str, str]
@@ -93,7 +105,7 @@ def raised_flags(
     parameters : QualityParameters, optional
         Thresholds.
     row : mapping, optional
-        Its row of ``measurements.csv``; without it, flags of labels are not raised.
+        Row of the case in ``measurements.csv``; without it, flags of labels are not raised.
     """
     return _raised(case, _evidence_of(case, row), parameters)
 
@@ -112,14 +124,14 @@ def _raised(case: Case, evidence: _Evidence, parameters: QualityParameters | Non
 
 
 def flagged_cases(cohort: Cohort, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the flags of each flagged case, by the thresholds of the store. Flags of labels do not count.
+    """Return the flags of each case that the thresholds of the store flag. Flags that depend on labels do not count.
 
     Parameters
     ----------
     cohort : Cohort
         The store.
     names : iterable of str
-        Cases to judge.
+        Cases to check.
 
     Returns
     -------
@@ -134,7 +146,7 @@ def flagged_cases(cohort: Cohort, names: Iterable[str]) -> dict[str, list[str]]:
 def flags_of(
     case: Case, parameters: QualityParameters | None = None, row: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Return a sentence for everything about a case that is doubtful; failures are reported elsewhere.
+    """Return one sentence for each doubt about a case; failures of stages are not among them.
 
     Parameters
     ----------
@@ -143,7 +155,7 @@ def flags_of(
     parameters : QualityParameters, optional
         Thresholds.
     row : mapping, optional
-        Its row of ``measurements.csv``.
+        Row of the case in ``measurements.csv``.
     """
     return doubts_of(case, parameters, row)[0]
 
@@ -151,14 +163,14 @@ def flags_of(
 def doubts_of(
     case: Case, parameters: QualityParameters | None = None, row: Mapping[str, Any] | None = None
 ) -> tuple[list[str], list[RaisedFlag]]:
-    """Return the results of `flags_of` and of `raised_flags`, from one reading of the records."""
+    """Return the results of `flags_of` and of `raised_flags`, reading the records of the case once."""
     evidence = _evidence_of(case, row)
     remarks = remarks_on(row, evidence.numbers) if row else []
     raised = flags = _raised(case, evidence, parameters)
     if any("in both lungs" in remark for remark in remarks) and not evidence.numbers.get("gas_ml"):
-        # The remark names the same parts, with exact volumes and a remedy.
+        # A remark already names these parts, with exact volumes and a remedy.
         flags = [flag for flag in flags if flag.name != "outside_lungs"]
-    # Whatever the thresholds are, scans with doubtful HU are not pooled.
+    # Scans with doubtful HU are not pooled, even if the thresholds of the flags are higher: say so in any case.
     hu = evidence.hu_sentences.values()
     sentences = dict.fromkeys([*hu, *notes_on(case), *(flag.reason for flag in flags), *remarks])
     return list(sentences), raised
@@ -172,7 +184,7 @@ def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameter
     case : Case
         The case.
     row : mapping
-        Its row of ``measurements.csv``.
+        Row of the case in ``measurements.csv``.
     parameters : QualityParameters, optional
         Thresholds.
     """
@@ -192,17 +204,16 @@ def quality_row(case: Case, row: Mapping[str, Any], parameters: QualityParameter
 
 
 def remarks_on(row: Mapping[str, Any], numbers: Mapping[str, float] | None = None) -> list[str]:
-    """Return sentences about non-lung volume in the mask, which a row's whole-mask numbers include.
+    """Return sentences about volume in the mask that is not lung and that the measurements of the mask include.
 
-    If ``cut_end_cm2`` was not measured, a sentence also says that the mask touches the border of the scan
-    (``touches_border``).
+    If the number ``cut_end_cm2`` was not measured, a sentence also says that the mask touches the border of the scan.
 
     Parameters
     ----------
     row : mapping
         A row of ``measurements.csv``.
     numbers : mapping, optional
-        Numbers of quality control, which tell the table from gas; see `numbers_of_flags`.
+        Numbers of quality control, with volumes of table, gas and tissue between the lungs; see `numbers_of_flags`.
     """
     remarks, numbers = [], numbers or {}
     mask_ml, *lungs = (float(row.get(key, math.nan)) for key in ("lung_ml", "right_ml", "left_ml"))
@@ -229,9 +240,10 @@ def remarks_on(row: Mapping[str, Any], numbers: Mapping[str, float] | None = Non
 
 
 def exact_parts(case: Case) -> dict[str, float]:
-    """Return the volumes of the parts outside lungs and airway, mL, whose sum is that of their region at full size.
+    """Return the volumes in mL of the parts of the mask outside lungs and airway, by name.
 
-    Numbers that raise flags stay those of the reduced copy: a fit may need them before there are regions.
+    The parts were measured on the reduced copy of the scan. The results are scaled so that their sum is the volume of
+    the region `elsewhere` in the full scan. Gas near a lung, which belongs to the region of the lung, is added.
     """
     numbers = quality.numbers_of(case)
     voxels = case.stages.get(regions.STAGE, {}).get("voxels", {}).get(ELSEWHERE.key)
@@ -248,7 +260,7 @@ def exact_parts(case: Case) -> dict[str, float]:
 
 
 def _parts_of(elsewhere_ml: float, numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the volumes of the parts outside lungs and airway, by text."""
+    """Return the volumes in mL of the parts outside lungs and airway, by the text that describes each part."""
     parts = _parts_elsewhere(elsewhere_ml, numbers)
     if not sum(parts.values()):
         return {_UNKNOWN_PARTS: elsewhere_ml}
@@ -256,21 +268,24 @@ def _parts_of(elsewhere_ml: float, numbers: Mapping[str, float]) -> dict[str, fl
 
 
 def _parts_elsewhere(elsewhere_ml: float, numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the volumes of the parts of the region outside lungs and airway on the reduced copy."""
+    """Return the volumes in mL of the parts of the region `elsewhere`, as measured on the reduced copy."""
     parts = {name: float(numbers.get(name, 0.0)) for name in _PART_TEXTS}
-    # Gas near a lung has the region of the lung, and is no part of these.
+    # Gas near a lung belongs to the region of the lung, so it is not counted here.
     parts["gas_ml"] = min(parts["gas_ml"], max(elsewhere_ml - parts["table_ml"] - parts["between_ml"], 0.0))
     return parts
 
 
 def _scaled(parts: Mapping[str, float], sum_ml: float) -> dict[str, float]:
-    """Return volumes whose sum is that of the region at full size; their ratio is that on the reduced copy."""
+    """Return the volumes `parts`, multiplied by one factor so that their sum is `sum_ml`."""
     total = sum(parts.values())
     return {name: sum_ml * ml / total for name, ml in parts.items()}
 
 
 def _volumes_outside_lungs(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the volumes (mL) of regions outside both lungs that the whole-mask columns count."""
+    """Return the volumes in mL of the regions outside both lungs that the columns of the whole mask include.
+
+    The column ``left_out_ml`` tells which regions were excluded: its volume is their sum.
+    """
     parts = {key: float(row.get(f"{key}_ml", math.nan)) for key in ("elsewhere", "airway")}
     out = float(row.get("left_out_ml", 0))
     if not all(map(math.isfinite, (*parts.values(), out))):
@@ -328,7 +343,7 @@ def _rejected_lung_sentences(case: Case) -> list[str]:
 
 
 def _hu_sentences(case: Case, findings: Sequence[Finding]) -> dict[str, str]:
-    """Return a sentence on each doubt about the HU of a case, by the code of the finding."""
+    """Return one sentence for each finding about the HU of a case, by the code of the finding."""
     if any(finding.severity == "rejected" for finding in findings):
         if case.failure is not None:
             return {}

@@ -1,7 +1,7 @@
-"""Given masks: reads a mask file, writes the lung mask and its histogram, and the regions that the file tells.
+"""Given masks: reads a mask file, writes the lung mask and its histogram, and the regions that the file distinguishes.
 
-The record of such a mask has the digest of its file and the labels that were taken, and no text of the file. Whatever
-follows the mask stage treats it like a computed one.
+The record of such a mask has the digest of its file and the numbers of the labels that were used, and no text of the
+file. All later stages treat it like a computed mask.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ from lungmix.store.schema import FROM_FILE
 
 
 def key_for(case: Case, mask: MaskFile, labels: MaskLabels | None, computed: MaskStage) -> str:
-    """Return the cache key of a given mask; where the file tells no sides, the sizes of masks determine these."""
+    """Return the cache key of a given mask.
+
+    The key contains the parameters of masks, because they determine right and left if the file does not.
+    """
     return cache_key(
         stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"], geometry=case.geometry.to_dict(),
         file=mask.fingerprint, labels=None if labels is None else [list(pair) for pair in labels.segments],
@@ -46,32 +49,32 @@ def key_for(case: Case, mask: MaskFile, labels: MaskLabels | None, computed: Mas
 
 
 def parameters_of(mask: MaskFile, computed: MaskStage) -> MaskParameters:
-    """Return the parameters by which right and left of a mask are found: those that the file says, or the user's."""
+    """Return the parameters by which right and left of a mask are found: those that the file names, or the run's."""
     return mask.parameters or computed.parameters
 
 
 def is_given(case: Case) -> bool:
-    """Return True where the mask of a case came from a file, also if it is corrupt."""
+    """Return True if the mask of a case came from a file or a segmenter, even if it is corrupt now."""
     return FROM_FILE in record_of(case, STAGE)
 
 
 @dataclass(frozen=True)
 class GivenMaskStage:
-    """Stage that takes the lung masks of cases from files, and leaves other cases to the stage that computes masks.
+    """Stage that takes the lung masks of cases from files; for cases without a file it runs the computing stage.
 
     Attributes
     ----------
     computed : MaskStage
-        Computes the masks of cases without a file; its parameters determine how right and left are found where a file
-        tells neither them nor the parameters that made it.
+        Stage that computes the masks of cases without a file. Its parameters also determine how right and left are
+        found in a mask whose file names neither right and left nor the parameters that made it.
     masks : mapping of str to MaskFile
         Mask files by case.
     labels : MaskLabels, optional
-        Labels of the files by the user.
+        Meaning of the labels in the files, as the user gave it.
     missing : mapping of str to str
-        By case, the reason why none of the given files is its mask. A case with a mask from an earlier file keeps it.
+        For cases that no given file belongs to, the reason. Such a case fails.
     kept : set of str
-        Cases whose masks came from files in earlier runs.
+        Cases that keep their mask, which came from a file or a segmenter in an earlier run.
     """
 
     computed: MaskStage
@@ -97,7 +100,7 @@ class GivenMaskStage:
         return self.computed.air_hu(case_name, geometry)
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Write the given mask of the case, unless the store holds it; or compute its mask.
+        """Write the given mask of the case, unless the store holds it; compute the mask of a case without a file.
 
         Raises
         ------
@@ -106,9 +109,9 @@ class GivenMaskStage:
         HuError
             If the values are not HU of a chest, and are accepted neither now nor in the record of the mask.
         SourceError
-            If no file is the mask of the case, or its file cannot be used; an earlier mask stays then.
+            If no file belongs to the case, or its file cannot be used. A mask from before is kept then.
         StoreError
-            If a mask of an earlier file is corrupt, or the scan has changed since.
+            If the case is to keep its mask, but the mask is corrupt or the scan has changed.
         """
         if case_name in self.masks:
             return self._write(context, case_name, self.masks[case_name])
@@ -143,12 +146,12 @@ class GivenMaskStage:
                 client, labels_by_values, mask, reading_thickness(mask, case)
             )
         if STAGE in case.stages:
-            # Read the file to its end first, so that one that cannot be used never replaces a good mask.
+            # Read the file to its end first, so that an unusable file never replaces a good mask.
             claimed = CaseRef.of(context.cohort, name, case.claim(STAGE))
             read_on_worker(client, _check_usable, mask, claimed, choice.values)
         case_ref = CaseRef.of(context.cohort, name, case.start_stage(STAGE, key, (regions.STAGE,)))
         if case.packed_threshold != convert.AIR_THRESHOLD:
-            # A mask that was computed at another threshold has left its air.
+            # An earlier mask was computed at another threshold, and the store holds air below that one.
             pack_air(client, case, case_ref, convert.AIR_THRESHOLD)
         files, side_files = create_arrays(case, choice)
         written = read_on_worker(client, _write_labels, mask, case_ref, choice)
@@ -173,7 +176,7 @@ class GivenMaskStage:
 
 
 def notes_on(case: Case) -> list[str]:
-    """Return what users should know about the mask of a case that came from a file; empty for other masks."""
+    """Return sentences that users should know about a mask from a file; none for computed masks."""
     provenance = record_of(case, STAGE).get(FROM_FILE, {})
     notes = []
     if provenance.get("grid") == "resampled":
@@ -205,7 +208,7 @@ def notes_on(case: Case) -> list[str]:
 
 
 def _check_usable(mask: MaskFile, case_ref: CaseRef, values: Mapping[int, int]) -> None:
-    """Raise `SourceError` unless a mask file is readable to its end and has voxels of the labels in the scan."""
+    """Raise `SourceError` unless a mask file is readable to its end and has voxels of lung where the scan is."""
     case = case_ref.open()
     if grid_of(mask, case.geometry) == "same":
         for _ in checked_slabs(mask, values, mask.geometry or case.geometry, case.layout.slab):
@@ -230,6 +233,6 @@ def _no_lung_here(mask: MaskFile) -> SourceError:
 
 
 def _without_voxels(choice: LabelChoice, written: WrittenMask) -> list[str]:
-    """Return the regions that have labels in the file, but no voxel of them."""
+    """Return the regions that have labels in the file of which no voxel has any."""
     chosen = {*choice.values.values()} - written.labels
     return [region for region, label in LABELS.items() if label in chosen]

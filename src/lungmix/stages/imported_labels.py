@@ -1,4 +1,7 @@
-"""Labels of a mask file on the grid of a case, slab by slab: taken as they are, or resampled to it."""
+"""Labels of a mask file on the grid of a case, slab by slab; labels on another grid are resampled.
+
+Resampling gives each voxel of the scan the label of the nearest voxel of the file.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ from lungmix.store.schema import IMPORTED, REFERENCE
 Labels = npt.NDArray[np.uint8]
 
 Grid = Literal["same", "resampled"]
-"""Grid of a mask file: that of the scan or a part of it, or another one in the same space."""
+"""Relation of the grid of a mask file to that of the scan: the same or a part of it, or another one to resample."""
 
 
 class LabelSource(Protocol):
-    """Mask file as the stages read it, see `lungmix.formats.masks.MaskFile`."""
+    """Interface of a mask file that stages read labels from, see `lungmix.formats.masks.MaskFile`."""
 
     @property
     def path(self) -> str:
@@ -39,7 +42,10 @@ class LabelSource(Protocol):
         """Grid of the labels; None for contours, which are filled on any grid."""
 
     def label_slabs(self, values: Mapping[int, int], geometry: Geometry, thickness: int) -> Iterator[Labels]:
-        """Yield slabs of labels from the first to the last slice of a grid."""
+        """Yield slabs of labels, `thickness` slices each, from the first to the last slice of the grid `geometry`.
+
+        `values` is the label to yield by the number of a segment in the file; other voxels are 0.
+        """
 
 
 def grid_of(mask: LabelSource, geometry: Geometry) -> Grid:
@@ -55,7 +61,7 @@ def grid_of(mask: LabelSource, geometry: Geometry) -> Grid:
     Raises
     ------
     SourceError
-        If both grids do not overlap, or one of them has no known orientation and they are not the same.
+        If the grids do not overlap, or if they differ and the orientation of one of them is unknown.
     """
     mask_grid = mask.geometry
     if mask_grid is None or offset_in_grid(mask_grid, geometry) is not None:
@@ -71,7 +77,10 @@ def grid_of(mask: LabelSource, geometry: Geometry) -> Grid:
 
 
 def reading_thickness(mask: LabelSource, case: Case) -> int:
-    """Return how many slices of a mask file a task holds: no more voxels than a slab of the scan has, or one slice."""
+    """Return the number of slices of a mask file that a task reads at once.
+
+    They have no more voxels than a slab of the scan, except that one slice is always read whole.
+    """
     depth, ny, nx = case.geometry.shape
     slab = case.layout.slab
     if mask.geometry is None:
@@ -80,7 +89,7 @@ def reading_thickness(mask: LabelSource, case: Case) -> int:
 
 
 def check_memory(memory: WorkerMemory, case: Case, mask: LabelSource) -> None:
-    """Raise `RoomError` unless the smallest worker can hold a slab of the scan, and a slice of a mask file."""
+    """Raise `RoomError` unless the worker with least memory can hold a slab of the scan, and a slice of a mask file."""
     memory.check(case.name, case.geometry, case.layout.slab)
     if mask.geometry is not None:
         memory.check(case.name, mask.geometry, 1)
@@ -98,7 +107,8 @@ def labels_on_grid(
     values : mapping of int to int
         Label of each segment number; other voxels are 0.
     case_ref : CaseRef
-        The case. Its array `IMPORTED` holds a mask file on another grid, until the generator ends or is closed.
+        The case. If the mask file has another grid, the temporary array `IMPORTED` of the case holds its labels until
+        the generator ends or is closed.
 
     Yields
     ------
@@ -148,7 +158,7 @@ def import_labels(
     client : distributed.Client
         Client of the cluster that reads the file.
     case_ref : CaseRef
-        A converted case, with the attempt to which the import belongs.
+        A converted case, with the identifier of the attempt that writes to it (`CaseWriter.claim`).
     mask_file : MaskFile
         The mask file.
     values : mapping of int to int
@@ -184,7 +194,9 @@ def _write_reference(mask: LabelSource, case_ref: CaseRef, values: Mapping[int, 
 def checked_slabs(
     mask: LabelSource, values: Mapping[int, int], geometry: Geometry, thickness: int
 ) -> Iterator[tuple[int, Labels]]:
-    """Yield the first slice and the labels of each slab of a mask file on its own grid, or on any grid for contours.
+    """Yield the first slice and the labels of each slab of a mask file, and check the size of the slabs.
+
+    `geometry` is the file's own grid, or any grid for a file of contours.
 
     Raises
     ------

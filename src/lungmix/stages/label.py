@@ -1,7 +1,6 @@
 """Label: reads image, mask and model, writes both label maps and the regions; depends on the mask and the model.
 
-Regions are looked up in the same pass as labels, so that HU are read once for both; where the regions of a mask are
-valid, only labels are written.
+One pass over the HU writes labels and regions. If the store has valid regions of the mask, only labels are written.
 """
 
 from __future__ import annotations
@@ -39,13 +38,16 @@ if TYPE_CHECKING:
 STAGE = LABEL
 MEDIAN_SIZE = 4
 _HALO = MEDIAN_SIZE // 2
-"""Slices that the window of the median extends at most, before or after a slice."""
+"""Largest number of slices before, or after, a slice that the window of the median contains."""
 
 Labels = npt.NDArray[np.uint8]
 
 
 def key_for(case: Case, model: TissueModel) -> str:
-    """Return the cache key of label maps; the axes are part of it only if one of them is flipped."""
+    """Return the cache key of label maps.
+
+    The key contains the directions of axes only if one is flipped: the window of the median is not symmetric.
+    """
     flipped = case.geometry.axis_order.flipped
     axes = {"flipped": list(flipped)} if any(flipped) else {}
     return cache_key(
@@ -65,7 +67,7 @@ class LabelStage:
     model_name : str
         Name of the model in the record of the labels.
     before : sequence of Stage
-        Stages to run first for a case whose mask is corrupt.
+        Stages to run first if the mask of a case is corrupt.
     """
 
     model: TissueModel
@@ -78,7 +80,7 @@ class LabelStage:
         return key_for(case, self.model) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Compute labels and regions of the lung voxels of the case, unless it has the labels of this model.
+        """Compute labels and regions of the lung voxels of the case, unless the store holds labels by this model.
 
         Raises
         ------
@@ -114,7 +116,8 @@ class LabelStage:
         coarse = None
         if not has_regions:
             region_files = case.create_image("side")
-            # One task with a small result, which goes through the client so that no later task depends on a worker.
+            # The small result of this task goes through the client: were it kept on a worker, all later tasks would
+            # depend on this worker.
             (coarse,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(case_ref)])
         files = case.create_image("tissue") | case.create_image("tissue_median")
         tasks = _label_tasks(case, case_ref, model.lookup_table(), coarse, min_worker_memory(client))
@@ -138,13 +141,13 @@ class LabelStage:
 
 
 def without_sides(cohort: Cohort) -> list[str]:
-    """Return the labelled cases that lack the regions of their mask."""
+    """Return the labelled cases whose regions are missing or invalid."""
     return [name for name, case in cohort.items() if STAGE in case.stages and not regions.is_valid(case)]
 
 
 @dataclass(frozen=True, eq=False)
 class _LabelledSlab:
-    """Labels of some slices, uint8 ``[z, y, x]``, and the counts of each region in their slabs."""
+    """Labels of a run of slices, uint8 ``[z, y, x]``, and the counts of each region in each slab of this run."""
 
     tissue: Labels
     regions: tuple[regions.SlabRegionCounts, ...]
@@ -152,7 +155,7 @@ class _LabelledSlab:
 
 @dataclass(frozen=True, eq=False)
 class _WrittenSlab:
-    """Voxels by label after the median, region counts and receipts of slices that were written."""
+    """Result of writing a run of slices: voxels by label after the median, counts of regions, and receipts."""
 
     counts: npt.NDArray[np.int64]
     regions: tuple[regions.SlabRegionCounts, ...]
@@ -162,7 +165,10 @@ class _WrittenSlab:
 def _label_tasks(
     case: Case, case_ref: CaseRef, table: Labels, coarse: regions.CompressedLabels | None, memory_limit: int | None
 ) -> list[Delayed]:
-    """Return a task for each run of slices: label, filter with the outer slices of the neighbours, write."""
+    """Return one task per run of slices, which looks up labels, filters them and writes both.
+
+    The median at the ends of a run needs the outer slices of the neighbouring runs.
+    """
     shape = case.geometry.shape
     edges = np.cumsum([0, *label_chunks(case.layout.stored, *shape[1:], _HALO, memory_limit)]).tolist()
     labelled = [dask.delayed(_look_up_slab)(table, case_ref, *span, coarse) for span in pairwise(edges)]
@@ -195,7 +201,7 @@ def _look_up_slab(
 
 
 def _outer_slices(labelled: _LabelledSlab, first: int, last: int) -> tuple[Labels, Labels]:
-    """Return the first and the last slices of labels, which the filter of the neighbours needs."""
+    """Return the first `first` and the last `last` slices of labels, for the median of the neighbouring runs."""
     return labelled.tissue[:first].copy(), labelled.tissue[-last:].copy()
 
 
@@ -213,7 +219,7 @@ def _finish_slab(
     flipped = case.geometry.axis_order.flipped
     median = median_labels(np.concatenate(padded) if len(padded) > 1 else tissue, MEDIAN_SIZE, flipped)
     median = median[first : first + len(tissue)]
-    # Labels outside the lung are 0, so an empty slab stays unwritten; the median may extend into it nevertheless.
+    # A slab without labels stays unwritten. Its median labels may have voxels nevertheless, from a neighbouring slab.
     counts = np.zeros(256, np.int64)
     files: Receipts = {}
     for begin, end in case.layout.within(start, start + len(tissue)):

@@ -38,7 +38,7 @@ Edges = npt.NDArray[np.int64]
 
 
 def key_for(case: Case, parameters: MaskParameters) -> str:
-    """Return the cache key of a mask; it contains the axis from feet to head only where that is not the first."""
+    """Return the cache key of a mask; it contains the axis from feet to head only if this is not the first axis."""
     order = case.geometry.axis_order
     axes = {"cranial_axis": order.cranial_axis} if order.cranial_axis else {}
     rules = {"rules": ANATOMICAL_RULES} if parameters.preset == ANATOMICAL else {}
@@ -55,9 +55,9 @@ class MaskStage:
     Attributes
     ----------
     parameters : MaskParameters
-        Sizes of the mask.
+        Parameters of the mask.
     accept_hu : bool
-        True to compute masks also of cases whose values are not HU of a chest CT.
+        Compute masks also of cases whose values are not HU of a chest CT.
     """
 
     parameters: MaskParameters
@@ -101,7 +101,7 @@ class MaskStage:
         opened = _opened_slabs(case, case_ref, recipe, min_worker_memory(client))
         nx = case.geometry.shape[2]
         slab_buffer = StoreSlabBuffer(case_ref)
-        # The kept components go through the client: no slab depends on another, nor on the worker that holds it.
+        # The kept components go through the client, so that later tasks depend neither on slabs nor on a worker.
         (kept_components,) = compute_in_order(client, [select_lung_components(opened, nx, recipe, slab_buffer)])
         bits = close_lung(buffered_lung(slab_buffer, kept_components, opened.chunks, nx), nx, recipe)
         written = bits.map_blocks(
@@ -126,12 +126,14 @@ class MaskStage:
 
 
 def check_hu(case: CaseWriter, key: str, *, accept: bool) -> bool:
-    """Check that the values of a case are HU of a chest; a failure is recorded with its mask of cache key `key`.
+    """Raise an error unless the values of a case are HU of a chest or accepted, see `check_plausible`.
+
+    The store then records that the mask with cache key `key` failed.
 
     Returns
     -------
     bool
-        True where the values are rejected but accepted by the user.
+        True if the values are not HU of a chest, but the user accepts them.
 
     Raises
     ------
@@ -142,13 +144,13 @@ def check_hu(case: CaseWriter, key: str, *, accept: bool) -> bool:
         return check_plausible(case, accept=accept)
     except HuError:
         if STAGE not in case.stages:
-            # A failure is recorded with the stage that has started.
+            # Start the stage, as a failure is recorded with the stage that is under way.
             case.start_stage(STAGE, key)
         raise
 
 
 def pack_air(client: Client, case: CaseWriter, case_ref: CaseRef, threshold: int) -> None:
-    """Pack the air of a case below a threshold (HU), in place of that at another one."""
+    """Pack the air of a case, voxels below a threshold in HU, in place of air at another threshold."""
     case.record_packed(None)
     packed = case.create_packed(PACKED)
     pack_slab = dask.delayed(_pack_slab)
@@ -159,12 +161,12 @@ def pack_air(client: Client, case: CaseWriter, case_ref: CaseRef, threshold: int
 
 
 def check_masked(case: Case) -> None:
-    """Check that a case has a complete lung mask.
+    """Raise an error unless a case has a complete lung mask.
 
     Raises
     ------
     StoreError
-        If it has none, or its mask is corrupt.
+        If the mask is missing or corrupt.
     """
     if STAGE not in case.stages:
         reason = case.damage.get(STAGE, {}).get("reason", "it was not computed yet, or not completely")
@@ -183,7 +185,7 @@ class _WrittenSlab:
 
 @dataclass(frozen=True)
 class StoreSlabBuffer:
-    """Buffer of opened slabs in the store, until their components are labelled."""
+    """Temporary store of slabs of air after the opening, until their components are labelled."""
 
     case_ref: CaseRef
 
@@ -192,7 +194,7 @@ class StoreSlabBuffer:
         self.case_ref.open("r+").write_packed(OPENED, start, bits)
 
     def get(self, start: int, stop: int) -> Bits:
-        """Return slices `start` to `stop` of the slabs that were written."""
+        """Return slices `start` to `stop` of the air that was written."""
         return self.case_ref.open().read_packed(OPENED, start, stop)
 
 
@@ -212,7 +214,7 @@ def _open_slab(case_ref: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: t
     start, stop = starts[block_id[0] : block_id[0] + 2].tolist()
     case = case_ref.open()
     depth, _, nx = case.geometry.shape
-    # The halo of an opening is thin, so it is read again with each slab.
+    # Neighbouring slices that the opening needs are few: each task reads them itself.
     halo = 2 * recipe.opening.extent[0]
     low, high = max(0, start - halo), min(depth, stop + halo)
     return opening(case.read_packed(PACKED, low, high), nx, recipe.opening, (start - low, stop - low))
@@ -226,7 +228,7 @@ def _pack_slab(case_ref: CaseRef, start: int, stop: int, threshold: int) -> Rece
 def describe_failure(
     case: Case, parameters: MaskParameters, min_voxels: int, summary: ComponentSummary, rejected: Sequence[Rejected]
 ) -> str:
-    """Return why no lung was found: the largest components, and a remedy."""
+    """Return the message that no lung was found, with the largest components of air and a remedy."""
     spacing = " x ".join(f"{s:.3g}" for s in case.geometry.spacing)
     if summary.largest:
         seen = "; ".join(
@@ -258,7 +260,7 @@ def describe_failure(
 
 
 def advice(slice_spacings: Mapping[str, float], parameters: MaskParameters) -> str | None:
-    """Return a warning where the sizes of the preset ``paper`` do not suit the scans; None if they do.
+    """Return a warning if the sizes of the preset ``paper`` do not suit the scans; None if they do.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which labels of a mask file are lung, and on which side: said by the user, by the file, or by a convention."""
+"""Choice of the labels of a mask file that are lung, right or left: by the user, by names in the file, or by values."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lungmix.parameters import MaskLabels
 from lungmix.tissue import PRIVATE_SCHEME, SIDES, TISSUES
 
 LUNG = len(SIDES) + 1
-"""Label of lung whose side the file does not tell; others are those of `lungmix.tissue.SIDES`."""
+"""Label of lung in a file that does not separate right from left; other labels are those of `lungmix.tissue.SIDES`."""
 
 DENSE_LUNGS = {"right_dense": LUNG + 1, "left_dense": LUNG + 2}
-"""Labels of dense lung, see `lungmix.tissue.DENSE`; right and left are aerated lung next to them."""
+"""Labels of dense lung, see `lungmix.tissue.DENSE`; next to them, the labels right and left are aerated lung."""
 
 LABELS = {**{side.key: side.label for side in SIDES}, "lung": LUNG, **DENSE_LUNGS}
 
 LUNGMASK = "lungmask"
-"""Convention by which 1 is the right and 2 the left lung."""
+"""Name of the convention by which label 1 is the right lung and label 2 the left lung."""
 
 SMALLER_LUNG = 0.1
-"""Smallest size of the second lung as a share of the first, for two labels without names to count as both lungs."""
+"""Two labels without names count as both lungs only if the smaller has this share of the larger's voxels or more."""
 
 _LARGEST_VALUE = 255
 _MAX_LISTED = 8
@@ -35,16 +35,16 @@ _MAX_LISTED = 8
 
 @dataclass(frozen=True)
 class LabelChoice:
-    """Labels of a mask file that are taken.
+    """Labels of a mask file that are used for the mask.
 
     Attributes
     ----------
     values : dict of int to int
-        Label to write, one of `LABELS`, by segment number of the file.
+        Label to write, one of `LABELS`, by number of a segment in the file. Other segments are not used.
     convention : str or None
-        Convention that told right and left, where neither the user nor the file did.
+        Name of the convention that determined right and left, if neither the user nor the file names them.
     omitted : tuple of str
-        Regions that the file names and that are not taken as lung.
+        Regions that the file names and that are not used as lung.
     """
 
     values: dict[int, int]
@@ -53,18 +53,18 @@ class LabelChoice:
 
     @property
     def has_regions(self) -> bool:
-        """True where every label has a region, so that none must be found."""
+        """True if every label has a region, so that right and left need not be computed."""
         return LUNG not in self.values.values()
 
     @property
     def has_dense(self) -> bool:
-        """True if the labels are those of right and left lung alone, and some of them are dense lung."""
+        """True if all labels are right or left lung, and at least one of them is dense lung."""
         labels = {*self.values.values()}
         parts = {LABELS["right"], LABELS["left"], *DENSE_LUNGS.values()}
         return labels <= parts and not labels.isdisjoint(DENSE_LUNGS.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary without names of the file."""
+        """Return a JSON-ready dictionary without names of segments in the file."""
         numbers = {
             region: sorted(number for number, value in self.values.items() if value == label)
             for region, label in LABELS.items()
@@ -78,19 +78,19 @@ class LabelChoice:
 
 
 def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoice | None:
-    """Return the labels of a mask file by what the user or the file says.
+    """Return the labels of a mask file to use, as the user or the names in the file determine them.
 
     Parameters
     ----------
     mask : MaskFile
         The mask file.
     labels : MaskLabels, optional
-        Labels by the user.
+        Labels that the user gave.
 
     Returns
     -------
     LabelChoice or None
-        None where only the voxels can tell, see `labels_by_values`.
+        None for an image without names, whose voxels must be read; see `labels_by_values`.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoi
         if segment.region is not None:
             by_region.setdefault(segment.region, []).append(segment.number)
     if {tissue.key for tissue in TISSUES} == by_region.keys():
-        # Our labels of tissues cover the lungs.
+        # The file is an export of our tissue labels, which together are the lungs.
         return LabelChoice({segment.number: LUNG for segment in mask.segments})
     sides = {
         "right": [*by_region.get("right", ()), *_numbers_in(by_region, "right_")],
@@ -116,7 +116,7 @@ def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoi
     if both or (any(sides.values()) and "lung" not in by_region):
         chosen = {region: numbers for region, numbers in sides.items() if numbers}
         if _is_export(mask):
-            # Our masks hold airway, what is not lung, and dense lung, as regions of their own.
+            # An export of our masks contains airway, dense lung, and parts outside the lungs as segments of their own.
             parts = ("airway", "elsewhere", *DENSE_LUNGS)
             chosen |= {region: by_region[region] for region in parts if region in by_region}
     elif "lung" in by_region:
@@ -132,14 +132,15 @@ def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoi
 
 
 def labels_by_values(mask: MaskFile, grid_thickness: int = 16) -> LabelChoice:
-    """Return the labels of an image without names by the values of its voxels, which are all read.
+    """Return the labels of an image without names to use, by the values of its voxels, which are all read.
 
-    A single value is lung. The values 1 and 2 are right and left lung, as by lungmask, if they lie so.
+    A single value, 1 or 255, is lung. The values 1 and 2 are right and left lung, as lungmask writes them, if the
+    voxels of 1 are on average to the right of those of 2, and neither lung is much smaller than the other.
 
     Raises
     ------
     SourceError
-        If the values can be something else.
+        If the values are others, or not so distributed.
     """
     seen = count_values(mask, grid_thickness)
     remedy = 'give those of the lungs, such as `mask_labels="right=1,left=2"` or `mask_labels="lung=1"`'
@@ -168,7 +169,7 @@ class SeenValues:
     counts : dict of int to int
         Voxels by value, without 0.
     sums : dict of int to ndarray
-        Sums of the indices of the voxels along z, y, x, by value; of values 1 and 2 alone.
+        For the values 1 and 2, the sums of the indices of their voxels along z, y, x.
     """
 
     counts: dict[int, int] = field(default_factory=dict)
@@ -176,11 +177,11 @@ class SeenValues:
 
     @property
     def values(self) -> list[int]:
-        """Values in their order."""
+        """Values in ascending order."""
         return sorted(self.counts)
 
     def centre_x(self, value: int, mask: MaskFile) -> float:
-        """Return the mean position of the voxels of a value from right to left, mm."""
+        """Return the mean x coordinate of the voxels of a value, mm from the first voxel; x increases to the left."""
         assert mask.geometry is not None
         z, y, x = self.sums[value] / self.counts[value]
         steps = np.reshape(mask.geometry.direction, (3, 3))[0] * mask.geometry.spacing
@@ -193,7 +194,7 @@ def count_values(mask: MaskFile, thickness: int) -> SeenValues:
     Raises
     ------
     SourceError
-        If there are none.
+        If no voxel has such a value.
     """
     assert mask.geometry is not None
     seen, start = SeenValues(), 0

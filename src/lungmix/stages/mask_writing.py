@@ -1,6 +1,7 @@
-"""Writing of masks whose labels were read: lung, its sides, its dense part, and their histograms.
+"""Write masks from labels: the lung mask, right and left lung, dense lung, and their histograms.
 
-Masks from files and masks by segmenters are written alike; verification writes them again from the store.
+Masks from files and masks by segmenters are written in the same way. Verification writes stored masks once more, to a
+temporary store, and compares.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lungmix.tissue import DENSE, SIDES
 
 
 def _table(rows: Mapping[str, int]) -> npt.NDArray[np.uint8]:
-    """Return the row of each label by number, 0 for labels without a row."""
+    """Return a lookup table from a label, see `LABELS`, to the value in `rows` of its region; 0 for other regions."""
     table = np.zeros(len(LABELS) + 1, np.uint8)
     for region, row in rows.items():
         table[LABELS[region]] = row
@@ -42,16 +43,17 @@ class WrittenMask:
     Attributes
     ----------
     counts : SparseHistogram
-        Non-zero bins of the flattened histograms by label and HU; labels are those of
+        Voxels by label and HU: the non-zero bins of the flattened 2-D histogram. Labels are those of
         `lungmix.stages.mask_labels.LABELS`.
     touches : ndarray of bool, shape (4, 6)
-        True where a region touches a face of the volume.
+        True if a region (row) touches a face of the volume (column), in the order of `SIDES` and `FACES`.
     files, side_files : dict
-        Receipts of the shards of the mask and its dense lung, and of its sides where they were written.
+        Receipts of the shards of mask and dense lung, and of the shards of the regions if those were written.
     rejected : tuple of dict
-        Lung components that the mask does not contain, for masks with regions.
+        Components that look like lung and that the mask does not contain. Empty for masks without regions, for which
+        the label stage finds them.
     shared : int
-        Voxels that overlapping segments of the mask give to both lungs.
+        Number of voxels that overlapping segments assign to both lungs.
     """
 
     counts: SparseHistogram
@@ -63,7 +65,7 @@ class WrittenMask:
 
     @property
     def voxels(self) -> int:
-        """Voxels of the mask."""
+        """Number of voxels of the mask."""
         return int(self.counts.count.sum())
 
     @property
@@ -75,12 +77,12 @@ class WrittenMask:
 def write_mask(
     slabs: Iterable[tuple[CaseWriter, int, npt.NDArray[np.uint8]]], case_ref: CaseRef, choice: LabelChoice
 ) -> WrittenMask:
-    """Write a lung mask, its sides and its dense lung where they are known, and count HU.
+    """Write a lung mask, and right, left and dense lung if the labels distinguish them; count voxels by HU.
 
     Parameters
     ----------
     slabs : iterable of (CaseWriter, int, ndarray)
-        The case, the first slice, and the labels of each slab (`lungmix.stages.mask_labels.LABELS`).
+        For each slab: the case, the first slice, and the labels (`lungmix.stages.mask_labels.LABELS`).
     case_ref : CaseRef
         The case.
     choice : LabelChoice
@@ -112,7 +114,7 @@ def write_mask(
 
 
 def create_arrays(case: CaseWriter, choice: LabelChoice) -> tuple[Receipts, Receipts]:
-    """Create the arrays of a mask, and return the receipts of mask and dense lung, and those of sides."""
+    """Create the arrays of a mask. Return two dictionaries of receipts: of mask and dense lung, and of the regions."""
     files = case.create_image("lung") | (case.create_image("region") if choice.has_dense else {})
     return files, case.create_image("side") if choice.has_regions else {}
 
@@ -125,7 +127,7 @@ def publish(
     files: Receipts,
     side_files: Receipts,
 ) -> None:
-    """Write the histograms and the records of a mask, and of its sides and its dense lung where there are any.
+    """Write the histograms and the record of a mask, including its regions and dense lung if it has them.
 
     Parameters
     ----------
@@ -138,7 +140,7 @@ def publish(
     choice : LabelChoice
         Labels that may occur.
     files, side_files : dict
-        Receipts of the empty arrays, as by `create_arrays`.
+        Receipts of the empty arrays, as `create_arrays` returned them.
     """
     histograms = np.zeros((len(LABELS), N_HU), np.uint64)
     written.counts.add_to(histograms.reshape(-1))
@@ -148,7 +150,7 @@ def publish(
         files |= case.write_histogram("region_counts", parts)
         record = {**record, **{part.key: int(n) for part, n in zip(DENSE, parts.sum(axis=1), strict=True)}}
     if choice.has_regions:
-        # Before the record of the mask: without the sides of its file, a later stage would find others.
+        # Record the regions before the mask: a mask without them would make a later stage compute others.
         counts = SparseHistogram.of(_sum_rows(histograms, _SIDE_OF_LABEL, len(SIDES)).reshape(-1))
         slab = regions.SlabRegionCounts(counts, written.touches, written.side_files)
         regions.publish(case, [slab], side_files, written.rejected, record["key"])
@@ -158,7 +160,10 @@ def publish(
 def _sum_rows(
     histograms: npt.NDArray[np.uint64], row_of_label: npt.NDArray[np.uint8], count: int
 ) -> npt.NDArray[np.uint64]:
-    """Return histograms by side or part from those by label; without labels whose row is 0."""
+    """Return `count` histograms, each the sum of the histograms of the labels that are mapped to its row.
+
+    Rows are numbered from 1; labels that are mapped to 0 are left out.
+    """
     rows = np.zeros((count, N_HU), np.uint64)
     for histogram, row in zip(histograms, row_of_label[1:], strict=True):
         if row:
@@ -167,13 +172,13 @@ def _sum_rows(
 
 
 def stored_choice(case: Case) -> LabelChoice:
-    """Return the labels with which the stored mask of a case, which came from a file, can be written again."""
+    """Return the labels that `stored_labels` returns for the stored mask of a case, which came from a file."""
     regions_of_file = case.stages[STAGE][FROM_FILE].get("labels", {}) if regions.are_from_file(case) else ["lung"]
     return LabelChoice({LABELS[region]: LABELS[region] for region in regions_of_file})
 
 
 def stored_labels(case: CaseFiles, choice: LabelChoice, start: int, stop: int) -> npt.NDArray[np.uint8]:
-    """Return the slices `start` to `stop` of a stored mask, in the labels of `stored_choice`."""
+    """Return the labels of slices `start` to `stop` of a stored mask, from which `write_mask` can write it again."""
     if not choice.has_regions:
         return LUNG * case.read("lung", start, stop)
     labels = case.read("side", start, stop)

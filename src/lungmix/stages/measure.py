@@ -1,7 +1,7 @@
 """Measure: reads the histograms of all cases and the model, writes the tables of measurements; reads no voxel.
 
-Rows of cases whose labels are about to change are dropped first, so that tables are correct also after a command that
-was killed.
+Before the labels of a case change, its rows are dropped from the tables. So the tables are correct even after a command
+that was killed.
 """
 
 from __future__ import annotations
@@ -57,10 +57,11 @@ def measure_cohort(
     exclude_regions : sequence of Tissue
         Regions of the mask that do not count as lung in the whole-mask columns.
     file : str
-        ``measurements.csv``, one row per case; ``qc.csv``, flags by the thresholds of the store; or ``radiomics.csv``,
-        first-order features of the lung and of each tissue of the labels before the median filter.
+        File name of the table. ``measurements.csv`` has one row per case. ``qc.csv`` has flags by the thresholds of
+        the store, one row per case. ``radiomics.csv`` has first-order features of the lung and of each tissue (labels
+        without median filter), one row per region of a case.
     measured : sequence of dict
-        Rows of ``measurements.csv`` of the same cases, if they are at hand; ``qc.csv`` needs them.
+        Rows of ``measurements.csv`` of the same cases, which ``qc.csv`` needs; rows that are not given are computed.
 
     Returns
     -------
@@ -77,12 +78,13 @@ def measure_cohort(
     if any(DENSE_COLUMNS[0].key in row for row in rows):
         rows = with_dense_columns(rows)
     if not rows:
-        # Columns follow from rows: without rows the header of an existing table stays.
+        # A table is written with the columns of its rows. Without rows, keep the header of the stored table.
         drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
         return rows
     keys = [region.key for region in SIDES if region in exclude_regions]
     if [region.key for region in excluded_regions(cohort)] != keys:
-        # Before the tables: `lungmix verify` finds rows that do not match the setting, and the next run replaces them.
+        # Record the setting before the tables are written. If the command is killed between the two, `lungmix verify`
+        # finds rows that do not match the setting, and the next run replaces them.
         CohortWriter(cohort).record_settings(**{_SETTING: {"leave_out": keys}})
     write_table(cohort, file, text_of(rows))
     return rows
@@ -109,7 +111,7 @@ def rows_of_case(
     thresholds : QualityParameters, optional
         Thresholds of quality control.
     measured : dict, optional
-        Row of the case in ``measurements.csv``, if it is at hand.
+        Row of the case in ``measurements.csv``; by default it is computed if the table needs it.
     """
     if file == QUALITY_FILE:
         row = measured or rows_of_case(case, MEASUREMENTS_FILE, model, exclude_regions)[0]
@@ -161,14 +163,17 @@ def drop_stale_rows(cohort: Cohort, stale: Callable[[Case], Collection[str]]) ->
     cohort : Cohort
         The store, opened for writing.
     stale : callable
-        Called with a case, returns the stages whose results are about to change or may be.
+        Called with a case. Returns the names of its stages whose results will or may change.
     """
     if any(cohort.read_text(file) for file in CASE_TABLES):
         _drop_lines(cohort, {name: stages for name, case in cohort.items() if (stages := stale(case))})
 
 
 def _drop_lines(cohort: Cohort, stale: Mapping[str, Collection[str]]) -> None:
-    """Drop the rows of cases by their stale stages: of evaluations, those of the images that these write."""
+    """Drop the rows of cases with stale stages.
+
+    In tables of evaluations, only rows of segments whose image a stale stage writes are dropped.
+    """
     for file in CASE_TABLES:
         text = cohort.read_text(file)
         if not text or lines_of(text)[1].keys().isdisjoint(stale):
@@ -190,12 +195,12 @@ def _stage_of_row(line: str) -> str | None:
 
 
 def measured_cases(cohort: Cohort) -> set[str]:
-    """Return the names of all cases with rows in a table, whether the store holds them or not."""
+    """Return the names of all cases with rows in any table, including cases that the store no longer holds."""
     return {name for file in CASE_TABLES for name in lines_of(cohort.read_text(file) or "")[1]}
 
 
 def read_measurements(cohort: Cohort) -> list[Row]:
-    """Return the stored table without rows of cases that have no labels; empty if there is no table."""
+    """Return the rows of ``measurements.csv`` of cases that have labels; empty if there is no table."""
     text = cohort.read_text(MEASUREMENTS_FILE)
     if not text:
         return []
@@ -208,7 +213,7 @@ def read_measurements(cohort: Cohort) -> list[Row]:
 
 
 def comparable_measurements(cohort: Cohort) -> list[Row]:
-    """Return the rows of `read_measurements`, which may be compared with each other.
+    """Return the rows of `read_measurements` if they may be compared with each other.
 
     Raises
     ------
@@ -221,7 +226,7 @@ def comparable_measurements(cohort: Cohort) -> list[Row]:
         if len(kinds) > 1:
             remedy = "run `Pipeline.run(sources)` first"
             if column == "mask" and any(FROM_FILE in record_of(case, MASK) for case in cohort.values()):
-                # A run keeps masks that it has not computed.
+                # Another run would keep masks from files, so it is no remedy.
                 remedy = "give a mask for every case, `masks=PLACE`, or have all computed, `masks='none'`"
             raise StoreError(
                 f"{MEASUREMENTS_FILE} has rows of {len(kinds)} different {difference} ({', '.join(kinds)}), "
@@ -238,19 +243,19 @@ def stored_rows(cohort: Cohort) -> list[Row]:
 
 
 def quality_details(cohort: Cohort, case: Case) -> dict[str, Any]:
-    """Return what quality control says of a case by the thresholds and the measurements of its store.
+    """Return the flags and the numbers of quality control of a case, by the thresholds of its store.
 
     Returns
     -------
     dict
-        ``flags``, by name, where any is raised, and ``quality``: the recorded numbers, with volumes as in ``qc.csv``,
-        or a text where those of its mask were not measured.
+        ``flags``: the raised flags by name, missing if there are none. ``quality``: the recorded numbers, with volumes
+        as in ``qc.csv``, or the text ``not measured``.
     """
     row = next((row for row in stored_rows(cohort) if row["case"] == case.name), None)
     flags = {flag.name: flag.to_dict() for flag in raised_flags(case, last_quality(cohort), row)}
     details: dict[str, Any] = {"flags": flags} if flags else {}
     if quality.is_unmeasured(case):
-        # Numbers of an earlier mask are none of this one.
+        # The record may hold numbers of an earlier mask, which do not describe the present one.
         details["quality"] = quality.NOT_MEASURED
     elif case.quality:
         details["quality"] = {**case.quality, **exact_parts(case)}
@@ -273,8 +278,8 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
 
 
 def write_table(cohort: Cohort, file: str, text: str) -> None:
-    """Write a table and its Parquet twin."""
-    # The CSV comes last: if the command is killed, its stale rows remain and the next run drops them.
+    """Write a table as CSV and as Parquet."""
+    # The CSV is written last: if the command is killed before, its stale rows remain and the next run drops them.
     writer = CohortWriter(cohort)
     writer.write_bytes(parquet_name(file), parquet_of(text))
     writer.write_text(file, text)

@@ -1,7 +1,7 @@
-"""Plausible HU: checks of the summary of a case's image before its voxels are used.
+"""Plausible HU: check the summary of the HU of a case before its voxels are used.
 
-A case whose values are not HU of a chest fails at its mask unless they are accepted. Neither such a case nor a flagged
-one enters a pooled fit.
+A case whose values are not HU of a chest fails in the mask stage, unless the user accepts them. A case with any finding
+about its HU, accepted or not, does not enter a pooled fit.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ UNREADABLE = "unreadable-summary"
 """Code of the finding on a case whose stored summary of HU cannot be read."""
 
 ACCEPTED = "accepted_hu"
-"""Record key of a mask that was computed although the HU were rejected."""
+"""Record key that is true for a mask whose HU are not those of a chest and were accepted by the user."""
 
 
 def findings_of(case: Case) -> list[Finding]:
-    """Return what is doubtful about the HU of a converted case; empty where nothing is.
+    """Return findings about the HU of a converted case; empty if the HU are plausible.
 
-    A summary that this version cannot read is a finding too. Stores of earlier versions hold no summary; the histogram
-    of their lung voxels is judged instead, which shows the gravest findings.
+    A summary that this version cannot read is a finding too. Stores of earlier versions hold no summary. For these, the
+    histogram of the lung voxels is checked instead, which shows only findings that reject a scan.
 
     Raises
     ------
     DamageError
-        If this histogram is corrupt.
+        If the histogram of the lung voxels is needed and corrupt.
     """
     summary = case.stages.get(convert.STAGE, {}).get(convert.HU)
     if summary is None:
@@ -44,7 +44,7 @@ def findings_of(case: Case) -> list[Finding]:
 
 
 def rejection_reason(case: Case) -> str | None:
-    """Return why the values of a case are not HU of a chest, with a remedy; None where they may be."""
+    """Return why the values of a case are not HU of a chest, with a remedy; None if nothing speaks against it."""
     rejected = [finding for finding in findings_of(case) if finding.severity == "rejected"]
     if not rejected:
         return None
@@ -55,12 +55,14 @@ def rejection_reason(case: Case) -> str | None:
 
 
 def check_plausible(case: Case, *, accept: bool = False) -> bool:
-    """Check that the values of a case are HU of a chest, or are accepted now or in the record of the mask.
+    """Raise an error unless the values of a case are HU of a chest, or the user accepts them.
+
+    `accept` accepts them now; an earlier command may have accepted them in the record of the mask.
 
     Returns
     -------
     bool
-        True where the values are rejected but accepted by the user.
+        True if the values are not HU of a chest, but the user accepts them.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def check_plausible(case: Case, *, accept: bool = False) -> bool:
 
 
 def is_accepted(case: Case) -> bool:
-    """Return True where the mask of a case was computed although its HU were rejected."""
+    """Return True if the HU of a case are not those of a chest, and the user accepted them when it was masked."""
     return bool(case.stages.get(MASK, {}).get(ACCEPTED))
 
 
@@ -87,9 +89,9 @@ def not_pooled(cohort: Cohort, names: Iterable[str]) -> dict[str, str]:
 
 
 def _findings_of_lung(case: Case) -> list[Finding]:
-    """Return findings about the lung voxels alone.
+    """Return findings that reject a scan, from the histogram of its lung voxels alone.
 
-    Vessels may be few among them, and no value repeats at the end of their range.
+    A lack of soft tissue is not a finding here, because lung voxels may contain few vessels.
     """
     try:
         histogram = case.hu_counts if MASK in case.stages else None

@@ -1,7 +1,7 @@
 """Quality: measures the mask of a case and the HU of its air for quality control; depends on the mask and its regions.
 
-The task that computes regions measures these numbers too, so that the scan is not read again; where they are needed
-before, or an earlier version computed the regions, a small task of its own measures them on the reduced copy.
+The task of the label stage that computes regions measures these numbers too, so that the scan is read once. If they are
+needed earlier, or the regions were computed by an earlier version, this stage measures them in one small task.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from lungmix.store.schema import LABEL
 STAGE = "quality"
 
 NOT_MEASURED = "not measured"
-"""Text in place of flags for a masked case without numbers."""
+"""Text in place of flags for a masked case whose numbers were not measured."""
 
 
 def key_for(case: Case) -> str:
     """Return the cache key of the numbers of a masked case."""
-    # Earlier versions measured regions of their own where a mask file tells them.
+    # Earlier versions computed regions even if the mask file had them: numbers of those regions are invalid.
     source = {"regions_from_file": True} if regions.are_from_file(case) else {}
     return cache_key(stage=STAGE, version=1, regions=regions.key_for(case), **source)
 
 
 def numbers_of(case: Case) -> dict[str, Any]:
-    """Return the recorded numbers of a case; empty where there are none of its mask."""
+    """Return the recorded numbers of a case; empty if there are none of its present mask."""
     record = case.quality
     return record if mask.STAGE in case.stages and record.get("key") == key_for(case) else {}
 
 
 def is_unmeasured(case: Case) -> bool:
-    """Return True for a masked case without numbers, which no absence of flags makes a good one."""
+    """Return True for a masked case without numbers: it has no flags, but it was not checked either."""
     return mask.STAGE in case.stages and not numbers_of(case)
 
 
@@ -68,7 +68,7 @@ class QualityStage:
         return key_for(case) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Measure the case. It is kept if the store has the numbers of its mask, or no packed air to measure."""
+        """Measure the numbers of the case, unless the store holds them or lacks the packed air that they need."""
         case = CaseWriter(context.cohort[case_name])
         mask.check_masked(case)
         if numbers_of(case) or case.packed_threshold is None:

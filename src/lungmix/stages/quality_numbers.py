@@ -1,4 +1,7 @@
-"""Numbers for quality control of a masked case: measured on its reduced copy, and in a few voxels of its trachea."""
+"""Numbers for quality control of a masked case, measured on its reduced copy and in voxels of its trachea.
+
+The reduced copy (`lungmix.stages.reduced`) has voxels of about 4 mm. A part of the trachea is read at full size.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from lungmix.stages.reduced import reduced_labels
 from lungmix.store import CaseFiles
 
 TRACHEA_MM = 20.0
-"""Length of the part of the trachea that is read at full size: one stored slab or two."""
+"""Length of the part of the trachea that is read at full size; it lies in one or two stored slabs."""
 
 
 def quality_numbers(
@@ -29,11 +32,11 @@ def quality_numbers(
     case : CaseFiles
         The case.
     reduced : Reduced
-        Its reduced copy.
+        Reduced copy of the case.
     regions : ndarray of uint8 or None
-        Region of each reduced voxel; None where right and left cannot be told.
+        Region of each voxel of the reduced copy; None if right and left are unknown.
     rejected : sequence of Rejected
-        Lung-like components outside the mask.
+        Components outside the mask that look like lung.
     """
     parts = None if case.region_counts is None else reduced_labels(case, "region")
     numbers, core = measure_reduced(reduced, regions, rejected, parts)
@@ -48,10 +51,14 @@ def quality_numbers(
 def _trachea_voxels(
     case: CaseFiles, core: Mask, factors: tuple[int, int, int]
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-    """Return voxels at full size around a part of the trachea, axial, and which of them are inside it."""
+    """Return HU at full size in a box around a part of the trachea, and a mask of the voxels inside the trachea.
+
+    Both have the axes of the axial array. `core` is the mask of the trachea on the reduced copy, without its wall, and
+    `factors` are the voxels of the scan per reduced voxel along z, y, x.
+    """
     geometry, order = case.geometry.axial, case.geometry.axis_order
     slices = np.flatnonzero(core.any(axis=(1, 2)))
-    # The upper part: the lower end of the tube can be a main bronchus.
+    # Take a part above the middle, because the lower end of the tube can be a main bronchus.
     middle, length = int(slices[int(0.6 * (len(slices) - 1))]), TRACHEA_MM / (factors[0] * geometry.spacing_zyx[0])
     first = max(middle - int(length / 2), int(slices[0]))
     part = core[first : first + max(1, int(length))]

@@ -1,4 +1,4 @@
-"""Tasks that read files of others on a worker."""
+"""Tasks that read sources, which are scans and mask files, on a worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 class Readable(Protocol):
-    """Source that a task reads; its `repr` shows no names, because workers log the arguments of failed tasks."""
+    """Interface of a source that a task reads.
+
+    Its `repr` must show no names of files, because workers log the arguments of failed tasks.
+    """
 
     @property
     def path(self) -> str:
@@ -28,7 +31,7 @@ def read_on_worker(client: Client, task: Callable[..., T], source: Readable, *in
     client : distributed.Client
         Client of the cluster.
     task : callable
-        ``task(source, *inputs)``.
+        Called on the worker as ``task(source, *inputs)``.
     source : Readable
         A scan or a mask file.
     *inputs
@@ -47,7 +50,7 @@ def read_on_worker(client: Client, task: Callable[..., T], source: Readable, *in
 
 
 def run_or_return_error(task: Callable[..., T], source: Readable, *inputs: Any) -> T | SourceError:
-    """Return the result of the task, or its `SourceError`: a worker would log and repeat a task that raises."""
+    """Return the result of a task, or the `SourceError` that it raised; a worker would log and repeat a failed task."""
     try:
         return task(source, *inputs)
     except SourceError as error:

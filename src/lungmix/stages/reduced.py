@@ -1,4 +1,8 @@
-"""Reduced copy of a case, a few megabytes of mask, air and HU, for steps that need the whole thorax at once."""
+"""Reduced copy of a case: mask, air and mean HU at voxels of about 4 mm.
+
+It has a few megabytes, for steps that need the whole thorax in memory. Its axes are those of the axial array: to the
+head, to the back and to the left of the patient.
+"""
 
 from __future__ import annotations
 
@@ -20,47 +24,54 @@ from lungmix.store.schema import PACKED
 
 
 def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[np.float64]:
-    """Return the displacements in LPS, mm, of steps along z, y, x: the columns of a 3 x 3 matrix."""
+    """Return a 3 x 3 matrix; its columns are the vectors, in mm and LPS, from a reduced voxel to the next.
+
+    The columns are for steps along z, y and x. `factors` are the voxels of the scan in one step, along z, y, x.
+    """
     columns = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
     return np.asarray(columns[:, ::-1] * factors, np.float64)
 
 
 def find_rejected_components(case_ref: CaseRef, preset: str | None = None) -> list[Rejected]:
-    """Return lung components that the mask of a case does not contain; the mask may be empty.
+    """Return components of air that look like lung and that the mask of a case does not contain.
 
     Parameters
     ----------
     case_ref : CaseRef
-        The case.
+        The case; its mask may be empty.
     preset : str, optional
-        Preset of its mask.
+        Preset of the mask.
     """
     return rejected_components(reduced_copy(case_ref.open()), preset)
 
 
 def rejected_components(reduced: Reduced, preset: str | None = None) -> list[Rejected]:
-    """Return lung components that a mask of some preset does not contain, from a reduced copy."""
+    """Return components of air in a reduced copy that look like lung and that its mask does not contain.
+
+    `preset` is the preset of the mask, if it was computed.
+    """
     lung = reduced.lung
     if preset == ANATOMICAL:
-        # This preset leaves trachea and main bronchi out, which look like lung where voxels are wide.
+        # Masks of this preset omit trachea and main bronchi on purpose. In wide voxels these look like lung.
         lung = lung | find_airway(reduced.hu, reduced.hu < ANATOMICAL_HU, lung, reduced.spacing_zyx)
     return find_rejected(reduced.hu, lung, reduced.steps)
 
 
 def reduced_copy(case: CaseFiles) -> Reduced:
-    """Return the reduced copy of the axial array of a masked case."""
+    """Return the reduced copy of a masked case."""
     return _reduced_from_levels(case) if case.geometry.axis_order.is_axial else _reduced_from_voxels(case)
 
 
 def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
-    """Return a label map of a masked case, at the voxels of its reduced copy."""
+    """Return the values of the label map `name` of a masked case at the voxels of its reduced copy."""
     order, axial = case.geometry.axis_order, case.geometry.axial
     reduction = reduction_of(axial.spacing_zyx)
     factors = reduction.factors
     if order.is_axial:
         return np.asarray(_strided(case, name, reduction.level, reduction.stride), np.uint8)
     steps = order.by_array(factors)
-    # The first voxel of a step is that of the axial array, which is the last one where an axis is flipped.
+    # Samples start at the first voxel of the axial array. Along a flipped axis, this is the last voxel of the stored
+    # array.
     offsets = [
         (n - 1) % step if flip else 0 for n, step, flip in zip(case.geometry.shape, steps, order.flipped, strict=True)
     ]
@@ -73,7 +84,7 @@ def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
 
 
 def reduced_hu(case: CaseFiles) -> npt.NDArray[np.int16]:
-    """Return the mean HU of the reduced voxels of the axial array of a case; see `lungmix.kernels.reduction`."""
+    """Return the mean HU of the reduced copy of a case; see `lungmix.kernels.reduction`."""
     reduction = reduction_of(case.geometry.axial.spacing_zyx)
     if case.geometry.axis_order.is_axial:
         return _strided(case, "ct", reduction.level, reduction.stride)
@@ -86,7 +97,7 @@ def reduced_hu(case: CaseFiles) -> npt.NDArray[np.int16]:
 
 
 def _reduced_from_levels(case: CaseFiles) -> Reduced:
-    """Return the reduced copy of a case that is stored as its axial array."""
+    """Return the reduced copy of a case whose stored array is axial, from a coarse level of its image."""
     reduction = reduction_of(case.geometry.spacing_zyx)
     factors = reduction.factors
     lung, hu = (_strided(case, name, reduction.level, reduction.stride) for name in ("lung", "ct"))
@@ -101,10 +112,10 @@ def _reduced_from_levels(case: CaseFiles) -> Reduced:
 
 
 def _reduced_from_voxels(case: CaseFiles) -> Reduced:
-    """Return the reduced copy of the axial array of a case that is stored in another order of axes.
+    """Return the reduced copy of a case whose stored array is not axial, from its full-size voxels.
 
-    Blocks of the coarse levels begin at the origin of the stored array, which is another corner of the axial array. So
-    the scan is read at full size, in runs of slices that contain complete steps of the axial array.
+    A voxel of a coarse level is the mean of a block, and blocks are counted from the origin of the stored array, which
+    is another corner of the volume than the origin of the axial array. So coarse levels cannot be used here.
     """
     order, axial, nx = case.geometry.axis_order, case.geometry.axial, case.geometry.shape[2]
     reduction = reduction_of(axial.spacing_zyx)
@@ -122,18 +133,21 @@ def _reduced_from_voxels(case: CaseFiles) -> Reduced:
 
 
 def _axial_runs(case: CaseFiles, reduction: Reduction) -> Iterator[tuple[int, int]]:
-    """Yield runs of stored slices that contain complete steps of the axial array, in the order of that."""
+    """Yield runs of stored slices, as pairs of first slice and slice after the last, in the order of the axial array.
+
+    A run contains whole blocks of voxels, each of which becomes one reduced voxel.
+    """
     order = case.geometry.axis_order
     depth, step = case.geometry.shape[0], order.by_array(reduction.factors)[0]
     thick = max(case.layout.slab // step, 1) * step
     for first in range(0, depth, thick):
-        # Slices are numbered in the order of the axial array.
+        # `first` and `last` count slices in the order of the axial array.
         last = min(first + thick, depth)
         yield (depth - last, depth - first) if order.flipped[0] else (first, last)
 
 
 def _strided(case: Case, name: str, level: int, stride: tuple[int, int, int]) -> npt.NDArray[Any]:
-    """Return every `stride`-th voxel of a level of an image; one stored slab at a time is in memory."""
+    """Return every n-th voxel of a level of an image, with n from `stride` for z, y, x; reads one shard at a time."""
     source, thick = case.zarr_array(name, level), case.layout.levels[level].shards[0]
     z, y, x = stride
     parts = [

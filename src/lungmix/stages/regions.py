@@ -1,7 +1,7 @@
-"""Regions: reads mask, air and image, writes the regions and their histograms; depends on the mask.
+"""Regions: right lung, left lung, airway, elsewhere. Reads mask, air and image, writes regions and their histograms.
 
-Regions of a reduced copy of the case are computed by one small task; `lungmix.stages.label`, which reads the HU of each
-slab, looks up the regions of its voxels.
+One small task computes the regions of the reduced copy of a case, whose voxels are about 4 mm wide. Then the tasks of
+`lungmix.stages.label`, which read the HU of each slab, look up the region of each voxel in it. Depends on the mask.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from lungmix.tissue import SIDES
 
 STAGE = SIDE
 REJECTED = "rejected"
-"""Record key of lung components that the mask does not contain; records of earlier versions lack it."""
+"""Record key of components that look like lung and that the mask does not contain; earlier versions lack it."""
 
 
 def key_for(case: Case, mask_key: str | None = None) -> str:
-    """Return the cache key of regions; it contains the order of axes only where the array is not axial.
+    """Return the cache key of regions; it depends on the order of axes only if the stored array is not axial.
 
     Parameters
     ----------
     case : Case
         The case.
     mask_key : str, optional
-        Cache key of its mask, where that is not recorded yet.
+        Cache key of the mask; by default the recorded one.
     """
     order = case.geometry.axis_order
     axes = {} if order.is_axial else {"axial": True}
@@ -59,24 +59,24 @@ def is_valid(case: Case) -> bool:
 
 
 def belong_to_mask(case: Case) -> bool:
-    """Return True where the regions of a masked case were made with its mask, and cannot be computed from it."""
+    """Return True if the regions of a masked case were written with its mask, and cannot be computed from the mask."""
     record = case.stages.get(mask.STAGE, {})
     is_anatomical = FROM_FILE not in record and record.get("parameters", {}).get("preset") == ANATOMICAL
     return are_from_file(case) or (is_anatomical and case.geometry.orientation_known)
 
 
 def are_from_file(case: Case) -> bool:
-    """Return True where the regions of a masked case are those that a mask file tells."""
+    """Return True if the regions of a masked case came from its mask file or segmenter."""
     return bool(case.stages.get(mask.STAGE, {}).get(FROM_FILE, {}).get("regions"))
 
 
 FACES = ("z first", "z last", "y first", "y last", "x first", "x last")
-"""Faces of the volume that a lung can touch, by array axis."""
+"""Faces of the volume that a region can touch: the first and the last index of each array axis."""
 
 
 @dataclass(frozen=True, eq=False)
 class CompressedLabels:
-    """Compressed labels of the reduced copy, a few kilobytes for every task, and what was measured with them.
+    """Compressed region labels of the reduced copy, a few kilobytes that every task gets, and measured numbers.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class CompressedLabels:
     packed : bytes
         Compressed labels.
     rejected : tuple of dict
-        Lung-like components that the mask rejected.
+        Components that look like lung and that the mask does not contain.
     quality : dict
         Numbers for quality control, see `lungmix.stages.quality_numbers`.
     """
@@ -116,9 +116,9 @@ class SlabRegionCounts:
     Attributes
     ----------
     counts : SparseHistogram
-        Non-zero bins of the flattened histograms by region and HU.
+        Voxels by region and HU: the non-zero bins of the flattened 2-D histogram.
     touches : ndarray of bool, shape (4, 6)
-        True where a region touches a face of the volume.
+        True if a region (row) touches a face of the volume (column), in the order of `SIDES` and `FACES`.
     files : dict
         Receipts of the shards that were written.
     """
@@ -142,13 +142,13 @@ def publish(
     case : CaseWriter
         The case.
     slabs : sequence of SlabRegionCounts
-        Counts of its slabs.
+        Counts of the slabs of the case.
     files : dict
         Receipts of the empty arrays of the regions.
     rejected : sequence of dict
-        Lung components that the mask does not contain.
+        Components that look like lung and that the mask does not contain.
     mask_key : str, optional
-        Cache key of its mask, where that is not recorded yet.
+        Cache key of the mask; by default the recorded one.
     """
     histograms = np.zeros((len(SIDES), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
@@ -169,7 +169,7 @@ def publish(
 def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
     """Return the regions of the reduced copy of a masked case, and its numbers for quality control.
 
-    Regions that a mask file tells are those of the store; all others are computed.
+    Regions that were written with the mask are read from the store; otherwise they are computed.
     """
     case = case_ref.open()
     reduced = reduced_copy(case)
@@ -192,7 +192,10 @@ def compute_coarse_regions(case_ref: CaseRef) -> CompressedLabels:
 
 
 def _recorded_rejected(case: Case) -> list[Rejected] | None:
-    """Return the components that were found with the mask; None where they were not recorded with their places."""
+    """Return the rejected components that were recorded along with regions from the mask.
+
+    The result is None if the regions did not come with the mask, or if a component was recorded without its slice.
+    """
     if not (belong_to_mask(case) and is_valid(case)):
         return None
     recorded = case.stages[STAGE].get(REJECTED, [{}])
@@ -213,8 +216,8 @@ class RegionLookup:
     def __init__(self, case: CaseWriter, coarse: CompressedLabels):
         order = case.geometry.axis_order
         self._case, self._flipped = case, order.flipped
-        # Labels of the axial array are transposed to the order of axes of the stored one, and not flipped.
-        # Decompressed bytes are read-only; a copy is not, so that the kernel is compiled for one kind of array.
+        # Transpose the labels to the order of axes of the stored array; `write` takes account of flipped axes.
+        # Decompressed bytes are read-only. Copy them, so that the kernel is compiled for one kind of array only.
         self._coarse = np.array(coarse.labels.transpose(np.argsort(order.axes)), order="C")
         self._factors = order.by_array(reduction_of(case.geometry.axial.spacing_zyx).factors)
 
@@ -262,12 +265,12 @@ def faces_touched(labels: Labels, start: int, depth: int) -> npt.NDArray[np.bool
     labels : ndarray of uint8, shape (slices, y, x)
         Regions of the slab.
     start, depth : int
-        First slice of the slab, and slices of the volume.
+        First slice of the slab, and number of slices of the volume.
 
     Returns
     -------
     ndarray of bool, shape (4, 6)
-        By region and face, in the order of `FACES`.
+        One row per region, one column per face of `FACES`.
     """
     touches = np.zeros((len(SIDES), len(FACES)), np.bool_)
     face_slices = (

@@ -1,7 +1,7 @@
 """Segmented masks: a segmenter labels axial slices in batches, and the mask is stored like one from a file.
 
-Batches begin at the first axial slice from the feet and have as many slices as the segmenter says, so that labels
-depend on neither chunks nor workers nor storage order.
+Batches begin at the first axial slice from the feet and have the number of slices that the segmenter declares. So the
+labels do not depend on chunks, workers or the storage order of the scan.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lungmix.store.digests import cache_key
 from lungmix.store.schema import FROM_FILE, IMPORTED, SEGMENTED
 
 SEGMENTER = "segmenter"
-"""Kind of a mask by a segmenter in the records of masks."""
+"""Kind in the record of a mask that a segmenter made."""
 
 _TO_AUTHORS = "report it to its authors"
 _SLICES_OF_TASK = 32
@@ -44,7 +44,10 @@ _VOXELS_OF_SLAB = 1 << 22
 
 
 def key_for(case: Case, spec: SegmenterSpec, parameters: MaskParameters) -> str:
-    """Return the cache key of a mask by a segmenter; the sizes of masks decide regions that it does not tell."""
+    """Return the cache key of a mask by a segmenter.
+
+    The key contains the parameters of masks, because they determine right and left if the segmenter does not.
+    """
     return cache_key(
         stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"], geometry=case.geometry.to_dict(),
         parameters=parameters.to_dict(), segmenter=spec.identity,
@@ -60,7 +63,7 @@ class SegmentedMaskStage:
     spec : SegmenterSpec
         The segmenter.
     parameters : MaskParameters
-        Parameters that decide how right and left are found where the segmenter does not tell them.
+        Parameters that determine how right and left are found if the segmenter does not label them.
     accept_hu : bool
         Make masks of scans whose values are not HU of a chest CT.
     """
@@ -88,7 +91,7 @@ class SegmentedMaskStage:
         HuError
             If the values are not HU of a chest, and are accepted neither now nor in the record of the mask.
         SegmenterError
-            If the segmenter fails or finds no lung; an earlier mask stays where it fails in the middle of the scan.
+            If the segmenter fails or finds no lung. An earlier mask is kept if it fails in the trial on one batch.
         """
         client, spec, progress = context.client, self.spec, context.progress(case_name, STAGE)
         case = CaseWriter(context.cohort[case_name])
@@ -108,7 +111,7 @@ class SegmentedMaskStage:
         context.memory.check(case_name, geometry, case.layout.slab)
         _check_memory(context, case_name, geometry, kind)
         if STAGE in case.stages:
-            # A segmenter that fails should not cost the mask that there is.
+            # Try the segmenter on one batch first, so that one that always fails does not replace the earlier mask.
             _compute(context, [dask.delayed(_try_out)(CaseRef.of(context.cohort, case_name), spec)], case_name)
         case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key, (regions.STAGE,)))
         if case.packed_threshold != convert.AIR_THRESHOLD:
@@ -143,13 +146,13 @@ class SegmentedMaskStage:
 
 @dataclass(frozen=True)
 class _Labels:
-    """Labels of a case, as a source that a task reads; its name takes the place of a path."""
+    """Labels of a case as a source for `read_on_worker`; `path` is the name of the case."""
 
     path: str
 
 
 def _check_memory(context: StageContext, case_name: str, geometry: Geometry, kind: type[Segmenter]) -> None:
-    """Raise `RoomError` where the smallest worker has no room for the segmenter."""
+    """Raise `RoomError` if the worker with least memory has too little for the segmenter."""
     memory, needed = context.memory, ENOUGH_WORKER_BYTES + kind.memory_bytes
     if memory.limit is not None and kind.memory_bytes and memory.limit * memory.share < needed:
         _, rows, columns = geometry.axial.shape
@@ -158,7 +161,7 @@ def _check_memory(context: StageContext, case_name: str, geometry: Geometry, kin
 
 
 def _compute(context: StageContext, tasks: list[Any], case_name: str, progress: Any = None) -> list[Any]:
-    """Return the results of tasks; the first that is an error is raised."""
+    """Return the results of tasks; raise the first result that is an error."""
     results = compute_in_order(context.client, tasks, progress)
     for result in results:
         if isinstance(result, SegmenterError):
@@ -168,7 +171,7 @@ def _compute(context: StageContext, tasks: list[Any], case_name: str, progress: 
 
 
 def _try_out(case_ref: CaseRef, spec: SegmenterSpec) -> SegmenterError | None:
-    """Return what is wrong with the labels of the batch in the middle of a scan."""
+    """Segment the batch in the middle of a scan, and return the error of the segmenter; None if there is none."""
     case = case_ref.open()
     spans = list(batches(case.geometry.axial.shape[0], spec.kind.batch_slices))
     labels = _call(spec, "segment", read_axial(case, *spans[len(spans) // 2]))
@@ -176,7 +179,10 @@ def _try_out(case_ref: CaseRef, spec: SegmenterSpec) -> SegmenterError | None:
 
 
 def _segment(case_ref: CaseRef, spec: SegmenterSpec, start: int, stop: int) -> SegmenterError | None:
-    """Write the labels of a range of axial slices; return the error of a segmenter, which workers would log."""
+    """Segment a range of axial slices and write the labels, batch by batch.
+
+    An error of the segmenter is returned and not raised, because workers would log it.
+    """
     case = case_ref.open("r+")
     for first, last in batches(stop, spec.kind.batch_slices, start):
         slices = read_axial(case, first, last)
@@ -188,7 +194,7 @@ def _segment(case_ref: CaseRef, spec: SegmenterSpec, start: int, stop: int) -> S
 
 
 def _find_clean_up(case_ref: CaseRef, batch_slices: int) -> CleanUp:
-    """Return how the labels of a case are cleaned, reading slabs of whole batches."""
+    """Return the clean-up of the labels of a case, see `find_clean_up`; reads slabs of whole batches."""
     case = case_ref.open("r+")
     depth, *plane = case.temporary_shape(SEGMENTED)
     thickness = max(_VOXELS_OF_SLAB // (prod(plane) * batch_slices), 1) * batch_slices
@@ -198,12 +204,15 @@ def _find_clean_up(case_ref: CaseRef, batch_slices: int) -> CleanUp:
 def _place(
     case_ref: CaseRef, spec: SegmenterSpec, start: int, stop: int, clean_up: CleanUp | None
 ) -> SegmenterError | None:
-    """Write labels on the grid of their slices, cleaned."""
+    """Clean labels of a range of axial slices, bring them to the grid of the scan, and write them.
+
+    An error of the segmenter is returned and not raised, because workers would log it.
+    """
     case = case_ref.open("r+")
     if clean_up is None:
         labels = _read_segmented(case, start, stop)
     else:
-        # Components are known by whole slabs.
+        # The clean-up lists components by slabs, so whole slabs are read.
         low = start // clean_up.thickness * clean_up.thickness
         depth = case.temporary_shape(SEGMENTED)[0]
         high = min(-(-stop // clean_up.thickness) * clean_up.thickness, depth)
@@ -221,7 +230,7 @@ def _place(
 def _call(
     spec: SegmenterSpec, method: str, slices: AxialSlices, *before: Any
 ) -> npt.NDArray[np.uint8] | SegmenterError:
-    """Return the labels that a method of a segmenter returns, or what is wrong with them."""
+    """Return the labels that a method of a segmenter returns, or an error if it fails or its labels are invalid."""
     kind = spec.kind
     shape = slices.hu.shape
     if method == "segment" and kind.plane is not None:
@@ -259,7 +268,7 @@ def _write_labels(source: Readable, case_ref: CaseRef, choice: LabelChoice, arra
 def _slabs(
     case_ref: CaseRef, choice: LabelChoice, array: str
 ) -> Iterator[tuple[CaseWriter, int, npt.NDArray[np.uint8]]]:
-    """Yield the labels of a case on its array, slab by slab, as `write_mask` takes them."""
+    """Yield the labels of a case in the storage order of its array, slab by slab, for `write_mask`."""
     values = np.zeros(256, np.uint8)
     for number, label in choice.values.items():
         values[number] = label

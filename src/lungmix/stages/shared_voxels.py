@@ -1,4 +1,4 @@
-"""Voxels that overlapping segments or files of a mask give to both lungs, and lobes that it lacks."""
+"""Notes on masks: voxels that overlapping segments or files assign to both lungs, and missing lobes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Slab = tuple[CaseWriter, int, npt.NDArray[np.uint8]]
 
 @dataclass(eq=False)
 class SharedVoxels:
-    """Counter of the voxels of both lungs, which count as left lung.
+    """Counter of the voxels that a mask assigns to both lungs; they become left lung.
 
     Attributes
     ----------
     count : int
-        Such voxels in the slabs that were read.
+        Number of these voxels in the slabs that were read.
     """
 
     count: int = 0
 
     @staticmethod
     def marked(mask: MaskFile) -> MaskFile:
-        """Return a mask that writes a label of its own for voxels of both lungs."""
+        """Return the mask with a separate label for voxels that belong to both lungs."""
         return replace(mask, overlap=Overlap(_RIGHT, _LEFT, _SHARED)) if mask.may_overlap else mask
 
     def resolve(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
-        """Yield slabs in which the voxels of both lungs are left lung, and count these."""
+        """Yield slabs in which voxels of both lungs have the label of the left lung, and count these voxels."""
         for case, start, labels in slabs:
             is_shared = labels == _SHARED
             count = int(is_shared.sum())
@@ -49,13 +49,13 @@ class SharedVoxels:
 
 
 def lobes_of(mask: MaskFile) -> list[str]:
-    """Return the lobes that a mask names."""
+    """Return the names of the lobes among the segments of a mask."""
     regions = {segment.region for segment in mask.segments}
     return [lobe for lobe in LOBES if lobe in regions]
 
 
 def note_on_shared(case: Case, count: int) -> str:
-    """Return the note on voxels of both lungs."""
+    """Return the note that `count` voxels belong to both lungs in the mask of a case."""
     volume_ml = count * float(np.prod(case.geometry.spacing)) / 1000
     return (
         f"right and left lung overlap in its mask: {volume_ml:.3g} mL ({count_of(count, 'voxel')}) belong to "
@@ -64,14 +64,14 @@ def note_on_shared(case: Case, count: int) -> str:
 
 
 def note_on_lobes(lobes: Iterable[str], regions: Iterable[str]) -> str | None:
-    """Return the note on lobes that a mask lacks, next to others of the same lung; None where none is missing.
+    """Return a note on missing lobes, for a mask that names other lobes of the same lung; None if no lobe is missing.
 
     Parameters
     ----------
     lobes : iterable of str
         Lobes that the mask names.
     regions : iterable of str
-        Regions that its labels were taken as.
+        Regions that the labels of the mask were used as, such as ``right``.
     """
     named = {*lobes}
     missing = [

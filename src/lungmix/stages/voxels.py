@@ -1,4 +1,4 @@
-"""Pooled lung voxels of cases as one lazy array, read slab by slab on demand."""
+"""Lung voxels of all cases as one dask array, read slab by slab when it is computed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def lung_voxels(
     clip: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> da.Array:
-    """Return the HU of every lung voxel of cases.
+    """Return the HU of all lung voxels of cases as a dask array.
 
     Parameters
     ----------
     client : distributed.Client
-        Counts the lung voxels of each slab, so that the array knows its length.
+        Client of the cluster that counts the lung voxels of each slab, which gives the length of the array.
     cohort : Cohort
-        The store, under a path that the workers have too.
+        The store; workers must be able to read it under the same path.
     names : sequence of str
         Cases with a mask.
     clip : int

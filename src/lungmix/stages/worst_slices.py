@@ -1,7 +1,7 @@
-"""Worst slices of an evaluation: where a mask and its reference differ most, kept for pictures.
+"""Worst slices of an evaluation: slices in which a mask and its reference differ most, stored for pictures.
 
-References are no part of a store. Of the cases that agree least, the store keeps one slice of the reference each, so
-that a report can show it later.
+References are not part of a store. For the cases with the lowest Dice, the store keeps one slice of the reference each,
+so that a report can show it later.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from lungmix.store.schema import EVALUATION_SLICES_FILE
 from lungmix.store.tables import Row
 
 MAX_SLICES = 6
-"""Number of slices that a store keeps."""
+"""Largest number of slices that a store keeps."""
 
 
 @dataclass(frozen=True, eq=False)
 class WorstSlice:
-    """Slice of a case with most voxels in only one of a segment and its reference.
+    """Slice of a case with the most voxels that belong to only one of a segment and its reference.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class WorstSlice:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], case: Case) -> WorstSlice | None:
-        """Return the slice of `to_dict`; None unless it is one of the case."""
+        """Return the slice of a dictionary that `to_dict` returned; None if it does not fit the size of the case."""
         shape = case.geometry.shape
         if values["shape"] != list(shape[1:]) or values["region"] not in SEGMENTS:
             return None
@@ -76,7 +76,10 @@ class WorstSlice:
 
 
 def stored_slices(cohort: Cohort) -> list[WorstSlice]:
-    """Return the kept slices that stored rows are about, the worst first; none from a file that cannot be read."""
+    """Return the stored slices whose rows are still in the table of evaluations, those with the lowest Dice first.
+
+    The result is empty if the file of slices is corrupt.
+    """
     slices: list[WorstSlice] = []
     current = {_key(row): rank for rank, row in enumerate(_worst_first(stored_evaluations(cohort)))}
     # The content may be corrupt: without it the report lacks pictures only.
@@ -89,9 +92,9 @@ def stored_slices(cohort: Cohort) -> list[WorstSlice]:
 
 
 def store_slices(cohort: Cohort) -> None:
-    """Keep the slices of the worst Dice among those of the evaluation that ends and of earlier ones.
+    """Reduce the stored slices to those with the lowest Dice, at the end of an evaluation.
 
-    Rows are stored before.
+    Slices of this evaluation and of earlier ones are ranked by their rows, which must be stored already.
     """
     by_key = {(worst.case, worst.region): worst for worst in stored_slices(cohort)}
     ranked = [by_key[key[:2]] for row in _worst_first(stored_evaluations(cohort)) if (key := _key(row))[:2] in by_key]
@@ -100,9 +103,9 @@ def store_slices(cohort: Cohort) -> None:
 
 
 def add_slice(cohort: Cohort, worst: WorstSlice, dice: float) -> None:
-    """Keep a slice of an evaluation that has not ended, if it is one of its worst; `store_slices` ends it.
+    """Store a slice during an evaluation, if its Dice is among the lowest so far; `store_slices` ends the evaluation.
 
-    Slices of finished evaluations stay, except those of the same segment.
+    Slices of earlier evaluations stay, except a slice of the same case and segment.
     """
     kept: list[dict[str, Any]] = []
     with suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -120,7 +123,7 @@ def add_slice(cohort: Cohort, worst: WorstSlice, dice: float) -> None:
 
 
 def drop_slices(cohort: Cohort, names: Collection[str]) -> None:
-    """Drop the kept slices of cases; all of them from a file that cannot be read."""
+    """Drop the stored slices of cases; if the file of slices is corrupt, drop all slices."""
     text = cohort.read_text(EVALUATION_SLICES_FILE)
     if text is None:
         return

@@ -108,7 +108,9 @@ def test_worker_with_another_version_is_named_with_it(tmp_path):
     other = package_of_version(tmp_path / "other", "0.0.7")
     with (
         running_cluster(tmp_path, workers=1, environments=[other]) as (address, _),
-        pytest.raises(ClusterError, match=rf"worker tcp://\S+ has lungmix 0\.0\.7; here are lungmix {__version__}"),
+        pytest.raises(
+            ClusterError, match=rf"\(worker tcp://\S+ has lungmix 0\.0\.7; this program has lungmix {__version__}"
+        ),
     ):
         lungmix.connect(address)
 
@@ -161,8 +163,9 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
                 stranger.terminate()
                 stranger.wait(30)
     warnings = "\n".join(sorted(callback.said))
-    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ has lungmix 0\.0\.7; here are lungmix ", warnings), warnings
-    assert re.search(r"worker tcp://127\.0\.0\.1:\d+ lacks lungmix; here are lungmix ", warnings), warnings
+    this = "and this program has lungmix "
+    assert re.search(rf"worker tcp://127\.0\.0\.1:\d+ has lungmix 0\.0\.7, {this}", warnings), warnings
+    assert re.search(rf"worker tcp://127\.0\.0\.1:\d+ lacks lungmix, {this}", warnings), warnings
     assert warnings.count("the same there") == 2
 
 

@@ -1,4 +1,4 @@
-"""Work on a cluster: connection, bounded concurrency, memory, metrics."""
+"""Work on a cluster of dask: connect, limit the cases in flight, check memory, measure tasks."""
 
 from lungmix.cluster.bounded_map import ItemResult, map_bounded
 from lungmix.cluster.connect import check_memory, connect

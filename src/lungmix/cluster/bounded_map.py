@@ -1,4 +1,4 @@
-"""Concurrent work on many cases, a bounded number in flight, so that the scheduler holds few graphs at a time."""
+"""Concurrent work on many cases with a limited number in flight, so that the scheduler holds few graphs at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class ItemResult(Generic[T, R]):
-    """Result of an item, or the error that ended it."""
+    """Result that the task returned for an item, or the error that it raised."""
 
     item: T
     result: R | None = None
@@ -29,18 +29,18 @@ def map_bounded(
     size: int | Callable[[], int],
     abort: Callable[[], None] = lambda: None,
 ) -> Iterator[ItemResult[T, R]]:
-    """Run a task for items concurrently and yield each result as it ends; an error ends its own item only.
+    """Run a task for items concurrently, and yield the result or error of each item when it ends.
 
     Parameters
     ----------
     items : sequence
         Items to pass to the task.
     task : callable
-        Called in a thread with an item; submits to the cluster and waits.
+        Called in a thread with an item. It submits work to the cluster and waits for it.
     size : int or callable
-        Items in flight; a callable is evaluated after each item, and its first value is the maximum.
+        Number of items in flight. A callable is called again after each item; its first value is the maximum.
     abort : callable
-        Called repeatedly while the iteration has ended, as by an interrupt, and items are still in flight.
+        Called repeatedly if the iteration ends early, as by an interrupt, until no item is in flight.
     """
     waiting = iter(items)
     max_in_flight = size if callable(size) else lambda: size

@@ -1,4 +1,4 @@
-"""Client of dask that leaves nothing of itself behind."""
+"""Client of dask that restores dask's default scheduler when it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DISTRIBUTED = "dask.distributed"
 
 @contextmanager
 def silenced_logs() -> Iterator[None]:
-    """Hide the logs of distributed within the block, whose errors are raised with their remedy instead."""
+    """Hide the logs of distributed within the block; errors are raised there with a remedy and need no log."""
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -26,10 +26,10 @@ def silenced_logs() -> Iterator[None]:
 
 
 class CleanClient(Client):
-    """Client after which dask computes as before, however it ends.
+    """Client after which dask computes as it did before, even if the client fails to start.
 
-    One that cannot start, or is closed within its ``with`` block, would remain the default of later computations of the
-    process, which would fail.
+    A client of distributed that cannot start, or that is closed within its ``with`` block, remains dask's default
+    scheduler, so that all later computations of the process fail.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -37,7 +37,7 @@ class CleanClient(Client):
         try:
             super().__init__(*args, **options)
         except BaseException:
-            with suppress(Exception):  # what was never opened; the error of the start says more
+            with suppress(Exception):  # the client may never have been open; the error of its start says more
                 self.close()
             self._restore_scheduler()
             raise
@@ -47,7 +47,7 @@ class CleanClient(Client):
         self._restore_scheduler()
 
     def _restore_scheduler(self) -> None:
-        """Undo the choice of the scheduler, unless another client is open."""
+        """Restore the default scheduler that dask had before, unless another client is open."""
         with suppress(ValueError):
             default_client()
             return

@@ -23,26 +23,25 @@ _SUBMISSIONS = count()
 def compute_in_order(
     client: Client, values: Sequence[Any], progress: Callable[[int, int], None] | None = None
 ) -> list[Any]:
-    """Return the results of delayed values, computed in their order.
+    """Return the results of delayed values, which are computed in the order of the sequence.
 
     Earlier values have priority over later ones. Without priorities, a scheduler would begin all slabs of a scan before
     it finishes one, and a long scan would fill the memory of workers. All values are submitted as one graph, so that
-    tasks that they share are submitted and computed once. A submission for each value would repeat these tasks, and
-    take longer than scheduling them.
+    tasks that several values depend on are submitted and computed once.
 
     Parameters
     ----------
     client : distributed.Client
         Client of the cluster that computes the values.
     values : sequence of Delayed
-        Values whose results are small, for they are sent to the client.
+        Values to compute. Their results must be small, because they are sent to the client.
     progress : callable, optional
-        ``progress(done, total)`` as values finish.
+        Called as ``progress(done, total)`` when values are finished.
     """
     tasks = fuse_and_inline(values)
     with dask.annotate(priority=task_priorities(tasks)):
         futures = client.compute(tasks.values)
-    # This thread polls the futures: a callback per future would cost a switch of threads each.
+    # This thread polls the futures. A callback per future would switch threads once per future.
     gathering = asyncio.run_coroutine_threadsafe(client.gather(futures, asynchronous=True), client.loop.asyncio_loop)
     done = 0
     try:
@@ -66,14 +65,14 @@ def compute_in_order(
 
 @dataclass(frozen=True)
 class TaskPriorities:
-    """Priority of each task, which is that of the first value that depends on it.
+    """Priority of each task: the priority of the first value that depends on it.
 
     Attributes
     ----------
     ranks : dict
-        Priorities by key.
+        Priority by key of the task.
     last : int
-        Priority of all other keys.
+        Priority of tasks whose key is not in `ranks`.
     """
 
     ranks: dict[Any, int]
@@ -85,7 +84,7 @@ class TaskPriorities:
 
 
 def task_priorities(tasks: OptimizedGraph) -> TaskPriorities:
-    """Return priorities of values and their tasks, lower than all that were returned before."""
+    """Return priorities of all tasks of a graph; they are lower than those of graphs of earlier calls."""
     ranks: dict[Any, int] = {}
     rank = 0
     for key in tasks.keys:

@@ -33,9 +33,9 @@ def connect(
 ) -> Client:
     """Connect to a scheduler, or start a local cluster.
 
-    Without any of the first four parameters the scheduler that dask's configuration names is used, if it names one, as
-    ``DASK_SCHEDULER_ADDRESS`` does. Certificates for ``tls://`` come from there too, such as
-    ``DASK_DISTRIBUTED__COMM__TLS__CA_FILE``.
+    Without any of the first four parameters, the scheduler of dask's configuration is used if it names one, for example
+    by the variable ``DASK_SCHEDULER_ADDRESS``; otherwise a local cluster is started. Certificates for ``tls://`` come
+    from dask's configuration too, for example from ``DASK_DISTRIBUTED__COMM__TLS__CA_FILE``.
 
     Parameters
     ----------
@@ -44,19 +44,18 @@ def connect(
     scheduler_file : str or Path, optional
         File that a scheduler wrote with ``--scheduler-file``.
     workers : int, optional
-        Processes of a local cluster; by default one per core, fewer where memory is short.
+        Worker processes of a local cluster; by default one per core, or fewer so that each has 1 GiB of memory.
     memory_limit : str or int, optional
-        Memory of each of them, such as ``"2GB"``; by default an equal share of the machine's.
+        Memory of each worker process, such as ``"2GB"``; by default an equal share of the machine's memory.
     timeout : float
-        Seconds to wait for the first worker of a scheduler that has none yet, and for a scheduler whose connection is
-        lost later.
+        Seconds to wait for the first worker of a running scheduler, and later for a scheduler whose connection is lost.
     warn : callable, optional
-        Called with a message when the scheduler is one of dask's configuration, or when there is something to wait for.
+        Called with a message if dask's configuration chose the scheduler, or while the first worker is waited for.
 
     Returns
     -------
     distributed.Client
-        Client to close, or to use in a ``with`` block; a local cluster ends with it.
+        Client to close, or to use in a ``with`` block. A local cluster ends when it is closed.
 
     Raises
     ------
@@ -99,12 +98,12 @@ def min_worker_memory(client: Client) -> int | None:
 
 
 def check_memory(client: Client) -> None:
-    """Check that no worker is so small that distributed would pause it before its first task.
+    """Raise an error if a worker has so little memory that distributed would pause it before its first task.
 
     Raises
     ------
     ClusterError
-        If the memory limit of a worker is less than any stage needs; the message states the need.
+        If the memory limit of a worker is less than a process with its libraries needs; the message states how much.
     """
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         limit = int(worker["memory_limit"] or 0)
@@ -151,7 +150,7 @@ def _wait_for_worker(client: Client, timeout: float, warn: Callable[[str], None]
     address = client.scheduler.address
     if warn is not None:
         warn(f"the scheduler at {address} has no worker yet: waiting {timeout:.0f} s for the first")
-    # An adaptive cluster starts workers once there is work. Workers without lungmix can compute this task too.
+    # Submit a task, because an adaptive cluster starts workers only for work. This one needs no lungmix on workers.
     request = client.submit(int, pure=False)
     try:
         client.wait_for_workers(1, timeout=timeout)

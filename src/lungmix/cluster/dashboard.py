@@ -27,7 +27,9 @@ def dashboard_of(client: Client) -> str | None:
 
 @contextmanager
 def performance_page(client: Client, file: Path | None) -> Iterator[None]:
-    """Write dask's performance report of the block: tasks over time, bandwidth, profiles; nothing without a file.
+    """Write dask's performance report about the block, with tasks over time, bandwidth and profiles.
+
+    Without a file, nothing is written.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def performance_page(client: Client, file: Path | None) -> Iterator[None]:
             f"the performance report {mark_path(file)} cannot be written ({error.strerror}): give a file in "
             "a folder that exists"
         ) from error
-    # Inline scripts and styles: the page opens without a network.
+    # Scripts and styles are in the page itself, so that it opens without a network.
     report = performance_report(str(file), mode="inline")
     with warnings.catch_warnings(action="ignore"), client.as_current(), report:
         yield

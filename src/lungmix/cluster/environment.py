@@ -1,7 +1,7 @@
-"""Comparison of the environments of a cluster with that of this program, before any work is sent.
+"""Compare the installed versions on a cluster with those of this program, before any work is sent.
 
-A worker that cannot import the functions of a task loses its connection and its tasks, and the error of the run would
-not contain the cause.
+A worker that cannot import the functions of a task loses its connection and its tasks, and the error that the run ends
+with does not contain the cause.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lungmix.errors import ClusterError, first_of
 
 _VERSION_OF_LUNGMIX = "lungmix._version:__version__"
 _EQUAL_VERSIONS = ("dask", "distributed")
-"""Packages whose objects are pickled in graphs, so that versions must be equal."""
+"""Packages whose versions must be equal, because graphs contain pickled objects of them."""
 
 _MAX_LISTED = 4
 
@@ -25,17 +25,17 @@ Versions = Mapping[str, Any]
 
 
 def check_cluster(client: Client) -> None:
-    """Compare the environments of a cluster with this one.
+    """Raise an error unless the scheduler and all workers have compatible versions of packages.
 
     Raises
     ------
     ClusterError
-        If the scheduler or a worker lacks lungmix, or has another version of it, of dask or distributed, another minor
-        version of Python, or another major version of numpy. The message names them.
+        If the scheduler or a worker lacks lungmix, or has another version of lungmix, dask or distributed, another
+        minor version of Python, or another major version of numpy. The message names process and versions.
     """
     versions = client.get_versions()
     client_packages = versions["client"]["packages"]
-    # Functions of the standard library are pickled by name, so that workers with another Python can answer.
+    # A function of the standard library is pickled by its name, so that workers with another Python can call it.
     lungmix_versions = dict(client.run(pkgutil.resolve_name, _VERSION_OF_LUNGMIX, on_error="return"))
     # Workers that join between the two requests are checked by `worker_admission`.
     workers = {address: versions["workers"][address] for address in lungmix_versions if address in versions["workers"]}
@@ -52,23 +52,23 @@ def check_cluster(client: Client) -> None:
         problems.insert(0, f"the scheduler {problem}")
     if problems:
         raise ClusterError(
-            f"the cluster does not have this program's environment: {first_of(problems, _MAX_LISTED, '; ')}; "
-            f"here are {describe_environment(client_packages)}: install the same for the scheduler and the workers, "
-            "and restart them"
+            f"the cluster does not have this program's environment ({first_of(problems, _MAX_LISTED, '; ')}; this "
+            f"program has {describe_environment(client_packages)}): install the same versions for the scheduler and "
+            "the workers, and restart them"
         )
 
 
 def incompatibility(lungmix_version: object, packages: Versions | None, client_packages: Versions) -> str | None:
-    """Return how the environment of a process differs from `client_packages`; None where it is compatible.
+    """Return text on how the versions in a process differ from those of this program; None if they are compatible.
 
     Parameters
     ----------
     lungmix_version : object
-        Version of lungmix in the process, or the error of its import.
+        Version of lungmix in the process, or the error if lungmix cannot be imported there.
     packages : mapping or None
-        Versions as `distributed.versions.get_versions` returns them.
+        Versions in the process, as `distributed.versions.get_versions` returns them there.
     client_packages : mapping
-        Versions of packages of this program.
+        Versions of packages in this program.
     """
     process_packages = (packages or {}).get("packages", {})
     differences = list(_differences(process_packages, client_packages))
@@ -95,7 +95,7 @@ def _leading_numbers(version: str | None, numbers: int | None) -> str | None:
 
 
 def describe_environment(packages: Versions) -> str:
-    """Return the versions of lungmix, Python and these packages as text."""
+    """Return text with the versions of lungmix and Python, and those of dask, distributed and numpy in `packages`."""
     python = _leading_numbers(packages.get("python"), 2)
     return f"lungmix {__version__}, Python {python}, " + ", ".join(
         f"{name} {packages.get(name)}" for name in (*_EQUAL_VERSIONS, "numpy")

@@ -1,6 +1,6 @@
-"""Graphs without tasks that only forward data: each task costs scheduler and worker about a millisecond.
+"""Remove tasks that only forward data from graphs, because each task costs scheduler and worker about a millisecond.
 
-Uses nodes of dask's task specification: https://docs.dask.org/en/stable/spec.html.
+Graphs consist of nodes of dask's task specification: https://docs.dask.org/en/stable/spec.html.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Graph = dict[Any, GraphNode]
 
 @dataclass(frozen=True)
 class OptimizedGraph:
-    """Graph of the tasks that compute some values.
+    """Optimized graph of all tasks that compute given delayed values.
 
     Attributes
     ----------
@@ -34,12 +34,12 @@ class OptimizedGraph:
 
     @property
     def values(self) -> list[Delayed]:
-        """Delayed values to compute with dask."""
+        """The delayed values, based on the optimized graph."""
         return [Delayed(key, self.graph) for key in self.keys]
 
 
 def fuse_and_inline(values: Sequence[Delayed]) -> OptimizedGraph:
-    """Return the graph of delayed values with aliases resolved, data inlined, and chains fused to one task each."""
+    """Return the graph of delayed values, with aliases resolved, data inlined, and each chain fused into one task."""
     keys = [value.key for value in values]
     outputs = set(keys)
     graph = _resolve_aliases(_nodes_of(values), outputs)
@@ -56,7 +56,7 @@ def _nodes_of(values: Iterable[Delayed]) -> Graph:
 
 
 def _resolve_aliases(graph: Graph, outputs: set[Any]) -> Graph:
-    """Replace aliases, and data with one use, by the nodes that they stand for."""
+    """Replace references to aliases by their targets, and references to data that is used once by the data."""
     uses = _count_uses(graph)
     replacements: dict[Any, Any] = {}
     for key, node in graph.items():
@@ -79,7 +79,7 @@ def _resolve_aliases(graph: Graph, outputs: set[Any]) -> Graph:
 
 
 def _fuse_chains(graph: Graph, outputs: set[Any]) -> Graph:
-    """Fuse each task with its only dependent, where that has no other dependency."""
+    """Fuse two tasks into one if the second is the only one that uses the first, and uses nothing else."""
     uses = _count_uses(graph)
     fused = dict(graph)
     for key in graph:

@@ -22,16 +22,16 @@ from lungmix.home import make_home_known
 WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
     "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
-    # A worker has one core; with several threads that encode chunks, workers would compete for cores.
+    # A worker has one core. With several threads that encode chunks, workers would compete for cores.
     "ZARR_THREADING__MAX_WORKERS": "1",
 }
-"""Environment variables to start workers with; a local cluster sets them."""
+"""Environment variables to start workers with. A local cluster sets them itself."""
 
 WORKER_PRELOAD = "lungmix.stages.preload"
-"""Module to preload in workers, with ``dask worker --preload``; a local cluster does so."""
+"""Module to preload in workers with ``dask worker --preload``. A local cluster does this itself."""
 
 _SETTINGS = {
-    # An address in dask's configuration is that of another cluster.
+    # An address in dask's configuration belongs to another cluster.
     "scheduler-address": None,
     # The cluster communicates over the loopback address only.
     "distributed.comm.default-scheme": "tcp",
@@ -54,14 +54,16 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
     Parameters
     ----------
     workers : int, optional
-        Processes; by default one per core, fewer where memory is short.
+        Worker processes; by default one per core, or fewer so that each has 1 GiB of memory.
     memory_limit : str or int, optional
-        Memory of each, such as ``"2GB"``; by default an equal share of what this program may use.
+        Memory of each worker, such as ``"2GB"``; by default an equal share of the memory that this program may use.
 
     Raises
     ------
     UsageError
-        If the options are not possible, or workers cannot find the script.
+        If a parameter is invalid, or the script is not a file that workers can import.
+    NoGuardError
+        If the script has no main guard.
     ClusterError
         If workers do not start.
     """
@@ -95,11 +97,11 @@ def start_local(workers: int | None, memory_limit: str | int | None) -> Client:
 
 
 def _temporary_directory() -> str:
-    """Return the folder for files of workers: that of dask's configuration, or one deleted with this process."""
+    """Return the folder for files of workers: dask's configured one, or one that is deleted when this process ends."""
     configured = dask.config.get("temporary-directory", None)
     if configured is not None:
         return str(configured)
-    # At the end of the process the folder may be deleted before dask deletes its files in it.
+    # Silence errors at the end of the process, when the folder may be deleted before dask deletes its files in it.
     logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
     return str(process_temporary_folder())
 
@@ -142,7 +144,7 @@ def _check_not_in_worker() -> None:
 
 
 _GUARD_MESSAGE = (
-    "workers cannot start, for each of them runs this script again from its beginning: put its code under "
+    "workers cannot start, because each of them would run this script from its beginning: put its code under "
     '`if __name__ == "__main__":`'
 )
 

@@ -1,4 +1,4 @@
-"""Memory and cores that this process may use: limits of the machine, of control groups, of a SLURM job."""
+"""Memory and cores that this process may use, by the limits of the machine, of control groups and of a SLURM job."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def memory_limit(
 ) -> int:
     """Return the bytes of memory that all processes of this program may use together.
 
-    This is the minimum of dask's limit, the limits of the control group of this process and of its parents, and the
-    memory of a SLURM job on this machine.
+    This is the least of three limits: that of dask, those of the control groups of this process, and that of a SLURM
+    job on this machine.
 
     Parameters
     ----------
     environ : mapping
         Environment variables.
     groups, of_process : Path
-        Mount point of control groups, and the file that lists those of this process.
+        Mount point of control groups, and the file that lists the control groups of this process.
     """
     limits = [MEMORY_LIMIT, *_slurm_memory(environ)]
     for folder in _folders(groups, of_process, "memory"):
@@ -40,7 +40,7 @@ def memory_limit(
 def cpu_count(
     environ: Mapping[str, str] = os.environ, groups: Path = _GROUPS, of_process: Path = _GROUPS_OF_PROCESS
 ) -> int:
-    """Return the number of cores that this program may use; parameters are those of `memory_limit`."""
+    """Return the number of cores that this program may use; see `memory_limit` for the parameters."""
     counts = [CPU_COUNT]
     for folder in _folders(groups, of_process, "cpu"):
         with suppress(OSError, ValueError):
@@ -56,7 +56,7 @@ def cpu_count(
 
 
 def process_limit() -> int | None:
-    """Return the bytes that one process may use, as set by ``ulimit -v``; None where they are not limited."""
+    """Return the bytes that one process may use, as set by ``ulimit -v``; None if there is no such limit."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -86,7 +86,7 @@ def _folders(groups: Path, of_process: Path, controller: str) -> Iterator[Path]:
         _, names, path = (*line.split(":", 2), "", "")[:3]
         if names and controller not in names.split(","):
             continue
-        # In a container the mounted root is the group of the container, and the path may be that of the host.
+        # In a container, the mounted root is the group of the container, but the path may be one on the host.
         bases = [groups] if not names else [groups / names, groups / controller]
         group_path = PurePosixPath(path.lstrip("/"))
         if ".." in group_path.parts:

@@ -1,4 +1,7 @@
-"""Detection of scripts without a main guard, which each worker would run again from the beginning."""
+"""Detection of scripts without a main guard, ``if __name__ == "__main__":``.
+
+A worker is a new Python process that imports the script. Without a guard it would run the whole script again.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,16 @@ _GUARDS = ("__main__", "__mp_main__", "parent_process", "current_process", "_inh
 
 
 def is_likely() -> bool:
-    """Return True if the main module is a script without a guard, not a session, ``-c``, ``-m`` or a command."""
+    """Return True if the program is a script without a main guard; notebooks, ``-c`` and commands are no scripts."""
     return _unguarded_source() is not None
 
 
 def is_certain() -> bool:
-    """Return True if the running line belongs to such a script and every run of the script executes it."""
+    """Return True if the program is a script without a main guard, and each run of it executes the running line.
+
+    The running line is the one at the top level of the script that led to this call. It is executed in each run unless
+    it is in a branch or a loop.
+    """
     if dask.config.get("distributed.worker.multiprocessing-method", "spawn") == "fork":
         return False
     source = _unguarded_source()
@@ -34,7 +41,7 @@ def is_certain() -> bool:
 
 
 def is_missing() -> bool:
-    """Return True if workers would import a script that is no file, as one from the standard input."""
+    """Return True if workers would import a script that is not in a file, such as one from the standard input."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     if file is None or getattr(main, "__spec__", None) is not None:
@@ -43,7 +50,7 @@ def is_missing() -> bool:
 
 
 def _is_guarded(statements: Sequence[ast.stmt], line: int) -> bool:
-    """Return True where the statement on a line may not be executed by every run."""
+    """Return True if the statement on a line is in a branch or a loop, so that a run may not execute it."""
     for statement in statements:
         if statement.lineno <= line <= (statement.end_lineno or statement.lineno):
             if isinstance(statement, ast.If | ast.Match | ast.While | ast.For | ast.Try):
@@ -53,7 +60,7 @@ def _is_guarded(statements: Sequence[ast.stmt], line: int) -> bool:
 
 
 def _unguarded_source() -> str | None:
-    """Return the source of the script where a worker would import it and it contains no guard; else None."""
+    """Return the source of the script if workers would import it and it contains no guard; else None."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     name = getattr(getattr(main, "__spec__", None), "name", "")
@@ -68,7 +75,7 @@ def _unguarded_source() -> str | None:
 
 
 def _line_of_script() -> int | None:
-    """Return the line of the script's module that this thread executes; None where there is none."""
+    """Return the line of the script's top level that this thread executes; None if it executes no line of it."""
     main = sys.modules["__main__"]
     line = None
     for frame, number in walk_stack(sys._getframe()):

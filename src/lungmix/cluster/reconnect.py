@@ -1,4 +1,4 @@
-"""Classification of errors that end a case on a cluster, and reconnection to a lost scheduler."""
+"""Classify errors of a cluster that end a case, reconnect to a lost scheduler, and monitor workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distributed.core import Status
 from lungmix.errors import ClusterError, StalledError, WorkersEndedError, more_memory
 
 PATIENCE_S = 300.0
-"""Seconds to wait for a lost scheduler, or for its first worker."""
+"""Seconds to wait for a lost scheduler, or for the first worker of a scheduler."""
 
 _POLL_S = 0.2
 _NO_WORKERS_S = 10.0
@@ -27,20 +27,21 @@ _STALLED_S = 60.0
 
 
 def has_ended_workers(error: BaseException) -> bool:
-    """Return True for an error of a case that ended workers or needed more memory than a worker has."""
+    """Return True for an error of a case that ended worker processes, or that exceeded the memory of a worker."""
     return isinstance(error, (KilledWorker, WorkersEndedError, MemoryError))
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Return True for errors of a lost connection to the scheduler, also of a client that closed itself."""
+    """Return True for an error of a lost connection to the scheduler, including that of a closed client."""
     return isinstance(error, (CancelledError, CommClosedError, ClosedClientError))
 
 
 def is_scheduler_failure(error: BaseException) -> bool:
-    """Return True for an error of the scheduler itself, as where workers leave while it receives a graph.
+    """Return True for an error within the scheduler, which happens if workers leave while it receives a graph.
 
-    The task with this error has not run, and runs when it is submitted again. Distributed reports such an error without
-    frames of the scheduler, so that the innermost frame is the client's; an error of a task has frames of the task.
+    The task with this error has not run, and can be submitted again. The traceback of such an error ends in a frame of
+    the client, because distributed does not report frames of the scheduler. The traceback of a task's own error ends in
+    a frame of the task.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
     return (
@@ -51,7 +52,10 @@ def is_scheduler_failure(error: BaseException) -> bool:
 
 
 def is_closed(client: Client) -> bool:
-    """Return True for a closed client, whose requests all fail; it closes itself when its scheduler stays lost."""
+    """Return True for a closed client, whose requests all fail.
+
+    A client closes itself if the scheduler stays lost for longer than the client's timeout.
+    """
     return client.status in ("closing", "closed")
 
 
@@ -62,11 +66,11 @@ class SchedulerReconnect:
     Attributes
     ----------
     client : distributed.Client
-        Client, which reconnects by itself and closes itself after its timeout; see `lungmix.cluster.connect`.
+        The client. It reconnects by itself, or closes itself after its timeout; see `lungmix.cluster.connect`.
     warn : callable
         Called once with a message when waiting begins.
     renew : callable
-        Called after reconnection: a restarted scheduler has no plugins and no subscriptions.
+        Called after reconnection, to register plugins and subscriptions, which a restarted scheduler lacks.
     """
 
     client: Client
@@ -76,10 +80,9 @@ class SchedulerReconnect:
     _aborted: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def abort(self) -> None:
-        """Abort waiting, and close a client whose requests will not be answered, so that they fail instead of blocking.
+        """Abort waiting, and close the client if its requests would block for ever; they fail then.
 
-        This concerns clients whose scheduler is lost, whose workers have all ended, as after a signal to the process
-        group, or whose workers are all paused.
+        Requests block if the scheduler is lost, if all workers have ended, or if all workers are paused.
         """
         self._aborted.set()
         if self.client.status == "connecting":
@@ -115,21 +118,21 @@ class SchedulerReconnect:
 
 @contextmanager
 def warn_when_no_workers(client: Client | None, warn: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Monitor the workers of a cluster within the block.
+    """Monitor the workers of a cluster within the block, in a thread.
 
-    Where there has been no worker for a while, warn, and warn again when one is back; work waits for it. Where all
-    workers are paused for their memory, work would wait for ever: close the client and end the block with the reason.
-    Restart workers of a local cluster that distributed closed.
+    - No worker for 10 s while work is pending: warn, and call `warn` again when a worker is back. Work waits for it.
+    - All workers paused for lack of memory for 60 s: close the client, because work would wait for ever.
+    - A worker of a local cluster was closed by distributed: start another in its place.
 
     Yields
     ------
     callable
-        Function that raises `StalledError` if all workers are paused and nothing progresses.
+        Function that raises `StalledError` if the client was closed because all workers were paused.
 
     Raises
     ------
     StalledError
-        If all workers were paused and nothing progressed.
+        If the block ends with an error of the cluster, and the client was closed because all workers were paused.
     """
     if client is None:
         yield lambda: None
@@ -157,7 +160,7 @@ def _watch_workers(client: Client, warn: Callable[[str], None], ended: threading
     last_worker_time, last_progress_time, warned = time.monotonic(), time.monotonic(), False
     while not ended.wait(_NO_WORKERS_S / 5):
         _replace_lost_workers(client)
-        # A lost scheduler is handled by `SchedulerReconnect`.
+        # While the client is disconnected, `SchedulerReconnect` waits for the scheduler.
         workers = _scheduler_workers(client) if client.status == "running" else None
         has_pending = any(worker.status == "pending" for worker in list(client.futures.values()))
         if not workers or not has_pending or not all(_is_stuck(worker) for worker in workers):
@@ -182,7 +185,7 @@ def _watch_workers(client: Client, warn: Callable[[str], None], ended: threading
 
 
 def _replace_lost_workers(client: Client) -> None:
-    """Start workers in place of those that a local cluster has closed.
+    """Start workers in place of those that distributed closed in a local cluster.
 
     Distributed closes a worker permanently if its process ended and was not restarted within ``lost-worker-timeout``,
     which can be too short on a busy machine.
@@ -197,13 +200,13 @@ def _replace_lost_workers(client: Client) -> None:
 
 
 def _is_stuck(worker: Mapping[str, Any]) -> bool:
-    """Return True where a worker is paused and has no running task that could free memory."""
+    """Return True if a worker is paused and runs no task whose end could free memory."""
     counts = (worker.get("metrics") or {}).get("task_counts") or {}
     return worker.get("status") == "paused" and not counts.get("executing") and not counts.get("long-running")
 
 
 def _scheduler_workers(client: Client) -> list[dict[str, Any]] | None:
-    """Return the workers as the scheduler describes them; None where it does not answer."""
+    """Return the descriptions of workers by the scheduler; None if the scheduler does not answer."""
     try:
         return list(client.scheduler_info(n_workers=-1)["workers"].values())
     except (OSError, TimeoutError, ValueError, KeyError, ClosedClientError):

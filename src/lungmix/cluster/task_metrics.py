@@ -21,13 +21,13 @@ from lungmix.cluster.reconnect import is_closed
 from lungmix.cluster.worker_exits import exit_watch
 
 TOPIC = "lungmix-tasks"
-"""Topic of events with the totals of the tasks of a case and stage."""
+"""Topic of events in the scheduler's log; each has the resource totals of all tasks of a case and stage."""
 
 ANNOTATION = "lungmix"
-"""Annotation of tasks: case, stage, and name of the recorder that counts them."""
+"""Name of the annotation of tasks with case, stage, and name of the recorder that counts them."""
 
 TaskGroupKey = tuple[str, ...]
-"""Value of the annotation `ANNOTATION`."""
+"""Type of the value of the annotation `ANNOTATION`."""
 
 _ENDS = ("memory", "erred", "released", "forgotten")
 _PROCESS_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -36,16 +36,16 @@ _RESET_PEAK = "5"
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """Resources that a stage took, for a case or for many.
+    """Resources that a stage took for one case, or for several cases together.
 
     Attributes
     ----------
     cases : int
-        Cases that were worked on.
+        Number of cases.
     tasks : int
         Finished tasks.
     seconds : float
-        Time from the first submission to the last result, on the client's clock, added up over cases.
+        Elapsed time of the stage on the client, from its start to its end, summed over cases.
     worker_seconds : float
         Time that workers spent within tasks.
     peak_bytes : int
@@ -84,7 +84,10 @@ class TaskMetricsPlugin(WorkerPlugin):
         self._start_times: dict[Any, float] = {}
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """See distributed; a worker has one thread, so the memory of its process belongs to the running task."""
+        """Measure a task from start to end; see distributed.
+
+        A worker has one thread, so the peak memory of its process belongs to the running task.
+        """
         if finish == "executing":
             _reset_peak()
             self._start_times[key] = time.perf_counter()
@@ -96,10 +99,10 @@ class TaskMetricsPlugin(WorkerPlugin):
 
 
 class TaskTotals(SchedulerPlugin):
-    """Scheduler plugin that adds up the resources of tasks and logs the totals of a case and stage as an event.
+    """Scheduler plugin that sums the resources of tasks, and logs the totals of a case and stage as an event.
 
-    The event is logged when all results that a client requested of a case and stage are ready, before the client learns
-    of the last of them.
+    The event is logged when all results of a case and stage that a client requested are ready, and just before the
+    client is informed of the last result.
     """
 
     name = "lungmix-totals"
@@ -117,7 +120,7 @@ class TaskTotals(SchedulerPlugin):
     def update_graph(
         self, scheduler: Scheduler, *, keys: set[Any], annotations: Mapping[str, Mapping[Any, Any]], **kwargs: Any
     ) -> None:
-        """Remember the requested keys by case and stage; see distributed."""
+        """Store which requested keys belong to which case and stage; see distributed."""
         annotated = annotations.get(ANNOTATION, {})
         for key in keys & annotated.keys():
             group = self._group_of_key[key] = tuple(annotated[key])
@@ -167,7 +170,7 @@ class UsageRecorder:
     Attributes
     ----------
     total : dict of str to ResourceUsage
-        Usage by stage, of all cases that have ended.
+        Usage by stage, summed over all cases that have ended.
     """
 
     total: dict[str, ResourceUsage] = field(default_factory=dict)
@@ -177,7 +180,7 @@ class UsageRecorder:
 
     @contextmanager
     def alone(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage that runs in the client alone."""
+        """Add the time of the block to a stage that uses no workers."""
         start = time.perf_counter()
         yield
         self._add(stage, ResourceUsage(seconds=time.perf_counter() - start))
@@ -185,7 +188,7 @@ class UsageRecorder:
     @contextmanager
     def listening(self, client: Client | None, warn: Callable[[str], None] | None = None) -> Iterator[None]:
         """Receive events of a cluster within the block; `warn` is called for each worker that is not admitted."""
-        # Requests of a closed client fail later with an error of their own.
+        # With a closed client, later requests of the block fail with a clear error.
         if client is None or is_closed(client):
             yield
             return
@@ -198,7 +201,7 @@ class UsageRecorder:
                 client.unsubscribe_topic(worker_admission.TOPIC)
 
     def listen(self, client: Client, warn: Callable[[str], None] | None = None) -> None:
-        """Register plugins and subscribe to events, at first or at a restarted scheduler."""
+        """Register plugins and subscribe to events of the scheduler; needed again after the scheduler restarted."""
         client.register_plugin(TaskTotals())
         client.register_plugin(exit_watch())
         client.subscribe_topic(TOPIC, self._add_event)
@@ -210,12 +213,12 @@ class UsageRecorder:
 
     @contextmanager
     def measure(self, case: str, stage: str) -> Iterator[Measurement]:
-        """Measure a stage of a case within the block, with all tasks that the block submits.
+        """Measure a stage of a case within the block, including all tasks that the block submits.
 
         Yields
         ------
         Measurement
-            Measurement whose status the block sets; its usage is set after the block, unless the status is ``"kept"``.
+            The block sets its status. If the status is not ``"kept"``, its usage is set at the end of the block.
         """
         case_stage = case, stage
         measurement = Measurement()
@@ -246,7 +249,7 @@ class UsageRecorder:
 
 
 def _reset_peak() -> None:
-    # Only Linux can reset the peak of a process; elsewhere the resident memory at the end is reported.
+    # Only Linux can reset the peak memory of a process. On other systems, the memory at the end of a task is reported.
     with suppress(OSError):
         _CLEAR_REFS.write_text(_RESET_PEAK)
 

@@ -1,4 +1,4 @@
-"""Admission of workers: those with an incompatible environment leave before they get work, and report why."""
+"""Admission of workers: a worker with incompatible versions leaves the cluster before it gets work, and reports why."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from lungmix._version import __version__
 from lungmix.cluster.environment import describe_environment, incompatibility
 
 TOPIC = "lungmix-rejected-workers"
-"""Topic of events of workers that are rejected."""
+"""Topic of events in the scheduler's log about rejected workers."""
 
 
 def register_admission(client: Client) -> None:
     """Register plugins that check present and future workers of a cluster before they get tasks.
 
-    A worker without lungmix, or with another version of it, of dask or of distributed, logs an event and leaves; its
-    tasks go to the others. All others get `TaskMetricsPlugin`. After the client has left, any worker may join.
+    A worker without lungmix, or with another version of lungmix, dask or distributed, logs an event and leaves; its
+    tasks go to other workers. Compatible workers get `TaskMetricsPlugin`. After the client has left, any worker may
+    join.
     """
     name = f"lungmix-gate-{client.id}"
     client.register_plugin(AdmissionEnd(client.id, name), name=f"{name}-end")
@@ -31,7 +32,7 @@ def register_admission(client: Client) -> None:
 
 
 class AdmissionEnd(SchedulerPlugin):
-    """Scheduler plugin that removes the admission plugin of a client that has left or was lost."""
+    """Scheduler plugin that removes the admission plugin of a client when the client leaves or is lost."""
 
     idempotent = True
 
@@ -46,8 +47,8 @@ class AdmissionEnd(SchedulerPlugin):
     async def _remove_admission(self, scheduler: Scheduler) -> None:
         """Remove the plugin from the scheduler and from its workers.
 
-        The message of distributed for this fails, and logs errors, on workers of a cluster that ends, for they close at
-        the same time and remove their plugins themselves.
+        The function of distributed for this would log errors when the whole cluster ends, because workers that are
+        closing remove their plugins themselves.
         """
         scheduler.worker_plugins.pop(self._admission, None)
         running = [address for address, worker in scheduler.workers.items() if worker.status in WORKER_ANY_RUNNING]
@@ -57,14 +58,14 @@ class AdmissionEnd(SchedulerPlugin):
 
 
 def describe_rejected_worker(message: Mapping[str, Any]) -> str:
-    """Return a sentence about an event of `TOPIC`."""
+    """Return the warning about a rejected worker, from its event of `TOPIC`."""
     client_packages = get_versions()["packages"]
     worker_packages = {"packages": message["packages"]}
     lungmix_version = message["lungmix"] or ModuleNotFoundError(name="lungmix")
     difference = incompatibility(lungmix_version, worker_packages, client_packages)
     return (
-        f"worker {message['worker']} {difference}; here are {describe_environment(client_packages)}: it is not used; "
-        "install the same there and start it again"
+        f"worker {message['worker']} {difference}, and this program has {describe_environment(client_packages)}: the "
+        "worker is not used; install the same versions there and start it again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Causes of the end of worker processes: a memory limit, a signal, or a failure of their own."""
+"""Causes of the end of worker processes: a memory limit, a signal, or an error within the process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from distributed.diagnostics.plugin import NannyPlugin
 from lungmix.errors import WorkersEndedError
 
 TOPIC = "lungmix-worker-exits"
-"""Topic of events of worker processes that ended, with address and exit status."""
+"""Topic of events in the scheduler's log about ended worker processes, with address and exit status."""
 
 _MEMORY_TOPIC = "worker-restart-memory"
-"""Topic of events that nannies of distributed log before they end a worker above its memory limit."""
+"""Topic of events that nannies of distributed log before they end a worker that exceeds its memory limit."""
 
 _TIMEOUT_S, _POLL_S = 2.0, 0.1
 
@@ -26,10 +26,10 @@ OUT_OF_MEMORY = "workers repeatedly ran out of memory on this case: give them a 
 
 
 def exit_watch() -> NannyPlugin:
-    """Return a plugin that reports the exit status of each worker process that ends by itself.
+    """Return a nanny plugin that reports the exit status of each worker process that ends by itself.
 
-    A nanny passes the status to one private callback. Where that does not exist, as in another release of distributed,
-    nothing is reported, and messages name all possible causes.
+    The plugin replaces a private callback of the nanny, which receives the status. Releases of distributed without this
+    callback report nothing; messages then name all possible causes.
     """
 
     # A local class is pickled with its code, so that nannies without lungmix, of other users, can load it too.
@@ -42,7 +42,7 @@ def exit_watch() -> NannyPlugin:
 
         def setup(self, nanny: Nanny) -> None:
             callback = getattr(nanny, "_on_worker_exit_sync", None)
-            # A restarted scheduler registers the plugin again with the same nanny.
+            # The callback may be replaced already: a restarted scheduler sends the plugin to the same nanny again.
             if not callable(callback) or hasattr(callback, "reports_exits"):
                 return
 
@@ -63,14 +63,14 @@ def exit_watch() -> NannyPlugin:
 
 
 def explained(client: Client, error: Exception) -> Exception:
-    """Return an error that says why workers ended on a case, in place of `distributed.KilledWorker`.
+    """Return an error with the reason why workers ended at a case, in place of a `distributed.KilledWorker`.
 
     Parameters
     ----------
     client : distributed.Client
-        Client whose scheduler holds the events of memory limits and of exits.
+        Client whose scheduler logged the events of memory limits and of ended processes.
     error : Exception
-        Error of a task; any other than `distributed.KilledWorker` is returned as it is.
+        Error of a task. An error other than `distributed.KilledWorker` is returned unchanged.
     """
     if not isinstance(error, KilledWorker):
         return error
@@ -78,14 +78,14 @@ def explained(client: Client, error: Exception) -> Exception:
 
 
 def describe(memory: bool, exit_status: int | None) -> str:
-    """Return a sentence about workers that ended repeatedly on one case.
+    """Return a sentence about workers that ended repeatedly at one case.
 
     Parameters
     ----------
     memory : bool
-        True where a memory limit ended the last of them.
+        True if a memory limit ended the last worker.
     exit_status : int or None
-        Exit status of the last one, negative for a signal; None where it is unknown.
+        Exit status of the last worker, negative for a signal; None if it is unknown.
     """
     if memory:
         return OUT_OF_MEMORY
@@ -120,7 +120,10 @@ def _name_of(number: int) -> str:
 
 
 def _events_of(client: Client, address: str) -> tuple[bool, int | None]:
-    """Return True if a memory limit ended a worker, and its exit status; wait for events that follow the error."""
+    """Return whether a memory limit ended a worker, and its exit status, or None if it is unknown.
+
+    Events arrive after the error of the task, so wait up to 2 s for them.
+    """
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
         memory = any(event.get("worker") == address for event in _get_events(client, _MEMORY_TOPIC))

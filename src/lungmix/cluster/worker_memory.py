@@ -1,4 +1,4 @@
-"""Memory that workers have for tasks, and rejection of cases that need more before work on them begins."""
+"""Memory that workers have for tasks. Cases that need more are rejected before work on them begins."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _SETTINGS = "distributed.worker.memory"
 
 @dataclass(frozen=True)
 class WorkerMemory:
-    """Memory of the worker that has least for its tasks.
+    """Memory of the worker of a cluster that has the least memory for tasks.
 
     Attributes
     ----------
     limit : int or None
         Memory limit of the worker, bytes; None if no worker has a limit.
     share : float
-        Fraction of the limit that is usable, see `usable_fraction`.
+        Fraction of the limit that tasks can use, see `usable_fraction`.
     is_local : bool
-        True where this program started the workers, so that its options set their memory.
+        True if this program started the workers, so that its parameters set their memory.
     """
 
     limit: int | None = None
@@ -45,9 +45,9 @@ class WorkerMemory:
         case_name : str
             Name of the case.
         geometry : Geometry
-            Geometry of its image.
+            Geometry of the image of the case.
         slab : int
-            Slices per slab of its images.
+            Slices per slab of the images of the case.
 
         Raises
         ------
@@ -66,9 +66,9 @@ class WorkerMemory:
 
 
 def worker_memory_of(client: Client | None) -> WorkerMemory:
-    """Return the memory of the current workers of a cluster, according to their configuration.
+    """Return the memory of the worker of a cluster that has the least memory for tasks, by its configuration.
 
-    Where the scheduler does not answer, the memory is unknown, and no case is rejected.
+    If the scheduler does not answer, the memory is unknown, and no case is rejected.
     """
     if client is None or is_closed(client):
         return WorkerMemory()
@@ -87,17 +87,17 @@ def worker_memory_of(client: Client | None) -> WorkerMemory:
 def smallest_worker_memory(
     workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], *, is_local: bool
 ) -> WorkerMemory:
-    """Return the memory of the worker of a cluster that has least for its tasks.
+    """Return the memory of the worker with the least memory for tasks, from descriptions of all workers.
 
     Parameters
     ----------
     workers : mapping
-        Descriptions of workers by the scheduler, by address.
+        For each address of a worker, its description by the scheduler.
     settings : mapping
-        Their configurations of ``distributed.worker.memory``, by address; where one is not a mapping, the configuration
-        of this process is used.
+        For each address, the configuration ``distributed.worker.memory`` of the worker. If it is not a mapping, the
+        configuration of this process is used in its place.
     is_local : bool
-        True where this program started the workers.
+        True if this program started the workers.
     """
     memories = []
     for address, worker in workers.items():
@@ -116,14 +116,14 @@ def smallest_worker_memory(
 
 
 def usable_fraction(configuration: Mapping[str, Any], *, nanny: bool) -> float | None:
-    """Return the fraction of its limit above which a worker is paused or ended; None if neither is configured.
+    """Return the fraction of its memory limit above which a worker is paused or ended; None if neither is configured.
 
     Parameters
     ----------
     configuration : mapping
         Configuration of the worker under ``distributed.worker.memory``; False disables a fraction.
     nanny : bool
-        True where a nanny ends the worker above its limit.
+        True if the worker has a nanny, which ends it above the fraction ``terminate``.
     """
     fractions = [configuration.get("pause"), configuration.get("terminate") if nanny else None]
     return min((float(fraction) for fraction in fractions if fraction), default=None)

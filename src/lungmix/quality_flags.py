@@ -305,7 +305,7 @@ class RaisedFlag:
 
     @property
     def excess(self) -> float:
-        """How far the number is beyond the threshold: their ratio, inverted for flags that are raised below it."""
+        """Ratio of number and threshold, 1 or more; flags that are raised below a threshold have the inverse ratio."""
         if _BY_NAME[self.name].raised == "below":
             return self.threshold / max(self.value, 1e-9)
         distance = abs(self.value + 1000) if _BY_NAME[self.name].raised == "away" else self.value

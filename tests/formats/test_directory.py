@@ -68,7 +68,7 @@ def test_folder_that_is_too_deep_is_reported(tmp_path):
     (deep / "x").write_text("x")
     assert not names(tmp_path)
     assert len(reasons(tmp_path)) == 1
-    assert "give it by itself" in reasons(tmp_path)[0][1]
+    assert "give it as a source of its own" in reasons(tmp_path)[0][1]
 
 
 def test_unreadable_entries_are_reported_and_others_are_read(folder, monkeypatch):

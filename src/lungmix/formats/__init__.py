@@ -1,4 +1,4 @@
-"""Bytes to volume and back: DICOM, NRRD, NIfTI, MetaImage, archives and lists of them."""
+"""Readers of scans (DICOM, NRRD, NIfTI, MetaImage; in folders, archives and lists), and the writer of image files."""
 
 from lungmix.formats.scan import RejectedSource, Scan, SkippedSource
 from lungmix.formats.series_filter import SeriesFilter

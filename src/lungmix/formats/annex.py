@@ -1,4 +1,4 @@
-"""Files without their content, in trees of DataLad, git-annex or Git LFS that were cloned without it."""
+"""Detection of files whose content is missing, in folders of DataLad, git-annex or Git LFS cloned without content."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 from lungmix.errors import SourceError, mark_path
 
 METADATA_FOLDERS = (".git", ".datalad")
-"""Folders with the metadata of such trees, whose files are linked from the tree."""
+"""Names of folders with metadata of git and DataLad. They are not searched: other folders have links to their files."""
 
 _OBJECTS = ".git/annex/objects"
 _MAX_POINTER_BYTES = 2048
 _REMEDIES = {
-    "annex": "run `datalad get` or `git annex get` there",
-    "lfs": "run `git lfs pull` there",
+    "annex": "run `datalad get` or `git annex get` in the folder",
+    "lfs": "run `git lfs pull` in the folder",
 }
 
 
 def missing_content_kind(file: Path) -> str | None:
-    """Return the system that has the missing content of a file, ``annex`` or ``lfs``; None for any other file.
+    """Return ``annex`` or ``lfs``, the system that keeps the missing content of a file; None for other files.
 
-    Without content, a file of git-annex is a broken link into its store or a text with the name of the content there,
-    and a file of Git LFS is such a text.
+    A file of git-annex without content is a broken link into the store of git-annex, or a text file with the path of
+    the content in that store. A file of Git LFS without content is a text file that begins with the address of the
+    specification of Git LFS.
     """
     try:
         if file.is_symlink():
@@ -44,19 +45,21 @@ def missing_content_kind(file: Path) -> str | None:
     return None
 
 
-# On file systems without links a file contains the path of its link: one "../" per level of folders.
+# Positions of ".git" in the text that replaces a link on file systems without links: one "../" per folder level.
 _DEPTHS = range(0, 3 * 64, 3)
 
 
 def missing_content_error(file: Path, kind: str, more_files: Sequence[Path] = ()) -> SourceError:
-    """Return the error of files without content, which names the first of them."""
+    """Return the error for files without content; its message names `file` and counts `more_files`."""
     others = f" and {len(more_files)} more files" if len(more_files) > 1 else " and 1 more file" if more_files else ""
     system = "git-annex or DataLad" if kind == "annex" else "Git LFS"
-    return SourceError(f"{mark_path(file)}{others}: content not here, {system} has it elsewhere: {_REMEDIES[kind]}")
+    return SourceError(
+        f"{mark_path(file)}{others}: content not here, {system} has not downloaded it: {_REMEDIES[kind]}"
+    )
 
 
 def is_annexed(file: Path) -> bool:
-    """Return True for a link into the store of the git-annex tree that contains the link."""
+    """Return True if a file is a link into the store of the git-annex repository that contains the link."""
     if not file.is_symlink():
         return False
     target = file.resolve()

@@ -1,4 +1,4 @@
-"""Untrusted archives, unpacked within limits into a temporary folder."""
+"""Unpacking of untrusted zip and tar archives into a temporary folder, with limits on sizes, numbers and names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from lungmix.formats.native import local_name
 from lungmix.formats.tempdirs import disk_full_error, is_disk_full, process_temporary_folder, usable_bytes
 
 ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
-"""Ends of the names of archives."""
+"""Endings of the file names of archives that are read."""
 
+# Limits of an archive: number of files, bytes of all files, folder levels, characters of a path.
 MAX_MEMBERS = 100_000
 MAX_BYTES = 64 << 30
 MAX_DEPTH = 32
 MAX_NAME_LENGTH = 1024
 
-# Limits of metadata that are read before members: the directory of a zip file, the headers of a member of a tar file.
+# Limits of metadata: the directory of a zip file, and the headers of each file in a tar file.
 _MAX_DIRECTORY_BYTES = 32 << 20
 _MAX_TAR_HEADER_BYTES = 1 << 20
 _LZMA_MEMORY = 256 << 20
@@ -39,7 +40,7 @@ Member = tuple[str, int, IO[bytes] | None]
 
 
 def is_archive(path: Path) -> bool:
-    """Return True for the name of a zip or tar archive that is read."""
+    """Return True if a file is named like a zip or tar archive (`ENDINGS`)."""
     return path.name.lower().endswith(ENDINGS)
 
 
@@ -51,7 +52,7 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     path : Path
         The archive.
     target : Path, optional
-        An empty folder, removed if the archive is rejected.
+        Empty folder to unpack to; it is removed if the archive is rejected.
 
     Returns
     -------
@@ -101,7 +102,10 @@ def unpack(path: Path, target: Path | None = None) -> Path:
 
 
 def _too_large_error(path: Path) -> SourceError:
-    return SourceError(f"{mark_path(path)} unpacks to more than is reasonable: unpack it by hand and give the folder")
+    return SourceError(
+        f"{mark_path(path)} exceeds the limits of size, number of files or folder depth for archives: unpack it by "
+        "hand and give the folder"
+    )
 
 
 def _zip_members(path: Path, budget: int, free_bytes: int) -> Generator[Member, None, None]:
@@ -128,7 +132,7 @@ def _zip_members(path: Path, budget: int, free_bytes: int) -> Generator[Member, 
 
 
 def _check_directory(path: Path, file: IO[bytes]) -> None:
-    """Raise `SourceError` for the directory of a zip file with too many entries, before it is read into memory."""
+    """Raise `SourceError` if the directory of a zip file has more than 32 MiB, before it is read into memory."""
     end = file.seek(0, 2)
     file.seek(max(end - (1 << 16) - 98, 0))
     tail = file.read()
@@ -182,7 +186,7 @@ def _decompressed(path: Path) -> Generator[Any, None, None]:
 
 
 class _Xz:
-    """Stream of an xz file with limited memory, which `lzma.LZMAFile` does not offer."""
+    """Stream of the decompressed bytes of an xz file; it limits memory, which `lzma.LZMAFile` cannot."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -200,7 +204,10 @@ class _Xz:
 
 
 class _Bounded:
-    """Stream with a limit on the bytes until the next `allow`, and a limit on all bytes."""
+    """Stream that may be read up to `max_bytes` in all, and up to the bytes of the last `allow` since that call.
+
+    A read beyond either limit rejects the archive.
+    """
 
     def __init__(self, stream: Any, path: Path, max_bytes: int):
         self._stream, self._path, self._remaining, self._allowed = stream, path, max_bytes, _MAX_TAR_HEADER_BYTES
@@ -219,7 +226,7 @@ class _Bounded:
         return block
 
     def finish(self) -> None:
-        """Raise `EOFError` for a tar file without blocks of zeros at its end, which may be truncated."""
+        """Read to the end; raise `EOFError` if the tar file does not end with a block of zeros, as if truncated."""
         self.allow(self._remaining)
         end = self._last[-_BLOCK:]
         while block := self.read(_READ_BYTES):
@@ -229,7 +236,7 @@ class _Bounded:
 
 
 def relative_member_path(name: str) -> PurePosixPath | None:
-    """Return an untrusted path as a relative path inside a folder; None if it leads out of it."""
+    """Return an untrusted path as a relative path in a folder; None if it is empty, or may lead out of the folder."""
     inner = PurePosixPath(name.replace("\\", "/"))
     if inner.is_absolute() or ".." in inner.parts or ":" in name or "\0" in name or not inner.parts:
         return None
@@ -237,14 +244,23 @@ def relative_member_path(name: str) -> PurePosixPath | None:
 
 
 def _member_path(path: Path, name: str, names: set[str]) -> PurePosixPath:
-    """Return the relative path of a member, which is inside the folder, not too deep, and unique."""
+    """Return the relative path of a file in the archive, and add it to `names`.
+
+    Raises
+    ------
+    SourceError
+        If the path leads out of the folder, exceeds the limits of depth and length, or is in `names` already.
+    """
     inner = relative_member_path(name)
     if inner is None:
-        raise SourceError(f"{mark_path(path)} names a path outside itself: unpack it by hand and give the folder")
+        raise SourceError(
+            f"{mark_path(path)} has a file that would be unpacked outside its folder: unpack it by hand and give the "
+            "folder"
+        )
     if len(inner.parts) > MAX_DEPTH or len(name) > MAX_NAME_LENGTH:
         raise _too_large_error(path)
     if str(inner) in names:
-        raise SourceError(f"{mark_path(path)} holds two files of one name: unpack it by hand and give the folder")
+        raise SourceError(f"{mark_path(path)} holds two files of the same name: unpack it by hand and give the folder")
     names.add(str(inner))
     return inner
 

@@ -21,12 +21,12 @@ class Contents:
     Attributes
     ----------
     files : list of Path
-        Files in the order of their names, folder by folder, without pipes, sockets and devices, whose reading may
-        never end.
+        Files, folder by folder, in the order of their names. Pipes, sockets and devices are left out, because reading
+        one may never end.
     unread : list of (Path, str)
-        Folders and links that were not followed, each with the reason as a sentence.
+        Folders and links that were not read, each with the reason as a sentence.
     absent : list of Path
-        Links of git-annex without content.
+        Links of git-annex whose content is missing.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Contents:
 
 
 def list_files(folder: Path) -> Contents:
-    """Return the files in a folder, without following links to other folders."""
+    """Return the files in a folder and in all folders below it; links to folders are not followed."""
     contents = Contents()
     root = folder.resolve()
     pending = [(folder, 0)]
@@ -66,7 +66,8 @@ def list_files(folder: Path) -> Contents:
                     contents.unread.append((path, f"{mark_path(path)} cannot be read ({error.strerror}): check it"))
         if subfolders and depth >= MAX_DEPTH:
             reason = (
-                f"{mark_path(current)} is {MAX_DEPTH} folders deep, and folders in it are not read: give it by itself"
+                f"{mark_path(current)} is {MAX_DEPTH} folders deep, so folders in it are not read: give it as a source "
+                "of its own"
             )
             contents.unread.append((current, reason))
             continue
@@ -75,7 +76,7 @@ def list_files(folder: Path) -> Contents:
 
 
 def _record_link(path: Path, root: Path, contents: Contents) -> None:
-    """Record a link that is not followed, unless its target is listed anyway."""
+    """Record a link as unread or absent, unless its target lies in the listed folder anyway."""
     try:
         target = path.resolve()
         is_folder = target.is_dir()
@@ -101,7 +102,7 @@ def is_text(file: Path) -> bool:
 
 
 def begins_text(content: bytes) -> bool:
-    """Return True for the first bytes of a text, whose last character may be cut off."""
+    """Return True if bytes are the beginning of a text in UTF-8, whose last character may be cut off."""
     text = content.decode("utf-8", "ignore")
     is_utf8 = len(text.encode()) >= len(content) - 3
     return is_utf8 and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
@@ -116,6 +117,6 @@ def is_apple_double(file: Path) -> bool:
 
 
 def kind_of(file: Path) -> str:
-    """Return the extension in lower case; empty where the name has none, or a number in its place."""
+    """Return the extension of a file in lower case; empty unless it consists of 1 to 6 letters."""
     suffix = file.suffix.lower()
     return suffix if suffix[1:].isalpha() and len(suffix) <= 7 else ""

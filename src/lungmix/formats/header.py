@@ -1,4 +1,4 @@
-"""Headers of image files, checked within limits before any library reads them."""
+"""Checked headers of NRRD, NIfTI and MetaImage files, and the checks that the readers of these formats share."""
 
 from __future__ import annotations
 
@@ -18,56 +18,55 @@ from lungmix.geometry import Geometry
 from lungmix.s3 import is_remote
 
 MAX_HEADER_BYTES = 1 << 20
-"""Greatest size of a header; those of volumes have a few hundred bytes."""
+"""Greatest size of a header; headers of volumes have a few hundred bytes."""
 
 MAX_VALUE_LENGTH = 1000
-"""Greatest length of a value of the geometry."""
+"""Greatest length of the text of a field of the geometry."""
 
 MAX_PATH_LENGTH = 4096
 """Greatest length of the path of a data file."""
 
 PREFIX = "lungmix_"
-"""Beginning of the keys with which this package says how it made an image."""
+"""Prefix of the header keys in which this package records how it made an image."""
 
 WRITTEN_KEYS = ("image", "mask", "sides", "model")
-"""Keys that it writes, without their beginning: name of a label map, parameters of the mask and of right and left lung,
-and the mixture."""
+"""Header keys that this package writes, without `PREFIX`: name of the label map, parameters of the mask, parameters of
+the right and left lung, and the mixture."""
 
 # Other programs parse numbers with a C library, so hexadecimal and excessive digits are rejected.
 _NUMBER = re.compile(r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
 _COUNT = re.compile(r"\d{1,9}")
 
 FileAt = Callable[[str], Path | None]
-"""Function that returns the local file of an object at an address; None unless the object is part of the source."""
+"""Function that returns the local copy of the object at an ``s3://`` address; None unless the source contains it."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Header whose values were checked.
+    """Header of an image file whose values were checked.
 
     Attributes
     ----------
     clean : bytes
-        Header of the same format without voxels, written from checked values. Only this is passed to SimpleITK, whose
-        readers crash the process at some malformed headers.
+        Header of the same format, written again from the checked values. Only these bytes are passed to SimpleITK,
+        whose readers crash the process at some malformed headers.
     extension : str
-        Extension of a file with the content of `clean`.
+        File name extension for the content of `clean`.
     data : VoxelData
         Location and coding of the voxels.
     geometry : Geometry or None
-        Geometry by the rules of the format, where SimpleITK may reject the header or read another one; None where
-        SimpleITK's geometry of `clean` is used.
+        Geometry by the rules of the format, where SimpleITK may reject the header or read another geometry; None where
+        the geometry is what SimpleITK reads from `clean`.
     orientation_known : bool
         False where the header does not say how the axes lie in the patient.
     notes : tuple of str
-        Notes on inconsistent fields, and on which of them is used.
+        Notes that two fields are inconsistent, and which of the two is used.
     is_segmentation : bool
         True where the header declares the voxels to be labels.
     keys : mapping of str to str
-        Keys and values of the segments of a segmentation, and those that begin with `PREFIX`; they are not to be
-        trusted.
+        Values by key, untrusted text: keys that describe the segments of a segmentation, and keys with `PREFIX`.
     layers : int
-        Values per voxel of a segmentation whose segments overlap, which are stored together; 1 for others.
+        Number of values per voxel. A segmentation with overlapping segments has several; other images have 1.
     """
 
     clean: bytes
@@ -82,13 +81,13 @@ class Header:
 
 
 def largest_shift(first: Geometry, second: Geometry) -> float:
-    """Return the greatest distance of the corners of two geometries of a volume, in voxels."""
+    """Return the greatest distance between the same corner in two geometries, in units of the first's least spacing."""
     shifts = corners_of(first) - corners_of(second)
     return float(np.linalg.norm(shifts, axis=1).max() / max(min(first.spacing), 1e-9))
 
 
 def corners_of(geometry: Geometry) -> npt.NDArray[np.float64]:
-    """Return the centres of the voxels at the corners of a volume in LPS, mm: shape (8, 3)."""
+    """Return the centres of the 8 corner voxels of a volume, in mm in LPS: array of shape (8, 3)."""
     steps = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
     return geometry.origin + (np.array(list(np.ndindex(2, 2, 2))) * np.subtract(geometry.size, 1)) @ steps.T
 
@@ -109,7 +108,9 @@ def parse_counts(text: str) -> list[int] | None:
 
 
 def data_file_path(header: Path, name: str, file_at: FileAt | None = None) -> Path:
-    """Return the path of the data file of a header, which must be in the folder of the header or at an address.
+    """Return the path of the file with the voxels that a header names.
+
+    The file must be in the folder of the header, or be an object of the source.
 
     Parameters
     ----------
@@ -118,14 +119,14 @@ def data_file_path(header: Path, name: str, file_at: FileAt | None = None) -> Pa
     name : str
         Name in the header: a plain name, a relative or absolute path, or an address.
     file_at : callable, optional
-        Local files of the objects of the source, where it is in an object store. No other addresses are read: a
-        header must not direct the user's credentials to other objects.
+        Function that returns the local file of an object, for a source in an object store. No other addresses are
+        read: a header must not direct the user's credentials to other objects.
 
     Raises
     ------
     SourceError
-        If the file or the target of a link is elsewhere, or does not exist; or if no object of the source has the
-        address.
+        If the file, or the target of a link, is in another folder or does not exist, or if no object of the source
+        has the address.
     """
     outside = SourceError(
         f"{mark_path(header)} names a data file outside its own folder: put both into one folder, and the "
@@ -162,12 +163,25 @@ def data_file_path(header: Path, name: str, file_at: FileAt | None = None) -> Pa
 
 
 def one_data_file(header: Path, value: str, extension: str, file_at: FileAt | None, *, is_split: bool) -> Path:
-    """Return the path of the only data file that a header decoded as Latin-1 names; see `data_file_path`.
+    """Return the path of the file with the voxels, whose name may stand for several files; see `data_file_path`.
+
+    Parameters
+    ----------
+    header : Path
+        The header.
+    value : str
+        Name in the header, decoded as Latin-1.
+    extension : str
+        Extension that the message of an error recommends.
+    file_at : callable or None
+        See `data_file_path`.
+    is_split : bool
+        True if the name may be a list or a pattern of several files, which are not supported.
 
     Raises
     ------
     SourceError
-        If there is no such file; with `is_split`, its name stands for several files, which are not supported.
+        If there is no such file; with `is_split`, the message says that several files are not supported.
     """
     try:
         return data_file_path(header, os.fsdecode(value.encode("latin-1")), file_at)
@@ -180,19 +194,19 @@ def one_data_file(header: Path, value: str, extension: str, file_at: FileAt | No
 
 
 def type_error(path: Path) -> SourceError:
-    """Return the error of a header with an unsupported type of voxels."""
+    """Return the error for a header with an unsupported type of voxels."""
     return SourceError(
         f"{mark_path(path)} stores a type of numbers that is not supported: export it as 16-bit integers"
     )
 
 
 def corrupt_header_error(path: Path, field: str) -> SourceError:
-    """Return the error of a header with a corrupt field, which is named as in the format."""
+    """Return the error for a header with a corrupt field; `field` is its name in the format."""
     return SourceError(f"{mark_path(path)} has a corrupt header (its {field} is invalid): get the file again")
 
 
 def geometry_error(path: Path, reason: str) -> SourceError:
-    """Return the error of a header without a usable geometry."""
+    """Return the error for a header without a usable geometry."""
     return SourceError(f"{mark_path(path)} has no usable geometry ({reason}): export it again")
 
 

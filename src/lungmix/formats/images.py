@@ -1,4 +1,7 @@
-"""Image files: NRRD, NIfTI and MetaImage. Geometry is SimpleITK's where it follows the format; voxels are streamed."""
+"""Reader of image files: NRRD, NIfTI and MetaImage.
+
+The geometry is that of SimpleITK, except where SimpleITK deviates from the format. Voxels are read slab by slab.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ _ROUNDING = 1e-3
 
 
 class LabelMapError(SourceError):
-    """Error of a label map that was given in place of a CT."""
+    """Error for a label map that was given in place of a CT."""
 
 
 def extension_of(path: Path) -> str | None:
@@ -52,7 +55,7 @@ def extension_of(path: Path) -> str | None:
 
 
 def read_header(path: Path, file_at: FileAt | None = None) -> Scan:
-    """Return the scan of an image file, whose data file may be an object (see `data_file_path`).
+    """Return the scan in an image file. `file_at` locates voxels in an object store, see `data_file_path`.
 
     Raises
     ------
@@ -93,14 +96,14 @@ def read_header(path: Path, file_at: FileAt | None = None) -> Scan:
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
     """Yield the HU of an image file slab by slab; see `Scan.slabs`."""
-    # An address in a header is that of the other object of the scan: see `read_header`.
+    # A header can name only one object by its address: the file with the voxels, which is the last file of the scan.
     file_at: FileAt | None = (lambda _: Path(scan.files[-1])) if is_remote(scan.path) else None
     data = header_of(Path(scan.files[0]), scan.kind, file_at).data
     yield from voxel_slabs(data, scan.geometry.shape, thickness)
 
 
 def header_of(path: Path, kind: str, file_at: FileAt | None = None) -> Header:
-    """Return the checked header of an image file of a kind of `KINDS`.
+    """Return the checked header of an image file; `kind` is a value of `KINDS`.
 
     Raises
     ------
@@ -113,12 +116,14 @@ def header_of(path: Path, kind: str, file_at: FileAt | None = None) -> Header:
 
 
 def geometry_of(path: Path, header: Header) -> Geometry:
-    """Return the geometry of a header: that of the format, or else SimpleITK's.
+    """Return the geometry of an image file.
+
+    It is the geometry that SimpleITK reads, or `header.geometry` where that is given and differs.
 
     Raises
     ------
     SourceError
-        If it is not that of a plausible 3-D volume with one value per voxel.
+        If the header is not that of a plausible 3-D volume with one value per voxel.
     """
     geometry = _read_with_simpleitk(path, header)
     if header.geometry is not None and (geometry is None or not _is_same_geometry(geometry, header.geometry)):
@@ -155,5 +160,5 @@ def _read_with_simpleitk(path: Path, header: Header) -> Geometry | None:
 
 
 def _is_same_geometry(first: Geometry, second: Geometry) -> bool:
-    """Return True where two geometries differ by rounding only: no corner by a thousandth of a voxel."""
+    """Return True if two geometries have equal sizes, and no corner differs by a thousandth of a voxel or more."""
     return first.size == second.size and largest_shift(first, second) < _ROUNDING

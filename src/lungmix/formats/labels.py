@@ -12,15 +12,15 @@ from lungmix.errors import SourceError
 from lungmix.formats.voxel_streams import VoxelData, stored_slabs
 
 _MAX_LABELS = 200
-"""Greatest number of labels; images with more values are grey scales."""
+"""Greatest number of distinct values of a label map; an image with more values is a grey-scale image."""
 
 _LABEL_LIMIT = 1 << 16
 _MAX_CHANGES = 0.2
-"""Greatest fraction of neighbours along a row that differ. Labels fill regions: in a map of lungs and vessels at 4 mm
-one in twenty differs; in a CT, four in five."""
+"""Greatest fraction of neighbours along a row with different values. Labels fill regions: in a map of lungs and vessels
+at 4 mm one pair of neighbours in twenty differs; in a CT, four pairs in five."""
 
 _MIN_BACKGROUND = 0.2
-"""Smallest fraction of voxels without a label."""
+"""Smallest fraction of voxels that are 0."""
 
 _MAX_LISTED = 5
 _SLAB_BYTES = 4 << 20
@@ -30,7 +30,7 @@ _MAX_READ_BYTES = 512 << 20
 def labels_of(data: VoxelData, shape: tuple[int, int, int]) -> str | None:
     """Return the values of a label map as text, or None for any other image.
 
-    Reading stops at the first negative value or at too many values, which in a CT is mostly within the first slices.
+    Reading stops at the first negative value or after 200 distinct values: in a CT mostly within the first slices.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def labels_of(data: VoxelData, shape: tuple[int, int, int]) -> str | None:
                 changes += int(np.count_nonzero(slab[:, :, 1:] != slab[:, :, :-1]))
             if voxels * slab.itemsize >= _MAX_READ_BYTES:
                 break
-    except SourceError:  # the conversion, which reads to the end, reports it
+    except SourceError:  # the stage convert, which reads to the end, reports the error
         return None
-    # Eight bits cannot hold the HU of air: an image of a single value is an empty label map.
+    # Eight bits cannot hold the HU of air, so an 8-bit image of a single value is an empty label map.
     is_empty = len(values) == 1 and data.dtype.itemsize == 1
     is_map = len(values) > 1 and changes <= _MAX_CHANGES * pairs and background >= _MIN_BACKGROUND * voxels
     if is_empty or is_map:

@@ -19,13 +19,15 @@ MAX_VOXELS = 1 << 35
 """Greatest number of voxels of a volume: 64 GiB of HU."""
 
 MAX_EXPANSION = 200
-"""Greatest ratio of unpacked to compressed size, in addition to the bytes below. CT compresses two- to fivefold."""
+"""Greatest ratio of unpacked to compressed size; one of the two sizes below is allowed on top of it. CT compresses two-
+to fivefold."""
 
 MIN_UNPACKED_BYTES = 1 << 28
-"""Bytes that any archive may unpack to, whatever its size."""
+"""Bytes that an archive may unpack to on top of `MAX_EXPANSION` times its size."""
 
 MIN_STREAM_BYTES = 16 << 30
-"""Bytes of voxels that any compressed image may hold, whatever its size; they are read slab by slab."""
+"""Bytes of voxels that a compressed image may have on top of `MAX_EXPANSION` times its size; they are read slab by
+slab."""
 
 _MAX_ORIGIN_MM = 1e6
 _RIGHT_ANGLE = 0.01
@@ -51,7 +53,7 @@ def check_geometry(path: Path, geometry: Geometry) -> None:
         steps = " x ".join(f"{step:g}" for step in geometry.spacing)
         raise SourceError(f"{mark_path(path)} has an implausible spacing of {steps} mm: export it again")
     if max(map(abs, geometry.origin)) > _MAX_ORIGIN_MM:
-        raise SourceError(f"{mark_path(path)} has no usable geometry (its origin is kilometres away): export it again")
+        raise SourceError(f"{mark_path(path)} has no usable geometry (its origin is over 1 km away): export it again")
     axes = np.reshape(geometry.direction, (3, 3))
     if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
         raise SourceError(

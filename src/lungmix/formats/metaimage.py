@@ -40,7 +40,7 @@ _FIELDS = {
 }  # fmt: skip
 # SimpleITK writes metadata of other formats under keys such as NRRD_kinds[0] and 0008|0060.
 _LINE = re.compile(r"\s*([^\s\x00-\x1f\x7f-\xff=][^\x00-\x1f\x7f-\xff=]{0,100}?)\s*=\s*(.*?)\s*")
-# Side of the patient at which each axis begins; that of the identity matrix is RAI.
+# Three letters: side of the patient at which each axis begins. The identity matrix is RAI.
 _ORIENTATION = re.compile("(?=.*[RL])(?=.*[AP])(?=.*[IS])[RLAPIS]{3}")
 _IDENTITY_ORIENTATION = "RAI"
 _SPACING_TOLERANCE = 0.01
@@ -48,7 +48,7 @@ _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0"
 
 
 def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
-    """Return the header of a ``.mha`` or ``.mhd`` file, whose data file may be an object (see `data_file_path`).
+    """Return the checked header of a ``.mha`` or ``.mhd`` file; for `file_at` see `data_file_path`.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
     for field in ("ObjectType", "NDims", "DimSize", "ElementType", "ElementDataFile"):
         if not fields.get(field):
             raise SourceError(
-                f"{mark_path(path)} lacks {field}, or has a corrupt header before it: export it again, or check its "
-                "format"
+                f"{mark_path(path)} lacks the field {field}, or its header is corrupt before that field: export it "
+                "again, or check its format"
             )
     if fields["ObjectType"] != "Image":
         raise SourceError(f"{mark_path(path)} holds an object that is not an image: give one 3-D volume")
@@ -100,7 +100,7 @@ def read_meta(path: Path, file_at: FileAt | None = None) -> Header:
 
 
 def _drop_singleton_axes(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields without axes of one voxel after the third."""
+    """Return the fields without the axes after the third, if all of these have one voxel."""
     sizes = fields["DimSize"].split()
     axes = len(sizes)
     if fields["NDims"] != str(axes) or axes <= 3 or any(size != "1" for size in sizes[3:]):
@@ -126,8 +126,8 @@ def _orientation(fields: dict[str, str]) -> tuple[bool, tuple[str, ...]]:
     if "TransformMatrix" not in fields:
         if letters and letters != _IDENTITY_ORIENTATION:
             return False, (
-                f"it names its axes ({letters}) and has no TransformMatrix, which programs read differently: right and "
-                "left are not known",
+                f"it has AnatomicalOrientation ({letters}) and no TransformMatrix, which programs read differently: "
+                "right and left are not known",
             )
         return letters == _IDENTITY_ORIENTATION, ()
     matrix = parse_numbers(fields["TransformMatrix"])
@@ -151,7 +151,7 @@ def _spacing_notes(fields: dict[str, str]) -> tuple[str, ...]:
 
 
 def _read_fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
-    """Return the fields, the keys of this package, and the offset of the voxels in a file that contains both."""
+    """Return the fields, the keys that this package writes, and the offset of the end of the header."""
     fields: dict[str, str] = {}
     keys: dict[str, str] = {}
     with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""File names for libraries that accept UTF-8 only."""
+"""File names for libraries that accept only UTF-8."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lungmix.formats.tempdirs import scratch
 
 
 def local_name(name: str) -> str:
-    """Return a name that was decoded as UTF-8, with ``surrogateescape``, in the file system encoding."""
+    """Return a name decoded with the file system encoding, from the name decoded as UTF-8 (``surrogateescape``)."""
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 @contextmanager
 def native_path(file: str) -> Iterator[str]:
-    """Yield a path of a file that C++ libraries accept, for the duration of a block.
+    """Yield a path to a file that C++ libraries accept; it is valid within the ``with`` block.
 
-    A name that is not UTF-8 raises in SimpleITK's bindings, or crashes the process, so a link with a plain name is
-    created to such a file.
+    SimpleITK raises an error, or crashes the process, for a name that is not UTF-8. For such a file the path is that of
+    a link with a plain name.
     """
     if is_encodable(file):
         yield file

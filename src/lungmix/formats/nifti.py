@@ -33,7 +33,7 @@ _INTENT_LABEL = 1002
 _SPACING_TOLERANCE = 0.01
 _ROUNDING = 1e-5
 _MAX_SHIFT = 0.5
-"""Greatest distance of the corners of sform and qform without a note, in voxels."""
+"""Distance in voxels between a corner by sform and by qform, from which on a note is given."""
 
 
 def read_nifti(path: Path) -> Header:
@@ -66,7 +66,7 @@ def read_nifti(path: Path) -> Header:
 
 
 def _keys(header: Any) -> dict[str, str]:
-    """Return the keys that this package writes: the intent, and the description, such as ``mask physical``."""
+    """Return the keys that this package writes into ``intent_name`` and into ``descrip``, such as ``mask physical``."""
     text, image = (bytes(header[field]).rstrip(b"\0").decode("latin-1") for field in ("descrip", "intent_name"))
     pairs = (part.partition(" ") for part in text.split("; "))
     keys = {f"{PREFIX}{key}": value for key, _, value in pairs if key in WRITTEN_KEYS}
@@ -131,7 +131,7 @@ def _check(path: Path, header: Any) -> None:
 
 
 def _geometry(header: Any) -> tuple[Geometry | None, tuple[str, ...]]:
-    """Return the geometry that nibabel reads, of the sform or else the qform, and a note where they are inconsistent.
+    """Return the geometry by the sform, or else by the qform, as nibabel does, and a note if the two are inconsistent.
 
     The geometry is None where both codes are 0: such a file has a voxel size, but no orientation in the patient.
     """
@@ -177,7 +177,7 @@ def _geometry_of_affine(header: Any, affine: npt.NDArray[np.float64]) -> Geometr
     if not (lengths > 0).all():
         return None
     spacing = np.asarray(header["pixdim"][1:4], np.float64)
-    # The three numbers of the sform have a larger rounding error than the one of pixdim.
+    # A length computed from three numbers of the sform has a larger rounding error than the one number of pixdim.
     spacing = np.where(np.abs(lengths - spacing) <= _ROUNDING * spacing, spacing, lengths)
     size = tuple(int(n) for n in header["dim"][1:4])
     origin = affine[:3, 3] * (-1, -1, 1)
@@ -185,7 +185,7 @@ def _geometry_of_affine(header: Any, affine: npt.NDArray[np.float64]) -> Geometr
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float]:
-    """Return slope and intercept, 1 and 0 where the slope is 0 or NaN."""
+    """Return slope and intercept of stored values: 1 and 0 where the header has the slope 0 or NaN."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or np.isnan(slope):
         if np.isfinite(intercept) and intercept != 0:

@@ -66,13 +66,13 @@ _WORDS = re.compile(r"[A-Za-z0-9?*()-]{1,40}(?: +[A-Za-z0-9?*()-]{1,40}){0,15}")
 _WORD_OR_VECTOR = re.compile(r"\([^()]*\)|[^()\s]+")
 _SPACING_TOLERANCE = 0.01
 _MILLIMETRES = {"", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "???", "none"}
-"""Supported units of length; an empty or unknown one counts as millimetres, as in other readers."""
+"""Units of length that count as millimetres; other readers, too, take an empty or unknown unit as millimetres."""
 _UNIT = re.compile(r'"[^"]*"|[^\s"]+')
 _VECTOR = re.compile(r"\(([^()]*)\)")
 
 
 def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
-    """Return the header of a ``.nrrd`` or ``.nhdr`` file, whose data file may be an object (see `data_file_path`).
+    """Return the checked header of a ``.nrrd`` or ``.nhdr`` file; for `file_at` see `data_file_path`.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
     file = path
     if "data file" in fields:
         value = fields["data file"]
-        # Voxels may be in several files, by a list or by numbered names.
+        # A list, or a pattern of numbered names, stands for several files.
         file = one_data_file(path, value, ".nrrd", file_at, is_split=_is_list(value) or "%" in value)
         offset = 0
     lines = [
@@ -107,7 +107,7 @@ def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
     ]
     clean = ("\n".join(lines) + "\n\n").encode("ascii")
     data = VoxelData(str(file), offset, coding, _dtype(path, fields))
-    # Directions are known in a space of the patient, rather than of a scanner or none.
+    # Directions give the orientation in the patient only if the space is that of the patient, not of a scanner.
     is_patient_space = _normalize_space(fields.get("space", "")) in _PATIENT_SPACES.values()
     orientation_known = "space directions" in fields and is_patient_space
     return Header(
@@ -117,14 +117,14 @@ def read_nrrd(path: Path, file_at: FileAt | None = None) -> Header:
 
 
 def _normalize_space(name: str) -> str:
-    """Return the letters of a space of the patient, without a time axis; other names unchanged."""
+    """Return a patient space as its three letters, such as ``lps``, without a time axis; other names in lower case."""
     name = name.lower().removesuffix("-time")
     name = _PATIENT_SPACES.get(name, name)
     return name[:3] if name in {f"{letters}t" for letters in _PATIENT_SPACES.values()} else name
 
 
 def _layers(fields: dict[str, str]) -> int:
-    """Return the values per voxel of a segmentation whose first axis lists layers; 1 for other images."""
+    """Return the number of layers of a segmentation, the size of a first axis of kind ``list``; 1 for other images."""
     kinds, sizes = fields.get("kinds", "").split(), fields["sizes"].split()
     return int(sizes[0]) if _SEGMENTS_FIELD in fields and len(sizes) == 4 and kinds[:1] == ["list"] else 1
 
@@ -213,7 +213,10 @@ def _geometry(path: Path, fields: dict[str, str]) -> dict[str, str]:
 
 
 def _drop_singleton_axes(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields without singleton axes beyond three: first those without a direction, then the last ones."""
+    """Return the fields with axes of one voxel removed until three axes remain.
+
+    Axes without a direction are removed first, then axes after the third, the last axis first.
+    """
     sizes = fields["sizes"].split()
     vectors = _WORD_OR_VECTOR.findall(fields.get("space directions", ""))
     singletons = [axis for axis, size in enumerate(sizes) if size == "1"]
@@ -223,7 +226,7 @@ def _drop_singleton_axes(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _drop_axes(fields: dict[str, str], dropped: Sequence[int]) -> dict[str, str]:
-    """Return the fields without some axes."""
+    """Return the fields without the axes of the given indices."""
     if not dropped:
         return fields
     kept = [axis for axis in range(len(fields["sizes"].split())) if axis not in dropped]
@@ -239,7 +242,7 @@ def _drop_axes(fields: dict[str, str], dropped: Sequence[int]) -> dict[str, str]
 
 
 def _drop_space_dimensions(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields with three-dimensional vectors, where further dimensions, such as time, are all zero."""
+    """Return the fields with vectors of three numbers; unchanged if a direction is not zero in a fourth axis (time)."""
     directions, origins = (
         [vector.replace(",", " ").split() for vector in _VECTOR.findall(fields.get(field, ""))]
         for field in ("space directions", "space origin")
@@ -260,7 +263,9 @@ def _drop_space_dimensions(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _spacings_to_directions(path: Path, fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields with directions only, where both spacings and a space are given, which SimpleITK rejects.
+    """Return the fields with directions in place of spacings if a space is given.
+
+    SimpleITK rejects headers with both spacings and a space.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Sources in an object store: listed, downloaded to temporary folders, and downloaded again where a scan is read."""
+"""Sources in an object store: headers are downloaded to find scans, and the objects of a scan to read its voxels."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from lungmix.s3 import open_bucket, source_errors
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-# Bytes that are downloaded of an image file at first, more than the longest header (`lungmix.formats.header`).
+# Bytes of an image file that are downloaded to find scans: more than the longest header (`lungmix.formats.header`).
 _HEADER_BYTES = 2 << 20
-# The beginnings of larger objects are checked before they are downloaded; DICOM slices are smaller.
+# Objects larger than this are downloaded completely only if their beginning is DICOM; DICOM slices are smaller.
 _LARGE_OBJECT_BYTES = 16 << 20
 _BLOCK_BYTES = 4 << 20
 _DOWNLOAD_THREADS = 8
@@ -45,7 +45,7 @@ _DETACHED_HEADERS = (".nhdr", ".mhd")
 
 @dataclass(frozen=True)
 class RemoteReader:
-    """Reader of a scan in an object store, which downloads its files first; see `Scan.reader`.
+    """Function that downloads the objects of a scan and then reads its voxels; see `Scan.reader`.
 
     Attributes
     ----------
@@ -59,19 +59,19 @@ class RemoteReader:
     local: Callable[[Scan, int], Iterator[npt.NDArray[np.int16]]]
 
     def __call__(self, scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-        """Yield the HU of a scan slab by slab; remove its files after the last slab."""
+        """Yield the HU of a scan slab by slab; remove the downloaded files after the last slab."""
         with downloaded(scan) as local:
             yield from local.slabs(thickness)
 
 
 @contextmanager
 def downloaded(scan: Scan) -> Iterator[Scan]:
-    """Yield a scan with files on this machine, for the duration of a block.
+    """Yield the scan with its objects as local files, which exist within the ``with`` block.
 
     Raises
     ------
     SourceError
-        If its objects cannot be downloaded, have changed since the search, or do not fit on the disk.
+        If the objects cannot be downloaded, have changed since they were listed, or do not fit on the disk.
     """
     if not isinstance(scan.reader, RemoteReader):
         yield scan
@@ -82,14 +82,14 @@ def downloaded(scan: Scan) -> Iterator[Scan]:
 
 @contextmanager
 def download(objects: Objects, address: str) -> Iterator[Path]:
-    """Yield a folder with objects, or with the files of an archive, for the duration of a block.
+    """Yield a folder with downloaded objects, or with the files of an archive, that exists within the ``with`` block.
 
     Parameters
     ----------
     objects : Objects
         The objects.
     address : str
-        Address for messages.
+        Address that messages name.
 
     Raises
     ------
@@ -113,7 +113,8 @@ def download(objects: Objects, address: str) -> Iterator[Path]:
 class LocalMirror:
     """Objects under an address as files in a folder, complete enough to read headers.
 
-    Large image files contain only their beginning; the rest is a hole of the same size.
+    Of an image file, only the first 2 MiB are downloaded; the rest of the local file reads as zeros and takes no space
+    on the disk.
 
     Attributes
     ----------
@@ -122,13 +123,13 @@ class LocalMirror:
     folder : Path
         The temporary folder.
     path : Path
-        Path of the address in the folder.
+        File or folder in `folder` that stands for the address.
     members : dict of Path to Object
-        Objects by file.
+        Object of each file.
     unread : list of (str, str)
         Addresses of objects that cannot be files, each with the reason as a sentence.
     archives : dict of Path to Path
-        Archives by the folder that they were unpacked to.
+        Archive of each folder that an archive was unpacked to.
     """
 
     address: str
@@ -140,7 +141,7 @@ class LocalMirror:
 
     @property
     def bucket(self) -> str:
-        """``s3://bucket``."""
+        """Address of the bucket, ``s3://bucket``."""
         return "/".join(self.address.split("/")[:3])
 
     def url_of(self, path: str) -> str:
@@ -163,7 +164,7 @@ class LocalMirror:
         return target
 
     def objects_of(self, files: Sequence[Path]) -> tuple[Objects, tuple[str, ...]]:
-        """Return the objects of the files of a scan or mask, and the paths of the files among them."""
+        """Return the objects to download for the files of a scan or mask, and the path of each file among them."""
         for target, archive in self.archives.items():
             if files[0].is_relative_to(target):
                 names = tuple(str(file.relative_to(target)) for file in files)
@@ -178,7 +179,7 @@ def mirror_headers(
     progress: Callable[[int, int], None],
     is_needed: Callable[[str], bool] = lambda address: True,
 ) -> LocalMirror:
-    """Download as much as is needed to read all headers at an address.
+    """Download the objects at an address so far that all headers can be read; see `LocalMirror`.
 
     Parameters
     ----------
@@ -189,7 +190,8 @@ def mirror_headers(
     progress : callable
         Called with the number of objects that were downloaded, and the number of all objects.
     is_needed : callable
-        Function of the address of an object; of objects that are not needed there are files without content.
+        Function of the address of an object. Where it returns False, the object is not downloaded, and the local file
+        is a hole of the size of the object.
 
     Raises
     ------
@@ -206,7 +208,7 @@ def mirror_headers(
     with source_errors(address):
         listed, is_single = _list_objects(store, prefix, address)
     parent_key = prefix.rpartition("/")[0] if is_single else prefix
-    # Folders keep their names, because a header may name its data file by the folder that contains both.
+    # Local folders have the names of the folders in the bucket: a header may name its data file by its own folder.
     start_folder = (_safe_path(PurePosixPath(parent_key).name) or PurePosixPath()) if is_single else safe_name
     local_mirror.path = folder / "objects" / (start_folder / safe_name if is_single else safe_name)
     parents = {str(parent) for meta in listed for parent in PurePosixPath(meta["path"]).parents}
@@ -240,7 +242,10 @@ def _safe_path(name: str) -> PurePosixPath | None:
 
 
 def _list_objects(store: S3Store, prefix: str, address: str) -> tuple[list[Any], bool]:
-    """List the object of a key and True, with its folder for a detached header; or all under a prefix and False."""
+    """Return the objects at a prefix, and True if the prefix is the key of a single object.
+
+    If the single object is a header without voxels (``.nhdr``, ``.mhd``), all objects of its folder are returned.
+    """
     import obstore
 
     single: Any = None
@@ -270,7 +275,7 @@ def _download_headers(
     large: list[Object] = []
     for file, member in local_mirror.members.items():
         if local_mirror.path in local_mirror.members and file != local_mirror.path:
-            # Next to a detached header, which names its data file; no data are needed yet.
+            # This object is in the folder of a header without voxels and may be its data file: not needed yet.
             _download(store, member, file, 0)
         elif not is_needed(f"{local_mirror.bucket}/{member.key}"):
             _download(store, member, file, 0)
@@ -304,8 +309,8 @@ def _is_dicom(file: Path) -> bool:
 def _check_disk_space(address: str, size: int, folder: Path) -> None:
     if size > MAX_BYTES:
         raise SourceError(
-            f"{mark_path(address)} needs {size / 1e9:.1f} GB for temporary files, more than is reasonable: give "
-            "several prefixes"
+            f"{mark_path(address)} needs {size / 1e9:.1f} GB for temporary files, more than {MAX_BYTES / 1e9:.1f} GB: "
+            "give several prefixes"
         )
     if size > usable_bytes(folder):
         raise disk_full_error(address, size)
@@ -331,7 +336,13 @@ def _download_all(
 
 
 def _download(store: S3Store, member: Object, file: Path, max_bytes: int | None) -> None:
-    """Write an object, or its beginning, block by block; fail if it has changed since it was listed."""
+    """Write an object, or its first `max_bytes`, to a file of the size of the object.
+
+    Raises
+    ------
+    SourceError
+        If the object has changed since it was listed.
+    """
     import obstore
 
     file.parent.mkdir(parents=True, exist_ok=True)

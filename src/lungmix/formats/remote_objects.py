@@ -1,4 +1,4 @@
-"""Objects of a listing of an object store."""
+"""Objects in an object store, as its listing describes them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, repr=False)
 class Object:
-    """Object of a listing; `repr` shows no names.
+    """Object in an object store; `repr` shows no names.
 
     Attributes
     ----------
     key : str
-        Key in its bucket.
+        Key in the bucket.
     name : str
-        Path in the folder that it is downloaded to.
+        Relative path of the file that the object is downloaded to.
     size : int
         Size in bytes.
     tag : str or None
@@ -35,7 +35,7 @@ class Object:
 
     @property
     def state(self) -> str:
-        """Text that changes when the bytes do."""
+        """Text that changes when the bytes of the object change."""
         return f"{self.size} {self.tag or self.changed}"
 
 
@@ -50,7 +50,7 @@ class Objects:
     members : tuple of Object
         The objects, without duplicates.
     packed : bool
-        True where the only object is an archive of the files.
+        True where the only object is an archive that contains the files.
     """
 
     bucket: str

@@ -63,25 +63,25 @@ class Scan:
     kind : {"dicom", "nrrd", "nifti", "meta"}
         Format.
     geometry : Geometry
-        Size, spacing, origin and direction, equal to SimpleITK's reading.
+        Size, spacing, origin and direction, as SimpleITK reads them.
     acquisition : Acquisition
         Technical attributes.
     fingerprint : str
-        Digest of the state of the files, which changes when they do; contains no names.
+        Digest that changes when the files change; contains no names.
     key : str
         Digest of the location of the scan; contains no names.
     files : tuple of str
-        Its files, DICOM slices in the order of z; in an object store, their paths among its objects.
+        Paths of the files, DICOM slices in the order of z. In an object store, relative paths of downloaded objects.
     identity : Identity or None
         Identity of the patient from a DICOM header; never sent to a worker or written to a store.
     stack : SliceStack or None
-        Assembly of slices of DICOM files to the volume.
+        How DICOM slices are assembled to the volume; None for image files.
     notes : tuple of str
         Notes for users; names of files are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     reader : callable
-        Function of the scan and a number of slices that yields the voxels; can be pickled, see `slabs`.
+        Function of the scan and the slices per slab that yields the HU, see `slabs`. It can be pickled.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Scan:
         return f"<Scan: {self.kind}, {size} voxels, {count_of(len(self.files), 'file')}>"
 
     def without_identity(self) -> Scan:
-        """Return the scan without its identity, which may be sent to other processes."""
+        """Return the scan without the identity of the patient, so that it may be sent to other processes."""
         return replace(self, identity=None)
 
     def slabs(self, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
@@ -112,7 +112,7 @@ class Scan:
         Parameters
         ----------
         thickness : int
-            Slices in a slab; the last one may be thinner.
+            Number of slices of a slab; the last slab may be thinner.
 
         Yields
         ------
@@ -130,7 +130,7 @@ class Scan:
 
 @dataclass(frozen=True, repr=False)
 class UnusedSource:
-    """Source, or part of one, that is no scan; `repr` shows no names.
+    """Source, or part of a source, that gives no scan; `repr` shows no names.
 
     Attributes
     ----------
@@ -139,8 +139,8 @@ class UnusedSource:
     path : str
         Path or address.
     reason : str
-        File, problem and remedy as one sentence, or the continuation of "skipped:"; names of files are marked
-        (`lungmix.errors.mark_path`).
+        Sentence with file, problem and remedy, or for a skipped source the words that follow "skipped:". File names
+        are marked (`lungmix.errors.mark_path`).
     series : Series or None
         The DICOM series, for a listing.
     """
@@ -163,13 +163,16 @@ class SkippedSource(UnusedSource):
 
 
 def case_name(text: str) -> str:
-    """Return a case name for a file or folder name, of a-z, 0-9, dot, underscore and hyphen."""
+    """Return a case name made from the name of a file or folder, with the characters a-z, 0-9, dot, ``_`` and ``-``."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:100].strip("._-")
     return slug or "scan"
 
 
 def fingerprint_of(files: Sequence[str | Path]) -> str:
-    """Return a digest of sizes, modification times, and 64 KiB each of beginning, middle and end of files in order."""
+    """Return a digest of files in the given order.
+
+    The digest covers the size, the modification time, and 64 KiB each at beginning, middle and end of each file.
+    """
     digest = hashlib.sha256()
     for file in files:
         path = Path(file)
@@ -184,5 +187,5 @@ def fingerprint_of(files: Sequence[str | Path]) -> str:
 
 
 def location_digest(location: str) -> str:
-    """Return the digest of a location."""
+    """Return the SHA-256 of the text of a location, such as a path or an address."""
     return hashlib.sha256(location.encode("utf-8", "surrogateescape")).hexdigest()

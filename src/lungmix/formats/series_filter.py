@@ -12,7 +12,11 @@ from typing import Any
 from lungmix.errors import UsageError
 
 NUMBERS = ("thickness", "spacing", "slices", "number", "kvp")
+"""Attributes of a series that are compared as numbers; thickness and spacing are in mm."""
+
 TEXTS = ("kernel", "manufacturer", "model", "orientation", "type")
+"""Attributes of a series that are compared as texts."""
+
 ALL, THINNEST = "all", "thinnest"
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -62,13 +66,17 @@ class SeriesFilter:
     Attributes
     ----------
     filter : str
-        Comma-separated conditions that a series must all meet, such as ``kernel=B70*,thickness<=1.5``; with ``all``,
-        every CT series is used, and with ``thinnest`` (the default) the thinnest axial one of several reconstructions
-        of an acquisition.
+        Comma-separated conditions that a series must all meet, such as ``kernel=B70*,thickness<=1.5``. ``all`` uses
+        every CT series; ``thinnest`` (the default) uses, of all reconstructions of an acquisition, the thinnest axial
+        one.
     allow_gaps : bool
         True to interpolate missing and unevenly spaced slices, and to omit corrupt ones.
     trust_positions : bool
         True to use the positions of slices where other attributes are inconsistent with them.
+    conditions : tuple of Condition
+        The conditions in `filter`.
+    choose : bool
+        False if `filter` contains ``all``.
     """
 
     filter: str = THINNEST

@@ -31,29 +31,29 @@ def is_list(path: Path) -> bool:
 
 
 def read_list(path: Path, base_url: str | None = None) -> list[Path | str]:
-    """Return the sources in a list without duplicates, relative paths resolved against its folder, addresses unchanged.
+    """Return the sources that a list names, without duplicates.
 
-    In a table they are in a column named path, source, file, image or the like, or else in the first column; any other
-    file has one per line. A text file is a table if its first line has several column names, with one of these among
-    them.
+    Relative paths are resolved against the folder of the list; addresses are unchanged. In a table, sources are in a
+    column named path, source, file, image or similar (`_COLUMNS`), or else in the first column. Any other file has one
+    source per line. A text file is a table if its first line has several cells and one of them is such a column name.
 
     Parameters
     ----------
     path : Path
         The list.
     base_url : str, optional
-        Address of the folder of a list in an object store; its relative sources are in this folder.
+        Address of the folder of the list, if the list is in an object store.
 
     Raises
     ------
     SourceError
-        If it is not text, is empty or too long, or if a list in an object store contains files of this machine.
+        If the list is not text, is empty or too long, or if a list in an object store names files of this machine.
     """
     with path.open("rb") as stream:
         content = stream.read(MAX_LIST_BYTES + 1)
     if len(content) > MAX_LIST_BYTES:
         raise SourceError(
-            f"{mark_path(path)} is too large for a list of sources: give one path a line, in several lists"
+            f"{mark_path(path)} is too large for a list of sources: give one path per line, in several lists"
         )
     try:
         text, is_utf8 = text_of(content), True
@@ -69,7 +69,7 @@ def read_list(path: Path, base_url: str | None = None) -> list[Path | str]:
     if not is_utf8 and not _has_source(path, entries, base_url):
         raise encoding_error
     if not entries:
-        raise SourceError(f"{mark_path(path)} lists nothing: give one path a line")
+        raise SourceError(f"{mark_path(path)} lists nothing: give one path per line")
     if len(entries) > MAX_ENTRIES:
         raise SourceError(f"{mark_path(path)} lists more than {MAX_ENTRIES:,} sources: give several lists")
     return [_source(path, entry, base_url) for entry in entries]
@@ -101,7 +101,7 @@ def _entries(path: Path, text: str) -> list[str]:
     except csv.Error:
         if is_table:
             raise SourceError(
-                f"{mark_path(path)} is no table that can be read: check its quotes, or give one path a line"
+                f"{mark_path(path)} is no table that can be read: check its quotes, or give one path per line"
             ) from None
         rows = []
     column = column_of(rows[0][1], _COLUMNS) if rows else None

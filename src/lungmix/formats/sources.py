@@ -66,7 +66,23 @@ def _ignore_progress(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class _Search:
-    """Search with its options, and with the archive or mirror that contains the source."""
+    """Search for scans, with its options, and the archive or mirror that contains the source.
+
+    Attributes
+    ----------
+    rules : SeriesFilter
+        Filter of DICOM series.
+    progress : callable
+        See `find_scans`.
+    listed : bool
+        True for an entry of a list and a file of a folder, which are not read as lists themselves.
+    in_folder : bool
+        True for a file of a folder, where a label map is skipped rather than rejected.
+    archive : tuple of Path or None
+        Archive that contains the files, and the temporary folder that it was unpacked to.
+    mirror : LocalMirror or None
+        Mirror of the address that contains the files.
+    """
 
     rules: SeriesFilter
     progress: Progress
@@ -76,7 +92,7 @@ class _Search:
     mirror: LocalMirror | None = None
 
     def bucket(self, address: str) -> list[ScanResult]:
-        """Find the scans at an address in an object store; their headers are downloaded meanwhile."""
+        """Return the results of an address in an object store, whose headers are downloaded to a temporary folder."""
         try:
             if not is_encodable(address):
                 raise SourceError(f"{mark_path(address)} is no UTF-8, as names in object stores are: check the address")
@@ -93,7 +109,7 @@ class _Search:
             return [_unreadable_source(Path(address), error)]
 
     def entries(self, entries: Sequence[Path | str]) -> list[ScanResult]:
-        """Return the scans, and the skipped and rejected sources, that the entries of a list lead to."""
+        """Return the results of all entries of a list: scans, and skipped and rejected sources."""
         search = replace(self, listed=True)
         results: list[ScanResult] = []
         for entry in entries:
@@ -107,7 +123,7 @@ class _Search:
         return results
 
     def path(self, path: Path) -> list[ScanResult]:
-        """Return the results of a file or folder."""
+        """Return the results of a file or folder: scans, and skipped and rejected sources."""
         try:
             if path.is_dir():
                 return self.folder(path)
@@ -119,7 +135,7 @@ class _Search:
                 remedy = "check the path" if is_encodable(str(path)) else "check the path, and the encoding of the list"
                 raise SourceError(f"{mark_path(path)} does not exist: {remedy}")
             if extension_of(path):
-                # What an archive contains is separate from the objects next to it.
+                # A header in an archive must not name objects outside the archive.
                 return [read_header(path, self.mirror.file_at if self.mirror and self.archive is None else None)]
             if is_archive(path):
                 return self.unpacked(path)
@@ -224,7 +240,7 @@ class _Search:
 
 
 def _with_address(result: ScanResult, local_mirror: LocalMirror) -> ScanResult:
-    """Return a result of the folder of downloaded objects with their address instead."""
+    """Return a result with the address of its objects in place of the temporary path that they were downloaded to."""
     path = local_mirror.url_of(result.path)
     if not isinstance(result, Scan):
         return replace(result, path=path)
@@ -232,7 +248,7 @@ def _with_address(result: ScanResult, local_mirror: LocalMirror) -> ScanResult:
     result = replace(result, path=path, files=files, reader=RemoteReader(objects, result.reader))
     if objects.packed:
         return result
-    # Modification times are those of temporary files, so the state is that of the tags of the objects.
+    # Temporary files have a new modification time in each run, so the fingerprint is made from the tags of the objects.
     frames = result.stack.frames if result.stack is not None else None
     resampling = result.stack.resampling if result.stack is not None else None
     fingerprint = location_digest(f"{objects.state} {frames} {resampling}")
@@ -240,7 +256,7 @@ def _with_address(result: ScanResult, local_mirror: LocalMirror) -> ScanResult:
 
 
 def _name_archive(result: ScanResult, folder: Path, archive: Path) -> ScanResult:
-    """Return a result of a temporary folder with the name of its archive instead."""
+    """Return a result with the name of its archive in place of the temporary folder in notes and reasons."""
     if isinstance(result, Scan):
         notes = tuple(note.replace(mark_path(folder), mark_path(archive)) for note in result.notes)
         return replace(result, notes=notes)

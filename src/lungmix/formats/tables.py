@@ -1,4 +1,4 @@
-"""Parser of tables of users: separated by commas, semicolons or tabs, in UTF-8 or UTF-16."""
+"""Parser of tables that users provide, with commas, semicolons or tabs between cells, in UTF-8 or UTF-16."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _DECLARED = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
 """First line of some spreadsheets, which declares the separator."""
 
 Rows = list[tuple[int, list[str]]]
-"""Cells of each non-empty row, with the number of its last line."""
+"""Non-empty rows, each as the number of its last line in the file and its cells."""
 
 
 def text_of(content: bytes) -> str:
-    """Return decoded text: UTF-16 where it begins with a byte order mark, else UTF-8, with or without a mark.
+    """Return the text in bytes: decoded as UTF-16 if they begin with its byte order mark, else as UTF-8.
 
     Raises
     ------
     UnicodeDecodeError
-        If it is in another encoding.
+        If the text is in another encoding.
     """
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if utf16 else "utf-8-sig")
 
 
 def rows_of(text: str, names: Collection[str], *, comments: bool = False) -> Rows:
-    """Split a table into cells, with the separator of its first line.
+    """Return the rows of a table, split into cells.
 
-    That is the separator with which a column has one of the names. Without such a column, the first line is not a
-    header, and the first separator in it is used.
+    A line such as ``sep=;`` may declare the separator. Else it is the separator that makes one of the names a cell of
+    the first line. If no separator does, the first line is no header, and the first separator in it is used.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def rows_of(text: str, names: Collection[str], *, comments: bool = False) -> Row
     Raises
     ------
     csv.Error
-        If a quote is not closed or is followed by text, a cell has more than 131,072 characters, or line ends differ.
+        If a quote is not closed or is followed by text, a cell has more than 131,072 characters, or different line
+        ends are mixed.
     """
     # Carriage returns alone end lines in files without line feeds.
     lines = list(io.StringIO(text, newline="\n" if "\n" in text else ""))
@@ -63,7 +64,7 @@ def rows_of(text: str, names: Collection[str], *, comments: bool = False) -> Row
 
 
 def column_of(column_names: Sequence[str], names: Sequence[str]) -> int | None:
-    """Return the index of the column with the first of the names that exists, in any case; None if none exists."""
+    """Return the index of the column whose name comes first in `names`, ignoring case; None without such a column."""
     lower = [_normalize(column_name) for column_name in column_names]
     return next((lower.index(name) for name in names if name in lower), None)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lungmix.errors import SourceError, mark_path, mark_untrusted
 
-# Waits until the pipe from the parent closes, which also happens when the parent is killed.
+# Code of the clean-up process: it waits until the pipe from its parent closes, which also happens when the parent is
+# killed, and removes the folders.
 _REAPER = "import shutil, sys; sys.stdin.buffer.read(); [shutil.rmtree(folder, True) for folder in sys.argv[1:]]"
 
 
@@ -32,14 +33,14 @@ def usable_bytes(folder: Path) -> int:
 
 
 def disk_full_error(path: str | Path, needed: int | None = None) -> SourceError:
-    """Return the error of a source whose temporary files do not fit on the disk.
+    """Return the error for a source whose temporary files do not fit on the disk.
 
     Parameters
     ----------
     path : str or Path
         The source.
     needed : int, optional
-        Size in bytes, where it is known.
+        Size of the temporary files in bytes, if it is known.
     """
     folder = tempfile.gettempdir()
     size = "more space than there is" if needed is None else _size_text(needed)
@@ -56,7 +57,12 @@ def _size_text(count: int) -> str:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield a new folder for a few small files of a source, for the duration of a block.
+    """Yield a new temporary folder for a few small files; it is removed after the ``with`` block.
+
+    Parameters
+    ----------
+    path : Path
+        The source, for messages.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 def temporary_files_error(path: str | Path, error: OSError) -> SourceError:
-    """Return the error of a source that needs temporary files where none can be written."""
+    """Return the error for a source that needs temporary files where none can be written."""
     if is_disk_full(error):
         return disk_full_error(path)
     return SourceError(
@@ -83,8 +89,8 @@ def temporary_files_error(path: str | Path, error: OSError) -> SourceError:
 def process_temporary_folder() -> Path:
     """Return a new folder that is removed when this process ends, however it ends.
 
-    A separate clean-up process in its own session removes it, even if a signal ends the process group of a terminal's
-    command or this process is killed.
+    A separate clean-up process removes it. That process has a session of its own, so it also runs if this process is
+    killed, or if the terminal ends the whole process group.
     """
     folder, reaper = _create_with_reaper()
     atexit.register(_remove, reaper, folder)
@@ -93,7 +99,7 @@ def process_temporary_folder() -> Path:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield a new folder for the duration of a block, which is removed even if the process is killed within it."""
+    """Yield a new folder that is removed after the ``with`` block, even if the process is killed within it."""
     folder, reaper = _create_with_reaper()
     try:
         yield folder

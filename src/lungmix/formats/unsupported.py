@@ -1,4 +1,4 @@
-"""Detection of unsupported formats, and of files that accompany scans."""
+"""Detection of files in unsupported formats, and of files that accompany scans, such as checksums."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ _META = re.compile(rb"\s*(?:ObjectType\s*=\s*Image|NDims\s*=\s*\d)")
 
 
 def is_sidecar(file: Path) -> bool:
-    """Return True for the names of files that accompany scans: checksums, signatures, texts, files of the system."""
+    """Return True if a file is named like one that accompanies scans: checksum, signature, text or system file."""
     name = file.name.lower()
     return name in _SIDECAR_NAMES or name.endswith(_SIDECARS)
 
 
 def unsupported_reason(file: Path, *, in_archive: bool = False) -> str | None:
-    """Return why a file that may contain scans is not supported, with a remedy; None for any other file.
+    """Return the reason why a file that may contain scans is not supported, with a remedy; None for other files.
 
     Parameters
     ----------
     file : Path
         File that is neither an image by its extension nor DICOM by its bytes.
     in_archive : bool
-        True for a file of an archive, in which archives are not opened.
+        True for a file in an archive; archives in archives are not opened.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def _archive_reason(file: Path, head: bytes, *, in_archive: bool) -> str | None:
 
 
 def _volume_reason(file: Path, head: bytes) -> str | None:
-    """Return why a volume is not supported, or which extension its name lacks; None for other files."""
+    """Return the reason why a volume is not supported, or the extension that its name lacks; None for other files."""
     suffix = file.suffix.lower()
     if _is_pair(head):
         return f"is the header of an Analyze or NIfTI pair (.hdr and .img), which is not supported: {_CONVERT}"
@@ -168,7 +168,7 @@ def _header_beside(file: Path) -> Path | None:
 
 
 def _compression_reason(file: Path, head: bytes) -> str | None:
-    """Return how a file is compressed, unless it contains text; None for other files."""
+    """Return that a file is compressed, with a remedy; None if it is not compressed or contains text."""
     compression = next((compression for magic, compression in _PACKERS if head.startswith(magic)), None)
     content = b""
     with suppress(zlib.error, OSError, lzma.LZMAError, EOFError, ValueError):

@@ -39,9 +39,9 @@ class VoxelData:
     file : str
         File that contains the voxels.
     offset : int
-        Bytes before the first voxel, after decompression for ``gzip-file``, else before it.
+        Offset of the first voxel in bytes: in the decompressed stream for ``gzip-file``, else in the file.
     coding : {"raw", "gzip", "gzip-file", "bzip2", "zlib"}
-        Compression.
+        Compression of the voxels; ``gzip-file`` if the whole file is compressed.
     dtype : dtype
         Type of stored values, with byte order.
     slope, intercept : float
@@ -131,7 +131,7 @@ def _read(stream: ByteStream, data: VoxelData, shape: tuple[int, ...], first: in
 
 
 def _check_end(stream: ByteStream, name: str) -> None:
-    """Read to the end of the stream, which verifies checksums, and check that no bytes remain."""
+    """Check that no bytes remain in the stream. Reading to its end also verifies the checksum of compressed data."""
     try:
         remaining = stream.read(1)
     except EOFError:

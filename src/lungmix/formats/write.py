@@ -1,4 +1,4 @@
-"""Writer of image files, slab by slab, which appear only when they are complete."""
+"""Writer of image files, slab by slab. A file appears under its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def write_image(
     fields : mapping of str to str, optional
         Further keys and values of a .nrrd header, each on one line.
     made_with : mapping of str to str, optional
-        Provenance of the volume: further keys in headers of .nrrd, .mha and .mhd, and the description of a NIfTI file,
-        which is limited to 80 characters, with the name of a label map as its intent.
+        Provenance of the volume. In .nrrd, .mha and .mhd these are further keys of the header. In NIfTI the name of a
+        label map (key ``lungmix_image``) is the intent, and the other values are the description, cut to 80 characters.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def _nrrd_header(geometry: Geometry, dtype: np.dtype[Any], fields: Mapping[str, 
 
 
 def _nrrd_axis(geometry: Geometry, axis: int) -> tuple[float, ...]:
-    """Return the step along an axis from which readers recover its length and direction exactly.
+    """Return the vector between neighbouring voxels of an axis, mm, from which readers recover spacing and direction.
 
     NRRD stores the product of direction and spacing, which readers divide by its length. Among the doubles close to the
     product there is nearly always one with exactly this quotient and length.

@@ -83,7 +83,7 @@ def test_a_part_by_its_name_is_its_only_value_whatever_it_is():
     expected = np.where(random_labels(1), 2, random_labels(2))
     assert np.array_equal(whole(mask, {2: 1, 1: 2}), expected)
     two = combine([MaskPart(mask_of(random_labels(1, 3), GRID, "/l"), "left"), MaskPart(masks[1], "right")])
-    with pytest.raises(SourceError, match="has the labels 1, 2: give a file for each part"):
+    with pytest.raises(SourceError, match="has the labels 1, 2: give one file per part"):
         whole(two, {1: 1, 2: 2})
 
 
@@ -144,7 +144,7 @@ def test_files_cropped_to_their_segments_share_the_grid_around_both():
     ],
 )
 def test_files_on_different_grids_are_rejected(other):
-    with pytest.raises(SourceError, match=r"different grids|which no CT has|kilometres"):
+    with pytest.raises(SourceError, match=r"different grids|which no CT has|over 1 km"):
         combine([lobe(1, "RUL", "/a"), lobe(2, "LLL", "/b", other)])
 
 

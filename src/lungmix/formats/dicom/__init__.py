@@ -1,4 +1,4 @@
-"""DICOM: finding the files of a series, its geometry, and its voxels."""
+"""Reader of DICOM: series in the files of a source, their geometry and their voxels."""
 
 import sys
 from contextlib import suppress
@@ -6,10 +6,11 @@ from importlib import import_module
 
 
 def _import_gdcm() -> None:
-    """Import GDCM, with which pydicom decodes, before pydicom does.
+    """Import GDCM, with which pydicom decodes pixels, before pydicom does.
 
-    GDCM imports modules of old Python versions that held the flags of the dynamic loader, and accepts anything of that
-    name. A folder ``dl`` in the working directory would make its import, and that of pydicom, fail.
+    GDCM tries to import the modules ``dl`` and ``DLFCN`` of old Python versions, and accepts any module with such a
+    name. A folder ``dl`` in the working directory would make the imports of GDCM and pydicom fail, so both names are
+    blocked during the import.
     """
     names = ("dl", "DLFCN")
     imported = {name: sys.modules[name] for name in names if name in sys.modules}

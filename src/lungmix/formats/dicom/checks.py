@@ -72,14 +72,17 @@ def check_pixels(elements: RawHeader, rows: int, columns: int, needed: int, pixe
 
 
 def check_coding(elements: RawHeader) -> str | None:
-    """Return why no decoder reads the pixels correctly, with a remedy, as a phrase after "the file"; else None."""
+    """Return the reason why decoders would not read the pixels correctly; None if they would.
+
+    The reason is a phrase that follows "the file", with a remedy.
+    """
     syntax = elements.text("TransferSyntaxUID")
     if syntax not in _DECODED:
         # A private identifier is untrusted text.
         name = UID(syntax).name if syntax.startswith("1.2.840.10008.") else syntax
         return (
             f"has pixels in an unsupported transfer syntax ({mark_untrusted(name)}): convert it to explicit little "
-            "endian, as `dcmdjpeg` and `gdcmconv --raw` do, and give that"
+            "endian, as `dcmdjpeg` and `gdcmconv --raw` do, and give the converted file"
         )
     stored, high = elements.short("BitsStored"), elements.short("HighBit")
     if stored is not None and high is not None and high != stored - 1:
@@ -91,7 +94,10 @@ def check_coding(elements: RawHeader) -> str | None:
 
 
 def check_values(elements: RawHeader) -> str | None:
-    """Return the problem of the values that define HU and mm of a plain slice, with a remedy; None if there is none."""
+    """Return the problem of the attributes that give pixels their HU and size in mm; None if there is none.
+
+    The problem is a phrase that follows "the file", with a remedy.
+    """
     spacing = elements.numbers("PixelSpacing")
     if spacing is None or len(spacing) != 2 or min(spacing) <= 0:
         return f"has no valid pixel spacing (PixelSpacing): {GIVE_ORIGINAL}"
@@ -124,7 +130,10 @@ def _is_compressed(syntax: str) -> bool | None:
 
 
 def _first_fragment(pixel_start: bytes) -> bytes:
-    """Return the first fragment of encapsulated pixels, after the offset table; empty if it begins farther on."""
+    """Return the beginning of the first fragment of encapsulated pixels, which follows the offset table.
+
+    The result is empty if `pixel_start` ends within the offset table.
+    """
     if not pixel_start.startswith(ITEM):
         return b""
     table_end = 8 + int.from_bytes(pixel_start[4:8], "little")

@@ -16,14 +16,14 @@ from lungmix.privacy.identity import KEYWORDS, Identity
 
 @dataclass(frozen=True)
 class DamageAssignment:
-    """Damaged files by the group that they affect.
+    """Damaged files by the index of the group of slices that they belong to.
 
     Attributes
     ----------
     lost : dict of int to list of DamagedFile
-        Files that belong to a group, by its index, and are missing from it.
+        Files that certainly belong to the group, which lacks their slices.
     possible : dict of int to list of DamagedFile
-        Files that belong to this group or to another one.
+        Files that belong to the group or to another one.
     duplicates : list of DamagedFile
         Damaged duplicates of slices that were also read undamaged.
     """
@@ -73,7 +73,7 @@ def assign_damaged_files(damaged: Sequence[DamagedFile], groups: Sequence[Group]
 
 
 def _has_similar_name(header: Header, groups: Sequence[Group], candidates: Sequence[int]) -> bool:
-    """Return True if slices in the folder of a file have names of its kind, so that it is most likely one of them."""
+    """Return True if slices in the folder of a file have its extension, so that the file is most likely a slice too."""
     neighbours = {slice_.file for i in candidates for slice_ in groups[i].slices if slice_.folder == header.folder}
     return kind_of(Path(header.file)) in {kind_of(Path(file)) for file in neighbours}
 

@@ -1,4 +1,4 @@
-"""Images listed in the DICOMDIR of a medium, to detect those that were not copied."""
+"""Images listed in the DICOMDIR of a medium, to detect images that were not copied from the medium."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ListedImage:
 
 
 def read_dicomdir(file: str) -> list[ListedImage]:
-    """Return all images listed in a DICOMDIR; none if it is unreadable or too large, as files are found without it."""
+    """Return all images listed in a DICOMDIR; none if it is unreadable or too large, since it is not needed."""
     try:
         if Path(file).stat().st_size > _MAX_BYTES:
             return []

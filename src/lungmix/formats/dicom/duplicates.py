@@ -19,9 +19,9 @@ _RESCALE = ("RescaleSlope", "RescaleIntercept")
 def has_same_pixels(first: str, second: str) -> bool:
     """Return True if both files hold the same pixels.
 
-    Archives hold duplicates of series with thousands of slices, so the bytes of files of one size are compared first.
-    Other files, whose headers may have been edited, are compared by their pixels: as stored, or decoded where the
-    transfer syntaxes differ.
+    Files of equal size are compared byte by byte first, which is fast: archives may contain a series of thousands of
+    slices twice. Other files, whose headers may have been edited, are compared by their pixels: as stored, or decoded
+    if the transfer syntaxes differ.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Attributes of a header as raw bytes, converted to values on request.
 
-`pydicom.dcmread` takes three times as long with the conversion to its values, and returns neither offset nor length of
-the pixels, by which truncated files are recognized.
+`pydicom.dcmread` converts all values, which takes three times as long. It also returns neither the offset nor the
+length of the pixels, by which truncated files are recognized.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RawHeader:
         """Read the header of a file, or of the first bytes of a file, up to the pixels."""
         stop = _Stop(stream)
         if stream.read(132)[128:] == b"DICM":
-            # The same as `read_partial`, without converting to its user-level datasets.
+            # The same as `read_partial` of pydicom, which would also convert the values.
             meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: int(tag) >> 16 != 2)
             coding = _plain_encoding(bytes(meta.get_item(_SYNTAX).value) if _SYNTAX in meta else b"")
             if coding is not None:
@@ -119,24 +119,24 @@ class RawHeader:
         return values if all(map(math.isfinite, values)) else None
 
     def number(self, keyword: str) -> float | None:
-        """Return the first decimal number of an element, or None."""
+        """Return the first decimal number of an element; None if it is missing or a part is not a number."""
         values = self.numbers(keyword)
         return values[0] if values else None
 
     def integer(self, keyword: str) -> int | None:
-        """Return the first decimal number of an element if it is an integer, or None."""
+        """Return the first decimal number of an element if it is an integer, else None."""
         value = self.number(keyword)
         return int(value) if value is not None and value == int(value) else None
 
     def short(self, keyword: str) -> int | None:
-        """Return an element as an unsigned binary integer of 16 bits, or None."""
+        """Return an element as an unsigned binary integer of 16 bits; None if it is missing or too short."""
         element = self._raw.get(_TAG[keyword])
         if element is None or not isinstance(element.value, bytes) or len(element.value) < 2:
             return None
         return int(struct.unpack_from("<H" if element.is_little_endian else ">H", element.value)[0])
 
     def real(self, keyword: str) -> float | None:
-        """Return an element as a binary floating-point number of 32 or 64 bits, or None."""
+        """Return an element as a binary floating-point number of 32 or 64 bits; None if it is missing or not finite."""
         element = self._raw.get(_TAG[keyword])
         if element is None or not isinstance(element.value, bytes) or len(element.value) not in (4, 8):
             return None
@@ -211,5 +211,5 @@ _TAG = _Tags()
 
 
 def tags_for(keywords: Iterator[str]) -> list[Any]:
-    """Return the tags that pydicom should read, by keyword."""
+    """Return the tags of keywords, for the argument `specific_tags` of pydicom."""
     return [Tag(_TAG[keyword]) for keyword in keywords]

@@ -1,4 +1,4 @@
-"""Frames of enhanced multi-frame CT, each with a header like that of a file (DICOM PS3.3, C.7.6.16)."""
+"""Headers of the frames of enhanced multi-frame CT, like the headers of single-slice files (DICOM PS3.3, C.7.6.16)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MAX_FRAMES = 100_000
 
 
 class FrameCountError(ValueError):
-    """A file with another number of frames than it can have; the message is a predicate about the file."""
+    """Error for a file with an inconsistent or too large number of frames; the message follows "the file"."""
 
 
 def read_frame_headers(header: Header, elements: RawHeader) -> list[Header]:
-    """Return one header per frame: shared functional groups, overridden by those of the frame.
+    """Return one header per frame, from the shared functional groups and those of the frame, which take precedence.
 
     Raises
     ------

@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 EVEN_TOLERANCE_MM, EVEN_TOLERANCE = 0.06, 0.05
-"""Tolerated differences from an even spacing, in mm and relative: files round positions, to 0.1 mm at worst."""
+"""Tolerated difference from an even spacing, in mm and as a fraction of the spacing; the larger one counts. Files round
+positions, to 0.1 mm at worst."""
+
 SAME_POSITION_MM = 0.01
 """Slices closer than this, or than a hundredth of the median spacing, have the same position."""
 
@@ -23,7 +25,10 @@ Positions = npt.NDArray[np.float64]
 
 
 def estimate_spacing(steps: Positions) -> float:
-    """Return the mean of the distances near their lower median, robust to gaps and to rounded positions."""
+    """Return the mean of the distances within 25 % of their lower median; 1 without distances.
+
+    It is robust to gaps and to rounded positions.
+    """
     if not len(steps):
         return 1.0
     middle = np.sort(steps)[(len(steps) - 1) // 2]
@@ -36,7 +41,10 @@ def spacing_tolerance(step: float) -> float:
 
 
 def find_uneven_steps(along: Positions, median_spacing: float) -> npt.NDArray[np.intp]:
-    """Return the indices of distances that differ from the median spacing; none if a line fits all positions."""
+    """Return the indices of distances that differ from the median spacing by more than the tolerance.
+
+    There are none if all positions are within the tolerance of an even grid.
+    """
     index = np.arange(len(along))
     straight = np.polyval(np.polyfit(index, along, 1), index)
     if np.abs(along - straight).max() <= spacing_tolerance(median_spacing):
@@ -50,7 +58,13 @@ def grid_deviation(along: Positions) -> Positions:
 
 
 def find_duplicate_positions(along: Positions) -> npt.NDArray[np.bool_]:
-    """Return a mask of the slices, except the first in the order of positions, at the position of their predecessor."""
+    """Return True for each slice after the first that has the position of the slice before it.
+
+    Parameters
+    ----------
+    along : ndarray
+        Positions in ascending order, mm.
+    """
     steps = np.diff(along)
     median_spacing = float(np.median(steps)) if len(steps) else 0.0
     return np.asarray(steps < max(SAME_POSITION_MM, 0.01 * median_spacing))
@@ -76,7 +90,7 @@ def distinct_positions(positions: Positions) -> Positions:
 
 
 def is_mostly_even(positions: Positions) -> bool:
-    """Return True if there are three distinct positions or more, and two thirds of their distances are even."""
+    """Return True for three or more distinct positions of which at least two thirds of the distances are equal."""
     along = distinct_positions(positions)
     if len(along) < _MIN_POSITIONS:
         return False

@@ -1,4 +1,4 @@
-"""Slices that GDCM does not decode: decoding by pydicom, and the reasons where that fails too."""
+"""Slices that ITK (with GDCM) does not decode: those that pydicom decodes, and reasons why no decoder does."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ _TAIL = 1 << 16
 
 
 def frame_for_pydicom(file: str) -> Frame | None:
-    """Return the frame of a file that ITK rejects because of attributes other than its pixels; None for other files.
+    """Return the frame that pydicom is to decode, of a file that ITK rejects for other attributes than its pixels.
+
+    None is returned for other files.
 
     GDCM supports some attributes of an overlay with a bitmap and not others, such as comments or an activation layer
-    (DICOM PS3.3, C.9.2). ITK rejects a SpacingBetweenSlices of 0, and attributes with a VR other than in the standard.
-    pydicom decodes all of these.
+    (DICOM PS3.3, C.9.2). ITK also rejects a SpacingBetweenSlices of 0, and attributes whose value representation (VR)
+    is not that of the standard. pydicom decodes all of these files.
     """
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True)
@@ -50,7 +52,7 @@ def _has_spacing_of_zero(header: pydicom.Dataset) -> bool:
 
 
 def _has_other_vr(header: pydicom.Dataset) -> bool:
-    """Return True if an attribute has a VR other than in the standard; UN is accepted for all."""
+    """Return True if an attribute has another value representation (VR) than in the standard, except UN (unknown)."""
     tags = [tag for tag in list(header.keys()) if tag.group in _GEOMETRY and dictionary_has_tag(tag)]
     return any((header.get_item(tag).VR or "UN") not in ("UN", *dictionary_VR(tag).split(" or ")) for tag in tags)
 
@@ -66,7 +68,7 @@ def explain_decoding_failure(file: str) -> str:
         return "is cut short: get the file again"
     return (
         "has pixels that its decoder rejects, though the file is complete: get the file again, or "
-        "convert it to explicit little endian, as `dcmdjpeg` and `gdcmconv --raw` do, and give that"
+        "convert it to explicit little endian, as `dcmdjpeg` and `gdcmconv --raw` do, and give the converted file"
     )
 
 

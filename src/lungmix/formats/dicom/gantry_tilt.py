@@ -35,7 +35,7 @@ class GantryShear:
 
 
 def estimate_shear(slices: Sequence[Header], along: npt.NDArray[np.float64], title: str) -> GantryShear | None:
-    """Return the shear of ordered slices; None if they are aligned to less than a pixel.
+    """Return the shear of ordered slices; None if none is displaced by more than a pixel and more than 0.5 mm.
 
     Raises
     ------

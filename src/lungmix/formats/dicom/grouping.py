@@ -1,8 +1,9 @@
 """Grouping of slices into volumes: by their positions first, then by shared attributes.
 
-Slices of one size, orientation and pixel spacing are candidates. An attribute that has a new value in nearly every
-slice identifies nothing and is ignored. An attribute with few values splits the slices into volumes, if the slices of
-each value are evenly spaced. See `docs/dicom.md`.
+Slices of equal size, orientation and pixel spacing may form one volume. An attribute that has a new value in nearly
+every slice identifies nothing and is ignored. An attribute with few values splits the slices into volumes, if the
+slices of each value are evenly spaced. A pass is one scan of a range of positions, as in one breath hold. See
+`docs/dicom.md`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ Key = TypeVar("Key")
 
 
 def group_slices(headers: Sequence[Header]) -> list[Group]:
-    """Return groups of slices that may be a volume, and of files without CT slices, in the order of their files."""
+    """Return groups of slices that may be a volume, and groups of files without CT slices, in order of `headers`."""
     order = {id(header): index for index, header in enumerate(headers)}
     groups = _excluded_groups([header for header in headers if header.exclusion_reason is not None])
     for candidates in _group_parallel([header for header in headers if header.exclusion_reason is None]):
@@ -75,7 +76,10 @@ def group_slices(headers: Sequence[Header]) -> list[Group]:
 
 
 def _excluded_groups(headers: Members) -> list[Group]:
-    """Return groups of files without CT slices, by series and reason; merge small ones of one study and folder."""
+    """Return groups of files without CT slices, by series and reason.
+
+    Groups of one study and folder are merged if there are three or more, of fewer than three files on average.
+    """
     by_series = _group_by(headers, lambda header: (*series_ids(header), header.exclusion_reason))
     by_study = _group_by(
         by_series.values(), lambda members: (series_ids(members[0])[:2], members[0].folder, members[0].exclusion_reason)
@@ -97,7 +101,7 @@ def _group_parallel(headers: Members) -> list[list[Header]]:
 
 
 def _group_by_orientation(members: list[Header]) -> list[list[Header]]:
-    """Return groups of slices with the orientation and pixel spacing of the first of them, within a tolerance."""
+    """Return groups of slices that have the orientation and pixel spacing of their first slice, within a tolerance."""
     parts: dict[object, list[Header]] = {}
     first_of: dict[tuple[object, ...], object] = {}
     cells: dict[tuple[int, ...], list[tuple[float, ...]]] = defaultdict(list)
@@ -122,7 +126,10 @@ def _numbers(header: Header) -> tuple[float, ...] | None:
 
 
 def _near(key: tuple[float, ...], cells: Mapping[tuple[int, ...], list[tuple[float, ...]]]) -> tuple[float, ...] | None:
-    """Return a nearly equal vector from the few grid cells within the tolerance; None if there is none."""
+    """Return an earlier vector that equals `key` within the tolerance; None if there is none.
+
+    `cells` has the earlier vectors by the grid cell that contains them, so that only a few are compared.
+    """
     ranges = [
         range(math.floor((value - _SAME_ORIENTATION) / _CELL), math.floor((value + _SAME_ORIENTATION) / _CELL) + 1)
         for value in key
@@ -135,7 +142,10 @@ def _near(key: tuple[float, ...], cells: Mapping[tuple[int, ...], list[tuple[flo
 
 
 def _group_by_series(candidates: Members) -> list[Group]:
-    """Return slices by patient, study and series; merge fragments that look like one stack."""
+    """Return groups of slices of one patient, study and series.
+
+    Series with fewer than three slice positions are merged if they look like fragments of one stack.
+    """
     groups = [Group(tuple(members)) for members in _group_by(candidates, series_ids).values()]
     small = [group for group in groups if _is_fragment(group.slices)]
     if len(small) < MIN_SLICES:
@@ -192,7 +202,7 @@ def _identifier(header: Header, keyword: str) -> str:
 
 
 def _group_by_stable_ids(members: Members) -> list[Group]:
-    """Return nearly even stacks grouped by the identifiers that are shared by several slices."""
+    """Return the mostly even stacks among slices, grouped by those identifiers that several slices share."""
     ignored = tuple(
         keyword for keyword in SERIES if _is_fragmented([_identifier(header, keyword) for header in members])
     )
@@ -247,7 +257,7 @@ def _attributes(header: Header) -> dict[str, str]:
 
 
 def _group_by_attributes(group: Group) -> list[Group]:
-    """Return groups of one kernel, frame of reference and phase; merge phases that are even only together."""
+    """Return groups of one kernel, frame of reference and phase; phases stay together if they form one even stack."""
     names = list(dict.fromkeys(name for header in group.slices for name in _attributes(header)))
     fragmented = [
         name for name in names if _is_fragmented([_attributes(header).get(name, "") for header in group.slices])
@@ -287,7 +297,11 @@ def is_one_pass(slices: Members) -> bool:
 
 
 def _split_by_hints(group: Group) -> list[Group]:
-    """Split a group with repeated positions or interleaved grids into passes, by an attribute that separates them."""
+    """Return a group split into passes, by an attribute that separates them.
+
+    Passes are suspected where slices repeat positions or lie on interleaved grids. Without these, or without a
+    separating attribute, the group is returned as it is.
+    """
     members = group.slices
     if len(members) < _MIN_REPEATED or not all(map(has_position, members)):
         return [group]
@@ -308,6 +322,7 @@ def _split_by_hints(group: Group) -> list[Group]:
 
 
 def _splits(members: Members) -> Iterable[tuple[dict[str, list[Header]], str]]:
+    """Yield possible splits of slices: slices by value of an attribute, and the keyword of the attribute."""
     for name in HINTS:
         parts = _group_by(members, methodcaller("hint", name))
         if 1 < len(parts) <= len(members) // 2:
@@ -320,7 +335,7 @@ def _splits(members: Members) -> Iterable[tuple[dict[str, list[Header]], str]]:
 
 
 def _split_by_pause(members: Members, name: str) -> list[dict[str, list[Header]]]:
-    """Return the slices before and after the longest pause between their times."""
+    """Return one split of slices, into those before and after the longest pause between their times; none without."""
     times = [seconds_of(header.hint(name)) for header in members]
     sorted_times = sorted(time for time in times if time is not None)
     if len(sorted_times) < len(members) or sorted_times[0] == sorted_times[-1]:
@@ -334,7 +349,7 @@ def _split_by_pause(members: Members, name: str) -> list[dict[str, list[Header]]
 
 
 def _form_stacks(parts: Sequence[Members]) -> bool:
-    """Return True if all parts are nearly even and overlap: passes, rather than consecutive pieces."""
+    """Return True if all parts are mostly even stacks that overlap: passes, rather than consecutive pieces."""
     along = [positions_along((parts[0][0], *part))[1:] for part in parts]
     return all(map(is_mostly_even, along)) and all(overlaps_by_half(along[0], other) for other in along[1:])
 
@@ -367,7 +382,7 @@ def _format_part(name: str, value: str) -> str:
 
 
 def _name_parts(groups: list[Group]) -> list[Group]:
-    """Return the groups. If a series has more than one, each of its groups gets a part name."""
+    """Return the groups, with a part name for each group of a series that has several."""
     by_series: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         if group.first.exclusion_reason is None:

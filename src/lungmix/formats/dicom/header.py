@@ -188,5 +188,5 @@ class DicomDir:
 
 
 def find_missing_rescale(slope: float | None, intercept: float | None) -> tuple[str, ...]:
-    """Return the names of those of slope and intercept that are missing."""
+    """Return ``slope`` if the slope is missing, and ``intercept`` if the intercept is missing."""
     return tuple(name for name, value in (("slope", slope), ("intercept", intercept)) if value is None)

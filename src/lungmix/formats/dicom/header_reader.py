@@ -1,4 +1,4 @@
-"""Reading of the headers of DICOM files, each once: of an image, an object without one, or a damaged file."""
+"""Reader of the headers of DICOM files: images, objects without an image, and damaged files."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _TAGS = tags_for(
 
 
 class HeaderReader:
-    """Reader of headers that keeps values shared by many files only once."""
+    """Reader of headers that keeps equal values of many files only once in memory."""
 
     def __init__(self) -> None:
         self._cache: dict[tuple[Any, ...], tuple[Identity, Acquisition]] = {}
 
     def read(self, path: Path) -> list[Header] | DamagedFile | DicomDir | None:
-        """Return the images of a file, or one header without rows if it has none; None if it is not DICOM.
+        """Return one header per image of a file; one header with 0 rows if it has no image; None if it is not DICOM.
 
         Raises
         ------
@@ -173,9 +173,9 @@ def _find_problem(header: Header, elements: RawHeader, size: int | None, pixel_s
 
 
 def _padding(elements: RawHeader) -> tuple[int, int] | None:
-    """Return the lowest and highest stored value of the padding.
+    """Return the lowest and highest stored value of the padding; None without padding.
 
-    Some scanners write it with the wrong signedness; the bits are correct.
+    Some scanners declare the padding value as signed where pixels are unsigned, or the reverse; its bits are correct.
     """
     value = elements.short("PixelPaddingValue")
     if value is None:

@@ -1,11 +1,11 @@
-"""Values of headers that tell images in HU from other computed images, and times of day."""
+"""Tests of header values: whether an image is a CT in HU or a computed image. Parser of times of day."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-# Parts of ImageType of images computed from many others, along a line or from several scans.
+# Parts of ImageType that mark images computed from other images, by projection or from several scans.
 _COMPUTED = re.compile(
     r"(?<![A-Z])(?:MIP|MINIP|VRT|SSD|CPR|PROJECTION IMAGE|MAXIMUM|MINIMUM|SUBTRACTION|STD_DEVIATION)(?![A-Z])"
 )
@@ -15,7 +15,7 @@ _NOT_HU = re.compile(r"OD|MGML|Z_?EFF|EDW?|PCT|\d*\s*[MU]G\s*/\s*(?:ML|CC|CM3)",
 
 @lru_cache(256)
 def is_computed(image_type: tuple[str, ...]) -> bool:
-    """Return True if pixels are projections or differences, by the parts of ImageType in capitals."""
+    """Return True if ImageType, in upper case, says that pixels are projections or differences of other images."""
     return any(_COMPUTED.search(part) for part in image_type)
 
 

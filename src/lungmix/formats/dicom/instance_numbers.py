@@ -1,4 +1,7 @@
-"""Order of slices by instance numbers and slice locations, compared with their positions."""
+"""Comparison of the order of slices by instance number and slice location with the order of their positions.
+
+Messages ask to "give each by itself": each scan as a source of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from lungmix.formats.series_filter import SeriesFilter
 
 _MAX_LISTED = 4
 _MIN_RUN_LENGTH = 3
-# Passes are interleaved where the steps of each exceed those of all slices by this factor.
+# Passes are interleaved if the steps within a pass exceed the steps between all slices by this factor.
 _MIN_STEP_RATIO = 1.5
 _MIN_FRACTION_IN_RUNS = 0.8
 
@@ -51,7 +54,7 @@ def check_numbers(
     Raises
     ------
     SourceError
-        If they are inconsistent; the message numbers slices in the order of z, from 1.
+        If numbers or locations are inconsistent; the message numbers slices in the order of z, from 1.
     """
     _check_restarts(slices, title, series_filter, notes)
     numbers = [header.number for header in slices]
@@ -59,14 +62,14 @@ def check_numbers(
     if shared_numbers and not series_filter.trust_positions:
         raise SourceError(
             f"{title}: {format_slices(slices, shared_numbers)} share their instance numbers with slices at other "
-            "positions: two series may be mixed; give each by itself, or `trust_positions=True` if they are one"
+            "positions: two series may be mixed; give each series by itself, or `trust_positions=True` if they are one"
         )
     passes = count_passes(numbers, along)
     if passes > 1 and not series_filter.trust_positions:
         raise SourceError(
             f"{title}: instance numbers of slices 1 to {len(slices)} run through the same range of positions {passes} "
-            "times, each time at other ones: slices of several passes may be mixed, and no attribute separates them; "
-            "give each by itself, or `trust_positions=True` if they are one"
+            "times, each time at other positions: slices of several passes may be mixed, and no attribute separates "
+            "them; give each pass by itself, or `trust_positions=True` if they are one"
         )
     locations = [header.location for header in slices]
     moved = _inconsistent_locations(slices, along, median_spacing)
@@ -101,13 +104,16 @@ def check_numbers(
     if not series_filter.trust_positions:
         raise SourceError(
             f"{title}: {description}: positions may be swapped; get the files again, or give "
-            "`trust_positions=True` if right"
+            "`trust_positions=True` if positions are right"
         )
     notes.append(f"{description}: positions trusted")
 
 
 def _compare_with_order(slices: Sequence[Header], values: Sequence[float | None]) -> SimilarOrder | None:
-    """Return the order in which slices are more similar; None if both orders agree or values give no order."""
+    """Return the order, by position or by `values`, in which neighbouring slices are more similar.
+
+    None is returned if both orders agree, or if a value is missing or repeated.
+    """
     present = [value for value in values if value is not None]
     if (
         len(present) < len(values)
@@ -127,7 +133,9 @@ def is_monotonic(values: Sequence[float | None]) -> bool:
 
 
 def count_passes(numbers: Sequence[int | None], along: npt.NDArray[np.float64]) -> int:
-    """Return how many times instance numbers run through the same range at other positions; 1 if they do not.
+    """Return the number of passes: how often slices in the order of their numbers run through the same range.
+
+    The result is 1 for slices of a single pass.
 
     Parameters
     ----------
@@ -157,7 +165,10 @@ def count_passes(numbers: Sequence[int | None], along: npt.NDArray[np.float64]) 
 
 
 def _find_shared_numbers(numbers: Sequence[int | None]) -> list[int]:
-    """Return the indices of slices that share their numbers with others, unless parts of a series follow each other."""
+    """Return the indices of slices that share their number with another slice.
+
+    There are none if numbers merely restart with each part of a series.
+    """
     times = Counter(numbers)
     present = [number for number in numbers if number is not None]
     if len(present) < len(numbers) or 2 * len(times) < len(numbers):
@@ -170,10 +181,11 @@ def _find_shared_numbers(numbers: Sequence[int | None]) -> list[int]:
 
 
 def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilter, notes: list[str]) -> None:
-    """Report consecutive scans with one identifier, which look like one scan.
+    """Report several scans, one after the other, that have one series identifier and so look like one scan.
 
-    Where acquisition numbers differ, the series has several acquisitions. Where they are equal, two images of one
-    acquisition share a number, so they are of two scans, possibly of two patients.
+    Instance numbers restart at each of these scans. If acquisition numbers differ too, the series has several
+    acquisitions, and a note is given. If they are equal, two images of one acquisition share a number, so there are two
+    scans, possibly of two patients, and `SourceError` is raised.
     """
     parts = _runs([header.number for header in slices])
     if len(parts) < 2:
@@ -184,7 +196,7 @@ def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilte
         for part in parts[:_MAX_LISTED]
     ]
     more = f" and {len(parts) - _MAX_LISTED} more parts" if len(parts) > _MAX_LISTED else ""
-    description = f"instance numbers restart: slices {', '.join(shown)}{more} have the same ones"
+    description = f"instance numbers restart: slices {', '.join(shown)}{more} have the same numbers"
     acquisitions = [{slices[i].hint("AcquisitionNumber") for i in part} for part in parts]
     if "" not in set().union(*acquisitions) and len(set().union(*acquisitions)) == sum(map(len, acquisitions)):
         notes.append(f"{description}, of several acquisitions: the patient may have moved or breathed between them")
@@ -192,13 +204,16 @@ def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilte
         notes.append(f"{description}: positions trusted")
     else:
         raise SourceError(
-            f"{title}: {description}; they may be of two consecutive scans: give each by itself, or "
+            f"{title}: {description}; they may be of two consecutive scans: give each scan by itself, or "
             "`trust_positions=True` if they are one"
         )
 
 
 def _runs(numbers: Sequence[int | None]) -> list[range]:
-    """Return the ranges in which numbers ascend or descend; at most one if numbers do not restart."""
+    """Return the ranges of slices in which numbers ascend or descend; none if no number is repeated.
+
+    Also none if a number is missing, or if ranges have fewer than three slices on average.
+    """
     present = [number for number in numbers if number is not None]
     if len(present) < len(numbers) or len(set(present)) == len(present):
         return []
@@ -211,12 +226,15 @@ def _runs(numbers: Sequence[int | None]) -> list[range]:
             start, sign = i, 0
         else:
             sign = step
-    # Numbers with runs shorter than this are unordered.
+    # Numbers with shorter runs on average are unordered.
     return runs if len(present) >= _MIN_RUN_LENGTH * len(runs) else []
 
 
 def _find_out_of_order(numbers: Sequence[int | None]) -> list[int]:
-    """Return the indices of slices whose numbers break an order that two thirds or more keep."""
+    """Return the indices of slices out of order, if the numbers of about two thirds or more of the slices are in order.
+
+    If the numbers of these slices were only exchanged among themselves, all exchanged slices are returned.
+    """
     kept, values = _kept_order(numbers)
     out = [i for i in range(len(values)) if i not in kept]
     if not 0 < len(out) <= max(2, len(values) // 3):
@@ -227,7 +245,10 @@ def _find_out_of_order(numbers: Sequence[int | None]) -> list[int]:
 
 
 def _find_outside_blocks(numbers: Sequence[int | None]) -> list[int]:
-    """Return the indices of slices outside the blocks of consecutive numbers that hold most slices."""
+    """Return the indices of slices outside blocks of three or more consecutive numbers.
+
+    There are none unless the blocks hold two thirds of the slices.
+    """
     present = [number for number in numbers if number is not None]
     if len(present) < len(numbers) or len(set(present)) < len(present):
         return []
@@ -241,7 +262,7 @@ def _find_outside_blocks(numbers: Sequence[int | None]) -> list[int]:
 
 
 def _is_unordered(numbers: Sequence[int | None]) -> bool:
-    """Return True if distinct numbers neither ascend nor descend in at least every second slice."""
+    """Return True if no ascending or descending subsequence has half of the numbers, which must be distinct."""
     kept, values = _kept_order(numbers)
     return len(kept) < len(values) // 2
 
@@ -279,7 +300,10 @@ def _longest_run(values: Sequence[int]) -> set[int]:
 
 
 def _inconsistent_locations(slices: list[Header], along: npt.NDArray[np.float64], median_spacing: float) -> list[int]:
-    """Return the indices of the few slices whose slice location is inconsistent with their position."""
+    """Return the indices of slices whose slice location is inconsistent with their position.
+
+    There are none if that is so for more than a quarter of the slices, which is another use of the attribute.
+    """
     if len(slices) < 5 or any(header.location is None for header in slices):
         return []
     location = np.array([header.location for header in slices], float)

@@ -1,16 +1,16 @@
-"""Declared image size of a compressed stream, checked before a decoder allocates memory for it."""
+"""Image size that a compressed stream declares, for a check before a decoder allocates memory for it."""
 
 from __future__ import annotations
 
 _SOI, _JP2 = b"\xff\xd8", b"\x00\x00\x00\x0cjP  "
 _J2K = b"\xff\x4f\xff\x51"
-# Start of frame of every process of JPEG, and of JPEG-LS; DHT, JPG and DAC lie between them.
+# Markers that start a frame in JPEG and JPEG-LS; the codes of DHT, JPG and DAC lie between them.
 _FRAMES = ({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}) | {0xF7}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
 def read_jpeg_size(stream: bytes) -> tuple[int, int] | None:
-    """Return rows and columns from the header of a JPEG, JPEG-LS or JPEG 2000 stream; None if it is truncated or other.
+    """Return rows and columns from the header of a JPEG, JPEG-LS or JPEG 2000 stream; None if it has no such header.
 
     Parameters
     ----------

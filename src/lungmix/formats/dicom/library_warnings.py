@@ -1,4 +1,4 @@
-"""Warnings of libraries that quote header values, such as names of patients; lungmix words messages of its own."""
+"""Suppression of warnings of libraries, which may quote header values such as names of patients."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 @contextmanager
 def hide_warnings_of(*packages: str) -> Iterator[None]:
-    """Hide the warnings of packages for the duration of a block, in all threads.
+    """Hide the warnings of packages within a ``with`` block, in all threads.
 
-    `warnings.catch_warnings` is not safe here: it restores all filters, also those that another thread needs meanwhile.
-    A thread that leaves such a block of its own meanwhile ends the hiding.
+    `warnings.catch_warnings` is not safe here: at its end it restores the filters of its beginning, and so removes
+    filters that other threads have added. If another thread uses it, it may also end the hiding of this block early.
     """
     entry = ("ignore", None, Warning, re.compile(rf"({'|'.join(packages)})(\.|$)"), 0)
     filters: Any = warnings.filters

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 
 def connected_components(links: Sequence[Iterable[Hashable]]) -> list[list[int]]:
-    """Return the indices of items by connected component, in ascending order; items that share a link are connected.
+    """Return the connected components of items as lists of their indices; items that share a link are connected.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Padding outside the field of view, where scanners write a value that is not in HU."""
+"""Padding: pixels outside the field of view, where scanners write a value that is not in HU."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TISSUE_FROM = -1000
 
 
 def padding_range(header: Header) -> tuple[float, float] | None:
-    """Return lowest and highest HU of padding that could be mistaken for tissue; None if there is none.
+    """Return the lowest and highest HU of padding that could be mistaken for tissue; None if there is none.
 
-    Padding below -1000 HU counts as air throughout the method and is kept.
+    Padding of -1000 HU or less needs no replacement: all stages treat it as air.
     """
     if header.padding is None:
         return None

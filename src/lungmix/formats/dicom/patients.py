@@ -1,4 +1,4 @@
-"""Patients without any used series."""
+"""Rejection of patients of whom no series is used."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def reject_unused_patients(
 ) -> list[RejectedSource]:
     """Return a rejected source for each patient whose images were all skipped.
 
-    Images of one study are of one patient, whatever else their headers declare. Damaged files are rejected by
-    themselves; images in their folder may be of the same patient.
+    Images of one study are of one patient, whatever else their headers declare. A patient with images in the folder of
+    a damaged file is left out: the file may be of the same patient, and it is rejected anyway.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Reading of the elements of a header from the first bytes of a file, and more only where needed."""
+"""Reader of the elements of a header from the first bytes of a file; more bytes are read only if needed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lungmix.formats.dicom.elements import UNDEFINED, RawHeader
 HEAD, _LONG_HEAD = 16 << 10, 256 << 10
 _MAX_HEADER_BYTES = 64 << 20
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-# VRs of the first element of a file without the DICM prefix, of group 2 or 8, little or big endian.
+# Value representations (VR) that the first element of a file without the DICM prefix may have, in group 2 or 8.
 _FIRST_VRS = (b"UL", b"OB", b"CS", b"UI", b"DA", b"TM", b"SH", b"LO", b"PN", b"US")
 _MAX_FIRST_LENGTH = 256
 
 
 def read_elements(head: bytes, stream: BinaryIO, size: int, tags: list[Any]) -> tuple[RawHeader, bool]:
-    """Return the header of a file, reading more than its first bytes if needed, and whether the file is deflated."""
+    """Return the header of a file, and True if the file is deflated; read more than `head` if needed."""
     if _DEFLATED in head[132:1024]:
         return _inflate_header(head, stream, tags), True
     for limit in (_LONG_HEAD, _MAX_HEADER_BYTES):
@@ -44,7 +44,13 @@ def read_elements(head: bytes, stream: BinaryIO, size: int, tags: list[Any]) -> 
 
 
 def _inflate_header(head: bytes, stream: BinaryIO, tags: list[Any]) -> RawHeader:
-    """Return the header of a deflated file; inflate no more than the declared size of its pixels."""
+    """Return the header of a deflated file.
+
+    Raises
+    ------
+    ValueError
+        If the file is cut short, or inflates to more than 64 MiB besides the pixels that it declares.
+    """
     start = 144 + int.from_bytes(head[140:144], "little")
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     stream.seek(start)
@@ -67,17 +73,17 @@ def _inflate_header(head: bytes, stream: BinaryIO, tags: list[Any]) -> RawHeader
         inflated = len(inflate.decompress(piece, 1 << 20))
         remaining, pixel_bytes_read = remaining - inflated, pixel_bytes_read + inflated
     if not inflate.eof or pixel_bytes_read < declared:
-        raise ValueError("cut short, or inflates to more than its pixels need")
+        raise ValueError("a deflated file is cut short, or inflates to more than its pixels need")
     return elements
 
 
 def is_file_system_error(error: Exception) -> bool:
-    """Return True if reading a file failed; on corrupt bytes pydicom raises `OSError` without errno, or with EINVAL."""
+    """Return True if the file system failed; for corrupt bytes pydicom raises `OSError` without errno, or EINVAL."""
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def read_pixel_start(head: bytes, stream: BinaryIO, offset: int) -> bytes:
-    """Return the first bytes of the pixels, from `head` where it holds them."""
+    """Return the first `PIXEL_START_BYTES` of the pixels, from `head` if it contains them, else from the file."""
     if offset + PIXEL_START_BYTES <= len(head):
         return head[offset : offset + PIXEL_START_BYTES]
     stream.seek(offset)
@@ -85,7 +91,7 @@ def read_pixel_start(head: bytes, stream: BinaryIO, offset: int) -> bytes:
 
 
 def may_lack_preamble(head: bytes) -> bool:
-    """Return True if bytes may be DICOM without preamble and DICM prefix."""
+    """Return True if the first bytes of a file may be DICOM without preamble and DICM prefix."""
     if len(head) < 16:
         return False
     for order in ("little", "big"):

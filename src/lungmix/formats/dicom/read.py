@@ -1,4 +1,7 @@
-"""Voxels of a DICOM series, slice by slice: files by SimpleITK and GDCM, frames by pydicom and GDCM."""
+"""Reader of the voxels of a DICOM series, slice by slice.
+
+SimpleITK decodes single-slice files, pydicom decodes frames of multi-frame files; both use GDCM.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _HIGHEST = 32767
 
 
 def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield slabs of a DICOM scan as `Scan.slabs` does, with the slope and intercept of each slice."""
+    """Yield the HU of a DICOM scan slab by slab, see `Scan.slabs`; each slice has its own slope and intercept."""
     assert scan.stack is not None
     planes = _slices(scan.files, scan.stack)
     if scan.stack.resampling is not None:
@@ -40,7 +43,7 @@ def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
 
 
 def read_slice(file: str, frame: Frame | None = None) -> npt.NDArray[Any]:
-    """Return the HU of the slice in a file, or of a frame of the file.
+    """Return the HU of the slice in a single-slice file, or of a frame of a multi-frame file.
 
     Raises
     ------

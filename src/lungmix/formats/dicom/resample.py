@@ -14,7 +14,7 @@ AIR = -1024
 
 @dataclass(frozen=True)
 class Resampling:
-    """Interpolation of the slices of a volume from those in the files.
+    """Interpolation of the slices of a volume from the slices in the files.
 
     Attributes
     ----------
@@ -61,9 +61,9 @@ class Resampling:
 
 
 def shift_plane(plane: npt.NDArray[np.float64], offset: float, size: int, axis: int) -> npt.NDArray[np.float64]:
-    """Return a plane shifted along an axis by linear interpolation, by pixels; `AIR` outside the plane.
+    """Return a plane shifted by `offset` pixels along an axis, with linear interpolation; `AIR` outside the plane.
 
-    A pixel extends by half its size from its centre, as in ITK.
+    The plane ends half a pixel beyond the centres of its outermost pixels, as in ITK.
     """
     source = np.moveaxis(plane, axis, 0)
     positions = np.arange(size) - offset
@@ -78,7 +78,7 @@ def shift_plane(plane: npt.NDArray[np.float64], offset: float, size: int, axis: 
 
 
 def even_grid_sources(along: Sequence[float], spacing: float) -> tuple[tuple[int, int, float], ...]:
-    """Return the `Resampling.sources` of slices at even distances from the first position to the last."""
+    """Return the `Resampling.sources` for slices `spacing` mm apart, from the first position to the last."""
     positions = np.asarray(along, float)
     count = int(np.floor((positions[-1] - positions[0]) / spacing + 0.05)) + 1
     targets = positions[0] + np.arange(count) * spacing

@@ -1,4 +1,4 @@
-"""Scans of a source from its headers: every series used, skipped or rejected."""
+"""Scans of a source from the headers of its DICOM files. Every series is used, skipped or rejected."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Collection:
         self.damaged.append(DamagedFile(Header(str(path), str(path.parent)), problem, is_readable=False))
 
     def scan_results(self, series_filter: SeriesFilter) -> list[ScanOrReason]:
-        """Return every series and every damaged file, as a scan or as skipped or rejected with the reason."""
+        """Return a result for every series, damaged file and DICOMDIR: a scan, or a skipped or rejected source."""
         groups = group_slices(self.headers)
         damage = assign_damaged_files(self.damaged, groups)
         missing = find_missing_images([dicomdir.file for dicomdir in self.dicomdirs], groups, self.damaged)
@@ -164,7 +164,10 @@ class Collection:
 def _group_for_listing(
     groups: Sequence[Group], skipped: Mapping[int, str], split_of: Mapping[int, SplitVolume]
 ) -> list[list[int]]:
-    """Return groups to list in one line, by index: parts of one split volume, and small parts of one series."""
+    """Return lists of groups, by index, each of which is one line of a listing.
+
+    Parts of one split volume share a line, as do parts of one series with fewer than three slices each.
+    """
     lines: dict[object, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         key: object = index
@@ -187,7 +190,7 @@ def _describe_split_volume(split_volume: SplitVolume, groups: Sequence[Group]) -
 def _completeness_notes(
     group: Group, series_headers: Sequence[Header], possible: Sequence[DamagedFile], series_filter: SeriesFilter
 ) -> list[str]:
-    """Return notes on slices that may be missing at an end; `series_headers` has the headers of the whole series.
+    """Return notes on slices that may be missing at an end of a volume; `series_headers` are those of its whole series.
 
     Raises
     ------
@@ -281,14 +284,14 @@ def _resampling_of(order: SliceOrder) -> Resampling | None:
 
 
 def _geometry(order: SliceOrder, resampling: Resampling | None, title: str) -> Geometry:
-    """Return the geometry of SimpleITK's series reader, adapted to the resampled grid if there is one."""
+    """Return the geometry that SimpleITK's series reader gives, adapted to the resampled grid if there is one."""
     n = len(order.slices)
     plain = _plain_geometry(order, title)
     if resampling is None:
         return plain
     axes = np.reshape(plain.direction, (3, 3))
     x, y, _ = plain.spacing
-    # The first slice keeps its position; the grid starts at the outermost shifted slice.
+    # Pixels of the first slice keep their positions; the grid begins where the outermost shifted slice begins.
     origin = (
         np.array(plain.origin) - axes[:, 0] * x * resampling.offsets[0][0] - axes[:, 1] * y * resampling.offsets[0][1]
     )

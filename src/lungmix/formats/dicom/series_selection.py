@@ -1,4 +1,7 @@
-"""Selection among usable series: by conditions, then one of several reconstructions of an acquisition."""
+"""Selection of series: first by the conditions of the user, then one reconstruction per acquisition.
+
+Series are `Group` objects: a series may have several groups, such as phases.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _TOO_SMALL = f" only, such as those that time a contrast agent; {_OVERRIDE}"
 
 
 def filter_attributes(group: Group) -> dict[str, Any]:
-    """Return the attributes that filter conditions refer to, by name; missing values are None."""
+    """Return the attributes of a group by their names in filter conditions; missing values are None."""
     first = group.first
     steps = np.diff(np.sort(positions_along(group.slices))) if all(map(has_position, group.slices)) else np.array([])
     distances = steps[steps > 0.01]
@@ -42,7 +45,7 @@ def filter_attributes(group: Group) -> dict[str, Any]:
 
 
 def anatomical_plane(group: Group) -> str | None:
-    """Return the nearest of ``axial``, ``coronal`` and ``sagittal``; None without an orientation."""
+    """Return the plane nearest to the slices, ``axial``, ``coronal`` or ``sagittal``; None without an orientation."""
     if not has_position(group.first):
         return None
     return _PLANES[int(np.abs(slice_normal(group.first)).argmax())]
@@ -55,7 +58,7 @@ def series_number(group: Group) -> int | None:
 
 
 def filter_reason(group: Group, series_filter: SeriesFilter) -> str | None:
-    """Return why a group is not used, regardless of other groups; None if it may be."""
+    """Return the reason why a group is not used, regardless of other groups; None if it may be used."""
     unmet = series_filter.unmet(filter_attributes(group)) if series_filter.conditions else None
     if unmet is not None:
         return f"{unmet} does not hold (`filter`)"
@@ -68,7 +71,7 @@ def filter_reason(group: Group, series_filter: SeriesFilter) -> str | None:
 
 
 def small_group_reason(group: Group, series_filter: SeriesFilter) -> str | None:
-    """Return why a group has too few slices to be used; None if it has enough."""
+    """Return the reason why a group has too few slices to be used; None if it has three slice positions or more."""
     if not series_filter.choose:
         return None
     count = _count(group)
@@ -90,14 +93,15 @@ def summarize_small_groups(count: int, reason: str) -> str:
 def find_redundant_groups(groups: Sequence[Group], usable: Mapping[int, bool]) -> dict[int, str]:
     """Return the groups for which a better reconstruction of the same acquisition is used, with the reason.
 
-    Axial reconstructions are preferred, then the thinnest, then those with most slices, then the lowest series number.
+    Axial reconstructions are preferred; among these the thinnest slices, then the most slices, then the lowest series
+    number.
 
     Parameters
     ----------
     groups : sequence of Group
         All groups of a source.
     usable : mapping of int to bool
-        True for readable groups, by index of the candidate groups.
+        True for readable groups, False for unreadable ones, by index of the groups that may be used.
     """
     reasons: dict[int, str] = {}
     used: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -146,7 +150,10 @@ def _describe_better(group: Group, better: Group) -> str:
 
 
 def _same_acquisition(first: Group, second: Group) -> bool:
-    """Return True if two groups of one study are one acquisition: one frame of reference and time, and they overlap."""
+    """Return True if two groups of one study are of one acquisition.
+
+    They must not differ in frame of reference and time, and must overlap along z by half of the shorter one.
+    """
     frame = first.first.identity.frame_uid
     if not first.first.identity.study_uid or _are_stacks(first, second):
         return False
@@ -163,7 +170,7 @@ def _same_acquisition(first: Group, second: Group) -> bool:
 
 
 def _are_stacks(first: Group, second: Group) -> bool:
-    """Return True for two stacks of an enhanced CT, which are volumes by definition (DICOM PS3.3, C.7.6.16.2.2)."""
+    """Return True for two stacks of an enhanced CT, which are separate volumes (DICOM PS3.3, C.7.6.16.2.2)."""
     at = FRAME_PHASES.index("StackID")
     if first.first.frame is None or second.first.frame is None or first.series != second.series:
         return False

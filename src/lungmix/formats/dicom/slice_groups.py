@@ -15,7 +15,7 @@ from lungmix.formats.dicom.header import Header
 
 _MAX_LISTED = 4
 NUMBER = r"\d{1,5}(?:\.\d{1,2})?"
-"""Pattern of numbers of series, acquisitions or phases; longer ones may identify a patient."""
+"""Pattern of numbers of series, acquisitions and phases that messages show; longer numbers may identify a patient."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Group:
     slices : tuple of Header
         Headers in no particular order.
     part : str
-        Description that distinguishes the group from others of the series; empty if there is no other.
+        Text that distinguishes the group from other groups of its series; empty if there is no other.
     ignored : tuple of str
         Keywords of attributes that have a new value in nearly every slice and so identify nothing.
     notes : tuple of str
@@ -44,12 +44,12 @@ class Group:
 
     @property
     def first(self) -> Header:
-        """An arbitrary slice that stands for all."""
+        """First header, which stands for all slices where they have equal values."""
         return self.slices[0]
 
     @property
     def series(self) -> tuple[str, str, str]:
-        """Identifiers of patient, study and series; empty where ignored."""
+        """Identifiers of patient, study and series; empty where ignored, the folder where the series is ignored."""
         name = zip(SERIES, series_ids(self.first), strict=True)
         patient, study, series = ("" if keyword in self.ignored else value for keyword, value in name)
         return patient, study, series or str(self.folder)
@@ -74,7 +74,7 @@ SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 def series_ids(header: Header) -> tuple[str, str, str]:
-    """Return the identifiers of patient, study and series of an image; without a series its folder stands for it."""
+    """Return the identifiers of patient, study and series of an image; the folder in place of a missing series."""
     identity = header.identity
     series = header.series_uid or header.folder
     return identity.patient_id or "", identity.study_uid or "", series
@@ -98,7 +98,7 @@ def common_folder(headers: Iterable[Header]) -> Path:
 
 
 def format_slices(slices: Sequence[Header], indices: Sequence[int]) -> str:
-    """Return slices as text, by number from 1 and file; long lists are shortened."""
+    """Return slices as text, each with its number from 1 and its file; at most four are listed."""
     shown = [f"{i + 1} ({mark_path(slices[i].file)})" for i in list(indices)[:_MAX_LISTED]]
     more = len(indices) - len(shown)
     if more > 0:

@@ -1,4 +1,4 @@
-"""Order of the slices of a volume, and checks that they fill it; messages name the slices that do not."""
+"""Order of the slices of a volume, and checks that they are complete and evenly spaced; messages name slices."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class SliceOrder:
     along : tuple of float
         Positions along the normal, mm.
     spacing : float
-        Median distance of neighbouring slices, mm; thickness or 1 for a single slice.
+        Median distance of neighbouring slices, mm. For a single slice its thickness, or 1 mm if that is unknown.
     even : bool
         True where all distances are equal within the tolerance.
     shear : GantryShear or None
-        Lateral displacement by a tilted gantry.
+        Lateral displacement by a tilted gantry; None if slices are aligned.
     notes : tuple of str
         Notes on the volume for the user.
     """
@@ -73,12 +73,12 @@ def order_slices(group: Group, series_filter: SeriesFilter, lost: Sequence[Damag
     series_filter : SeriesFilter
         Options that accept gaps and inconsistent positions.
     lost : sequence of DamagedFile
-        Unusable slices of the group.
+        Damaged or missing slices that belong to the group.
 
     Raises
     ------
     SourceError
-        If they are not the slices of one volume; the message numbers slices in the order of z, from 1.
+        If the slices are not those of one volume; the message numbers slices in the order of z, from 1.
     """
     title = group.title
     for header in group.slices:
@@ -127,7 +127,7 @@ def order_slices(group: Group, series_filter: SeriesFilter, lost: Sequence[Damag
 
 
 def _drop_duplicates(slices: list[Header], title: str, notes: list[str]) -> list[Header]:
-    """Return slices without duplicates, the same object at the same position with the same pixels."""
+    """Return the slices without duplicates: files of the same object at the same position with the same pixels."""
     kept: list[Header] = []
     first_index: dict[tuple[object, ...], int] = {}
     duplicates: dict[int, list[Header]] = defaultdict(list)
@@ -174,7 +174,10 @@ def _reject_duplicate_positions(
         more = f", and {duplicates.size - 1} more pairs do" if duplicates.size > 1 else ""
         remedy = "remove the duplicates"
         if 3 * duplicates.size > len(slices):
-            remedy = "phases or reconstructions may be mixed, and no attribute separates them; give each by itself"
+            remedy = (
+                "phases or reconstructions may be mixed, and no attribute separates them; give each phase or "
+                "reconstruction by itself"
+            )
         raise SourceError(f"{title}: slices {first + 1} and {first + 2} lie at one position ({pair}){more}: {remedy}")
 
 
@@ -186,7 +189,7 @@ def _pair(first: Header, second: Header, between: str) -> str:
 
 
 def _check_hu(slices: list[Header], title: str, notes: list[str]) -> None:
-    """Accept pixels as HU if no slice has a rescale slope or intercept; reject slices of which only some have them."""
+    """Reject slices if only some have a rescale slope and intercept; if none has, add the note that pixels are HU."""
     missing_rescale = [i for i, header in enumerate(slices) if header.missing_rescale]
     if 0 < len(missing_rescale) < len(slices) or len({header.missing_rescale for header in slices}) > 1:
         raise SourceError(
@@ -245,7 +248,7 @@ def _check_steps(
 def _reject_interleaved_grids(
     slices: list[Header], along: npt.NDArray[np.float64], title: str, series_filter: SeriesFilter
 ) -> None:
-    """Raise if slices are of several interleaved passes, which interpolation would mix."""
+    """Raise `SourceError` if slices are of several interleaved passes, which interpolation would mix."""
     if series_filter.trust_positions:
         return
     grids = count_interleaved_grids(along)
@@ -254,8 +257,8 @@ def _reject_interleaved_grids(
         if not is_monotonic(numbers) and is_even(along) and looks_like_two_passes(slices):
             raise SourceError(
                 f"{title}: slices 1 to {len(slices)} are evenly spaced, but every second one differs from its "
-                "neighbours like another pass: slices of 2 passes may be mixed, and no attribute separates them; "
-                "give each by itself, or `trust_positions=True` if they are one"
+                "neighbours as if of another pass: slices of 2 passes may be mixed, and no attribute separates them; "
+                "give each pass by itself, or `trust_positions=True` if they are one"
             )
         return
     steps = np.diff(along)
@@ -264,8 +267,8 @@ def _reject_interleaved_grids(
         return
     shown = ", ".join(f"{step:.3f}" for step in steps[:grids])
     raise SourceError(
-        f"{title}: slices 1 to {len(slices)} lie {shown} mm apart in turn, on {grids} interleaved grids: slices of "
-        f"{grids} passes may be mixed, and no attribute separates them; give each by itself, or "
+        f"{title}: slices 1 to {len(slices)} lie alternately {shown} mm apart, on {grids} interleaved grids: slices of "
+        f"{grids} passes may be mixed, and no attribute separates them; give each pass by itself, or "
         "`trust_positions=True` if they are one"
     )
 
@@ -282,7 +285,10 @@ def _describe_gap(slices: list[Header], steps: npt.NDArray[np.float64], median_s
 
 
 def _describe_thinning(slices: list[Header], median_spacing: float) -> str:
-    """Return text if header and instance numbers agree that slices between all others are missing; empty if not."""
+    """Return the text of a problem if every second, third, ... slice was kept; empty if not.
+
+    This is so where both the declared spacing and the instance numbers say that slices between all slices are missing.
+    """
     # Without SpacingBetweenSlices, slices are rarely farther apart than their thickness.
     declared = abs(slices[0].between or slices[0].acquisition.slice_thickness or 0)
     numbers = [header.number for header in slices]
@@ -319,7 +325,7 @@ def _check_lost(
             description = f"slice {int(np.searchsorted(along, position)) + 1} ({mark_path(header.file)}) {file.problem}"
         if not series_filter.allow_gaps:
             raise SourceError(
-                f"{title}: {description}; get that file again, or give `allow_gaps=True` to use the others"
+                f"{title}: {description}; get that file again, or give `allow_gaps=True` to use the other slices"
             )
         notes.append(f"{description}: not used")
 

@@ -1,4 +1,4 @@
-"""Similarity of neighbouring slices, which decides where attributes and positions give different orders."""
+"""Similarity of neighbouring slices, by which an order is chosen if attributes and positions give different orders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lungmix.formats.dicom.stack import Frame
 _BLOCKS_PER_SIDE = 64
 _LOWEST, _HIGHEST = -1024, 1000
 _MIN_DIFFERENCE = 1e-3
-# An order is preferred if the sum of its differences is below this fraction of the other.
+# An order is preferred if the sum of the differences of its neighbours is below this fraction of the other order's sum.
 _DECISIVE_RATIO = 0.95
 # Neighbours in a volume differ by less than this fraction of the difference of distant slices.
 _SMOOTH_RATIO = 0.8
@@ -34,7 +34,7 @@ Plane = npt.NDArray[np.float32]
 
 
 class SimilarOrder(Enum):
-    """Order in which neighbouring slices are more similar: that of positions, of the attribute, or unknown."""
+    """Order in which neighbouring slices are more similar: by position, by another attribute, or unknown."""
 
     POSITIONS = "positions"
     ATTRIBUTE = "attribute"
@@ -95,7 +95,8 @@ def looks_like_two_passes(slices: Sequence[Header]) -> bool:
     """Return True if slices alternate between two passes; False if they do not or pixels cannot tell.
 
     In a volume a slice is more similar to its neighbour than to the next slice but one. In two passes at different
-    breathing states it is not, or it is much more similar to its neighbour on one side, on alternating sides.
+    breathing states it is not; or a slice is much more similar to one neighbour than to the other, and this side
+    alternates from slice to slice.
 
     Parameters
     ----------
@@ -125,10 +126,11 @@ def looks_like_two_passes(slices: Sequence[Header]) -> bool:
 def _competing_edges(
     position_edges: Sequence[Edge], attribute_edges: Sequence[Edge], differences: Mapping[Edge, float]
 ) -> list[tuple[list[float], list[float]]]:
-    """Return differences of neighbours in either order, by sets that share slices, with as many of each order.
+    """Return pairs of lists to compare: differences of neighbours by position, and by the attribute.
 
-    If the order of positions has more in a set, as where a block ends at a swapped slice, the differences that favour
-    the other order most are kept; the remainder forms a set of its own.
+    Each pair is for a set of neighbours that share slices, with equally many differences of both orders. If the order
+    by position has more of them, as where a block ends at a swapped slice, the largest are kept, which favour the
+    other order; the remainder of all sets forms the last pair.
     """
     edges = [*position_edges, *attribute_edges]
     pairs: list[tuple[list[float], list[float]]] = []

@@ -1,4 +1,4 @@
-"""Detection of volumes that are split into several groups, each of which would be mistaken for a volume."""
+"""Detection of volumes that are split into several groups of slices; each group would be mistaken for a volume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lungmix.formats.dicom.slice_groups import (
 _PARALLEL = 0.99
 _MAX_GAP = 1.5
 _MAX_SEAM_OVERLAP = 0.5
-# Bounds the time for a folder of files that all differ; relevant groups are large.
+# Greatest number of groups that are compared; it bounds the time for a folder of unrelated files.
 _MAX_GROUPS = 256
 _MAX_LISTED_PARTS = 2
 
@@ -53,7 +53,7 @@ class SplitVolume:
 
 @dataclass(frozen=True)
 class _Extent:
-    """Positions of a group along a direction, mm: first, last, mean, and median distance."""
+    """Extent of a group along a direction, mm: first, last and mean position, and median distance of positions."""
 
     first: float
     last: float
@@ -95,7 +95,7 @@ def find_split_volumes(groups: Sequence[Group]) -> list[SplitVolume]:
 
 
 def _same_series(groups: Sequence[Group], usable: Sequence[int]) -> list[list[int]]:
-    """Return the largest groups with one series identifier, whatever their patient, by index."""
+    """Return lists of the groups with the same series identifier, by index, whatever their patient."""
     by_series: dict[str, list[int]] = defaultdict(list)
     for i in usable:
         by_series[groups[i].series[2]].append(i)
@@ -103,7 +103,7 @@ def _same_series(groups: Sequence[Group], usable: Sequence[int]) -> list[list[in
 
 
 def _same_folder(groups: Sequence[Group], usable: Sequence[int]) -> list[list[int]]:
-    """Return the largest groups of one image size in one study or folder, by index."""
+    """Return lists of the groups of equal image size in the same study or folder, by index."""
     by_folder_or_study: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i in usable:
         first = groups[i].first
@@ -118,7 +118,7 @@ def _largest(groups: Sequence[Group], indices: Sequence[int]) -> list[int]:
 
 
 def _find_adjacent_pairs(groups: Sequence[Group], indices: Sequence[int]) -> list[tuple[tuple[int, ...], str]]:
-    """Return pairs of groups of which one begins where the other ends, with the reason."""
+    """Return pairs of groups of which one begins where the other ends, each with the reason as text."""
     normals = {i: slice_normal(groups[i].first) for i in indices}
     extent_cache: dict[tuple[int, bytes], _Extent] = {}
     pairs: list[tuple[tuple[int, ...], str]] = []
@@ -147,10 +147,16 @@ def _is_adjacent(first: _Extent, second: _Extent) -> bool:
 def _find_interleaved(
     groups: Sequence[Group], indices: Sequence[int], *, numbered: bool = False
 ) -> list[tuple[tuple[int, ...], str]]:
-    """Return sets of groups, or else pairs, that are one even stack of slices only together, with the reason.
+    """Return sets of groups that form one even stack of slices together, each with the reason as text.
+
+    All groups of one size and orientation are tried as one set, then pairs of them.
 
     Parameters
     ----------
+    groups : sequence of Group
+        All groups of a source.
+    indices : sequence of int
+        Indices of the groups to examine.
     numbered : bool
         True to require instance numbers that are unique and contiguous.
     """
@@ -175,7 +181,7 @@ def _is_one_stack(groups: Sequence[Group], indices: Sequence[int], numbered: boo
         return False
     if not is_one_pass(slices):
         return False
-    # Groups without numbers that are even by themselves may be interleaved by chance.
+    # Without instance numbers, groups that are each evenly spaced may be interleaved by chance.
     return bool(numbers) or not all(is_even(positions_along(groups[i].slices)) for i in indices)
 
 

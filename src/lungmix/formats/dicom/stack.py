@@ -1,4 +1,4 @@
-"""Description of a DICOM volume that a worker needs to read it, without patient data."""
+"""Description of a DICOM volume by which a worker reads it; contains no patient data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SliceStack:
     padding : tuple of (float, float) or None, optional
         Lowest and highest HU of the padding, per slice. None where padding is already air.
     resampling : Resampling, optional
-        Interpolation of the volume from the slices; None where it consists of the slices themselves.
+        Interpolation of the volume from the slices; None where the volume consists of the slices as they are.
     """
 
     shape: tuple[int, int]

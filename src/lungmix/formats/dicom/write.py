@@ -1,4 +1,4 @@
-"""CT slices as DICOM objects, one per plane."""
+"""Writer of a volume as DICOM objects, one per slice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CtSeries:
     Attributes
     ----------
     geometry : Geometry
-        Geometry of the volume; DICOM stores decimal numbers of at most 16 characters.
+        Geometry of the volume; it is rounded, as DICOM stores decimal numbers of at most 16 characters.
     acquisition : Acquisition
         Technical attributes.
     patient_name, patient_id : str

@@ -1,4 +1,4 @@
-"""Masks that consist of several files, each of which holds other parts of the lungs."""
+"""Masks that consist of several files, each with other parts of the lungs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SLAB_BYTES = 64 << 20
 
 @dataclass(frozen=True, repr=False)
 class MaskPart:
-    """File of a mask; `repr` shows no names.
+    """One of the files that a mask consists of; `repr` shows no names.
 
     Attributes
     ----------
     mask : MaskFile
         The file.
     region : str or None
-        Region that the name of the file states, for an image that names none: its voxels other than 0, which must all
-        have one value.
+        Region that the file name states, for an image whose header names no labels: all its voxels that are not 0,
+        which must have one value. None for a file whose header names its segments.
     """
 
     mask: MaskFile
@@ -44,11 +44,11 @@ class MaskPart:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Segments of the file, or the only one that its name states."""
+        """Segments that the header of the file names, or one segment for the region that the file name states."""
         return self.mask.segments if self.region is None else (Segment(1, "", None, self.region),)
 
     def slabs(self, values: Mapping[int, int], geometry: Geometry, thickness: int) -> Iterator[Labels]:
-        """Yield labels slab by slab, see `MaskFile.label_slabs`; a file without any of their voxels is no error."""
+        """Yield labels slab by slab, see `MaskFile.label_slabs`; a file without voxels of these labels is no error."""
         stored = {value: value for value in range(1, _HIGHEST_VALUE + 1)}
         seen: set[int] = set()
         try:
@@ -60,7 +60,7 @@ class MaskPart:
                 if len(seen) > 1:
                     raise SourceError(
                         f"{mark_path(self.mask.path)} is one part of the lungs by its name, but has the labels "
-                        f"{', '.join(map(str, sorted(seen)[:5]))}: give a file for each part, or a single one with all"
+                        f"{', '.join(map(str, sorted(seen)[:5]))}: give one file per part, or one file with all parts"
                     )
                 yield np.where(slab > 0, np.uint8(values[1]), np.uint8(0))
         except EmptyMaskError:
@@ -68,7 +68,7 @@ class MaskPart:
 
 
 def combine(parts: Sequence[MaskPart]) -> MaskFile:
-    """Return several files as one mask; the numbers of its segments count them file by file.
+    """Return several files as one mask, whose segments are numbered from 1, file by file.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def combine(parts: Sequence[MaskPart]) -> MaskFile:
         numbers.append({first + index: segment.number for index, segment in enumerate(part.segments)})
         segments += [replace(segment, number=first + index) for index, segment in enumerate(part.segments)]
     masks = [part.mask for part in parts]
-    # Names of files tell parts too, so that exchanged names change the digest.
+    # The digest contains the regions, which file names may state: it changes if two files exchange their names.
     states = sorted(
         f"{part.mask.fingerprint} {[(segment.number, segment.region) for segment in part.segments]}" for part in parts
     )
@@ -116,7 +116,7 @@ class CombinedReader:
     Attributes
     ----------
     parts : tuple of (MaskPart, mapping of int to int)
-        The files, each with the number of a segment in the file by its number in the mask.
+        The files, each with a mapping from the number of a segment in the combined mask to its number in the file.
     """
 
     parts: tuple[tuple[MaskPart, Mapping[int, int]], ...]
@@ -128,7 +128,7 @@ class CombinedReader:
         self, mask: MaskFile, values: Mapping[int, int], geometry: Geometry, thickness: int
     ) -> Iterator[Labels]:
         """Yield the labels of all files; files without a requested segment are not read."""
-        # Ranks say which label counts where files overlap, whatever the order of the files.
+        # Where files overlap, the label of the highest rank counts, whatever the order of the files.
         ranks, labels = _ranks_of(values)
         requests = []
         for part, numbers in self.parts:
@@ -142,9 +142,9 @@ class CombinedReader:
 
 
 def _merged(mask: MaskFile, streams: Sequence[Iterator[Labels]], labels: npt.NDArray[np.uint8]) -> Iterator[Labels]:
-    """Yield the labels of the highest rank that the slabs of several files have."""
+    """Yield the label of the highest rank at each voxel, from streams of slabs of ranks, one stream per file."""
     while streams:
-        # All are advanced, because a file is checked after its last slab.
+        # Every stream is read to its end, because a file is checked after its last slab.
         slabs = [slab for stream in streams if (slab := next(stream, None)) is not None]
         if not slabs:
             return
@@ -160,7 +160,7 @@ def _merged(mask: MaskFile, streams: Sequence[Iterator[Labels]], labels: npt.NDA
 
 
 def _ranks_of(values: Mapping[int, int]) -> tuple[dict[int, int], npt.NDArray[np.uint8]]:
-    """Return the rank of each number, higher for later labels, and the label of each rank."""
+    """Return the rank of each segment number, higher for labels later in the mapping, and the label of each rank."""
     labels = [0]
     ranks: dict[int, int] = {}
     for number, label in values.items():
@@ -168,24 +168,24 @@ def _ranks_of(values: Mapping[int, int]) -> tuple[dict[int, int], npt.NDArray[np
             labels.append(label)
         ranks[number] = len(labels) - 1
     if len(labels) > _HIGHEST_VALUE + 1:
-        raise ValueError("too many labels to write")
+        raise ValueError(f"{len(labels) - 1} labels to write, but a voxel of 8 bits holds at most {_HIGHEST_VALUE}")
     return ranks, np.array(labels, np.uint8)
 
 
 def _common(values: Sequence[T | None]) -> T | None:
-    """Return the value that all files which have one share; None where they differ."""
+    """Return the only value besides None; None if there are several values, or none."""
     distinct = {*values} - {None}
     return distinct.pop() if len(distinct) == 1 else None
 
 
 def _common_grid(masks: Sequence[MaskFile]) -> Geometry | None:
-    """Return the smallest grid that all files are parts of; None where contours are among them, which have no grid."""
+    """Return the smallest grid that contains the grids of all files; None if a file has contours instead of a grid."""
     grids = [mask.geometry for mask in masks if mask.geometry is not None]
     if len(grids) < len(masks):
         return None
     reference = max(grids, key=lambda grid: (grid.size, grid.origin))
     steps = np.reshape(reference.direction, (3, 3)) * reference.spacing
-    # Files of 3D Slicer leave out what surrounds their segments.
+    # Grids may differ in size: 3D Slicer saves only the box around the segments of a file.
     starts = [np.rint(np.linalg.solve(steps, np.subtract(grid.origin, reference.origin))) for grid in grids]
     first = np.min(starts, axis=0)
     last = np.max([start + grid.size for start, grid in zip(starts, grids, strict=True)], axis=0)

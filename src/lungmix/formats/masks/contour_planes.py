@@ -1,4 +1,8 @@
-"""Contours in the slices of a grid."""
+"""Contours of a structure, assigned to the slices of a grid and filled there.
+
+The axial array of a grid has axes that run to the head, to the back and to the left of the patient; see
+`lungmix.geometry.AxisOrder`.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,11 @@ _MAX_DISTANCE = 1 / 3
 """Greatest distance of a contour from its slice, in slice spacings."""
 
 _MAX_SPREAD = 0.1
-"""Greatest distance of the planes of two contours of a slice, in slice spacings."""
+"""Greatest distance between the planes of two contours of the same slice, in slice spacings."""
 
 _DECIMALS = 6
-"""Decimals of a voxel to which points are rounded, so that all storage orders of a scan decide alike on edges."""
+"""Decimals to which points in voxels are rounded, so that a voxel centre on a contour is inside, or outside, for every
+storage order of the scan."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,9 @@ class PlanarContours:
     Attributes
     ----------
     geometry : Geometry
-        Grid on which they are filled.
+        Grid on which the contours are filled.
     axis : int
-        Axis of the axial array across the slices: 0 for axial contours.
+        Axis of the axial array that is normal to the contours: 0 for axial contours.
     contours : mapping of int to list of ndarray, shape (points, 2)
         Row and column of each point in the axial array, by the index of the slice.
     """
@@ -44,14 +49,14 @@ class PlanarContours:
     contours: Mapping[int, list[Points]]
 
     def paint(self, slab: npt.NDArray[np.uint8], start: int, label: int) -> None:
-        """Write a label to the voxels of a slab whose centres are inside.
+        """Write a label to the voxels of a slab whose centres are inside the contours.
 
         Parameters
         ----------
         slab : ndarray of uint8, shape (slices, y, x)
-            Slab of the array, which is changed.
+            Slab of the grid in its own storage order, which is changed.
         start : int
-            Its first slice.
+            Index of the first slice of the slab in the grid.
         label : int
             Value to write.
         """

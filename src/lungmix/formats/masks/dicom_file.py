@@ -1,4 +1,4 @@
-"""Elements of DICOM objects that hold masks: segmentations and structure sets."""
+"""Access to the elements of DICOM files with masks: segmentations and structure sets."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from lungmix.formats.dicom.raw_reader import is_file_system_error
 from lungmix.formats.masks.words import Coded
 
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
-"""Class of segmentations as label maps, which older releases of pydicom do not list."""
+"""SOP class of segmentations that are label maps, which older releases of pydicom do not list."""
 
 KIND_BY_CLASS = {
     str(SegmentationStorage): "seg",
     LABEL_MAP_STORAGE: "seg",
     str(RTStructureSetStorage): "rtstruct",
 }
-"""Kind of mask by the class of the object."""
+"""Kind of mask (`MaskFile.kind`) by SOP class."""
 
 _MAX_UID_LENGTH = 64
 
 
 def is_dicom(path: Path) -> bool:
-    """Return True for a file with the prefix of DICOM."""
+    """Return True if a file has the DICM prefix after its preamble of 128 bytes."""
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
 
 
 def kind_of(path: Path) -> str | None:
-    """Return the kind of mask in a DICOM file by its class; None for another object.
+    """Return the kind of mask in a DICOM file, ``seg`` or ``rtstruct``; None for other SOP classes.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def read_elements(path: Path, keywords: Sequence[str], max_bytes: int) -> RawHea
     Raises
     ------
     SourceError
-        If the file is deflated, or its elements need more than a number of bytes.
+        If the file is deflated, or its elements need more than `max_bytes`.
     """
     size = path.stat().st_size
     if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
@@ -102,20 +102,20 @@ def text_of(dataset: Any, keyword: str) -> str:
 
 
 def number_of(dataset: Any, keyword: str) -> int | None:
-    """Return an integer; None where it is missing."""
+    """Return the integer in an element; None where the element is missing or empty."""
     value = dataset.get(keyword)
     return None if value is None or value == "" else int(value)
 
 
 def uid_of(dataset: Any, keyword: str) -> str | None:
-    """Return a unique identifier; None where it is missing or invalid."""
+    """Return the unique identifier in an element; None where it is missing or invalid."""
     uid = text_of(dataset, keyword)
     is_valid = 0 < len(uid) <= _MAX_UID_LENGTH and uid.isascii() and uid.replace(".", "").isdigit()
     return uid if is_valid else None
 
 
 def code_of(item: Any) -> Coded | None:
-    """Return scheme and value of an item of a code sequence; None where one is missing."""
+    """Return coding scheme and code value of an item of a code sequence; None where either is missing."""
     scheme, value = text_of(item, "CodingSchemeDesignator"), text_of(item, "CodeValue")
     return (scheme, value) if scheme and value else None
 

@@ -1,7 +1,7 @@
 """DICOM segmentations (SEG): binary, fractional and label maps, whose frames may come in any order and with gaps.
 
 Source: DICOM PS3.3, A.51 and C.8.20. A voxel belongs to a segment of a fractional segmentation where its value is at
-least half of the greatest.
+least half of MaximumFractionalValue.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BITS = {"BINARY": (1, 8), "FRACTIONAL": (8,), "LABELMAP": (8, 16)}
 _MAX_BYTES = 256 << 20
 _MAX_FRAMES = 1 << 18
 _MAX_SEGMENTS = 1 << 16
-# Types of a segment that say nothing of it: tissue, organ, anatomical structure.
+# Codes of types of a segment that are too general to name a region: tissue, organ, anatomical structure.
 _GENERIC_TYPES = {
     ("SCT", "85756007"), ("SRT", "T-D0050"), ("SCT", "113343008"), ("SCT", "91723000"), ("SRT", "T-D000A"),
     ("SCT", "123037004"),
@@ -55,6 +55,24 @@ _GENERIC_TYPES = {
 
 @dataclass(frozen=True)
 class _Segmentation:
+    """Header of a segmentation.
+
+    Attributes
+    ----------
+    kind : {"BINARY", "FRACTIONAL", "LABELMAP"}
+        SegmentationType.
+    threshold : int
+        Smallest stored value inside a segment.
+    geometry : Geometry
+        Grid of the frames.
+    frames : mapping of (int, int) to int
+        Index of the frame of a segment (0 in a label map) in a slice of the grid.
+    pixels : FramePixels
+        Location of the pixels.
+    elements : RawHeader
+        All elements before the pixels.
+    """
+
     kind: str
     threshold: int
     geometry: Geometry
@@ -64,12 +82,12 @@ class _Segmentation:
 
 
 def open_seg(path: Path) -> MaskFile:
-    """Return the segments of a DICOM segmentation; pixels are not read.
+    """Return the mask in a DICOM segmentation; its pixels are not read.
 
     Raises
     ------
     SourceError
-        If the file is corrupt or truncated, its frames form no grid, or it names no series that it belongs to.
+        If the file is corrupt or truncated, its frames form no grid, or it names no CT series that it was made on.
     """
     with corrupt_errors(path):
         segmentation = _read(path)
@@ -154,7 +172,7 @@ def _read(path: Path) -> _Segmentation:
 
 
 def _positions(path: Path, dataset: Any, kind: str, count: int) -> tuple[list[FramePosition], list[int]]:
-    """Return position and segment of each frame, from its own functional groups or the shared ones."""
+    """Return position and segment number of each frame, from its own functional groups or else the shared ones."""
     shared = first_item(dataset, "SharedFunctionalGroupsSequence")
     groups = items_of(dataset, "PerFrameFunctionalGroupsSequence")
     if len(groups) != count:
@@ -193,7 +211,7 @@ def _numbers(dataset: Any, keyword: str, length: int) -> tuple[float, ...] | Non
 
 
 def _steps(measures: Any) -> tuple[float, ...]:
-    """Return the distances of slices that a frame declares."""
+    """Return the distances between slices that a frame declares, mm: SpacingBetweenSlices, then SliceThickness."""
     values = [measures.get(keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness")]
     steps = [abs(float(value)) for value in values if value not in (None, "")]
     return tuple(step for step in steps if 0 < step < 1e6)
@@ -210,7 +228,7 @@ def _segments(path: Path, dataset: Any) -> tuple[Segment, ...]:
 
 
 def _parameters(dataset: Any) -> MaskParameters | None:
-    """Return the parameters of the mask that an export of ours names among those of the algorithm."""
+    """Return the parameters of the mask that an export of this package records in AlgorithmParameters."""
     identifications = (
         first_item(segment, "SegmentationAlgorithmIdentificationSequence")
         for segment in items_of(dataset, "SegmentSequence")

@@ -1,4 +1,4 @@
-"""Detection of the format of a mask file, which opens it."""
+"""Opening of mask files, whose format is detected by extension and first bytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lungmix.formats.masks.rtstruct import open_rtstruct
 
 
 def open_mask(path: Path) -> MaskFile:
-    """Return the mask of a file: NRRD, ``.seg.nrrd``, NIfTI, MetaImage, DICOM SEG or RTSTRUCT; voxels are not read.
+    """Return the mask in a file: NRRD, ``.seg.nrrd``, NIfTI, MetaImage, DICOM SEG or RTSTRUCT; voxels are not read.
 
     Raises
     ------
     SourceError
-        If it is no mask, or one that cannot be read.
+        If the file is no mask or cannot be read.
     """
     path = Path(path)
     with error_about(path=path):

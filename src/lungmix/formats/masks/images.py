@@ -61,7 +61,7 @@ def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry
     header = _header_of(path)
     data, layers = header.data, header.layers
     segments = {part.segment.number: part for part in slicer_segments(path, header.keys, layers)}
-    # Values of each layer with their labels; a number that is no segment is a voxel value.
+    # Layers, each with the label to write by voxel value; a number that is no segment is a voxel value itself.
     by_layer = [
         (segments[number].layer, {segments[number].value: label}) if number in segments else (0, {number: label})
         for number, label in values.items()
@@ -85,12 +85,12 @@ def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry
 
 
 def integers_of(stored: npt.NDArray[Any], data: VoxelData, first_slice: int = 0) -> npt.NDArray[Any]:
-    """Return stored values, scaled where the header says so, as integers.
+    """Return stored values as integers, after the scaling that the header declares.
 
     Raises
     ------
     SourceError
-        If a value is no integer.
+        If a scaled value is no integer.
     """
     is_identity = (data.slope, data.intercept) == (1.0, 0.0)
     if is_identity and stored.dtype.kind in "iu":
@@ -109,7 +109,7 @@ def integers_of(stored: npt.NDArray[Any], data: VoxelData, first_slice: int = 0)
 
 
 def relabel(integers: npt.NDArray[Any], values: Mapping[int, int]) -> Labels:
-    """Return the label to write for each voxel, 0 for those that have none."""
+    """Return the label to write for the value of each voxel, 0 for values without a label."""
     if integers.dtype.kind == "u" and integers.dtype.itemsize <= 2:
         table = np.zeros(1 << 8 * integers.dtype.itemsize, np.uint8)
         for value, label in values.items():
@@ -131,9 +131,10 @@ def _header_of(path: Path) -> Header:
 
 
 def _segments(path: Path, header: Header) -> tuple[Segment, ...]:
-    """Return the labels of an export of ours, those that a NIfTI header names, or the lobe that a file name stands for.
+    """Return the segments of an image that 3D Slicer did not write; empty if nothing names its labels.
 
-    TotalSegmentator writes a file for each structure, whose voxels are 1, or one file with a list of its labels.
+    The names are those of an export of this package, those that a NIfTI header lists, or the lobe that the file name
+    states: TotalSegmentator writes one file with a list of its labels, or one file per structure, whose voxels are 1.
     """
     if exported := segments_of(header.keys.get(f"{PREFIX}image", "")):
         return tuple(Segment(part.label, part.name, None, region_of_name(part.name)) for part in exported)

@@ -18,11 +18,11 @@ Labels = npt.NDArray[np.uint8]
 SlabReader = Callable[["MaskFile", Mapping[int, int], Geometry, int], Iterator[Labels]]
 
 MAX_SHIFT = 1e-3
-"""Greatest distance of the corners of two equal grids, in voxels."""
+"""Greatest distance in voxels between the same corner of two grids that count as equal."""
 
 
 class EmptyMaskError(SourceError):
-    """A mask without any voxel of the requested labels; it is raised after the last slab."""
+    """Error for a mask in which no voxel has a requested label; it is raised after the last slab."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,11 +36,11 @@ class Segment:
     number : int
         Voxel value, or number of the segment or structure in the file.
     name : str
-        Name in the file, not to be trusted; empty without one.
+        Name in the file, untrusted text; empty if the file gives none.
     code : tuple of str or None
-        Coding scheme and value of its concept.
+        Coding scheme and code value of what the segment is; None if the file gives none.
     region : str or None
-        Region or tissue by the known words and codes; None for unknown ones.
+        Region or tissue that name and code stand for, see `lungmix.formats.masks.words`; None if they are unknown.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Label to write for voxels to which overlapping segments, or files of a mask, give two labels.
+    """Label to write to voxels that have two labels, because segments, or files of a mask, overlap.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Overlap:
     label: int
 
     def is_in(self, slabs: Sequence[Labels]) -> npt.NDArray[np.bool_]:
-        """Return True for voxels that have both labels in several slabs."""
+        """Return True for each voxel that has the first label in one of the slabs and the second label in another."""
         shared: npt.NDArray[np.bool_] = np.logical_and(
             *(np.logical_or.reduce([slab == label for slab in slabs]) for label in (self.first, self.second))
         )
@@ -96,7 +96,7 @@ def write_over(labels: Labels, written: Labels, overlap: Overlap | None = None) 
 
 
 def parameters_in(keys: Mapping[str, str]) -> MaskParameters | None:
-    """Return the parameters of a mask, or of its right and left lung, that the header of an export of ours says."""
+    """Return the parameters of a mask, or of its right and left lung, from keys that this package wrote to a header."""
     return mask_of_text(keys.get(f"{PREFIX}sides") or keys.get(f"{PREFIX}mask") or "")
 
 
@@ -111,29 +111,29 @@ class MaskFile:
     kind : {"image", "seg", "rtstruct", "mixed"}
         Image file, DICOM segmentation, DICOM structure set, or files of several of these kinds.
     geometry : Geometry or None
-        Grid of the labels; None for a structure set, which is filled on any grid.
+        Grid of the labels; None for a structure set, whose contours are filled on any grid.
     segments : tuple of Segment
         Segments that the file names; empty for an image without names.
     series_uid : str or None
-        Identifier of the CT series that it belongs to.
+        SeriesInstanceUID of the CT series that the mask was made on; None if unknown.
     frame_uid : str or None
-        Identifier of the frame of reference.
+        FrameOfReferenceUID; None if unknown.
     made_by : str or None
-        Program or manufacturer, if it is a known one.
+        Program or manufacturer that wrote the file; None unless it is a known one.
     fingerprint : str
         Digest of the state of the file; contains no names.
     data_file : str or None
-        File of the voxels, where that is not the file itself.
+        Second file, with the voxels, for a header without voxels.
     file_count : int
         Number of files, see `lungmix.formats.masks.combined`.
     overlap : Overlap or None
-        Label of voxels to which two segments give different labels; without it the last label counts.
+        Label for voxels to which two segments give different labels; if None, the label of the later segment counts.
     reader : callable
         Function of the mask, values, geometry and thickness that yields the labels; see `label_slabs`.
     may_overlap : bool
         True where a voxel may belong to several segments.
     parameters : MaskParameters or None
-        Parameters by which this package made the mask, or its right and left lung, where the file says them.
+        Parameters by which this package made the mask, or its right and left lung; None if the file has none.
     """
 
     path: str
@@ -160,13 +160,13 @@ class MaskFile:
         Parameters
         ----------
         values : mapping of int to int
-            Label to write, 1 to 255, by the number of a segment; other voxels are 0. Where segments overlap, the last
-            one in the mapping counts.
+            Label to yield, 1 to 255, by the number of a segment; all other voxels are 0. Where segments overlap, the
+            last segment in the mapping counts.
         geometry : Geometry
-            Grid of the labels: for an image or a segmentation its own, or one of which its own is a part, within a
-            thousandth of a voxel (`offset_in_grid`); any for a structure set.
+            Grid of the labels to yield. For an image or a segmentation, it must contain the grid of the file, to
+            within a thousandth of a voxel (`offset_in_grid`). For a structure set, any grid is possible.
         thickness : int
-            Slices in a slab; the last one may be thinner.
+            Number of slices of a slab; the last slab may be thinner.
 
         Yields
         ------
@@ -178,7 +178,7 @@ class MaskFile:
         EmptyMaskError
             If no voxel has one of the labels, after the last slab.
         SourceError
-            If the file is truncated or corrupt, or the grid is another.
+            If the file is truncated or corrupt, or its grid is not contained in `geometry`.
         ValueError
             If a label is not from 1 to 255.
         """
@@ -205,21 +205,22 @@ class MaskFile:
 
 
 def is_same_grid(first: Geometry, second: Geometry) -> bool:
-    """Return True where two grids have equal sizes, and no corner differs by a thousandth of a voxel."""
+    """Return True if two grids have equal sizes, and no corner differs by more than a thousandth of a voxel."""
     return first.size == second.size and largest_shift(first, second) <= MAX_SHIFT
 
 
 def offset_in_grid(part: Geometry, geometry: Geometry) -> tuple[int, int, int] | None:
-    """Return the first slice, row and column of a grid within another one; None where it is no part of it.
+    """Return the slice, row and column of a grid at which a part of it begins; None if `part` is not a part of it.
 
-    Files of DICOM SEG leave out slices without a segment, those of 3D Slicer what surrounds all segments.
+    Mask files may cover a part of the grid of a scan: DICOM SEG omits slices without a segment, and 3D Slicer saves
+    only the box around all segments.
 
     Parameters
     ----------
     part : Geometry
-        Grid that may be a part: no corner differs by a thousandth of a voxel.
+        Grid that may be a part. Its corners may be up to a thousandth of a voxel away from voxels of `geometry`.
     geometry : Geometry
-        The larger grid, or the same.
+        The larger grid, or an equal one.
     """
     if part.size != geometry.size and not (part.orientation_known and geometry.orientation_known):
         return None
@@ -237,7 +238,7 @@ def offset_in_grid(part: Geometry, geometry: Geometry) -> tuple[int, int, int] |
 def _surrounded(
     slabs: Iterator[Labels], shape: tuple[int, int, int], offset: tuple[int, int, int], thickness: int
 ) -> Iterator[Labels]:
-    """Yield slabs of a part of a grid as slabs of the grid, which is 0 elsewhere."""
+    """Yield slabs of a whole grid from slabs of a part of it; voxels outside the part are 0."""
 
     def parts() -> Iterator[Labels]:
         slices = offset[0]
@@ -257,7 +258,7 @@ def _surrounded(
 
 
 def rechunk(slabs: Iterator[Labels], thickness: int) -> Iterator[Labels]:
-    """Yield slabs of a number of slices; the last one may be thinner."""
+    """Yield the same slices in slabs of `thickness` slices; the last slab may be thinner."""
     pending: list[Labels] = []
     count = 0
     for slab in slabs:

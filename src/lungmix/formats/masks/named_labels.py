@@ -1,4 +1,4 @@
-"""Names of labels in headers of image files: those of 3D Slicer's segmentations and of TotalSegmentator's label maps.
+"""Names of labels in headers of image files: segmentations of 3D Slicer and label maps of TotalSegmentator.
 
 Source: "Segmentations" in the developer guide of 3D Slicer. A label map of TotalSegmentator lists its labels in an
 extension of the NIfTI header.
@@ -37,7 +37,8 @@ class LayerSegment:
     Attributes
     ----------
     segment : Segment
-        The segment; its number is its label value if no other segment has it, else its position in the file from 1.
+        The segment. Its number is its label value if all segments of the file have different label values, else its
+        position in the file, from 1.
     value : int
         Voxel value in its layer.
     layer : int
@@ -50,7 +51,7 @@ class LayerSegment:
 
 
 def slicer_segments(path: Path, keys: Mapping[str, str], layers: int) -> tuple[LayerSegment, ...]:
-    """Return the segments of a ``.seg.nrrd`` file in the order of their keys; none for other images.
+    """Return the segments of a ``.seg.nrrd`` file, in the order of the numbers in their keys; none for other images.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def _slicer_segment(number: int, parts: Mapping[str, str]) -> Segment:
     name = parts.get("Name", "")
     match = _ENTRY.search(parts.get("Tags", ""))
     entry = parts.get("TerminologyEntry") or (match[1] if match else "")
-    # Context, category, type, its modifier, context of the region, region, its modifier.
+    # Fields: context, category, type, modifier of the type, context of the region, region, modifier of the region.
     fields = (entry.split("~") + [""] * 7)[:7]
     code, side, place, place_side = (_term(fields[position]) for position in (2, 3, 5, 6))
     region = region_of(name, code, [modifier for modifier in (side, place_side) if modifier])

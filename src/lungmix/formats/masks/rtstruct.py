@@ -1,7 +1,7 @@
 """Structure sets of radiotherapy (RTSTRUCT), whose contours are filled on the grid of a scan.
 
 Source: DICOM PS3.3, C.8.8.5 (Structure Set) and C.8.8.6 (ROI Contour). A voxel belongs to a structure where its centre
-lies inside an odd number of the structure's contours in its slice: a contour in another one is a hole.
+lies inside an odd number of the structure's contours in its slice: a contour inside another contour is a hole.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ _MAX_CONTOURS = 100_000
 _MAX_POINTS = 5_000_000
 _MAX_COORDINATE_MM = 1e6
 _MAX_LENGTH_MM = 1e8
-"""Greatest length of all contours of a structure. The two lungs have about a kilometre."""
+"""Greatest length of all contours of a structure together; contours of both lungs have about 1 km (1e6 mm)."""
 
 Points = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Structures:
+    """Content of a structure set; `contours` are items of ContourSequence by the number of the structure."""
+
     segments: tuple[Segment, ...]
     contours: Mapping[int, list[Any]]
     series_uid: str | None
@@ -61,13 +63,13 @@ class _Structures:
 
 
 def open_rtstruct(path: Path) -> MaskFile:
-    """Return the structures of an RTSTRUCT file. Contours of lungs are checked, others only when they are filled.
+    """Return the mask in an RTSTRUCT file. Contours of lungs are checked, other contours only when they are filled.
 
     Raises
     ------
     SourceError
-        If the file is corrupt, has no contours or several frames of reference, or a lung has contours that enclose no
-        clear area.
+        If the file is corrupt, has no contours or several frames of reference, or if a contour of a lung is open or
+        crosses itself.
     """
     with corrupt_errors(path):
         structures = _read(path)
@@ -93,8 +95,8 @@ def label_slabs_of(mask: MaskFile, values: Mapping[int, int], geometry: Geometry
     path = Path(mask.path)
     if not geometry.orientation_known:
         raise SourceError(
-            f"{mark_path(path)} has contours in the patient, and the scan does not say how its axes lie there: give "
-            "the CT series on which they were drawn"
+            f"{mark_path(path)} has contours in coordinates of the patient, and the scan does not say how its axes lie "
+            "in the patient: give the CT series on which the contours were drawn"
         )
     placed: list[tuple[int, PlanarContours]] = []
     with corrupt_errors(path):
@@ -243,7 +245,7 @@ def _check_contours(path: Path, number: int, contours: list[Points]) -> None:
                 f"{mark_path(path)} has contours of more than {_MAX_LENGTH_MM / 1e6:g} km in structure {number}: "
                 "export it again"
             )
-        # Seen along the patient's axis that the contour extends least along.
+        # The contour is projected along the axis of the patient in which it extends least.
         seen = np.delete(points, int(np.argmin(np.ptp(points, axis=0))), axis=1)
         if crosses_itself(seen):
             raise SourceError(

@@ -1,4 +1,4 @@
-"""Grid of the frames of a segmentation, by their positions in the patient."""
+"""Grid of a segmentation, derived from the positions of its frames in the patient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lungmix.formats.limits import MAX_SLICES, check_geometry
 from lungmix.geometry import Geometry
 
 _TOLERANCE = 0.01
-"""Greatest distance of a frame from its place, in slice spacings across and in pixels along the slice."""
+"""Greatest distance of a frame from its position on the grid, as a fraction of the smallest spacing."""
 
 _ROUNDING = 1e-4
 
@@ -27,9 +27,10 @@ class FramePosition:
     Attributes
     ----------
     origin, axes, spacing : tuple of float or None
-        Position of the first pixel, directions of rows and columns, and distances of rows and of columns.
+        Position of the first pixel in LPS, mm; directions of the row and the column; distances between rows and
+        between columns, mm.
     steps : tuple of float
-        Declared distances of slices, the more reliable one first.
+        Declared distances between slices, mm, the more reliable distance first.
     """
 
     origin: tuple[float, ...] | None
@@ -41,7 +42,7 @@ class FramePosition:
 def grid_of_frames(
     path: Path, positions: Sequence[FramePosition], shape: tuple[int, int]
 ) -> tuple[Geometry, list[int]]:
-    """Return the grid from the first to the last frame, and the slice of each frame.
+    """Return the grid that reaches from the lowest to the highest frame, and the index of the slice of each frame.
 
     Parameters
     ----------
@@ -87,10 +88,11 @@ def grid_of_frames(
 def _slices(
     path: Path, heights: npt.NDArray[np.float64], declared: Sequence[float]
 ) -> tuple[float, npt.NDArray[np.int64]]:
-    """Return the distance of slices, and the slice of each frame.
+    """Return the distance between slices, mm, and the index of the slice of each frame.
 
-    A declared distance counts where all frames lie on its multiples, since slices without a segment have no frame; else
-    it is the smallest distance of two frames.
+    The distance is the first declared one of which all frames lie at multiples: frames may be farther apart than
+    slices, since slices without a segment have no frame. Without such a distance, it is the smallest between two
+    frames.
     """
     steps = np.diff(np.unique(heights))
     smallest = steps[steps > _ROUNDING].min(initial=np.inf)

@@ -44,9 +44,9 @@ class FramePixels:
     syntax : str
         Transfer syntax.
     offset : int
-        Offset of uncompressed pixels.
+        Offset of the pixels in the file, in bytes.
     fragments : tuple of tuple
-        Offsets and lengths of the fragments of each frame; empty for uncompressed pixels.
+        For each frame, offset and length in bytes of its fragments; empty for uncompressed pixels.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class FramePixels:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, self.frame_bytes + 1)
         if self.syntax in (_DEFLATED_FRAMES, _ENCAPSULATED_UNCOMPRESSED):
             if len(content) < self.frame_bytes:
-                raise ValueError("too few pixels")
+                raise ValueError(f"frame {index + 1} has fewer pixels than its header declares")
             return self._unpack(content, 0)
         return self._decode(content)
 
@@ -80,13 +80,13 @@ class FramePixels:
         return -(-self.shape[0] * self.shape[1] * self.bits // 8)
 
     def _read_uncompressed(self, stream: BinaryIO, index: int) -> Frame:
-        """Return a frame of uncompressed pixels; a frame of bits may begin within a byte."""
+        """Return a frame of uncompressed pixels; with one bit per pixel, it may begin within a byte."""
         bits = self.shape[0] * self.shape[1] * self.bits
         first, skipped = divmod(index * bits, 8)
         stream.seek(self.offset + first)
         content = stream.read(-(-(skipped + bits) // 8))
         if len(content) * 8 < skipped + bits:
-            raise ValueError("too few pixels")
+            raise ValueError(f"frame {index + 1} has fewer pixels than its header declares")
         return self._unpack(content, skipped)
 
     def _unpack(self, content: bytes, skipped: int) -> Frame:
@@ -99,7 +99,7 @@ class FramePixels:
     def _decode(self, content: bytes) -> Frame:
         size = read_jpeg_size(content)
         if size is not None and size != self.shape:
-            raise ValueError("pixels of another size")
+            raise ValueError("a frame has pixels of another size than its header declares")
         # The decoder of RLE in Python cannot crash the process.
         plugin = "pydicom" if self.syntax == RLELossless else ""
         values, _ = get_decoder(UID(self.syntax)).as_array(
@@ -109,12 +109,12 @@ class FramePixels:
             transfer_syntax_uid=UID(self.syntax), decoding_plugin=plugin,
         )  # fmt: skip
         if values.shape != self.shape:
-            raise ValueError("pixels of another size")
+            raise ValueError("a frame has pixels of another size than its header declares")
         return values
 
 
 def open_pixels(path: Path, elements: RawHeader, shape: tuple[int, int], bits: int, frames: int) -> FramePixels:
-    """Return where the frames of a file are, whose table of fragments is read; call it within `corrupt_errors`.
+    """Return the location of the frames in a file, without reading pixels; call it within `corrupt_errors`.
 
     Raises
     ------

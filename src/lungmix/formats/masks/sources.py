@@ -1,4 +1,4 @@
-"""Mask files of a place: a folder, a file, an archive of them, or an address in an object store."""
+"""Search for mask files in a folder, a file, an archive, or at an address in an object store."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from lungmix.s3 import check_address, is_remote
 
 @dataclass(frozen=True, repr=False)
 class OpenedMask:
-    """Mask file of a place; `repr` shows no names.
+    """Mask file that was found; `repr` shows no names.
 
     Attributes
     ----------
     path : Path
-        Its path for names, in which an archive is a folder without the ending of its name.
+        Path whose names of file and folders tell to which case a mask belongs. An archive counts as a folder, named
+        like the archive without its ending.
     mask : MaskFile, SourceError or None
         The mask, the reason why it cannot be read, or None for a file that was not opened.
     """
@@ -44,7 +45,7 @@ class OpenedMask:
 
 @dataclass(frozen=True, repr=False)
 class RemoteMaskReader:
-    """Reader of a mask in an object store, which downloads its files first; see `MaskFile.label_slabs`.
+    """Function that downloads the objects of a mask and then reads its labels; see `MaskFile.label_slabs`.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class RemoteMaskReader:
     def __call__(
         self, mask: MaskFile, values: Mapping[int, int], geometry: Geometry, thickness: int
     ) -> Iterator[Labels]:
-        """Yield the labels slab by slab; remove the files after the last slab."""
+        """Yield the labels slab by slab; remove the downloaded files after the last slab."""
         with download(self.objects, mask.path) as folder:
             yield from self.local(replace(mask, path=str(folder / self.file)), values, geometry, thickness)
 
@@ -71,7 +72,7 @@ class RemoteMaskReader:
 def open_masks(
     place: str | Path, *, is_needed: Callable[[Path], bool] = lambda path: True, excluded: Collection[str] = ()
 ) -> list[OpenedMask]:
-    """Return the mask files of a place.
+    """Return the mask files in a folder, in an archive, at a path or at an address.
 
     Parameters
     ----------
@@ -79,9 +80,9 @@ def open_masks(
         A folder, which is searched recursively, an archive, a mask file, or ``s3://bucket/prefix`` for any of these.
         Archives in a folder are unpacked too.
     is_needed : callable
-        Function of the path for names of an image file that tells whether it is opened, or even downloaded.
+        Function of `OpenedMask.path`. An image file for which it returns False is neither opened nor downloaded.
     excluded : collection of str
-        Paths and addresses that are no masks, such as those of the scans.
+        Paths and addresses of files that are no masks, such as the files of the scans.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def open_masks(
 
 @dataclass(frozen=True)
 class _Located:
-    """File on this machine, its path for names, and for a member of an archive the state of the member."""
+    """File on this machine, with its `OpenedMask.path`, and for a file of an archive a text that changes with it."""
 
     file: Path
     path: Path
@@ -176,6 +177,6 @@ class _Search:
             state = objects.state if located.state is None else located.state
             reader = RemoteMaskReader(objects, names[0], mask.reader)
             address = str(located.path) if objects.packed else self.mirror.url_of(str(located.file))
-            # Modification times are those of temporary files, so the state is that of the tags of the objects.
+            # Temporary files have a new modification time in each run: the fingerprint is made from tags of objects.
             return replace(mask, path=address, fingerprint=location_digest(state), reader=reader)
         return mask if located.state is None else replace(mask, fingerprint=location_digest(located.state))

@@ -1,4 +1,4 @@
-"""Known words and codes: which region or tissue a segment of another program is.
+"""Names and codes of segments, and the regions or tissues that they stand for.
 
 Source of the codes: SNOMED CT (SCT, and its older notation SRT), DICOM PS3.16 (DCM), Foundational Model of Anatomy
 (FMA), RadLex. Names are those of 3D Slicer, TotalSegmentator, lungmask, treatment planning systems and this package.
@@ -25,7 +25,7 @@ LOBES = tuple(_LOBES)
 """Regions of the five lobes."""
 
 LUNG_REGIONS = frozenset({"lung", "right", "left", *LOBES})
-"""Regions that are lung as a whole, or a part of its anatomy."""
+"""Regions that are both lungs, one lung or a lobe."""
 
 _NOT_WORDS = re.compile(r"[\W_]+")
 _MAX_NAME_LENGTH = 200
@@ -76,7 +76,7 @@ _WORDS_OF_OTHERS = {
 
 
 def normalize_name(name: str) -> str:
-    """Return the words of a name in lower case with single blanks, by which `REGION_BY_WORD` lists it."""
+    """Return a name as words in lower case with single blanks between them, as the keys of `REGION_BY_WORD` are."""
     return _NOT_WORDS.sub(" ", name[:_MAX_NAME_LENGTH].lower()).strip()
 
 
@@ -111,7 +111,7 @@ REGION_BY_CODE: Mapping[tuple[str, str], str] = MappingProxyType({
     ("99LUNGMIX", "ELSEWHERE"): "elsewhere",
     ("99LUNGMIX", "DENSE-R"): "right_dense", ("99LUNGMIX", "DENSE-L"): "left_dense",
 })  # fmt: skip
-"""Region by coding scheme and value; those of lobes without a side and of the lung have it by a modifier."""
+"""Region by coding scheme and code value. A code may have a modifier of the side as well, see `region_of_code`."""
 
 _LEVEL_BY_CODE = {
     ("SCT", "45653009"): "upper", ("SRT", "T-28820"): "upper",
@@ -139,7 +139,7 @@ def region_of_name(name: str) -> str | None:
 
 
 def region_of_code(code: Coded | None, modifiers: Iterable[Coded] = ()) -> str | None:
-    """Return the region of a code with modifiers of its side; None for unknown codes and lobes without a side."""
+    """Return the region of a code, with the side that modifiers state; None if unknown, or a lobe without a side."""
     if code is None:
         return None
     code = canonical_code(code)
@@ -159,10 +159,11 @@ def canonical_code(code: Coded) -> Coded:
 
 
 def region_of(name: str, code: Coded | None = None, modifiers: Iterable[Coded] = ()) -> str | None:
-    """Return the region of a segment; None where it is unknown or name and code contradict each other.
+    """Return the region of a segment; None if it is unknown, or if name and code contradict each other.
 
-    A side, a lobe or a tissue is more than the lung as a whole: our own exports code the right lung as lung and name
-    it, other programs name it "lung" and code the side.
+    If name or code is the lung as a whole, and the other one a side, a lobe or a tissue, the more specific one counts.
+    Exports of this package give the right lung the code of the lung and the name of the side; other programs give it
+    the name "lung" and a code with the side.
     """
     by_name, by_code = region_of_name(name), region_of_code(code, modifiers)
     if by_name is None or by_code is None or by_name == by_code:
@@ -176,9 +177,9 @@ def region_of(name: str, code: Coded | None = None, modifiers: Iterable[Coded] =
 
 
 def maker_of(*texts: str | None) -> str | None:
-    """Return the program or manufacturer in texts of a header, if it is a known one: no other text of a file is kept.
+    """Return the known program or manufacturer that texts of a header name; None without one.
 
-    The first text with a known word decides.
+    The first text with a known word decides. The text itself is never returned, since it may name a patient.
     """
     for text in texts:
         words = f" {normalize_name(text or '')} "

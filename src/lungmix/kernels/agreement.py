@@ -1,4 +1,7 @@
-"""Agreement of a mask with a reference: overlap and distances of surfaces, from counts that slabs add up to."""
+"""Agreement of a mask with a reference mask: their overlap, and the distances between their surfaces.
+
+Both follow from counts, which are made slab by slab and added up, so that no volume has to fit in memory.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy.typing as npt
 from lungmix.kernels.surfaces import Mask
 
 TOLERANCES_MM = (1, 3)
-"""Distances up to which surfaces agree in ``surface_dice_1mm`` and ``surface_dice_3mm``."""
+"""Largest distances, mm, at which two surfaces still agree, in ``surface_dice_1mm`` and ``surface_dice_3mm``."""
 
 _ROUNDING_MM = 1e-6
 _PERCENT = 95
@@ -20,12 +23,14 @@ _PERCENT = 95
 
 @dataclass(frozen=True)
 class Overlap:
-    """Voxels of a mask, of a reference, and of both.
+    """Numbers of voxels in a mask, in a reference mask, and in their intersection.
 
     Attributes
     ----------
-    mask, reference, both : int
-        Numbers of voxels.
+    mask, reference : int
+        Voxels in the mask; voxels in the reference.
+    both : int
+        Voxels in the mask and in the reference.
     """
 
     mask: int = 0
@@ -44,14 +49,14 @@ class Overlap:
 
 @dataclass(frozen=True, eq=False)
 class DistanceCounts:
-    """Distances with the number of surface voxels that have them.
+    """Number of surface voxels at each distance from another surface.
 
     Attributes
     ----------
     squares : ndarray of float64
         Distinct squared distances in mm², ascending.
-    counts : ndarray of int64
-        Voxels by squared distance.
+    counts : ndarray of int64, same shape
+        Number of surface voxels at each of these distances.
     """
 
     squares: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
@@ -59,13 +64,13 @@ class DistanceCounts:
 
     @classmethod
     def of(cls, squares: npt.NDArray[np.float64]) -> DistanceCounts:
-        """Count the squared distances of surface voxels."""
+        """Count how often each squared distance occurs; `squares` has one entry per surface voxel, in mm²."""
         distinct, counts = np.unique(squares, return_counts=True)
         return cls(distinct, counts.astype(np.int64))
 
     @classmethod
     def total(cls, parts: Iterable[DistanceCounts]) -> DistanceCounts:
-        """Add up the counts of slabs or of both surfaces."""
+        """Add up the counts of several slabs, or those of two surfaces."""
         members = [cls(), *parts]
         squares = np.concatenate([part.squares for part in members])
         distinct, positions = np.unique(squares, return_inverse=True)
@@ -80,17 +85,17 @@ class DistanceCounts:
 
     @property
     def is_finite(self) -> bool:
-        """True where there are distances, and all of them are finite."""
+        """True if there is at least one distance, and all distances are finite."""
         return bool(len(self.squares)) and bool(np.isfinite(self.squares[-1]))
 
     def mean(self) -> float:
-        """Return the mean distance, mm; NaN without distances."""
+        """Return the mean distance in mm; NaN unless `is_finite`."""
         if not self.is_finite:
             return nan
         return float(np.sqrt(self.squares) @ self.counts) / self.voxels
 
     def percentile(self, percent: float) -> float:
-        """Return a percentile in mm, interpolated linearly as in ``numpy.percentile``; NaN without distances."""
+        """Return a percentile in mm, interpolated linearly as in ``numpy.percentile``; NaN unless `is_finite`."""
         if not self.is_finite:
             return nan
         rank = percent / 100 * (self.voxels - 1)
@@ -100,7 +105,7 @@ class DistanceCounts:
         return low + (high - low) * (rank - first)
 
     def within(self, tolerance: float) -> int:
-        """Return the number of surface voxels that are at most `tolerance` mm away."""
+        """Return the number of surface voxels at most `tolerance` mm away from the other surface."""
         return int(self.counts[np.sqrt(self.squares) <= tolerance + _ROUNDING_MM].sum())
 
 
@@ -110,9 +115,10 @@ def agreement_of(overlap: Overlap, distances: DistanceCounts, voxel_ml: float) -
     Parameters
     ----------
     overlap : Overlap
-        Voxels of both.
+        Voxel counts of the mask and the reference.
     distances : DistanceCounts
-        Distances of both surfaces from each other, together; infinite where the other mask is empty.
+        Distances of the surface of the mask from that of the reference, and the reverse, added up. A distance is
+        infinite if the other mask is empty.
     voxel_ml : float
         Volume of a voxel in mL.
 

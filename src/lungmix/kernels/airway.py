@@ -14,23 +14,24 @@ from lungmix.kernels.geodesic import wave_numbers
 Mask = npt.NDArray[np.bool_]
 
 LUMEN_HU = -900
-"""Upper limit of a lumen: gas of the trachea is near -1000 HU, aerated lung near -850."""
+"""Upper limit of the HU of a lumen: gas of the trachea is near -1000 HU, aerated lung near -850 HU."""
 
 WALL_HU = -600
-"""Lower limit of the wall of the tube, also where voxels of 3 mm mix it with gas or lung."""
+"""Lower limit of the HU of the wall of the tube, even in voxels of 3 mm that mix wall with gas or lung."""
 
 SECTION_MM2 = (40.0, 700.0)
-"""Cross-sections of the tube: the normal trachea has 13 to 27 mm across (Breatnach et al. 1984), 130 to 570 mm²; a main
-bronchus and a narrowed trachea have less."""
+"""Smallest and largest cross-section of the tube, mm². A normal trachea is 13 to 27 mm wide (Breatnach et al. 1984),
+which is 130 to 570 mm²; a main bronchus and a narrowed trachea are smaller."""
 
 SURROUNDED = 0.7
-"""Smallest share of the rays out of a section, along rows and columns, that meet a wall."""
+"""Smallest share of rays that meet a wall. From each voxel at the edge of a section, rays run outwards along the row
+and the column."""
 
 LOOK_MM = 8.0
-"""Length of these rays."""
+"""Length of these rays, mm."""
 
 SOFT_HU = -200
-"""Lower limit of soft tissue."""
+"""Lower limit of the HU of soft tissue."""
 
 SHORTEST_MM = 20.0
 """Smallest length of a trachea."""
@@ -42,7 +43,8 @@ BRONCHI_MM = 60.0
 """Distance up to which main bronchi are followed below the tube: the left one is about 50 mm long."""
 
 WIDENING = 2.0
-"""Growth stops where its front exceeds this multiple of the largest section: it has leaked into the lung there."""
+"""Bronchi are followed by a front that advances through the lumen voxel by voxel. It has leaked into the lung, and
+stops, where it has more voxels than this multiple of the largest section of the tube."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +54,9 @@ class Airway:
     Attributes
     ----------
     tube : ndarray of bool, shape (z, y, x)
-        Stacked sections that are surrounded by soft tissue.
+        Trachea: a stack of axial sections of gas that are surrounded by soft tissue.
     branches : ndarray of bool, same shape
-        Lumen of the branches of the tube.
+        Lumen of the main bronchi that leave the trachea.
     """
 
     tube: Mask
@@ -76,7 +78,7 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
     Returns
     -------
     Airway
-        Both masks are empty where no tube is found.
+        Tube and branches are empty if no trachea is found.
     """
     empty = np.zeros(hu.shape, np.bool_)
     lumen = hu < LUMEN_HU
@@ -88,7 +90,7 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
     step_mm = float(np.linalg.norm(steps[:, axis]))
     spans = [(box[axis].start * step_mm, box[axis].stop * step_mm) for box in ndimage.find_objects(tubes)]
     upward = steps[2, axis] > 0
-    # Components in the lung can look like sections of a tube, but none extends as high as the trachea.
+    # Components inside the lung can also look like stacked sections of a tube, but the trachea extends highest.
     tops = [
         ((high if upward else -low), high - low, -n) for n, (low, high) in enumerate(spans) if high - low >= SHORTEST_MM
     ]
@@ -101,13 +103,16 @@ def find_airway(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.flo
     waves = wave_numbers(tube, lumen, round(BRONCHI_MM / float(np.median(spacing))))
     fronts = np.bincount(waves[waves > 0], minlength=1)
     wide = np.flatnonzero(fronts > WIDENING * widest)
-    # The front widens gradually: drop also the last wave before it became too wide.
+    # The front widens gradually, so the last wave that was not yet too wide has leaked as well: drop it too.
     last = int(wide[0]) - 2 if len(wide) else len(fronts)
     return Airway(tube, (waves > 0) & (waves <= last))
 
 
 def axial_steps(spacing: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Return the vectors in LPS, mm, of one step along each axis of an axial array, as columns."""
+    """Return the matrix whose columns are the steps along the axes z, y, x of an axial array, in mm in LPS.
+
+    The axes of an axial array run to the head (z), to the back (y) and to the left (x) of the patient.
+    """
     steps = np.zeros((3, 3))
     steps[2, 0], steps[1, 1], steps[0, 2] = spacing
     return steps
@@ -119,14 +124,18 @@ def cranial_axis(steps: npt.NDArray[np.float64]) -> int:
 
 
 def tube_sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt.NDArray[np.float64]) -> Mask:
-    """Return the axial components of lumen that could be sections of the trachea."""
+    """Return the voxels of lumen that could belong to the trachea.
+
+    These are components within one axial slice whose area is in `SECTION_MM2` and which a wall surrounds, near the
+    middle of the body and above the lower third of the lungs.
+    """
     out = np.zeros(hu.shape, np.bool_)
     axis = cranial_axis(steps)
     spacing = np.linalg.norm(steps, axis=0)
     region = _upper_middle(hu, lung, steps, axis)
     if region is None:
         return out
-    # Use face neighbours, so that an oblique wall one voxel thick separates both its sides.
+    # Connect voxels by faces only, so that an oblique wall one voxel thick separates the gas on its two sides.
     plane = ndimage.generate_binary_structure(3, 1)
     np.moveaxis(plane, axis, 0)[[0, 2]] = False
     components, n = ndimage.label(lumen[region], plane)

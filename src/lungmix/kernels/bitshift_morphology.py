@@ -1,7 +1,9 @@
-"""Dilation and erosion of packed masks by small elements: words are shifted against each other.
+"""Dilation and erosion of packed masks by small structuring elements, by shifts of words.
 
-An erosion is the conjunction of the rows that the element covers, each eroded along x by the extent of the element in
-that row; a dilation is the disjunction.
+A packed mask holds 64 voxels of a row in one word, so that one shift moves 64 voxels. An element is a set of rows along
+x, each with a half width. An erosion first erodes the mask along x by each of these half widths. Then it takes, for
+each row of the mask, the logical AND of the neighbouring rows that the element covers, each eroded by its half width. A
+dilation does the same with OR.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ def _shifted(row, k, w):  # type: ignore[no-untyped-def]
 
 @kernel()
 def erode_by_shifts(bits, extents, first, out):  # type: ignore[no-untyped-def]
-    """Erode planes from `first` on; `extents` holds the largest offset along x for each along z and y, or -1."""
+    """Write the erosion of the planes from `first` on to `out`.
+
+    ``extents[i, j]`` is the half width along x of row (i, j) of the element, whose axes are z and y; -1 if the element
+    has no voxel in this row.
+    """
     nz, ny, words = bits.shape
     ez, ey = len(extents) // 2, len(extents[0]) // 2
     along_x = _along_x(bits, extents.max(), True)
@@ -44,7 +50,7 @@ def erode_by_shifts(bits, extents, first, out):  # type: ignore[no-untyped-def]
 
 @kernel()
 def dilate_by_shifts(bits, extents, first, out):  # type: ignore[no-untyped-def]
-    """Dilate planes from `first` on; see `erode_by_shifts`."""
+    """Write the dilation of the planes from `first` on to `out`; for `extents` see `erode_by_shifts`."""
     nz, ny, words = bits.shape
     ez, ey = len(extents) // 2, len(extents[0]) // 2
     along_x = _along_x(bits, extents.max(), False)
@@ -62,7 +68,7 @@ def dilate_by_shifts(bits, extents, first, out):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _along_x(bits, extent, eroded):  # type: ignore[no-untyped-def]
-    """Return the mask eroded or dilated along x by 0, 1 ... `extent` voxels."""
+    """Return copies of a mask, of which copy ``k`` is eroded, or dilated, along x by ``k`` voxels, 0 to `extent`."""
     nz, ny, words = bits.shape
     out = np.empty((extent + 1, nz, ny, words), np.uint64)
     out[0] = bits

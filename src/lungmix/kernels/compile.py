@@ -1,7 +1,7 @@
 """Compile all kernels in advance: ``python -m lungmix.kernels.compile``.
 
-Machine code is cached next to the modules, where all users of an installation can read it, or in the user's cache if
-that folder is not writable; see `lungmix.kernels.jit`.
+Machine code is cached next to the modules, where all users of an installation can read it. If that folder is not
+writable, the code is cached for the current user only; see `lungmix.kernels.jit`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lungmix.kernels.surfaces import nearest_squares, points_of
 
 
 def compile_kernels() -> None:
-    """Call every kernel on a small volume, with each dtype of costs."""
+    """Call every kernel on a small volume, so that numba compiles it for all dtypes with which it is used."""
     hu = np.zeros((3, 4, 70), np.int16)
     mask = np.zeros(hu.shape, np.uint8)
     mask[1, 1:3, 3:60] = 1
@@ -59,7 +59,7 @@ def compile_kernels() -> None:
 
 
 def compile_all() -> None:
-    """Compile the kernels of all subpackages, readable by all users who can read the modules."""
+    """Compile the kernels of all subpackages, so that everybody who can read the modules can read the machine code."""
     # With a private umask only root could read what root compiles.
     before = os.umask(0o022)
     try:

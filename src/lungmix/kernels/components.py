@@ -1,7 +1,8 @@
-"""6-connected components of slabs, merged across slabs by small tables.
+"""Connected components (by faces) of a mask, found slab by slab and merged across slabs.
 
-A slab is stored as runs: maximal rows of set voxels along x. Runs are few compared to voxels, carry the label of their
-component and can be rendered as a mask, so no label volume is needed.
+A slab is a number of consecutive slices. Its mask is stored as runs: a run is a maximal sequence of set voxels within
+one row along x. There are far fewer runs than voxels. Each run has the label of its component, and a mask can be
+rendered from selected runs, so that no label volume is needed. Slabs are merged by small tables of their components.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class RunLengthMask:
-    """Runs of set voxels, ordered by row ``z * ny + y`` and then by x.
+    """Mask of a slab as runs of set voxels along x, ordered by row ``z * ny + y`` and then by x.
 
     Attributes
     ----------
@@ -33,9 +34,9 @@ class RunLengthMask:
     first_of_row : ndarray of int32, shape (z * y + 1,)
         Index of the first run of each row; the last entry is the number of runs.
     start, stop : ndarray of int32, shape (runs,)
-        First and one past the last x.
+        First x of each run, and the x after its last one.
     label : ndarray of int32, shape (runs,)
-        Component of the run, 0 to components - 1 within this slab.
+        Component of each run: 0 to ``components - 1``, numbered within this slab.
     components : int
         Number of components.
     """
@@ -48,7 +49,7 @@ class RunLengthMask:
     components: int
 
     def planes(self, begin: int, end: int) -> RunLengthMask:
-        """Return the runs of planes ``begin`` to ``end``, with their labels."""
+        """Return the runs of planes ``begin`` to ``end - 1``, with their labels in the slab."""
         ny = self.shape[1]
         rows = self.first_of_row[begin * ny : end * ny + 1]
         part = slice(rows[0], rows[-1])
@@ -64,14 +65,14 @@ class RunLengthMask:
 
 @dataclass(frozen=True, eq=False)
 class ComponentTable:
-    """Sizes and edge contacts of components.
+    """Sizes of components, and which of them touch the edge of an axial slice.
 
     Attributes
     ----------
     voxels : ndarray of int64, shape (components,)
-        Voxel counts.
+        Number of voxels of each component.
     touches_edge : ndarray of bool, shape (components,)
-        True where a voxel lies in the first or last row or column of its axial slice.
+        True for components with a voxel in the first or last row or column of an axial slice.
     """
 
     voxels: Ints
@@ -80,18 +81,21 @@ class ComponentTable:
 
 @dataclass(frozen=True, eq=False)
 class SlabTable:
-    """Components of a slab that the merge needs: all but the small ones that end within it.
+    """Table of the components of a slab that matter when slabs are merged.
+
+    A component is listed if it touches the first or last plane of the slab, is not too small to be kept, or is one of
+    the five largest of the slab. The others can neither grow by the merge nor be kept.
 
     Attributes
     ----------
     components : ComponentTable
-        Components that reach a face, could be kept, or are among the largest.
+        The listed components.
     number : ndarray of int32, shape (listed,)
-        Labels of these components in the slab.
+        Label of each listed component in the slab.
     below, above : RunLengthMask
-        First and last plane; their labels are indices into `components`.
+        First and last plane of the slab; their labels are indices into `components`.
     unlisted : int
-        Number of components that end within the slab and are too small to be kept.
+        Number of components of the slab that are not listed.
     """
 
     components: ComponentTable
@@ -103,16 +107,16 @@ class SlabTable:
 
 @dataclass(frozen=True, eq=False)
 class MergedComponents:
-    """Components of a volume.
+    """Components of a volume, merged from the tables of its slabs.
 
     Attributes
     ----------
     components : ComponentTable
-        All components but those that their slab does not list.
+        Components of the volume that `SlabTable` lists in at least one slab.
     number : list of ndarray of int32
-        For each slab, the component of the volume that each entry of its table belongs to.
+        For each slab, the index in `components` of each component that its `SlabTable` lists.
     unlisted : int
-        Number of components that are not listed.
+        Number of further components, which no table lists.
     """
 
     components: ComponentTable
@@ -124,7 +128,7 @@ _LARGEST_LISTED = 5
 
 
 def label_runs(bits: Bits, nx: int) -> RunLengthMask:
-    """Return the runs of a slab, labelled by 6-connected component.
+    """Return the runs of a slab, labelled with their components, which are connected by faces.
 
     Parameters
     ----------
@@ -145,16 +149,17 @@ def label_runs(bits: Bits, nx: int) -> RunLengthMask:
 def tabulate_components(
     runs: RunLengthMask, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)
 ) -> ComponentTable:
-    """Return voxel count and edge contact of each component of a slab.
+    """Return the size of each component of a slab, and whether it touches the edge of an axial slice.
 
     Parameters
     ----------
     runs : RunLengthMask
         The slab.
     cranial_axis : int
-        Array axis from feet to head, whose ends do not count as edges.
+        Array axis from feet to head. The first and last index along it do not count as edges.
     ends : tuple of bool
-        True where the first, or last, plane of the slab is the first, or last, of the volume.
+        True if the first plane of the slab is the first of the volume, and true if its last plane is the last of the
+        volume. These planes are edges only if the cranial axis is another one.
     """
     _, ny, nx = runs.shape
     first, last = (end and cranial_axis != 0 for end in ends)
@@ -168,7 +173,7 @@ def tabulate_components(
 def table_of(
     runs: RunLengthMask, min_voxels: int, cranial_axis: int = 0, ends: tuple[bool, bool] = (True, True)
 ) -> SlabTable:
-    """Return the table of a slab for the merge.
+    """Return the table of a slab with which slabs are merged.
 
     Parameters
     ----------
@@ -199,7 +204,7 @@ def table_of(
 
 
 def pairs_across(below: RunLengthMask, above: RunLengthMask) -> Int32s:
-    """Return the pairs of components that meet at the face between two slabs.
+    """Return the pairs of components that touch across the border between two consecutive slabs.
 
     Parameters
     ----------
@@ -209,7 +214,7 @@ def pairs_across(below: RunLengthMask, above: RunLengthMask) -> Int32s:
     Returns
     -------
     ndarray of int32, shape (pairs, 2)
-        Distinct pairs of labels, of the first and of the second plane.
+        Distinct pairs: a label of `below`, then the label of `above` that it touches.
     """
     pairs = _overlapping_pairs(below.first_of_row, below.start, below.stop, below.label,
                                above.first_of_row, above.start, above.stop, above.label)  # fmt: skip
@@ -217,7 +222,7 @@ def pairs_across(below: RunLengthMask, above: RunLengthMask) -> Int32s:
 
 
 def merge_tables(slabs: Sequence[SlabTable]) -> MergedComponents:
-    """Return the components of a volume from the tables of its slabs, in order."""
+    """Return the components of a volume from the tables of its slabs, which are given in the order of the slabs."""
     sizes = [len(slab.number) for slab in slabs]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     total = int(offsets[-1])
@@ -239,7 +244,7 @@ def merge_tables(slabs: Sequence[SlabTable]) -> MergedComponents:
 
 
 def render_components(runs: RunLengthMask, keep: Bools) -> Bits:
-    """Return the packed mask of the components to keep.
+    """Return a packed mask of a slab that contains only the components to keep.
 
     Parameters
     ----------
@@ -360,7 +365,7 @@ def _tabulate(ny, nx, edges, first, start, stop, label, voxels, touches):  # typ
 
 @kernel()
 def _overlapping_pairs(first_a, start_a, stop_a, label_a, first_b, start_b, stop_b, label_b):  # type: ignore[no-untyped-def]
-    # Two runs that overlap form a pair; rows of m and n runs have fewer than m + n pairs.
+    # Two runs that overlap form a pair. Two rows with m and n runs have fewer than m + n pairs.
     pairs = np.empty((len(start_a) + len(start_b), 2), np.int32)
     count = 0
     for row in range(len(first_a) - 1):

@@ -1,4 +1,4 @@
-"""Polygons filled by the even-odd rule, and polygons that cross themselves."""
+"""Filling of polygons by the even-odd rule, and detection of polygons that cross themselves."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ Points = npt.NDArray[np.float64]
 
 _MAX_CROSSINGS = 1 << 20
 _TOLERANCE_MM = 0.5
-"""Smallest width of a doubly enclosed part. Drawn outlines touch themselves and are rounded to 0.01 mm."""
+"""Smallest width of a part that counts as enclosed twice, or in the opposite sense. Drawn outlines touch themselves and
+are rounded to 0.01 mm, which encloses narrower parts."""
 
 _MIN_STEP_MM = 0.25
 _MAX_LINES = 1000
 
 
 def fill_contours(contours: Sequence[Points], rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return which pixel centres of a window lie inside an odd number of contours.
+    """Return a mask of the pixels of a window whose centres lie inside an odd number of contours.
 
-    A centre on an edge belongs to the contour that lies to its right, or below it where the edge runs along a row, as
-    rows and columns increase to the right and downwards: contours that share an edge share no pixel and leave no gap.
+    Columns increase to the right, rows downwards. A pixel centre that lies exactly on an edge belongs to the contour to
+    the right of the edge or, if the edge runs along a row, to the contour below. So contours that share an edge share
+    no pixel and leave no gap.
 
     Parameters
     ----------
     contours : sequence of ndarray, shape (points, 2)
         Closed polygons: row and column of each point, with pixel centres at integers.
     rows, columns : tuple of int
-        First row of the window and the row after its last one; the same for columns.
+        First row of the window and the row after its last one; likewise for columns.
 
     Returns
     -------
     ndarray of bool, shape (rows, columns)
-        True inside.
+        True for pixels inside.
     """
     height, width = rows[1] - rows[0], columns[1] - columns[0]
     toggles = np.zeros(height * (width + 1), np.uint8)
@@ -46,10 +48,11 @@ def fill_contours(contours: Sequence[Points], rows: tuple[int, int], columns: tu
 
 
 def crosses_itself(points: Points) -> bool:
-    """Return True where a closed polygon encloses a part twice or in both senses, so that its inside is ambiguous.
+    """Return True if a closed polygon crosses itself, so that its inside is ambiguous.
 
-    Lines through the polygon at a distance of a quarter of a millimetre, or a thousandth of its height, are followed;
-    parts of less than half a millimetre along a line do not count.
+    A polygon crosses itself if it encloses an area twice, or one area clockwise and another one anticlockwise. The
+    polygon is examined along parallel lines at a distance of 0.25 mm, or a thousandth of its height if that is more.
+    Areas narrower than 0.5 mm along these lines do not count.
 
     Parameters
     ----------
@@ -73,24 +76,26 @@ def crosses_itself(points: Points) -> bool:
 def crossings(
     points: Points, lines: tuple[int, int]
 ) -> Iterator[tuple[npt.NDArray[np.int64], Points, npt.NDArray[np.int64]]]:
-    """Yield where the edges of a closed polygon cross lines: line, position on it, and the sense of the edge.
+    """Yield the points at which the edges of a closed polygon cross parallel lines, in groups of bounded size.
 
-    An edge crosses a line from its lower end, which counts, to its upper end, which does not.
+    Each group is three arrays: the number of the line, the position along the line, and the sense of the edge, 1 if it
+    runs to higher lines and -1 if it runs to lower ones. An edge that begins or ends on a line crosses this line only
+    if that is the lower end of the edge.
 
     Parameters
     ----------
     points : ndarray, shape (points, 2)
-        Position across the lines, which are at integers, and along them.
+        Position of each corner across the lines, in units of their distance, and along the lines.
     lines : tuple of int
         First line, and the line after the last one.
     """
     following = np.roll(points, -1, axis=0)
     is_upward = following[:, 0] > points[:, 0]
-    # Both polygons at a shared edge get the same positions, whatever their senses.
+    # Sort the two ends of each edge, so that two polygons that share an edge get exactly the same positions.
     lower, upper = np.where(is_upward[:, None], points, following), np.where(is_upward[:, None], following, points)
     first = np.clip(np.ceil(lower[:, 0]), lines[0], lines[1]).astype(np.int64)
     count = np.clip(np.ceil(upper[:, 0]), lines[0], lines[1]).astype(np.int64) - first
-    # Edges in groups of bounded size; each of them crosses fewer lines than a slice has rows.
+    # Process edges in groups with about _MAX_CROSSINGS crossings each, to bound the memory.
     groups = np.cumsum(count) // _MAX_CROSSINGS
     for edges in np.split(np.arange(len(points)), np.flatnonzero(np.diff(groups)) + 1):
         edge = np.repeat(edges, count[edges])

@@ -1,4 +1,4 @@
-"""Data dictionary: the columns of the tables of measurements in order, with unit and meaning."""
+"""Data dictionary: the columns of each table that lungmix writes, in their order, with unit and meaning."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Column:
 
 
 LAA_THRESHOLDS = (950, 910, 856)
-"""Low attenuation areas are voxels strictly below minus these HU."""
+"""Low attenuation areas are voxels strictly below -950, -910 and -856 HU. Constants here have no minus sign."""
 
 HAA_ABOVE = (700, 500)
-"""High attenuation areas are voxels strictly above minus these HU."""
+"""High attenuation areas are voxels strictly above -700 and -500 HU."""
 
 HAA_BANDS = ((600, 250),)
-"""High attenuation areas strictly above minus the first and strictly below minus the second (Lederer et al. 2009)."""
+"""High attenuation areas with two bounds are voxels strictly between -600 and -250 HU (Lederer et al. 2009)."""
 
 AERATED_BANDS = ((950, 700), (950, 800))
-"""Well aerated lung from minus the first to minus the second, ends included; papers differ in the second."""
+"""Well aerated lung has -950 to -700 HU or, in other publications, -950 to -800 HU, ends included."""
 
 
 def _densities(of: str) -> list[Column]:
-    """Return the columns of density measures; `of` names the voxels in their meanings."""
+    """Return the columns of mean, low attenuation and 15th percentile; their meanings name the voxels by `of`."""
     return [
         Column("mean_hu", "HU", f"mean density of {of}"),
         *(Column(f"laa{t}", "%", f"low attenuation: {of} strictly below -{t} HU") for t in LAA_THRESHOLDS),
@@ -61,7 +61,7 @@ def _further(of: str, more: str = "") -> list[Column]:
             Column(f"aerated_{a}_{b}", "%", f"well aerated: {of} from -{a} to -{b} HU, ends included")
             for a, b in AERATED_BANDS
         ),
-        Column("mass_g", "g", f"mass of {of}: 1 + HU / 1000 g/mL, nothing below -1000 HU"),
+        Column("mass_g", "g", f"mass of {of}, at a density of 1 + HU / 1000 g/mL, and 0 g/mL below -1000 HU"),
         Column("touches_border", "", f"1 if {of} reach the first or last slice, row or column{more}"),
     ]
 
@@ -83,7 +83,7 @@ def _columns() -> tuple[Column, ...]:
         *_densities(lung),
         *(Column(f"{t.key}_ml", "mL", f"volume of {t.name}") for t in TISSUES),
         Column("voxels", "", "lung voxels"),
-        *_further(lung, ", or a lung was excluded because it does"),
+        *_further(lung, ", or a lung outside the mask does"),
     ]
     for side in LUNGS:
         of = f"voxels of the {side.name.lower()}"
@@ -106,22 +106,22 @@ def _columns() -> tuple[Column, ...]:
         Column(
             "left_out_ml",
             "mL",
-            "part of the mask that was excluded, on request, from all columns without right or left",
+            "part of the mask that was excluded on request; the columns of single regions do not exclude it",
         ),
-        Column("rejected_ml", "mL", "lung outside the mask: cut by the image edge, or too small"),
+        Column("rejected_ml", "mL", "lung that is not in the mask because the image edge cuts it or it is too small"),
     ]
     return tuple(columns)
 
 
 MEASUREMENTS: tuple[Column, ...] = _columns()
-"""Columns of ``measurements.csv``; models of other than five components have ``component_1`` ... instead of tissues."""
+"""Columns of ``measurements.csv`` for models of five components; others have ``component_1`` ... instead of tissues."""
 
 
 DENSE_COLUMNS: tuple[Column, ...] = (
     Column("dense_lung_ml", "mL", "dense lung that the preset anatomical adds to the aerated lungs"),
     Column("aerated_involvement", "%", "GGO, consolidation and other together, of the voxels of the aerated lungs"),
 )
-"""Further columns of ``measurements.csv``, if a mask of the preset ``anatomical`` is measured."""
+"""Columns that ``measurements.csv`` has in addition if one of its cases has a mask of the preset ``anatomical``."""
 
 
 def _quality_columns() -> tuple[Column, ...]:
@@ -153,17 +153,21 @@ RADIOMICS: tuple[Column, ...] = (
     *_MADE_WITH,
     Column("Energy", "HU²", "sum of squares"),
     Column("TotalEnergy", "mm³ HU²", "sum of squares times the volume of a voxel"),
-    Column("Entropy", "bit", "of the histogram with bins of 25 HU"),
-    Column("Minimum", "HU", "least value"),
+    Column("Entropy", "bit", "entropy of the histogram with bins of 25 HU"),
+    Column("Minimum", "HU", "lowest value"),
     Column("10Percentile", "HU", "10th percentile, linear interpolation"),
     Column("90Percentile", "HU", "90th percentile, linear interpolation"),
-    Column("Maximum", "HU", "greatest value"),
+    Column("Maximum", "HU", "highest value"),
     Column("Mean", "HU", "mean"),
     Column("Median", "HU", "median"),
-    Column("InterquartileRange", "HU", "75th less 25th percentile"),
-    Column("Range", "HU", "greatest less least value"),
-    Column("MeanAbsoluteDeviation", "HU", "mean distance from the mean"),
-    Column("RobustMeanAbsoluteDeviation", "HU", "the same of the values from the 10th to the 90th percentile"),
+    Column("InterquartileRange", "HU", "75th percentile minus 25th percentile"),
+    Column("Range", "HU", "highest value minus lowest value"),
+    Column("MeanAbsoluteDeviation", "HU", "mean absolute distance from the mean"),
+    Column(
+        "RobustMeanAbsoluteDeviation",
+        "HU",
+        "mean absolute deviation of the values from the 10th to the 90th percentile",
+    ),
     Column("RootMeanSquared", "HU", "root of the mean square"),
     Column("StandardDeviation", "HU", "root of the variance"),
     Column("Skewness", "", "third central moment over the cubed standard deviation"),
@@ -176,19 +180,33 @@ RADIOMICS: tuple[Column, ...] = (
 EVALUATION: tuple[Column, ...] = (
     Column("case", "", "name of the scan"),
     Column("region", "", "lungs (right and left together), right, left, another segment of the store, or a tissue"),
-    Column("dice", "", "twice the voxels in both over the sum of the voxels of both; NaN if both are empty"),
-    Column("jaccard", "", "voxels in both over the voxels in either; NaN if both are empty"),
+    Column(
+        "dice",
+        "",
+        "twice the voxels in the intersection / (voxels in store + voxels of reference); NaN if both are empty",
+    ),
+    Column("jaccard", "", "voxels in the intersection / voxels in the union; NaN if store and reference are empty"),
     Column("volume_ml", "mL", "volume in the store"),
     Column("reference_ml", "mL", "volume of the reference"),
-    Column("volume_difference_percent", "%", "volume in the store less that of the reference, of the latter"),
-    Column("asd_mm", "mm", "mean of the distances of both surfaces from each other; NaN if one is empty"),
+    Column(
+        "volume_difference_percent", "%", "(volume in the store - volume of the reference) / volume of the reference"
+    ),
+    Column(
+        "asd_mm",
+        "mm",
+        "mean distance of the surface voxels of each mask from the other surface; NaN if a mask is empty",
+    ),
     Column("hd95_mm", "mm", "95th percentile of these distances, linear interpolation"),
-    Column("hd_mm", "mm", "greatest of these distances"),
-    Column("surface_dice_1mm", "", "voxels of both surfaces at most 1 mm from the other, of all voxels of both"),
-    Column("surface_dice_3mm", "", "the same within 3 mm"),
-    Column("sensitivity", "", "voxels in both, of those of the reference; NaN if it is empty"),
-    Column("precision", "", "voxels in both, of those in the store; NaN if there are none"),
-    Column("worst_slice", "", "slice with most voxels in only one of both, from 0; -1 if they are equal"),
+    Column("hd_mm", "mm", "largest of these distances"),
+    Column(
+        "surface_dice_1mm", "", "share of the surface voxels of both masks that are at most 1 mm from the other surface"
+    ),
+    Column(
+        "surface_dice_3mm", "", "share of the surface voxels of both masks that are at most 3 mm from the other surface"
+    ),
+    Column("sensitivity", "", "voxels in the intersection / voxels of the reference; NaN if the reference is empty"),
+    Column("precision", "", "voxels in the intersection / voxels in the store; NaN if there are none in the store"),
+    Column("worst_slice", "", "slice, from 0, with most voxels in only one of the two masks; -1 if they are equal"),
     Column("grid", "", "same, or resampled where the reference was on another grid"),
     _MADE_WITH[0],
     Column("model", "", "name and digest of the mixture of the labels; empty unless a tissue is compared"),
@@ -201,6 +219,6 @@ EVALUATION_HU: tuple[Column, ...] = (
     Column("from_hu", "HU", "lowest value of the bin"),
     Column("to_hu", "HU", "highest value of the bin"),
     Column("reference_ml", "mL", "volume of the reference in the bin"),
-    Column("sensitivity", "", "part of it with the label in the store"),
+    Column("sensitivity", "", "share of this volume that has the label in the store"),
 )
-"""Columns of ``evaluation_hu.csv``, one row per bin of a region that the reference has voxels in."""
+"""Columns of ``evaluation_hu.csv``. It has one row per case, region and bin of HU in which the reference has voxels."""

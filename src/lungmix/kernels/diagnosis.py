@@ -1,6 +1,7 @@
-"""Diagnosis of a mixture of lung tissues: signs that its components are not the tissues that they are named after.
+"""Diagnosis of a mixture of lung tissues: signs that a component does not describe the tissue that it is named after.
 
-`CHECKS` holds every threshold with its reason, `TISSUE_RANGES` the HU of the tissues with their sources.
+`CHECKS` lists the checks, each with its limit and the reason for the limit. `TISSUE_RANGES` lists the HU of each tissue
+with their sources. A check that a mixture does not pass is said to be raised.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ LOWEST_HU, HIGHEST_HU = -1024, 1000
 
 @dataclass(frozen=True)
 class TissueRange:
-    """HU that the mean of a tissue's component may have.
+    """Range in which the mean HU of the component of a tissue must lie.
 
     Attributes
     ----------
     key : str
-        Tissue, as in `lungmix.tissue.TISSUES`.
+        Key of the tissue in `lungmix.tissue.TISSUES`.
     low, high : float
-        HU.
+        Lowest and highest mean, HU.
     source : str
-        Where the bounds come from.
+        Publications that the bounds come from.
     """
 
     key: str
@@ -62,22 +63,22 @@ TISSUE_RANGES: tuple[TissueRange, ...] = (
 
 @dataclass(frozen=True)
 class Check:
-    """A check of a mixture.
+    """A check of a mixture, which compares a number with a limit.
 
     Attributes
     ----------
     name : str
-        Name in JSON.
+        Name of the check in JSON.
     limit : float
-        A number that reaches it raises the check; for those in `BELOW`, one that falls below it.
+        The check is raised if the number is at least the limit or, for checks in `BELOW`, if it is below the limit.
     unit : str
-        Unit of number and limit.
+        Unit of the number and of the limit.
     fails : bool
-        True if labels by a mixture that raises it are doubtful; False for a remark.
+        True if the check, when raised, makes the labels doubtful; False if it is only a remark.
     measured : str
         Definition of the number.
     reason : str
-        Why the limit stands where it does.
+        Reason for the value of the limit.
     """
 
     name: str
@@ -91,60 +92,62 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check(
         "range", 0, "HU", True, "distance of a component's mean from the range of its tissue",
-        "the ranges of tissues, with their sources, are listed apart",
+        "the ranges of the tissues and their sources are listed in a table of their own",
     ),
     Check(
         "order", 1, "", True,
-        "rank of a component that belongs to another tissue: to that of the prior, or to the nearest published mean",
-        "components are named by rank, so that this one has the name of another tissue",
+        "number of components that belong to another tissue than their rank by mean HU says: the tissue is that of the "
+        "component of the prior they come from or, without a prior, that with the nearest published mean",
+        "components are named by rank, so such a component has the name of a wrong tissue",
     ),
     Check(
-        "empty", 1, "", True, "values of HU that have the label",
+        "empty", 1, "", True, "number of HU values that have the label",
         "a tissue that is never labelled has 0 % in every scan",
     ),
     Check(
-        "torn", 0.1, "%", True, "voxels of a label outside its widest interval of HU, of all voxels of the mixture",
-        "0.1 % change no tissue by more than the 0.1 points that tables show",
+        "torn", 0.1, "%", True,
+        "voxels outside the widest interval of HU of their label, as a share of all voxels of the mixture",
+        "tables show percentages of tissues with one decimal, and 0.1 % of the voxels change them by no more than that",
     ),
     Check(
         "wide", 250, "HU", True, "standard deviation of a component",
-        "two standard deviations on both sides are then 1000 HU, from air to water: a background, and no tissue",
+        "two standard deviations on either side then span 1000 HU, from air to water: that is a background, no tissue",
     ),
     Check(
         "narrow", 8, "HU", True, "standard deviation of a component",
-        "noise alone spreads one density by more; below it, a component describes single values",
+        "noise alone spreads the HU of one tissue by more, so a narrower component describes only a few HU values",
     ),
     Check(
         "rare", 0.5, "%", True, "weight of a component",
-        "a tissue that the voxels hardly hold leaves its component to other voxels",
+        "if a tissue has hardly any voxels, its component is fitted to voxels of other tissues",
     ),
     Check(
         "dominant", 90, "%", True, "weight of a component",
-        "healthy lungs have 50 to 75 % of one tissue, severe emphysema up to 85 % air",
+        "healthy lungs are 50 to 75 % one tissue, and lungs with severe emphysema are up to 85 % air",
     ),
     Check(
-        "unfinished", 1, "", True, "fits that ended before their stopping rule",
-        "the mixture is then no maximum, and another number of iterations gives another one",
+        "unfinished", 1, "", True, "1 if the fit ended before its stopping rule was met",
+        "the mixture is then no maximum of the likelihood, and more iterations would change it",
     ),
     Check(
         "involvement", 3, "points", True,
-        "difference of the pooled lung involvement from that under the published model",
-        "it is more than half of the smallest class of the radiologist's score, 5 points",
+        "difference between the pooled lung involvement by this mixture and by the published model",
+        "3 points are more than half of the smallest class of the radiologist's score, which is 5 points wide",
     ),
     Check(
         "starts", 0.01, "", False,
-        "total variation distance of the fit from the end of another start",
-        "labels of 1 % of the voxels can depend on the start",
+        "largest total variation distance between the fit and the fits from other starting values",
+        "the labels of 1 % of the voxels can then depend on the starting values",
     ),
     Check(
         "distance", 0.25, "", False, "total variation distance from the published model",
-        "random groups of ten scans of one cohort differ by 0.03 to 0.05; five times that is another population or "
-        "another scanner",
+        "random groups of ten scans of one cohort are 0.03 to 0.05 apart; a mixture five times as far away comes from "
+        "another population or another scanner",
     ),
 )  # fmt: skip
 
 BELOW = ("empty", "narrow", "rare")
-"""Checks that numbers below the limit raise, in place of those from it on."""
+"""Checks that are raised by a number below the limit; all others are raised by a number at or above it."""
 
 _CHECKS = {check.name: check for check in CHECKS}
 
@@ -158,11 +161,11 @@ class RaisedCheck:
     name : str
         Name of the check.
     component : int or None
-        Component, from 0; None for the whole mixture.
+        Number of the component, from 0; None if the check is about the whole mixture.
     value : float
-        The number that was compared.
+        The number that was compared with the limit.
     low, high : float or None
-        Bounds of the number in the unit of the check; None where there is none.
+        Lower and upper bound of the number, in the unit of the check; None if there is no such bound.
     """
 
     name: str
@@ -173,19 +176,19 @@ class RaisedCheck:
 
     @property
     def fails(self) -> bool:
-        """True if labels by the mixture are doubtful."""
+        """True if the check makes labels by the mixture doubtful; False if it is only a remark."""
         return _CHECKS[self.name].fails
 
 
 def diagnose_components(weights: Floats, means: Floats, sds: Floats) -> list[RaisedCheck]:
-    """Return the checks that components raise one by one.
+    """Return the raised checks of single components: range, wide, narrow, rare and dominant.
 
     Parameters
     ----------
     weights : ndarray, shape (k,)
         Weights, which add up to 1.
     means, sds : ndarray, shape (k,)
-        Means and standard deviations in HU. The ranges of tissues are compared for five components only.
+        Means and standard deviations in HU. The ranges of tissues are checked only if there are five components.
     """
     raised = []
     ranges = TISSUE_RANGES if len(means) == len(TISSUE_RANGES) else ()
@@ -195,7 +198,7 @@ def diagnose_components(weights: Floats, means: Floats, sds: Floats) -> list[Rai
     wide, narrow = _CHECKS["wide"].limit, _CHECKS["narrow"].limit
     raised += [RaisedCheck("wide", k, float(sd), high=wide) for k, sd in enumerate(sds) if sd >= wide]
     raised += [RaisedCheck("narrow", k, float(sd), low=narrow) for k, sd in enumerate(sds) if sd < narrow]
-    # In a mixture of one component, its weight says nothing.
+    # The weight of a single component is always 100 %.
     percent = 100 * np.asarray(weights) if len(weights) > 1 else np.empty(0)
     rare, dominant = _CHECKS["rare"].limit, _CHECKS["dominant"].limit
     raised += [RaisedCheck("rare", k, float(w), low=rare) for k, w in enumerate(percent) if w < rare]
@@ -205,7 +208,9 @@ def diagnose_components(weights: Floats, means: Floats, sds: Floats) -> list[Rai
 
 
 def diagnose_labels(weights: Floats, means: Floats, sds: Floats) -> list[RaisedCheck]:
-    """Return the checks that MAP labels by HU raise: labels of no HU, and labels of several intervals.
+    """Return the raised checks of MAP labels: labels that no HU value has, and labels with several intervals of HU.
+
+    The MAP label of an HU value is the component that is most probable for it (maximum a posteriori).
 
     Parameters
     ----------
@@ -235,17 +240,17 @@ def diagnose_labels(weights: Floats, means: Floats, sds: Floats) -> list[RaisedC
 def diagnose_order(
     means: Floats, reference: Floats, prior_components: Sequence[int] | None = None
 ) -> list[RaisedCheck]:
-    """Return the check of components whose rank is that of another tissue.
+    """Return a raised check for each component that belongs to another tissue than its rank by mean HU says.
 
     Parameters
     ----------
     means : ndarray, shape (k,)
-        Means in HU, ascending.
+        Means of the components in HU, ascending.
     reference : ndarray, shape (k,)
-        Means of the tissues, ascending.
+        Reference means of the tissues in HU, ascending.
     prior_components : sequence of int, optional
-        Component of the prior that each component belongs to, from 0. Without it, a component belongs to the tissue
-        with the nearest mean.
+        For each component, the number of the component of the prior that it belongs to, from 0. By default a component
+        belongs to the tissue with the nearest reference mean.
     """
     if prior_components is None:
         prior_components = np.argmin(np.abs(np.asarray(means)[:, None] - np.asarray(reference)), axis=1).tolist()
@@ -266,11 +271,11 @@ def diagnose_fit(
     converged : bool
         True if the fit ended by its stopping rule.
     distances : sequence of float
-        Total variation distances from the fit of the maxima to which the starts led.
+        Total variation distances between the fit and each maximum of the likelihood that other starting values led to.
     distance : float
-        Total variation distance from the published model.
+        Total variation distance of the fit from the published model.
     involvement_shift : float
-        Pooled lung involvement less that under the published model, percentage points; NaN if unknown.
+        Pooled lung involvement by the fit minus that by the published model, percentage points; NaN if unknown.
     """
     raised = [] if converged else [RaisedCheck("unfinished", None, 1.0)]
     numbers = {"involvement": involvement_shift, "starts": max(distances, default=0.0), "distance": distance}

@@ -1,9 +1,13 @@
-"""Dilation by distances, for elements of any size.
+"""Dilation by structuring elements of any size, by way of distances.
 
-In each plane the cost of reaching the nearest set voxel is computed along x by ramps next to the runs, then along y in
-blocks of 64 voxels by the neighbouring rows, nearest first, until none can be cheaper. The remainder of the element's
-limit gives the number of planes up and down that the voxel reaches, a small integer, and two running scans along z
-spread it. Blocks far from any surface are decided at once.
+An element has a cost for each offset along z, y and x, see `lungmix.kernels.structuring_elements`. A voxel belongs to
+the dilation if the costs of its offset from some set voxel add up to at most the limit of the element.
+
+In each plane, the lowest cost to a set voxel is computed first along x: on either side of a run of set voxels it rises
+like a ramp. Then rows at increasing distance along y are considered, for 64 voxels at a time, until a further row
+cannot lower the cost. What the cost leaves of the limit determines how many planes up and down a voxel reaches, a small
+integer. Two scans along z, one upwards and one downwards, spread this integer. Blocks that no set voxel reaches are
+skipped.
 """
 
 from __future__ import annotations
@@ -17,14 +21,14 @@ from lungmix.kernels.structuring_elements import Element
 # Process rows in bands, so that memory does not grow with the image and mostly stays in the cache.
 BAND_BYTES = 16 << 20
 
-_ROWS_A_LOOK = 4
+_ROWS_PER_CHECK = 4
 
 
 def dilate_by_distance(window: Bits, inverted: bool, element: Element, planes: tuple[int, int], skip: int = 0) -> Bits:
     """Dilate a packed mask, or its complement if `inverted`.
 
-    The result covers the planes from ``planes[0]`` to ``planes[1]`` and leaves out the first and the last `skip` rows.
-    Planes outside the window count as unset, for the complement too.
+    The result covers planes ``planes[0]`` to ``planes[1] - 1`` of the window, without the first and the last `skip`
+    rows. Planes outside the window count as unset, in the complement as well.
     """
     extent_z, extent_y, _ = element.extent
     ny, wide = window.shape[1], window.shape[2] * WORD
@@ -44,8 +48,8 @@ def dilate_by_distance(window: Bits, inverted: bool, element: Element, planes: t
 
 @kernel()
 def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes_left, volume, out):  # type: ignore[no-untyped-def]
-    # volume[p, y, x] becomes one more than the number of planes above plane p that planes up to p reach; the second
-    # scan does the same downwards. Row y of the volume is row skip + y of the window.
+    # volume[p, y, x] becomes the number of planes, plane p and those above it, that set voxels in planes up to p reach
+    # at y, x. The second scan does the same downwards. Row y of the volume is row skip + y of the window.
     nz, ny, words = window.shape
     wide = words * WORD
     extent_z = len(cost_z) - 1
@@ -82,7 +86,7 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
 
 @kernel()
 def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-def]
-    """Write the cost of the nearest set voxel along x, and the lowest cost in each word."""
+    """Write the cost along x from each voxel of a row to the nearest set voxel, and the lowest cost in each word."""
     flip = np.uint64(0xFFFFFFFFFFFFFFFF) if inverted else np.uint64(0)
     wide = len(ramp)
     extent = len(cost_x) - 1
@@ -97,7 +101,7 @@ def _ramp(row, inverted, cost_x, far, ramp, lowest):  # type: ignore[no-untyped-
             x = w * WORD + lowest_bit(turns)
             turns &= turns - np.uint64(1)
             if end < 0:
-                # At the start of a run its ramp meets that of the previous run.
+                # Descend to the start of this run, from where the ramp of the previous run is no longer cheaper.
                 begin = x
                 for k in range(1, min(extent, x) + 1):
                     if cost_x[k] >= ramp[x - k]:
@@ -161,7 +165,7 @@ def _spread_along_y(ramps, lowest, gaps, y, cost_z, cost_y, limit, far, planes_l
             else:
                 continue
             # Updating the highest cost every time would take longer than it saves.
-            if lowered % _ROWS_A_LOOK == 0:
+            if lowered % _ROWS_PER_CHECK == 0:
                 worst = _highest(best)
             lowered += 1
         if worst == 0:

@@ -1,4 +1,4 @@
-"""Downsampling of volumes by means of blocks of voxels."""
+"""Downsampling of volumes: each block of voxels becomes one voxel with their mean."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from lungmix.kernels.jit import kernel
 
 
 def mean_of_blocks(volume: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
-    """Return the means of blocks of voxels, rounded half up; incomplete blocks repeat the last voxel.
+    """Return the mean of each block of voxels, rounded half up.
+
+    A block that extends beyond the volume is filled with the last voxel before the border.
 
     Parameters
     ----------
     volume : ndarray of int16, shape (z, y, x)
         HU.
     factors : tuple of int
-        Voxels of a block along z, y, x.
+        Number of voxels in a block along z, y, x.
 
     Returns
     -------

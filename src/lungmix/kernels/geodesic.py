@@ -1,4 +1,7 @@
-"""Geodesic distances and region growing on small volumes: exact and deterministic."""
+"""Distances along paths inside a mask (geodesic distances), and region growing, on small volumes.
+
+Results are exact and deterministic.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,20 @@ Mask = npt.NDArray[np.bool_]
 
 
 def chamfer_distance(mask: Mask, spacing_zyx: tuple[float, float, float]) -> npt.NDArray[np.float32]:
-    """Return the length of the shortest path over neighbouring voxels to the nearest voxel outside a mask.
+    """Return the length of the shortest path from each voxel of a mask, over neighbours, to a voxel outside the mask.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (z, y, x)
-        Voxels outside the volume count as outside the mask.
+        The mask. Voxels beyond the border of the volume count as outside the mask.
     spacing_zyx : tuple of float
-        Voxel spacing, mm.
+        Voxel spacing along z, y, x, mm.
 
     Returns
     -------
     ndarray of float32, shape (z, y, x)
-        mm, 0 outside the mask. Paths use all 26 neighbours, so they exceed the Euclidean distance by at most 13 %.
+        Length in mm; 0 outside the mask. Paths use all 26 neighbours, so they exceed the Euclidean distance by at most
+        13 %.
     """
     before, lengths = _steps_before(spacing_zyx)
     out = np.where(mask, np.float32(np.inf), np.float32(0)).astype(np.float32)
@@ -36,29 +40,30 @@ def chamfer_distance(mask: Mask, spacing_zyx: tuple[float, float, float]) -> npt
 
 
 def flood(labels: Labels) -> None:
-    """Give every unlabelled voxel the label that is the fewest steps over faces away.
+    """Give every unlabelled voxel the label of the nearest labelled voxel, counting steps over faces of voxels.
 
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        0 is unlabelled; changed in place. Of labels equally near, the lower and the higher one win in alternate rows,
-        which avoids a bias.
+        Labels, changed in place; 0 is unlabelled. If two labels are equally near, the lower one is taken in every
+        second row and the higher one in the other rows, so that neither is preferred.
     """
     queue = np.empty(labels.size, np.int64)
     _flood(labels.reshape(-1), labels.shape, queue)
 
 
 def geodesic_assign(labels: Labels, domain: Mask, spacing_zyx: tuple[float, float, float]) -> None:
-    """Give every voxel of a domain the label to which the path inside the domain is shortest.
+    """Give every unlabelled voxel of a domain the label to which the path inside the domain is shortest.
 
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        0 is unlabelled; changed in place. Parts of the domain that no label reaches stay 0. Ties are as in `flood`.
+        Labels, changed in place; 0 is unlabelled. Voxels of the domain that no path connects with a label stay 0. Ties
+        between labels are resolved as by `flood`.
     domain : ndarray of bool, same shape
-        Voxels that paths may use, over all 26 neighbours.
+        Voxels that paths may use. A path steps to any of the 26 neighbours.
     spacing_zyx : tuple of float
-        Voxel spacing, mm.
+        Voxel spacing along z, y, x, mm.
     """
     before, lengths = _steps_before(spacing_zyx)
     path = np.where(labels > 0, np.float32(0), np.float32(np.inf)).astype(np.float32)
@@ -67,7 +72,10 @@ def geodesic_assign(labels: Labels, domain: Mask, spacing_zyx: tuple[float, floa
 
 
 def wave_numbers(seed: Mask, domain: Mask, limit: int) -> npt.NDArray[np.int16]:
-    """Return the steps over faces from a seed to each voxel of a domain: 0 in the seed, -1 beyond `limit` steps."""
+    """Return how many steps over faces of voxels, inside a domain, each voxel is away from a seed.
+
+    The number is 0 in the seed, and -1 for voxels outside the domain or more than `limit` steps away.
+    """
     out = np.full(seed.shape, -1, np.int16)
     queue = np.empty(seed.size, np.int64)
     _waves(seed.reshape(-1), domain.reshape(-1), seed.shape, limit, out.reshape(-1), queue)
@@ -77,7 +85,7 @@ def wave_numbers(seed: Mask, domain: Mask, limit: int) -> npt.NDArray[np.int16]:
 def _steps_before(
     spacing_zyx: tuple[float, float, float],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return the offsets of the 13 neighbours that precede a voxel, and their distances in mm."""
+    """Return the offsets of the 13 neighbours that precede a voxel in array order, and their distances in mm."""
     before = np.array([step for step in product((-1, 0, 1), repeat=3) if step < (0, 0, 0)], np.int64)
     lengths = np.sqrt((before**2 * np.square(spacing_zyx)).sum(axis=1))
     return before, lengths.astype(np.float32)
@@ -106,7 +114,7 @@ def _sweep(out, before, lengths, sign):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _neighbour(index, n, shape):  # type: ignore[no-untyped-def]
-    """Return the index of face neighbour `n` in the flat volume, -1 outside the volume."""
+    """Return the index in the flat volume of face neighbour `n`, 0 to 5, of a voxel; -1 outside the volume."""
     nz, ny, nx = shape
     x = index % nx
     y = (index // nx) % ny
@@ -144,7 +152,7 @@ def _relax(path, labels, domain, before, lengths, sign):  # type: ignore[no-unty
                         continue
                     current, neighbour = labels[z, y, x], labels[a, b, c]
                     length = path[a, b, c] + lengths[n]
-                    # Of equally short paths the lower and the higher label win in alternate rows.
+                    # Of equally short paths, take the lower label in every second row and the higher one in the others.
                     if length < best or (length == best and (neighbour > current) == ((y + z) % 2 == 1)):
                         best = length
                         labels[z, y, x] = neighbour
@@ -156,7 +164,7 @@ def _relax(path, labels, domain, before, lengths, sign):  # type: ignore[no-unty
 
 @kernel()
 def _flood(labels, shape, queue):  # type: ignore[no-untyped-def]
-    # 255 marks voxels in the queue; they get their labels when their wave is complete.
+    # 255 marks voxels in the queue. A wave is all voxels at the same number of steps; it is labelled at once.
     wait = np.uint8(255)
     count = 0
     for i in range(len(labels)):
@@ -180,7 +188,8 @@ def _flood(labels, shape, queue):  # type: ignore[no-untyped-def]
                     lowest, highest = min(lowest, labels[j]), max(highest, labels[j])
             row = i // shape[2]
             chosen = lowest if (row % shape[1] + row // shape[1]) % 2 == 0 else highest
-            # Stored in the queue and written below, so that this wave does not see its own labels.
+            # Keep the label in the queue until the wave is complete, so that voxels do not see labels of their own
+            # wave.
             queue[q] = i * 256 + np.int64(chosen)
         for q in range(begin, end):
             labels[queue[q] // 256] = np.uint8(queue[q] % 256)

@@ -1,4 +1,4 @@
-"""Histograms with one bin per HU value: sufficient for all measurements and fits."""
+"""Histograms with one bin per HU value, which are all that measurements and fits need of a scan."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ N_HU = 65536
 
 @dataclass(frozen=True, eq=False)
 class SparseHistogram:
-    """Non-zero bins of a histogram, which are sent to the client."""
+    """Non-zero bins of a histogram: small enough for a task to return to the client."""
 
     index: npt.NDArray[np.int64]
     count: npt.NDArray[np.uint64]
 
     @classmethod
     def of(cls, counts: npt.NDArray[np.uint64]) -> SparseHistogram:
-        """Return the non-zero bins of a histogram, shape (n,)."""
+        """Return the non-zero bins of a histogram of any length."""
         index = np.flatnonzero(counts)
         return cls(index, counts[index])
 
@@ -67,7 +67,7 @@ def count_hu_packed(hu: npt.NDArray[np.int16], bits: Bits) -> npt.NDArray[np.uin
         Packed mask.
     """
     counts = np.zeros(N_HU, np.uint64)
-    # One memory layout, so that the kernel is compiled once.
+    # Pass the mask in one memory layout only, so that the kernel is compiled once.
     _count_packed(hu, np.ascontiguousarray(bits), counts)
     return counts
 
@@ -90,14 +90,14 @@ def _count_packed(hu, bits, counts):  # type: ignore[no-untyped-def]
 
 
 def weighted_sum(counts: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
-    """Return the sum of values times their counts, rounded once.
+    """Return the sum of values, each multiplied by its count; the products are added without rounding.
 
-    Unlike a dot product the result does not depend on the memory layout, so measurements are reproducible.
+    Unlike that of a dot product, the result does not depend on the memory layout, so measurements are reproducible.
 
     Parameters
     ----------
     counts, values : ndarray, shape (n,)
-        Arrays of equal length.
+        Count of each value, and the values.
     """
     present = np.flatnonzero(counts)
     return fsum((counts[present].astype(np.float64) * values[present]).tolist())

@@ -1,8 +1,9 @@
-"""Compiled kernels with a layered cache of machine code: next to the modules, in a folder of the user, or in memory.
+"""Compiled kernels whose machine code is cached in several folders: next to the modules, or in a folder of the user.
 
-numba raises an error on import where no cache folder is writable, and reads a single folder, so that code compiled
-while a container image is built serves only the user who built it. This cache reads every readable folder, writes to
-the first writable one, and works without any. Importing writes nothing.
+numba's own cache raises an error on import if no cache folder is writable. It also reads a single folder, so that code
+compiled while a container image is built serves only the user who built it. The cache of this module reads every
+readable folder and writes to the first writable one. Without a readable or writable folder, kernels are compiled in
+each process. Importing this module writes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import numba
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function on its first call, without the GIL, and cache its machine code.
+    """Return a decorator that compiles a function on its first call and caches its machine code.
+
+    The compiled function runs without the global interpreter lock.
 
     Parameters
     ----------
@@ -40,10 +43,10 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def cache_folders(file: Path) -> Iterator[Path]:
-    """Yield the cache folders of a module, in the order in which they are read and written.
+    """Yield the cache folders of a module, in the order in which they are tried.
 
-    ``NUMBA_CACHE_DIR``, ``__pycache__`` next to the module, numba's folder in the user's cache, and a folder for
-    temporary files that only the user can write.
+    These are a folder in ``NUMBA_CACHE_DIR`` if that is set, ``__pycache__`` next to the module, numba's folder in the
+    user's cache, and a folder for temporary files to which only the user can write.
 
     Parameters
     ----------
@@ -54,7 +57,7 @@ def cache_folders(file: Path) -> Iterator[Path]:
     if numba.config.CACHE_DIR:
         yield Path(numba.config.CACHE_DIR).absolute() / folder
     yield file.parent / "__pycache__"
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # "~" where there is none
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # stays "~" without a home
     if Path(home).is_absolute():
         yield Path(home) / "numba" / folder
     if (temporary := _temporary()) is not None:
@@ -62,7 +65,7 @@ def cache_folders(file: Path) -> Iterator[Path]:
 
 
 def source_stamp(function: Callable[..., Any]) -> bytes:
-    """Return the digest of the modules of a kernel and its callees."""
+    """Return a digest of the source files of a kernel and of all kernels that it calls."""
     files: set[str] = set()
     pending = [function]
     while pending:
@@ -77,12 +80,14 @@ def source_stamp(function: Callable[..., Any]) -> bytes:
 
 
 class LayeredCache:
-    """Cache of a function in several folders, none of which has to be readable or writable; numba calls it.
+    """Cache of the machine code of one function in several folders, in place of numba's own cache.
+
+    None of the folders has to be readable or writable. numba calls the methods.
 
     Parameters
     ----------
     function : callable
-        Compiled function.
+        Python function that is compiled.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -97,11 +102,11 @@ class LayeredCache:
 
     @property
     def cache_path(self) -> str | None:
-        """First folder that is read."""
+        """Folder that is read first; None if there is no folder."""
         return str(self._caches[0].cache_path) if self._caches else None
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        """Return the machine code for a signature from the first folder that has it; None if none has."""
+        """Return the machine code for a signature from the first folder that has it; None if no folder has it."""
         for cache in self._caches:
             with suppress(Exception):  # unreadable or truncated: treat as missing
                 code = cache.load_overload(signature, target) if is_trusted(Path(cache.cache_path)) else None
@@ -127,7 +132,7 @@ class LayeredCache:
             cache.disable()
 
     def flush(self) -> None:
-        """Remove the cached code where folders are writable."""
+        """Remove the cached code from all folders that are writable."""
         for cache in self._caches:
             with suppress(OSError):
                 cache.flush()
@@ -135,7 +140,10 @@ class LayeredCache:
 
 @lru_cache(maxsize=1)
 def _cache_in() -> Any:
-    """Return a class of numba's cache in a given folder; fails with an incompatible version of numba."""
+    """Return a class of numba's cache that uses a given folder.
+
+    Raise an error if the version of numba is not compatible.
+    """
     base: Any = import_module("numba.core.caching").FunctionCache
 
     class Implementation(base._impl_class):
@@ -152,7 +160,7 @@ def _cache_in() -> Any:
 
 
 class _Locator:
-    """Location of a cache, in the interface of numba's locators."""
+    """Folder of a cache, with the methods that numba expects of a cache locator."""
 
     def __init__(self, folder: Path, function: Callable[..., Any]):
         self._folder, self._function = folder, function
@@ -180,7 +188,11 @@ class _Locator:
 
 
 def is_trusted(folder: Path) -> bool:
-    """Return True if machine code from a folder may be run; a temporary folder must be writable by the user only."""
+    """Return True if machine code from a folder may be run.
+
+    The folder for temporary files is trusted only if it belongs to the user and nobody else can write to it. All other
+    folders are trusted.
+    """
     if folder.parent != _temporary():
         return True
     try:
@@ -192,7 +204,7 @@ def is_trusted(folder: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _temporary() -> Path | None:
-    """Return the folder for temporary files of this user; None where there is none."""
+    """Return the folder for temporary files of this user; None if there is none."""
     try:
         return Path(tempfile.gettempdir()) / f"lungmix-kernels-{os.geteuid()}"
     except (OSError, AttributeError):

@@ -1,7 +1,8 @@
-"""Clean-up of label maps: largest component of each label, smaller ones to their neighbours, holes filled.
+"""Clean-up of label maps: each label keeps its largest component, and the holes in it are filled.
 
-The rule is that of `lungmask.utils.postprocessing`, to the voxel, which needs the whole volume in memory. Here the
-labels are read slab by slab, and only tables of components and of their contacts are kept.
+The smaller components of a label get the labels of their neighbours. The result is the same in every voxel as that of
+`lungmask.utils.postprocessing`, which needs the whole volume in memory. Here the labels are read slab by slab, and only
+tables are kept: the components, and which of them touch.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from scipy.sparse import csgraph
 Labels = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.int64]
 Reader = Callable[[int, int], Labels]
-"""Function ``read(start, stop)`` that returns slices of the labels, uint8 ``[z, y, x]``."""
+"""Function ``read(start, stop)`` that returns slices ``start`` to ``stop - 1`` of the labels, uint8 ``[z, y, x]``."""
 
 SMALLEST_MERGED = 3
-"""Voxels of the smallest component that goes to a neighbour; smaller ones are removed."""
+"""Smallest component, in voxels, that gets the label of a neighbour; smaller ones are removed."""
 
 FLAT_HOLE = 64
-"""Pixels of the smallest hole that stays open in a volume of a single slice."""
+"""Smallest hole, in pixels, that is not filled if the volume is a single slice."""
 
 _ALL_26 = np.ones((3, 3, 3), np.bool_)
 _FACES = [(0, 0, 1), (0, 0, -1), (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0)]
@@ -35,16 +36,17 @@ _HALF_26 = [step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
 
 @dataclass(frozen=True, eq=False)
 class CleanUp:
-    """Tables that turn the components of each slab into its cleaned labels.
+    """Tables with which the labels of each slab are cleaned.
 
     Attributes
     ----------
     thickness : int
-        Slices of a slab.
+        Number of slices in a slab.
     labels : tuple of ndarray
-        By slab, the cleaned label of each of its components.
+        For each slab, the cleaned label of each component of the slab, by the number of the component.
     holes : dict of int to tuple of ndarray
-        By label and slab, True for each component outside the cleaned label that is a hole of it.
+        For each cleaned label, and for each slab: True for each component of the voxels without this label that is a
+        hole in the label.
     """
 
     thickness: int
@@ -52,7 +54,7 @@ class CleanUp:
     holes: dict[int, tuple[npt.NDArray[np.bool_], ...]]
 
     def apply(self, start: int, labels: Labels) -> Labels:
-        """Return the cleaned labels of whole slabs, the first of which begins at slice `start`."""
+        """Return the cleaned labels of one or more complete slabs; `labels` begins at slice `start` of the volume."""
         cleaned = np.zeros_like(labels)
         for begin in range(0, len(labels), self.thickness):
             index = (start + begin) // self.thickness
@@ -64,20 +66,22 @@ class CleanUp:
 
 
 def find_clean_up(read: Reader, depth: int, thickness: int) -> CleanUp:
-    """Return how the components of a label map become its cleaned labels.
+    """Return the tables with which a label map is cleaned.
 
-    Components of a label are connected by faces, edges and corners. In the order of their sizes, each component smaller
-    than the largest of its label goes to the neighbour with most voxels at its faces. Then the largest component of
-    each label is kept, and its holes are filled; a later label fills those of an earlier one.
+    Components of a label are connected by faces, edges and corners. From the smallest to the largest, each component
+    that is smaller than the largest one of its label is merged with a neighbour, and gets its label. Of several
+    neighbours, it is the one with most voxels that share a face with the component. Then the largest component of each
+    label is kept, and its holes are filled. Labels are filled in ascending order: voxels in a hole of a higher label
+    get that label, even if they have a lower one.
 
     Parameters
     ----------
     read : callable
-        ``read(start, stop)`` returns slices of the labels.
+        ``read(start, stop)`` returns slices ``start`` to ``stop - 1`` of the labels.
     depth : int
-        Number of slices.
+        Number of slices of the volume.
     thickness : int
-        Slices to read at a time; the result does not depend on it.
+        Number of slices in a slab, which are read at once. The cleaned labels do not depend on it.
     """
     spans = [(start, min(start + thickness, depth)) for start in range(0, depth, thickness)]
     table = _ComponentTable()
@@ -94,7 +98,7 @@ def find_clean_up(read: Reader, depth: int, thickness: int) -> CleanUp:
 
 
 def _components(labels: Labels) -> npt.NDArray[np.int32]:
-    """Return the components of all labels of a slab, numbered from 1."""
+    """Return the number of the component of each voxel of a slab, from 1 on over all labels; 0 for the background."""
     ids = np.zeros(labels.shape, np.int32)
     count = 0
     for label in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=1)[1:]) + 1:
@@ -106,12 +110,12 @@ def _components(labels: Labels) -> npt.NDArray[np.int32]:
 
 
 def _outside(selected: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return the components, connected by faces, of the voxels that are not selected; 0 for those that are."""
+    """Return the component number of each voxel that is not selected, connected by faces; 0 for selected voxels."""
     return ndimage.label(~selected)[0]
 
 
 class _ComponentTable:
-    """Components of a label map, collected slab by slab, with their contacts to components of other labels."""
+    """Components of a label map, and which of them touch components of other labels, collected slab by slab."""
 
     def __init__(self) -> None:
         self._counts: list[int] = []
@@ -132,7 +136,7 @@ class _ComponentTable:
         positions = np.flatnonzero(local)[::-1]
         numbers = local.reshape(-1)[positions] - 1
         firsts, values = np.zeros(count, np.int64), np.zeros(count, np.uint8)
-        # The last assignment counts, which is the first voxel.
+        # Positions descend, so that the last value assigned to a component is that of its first voxel.
         firsts[numbers] = positions + self._voxels
         values[numbers] = labels.reshape(-1)[positions]
         self._counts.append(count)
@@ -146,20 +150,20 @@ class _ComponentTable:
             ids = np.concatenate([self._tail_ids, ids])
             labels = np.concatenate([self._tail_labels, labels])
             self._joined.append(_pairs_across(ids, labels, before))
-        # The last slice of the tail has its next one only now.
+        # Start with the last slice of the previous slab, whose contacts upwards are known only now.
         first = max(before - 1, 0)
         self._touching.append(_touching_pairs(ids[first:], labels[first:]))
         self._contacts.append(_contact_rows(ids, labels, first, len(ids) if is_last else len(ids) - 1))
         self._tail_ids, self._tail_labels = ids[-2:].copy(), labels[-2:].copy()
 
     def cleaned_labels(self) -> list[Labels]:
-        """Return, by slab, the label of each component after the clean-up; 0 for the background and what is removed."""
+        """Return for each slab the cleaned label of each component; 0 for the background and removed components."""
         total = sum(self._counts)
         joined = _stack(self._joined, 2) - 1
         count, numbers = _connected(total, joined)
         firsts = np.full(count, self._voxels, np.int64)
         np.minimum.at(firsts, numbers, _join(self._firsts))
-        # Numbered by their first voxels, as the published code does, which decides between equal sizes.
+        # Number components in the order of their first voxels, as lungmask does. The numbers matter for equal sizes.
         rank = np.empty(count, np.int64)
         rank[np.argsort(firsts)] = np.arange(count)
         numbers = rank[numbers]
@@ -178,14 +182,15 @@ class _ComponentTable:
 
 
 def _merge(areas: Ids, values: Labels, contacts: Iterable[tuple[int, frozenset[int], int]]) -> Labels:
-    """Return the label of each component after those that are not the largest went to their neighbours.
+    """Return the label of each component after the smaller components of each label are merged with neighbours.
 
     Parameters
     ----------
     areas, values : ndarray
-        Voxels and label of each component.
+        Number of voxels, and label, of each component.
     contacts : iterable of (int, set of int, int)
-        A component, the components at the faces of some of its voxels, and the number of these voxels.
+        Each entry describes voxels of one component that touch the same other components: the component, the set of
+        components that share a face with each of these voxels, and the number of these voxels.
     """
     order = np.argsort(areas, kind="stable").tolist()
     size = areas.tolist()
@@ -226,21 +231,24 @@ def _merge(areas: Ids, values: Labels, contacts: Iterable[tuple[int, frozenset[i
 
 
 def _largest(labels: Labels, areas: Ids, touching: Ids) -> Labels:
-    """Return the labels of the components that belong to the largest connected part of their label; 0 for others."""
+    """Return the label of each component that is in the largest connected part of its label; 0 for other components.
+
+    `touching` lists the pairs of components that share a face, an edge or a corner.
+    """
     same = labels[touching[:, 0]] == labels[touching[:, 1]]
     count, parts = _connected(len(labels), touching[same])
     sizes = np.bincount(parts, areas, count)
     kept = np.zeros_like(labels)
     for label in np.unique(labels[labels > 0]):
         members = np.flatnonzero(labels == label)
-        # Of equal sizes the last.
+        # Of equally large parts, keep that with the last component.
         best = members[::-1][np.argmax(sizes[parts[members[::-1]]])]
         kept[(parts == parts[best]) & (labels == label)] = label
     return kept
 
 
 class _Background:
-    """Components outside one label, collected slab by slab, with those that reach the border of the volume."""
+    """Components of the voxels that do not have one label, and which reach the border, collected slab by slab."""
 
     def __init__(self, depth: int):
         self._depth = depth
@@ -252,7 +260,7 @@ class _Background:
         self._start = 0
 
     def add(self, selected: npt.NDArray[np.bool_]) -> None:
-        """Add the next slab of a label."""
+        """Add the next slab; `selected` is True for voxels that have the label."""
         local, offset = _outside(selected), sum(self._counts)
         count = int(local.max(initial=0))
         borders = [local[:, :1], local[:, -1:], local[..., :1], local[..., -1:]]
@@ -273,7 +281,10 @@ class _Background:
         self._start += len(local)
 
     def holes(self) -> tuple[npt.NDArray[np.bool_], ...]:
-        """Return, by slab, True for each component that is a hole; False for 0, the label itself."""
+        """Return for each slab an array that is True for each component that is a hole in the label.
+
+        Entry 0 stands for the label itself and is False.
+        """
         count, numbers = _connected(sum(self._counts), _stack(self._joined, 2) - 1)
         is_open = np.zeros(count, np.bool_)
         is_open[numbers[_join(self._at_border).astype(np.bool_)]] = True
@@ -285,7 +296,7 @@ class _Background:
 
 
 def _pairs_across(ids: Ids, labels: Labels, first: int) -> Ids:
-    """Return pairs of components of one label that touch across the border before slice `first`."""
+    """Return the pairs of components with the same label that touch between slices ``first - 1`` and ``first``."""
     pairs = []
     for y, x in product((-1, 0, 1), repeat=2):
         before, after = _shifted(ids[first - 1], (y, x)), _shifted(ids[first], (-y, -x))
@@ -296,7 +307,7 @@ def _pairs_across(ids: Ids, labels: Labels, first: int) -> Ids:
 
 
 def _touching_pairs(ids: Ids, labels: Labels) -> Ids:
-    """Return pairs of components of different labels that share a face, an edge or a corner."""
+    """Return the pairs of components with different labels that share a face, an edge or a corner."""
     pairs = []
     for step in _HALF_26:
         back = (-step[0], -step[1], -step[2])
@@ -308,7 +319,11 @@ def _touching_pairs(ids: Ids, labels: Labels) -> Ids:
 
 
 def _contact_rows(ids: Ids, labels: Labels, start: int, stop: int) -> Ids:
-    """Return, for each voxel of some slices with a face of another label, its component and the six at its faces."""
+    """Return a row of 7 for each voxel, in slices `start` to `stop - 1`, that shares a face with another label.
+
+    A row holds the component of the voxel and then, sorted, the components at its six faces; 0 stands for the
+    background and for the component of the voxel itself.
+    """
     at_contact = np.zeros(labels.shape, np.bool_)
     for step in _FACES:
         back = (-step[0], -step[1], -step[2])
@@ -327,7 +342,7 @@ def _contact_rows(ids: Ids, labels: Labels, start: int, stop: int) -> Ids:
 
 
 def _shifted(array: npt.NDArray[Any], step: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return the voxels of an array that have a neighbour at a step, as a view."""
+    """Return a view of the voxels of an array whose neighbour at the offset `step` is inside the array."""
     return array[tuple(slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, array.shape, strict=True))]
 
 

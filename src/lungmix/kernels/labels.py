@@ -1,4 +1,4 @@
-"""Label maps: lookup by HU, and counts."""
+"""Labels of voxels by their HU, and the number of voxels of each label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Labels = npt.NDArray[np.uint8]
 
 
 def look_up(hu: npt.NDArray[np.int16], mask: Labels, table: Labels) -> Labels:
-    """Return the label of each voxel of a mask by its HU; 0 elsewhere.
+    """Return the label that a table gives to the HU of each voxel of a mask; 0 outside the mask.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ Mask = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class MaskRecipe:
-    """Steps of the mask, with sizes in voxels.
+    """Parameters of the steps that make a lung mask, with sizes in voxels.
 
     Attributes
     ----------
@@ -50,11 +50,11 @@ class MaskRecipe:
     opening : Element
         Structuring element of the opening of the air; a single point leaves it unchanged.
     min_voxels : int
-        Smaller components are dropped.
+        Smallest component that is kept, in voxels.
     closings : tuple of Element
         Structuring elements of the successive closings of the lung.
     cranial_axis : int
-        Axis from feet to head. A lung may touch the ends of this axis, not of the others.
+        Array axis from feet to head. A lung may touch the first and last index along this axis, but not along others.
     """
 
     threshold: int
@@ -65,31 +65,31 @@ class MaskRecipe:
 
     @property
     def halo(self) -> int:
-        """Slices that the widest step needs on each side."""
+        """Number of slices on each side of a slab that the step with the largest element needs."""
         return 2 * max(element.extent[0] for element in (self.opening, *self.closings))
 
 
 def recipe_for(
     parameters: MaskParameters, spacing_zyx: Sequence[float] | None, order: AxisOrder | None = None
 ) -> MaskRecipe:
-    """Return the steps of a preset on a grid, with the changes of the user.
+    """Return the steps of a preset for a voxel spacing, with the changes of the user.
 
-    The preset ``anatomical``, whose masks are made by other rules, has those of ``physical``, which find right and left
-    in masks of others.
+    Masks of the preset ``anatomical`` are made by other rules. Its recipe is that of ``physical``, whose closing is
+    used to find right and left lung in masks that lungmix did not make.
 
     Parameters
     ----------
     parameters : MaskParameters
-        Preset and changes; changes are in voxels.
+        Preset, and the sizes in voxels that the user changed.
     spacing_zyx : sequence of float or None
         Voxel spacing along z, y, x in mm; presets with sizes in mm need it.
     order : AxisOrder, optional
-        Orientation of the array in the patient; by default axial.
+        Directions of the array axes in the patient; by default those of an axial array.
 
     Raises
     ------
     UsageError
-        If the spacing is needed and missing, or not positive.
+        If the preset has sizes in mm and the spacing is missing or not positive.
     """
     order = order or AxisOrder()
     if parameters.preset != "paper":
@@ -111,12 +111,12 @@ def recipe_for(
 
 
 def check_spacing(spacing_zyx: Sequence[float] | None, preset: str) -> Sequence[float]:
-    """Return the spacing of a scan whose mask has sizes in mm.
+    """Return the spacing of a scan unchanged, after checking it; presets with sizes in mm need it.
 
     Raises
     ------
     UsageError
-        If it is missing, or not positive.
+        If the spacing is missing or not positive.
     """
     if spacing_zyx is None:
         raise UsageError(f"the preset {preset!r} needs the spacing of the scan in mm: give spacing=(x, y, z)")
@@ -126,19 +126,19 @@ def check_spacing(spacing_zyx: Sequence[float] | None, preset: str) -> Sequence[
 
 
 WIDE_MM = 2.0
-"""Width of voxels in the axial plane above which the border of a lung lies within a voxel."""
+"""Width, mm, of voxels in the axial plane above which every voxel at the border of a lung mixes lung and tissue."""
 
 
 def anatomical_threshold(parameters: MaskParameters, spacing_zyx: Sequence[float]) -> int:
     """Return the HU below which voxels are air in masks of the preset ``anatomical``.
 
-    People draw the border of a lung where soft tissue begins to mix with it, at about -300 HU. In wide voxels, all of
-    the border mixes: there the border is where half of the voxel is lung, at -400 HU.
+    People draw the border of a lung where soft tissue begins, at about -300 HU. Wide voxels at the border all mix lung
+    and soft tissue. There, the border is drawn where half of a voxel is lung, at -400 HU.
 
     Parameters
     ----------
     parameters : MaskParameters
-        Their threshold, if it is not the usual one, takes precedence.
+        Parameters of the mask. A threshold other than -300 HU is returned unchanged.
     spacing_zyx : sequence of float
         Voxel spacing along the axes of the axial array, mm.
     """
@@ -157,9 +157,10 @@ class ComponentSummary:
     components : int
         Number of components.
     largest : tuple of (int, bool)
-        Voxels and edge contact of the largest ones, in descending order.
+        Number of voxels of each of the five largest components, in descending order, and whether it touches the edge
+        of an axial slice.
     kept : int
-        Number of components kept.
+        Number of components in the lung mask.
     """
 
     components: int
@@ -168,12 +169,12 @@ class ComponentSummary:
 
 
 def is_lung(components: ComponentTable, min_voxels: int) -> npt.NDArray[np.bool_]:
-    """Return True for each component that is large enough and clear of the edges of axial slices."""
+    """Return True for each component of at least `min_voxels` voxels that touches no edge of an axial slice."""
     return np.asarray((components.voxels >= min_voxels) & ~components.touches_edge)
 
 
 def describe(merged: MergedComponents, keep: npt.NDArray[np.bool_]) -> ComponentSummary:
-    """Summarize the components of a volume."""
+    """Return a summary of the components of a volume; `keep` is True for each component in the lung mask."""
     components = merged.components
     order = np.argsort(components.voxels, kind="stable")[::-1][:5]
     largest = tuple((int(components.voxels[i]), bool(components.touches_edge[i])) for i in order)

@@ -29,29 +29,30 @@ def measure_scan(
     exclude_regions: Sequence[Tissue] = (),
     rejected: Sequence[Mapping[str, Any]] | None = None,
 ) -> Values:
-    """Return a row of the table of measurements, without its case.
+    """Return the measurements of a scan: one row of ``measurements.csv`` without the name of the case.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
         Histogram of the lung voxels, from -32768 HU on.
     sides : ndarray of uint64, shape (4, 65536), or None
-        Histograms of the regions in `lungmix.tissue.SIDES`; None where regions are unknown.
+        Histograms of the regions in `lungmix.tissue.SIDES`; None if regions are unknown.
     table : ndarray of uint8, shape (65536,)
-        Tissue of each HU value.
+        Tissue label of each HU value, from -32768 HU on.
     voxel_ml : float
         Volume of a voxel, mL.
     touches : mapping of str to bool, optional
-        True for each region that touches the border of the volume, by its key.
+        By the key of each region, True if the region touches the border of the volume.
     exclude_regions : sequence of Tissue
         Regions excluded from the columns that name no region.
     rejected : sequence of mapping, optional
-        ``ml`` and ``touches_edge`` of rejected components of lung; None where they are unknown.
+        ``ml`` and ``touches_edge`` of each component of lung that is not in the mask; None if these are unknown.
 
     Returns
     -------
     dict
-        Values by the keys of `lungmix.kernels.data_dictionary.MEASUREMENTS`; NaN without voxels or regions.
+        Values by the keys of `lungmix.kernels.data_dictionary.MEASUREMENTS`. Values that need voxels or regions are NaN
+        if there are none.
     """
     excluded = sum_of(sides, exclude_regions)
     rest = [side for side in SIDES if side not in exclude_regions]
@@ -78,7 +79,7 @@ def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
     counts : ndarray of uint64, shape (65536,)
         Histogram of the lung voxels, from -32768 HU on.
     table : ndarray of uint8, shape (65536,)
-        Tissue of each HU value.
+        Tissue label of each HU value, from -32768 HU on.
     voxel_ml : float
         Volume of a voxel, mL.
 
@@ -100,7 +101,7 @@ def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
 
 
 def measure_dense(parts: Counts, table: Table, voxel_ml: float) -> Values:
-    """Return the volume of dense lung, and the lung involvement without it.
+    """Return the volume of dense lung, and the lung involvement of the aerated lungs alone.
 
     Parameters
     ----------
@@ -120,21 +121,21 @@ def measure_dense(parts: Counts, table: Table, voxel_ml: float) -> Values:
 
 
 def sum_of(sides: Counts | None, parts: Sequence[Tissue]) -> Counts:
-    """Return the joint histogram of some regions: uint64, shape (65536,); zeros where regions are unknown."""
+    """Return the sum of the histograms of some regions: uint64, shape (65536,); zeros if regions are unknown."""
     if sides is None:
         return np.zeros(N_HU, np.uint64)
     return np.asarray(sides[[side.label - 1 for side in parts]].sum(axis=0, dtype=np.uint64))
 
 
 def component_keys(n_components: int) -> list[str]:
-    """Return the column names of the components, those of the tissues if there are five."""
+    """Return the column names of components: those of the tissues if there are five, otherwise ``component_1`` ..."""
     if n_components == len(TISSUES):
         return [tissue.key for tissue in TISSUES]
     return [f"component_{i}" for i in range(1, n_components + 1)]
 
 
 def _by_label(counts: Counts, table: Table) -> tuple[list[str], list[float]]:
-    """Return keys and voxels of the labels, for models of any number of components."""
+    """Return the column name and the number of voxels of each label, for models of any number of components."""
     n_labels = max(int(table.max()), 1)
     voxels = np.bincount(table, weights=counts.astype(np.float64), minlength=n_labels + 1)
     return component_keys(n_labels), [float(n) for n in voxels[1:]]

@@ -1,8 +1,9 @@
-"""Median of ordinal labels by box counts, at one bit a voxel.
+"""Median filter of ordinal labels, computed with one bit per voxel.
 
-The median is at least ``k`` where enough voxels of the window are, which takes one box count per distinct label. The
-voxels of a plane that are at least ``k`` are packed to bits; counts are numbers whose binary digits are such planes,
-added 64 voxels at a time by the logic of a ripple-carry adder.
+The median of a window is at least ``k`` if at least half of its voxels are at least ``k``. So for each label ``k`` that
+occurs, the voxels of at least ``k`` in each window are counted. These voxels are packed to one bit each, 64 in a word.
+The counts are binary numbers with one packed plane per digit, so that the logic of a ripple-carry adder adds 64 counts
+at once.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ NOT_FLIPPED = (False, False, False)
 def median_labels(labels: Labels, size: int = 4, flipped: tuple[bool, bool, bool] = NOT_FLIPPED) -> Labels:
     """Return the median filter of ordinal labels, equal to ``scipy.ndimage.median_filter(labels, size)``.
 
-    The window of ``size`` voxels reaches from ``-size // 2`` to ``(size - 1) // 2`` on each axis, the border is
-    reflected and of an even number of voxels the upper median is taken. On a flipped axis the window is the mirror
-    image of this one, as if the volume were flipped, filtered and flipped back.
+    On each axis, the window of a voxel begins ``size // 2`` voxels before it and ends ``(size - 1) // 2`` voxels after
+    it. The volume is reflected at its border. If a window has an even number of voxels, the upper one of the two middle
+    values is taken. On a flipped axis the window is mirrored, as if the volume were flipped, filtered and flipped back.
 
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        Labels; the time grows with the number of distinct values. Only the neighbourhood of non-zero voxels is
-        processed.
+        Labels. The time grows with the number of distinct values, and only voxels near non-zero ones are processed.
     size : int
         Edge of the window in voxels, 1 to 15.
     flipped : tuple of bool
-        Axes z, y, x whose index falls where that of the axial array rises.
+        True for each of the axes z, y, x that runs opposite to that of the axial array, whose axes run to the head, to
+        the back and to the left.
 
     Returns
     -------
@@ -70,13 +71,19 @@ def median_labels(labels: Labels, size: int = 4, flipped: tuple[bool, bool, bool
 
 
 def window_of(size: int, flipped: tuple[bool, bool, bool] = NOT_FLIPPED) -> tuple[tuple[int, int], ...]:
-    """Return the extent of the window before and after a voxel along z, y, x; for parameters see `median_labels`."""
+    """Return how many voxels the window of a voxel extends before and after it, for each of the axes z, y, x.
+
+    Parameters are those of `median_labels`.
+    """
     before, after = size // 2, (size - 1) // 2
     return tuple((after, before) if flip else (before, after) for flip in flipped)
 
 
 def _surroundings(labels: Labels, spans: list[tuple[int, int]], window: tuple[tuple[int, int], ...]) -> Labels:
-    """Return part of a volume with the margin of its windows, reflected at the border; rows fill whole words."""
+    """Return the part of a volume in `spans`, with the margin that windows of its voxels need.
+
+    The margin is reflected at the border of the volume. Rows are padded to whole words.
+    """
     part, pad = [], []
     for (low, high), n, (before, after) in zip(spans, labels.shape, window, strict=True):
         begin, end = low - before, high + after
@@ -88,7 +95,10 @@ def _surroundings(labels: Labels, spans: list[tuple[int, int]], window: tuple[tu
 
 
 def _ranks(padded: Labels, levels: Labels, size: int, ny: int) -> npt.NDArray[np.uint64]:
-    """Return the number of levels not above the median, as binary digits: shape (digits, z, y * words)."""
+    """Return, for each voxel, how many of the levels are at most its median.
+
+    The shape is (digits, z, y * words): one packed plane per binary digit of the number.
+    """
     depth, words = padded.shape[0] - size + 1, padded.shape[2] // WORD
     ranks = np.zeros((len(levels).bit_length(), depth, ny * words), np.uint64)
     _median(padded.view(np.uint64), levels, size, ranks)
@@ -147,11 +157,11 @@ def _digits_for(largest):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _median(eights, levels, size, ranks):  # type: ignore[no-untyped-def]
-    # eights holds 8 labels a word. Planes are flat, with rows in sequence: values that a window reads past the end of
-    # a row end up past the end of that row in the result.
+    # A word of eights holds 8 labels. Planes are flat, one row after the other. Where a window reads past the end of a
+    # row, the result is past the end of that row too, in the padding, and is dropped.
     ny, words = eights.shape[1], eights.shape[2] // 8
     _, depth, n = ranks.shape
-    # The upper median of size³ sorted values has rank size³ // 2: it is >= k where at least `need` values are.
+    # The upper median of size³ sorted values has rank size³ // 2. It is at least k if at least `need` values are.
     volume = size * size * size
     need = volume - volume // 2
     plane = np.zeros(ny * words + 1, np.uint64)
@@ -192,7 +202,7 @@ def _pack_at_least(eights, level, plane):  # type: ignore[no-untyped-def]
             for k in range(8):
                 eight = eights[y, 8 * w + k]
                 if eight:
-                    # The top bit of a byte is set where its lower seven bits are at least those of the level.
+                    # Set the top bit of each byte whose lower seven bits are at least those of the level.
                     lower = (eight | high) - rest
                     reached = (lower | eight) if level < 128 else (lower & eight)
                     gathered = (((reached & high) >> np.uint64(7)) * np.uint64(0x0102040810204080)) >> np.uint64(56)
@@ -256,7 +266,7 @@ def _subtract(total, less, carry):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _at_least(count, need, out):  # type: ignore[no-untyped-def]
-    # The carry out of count + (2^digits - need).
+    # count is at least need if count + (2^digits - need) overflows: compute the carry out of this sum.
     digits, n = count.shape
     rest = (1 << digits) - need
     out[:] = 0

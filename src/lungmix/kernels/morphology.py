@@ -1,6 +1,7 @@
-"""Exact dilation, erosion, opening and closing of packed masks by an `Element`.
+"""Exact dilation, erosion, opening and closing of packed masks by a structuring element (`Element`).
 
-Small elements use shifts of words, large ones distances; only the bounding box of the mask is processed.
+Dilations and erosions by small elements shift words, those by large ones compute distances. Only the bounding box of
+the mask, with the margin that the element needs, is processed by distances.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from lungmix.kernels.structuring_elements import Element
 Span = tuple[int, int]
 Planes = Span
 
-# Elements up to this extent along x are cheaper by shifts than by distances.
+# Up to this extent of the element along x, in voxels, shifts are faster than distances.
 _LARGEST_SHIFT = 12
 
 
 def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Dilate a mask; voxels outside the volume are unset.
+    """Return the dilation of a mask; voxels outside the volume count as background.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) 
     element : Element
         The structuring element.
     planes : tuple of int, optional
-        First and one past the last plane of the result; all of them by default. The others are a halo.
+        First plane of the result, and the plane after its last one; by default all planes of `bits`. Other planes of
+        `bits` are a halo.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def dilate(bits: Bits, nx: int, element: Element, planes: Planes | None = None) 
 
 
 def erode(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Erode a mask; voxels outside the volume count as background.
+    """Return the erosion of a mask; voxels outside the volume count as background.
 
     Parameters and result are those of `dilate`.
     """
@@ -83,9 +85,10 @@ def erode(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -
 
 
 def opening(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Open a mask by erosion, then dilation; see `dilate` for parameters and result.
+    """Return the opening of a mask, which is an erosion followed by a dilation.
 
-    A halo must be twice the extent of the element along z, or end with the volume.
+    Parameters and result are those of `dilate`. A halo must have at least twice as many planes as the element extends
+    along z, or reach the end of the volume.
     """
     if element.is_point:
         return bits[slice(*planes)] if planes else bits
@@ -93,10 +96,12 @@ def opening(bits: Bits, nx: int, element: Element, planes: Planes | None = None)
 
 
 def closing(bits: Bits, nx: int, element: Element, planes: Planes | None = None) -> Bits:
-    """Close a mask by dilation, then erosion, as if surrounded by infinite background.
+    """Return the closing of a mask, which is a dilation followed by an erosion.
 
-    Parameters and result are those of `dilate`. A halo must be twice the extent of the element along z, or end with
-    the volume. A closing sets no voxel outside the bounding box of the mask, so only the box is processed.
+    The dilation may extend beyond the volume, as if the mask were surrounded by infinite background. Parameters and
+    result are those of `dilate`. A halo must have at least twice as many planes as the element extends along z, or
+    reach the end of the volume. A closing sets no voxel outside the bounding box of the mask, so only the box is
+    processed.
     """
     first, stop = planes or (0, len(bits))
     if element.is_point:
@@ -116,7 +121,11 @@ def closing(bits: Bits, nx: int, element: Element, planes: Planes | None = None)
 
 
 class _Frame(NamedTuple):
-    """Bounding box of a mask, grown along y and x by the extent of an element; it may exceed the volume."""
+    """Bounding box of a mask, enlarged along y and x by the extent of an element; it may extend beyond the volume.
+
+    ``z``, ``y`` and ``words`` are its first index and the index after its last one; along x these are words of 64
+    voxels. ``inner_y`` and ``inner_words`` are those of the bounding box itself.
+    """
 
     z: Span
     y: Span
@@ -124,7 +133,7 @@ class _Frame(NamedTuple):
     inner_y: Span
     inner_words: Span
     columns: Bits
-    """Bits of a row of inner words within the bounding box."""
+    """Inner words of one row, in which the bits of the bounding box are set."""
 
     def cut(self, bits: Bits) -> Bits:
         window = np.zeros((self.z[1] - self.z[0], self.y[1] - self.y[0], self.words[1] - self.words[0]), np.uint64)
@@ -133,7 +142,8 @@ class _Frame(NamedTuple):
         return window
 
     def put(self, rows: Bits, plane: int, out: Bits) -> None:
-        # Results of erosions and closings stay in the box; next to it the frame may end within the element's extent.
+        # Erosions and closings set no voxel outside the box. Next to the box, results are not valid, because the frame
+        # may end within the extent of the element there: drop them.
         inside = rows[..., _within(self.inner_words, self.words)] & self.columns
         out[plane : plane + len(rows), slice(*self.inner_y), slice(*self.inner_words)] = inside
 
@@ -166,6 +176,6 @@ def _within(span: Span, outer: Span) -> slice:
 
 
 def _eroded(window: Bits, element: Element, planes: Span) -> Bits:
-    """Erode a frame, for planes `planes` and without the outer rows that the extent of the element covers."""
+    """Return the erosion of some planes of a window; the result lacks the first and last ``element.extent[1]`` rows."""
     eroded = dilate_by_distance(window, True, element, planes, element.extent[1])
     return np.invert(eroded, out=eroded)

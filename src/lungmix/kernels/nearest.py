@@ -1,4 +1,7 @@
-"""Nearest neighbours of the voxels of one grid in another, box by box: labels are resampled, never averaged."""
+"""Resampling of labels from one voxel grid to another: each voxel gets the label of the nearest voxel.
+
+Labels are read box by box and never averaged.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,22 @@ Box = tuple[slice, slice, slice]
 Start = tuple[int, int, int]
 
 DECIMALS = 3
-"""Decimals to which indices are rounded before the nearest voxel is chosen, so that rounding of geometries in files
-never decides where a voxel lies halfway between two others."""
+"""Number of decimals to which indices are rounded before the nearest voxel is chosen. So the rounding of geometries in
+files has no effect on voxels that lie halfway between two others."""
 
 
 @dataclass(frozen=True, eq=False)
 class GridMap:
-    """Affine map from the indices of a grid to those of another one, in array order.
+    """Affine map from voxel indices ``(z, y, x)`` of a grid to voxel indices of another grid.
 
     Attributes
     ----------
     matrix : ndarray of float64, shape (3, 3)
-        Column ``j`` is the step in the other grid, in voxels, of one step along axis ``j``.
+        Column ``j`` is one step along axis ``j`` of the grid, expressed in voxels of the other grid.
     offset : ndarray of float64, shape (3,)
-        Index in the other grid of the first voxel.
+        First voxel of the grid, as an index in the other grid.
     shape, other : tuple of int
-        Shapes of both grids, ``(z, y, x)``.
+        Shape of the grid, and shape of the other grid, ``(z, y, x)``.
     """
 
     matrix: npt.NDArray[np.float64]
@@ -49,22 +52,23 @@ class GridMap:
 
     @property
     def overlaps(self) -> bool:
-        """False where no voxel of the grid can lie in the other one."""
+        """True if voxels of the grid can lie in the other grid; False if the grids are certainly apart."""
         return self._box_of(tuple(slice(0, n) for n in self.shape)) is not None  # type: ignore[arg-type]
 
     def resample(self, start: int, stop: int, read: Callable[[Box], Labels], largest: int | None = None) -> Labels:
-        """Return the labels of slices ``start`` to ``stop`` of the grid; voxels outside the other one are 0.
+        """Return the labels of slices ``start`` to ``stop - 1`` of the grid; voxels outside the other grid are 0.
 
-        A voxel gets the label of the voxel of the other grid whose index is nearest; halfway, the higher index counts.
+        A voxel gets the label of the voxel of the other grid whose index is nearest. Halfway between two voxels, it
+        gets that of the higher index.
 
         Parameters
         ----------
         start, stop : int
-            Slices of the grid.
+            First slice of the grid, and the slice after the last one.
         read : callable
-            Returns a box of labels of the other grid.
+            Function of a box, three slices along z, y, x, that returns the labels of the other grid in this box.
         largest : int, optional
-            Most voxels of a box that is read at once; by default any number.
+            Largest number of voxels in a box that is read at once; by default there is no limit.
         """
         out = np.zeros((stop - start, *self.shape[1:]), np.uint8)
         gather = self._gather_axes if self._is_separable else self._gather_slices
@@ -76,7 +80,7 @@ class GridMap:
         return out
 
     def _parts(self, box: Box, largest: int | None) -> Iterator[Box]:
-        """Yield parts of a box that need at most `largest` voxels of the other grid each, or are single voxels."""
+        """Yield parts of a box, each of which needs at most `largest` voxels of the other grid or is a single voxel."""
         other = self._box_of(box)
         if other is None:
             return
@@ -93,7 +97,7 @@ class GridMap:
 
     @property
     def _is_separable(self) -> bool:
-        """True where each axis of the grid runs along one axis of the other, up to rounding."""
+        """True if each axis of the grid is parallel to one axis of the other grid, up to rounding."""
         drift = np.abs(self.matrix) * self.shape
         drift[np.argmax(np.abs(self.matrix), axis=0), range(3)] = 0
         axes = set(np.argmax(np.abs(self.matrix), axis=0).tolist())
@@ -122,7 +126,7 @@ class GridMap:
             plane[inside] = labels[tuple(i[inside] - low for i, low in zip(nearest, first, strict=True))]
 
     def _box_of(self, box: Box) -> Box | None:
-        """Return the box of the other grid that the voxels of a box can need; None where it is empty."""
+        """Return the box of the other grid that holds the nearest voxels of a box of the grid; None if it is empty."""
         corners = np.array(list(itertools.product(*((part.start, part.stop - 1) for part in box))))
         indices = corners @ self.matrix.T + self.offset
         low = np.maximum(np.floor(indices.min(axis=0)).astype(np.int64), 0)
@@ -138,5 +142,5 @@ def _nearest(index: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 
 def _steps(geometry: Geometry) -> npt.NDArray[np.float64]:
-    """Return the displacements in space, mm, of steps along z, y, x: the columns of a 3 x 3 matrix."""
+    """Return a 3 x 3 matrix whose columns are the steps along z, y, x of a grid, in mm in LPS."""
     return (np.reshape(geometry.direction, (3, 3)) * geometry.spacing)[:, ::-1]

@@ -1,6 +1,6 @@
-"""Masks packed at one bit a voxel, the form that mask kernels use and that tasks exchange.
+"""Masks packed to one bit per voxel. Mask kernels work on this form, and tasks exchange it.
 
-Bit ``k`` of word ``w`` of a row is the voxel ``x = 64 w + k``. Bits past the end of a row are 0.
+A word is 64 bits. Bit ``k`` of word ``w`` of a row is the voxel ``x = 64 w + k``. Bits past the end of a row are 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lungmix.kernels.jit import kernel
 Bits = npt.NDArray[np.uint64]
 
 WORD = 64
-"""Voxels in a word."""
+"""Number of voxels in a word."""
 
 
 def words_for(nx: int) -> int:
@@ -41,14 +41,14 @@ def pack(mask: npt.NDArray[Any]) -> Bits:
 
 
 def pack_below(hu: npt.NDArray[Any], threshold: int) -> Bits:
-    """Pack the mask of voxels below `threshold`, plane by plane.
+    """Return the packed mask of the voxels below a threshold.
 
     Parameters
     ----------
     hu : ndarray, shape (z, y, x)
         HU.
     threshold : int
-        HU.
+        Threshold in HU; voxels at the threshold are not in the mask.
     """
     nz, ny, nx = hu.shape
     out = np.zeros((nz, ny, words_for(nx)), "<u8")
@@ -61,13 +61,16 @@ def pack_below(hu: npt.NDArray[Any], threshold: int) -> Bits:
 
 
 def unpack(bits: Bits, nx: int) -> npt.NDArray[np.uint8]:
-    """Unpack rows of ``nx`` voxels, the inverse of `pack`: uint8, 0 or 1."""
+    """Return the mask of a packed mask whose rows have ``nx`` voxels, as uint8, 0 or 1; the inverse of `pack`."""
     rows = np.ascontiguousarray(bits, "<u8").view(np.uint8)
     return np.unpackbits(rows, axis=-1, count=nx, bitorder="little")
 
 
 def bounding_box(bits: Bits) -> tuple[tuple[int, int], ...] | None:
-    """Return the first and one past the last index with set voxels along z, y and x; None if there are none."""
+    """Return, for z, y and x, the first index with a set voxel and the index after the last one.
+
+    Return None if no voxel is set.
+    """
     planes = np.flatnonzero(bits.reshape(len(bits), -1).any(axis=1))
     if not planes.size:
         return None
@@ -78,7 +81,7 @@ def bounding_box(bits: Bits) -> tuple[tuple[int, int], ...] | None:
 
 
 def tail_mask(nx: int) -> np.uint64:
-    """Return the bits of the last word of a row that are voxels."""
+    """Return a word in which those bits are set that are voxels in the last word of a row of ``nx`` voxels."""
     rest = nx % WORD
     return np.uint64(0xFFFFFFFFFFFFFFFF if rest == 0 else (1 << rest) - 1)
 

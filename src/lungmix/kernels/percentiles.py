@@ -1,4 +1,4 @@
-"""Percentiles from histograms."""
+"""Percentiles of HU, computed from histograms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def percentiles(counts: npt.NDArray[np.uint64], percents: Sequence[float]) -> li
     counts : ndarray of uint64, shape (65536,)
         Histogram from -32768 HU on.
     percents : sequence of float
-        0 to 100.
+        Percentiles to return, 0 to 100.
     """
     cumulative = np.cumsum(counts.astype(np.int64))
     total = int(cumulative[-1])

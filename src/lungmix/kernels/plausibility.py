@@ -1,8 +1,8 @@
-"""Plausibility of HU, checked on the histogram of a scan before its values are used.
+"""Checks that the voxel values of a scan are plausible HU of a chest, on its histogram, before the values are used.
 
-`LIMITS` holds every threshold with its reason; thresholds of flags are the defaults of `lungmix.quality_flags`. A
-finding either rejects a scan, because its values are not HU of a chest, or flags it: a flagged scan is measured, but
-not pooled with others.
+A problem that a check finds is a finding. A finding either rejects the scan, because its values are not HU of a chest,
+or flags it: a flagged scan is measured, but not pooled with others. `LIMITS` holds every threshold with its reason;
+thresholds that quality control has too are the defaults of `lungmix.quality_flags`.
 """
 
 from __future__ import annotations
@@ -32,36 +32,39 @@ class Limit:
 
 
 def _limit_of(flag_name: str, scale: float = 1.0, offset: float = 0.0) -> Limit:
-    """Return the threshold of a flag of quality control, in the unit of this module."""
+    """Return the threshold of a flag of quality control, converted to the unit that this module uses."""
     flag = next(flag for flag in FLAGS if flag.name == flag_name)
     return Limit(flag.threshold / scale + offset, flag.reason)
 
 
 LIMITS = {
-    "air_from": Limit(-1150, "air is at -1000 HU; noise and sharp kernels spread it, mostly to no less than -1150"),
-    "air_to": Limit(-600, "normally aerated lung is below -600 HU, at full expiration and in infants too"),
-    "soft_from": Limit(-250, "fat is near -100 HU, with noise above -250"),
-    "soft_to": Limit(250, "muscle, blood and organs are at 30 to 80 HU, with contrast and noise below 250"),
-    "no_air": Limit(0.0001, "an opened trachea alone is more than one voxel in 10,000 of a chest"),
+    "air_from": Limit(-1150, "air is at -1000 HU, and noise and sharp kernels rarely spread it to less than -1150 HU"),
+    "air_to": Limit(-600, "normally aerated lung is below -600 HU, even at full expiration and in infants"),
+    "soft_from": Limit(-250, "fat is near -100 HU, and above -250 HU even with noise"),
+    "soft_to": Limit(250, "muscle, blood and organs are at 30 to 80 HU, and below 250 HU even with contrast and noise"),
+    "no_air": Limit(0.0001, "the trachea alone, after the opening, is more than one voxel in 10,000 of a chest"),
     "little_air": _limit_of("little_air", _PERCENT),
-    "no_soft": Limit(0.002, "the vessels of lungs whose surroundings were blanked are more"),
-    "soft_in_place": Limit(0.05, "of a chest that is shifted down only dense bone comes to lie at 0 HU"),
-    "too_low": Limit(-1250, "noise takes no more than few voxels of air this far down; padding is one value"),
-    "many_too_low": Limit(0.05, "resampling blends padding with air along the rim of the field of view, 1 to 2 %"),
-    "pile": Limit(0.005, "a value at the end of the range that holds this share of the voxels may be a clip"),
+    "no_soft": Limit(0.002, "even if everything around the lungs was blanked, their vessels are a larger share"),
+    "soft_in_place": Limit(0.05, "if the HU of a chest are shifted down by 1024, only dense bone is near 0 HU"),
+    "too_low": Limit(-1250, "noise brings only few voxels of air this far down, and padding is a single value"),
+    "many_too_low": Limit(
+        0.05, "resampling mixes padding and air at the rim of the field of view, in 1 to 2 % of voxels"
+    ),
+    "pile": Limit(0.005, "if the lowest or highest value has this share of the voxels, values may have been clipped"),
     "pile_high": _limit_of("hu_clipped", _PERCENT),
-    "pile_ratio": Limit(10, "at a clip the last value holds many times the voxels of its neighbours"),
-    "clip_low": Limit(-900, "clipped above this, healthy lung near -850 HU and emphysema are one value"),
-    "clip_low_harmless": Limit(-1000, "the method clips there itself"),
-    "clip_high": Limit(50, "clipped below this, soft tissue itself is one value"),
-    "clip_high_harmless": Limit(1000, "dense bone and metal only; 12-bit images end at 3071"),
+    "pile_ratio": Limit(10, "if values were clipped, the last value has many times the voxels of its neighbours"),
+    "clip_low": Limit(-900, "if values are clipped above this, healthy lung near -850 HU and emphysema are one value"),
+    "clip_low_harmless": Limit(-1000, "the method itself clips HU there"),
+    "clip_high": Limit(50, "if values are clipped below this, soft tissue is one value"),
+    "clip_high_harmless": Limit(1000, "only dense bone and metal are above this; 12-bit images end at 3071 HU"),
     "few_values": _limit_of("few_values", offset=-1),
     "gaps": _limit_of("hu_steps", _PERCENT),
 }
-"""Thresholds by name: HU, shares of all voxels, or counts."""
+"""Thresholds by name. Their units are HU, shares of all voxels (0 to 1), or counts."""
 
 SHIFTS = (1024, -1024)
-"""Offsets in HU if the usual rescale intercept is not applied, or applied twice; they also detect that of -1000."""
+"""Errors of HU if the usual rescale intercept of -1024 was not applied, and if it was applied twice. An intercept of
+-1000 is detected by them too."""
 
 _NEAR = 20
 _WINDOW = 16
@@ -70,34 +73,34 @@ _FEWEST_WINDOWS = 4
 
 
 class SummaryError(ValueError):
-    """A stored summary is not one of this version; the message is a predicate."""
+    """Error for a stored summary that this version cannot read; the message continues a sentence about the summary."""
 
 
 @dataclass(frozen=True)
 class HuSummary:
-    """Summary of the histogram of a scan, small enough to be stored with it.
+    """Summary of the histogram of a scan, small enough to be stored with the scan.
 
-    A field that is added later needs a default, with which summaries in existing stores are read.
+    A field that a later version adds needs a default, so that summaries in existing stores can still be read.
 
     Attributes
     ----------
     voxels, distinct : int
-        Number of voxels, and of distinct values.
+        Number of voxels, and number of distinct values.
     minimum, maximum : int
-        Ends of the range, HU.
+        Lowest and highest value, HU.
     at_minimum, at_maximum : float
-        Shares of the voxels at the ends.
+        Shares of the voxels that have the lowest and the highest value, 0 to 1.
     clipped_low, clipped_high : bool
-        True where an end looks clipped: its voxels are many times those of neighbouring values.
+        True if values look clipped at the low or high end: the last value has many times the voxels of its neighbours.
     aerated, soft : float
-        Shares of the voxels in the ranges of air and lung and of soft tissue.
+        Shares of the voxels in the range of air and lung, and in that of soft tissue.
     too_low : float
-        Share of the voxels below every tissue, without padding.
+        Share of the voxels below the HU of air and its noise, without padding.
     gaps : float
-        Share of missing values in densely populated parts of the histogram; 0 where there are none.
+        Share of values that do not occur in those parts of the histogram that have many voxels; 0 without such parts.
     shift : int
-        HU to add to the ranges of air and soft tissue so that both are populated; 0 where no shift is needed, or none
-        helps.
+        HU to add to the ranges of air and of soft tissue so that both have voxels; 0 if no shift is needed or no shift
+        in `SHIFTS` is enough.
     """
 
     voxels: int
@@ -120,14 +123,14 @@ class HuSummary:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HuSummary:
-        """Return the summary of a dictionary, the inverse of `to_dict`.
+        """Return the summary that `to_dict` converted to a dictionary.
 
-        A field that is missing takes its default, where it has one, as in a dictionary of an earlier version.
+        Fields that are missing because an earlier version wrote the dictionary get their defaults.
 
         Raises
         ------
         SummaryError
-            If fields without default are missing or hold no number, or if some are unknown.
+            If a field without default is missing, if a value is not a number, or if a key is no field.
         """
         by_name = {field.name: field for field in fields(cls)}
         required = [name for name, field in by_name.items() if field.default is MISSING]
@@ -149,9 +152,9 @@ class Finding:
     code : str
         Identifier for programs.
     severity : {"rejected", "flagged"}
-        Not HU of a chest, or usable but doubtful.
+        "rejected" if the values are not HU of a chest; "flagged" if they are usable but doubtful.
     reason : str
-        Evidence, with numbers.
+        Description of the problem for people, with numbers.
     """
 
     code: str
@@ -160,7 +163,7 @@ class Finding:
 
 
 def add_all(hu: npt.NDArray[np.int16], counts: Counts) -> None:
-    """Add the voxels of a slab to a histogram in place; entry ``i`` counts ``i - 32768`` HU."""
+    """Add all voxels of a slab to a histogram, in place; entry ``i`` counts voxels of ``i - 32768`` HU."""
     _add_all(np.ascontiguousarray(hu).reshape(-1), counts)
 
 
@@ -200,7 +203,7 @@ def summarize(counts: Counts) -> HuSummary:
 
 
 def judge(summary: HuSummary) -> list[Finding]:
-    """Return the findings on a scan: one that rejects it, or flags; empty for plausible CT.
+    """Return the findings on a scan: a single one that rejects it, or any number of flags; none for plausible CT.
 
     Parameters
     ----------
@@ -299,7 +302,11 @@ def _share(counts: Counts, what: str, shift: int, total: int) -> float:
 
 
 def _shift(counts: Counts, total: int) -> int:
-    """Return the error of the intercept that explains the histogram; 0 if none does or none is needed."""
+    """Return the error of the rescale intercept, one of `SHIFTS`, that explains the histogram; 0 if none does.
+
+    An error explains the histogram if the ranges of air and of soft tissue, shifted by it, both hold at least the share
+    ``little_air`` of the voxels.
+    """
 
     def fit_of(shift: int) -> float:
         return min(_share(counts, "air", shift, total), _share(counts, "soft", shift, total))
@@ -310,7 +317,10 @@ def _shift(counts: Counts, total: int) -> int:
 
 
 def _spikes(counts: Counts, total: int) -> npt.NDArray[np.int64]:
-    """Return the indices of padding: single values below every tissue that exceed their neighbours."""
+    """Return the indices of padding in a histogram.
+
+    Padding is a value below the HU of air with far more voxels than the neighbouring values.
+    """
     low = counts[: _index("too_low")]
     spikes = [
         index
@@ -323,7 +333,10 @@ def _spikes(counts: Counts, total: int) -> npt.NDArray[np.int64]:
 
 
 def _is_clip(at_end: int, neighbours: Counts, total: int, share: str) -> bool:
-    """Return True if the voxels at an end of the range are clipped; drawings have too few neighbouring values."""
+    """Return True if values look clipped at one end of the range.
+
+    If fewer than a quarter of the neighbouring values occur, the image is a drawing and not clipped.
+    """
     populated = int(np.count_nonzero(neighbours))
     if at_end < LIMITS[share].value * total or populated < _NEAR // 4:
         return False
@@ -331,7 +344,7 @@ def _is_clip(at_end: int, neighbours: Counts, total: int, share: str) -> bool:
 
 
 def _gaps(counts: Counts) -> float:
-    """Return the share of missing values in windows with so many voxels that all values should occur."""
+    """Return the share of values that do not occur, in windows of values with so many voxels that all should occur."""
     windows = counts.reshape(N_HU // _WINDOW, _WINDOW)
     dense = windows[windows.sum(axis=1) >= _DENSE * _WINDOW]
     return float((dense == 0).mean()) if len(dense) >= _FEWEST_WINDOWS else 0.0

@@ -1,6 +1,6 @@
 """Numbers for quality control of a mask, measured on the reduced copy of a scan.
 
-`lungmix.quality_flags` has the flags that follow from them, with thresholds and reasons.
+`lungmix.quality_flags` defines the flags that these numbers raise, with thresholds and reasons.
 """
 
 from __future__ import annotations
@@ -21,31 +21,34 @@ from lungmix.kernels.rejected_components import Rejected
 from lungmix.tissue import AIRWAY, ELSEWHERE, LEFT, RIGHT
 
 AIR_HU = -900
-"""Upper limit of reduced voxels of air around the body."""
+"""Upper limit of the HU of air around the body, on the reduced copy."""
 
 PADDING_HU = -1150
-"""Upper limit of reduced voxels of padding outside the field of view: no air is below."""
+"""Upper limit of the HU of padding outside the field of view, on the reduced copy; air is above it."""
 
 CLIPPED = 0.05
-"""Share of voxels at their lowest value from which noise counts as clipped there, as scanners clip at -1024 HU."""
+"""If at least this share of voxels has the lowest value among them, noise counts as clipped there. Scanners clip at
+-1024 HU."""
 
 BODY_HU = -300
-"""Lower limit of reduced voxels of the body: fat is near -100 HU."""
+"""Lower limit of the HU of the body on the reduced copy: fat is near -100 HU."""
 
 SKIN_MM = (8.0, 60.0)
-"""Distances from the body within which outside air is measured: beyond its blurred rim, within the field of view."""
+"""Smallest and largest distance from the body, mm, at which the air around it is measured: outside the blurred rim of
+the body, and inside the field of view."""
 
 FEWEST = 20
-"""Smallest number of voxels whose mean is stated."""
+"""Smallest number of voxels of air from which a median is computed."""
 
 GAS_HU = -950
-"""Upper limit of the median of a component of gas in bowel or stomach; lungs with severe emphysema are above."""
+"""Upper limit of the median HU of a component of gas in bowel or stomach; that of lungs with severe emphysema is
+higher."""
 
 BASE_CM2 = 1.0
-"""Smallest section of a lung at the back that counts as its base."""
+"""Smallest area, cm², of the dorsal half of a lung in an axial slice that counts as lung at the back."""
 
 BLANKET_MM = 12.0
-"""Depth of an opening that removes table tops and clothes, which touch the body, from it."""
+"""Thickness, mm, up to which an opening removes sheets that touch the body, such as table tops and clothes."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +58,35 @@ class Numbers:
     Attributes
     ----------
     rejected_ml : float
-        Lung-like components outside the mask.
-    cut_end_cm2, cut_edge_cm2 : float
-        Area of both lungs on the first and last slice, and along the image edge or the border of the field of view.
+        Volume of components that look like lung but are not in the mask.
+    cut_end_cm2 : float
+        Area of the lungs on the first and the last axial slice.
+    cut_edge_cm2 : float
+        Area of the lungs, and of components that look like lung, at the image edge or the border of the field of view.
     smaller_side_percent : float
-        Smaller lung, of both.
+        Volume of the smaller lung, as a percentage of both lungs.
     outside_percent : float
-        Mask that is neither lung nor airway.
-    table_ml, gas_ml, between_ml : float
-        Outside the body; gas of bowel or stomach, which can be near a lung and have its region; the rest, between the
-        lungs.
+        Percentage of the mask that is neither lung nor airway.
+    table_ml : float
+        Part of the mask outside the body.
+    gas_ml : float
+        Part of the mask that is gas in bowel or stomach. Near a lung it can have the region of this lung.
+    between_ml : float
+        Rest of the mask outside lungs and airway, which is mostly between the lungs.
     airway_ml : float
         Trachea and main bronchi in the mask.
     trachea_mm : float
-        Length of the trachea that was found; 0 if none was.
+        Length of the trachea; 0 if no trachea was found.
     outside_air_hu : float
-        Median of the air around the body.
+        Median HU of the air around the body.
     dense_ml : float
-        Dense tissue between lung and ribs outside the mask, see `lungmix.kernels.dense_gaps`.
+        Dense tissue between lung and ribs that is not in the mask, see `lungmix.kernels.dense_gaps`.
     mediastinal_ml : float
         Dense lung in the mask that merges with the mediastinum, see `lungmix.kernels.dense_gaps`.
     base_difference_mm : float
-        Difference in height of the lowest slices with lung at the back, right and left.
+        Difference in height between the lowest slice with right lung at the back and the lowest with left lung there.
     slices : dict of str to int
-        Axial slice that shows a number best, by its name; ``lung`` is the one with most of the mask.
+        For numbers by name, the axial slice that shows the number best; for ``lung``, the slice with most of the mask.
     """
 
     rejected_ml: float
@@ -112,20 +120,20 @@ def measure_reduced(
     Parameters
     ----------
     reduced : Reduced
-        Reduced scan.
+        Reduced copy of the scan.
     regions : ndarray of uint8, shape (z, y, x), or None
-        Region of each voxel of the mask, 0 outside it; None where right and left cannot be told.
+        Label in `lungmix.tissue.SIDES` of each voxel of the mask, 0 outside it; None if right and left are unknown.
     rejected : sequence of Rejected
-        Lung-like components outside the mask.
+        Components that look like lung but are not in the mask.
     parts : ndarray of uint8, shape (z, y, x), optional
-        Labels of `lungmix.tissue.DENSE` of an axial array, where the mask tells dense from aerated lung.
+        Labels of `lungmix.tissue.DENSE` of an axial array, if the mask distinguishes dense from aerated lung.
 
     Returns
     -------
     numbers : Numbers
         Measured numbers; slices are indices of the axial array at full size.
     core : ndarray of bool, shape (z, y, x)
-        Voxels inside the trachea, a voxel away from its wall.
+        Voxels of the trachea whose neighbours in the axial slice are in the trachea as well.
     """
     axis = cranial_axis(reduced.steps)
     body = _body(reduced.hu, reduced.spacing_zyx, axis)
@@ -160,7 +168,7 @@ def measure_reduced(
 def _measure_regions(
     reduced: Reduced, regions: Labels, body: Mask, axis: int
 ) -> tuple[dict[str, float], dict[str, int | None]]:
-    """Return the numbers that need regions, and the slices that show them."""
+    """Return the numbers that need the regions of the mask, and for each the slice that shows it best."""
     spacing = reduced.spacing_zyx
     voxel_ml = float(np.prod(spacing)) / 1000
     lungs = (regions == RIGHT.label) | (regions == LEFT.label)
@@ -195,7 +203,11 @@ def _measure_regions(
 
 
 def _base_at_the_back(lung: Mask, spacing: Sequence[float]) -> int | None:
-    """Return the lowest slice with enough of a lung in its dorsal half, of an axial array; None where there is none."""
+    """Return the index of the lowest axial slice with lung at the back, at least `BASE_CM2`; None if there is none.
+
+    The back is the dorsal half of the lung, behind the middle between its first and its last row; `lung` is an axial
+    array, whose axes run to the head, to the back and to the left.
+    """
     rows = np.flatnonzero(lung.any(axis=(0, 2)))
     if not rows.size:
         return None
@@ -205,21 +217,24 @@ def _base_at_the_back(lung: Mask, spacing: Sequence[float]) -> int | None:
 
 
 def statistics_in_slices(hu: npt.NDArray[np.int16], selected: Mask) -> tuple[float, float]:
-    """Return the mean of voxels, and their standard deviation about the mean of their slice, if not clipped.
+    """Return the mean HU of selected voxels, and the standard deviation of their noise.
+
+    Noise is the deviation of a voxel from the mean of its slice. If noise is clipped at the lowest value (`CLIPPED`),
+    it is the deviation of the upper half of all selected voxels from the median of all of them.
 
     Parameters
     ----------
     hu : ndarray of int16, shape (z, y, x)
         HU.
     selected : ndarray of bool, same shape
-        Voxels to use; at least two in one slice.
+        Voxels to use. Without any, both results are NaN; without two in one slice, the standard deviation is NaN.
     """
     values = np.asarray(hu[selected], np.float64)
     if not values.size:
         return math.nan, math.nan
     mean = float(values.mean())
     if np.count_nonzero(values == values.min()) >= CLIPPED * values.size:
-        # The lower half of the noise is clipped: the upper half tells its width.
+        # Values below the median are clipped: estimate the width of the noise from those above it.
         upper = values[values >= np.median(values)] - np.median(values)
         return mean, math.sqrt(float((upper**2).mean()))
     squares, degrees = 0.0, 0
@@ -235,14 +250,17 @@ def _across(axis: int) -> tuple[int, ...]:
 
 
 def _fullest(mask: Mask, axis: int) -> int | None:
-    """Return the index of the slice with most voxels, the middle one of the largest; None without voxels."""
+    """Return the index of the slice with most voxels of a mask; None if the mask is empty.
+
+    If several slices have most voxels, it is the middle one of these.
+    """
     counts = mask.sum(axis=_across(axis))
     largest = np.flatnonzero(counts == counts.max())
     return int(largest[len(largest) // 2]) if counts.any() else None
 
 
 def _plane(axis: int) -> Mask:
-    """Return the structuring element of face neighbours within a slice."""
+    """Return the structuring element of a voxel and its four face neighbours in the slice; `axis` crosses slices."""
     element = ndimage.generate_binary_structure(3, 1)
     np.moveaxis(element, axis, 0)[[0, 2]] = False
     return element
@@ -253,7 +271,7 @@ def _within_plane(mask: Mask, axis: int) -> Mask:
 
 
 def _body(hu: npt.NDArray[np.int16], spacing: Sequence[float], axis: int) -> Mask:
-    """Return the largest component of soft tissue without thin sheets, and what it encloses in each slice."""
+    """Return the body: the largest component of soft tissue without thin sheets, its holes in each slice filled."""
     width = max(spacing[a] for a in _across(axis))
     soft = ndimage.binary_opening(hu > BODY_HU, _plane(axis), iterations=max(1, round(BLANKET_MM / 2 / width)))
     parts, n = ndimage.label(soft)
@@ -266,7 +284,10 @@ def _body(hu: npt.NDArray[np.int16], spacing: Sequence[float], axis: int) -> Mas
 
 
 def _parts_elsewhere(elsewhere: Mask, near: Mask, body: Mask) -> dict[str, Mask]:
-    """Return the parts of the mask outside lungs and airway: those outside the body, and those in it."""
+    """Return the part of `elsewhere` outside the body, as "table", and the rest, as "between".
+
+    A component counts as outside the body if most of its voxels are, unless it touches `near`.
+    """
     pieces, n = ndimage.label(elsewhere)
     sizes = np.maximum(np.bincount(pieces.reshape(-1), minlength=n + 1), 1)
     joined = np.zeros(n + 1, np.bool_)
@@ -276,7 +297,7 @@ def _parts_elsewhere(elsewhere: Mask, near: Mask, body: Mask) -> dict[str, Mask]
 
 
 def _separate_gas(reduced: Reduced, body: Mask) -> Mask:
-    """Return the components of the mask inside the body that are gas, not lung, whatever their region is."""
+    """Return the components of the mask inside the body that are gas and not lung, whatever region they belong to."""
     pieces, n = ndimage.label(reduced.lung)
     numbers = range(1, n + 1)
     medians = np.concatenate([[0.0], np.atleast_1d(ndimage.median(reduced.hu, pieces, numbers))]) if n else np.zeros(1)
@@ -287,7 +308,7 @@ def _separate_gas(reduced: Reduced, body: Mask) -> Mask:
 
 
 def _cut_ends(lungs: Mask, spacing: Sequence[float], axis: int) -> tuple[float, int | None]:
-    """Return the area of the lungs on the first and the last slice, cm², and the slice with more of it."""
+    """Return the area of the lungs on the first and the last slice together, cm², and which of them has more of it."""
     area = float(np.prod([spacing[a] for a in _across(axis)])) / 100
     ends = {index: int(lungs.take(index, axis).sum()) * area for index in (0, lungs.shape[axis] - 1)}
     worst = max(ends, key=lambda index: ends[index])
@@ -295,7 +316,7 @@ def _cut_ends(lungs: Mask, spacing: Sequence[float], axis: int) -> tuple[float, 
 
 
 def _cut_edge(lungs: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float], axis: int) -> npt.NDArray[np.float64]:
-    """Return by voxel the area of the faces of the lungs on the image edge or next to padding, cm²."""
+    """Return for each voxel of the lungs the area of its faces at the image edge or next to padding, cm²."""
     faces = np.zeros(lungs.shape)
     for a in _across(axis):
         area = float(np.prod([spacing[b] for b in range(3) if b != a])) / 100
@@ -307,7 +328,7 @@ def _cut_edge(lungs: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float], 
 
 
 def _outside_air(hu: npt.NDArray[np.int16], body: Mask, spacing: Sequence[float], axis: int) -> float:
-    """Return the median of the air around the body without padding; NaN where there is too little."""
+    """Return the median HU of the air around the body, without padding; NaN with fewer than `FEWEST` voxels of air."""
     if not body.any():
         return math.nan
     outside = (hu < AIR_HU) & (hu > PADDING_HU) & ~body
@@ -319,7 +340,7 @@ def _outside_air(hu: npt.NDArray[np.int16], body: Mask, spacing: Sequence[float]
             continue
         distance = ndimage.distance_transform_edt(~inside, sampling)
         plane = np.asarray(hu.take(index, axis))
-        # Air has noise; padding, and air that was clipped, is constant.
+        # Air has noise, whereas padding and clipped air are constant.
         varies = ndimage.maximum_filter(plane, 3) > ndimage.minimum_filter(plane, 3)
         near = (distance >= SKIN_MM[0]) & (distance <= SKIN_MM[1]) & outside.take(index, axis)
         selected.append(plane[near & varies])

@@ -1,6 +1,6 @@
-"""First-order radiomics from histograms: a sum over voxels is a sum over HU values weighted by their counts.
+"""First-order radiomics from histograms: sums over voxels become sums over HU values, weighted by their counts.
 
-Source: the definitions of van Griethuysen et al. 2017, Cancer Research 77:e104, as PyRadiomics documents them.
+Source of the definitions: van Griethuysen et al. 2017, Cancer Research 77:e104, as documented by PyRadiomics.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lungmix.kernels.percentiles import percentiles
 Counts = npt.NDArray[np.uint64]
 
 BIN_WIDTH = 25
-"""Bin width in HU for entropy and uniformity; bins begin at its multiples."""
+"""Width of the bins for entropy and uniformity, in HU. Bins begin at multiples of this width."""
 
 _EPSILON = float(np.spacing(1))
 
@@ -27,7 +27,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
     counts : ndarray of uint64, shape (65536,)
         Histogram from -32768 HU on.
     voxel_mm3 : float
-        Volume of a voxel.
+        Volume of a voxel, mm³.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
         _mean_deviation(hu[robust], weight[robust]),
         (energy / total) ** 0.5,
         second**0.5,
-        # As in PyRadiomics, both are 0 if all voxels are equal.
+        # As in PyRadiomics, skewness and kurtosis are 0 if all voxels are equal.
         0.0 if flat else third / second**1.5,
         0.0 if flat else fourth / second**2,
         second,
@@ -74,7 +74,10 @@ def first_order(counts: Counts, voxel_mm3: float) -> dict[str, float]:
 
 
 def _mean_deviation(hu: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> float:
-    """Return the mean distance from the mean; NaN without values, e.g. between the percentiles of two voxels."""
+    """Return the mean absolute distance of values from their mean; NaN if there are no values.
+
+    Between the 10th and the 90th percentile of two different voxels, for example, there are none.
+    """
     total = float(weight.sum())
     return weighted_sum(weight, np.abs(hu - weighted_sum(weight, hu) / total)) / total if total else float("nan")
 

@@ -1,4 +1,7 @@
-"""Reduced copies of volumes: means of blocks of voxels, sampled so that the voxels are a few millimetres wide."""
+"""Reduced copies of volumes, whose voxels are a few millimetres wide.
+
+Voxels are averaged in blocks, as in the resolution levels of a stored image; of the result every n-th voxel is taken.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,20 @@ from lungmix.kernels.downsampling import mean_of_blocks
 Triple = tuple[int, int, int]
 
 N_LEVELS = 3
-"""Number of resolutions of an image."""
+"""Number of resolution levels of a stored image, with the full resolution."""
 
 COARSEST_MM = 4.0
-"""Greatest width of the voxels of the reduced copy, unless those of the scan are wider."""
+"""Largest width of a block of averaged voxels in the axial plane, mm, unless the voxels of the scan are wider."""
 
 FINEST_MM = 2.5
-"""Greatest distance of the voxels that are sampled from a finer level."""
+"""Largest distance, mm, between the voxels that are taken, if several blocks fit in it."""
 
 
 def level_factors(spacing_zyx: Sequence[float]) -> list[Triple]:
-    """Return the voxels along z, y, x in a voxel of each resolution level of an image.
+    """Return, for each resolution level of an image, how many voxels along z, y, x are averaged to one voxel.
 
-    Levels are reduced in plane. Along z they are reduced only if slices are not much thicker than pixels are wide.
+    Each level has half the resolution of the one before along y and x. Along z it has half the resolution only if the
+    distance of slices is at most 1.5 times the width of pixels.
 
     Parameters
     ----------
@@ -42,16 +46,16 @@ def level_factors(spacing_zyx: Sequence[float]) -> list[Triple]:
 
 @dataclass(frozen=True)
 class Reduction:
-    """Sampling of a reduced copy.
+    """Recipe of a reduced copy: every ``stride``-th voxel of a resolution level is taken.
 
     Attributes
     ----------
     level : int
-        Resolution level that is sampled.
+        Number of the resolution level; 0 is the full resolution.
     blocks : tuple of int
-        Voxels along z, y, x in a voxel of this level.
+        Number of voxels of the volume along z, y, x that are averaged to one voxel of this level.
     stride : tuple of int
-        Step on this level, along z, y, x.
+        Steps along z, y, x, in voxels of this level.
     """
 
     level: int
@@ -60,24 +64,27 @@ class Reduction:
 
     @property
     def factors(self) -> Triple:
-        """Voxels of the volume in one step, along z, y, x."""
+        """Number of voxels of the volume in one step of the reduced copy, along z, y, x."""
         z, y, x = (block * step for block, step in zip(self.blocks, self.stride, strict=True))
         return z, y, x
 
     def spacing(self, spacing_zyx: Sequence[float]) -> tuple[float, float, float]:
-        """Return the spacing of the reduced voxels of a volume with some spacing, mm."""
+        """Return the voxel spacing of the reduced copy of a volume, mm, given that of the volume along z, y, x."""
         z, y, x = (factor * s for factor, s in zip(self.factors, spacing_zyx, strict=True))
         return z, y, x
 
     def apply(self, hu: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        """Return the reduced copy of HU, int16 ``[z, y, x]``, which begin and end with whole steps or the volume."""
+        """Return the reduced copy of HU, int16 ``[z, y, x]``.
+
+        `hu` is a volume, or a part of it that begins at a whole step and ends at one or with the volume.
+        """
         reduced = hu if self.blocks == (1, 1, 1) else mean_of_blocks(hu, self.blocks)
         z, y, x = self.stride
         return np.ascontiguousarray(reduced[::z, ::y, ::x])
 
 
 def reduction_of(spacing_zyx: Sequence[float]) -> Reduction:
-    """Return the sampling of a reduced copy of an axial array.
+    """Return how the reduced copy of an axial array is made, whose axes run to the head, the back and the left.
 
     Parameters
     ----------

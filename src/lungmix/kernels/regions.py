@@ -1,14 +1,16 @@
-"""Regions of a mask (right lung, left lung, airway, elsewhere): computed on a reduced copy, looked up at full size.
+"""Regions of a mask: right lung, left lung, airway, and elsewhere.
 
+They are computed on a reduced copy of the scan; a voxel of the full scan has the region of the nearest reduced voxel.
 The closing of a mask can join both lungs and include tissue between them. The regions are separated in four steps:
 
 1. Find trachea and main bronchi and remove them from the air.
-2. Where the lungs are joined, erode the air step by step until it has two large components side by side. Grow them back
+2. If the lungs are joined, erode the air step by step until it has two large components side by side. Grow them back
    through the air; each voxel is assigned to the component with the shorter path.
-3. Close each lung separately, by the elements of the mask. Voxels that neither closing covers are in the mask only
-   because the lungs were closed together: they belong to neither lung.
-4. A component of the mask next to the lungs, such as a hollow table, belongs to neither lung; one within their axial
-   box, such as a lobe cut off by dense tissue, belongs to the nearer lung.
+3. Close each lung separately, with the structuring elements that the mask was closed with. Voxels that neither closing
+   covers are in the mask only because the lungs were closed together: they belong to neither lung.
+4. A separate component of the mask, such as a hollow table, belongs to neither lung. If at least half of it lies within
+   the bounding box of the lungs in the axial plane, such as a lobe that dense tissue cuts off, it belongs to the nearer
+   lung.
 """
 
 from __future__ import annotations
@@ -34,46 +36,49 @@ Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 SMALLER_LUNG = 0.1
-"""Smallest size of the second lung, as a share of the voxels of the first."""
+"""Smallest size of the smaller lung, as a share of the voxels of the larger one."""
 
 PAIR = 0.6
-"""Smallest share of both lungs together in all components."""
+"""Two components are the two lungs only if they have at least this share of the voxels of all components."""
 
 APART_MM = 40.0
-"""Smallest distance of the centres of two lungs, which is largest from right to left."""
+"""Smallest distance from right to left between the centres of two lungs, mm. It must also be at least as large as the
+distances of the centres along the other two axes."""
 
 LARGEST_NECK_MM = 25.0
-"""Half width of the widest neck that erosion cuts."""
+"""Half the width, mm, of the widest connection between two lungs that erosion cuts."""
 
 SMALLEST_CORE = 0.02
-"""Erosion stops when the largest component has less than this share of the air."""
+"""Erosion stops when the largest remaining component has less than this share of the voxels of air."""
 
 SEAL_MM = 5.0
-"""Radius of the closing that seals bronchi, vessels and dense tissue inside a lung; 1.5 voxels on coarse grids."""
+"""Radius, mm, of the closing that fills bronchi, vessels and dense tissue inside a lung; at least 1.5 voxels."""
 
 SEALS = (1, 2)
-"""Multiples of that radius, tried in turn before the air is eroded."""
+"""Multiples of that radius. If the lungs cannot be separated by erosion after a closing by the first, the next is
+tried."""
 
 VALLEY = 0.5
-"""Where erosion separates no lungs, they are cut at a sagittal section of at most this share of the largest sections on
-both of its sides."""
+"""If erosion does not separate the lungs, they are cut at a sagittal section. Its area is at most this share of the
+largest section to its right, and of the largest section to its left."""
 
 COMPONENT_INSIDE = 0.5
-"""Smallest share of the voxels of a component within the axial box of the lungs for it to be part of them."""
+"""A separate component of the mask belongs to the lungs if at least this share of its voxels lies within the bounding
+box of the lungs in the axial plane, at any height."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """Reduced copy of a scan, at a few millimetres.
+    """Reduced copy of a scan, with voxels a few millimetres wide.
 
     Attributes
     ----------
     lung, air : ndarray of bool, shape (z, y, x)
-        Mask and air at every ``factors``-th voxel.
+        Mask of the lungs, and mask of air, at every ``factors``-th voxel of the full scan.
     hu : ndarray of int16, same shape
-        Mean HU around these voxels.
+        Mean HU of the block of voxels at each of these voxels.
     factors : tuple of int
-        Voxels in one step along z, y, x.
+        Number of voxels of the full scan in one step along z, y, x.
     steps : ndarray of float64, shape (3, 3)
         Column ``j`` is the vector in LPS, in mm, of one step along array axis ``j``.
     """
@@ -86,7 +91,7 @@ class Reduced:
 
     @property
     def spacing_zyx(self) -> tuple[float, float, float]:
-        """Length of a step, mm."""
+        """Length of one step along z, y, x, mm."""
         z, y, x = (float(length) for length in np.linalg.norm(self.steps, axis=0))
         return z, y, x
 
@@ -97,9 +102,9 @@ def find_regions(reduced: Reduced, closings: Sequence[Element]) -> Labels:
     Parameters
     ----------
     reduced : Reduced
-        Reduced scan.
+        Reduced copy of the scan.
     closings : sequence of Element
-        Elements of the closings of the mask, in voxels of the full scan.
+        Structuring elements that the mask was closed with, in voxels of the full scan.
 
     Returns
     -------
@@ -113,9 +118,9 @@ def find_regions(reduced: Reduced, closings: Sequence[Element]) -> Labels:
     lung, steps, spacing = reduced.lung[box], reduced.steps, reduced.spacing_zyx
     gas = reduced.air[box] & lung & ~airway.tube[box] & ~airway.branches[box]
     sealed = _closed(gas, ellipsoid(_seal_mm(spacing), spacing)) & lung & ~airway.tube[box]
-    # Lumen within the sealed lung belongs to it.
+    # Lumen inside the closed lung belongs to the lung.
     outside = (airway.tube[box] | airway.branches[box]) & ~sealed
-    # Partial volume hides the rim of the lumen: add it.
+    # Voxels at the rim mix lumen and wall, so that their HU are too high for a lumen: add them.
     lumen = ndimage.binary_dilation(outside) & reduced.air[box] & lung
     gas &= ~lumen
     parts = _two_parts(lung, steps)[0]
@@ -146,14 +151,14 @@ def separate_lungs(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float
     gas : ndarray of bool, shape (z, y, x)
         Air of the lungs without the airway, of an axial array: z runs to the head, y to the back, x to the left.
     hu : ndarray of int16, same shape
-        HU, which tell where the middle of the body is if there is one lung only.
+        HU. If there is only one lung, they are used to find the middle of the body.
     spacing : sequence of float
         Voxel spacing along z, y, x, mm.
 
     Returns
     -------
     ndarray of uint8, same shape
-        1 right, 2 left. 0 outside `gas`; also for small components if there are two lungs.
+        1 right lung, 2 left lung, 0 outside `gas`. If there are two lungs, small separate components are 0 as well.
     """
     steps = axial_steps(spacing)
     z, y, x = spacing
@@ -185,14 +190,14 @@ def region_counts(
     small : ndarray of uint8
         Result of `find_regions`.
     rows : sequence of 3 ndarray of int64
-        Index into `small` for each index along z, y, x.
+        For each of the axes z, y, x, the index in `small` of each index of `hu`.
     first_row : int
         Row of `lung` that is row 0 of `hu`.
 
     Returns
     -------
     labels : ndarray of uint8, shape (z, y, x)
-        0 outside the mask.
+        Labels of `lungmix.tissue.SIDES`; 0 outside the mask.
     counts : ndarray of uint64, shape (4, 65536)
         Histogram of each region in `lungmix.tissue.SIDES`, from -32768 HU on.
     """
@@ -204,7 +209,10 @@ def region_counts(
 
 
 def nearest_rows(start: int, stop: int, factor: int, size: int) -> npt.NDArray[np.int64]:
-    """Return the index of the nearest reduced voxel for voxels from `start` to `stop`; the upper one of two."""
+    """Return the index of the nearest reduced voxel for voxels `start` to ``stop - 1`` along one axis.
+
+    A voxel halfway between two reduced voxels gets the higher index.
+    """
     return np.minimum((np.arange(start, stop) + factor // 2) // factor, size - 1)
 
 
@@ -223,19 +231,22 @@ def _closed(mask: Mask, element: Element) -> Mask:
 
 
 def _thinned(element: Element, factors: tuple[int, int, int]) -> Element:
-    """Return the offsets of an element that are whole steps of the reduced grid."""
+    """Return an element for the reduced grid: the offsets of an element that are whole steps of this grid."""
     z, y, x = (np.ascontiguousarray(cost[::factor]) for cost, factor in zip(element.costs, factors, strict=True))
     return Element((z, y, x), element.limit)
 
 
 def _centre(mask: Mask) -> npt.NDArray[np.float64]:
-    """Return the mean index of the voxels of a mask along each axis, to the last bit as by scipy."""
+    """Return the mean index of the voxels of a mask along each axis, rounded as by `scipy.ndimage.center_of_mass`."""
     sections = (mask.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3))
     return np.array([section @ np.arange(len(section)) for section in sections], np.float64) / np.count_nonzero(mask)
 
 
 def _two_parts(mask: Mask, steps: npt.NDArray[np.float64]) -> tuple[Labels | None, int]:
-    """Return the two largest components side by side, right and left, and the size of the largest component."""
+    """Return a label map of two components that lie side by side as lungs do, and the size of the largest component.
+
+    The label map is None if no two components do.
+    """
     parts, n = ndimage.label(mask)
     sizes = np.bincount(parts.reshape(-1), minlength=n + 1)
     sizes[0] = 0
@@ -256,7 +267,7 @@ def _two_parts(mask: Mask, steps: npt.NDArray[np.float64]) -> tuple[Labels | Non
 
 
 def _split(gas: Mask, lung: Mask, steps: npt.NDArray[np.float64], spacing: tuple[float, float, float]) -> Labels | None:
-    """Cut a joined pair of lungs at its neck; return None if there is only one lung."""
+    """Return the right and left lung of two joined lungs, cut where they are joined; None if there is only one lung."""
     step, volume = min(spacing), int(gas.sum())
     for seal in SEALS:
         sealed = _closed(gas, ellipsoid(seal * _seal_mm(spacing), spacing)) & lung
@@ -267,7 +278,7 @@ def _split(gas: Mask, lung: Mask, steps: npt.NDArray[np.float64], spacing: tuple
                 geodesic_assign(labels, sealed, spacing)
                 return labels
             if largest < SMALLEST_CORE * volume:
-                # The air fell apart: try a larger seal.
+                # Erosion has left only small pieces: try a larger closing.
                 break
     labels = _cut_at_valley(gas & largest_component(sealed), steps)
     if labels is not None:
@@ -276,9 +287,9 @@ def _split(gas: Mask, lung: Mask, steps: npt.NDArray[np.float64], spacing: tuple
 
 
 def _cut_at_valley(gas: Mask, steps: npt.NDArray[np.float64]) -> Labels | None:
-    """Cut at the thinnest sagittal section between two thick ones; return None where there is none.
+    """Return right and left lung, cut at the smallest sagittal section between two large ones; None if there is none.
 
-    Sections along the array axis nearest to right-left are tried too, for patients in an oblique position.
+    Sections across the array axis nearest to right-left are tried too, for patients in an oblique position.
     """
     along = np.abs(steps[0]) / np.linalg.norm(steps, axis=0)
     array_axis = np.where(np.arange(3) == along.argmax(), np.sign(steps[0]), 0.0)
@@ -299,7 +310,7 @@ def _cut_at_valley(gas: Mask, steps: npt.NDArray[np.float64]) -> Labels | None:
 
 
 def _one_lung(lung: Mask, reduced: Reduced, box: tuple[slice, slice, slice]) -> Labels:
-    """Label the largest component as the right or the left lung, by its position in the body."""
+    """Return a label map of the largest component as right or left lung, depending on its position in the body."""
     steps = reduced.steps
     corner = [part.start for part in box]
     centre = steps @ (np.asarray(ndimage.center_of_mass(lung)) + corner) if lung.any() else np.zeros(3)
@@ -309,7 +320,10 @@ def _one_lung(lung: Mask, reduced: Reduced, box: tuple[slice, slice, slice]) -> 
 
 
 def _close_separately(labels: Labels, gas: Mask, lumen: Mask, lung: Mask, closings: Sequence[Element]) -> Labels:
-    """Close each lung separately; voxels that neither closing covers belong to neither."""
+    """Return right lung, left lung and elsewhere after closing each lung separately.
+
+    Voxels that neither closing covers are elsewhere.
+    """
     covered, near = [], []
     for part in ((labels == RIGHT.label) & gas, (labels == LEFT.label) & gas, lumen):
         closed = pack(part.view(np.uint8))
@@ -321,14 +335,17 @@ def _close_separately(labels: Labels, gas: Mask, lumen: Mask, lung: Mask, closin
     out = np.zeros(labels.shape, np.uint8)
     out[right & ~left & lung] = RIGHT.label
     out[left & ~right & lung] = LEFT.label
-    # Voxels that both closings cover are later flooded from the nearer lung. Gaps near a single part only are due to
-    # the rounding of the reduced elements.
+    # Voxels that both closings cover get the label of the nearer lung later, by a flood. So do voxels that no closing
+    # covers if they are near one part only: they are missed because reduced elements are rounded.
     out[lung & ~right & ~left & (near[0] + near[1] + near[2] > 1)] = ELSEWHERE.label
     return out
 
 
 def _near(part: Mask, closings: Sequence[Element]) -> Labels:
-    """Return the voxels at which a closing could join `part` to another part; approximate, from every second voxel."""
+    """Return the voxels at which a closing could join `part` to another part.
+
+    The result is approximate, because it is computed from every second voxel.
+    """
     coarse = pack(part[::2, ::2, ::2].view(np.uint8))
     nx = -(-part.shape[2] // 2)
     for element in sorted(closings, key=lambda e: e.extent)[-1:] * 2:
@@ -340,7 +357,7 @@ def _near(part: Mask, closings: Sequence[Element]) -> Labels:
 
 
 def _mark_separate_components(parts: Labels, lung: Mask, axis: int) -> None:
-    """Mark the components outside the axial box of both lungs."""
+    """Label components of the mask as elsewhere that lie outside the bounding box of the lungs in the axial plane."""
     both = (parts == RIGHT.label) | (parts == LEFT.label)
     if not both.any():
         return
@@ -356,7 +373,10 @@ def _mark_separate_components(parts: Labels, lung: Mask, axis: int) -> None:
 
 
 def _by_position(reduced: Reduced) -> Labels:
-    """Return right and left halves of the scan, for masks too small to appear on the reduced copy."""
+    """Return the right half of the scan as right lung and the left half as left lung.
+
+    This is for masks so small that no voxel of the reduced copy is in them.
+    """
     coordinate = np.zeros(reduced.lung.shape)
     for axis, n in enumerate(reduced.lung.shape):
         shape = [1, 1, 1]

@@ -1,4 +1,4 @@
-"""Components that look like lung on a reduced scan but that the rules of the mask rejected."""
+"""Components that look like lung on the reduced copy of a scan but that the rules of the mask rejected."""
 
 from __future__ import annotations
 
@@ -16,55 +16,60 @@ from lungmix.kernels.downsampling import mean_of_blocks
 Mask = npt.NDArray[np.bool_]
 
 LUNG_HU = (-960, -500)
-"""Range of reduced voxels of lung; gas of bowel and stomach and the air around the body are near -1000 HU."""
+"""Range of the HU of lung on the reduced copy. Gas in bowel and stomach and the air around the body are near -1000
+HU."""
 
 BODY_HU = -300
-"""Lower limit of reduced voxels of the body: fat is near -100 HU."""
+"""Lower limit of the HU of the body on the reduced copy: fat is near -100 HU."""
 
 SMALLEST_ML = 20.0
-"""Smallest component: bowel gas that blends with its wall was observed up to 15 mL; a newborn's lung has 30 mL."""
+"""Smallest component that can be a lung, mL. Bowel gas that blends with its wall was observed up to 15 mL; a newborn's
+lung has 30 mL."""
 
 SMALLEST_SHARE = 0.005
-"""Smallest component as a share of the volume of the mask: smaller ones change no measurement."""
+"""Smallest component, as a share of the volume of the mask. Smaller ones would change no measurement."""
 
 ENCLOSED = 0.75
-"""Smallest share of the decided rays out of a component, along rows and columns, that meet the body before air."""
+"""Smallest share of rays that meet the body before air. Rays run out of a component along rows and columns; those that
+leave the image before they meet the body or air do not count here."""
 
 SEEN = 1 / 3
-"""Smallest share of all rays that meet the body: most sides of a lung that the image cuts all around are open. A table
-or a mattress meets it on one side in four."""
+"""Smallest share of all rays that meet the body before air. The share is low, because most rays leave the image if it
+cuts a lung on all sides. Rays out of a table or mattress meet the body on one of four sides."""
 
 CORNERS = 1 / 3
-"""Largest share of the corners of slices in a component of which less than half of the rays meet the body: the air
-around a body, or in front of it or behind it, has two of four corners or more."""
+"""If less than half of all rays meet the body before air, a component may hold at most this share of the corners of its
+slices. Air around, in front of or behind a body holds two of the four corners or more."""
 
 SMOOTH = 3
-"""Width of the averaging filter, applied after thinning, in voxels."""
+"""Width in voxels of the averaging filter that is applied to the thinned voxels."""
 
 STEP_MM = 4.0
-"""Largest step to which voxels are thinned; wider voxels are kept."""
+"""Largest spacing, mm, to which the voxels of the reduced copy are thinned by averaging blocks of them."""
 
 CORE = 0.25
-"""Smallest share of a component that erosion leaves: rims of gas, tables and clothes are thin."""
+"""Smallest share of the voxels of a component that an erosion leaves. Less is left of rims of gas, tables and clothes,
+which are thin."""
 
 NEAR_MASK_MM = 5.0
-"""Distance from the mask within which voxels are its rim, or bronchi and vessels at the hilum."""
+"""Distance from the mask, mm, within which voxels are ignored: they are the rim of the lungs, or bronchi and vessels at
+the hilum."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A component of lung that the mask rejected.
+    """A component that looks like lung but is not in the mask.
 
     Attributes
     ----------
     ml : float
-        Aerated volume on the reduced scan.
+        Aerated volume on the reduced copy, mL.
     touches_edge : bool
-        True where it touches the first or last row or column of the axial plane, which the mask rejects.
+        True if the component touches the first or last row or column of an axial slice; masks exclude such components.
     edge_cm2 : float
-        Area of its faces on these rows and columns.
+        Area of the faces of the component on these rows and columns, cm².
     slice : int
-        Index of the axial slice with most of it, on the scan that was given.
+        Index of the axial slice with most of the component, on the reduced copy that `find_rejected` was given.
     """
 
     ml: float
@@ -73,26 +78,26 @@ class Rejected:
     slice: int = 0
 
     def to_dict(self, *, with_place: bool = False) -> dict[str, Any]:
-        """Return what the store records; the volume is rounded, since it is that of a reduced scan.
+        """Return the values that the store records; the volume is rounded, since it is measured on the reduced copy.
 
         Parameters
         ----------
         with_place : bool
-            Add edge and slice, so that the component need not be found again.
+            Add ``edge_cm2`` and ``slice``, so that the component does not have to be searched again.
         """
         place = {"edge_cm2": round(self.edge_cm2, 2), "slice": self.slice} if with_place else {}
         return {"ml": round(self.ml, 1), "touches_edge": self.touches_edge, **place}
 
 
 def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.float64]) -> list[Rejected]:
-    """Return the components of lung outside a mask.
+    """Return the components that look like lung but are not in a mask.
 
     Parameters
     ----------
     hu : ndarray of int16, shape (z, y, x)
-        Mean HU of reduced voxels.
+        Mean HU of the voxels of the reduced copy.
     lung : ndarray of bool, same shape
-        Lung mask; it may be empty.
+        Lung mask on the reduced copy; it may be empty.
     steps : ndarray of float64, shape (3, 3)
         Column ``j`` is the vector in LPS, in mm, of one step along array axis ``j``.
 
@@ -102,7 +107,7 @@ def find_rejected(hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.f
         Components in descending order of volume.
     """
     z, y, x = thinning = tuple(max(1, int(STEP_MM / length)) for length in np.linalg.norm(steps, axis=0).tolist())
-    # Average neighbours, so that noise and texture do not break up a lung.
+    # Average neighbouring voxels, so that noise and texture do not break a lung into pieces.
     hu = ndimage.uniform_filter(mean_of_blocks(hu, (z, y, x)), SMOOTH, mode="nearest")
     lung, steps = lung[::z, ::y, ::x], steps * (z, y, x)
     spacing = np.linalg.norm(steps, axis=0)
@@ -142,7 +147,10 @@ def _edge_cm2(piece: Mask, across: list[int], spacing: npt.NDArray[np.float64]) 
 def large_components(
     mask: Mask, least_ml: float, spacing: Sequence[float], structure: npt.NDArray[np.bool_] | None = None
 ) -> Mask:
-    """Return the components of a mask with at least a volume, connected by faces unless `structure` says otherwise."""
+    """Return the components of a mask whose volume is at least `least_ml`.
+
+    Components are connected by faces, or by the neighbours in `structure` (see `scipy.ndimage.label`).
+    """
     parts, n = ndimage.label(mask, structure)
     ml = np.bincount(parts.reshape(-1), minlength=n + 1) * float(np.prod(spacing)) / 1000
     ml[0] = 0
@@ -150,7 +158,7 @@ def large_components(
 
 
 def largest_component(mask: Mask) -> Mask:
-    """Return the largest 6-connected component of a mask."""
+    """Return the largest component of a mask, connected by faces."""
     parts, n = ndimage.label(mask)
     if not n:
         return mask
@@ -160,7 +168,11 @@ def largest_component(mask: Mask) -> Mask:
 
 
 def is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: list[int]) -> bool:
-    """Return True if most rays out of a component meet the body before air; some may end at the image border."""
+    """Return True if a component lies in the body: rays out of it meet the body before they meet outside air.
+
+    Rays run outwards along the axes `across`, rows and columns. `ENCLOSED`, `SEEN` and `CORNERS` define how many must
+    meet the body; some may leave the image before.
+    """
     outside = (hu < LUNG_HU[0]) & ~piece
     blocked = open_rays = rays = 0
     for axis in across:
@@ -183,7 +195,7 @@ def is_enclosed(piece: Mask, body: Mask, hu: npt.NDArray[np.int16], across: list
 
 
 def _share_of_corners(piece: Mask, across: list[int]) -> float:
-    """Return the share of the corners of slices that are in a component, over the slices that it reaches."""
+    """Return which share of the image corners a component holds, averaged over the slices with voxels of it."""
     rows, columns = across
     corners = piece.take([0, -1], rows).take([0, -1], columns).sum(axis=tuple(across))
     return float(corners[piece.any(axis=tuple(across))].mean()) / 4

@@ -1,7 +1,7 @@
-"""Structuring elements whose membership is a sum of one cost per axis.
+"""Structuring elements that are defined by one cost per axis: balls, ellipsoids and diamonds.
 
-Balls, ellipsoids and diamonds all have the form ``cost_z[|i|] + cost_y[|j|] + cost_x[|k|] <= limit``. That makes a
-dilation a minimum along each axis in turn instead of a search through every offset.
+An offset ``(i, j, k)`` along z, y, x belongs to an element if ``cost_z[|i|] + cost_y[|j|] + cost_x[|k|] <= limit``. So
+a dilation needs only a minimum along each axis in turn, instead of a search through all offsets.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Element:
     Attributes
     ----------
     costs : tuple of ndarray
-        Cost of an offset of 0, 1, 2 ... voxels along z, y, x; its length is the extent on that axis plus one. All
-        three share one dtype, uint16 where whole numbers represent the element exactly, float64 otherwise.
+        For each of the axes z, y, x, an array with the costs of offsets of 0, 1, 2 ... voxels, up to the extent of the
+        element. All three arrays are uint16 if whole numbers represent the element exactly, and float64 otherwise.
     limit : int or float
-        Offsets whose three costs add up to at most this belong to the element.
+        Largest sum of the three costs of an offset that belongs to the element.
     """
 
     costs: tuple[npt.NDArray[np.generic], npt.NDArray[np.generic], npt.NDArray[np.generic]]
@@ -42,7 +42,7 @@ class Element:
 
     @property
     def is_point(self) -> bool:
-        """True where the element holds only the zero offset, so that it changes no mask."""
+        """True if the element holds only the zero offset, so that it changes no mask."""
         return self.extent == (0, 0, 0)
 
     def offsets(self) -> npt.NDArray[np.bool_]:
@@ -51,14 +51,14 @@ class Element:
         return np.asarray(z[:, None, None] + (y[:, None] + x) <= self.limit)
 
     def rows(self) -> npt.NDArray[np.int64]:
-        """Return the largest offset along x for each offset along z and y, in ascending order; -1 if there is none."""
+        """Return, for each offset along z and along y in ascending order, the largest offset along x; -1 if none."""
         inside = self.offsets()
         return inside.sum(axis=2, dtype=np.int64) // 2 - ~inside.any(axis=2)
 
     def planes_left(self) -> npt.NDArray[np.uint8]:
-        """Return one more than the largest offset along z, by the cost along y and x; 0 above the limit.
+        """Return, for each sum of the costs along y and x, how many offsets 0, 1, 2 ... along z the limit still allows.
 
-        Empty unless costs are whole numbers.
+        The array is empty unless costs are whole numbers.
         """
         if self.costs[0].dtype != np.uint16:
             return np.zeros(0, np.uint8)
@@ -73,7 +73,7 @@ def ball(radius: int) -> Element:
     Parameters
     ----------
     radius : int
-        In voxels, 0 to 140.
+        Radius in voxels, 0 to 140.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def diamond(extent: Sequence[int]) -> Element:
     Parameters
     ----------
     extent : sequence of int
-        ``nz, ny, nx`` in voxels. ``(3, 3, 3)`` is three iterations of the 6-connected cross.
+        ``nz, ny, nx`` in voxels. A dilation by ``(3, 3, 3)`` equals three dilations by a voxel with its 6 face
+        neighbours.
     """
     limit = lcm(*(max(n, 1) for n in extent))
     if limit > _LARGEST_EXACT_COST or min(extent) < 0:
@@ -107,7 +108,7 @@ def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
     Parameters
     ----------
     radius_mm : float
-        Millimetres.
+        Radius in mm.
     spacing_zyx : sequence of float
         Voxel spacing along z, y, x in mm.
     """
@@ -130,7 +131,7 @@ def ellipsoid(radius_mm: float, spacing_zyx: Sequence[float]) -> Element:
 def _whole_costs(
     squares: list[npt.NDArray[np.floating]], inside: npt.NDArray[np.bool_], limit: float
 ) -> Element | None:
-    """Return the element with uint16 costs, four times as fast, if some scale represents every offset exactly."""
+    """Return the element with uint16 costs, which is four times as fast; None if no scaling keeps its exact offsets."""
     for target in range(_LARGEST_EXACT_COST, 1_000, -251):
         z, y, x = (np.rint(s * (target / limit)).astype(np.uint16) for s in squares)
         total = z[:, None, None].astype(np.int64) + y[:, None] + x

@@ -1,8 +1,9 @@
-"""Surfaces of masks and the distances between them, exactly and slab by slab.
+"""Surfaces of masks and exact distances between them, computed slab by slab.
 
-The surface of a mask is every voxel of it with a face neighbour outside; what lies beyond the volume is outside. The
-distance of a voxel is that of its centre from the nearest centre of a voxel of the other surface. Squared distances are
-sums of squared steps in a fixed order, and their minimum does not depend on how a volume is cut into slabs.
+The surface of a mask consists of its voxels with a face neighbour outside the mask; everything beyond the volume is
+outside. The distance of a voxel from another surface is the distance between its centre and the nearest centre of a
+voxel of that surface. Squared distances are sums of squared steps in a fixed order, so that their minimum does not
+depend on how a volume is cut into slabs.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ def surface_of(window: Mask) -> Mask:
     Parameters
     ----------
     window : ndarray of bool, shape (slices + 2, y, x)
-        A mask, with the slice before and the slice after; beyond the volume they are unset. Rows and columns beyond
-        the array count as outside.
+        Slices of a mask, with the slice before and the slice after them, which are all False beyond the volume. Rows
+        and columns beyond the array count as outside the mask.
 
     Returns
     -------
     ndarray of bool, shape (slices, y, x)
-        Voxels of the mask with a face neighbour outside.
+        Voxels of the mask with a face neighbour outside the mask.
     """
     mask = window[1:-1]
     inner = mask & window[:-2]
@@ -45,25 +46,25 @@ def surface_of(window: Mask) -> Mask:
 
 
 def points_of(surface: Mask, start: int = 0) -> Points:
-    """Return the indices z, y, x of the set voxels, by slice; `start` is the number of the first slice."""
+    """Return the indices z, y, x of the voxels of a surface, in ascending order; `start` is the number of slice 0."""
     points = np.argwhere(surface).astype(np.int32)
     points[:, 0] += start
     return points
 
 
 def lower_distances(points: Points, squares: Distances, surface: Mask, start: int, spacing: Sequence[float]) -> None:
-    """Lower squared distances of points where a surface is nearer, in place.
+    """Lower the squared distances of points, in place, where slices of a surface are nearer than the surface so far.
 
     Parameters
     ----------
     points : ndarray of int32, shape (n, 3)
         Indices z, y, x.
     squares : ndarray of float64, shape (n,)
-        Squared distances in mm², infinite at first.
+        Squared distances so far in mm²; infinite before the first call.
     surface : ndarray of bool, shape (slices, y, x)
-        Some slices of the other surface.
+        Consecutive slices of the surface.
     start : int
-        Number of the first of them.
+        Number of the first of these slices.
     spacing : sequence of float
         Distance of voxel centres along z, y, x, mm.
     """
@@ -76,16 +77,16 @@ def lower_distances(points: Points, squares: Distances, surface: Mask, start: in
 
 
 def is_needed(points: Points, squares: Distances, slices: tuple[int, int], step: float) -> bool:
-    """Return True if a surface in some slices could be nearer to a point than what was found so far.
+    """Return True if surface voxels in some slices could be nearer to any point than its distance so far.
 
     Parameters
     ----------
     points, squares : ndarray
         See `lower_distances`.
     slices : tuple of int
-        First slice and the one after the last.
+        First slice, and the slice after the last one.
     step : float
-        Distance of slices, mm.
+        Distance between neighbouring slices, mm.
     """
     gaps = np.maximum(np.maximum(slices[0] - points[:, 0], points[:, 0] - (slices[1] - 1)), 0) * step
     return bool((gaps * gaps < squares).any())
@@ -97,25 +98,25 @@ def nearest_squares(
     slabs: Sequence[tuple[int, int]],
     read_surface: Callable[[int, int], Mask],
 ) -> Distances:
-    """Return the squared distance of each point from a surface that is read slab by slab, the nearest first.
+    """Return the squared distance of each point from a surface that is read slab by slab, the nearest slab first.
 
-    Reading ends once no point can be nearer to a slab that was not read than to those that were.
+    A slab is read only if it could be nearer to some point than the slabs that were read before.
 
     Parameters
     ----------
     points : ndarray of int32, shape (n, 3)
-        Indices z, y, x, those of lower slices first.
+        Indices z, y, x, in ascending order of z.
     spacing : sequence of float
         Distance of voxel centres along z, y, x, mm.
     slabs : sequence of tuple of int
-        First slice, and the one after the last, of each slab with voxels of the surface.
+        For each slab with voxels of the surface: its first slice, and the slice after its last one.
     read_surface : callable
-        Called with a slab, returns its surface ``[z, y, x]``.
+        Function of the first slice of a slab, and the slice after its last one, that returns the surface ``[z, y, x]``.
 
     Returns
     -------
     ndarray of float64, shape (n,)
-        mm²; infinite where there is no surface.
+        Squared distances in mm²; infinite if there is no surface.
     """
     squares = np.full(len(points), np.inf)
     if not len(points):
@@ -132,7 +133,7 @@ def nearest_squares(
 
 
 def _nearest_first(points: Points, start: int, stop: int) -> list[int]:
-    """Return slices in the order of their distance from the slices of the points."""
+    """Return slices `start` to ``stop - 1`` in the order of their distance from the slices that contain points."""
     if not len(points):
         return []
     low, high = int(points[0, 0]), int(points[-1, 0])
@@ -141,7 +142,7 @@ def _nearest_first(points: Points, start: int, stop: int) -> list[int]:
 
 @kernel()
 def _plane_squares(surface, step_y, step_x, squares):  # type: ignore[no-untyped-def]
-    """Write the squared distance of every pixel from the nearest set one of a plane that has some."""
+    """Write the squared distance of each pixel of a plane from the nearest set pixel, of which there must be one."""
     ny, nx = surface.shape
     for y in range(ny):
         steps = -1
@@ -153,7 +154,7 @@ def _plane_squares(surface, step_y, step_x, squares):  # type: ignore[no-untyped
             steps = 0 if surface[y, x] else (steps + 1 if steps >= 0 else -1)
             if steps >= 0:
                 squares[y, x] = min(squares[y, x], (steps * step_x) ** 2)
-    # Lower envelope of one parabola a row, by Felzenszwalb and Huttenlocher.
+    # Compute the lower envelope of one parabola per row, by the algorithm of Felzenszwalb and Huttenlocher.
     rows = np.empty(ny, np.int64)
     borders = np.empty(ny, np.float64)
     column = np.empty(ny, np.float64)
@@ -179,7 +180,7 @@ def _plane_squares(surface, step_y, step_x, squares):  # type: ignore[no-untyped
         for y in range(ny):
             while k < last and borders[k + 1] < y:
                 k += 1
-            # Its neighbours may be nearer by a rounding error.
+            # Because of rounding, the parabola before or after may be the lowest.
             best = np.inf
             for n in range(max(k - 1, 0), min(k + 1, last) + 1):
                 best = min(best, column[rows[n]] + ((y - rows[n]) * step_y) ** 2)

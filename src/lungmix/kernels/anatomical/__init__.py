@@ -1,4 +1,8 @@
-"""Lungs as anatomy has them: decisions on a reduced copy of a scan, voxels by slabs; see ``docs/anatomical.md``."""
+"""Lung masks of the preset ``anatomical``.
+
+A reduced copy of the scan, whose voxels are means of a few voxels, decides where lung, airway and dense lung are. The
+voxels of the full scan are then labelled slab by slab. ``docs/anatomical.md`` describes the steps.
+"""
 
 from __future__ import annotations
 

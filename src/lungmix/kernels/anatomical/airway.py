@@ -1,4 +1,4 @@
-"""Trachea and main bronchi up to the lungs, on a reduced scan."""
+"""Trachea and main bronchi outside the lungs, found on the reduced copy of a scan."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ from lungmix.kernels.anatomical.spheres import closed, opened
 Mask = npt.NDArray[np.bool_]
 
 LUMEN_HU = -850
-"""Upper limit of a lumen on a reduced scan, where voxels mix it with its wall."""
+"""Upper limit of the HU of a lumen on a reduced copy, whose wide voxels mix gas and wall."""
 
 SHORTEST_MM = 20.0
-"""Smallest height of a trachea."""
+"""Smallest height of a trachea, mm."""
 
 SEAL_MM = 5.0
-"""Radius of the closing that seals the vessels of a lung before its core is taken."""
+"""Radius, mm, of the closing that fills the vessels inside a lung before its core is computed."""
 
 CORE_MM = 10.0
-"""Radius of the opening whose result is the core of a lung: main bronchi are at most 18 mm wide, so none is in it."""
+"""Radius, mm, of the opening whose result is the core of a lung. Main bronchi are at most 18 mm wide, so the core holds
+none of them."""
 
 RIM_HU = -700
-"""Upper limit of the second rim of the lumen, where voxels mix gas and wall."""
+"""Upper limit of the HU of the second layer of voxels that is added around the lumen; these voxels mix gas and wall."""
 
 _ALL = np.ones((3, 3, 3), np.bool_)
 
 
 def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequence[float]) -> Mask:
-    """Return the lumen of the trachea and of the bronchi outside the core of the lungs, with its rim.
+    """Return the lumen of the trachea, and of the bronchi as far as the core of the lungs, with the rim of the lumen.
 
     The tallest stack of axial sections of a tube near the middle of the body is the trachea. From there the lumen is
-    followed through gas until it reaches the core of a lung, that is, the part of the lung that holds a sphere of
-    20 mm. It cannot leak into this core.
+    followed through gas. It ends at the core of each lung, which is the part of the lung that spheres of 20 mm diameter
+    fill. The rim is up to two voxels wide.
 
     Parameters
     ----------
     hu : ndarray of int16, shape (z, y, x)
         Mean HU of the reduced voxels of an axial array: z runs to the head, y to the back, x to the left.
     air : ndarray of bool, same shape
-        Voxels below the threshold of the mask.
+        Voxels below the HU threshold of the mask.
     lungs : ndarray of bool, same shape
-        Result of `find_lungs`.
+        Result of `lungmix.kernels.anatomical.candidates.find_lungs`.
     spacing : sequence of float
         Voxel spacing along z, y, x, mm.
 
     Returns
     -------
     ndarray of bool, same shape
-        All False where no trachea is found.
+        True for voxels of the airway; all False if no trachea is found.
     """
     tube = _trachea(hu, air, lungs, spacing)
     if not tube.any():
@@ -80,7 +81,7 @@ def _trachea(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequenc
 
 
 def _in_body(air: Mask) -> Mask:
-    """Return the air of components that reach no edge of the axial plane."""
+    """Return the components of air that touch no edge of an axial slice."""
     components, n = ndimage.label(air)
     inside = np.ones(n + 1, np.bool_)
     for axis in (1, 2):

@@ -1,4 +1,7 @@
-"""Components of air that are lung, on a reduced scan: in the body, aerated like lung, not gas of the bowel."""
+"""Selection of the components of air that are lung, on the reduced copy of a scan.
+
+A component is lung if it lies in the body and is aerated like a lung, which gas in the bowel is not.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,37 @@ from lungmix.kernels.rejected_components import is_enclosed, largest_component
 Mask = npt.NDArray[np.bool_]
 
 GAS_HU = -960
-"""Upper limit of gas without tissue."""
+"""Upper limit of the HU of gas without tissue."""
 
 AERATED_HU = (GAS_HU, -450)
-"""Range of the means over 3 by 3 by 3 reduced voxels of a lung, rims left out, also of one with emphysema, of a newborn
-or with ground glass: gas of stomach and bowel is near -1000 HU, its content denser. Noise alone has a SD of 60 HU."""
+"""Range of the HU of aerated lung. HU are averaged over 3 by 3 by 3 reduced voxels, because noise alone has a standard
+deviation of 60 HU, and the outermost layer of a component is left out. Lungs with emphysema or ground glass and those
+of newborns are in this range. Gas in stomach and bowel is near -1000 HU; their other contents are denser than lung."""
 
 AERATED_SHARE = 0.6
-"""Smallest share of the voxels of a lung in this range, rims left out."""
+"""Smallest share of the voxels of a lung in this range, without its outermost layer."""
 
 AERATED_PART = 0.3
-"""Smallest aerated volume, as a share of that of the largest component, that makes a lung of any component: a lung with
-large bullae or a pneumothorax has more gas than tissue."""
+"""A component with fewer voxels in this range is lung all the same if their volume is at least this share of the volume
+that they have in the lung with most of them: a lung with large bullae or a pneumothorax has more gas than tissue."""
 
 GAS_SHARE = 0.05
-"""Largest share of voxels of gas in a small component; emphysema has more, but only in a whole lung."""
+"""Largest share of voxels of gas in a small component that is lung. A lung with emphysema has a larger share, but is
+not a small component."""
 
 SMALL = 0.1
-"""A component is small if it has less than this share of the largest one."""
+"""A component is small if its volume is less than this share of the volume of the largest lung."""
 
 SMALLEST_ML = 1.0
-"""Smaller components are not looked at."""
+"""Smallest component that is examined, mL."""
 
 GAP_MM = 4.0
-"""Largest gap between a lung and a small component beside or below it; stomach and bowel are further away, because
-their wall and the diaphragm lie between."""
+"""A small component is lung if it is at most this far from a lung, mm. Gas in stomach and bowel is further away,
+because the wall of the bowel and the diaphragm lie between."""
 
 ABOVE = 0.5
-"""Smallest share of the voxels of a small component that have lung below them, if it is further away: gas in the
-abdomen has none."""
+"""A small component that is further away is lung if at least this share of its voxels lies above voxels of a lung. Gas
+in the abdomen lies below the lungs."""
 
 
 def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -> Mask:
@@ -53,14 +58,14 @@ def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -
     hu : ndarray of int16, shape (z, y, x)
         Mean HU of the reduced voxels of an axial array: z runs to the head.
     air : ndarray of bool, same shape
-        Voxels below the threshold of the mask.
+        Voxels below the HU threshold of the mask.
     spacing : sequence of float
         Voxel spacing along z, y, x, mm.
 
     Returns
     -------
     ndarray of bool, same shape
-        All False where nothing is lung.
+        True for voxels of the lungs; all False if no component is lung.
     """
     components, n = ndimage.label(air)
     ml = np.bincount(components.reshape(-1), minlength=n + 1) * float(np.prod(spacing)) / 1000
@@ -115,7 +120,10 @@ def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -
 
 
 def _means_of(hu: npt.NDArray[np.int16], core: Mask) -> npt.NDArray[np.float32]:
-    """Return the mean over the voxels of a core among 3 by 3 by 3; HU where there are none."""
+    """Return for each voxel of a core the mean HU of the core voxels among the 27 in its neighbourhood.
+
+    Voxels outside the core keep their own HU.
+    """
     share = ndimage.uniform_filter(core.astype(np.float32), 3)
     total = ndimage.uniform_filter(np.where(core, hu, 0).astype(np.float32), 3)
     return np.where(core, total / np.where(core, share, 1), hu)

@@ -1,8 +1,9 @@
-"""Dense lung on a reduced scan: soft tissue that aerated lung and ribs enclose.
+"""Dense lung on the reduced copy of a scan: soft tissue that aerated lung and ribs enclose.
 
-From each voxel of soft tissue, rays run in 26 directions. A ray is stopped by air of the lung or, if it does not run
-towards the middle of the body, by bone. Tissue that stops most rays, also those towards the feet, is lung; heart and
-mediastinum are open towards the other lung and the spine, liver and stomach are open towards the feet.
+From each voxel of soft tissue, rays run in 26 directions. A ray is stopped by aerated lung or, unless it runs towards
+the middle of the body, by bone. A voxel is dense lung if most of its rays are stopped, including enough of those
+towards the feet; the constants below define the shares. Rays from heart and mediastinum escape towards the other lung
+and the spine, rays from liver and stomach escape towards the feet.
 """
 
 from __future__ import annotations
@@ -22,31 +23,32 @@ Codes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 REACH_MM = 80.0
-"""Length of the rays: they cross half a lung, so that they leave a consolidation of 100 mL on every side."""
+"""Length of the rays, mm. They cross half a lung, so that they leave a consolidation of 100 mL on every side."""
 
 ENCLOSED = 0.8
-"""Smallest share of the rays that lung or ribs stop. A layer of fluid at the back is open to the head, to the feet and
-towards the middle, which is more than a fifth."""
+"""Smallest share of the rays of a voxel that lung or ribs stop. From a layer of fluid at the back, the rays to the
+head, to the feet and towards the middle escape, which are more than a fifth."""
 
 BY_LUNG = 0.4
-"""Smallest share of the rays that lung stops: from a chest wall around a lung 9 of 26 run to it, from tissue that dents
-the lung more than 10."""
+"""Smallest share of the rays of a voxel that lung stops. From a point of the chest wall 9 of 26 rays (35 %) run into
+the lung; from tissue that protrudes into the lung more than 10 do."""
 
 CAUDAL = 0.5
 """Smallest share of the rays towards the feet that lung or ribs stop."""
 
 BONE_HU = 150
-"""Lower limit of reduced voxels of ribs."""
+"""Lower limit of the HU of ribs on the reduced copy."""
 
 BONE_ML = 2.0
-"""Smaller pieces are noise, calcium or contrast medium, and no bone."""
+"""Smallest piece of bone, mL. Smaller pieces are noise, calcium or contrast medium."""
 
 RIB_MM = 10.0
-"""Distance above and below a rib within which the chest wall is as deep as the rib."""
+"""Distance, mm, by which ribs are extended upwards and downwards, so that they represent the chest wall between
+ribs."""
 
 THINNEST_MM = 12.0
-"""Thinner layers, such as pleura, muscle between ribs, and fat, are not dense lung, unless they continue a thicker one
-no further than this."""
+"""Smallest thickness of dense lung, mm. Thinner layers, such as pleura, muscle between ribs, and fat, are not dense
+lung, except within this distance of a thicker part."""
 
 _RIGHT, _LEFT, _BONE, _OTHER = 1, 2, 3, 4
 
@@ -59,11 +61,11 @@ def find_dense(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold:
     hu : ndarray of int16, shape (z, y, x)
         Mean HU of the reduced voxels of an axial array: z runs to the head, y to the back, x to the left.
     sides : ndarray of uint8, same shape
-        Air of the lungs, 1 right and 2 left.
+        Aerated lung: 1 right, 2 left, 0 elsewhere.
     airway : ndarray of bool, same shape
         Airway outside the lungs.
     threshold : int
-        HU; lower voxels are air.
+        Voxels below this HU are air.
     spacing : sequence of float
         Voxel spacing along z, y, x, mm.
 
@@ -73,14 +75,15 @@ def find_dense(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold:
         True for dense lung.
     """
     z, y, x = spacing
-    # Rays of about equal length in every direction need about equal steps.
+    # Take every step-th row and column, so that voxels are about as wide as high and rays equally long in all
+    # directions.
     step = max(1, int(z / max(y, x) + 0.5))
     thin = (slice(None), slice(None, None, step), slice(None, None, step))
     dense = _enclosed(hu[thin], sides[thin], airway[thin], threshold, (z, y * step, x * step))
     for axis in (1, 2):
         dense = np.repeat(dense, step, axis=axis)
     dense = dense[:, : hu.shape[1], : hu.shape[2]] & (hu >= threshold) & ~airway
-    # What is thinner is dropped; corners and edges of what is thicker stay.
+    # Drop thin layers by an opening, and restore the corners and edges that it rounds off at thicker parts.
     thick = opened(dense, THINNEST_MM / 2, spacing)
     return dense & dilated(thick, THINNEST_MM, spacing)
 
@@ -116,7 +119,7 @@ def _enclosed(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold: 
 
 @kernel()
 def _cast(stops, dz, dy, dx, steps, hit, steps_left):  # type: ignore[no-untyped-def]
-    """Write to `hit` what stops the ray from each voxel in one direction, 0 if nothing does within `steps`."""
+    """Write to `hit` the code of what stops the ray from each voxel in one direction; 0 if nothing does in `steps`."""
     nz, ny, nx = stops.shape
     for i in range(nz):
         z = nz - 1 - i if dz > 0 else i

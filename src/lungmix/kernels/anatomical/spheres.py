@@ -1,4 +1,7 @@
-"""Morphology by spheres in millimetres, on boolean volumes with few voxels."""
+"""Dilation, closing and opening of small boolean volumes by spheres whose radius is in millimetres.
+
+A radius that is too small for the grid is increased, so that a sphere reaches the next voxel on every axis.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,23 @@ from lungmix.kernels.structuring_elements import Element, ellipsoid
 Mask = npt.NDArray[np.bool_]
 
 _WIDEST_STEP = 1.01
-"""A sphere reaches at least the next voxel on every axis; the factor keeps rounding from deciding that."""
+"""Smallest radius as a multiple of the largest voxel spacing; a little more than 1, so that rounding has no effect."""
 
 
 def dilated(mask: Mask, radius_mm: float, spacing: Sequence[float]) -> Mask:
-    """Return the dilation of a mask by a sphere of at least one voxel."""
+    """Return the dilation of a mask by a sphere."""
     bits = morphology.dilate(_packed(mask), mask.shape[2], _sphere(radius_mm, spacing))
     return _unpacked(bits, mask.shape[2])
 
 
 def closed(mask: Mask, radius_mm: float, spacing: Sequence[float]) -> Mask:
-    """Return the closing of a mask by a sphere of at least one voxel, as if surrounded by background."""
+    """Return the closing of a mask by a sphere, with background outside the volume."""
     bits = morphology.closing(_packed(mask), mask.shape[2], _sphere(radius_mm, spacing))
     return _unpacked(bits, mask.shape[2])
 
 
 def opened(mask: Mask, radius_mm: float, spacing: Sequence[float]) -> Mask:
-    """Return the opening of a mask by a sphere of at least one voxel, as if continued at the borders of the volume."""
+    """Return the opening of a mask by a sphere, with the voxels at the border of the volume repeated outside it."""
     sphere = _sphere(radius_mm, spacing)
     padded = np.pad(mask, [(extent, extent) for extent in sphere.extent], mode="edge")
     bits = morphology.opening(_packed(padded), padded.shape[2], sphere)

@@ -1,4 +1,7 @@
-"""Zones of the lungs on a reduced copy of a scan: where voxels of the full scan can be lung, and of which lung."""
+"""Zones of the lungs on the reduced copy of a scan.
+
+A reduced voxel covers several voxels of the full scan. Its zone says which of these can be lung, and of which lung.
+"""
 
 from __future__ import annotations
 
@@ -21,33 +24,33 @@ Codes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 VESSELS_MM = 5.0
-"""Radius of the closing that takes vessels and bronchi into a lung."""
+"""Radius, mm, of the closing that adds vessels and bronchi to a lung."""
 
 HOLE_CM2 = 5.0
-"""Largest hole of a lung in an axial plane that is filled: large vessels of the hilum have up to 25 mm across; the top
-of the diaphragm, which can be a hole as well, has this area only within 2 mm of its end."""
+"""Largest hole of a lung in an axial slice that is filled. Large vessels of the hilum are up to 25 mm wide. The dome of
+the diaphragm looks like a hole as well, but is this small only in its top 2 mm."""
 
 PIECE_ML = 1.0
-"""Smaller components that are left once the airway is removed are bronchi."""
+"""Smallest component of a lung once the airway is removed, mL. Smaller ones are bronchi."""
 
 _ALL = np.ones((3, 3, 3), np.bool_)
 
 
 class Zone(IntFlag):
-    """Bits of a reduced voxel."""
+    """Bits that say what the voxels of the full scan in a reduced voxel are."""
 
     RIGHT = 1
-    """Right lung is the nearest one."""
+    """The right lung is nearer than the left one."""
     LEFT = 2
-    """Left lung is the nearest one."""
+    """The left lung is nearer than the right one."""
     NEAR = 4
-    """Air of the full scan is lung here."""
+    """Voxels of air are lung."""
     INNER = 8
-    """All voxels of the full scan are lung here."""
+    """All voxels are lung."""
     AIRWAY = 16
-    """Air of the full scan is airway here."""
+    """Voxels of air are airway."""
     DENSE = 32
-    """Soft tissue is dense lung here."""
+    """Voxels of soft tissue are dense lung."""
 
 
 def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[float]) -> Codes:
@@ -58,7 +61,7 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
     hu : ndarray of int16, shape (z, y, x)
         Mean HU of the reduced voxels of an axial array: z runs to the head, y to the back, x to the left.
     threshold : int
-        HU; lower reduced voxels are air.
+        Reduced voxels below this HU are air.
     spacing : sequence of float
         Voxel spacing along z, y, x, mm.
 
@@ -85,20 +88,23 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
         whole_lung = sides == side
         if not whole_lung.any():
             continue
-        # All that follows lies within one voxel of the lung's box.
+        # The following steps change voxels at most one voxel outside the bounding box of the lung.
         (tight,) = ndimage.find_objects(whole_lung.view(np.uint8))
         box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in tight)
         lung, of_side = whole_lung[box], nearest[box] == side
         out[box][ndimage.binary_dilation(lung, _ALL) & of_side] |= np.uint8(Zone.NEAR)
         closed_lung = _filled(closed(lung, VESSELS_MM, spacing) & ~airway[box] & of_side, spacing)
         out[box][ndimage.binary_erosion(closed_lung, _ALL, border_value=1) & of_side] |= np.uint8(Zone.INNER)
-    # Where both lungs claim a voxel, the nearer one has it.
+    # Dense lung belongs to the nearer lung, whose bit is already set.
     out[find_dense(hu, sides, airway, threshold, spacing)] |= np.uint8(Zone.DENSE)
     return out
 
 
 def _sides_of(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float]) -> Codes:
-    """Return which lung each voxel of air belongs to; a small component belongs to the lung nearest to most of it."""
+    """Return which lung each voxel of air belongs to: 1 right, 2 left.
+
+    A small component belongs as a whole to the lung that is nearer to most of its voxels.
+    """
     sides = separate_lungs(gas, hu, spacing)
     nearest = sides.copy()
     flood(nearest)
@@ -110,7 +116,7 @@ def _sides_of(gas: Mask, hu: npt.NDArray[np.int16], spacing: Sequence[float]) ->
 
 
 def _filled(lung: Mask, spacing: Sequence[float]) -> Mask:
-    """Fill the small holes of a lung in each axial plane."""
+    """Fill the holes of a lung up to `HOLE_CM2` in each axial slice."""
     largest = HOLE_CM2 * 100 / (spacing[1] * spacing[2])
     out = lung.copy()
     for plane in out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,10 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 _DECIMALS = 6
 """Direction cosines are rounded to so many decimals before they are compared, because files hold rounded values."""
+
+_ROUNDING = 0.382
+"""Part of a voxel that is added before positions are rounded down: positions of first voxels are often multiples of a
+half or of a tenth of a voxel, which an error of rounding must not move to another index."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,19 @@ class Geometry:
         size, spacing_xyz = ([values[column] for column in selected] for values in (n, self.spacing))
         direction = [columns[column][row] for row in range(3) for column in selected]
         return Geometry(size, spacing_xyz, origin, direction, self.orientation_known)  # type: ignore[arg-type]
+
+    @property
+    def first_index(self) -> tuple[int, int, int]:
+        """Index of the first voxel along z, y, x, counted along the array axes from the origin of the patient space.
+
+        That of a crop exceeds that of the whole volume by the voxels that were cut off.
+        """
+        columns = (self.direction[column::3] for column in range(3))
+        x, y, z = (
+            math.floor(math.fsum(o * c for o, c in zip(self.origin, cosines, strict=True)) / spacing + _ROUNDING)
+            for cosines, spacing in zip(columns, self.spacing, strict=True)
+        )
+        return z, y, x
 
     @property
     def slice_spacing(self) -> float:

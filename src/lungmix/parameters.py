@@ -175,7 +175,7 @@ PAPER_HU = -155
 ANATOMICAL_HU = -300
 ANATOMICAL_COARSE_HU = -400
 ANATOMICAL_CLOSING_MM = 3.0
-ANATOMICAL_RULES = 2
+ANATOMICAL_RULES = 3
 """Version of the rules of the preset ``anatomical``; masks by other versions are recomputed."""
 
 PAPER_OPENING = 3

@@ -17,11 +17,16 @@ FACES = ndimage.generate_binary_structure(3, 1)
 ALL = np.ones((3, 3, 3), bool)
 
 
-def lung_parts(hu, spacing):
-    """Return 1 and 2 for aerated right and left lung, 3 and 4 for dense right and left lung; z runs to the head."""
+def lung_parts(hu, spacing, first=(0, 0, 0)):
+    """Return 1 and 2 for aerated right and left lung, 3 and 4 for dense right and left lung; z runs to the head.
+
+    The volume begins at voxel `first` of a grid whose reduced voxels begin at multiples of their size.
+    """
     threshold = -400 if min(spacing[1:]) > 2 else -300
     factors = factors_of(spacing)
-    small = reduced(hu, factors)
+    missing = [index % factor for index, factor in zip(first, factors, strict=True)]
+    first_reduced = [index // factor for index, factor in zip(first, factors, strict=True)]
+    small = reduced(hu, factors, missing)
     step = [factor * s for factor, s in zip(factors, spacing, strict=True)]
     air = small < threshold
     lungs = lung_components(small, air, step)
@@ -39,7 +44,7 @@ def lung_parts(hu, spacing):
         sides[piece] = 2 if (nearest[piece] == 2).sum() > (nearest[piece] == 1).sum() else 1
     nearest = sides.copy()
     flood(nearest)
-    inner, dense = np.zeros(small.shape, bool), dense_lung(small, sides, airway, threshold, step)
+    inner, dense = np.zeros(small.shape, bool), dense_lung(small, sides, airway, threshold, step, first_reduced)
     for side in (1, 2):
         filled = closing(sides == side, 5.0, step) & ~airway & (nearest == side)
         for plane in filled:
@@ -51,7 +56,9 @@ def lung_parts(hu, spacing):
     near = np.zeros(small.shape, bool)
     for side in (1, 2):
         near |= ndimage.binary_dilation(sides == side, ALL) & (nearest == side)
-    nearest, inner, dense, near, airway = (full(a, factors, hu.shape) for a in (nearest, inner, dense, near, airway))
+    nearest, inner, dense, near, airway = (
+        full(a, factors, hu.shape, missing) for a in (nearest, inner, dense, near, airway)
+    )
     out = np.zeros(hu.shape, np.uint8)
     air = hu < threshold
     for side in (1, 2):
@@ -74,8 +81,9 @@ def factors_of(spacing):
     return [n * stride for n, stride in zip((slices, plane, plane), strides, strict=True)]
 
 
-def reduced(hu, factors):
+def reduced(hu, factors, missing):
     assert all(n in (1, 2, 4) for n in factors), "these volumes have blocks without strides"
+    hu = np.pad(hu, [(n, 0) for n in missing], mode="edge")
     padded = np.pad(hu, [(0, -n % f) for n, f in zip(hu.shape, factors, strict=True)], mode="edge").astype(np.int64)
     z, y, x = (n // f for n, f in zip(padded.shape, factors, strict=True))
     total = padded.reshape(z, factors[0], y, factors[1], x, factors[2]).sum(axis=(1, 3, 5))
@@ -83,10 +91,10 @@ def reduced(hu, factors):
     return ((total + count // 2) // count).astype(np.int16)
 
 
-def full(small, factors, shape):
+def full(small, factors, shape, missing):
     for axis, factor in enumerate(factors):
         small = small.repeat(factor, axis)
-    return small[tuple(slice(n) for n in shape)]
+    return small[tuple(slice(skipped, skipped + n) for n, skipped in zip(shape, missing, strict=True))]
 
 
 def sphere(radius, spacing, at_least=True):
@@ -142,10 +150,10 @@ def lung_components(hu, air, spacing):
         elif gas <= 0.05:
             pieces.append(mask)
     out = kept.copy()
-    near = ndimage.binary_dilation(kept, sphere(4.0, spacing))
+    near, wide = ndimage.binary_dilation(kept, sphere(4.0, spacing)), opening(kept, 15.0, spacing)
     for piece in pieces:
         z, y, x = np.nonzero(piece)
-        over = np.mean([kept[: a + 1, b, c].any() for a, b, c in zip(z, y, x, strict=True)])
+        over = np.mean([wide[: a + 1, b, c].any() for a, b, c in zip(z, y, x, strict=True)])
         if (near & piece).any() or over >= 0.5:
             out |= piece
     return out
@@ -179,7 +187,7 @@ def lumen(hu, air, lungs, spacing):
     at_edge = {int(k) for a in (1, 2) for i in (0, -1) for k in np.unique(labels.take(i, a))}
     inside = ~np.isin(labels, sorted(at_edge)) & air | lungs
     steps = np.array([[0, 0, spacing[2]], [0, spacing[1], 0], [spacing[0], 0, 0]], float)
-    tubes, n = ndimage.label(tube_sections(hu, (hu < -850) & inside, lungs, steps), ALL)
+    tubes, n = ndimage.label(tube_sections(hu, (hu < -850) & inside, lungs, steps, (-200, 150)), ALL)
     heights = [(box[0].stop - box[0].start) * spacing[0] for box in ndimage.find_objects(tubes)]
     if not n or max(heights) < 20:
         return np.zeros(air.shape, bool)
@@ -193,13 +201,19 @@ def lumen(hu, air, lungs, spacing):
     return out | rim | ndimage.binary_dilation(rim, FACES) & air & ~core & (hu < -700)
 
 
-def dense_lung(hu, sides, airway, threshold, spacing):
+def dense_lung(hu, sides, airway, threshold, spacing, first):
     z, y, x = spacing
     step = max(1, int(z / max(y, x) + 0.5))
-    thin = np.s_[:, ::step, ::step]
-    inside = full(
-        surrounded(hu[thin], sides[thin], airway[thin], threshold, (z, y * step, x * step)), (1, step, step), hu.shape
+    # Rows and columns at multiples of the step stand for those up to the next one; the first stands for those before.
+    rows, columns = (
+        [k for k in range(n) if k == 0 or (at + k) % step == 0] for n, at in zip(hu.shape[1:], first[1:], strict=True)
     )
+    thin = np.ix_(range(len(hu)), rows, columns)
+    few = surrounded(hu[thin], sides[thin], airway[thin], threshold, (z, y * step, x * step))
+    inside = np.zeros(hu.shape, bool)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            inside[:, row : row + step, column : column + step] = few[:, i : i + 1, j : j + 1]
     inside = inside & (hu >= threshold) & ~airway
     return inside & ndimage.binary_dilation(opening(inside, 6.0, spacing), sphere(12.0, spacing))
 

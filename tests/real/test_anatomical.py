@@ -20,7 +20,7 @@ def series(folder):
 
 def mask_of(image):
     hu = sitk.GetArrayFromImage(image).astype(np.int16)
-    options = {"spacing": image.GetSpacing(), "direction": image.GetDirection()}
+    options = {"spacing": image.GetSpacing(), "direction": image.GetDirection(), "origin": image.GetOrigin()}
     return hu, lungmix.lung_mask(hu, "anatomical", **options) > 0
 
 
@@ -60,6 +60,8 @@ def test_hollow_table_is_no_lung(real_ct):
     body, _ = ndimage.label(ndimage.binary_opening(hu > -300))
     rows = np.flatnonzero((body == np.bincount(body[body > 0]).argmax()).any(axis=(0, 2)))
     assert not mask[:, rows[-1] :].any()
+    # The last slices show the throat.
+    assert not mask[-8:].any()
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,18 @@ def test_kernel_of_the_reconstruction_changes_lung_involvement_little(real_ct):
         involvement.append(100 * (table[hu[mask].astype(np.int64) + 32768] > 2).mean())
     # Noise alone moves it by 1.0 within one mask.
     assert abs(involvement[0] - involvement[1]) < 1.5
+
+
+@pytest.mark.parametrize(("axis", "start", "stop"), [(2, 185, None), (1, 221, None), (0, None, 41)])
+def test_voxels_of_a_crop_are_those_of_the_scan_from_20_mm_from_the_cut(real_ct, axis, start, stop):
+    """Right of the spine, in front of it, and below the apices; where the cut is no multiple of a reduced voxel."""
+    image = series(real_ct / "dx-a0001-soft")
+    _, mask = mask_of(image)
+    span = [slice(None)] * 3
+    span[axis] = slice(start, stop)
+    _, crop = mask_of(image[tuple(span[::-1])])
+    margin = int(np.ceil(20 / image.GetSpacing()[::-1][axis]))
+    inside = [slice(None)] * 3
+    inside[axis] = slice(margin, None) if start else slice(-margin)
+    mask, crop = mask[tuple(span)][tuple(inside)], crop[tuple(inside)]
+    assert (mask != crop).sum() <= 0.001 * mask.sum()

@@ -39,10 +39,10 @@ def hu():
     return chest(SHAPE, SPACING, 5)
 
 
-def masked(tmp_path, hu, direction=AXIAL, chunk_slices=None):
+def masked(tmp_path, hu, direction=AXIAL, chunk_slices=None, spacing=SPACING, origin=(0.0, 0.0, 0.0)):
     order = axis_order(direction)
     stored = np.ascontiguousarray(order.from_axial(hu))
-    geometry = Geometry(stored.shape[::-1], order.by_array(SPACING)[::-1], direction=direction)
+    geometry = Geometry(stored.shape[::-1], order.by_array(spacing)[::-1], origin, direction)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(cohort, "one", stored, geometry, chunk_slices=chunk_slices)
     assert STAGE.run(StageContext(None, cohort), "one") == "done"
@@ -54,7 +54,8 @@ def masked(tmp_path, hu, direction=AXIAL, chunk_slices=None):
 )
 def test_voxels_are_those_of_the_slow_definition_in_every_order(tmp_path, hu, direction):
     cohort, order = masked(tmp_path, hu, direction)
-    case, expected = cohort["one"], lung_parts(hu, SPACING)
+    case = cohort["one"]
+    expected = lung_parts(hu, SPACING, case.geometry.axial.first_index)
     assert set(np.unique(expected)) > {1, 2}
     np.testing.assert_array_equal(order.to_axial(case.array("region").compute()), expected)
     np.testing.assert_array_equal(order.to_axial(case.lung.compute()) > 0, expected > 0)
@@ -70,6 +71,19 @@ def test_slabs_of_the_store_change_no_voxel(tmp_path, hu):
     for slices in (8, 16):
         cohort, _ = masked(tmp_path / str(slices), hu, chunk_slices=slices)
         np.testing.assert_array_equal(cohort["one"].array("region").compute(), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", [AXIAL, (1, 0, 0, 0, 1, 0, 0, 0, -1), (0, 0, -1, 0, -1, 0, 1, 0, 0)])
+def test_voxels_of_thin_slices_anywhere_in_the_patient_are_those_of_the_slow_definition(tmp_path, direction):
+    """Reduced voxels begin before the volume, and slabs end within them."""
+    shape, spacing = (110, 128, 150), (1.9, 1.9, 1.9)
+    hu = chest(shape, spacing, 7)
+    cohort, order = masked(tmp_path, hu, direction, 8, spacing, (-142.5, 71.3, 9.6))
+    first = cohort["one"].geometry.axial.first_index
+    assert any(index % 2 for index in first)
+    expected = lung_parts(hu, spacing, first)
+    np.testing.assert_array_equal(order.to_axial(cohort["one"].array("region").compute()), expected)
 
 
 def test_second_run_keeps_the_mask_and_labels_use_its_regions(tmp_path, hu):

@@ -1,7 +1,7 @@
 """Bootstrap over scans: uncertainty of parameters and thresholds that comes from the choice of patients.
 
-Scans are drawn with replacement, not voxels, because voxels of one scan are correlated and scans of different patients
-are independent. The histogram of a drawn cohort is a sum of the histograms of its scans, so no voxel is read.
+Voxels of a scan are correlated, scans of different patients are independent: scans are drawn with replacement. The
+histogram of a drawn cohort is a sum of histograms, so no voxel is read.
 """
 
 from __future__ import annotations
@@ -26,25 +26,21 @@ from lungmix.tissue import TISSUES
 Counts = npt.NDArray[np.uint64]
 
 LEAST_SCANS = 20
-"""Smallest number of scans for reliable intervals.
-
-In Figure 4 of the publication, mixtures of random groups of scans coincide from 20 scans per group on.
-"""
+"""Smallest number of scans for reliable intervals: in Figure 4 of the paper mixtures of groups overlap from 20 on."""
 
 _MARGIN = 0.01
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimate of one quantity with its confidence interval.
+    """Estimate with its confidence interval.
 
     Attributes
     ----------
     name : str
-        Name of the quantity: ``weight``, ``mean`` or ``sd`` of a component, ``threshold`` between two components, or
-        ``lung_involvement``.
+        ``weight``, ``mean``, ``sd`` of a component, ``threshold`` between two, or ``lung_involvement``.
     of : str
-        Name of the component, or of two components with an arrow between them; ``pooled`` for the lung involvement.
+        The component, or two components with an arrow between them; ``pooled`` for the lung involvement.
     unit : str
         ``HU``, ``%``, or empty.
     estimate : float
@@ -65,7 +61,7 @@ class Interval:
 
     @property
     def is_at_end(self) -> bool:
-        """True if the estimate is outside its interval, or nearer to a bound than 1 % of the interval's width."""
+        """True where the estimate is outside its interval or within 1 % of its width from a bound."""
         margin = _MARGIN * (self.high - self.low)
         return not self.low + margin < self.estimate < self.high - margin
 
@@ -77,17 +73,17 @@ class Bootstrap:
     Attributes
     ----------
     fit : {"paper", "converged", "anchored"}
-        Name of the fit that was repeated.
+        Fit that was repeated.
     scans, refits : int
-        Number of scans, and number of cohorts drawn from them.
+        Number of scans, and of cohorts drawn from them.
     level : float
         Percent of refits within an interval.
     intervals : list of Interval
-        Intervals of parameters, then of thresholds, then of the lung involvement if there are five components.
+        Parameters, then thresholds, then the lung involvement where there are five components.
     model : TissueModel
         Fit of all scans.
     models : tuple of TissueModel
-        Fits of the drawn cohorts.
+        Refits.
     """
 
     fit: str
@@ -100,7 +96,7 @@ class Bootstrap:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about intervals that are not reliable."""
+        """Messages on unreliable intervals."""
         notes = []
         if self.scans < LEAST_SCANS:
             notes.append(
@@ -130,15 +126,15 @@ def bootstrap(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bootstrap:
-    """Return confidence intervals from fits of cohorts that are drawn from the scans with replacement.
+    """Return intervals from refits of cohorts drawn with replacement.
 
     Parameters
     ----------
     counts : mapping of str to ndarray of uint64, shape (65536,)
         Histograms by case, from -32768 HU on.
     parameters : FitParameters
-        Settings; ``fit`` is the fit to repeat. A refit of ``converged`` starts at the fit of all scans, a refit of
-        ``anchored`` also at the prior. A refit of ``paper`` starts with k-means, as its result depends on the start.
+        Settings; ``fit`` is the fit to repeat. ``converged`` starts at the fit of all scans, ``anchored`` there and at
+        the prior; ``paper`` starts with k-means each time, because its result depends on the start.
     refits : int
         Number of cohorts to draw.
     level : float
@@ -146,7 +142,7 @@ def bootstrap(
     seed : int
         Seed of the draws.
     progress : callable, optional
-        Called as ``progress(done, total)`` after each refit.
+        Called with the numbers of finished and of all refits after each.
 
     Raises
     ------
@@ -197,7 +193,7 @@ def _refit(
 def _estimates(
     model: TissueModel, hu: npt.NDArray[np.int64], drawn: npt.NDArray[np.float64]
 ) -> list[tuple[str, str, str, float]]:
-    """Return name, component, unit and value of each quantity that intervals are computed for."""
+    """Return name, component, unit and value of each quantity that gets an interval."""
     keys = component_keys(model.n_components)
     out = [("weight", key, "", value) for key, value in zip(keys, model.weights, strict=True)]
     out += [("mean", key, "HU", value) for key, value in zip(keys, model.means, strict=True)]
@@ -212,7 +208,7 @@ def _estimates(
 
 
 def rows_of(result: Bootstrap) -> list[dict[str, Any]]:
-    """Return the intervals of a bootstrap as rows of a table."""
+    """Return intervals as rows of a table."""
     return [
         {"quantity": i.name, "of": i.of, "unit": i.unit, "estimate": i.estimate, "low": i.low, "high": i.high,
          "standard_error": i.error, "estimate_at_end": int(i.is_at_end)}

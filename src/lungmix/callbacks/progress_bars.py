@@ -21,12 +21,12 @@ from lungmix.errors import count_of, redact
 
 
 class Amount:
-    """Progress of a stage over all its cases.
+    """Progress of a stage: in cases, and in bytes of HU where sizes are known.
 
     Attributes
     ----------
     done, total : int
-        Bytes of HU of the cases that have ended, and of all cases. If sizes are unknown, numbers of cases instead.
+        Bytes of ended cases and of all; numbers of cases where sizes are unknown.
     """
 
     def __init__(self, cases: Sequence[str], sizes: Mapping[str, int] | None):
@@ -51,14 +51,14 @@ class Amount:
 
 
 class ProgressBars(Callback):
-    """Callback that shows one bar for all cases and one per case in flight, and prints warnings and failures.
+    """Callback with one bar for all cases, and one for each case in flight; it prints warnings and failures too.
 
     Parameters
     ----------
     console : rich.console.Console, optional
-        Console to print to; by default standard error, or the output of the cell in a notebook.
+        Where to print; by default the terminal's standard error, or the output of the notebook's cell.
     spell : callable, optional
-        Called with each message, returns it as it is printed. By default names of files are removed.
+        Returns a message as it is printed; by default without names of files.
     """
 
     def __init__(self, console: Console | None = None, spell: Callable[[str], str] = redact):

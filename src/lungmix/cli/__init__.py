@@ -1,4 +1,4 @@
-"""The command line ``lungmix``: parse options, call the library, print results."""
+"""The command line: parse, call, print."""
 
 from lungmix.cli.app import main
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Protocol
 
 import dask
@@ -19,6 +20,7 @@ from dask.delayed import Delayed
 
 from lungmix.arrays import volume
 from lungmix.errors import UsageError
+from lungmix.geometry import IDENTITY, Geometry
 from lungmix.graphs.anatomical import anatomical_mask
 from lungmix.graphs.labels import order_of
 from lungmix.graphs.memory import mask_chunks
@@ -75,6 +77,7 @@ def lung_mask(
     min_voxels: int | None = None,
     radii: Sequence[int] | None = None,
     direction: Sequence[float] | None = None,
+    origin: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> npt.NDArray[np.uint8] | da.Array:
     """Return the lung mask of a volume of HU.
 
@@ -98,6 +101,9 @@ def lung_mask(
     direction : sequence of 9 floats, optional
         Direction cosines as in ``case.geometry.direction``. They determine the axis from feet to head. A lung may
         touch the ends of this axis, not of the others. By default it is the first axis, as in axial scans.
+    origin : sequence of 3 floats
+        Position of the first voxel in mm, as in ``case.geometry.origin``. With it, ``anatomical`` gives a crop of a
+        scan the voxels of the whole scan, except near the cut. The other presets do not need it.
 
     Returns
     -------
@@ -119,11 +125,26 @@ def lung_mask(
     order, spacing_zyx = order_of(direction), None if spacing is None else tuple(spacing)[::-1]
     ct = volume(ct, "the CT")
     if preset == ANATOMICAL:
-        return anatomical_mask(ct, check_spacing(spacing_zyx, preset), order, chosen)
+        z, y, x = check_spacing(spacing_zyx, preset)
+        return anatomical_mask(ct, _geometry_of(ct.shape, (x, y, z), origin, direction), chosen)
     recipe = recipe_for(chosen, spacing_zyx, order)
     if isinstance(ct, da.Array):
         return mask_graph(ct, recipe)[0]
     return kernels.lung_mask(np.asarray(ct), recipe)
+
+
+def _geometry_of(
+    shape: Sequence[int],
+    spacing: tuple[float, float, float],
+    origin: Sequence[float],
+    direction: Sequence[float] | None,
+) -> Geometry:
+    position = [float(value) for value in np.ravel(origin)]
+    if len(position) != 3 or not all(isfinite(value) for value in position):
+        raise UsageError("origin needs 3 finite positions in mm: give geometry.origin")
+    nz, ny, nx = shape
+    x, y, z = position
+    return Geometry((nx, ny, nz), spacing, (x, y, z), IDENTITY if direction is None else tuple(np.ravel(direction)))
 
 
 def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:

@@ -123,16 +123,36 @@ def cranial_axis(steps: npt.NDArray[np.float64]) -> int:
     return int(np.argmax(np.abs(steps[2]) / np.linalg.norm(steps, axis=0)))
 
 
-def tube_sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt.NDArray[np.float64]) -> Mask:
+def tube_sections(
+    hu: npt.NDArray[np.int16],
+    lumen: Mask,
+    lung: Mask,
+    steps: npt.NDArray[np.float64],
+    middle_of: Sequence[int] = (SOFT_HU,),
+) -> Mask:
     """Return the voxels of lumen that could belong to the trachea.
 
     These are components within one axial slice whose area is in `SECTION_MM2` and which a wall surrounds, near the
     middle of the body and above the lower third of the lungs.
+
+    Parameters
+    ----------
+    hu : ndarray of int16, shape (z, y, x)
+        Mean HU of reduced voxels.
+    lumen : ndarray of bool, same shape
+        Gas.
+    lung : ndarray of bool, same shape
+        Lung mask.
+    steps : ndarray of float64, shape (3, 3)
+        Column ``j`` is the vector in LPS, in mm, of one step along array axis ``j``.
+    middle_of : sequence of int
+        Lower limits in HU of the tissues, such as soft tissue and bone, whose medians from right to left are taken as
+        the middle of the body. The trachea is near one of them or between them.
     """
     out = np.zeros(hu.shape, np.bool_)
     axis = cranial_axis(steps)
     spacing = np.linalg.norm(steps, axis=0)
-    region = _upper_middle(hu, lung, steps, axis)
+    region = _upper_middle(hu, lung, steps, axis, middle_of)
     if region is None:
         return out
     # Connect voxels by faces only, so that an oblique wall one voxel thick separates the gas on its two sides.
@@ -167,7 +187,7 @@ def tube_sections(hu: npt.NDArray[np.int16], lumen: Mask, lung: Mask, steps: npt
 
 
 def _upper_middle(
-    hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.float64], axis: int
+    hu: npt.NDArray[np.int16], lung: Mask, steps: npt.NDArray[np.float64], axis: int, middle_of: Sequence[int]
 ) -> tuple[slice, ...] | None:
     """Return the part of the scan above the lower third of the lungs and near the middle of the body."""
     slices = np.flatnonzero(lung.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -180,8 +200,11 @@ def _upper_middle(
     region[axis] = slice(first + third, None) if upward else slice(None, last - third)
     lateral = int(np.argmax(np.abs(steps[0]) / np.linalg.norm(steps, axis=0)))
     across = tuple(a for a in range(3) if a != lateral)
-    soft = np.cumsum((hu[tuple(region)] > SOFT_HU).sum(axis=across))
-    middle = int(np.searchsorted(soft, soft[-1] / 2))
+    middles: list[int] = []
+    for lowest in middle_of:
+        voxels = np.cumsum((hu[tuple(region)] > lowest).sum(axis=across))
+        if voxels[-1] or not middles:
+            middles.append(int(np.searchsorted(voxels, voxels[-1] / 2)))
     half_width = round(OFF_MIDLINE_MM / float(np.linalg.norm(steps[:, lateral])))
-    region[lateral] = slice(max(middle - half_width, 0), middle + half_width + 1)
+    region[lateral] = slice(max(min(middles) - half_width, 0), max(middles) + half_width + 1)
     return tuple(region)

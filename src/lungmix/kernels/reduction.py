@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,3 +99,60 @@ def reduction_of(spacing_zyx: Sequence[float]) -> Reduction:
     )
     z, y, x = (max(1, int(FINEST_MM / (block * s))) for block, s in zip(levels[level], spacing_zyx, strict=True))
     return Reduction(level, levels[level], (z, y, x))
+
+
+@dataclass(frozen=True)
+class ReducedGrid:
+    """Reduced voxels of a volume that begin at multiples of their size, counted from the origin of the patient space.
+
+    So a crop of a scan has the same reduced voxels as the scan, except those that the cut divides.
+
+    Attributes
+    ----------
+    reduction : Reduction
+        Sampling of the volume.
+    first : tuple of int
+        Index of the first voxel of the volume along z, y, x, counted from the origin of the patient space.
+    """
+
+    reduction: Reduction
+    first: Triple = (0, 0, 0)
+
+    @property
+    def missing(self) -> Triple:
+        """Voxels of the first reduced voxel that lie before the volume, along z, y, x."""
+        z, y, x = (index % factor for index, factor in zip(self.first, self.reduction.factors, strict=True))
+        return z, y, x
+
+    @property
+    def first_reduced(self) -> Triple:
+        """Index of the first reduced voxel along z, y, x, counted from the origin of the patient space."""
+        z, y, x = (index // factor for index, factor in zip(self.first, self.reduction.factors, strict=True))
+        return z, y, x
+
+    def complete(self, hu: npt.NDArray[Any], missing: Triple | None = None) -> npt.NDArray[Any]:
+        """Return HU with the missing voxels, which repeat the first plane, row or column of the volume.
+
+        Parameters
+        ----------
+        hu : ndarray, shape (z, y, x)
+            HU.
+        missing : tuple of int, optional
+            Missing voxels along z, y, x where these are not those of the whole volume.
+        """
+        return np.pad(hu, [(n, 0) for n in missing or self.missing], mode="edge")
+
+    def indices(
+        self, shape: Sequence[int], indices: Sequence[npt.NDArray[np.int64]]
+    ) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return, along each axis, the index of the reduced voxel that contains each voxel.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Reduced voxels along z, y, x.
+        indices : sequence of ndarray of int64
+            Index of the voxels in the volume along z, y, x.
+        """
+        each = zip(indices, self.missing, self.reduction.factors, shape, strict=True)
+        return tuple(np.minimum((index + missing) // factor, n - 1) for index, missing, factor, n in each)

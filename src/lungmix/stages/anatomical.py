@@ -16,11 +16,11 @@ import numpy.typing as npt
 from lungmix.cluster.compute import compute_in_order
 from lungmix.errors import NoLungError
 from lungmix.geometry import Geometry
-from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks, reduced_indices
+from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu_packed
 from lungmix.kernels.mask import anatomical_threshold
 from lungmix.kernels.packed_masks import Bits
-from lungmix.kernels.reduction import reduction_of
+from lungmix.kernels.reduction import ReducedGrid, reduction_of
 from lungmix.kernels.structuring_elements import Element, ellipsoid
 from lungmix.parameters import ANATOMICAL, ANATOMICAL_CLOSING_MM, MaskParameters
 from lungmix.stages import convert, regions
@@ -121,9 +121,15 @@ class _WrittenSlab:
 def _find_zones(case_ref: CaseRef, threshold: int) -> regions.CompressedLabels:
     """Return the zones of the reduced copy; their axes are ordered as those of the stored array, and not flipped."""
     case = case_ref.open()
-    spacing = case.geometry.axial.spacing_zyx
-    codes = find_zones(reduced_hu(case), threshold, reduction_of(spacing).spacing(spacing))
+    axial = case.geometry.axial
+    grid = _grid_of(axial)
+    spacing = grid.reduction.spacing(axial.spacing_zyx)
+    codes = find_zones(reduced_hu(case, grid), threshold, spacing, grid.first_reduced)
     return regions.CompressedLabels.of(codes.transpose(np.argsort(case.geometry.axis_order.axes)))
+
+
+def _grid_of(axial: Geometry) -> ReducedGrid:
+    return ReducedGrid(reduction_of(axial.spacing_zyx), axial.first_index)
 
 
 def _write_slab(
@@ -158,14 +164,16 @@ def _write_slab(
 
 def _masks_of(case: CaseWriter, codes: Codes, element: Element, start: int, stop: int) -> Bits:
     """Return the packed parts of the lungs on the slices from `start` to `stop`, from the zones of a case."""
-    shape, order = case.geometry.shape, case.geometry.axis_order
+    geometry = case.geometry
+    shape, order = geometry.shape, geometry.axis_order
     halo = 2 * element.extent[0]
     low, high = max(0, start - halo), min(shape[0], stop + halo)
     indices = [np.arange(low, high), *(np.arange(n) for n in shape[1:])]
     axial = [n - 1 - index if flip else index for n, index, flip in zip(shape, indices, order.flipped, strict=True)]
-    factors = order.by_array(reduction_of(case.geometry.axial.spacing_zyx).factors)
+    grid = _grid_of(geometry.axial)
+    reduced = order.by_array(grid.indices(order.by_patient(codes.shape), order.by_patient(axial)))
     air = case.read_packed(PACKED, low, high)
-    return lung_masks(air, codes, reduced_indices(codes.shape, factors, axial), element, (start - low, stop - low))
+    return lung_masks(air, codes, reduced, element, (start - low, stop - low))
 
 
 def _describe_failure(spacing: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ head, to the back and to the left of the patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lungmix.geometry import Geometry
 from lungmix.kernels.anatomical.airway import find_airway
 from lungmix.kernels.packed_masks import unpack
-from lungmix.kernels.reduction import Reduction, reduction_of
+from lungmix.kernels.reduction import ReducedGrid, Reduction, reduction_of
 from lungmix.kernels.regions import Reduced
 from lungmix.kernels.rejected_components import Rejected, find_rejected
 from lungmix.parameters import ANATOMICAL, ANATOMICAL_HU
@@ -83,17 +83,33 @@ def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(order.to_axial(np.stack(planes)))
 
 
-def reduced_hu(case: CaseFiles) -> npt.NDArray[np.int16]:
-    """Return the mean HU of the reduced copy of a case; see `lungmix.kernels.reduction`."""
-    reduction = reduction_of(case.geometry.axial.spacing_zyx)
-    if case.geometry.axis_order.is_axial:
-        return _strided(case, "ct", reduction.level, reduction.stride)
+def reduced_hu(case: CaseFiles, grid: ReducedGrid) -> npt.NDArray[np.int16]:
+    """Return the mean HU of the reduced voxels of the axial array of a case; its image is read once, slab by slab."""
     order = case.geometry.axis_order
-    parts = [
-        reduction.apply(np.ascontiguousarray(order.to_axial(case.read("ct", start, stop))))
-        for start, stop in _axial_runs(case, reduction)
-    ]
-    return np.ascontiguousarray(np.concatenate(parts, order.axes.index(0)))
+    along = order.axes.index(0)
+    spans = list(case.layout.slabs())
+    slabs = (order.to_axial(case.read("ct", *span)) for span in (spans[::-1] if order.flipped[0] else spans))
+    parts = [grid.reduction.apply(part) for part in _whole_reduced_voxels(slabs, grid, along)]
+    return np.ascontiguousarray(np.concatenate(parts, along))
+
+
+def _whole_reduced_voxels(
+    slabs: Iterable[npt.NDArray[np.int16]], grid: ReducedGrid, along: int
+) -> Iterator[npt.NDArray[np.int16]]:
+    """Yield slabs that follow each other along an axis, divided between reduced voxels; the first one completed."""
+    factor, missing = grid.reduction.factors[along], list(grid.missing)
+    rest: npt.NDArray[np.int16] | None = None
+    for slab in slabs:
+        complete = grid.complete(slab, (missing[0], missing[1], missing[2]))
+        missing[along] = 0
+        if rest is not None:
+            complete = np.concatenate([rest, complete], along)
+        whole = complete.shape[along] // factor * factor
+        before, rest = np.split(complete, [whole], along)
+        if whole:
+            yield np.ascontiguousarray(before)
+    if rest is not None and rest.shape[along]:
+        yield np.ascontiguousarray(rest)
 
 
 def _reduced_from_levels(case: CaseFiles) -> Reduced:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks, reduced_indices
+from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks
 from lungmix.kernels.packed_masks import pack_below
-from lungmix.kernels.reduction import reduction_of
+from lungmix.kernels.reduction import ReducedGrid, reduction_of
 from lungmix.kernels.structuring_elements import ellipsoid
 from support.patients.canvas import AERATED, DENSE, Part
 from support.patients.scan import Scan
@@ -19,7 +19,7 @@ def lung_parts(hu, spacing):
     threshold = -400 if min(spacing[1:]) > 2 else -300
     reduction = reduction_of(spacing)
     codes = find_zones(reduction.apply(hu), threshold, reduction.spacing(spacing))
-    indices = reduced_indices(codes.shape, reduction.factors, [np.arange(n) for n in hu.shape])
+    indices = ReducedGrid(reduction).indices(codes.shape, [np.arange(n) for n in hu.shape])
     return labels_of(lung_masks(pack_below(hu, threshold), codes, indices, ellipsoid(3.0, spacing)), hu.shape[2])
 
 

@@ -6,7 +6,7 @@ voxels of the full scan are then labelled slab by slab. ``docs/anatomical.md`` d
 
 from __future__ import annotations
 
-from lungmix.kernels.anatomical.voxels import labels_of, lung_masks, reduced_indices
+from lungmix.kernels.anatomical.voxels import labels_of, lung_masks
 from lungmix.kernels.anatomical.zones import Zone, find_zones
 
-__all__ = ["Zone", "find_zones", "labels_of", "lung_masks", "reduced_indices"]
+__all__ = ["Zone", "find_zones", "labels_of", "lung_masks"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from lungmix.kernels.airway import axial_steps, tube_sections
+from lungmix.kernels.airway import SOFT_HU, axial_steps, tube_sections
 from lungmix.kernels.anatomical.spheres import closed, opened
 
 Mask = npt.NDArray[np.bool_]
@@ -28,6 +28,9 @@ none of them."""
 
 RIM_HU = -700
 """Upper limit of the HU of the second layer of voxels that is added around the lumen; these voxels mix gas and wall."""
+
+MIDDLE_OF = (SOFT_HU, 150)
+"""Lower limits, HU, of soft tissue and bone. Where the image is cut at one side, the spine still shows the middle."""
 
 _ALL = np.ones((3, 3, 3), np.bool_)
 
@@ -71,7 +74,8 @@ def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequ
 
 
 def _trachea(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequence[float]) -> Mask:
-    sections = tube_sections(hu, (hu < LUMEN_HU) & (lungs | _in_body(air)), lungs, axial_steps(spacing))
+    gas = (hu < LUMEN_HU) & (lungs | _in_body(air))
+    sections = tube_sections(hu, gas, lungs, axial_steps(spacing), MIDDLE_OF)
     tubes, n = ndimage.label(sections, _ALL)
     heights = [(box[0].stop - box[0].start) * spacing[0] for box in ndimage.find_objects(tubes)]
     if not n or max(heights) < SHORTEST_MM:

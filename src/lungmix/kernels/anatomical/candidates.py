@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from lungmix.kernels.anatomical.spheres import dilated
+from lungmix.kernels.anatomical.spheres import dilated, opened
 from lungmix.kernels.rejected_components import is_enclosed, largest_component
 
 Mask = npt.NDArray[np.bool_]
@@ -48,6 +48,10 @@ because the wall of the bowel and the diaphragm lie between."""
 ABOVE = 0.5
 """A small component that is further away is lung if at least this share of its voxels lies above voxels of a lung. Gas
 in the abdomen lies below the lungs."""
+
+WIDE_MM = 15.0
+"""Lung counts as below only where it holds a sphere of this radius. A trachea, at most 27 mm wide, does not, so that
+gas of the throat above it is not lung."""
 
 
 def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -> Mask:
@@ -110,7 +114,7 @@ def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -
     lungs = np.isin(components, chosen)
     if pieces:
         near = dilated(lungs, GAP_MM, spacing)
-        above = np.maximum.accumulate(lungs, axis=0)
+        above = np.maximum.accumulate(opened(lungs, WIDE_MM, spacing), axis=0)
         for number in pieces:
             piece = components == number
             if near[piece].any() or above[piece].mean() >= ABOVE:

@@ -53,7 +53,14 @@ lung, except within this distance of a thicker part."""
 _RIGHT, _LEFT, _BONE, _OTHER = 1, 2, 3, 4
 
 
-def find_dense(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold: int, spacing: Sequence[float]) -> Mask:
+def find_dense(
+    hu: npt.NDArray[np.int16],
+    sides: Codes,
+    airway: Mask,
+    threshold: int,
+    spacing: Sequence[float],
+    first: Sequence[int] = (0, 0, 0),
+) -> Mask:
     """Return the soft tissue that belongs to the lungs.
 
     Parameters
@@ -68,6 +75,8 @@ def find_dense(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold:
         Voxels below this HU are air.
     spacing : sequence of float
         Voxel spacing along z, y, x, mm.
+    first : sequence of int
+        Index of the first voxel along z, y, x, counted from the origin of the patient space.
 
     Returns
     -------
@@ -78,11 +87,11 @@ def find_dense(hu: npt.NDArray[np.int16], sides: Codes, airway: Mask, threshold:
     # Take every step-th row and column, so that voxels are about as wide as high and rays equally long in all
     # directions.
     step = max(1, int(z / max(y, x) + 0.5))
-    thin = (slice(None), slice(None, None, step), slice(None, None, step))
-    dense = _enclosed(hu[thin], sides[thin], airway[thin], threshold, (z, y * step, x * step))
-    for axis in (1, 2):
-        dense = np.repeat(dense, step, axis=axis)
-    dense = dense[:, : hu.shape[1], : hu.shape[2]] & (hu >= threshold) & ~airway
+    # Rows and columns are counted from the origin of the patient space, so that a crop has those of the whole scan.
+    group_y, group_x = ((np.arange(n) + at % step) // step for n, at in zip(hu.shape[1:], first[1:], strict=True))
+    sampled = np.ix_(np.arange(len(hu)), *(np.searchsorted(group, np.unique(group)) for group in (group_y, group_x)))
+    dense = _enclosed(hu[sampled], sides[sampled], airway[sampled], threshold, (z, y * step, x * step))
+    dense = dense[:, group_y][:, :, group_x] & (hu >= threshold) & ~airway
     # Drop thin layers by an opening, and restore the corners and edges that it rounds off at thicker parts.
     thick = opened(dense, THINNEST_MM / 2, spacing)
     return dense & dilated(thick, THINNEST_MM, spacing)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -22,21 +20,6 @@ _LUNG = np.uint8(Zone.NEAR | Zone.INNER | Zone.DENSE)
 _SIDE = np.uint8(Zone.RIGHT | Zone.LEFT)
 
 
-def reduced_indices(shape: Sequence[int], factors: Sequence[int], indices: Sequence[npt.NDArray[np.int64]]) -> Indices:
-    """Return, along each axis, the index of the reduced voxel that contains each voxel of the full scan.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Reduced voxels along z, y, x.
-    factors : sequence of int
-        Voxels in a reduced one along z, y, x.
-    indices : sequence of ndarray of int64
-        Index of the voxels along z, y, x.
-    """
-    return tuple(np.minimum(index // factor, n - 1) for index, factor, n in zip(indices, factors, shape, strict=True))
-
-
 def lung_masks(air: Bits, codes: Codes, indices: Indices, element: Element, planes: Span | None = None) -> Bits:
     """Return the packed masks of the parts of the lungs on some planes; no voxel is in two of them.
 
@@ -47,7 +30,8 @@ def lung_masks(air: Bits, codes: Codes, indices: Indices, element: Element, plan
     codes : ndarray of uint8, shape (reduced z, reduced y, reduced x)
         `Zone` of each reduced voxel.
     indices : tuple of ndarray of int64
-        Index of the reduced voxel of each voxel of the air along z, y, x, as by `reduced_indices`.
+        Index of the reduced voxel of each voxel of the air along z, y, x, as by
+        `lungmix.kernels.reduction.ReducedGrid.indices`.
     element : Element
         Structuring element of the closing of each lung.
     planes : tuple of int, optional

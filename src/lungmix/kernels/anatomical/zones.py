@@ -53,7 +53,9 @@ class Zone(IntFlag):
     """Voxels of soft tissue are dense lung."""
 
 
-def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[float]) -> Codes:
+def find_zones(
+    hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[float], first: Sequence[int] = (0, 0, 0)
+) -> Codes:
     """Return the zones of the reduced voxels of a scan.
 
     Parameters
@@ -64,6 +66,8 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
         Reduced voxels below this HU are air.
     spacing : sequence of float
         Voxel spacing along z, y, x, mm.
+    first : sequence of int
+        Index of the first reduced voxel along z, y, x, counted from the origin of the patient space.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def find_zones(hu: npt.NDArray[np.int16], threshold: int, spacing: Sequence[floa
         closed_lung = _filled(closed(lung, VESSELS_MM, spacing) & ~airway[box] & of_side, spacing)
         out[box][ndimage.binary_erosion(closed_lung, _ALL, border_value=1) & of_side] |= np.uint8(Zone.INNER)
     # Dense lung belongs to the nearer lung, whose bit is already set.
-    out[find_dense(hu, sides, airway, threshold, spacing)] |= np.uint8(Zone.DENSE)
+    out[find_dense(hu, sides, airway, threshold, spacing, first)] |= np.uint8(Zone.DENSE)
     return out
 
 

@@ -207,7 +207,7 @@ def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
         ("case,S\n,3\n", "no case or patient is named"),
         (b"case,S\n\xff\xfe,3\n", "UTF-8"),
         ('case,S\n"p1,3\np2,4\n', "check its quotes"),
-        ("case,S\nother,3\n", "names other, the cohort has p1"),
+        ("case,S\nother,3\n", "names other, and the cohort has p1"),
     ],
 )
 def test_invalid_files_are_rejected_with_line_and_remedy(tmp_path, text, message):

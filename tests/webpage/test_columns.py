@@ -31,7 +31,7 @@ def test_columns_have_their_meaning_of_the_data_dictionary():
     ]
     (mask,) = (column for column in columns if column.key == "mask")
     assert mask.title == "Mask preset"
-    assert "“paper” in voxels as published" in mask.meaning
+    assert "“paper” with sizes in voxels, as published" in mask.meaning
 
 
 def test_titles_end_in_units():

@@ -1,4 +1,4 @@
-"""Studies of a fitted cohort: fits side by side, number of components, intervals, robustness, scores.
+"""Studies of a fitted cohort: comparison of fits, number of components, bootstrap intervals, robustness, scores.
 
-All work on histograms; none reads a voxel.
+All studies use histograms or measurements, and none reads voxels.
 """

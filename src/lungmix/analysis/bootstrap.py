@@ -1,7 +1,7 @@
 """Bootstrap over scans: uncertainty of parameters and thresholds that comes from the choice of patients.
 
-Voxels of a scan are correlated, scans of different patients are independent: scans are drawn with replacement. The
-histogram of a drawn cohort is a sum of histograms, so no voxel is read.
+Scans are drawn with replacement, not voxels, because voxels of one scan are correlated and scans of different patients
+are independent. The histogram of a drawn cohort is a sum of the histograms of its scans, so no voxel is read.
 """
 
 from __future__ import annotations
@@ -26,21 +26,25 @@ from lungmix.tissue import TISSUES
 Counts = npt.NDArray[np.uint64]
 
 LEAST_SCANS = 20
-"""Smallest number of scans for reliable intervals: in Figure 4 of the paper mixtures of groups overlap from 20 on."""
+"""Smallest number of scans for reliable intervals.
+
+In Figure 4 of the publication, mixtures of random groups of scans coincide from 20 scans per group on.
+"""
 
 _MARGIN = 0.01
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimate with its confidence interval.
+    """Estimate of one quantity with its confidence interval.
 
     Attributes
     ----------
     name : str
-        ``weight``, ``mean``, ``sd`` of a component, ``threshold`` between two, or ``lung_involvement``.
+        Name of the quantity: ``weight``, ``mean`` or ``sd`` of a component, ``threshold`` between two components, or
+        ``lung_involvement``.
     of : str
-        The component, or two components with an arrow between them; ``pooled`` for the lung involvement.
+        Name of the component, or of two components with an arrow between them; ``pooled`` for the lung involvement.
     unit : str
         ``HU``, ``%``, or empty.
     estimate : float
@@ -61,7 +65,7 @@ class Interval:
 
     @property
     def is_at_end(self) -> bool:
-        """True where the estimate is outside its interval or within 1 % of its width from a bound."""
+        """True if the estimate is outside its interval, or nearer to a bound than 1 % of the interval's width."""
         margin = _MARGIN * (self.high - self.low)
         return not self.low + margin < self.estimate < self.high - margin
 
@@ -73,17 +77,17 @@ class Bootstrap:
     Attributes
     ----------
     fit : {"paper", "converged", "anchored"}
-        Fit that was repeated.
+        Name of the fit that was repeated.
     scans, refits : int
-        Number of scans, and of cohorts drawn from them.
+        Number of scans, and number of cohorts drawn from them.
     level : float
         Percent of refits within an interval.
     intervals : list of Interval
-        Parameters, then thresholds, then the lung involvement where there are five components.
+        Intervals of parameters, then of thresholds, then of the lung involvement if there are five components.
     model : TissueModel
         Fit of all scans.
     models : tuple of TissueModel
-        Refits.
+        Fits of the drawn cohorts.
     """
 
     fit: str
@@ -96,7 +100,7 @@ class Bootstrap:
 
     @property
     def notes(self) -> list[str]:
-        """Messages on unreliable intervals."""
+        """Sentences about intervals that are not reliable."""
         notes = []
         if self.scans < LEAST_SCANS:
             notes.append(
@@ -126,15 +130,15 @@ def bootstrap(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bootstrap:
-    """Return intervals from refits of cohorts drawn with replacement.
+    """Return confidence intervals from fits of cohorts that are drawn from the scans with replacement.
 
     Parameters
     ----------
     counts : mapping of str to ndarray of uint64, shape (65536,)
         Histograms by case, from -32768 HU on.
     parameters : FitParameters
-        Settings; ``fit`` is the fit to repeat. ``converged`` starts at the fit of all scans, ``anchored`` there and at
-        the prior; ``paper`` starts with k-means each time, because its result depends on the start.
+        Settings; ``fit`` is the fit to repeat. A refit of ``converged`` starts at the fit of all scans, a refit of
+        ``anchored`` also at the prior. A refit of ``paper`` starts with k-means, as its result depends on the start.
     refits : int
         Number of cohorts to draw.
     level : float
@@ -142,7 +146,7 @@ def bootstrap(
     seed : int
         Seed of the draws.
     progress : callable, optional
-        Called with the numbers of finished and of all refits after each.
+        Called as ``progress(done, total)`` after each refit.
 
     Raises
     ------
@@ -193,7 +197,7 @@ def _refit(
 def _estimates(
     model: TissueModel, hu: npt.NDArray[np.int64], drawn: npt.NDArray[np.float64]
 ) -> list[tuple[str, str, str, float]]:
-    """Return name, component, unit and value of each quantity that gets an interval."""
+    """Return name, component, unit and value of each quantity that intervals are computed for."""
     keys = component_keys(model.n_components)
     out = [("weight", key, "", value) for key, value in zip(keys, model.weights, strict=True)]
     out += [("mean", key, "HU", value) for key, value in zip(keys, model.means, strict=True)]
@@ -208,7 +212,7 @@ def _estimates(
 
 
 def rows_of(result: Bootstrap) -> list[dict[str, Any]]:
-    """Return intervals as rows of a table."""
+    """Return the intervals of a bootstrap as rows of a table."""
     return [
         {"quantity": i.name, "of": i.of, "unit": i.unit, "estimate": i.estimate, "low": i.low, "high": i.high,
          "standard_error": i.error, "estimate_at_end": int(i.is_at_end)}

@@ -1,4 +1,4 @@
-"""Fits side by side: parameters, MAP thresholds, and the lung involvement under each."""
+"""Comparison of fits: parameters, MAP thresholds, lung involvement, and checks of each fit."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ POOLED = "pooled"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Fits of the same voxels.
+    """Comparison of fits of the same voxels.
 
     Attributes
     ----------
     components : list of dict
         One row per component: ``component``, and ``FIT.weight``, ``FIT.mean_hu``, ``FIT.sd_hu`` for each fit.
     thresholds : list of dict
-        One row per pair of neighbouring labels: ``from``, ``to``, and the MAP threshold in HU by fit.
+        One row per pair of neighbouring labels: ``from``, ``to``, and the MAP threshold in HU of each fit.
     involvement : list of dict
-        Lung involvement in percent by fit; ``case`` is ``pooled`` in the first row. Empty unless there are five
-        components.
+        One row for all voxels, whose ``case`` is ``pooled``, then one row per case: lung involvement in percent under
+        each fit. Empty unless there are five components.
     quality : list of dict
-        One row per fit: ``fit``, ``iterations``, ``log_likelihood`` (mean log-probability of a voxel's interval) and
-        ``bic``, both comparable between fits, and ``lower_end`` (HU below which a wider component is more probable
-        than the lowest).
+        One row per fit: ``fit``, ``iterations``, ``log_likelihood`` (mean log-probability of the 1 HU interval of a
+        voxel), ``bic``, and ``lower_end`` (below this HU, a wider component is more probable than the component of
+        lowest mean). Log-likelihood and BIC are comparable between fits.
     diagnosis : dict of str to dict
-        By fit: ``doubtful`` (a check fails), ``distance`` (total variation distance from the published model),
-        ``involvement_shift`` (pooled lung involvement less that under the published model, points) and ``checks``,
-        see `lungmix.mixture.Diagnosis.rows`.
+        For each fit: ``doubtful`` (true if a check fails), ``distance`` (total variation distance from the published
+        model), ``involvement_shift`` (pooled lung involvement under this fit minus that under the published model, in
+        percentage points) and ``checks`` (see `lungmix.mixture.Diagnosis.rows`).
     """
 
     components: list[dict[str, Any]]
@@ -53,16 +53,16 @@ class Comparison:
 
 
 def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Comparison:
-    """Return parameters, thresholds and lung involvement of all fits.
+    """Return parameters, thresholds, lung involvement and checks of all fits.
 
     Parameters
     ----------
     fits : Fits
-        Fits of these or of other voxels.
+        Fits to compare, of the voxels in `counts` or of others.
     counts : mapping of str to ndarray of uint64, shape (65536,)
-        Histograms by case, from -32768 HU on.
+        Histograms by case; the first bin is -32768 HU.
     clip : int or None
-        HU; lower values count as this one.
+        Lowest HU; lower values are raised to it.
     """
     pooled = add_counts(counts)
     bins = bins_of(HU, pooled, clip)
@@ -92,7 +92,7 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
 def involvement(model: TissueModel, counts: Counts) -> float:
     """Return the percent of voxels that a model of five components labels GGO, consolidation or other.
 
-    NaN where the histogram is empty.
+    The result is NaN for an empty histogram.
     """
     return _percent_of(_involved(model), counts)
 

@@ -1,4 +1,4 @@
-"""Robustness study of Zaffino et al. 2021, Figure 4: mixtures of random groups of scans of growing size."""
+"""Robustness study as in Zaffino et al. 2021, Figure 4: mixtures of random groups of 10, 20, 30 and more scans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lungmix.stages.fit import add_counts, fit_counts
 Counts = npt.NDArray[np.uint64]
 
 STEP = 10
-"""Scans by which the groups of the publication grow."""
+"""Difference between the sizes of groups in the publication, in scans."""
 
 GROUPS = 3
 
@@ -33,9 +33,9 @@ class Group:
     size : int
         Number of scans.
     cases : tuple of str
-        Their names.
+        Names of the cases in the group.
     fits : Fits
-        Fits of their pooled voxels.
+        Fits of the pooled voxels of these cases.
     """
 
     size: int
@@ -45,21 +45,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Groups of scans and distances between their densities.
+    """Random groups of scans, and the distances between the densities of their mixtures.
 
     Attributes
     ----------
     scans : int
         Number of scans in the cohort.
     groups : list of Group
-        Groups, in the order of their sizes.
+        The groups, in ascending order of size.
     cohort_fits : Fits
         Fits of all scans.
     rows : list of dict
-        One row per size: ``size``, ``groups``, ``shared`` (mean percent of scans that two groups of the size have in
-        common), and for each fit ``FIT.distance`` and ``FIT.largest`` (mean and largest total variation distance
-        between groups of the size) and ``FIT.to_whole`` (mean distance to the fit of all scans). Distances range from
-        0 (equal) to 1 (disjoint).
+        One row per size: ``size``, ``groups`` (number of groups), ``shared`` (mean percent of scans that two groups of
+        this size have in common). For each fit ``FIT.distance`` and ``FIT.largest`` are the mean and the largest total
+        variation distance between two groups of this size, and ``FIT.to_whole`` is the mean distance between a group
+        and all scans. Distances range from 0 (equal) to 1 (disjoint).
     """
 
     scans: int
@@ -77,27 +77,27 @@ def study(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Robustness:
-    """Return fits of random groups of scans of growing size.
+    """Return fits of random groups of scans, for several sizes of groups.
 
     Parameters
     ----------
     counts : mapping of str to ndarray of uint64, shape (65536,)
-        Histograms by case, from -32768 HU on.
+        Histograms by case; the first bin is -32768 HU.
     parameters : FitParameters
         Settings of the fits.
     sizes : sequence of int, optional
-        Numbers of scans in a group; by default those of `default_sizes`.
+        Numbers of scans per group; by default those of `default_sizes`.
     groups : int
-        Number of groups of each size. Groups are drawn independently, each without replacement.
+        Number of groups per size. Groups are drawn independently; no group contains a scan twice.
     seed : int
         Seed of the draws.
     progress : callable, optional
-        Called with the numbers of finished and of all groups after each.
+        Called as ``progress(done, total)`` after each group.
 
     Raises
     ------
     UsageError
-        If the cohort is too small for the sizes.
+        If a size is larger than the cohort, or a number is too small.
     """
     names = list(counts)
     chosen = default_sizes(len(names)) if sizes is None else list(sizes)
@@ -120,7 +120,9 @@ def study(
 
 
 def default_sizes(scans: int) -> list[int]:
-    """Return sizes of groups: 10, 20, 30 ... below the size of the cohort; about six steps for small cohorts.
+    """Return sizes of groups: 10, 20, 30 and so on, below the size of the cohort.
+
+    Cohorts of 30 or fewer scans have smaller steps, about a sixth of their size.
 
     >>> default_sizes(62), default_sizes(12), default_sizes(3)
     ([10, 20, 30, 40, 50, 60], [2, 4, 6, 8, 10], [1, 2])

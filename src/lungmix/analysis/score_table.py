@@ -1,4 +1,4 @@
-"""Hand-written tables of scores, joined to the measurements of a cohort."""
+"""Tables of radiologists' scores: read them, and join them to the measurements of a cohort."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _EXTENSIONS = (*sorted(KINDS, key=len, reverse=True), ".zip", ".tar.gz", ".tar")
 
 @dataclass(frozen=True)
 class Scores:
-    """Contents of a file of scores.
+    """Contents of a table of scores.
 
     Attributes
     ----------
     path : Path
         The file.
     rows : list of dict
-        ``line`` in the file, ``case`` or None, ``patient`` or None, ``score``, and ``further``, the other columns as
-        text.
+        One dictionary per line: ``line`` (its number in the file), ``case`` or None, ``patient`` or None, ``score``,
+        and ``further``, a dictionary with the other columns as text.
     """
 
     path: Path
@@ -38,9 +38,10 @@ class Scores:
 
 
 def read_scores(path: str | Path) -> Scores:
-    """Read a CSV file with a column ``case`` or ``patient`` or both, a column ``S`` or ``score``, and any others.
+    """Read a CSV file with scores.
 
-    Separators may be commas, semicolons or tabs; case does not matter in column names; see `lungmix.formats.tables`.
+    It has a column ``case`` or ``patient`` or both, a column ``S`` or ``score``, and any other columns. Separators may
+    be commas, semicolons or tabs, and names of columns may be in upper or lower case; see `lungmix.formats.tables`.
 
     Raises
     ------
@@ -83,8 +84,8 @@ def read_scores(path: str | Path) -> Scores:
         first = line_of.setdefault((bool(case), name.lower()), number)
         if first != number:
             raise UsageError(
-                f"{position}: {mark_untrusted(name)} has a score in line {first} already: keep one, or distinguish "
-                "follow-up scans in a column case"
+                f"{position}: {mark_untrusted(name)} has a score in line {first} already: keep one of the two lines, "
+                "or name the case of each scan in a column case"
             )
         pairs = enumerate(zip(header, cells, strict=True))
         further = {title: cell for n, (title, cell) in pairs if n not in columns.values()}
@@ -96,7 +97,7 @@ def read_scores(path: str | Path) -> Scores:
 def scores_of_cases(
     measurements: Sequence[Mapping[str, Any]], path: str | Path, key: Mapping[str, Mapping[str, str]] | None = None
 ) -> dict[str, int]:
-    """Return the score of each measured case that a file of scores names; see `read_scores` and `join_scores`."""
+    """Return the score of each measured case that has one in a table of scores; see `read_scores`, `join_scores`."""
     rows, _, _ = join_scores(measurements, read_scores(path), key)
     return {str(row["case"]): int(row["score"]) for row in rows}
 
@@ -104,11 +105,11 @@ def scores_of_cases(
 def join_scores(
     measurements: Sequence[Mapping[str, Any]], scores: Scores, key: Mapping[str, Mapping[str, str]] | None = None
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """Pair scans with their scores.
+    """Join measured scans with their scores.
 
-    A line with a case scores this scan. A line with only a patient scores all scans of the patient that no line names:
-    the case of this name, and follow-up scans, whose names continue with ``-``, ``_`` or ``.``, such as ``p07`` and
-    ``p07-2``.
+    A line that names a case is the score of this scan. A line that names only a patient is the score of all scans of
+    the patient without a line of their own. These are the case with the patient's name, and follow-up scans, whose
+    names continue with ``-``, ``_`` or ``.``, such as ``p07`` and ``p07-2``.
 
     Parameters
     ----------
@@ -117,15 +118,17 @@ def join_scores(
     scores : Scores
         Scores of the same cohort.
     key : mapping, optional
-        Rows of a key table by case. A line may then name a file, a folder, a patient's ID or a patient's name instead
-        of a case. The result contains none of these: patients are numbered, further columns are dropped.
+        Rows of a key table by case. With a key table, a line may name a file, a folder, or a patient's ID or name
+        instead of a case. The result contains none of these names: patients are numbered, other columns are dropped.
 
     Returns
     -------
     rows : list of dict
-        ``case``, ``patient``, ``score``, ``lung_involvement`` and the further columns, by case.
+        One row per scored case, in the order of case names: ``case``, ``patient``, ``score``, ``lung_involvement`` and
+        the other columns of the table.
     unscored, unmeasured : list of str
-        Cases without a score, and lines without a case, with their names marked (`lungmix.errors.mark_untrusted`).
+        Cases without a score; and lines whose names belong to no measured case, with the names marked
+        (`lungmix.errors.mark_untrusted`).
 
     Raises
     ------
@@ -164,8 +167,8 @@ def join_scores(
     unmeasured = [f"line {row['line']} ({name})" for row, name in zip(unmatched, unmatched_names, strict=True)]
     if not rows:
         raise UsageError(
-            f"no name in {mark_path(scores.path)} is that of a measured case: it names {first_of(unmatched_names)}, "
-            f"the cohort has {first_of(unscored) if unscored else 'no measured case; run `Pipeline.measure()` first'}"
+            f"{mark_path(scores.path)} names no measured case: it names {first_of(unmatched_names)}, and the cohort "
+            f"has {first_of(unscored) if unscored else 'no measured case; run `Pipeline.measure()` first'}"
         )
     return rows, unscored, unmeasured
 
@@ -189,7 +192,7 @@ def _plain(name: object) -> str:
 
 
 def _file_names(row: Mapping[str, str] | None) -> list[str]:
-    """Return the names by which a scan's file or folder may be given, in lower case."""
+    """Return the name of a scan's file or folder in lower case, with and without its extension."""
     if row is None:
         return []
     name = PurePath(row["path"]).name.lower()
@@ -202,6 +205,6 @@ def _patient_names(row: Mapping[str, str] | None) -> list[str]:
 
 
 def _patient_of(case: str, patients: Mapping[str, Any]) -> str | None:
-    """Return the longest patient's name with which a case's name begins."""
+    """Return the longest patient's name that the name of a case begins with; None if there is none."""
     candidates = [name for name in patients if case == name or (case.startswith(name) and case[len(name)] in "-_.")]
     return max(candidates, key=len, default=None)

@@ -16,10 +16,13 @@ from lungmix.errors import UsageError
 Floats = npt.NDArray[np.float64]
 
 LOWEST, HIGHEST = 0, 5
-"""Scores: 0 for none, 1 below 5 %, 2 from 5 to 25 %, 3 to 50 %, 4 to 75 %, 5 above."""
+"""Lowest and highest score of a radiologist.
+
+0 means no involvement of the lungs, 1 less than 5 %, 2 from 5 to 25 %, 3 up to 50 %, 4 up to 75 %, 5 more.
+"""
 
 DRAWS = ("proportional", "equal")
-"""Ways to choose the number of scans drawn from a score group: a fraction of the group, or the same for all groups."""
+"""How many scans are drawn from the group of each score: a fraction of the group, or the same number for all groups."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Correlation:
     n : int
         Number of pairs.
     c : float
-        Coefficient; NaN where one variable is constant.
+        Coefficient; NaN if one variable is constant.
     p : float
         Two-sided p value.
     low, high : float
@@ -59,20 +62,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Resampling:
-    """Regressions of repeated draws from the score groups.
+    """Regressions of repeated random draws of scans; the scans with equal score form a group.
 
     Attributes
     ----------
     draw : {"proportional", "equal"}
-        Choice of the number of scans in a group; see `DRAWS`.
+        Rule for the number of scans drawn from each group; see `DRAWS`.
     times, scans : int
-        Number of draws, and of scans in a draw.
+        Number of draws, and number of scans per draw.
     r2_mean, r2_sd : float
-        R² of the line through a draw, on this draw.
+        Mean and standard deviation, over draws, of R² of the line through the drawn scans.
     c_mean, c_sd : float
-        Correlation in a draw.
+        Mean and standard deviation, over draws, of the correlation of the drawn scans.
     r2_rest_mean : float
-        R² of the same lines on the scans that were not drawn; NaN for fewer than two such scans.
+        Mean, over draws, of R² of the same line for the scans that were not drawn; NaN for fewer than two such scans.
     """
 
     draw: str
@@ -87,25 +90,26 @@ class Resampling:
 
 @dataclass(frozen=True)
 class ScoreStudy:
-    """Scores and involvement of a cohort.
+    """Correlation of scores with the lung involvement in a cohort.
 
     Attributes
     ----------
     rows : list of dict
-        One row per scan: ``case``, ``patient``, ``score``, ``lung_involvement``, and further columns of the scores.
+        One row per scan: ``case``, ``patient``, ``score``, ``lung_involvement``, and other columns of the score table.
     patients : int
         Number of patients.
     groups : list of dict
-        One row per score: ``score``, ``scans``, and ``minimum``, ``lower``, ``median``, ``upper``, ``maximum`` of the
-        involvement, percent.
+        One row per score: ``score``, ``scans`` (number of scans), and ``minimum``, ``lower`` (first quartile),
+        ``median``, ``upper`` (third quartile) and ``maximum`` of the lung involvement in percent.
     all : Correlation
         Correlation over all scans.
     first : Correlation or None
-        Correlation over the first scan of each patient, which are independent; None where no patient has several.
+        Correlation over the first scan of each patient, because scans of one patient are not independent; None if no
+        patient has several scans.
     line : Line
-        Line through all scans.
+        Regression line through all scans.
     resamplings : list of Resampling
-        One for each of `DRAWS`.
+        One result for each rule in `DRAWS`.
     unscored, unmeasured : list of str
         Measured cases without a score, and scores without a measured case.
     """
@@ -127,7 +131,7 @@ def pearson(x: Sequence[float] | Floats, y: Sequence[float] | Floats, level: flo
     Parameters
     ----------
     x, y : sequence of float
-        Pairs of values.
+        The two variables, of equal length.
     level : float
         Level of the interval, percent.
     """
@@ -138,13 +142,13 @@ def pearson(x: Sequence[float] | Floats, y: Sequence[float] | Floats, level: flo
     with warnings.catch_warnings(action="ignore", category=stats.NearConstantInputWarning):
         result = stats.pearsonr(x, y)
     c = float(result.statistic)
-    # Three pairs have no interval, unless they lie on a line.
+    # Three pairs of values have no interval unless they are on a line, where it has no width.
     low, high = result.confidence_interval(level / 100) if n > 3 else (c, c) if abs(c) == 1 else (nan, nan)
     return Correlation(n, c, float(result.pvalue), float(low), float(high), level)
 
 
 def _coefficient(x: Floats, y: Floats) -> float:
-    """Return Pearson's coefficient, also of two pairs, which lie on a line."""
+    """Return Pearson's coefficient; for two pairs of values, which are always on a line, 1 or -1."""
     if len(x) == 2 and np.ptp(x) and np.ptp(y):
         return float(np.sign((x[1] - x[0]) * (y[1] - y[0])))
     return pearson(x, y).c
@@ -167,7 +171,9 @@ def resample(
     fraction: float = 0.8,
     seed: int = 0,
 ) -> Resampling:
-    """Regress score on involvement in repeated draws without replacement from the score groups.
+    """Regress score on lung involvement for repeated random draws of scans.
+
+    The scans with equal score form a group; each draw takes scans of every group, without replacement.
 
     Parameters
     ----------
@@ -176,12 +182,13 @@ def resample(
     scores : ndarray of int64, shape (n,)
         Score of each scan.
     draw : {"proportional", "equal"}
-        ``proportional`` draws ``fraction`` of each group, at least one scan; ``equal`` draws the same number from each,
-        ``fraction`` of the smallest group of two or more scans, so that frequent scores do not dominate.
+        ``proportional`` draws ``fraction`` of each group, at least one scan. ``equal`` draws the same number of scans
+        from each group, so that frequent scores do not dominate: ``fraction`` of the smallest group with two or more
+        scans.
     resamplings : int
         Number of draws.
     fraction : float
-        Fraction of a group, from 0 to 1.
+        Fraction of a group, above 0 and up to 1.
     seed : int
         Seed of the draws.
 
@@ -225,14 +232,15 @@ def study(
     fraction: float = 0.8,
     seed: int = 0,
 ) -> ScoreStudy:
-    """Return the correlation of lung involvement with scores, its line, groups and resamplings.
+    """Return the correlation of lung involvement with scores, the regression line, and statistics by score.
 
     Parameters
     ----------
     rows : sequence of mapping
-        One row per scan, with ``case``, ``patient``, ``score`` and ``lung_involvement``, in the order of the visits.
+        One row per scan, with ``case``, ``patient``, ``score`` and ``lung_involvement``. The first row of a patient is
+        the first scan.
     unscored, unmeasured : sequence of str
-        Cases without a score, and scores without a case.
+        Measured cases without a score, and scores without a measured case, for the result.
     level, resamplings, fraction, seed
         See `pearson` and `resample`.
 

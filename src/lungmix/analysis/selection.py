@@ -1,4 +1,4 @@
-"""Choice of the number of Gaussians: maximum likelihood fits of several numbers of components, with their BIC."""
+"""Choice of the number of Gaussians: fits with several numbers of components, compared by their BIC."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def bic_table(
     components: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return log-likelihood and BIC of ``paper`` and ``converged`` for each number of components.
+    """Return log-likelihood and BIC of the fits ``paper`` and ``converged`` for each number of components.
 
-    The fit ``anchored`` has none: its prior has a number of components, and it does not maximize a likelihood.
+    The fit ``anchored`` is left out: its prior fixes the number of components, and it does not maximize the likelihood.
 
     Parameters
     ----------
     counts : ndarray of uint64, shape (65536,)
         Histogram of the pooled lung voxels.
     parameters : FitParameters
-        Settings; ``n_components`` is replaced, the prior is not used.
+        Settings of the fits; ``n_components`` and the prior are not used.
     components : sequence of int
-        Numbers to try.
+        Numbers of components to try.
     progress : callable, optional
-        Called with how many numbers are finished and how many there are, after each.
+        Called as ``progress(done, total)`` after each number of components.
 
     Returns
     -------
     list of dict
-        ``components``, ``parameters`` (number of free parameters), and for each fit ``FIT.log_likelihood`` (mean
-        log-probability of a voxel's interval) and ``FIT.bic``. Both fits are compared by one likelihood, in which
-        clipped values are a point mass; the lower BIC is better.
+        One row per number of components: ``components``, ``parameters`` (number of free parameters), and for each fit
+        ``FIT.log_likelihood`` (mean log-probability of the 1 HU interval of a voxel) and ``FIT.bic`` (lower is better).
+        Both fits are compared by the same likelihood, in which clipped values count as one point mass.
     """
     bins = bins_of(HU, counts, parameters.clip)
     rows = []

@@ -1,4 +1,4 @@
-"""Events of a run, and callbacks that receive them: a progress display, the log of Python, a log of JSON lines."""
+"""Callbacks that receive the events of a run: progress bars, the `logging` module, a log file in JSON Lines."""
 
 from lungmix.callbacks.callback import Callback, stage_events
 from lungmix.callbacks.json_log import with_log_file

@@ -9,25 +9,25 @@ from lungmix.cluster.task_metrics import ResourceUsage
 
 
 class Callback:
-    """Callback that ignores every event; subclasses override the events that they use.
+    """Base of callbacks, which ignores every event; subclasses override the methods of the events that they use.
 
-    Events of different cases come from different threads.
+    Methods for different cases are called from different threads.
     """
 
     def on_begin(self, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None) -> None:
-        """Handle the start of a stage for cases; `sizes` are the bytes of their HU where known."""
+        """Handle the start of a stage, `title`, for `cases`; `sizes` are the bytes of HU of each case, if known."""
 
     def on_progress(self, case: str, stage: str, done: int, total: int) -> None:
-        """Handle progress: `done` of `total` tasks of a stage of a case are finished."""
+        """Handle progress of a case: `done` of `total` tasks of its stage are finished."""
 
     def on_usage(self, case: str, stage: str, usage: ResourceUsage) -> None:
-        """Handle the resources that a computed stage of a case took."""
+        """Handle the time and memory that a stage of a case took; not called for a stage that was kept."""
 
     def on_case_end(self, case: str, failure: str | None = None) -> None:
         """Handle the end of a case, with the reason if it failed."""
 
     def on_end(self) -> None:
-        """Handle the end of the stage for all cases."""
+        """Handle the end of the stage that `on_begin` started, after all its cases."""
 
     def on_info(self, message: str) -> None:
         """Handle a message for information, such as the address of the dashboard."""
@@ -40,7 +40,13 @@ class Callback:
 def stage_events(
     callback: Callback, title: str, cases: Sequence[str], sizes: Mapping[str, int] | None = None
 ) -> Iterator[Callable[[int, int], None]]:
-    """Send the begin and the end of a block to a callback; yield a function of the progress of the first of `cases`."""
+    """Call `on_begin` before a block and `on_end` after it.
+
+    Yields
+    ------
+    callable
+        ``progress(done, total)``, which reports progress of the first of `cases`, for a block with one item.
+    """
     callback.on_begin(title, cases, sizes)
     try:
         yield lambda done, total: callback.on_progress(cases[0], title, done, total)

@@ -17,11 +17,17 @@ from lungmix.errors import UsageError, encodable, mark_path, redact
 
 
 class JsonLog(Callback):
-    """Callback that logs events; every line has ``time``, ``level`` and ``event``, and no name of a source.
+    """Callback that writes one line of JSON per event; lines contain no names of source files.
 
-    Events are ``begin`` and ``end`` of a stage with ``part``, ``cases`` and ``bytes`` of their HU; ``stage``
-    with ``case``, ``stage``, ``seconds``, ``worker_seconds``, ``tasks`` and ``peak_bytes``; ``case`` with ``case`` and
-    ``bytes``; ``failed`` with ``case`` and ``reason``; ``message``.
+    Every line has ``time``, ``level`` and ``event``. Further fields depend on the event; ``part``, the title of the
+    running stage, is in all but ``message``:
+
+    - ``begin``: number of ``cases``, and ``bytes`` of HU of all of them
+    - ``stage``: ``case``, ``stage``, ``seconds``, ``worker_seconds``, ``tasks``, ``peak_bytes``
+    - ``case``, at the end of a case: ``case``, ``bytes``
+    - ``failed``: ``case``, ``reason``
+    - ``end``
+    - ``message``: ``message``
     """
 
     def __init__(self, stream: TextIO, spell: Callable[[str], str] = str):
@@ -84,9 +90,9 @@ def _call_all(methods: Sequence[Callable[..., None]], *arguments: Any, **options
 
 @contextmanager
 def with_log_file(callback: Callback, file: Path | None, spell: Callable[[str], str] = str) -> Iterator[Callback]:
-    """Yield a callback that also appends to the log `file`; without a file, yield the callback itself.
+    """Yield a callback that also appends events to the log `file`; without a file, yield the callback itself.
 
-    Messages in the log are those that `spell` returns.
+    `spell` is applied to messages before they are written to the log.
 
     Raises
     ------

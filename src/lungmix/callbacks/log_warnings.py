@@ -13,7 +13,7 @@ LOGGER = logging.getLogger("lungmix")
 class LogWarnings(Callback):
     """Callback that logs warnings and failures of cases to the logger ``lungmix``, without names of files.
 
-    Without a logging configuration, Python shows warnings on the standard error stream, also in notebooks.
+    If logging is not configured, Python prints these warnings to standard error, also in notebooks.
     """
 
     def on_case_end(self, case: str, failure: str | None = None) -> None:

@@ -21,12 +21,12 @@ from lungmix.errors import count_of, redact
 
 
 class Amount:
-    """Progress of a stage: in cases, and in bytes of HU where sizes are known.
+    """Progress of a stage over all its cases.
 
     Attributes
     ----------
     done, total : int
-        Bytes of ended cases and of all; numbers of cases where sizes are unknown.
+        Bytes of HU of the cases that have ended, and of all cases. If sizes are unknown, numbers of cases instead.
     """
 
     def __init__(self, cases: Sequence[str], sizes: Mapping[str, int] | None):
@@ -51,14 +51,14 @@ class Amount:
 
 
 class ProgressBars(Callback):
-    """Callback with one bar for all cases, and one for each case in flight; it prints warnings and failures too.
+    """Callback that shows one bar for all cases and one per case in flight, and prints warnings and failures.
 
     Parameters
     ----------
     console : rich.console.Console, optional
-        Where to print; by default the terminal's standard error, or the output of the notebook's cell.
+        Console to print to; by default standard error, or the output of the cell in a notebook.
     spell : callable, optional
-        Returns a message as it is printed; by default without names of files.
+        Called with each message, returns it as it is printed. By default names of files are removed.
     """
 
     def __init__(self, console: Console | None = None, spell: Callable[[str], str] = redact):

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command line ``lungmix``: parse options, call the library, print results."""
 
 from lungmix.cli.app import main
 

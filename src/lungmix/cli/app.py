@@ -34,7 +34,7 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda option: opt.RENAMED.get(option, option)},
 )
 
-# Help lists commands in this order, which is that of the data flow.
+# Help lists commands in this order, the order in which a cohort is processed.
 app.command()(scan)
 app.command()(run.run)
 app.command()(run.convert)
@@ -53,17 +53,17 @@ app.command()(maintain.remove)
 app.add_typer(validate, name="validate")
 
 _OBJECTS = 50_000
-"""New objects between garbage collections; Python's default of 700 costs time while many libraries are imported."""
+"""Number of new objects between garbage collections; Python's default of 700 makes imports of libraries slow."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; end the process with status 0, 1 (a case failed) or 2 (wrong usage)."""
+    """Run the command line, and end the process with status 0, 1 (a case failed) or 2 (wrong usage)."""
     if args is None:
-        # Imports create many objects and no garbage: frequent collections take a third of the startup time.
+        # Imports create many objects and no garbage; searching for garbage often takes a third of the startup time.
         gc.set_threshold(_OBJECTS)
         make_streams_last()
         make_home_known()
-        # Where the home cannot be written, figures use a temporary folder; the user need not act on the warning.
+        # matplotlib warns if the home folder is read-only, and uses a temporary folder. Users need not do anything.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
     words = list(sys.argv[1:] if args is None else args)
     with command_line(words), as_interrupts() as received:
@@ -96,7 +96,7 @@ def _status_of(words: list[str]) -> int:
 
 
 def _configuration_error_from(error: Exception) -> UsageError | None:
-    """Return a usage error if dask's configuration cannot be read, which fails the first import of dask."""
+    """Return a usage error if the error came from reading dask's configuration, during the first import of dask."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not any((f.f_globals.get("__name__"), f.f_code.co_name) == ("dask.config", "collect") for f in frames):
         return None

@@ -13,7 +13,7 @@ from lungmix.cli import options as opt
 
 @dataclass(frozen=True)
 class OnCluster:
-    """Lock, cluster, log and progress options of a command, as on the command line."""
+    """Options of a command for the lock of the store, the cluster, the log and the progress."""
 
     wait: opt.Wait = False
     scheduler: opt.Scheduler = None
@@ -27,7 +27,7 @@ class OnCluster:
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """Sizes of the mask; see `lungmix.store.choices.choose`."""
+    """Options for the parameters of computed masks; see `lungmix.store.choices.choose`."""
 
     preset: opt.Preset = None
     threshold: opt.Threshold = None
@@ -38,7 +38,7 @@ class MaskOptions:
 
 @dataclass(frozen=True)
 class SegmenterOptions:
-    """Segmenter that makes the masks."""
+    """Options for the segmenter that makes the masks."""
 
     mask_with: opt.MaskWith = None
     mask_weights: opt.MaskWeights = None
@@ -47,14 +47,14 @@ class SegmenterOptions:
 
 @dataclass(frozen=True)
 class SeriesOptions:
-    """DICOM series to use."""
+    """Options that choose DICOM series."""
 
     series_filter: opt.SeriesFilter = "thinnest"
     allow_gaps: opt.AllowGaps = False
     trust_positions: opt.TrustPositions = False
 
     def rules(self) -> Any:
-        """Return the filter of series."""
+        """Return the filter of series that the options describe."""
         from lungmix.formats import SeriesFilter
 
         return SeriesFilter(self.series_filter, self.allow_gaps, self.trust_positions)
@@ -62,7 +62,7 @@ class SeriesOptions:
 
 @dataclass(frozen=True)
 class IntakeOptions:
-    """Patient data to keep."""
+    """Options for the patient data to keep."""
 
     key_table: opt.KeyFile = None
     keep_names: opt.KeepNames = False
@@ -70,14 +70,14 @@ class IntakeOptions:
     shift_dates: opt.ShiftDates = False
 
     def parameters(self) -> Any:
-        """Return the parameters of the intake."""
+        """Return the intake parameters that the options describe."""
         from lungmix.parameters import IntakeParameters
 
         return IntakeParameters(self.keep_names, self.key_table, self.retain_patient, self.shift_dates)
 
 
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter of a command whose type is a group by the options of the group."""
+    """Decorate a command: each parameter whose type is a group of options is replaced by those options."""
     parameters = inspect.signature(command, eval_str=True).parameters
     types: dict[str, Any] = {name: parameter.annotation for name, parameter in parameters.items()}
     groups: dict[str, Any] = {name: kind for name, kind in types.items() if is_dataclass(kind)}
@@ -92,7 +92,7 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in parameters.items():
         options = inspect.signature(groups[name], eval_str=True).parameters.values() if name in groups else [parameter]
         expanded += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-    # typer reads the signature and the annotations.
+    # typer finds options in the signature and the annotations.
     with_options.__dict__["__signature__"] = inspect.Signature(expanded)
     with_options.__annotations__ = {option.name: option.annotation for option in expanded}
     return with_options

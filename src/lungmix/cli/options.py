@@ -33,36 +33,39 @@ Sources = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Rules of the mask: 'paper' in voxels, 'physical' in mm and mL, 'anatomical' for lungs as anatomy has "
-        "them; by default as in the last run on STORE, or 'paper'."
+        help="Rules of the mask: 'paper' (sizes in voxels), 'physical' (sizes in mm and mL) or 'anatomical' (without "
+        "trachea, with dense lung); by default as in the last run on STORE, or 'paper'."
     ),
 ]
 Threshold = Annotated[
     int | None, typer.Option(help="HU below which a voxel is air; by default -155, or -300 with anatomical.")
 ]
-Opening = Annotated[int | None, typer.Option(help="Iterations of the opening, in place of the preset's.")]
-MinVoxels = Annotated[int | None, typer.Option(help="Smallest component that is lung, in voxels.")]
+Opening = Annotated[int | None, typer.Option(help="Iterations of the opening; by default those of the preset.")]
+MinVoxels = Annotated[
+    int | None, typer.Option(help="Smallest component that is lung, in voxels; by default that of the preset.")
+]
 Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]
 AcceptHu = Annotated[
     bool,
     typer.Option(
         "--accept-hu",
-        help="Make masks of scans whose values are not HU of a chest CT, such as clipped ones; they enter no fit.",
+        help="Make masks of scans whose values are not HU of a chest CT, such as clipped values; fits exclude them.",
     ),
 ]
 Masks = Annotated[
     str | None,
     typer.Option(
         help="Take the lungs from files: a folder, file, archive, table or s3:// address with NRRD, .seg.nrrd, NIfTI, "
-        "MetaImage, DICOM SEG or RTSTRUCT, matched to scans by UIDs, table or name; one file for a scan, or one for "
-        "each part of the lungs. Masks from files or a segmenter stay until 'none' has them computed.",
+        "MetaImage, DICOM SEG or RTSTRUCT, matched to scans by UIDs, table or name; one file per scan, or one per lung "
+        "or lobe. Masks from files or a segmenter are kept; 'none' replaces them by computed masks.",
         metavar="PLACE",
     ),
 ]
 MaskLabels = Annotated[
     str | None,
     typer.Option(
-        help="Labels of the mask files, as numbers or names: right=1,left=2 or lung=1; by default what the files say.",
+        help="Labels of the mask files, as numbers or names: right=1,left=2 or lung=1; by default by names in the "
+        "files.",
         metavar="REGION=LABEL,...",
     ),
 ]
@@ -89,24 +92,24 @@ LastModel = Annotated[
         "on STORE, or 'fit'.",
     ),
 ]
-StudyComponents = Annotated[int, typer.Option("--components", help="Gaussians of a fitted mixture.")]
+StudyComponents = Annotated[int, typer.Option("--components", help="Number of Gaussians of a fitted mixture.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Recompute results with other parameters without asking.")]
 Components = Annotated[
-    int | None, typer.Option(help="Gaussians of a fitted mixture; by default as in the last fit, or 5.")
+    int | None, typer.Option(help="Number of Gaussians of a fitted mixture; by default as in the last fit, or 5.")
 ]
 SeveralComponents = Annotated[
     str | None,
     typer.Option(
         "--components",
-        help="Gaussians of the mixtures; several, such as 2-8 or 3,5,7, print a table of BIC and store nothing.",
+        help="Number of Gaussians. Several numbers, such as 2-8 or 3,5,7, print a table of BIC and store nothing.",
     ),
 ]
 Fit = Annotated[
     str | None,
     typer.Option(
         "--fit",
-        help="The fit of the labels: 'paper', 'converged' or 'anchored', by default as last time, or 'paper'. All are "
-        "stored.",
+        help="The fit that labels the voxels: 'paper', 'converged' or 'anchored'; by default as in the last fit, or "
+        "'paper'. All three are stored.",
     ),
 ]
 Prior = Annotated[
@@ -120,13 +123,17 @@ Prior = Annotated[
 PriorStrength = Annotated[
     float | None,
     typer.Option(
-        help="Weight of the prior, as a share of the voxels, 0 or more; by default as in the last fit, or 0.05.",
+        help="Weight of the prior, as a fraction of the number of voxels, 0 or more; by default as in the last fit, or "
+        "0.05.",
         metavar="SHARE",
     ),
 ]
 Method = Annotated[
     str | None,
-    typer.Option(help="'counts' of each case (the default), or 'em' or 'minibatch' over the voxels, on the cluster."),
+    typer.Option(
+        help="Fit to the histograms of cases, 'counts' (the default), or by EM over voxels on the cluster: 'em' or "
+        "'minibatch'."
+    ),
 ]
 ExcludeFlagged = Annotated[
     bool | None,
@@ -141,15 +148,15 @@ QcThreshold = Annotated[
     typer.Option(
         "--qc-threshold",
         help="Threshold of a flag of quality control: noise=60, noise=default, or cut_end=inf to switch it off; "
-        "repeat for several. Kept with STORE.",
+        "repeat for several flags. STORE remembers the thresholds.",
         metavar="FLAG=NUMBER",
     ),
 ]
 Cases = Annotated[list[str] | None, typer.Option("--cases", help="Fit to these cases only.", metavar="CASE...")]
-LeaveOut = Annotated[list[str] | None, typer.Option("--leave-out", help="Fit without these.", metavar="CASE...")]
+LeaveOut = Annotated[list[str] | None, typer.Option("--leave-out", help="Fit without these cases.", metavar="CASE...")]
 FigureFile = Annotated[
     Path | None,
-    typer.Option("--figure", help="Draw the fits over the histogram: FILE.png, and FILE.svg.", metavar="FILE"),
+    typer.Option("--figure", help="Plot the fits over the histogram, as FILE.png and FILE.svg.", metavar="FILE"),
 ]
 StudyDir = Annotated[Path, typer.Option("--out", help="Folder for the table and the figure.", metavar="DIR")]
 Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]
@@ -163,14 +170,14 @@ PerformanceReport = Annotated[
     Path | None,
     typer.Option(help="Write dask's report of tasks, workers and memory as a page.", metavar="FILE.html"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings stay.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings, but no progress.")]
 SeriesFilter = Annotated[
     str,
     typer.Option(
-        help="Which DICOM series are used: 'thinnest' axial one of several reconstructions of one acquisition, 'all' "
-        "of CT, and conditions such as kernel=B70*,thickness<=1.5 on kernel, thickness, spacing, slices, number, kvp, "
-        "manufacturer, model, orientation, type.",
+        help="DICOM series to use: 'thinnest' (of several axial reconstructions of one acquisition, the one with the "
+        "thinnest slices), 'all' (every CT series), or conditions such as kernel=B70*,thickness<=1.5 on kernel, "
+        "thickness, spacing, slices, number, kvp, manufacturer, model, orientation, type.",
         metavar="FILTER",
     ),
 ]
@@ -178,7 +185,7 @@ AllowGaps = Annotated[
     bool, typer.Option("--allow-gaps", help="Interpolate missing and unevenly spaced slices, with a note.")
 ]
 TrustPositions = Annotated[
-    bool, typer.Option("--trust-positions", help="Use positions of slices even where other attributes contradict them.")
+    bool, typer.Option("--trust-positions", help="Use positions of slices even if other attributes contradict them.")
 ]
 ChunkSlices = Annotated[
     int | None,
@@ -191,7 +198,7 @@ KeyFile = Annotated[
     Path | None,
     typer.Option(
         "--key-table",
-        help="Table of which case belongs to which patient, outside the store, readable by you alone.",
+        help="Write a table, outside the store and readable by you alone, of which case belongs to which patient.",
         metavar="FILE.csv",
     ),
 ]
@@ -203,7 +210,7 @@ ReadKey = Annotated[
 ]
 KeepNames = Annotated[
     bool,
-    typer.Option("--keep-names", help="Name cases after their files or folders; only if these name nobody."),
+    typer.Option("--keep-names", help="Name cases after their files or folders; only for names that identify nobody."),
 ]
 RetainPatient = Annotated[
     bool,
@@ -216,15 +223,15 @@ ShiftDates = Annotated[
         help="Keep study dates, shifted by a number of days that only the key table of --key-table holds.",
     ),
 ]
-ReportDir = Annotated[Path | None, typer.Option("--report", help="Write a page to look at into this folder.")]
+ReportDir = Annotated[Path | None, typer.Option("--report", help="Write an HTML report into this folder.")]
 
 
 RENAMED = {"key": "key-table", "withdraw": "invalidate", "times": "resamplings", "share": "fraction"}
-"""Earlier spellings of options, which still work but are not listed in help."""
+"""Present spellings by earlier spellings of options, which still work but are not listed in help."""
 
 
 def example(*texts: str) -> Callable[[Any], Any]:
-    """Add examples to the help of a command."""
+    """Decorate a command: add examples to its help."""
 
     def decorate(function: Any) -> Any:
         lines = "\n\n".join(f"    {text}" for text in texts)
@@ -235,12 +242,15 @@ def example(*texts: str) -> Callable[[Any], Any]:
 
 
 class ManyCases(TyperCommand):
-    """A command whose ``--cases`` and ``--leave-out`` take all names up to the next option, once STORE is given."""
+    """Command whose options ``--cases`` and ``--leave-out`` take several names, as in ``--cases a b c``.
+
+    After STORE, such an option takes all words up to the next option. Before STORE it takes one word only.
+    """
 
     _MANY = ("--cases", "--leave-out")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments after giving each name its own option, as click needs: ``--cases a --cases b``."""
+        """Parse arguments; before that, repeat the option for each name, as click needs: ``--cases a --cases b``."""
         words: list[str] = []
         option, store = "", False
         for word in args:
@@ -258,12 +268,12 @@ class ManyCases(TyperCommand):
 
 
 def parse_numbers(text: str, option: str) -> list[int]:
-    """Return numbers, ascending, from ``5``, ``2-8``, ``3,5,7`` or a mixture of these.
+    """Return the numbers in a text such as ``5``, ``2-8``, ``3,5,7`` or ``2-4,7``, in ascending order.
 
     Raises
     ------
     UsageError
-        If the text says something else.
+        If the text has another form.
     """
     from lungmix.errors import UsageError
 

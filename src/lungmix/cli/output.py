@@ -1,4 +1,4 @@
-"""Output of commands: summary and exit status, HTML report, figure."""
+"""Output that several commands share: the result and the exit status, the HTML report, the figure of fits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lungmix.errors import UsageError, trace_of
 
 
 def emit(values: Any, show: Callable[[Console], None], as_json: bool, console: Console | None = None) -> None:
-    """Print the output of a command: `values` as one JSON object, or what `show` prints on a console."""
+    """Print the output of a command: `values` as one JSON object if `as_json`, or else what `show` prints."""
     from lungmix.cli.show_fits import to_json
 
     if as_json:
@@ -33,7 +33,7 @@ def print_result_and_exit(store: str, result: Any, as_json: bool) -> None:
 
 
 def exit_if_failed(result: Any) -> None:
-    """Exit with status 1 if a case of a result failed; print tracebacks with ``--debug``."""
+    """Exit with status 1 if a case failed. With ``--debug``, print the tracebacks of failed cases first."""
     for error in result.errors.values() if debugging() else ():
         if error.__traceback__ is not None:  # a rejected source raises nothing
             typer.echo(trace_of(error), err=True)
@@ -42,7 +42,7 @@ def exit_if_failed(result: Any) -> None:
 
 
 def draw_fits(cohort: Any, result: Any, parameters: Any, file: Path) -> None:
-    """Draw the fits over the histogram and print the files that were written."""
+    """Plot the fits over the histogram, and print the paths of the files that were written."""
     from lungmix.stages.fit import pool_counts
     from lungmix.webpage.curves import fits_figure, save_figure
 
@@ -64,7 +64,7 @@ def write_page_of(
     *,
     quiet: bool,
 ) -> None:
-    """Write the HTML report of a cohort, with a radiologist's scores where a file of them is given."""
+    """Write the HTML report of a cohort, with a radiologist's scores if `score_file` is given."""
     from lungmix.analysis.score_table import scores_of_cases
     from lungmix.cli.progress import callback_for
     from lungmix.intake.key_table import KeyTable

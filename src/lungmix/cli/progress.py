@@ -1,4 +1,4 @@
-"""Progress of a run: bars on a terminal, plain lines in a log."""
+"""Progress of a command: bars on a terminal, plain lines in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lungmix.cli.redaction import printable
 
 
 def callback_for(*, quiet: bool) -> Callback:
-    """Return bars for a terminal, lines for a file, or warnings alone if `quiet`."""
+    """Return a callback that shows bars on a terminal, or lines in a file; if `quiet`, warnings only."""
     console = Console(stderr=True)
     if quiet:
         return Warnings(console)
@@ -22,12 +22,12 @@ def callback_for(*, quiet: bool) -> Callback:
 
 
 def progress_of(title: str, parts: str, *, quiet: bool) -> AbstractContextManager[Callable[[int, int], None]]:
-    """Show the progress of a block; the function that it yields takes the number of parts done and of all."""
+    """Show the progress of a block; yield a function ``progress(done, total)`` that counts `parts`."""
     return stage_events(callback_for(quiet=quiet), title, [parts])
 
 
 class Warnings(Callback):
-    """Warnings, without progress."""
+    """Callback that prints warnings, and no progress."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -38,7 +38,7 @@ class Warnings(Callback):
 
 
 class Lines(Callback):
-    """One line per ended case, with an estimate of the remaining time."""
+    """Callback that prints one line per ended case, with an estimate of the remaining time."""
 
     def __init__(self, console: Console):
         self._console = console

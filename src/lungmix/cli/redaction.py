@@ -1,7 +1,7 @@
-"""Names of files and stores in printed text: shown at the terminal, replaced in text that may be passed on.
+"""Names of files and stores in printed text: shown at the terminal, replaced in text that users may pass on.
 
-The object of ``--json`` and the tracebacks of ``--debug`` name no file: in them a source is "source 2, item 17", as
-``lungmix scan`` counts them.
+The output of ``--json`` and the tracebacks of ``--debug`` contain no names of files, which may identify patients. They
+name a source by its label, such as "source 2, item 17", with the numbers that ``lungmix scan`` prints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lungmix.errors import redact, reveal
 
 @dataclass
 class _Command:
-    """The running command. There is one a process, and messages come from threads of it, which share this state."""
+    """State of the running command. A process has one, which all threads that print messages share."""
 
     words: frozenset[str] = frozenset()
     store: str = "STORE"
@@ -27,7 +27,7 @@ _COMMAND = _Command()
 
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
-    """Hold the words of the running command for the functions of this module."""
+    """Set the words of the running command within the block; functions of this module look for options in them."""
     before, _COMMAND.words = _COMMAND.words, frozenset(words)
     try:
         yield
@@ -37,7 +37,10 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def own_store() -> Iterator[None]:
-    """Let the block or function begin without a store, and forget at its end which one `remember_store` was given."""
+    """Run a block, or a decorated function, with a store of its own: restore the earlier one at its end.
+
+    The block begins without a store, until `remember_store` is called.
+    """
     before, _COMMAND.store = _COMMAND.store, "STORE"
     try:
         yield
@@ -46,25 +49,26 @@ def own_store() -> Iterator[None]:
 
 
 def remember_store(store: str | None) -> str | None:
-    """Record the store of the running command, so that printed remedies name it; return it."""
+    """Record the store of the running command, so that printed remedies name it; return its address."""
     if store is not None:
         _COMMAND.store = store
     return store
 
 
 def debugging() -> bool:
-    """Return True with ``--debug``: tracebacks are printed."""
+    """Return True if the command has the option ``--debug``, so that tracebacks are printed."""
     return "--debug" in _COMMAND.words
 
 
 def may_show_names() -> bool:
-    """Return True if printed text may name files: without ``--json`` and ``--debug``."""
+    """Return True if printed text may contain names of files: the command has neither ``--json`` nor ``--debug``."""
     return not {"--debug", "--json"} & _COMMAND.words
 
 
 def printable(message: str) -> str:
-    """Return a message with options in place of parameters and its names revealed or redacted, see `may_show_names`.
+    """Return a message as a command prints it, with options in place of parameters.
 
-    Where names may be shown, its commands have the address of the store of the running command.
+    If names may be shown (`may_show_names`), they are revealed, and commands in the message name the store of the
+    running command. Otherwise names are redacted.
     """
     return with_options(reveal(message), _COMMAND.store) if may_show_names() else with_options(redact(message))

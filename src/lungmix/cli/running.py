@@ -1,4 +1,4 @@
-"""Pipeline of a command: store, cluster, progress, log and performance report."""
+"""Set up a command that computes: open store and cluster, and create progress, log and performance report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lungmix.errors import UsageError
 
 
 def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
-    """Print which options are as in the last run and what will be recomputed; ask before that on a terminal.
+    """Print options that are taken from the last run, and results that will be recomputed; on a terminal, ask first.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
 
 @contextmanager
 def pipeline_on(store: str, cluster: OnCluster, *, create: bool = False, needed: bool = True) -> Iterator[Any]:
-    """Yield a pipeline on the cluster that the options name; a local cluster ends with the block.
+    """Yield a pipeline on the cluster that the options describe; a local cluster ends with the block.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def pipeline_on(store: str, cluster: OnCluster, *, create: bool = False, needed:
     create : bool
         Create a missing store.
     needed : bool
-        True if there is work for a cluster; none is started for histograms, which are small tables.
+        Connect to a cluster. False for commands that only read histograms, which need none.
     """
     from lungmix.store import CohortWriter, open_cohort
 
@@ -63,7 +63,7 @@ def pipeline_on(store: str, cluster: OnCluster, *, create: bool = False, needed:
 
 @contextmanager
 def cluster_session(cluster: OnCluster, *, needed: bool = True) -> Iterator[tuple[Any, Any]]:
-    """Yield the client of a cluster, or None where it is not needed, and the callback of progress."""
+    """Yield the client of a cluster, or None if no cluster is needed, and a callback that shows progress."""
     from lungmix.callbacks import with_log_file
     from lungmix.cli.progress import callback_for
     from lungmix.cluster import check_memory, connect, dashboard_of, performance_page
@@ -100,16 +100,16 @@ def _loading(module: str) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join()  # a process that exits during an import can crash
+        thread.join()  # because a process that exits during an import can crash
 
 
 def _load(module: str) -> None:
-    with suppress(Exception):  # the error is raised where the module is needed
+    with suppress(Exception):  # the statement that needs the module will raise the error
         import_module(module)
 
 
 def _quiet_dask() -> None:
-    """Hide logs and tracebacks of distributed from the terminal; lungmix reports their causes itself."""
+    """Hide logs and tracebacks of distributed from the terminal, because lungmix reports their causes itself."""
     if debugging():
         return
     for name in list(logging.root.manager.loggerDict):

@@ -45,7 +45,7 @@ _MAX_NAMES = 5
 
 
 def show_result(console: Console, result: RunResult, store: str) -> None:
-    """Print measurements with their medians, mixture, models and versions, notes, skipped and failed cases.
+    """Print the result of a command: measurements, fits, notes, skipped and failed cases, and a summary.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
 
 
 def _origin_of(store: str, result: RunResult) -> list[str]:
-    """Return lines that explain the table of measurements and name presets, mixtures, version and file."""
+    """Return lines that explain the table of measurements, and name presets, models, version and file."""
     if not result.rows:
         return []
     presets, models = (_counted(str(row[key]) for row in result.rows if key in row) for key in ("mask", "model"))
@@ -99,7 +99,10 @@ def _origin_of(store: str, result: RunResult) -> list[str]:
 
 
 def _flag_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line that counts the cases with flags, each flag, and cases without numbers; none without rows."""
+    """Return a line with the number of flagged cases, of cases per flag, and of cases that were not measured.
+
+    There is no line if there are no rows.
+    """
     if not rows:
         return []
     counts = Counter(name for row in rows for name in str(row["flags"]).split())
@@ -112,7 +115,10 @@ def _flag_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _usage_of(result: RunResult) -> list[str]:
-    """Return a line with the time of all workers, its shares by stage, and the peak memory; none without tasks."""
+    """Return a line with the time of all workers, the share of each stage, and the peak memory.
+
+    There is no line if no task ran on workers.
+    """
     stages = {stage: usage for stage, usage in result.spent.items() if usage.tasks}
     if not stages:
         return []
@@ -155,7 +161,7 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
 
 
 def show_overview(console: Console, overview: CohortOverview) -> None:
-    """Print cases with their stages, and the scanners as in the paper's Table 1."""
+    """Print a table of cases, warnings and notes, and a table of scanners as in the paper's Table 1."""
     title = f"{overview.store}: {count_of(len(overview.cases), 'case')}"
     table = new_table(title, "case", "size", "spacing mm", "stages", "flags", texts=True)
     for case in overview.cases:
@@ -188,7 +194,7 @@ def _made_with(use: ModelUse) -> list[str]:
 
 
 def _counted(values: Iterable[str]) -> str:
-    """Return distinct values, with their numbers where there are several."""
+    """Return text with the distinct values; if there are several, each with the number of times that it occurs."""
     counts = Counter(values)
     return ", ".join(f"{value} ({n})" if len(counts) > 1 else value for value, n in counts.items())
 

@@ -1,4 +1,4 @@
-"""Evaluations for the terminal, and as a JSON object for programs."""
+"""Print evaluations on the terminal, or return them as a JSON object for programs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _COLUMNS = (
 )
 _MIN_SHARE = 0.01
 _EXPLANATIONS = (
-    "ASD: mean distance of both surfaces from each other, mm; HD95: their 95th percentile; 3 mm: part of both surfaces "
-    "at most 3 mm from the other"
+    "ASD: mean distance between the surfaces of mask and reference, mm; HD95: 95th percentile of this distance; 3 mm: "
+    "part of the surfaces at most 3 mm from the other surface"
 )
 
 
 def show_evaluation(console: Console, result: EvaluationResult, store: str) -> None:
-    """Print a row per region of a case, medians, sensitivity by HU, notes and failed cases.
+    """Print one row per region of a case, medians by region, sensitivity by HU, notes and failed cases.
 
     Parameters
     ----------
@@ -84,7 +84,10 @@ def evaluation_values(store: str, result: EvaluationResult) -> dict[str, Any]:
 
 
 def pooled_by_hu(rows: list[Row]) -> list[tuple[str, int, int, float, float]]:
-    """Return region, bin, reference volume and sensitivity over all cases, without bins that are almost empty."""
+    """Return sensitivity by HU over all cases: region, first and last HU of a bin, reference volume, sensitivity.
+
+    Bins with less than 1 % of the reference volume of their region are left out.
+    """
     pooled: dict[tuple[str, int, int], list[float]] = {}
     for row in rows:
         total = pooled.setdefault((str(row["region"]), int(row["from_hu"]), int(row["to_hu"])), [0.0, 0.0])

@@ -1,4 +1,4 @@
-"""Files of an export: for the terminal, and as one JSON object for programs."""
+"""Print the files of an export on the terminal, or return them as a JSON object for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits and studies for the terminal, and as JSON objects for programs."""
+"""Print fits and studies on the terminal, or return them as JSON objects for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lungmix.parameters import FITS
 from lungmix.tissue import TISSUES
 
 _SHORT = {"paper": "paper", "converged": "conv.", "anchored": "anch."}
-"""Short names of the fits, for tables of many columns in 80 characters."""
+"""Short names of the fits, for tables with many columns in a width of 80 characters."""
 
 _COLUMNS = {"weight": ("weight", ".4f"), "mean_hu": ("mean HU", ".1f"), "sd_hu": ("sd HU", ".1f")}
 
@@ -32,7 +32,7 @@ _NAMES = {tissue.key: tissue.name for tissue in TISSUES}
 
 
 def show_comparison(console: Console, comparison: Comparison, model_name: str) -> None:
-    """Print the fits side by side: parameters, MAP thresholds, lung involvement."""
+    """Print the fits side by side: parameters, MAP thresholds, lung involvement, quality and checks."""
     names = [row["fit"] for row in comparison.quality]
     table = new_table(f"Fits; the model of the store is {model_name}", "component", "", *names)
     for row in comparison.components:
@@ -71,7 +71,7 @@ def show_comparison(console: Console, comparison: Comparison, model_name: str) -
 
 
 def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
-    """Print BIC by number of components; a star marks the lowest of each fit."""
+    """Print a table of log-likelihood and BIC by number of components; a star marks the lowest BIC of each fit."""
     names = [name for name in FITS if f"{name}.bic" in rows[0]]
     titles = [f"{name}\n{what}" for name in names for what in ("log-likelihood", "BIC")]
     table = new_table("Number of components (log-likelihood a voxel)", "K", "free", *titles)
@@ -88,7 +88,7 @@ def show_selection(console: Console, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def show_mixture(console: Console, model: TissueModel, name: str) -> None:
-    """Print one mixture."""
+    """Print the parameters of one mixture."""
     table = new_table(f"Mixture {name}", "component", "weight", "mean HU", "sd HU")
     keys = component_keys(model.n_components)
     for key, weight, mean, variance in zip(keys, model.weights, model.means, model.variances, strict=True):
@@ -97,7 +97,7 @@ def show_mixture(console: Console, model: TissueModel, name: str) -> None:
 
 
 def show_robustness(console: Console, result: Robustness, files: Sequence[Path]) -> None:
-    """Print how far groups of each size differ."""
+    """Print the distances between the fits of random groups, one row per size of groups and fit."""
     table = new_table(
         f"Total variation distance between groups out of {result.scans} scans, %",
         "scans", "groups", "shared", "fit", "mean", "largest", "to all",
@@ -114,7 +114,7 @@ def show_robustness(console: Console, result: Robustness, files: Sequence[Path])
 
 
 def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -> None:
-    """Print intervals of parameters and thresholds."""
+    """Print the confidence intervals of parameters and thresholds."""
     table = new_table(
         f"Fit '{result.fit}' of {result.scans} scans, {result.refits} refits, {result.level:g} % intervals over scans",
         "of", "quantity", "estimate", "low", "high", "s.e.",
@@ -131,7 +131,7 @@ def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -
 
 
 def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return fits, their comparison and a table of BIC, JSON-ready."""
+    """Return fits, their comparison and the table of BIC, as far as they are given, JSON-ready."""
     out: dict[str, Any] = {}
     if fits is not None:
         out["fits"] = {name: _model(model) for name, model in fits.items()}
@@ -143,7 +143,7 @@ def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[d
 
 
 def robustness_values(store: str, result: Robustness, files: Sequence[Path]) -> dict[str, Any]:
-    """Return the study, JSON-ready."""
+    """Return the result of a robustness study, JSON-ready."""
     groups = [
         {"size": g.size, "cases": g.cases, "fits": {name: _model(model) for name, model in g.fits.items()}}
         for g in result.groups
@@ -156,7 +156,7 @@ def robustness_values(store: str, result: Robustness, files: Sequence[Path]) -> 
 
 
 def bootstrap_values(store: str, result: Bootstrap, files: Sequence[Path]) -> dict[str, Any]:
-    """Return the intervals, JSON-ready."""
+    """Return the intervals of a bootstrap, JSON-ready."""
     return {
         "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
         "notes": spelled(result.notes), "intervals": rows_of(result), "model": _model(result.model),
@@ -165,22 +165,25 @@ def bootstrap_values(store: str, result: Bootstrap, files: Sequence[Path]) -> di
 
 
 def to_json(value: Any) -> str:
-    """Return JSON text: NaN becomes null, text that UTF-8 cannot encode is escaped."""
+    """Return JSON text, in which NaN and infinity are null and characters that UTF-8 cannot encode are escaped."""
     return json.dumps(_json_ready(value), indent=2, allow_nan=False)
 
 
 def print_lines(console: Console, *lines: object) -> None:
-    """Print lines as they are: a terminal folds them, and nothing in them is markup."""
+    """Print lines as plain text, without markup; long lines are left to the terminal to fold."""
     for line in lines:
         console.print(str(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def new_table(title: str, *columns: str, texts: bool = False) -> Table:
-    """Return an empty table in the style of the command line: of a name and numbers, or of texts that may fold."""
+    """Return an empty table in the style of the command line.
+
+    The first column is text and the others are numbers; with `texts`, all columns are text.
+    """
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
     for number, column in enumerate(columns):
         is_number = number > 0 and not texts
-        # Where names are long they fold, so that no number is cut.
+        # Long texts fold, so that numbers are never cut.
         table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     return table
 

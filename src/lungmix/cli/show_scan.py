@@ -1,4 +1,4 @@
-"""Scans that sources hold: a table for the terminal, and one JSON object for programs."""
+"""Print the scans in sources as a table on the terminal, or return them as a JSON object for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERDICTS = ("used", "skipped", "rejected")
 
 
 def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
-    """Print one row per scan or file, then reasons and notes."""
+    """Print a table with one row per scan or file, then the notes on used scans and the reasons why others are not."""
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     for title in ("item", "path", "series", "files", "size", "spacing mm", "kernel", "mm", "verdict"):
         table.add_column(title, overflow="fold", no_wrap=title in ("item", "size", "verdict"))
@@ -47,7 +47,7 @@ def show_findings(console: Console, findings: Sequence[DiscoveredScan]) -> None:
 
 
 def findings_values(findings: Sequence[DiscoveredScan]) -> dict[str, Any]:
-    """Return scans and files with their verdicts, JSON-ready and without names of files."""
+    """Return scans and files with their verdicts (used, skipped, rejected), JSON-ready and without names of files."""
     return {"found": [_object(finding) for finding in findings]}
 
 

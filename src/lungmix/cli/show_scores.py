@@ -1,4 +1,4 @@
-"""Scores for the terminal, and as a JSON object for programs."""
+"""Print a study of scores on the terminal, or return it as a JSON object for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lungmix.errors import count_of, redact
 
 
 def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> None:
-    """Print groups, correlation, line and resamplings."""
+    """Print lung involvement by score, the correlation, the regression line, and the regressions of random draws."""
     table = new_table(
         "Lung involvement by score, %", "S", "scans", "minimum", "quartile", "median", "quartile", "maximum"
     )
@@ -49,7 +49,7 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
 
 
 def scores_values(store: str, result: ScoreStudy, files: Sequence[Path]) -> dict[str, Any]:
-    """Return the study, JSON-ready."""
+    """Return a study of scores, JSON-ready."""
     values = asdict(result)
     values["scans"] = values.pop("rows")
     values["unmeasured"] = [redact(name) for name in result.unmeasured]

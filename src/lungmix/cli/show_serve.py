@@ -1,4 +1,4 @@
-"""Address and links of a served store: for the terminal, and as one JSON object for programs."""
+"""Print address and links of a served store on the terminal, or return them as a JSON object for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lungmix.serve import Served
 
 
 def show_served(console: Console, served: Served) -> None:
-    """Print the address, the shorter links of the first case, and the names of the other cases."""
+    """Print the address, the links of the first case except the long ones, and the names of the other cases."""
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False)

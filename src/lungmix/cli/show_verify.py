@@ -1,4 +1,4 @@
-"""Result of a verification for the terminal."""
+"""Print the result of a verification on the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show_verified(
     invalidated: Mapping[str, Mapping[str, str]],
     unchecked: int = 0,
 ) -> None:
-    """Print problems and notes by case, how many cases passed, and what was or can be invalidated.
+    """Print problems and notes by case, the number of cases that passed, and stages that were or can be invalidated.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def show_verified(
     verification : Verification
         Problems and notes.
     invalidated : mapping of str to mapping
-        Reasons by case and invalidated stage.
+        For each case and each of its invalidated stages, the reason.
     unchecked : int
         Number of cases of the store that are not in the random sample.
     """

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP, which batch systems, containers and closed terminals send to end a command."""
+"""Handling of SIGTERM and SIGHUP, which batch systems, containers and closed terminals send to end a command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _NAMES = ("SIGTERM", "SIGHUP")
 
 
 class Ended(KeyboardInterrupt):
-    """Interruption by a signal: the command ends as after Ctrl-C."""
+    """Interruption by a signal. It is a `KeyboardInterrupt`, so that the command ends as after Ctrl-C."""
 
 
 class Received:
-    """The first signal that was received within `as_interrupts`.
+    """Signal handler that records the first signal within `as_interrupts`.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Received:
         self.number: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt the main thread, once: a second signal must not interrupt its cleanup."""
+        """Interrupt the main thread at the first signal; a second one must not interrupt its cleanup."""
         if self.number is None:
             self.number = number
             raise Ended
@@ -36,10 +36,11 @@ class Received:
 
 @contextmanager
 def as_interrupts() -> Iterator[Received]:
-    """End the block on SIGTERM and SIGHUP like on Ctrl-C; a signal that is ignored, as under ``nohup``, stays ignored.
+    """End the block on SIGTERM and SIGHUP as on Ctrl-C.
 
-    The system drops these signals for process 1 of a container unless it has a handler. Only the main thread can set
-    handlers; in another thread nothing changes.
+    A signal that is ignored already, as under ``nohup``, stays ignored. A handler is needed in containers: without one,
+    the system drops these signals for process 1. Only the main thread can set handlers; in another thread nothing
+    changes.
     """
     received = Received()
     before = {}

@@ -1,4 +1,8 @@
-"""Spelling of parameters and methods in messages: the library names its own, the command line its options."""
+"""Translation of messages for the command line.
+
+Messages of the library name its parameters and methods, such as ```wait=True```. The command line replaces them by
+options and commands, such as ``--wait``.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ OPTIONS = {
     "with_ct": "--with-ct",
     "workers": "--workers",
 }
-"""Options by parameter, or by parameter and item where items are options of their own."""
+"""Option by name of a parameter; for a parameter with a list, by name and item if the item is an option of its own."""
 
 COMMANDS = {
     "Cohort.keys": "lungmix info STORE",
@@ -60,7 +64,7 @@ COMMANDS = {
     "lungmix.evaluate": "lungmix evaluate STORE REFERENCE",
     "lungmix.run": "lungmix run STORE SOURCE",
 }
-"""Commands by method, with the arguments that every call has."""
+"""Command by name of a method or function, with the arguments that the command always needs."""
 
 _CODE = re.compile("`([^`]{1,200})`")
 _REPORT_IT = "run again with --debug and report it"
@@ -72,16 +76,16 @@ def with_options(message: str, store: str = "STORE") -> str:
     Parameters
     ----------
     message : str
-        Text; other code in backticks stays as it is.
+        Message of the library. Other code in backticks stays as it is.
     store : str
-        Folder or URL of the store, for messages that are printed; it is quoted for a shell where that is needed.
+        Folder or URL of the store to name in commands; it is quoted for a shell if necessary.
     """
     argument = shlex.quote(store) if store.isprintable() else "STORE"
     return _CODE.sub(lambda code: _spelled(code, argument), message).replace(REPORT_IT, _REPORT_IT)
 
 
 def spelled(messages: Any) -> Any:
-    """Return messages, or lists and mappings of them, with options and commands; see `with_options`."""
+    """Return a message, or all messages in nested lists and mappings, translated by `with_options`."""
     if isinstance(messages, Mapping):
         return {key: spelled(value) for key, value in messages.items()}
     if isinstance(messages, list | tuple):
@@ -94,7 +98,7 @@ def _spelled(match: re.Match[str], store: str) -> str:
     command = COMMANDS.get(method) if method != match[1] else None
     try:
         call = ast.parse(match[1] if command else f"_({match[1]})", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # text of others
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # code of another program, or text from a file
         return match[0]
     arguments = [(name, value) for name, value in _arguments(call) if value is not None or not command]
     if not {name for name, _ in arguments} <= OPTIONS.keys() or not (arguments or command):
@@ -105,7 +109,7 @@ def _spelled(match: re.Match[str], store: str) -> str:
 
 
 def _arguments(call: ast.expr) -> Iterator[tuple[str, ast.expr | None]]:
-    """Yield names and values of the arguments of a call and of those within it; a name alone has no value."""
+    """Yield names and values of the arguments of a call, and of calls in its arguments; a bare name has value None."""
     if not isinstance(call, ast.Call):
         yield ast.unparse(call), None
         return

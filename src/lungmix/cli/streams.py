@@ -1,4 +1,4 @@
-"""Standard output and error of the command: any name can be printed, and a closed pipe ends nothing."""
+"""Standard output and error of the command, which accept any character and survive a closed pipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class _PipeTolerantStream(io.TextIOWrapper):
-    """A stream that drops output once its reader has closed it, as ``| head`` or a closed terminal does."""
+    """Stream that drops output after its reader has closed it, as ``| head`` or a closed terminal does."""
 
     def write(self, text: str) -> int:
         try:
@@ -36,9 +36,10 @@ class _PipeTolerantStream(io.TextIOWrapper):
 
 
 def make_streams_last() -> None:
-    """Print characters that the terminal cannot show as escapes, and drop output that is no longer read.
+    """Replace standard output and error by streams that never fail for their text or for a closed reader.
 
-    Neither changes the exit status of a command. Only the process of the command line calls this.
+    They print characters that the terminal cannot show as escapes, and drop output that nobody reads any more; the exit
+    status of the command stays the same. Only the process of the command line calls this function.
     """
     sys.stdout, sys.stderr = _tolerant(sys.stdout), _tolerant(sys.stderr)
 

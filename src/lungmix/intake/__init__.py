@@ -1,1 +1,1 @@
-"""From sources to cases: discovery of scans, case names, retained patient attributes, the key table."""
+"""From sources to cases: find scans and masks, name cases, keep the requested patient data, write the key table."""

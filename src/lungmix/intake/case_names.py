@@ -1,4 +1,4 @@
-"""Case names: the existing case of a scan, or the next free number."""
+"""Case names: a scan keeps the name of its case in the store; a new scan gets the next free number."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HIGHEST = "highest_number"
 
 
 def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = False) -> dict[str, Scan]:
-    """Return the case names of scans, in order.
+    """Return scans by case name, in the order of the scans.
 
-    A scan that was converted before is recognized by the fingerprint of its files, even if they were moved, or else by
-    its location, if the files changed. The register of the store does the same for scans whose conversion failed or
-    whose case is corrupt. New scans become ``case-001``, ``case-002`` and so on, in order, after the highest number of
-    completed runs: the name of a case does not depend on the patient.
+    A scan that was converted before is recognized by the fingerprint of its files, even if the files were moved. If the
+    files changed, it is recognized by its location. Scans whose conversion failed or whose case is corrupt are
+    recognized in the same way by the register of the store. New scans become ``case-001``, ``case-002`` and so on, in
+    the order of the scans; numbers follow the highest number of completed runs. So names do not depend on patients.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
             names[index] = by_key[convert.key_for(scan)].pop(0)
     assigned = set(names.values())
     used_names = {*origins, *assigned, *cohort.damaged}
-    # A killed run may have started only some of its cases; the others get the free numbers between them.
+    # A killed run may have started only some of its cases. Numbers between those are free, and are used first.
     number, used_numbers = int(cohort.settings.get(_HIGHEST, 0)), set(_numbers(used_names))
     unmatched = [index for index in range(len(scans)) if index not in names]
     locations = _location_digests([scans[index] for index in unmatched], salt, by_location)
@@ -74,7 +74,7 @@ def assign_names(cohort: Cohort, scans: Sequence[Scan], *, keep_names: bool = Fa
 
 
 def cases_with_changed_source(cohort: Cohort, scans: Mapping[str, Scan]) -> list[str]:
-    """Return cases whose scan has the same location as before but different files; see `assign_names`."""
+    """Return the names of cases whose scan has the same location as before but other files; see `assign_names`."""
     return [
         name
         for name, case in cohort.items()
@@ -83,7 +83,10 @@ def cases_with_changed_source(cohort: Cohort, scans: Mapping[str, Scan]) -> list
 
 
 def _location_digests(scans: Sequence[Scan], salt: str, recorded: Mapping[str, str]) -> list[str]:
-    """Compute the slow digests of scan locations in threads; empty texts where no recorded one could match."""
+    """Return the digests of scan locations, computed in threads because each is slow.
+
+    If no digest is recorded that could match, the result is empty texts.
+    """
     if not recorded:
         return [""] * len(scans)
     with ThreadPoolExecutor(CPU_COUNT) as pool:
@@ -91,12 +94,17 @@ def _location_digests(scans: Sequence[Scan], salt: str, recorded: Mapping[str, s
 
 
 def source_label(source: int, item: int, items: int) -> str:
-    """Return the label of a scan or a rejected file without its name: source and item, counted from 1."""
+    """Return the source label of a scan or a rejected file: the numbers of source and item, instead of its name.
+
+    Both are counted from 1, as in ``source 2, item 17``. A source with only one item is ``source 2``.
+    """
     return f"source {source}" if items == 1 else f"source {source}, item {item}"
 
 
 def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
-    """Record which scan has which name before the first conversion, so that a failed scan keeps its name.
+    """Record in the store which scan has which case name, before the first conversion.
+
+    So a scan whose conversion fails has the same name in the next run.
 
     Parameters
     ----------
@@ -108,7 +116,7 @@ def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
     writer = CohortWriter(cohort)
     salt, registered = writer.salt, cohort.register
     keys = {name: convert.key_for(scan) for name, scan in scans.items()}
-    # The location of a scan with the same files is in the register or in its case.
+    # The digest of the location is slow. For a scan with unchanged files, take it from the register or from its case.
     origins = {name: case.origin for name, case in cohort.items() if name in scans and name not in registered}
     recorded = {
         name: {"key": key, "source": str(origin["source"])}
@@ -123,14 +131,14 @@ def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
 
 
 def persist_case_numbers(cohort: Cohort) -> None:
-    """Record the highest case number, so that it is not reused once that case is removed."""
+    """Record the highest case number, so that it is not used again after its case was removed."""
     highest = max(_numbers([*cohort, *cohort.register]), default=0)
     if highest > int(cohort.settings.get(_HIGHEST, 0)):
         CohortWriter(cohort).record_settings(**{_HIGHEST: highest})
 
 
 def free_name(name: str, used: Mapping[str, object] | set[str]) -> str:
-    """Return the name, with a number appended if it is used already."""
+    """Return the name; if it is used already, return it with the first free number appended, such as ``name-2``."""
     number, free = 2, name
     while free in used:
         free, number = f"{name}-{number}", number + 1

@@ -1,4 +1,4 @@
-"""Discovery of scans in sources, in the order by which sources and items are numbered."""
+"""Discovery of scans in sources. Sources and their items are numbered in the order in which they are found."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PROGRESS_STEPS = 200
 
 @dataclass(frozen=True)
 class DiscoveredScan:
-    """An item of a source: a scan, or the reason why it is none.
+    """Item of a source: a scan, or something that is not used as one.
 
     Attributes
     ----------
     source_label : str
-        Name of the item in output without file names, such as ``source 2, item 17``.
+        Label that stands for the item where file names must not appear, such as ``source 2, item 17``.
     result : Scan, SkippedSource or RejectedSource
-        The scan, or why the item is not used.
+        The scan, or the reason why the item is not used.
     """
 
     source_label: str
@@ -32,7 +32,7 @@ class DiscoveredScan:
 def discover_scans(
     sources: Sequence[str | Path | Scan], rules: SeriesFilter | None = None, callback: Callback | None = None
 ) -> Iterator[DiscoveredScan]:
-    """Yield the items of sources in order; duplicates of a scan are skipped.
+    """Yield the items of sources in order; a duplicate of an earlier scan is yielded as `SkippedSource`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def discover_scans(
     rules : SeriesFilter, optional
         Rules that select DICOM series.
     callback : Callback, optional
-        Receives the number of files read of each source.
+        Receives the number of files that were read of each source.
     """
     callback = callback or Callback()
     labels = [source_label(number, 1, 1) for number in range(1, len(sources) + 1)]

@@ -1,4 +1,7 @@
-"""The key table: which case belongs to which patient. Written outside the store, on request only, file mode 0600."""
+"""The key table: a CSV file that says which case belongs to which patient.
+
+It is written on request only, outside the store, and readable by its owner only (file mode 0600).
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,25 @@ from lungmix.store import Cohort, CohortWriter
 
 _CASE_COLUMNS = ("store", "case", "source", "path", "date_shift_days")
 COLUMNS = (*_CASE_COLUMNS, *(field.name for field in fields(Identity)))
-"""Columns: digest of the store, case, source label, path, shift of dates in days, and the fields of `Identity`."""
+"""Columns of the table.
+
+They are the digest of the store, the case, the source label (such as ``source 2, item 17``), the path of the scan, the
+shift of dates in days, and the fields of `Identity`.
+"""
 
 _MAX_SHIFT_DAYS = 3650
 _LOCK_TIMEOUT_S = 60.0
 _LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Errors of file systems that do not support locks."""
+"""Error codes of file systems that do not support locks."""
 
 Row = dict[str, str]
 
 
 class KeyTable:
-    """Rows of a key table by store and case.
+    """Key table in memory, with one row per store and case.
 
-    One file may serve several stores and several concurrent runs. It identifies a store by a digest, so that a store
-    may be moved and renamed.
+    One file may have rows of several stores, and several runs may write it at the same time. It identifies a store by a
+    digest, so that a store may be moved and renamed.
     """
 
     def __init__(self, path: Path, rows: Iterable[Mapping[str, str]] = ()):
@@ -53,9 +60,9 @@ class KeyTable:
         Parameters
         ----------
         path : str or Path
-            A CSV file that `locked_rows` wrote; a spreadsheet program may have saved it since.
+            CSV file that `locked_rows` wrote, and that a spreadsheet program may have saved since.
         new : bool
-            Return an empty table where the file is missing.
+            Return an empty table if the file is missing.
 
         Raises
         ------
@@ -76,13 +83,13 @@ class KeyTable:
                 f"{mark_path(file)} is not a key table: give the file that `key` wrote, or a new one"
             ) from None
         columns, *lines = [cells for _, cells in rows] or [list(COLUMNS)]
-        # An empty file is a new table; any other line belongs to a file of another kind.
+        # An empty file counts as a new table. A file with other columns is of another kind.
         if not {"store", "case"} <= set(columns):
             raise UsageError(f"{mark_path(file)} is not a key table: give the file that `key` wrote, or a new one")
         return cls(file, [dict(zip(columns, [*cells, *[""] * len(columns)], strict=False)) for cells in lines])
 
     def rows_of(self, cohort: Cohort) -> dict[str, Row]:
-        """Return the rows of the cases of a store, by case."""
+        """Return the rows of a store, by case."""
         if "salt" not in cohort.settings:
             return {}
         digest = store_digest(cohort)
@@ -94,7 +101,7 @@ class KeyTable:
         Returns
         -------
         int or None
-            Days by which dates of this patient are shifted; None without `shift`.
+            Number of days by which dates of this patient are shifted; None unless `shift` is true.
         """
         key = (store_digest(cohort), case)
         identity = scan.identity or Identity()
@@ -121,7 +128,8 @@ class KeyTable:
     def locked_rows(self) -> Iterator[None]:
         """Lock the file for a block that changes rows, and write it at the end of the block.
 
-        The file is read again first, as other runs may have changed it; they wait for the lock until then.
+        The file is read again before the block, because other runs may have changed it since. Other runs wait for the
+        lock until the block ends.
 
         Raises
         ------
@@ -129,7 +137,7 @@ class KeyTable:
             If the file cannot be read or written, or another run holds its lock for too long.
         """
         with _lock_file(self.path):
-            # Rows of this run are added again, in case the file was removed meanwhile.
+            # Add the rows of this run, which are not in the file if it was removed meanwhile.
             self._rows = KeyTable.read(self.path, new=True)._rows | self._added
             yield
             self._write()
@@ -140,11 +148,11 @@ class KeyTable:
         table.writeheader()
         table.writerows(row for _, row in sorted(self._rows.items()))
         try:
-            # Partial files of killed runs contain names of patients too.
+            # Delete partial files of killed runs, because they contain names of patients.
             for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*.partial"):
                 leftover.unlink(missing_ok=True)
             with atomic_write(self.path) as partial_path:
-                # Created with its final mode, so that others can read no byte of it at any time.
+                # Create it with its final mode, so that other users can never read it.
                 handle = os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
                     stream.write(text.getvalue())
@@ -152,7 +160,10 @@ class KeyTable:
             raise _unwritable(self.path, error) from None
 
     def _choose_shift(self, identity: Identity, recorded_days: str) -> str:
-        """Return the days recorded for any scan of a patient, or else draw new ones, which shift into the past."""
+        """Return the number of days that is recorded for any scan of a patient, or a new random number.
+
+        A new number is from -3650 to -1, so that dates are shifted into the past.
+        """
         if recorded_days:
             return recorded_days
         patient = identity.patient_id or identity.patient_name
@@ -164,7 +175,7 @@ class KeyTable:
 
 @contextmanager
 def _lock_file(path: Path) -> Iterator[None]:
-    """Keep other processes from changing a file during a block, by a lock on an empty file next to it."""
+    """Lock a file during a block, so that other runs do not change it; the lock is on an empty file next to it."""
     lock_path = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,14 +189,14 @@ def _lock_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Waiting processes notice that the file was replaced, and create their own.
+        # Processes that wait for the lock notice that its file is gone, and create another.
         with suppress(OSError):
             lock_path.unlink()
         os.close(handle)
 
 
 def _open_locked(lock_path: Path) -> int | None:
-    """Open a file and lock it; return None if other processes hold the lock for too long."""
+    """Open a file, lock it and return its handle; return None if another process holds the lock for 60 s."""
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         handle = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -212,7 +223,7 @@ def _try_lock(handle: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        # Without locks, two runs conflict only if they write within the same moment.
+        # On a file system without locks, go on: two runs conflict only if they write at the same moment.
         if error.errno not in _LOCKS_UNSUPPORTED:
             raise
     return True
@@ -235,14 +246,14 @@ def store_digest(cohort: Cohort) -> str:
 
 
 def check_outside(target: Path, parameter: str, *folders: str | Path | None) -> None:
-    """Raise if a file would be written into a store or a folder that may be shared.
+    """Raise an error if a file would be written into a store or into another folder that may be shared.
 
     Parameters
     ----------
     target : Path
         File that is about to be written.
     parameter : str
-        Parameter that names it.
+        Name of the parameter with the file, for the message.
     folders : str, Path or None
         Folders that must not contain the file; remote addresses are ignored.
 

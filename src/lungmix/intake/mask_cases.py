@@ -1,4 +1,4 @@
-"""Cases that a mask file can belong to: by its name, its folder, its UIDs, or a path in a table."""
+"""Look up the cases that a mask file can belong to, by its name, its folder, its UIDs, or a path in a table."""
 
 from __future__ import annotations
 
@@ -30,16 +30,20 @@ _SEPARATORS = re.compile(r"[-_. ]+")
 
 @dataclass(frozen=True)
 class NamedCases:
-    """Cases that the name of a mask file leads to.
+    """Cases that a mask file belongs to by its name.
+
+    The name of a file consists of the name of a case and the rest, as in ``case-001_left.nrrd``. In a folder with the
+    name of a case, the whole name of the file is the rest.
 
     Attributes
     ----------
     cases : frozenset of str
         The cases.
     region : str or None
-        Part of the lungs, or tissue, that the rest of the name states; None for a mask of the whole scan.
+        Region of the lungs, or tissue, that the rest of the name states; None for a mask of both lungs.
     is_other : bool
-        True where the rest of the name, or the name of a file in the folder of a case, is not a known one.
+        True if the rest of the name is neither a known region or tissue nor a word for masks, so that the file may show
+        another structure.
     """
 
     cases: frozenset[str] = frozenset()
@@ -48,7 +52,17 @@ class NamedCases:
 
 
 class CaseLookup:
-    """Cases with what a mask can be matched by."""
+    """Lookup of cases by the properties that a mask file can be matched by: name, folder, UIDs and path.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store.
+    names : collection of str
+        Cases that need masks.
+    scans : mapping of str to Scan or None
+        Scans of this run by case; None for a command that takes no scans.
+    """
 
     def __init__(self, cohort: Cohort, names: Collection[str], scans: Mapping[str, Scan] | None):
         self.takes_scans = scans is not None
@@ -75,11 +89,11 @@ class CaseLookup:
                 self._by_series[self._records[name]["series"]].add(name)
 
     def of_name(self, file: Path) -> NamedCases:
-        """Return the cases that a file belongs to by its name, or by that of its folder.
+        """Return the cases that a file belongs to by its name, or by the name of its folder.
 
-        The name is that of a case or of its scan, with words for masks, or followed by a part of the lungs. A file
-        named by such words alone, or as a part of the lungs, belongs to the case of its folder: that of the name of the
-        folder, or of the only scan in a folder of this name.
+        The name begins with the name of a case or of its scan. Words for masks, such as ``_lung_mask``, or a region of
+        the lungs may follow. A file whose name consists only of such words belongs to the case of its folder. The
+        folder has the name of a case or scan, or the name of a folder that contains one scan only.
         """
         stem = stem_of(file)
         folders = [file.parent]
@@ -104,8 +118,9 @@ class CaseLookup:
     def _named(self, text: str) -> set[str]:
         """Return the cases that a name can mean.
 
-        A case name holds fewer characters than names of files: ``a+b`` and ``a b`` are both ``a-b``. Where the names of
-        scans are known they decide; otherwise a case is meant too that got a number because its name was taken.
+        Case names have fewer kinds of characters than file names: ``a+b`` and ``a b`` both become ``a-b``, and the
+        second of them becomes the case ``a-b-2``. If the names of scans are known, they are compared. Otherwise the
+        name can mean either case.
         """
         text = text.lower()
         name = case_name(text)
@@ -118,7 +133,7 @@ class CaseLookup:
         return cases | {case for case in self.names if cases and case not in self.scans and numbered.fullmatch(case)}
 
     def of_series(self, uid: str) -> frozenset[str]:
-        """Return the cases of a series."""
+        """Return the cases of a DICOM series, by its UID; the UID may also be that of an export of the case."""
         if uid in self._derived:
             return frozenset({self._derived[uid]})
         cases = self._by_series.get(uid) or set()
@@ -127,14 +142,15 @@ class CaseLookup:
         return frozenset(cases)
 
     def of_frame(self, uid: str, likely: Collection[str] = ()) -> frozenset[str]:
-        """Return the cases of a frame of reference.
+        """Return the cases whose scan has a DICOM frame of reference.
 
         Parameters
         ----------
         uid : str
-            The frame of reference.
+            UID of the frame of reference.
         likely : collection of str
-            Cases that alone are compared, unless the frames of all are unknown: each digest takes long.
+            Compare only these cases, because each comparison computes a slow digest. All cases are compared if the
+            frames of these are unknown.
         """
         shared = {name: self.has_frame(name, uid) for name in likely}
         if all(is_shared is None for is_shared in shared.values()):
@@ -142,7 +158,7 @@ class CaseLookup:
         return frozenset(name for name, is_shared in shared.items() if is_shared)
 
     def has_frame(self, name: str, uid: str) -> bool | None:
-        """Return True where a case has this frame of reference; None where its own is unknown."""
+        """Return True if a case has the frame of reference `uid`; None if the frame of the case is unknown."""
         identity = self.scans[name].identity if name in self.scans else None
         if identity is not None and identity.frame_uid:
             return identity.frame_uid == uid
@@ -150,7 +166,7 @@ class CaseLookup:
         return None if digest is None else digest == frame_digest(self._salt, name, uid)
 
     def has_series(self, name: str, uid: str) -> bool | None:
-        """Return True where a case comes from this series, or an export refers to it; None where its own is unknown."""
+        """Return True if `uid` is the series of a case, or of its export; None if the series of the case is unknown."""
         if self._derived.get(uid) == name:
             return True
         identity = self.scans[name].identity if name in self.scans else None
@@ -160,12 +176,12 @@ class CaseLookup:
         return None if digest is None else digest == series_digest(self._salt, uid)
 
     def of_path(self, path: str) -> frozenset[str]:
-        """Return the cases whose scan is at a path or an address."""
+        """Return the cases whose scan has a path or an address."""
         return frozenset(self._by_path.get(_resolved(path), ()))
 
     @cached_property
     def _by_path(self) -> dict[str, set[str]]:
-        """Cases by the resolved paths of their scans; a table asks for each of its rows."""
+        """Names of cases by the resolved path of their scan; computed once for all rows of a table."""
         cases: dict[str, set[str]] = defaultdict(set)
         for name in self.scans.keys() & {*self.names}:
             scan = self.scans[name]
@@ -175,7 +191,7 @@ class CaseLookup:
 
     @cached_property
     def locations(self) -> frozenset[str]:
-        """Files and addresses of scans, and archives and folders that hold them."""
+        """Paths and addresses of the files of all scans, and of archives and folders that contain them."""
         locations = {str(file) for scan in self.scans.values() for file in scan.files}
         for scan in self.scans.values():
             parts = str(scan.path).split("/")
@@ -184,7 +200,7 @@ class CaseLookup:
 
     @cached_property
     def _by_folder(self) -> dict[str, set[str]]:
-        """Cases by the name of the folder of their scan, where it is the folder of a single one."""
+        """Name of a case by the name of its scan's folder, for folder names with one scan only; without DICOM."""
         cases: dict[str, set[str]] = defaultdict(set)
         for name in self.scans.keys() & {*self.names}:
             if self.scans[name].kind != "dicom":
@@ -193,7 +209,7 @@ class CaseLookup:
 
 
 def _plain_name(scan: Scan) -> str | None:
-    """Return the name of the file or folder that a scan is named after, in small letters; None where it is unknown."""
+    """Return the name of the file or folder that a scan is named after, in lower case; None if it is unknown."""
     path = Path(scan.path)
     texts = [path.name, path.name.removesuffix(extension_of(path) or path.suffix)]
     texts += [Path(file).parent.name for file in scan.files[:1]]
@@ -214,15 +230,18 @@ def stem_of(file: Path) -> str:
 
 
 def region_in(text: str) -> str | None:
-    """Return the part of the lungs, or tissue, that the name of a file states; None for other names.
+    """Return the region of the lungs, or the tissue, that a text from the name of a file states; None for other texts.
 
-    Words for masks may follow. The words ``left`` and ``right`` alone are the lungs.
+    Words for masks may follow the region. The words ``left`` and ``right`` alone mean the left and right lung.
     """
     words = _MASK_SUFFIX.sub("", text.lower())
     return words if words in ("left", "right") else region_of_name(words)
 
 
 def region_at_end(text: str) -> str | None:
-    """Return the region that the last words of a name state, as many as make a known name; None for other names."""
+    """Return the region that the last words of a name state; None for other names.
+
+    The longest run of last words that is a known region counts.
+    """
     regions = (region_in(text[separator.end() :]) for separator in _SEPARATORS.finditer(text))
     return next((region for region in (region_in(text), *regions) if region is not None), None)

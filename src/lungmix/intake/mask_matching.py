@@ -1,4 +1,4 @@
-"""Mask files of a place, and which case each belongs to: by UIDs, else by a table, else by its name; never guessed."""
+"""Match mask files to cases: by UIDs in the file, else by a table, else by the name of the file; never by a guess."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from lungmix.store import Cohort
 
 @dataclass(frozen=True)
 class MatchedMasks:
-    """Mask files by case.
+    """Result of matching mask files to cases.
 
     Attributes
     ----------
     masks : dict of str to MaskFile
-        The mask file of each case that has exactly one.
+        Mask of each case that has one; several files may be its parts.
     missing : dict of str to str
-        By case without one, the reason; names of files are marked.
+        For each case without a mask, the reason; names of files are marked.
     rejected : set of str
-        Cases among these that have a file, which cannot be used.
+        Cases of `missing` that have a mask file which cannot be used.
     unused : dict of str to str
-        Files that belong to no case, such as ``mask 3``, with the reason.
+        Files that belong to no case, under a label such as ``mask 3``, with the reason.
     """
 
     masks: dict[str, MaskFile] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class MatchedMasks:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that may be a mask, with the cases that a table (`is_listed`) or its name leads to."""
+    """File that may be a mask, with the cases that it belongs to by a table (`is_listed`) or by its name."""
 
     opened: OpenedMask
     named: NamedCases
@@ -55,7 +55,7 @@ class _Candidate:
 
     @property
     def cases(self) -> frozenset[str]:
-        """Cases that it belongs to; none for a file that is only next to masks of a case."""
+        """Cases that the file belongs to; none if its name states another structure than a region or tissue."""
         return frozenset() if self.named.is_other else self.named.cases
 
 
@@ -68,32 +68,32 @@ def match_masks(
 ) -> MatchedMasks:
     """Return the mask files of cases.
 
-    A file belongs to the case whose series it names, else to the only case of its frame of reference, else to the case
-    that a table says, else to that of its name: ``CASE``, or the name of the scan, with a suffix such as ``_lung``. A
-    file that names another series and frame of reference than those of its case is rejected. Several files of one case
-    are its mask if each of them holds other regions, by its own names or by that of the file.
+    A file belongs to the case whose DICOM series it refers to. If there is none, it belongs to the only case with its
+    frame of reference; else to the case that a table names; else to the case of its file name, which is the name of the
+    case or scan with a suffix such as ``_lung``. A file is rejected if table or name say one case, and its series and
+    frame of reference belong to another scan. Several files of one case are its mask if each holds other regions.
 
     Parameters
     ----------
     place : str or Path
-        A folder, which is searched recursively, a mask file, an archive, or a table with a column ``mask`` and one of
-        ``case``, ``series_uid`` and ``path``; or ``s3://bucket/prefix`` for any of these.
+        A folder, which is searched recursively, a mask file, an archive, or an address ``s3://bucket/prefix`` of one of
+        these; or a table with a column ``mask`` and a column ``case``, ``series_uid`` or ``path``.
     cohort : Cohort
         The store.
     names : collection of str
         Cases that need masks.
     scans : mapping of str to Scan, optional
-        Scans of this run by case; cases without one are matched by digests of UIDs, or by their case names. None for a
-        command that takes none.
+        Scans of this run by case. Cases without a scan are matched by recorded digests of UIDs, or by their names. None
+        for a command that takes no scans.
     regions : collection of str
-        Regions that the files of one case can be parts of; files of other ones are left aside.
+        Regions that may be parts of a mask; files of a case that hold only other regions are not used.
 
     Raises
     ------
     UsageError
-        If there is nothing at this place, or a table lacks a column.
+        If `place` contains no mask file, or a table lacks a column.
     SourceError
-        If the place is an archive or in an object store, and cannot be read.
+        If `place` is an archive or an address, and cannot be read.
     """
     text = check_address(str(place)) if is_remote(str(place)) else str(Path(place).absolute())
     check_mask_place(text)
@@ -107,10 +107,10 @@ def match_masks(
 
 
 def _found(place: str, cases: CaseLookup) -> list[_Candidate]:
-    """Return the masks of a folder, a file, an archive or an address."""
+    """Return the mask files in a folder, a file, an archive or at an address."""
 
     def is_needed(path: Path) -> bool:
-        # An image of another structure next to the masks of a case has no UIDs either.
+        # Do not read images of other structures, which may be next to the masks of a case.
         named = cases.of_name(path)
         return path == Path(place) or not (named.is_other and named.cases)
 
@@ -122,9 +122,10 @@ def _found(place: str, cases: CaseLookup) -> list[_Candidate]:
 
 
 def _of_only_case(candidates: list[_Candidate], case: str) -> list[_Candidate]:
-    """Give the only case the only folder whose files are named as a mask or as its parts, unless files name the case.
+    """Assign mask files to the only case of a command, if their names name no case.
 
-    Names that say something else may be those of other scans.
+    This is done if exactly one folder has files with names of masks or regions; all its files then belong to the case.
+    With several such folders the files may belong to other scans, so nothing is assigned.
     """
     if any(candidate.named.cases for candidate in candidates):
         return candidates
@@ -140,7 +141,7 @@ def _of_only_case(candidates: list[_Candidate], case: str) -> list[_Candidate]:
 
 
 def _listed(table: str, cases: CaseLookup, matched: MatchedMasks) -> list[_Candidate]:
-    """Return the masks that a table lists for cases."""
+    """Return the mask files that a table lists for cases."""
 
     def open_listed(place: str) -> list[OpenedMask]:
         try:
@@ -154,7 +155,7 @@ def _listed(table: str, cases: CaseLookup, matched: MatchedMasks) -> list[_Candi
     files = Counter(name for (_, targets), masks in zip(rows, opened, strict=True) for name in targets for _ in masks)
 
     def named(mask: OpenedMask, targets: frozenset[str], *, is_alone: bool) -> NamedCases:
-        # A name tells the part only where the mask of a case has several files.
+        # The name of a file states a region only if the mask of its case has several files.
         region = region_at_end(stem_of(mask.path)) if files[min(targets)] > 1 else None
         segments = mask.mask.segments if isinstance(mask.mask, MaskFile) else ()
         states_none = region is None and all(segment.region is None for segment in segments)
@@ -170,7 +171,7 @@ def _listed(table: str, cases: CaseLookup, matched: MatchedMasks) -> list[_Candi
 def _assign(
     candidates: list[_Candidate], cases: CaseLookup, matched: MatchedMasks, place: str, regions: frozenset[str]
 ) -> None:
-    """Assign to each case its only mask, or those that are parts of one."""
+    """Assign mask files to cases: to each case its only file, or several files that are parts of its mask."""
     by_case: dict[str, list[NamedMask]] = defaultdict(list)
     faults: dict[str, list[str]] = defaultdict(list)
     incomplete: set[str] = set()
@@ -229,7 +230,7 @@ def _assign(
 
 
 def _targets(candidate: _Candidate, mask: MaskFile, cases: CaseLookup) -> tuple[frozenset[str], str | None]:
-    """Return the cases that a mask belongs to, and why it cannot be used."""
+    """Return the case that a mask belongs to, and None; or no case, and the reason why the mask cannot be used."""
     path = mark_path(mask.path)
     by_uid: frozenset[str] = frozenset()
     if mask.series_uid:
@@ -257,7 +258,10 @@ def _targets(candidate: _Candidate, mask: MaskFile, cases: CaseLookup) -> tuple[
 
 
 def _remedy(place: str, name: str, cases: CaseLookup) -> str:
-    """Return what to do for a case that no file belongs to; names of scans that are not given are unknown."""
+    """Return the end of the message about a case without a mask file, which says what to do.
+
+    The name of a scan is known only if its source was given to this command.
+    """
     if is_table(place):
         return ": add it to the table"
     example, table = f"such as {name}_lung.nrrd or {name}/", "a table with the columns case and mask"
@@ -276,7 +280,7 @@ def _unnamed_fault(path: str | Path) -> str:
 
 
 def _contradicts(name: str, mask: MaskFile, cases: CaseLookup) -> bool:
-    """Return True where a mask names another series than that of a case, and does not share its frame of reference."""
+    """Return True if a mask refers to another series than that of a case, and to another frame of reference."""
     if mask.frame_uid and cases.has_frame(name, mask.frame_uid):
         return False
     series = cases.has_series(name, mask.series_uid) if mask.series_uid else None

@@ -1,4 +1,4 @@
-"""Several mask files of one case: which of them are its mask, each for other parts of the lungs."""
+"""Choose the mask of a case among several files: one file, or several files that each hold other regions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lungmix.formats.masks.combined import MaskPart, combine
 
 @dataclass(frozen=True, repr=False)
 class NamedMask:
-    """Mask file with the region that its name states; `repr` shows no names.
+    """Mask file with the region that its file name states; `repr` shows no names of files.
 
     Attributes
     ----------
     mask : MaskFile
         The file.
     region : str or None
-        Region by the name of the file; None for a file that is named as the mask of the whole scan.
+        Region that the file name states; None if the name states no region, as for a mask of both lungs.
     """
 
     mask: MaskFile
@@ -29,7 +29,7 @@ class NamedMask:
 
     @property
     def stated_regions(self) -> frozenset[str]:
-        """Regions that the file names, or else its name; empty where only its voxels can tell."""
+        """Regions of the segments in the file, or else the region of its file name; empty if neither is known."""
         regions = {segment.region for segment in self.mask.segments if segment.region is not None}
         if not regions and self.region is not None and len(self.mask.segments) <= 1:
             regions.add(self.region)
@@ -37,23 +37,23 @@ class NamedMask:
 
     @property
     def part(self) -> MaskPart:
-        """The file as a part of a mask."""
+        """Part of a mask that consists of this file."""
         names_regions = any(segment.region is not None for segment in self.mask.segments)
         return MaskPart(self.mask, None if names_regions or not self.stated_regions else self.region)
 
 
 @dataclass(frozen=True, repr=False)
 class ChosenMasks:
-    """Files of one case that are its mask; `repr` shows no names.
+    """Files of one case that are its mask; `repr` shows no names of files.
 
     Attributes
     ----------
     masks : tuple of NamedMask
-        A mask, or the parts of one.
+        One file, or several files that are parts of the mask; empty if the choice is ambiguous.
     ambiguous : tuple of MaskFile
-        Files of which each can be the mask, where none is chosen.
+        Files that could each be the mask; empty if the choice is clear.
     left_aside : tuple of MaskFile
-        Files of other structures.
+        Files that are not used, because they show other structures.
     """
 
     masks: tuple[NamedMask, ...] = ()
@@ -64,26 +64,27 @@ class ChosenMasks:
         return f"<ChosenMasks: {len(self.masks)}>"
 
     def combined(self) -> MaskFile:
-        """Return the mask.
+        """Return the chosen files as one mask.
 
         Raises
         ------
         SourceError
-            If the grids of its parts do not fit together.
+            If the grids of the files do not fit together.
         """
         first, *more = self.masks
         return combine([named.part for named in self.masks]) if more or first.part.region else first.mask
 
 
 def choose_masks(files: Sequence[NamedMask], regions: Collection[str]) -> ChosenMasks:
-    """Return which files of one case are its mask: the only one, or all that state different regions.
+    """Return the files of one case that are its mask: the only file, or all files if they state different regions.
 
     Parameters
     ----------
     files : sequence of NamedMask
         Files of the case.
     regions : collection of str
-        Regions that count; files that state others alone are left aside, unless the case has no other file.
+        Regions that may be parts of the mask. Files that state only other regions are not used, unless the case has
+        no other files.
     """
     used = [file for file in files if not file.stated_regions or not file.stated_regions.isdisjoint(regions)]
     if not used:
@@ -98,7 +99,7 @@ def choose_masks(files: Sequence[NamedMask], regions: Collection[str]) -> Chosen
 
 
 def _with_shared_regions(files: Sequence[NamedMask]) -> list[NamedMask]:
-    """Return the files that state a region which another file states too."""
+    """Return the files that share a region with another file."""
     return [
         file
         for file in files

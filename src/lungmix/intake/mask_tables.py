@@ -23,7 +23,7 @@ _MAX_TABLE_BYTES = 64 << 20
 
 
 def is_table(place: str) -> bool:
-    """Return True for the name of a table."""
+    """Return True for a path with the extension of a table, such as ``.csv``."""
     path = Path(place)
     return path.suffix.lower() in TABLE_EXTENSIONS and extension_of(path) is None
 
@@ -31,21 +31,21 @@ def is_table(place: str) -> bool:
 def read_mask_table(
     place: str, cases: CaseLookup, unused: MutableMapping[str, str]
 ) -> list[tuple[str, frozenset[str]]]:
-    """Return the path or address of each mask that a table lists, with its cases.
+    """Return the path or address of each mask in a table, with the cases that its row names.
 
     Parameters
     ----------
     place : str
-        Path or address of the table; paths in it begin in its folder.
+        Path or address of the table. Paths in the table are relative to its folder.
     cases : CaseLookup
         The cases.
     unused : mapping of str to str
-        Receives rows without a case, with the reason.
+        Receives rows that name no case of this run, with the reason.
 
     Raises
     ------
     UsageError
-        If it is no table, or lacks a column.
+        If the file is not a table, or lacks a column.
     SourceError
         If a table in an object store cannot be downloaded.
     """
@@ -88,7 +88,7 @@ def read_mask_table(
 
 
 def _location(text: str, table: str) -> str:
-    """Return the path or address that a table gives, which begins in the folder of the table."""
+    """Return the absolute path or the address of an entry of a table; relative entries begin in the table's folder."""
     if is_address(text):
         return text
     if is_remote(table):

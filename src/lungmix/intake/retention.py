@@ -21,21 +21,21 @@ _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 @dataclass(frozen=True)
 class RetainedScans:
-    """Scans with only those attributes that a store may keep.
+    """Scans without the patient attributes that the store must not keep.
 
     Attributes
     ----------
     scans : dict of str to Scan
-        Scans by case, with the requested attributes of patients, and notes on them.
+        Scans by case, with the requested attributes of patients, and notes for the user.
     table : KeyTable or None
-        Key table, written already; `drop_unconverted` removes cases that did not reach the store.
+        Key table with rows of all scans, already written; `drop_unconverted` removes rows without a case.
     """
 
     scans: dict[str, Scan]
     table: KeyTable | None = None
 
     def drop_unconverted(self, cohort: Cohort) -> None:
-        """Remove cases that did not reach the store from the key table."""
+        """Remove the rows of scans that could not be converted from the key table."""
         if self.table is not None:
             with self.table.locked_rows():
                 self.table.drop_rows(cohort, [name for name in self.scans if name not in cohort])
@@ -56,7 +56,7 @@ def open_table(cohort: Cohort, parameters: IntakeParameters, *outputs: str | Pat
     Raises
     ------
     UsageError
-        If the file is no key table, or is inside the store or an output folder.
+        If the file is not a key table, or is inside the store or an output folder.
     """
     if parameters.key is None:
         return None
@@ -71,9 +71,9 @@ def apply_retention(
     parameters: IntakeParameters,
     table: KeyTable | None,
 ) -> RetainedScans:
-    """Write the key table, and drop all attributes of patients but the requested ones.
+    """Write the key table, and remove all attributes of patients except the requested ones.
 
-    The table is written before the first conversion, so that a killed run leaves no case without its row.
+    The table is written before the first conversion, so that a killed run leaves no case without its row in the table.
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ def apply_retention(
     source_labels : mapping of str to str
         Source labels by case name, see `lungmix.intake.case_names.source_label`.
     parameters : IntakeParameters
-        Requested attributes.
+        The requested attributes.
     table : KeyTable or None
-        Key table, where one was requested.
+        Key table, if one was requested.
     """
     shifts: dict[str, int | None] = {}
     if table is not None:
@@ -120,7 +120,10 @@ UNKNOWN_ORIENTATION = (
 
 
 def age_of(identity: Identity) -> int | None:
-    """Return the age in years, from the DICOM age (``058Y``), or from the dates of birth and study."""
+    """Return the age in whole years, from the DICOM age (``058Y``), or else from the dates of birth and study.
+
+    The result is None if the header has neither.
+    """
     match = re.fullmatch(r"(\d{1,3})([YMWD])", (identity.age or "").strip())
     if match:
         return int(int(match[1]) * _YEARS[match[2]])
@@ -131,7 +134,7 @@ def age_of(identity: Identity) -> int | None:
 
 
 def shift_date(text: str | None, days: int) -> str | None:
-    """Return a date ``YYYYMMDD`` shifted by some days; None if there is none, or it cannot be read."""
+    """Return a date ``YYYYMMDD``, shifted by a number of days; None if the text is missing or not a date."""
     parsed = _parse_date(text)
     try:
         return None if parsed is None else (parsed + timedelta(days)).strftime("%Y%m%d").zfill(8)

@@ -1,4 +1,4 @@
-"""Recompute cases in a scratch store, from sources or from stored images, and compare every byte."""
+"""Verification: recompute cases in a temporary store, from sources or from stored images, and compare every byte."""
 
 from lungmix.verify.cohort import invalidate, sample_of, scans_of_cases, verify_cases
 from lungmix.verify.objects import corrupt_objects

@@ -1,4 +1,4 @@
-"""Verification of one case: its objects, image, stages and table rows are recomputed and compared."""
+"""Verification of one case: recompute its image, stages and rows of tables, and compare them with the stored ones."""
 
 from __future__ import annotations
 
@@ -48,14 +48,30 @@ from lungmix.verify.problems import Verification
 from lungmix.verify.scratch import scratch_store
 
 _PROVENANCE_KEYS = ("key", "files", "lungmix_version", "model_name")
-"""Keys of a record that describe how a result was computed, not the result."""
+"""Keys of a record that say how a result was computed and are not compared."""
 
 AddProblem = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of a case with its recomputed results; problems and notes are added to `verification`."""
+    """Comparison of a stored case with its recomputed results.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        Client of the cluster that recomputes the case.
+    cohort : Cohort
+        The store.
+    case : CaseFiles
+        The case.
+    scan : Scan or None
+        Source of the case, if it is available.
+    model : TissueModel or None
+        Model of the store; None if it is missing or corrupt.
+    verification : Verification
+        Receives problems and notes.
+    """
 
     client: Client
     cohort: Cohort
@@ -66,16 +82,16 @@ class Comparison:
 
     @property
     def add_problem(self) -> AddProblem:
-        """Function that adds a problem of this case; see `Verification.add_problem`."""
+        """Function that adds a problem of this case, see `Verification.add_problem`."""
         return partial(self.verification.add_problem, self.case.name)
 
     @property
     def add_note(self) -> Callable[[str], None]:
-        """Function that adds a note on this case; see `Verification.add_note`."""
+        """Function that adds a note on this case, see `Verification.add_note`."""
         return partial(self.verification.add_note, self.case.name)
 
     def compare(self) -> None:
-        """Check the objects, then recompute and compare all stages."""
+        """Check the stored objects; if they are intact, recompute and compare all stages."""
         case = self.case
         if case.failure is not None:
             self.add_problem(f"{case.failure['stage']} failed: {case.failure['reason']}")
@@ -101,7 +117,7 @@ class Comparison:
                 self.add_problem(error.raw_message)
 
     def _check_records(self) -> bool:
-        """Add a problem for each corrupt record of a stage; return True if there is none."""
+        """Add a problem for each stage whose record is corrupt; return True if all records are valid."""
         corrupt = [stage for stage, record in self.case.stages.items() if not _is_record(stage, record)]
         for stage in corrupt:
             self.add_problem(f"the record of the stage {stage} is corrupt", stage)
@@ -141,7 +157,7 @@ class Comparison:
                 self._compare_stage(scratch[name], regions.STAGE)
                 self._compare_stage(scratch[name], label.STAGE)
                 if numbers := quality.numbers_of(case):
-                    # Labels are computed without these numbers where a mask file tells the regions.
+                    # The label stage measures these numbers only if it computes regions, so measure them here.
                     quality.QualityStage().run(context, name)
                     if numbers != quality.numbers_of(scratch[name]):
                         self.add_problem(
@@ -152,7 +168,7 @@ class Comparison:
             self._compare_rows(self.model)
 
     def _compare_source(self, scan: Scan) -> None:
-        """Compare image, metadata and notes with the source."""
+        """Compare the stored image, metadata and notes with the source."""
         case, digest = self.case, hashlib.sha256()
         record = case.stages[convert.STAGE]
         stored, expected = (item.acquisition.technical().to_dict() for item in (case, scan))
@@ -180,7 +196,7 @@ class Comparison:
             self.add_problem("the notes on it are not those of the source")
 
     def _compare_image(self, scratch: Cohort) -> None:
-        """Write the stored voxels to the scratch store; compare them, their coarser levels and the packed air."""
+        """Write the stored voxels to the temporary store, and compare voxels, coarser levels and packed air."""
         case = self.case
         copy = CohortWriter(scratch).add(case.name, case.geometry, case.acquisition, chunk_slices=case.chunk_slices)
         record = dict(case.stages[convert.STAGE])
@@ -206,7 +222,7 @@ class Comparison:
         self._compare_files(case.packed_files, packed, PACKED)
 
     def _copy_given_mask(self, scratch: Cohort) -> None:
-        """Write the stored labels of a mask from a file to the scratch store, with new histograms and levels."""
+        """Write a stored mask that came from a file to the temporary store, with new histograms and coarser levels."""
         case, copy = self.case, CaseWriter(scratch[self.case.name])
         choice = stored_choice(case)
         files, side_files = create_arrays(copy, choice)
@@ -225,7 +241,7 @@ class Comparison:
                 self.add_problem(f"{key} differs when recomputed", stage)
 
     def _compare_stage(self, recomputed: Case, stage: str) -> None:
-        """Compare the objects and results of a stage with the recomputed ones."""
+        """Compare the objects and the record of a stage with the recomputed ones."""
         if stage not in self.case.stages:
             return
         stored, expected = self.case.stages[stage], recomputed.stages[stage]
@@ -239,7 +255,7 @@ class Comparison:
                 self.add_problem(f"{name} of the stage {stage} differs when recomputed", stage)
 
     def _compare_rows(self, model: TissueModel) -> None:
-        """Compare the rows of the tables with those computed from the histograms."""
+        """Compare the rows of the case in the tables with rows that are computed from its histograms."""
         name = self.case.name
         for file in TABLES:
             text = self.cohort.read_text(file)
@@ -271,5 +287,5 @@ def _is_record(stage: str, record: Mapping[str, Any]) -> bool:
 
 
 def _facts_of(note: str) -> tuple[str, ...]:
-    """Return the numbers in a note: its words may be those of another version of the package."""
+    """Return the numbers in a note, by which notes are compared: another version may have worded it differently."""
     return tuple(re.findall(r"\d+(?:\.\d+)?", note))

@@ -1,4 +1,4 @@
-"""Verification of a cohort: cases, models and tables; invalidation of corrupt stages."""
+"""Verification of a cohort: check its cases, models and tables, and invalidate corrupt stages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def sample_of(names: Sequence[str], size: int, seed: int | None = None) -> list[
 def scans_of_cases(
     cohort: Cohort, sources: Sequence[str | Path], rules: SeriesFilter, callback: Callback
 ) -> tuple[dict[str, Scan], dict[str, str]]:
-    """Return the scans of sources by case name, and the reasons why other items have no case, by source label."""
+    """Return the scans in sources by case name, and a reason for each item that belongs to no case.
+
+    Reasons are by source label, such as ``source 2, item 17``, which stands for the name of an item.
+    """
     scans: list[Scan] = []
     labels: list[str] = []
     reasons: dict[str, str] = {}
@@ -61,26 +64,26 @@ def verify_cases(
     scans: Mapping[str, Scan],
     callback: Callback | None = None,
 ) -> Verification:
-    """Compare cases with their receipts and with recomputed results; check the models and tables of the store.
+    """Compare cases with their recorded checksums and with recomputed results; check models and tables of the store.
 
     Parameters
     ----------
     client : distributed.Client
         Client of the cluster that recomputes cases.
     cohort : Cohort
-        The store, which is only read. Recomputed cases are in a scratch store next to it meanwhile.
+        The store, which is only read. Cases are recomputed in a temporary store next to it.
     names : sequence of str
         Cases to verify.
     scans : mapping of str to Scan
-        Available sources by case; images of other cases are compared with the digest of their voxels.
+        Available sources by case. The image of a case without a source is compared with the digest of its voxels.
     callback : Callback, optional
         Receives the progress.
 
     Returns
     -------
     Verification
-        Problems and notes. Cases with unreadable metadata and scans that failed before there was a case are included,
-        even if not in `names`.
+        Problems and notes. Cases with unreadable metadata, and scans whose conversion failed, are always included, even
+        if they are not in `names`.
     """
     callback = callback or Callback()
     verification = Verification()
@@ -104,14 +107,14 @@ def invalidate(cohort: Cohort, verification: Verification) -> dict[str, dict[str
     Parameters
     ----------
     cohort : Cohort
-        Cohort opened for writing, and locked since before `verification` began.
+        The store, opened for writing. It must have been locked before the verification began.
     verification : Verification
-        Result for the same store.
+        Result of `verify_cases` for this store.
 
     Returns
     -------
     dict of str to dict
-        Reasons by case and stage.
+        For each case and each of its invalidated stages, the reason.
     """
     invalidated: dict[str, dict[str, str]] = {}
     for name, stages in verification.damaged.items():
@@ -141,7 +144,7 @@ def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | N
 def _check_tables(cohort: Cohort, verification: Verification) -> None:
     """Add problems for rows of missing or unlabelled cases, and for Parquet files that differ from their CSV file.
 
-    Evaluations, whose references the store does not hold, need a mask only.
+    A row of an evaluation needs a case with a mask only. It cannot be recomputed, as the store has no references.
     """
     cases, damaged = dict(cohort.items()), cohort.damaged
     for file in CASE_TABLES:

@@ -1,4 +1,4 @@
-"""Comparison of the objects of a case with the receipts of its stages."""
+"""Compare the objects of a case with the receipts (sizes and checksums) that its stages recorded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def corrupt_objects(case: CaseFiles) -> list[str]:
 
 
 def unexpected_objects(case: CaseFiles) -> dict[str, str]:
-    """Return a message by key for each object in no record; those of an interrupted stage share one message.
+    """Return a message for each object that no stage recorded, by its key.
 
-    Arrays that a killed command left have none where the stage is complete: the next command deletes them.
+    All objects of an interrupted stage share one message, by the name of the stage. There is no message about temporary
+    arrays that a killed command left, because the next command deletes them.
     """
     records = [*case.stages.values(), *(damage["record"] for damage in case.damage.values())]
     stage_files = (key for record in records for key in record.get("files", {}))

@@ -14,12 +14,12 @@ class Verification:
     Attributes
     ----------
     wrong : dict of str to list of str
-        Problems by case, or by file of the store; an empty list for a case that passed. Names of files in them are
-        marked (`lungmix.errors.mark_path`).
+        Problems of each case or file of the store; an empty list for a case that passed. Names of files in the texts
+        are marked (`lungmix.errors.mark_path`).
     notes : dict of str to list of str
-        Notes by case or file that are no problems, such as stages that were not run.
+        Notes on each case or file that are no problems, such as stages that were not run.
     damaged : dict of str to dict
-        By case, then by stage or ``air``, the reason that `lungmix.verify.invalidate` records.
+        For each case, the stages to recompute (or ``air``, packed air), each with the reason.
     """
 
     wrong: dict[str, list[str]] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Verification:
     damaged: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add_problem(self, name: str, reason: str, stage: str | None = None) -> None:
-        """Add a problem of a case or file, without duplicates; `stage` has to be recomputed."""
+        """Add a problem of a case or file, without duplicates; `stage` is the stage that has to be recomputed."""
         reasons = self.wrong.setdefault(name, [])
         if reason not in reasons:
             reasons.append(reason)
@@ -42,5 +42,5 @@ class Verification:
 
     @property
     def faults(self) -> dict[str, list[str]]:
-        """Items of `wrong` that have a problem."""
+        """Cases and files of `wrong` with at least one problem."""
         return {name: reasons for name, reasons in self.wrong.items() if reasons}

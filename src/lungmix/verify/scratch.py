@@ -1,4 +1,4 @@
-"""Temporary store for recomputed cases."""
+"""Scratch store: a temporary store for recomputed cases."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lungmix.store.zarr_store import is_remote
 
 
 def scratch_url(url: str) -> str:
-    """Return the URL of the scratch store: next to a store, or inside it where the store is a whole bucket."""
+    """Return the URL of a scratch store: next to a store, or inside it if the store is a whole bucket."""
     suffix = f"verify-{uuid.uuid4().hex[:8]}"
     if not is_remote(url):
         return f"{Path(url).absolute()}.{suffix}"
     stripped = url.rstrip("/")
-    # No case name begins with a dot.
+    # The name begins with a dot, as no name of a case does.
     return f"{stripped}.{suffix}" if "/" in stripped.partition("://")[2] else f"{stripped}/.{suffix}"
 
 
 @contextmanager
 def scratch_store(cohort: Cohort) -> Iterator[Cohort]:
-    """Create an empty store beside another one for a ``with`` block, and delete it at the end of the block.
+    """Create an empty store next to another one for a ``with`` block, and delete it at the end of the block.
 
-    Where the folder of the store is read-only, a temporary folder is used, which only workers on this machine can read.
+    If the folder of the store is read-only, a temporary folder is used, which only workers on this machine can read.
     """
     url = scratch_url(cohort.url)
     with ExitStack() as stack:

@@ -1,1 +1,1 @@
-"""HTML report of a cohort: its overview, figures and viewer."""
+"""HTML report of a cohort: tables, figures and a viewer of scans. Figures of studies are drawn here too."""

@@ -1,4 +1,7 @@
-"""Figures of an evaluation: volumes and their differences after Bland and Altman, and the slices that differ most."""
+"""Figures of an evaluation: volumes and their differences after Bland and Altman, and the slices that differ most.
+
+An evaluation compares segments of the store, such as the right lung, with references, which are masks from files.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from lungmix.store.tables import Row
 from lungmix.webpage.figures import LUNG_WINDOW, body_of
 
 STORE_COLOR, REFERENCE_COLOR = "#ffb000", "#34b3ff"
-"""Contours of the store and of the reference, which people with any colour vision tell apart."""
+"""Colours of the contours of the store and of the reference; people with any colour vision can distinguish them."""
 
 _POINT, _LINE, _MEAN = "#3b5f7d", "#8a949e", "#b5432a"
 _MIN_LIMITS = 3
@@ -32,7 +35,7 @@ def limits_of_agreement(rows: Sequence[Row]) -> tuple[float, float, float] | Non
     Parameters
     ----------
     rows : sequence of dict
-        Rows of ``evaluation.csv``.
+        Rows of ``evaluation.csv`` of one region.
 
     Returns
     -------
@@ -47,7 +50,9 @@ def limits_of_agreement(rows: Sequence[Row]) -> tuple[float, float, float] | Non
 
 
 def agreement_figure(rows: Sequence[Row]) -> Figure:
-    """Draw volumes against those of the reference, and their differences after Bland and Altman; a row per region.
+    """Draw volumes of the store against volumes of the reference, and their differences after Bland and Altman.
+
+    The figure has one row per region.
 
     Parameters
     ----------
@@ -77,7 +82,7 @@ def agreement_figure(rows: Sequence[Row]) -> Figure:
 
 
 def worst_slices_figure(cohort: Cohort, slices: Sequence[WorstSlice], rows: Sequence[Row]) -> Figure:
-    """Draw the slices that differ most, with the contours of the store and of the reference.
+    """Draw stored slices in which store and reference differ most, with the contours of both.
 
     Parameters
     ----------

@@ -18,10 +18,10 @@ SCORE = "score"
 SCANNER = "scanner"
 
 BOTH = "both_ml"
-"""Key of the volume of both lungs, for masks that hold more."""
+"""Key of the volume of both lungs together, for masks that contain more than the lungs."""
 
 FLAGS = "flags"
-"""Key of the names of the flags that quality control raises."""
+"""Key of the column with the names of the raised flags of quality control."""
 
 _TITLES = {
     SCORE: "Score S",
@@ -41,14 +41,15 @@ _TITLES = {
     "model": "Model of the labels",
 }
 _MEANINGS = {column.key: column.meaning for column in MEASUREMENTS} | {
-    BOTH: "both lungs together, where the mask differs from them by more than 2 %: the rest is no lung",
+    BOTH: "volume of both lungs, if it differs from the mask by more than 2 %: the rest of the mask is no lung",
     FLAGS: "flags of quality control; the section To look at has the reasons",
     SCORE: "severity as scored by a radiologist: 0 none, 1 below 5 %, 2 to 25 %, 3 to 50 %, 4 to 75 %, 5 above",
-    "mask": "sizes of the lung mask: “paper” in voxels as published, “physical” in mm and mL; then sizes that differ; "
-    "“given” a mask from a file",
-    "model": "mixture and its digest: “paper” is the fit as published, “converged” the fit at the maximum of the "
-    "likelihood, “anchored” the fit under a prior, “published” the mixture of the publication, “given” a mixture from "
-    "a file",
+    "mask": "rules of the lung mask: “paper” with sizes in voxels, as published, “physical” with sizes in mm and mL, "
+    "“anatomical” lungs without trachea and with dense lung; then parameters that differ from the preset; “given” is a "
+    "mask from a file, another name the segmenter that made the mask",
+    "model": "mixture of the labels, with its digest: “paper” is the fit as published, “converged” the fit at the "
+    "maximum of the likelihood, “anchored” the fit under a prior, “published” the mixture of the publication, “given” "
+    "a mixture from a file",
 }
 _FIRST = (
     SCORE, "lung_ml", BOTH, "lung_involvement", *(tissue.key for tissue in TISSUES), "mean_hu", "laa950", "perc15",
@@ -69,22 +70,22 @@ _PROPER_NAMES = ("LAA", "Perc15")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table.
+    """Column of the table of a cohort.
 
     Attributes
     ----------
     key : str
-        Name in ``measurements.csv``.
+        Name of the column in ``measurements.csv``, or one of the names above.
     title : str
         Title with the unit.
     meaning : str
-        Description for a tooltip; empty where there is none.
+        Description for a tooltip; may be empty.
     digits : int
         Number of decimals.
     numeric : bool
-        True where all values are numbers.
+        True if all values are numbers.
     first : bool
-        True where the column is visible at first; the others are shown on demand.
+        True if the column is visible at first; other columns are shown on demand.
     """
 
     key: str
@@ -95,20 +96,20 @@ class Column:
     first: bool
 
     def text(self, row: Mapping[str, Value]) -> str:
-        """Return the value of a row as formatted text; empty where it is missing."""
+        """Return the formatted value of this column in a row; empty if the value is missing."""
         value = row.get(self.key, "")
         if not isinstance(value, float | int):
             return str(value)
         return f"{value:,.{self.digits}f}".replace("-", "−") if math.isfinite(value) else ""
 
     def sort_key(self, row: Mapping[str, Value]) -> str:
-        """Return the value of a row as text by which a numeric column is sorted; empty where it is missing."""
+        """Return the unrounded value of this column in a row as text, for sorting; empty if the value is missing."""
         value = row.get(self.key, "")
         return repr(float(value)) if isinstance(value, float | int) and math.isfinite(value) else ""
 
 
 def columns_of(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
-    """Return the columns of rows without the case name: those visible at first, then the others in their order."""
+    """Return the columns of rows, without the name of the case: first the columns that are visible at first."""
     present = dict.fromkeys(key for row in rows for key in row if key != "case")
     keys = [key for key in _FIRST if key in present] + [key for key in present if key not in _FIRST]
     out = []
@@ -125,7 +126,7 @@ def columns_of(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
 
 
 def title_of(key: str) -> str:
-    """Return the title of a column: its key in words, with the unit in parentheses.
+    """Return the title of a column: the words of its key, with the unit in parentheses.
 
     >>> title_of("left_ggo_ml"), title_of("lung_mass_g"), title_of("perc15"), title_of("left_haa_600_250")
     ('Left GGO (mL)', 'Lung mass (g)', 'Perc15 (HU)', 'Left HAA −600 to −250 (%)')

@@ -1,4 +1,4 @@
-"""Figures of mixtures: fits over the histogram, refits of a bootstrap, groups of the robustness study."""
+"""Figures of mixtures: fits over the histogram, refits of a bootstrap, random groups of the robustness study."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure
     Parameters
     ----------
     fits : Fits
-        Fits, drawn one below the other.
+        Fits to draw, one below the other.
     counts : ndarray of uint64, shape (65536,)
         Histogram of the pooled lung voxels.
     clip : int
-        HU; lower values count as this one. Their percentage is written in the title, since it exceeds the axis.
+        Lowest HU; lower values are raised to it. The bar of this HU would be too high for the axis, so its percentage
+        of voxels is written above the plot.
     """
     figure, panels = _panels((10, 1 + 3.2 * len(fits)), len(fits), 1)
     total = max(float(counts.sum()), 1.0)
@@ -72,7 +73,7 @@ def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure
 
 
 def bootstrap_figure(result: Bootstrap) -> Figure:
-    """Draw the components of all refits, and the intervals of the MAP thresholds."""
+    """Draw the components of all refits of a bootstrap, and the confidence intervals of the MAP thresholds."""
     figure, (axes,) = _panels((10, 4.8), 1, 1)
     top = _HEADROOM * max(float(model.density(_HU).max()) for model in result.models)
     for model in result.models:
@@ -94,7 +95,7 @@ def bootstrap_figure(result: Bootstrap) -> Figure:
 
 
 def robustness_figure(result: Robustness) -> Figure:
-    """Draw the Gaussians of all groups, a colour for each size, and the distance between groups by size."""
+    """Draw the Gaussians of all random groups, with one colour per size of groups, and distances between groups."""
     names = list(result.cohort_fits)
     figure = Figure(figsize=(12, 3.3 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -141,12 +142,12 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     figure : Figure
         Figure to write.
     path : str or Path
-        File name, with ``.png``, ``.svg`` or no suffix; both files are written.
+        Path with the suffix ``.png``, ``.svg`` or none; both files are written in any case.
 
     Returns
     -------
     list of Path
-        Both files, the PNG first.
+        Paths of the PNG and the SVG.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def _plain(axes: Any) -> None:
 
 
 def _root_scale(axes: Any, top: float) -> None:
-    """Scale heights by their square roots, as in a rootogram, which shows the small components of dense tissue."""
+    """Scale the vertical axis by square roots, as in a rootogram, so that small components are visible."""
     axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
     axes.set_ylim(0, top)
     ticks = [tick for tick in (0, 0.0001, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02) if tick <= top]
@@ -219,12 +220,12 @@ def _colors(n_components: int) -> list[str]:
 
 
 def _ink(color: str) -> str:
-    """Return a darker colour, for thin lines on white."""
+    """Return a darker shade of a colour, for thin lines on white."""
     return to_hex(np.array(to_rgb(color)) * 0.78)
 
 
 def _clipped_share(model: TissueModel, clip: int) -> float:
-    """Return the probability of a mixture at or below the HU of clipped values."""
+    """Return the probability of HU up to `clip` under a mixture."""
     z = (clip + 0.5 - np.asarray(model.means)) / np.sqrt(model.variances)
     return float(np.dot(model.weights, ndtr(z)))
 

@@ -1,4 +1,4 @@
-"""Diagram of the pipeline with images of a case of the cohort, as Figure 2 of Zaffino et al. 2021."""
+"""Diagram of the pipeline with images of one case of the cohort, like Figure 2 of Zaffino et al. 2021."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, co
     Parameters
     ----------
     case : Case
-        Labelled case that is shown.
+        Labelled case whose images are shown.
     overview : CohortOverview
         Overview of the cohort.
     model : TissueModel

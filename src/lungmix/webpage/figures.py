@@ -1,4 +1,4 @@
-"""Figures of cases: axial slices with their labels, as Figure 3 of Zaffino et al. 2021, and the mixture."""
+"""Figures of slices with their labels, like Figure 3 of Zaffino et al. 2021, and of a mixture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lungmix.store import Case
 from lungmix.tissue import TISSUES
 
 LUNG_WINDOW = (-1350, 150)
-"""HU shown as black and as white: window width 1500, level -600."""
+"""HU that pictures show as black and as white; the window has the width 1500 and the level -600."""
 
 _BODY_HU = -500
 _SPIKE_HU = 9
@@ -32,7 +32,7 @@ def label_colors(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def best_slice(case: Case) -> int:
-    """Return the slice with most lung, from the coarsest level of the pyramid."""
+    """Return the index of the slice with the most lung voxels, counted on the coarsest level of the image."""
     level = len(case.layout.levels) - 1
     lung = np.asarray(case.zarr_array("lung", level)[:])
     factor = case.layout.levels[level].factors[0]
@@ -40,7 +40,7 @@ def best_slice(case: Case) -> int:
 
 
 def body_of(ct: npt.NDArray[np.int16]) -> tuple[slice, slice]:
-    """Return rows and columns of a slice that contain the patient, with a margin."""
+    """Return the range of rows and of columns of a slice that contains the patient, with a margin."""
     dense, box = ct > _BODY_HU, []
     for axis in (1, 0):
         profile = dense.sum(axis=axis)
@@ -51,16 +51,18 @@ def body_of(ct: npt.NDArray[np.int16]) -> tuple[slice, slice]:
 
 
 def slices_figure(cases: Sequence[tuple[Case, str]]) -> Figure:
-    """Draw the slice of each case with most lung and its labels, as Figure 3 of Zaffino et al. 2021.
+    """Draw one slice per case, without and with tissue labels, like Figure 3 of Zaffino et al. 2021.
+
+    The slice is the one with the most lung voxels.
 
     Parameters
     ----------
     cases : sequence of (Case, str)
-        Labelled cases, one row each, and their titles.
+        Labelled cases and their titles; the figure has one row per case.
     """
     figure = Figure(figsize=(10, 4.2 * len(cases) + 0.5))
     FigureCanvasAgg(figure)
-    # Without this padding the titles of the first row are cut at the edge of the figure.
+    # Without this padding, the edge of the figure would cut the titles of the first row.
     figure.set_layout_engine("constrained", h_pad=0.06)
     grid = figure.subplots(len(cases), 2, squeeze=False)
     for (left, right), (case, title) in zip(grid, cases, strict=True):
@@ -96,7 +98,7 @@ def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure
         axes.plot(hu, parts[:, k], linewidth=1.6, **style)
     axes.plot(hu, parts.sum(axis=1), color="black", linewidth=1, linestyle="--", label="mixture")
     axes.set(xlabel="HU", ylabel="share of voxels per HU", xlim=(hu[0], hu[-1]))
-    # Single values that stand out, such as padding, do not set the scale: the median of neighbours does.
+    # A single HU with very many voxels, such as padding, must not set the scale, so use a median of neighbouring bins.
     highest = max(float(parts.sum(axis=1).max()), float(median_filter(share, _SPIKE_HU).max()), 1e-6)
     axes.set_ylim(0, 1.15 * highest)
     axes.legend(frameon=False)
@@ -104,14 +106,14 @@ def mixture_figure(model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure
 
 
 def png_of(figure: Figure, dpi: int = 110) -> bytes:
-    """Return a figure as PNG."""
+    """Return the PNG file of a figure."""
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
 
 
 def svg_of(figure: Figure) -> bytes:
-    """Return a figure as SVG."""
+    """Return the SVG file of a figure."""
     stream: Any = BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return bytes(stream.getvalue())

@@ -9,7 +9,7 @@ from lungmix.errors import UsageError
 
 
 def publish(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name in its folder and rename it.
+    """Write a file atomically: under a temporary name in its folder, which is then renamed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Overview of a cohort: cases, stages, and scanners as in Table 1 of Zaffino et al. 2021."""
+"""Overview of a cohort: its cases with their stages, and its scanners as in Table 1 of Zaffino et al. 2021."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class CaseOverview:
     name : str
         Case name.
     size, spacing : tuple
-        Voxels and mm along x, y, z.
+        Number of voxels, and spacing in mm, along x, y, z.
     stages : list of str
-        Finished stages.
+        Names of the finished stages.
     note : str
-        Reason of its failure, and its corrupt stages; empty where there are none.
+        Reason of the failure of the case, and its corrupt stages; empty if there are none.
     flags : list of str
-        Sentences on doubts about its values.
+        Sentences about doubts, such as the sentences of flags.
     quality : list of RaisedFlag
-        Flags of quality control with numbers and thresholds.
+        Raised flags of quality control, with numbers and thresholds.
     quality_measured : bool
-        False for a case with a mask whose numbers of quality control were not measured.
+        False for a case that has a mask, but no numbers of quality control.
     """
 
     name: str
@@ -50,7 +50,7 @@ class CaseOverview:
 
 @dataclass(frozen=True)
 class Scanner:
-    """Scanner with its scans, a row of the table of scanners."""
+    """Row of the table of scanners: a scanner model with the number of its scans and their settings."""
 
     manufacturer: str
     model: str
@@ -61,7 +61,7 @@ class Scanner:
 
 @dataclass(frozen=True)
 class CohortOverview:
-    """Cases and scanners of a cohort, with the models and presets of its labels and masks."""
+    """Overview of a cohort: cases, scanners, totals, models of the labels and presets of the masks."""
 
     store: str
     cases: list[CaseOverview]
@@ -70,7 +70,7 @@ class CohortOverview:
     voxels: int
     made_with: ModelUse
     damaged: dict[str, str] = field(default_factory=dict)
-    """Reasons and remedies by case, for cases with unreadable metadata and scans that could not be converted."""
+    """Reason and remedy for each case with unreadable metadata, and for each scan that could not be converted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -78,12 +78,12 @@ class CohortOverview:
 
     @property
     def warnings(self) -> list[str]:
-        """Messages, one for each inconsistency between models or presets."""
+        """Messages about cases with labels by different models, or masks with different parameters."""
         return self.made_with.warnings()
 
 
 def overview_of(cohort: Cohort) -> CohortOverview:
-    """Return the overview of a cohort from its metadata alone."""
+    """Return the overview of a cohort, which reads its metadata and no images."""
     cases, by_scanner = [], defaultdict(list)
     slices = voxels = 0
     present = dict(cohort.items())
@@ -113,7 +113,10 @@ def overview_of(cohort: Cohort) -> CohortOverview:
 
 
 def _frequencies(scans: list[Acquisition], name: str) -> str:
-    """Return the values of an attribute by decreasing frequency, with their numbers where there are several."""
+    """Return text with the distinct values of an attribute, the most frequent first.
+
+    If there are several values, each has the number of its scans, as in ``120 (14), 100 (2)``.
+    """
     values = Counter(getattr(acquisition, name) for acquisition in scans)
     texts = [
         ("unknown" if value is None else f"{value:g}") + (f" ({count})" if len(values) > 1 else "")

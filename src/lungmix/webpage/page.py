@@ -1,4 +1,4 @@
-"""HTML report of a cohort: one page with tables, figures and viewer, and a data file for each scan."""
+"""HTML report of a cohort: one page with tables, figures and a viewer, and a data file per scan for the viewer."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from lungmix.webpage.pictures import Picture
 from lungmix.webpage.scans import remove_files_of_other_cases, write_scan
 from lungmix.webpage.thumbnails import remove_thumbnails_of_other_cases, slice_of, write_thumbnail
 
-# Each scan in work holds a slab or two in memory; more would only wait for the disk.
+# Number of scans that are read at once. Each holds up to two slabs in memory, and more scans would wait for the disk.
 _MAX_CONCURRENT = 4
-# Errors of corrupt or missing objects of a store; a folder of the report that cannot be written is a `UsageError`.
+# Errors of reading corrupt or missing objects of a store. A report that cannot be written is a `UsageError`.
 _READ_ERRORS = (StoreError, OSError)
 _SCRIPTS = ("base", "table", "volume", "plane", "histogram", "viewer", "start")
 _STATIC = Path(__file__).parent / "static"
@@ -58,18 +58,18 @@ def write_page(
     Parameters
     ----------
     cohort : Cohort
-        Store with labels; cases without labels are only listed.
+        The store. Cases without labels are listed in the table, but not shown in the viewer.
     folder : str or Path
-        Folder for ``index.html``, ``data/CASE.js`` of each labelled case, ``look/CASE.webp`` of flagged ones, and
-        ``figures/`` as PNG and SVG.
+        Folder for ``index.html``, ``data/CASE.js`` for the viewer of each labelled case, ``look/CASE.webp`` with a
+        slice of each flagged case, and ``figures/`` with PNG and SVG files.
     failed : mapping of str to str, optional
-        Reasons of failed sources that are not in the store.
+        Reasons of failed sources and cases of this run, by name.
     scores : mapping of str to float, optional
-        Radiologist's score S of cases, 0 to 5.
+        A radiologist's score S, 0 to 5, by case.
     callback : Callback, optional
         Receives progress and warnings.
     spell : callable, optional
-        Called with each message; returns the text to show.
+        Called with each message, returns the text to show.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def write_page(
     shown, unreadable = _write_thumbnails(cohort, overview, viewed, target)
     notes |= {name: f"no picture: {reason}" for name, reason in unreadable.items()}
     rows = _rows(cohort, overview, scores or {})
-    # Scores are not compared with measurements by several mixtures.
+    # Scores are compared with measurements only if all labels are by one mixture.
     compared = scores if scores and _is_comparable(rows) else {}
     figures = _draw(cohort, overview, model, viewed, rows, compared, target, callback)
     page = target / "index.html"
@@ -104,7 +104,7 @@ def write_page(
 
 
 def _model_of_labels(cohort: Cohort, labelled: Sequence[str], use: ModelUse) -> TissueModel | None:
-    """Return the mixture of all labels if they share one, else the model of the store, if any."""
+    """Return the mixture of the labels if all cases have the same one; else the model of the store, or None."""
     case_of = {use.labels[name].digest: name for name in labelled if name in use.labels}
     for digest, name in case_of.items() if len(case_of) == 1 else ():
         if use.stored is None or digest != use.stored.digest:
@@ -115,7 +115,7 @@ def _model_of_labels(cohort: Cohort, labelled: Sequence[str], use: ModelUse) -> 
 def _write_scans(
     cohort: Cohort, names: Sequence[str], model: TissueModel | None, folder: Path, callback: Callback
 ) -> dict[str, str]:
-    """Write the data files of scans concurrently; return the reasons of cases that could not be read."""
+    """Write the data files of scans concurrently; return the reason for each case that could not be read."""
     unreadable = {}
     with stage_events(callback, "report", names):
         size = max(1, min(CPU_COUNT, _MAX_CONCURRENT))
@@ -136,7 +136,15 @@ def _write_scan(case: Case, model: TissueModel | None, folder: Path) -> None:
 def _write_thumbnails(
     cohort: Cohort, overview: CohortOverview, viewed: Sequence[str], folder: Path
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the thumbnails of flagged cases; return the slices that they show, and the reasons of unreadable ones."""
+    """Write the thumbnails of flagged cases.
+
+    Returns
+    -------
+    slices : dict of str to int
+        Index of the axial slice in each thumbnail, by case.
+    unreadable : dict of str to str
+        Reason for each case that could not be read.
+    """
     slices: dict[str, int] = {}
     unreadable: dict[str, str] = {}
     for case in overview.cases:
@@ -160,7 +168,7 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(cohort: Cohort, overview: CohortOverview, scores: Mapping[str, float]) -> list[dict[str, Value]]:
-    """Return a row for each case of the store with its measurements, its score and its scanner."""
+    """Return one row per case of the store, with its measurements, score, flags and scanner."""
     measured: dict[str, dict[str, Value]] = {str(row["case"]): dict(row) for row in read_measurements(cohort)}
     rows = []
     for case in overview.cases:
@@ -254,12 +262,12 @@ def _render(
             for case in overview.cases
             if case.flags
         ],
-        # As in qc.csv: a note is no flag.
+        # Only flags count, as in qc.csv; a case may have other notes.
         look_at={case.name for case in overview.cases if case.quality},
         regions=SIDES,
         tissues=TISSUES,
         version=__version__,
-        # Files of this package are the only text that is not escaped.
+        # Only files of this package are included without escaping.
         style=Markup((_STATIC / "page.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
@@ -286,7 +294,7 @@ def _cards(
 
 
 def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict[str, Any]]:
-    """Return the mixtures of the store and of its labels: name, use, and one row per component."""
+    """Return the mixtures of the store and of its labels, each with its title, its use, and one row per component."""
     if model is None:
         return []
     stored = stored_fits(cohort)
@@ -300,7 +308,7 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
             models.setdefault(label_model.digest, (by_labels.get(label_model.digest, GIVEN), label_model))
     if use.stored is not None and use.stored.digest not in models:
         models[use.stored.digest] = (use.stored.name, stored_model(cohort))
-    # Stores without a record of the mixture of their labels were labelled by their model.
+    # Earlier versions do not record the mixture of labels; it is the model of the store.
     labels = by_labels.keys() or {model.digest}
     out = []
     for digest, (name, mixture) in models.items():

@@ -1,4 +1,4 @@
-"""Figures of a cohort as PNG and SVG files, with their titles, captions and texts."""
+"""Figures of the report: draw them, write them as PNG and SVG, and give them titles, captions and alternative texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lungmix.webpage.studies import write_robustness
 
 FOLDER = "figures"
 MIN_SCANS = 12
-"""Smallest cohort whose robustness study has groups of clearly different sizes."""
+"""Smallest number of scans for which the robustness study is drawn; with fewer, groups differ little in size."""
 
 MIN_SCORES = 3
 
@@ -46,7 +46,7 @@ _MODEL_TITLES = {
     PUBLISHED_NAME: "mixture of the publication (“published”)",
     GIVEN: "mixture from a file (“given”)",
 }
-"""Names of `lungmix.store.models.ModelId` in plain words."""
+"""Title of a mixture by its name in `lungmix.store.models.ModelId`."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Picture:
     Attributes
     ----------
     name : str
-        Name of its files, without the suffix.
+        Name of the files of the figure, without the suffix.
     title, caption : str
         Title and caption.
     text : str
         Alternative text for screen readers.
     table : bool
-        True where its numbers are in a CSV file.
+        True if a CSV file of the same name has the numbers of the figure.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Picture:
 def draw_mixture(
     cohort: Cohort, model: TissueModel, labelled: Sequence[str], folder: Path, use: ModelUse | None = None
 ) -> Picture:
-    """Draw the mixture of the labels over the pooled histogram, with the other fits where the store has them.
+    """Draw the mixture of the labels over the pooled histogram; if it is a fit of the store, draw all fits.
 
     Parameters
     ----------
     cohort : Cohort
-        Store with a model.
+        The store, which has a model.
     model : TissueModel
         Mixture of the labels.
     labelled : sequence of str
@@ -88,7 +88,7 @@ def draw_mixture(
     folder : Path
         Folder of the report.
     use : ModelUse, optional
-        Mixtures of the labels by case, where they are recorded.
+        Recorded mixtures of the labels by case.
     """
     settings, fits = cohort.settings, stored_fits(cohort)
     record = settings.get(FITS_RECORD, {})
@@ -117,7 +117,7 @@ def draw_mixture(
 
 
 def draw_pipeline(cohort: Cohort, overview: CohortOverview, model: TissueModel, name: str, folder: Path) -> Picture:
-    """Draw the steps of the pipeline with images of a case, as Figure 2 of the publication."""
+    """Draw the steps of the pipeline with images of the case `name`, like Figure 2 of the publication."""
     counts = pool_counts(cohort, [n for n, case in cohort.items() if "mask" in case.stages])
     figure = pipeline_figure(cohort[name], overview, model, counts)
     text = (
@@ -133,19 +133,19 @@ def draw_pipeline(cohort: Cohort, overview: CohortOverview, model: TissueModel, 
 
 
 def draw_slices(cohort: Cohort, involvement: Mapping[str, float], labelled: Sequence[str], folder: Path) -> Picture:
-    """Draw slices of the cases with least, median and most involvement, as Figure 3 of the publication."""
+    """Draw slices of the cases with lowest, median and highest lung involvement, like Figure 3 of the publication."""
     ranked = sorted((name for name in labelled if name in involvement), key=lambda name: (involvement[name], name))
     ranked = ranked or list(labelled)
     chosen = list(dict.fromkeys(ranked[i] for i in (0, len(ranked) // 2, -1)))
     titles = [f"{n}, LI {involvement[n]:.1f} %" if n in involvement else n for n in chosen]
     figure = slices_figure([(cohort[n], title) for n, title in zip(chosen, titles, strict=True)])
-    scans = "the scans with least, median and most lung involvement" if len(chosen) == 3 else ", ".join(chosen)
-    caption = f"Axial slice with most lung and its labels, of {scans}. {_as_figure(3)}"
+    scans = "the scans with lowest, median and highest lung involvement" if len(chosen) == 3 else ", ".join(chosen)
+    caption = f"One axial slice, the one with the most lung, with and without labels, of {scans}. {_as_figure(3)}"
     return _save(figure, folder, Picture("slices", "Slices and labels", caption, f"{caption} {'; '.join(titles)}."))
 
 
 def draw_robustness(cohort: Cohort, folder: Path, progress: Callable[[int, int], None] | None = None) -> Picture | None:
-    """Draw mixtures of random groups of scans, as Figure 4 of the publication; None for too few scans."""
+    """Draw mixtures of random groups of scans, like Figure 4 of the publication; None for fewer than 12 scans."""
     counts = masked_counts(cohort)
     if len(counts) < MIN_SCANS:
         return None
@@ -161,7 +161,10 @@ def draw_robustness(cohort: Cohort, folder: Path, progress: Callable[[int, int],
 
 
 def draw_scores(scores: Mapping[str, float], involvement: Mapping[str, float], folder: Path) -> Picture | None:
-    """Draw lung involvement by score, as Figure 5 of the publication; None where too few cases have both."""
+    """Draw lung involvement by score, like Figure 5 of the publication.
+
+    The result is None if fewer than 3 cases have a score and a lung involvement, or all scores are equal.
+    """
     names = [name for name in scores if name in involvement]
     if len(names) < MIN_SCORES:
         return None
@@ -179,12 +182,12 @@ def draw_scores(scores: Mapping[str, float], involvement: Mapping[str, float], f
     try:
         figure = score_figure(score_analysis.study(rows))
     except UsageError:
-        return None  # All scores are equal.
+        return None  # all scores are equal
     return _save(figure, folder, Picture("scores", "Score and involvement", caption, f"{caption} {medians}."))
 
 
 def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:
-    """Draw the agreement of volumes with references, and the slices that differ most; none without an evaluation."""
+    """Draw the agreement of volumes with references, and the slices that differ most; no figures without evaluation."""
     rows = stored_evaluations(cohort)
     if not rows:
         return []
@@ -205,7 +208,10 @@ def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:
     ]
     slices = stored_slices(cohort)
     if slices:
-        caption = "Of the cases that agree least, the slice with most voxels in only one of store and reference."
+        caption = (
+            "For each of the cases that agree least, the slice with the most voxels that belong to only one of store "
+            "and reference."
+        )
         named = "; ".join(f"{worst.case}, {worst.region}, slice {worst.position}" for worst in slices)
         picture = Picture("worst_slices", "Slices that differ most", caption, f"{caption} {named}.")
         drawn.append(_save(worst_slices_figure(cohort, slices, rows), folder, picture))
@@ -225,7 +231,7 @@ def _agreement_text(region: str, rows: Sequence[Row]) -> str:
 
 
 def model_title(name: str) -> str:
-    """Return the name of a mixture in plain words."""
+    """Return the title of a mixture for captions and tables, from its name in the store."""
     return _MODEL_TITLES.get(name, f"mixture “{name}”")
 
 

@@ -1,7 +1,7 @@
 """Data files of the viewer, one per scan: a script with the reduced volume, its histogram and the mixture.
 
-Browsers do not let a page opened from disk fetch files or read the pixels of images, but do let it load scripts: sheets
-of slices are therefore embedded in a script as base64.
+A page that is opened from disk may load scripts, but browsers do not let it fetch other files or read the pixels of
+images. So the slices are tiled in one image, a sheet, which is embedded in the script as base64.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from lungmix.webpage.volume import CLASSES, LOWEST_HU, STEP_HU, Preview, preview
 
 FOLDER = "data"
 OPENING = "lungmix.deliver("
-"""First bytes of every data file, which distinguishes them from other files."""
+"""Beginning of every data file, by which data files are recognized."""
 
 _QUALITY = 75
-# Labels are spread over the grey values, so that colour management of a browser does not change them.
+# Labels are multiplied by this number. Browsers may change grey values slightly, which then does not change labels.
 _SPREAD = 7
 _BIN = 5
 _HU = (-1100, 300)
 
 
 def write_scan(case: Case, model: TissueModel | None, folder: Path) -> int:
-    """Write ``data/CASE.js``.
+    """Write the data file ``data/CASE.js`` of a case.
 
     Parameters
     ----------
     case : Case
         Labelled case.
     model : TissueModel or None
-        Mixture of its labels.
+        Mixture of the labels of the case.
     folder : Path
         Folder of the report.
 
@@ -56,7 +56,7 @@ def write_scan(case: Case, model: TissueModel | None, folder: Path) -> int:
 
 
 def remove_files_of_other_cases(folder: Path, kept: set[str]) -> None:
-    """Delete data files of cases that are no longer in the cohort; other files stay."""
+    """Delete data files of cases that are not in `kept`; files that are no data files stay."""
     for path in (folder / FOLDER).glob("*.js"):
         if path.stem not in kept:
             with path.open("rb") as stream:
@@ -66,7 +66,7 @@ def remove_files_of_other_cases(folder: Path, kept: set[str]) -> None:
 
 
 def script_of(case: Case, model: TissueModel | None) -> bytes:
-    """Return the data file of a scan; see `write_scan`."""
+    """Return the content of the data file of a case, see `write_scan`."""
     geometry = case.geometry
     payload = {
         "case": case.name,
@@ -87,14 +87,14 @@ def histogram_of(counts: npt.NDArray[np.uint64], model: TissueModel | None) -> d
     counts : ndarray of uint64, shape (65536,)
         Histogram of the lung voxels.
     model : TissueModel or None
-        Mixture; without one there are no components.
+        Mixture of the labels; without a mixture, the result has no components.
 
     Returns
     -------
     dict
-        ``first`` (lower HU of the first bin), ``width`` (HU), ``shares`` (per mille of all lung voxels, per HU),
-        ``labels`` of the bins, ``components`` (one list each, the same unit), ``below`` and ``above`` (percent of
-        voxels outside the bins).
+        ``first`` (lowest HU of the first bin), ``width`` (HU per bin), ``shares`` (per mille of all lung voxels per HU,
+        for each bin), ``labels`` (tissue label of each bin), ``components`` (a list per component, with its values at
+        the centres of bins, in the unit of ``shares``), ``below`` and ``above`` (percent of voxels outside the bins).
     """
     total = max(float(counts.sum()), 1.0)
     low, high = _HU[0] - FIRST_HU, _HU[1] - FIRST_HU
@@ -135,7 +135,7 @@ def _volume(preview: Preview) -> dict[str, Any]:
 
 
 def _sheet(volume: npt.NDArray[np.uint8], columns: int, **options: Any) -> str:
-    """Return axial slices tiled row by row in one image, as WebP in base64."""
+    """Return one WebP image in base64, with the axial slices tiled row by row, `columns` slices per row."""
     depth, height, width = volume.shape
     rows = -(-depth // columns)
     tiles = np.zeros((rows * columns, height, width), np.uint8)

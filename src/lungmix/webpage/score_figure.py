@@ -1,4 +1,4 @@
-"""Figure of lung involvement by score, as boxes and as a scatter plot: Figure 5 of Zaffino et al. 2021."""
+"""Figure of lung involvement by score, as box plots and as a scatter plot, like Figure 5 of Zaffino et al. 2021."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def score_figure(result: ScoreStudy) -> Figure:
     involvement = np.array([float(row["lung_involvement"]) for row in result.rows])
     given_scores = np.array([int(row["score"]) for row in result.rows])
     top = 1.06 * max(float(involvement.max()), 1.0)
-    # A fixed seed keeps the figure the same from run to run.
+    # Points are shifted sideways at random. A fixed seed gives the same figure in each run.
     jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(given_scores))
     boxes = [
         {"med": g["median"], "q1": g["lower"], "q3": g["upper"], "whislo": g["minimum"], "whishi": g["maximum"]}

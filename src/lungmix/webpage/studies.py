@@ -1,4 +1,4 @@
-"""Output files of the studies: a table as CSV and a figure as PNG and SVG."""
+"""Output files of studies: for each study, a table as CSV and a figure as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from lungmix.webpage.score_figure import score_figure
 
 
 def write_robustness(result: Robustness, folder: str | Path) -> list[Path]:
-    """Write ``robustness.csv``, ``.png`` and ``.svg``; see `lungmix.analysis.robustness.Robustness`."""
+    """Write ``robustness.csv``, ``.png`` and ``.svg``; columns are those of `Robustness.rows`."""
     return _write(Path(folder), "robustness", result.rows, robustness_figure(result))
 
 
 def write_bootstrap(result: Bootstrap, folder: str | Path) -> list[Path]:
-    """Write ``bootstrap.csv``, ``.png`` and ``.svg``; see `lungmix.analysis.bootstrap.Interval`."""
+    """Write ``bootstrap.csv``, ``.png`` and ``.svg``; the table has one line per interval."""
     return _write(Path(folder), "bootstrap", rows_of(result), bootstrap_figure(result))
 
 
 def write_scores(result: ScoreStudy, folder: str | Path) -> list[Path]:
-    """Write ``scores.csv``, one line per scan, and Figure 5 of the publication as ``scores.png`` and ``.svg``."""
+    """Write ``scores.csv``, one line per scan, and a figure like Figure 5 of the publication, PNG and SVG."""
     return _write(Path(folder), "scores", result.rows, score_figure(result))
 
 

@@ -1,4 +1,4 @@
-"""Thumbnails of flagged cases: the axial slice that shows why, with the regions of the mask in their colours."""
+"""Thumbnails of flagged cases: an axial slice that shows the reason of a flag, with regions of the mask in colour."""
 
 from __future__ import annotations
 
@@ -29,28 +29,34 @@ _SUFFIX = ".webp"
 
 
 def slice_of(case: Case, flags: Sequence[RaisedFlag]) -> int | None:
-    """Return the axial slice that shows why a case is flagged, or the slice with most of the mask."""
+    """Return the index of the axial slice that shows why a case is flagged, or else of the slice with the most mask.
+
+    The index is 0 at the feet. It is None if quality control did not measure the case.
+    """
     index = slice_to_look_at(flags)
     fullest: int | None = quality.numbers_of(case).get("slices", {}).get("lung")
     return fullest if index is None else index
 
 
 def write_thumbnail(case: Case, index: int, folder: Path) -> None:
-    """Write ``look/CASE.webp``, the axial slice `index` of a masked case."""
+    """Write ``look/CASE.webp``, a picture of the axial slice `index` of a masked case."""
     stream = BytesIO()
     Image.fromarray(thumbnail_of(case, index)).save(stream, "WEBP", quality=80)
     publish(folder / FOLDER / f"{case.name}{_SUFFIX}", stream.getvalue())
 
 
 def remove_thumbnails_of_other_cases(folder: Path, kept: Collection[str]) -> None:
-    """Delete thumbnails of cases that are no longer flagged."""
+    """Delete the thumbnails of cases that are not in `kept`."""
     for path in (folder / FOLDER).glob(f"*{_SUFFIX}"):
         if path.stem not in kept:
             path.unlink()
 
 
 def thumbnail_of(case: Case, index: int) -> npt.NDArray[np.uint8]:
-    """Return an axial slice of a masked case as RGB, uint8 ``[y, x, 3]``; the patient's right is on the left."""
+    """Return a picture of an axial slice of a masked case: RGB, uint8 ``[y, x, 3]``.
+
+    The patient's right is on the left.
+    """
     level = min(_LEVEL, len(case.layout.levels) - 1)
     has_regions = SIDE in case.stages and case.geometry.orientation_known
     hu = _axial_slice(case, "ct", level, index).astype(np.float64)
@@ -70,7 +76,7 @@ def thumbnail_of(case: Case, index: int) -> npt.NDArray[np.uint8]:
 
 
 def _axial_slice(case: Case, name: str, level: int, index: int) -> npt.NDArray[np.int16]:
-    """Return an axial slice of an image on a coarser level, ``[y, x]``."""
+    """Return an axial slice of an image, ``[y, x]``, on a coarser level; `index` counts slices of the finest level."""
     order, source = case.geometry.axis_order, case.zarr_array(name, level)
     axis = order.cranial_axis
     stored = case.geometry.shape[axis] - 1 - index if order.flipped[axis] else index

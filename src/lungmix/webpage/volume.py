@@ -1,4 +1,4 @@
-"""Previews of scans for the viewer: fewer voxels, cropped to the body, in one orientation."""
+"""Previews of scans for the viewer of the report: with fewer voxels, cropped to the body, in the axial orientation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lungmix.store import Case
 from lungmix.store.chunking import Level
 
 VOXELS = 2_000_000
-"""Approximate size of a preview, which compresses to a few hundred kB."""
+"""Approximate number of voxels of a preview, which compresses to a few hundred kB."""
 
 LOWEST_HU = -1150
 STEP_HU = 6
@@ -37,15 +37,17 @@ class Axis:
     Attributes
     ----------
     name : str
-        Axis of the stored array: x, y or z.
+        Name of the axis of the stored array: x, y or z.
     size : int
-        Number of stored voxels along it.
+        Number of voxels of the stored array along the axis.
     first, step : float
-        Stored index of the first voxel of the preview, and step per voxel; negative where the axis is flipped.
+        Index in the stored array of the first voxel of the preview, and difference of this index from one voxel of the
+        preview to the next, which is negative for a flipped axis.
     spacing : float
-        Spacing of the preview, mm.
+        Distance of voxels of the preview, mm.
     ends : tuple of str
-        Patient directions at both ends, such as ``("R", "L")``; two letters each where the scan is oblique.
+        Patient directions at the two ends of the axis, such as ``("R", "L")``; with two or three letters per end for
+        an oblique axis.
     """
 
     name: str
@@ -58,16 +60,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Preview:
-    """Reduced scan with axes from inferior to superior, anterior to posterior, right to left.
+    """Reduced scan, whose axes z, y, x run to the head, to the back and to the left of the patient.
 
     Attributes
     ----------
     grey : ndarray of uint8, shape (z, y, x)
         Grey values; see `STEP_HU`.
     labels : ndarray of uint8, shape (z, y, x)
-        Both label maps, see `CLASSES`.
+        Tissue labels and median-filtered labels, combined as in `CLASSES`.
     axes : tuple of Axis
-        Axes z, y, x.
+        The axes z, y, x.
     """
 
     grey: npt.NDArray[np.uint8]
@@ -76,7 +78,10 @@ class Preview:
 
 
 def preview_of(case: Case, voxels: int = VOXELS) -> Preview:
-    """Return the preview of a labelled case, read slab by slab from the coarsest level that is fine enough.
+    """Return the preview of a labelled case.
+
+    It is read slab by slab, from the coarsest level of the images whose voxels are at most 1.25 times as wide as those
+    of the preview.
 
     Parameters
     ----------
@@ -112,7 +117,10 @@ def preview_of(case: Case, voxels: int = VOXELS) -> Preview:
 
 
 def _body(case: Case) -> Box:
-    """Return the box of the patient in voxels of level 0: all slices, without surrounding air and most of the table."""
+    """Return the box that contains the patient, in voxels of the scan.
+
+    It contains all slices, and the rows and columns without the surrounding air and most of the table.
+    """
     last = len(case.layout.levels) - 1
     level, shape = case.layout.levels[last], case.geometry.shape
     rows, columns = np.zeros(level.shape[1], np.int64), np.zeros(level.shape[2], np.int64)
@@ -131,7 +139,10 @@ def _body(case: Case) -> Box:
 
 
 def _sizes(box: Box, spacing: tuple[float, float, float], voxels: int) -> tuple[int, int, int]:
-    """Return the number of voxels along each axis for equal spacing that is nowhere finer than the scan's."""
+    """Return the number of voxels of a preview along each axis, about `voxels` in all.
+
+    The spacing is equal along all axes, but never finer than the spacing of the scan.
+    """
     counts = [s.stop - s.start for s in box]
     out, free, budget = list(counts), [0, 1, 2], float(voxels)
     while free:
@@ -169,7 +180,7 @@ def _slabs(level: Level, cut: Box) -> Iterator[tuple[int, int]]:
 
 
 def _area_weights(size: int, n: int) -> npt.NDArray[np.float32]:
-    """Return the weights of `size` voxels in `n` wider voxels of equal width: shape (n, size), rows sum to 1."""
+    """Return the weights for means over `n` equal parts of `size` voxels: shape (n, size), each row has the sum 1."""
     edges = np.linspace(0, size, n + 1)
     left = np.maximum(edges[:-1, None], np.arange(size))
     right = np.minimum(edges[1:, None], np.arange(size) + 1)
@@ -189,7 +200,10 @@ def _axes(geometry: Geometry, level: Level, cut: Box, sizes: tuple[int, ...]) ->
 
 
 def _ends_of(geometry: Geometry, column: int) -> tuple[str, str]:
-    """Return the patient directions at both ends of an axis, the nearest first; empty where unknown."""
+    """Return letters of the patient directions at the two ends of an axis; empty if the orientation is unknown.
+
+    An oblique axis has several letters per end, the nearest direction first.
+    """
     if not geometry.orientation_known:
         return "", ""
     along = np.reshape(geometry.direction, (3, 3))[:, column]
@@ -200,7 +214,7 @@ def _ends_of(geometry: Geometry, column: int) -> tuple[str, str]:
 
 
 def _reorient(preview: Preview, geometry: Geometry) -> Preview:
-    """Permute and flip axes so that they point to superior, posterior and left; nothing is resampled."""
+    """Permute and flip the axes of a preview, so that they run to the head, to the back and to the left."""
     order = geometry.axis_order
     flips = order.by_patient(order.flipped)
     turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)

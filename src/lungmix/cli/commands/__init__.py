@@ -1,1 +1,1 @@
-"""Commands, by what people do: run stages, inspect a cohort, maintain it."""
+"""Commands in modules by purpose: run stages, inspect a cohort, maintain it."""

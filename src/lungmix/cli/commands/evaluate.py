@@ -1,4 +1,4 @@
-"""``lungmix evaluate``: compare a cohort with the masks of others."""
+"""``lungmix evaluate``: compare a cohort with reference masks, made by people or other programs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def evaluate(
     what: Annotated[
         str,
         typer.Option(
-            help="'lungs' (both and each), 'tissues', or pairs of a segment of the store and a label or known name of "
-            "the reference.",
+            help="'lungs' (both together and each), 'tissues', or pairs: a segment of the store, and a label or known "
+            "name of the reference to compare it with.",
             metavar="lungs|tissues|SEGMENT=REFERENCE,...",
         ),
     ] = "lungs",
@@ -41,7 +41,8 @@ def evaluate(
 ) -> None:
     """Compare masks or tissues of every case with a reference, and write evaluation.csv and .parquet into the store.
 
-    Dice, volumes, and distances of surfaces. The exit status is 1 if a case has no reference, or a bad one.
+    Measures are Dice, volumes and distances between surfaces. The exit status is 1 if the reference of a case is
+    missing or unusable.
     """
     from lungmix.cli.show_evaluation import evaluation_values, show_evaluation
     from lungmix.pipeline.evaluation import evaluate as compare

@@ -88,21 +88,21 @@ def export(
     image: Annotated[
         str | None,
         typer.Option(
-            help="ct, lung, side (right and left lung, airway, rest), tissue or tissue_median; by default from the "
-            "name of OUT, or ct, or tissue."
+            help="ct, lung, side (right and left lung, airway, rest), tissue or tissue_median; by default the one in "
+            "the name of OUT, or else ct, or tissue for formats of labels."
         ),
     ] = None,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="DICOM SEG: the original series, or a folder of several.", metavar="FOLDER"),
+        typer.Option(help="DICOM SEG: folder with the original series, or with several.", metavar="FOLDER"),
     ] = None,
     with_ct: Annotated[
-        bool, typer.Option("--with-ct", help="DICOM SEG: write an anonymous series of the CT too.")
+        bool, typer.Option("--with-ct", help="DICOM SEG: also write the CT as an anonymous series.")
     ] = False,
     binary: Annotated[bool, typer.Option("--binary", help="DICOM SEG: bit-planes, for older viewers.")] = False,
     retain_uid: Annotated[
         bool,
-        typer.Option("--retain-uid", help="DICOM SEG: with --source, write the identifiers of the original series."),
+        typer.Option("--retain-uid", help="DICOM SEG: with --source, refer to the series by its original UIDs."),
     ] = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -134,11 +134,11 @@ def serve(
     store: opt.Store,
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8642,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is reached from this machine only.")
+        str, typer.Option(help="Address to listen on; the default can be reached from this machine only.")
     ] = "127.0.0.1",
     origin: Annotated[
         list[str] | None,
-        typer.Option(help="Site whose pages may read the store, instead of the known viewers; * for all."),
+        typer.Option(help="Web site whose pages may read the store, in place of the known viewers; * for all sites."),
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -159,7 +159,7 @@ def serve(
 
 
 def _show_case(cohort: Any, store: str, name: str, as_json: bool) -> None:
-    """Print parameters, versions, usage and errors of the stages of a case."""
+    """Print parameters, versions, time and memory, and errors of the stages of a case."""
     from lungmix.stages.measure import quality_details
 
     reason, failure = cohort.damaged.get(name), cohort.failed.get(name)

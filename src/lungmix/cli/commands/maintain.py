@@ -39,7 +39,8 @@ def verify(
 ) -> None:
     """Read every byte of cases, recompute them in a temporary store, and compare.
 
-    The store is not changed, unless `--invalidate` is given. Options that choose series have to be those of the run.
+    The store is not changed, unless `--invalidate` is given. Options that choose DICOM series must be the same as in
+    the run.
     """
     from lungmix.store import open_cohort
     from lungmix.verify import invalidate as invalidate_stages

@@ -52,7 +52,7 @@ def run(
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Do every stage that is not done yet for every case: convert, mask, fit, label, measure."""
+    """Run every stage that is not done yet, for every case: convert, mask, fit, label, measure."""
     from lungmix.store.choices import choose, choose_quality
 
     chosen = choose(
@@ -132,7 +132,7 @@ def mask(
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Find the lungs of every case, or take them from files or a segmenter, and count their HU."""
+    """Find the lungs of every case, or take them from files or a segmenter, and count lung voxels by HU."""
     from lungmix.store.choices import choose
 
     chosen = choose(store, **vars(sizes), masks=masks, mask_labels=mask_labels, **vars(segmenter), stages=("mask",))
@@ -162,7 +162,7 @@ def fit(
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Fit mixtures to the pooled lung voxels, as in the paper, converged, and anchored; all are stored and shown."""
+    """Fit three mixtures to the pooled lung voxels, 'paper', 'converged' and 'anchored', and store and print all."""
     from lungmix.store.choices import choose
 
     numbers = [] if components is None else opt.parse_numbers(components, "--components")
@@ -171,7 +171,7 @@ def fit(
         store, model="fit", components=last, fit=fit, prior=prior, prior_strength=prior_strength, method=method,
         exclude_flagged=exclude_flagged, stages=(),
     ).fit  # fmt: skip
-    # The numbers of quality control may have to be measured first.
+    # Excluding flagged cases may need a cluster too, to measure their numbers of quality control.
     needed = parameters.method != "counts" or parameters.exclude_flagged
     with pipeline_on(store, cluster, needed=needed) as pipeline:
         if len(numbers) > 1:
@@ -207,7 +207,7 @@ def measure(
     ] = False,
     exclude_elsewhere: Annotated[
         bool,
-        typer.Option("--exclude-elsewhere", help="Regions outside both lungs do not count as lung."),
+        typer.Option("--exclude-elsewhere", help="Parts of the mask outside lungs and airway do not count as lung."),
     ] = False,
     qc_threshold: opt.QcThreshold = None,
     radiomics: Annotated[
@@ -219,7 +219,7 @@ def measure(
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Measure every labelled case, each lung too, and write measurements.csv, qc.csv and their twins into the store."""
+    """Measure every labelled case and each of its lungs; write measurements.csv and qc.csv, also as Parquet."""
     from lungmix.pipeline.cohort_steps import has_incomplete_cases
     from lungmix.stages.measure import dictionary as columns
     from lungmix.store import open_cohort
@@ -234,7 +234,7 @@ def measure(
     if store is None:
         raise UsageError("no STORE is given: name the folder of a cohort, or ask for --dictionary")
     excluded = [region for region, exclude in ((AIRWAY, exclude_airways), (ELSEWHERE, exclude_elsewhere)) if exclude]
-    # A cluster is started only if the regions of a case, or its numbers of quality control, are not computed yet.
+    # Start a cluster only if regions, or numbers of quality control, of a case have not been computed yet.
     quality = choose_quality(store, qc_threshold)
     with pipeline_on(store, cluster, needed=has_incomplete_cases(open_cohort(store))) as pipeline:
         result = pipeline.measure(excluded, radiomics=radiomics, quality=quality)

@@ -1,4 +1,4 @@
-"""``lungmix scan``: every series of a source with its verdict, before anything is converted."""
+"""``lungmix scan``: list every series of a source, and whether it would be used, skipped or rejected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scan(
 
     findings = list(discover_scans(sources, series.rules(), callback_for(quiet=quiet)))
     console = Console()
-    # Without a terminal there is no width to fold lines to.
+    # Output that is not a terminal has no width of its own.
     console = console if console.is_terminal else Console(width=_WIDTH)
     emit(findings_values(findings), lambda console: show_findings(console, findings), as_json, console)
     if any(isinstance(finding.result, RejectedSource) for finding in findings):

@@ -1,4 +1,4 @@
-"""``lungmix validate``: studies of the reliability of results."""
+"""``lungmix validate``: studies of how reliable results are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lungmix.cli import options as opt
 from lungmix.cli.output import emit
 
 app = typer.Typer(
-    help="Reliability of results: groups of scans, intervals over scans, a radiologist's scores.",
+    help="Reliability of results: fits of random groups of scans, confidence intervals, a radiologist's scores.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -24,9 +24,9 @@ def robustness(
     out: opt.StudyDir = Path("validation"),
     sizes: Annotated[
         str | None,
-        typer.Option(help="Scans in a group, such as 10,20,30; by default 10, 20, 30 ... below the whole cohort."),
+        typer.Option(help="Numbers of scans per group, such as 10,20,30; by default 10, 20, 30 ... up to the cohort."),
     ] = None,
-    groups: Annotated[int, typer.Option(help="Random groups of each size.")] = 3,
+    groups: Annotated[int, typer.Option(help="Number of random groups per size.")] = 3,
     components: opt.StudyComponents = 5,
     prior: opt.Prior = None,
     prior_strength: opt.PriorStrength = None,
@@ -34,7 +34,7 @@ def robustness(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Fit random groups of scans, draw their Gaussians (Figure 4 of the paper), and print how they differ."""
+    """Fit random groups of scans, plot their Gaussians (Figure 4 of the paper), and print how much they differ."""
     from lungmix.analysis.robustness import study
     from lungmix.cli.progress import progress_of
     from lungmix.cli.show_fits import robustness_values, show_robustness
@@ -64,8 +64,8 @@ def robustness(
 def bootstrap(
     store: opt.Store,
     out: opt.StudyDir = Path("validation"),
-    refits: Annotated[int, typer.Option(help="Cohorts of scans drawn with replacement.")] = 200,
-    level: Annotated[float, typer.Option(help="Percent of the refits within an interval.")] = 95.0,
+    refits: Annotated[int, typer.Option(help="Number of cohorts to draw from the scans, with replacement.")] = 200,
+    level: Annotated[float, typer.Option(help="Level of the confidence intervals, percent.")] = 95.0,
     fit: Annotated[
         str, typer.Option("--fit", help="The fit to repeat: 'converged', 'paper' or 'anchored'.")
     ] = "converged",
@@ -76,7 +76,7 @@ def bootstrap(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Give confidence intervals over scans for every parameter and every MAP threshold."""
+    """Compute confidence intervals of every parameter and MAP threshold, by a bootstrap over scans."""
     from lungmix.analysis.bootstrap import bootstrap as refit
     from lungmix.cli.progress import progress_of
     from lungmix.cli.show_fits import bootstrap_values, show_bootstrap
@@ -104,8 +104,10 @@ def scores(
     key_table: opt.ReadKey = None,
     out: opt.StudyDir = Path("validation"),
     level: Annotated[float, typer.Option(help="Level of the confidence interval, percent.")] = 95.0,
-    resamplings: Annotated[int, typer.Option(help="Draws from the score groups.")] = 100,
-    fraction: Annotated[float, typer.Option(help="Fraction of each score group in a draw, from 0 to 1.")] = 0.8,
+    resamplings: Annotated[int, typer.Option(help="Number of random draws of scans.")] = 100,
+    fraction: Annotated[
+        float, typer.Option(help="Fraction, from 0 to 1, of the scans with each score in a draw.")
+    ] = 0.8,
     seed: opt.Seed = 0,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -51,18 +51,17 @@ class Case:
     @property
     def geometry(self) -> Geometry:
         """Size, spacing, origin and direction of the scan."""
-        return Geometry.from_dict(self._attributes["geometry"])
+        return Geometry.from_dict(self._shared_attributes["geometry"])
 
     @property
     def acquisition(self) -> Acquisition:
         """Technical attributes of the scan."""
-        return Acquisition.from_dict(self._attributes.get("acquisition", {}))
+        return Acquisition.from_dict(self._attribute("acquisition", {}))
 
     @property
     def layout(self) -> Layout:
         """Levels, chunks, shards and slabs of the arrays of this case."""
-        attributes = self._attributes
-        return layout_of(Geometry.from_dict(attributes["geometry"]), attributes.get(CHUNK_SLICES))
+        return layout_of(self.geometry, self._attribute(CHUNK_SLICES))
 
     @property
     def ct(self) -> da.Array:
@@ -159,17 +158,17 @@ class Case:
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
         """Record of each finished stage: the cache key of its inputs, and its results."""
-        return dict(self._attributes.get("stages", {}))
+        return dict(self._attribute("stages", {}))
 
     @property
     def failure(self) -> dict[str, str] | None:
         """Stage and reason of the last failure; None if there is none."""
-        return self._attributes.get("failure")
+        return self._attribute("failure")
 
     @property
     def damage(self) -> dict[str, dict[str, Any]]:
         """By corrupt stage, the reason and the record that the stage had."""
-        return dict(self._attributes.get("damaged", {}))
+        return dict(self._attribute("damaged", {}))
 
     @property
     def has_labels(self) -> bool:
@@ -179,22 +178,22 @@ class Case:
     @property
     def salt(self) -> str:
         """Random hexadecimal digits of this case, from which exports derive their identifiers."""
-        return str(self._attributes.get("salt", ""))
+        return str(self._attribute("salt", ""))
 
     @property
     def watched(self) -> dict[str, dict[str, Any]]:
         """Resource usage by stage, seconds and bytes. Equal runs differ in this attribute and in `salt` only."""
-        return dict(self._attributes.get(USAGE, {}))
+        return dict(self._attribute(USAGE, {}))
 
     @property
     def quality(self) -> dict[str, Any]:
         """Recorded numbers for quality control, with the key of their mask; empty if there are none."""
-        return dict(self._attributes.get(QUALITY, {}))
+        return dict(self._attribute(QUALITY, {}))
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Record of the agreement with a reference by what was compared; see `lungmix.stages.evaluate`."""
-        return dict(self._attributes.get(COMPARED, {}))
+        return dict(self._attribute(COMPARED, {}))
 
     @property
     def origin(self) -> dict[str, Any] | None:
@@ -230,12 +229,21 @@ class Case:
 
     @property
     def _attributes(self) -> dict[str, Any]:
+        return copy.deepcopy(self._shared_attributes)
+
+    def _attribute(self, name: str, default: Any = None) -> Any:
+        """Return a copy of one attribute, which costs less than copying all."""
+        return copy.deepcopy(self._shared_attributes.get(name, default))
+
+    @property
+    def _shared_attributes(self) -> dict[str, Any]:
+        """Attributes to be read only."""
         attributes = self._group.attrs.get(ATTRIBUTE)
         if not isinstance(attributes, dict):
             raise StoreError(
                 f"case {self.name} has no lungmix attributes: run `Pipeline.convert(sources)` again", case=self.name
             )
-        return copy.deepcopy(attributes)
+        return attributes
 
     def _key(self, key: str) -> str:
         return f"{self._group.path}/{key}".lstrip("/")

@@ -36,27 +36,27 @@ class CaseFiles(Case):
     @property
     def packed_threshold(self) -> int | None:
         """Threshold of the packed air, HU; voxels below it are set. None where the packed air is incomplete."""
-        return self._attributes.get(PACKED, {}).get("below_hu")
+        return self._attribute(PACKED, {}).get("below_hu")
 
     @property
     def packed_files(self) -> Receipts:
         """Receipts of the packed air."""
-        return dict(self._attributes.get(PACKED, {}).get("files", {}))
+        return dict(self._attribute(PACKED, {}).get("files", {}))
 
     @property
     def chunk_slices(self) -> int | None:
         """Slices of a chunk, where the user chose them; see `lungmix.store.chunking.layout_of`."""
-        return self._attributes.get(CHUNK_SLICES)
+        return self._attribute(CHUNK_SLICES)
 
     @property
     def under_way(self) -> str | None:
         """Stage that was in progress when this case was opened; None if there was none."""
-        return self._attributes.get("working", {}).get("stage")
+        return self._attribute("working", {}).get("stage")
 
     @property
     def attempt(self) -> str | None:
         """Attempt that was in progress when this case was opened; None if there was none."""
-        return self._attributes.get("working", {}).get("attempt")
+        return self._attribute("working", {}).get("attempt")
 
     def check_attempt(self, attempt: str) -> None:
         """Raise if another attempt has replaced this one.

@@ -117,12 +117,14 @@ def start_worker(folder: Path, python: Sequence[str], environment: Mapping[str, 
         "worker", "--scheduler-file", str(folder / "scheduler.json"), "--host", "127.0.0.1", "--nthreads", "1",
         "--no-dashboard", "--local-directory", str(folder), *words,
     ]  # fmt: skip
-    whole = {**os.environ, **CALM, **environment}
+    variables = {**os.environ, **CALM, **environment}
     # As on other machines, workers do not stand where the client stands.
     if not environment:
-        return forks.start("dask", command, log, whole, folder)
+        return forks.start("dask", command, log, variables, folder)
     with log.open("a") as stream:
-        return subprocess.Popen([*python, "-m", "dask", *command], stdout=stream, stderr=stream, env=whole, cwd=folder)
+        return subprocess.Popen(
+            [*python, "-m", "dask", *command], stdout=stream, stderr=stream, env=variables, cwd=folder
+        )
 
 
 def wait_until(condition, story, process=None, seconds: float = 60, every: float = 0.1) -> None:

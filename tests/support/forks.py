@@ -69,8 +69,8 @@ async def _start_in_its_environment(self):
 
 def _context():
     """Return the context to start the next worker by."""
-    wanted = {**_OF_WORKERS, **_BEFORE}
-    if any(os.environ.get(name) != wanted.get(name) for name in (os.environ.keys() | wanted.keys()) - _OF_TESTS):
+    expected = {**_OF_WORKERS, **_BEFORE}
+    if any(os.environ.get(name) != expected.get(name) for name in (os.environ.keys() | expected.keys()) - _OF_TESTS):
         return configured_context()
     return _server()
 
@@ -80,14 +80,18 @@ def _server():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_IMPORTS)
     before = dict(os.environ)
+    _set_environment({**_OF_WORKERS, **_BEFORE})
     try:
-        os.environ.update({**_OF_WORKERS, **_BEFORE})
         forkserver.ensure_running()
     finally:
-        for name in _OF_WORKERS.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+        _set_environment(before)
     return context
+
+
+def _set_environment(environment: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 class Program:
@@ -98,7 +102,8 @@ class Program:
     ) -> None:
         arguments = program, list(words), log, dict(environment), folder or Path.cwd()
         self.args = [program, *words]
-        self._process = _server().Process(target=_program, args=arguments, name=program)
+        # What a failed test leaves running ends with this process.
+        self._process = _server().Process(target=_program, args=arguments, name=program, daemon=True)
         self._process.start()
 
     @property
@@ -140,6 +145,7 @@ def _program(program: str, words: list[str], log: Path, environment: dict[str, s
     sys.argv, module = [program, *words], import_module(PROGRAMS[program])
     sys.modules["__main__"] = module
     gc.freeze()
+    multiprocessing.current_process()._config["daemon"] = False  # a nanny has a child
     _fork_in_turn(log, folder)
     try:
         module.main()
@@ -154,8 +160,7 @@ def _move_to(log: Path, environment: Mapping[str, str], folder: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
+    _set_environment(environment)
     # These have read the environment of the server.
     dask.config.refresh()
     zarr.config.refresh()

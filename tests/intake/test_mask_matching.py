@@ -79,7 +79,8 @@ def uids(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     ["case-001.nrrd", "case-001_lung.nrrd", "CASE-001-mask.nii.gz", "case-001 lung mask.mha", "a/case-001/seg.nrrd",
-     "case-001_side.nrrd", "case-001-label.nrrd", "Rossi-1_lungs.nrrd", "rossi-1.nii"],
+     "case-001_side.nrrd", "case-001-label.nrrd", "Rossi-1_lungs.nrrd", "rossi-1.nii", "case-001_region.mha",
+     "case-001_tissue.nrrd", "case-001_tissue_median.nii.gz"],
 )  # fmt: skip
 def test_the_name_of_a_case_or_scan_with_a_suffix_matches(cohort, folder, scans, name):
     write_masks(folder, name)

@@ -20,7 +20,11 @@ from lungmix.store import Cohort, CohortWriter
 from lungmix.store.models import record_of
 from lungmix.store.schema import CONVERT
 
-_WORDS = r"(?:lungs?|masks?|seg|segs|segmentations?|labels?|labelmap|side|rtstruct|rtss|lungmask|roi)"
+# "side", "region" and "tissue" are the ends of names that `lungmix export` writes.
+_WORDS = (
+    r"(?:lungs?|masks?|seg|segs|segmentations?|labels?|labelmap|side|region|tissue(?:_median)?|rtstruct|rtss|lungmask"
+    r"|roi)"
+)
 _MASK_WORDS = r"(?:masks?|seg|segs|segmentations?|labels?|labelmap|roi)"
 _SUFFIX = re.compile(rf"(?:[-_. ]+{_WORDS})+$")
 _MASK_SUFFIX = re.compile(rf"(?:[-_. ]+{_MASK_WORDS})+$")

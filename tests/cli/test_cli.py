@@ -180,6 +180,9 @@ def test_fit_shows_all_fits_thresholds_involvement_and_diagnosis(store, tmp_path
     assert answer["model"]["means"] == answer["fits"]["converged"]["means"]
     assert [row["case"] for row in answer["involvement"]] == ["pooled", "case-001"]
     assert len(answer["thresholds"]) == 4
+    # Rows of quality control have the name "quality" in every command.
+    assert [row["fit"] for row in answer["fit_quality"]] == ["paper", "converged", "anchored"]
+    assert answer["quality"] == []
 
 
 def test_range_of_components_prints_a_table_of_bic(store):

@@ -54,7 +54,7 @@ def show_comparison(console: Console, comparison: Comparison, model_name: str) -
             differences = (f"{row[name] - row[names[0]]:+.2f}" for name in others)
             table.add_row(str(row["case"]), *(f"{row[name]:.2f}" for name in names), *differences)
         console.print(table)
-    table = new_table("Quality", "fit", "iterations", "log-likelihood a voxel", "BIC", "lower end HU")
+    table = new_table("Quality of the fits", "fit", "iterations", "log-likelihood a voxel", "BIC", "lower end HU")
     for row in comparison.quality:
         numbers = (f"{row['log_likelihood']:.7f}", f"{row['bic']:,.0f}", str(row["lower_end"]))
         table.add_row(row["fit"], str(row["iterations"]), *numbers)
@@ -136,7 +136,9 @@ def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[d
     if fits is not None:
         out["fits"] = {name: _model(model) for name, model in fits.items()}
     if comparison is not None:
-        out |= {key: value for key, value in asdict(comparison).items() if key != "components"}
+        tables = {key: value for key, value in asdict(comparison).items() if key != "components"}
+        # Under "quality" are the rows of quality control.
+        out |= {"fit_quality" if key == "quality" else key: value for key, value in tables.items()}
     if rows:
         out["bic"] = list(rows)
     return out

@@ -11,11 +11,13 @@ import lungmix.verify
 from lungmix.callbacks import Callback
 from lungmix.cli.commands import maintain
 from lungmix.cli.show import result_values, show_result
+from lungmix.cli.show_evaluation import show_evaluation
 from lungmix.cli.show_fits import to_json
 from lungmix.cli.show_verify import show_verified
 from lungmix.cluster import ResourceUsage
 from lungmix.geometry import Geometry
 from lungmix.pipeline import RunResult
+from lungmix.pipeline.evaluation import EvaluationResult
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.store import CohortWriter
 from lungmix.verify import Verification
@@ -87,6 +89,14 @@ def test_json_names_options_in_the_reasons_of_quality_control():
     )
     (row,) = result_values("s.zarr", result)["quality"]
     assert row == {"case": "case-001", "reasons": "--min-voxels and --opening decide that", "lung_ml": 1.5}
+
+
+def test_a_note_on_several_references_is_printed_once_with_their_cases():
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    result = EvaluationResult(notes={"case-001": ["it has no names"], "case-002": ["it has no names", "resampled"]})
+    show_evaluation(console, result, "cohort.zarr")
+    notes = [line for line in console.export_text().splitlines() if line.startswith("note:")]
+    assert notes == ["note: case-001, case-002: it has no names", "note: case-002: resampled"]
 
 
 def test_long_names_of_cases_fold_and_no_number_is_cut():

@@ -68,7 +68,7 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
         show_mixture(console, result.model, str(result.model_id))
     if result.selection:
         show_selection(console, result.selection)
-    _show_notes(console, result.notes)
+    show_notes(console, result.notes)
     for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
         for name, reason in reasons.items():
             text = result.messages[name] if may_show_names() else reason
@@ -128,7 +128,7 @@ def _usage_of(result: RunResult) -> list[str]:
     return [f"time: {seconds:.1f} s on workers ({', '.join(percents)}); peak memory of a worker: {peak:.0f} MiB"]
 
 
-def _show_notes(console: Console, notes: Mapping[str, Sequence[str]]) -> None:
+def show_notes(console: Console, notes: Mapping[str, Sequence[str]]) -> None:
     """Print each note once, with the names of its cases."""
     names_of: dict[str, list[str]] = {}
     for name, texts in notes.items():
@@ -175,7 +175,7 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
     print_lines(
         console, *map(printable, (*_made_with(overview.made_with), *warnings, *notes, *overview.damaged.values()))
     )
-    _show_notes(console, {case.name: case.flags for case in overview.cases})
+    show_notes(console, {case.name: case.flags for case in overview.cases})
     table = new_table("Scanners", "manufacturer", "model", "CTs", "kVp", "slice thickness mm", texts=True)
     for row in overview.scanners:
         table.add_row(row.manufacturer, row.model, str(row.scans), row.kvp, row.thickness)

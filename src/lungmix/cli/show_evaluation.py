@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from lungmix.cli.redaction import may_show_names, printable
+from lungmix.cli.show import show_notes
 from lungmix.cli.show_fits import new_table
 from lungmix.cli.spelling import spelled
 from lungmix.pipeline.evaluation import EvaluationResult
@@ -56,9 +57,7 @@ def show_evaluation(console: Console, result: EvaluationResult, store: str) -> N
         for region, low, high, volume, sensitivity in pooled_by_hu(result.by_hu):
             table.add_row(region, str(low), str(high), f"{volume:.1f}", f"{sensitivity:.3f}")
         console.print(table)
-    for name, notes in result.notes.items():
-        for note in notes:
-            _print(console, f"note: {name}: {note}")
+    show_notes(console, result.notes)
     for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
         for name, reason in reasons.items():
             _print(console, f"{outcome}: {name}: {result.messages[name] if may_show_names() else reason}")

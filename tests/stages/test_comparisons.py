@@ -73,6 +73,16 @@ def test_labels_that_nothing_names_are_not_guessed(what, labels):
 
 
 def test_reference_without_any_known_segment_is_rejected_without_its_names():
-    with pytest.raises(SourceError, match="names no known lungs") as caught:
+    with pytest.raises(SourceError, match=r"names no known lungs, but has 10 \(unknown\), 11 \(tumor\)") as caught:
         plans_for("lungs", segments(None, "tumor"))
     assert "Rossi" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "seen"), [("ggo=11,other=77", "no segment 77"), ("lesion=GTV,lesion=nodule", "no segment tumor or nodule")]
+)
+def test_a_pair_that_the_reference_lacks_is_named_with_what_it_has(what, seen):
+    with pytest.raises(SourceError, match=rf"{seen}, but has 10 \(right\), 11 \(ggo\): give one of these$"):
+        plans_for(what, segments("right", "ggo"))
+    with pytest.raises(SourceError, match=r"17 \(ggo\) and 2 more: give"):
+        plans_for(what, segments(*["ggo"] * 10))

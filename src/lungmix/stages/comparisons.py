@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lungmix.errors import SourceError, StoreError, UsageError, mark_untrusted
+from lungmix.errors import SourceError, StoreError, UsageError, first_of, mark_untrusted
 from lungmix.formats.masks import REGIONS, Segment, region_of_name
 from lungmix.stages import regions
 from lungmix.store import Case
@@ -21,6 +21,7 @@ tissues that count as involved.
 
 PRESETS = ("lungs", "tissues")
 _HIGHEST_LABEL = 255
+_MAX_LISTED = 8
 
 SEGMENTS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     LUNGS_ROW: ("side", tuple(lung.label for lung in LUNGS)),
@@ -136,7 +137,7 @@ def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = Fal
     Raises
     ------
     SourceError
-        If the file names none of the segments.
+        If the file names none of the segments, or not all of the pairs.
     """
     chosen = parse_what(what)
     if not segments:
@@ -147,8 +148,7 @@ def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = Fal
     if not groups:
         example = "lesion=1" if chosen == "tissues" else "right=1,left=2"
         raise SourceError(
-            f"the reference names no known {'segments' if isinstance(chosen, tuple) else chosen}: give pairs "
-            f'such as `what="{example}"`'
+            f'the reference names no known {chosen}, but has {_listed(segments)}: give pairs such as `what="{example}"`'
         )
     plan = _plan_of(groups)
     if may_overlap or max(plan.values.values()) > _HIGHEST_LABEL:
@@ -272,7 +272,14 @@ def _groups(chosen: str | tuple[tuple[str, str], ...], segments: Sequence[Segmen
                 word, region_of_name(word) or word
             )
             groups.setdefault(row, []).extend(numbers)
-        return {} if not all(groups.values()) else _with_both(groups)
+        for row, numbers in groups.items():
+            if not numbers:
+                words = [region_of_name(word) or word for given, word in chosen if given == row]
+                lacking = " or ".join(words)
+                raise SourceError(
+                    f"the reference has no segment {lacking}, but has {_listed(segments)}: give one of these"
+                )
+        return _with_both(groups)
     if chosen == "lungs":
         sides = {side.key: numbers_of(side.key, *_lobes_of(side.key)) for side in LUNGS}
         lung = numbers_of("lung")
@@ -285,6 +292,12 @@ def _groups(chosen: str | tuple[tuple[str, str], ...], segments: Sequence[Segmen
         # All involved tissues together can be compared only if the reference has ground glass and consolidation.
         groups[LESION] = [*lesion, *dense] if lesion or (groups["ggo"] and groups["consolidation"]) else []
     return {row: numbers for row, numbers in groups.items() if numbers}
+
+
+def _listed(segments: Sequence[Segment]) -> str:
+    """Return numbers and known regions of segments as text, without any name of the file."""
+    texts = [f"{segment.number} ({segment.region or 'unknown'})" for segment in segments]
+    return first_of(texts, _MAX_LISTED)
 
 
 def _lobes_of(side: str) -> list[str]:

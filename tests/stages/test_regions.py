@@ -10,7 +10,7 @@ from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.measures import measure_scan
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
-from lungmix.stages import label, mask, regions
+from lungmix.stages import anatomical, label, mask, regions
 from lungmix.stages.base import StageContext
 from lungmix.stages.measure import rows_of_case
 from lungmix.store import MEASUREMENTS_FILE, CaseWriter
@@ -249,3 +249,7 @@ def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path)
     with pytest.raises(NoLungError, match=r"reach the image edge.*whole field of view") as caught:
         mask.MaskStage(MaskParameters("physical")).run(StageContext(None, cohort), case.name)
     assert "min_voxels" not in str(caught.value)
+    # The preset that the message names keeps what the edge cuts.
+    assert 'MaskParameters(preset="anatomical")' in str(caught.value)
+    anatomical.AnatomicalMaskStage(MaskParameters("anatomical")).run(StageContext(None, cohort), case.name)
+    assert cohort["two"].stages["mask"]["voxels"] * case.geometry.voxel_ml > 1000

@@ -242,8 +242,9 @@ def describe_failure(
     lung_like = [component for component in rejected if not component.touches_edge]
     if rejected and not lung_like:
         remedy = (
-            f"{rejected[0].ml:,.0f} mL that look like lung reach the image edge: the scan is cropped through them, "
-            "which no option changes: give the scan with its whole field of view"
+            f"{rejected[0].ml:,.0f} mL that look like lung reach the image edge: the scan is cropped through them; "
+            'give the scan with its whole field of view, or try `MaskParameters(preset="anatomical")`, which keeps '
+            "lungs that the edge cuts"
         )
     elif parameters.preset == "paper" and case.geometry.slice_spacing > 1:
         remedy = 'try `MaskParameters(preset="physical")`, whose sizes are in mm and mL'

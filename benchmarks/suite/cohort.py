@@ -1,4 +1,4 @@
-"""Timings of whole steps in memory, without a cluster: masks by graphs, writing and reading a store."""
+"""Whole steps in memory, without a cluster: graphs, the store."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from lungmix.store import CohortWriter
 
 
 class Volume:
-    """Benchmarks of a volume of 128 slices of 256 x 256 in slabs of 32 slices."""
+    """128 slices of 256 x 256 in slabs of 32."""
 
     timeout = 300
 

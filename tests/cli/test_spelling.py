@@ -54,7 +54,8 @@ CLICK = typer.main.get_command(app)
 
 
 def options_of(command: str) -> set[str]:
-    return {option for parameter in CLICK.commands[command].params for option in parameter.opts}
+    parameters = CLICK.commands[command].params
+    return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def messages(tree: ast.AST) -> list[str]:
@@ -120,6 +121,8 @@ def test_command_of_a_method_has_the_options_of_its_arguments(code):
         ("`workers=-1` is not possible", "--workers -1 is not possible"),
         ("`filter='slices<9'` is", "--series-filter 'slices<9' is"),
         ('try `MaskParameters(preset="physical")`', "try --preset physical"),
+        ("pool them with `exclude_flagged=False`", "pool them with --pool-flagged"),
+        ("set `exclude_flagged=True` or `quality`", "set --exclude-flagged or --qc-threshold"),
         ("needs `key=FILE`", "needs --key-table FILE"),
         ("`Pipeline.measure(exclude_regions=[AIRWAY])`", "`lungmix measure STORE --exclude-airways`"),
         ("run `Pipeline.mask(MaskParameters(preset=NAME))`", "run `lungmix mask STORE --preset NAME`"),

@@ -1,4 +1,4 @@
-"""Fixtures of a labelled case, with axes along those of the patient, flipped or oblique."""
+"""A labelled case in every kind of direction."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The image that a file name contains as a word."""
+"""Which image a file name says."""
 
 import pytest
 

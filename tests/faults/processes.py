@@ -7,11 +7,13 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support import forks
+import psutil
+
 from support.clusters import CALM, free_port
 
 MASK = ("--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3")
@@ -61,13 +63,27 @@ class Cluster:
 
     def worker_processes(self) -> list[int]:
         """Process ids of the workers themselves, under their nannies."""
-        return [worker for nanny in self.nannies for worker in forks.workers_of(nanny.pid, self.folder)]
+        workers = []
+        for nanny in self.nannies:
+            try:
+                workers += [
+                    child.pid
+                    for child in psutil.Process(nanny.pid).children(recursive=True)
+                    if "spawn_main" in " ".join(child.cmdline())
+                ]
+            except psutil.Error:
+                continue
+        return workers
 
     def _start(self, kind: str, *words: str) -> subprocess.Popen:
         place = () if "--listen-address" in words else ("--host", "127.0.0.1")
-        return forks.start(
-            "dask", [kind, *words, *place, "--no-dashboard"], self.folder / f"{kind}.log", {**os.environ, **CALM}
-        )
+        with (self.folder / f"{kind}.log").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dask", kind, *words, *place, "--no-dashboard"],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **CALM},
+            )
 
 
 def start_run(store, sources, *words: str, log: Path, model: str = "fit", env=None) -> subprocess.Popen:
@@ -77,7 +93,13 @@ def start_run(store, sources, *words: str, log: Path, model: str = "fit", env=No
 
 def start_command(*words: object, log: Path, env=None) -> subprocess.Popen:
     """A command of lungmix as a process."""
-    return forks.start("lungmix", [str(word) for word in words], log, {**os.environ, **(env or {})})
+    with log.open("a") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)],
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, **(env or {})},
+        )
 
 
 def kill(pid: int) -> None:

@@ -1,4 +1,4 @@
-"""Fixture of the process in which hostile files are read."""
+"""One process for all that is read apart."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from hostile.outcome import Apart
 
 @pytest.fixture(scope="session")
 def apart():
-    """Caller of functions in a separate process, with limits on time and memory; see `Apart`."""
+    """Calls functions in a process of its own."""
     reader = Apart()
     yield reader
     reader.end()

@@ -1,4 +1,4 @@
-"""Corpus of hostile and corrupt files: one function per case, which writes the file, with the expected result."""
+"""Hostile and broken files, one small function a case, with what is expected of each."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ REFUSED, READ, EITHER = "refused", "read", "either"
 
 @dataclass(frozen=True)
 class Case:
-    """Hostile source and its expected result.
+    """A way to be hostile.
 
     Attributes
     ----------
     name : str
-        Name of the case.
+        Of the function that writes it.
     write : callable
-        Function that writes the source into an empty folder, and returns its path.
+        Takes an empty folder, returns the source.
     expected : {"refused", "read", "either"}
-        ``refused`` if no scan may be read from the source, ``read`` if it must be read as SimpleITK reads it,
-        ``either`` if both are right.
+        Whether nothing of it may be read, all of it has to be read as SimpleITK does, or both are right.
     names : tuple of str
-        Names of files, one of which the reason of a rejection must contain; by default that of the source.
+        What the reason has to name, one of them; the name of the source if empty.
     words : tuple of str
-        Words that the reasons of rejections must contain.
+        What the reason has to say.
     simpleitk : bool
-        True if scans are compared with those that SimpleITK reads.
+        Whether SimpleITK reads it where it is a scan.
     """
 
     name: str
@@ -42,7 +41,7 @@ CASES: dict[str, Case] = {}
 
 
 def case(expected: str = REFUSED, *words: str, names: tuple[str, ...] = ()):
-    """Return a decorator that adds a function to the corpus as `Case.write` of a new case."""
+    """Take a function into the corpus."""
 
     def take(write: Callable[[Path], Path]) -> Callable[[Path], Path]:
         name = write.__name__
@@ -54,10 +53,10 @@ def case(expected: str = REFUSED, *words: str, names: tuple[str, ...] = ()):
 
 
 def refused(*words: str, names: tuple[str, ...] = ()):
-    """Return a decorator for a case of which no scan may be read."""
+    """A case of which nothing may be read."""
     return case(REFUSED, *words, names=names)
 
 
 def read():
-    """Return a decorator for a case that is unusual, but a scan that must be read."""
+    """A case that looks odd and is a scan."""
     return case(READ)

@@ -1,7 +1,4 @@
-"""Hostile DICOM files: a series of five slices, of which one slice or all slices are hostile.
-
-Several functions return a function of the slice index that returns the bytes of a hostile slice.
-"""
+"""Hostile DICOM files: one slice of five, or all of them."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ NAME = f"{VICTIM}.dcm"
 
 
 def dataset_of(index: int) -> FileDataset:
-    """Return a valid slice as scanners write it."""
+    """A slice as scanners write it."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["hostile", str(index)])
@@ -65,7 +62,7 @@ def dataset_of(index: int) -> FileDataset:
 
 
 def bytes_of(dataset: FileDataset) -> bytes:
-    """Return the bytes of a file with a dataset."""
+    """As a file."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,12 +72,12 @@ def bytes_of(dataset: FileDataset) -> bytes:
 
 @lru_cache
 def plain(index: int) -> bytes:
-    """Return the bytes of the file of a valid slice."""
+    """The file of a good slice."""
     return bytes_of(dataset_of(index))
 
 
 def series(folder: Path, victims, make: Callable[[int], bytes]) -> Path:
-    """Write a folder of five slices, those with the indices `victims` as `make` returns them; return the folder."""
+    """A folder of five slices, some of them made by another function."""
     inside = folder / "series"
     inside.mkdir()
     for index in range(len(PLANES)):
@@ -89,14 +86,14 @@ def series(folder: Path, victims, make: Callable[[int], bytes]) -> Path:
 
 
 def of_dicom(name: str, expected: str, *words: str, make: Callable[[int], bytes], all_slices: bool = False) -> None:
-    """Add a case in which `make` returns the bytes of one slice, or of all slices."""
+    """A case in which one slice is made by a function, or all are."""
     victims = range(len(PLANES)) if all_slices else (VICTIM,)
     names = (NAME, "series") if not all_slices else ("series", *(f"{index}.dcm" for index in victims))
     CASES[f"dicom_{name}"] = Case(f"dicom_{name}", lambda folder: series(folder, victims, make), expected, names, words)
 
 
 def of_tags(name: str, expected: str, *words: str, all_slices: bool = True, **tags) -> None:
-    """Add a case in which attributes have the given values; an attribute with the value None is missing."""
+    """A case in which attributes have other values, or none where None."""
 
     def make(index: int) -> bytes:
         dataset = dataset_of(index)
@@ -113,21 +110,21 @@ def of_tags(name: str, expected: str, *words: str, all_slices: bool = True, **ta
 
 
 def put(dataset: Dataset, keyword: str, value: bytes) -> None:
-    """Set the raw bytes of an attribute, which no library would write."""
+    """Bytes that no library would write."""
     tag = Tag(keyword)
     vr = pydicom.datadict.dictionary_VR(tag)
     dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
 
 
 def place_of(content: bytes, keyword: str) -> int:
-    """Return the offset of an element in a file in explicit little endian."""
+    """Where an element begins in an explicit little endian file."""
     tag = Tag(keyword)
     return content.index(struct.pack("<HH", tag.group, tag.element), 132)
 
 
 of_dicom("plain", READ, make=plain)
 
-# --- truncated: in the preamble, the DICM prefix, the meta header; before, in and after elements; in the pixels
+# --- cut short: in the preamble, the mark, the meta header, before, in and behind elements of each kind, in the pixels
 
 for _cut in (0, 50, 127, 130, 132, 140, 200, 300):
     of_dicom(f"cut_at_{_cut}", REFUSED, make=lambda index, cut=_cut: plain(index)[:cut])
@@ -161,10 +158,7 @@ of_dicom("all_cut_in_their_pixels", REFUSED, make=lambda index: plain(index)[:-4
 
 
 def length_of(keyword: str, value: int) -> Callable[[int], bytes]:
-    """Return a maker of slices in which the length field of an element has another value.
-
-    The length field has 32 bits for pixels, 16 bits for other elements.
-    """
+    """A slice with another length of an element (32 bits for pixels, 16 for others)."""
 
     def make(index: int) -> bytes:
         content = bytearray(plain(index))
@@ -186,7 +180,7 @@ for _keyword in ("PatientName", "ImagePositionPatient", "Rows", "RescaleSlope"):
 
 
 def with_sequence(sequence: bytes) -> Callable[[int], bytes]:
-    """Return a maker of slices with the given bytes, of a private sequence, before the pixels."""
+    """A slice with the bytes of a private sequence before its pixels."""
 
     def make(index: int) -> bytes:
         content = plain(index)
@@ -338,7 +332,7 @@ of_tags("class_unknown", EITHER, SOPClassUID=b"1.2.3.4.5.6 ")
 
 
 def in_syntax(uid: str, encode: Callable[[bytes], bytes] | None = None) -> Callable[[int], bytes]:
-    """Return a maker of slices that declare a transfer syntax, with pixels as `encode` returns them."""
+    """A slice that says it is in a transfer syntax, its pixels through a function."""
 
     def make(index: int) -> bytes:
         content = plain(index)
@@ -363,7 +357,7 @@ _END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 
 
 def fragment(content: bytes, length: int | None = None) -> bytes:
-    """Return an item of encapsulated pixels; `length` is its declared length, by default the true one."""
+    """An item of encapsulated pixels with its length, or another one."""
     return struct.pack("<HHI", 0xFFFE, 0xE000, len(content) if length is None else length) + content
 
 
@@ -403,14 +397,14 @@ for _name, _uid in {
 
 
 def j2k(width: int, height: int) -> bytes:
-    """Return a JPEG 2000 stream that declares an image size and contains no pixels."""
+    """The header of a JPEG 2000 stream of any size, and nothing behind it."""
     size = struct.pack(">HHIIIIIIIIHBBB", 41, 0, width, height, 0, 0, width, height, 0, 0, 1, 15, 1, 1)
     cod = struct.pack(">HBBHBBBBBB", 12, 0, 0, 1, 0, 5, 4, 4, 0, 1)
     return b"\xff\x4f\xff\x51" + size + b"\xff\x52" + cod + b"\xff\x93" + bytes(64) + b"\xff\xd9"
 
 
 def jpeg(width: int, height: int, marker: int = 0xC3) -> bytes:
-    """Return a stream of lossless JPEG, or of JPEG-LS with marker 0xF7, that declares an image size without pixels."""
+    """The header of a lossless JPEG (or JPEG-LS: 0xF7) stream of any size, and nothing behind it."""
     frame = struct.pack(">HBHHBBBB", 11, 16, height, width, 1, 1, 0x11, 0)
     scan = struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 0, 0)
     return b"\xff\xd8\xff" + bytes([marker]) + frame + b"\xff\xda" + scan + bytes(64) + b"\xff\xd9"
@@ -430,7 +424,7 @@ for _name, _uid, _stream in (
 
 
 def deflated(index: int, change: Callable[[bytes], bytes] = lambda b: b, more: int = 0) -> bytes:
-    """Return a deflated slice, with deflated bytes as `change` returns them, and `more` zeros before the pixels."""
+    """A slice in the deflated syntax, its stream changed; `more` bytes of nothing stand before the pixels."""
     content = in_syntax(str(DeflatedExplicitVRLittleEndian))(index)
     start = 144 + int.from_bytes(content[140:144], "little")
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -469,7 +463,7 @@ for _name, _content in {
 
 
 def group_length(value: int) -> Callable[[int], bytes]:
-    """Return a maker of slices whose meta header declares another length of itself."""
+    """A slice whose meta header says that it has another length."""
     return lambda index: plain(index)[:140] + value.to_bytes(4, "little") + plain(index)[144:]
 
 

@@ -1,4 +1,4 @@
-"""Result of reading a source in a separate process, with limits on time and memory."""
+"""What becomes of a source: read in a process of its own, with bounds on time and memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 import psutil
 
 SECONDS = 10
-"""Seconds of processor time that the reading of one source may take."""
+"""Of the processor, for one source."""
 
 PATIENCE = 120
-"""Seconds by the clock that the reading of one source may take; more, as other programs use the processor too."""
+"""Seconds on the clock, for what waits and does nothing: others may use the processor too."""
 
 BYTES = 1500 << 20
-"""Memory that the separate process may use in addition to that after the import of its libraries."""
+"""More than what a process with its libraries has."""
 
 _SPAWN = multiprocessing.get_context("spawn")
 _MOST_CALLS = 500
@@ -30,14 +30,14 @@ _MOST_CALLS = 500
 
 @dataclass(frozen=True)
 class Ended:
-    """End of a call in the separate process.
+    """How a call ended.
 
     Attributes
     ----------
     value : object
-        Return value of the function; None if it did not return.
+        What the function returned; None if it did not.
     fault : str
-        Description of a crash or hang, or traceback; empty if the function returned.
+        Crash, hang, or traceback; empty if it returned.
     """
 
     value: Any
@@ -45,13 +45,13 @@ class Ended:
 
 
 class Apart:
-    """Separate process that calls functions, with limits on time and memory; it is started again if it ends."""
+    """A process that calls functions, with bounds on the time and the memory of each; a new one where it ended."""
 
     def __init__(self) -> None:
         self._child: Any = None
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Ended:
-        """Call a function in the separate process, and return how the call ended."""
+        """Call a function there."""
         if self._child is None or self._calls >= _MOST_CALLS:
             self.end()
             self._start()
@@ -72,7 +72,7 @@ class Apart:
             return self._ended(f"ended by {_ending(self._child.exitcode)}")
 
     def end(self) -> None:
-        """End the separate process."""
+        """End the process."""
         if self._child is not None:
             self._child.kill()
             self._child.join()
@@ -125,7 +125,7 @@ _CLASS = re.compile(r"\b[A-Z]\w*(Error|Exception|Warning)\b")
 
 
 def faults_of_reason(reason: str, names: tuple[str, ...]) -> list[str]:
-    """Return what is wrong with the reason of a rejection as a sentence for users; it must contain one of `names`."""
+    """What is wrong with a refusal as a sentence for people."""
     faults = []
     if not reason.isprintable():
         faults.append("holds characters that do not print")
@@ -142,5 +142,5 @@ def faults_of_reason(reason: str, names: tuple[str, ...]) -> list[str]:
 
 
 def digest(voxels: Any) -> str:
-    """Return the SHA-256 of voxels, int16."""
+    """Of voxels as int16."""
     return hashlib.sha256(voxels.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Temporary folders of unpacked archives are removed when their process ends, however it ends."""
+"""What is unpacked from archives goes with the process that unpacked it, however that ends."""
 
 import os
 import signal

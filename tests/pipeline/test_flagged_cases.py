@@ -115,7 +115,7 @@ def test_label_of_one_tissue_keeps_no_case_out_of_a_fit(tmp_path):
 
 def test_fit_of_flagged_cases_alone_says_what_to_change(tmp_path):
     cohort, _ = measured_cohort(tmp_path)
-    with pytest.raises(ModelError, match="such as table: outside_lungs"):
+    with pytest.raises(ModelError, match=r"such as table: outside_lungs\).*`exclude_flagged=False`"):
         Pipeline(None, cohort).fit(cases=["table"], fit=FitParameters(exclude_flagged=True))
 
 

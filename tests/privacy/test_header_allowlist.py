@@ -1,4 +1,4 @@
-"""Texts of headers: known makers, models and kernels are kept, anything that could be a name is removed."""
+"""Texts of headers: what is known passes, what could be a name does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings of libraries, which may quote headers, are not printed."""
+"""What libraries warn of quotes headers: none of it is printed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Segmenters by name, and their faults, which are reported before any work begins."""
+"""Segmenters by name, and what is wrong before any work begins."""
 
 import importlib
 from importlib.metadata import PackageNotFoundError
@@ -33,7 +33,7 @@ def test_segmenters_of_this_package_and_of_others_are_listed(toy):
         ("Rossi's", "there is no segmenter"),
         ("absent", "absent cannot be imported .ModuleNotFoundError.*: install the package again"),
         ("not-a-class", "is no subclass of Segmenter"),
-        ("wrong-region", "labels of wrong-region are not understood: give each number"),
+        ("wrong-region", "labels of wrong-region are not understood: give numbers"),
     ],
 )
 def test_a_segmenter_that_cannot_be_used_is_one_sentence(name, message):
@@ -57,7 +57,7 @@ def test_weights_and_devices_are_checked_before_any_work(tmp_path):
 
 def test_lungmask_that_is_not_installed_is_one_sentence_with_the_command(monkeypatch):
     monkeypatch.setattr(lungmask, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'lungmask is not installed: install it, pip install "lungmix\[lungmask\]"'):
+    with pytest.raises(UsageError, match=r'lungmask is not installed: run `pip install "lungmix\[lungmask\]"`'):
         find_segmenter("lungmask")
 
     def no_version(name):

@@ -20,7 +20,7 @@ GEOMETRY = Geometry((4, 4, 4))
 
 
 def other_types(content):
-    """Yield metadata that are valid JSON, each with one value of another type."""
+    """Metadata whose JSON is sound, with one value of another type each."""
     for path, value in [
         ((), []), ((), None), ((), {}), (("node_type",), "array"), (("zarr_format",), "3"), (("attributes",), []),
         (("attributes", "lungmix"), "text"), (("attributes", "lungmix"), {}),
@@ -40,7 +40,7 @@ def damages(content):
 
 
 def case_types(content):
-    """Yield metadata of a case, each with one attribute of a wrong type or value."""
+    """What damages a case alone."""
     path_of_attributes = ("attributes", "lungmix")
     for path, value in [
         ("geometry", []), ("geometry", {}), ("geometry", {"size": "large"}), ("stages", []), ("stages", {"convert": 1}),
@@ -56,7 +56,7 @@ def case_types(content):
 
 @pytest.fixture
 def store(tmp_path):
-    """Store with three small converted cases, and the sources of their scans."""
+    """Three small cases, as they are after their conversion, and their scans."""
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     scans = []
     for i in range(3):
@@ -79,7 +79,7 @@ def test_corrupt_case_is_reported_with_its_remedy_and_others_are_listed(store):
         assert list(cohort) == ["case-001", "case-003"], content
         assert "case-002" not in cohort
         assert list(cohort.damaged) == ["case-002"]
-        # As a mapping, the cohort has no case without metadata.
+        # What has no metadata is no case, as a mapping sees it.
         for ask in (cohort.case, *([cohort.__getitem__] if content is not None else [])):
             with pytest.raises(StoreError, match=r"case-002: its zarr\.json .*source of the scan.*`Pipeline\.remove"):
                 ask("case-002")

@@ -24,6 +24,8 @@ OPTIONS = {
     "host": "--host",
     "key": "--key-table",
     "exclude_cases": "--leave-out",
+    "exclude_flagged": "--exclude-flagged",
+    "exclude_flagged=False": "--pool-flagged",
     "exclude_regions": "--exclude-elsewhere",
     "exclude_regions=AIRWAY": "--exclude-airways",
     "exclude_regions=ELSEWHERE": "--exclude-elsewhere",
@@ -39,6 +41,7 @@ OPTIONS = {
     "opening": "--opening",
     "port": "--port",
     "preset": "--preset",
+    "quality": "--qc-threshold",
     "retain_uid": "--retain-uid",
     "scheduler": "--scheduler",
     "scheduler_file": "--scheduler-file",
@@ -50,7 +53,7 @@ OPTIONS = {
     "with_ct": "--with-ct",
     "workers": "--workers",
 }
-"""Option by name of a parameter; for a parameter with a list, by name and item if the item is an option of its own."""
+"""Option by name of a parameter; by name and value, or name and item of a list, if that is an option of its own."""
 
 COMMANDS = {
     "Cohort.keys": "lungmix info STORE",
@@ -125,5 +128,7 @@ def _option(name: str, value: ast.expr | None) -> str:
         return " ".join(OPTIONS.get(f"{name}={item}", f"{OPTIONS[name]} {item}") for item in items)
     if value is None or (isinstance(value, ast.Constant) and value.value is True):
         return OPTIONS[name]
+    if f"{name}={ast.unparse(value)}" in OPTIONS:
+        return OPTIONS[f"{name}={ast.unparse(value)}"]
     text = shlex.quote(str(value.value)) if isinstance(value, ast.Constant) else ast.unparse(value)
     return f"{OPTIONS[name]} {text}"

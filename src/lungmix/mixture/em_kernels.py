@@ -1,8 +1,7 @@
 """E-step over the rows of a chunk: densities, responsibilities and moments, block by block.
 
-The rows of a block are the last axis of small scratch arrays, so that loops over rows are vectorized. Statistics of
-blocks are added pairwise, which keeps rounding errors small: partial sums of 1, 2, 4 ... blocks are kept as the digits
-of a binary counter.
+Rows of a block are the last axis of small scratch arrays, so that loops over rows are vectorized. Statistics of blocks
+are added in a binary counter of partial sums, which makes every sum pairwise.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from lungmix.mixture.parameters import Floats, State, factors_of
 from lungmix.mixture.sufficient_statistics import Statistics, combine_all
 
 ROWS_AT_ONCE = 1 << 16
-"""Number of rows that are converted to float64 at a time. With d features they take d / 2 MiB."""
+"""Rows converted to float64 at a time: 64 Ki rows of d features are d / 2 MiB, for any dtype of the chunk."""
 
 _BLOCK = 512
 _MAX_FEATURES = 64  # up to this number loops over a block are faster than matrix products, and reproducible
@@ -33,14 +32,14 @@ _MIN_EXPONENT = -708.0
 def rows_in_blocks(
     x: npt.NDArray[np.generic], weights: npt.NDArray[np.generic] | None
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the rows with a weight above 0 as float64, `ROWS_AT_ONCE` at a time, with their weights.
+    """Yield rows of positive weight as float64, `ROWS_AT_ONCE` at a time, with their weights.
 
     Parameters
     ----------
     x : ndarray, shape (n,) or (n, d)
         Samples of any real dtype.
     weights : ndarray, shape (n,), or None
-        Sample weights; None means that each is 1.
+        None means 1 each.
     """
     for start in range(0, len(x), ROWS_AT_ONCE):
         rows = np.asarray(x[start : start + ROWS_AT_ONCE])
@@ -59,7 +58,7 @@ def e_step_statistics(
     states: Sequence[State],
     covariance_type: str,
 ) -> Statistics:
-    """Return the sufficient statistics of samples under several states, which are sets of parameters of a mixture.
+    """Return the sufficient statistics of samples under several states.
 
     Parameters
     ----------
@@ -84,10 +83,7 @@ def assign(
     centres: Floats,
     covariance_type: str,
 ) -> Statistics:
-    """Return the statistics of samples that are assigned to the nearest of k centres, for s sets of centres.
-
-    `centres` has the shape (s, k, d).
-    """
+    """Return the statistics of samples assigned to the nearest centre, for centres of shape (s, k, d)."""
     products = covariance_type in ("full", "tied")
     return _pass(x, weights, centres, np.ones_like(centres), np.zeros(centres.shape[:2]), products, True)
 
@@ -111,7 +107,7 @@ def _pass(
 
 
 def empty(means: Floats, products: bool) -> Statistics:
-    """Return the statistics of zero samples; `means`, shape (s, k, d), are placeholders for the undefined means."""
+    """Return the statistics of no samples, with `means` of shape (s, k, d) as placeholders."""
     s, k, d = means.shape
     shape = (s, k, d, d) if products else (s, k, d)
     return Statistics(0.0, np.zeros(s), np.zeros((s, k)), means.copy(), np.zeros(shape))
@@ -222,7 +218,7 @@ def _quadratic_diag(columns, m, mean, factor, offset, out):  # type: ignore[no-u
 
 @kernel(fastmath={"contract", "nsz"})
 def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
-    """Replace log densities by responsibilities times weights, in place, and return the weighted log-likelihood."""
+    """Turn log densities into weighted responsibilities in place; return the weighted log-likelihood."""
     k = len(r)
     top, total, power = scratch[0], scratch[1], scratch[2]
     bits = power.view(np.int64)
@@ -233,8 +229,7 @@ def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
         for b in range(m):
             top[b] = max(top[b], r[c, b])
     for c in range(k):
-        # Compute exp(t) as 2^n times a Taylor sum of the rest, t = n ln 2 + rest, with an error below 1e-17. The exp of
-        # libm cannot be vectorised.
+        # exp by x = n ln 2 + rest and a Taylor sum of the rest (error below 1e-17): libm's cannot be vectorised.
         for b in range(m):
             t = r[c, b] - top[b]
             gone = t < _MIN_EXPONENT
@@ -274,10 +269,7 @@ def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _harden(r, m, w, scratch):  # type: ignore[no-untyped-def]
-    """Replace log densities, in place, by the weight for the component of highest density and 0 for the others.
-
-    Return the weighted sum of the highest log densities. Of equal densities, the first component counts.
-    """
+    """Replace log densities by hard assignments times weights in place; ties go to the first component."""
     likelihood = 0.0
     for b in range(m):
         best = 0

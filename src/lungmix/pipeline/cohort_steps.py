@@ -92,7 +92,8 @@ def fit_mixture(
             name, flags = next(iter(flagged.items()))
             raise ModelError(
                 f"none of {len(pooled)} masked cases can be pooled, because quality control flags each (such as "
-                f"{name}: {', '.join(flags)}): change thresholds, or pool flagged cases too"
+                f"{name}: {', '.join(flags)}): label them with `model='published'`, change thresholds by "
+                "`quality`, or pool them with `exclude_flagged=False`"
             )
         pooled = [name for name in pooled if name not in flagged]
         if apart and not pooled:

@@ -1,4 +1,4 @@
-"""Comparison of the objects of a case with the receipts of its stages; stages with other objects are invalidated."""
+"""Compare the objects of a case with the receipts of its stages, and invalidate stages that differ."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, PACKED, SIDE, STAGE
 
 
 def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
-    """Invalidate stages whose objects are missing, truncated or unexpected, and delete files of killed writers.
+    """Invalidate stages whose objects are missing, truncated or unexpected, and delete what killed writers left.
 
-    Only a listing of the case and its histograms are read, no voxels: changed bytes in images are detected when they
-    are read.
+    Reads a listing of the case and its two arrays of histograms, but no voxels: flipped bytes are found once they are
+    read.
 
     Returns
     -------
     dict of str to str
-        Reason for each corrupt stage, and for `LABELS_FILE` or `OME` if these metadata had to be rewritten. Empty if
-        nothing is corrupt.
+        Reasons by stage, or by `LABELS_FILE` or `OME`, which are rewritten here; empty if nothing is corrupt.
     """
     case = CaseWriter(case)
     sizes = case.sizes()
@@ -60,7 +59,7 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
 
 
 def invalidate_stage(case: Case, stage: str, reason: str) -> str:
-    """Invalidate a stage or the packed air (``air``); return the stage that recomputes it, for ``air`` ``mask``."""
+    """Invalidate a stage, and return the stage that recomputes it, which is ``mask`` for the packed air (``air``)."""
     case = CaseWriter(case)
     if stage == PACKED:
         # The mask stage packs the air again.
@@ -71,7 +70,7 @@ def invalidate_stage(case: Case, stage: str, reason: str) -> str:
 
 
 def has_wrong_label_list(case: CaseFiles, keys: Collection[str]) -> bool:
-    """Return True if the list of label maps in `LABELS_FILE` differs from the label maps among the object keys."""
+    """Return True if the list of label maps does not match the label maps that have objects."""
     maps = _label_maps(keys)
     return bool(maps) and case.read_object(LABELS_FILE) != CaseWriter.label_list_content(maps)
 
@@ -81,7 +80,7 @@ def _label_maps(keys: Collection[str]) -> set[str]:
 
 
 def difference(receipts: Receipts, sizes: Mapping[str, int]) -> str | None:
-    """Return a description of the first object that does not match its receipt; None if all match."""
+    """Describe the first object that does not match its receipt; None if there is none."""
     for key, (size, _) in receipts.items():
         if key not in sizes:
             return f"{key} is missing"

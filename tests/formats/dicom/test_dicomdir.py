@@ -1,4 +1,4 @@
-"""Images that a DICOMDIR lists but that were not copied with it."""
+"""Images that a DICOMDIR lists and that were not copied."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ STUDY = {"StudyID": "1", "StudyDate": "20010203", "StudyTime": "101112"}
 
 
 def write_medium(folder, *series):
-    """Write a medium (folder) with series and a DICOMDIR that lists them."""
+    """Write a medium with a DICOMDIR."""
     medium = FileSet()
     for files in series:
         for file in files:

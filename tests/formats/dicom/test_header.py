@@ -1,4 +1,4 @@
-"""Headers that are longer than the bytes that are read first, damaged headers, and duplicate files."""
+"""Headers longer than the first bytes read, damaged headers, and duplicates."""
 
 import warnings
 

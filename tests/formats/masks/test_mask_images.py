@@ -1,4 +1,4 @@
-"""Label maps in image files of each format, type of numbers and value, and files that are no label maps."""
+"""Label maps in image files: each format, type of numbers and value, and what is no label map."""
 
 import pickle
 from dataclasses import replace

@@ -1,14 +1,15 @@
-"""Components and morphology against dask-image: the same array, the same chunks, the same cluster of 2 workers.
+"""Compare components and morphology with dask-image: on the same array, chunks and cluster of 2 workers.
 
-The array is air of a phantom (below -155 HU, opened), one byte a voxel, kept in the memory of the workers. Times
+The array is the air of a phantom (below -155 HU, opened), with one byte per voxel, in the memory of the workers. Times
 include building the graph.
 
-dask-image's ``ndmeasure.label`` makes a volume of labels, of which the largest is asked for. Ours packs the array,
-makes a table of islands and the mask of those that are lung, of which the voxels are counted: the step of the method
-that labels are for. What it would take to get from labels to that mask is not charged to dask-image. That both found
-the same islands is checked on whole volumes afterwards.
+dask-image's ``ndmeasure.label`` computes a volume of labels, of which the maximum is asked for. lungmix packs the
+array, makes a table of components and a mask of those that are lung, and counts the voxels of this mask, which is what
+the method needs labels for. The time of dask-image does not include the step from its labels to such a mask. Afterwards
+the components that both found are compared on whole volumes.
 
-``ndmorph`` closes and dilates by a ball of radius 5 and is given as many slices as end in reasonable time.
+``ndmorph`` of dask-image closes and dilates by a ball of radius 5, only on slices in the middle of the scan, because it
+would take too long on all.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def measure(hu, folder, quick):
             _, ours, our_cpu = clock(lambda x=there: components(x).sum())
             _, theirs, their_cpu = clock(lambda x=there: ndmeasure.label(x)[0].max())
             if title == layouts[0][0]:
-                # On the whole volume, and outside the clock: islands picked from dask-image's labels are ours.
+                # Not timed: on the whole volume, components from dask-image's labels equal those of lungmix.
                 picked = lungs_among(ndmeasure.label(there)[0].compute())
                 kept = components(there).compute()
                 assert np.array_equal(kept, picked), "the islands differ from those in dask-image's labels"
@@ -106,14 +107,14 @@ def held(array, chunks, folder):
 
 
 def components(mask):
-    """The islands that are lung, as a dask array: packing, tables, verdict, painting, no opening and no closing."""
+    """Return the components that are lung as a dask array: without opening and closing, which the mask has too."""
     recipe = MaskRecipe(1, diamond((0, 0, 0)), LUNG_VOXELS, ())
     lung, _ = mask_graph(da.logical_not(mask), recipe)  # the method's air is what lies below a threshold
     return lung
 
 
 def morphology(mask, kernel):
-    """A closing or dilation as a dask array of bytes."""
+    """Return a closing or dilation as a dask array with one byte per voxel."""
     ny, nx = mask.shape[1:]
     words = (mask.chunks[0], (ny,), (words_for(nx),))
     bits = mask.map_blocks(pack, dtype=np.uint64, chunks=words, meta=np.empty((0, 0, 0), np.uint64))
@@ -127,7 +128,7 @@ def _apply(window, core, operation, nx):
 
 
 def central(lung, slices):
-    """Slices from the middle; empty ones at both ends keep what differs at a border, by definition, out of it."""
+    """Return slices from the middle, with empty ones at both ends, because the programs treat borders differently."""
     middle, margin = len(lung) // 2, 2 * RADIUS
     block = lung[middle - slices // 2 : middle + slices // 2].copy()
     if slices > 4 * margin:

@@ -1,9 +1,9 @@
-"""The whole job, the mask and the median against the same method in memory.
+"""Compare the whole job, the mask and the median with a program that computes the same method in memory.
 
-The whole job is ``lungmix run STORE scan... --model published --workers 2`` as a user types it: every run starts
-Python and its cluster anew and ends with all results in the store. Kernels were compiled when lungmix was installed.
-Against it stands ``in_memory.py``, one process that takes scan after scan. Both read the same compressed NRRD; all
-results are compared voxel for voxel before a figure is printed.
+The whole job is the command ``lungmix run STORE scan... --model published --workers 2``: every run starts Python and
+a new cluster, and at its end all results are in the store. Kernels were compiled when lungmix was installed. The other
+program is ``in_memory.py``, one process that takes one scan after another. Both read the same compressed NRRD files.
+All results are compared voxel for voxel before any figure is printed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measure(paths, folder):
                 title, ["", "in memory, s", "lungmix, s", "ratio", "in memory, cpu s", "lungmix, cpu s"], rows, start
             ),
             Table(
-                "Where the time in memory goes, seconds a scan",
+                "Time of each step in memory, seconds per scan",
                 ["scan", *(step for step in steps)],
                 [[path.stem, *(f"{seconds[path.name]['s']:.1f}" for seconds in steps.values())] for path in paths],
             ),
@@ -86,7 +86,7 @@ def measure(paths, folder):
 
 
 def time_kernels(paths, results):
-    """Seconds of the mask and the median of arrays in memory, whose results are checked."""
+    """Return the seconds of the mask and the median of arrays in memory; check their results."""
     import lungmix
 
     compile_kernels()
@@ -108,7 +108,7 @@ def time_kernels(paths, results):
 
 
 def compare(store, masks, paths, results):
-    """Stop unless the stores hold what was found in memory, voxel for voxel."""
+    """Raise AssertionError unless the stores equal the results of the program in memory, voxel for voxel."""
     import lungmix
 
     whole, masked = lungmix.open_cohort(store), lungmix.open_cohort(masks)

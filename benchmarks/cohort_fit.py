@@ -1,12 +1,12 @@
-"""The fit of a cohort of the paper's size: 390 million lung voxels in 62 scans, drawn from the published mixture.
+"""Measure the fit of a cohort of the paper's size: 62 scans with 390 million lung voxels of the published mixture.
 
-Run it as ``python benchmarks/cohort_fit.py``. It prints, for the machine it runs on:
+Run it as ``python benchmarks/cohort_fit.py``. It prints, for this machine:
 
-- both fits of the exact expected counts, with their errors against the truth;
-- the same for voxels really drawn, one by one, of which nothing but counts per scan is kept;
-- bootstrap intervals over scans, and how often they cover the truth in cohorts whose scans differ;
-- the time to refit when a scan is left out, from counts in a store;
-- the robustness study.
+- the fits ``paper`` and ``converged`` of the counts that the mixture predicts, with their errors against the truth;
+- the same for counts of voxels that are drawn one by one;
+- bootstrap intervals over scans, and how often they contain the truth in cohorts whose scans differ;
+- the time of a fit without one of the scans, from the counts in a store;
+- the time of the robustness study.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def clock(what):
 
 
 def probabilities():
-    """Of each HU under each component, rounding included: shape (65536, 5)."""
+    """Return the probability of each rounded HU by each component: shape (65536, 5)."""
     edges = (HU[:, None] + np.array([-0.5, 0.5])[:, None, None] - MEANS) / SDS
     return ndtr(edges[1]) - ndtr(edges[0])
 
 
 def draw_scan(random, voxels):
-    """Counts of voxels that are drawn one by one and forgotten."""
+    """Return the histogram of voxels that are drawn one by one and not kept."""
     counts = np.zeros(65536, np.int64)
     for k, n in enumerate(random.multinomial(voxels, WEIGHTS)):
         while n > 0:
@@ -86,7 +86,7 @@ def both(counts, clip, what):
 
 
 def truth():
-    """By the order of intervals: weights, means, sds, thresholds."""
+    """Return the true values in the order of the intervals: weights, means, standard deviations, thresholds."""
     return np.concatenate([WEIGHTS, MEANS, SDS, PUBLISHED.map_thresholds()])
 
 
@@ -95,7 +95,7 @@ def covered(result):
 
 
 def scans_that_differ(scans, voxels, seed):
-    """Counts of scans whose weights differ; their expectation is the truth, and so is the pooled mixture's."""
+    """Return histograms of scans whose weights differ; the expected weights are the true ones."""
     random, table, counts = np.random.default_rng([7, seed]), probabilities(), {}
     for i in range(scans):
         expected = table @ random.dirichlet(30 * WEIGHTS)
@@ -112,7 +112,7 @@ def coverage(cohorts, scans, voxels):
 
 
 def draw(counts, folder, refits):
-    """The pictures of the documentation."""
+    """Draw the pictures of the documentation."""
     folder.mkdir(parents=True, exist_ok=True)
     pooled = add_counts(counts)
     figures = {
@@ -125,7 +125,7 @@ def draw(counts, folder, refits):
 
 
 def store_of(counts, folder):
-    """A store that holds counts and no images."""
+    """Return a store that has the histograms of cases and no images."""
     cohort = lungmix.open_cohort(folder / "cohort.zarr", "a")
     for name, one in counts.items():
         case = CohortWriter(cohort).add(name, Geometry((512, 512, 800), (0.7, 0.7, 0.4)), Acquisition())
@@ -139,7 +139,9 @@ def main():
     parser.add_argument("--scans", type=int, default=62)
     parser.add_argument("--voxels", type=int, default=390_000_000)
     parser.add_argument("--refits", type=int, default=200)
-    parser.add_argument("--cohorts", type=int, default=20, help="simulated for the coverage of intervals")
+    parser.add_argument(
+        "--cohorts", type=int, default=20, help="number of simulated cohorts that test the coverage of intervals"
+    )
     parser.add_argument("--pictures", type=Path, help="folder for the pictures of the documentation")
     chosen = parser.parse_args()
     exact = chosen.voxels * (probabilities() @ WEIGHTS)

@@ -1,15 +1,17 @@
-"""Old complaints about out-of-core arrays, put to this package.
+"""Check whether lungmix has problems that were reported for other packages of out-of-core arrays.
 
-dask-image 391: the graph of labels of 5120 x 5120 x 5120 voxels did not fit into memory. Here: building the graph of a
-lung mask of that size and making it ready to be sent, each time in a new process.
+dask-image 391: the graph of labels of 5120 x 5120 x 5120 voxels did not fit into memory. Measured here: time and memory
+to build and optimize the graph of a lung mask of that size, each time in a new process.
 
-dask 11934: ``map_overlap`` refuses a depth that is larger than the array. Here: a scan of 24 slices and a closing by a
-ball of radius 30.
+dask 11934: ``map_overlap`` raises an error if the depth is larger than the array. Checked here: a closing by a ball of
+radius 30 on a scan of 24 slices.
 
-dask 3671: ``map_overlap`` takes many times the memory of ``map_blocks``. Here: the peak of a worker in the mask of one
-scan, beside the memory model, and beside the closings alone through ``map_overlap`` with the same kernel.
+dask 3671: ``map_overlap`` takes many times the memory of ``map_blocks``. Measured here: the peak of a worker that
+computes the mask of one scan. It is compared with the memory model, and with the closings alone, by our slabs and by
+``map_overlap`` with the same kernel.
 
-distributed 3898: a scheduler that swells. Here: the scheduler, a process of its own, over 200 small scans.
+distributed 3898: the memory of the scheduler keeps growing. Measured here: the memory of a scheduler in its own process
+while 200 small scans are processed.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ LIMIT = "2GB"
 
 def main():
     parser = parser_for(__doc__)
-    parser.add_argument("--small-scans", type=int, default=200, metavar="N", help="scans that the scheduler sees")
+    parser.add_argument("--small-scans", type=int, default=200, metavar="N", help="number of small scans")
     chosen = parser.parse_args()
     sheet = Sheet("complaints")
     with folder_for(chosen.scans) as scans:
@@ -51,7 +53,7 @@ def main():
 
 
 def graphs(sheet, quick):
-    """Seconds and memory of building graphs."""
+    """Add a table with the seconds and the memory to build graphs."""
     rows = []
     for chunks in CHUNKS:
         if quick and chunks == CHUNKS[1]:
@@ -80,7 +82,7 @@ def build_label(edge, chunk):
 
 
 def build(function, edge, chunks):
-    """Tasks, seconds and peak of memory of a graph that is built, spelled out and optimised."""
+    """Return the number of tasks, seconds and peak of memory of a graph that is built, materialized and optimized."""
     start, blocks = time.perf_counter(), int(np.prod([-(-edge // chunk) for chunk in chunks]))
     watch = Watch([os.getpid()])
     watch.start()
@@ -105,7 +107,7 @@ def graph_row(what, figures):
 
 
 def depth(sheet):
-    """A halo that is deeper than the scan."""
+    """Add a table on a halo that is deeper than the scan."""
     import lungmix
     from lungmix.phantom import Phantom
 
@@ -127,7 +129,7 @@ def depth(sheet):
 
 
 def overlap(sheet, path):
-    """Peaks of workers: the mask over slabs, and closings over overlapping blocks."""
+    """Add a table with peaks of workers: for the mask by slabs, and for closings by overlapping blocks."""
     from lungmix.graphs import memory
     from lungmix.kernels.mask import recipe_for
     from lungmix.parameters import MaskParameters
@@ -158,7 +160,7 @@ def overlap(sheet, path):
 
 
 def converted(path, store):
-    """Bring a scan into a store; its shape and the slices of its slabs."""
+    """Convert and mask a scan; return its shape, the slices of each slab, and the voxels of the mask."""
     import lungmix
     from lungmix.parameters import MaskParameters
     from lungmix.pipeline import Pipeline
@@ -172,7 +174,7 @@ def converted(path, store):
 
 
 def peak_of(job, store):
-    """Resident memory of the largest worker while a lazy array is added up, the seconds, and the sum."""
+    """Sum a lazy array; return the resident memory of the largest worker meanwhile, the seconds, and the sum."""
     import lungmix
 
     (case,) = lungmix.open_cohort(store).values()
@@ -235,7 +237,7 @@ def _count(bits):
 
 
 def scheduler(sheet, scans):
-    """Memory of the scheduler while small scans go by."""
+    """Add a table with the memory of the scheduler while small scans are processed."""
     from lungmix.phantom import Phantom, write_phantom
 
     with tempfile.TemporaryDirectory(prefix="lungmix-bench-") as name:
@@ -250,19 +252,19 @@ def scheduler(sheet, scans):
     sheet.tables.append(
         Table(
             f"{scans} scans of 24 x 96 x 96 in {seconds:.0f} s",
-            ["scans gone by", "scheduler, MiB", "client, MiB"],
+            ["scans done", "scheduler, MiB", "client, MiB"],
             rows,
             f"Before the first scan the scheduler had {sizes[-1] / MIB:.1f} MiB.",
         )
     )
-    # The first scans make the scheduler import what their tasks are made of; growth begins after them.
+    # During the first scans the scheduler imports modules that their tasks need; growth is measured after them.
     what = f"memory of the scheduler after {scans} scans over that after {steps[0]}"
     sheet.checks.append(Check(what, sizes[scans - 1] / sizes[steps[0] - 1], 1.05, at_least=False))
     sheet.data["scheduler"] = sizes
 
 
 def watched_run(address, pid, paths, store):
-    """Resident memory of the scheduler and of this process each time a case is done; seconds."""
+    """Run small scans; return the resident memory of the scheduler and of this process after each case, and seconds."""
     import lungmix
     from lungmix.callbacks import Callback
     from lungmix.parameters import MaskParameters
@@ -272,7 +274,7 @@ def watched_run(address, pid, paths, store):
 
     class Sampler(Callback):
         def on_begin(self, title, cases, sizes_of=None):
-            # Finding the scans is a part of its own; what counts are the cases that follow.
+            # The search for scans has events of its own; only the cases that follow are counted.
             sizes.clear()
             own.clear()
 
@@ -294,7 +296,7 @@ def watched_run(address, pid, paths, store):
 
 @contextmanager
 def running_cluster(folder):
-    """Address of a scheduler that is a process of its own, with 2 workers, and its process id."""
+    """Start a scheduler in a separate process and 2 workers; yield its address and its process number."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

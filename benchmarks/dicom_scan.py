@@ -1,9 +1,9 @@
-"""How fast folders of DICOM files are sorted into series, beside reading their headers with pydicom and no more.
+"""Measure how fast lungmix sorts DICOM files into series, compared with reading their headers with pydicom alone.
 
-10,000 slices of 100 series lie shuffled in folders under names that say nothing, with headers as long as scanners write
-them and one localizer a patient. `find_scans` walks the folders, reads every header, sorts, checks the geometry of
-every series and opens its two outer slices; pydicom reads the header of each file of a list. Both are done in turns,
-in one process, with the files in the page cache.
+10,000 slices of 100 series are shuffled into folders, with names that do not show the series. Headers are as long as
+those of scanners, and each patient has one localizer. `find_scans` searches the folders, reads every header, sorts the
+slices, checks the geometry of every series and opens its first and last slice. pydicom reads the header of each file of
+a list. The two run alternately in one process, with the files in the page cache.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def measure(folder, patients):
     note = f"{len(files):,} files, {patients * SERIES} series; the best of {ROUNDS} rounds in turns."
     return Sheet(
         "dicom_scan",
-        [Table("Sorting DICOM files", ["", "cpu s", "files a second"], rows, note)],
-        [Check("files sorted a second, beside pydicom reading their headers", ratio, 0.5)],
+        [Table("Sorting DICOM files", ["", "cpu s", "files per second"], rows, note)],
+        [Check("files sorted per second, over headers that pydicom reads per second", ratio, 0.5)],
         {"seconds": seconds, "files": len(files)},
     )
 
@@ -86,7 +86,7 @@ def write_cohort(folder, patients):
 
 
 def slices_of(patient, number, plane):
-    """The slices of a series, and one localizer a patient."""
+    """Return the slices of a series, and a localizer for each patient."""
     geometry = Geometry((SIZE, SIZE, SLICES + 1), (1.5, 1.5, 2.5), (-144, -144, -120))
     known = Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", 120.0, 2.5)
     series = CtSeries(geometry, known, f"Patient^{patient}", f"P{patient}", (f"{patient}-{number}", "scan"))
@@ -100,7 +100,7 @@ def slices_of(patient, number, plane):
 
 
 def fill(dataset, index):
-    """What else scanners write: times, doses, references, blocks of private elements, one of them long."""
+    """Add attributes that scanners write: times, doses, references, and blocks of private elements, one long."""
     for keyword in ("SeriesDate", "AcquisitionDate", "ContentDate"):
         setattr(dataset, keyword, "20200131")
     for keyword in ("SeriesTime", "AcquisitionTime", "ContentTime"):

@@ -1,9 +1,9 @@
-"""A task that does nothing, where workers can import it as they import the kernels of the stages."""
+"""A task that does nothing, in a module that workers can import."""
 
 import time
 
 
 def empty(seconds, *inputs):
-    """Sleep, if at all."""
+    """Sleep for some seconds, or return at once for 0."""
     if seconds:
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""What a benchmark found: tables, and figures beside their targets. Printed, and kept as JSON and Markdown."""
+"""Results of a benchmark: tables, and figures with their targets; printed, and written as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 @dataclass(frozen=True)
 class Check:
-    """A figure that has a target."""
+    """A measured figure with its target."""
 
     what: str
     value: float
@@ -35,7 +35,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Table:
-    """Text, one more often than not a number, in rows and columns."""
+    """A table of text and numbers with a title."""
 
     title: str
     columns: Sequence[str]
@@ -48,7 +48,7 @@ CHECK_COLUMNS = ("figure", "measured", "target", "met")
 
 @dataclass
 class Sheet:
-    """All that one benchmark found."""
+    """Tables and checks of one benchmark."""
 
     name: str
     tables: list[Table] = field(default_factory=list)
@@ -100,7 +100,7 @@ def show(table: Table) -> None:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, its title as a bold line before it."""
+    """Return the table in Markdown, with its title in bold before it."""
     rule = ["---", *["---:"] * (len(table.columns) - 1)]
     lines = ["| " + " | ".join(row) + " |" for row in (table.columns, rule, *table.rows)]
     head = [f"**{table.title}**", ""] if table.title else []
@@ -109,11 +109,17 @@ def markdown(table: Table) -> str:
 
 
 def parser_for(description: str) -> argparse.ArgumentParser:
-    """The options that all benchmarks share."""
+    """Return a parser with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller scans: shows that all runs, not how fast it is")
-    parser.add_argument("--scans", type=Path, metavar="FOLDER", help="where phantom scans are kept for the next run")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where tables are written")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="use smaller scans, to see that the benchmark works; its figures mean nothing",
+    )
+    parser.add_argument(
+        "--scans", type=Path, metavar="FOLDER", help="folder in which phantom scans are kept for later runs"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder into which tables are written")
     return parser
 
 

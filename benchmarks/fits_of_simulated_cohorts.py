@@ -1,8 +1,9 @@
-"""The three fits of simulated cohorts: how far lung involvement and means are from the truth, and which checks fail.
+"""Fit simulated cohorts and report how far lung involvement and means are from the truth, and which checks fail.
 
 Run it as ``python benchmarks/fits_of_simulated_cohorts.py``. It prints the table of docs/diagnosis.md. The truth is the
-published mixture; the weights of a scan vary about its weights. The error of the lung involvement is that of the
-fit's labels against the labels of the truth, on the same voxels, pooled and of the scan that differs most.
+published mixture; the weights of each scan are drawn about its weights. The error of the lung involvement is the
+difference between the involvement by labels of the fit and by labels of the truth, on the same voxels. It is printed
+for the pooled voxels, and for the scan where it is largest.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ SPREAD = 30
 
 
 def plain(shares, scan, scans):
-    """As the published mixture."""
+    """Return the densities of the published mixture unchanged."""
     return shares
 
 
 def with_table(shares, scan, scans):
-    """15 % of the voxels are air outside the body."""
+    """Return densities in which 15 % of the voxels are air outside the body."""
     low, high = ((HU + shift + 995) / 15 for shift in (-0.5, 0.5))
     return 0.85 * shares + 0.15 * (ndtr(high) - ndtr(low))
 
 
 def mixed_kernels(shares, scan, scans):
-    """Every second scan has a sharp kernel, which adds noise of 60 HU."""
+    """Return densities with noise of 60 HU for every second scan, as by a sharp kernel."""
     return gaussian_filter1d(shares, 60) if scan % 2 else shares
 
 
 def one_clipped(shares, scan, scans):
-    """The first scan is clipped at -950 and 50 HU."""
+    """Return densities that are clipped at -950 and 50 HU for the first scan."""
     if scan:
         return shares
     clipped = np.where((HU >= -950) & (HU <= 50), shares, 0)
@@ -57,7 +58,7 @@ COHORTS = {"plain": plain, "table": with_table, "mixed kernels": mixed_kernels, 
 
 
 def counts_of(change, scans, seed):
-    """Histograms of scans by name, clipped at -1024 HU as scanners do."""
+    """Return the histogram of each scan by its name, clipped at -1024 HU as by scanners."""
     random = np.random.default_rng(seed)
     edges = (HU[:, None] + np.array([-0.5, 0.5])[:, None, None] - PUBLISHED.means) / np.sqrt(PUBLISHED.variances)
     densities = ndtr(edges[1]) - ndtr(edges[0])
@@ -72,7 +73,7 @@ def counts_of(change, scans, seed):
 
 
 def errors_of(model, counts):
-    """Lung involvement of each scan less that under the truth."""
+    """Return for each scan the lung involvement by a model minus that by the true mixture, percentage points."""
     return [involvement(model, histogram) - involvement(PUBLISHED, histogram) for histogram in counts.values()]
 
 

@@ -1,14 +1,15 @@
-"""How time and memory grow with the length of a scan and with the workers.
+"""Measure how time and memory grow with the number of slices of a scan and with the number of workers.
 
-The whole job, preset ``paper`` and the published model, on scans of 512 x 512 pixels in uncompressed MetaImage: the
-shorter ones are slices, evenly apart, of the longest. Each run has a process and a cluster of its own. Resident memory
-of every worker and of the client, which holds the scheduler, is sampled twenty times a second. A run fails if a worker
-was restarted or spilled.
+The whole job, with the preset ``paper`` and the published model, runs on scans of 512 x 512 pixels in uncompressed
+MetaImage. The shorter scans are evenly spaced slices of the longest. Each run has a new process and a new cluster.
+Resident memory of every worker and of the client, which holds the scheduler, is sampled twenty times a second. A run
+fails if a worker was restarted or spilled data to disk.
 
-The speed-up of 2 workers over 1 is that of a cohort of scans in compressed NRRD, from a running cluster to the last
-result, and again with the start of Python and the cluster. Runs of 1 and of 2 workers take turns, and the ratio is that
-of their sums. Beside it stands what the machine itself gains from its second core: the kernels of one slab after
-another, in one process and in two, without dask, store or files.
+The speed-up of 2 workers over 1 is measured on a cohort of scans in compressed NRRD. The time begins on a running
+cluster and ends with the last result; the table also has it with the start of Python and the cluster. Runs with 1 and
+with 2 workers alternate, and the speed-up is the ratio of the sums of their times. For comparison, the gain by the
+second core of the machine is measured: one process and then two compute the kernels of one slab after another,
+without dask, store or files.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TURNS = 2
 
 def main():
     parser = parser_for(__doc__)
-    parser.add_argument("--slices", type=int, nargs="+", help=f"lengths of the scans, by default {SLICES}")
+    parser.add_argument("--slices", type=int, nargs="+", help=f"numbers of slices of the scans, by default {SLICES}")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--memory-limit", default="1.5GB")
     chosen = parser.parse_args()
@@ -59,7 +60,7 @@ def main():
 
 
 def second_core(turns=3, seconds=3.0):
-    """How many times the work of one process two processes do that share nothing but the machine."""
+    """Return how much more work two processes do than one, if they share nothing but the machine."""
     done = {1: 0.0, 2: 0.0}
     with ProcessPoolExecutor(2, get_context("spawn")) as pool, get_context("spawn").Manager() as manager:
         for _ in range(turns):
@@ -70,7 +71,7 @@ def second_core(turns=3, seconds=3.0):
 
 
 def kernels_a_second(ready, seconds):
-    """Slabs a second that this process decompresses, packs, opens, closes, looks up and filters."""
+    """Return how many slabs per second this process decompresses, packs, opens, closes, labels and filters."""
     import numpy as np
 
     from lungmix.kernels.labels import look_up
@@ -101,7 +102,7 @@ def kernels_a_second(ready, seconds):
 
 
 def run(paths, workers, memory_limit):
-    """Figures of one run in a process of its own, and its seconds with the start of everything."""
+    """Return the figures of one run in a new process, and its seconds with the start of Python and the cluster."""
     start = time.perf_counter()
     figures = {**in_fresh_process(measure, paths, workers, memory_limit), "cold seconds": time.perf_counter() - start}
     print(
@@ -113,7 +114,7 @@ def run(paths, workers, memory_limit):
 
 
 def measure(paths, workers, memory_limit):
-    """Time and peaks of the whole job on a cluster that runs."""
+    """Return the time and the peaks of the whole job on a running cluster."""
     import lungmix
     from lungmix.parameters import MaskParameters
     from lungmix.pipeline import Pipeline
@@ -149,12 +150,12 @@ def measure(paths, workers, memory_limit):
 
 
 def spilled(dask_worker):
-    """Bytes that a worker has written to disk for want of memory."""
+    """Return the bytes that a worker has spilled to disk."""
     return int(sum(dask_worker.data.spilled_total)) if hasattr(dask_worker.data, "spilled_total") else 0
 
 
 def predicted(slices, limit):
-    """What the memory model allows for: the interpreter, a task and what waits for the next; bytes."""
+    """Return the bytes of the memory model: an idle worker, one task, and the inputs of the next task."""
     from lungmix.geometry import Geometry
     from lungmix.graphs import memory
     from lungmix.kernels.mask import recipe_for
@@ -197,7 +198,7 @@ def sheet_of(runs, together, memory_limit, second):
             "slices",
             "workers",
             "s",
-            "slices a second",
+            "slices per second",
             "cpu s",
             "worker at rest, MiB",
             "peak of each worker, MiB",

@@ -1,7 +1,7 @@
-"""The method in memory, as a good engineer would write it with numpy, scipy and SimpleITK: what lungmix is measured by.
+"""The method in memory with numpy, scipy and SimpleITK, as a good programmer would write it, to compare lungmix with.
 
-Each step is the library's own compiled routine on the whole volume; only the bounding box is closed, and islands are
-selected by one look-up. Nothing is done twice.
+Each step calls a compiled routine of one of these libraries on the whole volume. Only the bounding box of the lungs is
+closed, and the lungs are selected from all components by one look-up.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ VARIANCES = np.array([1936.65952913, 3413.06554292, 8927.18035462, 24547.2239462
 
 
 def read(path):
-    """HU as int16, and the image for its geometry."""
+    """Return HU as int16, and the image, which has the geometry."""
     image = sitk.ReadImage(str(path))
     return sitk.GetArrayFromImage(image), image
 
 
 def islands(opened):
-    """The islands that are lung."""
+    """Return a mask of the connected components that are lung."""
     return lungs_among(ndimage.label(opened)[0])
 
 
 def lungs_among(labels, min_voxels=500_000):
-    """The labels that are lung, as a mask."""
+    """Return a mask of the labelled components that are lung."""
     voxels = np.bincount(labels.ravel())
     keep = voxels >= min_voxels
     keep[0] = False
@@ -43,7 +43,7 @@ def lungs_among(labels, min_voxels=500_000):
 
 
 def close(lung, radii=(30, 20)):
-    """Binary closing by ITK's balls of the bounding box of the lungs."""
+    """Return the closing of the lungs by ITK's balls, computed in their bounding box."""
     (box,) = ndimage.find_objects(lung.astype(np.uint8))
     image = sitk.GetImageFromArray(lung[box].astype(np.uint8))
     for radius in radii:
@@ -54,19 +54,19 @@ def close(lung, radii=(30, 20)):
 
 
 def lung_mask(hu):
-    """Preset ``paper``."""
+    """Return the lung mask by the steps of the preset ``paper``."""
     return close(islands(ndimage.binary_opening(hu < -155, iterations=3)))
 
 
 def label_table():
-    """Label of every int16 HU."""
+    """Return the label of every int16 HU."""
     hu = np.arange(-32768, 32768)[:, None]
     posterior = np.log(WEIGHTS) - np.log(VARIANCES) / 2 - (hu - MEANS) ** 2 / (2 * VARIANCES)
     return (posterior.argmax(axis=1) + 1).astype(np.uint8)
 
 
 def run(path, out, seconds):
-    """One scan from its file to its files; notes the seconds of each step, wall-clock and processor."""
+    """Process one scan from file to files; add wall-clock and processor seconds of each step to `seconds`."""
 
     def clock(name, function, *values):
         start, cpu = time.perf_counter(), time.process_time()

@@ -1,12 +1,13 @@
-"""What masks cost: the preset ``anatomical`` beside ``physical``, and comparing masks with those of others.
+"""Measure the preset ``anatomical`` compared with ``physical``, and the comparison of masks with reference masks.
 
-Presets: the whole job with the published model, on scans of different patients in compressed NRRD, in turns. Each job
-has a process and a cluster of one worker of its own. Processor seconds are those of the client and the worker.
+Presets: the whole job with the published model runs on scans of different patients in compressed NRRD, with the two
+presets alternately. Each job has a new process and a cluster of one worker. Processor seconds are those of the client
+and the worker.
 
-Comparison: `lungmix.evaluate` of both lungs and each lung on one scan of 512 x 512 pixels, masked with the preset
+Comparison: `lungmix.evaluate` compares both lungs and each lung of one scan of 512 x 512 pixels, masked with the preset
 ``physical``, on a worker of 1 GiB. The reference is right and left lung of the preset ``anatomical`` as a compressed
-NRRD on the grid of the scan. On the shortest scan, a process that holds both masks in memory calculates the same with
-scipy; the measures must be equal.
+NRRD on the grid of the scan. For the shortest scan, a process that holds both masks in memory computes the same with
+scipy; the results must be equal.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main():
 
 
 def job(preset, paths):
-    """Processor seconds and peak of the whole job on a cluster that runs."""
+    """Return processor seconds and peak of memory of the whole job on a running cluster."""
     import lungmix
     from lungmix.parameters import MaskParameters
     from lungmix.pipeline import Pipeline
@@ -91,7 +92,7 @@ def prepare(scan, store, reference):
 
 
 def compare(store, reference):
-    """Rows, time and peak of the comparison on one worker that runs."""
+    """Return rows, time and peak of memory of the comparison on one running worker."""
     import lungmix
 
     with lungmix.connect(workers=1, memory_limit=WORKER) as client:
@@ -104,7 +105,7 @@ def compare(store, reference):
 
 
 def compare_in_memory(store, reference):
-    """Rows, time and peak of the same by scipy on whole volumes."""
+    """Return rows, time and peak of memory of the same comparison by scipy on whole volumes."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import SimpleITK as sitk
 
@@ -123,7 +124,7 @@ def compare_in_memory(store, reference):
 
 @contextmanager
 def watching(pids):
-    """Dictionary that holds seconds, processor seconds, and the peak of the first process, after the block."""
+    """Yield a dict; after the block it has seconds, processor seconds, and the peak of memory of the first process."""
     figures = {}
     watch = Watch(pids)
     watch.start()

@@ -1,7 +1,8 @@
-"""The mixture against scikit-learn's: ratios, differences of log-likelihood and peaks of memory in one run.
+"""Compare the mixture with scikit-learn's: ratios of times, differences of log-likelihood, peaks of memory.
 
-``python benchmarks/mixture.py [counts|rows|minibatch|iterations]...``; without a name, all of them. The same two cores
-serve both sides: scikit-learn's by its own threads, ours by counts in this process or by two workers of a cluster.
+Usage: ``python benchmarks/mixture.py [counts|rows|minibatch|iterations]...``; without a name, all parts run. Both use
+the same two cores: scikit-learn by its own threads, lungmix by histograms in this process or by two workers of a
+cluster.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ PUBLISHED = lungmix.load_model("published")
 
 
 def clock(function):
-    """Result and seconds."""
+    """Return the result of a function and its seconds."""
     start = time.perf_counter()
     return function(), time.perf_counter() - start
 
 
 def hu_voxels(n, seed=0):
-    """Whole HU drawn from the published model."""
+    """Return integer HU drawn from the published model."""
     random = np.random.default_rng(seed)
     weights = np.array(PUBLISHED.weights) / sum(PUBLISHED.weights)
     component = random.choice(5, n, p=weights)
@@ -38,7 +39,7 @@ def hu_voxels(n, seed=0):
 
 
 def counts():
-    """10 million integers, 5 components, 6 starts."""
+    """Fit 5 components to 10 million integers from 6 starts."""
     hu = hu_voxels(10_000_000)
     GaussianMixture(5, random_state=0).fit(hu[:1000])
     ours, seconds = clock(lambda: GaussianMixture(5, n_init=6, random_state=0).fit(hu))
@@ -56,7 +57,7 @@ def counts():
 
 
 def float_rows(chunks, rows):
-    """Five groups in three dimensions, made on the workers."""
+    """Return rows of five groups in three dimensions, generated on the workers."""
     centres = np.random.default_rng(0).normal(size=(5, 3)) * 4
 
     def make(block_info=None):
@@ -67,13 +68,13 @@ def float_rows(chunks, rows):
 
 
 def peaks(client):
-    """Largest resident memory of each worker, MiB."""
+    """Return the peak of resident memory of each worker, MiB."""
     found = client.run(lambda dask_worker: max(dask_worker.monitor.quantities["memory"]))
     return ", ".join(f"{value / 2**20:.0f}" for value in found.values())
 
 
 def rows():
-    """5 million float rows in 3 dimensions on 2 workers."""
+    """Fit 5 million rows of 3 features on 2 workers."""
     x = float_rows(20, 250_000).compute(scheduler="synchronous")
     random = np.random.default_rng(1)
     start = {
@@ -115,7 +116,7 @@ def rows():
 
 
 def minibatch():
-    """The pooled lung voxels of a phantom cohort, a chunk a scan."""
+    """Fit the pooled lung voxels of a phantom cohort by minibatches, with one chunk per scan."""
     voxels = []
     for patient in Cohort(16, seed=1):
         hu, truth = patient.phantom.volume(), patient.phantom.truth()
@@ -137,7 +138,7 @@ def minibatch():
 
 
 def iterations():
-    """Three iterations over 500,000 rows in one process, by features and covariance type."""
+    """Time three iterations over 500,000 rows in one process, for several numbers of features and covariance types."""
     for d in (1, 2, 3, 8, 16, 32):
         x = np.random.default_rng(0).normal(size=(500_000, d))
         for covariance_type in ("full", "tied", "diag", "spherical"):

@@ -1,12 +1,13 @@
-"""The cohort of the publication at full size: 62 scans, 51,247 slices of 512 x 512 pixels, on 2 workers of 2 GB.
+"""Run a cohort of the publication's size: 62 scans, 51,247 slices of 512 x 512 pixels, on 2 workers of 2 GB.
 
-Scans come in passing (see ``streamed.py``): the disk never holds more than a few sources, and the store. Everything
-is run: conversion, masks with the preset ``paper``, both fits of the cohort's own mixture, labels and sides,
-measurements, and the comparison with a radiologist's scores. Printed are the time of each stage, the throughput, the
-peak of memory of every process in each tenth of the run, what was written, the fitted mixture beside the true one, and
-the lung involvement beside the truth. The clock starts when the first scan lies there.
+Scans are generated while the run goes on (see ``streamed.py``), so that the disk never holds more than a few sources,
+and the store. All stages run: conversion, masks with the preset ``paper``, the fits of the cohort's own mixture, labels
+and regions, measurements, and the comparison with a radiologist's scores. It prints the time of each stage, the
+throughput, the peak of memory of every process in each part of the run, the bytes that were written, the fitted and the
+true mixture, and the error of the lung involvement. The time begins when the first scan has been generated.
 
-``--fraction 0.1`` runs a tenth. A run fails if a worker was restarted or spilled, or a case failed.
+``--fraction 0.1`` runs a tenth of the cohort. A run fails if a worker was restarted or spilled data to disk, or if a
+case failed.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ GIB = 1 << 30
 
 def main():
     parser = parser_for(__doc__)
-    parser.add_argument("--fraction", type=float, default=1.0, help="share of the cohort")
+    parser.add_argument("--fraction", type=float, default=1.0, help="fraction of the cohort to run, from 0 to 1")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--memory-limit", default="2GB")
-    parser.add_argument("--folder", type=Path, help="where the store and passing scans lie, until they are deleted")
-    parser.add_argument("--report", action="store_true", help="write the page too")
+    parser.add_argument("--folder", type=Path, help="folder for the store and the scans, which are deleted at the end")
+    parser.add_argument("--report", action="store_true", help="also write the HTML report")
     parser.add_argument("--keep", action="store_true", help="do not delete the store")
     chosen = parser.parse_args()
     fraction = 0.03 if chosen.quick and chosen.fraction == 1 else chosen.fraction
@@ -53,7 +54,7 @@ def main():
 
 
 def run(folder, designs, workers, memory_limit, *, page):
-    """The whole job on a cohort that comes in passing."""
+    """Run the whole job on a cohort whose scans are generated meanwhile; return its tables and checks."""
     import lungmix
     from lungmix.parameters import IntakeParameters, MaskParameters
     from lungmix.pipeline import Pipeline
@@ -144,11 +145,11 @@ class Memory(threading.Thread):
         self.join()
 
     def peaks(self):
-        """Of each process over the whole run, bytes."""
+        """Return the peak of memory of each process over the whole run, bytes."""
         return {name: max(sample[name] for sample in self._samples) for name in self._processes}
 
     def parts(self, spans, count):
-        """Peaks of each process for each part of each pass over the cases, by time."""
+        """Return the peaks of each process in equal parts of the time of each stage."""
         found = []
         for title, (first, last) in spans.items():
             edges = np.linspace(first, last, count + 1).astype(int)
@@ -160,12 +161,12 @@ class Memory(threading.Thread):
 
     @property
     def now(self):
-        """Samples so far."""
+        """Number of samples that were taken."""
         return len(self._samples)
 
 
 def passes_of(memory):
-    """A listener that says what ends, and times what cases go through together."""
+    """Return a callback that prints what has ended, and times each stage over all cases."""
     from lungmix.cli.progress import Lines
 
     class Passes(Lines):
@@ -176,7 +177,7 @@ def passes_of(memory):
         def on_begin(self, title, cases, sizes=None):
             super().on_begin(title, cases, sizes)
             self._now, self._since, self._first = title, time.perf_counter(), memory.now
-            # Not the look at the sources before, nor what the client does alone.
+            # Stages only: not the search for scans before, nor work of the client alone.
             self._many = len(cases) > 1 and title != "scan"
 
         def on_end(self):
@@ -189,7 +190,7 @@ def passes_of(memory):
 
 
 def correlate(rows, folder, designs):
-    """Section 3 of the publication, and the seconds it took."""
+    """Correlate scores and involvement as in section 3 of the publication; return the result and the seconds."""
     from lungmix.analysis.score_table import join_scores, read_scores
     from lungmix.analysis.scores import study
     from lungmix.errors import UsageError
@@ -211,7 +212,7 @@ def correlate(rows, folder, designs):
 
 
 def beside_truth(fits, truth):
-    """Weights, means and standard deviations of both fits and of the voxels that the lungs were made of."""
+    """Return weights, means and standard deviations of two fits and of the true voxels of the lungs."""
     voxels, sums, squares = (np.sum([one[key] for one in truth], axis=0) for key in ("voxels", "sums", "squares"))
     means = sums / voxels
     true = {"weights": voxels / voxels.sum(), "means": means, "sds": np.sqrt(squares / voxels - means**2)}
@@ -227,7 +228,7 @@ def beside_truth(fits, truth):
 
 
 def involvement(report, designs, truth):
-    """Lung involvement by both fits and volume of each case beside the truth."""
+    """Return a row per case with its lung involvement by two fits and its lung volume, measured and true."""
     measured = {row["case"]: row for row in report.rows}
     both = {row["case"]: row for row in report.comparison.involvement}
     cases = []
@@ -251,7 +252,7 @@ def involvement(report, designs, truth):
 
 
 def sizes(store):
-    """Bytes on disk by image."""
+    """Return bytes on disk by image."""
     found = {}
     for root, _, files in os.walk(store):
         inside = Path(root).relative_to(store).parts
@@ -279,7 +280,7 @@ def sheet_of(found, workers, memory_limit):
         [
             "stage",
             "worker seconds",
-            "slices a worker second",
+            "slices per worker second",
             "tasks",
             "peak, MiB",
             "client alone, s",
@@ -291,14 +292,14 @@ def sheet_of(found, workers, memory_limit):
     processor = sum(found["cpu"][name] for name in found["cpu"] if name != "generator")
     rows = [
         ["the whole run, s", f"{seconds:,.0f}"],
-        *([f"of it {title}: all cases, s", f"{spent:,.1f}"] for title, spent in found["passes"].items()),
-        ["slices a second", f"{slices / seconds:,.1f}"],
+        *([f"of which {title}: all cases, s", f"{spent:,.1f}"] for title, spent in found["passes"].items()),
+        ["slices per second", f"{slices / seconds:,.1f}"],
         ["processor seconds of workers, client and scheduler", f"{processor:,.0f}"],
         ["processor seconds of the generator, on the same cores", f"{found['cpu']['generator']:,.0f}"],
         ["a worker waited for the generator, s", f"{found['waited']:,.1f}"],
         ["sources read, compressed, GiB", f"{found['source bytes'] / GIB:,.2f}"],
         ["store written, GiB", f"{sum(found['store'].values()) / GIB:,.2f}"],
-        ["of it " + ", ".join(sorted(found["store"], key=found["store"].get, reverse=True)) + ", GiB",
+        ["of which " + ", ".join(sorted(found["store"], key=found["store"].get, reverse=True)) + ", GiB",
          ", ".join(f"{size / GIB:.2f}" for size in sorted(found["store"].values(), reverse=True))],
     ]  # fmt: skip
     if found["page"]:
@@ -306,12 +307,12 @@ def sheet_of(found, workers, memory_limit):
     rows += [
         *(
             [
-                f"lung involvement by the fit `{fit}` from the truth, percentage points: mean, largest; correlation",
+                f"error of lung involvement by the fit `{fit}`, percentage points: mean, largest; correlation",
                 f"{np.mean(one - true_li):+.2f}, {np.abs(one - true_li).max():.2f}; {correlation(one, true_li)}",
             ]
             for fit, one in (("paper", li), ("converged", converged))
         ),
-        ["lung volume from the truth, percent: mean, largest",
+        ["error of lung volume, percent: mean, largest",
          f"{np.mean(ml / true_ml - 1) * 100:+.2f}, {np.abs(ml / true_ml - 1).max() * 100:.2f}"],
     ]  # fmt: skip
     if found["scores"]:
@@ -323,7 +324,7 @@ def sheet_of(found, workers, memory_limit):
     whole = Table("The run", ["", "measured"], rows)
     names = list(found["peaks"])
     memory = Table(
-        f"Peak of resident memory, MiB, in each of {PARTS} parts of both passes over the cases",
+        f"Peak of resident memory, MiB, in each of {PARTS} parts of the stages mask and label",
         ["process", *(f"{part['pass']} {part['part']}" for part in found["parts"]), "whole run"],
         [[name, *(mib(part["peaks"][name]) for part in found["parts"]), mib(found["peaks"][name])] for name in names],
     )

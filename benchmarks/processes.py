@@ -1,4 +1,4 @@
-"""Processes under watch: wall-clock time, processor time and resident memory."""
+"""Commands and processes with their wall-clock time, processor time and resident memory."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Run:
     seconds : float
         Wall-clock.
     cpu : float
-        Processor seconds of it and of all processes it started.
+        Processor seconds of the command and of all processes that it started.
     peak : int
-        Resident memory of all of them together, bytes at most.
+        Peak of the resident memory of all these processes together, bytes.
     largest : int
-        Resident memory of the largest of them, bytes at most.
+        Peak of the resident memory of the largest of these processes, bytes.
     output : str
         Standard output.
     """
@@ -44,7 +44,7 @@ class Run:
 
 
 def run_command(*words: object) -> Run:
-    """Run a command to its end; it must succeed."""
+    """Run a command to its end; raise an error if it fails."""
     before = _children_cpu()
     start = time.perf_counter()
     process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -59,33 +59,33 @@ def run_command(*words: object) -> Run:
 
 
 def python(*words: object) -> Run:
-    """Run Python on a script or module."""
+    """Run a script or module in a new Python process."""
     return run_command(sys.executable, *words)
 
 
 def lungmix(*words: object) -> Run:
-    """Run the command line as a user does: the interpreter and the cluster start cold."""
+    """Run a command of lungmix in a new process, with the start of Python and the cluster."""
     return python("-c", "from lungmix.cli import main; main()", *words)
 
 
 def in_fresh_process(function: Callable[..., Any], *values: Any) -> Any:
-    """Result of a function in a process of its own, so that nothing before it counts in its memory."""
+    """Return the result of a function that runs in a new process, so that its memory contains nothing else."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *values).result()
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Processor seconds that processes have used so far."""
+    """Return the processor seconds that processes have used so far."""
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
 def rss(pid: int) -> int:
-    """Resident memory of a process, bytes."""
+    """Return the resident memory of a process, bytes."""
     return int(psutil.Process(pid).memory_info().rss)
 
 
 class Watch(threading.Thread):
-    """Samples the resident memory of processes twenty times a second, on request with all they start."""
+    """Thread that samples the memory of processes twenty times a second, on request with their child processes."""
 
     def __init__(self, pids: Sequence[int], family: bool = False, every: float = 0.05):
         super().__init__(daemon=True)

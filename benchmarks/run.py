@@ -1,8 +1,8 @@
-"""All benchmarks, one after the other: ``make bench``, or ``make bench-quick`` to see that they run.
+"""Run all benchmarks, one after the other: ``make bench``, or ``make bench-quick`` to see that they work.
 
-Each is a process of its own. At the end one table of all figures that have a target is printed; it and the tables of
-every benchmark are written as Markdown and JSON beside a picture of how time and memory grow. The docs show those of
-the last full run.
+Each benchmark is a new process. At the end, a table of all figures that have a target is printed. This table, the
+tables of every benchmark (as Markdown and JSON) and a picture of how time and memory grow are written for the docs,
+which show those of the last full run.
 """
 
 from __future__ import annotations
@@ -40,13 +40,19 @@ LIBRARIES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr", "SimpleIT
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller scans; the docs are left as they are")
+    parser.add_argument("--quick", action="store_true", help="use smaller scans, and do not write into the docs")
     parser.add_argument(
-        "--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="run these; keep the others' figures"
+        "--only",
+        nargs="+",
+        choices=BENCHMARKS,
+        default=BENCHMARKS,
+        help="run these benchmarks, and keep the figures of the others",
     )
-    parser.add_argument("--scans", type=Path, metavar="FOLDER", help="where phantom scans are kept for the next run")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where tables are written, by default into the docs")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="by default into the docs")
+    parser.add_argument(
+        "--scans", type=Path, metavar="FOLDER", help="folder in which phantom scans are kept for later runs"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for tables, by default that of the docs")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="file of the picture, by default that of the docs")
     chosen = parser.parse_args()
     with folder_for(chosen.scans) as scans:
         out = chosen.out or (scans / "quick" if chosen.quick else DOCS / "performance")
@@ -62,7 +68,7 @@ def main():
 
 
 def conclude(out, picture):
-    """The table of all targets, the machine and the picture."""
+    """Write the table of all targets, the description of the machine and the picture."""
     sheets = [Sheet.load(path) for name in BENCHMARKS if (path := out / f"{name}.json").is_file()]
     checks = [check for sheet in sheets for check in sheet.checks]
     show(checks_table(checks, "All figures that have a target"))
@@ -74,7 +80,7 @@ def conclude(out, picture):
 
 
 def machine():
-    """What it was measured on."""
+    """Return a table that describes the machine and the versions of packages."""
     memory = f"{psutil.virtual_memory().total / 1e9:.0f} GB"
     rows = [
         ["processor", f"{platform.machine()}, {os.cpu_count()} cores"],
@@ -86,7 +92,7 @@ def machine():
 
 
 def draw(runs, picture):
-    """Time and the peak of the largest worker over the length of the scan."""
+    """Draw time and the peak of the largest worker over the number of slices."""
     matplotlib.use("agg")
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, (time, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")

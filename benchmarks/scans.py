@@ -1,6 +1,6 @@
-"""The phantom scans that benchmarks run on: made once, kept where a folder is given.
+"""Phantom scans for benchmarks: made once, and kept for later runs if a folder is given.
 
-``python benchmarks/scans.py FOLDER`` makes those of the full benchmarks.
+``python benchmarks/scans.py FOLDER`` makes the scans of the full benchmarks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _AT_ONCE = 16
 
 @contextmanager
 def folder_for(chosen: Path | None) -> Iterator[Path]:
-    """The folder that was chosen, or one that vanishes."""
+    """Yield the given folder, or a temporary one that is removed after the block."""
     if chosen is not None:
         chosen.mkdir(parents=True, exist_ok=True)
         yield chosen
@@ -40,7 +40,7 @@ def folder_for(chosen: Path | None) -> Iterator[Path]:
 
 
 def cohort_of(folder: Path, shape: tuple[int, int, int] = SHAPE, scans: int = 3) -> list[Path]:
-    """Different scans in compressed NRRD: another patient, other traps."""
+    """Return scans in compressed NRRD, each of another patient with other difficulties."""
     spacing = (360 / shape[2], 360 / shape[1], _HEIGHT_MM / shape[0])
     phantoms = [
         replace(patient.phantom, traps=frozenset(traps))
@@ -55,7 +55,7 @@ def cohort_of(folder: Path, shape: tuple[int, int, int] = SHAPE, scans: int = 3)
 
 
 def long_scan(folder: Path, slices: int, longest: int = LONGEST) -> Path:
-    """A scan of 512 x 512 pixels in uncompressed MetaImage: slices of one scan of `longest`, evenly apart."""
+    """Return a scan of 512 x 512 pixels in uncompressed MetaImage: evenly spaced slices of a scan of `longest`."""
     path, spacing = folder / f"long-{slices}-of-{longest}.mha", (0.7, 0.7, _HEIGHT_MM / slices)
     if path.exists():
         return path
@@ -77,7 +77,7 @@ def long_scan(folder: Path, slices: int, longest: int = LONGEST) -> Path:
 
 @contextmanager
 def _whole(path, phantom):
-    """A MetaImage that appears under its name when all of it is written."""
+    """Write a MetaImage under another name, and rename it when it is complete."""
     partial = path.with_suffix(".partial")
     x, y, z = phantom.spacing
     nz, ny, nx = phantom.shape
@@ -93,7 +93,7 @@ def _whole(path, phantom):
 
 
 def _slab(start, slices):
-    # A phantom's slices have a random generator each, so that any process can make any of them.
+    # Each slice of a phantom has its own random generator, so that any process can make any slice.
     phantom = Phantom((slices, 512, 512), (0.7, 0.7, _HEIGHT_MM / slices), 1)
     return np.stack([phantom._slice(z) for z in range(start, min(start + _AT_ONCE, slices))])
 

@@ -1,8 +1,8 @@
-"""What the time goes into, and how far the whole is from copying the scan once.
+"""Measure how the time of a run is distributed, and compare it with the time to copy the scan once.
 
-One scan in compressed NRRD goes through all stages on one worker with one thread, in this process, where every access
-to a zarr array and every slab of the source is timed. The floor is the least that any out-of-core program does: read
-the source once and write it to the store.
+One scan in compressed NRRD goes through all stages, on one worker with one thread in this process, where every access
+to a zarr array and every slab of the source is timed. The floor is the least time that any out-of-core program needs:
+to read the source once and write it to the store.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def measure(path, folder):
         ],
     )
     distance = Table(
-        "From the floor",
-        ["", "s", "of the floor"],
+        "The whole job, and the floor",
+        ["", "s", "times the floor"],
         [
             ["copying the scan once (the floor)", f"{floor:.2f}", "1.0"],
             ["the whole job, one worker", f"{whole:.2f}", f"{whole / floor:.1f}"],
@@ -87,14 +87,14 @@ def measure(path, folder):
 
 
 def cluster():
-    """One worker with one thread in this process."""
+    """Start one worker with one thread in this process."""
     return distributed.Client(
         processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit="4GB"
     )
 
 
 def copy_once(path, store):
-    """Seconds of reading a scan and writing its voxels, as convert does, and nothing else."""
+    """Return the seconds to read a scan and write its voxels as the stage convert does, without other work."""
     (scan,) = find_scans(path)
     start = time.perf_counter()
     case = CohortWriter(lungmix.open_cohort(store, "a")).add("copy", scan.geometry, scan.acquisition)
@@ -108,7 +108,7 @@ def copy_once(path, store):
 
 
 def read_plainly(path):
-    """Seconds of reading a file's bytes."""
+    """Return the seconds to read the bytes of a file."""
     start = time.perf_counter()
     with path.open("rb") as file:
         while file.read(1 << 20):
@@ -118,7 +118,7 @@ def read_plainly(path):
 
 @contextmanager
 def timed(spent):
-    """Add the seconds of reading the source and of reading and writing zarr arrays to `spent`."""
+    """Add the seconds to read the source, and to read and write zarr arrays, to `spent`."""
     kept = Scan.slabs, zarr.Array.__getitem__, zarr.Array.__setitem__
 
     def clock(name, function):
@@ -150,7 +150,7 @@ def timed(spent):
 
 
 def tasks_of(stream):
-    """Seconds of computing by the names of tasks."""
+    """Return the seconds of computing by the names of tasks."""
     seconds = defaultdict(float)
     for task in stream:
         name = distributed.utils.key_split(task["key"])

@@ -1,11 +1,12 @@
-"""What a scan costs besides its own work, over ten thousand scans: scheduler, client, and the store's bookkeeping.
+"""Measure the time of scheduler and client per scan, apart from the work on its voxels, over ten thousand scans.
 
-Two runs. In the first each scan is the tasks of its stages as they come, in number and shape, but empty (``--durations
-0.05`` lets them sleep for that share of the measured times): they go through the window of cases, through submission,
-scheduler, a worker and the events that tell of time and memory, and come back as small results. In the second tiny
-volumes go through every stage of the real pipeline and store. Printed are the time per scan in each tenth of the run,
-the rate of submission, and the memory of the scheduler and the client: nothing may grow with the number of scans.
-Processor time is that of the process which holds client and scheduler; it is what to compare on a busy machine.
+There are two runs. In the first, a scan is simulated by tasks that do nothing, with the number and structure of the
+tasks of its stages. (With ``--durations 0.05`` they sleep for 5 % of the measured times.) They pass through the same
+code as real scans: the limit of cases in flight, submission, scheduler, a worker, and the events by which time and
+memory are reported; and they return small results. In the second run, tiny volumes go through every stage of the real
+pipeline and into a store. It prints the time per scan in each tenth of a run, the scans and tasks per second, and the
+memory of the process that holds scheduler and client: none of them may grow with the number of scans. Processor time is
+that of this process; compare it, and not the wall-clock time, if the machine does other work too.
 """
 
 from __future__ import annotations
@@ -35,22 +36,24 @@ SEED = 62
 
 @dataclass(frozen=True)
 class Shape:
-    """Tasks of one stage of a scan of 826 slices, and the seconds that one of them takes."""
+    """Number of tasks of one stage of a scan of 826 slices, and the seconds of one of these tasks."""
 
     stage: str
     tasks: int
     seconds: float
 
 
-# A scan of the mean length of the publication's cohort: tasks and worker seconds over tasks, from paper_scale.
+# For a scan with the mean number of slices of the publication's cohort; numbers from the tables of paper_scale.
 STAGES = (Shape("convert", 1, 3.6), Shape("mask", 29, 0.09), Shape("label", 22, 0.12))
 
 
 def main():
     parser = parser_for(__doc__)
-    parser.add_argument("--count", type=int, help=f"scans of empty tasks, by default {SCANS:,}")
-    parser.add_argument("--tiny", type=int, help=f"tiny scans, by default {TINY}")
-    parser.add_argument("--durations", type=float, default=0.0, help="share of the measured times that tasks sleep")
+    parser.add_argument("--count", type=int, help=f"number of scans whose tasks do nothing, by default {SCANS:,}")
+    parser.add_argument("--tiny", type=int, help=f"number of tiny volumes, by default {TINY}")
+    parser.add_argument(
+        "--durations", type=float, default=0.0, help="fraction of the measured times for which tasks sleep"
+    )
     chosen = parser.parse_args()
     count = chosen.count if chosen.count is not None else QUICK_SCANS if chosen.quick else SCANS
     tiny = chosen.tiny if chosen.tiny is not None else QUICK_TINY if chosen.quick else TINY
@@ -63,7 +66,7 @@ def main():
 
 
 def empty_scans(count, share):
-    """Scans whose tasks do nothing, through the window and the gathering of results."""
+    """Submit and collect scans whose tasks do nothing; return times and memory."""
     import lungmix
     from lungmix.cluster import UsageRecorder, map_bounded
     from lungmix.cluster.compute import compute_in_order
@@ -90,7 +93,7 @@ def empty_scans(count, share):
 
 
 def stage(client, compute_in_order, shape, share):
-    """A stage of one scan: slabs, each with its neighbours, a verdict on all, and a small result of each."""
+    """Run a stage of one scan: a task per slab, one with its neighbours, one task of all slabs, one result per slab."""
 
     step = partial(dask.delayed(empty), shape.seconds * share)
     if shape.tasks == 1:
@@ -105,7 +108,7 @@ def stage(client, compute_in_order, shape, share):
 
 
 def scheduler_state(dask_scheduler):
-    """What a scheduler keeps of work that is over."""
+    """Return how many objects a scheduler keeps after all work is done."""
     return {
         "tasks": len(dask_scheduler.tasks),
         "groups": len(dask_scheduler.task_groups),
@@ -117,7 +120,7 @@ def scheduler_state(dask_scheduler):
 
 
 class Marks:
-    """Time and memory of this process, which holds client and scheduler, at each part of the way."""
+    """Time and memory of this process, which holds client and scheduler, after each part of the scans."""
 
     def __init__(self, count):
         self._steps = [round(count * part / PARTS) for part in range(1, PARTS + 1)]
@@ -138,14 +141,14 @@ class Marks:
         seconds, used = (np.diff([0, *values]) for values in (self._times, self._cpu))
         return {
             "seconds": self._times[-1],
-            "ms a scan": (seconds / scans * 1000).tolist(),
-            "cpu ms a scan": (used / scans * 1000).tolist(),
+            "ms per scan": (seconds / scans * 1000).tolist(),
+            "cpu ms per scan": (used / scans * 1000).tolist(),
             "sizes": [self._first, *self._sizes],
         }
 
 
 def tiny_scans(count, folder):
-    """Tiny volumes through the real pipeline: what the store, its records and its listing take."""
+    """Run tiny volumes through the real pipeline, to time the store with its records and listings; return times."""
     import lungmix
     from lungmix.callbacks import Callback
     from lungmix.formats.write import write_image
@@ -202,18 +205,18 @@ def tiny_scans(count, folder):
 def sheet_of(empty, real):
     tables, checks = [], []
     if empty:
-        parts = empty["cpu ms a scan"]
+        parts = empty["cpu ms per scan"]
         sizes = empty["sizes"]
         tables.append(
             Table(
                 f"{empty['count']:,} scans of empty tasks, {empty['tasks']:,} tasks on 2 workers",
                 ["part of the run", *(str(i + 1) for i in range(PARTS))],
                 [
-                    ["ms a scan", *(f"{one:.0f}" for one in empty["ms a scan"])],
-                    ["processor ms a scan, scheduler and client", *(f"{one:.0f}" for one in parts)],
+                    ["ms per scan", *(f"{one:.0f}" for one in empty["ms per scan"])],
+                    ["processor ms per scan, scheduler and client", *(f"{one:.0f}" for one in parts)],
                     ["scheduler and client, MiB", *(f"{one / MIB:.0f}" for one in sizes[1:])],
                 ],
-                f"{empty['count'] / empty['seconds']:.1f} scans and {empty['tasks'] / empty['seconds']:,.0f} tasks a "
+                f"{empty['count'] / empty['seconds']:.1f} scans and {empty['tasks'] / empty['seconds']:,.0f} tasks per "
                 "second; afterwards the scheduler keeps "
                 + ", ".join(f"{value:,} {name}" for name, value in empty["scheduler"].items()),
             )
@@ -229,7 +232,7 @@ def sheet_of(empty, real):
             Check("empty tasks: processor time of a scan, mean", float(np.mean(parts)), LIMIT_MS, "ms", False),
             Check(
                 "empty tasks: wall-clock time of a scan, mean",
-                float(np.mean(empty["ms a scan"])),
+                float(np.mean(empty["ms per scan"])),
                 LIMIT_MS,
                 "ms",
                 False,
@@ -247,19 +250,19 @@ def sheet_of(empty, real):
             [f"{title}, {kind}", *(f"{one:.0f}" for one in found[kind]), f"{found['sizes'][-1] / MIB:.0f}"]
             for title, found in real["passes"].items()
             if title in ("mask", "label")
-            for kind in ("ms a scan", "cpu ms a scan")
+            for kind in ("ms per scan", "cpu ms per scan")
         ]
         tables.append(
             Table(
-                f"{real['count']} volumes of 24 voxels a side through the real pipeline and store",
+                f"{real['count']} volumes of 24 x 24 x 24 voxels through the real pipeline and store",
                 ["pass", *(str(i + 1) for i in range(PARTS)), "MiB at its end"],
                 rows,
-                f"{1000 * real['seconds'] / real['count']:.0f} ms a scan in all; a second run, which keeps everything, "
-                f"{1000 * real['again'] / real['count']:.0f} ms a scan",
+                f"{1000 * real['seconds'] / real['count']:.0f} ms per scan in all; a second run, which keeps "
+                f"everything, {1000 * real['again'] / real['count']:.0f} ms per scan",
             )
         )
         for title in ("mask", "label"):
-            parts = real["passes"][title]["cpu ms a scan"]
+            parts = real["passes"][title]["cpu ms per scan"]
             ratio = np.mean(parts[-2:]) / np.mean(parts[2:4])
             figure = "processor time of a scan, last fifth of scans over the third and fourth tenth"
             checks.append(Check(f"{title} of tiny volumes: {figure}", ratio, 1.1, "x", False))

@@ -1,8 +1,8 @@
-"""A cohort of the paper's make-up that exists only in passing: a process makes each scan just before it is read.
+"""A cohort like that of the paper whose scans exist only for a short time: a process makes each just before it is read.
 
-Scans are compressed NRRD of 512 x 512 pixels, 248 to 1,251 slices, 51,247 in all, from two scanners. Their lungs are
-filled with tissues in blobs of some millimetres; HU of a tissue are drawn from its Gaussian, so that the mixture of the
-true lungs is known, of each scan and of all. A compiled kernel makes a slice in about a millisecond.
+Scans are compressed NRRD of 512 x 512 pixels with 248 to 1,251 slices, 51,247 in all, from two scanners. Their lungs
+are filled with blobs of tissues, some millimetres wide. HU of a tissue are drawn from its Gaussian, so that the mixture
+of the true lungs is known, for each scan and for all together. A compiled kernel makes a slice in about a millisecond.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ _KERNEL = {"cache": True, "nogil": True, "boundscheck": False}
 
 @dataclass(frozen=True)
 class Design:
-    """What one scan of the cohort is made of.
+    """Parameters of one scan of the cohort.
 
     Attributes
     ----------
     name : str
         Case name.
     slices : int
-        Of 512 x 512 pixels.
+        Number of slices of 512 x 512 pixels.
     weights : tuple of float
-        Shares of the five tissues that its lungs are asked to have.
+        Intended fractions of the five tissues in its lungs.
     score : int
-        Radiologist's score S, 0 to 5: of the involvement, judged by eye.
+        Simulated score S of a radiologist, 0 to 5, who judges the involvement by eye.
     size : float
-        Of the lungs beside the usual one.
+        Size of the lungs as a multiple of the usual one.
     acquisition : Acquisition
         The scanner.
     seed : int
-        Of all that is drawn.
+        Seed of all random numbers of the scan.
     """
 
     name: str
@@ -71,16 +71,16 @@ class Design:
 
     @property
     def geometry(self) -> Geometry:
-        """A thorax is about 35 cm high; slices are no more than 1 mm apart."""
+        """Geometry of the scan: the thorax is about 35 cm high, and slices are at most 1 mm apart."""
         apart = round(float(np.clip(350 / self.slices, 0.3, 1.0)), 2)
         return Geometry((EDGE, EDGE, self.slices), (PIXEL_MM, PIXEL_MM, apart), (-179.2, -179.2, -300.0))
 
 
 def paper_cohort(fraction: float = 1.0) -> list[Design]:
-    """The designs of the cohort, or of a part of it that has about that share of the slices, spread over it."""
+    """Return the designs of the cohort, or of evenly chosen scans with about this fraction of its slices."""
     random = np.random.default_rng(SEED)
     numbers = _slice_numbers(random)
-    # Of each scan a severity; together the shares of the publication.
+    # Each scan has a severity; the pooled fractions of tissues are those of the publication.
     severity = random.beta(0.9, 1.6, SCANS)
     published = np.array(PUBLISHED.weights) / sum(PUBLISHED.weights)
     severity *= published[2:].sum() / np.average(severity, weights=numbers)
@@ -108,7 +108,7 @@ def paper_cohort(fraction: float = 1.0) -> list[Design]:
 
 
 def write_scores(path: Path, designs: list[Design]) -> None:
-    """The radiologist's scores as a table."""
+    """Write the radiologist's scores as a table."""
     with path.open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["case", "S"])
@@ -116,7 +116,7 @@ def write_scores(path: Path, designs: list[Design]) -> None:
 
 
 def streamed(design: Design, folder: Path) -> Scan:
-    """A scan whose file appears while the run goes on, and is deleted once it is read."""
+    """Return a scan whose file is made during the run, and deleted after it was read."""
     path = str(folder / f"{design.name}.nrrd")
     digest = f"{design.seed}-{design.slices}"
     return Scan(
@@ -133,7 +133,7 @@ def streamed(design: Design, folder: Path) -> Scan:
 
 
 def read_streamed(streamed: Scan, thickness: int) -> Iterator[np.ndarray]:
-    """See `Scan.reader`; waits for the file."""
+    """Wait for the file of a scan, then yield its slabs as `Scan.reader` does."""
     path, start = Path(streamed.path), time.perf_counter()
     while not path.exists():
         if (path.parent / _LAST).exists():
@@ -151,12 +151,12 @@ def read_streamed(streamed: Scan, thickness: int) -> Iterator[np.ndarray]:
 
 
 class Generator:
-    """The process that makes the scans, a few ahead of those that are read.
+    """Process that makes the scans, a few ahead of the scans that are read.
 
     Attributes
     ----------
     pid : int
-        Of the process.
+        Number of the process.
     """
 
     def __init__(self, designs: list[Design], folder: Path, ahead: int = 3):
@@ -178,18 +178,18 @@ class Generator:
         self._process.join()
 
     def wait_for_first(self) -> None:
-        """Return when the first scan is there, and with it all that the process loads and compiles."""
+        """Wait until the first scan was made; by then the process has loaded and compiled everything that it needs."""
         while not (self._folder / f"{self._designs[0].name}.nrrd").exists():
             if not self._process.is_alive():
                 raise RuntimeError("the process that makes the scans has ended")
             time.sleep(_POLL)
 
     def truth(self) -> list[dict[str, object]]:
-        """Of each scan that was made: ``seconds``, ``cpu``, ``peak``, and the voxels and sums of HU of its tissues."""
+        """Figures of each scan that was made: ``seconds``, ``cpu``, ``peak``, voxels and sums of HU of its tissues."""
         return [json.loads((self._folder / f"{one.name}.truth").read_text()) for one in self._designs]
 
     def reading(self) -> list[dict[str, float]]:
-        """Of each scan that was read: seconds that a worker ``waited`` for it, and the ``bytes`` of its file."""
+        """Figures of each scan that was read: seconds that a worker ``waited`` for it, and ``bytes`` of its file."""
         return [json.loads((self._folder / f"{one.name}.read").read_text()) for one in self._designs]
 
 
@@ -238,7 +238,7 @@ def _write(path: Path, design: Design, pools: np.ndarray, tile: np.ndarray) -> d
 
 
 def _pools() -> np.ndarray:
-    """HU of each tissue, drawn once, and of what surrounds the lungs: int16, shape (6, 2**20)."""
+    """Return random HU of each tissue and of the surroundings of the lungs: int16, shape (6, 2**20)."""
     random = np.random.default_rng(SEED)
     means, sds = np.append(MEANS, 0)[:, None], np.append(SDS, 12)[:, None]
     drawn = random.standard_normal((6, _POOL), np.float32) * sds + means
@@ -246,7 +246,7 @@ def _pools() -> np.ndarray:
 
 
 def _field() -> np.ndarray:
-    """A smooth field without an edge whose values are uniform: uint16."""
+    """Return a smooth periodic field whose values are uniformly distributed: uint16."""
     smooth = gaussian_filter(np.random.default_rng(SEED + 1).standard_normal(_TILE, np.float32), 6, mode="wrap")
     ranks = np.empty(smooth.size, np.int64)
     ranks[np.argsort(smooth, axis=None)] = np.arange(smooth.size)
@@ -254,7 +254,7 @@ def _field() -> np.ndarray:
 
 
 def _plan(design: Design) -> tuple[np.ndarray, ...]:
-    """What is the same in all slices: the thorax, its ribs, the trachea, and how far out in a lung a pixel is."""
+    """Return what all slices share: thorax, ribs, trachea, and how far each pixel of a lung is from its centre."""
     u = (np.arange(EDGE, dtype=np.float32) + 0.5) / EDGE - 0.5
     v = u[:, None]
     body = (u / 0.46) ** 2 + (v / 0.36) ** 2
@@ -307,7 +307,7 @@ def _fill(
 
 
 def _slice_numbers(random: np.random.Generator) -> np.ndarray:
-    """Slices of each scan: the shortest, the longest, and the sum are those of the publication."""
+    """Return the numbers of slices of scans, whose minimum, maximum and sum are those of the publication."""
     numbers = np.sort(np.rint(random.triangular(SHORTEST, 950, LONGEST, SCANS))).astype(int)
     numbers[0], numbers[-1] = SHORTEST, LONGEST
     while (rest := SLICES - numbers.sum()) != 0:
@@ -323,7 +323,7 @@ def _slice_numbers(random: np.random.Generator) -> np.ndarray:
 
 
 def main():
-    """Show the cohort."""
+    """Print the designs of the cohort."""
     for one in paper_cohort():
         print(one.name, one.slices, one.geometry.spacing, one.score, np.round(one.weights, 3))
 

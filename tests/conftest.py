@@ -56,6 +56,24 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
+def workers_are_forked():
+    """Local clusters start in a fifth of the time."""
+    if "distributed" in sys.modules:
+        import_module("support.forks").fork_workers()
+    yield
+    if (forks := sys.modules.get("support.forks")) is not None:
+        forks.forget_environments()
+
+
+@pytest.fixture
+def new_workers(monkeypatch):
+    """Local clusters start each worker as a new Python, as they do for users."""
+    forks = import_module("support.forks")
+    monkeypatch.setattr("distributed.nanny.get_mp_context", forks.configured_context)
+    monkeypatch.setattr("distributed.process.get_mp_context", forks.configured_context)
+
+
+@pytest.fixture(autouse=True)
 def no_client_left():
     """Fail a test that leaves dask with a client that is closed, or not connected, for all later tests."""
     before = _has_no_scheduler()
@@ -94,7 +112,9 @@ def real_ct() -> Path:
 def client():
     """A cluster of two processes on the loopback address."""
     import lungmix
+    from support.forks import fork_workers
 
+    fork_workers()
     with lungmix.connect(workers=2, memory_limit="1.5GB") as connected:
         yield connected
 

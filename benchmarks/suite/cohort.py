@@ -1,4 +1,4 @@
-"""Whole steps in memory, without a cluster: graphs, the store."""
+"""Timings of whole steps in memory, without a cluster: masks by graphs, writing and reading a store."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from lungmix.store import CohortWriter
 
 
 class Volume:
-    """128 slices of 256 x 256 in slabs of 32."""
+    """Benchmarks of a volume of 128 slices of 256 x 256 in slabs of 32 slices."""
 
     timeout = 300
 

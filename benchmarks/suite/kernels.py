@@ -14,7 +14,7 @@ from lungmix.phantom import Phantom
 
 
 class Slab:
-    """64 slices of 512 x 512 through the middle of a chest."""
+    """Benchmarks of 64 slices of 512 x 512 through the middle of a chest."""
 
     timeout = 300
 

@@ -1,4 +1,4 @@
-"""The mixture: counts, one pass of EM over rows, steps, starts."""
+"""Timings of the mixture: fits of histograms, one pass of EM over rows, steps, starts."""
 
 import dask
 import dask.array as da
@@ -13,7 +13,7 @@ from lungmix.mixture.parameters import State
 
 
 class Mixture:
-    """Five components from counts per HU."""
+    """Benchmarks of fits of five components to a histogram of HU."""
 
     timeout = 300
 
@@ -34,7 +34,7 @@ class Mixture:
 
 
 class Rows:
-    """A million rows, five components; the covariance type and the features vary."""
+    """Benchmarks of five components and a million rows, for several covariance types and numbers of features."""
 
     timeout = 300
     params = (["full", "diag"], [1, 3, 8, 32, 100])
@@ -52,7 +52,7 @@ class Rows:
 
 
 class Estimator:
-    """A million rows of three features in chunks, in one process."""
+    """Benchmarks of the estimator on a million rows of three features in chunks, in one process."""
 
     timeout = 300
 

@@ -135,8 +135,8 @@ class Joining(Callback):
 def test_workers_that_join_late_with_another_environment_are_named_and_get_no_work(scans, tmp_path):
     other = package_of_version(tmp_path / "other", "0.0.7")
     lacking = packages_without(tmp_path / "packages", "lungmix")
-    strangers = []
-    with running_cluster(tmp_path, workers=1) as (address, _), (tmp_path / "strangers.log").open("w") as log:
+    strangers, log = [], tmp_path / "strangers.log"
+    with running_cluster(tmp_path, workers=1) as (address, _):
 
         def start():
             for python, environment in (([sys.executable], other), ([sys.executable, "-S"], lacking)):
@@ -153,7 +153,7 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
                 assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
             wait_until(
                 lambda: all(stranger.poll() is not None for stranger in strangers),
-                (tmp_path / "strangers.log").read_text,
+                log.read_text,
             )
             with Client(address) as other_client:
                 # The cluster may serve others, which need not have lungmix.

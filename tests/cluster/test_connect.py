@@ -44,6 +44,7 @@ def test_local_cluster_has_the_workers_and_the_memory_asked_for():
         assert worker["nthreads"] == 1
 
 
+@pytest.mark.usefixtures("new_workers")
 def test_workers_of_a_local_cluster_have_the_stages_before_their_first_task():
     with lungmix.connect(workers=2, memory_limit="600MB") as client:
         loaded = client.run(eval, "'lungmix.stages.label' in __import__('sys').modules")

@@ -1,4 +1,4 @@
-"""A labelled case in every kind of direction."""
+"""Fixtures of a labelled case, with axes along those of the patient, flipped or oblique."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""DICOM segmentations, read back by highdicom, pydicom and SimpleITK and judged by dciodvfy and dcentvfy."""
+"""DICOM segmentations, read back with highdicom, pydicom and SimpleITK, and validated by dciodvfy and dcentvfy."""
 
 import subprocess
 
@@ -26,7 +26,7 @@ OBLIQUE = DIRECTIONS["oblique"]
 
 @pytest.fixture
 def original(cohort, tmp_path):
-    """A DICOM series with a patient's name, and the case that was made from it."""
+    """DICOM series with a patient's name, and the case that was converted from it."""
     phantom = Phantom(SHAPE, (0.75, 0.5, 1.25), 3, origin=(-10.5, 3.25, -100.0), direction=OBLIQUE)
     folder = tmp_path / "series"
     write_phantom(folder, phantom)
@@ -48,7 +48,7 @@ def original(cohort, tmp_path):
 
 
 def on_grid(segmentation, geometry):
-    """Labels of a segmentation on the grid of a scan, found through the positions that both state."""
+    """Return the labels of a segmentation on the grid of a scan, placed by the positions of the frames."""
     volume = segmentation.get_volume(combine_segments=True)
     index_to_place = np.eye(4)
     index_to_place[:3, :3] = (np.reshape(geometry.direction, (3, 3)) * geometry.spacing)[:, ::-1]
@@ -64,7 +64,7 @@ def on_grid(segmentation, geometry):
 
 
 def complaints(program, *files):
-    """Errors of a validator, but for what it is too old or not meant to judge."""
+    """Return the lines in which a validator reports errors."""
     done = subprocess.run([program, *map(str, files)], capture_output=True, text=True)
     lines = (done.stdout + done.stderr).splitlines()
     return [line for line in lines if line.startswith(("Error", "Abort"))]
@@ -133,7 +133,7 @@ def test_no_word_of_the_patient_is_in_any_byte(original, tmp_path):
     assert len(files) == 2 + SHAPE[0]
     for file in files:
         content = file.read_bytes()
-        # No word that is short and of digits alone: identifiers are random digits.
+        # Short words of digits are not searched for, as random identifiers may contain them.
         for word in (b"Rossi", b"Maria", b"HOSP", b"19530102", b"Bianchi", b"20200317", b"A99"):
             assert word not in content
         assert pydicom.dcmread(file).PatientIdentityRemoved == "YES"
@@ -193,7 +193,7 @@ def test_straightened_series_has_no_slices_to_refer_to(cohort, tmp_path):
         change(file, ImagePositionPatient=[x, y + 0.6 * index, z])
     (scan,) = find_scans(tmp_path / "tilted")
     case = labelled_case(cohort, "case-001", scan.geometry)
-    with pytest.raises(SourceError, match=r"was straightened: no file.*`with_ct=True`"):
+    with pytest.raises(SourceError, match=r"was straightened.*`with_ct=True`"):
         export_case(case, tmp_path / "seg.dcm", options=options_for([tmp_path / "tilted"], retain_uid=True))
 
 
@@ -252,7 +252,7 @@ def test_no_identifier_of_the_original_and_no_date_is_in_an_anonymous_series(ori
         assert (dataset.PatientSex, dataset.get("PatientAge"), dataset.StudyDate) == ("", None, "")
 
 
-def test_what_was_asked_to_be_kept_is_written_and_coded(original, tmp_path):
+def test_patient_attributes_that_the_store_keeps_are_written_and_coded(original, tmp_path):
     case, _ = original
     case.describe(Acquisition("CT", "SIEMENS", "Sensation 10", "B40f", sex="F", age=93, study_date="20180105"))
     file, series = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True, binary=True))

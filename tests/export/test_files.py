@@ -1,4 +1,4 @@
-"""Files of a case as other programs read them."""
+"""Exported files of a case, as other programs read them."""
 
 import csv
 
@@ -81,7 +81,7 @@ def test_label_descriptions_have_a_line_for_each_label(case, tmp_path):
     _, file = export_case(case, tmp_path / "out_lung.nii.gz", format="itk-snap")
     assert file.name == "out_lung_labels.txt"
     assert file.read_text() == label_descriptions((LUNG,))
-    # As ITK-SNAP scans it: seven numbers, then a name in quotes.
+    # ITK-SNAP parses seven numbers and a name in quotes per line.
     lines = [line for line in label_descriptions(TISSUES).splitlines() if not line.startswith("#")]
     rows = [(*map(float, line.split('"')[0].split()), line.split('"')[1]) for line in lines]
     assert rows[0] == (0, 0, 0, 0, 0, 0, 0, "Clear Label")
@@ -127,7 +127,7 @@ def test_table_of_pyradiomics_names_files_of_one_geometry_and_labels_that_are_th
         image, mask = (sitk.ReadImage(str(table.parent / row[column])) for column in ("Image", "Mask"))
         assert Geometry.from_sitk(image) == Geometry.from_sitk(mask) == geometry
         statistics = sitk.LabelStatisticsImageFilter()
-        statistics.Execute(image, mask)  # refuses images that do not lie in one place
+        statistics.Execute(image, mask)  # raises an error for images of different geometry
         assert statistics.HasLabel(int(row["Label"]))
 
 

@@ -1,4 +1,4 @@
-"""Which image a file name says."""
+"""The image that a file name contains as a word."""
 
 import pytest
 

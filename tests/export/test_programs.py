@@ -1,4 +1,4 @@
-"""Files of a case in the programs that they are for: 3D Slicer's own library, dcmqi, PyRadiomics."""
+"""Exported files of a case, read by the programs that they are for: 3D Slicer's library, dcmqi, PyRadiomics."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def voxels(case, image="tissue"):
 
 
 def index_to_place(geometry):
-    """From voxel (x, y, z) to mm towards the patient's left, back and head, shape (4, 4)."""
+    """Return the affine, shape (4, 4), from voxels (x, y, z) to mm towards the patient's left, back and head."""
     out = np.eye(4)
     out[:3, :3] = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
     out[:3, 3] = geometry.origin
@@ -45,7 +45,7 @@ def slicer():
 
 
 def read_by_slicer(slicer, kind, file):
-    """A node of a scene of 3D Slicer, filled from a file."""
+    """Return a node of a scene of 3D Slicer, with the content of a file."""
     scene = slicer.vtkMRMLScene()
     node = scene.AddNewNodeByClass(f"vtkMRML{kind}Node")
     storage = scene.AddNewNodeByClass(f"vtkMRML{kind}StorageNode")
@@ -99,7 +99,7 @@ def test_slicer_loads_the_colour_table(slicer, cohort, tmp_path):
         colors.GetColor(tissue.label, rgba)
         assert colors.GetColorName(tissue.label) == tissue.name
         assert tuple(round(255 * value) for value in rgba) == tissue.rgba
-        # As of a segment, without the names of the lists that terms come from.
+        # The term of a colour is that of a segment without the names of the lists of terms.
         read, expected = (
             text.split("~") for text in (colors.GetTerminologyAsString(tissue.label), terminology_of(tissue))
         )
@@ -108,7 +108,7 @@ def test_slicer_loads_the_colour_table(slicer, cohort, tmp_path):
 
 @pytest.mark.parametrize("binary", [False, True], ids=["labelmap", "binary"])
 def test_dcmqi_reads_segmentations_as_they_were(case, tmp_path, binary):
-    """With geometry, names, codes and colours."""
+    """Read geometry, names, codes and colours of segments back."""
     file, _ = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True, binary=binary))
     done = subprocess.run(
         [PROGRAMS / "segimage2itkimage", "--inputDICOM", file, "--outputDirectory", tmp_path, "--mergeSegments"],
@@ -118,7 +118,7 @@ def test_dcmqi_reads_segmentations_as_they_were(case, tmp_path, binary):
     assert [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("W:", "E:", "F:"))] == []
     read = Geometry.from_sitk(image := sitk.ReadImage(str(tmp_path / "1.nrrd")))
     assert np.allclose(read.spacing, case.geometry.spacing, rtol=1e-9)
-    # It keeps slices with labels, and counts them so that axes are right-handed: voxels are compared where they lie.
+    # dcmqi writes only slices with labels, in an order with right-handed axes, so voxels are compared by position.
     labels_read = sitk.GetArrayFromImage(image)
     index = np.argwhere(labels_read)
     to_index = np.linalg.inv(index_to_place(case.geometry)) @ index_to_place(read)
@@ -138,7 +138,7 @@ def test_dcmqi_reads_segmentations_as_they_were(case, tmp_path, binary):
 
 
 def test_pyradiomics_runs_the_batch_and_finds_what_is_measured_from_counts(tmp_path):
-    """Every first-order feature of every label, to a millionth."""
+    """Compare every first-order feature of every label, with a tolerance of a millionth."""
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", scans=2)
     exported = export_cohort(cohort, tmp_path / "batch", "pyradiomics")
     (tmp_path / "first.yaml").write_text(json.dumps({

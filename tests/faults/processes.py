@@ -7,13 +7,11 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
+from support import forks
 from support.clusters import CALM, free_port
 
 MASK = ("--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3")
@@ -63,27 +61,13 @@ class Cluster:
 
     def worker_processes(self) -> list[int]:
         """Process ids of the workers themselves, under their nannies."""
-        workers = []
-        for nanny in self.nannies:
-            try:
-                workers += [
-                    child.pid
-                    for child in psutil.Process(nanny.pid).children(recursive=True)
-                    if "spawn_main" in " ".join(child.cmdline())
-                ]
-            except psutil.Error:
-                continue
-        return workers
+        return [worker for nanny in self.nannies for worker in forks.workers_of(nanny.pid, self.folder)]
 
     def _start(self, kind: str, *words: str) -> subprocess.Popen:
         place = () if "--listen-address" in words else ("--host", "127.0.0.1")
-        with (self.folder / f"{kind}.log").open("a") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "dask", kind, *words, *place, "--no-dashboard"],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **CALM},
-            )
+        return forks.start(
+            "dask", [kind, *words, *place, "--no-dashboard"], self.folder / f"{kind}.log", {**os.environ, **CALM}
+        )
 
 
 def start_run(store, sources, *words: str, log: Path, model: str = "fit", env=None) -> subprocess.Popen:
@@ -93,13 +77,7 @@ def start_run(store, sources, *words: str, log: Path, model: str = "fit", env=No
 
 def start_command(*words: object, log: Path, env=None) -> subprocess.Popen:
     """A command of lungmix as a process."""
-    with log.open("a") as stream:
-        return subprocess.Popen(
-            [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)],
-            stdout=stream,
-            stderr=stream,
-            env={**os.environ, **(env or {})},
-        )
+    return forks.start("lungmix", [str(word) for word in words], log, {**os.environ, **(env or {})})
 
 
 def kill(pid: int) -> None:

@@ -468,7 +468,7 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
 def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
     # One death is enough to give a task up: by dask's setting of three the test takes four times as long.
     patience = dask.config.set({"distributed.scheduler.allowed-failures": 0})
-    with patience, lungmix.connect(workers=1, memory_limit="400MB") as client:
+    with patience, lungmix.connect(workers=1, memory_limit="700MB") as client:
         cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
         warn = Strike(None, None).on_warning
         retry = RetryPolicy(client, cohort, warn)

@@ -1,4 +1,4 @@
-"""Trees of DataLad, git-annex and Git LFS: what is here is read, what is not is named in one line."""
+"""Folders of DataLad, git-annex and Git LFS: files with content are read, files without are named in one line."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ VOLUME = np.arange(-105, 105, dtype=np.int16).reshape(7, 6, 5)
 
 @pytest.fixture
 def tree(tmp_path):
-    """A tree of git-annex: files are links into its store, which has the content of some of them."""
+    """Folder of git-annex: files are links into its store, which has the content of only some of them."""
     root = tmp_path / "dataset"
     (root / ".git" / "annex" / "objects").mkdir(parents=True)
 

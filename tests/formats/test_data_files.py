@@ -1,4 +1,4 @@
-"""Headers whose voxels are in another file: read where that lies in the header's own folder, however it is spelled."""
+"""Headers with voxels in another file, which must be in the folder of the header, however its path is spelled."""
 
 import os
 
@@ -16,7 +16,7 @@ HEADERS = {
 
 @pytest.fixture(params=HEADERS)
 def header(request, tmp_path):
-    """Write a header that names a data file, and return its path."""
+    """Return a function that writes a header with a name of its data file, and returns the path of the header."""
     folder = tmp_path / "scans"
     folder.mkdir()
 

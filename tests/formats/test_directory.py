@@ -1,4 +1,4 @@
-"""What lies in a folder, and what in it was not looked at."""
+"""Files that are listed in a folder, and entries that are not read."""
 
 import os
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_folder_that_is_too_deep_is_reported(tmp_path):
 
 
 def test_unreadable_entries_are_reported_and_others_are_read(folder, monkeypatch):
-    # Permissions bind everyone but root, who may run these tests.
+    # Permissions do not restrict root, who may run these tests, so errors are simulated.
     for name in ("a/good.nrrd", "b/shut.nrrd"):
         write_image(folder / name, [np.zeros((2, 3, 4), np.int16)], Geometry((4, 3, 2)), np.int16)
     scandir, opened = os.scandir, Path.open

@@ -1,4 +1,4 @@
-"""What NRRD and MetaImage headers say of axes: a fourth one of one voxel, unknown and contradicting orientation."""
+"""Axes in NRRD and MetaImage headers: axes of one voxel after the third, and unknown or inconsistent orientations."""
 
 import itertools
 
@@ -38,7 +38,7 @@ def voxels(scan):
 
 @pytest.mark.parametrize("ones", [1, 2])
 @pytest.mark.parametrize("extension", [".mha", ".mhd", ".nrrd", ".nhdr", ".nii", ".nii.gz"])
-def test_further_axes_of_one_voxel_are_read_as_none(tmp_path, extension, ones):
+def test_axes_of_one_voxel_after_the_third_are_ignored(tmp_path, extension, ones):
     image = sitk.GetImageFromArray(VOLUME.reshape((1,) * ones + VOLUME.shape), isVector=False)
     image.SetSpacing((0.7, 0.8, 1.25, *[2.0] * ones))
     image.SetOrigin((1, 2, 3, *[4] * ones))
@@ -67,7 +67,7 @@ def test_further_axes_of_one_voxel_are_read_as_none(tmp_path, extension, ones):
         ("1 5 6 7 1", "space: LPS\nspace directions: none (0.7,0,0) (0,0.8,0) (0,0,1.25) none\n"),
     ],
 )  # fmt: skip
-def test_axis_of_one_without_direction_is_dropped(tmp_path, sizes, lines):
+def test_axis_of_one_voxel_without_direction_is_ignored(tmp_path, sizes, lines):
     scan = only(nrrd(tmp_path, lines, sizes))
     assert isinstance(scan, Scan), scan.reason
     assert np.array_equal(voxels(scan), VOLUME)
@@ -76,7 +76,7 @@ def test_axis_of_one_without_direction_is_dropped(tmp_path, sizes, lines):
 
 
 @pytest.mark.parametrize("extension", [".mha", ".nrrd"])
-def test_fourth_axis_of_two_is_rejected(tmp_path, extension):
+def test_fourth_axis_of_two_voxels_is_rejected(tmp_path, extension):
     sitk.WriteImage(sitk.Image([5, 6, 7, 2], sitk.sitkInt16), str(tmp_path / f"x{extension}"))
     assert isinstance(only(tmp_path / f"x{extension}"), RejectedSource)
 

@@ -49,7 +49,7 @@ def test_written_image_is_read_by_simpleitk_with_its_geometry(tmp_path_factory, 
     if extension in (".mha", ".mhd"):
         assert geometry_read == geometry
     else:
-        # NRRD holds direction times spacing, NIfTI 32-bit floats.
+        # Tolerance of other formats than MetaImage: NRRD stores direction times spacing, NIfTI 32-bit floats.
         tolerance = 1e-15 if extension == ".nrrd" else 2e-7
         assert geometry_read.origin == geometry.origin or extension != ".nrrd"
         assert np.allclose(geometry_read.spacing, geometry.spacing, rtol=tolerance, atol=0)
@@ -118,7 +118,7 @@ def test_nifti_with_a_slope_is_read_in_hu(tmp_path):
 
 
 def refusal_of(path):
-    """The reason, from the header or from the voxels."""
+    """Return the reason why a file is rejected, when its header or its voxels are read."""
     item = only(path)
     if isinstance(item, RejectedSource):
         return item.reason

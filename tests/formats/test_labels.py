@@ -1,4 +1,4 @@
-"""Label maps are told from CT, and CT is never called one."""
+"""Label maps are detected, and a CT is never mistaken for a label map."""
 
 import zipfile
 from pathlib import Path
@@ -20,7 +20,7 @@ SHAPE = (20, 24, 28)
 
 
 def labels(values=(1, 2)):
-    """Boxes of labels in a background of 0."""
+    """Return a label map with a box of each value in a background of 0."""
     volume = np.zeros(SHAPE, np.int16)
     for number, value in enumerate(values):
         volume[5:15, 6:18, 2 + 5 * number : 6 + 5 * number] = value
@@ -92,7 +92,7 @@ def test_nifti_that_calls_itself_labels_is_a_segmentation(tmp_path):
 )
 @settings(max_examples=60, deadline=None)
 def test_no_ct_is_called_a_label_map(tmp_path_factory, seed, dtype, noise, lowest, padding):
-    # Air, lung and tissue, smooth or noisy, with empty slices of 0 before it; stored shifted where there is no sign.
+    # Volumes have air, lung and tissue, smooth or noisy, after empty slices of 0; unsigned types store shifted values.
     random = np.random.default_rng(seed)
     volume = np.full(SHAPE, lowest, float)
     volume[:, 4:20, 4:24] = 40

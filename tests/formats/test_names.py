@@ -1,4 +1,4 @@
-"""Names with bytes that are no UTF-8 are read and written as any other name, and shown as escapes."""
+"""Files whose names are not UTF-8 are read and written like any others; messages show these bytes as escapes."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def write(file):
 
 
 def of_latin1(archive, name="JXrg"):
-    """Put bytes that are no UTF-8 into names that were written with as many others."""
+    """Replace bytes of names in an archive by as many bytes that are not UTF-8."""
     archive.write_bytes(archive.read_bytes().replace(name.encode(), LATIN1))
     return archive
 

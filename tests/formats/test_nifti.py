@@ -1,4 +1,4 @@
-"""Where a NIfTI file says that it lies: nibabel's reading within the tolerances of the docs, and what is not known."""
+"""Geometry of NIfTI files: as nibabel reads it, within the tolerances of the docs, and unknown orientations."""
 
 import struct
 
@@ -17,7 +17,7 @@ SPACING = (0.7, 0.8, 1.25)
 
 
 def affine_of(degrees=0.0, flip=False, scale=1.0, shift=(10.0, 20.0, -30.0)):
-    """An affine whose second axis is some degrees off the right angle to the first."""
+    """Return an affine whose second axis is `degrees` off a right angle to the first axis."""
     affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
     turn = np.radians(degrees)
     affine[:2, 1] = SPACING[1] * np.sin(turn), -SPACING[1] * np.cos(turn)
@@ -33,7 +33,7 @@ def write(folder, sform=None, qform=None, codes=(0, 0), qfac=None, name="x.nii")
     image.set_qform(qform, codes[1])
     image.header.set_zooms(SPACING)
     nibabel.save(image, folder / name)
-    if qfac is not None:  # which nibabel sets itself
+    if qfac is not None:  # nibabel always writes its own value
         content = bytearray((folder / name).read_bytes())
         content[76:80] = struct.pack("<f", qfac)
         (folder / name).write_bytes(content)

@@ -19,7 +19,7 @@ HU = hu_of((12, 20, 24))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Every kind of source, one volume."""
+    """Folder with sources of every kind, which contain one volume each."""
     root = tmp_path_factory.mktemp("sources") / "hospital"
     write_series(root / "series", HU)
     image = sitk.GetImageFromArray(HU)
@@ -42,13 +42,13 @@ def address(bucket, folder):
 
 @pytest.fixture(scope="module")
 def local_items(folder):
-    """What the folder holds."""
+    """Results of a search of the folder on the disk."""
     return find_scans(folder)
 
 
 @pytest.fixture(autouse=True)
 def passing(tmp_path, monkeypatch):
-    """Where temporary files go; nothing of them may be left."""
+    """Folder for temporary files, which must be empty at the end of a test."""
     place = tmp_path / "passing"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
@@ -166,7 +166,7 @@ def detached(folder, extension, url):
 
 @pytest.fixture
 def requested(monkeypatch):
-    """The keys of all objects that are read, beginning with the buckets that are opened."""
+    """Buckets that are opened, and keys of objects that are read, in the order of these events."""
     keys = []
     get, open_bucket = obstore.get, remote.open_bucket
     monkeypatch.setattr(obstore, "get", lambda store, key, **options: keys.append(key) or get(store, key, **options))

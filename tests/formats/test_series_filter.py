@@ -11,7 +11,7 @@ from support.series import hu_of, read, scans, skipped, write_series
 
 @pytest.fixture
 def reconstructions(tmp_path):
-    """Four series of one scan: 5 mm soft, 1 mm soft, 1 mm sharp with more slices, coronal of 1 mm."""
+    """Four series of one scan: soft of 5 mm, soft of 1 mm, sharp of 1 mm with more slices, coronal of 1 mm."""
     common = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
 
     def write(number, hu, thickness, kernel, **tags):

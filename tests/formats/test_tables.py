@@ -1,4 +1,4 @@
-"""Tables as spreadsheets of all countries and systems save them: source lists, scores and key tables alike."""
+"""Tables as spreadsheets save them in different countries and systems: source lists, scores and key tables."""
 
 import csv
 import io
@@ -68,7 +68,7 @@ def test_table_of_sources_is_split_where_its_writer_meant(tmp_path, text, expect
         ("path\tage\r\nx.nrrd\t3\r\n", "utf-16", ["x.nrrd"]),
     ],
 )
-def test_text_file_has_one_path_a_line_unless_it_has_heads(tmp_path, text, encoding, expected):
+def test_text_file_has_one_path_per_line_unless_it_has_column_names(tmp_path, text, encoding, expected):
     assert listed(tmp_path, text, "list.txt", encoding) == expected
 
 

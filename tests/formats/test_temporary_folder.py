@@ -1,4 +1,4 @@
-"""A folder for temporary files that is full, read-only or missing is named with its remedy, whatever needs it."""
+"""If the folder for temporary files is full, read-only or missing, the message says so with a remedy."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def archive(tmp_path):
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A bucket of the objects that a test puts into it."""
+    """Bucket as a dictionary of objects, in place of an object store."""
     contents = {}
 
     class Result:
@@ -94,7 +94,7 @@ def test_unwritable_temporary_folder_is_reported_with_a_remedy(archive, number, 
 
 
 def fill(monkeypatch):
-    """Make every file in temporary folders fail as on a full disk once it is written to."""
+    """Make every write to a file in a temporary folder fail as on a full disk."""
     opened = Path.open
 
     class Full:

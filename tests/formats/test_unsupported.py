@@ -1,4 +1,4 @@
-"""Files beside scans: what is known and not read is a failure by its name, what is no scan is skipped."""
+"""Files next to scans: known formats that are not supported are rejected by name, files that are no scans skipped."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""One process for all that is read apart."""
+"""Fixture of the process in which hostile files are read."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from hostile.outcome import Apart
 
 @pytest.fixture(scope="session")
 def apart():
-    """Calls functions in a process of its own."""
+    """Caller of functions in a separate process, with limits on time and memory; see `Apart`."""
     reader = Apart()
     yield reader
     reader.end()

@@ -1,4 +1,4 @@
-"""Hostile and broken files, one small function a case, with what is expected of each."""
+"""Corpus of hostile and corrupt files: one function per case, which writes the file, with the expected result."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ REFUSED, READ, EITHER = "refused", "read", "either"
 
 @dataclass(frozen=True)
 class Case:
-    """A way to be hostile.
+    """Hostile source and its expected result.
 
     Attributes
     ----------
     name : str
-        Of the function that writes it.
+        Name of the case.
     write : callable
-        Takes an empty folder, returns the source.
+        Function that writes the source into an empty folder, and returns its path.
     expected : {"refused", "read", "either"}
-        Whether nothing of it may be read, all of it has to be read as SimpleITK does, or both are right.
+        ``refused`` if no scan may be read from the source, ``read`` if it must be read as SimpleITK reads it,
+        ``either`` if both are right.
     names : tuple of str
-        What the reason has to name, one of them; the name of the source if empty.
+        Names of files, one of which the reason of a rejection must contain; by default that of the source.
     words : tuple of str
-        What the reason has to say.
+        Words that the reasons of rejections must contain.
     simpleitk : bool
-        Whether SimpleITK reads it where it is a scan.
+        True if scans are compared with those that SimpleITK reads.
     """
 
     name: str
@@ -41,7 +42,7 @@ CASES: dict[str, Case] = {}
 
 
 def case(expected: str = REFUSED, *words: str, names: tuple[str, ...] = ()):
-    """Take a function into the corpus."""
+    """Return a decorator that adds a function to the corpus as `Case.write` of a new case."""
 
     def take(write: Callable[[Path], Path]) -> Callable[[Path], Path]:
         name = write.__name__
@@ -53,10 +54,10 @@ def case(expected: str = REFUSED, *words: str, names: tuple[str, ...] = ()):
 
 
 def refused(*words: str, names: tuple[str, ...] = ()):
-    """A case of which nothing may be read."""
+    """Return a decorator for a case of which no scan may be read."""
     return case(REFUSED, *words, names=names)
 
 
 def read():
-    """A case that looks odd and is a scan."""
+    """Return a decorator for a case that is unusual, but a scan that must be read."""
     return case(READ)

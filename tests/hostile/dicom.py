@@ -1,4 +1,7 @@
-"""Hostile DICOM files: one slice of five, or all of them."""
+"""Hostile DICOM files: a series of five slices, of which one slice or all slices are hostile.
+
+Several functions return a function of the slice index that returns the bytes of a hostile slice.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ NAME = f"{VICTIM}.dcm"
 
 
 def dataset_of(index: int) -> FileDataset:
-    """A slice as scanners write it."""
+    """Return a valid slice as scanners write it."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["hostile", str(index)])
@@ -62,7 +65,7 @@ def dataset_of(index: int) -> FileDataset:
 
 
 def bytes_of(dataset: FileDataset) -> bytes:
-    """As a file."""
+    """Return the bytes of a file with a dataset."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -72,12 +75,12 @@ def bytes_of(dataset: FileDataset) -> bytes:
 
 @lru_cache
 def plain(index: int) -> bytes:
-    """The file of a good slice."""
+    """Return the bytes of the file of a valid slice."""
     return bytes_of(dataset_of(index))
 
 
 def series(folder: Path, victims, make: Callable[[int], bytes]) -> Path:
-    """A folder of five slices, some of them made by another function."""
+    """Write a folder of five slices, those with the indices `victims` as `make` returns them; return the folder."""
     inside = folder / "series"
     inside.mkdir()
     for index in range(len(PLANES)):
@@ -86,14 +89,14 @@ def series(folder: Path, victims, make: Callable[[int], bytes]) -> Path:
 
 
 def of_dicom(name: str, expected: str, *words: str, make: Callable[[int], bytes], all_slices: bool = False) -> None:
-    """A case in which one slice is made by a function, or all are."""
+    """Add a case in which `make` returns the bytes of one slice, or of all slices."""
     victims = range(len(PLANES)) if all_slices else (VICTIM,)
     names = (NAME, "series") if not all_slices else ("series", *(f"{index}.dcm" for index in victims))
     CASES[f"dicom_{name}"] = Case(f"dicom_{name}", lambda folder: series(folder, victims, make), expected, names, words)
 
 
 def of_tags(name: str, expected: str, *words: str, all_slices: bool = True, **tags) -> None:
-    """A case in which attributes have other values, or none where None."""
+    """Add a case in which attributes have the given values; an attribute with the value None is missing."""
 
     def make(index: int) -> bytes:
         dataset = dataset_of(index)
@@ -110,21 +113,21 @@ def of_tags(name: str, expected: str, *words: str, all_slices: bool = True, **ta
 
 
 def put(dataset: Dataset, keyword: str, value: bytes) -> None:
-    """Bytes that no library would write."""
+    """Set the raw bytes of an attribute, which no library would write."""
     tag = Tag(keyword)
     vr = pydicom.datadict.dictionary_VR(tag)
     dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
 
 
 def place_of(content: bytes, keyword: str) -> int:
-    """Where an element begins in an explicit little endian file."""
+    """Return the offset of an element in a file in explicit little endian."""
     tag = Tag(keyword)
     return content.index(struct.pack("<HH", tag.group, tag.element), 132)
 
 
 of_dicom("plain", READ, make=plain)
 
-# --- cut short: in the preamble, the mark, the meta header, before, in and behind elements of each kind, in the pixels
+# --- truncated: in the preamble, the DICM prefix, the meta header; before, in and after elements; in the pixels
 
 for _cut in (0, 50, 127, 130, 132, 140, 200, 300):
     of_dicom(f"cut_at_{_cut}", REFUSED, make=lambda index, cut=_cut: plain(index)[:cut])
@@ -158,7 +161,10 @@ of_dicom("all_cut_in_their_pixels", REFUSED, make=lambda index: plain(index)[:-4
 
 
 def length_of(keyword: str, value: int) -> Callable[[int], bytes]:
-    """A slice with another length of an element (32 bits for pixels, 16 for others)."""
+    """Return a maker of slices in which the length field of an element has another value.
+
+    The length field has 32 bits for pixels, 16 bits for other elements.
+    """
 
     def make(index: int) -> bytes:
         content = bytearray(plain(index))
@@ -180,7 +186,7 @@ for _keyword in ("PatientName", "ImagePositionPatient", "Rows", "RescaleSlope"):
 
 
 def with_sequence(sequence: bytes) -> Callable[[int], bytes]:
-    """A slice with the bytes of a private sequence before its pixels."""
+    """Return a maker of slices with the given bytes, of a private sequence, before the pixels."""
 
     def make(index: int) -> bytes:
         content = plain(index)
@@ -332,7 +338,7 @@ of_tags("class_unknown", EITHER, SOPClassUID=b"1.2.3.4.5.6 ")
 
 
 def in_syntax(uid: str, encode: Callable[[bytes], bytes] | None = None) -> Callable[[int], bytes]:
-    """A slice that says it is in a transfer syntax, its pixels through a function."""
+    """Return a maker of slices that declare a transfer syntax, with pixels as `encode` returns them."""
 
     def make(index: int) -> bytes:
         content = plain(index)
@@ -357,7 +363,7 @@ _END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 
 
 def fragment(content: bytes, length: int | None = None) -> bytes:
-    """An item of encapsulated pixels with its length, or another one."""
+    """Return an item of encapsulated pixels; `length` is its declared length, by default the true one."""
     return struct.pack("<HHI", 0xFFFE, 0xE000, len(content) if length is None else length) + content
 
 
@@ -397,14 +403,14 @@ for _name, _uid in {
 
 
 def j2k(width: int, height: int) -> bytes:
-    """The header of a JPEG 2000 stream of any size, and nothing behind it."""
+    """Return a JPEG 2000 stream that declares an image size and contains no pixels."""
     size = struct.pack(">HHIIIIIIIIHBBB", 41, 0, width, height, 0, 0, width, height, 0, 0, 1, 15, 1, 1)
     cod = struct.pack(">HBBHBBBBBB", 12, 0, 0, 1, 0, 5, 4, 4, 0, 1)
     return b"\xff\x4f\xff\x51" + size + b"\xff\x52" + cod + b"\xff\x93" + bytes(64) + b"\xff\xd9"
 
 
 def jpeg(width: int, height: int, marker: int = 0xC3) -> bytes:
-    """The header of a lossless JPEG (or JPEG-LS: 0xF7) stream of any size, and nothing behind it."""
+    """Return a stream of lossless JPEG, or of JPEG-LS with marker 0xF7, that declares an image size without pixels."""
     frame = struct.pack(">HBHHBBBB", 11, 16, height, width, 1, 1, 0x11, 0)
     scan = struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 0, 0)
     return b"\xff\xd8\xff" + bytes([marker]) + frame + b"\xff\xda" + scan + bytes(64) + b"\xff\xd9"
@@ -424,7 +430,7 @@ for _name, _uid, _stream in (
 
 
 def deflated(index: int, change: Callable[[bytes], bytes] = lambda b: b, more: int = 0) -> bytes:
-    """A slice in the deflated syntax, its stream changed; `more` bytes of nothing stand before the pixels."""
+    """Return a deflated slice, with deflated bytes as `change` returns them, and `more` zeros before the pixels."""
     content = in_syntax(str(DeflatedExplicitVRLittleEndian))(index)
     start = 144 + int.from_bytes(content[140:144], "little")
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -463,7 +469,7 @@ for _name, _content in {
 
 
 def group_length(value: int) -> Callable[[int], bytes]:
-    """A slice whose meta header says that it has another length."""
+    """Return a maker of slices whose meta header declares another length of itself."""
     return lambda index: plain(index)[:140] + value.to_bytes(4, "little") + plain(index)[144:]
 
 

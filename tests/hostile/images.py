@@ -30,7 +30,7 @@ FIELDS = {
 def nrrd(
     folder: Path, data: bytes = RAW, *, name: str = "scan.nrrd", more: str = "", end: str = "\n", **changes
 ) -> Path:
-    """A NRRD file with some fields changed (underscores stand for blanks), or left out where None."""
+    """Write a NRRD file with changed fields; names have ``_`` for blanks, a field with the value None is missing."""
     fields = {**FIELDS, **{key.replace("_", " "): value for key, value in changes.items()}}
     lines = [f"{key}: {value}" for key, value in fields.items() if value is not None]
     path = folder / name
@@ -39,7 +39,7 @@ def nrrd(
 
 
 def of_nrrd(name: str, expected: str, *words: str, data: bytes = RAW, **changes) -> None:
-    """A case that is a NRRD file with some fields changed."""
+    """Add a case that is a NRRD file with changed fields, see `nrrd`."""
     CASES[f"nrrd_{name}"] = Case(
         f"nrrd_{name}", lambda folder: nrrd(folder, data, **changes), expected, ("scan.nrrd",), words
     )
@@ -140,7 +140,7 @@ of_nrrd("data_file_itself", REFUSED, data=b"", data_file="scan.nrrd")
 
 @refused("declares", names=("scan.nrrd",))
 def nrrd_gzip_bomb(folder):
-    # Six gigabytes of nothing in six megabytes.
+    # Six gigabytes of zeros, compressed to six megabytes.
     inflate = zlib.compressobj(9, wbits=31)
     piece = bytes(1 << 24)
     packed = b"".join(inflate.compress(piece) for _ in range(12)) + inflate.flush()
@@ -177,7 +177,7 @@ META = {
 
 
 def meta(folder: Path, data: bytes = RAW, name: str = "scan.mha", before: bytes = b"", **changes) -> Path:
-    """A MetaImage file with some fields changed, or left out where None."""
+    """Write a MetaImage file with changed fields; a field with the value None is missing."""
     fields = {**META, **changes}
     last = fields.pop("ElementDataFile")
     fields["ElementDataFile"] = last
@@ -187,7 +187,7 @@ def meta(folder: Path, data: bytes = RAW, name: str = "scan.mha", before: bytes 
 
 
 def of_meta(name: str, expected: str, *words: str, data: bytes = RAW, **changes) -> None:
-    """A case that is a MetaImage file with some fields changed."""
+    """Add a case that is a MetaImage file with changed fields, see `meta`."""
     CASES[f"meta_{name}"] = Case(
         f"meta_{name}", lambda folder: meta(folder, data, **changes), expected, ("scan.mha",), words
     )
@@ -197,7 +197,7 @@ ZLIB = zlib.compress(RAW)
 
 
 def packed(data: bytes) -> dict[str, str]:
-    """What a header says of compressed voxels."""
+    """Return the fields of a MetaImage header that declare compressed voxels."""
     return {"CompressedData": "True", "CompressedDataSize": str(len(data))}
 
 
@@ -258,7 +258,7 @@ def meta_zlib_bomb(folder):
 def nifti(
     folder: Path, data: bytes = RAW, *, name: str = "scan.nii", pack=None, raw: dict | None = None, **changes
 ) -> Path:
-    """A NIfTI file with some fields of its header changed, and bytes put over it at the end."""
+    """Write a NIfTI file with changed fields of the header; `raw` are bytes to write over the header, by offset."""
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape((6, 5, 4))
@@ -280,7 +280,7 @@ def nifti(
 
 
 def of_nifti(name: str, expected: str, *words: str, file: str = "scan.nii", **changes) -> None:
-    """A case that is a NIfTI file with some fields changed."""
+    """Add a case that is a NIfTI file with changed fields, see `nifti`."""
     data = changes.pop("data", RAW)
     CASES[f"nifti_{name}"] = Case(
         f"nifti_{name}", lambda folder: nifti(folder, data, name=file, **changes), expected, (file,), words
@@ -344,11 +344,11 @@ of_nifti("header_alone", REFUSED, data=b"")
 of_nifti("header_cut", REFUSED, raw={}, pack=lambda b: b[:200])
 
 
-# --- any of them
+# --- all formats
 
 
 def of_all(name: str, content: bytes) -> None:
-    """The same content under the name of every format."""
+    """Add one case per format: a file with this content and the extension of the format."""
     for extension in ("nrrd", "nhdr", "mha", "mhd", "nii", "nii.gz"):
         file = f"scan.{extension}"
 

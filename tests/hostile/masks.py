@@ -1,4 +1,4 @@
-"""Masks of every format, and their reading in the child."""
+"""Masks of every format, and the function that reads them in the separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET = "SECRET"
 
 
 def masks_by_lungmix(source: str) -> dict[str, Any]:
-    """Read all segments of a mask: how many slices they have, or why they are rejected."""
+    """Read the first five segments of a mask; return the number of slices, or the reason of a rejection."""
     try:
         mask = open_mask(Path(source))
         values = {segment.number: 1 for segment in mask.segments[:5]} or {1: 1, 2: 2}
@@ -80,4 +80,4 @@ SEEDS = {
     "slicer": ("mask.seg.nrrd", _slicer),
     "nifti_labels": ("mask.nii", _nifti),
 }
-"""Name of a file, and what makes its bytes in a folder."""
+"""Name of a mask file, and function of a folder that returns its bytes, by kind of mask."""

@@ -1,4 +1,4 @@
-"""Valid files of every format, and what is done to their bytes."""
+"""Valid files of every format, and random changes of their bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELo
 
 from hostile import dicom, images, places
 
-# Numbers and words that programs stumble over.
+# Numbers and words that often make programs fail.
 WORDS = (
     b"0", b"-1", b"1e308", b"nan", b"inf", b"99999999999", b"4294967296", b"2147483648", b"%s%n", b"LIST", b"../x",
     b"\0", b"\n", b"\r\n", b" ", b"\\", b"(" * 50, b"A" * 5000, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\0\x80",
@@ -34,7 +34,7 @@ CHANGES = st.lists(
 
 
 def mutated(content: bytes, changes: list[Change], other: bytes) -> bytes:
-    """Bytes after some changes; three in four of them in the first kilobyte, where headers are."""
+    """Return bytes after changes, three in four of which are in the first kilobyte, where headers are."""
     out = bytearray(content)
     for what, where, value in changes:
         size = max(len(out) if where % 4 == 0 else min(len(out), 1024), 1)
@@ -133,12 +133,12 @@ SEEDS = {
     "tar_xz": ("scans.tar.xz", _of(places.tar_in_xz)),
     "list": ("list.csv", lambda folder: b'patient,path\n1,scan.nrrd\n2,"other.nrrd"\n'),
 }
-"""Name of a file, and what makes its bytes in a folder."""
+"""Name of a file, and function of a folder that returns its bytes, by format."""
 
 
 @lru_cache
 def seed_of(kind: str) -> bytes:
-    """The valid bytes of a kind."""
+    """Return the bytes of a valid file of a format."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What becomes of a source: read in a process of its own, with bounds on time and memory."""
+"""Result of reading a source in a separate process, with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 import psutil
 
 SECONDS = 10
-"""Of the processor, for one source."""
+"""Seconds of processor time that the reading of one source may take."""
 
 PATIENCE = 120
-"""Seconds on the clock, for what waits and does nothing: others may use the processor too."""
+"""Seconds by the clock that the reading of one source may take; more, as other programs use the processor too."""
 
 BYTES = 1500 << 20
-"""More than what a process with its libraries has."""
+"""Memory that the separate process may use in addition to that after the import of its libraries."""
 
 _SPAWN = multiprocessing.get_context("spawn")
 _MOST_CALLS = 500
@@ -30,14 +30,14 @@ _MOST_CALLS = 500
 
 @dataclass(frozen=True)
 class Ended:
-    """How a call ended.
+    """End of a call in the separate process.
 
     Attributes
     ----------
     value : object
-        What the function returned; None if it did not.
+        Return value of the function; None if it did not return.
     fault : str
-        Crash, hang, or traceback; empty if it returned.
+        Description of a crash or hang, or traceback; empty if the function returned.
     """
 
     value: Any
@@ -45,13 +45,13 @@ class Ended:
 
 
 class Apart:
-    """A process that calls functions, with bounds on the time and the memory of each; a new one where it ended."""
+    """Separate process that calls functions, with limits on time and memory; it is started again if it ends."""
 
     def __init__(self) -> None:
         self._child: Any = None
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Ended:
-        """Call a function there."""
+        """Call a function in the separate process, and return how the call ended."""
         if self._child is None or self._calls >= _MOST_CALLS:
             self.end()
             self._start()
@@ -72,7 +72,7 @@ class Apart:
             return self._ended(f"ended by {_ending(self._child.exitcode)}")
 
     def end(self) -> None:
-        """End the process."""
+        """End the separate process."""
         if self._child is not None:
             self._child.kill()
             self._child.join()
@@ -125,7 +125,7 @@ _CLASS = re.compile(r"\b[A-Z]\w*(Error|Exception|Warning)\b")
 
 
 def faults_of_reason(reason: str, names: tuple[str, ...]) -> list[str]:
-    """What is wrong with a refusal as a sentence for people."""
+    """Return what is wrong with the reason of a rejection as a sentence for users; it must contain one of `names`."""
     faults = []
     if not reason.isprintable():
         faults.append("holds characters that do not print")
@@ -142,5 +142,5 @@ def faults_of_reason(reason: str, names: tuple[str, ...]) -> list[str]:
 
 
 def digest(voxels: Any) -> str:
-    """Of voxels as int16."""
+    """Return the SHA-256 of voxels, int16."""
     return hashlib.sha256(voxels.tobytes()).hexdigest()

@@ -20,7 +20,7 @@ from hostile.images import RAW, nrrd
 
 
 def scan_bytes(folder: Path) -> bytes:
-    """The bytes of a good NRRD file."""
+    """Return the bytes of a valid NRRD file."""
     path = nrrd(folder, name=".passing.nrrd")
     content = path.read_bytes()
     path.unlink()
@@ -31,7 +31,7 @@ def scan_bytes(folder: Path) -> bytes:
 
 
 def zipped(folder: Path, members, **options) -> Path:
-    """A zip file of names (or ZipInfo) and contents."""
+    """Write a zip file; `members` are pairs of a name (or ZipInfo) and a content."""
     with zipfile.ZipFile(folder / "scans.zip", "w", zipfile.ZIP_DEFLATED, **options) as archive:
         for name, content in members:
             archive.writestr(name, content)
@@ -52,7 +52,7 @@ def names_outside(kind: str, name: str, path: str) -> None:
 
 
 def tarred(folder: Path, members, mode: str = "w:gz", name: str = "scans.tar.gz") -> Path:
-    """A tar file of names (or TarInfo) and contents."""
+    """Write a tar file; `members` are pairs of a name (or TarInfo) and a content."""
     with tarfile.open(folder / name, mode, format=tarfile.PAX_FORMAT) as archive:
         for member, content in members:
             info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
@@ -70,7 +70,7 @@ for _kind in ("zip", "tar"):
 
 
 def zip_by_hand(folder: Path, names, content: bytes, copies: bool = False) -> Path:
-    """A zip file whose entries all are of one content: each with a copy of its own, or all of the same bytes."""
+    """Write a zip file whose entries have equal content: each its own copy, or all the same bytes of the file."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = deflate.compress(content) + deflate.flush()
     fields = (20, 0, 8, 0, 0, zlib.crc32(content), len(packed), len(content))
@@ -87,14 +87,14 @@ def zip_by_hand(folder: Path, names, content: bytes, copies: bool = False) -> Pa
     return folder / "scans.zip"
 
 
-@refused("reasonable")
+@refused("limits")
 def zip_bomb(folder):
     return zip_by_hand(folder, [b"%d.nrrd" % i for i in range(20)], bytes(1 << 27), copies=True)
 
 
-@refused("reasonable")
+@refused("limits")
 def zip_bomb_of_overlapping_entries(folder):
-    # One piece of data, which every entry of the directory says is its own.
+    # All entries of the directory refer to the same bytes of the file.
     return zip_by_hand(folder, [b"%d.nrrd" % i for i in range(20)], bytes(1 << 27))
 
 
@@ -123,7 +123,7 @@ def zip_encrypted(folder):
 
 
 def zip_lies(name: str, offset: int, value: int, expected: str = REFUSED) -> None:
-    """The directory of a zip file with a number of 4 bytes changed."""
+    """Add a case: a zip file with another number of 4 bytes at an offset in the first entry of its directory."""
 
     def write(folder: Path) -> Path:
         path = zipped(folder, [("scan.nrrd", scan_bytes(folder))])
@@ -153,7 +153,7 @@ def zip_cut_short(folder):
     return path
 
 
-@refused("reasonable")
+@refused("limits")
 def zip_directory_of_gigabytes(folder):
     path = zipped(folder, [("scan.nrrd", scan_bytes(folder))])
     content = bytearray(path.read_bytes())
@@ -163,7 +163,7 @@ def zip_directory_of_gigabytes(folder):
     return path
 
 
-@refused("reasonable")
+@refused("limits")
 def zip_of_very_many_members(folder):
     return zip_by_hand(folder, [b"%d" % i for i in range(100_001)], b"")
 
@@ -181,7 +181,7 @@ def zip_member_is_file_and_folder(folder):
     return zipped(folder, [("a", b"x"), ("a/scan.nrrd", scan_bytes(folder))])
 
 
-@refused("reasonable")
+@refused("limits")
 def zip_of_a_thousand_folders_in_each_other(folder):
     return zipped(folder, [("a/" * 1000 + "scan.nrrd", scan_bytes(folder))])
 
@@ -242,9 +242,9 @@ def tar_writes_through_a_link(folder):
     return tarred(folder, [(info, b""), ("link/../../out.nrrd", b"x")])
 
 
-@refused("reasonable")
+@refused("limits")
 def tar_bomb(folder):
-    # A gzip file may have many parts, and all can be the same.
+    # A gzip file may consist of many equal parts.
     info = tarfile.TarInfo("scan.nrrd")
     info.size = 3 << 30
     parts = gzip.compress(info.tobuf()) + gzip.compress(bytes(1 << 24)) * 200
@@ -252,7 +252,7 @@ def tar_bomb(folder):
     return folder / "scans.tar.gz"
 
 
-@refused("reasonable")
+@refused("limits")
 def tar_bomb_of_many_members(folder):
     content = bytearray()
     part = gzip.compress(bytes(1 << 25))
@@ -264,9 +264,9 @@ def tar_bomb_of_many_members(folder):
     return folder / "scans.tar.gz"
 
 
-@refused("reasonable")
+@refused("limits")
 def tar_bomb_in_a_header(folder):
-    # A name of a gigabyte, in a megabyte.
+    # The name of a file has a gigabyte, compressed to a megabyte.
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
     parts = gzip.compress(info.tobuf(tarfile.GNU_FORMAT)) + gzip.compress(b"a" * (1 << 24)) * 64
@@ -274,7 +274,7 @@ def tar_bomb_in_a_header(folder):
     return folder / "scans.tar.gz"
 
 
-@refused("reasonable")
+@refused("limits")
 def tar_of_very_many_members(folder):
     info = tarfile.TarInfo("a")
     info.type = tarfile.DIRTYPE
@@ -306,7 +306,7 @@ def tar_with_senseless_numbers(folder):
 
 
 def tar_damage(name: str, mode: str, extension: str, change) -> None:
-    """A compressed tar file with its bytes changed."""
+    """Add a case: a tar file with bytes that `change` returns from those of a valid file."""
 
     def write(folder: Path) -> Path:
         path = tarred(folder, [("scan.nrrd", scan_bytes(folder))], mode, f"scans.tar{extension}")
@@ -337,7 +337,7 @@ def tar_in_xz_that_wants_a_gigabyte(folder):
         info.size = len(content)
         archive.addfile(info, io.BytesIO(content))
     packed = bytearray(lzma.compress(stream.getvalue(), preset=0))
-    # The size of the dictionary stands in the header of the first block, under a checksum of its own.
+    # The header of the first block declares the size of the dictionary, and has its own checksum.
     packed[12 + 4] = 40
     length = (packed[12] + 1) * 4
     packed[12 + length - 4 : 12 + length] = zlib.crc32(bytes(packed[12 : 12 + length - 4])).to_bytes(4, "little")
@@ -410,7 +410,7 @@ def link_to_itself(folder):
 
 @case(EITHER, names=("d",))
 def folder_a_thousand_deep(folder):
-    # Deeper than paths are long: nothing that names a path from the root reaches the bottom.
+    # The folder is deeper than the longest path of the system, so no absolute path leads to the innermost folder.
     nrrd(folder)
     descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(1500):
@@ -455,14 +455,14 @@ for _name, _text in NAMES.items():
 
 
 def listed(folder: Path, content: bytes, name: str = "list.txt") -> Path:
-    """A list beside a good scan."""
+    """Write a list of sources next to a valid scan."""
     nrrd(folder)
     (folder / name).write_bytes(content)
     return folder / name
 
 
 def of_list(name: str, expected: str, *words: str, content: bytes, file: str = "list.txt") -> None:
-    """A case that is a list."""
+    """Add a case that is a list of sources."""
     CASES[f"list_{name}"] = Case(f"list_{name}", lambda folder: listed(folder, content, file), expected, (), words)
 
 

@@ -1,4 +1,4 @@
-"""What is done in the child: reading by this package, and by SimpleITK."""
+"""Functions that run in the separate process: reading by this package, by nibabel and by SimpleITK."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lungmix.geometry import Geometry
 
 
 def by_lungmix(source: str, keep: bool = False) -> list[dict[str, Any]]:
-    """Every scan of a source with a digest of its voxels, and every refusal."""
+    """Return a dictionary for each scan of a source, with a digest of its voxels, and for each rejected source."""
     outcomes = []
     for item in find_scans(source):
         if isinstance(item, RejectedSource):
@@ -34,7 +34,7 @@ def by_lungmix(source: str, keep: bool = False) -> list[dict[str, Any]]:
             outcomes.append({"reason": str(error), "path": item.path})
             continue
         voxels = np.concatenate(slabs)
-        # SimpleITK knows no unknown orientation.
+        # SimpleITK has no field for an unknown orientation.
         geometry = replace(item.geometry, orientation_known=True).to_dict()
         outcome = {"geometry": geometry, "digest": digest(voxels), "files": list(item.files)}
         outcomes.append({**outcome, "voxels": voxels} if keep else outcome)
@@ -42,13 +42,13 @@ def by_lungmix(source: str, keep: bool = False) -> list[dict[str, Any]]:
 
 
 def affine_by_nibabel(file: str) -> list[list[float]]:
-    """The affine of a NIfTI file, whose sform comes before its qform, in LPS."""
+    """Return the affine of a NIfTI file in LPS, as nibabel reads it: of the sform, or else of the qform."""
     affine = nibabel.load(file).affine
     return (np.diag([-1, -1, 1, 1]) @ affine).tolist()
 
 
 def by_simpleitk(files: list[str]) -> dict[str, Any] | None:
-    """The same of SimpleITK for one image file or the slices of a series; None if it reads none."""
+    """Return the scan that SimpleITK reads from an image file or the slices of a series; None if it reads none."""
     try:
         if extension_of(Path(files[0])):
             image = sitk.ReadImage(files[0])

@@ -1,4 +1,4 @@
-"""The command line beside hostile files: what is good is done, what is not is named, and nothing lies about."""
+"""The command line with valid and hostile sources: scans are converted, others named, and no file is left behind."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from hostile.outcome import faults_of_reason
 
 pytestmark = pytest.mark.slow
 
-# Faults that only the voxels show, at the worker; and whatever is odd about places and names.
+# Faults that only a worker finds when it reads voxels, and unusual folders, archives and names.
 CHOSEN = [
     "nrrd_gzip_with_a_wrong_checksum",
     "nrrd_gzip_cut_short",
@@ -61,7 +61,7 @@ CHOSEN = [
 
 
 def files_of(folder):
-    """Everything below a folder but the store, with what is in it."""
+    """Return size and modification time of each file below a folder, except those in the store."""
     contents = {}
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in ("cohort.zarr", "dask-scratch-space")]

@@ -19,10 +19,10 @@ from lungmix.formats.images import extension_of
 
 @pytest.fixture
 def folder():
-    """A folder whose path is short, for what lies very deep in it."""
+    """Temporary folder with a short path, as cases create very deep folders in it."""
     path = Path(tempfile.mkdtemp(prefix="hostile-"))
     yield path
-    subprocess.run(["rm", "-rf", str(path)], check=True)  # which reaches deeper than Python does
+    subprocess.run(["rm", "-rf", str(path)], check=True)  # Python cannot remove folders that are so deep
 
 
 def test_corpus_is_large():
@@ -51,18 +51,18 @@ def test_hostile_file_is_read_as_by_simpleitk_or_rejected_in_one_sentence(case, 
         assert not reasons
     for scan in scans:
         if not scan["files"][0].startswith(str(folder)) or not case.simpleitk:
-            # Of an archive, whose folder is gone by now: its scan is always the same.
+            # The temporary folder of an archive has been removed; the scan in an archive is always the same volume.
             assert scan["digest"] == digest(VOLUME)
             continue
         other = apart(by_simpleitk, [_readable(file, folder) for file in scan["files"]])
         assert other.value is not None, "read although SimpleITK refuses it"
         assert (scan["geometry"], scan["digest"]) == (other.value["geometry"], other.value["digest"])
-    # Nothing appears beside the source or above it.
+    # No file was written next to the source or above it.
     assert {path.name for path in folder.iterdir()} <= {"in", "readable"}
 
 
 def _readable(file, folder):
-    """SimpleITK takes no names that are no text: a copy for its eyes."""
+    """Return a path that SimpleITK can open: that of a copy if the name of the file is not printable."""
     if file.isprintable():
         return file
     (folder / "readable").mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""Changed bytes of every format are refused in one sentence, or are what SimpleITK reads of them.
+"""Files of every format with changed bytes are rejected in one sentence, or read as SimpleITK reads them.
 
-`make fuzz` looks longer: LUNGMIX_FUZZ is the number of examples of each format, which are then new ones every time.
+`make fuzz` runs longer: LUNGMIX_FUZZ is the number of examples per format, which then differ in each run.
 """
 
 import gzip
@@ -48,7 +48,7 @@ def test_changed_bytes_are_rejected_or_read_as_by_simpleitk(kind, folder, apart)
         assert not ended.fault, ended.fault
         for error in ended.value:
             if "reason" in error:
-                # Of a list the reason names an entry, which may be anything by now.
+                # The reason for a list names an entry, which changed bytes may have made anything.
                 names = (name, kind, "a.nrrd", "scan.nrrd") if kind != "list" else ("",)
                 assert not faults_of_reason(error["reason"], names), error["reason"]
             elif "digest" in error:
@@ -59,19 +59,19 @@ def test_changed_bytes_are_rejected_or_read_as_by_simpleitk(kind, folder, apart)
 
 def _check_voxels(kind, scan, apart):
     if kind.startswith(("zip", "tar", "list")) or kind == "nrrd_bzip2":
-        # Checksums leave one right answer: the scan as it was. A tar file has none of its members.
+        # Archives have checksums, so only the original scan is right; a tar file has no checksums of its files.
         assert scan["digest"] == digest(VOLUME) or kind == "tar"
         return
     other = apart(by_simpleitk, scan["files"])
     assert not other.fault, "read although SimpleITK dies of it"
     if other.value is None:
-        # Bits of gzip that nobody needs: the checksum says that the voxels are right.
+        # The change was in bits of the gzip header that this package ignores: voxels match their checksum.
         assert "gzip" in kind, "read although SimpleITK refuses it"
         assert scan["digest"] == digest(VOLUME), "read although SimpleITK refuses it"
         return
     assert scan["digest"] == other.value["digest"]
     if kind.startswith("nifti") and scan["geometry"] != other.value["geometry"]:
-        # SimpleITK prefers one of two forms that differ by rules of its own, and takes more for a right angle.
+        # SimpleITK has its own rules for an inconsistent sform and qform, and a wider tolerance of right angles.
         geometry = scan["geometry"]
         columns = np.reshape(geometry["direction"], (3, 3)) * geometry["spacing"]
         affine = np.column_stack([columns, geometry["origin"]])

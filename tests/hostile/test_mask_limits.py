@@ -1,4 +1,4 @@
-"""Masks that declare or hold too much, or what no mask can hold: one sentence each, within bounds."""
+"""Masks that are too large or impossible are rejected in one sentence, within limits of time and memory."""
 
 import gzip
 import zlib
@@ -26,7 +26,7 @@ def nrrd(folder, *, sizes="7 5 9", content=None, lines=(), encoding="gzip", name
 
 
 def bomb(first, gigabytes=10):
-    """Return a gzip stream of zeros after some bytes, without an end."""
+    """Return a gzip stream of the given bytes followed by gigabytes of zeros, without the end of the stream."""
     packer = zlib.compressobj(9, wbits=31)
     begin = packer.compress(first) + packer.flush(zlib.Z_FULL_FLUSH)
     zeros = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -137,7 +137,7 @@ REJECTED = {
     "more frames than fit": (lambda f: seg(f, many_frames), "which no CT has"),
     "frames at uneven distances": (lambda f: seg(f, uneven_frames), ""),
 }  # fmt: skip
-"""What writes a file to a folder, and words of the reason."""
+"""Function that writes a mask into a folder, and words of the reason of the rejection, by description of the mask."""
 
 READ = {
     "a million points": lambda f: structures(f, long_contour(circle(1_000_000))),
@@ -147,7 +147,7 @@ READ = {
     "thousands of segments": lambda f: slicer(f, 5000),
     "names that never end": lambda f: nifti(f, LABELS.T, extension=b'<Label Key="1" ' * 60_000),
 }
-"""What is large and can be read."""
+"""Function that writes a mask into a folder, which is large but must be read, by description of the mask."""
 
 
 @pytest.mark.parametrize("case", REJECTED)
@@ -162,7 +162,7 @@ def test_masks_that_cannot_be_used_are_rejected_in_one_sentence(case, tmp_path, 
 
 
 @pytest.mark.parametrize("case", READ)
-def test_large_masks_are_read_within_bounds(case, tmp_path, apart):
+def test_large_masks_are_read_within_limits_of_time_and_memory(case, tmp_path, apart):
     path = READ[case](tmp_path)
     ended = apart(masks_by_lungmix, str(path))
     assert not ended.fault, ended.fault

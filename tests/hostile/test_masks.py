@@ -44,7 +44,7 @@ def test_changed_bytes_of_masks_are_rejected_or_read(kind, folder, apart):
     name, seed = seed_of(kind, folder)
     other = seed_of("slicer" if "seg" in kind else "seg_binary", folder)[1]
 
-    # Most changes are in the first kilobyte: it begins anywhere in the file.
+    # Most changes are in the first kilobyte after `begin`, which may be anywhere in the file.
     @settings(max_examples=int(LONG or 25), derandomize=not LONG)
     @given(CHANGES, st.integers(0, len(seed) // 4 * 3))
     def check(changes, begin):

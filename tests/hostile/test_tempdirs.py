@@ -1,4 +1,4 @@
-"""What is unpacked from archives goes with the process that unpacked it, however that ends."""
+"""Temporary folders of unpacked archives are removed when their process ends, however it ends."""
 
 import os
 import signal

@@ -182,7 +182,7 @@ def test_start_may_be_a_function():
     x = np.concatenate([np.random.default_rng(1).normal(m, 1, (300, 1)) for m in (0, 9)])
     fitted = GaussianMixture(2, init_params=lambda x, n, random_state: np.array([[9.0], [0.0]]), n_init=1).fit(x)
     assert fitted.means_[0, 0] > fitted.means_[1, 0]
-    with pytest.raises(ModelError, match="init_params gave"):
+    with pytest.raises(ModelError, match="init_params returned centres"):
         GaussianMixture(2, init_params=lambda x, n, random_state: np.zeros((3, 1)), n_init=1).fit(x)
 
 

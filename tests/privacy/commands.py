@@ -1,4 +1,4 @@
-"""Commands whose words, whatever they print, are searched for names: in a process of their own, or in this one."""
+"""Functions that run a command, in a separate process or in this one, and return all that it prints."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lungmix.cli import main
 
 
 def run_apart(*words: object) -> tuple[int, str]:
-    """Run a command in a process of its own, and return its status and what it and its libraries print."""
+    """Run a command in a separate process; return its status, and what it and its libraries print."""
     command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     return done.returncode, f"{done.stdout}\n{done.stderr}"
 
 
 def run_inside(*words: object) -> tuple[int, str]:
-    """Run a command in this process, and return its status and what it prints."""
+    """Run a command in this process; return its status and what it prints."""
     printed = io.StringIO()
-    # What dask logs would go to the terminal, which is not that of this process.
+    # Logs of dask are switched off: they would go to the terminal of the tests.
     logger, handler = logging.getLogger("distributed"), logging.StreamHandler(printed)
     logger.addHandler(handler)
     try:

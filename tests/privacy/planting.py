@@ -1,4 +1,4 @@
-"""Sources in which an unmistakable word stands wherever a text can stand."""
+"""Sources with planted words: every text, name, identifier and date of a patient is replaced by an unmistakable one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 
 WORD = "Qzxplant"
-"""Stands in every text and name, in capitals where DICOM wants them."""
+"""Word that is planted in every text and name, in capitals where DICOM requires these."""
 
 UID = "1.2.826.0.1.3680043.10.777.90210.4711.81549300"
 BIRTH, STUDY, TIME = "19470213", "20190823", "081549.777333"
 NUMBER = "1711815493"
-"""These stand in identifiers, dates, times and whole numbers, where no letters can."""
+"""`UID`, `BIRTH`, `STUDY`, `TIME` and `NUMBER` are planted in identifiers, dates, times and integers, which have no
+letters."""
 
 PLANTED = (WORD, UID, BIRTH, STUDY, TIME, NUMBER)
 
@@ -34,7 +35,7 @@ SHAPE, SPACING = (40, 64, 64), (5.5, 5.625, 7.5)
 _LONGEST = {"AE": 16, "CS": 16, "SH": 16, "LO": 64, "PN": 64, "ST": 1024, "LT": 10240, "UT": 10240, "UC": 64, "UR": 64}
 _NOT_WORDS = {"AS": "072Y", "DA": STUDY, "TM": TIME, "DT": f"{STUDY}{TIME}", "UI": UID, "IS": NUMBER}
 
-# Attributes that say how pixels are to be read, or what kind of object this is.
+# Attributes without planted words, as they say how pixels are read or of which kind the object is.
 _NEEDED = {
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "PhotometricInterpretation",
     "PatientPosition", "BurnedInAnnotation", "RescaleType", "SamplesPerPixel", "NumberOfFrames", "InstanceNumber",
@@ -45,7 +46,7 @@ _DECIMALS = ("PatientSize", "PatientWeight", "KVP", "TableHeight", "Radionuclide
 
 
 def write_sources(folder: Path) -> list[Path]:
-    """Scans that can be read and such that cannot; every name and text in them is planted."""
+    """Write valid and invalid scans, with planted words in every name and text; return the sources."""
     phantom = Phantom(SHAPE, SPACING, 4)
     first, second = folder / f"{WORD} Maria" / f"study {WORD}", folder / f"files {WORD}"
     _series(first / f"{WORD} series", phantom)
@@ -70,7 +71,7 @@ def _series(folder: Path, phantom: Phantom) -> None:
 
 
 def plant(dataset: Dataset, number: int) -> None:
-    """Fill every text attribute that the dictionary knows, nested ones and private ones too."""
+    """Set every text attribute of the DICOM dictionary to a planted word, also in sequences, and private attributes."""
     dataset.SpecificCharacterSet = "ISO_IR 192"
     for tag, (vr, *_) in DicomDictionary.items():
         keyword = keyword_for_tag(tag)
@@ -106,7 +107,7 @@ def plant(dataset: Dataset, number: int) -> None:
             (0x3000, "OW", (WORD.encode() * 64)[:512]),
         ):  # fmt: skip
             dataset.add_new((group << 16) | element, vr, value)
-    # GDCM reads no image whose overlay has both a bitmap and a comment.
+    # GDCM does not read images whose overlay has both a bitmap and a comment.
     dataset.add_new(0x60044000, "LT", WORD)
     dataset.add_new(0xFFFCFFFC, "OB", WORD.encode())
     dataset.preamble = (WORD.encode() * 16)[:128]
@@ -126,7 +127,7 @@ def _text(vr: str) -> str | None:
 
 
 def _image(path: Path, phantom: Phantom) -> None:
-    """An image file with comments, keys, descriptions and names inside its compressed parts."""
+    """Write an image file with planted words in comments, keys, descriptions and the header of its gzip stream."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = phantom.volume()
     name = path.name.removeprefix(WORD)
@@ -169,7 +170,7 @@ def _image(path: Path, phantom: Phantom) -> None:
 
 def _gzip(content: bytes) -> bytes:
     packed = gzip.compress(content, 1)
-    # A name and a comment in the header of the stream.
+    # The header of a gzip stream contains a file name and a comment.
     return packed[:3] + b"\x18" + packed[4:10] + WORD.encode() + b"\0" + WORD.encode() + b"\0" + packed[10:]
 
 
@@ -184,7 +185,7 @@ def _archives(folder: Path, images: Path) -> None:
 
 
 def _broken_series(folder: Path, good: Path) -> None:
-    """Series that are refused, each for a reason of its own."""
+    """Write series that are rejected, each for another reason."""
 
     def changed(name: str, change: object) -> None:
         target = folder / f"{name} {WORD}"

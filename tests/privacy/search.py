@@ -1,4 +1,4 @@
-"""Where words stand in files, however they are packed."""
+"""Search for words in files, also in compressed or encoded parts of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DEEPEST = 4
 
 
 def find(words: Iterable[str], *places: Path) -> list[str]:
-    """Every place where one of the words stands: in names, in bytes, in what they unpack to."""
+    """Return a description of each place where one of the words is: in a file name, in bytes, or in unpacked bytes."""
     needles = {word: word.lower().encode() for word in words}
     hits = []
     clean = set()
@@ -39,7 +39,7 @@ def find(words: Iterable[str], *places: Path) -> list[str]:
             if file.is_file():
                 content = file.read_bytes()
                 digest = hashlib.sha256(content).digest()
-                # Copies of stores and pages hold the same files again.
+                # Copies of stores and pages contain equal files, which are searched only once.
                 if digest not in clean:
                     contents += _unpacked(content, "bytes", 0)
             if file.name == "zarr.json":
@@ -47,7 +47,7 @@ def find(words: Iterable[str], *places: Path) -> list[str]:
             before = len(hits)
             for how, content in contents:
                 lower = content.lower()
-                # Without zeros, text of 16 and 32 bits a letter, of either byte order, is text of 8 bits.
+                # Without its zero bytes, text with 16 or 32 bits per letter is like text with 8 bits per letter.
                 dense = lower.replace(b"\0", b"") if b"\0" in lower else b""
                 hits += [
                     f"{word} in {file}, {how}" for word, needle in needles.items() if needle in lower or needle in dense
@@ -58,7 +58,7 @@ def find(words: Iterable[str], *places: Path) -> list[str]:
 
 
 def _unpacked(content: bytes, how: str, depth: int) -> Iterator[tuple[str, bytes]]:
-    """The bytes, and everything that can be made of them."""
+    """Yield bytes and everything that they unpack to, each with a description of how it was unpacked."""
     yield how, content
     if depth == _DEEPEST:
         return
@@ -78,11 +78,11 @@ def _inside(content: bytes) -> Iterator[tuple[str, bytes]]:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
         yield "parquet", repr((table.to_pydict(), table.schema.metadata, table.schema.names)).encode()
     if content[:8] == b"\x89PNG\r\n\x1a\n":
-        # Part of a picture may have been taken for one.
+        # The bytes may be only a part of a picture.
         with suppress(OSError, SyntaxError), Image.open(io.BytesIO(content)) as image:
             yield "png text", repr((image.info, dict(getattr(image, "text", {})))).encode()
     elif content.count(b"\0") * 20 < len(content):
-        # Lines of base64 may be broken.
+        # Base64 may be broken into lines.
         for match in _BASE64.finditer(content.replace(b"\r", b"").replace(b"\n", b"")):
             text = match[0].replace(b"-", b"+").replace(b"_", b"/")
             with suppress(binascii.Error):
@@ -109,7 +109,7 @@ def _starts(content: bytes, mark: bytes) -> list[int]:
 def _inflated(content: bytes, bits: int) -> bytes:
     inflate = zlib.decompressobj(bits)
     out = b""
-    # Piece by piece: what comes before damage counts too.
+    # Bytes are inflated piece by piece, so that those before a corrupt byte are searched too.
     with suppress(zlib.error):
         for start in range(0, len(content), 1 << 16):
             out += inflate.decompress(content[start : start + (1 << 16)], 1 << 28)
@@ -119,7 +119,7 @@ def _inflated(content: bytes, bits: int) -> bytes:
 
 
 def _voxels(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """All chunks of a zarr array, decoded; the attributes as zarr reads them."""
+    """Yield the attributes of a zarr node as zarr reads them, and the decoded voxels of an array."""
     node = zarr.open(folder, mode="r")
     yield "attributes", repr(dict(node.attrs)).encode()
     if isinstance(node, zarr.Array):
@@ -127,7 +127,7 @@ def _voxels(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def packed(word: bytes, how: str) -> bytes:
-    """A word in one of the ways in which it may hide."""
+    """Return bytes that contain a word, encoded or compressed in the way `how`."""
     filler = bytes(range(256)) * 4
     if how == "gzip after a header":
         return b"NRRD0004\n\n" + gzip.compress(filler + word)

@@ -1,4 +1,4 @@
-"""Texts of headers: what is known passes, what could be a name does not."""
+"""Texts of headers: known makers, models and kernels are kept, anything that could be a name is removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of structures and of mask files reach no output: only the known words that they stand for do."""
+"""Names of structures and of mask files reach no output; only the known regions that they stand for do."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _rtstruct(path, kind="CLOSED_PLANAR"):
 
 
 def write_masks(folder, name_of):
-    """Write masks of cases, by the name of a case that a function gives for the kind of its mask."""
+    """Write a mask file of each kind; `name_of` returns the name of the case for a kind of mask."""
     folder.mkdir(parents=True)
     _slicer(folder / f"{name_of('slicer')}.seg.nrrd")
     _nifti(folder / f"{name_of('nifti')}_lung.nii.gz")
@@ -160,7 +160,7 @@ def outputs(tmp_path_factory):
         run("mask", store, "--masks", reference, "--mask-labels", WORD, "--json", *cluster)
         run("mask", store, "--masks", reference / f"{by_case['unknown']}.seg.nrrd", "--mask-labels",
             f"lung={WORD},lung={WORD} 2", "--json", *cluster)  # fmt: skip
-        # More cases than have a mask in the end, so that one that failed is among them.
+        # There are more cases than valid masks, so that one case fails.
         run("verify", store, "--sample", len(GOOD) + 2, "--json", *cluster)
         run("report", store, out / "page2", "--debug")
         run("info", store, "--json", "--debug")
@@ -174,7 +174,7 @@ def outputs(tmp_path_factory):
 def test_no_output_holds_a_name_of_a_structure_or_of_a_mask_file(outputs):
     base, _, _, _ = outputs
     assert find((WORD, UID), base / "out") == []
-    # The search would find them.
+    # The search does find these names in the mask files.
     assert {hit.split(" in ")[0] for hit in find(PLANTED, base / f"masks {WORD}")} == {WORD, UID}
 
 

@@ -1,6 +1,6 @@
-"""Names of files reach messages through `mark_path` alone: read off the source.
+"""File names reach messages only through `mark_path`; this is checked in the source code.
 
-What is checked is every text with values in it that ends in an error or a refusal.
+Every f-string in a ``raise`` statement, or in the reason of a rejected or skipped source, is checked.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ SOURCE = Path(lungmix.__file__).parent
 MARKERS = {"mark_path", "mark_untrusted", "len"}
 PARTS = {"name", "stem", "parent", "parents", "suffix", "suffixes", "lstrip", "strip", "resolve", "absolute", "join"}
 PLACES = {"path", "file", "files", "folder", "target", "archive", "location", "source", "sources", "data_file"}
-"""What variables and attributes are called that hold where something lies."""
+"""Names of variables and attributes that contain paths."""
 
-# The store, and what is written for the user, may be named: users name them themselves.
+# Modules whose messages may name the store and output files, since the user chose these names.
 OUTPUTS = {
     "store/opening.py", "webpage/files.py", "export/formats.py", "export/images.py", "formats/write.py",
     "export/dicom_source.py", "intake/key_table.py", "store/case.py",
@@ -24,7 +24,7 @@ OUTPUTS = {
 
 
 def places_in(expression: ast.expr) -> set[str]:
-    """Names of places in an expression, but for those that a marker takes in, or that are only counted."""
+    """Return the names of `PLACES` in an expression, except in calls of `MARKERS`, which mark or count paths."""
     if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name) and expression.func.id in MARKERS:
         return set()
     names = set()
@@ -41,7 +41,7 @@ def places_in(expression: ast.expr) -> set[str]:
 
 
 def messages_of(tree: ast.AST) -> list[ast.JoinedStr]:
-    """Texts with values in what is raised, and in what makes a refusal."""
+    """Return the f-strings in ``raise`` statements, and in arguments of `RejectedSource` and `SkippedSource`."""
     out = []
     for node in ast.walk(tree):
         raised = node.exc if isinstance(node, ast.Raise) else None
@@ -73,7 +73,7 @@ def test_every_message_marks_the_names_of_files():
         if lines:
             matches[name] = lines
     assert matches == {}
-    # None is excused in vain.
+    # Every module in `OUTPUTS` needs the exception.
     assert all(unmarked((SOURCE / name).read_text(encoding="utf-8")) for name in OUTPUTS)
 
 

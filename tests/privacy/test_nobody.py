@@ -1,9 +1,9 @@
-"""Whatever is planted in sources, no byte of any output holds it.
+"""No output contains a word that was planted in the sources.
 
-The words stand in every text attribute of DICOM that the dictionary knows, in private ones, in nested ones, in
-overlays, in comments and keys of image files, in names of files, folders and members of archives. Everything is run on
-them through the command line, and every file, every log and all that is printed for programs or for debugging is
-searched, unpacked.
+Words are planted in every text attribute of the DICOM dictionary, in private attributes, sequences and overlays, in
+comments and keys of image files, and in names of files, of folders and of files in archives. Every command is run on
+these sources. All files, logs, and texts that are printed for programs or for debugging are searched, also in
+compressed parts.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from support.clusters import running_cluster
 SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
 ON_A_CLUSTER = ("mask", "label", "relabel", "verify")
 GOOD = 9
-"""Scans with lungs: a series, six images, and one in each of two archives."""
+"""Number of valid scans: a series, six images, and one scan in each of two archives."""
 
 
 class Outputs:
-    """A folder for all that is written, and what is printed beside it."""
+    """Outputs of all commands: a folder for the files that they write, and the texts that they print."""
 
     def __init__(self, base):
         self.folder, self.key, self.log = base / "out", base / "safe" / "key.csv", base / "told.log"
@@ -49,11 +49,11 @@ class Outputs:
         self.statuses = []
 
     def run(self, *words):
-        """Run a command that starts processes."""
+        """Run a command in a separate process, as it starts processes itself."""
         self._keep(words[0], *run_apart(*words), False)
 
     def here(self, *words, person=False):
-        """Run a command in this process; what a person is told goes elsewhere."""
+        """Run a command in this process; with `person`, its output is for a terminal and kept separately."""
         self._keep(words[0], *run_inside(*words), person)
 
     def _keep(self, command, status, text, person):
@@ -74,7 +74,7 @@ def outputs(tmp_path_factory):
 
 
 def run_all(everything, base, cluster):
-    """Run every command; `cluster` are the options of one that writes to a log."""
+    """Run every command; `cluster` are the options of a cluster whose processes write to a log."""
     run, run_inline, out, key = everything.run, everything.here, everything.folder, everything.key
     sources = everything.sources
     kept = ("--key-table", key, "--retain-patient-characteristics", "--shift-dates")
@@ -82,7 +82,7 @@ def run_all(everything, base, cluster):
     run("run", out / "two.zarr", *sources, "--model", "published", "--report", out / "page", *SMALL, *kept,
         *cluster, "--json", "--debug", "--log", out / "run.jsonl", "--performance-report",
         out / "dask.html")  # fmt: skip
-    # On a cluster of its own, whose workers write to the terminal.
+    # Run on a local cluster of the command, whose workers write to the terminal.
     run("convert", out / "three.zarr", sources[3], "--workers", 1, "--memory-limit", "1GB", "--json")
     run_inline("convert", base / "told.zarr", sources[3], *cluster, person=True)
     two = out / "two.zarr"
@@ -111,7 +111,7 @@ def run_all(everything, base, cluster):
     run_inline(
         "export", two, "case-001", base / "retained" / "seg.dcm", "--source", sources[0], "--retain-uid", "--json"
     )
-    # Whatever other commands there are, on a copy of the store.
+    # All other commands run on a copy of the store.
     shutil.copytree(two, out / "copy.zarr")
     done = {command for command, _ in everything.statuses}
     for name in sorted(

@@ -1,4 +1,4 @@
-"""What libraries warn of quotes headers: none of it is printed."""
+"""Warnings of libraries, which may quote headers, are not printed."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
-"""Masks by lungmask: its own code, with weights that these tests make.
+"""Masks by the package lungmask, with weights that these tests make.
 
-The weights let the whole network of R231 compute, and make it prefer right lung where a voxel is air, left lung where
-it is aerated, with noise; a segmentation is not expected of them.
+With these weights, the network R231 labels voxels of air as right lung and aerated voxels as left lung, with noise. All
+its layers are computed, but the labels are no segmentation of lungs.
 """
 
 import json
@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.lungmask, pytest.mark.usefixtures("site")]
 
 @pytest.fixture(scope="session")
 def packages():
-    """Folder with lungmask and PyTorch; where they are missing, a failure in CI and a skip elsewhere."""
+    """Folder with lungmask and PyTorch. If they are missing, the test fails in CI and is skipped elsewhere."""
     if not (ENVIRONMENT / "complete").exists():
         message = f"{ENVIRONMENT} is not complete: scripts/lungmask.sh makes it"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
@@ -49,8 +49,8 @@ def packages():
 
 @pytest.fixture
 def site(packages, monkeypatch):
-    """Both can be imported here and in processes that tests start."""
-    # Behind what is installed already: the tests' own packages are the same in both.
+    """Make lungmask and PyTorch importable in this process and in processes that tests start."""
+    # The folder comes last in the path, so that all other packages are those of the tests.
     monkeypatch.setattr(sys, "path", [*sys.path, packages])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), packages]).strip(os.pathsep))
     yield
@@ -72,7 +72,8 @@ def weights(packages, tmp_path_factory):
     for tensor in state.values():
         if tensor.ndim == 4:
             tensor.mul_(0.3)
-    # The first channel of the first and of the last block carries the voxel; the last layer makes intervals of it.
+    # The first channel of the first and of the last block carries the value of the voxel, which the last layer
+    # compares with thresholds.
     for name in ("down_path.0.block.0", "down_path.0.block.3", "up_path.3.conv_block.block.3"):
         state[f"{name}.weight"][0] = 0
         state[f"{name}.weight"][0, 0, 1, 1] = 1
@@ -133,7 +134,7 @@ def test_a_mask_equals_that_of_lungmask_to_the_voxel_in_another_storage_order(tm
 def test_the_clean_up_equals_that_of_lungmask(labels):
     from lungmask import utils
 
-    # Its filling of holes also fills single voxels where two faces of the volume meet.
+    # lungmask also fills single voxels where two faces of the volume meet, so the labels get a margin.
     labels = np.pad(labels, ((0, 0), (1, 1), (1, 1)))
     assume(labels.any() and (len(labels) > 1 or min(labels.shape[1:]) > 2))
     assert np.array_equal(cleaned(labels, 3), utils.postprocessing(labels.copy(), disable_tqdm=True))

@@ -1,4 +1,4 @@
-"""Segmenters by name, and what is wrong before any work begins."""
+"""Segmenters by name, and their faults, which are reported before any work begins."""
 
 import importlib
 from importlib.metadata import PackageNotFoundError
@@ -33,7 +33,7 @@ def test_segmenters_of_this_package_and_of_others_are_listed(toy):
         ("Rossi's", "there is no segmenter"),
         ("absent", "absent cannot be imported .ModuleNotFoundError.*: install the package again"),
         ("not-a-class", "is no subclass of Segmenter"),
-        ("wrong-region", "labels of wrong-region are not understood: give numbers"),
+        ("wrong-region", "labels of wrong-region are not understood: give each number"),
     ],
 )
 def test_a_segmenter_that_cannot_be_used_is_one_sentence(name, message):

@@ -1,4 +1,4 @@
-"""The served store as clients see it: ranges, origins, names, and nothing outside."""
+"""The served store as clients see it: byte ranges, origins and host names are respected, other files not served."""
 
 import fnmatch
 import html
@@ -36,7 +36,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trapped(store):
-    """The address of a copy of the store with links that lead out of it, and hidden files."""
+    """Address of a copy of the store that contains hidden files, and links to files outside it."""
     folder = store.parent / "trapped"
     shutil.copytree(store, folder / "cohort.zarr")
     (folder / "secret.txt").write_text("secret")
@@ -231,7 +231,7 @@ def test_links_name_image_and_labels(store):
 
 @pytest.fixture(scope="module")
 def indexed(store):
-    """The address of the store as the command serves it."""
+    """Address of the store, served with a page of links as by the command."""
     cohort = lungmix.open_cohort(store)
     with serving(app_for(store, index=lambda address, case: index_page(cohort, address, case))) as address:
         yield address
@@ -308,5 +308,5 @@ def test_address_in_use_and_store_that_is_no_folder_are_rejected(store):
     with pytest.raises(UsageError, match="`port`"):
         serve(cohort, print, port=99999)
     cohort.url = "s3://bucket/cohort.zarr"
-    with pytest.raises(UsageError, match="themselves"):
+    with pytest.raises(UsageError, match="give its address to a viewer"):
         serve(cohort, print)

@@ -1,4 +1,4 @@
-"""Omitted options are those of the last run; results to recompute are reported first."""
+"""Omitted options are those of the last run, and results that will be recomputed are reported before."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from support.labelled import label_record, labelled_store
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Masks of the preset ``physical``, labels by the published mixture."""
+    """Store with masks of the preset ``physical`` and labels by the published mixture."""
     url = str(tmp_path_factory.mktemp("choices") / "cohort.zarr")
     labelled_store(url, 2)
     return url
@@ -29,7 +29,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def fitted(tmp_path):
-    """The same, labelled by a fit of four components."""
+    """Store with masks of the preset ``physical`` and labels by a fit of four components."""
     url = str(tmp_path / "fitted.zarr")
     cohort, _ = labelled_store(url, 2)
     model = Pipeline(None, cohort).fit(fit=FitParameters(n_components=4, fit="converged")).model
@@ -128,7 +128,7 @@ def test_mask_parameters_of_a_run_without_any_mask_are_recorded(store):
 
 
 def on_a_terminal(words, answer):
-    """Status and output of a command whose standard streams are a terminal."""
+    """Run a command whose standard streams are a terminal, give it the answer, and return its status and output."""
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-c", "from lungmix.cli import main; main()", *words])

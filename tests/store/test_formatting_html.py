@@ -18,7 +18,7 @@ HOSTILE = "<script>alert('x')</script>\"&"
 
 
 class Page(HTMLParser):
-    """Tags, cells and images of a piece of HTML."""
+    """Parsed HTML: its tags, table cells and images."""
 
     def __init__(self, text):
         super().__init__()

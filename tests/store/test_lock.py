@@ -27,7 +27,7 @@ from lungmix.store.lock import STALE_S, LockInfo, acquire, handle, owner_of
 
 @pytest.fixture(autouse=True)
 def watch(monkeypatch):
-    """Locks of other machines are watched for a moment alone, unless a test says otherwise."""
+    """Shorten the time for which locks of other machines are observed; tests may set another time."""
     monkeypatch.setattr(acquire, "WATCH_S", 0.05)
 
 
@@ -43,7 +43,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def gone():
-    """Number of a process that is no more."""
+    """Number of a process that has ended."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
     return process.pid
@@ -281,13 +281,13 @@ def test_error_names_the_process_that_is_taking_a_lock_over(cohort, file, gone):
 
 
 def lose(file):
-    """What another host does when it takes a lock over."""
+    """Write another owner into the lock, as another machine does when it takes the lock over."""
     return put(file, host="elsewhere")
 
 
 @contextmanager
 def lost(cohort):
-    """Hold the lock in a block that loses it."""
+    """Hold the lock in a block, and expect the error for a lost lock at its end."""
     with pytest.raises(LockedError, match="another run has taken the store over"), cohort.locked():
         yield
 
@@ -320,7 +320,7 @@ def test_owner_that_lost_the_lock_can_no_longer_write(cohort, file, monkeypatch,
             with pytest.raises(LockedError, match="run the same command again"):
                 write()
         assert contents(file.parent) == before
-        # Another process has no part in the hold.
+        # A process without the lock gets the plain store.
         assert isinstance(pickle.loads(pickle.dumps(case))._group.store, LocalStore)
     assert (owner_of(cohort._group.store).token == new_lock.token) if new_lock else not file.exists()
 

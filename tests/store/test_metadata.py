@@ -20,7 +20,7 @@ GEOMETRY = Geometry((4, 4, 4))
 
 
 def other_types(content):
-    """Metadata whose JSON is sound, with one value of another type each."""
+    """Yield metadata that are valid JSON, each with one value of another type."""
     for path, value in [
         ((), []), ((), None), ((), {}), (("node_type",), "array"), (("zarr_format",), "3"), (("attributes",), []),
         (("attributes", "lungmix"), "text"), (("attributes", "lungmix"), {}),
@@ -40,7 +40,7 @@ def damages(content):
 
 
 def case_types(content):
-    """What damages a case alone."""
+    """Yield metadata of a case, each with one attribute of a wrong type or value."""
     path_of_attributes = ("attributes", "lungmix")
     for path, value in [
         ("geometry", []), ("geometry", {}), ("geometry", {"size": "large"}), ("stages", []), ("stages", {"convert": 1}),
@@ -56,7 +56,7 @@ def case_types(content):
 
 @pytest.fixture
 def store(tmp_path):
-    """Three small cases, as they are after their conversion, and their scans."""
+    """Store with three small converted cases, and the sources of their scans."""
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     scans = []
     for i in range(3):
@@ -79,7 +79,7 @@ def test_corrupt_case_is_reported_with_its_remedy_and_others_are_listed(store):
         assert list(cohort) == ["case-001", "case-003"], content
         assert "case-002" not in cohort
         assert list(cohort.damaged) == ["case-002"]
-        # What has no metadata is no case, as a mapping sees it.
+        # As a mapping, the cohort has no case without metadata.
         for ask in (cohort.case, *([cohort.__getitem__] if content is not None else [])):
             with pytest.raises(StoreError, match=r"case-002: its zarr\.json .*source of the scan.*`Pipeline\.remove"):
                 ask("case-002")

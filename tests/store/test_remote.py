@@ -33,7 +33,7 @@ def environment(monkeypatch):
 
 @contextmanager
 def answering(status, code, monkeypatch):
-    """A server that answers every request with one error of S3."""
+    """Run a server that answers every request with the same error of S3."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

@@ -23,7 +23,7 @@ def cohort(tmp_path):
 
 @pytest.fixture
 def case(cohort):
-    """A converted case of three slabs; the lung fills the middle one."""
+    """Converted case with three slabs, whose lung mask fills the middle slab."""
     case = CohortWriter(cohort).add(
         "case-001", Geometry((40, 33, 150), (0.7, 0.7, 2.0)), Acquisition("CT"), {"key": "c", "source": "place"}
     )

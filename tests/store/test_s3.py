@@ -21,19 +21,19 @@ pytestmark = pytest.mark.slow
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 SCANS = 3
 MOST_REQUESTS = 300
-"""Of a whole run, a scan of three slabs; what docs/store.md says."""
+"""Greatest number of requests of a run per scan of three slabs, as docs/store.md says."""
 
 
 @pytest.fixture(scope="module")
 def small_worker():
-    """One worker with little memory."""
+    """Cluster of one worker with little memory."""
     with lungmix.connect(workers=1, memory_limit="1GB") as client:
         yield client
 
 
 @pytest.fixture(scope="module", params=[8, 32])
 def local(request, scans, small_worker, tmp_path_factory):
-    """What one worker with little memory makes in a folder, in chunks of fewer slices."""
+    """Store in a folder, computed by one worker with little memory, in chunks with fewer slices."""
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
     cohort = lungmix.open_cohort(url, "a")
     assert not Pipeline(small_worker, cohort).run([scans], mask=MASK, chunk_slices=request.param).failed
@@ -49,7 +49,7 @@ def local(request, scans, small_worker, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def remote(bucket, scans):
-    """The same from a bucket in a bucket, by two workers that talk over TLS, and the requests that took."""
+    """Store in a bucket, computed by two workers with TLS from scans in a bucket, and the number of requests."""
     url, source = bucket.url("study/cohort.zarr"), bucket.upload(scans, "scans")
     before = bucket.requests()
     with (

@@ -1,4 +1,4 @@
-"""What zarr declares private is used in one module, which says what is missing in another release."""
+"""Private names of zarr are used in only one module, which reports those that another release lacks."""
 
 import ast
 import importlib
@@ -45,7 +45,7 @@ def test_missing_private_module_of_zarr_is_named(monkeypatch):
         importlib.import_module("lungmix.store.zarr_adapter")
 
 
-def test_arrays_keep_their_metadata_and_encode_many_chunks_a_call_in_any_process():
+def test_arrays_keep_their_metadata_and_encode_many_chunks_per_call():
     metadata = zarr_adapter.create_metadata(
         shape=(4, 8, 8), chunks=(4, 2, 2), shards=(4, 8, 8), dtype=np.uint8, compressors=codecs_for(np.uint8),
         fill_value=0,

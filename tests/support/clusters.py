@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from support import forks
+
 CALM = {"DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms", "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "100ms"}
 """Environment in which idle schedulers, nannies and workers take little of the cores that they share with tests."""
 
@@ -83,41 +85,46 @@ def running_cluster(
     """
     file, port = folder / "scheduler.json", free_port()
     secure = certificates.words() if certificates else []
-    dask = ["-m", "dask"]
     scheduler = [
-        sys.executable, *dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard",
-        "--scheduler-file", str(file), *secure,
+        "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--scheduler-file", str(file),
+        *secure,
     ]  # fmt: skip
-    with (folder / "cluster.log").open("w") as log:
-        processes = [subprocess.Popen(scheduler, stdout=log, stderr=log, env={**os.environ, **CALM})]
-        try:
-            wait_until(file.is_file, lambda: (folder / "cluster.log").read_text(), processes[0])
-            for index in range(workers):
-                settings_of_worker = environments[index] if index < len(environments) else {}
-                command = list(python) if settings_of_worker else [sys.executable]
-                processes.append(
-                    start_worker(folder, command, settings_of_worker, log, "--memory-limit", memory_limit, *secure)
-                )
-            yield f"{'tls' if certificates else 'tcp'}://127.0.0.1:{port}", file
-        finally:
-            for process in reversed(processes):
-                process.terminate()
-            for process in processes:
-                try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+    log = folder / "cluster.log"
+    processes = [forks.start("dask", scheduler, log, {**os.environ, **CALM})]
+    try:
+        wait_until(file.is_file, log.read_text, processes[0])
+        for index in range(workers):
+            settings_of_worker = environments[index] if index < len(environments) else {}
+            command = list(python) if settings_of_worker else [sys.executable]
+            processes.append(
+                start_worker(folder, command, settings_of_worker, log, "--memory-limit", memory_limit, *secure)
+            )
+        yield f"{'tls' if certificates else 'tcp'}://127.0.0.1:{port}", file
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
-def start_worker(folder: Path, python: Sequence[str], environment, log, *words: str) -> subprocess.Popen:
-    """A worker with its nanny that joins the cluster of a folder."""
+def start_worker(folder: Path, python: Sequence[str], environment: Mapping[str, str], log: Path, *words: str):
+    """A worker with its nanny that joins the cluster of a folder; a new Python if its environment is its own."""
     command = [
-        *python, "-m", "dask", "worker", "--scheduler-file", str(folder / "scheduler.json"), "--host", "127.0.0.1",
-        "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *words,
+        "worker", "--scheduler-file", str(folder / "scheduler.json"), "--host", "127.0.0.1", "--nthreads", "1",
+        "--no-dashboard", "--local-directory", str(folder), *words,
     ]  # fmt: skip
+    variables = {**os.environ, **CALM, **environment}
     # As on other machines, workers do not stand where the client stands.
-    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **CALM, **environment}, cwd=folder)
+    if not environment:
+        return forks.start("dask", command, log, variables, folder)
+    with log.open("a") as stream:
+        return subprocess.Popen(
+            [*python, "-m", "dask", *command], stdout=stream, stderr=stream, env=variables, cwd=folder
+        )
 
 
 def wait_until(condition, story, process=None, seconds: float = 60, every: float = 0.1) -> None:

@@ -35,19 +35,19 @@ class Exported:
     Attributes
     ----------
     files : dict of str to list of Path
-        Written files by case.
+        Written files of each case.
     failed : dict of str to str
-        Reason for every case that was not written, without names of files.
+        Reason for each case that was not written; without file names, which may name patients.
     messages : dict of str to str
-        The same with names, for the person at the terminal.
+        The reasons in `failed` with file names, for the person at the terminal.
     tables : list of Path
-        Tables of all cases together.
+        Tables with the rows of all cases.
     made_with : dict of str to dict
-        By case: preset of the mask and mixture of the labels; see `lungmix.export.images.made_with`.
+        Parameters of mask and labels of each case; see `lungmix.export.images.made_with`.
     warnings : list of str
-        Disagreements between models or presets of the store, where they matter to the image.
+        Warnings that cases of the store differ in model or preset, if the image depends on these.
     errors : dict of str to Exception
-        The errors behind `failed`, for debugging.
+        Exception of each case in `failed`, for debugging.
     """
 
     files: dict[str, list[Path]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def export_one(
     format: str | None = None,
     options: Options | None = None,
 ) -> Exported:
-    """Write one case of a cohort; parameters and errors are those of `lungmix.export.export_case`."""
+    """Write one case of a cohort, and return the result; see `lungmix.export.export_case`."""
     case = cohort.case(name)
     out = Exported({name: export_case(case, path, image, format, options)})
     _add_models(cohort, out, image_of(path, image, format))
@@ -93,7 +93,7 @@ def export_cohort(
     format : str
         Name of one of `lungmix.export.FORMATS`. ``pyradiomics`` writes one table for all cases.
     image : str, optional
-        By default the CT, or the labels ``tissue`` where the format is one for labels.
+        Image to write; by default the CT, or the labels ``tissue`` if the format holds labels only.
     options : Options, optional
         Options of DICOM segmentations.
     callback : Callback, optional

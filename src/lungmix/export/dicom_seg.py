@@ -1,4 +1,4 @@
-"""Labels as a DICOM segmentation: one object that refers to slices of the CT.
+"""Writer of labels as a DICOM segmentation: one object that refers to slices of the CT.
 
 Source: DICOM PS3.3, A.51 (Segmentation IOD) and C.8.20 (Segmentation modules); supplement 243 adds label maps.
 """
@@ -50,13 +50,14 @@ def write_seg(
     path : Path
         A ``.dcm`` file to write.
     image : {"lung", "side", "tissue", "tissue_median"}
-        Labels to write. All of them are held in memory: one byte per voxel, and up to four within highdicom.
+        Labels to write. The whole volume is held in memory: one byte per voxel, and up to four within highdicom.
     series : sequence of Scan
-        DICOM series, one of which is the original.
+        DICOM series, one of which is the original series of the case.
     with_ct : bool
-        Write an anonymous series of the CT into a folder next to the file and refer to it instead of the original.
+        True to write an anonymous series of the CT into a folder next to the file, and refer to it instead of the
+        original series.
     binary : bool
-        Write one bit-plane per segment, for viewers that do not support label maps.
+        True to write one bit-plane per segment, for viewers that do not support label maps.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def write_seg(
     UsageError
         If the image has no labels, or the orientation of the case is unknown.
     SourceError
-        If the original series is not among those given.
+        If the original series is not in `series`.
     """
     segments = segments_in(image)
     require(case, image)
@@ -104,7 +105,7 @@ def segmentation_of(
     Parameters
     ----------
     labels : ndarray of uint8, shape (z, y, x)
-        Labels of `segments`, or 0.
+        Label of the segment of each voxel, 0 outside all segments.
     slices : sequence of Dataset
         Headers of the CT, one per slice.
     segments : sequence of Tissue
@@ -112,13 +113,13 @@ def segmentation_of(
     identity : sequence of str
         Texts from which the identifiers of the object are derived.
     binary : bool
-        Bit-planes instead of a label map.
+        True for one bit-plane per segment, False for a label map.
     label : str
         Content label of the object.
     parameters : mapping of str to str, optional
         Preset and model that made the labels.
     """
-    # The encoder of run lengths ends the process at frames of an odd number of pixels.
+    # The encoder of RLE crashes the process for frames with an odd number of pixels.
     is_packed = not binary and labels[0].size % 2 == 0
     series_uid, instance_uid = (str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in"))
     dataset = Segmentation(

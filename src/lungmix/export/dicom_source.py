@@ -1,7 +1,7 @@
-"""DICOM slices that a segmentation refers to: the original series, or one derived from the store.
+"""DICOM slices that a segmentation refers to: the original series, or a series derived from the store.
 
-The store keeps no identifiers of the original slices, because these lead to the patient. The original series can be
-given again: geometry and voxels identify it.
+The store keeps no identifiers of the original slices, because these lead to the patient. The user can give the original
+series again; it is recognized by its geometry and voxels.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
     Raises
     ------
     SourceError
-        If no series has the geometry of the case, or none its voxels.
+        If no series has the geometry and the voxels of the case.
     """
     matching = [scan for scan in series if _has_geometry_of(case, scan)]
     if not matching:
@@ -87,8 +87,8 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
     plain = [scan for scan in matching if scan.stack is not None and scan.stack.is_plain]
     if not plain:
         raise SourceError(
-            f"the DICOM series with the geometry of case {case.name} is a multi-frame file or was straightened: "
-            "no file is a slice of the case; give `with_ct=True`",
+            f"the DICOM series with the geometry of case {case.name} is a multi-frame file or was straightened, so "
+            "its files are not the slices of the case: give `with_ct=True`",
             case=case.name,
         )
     for scan in plain:
@@ -97,14 +97,14 @@ def original_slices(case: Case, series: Sequence[Scan]) -> list[Dataset]:
                 headers = (pydicom.dcmread(file, stop_before_pixels=True) for file in local.files)
                 return [_reference(header, case, index) for index, header in enumerate(headers)]
     raise SourceError(
-        f"{len(matching)} DICOM series have the geometry of case {case.name}, but other voxels: they are other "
-        "reconstructions; give the folder of its original slices, or `with_ct=True`",
+        f"{len(matching)} DICOM series have the geometry of case {case.name}, but other voxels, so they are other "
+        "reconstructions: give the folder of its original slices, or `with_ct=True`",
         case=case.name,
     )
 
 
 def derived_slices(case: Case) -> list[Dataset]:
-    """Return headers of the derived series in the order of z."""
+    """Return headers of the slices that `write_ct` derives from the store, in the order of z."""
     series = derived_series(case)
     return [_reference(series.header(index), case, index) for index in range(case.geometry.shape[0])]
 
@@ -182,7 +182,7 @@ def _reference(slice_: Dataset, case: Case, index: int) -> Dataset:
 
 
 def _describe_patient(dataset: Dataset, case: Case) -> None:
-    """Write the attributes of the patient that the store kept on request: sex, age, shifted date."""
+    """Write the attributes of the patient that the store keeps if the user asked for it: sex, age, shifted date."""
     acquisition = case.acquisition
     dataset.PatientSex, dataset.StudyDate = acquisition.sex or "", acquisition.study_date or ""
     if acquisition.age is not None:
@@ -190,10 +190,9 @@ def _describe_patient(dataset: Dataset, case: Case) -> None:
 
 
 def remove_dates(dataset: Dataset, case: Case) -> None:
-    """Remove the dates at which an object was created, which are often close to that of the scan.
+    """Remove the dates at which an object was created, which may be close to the date of the scan.
 
-    DICOM requires a content date of a segmentation: it is the shifted date of the study, if the store has one, or else
-    1970-01-01.
+    DICOM requires a ContentDate in a segmentation: the shifted date of the study if the store has it, else 1970-01-01.
     """
     for name in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
         if name in dataset:
@@ -205,16 +204,16 @@ def remove_dates(dataset: Dataset, case: Case) -> None:
 
 
 def mark_anonymous(dataset: Dataset, case: Case, *, same_uids: bool = False) -> None:
-    """Mark an object as de-identified, with the profile and its options (DICOM PS3.15, annex E).
+    """Mark an object as de-identified, with the codes of the profile and its options (DICOM PS3.15, annex E).
 
     Parameters
     ----------
     dataset : Dataset
         Object, changed in place.
     case : Case
-        Case with the attributes that were kept on request.
+        Case, whose attributes tell what was kept on request.
     same_uids : bool
-        True if the object refers to the original objects.
+        True if the object contains identifiers of the original series.
     """
     acquisition = case.acquisition
     options = (

@@ -1,4 +1,4 @@
-"""Formats of an export by name, and the export of one case."""
+"""File formats of an export, and the export of one case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DICOM_SEG = "dicom-seg"
 PYRADIOMICS = "pyradiomics"
 
 LABELS = "tissue"
-"""Default image of formats for labels."""
+"""Image that is written by default in formats for labels."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class Options:
     Attributes
     ----------
     series : tuple of Scan
-        DICOM series, one of which is the original.
+        DICOM series, one of which is the original series that the segmentation is to refer to.
     with_ct : bool
-        Write an anonymous series of the CT and refer to it.
+        True to write an anonymous series of the CT, and refer to that.
     binary : bool
-        Write bit-planes instead of a label map.
+        True to write one bit-plane per segment instead of a label map.
     retain_uid : bool
-        Write the identifiers of the original series, by which its patient can be found. A reference to it needs them.
+        True to write the identifiers of the original series, which a reference to it needs. The patient can be found
+        by them.
     """
 
     series: tuple[Scan, ...] = ()
@@ -49,12 +50,12 @@ class Options:
 def options_for(
     sources: Sequence[str | Path] = (), *, with_ct: bool = False, binary: bool = False, retain_uid: bool = False
 ) -> Options:
-    """Return options with the DICOM series in folders or archives.
+    """Return the options of DICOM segmentations, with all DICOM series in `sources` (folders or archives).
 
     Raises
     ------
     UsageError
-        If sources are given without `retain_uid`: by the identifiers of the series its patient can be found.
+        If sources are given without `retain_uid`, which allows to write identifiers of the series.
     SourceError
         If the sources hold no DICOM series.
     """
@@ -69,8 +70,8 @@ def options_for(
 def _check_reference(retain_uid: bool) -> None:
     if not retain_uid:
         raise UsageError(
-            "a reference to the original series has its identifiers, by which its patient can be found: give "
-            "`retain_uid=True` to allow it, or `with_ct=True`, which writes an anonymous series"
+            "a reference to the original series contains its identifiers, by which the patient can be found: give "
+            "`retain_uid=True` to allow this, or `with_ct=True`, which writes an anonymous series"
         )
 
 
@@ -86,9 +87,9 @@ class Format:
     name : str
         Name on the command line.
     extension : str
-        Extension of its files.
+        Extension of files in this format.
     labels : bool
-        True if it holds labels only, no CT.
+        True if the format holds labels only, no CT.
     write : callable
         ``write(case, path, image, options)`` returns the written files.
     """
@@ -104,7 +105,15 @@ def _without_options(write: Callable[[Case, Path, str], list[Path]]) -> Write:
 
 
 def _named_labels(ending: str, text_of: Callable[[tuple[Tissue, ...]], str]) -> Write:
-    """Return the function that writes labels as an image, and beside it a text that names them for a program."""
+    """Return a function that writes labels as an image, and next to it a text file with the names of the labels.
+
+    Parameters
+    ----------
+    ending : str
+        End of the name of the text file, in place of the extension of the image.
+    text_of : callable
+        Function of the segments that returns the text, in the format of the program that reads it.
+    """
 
     def write(case: Case, path: Path, image: str, _: Options) -> list[Path]:
         text = text_of(segments_in(image))
@@ -139,11 +148,11 @@ FORMATS = {
         Format(PYRADIOMICS, ".csv", True, _without_options(pyradiomics.write_batch)),
     )
 }
-"""Formats by name. The first one with the extension of a file is its format, unless the user names another."""
+"""Formats by name. A file has the first format with its extension, unless the user names another format."""
 
 
 def find_format(name: str) -> Format:
-    """Return the format of a name.
+    """Return the format with a name.
 
     Raises
     ------
@@ -156,13 +165,7 @@ def find_format(name: str) -> Format:
 
 
 def check_options(target: Format, options: Options) -> None:
-    """Raise if a format cannot use the options, or lacks one.
-
-    Raises
-    ------
-    UsageError
-        If an option is superfluous or missing.
-    """
+    """Raise `UsageError` if a format cannot use one of the options, or lacks an option that it needs."""
     if target.name != DICOM_SEG:
         if options != Options():
             raise UsageError(
@@ -178,17 +181,17 @@ def check_options(target: Format, options: Options) -> None:
 
 
 def format_of(path: Path, name: str | None = None) -> Format:
-    """Return the format called `name`; without a name, the format that the extension of a file stands for.
+    """Return the format called `name`; without a name, the format of the extension of `path`.
 
     Raises
     ------
     UsageError
-        If there is no such format, or the file's extension is that of another.
+        If there is no such format, or if the extension of `path` is not that of the format.
     """
     if name is not None:
         target = find_format(name)
         if not path.name.lower().endswith(target.extension):
-            raise UsageError(f"{path.name} is not a file name of {name}: use the extension {target.extension}")
+            raise UsageError(f"{path.name} does not have the extension of {name}: use the extension {target.extension}")
         return target
     by_length = sorted(FORMATS.values(), key=lambda target: len(target.extension), reverse=True)
     for target in by_length:
@@ -212,10 +215,10 @@ def export_case(
     path : str or Path
         File to write.
     image : str, optional
-        ``ct``, ``lung``, ``side``, ``region``, ``tissue`` or ``tissue_median``; by default the image in the
-        file's name, else the CT, or the labels ``tissue`` where the format is one for labels.
+        ``ct``, ``lung``, ``side``, ``region``, ``tissue`` or ``tissue_median``; by default the image that the file
+        name contains, else the CT, or the labels ``tissue`` if the format holds labels only.
     format : str, optional
-        Name of one of `FORMATS`; by default that of the extension.
+        Name of one of `FORMATS`; by default the format of the extension.
     options : Options, optional
         Options of DICOM segmentations.
 

@@ -1,4 +1,4 @@
-"""Export of images of a case to .nrrd, .nii.gz or .mha, with the scan's geometry."""
+"""Export of images of a case to .nrrd, .nii.gz, .nii, .mha or .mhd, with the geometry of the scan."""
 
 from __future__ import annotations
 
@@ -52,14 +52,18 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     require(case, image)
     about = made_with(case, image)
     if len(segments_of(image)) > 1:
-        # Labels have no names in these formats.
+        # These formats store no names of labels, so the header names the image, from which readers know them.
         about = {f"{PREFIX}image": image, **about}
     write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=about)
     return target
 
 
 def made_with(case: Case, image: str) -> dict[str, str]:
-    """Return the parameters of mask and sides and the mixture of the labels, as far as an image depends on them."""
+    """Return what an image was made with, as texts by header key.
+
+    The keys are ``lungmix_mask`` and ``lungmix_sides``, parameters of the mask and of its right and left lung, and
+    ``lungmix_model``, the mixture. Those that do not apply to the image are left out, all of them for the CT.
+    """
     models: dict[str, object | None] = {}
     if image != "ct":
         models["lungmix_mask"] = mask_text(case)
@@ -79,7 +83,7 @@ def write_volume(case: Case, folder: Path, *, overwrite: bool) -> Path:
     folder : Path
         Folder of the file; created if it does not exist.
     overwrite : bool
-        Replace an existing file.
+        True to replace an existing file, False to keep it.
     """
     target = folder / f"{case.name}.nrrd"
     return export_image(case, target) if overwrite or not target.exists() else target
@@ -92,25 +96,13 @@ def slabs_of(case: Case, image: str) -> Iterator[npt.NDArray[Any]]:
 
 
 def check_image(image: str) -> None:
-    """Raise if there is no image of this name.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown; the message lists all images.
-    """
+    """Raise `UsageError` if there is no image of this name; the message lists all images."""
     if image not in IMAGES:
         raise UsageError(f"there is no image {image!r}: choose one of {', '.join(IMAGES)}")
 
 
 def require(case: Case, image: str) -> None:
-    """Raise if an image is not finished.
-
-    Raises
-    ------
-    StoreError
-        If the stage that writes it is not done.
-    """
+    """Raise `StoreError` if the stage that writes an image is not finished for a case."""
     if not case.is_started(image) or ARRAYS[image].stage not in case.stages:
         raise StoreError(
             f"case {case.name} has no finished image {image!r} yet: run `Pipeline.run(sources)` first",
@@ -134,7 +126,10 @@ def segments_in(image: str) -> tuple[Tissue, ...]:
 
 
 def image_in_name(path: str | Path, default: str = "ct") -> str:
-    """Return the image that the last such word of a file name says, as in ``case-001_tissue.nrrd``, or the default."""
+    """Return the image that the name of a file contains as a word, such as ``tissue`` in ``case-001_tissue.nrrd``.
+
+    If there are several such words, the last one counts; if there is none, `default` is returned.
+    """
     words = re.split(r"[^a-z0-9]+", Path(path).name.lower())
     named = default
     for word, following in zip(words, [*words[1:], ""], strict=True):

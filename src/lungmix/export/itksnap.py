@@ -1,4 +1,4 @@
-"""Label description files, which *Segmentation, Import Label Descriptions* of ITK-SNAP reads."""
+"""Label description files of ITK-SNAP, read there with *Segmentation, Import Label Descriptions*."""
 
 from __future__ import annotations
 

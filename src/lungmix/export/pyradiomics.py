@@ -1,4 +1,4 @@
-"""Images, masks and table for a batch run of PyRadiomics."""
+"""Images, masks and a table that lists them, for a batch run of PyRadiomics."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ Row = tuple[str, str, int]
 
 
 def write_batch(case: Case, path: Path, image: str) -> list[Path]:
-    """Write the images of one case and the table ``path`` that names them."""
+    """Write the images of one case, and the table `path` that lists them; return the table and the images."""
     rows = write_images(case, path.parent, image)
     write_table(path, rows)
     return [path, *(path.parent / name for name in files_of(rows))]
 
 
 def write_images(case: Case, folder: Path, image: str) -> list[Row]:
-    """Write the CT, the lung mask and a label map, and return the labels with voxels.
+    """Write the CT, the lung mask and a label map, and return the rows of the table.
 
     Parameters
     ----------
     case : Case
         Labelled case.
     folder : Path
-        Folder of the table; its file names are relative to it.
+        Folder of the table and of the images.
     image : {"lung", "side", "tissue", "tissue_median"}
-        Labels to write in addition to those of the lung.
+        Label map to write besides the lung mask.
 
     Returns
     -------
     list of (str, str, int)
-        Image, mask and label: the lung, and each label that has voxels. PyRadiomics rejects a label without voxels.
+        File of the image, file of the mask and label: for the lung, and for each label with voxels. PyRadiomics rejects
+        labels without voxels.
     """
     segments_in(image)
     names = {}
@@ -73,7 +74,7 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 
 
 def files_of(rows: Iterable[Row]) -> list[str]:
-    """Return the names of images and masks, each once."""
+    """Return the file names of the images and masks in rows, without duplicates."""
     return list(dict.fromkeys(name for image, mask, _ in rows for name in (image, mask)))
 
 

@@ -30,7 +30,7 @@ Box = npt.NDArray[np.int64]
 def write_segmentation(case: Case, path: Path, image: str) -> list[Path]:
     """Write labels as ``.seg.nrrd``: one volume, in which all segments share a layer.
 
-    The labels are read twice, slab by slab: the header, which comes first, holds the extent of each segment.
+    The labels are read twice, slab by slab: first for the extent of each segment, which the header contains.
     """
     segments = segments_in(image)
     require(case, image)
@@ -38,7 +38,7 @@ def write_segmentation(case: Case, path: Path, image: str) -> list[Path]:
     fields = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_SourceRepresentation": "Binary labelmap",
-        "Segmentation_MasterRepresentation": "Binary labelmap",  # the name of the same field before Slicer 5.2
+        "Segmentation_MasterRepresentation": "Binary labelmap",  # name of SourceRepresentation before Slicer 5.2
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
     for number, segment in enumerate(segments):
@@ -65,7 +65,7 @@ def color_table(segments: tuple[Tissue, ...]) -> str:
 
 
 def extents_of(case: Case, image: str, labels: list[int]) -> dict[int, Extent]:
-    """Return the first and last voxel of each label along x, y, z, as Slicer counts; (0, -1) without voxels.
+    """Return first and last voxel along x, y and z of each label, as Slicer counts them; (0, -1) without voxels.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def terminology_of(segment: Tissue) -> str:
 
 
 def _region_of(segment: Tissue) -> Code | None:
-    """Return the code of the lung, or None for the lung itself."""
+    """Return the code of the lung as the region of a segment; None if the segment is the lung itself."""
     return None if segment.code == LUNG_CODE else LUNG_CODE
 
 

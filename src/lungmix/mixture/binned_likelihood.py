@@ -1,8 +1,8 @@
-"""Likelihood of histograms as intervals of the real line, exact for rounding and clipping.
+"""Likelihood of a histogram of HU under a mixture, exact for values that are rounded to integers and clipped.
 
-A voxel of the integer value h represents any density in ``(h - 1/2, h + 1/2]``. After clipping, the lowest value
-represents everything below its upper edge. A mixture gives each interval a probability, and the likelihood of a
-histogram is multinomial. It is bounded: no component gains by collapsing on one value.
+A voxel of the integer value h represents any HU in the interval ``(h - 1/2, h + 1/2]``. If values are clipped, the
+lowest value represents all HU below its upper edge. A mixture gives each interval a probability, and the likelihood of
+the histogram is multinomial. It is bounded: it does not grow without limit if a component collapses on a single value.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _TOO_SMALL = 1e-100
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """Disjoint intervals with the number of voxels in each.
+    """Disjoint intervals of HU, and the number of voxels in each.
 
     Attributes
     ----------
     lower, upper : ndarray of float64, shape (n,)
-        Edges in HU, ascending; the first lower edge is minus infinity if values are clipped.
+        Edges of the intervals in HU, ascending; the first lower edge is minus infinity if values are clipped.
     counts : ndarray of float64, shape (n,)
-        Voxels in each interval, positive.
+        Number of voxels in each interval, above 0.
     """
 
     lower: Floats
@@ -45,12 +45,12 @@ class Bins:
 
     @cached_property
     def edges(self) -> Floats:
-        """Distinct edges, ascending: shape (m,)."""
+        """Distinct edges of all intervals, ascending: shape (m,)."""
         return np.unique(np.concatenate([self.lower, self.upper]))
 
     @cached_property
     def edge_indices(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Indices of the lower and of the upper edges in `edges`."""
+        """Index in `edges` of the lower edge of each interval, and of the upper edge of each."""
         return np.searchsorted(self.edges, self.lower), np.searchsorted(self.edges, self.upper)
 
     @cached_property
@@ -60,7 +60,7 @@ class Bins:
 
     @property
     def clipped_fraction(self) -> float:
-        """Fraction of the voxels at or below the clip; 0 if values are not clipped."""
+        """Fraction of the voxels in the interval of clipped values; 0 if values are not clipped."""
         return float(self.counts[np.isneginf(self.lower)].sum() / self.total)
 
 
@@ -70,12 +70,13 @@ def bins_of(values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None
     Parameters
     ----------
     values : ndarray of int, shape (n,)
-        HU, distinct.
+        Distinct HU.
     counts : ndarray, shape (n,)
-        Voxels of each value. Values without voxels do not affect the likelihood and are dropped, as are shares below
-        1e-17, such as far tails of expected counts, which change no sum.
+        Number of voxels of each value. Values without voxels do not affect the likelihood and are dropped. So are
+        values with less than 1e-17 of all voxels, such as the far tails of expected counts: no sum changes by them.
     clip : int, optional
-        HU; values at or below form one interval from minus infinity. By default values are not clipped.
+        HU at which values are clipped: values at or below it form one interval from minus infinity. By default values
+        are not clipped.
 
     Raises
     ------
@@ -102,14 +103,14 @@ def bins_of(values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """Mixture of k Gaussians in one dimension, in the coordinates of the fit.
+    """Mixture of k Gaussians in one dimension, by the parameters in which fits are computed.
 
     Attributes
     ----------
     log_weights : ndarray, shape (k,)
-        Log of the normalised weights.
+        Log of the weights, which add up to 1.
     means : ndarray, shape (k,)
-        HU.
+        Means in HU.
     log_sds : ndarray, shape (k,)
         Log of the standard deviations in HU.
     """
@@ -119,23 +120,26 @@ class Gaussians:
     log_sds: Floats
 
     def moved(self, step: Floats) -> Gaussians:
-        """Return the mixture after a step of shape (3, k) in log weight, mean and log sd, with normalised weights."""
+        """Return the mixture after a step of shape (3, k): changes of log weights, means and log standard deviations.
+
+        The weights are divided by their sum after the step.
+        """
         weights = self.log_weights + step[0]
         return Gaussians(weights - logsumexp(weights), self.means + step[1], self.log_sds + step[2])
 
 
 @dataclass(frozen=True, eq=False)
 class IntervalProbabilities:
-    """Probabilities of intervals under each Gaussian, with the terms of their derivatives.
+    """Probabilities of n intervals under each of k Gaussians, with the terms of their derivatives.
 
     Attributes
     ----------
     log : ndarray, shape (k, n)
-        Log of the probability of interval n under Gaussian k, without the weights.
+        Log of the probability of each interval under each Gaussian, without the weights of the Gaussians.
     lower, upper : ndarray, shape (k, n)
-        Standardised edges; 0 where an edge is infinite.
+        Edges minus mean, divided by the standard deviation; 0 where an edge is infinite.
     at_lower, at_upper : ndarray, shape (k, n)
-        Standard normal density at the edges over the probability; 0 where an edge is infinite.
+        Standard normal density at the edges, divided by the probability; 0 where an edge is infinite.
     """
 
     log: Floats
@@ -146,9 +150,9 @@ class IntervalProbabilities:
 
 
 def interval_probabilities(bins: Bins, mixture: Gaussians) -> IntervalProbabilities:
-    """Return the probabilities of intervals, accurate also in the far tails."""
+    """Return the probabilities of intervals under each Gaussian, accurate even in the far tails."""
     z = (bins.edges - mixture.means[:, None]) / np.exp(mixture.log_sds)[:, None]
-    # Use the tail beyond an edge on its side of the mean, which keeps the relative precision.
+    # Compute the tail from each edge away from the mean: it is small, and its relative precision is high.
     with np.errstate(under="ignore"):
         tail, finite = ndtr(-np.abs(z)), np.isfinite(z)
         z = np.where(finite, z, np.copysign(_FAR, z))
@@ -169,7 +173,7 @@ def interval_probabilities(bins: Bins, mixture: Gaussians) -> IntervalProbabilit
 
 
 def log_likelihood(bins: Bins, mixture: Gaussians) -> float:
-    """Return the mean log-probability per voxel."""
+    """Return the mean log-probability per voxel of a histogram under a mixture."""
     return _mean(bins, _mix(mixture.log_weights[:, None] + interval_probabilities(bins, mixture).log)[0])
 
 
@@ -188,17 +192,18 @@ def value_gradient_hessian(bins: Bins, mixture: Gaussians) -> tuple[float, Float
     value : float
         Mean log-probability per voxel.
     gradient : ndarray, shape (3 k,)
-        Derivatives by log weights (before they are normalised), means, log standard deviations.
+        Derivatives with respect to log weights (before they are normalised), means and log standard deviations.
     hessian : ndarray, shape (3 k, 3 k)
-        Symmetric; the direction that adds one number to all log weights is in its kernel.
+        Second derivatives. They are 0 in the direction that adds the same number to all log weights, because weights
+        are normalised.
     """
     intervals = interval_probabilities(bins, mixture)
     each, r = _mix(mixture.log_weights[:, None] + intervals.log)
     share = bins.counts / bins.total
     sd = np.exp(mixture.log_sds)[:, None]
     a, b, fa, fb = intervals.lower, intervals.upper, intervals.at_lower, intervals.at_upper
-    # Derivatives of an interval's probability, divided by it. Multiplying powers with the normal density makes the
-    # infinite edge of clipped values contribute nothing.
+    # Derivatives of the probability of each interval, divided by the probability. Powers of the edges are multiplied by
+    # the normal density, so that the infinite edge of clipped values contributes nothing.
     m = (fa - fb) / sd
     s = a * fa - b * fb
     mm = s / sd**2
@@ -235,7 +240,7 @@ def _mix(joint: Floats) -> tuple[Floats, Floats]:
     top = joint.max(axis=0)
     with np.errstate(under="ignore"):
         parts = np.exp(joint - top)
-    # Negligible, and their products would be subnormal numbers, which are slow.
+    # Set negligible parts to 0: their products would be subnormal numbers, which are slow.
     parts[parts < _TOO_SMALL] = 0.0
     total = parts.sum(axis=0)
     return top + np.log(total), parts / total

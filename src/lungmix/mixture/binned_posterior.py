@@ -1,9 +1,10 @@
-"""Posterior of a mixture of histograms under conjugate priors whose mode is a given mixture.
+"""Posterior of a mixture given a histogram, under a conjugate prior whose mode is a given mixture.
 
-The prior of the weights is a Dirichlet distribution, that of mean and variance of each component a normal-inverse-gamma
-distribution (Gauvain and Lee 1994; Fraley and Raftery 2007). Its log-density is, up to a constant, that of
-pseudo-voxels whose components are known: as many for the weights together as for mean and variance of each component.
-So a component that few voxels belong to is held as firmly as the others.
+The weights have a Dirichlet prior; mean and variance of each component have a normal-inverse-gamma prior (Gauvain and
+Lee 1994; Fraley and Raftery 2007). Up to a constant, the log-density of the prior is the log-likelihood of
+pseudo-voxels, which are imaginary voxels whose components are known. The weights together, and mean and variance of
+each component, are held by the same number of pseudo-voxels. So a component with few voxels is held as firmly as the
+others.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ class PseudoVoxels:
     mixture : Gaussians
         Mode of the prior: k components.
     strength : float
-        Number of pseudo-voxels divided by the number of voxels, 0 or more: for the weights together, and for mean and
-        variance of each component.
+        Number of pseudo-voxels divided by the number of voxels, 0 or more. So many pseudo-voxels hold the weights
+        together, and as many hold mean and variance of each component.
     """
 
     mixture: Gaussians
     strength: float
 
     def log_density(self, mixture: Gaussians) -> float:
-        """Return the log-density of the prior, divided by the number of pseudo-voxels, without its constant.
+        """Return the log-density of the prior without its constant, divided by the number of pseudo-voxels.
 
         Parameters
         ----------
@@ -49,7 +50,7 @@ class PseudoVoxels:
         return float(each.sum() - len(each) * _HALF_LOG_2PI)
 
     def derivatives(self, mixture: Gaussians) -> tuple[float, Floats, Floats]:
-        """Return `log_density` with gradient (3 k,) and Hessian (3 k, 3 k), by the coordinates of the likelihood."""
+        """Return `log_density`, its gradient (3 k,) and its Hessian (3 k, 3 k), as in `value_gradient_hessian`."""
         gap, ratio = self._moments(mixture)
         sd, current = np.exp(mixture.log_sds), np.exp(mixture.log_weights)
         square = gap**2 + ratio
@@ -64,14 +65,14 @@ class PseudoVoxels:
         return self.log_density(mixture), gradient, hessian
 
     def _moments(self, mixture: Gaussians) -> tuple[Floats, Floats]:
-        """Return standardised distances of the means, and ratios of the variances: shape (k,) each."""
+        """Return, for each component, the distance of the means in standard deviations, and the ratio of variances."""
         gap = (self.mixture.means - mixture.means) / np.exp(mixture.log_sds)
         ratio = np.exp(2 * (self.mixture.log_sds - mixture.log_sds))
         return gap, ratio
 
 
 def log_posterior(bins: Bins, mixture: Gaussians, prior: PseudoVoxels | None) -> float:
-    """Return the log-posterior without its constant, divided by the sum of voxels and pseudo-voxels of the weights.
+    """Return the log-posterior without its constant, divided by the number of voxels plus ``strength`` times as many.
 
     Without a prior it is the mean log-likelihood per voxel.
     """
@@ -80,7 +81,7 @@ def log_posterior(bins: Bins, mixture: Gaussians, prior: PseudoVoxels | None) ->
 
 
 def posterior_derivatives(bins: Bins, mixture: Gaussians, prior: PseudoVoxels | None) -> tuple[float, Floats, Floats]:
-    """Return `log_posterior` with gradient (3 k,) and Hessian (3 k, 3 k); see `value_gradient_hessian`."""
+    """Return `log_posterior`, its gradient (3 k,) and its Hessian (3 k, 3 k); see `value_gradient_hessian`."""
     value, gradient, hessian = value_gradient_hessian(bins, mixture)
     if prior is None:
         return value, gradient, hessian

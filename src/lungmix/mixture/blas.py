@@ -1,4 +1,4 @@
-"""E-step over rows of many features by matrix products."""
+"""E-step for samples with many features, by matrix products."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ _BLOCK = 4096
 def statistics(
     x: Floats, weights: Floats, means: Floats, factors: Floats, offsets: Floats, products: bool, hard: bool
 ) -> Statistics:
-    """Return the sufficient statistics of samples, shape (n, d), under s states of k components.
+    """Return the sufficient statistics of samples under s states, which are sets of parameters of a mixture.
 
     Parameters
     ----------
     x, weights : ndarray, shape (n, d) and (n,)
-        Samples and their positive weights.
-    means, factors, offsets : ndarray
-        Arrays of shapes (s, k, d), (s, k, d, d) or (s, k, d), and (s, k), as returned by `factors_of`.
+        Samples, and their weights, which are above 0.
+    means : ndarray, shape (s, k, d)
+        Means of the k components of each state.
+    factors, offsets : ndarray, shapes (s, k, d, d) or (s, k, d), and (s, k)
+        For each state, the result of `lungmix.mixture.parameters.factors_of`.
     products : bool
-        True if the scatter holds products of features, False if squares only.
+        True if the scatter holds products of all pairs of features, False if it holds squares only.
     hard : bool
-        True to assign each sample to the component of highest density alone.
+        True to assign each sample only to the component with the highest density.
     """
-    # Chunks already run in parallel: BLAS threads would only compete.
+    # Chunks are already processed in parallel, and threads of BLAS would compete with them.
     with threadpool_limits(1, "blas"):
         return combine_all(list(_blocks(x, weights, means, factors, offsets, products, hard)))
 
 
 def stack_states(weight: float, single: Sequence[Statistics]) -> Statistics:
-    """Stack the statistics of single states."""
+    """Return the statistics of several states, given those of each state and the weight of the samples."""
     return Statistics(
         weight,
         np.array([state.log_likelihood[0] for state in single]),
@@ -75,9 +77,10 @@ def _block(
 def moments(
     x: Floats, weights: Floats, r: Floats, means: Floats, products: bool, likelihood: float = 0.0
 ) -> Statistics:
-    """Return the statistics of samples from their weighted responsibilities, shape (k, n).
+    """Return the statistics of samples for one state, given its responsibilities times weights, `r` of shape (k, n).
 
-    Sums are centred at `means`, shape (k, d), which should be near the samples.
+    `means`, shape (k, d), are subtracted from the samples first; rounding errors are small if they are near the
+    samples.
     """
     counts = r.sum(axis=1)
     local = np.empty_like(means)

@@ -1,4 +1,4 @@
-"""Validation of samples and weights; errors name the first invalid row."""
+"""Validation of samples and sample weights; errors name the first invalid row."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def check_finite(
     weights : ndarray, shape (n,), or None
         Sample weights.
     first_row : int or None
-        Index of the first row in the data; None if the sizes of chunks are unknown.
+        Index of row 0 of `x` among all samples; None if it is unknown, because the sizes of chunks are.
     block : int or None
-        Number of the chunk, for messages without `first_row`.
+        Number of the chunk, which messages name if `first_row` is None.
 
     Raises
     ------
@@ -76,12 +76,12 @@ def _row(row: int, first_row: int | None, block: int | None) -> str:
 
 
 def check_weights(weights: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """Return the weights of a chunk, or of all samples, unchanged, if they are valid.
+    """Return sample weights unchanged after checking them; `n` is the number of samples.
 
     Raises
     ------
     ModelError
-        If their number differs from that of samples, or some are masked, negative, NaN or infinite.
+        If there are not `n` weights, or some are masked, negative, NaN or infinite.
     """
     if np.ma.is_masked(weights):
         row = int(np.argmax(np.ma.getmaskarray(weights)))
@@ -102,5 +102,5 @@ def check_weights(weights: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
 
 
 def all_weights_zero() -> ModelError:
-    """Return the error for data without positive weights."""
+    """Return the error for samples of which none has a weight above 0."""
     return ModelError("all sample weights are zero, or there are no samples: nothing can be fitted")

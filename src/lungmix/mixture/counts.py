@@ -1,4 +1,4 @@
-"""Reduction of integer samples with one feature to counts per value, which are sufficient for a fit."""
+"""Reduction of integer samples with one feature to the number of samples per value, from which a fit is the same."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from lungmix.mixture.checks import check_masked, check_weights
 from lungmix.mixture.sources import Rows, Source
 
 LONGEST_TABLE = 1 << 22
-"""Largest range of values for which samples are counted; a table of this length takes 32 MiB."""
+"""Samples are counted only if their values span fewer integers than this; a table of this length takes 32 MiB."""
 
 _ROWS_AT_ONCE = 1 << 20
 
 Table = tuple[npt.NDArray[np.int64], npt.NDArray[Any]] | None
-"""Values, ascending, and their weights (int64 counts without sample weights); None if the range is too large."""
+"""Distinct values, ascending, and the sum of sample weights of each; without sample weights these are counts in int64.
+
+None if the values span too many integers.
+"""
 
 
 def countable(dtype: npt.DTypeLike, n_features: int) -> bool:
-    """Return True if samples of this type can be counted."""
+    """Return True if samples can be counted by value: they must be integers that fit in int64, with one feature."""
     return n_features == 1 and np.dtype(dtype).kind in "iub" and np.dtype(dtype) != np.uint64
 
 
 def reduce_to_counts(source: Source) -> Rows | None:
-    """Return the distinct values of a source and their weights, in one pass; None if their range is too large.
+    """Return the distinct values of a source with their total weights, in one pass over the samples.
 
-    The result does not depend on the chunks and, for integer weights, is exact up to 2**53.
+    Return None if the values span too many integers. The result does not depend on the chunks. Integer weights are
+    added exactly up to 2**53.
     """
     table = source.total(count, merge)
     if table is None:
@@ -37,14 +41,14 @@ def reduce_to_counts(source: Source) -> Rows | None:
 
 
 def count(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Table:
-    """Count the values of a chunk.
+    """Return the distinct values of a chunk with the number of samples of each, or their total weights.
 
     Parameters
     ----------
     x : ndarray of int, any shape
         Samples.
     weights : ndarray, shape (n,), or None
-        One weight per sample; values of total weight 0 are dropped.
+        One weight per sample. Values whose weights add up to 0 are dropped.
     """
     samples = np.asanyarray(x).reshape(-1)
     weights = None if weights is None else check_weights(weights, len(samples))
@@ -67,7 +71,7 @@ def count(x: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Table
 
 
 def merge(tables: list[Table]) -> Table:
-    """Return the sum of all tables."""
+    """Return the sum of the tables of several chunks; None if a table is None or all values span too many integers."""
     full = [table for table in tables if table is not None and len(table[0])]
     if any(table is None for table in tables):
         return None

@@ -1,4 +1,7 @@
-"""Diagnosis of a mixture in words and numbers; the checks and their limits are in `lungmix.kernels.diagnosis`."""
+"""Diagnosis of a mixture: which checks it raises, in sentences and numbers.
+
+The checks and their limits are in `lungmix.kernels.diagnosis`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from lungmix.mixture.model import PUBLISHED, TissueModel
 from lungmix.tissue import INVOLVED, TISSUES
 
 DOUBTS = "doubts"
-"""Key of the failed checks in the record of a fit."""
+"""Key of the sentences of failed checks in the record of a fit (`TissueModel.fit_info`)."""
 
 _SENTENCES = {
     "range": "{name}: its mean {value:.0f} HU is outside {low:.0f} to {high:.0f} HU, the range of this tissue",
@@ -52,12 +55,12 @@ class Diagnosis:
     model : TissueModel
         The mixture.
     raised : tuple of RaisedCheck
-        Raised checks, failures and remarks.
+        Raised checks. Some fail, so that labels are doubtful; the others are remarks.
     distance : float
         Total variation distance from the published model, 0 to 1.
     involvement_shift : float
-        Pooled lung involvement less that under the published model, percentage points; NaN without a histogram, and
-        unless there are five components.
+        Pooled lung involvement by this mixture minus that by the published model, percentage points. NaN if there is no
+        histogram or the mixture does not have five components.
     """
 
     model: TissueModel
@@ -76,7 +79,7 @@ class Diagnosis:
         return [self._sentence(check) for check in checks if check.fails or not failures_only]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return raised checks as JSON-ready rows.
+        """Return a JSON-ready row for each raised check, failures first.
 
         The keys are ``check``, ``fails``, ``component``, ``value``, its bounds ``low`` and ``high``, and ``text``.
         """
@@ -116,9 +119,10 @@ def diagnose(model: TissueModel, histogram: npt.NDArray[np.uint64] | None = None
     Parameters
     ----------
     model : TissueModel
-        Mixture with the record of its fit, if it has one. Ranges and order of tissues are checked for five components.
+        The mixture. Its record of the fit is checked too, if it has one. Ranges and order of tissues are checked only
+        if there are five components.
     histogram : ndarray of uint64, shape (65536,), optional
-        Histogram of the voxels that it labels, from -32768 HU on.
+        Histogram, from -32768 HU on, of the voxels that the mixture labels.
     """
     columns = (model.weights, model.means, np.sqrt(model.variances))
     weights, means, sds = (np.asarray(column, np.float64) for column in columns)
@@ -144,8 +148,8 @@ def doubts_of(model: TissueModel, *, is_fit: bool) -> list[str]:
     model : TissueModel
         The mixture.
     is_fit : bool
-        True for a fit of a store, whose record has the checks that need a histogram. The record of a model from a file
-        may hold anything, so that only its parameters are checked.
+        True for a fit of a store, whose record holds the sentences, including those of checks that need a histogram.
+        False for a model from a file: its record may hold anything, so that only its parameters are checked.
     """
     recorded = model.fit_info.get(DOUBTS) if is_fit else None
     return list(map(str, recorded)) if recorded is not None else list(_doubts_of_parameters(model))
@@ -157,7 +161,7 @@ def _doubts_of_parameters(model: TissueModel) -> tuple[str, ...]:
 
 
 def with_doubts(model: TissueModel, histogram: npt.NDArray[np.uint64]) -> TissueModel:
-    """Return a fit of a histogram with its failed checks in the record of the fit."""
+    """Return a fit whose record holds the sentences of its failed checks; `histogram` is what was fitted."""
     sentences = diagnose(model, histogram).sentences(failures_only=True)
     return replace(model, fit_info={**model.fit_info, DOUBTS: sentences})
 

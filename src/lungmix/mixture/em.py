@@ -1,4 +1,4 @@
-"""EM over the chunks of a source, with all starts in the same passes."""
+"""EM (expectation maximisation) over the chunks of a source; all starts are fitted in the same passes over the data."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Fit:
     state : State
         Parameters after the last M-step.
     lower_bounds : list of float
-        Mean log-likelihood per unit of sample weight, one per iteration; with a prior, the mean log-posterior.
+        Mean log-likelihood per unit of sample weight before the M-step of each iteration; with a prior, the mean
+        log-posterior.
     converged : bool
-        True if the last gain was below the tolerance.
+        True if the last iteration gained less than the tolerance.
     """
 
     state: State
@@ -45,9 +46,9 @@ class Progress:
     Attributes
     ----------
     iteration, max_iter : int
-        Number of passes done, and its maximum.
+        Number of passes so far, and the largest number of passes.
     lower_bounds : dict of int to float
-        Mean log-likelihood of each active start, by its number.
+        Mean log-likelihood of each start that was fitted in this pass, by the number of the start.
     """
 
     iteration: int
@@ -70,14 +71,14 @@ def run_em(
     listener: Callback | None = None,
     prior: Prior | None = None,
 ) -> list[Fit]:
-    """Fit all starts, each until its mean log-likelihood gains less than `tol`.
+    """Fit a mixture from each start, until an iteration increases its mean log-likelihood by less than `tol`.
 
     Parameters
     ----------
     source : Source
         Samples.
     states : sequence of State
-        One state per start.
+        Starting values: one state per start.
     tol, max_iter, reg_covar, covariance_type
         See `lungmix.GaussianMixture`.
     previous : float
@@ -90,7 +91,8 @@ def run_em(
     Returns
     -------
     list of Fit
-        Results of the starts that did not collapse, in order.
+        Results, in the order of the starts, of all starts that did not collapse. A start collapses if a covariance is
+        no longer positive definite.
 
     Raises
     ------
@@ -129,20 +131,20 @@ def run_em(
 
 
 def unconverged(bounds: Sequence[float], tol: float, unit: str) -> str:
-    """Return the warning for a fit that ended at `max_iter` with these lower bounds, one per `unit`."""
+    """Return the text of the warning for a fit that ended at `max_iter`; `bounds` has one lower bound per `unit`."""
     end = (
         f"{unit} {len(bounds)} still gained {bounds[-1] - bounds[-2]:.3g}"
         if len(bounds) > 1
         else f"one {unit} shows no gain"
     )
     return (
-        f"the mixture did not converge: {end}, tol is {tol:g}. Raise max_iter or tol, or look for data that suit fewer "
-        "components"
+        f"the mixture did not converge: {end}, tol is {tol:g}. Raise max_iter or tol, or check whether fewer "
+        "components suit the data"
     )
 
 
 def best_of(fits: Sequence[Fit]) -> Fit:
-    """Return the fit with the highest lower bound, by `first_of_best`."""
+    """Return the fit with the highest lower bound; of fits that differ by rounding only, the first."""
     return fits[first_of_best([fit.lower_bound for fit in fits])]
 
 

@@ -1,7 +1,8 @@
 """E-step over the rows of a chunk: densities, responsibilities and moments, block by block.
 
-Rows of a block are the last axis of small scratch arrays, so that loops over rows are vectorized. Statistics of blocks
-are added in a binary counter of partial sums, which makes every sum pairwise.
+The rows of a block are the last axis of small scratch arrays, so that loops over rows are vectorized. Statistics of
+blocks are added pairwise, which keeps rounding errors small: partial sums of 1, 2, 4 ... blocks are kept as the digits
+of a binary counter.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lungmix.mixture.parameters import Floats, State, factors_of
 from lungmix.mixture.sufficient_statistics import Statistics, combine_all
 
 ROWS_AT_ONCE = 1 << 16
-"""Rows converted to float64 at a time: 64 Ki rows of d features are d / 2 MiB, for any dtype of the chunk."""
+"""Number of rows that are converted to float64 at a time. With d features they take d / 2 MiB."""
 
 _BLOCK = 512
 _MAX_FEATURES = 64  # up to this number loops over a block are faster than matrix products, and reproducible
@@ -32,14 +33,14 @@ _MIN_EXPONENT = -708.0
 def rows_in_blocks(
     x: npt.NDArray[np.generic], weights: npt.NDArray[np.generic] | None
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Yield rows of positive weight as float64, `ROWS_AT_ONCE` at a time, with their weights.
+    """Yield the rows with a weight above 0 as float64, `ROWS_AT_ONCE` at a time, with their weights.
 
     Parameters
     ----------
     x : ndarray, shape (n,) or (n, d)
         Samples of any real dtype.
     weights : ndarray, shape (n,), or None
-        None means 1 each.
+        Sample weights; None means that each is 1.
     """
     for start in range(0, len(x), ROWS_AT_ONCE):
         rows = np.asarray(x[start : start + ROWS_AT_ONCE])
@@ -58,7 +59,7 @@ def e_step_statistics(
     states: Sequence[State],
     covariance_type: str,
 ) -> Statistics:
-    """Return the sufficient statistics of samples under several states.
+    """Return the sufficient statistics of samples under several states, which are sets of parameters of a mixture.
 
     Parameters
     ----------
@@ -83,7 +84,10 @@ def assign(
     centres: Floats,
     covariance_type: str,
 ) -> Statistics:
-    """Return the statistics of samples assigned to the nearest centre, for centres of shape (s, k, d)."""
+    """Return the statistics of samples that are assigned to the nearest of k centres, for s sets of centres.
+
+    `centres` has the shape (s, k, d).
+    """
     products = covariance_type in ("full", "tied")
     return _pass(x, weights, centres, np.ones_like(centres), np.zeros(centres.shape[:2]), products, True)
 
@@ -107,7 +111,7 @@ def _pass(
 
 
 def empty(means: Floats, products: bool) -> Statistics:
-    """Return the statistics of no samples, with `means` of shape (s, k, d) as placeholders."""
+    """Return the statistics of zero samples; `means`, shape (s, k, d), are placeholders for the undefined means."""
     s, k, d = means.shape
     shape = (s, k, d, d) if products else (s, k, d)
     return Statistics(0.0, np.zeros(s), np.zeros((s, k)), means.copy(), np.zeros(shape))
@@ -218,7 +222,7 @@ def _quadratic_diag(columns, m, mean, factor, offset, out):  # type: ignore[no-u
 
 @kernel(fastmath={"contract", "nsz"})
 def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
-    """Turn log densities into weighted responsibilities in place; return the weighted log-likelihood."""
+    """Replace log densities by responsibilities times weights, in place, and return the weighted log-likelihood."""
     k = len(r)
     top, total, power = scratch[0], scratch[1], scratch[2]
     bits = power.view(np.int64)
@@ -229,7 +233,8 @@ def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
         for b in range(m):
             top[b] = max(top[b], r[c, b])
     for c in range(k):
-        # exp by x = n ln 2 + rest and a Taylor sum of the rest (error below 1e-17): libm's cannot be vectorised.
+        # Compute exp(t) as 2^n times a Taylor sum of the rest, t = n ln 2 + rest, with an error below 1e-17. The exp of
+        # libm cannot be vectorised.
         for b in range(m):
             t = r[c, b] - top[b]
             gone = t < _MIN_EXPONENT
@@ -269,7 +274,10 @@ def _soften(r, m, w, scratch):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _harden(r, m, w, scratch):  # type: ignore[no-untyped-def]
-    """Replace log densities by hard assignments times weights in place; ties go to the first component."""
+    """Replace log densities, in place, by the weight for the component of highest density and 0 for the others.
+
+    Return the weighted sum of the highest log densities. Of equal densities, the first component counts.
+    """
     likelihood = 0.0
     for b in range(m):
         best = 0

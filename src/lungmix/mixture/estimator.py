@@ -32,8 +32,9 @@ from lungmix.parameters import PRIOR_STRENGTH
 class GaussianMixture(DensityMixin, BaseEstimator):
     """Gaussian mixture of weighted samples in memory, on a cluster or in a stream.
 
-    Integer samples with one feature are reduced to counts per value and fitted exactly in milliseconds per iteration;
-    all other samples are fitted by EM in one pass per iteration, or, with `batch_size`, in minibatches.
+    Integer samples with one feature are reduced to counts per value, from which the fit is the same and takes
+    milliseconds per iteration. All other samples are fitted by EM with one pass over the data per iteration or, with
+    `batch_size`, in minibatches.
 
     Parameters
     ----------
@@ -42,38 +43,39 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     covariance_type : {"full", "tied", "diag", "spherical"}
         Form of the covariances.
     n_init : int
-        Number of starts, fitted in the same passes; the one with the highest lower bound is kept.
+        Number of starts. All are fitted in the same passes, and the fit with the highest lower bound is kept.
     tol : float
-        EM stops when the mean log-likelihood per unit of sample weight gains less than this from one iteration, or
-        pass in minibatches, to the next.
+        EM stops when an iteration increases the mean log-likelihood per unit of sample weight by less than this; with
+        minibatches, when a pass over the data does.
     reg_covar : float
-        Added to the diagonal of covariances.
+        Number that is added to the diagonal of covariances.
     max_iter : int
         Largest number of EM iterations, or of passes in minibatches.
     random_state : int, RandomState or None
-        Seed of the starts and of the order of minibatches.
+        Seed of the starting values and of the order of minibatches.
     weights_init, means_init, precisions_init, covariances_init : array, optional
-        Parts of the start in the shapes of the fitted attributes; `init_params` determines the others. Precisions or
-        covariances, not both.
+        Starting values in the shapes of the fitted attributes; `init_params` determines those that are not given. Give
+        precisions or covariances, not both.
     init_params : {"kmeans", "k-means++", "k-means||", "random", "random_from_data"} or callable
-        Method that finds centres, to the nearest of which each sample is assigned. ``"random"`` assigns each sample
-        to all components in random proportions instead. ``"k-means||"`` is that of dask-ml; a callable has the
-        signature ``f(X, n_clusters, random_state=int)`` and receives a dask array. These two accept no sample weights.
+        Method that finds a centre for each component; each sample is then assigned to the nearest centre. Only
+        ``"random"`` finds no centres: it assigns each sample to all components in random proportions. ``"k-means||"``
+        is that of dask-ml. A callable has the signature ``f(X, n_clusters, random_state=int)`` and receives a dask
+        array. ``"k-means||"`` and callables accept no sample weights.
     warm_start : bool
         True to start `fit` from the last fit.
     batch_size : int, optional
         Number of rows of a minibatch; if given, `fit` uses stepwise EM.
     kappa, t0 : float
-        The step of minibatch t, counted from 0, is ``(t + t0) ** -kappa``; the first minibatch has the step 1.
+        The step size of minibatch t, counted from 0, is ``(t + t0) ** -kappa``; that of the first minibatch is 1.
     prior : TissueModel, or tuple of weights, means and covariances, optional
-        Mode of a conjugate prior, in the shapes of the fitted attributes: Dirichlet for the weights,
-        normal-inverse-Wishart for means and covariances. `fit` then starts there and maximizes the posterior;
-        `n_init` and `init_params` are not used, and there are no minibatches.
+        Mode of a conjugate prior, in the shapes of the fitted attributes. The prior is Dirichlet for the weights and
+        normal-inverse-Wishart for means and covariances. `fit` then starts at the mode and maximizes the posterior;
+        `n_init` and `init_params` are not used, and `batch_size` must be None.
     prior_strength : float
-        Weight of the prior, as a share of the weight of the samples, 0 or more: that of the weights together, and that
-        of mean and covariance of each component.
+        Weight of the prior, as a share of the total weight of the samples, 0 or more. The prior of all mixing weights
+        together has this weight, and so has the prior of mean and covariance of each component.
     verbose : int
-        0 prints nothing, 1 prints iterations, 2 prints their likelihood, gain and time too.
+        0 prints nothing, 1 prints iterations, 2 also prints their likelihood, gain and time.
     verbose_interval : int
         Number of iterations between printed lines.
     listener : callable, optional
@@ -82,16 +84,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     Attributes
     ----------
     weights_, means_, covariances_, precisions_, precisions_cholesky_ : ndarray
-        As in scikit-learn; float32 if the samples are, after float64 sums, else float64.
+        As in scikit-learn. They are float32 if the samples are, otherwise float64; sums are always float64.
     converged_ : bool
-        True if the last gain of the best start was less than `tol`.
+        True if the last iteration of the best start gained less than `tol`.
     n_iter_ : int
-        Iterations of the best start; passes in minibatches.
+        Number of iterations of the best start; with minibatches, number of passes over the data.
     n_steps_ : int
-        Number of minibatches processed.
+        Number of minibatches that were processed.
     lower_bound_, lower_bounds_ : float, list of float
-        Mean log-likelihood before the last M-step, and before each M-step. With a prior, the log-posterior without
-        its constant, divided by the weight of samples and prior.
+        Mean log-likelihood before the last M-step, and a list with the one before each M-step. With a prior, these are
+        the log-posterior without its constant, divided by the weight of samples and prior.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -157,12 +159,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, dask array, frame of pandas, polars or dask, or xarray DataArray, shape (n,) or (n, d)
-            Samples of any real dtype; sums are float64. Masked values, like NaN, are rejected in rows of positive
-            weight.
+            Samples of any real dtype; sums are float64. Rows with a weight above 0 must not hold NaN or masked values.
         y : None
             Ignored.
         sample_weight : array-like, dask array or series, shape (n,), optional
-            A weight of k is equivalent to k duplicates, 0 to absence.
+            Weights of the samples. A weight of k has the effect of k duplicates of the sample, and a weight of 0 that
+            of its absence.
 
         Raises
         ------
@@ -210,7 +212,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Take one step of stepwise EM with all samples of `X` as the minibatch.
 
-        The first call finds a start in its samples; later calls, also after `fit`, update the mixture.
+        The first call finds starting values in its samples. Later calls, and calls after `fit`, update the mixture.
 
         Parameters
         ----------
@@ -224,7 +226,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """
         check_settings(self)
         if self.prior is not None:
-            raise ModelError("partial_fit has no prior: fit all samples at once, or without a prior")
+            raise ModelError("partial_fit cannot use a prior: fit all samples at once, or set prior=None")
         fitted = hasattr(self, "converged_")
         rows = read_rows(self, X, reset=not fitted, y=y)
         dtype = np.result_type(kept_dtype(rows.dtype), *([self.means_] if fitted else []))
@@ -248,7 +250,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self._apply(X, inference.most_probable, None, np.int64)
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the responsibilities, shape (n, n_components).
+        """Return the probability of each component for each sample (responsibilities), shape (n, n_components).
 
         They are lazy for dask input, and float32 if samples and mixture are.
         """
@@ -264,7 +266,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log-likelihood per unit of sample weight, in one pass.
 
-        For float32 samples in memory without weights it is the mean of `score_samples`, as in scikit-learn.
+        For float32 samples in memory without weights, the mean of `score_samples` is returned, as in scikit-learn.
         """
         if sample_weight is None and getattr(X, "dtype", None) == np.float32 and isinstance(X, np.ndarray) and len(X):
             return float(np.mean(self.score_samples(X)))
@@ -281,14 +283,14 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return -2.0 * log_likelihood + self._n_parameters() * math.log(weight)
 
     def sample(self, n_samples: int = 1) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Draw samples, shape (n_samples, n_features), ordered by component, and return their components too."""
+        """Return random samples, shape (n_samples, n_features), ordered by component, and the component of each."""
         state = self._state()
         if n_samples < 1:
             raise ModelError(f"n_samples is {n_samples}: give 1 or more")
         return inference.draw(state, self.covariance_type, n_samples, check_random_state(self.random_state))
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return the mixture as JSON text, doubles exact; with `path`, write it there too."""
+        """Return the mixture as JSON text, with all digits of its numbers; if `path` is given, also write it there."""
         text = serialization.write(serialization.document_of(self))
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
@@ -296,12 +298,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     @classmethod
     def from_json(cls, source: str | Path, name: str = "the text") -> GaussianMixture:
-        """Return the mixture of a JSON text or of the `Path` of its file, the inverse of `to_json`.
+        """Return the mixture that `to_json` converted to a text, given the text or the `Path` of its file.
 
         Raises
         ------
         ModelError
-            If it is no mixture; the message names it by `name`, or by its path.
+            If the text is no mixture. The message refers to the text as `name`, and to a file by its path.
         """
         if isinstance(source, Path):
             return serialization.restore(cls, serialization.read_file(source), str(source))
@@ -309,11 +311,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     @classmethod
     def from_sklearn(cls, mixture: Any) -> GaussianMixture:
-        """Return the mixture of a fitted `sklearn.mixture.GaussianMixture`, with its parameters."""
+        """Return a fitted mixture with the parameters of a fitted `sklearn.mixture.GaussianMixture`."""
         return serialization.from_sklearn(cls, mixture)
 
     def to_sklearn(self) -> Any:
-        """Return a fitted `sklearn.mixture.GaussianMixture`."""
+        """Return a fitted `sklearn.mixture.GaussianMixture` with the parameters of this mixture."""
         check_is_fitted(self)
         return serialization.to_sklearn(self)
 
@@ -404,7 +406,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         covariances = state.covariances
         factors = state.factors if state.factors is not None else precisions_cholesky(covariances, self.covariance_type)
         if dtype == np.float32:
-            # Round the factors, since rounded covariances may not be positive definite.
+            # Round the factors instead of the covariances, which might no longer be positive definite.
             factors = factors.astype(dtype).astype(np.float64)
             covariances = covariances_of(factors, self.covariance_type)
         self.weights_, self.means_ = state.weights.astype(dtype), state.means.astype(dtype)

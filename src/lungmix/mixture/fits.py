@@ -1,4 +1,8 @@
-"""The fits of a cohort: that of the paper, which stops early, the converged one, and the one anchored at a prior."""
+"""The three fits of a cohort, from its histogram.
+
+`fit_paper` stops early, as in the publication; `fit_converged` goes to the maximum of the likelihood; `fit_anchored`
+goes to the maximum of the posterior under a prior.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +28,22 @@ if TYPE_CHECKING:
 PAPER, CONVERGED, ANCHORED = FITS
 
 QUANTILES, PRIOR = "quantiles", "prior"
-"""Names of the starts that are not fits."""
+"""Names of starts that are no fits: components at quantiles of the voxels, and the prior."""
 
 
 @dataclass(frozen=True)
 class Fits(Mapping[str, TissueModel]):
-    """Fits of the same voxels: a mapping of names in `FITS` to models.
+    """The three fits of the same voxels, as a mapping of the names in `FITS` to models.
 
     Attributes
     ----------
     paper : TissueModel
         Fit with k-means starts and the tolerance of the publication.
     converged : TissueModel
-        Fit at the maximum of the likelihood, with clipped values as one interval.
+        Fit at the maximum of the likelihood, in which clipped values form one interval.
     anchored : TissueModel or None
-        Fit at the maximum of the posterior under a prior. None in stores of earlier versions, and if the prior has
-        another number of components; the mapping then has two names.
+        Fit at the maximum of the posterior under a prior. It is None in stores of earlier versions, and if the prior
+        has another number of components than the other fits; then the mapping has only two names.
     """
 
     paper: TissueModel
@@ -73,14 +77,14 @@ def fit_paper(
 ) -> TissueModel:
     """Fit as in the publication: clipped HU, densities at HU values, k-means starts, early stopping.
 
-    The result equals that of a fit to all voxels.
+    The fit to the histogram gives the same result as a fit to all voxels.
 
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
-        Distinct HU and the voxels of each.
+        Distinct HU, and the number of voxels of each.
     clip : int or None
-        HU; lower values are set to this one.
+        HU to which lower values are set; None if values are not clipped.
     n_components, n_init, tol, reg_covar, max_iter, random_state
         See `lungmix.GaussianMixture`.
 
@@ -118,18 +122,18 @@ def fit_converged(
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
-        Distinct HU and the voxels of each.
+        Distinct HU, and the number of voxels of each.
     starts : sequence of TissueModel
-        Starts, such as the paper's fit, or the previous fit of a cohort that has changed.
+        Starting values, such as the result of `fit_paper`, or the previous fit of a cohort that has changed.
     clip : int or None
-        HU; values up to it form one interval, with the probability of all HU below ``clip + 1/2``. None for values
-        that are not clipped.
+        HU at which values are clipped: values up to it form one interval, with the probability of all HU below
+        ``clip + 1/2``. None if values are not clipped.
     reg_covar : float
-        Smallest variance of a component, HU²; values below 1/12, the variance of rounding, count as 1/12.
+        Smallest variance of a component, HU². It is at least 1/12, the variance of rounding.
     max_iter : int
-        Largest number of steps for each start.
+        Largest number of steps from each start.
     afresh : bool
-        Add a start with components at quantiles of the voxels.
+        True to add a start whose components lie at quantiles of the voxels.
 
     Raises
     ------
@@ -171,23 +175,25 @@ def fit_anchored(
     reg_covar: float = 1e-6,
     max_iter: int = 1000,
 ) -> TissueModel:
-    """Maximize the posterior under a prior centred at a model, from this model and other starts.
+    """Maximize the posterior under a prior whose mode is a model, starting from this model and other starts.
 
     The prior is conjugate: Dirichlet for the weights, normal-inverse-gamma for mean and variance of each component. It
-    acts as pseudo-voxels whose components are known. The likelihood is that of `fit_converged`.
+    acts like pseudo-voxels, which are additional imaginary voxels whose components are known. The likelihood is that of
+    `fit_converged`.
 
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
-        Distinct HU and the voxels of each.
+        Distinct HU, and the number of voxels of each.
     starts : sequence of TissueModel
-        Starts besides the prior, such as other fits of the same voxels. The highest maximum is returned; of equal ones
-        that from the prior.
+        Starting values in addition to the prior, such as other fits of the same voxels. The highest maximum is
+        returned; of equal maxima, the one that was reached from the prior.
     prior : TissueModel
-        Mode of the prior; the fit has as many components.
+        Mode of the prior. The fit has the same number of components.
     strength : float
-        Number of pseudo-voxels divided by the number of voxels: so many hold the weights together, and as many mean and
-        variance of each component. 0 gives a maximum of the likelihood, large numbers give the prior.
+        Number of pseudo-voxels divided by the number of voxels. So many pseudo-voxels hold the weights together, and as
+        many hold mean and variance of each component. 0 gives a maximum of the likelihood; large numbers give the
+        prior.
     clip, reg_covar, max_iter
         See `fit_converged`.
 
@@ -219,7 +225,7 @@ def fit_anchored(
         "pile": bins.clipped_fraction,
         "strength": strength,
         "prior": {"weights": prior.weights, "means": prior.means, "variances": prior.variances},
-        # Components are sorted by their means, those of the prior may have had another order.
+        # The component of the prior from which each component comes; components are sorted by their fitted means.
         "prior_components": [int(k) for k in np.argsort(result.mixture.means, kind="stable")],
         "starts": ends,
     }
@@ -232,7 +238,7 @@ def _named(starts: Sequence[TissueModel]) -> tuple[list[str], list[Gaussians]]:
 
 
 def _ends_of_em(mixture: GaussianMixture, model: TissueModel) -> list[dict[str, Any]]:
-    """Return where each k-means start of a fitted mixture ended; see `_best_and_ends`."""
+    """Return, for each k-means start of a fitted mixture, the fit that it led to; see `_best_and_ends`."""
     ends = []
     for i, end in enumerate(mixture._ends):
         columns = (end.state.weights, end.state.means, end.state.covariances)
@@ -252,7 +258,10 @@ def _ends_of_em(mixture: GaussianMixture, model: TissueModel) -> list[dict[str, 
 
 
 def _best_and_ends(names: Sequence[str], results: Sequence[NewtonResult]) -> tuple[NewtonResult, list[dict[str, Any]]]:
-    """Return the highest maximum, and where each start ended: its height and its distance from the highest."""
+    """Return the highest maximum, and a row for each start with the maximum that it led to.
+
+    A row holds the height of that maximum, and its total variation distance from the highest one.
+    """
     best = results[first_best(results)]
     model = to_model(best.mixture, {})
     ends = [
@@ -270,7 +279,7 @@ def _best_and_ends(names: Sequence[str], results: Sequence[NewtonResult]) -> tup
 def clipped(
     values: npt.NDArray[Any], counts: npt.NDArray[Any], clip: int | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Return the distinct HU with voxels after ``hu = max(hu, clip)``, ascending, and the voxels of each."""
+    """Return the distinct HU that voxels have after ``hu = max(hu, clip)``, ascending, and the number of each."""
     hu = np.asarray(values, np.int64)
     hu = hu if clip is None else np.maximum(hu, clip)
     distinct, inverse = np.unique(hu, return_inverse=True)
@@ -288,7 +297,7 @@ def _check_distinct(distinct: int, n_components: int) -> None:
 
 
 def interval_log_likelihood(model: TissueModel, bins: Bins) -> float:
-    """Return the mean log-probability per voxel of intervals under a model; it compares fits of the same voxels."""
+    """Return the mean log-probability per voxel of intervals under a model; higher is better for the same voxels."""
     return log_likelihood(bins, to_gaussians(model))
 
 
@@ -299,14 +308,14 @@ def bic(model: TissueModel, bins: Bins) -> float:
 
 
 def to_gaussians(model: TissueModel) -> Gaussians:
-    """Return a model in the coordinates of the fit."""
+    """Return a model as `Gaussians`, by the parameters in which fits are computed."""
     weights = np.asarray(model.weights)
     return Gaussians(np.log(weights / weights.sum()), np.asarray(model.means), np.log(model.variances) / 2)
 
 
 def to_model(mixture: Gaussians, fit_info: Mapping[str, Any]) -> TissueModel:
-    """Return the model of a mixture, the inverse of `to_gaussians`."""
-    # An empty component keeps the smallest positive weight.
+    """Return the model of `Gaussians`, the inverse of `to_gaussians`."""
+    # Models need weights above 0: give an empty component the smallest positive number.
     weights = np.maximum(np.exp(mixture.log_weights), np.finfo(np.float64).tiny)
     return TissueModel(
         tuple((weights / weights.sum()).tolist()),

@@ -1,4 +1,7 @@
-"""Inference with a fitted mixture: numpy in, numpy out; dask in, lazy dask out."""
+"""Components, probabilities and likelihoods of samples under a fitted mixture, and random samples of it.
+
+Results for numpy arrays are numpy arrays; results for dask arrays are lazy dask arrays.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ Kernel = Callable[[Floats, State, str], npt.NDArray[Any]]
 
 
 def most_probable(x: Floats, state: State, covariance_type: str) -> npt.NDArray[np.int64]:
-    """Return the component of highest posterior; ties go to the lower one."""
+    """Return the most probable component of each sample; of equally probable components, the first."""
     return np.argmax(log_densities(x, state, covariance_type), axis=1).astype(np.int64)
 
 
 def responsibilities(x: Floats, state: State, covariance_type: str) -> Floats:
-    """Return the posteriors of the components, shape (n, k)."""
+    """Return the probability of each component for each sample, shape (n, k)."""
     return np.asarray(np.exp(e_step(x, state, covariance_type)[1]))
 
 
@@ -35,18 +38,18 @@ def log_likelihoods(x: Floats, state: State, covariance_type: str) -> Floats:
 
 
 def apply(x: Any, kernel: Kernel, state: State, covariance_type: str, columns: int | None, dtype: np.dtype[Any]) -> Any:
-    """Apply a kernel to rows, at most `ROWS_AT_ONCE` of them in float64 at a time.
+    """Return the result of a kernel for all rows; at most `ROWS_AT_ONCE` rows are float64 at a time.
 
     Parameters
     ----------
     x : numpy or dask array, shape (n, d)
-        Samples; a dask array has one chunk along the features.
+        Samples; a dask array must have one chunk along the features.
     kernel : callable
-        Function of this module.
+        `most_probable`, `responsibilities` or `log_likelihoods`.
     state, covariance_type
         Parameters of the mixture.
     columns : int or None
-        Second dimension of the result; None for one dimension.
+        Number of columns of the result; None if the result has one dimension.
     dtype : dtype
         Type of the result.
     """
@@ -87,7 +90,7 @@ def _on_rows(
 def total_log_likelihood(
     source: Source, sizes: Sequence[float], state: State, covariance_type: str
 ) -> tuple[float, float]:
-    """Return the log-likelihood of all samples and their weight, in one pass."""
+    """Return the sum of the log-likelihoods of all samples, and the sum of their weights, in one pass."""
     firsts = np.concatenate([[0.0], np.cumsum(sizes)])[:-1]
     task = partial(_sum, state=state, covariance_type=covariance_type)
     parts = source.each(task, [None if np.isnan(first) else int(first) for first in firsts])
@@ -110,7 +113,7 @@ def _sum(
 def draw(
     state: State, covariance_type: str, n_samples: int, random_state: np.random.RandomState
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Draw samples of a mixture, ordered by component, and return their components too."""
+    """Return random samples of a mixture, ordered by component, and the component of each."""
     k, d = state.means.shape
     counts = random_state.multinomial(n_samples, state.weights / state.weights.sum())
     labels = np.repeat(np.arange(k), counts)

@@ -1,9 +1,9 @@
-"""Starts of EM: k-means on weighted samples, or another method of the user's choice.
+"""Starting values of EM, by k-means on weighted samples or by another method of the user's choice.
 
-Up to `FEW_ROWS` rows are clustered directly. Of more rows a coreset is drawn: rows with a probability that grows with
-their weight and their squared distance from the mean, and weights that compensate for it, after Bachem, Lucic and
-Krause (2018), "Scalable k-means clustering via lightweight coresets". It takes one pass for all starts, and respects
-sample weights.
+Up to `FEW_ROWS` rows are clustered directly. If there are more, a random sample of them is clustered, a coreset
+(Bachem, Lucic and Krause 2018, "Scalable k-means clustering via lightweight coresets"). Its rows are drawn with a
+probability that grows with their weight and their squared distance from the mean, and get weights that compensate for
+this probability. A coreset takes one pass over the data for all starts, and respects sample weights.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ METHODS = ("kmeans", "k-means++", "k-means||", "random", "random_from_data")
 
 @dataclass(frozen=True, eq=False)
 class DataSummary:
-    """Row counts and moments of the data, from the first pass.
+    """Numbers of rows, weights and moments of the samples, from the first pass over the data.
 
     Attributes
     ----------
     rows : ndarray of int, shape (chunks,)
-        Number of rows of positive weight in each chunk.
+        Number of rows with a weight above 0 in each chunk.
     weights : ndarray, shape (chunks,)
-        Sum of their weights.
+        Sum of the weights of the rows of each chunk.
     spread : ndarray, shape (chunks,)
-        Sum of weighted squared distances from `mean`.
+        Sum, over the rows of each chunk, of the squared distance from `mean` times the weight.
     mean : ndarray, shape (d,)
         Weighted mean of all samples.
     """
@@ -55,14 +55,14 @@ class DataSummary:
 
 
 def summarize(source: Source, sizes: Sequence[float]) -> DataSummary:
-    """Check and summarize all samples and weights, in one pass.
+    """Return a summary of all samples and weights after checking them, in one pass.
 
     Parameters
     ----------
     source : Source
         Samples.
     sizes : sequence of float
-        Rows of each chunk; NaN if unknown.
+        Number of rows of each chunk; NaN if unknown.
 
     Raises
     ------
@@ -98,7 +98,10 @@ def start_states(
     reg_covar: float,
     covariance_type: str,
 ) -> list[State]:
-    """Return start states by assignment of each sample to the nearest centre, or by random responsibilities.
+    """Return the starting values of EM, one state per start.
+
+    They follow from an M-step after each sample is assigned to the nearest centre or, for the method ``"random"``, to
+    all components in random proportions.
 
     Parameters
     ----------
@@ -107,9 +110,9 @@ def start_states(
     method : {"kmeans", "k-means++", "k-means||", "random", "random_from_data"} or callable
         See `GaussianMixture`.
     n_components, n_init : int
-        Number of centres of a start, and of starts.
+        Number of centres of a start; number of starts.
     random_state : RandomState
-        Generator of the centres, or of the responsibilities.
+        Random generator for the centres or the proportions.
     reg_covar, covariance_type
         See `GaussianMixture`.
     """
@@ -151,19 +154,18 @@ def _centres(
 def _external_centres(
     find: Callable[..., Any], source: Source, n_components: int, random_state: np.random.RandomState
 ) -> Floats:
-    """Return the centres of a function that takes dask arrays, with the signature of ``KMeans(init=)``."""
+    """Return the centres that a function finds in a dask array; its arguments are those of a callable `init_params`."""
     if not isinstance(source, (Rows, Chunks)) or source.weights is not None:
         raise ModelError(
-            "a function as init_params accepts no weights, neither sample_weight nor counts: use init_params='kmeans', "
-            "or samples "
-            "of a float type without weights"
+            "a function as init_params accepts no weights, but sample_weight was given, or integer samples were "
+            "reduced to counts, which are weights: use init_params='kmeans', or samples of a float type without weights"
         )
     x = source.x if isinstance(source, Chunks) else da.from_array(source.x, chunks=(FEW_ROWS, -1))
     seed = int(random_state.randint(np.iinfo(np.int32).max))
     centres = np.asarray(find(x.astype(np.float64), n_components, random_state=seed), np.float64)
     if centres.shape != (n_components, source.n_features):
         raise ModelError(
-            f"init_params gave centres of shape {centres.shape}, not {(n_components, source.n_features)}: "
+            f"init_params returned centres of shape {centres.shape}, not {(n_components, source.n_features)}: "
             "return one row per component"
         )
     return centres
@@ -177,9 +179,10 @@ def _dask_ml(x: da.Array, n_clusters: int, random_state: int) -> Any:
 
 
 def distinct(rows: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return the distinct rows in ascending order and their weights, divided by the largest.
+    """Return the distinct rows in ascending order, and the total weight of each, divided by the largest of these.
 
-    Starts then do not depend on the order of samples, nor on whether duplicates are separate rows or weights.
+    So starting values do not depend on the order of samples. Nor does it matter whether duplicates are given as
+    separate rows or as one row with a higher weight.
     """
     order = np.lexsort(rows.T[::-1])
     rows, weights = rows[order], weights[order]
@@ -189,7 +192,7 @@ def distinct(rows: Floats, weights: Floats) -> tuple[Floats, Floats]:
 
 
 def gather(source: Source, summary: DataSummary, random_state: np.random.RandomState) -> tuple[Floats, Floats]:
-    """Return all rows with their weights if they are few, else a coreset."""
+    """Return all rows with their weights if there are at most `FEW_ROWS`, otherwise the rows of a coreset."""
     if summary.rows.sum() <= FEW_ROWS:
         parts = source.each(_all_rows)
     else:
@@ -224,7 +227,7 @@ def _draw(
     if not draws or not chances:
         return np.zeros((0, len(mean))), np.zeros(0)
     chance, share = np.concatenate(chances), np.concatenate(shares)
-    # Draw by the cumulative sum: k duplicates in sequence and a row of weight k have the same probability.
+    # Draw by the cumulative sum, in which k consecutive duplicates have the same probability as one row of weight k.
     running = np.cumsum(chance)
     positions = np.sort(np.random.RandomState(seed).uniform(size=draws)) * running[-1]
     drawn = np.minimum(np.searchsorted(running, positions, side="right"), len(running) - 1)

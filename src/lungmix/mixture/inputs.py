@@ -1,4 +1,4 @@
-"""Conversion of arrays, frames, lists and dask arrays, with or without weights, to a source of samples."""
+"""Conversion of samples and weights in the types that users have, such as arrays, frames and lists, to a `Source`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from lungmix.mixture.checks import check_masked, check_weights
 from lungmix.mixture.sources import Chunks, Rows, Source
 
 REAL = frozenset("fiub")
-"""Kinds of numpy dtypes that samples and weights may have."""
+"""Kinds of numpy dtypes that samples and weights may have: float, signed and unsigned integer, and boolean."""
 
 
 def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
-    """Return samples as a numpy or dask array of shape (n, d) and of a real dtype; values are not checked.
+    """Return samples as a numpy or dask array of shape (n, d) and of a real dtype; NaN and infinity are not checked.
 
     Parameters
     ----------
     estimator : GaussianMixture
-        Estimator that records the number and the names of features, or compares them with those of its fit.
+        The estimator. If `reset`, it records number and names of features; if not, they must be those of its fit.
     x : array-like, dask array, frame of pandas, polars or dask, or xarray DataArray, shape (n,) or (n, d)
         Samples; shape (n,) means one feature.
     reset : bool
-        True while the estimator is fitted.
+        True if the estimator is about to be fitted.
     y : object, optional
-        Second argument of a fit: ignored for tables as in scikit-learn, rejected for one-dimensional samples.
+        Second argument of `fit`. It is ignored for samples of two dimensions, as in scikit-learn, and raises an error
+        for samples of one dimension.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def read_rows(estimator: Any, x: Any, reset: bool, y: Any = None) -> Any:
         If shape, type or names are invalid.
     """
     lazy = as_lazy(_with_plain_numbers(x))
-    # Check names on the frame: its array has none.
+    # Check names of features on the frame, because its array has none.
     named = x._meta if lazy is not None and getattr(x, "ndim", 0) == 2 and hasattr(x, "columns") else None
     if lazy is not None:
         x = lazy
@@ -84,7 +85,10 @@ def _validated(estimator: Any, x: Any, reset: bool) -> Any:
 
 
 def _with_plain_numbers(x: Any) -> Any:
-    """Convert nullable and mixed numbers of dask frames and series to float64, with NaN for missing values."""
+    """Return dask frames and series with nullable or mixed types of numbers as float64, with NaN for missing values.
+
+    Everything else is returned unchanged.
+    """
     meta = getattr(x, "_meta", None)
     if not hasattr(x, "to_dask_array") or meta is None:
         return x
@@ -104,13 +108,13 @@ def _to_numpy(values: Any) -> Any:
 
 
 def kept_dtype(dtype: npt.DTypeLike) -> type[np.floating[Any]]:
-    """Return the dtype of results for samples of a dtype: float32 for float32, else float64."""
+    """Return the dtype of results for samples of a dtype: float32 for float32, float64 for all others."""
     sample_dtype = np.dtype(dtype)
     return np.float32 if sample_dtype.kind == "f" and sample_dtype.itemsize == 4 else np.float64
 
 
 def source_of(x: Any, sample_weight: Any) -> tuple[Source, Sequence[float]]:
-    """Return samples and their weights as a source, and the sizes of its chunks.
+    """Return samples and their weights as a source, and the number of rows in each of its chunks.
 
     Parameters
     ----------
@@ -140,7 +144,7 @@ def source_of(x: Any, sample_weight: Any) -> tuple[Source, Sequence[float]]:
 
 
 def _read_weights(sample_weight: Any) -> Any:
-    """Return weights as a numpy or dask array, of shape (n,) if they are one column."""
+    """Return weights as a numpy or dask array; the shape (n, 1) becomes (n,)."""
     plain = _with_plain_numbers(sample_weight)
     lazy = as_lazy(plain)
     if lazy is None and hasattr(plain, "iloc") and plain.ndim == 2 and plain.shape[1] == 1:
@@ -158,7 +162,7 @@ def _align_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
     if np.ma.is_masked(weights):
         check_weights(weights, len(weights))
     if math.isnan(x.shape[0]) and lazy and math.isnan(weights.shape[0]) and x.numblocks[0] == weights.numblocks[0]:
-        return x, weights  # a frame and its column; chunks are checked when they are read
+        return x, weights  # probably a frame and one of its columns; lengths of chunks are checked when they are read
     x, weights = _with_known_chunks(x), _with_known_chunks(weights) if lazy else weights
     if len(x) != len(weights):
         raise ModelError(f"sample_weight has the shape {weights.shape}, not ({len(x)},): give one weight per sample")
@@ -166,5 +170,5 @@ def _align_chunks(x: da.Array, weights: Any) -> tuple[da.Array, da.Array]:
 
 
 def _with_known_chunks(array: da.Array) -> da.Array:
-    """Return the array with chunks of known length, computed in one pass."""
+    """Return a dask array whose chunks have known lengths; unknown ones are computed in one pass."""
     return array.copy().compute_chunk_sizes() if math.isnan(array.shape[0]) else array

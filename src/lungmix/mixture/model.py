@@ -1,4 +1,4 @@
-"""Mixture of lung tissues: five Gaussians of HU, sorted by mean, and the labels they give."""
+"""Mixture of lung tissues: Gaussians of HU, usually five, sorted by mean, and the labels that follow from them."""
 
 from __future__ import annotations
 
@@ -44,19 +44,20 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True)
 class TissueModel:
-    """A mixture of Gaussians of HU, its components sorted by mean.
+    """A mixture of Gaussians of HU, whose components are sorted by mean.
 
     Attributes
     ----------
     weights : tuple of float
-        Mixing proportions; they add up to 1.
+        Weights of the components, which add up to 1.
     means : tuple of float
-        HU, ascending. With five components they are air, healthy lung, ground-glass opacity, consolidation and
-        other denser tissue.
+        Means of the components in HU, ascending. Five components are air, healthy lung, ground-glass opacity,
+        consolidation and other denser tissue, in this order.
     variances : tuple of float
-        HU².
+        Variances of the components in HU².
     fit_info : mapping
-        Record of the fit: iterations, mean log-likelihood, voxels; ``fit`` in JSON.
+        Record of the fit, such as number of iterations, mean log-likelihood and number of voxels. Its key in JSON is
+        ``fit``.
 
     Raises
     ------
@@ -73,12 +74,12 @@ class TissueModel:
         columns = [tuple(float(v) for v in getattr(self, name)) for name in ("weights", "means", "variances")]
         if len({len(column) for column in columns}) != 1 or not columns[0]:
             raise ModelError(
-                "weights, means and variances of a mixture must be equally many: give one each a component"
+                "weights, means and variances of a mixture must be equally many: give one of each per component"
             )
         if not np.isfinite(columns).all() or min(columns[0]) <= 0 or min(columns[2]) <= 0:
             raise ModelError("a mixture needs finite means and positive weights and variances")
         if abs(sum(columns[0]) - 1) > 1e-5:
-            raise ModelError(f"the weights of a mixture add up to 1, these to {sum(columns[0]):.6g}")
+            raise ModelError(f"the weights of a mixture must add up to 1, but these add up to {sum(columns[0]):.6g}")
         order = sorted(range(len(columns[1])), key=lambda i: columns[1][i])
         for name, column in zip(("weights", "means", "variances"), columns, strict=True):
             object.__setattr__(self, name, tuple(column[i] for i in order))
@@ -90,12 +91,12 @@ class TissueModel:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that identify weights, means and variances; `fit_info` does not enter."""
+        """Twelve hexadecimal digits that identify weights, means and variances, regardless of `fit_info`."""
         numbers = [list(map(float, column)) for column in (self.weights, self.means, self.variances)]
         return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:_DIGITS]
 
     def log_densities(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return log(weight * density) of every component, in the shape of `hu` with a last axis for the components."""
+        """Return log(weight * density) of each component at `hu`; the result has a last axis for the components."""
         x = np.asarray(hu, np.float64)[..., None]
         variances = np.asarray(self.variances)
         return np.asarray(
@@ -109,25 +110,26 @@ class TissueModel:
         return np.asarray(np.exp(self.log_densities(hu)).sum(axis=-1))
 
     def predict(self, hu: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """Return the component of highest posterior, counted from 1; ties go to the lower one."""
+        """Return the most probable component at `hu`, counted from 1; of equally probable ones, the lower one."""
         return np.asarray(np.argmax(self.log_densities(hu), axis=-1) + 1, np.uint8)
 
     def lookup_table(self) -> npt.NDArray[np.uint8]:
-        """Return the label of every int16 value: shape (65536,), entry ``i`` is for ``i - 32768`` HU."""
+        """Return the label of every int16 value, shape (65536,); entry ``i`` is the label of ``i - 32768`` HU."""
         return self.predict(_HU)
 
     def label_intervals(self) -> list[tuple[int, int]]:
-        """Return the intervals of HU with one label, each as its first HU and its label; the lowest one is left out."""
+        """Return the first HU and the label of each interval of HU with one label, without the lowest interval."""
         labels = self.lookup_table()
         changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
         return [(int(_HU[i]), int(labels[i])) for i in changes]
 
     def map_thresholds(self) -> list[float]:
-        """Return the MAP thresholds in HU, not rounded: entry k separates labels up to k + 1 from higher ones.
+        """Return the MAP thresholds in HU, not rounded: entry k separates labels up to k + 1 from higher labels.
 
-        The search goes up from the lowest mean, so it ignores a wide component that wins again at the low end of the
-        HU range. A component that wins nowhere has the threshold of the one above it. There are `n_components` - 1
-        thresholds, ascending; infinite where no higher label ever wins.
+        There are `n_components` - 1 thresholds, in ascending order. A MAP threshold is the HU at which the most
+        probable component changes. The search begins at the lowest mean, so it ignores a wide component that becomes
+        most probable again at very low HU. A component that is most probable nowhere has the threshold of the component
+        above it. A threshold is infinite if no higher component is most probable anywhere.
         """
         hu = _HU[np.floor(self.means[0]) <= _HU]
         scores = self.log_densities(hu)
@@ -139,10 +141,10 @@ class TissueModel:
         return out
 
     def lowest_label_start(self) -> int | None:
-        """Return the lowest HU that is labelled with the component of the lowest mean.
+        """Return the lowest HU, below the lowest mean, from which on the component of the lowest mean is most probable.
 
-        Below it a wider component is more probable; where none is, it is -32768, the lowest int16. None if another
-        component is more probable even at the lowest mean.
+        At lower HU, a wider component is more probable. If there is no such component, the result is -32768, the lowest
+        int16. It is None if another component is more probable even at the lowest mean.
         """
         lower = _HU[np.ceil(self.means[0]) >= _HU]
         others = np.flatnonzero(self.predict(lower) != 1)
@@ -153,7 +155,7 @@ class TissueModel:
     def _crossing(
         self, hu: npt.NDArray[Any], scores: npt.NDArray[np.float64], labels: npt.NDArray[Any], i: int
     ) -> float:
-        """Return the HU at which the winner at ``hu[i]`` overtakes the one before, by linear interpolation."""
+        """Return the HU, interpolated linearly, at which the label of ``hu[i - 1]`` changes to that of ``hu[i]``."""
         if i == 0:
             return float(hu[0])
         old, new = labels[i - 1], labels[i]
@@ -161,7 +163,7 @@ class TissueModel:
         return float(hu[i - 1]) + (before / (before - after) if before > after else 1.0)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return the model as JSON text, doubles exact; with `path`, write it there too."""
+        """Return the model as JSON text, with all digits of its numbers; if `path` is given, also write it there."""
         document = {
             "format_version": FORMAT_VERSION,
             "weights": self.weights,
@@ -176,12 +178,12 @@ class TissueModel:
 
     @classmethod
     def from_json(cls, text: str, name: str = "the model") -> TissueModel:
-        """Return the model of a JSON text, the inverse of `to_json`.
+        """Return the model that `to_json` converted to a text.
 
         Raises
         ------
         ModelError
-            If the text is no model. The message refers to it as `name`, such as the name of its file.
+            If the text is no model. The message refers to the text as `name`, which can be the name of its file.
         """
         try:
             document = _Document.model_validate_json(text)
@@ -204,7 +206,7 @@ class TissueModel:
         Raises
         ------
         ModelError
-            If it has more than one feature.
+            If the mixture has more than one feature.
         """
         means = np.asarray(mixture.means_, np.float64)
         if means.ndim != 2 or means.shape[1] != 1:
@@ -265,7 +267,7 @@ PUBLISHED = TissueModel(
         "source": "doi:10.3390/bioengineering8020026",
     },
 )
-"""The mixture of Zaffino et al. 2021."""
+"""The published model: the mixture that Zaffino et al. 2021 report."""
 
 
 def load_model(source: str | Path) -> TissueModel:
@@ -301,7 +303,7 @@ def _read_model(path: Path) -> TissueModel:
 
 
 def fitted(mixture: GaussianMixture, x: Any, sample_weight: Any = None) -> TissueModel:
-    """Fit a mixture to HU and return its model, which records convergence in `fit_info` instead of warning."""
+    """Fit a mixture to HU and return its model. `fit_info` says whether the fit converged; there is no warning."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):

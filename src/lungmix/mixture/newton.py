@@ -1,13 +1,15 @@
-"""Maximum of a likelihood or posterior by steps between those of EM and Newton, until the gradient is small.
+"""Maximization of a likelihood or posterior by steps that lie between those of EM and those of Newton's method.
 
-To first order a step of EM is the gradient divided by the information of the complete data, in which each voxel's
-component is known (Lange 1995). Where components overlap, the observed information is a small part of that, and EM
-converges slowly. With one feature both are small matrices, computed in one pass over the histogram. Each step solves
+To first order, a step of EM is the gradient divided by the Fisher information of the complete data, in which the
+component of each voxel is known (Lange 1995). If components overlap, the observed information is a small part of the
+complete information, and EM converges slowly. With one feature, both are small matrices, computed in one pass over the
+histogram. Each step solves
 
     (observed information + damping * complete information) step = gradient
 
-The damping decreases as steps succeed, from EM to Newton, and increases where the log-likelihood would decrease. A
-prior adds pseudo-voxels whose components are known, so the same holds for the log-posterior.
+With a large damping this is a step of EM, with a small one a step of Newton's method. The damping decreases as steps
+succeed, and increases where the log-likelihood would decrease. A prior adds pseudo-voxels whose components are known,
+so the same holds for the log-posterior.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from lungmix.mixture.binned_posterior import PseudoVoxels, log_posterior, poster
 Floats = npt.NDArray[np.float64]
 
 _GRADIENT_TOL = 1e-9
-"""Norm of the gradient, per voxel and in the units of `NewtonResult`, below which a maximum is reached."""
+"""Norm of the gradient below which a maximum is reached: per voxel, and in the units of `NewtonResult.gradient`."""
 
 ROUNDING_VARIANCE = 1 / 12
 """Variance of rounding in HU²; a narrower Gaussian is indistinguishable from a single value."""
@@ -41,21 +43,21 @@ _OTHER_STEPS = 240
 
 @dataclass(frozen=True, eq=False)
 class NewtonResult:
-    """Result of the maximization.
+    """Result of a maximization from one start.
 
     Attributes
     ----------
     mixture : Gaussians
-        Mixture at the end.
+        Mixture after the last step.
     log_likelihoods : list of float
-        Mean log-likelihood per voxel, at the start and after each step; never decreasing. With a prior, the value of
-        `log_posterior`.
+        Mean log-likelihood per voxel at the start and after each step, never decreasing. With a prior, the values of
+        `lungmix.mixture.binned_posterior.log_posterior`.
     gradient : float
-        Norm of the gradient of the last of these, in units in which moving a component's mean by its standard
-        deviation has the length of the square root of its weight.
+        Norm of the gradient at the end. Its units are such that moving the mean of a component by its standard
+        deviation has the length of the square root of the weight of the component.
     converged : bool
-        True if `gradient` is below the tolerance, or below its square root without any gain in the last steps: with
-        more components than the data can distinguish, the maximum is a ridge.
+        True if `gradient` is below the tolerance. Also true if it is below the square root of the tolerance and the
+        last ten steps gained nothing: with more components than the data can distinguish, the maximum is a ridge.
     """
 
     mixture: Gaussians
@@ -72,25 +74,25 @@ def maximize_likelihood(
     reg_covar: float = 1e-6,
     prior: PseudoVoxels | None = None,
 ) -> NewtonResult:
-    """Maximize the likelihood of intervals from a start; with a prior, the posterior.
+    """Maximize the likelihood of intervals from one start; with a prior, maximize the posterior.
 
     Parameters
     ----------
     bins : Bins
-        Histogram as intervals.
+        The histogram, as intervals.
     start : Gaussians
-        Mixture at the start.
+        Starting values.
     max_iter : int
         Largest number of steps.
     reg_covar : float
-        Smallest variance of a component in HU², but at least 1/12, that of rounding.
+        Smallest variance of a component in HU². It is at least 1/12, the variance of rounding.
     prior : PseudoVoxels, optional
-        Prior of as many components as the start, in the same order.
+        Prior with as many components as the start, in the same order.
 
     Returns
     -------
     NewtonResult
-        Result, with a log-likelihood, or log-posterior, not below that of the start.
+        Result, whose log-likelihood, or log-posterior, is at least that of the start.
     """
     floor = 0.5 * np.log(max(reg_covar, ROUNDING_VARIANCE))
     mixture = Gaussians(start.log_weights, start.means, np.maximum(start.log_sds, floor))
@@ -124,10 +126,10 @@ def maximize_from(
     reg_covar: float = 1e-6,
     prior: PseudoVoxels | None = None,
 ) -> list[NewtonResult]:
-    """Return the maximum reached from each start.
+    """Return the maximum that is reached from each start.
 
-    The start that is best after a few steps may take `max_iter` steps; the others stop after 200 more, which is enough
-    unless a maximum is a ridge.
+    First, 40 steps are taken from each start. The start that is then best may take `max_iter` steps; the others stop
+    after 240 steps in total, which is enough unless a maximum is a ridge.
     """
     few = min(max_iter, _TRIAL_STEPS)
     results = [maximize_likelihood(bins, start, max_iter=few, reg_covar=reg_covar, prior=prior) for start in starts]
@@ -141,18 +143,21 @@ def maximize_from(
 
 
 def first_best(results: Sequence[NewtonResult]) -> int:
-    """Return the index of the highest maximum; of equal ones, the first."""
+    """Return the index of the highest maximum; of equally high ones, the first."""
     return max(range(len(results)), key=lambda i: (results[i].log_likelihoods[-1], -i))
 
 
 def quantile_start(bins: Bins, n_components: int) -> Gaussians:
-    """Return components at quantiles of the voxels, each with the mean and spread of its part."""
+    """Return starting values whose components lie at quantiles of the voxels.
+
+    Each component has the mean and the standard deviation of the voxels near its quantile, and all have equal weights.
+    """
     centre = np.where(np.isfinite(bins.lower), (bins.lower + bins.upper) / 2, bins.upper - 0.5)
     rank = (np.cumsum(bins.counts) - bins.counts / 2) / bins.total
     means, sds = [], []
     total_sd = float(np.sqrt(np.average((centre - np.average(centre, weights=bins.counts)) ** 2, weights=bins.counts)))
     for k in range(n_components):
-        # A soft window leaves no component empty if a single value has most of the voxels.
+        # Weight voxels by a smooth window: no component is empty, even if a single value has most of the voxels.
         window = bins.counts * np.exp(-0.5 * ((rank - (k + 0.5) / n_components) * 2 * n_components) ** 2)
         window = window + bins.counts * 1e-12
         mean = float(np.average(centre, weights=window))
@@ -167,14 +172,17 @@ def _is_stationary(values: list[float]) -> bool:
 
 
 def _complete_information(mixture: Gaussians) -> Floats:
-    """Return the root of the diagonal of the complete-data information per voxel: shape (3 k,)."""
-    # Bound the weight of empty components from below, so that divisions are finite; no label depends on it.
+    """Return the square root of the diagonal of the complete information per voxel, shape (3 k,)."""
+    # Give empty components a small weight, so that divisions are finite; no label depends on it.
     weight = np.exp(np.maximum(mixture.log_weights, -60.0) / 2)
     return np.concatenate([weight, weight / np.exp(mixture.log_sds), np.sqrt(2) * weight])
 
 
 def _free(mixture: Gaussians, gradient: Floats, floor: float) -> npt.NDArray[np.bool_]:
-    """Return True for each coordinate that may change: a component of minimal width may only widen."""
+    """Return True for each parameter that may change.
+
+    All may, except for standard deviations that are as small as allowed and would become smaller.
+    """
     k = len(mixture.means)
     held = (mixture.log_sds <= floor + 1e-12) & (gradient[2 * k :] <= 0)
     return ~np.concatenate([np.zeros(2 * k, bool), held])
@@ -189,12 +197,12 @@ def _step(
     floor: float,
     prior: PseudoVoxels | None,
 ) -> tuple[Gaussians, float] | None:
-    """Return the next mixture and damping; None if no step gains more than rounding."""
+    """Return the mixture after the next step, and the next damping; None if no step gains more than rounding errors."""
     gradient, curvature, scale = local
     along, axes = np.linalg.eigh(curvature)
     slope = axes.T @ gradient
     k = len(mixture.means)
-    # Use the absolute curvature, so that steps go uphill also where the likelihood is convex.
+    # Use the absolute values of the curvature, so that steps go uphill even where the likelihood is convex.
     stiff = np.maximum(np.abs(along), 1e-13)
     while damping < _MAX_DAMPING:
         step = ((axes @ (slope / (stiff + damping))) / scale).reshape(3, k)

@@ -26,9 +26,10 @@ class State:
     means : ndarray, shape (k, d)
         Component means.
     covariances : ndarray
-        ``(k, d, d)`` full, ``(d, d)`` tied, ``(k, d)`` diag, ``(k,)`` spherical.
+        Covariances, in a shape that depends on their form: ``(k, d, d)`` full, ``(d, d)`` tied, ``(k, d)`` diag,
+        ``(k,)`` spherical.
     factors : ndarray or None
-        Cholesky factors of the precisions, if the covariances are derived from them.
+        Cholesky factors of the precisions, if the covariances were computed from these; None if not.
     """
 
     weights: Floats
@@ -49,7 +50,7 @@ def n_parameters(covariance_type: str, k: int, d: int) -> int:
 
 
 def precisions_cholesky(covariances: Floats, covariance_type: str) -> Floats:
-    """Return the Cholesky factors of the precisions, in scikit-learn's shapes.
+    """Return the Cholesky factors of the precisions, which are the inverse covariances, in the shapes of scikit-learn.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def precisions_of(factors: Floats, covariance_type: str) -> Floats:
 
 
 def covariances_of(factors: Floats, covariance_type: str) -> Floats:
-    """Return covariances from the Cholesky factors of their precisions: the inverse of `precisions_cholesky`."""
+    """Return covariances from the Cholesky factors of the precisions; the inverse of `precisions_cholesky`."""
     if covariance_type in ("full", "tied"):
         inverse = np.linalg.inv(factors)
         return np.asarray(np.swapaxes(inverse, -1, -2) @ inverse)
@@ -87,14 +88,15 @@ def covariances_of(factors: Floats, covariance_type: str) -> Floats:
 
 
 def factors_of(state: State, covariance_type: str) -> tuple[Floats, Floats]:
-    """Return the terms of the density of each component, in one form for all covariance types.
+    """Return the terms from which the density of each component is computed, the same for all covariance types.
 
     Returns
     -------
     factors : ndarray
-        ``(k, d, d)`` upper triangles for full and tied, ``(k, d)`` for diag and spherical.
+        Cholesky factors of the precisions: upper triangles ``(k, d, d)`` for full and tied, ``(k, d)`` for diag and
+        spherical.
     offsets : ndarray, shape (k,)
-        Log of the weight and of the density at the mean; ``-inf`` for a component without weight.
+        Log of the weight times the density at the mean; ``-inf`` for a component of weight 0.
     """
     k, d = state.means.shape
     factors = state.factors if state.factors is not None else precisions_cholesky(state.covariances, covariance_type)
@@ -109,7 +111,7 @@ def factors_of(state: State, covariance_type: str) -> tuple[Floats, Floats]:
 
 
 def log_densities(x: Floats, state: State, covariance_type: str) -> Floats:
-    """Return the log of weight times density, shape (n, k), of samples ``x`` of shape (n, d)."""
+    """Return log(weight * density) of each component, shape (n, k), for samples ``x`` of shape (n, d)."""
     factors, offsets = factors_of(state, covariance_type)
     out = np.empty((len(x), len(offsets)))
     for k, mean in enumerate(state.means):
@@ -120,23 +122,23 @@ def log_densities(x: Floats, state: State, covariance_type: str) -> Floats:
 
 
 def e_step(x: Floats, state: State, covariance_type: str) -> tuple[Floats, Floats]:
-    """Return the log-likelihood of each sample and the log responsibilities.
+    """Return the log-likelihood of each sample, and the log of the probability of each component for each sample.
 
     Parameters
     ----------
     x : ndarray, shape (n, d)
         Samples.
     state : State
-        Parameters.
+        Parameters of the mixture.
     covariance_type : {"full", "tied", "diag", "spherical"}
         Form of the covariances.
 
     Returns
     -------
     log_likelihood : ndarray, shape (n,)
-        Computed by log-sum-exp, so that distant samples do not underflow.
+        Log-likelihoods; samples far from all components do not underflow.
     log_responsibilities : ndarray, shape (n, k)
-        Log responsibilities, normalised over components.
+        Log probabilities; the probabilities of a sample add up to 1.
     """
     weighted = log_densities(x, state, covariance_type)
     with np.errstate(under="ignore"):

@@ -1,9 +1,9 @@
 """Conjugate prior of a mixture in any number of dimensions, whose mode is a given mixture.
 
-The weights have a Dirichlet prior, mean and covariance of each component a normal-inverse-Wishart prior (Gauvain and
-Lee 1994; Fraley and Raftery 2007). They act as pseudo-samples whose components are known: as many for the weights
-together as for mean and covariance of each component. EM for the maximum of the posterior adds their statistics to
-those of the samples before each M-step.
+The weights have a Dirichlet prior; mean and covariance of each component have a normal-inverse-Wishart prior (Gauvain
+and Lee 1994; Fraley and Raftery 2007). The prior acts like pseudo-samples, which are imaginary samples whose components
+are known. Pseudo-samples of the same total weight hold the weights together, and mean and covariance of each component.
+To maximize the posterior, EM adds the statistics of the pseudo-samples to those of the samples before each M-step.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ class Prior:
     state : State
         Mode of the prior.
     strength : float
-        Weight of the pseudo-samples divided by the weight of all samples, 0 or more.
+        Total weight of the pseudo-samples divided by that of the samples, 0 or more.
     """
 
     state: State
     strength: float
 
     def m_step(self, statistics: Statistics, index: int, reg_covar: float, covariance_type: str) -> State:
-        """Return the parameters that maximize the posterior for statistics of samples; see `m_step` without a prior."""
+        """Return the parameters that maximize the posterior for statistics of samples.
+
+        Parameters are those of `lungmix.mixture.sufficient_statistics.m_step`, which has no prior.
+        """
         if self.strength == 0:
             return m_step(statistics, index, reg_covar, covariance_type)
         samples, total = statistics.only([index]), self.strength * statistics.weight
@@ -43,10 +46,7 @@ class Prior:
         return replace(state, weights=counts / counts.sum())
 
     def log_density(self, state: State, covariance_type: str) -> float:
-        """Return the log-density of the prior at a mixture, divided by the weight of the pseudo-samples.
-
-        Its constant is omitted.
-        """
+        """Return the log-density of the prior at a mixture without its constant, divided by the weight of the prior."""
         factors, offsets = factors_of(state, covariance_type)
         k, d = state.means.shape
         gap = self.state.means - state.means
@@ -70,7 +70,7 @@ class Prior:
         log_likelihood : float
             Mean log-likelihood per unit of sample weight.
         state : State
-            Mixture that has this likelihood.
+            Parameters of the mixture that has this likelihood.
         covariance_type : {"full", "tied", "diag", "spherical"}
             Form of the covariances.
         """

@@ -1,4 +1,4 @@
-"""Random responsibilities, for starts that do not depend on the data."""
+"""Starting values by assigning each sample to all components in random proportions."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def assign_randomly(
     n_components: int,
     covariance_type: str,
 ) -> Statistics:
-    """Return the statistics of samples under random responsibilities, for each seed.
+    """Return the statistics of samples that belong to all components in random proportions, one state per seed.
 
     Parameters
     ----------
     x : ndarray, shape (n, d)
         Samples of any real dtype.
     weights : ndarray, shape (n,), or None
-        Sample weights.
+        Sample weights; None means that each is 1.
     seeds : sequence of int
         One seed per state.
     n_components : int
-        Components of each state.
+        Number of components of each state.
     covariance_type : {"full", "tied", "diag", "spherical"}
         Form of the covariances.
     """
@@ -55,10 +55,10 @@ def assign_randomly(
 
 
 def random_shares(x: Floats, seed: int, k: int) -> Floats:
-    """Return k uniform random numbers for each row, divided by their sum; shape (k, n).
+    """Return, for each row, k uniform random numbers that are divided by their sum; shape (k, n).
 
-    They depend on the values of the row and the seed alone, not on the order of rows, on chunks, or on duplicates in
-    place of a weight.
+    The numbers depend only on the values of the row and on the seed. So the order of rows and the chunks have no
+    effect, and duplicates have the same effect as one row with a higher weight.
     """
     hashed = _scramble(np.full(len(x), seed, np.uint64))
     for column in np.ascontiguousarray((x + 0.0).T).view(np.uint64):  # + 0.0 makes -0.0 and 0.0 one value

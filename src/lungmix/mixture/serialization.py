@@ -1,4 +1,4 @@
-"""Fitted mixtures as JSON: readable by people and other programs, validated on reading, without pickle."""
+"""Fitted mixtures as JSON, which people and other programs can read, and which is validated when it is read."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _FITTED = (
 
 
 class Document(BaseModel):
-    """Schema of the JSON text; arrays are nested lists in the shapes of the fitted attributes."""
+    """Schema of the JSON text. Arrays are nested lists in the shapes of the attributes of the fitted mixture."""
 
     model_config = ConfigDict(extra="forbid", strict=False)
 
@@ -81,12 +81,12 @@ class Document(BaseModel):
         weights = np.asarray(self.weights, np.float64)
         means, covariances = _array(self.means, "means"), _array(self.covariances, "covariances")
         if means.ndim != 2 or len(means) != len(weights):
-            raise ModelError(f"means have the shape {means.shape} for {len(weights)} weights: give one row a weight")
+            raise ModelError(f"means have the shape {means.shape} for {len(weights)} weights: give one row per weight")
         shape = covariance_shape(self.covariance_type, *means.shape)
         if covariances.shape != shape:
             raise ModelError(f"{self.covariance_type} covariances have the shape {covariances.shape}, not {shape}")
         if abs(weights.sum() - 1) > 1e-5:
-            raise ModelError(f"the weights of a mixture add up to 1, these to {weights.sum():.6g}")
+            raise ModelError(f"the weights of a mixture must add up to 1, but these add up to {weights.sum():.6g}")
         if self.precisions_cholesky is None:
             precisions_cholesky(covariances, self.covariance_type)
             return State(weights, means, covariances)
@@ -95,7 +95,7 @@ class Document(BaseModel):
         if factors.shape != shape or (full and not np.array_equal(factors, np.triu(factors))):
             raise ModelError(f"precisions_cholesky of shape {factors.shape}: give upper triangles of shape {shape}")
         if np.any((np.diagonal(factors, axis1=-2, axis2=-1) if full else factors) <= 0):
-            raise ModelError("precisions_cholesky has a diagonal that is not positive")
+            raise ModelError("precisions_cholesky has numbers on its diagonal that are not above 0")
         return State(weights, means, covariances_of(factors, self.covariance_type), factors)
 
 
@@ -107,7 +107,7 @@ def _array(values: Any, name: str) -> Floats:
 
 
 def write(document: Document) -> str:
-    """Return a document as text, doubles exact."""
+    """Return a document as JSON text, with all digits of its numbers."""
     content = document.model_dump()
     if document.dtype == "float64":
         del content["dtype"], content["precisions_cholesky"]  # so that older versions read most mixtures
@@ -115,31 +115,31 @@ def write(document: Document) -> str:
 
 
 def read(text: str | bytes, name: str) -> Document:
-    """Return the document of a text, the inverse of `write`.
+    """Return the document that `write` converted to a text.
 
     Raises
     ------
     ModelError
-        If the text is no mixture; the message names it by `name`.
+        If the text is no mixture; the message refers to it as `name`.
     """
     if len(text) > LARGEST_TEXT:
-        raise ModelError(f"{name} is larger than a mixture can be (256 MiB): give what `to_json` wrote")
+        raise ModelError(f"{name} is larger than a mixture can be (256 MiB): give a text that `to_json` returned")
     try:
         return Document.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"]) or "the text"
         raise ModelError(
-            f"{name} is not a mixture: {mark_untrusted(location)}: {first['msg']}; give what `to_json` wrote"
+            f"{name} is not a mixture: {mark_untrusted(location)}: {first['msg']}; give a text that `to_json` returned"
         ) from None
 
 
 def read_file(path: Path) -> Document:
-    """Return the document of a file; messages name the file."""
+    """Return the document in a file; error messages name the file."""
     if not path.is_file():
-        raise ModelError(f"there is no file {mark_path(path)}: give the path of what `to_json` wrote")
+        raise ModelError(f"there is no file {mark_path(path)}: give the path of a file that `to_json` wrote")
     if path.stat().st_size > LARGEST_TEXT:
-        raise ModelError(f"{mark_path(path)} is larger than a mixture can be (256 MiB): give what `to_json` wrote")
+        raise ModelError(f"{mark_path(path)} is larger than a mixture can be (256 MiB): give a file of `to_json`")
     return read(path.read_bytes(), mark_path(path))
 
 
@@ -170,10 +170,12 @@ def document_of(mixture: Any) -> Document:
 
 
 def restore(kind: type[Any], document: Document, name: str) -> Any:
-    """Return the fitted `GaussianMixture` of a document; messages name it by `name`."""
+    """Return the fitted `GaussianMixture` of a document; error messages refer to the document as `name`."""
     unknown = sorted(set(document.parameters) - {*_KEPT, "random_state", "init_params"})
     if unknown:
-        raise ModelError(f"{name} has the parameter {unknown[0]}, which a mixture does not: give what `to_json` wrote")
+        raise ModelError(
+            f"{name} has the parameter {unknown[0]}, which a mixture does not have: give a text that `to_json` returned"
+        )
     mixture = kind(len(document.weights), document.covariance_type, **document.parameters)
     try:
         check_settings(mixture)
@@ -207,7 +209,7 @@ _SHARED = (
 
 
 def from_sklearn(kind: type[Any], mixture: Any) -> Any:
-    """Return the fitted `GaussianMixture` of a fitted mixture of scikit-learn."""
+    """Return a fitted `GaussianMixture` with the parameters of a fitted mixture of scikit-learn."""
     check_is_fitted(mixture)
     result = kind(**{name: getattr(mixture, name) for name in _SHARED})
     if mixture.init_params in METHODS:
@@ -226,7 +228,7 @@ def from_sklearn(kind: type[Any], mixture: Any) -> Any:
 
 
 def to_sklearn(mixture: Any) -> Any:
-    """Return the fitted scikit-learn mixture of a `GaussianMixture`."""
+    """Return a fitted mixture of scikit-learn with the parameters of a fitted `GaussianMixture`."""
     form = mixture.covariance_type
     shared = {name: getattr(mixture, name) for name in _SHARED}
     if mixture.covariances_init is not None:

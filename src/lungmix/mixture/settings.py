@@ -1,4 +1,4 @@
-"""Validation of the parameters of the estimator."""
+"""Validation of the parameters that users give to `GaussianMixture`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lungmix.mixture.prior import Prior
 
 
 def check_settings(estimator: Any) -> None:
-    """Reject invalid parameters by name.
+    """Raise an error if a parameter of an estimator is invalid.
 
     Raises
     ------
     ModelError
-        If a parameter is invalid; the message states its name, value and valid values.
+        If a parameter is invalid. The message names the parameter, its value, and the values that are valid.
     """
     if estimator.covariance_type not in COVARIANCE_TYPES:
         raise ModelError(f"covariance_type {estimator.covariance_type!r}: choose one of {', '.join(COVARIANCE_TYPES)}")
@@ -43,11 +43,11 @@ def check_settings(estimator: Any) -> None:
         if not isinstance(value, Real) or not 0 <= float(value) < np.inf:
             raise ModelError(f"{name} is {value!r}: give 0 or more")
     if not isinstance(estimator.kappa, Real) or not 0.5 < float(estimator.kappa) <= 1:
-        raise ModelError(f"kappa is {estimator.kappa!r}: steps converge for more than 0.5 and at most 1")
+        raise ModelError(f"kappa is {estimator.kappa!r}: give more than 0.5 and at most 1, so that steps converge")
 
 
 def given_parts(estimator: Any, n_features: int) -> tuple[Floats | None, Floats | None, Floats | None]:
-    """Return weights, means and covariances of a start, None for those that the user does not give.
+    """Return the starting weights, means and covariances that the user gives; None for each that is not given.
 
     Raises
     ------
@@ -78,12 +78,15 @@ def given_prior(estimator: Any, n_features: int) -> Prior | None:
     Raises
     ------
     ModelError
-        If it is no mixture of as many components and features, or the estimator uses minibatches.
+        If the prior is no mixture with the numbers of components and features of the fit, or if the estimator uses
+        minibatches.
     """
     if estimator.prior is None:
         return None
     if estimator.batch_size is not None:
-        raise ModelError("a prior and batch_size are both given: minibatches have no prior, fit without batch_size")
+        raise ModelError(
+            "a prior and batch_size are both given: minibatches cannot use a prior, fit without batch_size"
+        )
     k, form, prior = estimator.n_components, estimator.covariance_type, estimator.prior
     try:
         if hasattr(prior, "variances"):  # a TissueModel
@@ -101,8 +104,8 @@ def given_prior(estimator: Any, n_features: int) -> Prior | None:
     shapes = (k,), (k, n_features), covariance_shape(form, k, n_features)
     if (weights.shape, means.shape, covariances.shape) != shapes:
         raise ModelError(
-            f"the prior has the shapes {weights.shape}, {means.shape}, {covariances.shape}: weights, means and "
-            f"covariances of {k} components and {n_features} features have {', '.join(map(str, shapes))}"
+            f"the prior has the shapes {weights.shape}, {means.shape}, {covariances.shape}: for {k} components and "
+            f"{n_features} features, give weights, means and covariances of shapes {', '.join(map(str, shapes))}"
         )
     if not (np.isfinite(means).all() and (weights > 0).all() and abs(weights.sum() - 1) <= 1e-6):
         raise ModelError("a prior needs finite means and positive weights that add up to 1")
@@ -116,7 +119,7 @@ def _array(estimator: Any, name: str, shape: tuple[int, ...]) -> Floats | None:
         return None
     array = np.array(value, np.float64)
     if array.shape != shape:
-        raise ModelError(f"{name} has the shape {array.shape}: {shape} suits the components and features")
+        raise ModelError(f"{name} has the shape {array.shape}: the numbers of components and features need {shape}")
     if not np.all(np.isfinite(array)):
         raise ModelError(f"{name} holds NaN or infinity: give finite numbers")
     return array

@@ -1,4 +1,4 @@
-"""Sources of samples: arrays in memory or dask arrays, both processed in chunks that return small results."""
+"""Sources of samples: arrays in memory, or dask arrays. Both are processed chunk by chunk, with small results."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ _FAN_IN = 8
 T = TypeVar("T")
 
 Task = Callable[..., Any]
-"""Function of the rows of a chunk, their weights or None, the index of the chunk, and an argument for the chunk."""
+"""Function of four arguments: rows of a chunk, their weights or None, number of the chunk, an argument for the
+chunk."""
 
 
 class Source(Protocol):
-    """Samples in chunks; only results of tasks on chunks are returned, never the samples."""
+    """Samples in chunks. Tasks process the chunks where they are, and only their results are returned."""
 
     @property
     def n_features(self) -> int:
         """Number of columns of the samples."""
 
     def each(self, task: Task, per_chunk_args: Sequence[Any] | None = None) -> list[Any]:
-        """Return the results of ``task(x, weights, index, per_chunk_args[index])`` for all chunks, in order."""
+        """Return the result of ``task(x, weights, index, per_chunk_args[index])`` for each chunk, in order."""
 
     def total(self, task: Callable[[Any, Any], T], combine: Callable[[list[T]], T]) -> T:
-        """Return the results of ``task(x, weights)`` for all chunks, combined in a fixed order."""
+        """Return what `combine` makes of the results of ``task(x, weights)`` for all chunks, in a fixed order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Rows:
     x : ndarray, shape (n, d)
         Samples of any real dtype.
     weights : ndarray, shape (n,), or None
-        Sample weights; None means 1 each.
+        Sample weights; None means that each is 1.
     """
 
     x: npt.NDArray[Any]
@@ -61,16 +62,16 @@ class Rows:
 
     @property
     def n_features(self) -> int:
-        """Columns."""
+        """Number of columns of the samples."""
         return int(self.x.shape[1])
 
     @property
     def sizes(self) -> list[int]:
-        """Number of rows of each part."""
+        """Number of rows of each chunk."""
         return [min(_PART, len(self.x) - start) for start in range(0, max(len(self.x), 1), _PART)]
 
     def each(self, task: Task, per_chunk_args: Sequence[Any] | None = None) -> list[Any]:
-        """See `Source`; threads process parts of 256 Ki rows."""
+        """See `Source`. Chunks are 256 Ki rows, and are processed by several threads."""
         parts = []
         for index, start in enumerate(range(0, max(len(self.x), 1), _PART)):
             rows = slice(start, start + _PART)
@@ -86,14 +87,14 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """Samples in a dask array, with any scheduler, persisted or streamed.
+    """Samples in a dask array, which may be persisted or be read again in each pass, with any scheduler.
 
     Attributes
     ----------
     x : dask array, shape (n, d)
-        One chunk along the features; the sizes of chunks along the rows may be unknown.
+        Samples, in one chunk along the features. The sizes of chunks along the rows may be unknown.
     weights : dask array, shape (n,), or None
-        Sample weights, in the same chunks; None means 1 each.
+        Sample weights, in the same chunks as the rows; None means that each is 1.
     """
 
     x: da.Array
@@ -101,7 +102,7 @@ class Chunks:
 
     @property
     def n_features(self) -> int:
-        """Columns."""
+        """Number of columns of the samples."""
         return int(self.x.shape[1])
 
     def each(self, task: Task, per_chunk_args: Sequence[Any] | None = None) -> list[Any]:
@@ -109,7 +110,7 @@ class Chunks:
         return [cell[0, 0] for cell in dask.compute(*self._cells(task, per_chunk_args))]
 
     def total(self, task: Callable[[Any, Any], T], combine: Callable[[list[T]], T]) -> T:
-        """See `Source`; workers combine results, eight at a time."""
+        """See `Source`. Workers combine the results of eight chunks at a time, and combine these results likewise."""
         level = self._cells(partial(_without_index, task), None)
         merge = dask.delayed(partial(_combine_cells, combine), pure=False)
         while True:
@@ -118,13 +119,13 @@ class Chunks:
                 return dask.compute(level[0])[0][0, 0]
 
     def block(self, index: int) -> tuple[Any, Any]:
-        """Return chunk number `index` and its weights, or None, as delayed values."""
+        """Return chunk number `index` and its weights as dask delayed values; None in place of weights if none."""
         weights = None if self.weights is None else self.weights.blocks[index].to_delayed()[0]
         return self.x.blocks[index].to_delayed()[0, 0], weights
 
     def _cells(self, task: Task, per_chunk_args: Sequence[Any] | None) -> list[Any]:
-        # In one blockwise layer each task is fused with the reading of its chunk, so that no chunks pile up on workers.
-        # Arguments of chunks are part of the layer, not separate tasks.
+        # In one blockwise layer, each task is fused with the reading of its chunk, so that chunks do not accumulate on
+        # workers. The arguments of chunks are part of the layer instead of separate tasks.
         count = self.x.numblocks[0]
         arguments_of_chunks = np.empty(count, object)
         arguments_of_chunks[:] = [
@@ -141,7 +142,7 @@ class Chunks:
             meta=np.empty((0, 0), object),
             align_arrays=False,
             adjust_chunks={"i": 1, "j": 1},
-            # A new name for each pass, so that a scheduler never returns results of an earlier state.
+            # Use a new name for each pass, so that a scheduler never returns the results of an earlier pass.
             name=f"mixture-{uuid4().hex}",
         )
         return list(cells.to_delayed().reshape(-1))
@@ -166,7 +167,7 @@ def _without_index(task: Callable[[Any, Any], Any], x: Any, weights: Any, index:
 
 
 def _in_threads(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-    # Use numba's number of threads, which joblib and others lower if they run several processes on a machine.
+    # Use numba's number of threads, which joblib and others reduce if they run several processes on one machine.
     threads = min(numba.get_num_threads(), len(parts))
     if threads < 2:
         return [function(part) for part in parts]
@@ -180,11 +181,11 @@ def e_step(source: Source, states: Sequence[State], covariance_type: str) -> Sta
 
 
 def hard_pass(source: Source, centres: Floats, covariance_type: str) -> Statistics:
-    """Return the statistics of all samples assigned to the nearest centre, for centres of shape (s, k, d)."""
+    """Return the statistics of all samples that are assigned to the nearest centre; centres have shape (s, k, d)."""
     return source.total(partial(assign, centres=centres, covariance_type=covariance_type), combine_all)
 
 
 def random_pass(source: Source, seeds: Sequence[int], n_components: int, covariance_type: str) -> Statistics:
-    """Return the statistics of all samples under random responsibilities, for each seed."""
+    """Return the statistics of all samples that belong to components in random proportions, one state per seed."""
     task = partial(assign_randomly, seeds=seeds, n_components=n_components, covariance_type=covariance_type)
     return source.total(task, combine_all)

@@ -1,8 +1,9 @@
-"""Stepwise EM: parameters updated with each minibatch.
+"""Stepwise EM: the parameters are updated after each minibatch, which is a small part of the samples.
 
-Cappé and Moulines (2009), "On-line expectation-maximization algorithm for latent data models"; Liang and Klein (2009),
-"Online EM for unsupervised models". Statistics per unit of weight are updated towards those of a minibatch by the step
-``(t + t0) ** -kappa``, followed by the ordinary M-step.
+The sufficient statistics per unit of weight become a weighted mean: that of minibatch ``t`` has the weight ``(t + t0)
+** -kappa``, the step size, and the statistics so far have the rest. The ordinary M-step follows. Sources: Cappé and
+Moulines (2009), "On-line expectation-maximization algorithm for latent data models"; Liang and Klein (2009), "Online EM
+for unsupervised models".
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lungmix.mixture.sources import Chunks, Rows, Source
 from lungmix.mixture.sufficient_statistics import Statistics, combine, combine_all, expected, m_step
 
 CHUNKS_TOGETHER = 8
-"""Number of chunks whose rows are shuffled together, in the memory of one worker."""
+"""Number of chunks whose rows are shuffled together; they must fit in the memory of one worker."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class StepSchedule:
     Attributes
     ----------
     kappa : float
-        Rate at which steps decrease, above 0.5 and at most 1.
+        Exponent with which step sizes decrease, above 0.5 and at most 1.
     t0 : float
-        Delay, at least 0: larger values reduce the first steps.
+        Delay, 0 or more. Larger values make the first steps smaller.
     reg_covar, covariance_type
         See `lungmix.GaussianMixture`.
     """
@@ -48,12 +49,15 @@ class StepSchedule:
     covariance_type: str
 
     def step_size(self, t: int) -> float:
-        """Return the step of minibatch `t`, counted from 0, whose own step is 1."""
+        """Return the step size of minibatch `t`, counted from 0; that of the first minibatch is 1."""
         return 1.0 if t == 0 else float((t + self.t0) ** -self.kappa)
 
 
 def step(states: Sequence[State], batch: Statistics, t: int, schedule: StepSchedule) -> list[State]:
-    """Return the states after minibatch number `t`; a batch of weight 0 changes nothing."""
+    """Return the states after the step for minibatch number `t`, given its statistics.
+
+    A minibatch of weight 0 changes nothing.
+    """
     if batch.weight <= 0:
         return list(states)
     share = schedule.step_size(t)
@@ -66,7 +70,7 @@ def step(states: Sequence[State], batch: Statistics, t: int, schedule: StepSched
 
 @dataclass(frozen=True, eq=False)
 class StepwiseState:
-    """State of stepwise EM within a pass: mixture states, number of steps, and the sum of statistics so far."""
+    """State of stepwise EM within a pass: parameters of each start, number of steps, and sum of statistics so far."""
 
     states: list[State]
     t: int
@@ -76,16 +80,17 @@ class StepwiseState:
 def run_minibatches(
     current: StepwiseState, chunks: Sequence[Any], batch_size: int, seed: int, schedule: StepSchedule
 ) -> StepwiseState:
-    """Take one step per minibatch over the rows of some chunks in random order.
+    """Return the state after one step for each minibatch of the rows of some chunks, in random order.
 
     Parameters
     ----------
     current : StepwiseState
         State before the first step.
     chunks : sequence of (ndarray, ndarray or None)
-        Rows and their weights, within the memory of one worker.
+        Rows and weights of each chunk, in memory.
     batch_size : int
-        Rows of a minibatch; sizes differ by up to half of it, so that minibatches are equal.
+        Approximate number of rows in a minibatch. The rows are divided evenly, so that all minibatches have equally
+        many.
     seed : int
         Seed of the order of rows.
     schedule : StepSchedule
@@ -106,7 +111,7 @@ def _minibatches(chunks: Sequence[Any], batch_size: int, seed: int) -> Iterator[
     kept = []
     for x, weights in chunks:
         check_finite(x, weights, None)
-        # The order of other rows must not depend on rows of weight 0.
+        # Drop rows of weight 0 first, so that the order of the other rows does not depend on them.
         present = np.arange(len(x)) if weights is None else np.flatnonzero(check_weights(weights, len(x)))
         kept.append(present)
     sizes = [len(present) for present in kept]
@@ -134,23 +139,24 @@ def run_stepwise(
     t: int = 0,
     listener: Callback | None = None,
 ) -> tuple[list[Fit], int]:
-    """Pass over the data in minibatches until a pass gains less than `tol`.
+    """Pass over the data in minibatches, until a pass increases the mean log-likelihood by less than `tol`.
 
-    Each pass ends with an M-step on the mean of all its statistics, without those of the first half of the first pass:
-    it removes the excess weight of the last chunks.
+    The last minibatches have more influence on the parameters than others. Therefore each pass ends with an M-step on
+    the sum of the statistics of all its minibatches. In the first pass, this sum leaves out the first half of the
+    minibatches, whose parameters are still far from the maximum.
 
     Parameters
     ----------
     source : Source
         Samples.
     states : sequence of State
-        Starts, all updated by the same minibatches.
+        Starting values, one state per start. All are updated by the same minibatches.
     batch_size : int
-        Rows of a minibatch.
+        Approximate number of rows in a minibatch.
     schedule : StepSchedule
         Step sizes.
     tol, max_iter
-        Smallest gain in mean log-likelihood from pass to pass, and largest number of passes.
+        Smallest gain in mean log-likelihood from one pass to the next, and largest number of passes.
     random_state : RandomState
         Generator of the order of chunks and rows.
     t : int
@@ -161,9 +167,10 @@ def run_stepwise(
     Returns
     -------
     fits : list of Fit
-        One fit per start; a lower bound is the mean over a pass of those of minibatches before their steps.
+        One fit per start. A lower bound is the mean log-likelihood in a pass, in which each minibatch is evaluated
+        before its step.
     steps : int
-        Number of all minibatches.
+        Number of all minibatches, including the `t` before.
     """
     fits = [Fit(state, [], False) for state in states]
     for iteration in range(max_iter):
@@ -194,7 +201,7 @@ def run_stepwise(
 
 
 def _groups(source: Source, random_state: np.random.RandomState) -> list[tuple[npt.NDArray[Any], int]]:
-    """Return groups of chunks, or of rows in memory, in random order, each with a seed."""
+    """Return groups of chunks, or groups of rows in memory, in random order, and a seed for each group."""
     if isinstance(source, Rows):
         order = random_state.permutation(len(source.x))
         pieces = np.array_split(order, max(2, -(-len(order) // (1 << 20))))
@@ -224,7 +231,7 @@ def _run_blocks(current: StepwiseState, blocks: Sequence[Any], shares: Sequence[
 
 
 def first_rows(source: Source, random_state: np.random.RandomState) -> Rows:
-    """Return a random sample of rows, to find a start in."""
+    """Return a random sample of rows, in which starting values are searched."""
     if isinstance(source, Rows):
         chosen = random_state.permutation(len(source.x))[:FEW_ROWS]
         return Rows(source.x[chosen], None if source.weights is None else source.weights[chosen])

@@ -1,7 +1,8 @@
-"""Sufficient statistics of a mixture, their sums, and the M-step.
+"""Sufficient statistics of samples for a mixture, their sums, and the M-step.
 
-Second moments are centred at the component's mean in the data of the statistics and added after Chan, Golub and LeVeque
-(1983), so that data far from the origin, or a start far from the data, lose no precision. Sums are pairwise.
+Second moments are centred at the mean of each component in the samples that the statistics describe, and are added by
+the formula of Chan, Golub and LeVeque (1983). So no precision is lost if samples are far from 0, or if starting values
+are far from the samples. Statistics are added pairwise.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ _TINY = 10 * np.finfo(np.float64).eps
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Statistics of samples for s states of k components in d dimensions.
+    """Statistics of samples for s sets of parameters (states) of a mixture of k components in d dimensions.
 
     Attributes
     ----------
     weight : float
         Sum of the sample weights.
     log_likelihood : ndarray, shape (s,)
-        Weighted sums of the log-likelihood of samples.
+        Sum over the samples of weight times log-likelihood.
     counts : ndarray, shape (s, k)
-        Weighted sums of the responsibilities.
+        Sum over the samples of weight times responsibility, which is the probability of a component for a sample.
     means : ndarray, shape (s, k, d)
-        Means under the responsibilities; arbitrary but finite for a component without any.
+        Mean of the samples, weighted like ``counts``; arbitrary but finite if ``counts`` is 0.
     scatter : ndarray, shape (s, k, d, d) or (s, k, d)
-        Weighted sums of products, or squares, centred at ``means``.
+        Sum of the products of all pairs of features, or of their squares only, weighted like ``counts``; ``means`` are
+        subtracted first.
     """
 
     weight: float
@@ -79,7 +81,7 @@ def combine(a: Statistics, b: Statistics) -> Statistics:
 
 
 def combine_all(parts: Sequence[Statistics]) -> Statistics:
-    """Return the statistics of all parts, added pairwise in an order that depends on their number only."""
+    """Return the sum of the statistics of all parts, added pairwise in an order that depends only on their number."""
     level = list(parts)
     while len(level) > 1:
         odd = level[-1:] if len(level) % 2 else []
@@ -88,16 +90,16 @@ def combine_all(parts: Sequence[Statistics]) -> Statistics:
 
 
 def m_step(statistics: Statistics, index: int, reg_covar: float, covariance_type: str) -> State:
-    """Return the parameters that maximize the likelihood of statistics (M-step).
+    """Return the parameters that maximize the likelihood of samples, given their statistics (M-step).
 
     Parameters
     ----------
     statistics : Statistics
         Statistics of all samples.
     index : int
-        Index of the state.
+        Index of the state in the statistics.
     reg_covar : float
-        Added to the diagonal of covariances.
+        Number that is added to the diagonal of covariances.
     covariance_type : {"full", "tied", "diag", "spherical"}
         Form of the covariances.
 
@@ -106,7 +108,7 @@ def m_step(statistics: Statistics, index: int, reg_covar: float, covariance_type
     As in scikit-learn, a component without samples has a weight near 0, mean 0 and covariance `reg_covar`.
     """
     counts, local, scatter = statistics.counts[index], statistics.means[index], statistics.scatter[index]
-    # Scale the constant with small total weights; for weights of 1 or more it is that of scikit-learn.
+    # Scale the constant with the total weight if that is below 1; otherwise it is the constant of scikit-learn.
     padded = counts + _TINY * min(1.0, statistics.weight)
     kept = (counts / padded)[:, None]
     means = local * kept
@@ -129,7 +131,7 @@ def m_step(statistics: Statistics, index: int, reg_covar: float, covariance_type
 
 
 def expected(states: Sequence[State], reg_covar: float, covariance_type: str) -> Statistics:
-    """Return the statistics of total weight 1 whose M-step gives these states, the inverse of `m_step`."""
+    """Return the statistics, of total weight 1, from which `m_step` computes these states."""
     counts, means = np.stack([s.weights for s in states]), np.stack([s.means for s in states])
     s, k, d = means.shape
     if covariance_type in ("full", "tied"):

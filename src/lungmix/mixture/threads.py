@@ -13,8 +13,8 @@ from threadpoolctl import ThreadpoolController
 def one_thread() -> Iterator[None]:
     """Limit BLAS and OpenMP to one thread.
 
-    With arrays of a few thousand values threads spend more time synchronizing than working, on a busy machine up to
-    ten times as much.
+    On arrays of a few thousand values, several threads spend more time waiting for each other than computing: up to ten
+    times as much on a busy machine.
     """
     with _controller().limit(limits=1):
         yield
@@ -22,5 +22,5 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def _controller() -> ThreadpoolController:
-    # Cached, since searching for the libraries takes longer than a step of a fit.
+    # Cache the controller, since searching for the libraries takes longer than a step of a fit.
     return ThreadpoolController()

@@ -1,4 +1,4 @@
-"""Progress lines of a fit, according to `verbose` and `verbose_interval`."""
+"""Lines that a fit prints, depending on the parameters `verbose` and `verbose_interval` of `GaussianMixture`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Announcer:
     Parameters
     ----------
     verbose : int
-        0 prints nothing, 1 the iteration, 2 and more its likelihood, gain and time too.
+        0 prints nothing, 1 prints the number of the iteration, 2 and more also its likelihood, gain and time.
     interval : int
-        Number of iterations between lines.
+        Number of iterations between printed lines.
     listener : callable or None
         Called after each iteration.
     """
@@ -27,7 +27,7 @@ class Announcer:
         self._began = self._last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Print the iteration if it is due, and call the listener."""
+        """Print a line for every `interval`-th iteration, and call the listener."""
         best = max(progress.lower_bounds.values())
         if self.verbose and progress.iteration % self.interval == 0:
             line = f"  Iteration {progress.iteration} of at most {progress.max_iter}"

@@ -1,4 +1,4 @@
-"""Seeded chest phantoms in HU with known truth, and cohorts of them.
+"""Simulated chest CT (phantoms) in HU with known tissue of each voxel, and cohorts of phantoms.
 
 >>> from lungmix.phantom import Phantom
 >>> phantom = Phantom(shape=(48, 64, 64), spacing=(5.6, 5.6, 6.25), seed=1)

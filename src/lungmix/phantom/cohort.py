@@ -1,4 +1,4 @@
-"""Cohorts of phantoms with scanners, ages and radiological scores."""
+"""Cohorts of phantoms, with simulated scanners, ages and radiological scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORMATS = ("nrrd", "nii.gz", "mha", "dicom")
 
 @dataclass(frozen=True)
 class Patient:
-    """A scan of a cohort, with the characteristics of its patient.
+    """A phantom of a cohort, with the age, sex and score of its simulated patient.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class Cohort:
             weights=tuple(float(w) for w in weights),
             traps=self.traps,
             name=f"case-{index + 1:03d}",
-            # Slices have no gaps: none is thinner than the distance to the next.
+            # Slices are as thick as their distance, so that there are no gaps between them.
             acquisition=replace(scanner, slice_thickness=self.spacing[2]),
         )
         age = int(np.clip(random.normal(56, 15), 20, 83))
@@ -109,12 +109,12 @@ def write_cohort(folder: str | Path, cohort: Sequence[Patient] | Cohort, format:
     cohort : Cohort or sequence of Patient
         Scans to write.
     format : {"nrrd", "nii.gz", "mha", "dicom", "mixed"}
-        File format; ``mixed`` alternates between all.
+        File format; ``mixed`` alternates between all formats.
 
     Returns
     -------
     list of Path
-        One file, or folder of DICOM files, a scan.
+        File, or folder of DICOM files, of each scan.
     """
     if format != "mixed" and format not in _FORMATS:
         raise UsageError(f"there is no format {format!r}: choose one of {', '.join(_FORMATS)} or mixed")

@@ -1,7 +1,10 @@
 """Phantom of analytic shapes, tissue textures and noise, generated slice by slice.
 
-The random generator of a slice is seeded by the phantom's seed and the slice index, so slabs of any thickness hold the
-same voxels, and no more than a slab is in memory.
+The random generator of a slice is seeded by the phantom's seed and the slice index. So the voxels do not depend on the
+thickness of slabs, and only one slab is in memory.
+
+Coordinates: u runs along x from -0.5 to 0.5, in widths of the image; v runs along y in the same unit, 0 in the middle;
+w runs along z from -1 at the head to 1 at the feet.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ TISSUE_SDS = np.sqrt(np.array([1936.65952913, 3413.06554292, 8927.18035462, 2454
 )
 _WEIGHTS = (0.33915991, 0.36163895, 0.13880557, 0.05467644, 0.10571913)
 
-# Shapes as fractions of the field of view (x, y) and of half the height (z, from -1 at the head to 1).
+# Half axes and positions of shapes: along u and v in widths of the image, along w in half heights of the volume.
 _BODY = (0.46, 0.36)
 _LUNG = (0.13, 0.22)
 _LUNG_X = 0.185
@@ -68,7 +71,7 @@ class Phantom:
     seed : int
         Seed of the voxels.
     weights : tuple of float
-        Shares of air, healthy, GGO, consolidation and other in the lungs.
+        Fractions of the lung voxels that are air, healthy, GGO, consolidation and other.
     traps : frozenset of str
         Keys of `TRAPS`.
     name : str
@@ -102,7 +105,7 @@ class Phantom:
         if len(tuple(self.shape)) != 3 or min(self.shape) < 1 or min(self.spacing) <= 0:
             raise UsageError(f"a phantom of {self.shape} voxels of {self.spacing} mm is not possible")
         if len(self.weights) != 5 or min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
-            raise UsageError("weights are five shares that add up to 1")
+            raise UsageError(f"{self.weights} are no weights: give five fractions that add up to 1")
 
     @property
     def geometry(self) -> Geometry:
@@ -112,7 +115,7 @@ class Phantom:
 
     @property
     def lung_involvement(self) -> float:
-        """Percentage of GGO, consolidation and other according to `weights`."""
+        """Percentage of lung voxels that are GGO, consolidation and other, according to `weights`."""
         return 100.0 * sum(self.weights[2:])
 
     def slabs(self, thickness: int = 32) -> Iterator[HU]:
@@ -151,7 +154,7 @@ class Phantom:
     @cached_property
     def _v(self) -> Floats:
         ny, nx = self.shape[1:]
-        # In units of the width of the image, so that a circle stays round.
+        # Rows in units of the width of the image, as columns are, so that a circle in u and v is round.
         rows = (np.arange(ny, dtype=np.float32) + 0.5 - ny / 2) * np.float32(self.spacing[1] / (self.spacing[0] * nx))
         return np.asarray(rows, np.float32)[:, None]
 
@@ -160,7 +163,7 @@ class Phantom:
         return self.shape[2] * self.spacing[0]
 
     def _w(self, z: int) -> float:
-        """Return the height from -1 at the head to 1 at the feet; slices run to the head if direction z is positive."""
+        """Return w of a slice, from -1 at the head to 1 at the feet, for both directions of the slices along z."""
         w = 2.0 * (z + 0.5) / self.shape[0] - 1.0
         return -w if self.direction[8] > 0 else w
 
@@ -207,7 +210,7 @@ class Phantom:
         for lung, x in zip(lungs, self._lung_x(), strict=True):
             truth[lung] = tissue[lung]
             if "consolidation" in self.traps:
-                # As dense as liver, the HU of the fifth class; 8 mm, within the closing of both presets.
+                # Tissue 5 is as dense as liver; a radius of 8 mm is less than that of the closing of the presets.
                 truth[lung & self._in_ball(z, x, 0.04, -0.1, 8 / self._width_mm)] = 5
             if "vessels" in self.traps:
                 truth[lung & self._vessels(z, x)] = 5
@@ -216,7 +219,7 @@ class Phantom:
     def _side_truth(self, z: int) -> Labels:
         sides = np.zeros(self.shape[1:], np.uint8)
         sides[self._trachea(z)] = AIRWAY.label
-        # Columns run to the patient's left, unless the direction says otherwise.
+        # Columns run to the patient's left if the first direction cosine is positive.
         order = (RIGHT, LEFT) if self.direction[0] > 0 else (LEFT, RIGHT)
         middle = sum(self._lung_x()) / 2
         lungs = self._lungs(z)
@@ -247,12 +250,12 @@ class Phantom:
         return np.column_stack([directions * (2 * np.pi / lengths_mm)[:, None], random.uniform(0, 2 * np.pi, _WAVES)])
 
     def _in_ball(self, z: int, x: float, y: float, w: float, radius: float) -> npt.NDArray[np.bool_]:
-        """Return a ball of `radius` image widths around (x, y) at height w."""
+        """Return a mask of slice z of a ball around (x, y, w), with a radius in widths of the image."""
         dz = (self._w(z) - w) * self.shape[0] * self.spacing[2] / 2 / self._width_mm
         return np.asarray((self._u - x) ** 2 + (self._v - y) ** 2 + np.float32(dz * dz) < radius * radius)
 
     def _vessels(self, z: int, x: float) -> npt.NDArray[np.bool_]:
-        """Return tubes of 2 to 4 mm that fan out from the hilum."""
+        """Return a mask of vessels in slice z: tubes with radii of 2 to 4 mm that fan out from the hilum."""
         out = np.zeros(self.shape[1:], np.bool_)
         random = np.random.default_rng([self.seed, 2 << 40])
         t = (self._w(z) - _LUNG_Z[0]) / _LUNG_Z[1]
@@ -264,7 +267,7 @@ class Phantom:
         return out
 
     def _thorax(self, z: int) -> Floats:
-        """Return the HU of everything but the tissue of the lungs, without noise."""
+        """Return the HU of a slice without noise and without lung tissue: body, ribs, spine, trachea, traps."""
         w = self._w(z)
         u, v = self._u, self._v
         wide = 0.62 if "edge" in self.traps else _BODY[0]

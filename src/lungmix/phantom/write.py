@@ -1,4 +1,4 @@
-"""Write phantoms as DICOM series, NRRD, NIfTI or MetaImage files, slab by slab."""
+"""Writer of phantoms as DICOM series, NRRD, NIfTI or MetaImage files, slab by slab."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_phantom(path: str | Path, phantom: Phantom) -> None:
     path : str or Path
         File with the extension of an image format, or a folder for a DICOM series.
     phantom : Phantom
-        Phantom to write, of any length: one slab is in memory at a time.
+        Phantom to write; only one slab of it is in memory at a time.
     """
     target = Path(path)
     if extension_of(target) is None:

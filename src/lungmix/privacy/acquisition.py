@@ -1,4 +1,4 @@
-"""Technical attributes of a scan, the only header values besides its geometry that a store may contain."""
+"""Technical attributes of a scan: besides the geometry, the only header values that a store may contain."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SEXES = ("F", "M", "O")
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Technical attributes of a scan, the only ones that a store may contain. Unknown ones are None.
+    """Technical attributes of a scan that a store may contain. Unknown attributes are None.
 
-    Every instance contains only known words and plausible numbers: texts that are not in
-    `lungmix.privacy.header_allowlist` and numbers out of range become None, ages over 89 become 90.
+    Every instance contains only known words and plausible numbers. Words that are not in
+    `lungmix.privacy.header_allowlist` are dropped, numbers out of range become None, and ages over 89 become 90.
 
     Attributes
     ----------
     modality : str or None
         Modality, ``CT``.
     manufacturer, model, kernel : str or None
-        Values of DICOM where all their words are known.
+        Values of DICOM, or their known words; see `lungmix.privacy.header_allowlist`.
     kvp : float or None
         Tube voltage, kV.
     slice_thickness : float or None
@@ -81,7 +81,7 @@ class Acquisition:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Acquisition:
-        """Return the attributes of a dictionary of :meth:`to_dict`; unknown keys are ignored."""
+        """Return the attributes from a dictionary that :meth:`to_dict` returned; unknown keys are ignored."""
         names = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in names})
 
@@ -95,7 +95,10 @@ def _choice(*allowed: str) -> Callable[[Any], str | None]:
 
 
 def _number(low: float, high: float) -> Callable[[Any], float | None]:
-    """Return a function that rounds numbers within limits to three decimals, more than any scanner sets."""
+    """Return a function that rounds a number to three decimals; it returns None for a number out of range.
+
+    Scanners set fewer decimals; more could hide other information.
+    """
 
     def clean(value: Any) -> float | None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

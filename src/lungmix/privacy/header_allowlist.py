@@ -1,7 +1,7 @@
 """Allowlist of words in texts of headers: makers, models and kernels of CT scanners.
 
-Texts of a DICOM header are free and may contain names. This module returns only words of the lists below and
-numbers of models.
+Texts of a DICOM header are free and may contain names. Functions of this module return only words and model numbers of
+the lists below.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 OTHER = "other"
-"""Value for a maker that is in no list."""
+"""Value for a maker without a known brand."""
 
 _MAX_LENGTH = 64
 _WORD = re.compile(r"[^\W\d_]+|\d+")
@@ -73,14 +73,20 @@ _KERNEL_CODE = re.compile(
 
 
 def maker(text: str | None) -> str | None:
-    """Return a maker unchanged where all its words are known, else its known words or `OTHER`; None for no text."""
+    """Return a maker unchanged if all its words are known, else only its known words.
+
+    Without a known brand, the result is `OTHER`; for an empty text it is None.
+    """
     if not text or not text.strip():
         return None
     return _allowed_text(text, _BRANDS, _MAKER_WORDS, frozenset()) or OTHER
 
 
 def model(text: str | None) -> str | None:
-    """Return a model unchanged where all its words are known, else its known words; None for an unknown family."""
+    """Return a model unchanged if all its words are known, else only its known words; None without a known family.
+
+    A family is a word such as "somatom" or "aquilion".
+    """
     return _allowed_text(text or "", _FAMILIES, _MODEL_WORDS, _MODEL_NUMBERS)
 
 
@@ -102,7 +108,7 @@ def _is_kernel(part: str) -> bool:
 
 
 def _allowed_text(text: str, anchors: frozenset[str], words: frozenset[str], numbers: frozenset[str]) -> str | None:
-    """Return the text, or only its known words; None unless one of them is an anchor."""
+    """Return the text if all its words are in `words` or `numbers`, else only these; None without one in `anchors`."""
     text = text.strip()[:_MAX_LENGTH]
     text_words = _WORD.findall(text)
     known_words = [word for word in text_words if word.lower() in words or word in numbers]

@@ -1,4 +1,7 @@
-"""Identity of the patient of a scan, used only for a key table and never stored, sent or shown otherwise."""
+"""Identity of the patient of a scan.
+
+It is used to group slices and for a key table, and is never put into a store, sent to a worker or shown.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Identity:
 
     @classmethod
     def read(cls, text_of: Callable[[str], str | None]) -> Identity:
-        """Return the identity from a function that returns the text of a DICOM attribute by keyword, or None."""
+        """Return the identity in a header; `text_of` returns the text of the attribute with a keyword, or None."""
         return cls(**{field.name: text_of(KEYWORDS[field.name]) for field in fields(cls)})
 
 

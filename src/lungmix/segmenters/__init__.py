@@ -1,4 +1,4 @@
-"""Segmenters: plug-ins that make lung masks from axial slices, and what they derive from."""
+"""Segmenters: plug-ins that make lung masks from axial slices, and the base class of these plug-ins."""
 
 from lungmix.segmenters.base import AxialSlices, Segmenter
 from lungmix.segmenters.mask_options import check_mask_options

@@ -1,4 +1,4 @@
-"""Base class of segmenters, and the slices that they get."""
+"""Base class of segmenters, and the slices that segmenters are called with."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class AxialSlices:
         Hounsfield units. Slices run from the feet to the head, rows from front to back, columns from the patient's
         right to the left, so that a slice looks as on a radiologist's screen.
     first : int
-        Index of the first slice, counted from the feet.
+        Index of the first of these slices in the scan, counted from the feet.
     total : int
         Number of axial slices of the scan.
     spacing : tuple of float
-        Distance of slices, of rows and of columns, mm.
+        Distance between slices, between rows and between columns, mm.
     """
 
     hu: npt.NDArray[np.int16]
@@ -40,33 +40,34 @@ class Segmenter:
     """Base class of plug-ins that make lung masks.
 
     A worker process makes one object of the class and keeps it. Its methods are never called by two threads at a time.
-    Labels may depend on nothing but the slices of one call. These are always the same: `batch_slices` slices from
-    the feet on, the last time what is left, however the scan is stored and computed.
+    The labels of a call may depend only on the slices of that call. Calls always get the same batches of slices:
+    `batch_slices` slices each, counted from the feet, with a smaller last batch. Batches depend neither on the storage
+    order of the scan nor on workers.
 
     Parameters
     ----------
     weights : Path, optional
         File that `find_weights` returned.
     device : str
-        Device by the user, such as ``"cpu"``; `devices` lists the possible ones.
+        Device that the user chose, such as ``"cpu"``; `devices` lists the possible values.
 
     Attributes
     ----------
     labels : mapping of int to str
-        Regions of the labels that `segment` returns: ``"right"``, ``"left"``, ``"airway"``, ``"elsewhere"``, or
-        ``"lung"`` where right and left are not told apart. 0 is the background.
+        Region of each label that `segment` returns: ``"right"``, ``"left"``, ``"airway"``, ``"elsewhere"``, or
+        ``"lung"`` for both lungs together. Label 0 is the background.
     batch_slices : int
-        Number of slices of a call.
+        Number of slices per call.
     plane : tuple of int or None
-        Rows and columns of the labels that `segment` returns, where these are not the rows and columns of the slices;
-        `place` then brings them there.
+        Rows and columns of the labels that `segment` returns, if they differ from those of the slices; `place` then
+        maps the labels to the slices. None if they are equal.
     clean_up : bool
-        True to keep only the largest component of each label, give smaller ones to their neighbours and fill holes, see
-        `lungmix.kernels.label_components`.
+        True to keep only the largest component of each label, give smaller components to neighbouring labels, and fill
+        holes; see `lungmix.kernels.label_components`.
     devices : tuple of str
-        Devices that the class knows; a device with a number, such as ``cuda:1``, counts as that without.
+        Devices that the class supports, without a number: ``cuda`` includes ``cuda:1``.
     memory_bytes : int
-        Memory that a worker needs for the object and a call of `segment`, beside that of the package.
+        Memory that a worker needs for the object and a call of `segment`, in addition to what it needs anyway.
     libraries : tuple of str
         Installed packages whose versions are recorded with each mask.
     """
@@ -84,12 +85,12 @@ class Segmenter:
 
     @classmethod
     def find_weights(cls, weights: Path | None) -> Path | None:
-        """Return the weights file to use, before any work begins; a class that needs none rejects one.
+        """Return the weights file to use; None if the class needs no weights. It is called before any work begins.
 
         Parameters
         ----------
         weights : Path, optional
-            File by the user.
+            File that the user gave.
 
         Raises
         ------
@@ -102,7 +103,7 @@ class Segmenter:
 
     @classmethod
     def version(cls) -> str | None:
-        """Return the version that masks depend on; None for that of the distribution with the entry point."""
+        """Return the version that masks depend on; None stands for the version of the package with the entry point."""
         return None
 
     def segment(self, slices: AxialSlices) -> npt.NDArray[np.uint8]:
@@ -116,18 +117,18 @@ class Segmenter:
         Returns
         -------
         ndarray of uint8, shape (slices, rows, columns)
-            Labels; rows and columns are those of `plane`, if it is set.
+            Labels, with the rows and columns of `plane` if it is not None, else of the slices.
         """
         raise NotImplementedError
 
     def place(self, labels: npt.NDArray[np.uint8], slices: AxialSlices) -> npt.NDArray[np.uint8]:
-        """Return labels of shape `plane` with the rows and columns of their slices.
+        """Return labels mapped from the rows and columns of `plane` to those of the slices.
 
         Parameters
         ----------
-        labels : ndarray of uint8
-            Labels of the slices, after the clean-up.
+        labels : ndarray of uint8, shape (slices, rows, columns)
+            Labels with the rows and columns of `plane`, after the clean-up.
         slices : AxialSlices
-            The batch that they came from.
+            Batch of slices for which `segment` returned the labels.
         """
         return labels

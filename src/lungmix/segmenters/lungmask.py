@@ -1,4 +1,4 @@
-"""Segmenter of the package lungmask: the U-net R231, with its own code before, in and after the network.
+"""Segmenter with the U-net R231 of the package lungmask, which also prepares the slices and places the labels.
 
 Source: Hofmanninger et al., Automatic lung segmentation in routine imaging is primarily a data diversity problem, not a
 methodology problem, European Radiology Experimental 4, 50 (2020).
@@ -21,7 +21,7 @@ from lungmix.errors import SegmenterError, UsageError, mark_path
 from lungmix.segmenters.base import AxialSlices, Segmenter
 
 WEIGHTS_FILE = "unet_r231-d5d2fc3d.pth"
-"""Name of the weights of R231 in the cache of torch."""
+"""File name of the weights of R231 in the cache of torch."""
 
 INSTALL = 'pip install "lungmix[lungmask]"'
 
@@ -33,8 +33,8 @@ _N_LABELS = 3
 class LungmaskSegmenter(Segmenter):
     """U-net R231 of lungmask.
 
-    On the processor the network gets single slices and one thread, as by ``lungmask --cpu``, so that labels depend on
-    neither batches nor cores; on a graphics card it gets batches of 16.
+    On the CPU the network gets single slices and runs in one thread, as with ``lungmask --cpu``, so that labels depend
+    neither on batches nor on the number of cores. On a GPU it gets batches of 16 slices.
     """
 
     plane: ClassVar[tuple[int, int] | None] = (256, 256)
@@ -61,13 +61,13 @@ class LungmaskSegmenter(Segmenter):
             model.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError):
             raise SegmenterError(
-                f"{mark_path(weights)} does not hold weights of the U-net R231: give those that lungmask publishes"
+                f"{mark_path(weights)} does not hold weights of the U-net R231: give the file that lungmask publishes"
             ) from None
         self._model = model.eval().to(self._device)
 
     @classmethod
     def find_weights(cls, weights: Path | None) -> Path | None:
-        """Return the weights by the user, or those in the cache of torch.
+        """Return the weights file that the user gave, or else the weights file in the cache of torch.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class LungmaskSegmenter(Segmenter):
             raise UsageError(f"lungmask is not installed: run `{INSTALL}`") from None
 
     def segment(self, slices: AxialSlices) -> npt.NDArray[np.uint8]:
-        """Return the labels of slices that are cropped to the body, 256 rows and columns."""
+        """Return the labels of slices, on 256 rows and columns that cover only the body."""
         pixels, _ = self._utils.preprocess(slices.hu, resolution=list(self.plane or ()))
         pixels = np.divide(np.minimum(pixels, _HIGHEST_HU) - _LOWEST_HU, _HIGHEST_HU - _LOWEST_HU)
         size = 1 if self._device.type == "cpu" else self.batch_slices
@@ -106,7 +106,7 @@ class LungmaskSegmenter(Segmenter):
         return labels
 
     def place(self, labels: npt.NDArray[np.uint8], slices: AxialSlices) -> npt.NDArray[np.uint8]:
-        """Return labels on the rows and columns of their slices."""
+        """Return labels mapped from the box around the body to the rows and columns of the slices."""
         placed = np.zeros(slices.hu.shape, np.uint8)
         filled = np.flatnonzero(labels.any(axis=(1, 2)))
         if filled.size:
@@ -117,13 +117,13 @@ class LungmaskSegmenter(Segmenter):
 
 
 def cached_weights() -> Path:
-    """Return the place of the weights in the cache of torch, by its rule, without importing it."""
+    """Return the path of the weights in the cache of torch, without importing torch, which is slow."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
     return Path(home).expanduser() / "hub" / "checkpoints" / WEIGHTS_FILE
 
 
 def _read_state(torch: Any, weights: Path) -> Any:
-    """Return the tensors of a weights file; a pickle of anything else is not loaded."""
+    """Return the tensors of a weights file; other pickled objects, which could run code, are not loaded."""
     try:
         return torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -134,7 +134,7 @@ def _read_state(torch: Any, weights: Path) -> Any:
 
 @contextmanager
 def _single_thread(torch: Any) -> Iterator[None]:
-    """Let torch compute with one thread meanwhile: sums of other numbers of threads can have other last bits."""
+    """Limit torch to one thread within a ``with`` block, since rounding errors depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -19,25 +19,26 @@ def check_mask_options(
     mask_weights: str | Path | None = None,
     mask_device: str | None = None,
 ) -> SegmenterSpec | None:
-    """Return the segmenter that a user names; None without a name.
+    """Return the segmenter that the user named, or None, after a check of all options that say where masks come from.
 
     Parameters
     ----------
     masks : str or Path, optional
-        Place of mask files, or `lungmix.parameters.NO_MASKS`.
+        Path or address of mask files, or `lungmix.parameters.NO_MASKS`.
     mask_labels : str, mapping or MaskLabels, optional
-        Labels of the mask files.
+        Which labels of the mask files are the lungs.
     mask_with, mask_weights, mask_device
         Name, weights and device of a segmenter; see `find_segmenter`.
 
     Raises
     ------
     UsageError
-        If there is no such place or segmenter, the segmenter cannot be used, the labels are not understood, masks are
-        given too, or labels, weights or a device are given for masks that come from elsewhere.
+        If there is no such path or segmenter, the segmenter cannot be used or the labels are not understood; if both
+        mask files and a segmenter are given; if labels are given without mask files, or weights or a device without
+        a segmenter.
     """
     if mask_with is not None and masks is not None:
-        raise UsageError("`masks` and `mask_with` both say where masks come from: give one of them")
+        raise UsageError("`masks` and `mask_with` both say where masks come from: give only one of the two")
     if MaskLabels.parse(mask_labels) is not None and masks in (None, NO_MASKS):
         raise UsageError("`mask_labels` says what the labels of mask files are: give the files, `masks=PLACE`")
     if masks is not None and masks != NO_MASKS:
@@ -51,6 +52,6 @@ def check_mask_options(
 
 
 def check_mask_place(place: str | Path) -> None:
-    """Raise a `UsageError` if there is nothing at a path; an address is checked where its objects are listed."""
+    """Raise `UsageError` if a path does not exist; an address is checked later, when its objects are listed."""
     if not is_remote(str(place)) and not Path(place).exists():
         raise UsageError(f"{mark_path(place)} does not exist: check the path of the masks")

@@ -1,4 +1,4 @@
-"""Segmenters by name: those of this package and of entry points, built once in each worker."""
+"""Segmenters by name, from this package or from entry points of other packages; each worker builds one object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lungmix.errors import LungmixError, SegmenterError, UsageError, mark_path, 
 from lungmix.segmenters.base import Segmenter
 
 GROUP = "lungmix.masks"
-"""Group of the entry points whose objects are subclasses of `Segmenter`."""
+"""Group of entry points, by which other packages provide subclasses of `Segmenter`."""
 
 BUILT_IN = {"lungmask": "lungmix.segmenters.lungmask:LungmaskSegmenter"}
 
@@ -30,20 +30,21 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class SegmenterSpec:
-    """Segmenter with all that its masks depend on.
+    """Segmenter that the user chose, with everything that its masks depend on.
 
     Attributes
     ----------
     name : str
-        Name of its entry point.
+        Name of the entry point, or ``"lungmask"``.
     version : str
-        Version of the distribution, or what the class says.
+        Version that masks depend on: the result of `Segmenter.version`, or else the version of the package with the
+        entry point.
     weights : str or None
-        Path of the weights file.
+        Path of the weights file; None if the segmenter needs no weights.
     weights_digest : str or None
-        SHA-256 digest of its content.
+        SHA-256 of the weights file.
     device : str
-        Device.
+        Device on which the segmenter runs, such as ``"cpu"`` or ``"cuda:0"``.
     """
 
     name: str
@@ -54,7 +55,7 @@ class SegmenterSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """JSON-ready dictionary of what decides a mask; it holds no path."""
+        """JSON-ready dictionary of everything that masks depend on; the path of the weights is not in it."""
         return {
             "segmenter": self.name, "version": self.version, "weights": self.weights_digest, "device": self.device,
         }  # fmt: skip
@@ -66,16 +67,18 @@ class SegmenterSpec:
 
     @contextmanager
     def loaded(self) -> Iterator[Segmenter]:
-        """Hold the only object of this segmenter in this process.
+        """Yield the object of this segmenter; no other thread of this process can use it within the ``with`` block.
+
+        The object is built on first use, and kept until another segmenter is used.
 
         Raises
         ------
         SegmenterError
-            If this process lacks the segmenter, has another version of it, or its weights are missing or differ.
+            If this process lacks the segmenter, has another version of it, or if its weights are missing or differ.
         """
         with _LOCK:
             if _LOADED.get("spec") != self:
-                # The earlier object first, so that two never need memory at a time.
+                # The earlier object is removed first, so that memory never has to hold two.
                 _LOADED.clear()
                 _LOADED.update(segmenter=self._build(), spec=self)
             yield _LOADED["segmenter"]
@@ -112,14 +115,14 @@ _LOADED: dict[str, Any] = {}
 
 
 def find_segmenter(name: str, weights: str | Path | None = None, device: str = "cpu") -> SegmenterSpec:
-    """Return a segmenter by its name.
+    """Return the segmenter with a name, with its version and the digest of its weights.
 
     Parameters
     ----------
     name : str
         Name of an entry point of the group `GROUP`, or ``"lungmask"``.
     weights : str or Path, optional
-        File with weights.
+        File with weights; by default the class finds it, if it needs one.
     device : str
         Device, such as ``"cpu"`` or ``"cuda"``.
 
@@ -147,7 +150,7 @@ def installed_segmenters() -> list[str]:
 
 
 def library_versions(kind: type[Segmenter]) -> dict[str, str]:
-    """Return the versions of the libraries that a segmenter names, as far as they are installed."""
+    """Return the versions of those packages in `Segmenter.libraries` that are installed."""
     versions = {}
     for library in kind.libraries:
         try:
@@ -163,7 +166,7 @@ def _load(name: str) -> type[Segmenter]:
     Raises
     ------
     UsageError
-        If there is none of this name, or it cannot be imported or used.
+        If there is no segmenter of this name, or it cannot be imported or used.
     """
     point = _entry_point(name)
     if point is None and name not in BUILT_IN:
@@ -195,7 +198,8 @@ def _check_class(name: str, kind: type[Segmenter]) -> None:
     numbers = [number for number in kind.labels if not 1 <= number <= 255]
     if unknown or numbers or not kind.labels:
         raise UsageError(
-            f"the labels of {name} are not understood: give numbers from 1 to 255 the regions {', '.join(REGIONS)}"
+            f"the labels of {name} are not understood: give each number, from 1 to 255, one of the regions "
+            f"{', '.join(REGIONS)}"
         )
     if kind.batch_slices < 1:
         raise UsageError(f"batch_slices of {name} cannot be {kind.batch_slices}: set it to 1 or more")

@@ -1,4 +1,4 @@
-"""HTTP server of a store, for viewers."""
+"""HTTP server that gives viewers read-only access to a store."""
 
 from lungmix.serve.files import PUBLIC_VIEWERS, app_for
 from lungmix.serve.links import CaseLinks, links_of

@@ -16,7 +16,10 @@ from urllib.parse import urlsplit
 from tornado.web import Application, HTTPError, StaticFileHandler
 
 Index = Callable[[str, str | None], str]
-"""``index(address, case)`` returns the HTML of a page of all cases, or of one; KeyError if there is no such case."""
+"""Function ``index(address, case)`` that returns the HTML of the page of links: of all cases if `case` is None.
+
+It raises `KeyError` if there is no such case.
+"""
 
 PUBLIC_VIEWERS = ("https://neuroglancer-demo.appspot.com", "https://hms-dbmi.github.io", "https://ome.github.io")
 """Origins of the viewers in `links_of`. Their pages may read the store; pages of other sites may not."""
@@ -27,7 +30,8 @@ CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; 
 """Content Security Policy of the page of links: it loads nothing but its inline style."""
 
 NAME = "store.zarr"
-"""Second path of the store: readers such as napari's recognise a Zarr address by its extension only."""
+"""Folder under which the server offers the store a second time: readers such as napari's recognise a Zarr address only
+by its extension."""
 
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 _TYPES = {".json": "application/json", ".csv": "text/csv; charset=utf-8"}
@@ -47,16 +51,17 @@ def app_for(
     folder : str or Path
         The store.
     origins : collection of str
-        Sites whose pages may read the store, such as ``https://example.org``; ``*`` for all. Pages served from this
-        machine always may.
+        Sites whose pages may read the store, such as ``https://example.org``; ``*`` for all sites. Pages that this
+        machine serves may always read it.
     host : str, optional
         Address to listen at, if it is not a loopback address. Requests for other host names are rejected, which
         prevents DNS rebinding; ``0.0.0.0`` and ``::`` accept every host name.
     index : callable, optional
-        HTML page at ``/`` and at the address of each case; without it, these are 404.
+        Function that returns the HTML page at ``/`` and at the address of each case. Without it, the server answers 404
+        there.
     """
     options = {"path": str(folder), "origins": frozenset(origins), "host": host, "index": index}
-    # Readers request chunks that do not exist because they are empty: such 404s are not logged.
+    # Requests are not logged: readers request many empty chunks, which are not stored and so are answered by 404.
     paths = [(rf"/{re.escape(NAME)}/(.*)", StoreFiles, options), (r"/(.*)", StoreFiles, options)]
     return Application(paths, log_function=lambda _: None)
 
@@ -67,7 +72,7 @@ class StoreFiles(StaticFileHandler):
     SUPPORTED_METHODS = ("GET", "HEAD", "OPTIONS")
 
     def initialize(self, path: str, origins: frozenset[str], host: str | None, index: Index | None) -> None:
-        """Take the options of `app_for`, as tornado passes them."""
+        """Set the options of `app_for`, which tornado passes to each handler."""
         super().initialize(path)
         self._origins, self._host, self._index = origins, host, index
         self._is_page = False
@@ -82,7 +87,7 @@ class StoreFiles(StaticFileHandler):
         self.set_header("Cache-Control", "no-cache")
 
     def prepare(self) -> None:
-        """Reject other host names, and allow pages of listed origins to read."""
+        """Reject requests to other host names, and add the headers by which pages of listed origins may read."""
         if not self._is_served_host(self.request.host_name):
             raise HTTPError(403, "requests to this host name are not answered: use the address that lungmix printed")
         origin = self.request.headers.get("Origin")
@@ -135,14 +140,14 @@ class StoreFiles(StaticFileHandler):
 
     @classmethod
     def get_absolute_path(cls, root: str, path: str) -> str:
-        """Return the file of a URL path without accessing the disk."""
+        """Return the path of the file for a URL path, without accessing the disk; 404 for hidden files and ``..``."""
         parts = path.split("/")
         if "\0" in path or "\\" in path or any(not part or part.startswith(".") for part in parts):
             raise HTTPError(404)
         return os.path.join(root, *parts)  # noqa: PTH118
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str:
-        """Return the file, resolved, if it is a file inside the store after all links."""
+        """Return the path with links resolved; 404 unless it is a file inside the store."""
         try:
             file = Path(absolute_path).resolve(strict=True)
             folder = Path(root).resolve(strict=True)
@@ -153,14 +158,14 @@ class StoreFiles(StaticFileHandler):
         return str(file)
 
     def compute_etag(self) -> str | None:
-        """Return a validator from size and modification time, so that files are not read for a digest."""
+        """Return an ETag made from size and modification time, so that the file need not be read for a digest."""
         if self._is_page:
             return None
         status = Path(str(self.absolute_path)).stat()
         return f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
 
     def get_content_type(self) -> str:
-        """Return the MIME type of JSON or CSV, or that of bytes."""
+        """Return the MIME type: that of JSON or CSV by the extension, else that of bytes."""
         return _TYPES.get(Path(str(self.absolute_path)).suffix, "application/octet-stream")
 
     def write_error(self, status_code: int, **_: Any) -> None:

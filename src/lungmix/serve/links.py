@@ -27,9 +27,9 @@ class CaseLinks:
     image : str
         Address of the OME-Zarr image.
     napari : str
-        Command that opens it in napari.
+        Command that opens the image in napari.
     neuroglancer, vizarr, validator : str
-        Addresses of web viewers with this image.
+        Addresses of web viewers that open the image.
     """
 
     case: str
@@ -58,7 +58,7 @@ def links_of(cohort: Cohort, address: str) -> list[CaseLinks]:
 
 
 def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
-    """Return a state of neuroglancer: the CT in the lung window, label maps in the colours of the tissues."""
+    """Return the state with which neuroglancer shows a case: CT in the lung window, label maps in tissue colours."""
     low, high = _WINDOW
     layers: list[dict[str, object]] = [
         {

@@ -1,4 +1,4 @@
-"""Server of a store that runs until it is interrupted."""
+"""HTTP server of a store, which runs until it is interrupted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def serve(
     host : str
         Address to listen at; other machines cannot reach a loopback address.
     port : int
-        Port; 0 for any free one.
+        Port; 0 for any free port.
     origins : collection of str
         See `app_for`.
 
@@ -68,7 +68,9 @@ def serve(
         If the store is not a folder, or the server cannot listen at the address.
     """
     if "://" in cohort.url:
-        raise UsageError(f"{cohort.url} is not a folder: viewers open such an address themselves")
+        raise UsageError(
+            f"{cohort.url} is not a folder: give its address to a viewer, which needs no server to open it"
+        )
     if not 0 <= port <= _LAST_PORT:
         raise UsageError(f"there is no port {port}: give a `port` from 0 to {_LAST_PORT}")
     asyncio.run(_serve(cohort, ready, host, port, origins))

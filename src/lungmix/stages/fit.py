@@ -251,7 +251,7 @@ def _fit(
         return _diagnosed(fit_counts(histogram, parameters), histogram)
     if client is None:
         raise UsageError(f"the method {parameters.method} passes over voxels on a cluster: give a client")
-    from lungmix.mixture.voxels import EmOptions, fit_batch, fit_minibatch, winning_start
+    from lungmix.mixture.distributed_fits import EmOptions, fit_batch, fit_minibatch, winning_start
 
     options = EmOptions(**parameters.of_em())
     start = winning_start(*clipped(HU, histogram, parameters.clip), options)

@@ -1,4 +1,8 @@
-"""The cohort on disk: cases, OME-Zarr metadata, slabs and chunks, the records of stages."""
+"""The store: a cohort on disk, with its cases, their OME-Zarr images, and the records of their stages.
+
+A stage writes objects (files of the store) and then a record, by which it is finished. The record has a receipt, size
+and checksum, of each object. The packed air is a mask of the voxels of a case that are air, one bit per voxel.
+"""
 
 from lungmix.store.case import Case
 from lungmix.store.case_files import CaseFiles

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from lungmix.mixture import TissueModel
 
 CHUNK_SLICES, QUALITY, COMPARED, USAGE = "chunk_slices", "quality", "evaluations", "watched"
-"""Attributes of a case: slices of a chunk, where the user chose them, the numbers for quality control, the agreement
-with references, and the resource usage of its stages."""
+"""Names of attributes of a case: number of slices of a chunk, if the user chose it; numbers for quality control;
+agreement with references; resource usage of the stages."""
 
 
 class Case:
@@ -51,22 +51,21 @@ class Case:
     @property
     def geometry(self) -> Geometry:
         """Size, spacing, origin and direction of the scan."""
-        return Geometry.from_dict(self._attributes["geometry"])
+        return Geometry.from_dict(self._shared_attributes["geometry"])
 
     @property
     def acquisition(self) -> Acquisition:
         """Technical attributes of the scan."""
-        return Acquisition.from_dict(self._attributes.get("acquisition", {}))
+        return Acquisition.from_dict(self._attribute("acquisition", {}))
 
     @property
     def layout(self) -> Layout:
         """Levels, chunks, shards and slabs of the arrays of this case."""
-        attributes = self._attributes
-        return layout_of(Geometry.from_dict(attributes["geometry"]), attributes.get(CHUNK_SLICES))
+        return layout_of(self.geometry, self._attribute(CHUNK_SLICES))
 
     @property
     def ct(self) -> da.Array:
-        """The scan: int16 HU, ``[z, y, x]``, one dask chunk a slab."""
+        """The scan: int16 HU, ``[z, y, x]``, with one dask chunk per slab."""
         return self.array("ct")
 
     @property
@@ -91,14 +90,14 @@ class Case:
 
     @property
     def hu_counts(self) -> npt.NDArray[np.uint64]:
-        """HU histogram of the lung voxels, uint64; entry ``i`` counts ``i - 32768`` HU."""
+        """HU histogram of the lung voxels, uint64; entry ``i`` counts the voxels of ``i - 32768`` HU."""
         return self._stored_array("hu_counts")[:]
 
     @property
     def region_counts(self) -> npt.NDArray[np.uint64] | None:
-        """Histograms of aerated and dense lung: uint64 ``[part, HU]`` in the order of `lungmix.tissue.DENSE`.
+        """HU histograms of aerated and dense lung: uint64 ``[part, HU]``, parts as in `lungmix.tissue.DENSE`.
 
-        None for masks of other presets than ``anatomical``.
+        None unless the mask was computed with the preset ``anatomical``, which tells the two apart.
         """
         is_there = any(key.startswith("region_counts/") for key in self.stages.get(MASK, {}).get("files", {}))
         return self._stored_array("region_counts")[:] if is_there else None
@@ -112,7 +111,7 @@ class Case:
     def model(self) -> TissueModel | None:
         """Mixture that the labels of this case were computed with; None without labels.
 
-        It differs from `Cohort.model` where a model was fitted or given later and the labels were not recomputed.
+        It differs from `Cohort.model` if a model was fitted or given later, and the labels were not recomputed.
         """
         # Imported here, as it loads mixtures, which most tasks do not need.
         from lungmix.store.models import label_model
@@ -144,7 +143,7 @@ class Case:
         return da.from_array(source, chunks=(source.shards or source.chunks)[:1] + source.shape[1:])
 
     def zarr_array(self, name: str, level: int = 0) -> StoredArray:
-        """Return the stored array of an image; parameters are those of `array`."""
+        """Return the stored array of an image, which reads voxels as numpy arrays; for parameters see `array`."""
         return self._stored_array(image_schema(name).level(level))
 
     def is_started(self, name: str) -> bool:
@@ -159,46 +158,46 @@ class Case:
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
         """Record of each finished stage: the cache key of its inputs, and its results."""
-        return dict(self._attributes.get("stages", {}))
+        return dict(self._attribute("stages", {}))
 
     @property
     def failure(self) -> dict[str, str] | None:
         """Stage and reason of the last failure; None if there is none."""
-        return self._attributes.get("failure")
+        return self._attribute("failure")
 
     @property
     def damage(self) -> dict[str, dict[str, Any]]:
-        """By corrupt stage, the reason and the record that the stage had."""
-        return dict(self._attributes.get("damaged", {}))
+        """``reason`` and former ``record`` of each corrupt stage, by stage."""
+        return dict(self._attribute("damaged", {}))
 
     @property
     def has_labels(self) -> bool:
-        """True where the case was labelled, by whichever model, also if files of its labels are corrupt."""
+        """True if the case was labelled by any model, even if files of its labels are corrupt."""
         return LABEL in self.stages or LABEL in self.damage
 
     @property
     def salt(self) -> str:
         """Random hexadecimal digits of this case, from which exports derive their identifiers."""
-        return str(self._attributes.get("salt", ""))
+        return str(self._attribute("salt", ""))
 
     @property
     def watched(self) -> dict[str, dict[str, Any]]:
-        """Resource usage by stage, seconds and bytes. Equal runs differ in this attribute and in `salt` only."""
-        return dict(self._attributes.get(USAGE, {}))
+        """Resource usage of each stage, in seconds and bytes. Equal runs differ only in this and in `salt`."""
+        return dict(self._attribute(USAGE, {}))
 
     @property
     def quality(self) -> dict[str, Any]:
-        """Recorded numbers for quality control, with the key of their mask; empty if there are none."""
-        return dict(self._attributes.get(QUALITY, {}))
+        """Recorded numbers for quality control, with the cache key of the mask that they belong to; may be empty."""
+        return dict(self._attribute(QUALITY, {}))
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """Record of the agreement with a reference by what was compared; see `lungmix.stages.evaluate`."""
-        return dict(self._attributes.get(COMPARED, {}))
+        """Records of the agreement with references, by what was compared; see `lungmix.stages.evaluate`."""
+        return dict(self._attribute(COMPARED, {}))
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """``key`` and ``source`` of the conversion, also where it is corrupt or was interrupted."""
+        """Cache key and source digest of the conversion, even if it is corrupt or was interrupted; None if unknown."""
         attributes = self._attributes
         corrupt_record = attributes.get("damaged", {}).get(CONVERT, {}).get("record")
         return attributes.get("stages", {}).get(CONVERT) or corrupt_record or attributes.get("begun")
@@ -214,13 +213,13 @@ class Case:
         if PACKED in attributes:
             attributes[PACKED] = {"below_hu": attributes[PACKED].get("below_hu")}
         for record in attributes.get(COMPARED, {}).values():
-            # Rows are in the tables of the store.
+            # Rows are left out, as the tables of the store contain them.
             record["regions"] = [row.get("region") for row in record.pop("rows", [])]
             record.pop("by_hu", None)
         return {key: value for key, value in attributes.items() if key not in ("salt", "working")}
 
     def _is_published(self, stage: str | None) -> bool:
-        """Return True if a stage is finished in the store now, not when this case was opened."""
+        """Return True if a stage is finished in the store now, which may have changed since this case was opened."""
         return stage in self._read_attributes().get("stages", {})
 
     def _read_attributes(self) -> dict[str, Any]:
@@ -230,12 +229,21 @@ class Case:
 
     @property
     def _attributes(self) -> dict[str, Any]:
+        return copy.deepcopy(self._shared_attributes)
+
+    def _attribute(self, name: str, default: Any = None) -> Any:
+        """Return a copy of one attribute, which costs less than copying all."""
+        return copy.deepcopy(self._shared_attributes.get(name, default))
+
+    @property
+    def _shared_attributes(self) -> dict[str, Any]:
+        """Attributes to be read only."""
         attributes = self._group.attrs.get(ATTRIBUTE)
         if not isinstance(attributes, dict):
             raise StoreError(
                 f"case {self.name} has no lungmix attributes: run `Pipeline.convert(sources)` again", case=self.name
             )
-        return copy.deepcopy(attributes)
+        return attributes
 
     def _key(self, key: str) -> str:
         return f"{self._group.path}/{key}".lstrip("/")
@@ -267,7 +275,7 @@ def image_schema(name: str) -> ArraySchema:
     Raises
     ------
     StoreError
-        If there is none of this name.
+        If there is no image of this name.
     """
     if name not in IMAGES:
         raise StoreError(f"there is no image {name!r}: choose one of {', '.join(IMAGES)}")

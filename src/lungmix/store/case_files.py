@@ -1,4 +1,8 @@
-"""A case as stages use it: slabs, packed masks, objects, receipts and attempts, beside what users read."""
+"""A case as stages use it: besides what users read, its objects, their receipts, packed masks and attempts.
+
+An attempt is one computation of a stage. It has an identifier, so that tasks of an earlier attempt, left over from a
+killed run, notice that they were replaced.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ from lungmix.store.objects import Receipts, sizes_under
 from lungmix.store.schema import PACKED
 
 OME = "ome"
-"""Attribute that holds the OME-Zarr metadata of an image."""
+"""Name of the attribute with the OME-Zarr metadata of an image."""
 
 _ATTEMPT_TIMEOUT_S = 10.0
 
 
 class CaseFiles(Case):
-    """Case with the objects and records behind it.
+    """Case with access to its objects and the records of its stages.
 
     Parameters
     ----------
@@ -35,37 +39,31 @@ class CaseFiles(Case):
 
     @property
     def packed_threshold(self) -> int | None:
-        """Threshold of the packed air, HU; voxels below it are set. None where the packed air is incomplete."""
-        return self._attributes.get(PACKED, {}).get("below_hu")
+        """Threshold of the packed air: bits of voxels below this HU are set. None if the packed air is incomplete."""
+        return self._attribute(PACKED, {}).get("below_hu")
 
     @property
     def packed_files(self) -> Receipts:
         """Receipts of the packed air."""
-        return dict(self._attributes.get(PACKED, {}).get("files", {}))
+        return dict(self._attribute(PACKED, {}).get("files", {}))
 
     @property
     def chunk_slices(self) -> int | None:
-        """Slices of a chunk, where the user chose them; see `lungmix.store.chunking.layout_of`."""
-        return self._attributes.get(CHUNK_SLICES)
+        """Number of slices of a chunk if the user chose it, else None; see `lungmix.store.chunking.layout_of`."""
+        return self._attribute(CHUNK_SLICES)
 
     @property
     def under_way(self) -> str | None:
         """Stage that was in progress when this case was opened; None if there was none."""
-        return self._attributes.get("working", {}).get("stage")
+        return self._attribute("working", {}).get("stage")
 
     @property
     def attempt(self) -> str | None:
-        """Attempt that was in progress when this case was opened; None if there was none."""
-        return self._attributes.get("working", {}).get("attempt")
+        """Identifier of the attempt that was in progress when this case was opened; None if there was none."""
+        return self._attribute("working", {}).get("attempt")
 
     def check_attempt(self, attempt: str) -> None:
-        """Raise if another attempt has replaced this one.
-
-        Raises
-        ------
-        StoreError
-            If no attempt, or another one, is in progress for the case.
-        """
+        """Raise `StoreError` unless the attempt with this identifier is the one in progress."""
         deadline = time.monotonic() + _ATTEMPT_TIMEOUT_S
         while True:
             if self._read_attributes().get("working", {}).get("attempt") == attempt:
@@ -81,19 +79,19 @@ class CaseFiles(Case):
 
     @property
     def is_described(self) -> bool:
-        """True where the OME-Zarr metadata of the image agree with its geometry and layout."""
+        """True if the OME-Zarr metadata of the image are those of its geometry and layout."""
         return self._group.attrs.get(OME) == ome_zarr.image_metadata(self.name, self.geometry, self.layout)
 
     def read(self, name: str, start: int, stop: int, rows: slice = slice(None)) -> npt.NDArray[Any]:
-        """Read slices ``start`` to ``stop`` of an image, or some of their rows, into memory."""
+        """Read slices `start` to `stop` (exclusive) of an image into memory; with `rows`, only these rows."""
         return self.zarr_array(name)[start:stop, rows]
 
     def read_packed(self, name: str, start: int, stop: int) -> Bits:
-        """Read slices ``start`` to ``stop`` of an array of packed masks: uint64 ``[z, y, words]``."""
+        """Read slices `start` to `stop` (exclusive) of a packed mask: uint64 ``[z, y, words]``."""
         return self._stored_array(name)[start:stop]
 
     def read_temporary(self, name: str, box: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
-        """Read a box of a label map that exists only during a command."""
+        """Read a box of a label map that exists only during a command, such as a mask file being imported."""
         return self._stored_array(name)[box]
 
     def temporary_shape(self, name: str) -> tuple[int, ...]:

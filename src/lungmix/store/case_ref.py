@@ -1,4 +1,4 @@
-"""Reference to a case, which is sent to tasks in place of the case."""
+"""Reference to a case, which tasks get as an argument in place of the case itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class CaseRef:
     url, name : str
         URL of the store and name of the case.
     attempt : str
-        Attempt at a stage to which a task belongs; it can write only until a newer attempt begins.
+        Identifier of the attempt that the task belongs to; the task can write until a newer attempt begins. Empty for
+        a task that only reads.
     """
 
     url: str
@@ -35,12 +36,12 @@ class CaseRef:
         return cls(cohort.url if is_remote(cohort.url) else str(Path(cohort.url).absolute()), name, attempt)
 
     def open(self, mode: Literal["r", "r+"] = "r") -> CaseWriter:
-        """Open the case in this process, where references of one attempt share it.
+        """Open the case. References of one attempt share one opened case per process.
 
         Raises
         ------
         StoreError
-            If a writing task belongs to an attempt that was replaced.
+            If the mode is ``r+`` and the attempt was replaced.
         """
         if not self.attempt:
             return CaseWriter(open_cohort(self.url, mode)[self.name])

@@ -1,4 +1,4 @@
-"""Registry of case names and their scans, stored next to the cases, so that it survives failures and corruption."""
+"""Registry of case names and their scans. It is a file next to the cases, so that it survives if a case is corrupt."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Register:
     Attributes
     ----------
     salt : str
-        Salt of the store, from which it can be restored; see `lungmix.store.cohort_writer.CohortWriter.salt`.
+        Copy of the salt of the store, which the store itself may lose; see `CohortWriter.salt`.
     cases : dict of str to dict
-        By case name, ``key`` of the conversion and the digest of its ``source``; ``stage`` and ``reason`` too where the
-        conversion failed and there is no case.
+        For each case name, the cache key of the conversion (``key``) and the digest of its source (``source``). If the
+        conversion failed and there is no case, also ``stage`` and ``reason``.
     """
 
     salt: str = ""
@@ -36,7 +36,7 @@ class Register:
 
     @classmethod
     def from_json(cls, text: str | None) -> Register:
-        """Read the text of `to_json`; missing or corrupt text gives an empty one, as cases record their scans too."""
+        """Read the text of `to_json`; missing or corrupt text gives an empty registry, as cases record scans too."""
         try:
             document = _Document.model_validate_json(text or "{}")
         except ValidationError:
@@ -47,7 +47,7 @@ class Register:
 
 
 def read_register(cohort: zarr.Group) -> Register:
-    """Read the registry of the group of a cohort."""
+    """Read the registry in the store of a cohort."""
     content = zarr_adapter.read(cohort.store, f"{cohort.path}/{REGISTER_FILE}".lstrip("/"))
     return Register.from_json(None if content is None else content.decode("utf-8", "replace"))
 

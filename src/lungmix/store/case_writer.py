@@ -1,4 +1,4 @@
-"""Writing of a case: arrays, objects and the records of stages. Every change of its attributes is one atomic write."""
+"""Writer of a case: arrays, objects and the records of stages. Every change of its attributes is one atomic write."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _ORDER = (
     "geometry", "acquisition", "salt", CHUNK_SLICES, "begun", PACKED, "stages", "damaged", "failure", "working",
     QUALITY, COMPARED, USAGE,
 )  # fmt: skip
-# Rows and columns of a chunk: a box of a mask with large slices is read without the rest of them.
+# Largest number of rows and columns of a chunk of temporary arrays, so that a box can be read without whole slices.
 _TEMPORARY_EDGE = 1024
 
 
 class CaseWriter(CaseFiles):
-    """Case that can be written: by stages, while their process holds the lock of the store or their attempt is valid.
+    """Case that can be written, by a process that holds the lock of the store or a task whose attempt is in progress.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class CaseWriter(CaseFiles):
     """
 
     def create_image(self, name: str) -> Receipts:
-        """Create the empty arrays of an image on all levels, replace earlier ones, and return their receipts."""
+        """Create the empty arrays of an image on all levels, in place of earlier arrays; return their receipts."""
         layout, schema = self.layout, image_schema(name)
         if schema.kind == "image":
             self.describe_image()
@@ -92,33 +92,34 @@ class CaseWriter(CaseFiles):
         return zarr_adapter.bytes_of_metadata({OME: ome_zarr.labels_metadata(label_names)})
 
     def _listed_labels(self) -> list[str]:
-        """Return the listed label maps; an unreadable list counts as empty, `invalidate_corrupt_stages` rewrites it."""
+        """Return the label maps in `LABELS_FILE`; none if it is unreadable; `invalidate_corrupt_stages` repairs it."""
         try:
             return list(json.loads(self.read_object(LABELS_FILE) or b"")["attributes"][OME]["labels"])
         except (ValueError, KeyError, TypeError):
             return []
 
     def write(self, name: str, start: int, slab: npt.NDArray[Any]) -> Receipts:
-        """Write one slab on all levels.
+        """Write one or more slabs of an image on all levels.
 
         Parameters
         ----------
         name : {"ct", "lung", "side", "tissue", "tissue_median"}
             Name of the image.
         start : int
-            First slice.
+            Index of the first slice.
         slab : ndarray, shape (slices, y, x)
-            int16 HU or uint8 labels; complete slabs of the layout, the last of which may end with the volume.
+            int16 HU or uint8 labels. The slices must be complete slabs of the layout; only the last slab of the volume
+            may be thinner.
 
         Returns
         -------
         dict of str to list
-            Receipts of the shards.
+            Receipts of the written shards.
 
         Raises
         ------
         AlignmentError
-            If the slab covers a shard in part only.
+            If the slices cover a part of a shard.
         """
         layout, schema = self.layout, image_schema(name)
         layout.check(start, start + len(slab))
@@ -130,7 +131,7 @@ class CaseWriter(CaseFiles):
         return receipts
 
     def create_packed(self, name: str) -> Receipts:
-        """Create an empty array of packed masks, one chunk a slab, replace an earlier one, and return its receipt."""
+        """Create an empty array of packed masks, one chunk per slab, in place of an earlier one; return its receipt."""
         nz, ny, nx = self.geometry.shape
         shape = (nz, ny, words_for(nx))
         self.delete_array(name)
@@ -146,16 +147,16 @@ class CaseWriter(CaseFiles):
     def create_temporary(
         self, name: str, shape: tuple[int, int, int] | None = None, chunk_slices: int | None = None
     ) -> None:
-        """Create an empty label map that exists only during a command, and replace an earlier one.
+        """Create an empty label map that exists only during a command, in place of an earlier one.
 
         Parameters
         ----------
         name : {"imported", "reference", "segmented"}
             Name of the array.
         shape : tuple of int, optional
-            Its shape ``(z, y, x)``; by default that of the scan.
+            Shape ``(z, y, x)`` of the array; by default that of the scan.
         chunk_slices : int, optional
-            Slices of a chunk; by default those of a slab.
+            Number of slices of a chunk; by default that of a slab.
         """
         shape = shape or self.geometry.shape
         self.delete_array(name)
@@ -168,7 +169,7 @@ class CaseWriter(CaseFiles):
         )
 
     def write_temporary(self, name: str, start: int, labels: npt.NDArray[np.uint8]) -> None:
-        """Write slices that begin at a border of chunks, as many as whole chunks have or up to the last slice."""
+        """Write slices of a temporary label map: whole chunks, of which the last may end with the volume."""
         self._write_chunks(name, start, labels)
 
     def write_packed(self, name: str, start: int, bits: Bits) -> Receipts:
@@ -177,7 +178,7 @@ class CaseWriter(CaseFiles):
         return self._write_chunks(name, start, bits)
 
     def write_histogram(self, name: str, counts: npt.NDArray[np.uint64]) -> Receipts:
-        """Write the HU histogram of the lung (``hu_counts``) or those of its regions (``side_counts``)."""
+        """Write an array of HU histograms: of the lung (``hu_counts``) or of regions (``side_counts``, ...)."""
         schema = ARRAYS[name]
         receipts = self._create_array(
             schema.path, shape=counts.shape, chunks=counts.shape, dtype=counts.dtype,
@@ -186,7 +187,7 @@ class CaseWriter(CaseFiles):
         return receipts | self._write_chunks(schema.path, 0, counts)
 
     def delete_array(self, path: str) -> None:
-        """Delete an array of this case, or a label map on all levels."""
+        """Delete an array of this case; for the path of a label map, its arrays on all levels."""
         zarr_adapter.delete_folder(self._group.store, self._key(path))
         for name in [name for name in self._arrays if name == path or name.startswith(f"{path}/")]:
             del self._arrays[name]
@@ -200,7 +201,7 @@ class CaseWriter(CaseFiles):
         zarr_adapter.delete(self._group.store, self._key(key))
 
     def _create_array(self, path: str, **options: Any) -> Receipts:
-        """Write the metadata of an empty array at an unused path, in one request, and return its receipt."""
+        """Write the metadata of an empty array at an unused path, in one request, and return their receipt."""
         metadata = zarr_adapter.create_metadata(fill_value=FILL_VALUE, **options)
         self._arrays[path] = zarr_adapter.array_at(self._group.store, self._key(path), metadata)
         return self._write_metadata(path, metadata)
@@ -211,7 +212,7 @@ class CaseWriter(CaseFiles):
         return {key: receipt_of(content)}
 
     def _write_chunks(self, path: str, start: int, values: npt.NDArray[Any]) -> Receipts:
-        """Write complete chunks, the first of which begins at index `start` along z."""
+        """Write complete chunks, the first of which begins at index `start` along the first axis; return receipts."""
         store = WholeShards(self._group.store)
         target = with_store(self._array(path), store)
         target[start : start + len(values)] = values
@@ -225,7 +226,7 @@ class CaseWriter(CaseFiles):
         origin: Mapping[str, str] | None = None,
         chunk_slices: int | None = None,
     ) -> None:
-        """Write the attributes of a scan before its conversion, without any stage."""
+        """Write the attributes of a scan before its conversion; no stage is finished then."""
         begun = {"begun": dict(origin)} if origin else {}
         self._write_attributes(
             {
@@ -252,34 +253,34 @@ class CaseWriter(CaseFiles):
         self._write_attributes({**self._attributes, QUALITY: dict(numbers)})
 
     def record_evaluations(self, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Record the agreement with references, see `evaluations`, and end the work on it."""
+        """Record the agreement with references, see `evaluations`, and end the attempt in progress."""
         attributes = {key: value for key, value in self._attributes.items() if key != "working"}
         self._write_attributes({**attributes, COMPARED: {what: dict(record) for what, record in records.items()}})
 
     def claim(self, work: str) -> str:
-        """Begin work that changes no stage, and return the identifier of the attempt, see `start_stage`."""
+        """Begin an attempt at work that changes no stage, and return its identifier; see `start_stage`."""
         attempt = uuid.uuid4().hex
         self._write_attributes({**self._attributes, "working": {"stage": work, "attempt": attempt}})
         return attempt
 
     def release(self) -> None:
-        """End the work on this case, so that tasks that are left over can no longer write."""
+        """End the attempt in progress, so that its remaining tasks can no longer write."""
         if self.attempt is not None:
             self._write_attributes({key: value for key, value in self._attributes.items() if key != "working"})
 
     def start_stage(self, stage: str, key: str, also: Sequence[str] = ()) -> str:
-        """Remove the record of a stage before it is computed from inputs of cache key `key`.
+        """Begin an attempt at a stage: remove the record of the stage, and return the identifier of the attempt.
 
-        Dependent stages are kept only if the stage is recomputed with the cache key it had.
+        Records of dependent stages are removed too, unless the stage had the same cache key before.
 
         Parameters
         ----------
         stage : str
             Name of the stage.
         key : str
-            Cache key of its inputs.
+            Cache key of the inputs of the stage.
         also : sequence of str
-            Stages that the same tasks compute.
+            Other stages that the same tasks compute.
 
         Returns
         -------
@@ -310,7 +311,7 @@ class CaseWriter(CaseFiles):
         stage : str
             Name of the stage.
         record : mapping
-            Cache key of its inputs, and its results.
+            Cache key of the inputs of the stage, and its results.
         files : dict, optional
             Receipts of all objects that the stage wrote.
         """
@@ -338,7 +339,7 @@ class CaseWriter(CaseFiles):
         self._write_attributes(attributes)
 
     def record_failure(self, stage: str, reason: str) -> None:
-        """Record why a stage failed."""
+        """Record the reason why a stage failed."""
         attributes = {key: value for key, value in self._attributes.items() if key != "working"}
         self._write_attributes({**attributes, "failure": {"stage": stage, "reason": reason}})
 

@@ -1,4 +1,7 @@
-"""Parameters of a command: options, completed by those of the last run, with a warning of what is recomputed."""
+"""Parameters of a command: its options, completed by parameters of the last run of the store.
+
+Messages say which parameters are taken from the last run, and which finished results will be recomputed.
+"""
 
 from __future__ import annotations
 
@@ -77,14 +80,14 @@ def choose(
     mask_device: str | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
-    """Complete the parameters of a command with those of the last run of its store.
+    """Return the parameters of a command, completed with those of the last run of its store.
 
-    With a preset, parameters that are not given are those of the preset, not of the last run.
+    If a preset is given, missing parameters of the mask are those of the preset, not those of the last run.
 
     Parameters
     ----------
     url : str
-        STORE, which need not exist yet.
+        Address of the store, which need not exist yet.
     preset, threshold, opening, min_voxels, radii
         See `MaskParameters`; None if not given.
     model : str, optional
@@ -96,7 +99,8 @@ def choose(
     chunk_slices : int, optional
         See `lungmix.store.chunking.layout_of`.
     masks : str, optional
-        Place of mask files, or ``none``, which computes masks that came from files or a segmenter.
+        Path or address of mask files; or ``none``, with which masks are computed, also in place of masks that came from
+        files or a segmenter.
     mask_labels, mask_with, mask_weights, mask_device
         See `lungmix.segmenters.check_mask_options`; None if not given.
     stages : iterable of str
@@ -151,7 +155,7 @@ def choose(
 def choose_fit(
     url: str, *, components: int, fit: str = "paper", prior: str | None = None, prior_strength: float | None = None
 ) -> FitParameters:
-    """Return the parameters of the fits of a study, with the prior of the last fit of its store where none is given.
+    """Return the parameters of the fits of a study; a prior that is not given is that of the last fit of the store.
 
     Parameters
     ----------
@@ -170,7 +174,7 @@ def choose_fit(
 
 
 def last_mask(cohort: Cohort) -> MaskParameters | None:
-    """Return the mask parameters of the last run, or the most frequent ones of its cases; None without masks."""
+    """Return the mask parameters of the last run, or else the most frequent ones among cases; None without masks."""
     try:
         return MaskParameters(**cohort.settings[MASK_SETTING])
     except (KeyError, TypeError, LungmixError):
@@ -204,7 +208,7 @@ def last_quality(cohort: Cohort) -> QualityParameters:
 
 
 def choose_quality(url: str, texts: Sequence[str] | None) -> QualityParameters | None:
-    """Return the thresholds of a store after changes such as ``noise=60``; None without changes."""
+    """Return the thresholds of quality control of a store after changes such as ``noise=60``; None without changes."""
     if not texts:
         return None
     cohort = _open_or_none(url)
@@ -212,7 +216,7 @@ def choose_quality(url: str, texts: Sequence[str] | None) -> QualityParameters |
 
 
 def remember_quality(cohort: Cohort, parameters: QualityParameters | None) -> None:
-    """Record thresholds of quality control, unless they are recorded already, or None is given."""
+    """Record thresholds of quality control, unless they are recorded already; None records nothing."""
     if parameters is not None and parameters != last_quality(cohort):
         CohortWriter(cohort).record_settings(**{QUALITY_SETTING: {"thresholds": parameters.to_dict()}})
 
@@ -250,7 +254,7 @@ def _changes(
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     replaced = segmented = 0
-    # A fit with unchanged parameters keeps the labels computed with the last one.
+    # If the parameters of the fit are unchanged, labels computed with the last fit stay valid.
     target = model.digest if isinstance(model, TissueModel) else _unchanged_digest(cohort, fit)
     for case in cohort.values():
         if CONVERT in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:

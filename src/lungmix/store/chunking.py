@@ -1,7 +1,7 @@
 """Layout of volumes: levels, chunks, shards and the slabs that tasks read and write.
 
-A slab is a range of slices whose shards, on every level, belong to no other slab. It is the unit of reading and
-writing, so that two tasks never write to one shard.
+A slab is a range of slices whose shards, on every level, belong to no other slab. Tasks read and write whole slabs, so
+that two tasks never write to the same shard.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_SLAB_SLICES = 64
 _MIN_SLAB_SLICES = 8
 _CHUNK_EDGE = 128
 POSSIBLE_SLICES = (8, 16, 32, 64)
-"""Valid values of `chunk_slices`, the slices of a chunk at full resolution; coarser levels have down to a quarter."""
+"""Valid values of `chunk_slices`, the slices of a chunk at full resolution. Chunks of coarser levels have fewer."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Layout:
     levels: tuple[Level, ...]
 
     def slabs(self) -> Iterator[tuple[int, int]]:
-        """Yield the first slice of each slab and the one after its last."""
+        """Yield ``(start, stop)`` of each slab: index of its first slice, and index after its last slice."""
         yield from self.within(0, self.shape[0])
 
     @property
@@ -73,34 +73,22 @@ class Layout:
         return [stop - start for start, stop in self.slabs()]
 
     def within(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the slabs of a range of slices that begins and ends at borders of slabs."""
+        """Yield ``(start, stop)`` of each slab in a range of slices that begins and ends at borders of slabs."""
         for first in range(start, stop, self.slab):
             yield first, min(first + self.slab, stop)
 
     def check(self, start: int, stop: int) -> None:
-        """Raise unless a write covers complete slabs.
-
-        Raises
-        ------
-        AlignmentError
-            If ``[start, stop)`` covers a shard in part only.
-        """
+        """Raise `AlignmentError` unless slices ``start`` to ``stop`` (exclusive) are complete slabs."""
         depth = self.shape[0]
         if not 0 <= start < stop <= depth or start % self.slab or (stop % self.slab and stop != depth):
             raise AlignmentError(
                 f"slices {start} to {stop} of {depth} do not cover whole shards of {self.slab} slices; "
-                f"a neighbour's data would be lost: write multiples of {self.slab} slices"
+                f"other slices of these shards would be lost: write multiples of {self.slab} slices"
             )
 
 
 def check_slices(chunk_slices: int | None) -> None:
-    """Raise if `chunk_slices` is not valid.
-
-    Raises
-    ------
-    UsageError
-        If it is none of `POSSIBLE_SLICES`.
-    """
+    """Raise `UsageError` if `chunk_slices` is neither None nor one of `POSSIBLE_SLICES`."""
     if chunk_slices is not None and chunk_slices not in POSSIBLE_SLICES:
         possible = ", ".join(map(str, POSSIBLE_SLICES))
         raise UsageError(f"chunks of {chunk_slices} slices are not possible: give one of {possible}")
@@ -114,8 +102,9 @@ def layout_of(geometry: Geometry, chunk_slices: int | None = None) -> Layout:
     geometry : Geometry
         Geometry of the volume.
     chunk_slices : int, optional
-        Slices of a chunk and of a slab, one of `POSSIBLE_SLICES`. By default the largest of these with which a shard
-        has at most 64 MiB of int16 voxels, or 8. A volume of fewer slices gets the smallest of these that holds it.
+        Slices of a chunk and of a slab, one of `POSSIBLE_SLICES`. The default is the largest with which a shard has at
+        most 64 MiB of int16 voxels, but at least 8. For a volume with fewer slices, the smallest number that covers the
+        volume is used.
 
     Raises
     ------
@@ -148,7 +137,7 @@ def codecs_for(dtype: npt.DTypeLike) -> list[BytesBytesCodec]:
 
 
 def shrink_mean(slab: npt.NDArray[np.int16], factors: tuple[int, int, int]) -> npt.NDArray[np.int16]:
-    """Return means of blocks of voxels, rounded half up; blocks at the end of the volume repeat its last voxel."""
+    """Return means of blocks of voxels, rounded half up; incomplete blocks are filled up with the last voxel."""
     if factors == (1, 1, 1):
         return slab
     return mean_of_blocks(slab, factors)

@@ -59,8 +59,7 @@ class Cohort(Mapping[str, Case]):
         Raises
         ------
         StoreError
-            If there is no such case, or its metadata are corrupt. The message then has the remedy, whereas
-            ``cohort[name]`` raises the same error for both.
+            If there is no such case, or its metadata are missing or corrupt; the message then names the remedy.
         """
         try:
             return self[name]
@@ -90,18 +89,18 @@ class Cohort(Mapping[str, Case]):
 
     @property
     def damaged(self) -> dict[str, str]:
-        """Cases with a corrupt ``zarr.json``, with a message that names the remedy; iteration skips them."""
+        """Message with the remedy for each case whose ``zarr.json`` is corrupt; iteration over cases skips these."""
         groups = read_cases(self._group).items()
         return {name: _damaged(name, fault) for name, fault in groups if isinstance(fault, str)}
 
     @property
     def register(self) -> dict[str, dict[str, str]]:
-        """``key`` and ``source`` of every scan that has a case name, converted or not, by case name."""
+        """Cache key ``key`` and source digest ``source`` of each scan with a case name, converted or not, by name."""
         return read_register(self._group).cases
 
     @property
     def failed(self) -> dict[str, dict[str, str]]:
-        """``stage`` and ``reason`` of scans that failed before there was a case, by case name."""
+        """Failed ``stage`` and ``reason`` of each scan for which no case could be created, by case name."""
         failures = {name: origin for name, origin in self.register.items() if "reason" in origin}
         present = set(self) if failures else set()
         return {
@@ -118,17 +117,17 @@ class Cohort(Mapping[str, Case]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Attributes of the cohort: format and package version, parameters of the last run."""
+        """Attributes of the store: versions of format and package, parameters of the last run, record of the fit."""
         return dict(self._group.attrs[ATTRIBUTE])  # type: ignore[arg-type]
 
     @property
     def model(self) -> TissueModel:
-        """Mixture of the store, with which the next labels are computed; see `Case.model` for that of present labels.
+        """Mixture of the store, by which the next labels are computed. `Case.model` is that of the labels of a case.
 
         Raises
         ------
         StoreError
-            If there is none, or its file does not match its digest.
+            If the store has no mixture, or its file does not match its digest.
         """
         # Imported here, as it loads mixtures, which most tasks do not need.
         from lungmix.store.models import stored_model
@@ -136,9 +135,9 @@ class Cohort(Mapping[str, Case]):
         return stored_model(self)
 
     def measurements(self) -> pd.DataFrame:
-        """Return the table of measurements, one row a labelled case, as a pandas data frame.
+        """Return the table of measurements as a pandas data frame, with one row per labelled case.
 
-        `docs/measurements.md` and ``lungmix measure --dictionary`` say what the columns mean.
+        The columns are explained in `docs/measurements.md` and by ``lungmix measure --dictionary``.
 
         Raises
         ------
@@ -156,24 +155,24 @@ class Cohort(Mapping[str, Case]):
 
     @contextmanager
     def locked(self, *, wait: bool = False, warn: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold the write lock of this store during a block; readers need no lock.
+        """Hold the write lock of this store within a ``with`` block; readers need no lock.
 
-        The methods of `lungmix.Pipeline` lock the store themselves. Changes by other processes since this cohort was
-        opened are read first.
+        The methods of `lungmix.Pipeline` lock the store themselves. At the beginning of the block, changes that other
+        processes have made since this cohort was opened are read.
 
         Parameters
         ----------
         wait : bool
-            Wait until another process that holds the lock has ended.
+            True to wait for the end of another process that holds the lock.
         warn : callable, optional
-            Called with a message if there is something to wait for.
+            Called with a message if another process is waited for.
 
         Raises
         ------
         LockedError
-            If another process holds the lock and `wait` is False. If another process takes the lock over during the
-            block, which it may after five minutes without heartbeat, every later write through this cohort and its
-            cases raises this error, and so does the end of the block.
+            If another process holds the lock and `wait` is False. Another process may take the lock over during the
+            block, if this process sends no heartbeat for five minutes. Then every later write through this cohort and
+            its cases raises this error, and so does the end of the block.
         """
         store = unwrap(self._group.store)
         with locked(store, self.url, wait=wait, warn=warn) as handle:
@@ -216,8 +215,9 @@ def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:
     Raises
     ------
     StoreError
-        If there is no store (`StoreNotFoundError`), `url` is something else, or the metadata of the store are corrupt;
-        mode ``a`` rewrites these. Metadata of cases are checked when a case is read, see `Cohort.damaged`.
+        If there is no store (`StoreNotFoundError`), if `url` is something else than a store, or if the metadata of the
+        store are corrupt; mode ``a`` rewrites corrupt metadata. Metadata of a case are checked when the case is read,
+        see `Cohort.damaged`.
     """
     location = str(url)
     with error_about(path=location):

@@ -1,4 +1,4 @@
-"""Writing of a cohort: cases, settings, files and the register of scans."""
+"""Writer of a cohort: cases, settings, files and the registry of scans."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CohortWriter:
     Parameters
     ----------
     cohort : Cohort
-        The cohort, opened for writing. Where its lock is held, each write checks the lock.
+        The cohort, opened for writing. If this process holds its lock (`Cohort.locked`), each write checks the lock.
     """
 
     def __init__(self, cohort: Cohort):
@@ -46,13 +46,13 @@ class CohortWriter:
         return str(self._cohort.settings["salt"])
 
     def record_settings(self, **values: Any) -> None:
-        """Change some settings of the cohort; others, which another process may have changed, are read again first."""
+        """Change the given settings of the cohort; all others are read first, as another process may have set them."""
         self._read_settings()
         self._cohort._group.attrs[ATTRIBUTE] = {**self._cohort.settings, **values, "lungmix_version": __version__}
 
     def _read_settings(self) -> None:
         content = self._cohort.read_bytes("zarr.json")
-        # Corrupt metadata are rewritten, from those read before.
+        # If the metadata are corrupt now, they are rewritten from the settings that were read earlier.
         if content is not None and check_cohort_metadata(content) is None:
             group = zarr_adapter.open_group(self._cohort._group.store_path)
             if ATTRIBUTE in group.attrs:
@@ -66,7 +66,7 @@ class CohortWriter:
         origin: Mapping[str, str] | None = None,
         chunk_slices: int | None = None,
     ) -> CaseWriter:
-        """Create a case; an earlier one of the same name is deleted.
+        """Create a case; an earlier case of the same name is deleted.
 
         Parameters
         ----------
@@ -75,9 +75,9 @@ class CohortWriter:
         geometry, acquisition : Geometry, Acquisition
             Attributes of the scan.
         origin : mapping of str to str, optional
-            ``key`` and ``source`` of the conversion, by which an interrupted one is recognized.
+            ``key`` and ``source`` of the conversion, by which an interrupted conversion is recognized later.
         chunk_slices : int, optional
-            Slices of a chunk; by default, `lungmix.store.chunking.layout_of` chooses.
+            Number of slices of a chunk; by default, `lungmix.store.chunking.layout_of` chooses it.
         """
         if not CASE_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a case: use a-z, 0-9, '.', '_' and '-'", case=name)
@@ -109,12 +109,13 @@ class CohortWriter:
             shutil.rmtree(self._cohort.url, ignore_errors=True)
 
     def register_scans(self, origins: Mapping[str, Mapping[str, str]]) -> None:
-        """Record which scan has which case name.
+        """Record the scans of case names in the registry.
 
         Parameters
         ----------
         origins : mapping of str to mapping
-            By case name, ``key`` and ``source`` of the scan; ``stage`` and ``reason`` too where it failed.
+            For each case name, ``key`` and ``source`` of the scan, and ``stage`` and ``reason`` if it failed; see
+            `lungmix.store.case_registry.Register`.
         """
         registered = self._cohort.register
         cases = {**registered, **{name: dict(origin) for name, origin in origins.items()}}
@@ -122,7 +123,7 @@ class CohortWriter:
             self.write_text(REGISTER_FILE, Register(self.salt, cases).to_json())
 
     def delete_cases(self, names: Iterable[str]) -> None:
-        """Delete cases, then remove their scans from the register in one write."""
+        """Delete cases, then remove their scans from the registry in one write."""
         deleted = set(names)
         for name in sorted(deleted):
             self.remove(name)

@@ -1,4 +1,4 @@
-"""Digests: cache keys of stages, of all inputs of a result, and of the location of a source."""
+"""Digests: cache keys of the inputs of stages, digests of source locations, and digests of text files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def cache_key(**inputs: Any) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def location_digest(salt: str, key: str) -> str:
-    """Return the digest of the location of a scan, which a store holds in place of the path.
+    """Return the digest that a store contains in place of the location (path) of a scan.
 
-    A path may contain a name, and names can be guessed. Therefore the digest is salted and slow: each guess of an
-    attacker who has the store takes about 50 ms and 16 MiB.
+    A path may contain the name of a patient, and names can be guessed. Therefore the digest is salted and slow: an
+    attacker who has the store needs about 50 ms and 16 MiB for each guess.
 
     Source: scrypt, RFC 7914.
 

@@ -47,7 +47,7 @@ def case_html(case: Case) -> str:
 
 
 def cohort_html(url: str, cases: Mapping[str, Case]) -> str:
-    """Return a table with a row for each of the first cases."""
+    """Return a table with one row per case, for the first 20 cases."""
     names = list(cases)
     first_names = names[:_MAX_CASES]
     lines = [_cells(cases[name]) for name in first_names]
@@ -62,7 +62,7 @@ def cohort_html(url: str, cases: Mapping[str, Case]) -> str:
 
 
 def _provenance(case: Case) -> dict[str, str]:
-    """Return the preset of the mask and the mixture of the labels, where they are recorded."""
+    """Return the preset of the mask and the name of the mixture of the labels, as far as they are recorded."""
     # Imported here, as it loads mixtures, which other users of this module do not need.
     from lungmix.store.models import label_id, mask_text
 
@@ -87,7 +87,7 @@ def _row(cells: Iterable[str], kind: str = "td") -> str:
 
 
 def _preview(case: Case) -> str:
-    """Return the middle slice at the coarsest level as an inline PNG; empty text where there is no scan yet."""
+    """Return the middle slice at the coarsest level as an inline PNG; empty text if the scan is not converted yet."""
     if not case.is_started("ct") or CONVERT not in case.stages:
         return ""
     level = len(case.layout.levels) - 1

@@ -1,4 +1,4 @@
-"""Compare the objects of a case with the receipts of its stages, and invalidate stages that differ."""
+"""Comparison of the objects of a case with the receipts of its stages; stages with other objects are invalidated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, PACKED, SIDE, STAGE
 
 
 def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
-    """Invalidate stages whose objects are missing, truncated or unexpected, and delete what killed writers left.
+    """Invalidate stages whose objects are missing, truncated or unexpected, and delete files of killed writers.
 
-    Reads a listing of the case and its two arrays of histograms, but no voxels: flipped bytes are found once they are
-    read.
+    Only a listing of the case and its histograms are read, no voxels: changed bytes in images are detected when they
+    are read.
 
     Returns
     -------
     dict of str to str
-        Reasons by stage, or by `LABELS_FILE` or `OME`, which are rewritten here; empty if nothing is corrupt.
+        Reason for each corrupt stage, and for `LABELS_FILE` or `OME` if these metadata had to be rewritten. Empty if
+        nothing is corrupt.
     """
     case = CaseWriter(case)
     sizes = case.sizes()
@@ -59,7 +60,7 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
 
 
 def invalidate_stage(case: Case, stage: str, reason: str) -> str:
-    """Invalidate a stage, and return the stage that recomputes it, which is ``mask`` for the packed air (``air``)."""
+    """Invalidate a stage or the packed air (``air``); return the stage that recomputes it, for ``air`` ``mask``."""
     case = CaseWriter(case)
     if stage == PACKED:
         # The mask stage packs the air again.
@@ -70,7 +71,7 @@ def invalidate_stage(case: Case, stage: str, reason: str) -> str:
 
 
 def has_wrong_label_list(case: CaseFiles, keys: Collection[str]) -> bool:
-    """Return True if the list of label maps does not match the label maps that have objects."""
+    """Return True if the list of label maps in `LABELS_FILE` differs from the label maps among the object keys."""
     maps = _label_maps(keys)
     return bool(maps) and case.read_object(LABELS_FILE) != CaseWriter.label_list_content(maps)
 
@@ -80,7 +81,7 @@ def _label_maps(keys: Collection[str]) -> set[str]:
 
 
 def difference(receipts: Receipts, sizes: Mapping[str, int]) -> str | None:
-    """Describe the first object that does not match its receipt; None if there is none."""
+    """Return a description of the first object that does not match its receipt; None if all match."""
     for key, (size, _) in receipts.items():
         if key not in sizes:
             return f"{key} is missing"

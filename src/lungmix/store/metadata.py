@@ -19,7 +19,7 @@ from lungmix.store.zarr_adapter import fetch, group_at, sync
 ATTRIBUTE = "lungmix"
 
 MISSING = "is missing"
-"""Fault of a case that has other objects but no ``zarr.json``."""
+"""Fault of a case that has objects but no ``zarr.json``. A fault is a phrase that follows "its zarr.json"."""
 
 _Receipt = Annotated[list[int | str], Field(min_length=2, max_length=2)]
 
@@ -92,7 +92,7 @@ class _Cohort(_Checked):
 
 
 def check_cohort_metadata(content: bytes | None) -> str | None:
-    """Return the fault of the ``zarr.json`` of a store, as a predicate; None if it is valid or missing."""
+    """Return the fault of the ``zarr.json`` of a store; None if it is valid or missing."""
     group = None if content is None else _parse(content)
     if isinstance(group, str):
         return group
@@ -100,12 +100,12 @@ def check_cohort_metadata(content: bytes | None) -> str | None:
 
 
 def check_cohort_settings(attributes: Any) -> str | None:
-    """Return the fault of the attributes of a store, as a predicate; None if they are valid or missing."""
+    """Return the fault of the attributes of a store; None if they are valid or missing."""
     return None if attributes is None or _is_valid(_Cohort, attributes) else "does not describe a cohort"
 
 
 def check_case_metadata(content: bytes) -> str | None:
-    """Return the fault of the ``zarr.json`` of a case, as a predicate; None if it is valid."""
+    """Return the fault of the ``zarr.json`` of a case; None if it is valid."""
     group = _parse(content)
     if isinstance(group, str):
         return group
@@ -121,18 +121,18 @@ def check_case_metadata(content: bytes) -> str | None:
 
 
 def read_case(cohort: zarr.Group, name: str) -> zarr.Group | str | None:
-    """Read the group of a case; an invalid one gives its fault, `MISSING` without a ``zarr.json``.
+    """Return the group of a case, or its fault if its ``zarr.json`` is invalid or missing; None if it is no case.
 
-    Groups of other programs give None.
+    A group of another program is no case.
     """
     return sync(_read_case(cohort, name))
 
 
 def read_cases(cohort: zarr.Group) -> dict[str, zarr.Group | str]:
-    """Read the groups of all cases concurrently, by name in order; an invalid one gives its fault.
+    """Return the group of each case, or its fault if it is invalid, in the order of names; cases are read concurrently.
 
-    A folder without a ``zarr.json`` is a case, with the fault `MISSING`, if it is registered and has objects; others
-    are empty, or belong to other programs.
+    A folder without a ``zarr.json`` is a case with the fault `MISSING` if the registry names it and it has objects.
+    Other folders are empty or belong to other programs, and are left out.
     """
     groups = sync(_read_cases(cohort))
     missing = [name for name, group in groups.items() if group == MISSING]
@@ -150,7 +150,7 @@ async def _read_cases(cohort: zarr.Group) -> dict[str, zarr.Group | str | None]:
             return name, await _read_case(cohort, name)
 
     names = [name async for name in cohort.store.list_dir(cohort.path)]
-    # Names of files are skipped, as each would cost a request.
+    # Names of files of the store are left out, as each name costs a request.
     candidates = [name for name in names if CASE_NAME.fullmatch(name) and name not in FILES]
     return dict(await asyncio.gather(*map(read, candidates)))
 

@@ -1,4 +1,4 @@
-"""The model of a store, and the models and mask parameters that its cases were computed with."""
+"""Model of a store, and the models and mask parameters with which its cases were computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_NAME = "published"
 MODEL_DOUBTS = "model_doubts"
-"""Record key of the failed checks of the mixture of labels."""
+"""Key, in the record of labels, of the failed checks of their mixture."""
 
 GIVEN = "given"
 """Name of a model or a mask that came from a file."""
@@ -33,7 +33,7 @@ class ModelId:
     Attributes
     ----------
     name : str
-        ``published``, ``paper``, ``converged`` and ``anchored`` of fits, ``given`` of a file.
+        ``published``; the name of a fit, ``paper``, ``converged`` or ``anchored``; or ``given`` for a file.
     digest : str
         `TissueModel.digest`, which differs between two fits of the same name.
     """
@@ -46,7 +46,7 @@ class ModelId:
 
 
 def record_of(case: Case, stage: str) -> dict[str, Any]:
-    """Return the record of a finished or corrupt stage; an empty one for other stages."""
+    """Return the record of a finished or corrupt stage; an empty dictionary for other stages."""
     record: dict[str, Any] = case.stages.get(stage) or case.damage.get(stage, {}).get("record", {})
     return record
 
@@ -57,8 +57,8 @@ def stored_model(cohort: Cohort) -> TissueModel:
     Raises
     ------
     StoreError
-        If there is none, or its file does not match its digest. A store whose metadata were lost has no digest; its
-        file is accepted.
+        If there is no model, or its file does not match its digest. In a store that has lost its metadata, there is no
+        digest, and any file is accepted.
     """
     text, record = cohort.read_text(MODEL_FILE), cohort.settings.get(FIT, {})
     if text is None and not record:
@@ -75,7 +75,7 @@ def stored_model(cohort: Cohort) -> TissueModel:
 
 
 def stored_id(cohort: Cohort, model: TissueModel | None = None) -> ModelId:
-    """Return name and digest of the model of a store.
+    """Return the name and the digest of the model of a store.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def stored_id(cohort: Cohort, model: TissueModel | None = None) -> ModelId:
 
 
 def label_model(case: Case) -> TissueModel | None:
-    """Return the mixture of the labels of a case; None without labels, or where it is not recorded."""
+    """Return the mixture with which a case was labelled; None without labels, or if it is not recorded."""
     try:
         model = record_of(case, LABEL)["model"]
         weights, means, variances = (tuple(map(float, model[key])) for key in ("weights", "means", "variances"))
@@ -101,7 +101,7 @@ def label_model(case: Case) -> TissueModel | None:
 
 
 def label_id(case: Case) -> ModelId | None:
-    """Return name and digest of the mixture of a case's labels; None without labels, or where it is not recorded."""
+    """Return name and digest of the mixture with which a case was labelled; None if there is none, or none recorded."""
     model = label_model(case)
     if model is None:
         return None
@@ -110,9 +110,9 @@ def label_id(case: Case) -> ModelId | None:
 
 
 def label_doubts(case: Case) -> list[str]:
-    """Return the failed checks of the mixture of a case's labels; none without labels.
+    """Return the failed checks of the mixture with which a case was labelled; none without labels.
 
-    Labels of earlier versions have no record of them, and are checked by the parameters of the mixture alone.
+    Labels of earlier versions have no record of these checks. For them, only the parameters of the mixture are checked.
     """
     recorded = record_of(case, LABEL).get(MODEL_DOUBTS)
     if recorded is not None:
@@ -122,11 +122,10 @@ def label_doubts(case: Case) -> list[str]:
 
 
 def mask_text(case: Case) -> str | None:
-    """Return preset and other parameters of a case's mask, such as ``paper threshold=-300``; None if not recorded.
+    """Return a text for the mask of a case, such as ``paper threshold=-300``; None if it is not recorded.
 
-    A mask from a file has the text ``given``, one by a segmenter its name.
-
-    The text contains no comma, so that it fits into CSV cells.
+    The text is the preset with other parameters for a computed mask, ``given`` for a mask from a file, and the name of
+    the segmenter for a mask by a segmenter. It contains no comma, so that it fits into CSV cells.
     """
     record = record_of(case, MASK)
     if FROM_FILE in record:
@@ -136,7 +135,10 @@ def mask_text(case: Case) -> str | None:
 
 
 def sides_text(case: Case) -> str | None:
-    """Return the parameters by which right and left of a mask were computed that did not tell them; else None."""
+    """Return the parameters by which right and left lung were computed, for a mask from a file without these regions.
+
+    None for other masks.
+    """
     record = record_of(case, MASK)
     if FROM_FILE not in record or record[FROM_FILE].get("regions"):
         return None
@@ -144,7 +146,7 @@ def sides_text(case: Case) -> str | None:
 
 
 def mask_of(case: Case) -> MaskParameters | None:
-    """Return the parameters of the computed mask of a case; None without one, or where they are not recorded."""
+    """Return the parameters of the computed mask of a case; None for other masks, or if they are not recorded."""
     record = record_of(case, MASK)
     try:
         return None if FROM_FILE in record else MaskParameters(**record["parameters"])
@@ -161,9 +163,9 @@ class ModelUse:
     stored : ModelId or None
         Model of the store, with which the next labels are computed.
     labels : dict of str to ModelId
-        Mixture of the labels by case, where it is recorded.
+        Mixture of the labels of each case, as far as it is recorded.
     masks : dict of str to str
-        Preset of the mask by case, where it is recorded; see `mask_text`.
+        Preset of the mask of each case, as far as it is recorded; see `mask_text`.
     """
 
     stored: ModelId | None
@@ -172,7 +174,7 @@ class ModelUse:
 
     @property
     def stale(self) -> dict[str, ModelId]:
-        """Mixtures by case, for cases whose labels were computed with another mixture than that of the store."""
+        """Mixture of each case whose labels were computed with another mixture than the present one of the store."""
         if self.stored is None:
             return {}
         return {name: model for name, model in self.labels.items() if model.digest != self.stored.digest}
@@ -207,7 +209,7 @@ class ModelUse:
 def model_use(cohort: Cohort, cases: Mapping[str, Case] | None = None) -> ModelUse:
     """Return the models and presets with which the cases of a store were computed.
 
-    A model of the store that cannot be read counts as missing.
+    If the model of the store cannot be read, `ModelUse.stored` is None.
 
     Parameters
     ----------

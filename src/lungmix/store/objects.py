@@ -1,4 +1,4 @@
-"""Objects of a store: reading and writing complete shards, receipts of objects, listings of sizes."""
+"""Objects (files) of a store: reading and writing of complete shards, receipts of objects, listings of sizes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from lungmix.store.remote import BucketStore
 from lungmix.store.zarr_adapter import Buffer, BufferPrototype, StoreWrapper, unwrap
 
 Receipt = list[Any]
-"""Size of an object, bytes, and its CRC-32C as eight hexadecimal digits."""
+"""Size of an object in bytes, and its CRC-32C as eight hexadecimal digits."""
 
 Receipts = dict[str, Receipt]
-"""Receipts by object key, relative to the case."""
+"""Receipts by object key; keys are relative to the case."""
 
 _CHUNK = re.compile(r"(?:^|/)c/")
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
 
 
 def receipt_of(content: Any) -> Receipt:
-    """Return the receipt of a bytes-like object."""
+    """Return the receipt of the bytes of an object."""
     data = np.frombuffer(content, np.uint8)
     return [data.size, f"{google_crc32c.value(data):08x}"]
 
@@ -45,7 +45,7 @@ class WholeShards(StoreWrapper):
         self.receipts: Receipts = {}
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: Any = None) -> Buffer | None:
-        """Read an object; None for chunks, which are about to be replaced completely."""
+        """Read an object; return None for a shard, since the write replaces it completely."""
         return None if _CHUNK.search(key) else await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer) -> None:
@@ -54,13 +54,13 @@ class WholeShards(StoreWrapper):
         self.receipts[key] = receipt_of(value.as_buffer_like())
 
     async def delete(self, key: str) -> None:
-        """Delete an object, but for chunks of fill value: their array was created empty."""
+        """Delete an object; do nothing for a shard of fill values, which does not exist in a new array."""
         if not _CHUNK.search(key):
             await super().delete(key)
 
 
 class WholeReads(StoreWrapper):
-    """Store wrapper for the read of one selection: fetches each shard whole, not in one request per chunk."""
+    """Store wrapper for the read of one selection, which fetches each shard as a whole, not chunk by chunk."""
 
     def __init__(self, store: Store):
         super().__init__(store)
@@ -84,7 +84,10 @@ class WholeReads(StoreWrapper):
 
 
 def sizes_under(store: Store, prefix: str) -> dict[str, int]:
-    """Return the bytes of every object under a prefix, by key relative to it; one request per thousand objects."""
+    """Return the size in bytes of each object under a prefix, by key relative to the prefix.
+
+    In an object store, this takes one request per thousand objects.
+    """
     store = unwrap(store)
     if isinstance(store, LocalStore):
         return _sizes_in(store.root / prefix)
@@ -93,15 +96,15 @@ def sizes_under(store: Store, prefix: str) -> dict[str, int]:
 
 
 def is_partial(key: str) -> bool:
-    """Return True for the partial file of a writer that was killed before it could rename it."""
+    """Return True if a key is that of a partial file, which a killed writer could not rename."""
     return bool(_PARTIAL.search(key))
 
 
 def clear_partials(store: Store) -> None:
-    """Delete partial files next to the cases.
+    """Delete partial files of killed writers in the folder of the store itself, not in those of its cases.
 
-    Processes that wait for the lock may write theirs at any time, so partial files of the lock are deleted only once
-    they are stale.
+    Processes that wait for the lock may write partial files of the lock at any time, so these are deleted only if they
+    are older than `STALE_S`.
     """
     store = unwrap(store)
     if not isinstance(store, LocalStore):

@@ -26,12 +26,19 @@ Mode = Literal["r", "r+", "a"]
 
 
 def check_folder(path: Path, *, creating: bool) -> None:
-    """Raise unless a folder holds a store, or, with `creating`, can hold a new one.
+    """Raise an error unless a folder holds a store, or may hold a new store.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    creating : bool
+        True if a missing or empty folder is accepted, in which a store can be created.
 
     Raises
     ------
     StoreError
-        If the path is a file, holds other files, or holds no store.
+        If the path is a file, or a folder with other files, or if it holds no store and `creating` is False.
     """
     if path.is_file():
         raise StoreError(f"{path} is a file, not a store: give a folder")
@@ -48,7 +55,24 @@ def _no_store(location: str) -> StoreNotFoundError:
 
 
 def root_group(store: Store, location: str, mode: Mode, *, is_locked: bool = False) -> zarr.Group:
-    """Open the group of a cohort, or create it with mode ``a``; `is_locked` if this process holds the lock."""
+    """Return the group of a store; with mode ``a``, create a missing group and repair a corrupt one.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        The zarr store.
+    location : str
+        Address of the store, for messages.
+    mode : {"r", "r+", "a"}
+        See `lungmix.store.open_cohort`.
+    is_locked : bool
+        True if this process holds the lock of the store, which a repair needs.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or the group is that of another program, of another version or corrupt.
+    """
     try:
         group = _open_or_repair(store, location, mode, is_locked=is_locked)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
@@ -68,20 +92,20 @@ def root_group(store: Store, location: str, mode: Mode, *, is_locked: bool = Fal
 
 
 def _check_bucket(store: Store) -> None:
-    """Raise if a bucket does not exist, which otherwise looks like a missing store."""
+    """Raise `StoreError` if a bucket does not exist, which otherwise would look like a missing store."""
     if isinstance(store, BucketStore):
         zarr_adapter.sync(store.check_bucket())
 
 
 def _new_group(store: Store) -> zarr.Group:
-    """Create the group of a store, unless another process has created it meanwhile, and open it."""
+    """Create the group of a store, unless another process has just created it, and return it."""
     settings = {"format_version": FORMAT_VERSION, "lungmix_version": __version__, "salt": secrets.token_hex(16)}
     zarr_adapter.write(store, "zarr.json", bytes_of_metadata({ATTRIBUTE: settings}), unless_exists=True)
     return open_group(store)
 
 
 def _open_or_repair(store: Store, location: str, mode: Mode, *, is_locked: bool) -> zarr.Group:
-    """Open the group of a store; with mode ``a``, repair a corrupt ``zarr.json``."""
+    """Return the group of a store; with mode ``a``, repair a corrupt ``zarr.json``."""
     try:
         group = open_group(store, "r" if mode == "r" else "r+")
         attributes = group.attrs.get(ATTRIBUTE)
@@ -108,7 +132,7 @@ def _open_or_repair(store: Store, location: str, mode: Mode, *, is_locked: bool)
             "rewrites zarr.json and keeps all cases"
         )
     if not is_locked:
-        # Another process may repair it too, and record more.
+        # Another process may have repaired it meanwhile and recorded settings, so it is read again under the lock.
         with suppress(LockedError), locked(store, location):
             return _open_or_repair(store, location, mode, is_locked=True)
     return _repair(store, is_locked=is_locked)
@@ -120,9 +144,9 @@ def _is_ours(store: Store) -> bool:
 
 
 def _repair(store: Store, *, is_locked: bool) -> zarr.Group:
-    """Return the group of a store with default metadata; the record of its fit is lost.
+    """Return the group of a store with default metadata, in place of corrupt ones; the record of its fit is lost.
 
-    The metadata are written only if this process holds the lock: whoever takes it reads them again.
+    The metadata are written only if this process holds the lock; a process that takes the lock later reads them again.
     """
     salt = read_register(group_at(store)).salt
     settings = {"format_version": FORMAT_VERSION, "lungmix_version": __version__} | ({"salt": salt} if salt else {})

@@ -1,4 +1,4 @@
-"""Zarr store over a prefix in an object store, with readable errors."""
+"""Zarr store at a prefix of an object store, with readable errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ else:
 
 
 def _with_errors(name: str, *, missing: bool = False) -> Any:
-    """Return a method of zarr's store that raises the errors of obstore as `StoreError`."""
+    """Return a method of `ObjectStore` that raises the errors of obstore as `StoreError`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    missing : bool
+        True if the error of a missing object means that the bucket is missing.
+    """
     method: Any = getattr(ObjectStore, name)
 
     @wraps(method)
@@ -39,7 +47,7 @@ class BucketStore(_Store):
         return "/".join(["s3:/", str(self.store.config.get("bucket", "")), *filter(None, [self.store.prefix])])
 
     def sizes_under(self, prefix: str) -> dict[str, int]:
-        """Return the bytes of every object under a prefix, by key relative to it."""
+        """Return the size in bytes of each object under a prefix, by key relative to the prefix."""
         import obstore
 
         with store_errors(self.address):
@@ -47,7 +55,7 @@ class BucketStore(_Store):
         return {entry["path"].removeprefix(f"{prefix}/"): int(entry["size"]) for entry in objects}
 
     async def check_bucket(self) -> None:
-        """Raise if the bucket does not exist; some servers answer a missing object in the same way."""
+        """Raise `StoreError` if the bucket does not exist, which some servers report like a missing object."""
         with store_errors(self.address, missing=True):
             async for _ in super().list_dir(""):
                 break
@@ -58,7 +66,7 @@ class BucketStore(_Store):
     getsize = _with_errors("getsize")
     delete = _with_errors("delete")
     delete_dir = _with_errors("delete_dir")
-    # A missing object means here that the bucket is missing.
+    # A write that fails because an object is missing means that the bucket is missing.
     set = _with_errors("set", missing=True)
     set_if_not_exists = _with_errors("set_if_not_exists", missing=True)
 

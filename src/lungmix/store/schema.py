@@ -1,7 +1,7 @@
-"""What a store holds: stages, arrays and files, with their names, paths, data types and dependencies.
+"""Schema of a store: stages, arrays and files, with their names, paths, data types and dependencies.
 
-Other modules take these from here. Bytes in existing stores depend on the tables: an entry may be added, but not
-be changed without a new format version.
+Other modules import these names. Bytes in existing stores depend on the tables: an entry may be added, but must not be
+changed without a new format version.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ CONVERT, MASK, SIDE, LABEL = STAGES = ("convert", "mask", "side", "label")
 """Stages of a case in their order."""
 
 DEPENDENTS = {CONVERT: (MASK, SIDE, LABEL), MASK: (SIDE, LABEL), SIDE: (), LABEL: ()}
-"""By stage, the stages that are invalid once its result changes."""
+"""For each stage, the stages that become invalid when its result changes."""
 
 _DISPLAY_NAMES = {SIDE: "right/left"}
 
 FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "quality"
-"""Settings of a cohort: the model, the fits, the mask parameters of the last run, and the thresholds of
-quality control."""
+"""Names of settings of a cohort: record of the model, record of the fits, mask parameters of the last run, and
+thresholds of quality control."""
 
 GIVEN_MASKS = "given_masks"
-"""Setting of a cohort: cases whose masks came from files."""
+"""Name of the setting of a cohort that lists the cases whose masks came from files."""
 
 FROM_FILE = "from_file"
-"""Record key of a mask that came from a file: the digest of the file and what was taken from it."""
+"""Key, in the record of a mask that came from a file, of the digest of the file and what was taken from it."""
 
 PACKED = "air"
-"""Packed mask of the voxels that are air, with a record of its own, because several stages use it. Conversion writes it
-with the usual threshold; a mask with another threshold writes it again."""
+"""Name of the packed air: packed mask (one bit per voxel) of the voxels below a threshold. It has a record of its own,
+because several stages use it. The stage convert writes it with the usual threshold; the stage mask writes it again if
+its threshold differs."""
 
 OPENED = "opened"
-"""Packed mask after the opening, which exists only while a mask is computed."""
+"""Name of the packed mask after the opening; the array exists only while a mask is computed."""
 
 IMPORTED, REFERENCE = "imported", "reference"
-"""Label maps that exist only during a command: a mask file on a grid of its own, and a reference on the grid of the
+"""Names of label maps that exist only during a command: a mask file on its own grid, and a reference on the grid of the
 scan."""
 
 SEGMENTED = "segmented"
-"""Labels of axial slices as a segmenter returned them, which exist only while a mask is made."""
+"""Name of the labels that a segmenter returned for axial slices; the array exists only while a mask is made."""
 
 TEMPORARY = (OPENED, IMPORTED, REFERENCE, SEGMENTED)
-"""Arrays that killed commands leave behind, and that the next one deletes."""
+"""Names of arrays that exist only during a command; if it is killed, the next command deletes them."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class ArraySchema:
     kind : {"image", "labels", "packed", "histogram", "temporary"}
         Images and labels have `N_LEVELS` resolutions.
     path : str
-        Path in the case; levels of images are below it.
+        Path in the case; the levels of images and labels are folders in it.
     stage : str or None
-        Stage whose record lists the objects, or `PACKED`; None for a temporary array.
+        Stage whose record lists the objects of the array, or `PACKED`; None for an array without record.
     dtype : str
         Data type.
     attributes : dict
@@ -112,13 +113,13 @@ ARRAYS = {
         ArraySchema(SEGMENTED, "temporary", SEGMENTED, None, "uint8"),
     )
 }  # fmt: skip
-"""Arrays of a case by name. The fill value of all is 0."""
+"""Arrays of a case by name. All have the fill value 0."""
 
 FILL_VALUE = 0
 
 ONLY_SOME_MASKS = ("region", "region_counts")
-"""Arrays of masks that tell dense from aerated lung, as those of the preset ``anatomical``; a new mask begins without
-them."""
+"""Arrays that exist only for masks that distinguish dense from aerated lung, as with the preset ``anatomical``. They
+are deleted when a new mask is begun."""
 
 LABEL_MAPS = tuple(array.name for array in ARRAYS.values() if array.kind == "labels")
 IMAGES = ("ct", *LABEL_MAPS)
@@ -133,26 +134,26 @@ LOCK_FILE = "lock.json"
 REGISTER_FILE = "names.json"
 MODEL_FILE = "model.json"
 FIT_FILES = {name: f"model-{name}.json" for name in FITS}
-"""Files of the fits by fit name. Their names are unlikely as names of a folder or scan."""
+"""File of each fit, by the name of the fit. No case can have these names, which scans and folders rarely have."""
 
 MEASUREMENTS_FILE = "measurements.csv"
 RADIOMICS_FILE = "radiomics.csv"
 QUALITY_FILE = "qc.csv"
 TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE, QUALITY_FILE)
-"""Tables of labelled cases, which are recomputed from histograms."""
+"""Tables with rows of labelled cases; they can be recomputed from the histograms in the store."""
 
 EVALUATION_FILE, EVALUATION_HU_FILE = EVALUATIONS = ("evaluation.csv", "evaluation_hu.csv")
-"""Tables of comparisons with references, which the store does not hold."""
+"""Tables of comparisons with references; they cannot be recomputed, as the store does not contain the references."""
 
 EVALUATION_SLICES_FILE = "evaluation_slices.json"
-"""Slices of references where they differ most from the store, for pictures."""
+"""File with those slices of references that differ most from the store, for pictures."""
 
 CASE_TABLES = (*TABLES, *EVALUATIONS)
-"""Tables with rows of cases, which are dropped once their masks or labels change."""
+"""Tables with rows of cases; rows of a case are removed when its mask or labels change."""
 
 
 def stage_of(key: str) -> str | None:
-    """Return the stage that writes an object or an array of a case; ``air`` for the packed air, None if unknown."""
+    """Return the stage that writes the object or array at a key; ``air`` for the packed air, None if unknown."""
     parts = key.strip("/").split("/")
     return _STAGE_BY_PATH.get("/".join(parts[: 2 if parts[0] == "labels" else 1]))
 
@@ -163,7 +164,7 @@ def stages_text(stages: Iterable[str]) -> str:
 
 
 def parquet_name(file: str) -> str:
-    """Return the name of the Parquet twin of a CSV table."""
+    """Return the name of the Parquet file with the same table as a CSV file."""
     return file.removesuffix(".csv") + ".parquet"
 
 

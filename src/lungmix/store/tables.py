@@ -1,4 +1,4 @@
-"""Tables as CSV and Parquet: rows by case, and removal of the rows of cases."""
+"""Tables of a store as CSV and Parquet: conversion of rows, and removal of the rows of cases."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def text_of(rows: Sequence[Mapping[str, float | int | str]]) -> str:
 
 
 def rows_of(text: str) -> list[Row]:
-    """Parse the text of `text_of`; cells become int, float or str."""
+    """Return the rows in a text of `text_of`; cells are int, float or str."""
     columns, *lines = list(csv.reader(io.StringIO(text))) or [[]]
     filled = [[*cells, *[""] * (len(columns) - len(cells))] for cells in lines if cells]
     return [{key: _value(key, cell) for key, cell in zip(columns, cells, strict=False)} for cells in filled]
 
 
 def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
-    """Return the header line of a table, and its unchanged lines by case."""
+    """Return the header line of a table, and its other lines, unchanged, by case."""
     header, *lines = text.splitlines() or [""]
     by_case: dict[str, list[str]] = {}
     for line in lines:
@@ -43,26 +43,26 @@ def lines_of(text: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def without(text: str, names: Collection[str]) -> str:
-    """Return a table without the rows of some cases; header and other rows stay identical to the byte."""
+    """Return a table without the rows of the named cases; header and other rows keep their bytes."""
     return without_lines(text, lambda name, _: name in names)
 
 
 def without_lines(text: str, is_dropped: Callable[[str, str], bool]) -> str:
-    """Return a table without some rows; header and other rows stay identical to the byte.
+    """Return a table without the rows for which `is_dropped` is true; header and other rows keep their bytes.
 
     Parameters
     ----------
     text : str
         Table as CSV.
     is_dropped : callable
-        Called with the case and the line of a row.
+        Function of the case and the line of a row.
     """
     lines = enumerate(text.splitlines(keepends=True))
     return "".join(line for number, line in lines if not number or not is_dropped(_case_of(line), line))
 
 
 def parquet_of(text: str) -> bytes:
-    """Return a table as a Parquet file; columns are text, int64 or double, without rows double.
+    """Return a table as a Parquet file. Columns are text, int64 or double; double if there are no rows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A stored array whose read errors name the case, the array and the corrupt slices."""
+"""Stored array that verifies checksums on reading; errors name the case, the array and the corrupt slices."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StoredArray:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Shape of a chunk in voxels."""
+        """Shape of a chunk, voxels."""
         return self._source.chunks
 
     @property

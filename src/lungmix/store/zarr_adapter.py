@@ -1,6 +1,7 @@
 """Adapter to zarr: objects, groups and arrays of a store.
 
-Other modules use what zarr declares public; only the store wrapper of the lock overrides two more methods.
+All private names of zarr that this package needs are imported or checked here. Other modules use public names of zarr;
+only the store wrapper of the lock overrides two private methods.
 """
 
 from __future__ import annotations
@@ -46,12 +47,9 @@ _CHUNKS_PER_CALL = 64
 
 
 def check_private_names() -> None:
-    """Raise if zarr lacks a private method that this package overrides or calls.
+    """Raise `StoreError` if zarr lacks a private method that this package overrides or calls.
 
-    Raises
-    ------
-    StoreError
-        If one is missing. Without the check, writes would silently bypass the lock, for example.
+    Without the check, writes could, for example, silently bypass the lock.
     """
     for owner, name in _PRIVATE_NAMES:
         if not hasattr(owner, name):
@@ -81,7 +79,7 @@ def unwrap(store: Store) -> Store:
 
 
 class _BatchSharding(ShardingCodec):
-    """Sharding codec that encodes many chunks of a shard in one call, whatever the configuration of the process."""
+    """Sharding codec that encodes `_CHUNKS_PER_CALL` chunks in one call, whatever the configuration of zarr says."""
 
     @property
     def codec_pipeline(self) -> Any:
@@ -109,7 +107,7 @@ def write(store: Store, key: str, content: bytes, *, unless_exists: bool = False
 
 
 def buffer_of(content: bytes) -> Buffer:
-    """Return the bytes of an object as zarr's stores take them."""
+    """Return bytes as the buffer that the stores of zarr write."""
     return default_buffer_prototype().buffer.from_bytes(content)
 
 
@@ -124,20 +122,20 @@ def delete_folder(store: Store, prefix: str) -> None:
 
 
 def open_group(store: Store | StorePath, mode: Literal["r", "r+"] = "r+") -> zarr.Group:
-    """Read the group at the root of a store, or at a path of it.
+    """Read the group at the root of a store, or at a path in the store.
 
-    Stores have no consolidated metadata, as each case is read separately.
+    Consolidated metadata are not used, since cases are read separately.
     """
     return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
 
 
 def group_at(store: Store, path: str = "", attributes: Mapping[str, Any] | None = None) -> zarr.Group:
-    """Return a group with these attributes, without reading or writing."""
+    """Return a group object with the given attributes, without reading or writing the store."""
     return zarr.Group(zarr.AsyncGroup(GroupMetadata(dict(attributes or {})), StorePath(store, path)))
 
 
 def array_at(store: Store, path: str, metadata: Any) -> zarr.Array[Any]:
-    """Return an array with these metadata, without reading or writing."""
+    """Return an array object with the given metadata, without reading or writing the store."""
     codecs = tuple(_in_batches(codec) for codec in metadata.codecs)
     return zarr.Array(zarr.AsyncArray(replace(metadata, codecs=codecs), StorePath(store, path)))
 
@@ -150,13 +148,13 @@ def _in_batches(codec: Any) -> Any:
 
 
 def create_metadata(attributes: dict[str, Any] | None = None, **options: Any) -> Any:
-    """Return the metadata of a new array with a copy of `attributes`; options are those of `zarr.create_array`."""
+    """Return the metadata of a new array, with a copy of `attributes` and options of `zarr.create_array`."""
     store = zarr.storage.MemoryStore()
     return zarr.create_array(store, zarr_format=3, attributes=deepcopy(attributes), **options).metadata
 
 
 def bytes_of_metadata(metadata: Any) -> bytes:
-    """Return the content of the ``zarr.json`` of an array, given its metadata, or of a group, given its attributes."""
+    """Return the content of a ``zarr.json``: of an array from its metadata, or of a group from its attributes."""
     if isinstance(metadata, Mapping):
         metadata = GroupMetadata(dict(metadata))
     (buffer,) = metadata.to_buffer_dict(default_buffer_prototype()).values()

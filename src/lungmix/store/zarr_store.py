@@ -26,9 +26,9 @@ def zarr_store(url: str) -> Store:
     Raises
     ------
     UsageError
-        If the address is neither, or the environment variables name no server.
+        If the address is invalid, or the environment variables name no server.
     """
     if not is_remote(url):
-        # Absolute, as its arrays are sent to workers with other working directories.
+        # The path is made absolute, as arrays are sent to workers with other working directories.
         return LocalStore(Path(url).absolute())
     return BucketStore(open_bucket(check_address(url)))

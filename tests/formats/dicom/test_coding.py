@@ -1,4 +1,4 @@
-"""Pixel encodings that decoders misread or do not support: read correctly, or rejected for the right reason."""
+"""Pixel encodings that decoders misread or do not support: they are read correctly, or rejected for this reason."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def reason(folder):
 
 
 def give_overlay(file, tag, vr, value):
-    """Add an overlay with a bitmap and one more attribute to a file."""
+    """Add to a file an overlay that has a bitmap and one more attribute."""
     dataset = pydicom.dcmread(file)
     rows, columns = SHAPE[1:]
     for element, kind, content in (
@@ -110,6 +110,6 @@ def test_folder_named_like_a_module_that_gdcm_imports_is_ignored(tmp_path):
         "import gdcm, pydicom\n"
         "assert 'dl' not in sys.modules and 'DLFCN' not in sys.modules\n"
     )
-    # As in a notebook, modules in the working directory precede any library.
+    # As in a notebook, Python searches the working directory for modules before installed libraries.
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

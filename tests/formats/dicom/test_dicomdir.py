@@ -1,4 +1,4 @@
-"""Images that a DICOMDIR lists and that were not copied."""
+"""Images that a DICOMDIR lists but that were not copied with it."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ STUDY = {"StudyID": "1", "StudyDate": "20010203", "StudyTime": "101112"}
 
 
 def write_medium(folder, *series):
-    """Write a medium with a DICOMDIR."""
+    """Write a medium (folder) with series and a DICOMDIR that lists them."""
     medium = FileSet()
     for files in series:
         for file in files:

@@ -34,7 +34,10 @@ def item(**values):
 
 
 def write_enhanced(file, hu, order=None, slopes=None, phases=None, syntax=ExplicitVRLittleEndian, shared=True, **tags):
-    """Write one file of all slices, in any order of frames, with slope and phase of each, from (-10, 5, -100)."""
+    """Write one file with all slices as frames, in the given order, with a slope and a phase per frame.
+
+    The first slice is at (-10, 5, -100) mm.
+    """
     order = list(range(len(hu))) if order is None else order
     slopes = slopes or [(1.0, -1024.0)] * len(hu)
     meta = FileMetaDataset()
@@ -88,7 +91,7 @@ def write_enhanced(file, hu, order=None, slopes=None, phases=None, syntax=Explic
 
 
 def write_stacks(file, hu, position, stack=None, number=None, **content):
-    """Write one file of frames at positions in units of the slice spacing; callables give attributes by frame index."""
+    """Write one file with a frame per position, in slice spacings; attributes are functions of the frame index."""
     write_enhanced(file, hu)
     dataset = pydicom.dcmread(file)
     attributes = {"StackID": stack, "InStackPositionNumber": number, **content}
@@ -115,7 +118,7 @@ def write_by_gdcm(dataset, file):
     change.SetInput(reader.GetImage())
     assert change.Change()
     encoded = change.GetOutput().GetDataElement().GetSequenceOfFragments()
-    # Keep the functional groups as written by pydicom.
+    # Only the pixels are taken from GDCM, so that the functional groups stay as pydicom wrote them.
     fragments = [encoded.GetFragment(i).GetByteValue().GetBuffer() for i in range(encoded.GetNumberOfFragments())]
     fragments = [part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in fragments]
     dataset.PixelData = pydicom.encaps.encapsulate(fragments)

@@ -1,4 +1,4 @@
-"""Assignment of files to volumes, in any folders and under any names."""
+"""Assignment of DICOM files to volumes, whatever their folders and names."""
 
 import random
 import shutil
@@ -71,7 +71,7 @@ def test_series_spread_over_folders_under_any_names_are_reassembled(tmp_path, se
     assert len({scan.key for scan in scans(sources)}) == 3
 
 
-def test_key_stays_when_a_slice_is_added_and_state_does_not(folder):
+def test_added_slice_changes_the_fingerprint_of_a_scan_and_not_its_key(folder):
     last = sorted(folder.iterdir())[-1]
     aside = last.rename(folder.parent / last.name)
     before = only_scan(folder)
@@ -135,7 +135,7 @@ def test_dicomdir_is_skipped_and_given_alone_stands_for_its_folder(folder):
 
 
 def other(index, **tags):
-    """Return the attributes of a second series of the same study, with other object identifiers."""
+    """Return the attributes of another series of the same study, with identifiers made from `index`."""
     return {"SeriesInstanceUID": "1.2.3.4.5", "SOPInstanceUID": lambda i: f"1.2.3.4.5.{index}.{i}", **tags}
 
 
@@ -268,7 +268,7 @@ def test_two_scans_of_one_study_at_different_times_are_both_used(folder, tmp_pat
 
 
 def damaged_files(folder):
-    """Write corrupt files of every kind, none of them part of the series."""
+    """Write corrupt files of every kind, which are not slices of the series in the folder."""
     content = sorted(folder.glob("*.dcm"))[3].read_bytes()
     (folder / "empty.dcm").write_bytes(b"")
     (folder / "zeros.dcm").write_bytes(bytes(3000))
@@ -377,7 +377,7 @@ def test_no_attribute_of_the_patient_is_in_messages_or_repr(tmp_path):
         assert secret not in str(getattr(source, "reason", "")) + str(getattr(source, "notes", "")) + str(source.series)
 
 
-def test_ct_storage_without_pixels_is_damage(folder):
+def test_ct_image_without_pixels_is_damaged(folder):
     object_without_image(folder / "x.dcm", CTImageStorage, Modality="CT", Rows=20, Columns=24, PatientName="A")
     sources = find_scans(folder)
     assert any("x.dcm" in reason for reason in reasons(refused(sources)))

@@ -169,7 +169,7 @@ def test_neighbouring_series_of_one_study_numbered_from_one_are_both_used(tmp_pa
 
 
 def passes(folder, offset, **tags):
-    """Write two passes over one chest as one series, the second pass `offset` mm higher."""
+    """Write two passes over one chest as one series; slices of the second pass are `offset` mm higher."""
     same = {"SeriesInstanceUID": "1.9.1", "StudyInstanceUID": "1.9.2", "FrameOfReferenceUID": "1.9.3"}
     for number in (0, 1):
         tags_of_pass = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
@@ -211,7 +211,7 @@ def test_interleaved_passes_are_separated(tmp_path, offset, tags):
 @pytest.mark.parametrize("offset", [0.5, 0.7, 1.0])
 def test_passes_that_no_attribute_separates_are_rejected_and_never_mixed(tmp_path, offset, numbers, series_filter):
     if numbers is None and offset != 0.7:
-        return  # headers cannot tell this from one even stack, or one with gaps
+        return  # headers are like those of one even stack, or of one with gaps
     passes(tmp_path / "s", offset, InstanceNumber=numbers)
     (reason,) = reasons(find_scans(tmp_path / "s", series_filter))
     assert "may be mixed" in reason

@@ -1,4 +1,4 @@
-"""Headers longer than the first bytes read, damaged headers, and duplicates."""
+"""Headers that are longer than the bytes that are read first, damaged headers, and duplicate files."""
 
 import warnings
 

@@ -49,7 +49,7 @@ BY_GDCM = {
 
 
 def recode(file, syntax):
-    """Write the pixels of a file in another transfer syntax."""
+    """Write a file again with its pixels in another transfer syntax."""
     dataset = pydicom.dcmread(file)
     if syntax in BY_GDCM:
         reader = gdcm.ImageReader()
@@ -84,7 +84,7 @@ def recode(file, syntax):
 
 
 def store_as(file, values, bits=16, signed=False, **tags):
-    """Replace the stored values of a file."""
+    """Replace the stored values (pixels) of a file."""
     dataset = pydicom.dcmread(file)
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
     dataset.PixelRepresentation = int(signed)
@@ -169,7 +169,7 @@ def padded(shape, value, inside):
 
 
 def padding_tag(file, tag, vr, value):
-    """Write a padding attribute with a given VR, as scanners do, correct or not."""
+    """Write a padding attribute with the given VR; scanners also write wrong ones."""
     dataset = pydicom.dcmread(file)
     setattr(dataset, tag, 0)
     dataset[tag].VR = vr
@@ -180,10 +180,10 @@ def padding_tag(file, tag, vr, value):
 @pytest.mark.parametrize(
     ("stored", "signed", "intercept", "vr", "written", "expected"),
     [
-        # As written by a GE scanner: signed pixels, unsigned padding value. -3024 HU already counts as air.
+        # A GE scanner writes signed pixels with an unsigned padding value; padding of -3024 HU counts as air.
         (-2000, True, -1024, "US", 63536, -3024),
         (-2000, True, -1024, "SS", -2000, -3024),
-        # The same bits in unsigned pixels would be bone, or outside HU.
+        # In unsigned pixels, the same bits would be bone, or a value that is no HU.
         (63536, False, -1024, "SS", -2000, -1024),
         (63536, False, -1024, "US", 63536, -1024),
         (4095, False, -1024, "US", 4095, -1024),
@@ -247,7 +247,7 @@ def test_files_without_preamble_and_prefix_are_read(tmp_path):
         assert content[128:132] == b"DICM"
         bare = content[132:]
         if number % 2:
-            # Also without the meta header: implicit little endian from the first byte.
+            # The meta header is missing too: the file is implicit little endian from its first byte.
             recode(file, ImplicitVRLittleEndian)
             content = file.read_bytes()
             (length,) = struct.unpack_from("<I", content, 140)

@@ -1,4 +1,4 @@
-"""Order and spacing of slices: slices that do not fill a volume are named by number, or handled correctly."""
+"""Order and spacing of slices: missing, duplicate and displaced slices are named by number, or handled correctly."""
 
 import random
 import shutil
@@ -359,7 +359,7 @@ def test_announced_images_may_be_other_images(tmp_path):
 
 
 def by_resampling(hu, spacing, tilt_y, tilt_x=0.0):
-    """Return a sheared stack by one affine resampling of the volume, on a grid that covers it, and its origin."""
+    """Return a sheared stack straightened by one affine resampling, on a grid that covers it; and its origin."""
     nz = len(hu)
     image = sitk.GetImageFromArray(np.maximum(hu, AIR).astype(np.float64))
     image.SetSpacing(spacing)
@@ -377,7 +377,7 @@ def by_resampling(hu, spacing, tilt_y, tilt_x=0.0):
 @given(st.integers(0, 2**32 - 1), st.integers(200, 900), st.booleans(), st.sampled_from([0.0, 0.3001]))
 @settings(max_examples=12)
 def test_tilted_gantry_is_straightened_as_by_one_resampling_of_the_volume(tmp_path_factory, seed, tilt, up, sideways):
-    # Avoid half pixels, where rounding decides which pixels are inside.
+    # Shifts by half a pixel are avoided, as rounding would decide which pixels are inside.
     tilt = (tilt / 1000 + 0.00013) * (1 if up else -1)
     hu = hu_of((9, 14, 11), seed)
     files = write_series(tmp_path_factory.mktemp("tilted") / "s", hu, GantryDetectorTilt=12)

@@ -1,4 +1,4 @@
-"""Similarity of neighbouring slices decides where instance numbers and positions give different orders."""
+"""If instance numbers and positions give different orders, the similarity of neighbouring slices decides."""
 
 import numpy as np
 import pydicom
@@ -14,7 +14,7 @@ from support.series import change, hu_of, only_scan, read, refused, write_series
 
 
 def smooth(shape=(24, 48, 48), noise=0.0, step=0.15):
-    """Return a ball whose slices change slowly, with noise."""
+    """Return a volume with a ball and noise, whose slices change slowly."""
     z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
     middle = [(n - 1) / 2 for n in shape]
     distance = np.hypot(np.hypot((z - middle[0]) * step, (y - middle[1]) / 10), (x - middle[2]) / 10)
@@ -28,7 +28,7 @@ def reason(folder):
 
 
 def blocks(count, first, up=False):
-    """Return instance numbers of slices from the lowest: `first` to 1, then `count` to `first` + 1."""
+    """Return instance numbers of slices, from the lowest slice up: `first` to 1, then `count` to `first` + 1."""
     numbers = [*range(first, 0, -1), *range(count, first, -1)]
     return [*range(first + 1, count + 1), *range(1, first + 1)] if up else numbers
 
@@ -103,7 +103,7 @@ def test_order_of_numbers_that_pixels_cannot_judge_is_noted(tmp_path):
 
 
 def two_passes(folder, hu, displaced, **tags):
-    """Write a series with every second slice displaced; return its slices in the order of positions."""
+    """Write a series in which every second slice is displaced; return its slices in the order of positions."""
     order = [j for i in range(8, 40, 2) for j in (i, i + 1 + displaced)]
     write_series(folder, hu[order], **({"InstanceNumber": None} | tags))
     return hu[order]
@@ -155,7 +155,7 @@ def test_no_real_volume_looks_like_two_passes(real_ct, name, step):
         windows = [headers[at::step][:count] for at in range(len(headers) - 12 * step + 1) for count in (12, 24, 200)]
         assert windows
         assert not any(map(looks_like_two_passes, windows))
-        # The same slices as two passes, displaced by a slice or more, do.
+        # The same slices do, if every second slice is displaced by a slice or more, like a second pass.
         for displaced in (-4, -2, 2, 4):
             order = [j for i in range(4, len(headers) - 6, 2) for j in (i, i + 1 + displaced)]
             if len(order) >= 12:

@@ -1,4 +1,4 @@
-"""Series that change half way through the patient, or are not in HU: no part is mistaken for a volume."""
+"""Series that change half way through the patient, or are not in HU: no part of them is used as a volume."""
 
 import time
 
@@ -68,7 +68,7 @@ def test_kernels_of_one_whole_scan_are_volumes_of_their_own(tmp_path):
 
 
 def interleaved(folder, **tags):
-    """Write two scans of one identifier into two folders, with interleaved slices."""
+    """Write two scans with the same series identifier and interleaved slices into two folders."""
     same = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
     write_series(folder / "a", seed=1, origin=(0, 0, 0), **same, **tags)
     write_series(folder / "b", seed=2, origin=(0, 0, 0.625), **same, **tags)
@@ -83,7 +83,7 @@ def test_interleaved_slices_of_two_scans_are_rejected(tmp_path):
 
 
 def behind_each_other(folder, count=2, **tags):
-    """Write scans of one identifier, each of which begins where the previous one ends."""
+    """Write scans with the same series identifier, each of which begins where the previous scan ends."""
     same = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
     for number in range(count):
         scan_tags = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
@@ -206,7 +206,7 @@ def test_padding_values_inside_the_body_are_rejected_with_a_remedy(tmp_path):
 @given(st.lists(st.tuples(*[st.integers(-3, 3)] * 6), min_size=1, max_size=30), st.integers(0, 20))
 @examples(50)
 def test_parallel_slices_are_those_within_a_thousandth_of_the_first(steps, around):
-    # Steps of 0.4 thousandths, around the bounds of the lookup cells.
+    # Orientations differ by steps of 0.0004, around the bounds of the cells of the lookup.
     members = [
         Header(str(i), orientation=tuple(v * 4e-4 + around * 4e-4 for v in orientation))
         for i, orientation in enumerate(steps)
@@ -238,7 +238,8 @@ def test_thousands_of_orientations_take_a_time_that_grows_with_their_number():
         return time.process_time() - start
 
     seconds(100)
-    # Of several times the shortest, for other programs take time too; by pairs it would be 64 times.
+    # The shortest of several times is used, as other programs take time too. Comparison of all pairs would take 64
+    # times as long.
     assert min(seconds(8000) for _ in range(3)) < 40 * max(*(seconds(1000) for _ in range(3)), 0.01)
 
 
@@ -253,7 +254,7 @@ def test_many_small_groups_do_not_take_quadratic_time(tmp_path):
     start = time.process_time()
     (source,) = find_scans(tmp_path / "s")
     assert "series 1 in s (600 slices) is not a volume of one scan" in reveal(source.reason)
-    # Comparing all pairs of 200 groups by every rule takes far longer.
+    # Comparison of all pairs of 200 groups by every rule would take far longer.
     assert time.process_time() - start < 20
 
 

@@ -1,4 +1,4 @@
-"""Files that cannot be read once or at all: a series is complete or rejected, never split."""
+"""Files of which one read or every read fails: a series is used completely or rejected, never in part."""
 
 import errno
 import io
@@ -21,14 +21,14 @@ NAMES = [f"{number:05d}.dcm" for number in range(1, 9)]
 
 
 class Failing(io.BufferedReader):
-    """File that opens and fails on reading."""
+    """File that can be opened, but fails when it is read."""
 
     def read(self, *_):
         raise OSError(errno.EIO, "Input/output error")
 
 
 class Faults:
-    """Patch that makes opening or reading files of given names fail a given number of times."""
+    """Patch by which opening or reading a file fails, as many times as `times` has for its name."""
 
     def __init__(self, monkeypatch, times, opens=True):
         self.remaining, self.opens, self.seen = Counter(times), opens, Counter()
@@ -89,7 +89,7 @@ def test_series_is_complete_or_rejected_whichever_reads_fail(tmp_path_factory, t
     assert len(scans(sources)) == (not lost)
     for name in lost:
         assert sum(reason.startswith(f"{name} cannot be read") for reason in messages) == 1
-    # One or two remaining slices are not a scan.
+    # If only one or two slices remain, they are not a scan.
     assert len(messages) == len(lost) + (0 < len(lost) < 6)
     assert all(scan.geometry.shape[0] == 8 for scan in scans(sources))
 

@@ -1,4 +1,4 @@
-"""DICOM segmentations of every type and order of frames, and those whose frames form no grid."""
+"""DICOM segmentations of every type and order of frames, and segmentations whose frames form no grid."""
 
 import pickle
 import zlib

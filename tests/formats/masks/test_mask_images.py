@@ -1,4 +1,4 @@
-"""Label maps in image files: each format, type of numbers and value, and what is no label map."""
+"""Label maps in image files of each format, type of numbers and value, and files that are no label maps."""
 
 import pickle
 from dataclasses import replace

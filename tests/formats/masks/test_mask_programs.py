@@ -1,4 +1,4 @@
-"""Masks that this package, 3D Slicer's own library and dcmqi write are read as they were."""
+"""Masks that this package, 3D Slicer's library and dcmqi write are read back with the same labels."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_exports_are_read_as_they_were(case, tmp_path, name):
 
 
 def rewritten_by_slicer(file, target):
-    """Read a segmentation by 3D Slicer's own library and write it again, which crops it to its segments."""
+    """Read a segmentation with 3D Slicer's library and write it again, by which it is cropped to its segments."""
     import slicer
 
     scene = slicer.vtkMRMLScene()

@@ -34,7 +34,7 @@ def temporary_files(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Masks of three formats, one with a file of its own for the voxels, and a text."""
+    """Folder with masks of three formats, one of which has its voxels in a second file, and with a text file."""
     root = tmp_path_factory.mktemp("sources") / "masks"
     (root / "three").mkdir(parents=True)
     for name in NAMES[:2]:
@@ -74,7 +74,7 @@ def test_an_archive_is_read_as_a_folder_of_its_name(folder, tmp_path, name):
     archive = pack(folder, tmp_path / "a" / name)
     root = tmp_path / "a" / name.removesuffix(".gz").rpartition(".")[0]
     digests = check(open_masks(archive), root)
-    # The same archive has the same digests, wherever it is unpacked to.
+    # The digests of masks in an archive do not depend on the folder that it is unpacked to.
     assert check(open_masks(archive), root) == digests
     os.utime(archive, (0, 0))
     assert {*check(open_masks(archive), root).values()}.isdisjoint(digests.values())

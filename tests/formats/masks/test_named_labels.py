@@ -1,4 +1,4 @@
-"""Labels that headers name: segmentations of 3D Slicer, with segments that overlap, and maps of TotalSegmentator."""
+"""Names of labels in headers: segmentations of 3D Slicer, also with overlaps, and maps of TotalSegmentator."""
 
 import gzip
 
@@ -35,7 +35,7 @@ def segmentation(path, volume, segments, *, kinds="domain domain domain"):
     path : Path
         File to write.
     volume : ndarray
-        Labels, with a last axis of layers where segments overlap.
+        Labels; if segments overlap, with a last axis of layers.
     segments : list of dict
         Fields of each segment.
     kinds : str

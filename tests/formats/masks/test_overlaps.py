@@ -1,4 +1,4 @@
-"""Voxels of two labels, in files whose segments overlap."""
+"""Voxels with two labels, in files whose segments overlap."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Structure sets filled on the grids of scans: slices, holes, storage orders, contours without a clear inside."""
+"""Structure sets, filled on the grids of scans: slices, holes, storage orders, contours without a clear inside."""
 
 import itertools
 import pickle
@@ -19,7 +19,7 @@ HOLE = [(4, 5), (8, 5), (8, 9), (4.2, 9)]
 
 
 def outline(points, z, shift=0.0):
-    """Return points of rows and columns as points in the patient, in a slice."""
+    """Return points given as row and column as points in the patient, in the slice at `z` mm."""
     return [
         (ORIGIN[0] + column * SPACING[0], ORIGIN[1] + row * SPACING[1], ORIGIN[2] + (z + shift) * SPACING[2])
         for row, column in points
@@ -150,7 +150,7 @@ def test_contours_without_a_clear_inside_are_rejected(tmp_path, words):
     with pytest.raises(SourceError, match=f"{words}.* structure 2") as error:
         open_mask(structure_set(tmp_path / "rs.dcm", {"heart": outlines(), "Lung-Left": FAULTS[words]}))
     assert "PATIENT" not in str(error.value)
-    # Structures that are no lung stop nothing but themselves.
+    # A corrupt structure that is no lung does not prevent the use of the others.
     mask = open_mask(structure_set(tmp_path / "rs.dcm", {"Lung-Left": outlines(), "heart": FAULTS[words]}))
     assert read(mask, {1: 1}).any()
     with pytest.raises(SourceError, match=words):
@@ -187,7 +187,7 @@ def test_codes_of_structures_are_read(tmp_path):
     assert (segment.code, segment.region) == (("SCT", "44029006"), "left")
 
 
-def test_limits_are_one_sentence(tmp_path, monkeypatch):
+def test_structure_sets_above_the_limits_are_rejected_in_one_sentence(tmp_path, monkeypatch):
     from lungmix.formats.masks import rtstruct
 
     file = structure_set(tmp_path / "rs.dcm", {"lung": outlines()})

@@ -1,4 +1,4 @@
-"""Taking a lock, renewing it and giving it back; a stale lock is taken over by whoever claims it first."""
+"""Acquisition, renewal and release of the lock; a stale lock is taken over by the process that claims it first."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lungmix.store.schema import LOCK_FILE
 from lungmix.store.zarr_adapter import delete, sync
 
 WATCH_S = 3 * BEAT_S
-"""Time, seconds, for which a stale lock of another machine is observed, as the clocks of the two may differ."""
+"""Seconds for which a stale lock of another machine is observed, as the clocks of the two machines may differ."""
 
 _POLL_S = 1.0
 _CLAIM = re.compile(r"lock-[0-9a-f]{32}\.json")
 
 
 def is_of_lock(name: str) -> bool:
-    """Return True for the file of a lock, of a claim on it, or for a partial file of either."""
+    """Return True if a file name is that of the lock, of a claim on it, or of a partial file of one of these."""
     return name.startswith(("lock.", "lock-"))
 
 
@@ -34,16 +34,16 @@ def is_of_lock(name: str) -> bool:
 def locked(
     store: Store, address: str, *, wait: bool = False, warn: Callable[[str], None] | None = None
 ) -> Iterator[LockHandle]:
-    """Hold the write lock of a store during a block.
+    """Hold the write lock of a store within a ``with`` block.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        Store to lock, with conditional writes, which local and network disks and S3 have.
+        Store to lock. It must be able to write an object only if it does not exist, as disks and S3 are.
     address : str
         Address of the store, for messages.
     wait : bool
-        Wait until another writer has ended, instead of raising.
+        True to wait until another writer has ended, instead of raising an error.
     warn : callable, optional
         Called once with a message if another writer is waited for.
 
@@ -55,12 +55,13 @@ def locked(
     Raises
     ------
     LockedError
-        If another process has the lock; the message names it. Also at the end of the block, if the lock was lost.
+        If another process has the lock; the message names the process. Also at the end of the block, if the lock was
+        lost meanwhile.
     """
     lock_info = LockInfo.of_this_process()
     handle, stop = LockHandle(store, address, lock_info), threading.Event()
     heartbeat = threading.Thread(target=_renew, args=(handle, stop), name="lock", daemon=True)
-    # A signal may end the process as soon as the file is there: whatever follows is within the block that removes it.
+    # A signal may end the process as soon as the lock exists, so it is taken within the block that removes it.
     try:
         while (owner := _take(store, LOCK_FILE, lock_info)) is not None:
             if not wait:
@@ -73,7 +74,7 @@ def locked(
         with suppress(OSError, StoreError):
             _delete_stale_claims(store)
         yield handle
-        # All cases may have failed before this process wrote anything itself.
+        # A process that wrote nothing has not checked the lock yet.
         with suppress(OSError, StoreError):
             sync(handle.refresh())
         sync(handle.check())
@@ -87,18 +88,13 @@ def locked(
                 if (held := owner_of(store)) is not None and held.token == lock_info.token:
                     delete(store, LOCK_FILE)
         finally:
-            # Not before: another thread could take over a lock that counts as released, and this one delete it.
+            # Only after the deletion: otherwise another thread could take the released lock over, and this thread would
+            # delete the lock of that thread.
             RELEASED.add(lock_info.token)
 
 
 def check_free(store: Store, address: str) -> None:
-    """Raise early if `locked` would raise later.
-
-    Raises
-    ------
-    LockedError
-        If a living process writes to the store.
-    """
+    """Raise `LockedError` if another process holds the lock; called before long work that needs the lock later."""
     held = owner_of(store)
     if held is not None and not held.is_gone:
         raise _locked_error(address, held)
@@ -117,15 +113,15 @@ def _locked_error(address: str, held: LockInfo) -> LockedError:
 
 
 def _take(store: Store, key: str, lock_info: LockInfo) -> LockInfo | None:
-    """Make this process the owner of an object, a lock or a claim; return the owner if it is alive."""
+    """Write the entry of this process to a lock or a claim; return None, or the living owner that prevents it."""
     while not _create(store, key, lock_info):
         held = _read(store, key)
         if held is None:
             continue
         if not held.is_gone:
             return held
-        # Several processes may see one stale lock; whoever creates lock-TOKEN.json may replace it. A stale claim is
-        # replaced in the same way.
+        # Several processes may see the same stale lock; the one that creates lock-TOKEN.json may replace it. A stale
+        # claim is replaced in the same way.
         claim = claim_name(held)
         rival = _take(store, claim, lock_info)
         if rival is not None:
@@ -146,8 +142,9 @@ def _take(store: Store, key: str, lock_info: LockInfo) -> LockInfo | None:
 def _wait_for_renewal(store: Store, key: str, claim: str, held: LockInfo) -> LockInfo | None:
     """Return the owner if it renews a lock that seems stale by the clock of this machine; None if it does not.
 
-    Times of modification decide at once if the store has them: the claim was just written, and is much younger than a
-    stale lock. Otherwise the lock is observed for `WATCH_S` seconds.
+    If the store has times of modification, they decide at once: the claim was written just now, so a lock that was
+    modified more than `STALE_S` seconds before the claim is stale. Otherwise the lock is observed for `WATCH_S`
+    seconds.
     """
     lock_time, claim_time = _modified(store, key), _modified(store, claim)
     if lock_time is not None and claim_time is not None and claim_time - lock_time > STALE_S:
@@ -175,7 +172,7 @@ def _modified(store: Store, key: str) -> float | None:
 
 
 def _delete_stale_claims(store: Store) -> None:
-    """Delete claims of processes that were killed while they took the lock over."""
+    """Delete claims of processes that were killed while they were taking the lock over."""
 
     async def list_claims() -> list[str]:
         return [name async for name in store.list_dir("") if _CLAIM.fullmatch(name)]
@@ -199,6 +196,6 @@ def _read(store: Store, key: str) -> LockInfo | None:
 
 def _renew(handle: LockHandle, stop: threading.Event) -> None:
     while not stop.wait(BEAT_S):
-        # If one heartbeat fails, the next one follows soon.
+        # A failed heartbeat is ignored: the next heartbeat follows soon.
         with suppress(Exception):
             sync(handle.refresh(renew=True))

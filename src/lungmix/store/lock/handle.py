@@ -1,4 +1,4 @@
-"""A held lock, and a store that checks it before each write."""
+"""Handle of a lock that this process holds, and a store that checks the lock before each write."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lungmix.store.schema import LOCK_FILE
 from lungmix.store.zarr_adapter import Buffer, StoreWrapper, buffer_of, fetch, unwrap
 
 CHECK_S = 5.0
-"""Longest time, seconds, for which a writer relies on its last check of the lock."""
+"""Seconds for which a writer may rely on its last check of the lock."""
 
 _MAX_CHECKS = 3
 
 
 class LockHandle:
-    """A lock that this process has taken, and whether it still has it.
+    """Lock that this process has taken; checks whether the process still has it.
 
-    Another process may take the lock over if this process was suspended.
+    Another process may have taken the lock over while this process was suspended.
 
     Parameters
     ----------
@@ -42,12 +42,9 @@ class LockHandle:
         self.is_released = False
 
     async def check(self) -> None:
-        """Raise if the lock was lost; reads it at most once in `CHECK_S` seconds.
+        """Raise `LockedError` if another process has the lock now, or the object of the lock was deleted.
 
-        Raises
-        ------
-        LockedError
-            If another process has the lock now, or its object was deleted.
+        The object is read only if the last check is older than `CHECK_S` seconds.
         """
         if not self._is_lost and not self.is_released and _elapsed(self._checked) > CHECK_S:
             await self.refresh()
@@ -60,19 +57,20 @@ class LockHandle:
             )
 
     async def refresh(self, *, renew: bool = False) -> None:
-        """Read the lock, and renew its heartbeat if `renew`, or if the last one is old."""
+        """Read the lock; send a heartbeat if `renew` is True, or if the last one is older than half of `STALE_S`."""
         checks_left = _MAX_CHECKS
         while True:
             now, held, checks_left = _clocks(), await fetch_owner(self._store, LOCK_FILE), checks_left - 1
             if held is None or held.token != self._lock_info.token:
                 self._is_lost = True
                 return
-            if not checks_left or _elapsed(now) < CHECK_S:  # otherwise the process was suspended meanwhile
+            if not checks_left or _elapsed(now) < CHECK_S:  # else the process was suspended during the read
                 break
         is_late = time.time() - held.beat > STALE_S / 2
         if renew or is_late:
             await self._store.set(LOCK_FILE, buffer_of(replace(self._lock_info, beat=time.time()).to_json()))
-        # Another process writes its claim before it reads the lock: one of the two sees what the other has written.
+        # Another process writes its claim before it reads the lock, this one writes before it reads the claim: at least
+        # one of the two sees what the other has written.
         if is_late and await fetch_owner(self._store, claim_name(held)) is not None:
             self._is_lost = True
         self._checked = now
@@ -86,7 +84,7 @@ class LockCheckedStore(StoreWrapper):
         self._handle = handle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Other processes do not have the lock; tasks check their attempt instead.
+        # Sent to a worker, which does not have the lock, it is the plain store; tasks check their attempt instead.
         return unwrap, (self.inner,)
 
     def _with_store(self, store: Store) -> LockCheckedStore:
@@ -134,9 +132,10 @@ def claim_name(held: LockInfo) -> str:
 
 
 def _clocks() -> tuple[float, float]:
-    """Return two clocks: the monotonic one stops while a machine sleeps, the other one may be set."""
+    """Return the monotonic clock, which stops while a machine sleeps, and the system clock, which may be set."""
     return time.monotonic(), time.time()
 
 
 def _elapsed(since: tuple[float, float]) -> float:
+    """Return the seconds since a result of `_clocks`, by the clock that advanced more."""
     return max(abs(now - earlier) for now, earlier in zip(_clocks(), since, strict=True))

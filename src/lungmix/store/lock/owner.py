@@ -1,4 +1,4 @@
-"""Owner of a lock, as its object in the store names it."""
+"""Owner of a lock, as the object of the lock in the store describes it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BEAT_S = 20.0
 """Interval of heartbeats, seconds."""
 
 STALE_S = 300.0
-"""Age of the last heartbeat, seconds, from which a lock is stale, unless its owner is visibly alive."""
+"""Age of the last heartbeat, in seconds, above which a lock is stale, unless this process sees that its owner runs."""
 
 RELEASED: set[str] = set()
-"""Tokens of released locks of this process. Their objects remain if the store did not answer at the release."""
+"""Tokens of locks that this process has released, even if their objects could not be deleted."""
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True))
@@ -38,14 +38,14 @@ class LockInfo:
     pid : int
         Process number on that machine; 0 if unknown.
     born : float
-        Start time of the process, seconds since 1970, as process numbers are reused.
+        Start time of the process, seconds since 1970; it tells processes with the same number apart.
     since, beat : float
         Times at which the lock was taken and last renewed, seconds since 1970.
     token : str
         Identifier of this lock, 32 hexadecimal digits.
     space : str
-        Digest of the boot of the machine and of its process number namespace. Containers may share the name of a host
-        without sharing its processes.
+        Digest that identifies the boot of the machine and the namespace of its process numbers: containers may have the
+        same host name, but separate processes.
     """
 
     host: str
@@ -58,7 +58,7 @@ class LockInfo:
 
     @classmethod
     def of_this_process(cls) -> LockInfo:
-        """Return the entry of this process, taken now."""
+        """Return an entry with this process as owner, taken now, and a new token."""
         now, born = time.time(), psutil.Process().create_time()
         return cls(socket.gethostname(), os.getpid(), born, now, now, uuid.uuid4().hex, _pid_space())
 
@@ -66,7 +66,7 @@ class LockInfo:
     def from_json(cls, content: bytes) -> LockInfo:
         """Return the entry in the object of a lock.
 
-        An object of another program, or a corrupt one, gives an unknown owner: at most its last heartbeat is known.
+        For an object of another program, or a corrupt one, the owner is unknown; only its last heartbeat may be read.
         """
         with suppress(ValidationError):
             lock_info: LockInfo = TypeAdapter(cls).validate_json(content)
@@ -86,12 +86,12 @@ class LockInfo:
 
     @property
     def is_elsewhere(self) -> bool:
-        """True where the owner is not visible to this process and its clock may differ."""
+        """True if the owner runs on another machine or in another container, where this process cannot see it."""
         return bool(self.pid) and (self.host, self.space) != (socket.gethostname(), _pid_space())
 
     @property
     def is_gone(self) -> bool:
-        """True where the owner has ended, as far as this process can determine."""
+        """True if the owner has ended, or its lock is stale, as far as this process can determine."""
         if self.token in RELEASED:
             return True
         is_stale = time.time() - self.beat > STALE_S
@@ -129,7 +129,7 @@ def _pid_space() -> str:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Return True if an invisible process exists: machines may hide processes of other users."""
+    """Return True if a process exists although it is not listed: machines may hide processes of other users."""
     try:
         os.kill(pid, 0)
     except PermissionError:

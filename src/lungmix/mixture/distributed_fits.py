@@ -1,7 +1,9 @@
-"""EM over voxels in dask arrays, from the start that is best on the histogram.
+"""Fits of the mixture to all voxels of a cohort on a cluster, by EM over a dask array.
 
-Histograms are an exact sufficient statistic, so both methods give the result of the fit to histograms. They allow to
-verify it, and are examples for data without histograms.
+These are the methods ``em`` (full passes) and ``minibatch`` for the fit `paper`. Both begin at the k-means start that
+is best on the histogram. The default method fits the histogram only, which gives the same result as ``em``, because the
+histogram holds all that a fit needs of the voxels. The two methods serve to verify this, and as examples for data
+without histograms.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ from lungmix.mixture.threads import one_thread
 Floats = npt.NDArray[np.float64]
 
 MINIBATCH = 5_000
-"""Number of voxels per step."""
+"""Number of voxels in a minibatch."""
 
 PASSES = 2
+"""Number of passes over all voxels in minibatches."""
 
 
 @dataclass(frozen=True)
 class EmOptions:
-    """Settings of EM, by the names of `lungmix.GaussianMixture`."""
+    """Settings of EM; for their meaning see the parameters of `lungmix.GaussianMixture`."""
 
     n_components: int = 5
     n_init: int = 6
@@ -40,14 +43,16 @@ class EmOptions:
 
 
 def winning_start(values: npt.NDArray[Any], counts: npt.NDArray[Any], options: EmOptions) -> TissueModel:
-    """Return the k-means start with the best EM result on the histogram, where k-means equals that on all voxels.
+    """Return, of several k-means starts, the one from which EM reaches the highest likelihood on the histogram.
+
+    k-means on the histogram gives the same result as k-means on all voxels.
 
     Parameters
     ----------
     values, counts : ndarray, shape (n,)
-        Distinct HU, ascending, and the voxels of each.
+        Distinct HU, ascending, and the number of voxels of each.
     options : EmOptions
-        Settings; the same seed gives the starts of `lungmix.GaussianMixture`.
+        Settings of EM. The same seed gives the same starts as `lungmix.GaussianMixture`.
     """
     hu, voxels = np.asarray(values, np.float64), np.asarray(counts, np.float64)
     random = np.random.RandomState(options.random_state)
@@ -58,14 +63,14 @@ def winning_start(values: npt.NDArray[Any], counts: npt.NDArray[Any], options: E
 
 
 def fit_batch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueModel:
-    """Fit by full-batch EM: every iteration passes over all voxels.
+    """Fit by EM in which every iteration passes over all voxels.
 
     Parameters
     ----------
     x : dask array of float64, shape (n,)
-        HU, clipped.
+        Clipped HU of all voxels.
     start : TissueModel
-        From `winning_start`.
+        Starting values, the result of `winning_start`.
     options : EmOptions
         Settings of EM.
     """
@@ -73,23 +78,23 @@ def fit_batch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueMode
 
 
 def fit_minibatch(x: da.Array, start: TissueModel, options: EmOptions) -> TissueModel:
-    """Fit by stepwise EM: parameters are updated with every minibatch, in two passes over all voxels.
+    """Fit by stepwise EM: parameters are updated after every minibatch, in two passes over all voxels.
 
     Parameters
     ----------
     x : dask array of float64, shape (n,)
-        HU, clipped; a few blocks at a time are shuffled.
+        Clipped HU of all voxels. The voxels of a few blocks at a time are shuffled.
     start : TissueModel
-        From `winning_start`.
+        Starting values, the result of `winning_start`.
     options : EmOptions
-        Settings of EM, of which seed and `reg_covar` are used.
+        Settings of EM, of which seed, `tol` and `reg_covar` are used.
     """
     mixture = _mixture(options, start, max_iter=PASSES, batch_size=MINIBATCH)
     return _with_fit_info(fitted(mixture, x), "minibatch", int(x.shape[0]), options)
 
 
 def _start(hu: Floats, voxels: Floats, options: EmOptions, random: np.random.RandomState) -> TissueModel:
-    # Relative weights keep the inertia in range; the clusters are the same.
+    # Divide weights by the largest one, so that the inertia of k-means does not overflow; the clusters are the same.
     means = KMeans(n_clusters=options.n_components, n_init=1, random_state=random)
     nearest = means.fit(hu[:, None], sample_weight=voxels / voxels.max()).labels_
     assigned = voxels * (nearest == np.arange(options.n_components)[:, None])
@@ -111,7 +116,7 @@ def _with_fit_info(model: TissueModel, method: str, voxels: int, options: EmOpti
 
 
 def _maximum(sums: Floats, reg_covar: float) -> TissueModel:
-    """Return the maximum likelihood mixture of sums of weights, of HU and of HU², shape (3, k)."""
+    """Return the mixture of maximum likelihood, given the sums of weights, of HU and of HU² per component, (3, k)."""
     n = sums[0] + 10 * np.finfo(np.float64).eps
     means = sums[1] / n
     variances = np.maximum(sums[2] / n - means**2, 0.0) + reg_covar

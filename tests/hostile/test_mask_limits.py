@@ -137,7 +137,7 @@ REJECTED = {
     "more frames than fit": (lambda f: seg(f, many_frames), "which no CT has"),
     "frames at uneven distances": (lambda f: seg(f, uneven_frames), ""),
 }  # fmt: skip
-"""Function that writes a mask into a folder, and words of the reason of the rejection, by description of the mask."""
+"""By description of a mask: function that writes it into a folder, and words of the reason of its rejection."""
 
 READ = {
     "a million points": lambda f: structures(f, long_contour(circle(1_000_000))),
@@ -147,7 +147,7 @@ READ = {
     "thousands of segments": lambda f: slicer(f, 5000),
     "names that never end": lambda f: nifti(f, LABELS.T, extension=b'<Label Key="1" ' * 60_000),
 }
-"""Function that writes a mask into a folder, which is large but must be read, by description of the mask."""
+"""Functions that write a large mask into a folder, by description of the mask. These masks must be read."""
 
 
 @pytest.mark.parametrize("case", REJECTED)

@@ -204,9 +204,9 @@ class _Xz:
 
 
 class _Bounded:
-    """Stream that may be read up to `max_bytes` in all, and up to the bytes of the last `allow` since that call.
+    """Stream with two limits: `max_bytes` in all, and the bytes that may be read after each call of `allow`.
 
-    A read beyond either limit rejects the archive.
+    A read beyond a limit raises the error for an archive that is too large.
     """
 
     def __init__(self, stream: Any, path: Path, max_bytes: int):

@@ -1,4 +1,4 @@
-"""Temporary folders for the duration of this process, or of a block."""
+"""Temporary folders that exist until this process ends, or within a ``with`` block."""
 
 from __future__ import annotations
 

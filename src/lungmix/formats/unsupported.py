@@ -168,7 +168,7 @@ def _header_beside(file: Path) -> Path | None:
 
 
 def _compression_reason(file: Path, head: bytes) -> str | None:
-    """Return that a file is compressed, with a remedy; None if it is not compressed or contains text."""
+    """Return the reason that a file is compressed, with a remedy; None if it is not compressed, or contains text."""
     compression = next((compression for magic, compression in _PACKERS if head.startswith(magic)), None)
     content = b""
     with suppress(zlib.error, OSError, lzma.LZMAError, EOFError, ValueError):

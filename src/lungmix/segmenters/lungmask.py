@@ -51,7 +51,7 @@ class LungmaskSegmenter(Segmenter):
         self._torch, self._utils = torch, utils
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SegmenterError(
-                "PyTorch sees no CUDA device on a worker: omit `mask_device`, or start workers with one"
+                "PyTorch sees no CUDA device on a worker: omit `mask_device`, or start workers with a CUDA device"
             )
         self._device = torch.device(device)
         assert weights is not None

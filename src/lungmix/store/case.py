@@ -237,7 +237,7 @@ class Case:
 
     @property
     def _shared_attributes(self) -> dict[str, Any]:
-        """Attributes to be read only."""
+        """Attributes as they are cached, without a copy; they must not be changed."""
         attributes = self._group.attrs.get(ATTRIBUTE)
         if not isinstance(attributes, dict):
             raise StoreError(

@@ -52,7 +52,7 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
         case.mark_damaged(stage, reason)
     if has_wrong_label_list(case, sizes):
         case.write_object(LABELS_FILE, case.label_list_content(_label_maps(sizes)))
-        reasons[LABELS_FILE] = "it is not what was written"
+        reasons[LABELS_FILE] = "its content is not what was written"
     if CONVERT in case.stages and not case.is_described:
         case.describe_image()
         reasons[OME] = "its OME-Zarr metadata do not match its geometry"
@@ -60,7 +60,7 @@ def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
 
 
 def invalidate_stage(case: Case, stage: str, reason: str) -> str:
-    """Invalidate a stage or the packed air (``air``); return the stage that recomputes it, for ``air`` ``mask``."""
+    """Invalidate a stage or the packed air (``air``); return the stage to run again, ``mask`` for the packed air."""
     case = CaseWriter(case)
     if stage == PACKED:
         # The mask stage packs the air again.

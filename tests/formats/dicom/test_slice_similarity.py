@@ -77,7 +77,7 @@ def test_slices_swapped_next_to_blocks_of_numbers_are_named_at_any_noise(tmp_pat
     files = write_series(tmp_path / "s", smooth(noise=noise, step=0.05), InstanceNumber=lambda i: numbers[i])
     exchange(files, *pair)
     low, high = (f"{i + 1} ({files[j].name})" for i, j in zip(pair, reversed(pair), strict=True))
-    assert f"slices {low} and {high} lie where instance numbers or slice locations say otherwise" in reason(
+    assert f"slices {low} and {high} lie at other positions than instance numbers or slice locations say" in reason(
         tmp_path / "s"
     )
 

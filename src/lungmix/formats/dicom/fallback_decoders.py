@@ -13,7 +13,7 @@ from lungmix.formats.dicom.stack import Frame
 _BITMAP = 0x3000
 _BETWEEN = 0x00180088
 _GEOMETRY = (0x0018, 0x0020, 0x0028)
-"""Groups of the attributes of acquisition, position and pixels."""
+"""Group numbers of DICOM attributes of the acquisition, the position and the pixels."""
 
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 # Compressed pixels end with this delimiter; few elements may follow it.

@@ -62,14 +62,15 @@ def check_numbers(
     if shared_numbers and not series_filter.trust_positions:
         raise SourceError(
             f"{title}: {format_slices(slices, shared_numbers)} share their instance numbers with slices at other "
-            "positions: two series may be mixed; give each series by itself, or `trust_positions=True` if they are one"
+            "positions: two series may be mixed; give each series by itself, or `trust_positions=True` if they are one "
+            "series"
         )
     passes = count_passes(numbers, along)
     if passes > 1 and not series_filter.trust_positions:
         raise SourceError(
             f"{title}: instance numbers of slices 1 to {len(slices)} run through the same range of positions {passes} "
             "times, each time at other positions: slices of several passes may be mixed, and no attribute separates "
-            "them; give each pass by itself, or `trust_positions=True` if they are one"
+            "them; give each pass by itself, or `trust_positions=True` if they are a single pass"
         )
     locations = [header.location for header in slices]
     moved = _inconsistent_locations(slices, along, median_spacing)
@@ -100,7 +101,9 @@ def check_numbers(
             )
         return
     lie = "lies" if len(inconsistent) == 1 else "lie"
-    description = f"{format_slices(slices, inconsistent)} {lie} where instance numbers or slice locations say otherwise"
+    description = (
+        f"{format_slices(slices, inconsistent)} {lie} at other positions than instance numbers or slice locations say"
+    )
     if not series_filter.trust_positions:
         raise SourceError(
             f"{title}: {description}: positions may be swapped; get the files again, or give "
@@ -205,7 +208,7 @@ def _check_restarts(slices: list[Header], title: str, series_filter: SeriesFilte
     else:
         raise SourceError(
             f"{title}: {description}; they may be of two consecutive scans: give each scan by itself, or "
-            "`trust_positions=True` if they are one"
+            "`trust_positions=True` if they are one scan"
         )
 
 
@@ -302,7 +305,7 @@ def _longest_run(values: Sequence[int]) -> set[int]:
 def _inconsistent_locations(slices: list[Header], along: npt.NDArray[np.float64], median_spacing: float) -> list[int]:
     """Return the indices of slices whose slice location is inconsistent with their position.
 
-    There are none if that is so for more than a quarter of the slices, which is another use of the attribute.
+    If more than a quarter of the slices are inconsistent, the attribute has another meaning, and none is returned.
     """
     if len(slices) < 5 or any(header.location is None for header in slices):
         return []

@@ -258,7 +258,7 @@ def _reject_interleaved_grids(
             raise SourceError(
                 f"{title}: slices 1 to {len(slices)} are evenly spaced, but every second one differs from its "
                 "neighbours as if of another pass: slices of 2 passes may be mixed, and no attribute separates them; "
-                "give each pass by itself, or `trust_positions=True` if they are one"
+                "give each pass by itself, or `trust_positions=True` if they are a single pass"
             )
         return
     steps = np.diff(along)
@@ -269,7 +269,7 @@ def _reject_interleaved_grids(
     raise SourceError(
         f"{title}: slices 1 to {len(slices)} lie alternately {shown} mm apart, on {grids} interleaved grids: slices of "
         f"{grids} passes may be mixed, and no attribute separates them; give each pass by itself, or "
-        "`trust_positions=True` if they are one"
+        "`trust_positions=True` if they are a single pass"
     )
 
 
@@ -285,9 +285,9 @@ def _describe_gap(slices: list[Header], steps: npt.NDArray[np.float64], median_s
 
 
 def _describe_thinning(slices: list[Header], median_spacing: float) -> str:
-    """Return the text of a problem if every second, third, ... slice was kept; empty if not.
+    """Return the text of a problem if only every second slice, or every third, and so on, is present; else empty.
 
-    This is so where both the declared spacing and the instance numbers say that slices between all slices are missing.
+    Both the declared spacing and the instance numbers must say that slices are missing between all present slices.
     """
     # Without SpacingBetweenSlices, slices are rarely farther apart than their thickness.
     declared = abs(slices[0].between or slices[0].acquisition.slice_thickness or 0)

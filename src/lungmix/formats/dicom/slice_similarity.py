@@ -44,9 +44,9 @@ class SimilarOrder(Enum):
 def more_similar_order(slices: Sequence[Header], values: Sequence[float]) -> SimilarOrder:
     """Return the order in which neighbouring slices are more similar.
 
-    Pairs that are neighbours in both orders are ignored. Other pairs are compared if they share slices: the two slices
-    of a swapped pair with their neighbours, and ends of blocks with each other. Only slices that an order moves are
-    read, one at a time, and kept as means of pixel blocks.
+    Pairs of slices that are neighbours in both orders are ignored. Other pairs are compared only with pairs that share
+    a slice with them, so that each swap or moved block of slices is judged by itself. Only the slices of these pairs
+    are read, one at a time, and kept in memory as means of pixel blocks.
 
     Parameters
     ----------

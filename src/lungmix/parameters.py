@@ -26,6 +26,8 @@ docs/fitting.md compares it with other weights.
 PUBLISHED_PRIOR = "published"
 
 METHODS = ("counts", "em", "minibatch")
+POOL_MASK, POOL_LUNGS = POOLS = ("mask", "lungs")
+WEIGH_VOXELS, WEIGH_SCANS = WEIGHTS = ("voxels", "scans")
 MOST_COMPONENTS = 20
 
 
@@ -238,6 +240,12 @@ class FitParameters:
         this number of pseudo-voxels, and mean and variance of each component have it too.
     exclude_flagged : bool
         Fit without cases that quality control flags; flags that depend on labels do not count.
+    pool : {"mask", "lungs"}
+        Voxels that the fits ``converged`` and ``anchored`` pool: the whole mask, or right and left lung without airway
+        and without what a mask holds outside the lungs. The fit ``paper`` always pools the whole mask.
+    weigh : {"voxels", "scans"}
+        What counts alike in the fits ``converged`` and ``anchored``: each voxel, or each scan, so that a scan with many
+        thin slices counts no more than one with few thick ones. In the fit ``paper`` each voxel counts alike.
     """
 
     n_components: int = 5
@@ -252,9 +260,16 @@ class FitParameters:
     exclude_flagged: bool = False
     prior: Any = None
     prior_strength: float = PRIOR_STRENGTH
+    pool: str = POOL_MASK
+    weigh: str = WEIGH_VOXELS
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("fit", self.fit, FITS), ("method", self.method, METHODS)):
+        for name, value, choices in (
+            ("fit", self.fit, FITS),
+            ("method", self.method, METHODS),
+            ("pool", self.pool, POOLS),
+            ("weigh", self.weigh, WEIGHTS),
+        ):
             if value not in choices:
                 raise UsageError(f"there is no {name} {value!r}: choose one of {', '.join(choices)}")
         if not 1 <= self.n_components <= MOST_COMPONENTS:
@@ -286,7 +301,8 @@ class FitParameters:
 
     def of_both(self) -> dict[str, Any]:
         """Return the settings that the fits ``paper`` and ``converged`` depend on, as a JSON-ready dictionary."""
-        return {key: value for key, value in asdict(self).items() if key not in ("fit", *_ONLY_WHERE_SET)}
+        pool = {key: value for key, default in _OF_POOL.items() if (value := getattr(self, key)) != default}
+        return {key: value for key, value in asdict(self).items() if key not in ("fit", *_ONLY_WHERE_SET)} | pool
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary. It contains the numbers of a prior, but not the name of the prior's file."""
@@ -300,7 +316,8 @@ class FitParameters:
         return values
 
 
-_ONLY_WHERE_SET = {"exclude_flagged": False, "prior": None, "prior_strength": PRIOR_STRENGTH}
+_OF_POOL = {"pool": POOL_MASK, "weigh": WEIGH_VOXELS}
+_ONLY_WHERE_SET = {"exclude_flagged": False, "prior": None, "prior_strength": PRIOR_STRENGTH, **_OF_POOL}
 _COLUMNS = ("weights", "means", "variances")
 
 

@@ -31,10 +31,10 @@ def test_the_first_index_of_a_crop_exceeds_that_of_the_scan_by_what_was_cut(orig
     """Also where an angle of the gantry turns the axes; positions in files have six decimals."""
     origin = tuple(round(value * 2) / 2 * spacing for value, spacing in zip(origin, SPACING, strict=True))
     turned = (1.0, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
-    whole = first_index(origin)
+    of_scan = first_index(origin)
     rounded = np.round(np.asarray(origin) + np.multiply(SPACING, cut[::-1]), 6)
     crop = Geometry((9, 9, 9), SPACING, tuple(rounded)).first_index
-    assert tuple(np.subtract(crop, whole)) == cut
+    assert tuple(np.subtract(crop, of_scan)) == cut
     assert tuple(np.subtract(first_index(origin, cut, turned), first_index(origin, (0, 0, 0), turned))) == cut
 
 
@@ -45,13 +45,13 @@ def test_reduced_voxels_of_a_crop_are_those_of_the_scan_that_the_cut_does_not_di
     cut = data.draw(st.tuples(*(st.integers(0, 12) for _ in range(3))))
     hu = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-1000, 300, shape).astype(np.int16)
     crop = hu[tuple(slice(n, None) for n in cut)]
-    whole = ReducedGrid(reduction, first)
+    grid = ReducedGrid(reduction, first)
     part = ReducedGrid(reduction, tuple(np.add(first, cut).tolist()))
-    reduced, reduced_crop = (grid.reduction.apply(grid.complete(a)) for grid, a in ((whole, hu), (part, crop)))
-    skipped = np.subtract(part.first_reduced, whole.first_reduced)
+    reduced, reduced_crop = (each.reduction.apply(each.complete(a)) for each, a in ((grid, hu), (part, crop)))
+    skipped = np.subtract(part.first_reduced, grid.first_reduced)
     np.testing.assert_array_equal(reduced_crop[1:, 1:, 1:], reduced[tuple(slice(n + 1, None) for n in skipped)])
     # Voxels are looked up in the same reduced voxel.
-    indices = whole.indices(reduced.shape, [np.arange(n) for n in shape])
+    indices = grid.indices(reduced.shape, [np.arange(n) for n in shape])
     of_crop = part.indices(reduced_crop.shape, [np.arange(n) for n in crop.shape])
     for a, b, n, k in zip(indices, of_crop, cut, skipped, strict=True):
         np.testing.assert_array_equal(b + k, a[n:])

@@ -75,7 +75,7 @@ def test_slabs_of_the_store_change_no_voxel(tmp_path, hu):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("direction", [AXIAL, (1, 0, 0, 0, 1, 0, 0, 0, -1), (0, 0, -1, 0, -1, 0, 1, 0, 0)])
-def test_voxels_of_thin_slices_anywhere_in_the_patient_are_those_of_the_slow_definition(tmp_path, direction):
+def test_thin_slices_anywhere_in_the_patient_follow_the_slow_definition(tmp_path, direction):
     """Reduced voxels begin before the volume, and slabs end within them."""
     shape, spacing = (110, 128, 150), (1.9, 1.9, 1.9)
     hu = chest(shape, spacing, 7)

@@ -143,6 +143,22 @@ ExcludeFlagged = Annotated[
         show_default=False,
     ),
 ]
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        help="Voxels that the fits 'converged' and 'anchored' pool: the whole 'mask', or 'lungs', without airway and "
+        "what a mask holds outside the lungs; by default as in the last fit, or 'mask'.",
+        metavar="mask|lungs",
+    ),
+]
+Weigh = Annotated[
+    str | None,
+    typer.Option(
+        help="What counts alike in the fits 'converged' and 'anchored': 'voxels', or 'scans', however many slices they "
+        "have; by default as in the last fit, or 'voxels'.",
+        metavar="voxels|scans",
+    ),
+]
 QcThreshold = Annotated[
     list[str] | None,
     typer.Option(

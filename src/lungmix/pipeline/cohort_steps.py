@@ -9,16 +9,18 @@ from lungmix.callbacks import stage_events
 from lungmix.cluster import UsageRecorder
 from lungmix.errors import ModelError, count_of
 from lungmix.mixture import TissueModel
-from lungmix.parameters import FitParameters
+from lungmix.parameters import POOL_LUNGS, FitParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.staleness import fault_of_labels
-from lungmix.stages import fit, mask, quality
+from lungmix.stages import fit, mask, quality, regions
 from lungmix.stages.base import Stage
 from lungmix.stages.flags import flagged_cases, flags_of
 from lungmix.stages.label import LabelStage, without_sides
 from lungmix.stages.measure import drop_rows, excluded_regions, measure_cohort, measured_cases
 from lungmix.stages.plausibility import not_pooled
+from lungmix.stages.pool import without_lungs
+from lungmix.stages.sides import SideStage
 from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, Cohort
 from lungmix.store.choices import last_quality
 from lungmix.store.models import model_use, stored_id
@@ -80,6 +82,8 @@ def fit_mixture(
     cohort = runner.cohort
     if parameters.exclude_flagged:
         measure_quality(runner, [name for name in names if name not in result.failed], result)
+    if parameters.pool == POOL_LUNGS:
+        _find_sides(runner, [name for name in names if name not in result.failed], result)
 
     def step() -> None:
         pooled = [name for name in names if name not in result.failed]
@@ -109,7 +113,8 @@ def fit_mixture(
             result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress, flagged)
             result.model = result.fits[parameters.fit]
             result.model_id = stored_id(cohort, result.model)
-            result.note(fit.STAGE, [*_note_of_flagged(flagged), *fit.doubts_of(len(pooled))])
+            notes = without_lungs(cohort, pooled) if parameters.pool == POOL_LUNGS else []
+            result.note(fit.STAGE, [*_note_of_flagged(flagged), *notes, *fit.doubts_of(len(pooled))])
             result.comparison = compare(result.fits, fit.CountsOfCases(cohort, pooled), parameters.clip)
             _warn_of_doubts(runner, parameters.fit, result.comparison)
 
@@ -233,6 +238,15 @@ def measure_quality(runner: CaseRunner, names: Sequence[str], result: RunResult)
     missing = [name for name in names if quality.is_unmeasured(cohort[name])]
     if missing:
         runner.run_cases(quality.STAGE, missing, [quality.QualityStage()], result)
+        result.done = [name for name in done if name not in result.failed]
+
+
+def _find_sides(runner: CaseRunner, names: Sequence[str], result: RunResult) -> None:
+    """Find right and left lung of those masked cases among `names` that lack them."""
+    cohort, done = runner.cohort, result.done
+    missing = [name for name in names if not regions.is_valid(cohort[name])]
+    if missing:
+        runner.run_cases(regions.STAGE, missing, [SideStage()], result)
         result.done = [name for name in done if name not in result.failed]
 
 

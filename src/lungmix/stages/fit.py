@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters
 from lungmix.stages import mask
 from lungmix.stages.plausibility import findings_of
+from lungmix.stages.pool import pooled_counts
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, CohortWriter
 from lungmix.store.digests import cache_key, digest_of
@@ -98,7 +100,8 @@ def fit_cohort(
     is_new = stored is None
     if stored is not None and cohort.settings[FITS_RECORD].get(ANCHORED, {}).get("key") != anchored_key:
         histogram = pool_counts(cohort, names)
-        fits = _diagnosed(replace(stored, anchored=_anchored(histogram, stored, parameters)), histogram)
+        pooled = pooled_counts(cohort, names, parameters)
+        fits = _diagnosed(replace(stored, anchored=_anchored(pooled, stored, parameters)), histogram, pooled)
         is_new = True
     if is_new:
         texts = {FIT_FILES[name]: model.to_json() for name, model in fits.items()}
@@ -113,10 +116,20 @@ def fit_cohort(
     return fits, "done" if is_new else "kept"
 
 
-def fit_counts(histogram: Counts, parameters: FitParameters) -> Fits:
-    """Return the fits of a histogram, which is uint64 of shape (65536,), one bin per HU."""
+def fit_counts(histogram: Counts, parameters: FitParameters, pooled: npt.NDArray[Any] | None = None) -> Fits:
+    """Return the fits of a histogram, which is uint64 of shape (65536,), one bin per HU.
+
+    Parameters
+    ----------
+    histogram : ndarray of uint64, shape (65536,)
+        Voxels by HU.
+    parameters : FitParameters
+        Settings of the fits.
+    pooled : ndarray, shape (65536,), optional
+        Voxels of the fits ``converged`` and ``anchored``, where these are others: see `lungmix.stages.pool`.
+    """
     paper = fit_paper(HU, histogram, clip=parameters.clip, **parameters.of_em())
-    return _with_others(histogram, paper, parameters)
+    return _with_others(histogram if pooled is None else pooled, paper, parameters)
 
 
 def prior_of(parameters: FitParameters) -> TissueModel:
@@ -247,8 +260,9 @@ def _fit(
     cohort: Cohort, names: Sequence[str], parameters: FitParameters, client: Client | None, progress: Progress | None
 ) -> Fits:
     histogram = pool_counts(cohort, names)
+    pooled = pooled_counts(cohort, names, parameters)
     if parameters.method == "counts":
-        return _diagnosed(fit_counts(histogram, parameters), histogram)
+        return _diagnosed(fit_counts(histogram, parameters, pooled), histogram, pooled)
     if client is None:
         raise UsageError(f"the method {parameters.method} passes over voxels on a cluster: give a client")
     from lungmix.mixture.distributed_fits import EmOptions, fit_batch, fit_minibatch, winning_start
@@ -258,16 +272,16 @@ def _fit(
     fit = fit_batch if parameters.method == "em" else fit_minibatch
     result = fit(lung_voxels(client, cohort, names, parameters.clip, progress), start, options)
     paper = replace(result, fit_info={**result.fit_info, "clip": parameters.clip})
-    return _diagnosed(_with_others(histogram, paper, parameters), histogram)
+    return _diagnosed(_with_others(pooled, paper, parameters), histogram, pooled)
 
 
-def _with_others(histogram: Counts, paper: TissueModel, parameters: FitParameters) -> Fits:
+def _with_others(histogram: npt.NDArray[Any], paper: TissueModel, parameters: FitParameters) -> Fits:
     converged = fit_converged(HU, histogram, [paper], clip=parameters.clip, reg_covar=parameters.reg_covar)
     fits = Fits(paper, converged)
     return replace(fits, anchored=_anchored(histogram, fits, parameters))
 
 
-def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> TissueModel | None:
+def _anchored(histogram: npt.NDArray[Any], fits: Fits, parameters: FitParameters) -> TissueModel | None:
     if not parameters.has_anchored:
         return None
     return fit_anchored(
@@ -281,9 +295,13 @@ def _anchored(histogram: Counts, fits: Fits, parameters: FitParameters) -> Tissu
     )
 
 
-def _diagnosed(fits: Fits, histogram: Counts) -> Fits:
-    """Return the fits of a histogram with the failed checks of each, which are stored with it."""
-    return Fits(**{name: with_doubts(model, histogram) for name, model in fits.items()})
+def _diagnosed(fits: Fits, histogram: Counts, pooled: npt.NDArray[Any]) -> Fits:
+    """Return fits with the failed checks of each, which are stored with it.
+
+    The fit ``paper`` is checked on `histogram`, the others on the voxels that they pooled.
+    """
+    checked = {name: with_doubts(model, histogram if name == PAPER else pooled) for name, model in fits.items()}
+    return Fits(**checked)
 
 
 def _anchored_key(key: str, parameters: FitParameters) -> str | None:

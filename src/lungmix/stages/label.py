@@ -17,7 +17,6 @@ from dask.delayed import Delayed
 
 from lungmix.cluster.compute import compute_in_order
 from lungmix.cluster.connect import min_worker_memory
-from lungmix.errors import StoreError
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
@@ -98,14 +97,8 @@ class LabelStage:
         mask.check_masked(case)
         key = key_for(case, model)
         has_regions = regions.is_valid(case)
-        if not has_regions and regions.belong_to_mask(case):
-            origin = "came from a mask file or a segmenter"
-            remedy = "give its mask again, `masks=PLACE` or `mask_with=NAME`"
-            if not regions.are_from_file(case):
-                origin, remedy = "were made with its mask", "run `Pipeline.mask()` first"
-            raise StoreError(
-                f"case {case_name}: its right and left lung {origin} and are corrupt: {remedy}", case=case_name
-            )
+        if not has_regions:
+            regions.check_computable(case)
         if has_regions and case.stages.get(STAGE, {}).get("key") == key:
             return "kept"
         convert.check_converted(case)

@@ -104,9 +104,9 @@ def _whole_reduced_voxels(
         missing[along] = 0
         if rest is not None:
             complete = np.concatenate([rest, complete], along)
-        whole = complete.shape[along] // factor * factor
-        before, rest = np.split(complete, [whole], along)
-        if whole:
+        end = complete.shape[along] // factor * factor
+        before, rest = np.split(complete, [end], along)
+        if end:
             yield np.ascontiguousarray(before)
     if rest is not None and rest.shape[along]:
         yield np.ascontiguousarray(rest)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lungmix.errors import StoreError
 from lungmix.kernels.histogram import N_HU, SparseHistogram
 from lungmix.kernels.mask import recipe_for
 from lungmix.kernels.reduction import reduction_of
@@ -63,6 +64,23 @@ def belong_to_mask(case: Case) -> bool:
     record = case.stages.get(mask.STAGE, {})
     is_anatomical = FROM_FILE not in record and record.get("parameters", {}).get("preset") == ANATOMICAL
     return are_from_file(case) or (is_anatomical and case.geometry.orientation_known)
+
+
+def check_computable(case: Case) -> None:
+    """Check that missing regions of a masked case can be computed from its mask.
+
+    Raises
+    ------
+    StoreError
+        If they were written with the mask, so that they are corrupt.
+    """
+    if not belong_to_mask(case):
+        return
+    origin = "came from a mask file or a segmenter"
+    remedy = "give its mask again, `masks=PLACE` or `mask_with=NAME`"
+    if not are_from_file(case):
+        origin, remedy = "were made with its mask", "run `Pipeline.mask()` first"
+    raise StoreError(f"case {case.name}: its right and left lung {origin} and are corrupt: {remedy}", case=case.name)
 
 
 def are_from_file(case: Case) -> bool:

@@ -72,6 +72,8 @@ def choose(
     prior_strength: float | None = None,
     method: str | None = None,
     exclude_flagged: bool | None = None,
+    pool: str | None = None,
+    weigh: str | None = None,
     chunk_slices: int | None = None,
     masks: str | None = None,
     mask_labels: str | None = None,
@@ -92,7 +94,7 @@ def choose(
         See `MaskParameters`; None if not given.
     model : str, optional
         ``fit``, ``published`` or a file.
-    components, fit, prior_strength, method, exclude_flagged
+    components, fit, prior_strength, method, exclude_flagged, pool, weigh
         See `FitParameters`; None if not given.
     prior : str, optional
         ``published`` or a file.
@@ -128,6 +130,7 @@ def choose(
     fit_options: dict[str, Any] = {
         "n_components": components, "fit": fit, "method": method, "exclude_flagged": exclude_flagged,
         "prior": None if prior is None else _prior_named(prior), "prior_strength": prior_strength,
+        "pool": pool, "weigh": weigh,
     }  # fmt: skip
     fit_parameters = replace(last_parameters, **{key: value for key, value in fit_options.items() if value is not None})
     kept = []
@@ -142,6 +145,10 @@ def choose(
         if last_parameters.prior is not None or last_parameters.prior_strength != FitParameters().prior_strength:
             name = PUBLISHED_NAME if last_parameters.prior is None else GIVEN
             without += f", prior {name} of strength {last_parameters.prior_strength:g}"
+        if last_parameters.pool != FitParameters().pool:
+            without += f", {last_parameters.pool} pooled"
+        if last_parameters.weigh != FitParameters().weigh:
+            without += f", {last_parameters.weigh} weighed alike"
         kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}{without}")
     check_slices(chunk_slices)
     changes = (

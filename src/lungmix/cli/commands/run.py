@@ -43,6 +43,8 @@ def run(
     prior_strength: opt.PriorStrength = None,
     method: opt.Method = None,
     exclude_flagged: opt.ExcludeFlagged = None,
+    pool: opt.Pool = None,
+    weigh: opt.Weigh = None,
     qc_threshold: opt.QcThreshold = None,
     series: SeriesOptions,
     chunk_slices: opt.ChunkSlices = None,
@@ -57,8 +59,8 @@ def run(
 
     chosen = choose(
         store, **vars(sizes), model=model, components=components, fit=fit, prior=prior,
-        prior_strength=prior_strength, method=method, exclude_flagged=exclude_flagged, chunk_slices=chunk_slices,
-        masks=masks, mask_labels=mask_labels, **vars(segmenter),
+        prior_strength=prior_strength, method=method, exclude_flagged=exclude_flagged, pool=pool, weigh=weigh,
+        chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels, **vars(segmenter),
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -158,6 +160,8 @@ def fit(
     cases: opt.Cases = None,
     leave_out: opt.LeaveOut = None,
     exclude_flagged: opt.ExcludeFlagged = None,
+    pool: opt.Pool = None,
+    weigh: opt.Weigh = None,
     figure: opt.FigureFile = None,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
@@ -169,10 +173,10 @@ def fit(
     last = numbers[-1] if numbers else None
     parameters = choose(
         store, model="fit", components=last, fit=fit, prior=prior, prior_strength=prior_strength, method=method,
-        exclude_flagged=exclude_flagged, stages=(),
+        exclude_flagged=exclude_flagged, pool=pool, weigh=weigh, stages=(),
     ).fit  # fmt: skip
-    # Excluding flagged cases may need a cluster too, to measure their numbers of quality control.
-    needed = parameters.method != "counts" or parameters.exclude_flagged
+    # Excluding flagged cases may need a cluster too, to measure them for quality control, and so may finding lungs.
+    needed = parameters.method != "counts" or parameters.exclude_flagged or parameters.pool != "mask"
     with pipeline_on(store, cluster, needed=needed) as pipeline:
         if len(numbers) > 1:
             result = pipeline.select(numbers, parameters, cases or (), leave_out or ())

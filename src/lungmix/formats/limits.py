@@ -19,8 +19,8 @@ MAX_VOXELS = 1 << 35
 """Greatest number of voxels of a volume: 64 GiB of HU."""
 
 MAX_EXPANSION = 200
-"""Greatest ratio of unpacked to compressed size; one of the two sizes below is allowed on top of it. CT compresses two-
-to fivefold."""
+"""Greatest ratio of unpacked to compressed size; CT compresses two- to fivefold. Archives may exceed it by
+`MIN_UNPACKED_BYTES`, images by `MIN_STREAM_BYTES`."""
 
 MIN_UNPACKED_BYTES = 1 << 28
 """Bytes that an archive may unpack to on top of `MAX_EXPANSION` times its size."""

@@ -1,4 +1,4 @@
-"""Overlap and surface distances against whole volumes in scipy, whatever the slabs."""
+"""Overlap and surface distances, computed from slabs, are those that scipy computes on whole volumes."""
 
 from itertools import pairwise
 from math import isnan
@@ -20,7 +20,7 @@ spacings = st.tuples(*[st.one_of(st.floats(0.3, 8.0), st.sampled_from([0.5, 1.0,
 
 @st.composite
 def pairs(draw):
-    """Two masks of one shape, one of which may be empty, full, equal or shifted, and the slabs of that shape."""
+    """Draw two masks of one shape, and slabs of this shape; a mask may be empty, full, or the other mask shifted."""
     mask = draw(masks(sizes)) > 0
     kind = draw(st.sampled_from(["other", "equal", "empty", "full", "shifted", "voxel"]))
     other = {
@@ -41,7 +41,7 @@ def read_surface(mask, start, stop):
 
 
 def by_slabs(mask, reference, edges, spacing):
-    """The measures of two volumes that are read in slabs only."""
+    """Return the measures of a mask and a reference that are read slab by slab."""
     slabs = list(pairwise(edges))
     overlap, parts = Overlap(), []
     for start, stop in slabs:

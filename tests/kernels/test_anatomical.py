@@ -1,4 +1,4 @@
-"""Preset ``anatomical`` against its slow definition, for any chunks and orders of axes."""
+"""The preset ``anatomical`` gives the masks of its slow definition, for any chunks and any order of axes."""
 
 import dask.array as da
 import numpy as np
@@ -113,7 +113,7 @@ def test_sizes_of_other_presets_are_rejected():
 
 
 def test_a_small_piece_of_a_lung_is_not_shared_between_both():
-    """A piece of the right apex reaches nearer to the left lung than to what is left of the right one."""
+    """A separate piece of the right lung extends so far that some of its voxels are nearer to the left lung."""
     hu = np.full((40, 60, 80), 40, np.int16)
     hu[:, :4], hu[:, -4:], hu[:, :, :4], hu[:, :, -4:] = -1000, -1000, -1000, -1000
     hu[4:24, 14:46, 12:34], hu[4:37, 14:46, 48:70] = -850, -850
@@ -123,7 +123,7 @@ def test_a_small_piece_of_a_lung_is_not_shared_between_both():
 
 
 def test_gas_of_the_throat_is_not_a_piece_of_lung():
-    """The trachea below it is connected to the lungs; the throat is closed between both and mixes gas with tissue."""
+    """The trachea is connected to the lungs, but the throat above it is not, and its voxels mix gas with tissue."""
     hu = np.full((50, 60, 80), 40, np.int16)
     hu[:, :4], hu[:, -4:], hu[:, :, :4], hu[:, :, -4:] = -1000, -1000, -1000, -1000
     hu[4:30, 14:46, 10:34], hu[4:30, 14:46, 46:70] = -850, -850
@@ -133,7 +133,7 @@ def test_gas_of_the_throat_is_not_a_piece_of_lung():
     labels = parts(hu, (5.0, 5.0, 5.0), zones(hu, (5.0, 5.0, 5.0)))
     assert not labels[throat].any()
     assert labels[25, 30, 20] == 1
-    # The same gas above a lung is its apex.
+    # The same gas just above a lung is the apex of this lung.
     apex = (slice(32, 36), slice(27, 33), slice(18, 24))
     hu[apex] = -700
     labels = parts(hu, (5.0, 5.0, 5.0), zones(hu, (5.0, 5.0, 5.0)))

@@ -1,10 +1,10 @@
-"""Kernels compiled in advance: a job finds all machine code that it needs."""
+"""After kernels were compiled in advance, a job compiles none of the kernels that it needs."""
 
 import subprocess
 import sys
 
 SCRIPT = """
-# One worker in this process; prints the kernels that a job needs and that were not compiled in advance.
+# Runs a job with one worker in the same process, and prints the kernels that had to be compiled.
 import sys
 from pathlib import Path
 

@@ -33,7 +33,7 @@ def check_against_scipy(mask, cuts):
     runs, tables, merged = merge_slabs(mask, cuts)
     assert merged.unlisted == 0
     assert np.array_equal(np.sort(merged.components.voxels), np.sort(sizes))
-    # Rendering the components one by one gives scipy's labels up to their order.
+    # If the components are rendered one by one, they are the components that scipy finds, in any order.
     seen = {}
     for component in range(count if count <= 12 else 0):
         rendered = render(runs, tables, merged, [component])

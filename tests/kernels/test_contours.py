@@ -1,4 +1,4 @@
-"""Filling of polygons by the even-odd rule, against a test of each point, and polygons that cross themselves."""
+"""Filling of polygons gives what a test of each point gives, and polygons that cross themselves are detected."""
 
 from fractions import Fraction
 
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from lungmix.kernels import contours as kernel
 from lungmix.kernels.contours import crosses_itself, fill_contours
 
-# Halves, so that many centres lie on edges and corners.
+# Coordinates are multiples of one half, so that many pixel centres lie exactly on edges and corners.
 CONTOUR = st.lists(st.tuples(*[st.integers(-4, 20).map(lambda value: value / 2)] * 2), min_size=3, max_size=8)
 
 
 def is_inside(row, column, contours):
-    """Count edges to the left of a point, in fractions."""
+    """Return True if an odd number of edges lies to the left of a point, in exact fractions."""
     inside = False
     for points in contours:
         for (r0, c0), (r1, c1) in zip(points, [*points[1:], points[0]], strict=True):

@@ -1,4 +1,4 @@
-"""Lungs of the preset ``anatomical`` in chests that the image cuts."""
+"""Lungs that the preset ``anatomical`` finds if the border of the image cuts the chest."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_lungs_that_the_image_cuts_on_all_four_sides_are_kept(chest, lung, mm):
 
 
 def test_air_outside_whose_hu_are_shifted_to_those_of_lung_is_not_enclosed():
-    """Its rays all meet the body or leave the image, and it has the corners of the slices."""
+    """All rays out of this air meet the body or leave the image, but it holds the corners of the slices."""
     body = np.zeros((4, 30, 40), bool)
     body[:, 4:26, 1:39] = True
     for piece in (~body, ~body & (np.arange(30) < 15)[:, None], ~body & (np.arange(30) >= 15)[:, None]):

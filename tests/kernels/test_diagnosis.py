@@ -1,4 +1,4 @@
-"""Every check of a mixture, with a mixture that raises it and one that does not."""
+"""Each check of a mixture is raised by a mixture that was made for it, and not by a mixture of the tissues."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ SDS = np.array([44.0, 58.0, 94.0, 157.0, 194.0])
 
 
 def changed(values, **by_tissue):
-    """Copy of an array with the numbers of some tissues replaced."""
+    """Return a copy of an array with the numbers of some tissues replaced."""
     out = values.copy()
     for key, value in by_tissue.items():
         out[[tissue.key for tissue in TISSUES].index(key)] = value
@@ -47,7 +47,7 @@ RAISED = {
     "starts": (lambda: diagnose_fit(distances=[0.0, 0.02, 0.001]), None, 0.02),
     "distance": (lambda: diagnose_fit(distance=0.3), None, 0.3),
 }
-"""Mixtures, and the component and number that they raise."""
+"""For each check by name: a mixture that raises it, and the component and the number that are then reported."""
 
 
 @pytest.mark.parametrize("name", RAISED)
@@ -75,7 +75,7 @@ def test_every_check_has_a_mixture_that_raises_it():
 def test_background_tears_labels_and_the_torn_share_is_that_of_a_sum_over_hu():
     sds = changed(SDS, consolidation=475)
     raised = {check.component: check.value for check in diagnose_labels(WEIGHTS, MEANS, sds) if check.name == "torn"}
-    # The slow way: label after label, HU after HU.
+    # Add up the share of the voxels in the slow way, for each label and each HU.
     runs = {}
     last = None
     for hu in range(LOWEST_HU, HIGHEST_HU + 1):
@@ -92,7 +92,7 @@ def test_background_tears_labels_and_the_torn_share_is_that_of_a_sum_over_hu():
 
 
 def test_intervals_below_the_hu_of_ct_are_not_examined():
-    # The widest component wins again below -1221 HU, where no voxel is.
+    # The widest component is most probable again below -1221 HU, which no voxel of a CT has.
     assert diagnose_labels(WEIGHTS, MEANS, SDS) == []
     assert np.argmax(np.log(WEIGHTS / SDS) - (-2000 - MEANS) ** 2 / (2 * SDS**2)) == 4
 

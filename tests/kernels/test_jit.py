@@ -1,4 +1,4 @@
-"""Machine code of kernels: found wherever it can be read, kept wherever it can be written, and needed nowhere."""
+"""Machine code of kernels is read from every readable folder, written to a writable one, and never required."""
 
 import os
 import stat
@@ -17,14 +17,14 @@ COMPILED, KEPT = "0 1", "1 0"
 
 @pytest.fixture
 def tmp_path():
-    """A folder that other users find: pytest closes its own to them, also while another session runs."""
+    """Return a temporary folder that other users can read, which those of pytest are not."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def package(tmp_path):
-    """A package of two kernels, one of which calls the other."""
+    """Write a package of two kernels, one of which calls the other, and return its folder."""
     folder = tmp_path / "packages" / "own"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -40,7 +40,7 @@ def write(file, text):
 
 
 def call(package, **variables):
-    """What `CALL` prints for a user who has nothing but the variables."""
+    """Return what `CALL` prints for a user with only these environment variables, who can write nowhere else."""
     path = f"{package.parent}:{Path(lungmix.__file__).parents[1]}"
     done = as_nobody(["-B", "-c", CALL], package.parent, PYTHONPATH=path, **variables)
     assert not done.stderr, done.stderr
@@ -110,7 +110,9 @@ def test_kernel_is_compiled_again_where_one_that_it_calls_has_changed(package):
     file = package / "inner.py"
     state = file.stat()
     file.write_text(file.read_text().replace("x + 1", "x + 2"))
-    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # as in an image, where times are those of the build
+    os.utime(
+        file, ns=(state.st_atime_ns, state.st_mtime_ns)
+    )  # as in a container image, where all files have the time of the build
     assert call(package, HOME="/nonexistent") == (30, COMPILED)
 
 

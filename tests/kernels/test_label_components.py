@@ -1,4 +1,4 @@
-"""Clean-up of label maps; tests/segmenters/test_lungmask.py compares it with lungmask's own."""
+"""Clean-up of label maps. tests/segmenters/test_lungmask.py compares it with the clean-up of lungmask itself."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from lungmix.kernels.label_components import find_clean_up
 
 
 def cleaned(labels, thickness=None):
-    """Labels after the clean-up, slab by slab."""
+    """Return the labels after the clean-up, computed in slabs of `thickness` slices."""
     thickness = thickness or len(labels)
     clean_up = find_clean_up(lambda start, stop: labels[start:stop], len(labels), thickness)
     starts = range(0, len(labels), thickness)
@@ -18,7 +18,7 @@ def cleaned(labels, thickness=None):
 
 @st.composite
 def label_maps(draw):
-    """Three labels in blobs or noise."""
+    """Draw a label map of three labels, in large blobs or as noise."""
     shape = tuple(draw(st.integers(1, 12)) for _ in range(3))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     fields = random.normal(size=(4, *shape))
@@ -39,7 +39,7 @@ def test_slabs_never_change_the_result(labels, thickness):
 def test_each_label_is_one_component_and_none_is_new(labels):
     result = cleaned(labels)
     assert {*np.unique(result)} <= {0, *np.unique(labels)}
-    # A later label may cut an earlier one where it fills its own holes.
+    # A higher label may cut a lower one into parts, where it fills its own holes.
     last = result.max()
     if last:
         assert ndimage.label(result == last, np.ones((3, 3, 3)))[1] == 1
@@ -58,10 +58,10 @@ def test_a_small_component_goes_to_the_neighbour_with_most_voxels_at_its_faces()
     labels = np.zeros((7, 12, 12), np.uint8)
     labels[1:6, 1:6, 1:6] = 1
     labels[1:6, 6:11, 1:11] = 2
-    labels[2:5, 6:8, 2:5] = 1  # grown into label 2, and joined to label 1 by faces
+    labels[2:5, 6:8, 2:5] = 1  # a block beside label 2 that is joined to the rest of label 1 by faces
     assert np.array_equal(cleaned(labels, 3), labels)
     labels[2:5, 6:8, 2:5] = 2
-    labels[2:5, 8:10, 6:9] = 1  # an island in label 2
+    labels[2:5, 8:10, 6:9] = 1  # a separate component inside label 2
     expected = labels.copy()
     expected[2:5, 8:10, 6:9] = 2
     assert np.array_equal(cleaned(labels, 3), expected)
@@ -74,7 +74,7 @@ def test_a_component_of_two_voxels_is_removed_and_filled_where_it_is_a_hole():
     labels[1:3, 8, 8] = 1
     expected = np.where(labels == 2, 2, 0).astype(np.uint8)
     expected[3, 4, 4:6] = 2
-    # Label 1 has only components of two voxels, of which the first stays with its label.
+    # All components of label 1 have two voxels; the first of them keeps its label.
     result = cleaned(labels, 2)
     assert np.array_equal(result == 2, expected == 2)
 
@@ -92,7 +92,7 @@ def test_holes_are_filled_and_bays_are_not():
 
 
 def single_slice():
-    """A slice with holes of 63 and of 64 pixels."""
+    """Return a single slice in which a label has a hole of 63 pixels and one of 64 pixels."""
     labels = np.zeros((1, 14, 24), np.uint8)
     labels[0, 1:13, 1:23] = 1
     labels[0, 2:10, 2:10] = labels[0, 2:10, 12:20] = 0

@@ -35,7 +35,7 @@ def test_median_of_flipped_axes_is_that_of_the_volume_flipped(volume, size, flip
 def test_median_of_an_even_window_is_the_upper_one():
     labels = np.zeros((4, 4, 4), np.uint8)
     labels[:2] = 5
-    # 32 of the 64 voxels around (2, 2, 2) are 5.
+    # 32 of the 64 voxels in the window of voxel (2, 2, 2) are 5, the others are lower.
     assert median_labels(labels)[2, 2, 2] == 5
 
 

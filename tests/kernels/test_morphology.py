@@ -21,7 +21,7 @@ elements = st.one_of(
 
 
 def on_masks(operation):
-    """The same operation for masks of one byte a voxel."""
+    """Return an operation on masks of one byte per voxel, which packs them for `operation` and unpacks the result."""
 
     def run(mask, element, planes=None):
         return unpack(operation(pack(mask), mask.shape[2], element, planes), mask.shape[2])

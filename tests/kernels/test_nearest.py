@@ -1,4 +1,4 @@
-"""Labels on another grid, against the nearest voxel of each voxel by exact fractions."""
+"""Labels that are resampled to another grid are those of the nearest voxels, found in exact fractions."""
 
 from fractions import Fraction
 from math import floor
@@ -29,7 +29,7 @@ def resampled(geometry, other, labels, thickness=3):
         boxes.append(labels[box].size)
         return labels[box]
 
-    # In parts, of which each needs few voxels.
+    # Resample in parts, each of which may read few voxels only.
     parts = np.concatenate([grid_map.resample(*cut, read, 40) for cut in cuts])
     assert np.array_equal(parts, volume)
     assert max(boxes, default=0) <= 40

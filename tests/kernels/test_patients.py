@@ -1,4 +1,4 @@
-"""Patients, and the lungs that the preset ``anatomical`` finds in them."""
+"""Simulated patients, and the lungs that the preset ``anatomical`` finds in them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ LIMITS_ML = {
     Part.RIBS: (300, 700),
     Part.STOMACH_GAS: (40, 200),
 }
-"""Volumes of organs of adults, as far as the image shows them."""
+"""Smallest and largest volume, mL, of the part of each organ that the image of an adult shows."""
 
 QUICK = (
     "healthy, sharp kernel",
@@ -44,10 +44,10 @@ LARGEST_SHARE = {
     Part.CLOTHES: 0,
     Part.OUTSIDE: 0,
 }
-"""Largest share of what is not lung that a mask may hold."""
+"""For each part of the body that is not lung, the largest share of its volume that a mask may contain."""
 
 LEAST_ML = 2.0
-"""Volume that always may be in the mask: the airway of an infant is narrower than a reduced voxel."""
+"""Volume of a part, mL, that may be in a mask in any case: the airway of an infant is narrower than a reduced voxel."""
 
 PAGE = Path(__file__).parents[2] / "docs" / "anatomical.md"
 
@@ -126,7 +126,7 @@ def test_a_colon_full_of_gas_is_no_lung():
     chest = scan(Patient(spacing=(4.0, 3.5, 3.5), extent=(-170.0, 285.0)))
     z, y, x = (np.arange(n) * step for n, step in zip(chest.hu.shape, chest.spacing, strict=True))
     height, depth, across = z[:, None, None] - 170, y[None, :, None] - 135, x[None, None, :] - 205
-    # Four loops of 24 mm across, joined at their ends: more than a tenth of a lung.
+    # Four parallel loops of bowel, 24 mm wide, are joined at their ends and have more than a tenth of a lung's volume.
     loops = np.hypot((height + 25) % 32 - 16, depth + 10) < 12
     loops = loops & (height > -155) & (height < -30) & (np.abs(across) < 100)
     joined = loops | ((np.abs(np.abs(across) - 90) < 12) & (np.abs(depth + 10) < 12) & (height > -140) & (height < -45))
@@ -140,12 +140,12 @@ def test_a_colon_full_of_gas_is_no_lung():
 
 
 def documented_row(name):
-    """Return the row of a patient in the table of the page."""
+    """Return the row of a patient in the table of ``docs/anatomical.md``, as text."""
     (row,) = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {name} |")]
     return row
 
 
 def numbers_of(row):
-    """Return the figures of a row in units of their last digit."""
+    """Return the numbers in a row of the table, each without its decimal point: 0.98 becomes 98, and 3.1 becomes 31."""
     figures = [figure.strip() for cell in row.split("|")[2:-1] for figure in cell.split(",")]
     return [float(figure) * 10 ** len(figure.partition(".")[2]) for figure in figures if figure not in ("", "none")]

@@ -1,4 +1,4 @@
-"""Values that are not HU of a chest, and the many that are."""
+"""Scans whose values are not HU of a chest are rejected or flagged, and plausible scans are not."""
 
 from dataclasses import dataclass
 
@@ -114,7 +114,7 @@ def test_reason_states_the_values_of_the_scan():
 
 @dataclass(frozen=True)
 class LaterSummary(HuSummary):
-    """Summary of a later version, with a field more."""
+    """Summary of a later version, which has one more field."""
 
     median: float = -1.0
 

@@ -1,4 +1,4 @@
-"""Reduced voxels of a scan and of its crops."""
+"""The reduced voxels of a crop of a scan are those of the scan."""
 
 import numpy as np
 from hypothesis import given
@@ -16,7 +16,7 @@ REDUCTIONS = [
 
 
 def first_index(origin, cut=(0, 0, 0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)):
-    """First index of a volume of which `cut` voxels along z, y, x are cut off."""
+    """Return the first index of a volume from which `cut` voxels along z, y, x are cut off."""
     columns = np.reshape(direction, (3, 3))
     moved = np.asarray(origin) + columns @ (np.multiply(SPACING, cut[::-1]))
     return Geometry((9, 9, 9), SPACING, tuple(moved), direction).first_index
@@ -28,7 +28,7 @@ def first_index(origin, cut=(0, 0, 0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.
     st.floats(-0.5, 0.5),
 )
 def test_the_first_index_of_a_crop_exceeds_that_of_the_scan_by_what_was_cut(origin, cut, angle):
-    """Also where an angle of the gantry turns the axes; positions in files have six decimals."""
+    """This also holds if a tilt of the gantry turns the axes, and for positions rounded to six decimals as in files."""
     origin = tuple(round(value * 2) / 2 * spacing for value, spacing in zip(origin, SPACING, strict=True))
     turned = (1.0, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
     of_scan = first_index(origin)
@@ -50,7 +50,7 @@ def test_reduced_voxels_of_a_crop_are_those_of_the_scan_that_the_cut_does_not_di
     reduced, reduced_crop = (each.reduction.apply(each.complete(a)) for each, a in ((grid, hu), (part, crop)))
     skipped = np.subtract(part.first_reduced, grid.first_reduced)
     np.testing.assert_array_equal(reduced_crop[1:, 1:, 1:], reduced[tuple(slice(n + 1, None) for n in skipped)])
-    # Voxels are looked up in the same reduced voxel.
+    # Each voxel of the crop is in the same reduced voxel as in the scan.
     indices = grid.indices(reduced.shape, [np.arange(n) for n in shape])
     of_crop = part.indices(reduced_crop.shape, [np.arange(n) for n in crop.shape])
     for a, b, n, k in zip(indices, of_crop, cut, skipped, strict=True):

@@ -1,4 +1,4 @@
-"""Lungs that the rules of a mask drop, found on the reduced scan."""
+"""Lungs that the rules of a mask drop are found on the reduced copy of the scan."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,10 @@ ML = PHANTOM.geometry.voxel_ml
 
 
 def rejected(hu, scale=1.0):
-    """Pieces that the preset ``physical`` does not hold, on voxels that are `scale` times as wide."""
+    """Return the components that look like lung but are not in a mask of the preset ``physical``.
+
+    The voxels are `scale` times as wide as those of the phantom.
+    """
     geometry = Geometry(hu.shape[::-1], tuple(scale * step for step in PHANTOM.spacing))
     lung = lung_mask(hu, recipe_for(MaskParameters("physical"), geometry.spacing_zyx)) > 0
     return find_rejected(hu, lung, steps_of(geometry, (1, 1, 1)))
@@ -59,7 +62,7 @@ def test_lung_of_an_infant_below_the_smallest_size_is_named():
 
 
 class Recorded:
-    """Stub of a case with the attributes that flags need."""
+    """Stand-in for a case that has only the attributes that flags need."""
 
     def __init__(self, pieces):
         self.stages = {"side": {"rejected": pieces}}

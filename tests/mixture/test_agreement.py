@@ -1,4 +1,4 @@
-"""The same start gives scikit-learn's parameters, whatever the data come in."""
+"""From the same start, a fit gives the parameters of scikit-learn, for arrays, counts and dask chunks of any size."""
 
 import warnings
 
@@ -20,7 +20,7 @@ from oracle import mixture as oracle
 
 @st.composite
 def problems(draw, d=None, integer=None):
-    """Samples in groups, copies of each, and a start that is not theirs."""
+    """Draw samples in groups, the number of copies of each sample, and a start that does not fit the groups."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     d = draw(st.integers(1, 4)) if d is None else d
     k, n = draw(st.integers(1, 5)), draw(st.integers(30, 400))
@@ -77,7 +77,7 @@ def test_same_start_gives_the_parameters_of_scikit_learn(problem, covariance_typ
         warnings.simplefilter("ignore", ConvergenceWarning)
         repeated = np.repeat(x, copies, axis=0).astype(float)
         theirs.fit(repeated)
-        # Where a component has collapsed onto one sample, scikit-learn's densities lose digits.
+        # If a component has collapsed on one sample, the densities that scikit-learn computes lose digits.
         assume(np.max(theirs.precisions_cholesky_) * np.abs(x).max() < 1e4)
         ours.fit(x, sample_weight=copies)
         assert_equal_parameters(ours, theirs, x.std())

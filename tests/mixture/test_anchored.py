@@ -1,4 +1,4 @@
-"""The fit under a prior, against a plain MAP-EM, differences, and its limits."""
+"""The fit under a prior ends where EM for the posterior (MAP-EM) ends, and has the right derivatives and limits."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,10 @@ COUNTS = np.rint(expected_counts(TRUTH.weights, TRUTH.means, np.sqrt(TRUTH.varia
 
 
 def plain_map_em(counts, clip, prior, strength, iterations):
-    """MAP-EM without acceleration: integrals over each HU by Gauss-Legendre quadrature, the pile as one sum."""
+    """Return the result of EM for the posterior without acceleration.
+
+    The probability of each HU is an integral by Gauss-Legendre quadrature; that of clipped values is a sum of these.
+    """
     points, shares = np.polynomial.legendre.leggauss(6)
     used = (HU >= -2500) & (HU <= 1200)
     x = (HU[used, None] + points / 2).reshape(-1)
@@ -101,7 +104,7 @@ def test_anchored_fit_without_strength_is_the_converged_fit():
     converged = fit_converged(HU, COUNTS, [fit_paper(HU, COUNTS, clip=-1000, n_components=3)], clip=-1000)
     bare = fit_anchored(HU, COUNTS, [converged], prior=PRIOR, strength=0, clip=-1000)
     assert np.allclose(bare.means, converged.means, atol=1e-4)
-    # The distance shrinks with the strength.
+    # The smaller the strength of the prior, the smaller is the distance from the converged fit.
     gaps = [
         np.abs(np.subtract(fit_anchored(HU, COUNTS, prior=PRIOR, strength=s, clip=-1000).means, converged.means)).max()
         for s in (1e-2, 1e-4, 1e-6)

@@ -1,4 +1,4 @@
-"""What scikit-learn asks of every estimator, and what its users expect of a mixture."""
+"""The estimator passes the checks of scikit-learn and behaves as users of scikit-learn expect of a mixture."""
 
 import json
 import os
@@ -29,8 +29,8 @@ def three_groups(n=900, d=2, seed=0):
     return np.concatenate([random.normal(m, 1, (n // 3, d)) for m in (0, 6, 14)])
 
 
-# The next test checks the defaults, in a process of its own: one check wants SciPy's array API, which has to be asked
-# for before SciPy is imported.
+# The estimator with default parameters is checked by the next test in a process of its own: one check needs the array
+# API of SciPy, which must be enabled before SciPy is imported.
 CHECKED = [
     GaussianMixture(2, "tied", n_init=1),
     GaussianMixture(2, "diag", init_params="k-means++"),

@@ -1,4 +1,4 @@
-"""Diagnosis of tissue models in words, with and without a histogram."""
+"""Diagnosis of tissue models in sentences, with and without a histogram."""
 
 import warnings
 from dataclasses import replace
@@ -14,7 +14,7 @@ from support.generators import HU, expected_counts
 BACKGROUND = TissueModel(
     (0.43, 0.33, 0.12, 0.02, 0.10), (-890.0, -840.0, -690.0, -480.0, -200.0), (1600.0, 4000.0, 1e4, 475.0**2, 4e4)
 )
-"""A fit that uses consolidation for a background, as of real scans."""
+"""A fit, as of some real scans, whose component of consolidation is a wide background."""
 
 
 def histogram(model, voxels=1e6):

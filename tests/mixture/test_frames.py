@@ -1,4 +1,4 @@
-"""Frames, series, labelled and masked arrays: the same names, the same numbers, the same refusals, lazy or not."""
+"""Frames, series, labelled and masked arrays give the same names, numbers and errors in memory and as dask arrays."""
 
 import re
 import warnings
@@ -74,7 +74,7 @@ def test_columns_in_another_order_or_of_other_names_are_rejected(kind, method, f
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_on_one_side_only_are_warned_of(kind, fitted):
+def test_names_of_features_in_either_the_fit_or_the_samples_alone_give_a_warning(kind, fitted):
     values = table().to_numpy()
     for nameless in (values, da.from_array(values, chunks=(100, 1)), xr.DataArray(values, dims=("n", "feature"))):
         with pytest.warns(UserWarning, match="does not have valid feature names"):
@@ -176,7 +176,7 @@ def test_weights_of_any_kind_go_with_samples_of_any_kind(samples, weights):
         assert expected.score(x, sample_weight=given_weights) == pytest.approx(expected.score(frame, sample_weight=w))
 
 
-def test_weights_of_a_frame_are_its_column_without_a_pass_more():
+def test_column_of_a_dask_frame_gives_weights_without_a_further_pass():
     frame = table().assign(w=np.arange(400) % 3)
     lazy = dd.from_pandas(frame, npartitions=4)
     seen = []

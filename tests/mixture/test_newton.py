@@ -1,4 +1,4 @@
-"""The fit that arrives, against the truth, scipy and scikit-learn."""
+"""The converged fit, compared with the true mixture, with scipy and with scikit-learn."""
 
 import warnings
 
@@ -31,7 +31,7 @@ CLIPS = st.sampled_from([None, -1000, -900])
 
 
 def converged(hu, counts, clip, k):
-    """From the paper's fit on."""
+    """Return the converged fit that begins at the fit of the paper."""
     return fit_converged(hu, counts, [fit_paper(hu, counts, clip=clip, n_components=k)], clip=clip)
 
 
@@ -103,12 +103,12 @@ def test_derivatives_are_those_of_differences(mixture, clip):
         slope = (log_likelihood(bins, up) - log_likelihood(bins, down)) / (2 * h)
         size = np.abs(gradient * scale).max() + 1
         assert abs(slope - gradient[i] * scale[i]) < 1e-6 * size
-        # By log weights the gradient is taken before they are normalised, and a common shift changes nothing.
+        # The gradient with respect to log weights is that before they are normalised; a common shift has no effect.
         change = (
             value_gradient_hessian(bins, up)[1] * _scale(up) - value_gradient_hessian(bins, down)[1] * _scale(down)
         ) / (2 * h)
         bend = hessian * np.outer(scale, scale)
-        # The scale of means moves with their log sds.
+        # The scale of a mean changes with the log standard deviation of its component.
         correction = np.zeros(3 * k)
         if i >= 2 * k:
             correction[i - k] = gradient[i - k] * scale[i - k]
@@ -142,7 +142,7 @@ def test_long_em_of_scikit_learn_comes_to_the_same_maximum():
     order = np.argsort(expected.means_[:, 0])
     assert np.allclose(ours.means, expected.means_[order, 0], atol=0.02)
     assert np.allclose(ours.weights, expected.weights_[order], atol=1e-4)
-    # scikit-learn's densities take the rounding of HU for spread, by Sheppard 1/12 HU².
+    # The densities of scikit-learn count the rounding of HU as spread, 1/12 HU² by Sheppard's correction.
     assert np.allclose(np.array(ours.variances) + 1 / 12, expected.covariances_[order, 0, 0], rtol=2e-3)
 
 

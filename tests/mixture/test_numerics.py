@@ -1,4 +1,4 @@
-"""Numbers that hold: exact sums, far origins, components that die or collapse, constant data, NaN with its place."""
+"""Numerics of mixtures: exact sums, data far from 0, empty and collapsed components, constant data, errors for NaN."""
 
 import warnings
 from fractions import Fraction
@@ -24,7 +24,7 @@ ROUNDING = 4 * np.finfo(np.float64).eps
 
 
 def error(value, exact):
-    """Relative error of a double against an exact fraction."""
+    """Return the relative error of a float, given the exact value as a fraction."""
     return abs(float((Fraction(float(value)) - exact) / exact))
 
 

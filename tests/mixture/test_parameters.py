@@ -1,4 +1,7 @@
-"""Parameters and types that a mixture shares with scikit-learn's: random starts, printing, float32, ends that warn."""
+"""Parameters and types that a mixture has in common with that of scikit-learn.
+
+These are random starts, printing, float32, and warnings of fits that did not converge.
+"""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Mixtures of any data under a prior, against a plain MAP-EM and the textbook densities of the prior."""
+"""Mixtures under a prior, compared with a plain EM for the posterior (MAP-EM) and with textbook densities."""
 
 import warnings
 
@@ -40,7 +40,7 @@ def fitted(x, sample_weight=None, **options):
 
 
 def as_full(covariances, form):
-    """Covariances of any form as three full matrices."""
+    """Return covariances of any form as three full matrices, one per component."""
     if form == "diag":
         return np.array([np.diag(row) for row in covariances])
     if form == "spherical":
@@ -49,7 +49,10 @@ def as_full(covariances, form):
 
 
 def plain_map_em(x, sample_weight, form, strength, iterations):
-    """MAP-EM of the textbook: pseudo-counts in every M-step, and covariances averaged as their form demands."""
+    """Return the result of textbook EM for the posterior: every M-step adds the pseudo-samples of the prior.
+
+    Covariances are averaged as far as their form requires.
+    """
     weights, means, covariances = WEIGHTS, MEANS, as_full(FORMS[form], form)
     centre = covariances
     firm = strength * sample_weight.sum()

@@ -1,7 +1,7 @@
-"""The tests of mixtures that scikit-learn ships, with our class in place of theirs.
+"""The tests of mixtures that scikit-learn ships, run with our class in place of that of scikit-learn.
 
-Words of messages are not compared. What the suite asks of the class is asked by our own tests too (`test_contract`,
-`test_estimator_types`, `test_agreement`), so that nothing is lost with a scikit-learn that ships no tests.
+Words of messages are not compared. Other tests (`test_contract`, `test_agreement`) check the same properties, so that
+none goes unchecked if a version of scikit-learn ships no tests.
 """
 
 from importlib.util import find_spec, module_from_spec
@@ -34,7 +34,7 @@ LEFT_OUT = {
 
 
 class AnyWords:
-    """pytest, whose `raises` and `warns` take any message."""
+    """Stand-in for pytest whose `raises` and `warns` accept any message."""
 
     def __getattr__(self, name):
         return getattr(pytest, name)
@@ -47,7 +47,7 @@ class AnyWords:
 
 
 def suite_of(name):
-    """Test functions of a module of scikit-learn's tests, which sees our class under the name of theirs."""
+    """Return the test functions in a module of the tests of scikit-learn, in which our class replaces its class."""
     spec = find_spec(f"sklearn.mixture.tests.{name}") if find_spec("sklearn.mixture.tests") else None
     if spec is None or spec.loader is None:
         return {}

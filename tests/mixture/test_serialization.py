@@ -1,4 +1,4 @@
-"""Mixtures as JSON: nothing is lost, nothing else is let in."""
+"""Mixtures as JSON: they are read back without loss, and texts that are no mixture are rejected."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Stepwise EM: partial_fit, and fits in minibatches of random rows of random chunks."""
+"""Stepwise EM: `partial_fit`, and fits in minibatches, which are random rows of random chunks."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A weight of k is k copies, a weight of 0 is absence: in fits, steps, scores and starts."""
+"""In fits, steps, scores and starts, a weight of k has the effect of k copies, and a weight of 0 that of absence."""
 
 import warnings
 
@@ -20,7 +20,7 @@ from lungmix.mixture.sources import Chunks, Rows
 
 @st.composite
 def weighted(draw):
-    """Samples whose weights are whole numbers, 0 among them, and the same as copies."""
+    """Draw samples with whole numbers as weights, including 0, and the same samples as copies without weights."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     d, n = draw(st.integers(1, 3)), draw(st.integers(40, 300))
     x = random.choice([0.0, 10.0, 24.0], (n, 1)) + random.normal(size=(n, d))
@@ -148,7 +148,7 @@ def test_coreset_of_weights_is_that_of_copies(seed):
             ]
     finally:
         initialization.FEW_ROWS, initialization.CORESET_ROWS = few, drawn
-    # Rounding of the running sums may move a draw to its neighbour, no more than once in a while.
+    # Rounding of the cumulative sums may replace a few drawn rows by their neighbours.
     same = {tuple(row) for row in result[0][0]} & {tuple(row) for row in result[1][0]}
     assert len(same) >= len(result[0][0]) - 2
 

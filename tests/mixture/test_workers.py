@@ -1,4 +1,4 @@
-"""Fits on a cluster: the result of one machine, memory that is bounded, workers that die."""
+"""Fits on a cluster give the result of one machine, in bounded memory, even if workers die."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def blocks_of(n_chunks, rows, seed=0):
-    """Three groups in three dimensions, made chunk by chunk where they are needed."""
+    """Return a dask array of three groups of samples in three dimensions; workers make each chunk when they need it."""
 
     def make(block_info=None):
         random = np.random.default_rng([seed, block_info[None]["chunk-location"][0]])

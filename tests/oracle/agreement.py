@@ -1,4 +1,4 @@
-"""Agreement of two masks on whole volumes, by scipy."""
+"""Agreement of a mask with a reference mask, computed on whole volumes by scipy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 
 def agreement(mask, reference, spacing):
-    """Every column of ``evaluation.csv`` of two boolean volumes."""
+    """Return every column of ``evaluation.csv`` for a mask and its reference, which are boolean volumes."""
     mask, reference = (np.pad(np.asarray(volume, bool), 1) for volume in (mask, reference))
     a, b, both = (int(volume.sum()) for volume in (mask, reference, mask & reference))
     distances = np.concatenate([_distances(mask, reference, spacing), _distances(reference, mask, spacing)])
@@ -36,7 +36,7 @@ def agreement(mask, reference, spacing):
 
 
 def surface(mask):
-    """Voxels of a mask with a face neighbour outside."""
+    """Return the voxels of a mask that have a face neighbour outside the mask."""
     return mask & ~ndimage.binary_erosion(mask)
 
 

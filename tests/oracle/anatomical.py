@@ -160,7 +160,11 @@ def lung_components(hu, air, spacing):
 
 
 def enclosed_in_plane(mask, body, hu):
-    """Rays to the four sides of the axial plane, from the outermost voxels of each row and column."""
+    """Return True if a component lies in the body.
+
+    Rays run from the outermost voxels of each row and column to the four sides of the axial slice. Most of them must
+    meet the body before they meet outside air.
+    """
     blocked = into_air = rays = 0
     outside = (hu < -960) & ~mask
     for z in np.flatnonzero(mask.any(axis=(1, 2))):
@@ -204,7 +208,7 @@ def lumen(hu, air, lungs, spacing):
 def dense_lung(hu, sides, airway, threshold, spacing, first):
     z, y, x = spacing
     step = max(1, int(z / max(y, x) + 0.5))
-    # Rows and columns at multiples of the step stand for those up to the next one; the first stands for those before.
+    # Take the rows and columns at multiples of the step, and the first ones; each stands for those up to the next.
     rows, columns = (
         [k for k in range(n) if k == 0 or (at + k) % step == 0] for n, at in zip(hu.shape[1:], first[1:], strict=True)
     )
@@ -237,7 +241,7 @@ def surrounded(hu, sides, airway, threshold, spacing):
 
 
 def first_stop(stops, way, steps):
-    """Return what the ray from each voxel meets first, one step after the other; 9 outside the volume."""
+    """Return the code of what the ray from each voxel meets first, followed step by step; 9 outside the volume."""
     steps = max(1, min(int(steps), 250))
     padded = np.pad(stops, steps, constant_values=9)
     hit = np.zeros(stops.shape, int)

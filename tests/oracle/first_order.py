@@ -9,7 +9,7 @@ import numpy as np
 
 
 def features(voxels: np.ndarray, voxel_mm3: float, bin_width: float = 25.0) -> dict[str, float]:
-    """By name, of the HU of the voxels of a region."""
+    """Return each feature, by its name, of the HU of the voxels in a region."""
     x = voxels.astype(np.float64)
     edges = np.arange(x.min() - x.min() % bin_width, x.max() + 2 * bin_width, bin_width)
     shares = np.histogram(x, edges)[0] / len(x)

@@ -1,4 +1,4 @@
-"""EM of weighted samples, slow and obvious: all responsibilities at once, sums of exact fractions where asked."""
+"""EM of weighted samples, slow and obvious: all responsibilities at once, and moments in exact fractions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 
 
 def covariance_of(covariances, covariance_type, component, d):
-    """Matrix of one component, whatever the form."""
+    """Return the covariance matrix of one component, for any covariance type."""
     if covariance_type == "full":
         return covariances[component]
     if covariance_type == "tied":
@@ -21,7 +21,7 @@ def covariance_of(covariances, covariance_type, component, d):
 
 
 def statistics(x, w, weights, means, covariances, covariance_type):
-    """Log-likelihood, counts, means and scatter matrices of one E-step, in two passes."""
+    """Return log-likelihood, counts, means and scatter matrices of one E-step; means are computed before scatter."""
     k, d = means.shape
     logs = np.stack(
         [
@@ -40,7 +40,7 @@ def statistics(x, w, weights, means, covariances, covariance_type):
 
 
 def exact_moments(values, weights):
-    """Weight, mean and variance of weighted numbers in rational arithmetic."""
+    """Return total weight, mean and variance of weighted numbers, computed in rational arithmetic."""
     pairs = [(Fraction(v), Fraction(w)) for v, w in zip(values, weights, strict=True)]
     total = sum(w for _, w in pairs)
     mean = sum(v * w for v, w in pairs) / total

@@ -10,13 +10,13 @@ CROSS = ndimage.generate_binary_structure(3, 1)
 
 
 def ball(radius: int) -> np.ndarray:
-    """Offsets with i² + j² + k² <= (r + 0.5)², as a boolean cube."""
+    """Return the offsets with i² + j² + k² <= (r + 0.5)², as a boolean cube."""
     i, j, k = np.ogrid[-radius : radius + 1, -radius : radius + 1, -radius : radius + 1]
     return i * i + j * j + k * k <= (radius + 0.5) ** 2
 
 
 def ellipsoid(millimetres: float, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
-    """Offsets whose length in mm is at most ``millimetres`` + 1e-6."""
+    """Return the offsets whose length in mm is at most ``millimetres`` + 1e-6, as a boolean array."""
     half = [int(np.floor((millimetres + 1e-6) / s)) for s in spacing_zyx]
     i, j, k = np.ogrid[tuple(slice(-h, h + 1) for h in half)]
     sz, sy, sx = spacing_zyx
@@ -24,18 +24,18 @@ def ellipsoid(millimetres: float, spacing_zyx: tuple[float, float, float]) -> np
 
 
 def diamond(nz: int, ny: int, nx: int) -> np.ndarray:
-    """Offsets with |i|/nz + |j|/ny + |k|/nx <= 1, no extent on an axis where n is 0."""
+    """Return the offsets with |i|/nz + |j|/ny + |k|/nx <= 1; flat on each axis whose n is 0."""
     i, j, k = np.ogrid[-nz : nz + 1, -ny : ny + 1, -nx : nx + 1]
     return sum(np.abs(o) / max(n, 1) for o, n in ((i, nz), (j, ny), (k, nx))) <= 1 + 1e-9
 
 
 def opening(air: np.ndarray, element: np.ndarray) -> np.ndarray:
-    """Binary opening by ``element``; outside counts as background."""
+    """Return the binary opening by ``element``; voxels outside the volume count as background."""
     return ndimage.binary_dilation(ndimage.binary_erosion(air, element), element)
 
 
 def islands(mask: np.ndarray, min_voxels: float) -> np.ndarray:
-    """The 6-connected islands that are large enough and touch no first or last row or column."""
+    """Return the components of at least `min_voxels` voxels that touch no first or last row or column."""
     labels, n = ndimage.label(mask, CROSS)
     keep = np.bincount(labels.ravel(), minlength=n + 1) >= min_voxels
     for face in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
@@ -45,7 +45,7 @@ def islands(mask: np.ndarray, min_voxels: float) -> np.ndarray:
 
 
 def closing(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
-    """Binary closing as if the volume continued with background for ever, by distances that ITK measures."""
+    """Return the binary closing as if infinite background surrounded the volume, by distances that ITK computes."""
     pad = [(n // 2, n // 2) for n in element.shape]
     padded = np.pad(mask, pad)
     if element.sum() < 400:
@@ -71,7 +71,7 @@ def _closing_by_fft(padded: np.ndarray, element: np.ndarray) -> np.ndarray:
 
 
 def closing_itk(mask: np.ndarray, radius: int) -> np.ndarray:
-    """ITK's own closing by its ball, with the safe border."""
+    """Return the closing by ITK's ball as ITK computes it, with its option of a safe border."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     closed = sitk.BinaryMorphologicalClosing(image, [radius] * 3, sitk.sitkBall, 1, True)
     return sitk.GetArrayFromImage(closed).astype(bool)
@@ -86,7 +86,7 @@ def lung_mask(
     min_voxels=500_000,
     radii=(30, 20),
 ):
-    """The lung mask of method.md, both presets."""
+    """Return the lung mask as ``docs/method.md`` describes it, for the presets ``paper`` and ``physical``."""
     air = np.maximum(hu, -1000) < threshold
     if preset == "paper":
         opened = ndimage.binary_opening(air, iterations=n_open) if n_open else air

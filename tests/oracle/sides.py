@@ -1,4 +1,4 @@
-"""Distances and floods by brute force."""
+"""Lengths of shortest paths by brute force."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 
 def ways(seeds: np.ndarray, room: np.ndarray, spacing, *, faces_only: bool = False) -> np.ndarray:
-    """Length of the shortest way from the seeds to each voxel of a room, by Dijkstra; infinite where none leads."""
+    """Return the length of the shortest path inside a mask, `room`, from a seed to each voxel, by Dijkstra's algorithm.
+
+    The length is infinite if there is no path.
+    """
     steps = [s for s in product((-1, 0, 1), repeat=3) if any(s) and (not faces_only or sum(map(abs, s)) == 1)]
     out = np.full(room.shape, np.inf)
     heap = [(0.0, tuple(map(int, at))) for at in np.argwhere(seeds)]

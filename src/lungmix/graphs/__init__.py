@@ -1,4 +1,4 @@
-"""Dask arrays in, dask arrays out: the method as graphs over slabs, without stores or files."""
+"""The steps of the method as dask graphs over slabs, from dask arrays to dask arrays, without stores or files."""
 
 import lazy_loader
 

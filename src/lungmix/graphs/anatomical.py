@@ -1,4 +1,4 @@
-"""Lung mask of the preset ``anatomical`` for arrays, in memory or as a dask graph; see ``docs/anatomical.md``."""
+"""Lung mask of the preset ``anatomical``, of an array in memory or as a dask graph; see ``docs/anatomical.md``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lungmix.parameters import ANATOMICAL_CLOSING_MM, MaskParameters
 
 
 def anatomical_mask(ct: Any, geometry: Geometry, parameters: MaskParameters) -> npt.NDArray[np.uint8] | da.Array:
-    """Return the lung mask of a volume of HU, 0 or 1, as the same kind of array.
+    """Return the lung mask of a volume of HU, 0 or 1, as a numpy or dask array like `ct`.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def anatomical_mask(ct: Any, geometry: Geometry, parameters: MaskParameters) -> 
     geometry : Geometry
         Spacing, orientation and position of the array in the patient.
     parameters : MaskParameters
-        Preset and threshold.
+        Parameters of the mask, of which only the HU threshold of air is used.
     """
     order, axial_geometry = geometry.axis_order, geometry.axial
     axial: Any = order.to_axial(ct)
@@ -56,7 +56,7 @@ def anatomical_mask(ct: Any, geometry: Geometry, parameters: MaskParameters) -> 
 
 
 def _graph(ct: da.Array, spacing: Sequence[float], threshold: int, grid: ReducedGrid, element: Element) -> da.Array:
-    """Return the lazy lung mask of an axial array."""
+    """Return the lazy lung mask of an axial array, whose axes run to the head, to the back and to the left."""
     reduction = grid.reduction
     complete: Any = da.pad(ct, [(n, 0) for n in grid.missing], mode="edge")
     steps = tuple(whole_steps(chunks, n) for chunks, n in zip(complete.chunks, reduction.factors, strict=True))
@@ -91,7 +91,11 @@ def _lung(
     first: int,
     planes: tuple[int, int] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Return the mask of planes of a slab that begins at plane `first` of the volume."""
+    """Return the lung mask of some planes of a slab; by default, of all planes.
+
+    `ct` is the slab, which begins at plane `first` of the volume, and `codes` are the zones of the reduced voxels of
+    the whole volume. Planes of the slab that are not in `planes` are a halo.
+    """
     indices = [np.arange(first, first + len(ct)), *(np.arange(n) for n in ct.shape[1:])]
     air = pack_below(np.ascontiguousarray(ct, np.int16), threshold)
     masks = lung_masks(air, codes, grid.indices(codes.shape, indices), element, planes)

@@ -1,4 +1,4 @@
-"""Tissue labels and their median as dask graphs over slabs."""
+"""Tissue labels and their median filter, of arrays in memory or as dask graphs over slabs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _META = np.empty((0, 0, 0), np.uint8)
 def tissue_labels(
     ct: npt.NDArray[Any] | da.Array, mask: npt.NDArray[Any] | da.Array, model: TissueModel
 ) -> Labels | da.Array:
-    """Return the tissue of each lung voxel: the component with the highest posterior.
+    """Return the tissue of each lung voxel: the component of the mixture that is most probable for its HU.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def tissue_labels(
     Returns
     -------
     numpy or dask array of uint8, shape (z, y, x)
-        0 outside the lung, else 1 to the number of components; ties go to the lower label. Lazy if `ct` or `mask`
-        is.
+        0 outside the lung; inside, 1 to the number of components. If two components are equally probable, it is the
+        lower label. The array is a dask array if `ct` or `mask` is.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def tissue_labels(
     table = model.lookup_table()
     if isinstance(ct, da.Array) or isinstance(mask, da.Array):
         lazy = da.asarray(ct)
-        # map_blocks pairs blocks by their index, whatever their shapes.
+        # map_blocks pairs blocks by their index, even if their shapes differ: give the mask the chunks of the CT.
         return da.map_blocks(_look_up, lazy, da.asarray(mask).rechunk(lazy.chunks), table=table, dtype=np.uint8)
     return _look_up(np.asarray(ct), np.asarray(mask), table)
 
@@ -64,26 +64,26 @@ def tissue_labels(
 def median_labels(
     labels: Labels | da.Array, size: int = 4, *, direction: Sequence[float] | None = None
 ) -> Labels | da.Array:
-    """Return the median filter of label maps, equal to ``scipy.ndimage.median_filter(labels, size=size)``.
+    """Return the median filter of a label map, equal to ``scipy.ndimage.median_filter(labels, size=size)``.
 
-    A window of even size is not symmetric. It is oriented as in the axial array, so that labels do not depend on the
-    storage order of the voxels.
+    A window of even size extends further to one side of a voxel than to the other. The sides are those of the patient,
+    so that labels do not depend on the order in which voxels are stored.
 
     Parameters
     ----------
     labels : numpy or dask array of uint8, shape (z, y, x)
         Labels whose order has a meaning, such as tissues by density.
     size : int
-        Edge of the window in voxels, 1 to 15. The window of 4 reaches from -2 to +1 on each axis.
+        Edge of the window in voxels, 1 to 15. A window of 4 voxels begins 2 voxels before a voxel and ends 1 after it.
     direction : sequence of 9 floats, optional
-        Direction cosines as in ``case.geometry.direction``: on axes that run to the feet, to the front or to the
-        right of the patient the window of 4 reaches from -1 to +2. By default the array is axial: its axes run to
-        the head, to the back and to the left.
+        Direction cosines as in ``case.geometry.direction``. On axes that run to the feet, to the front or to the right
+        of the patient, a window of 4 voxels begins 1 voxel before a voxel and ends 2 after it. By default the array is
+        axial: its axes run to the head, to the back and to the left.
 
     Returns
     -------
     numpy or dask array of uint8, shape (z, y, x)
-        The same kind of array as `labels`, with the same chunks.
+        Filtered labels, as an array of the same kind as `labels`, with the same chunks.
     """
     flipped = order_of(direction).flipped
     labels = volume(labels, "the label map")
@@ -94,7 +94,7 @@ def median_labels(
 
 
 def order_of(direction: Sequence[float] | None) -> AxisOrder:
-    """Return the order of the axes of an array in the patient; that of an axial array if `direction` is None.
+    """Return the directions of array axes in the patient, given direction cosines; those of an axial array if None.
 
     Raises
     ------
@@ -117,5 +117,5 @@ def _look_up(ct: npt.NDArray[Any], mask: npt.NDArray[Any], table: Labels) -> Lab
 
 
 def _median_core(window: Labels, core: tuple[slice, ...], size: int, flipped: tuple[bool, bool, bool]) -> Labels:
-    # Copy, since a view would keep the result for the whole window in memory.
+    # Copy the core, since a view of it would keep the result for the whole window in memory.
     return np.ascontiguousarray(median.median_labels(window, size, flipped)[core])

@@ -1,8 +1,8 @@
-"""Lung mask as a dask graph over slabs.
+"""Lung mask as a dask graph over slabs, which are runs of slices.
 
-Masks are packed at one bit a voxel. Each task labels the components of its slab; one task merges their tables and
-selects the components to keep. A slab buffer can store the opened slabs until then, so that they need no memory of
-workers.
+Masks are packed to one bit per voxel. For each slab, a task opens the air and labels its connected components. One task
+merges the tables of components of all slabs and selects the components that are lung. A slab buffer can store the
+opened slabs until then, so that they take no memory of workers.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Edges = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class KeptComponents:
-    """Components that are lung.
+    """Selection of the connected components that are lung.
 
     Attributes
     ----------
     kept : tuple of ndarray of int32
-        For each slab, the labels of its components that are kept.
+        For each slab, the labels of those of its components that are lung.
     summary : ComponentSummary
-        Summary of all components.
+        Summary of all components of the volume.
     """
 
     kept: tuple[npt.NDArray[np.int32], ...]
@@ -58,13 +58,13 @@ _SLAB_BYTES = 512 << 20
 
 
 class SlabBuffer(Protocol):
-    """Storage of packed slabs between two tasks; it is sent to workers, so it holds names, not data."""
+    """Storage of packed slabs between two tasks. It is sent to workers, so it should hold locations and no data."""
 
     def put(self, start: int, bits: Bits) -> None:
         """Store the slab that begins at slice `start`."""
 
     def get(self, start: int, stop: int) -> Bits:
-        """Return the slab of slices `start` to `stop`, as it was stored."""
+        """Return the stored slab of slices `start` to ``stop - 1``."""
 
 
 def lung_mask(
@@ -84,23 +84,24 @@ def lung_mask(
     Parameters
     ----------
     ct : numpy or dask array of int, shape (z, y, x)
-        Hounsfield units.
+        Volume in HU.
     preset : {"paper", "physical", "anatomical"}
-        Sizes in voxels as published, or in millimetres with the scan's spacing; or lungs as anatomy has them.
+        Rules of the mask. ``paper`` has sizes in voxels as published, and ``physical`` has sizes in mm and mL.
+        ``anatomical`` has rules of its own, which leave out the airway and include dense disease.
     spacing : sequence of 3 floats, optional
-        Voxel spacing in mm in ITK's order x, y, z, as in ``case.geometry.spacing``. Needed by ``physical`` and
-        ``anatomical``.
+        Voxel spacing in mm in ITK's order x, y, z, as in ``case.geometry.spacing``. ``physical`` and ``anatomical``
+        need it.
     threshold : int, optional
-        HU; voxels below are air. By default -155, or -300 for ``anatomical``.
+        Voxels below this HU are air. By default -155, or -300 for ``anatomical``.
     opening : int, optional
-        Iterations of the 6-connected opening, instead of the preset's.
+        Number of iterations of the opening by face neighbours, in place of the size in the preset.
     min_voxels : int, optional
-        Size of the smallest component kept, in voxels, instead of the preset's.
+        Smallest component that is kept, in voxels, in place of the size in the preset.
     radii : sequence of int, optional
-        Radii of the closings by a ball, in voxels, instead of the preset's.
+        Radii, in voxels, of the balls by which the mask is closed, in place of the sizes in the preset.
     direction : sequence of 9 floats, optional
-        Direction cosines as in ``case.geometry.direction``. They determine the axis from feet to head. A lung may
-        touch the ends of this axis, not of the others. By default it is the first axis, as in axial scans.
+        Direction cosines as in ``case.geometry.direction``. They determine the axis from feet to head; a lung may touch
+        the ends of this axis, but not those of other axes. By default it is the first axis, as in axial scans.
     origin : sequence of 3 floats
         Position of the first voxel in mm, as in ``case.geometry.origin``. With it, ``anatomical`` gives a crop of a
         scan the voxels of the whole scan, except near the cut. The other presets do not need it.
@@ -108,12 +109,12 @@ def lung_mask(
     Returns
     -------
     numpy or dask array of uint8, shape (z, y, x)
-        0 or 1, the same kind of array as `ct`. All 0 where no lung is found.
+        0 or 1, as an array of the same kind as `ct`; all 0 if no lung is found.
 
     Raises
     ------
     UsageError
-        If a parameter makes no sense.
+        If a parameter is invalid or missing.
 
     Notes
     -----
@@ -148,25 +149,26 @@ def _geometry_of(
 
 
 def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
-    """Return the lazy lung mask and the selection of its components.
+    """Return the lazy lung mask, and the lazy selection of the components that are lung.
 
     Parameters
     ----------
     ct : dask array of int, shape (z, y, x)
-        HU, any chunks.
+        Volume in HU, in any chunks.
     recipe : MaskRecipe
-        The steps in voxels.
+        Steps of the mask, with sizes in voxels.
 
     Returns
     -------
     lung : dask array of uint8, shape (z, y, x)
-        Chunked like `ct`.
+        The mask, 0 or 1, with the chunks of `ct`.
     selection : Delayed
-        A `KeptComponents`.
+        The selection, a `KeptComponents`.
     """
     if 0 in ct.shape:
         return da.zeros(ct.shape, np.uint8), dask.delayed(KeptComponents)((), ComponentSummary(0, (), 0))
-    # Pack and unpack voxels in their chunks, in columns of whole words; only packed chunks are joined to slabs.
+    # Pack and unpack voxels in the chunks of the CT, whose columns are extended to whole words; join only packed
+    # chunks.
     columns = ct.rechunk({2: whole_steps(ct.chunks[2], WORD)})
     words = tuple(words_for(wide) for wide in columns.chunks[2])
     _, ny, nx = ct.shape
@@ -188,25 +190,25 @@ def mask_graph(ct: da.Array, recipe: MaskRecipe) -> tuple[da.Array, Delayed]:
 
 
 def select_lung_components(opened: da.Array, nx: int, recipe: MaskRecipe, buffer: SlabBuffer | None = None) -> Delayed:
-    """Select the components of opened air that are lung.
+    """Return the lazy selection of the components of air, after the opening, that are lung.
 
     Parameters
     ----------
     opened : dask array of uint64, shape (z, y, words)
         Packed air after the opening, one chunk per slab.
     nx : int
-        Voxels in a row.
+        Number of voxels in a row.
     recipe : MaskRecipe
         Steps of the mask, with the smallest size of a component.
     buffer : SlabBuffer, optional
-        Stores the opened slabs.
+        Storage to which tasks write the opened slabs.
 
     Returns
     -------
     Delayed
-        A `KeptComponents`.
+        The selection, a `KeptComponents`.
     """
-    # Pass arrays, not lists, as arguments of blocks: dask makes a list a task, on which all blocks depend.
+    # Pass the starts as an array: dask would make a list a task of its own, on which all blocks depend.
     tables = opened.map_blocks(
         _table, nx=nx, recipe=recipe, buffer=buffer, starts=np.cumsum([0, *opened.chunks[0]]),
         dtype=object, chunks=((1,) * len(opened.chunks[0]), (1,), (1,)), meta=np.empty((0, 0, 0), object),
@@ -217,22 +219,25 @@ def select_lung_components(opened: da.Array, nx: int, recipe: MaskRecipe, buffer
 def buffered_lung(
     buffer: SlabBuffer, selection: KeptComponents, chunks: tuple[tuple[int, ...], ...], nx: int
 ) -> da.Array:
-    """Return the selected components of buffered slabs; tasks are independent of each other.
+    """Return the lazy packed mask of the components that are lung, from slabs in a buffer.
+
+    Each slab is one task, which depends on no other task.
 
     Parameters
     ----------
     buffer : SlabBuffer
-        Stores the slabs.
+        Storage that holds the opened slabs.
     selection : KeptComponents
-        Components to keep.
+        Components that are lung.
     chunks : tuple of tuple of int
-        Slices of each slab, rows and words.
+        Chunks of the result: slices of each slab, rows, words.
     nx : int
-        Voxels in a row.
+        Number of voxels in a row.
 
     Returns
     -------
     dask array of uint64, shape (z, y, words)
+        Packed mask.
     """
     kept = np.empty((len(chunks[0]), 1, 1), object)
     for i, components in enumerate(selection.kept):
@@ -244,7 +249,7 @@ def buffered_lung(
 
 
 def close_lung(lung: da.Array, nx: int, recipe: MaskRecipe) -> da.Array:
-    """Close the packed lung, shape (z, y, words); chunks along z are those of the input, or thicker."""
+    """Return the lazy closing of a packed lung mask, shape (z, y, words); chunks along z can become thicker."""
     for element in recipe.closings:
         halo = 2 * element.extent[0]
         lung = map_with_halo(_close, lung, [(halo, halo), (0, 0), (0, 0)], element=element, nx=nx)
@@ -252,7 +257,7 @@ def close_lung(lung: da.Array, nx: int, recipe: MaskRecipe) -> da.Array:
 
 
 def _thin_chunks(chunks: Sequence[int], ny: int, nx: int) -> list[int]:
-    """Return chunks along z, split where a task would hold too many packed slices of this size."""
+    """Return chunks along z, in which chunks of more than 512 MiB of packed slices are split."""
     thickest = max(_SLAB_BYTES // (ny * words_for(nx) * 8), 1)
     return [min(thickest, chunk - start) for chunk in chunks for start in range(0, chunk, thickest)]
 
@@ -313,7 +318,7 @@ def _render_buffered(
 def _render_kept(block: Bits, nx: int, kept: npt.NDArray[np.int32]) -> Bits:
     if not len(kept):
         return np.zeros_like(block)
-    # Labelling is deterministic: repeat it rather than keep runs in memory until the selection is known.
+    # Label the components again instead of keeping runs in memory until the selection: labels are always the same.
     runs = label_runs(block, nx)
     keep = np.zeros(runs.components, np.bool_)
     keep[kept] = True

@@ -1,7 +1,7 @@
-"""Memory model of tasks, and the thickness of slabs that follows from it.
+"""Model of the memory that tasks need, and the thickness of slabs that follows from it.
 
-``docs/memory.md`` describes the model and compares it with measured peaks. It counts the arrays that exist at the same
-time; the interpreter and its libraries are added.
+The model adds up the arrays that exist at the same time, and the memory of the interpreter and its libraries.
+``docs/memory.md`` describes it and compares it with measured peaks.
 """
 
 from __future__ import annotations
@@ -14,75 +14,80 @@ from lungmix.kernels.distance_morphology import BAND_BYTES
 from lungmix.kernels.packed_masks import WORD, words_for
 
 DEFAULT_LIMIT = 1 << 30
-"""Memory of a worker in bytes, where it is unknown."""
+"""Memory limit of a worker in bytes that is assumed if the limit is unknown."""
 
 TASKS_AT_ONCE = 2
-"""Number of tasks in memory: one that runs, and the inputs of the next."""
-# A closing needs 60 slices on each side of its slab: thin slabs would repeat work.
+"""Number of tasks whose arrays are in memory at once: one that runs, and one whose inputs are there already."""
+# Largest number of slices in a slab. A closing also reads 60 slices on each side, so thin slabs would repeat much work.
 _THICKEST_OF_MASK = 256
 _THICKEST_OF_LABELS = 128
-# Memory that readers, codecs and writers of a slab leave allocated, as measured.
+# Memory that remains allocated after a slab was read, decoded, encoded and written, as measured.
 _BUFFERS = 16 << 20
 
 
 def mask_task_bytes(depth: int, ny: int, nx: int, halo: int) -> int:
-    """Return the bytes of the largest task of the mask on packed slabs.
+    """Return how many bytes the largest task of the mask needs, which closes a packed slab.
 
     Parameters
     ----------
     depth : int
-        Slices of a slab.
+        Number of slices in a slab.
     ny, nx : int
-        Rows and columns.
+        Number of rows; number of columns.
     halo : int
-        Slices that an operation needs on each side.
+        Number of slices that the closing needs on each side of the slab.
     """
     plane = ny * words_for(nx) * 8
     frame = (ny + halo) * words_for(nx + halo) * 8
-    # Three slabs are joined with their halos; the frame, the dilated frame, and the result are added.
+    # Three slabs, and the slab with its halos that is joined from them; then the frame, the dilated frame and the
+    # result.
     return plane * (5 * depth + 2 * halo) + frame * 2 * (depth + 2 * halo) + band_bytes(depth, nx, halo)
 
 
 def band_bytes(depth: int, nx: int, halo: int) -> int:
-    """Return the bytes of a band of rows in a closing: one byte a voxel, and the ramps of its planes."""
+    """Return how many bytes a band of rows in a closing needs: one byte per voxel, and the costs along x of a plane.
+
+    See `lungmix.kernels.distance_morphology`.
+    """
     wide = words_for(nx + halo) * WORD
     thinnest = max(halo // 2, 16)
     return max(BAND_BYTES, (depth + 2 * halo) * wide * thinnest) + 4 * wide * (thinnest + halo)
 
 
 def voxel_task_bytes(depth: int, ny: int, nx: int) -> int:
-    """Return the bytes of a task that reads `depth` slices of HU and a mask, and labels, filters or writes them.
+    """Return how many bytes a task needs that reads `depth` slices of HU and mask, and labels, filters or writes them.
 
-    Counted per voxel: HU twice (as stored and as read), mask, labels, median of the labels, and the coarser levels.
+    Each voxel takes two bytes for its HU as stored and two as read, and one byte each for the mask, the labels, the
+    median of the labels, and the coarser resolution levels.
     """
     return depth * ny * nx * (2 * 2 + 1 + 1 + 1 + 1)
 
 
 def label_task_bytes(depth: int, slab: int, ny: int, nx: int) -> int:
-    """Return the bytes of the task that filters `depth` slices of labels, looked up `slab` slices at a time."""
+    """Return how many bytes the task needs that filters `depth` slices of labels, made `slab` slices at a time."""
     return max(voxel_task_bytes(slab, ny, nx) + depth * ny * nx, depth * ny * nx * 5)
 
 
 def mask_chunks(stored: Sequence[int], ny: int, nx: int, halo: int, limit: int | None) -> tuple[int, ...]:
-    """Return the slices of the slabs of the mask.
+    """Return the number of slices in each slab in which the mask is computed.
 
     Parameters
     ----------
     stored : sequence of int
-        Slices of the stored slabs; they are joined, never split.
+        Number of slices in each slab that is stored. Stored slabs are joined, never split.
     ny, nx : int
-        Rows and columns.
+        Number of rows; number of columns.
     halo : int
-        Slices that the widest operation needs on each side.
+        Number of slices that the operation with the largest element needs on each side.
     limit : int or None
-        Memory of the smallest worker in bytes; None means 1 GiB.
+        Memory limit of the smallest worker in bytes; None means 1 GiB.
     """
     depth = _thickest(max(stored), _THICKEST_OF_MASK, limit, lambda n: mask_task_bytes(n, ny, nx, halo))
     return join_chunks(stored, depth, halo)
 
 
 def label_chunks(stored: Sequence[int], ny: int, nx: int, halo: int, limit: int | None) -> tuple[int, ...]:
-    """Return the slices of the slabs in which labels are filtered; for parameters see `mask_chunks`."""
+    """Return the number of slices in each slab in which labels are filtered; for parameters see `mask_chunks`."""
     slab = max(stored)
     depth = _thickest(slab, _THICKEST_OF_LABELS, limit, lambda n: label_task_bytes(n, slab, ny, nx))
     return join_chunks(stored, depth, halo)
@@ -94,12 +99,15 @@ def worker_bytes(task: int) -> int:
 
 
 def least_bytes(task: int) -> int:
-    """Return the memory below which a worker stays paused: its use at the end of a task of `task` bytes."""
+    """Return the smallest memory, in bytes, with which a worker can compute tasks of `task` bytes.
+
+    It is what a worker uses at the end of such a task. If that is too much for its limit, dask pauses it for good.
+    """
     return INTERPRETER_BYTES + KEPT_BYTES + task + min(task, _BUFFERS)
 
 
 def enough_bytes(task: int) -> int:
-    """Return the memory that suffices for a task of `task` bytes, also if the worker compiles the kernels."""
+    """Return the memory, in bytes, that suffices for tasks of `task` bytes even if the worker compiles the kernels."""
     return INTERPRETER_BYTES + KEPT_BYTES + task + max(task, COMPILING_BYTES)
 
 

@@ -1,4 +1,7 @@
-"""Blocks with halos: `dask.array.map_overlap` for any chunks and any depth, which may differ before and after."""
+"""Computations on blocks of dask arrays with voxels of the neighbouring blocks around them (halos).
+
+`dask.array.map_overlap` is extended to halos that are thicker than chunks.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,25 @@ Kernel = Callable[..., npt.NDArray[Any]]
 
 
 def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, int]], **options: Any) -> da.Array:
-    """Apply a kernel to each block with voxels of its neighbours around it.
+    """Return the lazy results of a kernel for all blocks, each of which it gets with a halo.
 
     Parameters
     ----------
     kernel : callable
-        ``kernel(window, core, **options)`` returns the result for the slices ``core`` of the window; the rest is the
-        halo, absent at the ends of the volume.
+        ``kernel(window, core, **options)``, where ``window`` is a block with its halo and the slices ``core`` select
+        the block in it. It returns the result for the block. Blocks at the ends of the volume have no halo there.
     array : dask array, shape (z, y, x)
-        Any chunks.
+        Input in any chunks.
     halos : sequence of (int, int)
-        Depth of the halo before and after the block, by axis. It may exceed the chunks, which are then joined, and
-        the array.
+        For each axis, the thickness of the halo before the block and after it. It may be larger than chunks, which are
+        then joined, and larger than the array.
     **options
-        Passed to the kernel.
+        Further arguments of the kernel.
 
     Returns
     -------
     dask array
-        Same shape and dtype; chunks at least as thick as the halo.
+        Results, with shape and dtype of `array`. Chunks are at least as thick as the halo.
     """
     array = array.rechunk(
         {
@@ -39,7 +42,7 @@ def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, in
             for axis, (chunks, halo) in enumerate(zip(array.chunks, halos, strict=True))
         }
     )
-    # An axis of one chunk has no neighbours.
+    # Along an axis of one chunk, there are no neighbours and so no halo.
     depth = {axis: halo if len(array.chunks[axis]) > 1 else (0, 0) for axis, halo in enumerate(halos)}
     return da.map_overlap(
         _on_core,
@@ -59,16 +62,17 @@ def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, in
 
 
 def join_chunks(chunks: Sequence[int], depth: int, smallest: int = 1) -> tuple[int, ...]:
-    """Join neighbouring chunks to evenly thick ones.
+    """Return chunks that are joined from neighbouring chunks, with numbers of slices that are as equal as possible.
 
     Parameters
     ----------
     chunks : sequence of int
-        Slices of each chunk; none is split.
+        Number of slices in each chunk. No chunk is split.
     depth : int
-        Largest number of slices of a joined chunk, unless a single chunk has more.
+        Largest number of slices in a joined chunk, unless a single chunk has more.
     smallest : int
-        Smallest number of slices of a joined chunk, unless the sum is smaller; it takes precedence over `depth`.
+        Smallest number of slices in a joined chunk, unless all chunks together have fewer. It takes precedence over
+        `depth`.
     """
     edges = np.cumsum(chunks)
     total = int(edges[-1])
@@ -92,7 +96,7 @@ def join_chunks(chunks: Sequence[int], depth: int, smallest: int = 1) -> tuple[i
 
 
 def whole_steps(chunks: Sequence[int], step: int) -> tuple[int, ...]:
-    """Return chunks of whole steps that cover the extent of `chunks`, of similar sizes; the last one ends with it."""
+    """Return chunks like `chunks`, but with lengths that are multiples of `step`; the last one may be shorter."""
     edges = {min(-(-int(edge) // step) * step, sum(chunks)) for edge in np.cumsum(chunks)}
     return tuple(int(n) for n in np.diff([0, *sorted(edges)]))
 

@@ -1,43 +1,48 @@
-"""Memory of a worker process besides arrays: part of the memory model, importable without dask.array."""
+"""Memory of a worker process in addition to arrays.
+
+This part of the memory model is a module of its own, because workers import it before they need dask.array.
+"""
 
 from __future__ import annotations
 
 INTERPRETER_BYTES = 320 << 20
-"""Memory of a worker besides arrays: Python, libraries, compiled kernels, buffers of codecs."""
+"""Memory of a worker in addition to arrays: Python, libraries, compiled kernels, buffers of codecs."""
 
 KEPT_BYTES = 128 << 20
-"""Freed memory that the allocator of a worker may keep.
+"""Freed memory that the allocator of a worker may keep instead of returning it to the operating system.
 
-Slabs of megabytes are allocated and freed all the time. Without this memory each allocation faults its pages in, which
-takes as long as some kernels; distributed's default setting returns freed memory at once.
+Workers allocate and free slabs of megabytes all the time. With the default setting of distributed, freed memory is
+returned at once. Then the pages of each new allocation are mapped again, which takes as long as some kernels.
 """
 
 LEAST_WORKER_BYTES = INTERPRETER_BYTES + KEPT_BYTES + (64 << 20)
-"""Memory that any worker needs: the above, and two tasks on slabs of a small scan.
+"""Smallest memory of a worker: the memory in addition to arrays, the freed memory, and two tasks on a small scan.
 
-With a lower limit distributed pauses a worker from the start.
+With a lower limit, distributed pauses a worker as soon as it starts.
 """
 
 COMPILING_BYTES = 256 << 20
-"""Additional memory of a worker that compiled kernels itself, as in the first run after an installation."""
+"""Memory that a worker needs in addition if it compiles kernels, as in the first run after an installation."""
 
 ENOUGH_WORKER_BYTES = INTERPRETER_BYTES + KEPT_BYTES + COMPILING_BYTES
-"""Memory that suffices for small scans, also if the worker compiles kernels."""
+"""Memory that suffices for small scans even if the worker compiles kernels."""
 
 PAUSE_SHARE = 0.8
-"""Fraction of its limit above which distributed pauses a worker, unless its configuration says otherwise."""
+"""Fraction of the memory limit of a worker above which distributed pauses the worker, by its default configuration."""
 
 _STEP = 10_000_000
 
 
 def limit_for(needed: int, share: float = PAUSE_SHARE) -> int:
-    """Return the memory limit, bytes, of a worker that may hold `needed` bytes; rounded up to 10 MB.
+    """Return the memory limit, in bytes, of a worker that can hold `needed` bytes without being paused.
+
+    The limit is rounded up to a multiple of 10 MB.
 
     Parameters
     ----------
     needed : int
-        Bytes.
+        Memory that the worker needs, in bytes.
     share : float
-        Fraction of its limit up to which the worker works.
+        Fraction of its limit above which the worker is paused.
     """
     return -int(-needed / share // _STEP) * _STEP

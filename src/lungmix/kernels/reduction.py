@@ -103,14 +103,15 @@ def reduction_of(spacing_zyx: Sequence[float]) -> Reduction:
 
 @dataclass(frozen=True)
 class ReducedGrid:
-    """Reduced voxels of a volume that begin at multiples of their size, counted from the origin of the patient space.
+    """Positions of the reduced voxels of a volume: they begin at multiples of their size in the space of the patient.
 
-    So a crop of a scan has the same reduced voxels as the scan, except those that the cut divides.
+    Multiples are counted from the origin of this space. So a crop of a scan has the same reduced voxels as the scan,
+    except for those that the border of the crop divides.
 
     Attributes
     ----------
     reduction : Reduction
-        Sampling of the volume.
+        How the volume is reduced.
     first : tuple of int
         Index of the first voxel of the volume along z, y, x, counted from the origin of the patient space.
     """
@@ -120,7 +121,7 @@ class ReducedGrid:
 
     @property
     def missing(self) -> Triple:
-        """Voxels of the first reduced voxel that lie before the volume, along z, y, x."""
+        """Number of voxels, along z, y, x, of the first reduced voxel that lie before the volume."""
         z, y, x = (index % factor for index, factor in zip(self.first, self.reduction.factors, strict=True))
         return z, y, x
 
@@ -131,14 +132,14 @@ class ReducedGrid:
         return z, y, x
 
     def complete(self, hu: npt.NDArray[Any], missing: Triple | None = None) -> npt.NDArray[Any]:
-        """Return HU with the missing voxels, which repeat the first plane, row or column of the volume.
+        """Return HU, with the missing voxels added in front as copies of the first plane, row or column.
 
         Parameters
         ----------
         hu : ndarray, shape (z, y, x)
             HU.
         missing : tuple of int, optional
-            Missing voxels along z, y, x where these are not those of the whole volume.
+            Number of voxels to add along z, y, x; by default `missing` of the whole volume.
         """
         return np.pad(hu, [(n, 0) for n in missing or self.missing], mode="edge")
 
@@ -150,9 +151,9 @@ class ReducedGrid:
         Parameters
         ----------
         shape : sequence of int
-            Reduced voxels along z, y, x.
+            Number of reduced voxels along z, y, x.
         indices : sequence of ndarray of int64
-            Index of the voxels in the volume along z, y, x.
+            Indices of voxels in the volume along z, y, x.
         """
         each = zip(indices, self.missing, self.reduction.factors, shape, strict=True)
         return tuple(np.minimum((index + missing) // factor, n - 1) for index, missing, factor, n in each)

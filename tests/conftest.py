@@ -1,4 +1,4 @@
-"""What many tests share: the real data, a cluster, a small cohort."""
+"""Fixtures that many tests share: real scans, a cluster, a small cohort."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ settings.register_profile(
 )
 settings.load_profile("lungmix")
 
-# Commands and scripts that tests start find those of this environment, whether it is activated or not.
+# Commands that tests start are those of this environment, even if it is not activated.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
-# A shell that starts tests in the background, or nohup, has them ignore signals, and so would all that they start.
+# A shell that starts tests in the background, or nohup, makes them ignore signals; their child processes would too.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
@@ -36,7 +36,7 @@ REAL = ("dx-a0001-soft", "dx-a0002-soft", "cmb-crc-lung")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Look for garbage once when all tests have been imported, and never again among what they hold to the end."""
+    """Collect garbage once after all tests were imported, and leave their objects out of later collections."""
     gc.disable()
     try:
         return (yield)
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "real_ct" in item.fixturenames:
             item.add_marker(pytest.mark.real)
-    # Files with many slow tests first: where files are spread over processes, none is left with a long one at the end.
+    # Files with many slow tests run first, so that no process is left with a long file at the end.
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (-slow[item.path], item.path))
 
@@ -75,10 +75,10 @@ def new_workers(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_client_left():
-    """Fail a test that leaves dask with a client that is closed, or not connected, for all later tests."""
+    """Fail a test that leaves a closed or disconnected client as dask's default, which would fail all later tests."""
     before = _has_no_scheduler()
     yield
-    # A client whose scheduler was lost may take a moment to close.
+    # Wait, because a client whose scheduler was lost may take a moment to close.
     deadline = time.monotonic() + 10
     while not before and _has_no_scheduler() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -86,7 +86,7 @@ def no_client_left():
 
 
 def _has_no_scheduler() -> bool:
-    """Return True where dask would compute with a client that does not run."""
+    """Return True if dask would compute with a client that is not running."""
     dask, distributed = sys.modules.get("dask"), sys.modules.get("distributed")
     if dask is None or distributed is None or dask.config.get("scheduler", None) != "dask.distributed":
         return False
@@ -98,7 +98,7 @@ def _has_no_scheduler() -> bool:
 
 @pytest.fixture(scope="session")
 def real_ct() -> Path:
-    """Folder of the real series; missing data is a failure in CI and a skip elsewhere."""
+    """Folder of the real series; without data, the test fails in CI and is skipped elsewhere."""
     folder = Path(os.environ.get("LUNGMIX_TEST_DATA", HERE.parent.parent / "shared" / "data")) / "ct"
     if not all((folder / name).is_dir() for name in REAL):
         message = f"no real CT in {folder}: set LUNGMIX_TEST_DATA"
@@ -110,7 +110,7 @@ def real_ct() -> Path:
 
 @pytest.fixture(scope="session")
 def client():
-    """A cluster of two processes on the loopback address."""
+    """Client of a cluster with two worker processes on the loopback address."""
     import lungmix
     from support.forks import fork_workers
 
@@ -121,7 +121,7 @@ def client():
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """A client waits one second only for a scheduler that has never answered."""
+    """Clients wait only one second for a scheduler that has never answered."""
     monkeypatch.setattr(import_module("lungmix.cluster.connect"), "_TIMEOUT", 1.0)
 
 
@@ -161,7 +161,7 @@ def stages_here(monkeypatch):
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """An empty bucket of a server that speaks S3."""
+    """Empty bucket of an S3 server."""
     from support.object_store import running_bucket
 
     with running_bucket(tmp_path_factory.mktemp("s3")) as running:
@@ -170,7 +170,7 @@ def bucket(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory) -> Path:
-    """Three small phantoms of three slabs, as files of different formats; to be read only."""
+    """Folder with three small phantoms of three slabs each, in different formats; tests must not change it."""
     from lungmix.phantom import Cohort, write_cohort
 
     folder = tmp_path_factory.mktemp("scans")
@@ -180,7 +180,7 @@ def scans(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scan(tmp_path_factory) -> Path:
-    """A file of one small phantom; to be read only."""
+    """File of one small phantom; tests must not change it."""
     from lungmix.phantom import Phantom, write_phantom
 
     path = tmp_path_factory.mktemp("scan") / "case-001.nrrd"
@@ -190,7 +190,7 @@ def scan(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_store(scans, client, tmp_path_factory) -> str:
-    """Store of the three phantoms after a whole run that nothing disturbed; to be read only."""
+    """Store of the three phantoms after an undisturbed run; tests must not change it."""
     import lungmix
     from lungmix.parameters import MaskParameters
     from lungmix.pipeline import Pipeline

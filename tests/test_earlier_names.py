@@ -1,4 +1,4 @@
-"""Earlier names of parameters: scripts that give them still run."""
+"""Earlier names of parameters: scripts that use them still run."""
 
 import inspect
 

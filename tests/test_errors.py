@@ -1,4 +1,4 @@
-"""Messages with and without the names of files."""
+"""Messages of errors, shown with names of files and written without them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lungmix.errors import (
 ABOUT = {"path": "/data/Doe", "case": "case-007"}
 
 
-def test_a_person_reads_the_name_and_what_is_written_does_not_hold_it():
+def test_names_are_shown_to_people_and_omitted_in_files():
     error = SourceError(f"{mark_path('/data/Doe^John.dcm')} is cut short: get it again")
     assert str(error) == "Doe^John.dcm is cut short: get it again"
     assert error.redacted_message == "the file is cut short: get it again"
@@ -51,7 +51,7 @@ def test_a_message_without_names_stays_as_it_is():
     assert reveal("no lung found") == redact("no lung found") == "no lung found"
 
 
-def test_words_of_others_are_shown_to_a_person_and_left_out_of_what_is_written():
+def test_text_of_other_programs_is_shown_to_people_and_omitted_in_files():
     words = mark_untrusted("Doe\x1b[31m")
     message = f"{mark_path('/data/Doe.nrrd')} says {words}: export it again"
     assert reveal(message) == "Doe.nrrd says Doe\\x1b[31m: export it again"

@@ -1,4 +1,4 @@
-"""How array axes lie in the patient, against ITK's DICOMOrient."""
+"""Order and direction of array axes in the patient, compared with ITK's DICOMOrient."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Homes of users, known to the system or not."""
+"""Home folders of users, known to the system or not."""
 
 import pwd
 from pathlib import Path

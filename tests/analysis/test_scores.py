@@ -1,4 +1,4 @@
-"""Scores against lung involvement: cohorts whose correlation is known, and files that people write."""
+"""Scores and lung involvement: cohorts of known correlation, and tables of scores as people write them."""
 
 import math
 from fractions import Fraction
@@ -18,7 +18,7 @@ numbers = st.floats(-1000, 1000).map(lambda x: round(x, 3))
 
 
 def cohort(n, seed=0, noise=8.0):
-    """Rows whose scores follow the involvement, most of them 2 and 3 as in the publication."""
+    """Return rows whose scores increase with the lung involvement; most scores are 2 or 3, as in the publication."""
     random = np.random.default_rng(seed)
     involvement = np.clip(random.normal(28, 17, n), 0.5, 95)
     noisy = np.clip(involvement + random.normal(0, noise, n), 0, 100)
@@ -30,7 +30,7 @@ def cohort(n, seed=0, noise=8.0):
 
 
 def moments(x, y):
-    """Sums of squares of x and of y, and of their products, about the means, without rounding."""
+    """Return the sums of squares of x and of y and of their products, about their means, as exact fractions."""
     x, y = ([Fraction(value) for value in values] for values in (x, y))
     dx, dy = ([value - sum(values) / len(values) for value in values] for values in (x, y))
     return sum(d * d for d in dx), sum(d * d for d in dy), sum(a * b for a, b in zip(dx, dy, strict=True))
@@ -181,7 +181,7 @@ def test_scores_are_read_as_spreadsheets_save_them(tmp_path, text):
     assert [(row["case"], row["score"]) for row in scores.rows] == [("p1", 3)]
 
 
-def test_patients_score_all_their_scans_that_no_line_names(tmp_path):
+def test_line_of_a_patient_scores_all_scans_without_a_line_of_their_own(tmp_path):
     text = "patient,case,S\np1,,3\np2,p2-2,1\nP3,,2\np33,,5\n"
     rows, unscored, unmeasured = join_scores(MEASURED, read_scores(written(tmp_path, text)))
     assert [(row["case"], row["patient"], row["score"]) for row in rows] == [
@@ -276,6 +276,6 @@ def test_coefficient_of_draws_of_two_scans_is_one():
     assert (drawn.scans, drawn.c_mean, drawn.c_sd) == (2, 1.0, 0.0)
 
 
-def test_values_that_hardly_differ_are_correlated_without_a_warning(recwarn):
+def test_nearly_constant_values_are_correlated_without_a_warning(recwarn):
     pearson([1.0, 1.0, 1.0, 1.0 + 1e-15], [0.0, 1.0, 2.0, 3.0])
     assert not recwarn.list

@@ -42,11 +42,11 @@ def test_comparison_shows_all_fits_and_the_involvement_that_is_measured(counts, 
     assert quality["converged"]["bic"] < quality["paper"]["bic"]
 
 
-def test_involvement_of_no_voxels_is_not_a_number():
+def test_lung_involvement_of_an_empty_histogram_is_nan():
     assert np.isnan(involvement(PUBLISHED, np.zeros(65536, np.uint64)))
 
 
-def test_fits_of_other_sizes_have_no_involvement(counts):
+def test_fits_without_five_components_have_no_lung_involvement(counts):
     fits = fit_counts(add_counts(counts), FitParameters(n_components=2))
     comparison = compare(fits, counts, -1000)
     assert comparison.involvement == []
@@ -90,7 +90,7 @@ def test_bootstrap_of_the_anchored_fit_uses_its_prior(counts):
 
 
 def test_bootstrap_draws_scans_and_not_voxels():
-    # Scans that differ in nothing but the draw of voxels leave little room; scans that differ leave much.
+    # Intervals are narrow for scans that differ only by the random draw of voxels, and wide for different scans.
     alike, apart = counts_of_scans(12, 40_000, spread=1e6), counts_of_scans(12, 40_000, spread=10)
     weight = [bootstrap(c, FitParameters(fit="converged"), refits=30).intervals[0].error for c in (alike, apart)]
     assert weight[1] > 3 * weight[0]
@@ -132,7 +132,7 @@ def test_estimate_at_a_bound_of_its_interval_is_noted(estimate, at_end):
     )
 
 
-def test_different_cohorts_are_counted_as_they_can_be_drawn():
+def test_number_of_different_cohorts_equals_that_of_all_draws():
     for scans in (2, 3, 4, 5):
         drawn = {tuple(sorted(draw)) for draw in product(range(scans), repeat=scans)}
         assert distinct_draws(scans) == len(drawn)
@@ -176,7 +176,7 @@ def test_distance_is_zero_for_equal_and_one_for_disjoint_densities():
     model = TissueModel((1.0,), (-900.0,), (400.0,))
     assert total_variation(model, model) == 0
     assert total_variation(model, TissueModel((1.0,), (900.0,), (400.0,))) == pytest.approx(1)
-    # Two normals of one spread: twice the distribution function at half their distance, less one.
+    # The distance of two normal distributions with equal SD is 2 F(d / 2) - 1, with d the distance of means in SD.
     assert total_variation(model, TissueModel((1.0,), (-880.0,), (400.0,))) == pytest.approx(0.3829, abs=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""A viewer that we did not write draws a served store in a real browser, and what it draws is the CT."""
+"""neuroglancer draws a served store in a real browser, and the drawn pixels are those of the CT."""
 
 import shutil
 
@@ -37,7 +37,7 @@ def case(store):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium without a window; WebGL is drawn by the processor."""
+    """Chromium of Debian, without a window and without a graphics card."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium is missing: run scripts/browser.sh"
     for word in (
@@ -52,7 +52,7 @@ def browser():
 
 
 def draw(browser, state, z):
-    """Pixels of one axial slice, one pixel a voxel: uint8 ``[y, x, rgb]``."""
+    """Return the pixels of one drawn axial slice, one pixel per voxel: uint8 ``[y, x, rgb]``."""
     neuroglancer.set_server_bind_address("127.0.0.1")
     viewer = neuroglancer.Viewer()
     viewer.set_state(
@@ -88,7 +88,7 @@ def test_neuroglancer_draws_the_labels_in_the_colours_of_the_tissues(case, store
     with serving(app_for(store)) as address:
         state = neuroglancer_state(case, f"{address}/{case.name}")
         (tissue,) = (layer for layer in state["layers"] if layer["name"] == "tissue")
-        # Labels are drawn half through by default.
+        # By default, neuroglancer draws labels half transparent.
         pixels = draw(browser, {"layers": [{**tissue, "selectedAlpha": 1, "notSelectedAlpha": 0}]}, 7)
         labels = case.zarr_array("tissue")[7]
         for segment_class in TISSUES:

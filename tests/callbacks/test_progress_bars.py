@@ -1,4 +1,4 @@
-"""Bars of a run in a notebook or script: what they count, and what they print."""
+"""Progress bars of a run in a notebook or script: the amounts that they count, and the messages that they print."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A store in a bucket whose server fails amid a run: the run ends in sentences, and the next one goes on."""
+"""A store in a bucket whose server fails during a run: the run ends with a sentence, and the next run resumes."""
 
 import pytest
 from distributed import Client, LocalCluster
@@ -24,7 +24,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Workers in this process, so that they make requests again no more often than the test asks for."""
+    """Workers in this process, so that the test can set how often they repeat requests."""
     with (
         LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1",

@@ -66,7 +66,7 @@ def test_page_shows_scores_of_the_cohort_and_rejects_those_of_another(store, tmp
     assert "somebody" in refused.stderr
 
 
-def test_page_lists_cases_and_failures_and_brings_a_file_a_scan(store, tmp_path):
+def test_report_lists_cases_and_failures_and_has_one_file_per_scan(store, tmp_path):
     folder, _ = store
     again = run_here("report", folder / "s.zarr", tmp_path / "page", "--quiet")
     assert again.returncode == 0, again.stderr
@@ -111,7 +111,7 @@ def test_exported_image_has_the_geometry_of_the_scan(store, tmp_path, image, ext
         assert geometry == scan
 
 
-def test_whole_cohort_is_exported_with_a_line_a_case(store, tmp_path):
+def test_export_of_all_cases_prints_one_line_per_case(store, tmp_path):
     folder, _ = store
     done = run_here("export", folder / "s.zarr", "--all", tmp_path / "out", "--format", "pyradiomics")
     assert done.returncode == 0, done.stderr
@@ -199,7 +199,7 @@ def counted(tmp_path_factory):
     return url
 
 
-def test_cases_are_left_out_by_any_number_of_names(counted):
+def test_leave_out_takes_several_names(counted):
     for words, left in [
         (("--leave-out", "case-001", "case-004"), ["case-002", "case-003", "case-005"]),
         (("--leave-out", "case-001", "--leave-out", "case-004"), ["case-002", "case-003", "case-005"]),
@@ -244,7 +244,7 @@ def test_wrong_usage_of_fits_is_explained(counted, tmp_path):
         assert message in done.stderr.replace("\n", " "), (words, done.stderr)
 
 
-def test_measure_leaves_parts_out_and_writes_radiomics_and_parquet(store):
+def test_measure_excludes_regions_and_writes_radiomics_and_parquet(store):
     folder, _ = store
     plain = json.loads(run_here("measure", folder / "s.zarr", "--json").stdout)["measurements"][0]
     words = ("measure", folder / "s.zarr", "--exclude-airways", "--exclude-elsewhere", "--radiomics", "--json")
@@ -267,7 +267,7 @@ def test_measure_leaves_parts_out_and_writes_radiomics_and_parquet(store):
     assert run_here("measure").returncode == 2
 
 
-def test_measure_tells_lungs_apart_where_that_was_not_done(store, client, tmp_path):
+def test_measure_computes_missing_regions(store, client, tmp_path):
     folder, _ = store
     shutil.copytree(folder / "s.zarr", tmp_path / "s.zarr")
     before = json.loads(run_here("measure", tmp_path / "s.zarr", "--json").stdout)["measurements"]

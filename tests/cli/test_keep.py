@@ -1,4 +1,4 @@
-"""The commands that keep a store, as they are typed."""
+"""The commands that maintain a store, on the command line."""
 
 import json
 

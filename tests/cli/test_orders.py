@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_axial_sagittal_and_coronal_files_of_a_chest_have_equal_volumes(client, tmp_path):
-    # Its lungs reach the first and the last slice, as in a scan that is cut off.
+    # The lungs of this chest reach the first and the last slice, as in a scan that is cut off.
     phantom = Phantom((60, 80, 80), (4.4, 4.4, 5.2), traps=frozenset({"cut"}))
     image = phantom.geometry.apply_to(sitk.GetImageFromArray(phantom.volume()))
     (tmp_path / "in").mkdir()

@@ -1,4 +1,4 @@
-"""The main commands with SOURCE in an object store, and workers that share no file with each other."""
+"""The main commands with sources in an object store, and workers that share no files with each other."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_commands_make_of_a_bucket_what_they_make_of_its_folder(bucket, folder, 
     assert _status_of(["convert", remote, address, *words]) == 1
     assert {name: case.stages["convert"] for name, case in lungmix.open_cohort(remote).items()} == digests
     capfd.readouterr()
-    # The rejected source is missing in the store.
+    # A rejected source has no case in the store.
     assert _status_of(["verify", remote, address, "--all", "--quiet", "--json", "--scheduler", cluster]) == 1
     wrong = json.loads(capfd.readouterr().out)["wrong"]
     assert [reasons[0].split(" ")[:2] for reasons in wrong.values()] == [["the", "file"]]

@@ -1,4 +1,4 @@
-"""The surroundings of a command: what is loaded while a cluster starts, and what dask may print."""
+"""Set-up of a command: modules that are loaded while a cluster starts, and logs of dask."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def dasks_loggers():
 
 
 @pytest.mark.parametrize("words", [["mask"], ["mask", "--debug"]], ids=["plain", "debug"])
-def test_dask_logs_to_the_terminal_only_where_tracebacks_are_asked_for(words, dasks_loggers, tmp_path):
+def test_dask_logs_to_the_terminal_only_with_debug(words, dasks_loggers, tmp_path):
     store = str(tmp_path / "s.zarr")
     with command_line(words), pipeline_on(store, OnCluster(quiet=True), create=True, needed=False):
         heard = [logger.isEnabledFor(logging.ERROR) for logger in dasks_loggers]
@@ -62,7 +62,7 @@ def test_configuration_of_dask_that_cannot_be_read_is_named_with_status_2(conten
 
 
 @pytest.mark.parametrize("user", [NOBODY, UNKNOWN], ids=["without a home", "that the system does not know"])
-def test_main_job_works_for_a_user(user):
+def test_run_works_for_a_user_without_a_home_folder(user):
     job = ("run", "s.zarr", "scans", "--opening", 1, "--min-voxels", 1000, "--radius", 3, "--model", "published")
     cluster = ("--workers", 1, "--memory-limit", "2GB")
     with tempfile.TemporaryDirectory() as home:

@@ -1,4 +1,4 @@
-"""``lungmix scan``, and what run and convert say of series that they skip, reject or repair."""
+"""``lungmix scan``, and messages of run and convert about series that they skip, reject or repair."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def test_scan_as_json_names_no_file(folder, capsys):
         assert name not in said.out
 
 
-def test_filter_chooses_and_a_wrong_one_is_wrong_usage(folder, capsys):
+def test_filter_selects_series_and_an_invalid_filter_is_wrong_usage(folder, capsys):
     status, said = here(capsys, "scan", folder, "--quiet", "--series-filter", "kernel=B70*")
     assert status == 1
     assert "kernel=B70* does not hold" in said.out
@@ -69,7 +69,7 @@ def test_filter_chooses_and_a_wrong_one_is_wrong_usage(folder, capsys):
     assert "--series-filter" in said.err
 
 
-def test_progress_goes_over_files(folder, capsys):
+def test_progress_counts_files(folder, capsys):
     _, said = here(capsys, "scan", folder)
     assert "scan 1/1 source 1: done" in said.err
 
@@ -92,7 +92,7 @@ def test_convert_keeps_notes_of_gaps_without_names_and_tells_what_it_skipped(fol
     assert "interpolated" in note
     assert "00004" not in note
     assert cohort["case-001"].geometry.shape == (12, 20, 24)
-    # The missing slice is found: the same case is converted again, without a gap.
+    # The missing slice is put back: the same case is converted again, without a gap.
     shutil.move(tmp_path / "00005.dcm", folder)
     again = pipeline.convert([folder])
     assert again.done == ["case-001"]

@@ -1,4 +1,4 @@
-"""Signals, closed pipes and terminals of any encoding: a command ends, or goes on, as its work says."""
+"""Signals end a command cleanly; closed pipes and the encoding of the terminal do not change its exit status."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def wait_command(*before):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_signal_ends_a_command_after_it_has_cleared_up(number):
+def test_signal_ends_a_command_after_its_cleanup(number):
     with wait_command() as process:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
@@ -66,7 +66,7 @@ def test_signal_ends_process_1_of_a_container():
     [("lock.json", False), ("case*/*", True)],
     ids=["alone, as by kill", "with its workers, as by a batch system"],
 )
-def test_run_that_is_asked_to_end_leaves_neither_lock_nor_scratch(scans, tmp_path, begun, group):
+def test_run_that_is_ended_by_a_signal_leaves_neither_lock_nor_scratch(scans, tmp_path, begun, group):
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     store = tmp_path / "s.zarr"
@@ -103,7 +103,7 @@ def test_names_that_a_terminal_cannot_show_change_no_exit_status(tmp_path):
     assert len(statuses) == 1
 
 
-def test_reader_that_has_left_changes_no_exit_status():
+def test_closed_pipe_changes_no_exit_status():
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Messages of the library name parameters and methods, which the command line spells as its options and commands."""
+"""Messages of the library name parameters and methods; the command line replaces them by options and commands."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CALLABLES = [
 ]
 PARAMETERS = {name for function in CALLABLES for name in inspect.signature(function).parameters}
 OTHER_CODE = {"dcmdjpeg", "gdcmconv --raw", "failed", "to_json", "X"}
-"""Code in messages that is neither a parameter nor a command, or varies."""
+"""Text in backticks in messages that is neither a parameter nor a method: other programs, and parts that vary (X)."""
 
 CLICK = typer.main.get_command(app)
 
@@ -59,7 +59,7 @@ def options_of(command: str) -> set[str]:
 
 
 def messages(tree: ast.AST) -> list[str]:
-    """Return string literals without docstrings; parts that vary are X."""
+    """Return all string literals of a module except docstrings; in an f-string, each replaced part becomes ``X``."""
     bodies = [node.body for node in ast.walk(tree) if hasattr(node, "body") and isinstance(node.body, list)]
     docstrings = {id(part.value) for body in bodies for part in body if isinstance(part, ast.Expr)}
     strings = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant)]
@@ -158,7 +158,7 @@ def test_commands_name_the_store_as_a_shell_reads_it(store, argument):
 )
 def test_printed_remedy_names_the_store_where_names_may_be_shown(tmp_path, monkeypatch, capsys, options, argument):
     monkeypatch.chdir(tmp_path)
-    with own_store():  # tests that call a command without `main` leave its store behind
+    with own_store():  # Tests that call a command without `main` leave the store of that command set.
         with pytest.raises(SystemExit):
             main(["fit", "the cohort", *options])
         assert f"`lungmix run {argument} SOURCE`" in capsys.readouterr().err.splitlines()[-1]
@@ -182,7 +182,7 @@ def test_what_the_command_line_prints_and_logs_names_options(tmp_path, capsys):
     assert "give --accept-hu" in (tmp_path / "run.log").read_text()
 
 
-def test_messages_of_json_name_options_and_its_names_stay():
+def test_messages_in_json_name_options_and_paths_are_unchanged():
     message, option = "give `accept_hu=True`", "give --accept-hu"
     run = RunResult(failed={"case-001": message}, skipped={"source 2": message}, notes={"case-001": (message,)})
     values = json.loads(to_json(result_values(message, run)))

@@ -1,4 +1,4 @@
-"""Summary of a run: presets, models, version, table, abbreviations, and times in one line."""
+"""Summary that a run prints: presets, models, version, path of the table, abbreviations, and one line of times."""
 
 import json
 from contextlib import nullcontext
@@ -118,14 +118,14 @@ def test_long_names_of_cases_fold_and_no_number_is_cut():
         (37, "2 of 3 checked cases passed; 37 other cases of the store not checked: give --all to check each"),
     ],
 )
-def test_a_random_sample_does_not_pass_for_all_cases_of_the_store(unchecked, line, capsys):
+def test_verify_says_that_a_random_sample_is_not_the_whole_store(unchecked, line, capsys):
     verification = Verification()
     verification.add_problem("b", "its image differs")
     show_verified(Console(width=40), "s.zarr", ["a", "b", "c"], verification, {}, unchecked)
     assert capsys.readouterr().out.splitlines() == ["b: its image differs", line]
 
 
-def test_verify_counts_the_cases_that_its_sample_leaves_out(tmp_path, monkeypatch):
+def test_verify_prints_the_number_of_cases_that_were_not_checked(tmp_path, monkeypatch):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     for number in range(4):
         CohortWriter(cohort).add(f"case-00{number}", Geometry((8, 8, 8)), Acquisition())

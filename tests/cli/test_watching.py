@@ -1,4 +1,4 @@
-"""What a run tells while it goes on and after: log, dask's report, dashboard, progress over bytes, summary of time."""
+"""Output of a run besides its results: log, dask's report, dashboard, progress by bytes, summary of times."""
 
 import io
 import json
@@ -22,7 +22,7 @@ SECRET = "doe-jane"
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """A run with all there is to watch; one source is no scan."""
+    """A run with log, progress and dask's report; one of its sources is not a scan."""
     folder = tmp_path_factory.mktemp("run")
     for index in range(2):
         write_phantom(folder / f"{SECRET}-{index}.nrrd", Phantom((90, 64, 64), (5.5, 5.625, 3.0), 4 + index))
@@ -82,7 +82,7 @@ def test_dashboard_is_announced_and_progress_counts_bytes(ran):
 
 
 @pytest.mark.slow
-def test_summary_tells_where_the_time_went(ran, client):
+def test_summary_has_the_time_of_each_stage(ran, client):
     folder, done = ran
     spent = json.loads(done.stdout)["spent"]
     assert set(spent) == {"convert", "mask", "fit", "label", "measure"}
@@ -105,7 +105,7 @@ def test_other_commands_write_the_log_too(ran, client, tmp_path):
         assert {"begin", "case", "end"} <= {event["event"] for event in events if event.get("part") == part}
 
 
-def test_log_begins_after_what_stands_there_and_leaves_names_out(tmp_path):
+def test_log_appends_to_a_file_and_contains_no_names(tmp_path):
     file = tmp_path / "run.log"
     file.write_text("{}\n")
     with with_log_file(Callback(), file) as callback:

@@ -1,4 +1,4 @@
-"""One cohort for the tests of recipes, and what a local cluster makes of it."""
+"""One cohort for the tests of recipes, and the store that a local cluster makes of it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Clusters of other people's making: TCP and TLS, and processes that do not have this program's environment."""
+"""Clusters that this program did not start: over TCP and TLS, and with processes of another environment."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_job_over_tls_gives_the_voxels_of_a_local_cluster(secure, certificates, 
         "file": ("--scheduler-file", file),
         "local": ("-j", 1, "--memory-limit", "2GB"),
     }
-    # Certificates come from the environment, which dask reads once in a process.
+    # Certificates come from environment variables, which dask reads once per process.
     assert_same_voxels_each_way(ways, scan, tmp_path, run)
 
 
@@ -116,7 +116,7 @@ def test_worker_with_another_version_is_named_with_it(tmp_path):
 
 
 class Joining(Callback):
-    """Starts workers when the first mask is begun, and holds that case until the run has heard of each."""
+    """Callback that starts workers when the first mask begins, and waits until the run has warned about each."""
 
     def __init__(self, start, count):
         self._start, self._count, self.said = start, count, []
@@ -156,7 +156,7 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
                 log.read_text,
             )
             with Client(address) as other_client:
-                # The cluster may serve others, which need not have lungmix.
+                # After the run, workers without lungmix may join, because other clients may use the cluster.
                 wait_until(lambda: not gates_of(other_client), lambda: str(gates_of(other_client)))
         finally:
             for stranger in strangers:
@@ -188,7 +188,7 @@ def gates_of(client):
 
 
 def workers_of(address, count):
-    """Addresses of the workers, once all have joined."""
+    """Return the addresses of the workers, after all have joined."""
     with Client(address) as client:
         client.wait_for_workers(count, timeout=60)
         return sorted(client.scheduler_info(n_workers=-1)["workers"])

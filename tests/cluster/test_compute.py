@@ -1,4 +1,4 @@
-"""The order in which values of a case are worked on."""
+"""The order in which the values of a case are computed."""
 
 import operator
 
@@ -47,11 +47,11 @@ def test_results_come_in_the_order_of_the_values_and_shared_ones_are_computed_on
     assert [index for _, index in results] == [10, 11, 12, 13, 14]
     assert len(list(tmp_path.iterdir())) == 9, "each task has run once"
     assert heard[-1] == (5, 5)
-    assert heard == sorted(set(heard)), "told of more every time"
+    assert heard == sorted(set(heard)), "progress increases with each call"
 
 
 @pytest.mark.slow
-def test_error_of_one_value_ends_all(client):
+def test_error_of_one_value_is_raised_and_the_client_still_works(client):
     def fail():
         raise ArithmeticError("no")
 
@@ -61,7 +61,7 @@ def test_error_of_one_value_ends_all(client):
 
 
 @pytest.mark.slow
-def test_scheduler_forgets_tasks_that_are_over(client):
+def test_scheduler_forgets_finished_tasks(client):
     def groups(dask_scheduler):
         import gc
 
@@ -70,8 +70,8 @@ def test_scheduler_forgets_tasks_that_are_over(client):
         gc.collect()
         return sum(isinstance(item, TaskGroup) for item in gc.get_objects())
 
-    before = client.run_on_scheduler(groups)  # schedulers of earlier tests live in this process too
+    before = client.run_on_scheduler(groups)  # schedulers of earlier tests are still in this process
     for _ in range(150):
         compute_in_order(client, [dask.delayed(operator.add)(1, 2)])
-    # The dashboard's list of the last computations holds a hundred.
+    # The dashboard keeps a list of the last 100 computations.
     assert client.run_on_scheduler(groups) - before < 130

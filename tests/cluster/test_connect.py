@@ -1,4 +1,4 @@
-"""Connections and the window of cases, on clusters of processes."""
+"""Connections to clusters of processes, and the limit of cases in flight."""
 
 import threading
 import time

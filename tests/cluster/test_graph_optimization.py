@@ -1,4 +1,4 @@
-"""Graphs without tasks that only pass something on give the same values, by fewer tasks."""
+"""Optimized graphs, without tasks that only forward data, compute the same values with fewer tasks."""
 
 import operator
 
@@ -32,12 +32,12 @@ def computed(values):
 def test_optimization_keeps_the_values_of_blocks_with_halos(chunks, rounds, seed):
     volume = np.random.default_rng(seed).integers(0, 99, (sum(chunks), 2, 3))
     array = da.from_array(volume, chunks=(tuple(chunks), -1, -1))
-    limit = len(chunks) + 1  # the array that all blocks are cut from, and what joins or cuts them
+    limit = len(chunks) + 1  # the array that blocks are cut from, and the joining and cutting of blocks
     for _ in range(rounds):
         array = map_with_halo(sums_of_three, array, [(1, 1), (0, 0), (0, 0)])
         padded = np.pad(volume, ((1, 1), (0, 0), (0, 0)))
         volume = padded[:-2] + padded[1:-1] + padded[2:]
-        limit += 3 * array.numblocks[0] - 2  # a task a block, and one for each halo; a round may join blocks
+        limit += 3 * array.numblocks[0] - 2  # one task per block and one per halo; a round may join blocks
     values = list(array.to_delayed().reshape(-1))
     tasks = fuse_and_inline(values)
     assert np.array_equal(np.concatenate(computed(tasks.values)), volume)

@@ -1,4 +1,4 @@
-"""The recipe for Kubernetes, which no test has: what its operator accepts, and its commands as processes."""
+"""The recipe for Kubernetes, without Kubernetes: its operator's schema accepts it, and commands run as processes."""
 
 import os
 import re
@@ -55,7 +55,7 @@ def worker(cluster):
 
 
 def closed(schema):
-    """A schema that refuses what it does not name, as `kubectl apply` does."""
+    """Return a schema that rejects fields that it does not name, as `kubectl apply` does."""
     schema_closed = dict(schema)
     if "properties" in schema:
         schema_closed["properties"] = {name: closed(part) for name, part in schema["properties"].items()}
@@ -106,14 +106,14 @@ def test_commands_of_the_pods_give_the_voxels_of_a_local_cluster(
             (tmp_path / name).mkdir()
             pods[name] = stack.enter_context(running(command, environment, tmp_path / name))
 
-        # The image has the environment, and every pod a network of its own, which is the loopback address here.
+        # In a cluster, the image has the environment, and each pod has its own address; here all use the loopback one.
         near = ("--host", "127.0.0.1", "--port", str(ports["tcp-comm"]))
         near += ("--dashboard-address", f"127.0.0.1:{ports['http-dashboard']}")
         start("lungmix-scheduler", *in_pod(scheduler, {}, *near))
         wait_until(lambda: answers(url) == 200, lambda: story(tmp_path / "lungmix-scheduler"))
         names = [f"lungmix-default-worker-{index}" for index in range(2)]
         for name in names:
-            # What the operator adds to the environment of every worker.
+            # Variables that the operator adds to the environment of every worker.
             given = {"DASK_WORKER_NAME": name, "DASK_SCHEDULER_ADDRESS": address}
             start(name, *in_pod(worker, given, "--local-directory", str(tmp_path)))
         start("client", *client_of_the_docs(store, two_scans, address))
@@ -129,14 +129,14 @@ def test_commands_of_the_pods_give_the_voxels_of_a_local_cluster(
 
 
 def in_pod(container, given, *more):
-    """Command and environment of a container, `$(NAME)` replaced as a pod replaces it."""
+    """Return command and environment of a container, with `$(NAME)` replaced as in a pod."""
     variables = {variable["name"]: variable["value"] for variable in container["env"]} | given
     command = [re.sub(r"\$\((\w+)\)", lambda name: variables.get(name[1], name[0]), word) for word in container["args"]]
     return [*command, *more], IMAGE | variables
 
 
 def client_of_the_docs(store, scans, address):
-    """The command that stands in the docs, for these scans."""
+    """Return the command of the documentation, for the scans of the test."""
     places = {"/data/cohort.zarr": str(store), "/data/scans": str(scans), "tcp://127.0.0.1:8786": address}
     docs = (RECIPES.parent / "clusters.md").read_text().splitlines()
     (line,) = (line for line in docs if line.startswith("lungmix run /data/"))

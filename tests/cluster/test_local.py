@@ -1,4 +1,4 @@
-"""Which cluster is meant, and how much of the machine a local one takes."""
+"""Choice of the cluster, and the memory and cores that a local cluster uses."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 
 @pytest.mark.usefixtures("hasty")
-def test_scheduler_of_dasks_configuration_is_used_and_said():
+def test_scheduler_of_dasks_configuration_is_used_with_a_warning():
     address, said = f"tcp://127.0.0.1:{free_port()}", []
     with dask.config.set({"scheduler-address": address}), pytest.raises(ClusterError, match="dask's configuration"):
         lungmix.connect(warn=said.append)
@@ -62,7 +62,7 @@ def test_client_that_is_closed_within_its_block_is_no_default(no_other_client):
 
 
 @pytest.mark.slow
-def test_local_cluster_takes_no_notice_of_another_cluster_in_dasks_configuration():
+def test_local_cluster_ignores_the_scheduler_of_dasks_configuration():
     other = {
         "scheduler-address": "tcp://127.0.0.1:1",
         "distributed.comm.default-scheme": "tls",
@@ -181,7 +181,7 @@ def test_script_from_the_standard_input_is_rejected_with_a_remedy():
 
 
 def groups(folder, line, **files):
-    """A file that says which control groups a process is in, and their folder."""
+    """Return a file that lists the control groups of a process, and the folder of the groups."""
     for name, text in files.items():
         file = folder / "cgroup" / name.replace("__", "/").replace("-", ".")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The recipe for PBS, which no test has: `qsub` and `qdel` stand in for it, without a queue, limits or other nodes."""
+"""The recipe for PBS, without PBS: scripts in place of `qsub` and `qdel`, without queue, limits or other nodes."""
 
 import os
 
@@ -21,8 +21,8 @@ from support.recipes import (
 
 pytestmark = pytest.mark.slow
 
-# As with PBS, a script that was submitted is the queue's own, a job knows nothing of the environment that asked for it,
-# and its output lies in the folder that it names. Its number is that of the session it leads.
+# As with PBS, the queue keeps a copy of a submitted script, a job does not inherit the environment of the submission,
+# and its output is in the folder that the script names. The number of a job is the process id of its session leader.
 QSUB = """#!/bin/sh
 set -eu
 script=$(mktemp "$JOBS/XXXXXX")
@@ -40,7 +40,7 @@ kill -TERM -- "-${1%%.*}"
 
 
 class Queue:
-    """What was submitted: scripts of jobs by the session that each leads."""
+    """Queue with the submitted jobs: their scripts by the process id of the session leader."""
 
     def __init__(self, folder):
         self._folder = folder

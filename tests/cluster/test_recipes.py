@@ -1,4 +1,4 @@
-"""What recipes of a kind have in common, as text."""
+"""Text that all recipes of a kind must have."""
 
 import runpy
 

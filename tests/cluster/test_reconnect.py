@@ -1,4 +1,4 @@
-"""Clusters whose workers are there, and do not work; and those that have none while nothing is asked of them."""
+"""Clusters whose workers are paused, and clusters that have no workers while no task is pending."""
 
 from concurrent.futures import CancelledError
 from threading import Event
@@ -19,7 +19,7 @@ MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 
 
 class Said(Callback):
-    """Keeps what people are told."""
+    """Callback that stores messages."""
 
     def __init__(self):
         self.said = []
@@ -29,7 +29,7 @@ class Said(Callback):
 
 
 def cluster_of(workers):
-    """A scheduler and workers in this process, none of which looks at its memory."""
+    """Return a scheduler and workers in this process, which do not measure their memory."""
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -153,7 +153,7 @@ def test_case_is_tried_again_where_the_scheduler_failed_on_its_graph(scan, tmp_p
             dask_scheduler._create_taskstate_from_graph = create_tasks
             raise AssertionError
 
-        # Distributed sends no frames of its own file along.
+        # Distributed removes frames of its own files from the traceback.
         failing.__code__ = failing.__code__.replace(co_filename="distributed/scheduler.py")
         dask_scheduler._create_taskstate_from_graph = failing
 

@@ -1,4 +1,4 @@
-"""The recipes for SLURM, on SLURM itself: one node of Debian's packages."""
+"""The recipes for SLURM, on a SLURM with one node from packages of Debian."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """Variables with which `sbatch` reaches a SLURM that ends with the tests."""
+    """Start SLURM for the tests of this module, and yield the environment variables that `sbatch` needs."""
     folder = tmp_path_factory.mktemp("slurm")
     with (folder / "out").open("w") as log:
         process = subprocess.Popen([ROOT / "scripts" / "slurm.sh", "run", folder], stdout=log, stderr=log)
@@ -33,7 +33,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture
 def idle(slurm):
-    """The same, with no job left of the test before."""
+    """SLURM without jobs of an earlier test."""
 
     def queue():
         return subprocess.run(["squeue", "--noheader"], env=slurm, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""The recipe for SSH: the client is OpenSSH's, and the server runs commands on terminals as OpenSSH's does."""
+"""The recipe for SSH, with the client of OpenSSH and a server that runs commands in terminals like OpenSSH's."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def ssh(tmp_path_factory):
 
 @pytest.fixture
 def recipe(ssh, two_scans, tmp_path):
-    """The recipe on two machines with a worker each, which know nothing of this process."""
+    """The recipe on two machines with one worker each, which do not inherit the environment of this process."""
     command = ["bash", RECIPES / "ssh.sh", "127.0.0.1 localhost", "1", *words(tmp_path / "s.zarr", two_scans)[1:]]
     environment = {**os.environ, "DASK_HOST": "127.0.0.1", "SSH_OPTIONS": ssh.options, "WORKER_ENV": CHECKOUT}
     with running(command, environment, tmp_path) as process:
@@ -56,7 +56,7 @@ def test_workers_behind_ssh_give_the_voxels_of_a_local_cluster_and_end_with_it(r
 def test_workers_end_with_their_connection_or_with_an_interrupted_run(recipe, ssh, tmp_path):
     wait_until(lambda: "Starting Worker plugin lungmix-tasks" in story(tmp_path), lambda: story(tmp_path), recipe)
     started = of_sessions({recipe.pid})
-    # A run of small scans could be over before the connection is.
+    # A run of small scans could end before its connection does.
     client = next(process for process in started if Path(process.cmdline()[1]).name == "lungmix")
     client.suspend()
     next(process for process in started if process.name() == "ssh").kill()

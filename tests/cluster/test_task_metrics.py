@@ -1,4 +1,4 @@
-"""Time and memory of tasks, told by the workers and added up by case and stage."""
+"""Time and memory of tasks, reported by workers and summed by case and stage."""
 
 import time
 
@@ -20,7 +20,7 @@ HELD = 200 << 20
 
 
 def task():
-    # Workers do not see this file: a function within a function travels with its code.
+    # Workers cannot import this file. A function within a function is pickled with its code.
     def hold_and_sleep(seconds, size):
         array = np.ones(size, np.uint8)
         time.sleep(seconds)
@@ -51,7 +51,7 @@ def test_tasks_are_counted_for_the_case_and_the_stage_that_submitted_them(client
     assert (small.tasks, large.tasks, after.tasks) == (3, 2, 1)
     assert 0.15 <= small.worker_seconds < 5
     assert small.seconds <= 5
-    # What a task held counts for it alone: the peak is forgotten before the next.
+    # The peak memory is reset before each task, so it counts for one task only.
     assert large.peak_bytes >= small.peak_bytes + HELD * 0.9
     assert after.peak_bytes < large.peak_bytes - HELD * 0.9
     assert recorder.total["mask"] == small + large

@@ -1,4 +1,4 @@
-"""What a client leaves behind when it goes."""
+"""Plugins that a client removes from the cluster when it leaves."""
 
 import logging
 
@@ -13,7 +13,7 @@ LOGGERS = ("distributed.core", "distributed.scheduler", "distributed.worker", "t
 
 
 class Heard(logging.Handler):
-    """Keeps complaints."""
+    """Log handler that stores records."""
 
     def __init__(self):
         super().__init__(logging.WARNING)

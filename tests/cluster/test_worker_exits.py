@@ -25,7 +25,7 @@ time.sleep(60)
 
 @pytest.fixture(scope="module")
 def frail():
-    """A cluster of one process that gives a task up after one death."""
+    """A cluster with one worker process, which fails a task after its worker has ended once."""
     patience = dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with patience, lungmix.connect(workers=1, memory_limit="600MB") as client:
         client.register_plugin(exit_watch())
@@ -57,7 +57,7 @@ def test_exit_status_of_a_worker_is_part_of_the_reason(exit_status, words):
     assert describe(memory=True, exit_status=exit_status) == OUT_OF_MEMORY
 
 
-def test_death_without_a_report_names_every_possible_cause():
+def test_unknown_exit_status_names_every_possible_cause():
     assert "ran out of memory" not in describe(memory=False, exit_status=None)
     for cause in ("crash", "signal", "memory"):
         assert cause in describe(memory=False, exit_status=None)

@@ -1,4 +1,4 @@
-"""Workers with too little memory for a case are refused before work begins, with a limit that is enough."""
+"""Cases that need more memory than a worker has are rejected before work begins; messages name a sufficient limit."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ from lungmix.phantom import Phantom, write_phantom
 from lungmix.pipeline import Pipeline, runner
 from lungmix.store import layout_of
 
-# Between what slabs of 48 x 48 x 60 and of 96 x 96 x 60 voxels need.
+# Enough for slabs of 48 x 48 x 60 voxels, and too little for slabs of 96 x 96 x 60 voxels.
 INTERPRETER_AND_A_LITTLE = INTERPRETER_BYTES + KEPT_BYTES + 5_000_000
 TIGHT = WorkerMemory(1_000_000, 0.8)
 

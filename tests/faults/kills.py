@@ -1,6 +1,6 @@
 """Kill a random process every few seconds while cohorts run, and compare each store with an undisturbed one.
 
-``python tests/faults/kills.py --kills 50`` runs fresh stores until that many processes have been killed.
+``python tests/faults/kills.py --kills 50`` makes one store after the other until 50 processes have been killed.
 """
 
 from __future__ import annotations

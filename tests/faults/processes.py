@@ -1,4 +1,4 @@
-"""Schedulers, workers and clients as processes of their own, to be killed and started again."""
+"""Schedulers, workers and clients in separate processes, which tests kill and start again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MASK = ("--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "
 
 @dataclass
 class Cluster:
-    """A scheduler, two workers with their nannies; whatever has died is started again by `mend`."""
+    """Cluster of a scheduler and workers with nannies; `mend` restarts processes that have ended."""
 
     folder: Path
     workers: int = 2
@@ -40,7 +40,7 @@ class Cluster:
             end(process)
 
     def mend(self) -> None:
-        """Start what is not running."""
+        """Start the processes of the cluster that are not running."""
         if self.scheduler is None or self.scheduler.poll() is not None:
             self.scheduler = self._start("scheduler", "--port", str(self.port))
         self.nannies = [nanny for nanny in self.nannies if nanny.poll() is None]
@@ -48,19 +48,19 @@ class Cluster:
             self.nannies.append(self.add_worker(self.port))
 
     def answers(self) -> bool:
-        """Whether the scheduler takes connections."""
+        """Return True if the scheduler accepts connections."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def add_worker(self, port: int, *words: str) -> subprocess.Popen:
-        """A worker with its nanny that is not looked after, which reaches the scheduler by a port."""
+        """Start a worker with its nanny that connects to the scheduler by a port; the caller keeps track of it."""
         return self._start(
             "worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--memory-limit", "1.5GB",
             "--death-timeout", "10", "--local-directory", str(self.folder), *words,
         )  # fmt: skip
 
     def worker_processes(self) -> list[int]:
-        """Process ids of the workers themselves, under their nannies."""
+        """Return the ids of worker processes, which are children of their nannies."""
         return [worker for nanny in self.nannies for worker in forks.workers_of(nanny.pid, self.folder)]
 
     def _start(self, kind: str, *words: str) -> subprocess.Popen:
@@ -71,17 +71,17 @@ class Cluster:
 
 
 def start_run(store, sources, *words: str, log: Path, model: str = "fit", env=None) -> subprocess.Popen:
-    """The command ``lungmix run`` as a process."""
+    """Start the command ``lungmix run`` in a process."""
     return start_command("run", store, *sources, *MASK, "--model", model, "--quiet", *words, log=log, env=env)
 
 
 def start_command(*words: object, log: Path, env=None) -> subprocess.Popen:
-    """A command of lungmix as a process."""
+    """Start a command of lungmix in a process."""
     return forks.start("lungmix", [str(word) for word in words], log, {**os.environ, **(env or {})})
 
 
 def kill(pid: int) -> None:
-    """End a process as a power cut would."""
+    """End a process at once, as a power cut would."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -89,7 +89,7 @@ def kill(pid: int) -> None:
 
 
 def end(process: subprocess.Popen | None) -> None:
-    """End a process that was started here."""
+    """End a process that this module started, and wait for it."""
     if process is None or process.poll() is not None:
         return
     process.terminate()
@@ -109,7 +109,7 @@ def wait_until(condition, seconds: float = 120.0) -> None:
 
 
 def run_with_kills(store, sources, folder: Path, kills: int, pause: tuple[float, float], seed: int) -> list[str]:
-    """Run a cohort to its end while random processes are killed; gives what was killed, at most `kills`.
+    """Run a cohort to its end while random processes are killed; return the kinds of the killed ones, at most `kills`.
 
     The client is started again until it ends with status 0.
     """

@@ -1,4 +1,4 @@
-"""A wire between two programs that can be cut, or that says how much has passed."""
+"""A proxy between two programs, which can cut connections, or report the number of bytes that passed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Passes bytes on from a port of its own to another, until it is cut.
+    """Proxy that forwards bytes between its own port and another one, until it is cut.
 
     Parameters
     ----------
     port : int
-        Where connections go.
+        Port to forward connections to.
     hear : callable, optional
-        Told the bytes that came back so far over one connection, before the last of them are passed on.
+        Called with the number of bytes that came back over a connection so far, before the last are forwarded.
     """
 
     def __init__(self, port: int, hear: Callable[[int], None] = lambda _: None):
@@ -28,7 +28,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """End all connections and take no new ones."""
+        """End all connections, and accept no new ones."""
         self._server.close()
         with self._lock:
             for connection in self._open:

@@ -1,4 +1,4 @@
-"""One fault a test; after each the store has the bytes of an undisturbed run."""
+"""One fault per test; after it, the store has the same bytes as after an undisturbed run."""
 
 import dataclasses
 import json
@@ -45,14 +45,14 @@ def undisturbed(finished_store):
 
 
 def run(client, url, *sources, callback=None):
-    """A run that succeeds."""
+    """Run the pipeline, and check that no case fails."""
     report = Pipeline(client, lungmix.open_cohort(url, "a"), callback or Callback()).run(sources, mask=MASK)
     assert not report.failed, report.failed
     return report
 
 
 class Strike(Callback):
-    """Does something once, when a stage is first heard of."""
+    """Callback that calls the function `blow` once, at the first progress of a stage, and stores warnings in `said`."""
 
     def __init__(self, stage, blow):
         self._stage, self._blow = stage, blow
@@ -77,7 +77,7 @@ def test_worker_killed_in_a_stage(stage, scans, undisturbed, client, tmp_path):
 
 @pytest.mark.parametrize("length", [100, None], ids=["cut short", "deleted"])
 @pytest.mark.parametrize("whose", ["case-002", ""], ids=["case", "store"])
-def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
+def test_lost_metadata_fail_one_case_and_are_restored_from_the_source(
     whose, length, scans, undisturbed, client, tmp_path
 ):
     store = Path(shutil.copytree(undisturbed, tmp_path / "s.zarr"))
@@ -86,7 +86,7 @@ def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:length])
-    # Without the source all other cases are done, and the damaged one is named.
+    # A run without the source finishes all other cases, and names the corrupt one.
     report = Pipeline(client, lungmix.open_cohort(store, "a")).run([], mask=MASK)
     assert set(report.failed) == {whose} - {""}
     assert all("Pipeline.remove" in reason for reason in report.failed.values())
@@ -97,7 +97,7 @@ def test_lost_metadata_harm_no_other_case_and_are_made_again_with_the_source(
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory):
-    """A cluster that outlasts its clients."""
+    """A cluster that continues after its clients have ended."""
     with Cluster(tmp_path_factory.mktemp("lasting")) as started:
         wait_until(started.answers)
         yield started
@@ -130,7 +130,7 @@ def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
     other = dataclasses.replace(MASK, threshold=-300)
 
     def take_over():
-        """What a run on another host does that has not heard of this one for five minutes."""
+        """Replace the lock, as a run on another host does after five minutes without a heartbeat of this one."""
         (store / "lock.json").unlink()
         with lungmix.connect(lasting.address) as workers:
             report = Pipeline(workers, lungmix.open_cohort(store, "a")).run([scans], mask=other)
@@ -179,7 +179,7 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
     def mend_later(cluster, callback):
         wait_until(lambda: ended.is_set() or any("scheduler is lost" in message for message in callback.said))
         ended.wait(2.5)
-        # Workers end with their scheduler, some time after it.
+        # Workers end a while after their scheduler.
         while not ended.wait(0.2):
             cluster.mend()
 
@@ -196,12 +196,12 @@ def test_scheduler_away_for_longer_than_a_connection_may_take_is_waited_for(scan
     assert sum("scheduler is lost" in message for message in callback.said) == 1
     assert any("is back" in message for message in callback.said)
     assert_same_store(undisturbed, tmp_path / "s.zarr")
-    # The scheduler that was started anew tells of tasks again.
+    # The restarted scheduler reports task metrics again.
     for case in lungmix.open_cohort(tmp_path / "s.zarr").values():
         assert case.watched["label"]["tasks"] > 0
 
 
-def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, hasty, tmp_path):
+def test_scheduler_that_stays_lost_fails_each_case_with_one_sentence(scans, hasty, tmp_path):
     with Cluster(tmp_path, workers=1) as cluster:
         callback = Strike("mask", lambda: kill(cluster.scheduler.pid))
         wait_until(cluster.answers)
@@ -217,7 +217,7 @@ def test_scheduler_that_stays_away_ends_the_run_in_one_sentence_a_case(scans, ha
 
 @pytest.fixture
 def interrupts():
-    """As Python has them; libraries that other tests import end the process in place of that."""
+    """SIGINT raises KeyboardInterrupt, as by default; libraries that other tests import make it end the process."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -233,7 +233,7 @@ def test_interrupt_while_the_scheduler_is_lost_ends_the_run(scans, tmp_path):
                 kill(cluster.scheduler.pid)
                 wait_until(lambda: connected.status == "connecting")
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                # The case now asks for its mask, and nobody is there to make it.
+                # The case now waits for its mask, which no worker computes.
 
             run = Pipeline(connected, lungmix.open_cohort(tmp_path / "s.zarr", "a"), Strike("mask", blow)).run
             begun = time.monotonic()
@@ -279,7 +279,7 @@ def test_run_without_any_worker_warns_and_continues_with_the_next(scans, undistu
             callback = Mending("mask", blow)
             run(connected, tmp_path / "s.zarr", scans, callback=callback)
     messages = [warning for warning in callback.said if "worker" in warning]
-    # A slow machine may lose the new worker for a moment too: each loss is said, and each return.
+    # A slow machine may lose the new worker for a moment too, so expect pairs of warnings: lost, and back.
     assert messages
     assert [warning.split(":")[0] for warning in messages] == ["no worker is left", "a worker is back"] * (
         len(messages) // 2
@@ -293,12 +293,12 @@ def test_worker_killed_while_others_fetch_its_results(scans, undisturbed, tmp_pa
         killed = []
 
         def strike(passed):
-            # More than the words of a conversation: an answer with slabs is on its way.
+            # So many bytes are no mere messages: a response with slabs is being sent.
             if passed > 1 << 14 and not killed and under_way(store, "mask"):
                 killed.append(passed)
                 kill(far.pid)
 
-        # Whoever fetches from this worker goes through the proxy.
+        # All data that other workers fetch from this worker pass the proxy.
         proxy = Proxy(port, strike)
         words = ("--no-nanny", "--listen-address", f"tcp://127.0.0.1:{port}")
         words += ("--contact-address", f"tcp://127.0.0.1:{proxy.port}")
@@ -352,22 +352,22 @@ NEW_METHOD = {"mask": MASK, "fit": FitParameters(method="em", n_init=1)}
         (NEW_MODEL, ["0/c/1/0/0", "labels/lung/0/c/1/0/0", "hu_counts/c/0"]),
         (NEW_MODEL, ["side_counts/c/0/0"]),
         (NEW_MASK, ["air/c/1/0/0"]),
-        # Nothing is left to do but to measure, which the client does from counts.
+        # No stage has to run; the client reads the histograms to measure.
         (NOTHING_NEW, ["hu_counts/c/0", "side_counts/c/0/0"]),
-        # Masks are whole when labels are asked for, and no longer when they are made; counts are what the fit reads.
+        # The mask array is found to be corrupt while labels are computed, and the histogram while mixtures are fitted.
         (NEW_FIT, ["labels/lung/0/c/1/0/0", "hu_counts/c/0"]),
-        # The fit is what reads them.
+        # The fit by EM reads the masks.
         (NEW_METHOD, ["labels/lung/0/c/1/0/0"]),
     ],
 )
-def test_damaged_objects_are_named_and_made_again(reading, keys, scans, undisturbed, client, tmp_path):
+def test_damaged_objects_are_named_and_recomputed(reading, keys, scans, undisturbed, client, tmp_path):
     store = copy_of(undisturbed, tmp_path)
-    # One object of a case: cases do not touch each other.
+    # One object per case is enough, because cases do not depend on each other.
     damaged = dict(zip(("case-002", "case-001", "case-003"), keys, strict=False))
     for name, key in damaged.items():
         flip(store / name / key)
     callback = Strike(None, None)
-    # This reads what was stored; back at the parameters of before all is as it was.
+    # This run reads the stored objects. A later run with the original parameters must restore the original bytes.
     report = Pipeline(client, lungmix.open_cohort(store, "r+"), callback).run([scans], **reading)
     assert not report.failed, report.failed
     for name, key in damaged.items():
@@ -385,7 +385,7 @@ def test_damaged_counts_fail_their_case_where_no_mask_is_made(command, scans, un
     report = getattr(pipeline, command)(*words)
     assert "hu_counts is damaged" in report.failed["case-002"]
     assert report.done == ["case-001", "case-003"]
-    # It is known from now on, and the next run makes it again.
+    # The store now records the damage, and the next run recomputes the mask.
     assert lungmix.open_cohort(store)["case-002"].damage.keys() == {"mask"}
     run(client, store, scans)
     assert_same_store(undisturbed, store)
@@ -420,7 +420,7 @@ def test_scheduler_lost_amid_em_over_voxels_is_waited_for(undisturbed, hasty, tm
     assert report.done == ["case-001", "case-002", "case-003"]
 
 
-def test_lost_object_is_made_again_and_nothing_else(scans, undisturbed, client, tmp_path):
+def test_lost_object_is_recomputed_and_nothing_else(scans, undisturbed, client, tmp_path):
     store = copy_of(undisturbed, tmp_path)
     lost = store / "case-001/labels/tissue_median/1/c/1/0/0"
     lost.unlink()
@@ -466,7 +466,7 @@ def test_case_that_kills_workers_is_tried_alone_and_then_reported(client, tmp_pa
 
 
 def test_worker_out_of_memory_leaves_the_other_cases_alone(tmp_path):
-    # One death is enough to give a task up: by dask's setting of three the test takes four times as long.
+    # A task fails after one worker has ended. With dask's default of three, the test would take four times as long.
     patience = dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with patience, lungmix.connect(workers=1, memory_limit="700MB") as client:
         cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
@@ -497,7 +497,7 @@ def hog(_name):
 
 
 def under_way(store, stage):
-    """Whether a case is in this stage, by its metadata."""
+    """Return True if the metadata of a case say that this stage is under way."""
     for file in Path(store).glob("case-*/zarr.json"):
         try:
             attributes = json.loads(file.read_text())["attributes"]["lungmix"]
@@ -520,7 +520,7 @@ def flip(file):
 
 @contextmanager
 def small_disk(tmp_path, size):
-    """A disk of its own in memory; needs the right to mount."""
+    """A small disk in memory, which the test can fill; needs permission to mount."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(

@@ -1,4 +1,4 @@
-"""Commands with masks of others that are killed: given again, they leave what an undisturbed command leaves."""
+"""Commands with mask files that are killed: repeated, they leave the same store as an undisturbed command."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ NAMES = ["case-001", "case-002", "case-003"]
 
 @pytest.fixture(scope="module")
 def masks(finished_store, tmp_path_factory):
-    """Right and left lung of each case in a file, on a finer grid, whose import takes a while."""
+    """Mask files with right and left lung of each case, on a finer grid, so that the import takes a while."""
     folder = tmp_path_factory.mktemp("masks")
     for name, case in lungmix.open_cohort(finished_store).items():
         grid, side = case.geometry, np.array(case.side.compute())
@@ -39,7 +39,7 @@ def masks(finished_store, tmp_path_factory):
 
 
 def recorded(store):
-    """The cases whose agreement with a reference is recorded."""
+    """Return the cases whose agreement with a reference is recorded."""
     names = []
     for file in sorted(Path(store).glob("case-*/zarr.json")):
         if json.loads(file.read_text())["attributes"]["lungmix"].get("evaluations"):
@@ -48,7 +48,7 @@ def recorded(store):
 
 
 def assert_clean(client, store):
-    """Nothing is left over, and verification has nothing to say."""
+    """Check that no temporary arrays are left, and that verification finds no problem."""
     cohort = lungmix.open_cohort(store)
     assert not [(name, array) for name, case in cohort.items() for array in TEMPORARY if array in case._group]
     assert not [file for file in Path(store).glob("case-*/zarr.json") if '"working"' in file.read_text()]

@@ -1,4 +1,4 @@
-"""Case names of scans, without a cluster: a record stands for the conversion."""
+"""Case names of scans, without a cluster: tests write the record of a conversion in place of converting."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_runs_that_share_a_table_keep_each_others_rows(cohort, tmp_path):
     key = tmp_path / "key.csv"
     other = lungmix.open_cohort(tmp_path / "t.zarr", "a")
     parameters = IntakeParameters(key=key)
-    # Both look into the table, then one and the other work and end.
+    # Both runs read the table first; then one after the other adds rows and ends.
     early, late = open_table(cohort, parameters), open_table(other, parameters)
     CohortWriter(cohort).add("case-001", Geometry((4, 4, 4)), Acquisition())
     CohortWriter(other).add("case-001", Geometry((4, 4, 4)), Acquisition())

@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def scans(tmp_path):
-    """Two series by case, in one frame of reference each."""
+    """Two scans by case, each of one series with its own frame of reference."""
     scans = {}
     for number, name in enumerate(("case-001", "case-002"), start=1):
         path = tmp_path / "in" / f"Rossi-{number}.nrrd"
@@ -66,7 +66,7 @@ def matched(place, cohort, scans=None):
 
 @pytest.fixture
 def uids(monkeypatch):
-    """UIDs that mask files name, by file name; a file without them is read as it is."""
+    """UIDs that mask files refer to, by file name; files that are not in the dictionary are read unchanged."""
     facts = {}
 
     def open_mask(path):
@@ -139,7 +139,7 @@ def test_uids_decide_before_names(cohort, folder, scans, uids, stored):
         "case-001.nrrd": {"frame_uid": UID.format("2.2")},
     }
     masks, result = matched(folder, cohort, None if stored else scans)
-    # The second file is named like the first case, and names the frame of reference of the second.
+    # The second file has the name of the first case, but refers to the frame of reference of the second case.
     assert masks == {"case-001": "a.nrrd"}
     assert "belongs to another scan" in str(result.unused | result.missing) or "case-002" in result.missing
     uids["case-001.nrrd"] = {"series_uid": UID.format("7"), "frame_uid": UID.format("1.2")}
@@ -156,7 +156,7 @@ def test_a_mask_of_another_patient_is_rejected(cohort, folder, scans, uids):
     assert "belongs to another scan" in result.missing["case-001"]
 
 
-def test_a_name_of_a_scan_decides_over_the_case_name_that_it_shares(tmp_path, folder):
+def test_exact_name_of_a_scan_precedes_a_shared_case_name(tmp_path, folder):
     cohort, scans = store_of_names(tmp_path, {"p-1": "P 1", "p-1-2": "P+1"})
     write_masks(folder, "P 1_mask.nrrd", "P+1_mask.nrrd")
     result = match_masks(folder, cohort, list(scans), scans)
@@ -186,7 +186,7 @@ def test_a_name_that_several_cases_may_have_had_is_ambiguous_without_their_scans
 
 
 def store_of_names(folder, names):
-    """A store whose cases are named after their scans, and the scans."""
+    """Return a store whose cases are named after their scans, and the scans."""
     cohort, scans = lungmix.open_cohort(folder / "names.zarr", "a"), {}
     for name, text in names.items():
         case_of(cohort, name, np.full(GRID.shape, -850, np.int16), GRID)
@@ -237,7 +237,7 @@ def test_a_table_says_which_mask_belongs_to_which_scan(cohort, folder, scans, he
     assert reveal(result.missing["case-001"]) == "table.csv has no mask for this case: add it to the table"
 
 
-def test_lines_of_a_table_that_lead_nowhere_are_named(cohort, folder):
+def test_lines_of_a_table_without_a_case_or_mask_are_named(cohort, folder):
     write_masks(folder, "odd.nrrd")
     (folder / "table.csv").write_text("case,mask\ncase-009,odd.nrrd\ncase-001,none.nrrd\n")
     masks, result = matched(folder / "table.csv", cohort)

@@ -158,7 +158,7 @@ def test_a_table_can_have_several_rows_for_one_case(cohort, folder):
     )
     result = match_masks(table, cohort, CASES)
     assert regions_of(result) == {"left", "right"}
-    # The only mask of a case is the whole one, whatever its name.
+    # The only mask file of a case is its whole mask, even if the name of the file states a region.
     assert result.masks["case-002"].segments == ()
     table.write_text("case,mask\ncase-001,x/first_left.nrrd\ncase-001,x/none_right.nrrd\n")
     result = match_masks(table, cohort, CASES)
@@ -273,7 +273,7 @@ def test_files_that_may_not_be_those_of_the_only_case_are_not_guessed(cohort, fo
     result = match_masks(folder, cohort, ["case-002"])
     assert result.masks == {}
     assert "case-002" in result.missing
-    # Files that name the case are the mask, and others belong to no scan.
+    # If some files name the case, these are its mask, and the other files belong to no scan.
     write_masks(folder, "case-002.nrrd")
     masks = match_masks(folder, cohort, ["case-002"]).masks
     assert [Path(mask.path).name for mask in masks.values()] == ["case-002.nrrd"]
@@ -290,7 +290,7 @@ def test_the_remedy_for_a_case_without_a_mask_is_one_that_helps(cohort, folder, 
     named, unnamed = (reveal(missing[name]) for name in CASES)
     after = "masks has no mask for this case: name the file, or the folder of its parts, after the case or the scan"
     assert named == f"{after}, {example.format('case-001')}, or {table}"
-    # The store does not hold the name of a scan, and this run has no scan of this case.
+    # The remedy cannot name the scan of a case: the store does not hold its name, and this run has no scan of it.
     after = "the store does not hold the name of its scan: name the file, or the folder of its parts, after the case"
     expected = f"masks has no mask for this case, and {after}, {example.format('case-002')}, or {table}"
     run = "run `Pipeline.run(sources, masks=PLACE)` with the scan"

@@ -1,4 +1,4 @@
-"""Depth of a stage below the pipeline."""
+"""Number of functions between a method of the pipeline and a stage in the call stack."""
 
 import sys
 import threading
@@ -16,7 +16,7 @@ def modules_of(frame):
 
 
 class FakeStage:
-    """A stage that notes the functions that lead to it, from the innermost: in its thread, then in the main thread."""
+    """Stage that stores its call stack, innermost function first: the stack of its thread, then of the main thread."""
 
     name = "mask"
 

@@ -1,4 +1,4 @@
-"""Flags in use: the fit without flagged cases, the summary, info, JSON and the page."""
+"""Use of flags: fits without flagged cases, and flags in the summary, in info, in JSON and on the page."""
 
 import io
 import json
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.usefixtures("stages_here")
 
 @pytest.fixture
 def cluster_here(monkeypatch):
-    """A client without workers; stages compute in this process."""
+    """A client without workers, for stages that compute in this process."""
     monkeypatch.setattr("lungmix.pipeline.runner.warn_when_no_workers", lambda *_: nullcontext(lambda: None))
     return SimpleNamespace(status="closed")
 
 
 def forget_numbers(cohort, name):
-    """Leave a case as an earlier version, or a command that measures nothing, left it."""
+    """Remove the numbers of quality control from a case, as in a store of an earlier version."""
     CaseWriter(cohort[name]).record_quality({})
 
 
@@ -64,7 +64,7 @@ def test_flagged_cases_stay_out_of_the_fit_on_request_and_the_fit_records_them(t
     assert alone.model.means == without.model.means
 
 
-def test_case_without_numbers_is_said_to_be_and_measured_on_a_cluster(tmp_path, cluster_here, capsys):
+def test_case_without_numbers_is_reported_and_measured_on_a_cluster(tmp_path, cluster_here, capsys):
     cohort, rows = measured_cohort(tmp_path)
     assert rows[0]["reasons"] == ""
     forget_numbers(cohort, "table")
@@ -172,7 +172,7 @@ def test_summary_gives_both_lungs_and_names_the_table(tmp_path):
 def test_tables_and_texts_give_the_volumes_of_the_region_at_full_size(tmp_path):
     cohort, _ = measured_cohort(tmp_path)
     case = CaseWriter(cohort["table"])
-    # As on a reduced copy whose voxels are coarser: 2 % more, and in two parts.
+    # Numbers as from a reduced copy with coarser voxels: volumes 2 % larger, in two parts.
     elsewhere_ml = case.side_counts[3].sum() * PHANTOM.geometry.voxel_ml
     table_ml, between_ml = 0.9 * elsewhere_ml, 0.1 * elsewhere_ml
     recorded = {"table_ml": 1.02 * table_ml, "between_ml": 1.02 * between_ml, "gas_ml": 0.0}
@@ -184,7 +184,7 @@ def test_tables_and_texts_give_the_volumes_of_the_region_at_full_size(tmp_path):
     (text,) = overview_of(cohort).cases[1].flags
     assert f": {table_ml:,.0f} mL lie outside the body (table or clothes) and {between_ml:,.0f} mL lie" in text
     assert quality_details(cohort, cohort["table"])["quality"]["table_ml"] == row["table_ml"]
-    # Gas that is near a lung has its region.
+    # Gas near a lung belongs to the region of the lung.
     case.record_quality({**case.quality, **recorded, "gas_ml": 40.0})
     assert quality_row(cohort["table"], {})["gas_ml"] == pytest.approx(40)
 
@@ -204,7 +204,7 @@ def test_page_shows_flagged_cases_at_the_slice_of_their_reason(tmp_path):
     remember_quality(cohort, QualityParameters({"outside_lungs": 90}))
     thumbnail = thumbnail_of(cohort["table"], 30)
     purple = np.abs(thumbnail.astype(int) - thumbnail.mean(axis=2, keepdims=True)).max(axis=2) > 8
-    assert purple[-40:].any()  # the table has the colour of its region
+    assert purple[-40:].any()  # the table under the body has the colour of the region elsewhere
     reader = Image.open(tmp_path / "page" / "look" / "table.webp")
     assert reader.size[0] == thumbnail.shape[1]
 
@@ -214,7 +214,7 @@ def test_page_counts_the_cases_to_look_at_as_the_table_of_flags_does(tmp_path):
     remember_quality(cohort, QualityParameters({"outside_lungs": 90}))
     rows = measure_cohort(cohort, list(cohort), MODEL, file=QUALITY_FILE)
     page = write_page(cohort, tmp_path / "page").read_text()
-    assert "lie outside the body (table or clothes)" in page  # a note, which stays
+    assert "lie outside the body (table or clothes)" in page  # a note, which is no flag
     assert page.count("data-look") == sum(bool(row["flags"]) for row in rows) == 0
     assert 'id="look-only"' not in page
     assert ">to look at<" not in page

@@ -22,7 +22,7 @@ PHANTOM = Phantom((40, 64, 64), (5.5, 5.625, 7.5), 4, name="case-001")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two scans, of which the first has a mask."""
+    """Folder with two scans and a mask file of the first."""
     (tmp_path / "in").mkdir()
     (tmp_path / "masks").mkdir()
     for name in ("first", "second"):
@@ -39,7 +39,7 @@ def write_mask(folder, name, first=0):
 
 
 class Notices(Callback):
-    """Keeps what users are told beside results."""
+    """Callback that stores messages."""
 
     def __init__(self):
         self.messages = []

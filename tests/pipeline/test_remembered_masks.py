@@ -1,4 +1,4 @@
-"""Which cases a store remembers as those whose masks came from files."""
+"""The list of cases with masks from files that a store remembers."""
 
 import numpy as np
 import pytest
@@ -36,12 +36,12 @@ def plan(cohort, masks=None):
 
 
 def kept(cohort):
-    """The cases whose masks from files a run without masks keeps."""
+    """Return the cases whose masks from files are kept by a run without mask files."""
     return getattr(plan(cohort), "kept", set())
 
 
 def take(cohort, folder, value):
-    """Take the mask of the case from a file of one value."""
+    """Give the case a mask from a file with one label value."""
     write_image(folder / "one.nrrd", [np.full(GRID.shape, value, np.uint8)], GRID, np.uint8)
     return plan(cohort, folder / "one.nrrd").run(StageContext(InProcess(), cohort), "one")
 

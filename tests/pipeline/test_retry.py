@@ -1,4 +1,4 @@
-"""The retry policy, without a cluster: what is tried again, how often, and what is raised at once."""
+"""The retry policy, without a cluster: errors that lead to another attempt, and errors that are raised at once."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from lungmix.stages.mask import MaskStage
 
 
 class EmptyCohort(dict):
-    """A cohort that has no cases, so that nothing can be corrupt before the first attempt."""
+    """Cohort without cases, so that no stage is corrupt before the first attempt."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def policy(monkeypatch):
 
 
 def run_with(policy, errors):
-    """Run attempts that raise these errors one after the other, and return how many attempts there were."""
+    """Run attempts, each of which raises the next of the errors, and return the number of attempts."""
     left, count = list(errors), 0
     for attempt in policy.attempts("case-001"):
         with attempt:

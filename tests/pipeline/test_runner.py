@@ -1,4 +1,4 @@
-"""The runner: what it reports of cases that fail."""
+"""Reports of the runner about cases that fail."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("evaluates_here")
 
 @dataclass(frozen=True)
 class Fails:
-    """Stage that fails, once it has started the stage `starts` of the store."""
+    """Stage that fails after it has started the stage `starts` in the store."""
 
     name: str
     starts: str | None = None
@@ -47,7 +47,7 @@ class Succeeds:
 
 
 class Ends(Callback):
-    """Keeps what is said of cases that end."""
+    """Callback that stores how cases ended."""
 
     def __init__(self):
         self.failures = []

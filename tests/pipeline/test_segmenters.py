@@ -23,7 +23,7 @@ SIZES = MaskParameters(opening=1, min_voxels=1000, radii=(3,))
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Scans of 40, 24 and 40 slices, and a distribution with segmenters that workers import too."""
+    """Folder with scans of 40, 24 and 40 slices, and with a package of segmenters that workers can import."""
     (tmp_path / "in").mkdir()
     write_phantom(tmp_path / "in" / "first.nrrd", Phantom((40, 64, 64), (5.5, 5.625, 7.5), 4))
     write_phantom(tmp_path / "in" / "second.nrrd", Phantom((24, 64, 64), (5.5, 5.625, 12.5), 5))
@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 
 class Notices(Callback):
-    """Keeps what users are told beside results."""
+    """Callback that stores messages."""
 
     def __init__(self):
         self.messages = []
@@ -62,7 +62,7 @@ def test_a_segmenter_fails_for_one_case_alone_and_later_runs_keep_its_masks(fold
         assert result.done == ["case-001", "case-003"]
         assert "the segmenter picky failed (ValueError" in result.failed["case-002"]
         assert "Rossi" not in str(lungmix.open_cohort(url)["case-002"].failure)
-        # One object a worker, not one a case or a task.
+        # A worker loads the segmenter once, not once per case or task.
         loaded = Counter((folder / "log").read_text().split())
         assert loaded
         assert set(loaded.values()) == {1}

@@ -1,4 +1,4 @@
-"""Which segments of a reference are compared with which ones of a store."""
+"""Choice of the segments of a reference that each segment of a store is compared with."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_segments_are_chosen_by_their_regions(what, names, compared, may_overlap
 
 
 def chosen(plans):
-    """Numbers of segments by row."""
+    """Return, for each compared segment of the store, the numbers of segments of the reference."""
     return {
         comparison.region: {number for number, label in plan.values.items() if label in comparison.reference}
         for plan in plans
@@ -50,7 +50,7 @@ def test_hundreds_of_segments_are_imported_with_the_labels_of_their_rows():
     assert chosen([plan]) == {"lungs": set().union(*numbers.values()), **rows}
 
 
-def test_more_sets_of_rows_than_there_are_labels_are_compared_row_by_row():
+def test_comparisons_with_too_many_labels_for_one_import_have_one_import_each():
     pairs = [f"{row}={n}" for bit, row in enumerate(list(SEGMENTS)[1:9]) for n in range(1, 256) if n >> bit & 1]
     numbered = [Segment(n, "", None, "nodule" if n > 255 else None) for n in range(1, 300)]
     plans = plans_for(",".join([*pairs, "other=nodule"]), numbered)
@@ -67,7 +67,7 @@ def test_unknown_comparisons_are_wrong_usage(what):
 
 
 @pytest.mark.parametrize(("what", "labels"), [("lungs", [1, 2, 3]), ("lungs", []), ("tissues", [1, 2])])
-def test_labels_that_nothing_names_are_not_guessed(what, labels):
+def test_labels_without_names_are_not_guessed(what, labels):
     with pytest.raises(SourceError, match="does not name its labels"):
         comparisons_of_labels(what, labels)
 

@@ -1,4 +1,4 @@
-"""What a worker makes of a scan that cannot be read."""
+"""Conversion: logs of workers about unreadable scans, and the air that is packed for masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations that are killed, given again, or whose masks and labels change meanwhile."""
+"""Evaluations that are killed and repeated, or whose masks and labels have changed since."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def cohort(tmp_path):
 
 @pytest.fixture
 def compared(monkeypatch):
-    """The cases that are computed, with the claims of their tasks, in order."""
+    """Names of the cases that are compared, with the attempt of their tasks, in the order of computation."""
     claims = []
 
     def compare(client, case_ref, *arguments, **options):
@@ -73,7 +73,7 @@ def leftovers(cohort):
 
 
 class Warned(Callback):
-    """Keeps warnings."""
+    """Callback that stores warnings."""
 
     def __init__(self):
         self.warnings = []
@@ -83,11 +83,11 @@ class Warned(Callback):
 
 
 class Killed(BaseException):
-    """As a kill, it is no error of a case."""
+    """Stands for the end of the process by a signal; no `Exception`, so that it does not count as a failed case."""
 
 
 class KilledAfter(Callback):
-    """Ends the command once a case has ended."""
+    """Callback that raises `Killed` when a case has ended."""
 
     def on_case_end(self, case, failure=None):
         raise Killed
@@ -165,7 +165,7 @@ def test_changed_labels_are_compared_again_and_lungs_are_not(cohort, compared):
     assert names_of(compared) == ["b"]
 
 
-def test_record_of_a_region_gives_way_to_that_of_a_later_evaluation(cohort, compared):
+def test_later_evaluation_of_a_region_replaces_its_record(cohort, compared):
     evaluate(cohort)
     evaluate(cohort, "right=1, ggo=1")
     assert {*lungmix.open_cohort(cohort.url)["a"].evaluations} == {"right=1,ggo=1"}
@@ -267,7 +267,7 @@ def test_tasks_of_a_killed_evaluation_write_into_no_later_one(cohort, monkeypatc
     assert leftovers(cohort) == []
 
 
-def test_next_command_takes_away_what_a_killed_evaluation_left(cohort):
+def test_next_command_deletes_arrays_of_a_killed_evaluation(cohort):
     case = CaseWriter(lungmix.open_cohort(cohort.url, "r+")["a"])
     case.claim(stage.STAGE)
     case.create_temporary("reference")

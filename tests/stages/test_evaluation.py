@@ -1,4 +1,4 @@
-"""Evaluation of stored segments against whole volumes in scipy, and of a cohort against files."""
+"""Evaluation: measures by slabs compared with scipy on whole volumes, and a cohort compared with mask files."""
 
 import csv
 import json
@@ -204,7 +204,7 @@ def test_reference_without_any_voxel_is_rejected_unless_tissues_are_named(tmp_pa
 
 
 def layered(path, **volumes):
-    """Write a segmentation of 3D Slicer with a layer for each segment, so that segments may share voxels."""
+    """Write a segmentation of 3D Slicer with one layer per segment, so that segments can share voxels."""
     path.parent.mkdir(exist_ok=True)
     nz, ny, nx = GRID.shape
     directions = " ".join(f"({','.join(map(str, row))})" for row in np.diag(GRID.spacing))

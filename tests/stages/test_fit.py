@@ -1,4 +1,4 @@
-"""The fit of a store: from counts alone, and over the voxels on a cluster."""
+"""The fits of a store: of histograms, and by EM over voxels on a cluster."""
 
 import io
 import json
@@ -249,7 +249,7 @@ def test_parameters_that_do_not_exist_are_named(change, match):
 
 @pytest.fixture(scope="module")
 def masked(client, tmp_path_factory):
-    """Three phantoms on a cluster of two workers."""
+    """Store of three masked phantoms, made by a cluster of two workers."""
     folder = tmp_path_factory.mktemp("voxels")
     write_cohort(folder / "scans", Cohort(3, 5, (140, 64, 64), (5.6, 5.6, 2.1)))
     pipeline = Pipeline(client, lungmix.open_cohort(folder / "cohort.zarr", "a"))
@@ -293,7 +293,7 @@ def test_em_over_voxels_is_em_on_counts(masked):
 def test_minibatches_reach_the_likelihood_of_all_voxels(masked):
     reports = [masked.fit(fit=FitParameters(method=method)) for method in ("minibatch", "counts", "minibatch")]
     batches, counts, again = (report.comparison.quality[0]["log_likelihood"] for report in reports)
-    # How near one pass comes depends on the order of the slabs; phantoms decide it.
+    # How near one pass comes to the maximum depends on the order of slabs, which is fixed for these phantoms.
     assert abs(batches - counts) < 1e-3
     assert reports[0].fits == reports[2].fits
     assert again == batches

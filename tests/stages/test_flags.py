@@ -1,4 +1,4 @@
-"""What the summary says beside the numbers: parts of the mask that are no lung, its border, fits of few scans."""
+"""Remarks in the summary of a run: parts of the mask that are no lung, lungs at the border, fits of few scans."""
 
 from dataclasses import replace
 from functools import partial

@@ -39,7 +39,7 @@ WHOLE = (slice(None), slice(None), slice(None))
 
 
 def two_lungs(geometry=GRID):
-    """Right and left lung, 1 and 2, of different sizes."""
+    """Return a label map with right lung (1) and left lung (2) of different sizes."""
     labels = np.zeros(geometry.shape, np.uint16)
     nz, ny, nx = geometry.shape
     labels[nz // 8 : -nz // 8, ny // 4 : -ny // 4, nx // 8 : nx // 2 - 1] = 1
@@ -53,7 +53,7 @@ def cohort(tmp_path):
 
 
 def store_of_one(tmp_path):
-    """A store with a converted case and a model."""
+    """Return a store with one converted case and a model."""
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     hu = np.random.default_rng(0).normal(-850, 40, GRID.shape).astype(np.int16)
     case = case_of(cohort, "one", hu, GRID, chunk_slices=16)
@@ -65,7 +65,7 @@ def store_of_one(tmp_path):
 
 
 def give(cohort, mask, labels=None, computed=COMPUTED, name="one", **options):
-    """Give a case its mask, or one that an earlier run gave it."""
+    """Run the mask stage of a case with a mask file, or with the mask that an earlier run gave it."""
     masks = {} if mask is None else {name: mask}
     stage = GivenMaskStage(computed, masks, MaskLabels.parse(labels), **options)
     return stage.run(StageContext(InProcess(), cohort), name)
@@ -340,7 +340,7 @@ def test_an_exported_mask_gives_the_same_bytes_again(tmp_path, exported, image, 
     first, folder = exported
     second = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(second, "one", first.ct.compute(), first.geometry)
-    # The preset of the export is that of its file, whatever the user's.
+    # The parameters in the exported file decide, and not those of the run.
     give(second, open_mask(folder / file), labels, MaskStage(MaskParameters("paper")))
     label(second)
     again = second["one"]
@@ -353,7 +353,7 @@ def test_an_exported_mask_gives_the_same_bytes_again(tmp_path, exported, image, 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A labelled phantom whose mask holds airway and table, and its exports in every format."""
+    """A labelled phantom whose mask contains airway and table, and its mask exported in every format."""
     import dask
 
     folder = tmp_path_factory.mktemp("exported")

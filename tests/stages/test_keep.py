@@ -1,4 +1,4 @@
-"""Verify, remove and relabel."""
+"""The methods and commands verify, remove and relabel."""
 
 import json
 import shutil
@@ -111,13 +111,13 @@ def test_removed_case_leaves_the_tables_and_the_others_as_they_are(client, store
     assert {key: after[key] for key in before} == before
 
 
-def test_removed_and_added_again_the_cohort_is_the_same_under_a_new_name(client, store, scans):
+def test_case_that_is_removed_and_added_again_differs_in_its_name_only(client, store, scans):
     Pipeline(None, lungmix.open_cohort(store, "r+")).remove(["case-002"])
     report = Pipeline(client, lungmix.open_cohort(store, "r+")).run([scans], mask=MASK)
     assert report.done == ["case-001", "case-003", "case-004"]
 
 
-def test_relabelling_leaves_the_masks_and_is_undone_by_the_first_model(client, store, finished_store):
+def test_relabelling_keeps_masks_and_the_first_model_restores_the_labels(client, store, finished_store):
     pipeline = Pipeline(client, lungmix.open_cohort(store, "r+"))
     masks = {file: file.stat().st_mtime_ns for file in store.rglob("labels/lung/**/c/*/0/0")}
     report = pipeline.relabel("published")
@@ -139,13 +139,13 @@ def test_open_store_keeps_what_another_run_records(client, scans, tmp_path):
     settings = lungmix.open_cohort(store).settings
     for name in ("salt", "fits", "fit", "highest_number"):
         assert settings[name] == recorded[name]
-    # Its scans are known, and the removed one gets another number.
+    # The store knows its scans, and the removed scan gets another number.
     Pipeline(client, waiting).run([scans], mask=MASK)
     assert list(lungmix.open_cohort(store)) == ["case-002", "case-003", "case-004"]
 
 
 def rows(store, file):
-    """Lines of a table by case."""
+    """Return the lines of a table of a store, by case."""
     lines = (store / file).read_text().splitlines()
     return {line.split(",")[0]: line for line in lines[1:]}
 
@@ -176,12 +176,15 @@ def test_removed_case_changes_no_other_row_without_measuring(store):
 
 
 class Killed(BaseException):
-    """As if the process ended there."""
+    """Stands for the end of the process by a signal; no `Exception`, so that no code handles it."""
 
 
 @pytest.fixture
 def kill_after(monkeypatch):
-    """A function that ends every write to a store after so many of them, and gives how many there were."""
+    """Function ``begin(left)``: after `left` writes to stores, each further write raises `Killed`.
+
+    Without `left`, all writes succeed. The function returns the number of writes since its last call.
+    """
     state = {"left": None, "done": 0}
 
     def wrapped(method):
@@ -242,7 +245,7 @@ def test_scan_whose_conversion_failed_can_be_removed(client, tmp_path, scans):
 
 @pytest.mark.parametrize("stage", ["mask", "label", "run", "convert"])
 def test_rows_are_dropped_before_their_results_change(store, scans, client, monkeypatch, stage):
-    """A command that is killed leaves no row that is not true."""
+    """Rows are already dropped when a stage begins, so a command that is killed later leaves no stale row."""
     Pipeline(None, lungmix.open_cohort(store, "r+")).measure(radiomics=True)
     pipeline = Pipeline(client, lungmix.open_cohort(store, "r+"))
     seen = {}

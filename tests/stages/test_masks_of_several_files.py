@@ -25,7 +25,7 @@ def part(labels, name, geometry=GRID, **facts):
 
 
 def lobes(*names, cut=20):
-    """Lobes below and above a slice, those of the right lung without overlap."""
+    """Return masks of lobes below and above a slice; lobes of the right lung do not overlap."""
     lungs = two_lungs()
     upper = np.arange(GRID.shape[0])[:, None, None] >= cut
     shapes = {"RUL": upper & (lungs == 1), "RLL": ~upper & (lungs == 1), "RML": np.zeros(GRID.shape, bool),
@@ -78,7 +78,7 @@ def test_lobes_that_no_file_holds_are_noted(cohort):
     assert "not the right middle lobe" in note
 
 
-def test_numbers_of_labels_are_no_names_of_several_files(cohort):
+def test_labels_of_several_files_cannot_be_given_by_number(cohort):
     with pytest.raises(SourceError, match="one of 5 files of a mask, whose numbers are not those"):
         give(cohort, combine(lobes(*ALL)), "right=1,left=2")
     give(cohort, combine(lobes(*ALL)), "right=rul,left=lul")

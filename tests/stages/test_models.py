@@ -1,4 +1,4 @@
-"""A store whose labels and model were made one after the other: everything that it says of them agrees."""
+"""A store whose labels are by another mixture than its model: tables, commands, page and exports all say so."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ NAME = f"published:{PUBLISHED.digest}"
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A store of labels by the published mixture, with both tables."""
+    """Store with labels by the published mixture, and with both tables of measurements."""
     url = tmp_path_factory.mktemp("models") / "cohort.zarr"
     labelled_store(url, 3)
     assert not Pipeline(None, lungmix.open_cohort(url, "r+")).measure(radiomics=True).failed
@@ -41,7 +41,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(published):
-    """The same after a fit whose model no label was made with."""
+    """The same store after a fit, so that no labels are by the model of the store."""
     url = shutil.copytree(published, published.parent / "fitted.zarr")
     Pipeline(None, lungmix.open_cohort(url, "r+")).fit()
     return url

@@ -1,4 +1,4 @@
-"""One chest in the 48 orders in which its voxels can be stored: the same voxels, counts and measurements."""
+"""One chest in all 48 storage orders, which differ in order and direction of axes: results are always the same."""
 
 import tempfile
 from itertools import permutations
@@ -28,7 +28,7 @@ IMAGES = ("lung", "side", "tissue", "tissue_median")
 PAPER = MaskParameters(opening=1, min_voxels=900, radii=(4, 3))
 PHYSICAL = MaskParameters("physical", min_voxels=900)
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
-# Odd and even sizes, voxels from thin to thick, so that coarse levels cut blocks in every way; all are cut in z.
+# Odd and even sizes and several slice spacings, so that blocks of coarse levels are cut in every way.
 CHESTS = [
     Phantom((37, 67, 75), (1.3, 1.2, 1.7), 3, traps={"touching", "cut"}),
     Phantom((29, 63, 66), (3.1, 2.9, 6.5), 4, traps={"cut", "bowel"}),
@@ -38,7 +38,7 @@ CHESTS = [
 
 
 def results_of(volume, geometry, parameters, chunk_slices=None):
-    """What the stages make of a scan, label maps as axial arrays."""
+    """Return the results of the stages for a scan, with label maps as axial arrays."""
     with tempfile.TemporaryDirectory() as folder:
         cohort = lungmix.open_cohort(f"{folder}/s.zarr", "a")
         case_of(cohort, "one", volume, geometry, chunk_slices)
@@ -50,7 +50,7 @@ def results_of(volume, geometry, parameters, chunk_slices=None):
         results["median voxels"] = np.array(case.stages["label"]["median_voxels"])
         for file in (MEASUREMENTS_FILE, RADIOMICS_FILE):
             rows = measure.rows_of_case(case, file, MODEL)
-            # As text NaN equals itself, and a float is written to its last digit.
+            # Compare numbers as text, in which NaN equals NaN and a float has all its digits.
             results[file] = np.array([[repr(value) for key, value in row.items() if key != "case"] for row in rows])
         return results
 
@@ -62,7 +62,7 @@ def check_same(actual, expected):
 
 @pytest.fixture(scope="module")
 def axial():
-    """Results of the axial array, made once for each chest and preset; the fixture of stages is there by then."""
+    """Function that returns the results for the axial array, computed once per chest and preset."""
     made = {}
 
     def of(phantom, parameters):
@@ -106,7 +106,7 @@ def test_storage_orders_presets_and_chunks_change_nothing(axial, phantom, parame
 
 
 def test_volumes_of_a_voxel_and_the_smallest_component_are_equal_in_each_order():
-    # The product of these depends on the order of multiplication in its last digit.
+    # The last digit of the product of these spacings depends on the order of multiplication.
     spacing = 0.7, 0.8, 1.1
     assert len({a * b * c for a, b, c in permutations(spacing)}) > 1
     axial, actual = Geometry((4, 3, 2), spacing), set()
@@ -125,7 +125,7 @@ def keys_of(folder, geometry):
     return mask.key_for(case, MaskParameters("physical")), regions.key_for(case), label.key_for(case, MODEL)
 
 
-def test_keys_of_axial_scans_are_those_that_stores_hold_already(tmp_path):
+def test_keys_of_axial_scans_are_those_of_earlier_versions(tmp_path):
     assert keys_of(tmp_path, Phantom((20, 40, 40), (4.5, 4.5, 9.0)).geometry) == (
         "3dcdcc5723dbb3c5bd42fcb6eca32120ff99e3837dac7f252f8203399a8a93b6",
         "4a9b5be8d9ca19070880d5cbf72c70e84032e9903b75fd27fa00752ff50b0704",
@@ -133,7 +133,7 @@ def test_keys_of_axial_scans_are_those_that_stores_hold_already(tmp_path):
     )
 
 
-def test_keys_name_the_order_of_axes_where_it_decides(tmp_path):
+def test_keys_contain_the_order_of_axes_only_if_results_depend_on_it(tmp_path):
     axial = Geometry((4, 4, 4))
     keys = {name: keys_of(tmp_path / name, reoriented(np.zeros((4, 4, 4), np.int16), axial, name)[1])
             for name in ("LPS", "RAS", "PLS", "PIR")}  # fmt: skip

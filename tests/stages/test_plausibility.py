@@ -23,7 +23,7 @@ PHYSICAL = MaskParameters("physical")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A chest as it is, clipped to a soft-tissue window, and clipped where dense bone begins."""
+    """Folder with three files of a chest: unchanged, clipped to a soft-tissue window, and clipped at dense bone."""
     folder, hu = tmp_path_factory.mktemp("in"), PHANTOM.volume()
     volumes = {"1_plain": hu, "2_window": np.clip(hu, -160, 240), "3_bone": np.clip(hu, -1000, 200)}
     for name, volume in volumes.items():
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_windowed_scan_fails_with_what_was_seen_and_spoils_no_fit(folder, client, tmp_path):
+def test_windowed_scan_fails_with_a_reason_and_enters_no_fit(folder, client, tmp_path):
     alone = Pipeline(client, lungmix.open_cohort(tmp_path / "one.zarr", "a")).run(
         [folder / "1_plain.nii.gz"], mask=PHYSICAL
     )
@@ -59,7 +59,7 @@ def test_accepted_scan_is_measured_and_stays_out_of_the_fit(folder, client, tmp_
     assert len(report.rows) == 2
     assert cohort.settings["fits"]["cases"] == ["case-001"]
     assert any("enters no pooled fit" in note for note in report.notes["case-002"])
-    # What was accepted once needs no second word.
+    # HU that were accepted in an earlier run need not be accepted again.
     again = pipeline.run([], mask=PHYSICAL)
     assert not again.failed
     assert again.rows == report.rows

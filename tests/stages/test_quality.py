@@ -38,7 +38,7 @@ def names_of(case, **thresholds):
 
 
 def blocked(side, share):
-    """The phantom with the lower part of a lung dense."""
+    """Return the phantom with a dense lower part of one lung."""
     slices = np.flatnonzero((side == SIDES).any(axis=(1, 2)))
     limit = slices[0] + share * len(slices)
     return np.where((side == SIDES) & (limit > Z), 40, HU)
@@ -49,7 +49,7 @@ def noisy(sd):
 
 
 def fine_and_noisy(sd):
-    """A phantom whose reduced copy averages noise, as that of a scan does."""
+    """Return a noisy phantom with voxels so fine that its reduced copy averages the noise, as for real scans."""
     phantom = Phantom((40, 192, 180), (1.8, 1.85, 7.5), 3, weights=(0.45, 0.55, 0.0, 0.0, 0.0))
     hu = phantom.volume() + np.random.default_rng(0).normal(0, sd, phantom.shape)
     return np.clip(hu, -1024, 3071), phantom.geometry, None
@@ -82,7 +82,7 @@ RAISED = {
     "slice_gaps": lambda: (HU, None, Acquisition("CT", slice_thickness=2.0)),
     "dense_tissue": lambda: (with_mass(), None, None),
 }
-"""Phantoms that raise a flag: HU, geometry and acquisition."""
+"""For each flag, a phantom that raises it: HU, geometry and acquisition."""
 
 
 def test_plain_phantom_raises_no_flag(tmp_path):

@@ -1,4 +1,4 @@
-"""Sides of masks against the truth of phantoms, which shows traps and lies in every direction."""
+"""Right and left of masks against the truth of phantoms, with traps such as a table, in all directions of axes."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_volume_of_each_lung_is_that_of_the_truth_within_1_percent(tmp_path, gri
     phantom = Phantom(*GRIDS[grid], 3, weights=HEALTHY, traps=traps)
     case, truth = sides_of(tmp_path, phantom), phantom.side_truth()
     if grid == "coarse" and "consolidation" in traps:
-        # The mask itself misses half a percent, the dense voxels at the wall.
+        # The mask misses half a percent of the lung: dense voxels at the chest wall.
         truth = truth[case.lung.compute() > 0]
     actual = case.side_counts.sum(axis=1)
     for lung in LUNGS:
@@ -67,7 +67,7 @@ def test_joined_lungs_of_coarse_voxels_and_the_trachea_between_them_are_separate
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("traps", [(), ("touching",), ("touching", "cut"), ("touching", "vessels", "consolidation")])
 def test_volume_of_each_diseased_lung_in_the_mask_is_the_truth_within_1_percent(tmp_path, grid, traps):
-    # The mask itself misses dense tissue at the wall, which no side can bring back.
+    # Compare within the mask, which misses dense tissue at the chest wall.
     phantom = Phantom(*GRIDS[grid], 3, traps=traps)
     case = sides_of(tmp_path, phantom)
     truth = phantom.side_truth()[case.lung.compute() > 0]
@@ -230,7 +230,7 @@ def test_measures_of_each_lung_are_those_of_its_voxels(tmp_path):
     assert without["lung_ml"] == pytest.approx(len(lung_hu) * voxel)
 
 
-def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path):
+def test_lung_that_the_mask_omits_at_the_edge_is_recorded_and_measured(tmp_path):
     phantom = Phantom((60, 96, 90), (3.6, 3.7, 5.0))
     right = np.concatenate(list(phantom.side_truth_slabs())) == 1
     hu = np.ascontiguousarray(phantom.volume()[:, :, int(np.flatnonzero(right.any(axis=(0, 1)))[0]) + 2 :])
@@ -244,7 +244,7 @@ def test_lung_that_the_edge_drops_is_in_the_record_and_in_the_measures(tmp_path)
     assert row["right_ml"] == 0
     assert row["touches_border"] == 1
     assert row["rejected_ml"] == piece["ml"] > 1000
-    # Without the other lung nothing is found at all, and a smaller number of voxels would not help.
+    # Without the other lung the mask is empty, and a smaller `min_voxels` would not help.
     case = case_of(cohort, "two", np.ascontiguousarray(hu[:, :, :45]), Geometry((45, 96, 60), phantom.spacing))
     with pytest.raises(NoLungError, match=r"reach the image edge.*whole field of view") as caught:
         mask.MaskStage(MaskParameters("physical")).run(StageContext(None, cohort), case.name)

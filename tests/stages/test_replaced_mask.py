@@ -1,4 +1,4 @@
-"""Masks from files that replace others or fail: what they leave, and what verification says of them."""
+"""Masks from files that replace other masks, or fail: arrays that remain, and results of verification."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The main job on a cluster, against the method in memory."""
+"""A whole run on a cluster, compared with the same method on arrays in memory."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ SHAPE, SPACING = (150, 64, 64), (5.6, 5.6, 2.0)
 
 
 class Said(Callback):
-    """Keeps what people are told."""
+    """Callback that stores messages."""
 
     def __init__(self):
         self.said = []
@@ -116,7 +116,7 @@ def test_changed_model_relabels_and_leaves_the_masks(scans, client, tmp_path):
     assert after.stages["label"]["key"] != before["label"]["key"]
     assert not np.array_equal(after.tissue.compute(), tissue)
     assert report.model != lungmix.load_model("published")
-    # Each case says what its labels were made with.
+    # Each case records the model of its labels.
     for stages, model in ((before, lungmix.load_model("published")), (after.stages, report.model)):
         recorded = stages["label"]["model"]
         assert (recorded["weights"], recorded["means"]) == (list(model.weights), list(model.means))
@@ -171,7 +171,7 @@ def test_bad_sources_fail_by_name_and_others_are_processed(scans, client, tmp_pa
     )
     assert report.done == ["case-004"]
     assert len(report.rows) == 1
-    # In the order of their names: cut.nrrd, flat.mha, nan.nii.gz, solid.nrrd, words.nrrd
+    # Cases are numbered in the order of the file names: cut.nrrd, flat.mha, nan.nii.gz, solid.nrrd, words.nrrd
     for name, words in [
         ("case-001", ("cut.nrrd", "cut short|damaged")),
         ("source 2", ("flat.mha", "2-D")),
@@ -184,7 +184,7 @@ def test_bad_sources_fail_by_name_and_others_are_processed(scans, client, tmp_pa
     assert set(report.failed) == {"case-001", "case-002", "case-003", "source 2", "source 5"}
     assert cohort["case-003"].failure["stage"] == "mask"
     assert "case-001" not in cohort
-    # The store knows why, and names no file.
+    # The store records the reason of each failure, without names of files.
     assert set(cohort.failed) == {"case-001", "case-002"}
     assert "cut.nrrd" not in str(cohort.failed)
     assert overview_of(cohort).damaged["case-002"].startswith("case case-002: ")
@@ -203,7 +203,7 @@ def test_truncated_source_keeps_earlier_results(scans, client, tmp_path):
         assert case.failure["stage"]
         assert np.array_equal(case.tissue.compute(), before)
     assert "case-001: source files changed; converting again" in heard.said
-    # Without the source the case is what it was; with a whole one it is made.
+    # A run without the source leaves the case as it was; a run with a complete source converts it.
     assert Pipeline(client, cohort).run([], mask=MASK, model="published").rows == complete.rows
     source.write_bytes(content)
     assert Pipeline(client, cohort).run([source], mask=MASK, model="published").rows == complete.rows

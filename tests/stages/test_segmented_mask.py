@@ -1,4 +1,4 @@
-"""Masks by segmenters that another distribution adds, against the segmenter applied to the whole volume."""
+"""Masks by segmenters of another package, compared with the segmenter applied to the whole volume."""
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ GRID = Geometry((20, 16, 23), (1.5, 1.6, 2.0), (-10.0, 3.0, -700.0))
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """A distribution with segmenters, installed."""
+    """An installed package with segmenters."""
     folder = segmenters.install(tmp_path / "site")
     segmenters.forget()
     monkeypatch.syspath_prepend(folder)
@@ -54,7 +54,7 @@ def toy(tmp_path, monkeypatch):
 
 
 def chest(seed=0, shape=GRID.shape):
-    """HU with two lungs, air elsewhere and noise; nothing is symmetric."""
+    """Return HU with two lungs, air outside the body, and noise; without any symmetry."""
     random = np.random.default_rng(seed)
     hu = random.normal(30, 20, shape)
     nz, ny, nx = shape
@@ -88,7 +88,10 @@ def segment(cohort, name, weights=None, parameters=PHYSICAL, memory=None, **opti
 
 
 def on_whole_volume(name, hu, spacing=(2.0, 1.6, 1.5)):
-    """Labels of a segmenter by its definition: batch by batch from the feet, cleaned in one piece, placed."""
+    """Return the labels of a segmenter by its definition.
+
+    It labels batches of axial slices from the feet on; the whole volume is then cleaned and brought to the scan's grid.
+    """
     with find_segmenter(name).loaded() as segmenter:
         starts = range(0, len(hu), segmenter.batch_slices)
         batches = [
@@ -191,7 +194,7 @@ def test_two_threads_share_one_object_and_never_call_it_at_a_time():
     assert not any(overlaps)
 
 
-def test_regions_are_found_where_the_segmenter_does_not_tell_them(cohort):
+def test_regions_are_computed_if_the_segmenter_has_no_labels_for_them(cohort):
     segment(cohort, "both")
     assert not regions.is_valid(cohort["one"])
     LabelStage(MODEL).run(StageContext(InProcess(), cohort), "one")
@@ -199,7 +202,7 @@ def test_regions_are_found_where_the_segmenter_does_not_tell_them(cohort):
     assert np.array_equal(cohort["one"].lung.compute(), chest() < -500)
 
 
-def test_lung_that_a_segmenter_leaves_out_is_said_with_its_name(cohort):
+def test_lung_that_a_segmenter_omits_is_flagged_with_its_name(cohort):
     segment(cohort, "threshold")
     record = cohort["one"].stages["side"]
     CaseWriter(cohort["one"]).record("side", {**record, "rejected": [{"ml": 80.0, "touches_edge": False}]})
@@ -257,7 +260,7 @@ def test_a_computed_mask_replaces_one_by_a_segmenter_and_the_other_way_round(coh
         ("cannot-load", "cannot be loaded (OSError: no such file)"),
     ],
 )
-def test_a_segmenter_that_fails_is_one_sentence_and_costs_no_earlier_mask(cohort, name, message):
+def test_failure_of_a_segmenter_is_one_sentence_and_keeps_an_earlier_mask(cohort, name, message):
     segment(cohort, "threshold")
     before = cohort["one"].stages
     with pytest.raises(SegmenterError) as caught:

@@ -1,4 +1,4 @@
-"""How much the stages ask of the scheduler and of the store."""
+"""Number of tasks and of reads that the stages need, and the slabs that they hold in memory."""
 
 import time
 
@@ -45,7 +45,7 @@ def thin(depth):
 
 
 def long_chest(depth):
-    """Two columns of lung that leave the first and the last fifth of the slices empty."""
+    """Return HU with two columns of lung, which are not in the first and the last fifth of the slices."""
     hu = np.full((depth, 96, 96), 40, np.int16)
     hu[depth // 5 : -depth // 5, 30:60, 15:40] = -850
     hu[depth // 5 : -depth // 5, 30:60, 55:80] = -850
@@ -53,7 +53,7 @@ def long_chest(depth):
 
 
 @pytest.mark.slow
-def test_scan_of_827_slices_takes_fewer_than_50_tasks_a_stage(client, tmp_path):
+def test_scan_of_827_slices_takes_fewer_than_50_tasks_per_stage(client, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case_of(cohort, "long", long_chest(827), thin(827))
     client.register_plugin(CountTasks())
@@ -77,7 +77,7 @@ def test_scheduler_keeps_no_task_of_a_case_that_is_done(client, tmp_path):
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
     report = pipeline.run(sorted(tmp_path.glob("*.nrrd")), mask=MaskParameters("physical"), model="published")
     assert len(report.done) == 6
-    # Workers tell the scheduler of what was let go a little later.
+    # Workers tell the scheduler a little later that they have released data.
     for _ in range(100):
         if client.run_on_scheduler(held) <= before:
             break
@@ -87,7 +87,7 @@ def test_scheduler_keeps_no_task_of_a_case_that_is_done(client, tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """What is read of images, while stages run in this process."""
+    """Ranges of images that stages in this process have read."""
     seen = []
     original = CaseFiles.read
 
@@ -107,7 +107,7 @@ def reads(monkeypatch):
     return seen
 
 
-def test_each_voxel_is_read_once_a_stage_and_not_where_no_lung_is(reads, tmp_path):
+def test_each_stage_reads_a_voxel_once_and_only_slabs_with_lung(reads, tmp_path):
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
     case = case_of(cohort, "long", long_chest(640), thin(640))
     mask.MaskStage(MaskParameters(min_voxels=100_000)).run(StageContext(None, cohort), "long")
@@ -157,7 +157,7 @@ def test_memory_of_the_workers_changes_no_voxel(reads, tmp_path, monkeypatch, li
 
 
 class WatchSlabs(SchedulerPlugin):
-    """Most painted and closed slabs that were in memory at a time."""
+    """Scheduler plugin that counts slabs of masks in memory, and stores the largest number at one time."""
 
     name = "watch-slabs"
 
@@ -190,5 +190,5 @@ def test_slabs_that_wait_for_neighbours_do_not_grow_with_the_scan(client, tmp_pa
     finally:
         client.unregister_scheduler_plugin(WatchSlabs.name)
     assert len(cohort["long"].layout.stored) == 30
-    # Each of two closings waits for one neighbour, on each of two workers.
+    # On each of two workers, each of two closings waits for one neighbouring slab.
     assert 0 < maximum < 15

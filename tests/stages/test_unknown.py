@@ -1,4 +1,4 @@
-"""Scans whose files do not say which side is right: measured as a whole, and nothing is claimed of their regions."""
+"""Scans of unknown orientation: both lungs are measured together, and results contain no right and left."""
 
 from dataclasses import replace
 

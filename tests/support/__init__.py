@@ -1,1 +1,1 @@
-"""What tests share: generators of scans, servers, clusters, comparisons."""
+"""Helpers that tests share: generators of scans, servers, clusters, comparisons of stores."""

@@ -1,4 +1,4 @@
-"""Chromium without a window, as people start it with one."""
+"""Chromium without a window, controlled by tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FLAGS = (
 
 
 class Browser:
-    """A page in Chromium, and what it said and asked for."""
+    """Page in Chromium, with its console messages and requests."""
 
     def __init__(self, driver):
         self.driver = driver
@@ -57,7 +57,7 @@ class Browser:
         return self.run("return document.querySelector(arguments[0]).textContent.trim()", selector)
 
     def wait(self, script: str, *values, seconds: float = 30):
-        """Until a script answers with something true."""
+        """Wait until a script returns a true value."""
         end = time.monotonic() + seconds
         while not (answer := self.run(script, *values)):
             assert time.monotonic() < end, f"never came true: {script}; console: {self.console()}"
@@ -71,7 +71,7 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses asked for since the page was opened."""
+        """Return the addresses that were requested since the page was opened."""
         sent = (log["params"]["request"]["url"] for log in self.logs() if log["method"] == "Network.requestWillBeSent")
         return list(sent)
 
@@ -81,7 +81,7 @@ class Browser:
 
 @contextmanager
 def running_browser(folder: Path):
-    """A browser with a fresh profile in `folder`."""
+    """Run a browser with a new profile in `folder` for the length of a block."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     assert chromium, "there is no chromium: run scripts/browser.sh, or make .venv/.browser"
     assert driver, "there is no chromedriver: run scripts/browser.sh, or make .venv/.browser"

@@ -1,4 +1,4 @@
-"""A dask cluster as its users start one: a scheduler and workers, each a process of its own on the loopback address."""
+"""A dask cluster as users start one: a scheduler and workers in separate processes, on the loopback address."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from support import forks
 
 CALM = {"DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms", "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "100ms"}
-"""Environment in which idle schedulers, nannies and workers take little of the cores that they share with tests."""
+"""Environment variables that make idle schedulers, nannies and workers use little processor time."""
 
 
 def free_port() -> int:
@@ -34,21 +34,21 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files of an authority and of one certificate that all roles of a cluster share."""
+    """Files of a certificate authority, and of one certificate that client, scheduler and workers share."""
 
     authority: Path
     certificate: Path
     key: Path
 
     def words(self) -> list[str]:
-        """Options of ``dask scheduler`` and ``dask worker``."""
+        """Return the options for certificates of ``dask scheduler`` and ``dask worker``."""
         return [
             "--protocol", "tls", "--tls-ca-file", str(self.authority), "--tls-cert", str(self.certificate),
             "--tls-key", str(self.key),
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        """Dask's configuration of a client."""
+        """Return environment variables with the certificates for a client."""
         base = "DASK_DISTRIBUTED__COMM__TLS__"
         return {
             f"{base}CA_FILE": str(self.authority),
@@ -66,22 +66,22 @@ def running_cluster(
     environments: Sequence[Mapping[str, str]] = (),
     python: Sequence[str] = (sys.executable,),
 ):
-    """Address and scheduler file of a cluster; its processes end with the block.
+    """Run a cluster for the length of a block, and yield its address and its scheduler file.
 
     Parameters
     ----------
     folder : Path
-        For its files.
+        Folder for the files of the cluster.
     workers : int
-        Processes.
+        Number of worker processes.
     memory_limit : str
-        Of each.
+        Memory limit of each worker.
     certificates : Certificates, optional
-        Speak TLS.
+        Certificates for TLS; by default connections are not encrypted.
     environments : sequence of mapping
-        Variables of each worker, in place of some of this process.
+        For each worker, environment variables that replace those of this process.
     python : sequence of str
-        Command of the interpreter of workers that have an environment of their own.
+        Command of the interpreter for workers with their own environment variables.
     """
     file, port = folder / "scheduler.json", free_port()
     secure = certificates.words() if certificates else []
@@ -112,13 +112,13 @@ def running_cluster(
 
 
 def start_worker(folder: Path, python: Sequence[str], environment: Mapping[str, str], log: Path, *words: str):
-    """A worker with its nanny that joins the cluster of a folder; a new Python if its environment is its own."""
+    """Start a worker with its nanny that joins the cluster of a folder; as a new Python if it has own variables."""
     command = [
         "worker", "--scheduler-file", str(folder / "scheduler.json"), "--host", "127.0.0.1", "--nthreads", "1",
         "--no-dashboard", "--local-directory", str(folder), *words,
     ]  # fmt: skip
     variables = {**os.environ, **CALM, **environment}
-    # As on other machines, workers do not stand where the client stands.
+    # Workers have another working directory than the client, as on other machines.
     if not environment:
         return forks.start("dask", command, log, variables, folder)
     with log.open("a") as stream:
@@ -128,7 +128,7 @@ def start_worker(folder: Path, python: Sequence[str], environment: Mapping[str, 
 
 
 def wait_until(condition, story, process=None, seconds: float = 60, every: float = 0.1) -> None:
-    """Poll a condition; `story` tells what happened if it does not come true."""
+    """Wait until a condition is true; if it does not become true, fail with the text that `story` returns."""
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, story()
@@ -137,7 +137,7 @@ def wait_until(condition, story, process=None, seconds: float = 60, every: float
 
 
 def certificates_in(folder: Path, common_name: str = "lungmix tests") -> Certificates:
-    """An authority of its own and a certificate for the loopback address."""
+    """Create a certificate authority, and a certificate for the loopback address."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{common_name} authority")])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -173,7 +173,7 @@ def _unsigned(subject, issuer, key):
 
 
 def packages_without(folder: Path, name: str) -> dict[str, str]:
-    """Environment in which a package cannot be imported, for an interpreter that looks at no site-packages (-S)."""
+    """Return environment variables for a process that cannot import a package, for Python with the option -S."""
     folder.mkdir()
     for place in site.getsitepackages():
         for entry in Path(place).iterdir():
@@ -184,7 +184,7 @@ def packages_without(folder: Path, name: str) -> dict[str, str]:
 
 
 def package_of_version(folder: Path, version: str) -> dict[str, str]:
-    """Environment whose lungmix is of another version."""
+    """Return environment variables of a lungmix of another version."""
     package = folder / "lungmix"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

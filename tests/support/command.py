@@ -1,4 +1,4 @@
-"""Commands as they are typed: in a process of their own, or in this one, which spares the seconds of the imports."""
+"""Run commands of lungmix: in a separate process, or in this one, which saves seconds for imports."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import pytest
 from lungmix.cli import main
 
 SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
-"""Options of masks of small phantoms."""
+"""Options for masks of small phantoms."""
 
 
 def run(*words: object, **options) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
+    """Run a command in a separate process."""
     command = [sys.executable, "-c", "from lungmix.cli import main; main()", *map(str, words)]
     environment = {**os.environ, "COLUMNS": "140"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
 
 
 def run_here(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run a command, and return its status and what it prints, as a process of its own would."""
+    """Run a command in this process, and return its exit status and output like a separate process."""
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, COLUMNS="140"),

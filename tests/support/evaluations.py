@@ -13,13 +13,13 @@ GRID = Geometry((24, 20, 40), (1.5, 1.25, 2.0), (-10.0, 3.0, -700.0))
 
 
 class OneWorker(InProcess):
-    """A cluster of one worker, in this process."""
+    """Client of a cluster with one worker, which computes in this process."""
 
     status = "closed"
 
 
 def case_of_labels(cohort, name, side, geometry=GRID, tissue=None, hu=None, chunk_slices=8):
-    """A case as the stages leave it, with these regions."""
+    """Return a case as after all stages, with the given regions."""
     case = CohortWriter(cohort).add(name, geometry, Acquisition(), chunk_slices=chunk_slices)
     hu = np.full(geometry.shape, -850, np.int16) if hu is None else hu
     volumes = {

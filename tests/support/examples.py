@@ -1,4 +1,4 @@
-"""How many examples hypothesis tries: a moderate number, and more by a factor that ``make examples`` sets."""
+"""Number of examples that hypothesis tries; ``make examples`` multiplies it by a factor."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from hypothesis import settings
 
 FACTOR = int(os.environ.get("LUNGMIX_EXAMPLES", "1"))
-"""1 unless a longer search was asked for."""
+"""Factor of the number of examples; 1 unless the environment sets another."""
 
 
 def examples(count: int) -> settings:
-    """Settings of a test that tries so many examples in an ordinary run."""
+    """Return hypothesis settings for a test with `count` examples in an ordinary run."""
     return settings(max_examples=count * FACTOR)

@@ -1,4 +1,4 @@
-"""A gateway before a server that speaks S3, which fails from a chosen request on."""
+"""A gateway in front of an S3 server, which fails from a chosen request on."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 STOPPED = 0
-"""In place of a status: connections are refused."""
+"""Value in place of an HTTP status: the gateway stops listening, so that connections are refused."""
 
 _CODES = {403: "AccessDenied", 503: "ServiceUnavailable"}
 
 
 class Gateway:
-    """Passes requests on until one comes that trips it.
+    """Gateway that forwards requests until a matching one comes; from then on, requests fail.
 
     Parameters
     ----------
     endpoint : str
-        Of the server.
+        Endpoint of the server.
 
     Attributes
     ----------
     address : str
-        Endpoint of the gateway; its port stays the same over stops.
+        Endpoint of the gateway; its port stays the same if it stops and listens again.
     tripped : threading.Event
-        Set once requests fail.
+        Set when requests begin to fail.
     passed, failed : list of str
-        Methods and paths of the requests that were passed on, and of those that were answered with an error.
+        Methods and paths of the forwarded requests, and of the requests that got an error.
     """
 
     def __init__(self, endpoint: str):
@@ -45,11 +45,11 @@ class Gateway:
         self.address = f"http://127.0.0.1:{self._port}"
 
     def fail_from(self, request: str, status: int) -> None:
-        """Answer with a status from the first request on whose method and path match."""
+        """Answer with a status from the first request on whose method and path match a pattern."""
         self._trip, self._status = re.compile(request), status
 
     def recover(self) -> None:
-        """Pass requests on again."""
+        """Forward requests again."""
         self._trip = None
         if self.tripped.is_set() and self._status == STOPPED:
             self._server = self._listen(self._port)
@@ -61,7 +61,7 @@ class Gateway:
         self._server.server_close()
 
     def fails(self, method: str, path: str) -> bool:
-        """Return True where a request is not passed on."""
+        """Return True if a request is not forwarded."""
         if self._trip is not None and self._trip.search(f"{method} {path}") and not self.tripped.is_set():
             self.tripped.set()
             if self._status == STOPPED:
@@ -69,7 +69,7 @@ class Gateway:
         return self.tripped.is_set()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Pass a request on, or fail it."""
+        """Forward a request, or answer it with an error."""
         body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
         if not self.fails(handler.command, handler.path):
             self.passed.append(f"{handler.command} {handler.path}")

@@ -1,4 +1,4 @@
-"""Volumes and chunkings for properties: small, but with all that the method has to tell apart."""
+"""Strategies of hypothesis for small volumes and their chunks, with every structure that the method distinguishes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ shapes = st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(1, 26))
 
 @st.composite
 def masks(draw, shape=shapes):
-    """Binary volumes from sparse noise to blobs to nearly full."""
+    """Draw binary volumes: sparse noise, blobs, or nearly full."""
     size = draw(shape)
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     field = random.random(size)
@@ -29,7 +29,7 @@ def masks(draw, shape=shapes):
 
 @st.composite
 def chunkings(draw, shape):
-    """Chunks of a volume: thin, thick, uneven."""
+    """Draw chunks of a volume: thin, thick or uneven."""
     chunks = []
     for n in shape:
         cuts = sorted(draw(st.sets(st.integers(1, n - 1), max_size=5))) if n > 1 else []
@@ -40,7 +40,7 @@ def chunkings(draw, shape):
 
 @st.composite
 def chests(draw):
-    """HU volumes with air islands inside a body: some clear of the edge, some not, some too small, some cut in z."""
+    """Draw HU volumes with islands of air in a body; some touch the edge, are too small, or are cut in z."""
     nz, ny, nx = draw(st.integers(1, 24)), draw(st.integers(8, 28)), draw(st.integers(8, 28))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     hu = np.full((nz, ny, nx), 40, np.int16)
@@ -66,14 +66,14 @@ DIRECTIONS = {
     "mirrored": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
     "tilted": tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel()),
 }
-"""Of axes, oblique, flipped, mirrored or all at once."""
+"""Directions of axes: oblique, flipped, mirrored, or random."""
 
 ORIENTATIONS = sorted("".join(letters) for ends in permutations(("RL", "AP", "IS")) for letters in product(*ends))
-"""The 48 storage orders by the names that ITK's DICOMOrient takes; LPS is the axial array."""
+"""The 48 storage orders, by their names in ITK's DICOMOrient; LPS is the axial array."""
 
 
 def reoriented(volume, geometry, orientation):
-    """The same voxels in another storage order, by ITK: array and geometry."""
+    """Return array and geometry of the same voxels in another storage order, by ITK."""
     from lungmix.geometry import Geometry
 
     image = sitk.DICOMOrient(geometry.apply_to(sitk.GetImageFromArray(volume)), orientation)
@@ -81,18 +81,18 @@ def reoriented(volume, geometry, orientation):
 
 
 def as_axial(volume, geometry):
-    """Voxels of a storage order as the axial array, by ITK."""
+    """Return voxels of any storage order as the axial array, by ITK."""
     return reoriented(volume, geometry, "LPS")[0]
 
 
 def expected_counts(weights, means, sds, voxels):
-    """Exact expected counts of every HU, rounding included; float64, shape (65536,)."""
+    """Return the exact expected number of voxels at each HU after rounding, float64 of shape (65536,)."""
     low, high = ((HU[:, None] + shift - np.asarray(means)) / np.asarray(sds) for shift in (-0.5, 0.5))
     return voxels * ((ndtr(high) - ndtr(low)) @ np.asarray(weights))
 
 
 def counts_of_scans(n, voxels=200_000, spread=30.0, seed=0, model=None):
-    """Counts of scans whose weights differ about those of a model, and are clipped at -1024 HU as scanners do."""
+    """Return histograms of scans with weights near those of a model; HU are clipped at -1024 as by scanners."""
     from lungmix.mixture import PUBLISHED
 
     model = model or PUBLISHED
@@ -109,7 +109,7 @@ def counts_of_scans(n, voxels=200_000, spread=30.0, seed=0, model=None):
 
 
 def store_of_counts(url, counts):
-    """A store of masked cases that holds their counts and no voxels."""
+    """Return a store of masked cases that has their histograms, but no voxels."""
     import lungmix
     from lungmix.geometry import Geometry
     from lungmix.privacy.acquisition import Acquisition
@@ -123,7 +123,7 @@ def store_of_counts(url, counts):
 
 
 def case_of(cohort, name, hu, geometry, chunk_slices=None):
-    """A converted case of voxels in memory."""
+    """Return a converted case with the given voxels."""
     from lungmix.kernels.packed_masks import pack_below
     from lungmix.privacy.acquisition import Acquisition
     from lungmix.stages import convert
@@ -140,7 +140,7 @@ def case_of(cohort, name, hu, geometry, chunk_slices=None):
 
 
 def labelled_case(cohort, name, geometry, seed=0, labels=5, acquisition=None):
-    """A case of a store as the stages leave it, with two boxes of random labels for lungs; returns it."""
+    """Return a case as after all stages, whose lungs are two boxes of random labels."""
     import hashlib
 
     from lungmix.privacy.acquisition import Acquisition

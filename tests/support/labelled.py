@@ -17,7 +17,7 @@ SHAPE, SPACING = (40, 64, 64), (5.5, 5.625, 7.5)
 
 
 def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED):
-    """A case with all its images, labelled by a model."""
+    """Add a case with all its images, labelled by a model."""
     case = CohortWriter(cohort).add(name, geometry, acquisition or Acquisition())
     tissue = lungmix.tissue_labels(ct, lung, model)
     images = {"ct": ct, "lung": lung, "tissue": tissue, "tissue_median": lungmix.median_labels(tissue)}
@@ -33,13 +33,13 @@ def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED
 
 
 def label_record(case, model=PUBLISHED, name="published"):
-    """Say of a case that its labels were made with a model."""
+    """Record in a case that its labels are by a model."""
     parameters = {key: list(getattr(model, key)) for key in ("weights", "means", "variances")}
     CaseWriter(case).record("label", {"key": label.key_for(case, model), "model": parameters, "model_name": name})
 
 
 def labelled_store(url, scans=3, seed=3):
-    """A measured cohort of phantoms, and the scores of its cases."""
+    """Return a measured cohort of phantoms, and the scores of its cases."""
     cohort = lungmix.open_cohort(url, "a")
     scores = {}
     for patient in Cohort(scans, seed, SHAPE, SPACING):
@@ -53,7 +53,7 @@ def labelled_store(url, scans=3, seed=3):
 
 
 def unlabelled(cohort, name, reason):
-    """A case that failed at its mask."""
+    """Add a case whose mask stage failed."""
     case = CohortWriter(cohort).add(name, Geometry((8, 8, 8)), Acquisition())
     case.record("convert", {"key": "c"})
     case.record_failure("mask", reason)

@@ -9,7 +9,7 @@ from lungmix.formats.masks.images import relabel
 
 
 class InProcess:
-    """A client whose tasks run at once, here."""
+    """Client that computes each task at once, in this process."""
 
     def submit(self, task, *inputs, pure=True, retries=0):
         result = task(*inputs)
@@ -17,13 +17,13 @@ class InProcess:
 
 
 def segments_of(**numbers):
-    """Segments with names in a file, and the regions that these words stand for."""
+    """Return segments with the given names, and with the regions that these names mean."""
     names = {key.replace("_", " "): number for key, number in numbers.items()}
     return tuple(Segment(number, name, None, region_of_name(name)) for name, number in names.items())
 
 
 def mask_of(labels, geometry, path="/data/Rossi_lung.nrrd", **facts):
-    """A mask file with labels in memory; facts are what the file says of itself."""
+    """Return a mask file with labels in memory; `facts` are further attributes of the file."""
 
     def read(mask, values, grid, thickness):
         for start in range(0, len(labels), thickness):

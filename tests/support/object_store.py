@@ -1,4 +1,4 @@
-"""SeaweedFS, a server that speaks S3, on the loopback address; it counts the requests it gets."""
+"""SeaweedFS, an S3 server, on the loopback address; it counts its requests."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _WAIT_S = 60
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of a running server.
+    """Bucket of a running server.
 
     Attributes
     ----------
     endpoint : str
         Address of the server.
     metrics : str
-        Where it tells what it did.
+        Address with the numbers of requests.
     """
 
     endpoint: str
@@ -48,14 +48,14 @@ class Bucket:
         return S3Store(BUCKET, endpoint=self.endpoint, client_options={"allow_http": True})
 
     def upload(self, folder: Path, prefix: str) -> str:
-        """Put the files of a folder under a prefix; its address."""
+        """Upload the files of a folder under a prefix, and return the address of the prefix."""
         for file in folder.rglob("*"):
             if file.is_file():
                 obstore.put(self.store(), f"{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
         return self.url(prefix)
 
     def requests(self) -> Counter[str]:
-        """Requests so far, by method; listings count as LIST."""
+        """Return the number of requests so far by method; listings count as LIST."""
         counted: Counter[str] = Counter()
         for method, count in _COUNT.findall(_read(self.metrics)):
             counted[method] += int(count)
@@ -64,7 +64,7 @@ class Bucket:
 
 @contextmanager
 def running_bucket(folder: Path):
-    """A bucket; the environment of this process and of those it starts leads to it within the block."""
+    """Run a server with a bucket for a block, and set the environment variables by which processes find it."""
     ports = _free_ports(2 * len(_SERVERS) + 1)
     local_ports, remote = (
         dict(zip(_SERVERS, ports, strict=False)),
@@ -104,7 +104,7 @@ def running_bucket(folder: Path):
     finally:
         os.environ.clear()
         os.environ.update(before)
-        # Asked to end, it takes half a minute to say goodbye to itself.
+        # Kill it, because it takes half a minute to end by itself.
         server.kill()
         server.wait(30)
         shutil.rmtree(data, ignore_errors=True)
@@ -114,7 +114,7 @@ def running_bucket(folder: Path):
 
 
 def _wait_for(bucket: Bucket, folder: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Make the bucket, which is a folder to the server, and wait until objects can be put into it."""
+    """Create the bucket, which is a folder for the server, and wait until objects can be written."""
     end = time.monotonic() + _WAIT_S
     while True:
         assert server.poll() is None, log.read_text(errors="replace")

@@ -1,4 +1,4 @@
-"""Masked phantoms whose quality was measured, with and without a defect; need the fixture `stages_here`."""
+"""Masked phantoms with numbers of quality control, with and without a defect; need the fixture `stages_here`."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ LEFT_X = float(X[SIDES == 2].mean())
 
 
 def case_with(tmp_path, hu, geometry=None, acquisition=None, name="one"):
-    """A masked case whose quality was measured."""
+    """Return a masked case with numbers of quality control."""
     hu = np.ascontiguousarray(hu).astype(np.int16)
     geometry = geometry or Geometry(hu.shape[::-1], PHANTOM.spacing, PHANTOM.origin)
     cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
@@ -42,7 +42,7 @@ def case_with(tmp_path, hu, geometry=None, acquisition=None, name="one"):
 
 
 def with_table():
-    """The phantom above a hollow table, a shell around a bar of air, as far from the body as tables are."""
+    """Return the phantom above a hollow table, at the usual distance from the body."""
     hu = HU.copy()
     hu[:, 86:93, 12:78] = 40
     hu[2:-2, 87:92, 15:75] = -990
@@ -50,7 +50,7 @@ def with_table():
 
 
 def with_mass():
-    """The phantom with a mass at the back wall of the left lung; aerated lung is above and below it."""
+    """Return the phantom with a mass at the back wall of the left lung, between aerated lung above and below."""
     distance = ((Z - 38) * 5.0) ** 2 + ((Y - 64) * 3.7) ** 2 + ((X - LEFT_X) * 3.6) ** 2
     return np.where((distance < 32**2) & (SIDES == 2), 40, HU)
 

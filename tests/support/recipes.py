@@ -1,4 +1,4 @@
-"""What the tests of the recipes in docs/recipes share: they run as their users run them, and nothing of them stays."""
+"""Helpers for the tests of docs/recipes: run a recipe as users do, and end all its processes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from support.command import SMALL
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 CASES = ["case-001", "case-002"]
 ELSEWHERE = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-"""All that a process finds in its environment on a machine that knows nothing of the one that asked for it."""
+"""Environment variables of a process on another machine, which inherits none from this one."""
 CHECKOUT = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
-"""With which it finds the lungmix of these tests, as it does where the environment is installed."""
+"""Environment variables by which such a process finds the lungmix of these tests."""
 
 
 def words(store: Path, scans: Path) -> list[str]:
-    """A run on small scans, without the name of the program."""
+    """Return the arguments of a run on small scans, without the name of the program."""
     return ["run", str(store), str(scans), "--model", "published", *SMALL, "--json"]
 
 
 def site_in(folder: Path) -> dict[str, object]:
-    """What a site fills into recipes of Python: here the loopback interface, and where this checkout is."""
+    """Return the settings that a site has to change in recipes in Python: interface, folders, path of this checkout."""
     return {
         "interface": "lo",
         "local_directory": str(folder),
@@ -46,7 +46,7 @@ def site_in(folder: Path) -> dict[str, object]:
 
 @contextmanager
 def running(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen]:
-    """A recipe in a session of its own; its output lies in the folder, and what is left of it ends with the block."""
+    """Run a recipe in a separate session, with its output in a folder; its processes end with the block."""
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(
             command, env=dict(environment), cwd=folder, stdout=out, stderr=err, start_new_session=True
@@ -59,7 +59,7 @@ def running(command: Sequence[str | Path], environment: Mapping[str, str], folde
 
 
 def of_sessions(leaders: Iterable[int]) -> list[psutil.Process]:
-    """Processes of the sessions that these processes lead or have led."""
+    """Return the processes of the sessions that the given processes lead or have led."""
     pids = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
@@ -69,7 +69,7 @@ def of_sessions(leaders: Iterable[int]) -> list[psutil.Process]:
 
 
 def end(leaders: Iterable[int]) -> None:
-    """End what is left of sessions."""
+    """End all processes of sessions."""
     for process in of_sessions(leaders):
         with suppress(psutil.Error):
             process.send_signal(signal.SIGKILL)
@@ -85,7 +85,10 @@ def assert_nothing_is_left(leaders: Iterable[int]) -> None:
 
 
 def assert_work_goes_to_workers_like_local_ones(address: str, workers: int = 2) -> list[str]:
-    """Names of the workers of a recipe that is running, once each of them has worked."""
+    """Wait until each worker of a running recipe has computed a task, and return the names of the workers.
+
+    Check that workers have the environment, threads and memory of local ones.
+    """
 
     def environment():
         return dict(os.environ)
@@ -111,14 +114,14 @@ def assert_work_goes_to_workers_like_local_ones(address: str, workers: int = 2) 
 
 
 def address_in(command: str) -> str:
-    """Scheduler to which a command sends its worker."""
+    """Return the address of the scheduler in the command of a worker."""
     match = re.search(r"tcp://\S+", command)
     assert match, command
     return match[0]
 
 
 def assert_done(process: subprocess.Popen, folder: Path) -> None:
-    """Wait for the end of a recipe, which has told on its output what became of the cases, and nothing else."""
+    """Wait for the end of a recipe, and check that its output is the summary of the cases and nothing else."""
     status = process.wait(180)
     assert status == 0, story(folder)
     assert json.loads((folder / "out").read_text())["done"] == CASES
@@ -135,6 +138,6 @@ def assert_equal(store: Path, local: lungmix.Cohort) -> None:
 
 
 def story(folder: Path) -> str:
-    """All files of a folder, for what goes wrong."""
+    """Return the text of all files of a folder, for messages of failed tests."""
     files = [file for file in sorted(folder.glob("*")) if file.is_file()]
     return "\n".join(f"{file.name}:\n{file.read_text(errors='replace')}" for file in files)

@@ -60,7 +60,7 @@ def segmentation(path, pixels, segments, kind="BINARY", *, geometry=GRID, change
     path : Path
         File to write.
     pixels : ndarray, shape (slices, y, x) or (slices, y, x, segments)
-        Labels, or a plane for each segment.
+        Labels, or one binary plane per segment.
     segments : list of SegmentDescription
         Segments.
     kind : {"BINARY", "FRACTIONAL", "LABELMAP"}

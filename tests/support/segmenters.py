@@ -1,4 +1,4 @@
-"""A distribution with segmenters, written into a folder as pip would install it."""
+"""A package with segmenters, written into a folder as pip would install it."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ NAMES = {
 
 
 def install(folder: Path, version: str = "1.0") -> Path:
-    """Write the module and the metadata of a version of the distribution into a folder, in place of another one."""
+    """Write module and metadata of a version of the package into a folder, in place of another version."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("toy_segmenters-*.dist-info"):
         for file in old.iterdir():
@@ -157,7 +157,7 @@ def install(folder: Path, version: str = "1.0") -> Path:
 
 
 def forget() -> None:
-    """Drop the module and the loaded segmenter of this process."""
+    """Remove the module and the loaded segmenter from this process."""
     from lungmix.segmenters import plugins
 
     plugins._LOADED.clear()

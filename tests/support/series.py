@@ -21,7 +21,7 @@ ORIGIN = (-10.5, 3.25, -100.0)
 
 
 def hu_of(shape=SHAPE, seed=0):
-    """HU of noise on steps, all over the range of CT."""
+    """Return HU of steps with noise, over the whole range of CT."""
     random = np.random.default_rng(seed)
     return (
         (random.normal(0, 200, shape) + random.integers(-1000, 1500, (shape[0], 1, 1))).clip(-1024, 3071).astype("i2")
@@ -29,9 +29,9 @@ def hu_of(shape=SHAPE, seed=0):
 
 
 def write_series(folder, hu=None, seed=0, spacing=SPACING, origin=ORIGIN, direction=None, intercept=-1024, **tags):
-    """A series of one file a slice, ``00001.dcm`` and so on; returns the files in the order of z.
+    """Write a series with one file per slice, ``00001.dcm`` and so on, and return the files in the order of z.
 
-    `tags` go into every header; a callable is given the number of the slice, from 0.
+    `tags` are written to every header. A tag may be a function of the number of the slice, counted from 0.
     """
     hu = hu_of(seed=seed) if hu is None else hu
     nz, ny, nx = hu.shape
@@ -48,11 +48,11 @@ def write_series(folder, hu=None, seed=0, spacing=SPACING, origin=ORIGIN, direct
 
 
 _WRITTEN = {}
-"""Files by what is in them: many tests write the same slices, and pydicom takes milliseconds for each."""
+"""Cache of file contents: many tests write the same slices, and pydicom takes milliseconds for each."""
 
 
 def _content(place, index, plane, values):
-    """The bytes of a slice, whose header has these values; None takes an attribute away."""
+    """Return the bytes of a slice with these values in its header; None removes an attribute."""
     key = (place, index, plane.dtype.str, plane.shape, plane.tobytes(), repr(values))
     if key not in _WRITTEN:
         if len(_WRITTEN) >= 5000:
@@ -80,7 +80,7 @@ def _encoded(place, index, plane, values):
 
 
 def change(file, to=None, **tags):
-    """Change a file, or write a changed copy; None takes an attribute away."""
+    """Change the header of a file, or write a changed copy; None removes an attribute."""
     dataset = pydicom.dcmread(file)
     for name, value in tags.items():
         if value is None:
@@ -99,7 +99,7 @@ def change(file, to=None, **tags):
 
 
 def copy(file, to, **tags):
-    """A copy that is another object."""
+    """Write a copy of a file with another SOPInstanceUID."""
     return change(file, to, SOPInstanceUID=generate_uid(), **tags)
 
 
@@ -116,7 +116,7 @@ def refused(items):
 
 
 def only_scan(source, rules=None):
-    """The one scan of a source in which nothing else was refused."""
+    """Return the only scan of a source, and check that no other item was rejected."""
     items = find_scans(source, rules or SeriesFilter())
     assert not refused(items), items
     (scan,) = scans(items)
@@ -124,14 +124,14 @@ def only_scan(source, rules=None):
 
 
 def read(scan, thickness=3):
-    """All voxels of a scan."""
+    """Return all voxels of a scan."""
     slabs = list(scan.slabs(thickness))
     assert all(len(slab) == thickness for slab in slabs[:-1])
     return np.concatenate(slabs)
 
 
 def by_simpleitk(folder):
-    """The series of a folder as SimpleITK reads it."""
+    """Return the series of a folder as SimpleITK reads it."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     return reader.Execute()

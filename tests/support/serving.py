@@ -1,4 +1,4 @@
-"""A store that is served by a thread of the test."""
+"""Serve a store over HTTP from a thread of the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tornado.netutil import bind_sockets
 
 @contextmanager
 def serving(app):
-    """Address of a web application on a free port of the loopback address."""
+    """Serve a web application on a free port of the loopback address, and yield its address."""
     ready, stop = threading.Event(), None
     state = {}
 

@@ -13,14 +13,14 @@ import asyncssh
 
 
 class Server:
-    """What the server has run.
+    """Running server, with the commands that it has run.
 
     Attributes
     ----------
     sessions : dict
         Commands by the process that leads their session.
     options : str
-        Words with which ``ssh`` reaches the server and trusts it, and nothing else.
+        Options with which ``ssh`` connects to this server and trusts it alone.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -29,7 +29,7 @@ class Server:
         self.options = ""
 
     async def serve(self, process: asyncssh.SSHServerProcess) -> None:
-        """Run the command of a connection; with a terminal, if one is asked for, that hangs up when it ends."""
+        """Run the command of a connection; if the client requests a terminal, it is closed when the connection ends."""
         terminal = process.term_type is not None
         near, far = os.openpty() if terminal else os.pipe()
         with os.fdopen(near, "rb", buffering=0) as output:
@@ -48,12 +48,12 @@ class Server:
 
 
 async def _relay(output, process: asyncssh.SSHServerProcess) -> None:
-    """What a command prints, until it has closed its end or nobody listens."""
+    """Send the output of a command to the client, until the command or the client closes the connection."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), output)
     try:
-        # A terminal whose command has ended gives an error, and no end of file.
+        # Reading from a terminal whose command has ended raises an error, instead of returning end of file.
         with suppress(OSError):
             while data := await reader.read(1 << 16):
                 process.stdout.write(data)
@@ -64,14 +64,14 @@ async def _relay(output, process: asyncssh.SSHServerProcess) -> None:
 
 @contextmanager
 def running_ssh_server(folder: Path, environment: Mapping[str, str]) -> Iterator[Server]:
-    """Keys, a server that knows them, and what it started, all of which end with the block.
+    """Create keys and run a server that accepts them; the server and its commands end with the block.
 
     Parameters
     ----------
     folder : Path
-        For the key of the client, and the file of hosts it knows.
+        Folder for the key of the client, and its file of known hosts.
     environment : mapping
-        All that commands find in theirs.
+        Environment variables of commands; they have no others.
     """
     host, client = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
     identity, known_hosts = folder / "id_ed25519", folder / "known_hosts"

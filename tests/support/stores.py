@@ -1,4 +1,4 @@
-"""Two stores compared: every byte but times and random digits."""
+"""Comparison of two stores: every byte except times and random digits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _RANDOM = ("salt", "watched")
 
 
 def store_digest(url) -> dict[str, str]:
-    """Digest of each object of a store, by key; of metadata without times, salts and what is derived from salts."""
+    """Return a digest of each object of a store, by key.
+
+    Times, salts, and digests that depend on salts are removed from metadata before.
+    """
     store = lungmix.open_cohort(url)._group.store
     digests = {}
     for key in sync(_keys(store)):
@@ -28,7 +31,7 @@ def store_digest(url) -> dict[str, str]:
 
 
 def assert_same_store(store_a, two) -> None:
-    """Fail with the names of the objects that differ."""
+    """Check that two stores have the same objects; fail with the names of objects that differ."""
     first, second = store_digest(store_a), store_digest(two)
     one_only = sorted(first.keys() ^ second.keys())
     assert not one_only, f"in one of the stores only: {one_only}"
@@ -37,7 +40,7 @@ def assert_same_store(store_a, two) -> None:
 
 
 def results_of(url) -> dict[str, object]:
-    """Labels, counts and measurements of a store: what must not depend on where and how it was made."""
+    """Return labels, histograms and measurements of a store, which must not depend on the cluster and the machine."""
     cohort = lungmix.open_cohort(url)
     results: dict[str, object] = {
         "measurements": cohort.read_text("measurements.csv"),
@@ -52,7 +55,7 @@ def results_of(url) -> dict[str, object]:
 
 
 def assert_same_voxels_each_way(ways, scan, folder, run=run_here) -> None:
-    """Run the main job on a scan with the options of each way, and fail where images differ."""
+    """Run a scan once with each set of options, and check that the images are always the same."""
     for name, way in ways.items():
         done = run("run", folder / f"{name}.zarr", scan, "--model", "published", *SMALL, *way, "--json")
         assert done.returncode == 0, done.stderr

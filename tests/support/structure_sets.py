@@ -22,7 +22,7 @@ def contour(points, kind="CLOSED_PLANAR"):
 
 
 def long_contour(points):
-    """Return a contour of very many points in mm as bytes, which pydicom writes without looking at each number."""
+    """Return a contour of very many points in mm as bytes, which pydicom writes without checking each number."""
     text = "\\".join([f"{value:.10g}" for value in np.ravel(points).tolist()]).encode()
     dataset = item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points))
     dataset.add_new(tag_for_keyword("ContourData"), "UN", text + b" " * (len(text) % 2))
@@ -30,7 +30,7 @@ def long_contour(points):
 
 
 def structure_set(path, structures, *, frame=FRAME, series=SERIES, codes=None, **attributes):
-    """Write an RTSTRUCT of contours by the name of their structure, which are numbered from 1, and return its path."""
+    """Write an RTSTRUCT and return its path; contours are given by name of the structure, numbered from 1."""
     reference = item(FrameOfReferenceUID=frame)
     if series:
         study = item(RTReferencedSeriesSequence=[item(SeriesInstanceUID=series)])

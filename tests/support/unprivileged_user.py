@@ -1,4 +1,4 @@
-"""Commands as a user who may write nowhere: as in rootless images, where files are root's and there is no home."""
+"""Run commands as a user who may not write anywhere and has no home folder, as in containers without root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 NOBODY = 65534
 UNKNOWN = 54321
-"""A user without an entry in the system's list."""
+"""User id without an entry in the system's list of users."""
 
 # What starts may lie where processes that it starts in turn find nothing any more.
 _PROBE = "import subprocess, sys, lungmix; subprocess.run([sys.executable, '-c', 'import lungmix'], check=True)"
@@ -36,19 +36,19 @@ def _other_user(user: int) -> tuple[str, ...]:
     plain = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
     if subprocess.run([*plain, sys.executable, "-c", _PROBE], capture_output=True).returncode == 0:
         return plain
-    # An interpreter below root's home: others may read it, and still write nothing.
+    # The interpreter may be below root's home folder: let other users read it, but not write.
     return (*plain, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 
 
 def read_only(folder: Path) -> Path:
-    """Take the right to write from all that a folder holds."""
+    """Make a folder and everything in it read-only."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod(path.stat().st_mode & 0o555)
     return folder
 
 
 def open_to_all(folder: Path) -> Path:
-    """Let every user find and write a folder of a test."""
+    """Let every user enter and write a folder of a test."""
     folder.chmod(0o777)
     for parent in folder.parents:
         if parent.stat().st_uid == os.geteuid() and len(parent.parts) > 2:

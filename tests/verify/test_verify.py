@@ -27,7 +27,7 @@ NAME = "case-001"
 
 @pytest.fixture(scope="module")
 def finished(scan, client, tmp_path_factory):
-    """A measured store of one scan of two slabs."""
+    """Measured store with one scan of two slabs."""
     pipeline = Pipeline(client, lungmix.open_cohort(tmp_path_factory.mktemp("store") / "cohort.zarr", "a"))
     assert not pipeline.run([scan], mask=MASK, model="published").failed
     pipeline.measure([AIRWAY], radiomics=True)
@@ -46,7 +46,7 @@ def verify(client, store, scan=None):
 
 
 def change_case(store, change):
-    """Change the attributes of the case as nobody but an accident would."""
+    """Change the attributes of the case in its file, as an accident might."""
     file = store / NAME / "zarr.json"
     document = json.loads(file.read_text())
     change(document["attributes"])
@@ -54,7 +54,7 @@ def change_case(store, change):
 
 
 def change_digit(file):
-    """Add ten to the last number of the last row of a table that can be told."""
+    """Add ten to the last number other than NaN and 0 in the last row of a table."""
     *rows, last = file.read_text().splitlines()
     cells = last.split(",")
     at = max(i for i, cell in enumerate(cells) if cell not in ("nan", "0"))
@@ -237,7 +237,7 @@ def test_scratch_store_is_in_a_temporary_folder_if_the_disk_is_read_only(monkeyp
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    # Where no folder can be made whoever asks, root included.
+    # No user, not even root, can create a folder at this place.
     monkeypatch.setattr("lungmix.verify.scratch.scratch_url", lambda url: "/proc/cohort.zarr.verify-0")
     with scratch_store(store) as scratch:
         assert Path(scratch.url).is_relative_to(temporary)

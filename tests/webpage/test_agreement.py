@@ -1,4 +1,4 @@
-"""Agreement of a cohort with references on its page: figures, captions, and the slices that differ most."""
+"""Agreement with references in the report of a cohort: figures, captions, and the slices that differ most."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def evaluated(made):
-    """Four cases of which three were compared; the lung of the second one is shifted in its reference."""
+    """Store of four cases, three of which were compared; in the reference of the second case, the lung is shifted."""
     cohort, folder = made
     CohortWriter(cohort).write_text(EVALUATION_FILE, "")
     rows = [row("case-001", 0.99), row("case-002", 0.5, 800.0), row("case-003", 0.9, 1200.0, 1000.0)]
@@ -127,7 +127,7 @@ def test_volumes_and_differences_are_drawn_by_region(evaluated):
     points = axes[1].collections[0].get_offsets()
     assert np.allclose(points, [(950, 100), (850, -100), (1100, 200)])
     axes[1].figure.canvas.draw()
-    # Beside the axes, where no point is.
+    # The texts are next to the axes, where there are no points.
     assert [text.get_window_extent().x0 > axes[1].bbox.x1 for text in axes[1].texts] == [True] * 3
 
 
@@ -167,7 +167,7 @@ def test_figure_of_a_damaged_shard_is_missing_with_a_warning(evaluated, tmp_path
 
 
 class Warnings(Callback):
-    """Keeps warnings."""
+    """Callback that stores warnings."""
 
     def __init__(self):
         self.seen = []

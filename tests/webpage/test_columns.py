@@ -17,7 +17,7 @@ def test_missing_and_undefined_values_are_empty_and_sort_as_none():
     assert [column.sort_key(row) for row in rows] == ["", "", "-820.26"]
 
 
-def test_words_make_a_column_of_words():
+def test_column_with_any_text_is_not_numeric():
     (column,) = columns_of([{"case": "a", "touches": "left"}])
     assert not column.numeric
     assert column.first, "where nothing is known, all is shown"

@@ -153,7 +153,7 @@ def test_robustness_is_drawn_of_cohorts_that_are_large_enough(tmp_path):
     assert {path.suffix for path in (tmp_path / "figures").glob("robustness.*")} == {".csv", ".png", ".svg"}
 
 
-def test_scores_are_drawn_of_cases_that_have_both(tmp_path):
+def test_scores_are_drawn_for_cases_with_score_and_measurement(tmp_path):
     involvement = {"a": 1.0, "b": 12.0, "c": 30.0, "d": 31.0}
     assert draw_scores({"a": 0, "b": 2, "z": 4}, involvement, tmp_path) is None
     picture = draw_scores({"a": 0, "b": 2, "c": 3, "d": 3, "z": 4}, involvement, tmp_path)
@@ -205,7 +205,7 @@ def test_page_of_an_empty_store_and_of_unlabelled_cases(tmp_path):
     assert 'id="view"' not in text
 
 
-def test_columns_that_come_later_are_shown_without_a_change(tmp_path):
+def test_unknown_columns_are_shown_too(tmp_path):
     cohort, _ = labelled_store(tmp_path / "cohort.zarr", 1)
     header, values = cohort.read_text(MEASUREMENTS_FILE).splitlines()
     CohortWriter(cohort).write_text(MEASUREMENTS_FILE, f"{header},left_lung_ml\n{values},1234.5\n")
@@ -221,7 +221,7 @@ def test_name_of_the_store_is_shown_without_the_folders_above(tmp_path):
     assert all(b"Jane" not in path.read_bytes() for path in (tmp_path / "page").rglob("*.*"))
 
 
-def test_scanners_with_odd_names_do_no_harm(tmp_path):
+def test_names_of_scanners_are_escaped(tmp_path):
     labelled_store(tmp_path / "cohort.zarr", 1)
     odd = {"manufacturer": HOSTILE, "model": "'\"&\u2028"}
     writable = lungmix.open_cohort(tmp_path / "cohort.zarr", "r+")["case-001"]

@@ -1,4 +1,4 @@
-"""The page in a real browser: clicks, keys, wheel and swipes, and the pixels that result."""
+"""The report in a real browser: clicks, keys, mouse wheel and swipes, and the resulting pixels."""
 
 import base64
 import io
@@ -59,7 +59,7 @@ def pixels(page, plane="axial"):
 
 
 def at_centres(image, box, shape):
-    """Colour of the canvas at the centre of every voxel of a slice of this shape."""
+    """Return the colours of the canvas at the centres of the voxels of a slice of the given shape."""
     rows = (box[1] + (np.arange(shape[0]) + 0.5) * box[3] / shape[0]).astype(int)
     columns = (box[0] + (np.arange(shape[1]) + 0.5) * box[2] / shape[1]).astype(int)
     return image[np.ix_(rows, columns)][..., :3].astype(int)
@@ -199,7 +199,7 @@ def test_windows_show_their_hu(page, made, name, low, high):
     assert np.ptp(shown, axis=2).max() == 0
     hu = -1150 + 6 * preview.grey[z].astype(float)
     expected = np.clip((hu - low) / (high - low), 0, 1) * 255
-    # The sheet is compressed with loss, of about 20 HU.
+    # The images in the report are compressed with a loss of about 20 HU.
     assert np.sqrt(((shown[..., 0] - expected) ** 2).mean()) < 30 * 255 / (high - low) + 6
     assert np.corrcoef(shown[..., 0].ravel(), expected.ravel())[0, 1] > 0.97
 

@@ -10,7 +10,7 @@ from support.labelled import add_case
 
 
 def store_of(folder, ct, spacing, direction=None, labels=None):
-    """Return a case whose volume is labelled as given."""
+    """Return a case with the given HU and labels."""
     nz, ny, nx = ct.shape
     given = {} if direction is None else {"direction": direction}
     cohort = lungmix.open_cohort(folder, "a")

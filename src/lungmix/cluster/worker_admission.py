@@ -106,7 +106,7 @@ def _admission_plugin() -> WorkerPlugin:
             packages = get_versions()["packages"]
             worker.log_event(self._topic, {"worker": worker.address, "lungmix": version, "packages": packages})
             # A joining worker does not receive tasks yet; those assigned to it go to other workers.
-            reason = f"{self._topic}: here is lungmix {version}, the run has {self._expected[0]}"
+            reason = f"{self._topic}: this worker has lungmix {version}, the run has {self._expected[0]}"
             await worker.scheduler.retire_workers(
                 workers=[worker.address], close_workers=False, remove=True, stimulus_id=reason
             )

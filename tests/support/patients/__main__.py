@@ -1,4 +1,4 @@
-"""Table of patients of ``docs/anatomical.md``: ``python -m support.patients`` in the folder of the tests."""
+"""Print the table of patients of ``docs/anatomical.md``: ``python -m support.patients`` in the folder of the tests."""
 
 from support.patients.cases import CASES
 from support.patients.outcome import outcome, table_row

@@ -12,16 +12,16 @@ DENSE_OF = {-1: Part.DENSE_RIGHT, 1: Part.DENSE_LEFT}
 
 @dataclass(frozen=True)
 class Disease:
-    """What takes a volume of a lung.
+    """Base of diseases, each of which fills a volume of a lung.
 
     Attributes
     ----------
     side : int
         -1 for the right lung, 1 for the left lung.
     ml : float
-        Volume.
+        Volume in mL.
     hu : float
-        Mean.
+        Mean HU.
     """
 
     side: int
@@ -32,7 +32,10 @@ class Disease:
         return DENSE_OF[self.side]
 
     def order(self, x, y, z, depth):
-        """Return a value for each voxel of the lung; the lowest are taken. `depth` is the distance from the wall."""
+        """Return a value for each voxel of the lung; the disease fills voxels from the lowest value on.
+
+        `depth` is the distance of each voxel from the chest wall.
+        """
         raise NotImplementedError
 
 
@@ -45,7 +48,7 @@ class Consolidation(Disease):
     angle, height : float
         Position on the wall: degrees from the back, mm along z.
     flat : float
-        Thickness over half the width.
+        Thickness divided by half the width.
     """
 
     angle: float = 40
@@ -149,7 +152,7 @@ class Bullae(Disease):
 
 
 def waves(x, y, z):
-    """Return a smooth irregular function of the place, about -1 to 1."""
+    """Return a smooth irregular function of the position, about -1 to 1."""
     total = 0
     for kx, ky, kz, phase in (
         (0.2, 0.11, -0.13, 0),

@@ -1,4 +1,4 @@
-"""What the preset ``anatomical`` makes of a patient."""
+"""Results of the preset ``anatomical`` for a simulated patient."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ LUNG = (*AERATED, *DENSE)
 
 
 def lung_parts(hu, spacing):
-    """Return the parts of the lungs by the preset, 0 to 4, of axial HU."""
+    """Return the labels that the preset gives to an axial array of HU: 0 to 4, as in `lungmix.tissue.DENSE`."""
     threshold = -400 if min(spacing[1:]) > 2 else -300
     reduction = reduction_of(spacing)
     codes = find_zones(reduction.apply(hu), threshold, reduction.spacing(spacing))
@@ -25,16 +25,16 @@ def lung_parts(hu, spacing):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures of a mask.
+    """Agreement of a mask with the truth of a patient.
 
     Attributes
     ----------
     right, left : float
         Dice of the aerated lungs, NaN without such a lung.
     volumes : dict
-        mL in the patient, by part.
+        Volume of each part in the patient, mL.
     inside : dict
-        mL in the mask, by part.
+        Volume of each part that is in the mask, mL.
     """
 
     right: float
@@ -43,12 +43,12 @@ class Outcome:
     inside: dict
 
     def dense_percent(self):
-        """Return how much of the dense lung is in the mask."""
+        """Return the percentage of the dense lung that is in the mask."""
         volume = sum(self.volumes[part] for part in DENSE)
         return 100 * sum(self.inside[part] for part in DENSE) / volume if volume else float("nan")
 
     def outside_percent(self):
-        """Return how much of the mask is no lung."""
+        """Return the percentage of the mask that is not lung."""
         total = sum(self.inside.values())
         return 100 * (total - sum(self.inside[part] for part in LUNG)) / total
 

@@ -42,7 +42,7 @@ class Patient:
     noise : float
         SD, HU.
     kernel : float
-        SD of the point spread of the noise, voxels: 0.4 sharp, 1.0 soft.
+        SD of the blur of the noise in voxels: 0.4 for a sharp kernel, 1.0 for a soft one.
     seed : int
         Seed of vessels and noise.
     """

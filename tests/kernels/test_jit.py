@@ -40,7 +40,7 @@ def write(file, text):
 
 
 def call(package, **variables):
-    """Return what `CALL` prints for a user with only these environment variables, who can write nowhere else."""
+    """Run `CALL` as a user without a home, with these environment variables, and return the two values it prints."""
     path = f"{package.parent}:{Path(lungmix.__file__).parents[1]}"
     done = as_nobody(["-B", "-c", CALL], package.parent, PYTHONPATH=path, **variables)
     assert not done.stderr, done.stderr

@@ -140,14 +140,15 @@ def tube_sections(
     hu : ndarray of int16, shape (z, y, x)
         Mean HU of reduced voxels.
     lumen : ndarray of bool, same shape
-        Gas.
+        Voxels of gas.
     lung : ndarray of bool, same shape
         Lung mask.
     steps : ndarray of float64, shape (3, 3)
         Column ``j`` is the vector in LPS, in mm, of one step along array axis ``j``.
     middle_of : sequence of int
-        Lower limits in HU of the tissues, such as soft tissue and bone, whose medians from right to left are taken as
-        the middle of the body. The trachea is near one of them or between them.
+        Lower limits of the HU of one or more tissues, such as soft tissue and bone. The median position, from right to
+        left, of the voxels of each tissue is an estimate of the middle of the body. The trachea must be near one of
+        these positions or between them.
     """
     out = np.zeros(hu.shape, np.bool_)
     axis = cranial_axis(steps)

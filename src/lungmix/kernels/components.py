@@ -112,11 +112,11 @@ class MergedComponents:
     Attributes
     ----------
     components : ComponentTable
-        Components of the volume that `SlabTable` lists in at least one slab.
+        Components of the volume. Small components that lie within one slab are left out, see `SlabTable`.
     number : list of ndarray of int32
-        For each slab, the index in `components` of each component that its `SlabTable` lists.
+        For each slab, the index in `components` of each component in the table of the slab.
     unlisted : int
-        Number of further components, which no table lists.
+        Number of components that are left out.
     """
 
     components: ComponentTable

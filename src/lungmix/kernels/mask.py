@@ -189,7 +189,7 @@ def lung_mask(hu: npt.NDArray[np.int16], recipe: MaskRecipe) -> Mask:
     hu : ndarray of int, shape (z, y, x)
         HU. Padding below -1000 is air, like all values below the threshold.
     recipe : MaskRecipe
-        The steps.
+        Parameters of the steps.
 
     Returns
     -------

@@ -97,7 +97,10 @@ def diamond(extent: Sequence[int]) -> Element:
     """
     limit = lcm(*(max(n, 1) for n in extent))
     if limit > _LARGEST_EXACT_COST or min(extent) < 0:
-        raise UsageError(f"an opening of {tuple(extent)} voxels is not possible: give small whole numbers")
+        raise UsageError(
+            f"an opening of {tuple(extent)} voxels is not possible: give whole numbers of 0 or more, with a least "
+            f"common multiple of at most {_LARGEST_EXACT_COST:,}"
+        )
     z, y, x = (np.arange(n + 1, dtype=np.uint16) * np.uint16(limit // max(n, 1)) for n in extent)
     return Element((z, y, x), limit)
 

@@ -27,8 +27,8 @@ _FAN_IN = 8
 T = TypeVar("T")
 
 Task = Callable[..., Any]
-"""Function of four arguments: rows of a chunk, their weights or None, number of the chunk, an argument for the
-chunk."""
+"""Function ``task(x, weights, index, argument)`` of a chunk: its rows, their weights or None, its number, and an
+argument that differs between chunks."""
 
 
 class Source(Protocol):

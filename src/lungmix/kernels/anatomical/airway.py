@@ -30,7 +30,9 @@ RIM_HU = -700
 """Upper limit of the HU of the second layer of voxels that is added around the lumen; these voxels mix gas and wall."""
 
 MIDDLE_OF = (SOFT_HU, 150)
-"""Lower limits, HU, of soft tissue and bone. Where the image is cut at one side, the spine still shows the middle."""
+"""Lower limits of the HU of soft tissue and of bone. The middle of the body is estimated from each of these tissues,
+because the median of soft tissue is not in the middle if the image cuts the body on one side; that of bone then still
+is, because of the spine."""
 
 _ALL = np.ones((3, 3, 3), np.bool_)
 

@@ -46,12 +46,12 @@ GAP_MM = 4.0
 because the wall of the bowel and the diaphragm lie between."""
 
 ABOVE = 0.5
-"""A small component that is further away is lung if at least this share of its voxels lies above voxels of a lung. Gas
-in the abdomen lies below the lungs."""
+"""A small component further than `GAP_MM` from a lung is lung if at least this share of its voxels lies above voxels of
+a lung. Gas in the abdomen lies below the lungs."""
 
 WIDE_MM = 15.0
-"""Lung counts as below only where it holds a sphere of this radius. A trachea, at most 27 mm wide, does not, so that
-gas of the throat above it is not lung."""
+"""Radius, mm, of the sphere that a lung must hold for a small component to lie above it. A trachea is at most 27 mm
+wide and holds no such sphere, so that gas of the throat, above the trachea, is not lung."""
 
 
 def find_lungs(hu: npt.NDArray[np.int16], air: Mask, spacing: Sequence[float]) -> Mask:

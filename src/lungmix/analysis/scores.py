@@ -89,6 +89,28 @@ class Resampling:
 
 
 @dataclass(frozen=True)
+class ByOthers:
+    """Correlation of scores with the lung involvement of each patient under the mixture of all other patients.
+
+    Attributes
+    ----------
+    all : Correlation
+        Correlation over all scans.
+    first : Correlation or None
+        Correlation over the first scan of each patient; None if no patient has several scans.
+    line : Line
+        Regression line through all scans.
+    largest_shift : float
+        Largest difference, in percentage points, from the lung involvement under the mixture of all patients.
+    """
+
+    all: Correlation
+    first: Correlation | None
+    line: Line
+    largest_shift: float
+
+
+@dataclass(frozen=True)
 class ScoreStudy:
     """Correlation of scores with the lung involvement in a cohort.
 
@@ -112,6 +134,8 @@ class ScoreStudy:
         One result for each rule in `DRAWS`.
     unscored, unmeasured : list of str
         Measured cases without a score, and scores without a measured case.
+    by_others : ByOthers, optional
+        The same with lung involvement by the mixture of all other patients.
     """
 
     rows: list[dict[str, Any]]
@@ -123,6 +147,7 @@ class ScoreStudy:
     resamplings: list[Resampling]
     unscored: list[str]
     unmeasured: list[str]
+    by_others: ByOthers | None = None
 
 
 def pearson(x: Sequence[float] | Floats, y: Sequence[float] | Floats, level: float = 95.0) -> Correlation:
@@ -231,6 +256,7 @@ def study(
     resamplings: int = 100,
     fraction: float = 0.8,
     seed: int = 0,
+    by_others: Mapping[str, tuple[float, float]] | None = None,
 ) -> ScoreStudy:
     """Return the correlation of lung involvement with scores, the regression line, and statistics by score.
 
@@ -243,6 +269,9 @@ def study(
         Measured cases without a score, and scores without a measured case, for the result.
     level, resamplings, fraction, seed
         See `pearson` and `resample`.
+    by_others : mapping of str to (float, float), optional
+        By case, the lung involvement under the mixture of all other patients, and under that of all patients, as by
+        `lungmix.analysis.leave_one_out.involvement_by_others`.
 
     Raises
     ------
@@ -260,8 +289,21 @@ def study(
     seen: set[str] = set()
     first = [not (row["patient"] in seen or seen.add(row["patient"])) for row in rows]  # type: ignore[func-returns-value]
     several = not all(first)
+    table = [dict(row) for row in rows]
+    apart = None
+    if by_others is not None:
+        pairs = [by_others[str(row["case"])] for row in rows]
+        unseen = np.array([pair[0] for pair in pairs])
+        for row, value in zip(table, unseen.tolist(), strict=True):
+            row["lung_involvement_by_others"] = value
+        apart = ByOthers(
+            all=pearson(unseen, scores, level),
+            first=pearson(unseen[first], scores[first], level) if several else None,
+            line=line_through(unseen, scores.astype(np.float64)),
+            largest_shift=max(abs(others - everyone) for others, everyone in pairs),
+        )
     return ScoreStudy(
-        rows=[dict(row) for row in rows],
+        rows=table,
         patients=len(seen),
         groups=[_group(score, involvement[scores == score]) for score in range(LOWEST, HIGHEST + 1)],
         all=pearson(involvement, scores, level),
@@ -273,6 +315,7 @@ def study(
         ],
         unscored=list(unscored),
         unmeasured=list(unmeasured),
+        by_others=apart,
     )
 
 

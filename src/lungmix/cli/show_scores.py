@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lungmix.analysis.scores import Correlation, ScoreStudy
+from lungmix.analysis.scores import Correlation, Line, ScoreStudy
 from lungmix.cli.redaction import printable
 from lungmix.cli.show_fits import new_table, print_lines
 from lungmix.errors import count_of, redact
@@ -30,9 +30,17 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
     _add_correlation(table, "all scans", result.all)
     if result.first is not None:
         _add_correlation(table, "first scan of each patient", result.first)
+    others = result.by_others
+    if others is not None:
+        _add_correlation(table, "all scans, mixture of the other patients", others.all)
+        if others.first is not None:
+            _add_correlation(table, "first scans, mixture of the other patients", others.first)
     console.print(table)
-    line = result.line
-    console.print(f"S = {line.intercept:.3f} + {line.slope:.4f} LI, R² {line.r2:.3f}\n", highlight=False)
+    console.print(_equation(result.line), highlight=False)
+    if others is not None:
+        console.print(f"mixture of the other patients: {_equation(others.line)}", highlight=False)
+        console.print(f"it changes LI by up to {others.largest_shift:.2f} points", highlight=False)
+    console.print()
     table = new_table(
         f"{result.resamplings[0].times} regressions of draws from the score groups", "draw", "scans", "R²", "C",
         "R² of the rest",
@@ -54,6 +62,10 @@ def scores_values(store: str, result: ScoreStudy, files: Sequence[Path]) -> dict
     values["scans"] = values.pop("rows")
     values["unmeasured"] = [redact(name) for name in result.unmeasured]
     return {"store": store, **values, "files": list(map(str, files))}
+
+
+def _equation(line: Line) -> str:
+    return f"S = {line.intercept:.3f} + {line.slope:.4f} LI, R² {line.r2:.3f}"
 
 
 def _add_correlation(table: Table, scans: str, correlation: Correlation) -> None:

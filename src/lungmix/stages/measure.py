@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lungmix.errors import StoreError
 from lungmix.kernels.data_dictionary import DENSE_COLUMNS, EVALUATION, EVALUATION_HU, MEASUREMENTS, QUALITY, RADIOMICS
@@ -130,13 +131,19 @@ def rows_of_case(
         dense = {} if case.region_counts is None else measure_dense(case.region_counts, table, case.geometry.voxel_ml)
         return [{"case": case.name, **values, **provenance, **excluded, **dense}]
     rows: list[Row] = []
-    lung_histogram = case.hu_counts - sum_of(region_histograms, exclude_regions)
+    lung_histogram = measured_counts(case, exclude_regions)
     for label_value, region in enumerate(["lung", *component_keys(model.n_components)]):
         histogram = lung_histogram if label_value == 0 else np.where(table == label_value, lung_histogram, np.uint64(0))
         features = first_order(histogram, case.geometry.voxel_ml * 1000)
         columns: Row = {"case": case.name, "region": region, "label": label_value, "voxels": int(histogram.sum())}
         rows.append({**columns, **provenance, **features})
     return rows
+
+
+def measured_counts(case: Case, exclude_regions: Sequence[Tissue]) -> npt.NDArray[np.uint64]:
+    """Return the histogram of the voxels of a case that count as lung, uint64 of shape (65536,)."""
+    has_regions = case.geometry.orientation_known and regions.is_valid(case)
+    return case.hu_counts - sum_of(case.side_counts if has_regions else None, exclude_regions)
 
 
 def with_dense_columns(rows: Sequence[Row]) -> list[Row]:

@@ -44,19 +44,51 @@ def pooled_counts(cohort: Cohort, names: Sequence[str], parameters: FitParameter
     ModelError
         If the pool has no voxel.
     """
-    total = np.zeros(N_HU, np.uint64)
-    shares = np.zeros(N_HU, np.float64)
-    filled = 0
+    pool = Pool(parameters)
     for name in names:
-        counts = counts_of(cohort[name], parameters.pool)
+        pool.add(cohort[name])
+    return pool.counts()
+
+
+class Pool:
+    """Sum of the histograms of cases, of which cases can be left out again.
+
+    Parameters
+    ----------
+    parameters : FitParameters
+        `pool` and `weigh`.
+    """
+
+    def __init__(self, parameters: FitParameters):
+        self._parameters = parameters
+        self._total = np.zeros(N_HU, np.uint64)
+        self._shares = np.zeros(N_HU, np.float64)
+        self._cases = self._filled = 0
+
+    def add(self, case: Case) -> None:
+        """Add the voxels of a masked case."""
+        counts = counts_of(case, self._parameters.pool)
         voxels = int(counts.sum())
-        total += counts
+        self._total += counts
+        self._cases += 1
         if voxels:
-            shares += counts / voxels
-            filled += 1
-    if not filled:
-        raise ModelError(f"none of {count_of(len(names), 'case')} has a lung voxel to pool")
-    return shares * (float(total.sum()) / filled) if parameters.weigh == WEIGH_SCANS else total
+            self._shares += counts / voxels
+            self._filled += 1
+
+    def counts(self, left_out: Sequence[Case] = ()) -> Histogram:
+        """Return the pooled histogram without some of the cases that were added; see `pooled_counts`."""
+        without = Pool(self._parameters)
+        for case in left_out:
+            without.add(case)
+        filled = self._filled - without._filled
+        if not filled:
+            raise ModelError(f"none of {count_of(self._cases - without._cases, 'case')} has a lung voxel to pool")
+        total = self._total - without._total
+        if self._parameters.weigh != WEIGH_SCANS:
+            return total
+        # Rounding of the difference leaves traces where no other scan has a voxel.
+        shares = np.where(total > 0, self._shares - without._shares, 0.0)
+        return shares * (float(total.sum()) / filled)
 
 
 def counts_of(case: Case, pool: str) -> npt.NDArray[np.uint64]:

@@ -94,7 +94,10 @@ def bootstrap(
 
 
 @app.command()
-@opt.example("lungmix validate scores cohort.zarr --scores scores.csv --out validation")
+@opt.example(
+    "lungmix validate scores cohort.zarr --scores scores.csv --out validation",
+    "lungmix validate scores cohort.zarr --scores scores.csv --leave-one-patient-out --fit anchored",
+)
 def scores(
     store: opt.Store,
     scores: Annotated[
@@ -109,12 +112,28 @@ def scores(
         float, typer.Option(help="Fraction, from 0 to 1, of the scans with each score in a draw.")
     ] = 0.8,
     seed: opt.Seed = 0,
+    leave_one_patient_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-patient-out",
+            help="Also correlate with the lung involvement of each patient by the mixture of all other patients.",
+        ),
+    ] = False,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            "--fit",
+            help="Fit for --leave-one-patient-out: 'paper', 'converged' or 'anchored'; by default as in the last fit.",
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Correlate the radiologist's score with the lung involvement (section 3 and Figure 5 of the paper)."""
+    from lungmix.analysis.leave_one_out import fit_of_store, involvement_by_others
     from lungmix.analysis.score_table import join_scores, read_scores
     from lungmix.analysis.scores import study
-    from lungmix.cli.progress import callback_for
+    from lungmix.cli.progress import callback_for, progress_of
     from lungmix.cli.show_scores import scores_values, show_scores
     from lungmix.intake.key_table import KeyTable
     from lungmix.stages.measure import comparable_measurements
@@ -125,6 +144,11 @@ def scores(
     cohort = open_cohort(store)
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
     rows, unscored, unmeasured = join_scores(comparable_measurements(cohort), read_scores(scores), key_rows)
+    by_others = None
+    if leave_one_patient_out:
+        patients = {str(row["case"]): str(row["patient"]) for row in rows}
+        with progress_of("leave one patient out", "patients", quiet=quiet) as progress:
+            by_others = involvement_by_others(cohort, patients, fit_of_store(cohort, fit), progress)
     result = study(
         rows,
         unscored=unscored,
@@ -133,6 +157,7 @@ def scores(
         resamplings=resamplings,
         fraction=fraction,
         seed=seed,
+        by_others=by_others,
     )
     for warning in model_use(cohort).warnings():
         callback_for(quiet=True).on_warning(warning)

@@ -1,0 +1,94 @@
+"""Lung involvement of each patient under a mixture that has not seen the patient: that of all other patients.
+
+Labels are a function of HU, so the lung involvement follows from the histogram of a scan; no voxel is labelled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from lungmix.analysis.comparison import involvement
+from lungmix.errors import UsageError
+from lungmix.parameters import FitParameters
+from lungmix.stages.fit import fit_counts, masked_counts
+from lungmix.stages.measure import excluded_regions, measured_counts
+from lungmix.stages.pool import Pool
+from lungmix.store import Cohort
+from lungmix.store.choices import last_fit
+from lungmix.tissue import TISSUES
+
+SMALLEST = 2
+"""Fewest patients: one is left out, the others have a mixture."""
+
+
+def fit_of_store(cohort: Cohort, fit: str | None = None) -> FitParameters:
+    """Return the parameters of the last fit of a store with five components, one for each tissue, and another name.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store.
+    fit : str, optional
+        Name of the fit; by default that of the last fit.
+    """
+    last = last_fit(cohort)
+    if last.n_components != len(TISSUES):
+        last = FitParameters()
+    return replace(last, method="counts", exclude_flagged=False, fit=fit or last.fit)
+
+
+def involvement_by_others(
+    cohort: Cohort,
+    patients: Mapping[str, str],
+    parameters: FitParameters,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Return the lung involvement of cases under the mixture of all other patients, and under that of all patients.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store, whose masked cases with plausible HU are pooled.
+    patients : mapping of str to str
+        Patient of each case to return. Every other case of the store counts as a patient of its own.
+    parameters : FitParameters
+        Settings of the fits, with five components; `fit` names the fit that is used.
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each patient.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Percent, by case.
+
+    Raises
+    ------
+    UsageError
+        If there is only one patient.
+    """
+    pooled_names = list(masked_counts(cohort))
+    cases: dict[str, list[str]] = {}
+    for case, patient in patients.items():
+        cases.setdefault(patient, []).append(case)
+    if len(cases) + len([name for name in pooled_names if name not in patients]) < SMALLEST:
+        raise UsageError("the cohort has one patient, so no mixture of other patients exists: add scans of others")
+    excluded = excluded_regions(cohort)
+    # The fit of the paper pools whole masks and voxels alike, whatever the others pool.
+    alike, chosen = Pool(FitParameters()), Pool(parameters)
+    for name in pooled_names:
+        for pool in (alike, chosen):
+            pool.add(cohort[name])
+
+    def involvements(names: Sequence[str], left_out: Sequence[str]) -> dict[str, float]:
+        absent = [cohort[name] for name in left_out if name in pooled_names]
+        model = fit_counts(alike.counts(absent), parameters, chosen.counts(absent))[parameters.fit]
+        return {name: involvement(model, measured_counts(cohort[name], excluded)) for name in names}
+
+    everyone = involvements(list(patients), [])
+    others: dict[str, float] = {}
+    for done, names in enumerate(cases.values(), 1):
+        others |= involvements(names, names)
+        if progress is not None:
+            progress(done, len(cases))
+    return {name: (others[name], everyone[name]) for name in patients}

@@ -1,8 +1,8 @@
-"""The version, in one place: that of the installed package, which its build takes from the tags."""
+"""Version of the package, read from its installed metadata; the build derives it from the tags of the repository."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("lungmix")
-except PackageNotFoundError:  # sources on the path that nothing has installed
+except PackageNotFoundError:  # the sources are on the path, but not installed
     __version__ = "0+unknown"

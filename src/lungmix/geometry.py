@@ -125,7 +125,7 @@ class Geometry:
     direction : tuple of float
         The 3 x 3 direction cosines, row by row; column ``j`` is the direction of axis ``j``.
     orientation_known : bool
-        False where the file does not state its orientation. `direction` is then the identity by convention only, and
+        False if the file does not state its orientation. `direction` is then the identity by convention only, and
         right and left, front and back, head and feet are unknown.
     """
 
@@ -184,7 +184,7 @@ class Geometry:
     def first_index(self) -> tuple[int, int, int]:
         """Index of the first voxel along z, y, x, counted along the array axes from the origin of the patient space.
 
-        That of a crop exceeds that of the whole volume by the voxels that were cut off.
+        If a volume is cropped, the index grows by the number of voxels that were cut off.
         """
         columns = (self.direction[column::3] for column in range(3))
         x, y, z = (

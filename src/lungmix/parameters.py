@@ -208,7 +208,7 @@ def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
 
 @dataclass(frozen=True)
 class FitParameters:
-    """Settings of a fit; the defaults are those of the paper.
+    """Settings of a fit; the defaults are the settings of the publication.
 
     Attributes
     ----------

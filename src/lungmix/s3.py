@@ -122,7 +122,7 @@ def store_errors(url: str, *, missing: bool = False) -> Iterator[None]:
     url : str
         Address of the store.
     missing : bool
-        True where a missing object means that the bucket is missing; by default `FileNotFoundError` is passed on.
+        True if a missing object means that the bucket is missing; by default `FileNotFoundError` is passed on.
 
     Raises
     ------

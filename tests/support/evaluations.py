@@ -1,4 +1,4 @@
-"""Cases as the stages leave them, and references to compare them with."""
+"""Cases as after all stages, and references to compare them with."""
 
 import numpy as np
 import SimpleITK as sitk

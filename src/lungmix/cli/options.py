@@ -40,9 +40,9 @@ Preset = Annotated[
 Threshold = Annotated[
     int | None, typer.Option(help="HU below which a voxel is air; by default -155, or -300 with anatomical.")
 ]
-Opening = Annotated[int | None, typer.Option(help="Iterations of the opening; by default those of the preset.")]
+Opening = Annotated[int | None, typer.Option(help="Iterations of the opening; by default as in the preset.")]
 MinVoxels = Annotated[
-    int | None, typer.Option(help="Smallest component that is lung, in voxels; by default that of the preset.")
+    int | None, typer.Option(help="Smallest component that is lung, in voxels; by default as in the preset.")
 ]
 Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]
 AcceptHu = Annotated[

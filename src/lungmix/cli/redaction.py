@@ -37,9 +37,9 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def own_store() -> Iterator[None]:
-    """Run a block, or a decorated function, with a store of its own: restore the earlier one at its end.
+    """Forget the store of the running command for a block, or a decorated function, and restore it at the end.
 
-    The block begins without a store, until `remember_store` is called.
+    Within the block, `remember_store` sets the store of the command that runs there.
     """
     before, _COMMAND.store = _COMMAND.store, "STORE"
     try:

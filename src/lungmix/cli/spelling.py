@@ -53,7 +53,7 @@ OPTIONS = {
     "with_ct": "--with-ct",
     "workers": "--workers",
 }
-"""Option by name of a parameter; by name and value, or name and item of a list, if that is an option of its own."""
+"""Option by name of a parameter, or by ``NAME=VALUE`` if a value, or an item of a list, has a separate option."""
 
 COMMANDS = {
     "Cohort.keys": "lungmix info STORE",

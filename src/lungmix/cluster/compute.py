@@ -84,7 +84,7 @@ class TaskPriorities:
 
 
 def task_priorities(tasks: OptimizedGraph) -> TaskPriorities:
-    """Return priorities of all tasks of a graph; they are lower than those of graphs of earlier calls."""
+    """Return priorities of all tasks of a graph, lower than all priorities that earlier calls returned."""
     ranks: dict[Any, int] = {}
     rank = 0
     for key in tasks.keys:

@@ -62,7 +62,7 @@ def connect(
     UsageError
         If the options contradict each other.
     ClusterError
-        If the scheduler does not answer, no worker joins it, or their environments differ from that of this program.
+        If the scheduler does not answer, no worker joins it, or one of them has incompatible versions of packages.
     """
     if scheduler is not None and scheduler_file is not None:
         raise UsageError("give `scheduler` or `scheduler_file`, not both")

@@ -20,8 +20,8 @@ def memory_limit(
 ) -> int:
     """Return the bytes of memory that all processes of this program may use together.
 
-    This is the least of three limits: that of dask, those of the control groups of this process, and that of a SLURM
-    job on this machine.
+    This is the least of the limit that dask reports, the limits of the control groups of this process, and the memory
+    of a SLURM job on this machine.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def has_ended_workers(error: BaseException) -> bool:
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Return True for an error of a lost connection to the scheduler, including that of a closed client."""
+    """Return True for an error of a lost connection to the scheduler, or of a client that is closed."""
     return isinstance(error, (CancelledError, CommClosedError, ClosedClientError))
 
 

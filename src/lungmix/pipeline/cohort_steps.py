@@ -169,7 +169,7 @@ def measure_cases(
     result : RunResult
         Has the model, and receives rows and failures.
     excluded : sequence of Tissue, optional
-        Regions that do not count as lung; by default those of the last measurement.
+        Regions that do not count as lung; by default the same regions as in the last measurement.
     radiomics : bool
         Write the table of first-order features too. A store that has this table always gets a new one.
     stages : sequence of Stage

@@ -101,7 +101,7 @@ def evaluate(
     client : distributed.Client, optional
         A cluster. By default workers are started on this machine and stopped at the end.
     workers : int, optional
-        Processes to start where no `client` is given.
+        Worker processes to start if no `client` is given; by default as many as cores and memory allow.
     memory_limit : str or int, optional
         Memory of each process, such as ``"2GB"``.
     callback : Callback, optional

@@ -53,7 +53,7 @@ def run(
     Parameters
     ----------
     store : str or Path
-        Folder or ``s3://`` URL of the store, created where there is none.
+        Folder or ``s3://`` URL of the store, which is created if it does not exist.
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans, in addition to the cases that the store holds.
     mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device,
@@ -64,7 +64,7 @@ def run(
     client : distributed.Client, optional
         A cluster. By default workers are started on this machine and stopped at the end.
     workers : int, optional
-        Processes to start where no `client` is given; by default what cores and memory allow.
+        Worker processes to start if no `client` is given; by default as many as cores and memory allow.
     memory_limit : str or int, optional
         Memory of each process, such as ``"2GB"``.
     callback : Callback, optional

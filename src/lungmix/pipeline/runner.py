@@ -140,7 +140,7 @@ class CaseRunner:
         current: MutableMapping[str, str],
         name: str,
     ) -> None:
-        """Run stages for one case, in a thread of its own; `current` receives the name of the running stage by case."""
+        """Run stages for one case, in a separate thread; `current` receives the name of the running stage by case."""
         for attempt in retry.attempts(name):
             with attempt, self._recorded_usage(name) as usage_by_stage:
                 for stage in stages:

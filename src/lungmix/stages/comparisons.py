@@ -132,7 +132,7 @@ def plans_for(what: str, segments: Sequence[Segment], *, may_overlap: bool = Fal
         Segments that the file names; none for an image without names.
     may_overlap : bool
         True if a voxel may belong to several segments. An import gives a voxel one label, so each comparison then has
-        an import of its own.
+        a separate import.
 
     Raises
     ------

@@ -27,7 +27,10 @@ from lungmix.store.schema import IMPORTED, REFERENCE
 Labels = npt.NDArray[np.uint8]
 
 Grid = Literal["same", "resampled"]
-"""Relation of the grid of a mask file to that of the scan: the same or a part of it, or another one to resample."""
+"""Relation of a mask file's grid to the scan's grid.
+
+``same``: equal to the grid of the scan, or a part of it. ``resampled``: another grid, so that labels are resampled.
+"""
 
 
 class LabelSource(Protocol):

@@ -116,7 +116,7 @@ def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoi
     if both or (any(sides.values()) and "lung" not in by_region):
         chosen = {region: numbers for region, numbers in sides.items() if numbers}
         if _is_export(mask):
-            # An export of our masks contains airway, dense lung, and parts outside the lungs as segments of their own.
+            # An export of our masks has separate segments for airway, dense lung, and parts outside the lungs.
             parts = ("airway", "elsewhere", *DENSE_LUNGS)
             chosen |= {region: by_region[region] for region in parts if region in by_region}
     elif "lung" in by_region:

@@ -83,7 +83,7 @@ def is_accepted(case: Case) -> bool:
 
 
 def not_pooled(cohort: Cohort, names: Iterable[str]) -> dict[str, str]:
-    """Return the reason for each case whose HU must not be pooled with those of others."""
+    """Return a reason for each case that must not enter a pooled fit because of its HU, by case."""
     findings_by_case = {name: findings_of(cohort[name]) for name in names}
     return {name: findings[0].reason for name, findings in findings_by_case.items() if findings}
 

@@ -31,18 +31,17 @@ def pooled_counts(cohort: Cohort, names: Sequence[str], parameters: FitParameter
     names : sequence of str
         Masked cases; with ``pool="lungs"`` their regions have been found.
     parameters : FitParameters
-        `pool` and `weigh`.
+        Settings of the fits, of which `pool` and `weigh` are used.
 
     Returns
     -------
     ndarray, shape (65536,)
-        uint64, or float64 where scans count alike: these histograms have as many voxels in all, and each scan has the
-        same number of them.
+        uint64. If all scans count alike, float64: the histogram has the same sum, of which each scan has an equal part.
 
     Raises
     ------
     ModelError
-        If the pool has no voxel.
+        If no case has a voxel to pool.
     """
     pool = Pool(parameters)
     for name in names:
@@ -108,7 +107,10 @@ def has_lungs(case: Case) -> bool:
 
 
 def without_lungs(cohort: Cohort, names: Sequence[str]) -> list[str]:
-    """Return a sentence that names the cases whose whole mask is pooled, as its lungs are unknown; none without any."""
+    """Return a sentence that names the cases whose whole mask is pooled, because right and left lung are unknown.
+
+    There is no sentence if there are no such cases.
+    """
     unknown = [name for name in names if not has_lungs(cohort[name])]
     if not unknown:
         return []

@@ -84,7 +84,7 @@ def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
 
 
 def reduced_hu(case: CaseFiles, grid: ReducedGrid) -> npt.NDArray[np.int16]:
-    """Return the mean HU of the reduced voxels of the axial array of a case; its image is read once, slab by slab."""
+    """Return the mean HU of the reduced copy of a case; the image of the case is read once, slab by slab."""
     order = case.geometry.axis_order
     along = order.axes.index(0)
     spans = list(case.layout.slabs())
@@ -96,7 +96,11 @@ def reduced_hu(case: CaseFiles, grid: ReducedGrid) -> npt.NDArray[np.int16]:
 def _whole_reduced_voxels(
     slabs: Iterable[npt.NDArray[np.int16]], grid: ReducedGrid, along: int
 ) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield slabs that follow each other along an axis, divided between reduced voxels; the first one completed."""
+    """Yield the slices of slabs again, in slabs that each contain whole blocks of voxels along the axis `along`.
+
+    Each block becomes one reduced voxel. The first slab is completed by `ReducedGrid.complete`; the last block may have
+    fewer slices.
+    """
     factor, missing = grid.reduction.factors[along], list(grid.missing)
     rest: npt.NDArray[np.int16] | None = None
     for slab in slabs:

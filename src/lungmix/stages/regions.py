@@ -67,12 +67,12 @@ def belong_to_mask(case: Case) -> bool:
 
 
 def check_computable(case: Case) -> None:
-    """Check that missing regions of a masked case can be computed from its mask.
+    """Raise an error unless missing regions of a masked case can be computed from its mask.
 
     Raises
     ------
     StoreError
-        If they were written with the mask, so that they are corrupt.
+        If the regions came with the mask: they are corrupt then, and only a new mask restores them.
     """
     if not belong_to_mask(case):
         return

@@ -27,7 +27,7 @@ class SideStage:
         return regions.key_for(case) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:
-        """Find the regions of the case, unless the store holds those of its mask.
+        """Find the regions of the case, unless the store holds valid regions of its mask.
 
         Raises
         ------

@@ -49,7 +49,7 @@ class WorstSlice:
     reference: Mask
 
     def segment(self, case: Case) -> Mask:
-        """Return the segment of the store in this slice."""
+        """Return the mask, bool ``[y, x]``, of the stored segment in this slice."""
         image, labels = SEGMENTS[self.region]
         return selected(case.zarr_array(image)[self.position], labels)
 

@@ -32,7 +32,7 @@ def scan(
 
     findings = list(discover_scans(sources, series.rules(), callback_for(quiet=quiet)))
     console = Console()
-    # Output that is not a terminal has no width of its own.
+    # Output to a file has no width, so set one.
     console = console if console.is_terminal else Console(width=_WIDTH)
     emit(findings_values(findings), lambda console: show_findings(console, findings), as_json, console)
     if any(isinstance(finding.result, RejectedSource) for finding in findings):

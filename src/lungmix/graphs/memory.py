@@ -64,7 +64,10 @@ def voxel_task_bytes(depth: int, ny: int, nx: int) -> int:
 
 
 def label_task_bytes(depth: int, slab: int, ny: int, nx: int) -> int:
-    """Return how many bytes the task needs that filters `depth` slices of labels, made `slab` slices at a time."""
+    """Return how many bytes the task needs that filters `depth` slices of labels.
+
+    The labels are looked up in `slab` slices at a time, which need HU and mask in memory.
+    """
     return max(voxel_task_bytes(slab, ny, nx) + depth * ny * nx, depth * ny * nx * 5)
 
 

@@ -28,7 +28,7 @@ SURROUNDED = 0.7
 and the column."""
 
 LOOK_MM = 8.0
-"""Length of these rays, mm."""
+"""Length, mm, of the rays that must meet a wall around a section of the trachea."""
 
 SOFT_HU = -200
 """Lower limit of the HU of soft tissue."""

@@ -55,8 +55,8 @@ SEAL_MM = 5.0
 """Radius, mm, of the closing that fills bronchi, vessels and dense tissue inside a lung; at least 1.5 voxels."""
 
 SEALS = (1, 2)
-"""Multiples of that radius. If the lungs cannot be separated by erosion after a closing by the first, the next is
-tried."""
+"""Multiples of `SEAL_MM`, tried in turn: if erosion cannot separate the lungs after a closing by the first multiple,
+the closing is repeated with the next one."""
 
 VALLEY = 0.5
 """If erosion does not separate the lungs, they are cut at a sagittal section. Its area is at most this share of the

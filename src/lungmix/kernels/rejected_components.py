@@ -30,8 +30,8 @@ SMALLEST_SHARE = 0.005
 """Smallest component, as a share of the volume of the mask. Smaller ones would change no measurement."""
 
 ENCLOSED = 0.75
-"""Smallest share of rays that meet the body before air. Rays run out of a component along rows and columns; those that
-leave the image before they meet the body or air do not count here."""
+"""A component lies in the body only if at least this share of the rays out of it, along rows and columns, meet the body
+before they meet air. Rays that leave the image before they meet either do not count here."""
 
 SEEN = 1 / 3
 """Smallest share of all rays that meet the body before air. The share is low, because most rays leave the image if it

@@ -25,11 +25,12 @@ deviation of 60 HU, and the outermost layer of a component is left out. Lungs wi
 of newborns are in this range. Gas in stomach and bowel is near -1000 HU; their other contents are denser than lung."""
 
 AERATED_SHARE = 0.6
-"""Smallest share of the voxels of a lung in this range, without its outermost layer."""
+"""Smallest share of the voxels of a lung, without its outermost layer, that are in the range `AERATED_HU`."""
 
 AERATED_PART = 0.3
-"""A component with fewer voxels in this range is lung all the same if their volume is at least this share of the volume
-that they have in the lung with most of them: a lung with large bullae or a pneumothorax has more gas than tissue."""
+"""A component with a smaller share of aerated voxels is lung all the same if their volume is at least this share of the
+largest aerated volume of a lung. So a lung with large bullae or a pneumothorax, which has more gas than tissue, is
+lung."""
 
 GAS_SHARE = 0.05
 """Largest share of voxels of gas in a small component that is lung. A lung with emphysema has a larger share, but is

@@ -1,6 +1,6 @@
 """Translation of messages for the command line.
 
-Messages of the library name its parameters and methods, such as ```wait=True```. The command line replaces them by
+Messages of the library name its parameters and methods, such as ``wait=True``. The command line replaces them by
 options and commands, such as ``--wait``.
 """
 

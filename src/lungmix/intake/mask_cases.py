@@ -137,7 +137,7 @@ class CaseLookup:
         return cases | {case for case in self.names if cases and case not in self.scans and numbered.fullmatch(case)}
 
     def of_series(self, uid: str) -> frozenset[str]:
-        """Return the cases that were converted from a DICOM series, or exported as this series, by its UID."""
+        """Return the cases of a DICOM series by its UID: converted from it, or exported as it (`derived_series`)."""
         if uid in self._derived:
             return frozenset({self._derived[uid]})
         cases = self._by_series.get(uid) or set()

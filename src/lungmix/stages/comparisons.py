@@ -64,7 +64,7 @@ class Comparison:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Labels of the segment in its image."""
+        """Labels that the voxels of the segment have in `image`."""
         return SEGMENTS[self.region][1]
 
 

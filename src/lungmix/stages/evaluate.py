@@ -110,7 +110,7 @@ class EvaluationStage:
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of a valid evaluation of the case; None without a reference."""
+        """Return the cache key of a valid evaluation of the case; None without a reference."""
         reference = self.references.get(case.name)
         return None if reference is None else key_for(case, reference, self.what)
 

@@ -85,7 +85,7 @@ class GivenMaskStage:
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of a valid mask of the case; None without an image."""
+        """Return the cache key of a valid mask of the case; None without an image."""
         if case.name in self.masks:
             is_converted = convert.STAGE in case.stages
             return key_for(case, self.masks[case.name], self.labels, self.computed) if is_converted else None

@@ -75,7 +75,7 @@ class LabelStage:
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of valid labels of the case; None without a mask."""
+        """Return the cache key of valid labels of the case; None without a mask."""
         return key_for(case, self.model) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:

@@ -65,7 +65,7 @@ class MaskStage:
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of a valid mask of the case; None without an image."""
+        """Return the cache key of a valid mask of the case; None without an image."""
         return key_for(case, self.parameters) if convert.STAGE in case.stages else None
 
     def air_hu(self, case_name: str, geometry: Geometry) -> int:

@@ -64,7 +64,7 @@ class QualityStage:
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of valid numbers of the case; None without a mask."""
+        """Return the cache key of valid numbers of the case; None without a mask."""
         return key_for(case) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:

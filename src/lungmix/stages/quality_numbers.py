@@ -25,7 +25,7 @@ TRACHEA_MM = 20.0
 def quality_numbers(
     case: CaseFiles, reduced: Reduced, regions: Labels | None, rejected: Sequence[Rejected]
 ) -> dict[str, Any]:
-    """Return the numbers of a masked case, JSON-ready.
+    """Return the numbers of quality control of a masked case by name, JSON-ready.
 
     Parameters
     ----------

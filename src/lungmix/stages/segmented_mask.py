@@ -74,7 +74,7 @@ class SegmentedMaskStage:
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of a valid mask of the case; None without an image."""
+        """Return the cache key of a valid mask of the case; None without an image."""
         return key_for(case, self.spec, self.parameters) if convert.STAGE in case.stages else None
 
     def air_hu(self, case_name: str, geometry: Geometry) -> int:

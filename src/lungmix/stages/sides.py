@@ -23,7 +23,7 @@ class SideStage:
     name: str = regions.STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the key of valid regions of the case; None without a mask."""
+        """Return the cache key of valid regions of the case; None without a mask."""
         return regions.key_for(case) if mask.STAGE in case.stages else None
 
     def run(self, context: StageContext, case_name: str) -> Status:

@@ -107,7 +107,7 @@ class ConvertStage:
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
-        """Return the cache key of a valid image of the case; None if the stored image has other chunks than requested."""
+        """Return the cache key of a valid image of the case; None if the stored one has other chunks than requested."""
         if case.name not in self.scans:
             return (case.origin or {}).get("key")
         is_cut = self.chunk_slices is None or layout_of(case.geometry, self.chunk_slices) == case.layout

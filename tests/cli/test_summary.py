@@ -135,3 +135,20 @@ def test_verify_prints_the_number_of_cases_that_were_not_checked(tmp_path, monke
     for words, unchecked in ((["--sample", 1], 3), (["--sample", 4], 0), (["--all"], 0)):
         done = run_here("verify", tmp_path / "s.zarr", *words, "--json")
         assert json.loads(done.stdout)["unchecked"] == unchecked
+
+
+def test_many_cases_with_the_same_reason_are_one_line():
+    result = EvaluationResult()
+    for number in range(1, 8):
+        case = f"case-{number:03d}"
+        result.fail(case, f"masks has no mask for this case: name it {case}_lung.nrrd")
+    result.fail("case-100", "CASE is a word of this reason")
+    console = Console(record=True, width=200)
+    show_evaluation(console, result, "cohort.zarr")
+    lines = [line for line in console.export_text().splitlines() if line.startswith("failed")]
+    assert lines == [
+        "failed: 7 cases (case-001, case-002, case-003, case-004, case-005 and 2 more): masks has no mask for this "
+        "case: name it CASE_lung.nrrd",
+        "failed: case-100: CASE is a word of this reason",
+    ]
+    assert len(result.failed) == 8

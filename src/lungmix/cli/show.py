@@ -17,6 +17,7 @@ from lungmix.cli.show_fits import fits_json, new_table, print_lines, show_compar
 from lungmix.cli.spelling import spelled
 from lungmix.errors import count_of, first_of
 from lungmix.pipeline import RunResult
+from lungmix.pipeline.result import CaseResult
 from lungmix.stages.measure import dictionary
 from lungmix.stages.quality import NOT_MEASURED
 from lungmix.store import MEASUREMENTS_FILE
@@ -69,10 +70,7 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
     if result.selection:
         show_selection(console, result.selection)
     show_notes(console, result.notes)
-    for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
-        for name, reason in reasons.items():
-            text = result.messages[name] if may_show_names() else reason
-            print_lines(console, printable(f"{outcome}: {name}: {text}"))
+    show_outcomes(console, result)
     print_lines(
         console,
         *result.statistics(),
@@ -82,6 +80,25 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
     )
     skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
     console.print(f"{len(result.done)} done, {len(result.failed)} failed{skipped}", highlight=False)
+
+
+def show_outcomes(console: Console, result: CaseResult) -> None:
+    """Print skipped and failed cases with their reasons.
+
+    Cases with the same reason, except for the name of the case in it, are printed together if they are many.
+    """
+    for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
+        texts = result.messages if may_show_names() else reasons
+        alike: dict[str, list[str]] = {}
+        for name in reasons:
+            alike.setdefault(texts[name].replace(name, "CASE"), []).append(name)
+        for text, names in alike.items():
+            if len(names) > _MAX_NAMES:
+                listed = first_of(names, _MAX_NAMES)
+                print_lines(console, printable(f"{outcome}: {count_of(len(names), 'case')} ({listed}): {text}"))
+                continue
+            for name in names:
+                print_lines(console, printable(f"{outcome}: {name}: {texts[name]}"))
 
 
 def _origin_of(store: str, result: RunResult) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from lungmix.cli.redaction import may_show_names, printable
-from lungmix.cli.show import show_notes
+from lungmix.cli.redaction import printable
+from lungmix.cli.show import show_notes, show_outcomes
 from lungmix.cli.show_fits import new_table
 from lungmix.cli.spelling import spelled
 from lungmix.pipeline.evaluation import EvaluationResult
@@ -58,9 +58,7 @@ def show_evaluation(console: Console, result: EvaluationResult, store: str) -> N
             table.add_row(region, str(low), str(high), f"{volume:.1f}", f"{sensitivity:.3f}")
         console.print(table)
     show_notes(console, result.notes)
-    for outcome, reasons in (("skipped", result.skipped), ("failed", result.failed)):
-        for name, reason in reasons.items():
-            _print(console, f"{outcome}: {name}: {result.messages[name] if may_show_names() else reason}")
+    show_outcomes(console, result)
     if result.rows:
         for line in (*result.statistics(), _EXPLANATIONS, f"table: {store.rstrip('/')}/{EVALUATION_FILE}"):
             _print(console, line)

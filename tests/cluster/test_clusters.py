@@ -166,7 +166,7 @@ def test_workers_that_join_late_with_another_environment_are_named_and_get_no_wo
     this = "and this program has lungmix "
     assert re.search(rf"worker tcp://127\.0\.0\.1:\d+ has lungmix 0\.0\.7, {this}", warnings), warnings
     assert re.search(rf"worker tcp://127\.0\.0\.1:\d+ lacks lungmix, {this}", warnings), warnings
-    assert warnings.count("the same there") == 2
+    assert warnings.count("the same versions there") == 2
 
 
 def test_scheduler_without_workers_is_waited_for_and_then_named(tmp_path):

@@ -84,6 +84,16 @@ def test_closing_by_a_large_ball_equals_itk_whatever_the_bands(radius, band, mon
     assert np.array_equal(closing(mask, ball(radius)), reference.closing_itk(mask, radius))
 
 
+def test_bands_of_a_large_window_need_no_machine_code_of_their_own(monkeypatch):
+    mask = np.zeros((3, 70, 130), np.uint8)
+    mask[1, [0, -1], [0, -1]] = 1
+    closed = closing(mask, ball(3))
+    compiled = list(distance_morphology._spread.signatures)
+    monkeypatch.setattr(distance_morphology, "BAND_BYTES", 1)
+    assert np.array_equal(closing(mask, ball(3)), closed)
+    assert distance_morphology._spread.signatures == compiled
+
+
 @given(masks(), st.integers(1, 4))
 def test_opening_by_a_diamond_is_that_many_iterations_of_the_cross(mask, n):
     assert np.array_equal(opening(mask, diamond((n, n, n))), ndimage.binary_opening(mask, iterations=n))

@@ -36,21 +36,25 @@ def dilate_by_distance(window: Bits, inverted: bool, element: Element, planes: t
     out = np.empty((depth, ny - 2 * skip, window.shape[2]), np.uint64)
     limit = element.costs[0].dtype.type(element.limit)
     rows = min(ny - 2 * skip, max(BAND_BYTES // ((depth + extent_z) * wide), extent_y, 16))
-    volume = np.empty((depth + extent_z, rows, wide), np.uint8)
+    volume = np.empty((depth + extent_z) * rows * wide, np.uint8)
     for begin in range(skip, ny - skip, rows):
         end = min(begin + rows, ny - skip)
         low, high = max(0, begin - extent_y), min(ny, end + extent_y)
-        band, target = window[:, low:high], out[:, begin - skip : end - skip]
-        part = volume[:, : end - begin]
-        _spread(band, inverted, planes[0], begin - low, *element.costs, limit, element.planes_left(), part, target)
+        # Whole arrays: views of some of their rows would have other types, for which numba would compile again.
+        part = volume[: (depth + extent_z) * (end - begin) * wide].reshape(depth + extent_z, end - begin, wide)
+        spans = planes[0], low, high, begin
+        _spread(window, inverted, spans, *element.costs, limit, element.planes_left(), part, out, begin - skip)
     return out
 
 
 @kernel()
-def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes_left, volume, out):  # type: ignore[no-untyped-def]
+def _spread(window, inverted, spans, cost_z, cost_y, cost_x, limit, planes_left, volume, out, first_out):  # type: ignore[no-untyped-def]
     # volume[p, y, x] becomes the number of planes, plane p and those above it, that set voxels in planes up to p reach
-    # at y, x. The second scan does the same downwards. Row y of the volume is row skip + y of the window.
-    nz, ny, words = window.shape
+    # at y, x. The second scan does the same downwards. Row y of the volume is row begin + y of the window and row
+    # first_out + y of the result; voxels of rows low to high - 1 of the window reach it.
+    first, low, high, begin = spans
+    nz, _, words = window.shape
+    ny, skip = high - low, begin - low
     wide = words * WORD
     extent_z = len(cost_z) - 1
     rows = volume.shape[1]
@@ -65,7 +69,7 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
         target = volume[z - first] if z >= first else plane
         if 0 <= z < nz:
             for y in range(ny):
-                _ramp(window[z, y], inverted, cost_x, far, ramps[y], lowest[y])
+                _ramp(window[z, low + y], inverted, cost_x, far, ramps[y], lowest[y])
             _gaps(lowest, far, gaps)
             for y in range(rows):
                 _spread_along_y(ramps, lowest, gaps, skip + y, cost_z, cost_y, limit, far, planes_left, best, target[y])
@@ -80,7 +84,7 @@ def _spread(window, inverted, first, skip, cost_z, cost_y, cost_x, limit, planes
         for y in range(rows):
             _fade(before[y], target[y])
             if p < len(out):
-                _pack_row(target[y], out[p, y])
+                _pack_row(target[y], out[p, first_out + y])
         before = target
 
 

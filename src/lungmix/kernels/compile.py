@@ -46,6 +46,7 @@ def compile_kernels() -> None:
     count_hu(hu, mask)
     add_all(hu, np.zeros(65536, np.uint64))
     median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
+    look_up(hu, mask, np.ones(65536, np.float32))
     count_labels(mask)
     mean_of_blocks(hu, (2, 2, 2))
     labels = mask.copy()

@@ -1,6 +1,8 @@
-"""Labels of voxels by their HU, and the number of voxels of each label."""
+"""Labels and posteriors of voxels by their HU, and the number of voxels of each label."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,21 +10,22 @@ import numpy.typing as npt
 from lungmix.kernels.jit import kernel
 
 Labels = npt.NDArray[np.uint8]
+Entry = TypeVar("Entry", np.uint8, np.float32)
 
 
-def look_up(hu: npt.NDArray[np.int16], mask: Labels, table: Labels) -> Labels:
-    """Return the label that a table gives to the HU of each voxel of a mask; 0 outside the mask.
+def look_up(hu: npt.NDArray[np.int16], mask: Labels, table: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
+    """Return the value that a table gives to the HU of each voxel of a mask; 0 outside the mask.
 
     Parameters
     ----------
     hu : ndarray of int16
         Any shape.
     mask : ndarray of uint8, same shape
-        Voxels other than 0 are labelled.
-    table : ndarray of uint8, shape (65536,)
-        Entry ``i`` is the label of ``i - 32768`` HU.
+        Voxels other than 0 get values.
+    table : ndarray of uint8 or float32, shape (65536,)
+        Entry ``i`` is the value, such as the label, of ``i - 32768`` HU.
     """
-    out = np.zeros(hu.shape, np.uint8)
+    out = np.zeros(hu.shape, table.dtype)
     _look_up(np.ascontiguousarray(hu).reshape(-1), np.ascontiguousarray(mask).reshape(-1), table, out.reshape(-1))
     return out
 

@@ -113,9 +113,23 @@ class TissueModel:
         """Return the most probable component at `hu`, counted from 1; of equally probable ones, the lower one."""
         return np.asarray(np.argmax(self.log_densities(hu), axis=-1) + 1, np.uint8)
 
+    def predict_proba(self, hu: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return the posterior of every component, in the shape of `hu` with a last axis for the components."""
+        logs = self.log_densities(hu)
+        # The most probable component gets exp(0), so that posteriors far from all means do not underflow to 0 / 0.
+        shares = np.exp(logs - logs.max(axis=-1, keepdims=True))
+        return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
+
     def lookup_table(self) -> npt.NDArray[np.uint8]:
         """Return the label of every int16 value, shape (65536,); entry ``i`` is the label of ``i - 32768`` HU."""
         return self.predict(_HU)
+
+    def posterior_table(self) -> npt.NDArray[np.float64]:
+        """Return the posterior of every component for every int16 value: shape (65536, n_components).
+
+        Row ``i`` is for ``i - 32768`` HU. It adds up to 1; its highest entry is that of the label in `lookup_table`.
+        """
+        return self.predict_proba(_HU)
 
     def label_intervals(self) -> list[tuple[int, int]]:
         """Return the first HU and the label of each interval of HU with one label, without the lowest interval."""

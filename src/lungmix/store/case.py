@@ -6,6 +6,7 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
+import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ import zarr
 
 from lungmix.errors import StoreError
 from lungmix.geometry import Geometry
+from lungmix.kernels.labels import look_up
+from lungmix.kernels.measures import component_keys
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.store import zarr_adapter
 from lungmix.store.chunking import Layout, layout_of
@@ -142,6 +145,27 @@ class Case:
         source = self.zarr_array(name, level)
         return da.from_array(source, chunks=(source.shards or source.chunks)[:1] + source.shape[1:])
 
+    def posterior(self, tissue: str) -> da.Array:
+        """Return the posterior of a tissue as a lazy dask array: float32, ``[z, y, x]``, 0 outside the mask.
+
+        It is a function of the HU of a voxel, by the mixture of the labels of this case (`model`). Within the mask, the
+        posteriors of all tissues add up to 1, and the voxel-wise label is the tissue of the highest posterior.
+
+        Parameters
+        ----------
+        tissue : str
+            Key of one of `lungmix.TISSUES`: ``air``, ``healthy``, ``ggo``, ``consolidation`` or ``other``. With a
+            mixture of another number of components, ``component_1`` and so on.
+
+        Raises
+        ------
+        StoreError
+            If there is no such tissue, or the case has no labels.
+        """
+        # One task holds the table, and the tasks of all chunks refer to it.
+        table = dask.delayed(posterior_table(self, tissue).astype(np.float32), pure=True, traverse=False)
+        return da.map_blocks(look_up, self.ct, self.lung, table=table, dtype=np.float32, meta=np.empty((0, 0, 0), "f4"))
+
     def zarr_array(self, name: str, level: int = 0) -> StoredArray:
         """Return the stored array of an image, which reads voxels as numpy arrays; for parameters see `array`."""
         return self._stored_array(image_schema(name).level(level))
@@ -267,6 +291,38 @@ class Case:
             )
         self._arrays[path] = array = zarr_adapter.array_at(array.store, array.path, array.metadata)
         return array
+
+
+def posterior_table(case: Case, key: str) -> npt.NDArray[np.float64]:
+    """Return the posterior of a tissue by HU, under the mixture of a case's labels.
+
+    Parameters
+    ----------
+    case : Case
+        Labelled case.
+    key : str
+        Key of a tissue; ``component_1`` and so on for a mixture of another number of components than five.
+
+    Returns
+    -------
+    ndarray of float64, shape (65536,)
+        Entry ``i`` is the posterior at ``i - 32768`` HU.
+
+    Raises
+    ------
+    StoreError
+        If the case has no labels, or its mixture no such component.
+    """
+    model = case.model
+    if model is None:
+        raise StoreError(
+            f"case {case.name} has no labels by a recorded mixture, so no posteriors: run `Pipeline.label()` first",
+            case=case.name,
+        )
+    keys = component_keys(model.n_components)
+    if key not in keys:
+        raise StoreError(f"there is no tissue {key!r}: choose one of {', '.join(keys)}", case=case.name)
+    return model.posterior_table()[:, keys.index(key)]
 
 
 def image_schema(name: str) -> ArraySchema:

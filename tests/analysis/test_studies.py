@@ -15,6 +15,7 @@ from lungmix.kernels.measures import measure_counts
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import FitParameters
 from lungmix.stages.fit import add_counts, fit_counts
+from oracle.posteriors import posteriors
 from support.generators import counts_of_scans, expected_counts
 
 
@@ -67,15 +68,27 @@ def test_bootstrap_gives_an_interval_to_every_parameter_and_threshold(counts, fi
     seen = []
     result = bootstrap(counts, FitParameters(fit="converged"), refits=30, progress=lambda *at: seen.append(at))
     assert seen[-1] == (30, 30)
-    assert [(i.name, i.of) for i in result.intervals][::5] == [
+    assert [(i.name, i.of) for i in result.intervals][:-2:5] == [
         ("weight", "air"), ("mean", "air"), ("sd", "air"), ("threshold", "air → healthy"),
     ]  # fmt: skip
-    assert len(result.intervals) == 5 + 5 + 5 + 4 + 1
+    assert len(result.intervals) == 5 + 5 + 5 + 4 + 2
     assert result.model.means == fits.converged.means
     for interval in result.intervals:
         assert interval.low < interval.high
         assert interval.low - 3 * interval.error < interval.estimate < interval.high + 3 * interval.error
     assert len(rows_of(result)) == len(result.intervals)
+
+
+def test_bootstrap_gives_an_interval_to_the_expected_involvement(counts):
+    result = bootstrap(counts, FitParameters(fit="converged"), refits=10)
+    by_label, expected = result.intervals[-2:]
+    assert (by_label.name, expected.name) == ("lung_involvement", "lung_involvement_expected")
+    assert (expected.of, expected.unit) == ("pooled", "%")
+    pooled = add_counts(counts)
+    hu = np.repeat(np.arange(-32768, 32768), pooled.astype(int))
+    shares = posteriors(hu, result.model).mean(axis=0)
+    assert expected.estimate == pytest.approx(100 * shares[2:].sum(), rel=1e-9)
+    assert expected.low < expected.estimate < expected.high
 
 
 def test_bootstrap_of_the_anchored_fit_uses_its_prior(counts):

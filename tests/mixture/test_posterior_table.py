@@ -1,21 +1,11 @@
 import numpy as np
 from hypothesis import given
-from hypothesis import strategies as st
 
-from lungmix.mixture import PUBLISHED, TissueModel
+from lungmix.mixture import PUBLISHED
 from oracle.posteriors import posteriors
+from support.generators import models
 
 HU = np.arange(-32768, 32768)
-
-
-@st.composite
-def models(draw):
-    """Mixtures of any order, overlap and width."""
-    k = draw(st.integers(1, 6))
-    weights = np.array(draw(st.lists(st.floats(0.001, 1), min_size=k, max_size=k)))
-    means = draw(st.lists(st.floats(-1100, 500), min_size=k, max_size=k))
-    sds = np.array(draw(st.lists(st.floats(5, 500), min_size=k, max_size=k)))
-    return TissueModel(tuple(weights / weights.sum()), tuple(means), tuple(sds**2))
 
 
 @given(models())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.special import ndtr
 
+from lungmix.mixture import TissueModel
 from lungmix.store import CohortWriter
 from lungmix.store.schema import PACKED
 
@@ -57,6 +58,16 @@ def chests(draw):
         hu[(y - ny / 2) ** 2 + (x - nx / 2) ** 2 > (min(ny, nx) / 2) ** 2] = -2048
     noise = draw(st.sampled_from([0, 5, 120, 400]))
     return (hu + random.normal(0, 1, hu.shape) * noise).astype(np.int16)
+
+
+@st.composite
+def models(draw, components=None):
+    """Mixtures of any order, overlap and width."""
+    k = components or draw(st.integers(1, 6))
+    weights = np.array(draw(st.lists(st.floats(0.001, 1), min_size=k, max_size=k)))
+    means = draw(st.lists(st.floats(-1100, 500), min_size=k, max_size=k))
+    sds = np.array(draw(st.lists(st.floats(5, 500), min_size=k, max_size=k)))
+    return TissueModel(tuple(weights / weights.sum()), tuple(means), tuple(sds**2))
 
 
 HU = np.arange(-32768, 32768)

@@ -11,7 +11,9 @@ from lungmix.cli.app import _status_of
 from lungmix.formats import Scan, find_scans
 from lungmix.parameters import MaskParameters
 from lungmix.pipeline import Pipeline
+from lungmix.stages import measure
 from lungmix.store import CaseWriter
+from lungmix.store.tables import rows_of, text_of
 from lungmix.tissue import AIRWAY
 from lungmix.verify import invalidate, scratch_url, verify_cases
 from lungmix.verify.case import _facts_of as facts_of
@@ -115,6 +117,19 @@ def test_changed_digits_and_unexpected_rows_of_tables_are_reported(client, store
     ]
     assert "case-009" in report["radiomics.csv"][0]
     assert "its content differs from measurements.csv" in report["measurements.parquet"][0]
+
+
+def test_table_of_an_earlier_version_passes_with_a_note(client, store):
+    table = store / "measurements.csv"
+    rows = measure.without_expected_columns(rows_of(table.read_text()))
+    measure.write_table(lungmix.open_cohort(store, "r+"), "measurements.csv", text_of(rows))
+    report = verify(client, store)
+    assert report.faults == {}
+    assert report.notes["measurements.csv"] == [
+        "an earlier version wrote it, without expected values: `Pipeline.measure()` adds them"
+    ]
+    change_digit(table)
+    assert "its row in measurements.csv does not match" in verify(client, store).wrong[NAME][0]
 
 
 def test_row_of_a_case_without_labels_is_reported(client, store):

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from lungmix.analysis.comparison import involvement
 from lungmix.errors import UsageError
+from lungmix.kernels.data_dictionary import EXPECTED
 from lungmix.kernels.histogram import FIRST_HU, N_HU
-from lungmix.kernels.measures import component_keys
+from lungmix.kernels.measures import component_keys, expected_shares
 from lungmix.mixture import ANCHORED, PAPER, TissueModel, fit_anchored, fit_converged, fit_paper
 from lungmix.parameters import FitParameters
 from lungmix.stages.fit import HU, add_counts, fit_counts, prior_of
@@ -31,6 +32,9 @@ LEAST_SCANS = 20
 In Figure 4 of the publication, mixtures of random groups of scans coincide from 20 scans per group on.
 """
 
+INVOLVEMENT, EXPECTED_INVOLVEMENT = "lung_involvement", f"lung_involvement{EXPECTED}"
+"""Names of the quantities of the pooled lung involvement, by labels and by posteriors."""
+
 _MARGIN = 0.01
 
 
@@ -41,8 +45,8 @@ class Interval:
     Attributes
     ----------
     name : str
-        Name of the quantity: ``weight``, ``mean`` or ``sd`` of a component, ``threshold`` between two components, or
-        ``lung_involvement``.
+        Name of the quantity: ``weight``, ``mean`` or ``sd`` of a component, ``threshold`` between two components,
+        ``lung_involvement`` by labels, or ``lung_involvement_expected`` by posteriors.
     of : str
         Name of the component, or of two components with an arrow between them; ``pooled`` for the lung involvement.
     unit : str
@@ -83,7 +87,8 @@ class Bootstrap:
     level : float
         Percent of refits within an interval.
     intervals : list of Interval
-        Intervals of parameters, then of thresholds, then of the lung involvement if there are five components.
+        Intervals of parameters, then of thresholds, then of the lung involvement, by labels and by posteriors, if
+        there are five components.
     model : TissueModel
         Fit of all scans.
     models : tuple of TissueModel
@@ -207,7 +212,9 @@ def _estimates(
     if model.n_components == len(TISSUES):
         counts = np.zeros(N_HU, np.uint64)
         counts[hu - FIRST_HU] = drawn.astype(np.uint64)
-        out.append(("lung_involvement", "pooled", "%", involvement(model, counts)))
+        out.append((INVOLVEMENT, "pooled", "%", involvement(model, counts)))
+        shares = expected_shares(drawn, model.predict_proba(hu))
+        out.append((EXPECTED_INVOLVEMENT, "pooled", "%", float(shares["lung_involvement"])))
     return out
 
 

@@ -13,7 +13,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lungmix.analysis.bootstrap import Bootstrap, rows_of
+from lungmix.analysis.bootstrap import EXPECTED_INVOLVEMENT, INVOLVEMENT, Bootstrap, rows_of
 from lungmix.analysis.comparison import Comparison
 from lungmix.analysis.robustness import Robustness
 from lungmix.cli.spelling import spelled
@@ -124,7 +124,7 @@ def show_bootstrap(console: Console, result: Bootstrap, files: Sequence[Path]) -
         pair = interval.of.split(" → ")
         of = _name(interval.of) if len(pair) == 1 else " | ".join(key.replace("_", " ") for key in pair)
         numbers = (f"{v:.{digits}f}" for v in (interval.estimate, interval.low, interval.high, interval.error))
-        quantity = "LI" if interval.name == "lung_involvement" else interval.name
+        quantity = {INVOLVEMENT: "LI", EXPECTED_INVOLVEMENT: "expected LI"}.get(interval.name, interval.name)
         table.add_row(of, f"{quantity} {interval.unit}".rstrip(), *numbers)
     console.print(table)
     print_lines(console, *(f"note: {note}" for note in result.notes), *files)

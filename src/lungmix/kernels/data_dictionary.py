@@ -66,6 +66,18 @@ def _further(of: str, more: str = "") -> list[Column]:
     ]
 
 
+EXPECTED = "_expected"
+"""Ending of columns with sums over voxels of posteriors, in place of numbers of voxels with a label."""
+
+
+def _expected(columns: list[Column]) -> list[Column]:
+    """Return the columns of expected values of the measurements in other columns."""
+    return [
+        Column(f"{column.key}{EXPECTED}", column.unit, f"expected value by posteriors: {column.meaning}")
+        for column in columns
+    ]
+
+
 _MADE_WITH = (
     Column("mask", "", "preset of the lung mask, and the sizes that differ from it; given: a mask from a file"),
     Column("model", "", "name and digest of the mixture of the labels"),
@@ -110,7 +122,14 @@ def _columns() -> tuple[Column, ...]:
         ),
         Column("rejected_ml", "mL", "lung that is not in the mask because the image edge cuts it or it is too small"),
     ]
-    return tuple(columns)
+    shares = [*(tissue.key for tissue in TISSUES), "lung_involvement"]
+    by_label = [
+        *shares,
+        *(f"{tissue.key}_ml" for tissue in TISSUES),
+        *(f"{side.key}_{key}" for side in LUNGS for key in shares),
+    ]
+    meanings = {column.key: column for column in columns}
+    return (*columns, *_expected([meanings[key] for key in by_label]))
 
 
 MEASUREMENTS: tuple[Column, ...] = _columns()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import fsum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.data_dictionary import AERATED_BANDS, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
+from lungmix.kernels.data_dictionary import AERATED_BANDS, EXPECTED, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
 from lungmix.kernels.histogram import FIRST_HU, N_HU, weighted_sum
 from lungmix.kernels.percentiles import percentiles
 from lungmix.tissue import AIRWAY, ELSEWHERE, INVOLVED, LUNGS, SIDES, TISSUES, Tissue
 
 Counts = npt.NDArray[np.uint64]
 Table = npt.NDArray[np.uint8]
+Posteriors = npt.NDArray[np.float64]
 Values = dict[str, float | int]
 
 _HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
@@ -28,6 +30,7 @@ def measure_scan(
     touches: Mapping[str, bool] | None = None,
     exclude_regions: Sequence[Tissue] = (),
     rejected: Sequence[Mapping[str, Any]] | None = None,
+    posteriors: Posteriors | None = None,
 ) -> Values:
     """Return the measurements of a scan: one row of ``measurements.csv`` without the name of the case.
 
@@ -47,6 +50,8 @@ def measure_scan(
         Regions excluded from the columns that name no region.
     rejected : sequence of mapping, optional
         ``ml`` and ``touches_edge`` of each component of lung that is not in the mask; None if these are unknown.
+    posteriors : ndarray of float64, shape (65536, n), optional
+        Posterior of each tissue by HU, from -32768 HU on. Without it there are no expected values.
 
     Returns
     -------
@@ -68,6 +73,8 @@ def measure_scan(
     row["rejected_ml"] = float("nan") if rejected is None else sum((float(part["ml"]) for part in rejected), 0.0)
     if any(part["touches_edge"] for part in rejected or ()):
         row["touches_border"] = 1
+    if posteriors is not None:
+        row |= _expected_values(counts - excluded, sides, posteriors, voxel_ml)
     return row
 
 
@@ -98,6 +105,46 @@ def measure_counts(counts: Counts, table: Table, voxel_ml: float) -> Values:
         **{f"{key}_ml": n * voxel_ml for key, n in zip(keys, voxels, strict=True)},
         "voxels": int(counts.sum()),
     }
+
+
+def expected_shares(counts: npt.NDArray[Any], posteriors: Posteriors) -> Values:
+    """Return the expected percentage of each tissue and, for five components, the expected lung involvement.
+
+    An expected value is a sum over voxels of posteriors, here from the counts of each HU; the sum is not rounded.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (m,)
+        Number of voxels of each HU.
+    posteriors : ndarray of float64, shape (m, n)
+        Posterior of each component at the same HU.
+
+    Returns
+    -------
+    dict
+        Percent by the keys of `component_keys` and ``lung_involvement``; NaN where there are no voxels.
+    """
+    total = int(counts.sum())
+    voxels = _expected_voxels(counts, posteriors)
+    row: Values = {key: _percent(n, total) for key, n in voxels.items()}
+    if len(voxels) == len(TISSUES):
+        row["lung_involvement"] = _percent(fsum(voxels[key] for key in INVOLVED), total)
+    return row
+
+
+def _expected_values(counts: Counts, sides: Counts | None, posteriors: Posteriors, voxel_ml: float) -> Values:
+    """Return the columns whose names end with ``_expected``."""
+    values = expected_shares(counts, posteriors)
+    values |= {f"{key}_ml": n * voxel_ml for key, n in _expected_voxels(counts, posteriors).items()}
+    for side in LUNGS:
+        shares = expected_shares(sum_of(sides, [side]), posteriors)
+        values |= {f"{side.key}_{key}": share for key, share in shares.items()}
+    return {f"{key}{EXPECTED}": value for key, value in values.items()}
+
+
+def _expected_voxels(counts: npt.NDArray[Any], posteriors: Posteriors) -> dict[str, float]:
+    keys = component_keys(posteriors.shape[1])
+    return {key: weighted_sum(counts, posteriors[:, k]) for k, key in enumerate(keys)}
 
 
 def measure_dense(parts: Counts, table: Table, voxel_ml: float) -> Values:

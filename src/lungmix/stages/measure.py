@@ -9,13 +9,22 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import StoreError
-from lungmix.kernels.data_dictionary import DENSE_COLUMNS, EVALUATION, EVALUATION_HU, MEASUREMENTS, QUALITY, RADIOMICS
+from lungmix.kernels.data_dictionary import (
+    DENSE_COLUMNS,
+    EVALUATION,
+    EVALUATION_HU,
+    EXPECTED,
+    MEASUREMENTS,
+    QUALITY,
+    RADIOMICS,
+)
 from lungmix.kernels.measures import component_keys, measure_dense, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
@@ -118,18 +127,26 @@ def rows_of_case(
         row = measured or rows_of_case(case, MEASUREMENTS_FILE, model, exclude_regions)[0]
         return [quality_row(case, row, thresholds)]
     region_histograms = case.side_counts if case.geometry.orientation_known and regions.is_valid(case) else None
-    table = model.lookup_table()
+    table, posteriors = _tables_of(model)
     provenance = {"mask": mask_text(case) or UNKNOWN, "model": str(label_id(case) or ModelId(UNKNOWN, model.digest))}
     if file == MEASUREMENTS_FILE:
         faces = case.stages[regions.STAGE]["touches"] if region_histograms is not None else {}
         touches = {key: bool(hit) for key, hit in faces.items()} if region_histograms is not None else None
         rejected = case.stages[regions.STAGE].get(regions.REJECTED) if regions.is_valid(case) else None
         values = measure_scan(
-            case.hu_counts, region_histograms, table, case.geometry.voxel_ml, touches, exclude_regions, rejected
+            case.hu_counts,
+            region_histograms,
+            table,
+            case.geometry.voxel_ml,
+            touches,
+            exclude_regions,
+            rejected,
+            posteriors,
         )
-        excluded = {key: values.pop(key) for key in ("left_out_ml", "rejected_ml")}
+        moved = ("left_out_ml", "rejected_ml", *(key for key in values if key.endswith(EXPECTED)))
+        after_provenance = {key: values.pop(key) for key in moved}
         dense = {} if case.region_counts is None else measure_dense(case.region_counts, table, case.geometry.voxel_ml)
-        return [{"case": case.name, **values, **provenance, **excluded, **dense}]
+        return [{"case": case.name, **values, **provenance, **after_provenance, **dense}]
     rows: list[Row] = []
     lung_histogram = measured_counts(case, exclude_regions)
     for label_value, region in enumerate(["lung", *component_keys(model.n_components)]):
@@ -146,9 +163,20 @@ def measured_counts(case: Case, exclude_regions: Sequence[Tissue]) -> npt.NDArra
     return case.hu_counts - sum_of(case.side_counts if has_regions else None, exclude_regions)
 
 
+@lru_cache(maxsize=4)
+def _tables_of(model: TissueModel) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Return label and posteriors by HU; computed once for all cases of a cohort."""
+    return model.lookup_table(), model.posterior_table()
+
+
 def with_dense_columns(rows: Sequence[Row]) -> list[Row]:
     """Return rows with the columns of dense lung, which are NaN for masks of other presets than ``anatomical``."""
     return [row | {column.key: row.get(column.key, float("nan")) for column in DENSE_COLUMNS} for row in rows]
+
+
+def without_expected_columns(rows: Sequence[Row]) -> list[Row]:
+    """Return rows without the columns of expected values, which tables of earlier versions do not have."""
+    return [{key: value for key, value in row.items() if not key.endswith(EXPECTED)} for row in rows]
 
 
 def excluded_regions(cohort: Cohort) -> list[Tissue]:

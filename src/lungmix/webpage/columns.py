@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lungmix.kernels.data_dictionary import MEASUREMENTS
+from lungmix.kernels.data_dictionary import EXPECTED, MEASUREMENTS
 from lungmix.tissue import TISSUES
 
 Value = float | int | str
@@ -130,9 +130,15 @@ def title_of(key: str) -> str:
 
     >>> title_of("left_ggo_ml"), title_of("lung_mass_g"), title_of("perc15"), title_of("left_haa_600_250")
     ('Left GGO (mL)', 'Lung mass (g)', 'Perc15 (HU)', 'Left HAA −600 to −250 (%)')
+    >>> title_of("ggo_ml_expected"), title_of("left_lung_involvement_expected")
+    ('Expected GGO (mL)', 'Expected left lung involvement (%)')
     """
     if key in _TITLES:
         return _TITLES[key]
+    if (by_label := key.removesuffix(EXPECTED)) != key:
+        title = title_of(by_label)
+        keeps_case = title[1:2].isupper() or title.startswith(_PROPER_NAMES)
+        return f"Expected {title if keeps_case else title[:1].lower() + title[1:]}"
     for side in ("right", "left"):
         if (measure := key.removeprefix(f"{side}_")) != key and measure in _TITLES:
             title = _TITLES[measure]

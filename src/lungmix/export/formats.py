@@ -215,8 +215,8 @@ def export_case(
     path : str or Path
         File to write.
     image : str, optional
-        ``ct``, ``lung``, ``side``, ``region``, ``tissue`` or ``tissue_median``; by default the image that the file
-        name contains, else the CT, or the labels ``tissue`` if the format holds labels only.
+        One of the images of `export_image`; by default the image that the file name contains, else the CT, or the
+        labels ``tissue`` if the format holds labels only.
     format : str, optional
         Name of one of `FORMATS`; by default the format of the extension.
     options : Options, optional

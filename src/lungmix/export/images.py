@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,23 @@ import numpy.typing as npt
 
 from lungmix.errors import StoreError, UsageError
 from lungmix.formats import write_image
-from lungmix.formats.header import PREFIX
+from lungmix.formats.header import POSTERIOR, PREFIX
 from lungmix.formats.images import extension_of
 from lungmix.formats.write import WRITTEN
+from lungmix.kernels.labels import look_up
 from lungmix.store import IMAGES, Case
+from lungmix.store.case import posterior_table
 from lungmix.store.models import label_id, mask_text, sides_text
 from lungmix.store.schema import ARRAYS, LABEL, LABEL_MAPS
-from lungmix.tissue import Tissue, segments_of
+from lungmix.tissue import TISSUES, Tissue, segments_of
+
+_POSTERIORS = {"posterior": "float32", "posterior8": "uint8"}
+"""Data types of images of posteriors by the first word of their names."""
+
+_STEPS = 255
+"""Value of a posterior of 1 in an 8-bit image."""
+
+_TISSUE_KEYS = tuple(tissue.key for tissue in TISSUES)
 
 
 def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
@@ -30,8 +40,10 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
         Case of a cohort.
     path : str or Path
         File to write; its extension chooses the format.
-    image : {"ct", "lung", "side", "region", "tissue", "tissue_median"}
-        Image to write.
+    image : str
+        Image to write: ``ct``, ``lung``, ``side``, ``region``, ``tissue``, ``tissue_median``, or ``posterior_TISSUE``
+        and ``posterior8_TISSUE``, such as ``posterior_ggo``, for the posteriors of a tissue as float32 and as 8-bit
+        integers from 0 to 255.
 
     Returns
     -------
@@ -49,6 +61,8 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     check_image(image)
     if extension_of(target) not in WRITTEN:
         raise UsageError(f"{target.name} has none of the supported extensions: use one of {', '.join(WRITTEN)}")
+    if (posterior := _posterior_in(image)) is not None:
+        return _export_posterior(case, target, *posterior)
     require(case, image)
     about = made_with(case, image)
     if len(segments_of(image)) > 1:
@@ -56,6 +70,28 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
         about = {f"{PREFIX}image": image, **about}
     write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=about)
     return target
+
+
+def _export_posterior(case: Case, target: Path, tissue: str, dtype: str) -> Path:
+    """Write the posteriors of a tissue; they are a function of HU, so a slab of them needs no other slab."""
+    for image in ("lung", "tissue"):
+        require(case, image)
+    table: npt.NDArray[Any] = posterior_table(case, tissue)
+    if dtype == "uint8":
+        table = np.rint(_STEPS * table)
+    table = table.astype(dtype)
+    pairs = zip(slabs_of(case, "ct"), slabs_of(case, "lung"), strict=True)
+    slabs = (look_up(hu, lung, table) for hu, lung in pairs)
+    about = {f"{PREFIX}{POSTERIOR}": tissue, **made_with(case, "tissue")}
+    write_image(target, slabs, case.geometry, dtype, made_with=about, scale=1 / _STEPS if dtype == "uint8" else 1.0)
+    return target
+
+
+def _posterior_in(image: str) -> tuple[str, str] | None:
+    """Return the tissue and the data type of an image of posteriors; None for other images."""
+    name, _, tissue = image.partition("_")
+    is_known = tissue in _TISSUE_KEYS or re.fullmatch(r"component_\d+", tissue) is not None
+    return (tissue, _POSTERIORS[name]) if name in _POSTERIORS and is_known else None
 
 
 def made_with(case: Case, image: str) -> dict[str, str]:
@@ -68,7 +104,7 @@ def made_with(case: Case, image: str) -> dict[str, str]:
     if image != "ct":
         models["lungmix_mask"] = mask_text(case)
         models["lungmix_sides"] = sides_text(case)
-    if ARRAYS[image].stage == LABEL:
+    if _posterior_in(image) is not None or ARRAYS[image].stage == LABEL:
         models["lungmix_model"] = label_id(case)
     return {key: str(value) for key, value in models.items() if value is not None}
 
@@ -97,8 +133,10 @@ def slabs_of(case: Case, image: str) -> Iterator[npt.NDArray[Any]]:
 
 def check_image(image: str) -> None:
     """Raise `UsageError` if there is no image of this name; the message lists all images."""
-    if image not in IMAGES:
-        raise UsageError(f"there is no image {image!r}: choose one of {', '.join(IMAGES)}")
+    if image not in IMAGES and _posterior_in(image) is None:
+        posteriors = (f"{name}_TISSUE" for name in _POSTERIORS)
+        tissues = f"where TISSUE is {', '.join(_TISSUE_KEYS[:-1])} or {_TISSUE_KEYS[-1]}"
+        raise UsageError(f"there is no image {image!r}: choose one of {', '.join([*IMAGES, *posteriors])}, {tissues}")
 
 
 def require(case: Case, image: str) -> None:
@@ -132,13 +170,16 @@ def image_in_name(path: str | Path, default: str = "ct") -> str:
     """
     words = re.split(r"[^a-z0-9]+", Path(path).name.lower())
     named = default
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        named = _named_by(word, following) or named
+    for index, word in enumerate(words):
+        named = _named_by(word, words[index + 1 : index + 3]) or named
     return named
 
 
-def _named_by(word: str, following: str) -> str | None:
-    if (word, following) == ("tissue", "median"):
+def _named_by(word: str, following: Sequence[str]) -> str | None:
+    if (word, *following[:1]) == ("tissue", "median"):
         return "tissue_median"
+    for n in (1, 2):
+        if _posterior_in(image := "_".join([word, *following[:n]])) is not None:
+            return image
     image = word.removesuffix("s")
     return image if image in IMAGES else None

@@ -29,9 +29,12 @@ MAX_PATH_LENGTH = 4096
 PREFIX = "lungmix_"
 """Prefix of the header keys in which this package records how it made an image."""
 
-WRITTEN_KEYS = ("image", "mask", "sides", "model")
+POSTERIOR = "posterior"
+"""Header key, without `PREFIX`, of the tissue whose posteriors an image holds."""
+
+WRITTEN_KEYS = ("image", "mask", "sides", "model", POSTERIOR)
 """Header keys that this package writes, without `PREFIX`: name of the label map, parameters of the mask, parameters of
-the right and left lung, and the mixture."""
+the right and left lung, the mixture, and the tissue of posteriors."""
 
 # Other programs parse numbers with a C library, so hexadecimal and excessive digits are rejected.
 _NUMBER = re.compile(r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.header import FileAt, Header, largest_shift
+from lungmix.formats.header import POSTERIOR, PREFIX, FileAt, Header, largest_shift
 from lungmix.formats.labels import labels_of
 from lungmix.formats.limits import check_geometry
 from lungmix.formats.metaimage import read_meta
@@ -71,6 +71,10 @@ def read_header(path: Path, file_at: FileAt | None = None) -> Scan:
     if header.is_segmentation:
         raise LabelMapError(
             f"{mark_path(path)} is a segmentation by its header, not CT: give the CT that it belongs to"
+        )
+    if f"{PREFIX}{POSTERIOR}" in header.keys:
+        raise LabelMapError(
+            f"{mark_path(path)} holds posteriors of a tissue by its header, not CT: give the CT that it belongs to"
         )
     geometry = geometry_of(path, header)
     check_size(header.data, geometry.shape)

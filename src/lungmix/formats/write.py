@@ -25,7 +25,7 @@ Slabs = Iterable[npt.NDArray[Any]]
 WRITTEN = (".nrrd", ".nii", ".nii.gz", ".mha", ".mhd")
 """Extensions of the files that are written; more are read, see `lungmix.formats.images.KINDS`."""
 
-_NAMES = {"int16": ("int16", "MET_SHORT"), "uint8": ("uint8", "MET_UCHAR")}
+_NAMES = {"int16": ("int16", "MET_SHORT"), "uint8": ("uint8", "MET_UCHAR"), "float32": ("float", "MET_FLOAT")}
 _LEVEL = 1  # of deflate: label maps still shrink a hundredfold, and writing takes a third of the time
 
 
@@ -36,6 +36,7 @@ def write_image(
     dtype: npt.DTypeLike,
     fields: Mapping[str, str] | None = None,
     made_with: Mapping[str, str] | None = None,
+    scale: float = 1.0,
 ) -> None:
     """Write a volume as .nrrd, .nii, .nii.gz, .mha or .mhd.
 
@@ -51,12 +52,15 @@ def write_image(
         last place. NIfTI stores 32-bit floats. Where the orientation is not known, none is written: NRRD has only
         spacings, NIfTI the codes 0, MetaImage no matrix.
     dtype : dtype
-        int16 or uint8.
+        int16, uint8 or float32.
     fields : mapping of str to str, optional
         Further keys and values of a .nrrd header, each on one line.
     made_with : mapping of str to str, optional
         Provenance of the volume. In .nrrd, .mha and .mhd these are further keys of the header. In NIfTI the name of a
         label map (key ``lungmix_image``) is the intent, and the other values are the description, cut to 80 characters.
+    scale : float
+        Quantity that a stored value of 1 stands for. In NIfTI this is the slope, which readers apply; in .nrrd, .mha
+        and .mhd it is the key ``lungmix_scale`` of the header, unless it is 1.
 
     Raises
     ------
@@ -71,8 +75,10 @@ def write_image(
     if fields and extension != ".nrrd":
         raise UsageError(f"{target.name} cannot have further fields: use .nrrd")
     if dtype.name not in _NAMES:
-        raise UsageError(f"volumes of type {dtype} are not supported: give int16 or uint8")
-    blocks, about = _check_slabs(slabs, geometry, dtype, target.name), made_with or {}
+        raise UsageError(f"volumes of type {dtype} are not supported: give int16, uint8 or float32")
+    blocks, about = _check_slabs(slabs, geometry, dtype, target.name), dict(made_with or {})
+    if scale != 1 and not extension.startswith(".nii"):
+        about[f"{PREFIX}scale"] = repr(scale)
     if extension == ".mhd":
         data = target.with_suffix(".zraw")
         with atomic_file(data) as out:
@@ -91,7 +97,7 @@ def write_image(
             out.seek(0)
             out.write(_meta_header(geometry, dtype, "LOCAL", size, about))
         else:
-            head = [_nifti_header(geometry, dtype, about)]
+            head = [_nifti_header(geometry, dtype, about, scale)]
             if extension == ".nii.gz":
                 _gzip(out, itertools.chain(head, blocks))
             else:
@@ -205,7 +211,7 @@ def _meta_header(
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
-def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, str]) -> bytes:
+def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, str], scale: float) -> bytes:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(geometry.direction, (3, 3)) * geometry.spacing
     affine[:3, 3] = geometry.origin
@@ -218,7 +224,7 @@ def _nifti_header(geometry: Geometry, dtype: np.dtype[Any], about: Mapping[str, 
     if geometry.orientation_known:
         header.set_qform(affine, code="scanner")
         header.set_sform(affine, code="scanner")
-    header.set_slope_inter(1, 0)
+    header.set_slope_inter(scale, 0)
     texts = {key.removeprefix(PREFIX): value for key, value in about.items()}
     header["intent_name"] = texts.pop("image", "").encode()
     header["descrip"] = "; ".join(f"{key} {value}" for key, value in texts.items())[:80].encode()

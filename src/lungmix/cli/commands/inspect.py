@@ -66,6 +66,7 @@ def report(
     "lungmix export cohort.zarr case-001 case-001_tissue.seg.nrrd",
     "lungmix export cohort.zarr case-001 seg.dcm --source original/ --retain-uid --binary",
     "lungmix export cohort.zarr --all radiomics/ --format pyradiomics",
+    "lungmix export cohort.zarr case-001 case-001_posterior_ggo.nii.gz",
 )
 def export(
     store: opt.Store,
@@ -88,8 +89,9 @@ def export(
     image: Annotated[
         str | None,
         typer.Option(
-            help="ct, lung, side (right and left lung, airway, rest), tissue or tissue_median; by default the one in "
-            "the name of OUT, or else ct, or tissue for formats of labels."
+            help="ct, lung, side (right and left lung, airway, rest), tissue, tissue_median, posterior_TISSUE (floats) "
+            "or posterior8_TISSUE (8 bits), such as posterior_ggo; by default the one in the name of OUT, or else ct, "
+            "or tissue for formats of labels."
         ),
     ] = None,
     source: Annotated[

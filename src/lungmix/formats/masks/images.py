@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import SourceError, mark_path
-from lungmix.formats.header import PREFIX, Header
+from lungmix.formats.header import POSTERIOR, PREFIX, Header
 from lungmix.formats.images import KINDS, extension_of, geometry_of, header_of
 from lungmix.formats.limits import MAX_SLICE_PIXELS
 from lungmix.formats.masks.mask_file import Labels, MaskFile, Segment, parameters_in, rechunk, write_over
@@ -33,6 +33,8 @@ def open_image(path: Path) -> MaskFile:
         If it is not a 3-D image with one value per voxel.
     """
     header = _header_of(path)
+    if f"{PREFIX}{POSTERIOR}" in header.keys:
+        raise SourceError(f"{mark_path(path)} holds posteriors of a tissue by its header, not labels: give a label map")
     geometry = geometry_of(path, header)
     nz, ny, nx = geometry.shape
     if nx * ny * header.layers > MAX_SLICE_PIXELS:

@@ -1,6 +1,7 @@
 """Fit simulated cohorts and report how far lung involvement and means are from the truth, and which checks fail.
 
-Run it as ``python benchmarks/fits_of_simulated_cohorts.py``. It prints the table of docs/diagnosis.md. The truth is the
+Run it as ``python benchmarks/fits_of_simulated_cohorts.py``. It prints the table of docs/diagnosis.md, and the table of
+strengths of the prior in docs/fitting.md. The truth is the
 published mixture; the weights of each scan are drawn about its weights. The error of the lung involvement is the
 difference between the involvement by labels of the fit and by labels of the truth, on the same voxels. It is printed
 for the pooled voxels, and for the scan where it is largest.
@@ -53,7 +54,15 @@ def one_clipped(shares, scan, scans):
     return clipped
 
 
-SHIFTED = "anchored at means 25 HU too high"
+SHIFTED_PRIOR = "means 25 HU too high"
+SHIFTED = f"anchored at {SHIFTED_PRIOR}"
+STRENGTHS = 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0
+PRIORS = {
+    "published": PUBLISHED,
+    "means 25 HU too high": replace(PUBLISHED, means=tuple(mean + 25 for mean in PUBLISHED.means)),
+    "means 25 HU too low": replace(PUBLISHED, means=tuple(mean - 25 for mean in PUBLISHED.means)),
+    "equal weights": replace(PUBLISHED, weights=(0.2,) * 5),
+}
 COHORTS = {"plain": plain, "table": with_table, "mixed kernels": mixed_kernels, "one clipped": one_clipped}
 
 
@@ -83,7 +92,6 @@ def main() -> None:
     print("| cohort | scans | fit | LI, pooled | LI, worst scan | largest error of a mean, HU | failed checks |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     worst = dict.fromkeys([*FITS, SHIFTED], 0.0)
-    shifted = replace(PUBLISHED, means=tuple(mean + 25 for mean in PUBLISHED.means))
     for name, change in COHORTS.items():
         for scans in SIZES:
             counts = counts_of(change, scans, seed=scans)
@@ -102,9 +110,31 @@ def main() -> None:
                     f"{max(errors, key=abs):+.1f} | {mean:.0f} | {', '.join(failed) or 'none'} |",
                     flush=True,
                 )
-            model = fit_anchored(HU, pooled, [fits.converged, fits.paper], prior=shifted, clip=-1000)
+            model = fit_anchored(HU, pooled, [fits.converged, fits.paper], prior=PRIORS[SHIFTED_PRIOR], clip=-1000)
             worst[SHIFTED] = max(worst[SHIFTED], *map(abs, errors_of(model, counts)))
     print("largest error of a scan:", ", ".join(f"{fit} {value:.1f}" for fit, value in worst.items()))
+    print_strengths()
+
+
+def print_strengths() -> None:
+    """Print the largest error of the lung involvement of a scan, by the strength and the centre of the prior."""
+    cohorts = [counts_of(change, scans, seed=scans) for change in COHORTS.values() for scans in SIZES]
+    starts = []
+    for counts in cohorts:
+        fits = fit_counts(add_counts(counts), FitParameters())
+        starts.append([fits.converged, fits.paper])
+    print("| strength |", " | ".join(PRIORS), "|")
+    print("| --- |", " | ".join(["---"] * len(PRIORS)), "|")
+    for strength in STRENGTHS:
+        cells = []
+        for prior in PRIORS.values():
+            errors = [
+                max(map(abs, errors_of(model, counts)))
+                for counts, others in zip(cohorts, starts, strict=True)
+                for model in [fit_anchored(HU, add_counts(counts), others, prior=prior, strength=strength, clip=-1000)]
+            ]
+            cells.append(f"{max(errors):.1f} ({np.mean(errors):.1f})")
+        print(f"| {strength:g} |", " | ".join(cells), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ class WatchSlabs(SchedulerPlugin):
         self.held, self.most = set(), 0
 
     def transition(self, key, start, finish, *args, **kwargs):
-        if any(kind in str(key) for kind in ("_paint_shelved", "_on_core", "overlap")):
+        if any(kind in str(key) for kind in ("_render_buffered", "_on_core", "overlap")):
             if finish == "memory":
                 self.held.add(key)
             elif start == "memory":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.patches import FancyArrowPatch
 from lungmix.errors import count_of
 from lungmix.kernels.histogram import FIRST_HU
 from lungmix.mixture import TissueModel
+from lungmix.parameters import ANATOMICAL
 from lungmix.stages.mask import STAGE as MASK
 from lungmix.store import Case
 from lungmix.store.schema import FROM_FILE
@@ -22,6 +24,15 @@ from lungmix.webpage.figures import LUNG_WINDOW, best_slice, body_of, label_colo
 from lungmix.webpage.overview import CohortOverview
 
 _HU = np.arange(-1100, 301)
+
+
+def _mask_text(parameters: Mapping[str, Any]) -> str:
+    """Return the steps of a computed mask, in three lines at most."""
+    threshold = f"{parameters.get('threshold', -155)}".replace("-", "−")
+    if parameters.get("preset") == ANATOMICAL:
+        return f"air below {threshold} HU in the body,\nwithout airway; dense tissue\nthat lung and ribs enclose"
+    sizes = {"paper": "\n(sizes as published)", "physical": "\n(sizes in mm)"}.get(str(parameters.get("preset")), "")
+    return f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"
 
 
 def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, counts: npt.NDArray[np.uint64]) -> Figure:
@@ -56,13 +67,11 @@ def pipeline_figure(case: Case, overview: CohortOverview, model: TissueModel, co
     mask = case.stages[MASK].get("parameters", {})
     origin = case.stages[MASK].get(FROM_FILE)
     given_text = f"by {origin['segmenter']}" if origin and "segmenter" in origin else "given as files"
-    threshold = f"{mask.get('threshold', -155)}".replace("-", "−")
-    sizes = {"paper": "\n(sizes as published)", "physical": "\n(sizes in mm)"}.get(mask.get("preset"), "")
     total = float(counts.sum())
     scans = count_of(len(overview.cases), "scan")
     texts = (
         ("Convert", f"{scans}, {count_of(overview.slices, 'slice')},\nin one store; HU and\ngeometry kept"),
-        ("Mask", given_text if origin else f"air below {threshold} HU, opening,\ncomponents, closing{sizes}"),
+        ("Mask", given_text if origin else _mask_text(mask)),
         ("Fit", f"{model.n_components} Gaussians for the HU\nof {_short(total)} lung voxels\nof all scans together"),
         ("Label", "the most probable\ncomponent of each voxel"),
         ("Smooth", "median of 4 × 4 × 4 labels,\nstored separately"),

@@ -11,6 +11,7 @@ import pytest
 
 import lungmix
 from lungmix.cli.app import _status_of
+from lungmix.errors import UsageError
 from lungmix.mixture import PUBLISHED
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
@@ -50,6 +51,22 @@ def test_omitted_options_are_those_of_the_last_run_and_recompute_nothing(store):
     assert result.model == PUBLISHED
     assert result.changes == []
     assert result.kept == ["masks physical", "model published"]
+
+
+def test_method_of_the_publication_replaces_all_parameters_of_the_last_run(store, fitted):
+    for url in (store, fitted):
+        result = choose(url, as_published=True)
+        assert (result.mask, result.model, result.fit) == (MaskParameters("paper"), "fit", FitParameters())
+        assert result.masks == "none"
+        assert result.kept == []
+    assert choose(store, as_published=True).changes
+    assert choose(store).masks is None
+
+
+@pytest.mark.parametrize("other", [{"preset": "paper"}, {"fit": "anchored"}, {"pool": "lungs"}, {"masks": "folder"}])
+def test_method_of_the_publication_excludes_other_parameters(tmp_path, other):
+    with pytest.raises(UsageError, match=f"leave `{next(iter(other))}` out"):
+        choose(str(tmp_path / "new.zarr"), as_published=True, **other)
 
 
 def test_omitted_fit_is_the_last_one(fitted):

@@ -49,7 +49,8 @@ AcceptHu = Annotated[
     bool,
     typer.Option(
         "--accept-hu",
-        help="Make masks of scans whose values are not HU of a chest CT, such as clipped values; fits exclude them.",
+        help="Also make masks of scans whose values are not HU of a chest CT, such as clipped ones; fits exclude "
+        "these scans.",
     ),
 ]
 Masks = Annotated[
@@ -141,6 +142,14 @@ ExcludeFlagged = Annotated[
         "--exclude-flagged/--pool-flagged",
         help="Fit without cases that quality control flags, or with them; by default as in the last fit, or with them.",
         show_default=False,
+    ),
+]
+AsPublished = Annotated[
+    bool,
+    typer.Option(
+        "--as-published",
+        help="The whole method as in the publication: masks, pool and fit 'paper', whatever the last run had. No other "
+        "option of masks or fits can be given with it.",
     ),
 ]
 Pool = Annotated[

@@ -155,7 +155,7 @@ def _read_with_simpleitk(path: Path, header: Header) -> Geometry | None:
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if components != 1:
         raise SourceError(
-            f"{mark_path(path)} has {components} values per voxel, such as a colour image or a time series: "
+            f"{mark_path(path)} has {components} values per voxel, like a colour image or a time series: "
             "give one 3-D volume"
         )
     if dimension != 3:

@@ -97,7 +97,7 @@ class HuSummary:
     too_low : float
         Share of the voxels below the HU of air and its noise, without padding.
     gaps : float
-        Share of values that do not occur in those parts of the histogram that have many voxels; 0 without such parts.
+        In the parts of the histogram that have many voxels: share of the HU that no voxel has; 0 without such parts.
     shift : int
         HU to add to the ranges of air and of soft tissue so that both have voxels; 0 if no shift is needed or no shift
         in `SHIFTS` is enough.

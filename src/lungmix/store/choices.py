@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lungmix.errors import LungmixError, StoreError, count_of
+from lungmix.errors import LungmixError, StoreError, UsageError, count_of
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import NO_MASKS, FitParameters, MaskParameters, text_of_mask
 from lungmix.quality_flags import QualityParameters
@@ -48,6 +48,8 @@ class Choices:
         Descriptions of parameters taken from the last run that differ from the defaults.
     changes : list of str
         Messages about finished results that will be recomputed.
+    masks : str or None
+        Path or address of mask files; ``none`` computes masks; None keeps those that came from files.
     """
 
     mask: MaskParameters
@@ -55,6 +57,7 @@ class Choices:
     fit: FitParameters
     kept: list[str]
     changes: list[str]
+    masks: str | None = None
 
 
 def choose(
@@ -80,6 +83,7 @@ def choose(
     mask_with: str | None = None,
     mask_weights: str | Path | None = None,
     mask_device: str | None = None,
+    as_published: bool = False,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Return the parameters of a command, completed with those of the last run of its store.
@@ -105,6 +109,9 @@ def choose(
         files or a segmenter.
     mask_labels, mask_with, mask_weights, mask_device
         See `lungmix.segmenters.check_mask_options`; None if not given.
+    as_published : bool
+        Use the masks, the pool and the fit of the publication, whatever the last run had. No other parameter of masks
+        or fits may be given then.
     stages : iterable of str
         Stages that the command runs, for `Choices.changes`.
 
@@ -113,6 +120,19 @@ def choose(
     UsageError
         If a parameter cannot be used, so that the command ends before it creates a store.
     """
+    if as_published:
+        others = {
+            "preset": preset, "threshold": threshold, "opening": opening, "min_voxels": min_voxels, "radii": radii,
+            "model": model, "components": components, "fit": fit, "prior": prior, "prior_strength": prior_strength,
+            "method": method, "exclude_flagged": exclude_flagged, "pool": pool, "weigh": weigh, "masks": masks,
+            "mask_labels": mask_labels, "mask_with": mask_with,
+        }  # fmt: skip
+        excess = [name for name, value in others.items() if value is not None]
+        if excess:
+            raise UsageError(
+                f"the method of the publication has its own parameters of masks and fits: leave `{excess[0]}` out"
+            )
+        preset, model, masks = "paper", FIT, NO_MASKS
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
     cohort = _open_or_none(url)
     options: dict[str, Any] = {
@@ -126,7 +146,7 @@ def choose(
     # Without a store, or with a preset, other parameters are those of the preset.
     mask = replace(last, **given) if last is not None else MaskParameters(preset or "paper", **given)
     chosen_model = _choose_model(cohort, model)
-    last_parameters = last_fit(cohort) if cohort is not None else FitParameters()
+    last_parameters = last_fit(cohort) if cohort is not None and not as_published else FitParameters()
     fit_options: dict[str, Any] = {
         "n_components": components, "fit": fit, "method": method, "exclude_flagged": exclude_flagged,
         "prior": None if prior is None else _prior_named(prior), "prior_strength": prior_strength,
@@ -156,7 +176,7 @@ def choose(
         if cohort is None
         else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, mask_with, set(stages))
     )
-    return Choices(mask, chosen_model, fit_parameters, kept, changes)
+    return Choices(mask, chosen_model, fit_parameters, kept, changes, masks)
 
 
 def choose_fit(

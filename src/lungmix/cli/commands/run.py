@@ -23,6 +23,7 @@ from lungmix.errors import UsageError
 
 @opt.example(
     "lungmix run cohort.zarr scans/ --preset physical --model published --report page/",
+    "lungmix run cohort.zarr scans/ --as-published",
     "lungmix run cohort.zarr scans/ --masks masks/ --mask-labels right=1,left=2",
     "lungmix run cohort.zarr scans/ --mask-with lungmask --mask-weights unet_r231.pth",
 )
@@ -31,6 +32,7 @@ def run(
     store: opt.NewStore,
     sources: opt.Sources,
     *,
+    as_published: opt.AsPublished = False,
     sizes: MaskOptions,
     accept_hu: opt.AcceptHu = False,
     masks: opt.Masks = None,
@@ -60,7 +62,7 @@ def run(
     chosen = choose(
         store, **vars(sizes), model=model, components=components, fit=fit, prior=prior,
         prior_strength=prior_strength, method=method, exclude_flagged=exclude_flagged, pool=pool, weigh=weigh,
-        chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels, **vars(segmenter),
+        as_published=as_published, chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels, **vars(segmenter),
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -76,7 +78,7 @@ def run(
             series=rules,
             chunk_slices=chunk_slices,
             accept_hu=accept_hu,
-            masks=masks,
+            masks=chosen.masks,
             mask_labels=mask_labels,
             **vars(segmenter),
             quality=quality,

@@ -99,7 +99,7 @@ class FramePixels:
     def _decode(self, content: bytes) -> Frame:
         size = read_jpeg_size(content)
         if size is not None and size != self.shape:
-            raise ValueError("a frame has pixels of another size than its header declares")
+            raise ValueError("a frame has another number of rows or columns than its header declares")
         # The decoder of RLE in Python cannot crash the process.
         plugin = "pydicom" if self.syntax == RLELossless else ""
         values, _ = get_decoder(UID(self.syntax)).as_array(

@@ -41,6 +41,14 @@ def delivered(path):
     return json.loads(text[len(OPENING) : -3])
 
 
+def unrolled(volume, name):
+    """Array of a sheet of slices."""
+    depth, height, width = volume["shape"]
+    sheet = np.asarray(Image.open(BytesIO(b64decode(volume[name]))).convert("RGB"))[..., 0]
+    rows = sheet.reshape(-1, height, volume["columns"], width).swapaxes(1, 2)
+    return rows.reshape(-1, height, width)[:depth].astype(int)
+
+
 class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
@@ -90,15 +98,33 @@ def test_file_of_a_scan_holds_its_volume_and_is_light(made):
     assert path.stat().st_size < 500_000
     volume = delivered(path)["volume"]
     preview = preview_of(case)
-    depth, height, width = volume["shape"]
-    sheets = {}
-    for name in ("grey", "labels"):
-        sheet = np.asarray(Image.open(BytesIO(b64decode(volume[name]))).convert("RGB"))[..., 0]
-        rows = sheet.reshape(-1, height, volume["columns"], width).swapaxes(1, 2)
-        sheets[name] = rows.reshape(-1, height, width)[:depth].astype(int)
+    sheets = {name: unrolled(volume, name) for name in ("grey", "labels")}
     assert np.array_equal(sheets["labels"] / volume["spread"], preview.labels)
     assert volume["step"] * np.sqrt(((sheets["grey"] - preview.grey) ** 2).mean()) < 30
     assert volume["classes"] == CLASSES
+
+
+def test_posteriors_are_in_the_viewer_on_request(made, tmp_path):
+    cohort, _, page = made
+    assert 'value="posterior"' not in page.read_text()
+    assert "posterior" not in delivered(page.parent / "data" / "case-002.js")["volume"]
+    text = write_page(cohort, tmp_path, posterior="consolidation").read_text()
+    assert 'value="posterior"><span>Posterior: Consolidation</span>' in text
+    assert 'data-posterior="4"' in text
+    assert re.search(r'<option value="case-002" data-stamp="\w+-consolidation">', text)
+    file = tmp_path / "data" / "case-002.js"
+    volume = delivered(file)["volume"]
+    preview = preview_of(cohort["case-002"], posterior="consolidation")
+    shares = unrolled(volume, "posterior") / volume["posteriorSpread"]
+    assert np.array_equal(shares, preview.posterior)
+    assert 0 < shares.max() <= volume["posteriorSteps"]
+    assert file.stat().st_size < 500_000
+
+
+def test_posterior_of_an_unknown_tissue_is_rejected_before_anything_is_written(made, tmp_path):
+    with pytest.raises(UsageError, match="no tissue 'heart': choose one of air, healthy, ggo, consolidation, other"):
+        write_page(made[0], tmp_path / "page", posterior="heart")
+    assert not (tmp_path / "page").exists()
 
 
 def test_histogram_adds_up_to_all_lung_voxels(made):

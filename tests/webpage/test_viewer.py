@@ -14,7 +14,7 @@ from lungmix.stages import quality
 from lungmix.store import CaseWriter
 from lungmix.tissue import TISSUES
 from lungmix.webpage.page import write_page
-from lungmix.webpage.volume import preview_of
+from lungmix.webpage.volume import POSTERIOR_STEPS, preview_of
 from support.browser import running_browser
 from support.labelled import labelled_store, unlabelled
 
@@ -223,6 +223,35 @@ def test_overlay_shows_exactly_the_labels_of_the_store(page, made, labels):
     colors = np.array([tissue.rgba[:3] for tissue in TISSUES])
     outside = shown[stored == 0]
     assert not (outside[:, None] == colors).all(axis=2).any()
+
+
+def test_opacity_of_the_overlay_is_the_posterior_on_request(browser, made, tmp_path):
+    cohort, _ = made
+    browser.open(write_page(cohort, tmp_path, posterior="ggo"), "#scan=case-001")
+    browser.wait(SHOWN, "case-001")
+    choose(browser, "#cross")
+    browser.run("const o = document.getElementById('opacity'); o.value = 100; o.dispatchEvent(new Event('input'))")
+    preview = preview_of(cohort["case-001"], posterior="ggo")
+    shape = preview.grey.shape[1:]
+    choose(browser, "#overlay")
+    grey = at_centres(*pixels(browser), shape)
+    choose(browser, "#overlay")
+    choose(browser, "input[value=posterior]")
+    shown = at_centres(*pixels(browser), shape)
+    z = browser.run(POSITION)[0]
+    share = (preview.posterior[z] / POSTERIOR_STEPS)[..., None]
+    expected = share * np.array(TISSUES[2].rgba[:3]) + (1 - share) * grey
+    assert np.abs(shown - expected).max() <= 3
+    assert (share > 0.5).any()
+    assert "posterior of ground-glass opacity" in browser.find(".axial canvas").get_attribute("aria-label")
+    z, y, x = (int(i) for i in np.unravel_index(preview.posterior.argmax(), preview.posterior.shape))
+    percent = round(100 * int(preview.posterior.max()) / POSTERIOR_STEPS)
+    assert browser.run("return lungmix.viewer.valueText(arguments[0])", [z, y, x]).endswith(
+        f"HU, ground-glass opacity {percent} %"
+    )
+    choose(browser, "input[value=median]")
+    assert "median labels" in browser.find(".axial canvas").get_attribute("aria-label")
+    assert browser.console() == []
 
 
 def test_overlay_has_a_switch_and_an_opacity(page):

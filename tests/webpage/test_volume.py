@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 import lungmix
 from lungmix.geometry import Geometry
-from lungmix.webpage.volume import CLASSES, LOWEST_HU, STEP_HU, preview_of
+from lungmix.mixture import PUBLISHED
+from lungmix.webpage.volume import CLASSES, LOWEST_HU, POSTERIOR_STEPS, STEP_HU, preview_of
+from oracle.posteriors import posteriors
 from support.labelled import add_case
 
 
@@ -110,3 +112,46 @@ def test_labels_are_never_mixed(tmp_path):
     )
     allowed = {CLASSES * a + a for a in (0, 2, 5)}
     assert set(np.unique(preview.labels)) == allowed
+
+
+def posterior_store(folder, shape, spacing, direction=None):
+    random = np.random.default_rng(2)
+    ct = random.normal(-500, 200, shape).astype(np.int16)
+    lung = (random.random(shape) < 0.7).astype(np.uint8)
+    given = {} if direction is None else {"direction": direction}
+    cohort = lungmix.open_cohort(folder, "a")
+    case = add_case(cohort, "a", ct, lung, Geometry(shape[::-1], spacing, **given))
+    return case, posteriors(ct, PUBLISHED)[..., 2] * lung
+
+
+def test_posteriors_of_a_small_scan_are_those_of_its_voxels(tmp_path):
+    case, expected = posterior_store(tmp_path / "s.zarr", (9, 20, 24), (1.0, 1.0, 3.0))
+    preview = preview_of(case, posterior="ggo")
+    assert np.array_equal(preview.posterior, np.rint(POSTERIOR_STEPS * expected))
+    assert preview_of(case).posterior is None
+
+
+@pytest.mark.parametrize("shape", [(96, 64, 80), (91, 61, 77)])
+def test_posteriors_of_a_reduced_scan_are_means_of_all_its_voxels(tmp_path, shape):
+    case, expected = posterior_store(tmp_path / "s.zarr", shape, (0.5, 0.5, 0.5))
+    preview = preview_of(case, 12_000, "ggo")
+    assert preview.posterior.size < 14_000
+    assert preview.posterior.shape == preview.grey.shape
+    # The slow definition: the mean over a box, in which voxels at its faces count by their share.
+    for axis, size in zip(preview.axes, preview.grey.shape, strict=True):
+        edges = axis.first - (axis.step - 1) / 2 + axis.step * np.arange(size + 1)
+        number = "zyx".index(axis.name)
+        n = shape[number]
+        overlap = np.array(
+            [[max(0, min(b, i + 1) - max(a, i)) for i in range(n)] for a, b in zip(edges, edges[1:], strict=False)]
+        )
+        overlap /= overlap.sum(axis=1, keepdims=True)
+        expected = np.moveaxis(np.tensordot(overlap, expected, (1, number)), 0, number)
+    assert np.abs(preview.posterior - POSTERIOR_STEPS * expected).max() <= 0.5 + 1e-3
+
+
+def test_posteriors_are_turned_with_the_scan(tmp_path):
+    direction = (-1.0, 0, 0, 0, 1.0, 0, 0, 0, -1.0)
+    case, expected = posterior_store(tmp_path / "s.zarr", (12, 16, 20), (1.0, 1.0, 1.0), direction)
+    preview = preview_of(case, posterior="ggo")
+    assert np.array_equal(preview.posterior, np.rint(POSTERIOR_STEPS * expected[::-1, :, ::-1]))

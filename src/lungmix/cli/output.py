@@ -62,9 +62,10 @@ def write_page_of(
     score_file: Path | None = None,
     key_table: Path | None = None,
     *,
+    posterior: str | None = None,
     quiet: bool,
 ) -> None:
-    """Write the HTML report of a cohort, with a radiologist's scores if `score_file` is given."""
+    """Write the HTML report of a cohort, with scores and the posteriors of a tissue if they are given."""
     from lungmix.analysis.score_table import scores_of_cases
     from lungmix.cli.progress import callback_for
     from lungmix.intake.key_table import KeyTable
@@ -74,5 +75,5 @@ def write_page_of(
     callback = callback_for(quiet=quiet)
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
     scores = None if score_file is None else scores_of_cases(read_measurements(cohort), score_file, key_rows)
-    page = write_page(cohort, folder, failed, scores=scores, callback=callback, spell=with_options)
+    page = write_page(cohort, folder, failed, scores=scores, posterior=posterior, callback=callback, spell=with_options)
     typer.echo(f"page: {page}", err=True)

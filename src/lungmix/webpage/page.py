@@ -27,7 +27,7 @@ from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.models import GIVEN, ModelUse, stored_model
-from lungmix.tissue import SIDES, TISSUES
+from lungmix.tissue import SIDES, TISSUES, Tissue
 from lungmix.webpage import pictures
 from lungmix.webpage.columns import BOTH, FLAGS, SCANNER, SCORE, Value, columns_of
 from lungmix.webpage.files import publish
@@ -50,6 +50,7 @@ def write_page(
     failed: Mapping[str, str] | None = None,
     *,
     scores: Mapping[str, float] | None = None,
+    posterior: str | None = None,
     callback: Callback | None = None,
     spell: Callable[[str], str] = str,
 ) -> Path:
@@ -66,6 +67,9 @@ def write_page(
         Reasons of failed sources and cases of this run, by name.
     scores : mapping of str to float, optional
         A radiologist's score S, 0 to 5, by case.
+    posterior : str, optional
+        Key of a tissue, such as ``ggo``, whose posteriors the viewer shows on request, besides the labels. Files of
+        scans are then larger.
     callback : Callback, optional
         Receives progress and warnings.
     spell : callable, optional
@@ -79,8 +83,9 @@ def write_page(
     Raises
     ------
     UsageError
-        If the folder cannot be written.
+        If the folder cannot be written, or there is no such tissue.
     """
+    shares_of = _tissue(posterior)
     target, callback = Path(folder), callback or Callback()
     overview = overview_of(cohort)
     labelled = [name for name, case in cohort.items() if LABEL in case.stages]
@@ -88,7 +93,7 @@ def write_page(
     for warning in overview.warnings:
         callback.on_warning(warning)
     notes = {case.name: case.note for case in overview.cases if case.note} | overview.damaged | dict(failed or {})
-    unreadable = _write_scans(cohort, labelled, model, target, callback)
+    unreadable = _write_scans(cohort, labelled, model, target, callback, posterior)
     notes |= {name: f"no view: {reason}" for name, reason in unreadable.items()}
     viewed = [name for name in labelled if name not in unreadable]
     remove_files_of_other_cases(target, set(viewed))
@@ -99,7 +104,7 @@ def write_page(
     compared = scores if scores and _is_comparable(rows) else {}
     figures = _draw(cohort, overview, model, viewed, rows, compared, target, callback)
     page = target / "index.html"
-    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, shown, spell).encode())
+    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, shown, shares_of, spell).encode())
     return page
 
 
@@ -113,13 +118,18 @@ def _model_of_labels(cohort: Cohort, labelled: Sequence[str], use: ModelUse) -> 
 
 
 def _write_scans(
-    cohort: Cohort, names: Sequence[str], model: TissueModel | None, folder: Path, callback: Callback
+    cohort: Cohort,
+    names: Sequence[str],
+    model: TissueModel | None,
+    folder: Path,
+    callback: Callback,
+    posterior: str | None,
 ) -> dict[str, str]:
     """Write the data files of scans concurrently; return the reason for each case that could not be read."""
     unreadable = {}
     with stage_events(callback, "report", names):
         size = max(1, min(CPU_COUNT, _MAX_CONCURRENT))
-        for outcome in map_bounded(names, lambda name: _write_scan(cohort[name], model, folder), size):
+        for outcome in map_bounded(names, lambda name: _write_scan(cohort[name], model, folder, posterior), size):
             if isinstance(outcome.error, UsageError):
                 raise outcome.error
             reason = None if outcome.error is None else _reason(outcome.error)
@@ -129,8 +139,25 @@ def _write_scans(
     return unreadable
 
 
-def _write_scan(case: Case, model: TissueModel | None, folder: Path) -> None:
-    write_scan(case, case.model or model, folder)
+def _write_scan(case: Case, model: TissueModel | None, folder: Path, posterior: str | None) -> None:
+    label_model = case.model
+    # A mixture of another number of components has no tissues.
+    has_tissues = label_model is not None and label_model.n_components == len(TISSUES)
+    write_scan(case, label_model or model, folder, posterior if has_tissues else None)
+
+
+def _tissue(key: str | None) -> Tissue | None:
+    """Return the tissue of a key; None without a key.
+
+    Raises
+    ------
+    UsageError
+        If there is no such tissue; the message lists all.
+    """
+    tissues = {tissue.key: tissue for tissue in TISSUES}
+    if key is not None and key not in tissues:
+        raise UsageError(f"there is no tissue {key!r}: choose one of {', '.join(tissues)}")
+    return None if key is None else tissues[key]
 
 
 def _write_thumbnails(
@@ -233,13 +260,16 @@ def _render(
     figures: Sequence[Picture],
     notes: Mapping[str, str],
     shown: Mapping[str, int],
+    posterior: Tissue | None,
     spell: Callable[[str], str],
 ) -> str:
     environment = Environment(
         loader=PackageLoader("lungmix.webpage"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    stamps = {name: str(cohort[name].stages[LABEL].get("key", ""))[:12] for name in viewed}
+    # Browsers cache data files by their stamps.
+    suffix = "" if posterior is None else f"-{posterior.key}"
+    stamps = {name: str(cohort[name].stages[LABEL].get("key", ""))[:12] + suffix for name in viewed}
     return environment.get_template("index.html.j2").render(
         name=_short_name(cohort.url),
         overview=overview,
@@ -266,6 +296,7 @@ def _render(
         look_at={case.name for case in overview.cases if case.quality},
         regions=SIDES,
         tissues=TISSUES,
+        posterior=posterior,
         version=__version__,
         # Only files of this package are included without escaping.
         style=Markup((_STATIC / "page.css").read_text(encoding="utf-8")),

@@ -20,7 +20,7 @@ from lungmix.kernels.histogram import FIRST_HU
 from lungmix.mixture import TissueModel
 from lungmix.store import Case
 from lungmix.webpage.files import publish
-from lungmix.webpage.volume import CLASSES, LOWEST_HU, STEP_HU, Preview, preview_of
+from lungmix.webpage.volume import CLASSES, LOWEST_HU, POSTERIOR_STEPS, STEP_HU, Preview, preview_of
 
 FOLDER = "data"
 OPENING = "lungmix.deliver("
@@ -29,11 +29,12 @@ OPENING = "lungmix.deliver("
 _QUALITY = 75
 # Labels are multiplied by this number. Browsers may change grey values slightly, which then does not change labels.
 _SPREAD = 7
+_POSTERIOR_SPREAD = 5
 _BIN = 5
 _HU = (-1100, 300)
 
 
-def write_scan(case: Case, model: TissueModel | None, folder: Path) -> int:
+def write_scan(case: Case, model: TissueModel | None, folder: Path, posterior: str | None = None) -> int:
     """Write the data file ``data/CASE.js`` of a case.
 
     Parameters
@@ -44,13 +45,15 @@ def write_scan(case: Case, model: TissueModel | None, folder: Path) -> int:
         Mixture of the labels of the case.
     folder : Path
         Folder of the report.
+    posterior : str, optional
+        Tissue whose posteriors the file contains.
 
     Returns
     -------
     int
         Number of bytes written.
     """
-    content = script_of(case, model)
+    content = script_of(case, model, posterior)
     publish(folder / FOLDER / f"{case.name}.js", content)
     return len(content)
 
@@ -65,12 +68,12 @@ def remove_files_of_other_cases(folder: Path, kept: set[str]) -> None:
                 path.unlink()
 
 
-def script_of(case: Case, model: TissueModel | None) -> bytes:
+def script_of(case: Case, model: TissueModel | None, posterior: str | None = None) -> bytes:
     """Return the content of the data file of a case, see `write_scan`."""
     geometry = case.geometry
     payload = {
         "case": case.name,
-        "volume": _volume(preview_of(case)),
+        "volume": _volume(preview_of(case, posterior=posterior)),
         "histogram": histogram_of(case.hu_counts, model),
         "geometry": {"size": list(geometry.size), "spacing": list(geometry.spacing)},
         "scanner": case.acquisition.scanner,
@@ -115,7 +118,11 @@ def histogram_of(counts: npt.NDArray[np.uint64], model: TissueModel | None) -> d
 def _volume(preview: Preview) -> dict[str, Any]:
     depth, height, width = preview.grey.shape
     columns = max(1, round((depth * height / width) ** 0.5))
-    return {
+    posterior: dict[str, Any] = {}
+    if preview.posterior is not None:
+        sheet = _sheet(preview.posterior * np.uint8(_POSTERIOR_SPREAD), columns, lossless=True, quality=40, method=2)
+        posterior = {"posterior": sheet, "posteriorSteps": POSTERIOR_STEPS, "posteriorSpread": _POSTERIOR_SPREAD}
+    return posterior | {
         "shape": [depth, height, width],
         "columns": columns,
         "lowest": LOWEST_HU,

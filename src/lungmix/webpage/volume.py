@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.geometry import Geometry
+from lungmix.kernels.labels import look_up
 from lungmix.store import Case
+from lungmix.store.case import posterior_table
 from lungmix.store.chunking import Level
 
 VOXELS = 2_000_000
@@ -21,6 +23,9 @@ STEP_HU = 6
 
 CLASSES = 6
 """Voxel-wise label ``a`` and median-filtered label ``b`` of a voxel are stored as ``CLASSES * a + b``."""
+
+POSTERIOR_STEPS = 50
+"""Value of a posterior of 1."""
 
 _BODY_HU = -500
 _COARSE = 1.25
@@ -70,14 +75,17 @@ class Preview:
         Tissue labels and median-filtered labels, combined as in `CLASSES`.
     axes : tuple of Axis
         The axes z, y, x.
+    posterior : ndarray of uint8, shape (z, y, x), or None
+        Mean posterior of one tissue, in steps of 1 / `POSTERIOR_STEPS`.
     """
 
     grey: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
     axes: tuple[Axis, Axis, Axis]
+    posterior: npt.NDArray[np.uint8] | None = None
 
 
-def preview_of(case: Case, voxels: int = VOXELS) -> Preview:
+def preview_of(case: Case, voxels: int = VOXELS, posterior: str | None = None) -> Preview:
     """Return the preview of a labelled case.
 
     It is read slab by slab, from the coarsest level of the images whose voxels are at most 1.25 times as wide as those
@@ -89,6 +97,9 @@ def preview_of(case: Case, voxels: int = VOXELS) -> Preview:
         Labelled case.
     voxels : int
         Approximate number of voxels; the preview is never finer than the scan.
+    posterior : str, optional
+        Tissue whose posteriors the preview contains. They are averaged at full resolution: the posterior at the mean HU
+        of a reduced voxel is not the mean posterior of its voxels.
     """
     box = _body(case)
     target = _sizes(box, case.geometry.spacing_zyx, voxels)
@@ -113,7 +124,37 @@ def preview_of(case: Case, voxels: int = VOXELS) -> Preview:
             slab = np.asarray(source[(slice(begin, end), *cut[1:])])
             chosen = slab[np.ix_(nearest[0][inside] + cut[0].start - begin, nearest[1], nearest[2])]
             labels[inside] += np.uint8(factor) * np.minimum(chosen, CLASSES - 1)
-    return _reorient(Preview(grey, labels, _axes(case.geometry, level, cut, sizes)), case.geometry)
+    shares = None if posterior is None else _mean_posterior(case, posterior, level, cut, sizes)
+    return _reorient(Preview(grey, labels, _axes(case.geometry, level, cut, sizes), shares), case.geometry)
+
+
+def _mean_posterior(case: Case, tissue: str, level: Level, cut: Box, sizes: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return the mean posterior of a tissue over each voxel of a preview, in steps of 1 / `POSTERIOR_STEPS`.
+
+    It is 0 outside the mask, so a voxel at the border of a lung has less.
+    """
+    table = posterior_table(case, tissue).astype(np.float32)
+    full = case.layout.levels[0]
+    weights = []
+    for n, part, factor, size in zip(sizes, cut, level.factors, full.shape, strict=True):
+        # The last voxel of a level may lie partly outside of the scan.
+        inside = _area_weights((part.stop - part.start) * factor, n)[:, : size - part.start * factor]
+        weights.append(inside / inside.sum(axis=1, keepdims=True))
+    z, y, x = (
+        slice(part.start * factor, min(size, part.stop * factor))
+        for part, factor, size in zip(cut, level.factors, full.shape, strict=True)
+    )
+    mean = np.zeros(sizes, np.float32)
+    ct, lung = case.zarr_array("ct"), case.zarr_array("lung")
+    for begin, end in _slabs(full, (z, y, x)):
+        mask = lung[begin:end, y, x]
+        if mask.any():
+            shares = look_up(ct[begin:end, y, x], mask, table)
+            slab_weights = weights[0][:, begin - z.start : end - z.start]
+            touched = np.flatnonzero(slab_weights.any(axis=1))
+            reduced = weights[1] @ (shares @ weights[2].T)
+            mean[touched] += np.tensordot(slab_weights[touched], reduced, axes=(1, 0))
+    return np.rint(POSTERIOR_STEPS * mean).clip(0, POSTERIOR_STEPS).astype(np.uint8)
 
 
 def _body(case: Case) -> Box:
@@ -218,7 +259,12 @@ def _reorient(preview: Preview, geometry: Geometry) -> Preview:
     order = geometry.axis_order
     flips = order.by_patient(order.flipped)
     turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
-    grey, labels = (np.ascontiguousarray(a.transpose(order.axes)[turn]) for a in (preview.grey, preview.labels))
+    grey, labels, posterior = (
+        None if volume is None else np.ascontiguousarray(volume.transpose(order.axes)[turn])
+        for volume in (preview.grey, preview.labels, preview.posterior)
+    )
+    assert grey is not None
+    assert labels is not None
     axes = []
     for i, flip in zip(order.axes, flips, strict=True):
         axis, n = preview.axes[i], preview.grey.shape[i]
@@ -226,4 +272,4 @@ def _reorient(preview: Preview, geometry: Geometry) -> Preview:
             last = axis.first + axis.step * (n - 1)
             axis = Axis(axis.name, axis.size, last, -axis.step, axis.spacing, (axis.ends[1], axis.ends[0]))
         axes.append(axis)
-    return Preview(grey, labels, (axes[0], axes[1], axes[2]))
+    return Preview(grey, labels, (axes[0], axes[1], axes[2]), posterior)

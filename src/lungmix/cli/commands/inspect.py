@@ -45,7 +45,7 @@ def info(
         raise typer.Exit(1)
 
 
-@opt.example("lungmix report cohort.zarr page/")
+@opt.example("lungmix report cohort.zarr page/", "lungmix report cohort.zarr page/ --posterior ggo")
 def report(
     store: opt.Store,
     folder: Annotated[Path, typer.Argument(help="Folder for the report.", metavar="DIR")],
@@ -54,12 +54,19 @@ def report(
         typer.Option(help="CSV with a column case or patient, and S from 0 to 5, for Figure 5.", metavar="FILE.csv"),
     ] = None,
     key_table: opt.ReadKey = None,
+    posterior: Annotated[
+        str | None,
+        typer.Option(
+            help="Let the viewer also show the posteriors of air, healthy, ggo, consolidation or other.",
+            metavar="TISSUE",
+        ),
+    ] = None,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write an HTML report for a browser: a table, a viewer of every scan, the mixture and the paper's figures."""
     from lungmix.store import open_cohort
 
-    write_page_of(open_cohort(store), folder, {}, scores, key_table, quiet=quiet)
+    write_page_of(open_cohort(store), folder, {}, scores, key_table, posterior=posterior, quiet=quiet)
 
 
 @opt.example(

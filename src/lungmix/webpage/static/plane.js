@@ -103,9 +103,9 @@ lungmix.Plane = class {
   }
 
   draw() {
-    const { volume, table, colors } = this.viewer;
+    const { volume, table } = this.viewer;
     if (!volume) return;
-    const labels = volume[this.viewer.labels];
+    const [values, colors] = this.viewer.overlay();
     const grey = new ImageData(this.width, this.height);
     const over = new ImageData(this.width, this.height);
     const greys = new Uint32Array(grey.data.buffer);
@@ -114,7 +114,7 @@ lungmix.Plane = class {
       let [i, step] = this.strides(row);
       for (let column = 0; column < this.width; column++, k++, i += step) {
         greys[k] = table[volume.grey[i]];
-        overs[k] = colors[labels[i]];
+        overs[k] = colors[values[i]];
       }
     }
     this.grey.getContext("2d").putImageData(grey, 0, 0);

@@ -6,6 +6,7 @@ lungmix.Viewer = class {
     this.hex = root.dataset.colors.split(",");
     this.names = root.dataset.names.split(",");
     this.colors = new Uint32Array([0, ...this.hex.map(lungmix.Viewer.pixel)]);
+    this.tissue = Number(root.dataset.posterior || 0);
     this.select = byId("scan");
     this.state = byId("state");
     this.position = [0, 0, 0];
@@ -55,6 +56,22 @@ lungmix.Viewer = class {
       const shown = Math.round(255 * lungmix.clamp((lowest + step * grey - low) / (high - low), 0, 1));
       this.table[grey] = ((255 << 24) | (shown << 16) | (shown << 8) | shown) >>> 0;
     }
+  }
+
+  // Values of the volume that the overlay shows, and the pixel of the screen for each value.
+  overlay() {
+    const { volume } = this;
+    if (!this.showsPosterior()) return [volume[this.labels === "voxel" ? "voxel" : "median"], this.colors];
+    // The lowest byte of a pixel is red, the highest alpha: the probability is the opacity.
+    const color = this.colors[this.tissue] & 0xffffff;
+    const steps = volume.posteriorSteps;
+    const shades = Uint32Array.from({ length: steps + 1 }, (_, i) => ((Math.round((255 * i) / steps) << 24) | color) >>> 0);
+    return [volume.posterior, shades];
+  }
+
+  // Labels by a mixture without tissues have no posteriors of them; their median labels are shown instead.
+  showsPosterior() {
+    return this.labels === "posterior" && Boolean(this.volume && this.volume.posterior);
   }
 
   turn(step) {
@@ -134,13 +151,20 @@ lungmix.Viewer = class {
   }
 
   valueText([z, y, x]) {
-    const label = this.volume[this.labels][(z * this.volume.shape[1] + y) * this.volume.shape[2] + x];
+    const index = (z * this.volume.shape[1] + y) * this.volume.shape[2] + x;
+    const value = this.overlay()[0][index];
     const hu = lungmix.minus(Math.round(this.volume.hu(z, y, x) / 10) * 10);
-    return `≈ ${hu} HU${label ? `, ${this.names[label - 1].toLowerCase()}` : ""}`;
+    if (this.showsPosterior()) {
+      const inside = this.volume.voxel[index] || value;
+      const percent = Math.round((100 * value) / this.volume.posteriorSteps);
+      return `≈ ${hu} HU${inside ? `, ${this.names[this.tissue - 1].toLowerCase()} ${percent} %` : ""}`;
+    }
+    return `≈ ${hu} HU${value ? `, ${this.names[value - 1].toLowerCase()}` : ""}`;
   }
 
   settingsText() {
-    const labels = this.labels === "median" ? "median labels" : "voxel-wise labels";
+    let labels = this.labels === "voxel" ? "voxel-wise labels" : "median labels";
+    if (this.showsPosterior()) labels = `posterior of ${this.names[this.tissue - 1].toLowerCase()}`;
     return `${this.window.name} window, ${this.opacity > 0 ? labels : "no labels"}`;
   }
 

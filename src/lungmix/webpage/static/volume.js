@@ -1,4 +1,4 @@
-// Volume of a scan: arrays of grey values and labels, decoded from the sheets of slices in its data file.
+// Volume of a scan: arrays of grey values and labels, and of posteriors if the report has them, decoded from the sheets of slices in its data file.
 lungmix.Volume = class {
   static async of(delivered) {
     const volume = new lungmix.Volume();
@@ -13,6 +13,12 @@ lungmix.Volume = class {
       const value = Math.round(both[i] / spread);
       volume.voxel[i] = Math.floor(value / classes);
       volume.median[i] = value % classes;
+    }
+    if (delivered.posterior) {
+      const sheet = await lungmix.Volume.unroll(delivered.posterior, shape, columns);
+      const { posteriorSpread, posteriorSteps } = delivered;
+      volume.posterior = sheet.map((value) => Math.round(value / posteriorSpread));
+      volume.posteriorSteps = posteriorSteps;
     }
     return volume;
   }

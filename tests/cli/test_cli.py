@@ -220,7 +220,7 @@ def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_p
     assert len(answer["groups"]) == 12
     done = run_here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5, "--json", "--quiet")
     answer = json.loads(done.stdout)
-    assert len(answer["intervals"]) == 20
+    assert len(answer["intervals"]) == 21
     assert sorted(p.name for p in tmp_path.glob("*/*")) == sorted(
         f"{name}.{kind}" for name in ("bootstrap", "robustness") for kind in ("csv", "png", "svg")
     )

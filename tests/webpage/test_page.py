@@ -12,6 +12,7 @@ from PIL import Image
 import lungmix
 from lungmix.callbacks import Callback
 from lungmix.errors import UsageError
+from lungmix.geometry import Geometry
 from lungmix.stages.fit import publish
 from lungmix.stages.measure import WORDS, measure_cohort, read_measurements
 from lungmix.store import MEASUREMENTS_FILE, CaseWriter, CohortWriter
@@ -21,7 +22,7 @@ from lungmix.webpage.pictures import MIN_SCANS, draw_robustness, draw_scores, mo
 from lungmix.webpage.scans import OPENING, histogram_of
 from lungmix.webpage.volume import CLASSES, preview_of
 from support.generators import counts_of_scans, store_of_counts
-from support.labelled import label_record, labelled_store, unlabelled
+from support.labelled import add_case, label_record, labelled_store, unlabelled
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>"
 
@@ -119,6 +120,15 @@ def test_posteriors_are_in_the_viewer_on_request(made, tmp_path):
     assert np.array_equal(shares, preview.posterior)
     assert 0 < shares.max() <= volume["posteriorSteps"]
     assert file.stat().st_size < 500_000
+
+
+def test_mixture_of_other_components_has_no_posteriors_of_tissues(tmp_path):
+    model = lungmix.TissueModel((0.5, 0.5), (-900, 0), (2500, 40000))
+    cohort = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
+    ct = np.random.default_rng(0).normal(-500, 200, (20, 30, 30)).astype(np.int16)
+    add_case(cohort, "one", ct, np.ones(ct.shape, np.uint8), Geometry((30, 30, 20)), model=model)
+    write_page(cohort, tmp_path / "page", posterior="ggo")
+    assert "posterior" not in delivered(tmp_path / "page" / "data" / "one.js")["volume"]
 
 
 def test_posterior_of_an_unknown_tissue_is_rejected_before_anything_is_written(made, tmp_path):

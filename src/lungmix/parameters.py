@@ -340,6 +340,52 @@ def _numbers_of(prior: Any) -> tuple[tuple[float, ...], ...] | None:
         ) from None
 
 
+SMOOTHERS = POTTS, NO_SMOOTHING = ("potts", "none")
+"""Values of the parameter `smooth`."""
+
+LARGEST_BETA = 10.0
+POTTS_ITERATIONS = 5
+"""Mean-field iterations, and so the slices on each side that the label of a voxel depends on."""
+
+
+@dataclass(frozen=True)
+class PottsParameters:
+    """Settings of labels under a Potts prior.
+
+    Attributes
+    ----------
+    beta : float, optional
+        Strength of the prior, 0 to 10; by default it is estimated for each case.
+    """
+
+    beta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.beta is not None and not 0 <= self.beta <= LARGEST_BETA:
+            raise UsageError(
+                f"a Potts prior cannot have the beta {self.beta!r}: give a number from 0 to {LARGEST_BETA:g}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
+
+
+def check_smoothing(smooth: str | None, beta: float | None) -> None:
+    """Raise if the parameters `smooth` and `beta` of a run are not possible.
+
+    Raises
+    ------
+    UsageError
+        If there is no such smoothing, or the beta is out of range.
+    """
+    if smooth is not None and smooth not in SMOOTHERS:
+        raise UsageError(f"there is no smoothing {mark_untrusted(smooth)}: choose one of {', '.join(SMOOTHERS)}")
+    if smooth == NO_SMOOTHING and beta is not None:
+        raise UsageError('without smoothing there is no `beta`: leave it out, or give `smooth="potts"`')
+    PottsParameters(beta)
+
+
 @dataclass(frozen=True)
 class IntakeParameters:
     """Settings of which attributes of patients a cohort keeps; by default none.

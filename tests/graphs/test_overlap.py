@@ -7,12 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lungmix
-from lungmix.graphs.memory import label_chunks, label_task_bytes, mask_chunks, mask_task_bytes
+from lungmix.graphs.memory import (
+    label_chunks,
+    label_task_bytes,
+    mask_chunks,
+    mask_task_bytes,
+    potts_chunks,
+    potts_task_bytes,
+)
 from lungmix.graphs.overlap import join_chunks, map_with_halo
 from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing
 from lungmix.kernels.packed_masks import pack
+from lungmix.kernels.potts import potts_labels, tables_of
 from lungmix.kernels.structuring_elements import ball
+from lungmix.parameters import POTTS_ITERATIONS
 from support.generators import chunkings
 
 chunk_lists = st.lists(st.integers(1, 70), min_size=1, max_size=30)
@@ -86,9 +95,24 @@ def test_median_of_a_slab_stays_within_the_memory_model():
     assert peak + labels.nbytes <= label_task_bytes(67, 64, 256, 256)
 
 
+@pytest.mark.parametrize(
+    ("depth", "ny", "nx", "n_components"), [(40, 256, 256, 5), (24, 512, 512, 5), (16, 256, 512, 20)]
+)
+def test_potts_labels_of_a_slab_stay_within_the_memory_model(depth, ny, nx, n_components):
+    random, shape = np.random.default_rng(0), (depth + 2 * POTTS_ITERATIONS, ny, nx)
+    hu, mask = random.normal(-800, 100, shape).astype(np.int16), np.ones(shape, np.uint8)
+    tables = tables_of([1 / n_components] * n_components, range(-900, -900 + n_components), [900.0] * n_components)
+    core = slice(POTTS_ITERATIONS, POTTS_ITERATIONS + depth)
+    peak = peak_of(lambda: potts_labels(hu, mask, tables, (256, 256, 256), 0.5, core=core))
+    received, surrounded = 3 * depth * ny * nx, hu.nbytes + mask.nbytes
+    assert peak + received + surrounded + sum(table.nbytes for table in tables) <= potts_task_bytes(
+        depth, 1, ny, nx, n_components
+    )
+
+
 def test_slabs_get_thinner_as_memory_gets_less():
     stored = [64] * 40
-    for choose in (mask_chunks, label_chunks):
+    for choose in (mask_chunks, label_chunks, potts_chunks):
         thickness = [max(choose(stored, 512, 512, 4, limit << 20)) for limit in (350, 600, 1000, 1500, 4000)]
         assert thickness == sorted(thickness)
         assert thickness[0] == 64

@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from lungmix.graphs.overlap import join_chunks
 from lungmix.graphs.process import COMPILING_BYTES, INTERPRETER_BYTES, KEPT_BYTES, PAUSE_SHARE
 from lungmix.kernels.distance_morphology import BAND_BYTES
+from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import WORD, words_for
+from lungmix.kernels.potts import band_bytes as potts_band_bytes
+from lungmix.parameters import POTTS_ITERATIONS
 
 DEFAULT_LIMIT = 1 << 30
 """Memory limit of a worker in bytes that is assumed if the limit is unknown."""
@@ -71,6 +74,19 @@ def label_task_bytes(depth: int, slab: int, ny: int, nx: int) -> int:
     return max(voxel_task_bytes(slab, ny, nx) + depth * ny * nx, depth * ny * nx * 5)
 
 
+def potts_task_bytes(depth: int, slab: int, ny: int, nx: int, n_components: int) -> int:
+    """Return the bytes of the task that labels `depth` slices under a Potts prior, read `slab` slices at a time.
+
+    Counted per voxel: HU and mask, both once more with the outer slices of the neighbouring slabs, and the labels. The
+    tables of posteriors and densities, the posteriors of a band of rows, and 16 bytes per row are added.
+    """
+    voxels = ny * nx
+    read = voxel_task_bytes(slab, ny, nx) + depth * voxels * 3
+    tables = 2 * n_components * N_HU * 4
+    held = voxels * (depth * 7 + POTTS_ITERATIONS * 6) + 16 * ny * (depth + 2 * POTTS_ITERATIONS)
+    return max(read, held + tables + potts_band_bytes(ny, nx, n_components))
+
+
 def mask_chunks(stored: Sequence[int], ny: int, nx: int, halo: int, limit: int | None) -> tuple[int, ...]:
     """Return the number of slices in each slab in which the mask is computed.
 
@@ -94,6 +110,13 @@ def label_chunks(stored: Sequence[int], ny: int, nx: int, halo: int, limit: int 
     slab = max(stored)
     depth = _thickest(slab, _THICKEST_OF_LABELS, limit, lambda n: label_task_bytes(n, slab, ny, nx))
     return join_chunks(stored, depth, halo)
+
+
+def potts_chunks(stored: Sequence[int], ny: int, nx: int, n_components: int, limit: int | None) -> tuple[int, ...]:
+    """Return the slices of the slabs that are labelled under a Potts prior; for parameters see `mask_chunks`."""
+    slab = max(stored)
+    depth = _thickest(slab, _THICKEST_OF_LABELS, limit, lambda n: potts_task_bytes(n, slab, ny, nx, n_components))
+    return join_chunks(stored, depth, POTTS_ITERATIONS)
 
 
 def worker_bytes(task: int) -> int:

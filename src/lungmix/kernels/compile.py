@@ -23,6 +23,7 @@ from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing, opening
 from lungmix.kernels.packed_masks import pack
 from lungmix.kernels.plausibility import add_all
+from lungmix.kernels.potts import count_neighbours, potts_labels, tables_of
 from lungmix.kernels.regions import nearest_rows, region_counts
 from lungmix.kernels.structuring_elements import Element, ball, diamond
 from lungmix.kernels.surfaces import nearest_squares, points_of
@@ -48,6 +49,8 @@ def compile_kernels() -> None:
     median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
     look_up(hu, mask, np.ones(65536, np.float32))
     count_labels(mask)
+    count_neighbours(mask)
+    potts_labels(hu, mask, tables_of((0.5, 0.5), (-900.0, -100.0), (100.0, 100.0)), (256, 256, 256), 0.5)
     mean_of_blocks(hu, (2, 2, 2))
     labels = mask.copy()
     geodesic_assign(labels, mask > 0, (1.0, 1.0, 1.0))

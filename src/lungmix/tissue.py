@@ -119,4 +119,5 @@ Aerated lung contains air. Dense lung contains none, and is lung because of its 
 
 def segments_of(image: str) -> tuple[Tissue, ...]:
     """Return the segments of a label image in the order of their labels; empty for an image without labels."""
-    return {"lung": (LUNG,), "side": SIDES, "region": DENSE, "tissue": TISSUES, "tissue_median": TISSUES}.get(image, ())
+    tissues = dict.fromkeys(("tissue", "tissue_median", "tissue_potts"), TISSUES)
+    return {"lung": (LUNG,), "side": SIDES, "region": DENSE, **tissues}.get(image, ())

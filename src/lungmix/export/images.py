@@ -17,7 +17,7 @@ from lungmix.formats.images import extension_of
 from lungmix.formats.write import WRITTEN
 from lungmix.kernels.labels import look_up
 from lungmix.store import IMAGES, Case
-from lungmix.store.case import posterior_table
+from lungmix.store.case import posterior_table, remedy_without
 from lungmix.store.models import label_id, mask_text, sides_text
 from lungmix.store.schema import ARRAYS, LABEL, LABEL_MAPS
 from lungmix.tissue import TISSUES, Tissue, segments_of
@@ -41,9 +41,9 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     path : str or Path
         File to write; its extension chooses the format.
     image : str
-        Image to write: ``ct``, ``lung``, ``side``, ``region``, ``tissue``, ``tissue_median``, or ``posterior_TISSUE``
-        and ``posterior8_TISSUE``, such as ``posterior_ggo``, for the posteriors of a tissue as float32 and as 8-bit
-        integers from 0 to 255.
+        Image to write: ``ct``, ``lung``, ``side``, ``region``, ``tissue``, ``tissue_median``, ``tissue_potts``, or
+        ``posterior_TISSUE`` and ``posterior8_TISSUE``, such as ``posterior_ggo``, for the posteriors of a tissue as
+        float32 and as 8-bit integers from 0 to 255.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def require(case: Case, image: str) -> None:
     """Raise `StoreError` if the stage that writes an image is not finished for a case."""
     if not case.is_started(image) or ARRAYS[image].stage not in case.stages:
         raise StoreError(
-            f"case {case.name} has no finished image {image!r} yet: run `Pipeline.run(sources)` first",
+            f"case {case.name} has no finished image {image!r} yet: {remedy_without(image)}",
             case=case.name,
         )
 
@@ -176,8 +176,8 @@ def image_in_name(path: str | Path, default: str = "ct") -> str:
 
 
 def _named_by(word: str, following: Sequence[str]) -> str | None:
-    if (word, *following[:1]) == ("tissue", "median"):
-        return "tissue_median"
+    if (two_words := "_".join([word, *following[:1]])) in IMAGES:
+        return two_words
     for n in (1, 2):
         if _posterior_in(image := "_".join([word, *following[:n]])) is not None:
             return image

@@ -1,6 +1,7 @@
-"""Label: reads image, mask and model, writes both label maps and the regions; depends on the mask and the model.
+"""Label: reads image, mask and model, writes label maps and the regions; depends on the mask and the model.
 
 One pass over the HU writes labels and regions. If the store has valid regions of the mask, only labels are written.
+Labels under a Potts prior need a second pass, after the beta was estimated from the labels of the first.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
@@ -21,8 +22,8 @@ from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
 from lungmix.mixture.diagnosis import doubts_of
-from lungmix.parameters import FITS
-from lungmix.stages import convert, mask, quality, regions
+from lungmix.parameters import FITS, PottsParameters
+from lungmix.stages import convert, mask, potts, quality, regions
 from lungmix.stages.base import Stage, StageContext, Status
 from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
@@ -67,11 +68,15 @@ class LabelStage:
         Name of the model in the record of the labels.
     before : sequence of Stage
         Stages to run first if the mask of a case is corrupt.
+    smooth : PottsParameters, optional
+        Parameters of a third label map, of labels under a Potts prior; by default there is none. The cache key does not
+        depend on them, because measurements do not.
     """
 
     model: TissueModel
     model_name: str = "given"
     before: Sequence[Stage] = ()
+    smooth: PottsParameters | None = None
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
@@ -99,7 +104,8 @@ class LabelStage:
         has_regions = regions.is_valid(case)
         if not has_regions:
             regions.check_computable(case)
-        if has_regions and case.stages.get(STAGE, {}).get("key") == key:
+        stored = case.stages.get(STAGE, {})
+        if has_regions and stored.get("key") == key and potts.is_made_with(stored, self.smooth):
             return "kept"
         convert.check_converted(case)
         context.memory.check(case_name, case.geometry, case.layout.slab)
@@ -113,8 +119,16 @@ class LabelStage:
             # depend on this worker.
             (coarse,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(case_ref)])
         files = case.create_image("tissue") | case.create_image("tissue_median")
-        tasks = _label_tasks(case, case_ref, model.lookup_table(), coarse, min_worker_memory(client))
+        needs_neighbours = self.smooth is not None and self.smooth.beta is None
+        limit = min_worker_memory(client)
+        tasks = _label_tasks(case, case_ref, model.lookup_table(), coarse, limit, needs_neighbours=needs_neighbours)
         slabs = compute_in_order(client, tasks, context.progress(case_name, STAGE))
+        potts_record: dict[str, Any] = {}
+        if self.smooth is not None:
+            # Before regions are published, since that ends the attempt.
+            setting = potts.setting_for(case, model, self.smooth, [slab.neighbours for slab in slabs])
+            smoothed, potts_record = potts.smooth_case(client, case, case_ref, model, setting, limit)
+            files |= smoothed
         if coarse is not None:
             regions.publish(
                 case, [region_counts for slab in slabs for region_counts in slab.regions], region_files, coarse.rejected
@@ -126,6 +140,7 @@ class LabelStage:
         voxels = [int(n) for n in totals[: model.n_components + 1]]
         parameters = {name: list(getattr(model, name)) for name in ("weights", "means", "variances")}
         record = {"key": key, "model": parameters, "model_name": self.model_name, "median_voxels": voxels}
+        record |= potts_record
         doubts = doubts_of(model, is_fit=self.model_name in FITS)
         if doubts:
             record[MODEL_DOUBTS] = doubts
@@ -148,15 +163,34 @@ class _LabelledSlab:
 
 @dataclass(frozen=True, eq=False)
 class _WrittenSlab:
-    """Result of writing a run of slices: voxels by label after the median, counts of regions, and receipts."""
+    """Result of writing a run of slices.
+
+    Attributes
+    ----------
+    counts : ndarray of int64
+        Voxels by label after the median.
+    regions : tuple of SlabRegionCounts
+        Counts of regions.
+    files : dict of str to list
+        Receipts.
+    neighbours : NeighbourCounts
+        Arrangements of labels before the median, if they are needed; else empty.
+    """
 
     counts: npt.NDArray[np.int64]
     regions: tuple[regions.SlabRegionCounts, ...]
     files: Receipts
+    neighbours: potts.NeighbourCounts
 
 
 def _label_tasks(
-    case: Case, case_ref: CaseRef, table: Labels, coarse: regions.CompressedLabels | None, memory_limit: int | None
+    case: Case,
+    case_ref: CaseRef,
+    table: Labels,
+    coarse: regions.CompressedLabels | None,
+    memory_limit: int | None,
+    *,
+    needs_neighbours: bool,
 ) -> list[Delayed]:
     """Return one task per run of slices, which looks up labels, filters them and writes both.
 
@@ -169,7 +203,14 @@ def _label_tasks(
     ends = [dask.delayed(_outer_slices)(slab, after, before) for slab in labelled] if len(labelled) > 1 else []
     finish = dask.delayed(_finish_slab)
     return [
-        finish(slab, ends[i - 1] if i else None, ends[i + 1] if i + 1 < len(labelled) else None, case_ref, edges[i])
+        finish(
+            slab,
+            ends[i - 1] if i else None,
+            ends[i + 1] if i + 1 < len(labelled) else None,
+            case_ref,
+            edges[i],
+            needs_neighbours=needs_neighbours,
+        )
         for i, slab in enumerate(labelled)
     ]
 
@@ -204,14 +245,18 @@ def _finish_slab(
     after: tuple[Labels, Labels] | None,
     case_ref: CaseRef,
     start: int,
+    *,
+    needs_neighbours: bool,
 ) -> _WrittenSlab:
     tissue = labelled.tissue
     padded = [*([] if before is None else [before[1]]), tissue, *([] if after is None else [after[0]])]
     first = 0 if before is None else len(before[1])
     case = case_ref.open("r+")
     flipped = case.geometry.axis_order.flipped
-    median = median_labels(np.concatenate(padded) if len(padded) > 1 else tissue, MEDIAN_SIZE, flipped)
-    median = median[first : first + len(tissue)]
+    surrounded = np.concatenate(padded) if len(padded) > 1 else tissue
+    core = slice(first, first + len(tissue))
+    neighbours = potts.NeighbourCounts.of(surrounded, core) if needs_neighbours else potts.NeighbourCounts()
+    median = median_labels(surrounded, MEDIAN_SIZE, flipped)[core]
     # A slab without labels stays unwritten. Its median labels may have voxels nevertheless, from a neighbouring slab.
     counts = np.zeros(256, np.int64)
     files: Receipts = {}
@@ -221,4 +266,4 @@ def _finish_slab(
             if slab.any():
                 files |= case.write(image, begin, slab)
         counts += count_labels(slab)
-    return _WrittenSlab(counts, labelled.regions, files)
+    return _WrittenSlab(counts, labelled.regions, files, neighbours)

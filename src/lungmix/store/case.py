@@ -22,7 +22,7 @@ from lungmix.store import zarr_adapter
 from lungmix.store.chunking import Layout, layout_of
 from lungmix.store.formatting_html import case_html
 from lungmix.store.metadata import ATTRIBUTE
-from lungmix.store.schema import ARRAYS, CONVERT, IMAGES, LABEL, MASK, PACKED, ArraySchema
+from lungmix.store.schema import ARRAYS, CONVERT, IMAGES, LABEL, MASK, ONLY_SOME_LABELS, PACKED, ArraySchema
 from lungmix.store.verified_array import StoredArray
 
 if TYPE_CHECKING:
@@ -92,6 +92,11 @@ class Case:
         return self.array("tissue_median")
 
     @property
+    def tissue_potts(self) -> da.Array:
+        """Tissue labels under a Potts prior: uint8, 0 to 5; only after a run with ``smooth="potts"``."""
+        return self.array("tissue_potts")
+
+    @property
     def hu_counts(self) -> npt.NDArray[np.uint64]:
         """HU histogram of the lung voxels, uint64; entry ``i`` counts the voxels of ``i - 32768`` HU."""
         return self._stored_array("hu_counts")[:]
@@ -126,7 +131,7 @@ class Case:
 
         Parameters
         ----------
-        name : {"ct", "lung", "side", "tissue", "tissue_median"}
+        name : {"ct", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
             Name of the image.
         level : int
             Resolution level, 0 the finest.
@@ -281,9 +286,8 @@ class Case:
         try:
             array = self._group[path]
         except KeyError:
-            raise StoreError(
-                f"case {self.name} has no {path} yet: run `Pipeline.run(sources)` first", case=self.name
-            ) from None
+            name = path.rsplit("/", 1)[0].removeprefix("labels/")
+            raise StoreError(f"case {self.name} has no {path} yet: {remedy_without(name)}", case=self.name) from None
         if not isinstance(array, zarr.Array):
             raise StoreError(
                 f"case {self.name}: {path} is not an array, the store is corrupt: convert the case again",
@@ -323,6 +327,12 @@ def posterior_table(case: Case, key: str) -> npt.NDArray[np.float64]:
     if key not in keys:
         raise StoreError(f"there is no tissue {key!r}: choose one of {', '.join(keys)}", case=case.name)
     return model.posterior_table()[:, keys.index(key)]
+
+
+def remedy_without(name: str) -> str:
+    """Return what to do where an image does not exist."""
+    options = ', smooth="potts"' if name in ONLY_SOME_LABELS else ""
+    return f"run `Pipeline.run(sources{options})` first"
 
 
 def image_schema(name: str) -> ArraySchema:

@@ -23,12 +23,12 @@ from lungmix.store.metadata import ATTRIBUTE
 from lungmix.store.objects import Receipts, WholeShards, receipt_of
 from lungmix.store.schema import (
     ARRAYS,
+    BEGIN_WITHOUT,
     CONVERT,
     DEPENDENTS,
     FILL_VALUE,
     LABEL_MAPS,
     LABELS_FILE,
-    ONLY_SOME_MASKS,
     PACKED,
     STAGES,
 )
@@ -62,10 +62,9 @@ class CaseWriter(CaseFiles):
         else:
             self.delete_array(schema.path)
             listed = {name, *self._listed_labels()}
-            if name == "lung":
-                for other in ONLY_SOME_MASKS:
-                    self.delete_array(ARRAYS[other].path)
-                listed -= {*ONLY_SOME_MASKS}
+            for other in BEGIN_WITHOUT.get(name, ()):
+                self.delete_array(ARRAYS[other].path)
+                listed.discard(other)
             attributes = {OME: ome_zarr.label_metadata(name, self.geometry, layout)}
             receipts = self._write_metadata(schema.path, attributes)
             self.write_object(LABELS_FILE, self.label_list_content(listed))
@@ -103,7 +102,7 @@ class CaseWriter(CaseFiles):
 
         Parameters
         ----------
-        name : {"ct", "lung", "side", "tissue", "tissue_median"}
+        name : {"ct", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
             Name of the image.
         start : int
             Index of the first slice.

@@ -13,7 +13,15 @@ from typing import Any
 
 from lungmix.errors import LungmixError, StoreError, UsageError, count_of
 from lungmix.mixture import TissueModel, load_model
-from lungmix.parameters import NO_MASKS, FitParameters, MaskParameters, text_of_mask
+from lungmix.parameters import (
+    NO_MASKS,
+    NO_SMOOTHING,
+    FitParameters,
+    MaskParameters,
+    PottsParameters,
+    check_smoothing,
+    text_of_mask,
+)
 from lungmix.quality_flags import QualityParameters
 from lungmix.segmenters import check_mask_options
 from lungmix.store.case import Case
@@ -29,7 +37,7 @@ from lungmix.store.models import (
     stored_id,
     stored_model,
 )
-from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING, QUALITY_SETTING
+from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING, QUALITY_SETTING, SMOOTH_SETTING
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ def choose(
     mask_weights: str | Path | None = None,
     mask_device: str | None = None,
     as_published: bool = False,
+    smooth: str | None = None,
+    beta: float | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Return the parameters of a command, completed with those of the last run of its store.
@@ -112,6 +122,8 @@ def choose(
     as_published : bool
         Use the masks, the pool and the fit of the publication, whatever the last run had. No other parameter of masks
         or fits may be given then.
+    smooth, beta
+        See `remember_smoothing`.
     stages : iterable of str
         Stages that the command runs, for `Choices.changes`.
 
@@ -170,6 +182,10 @@ def choose(
         if last_parameters.weigh != FitParameters().weigh:
             without += f", {last_parameters.weigh} weighed alike"
         kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}{without}")
+    last_smooth = smoothing_of(cohort, smooth, beta)
+    if last_smooth is not None and smooth is None and beta is None and LABEL in stages:
+        beta_text = "" if last_smooth.beta is None else f" of beta {last_smooth.beta:g}"
+        kept.append(f"labels under a Potts prior{beta_text}")
     check_slices(chunk_slices)
     changes = (
         []
@@ -224,6 +240,51 @@ def remember_mask(cohort: Cohort, parameters: MaskParameters) -> None:
     setting = {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.to_dict().items()}
     if cohort.settings.get(MASK_SETTING) != setting:
         CohortWriter(cohort).record_settings(**{MASK_SETTING: setting})
+
+
+def last_smoothing(cohort: Cohort) -> PottsParameters | None:
+    """Return the parameters of labels under a Potts prior of the last run; None if it made no such labels."""
+    try:
+        setting = cohort.settings.get(SMOOTH_SETTING)
+        return None if setting is None else PottsParameters(**setting)
+    except (TypeError, LungmixError):
+        return None
+
+
+def remember_smoothing(cohort: Cohort, smooth: str | None, beta: float | None) -> PottsParameters | None:
+    """Record whether labels under a Potts prior are made, if that is given, and return the parameters of the store.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store, opened for writing.
+    smooth, beta
+        See `lungmix.Pipeline.run`.
+
+    Raises
+    ------
+    UsageError
+        If they are not possible.
+    """
+    parameters = smoothing_of(cohort, smooth, beta)
+    if parameters != last_smoothing(cohort):
+        setting = None if parameters is None else parameters.to_dict()
+        CohortWriter(cohort).record_settings(**{SMOOTH_SETTING: setting})
+    return parameters
+
+
+def smoothing_of(cohort: Cohort | None, smooth: str | None, beta: float | None) -> PottsParameters | None:
+    """Return the parameters of labels under a Potts prior: the given ones, or those of the last run on a store.
+
+    Parameters and errors are those of `remember_smoothing`.
+    """
+    check_smoothing(smooth, beta)
+    last = None if cohort is None else last_smoothing(cohort)
+    if smooth is None and beta is None:
+        return last
+    if smooth is None and last is None:
+        raise UsageError('a `beta` needs labels under a Potts prior: give `smooth="potts"` too')
+    return None if smooth == NO_SMOOTHING else PottsParameters(beta)
 
 
 def last_quality(cohort: Cohort) -> QualityParameters:

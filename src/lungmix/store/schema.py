@@ -28,6 +28,12 @@ FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "qualit
 """Names of settings of a cohort: record of the model, record of the fits, mask parameters of the last run, and
 thresholds of quality control."""
 
+SMOOTH_SETTING = "smooth"
+"""Setting of a cohort: parameters of labels under a Potts prior; None or absent where there are none."""
+
+POTTS_RECORD = "potts"
+"""Record key of labels under a Potts prior: its beta, whether it was estimated, the iterations and the weights."""
+
 GIVEN_MASKS = "given_masks"
 """Name of the setting of a cohort that lists the cases whose masks came from files."""
 
@@ -97,6 +103,7 @@ ARRAYS = {
         ArraySchema("region", "labels", "labels/region", MASK, "uint8"),
         ArraySchema("tissue", "labels", "labels/tissue", LABEL, "uint8"),
         ArraySchema("tissue_median", "labels", "labels/tissue_median", LABEL, "uint8"),
+        ArraySchema("tissue_potts", "labels", "labels/tissue_potts", LABEL, "uint8"),
         ArraySchema("hu_counts", "histogram", "hu_counts", MASK, "uint64", _HISTOGRAM),
         ArraySchema(
             "side_counts", "histogram", "side_counts", SIDE, "uint64",
@@ -120,6 +127,12 @@ FILL_VALUE = 0
 ONLY_SOME_MASKS = ("region", "region_counts")
 """Arrays that exist only for masks that distinguish dense from aerated lung, as with the preset ``anatomical``. They
 are deleted when a new mask is begun."""
+
+ONLY_SOME_LABELS = ("tissue_potts",)
+"""Arrays of labels under a Potts prior, which a run makes on request; new labels begin without them."""
+
+BEGIN_WITHOUT = {"lung": ONLY_SOME_MASKS, "tissue": ONLY_SOME_LABELS}
+"""By image, the arrays that are deleted once the image is created."""
 
 LABEL_MAPS = tuple(array.name for array in ARRAYS.values() if array.kind == "labels")
 IMAGES = ("ct", *LABEL_MAPS)

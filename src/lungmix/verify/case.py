@@ -21,7 +21,7 @@ from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
-from lungmix.stages import convert, label, mask, measure, quality, regions
+from lungmix.stages import convert, label, mask, measure, potts, quality, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
 from lungmix.stages.given_mask import is_given
@@ -152,8 +152,9 @@ class Comparison:
                 self.add_problem("its labels are not those of the store's model: run `Pipeline.label()`")
                 return
             if {regions.STAGE, label.STAGE} & case.stages.keys():
-                model_name = case.stages.get(label.STAGE, {}).get("model_name", GIVEN)
-                label.LabelStage(self.model, model_name).run(context, name)
+                record = case.stages.get(label.STAGE, {})
+                smooth = potts.parameters_of(record)
+                label.LabelStage(self.model, record.get("model_name", GIVEN), smooth=smooth).run(context, name)
                 self._compare_stage(scratch[name], regions.STAGE)
                 self._compare_stage(scratch[name], label.STAGE)
                 if numbers := quality.numbers_of(case):

@@ -96,9 +96,9 @@ def export(
     image: Annotated[
         str | None,
         typer.Option(
-            help="ct, lung, side (right and left lung, airway, rest), tissue, tissue_median, posterior_TISSUE (floats) "
-            "or posterior8_TISSUE (8 bits), such as posterior_ggo; by default the one in the name of OUT, or else ct, "
-            "or tissue for formats of labels."
+            help="ct, lung, side (right and left lung, airway, rest), tissue, tissue_median, tissue_potts, "
+            "posterior_TISSUE (floats) or posterior8_TISSUE (8 bits), such as posterior_ggo; by default the one in the "
+            "name of OUT, or else ct, or tissue for formats of labels."
         ),
     ] = None,
     source: Annotated[

@@ -136,6 +136,21 @@ Method = Annotated[
         "'minibatch'."
     ),
 ]
+Smooth = Annotated[
+    str | None,
+    typer.Option(
+        help="'potts' also makes the label map tissue_potts, of labels that agree with their neighbours; 'none' makes "
+        "none; by default as in the last run on STORE, or 'none'.",
+        metavar="potts|none",
+    ),
+]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="With --smooth potts: strength of the prior, 0 to 10; by default it is estimated for each case.",
+        metavar="NUMBER",
+    ),
+]
 ExcludeFlagged = Annotated[
     bool | None,
     typer.Option(

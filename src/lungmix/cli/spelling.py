@@ -17,6 +17,7 @@ from lungmix.errors import REPORT_IT
 OPTIONS = {
     "accept_hu": "--accept-hu",
     "allow_gaps": "--allow-gaps",
+    "beta": "--beta",
     "binary": "--binary",
     "chunk_slices": "--chunk-slices",
     "filter": "--series-filter",
@@ -46,6 +47,7 @@ OPTIONS = {
     "scheduler": "--scheduler",
     "scheduler_file": "--scheduler-file",
     "shift_dates": "--shift-dates",
+    "smooth": "--smooth",
     "sources": "--source",
     "trust_positions": "--trust-positions",
     "wait": "--wait",

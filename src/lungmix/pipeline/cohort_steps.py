@@ -22,7 +22,7 @@ from lungmix.stages.plausibility import not_pooled
 from lungmix.stages.pool import without_lungs
 from lungmix.stages.sides import SideStage
 from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, Cohort
-from lungmix.store.choices import last_quality
+from lungmix.store.choices import last_quality, last_smoothing
 from lungmix.store.models import model_use, stored_id
 from lungmix.tissue import Tissue
 
@@ -32,8 +32,8 @@ _SHOWN = 5
 
 
 def label_stage_of(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
-    """Return the stage that labels with a model, which is recorded by its name in the store; see `LabelStage`."""
-    return LabelStage(model, stored_id(cohort, model).name, before)
+    """Return the stage that labels with a model of the store, and under a Potts prior if the store remembers one."""
+    return LabelStage(model, stored_id(cohort, model).name, before, last_smoothing(cohort))
 
 
 def resolve_model(

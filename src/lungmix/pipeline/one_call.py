@@ -16,7 +16,7 @@ from lungmix.callbacks import Callback, LogWarnings
 from lungmix.cluster import connect
 from lungmix.formats import Scan, SeriesFilter
 from lungmix.mixture import TissueModel
-from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
+from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters, check_smoothing
 from lungmix.pipeline.pipeline import FIT, Pipeline, given_model
 from lungmix.pipeline.result import RunResult
 from lungmix.quality_flags import QualityParameters
@@ -42,6 +42,8 @@ def run(
     mask_weights: str | Path | None = None,
     mask_device: str | None = None,
     quality: QualityParameters | None = None,
+    smooth: str | None = None,
+    beta: float | None = None,
     report: str | Path | None = None,
     client: Client | None = None,
     workers: int | None = None,
@@ -57,8 +59,9 @@ def run(
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans, in addition to the cases that the store holds.
     mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device,
-    quality
-        See `lungmix.Pipeline.run`. Values of an earlier run are not remembered: without `mask` the preset is ``paper``.
+    quality, smooth, beta
+        See `lungmix.Pipeline.run`. Values of an earlier run are not remembered, except `quality`, `smooth` and `beta`:
+        without `mask` the preset is ``paper``.
     report : str or Path, optional
         Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
     client : distributed.Client, optional
@@ -93,6 +96,7 @@ def run(
     callback = callback or LogWarnings()
     # Check parameters first, so that no store is created if they are invalid.
     check_slices(chunk_slices)
+    check_smoothing(smooth, beta)
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
     model = given_model(model) or FIT
     cohort = open_cohort(store, "a")
@@ -115,6 +119,8 @@ def run(
             mask_weights=mask_weights,
             mask_device=mask_device,
             quality=quality,
+            smooth=smooth,
+            beta=beta,
         )
         if report is not None:
             result.page = write_page(cohort, report, result.failed, callback=callback)

@@ -20,7 +20,7 @@ from lungmix.intake.case_names import persist_case_numbers
 from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
-from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters
+from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters, check_smoothing
 from lungmix.pipeline.cohort_steps import (
     add_flags,
     compare_models,
@@ -48,7 +48,7 @@ from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, s
 from lungmix.stages.quality import QualityStage, is_unmeasured
 from lungmix.stages.worst_slices import drop_slices
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
-from lungmix.store.choices import remember_quality
+from lungmix.store.choices import remember_quality, remember_smoothing
 from lungmix.store.models import stored_id, stored_model
 from lungmix.tissue import Tissue
 
@@ -128,6 +128,8 @@ class Pipeline:
         mask_weights: str | Path | None = None,
         mask_device: str | None = None,
         quality: QualityParameters | None = None,
+        smooth: str | None = None,
+        beta: float | None = None,
     ) -> RunResult:
         """Run every stage that is not done yet, for the scans of sources and for the cases that the store holds.
 
@@ -165,14 +167,21 @@ class Pipeline:
             Device of the segmenter, such as ``"cuda"``; by default ``"cpu"``.
         quality : QualityParameters, optional
             Thresholds of quality control; by default those of the store.
+        smooth : {"potts", "none"}, optional
+            ``"potts"`` makes a third label map, ``tissue_potts``, of labels under a Potts prior; ``"none"`` makes none.
+            By default as in the last run on the store, or none.
+        beta : float, optional
+            Strength of the Potts prior, 0 to 10; by default it is estimated for each case.
         """
         check_slices(chunk_slices)
+        check_smoothing(smooth, beta)
         segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
         result = RunResult()
         given = given_model(model)
         retained = take_sources(self._runner, sources, result, intake, outputs, series)
         scans = retained.scans
         remember_quality(self.cohort, quality)
+        remember_smoothing(self.cohort, smooth, beta)
         mask_stage = plan_masks(
             self._runner, self._all_names(scans), scans, result, mask,
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
@@ -331,9 +340,16 @@ class Pipeline:
         return result
 
     @_locked
-    def label(self) -> RunResult:
-        """Label all masked cases with the model of the store."""
+    def label(self, smooth: str | None = None, beta: float | None = None) -> RunResult:
+        """Label all masked cases with the model of the store.
+
+        Parameters
+        ----------
+        smooth, beta
+            See `run`.
+        """
         result = self._result_of_store()
+        remember_smoothing(self.cohort, smooth, beta)
         self._label_all(result)
         return result
 

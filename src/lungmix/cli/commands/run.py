@@ -26,6 +26,7 @@ from lungmix.errors import UsageError
     "lungmix run cohort.zarr scans/ --as-published",
     "lungmix run cohort.zarr scans/ --masks masks/ --mask-labels right=1,left=2",
     "lungmix run cohort.zarr scans/ --mask-with lungmask --mask-weights unet_r231.pth",
+    "lungmix run cohort.zarr scans/ --smooth potts --beta 0.5",
 )
 @option_groups
 def run(
@@ -48,6 +49,8 @@ def run(
     pool: opt.Pool = None,
     weigh: opt.Weigh = None,
     qc_threshold: opt.QcThreshold = None,
+    smooth: opt.Smooth = None,
+    beta: opt.Beta = None,
     series: SeriesOptions,
     chunk_slices: opt.ChunkSlices = None,
     intake: IntakeOptions,
@@ -63,6 +66,7 @@ def run(
         store, **vars(sizes), model=model, components=components, fit=fit, prior=prior,
         prior_strength=prior_strength, method=method, exclude_flagged=exclude_flagged, pool=pool, weigh=weigh,
         as_published=as_published, chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels, **vars(segmenter),
+        smooth=smooth, beta=beta,
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -82,6 +86,8 @@ def run(
             mask_labels=mask_labels,
             **vars(segmenter),
             quality=quality,
+            smooth=smooth,
+            beta=beta,
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
@@ -189,17 +195,19 @@ def fit(
     print_result_and_exit(store, result, as_json)
 
 
-@opt.example("lungmix label cohort.zarr")
+@opt.example("lungmix label cohort.zarr", "lungmix label cohort.zarr --smooth potts")
 @option_groups
 def label(
     store: opt.Store,
     *,
+    smooth: opt.Smooth = None,
+    beta: opt.Beta = None,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
     """Label the lung voxels of every case with the model of the store."""
     with pipeline_on(store, cluster) as pipeline:
-        result = pipeline.label()
+        result = pipeline.label(smooth, beta)
     print_result_and_exit(store, result, as_json)
 
 

@@ -48,21 +48,21 @@ def log_pseudo_likelihood(labels, spacing, n_labels, beta):
     """Sum of the log-probabilities of all labels given those of their neighbours; 0 is outside the mask."""
     one_hot = (labels[..., None] == np.arange(1, n_labels + 1)).astype(float)
     energies = beta * neighbour_sums(one_hot, weights_of(spacing))
-    own = (energies * one_hot).sum(axis=-1)
-    return float((own - np.log(np.exp(energies).sum(axis=-1)))[labels > 0].sum())
+    same = (energies * one_hot).sum(axis=-1)
+    return float((same - np.log(np.exp(energies).sum(axis=-1)))[labels > 0].sum())
 
 
 def estimate_beta(labels, spacing, n_labels, largest):
     """Beta from 0 to `largest` of the largest pseudo-likelihood."""
     if not (labels > 0).any():
         return 0.0
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda beta: -log_pseudo_likelihood(labels, spacing, n_labels, beta),
         bounds=(0, largest),
         method="bounded",
         options={"xatol": 1e-7},
     )
-    return float(found.x)
+    return float(best.x)
 
 
 def arrangements(labels):

@@ -49,7 +49,8 @@ def compile_kernels() -> None:
     median_labels(look_up(hu, mask, np.ones(65536, np.uint8)))
     look_up(hu, mask, np.ones(65536, np.float32))
     count_labels(mask)
-    count_neighbours(mask)
+    for labels_with in (mask, 8 * mask):
+        count_neighbours(labels_with)
     potts_labels(hu, mask, tables_of((0.5, 0.5), (-900.0, -100.0), (100.0, 100.0)), (256, 256, 256), 0.5)
     mean_of_blocks(hu, (2, 2, 2))
     labels = mask.copy()

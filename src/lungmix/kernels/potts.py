@@ -344,8 +344,15 @@ def count_neighbours(labels: Labels, core: slice = slice(None)) -> npt.NDArray[n
     """
     counts = np.zeros(_CODES, np.int64)
     first, last, _ = core.indices(len(labels))
-    if labels.size:
-        _count(np.ascontiguousarray(labels), first, last, counts)
+    if not labels.size:
+        return counts
+    labels = np.ascontiguousarray(labels)
+    if labels.max() < 8:
+        raw = np.zeros(8**7, np.int32)
+        _count_small(labels, first, last, raw)
+        _add_small(raw, counts)
+    else:
+        _count(labels, first, last, counts)
     return counts
 
 
@@ -397,6 +404,51 @@ def estimate_beta(
 
 
 @kernel()
+def _count_small(labels, first, last, raw):  # type: ignore[no-untyped-def]
+    # The code of a voxel has three bits for its label and for those of its neighbours.
+    depth, ny, nx = labels.shape
+    codes = np.empty(nx, np.int32)
+    outside = np.zeros(nx, np.uint8)
+    for z in range(first, last):
+        for y in range(ny):
+            row = labels[z, y]
+            begin, end = 0, nx
+            while end and not row[end - 1]:
+                end -= 1
+            while begin < end and not row[begin]:
+                begin += 1
+            if not end:
+                continue
+            above = labels[z - 1, y] if z else outside
+            below = labels[z + 1, y] if z + 1 < depth else outside
+            front = labels[z, y - 1] if y else outside
+            back = labels[z, y + 1] if y + 1 < ny else outside
+            for x in range(begin, end):
+                code = np.int32(row[x]) << np.int32(18)
+                code |= np.int32(above[x]) | (np.int32(below[x]) << np.int32(3))
+                code |= (np.int32(front[x]) << np.int32(6)) | (np.int32(back[x]) << np.int32(9))
+                codes[x] = code
+            for x in range(begin, end):
+                if row[x]:
+                    code = codes[x]
+                    if x:
+                        code |= np.int32(row[x - 1]) << np.int32(12)
+                    if x + 1 < nx:
+                        code |= np.int32(row[x + 1]) << np.int32(15)
+                    raw[code] += 1
+
+
+@kernel()
+def _add_small(raw, counts):  # type: ignore[no-untyped-def]
+    near = np.zeros(6, np.uint8)
+    for code in range(len(raw)):
+        if raw[code]:
+            for i in range(6):
+                near[i] = (code >> (3 * i)) & 7
+            counts[_arrangement(np.uint8(code >> 18), near)] += raw[code]
+
+
+@kernel()
 def _count(labels, first, last, counts):  # type: ignore[no-untyped-def]
     depth, ny, nx = labels.shape
     near = np.zeros(6, np.uint8)
@@ -404,8 +456,7 @@ def _count(labels, first, last, counts):  # type: ignore[no-untyped-def]
         for y in range(ny):
             row = labels[z, y]
             for x in range(nx):
-                label = row[x]
-                if not label:
+                if not row[x]:
                     continue
                 near[0] = labels[z - 1, y, x] if z else 0
                 near[1] = labels[z + 1, y, x] if z + 1 < depth else 0
@@ -413,19 +464,25 @@ def _count(labels, first, last, counts):  # type: ignore[no-untyped-def]
                 near[3] = labels[z, y + 1, x] if y + 1 < ny else 0
                 near[4] = row[x - 1] if x else 0
                 near[5] = row[x + 1] if x + 1 < nx else 0
-                code = 0
-                others = 0
-                for i in range(6):
-                    digit = 0
-                    if not near[i]:
-                        digit = 7
-                    elif near[i] != label:
-                        for j in range(i):
-                            if near[j] == near[i]:
-                                digit = (code >> (3 * j)) & 7
-                                break
-                        if not digit:
-                            others += 1
-                            digit = others
-                    code |= digit << (3 * i)
-                counts[code] += 1
+                counts[_arrangement(row[x], near)] += 1
+
+
+@kernel()
+def _arrangement(label, near):  # type: ignore[no-untyped-def]
+    """Return the code of `count_neighbours` for a voxel."""
+    code = 0
+    others = 0
+    for i in range(6):
+        digit = 0
+        if not near[i]:
+            digit = 7
+        elif near[i] != label:
+            for j in range(i):
+                if near[j] == near[i]:
+                    digit = (code >> (3 * j)) & 7
+                    break
+            if not digit:
+                others += 1
+                digit = others
+        code |= digit << (3 * i)
+    return code

@@ -291,6 +291,11 @@ class FitParameters:
         return self._prior_components == self.n_components
 
     @property
+    def pools_as_published(self) -> bool:
+        """True if all fits pool the whole masks, each voxel alike."""
+        return all(getattr(self, key) == default for key, default in _OF_POOL.items())
+
+    @property
     def _prior_components(self) -> int:
         return len(TISSUES) if self.prior is None else len(self.prior[0])
 

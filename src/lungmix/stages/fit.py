@@ -100,7 +100,7 @@ def fit_cohort(
     is_new = stored is None
     if stored is not None and cohort.settings[FITS_RECORD].get(ANCHORED, {}).get("key") != anchored_key:
         histogram = pool_counts(cohort, names)
-        pooled = pooled_counts(cohort, names, parameters)
+        pooled = histogram if parameters.pools_as_published else pooled_counts(cohort, names, parameters)
         fits = _diagnosed(replace(stored, anchored=_anchored(pooled, stored, parameters)), histogram, pooled)
         is_new = True
     if is_new:
@@ -260,7 +260,7 @@ def _fit(
     cohort: Cohort, names: Sequence[str], parameters: FitParameters, client: Client | None, progress: Progress | None
 ) -> Fits:
     histogram = pool_counts(cohort, names)
-    pooled = pooled_counts(cohort, names, parameters)
+    pooled = histogram if parameters.pools_as_published else pooled_counts(cohort, names, parameters)
     if parameters.method == "counts":
         return _diagnosed(fit_counts(histogram, parameters, pooled), histogram, pooled)
     if client is None:

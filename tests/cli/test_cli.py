@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import lungmix
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.stages.measure import measure_cohort
 from lungmix.store import CaseWriter
 from support.command import SMALL, run, run_here
@@ -227,6 +228,21 @@ def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_p
     assert "conv" in run_here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
 
 
+def test_strata_print_a_table_or_one_json_object_and_write_files(tmp_path):
+    kernels = {f"case-00{i}": Acquisition(kernel="B70f" if i > 3 else "B31f") for i in range(1, 7)}
+    store_of_counts(tmp_path / "s.zarr", counts_of_scans(6, 20_000), kernels)
+    words = ("validate", "strata", tmp_path / "s.zarr", "--by", "kernel", "--refits", 3, "--out", tmp_path / "out")
+    done = run_here(*words, "--fit", "anchored")
+    assert done.returncode == 0, done.stderr
+    assert "Fit 'anchored' by kernel" in done.stdout
+    answer = json.loads(run_here(*words, "--json", "--quiet").stdout)
+    assert (answer["fit"], answer["by"]) == ("paper", ["kernel"])
+    assert [(group["group"], group["scans"]) for group in answer["groups"]] == [("B31f", 3), ("B70f", 3)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "strata-distances.csv", "strata.csv", "strata.png", "strata.svg",
+    ]  # fmt: skip
+
+
 def test_wrong_usage_of_fits_is_explained(counted, tmp_path):
     for words, message in [
         (("fit", counted, "--leave-out", "case-9"), "case-9"),
@@ -238,6 +254,8 @@ def test_wrong_usage_of_fits_is_explained(counted, tmp_path):
         (("validate", "robustness", counted, "--sizes", "9"), "5 scans"),
         (("validate", "robustness", tmp_path / "none.zarr"), "no store"),
         (("validate", "bootstrap", counted, "--refits", "1"), "2 or more"),
+        (("validate", "strata", counted, "--by", "kernel"), "group --by scanner"),
+        (("validate", "strata", counted, "--by", "kernel", "--min-scans", 1), "--min-scans 1 is not possible"),
     ]:
         done = run_here(*words)
         assert done.returncode == 2, (words, done.stdout, done.stderr)
@@ -310,7 +328,7 @@ def test_help_and_version():
     assert run("--version").stdout.strip() == f"lungmix {lungmix.__version__}"
     for command in (
         "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "serve", "validate robustness",
-        "validate bootstrap", "validate scores",
+        "validate bootstrap", "validate scores", "validate strata",
     ):  # fmt: skip
         done = run_here(*command.split(), "--help")
         assert done.returncode == 0

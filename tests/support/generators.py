@@ -119,15 +119,20 @@ def counts_of_scans(n, voxels=200_000, spread=30.0, seed=0, model=None):
     return out
 
 
-def store_of_counts(url, counts):
-    """Return a store of masked cases that has their histograms, but no voxels."""
+def store_of_counts(url, counts, acquisitions=None, geometries=None):
+    """Return a store of masked cases that has their histograms, but no voxels.
+
+    Acquisitions and geometries are given by case; other cases have no known acquisition and voxels of 5 mm.
+    """
     import lungmix
     from lungmix.geometry import Geometry
     from lungmix.privacy.acquisition import Acquisition
 
     cohort = lungmix.open_cohort(url, "a")
+    acquisitions, geometries = acquisitions or {}, geometries or {}
     for name, histogram in counts.items():
-        case = CohortWriter(cohort).add(name, Geometry((64, 64, 40), (5.0, 5.0, 5.0)), Acquisition())
+        geometry = geometries.get(name, Geometry((64, 64, 40), (5.0, 5.0, 5.0)))
+        case = CohortWriter(cohort).add(name, geometry, acquisitions.get(name, Acquisition()))
         case.write_histogram("hu_counts", histogram)
         case.record("mask", {"key": f"{name}-{int(histogram.sum())}"})
     return cohort

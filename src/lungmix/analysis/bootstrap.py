@@ -121,6 +121,14 @@ class Bootstrap:
         return notes
 
 
+def check_refits(refits: int, level: float) -> None:
+    """Raise a `UsageError` if a bootstrap cannot have this number of refits or this level of intervals."""
+    if refits < 2 or not 0 < level < 100:
+        raise UsageError(
+            f"{refits} refits at {level:g} % are not possible: give 2 or more refits, and a level between 0 and 100 %"
+        )
+
+
 def distinct_draws(scans: int) -> int:
     """Return the number of different cohorts that can be drawn with replacement from this many scans."""
     return comb(2 * scans - 1, scans)
@@ -160,10 +168,7 @@ def bootstrap(
     """
     if len(counts) < 2:
         raise UsageError(f"a bootstrap over scans needs two scans or more, got {len(counts)}: add scans first")
-    if refits < 2 or not 0 < level < 100:
-        raise UsageError(
-            f"{refits} refits at {level:g} % are not possible: give 2 or more refits, and a level between 0 and 100 %"
-        )
+    check_refits(refits, level)
     histograms = np.stack(list(counts.values())).astype(np.float64)
     present = np.flatnonzero(histograms.sum(axis=0))
     hu, histograms = HU[present], histograms[:, present]
@@ -172,7 +177,7 @@ def bootstrap(
     models, rows = [], []
     for done in range(1, refits + 1):
         drawn = random.multinomial(len(histograms), np.full(len(histograms), 1 / len(histograms))) @ histograms
-        model = _refit(hu, drawn, fit_of_all, parameters)
+        model = refit(hu, drawn, fit_of_all, parameters)
         models.append(model)
         rows.append([value for _, _, _, value in _estimates(model, hu, drawn)])
         if progress is not None:
@@ -187,9 +192,20 @@ def bootstrap(
     return Bootstrap(parameters.fit, len(histograms), refits, level, intervals, fit_of_all, tuple(models))
 
 
-def _refit(
+def refit(
     hu: npt.NDArray[np.int64], drawn: npt.NDArray[np.float64], fit_of_all: TissueModel, parameters: FitParameters
 ) -> TissueModel:
+    """Return the fit of a cohort that was drawn from the scans of another cohort.
+
+    Parameters
+    ----------
+    hu, drawn : ndarray, shape (n,)
+        Distinct HU, and the number of voxels of each in the drawn cohort.
+    fit_of_all : TissueModel
+        Fit of the other cohort, the start of the refits ``converged`` and ``anchored``.
+    parameters : FitParameters
+        Settings; ``fit`` is the fit to repeat.
+    """
     if parameters.fit == PAPER:
         return fit_paper(hu, drawn, clip=parameters.clip, **parameters.of_em())
     limits: dict[str, Any] = {"clip": parameters.clip, "reg_covar": parameters.reg_covar}
@@ -220,8 +236,13 @@ def _estimates(
 
 def rows_of(result: Bootstrap) -> list[dict[str, Any]]:
     """Return the intervals of a bootstrap as rows of a table."""
-    return [
-        {"quantity": i.name, "of": i.of, "unit": i.unit, "estimate": i.estimate, "low": i.low, "high": i.high,
-         "standard_error": i.error, "estimate_at_end": int(i.is_at_end)}
-        for i in result.intervals
-    ]  # fmt: skip
+    return list(map(row_of, result.intervals))
+
+
+def row_of(interval: Interval) -> dict[str, Any]:
+    """Return an interval as a row of a table."""
+    return {
+        "quantity": interval.name, "of": interval.of, "unit": interval.unit, "estimate": interval.estimate,
+        "low": interval.low, "high": interval.high, "standard_error": interval.error,
+        "estimate_at_end": int(interval.is_at_end),
+    }  # fmt: skip

@@ -134,7 +134,7 @@ def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[d
     """Return fits, their comparison and the table of BIC, as far as they are given, JSON-ready."""
     out: dict[str, Any] = {}
     if fits is not None:
-        out["fits"] = {name: _model(model) for name, model in fits.items()}
+        out["fits"] = {name: model_values(model) for name, model in fits.items()}
     if comparison is not None:
         tables = {key: value for key, value in asdict(comparison).items() if key != "components"}
         # Under "quality" are the rows of quality control.
@@ -147,10 +147,10 @@ def fits_json(fits: Fits | None, comparison: Comparison | None, rows: Sequence[d
 def robustness_values(store: str, result: Robustness, files: Sequence[Path]) -> dict[str, Any]:
     """Return the result of a robustness study, JSON-ready."""
     groups = [
-        {"size": g.size, "cases": g.cases, "fits": {name: _model(model) for name, model in g.fits.items()}}
+        {"size": g.size, "cases": g.cases, "fits": {name: model_values(model) for name, model in g.fits.items()}}
         for g in result.groups
     ]
-    cohort_fits = {name: _model(model) for name, model in result.cohort_fits.items()}
+    cohort_fits = {name: model_values(model) for name, model in result.cohort_fits.items()}
     return {
         "store": store, "scans": result.scans, "sizes": result.rows, "groups": groups, "whole": cohort_fits,
         "files": list(map(str, files)),
@@ -161,7 +161,7 @@ def bootstrap_values(store: str, result: Bootstrap, files: Sequence[Path]) -> di
     """Return the intervals of a bootstrap, JSON-ready."""
     return {
         "store": store, "fit": result.fit, "scans": result.scans, "refits": result.refits, "level": result.level,
-        "notes": spelled(result.notes), "intervals": rows_of(result), "model": _model(result.model),
+        "notes": spelled(result.notes), "intervals": rows_of(result), "model": model_values(result.model),
         "files": list(map(str, files)),
     }  # fmt: skip
 
@@ -200,7 +200,8 @@ def _json_ready(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int) else encodable(str(value))
 
 
-def _model(model: TissueModel) -> dict[str, Any]:
+def model_values(model: TissueModel) -> dict[str, Any]:
+    """Return a mixture with its MAP thresholds, JSON-ready."""
     return {**json.loads(model.to_json()), "thresholds_hu": model.map_thresholds()}
 
 

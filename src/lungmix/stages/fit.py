@@ -30,7 +30,7 @@ from lungmix.stages import mask
 from lungmix.stages.plausibility import findings_of
 from lungmix.stages.pool import pooled_counts
 from lungmix.stages.voxels import lung_voxels
-from lungmix.store import FIT_FILES, MODEL_FILE, Cohort, CohortWriter
+from lungmix.store import FIT_FILES, MODEL_FILE, Case, Cohort, CohortWriter
 from lungmix.store.digests import cache_key, digest_of
 from lungmix.store.schema import FITS_RECORD
 
@@ -235,12 +235,21 @@ def masked_counts(cohort: Cohort) -> dict[str, Counts]:
     StoreError
         If there is no such case.
     """
-    histograms = {
-        name: case.hu_counts for name, case in cohort.items() if mask.STAGE in case.stages and not findings_of(case)
-    }
-    if not histograms:
+    return {name: case.hu_counts for name, case in masked_cases(cohort).items()}
+
+
+def masked_cases(cohort: Cohort) -> dict[str, Case]:
+    """Return all cases that have a mask and plausible HU.
+
+    Raises
+    ------
+    StoreError
+        If there is no such case.
+    """
+    cases = {name: case for name, case in cohort.items() if mask.STAGE in case.stages and not findings_of(case)}
+    if not cases:
         raise StoreError(f"{cohort.url} holds no case with a lung mask: run `Pipeline.mask()` first")
-    return histograms
+    return cases
 
 
 def add_counts(counts: Mapping[str, Counts]) -> Counts:

@@ -66,7 +66,10 @@ class Pool:
 
     def add(self, case: Case) -> None:
         """Add the voxels of a masked case."""
-        counts = counts_of(case, self._parameters.pool)
+        self.add_counts(counts_of(case, self._parameters.pool))
+
+    def add_counts(self, counts: npt.NDArray[np.uint64]) -> None:
+        """Add the pooled voxels of a case by their histogram, which `counts_of` returns."""
         voxels = int(counts.sum())
         self._total += counts
         self._cases += 1

@@ -61,7 +61,7 @@ def fits_figure(fits: Fits, counts: npt.NDArray[np.uint64], clip: int) -> Figure
         _draw_thresholds(axes, model.map_thresholds())
         axes.axvline(clip, color="#888888", linewidth=0.8, linestyle=":", zorder=2)
         axes.set_xlim(_HU[0], _HU[-1])
-        _root_scale(axes, top)
+        root_scale(axes, top)
         axes.set_title(_TITLES[name], loc="left", fontsize=11, fontweight="bold")
         percents = f"{100 * clipped:.1f} % of voxels, {100 * _clipped_share(model, clip):.1f} % of the fit"
         axes.set_title(f"at or below {_minus(clip)} HU: {percents}", loc="right", fontsize=9, color="#444444")
@@ -84,7 +84,7 @@ def bootstrap_figure(result: Bootstrap) -> Figure:
         axes.axvspan(interval.low, interval.high, color="#555555", alpha=0.18, linewidth=0, zorder=1)
     _draw_thresholds(axes, [interval.estimate for interval in thresholds])
     axes.set(xlim=(_HU[0], _HU[-1]), xlabel="HU")
-    _root_scale(axes, top)
+    root_scale(axes, top)
     axes.set_title(
         f"{_TITLES[result.fit].split(':')[0]} of {result.scans} scans: {result.refits} refits of scans drawn with "
         f"replacement; bands contain {result.level:g} % of the thresholds",
@@ -112,7 +112,7 @@ def robustness_figure(result: Robustness) -> Figure:
             parts = np.exp(group.fits[name].log_densities(_HU))
             axes.plot(_HU, parts, color=colors[group.size], linewidth=1.0, alpha=0.8)
         axes.set_xlim(_HU[0], _HU[-1])
-        _root_scale(axes, top)
+        root_scale(axes, top)
         axes.set_title(_TITLES[name], loc="left", fontsize=11, fontweight="bold")
     for axes in left[:-1]:
         axes.tick_params(labelbottom=False)
@@ -178,7 +178,7 @@ def _plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _root_scale(axes: Any, top: float) -> None:
+def root_scale(axes: Any, top: float) -> None:
     """Scale the vertical axis by square roots, as in a rootogram, so that small components are visible."""
     axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
     axes.set_ylim(0, top)

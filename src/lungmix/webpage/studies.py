@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
 from lungmix.analysis.robustness import Robustness
 from lungmix.analysis.scores import ScoreStudy
+from lungmix.analysis.strata import Strata
+from lungmix.analysis.strata import rows_of as rows_of_strata
 from lungmix.store.tables import text_of
 from lungmix.webpage.curves import bootstrap_figure, robustness_figure, save_figure
 from lungmix.webpage.files import publish
 from lungmix.webpage.score_figure import score_figure
+from lungmix.webpage.strata_figure import strata_figure
 
 
 def write_robustness(result: Robustness, folder: str | Path) -> list[Path]:
@@ -30,6 +33,14 @@ def write_bootstrap(result: Bootstrap, folder: str | Path) -> list[Path]:
 def write_scores(result: ScoreStudy, folder: str | Path) -> list[Path]:
     """Write ``scores.csv``, one line per scan, and a figure like Figure 5 of the publication, PNG and SVG."""
     return _write(Path(folder), "scores", result.rows, score_figure(result))
+
+
+def write_strata(result: Strata, folder: str | Path) -> list[Path]:
+    """Write ``strata.csv``, one line per group, ``strata-distances.csv``, one line per pair of groups, and a figure."""
+    table, *pictures = _write(Path(folder), "strata", rows_of_strata(result), strata_figure(result))
+    distances = Path(folder) / "strata-distances.csv"
+    publish(distances, text_of(result.distances).encode())
+    return [table, distances, *pictures]
 
 
 def _write(folder: Path, name: str, rows: Sequence[dict[str, Any]], figure: Figure) -> list[Path]:

@@ -11,7 +11,7 @@ from lungmix.cli import options as opt
 from lungmix.cli.output import emit
 
 app = typer.Typer(
-    help="Reliability of results: fits of random groups of scans, confidence intervals, a radiologist's scores.",
+    help="Reliability of results: fits of groups of scans, confidence intervals, a radiologist's scores.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -163,3 +163,57 @@ def scores(
         callback_for(quiet=True).on_warning(warning)
     files = write_scores(result, out)
     emit(scores_values(store, result, files), lambda console: show_scores(console, result, files), as_json)
+
+
+@app.command()
+@opt.example(
+    "lungmix validate strata cohort.zarr --by kernel --out validation",
+    "lungmix validate strata cohort.zarr --by manufacturer --by slice-thickness --fit anchored",
+)
+def strata(
+    store: opt.Store,
+    by: Annotated[
+        list[str],
+        typer.Option(
+            "--by",
+            help="Group scans by scanner, manufacturer, model, kernel, kvp, slice-thickness, slice-spacing or preset; "
+            "repeat for groups by several attributes.",
+            metavar="ATTRIBUTE",
+        ),
+    ],
+    out: opt.StudyDir = Path("validation"),
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", help="The fit: 'paper', 'converged' or 'anchored'; by default as in the last fit."),
+    ] = None,
+    min_scans: Annotated[
+        int, typer.Option(help="Smallest number of scans of a group that is compared, 2 or more.")
+    ] = 3,
+    refits: Annotated[int, typer.Option(help="Number of cohorts to draw from each group, with replacement.")] = 200,
+    level: Annotated[float, typer.Option(help="Level of the confidence intervals, percent.")] = 95.0,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Compare the mixtures and the lung involvement of groups of scans with equal acquisition."""
+    from lungmix.analysis.leave_one_out import fit_of_store
+    from lungmix.analysis.strata import study
+    from lungmix.cli.progress import progress_of
+    from lungmix.cli.show_strata import show_strata, strata_values
+    from lungmix.store import open_cohort
+    from lungmix.webpage.studies import write_strata
+
+    cohort = open_cohort(store)
+    with progress_of("strata", "groups", quiet=quiet) as progress:
+        result = study(
+            cohort,
+            by,
+            fit_of_store(cohort, fit),
+            min_scans=min_scans,
+            refits=refits,
+            level=level,
+            seed=seed,
+            progress=progress,
+        )
+    files = write_strata(result, out)
+    emit(strata_values(store, result, files), lambda console: show_strata(console, result, files), as_json)

@@ -125,6 +125,7 @@ bench: $(VENV)/.bench  ## Ratios, peaks of memory and growth in one run, into do
 	$(BIN)/python benchmarks/mixture.py
 	$(BIN)/python benchmarks/cohort_fit.py
 	$(BIN)/python benchmarks/fits_of_simulated_cohorts.py
+	$(BIN)/python benchmarks/strata_of_kernels.py
 	$(BIN)/asv machine --config benchmarks/asv.conf.json --yes
 	$(BIN)/asv run --config benchmarks/asv.conf.json --python=same --quick --show-stderr
 

@@ -68,22 +68,22 @@ def plain_stratum(names, counts, model_of_all, seed, fit, weigh):
     pooled = sum(counts[name] / counts[name].sum() for name in names) * (total.sum() / len(names)) if scaled else None
     model = fit_counts(total, FitParameters(), pooled)[fit]
     times = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=REFITS)
-    own, by_all, columns = [], [], []
+    own_values, values_by_all, columns = [], [], []
     for row in times:
         drawn, fitted = np.zeros(65536, np.uint64), np.zeros(65536)
         for name, count in zip(names, row, strict=True):
             drawn += np.uint64(count) * counts[name]
             fitted += int(count) * (counts[name] / counts[name].sum() if scaled else counts[name])
         refitted = plain_refit(fitted if scaled else drawn, model, fit)
-        own.append(involvement(refitted, drawn))
-        by_all.append(involvement(model_of_all or model, drawn))
+        own_values.append(involvement(refitted, drawn))
+        values_by_all.append(involvement(model_of_all or model, drawn))
         columns.append([*refitted.weights, *refitted.means, *np.sqrt(refitted.variances)])
     return SimpleNamespace(
         model=model,
         total=total,
         fitted=total if pooled is None else pooled,
-        own=np.percentile(own, [2.5, 97.5]),
-        pooled=np.percentile(by_all, [2.5, 97.5]),
+        own=np.percentile(own_values, [2.5, 97.5]),
+        pooled=np.percentile(values_by_all, [2.5, 97.5]),
         columns=np.percentile(columns, [2.5, 97.5], axis=0),
     )
 
@@ -93,19 +93,23 @@ def plain_stratum(names, counts, model_of_all, seed, fit, weigh):
 )
 def test_strata_equal_fits_of_summed_histograms(cohort, counts, fit, weigh):
     result = study(cohort, ["kernel"], FitParameters(fit=fit, weigh=weigh), refits=REFITS, seed=5)
-    whole = plain_stratum(list(KERNELS), counts, None, (5, 0), fit, weigh)
+    plain_of_all = plain_stratum(list(KERNELS), counts, None, (5, 0), fit, weigh)
     assert [stratum.group.name for stratum in result.groups] == ["B31f", "B70f", "unknown"]
     expected = {
-        kernel: plain_stratum(members(kernel), counts, whole.model, (5, number), fit, weigh)
+        kernel: plain_stratum(members(kernel), counts, plain_of_all.model, (5, number), fit, weigh)
         for number, kernel in ((1, "B31f"), (2, "B70f"))
     }
-    for stratum, plain in zip([*result.compared, result.everything], [*expected.values(), whole], strict=True):
+    for stratum, plain in zip([*result.compared, result.everything], [*expected.values(), plain_of_all], strict=True):
         assert stratum.voxels == plain.total.sum()
         np.testing.assert_allclose(stratum.model.means, plain.model.means, rtol=1e-9)
-        assert stratum.own.estimate == pytest.approx(involvement(plain.model, plain.total), abs=1e-9)
-        assert stratum.pooled.estimate == pytest.approx(involvement(whole.model, plain.total), abs=1e-9)
-        assert [stratum.own.low, stratum.own.high] == pytest.approx(list(plain.own), abs=1e-6)
-        assert [stratum.pooled.low, stratum.pooled.high] == pytest.approx(list(plain.pooled), abs=1e-6)
+        assert stratum.own_involvement.estimate == pytest.approx(involvement(plain.model, plain.total), abs=1e-9)
+        assert stratum.pooled_involvement.estimate == pytest.approx(
+            involvement(plain_of_all.model, plain.total), abs=1e-9
+        )
+        assert [stratum.own_involvement.low, stratum.own_involvement.high] == pytest.approx(list(plain.own), abs=1e-6)
+        assert [stratum.pooled_involvement.low, stratum.pooled_involvement.high] == pytest.approx(
+            list(plain.pooled), abs=1e-6
+        )
         np.testing.assert_allclose([i.low for i in stratum.parameters], plain.columns[0], rtol=1e-6)
         np.testing.assert_allclose([i.high for i in stratum.parameters], plain.columns[1], rtol=1e-6)
         means = [i.estimate for i in stratum.parameters if i.name == "mean"]
@@ -113,7 +117,7 @@ def test_strata_equal_fits_of_summed_histograms(cohort, counts, fit, weigh):
         assert [i.of for i in stratum.parameters if i.name == "mean"] == component_keys(5)
         texts = [check["text"] for check in stratum.checks]
         assert texts == diagnose(plain.model, plain.fitted).sentences()
-        assert stratum.distance_to_all == pytest.approx(total_variation(plain.model, whole.model), abs=1e-9)
+        assert stratum.distance_to_all == pytest.approx(total_variation(plain.model, plain_of_all.model), abs=1e-9)
     (row,) = result.distances
     assert (row["first"], row["second"]) == ("B31f", "B70f")
     assert row["distance"] == pytest.approx(total_variation(*(plain.model for plain in expected.values())), abs=1e-9)
@@ -132,7 +136,7 @@ def test_same_seed_gives_the_same_intervals(cohort):
     first, second, other = (study(cohort, ["kernel"], parameters, refits=4, seed=seed) for seed in (1, 1, 2))
     assert first == second
     assert first.groups[0].model == other.groups[0].model
-    assert first.groups[0].own != other.groups[0].own
+    assert first.groups[0].own_involvement != other.groups[0].own_involvement
 
 
 def test_groups_with_few_scans_are_listed_but_not_compared(cohort, counts):
@@ -141,7 +145,7 @@ def test_groups_with_few_scans_are_listed_but_not_compared(cohort, counts):
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
     small = result.groups[-1]
     assert (small.group.name, small.scans, small.voxels) == ("unknown", 1, counts["case-006"].sum())
-    assert small.model is small.own is small.pooled is None
+    assert small.model is small.own_involvement is small.pooled_involvement is None
     assert result.notes[0] == "listed, but not compared, because of fewer than 3 scans: unknown (1 scan)"
     assert result.notes[1] == "intervals tend to be too narrow for fewer than 20 scans: B31f (4), B70f (3)"
     # The mixture of all scans includes those of small groups.
@@ -158,7 +162,9 @@ def test_excluded_regions_do_not_count_as_lung_involvement(cohort, counts, monke
     result = study(cohort, ["kernel"], FitParameters(fit="converged"), refits=3)
     total = sum(counts[name] for name in members("B31f"))
     model = fit_counts(total, FitParameters()).converged
-    assert result.groups[0].own.estimate == pytest.approx(involvement(model, np.where(HU < -900, 0, total)), abs=1e-6)
+    assert result.groups[0].own_involvement.estimate == pytest.approx(
+        involvement(model, np.where(HU < -900, 0, total)), abs=1e-6
+    )
     assert result.groups[0].model == model
 
 
@@ -292,18 +298,18 @@ def test_results_are_printed_and_written(cohort, tmp_path):
     assert [line["group"] for line in lines] == ["B31f", "B70f", "unknown", "all"]
     assert [line["scans"] for line in lines] == ["4", "3", "1", "8"]
     assert lines[2]["lung_involvement_own"] == lines[2]["ggo_mean_low"] == ""
-    assert float(lines[0]["lung_involvement_own"]) == result.groups[0].own.estimate
+    assert float(lines[0]["lung_involvement_own"]) == result.groups[0].own_involvement.estimate
     assert float(lines[1]["air_sd"]) == pytest.approx(np.sqrt(result.groups[1].model.variances[0]))
     assert [list(line) for line in lines] == [list(row) for row in rows_of(result)]
     console = Console(record=True, width=80)
     show_strata(console, result, files)
     text = console.export_text()
     assert "Fit 'anchored' by kernel" in text
-    assert f"{result.groups[0].own.estimate:.1f} ({result.groups[0].own.low:.1f}–" in text
+    assert f"{result.groups[0].own_involvement.estimate:.1f} ({result.groups[0].own_involvement.low:.1f}–" in text
     assert "note: listed, but not compared" in text
     values = strata_values("s", result, files)
     assert [group["compared"] for group in values["groups"]] == [True, True, False]
-    assert values["groups"][0]["lung_involvement"][0]["estimate"] == result.groups[0].own.estimate
+    assert values["groups"][0]["lung_involvement"][0]["estimate"] == result.groups[0].own_involvement.estimate
     assert values["all"]["scans"] == 8
 
 
@@ -337,7 +343,7 @@ def test_lungs_are_pooled_where_the_last_fit_pooled_them(cohort, counts, monkeyp
     total, pooled = (sum(table[name] for name in members("B31f")) for table in (counts, lungs))
     model = fit_counts(total, FitParameters(), pooled).converged
     assert result.groups[0].model == model
-    assert result.groups[0].own.estimate == pytest.approx(involvement(model, total), abs=1e-9)
+    assert result.groups[0].own_involvement.estimate == pytest.approx(involvement(model, total), abs=1e-9)
     paper = study(cohort, ["kernel"], FitParameters(fit="paper", pool="lungs"), refits=2)
     assert paper.groups[0].model == fit_counts(total, FitParameters()).paper
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import lungmix
 from lungmix import export, serve
+from lungmix.analysis import strata
 from lungmix.callbacks import with_log_file
 from lungmix.callbacks.progress_bars import ProgressBars
 from lungmix.cli.app import app, main
@@ -45,16 +46,21 @@ CALLABLES = [
     lungmix.IntakeParameters,
     lungmix.SeriesFilter,
     lungmix.GaussianMixture,
+    strata.study,
 ]
 PARAMETERS = {name for function in CALLABLES for name in inspect.signature(function).parameters}
 OTHER_CODE = {"dcmdjpeg", "gdcmconv --raw", "failed", "to_json", "X"}
 """Text in backticks in messages that is neither a parameter nor a method: other programs, and parts that vary (X)."""
 
 CLICK = typer.main.get_command(app)
+COMMANDS_OF_CLICK = {
+    **CLICK.commands,
+    **{f"validate {name}": command for name, command in CLICK.commands["validate"].commands.items()},
+}
 
 
 def options_of(command: str) -> set[str]:
-    parameters = CLICK.commands[command].params
+    parameters = COMMANDS_OF_CLICK[command].params
     return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
@@ -102,7 +108,7 @@ def test_parameters_of_messages_are_found():
 
 
 def test_every_option_is_one_of_a_command_and_every_parameter_one_of_the_library():
-    options = set().union(*map(options_of, CLICK.commands))
+    options = set().union(*map(options_of, COMMANDS_OF_CLICK))
     assert set(OPTIONS.values()) - options == set()
     assert {name.partition("=")[0] for name in OPTIONS} - PARAMETERS == set()
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.analysis.bootstrap import LEAST_SCANS, Interval, check_refits, refit
+from lungmix.analysis.bootstrap import INVOLVEMENT, LEAST_SCANS, Interval, check_refits, refit
 from lungmix.analysis.case_groups import ATTRIBUTES, UNKNOWN, CaseGroup, group_cases
 from lungmix.analysis.comparison import involvement
 from lungmix.errors import ModelError, UsageError, count_of, first_of
@@ -53,9 +53,10 @@ class Stratum:
         Mixture of the group; None if it has too few scans to be compared.
     parameters : tuple of Interval
         Weight, mean and standard deviation of each component, with intervals from refits of the group.
-    own, pooled : Interval or None
-        Lung involvement of all voxels of the group, by its own mixture and by that of all scans. The interval of `own`
-        comes from refits, that of `pooled` from drawing scans only, so that the mixture of all scans does not change.
+    own_involvement, pooled_involvement : Interval or None
+        Lung involvement of all voxels of the group, by its own mixture and by that of all scans. The interval of
+        `own_involvement` comes from refits, that of `pooled_involvement` from drawing scans only, so that the mixture
+        of all scans does not change.
     distance_to_all : float
         Total variation distance between the mixture of the group and that of all scans.
     checks : tuple of dict
@@ -66,8 +67,8 @@ class Stratum:
     voxels: int
     model: TissueModel | None = None
     parameters: tuple[Interval, ...] = ()
-    own: Interval | None = None
-    pooled: Interval | None = None
+    own_involvement: Interval | None = None
+    pooled_involvement: Interval | None = None
     distance_to_all: float = float("nan")
     checks: tuple[dict[str, Any], ...] = ()
 
@@ -213,14 +214,16 @@ def study(
         )
         if progress is not None:
             progress(number, len(groups) + 1)
-    whole = _stratum(everything, total, model_of_all, model_of_all, draws_of_all, parameters, level)
+    stratum_of_all = _stratum(everything, total, model_of_all, model_of_all, draws_of_all, parameters, level)
     if progress is not None:
         progress(len(groups) + 1, len(groups) + 1)
     pairs = combinations([(s.group.name, s.model) for s in strata if s.model is not None], 2)
     distances = [{"first": a, "second": b, "distance": total_variation(x, y)} for (a, x), (b, y) in pairs]
     attributes = tuple(dict.fromkeys(by))
     left_out = tuple(sorted(set(cohort) - set(cases)))
-    return Strata(attributes, parameters.fit, refits, level, min_scans, tuple(strata), whole, left_out, distances)
+    return Strata(
+        attributes, parameters.fit, refits, level, min_scans, tuple(strata), stratum_of_all, left_out, distances
+    )
 
 
 def rows_of(result: Strata) -> list[dict[str, Any]]:
@@ -316,12 +319,12 @@ def _stratum(
     level: float,
 ) -> Stratum:
     hu = HU[draws.present]
-    own, pooled, columns = [], [], []
+    own_values, pooled_values, columns = [], [], []
     involved_of_all = _involved(model_of_all, hu)
     for fitted, measured in draws:
         drawn_model = refit(hu, fitted, model, parameters)
-        own.append(_percent(measured, _involved(drawn_model, hu)))
-        pooled.append(_percent(measured, involved_of_all))
+        own_values.append(_percent(measured, _involved(drawn_model, hu)))
+        pooled_values.append(_percent(measured, involved_of_all))
         columns.append(_columns(drawn_model))
     keys = component_keys(model.n_components)
     estimates, refitted = _columns(model), np.asarray(columns)
@@ -334,8 +337,10 @@ def _stratum(
             for i, (name, unit) in enumerate(_QUANTITIES)
             for k, key in enumerate(keys)
         ),
-        own=_interval("lung_involvement", "own", "%", involvement(model, sums.measured), own, level),
-        pooled=_interval("lung_involvement", "pooled", "%", involvement(model_of_all, sums.measured), pooled, level),
+        own_involvement=_interval(INVOLVEMENT, "own", "%", involvement(model, sums.measured), own_values, level),
+        pooled_involvement=_interval(
+            INVOLVEMENT, "pooled", "%", involvement(model_of_all, sums.measured), pooled_values, level
+        ),
         distance_to_all=total_variation(model, model_of_all),
         checks=tuple(diagnose(model, sums.fitted).rows()),
     )
@@ -389,7 +394,7 @@ def _row(stratum: Stratum, by: Sequence[str], parameters: Sequence[Interval]) ->
     row: dict[str, Any] = {"group": stratum.group.name}
     row |= {name.replace("-", "_"): stratum.group.values.get(name, ALL) for name in by}
     row |= {"scans": stratum.scans, "voxels": stratum.voxels, "compared": int(is_compared)}
-    for key, interval in (("own", stratum.own), ("pooled", stratum.pooled)):
+    for key, interval in (("own", stratum.own_involvement), ("pooled", stratum.pooled_involvement)):
         row |= _cells(f"lung_involvement_{key}", interval)
     row["distance_to_all"] = stratum.distance_to_all if is_compared else ""
     row["doubtful"] = int(stratum.is_doubtful) if is_compared else ""

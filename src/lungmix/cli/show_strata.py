@@ -29,7 +29,13 @@ def show_strata(console: Console, result: Strata, files: Sequence[Path]) -> None
     )  # fmt: skip
     for stratum in strata:
         labels = "" if stratum.model is None else "doubtful" if stratum.is_doubtful else "pass"
-        cells = (str(stratum.scans), f"{stratum.voxels / 1e6:.2f} M", _text(stratum.own), _text(stratum.pooled), labels)
+        cells = (
+            str(stratum.scans),
+            f"{stratum.voxels / 1e6:.2f} M",
+            _text(stratum.own_involvement),
+            _text(stratum.pooled_involvement),
+            labels,
+        )
         table.add_row(_name(stratum), *cells)
     console.print(table)
     table = new_table("Mixtures", "group", "", *(_SHORT_NAMES.get(t.key, t.key) for t in TISSUES))
@@ -77,7 +83,11 @@ def _values(stratum: Stratum) -> dict[str, Any]:
     return values | {
         "model": model_values(stratum.model),
         "parameters": list(map(row_of, stratum.parameters)),
-        "lung_involvement": [row_of(interval) for interval in (stratum.own, stratum.pooled) if interval is not None],
+        "lung_involvement": [
+            row_of(interval)
+            for interval in (stratum.own_involvement, stratum.pooled_involvement)
+            if interval is not None
+        ],
         "distance_to_all": stratum.distance_to_all,
         "doubtful": stratum.is_doubtful,
         "checks": stratum.checks,

@@ -49,7 +49,7 @@ def strata_figure(result: Strata) -> Figure:
         f"Mixtures of the groups, all scans dashed (fit “{result.fit}”)", loc="left", fontsize=11, fontweight="bold"
     )
     for row, (stratum, color) in enumerate(zip(strata, colors, strict=True)):
-        for interval, shift, marker in ((stratum.own, -0.14, "o"), (stratum.pooled, 0.14, "s")):
+        for interval, shift, marker in ((stratum.own_involvement, -0.14, "o"), (stratum.pooled_involvement, 0.14, "s")):
             if interval is not None:
                 _draw_interval(right, interval, row + shift, color, marker)
     right.set_yticks(range(len(strata)), labels)

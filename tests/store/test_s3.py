@@ -18,6 +18,9 @@ from support.stores import results_of
 
 pytestmark = pytest.mark.slow
 
+OPTIONAL = ("region", "tissue_potts")
+"""Images that only some runs make."""
+
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
 SCANS = 3
 MOST_REQUESTS = 300
@@ -41,7 +44,7 @@ def local(request, scans, small_worker, tmp_path_factory):
         case.zarr_array(image).chunks[0] == request.param
         for case in cohort.values()
         for image in IMAGES
-        if image != "region"
+        if image not in OPTIONAL
     )
     assert verify_cases(small_worker, cohort, ["case-002"], {}).wrong == {"case-002": []}
     return results_of(url)

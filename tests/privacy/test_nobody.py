@@ -92,6 +92,9 @@ def run_all(everything, base, cluster):
     run_inline("info", two, "--json", "--debug")
     run_inline("measure", two, "--radiomics", "--json")
     run_inline("validate", "bootstrap", two, "--refits", 3, "--out", out / "validation", "--json")
+    for attribute in ("scanner", "preset"):
+        few = ("--min-scans", 2, "--refits", 2, "--out", out / "validation")
+        run_inline("validate", "strata", two, "--by", attribute, *few)
     scores = base / "in" / f"{WORD} scores.csv"
     with scores.open("w", newline="") as stream:
         table = csv.writer(stream)

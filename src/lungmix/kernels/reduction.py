@@ -141,7 +141,8 @@ class ReducedGrid:
         missing : tuple of int, optional
             Number of voxels to add along z, y, x; by default `missing` of the whole volume.
         """
-        return np.pad(hu, [(n, 0) for n in missing or self.missing], mode="edge")
+        added = self.missing if missing is None else missing
+        return np.pad(hu, [(n, 0) for n in added], mode="edge") if any(added) else hu
 
     def indices(
         self, shape: Sequence[int], indices: Sequence[npt.NDArray[np.int64]]

@@ -149,6 +149,8 @@ def _write_slab(
         hu = case.read("ct", start, stop, rows)
         for count, mask in zip(counts, masks[:, :, rows], strict=True):
             count += count_hu_packed(hu, mask)
+        # Memory for one array of the voxels of a slab at a time, besides what is written.
+        del hu
         labels = labels_of(masks, nx)
         files |= case.write("lung", start, (labels > 0).view(np.uint8))
         files |= case.write("region", start, labels)

@@ -6,7 +6,7 @@ head, to the back and to the left of the patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -87,33 +87,19 @@ def reduced_hu(case: CaseFiles, grid: ReducedGrid) -> npt.NDArray[np.int16]:
     """Return the mean HU of the reduced copy of a case; the image of the case is read once, slab by slab."""
     order = case.geometry.axis_order
     along = order.axes.index(0)
-    spans = list(case.layout.slabs())
-    slabs = (order.to_axial(case.read("ct", *span)) for span in (spans[::-1] if order.flipped[0] else spans))
-    parts = [grid.reduction.apply(part) for part in _whole_reduced_voxels(slabs, grid, along)]
+    depth, factor, missing = case.geometry.shape[0], grid.reduction.factors[along], grid.missing[along]
+    thick = max(case.layout.slab // factor, 1) * factor
+    parts = []
+    # Slices of the axial array, in runs that begin and end between reduced voxels.
+    for end in range(thick - missing, depth + thick, thick):
+        first, last = max(end - thick, 0), min(end, depth)
+        if first >= last:
+            continue
+        span = (depth - last, depth - first) if order.flipped[0] else (first, last)
+        before = [n if axis != along or not first else 0 for axis, n in enumerate(grid.missing)]
+        hu = grid.complete(order.to_axial(case.read("ct", *span)), (before[0], before[1], before[2]))
+        parts.append(grid.reduction.apply(np.ascontiguousarray(hu)))
     return np.ascontiguousarray(np.concatenate(parts, along))
-
-
-def _whole_reduced_voxels(
-    slabs: Iterable[npt.NDArray[np.int16]], grid: ReducedGrid, along: int
-) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield the slices of slabs again, in slabs that each contain whole blocks of voxels along the axis `along`.
-
-    Each block becomes one reduced voxel. The first slab is completed by `ReducedGrid.complete`; the last block may have
-    fewer slices.
-    """
-    factor, missing = grid.reduction.factors[along], list(grid.missing)
-    rest: npt.NDArray[np.int16] | None = None
-    for slab in slabs:
-        complete = grid.complete(slab, (missing[0], missing[1], missing[2]))
-        missing[along] = 0
-        if rest is not None:
-            complete = np.concatenate([rest, complete], along)
-        end = complete.shape[along] // factor * factor
-        before, rest = np.split(complete, [end], along)
-        if end:
-            yield np.ascontiguousarray(before)
-    if rest is not None and rest.shape[along]:
-        yield np.ascontiguousarray(rest)
 
 
 def _reduced_from_levels(case: CaseFiles) -> Reduced:

@@ -6,7 +6,8 @@ head, to the back and to the left of the patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from lungmix.kernels.rejected_components import Rejected, find_rejected
 from lungmix.parameters import ANATOMICAL, ANATOMICAL_HU
 from lungmix.store import Case, CaseFiles, CaseRef
 from lungmix.store.schema import PACKED
+
+_RUN = 4
+"""Reduced voxels along the slices of a run that is averaged at a time."""
 
 
 def steps_of(geometry: Geometry, factors: tuple[int, int, int]) -> npt.NDArray[np.float64]:
@@ -84,22 +88,40 @@ def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
 
 
 def reduced_hu(case: CaseFiles, grid: ReducedGrid) -> npt.NDArray[np.int16]:
-    """Return the mean HU of the reduced copy of a case; the image of the case is read once, slab by slab."""
+    """Return the mean HU of the reduced voxels of the axial array of a case; its image is read once, slab by slab."""
     order = case.geometry.axis_order
     along = order.axes.index(0)
-    depth, factor, missing = case.geometry.shape[0], grid.reduction.factors[along], grid.missing[along]
-    thick = max(case.layout.slab // factor, 1) * factor
+    spans = list(case.layout.slabs())
+    slabs = (order.to_axial(case.read("ct", *span)) for span in (spans[::-1] if order.flipped[0] else spans))
+    missing = list(grid.missing)
     parts = []
-    # Slices of the axial array, in runs that begin and end between reduced voxels.
-    for end in range(thick - missing, depth + thick, thick):
-        first, last = max(end - thick, 0), min(end, depth)
-        if first >= last:
-            continue
-        span = (depth - last, depth - first) if order.flipped[0] else (first, last)
-        before = [n if axis != along or not first else 0 for axis, n in enumerate(grid.missing)]
-        hu = grid.complete(order.to_axial(case.read("ct", *span)), (before[0], before[1], before[2]))
-        parts.append(grid.reduction.apply(np.ascontiguousarray(hu)))
+    for run in _runs(slabs, grid, along):
+        complete = grid.complete(run, (missing[0], missing[1], missing[2]))
+        parts.append(grid.reduction.apply(np.ascontiguousarray(complete)))
+        # Only the first run begins before the volume.
+        missing[along] = 0
     return np.ascontiguousarray(np.concatenate(parts, along))
+
+
+def _runs(slabs: Iterable[npt.NDArray[np.int16]], grid: ReducedGrid, along: int) -> Iterator[npt.NDArray[np.int16]]:
+    """Yield runs of a few slices that end between reduced voxels, from slabs that follow each other along an axis."""
+    factor = grid.reduction.factors[along]
+    longest = _RUN * factor
+    at = grid.missing[along]
+    rest: list[npt.NDArray[np.int16]] = []
+    for slab in slabs:
+        n = slab.shape[along]
+        for first, last in pairwise([0, *range(longest - at % longest, n, longest), n]):
+            rest.append(slab[(slice(None),) * along + (slice(first, last),)])
+            if (at + last) % factor == 0:
+                yield np.concatenate(rest, along)
+                rest = []
+        # Copies, so that no slab stays in memory while the next one is read.
+        rest = [part.copy() for part in rest]
+        at += n
+        del slab
+    if rest:
+        yield np.concatenate(rest, along)
 
 
 def _reduced_from_levels(case: CaseFiles) -> Reduced:

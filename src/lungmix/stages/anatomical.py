@@ -35,9 +35,6 @@ from lungmix.tissue import DENSE, LUNGS, SIDES
 
 Codes = npt.NDArray[np.uint8]
 
-_SIDE_OF_PART = np.array([0, 1, 2, 1, 2], np.uint8)
-"""Right or left lung by the label of a part of it (`lungmix.tissue.DENSE`)."""
-
 
 def mask_stage(parameters: MaskParameters, accept_hu: bool = False) -> MaskStage:
     """Return the stage that computes masks with some parameters."""
@@ -155,7 +152,8 @@ def _write_slab(
         files |= case.write("lung", start, (labels > 0).view(np.uint8))
         files |= case.write("region", start, labels)
         if has_regions:
-            sides = _SIDE_OF_PART[labels]
+            # Aerated and dense lung of a side are two masks apart.
+            sides = labels_of(masks[: len(LUNGS)] | masks[len(LUNGS) :], nx)
             region_files |= case.write("side", start, sides)
             touches |= regions.faces_touched(sides, start, depth)
     side_counts = np.zeros((len(SIDES), N_HU), np.uint64)

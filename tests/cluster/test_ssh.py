@@ -54,7 +54,8 @@ def test_workers_behind_ssh_give_the_voxels_of_a_local_cluster_and_end_with_it(r
 
 
 def test_workers_end_with_their_connection_or_with_an_interrupted_run(recipe, ssh, tmp_path):
-    wait_until(lambda: "Starting Worker plugin lungmix-tasks" in story(tmp_path), lambda: story(tmp_path), recipe)
+    # The first case is created when all workers have answered, so that none is lost while they are asked.
+    wait_until(lambda: any((tmp_path / "s.zarr").glob("case-*")), lambda: story(tmp_path), recipe)
     started = of_sessions({recipe.pid})
     # A run of small scans could end before its connection does.
     client = next(process for process in started if Path(process.cmdline()[1]).name == "lungmix")

@@ -20,7 +20,7 @@ _MARKED = re.compile(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}")
 _QUOTED = re.compile(f"{_OPEN_QUOTE}[^{_CLOSE}]*{_CLOSE}")
 
 REPORT_IT = "report it with its traceback"
-"""What a user can do about an unexpected error, which is a bug of this package."""
+"""Remedy for an unexpected error. Such an error is a bug of this package, so users can only report it."""
 
 IMPERATIVES = (
     "add", "call", "check", "choose", "convert", "correct", "export", "fill", "fit", "free", "get", "give", "install",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from lungmix.analysis.comparison import involvement
 from lungmix.errors import UsageError
 from lungmix.parameters import FitParameters
-from lungmix.stages.fit import fit_counts, masked_counts
+from lungmix.stages.fit import fit_counts, masked_cases
 from lungmix.stages.measure import excluded_regions, measured_counts
 from lungmix.stages.pool import Pool
 from lungmix.store import Cohort
@@ -67,21 +67,21 @@ def involvement_by_others(
     UsageError
         If there is only one patient.
     """
-    pooled_names = list(masked_counts(cohort))
+    pooled = masked_cases(cohort)
     cases: dict[str, list[str]] = {}
-    for case, patient in patients.items():
-        cases.setdefault(patient, []).append(case)
-    if len(cases) + len([name for name in pooled_names if name not in patients]) < SMALLEST:
+    for name, patient in patients.items():
+        cases.setdefault(patient, []).append(name)
+    if len(cases) + len([name for name in pooled if name not in patients]) < SMALLEST:
         raise UsageError("the cohort has one patient, so no mixture of other patients exists: add scans of others")
     excluded = excluded_regions(cohort)
     # The fit of the paper pools whole masks and voxels alike, whatever the others pool.
     alike, chosen = Pool(FitParameters()), Pool(parameters)
-    for name in pooled_names:
+    for case in pooled.values():
         for pool in (alike, chosen):
-            pool.add(cohort[name])
+            pool.add(case)
 
     def involvements(names: Sequence[str], left_out: Sequence[str]) -> dict[str, float]:
-        absent = [cohort[name] for name in left_out if name in pooled_names]
+        absent = [pooled[name] for name in left_out if name in pooled]
         model = fit_counts(alike.counts(absent), parameters, chosen.counts(absent))[parameters.fit]
         return {name: involvement(model, measured_counts(cohort[name], excluded)) for name in names}
 

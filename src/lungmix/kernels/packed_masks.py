@@ -66,6 +66,12 @@ def unpack(bits: Bits, nx: int) -> npt.NDArray[np.uint8]:
     return np.unpackbits(rows, axis=-1, count=nx, bitorder="little")
 
 
+def span_of(is_set: npt.ArrayLike) -> slice | None:
+    """Return the span from the first to the last True element of a boolean array of shape (n,); None if none is."""
+    hits = np.flatnonzero(is_set)
+    return slice(int(hits[0]), int(hits[-1]) + 1) if hits.size else None
+
+
 def bounding_box(bits: Bits) -> tuple[tuple[int, int], ...] | None:
     """Return, for z, y and x, the first index with a set voxel and the index after the last one.
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from lungmix.errors import UsageError
 from lungmix.kernels.jit import kernel
+from lungmix.kernels.packed_masks import span_of
 from lungmix.parameters import LARGEST_BETA, POTTS_ITERATIONS
 
 Labels = npt.NDArray[np.uint8]
@@ -177,13 +178,13 @@ def _sweep(
         return labels, kept
     hu, mask = np.ascontiguousarray(hu), np.ascontiguousarray(mask)
     spans = _spans(mask)
-    mask_rows = np.flatnonzero(spans[..., 1].any(axis=0))
-    if not mask_rows.size:
+    mask_rows = span_of(spans[..., 1].any(axis=0))
+    if mask_rows is None:
         return labels, kept
     # exp(beta * s) is 2 to the power of `scale` times the integer sum over the neighbours.
     scale = np.float32(beta / np.log(2.0) / (_POSTERIOR_UNITS * WEIGHT_UNITS))
     floats = np.array(weights, np.float32)
-    low, high = int(mask_rows[0]), int(mask_rows[-1]) + 1
+    low, high = mask_rows.start, mask_rows.stop
     bands = -(-(high - low) // _band_rows(nx, count, iterations))
     edges = np.linspace(low, high, bands + 1).astype(int).tolist()
     for begin, end in zip(edges[:-1], edges[1:], strict=True):

@@ -19,7 +19,7 @@ from lungmix.geometry import Geometry
 from lungmix.kernels.anatomical import find_zones, labels_of, lung_masks
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu_packed
 from lungmix.kernels.mask import anatomical_threshold
-from lungmix.kernels.packed_masks import Bits
+from lungmix.kernels.packed_masks import Bits, span_of
 from lungmix.kernels.reduction import ReducedGrid, reduction_of
 from lungmix.kernels.structuring_elements import Element, ellipsoid
 from lungmix.parameters import ANATOMICAL, ANATOMICAL_CLOSING_MM, MaskParameters
@@ -140,9 +140,8 @@ def _write_slab(
     counts = np.zeros((len(DENSE), N_HU), np.uint64)
     touches = np.zeros((len(SIDES), len(regions.FACES)), np.bool_)
     masks = _masks_of(case, zones.labels, element, start, stop)
-    lung_rows = np.flatnonzero(masks.any(axis=(0, 1, 3)))
-    if lung_rows.size:
-        rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
+    rows = span_of(masks.any(axis=(0, 1, 3)))
+    if rows is not None:
         hu = case.read("ct", start, stop, rows)
         for count, mask in zip(counts, masks[:, :, rows], strict=True):
             count += count_hu_packed(hu, mask)

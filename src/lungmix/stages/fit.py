@@ -99,8 +99,7 @@ def fit_cohort(
     fits = stored or _fit(cohort, names, parameters, client, progress)
     is_new = stored is None
     if stored is not None and cohort.settings[FITS_RECORD].get(ANCHORED, {}).get("key") != anchored_key:
-        histogram = pool_counts(cohort, names)
-        pooled = histogram if parameters.pools_as_published else pooled_counts(cohort, names, parameters)
+        histogram, pooled = _histograms(cohort, names, parameters)
         fits = _diagnosed(replace(stored, anchored=_anchored(pooled, stored, parameters)), histogram, pooled)
         is_new = True
     if is_new:
@@ -265,11 +264,16 @@ def pool_counts(cohort: Cohort, names: Sequence[str]) -> Counts:
     return add_counts(CountsOfCases(cohort, names))
 
 
+def _histograms(cohort: Cohort, names: Sequence[str], parameters: FitParameters) -> tuple[Counts, npt.NDArray[Any]]:
+    """Return the histogram for the fit ``paper``, and that for the other fits, which is read only if it differs."""
+    histogram = pool_counts(cohort, names)
+    return histogram, histogram if parameters.pools_as_published else pooled_counts(cohort, names, parameters)
+
+
 def _fit(
     cohort: Cohort, names: Sequence[str], parameters: FitParameters, client: Client | None, progress: Progress | None
 ) -> Fits:
-    histogram = pool_counts(cohort, names)
-    pooled = histogram if parameters.pools_as_published else pooled_counts(cohort, names, parameters)
+    histogram, pooled = _histograms(cohort, names, parameters)
     if parameters.method == "counts":
         return _diagnosed(fit_counts(histogram, parameters, pooled), histogram, pooled)
     if client is None:

@@ -21,6 +21,7 @@ from lungmix.cluster.connect import min_worker_memory
 from lungmix.graphs.memory import label_chunks
 from lungmix.kernels.labels import count_labels, look_up
 from lungmix.kernels.median import median_labels, window_of
+from lungmix.kernels.packed_masks import span_of
 from lungmix.mixture.diagnosis import doubts_of
 from lungmix.parameters import FITS, PottsParameters
 from lungmix.stages import convert, mask, potts, quality, regions
@@ -224,9 +225,8 @@ def _look_up_slab(
     region_counts = []
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)
-        lung_rows = np.flatnonzero(lung.any(axis=(0, 2)))
-        if lung_rows.size:
-            rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
+        rows = span_of(lung.any(axis=(0, 2)))
+        if rows is not None:
             hu = case.read("ct", begin, end, rows)
             out[begin - start : end - start, rows] = look_up(hu, lung[:, rows], table)
             if region_lookup is not None:

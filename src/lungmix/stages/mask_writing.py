@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
+from lungmix.kernels.packed_masks import span_of
 from lungmix.stages import regions
 from lungmix.stages.mask import STAGE
 from lungmix.stages.mask_labels import DENSE_LUNGS, LABELS, LUNG, LabelChoice
@@ -93,10 +94,9 @@ def write_mask(
     files: Receipts = {}
     side_files: Receipts = {}
     for case, start, labels in slabs:
-        lung_rows = np.flatnonzero(labels.any(axis=(0, 2)))
-        if not lung_rows.size:
+        rows = span_of(labels.any(axis=(0, 2)))
+        if rows is None:
             continue
-        rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
         hu = case.read("ct", start, start + len(labels), rows)
         for label in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=len(LABELS) + 1)[1:]) + 1:
             histograms[label - 1] += count_hu(hu, (labels[:, rows] == label).view(np.uint8))

@@ -16,6 +16,7 @@ from lungmix.cluster.compute import compute_in_order
 from lungmix.errors import UsageError
 from lungmix.graphs.memory import potts_chunks
 from lungmix.kernels.labels import count_labels
+from lungmix.kernels.packed_masks import span_of
 from lungmix.kernels.potts import (
     WEIGHT_UNITS,
     axis_weights,
@@ -180,9 +181,8 @@ def _read_slab(case_ref: CaseRef, start: int, stop: int) -> _Slices:
     slices = _Slices(np.zeros(shape, np.int16), np.zeros(shape, np.uint8))
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)
-        lung_rows = np.flatnonzero(lung.any(axis=(0, 2)))
-        if lung_rows.size:
-            rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
+        rows = span_of(lung.any(axis=(0, 2)))
+        if rows is not None:
             slices.lung[begin - start : end - start] = lung
             slices.hu[begin - start : end - start, rows] = case.read("ct", begin, end, rows)
     return slices

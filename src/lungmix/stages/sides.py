@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import dask
-import numpy as np
 
 from lungmix.cluster.compute import compute_in_order
+from lungmix.kernels.packed_masks import span_of
 from lungmix.stages import convert, mask, quality, regions
 from lungmix.stages.base import StageContext, Status
 from lungmix.store import Case, CaseRef, CaseWriter
@@ -61,8 +61,7 @@ def _write_slab(
     """Write the regions of a slab; a slab without lung stays unwritten."""
     case = case_ref.open("r+")
     lung = case.read("lung", start, stop)
-    lung_rows = np.flatnonzero(lung.any(axis=(0, 2)))
-    if not lung_rows.size:
+    rows = span_of(lung.any(axis=(0, 2)))
+    if rows is None:
         return []
-    rows = slice(int(lung_rows[0]), int(lung_rows[-1]) + 1)
     return [regions.RegionLookup(case, coarse).write(start, rows, case.read("ct", start, stop, rows), lung)]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from lungmix.kernels.anatomical.zones import Codes, Mask, Zone
 from lungmix.kernels.morphology import closing
-from lungmix.kernels.packed_masks import WORD, Bits, pack, unpack, words_for
+from lungmix.kernels.packed_masks import WORD, Bits, pack, span_of, unpack, words_for
 from lungmix.kernels.structuring_elements import Element
 
 N_PARTS = 4
@@ -50,10 +50,10 @@ def lung_masks(air: Bits, codes: Codes, indices: Indices, element: Element, plan
     for part, side in enumerate((Zone.RIGHT, Zone.LEFT)):
         of_side = (codes & _SIDE) == side
         lung = of_side & ((codes & _LUNG) > 0)
-        if not lung.any():
-            continue
         # Voxels outside the box of a lung stay 0: a closing sets nothing outside the bounding box of its mask.
-        rows, columns = _set_span(lung.any(axis=(0, 2))[y]), _set_span(lung.any(axis=(0, 1))[x])
+        rows, columns = span_of(lung.any(axis=(0, 2))[y]), span_of(lung.any(axis=(0, 1))[x])
+        if rows is None or columns is None:
+            continue
         words = slice(columns.start // WORD, words_for(columns.stop))
         gas = air[:, rows, words]
         x_of_words = x[words.start * WORD : words.stop * WORD]
@@ -78,21 +78,14 @@ def lung_masks(air: Bits, codes: Codes, indices: Indices, element: Element, plan
 def labels_of(masks: Bits, nx: int) -> Codes:
     """Return the labels of `lung_masks` with rows of `nx` voxels: uint8, 0 outside the lungs."""
     out = np.zeros((*masks.shape[1:3], nx), np.uint8)
-    rows = np.flatnonzero(masks.any(axis=(0, 1, 3)))
-    if rows.size:
-        span = slice(int(rows[0]), int(rows[-1]) + 1)
-        for label, mask in enumerate(masks[:, :, span], 1):
+    rows = span_of(masks.any(axis=(0, 1, 3)))
+    if rows is not None:
+        for label, mask in enumerate(masks[:, :, rows], 1):
             if mask.any():
-                out[:, span] += np.uint8(label) * unpack(mask, nx)
+                out[:, rows] += np.uint8(label) * unpack(mask, nx)
     return out
 
 
 def _spread(mask: Mask, z: npt.NDArray[np.int64], y: npt.NDArray[np.int64], x: npt.NDArray[np.int64]) -> Bits:
     """Return the packed mask of voxels whose reduced voxel is in a mask."""
     return pack(mask[:, :, x])[np.ix_(z, y)]
-
-
-def _set_span(is_set: npt.NDArray[np.bool_]) -> slice:
-    """Return the span from the first to the last index that is set."""
-    hits = np.flatnonzero(is_set)
-    return slice(int(hits[0]), int(hits[-1]) + 1)

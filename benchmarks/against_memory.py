@@ -1,9 +1,9 @@
 """Compare the whole job, the mask and the median with a program that computes the same method in memory.
 
-The whole job is the command ``lungmix run STORE scan... --model published --workers 2``: every run starts Python and
-a new cluster, and at its end all results are in the store. Kernels were compiled when lungmix was installed. The other
-program is ``in_memory.py``, one process that takes one scan after another. Both read the same compressed NRRD files.
-All results are compared voxel for voxel before any figure is printed.
+The whole job is the command ``lungmix run STORE scan... --preset paper --model published --workers 2``. Every run starts
+Python and a new cluster, and at its end all results are in the store. Kernels were compiled when lungmix was installed.
+The other program is ``in_memory.py``, one process that takes one scan after another. Both read the same compressed NRRD
+files. All results are compared voxel for voxel before any figure is printed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from processes import MIB, in_fresh_process, lungmix, python
 from scans import QUICK_SHAPE, SHAPE, cohort_of, folder_for
 
 HERE = Path(__file__).parent
+JOB = ("--preset", "paper", "--model", "published")
 IMAGES = {"lung": "lung", "tissue": "tissue", "median": "tissue_median"}
 
 
@@ -37,10 +38,10 @@ def main():
 def measure(paths, folder):
     compile_kernels()
     store, masks, results = folder / "run.zarr", folder / "mask.zarr", folder / "in_memory"
-    ours = lungmix("run", store, *paths, "--model", "published", "--workers", 2, "--quiet", "--keep-names")
-    idle = lungmix("run", store, *paths, "--model", "published", "--workers", 2, "--quiet")
+    ours = lungmix("run", store, *paths, *JOB, "--workers", 2, "--quiet", "--keep-names")
+    idle = lungmix("run", store, *paths, *JOB, "--workers", 2, "--quiet")
     lungmix("convert", masks, *paths, "--workers", 2, "--quiet", "--keep-names")
-    mask_command = lungmix("mask", masks, "--workers", 2, "--quiet")
+    mask_command = lungmix("mask", masks, "--preset", "paper", "--workers", 2, "--quiet")
     theirs = python(HERE / "in_memory.py", results, *paths)
     steps = json.loads(theirs.output)
     kernels = in_fresh_process(time_kernels, paths, results)

@@ -138,7 +138,7 @@ def overlap(sheet, path):
         store = Path(folder) / "s.zarr"
         shape, stored, voxels = in_fresh_process(converted, path, store)
         _, ny, nx = shape
-        halo = recipe_for(MaskParameters(), None).halo
+        halo = recipe_for(MaskParameters("paper"), None).halo
         thick = max(memory.mask_chunks(stored, ny, nx, halo, None))
         model = memory.worker_bytes(
             max(memory.mask_task_bytes(thick, ny, nx, halo), memory.voxel_task_bytes(max(stored), ny, nx))
@@ -168,7 +168,7 @@ def converted(path, store):
     with lungmix.connect(workers=2, memory_limit=LIMIT) as client:
         pipeline = Pipeline(client, lungmix.open_cohort(store, "a"))
         assert not pipeline.convert([path]).failed
-        assert not pipeline.mask(MaskParameters()).failed
+        assert not pipeline.mask(MaskParameters("paper")).failed
     (case,) = lungmix.open_cohort(store).values()
     return case.geometry.shape, case.layout.stored, case.stages["mask"]["voxels"]
 

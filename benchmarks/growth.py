@@ -131,7 +131,7 @@ def measure(paths, workers, memory_limit):
         watch.start()
         start = time.perf_counter()
         report = Pipeline(client, lungmix.open_cohort(Path(folder) / "s.zarr", "a")).run(
-            paths, mask=MaskParameters(), model="published"
+            paths, mask=MaskParameters("paper"), model="published"
         )
         seconds = time.perf_counter() - start
         watch.stop()
@@ -163,7 +163,7 @@ def predicted(slices, limit):
     from lungmix.store.chunking import layout_of
 
     stored = layout_of(Geometry((512, 512, slices), (0.7, 0.7, 300 / slices), (0.0,) * 3)).stored
-    halo = recipe_for(MaskParameters(), None).halo
+    halo = recipe_for(MaskParameters("paper"), None).halo
     mask = max(memory.mask_chunks(stored, 512, 512, halo, limit))
     label = max(memory.label_chunks(stored, 512, 512, 2, limit))
     task = max(

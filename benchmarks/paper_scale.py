@@ -56,7 +56,7 @@ def main():
 def run(folder, designs, workers, memory_limit, *, page):
     """Run the whole job on a cohort whose scans are generated meanwhile; return its tables and checks."""
     import lungmix
-    from lungmix.parameters import IntakeParameters, MaskParameters
+    from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
     from lungmix.pipeline import Pipeline
 
     store, passing = folder / "cohort.zarr", folder / "scans"
@@ -76,7 +76,10 @@ def run(folder, designs, workers, memory_limit, *, page):
         sources = [streamed(design, passing) for design in designs]
         cohort = lungmix.open_cohort(store, "a")
         report = Pipeline(client, cohort, passes).run(
-            sources, mask=MaskParameters(), intake=IntakeParameters(keep_names=True)
+            sources,
+            mask=MaskParameters("paper"),
+            fit=FitParameters(fit="paper"),
+            intake=IntakeParameters(keep_names=True),
         )
         seconds = time.perf_counter() - start
         scores = correlate(report.rows, folder, designs)

@@ -45,7 +45,7 @@ def measure(path, folder):
     with cluster() as client, timed(spent), distributed.get_task_stream(client) as stream:
         start = time.perf_counter()
         report = Pipeline(client, lungmix.open_cohort(folder / "run.zarr", "a")).run(
-            [path], mask=MaskParameters(), model="published"
+            [path], mask=MaskParameters("paper"), model="published"
         )
         whole = time.perf_counter() - start
     assert not report.failed, report.failed

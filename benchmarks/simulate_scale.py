@@ -153,7 +153,7 @@ def tiny_scans(count, folder):
     from lungmix.callbacks import Callback
     from lungmix.formats.write import write_image
     from lungmix.geometry import Geometry
-    from lungmix.parameters import IntakeParameters, MaskParameters
+    from lungmix.parameters import FitParameters, IntakeParameters, MaskParameters
     from lungmix.pipeline import Pipeline
 
     edge = 24
@@ -188,15 +188,15 @@ def tiny_scans(count, folder):
         lungmix.connect(workers=2, memory_limit="1GB") as client,
     ):
         cohort = lungmix.open_cohort(Path(store) / "s.zarr", "a")
-        parameters = MaskParameters(opening=1, min_voxels=500, radii=(2,))
+        mask, fit = MaskParameters("paper", opening=1, min_voxels=500, radii=(2,)), FitParameters(fit="paper")
         pipeline = Pipeline(client, cohort, callback)
         start = time.perf_counter()
-        report = pipeline.run([sources], mask=parameters, intake=IntakeParameters())
+        report = pipeline.run([sources], mask=mask, fit=fit, intake=IntakeParameters())
         seconds = time.perf_counter() - start
         assert len(report.done) == count, report.failed
         passes = {title: marks.to_dict() for title, marks in callback.passes.items()}
         start = time.perf_counter()
-        again = pipeline.run([sources], mask=parameters, intake=IntakeParameters())
+        again = pipeline.run([sources], mask=mask, fit=fit, intake=IntakeParameters())
         kept = time.perf_counter() - start
         assert len(again.done) == count
     return {"count": count, "seconds": seconds, "again": kept, "passes": passes}

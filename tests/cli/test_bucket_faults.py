@@ -11,7 +11,7 @@ from support.gateway import STOPPED, running_gateway
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3"]
+SMALL = ["--preset", "paper", "--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3"]
 CASES = 4
 
 

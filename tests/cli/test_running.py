@@ -15,6 +15,7 @@ from lungmix.cli.option_groups import OnCluster
 from lungmix.cli.redaction import command_line
 from lungmix.cli.running import _loading, pipeline_on
 from lungmix.phantom import Phantom, write_phantom
+from support.command import SMALL
 from support.unprivileged_user import NOBODY, UNKNOWN, as_nobody, open_to_all
 
 DASKS = ("distributed", "distributed.client", "distributed.batched")
@@ -63,7 +64,7 @@ def test_configuration_of_dask_that_cannot_be_read_is_named_with_status_2(conten
 
 @pytest.mark.parametrize("user", [NOBODY, UNKNOWN], ids=["without a home", "that the system does not know"])
 def test_run_works_for_a_user_without_a_home_folder(user):
-    job = ("run", "s.zarr", "scans", "--opening", 1, "--min-voxels", 1000, "--radius", 3, "--model", "published")
+    job = ("run", "s.zarr", "scans", *SMALL, "--model", "published")
     cluster = ("--workers", 1, "--memory-limit", "2GB")
     with tempfile.TemporaryDirectory() as home:
         folder = open_to_all(Path(home))

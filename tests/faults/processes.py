@@ -14,7 +14,7 @@ from pathlib import Path
 from support import forks
 from support.clusters import CALM, free_port
 
-MASK = ("--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3")
+MASK = ("--preset", "paper", "--opening", "1", "--min-voxels", "3000", "--radius", "4", "--radius", "3")
 
 
 @dataclass

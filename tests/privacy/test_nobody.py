@@ -33,7 +33,7 @@ from privacy.planting import PLANTED, SHAPE, SPACING, STUDY, UID, WORD, write_so
 from privacy.search import find, packed
 from support.clusters import running_cluster
 
-SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
+SMALL = ("--preset", "paper", "--opening", "1", "--min-voxels", "1000", "--radius", "3")
 ON_A_CLUSTER = ("mask", "label", "relabel", "verify")
 GOOD = 9
 """Number of valid scans: a series, six images, and one scan in each of two archives."""

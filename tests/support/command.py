@@ -13,7 +13,7 @@ import pytest
 
 from lungmix.cli import main
 
-SMALL = ("--opening", "1", "--min-voxels", "1000", "--radius", "3")
+SMALL = ("--preset", "paper", "--opening", "1", "--min-voxels", "1000", "--radius", "3")
 """Options for masks of small phantoms."""
 
 

@@ -1,7 +1,8 @@
 """Compare the whole job, the mask and the median with a program that computes the same method in memory.
 
-The whole job is the command ``lungmix run STORE scan... --preset paper --model published --workers 2``. Every run starts
-Python and a new cluster, and at its end all results are in the store. Kernels were compiled when lungmix was installed.
+The whole job is the command ``lungmix run STORE scan... --preset paper --model published --workers 2``. Every run
+starts Python and a new cluster, and at its end all results are in the store. Kernels were compiled when lungmix was
+installed.
 The other program is ``in_memory.py``, one process that takes one scan after another. Both read the same compressed NRRD
 files. All results are compared voxel for voxel before any figure is printed.
 """

@@ -2,7 +2,8 @@
 
 Air has -1000 HU by definition, but the HU of the air in a trachea depend on the scanner, its tube, the kernel and the
 patient, which changes measures of lung density. Densitometry of the lung corrects this by the HU of air, or of air and
-blood, in the image: Stoel et al. 1999, Invest. Radiol. 34:303-309; Parr et al. 2004, doi 10.1164/rccm.200403-326OC.
+blood, in the image: Stoel et al. 1999, doi 10.1097/00004424-199904000-00008; Parr et al. 2004, doi
+10.1164/rccm.200403-326OC.
 
 With air and blood, the map is the line through both points. With air alone, it is the line by which air becomes -1000
 HU and water stays at 0 HU. The other fixed point of the HU scale is water, and the quality control of a scanner checks

@@ -68,7 +68,7 @@ $(VENV)/.bench: $(VENV)/.run
 
 demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a page to look at.
 	$(BIN)/python -m lungmix.phantom demo/scans --scans 3 --format mixed
-	$(BIN)/lungmix run demo/cohort.zarr demo/scans --preset anatomical --report demo/page
+	$(BIN)/lungmix run demo/cohort.zarr demo/scans --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
 PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics .lungmask)
@@ -113,11 +113,11 @@ docs: $(VENV)/.check
 PICTURES := docs/_build/pictures
 pictures: $(VENV)/.test $(VENV)/.browser  ## The docs' pictures of phantoms, anew.
 	$(BIN)/python -m lungmix.phantom $(PICTURES)/scans --scans 8 --shape 160 256 256 --spacing 1.4 1.4 1.9 --format dicom
-	$(BIN)/lungmix run $(PICTURES)/cohort.zarr $(PICTURES)/scans --preset physical
+	$(BIN)/lungmix run $(PICTURES)/cohort.zarr $(PICTURES)/scans --preset physical --fit paper
 	$(BIN)/lungmix report $(PICTURES)/cohort.zarr $(PICTURES)/page --scores $(PICTURES)/scans/scores.csv
 	$(BIN)/python docs/pictures.py $(PICTURES)/cohort.zarr $(PICTURES)/page
 	$(BIN)/python -m lungmix.phantom $(PICTURES)/tutorial --scans 3 --format dicom
-	$(BIN)/lungmix run $(PICTURES)/tutorial.zarr $(PICTURES)/tutorial --preset physical --model published
+	$(BIN)/lungmix run $(PICTURES)/tutorial.zarr $(PICTURES)/tutorial --model published
 	$(BIN)/python docs/tutorial_figure.py $(PICTURES)/tutorial.zarr docs/pictures/tutorial.png
 
 bench: $(VENV)/.bench  ## Ratios, peaks of memory and growth in one run, into docs/performance; kernels by asv.

@@ -38,6 +38,8 @@ _SIZE = re.compile(r"(?:(?:threshold|opening|min_voxels)=-?\d{1,9}|radii=\d{1,4}
 class MaskParameters:
     """Parameters of the lung mask. The preset determines each of them that is None.
 
+    The defaults of this class are those of the publication; a new store has the preset ``anatomical`` by default.
+
     Attributes
     ----------
     preset : {"paper", "physical", "anatomical"}
@@ -208,7 +210,9 @@ def voxels_of_ml(millilitres: float, spacing_zyx: Sequence[float]) -> int:
 
 @dataclass(frozen=True)
 class FitParameters:
-    """Settings of a fit; the defaults are the settings of the publication.
+    """Settings of a fit.
+
+    The defaults of this class are those of the publication; a new store has the fit ``anchored`` by default.
 
     Attributes
     ----------
@@ -227,8 +231,8 @@ class FitParameters:
     random_state : int
         Seed of the starts.
     method : {"counts", "em", "minibatch"}
-        ``counts`` fits the histograms of the cases. ``em`` and ``minibatch`` run EM over the voxels, all in each
-        iteration or in minibatches.
+        How the fit ``paper`` is computed. ``counts`` fits the histograms of the cases. ``em`` and ``minibatch`` run EM
+        over the voxels, all in each iteration or in minibatches. The other fits always use histograms.
     fit : {"paper", "converged", "anchored"}
         The fit whose mixture labels the voxels. The other fits are stored too.
     prior : TissueModel, optional
@@ -343,6 +347,17 @@ def _numbers_of(prior: Any) -> tuple[tuple[float, ...], ...] | None:
         raise UsageError(
             f"a prior is a mixture, which lungmix.load_model reads from a file, or {PUBLISHED_PRIOR!r}"
         ) from None
+
+
+DEFAULT_MASK = MaskParameters(ANATOMICAL)
+"""Mask parameters of a new store, if none are given; see `lungmix.store.choices.resolve_mask`."""
+
+DEFAULT_FIT = FitParameters(fit="anchored")
+"""Fit parameters of a new store, if none are given; see `lungmix.store.choices.resolve_fit`."""
+
+PUBLISHED_MASK = MaskParameters("paper")
+PUBLISHED_FIT = FitParameters(fit="paper")
+"""Settings of the publication. Stores of versions before `DEFAULT_MASK` and `DEFAULT_FIT` keep them."""
 
 
 SMOOTHERS = POTTS, NO_SMOOTHING = ("potts", "none")

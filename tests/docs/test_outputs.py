@@ -105,8 +105,8 @@ def test_readme_shows_what_the_demo_prints(tutorial):
     # The same scans in another format: those of the tutorial.
     assert write.split()[1:] == ["-m", "lungmix.phantom", "demo/scans", "--scans", "3", "--format", "mixed"]
     words = run.split()[1:]
-    assert words == ["run", "demo/cohort.zarr", "demo/scans", "--preset", "anatomical", "--report", "demo/page"]
-    printed = printed_by("lungmix run cohort.zarr scans --preset anatomical --model fit --yes", folder)
+    assert words == ["run", "demo/cohort.zarr", "demo/scans", "--report", "demo/page"]
+    printed = printed_by("lungmix run cohort.zarr scans --model fit --yes", folder)
     said = say.removeprefix('@echo "').removesuffix('"')
     assert first_line_that_was_not_printed(shown, f"{printed}{said}\n") is None, printed
 

@@ -121,6 +121,24 @@ def test_client_killed_in_a_stage_and_run_again(stage, scans, undisturbed, lasti
     assert_same_store(undisturbed, store)
 
 
+def test_client_killed_in_the_first_masks_resumes_with_its_parameters(scans, client, lasting, tmp_path):
+    store, log = tmp_path / "s.zarr", tmp_path / "client.log"
+    words = ("--scheduler", lasting.address)
+    process = start_run(store, [scans], *words, "--fit", "converged", log=log)
+    try:
+        wait_until(lambda: process.poll() is not None or under_way(store, "mask"))
+        assert process.poll() is None, log.read_text()
+        kill(process.pid)
+        process.wait()
+    finally:
+        end(process)
+    done = run_here("run", store, scans, *words)
+    assert done.returncode == 0, done.stderr
+    fit = FitParameters(fit="converged")
+    Pipeline(client, lungmix.open_cohort(tmp_path / "undisturbed.zarr", "a")).run([scans], mask=MASK, fit=fit)
+    assert_same_store(tmp_path / "undisturbed.zarr", store)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_client_that_was_stopped_while_another_run_took_over_changes_nothing(
     stage, scans, client, lasting, tmp_path, monkeypatch

@@ -9,6 +9,7 @@ from rich.console import Console
 import lungmix
 from lungmix.cli.show import show_overview, show_result
 from lungmix.mixture import PUBLISHED, diagnose
+from lungmix.parameters import FitParameters
 from lungmix.pipeline import RunResult
 from lungmix.stages.fit import MIN_SCANS, doubts_of
 from lungmix.stages.flags import flagged_cases, flags_of, quality_row, raised_flags, remarks_on
@@ -60,10 +61,16 @@ def test_border_contact_is_named():
 
 
 def test_fit_of_few_scans_says_that_classes_are_named_by_rank():
-    (text,) = doubts_of(3)
-    assert "3 scans" in text
-    assert "rank" in text
-    assert doubts_of(MIN_SCANS) == []
+    for fit in ("paper", "converged"):
+        (text,) = doubts_of(3, FitParameters(fit=fit))
+        assert "3 scans" in text
+        assert "rank" in text
+        assert doubts_of(MIN_SCANS, FitParameters(fit=fit)) == []
+
+
+def test_fit_of_few_scans_under_a_prior_says_nothing():
+    assert doubts_of(1, FitParameters(fit="anchored")) == []
+    assert doubts_of(1, FitParameters(fit="anchored", prior_strength=0.0)) == doubts_of(1, FitParameters())
 
 
 def test_labels_by_a_doubtful_mixture_carry_a_flag_and_exclude_no_case(tmp_path):

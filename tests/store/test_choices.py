@@ -12,12 +12,27 @@ import pytest
 import lungmix
 from lungmix.cli.app import _status_of
 from lungmix.errors import UsageError
-from lungmix.mixture import PUBLISHED
+from lungmix.geometry import Geometry
+from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.pipeline import Pipeline
+from lungmix.privacy.acquisition import Acquisition
 from lungmix.store import CohortWriter
-from lungmix.store.choices import choose, choose_fit, last_fit, last_mask, remember_mask
+from lungmix.store.choices import (
+    choose,
+    choose_fit,
+    last_fit,
+    last_mask,
+    remember_fit,
+    remember_mask,
+    resolve_fit,
+    resolve_mask,
+)
 from support.labelled import label_record, labelled_store
+
+ANATOMICAL, PAPER = MaskParameters("anatomical"), MaskParameters("paper")
+ANCHORED = FitParameters(fit="anchored")
+PUBLISHED_SHIFTED = replace(PUBLISHED, means=tuple(mean + 10 for mean in PUBLISHED.means))
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +55,141 @@ def fitted(tmp_path):
 
 
 def test_new_store_has_the_defaults(tmp_path):
-    result = choose(str(tmp_path / "new.zarr"))
-    assert (result.mask, result.model, result.fit) == (MaskParameters(), "fit", FitParameters())
-    assert result.kept == result.changes == []
+    lungmix.open_cohort(tmp_path / "empty.zarr", "a")
+    for name in ("new.zarr", "empty.zarr"):
+        result = choose(str(tmp_path / name))
+        assert (result.mask, result.model, result.fit) == (ANATOMICAL, "fit", ANCHORED)
+        assert result.kept == result.changes == result.notes == []
+    assert not (tmp_path / "new.zarr").exists()
+
+
+def test_preset_or_fit_of_the_publication_alone_leaves_the_other_at_its_default(tmp_path):
+    url = str(tmp_path / "new.zarr")
+    assert (choose(url, preset="paper").mask, choose(url, preset="paper").fit) == (PAPER, ANCHORED)
+    assert (choose(url, fit="paper").mask, choose(url, fit="paper").fit) == (ANATOMICAL, FitParameters(fit="paper"))
+    assert choose(url, threshold=-350).mask == MaskParameters("anatomical", threshold=-350)
+    with pytest.raises(UsageError, match="no opening: choose another preset"):
+        choose(url, opening=1)
+
+
+def converted(url, count=2):
+    """Return a store with cases, and without any record of masks or fits."""
+    cohort = lungmix.open_cohort(url, "a")
+    for number in range(1, count + 1):
+        case = CohortWriter(cohort).add(f"case-{number:03d}", Geometry((8, 8, 8)), Acquisition())
+        case.record("convert", {"key": f"c{number}"})
+    return cohort
+
+
+def test_store_with_cases_but_without_records_keeps_the_method_of_the_publication(tmp_path):
+    url = str(tmp_path / "s.zarr")
+    cohort = converted(url)
+    result = choose(url)
+    assert (result.mask, result.fit) == (PAPER, FitParameters(fit="paper"))
+    assert result.kept == ["masks paper", "fit paper of 5 components by counts"]
+    assert (resolve_mask(cohort), resolve_fit(cohort)) == (result.mask, result.fit)
+    # Its first run was killed while masking: the mask parameters are recorded, the fit is not.
+    remember_mask(cohort, MaskParameters("physical"))
+    assert choose(url).mask == MaskParameters("physical")
+    assert choose(url).fit == FitParameters(fit="paper")
+
+
+def test_store_of_which_the_first_run_was_killed_resumes_with_its_own_parameters(tmp_path):
+    for name, given in (("default", {}), ("given", {"preset": "paper", "fit": "converged", "components": 3})):
+        url = str(tmp_path / name)
+        chosen = choose(url, **given)
+        # A run records its parameters before it creates a case.
+        cohort = lungmix.open_cohort(url, "a")
+        remember_fit(cohort, chosen.fit)
+        assert choose(url).fit == chosen.fit
+        remember_mask(cohort, chosen.mask)
+        converted(url)
+        again = choose(url)
+        assert (again.mask, again.fit) == (chosen.mask, chosen.fit)
+    assert again.kept == ["masks paper", "fit converged of 3 components by counts"]
+    assert choose(str(tmp_path / "default")).kept == []
+
+
+def test_fit_parameters_are_recorded_once(tmp_path):
+    file = tmp_path / "new.zarr" / "zarr.json"
+    cohort = lungmix.open_cohort(tmp_path / "new.zarr", "a")
+    remember_fit(cohort, ANCHORED)
+    before = file.read_bytes()
+    assert b"fit_parameters" in before
+    remember_fit(cohort, ANCHORED)
+    assert file.read_bytes() == before
+    other = FitParameters(fit="anchored", prior=PUBLISHED_SHIFTED, pool="lungs")
+    remember_fit(cohort, other)
+    assert last_fit(lungmix.open_cohort(cohort.url)) == other
+
+
+def test_earlier_store_with_a_fit_is_not_rewritten_where_nothing_changed(store, fitted, tmp_path):
+    cohort = lungmix.open_cohort(fitted, "r+")
+    settings = {key: value for key, value in cohort.settings.items() if key != "fit_parameters"}
+    cohort._group.attrs["lungmix"] = settings
+    given = lungmix.open_cohort(shutil.copytree(store, tmp_path / "given.zarr"), "r+")
+    for earlier, fit in ((cohort, FitParameters(n_components=4, fit="converged")), (given, FitParameters(fit="paper"))):
+        assert resolve_fit(earlier) == fit
+        remember_fit(earlier, fit)
+        assert "fit_parameters" not in earlier.settings
+    remember_fit(cohort, ANCHORED)
+    assert last_fit(cohort) == ANCHORED
+    # The model is still that of the last fit, so that labels by it are valid for its parameters alone.
+    assert choose(fitted, model="fit").changes
+    assert not choose(fitted, model="fit", components=4, fit="converged").changes
+
+
+def test_fit_of_a_store_without_records_is_that_of_most_labels(tmp_path):
+    url = str(tmp_path / "s.zarr")
+    cohort, _ = labelled_store(url, 3)
+    for name, fit in (("case-001", "anchored"), ("case-002", "anchored"), ("case-003", "converged")):
+        label_record(cohort[name], PUBLISHED_SHIFTED, fit)
+    settings = cohort.settings
+    cohort._group.attrs["lungmix"] = {key: value for key, value in settings.items() if key not in ("fit", "fits")}
+    assert last_fit(cohort) == ANCHORED
+    three = TissueModel((0.5, 0.3, 0.2), (-900.0, -500.0, 0.0), (2500.0, 10000.0, 40000.0))
+    label_record(cohort["case-001"], three, "paper")
+    label_record(cohort["case-002"], three, "paper")
+    assert last_fit(cohort) == FitParameters(n_components=3)
+
+
+def test_other_number_of_components_is_fitted_without_a_prior(tmp_path):
+    url = str(tmp_path / "new.zarr")
+    result = choose(url, components=3)
+    assert result.fit == FitParameters(n_components=3, fit="paper")
+    (note,) = result.notes
+    assert note == (
+        "the mixture has 3 components and the published prior 5, so labels are by the fit paper, not by anchored"
+    )
+    assert choose(url, components=5).fit == ANCHORED
+    assert choose(url, components=3, fit="converged").fit == FitParameters(n_components=3, fit="converged")
+    assert choose(url, components=3, model="published").notes == choose(url, components=5).notes == []
+    with pytest.raises(UsageError, match="the prior has 5 components and the mixture 3"):
+        choose(url, components=3, fit="anchored")
+    prior = TissueModel((0.5, 0.3, 0.2), (-900.0, -500.0, 0.0), (2500.0, 10000.0, 40000.0))
+    prior.to_json(tmp_path / "three.json")
+    with_prior = choose(url, components=3, prior=str(tmp_path / "three.json"))
+    assert with_prior.fit == FitParameters(n_components=3, fit="anchored", prior=prior)
+    assert with_prior.notes == []
+
+
+@pytest.mark.parametrize("method", ["em", "minibatch"])
+def test_fit_over_voxels_leaves_the_fit_of_the_labels_at_its_default(tmp_path, method):
+    result = choose(str(tmp_path / "new.zarr"), method=method)
+    assert result.fit == FitParameters(fit="anchored", method=method)
+    assert result.notes == []
+
+
+def test_notes_are_printed_by_commands_that_fit_one_mixture(fitted, capsys):
+    lungmix.Pipeline(None, lungmix.open_cohort(fitted, "r+")).fit(fit=ANCHORED)
+    assert _status_of(["fit", fitted, "--components", "2-3"]) == 0
+    assert "published prior" not in capsys.readouterr().err
+    assert _status_of(["fit", fitted, "--components", "3", "--quiet"]) == 0
+    assert "published prior" not in capsys.readouterr().err
+    lungmix.Pipeline(None, lungmix.open_cohort(fitted, "r+")).fit(fit=ANCHORED)
+    assert _status_of(["fit", fitted, "--components", "3"]) == 0
+    assert "labels are by the fit paper, not by anchored" in " ".join(capsys.readouterr().err.split())
+    assert last_fit(lungmix.open_cohort(fitted)) == FitParameters(n_components=3)
 
 
 def test_omitted_options_are_those_of_the_last_run_and_recompute_nothing(store):
@@ -56,7 +203,7 @@ def test_omitted_options_are_those_of_the_last_run_and_recompute_nothing(store):
 def test_method_of_the_publication_replaces_all_parameters_of_the_last_run(store, fitted):
     for url in (store, fitted):
         result = choose(url, as_published=True)
-        assert (result.mask, result.model, result.fit) == (MaskParameters("paper"), "fit", FitParameters())
+        assert (result.mask, result.model, result.fit) == (PAPER, "fit", FitParameters(fit="paper"))
         assert result.masks == "none"
         assert result.kept == []
     assert choose(store, as_published=True).changes

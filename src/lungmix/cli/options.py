@@ -33,18 +33,26 @@ Sources = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Rules of the mask: 'paper' (sizes in voxels), 'physical' (sizes in mm and mL) or 'anatomical' (without "
-        "trachea, with dense lung); by default as in the last run on STORE, or 'paper'."
+        help="Rules of the mask: 'anatomical' (without trachea, with dense lung), 'physical' (sizes in mm and mL) or "
+        "'paper' (sizes in voxels, as published); by default as in the last run on STORE, or 'anatomical'."
     ),
 ]
 Threshold = Annotated[
-    int | None, typer.Option(help="HU below which a voxel is air; by default -155, or -300 with anatomical.")
+    int | None, typer.Option(help="HU below which a voxel is air; by default -300, or -155 with paper and physical.")
 ]
-Opening = Annotated[int | None, typer.Option(help="Iterations of the opening; by default as in the preset.")]
+Opening = Annotated[
+    int | None, typer.Option(help="Iterations of the opening, for paper and physical; by default as in the preset.")
+]
 MinVoxels = Annotated[
-    int | None, typer.Option(help="Smallest component that is lung, in voxels; by default as in the preset.")
+    int | None,
+    typer.Option(
+        help="Smallest component that is lung, in voxels, for paper and physical; by default as in the preset."
+    ),
 ]
-Radii = Annotated[list[int] | None, typer.Option("--radius", help="Radius of a closing in voxels; repeat for several.")]
+Radii = Annotated[
+    list[int] | None,
+    typer.Option("--radius", help="Radius of a closing in voxels, for paper and physical; repeat for several."),
+]
 AcceptHu = Annotated[
     bool,
     typer.Option(
@@ -109,8 +117,8 @@ Fit = Annotated[
     str | None,
     typer.Option(
         "--fit",
-        help="The fit that labels the voxels: 'paper', 'converged' or 'anchored'; by default as in the last fit, or "
-        "'paper'. All three are stored.",
+        help="The fit that labels the voxels: 'paper', 'converged' or 'anchored'; by default as in the last run, or "
+        "'anchored'. All three are stored.",
     ),
 ]
 Prior = Annotated[
@@ -132,8 +140,8 @@ PriorStrength = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        help="Fit to the histograms of cases, 'counts' (the default), or by EM over voxels on the cluster: 'em' or "
-        "'minibatch'."
+        help="How the fit 'paper' is computed: from the histograms of cases, 'counts' (the default), or by EM over "
+        "voxels on the cluster, 'em' or 'minibatch'. The other fits always use histograms."
     ),
 ]
 Smooth = Annotated[
@@ -163,7 +171,7 @@ AsPublished = Annotated[
     bool,
     typer.Option(
         "--as-published",
-        help="The whole method as in the publication: masks, pool and fit 'paper', whatever the last run had. No other "
+        help="The whole method as in the publication: preset and fit 'paper', whatever the last run had. No other "
         "option of masks or fits can be given with it.",
     ),
 ]

@@ -28,11 +28,18 @@ def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
     """
     if chosen.kept and not quiet:
         typer.echo(f"as in the last run on this store: {'; '.join(chosen.kept)}", err=True)
+    show_notes(chosen, quiet=quiet)
     for change in chosen.changes:
         typer.echo(printable(f"warning: {change}"), err=True)
     must_ask = bool(chosen.changes) and not yes and sys.stdin.isatty() and sys.stderr.isatty()
     if must_ask and not typer.confirm("Recompute?", err=True):
         raise UsageError("nothing was changed: omit options that differ from the last run, or give --yes")
+
+
+def show_notes(chosen: Any, *, quiet: bool) -> None:
+    """Print sentences on parameters that follow from other options."""
+    for note in () if quiet else chosen.notes:
+        typer.echo(note, err=True)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def fit_mixture(
             result.model = result.fits[parameters.fit]
             result.model_id = stored_id(cohort, result.model)
             notes = without_lungs(cohort, pooled) if parameters.pool == POOL_LUNGS else []
-            result.note(fit.STAGE, [*_note_of_flagged(flagged), *notes, *fit.doubts_of(len(pooled))])
+            result.note(fit.STAGE, [*_note_of_flagged(flagged), *notes, *fit.doubts_of(len(pooled), parameters)])
             result.comparison = compare(result.fits, fit.CountsOfCases(cohort, pooled), parameters.clip)
             _warn_of_doubts(runner, parameters.fit, result.comparison)
 

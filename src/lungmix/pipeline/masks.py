@@ -19,7 +19,7 @@ from lungmix.stages.given_mask import GivenMaskStage, is_given
 from lungmix.stages.mask import MaskStage, advice
 from lungmix.stages.segmented_mask import SegmentedMaskStage
 from lungmix.store import Case, Cohort, CohortWriter
-from lungmix.store.choices import remember_mask
+from lungmix.store.choices import remember_mask, resolve_mask
 from lungmix.store.models import record_of
 from lungmix.store.schema import GIVEN_MASKS, MASK
 
@@ -51,7 +51,7 @@ def plan_masks(
     result : RunResult
         Receives mask files that belong to no case.
     mask : MaskParameters, optional
-        Parameters of computed masks.
+        Parameters of computed masks; by default those of the store, see `lungmix.store.choices.resolve_mask`.
     accept_hu : bool
         Make masks of scans whose values are not HU of a chest CT.
     masks : str or Path, optional
@@ -66,7 +66,7 @@ def plan_masks(
     UsageError
         If `masks` holds no mask files, or `mask_labels` cannot be parsed.
     """
-    cohort, parameters = runner.cohort, mask or MaskParameters()
+    cohort, parameters = runner.cohort, resolve_mask(runner.cohort, mask)
     labels = MaskLabels.parse(mask_labels)
     if segmenter is not None:
         return _plan_segmenter(runner, scans, SegmentedMaskStage(segmenter, parameters, accept_hu))

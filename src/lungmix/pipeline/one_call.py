@@ -60,8 +60,8 @@ def run(
         Files and folders with scans, in addition to the cases that the store holds.
     mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device,
     quality, smooth, beta
-        See `lungmix.Pipeline.run`. Values of an earlier run are not remembered, except `quality`, `smooth` and `beta`:
-        without `mask` the preset is ``paper``.
+        See `lungmix.Pipeline.run`. The store remembers `mask`, `fit`, `quality`, `smooth` and `beta` of the last run,
+        and no other values.
     report : str or Path, optional
         Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
     client : distributed.Client, optional

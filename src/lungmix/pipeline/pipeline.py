@@ -48,7 +48,7 @@ from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, s
 from lungmix.stages.quality import QualityStage, is_unmeasured
 from lungmix.stages.worst_slices import drop_slices
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
-from lungmix.store.choices import remember_quality, remember_smoothing
+from lungmix.store.choices import remember_fit, remember_quality, remember_smoothing, resolve_fit, resolve_mask
 from lungmix.store.models import stored_id, stored_model
 from lungmix.tissue import Tissue
 
@@ -138,12 +138,13 @@ class Pipeline:
         sources : str, Path or Scan, or sequence of these
             Files, folders, or scans that `lungmix.find_scans` returned, in addition to the cases of the store.
         mask : MaskParameters, optional
-            Parameters of the mask; by default the preset ``paper``.
+            Parameters of the mask; by default those of the store, or the preset ``anatomical`` if it is new.
         model : str, Path or TissueModel
             ``"fit"`` fits a mixture to the cohort, ``"published"`` is the one of the publication; or the file of a
             model, or a mixture.
         fit : FitParameters, optional
-            How mixtures are fitted.
+            How mixtures are fitted; by default as in the last run or fit of the store, or by the fit ``anchored`` if
+            the store is new.
         intake : IntakeParameters, optional
             Which patient data are kept.
         outputs : sequence of str or Path
@@ -178,10 +179,12 @@ class Pipeline:
         segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
         result = RunResult()
         given = given_model(model)
+        mask, fit = resolve_mask(self.cohort, mask), resolve_fit(self.cohort, fit)
         retained = take_sources(self._runner, sources, result, intake, outputs, series)
         scans = retained.scans
         remember_quality(self.cohort, quality)
         remember_smoothing(self.cohort, smooth, beta)
+        remember_fit(self.cohort, fit)
         mask_stage = plan_masks(
             self._runner, self._all_names(scans), scans, result, mask,
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
@@ -191,7 +194,7 @@ class Pipeline:
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         if given is not None:
             # Labels by a given model need not wait for the other cases.
-            resolve_model(self._runner, given, [], FitParameters(), result)
+            resolve_model(self._runner, given, [], fit, result)
             stages = [*steps, label_stage_of(self.cohort, given)]
             self._runner.run_cases("label", self._all_names(scans), [*stages, QualityStage()], result)
             self._drop_unconverted(retained)
@@ -200,7 +203,7 @@ class Pipeline:
             self._drop_unconverted(retained)
             masked = self._with_stage(MASK, result)
             if masked:
-                resolve_model(self._runner, None, masked, fit or FitParameters(), result, steps)
+                resolve_model(self._runner, None, masked, fit, result, steps)
                 self._label_all(result, steps)
         if masks is not None or segmenter is not None:
             remember_given(self.cohort)
@@ -237,6 +240,7 @@ class Pipeline:
         if nrrd is not None:
             check_outside(nrrd, "nrrd", self.cohort.url)
         retained = take_sources(self._runner, sources, result, intake, [nrrd], series)
+        remember_fit(self.cohort, resolve_fit(self.cohort))
         remember_given(self.cohort)
         stages = [self._convert_stage(retained.scans, chunk_slices, nrrd)]
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
@@ -297,7 +301,7 @@ class Pipeline:
         model : str, Path or TissueModel
             ``"fit"``, ``"published"``, a file, or a mixture.
         fit : FitParameters, optional
-            How mixtures are fitted.
+            How mixtures are fitted; see `run`.
         cases : sequence of str
             Fit to these cases only.
         exclude_cases : sequence of str
@@ -306,7 +310,7 @@ class Pipeline:
         result = RunResult()
         given = given_model(model)
         result.done = choose_cases(self._with_stage(MASK, result), cases, exclude_cases)
-        resolve_model(self._runner, given, result.done, fit or FitParameters(), result)
+        resolve_model(self._runner, given, result.done, self._fit_parameters(given, fit), result)
         compare_models(self._runner, result)
         return result
 
@@ -329,14 +333,15 @@ class Pipeline:
         """
         result = RunResult()
         result.done = choose_cases(list(masked_counts(self.cohort)), cases, exclude_cases)
-        if fit is not None and fit.exclude_flagged:
+        parameters = resolve_fit(self.cohort, fit)
+        if parameters.exclude_flagged:
             if any(is_unmeasured(self.cohort[name]) for name in result.done):
                 with self.cohort.locked(wait=self.wait, warn=self.callback.on_warning):
                     measure_quality(self._runner, result.done, result)
             result.done = choose_cases(result.done, (), list(flagged_cases(self.cohort, result.done)))
         counts = pool_counts(self.cohort, result.done)
         with stage_events(self.callback, FIT_STAGE, ["components"]) as progress:
-            result.selection = bic_table(counts, fit or FitParameters(), components, progress)
+            result.selection = bic_table(counts, parameters, components, progress)
         return result
 
     @_locked
@@ -363,11 +368,12 @@ class Pipeline:
         model : str, Path or TissueModel
             ``"fit"``, ``"published"``, a file, or a mixture.
         fit : FitParameters, optional
-            How mixtures are fitted.
+            How mixtures are fitted; see `run`.
         """
         result = RunResult()
         given = given_model(model)
-        resolve_model(self._runner, given, self._with_stage(MASK, result), fit or FitParameters(), result)
+        masked = self._with_stage(MASK, result)
+        resolve_model(self._runner, given, masked, self._fit_parameters(given, fit), result)
         self._label_all(result)
         measure_cases(self._runner, result)
         return result
@@ -430,6 +436,13 @@ class Pipeline:
         """Return a new result with the model of the store."""
         model = stored_model(self.cohort)
         return RunResult(model=model, model_id=stored_id(self.cohort, model))
+
+    def _fit_parameters(self, given: TissueModel | None, fit: FitParameters | None) -> FitParameters:
+        """Return the parameters of a fit, and record them unless a mixture is given."""
+        parameters = resolve_fit(self.cohort, fit)
+        if given is None:
+            remember_fit(self.cohort, parameters)
+        return parameters
 
     def _drop_unconverted(self, retained: RetainedScans) -> None:
         persist_case_numbers(self.cohort)

@@ -39,7 +39,7 @@ HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
 """HU of each bin of a histogram."""
 
 MIN_SCANS = 20
-"""A fit of fewer scans gets a warning.
+"""A fit without prior of fewer scans gets a warning.
 
 In Figure 4 of the publication, Gaussians of random groups of scans coincide from 20 scans on, and differ with 10.
 """
@@ -136,15 +136,20 @@ def prior_of(parameters: FitParameters) -> TissueModel:
     return PUBLISHED if parameters.prior is None else TissueModel(*parameters.prior)
 
 
-def doubts_of(scans: int) -> list[str]:
+def doubts_of(scans: int, parameters: FitParameters) -> list[str]:
     """Return a sentence on why a fit of fewer than `MIN_SCANS` scans may be doubtful; no sentence for more scans.
+
+    A prior keeps the meaning of the classes for any number of scans, so the fit ``anchored`` gets no sentence.
 
     Parameters
     ----------
     scans : int
         Number of pooled scans.
+    parameters : FitParameters
+        Settings of the fit; a prior of strength 0 is no prior.
     """
-    if scans >= MIN_SCANS:
+    has_prior = parameters.fit == ANCHORED and parameters.prior_strength > 0
+    if scans >= MIN_SCANS or has_prior:
         return []
     return [
         f"fitted to {count_of(scans, 'scan')}, fewer than {MIN_SCANS}: classes are called air to other by the rank of "

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lungmix.errors import LungmixError, StoreError, UsageError, count_of
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import (
+    DEFAULT_FIT,
+    DEFAULT_MASK,
+    FITS,
     NO_MASKS,
     NO_SMOOTHING,
+    PUBLISHED_FIT,
+    PUBLISHED_MASK,
     FitParameters,
     MaskParameters,
     PottsParameters,
@@ -32,12 +38,24 @@ from lungmix.store.models import (
     GIVEN,
     PUBLISHED_NAME,
     label_id,
+    label_model,
     mask_of,
     mask_text,
     stored_id,
     stored_model,
 )
-from lungmix.store.schema import CONVERT, FIT, FITS_RECORD, LABEL, MASK, MASK_SETTING, QUALITY_SETTING, SMOOTH_SETTING
+from lungmix.store.schema import (
+    CONVERT,
+    FIT,
+    FIT_SETTING,
+    FITS_RECORD,
+    LABEL,
+    MASK,
+    MASK_SETTING,
+    QUALITY_SETTING,
+    SMOOTH_SETTING,
+)
+from lungmix.tissue import TISSUES
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,8 @@ class Choices:
         Messages about finished results that will be recomputed.
     masks : str or None
         Path or address of mask files; ``none`` computes masks; None keeps those that came from files.
+    notes : list of str
+        Sentences on parameters that follow from others.
     """
 
     mask: MaskParameters
@@ -66,6 +86,7 @@ class Choices:
     kept: list[str]
     changes: list[str]
     masks: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def choose(
@@ -96,9 +117,11 @@ def choose(
     beta: float | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
-    """Return the parameters of a command, completed with those of the last run of its store.
+    """Return the parameters of a command, completed with those of the last run of its store, or with the defaults.
 
-    If a preset is given, missing parameters of the mask are those of the preset, not those of the last run.
+    If a preset is given, missing parameters of the mask are those of the preset, not those of the last run. The fit
+    ``anchored`` needs a prior with as many components as the mixture. If another number of components is given, without
+    a fit and without a prior, the fit is ``paper``.
 
     Parameters
     ----------
@@ -154,32 +177,39 @@ def choose(
         "radii": tuple(radii or ()) or None,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    last = None if cohort is None or preset is not None else last_mask(cohort)
-    # Without a store, or with a preset, other parameters are those of the preset.
-    mask = replace(last, **given) if last is not None else MaskParameters(preset or "paper", **given)
+    last = resolve_mask(cohort) if preset is None else MaskParameters(preset)
+    mask = replace(last, **given)
     chosen_model = _choose_model(cohort, model)
-    last_parameters = last_fit(cohort) if cohort is not None and not as_published else FitParameters()
+    last_parameters = PUBLISHED_FIT if as_published else resolve_fit(cohort)
     fit_options: dict[str, Any] = {
         "n_components": components, "fit": fit, "method": method, "exclude_flagged": exclude_flagged,
         "prior": None if prior is None else _prior_named(prior), "prior_strength": prior_strength,
         "pool": pool, "weigh": weigh,
     }  # fmt: skip
+    notes = []
+    if fit is None and prior is None and not _allows_anchored(last_parameters, components):
+        fit_options["fit"] = PUBLISHED_FIT.fit
+        if chosen_model == FIT:
+            notes.append(
+                f"the mixture has {count_of(components or 0, 'component')} and the published prior {len(TISSUES)}, so "
+                f"labels are by the fit {PUBLISHED_FIT.fit}, not by {last_parameters.fit}"
+            )
     fit_parameters = replace(last_parameters, **{key: value for key, value in fit_options.items() if value is not None})
     kept = []
-    if last is not None and last != MaskParameters() and not given:
+    if cohort is not None and preset is None and last != DEFAULT_MASK and not given:
         kept.append(f"masks {text_of_mask(mask.to_dict())}")
     if cohort is not None and model is None and chosen_model != FIT:
         kept.append(f"model {stored_id(cohort).name}")
     is_last_fit = chosen_model == FIT and all(value is None for value in fit_options.values())
-    if cohort is not None and is_last_fit and last_parameters != FitParameters():
+    if cohort is not None and not as_published and is_last_fit and last_parameters != DEFAULT_FIT:
         components_text = count_of(last_parameters.n_components, "component")
         without = " without flagged cases" if last_parameters.exclude_flagged else ""
-        if last_parameters.prior is not None or last_parameters.prior_strength != FitParameters().prior_strength:
+        if last_parameters.prior is not None or last_parameters.prior_strength != DEFAULT_FIT.prior_strength:
             name = PUBLISHED_NAME if last_parameters.prior is None else GIVEN
             without += f", prior {name} of strength {last_parameters.prior_strength:g}"
-        if last_parameters.pool != FitParameters().pool:
+        if last_parameters.pool != DEFAULT_FIT.pool:
             without += f", {last_parameters.pool} pooled"
-        if last_parameters.weigh != FitParameters().weigh:
+        if last_parameters.weigh != DEFAULT_FIT.weigh:
             without += f", {last_parameters.weigh} weighed alike"
         kept.append(f"fit {last_parameters.fit} of {components_text} by {last_parameters.method}{without}")
     last_smooth = smoothing_of(cohort, smooth, beta)
@@ -192,7 +222,7 @@ def choose(
         if cohort is None
         else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, mask_with, set(stages))
     )
-    return Choices(mask, chosen_model, fit_parameters, kept, changes, masks)
+    return Choices(mask, chosen_model, fit_parameters, kept, changes, masks, notes)
 
 
 def choose_fit(
@@ -206,7 +236,7 @@ def choose_fit(
         See `choose`.
     """
     cohort = _open_or_none(url)
-    last = FitParameters() if cohort is None else last_fit(cohort)
+    last = resolve_fit(cohort)
     same = last.n_components == components
     return FitParameters(
         n_components=components,
@@ -225,14 +255,93 @@ def last_mask(cohort: Cohort) -> MaskParameters | None:
         return counter.most_common(1)[0][0] if counter else None
 
 
+def resolve_mask(cohort: Cohort | None, given: MaskParameters | None = None) -> MaskParameters:
+    """Return the mask parameters of a run: the given ones, those of the store, or else the default.
+
+    A store of a version before `DEFAULT_MASK` that has cases, but no mask, keeps the preset of the publication.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        The store; None if it does not exist yet.
+    given : MaskParameters, optional
+        Parameters that were given for the run.
+    """
+    if given is not None or cohort is None:
+        return given or DEFAULT_MASK
+    return last_mask(cohort) or (PUBLISHED_MASK if _is_earlier(cohort) else DEFAULT_MASK)
+
+
+def resolve_fit(cohort: Cohort | None, given: FitParameters | None = None) -> FitParameters:
+    """Return the fit parameters of a run: the given ones, those of the store (see `last_fit`), or else the default.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        The store; None if it does not exist yet.
+    given : FitParameters, optional
+        Parameters that were given for the run.
+    """
+    if given is not None or cohort is None:
+        return given or DEFAULT_FIT
+    return last_fit(cohort)
+
+
 def last_fit(cohort: Cohort) -> FitParameters:
-    """Return the parameters of the last fit of a store; the defaults if there is none."""
+    """Return the fit parameters of the last run or fit of a store; the default for a store without cases.
+
+    If the store has lost its records, the fit is the most frequent one among the labels of its cases. A store of a
+    version before `DEFAULT_FIT` that has cases, but no fit, keeps the fit of the publication.
+    """
+    try:
+        return FitParameters(**cohort.settings[FIT_SETTING])
+    except (KeyError, TypeError, LungmixError):
+        recorded = _recorded_fit(cohort) or _fit_of_labels(cohort)
+    return recorded or (PUBLISHED_FIT if _is_earlier(cohort) else DEFAULT_FIT)
+
+
+def remember_fit(cohort: Cohort, parameters: FitParameters) -> None:
+    """Record the fit parameters of a run, unless the store has them already.
+
+    A store without any record of a fit gets one, which distinguishes it later from stores of earlier versions.
+    """
+    has_record = not cohort.settings.keys().isdisjoint((FIT_SETTING, FIT, FITS_RECORD))
+    if not has_record or parameters != last_fit(cohort):
+        CohortWriter(cohort).record_settings(**{FIT_SETTING: parameters.to_dict()})
+
+
+def _recorded_fit(cohort: Cohort) -> FitParameters | None:
+    """Return the parameters of the mixtures that a store has; None if it has none, or only a given one."""
     for record in (FIT, FITS_RECORD):
         try:
             return FitParameters(**cohort.settings[record]["parameters"])
         except (KeyError, TypeError, LungmixError):
             continue
-    return FitParameters()
+    return None
+
+
+def _fit_of_labels(cohort: Cohort) -> FitParameters | None:
+    """Return the most frequent fit by which cases are labelled; None if no labels are by a fit."""
+    names: Counter[tuple[str, int]] = Counter()
+    for case in cohort.values():
+        model, model_id = label_model(case), label_id(case)
+        if model is not None and model_id is not None and model_id.name in FITS:
+            names[model_id.name, len(model.weights)] += 1
+    for (name, components), _ in names.most_common(1):
+        with suppress(LungmixError):
+            return FitParameters(n_components=components, fit=name)
+    return None
+
+
+def _is_earlier(cohort: Cohort) -> bool:
+    """Return True if a version before `DEFAULT_MASK` and `DEFAULT_FIT` created the cases of a store."""
+    return FIT_SETTING not in cohort.settings and bool(len(cohort) or cohort.damaged)
+
+
+def _allows_anchored(parameters: FitParameters, components: int | None) -> bool:
+    """Return False if a fit would be ``anchored`` to the published mixture with another number of components."""
+    is_published = parameters.fit == FITS[-1] and parameters.prior is None
+    return components is None or not is_published or components == len(TISSUES)
 
 
 def remember_mask(cohort: Cohort, parameters: MaskParameters) -> None:
@@ -392,7 +501,7 @@ def _changes(
 def _unchanged_digest(cohort: Cohort, fit: FitParameters) -> str | None:
     """Return the digest of the store's model if it was fitted with these parameters; None otherwise."""
     record = cohort.settings.get(FIT, {})
-    if record.get("given") or last_fit(cohort) != fit:
+    if record.get("given") or _recorded_fit(cohort) != fit:
         return None
     try:
         return stored_id(cohort).digest

@@ -28,6 +28,10 @@ FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "qualit
 """Names of settings of a cohort: record of the model, record of the fits, mask parameters of the last run, and
 thresholds of quality control."""
 
+FIT_SETTING = "fit_parameters"
+"""Setting of a cohort: fit parameters of the last run or fit, recorded before it creates a case or fits. Stores of
+earlier versions lack it."""
+
 SMOOTH_SETTING = "smooth"
 """Setting of a cohort: parameters of labels under a Potts prior; None or absent where there are none."""
 

@@ -10,7 +10,7 @@ import typer
 from lungmix.cli import options as opt
 from lungmix.cli.option_groups import OnCluster, SeriesOptions, option_groups
 from lungmix.cli.output import emit, print_result_and_exit
-from lungmix.cli.running import cluster_session, pipeline_on
+from lungmix.cli.running import cluster_session, pipeline_on, show_notes
 from lungmix.cli.show_verify import show_verified
 from lungmix.cli.spelling import spelled
 from lungmix.errors import UsageError, redact
@@ -96,6 +96,7 @@ def relabel(
     from lungmix.store.choices import choose
 
     chosen = choose(store, model=model, components=components, fit=fit, stages=())
+    show_notes(chosen, quiet=cluster.quiet)
     with pipeline_on(store, cluster) as pipeline:
         result = pipeline.relabel(chosen.model, chosen.fit)
     print_result_and_exit(store, result, as_json)

@@ -17,12 +17,13 @@ from lungmix.cli.option_groups import (
     option_groups,
 )
 from lungmix.cli.output import draw_fits, emit, print_result_and_exit, write_page_of
-from lungmix.cli.running import announce, pipeline_on
+from lungmix.cli.running import announce, pipeline_on, show_notes
 from lungmix.errors import UsageError
 
 
 @opt.example(
-    "lungmix run cohort.zarr scans/ --preset physical --model published --report page/",
+    "lungmix run cohort.zarr scans/ --report page/",
+    "lungmix run cohort.zarr scans/ --preset physical --model published",
     "lungmix run cohort.zarr scans/ --as-published",
     "lungmix run cohort.zarr scans/ --masks masks/ --mask-labels right=1,left=2",
     "lungmix run cohort.zarr scans/ --mask-with lungmask --mask-weights unet_r231.pth",
@@ -154,7 +155,7 @@ def mask(
     print_result_and_exit(store, result, as_json)
 
 
-@opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit anchored --figure fits.png")
+@opt.example("lungmix fit cohort.zarr --leave-out case-007 case-031 --fit converged --figure fits.png")
 @option_groups
 def fit(
     store: opt.Store,
@@ -179,10 +180,13 @@ def fit(
 
     numbers = [] if components is None else opt.parse_numbers(components, "--components")
     last = numbers[-1] if numbers else None
-    parameters = choose(
+    chosen = choose(
         store, model="fit", components=last, fit=fit, prior=prior, prior_strength=prior_strength, method=method,
         exclude_flagged=exclude_flagged, pool=pool, weigh=weigh, stages=(),
-    ).fit  # fmt: skip
+    )  # fmt: skip
+    parameters = chosen.fit
+    if model == "fit" and len(numbers) < 2:
+        show_notes(chosen, quiet=cluster.quiet)
     # Excluding flagged cases may need a cluster too, to measure them for quality control, and so may finding lungs.
     needed = parameters.method != "counts" or parameters.exclude_flagged or parameters.pool != "mask"
     with pipeline_on(store, cluster, needed=needed) as pipeline:

@@ -35,7 +35,7 @@ from support.stores import assert_same_store, store_digest
 
 pytestmark = pytest.mark.slow
 
-MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))
+MASK, FIT = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3)), FitParameters(fit="anchored")
 STAGES = ("convert", "mask", "label")
 
 
@@ -45,8 +45,8 @@ def undisturbed(finished_store):
 
 
 def run(client, url, *sources, callback=None):
-    """Run the pipeline, and check that no case fails."""
-    report = Pipeline(client, lungmix.open_cohort(url, "a"), callback or Callback()).run(sources, mask=MASK)
+    """Run the pipeline with the parameters of the undisturbed store, and check that no case fails."""
+    report = Pipeline(client, lungmix.open_cohort(url, "a"), callback or Callback()).run(sources, mask=MASK, fit=FIT)
     assert not report.failed, report.failed
     return report
 

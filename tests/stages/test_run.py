@@ -46,7 +46,7 @@ def scans(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(scans, client, tmp_path_factory):
     url = str(tmp_path_factory.mktemp("store") / "cohort.zarr")
-    report = Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], mask=MASK)
+    report = Pipeline(client, lungmix.open_cohort(url, "a")).run([scans], mask=MASK, fit=FitParameters(fit="paper"))
     assert not report.failed, report.failed
     return url, report
 

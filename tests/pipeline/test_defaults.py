@@ -30,6 +30,7 @@ def methods_of(url) -> tuple[str, str]:
     return case.stages["mask"]["parameters"]["preset"], label_id(case).name
 
 
+@pytest.mark.slow
 def test_new_store_has_anatomical_masks_and_labels_by_the_anchored_fit(scan, cluster, client, tmp_path):
     done = run_here("run", tmp_path / "command.zarr", scan, *cluster)
     assert done.returncode == 0, done.stderr

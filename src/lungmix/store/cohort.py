@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,20 +77,23 @@ class Cohort(Mapping[str, Case]):
         return (case.name for case in self._cases())
 
     def __len__(self) -> int:
-        return len(self._cases())
+        return sum(1 for _ in self._cases())
 
     def items(self) -> ItemsView[str, Case]:
-        """Return names and cases; the metadata of each case are read once."""
-        return {case.name: case for case in self._cases()}.items()
+        """Return names and cases; each iteration reads the metadata of each case once, some hundred cases at a time."""
+        return _Items(self)
 
-    def _cases(self) -> list[Case]:
-        groups = read_cases(self._group).items()
-        return [Case(name, group) for name, group in groups if isinstance(group, zarr.Group)]
+    def values(self) -> ValuesView[Case]:
+        """Return the cases; each iteration reads the metadata of each case once, some hundred cases at a time."""
+        return _Values(self)
+
+    def _cases(self) -> Iterator[Case]:
+        return (Case(name, group) for name, group in read_cases(self._group) if isinstance(group, zarr.Group))
 
     @property
     def damaged(self) -> dict[str, str]:
         """Message with the remedy for each case whose ``zarr.json`` is corrupt; iteration over cases skips these."""
-        groups = read_cases(self._group).items()
+        groups = read_cases(self._group)
         return {name: _damaged(name, fault) for name, fault in groups if isinstance(fault, str)}
 
     @property
@@ -195,6 +198,20 @@ class Cohort(Mapping[str, Case]):
     def _key(self, name: str) -> str:
         path = self._group.path
         return f"{path}/{name}" if path else name
+
+
+class _Items(ItemsView[str, Case]):
+    _mapping: Cohort
+
+    def __iter__(self) -> Iterator[tuple[str, Case]]:
+        return ((case.name, case) for case in self._mapping._cases())
+
+
+class _Values(ValuesView[Case]):
+    _mapping: Cohort
+
+    def __iter__(self) -> Iterator[Case]:
+        return self._mapping._cases()
 
 
 def open_cohort(url: str | Path, mode: Mode = "r") -> Cohort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import zarr
@@ -20,6 +21,8 @@ ATTRIBUTE = "lungmix"
 
 MISSING = "is missing"
 """Fault of a case that has objects but no ``zarr.json``. A fault is a phrase that follows "its zarr.json"."""
+
+_CASES_AT_ONCE = 256
 
 _Receipt = Annotated[list[int | str], Field(min_length=2, max_length=2)]
 
@@ -128,31 +131,40 @@ def read_case(cohort: zarr.Group, name: str) -> zarr.Group | str | None:
     return sync(_read_case(cohort, name))
 
 
-def read_cases(cohort: zarr.Group) -> dict[str, zarr.Group | str]:
-    """Return the group of each case, or its fault if it is invalid, in the order of names; cases are read concurrently.
+def read_cases(cohort: zarr.Group) -> Iterator[tuple[str, zarr.Group | str]]:
+    """Yield name and group of each case, or its fault if it is invalid, in the order of names.
 
-    A folder without a ``zarr.json`` is a case with the fault `MISSING` if the registry names it and it has objects.
-    Other folders are empty or belong to other programs, and are left out.
+    Some hundred cases at a time are read concurrently and held in memory. A folder without a ``zarr.json`` is a case
+    with the fault `MISSING` if the registry names it and it has objects. Other folders are empty or belong to other
+    programs, and are left out.
     """
-    groups = sync(_read_cases(cohort))
-    missing = [name for name, group in groups.items() if group == MISSING]
-    registered = read_register(cohort).cases if missing else {}
+    names = sync(_case_names(cohort))
+    registered: dict[str, dict[str, str]] | None = None
     prefix = f"{cohort.path}/".lstrip("/")
-    unrelated = {name for name in missing if name not in registered or not sizes_under(cohort.store, prefix + name)}
-    return {name: group for name, group in sorted(groups.items()) if group is not None and name not in unrelated}
+    for first in range(0, len(names), _CASES_AT_ONCE):
+        for name, group in sync(_read_groups(cohort, names[first : first + _CASES_AT_ONCE])).items():
+            if group == MISSING:
+                registered = read_register(cohort).cases if registered is None else registered
+                if name not in registered or not sizes_under(cohort.store, prefix + name):
+                    continue
+            if group is not None:
+                yield name, group
 
 
-async def _read_cases(cohort: zarr.Group) -> dict[str, zarr.Group | str | None]:
+async def _case_names(cohort: zarr.Group) -> list[str]:
+    names = [name async for name in cohort.store.list_dir(cohort.path)]
+    # Names of files of the store are left out, as each name costs a request.
+    return sorted(name for name in names if CASE_NAME.fullmatch(name) and name not in FILES)
+
+
+async def _read_groups(cohort: zarr.Group, names: Sequence[str]) -> dict[str, zarr.Group | str | None]:
     semaphore = asyncio.Semaphore(zarr.config.get("async.concurrency"))
 
     async def read(name: str) -> tuple[str, zarr.Group | str | None]:
         async with semaphore:
             return name, await _read_case(cohort, name)
 
-    names = [name async for name in cohort.store.list_dir(cohort.path)]
-    # Names of files of the store are left out, as each name costs a request.
-    candidates = [name for name in names if CASE_NAME.fullmatch(name) and name not in FILES]
-    return dict(await asyncio.gather(*map(read, candidates)))
+    return dict(await asyncio.gather(*map(read, names)))
 
 
 async def _read_case(cohort: zarr.Group, name: str) -> zarr.Group | str | None:

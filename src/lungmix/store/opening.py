@@ -140,7 +140,7 @@ def _open_or_repair(store: Store, location: str, mode: Mode, *, is_locked: bool)
 
 def _is_ours(store: Store) -> bool:
     root = group_at(store)
-    return bool(read_register(root).cases) or any(isinstance(case, zarr.Group) for case in read_cases(root).values())
+    return bool(read_register(root).cases) or any(isinstance(case, zarr.Group) for _, case in read_cases(root))
 
 
 def _repair(store: Store, *, is_locked: bool) -> zarr.Group:

@@ -8,6 +8,7 @@ import pytest
 
 import lungmix
 from lungmix.cluster import map_bounded
+from lungmix.cluster.bounded_map import map_with_second_attempt
 from lungmix.errors import ClusterError, UsageError
 from support.clusters import free_port, running_cluster
 from support.stores import assert_same_voxels_each_way
@@ -128,3 +129,22 @@ def test_interrupt_aborts_items_in_flight():
     with pytest.raises(KeyboardInterrupt):
         list(map_bounded(range(100), work, 2, left.set))
     assert left.is_set()
+
+
+def test_items_to_retry_run_alone_at_the_end_and_once_more():
+    calls, retried = [], []
+
+    def work(item):
+        calls.append(item)
+        if item == 2 or (item == 5 and calls.count(5) == 1):
+            raise MemoryError(item)
+        return item
+
+    def is_memory(error):
+        return isinstance(error, MemoryError)
+
+    outcomes = list(map_with_second_attempt(range(8), work, 2, is_memory, lambda item, error: retried.append(item)))
+    assert sorted(retried) == [2, 5]
+    assert sorted(calls[-2:]) == [2, 5]
+    assert {outcome.item for outcome in outcomes if outcome.error is not None} == {2}
+    assert sorted(outcome.item for outcome in outcomes) == list(range(8))

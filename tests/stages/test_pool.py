@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lungmix
+from lungmix.analysis.comparison import compare
 from lungmix.errors import ModelError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED, fit_anchored, fit_converged, fit_paper
@@ -12,12 +15,14 @@ from lungmix.phantom import Phantom
 from lungmix.stages import label, mask, regions
 from lungmix.stages.base import StageContext
 from lungmix.stages.fit import HU, add_counts, fit_cohort
-from lungmix.stages.pool import pooled_counts, without_lungs
+from lungmix.stages.pool import Pool, involved_percents, pool_cohort, without_lungs
 from lungmix.stages.sides import SideStage
 from lungmix.store import CaseWriter
 from lungmix.tissue import LUNGS
+from oracle.pool import pooled, pooled_alike
 from support.generators import case_of, counts_of_scans, store_of_counts
 
+ALIKE, SCANS = FitParameters(), FitParameters(weigh="scans")
 COARSE = ((48, 96, 96), (3.7, 3.7, 6.25))
 
 
@@ -31,6 +36,10 @@ def counts():
 @pytest.fixture
 def cohort(tmp_path, counts):
     return store_of_counts(tmp_path / "s.zarr", counts)
+
+
+def pooled_counts(cohort, names, parameters, client=None):
+    return pool_cohort(cohort, names, parameters, client)[1]
 
 
 def test_scans_that_count_alike_have_the_same_number_of_voxels(cohort, counts):
@@ -79,7 +88,100 @@ def test_unknown_pools_are_rejected():
 def test_cohort_without_a_voxel_has_no_pool(tmp_path):
     cohort = store_of_counts(tmp_path / "s.zarr", {"case-001": np.zeros(65536, np.uint64)})
     with pytest.raises(ModelError, match="none of 1 case has a lung voxel"):
-        pooled_counts(cohort, ["case-001"], FitParameters())
+        pooled_counts(cohort, ["case-001"], SCANS)
+
+
+BINS = [0, 31768, 32768, 65535]
+HISTOGRAMS = st.lists(
+    st.lists(st.integers(0, 2**40), min_size=4, max_size=4) | st.lists(st.integers(0, 3), min_size=4, max_size=4),
+    min_size=1,
+    max_size=8,
+)
+
+
+def dense(bins):
+    counts = np.zeros(65536, np.uint64)
+    counts[BINS] = bins
+    return counts
+
+
+@given(HISTOGRAMS, st.randoms(use_true_random=False), st.integers(1, 4))
+def test_parts_of_a_pool_in_any_order_are_the_exact_pool(bins, random, parts):
+    scans = [dense(row) for row in bins]
+    small = [np.array(row, np.uint64) for row in bins]
+    shuffled = random.sample(scans, len(scans))
+    for parameters in (ALIKE, SCANS):
+        whole_pool = Pool(parameters)
+        for first in range(parts):
+            part = Pool(parameters)
+            for counts in shuffled[first::parts]:
+                part.add_counts(counts)
+            whole_pool.add_part(part.part())
+        if not any(counts.any() for counts in scans):
+            with pytest.raises(ModelError, match="has a lung voxel"):
+                whole_pool.counts()
+            continue
+        expected = pooled(small) if parameters is ALIKE else pooled_alike(small)
+        np.testing.assert_array_equal(whole_pool.counts()[BINS], expected)
+        assert np.count_nonzero(whole_pool.counts()) == np.count_nonzero(expected)
+
+
+def test_pool_without_a_case_is_the_pool_of_the_others(cohort, counts):
+    for parameters in (ALIKE, SCANS):
+        pools = Pool(parameters), Pool(parameters)
+        for name, case in cohort.items():
+            pools[0].add(case)
+            if name != "case-000":
+                pools[1].add(case)
+        np.testing.assert_array_equal(pools[0].counts([cohort["case-000"]]), pools[1].counts())
+
+
+@pytest.mark.parametrize("cases_of_batch", [1, 3, 64])
+def test_batches_do_not_change_the_pool(cohort, counts, monkeypatch, cases_of_batch):
+    monkeypatch.setattr("lungmix.stages.batches.BATCH_CASES", cases_of_batch)
+    alike, scans = pool_cohort(cohort, list(cohort), SCANS)
+    np.testing.assert_array_equal(alike, add_counts(counts))
+    np.testing.assert_array_equal(scans, pooled_alike_of(counts))
+    involved = {"low": HU < -900, "high": HU > -500}
+    percents = involved_percents(cohort, [*counts], involved)
+    assert list(percents) == list(counts)
+    for name, histogram in counts.items():
+        expected = {key: 100 * int(histogram[chosen].sum()) / int(histogram.sum()) for key, chosen in involved.items()}
+        assert percents[name] == expected
+
+
+def pooled_alike_of(counts):
+    present = np.flatnonzero(add_counts(counts))
+    out = np.zeros(65536)
+    out[present] = pooled_alike([histogram[present] for histogram in counts.values()])
+    return out
+
+
+@pytest.mark.slow
+def test_workers_pool_what_the_client_pools(client, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungmix.stages.batches.BATCH_CASES", 4)
+    counts = counts_of_scans(18, 3000, spread=5.0)
+    cohort = store_of_counts(tmp_path / "s.zarr", counts)
+    names, heard = list(cohort), []
+    for parameters in (ALIKE, SCANS):
+        on_workers = pool_cohort(cohort, names, parameters, client, lambda *numbers: heard.append(numbers))
+        for histogram, expected in zip(on_workers, pool_cohort(cohort, names, parameters), strict=True):
+            np.testing.assert_array_equal(histogram, expected)
+    assert heard[-1] == (18, 18)
+    result = lungmix.Pipeline(client, cohort).fit()
+    assert result.comparison == compare(result.fits, counts, -1000)
+
+
+@pytest.mark.slow
+def test_corrupt_histogram_read_by_a_worker_leaves_only_its_case_out(client, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungmix.stages.batches.BATCH_CASES", 2)
+    cohort = store_of_counts(tmp_path / "s.zarr", counts_of_scans(6, 3000))
+    (file,) = (tmp_path / "s.zarr" / "case-003" / "hu_counts").glob("c*/**/[0-9]*")
+    file.write_bytes(file.read_bytes()[:-9] + bytes(9))
+    result = lungmix.Pipeline(client, cohort).fit()
+    assert list(result.failed) == ["case-003"]
+    others = [name for name in cohort if name != "case-003"]
+    assert result.fits == fit_cohort(cohort, others, FitParameters())[0]
 
 
 def masked(folder, phantom, geometry=None, chunk_slices=None):

@@ -169,10 +169,10 @@ def bootstrap(
     if len(counts) < 2:
         raise UsageError(f"a bootstrap over scans needs two scans or more, got {len(counts)}: add scans first")
     check_refits(refits, level)
-    histograms = np.stack(list(counts.values())).astype(np.float64)
-    present = np.flatnonzero(histograms.sum(axis=0))
-    hu, histograms = HU[present], histograms[:, present]
-    fit_of_all = fit_counts(add_counts(counts), parameters)[parameters.fit]
+    pooled = add_counts(counts)
+    present = np.flatnonzero(pooled)
+    hu, histograms = HU[present], np.stack([histogram[present].astype(np.float64) for histogram in counts.values()])
+    fit_of_all = fit_counts(pooled, parameters)[parameters.fit]
     random = np.random.default_rng(seed)
     models, rows = [], []
     for done in range(1, refits + 1):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from distributed import Client
 
 from lungmix.kernels.measures import component_keys
 from lungmix.mixture import Fits, TissueModel, diagnose
 from lungmix.mixture.binned_likelihood import bins_of
 from lungmix.mixture.fits import bic, interval_log_likelihood
 from lungmix.stages.fit import HU, add_counts
+from lungmix.stages.pool import involved_percents, percent_of
+from lungmix.store import Cohort
 from lungmix.tissue import INVOLVED, TISSUES
 
 Counts = npt.NDArray[np.uint64]
+Masks = Mapping[str, npt.NDArray[np.bool_]]
+Percents = Callable[[Masks], Mapping[str, Mapping[str, float]]]
 
 POOLED = "pooled"
 
@@ -64,7 +69,38 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
     clip : int or None
         Lowest HU; lower values are raised to it.
     """
-    pooled = add_counts(counts)
+    return _compare(fits, add_counts(counts), clip, partial(_percents, counts))
+
+
+def compare_cases(
+    fits: Fits,
+    cohort: Cohort,
+    names: Sequence[str],
+    pooled: Counts,
+    clip: int | None,
+    client: Client | None = None,
+) -> Comparison:
+    """Return parameters, thresholds, lung involvement and checks of all fits, for cases of a store.
+
+    Parameters
+    ----------
+    fits : Fits
+        Fits to compare.
+    cohort : Cohort
+        The store.
+    names : sequence of str
+        Masked cases.
+    pooled : ndarray of uint64, shape (65536,)
+        Sum of the histograms of these cases.
+    clip : int or None
+        Lowest HU; lower values are raised to it.
+    client : distributed.Client, optional
+        Client of the cluster that reads the histograms of a large cohort.
+    """
+    return _compare(fits, pooled, clip, lambda involved: involved_percents(cohort, names, involved, client))
+
+
+def _compare(fits: Fits, pooled: Counts, clip: int | None, percents: Percents) -> Comparison:
     bins = bins_of(HU, pooled, clip)
     keys = component_keys(fits.paper.n_components)
     thresholds = {name: model.map_thresholds() for name, model in fits.items()}
@@ -74,7 +110,7 @@ def compare(fits: Fits, counts: Mapping[str, Counts], clip: int | None) -> Compa
             {"from": keys[k], "to": keys[k + 1], **{name: thresholds[name][k] for name in fits}}
             for k in range(len(keys) - 1)
         ],
-        involvement=_involvements(fits, pooled, counts) if len(keys) == len(TISSUES) else [],
+        involvement=_involvements(fits, pooled, percents) if len(keys) == len(TISSUES) else [],
         quality=[
             {
                 "fit": name,
@@ -94,7 +130,7 @@ def involvement(model: TissueModel, counts: Counts) -> float:
 
     The result is NaN for an empty histogram.
     """
-    return _percent_of(_involved(model), counts)
+    return percent_of(_involved(model), counts)
 
 
 def _diagnosis(model: TissueModel, pooled: Counts) -> dict[str, Any]:
@@ -112,18 +148,18 @@ def _component(fits: Fits, k: int) -> dict[str, float]:
     return row
 
 
-def _involvements(fits: Fits, pooled: Counts, counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
+def _involvements(fits: Fits, pooled: Counts, percents: Percents) -> list[dict[str, Any]]:
     masks = {name: _involved(model) for name, model in fits.items()}
-    return [
-        {"case": case, **{name: _percent_of(mask, histogram) for name, mask in masks.items()}}
-        for case, histogram in chain([(POOLED, pooled)], counts.items())
-    ]
+    rows = {**_percents({POOLED: pooled}, masks), **percents(masks)}
+    return [{"case": case, **row} for case, row in rows.items()]
+
+
+def _percents(counts: Mapping[str, Counts], involved: Masks) -> dict[str, dict[str, float]]:
+    return {
+        case: {name: percent_of(mask, histogram) for name, mask in involved.items()}
+        for case, histogram in counts.items()
+    }
 
 
 def _involved(model: TissueModel) -> npt.NDArray[np.bool_]:
     return np.isin(model.lookup_table(), [tissue.label for tissue in TISSUES if tissue.key in INVOLVED])
-
-
-def _percent_of(involved: npt.NDArray[np.bool_], counts: Counts) -> float:
-    total = int(counts.sum())
-    return 100.0 * int(counts[involved].sum()) / total if total else float("nan")

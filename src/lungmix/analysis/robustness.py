@@ -14,7 +14,7 @@ from lungmix.errors import UsageError
 from lungmix.mixture import Fits
 from lungmix.mixture.distance import total_variation
 from lungmix.parameters import FitParameters
-from lungmix.stages.fit import add_counts, fit_counts
+from lungmix.stages.fit import add_histograms, fit_counts
 
 Counts = npt.NDArray[np.uint64]
 
@@ -132,7 +132,7 @@ def default_sizes(scans: int) -> list[int]:
 
 
 def _pool(counts: Mapping[str, Counts], cases: Sequence[str]) -> Counts:
-    return add_counts({name: counts[name] for name in cases})
+    return add_histograms(counts[name] for name in cases)
 
 
 def _row(size: int, groups: list[Group], cohort_fits: Fits) -> dict[str, Any]:

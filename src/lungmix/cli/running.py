@@ -17,6 +17,9 @@ from lungmix.cli.redaction import debugging, printable
 from lungmix.cli.spelling import with_options
 from lungmix.errors import UsageError
 
+_MANY_CASES = 2_000
+"""Workers take some seconds to start, in which the client reads the histograms of about this many cases."""
+
 
 def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
     """Print options that are taken from the last run, and results that will be recomputed; on a terminal, ask first.
@@ -43,7 +46,9 @@ def show_notes(chosen: Any, *, quiet: bool) -> None:
 
 
 @contextmanager
-def pipeline_on(store: str, cluster: OnCluster, *, create: bool = False, needed: bool = True) -> Iterator[Any]:
+def pipeline_on(
+    store: str, cluster: OnCluster, *, create: bool = False, needed: bool = True, reads_histograms: bool = False
+) -> Iterator[Any]:
     """Yield a pipeline on the cluster that the options describe; a local cluster ends with the block.
 
     Parameters
@@ -56,12 +61,15 @@ def pipeline_on(store: str, cluster: OnCluster, *, create: bool = False, needed:
         Create a missing store.
     needed : bool
         Connect to a cluster. False for commands that only read histograms, which need none.
+    reads_histograms : bool
+        Connect to a cluster in any case if the store has so many cases that workers read their histograms faster.
     """
     from lungmix.store import CohortWriter, open_cohort
 
     cohort = open_cohort(store, "a" if create else "r+")
     if not cluster.wait:
         CohortWriter(cohort).check_free()
+    needed = needed or (reads_histograms and len(cohort.register) >= _MANY_CASES)
     with cluster_session(cluster, needed=needed) as (client, callback):
         from lungmix.pipeline import Pipeline
 

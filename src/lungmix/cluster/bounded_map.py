@@ -72,3 +72,34 @@ def map_bounded(
             while wait(in_flight, timeout=0).not_done:
                 abort()
                 wait(in_flight, timeout=_POLL_S)
+
+
+def map_with_second_attempt(
+    items: Sequence[T],
+    task: Callable[[T], R],
+    size: int,
+    must_retry: Callable[[Exception], bool],
+    on_retry: Callable[[T, Exception], None] = lambda item, error: None,
+    abort: Callable[[], None] = lambda: None,
+) -> Iterator[ItemResult[T, R]]:
+    """Run a task for items as `map_bounded` does, and try some items again at the end, one at a time.
+
+    Parameters
+    ----------
+    items, task, abort
+        See `map_bounded`.
+    size : int
+        Number of items in flight, until the first item must be tried again; the remaining items run one at a time.
+    must_retry : callable
+        Called with the error of an item. Returns True if the item is tried again, with no other item in flight.
+    on_retry : callable
+        Called with the item and its error before the other items continue.
+    """
+    again: list[T] = []
+    for result in map_bounded(items, task, lambda: 1 if again else size, abort):
+        if result.error is not None and must_retry(result.error):
+            on_retry(result.item, result.error)
+            again.append(result.item)
+        else:
+            yield result
+    yield from map_bounded(again, task, 1, abort)

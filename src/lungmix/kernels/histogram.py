@@ -19,6 +19,9 @@ N_HU = 65536
 """Length of histograms and lookup tables: one entry per int16 value."""
 
 
+_LIMB_BITS = 32
+
+
 @dataclass(frozen=True, eq=False)
 class SparseHistogram:
     """Non-zero bins of a histogram: small enough for a task to return to the client."""
@@ -35,6 +38,43 @@ class SparseHistogram:
     def add_to(self, histogram: npt.NDArray[np.uint64]) -> None:
         """Add these bins to a histogram, in place."""
         histogram[self.index] += self.count
+
+
+class ShareSum:
+    """Exact sum of histograms that are each divided by their number of voxels; it does not depend on their order.
+
+    The quotients are float64 numbers, which fixed-point numbers with 128 binary places hold without rounding.
+
+    Attributes
+    ----------
+    limbs : ndarray of uint64, shape (4, 65536)
+        Sums of the four groups of 32 binary places of each quotient, the highest first. Each can add up four billion
+        histograms.
+    """
+
+    def __init__(self) -> None:
+        self.limbs = np.zeros((4, N_HU), np.uint64)
+
+    def add(self, counts: npt.NDArray[np.uint64]) -> None:
+        """Add a histogram that is not empty, uint64 of shape (65536,), divided by its number of voxels."""
+        sparse = SparseHistogram.of(counts)
+        rest = sparse.count / sparse.count.sum()
+        for limb in self.limbs:
+            rest = np.ldexp(rest, _LIMB_BITS)
+            whole_part = np.floor(rest)
+            limb[sparse.index] += whole_part.astype(np.uint64)
+            rest -= whole_part
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """Return the sum of the quotients by HU, rounded once: float64 of shape (65536,)."""
+        sums = np.zeros(N_HU)
+        for i in np.flatnonzero(self.limbs.any(axis=0)).tolist():
+            total = 0
+            for limb in self.limbs[:, i].tolist():
+                total = (total << _LIMB_BITS) + limb
+            # A quotient of integers of Python is rounded correctly.
+            sums[i] = total / (1 << (_LIMB_BITS * len(self.limbs)))
+        return sums
 
 
 def count_hu(hu: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:

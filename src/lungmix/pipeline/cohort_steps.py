@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lungmix.analysis.comparison import Comparison, compare
+from lungmix.analysis.comparison import Comparison, compare_cases
 from lungmix.callbacks import stage_events
 from lungmix.cluster import UsageRecorder
 from lungmix.errors import ModelError, count_of
@@ -89,7 +89,7 @@ def fit_mixture(
         pooled = [name for name in names if name not in result.failed]
         if names and not pooled:
             return
-        apart = not_pooled(cohort, pooled)
+        apart = not_pooled(cohort, pooled, runner.client)
         pooled = [name for name in pooled if name not in apart]
         flagged = flagged_cases(cohort, pooled) if parameters.exclude_flagged else {}
         if flagged and len(flagged) == len(pooled):
@@ -110,12 +110,16 @@ def fit_mixture(
             stage_events(runner.callback, fit.STAGE, [title]) as progress,
             UsageRecorder(result.spent).alone(fit.STAGE),
         ):
-            result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress, flagged)
+            counted = progress if parameters.method == "counts" else None
+            histograms = fit.CohortHistograms(cohort, pooled, parameters, runner.client, counted)
+            result.fits, _ = fit.fit_cohort(cohort, pooled, parameters, runner.client, progress, flagged, histograms)
             result.model = result.fits[parameters.fit]
             result.model_id = stored_id(cohort, result.model)
-            notes = without_lungs(cohort, pooled) if parameters.pool == POOL_LUNGS else []
+            notes = without_lungs(cohort, pooled, runner.client) if parameters.pool == POOL_LUNGS else []
             result.note(fit.STAGE, [*_note_of_flagged(flagged), *notes, *fit.doubts_of(len(pooled), parameters)])
-            result.comparison = compare(result.fits, fit.CountsOfCases(cohort, pooled), parameters.clip)
+            result.comparison = compare_cases(
+                result.fits, cohort, pooled, histograms.alike, parameters.clip, runner.client
+            )
             _warn_of_doubts(runner, parameters.fit, result.comparison)
 
     runner.run_cohort_step("the fit", step, stages, result)

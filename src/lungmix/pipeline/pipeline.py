@@ -40,7 +40,7 @@ from lungmix.segmenters import check_mask_options
 from lungmix.stages.base import Stage, Status
 from lungmix.stages.convert import ConvertStage
 from lungmix.stages.fit import STAGE as FIT_STAGE
-from lungmix.stages.fit import choose_cases, masked_counts, pool_counts
+from lungmix.stages.fit import choose_cases, masked_cases, pool_counts
 from lungmix.stages.flags import flagged_cases
 from lungmix.stages.label import LabelStage
 from lungmix.stages.mask import STAGE as MASK
@@ -332,14 +332,14 @@ class Pipeline:
             See `fit`.
         """
         result = RunResult()
-        result.done = choose_cases(list(masked_counts(self.cohort)), cases, exclude_cases)
+        result.done = choose_cases(list(masked_cases(self.cohort)), cases, exclude_cases)
         parameters = resolve_fit(self.cohort, fit)
         if parameters.exclude_flagged:
             if any(is_unmeasured(self.cohort[name]) for name in result.done):
                 with self.cohort.locked(wait=self.wait, warn=self.callback.on_warning):
                     measure_quality(self._runner, result.done, result)
             result.done = choose_cases(result.done, (), list(flagged_cases(self.cohort, result.done)))
-        counts = pool_counts(self.cohort, result.done)
+        counts = pool_counts(self.cohort, result.done, self.client)
         with stage_events(self.callback, FIT_STAGE, ["components"]) as progress:
             result.selection = bic_table(counts, parameters, components, progress)
         return result

@@ -11,7 +11,8 @@ from typing import TypeVar
 from distributed import Client
 
 from lungmix import errors
-from lungmix.cluster import ItemResult, map_bounded
+from lungmix.cluster import ItemResult
+from lungmix.cluster.bounded_map import map_with_second_attempt
 from lungmix.cluster.reconnect import SchedulerReconnect, has_ended_workers, is_connection_lost, is_scheduler_failure
 from lungmix.cluster.worker_exits import OUT_OF_MEMORY, explained
 from lungmix.errors import ClusterError, DamageError, LungmixError
@@ -83,14 +84,11 @@ class RetryPolicy:
             Number of cases in flight. After worker processes have ended at a case, the remaining cases run one at a
             time, and this case is tried once more at the end.
         """
-        again: list[str] = []
-        for result in map_bounded(names, task, lambda: 1 if again else size, self._reconnect.abort):
-            if result.error is not None and has_ended_workers(result.error):
-                self.warn(f"{result.item}: {reason_of_ended_workers(result.error)}; cases now run one at a time")
-                again.append(result.item)
-            else:
-                yield result
-        yield from map_bounded(again, task, 1, self._reconnect.abort)
+
+        def warn(name: str, error: Exception) -> None:
+            self.warn(f"{name}: {reason_of_ended_workers(error)}; cases now run one at a time")
+
+        return map_with_second_attempt(names, task, size, has_ended_workers, warn, self._reconnect.abort)
 
     def attempts(self, case_name: str) -> Iterator[Attempt]:
         """Yield up to three attempts, which are context managers, until the block within one of them succeeds.

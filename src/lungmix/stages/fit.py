@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters
 from lungmix.stages import mask
 from lungmix.stages.plausibility import findings_of
-from lungmix.stages.pool import pooled_counts
+from lungmix.stages.pool import pool_cohort
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Case, Cohort, CohortWriter
 from lungmix.store.digests import cache_key, digest_of
@@ -55,6 +56,7 @@ def fit_cohort(
     client: Client | None = None,
     progress: Progress | None = None,
     flagged: Mapping[str, Sequence[str]] | None = None,
+    histograms: CohortHistograms | None = None,
 ) -> tuple[Fits, str]:
     """Fit the pooled lung voxels of cases, unless the store holds these fits; make one of them the store's model.
 
@@ -69,11 +71,13 @@ def fit_cohort(
     parameters : FitParameters
         Settings of the fits, and the name of the fit that labels the voxels.
     client : distributed.Client, optional
-        Client of the cluster that runs EM over voxels; the method ``counts`` needs none.
+        Client of the cluster that runs EM over voxels, and that pools the histograms of a large cohort.
     progress : callable, optional
         Called as ``progress(done, total)`` while voxels are counted.
     flagged : mapping of str to sequence of str, optional
         Names of flags by case, for cases that were excluded because of them; they are written to the record.
+    histograms : CohortHistograms, optional
+        Pooled histograms of these cases, if the caller needs them too.
 
     Returns
     -------
@@ -96,11 +100,12 @@ def fit_cohort(
         record["flagged"] = {name: list(flags) for name, flags in flagged.items()}
     anchored_key = _anchored_key(key, parameters)
     stored = stored_fits(cohort, key)
-    fits = stored or _fit(cohort, names, parameters, client, progress)
+    histograms = histograms or CohortHistograms(cohort, names, parameters, client)
+    fits = stored or _fit(histograms, progress)
     is_new = stored is None
     if stored is not None and cohort.settings[FITS_RECORD].get(ANCHORED, {}).get("key") != anchored_key:
-        histogram, pooled = _histograms(cohort, names, parameters)
-        fits = _diagnosed(replace(stored, anchored=_anchored(pooled, stored, parameters)), histogram, pooled)
+        anchored_fit = _anchored(histograms.pooled, stored, parameters)
+        fits = _diagnosed(replace(stored, anchored=anchored_fit), histograms)
         is_new = True
     if is_new:
         texts = {FIT_FILES[name]: model.to_json() for name, model in fits.items()}
@@ -113,6 +118,45 @@ def fit_cohort(
         writer.record_settings(fits={**record, "sha256": digests, ANCHORED: anchored})
     publish(cohort, fits[parameters.fit], record)
     return fits, "done" if is_new else "kept"
+
+
+@dataclass(frozen=True)
+class CohortHistograms:
+    """Pooled histograms of cases, which are read when they are first needed.
+
+    Attributes
+    ----------
+    cohort : Cohort
+        The store.
+    names : sequence of str
+        Masked cases.
+    parameters : FitParameters
+        Settings of the fits.
+    client : distributed.Client or None
+        Client of the cluster that reads the histograms of a large cohort.
+    progress : callable or None
+        Called as ``progress(done, total)`` with the number of cases that were read.
+    """
+
+    cohort: Cohort
+    names: Sequence[str]
+    parameters: FitParameters
+    client: Client | None = None
+    progress: Progress | None = None
+
+    @property
+    def alike(self) -> Counts:
+        """Sum of the histograms of the masks, uint64 of shape (65536,), which the fit ``paper`` sees."""
+        return self._both[0]
+
+    @property
+    def pooled(self) -> npt.NDArray[Any]:
+        """Histogram of shape (65536,) that the fits ``converged`` and ``anchored`` see; see `lungmix.stages.pool`."""
+        return self._both[1]
+
+    @cached_property
+    def _both(self) -> tuple[Counts, npt.NDArray[Any]]:
+        return pool_cohort(self.cohort, self.names, self.parameters, self.client, self.progress)
 
 
 def fit_counts(histogram: Counts, parameters: FitParameters, pooled: npt.NDArray[Any] | None = None) -> Fits:
@@ -203,35 +247,49 @@ def choose_cases(present: Sequence[str], cases: Sequence[str] = (), exclude_case
     UsageError
         If a name is not among `present`, or no case remains.
     """
+    masked, included, excluded = set(present), set(cases), set(exclude_cases)
     for name in (*cases, *exclude_cases):
-        if name not in present:
+        if name not in masked:
             raise UsageError(f"there is no masked case {name!r} in the store: `Cohort.keys()` lists the cases")
-    chosen = [name for name in present if (not cases or name in cases) and name not in exclude_cases]
+    chosen = [name for name in present if (not cases or name in included) and name not in excluded]
     if present and not chosen:
         raise UsageError("every case is excluded, so there is nothing to fit: name fewer in `exclude_cases`")
     return chosen
 
 
-class CountsOfCases(Mapping[str, Counts]):
-    """Histograms by case, uint64 of shape (65536,), read on access because all of them may not fit into memory."""
+class SparseCounts(Mapping[str, Counts]):
+    """Histograms by case, uint64 of shape (65536,), of which only bins that are not empty are in memory.
 
-    def __init__(self, cohort: Cohort, names: Sequence[str]):
-        self._cohort = cohort
-        self._names = dict.fromkeys(names)
+    Parameters
+    ----------
+    counts : iterable of (str, ndarray)
+        Names and histograms of cases.
+    """
+
+    def __init__(self, counts: Iterable[tuple[str, Counts]]):
+        self._bins = {name: _compact(histogram) for name, histogram in counts}
 
     def __getitem__(self, name: str) -> Counts:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._cohort[name].hu_counts
+        counts = np.zeros(N_HU, np.uint64)
+        index, count = self._bins[name]
+        counts[index] = count
+        return counts
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._bins)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._bins)
 
 
-def masked_counts(cohort: Cohort) -> dict[str, Counts]:
+def _compact(histogram: Counts) -> tuple[npt.NDArray[np.uint16], npt.NDArray[Any]]:
+    """Return the bins of a histogram that are not empty, and their counts in the smallest type that holds them."""
+    index = np.flatnonzero(histogram)
+    counts = histogram[index]
+    return index.astype(np.uint16), counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+
+
+def masked_counts(cohort: Cohort) -> SparseCounts:
     """Return the histograms of all cases that have a mask and plausible HU.
 
     Raises
@@ -239,7 +297,7 @@ def masked_counts(cohort: Cohort) -> dict[str, Counts]:
     StoreError
         If there is no such case.
     """
-    return {name: case.hu_counts for name, case in masked_cases(cohort).items()}
+    return SparseCounts((name, case.hu_counts) for name, case in _masked(cohort))
 
 
 def masked_cases(cohort: Cohort) -> dict[str, Case]:
@@ -250,47 +308,55 @@ def masked_cases(cohort: Cohort) -> dict[str, Case]:
     StoreError
         If there is no such case.
     """
-    cases = {name: case for name, case in cohort.items() if mask.STAGE in case.stages and not findings_of(case)}
-    if not cases:
+    return dict(_masked(cohort))
+
+
+def _masked(cohort: Cohort) -> Iterator[tuple[str, Case]]:
+    is_empty = True
+    for name, case in cohort.items():
+        if mask.STAGE in case.stages and not findings_of(case):
+            is_empty = False
+            yield name, case
+    if is_empty:
         raise StoreError(f"{cohort.url} holds no case with a lung mask: run `Pipeline.mask()` first")
-    return cases
 
 
 def add_counts(counts: Mapping[str, Counts]) -> Counts:
+    """Return the sum of histograms by case, uint64 of shape (65536,)."""
+    return add_histograms(counts.values())
+
+
+def add_histograms(histograms: Iterable[Counts]) -> Counts:
     """Return the sum of histograms, uint64 of shape (65536,)."""
     total = np.zeros(N_HU, np.uint64)
-    for histogram in counts.values():
+    for histogram in histograms:
         total += histogram
     return total
 
 
-def pool_counts(cohort: Cohort, names: Sequence[str]) -> Counts:
-    """Return the sum of the histograms of cases of a store, uint64 of shape (65536,)."""
-    return add_counts(CountsOfCases(cohort, names))
+def pool_counts(cohort: Cohort, names: Sequence[str], client: Client | None = None) -> Counts:
+    """Return the sum of the histograms of cases of a store, uint64 of shape (65536,).
+
+    Workers of `client` read a large cohort.
+    """
+    return pool_cohort(cohort, names, FitParameters(), client)[0]
 
 
-def _histograms(cohort: Cohort, names: Sequence[str], parameters: FitParameters) -> tuple[Counts, npt.NDArray[Any]]:
-    """Return the histogram for the fit ``paper``, and that for the other fits, which is read only if it differs."""
-    histogram = pool_counts(cohort, names)
-    return histogram, histogram if parameters.pools_as_published else pooled_counts(cohort, names, parameters)
-
-
-def _fit(
-    cohort: Cohort, names: Sequence[str], parameters: FitParameters, client: Client | None, progress: Progress | None
-) -> Fits:
-    histogram, pooled = _histograms(cohort, names, parameters)
+def _fit(histograms: CohortHistograms, progress: Progress | None) -> Fits:
+    parameters, client = histograms.parameters, histograms.client
     if parameters.method == "counts":
-        return _diagnosed(fit_counts(histogram, parameters, pooled), histogram, pooled)
+        return _diagnosed(fit_counts(histograms.alike, parameters, histograms.pooled), histograms)
     if client is None:
         raise UsageError(f"the method {parameters.method} passes over voxels on a cluster: give a client")
     from lungmix.mixture.distributed_fits import EmOptions, fit_batch, fit_minibatch, winning_start
 
     options = EmOptions(**parameters.of_em())
-    start = winning_start(*clipped(HU, histogram, parameters.clip), options)
+    start = winning_start(*clipped(HU, histograms.alike, parameters.clip), options)
     fit = fit_batch if parameters.method == "em" else fit_minibatch
-    result = fit(lung_voxels(client, cohort, names, parameters.clip, progress), start, options)
+    voxels = lung_voxels(client, histograms.cohort, histograms.names, parameters.clip, progress)
+    result = fit(voxels, start, options)
     paper = replace(result, fit_info={**result.fit_info, "clip": parameters.clip})
-    return _diagnosed(_with_others(pooled, paper, parameters), histogram, pooled)
+    return _diagnosed(_with_others(histograms.pooled, paper, parameters), histograms)
 
 
 def _with_others(histogram: npt.NDArray[Any], paper: TissueModel, parameters: FitParameters) -> Fits:
@@ -313,12 +379,15 @@ def _anchored(histogram: npt.NDArray[Any], fits: Fits, parameters: FitParameters
     )
 
 
-def _diagnosed(fits: Fits, histogram: Counts, pooled: npt.NDArray[Any]) -> Fits:
+def _diagnosed(fits: Fits, histograms: CohortHistograms) -> Fits:
     """Return fits with the failed checks of each, which are stored with it.
 
-    The fit ``paper`` is checked on `histogram`, the others on the voxels that they pooled.
+    The fit ``paper`` is checked on the voxels of all masks, the others on the voxels that they pooled.
     """
-    checked = {name: with_doubts(model, histogram if name == PAPER else pooled) for name, model in fits.items()}
+    checked = {
+        name: with_doubts(model, histograms.alike if name == PAPER else histograms.pooled)
+        for name, model in fits.items()
+    }
     return Fits(**checked)
 
 

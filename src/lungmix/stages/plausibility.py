@@ -6,11 +6,14 @@ about its HU, accepted or not, does not enter a pooled fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+
+from distributed import Client
 
 from lungmix.errors import DamageError, HuError, StoreError
 from lungmix.kernels.plausibility import Finding, HuSummary, SummaryError, judge, summarize
 from lungmix.stages import convert
+from lungmix.stages.batches import over_batches
 from lungmix.store import Case, Cohort
 from lungmix.store.schema import MASK
 
@@ -82,8 +85,18 @@ def is_accepted(case: Case) -> bool:
     return bool(case.stages.get(MASK, {}).get(ACCEPTED))
 
 
-def not_pooled(cohort: Cohort, names: Iterable[str]) -> dict[str, str]:
-    """Return a reason for each case that must not enter a pooled fit because of its HU, by case."""
+def not_pooled(cohort: Cohort, names: Sequence[str], client: Client | None = None) -> dict[str, str]:
+    """Return a reason for each case that must not enter a pooled fit because of its HU, by case.
+
+    Workers of `client` read a large cohort.
+    """
+    reasons: dict[str, str] = {}
+    for reasons_of_batch in over_batches(client, cohort, names, _not_pooled):
+        reasons |= reasons_of_batch
+    return {name: reasons[name] for name in names if name in reasons}
+
+
+def _not_pooled(cohort: Cohort, names: Sequence[str]) -> dict[str, str]:
     findings_by_case = {name: findings_of(cohort[name]) for name in names}
     return {name: findings[0].reason for name, findings in findings_by_case.items() if findings}
 

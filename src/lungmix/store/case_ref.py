@@ -32,8 +32,7 @@ class CaseRef:
     @classmethod
     def of(cls, cohort: Cohort, name: str, attempt: str = "") -> CaseRef:
         """Return a reference to a case for the tasks of an attempt; see `CaseWriter.start_stage`."""
-        # Absolute, as workers may have another working directory.
-        return cls(cohort.url if is_remote(cohort.url) else str(Path(cohort.url).absolute()), name, attempt)
+        return cls(url_for_workers(cohort), name, attempt)
 
     def open(self, mode: Literal["r", "r+"] = "r") -> CaseWriter:
         """Open the case. References of one attempt share one opened case per process.
@@ -49,6 +48,11 @@ class CaseRef:
         if mode != "r":
             case.check_attempt(self.attempt)
         return case
+
+
+def url_for_workers(cohort: Cohort) -> str:
+    """Return the URL of a store; its path is absolute, as workers may have another working directory."""
+    return cohort.url if is_remote(cohort.url) else str(Path(cohort.url).absolute())
 
 
 @lru_cache(maxsize=32)

@@ -189,7 +189,7 @@ def fit(
         show_notes(chosen, quiet=cluster.quiet)
     # Excluding flagged cases may need a cluster too, to measure them for quality control, and so may finding lungs.
     needed = parameters.method != "counts" or parameters.exclude_flagged or parameters.pool != "mask"
-    with pipeline_on(store, cluster, needed=needed) as pipeline:
+    with pipeline_on(store, cluster, needed=needed, reads_histograms=True) as pipeline:
         if len(numbers) > 1:
             result = pipeline.select(numbers, parameters, cases or (), leave_out or ())
         else:

@@ -9,6 +9,7 @@ from .formats import find_scans as find_scans
 from .geometry import Geometry as Geometry
 from .graphs import lung_mask as lung_mask
 from .graphs import median_labels as median_labels
+from .graphs import potts_labels as potts_labels
 from .graphs import tissue_labels as tissue_labels
 from .mixture import GaussianMixture as GaussianMixture
 from .mixture import TissueModel as TissueModel

@@ -38,9 +38,11 @@ def test_labelled_volumes_of_dask_are_never_loaded_whole(hu, monkeypatch):
         lungmix.lung_mask(labelled(hu), **OPTIONS),
         lungmix.tissue_labels(labelled(hu), labelled(mask), model),
         lungmix.median_labels(labelled(tissue)),
+        lungmix.potts_labels(labelled(hu), labelled(mask), model),
     )
+    expected_arrays = mask, tissue, lungmix.median_labels(tissue), lungmix.potts_labels(hu, mask, model)
     with dask.config.set(scheduler="synchronous"):
-        for array, expected in zip(lazy, (mask, tissue, lungmix.median_labels(tissue)), strict=True):
+        for array, expected in zip(lazy, expected_arrays, strict=True):
             assert isinstance(array, da.Array)
             assert np.array_equal(array.compute(), expected)
 

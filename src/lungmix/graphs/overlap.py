@@ -15,7 +15,13 @@ import numpy.typing as npt
 Kernel = Callable[..., npt.NDArray[Any]]
 
 
-def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, int]], **options: Any) -> da.Array:
+def map_with_halo(
+    kernel: Kernel,
+    array: da.Array,
+    halos: Sequence[tuple[int, int]],
+    dtype: npt.DTypeLike | None = None,
+    **options: Any,
+) -> da.Array:
     """Return the lazy results of a kernel for all blocks, each of which it gets with a halo.
 
     Parameters
@@ -28,13 +34,15 @@ def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, in
     halos : sequence of (int, int)
         For each axis, the thickness of the halo before the block and after it. It may be larger than chunks, which are
         then joined, and larger than the array.
+    dtype : dtype, optional
+        Data type of the results; by default that of `array`.
     **options
-        Further arguments of the kernel.
+        Further arguments of the kernel, which may be delayed.
 
     Returns
     -------
     dask array
-        Results, with shape and dtype of `array`. Chunks are at least as thick as the halo.
+        Results, with the shape of `array`. Chunks are at least as thick as the halo.
     """
     array = array.rechunk(
         {
@@ -42,6 +50,7 @@ def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, in
             for axis, (chunks, halo) in enumerate(zip(array.chunks, halos, strict=True))
         }
     )
+    dtype = array.dtype if dtype is None else np.dtype(dtype)
     # Along an axis of one chunk, there are no neighbours and so no halo.
     depth = {axis: halo if len(array.chunks[axis]) > 1 else (0, 0) for axis, halo in enumerate(halos)}
     return da.map_overlap(
@@ -52,8 +61,8 @@ def map_with_halo(kernel: Kernel, array: da.Array, halos: Sequence[tuple[int, in
         trim=False,
         allow_rechunk=False,
         chunks=array.chunks,
-        dtype=array.dtype,
-        meta=np.empty((0,) * array.ndim, array.dtype),
+        dtype=dtype,
+        meta=np.empty((0,) * array.ndim, dtype),
         kernel=kernel,
         blocks=array.numblocks,
         depths=tuple(depth.values()),

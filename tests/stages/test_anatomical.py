@@ -102,6 +102,8 @@ def test_lung_involvement_is_measured_with_and_without_dense_lung(tmp_path, hu):
     parts, tissue = lung_parts(hu, SPACING), MODEL.lookup_table()[hu.astype(np.int64) + 32768]
     assert row["dense_lung_ml"] == pytest.approx((parts > 2).sum() * np.prod(SPACING) / 1000)
     assert row["aerated_involvement"] == pytest.approx(100 * (tissue[(parts == 1) | (parts == 2)] > 2).mean())
+    posteriors = MODEL.predict_proba(hu[(parts == 1) | (parts == 2)])
+    assert row["aerated_involvement_expected"] == pytest.approx(100 * posteriors[:, 2:].sum(axis=1).mean(), rel=1e-6)
     assert row["lung_involvement"] == pytest.approx(100 * (tissue[parts > 0] > 2).mean())
     assert row["mask"] == "anatomical"
 

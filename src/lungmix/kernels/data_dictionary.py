@@ -136,9 +136,14 @@ MEASUREMENTS: tuple[Column, ...] = _columns()
 """Columns of ``measurements.csv`` for models of five components; others have ``component_1`` ... instead of tissues."""
 
 
+_AERATED_INVOLVEMENT = Column(
+    "aerated_involvement", "%", "GGO, consolidation and other together, of the voxels of the aerated lungs"
+)
+
 DENSE_COLUMNS: tuple[Column, ...] = (
     Column("dense_lung_ml", "mL", "dense lung that the preset anatomical adds to the aerated lungs"),
-    Column("aerated_involvement", "%", "GGO, consolidation and other together, of the voxels of the aerated lungs"),
+    _AERATED_INVOLVEMENT,
+    *_expected([_AERATED_INVOLVEMENT]),
 )
 """Columns that ``measurements.csv`` has in addition if one of its cases has a mask of the preset ``anatomical``."""
 

@@ -147,14 +147,14 @@ def _expected_voxels(counts: npt.NDArray[Any], posteriors: Posteriors) -> dict[s
     return {key: weighted_sum(counts, posteriors[:, k]) for k, key in enumerate(keys)}
 
 
-def measure_dense(parts: Counts, table: Table, voxel_ml: float) -> Values:
-    """Return the volume of dense lung, and the lung involvement of the aerated lungs alone.
+def measure_dense(parts: Counts, table: Table, voxel_ml: float, posteriors: Posteriors) -> Values:
+    """Return the volume of dense lung, and the lung involvement of the aerated lungs alone, with its expected value.
 
     Parameters
     ----------
     parts : ndarray of uint64, shape (4, 65536)
         Histograms in the order of `lungmix.tissue.DENSE`.
-    table, voxel_ml : ndarray, float
+    table, voxel_ml, posteriors : ndarray, float, ndarray
         See `measure_scan`.
 
     Returns
@@ -163,8 +163,15 @@ def measure_dense(parts: Counts, table: Table, voxel_ml: float) -> Values:
         Values by the keys of `lungmix.kernels.data_dictionary.DENSE_COLUMNS`.
     """
     aerated = np.asarray(parts[:2].sum(axis=0, dtype=np.uint64))
-    involvement = _shares(aerated, table).get("lung_involvement", float("nan"))
-    return {"dense_lung_ml": _ml(parts[2:].sum(axis=0, dtype=np.uint64), voxel_ml), "aerated_involvement": involvement}
+    by_label, expected = (
+        shares.get("lung_involvement", float("nan"))
+        for shares in (_shares(aerated, table), expected_shares(aerated, posteriors))
+    )
+    return {
+        "dense_lung_ml": _ml(parts[2:].sum(axis=0, dtype=np.uint64), voxel_ml),
+        "aerated_involvement": by_label,
+        f"aerated_involvement{EXPECTED}": expected,
+    }
 
 
 def sum_of(sides: Counts | None, parts: Sequence[Tissue]) -> Counts:

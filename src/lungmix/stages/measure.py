@@ -145,7 +145,8 @@ def rows_of_case(
         )
         moved = ("left_out_ml", "rejected_ml", *(key for key in values if key.endswith(EXPECTED)))
         after_provenance = {key: values.pop(key) for key in moved}
-        dense = {} if case.region_counts is None else measure_dense(case.region_counts, table, case.geometry.voxel_ml)
+        parts = case.region_counts
+        dense = {} if parts is None else measure_dense(parts, table, case.geometry.voxel_ml, posteriors)
         return [{"case": case.name, **values, **provenance, **after_provenance, **dense}]
     rows: list[Row] = []
     lung_histogram = measured_counts(case, exclude_regions)
@@ -174,9 +175,12 @@ def with_dense_columns(rows: Sequence[Row]) -> list[Row]:
     return [row | {column.key: row.get(column.key, float("nan")) for column in DENSE_COLUMNS} for row in rows]
 
 
-def without_expected_columns(rows: Sequence[Row]) -> list[Row]:
-    """Return rows without the columns of expected values, which tables of earlier versions do not have."""
-    return [{key: value for key, value in row.items() if not key.endswith(EXPECTED)} for row in rows]
+def without_expected_columns(rows: Sequence[Row], present: Collection[str] = ()) -> list[Row]:
+    """Return rows without columns of expected values, some or all of which tables of earlier versions do not have.
+
+    Columns whose names are in `present` stay.
+    """
+    return [{key: row[key] for key in row if key in present or not key.endswith(EXPECTED)} for row in rows]
 
 
 def excluded_regions(cohort: Cohort) -> list[Tissue]:

@@ -16,11 +16,13 @@ from lungmix.store import CaseWriter, CohortWriter
 SHAPE, SPACING = (40, 64, 64), (5.5, 5.625, 7.5)
 
 
-def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED):
-    """Add a case with all its images, labelled by a model."""
+def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED, beta=None):
+    """Add a case with all its images, labelled by a model; with a beta, also under a Potts prior."""
     case = CohortWriter(cohort).add(name, geometry, acquisition or Acquisition())
     tissue = lungmix.tissue_labels(ct, lung, model)
     images = {"ct": ct, "lung": lung, "tissue": tissue, "tissue_median": lungmix.median_labels(tissue)}
+    if beta is not None:
+        images["tissue_potts"] = lungmix.potts_labels(ct, lung, model, geometry.spacing, beta)
     for image, volume in images.items():
         case.create_image(image)
         for start, stop in case.layout.slabs():
@@ -28,24 +30,26 @@ def add_case(cohort, name, ct, lung, geometry, acquisition=None, model=PUBLISHED
     case.write_histogram("hu_counts", count_hu(ct, lung))
     case.record("convert", {"key": "c"})
     case.record("mask", {"key": "m", "parameters": {"preset": "physical", "threshold": -155}})
-    label_record(case, model)
+    label_record(case, model, **({} if beta is None else {"potts": {"beta": beta}}))
     return case
 
 
-def label_record(case, model=PUBLISHED, name="published"):
+def label_record(case, model=PUBLISHED, name="published", **more):
     """Record in a case that its labels are by a model."""
     parameters = {key: list(getattr(model, key)) for key in ("weights", "means", "variances")}
-    CaseWriter(case).record("label", {"key": label.key_for(case, model), "model": parameters, "model_name": name})
+    CaseWriter(case).record(
+        "label", {"key": label.key_for(case, model), "model": parameters, "model_name": name, **more}
+    )
 
 
-def labelled_store(url, scans=3, seed=3):
+def labelled_store(url, scans=3, seed=3, beta=None):
     """Return a measured cohort of phantoms, and the scores of its cases."""
     cohort = lungmix.open_cohort(url, "a")
     scores = {}
     for patient in Cohort(scans, seed, SHAPE, SPACING):
         phantom = patient.phantom
         lung = (phantom.truth() > 0).astype("uint8")
-        add_case(cohort, phantom.name, phantom.volume(), lung, phantom.geometry, phantom.acquisition)
+        add_case(cohort, phantom.name, phantom.volume(), lung, phantom.geometry, phantom.acquisition, beta=beta)
         scores[phantom.name] = patient.score
     publish(cohort, PUBLISHED, {"given": True})
     measure_cohort(cohort, list(cohort), PUBLISHED)

@@ -122,6 +122,18 @@ def test_posteriors_are_in_the_viewer_on_request(made, tmp_path):
     assert file.stat().st_size < 500_000
 
 
+def test_labels_under_a_potts_prior_are_in_the_viewer_if_the_store_has_them(made, tmp_path):
+    page = made[2]
+    assert 'value="potts"' not in page.read_text()
+    assert "potts" not in delivered(page.parent / "data" / "case-002.js")["volume"]
+    cohort, _ = labelled_store(tmp_path / "s.zarr", scans=1, beta=0.5)
+    text = write_page(cohort, tmp_path / "page").read_text()
+    assert 'value="potts"><span>Potts prior</span>' in text
+    assert re.search(r'<option value="case-001" data-stamp="\w+-potts0.5">', text)
+    volume = delivered(tmp_path / "page" / "data" / "case-001.js")["volume"]
+    assert np.array_equal(unrolled(volume, "potts") / volume["spread"], preview_of(cohort["case-001"]).potts)
+
+
 def test_mixture_of_other_components_has_no_posteriors_of_tissues(tmp_path):
     model = lungmix.TissueModel((0.5, 0.5), (-900, 0), (2500, 40000))
     cohort = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")

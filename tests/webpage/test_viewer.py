@@ -10,13 +10,14 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.keys import Keys
 
+from lungmix.phantom import Phantom
 from lungmix.stages import quality
 from lungmix.store import CaseWriter
 from lungmix.tissue import TISSUES
 from lungmix.webpage.page import write_page
 from lungmix.webpage.volume import POSTERIOR_STEPS, preview_of
 from support.browser import running_browser
-from support.labelled import labelled_store, unlabelled
+from support.labelled import SHAPE, SPACING, add_case, labelled_store, unlabelled
 
 pytestmark = pytest.mark.slow
 
@@ -250,6 +251,30 @@ def test_opacity_of_the_overlay_is_the_posterior_on_request(browser, made, tmp_p
         f"HU, ground-glass opacity {percent} %"
     )
     choose(browser, "input[value=median]")
+    assert "median labels" in browser.find(".axial canvas").get_attribute("aria-label")
+    assert browser.console() == []
+
+
+def test_labels_under_a_potts_prior_are_shown_where_the_scan_has_them(browser, tmp_path):
+    cohort, _ = labelled_store(tmp_path / "s.zarr", scans=1, beta=0.7)
+    phantom = Phantom(SHAPE, SPACING, 5)
+    lung = (phantom.truth() > 0).astype("uint8")
+    add_case(cohort, "other", phantom.volume(), lung, phantom.geometry)
+    browser.open(write_page(cohort, tmp_path / "page"), "#scan=case-001")
+    browser.wait(SHOWN, "case-001")
+    choose(browser, "#cross")
+    browser.run("const o = document.getElementById('opacity'); o.value = 100; o.dispatchEvent(new Event('input'))")
+    choose(browser, "input[value=potts]")
+    assert "labels under a Potts prior" in browser.find(".axial canvas").get_attribute("aria-label")
+    preview = preview_of(cohort["case-001"])
+    stored = preview.potts[browser.run(POSITION)[0]]
+    assert (preview.potts != preview.labels % 6).any()
+    shown = at_centres(*pixels(browser), stored.shape)
+    for tissue in TISSUES:
+        assert (shown[stored == tissue.label] == tissue.rgba[:3]).all()
+    # A scan without these labels shows its median labels, and says so.
+    choose(browser, "#after")
+    browser.wait(SHOWN, "other")
     assert "median labels" in browser.find(".axial canvas").get_attribute("aria-label")
     assert browser.console() == []
 

@@ -155,3 +155,14 @@ def test_posteriors_are_turned_with_the_scan(tmp_path):
     case, expected = posterior_store(tmp_path / "s.zarr", (12, 16, 20), (1.0, 1.0, 1.0), direction)
     preview = preview_of(case, posterior="ggo")
     assert np.array_equal(preview.posterior, np.rint(POSTERIOR_STEPS * expected[::-1, :, ::-1]))
+
+
+def test_labels_under_a_potts_prior_are_turned_with_the_scan(tmp_path):
+    random = np.random.default_rng(4)
+    ct, lung = random.normal(-500, 200, (12, 16, 20)).astype(np.int16), (random.random((12, 16, 20)) < 0.8).view("u1")
+    geometry = Geometry((20, 16, 12), (1.0, 1.0, 3.0), direction=(-1.0, 0, 0, 0, 1.0, 0, 0, 0, -1.0))
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case = add_case(cohort, "a", ct, lung, geometry, beta=0.7)
+    expected = lungmix.potts_labels(ct, lung, PUBLISHED, geometry.spacing, 0.7)
+    assert np.array_equal(preview_of(case).potts, expected[::-1, :, ::-1])
+    assert preview_of(add_case(cohort, "b", ct, lung, geometry)).potts is None

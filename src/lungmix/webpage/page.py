@@ -27,6 +27,7 @@ from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.models import GIVEN, ModelUse, stored_model
+from lungmix.store.schema import POTTS_RECORD
 from lungmix.tissue import SIDES, TISSUES, Tissue
 from lungmix.webpage import pictures
 from lungmix.webpage.columns import BOTH, FLAGS, SCANNER, SCORE, Value, columns_of
@@ -269,7 +270,10 @@ def _render(
     )  # fmt: skip
     # Browsers cache data files by their stamps.
     suffix = "" if posterior is None else f"-{posterior.key}"
-    stamps = {name: str(cohort[name].stages[LABEL].get("key", ""))[:12] + suffix for name in viewed}
+    labels = {name: cohort[name].stages[LABEL] for name in viewed}
+    stamps = {
+        name: f"{str(record.get('key', ''))[:12]}{_potts_suffix(record)}{suffix}" for name, record in labels.items()
+    }
     return environment.get_template("index.html.j2").render(
         name=_short_name(cohort.url),
         overview=overview,
@@ -297,11 +301,17 @@ def _render(
         regions=SIDES,
         tissues=TISSUES,
         posterior=posterior,
+        has_potts=any(POTTS_RECORD in record for record in labels.values()),
         version=__version__,
         # Only files of this package are included without escaping.
         style=Markup((_STATIC / "page.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
+
+
+def _potts_suffix(record: Mapping[str, Any]) -> str:
+    """Return an ending of the stamp that tells labels under different Potts priors apart; empty without a prior."""
+    return f"-potts{record[POTTS_RECORD].get('beta')}" if POTTS_RECORD in record else ""
 
 
 def _cards(

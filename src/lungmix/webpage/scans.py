@@ -118,11 +118,13 @@ def histogram_of(counts: npt.NDArray[np.uint64], model: TissueModel | None) -> d
 def _volume(preview: Preview) -> dict[str, Any]:
     depth, height, width = preview.grey.shape
     columns = max(1, round((depth * height / width) ** 0.5))
-    posterior: dict[str, Any] = {}
+    further: dict[str, Any] = {}
     if preview.posterior is not None:
         sheet = _sheet(preview.posterior * np.uint8(_POSTERIOR_SPREAD), columns, lossless=True, quality=40, method=2)
-        posterior = {"posterior": sheet, "posteriorSteps": POSTERIOR_STEPS, "posteriorSpread": _POSTERIOR_SPREAD}
-    return posterior | {
+        further = {"posterior": sheet, "posteriorSteps": POSTERIOR_STEPS, "posteriorSpread": _POSTERIOR_SPREAD}
+    if preview.potts is not None:
+        further["potts"] = _sheet(preview.potts * np.uint8(_SPREAD), columns, lossless=True, quality=40, method=2)
+    return further | {
         "shape": [depth, height, width],
         "columns": columns,
         "lowest": LOWEST_HU,

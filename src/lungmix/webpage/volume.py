@@ -13,6 +13,7 @@ from lungmix.kernels.labels import look_up
 from lungmix.store import Case
 from lungmix.store.case import posterior_table
 from lungmix.store.chunking import Level
+from lungmix.store.schema import LABEL, POTTS_RECORD
 
 VOXELS = 2_000_000
 """Approximate number of voxels of a preview, which compresses to a few hundred kB."""
@@ -77,12 +78,15 @@ class Preview:
         The axes z, y, x.
     posterior : ndarray of uint8, shape (z, y, x), or None
         Mean posterior of one tissue, in steps of 1 / `POSTERIOR_STEPS`.
+    potts : ndarray of uint8, shape (z, y, x), or None
+        Tissue labels under a Potts prior, if the case has them.
     """
 
     grey: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
     axes: tuple[Axis, Axis, Axis]
     posterior: npt.NDArray[np.uint8] | None = None
+    potts: npt.NDArray[np.uint8] | None = None
 
 
 def preview_of(case: Case, voxels: int = VOXELS, posterior: str | None = None) -> Preview:
@@ -116,16 +120,26 @@ def preview_of(case: Case, voxels: int = VOXELS, posterior: str | None = None) -
         touched = np.flatnonzero(slab_weights.any(axis=1))
         mean[touched] += np.tensordot(slab_weights[touched], weights[1] @ (hu @ weights[2].T), axes=(1, 0))
     grey = np.rint((mean - LOWEST_HU) / STEP_HU).clip(0, 255).astype(np.uint8)
-    labels = np.zeros(sizes, np.uint8)
-    for name, factor in (("tissue", CLASSES), ("tissue_median", 1)):
+
+    def labels_of(name: str) -> npt.NDArray[np.uint8]:
+        labels = np.zeros(sizes, np.uint8)
         source = case.zarr_array(name, index)
         for begin, end in _slabs(level, cut):
             inside = (nearest[0] + cut[0].start >= begin) & (nearest[0] + cut[0].start < end)
             slab = np.asarray(source[(slice(begin, end), *cut[1:])])
             chosen = slab[np.ix_(nearest[0][inside] + cut[0].start - begin, nearest[1], nearest[2])]
-            labels[inside] += np.uint8(factor) * np.minimum(chosen, CLASSES - 1)
+            labels[inside] = np.minimum(chosen, CLASSES - 1)
+        return labels
+
+    labels = np.uint8(CLASSES) * labels_of("tissue") + labels_of("tissue_median")
+    potts = labels_of("tissue_potts") if has_potts(case) else None
     shares = None if posterior is None else _mean_posterior(case, posterior, level, cut, sizes)
-    return _reorient(Preview(grey, labels, _axes(case.geometry, level, cut, sizes), shares), case.geometry)
+    return _reorient(Preview(grey, labels, _axes(case.geometry, level, cut, sizes), shares, potts), case.geometry)
+
+
+def has_potts(case: Case) -> bool:
+    """Return True if a labelled case has labels under a Potts prior."""
+    return POTTS_RECORD in case.stages.get(LABEL, {})
 
 
 def _mean_posterior(case: Case, tissue: str, level: Level, cut: Box, sizes: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -259,9 +273,9 @@ def _reorient(preview: Preview, geometry: Geometry) -> Preview:
     order = geometry.axis_order
     flips = order.by_patient(order.flipped)
     turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
-    grey, labels, posterior = (
+    grey, labels, posterior, potts = (
         None if volume is None else np.ascontiguousarray(volume.transpose(order.axes)[turn])
-        for volume in (preview.grey, preview.labels, preview.posterior)
+        for volume in (preview.grey, preview.labels, preview.posterior, preview.potts)
     )
     assert grey is not None
     assert labels is not None
@@ -272,4 +286,4 @@ def _reorient(preview: Preview, geometry: Geometry) -> Preview:
             last = axis.first + axis.step * (n - 1)
             axis = Axis(axis.name, axis.size, last, -axis.step, axis.spacing, (axis.ends[1], axis.ends[0]))
         axes.append(axis)
-    return Preview(grey, labels, (axes[0], axes[1], axes[2]), posterior)
+    return Preview(grey, labels, (axes[0], axes[1], axes[2]), posterior, potts)

@@ -61,7 +61,7 @@ lungmix.Viewer = class {
   // Values of the volume that the overlay shows, and the pixel of the screen for each value.
   overlay() {
     const { volume } = this;
-    if (!this.showsPosterior()) return [volume[this.labels === "voxel" ? "voxel" : "median"], this.colors];
+    if (!this.showsPosterior()) return [volume[this.shownLabels()], this.colors];
     // The lowest byte of a pixel is red, the highest alpha: the probability is the opacity.
     const color = this.colors[this.tissue] & 0xffffff;
     const steps = volume.posteriorSteps;
@@ -72,6 +72,12 @@ lungmix.Viewer = class {
   // Labels by a mixture without tissues have no posteriors of them; their median labels are shown instead.
   showsPosterior() {
     return this.labels === "posterior" && Boolean(this.volume && this.volume.posterior);
+  }
+
+  // Name of the label map that is shown; scans without labels under a Potts prior show their median labels.
+  shownLabels() {
+    if (this.labels === "potts" && this.volume && this.volume.potts) return "potts";
+    return this.labels === "voxel" ? "voxel" : "median";
   }
 
   turn(step) {
@@ -163,7 +169,7 @@ lungmix.Viewer = class {
   }
 
   settingsText() {
-    let labels = this.labels === "voxel" ? "voxel-wise labels" : "median labels";
+    let labels = { voxel: "voxel-wise labels", median: "median labels", potts: "labels under a Potts prior" }[this.shownLabels()];
     if (this.showsPosterior()) labels = `posterior of ${this.names[this.tissue - 1].toLowerCase()}`;
     return `${this.window.name} window, ${this.opacity > 0 ? labels : "no labels"}`;
   }

@@ -1,4 +1,4 @@
-// Volume of a scan: arrays of grey values and labels, and of posteriors if the report has them, decoded from the sheets of slices in its data file.
+// Volume of a scan: arrays of grey values and labels, and of posteriors and labels under a Potts prior if the report has them, decoded from the sheets of slices in its data file.
 lungmix.Volume = class {
   static async of(delivered) {
     const volume = new lungmix.Volume();
@@ -19,6 +19,10 @@ lungmix.Volume = class {
       const { posteriorSpread, posteriorSteps } = delivered;
       volume.posterior = sheet.map((value) => Math.round(value / posteriorSpread));
       volume.posteriorSteps = posteriorSteps;
+    }
+    if (delivered.potts) {
+      const sheet = await lungmix.Volume.unroll(delivered.potts, shape, columns);
+      volume.potts = sheet.map((value) => Math.round(value / spread));
     }
     return volume;
   }

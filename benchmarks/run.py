@@ -32,6 +32,8 @@ BENCHMARKS = (
     "dicom_scan",
     "growth",
     "masks",
+    "potts",
+    "pooling",
     "simulate_scale",
     "paper_scale",
 )

@@ -21,6 +21,7 @@ from lungmix.kernels.potts import (
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.parameters import LARGEST_BETA, PottsParameters
 from oracle import potts as oracle
+from support import calibration
 from support.generators import masks
 from support.smoothing import SCANS, compare, row_of, voxels_of
 
@@ -167,3 +168,17 @@ def test_page_has_the_numbers_of_the_comparison():
     name = "lesions, noise of 30 HU"
     page = (Path(__file__).parents[2] / "docs" / "potts.md").read_text()
     assert row_of(name, compare(*voxels_of(SCANS[name]))) in page
+
+
+@pytest.mark.slow
+def test_page_has_the_numbers_of_the_calibration():
+    page = (Path(__file__).parents[2] / "docs" / "potts.md").read_text()
+    name = "lesions, noise of 30 HU, slices of 5 mm"
+    assert calibration.row_of(name, SCANS[name]) in page
+
+
+@pytest.mark.slow
+def test_partial_volume_and_correlated_noise_each_make_posteriors_less_calibrated():
+    row = calibration.row_of_blur("strong", SCANS["lesions, noise of 60 HU, strongly blurred"])
+    both, partial, correlated, neither = (float(cell.split()[0]) for cell in row.split("|")[2:6])
+    assert both > partial > correlated > neither

@@ -73,7 +73,7 @@ def compare(truth, hu, spacing, model: TissueModel | None = None, beta: float | 
     }
     made = {name: values.argmax(axis=0) + 1 for name, values in posteriors.items()}
     made["median"] = lungmix.median_labels(labels)[inside]
-    dice = {name: tuple(_dice(made[name], truth[inside], k) for k in (GGO, CONSOLIDATION)) for name in made}
+    dice = {name: tuple(dice_of(made[name], truth[inside], k) for k in (GGO, CONSOLIDATION)) for name in made}
     errors = {name: calibration_error(values, truth[inside]) for name, values in posteriors.items()}
     return Result(beta, dice, errors)
 
@@ -89,7 +89,8 @@ def calibration_error(posteriors, truth, bins=10):
     return float(np.abs(sums[0] - sums[1]).sum() / len(truth))
 
 
-def _dice(labels, truth, label):
+def dice_of(labels, truth, label):
+    """Return the Dice coefficient of a label."""
     actual, expected = labels == label, truth == label
     return float(2 * (actual & expected).sum() / (actual.sum() + expected.sum()))
 

@@ -406,6 +406,68 @@ def check_smoothing(smooth: str | None, beta: float | None) -> None:
     PottsParameters(beta)
 
 
+HARMONISERS = AIR_BLOOD, KERNEL = ("air-blood", "kernel")
+"""Methods of harmonisation, in the order in which they are applied."""
+
+NO_HARMONISATION = "none"
+
+KERNEL_REFERENCE_HU = (38.5, 43.6)
+"""Standard deviations of frequency bands in the lungs: means of three scans with soft kernels.
+
+docs/harmonise.md lists them.
+"""
+
+
+@dataclass(frozen=True)
+class HarmoniseParameters:
+    """Settings of the harmonised image, whose HU are labelled and measured in place of those of the scan.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        ``"air-blood"``: a linear map of HU by air in the trachea and blood in the descending aorta. ``"kernel"``: the
+        frequency bands of axial slices are brought to the standard deviations of a reference.
+    reference : tuple of float
+        With ``"kernel"``: standard deviation of each band of `lungmix.kernels.frequency_bands.BANDS_MM`, HU.
+    """
+
+    methods: tuple[str, ...] = HARMONISERS
+    reference: tuple[float, ...] = KERNEL_REFERENCE_HU
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in HARMONISERS:
+                raise UsageError(
+                    f"there is no harmonisation {mark_untrusted(name)}: choose {' or '.join(HARMONISERS)}, both "
+                    f"({','.join(HARMONISERS)}), or {NO_HARMONISATION}"
+                )
+        if not self.methods:
+            raise UsageError(f"no harmonisation is named: choose one of {', '.join((*HARMONISERS, NO_HARMONISATION))}")
+        reference = tuple(float(value) for value in self.reference)
+        if len(reference) != len(KERNEL_REFERENCE_HU) or not all(0 < value < inf for value in reference):
+            raise UsageError(
+                f"the reference of the kernel normalisation has {len(KERNEL_REFERENCE_HU)} standard deviations in HU, "
+                f"such as {','.join(map(str, KERNEL_REFERENCE_HU))}"
+            )
+        # The order in which methods are named has no meaning.
+        object.__setattr__(self, "methods", tuple(name for name in HARMONISERS if name in self.methods))
+        object.__setattr__(self, "reference", reference)
+
+    @classmethod
+    def of(cls, methods: str, reference: Sequence[float] | None = None) -> HarmoniseParameters | None:
+        """Return the settings for a text such as ``"air-blood,kernel"``; None for ``"none"``."""
+        names = [name.strip() for name in methods.split(",") if name.strip()]
+        if names == [NO_HARMONISATION]:
+            if reference is not None:
+                raise UsageError("without harmonisation there is no `kernel_reference`: leave it out")
+            return None
+        return cls(tuple(names), KERNEL_REFERENCE_HU if reference is None else tuple(reference))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return {"methods": list(self.methods), "reference": list(self.reference)}
+
+
 @dataclass(frozen=True)
 class IntakeParameters:
     """Settings of which attributes of patients a cohort keeps; by default none.

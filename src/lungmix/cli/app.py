@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command()(scan)
 app.command()(run.run)
 app.command()(run.convert)
+app.command()(run.harmonise)
 app.command()(run.mask)
 app.command(cls=opt.ManyCases)(run.fit)
 app.command()(run.label)

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from lungmix.cli.redaction import remember_store
+from lungmix.errors import UsageError
 
 _STORE = typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE", callback=remember_store)
 Store = Annotated[str, _STORE]
@@ -157,6 +158,23 @@ Beta = Annotated[
     typer.Option(
         help="With --smooth potts: strength of the prior, 0 to 10; by default it is estimated for each case.",
         metavar="NUMBER",
+    ),
+]
+Harmonise = Annotated[
+    str | None,
+    typer.Option(
+        help="Pool, label and measure harmonised HU, which an image of its own holds: 'air-blood' (linear, by tracheal "
+        "air and aortic blood), 'kernel' (frequency bands as of a soft reconstruction kernel), or both, "
+        "'air-blood,kernel'; 'none' uses the HU of the scans; by default as in the last run on STORE, or 'none'.",
+        metavar="METHODS|none",
+    ),
+]
+KernelReference = Annotated[
+    str | None,
+    typer.Option(
+        help="With --harmonise kernel: standard deviations in the lungs of the bands up to 1 mm and from 1 to 2 mm "
+        "that scans are brought to, in HU.",
+        metavar="HU,HU",
     ),
 ]
 ExcludeFlagged = Annotated[
@@ -315,6 +333,20 @@ class ManyCases(TyperCommand):
         return super().parse_args(ctx, words)
 
 
+def parse_reference(text: str | None) -> list[float] | None:
+    """Return the numbers in a text such as ``38.5,43.6``; None without a text.
+
+    Raises
+    ------
+    UsageError
+        If the text has another form.
+    """
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--kernel-reference {text} is not understood: write two numbers, such as 38.5,43.6") from None
+
+
 def parse_numbers(text: str, option: str) -> list[int]:
     """Return the numbers in a text such as ``5``, ``2-8``, ``3,5,7`` or ``2-4,7``, in ascending order.
 
@@ -323,8 +355,6 @@ def parse_numbers(text: str, option: str) -> list[int]:
     UsageError
         If the text has another form.
     """
-    from lungmix.errors import UsageError
-
     numbers: set[int] = set()
     try:
         for part in text.split(","):

@@ -80,7 +80,7 @@ def _export_posterior(case: Case, target: Path, tissue: str, dtype: str) -> Path
     if dtype == "uint8":
         table = np.rint(_STEPS * table)
     table = table.astype(dtype)
-    pairs = zip(slabs_of(case, "ct"), slabs_of(case, "lung"), strict=True)
+    pairs = zip(slabs_of(case, case.measured_image), slabs_of(case, "lung"), strict=True)
     slabs = (look_up(hu, lung, table) for hu, lung in pairs)
     about = {f"{PREFIX}{POSTERIOR}": tissue, **made_with(case, "tissue")}
     write_image(target, slabs, case.geometry, dtype, made_with=about, scale=1 / _STEPS if dtype == "uint8" else 1.0)

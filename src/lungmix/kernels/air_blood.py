@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,12 @@ class AirBlood:
     offset: float
     problem: NotHarmonised | None
     blood_problem: NoBlood | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; numbers that were not measured are left out."""
+        numbers = {"air_hu": self.air_hu, "blood_hu": self.blood_hu, "slope": self.slope, "offset": self.offset}
+        values: dict[str, Any] = {key: round(value, 6) for key, value in numbers.items() if value is not None}
+        return values if self.blood_problem is None else {**values, "no_blood": str(self.blood_problem)}
 
     @property
     def is_harmonised(self) -> bool:

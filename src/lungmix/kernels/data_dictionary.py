@@ -148,6 +148,12 @@ DENSE_COLUMNS: tuple[Column, ...] = (
 """Columns that ``measurements.csv`` has in addition if one of its cases has a mask of the preset ``anatomical``."""
 
 
+HARMONISED_COLUMNS: tuple[Column, ...] = (
+    Column("harmonised", "", "methods of harmonisation that were applied to the HU, joined by +; none for other scans"),
+)
+"""Columns that ``measurements.csv`` has in addition if one of its cases has a harmonised image."""
+
+
 def _quality_columns() -> tuple[Column, ...]:
     numbers = {flag.number: Column(flag.number, flag.unit, flag.measured) for flag in FLAGS}
     return (

@@ -148,7 +148,7 @@ def measure_reduced(
     core = np.zeros(reduced.lung.shape, np.bool_)
     if regions is not None:
         airway = find_airway(reduced.hu, reduced.lung, reduced.steps)
-        core = _within_plane(airway.tube, axis)
+        core = within_plane(airway.tube, axis)
         of_regions, slices_of_regions = _measure_regions(reduced, regions, body, axis)
         values |= of_regions
         slices |= slices_of_regions
@@ -266,7 +266,8 @@ def _plane(axis: int) -> Mask:
     return element
 
 
-def _within_plane(mask: Mask, axis: int) -> Mask:
+def within_plane(mask: Mask, axis: int) -> Mask:
+    """Return the voxels of a mask whose neighbours in the axial plane, across `axis`, are in the mask as well."""
     return np.asarray(ndimage.binary_erosion(mask, _plane(axis)))
 
 

@@ -16,6 +16,7 @@ from lungmix.pipeline.staleness import fault_of_labels
 from lungmix.stages import fit, mask, quality, regions
 from lungmix.stages.base import Stage
 from lungmix.stages.flags import flagged_cases, flags_of
+from lungmix.stages.harmonise import notes_of
 from lungmix.stages.label import LabelStage, without_sides
 from lungmix.stages.measure import drop_rows, excluded_regions, measure_cohort, measured_cases
 from lungmix.stages.plausibility import not_pooled
@@ -216,7 +217,7 @@ def add_flags(cohort: Cohort, result: RunResult, names: Sequence[str]) -> None:
     parameters, rows = last_quality(cohort), {str(row["case"]): row for row in result.rows}
     for name, case in cohort.items() if selected else ():
         if name in selected:
-            result.note(name, flags_of(case, parameters, rows.get(name)))
+            result.note(name, [*flags_of(case, parameters, rows.get(name)), *notes_of(case)])
 
 
 def compare_models(runner: CaseRunner, result: RunResult) -> None:

@@ -16,7 +16,14 @@ from lungmix.callbacks import Callback, LogWarnings
 from lungmix.cluster import connect
 from lungmix.formats import Scan, SeriesFilter
 from lungmix.mixture import TissueModel
-from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters, check_smoothing
+from lungmix.parameters import (
+    FitParameters,
+    HarmoniseParameters,
+    IntakeParameters,
+    MaskLabels,
+    MaskParameters,
+    check_smoothing,
+)
 from lungmix.pipeline.pipeline import FIT, Pipeline, given_model
 from lungmix.pipeline.result import RunResult
 from lungmix.quality_flags import QualityParameters
@@ -44,6 +51,8 @@ def run(
     quality: QualityParameters | None = None,
     smooth: str | None = None,
     beta: float | None = None,
+    harmonise: str | None = None,
+    kernel_reference: Sequence[float] | None = None,
     report: str | Path | None = None,
     client: Client | None = None,
     workers: int | None = None,
@@ -59,9 +68,9 @@ def run(
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans, in addition to the cases that the store holds.
     mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device,
-    quality, smooth, beta
-        See `lungmix.Pipeline.run`. The store remembers `mask`, `fit`, `quality`, `smooth` and `beta` of the last run,
-        and no other values.
+    quality, smooth, beta, harmonise, kernel_reference
+        See `lungmix.Pipeline.run`. The store remembers `mask`, `fit`, `quality`, `smooth`, `beta` and the harmonisation
+        of the last run, and no other values.
     report : str or Path, optional
         Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
     client : distributed.Client, optional
@@ -97,6 +106,8 @@ def run(
     # Check parameters first, so that no store is created if they are invalid.
     check_slices(chunk_slices)
     check_smoothing(smooth, beta)
+    if harmonise is not None:
+        HarmoniseParameters.of(harmonise, kernel_reference)
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
     model = given_model(model) or FIT
     cohort = open_cohort(store, "a")
@@ -121,6 +132,8 @@ def run(
             quality=quality,
             smooth=smooth,
             beta=beta,
+            harmonise=harmonise,
+            kernel_reference=kernel_reference,
         )
         if report is not None:
             result.page = write_page(cohort, report, result.failed, callback=callback)

@@ -20,7 +20,7 @@ from lungmix.intake.case_names import persist_case_numbers
 from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
-from lungmix.parameters import FitParameters, IntakeParameters, MaskLabels, MaskParameters, check_smoothing
+from lungmix.parameters import HARMONISERS, FitParameters, IntakeParameters, MaskLabels, MaskParameters, check_smoothing
 from lungmix.pipeline.cohort_steps import (
     add_flags,
     compare_models,
@@ -30,6 +30,7 @@ from lungmix.pipeline.cohort_steps import (
     measure_quality,
     resolve_model,
 )
+from lungmix.pipeline.harmonisation import check_harmonisation, remember_harmonisation
 from lungmix.pipeline.masks import plan_masks, remember_given
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
@@ -48,8 +49,16 @@ from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, s
 from lungmix.stages.quality import QualityStage, is_unmeasured
 from lungmix.stages.worst_slices import drop_slices
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
-from lungmix.store.choices import remember_fit, remember_quality, remember_smoothing, resolve_fit, resolve_mask
+from lungmix.store.choices import (
+    last_harmonisation,
+    remember_fit,
+    remember_quality,
+    remember_smoothing,
+    resolve_fit,
+    resolve_mask,
+)
 from lungmix.store.models import stored_id, stored_model
+from lungmix.store.schema import HARMONISE
 from lungmix.tissue import Tissue
 
 P = ParamSpec("P")
@@ -130,6 +139,8 @@ class Pipeline:
         quality: QualityParameters | None = None,
         smooth: str | None = None,
         beta: float | None = None,
+        harmonise: str | None = None,
+        kernel_reference: Sequence[float] | None = None,
     ) -> RunResult:
         """Run every stage that is not done yet, for the scans of sources and for the cases that the store holds.
 
@@ -173,9 +184,17 @@ class Pipeline:
             By default as in the last run on the store, or none.
         beta : float, optional
             Strength of the Potts prior, 0 to 10; by default it is estimated for each case.
+        harmonise : str, optional
+            ``"air-blood"``, ``"kernel"`` or ``"air-blood,kernel"`` writes a harmonised image, whose HU are masked,
+            labelled and measured in place of those of the scan; ``"none"`` uses the scan, and deletes harmonised
+            images. By default as in the last run on the store, or none.
+        kernel_reference : sequence of float, optional
+            Standard deviations of the frequency bands that ``"kernel"`` brings scans to, HU; by default those of
+            `lungmix.parameters.KERNEL_REFERENCE_HU`.
         """
         check_slices(chunk_slices)
         check_smoothing(smooth, beta)
+        check_harmonisation(self.cohort, harmonise, kernel_reference, masks is not None or mask_with is not None)
         segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
         result = RunResult()
         given = given_model(model)
@@ -185,11 +204,12 @@ class Pipeline:
         remember_quality(self.cohort, quality)
         remember_smoothing(self.cohort, smooth, beta)
         remember_fit(self.cohort, fit)
+        harmonised = remember_harmonisation(self.cohort, harmonise, kernel_reference)
         mask_stage = plan_masks(
             self._runner, self._all_names(scans), scans, result, mask,
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
         )  # fmt: skip
-        steps: list[Stage] = [ConvertStage(scans, chunk_slices, mask_stage.air_hu), mask_stage]
+        steps: list[Stage] = [ConvertStage(scans, chunk_slices, mask_stage.air_hu), *harmonised, mask_stage]
         stages = steps if given is None else [*steps, LabelStage(given)]
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         if given is not None:
@@ -249,6 +269,29 @@ class Pipeline:
         add_flags(self.cohort, result, result.done)
         return result
 
+    @_locked
+    def harmonise(self, harmonise: str | None = None, kernel_reference: Sequence[float] | None = None) -> RunResult:
+        """Write the harmonised images of all cases, or delete them; masks and labels of other HU become invalid.
+
+        Parameters
+        ----------
+        harmonise, kernel_reference
+            See `run`; by default the methods of the last run, or ``"air-blood,kernel"``.
+        """
+        result = RunResult()
+        if harmonise is None and last_harmonisation(self.cohort) is None:
+            harmonise = ",".join(HARMONISERS)
+        check_harmonisation(self.cohort, harmonise, kernel_reference)
+        names = list(self.cohort)
+        stages = remember_harmonisation(self.cohort, harmonise, kernel_reference)
+        drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
+        if stages:
+            self._runner.run_cases(HARMONISE, names, stages, result)
+        else:
+            result.done = names
+        add_flags(self.cohort, result, names)
+        return result
+
     @accepts_earlier_names(parameters="mask")
     @_locked
     def mask(
@@ -272,12 +315,11 @@ class Pipeline:
         segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
         result = RunResult()
         names = list(self.cohort)
-        stages = [
-            plan_masks(
-                self._runner, names, {}, result, mask,
-                accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
-            )
-        ]  # fmt: skip
+        mask_stage = plan_masks(
+            self._runner, names, {}, result, mask,
+            accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
+        )  # fmt: skip
+        stages: list[Stage] = [*remember_harmonisation(self.cohort), mask_stage]
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         self._runner.run_cases("mask", names, stages, result)
         if masks is not None or segmenter is not None:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from urllib.parse import quote
 
 from lungmix.serve.files import NAME
-from lungmix.store import IMAGES, Case, Cohort
+from lungmix.store import Case, Cohort
+from lungmix.store.schema import HARMONISED, LABEL_MAPS
 from lungmix.tissue import segments_of
 
 _NEUROGLANCER = "https://neuroglancer-demo.appspot.com/#!"
@@ -60,16 +61,21 @@ def links_of(cohort: Cohort, address: str) -> list[CaseLinks]:
 def neuroglancer_state(case: Case, image: str) -> dict[str, object]:
     """Return the state with which neuroglancer shows a case: CT in the lung window, label maps in tissue colours."""
     low, high = _WINDOW
+    images = {"ct": f"zarr3://{image}/"}
+    if case.is_started(HARMONISED):
+        images[HARMONISED] = f"zarr3://{image}/{HARMONISED}/"
     layers: list[dict[str, object]] = [
         {
             "type": "image",
-            "name": "ct",
-            "source": f"zarr3://{image}/",
+            "name": name,
+            "source": source,
             "shaderControls": {"normalized": {"range": [low, high], "window": [low, high]}},
+            **({} if name == "ct" else {"visible": False}),
         }
+        for name, source in images.items()
     ]
-    for name in IMAGES:
-        if name != "ct" and case.is_started(name):
+    for name in LABEL_MAPS:
+        if case.is_started(name):
             segments = segments_of(name)
             layers.append(
                 {

@@ -64,7 +64,7 @@ class AnatomicalMaskStage(MaskStage):
         """
         client, progress = context.client, context.progress(case_name, STAGE)
         case = CaseWriter(context.cohort[case_name])
-        convert.check_converted(case)
+        convert.check_image(case)
         key = key_for(case, self.parameters)
         accepted = check_hu(case, key, accept=self.accept_hu)
         has_regions = case.geometry.orientation_known
@@ -119,13 +119,14 @@ def _find_zones(case_ref: CaseRef, threshold: int) -> regions.CompressedLabels:
     """Return the zones of the reduced copy; their axes are ordered as those of the stored array, and not flipped."""
     case = case_ref.open()
     axial = case.geometry.axial
-    grid = _grid_of(axial)
+    grid = grid_of(axial)
     spacing = grid.reduction.spacing(axial.spacing_zyx)
-    codes = find_zones(reduced_hu(case, grid), threshold, spacing, grid.first_reduced)
+    codes = find_zones(reduced_hu(case, grid, case.measured_image), threshold, spacing, grid.first_reduced)
     return regions.CompressedLabels.of(codes.transpose(np.argsort(case.geometry.axis_order.axes)))
 
 
-def _grid_of(axial: Geometry) -> ReducedGrid:
+def grid_of(axial: Geometry) -> ReducedGrid:
+    """Return the positions of the reduced voxels of an axial array."""
     return ReducedGrid(reduction_of(axial.spacing_zyx), axial.first_index)
 
 
@@ -142,7 +143,7 @@ def _write_slab(
     masks = _masks_of(case, zones.labels, element, start, stop)
     rows = span_of(masks.any(axis=(0, 1, 3)))
     if rows is not None:
-        hu = case.read("ct", start, stop, rows)
+        hu = case.read(case.measured_image, start, stop, rows)
         for count, mask in zip(counts, masks[:, :, rows], strict=True):
             count += count_hu_packed(hu, mask)
         # Memory for one array of the voxels of a slab at a time, besides what is written.
@@ -169,7 +170,7 @@ def _masks_of(case: CaseWriter, codes: Codes, element: Element, start: int, stop
     low, high = max(0, start - halo), min(shape[0], stop + halo)
     indices = [np.arange(low, high), *(np.arange(n) for n in shape[1:])]
     axial = [n - 1 - index if flip else index for n, index, flip in zip(shape, indices, order.flipped, strict=True)]
-    grid = _grid_of(geometry.axial)
+    grid = grid_of(geometry.axial)
     reduced = order.by_array(grid.indices(order.by_patient(codes.shape), order.by_patient(axial)))
     air = case.read_packed(PACKED, low, high)
     return lung_masks(air, codes, reduced, element, (start - low, stop - low))

@@ -6,6 +6,7 @@ Segmenters work on axial slices: perpendicular to the axis from feet to head, co
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,8 @@ def batches(depth: int, batch_slices: int, start: int = 0, stop: int | None = No
         yield first, min(first + batch_slices, end)
 
 
-def read_axial(case: CaseFiles, first: int, stop: int) -> AxialSlices:
-    """Return axial slices of a scan.
+def read_axial(case: CaseFiles, first: int, stop: int, image: str) -> AxialSlices:
+    """Return axial slices of an image.
 
     The array may hold its slices along any axis, from feet to head or from head to feet.
 
@@ -45,6 +46,8 @@ def read_axial(case: CaseFiles, first: int, stop: int) -> AxialSlices:
         The case.
     first, stop : int
         Range of slices, counted from the feet.
+    image : str
+        Name of the image, ``ct`` or ``harmonised``.
     """
     geometry = case.geometry
     order, shape = geometry.axis_order, geometry.shape
@@ -53,9 +56,9 @@ def read_axial(case: CaseFiles, first: int, stop: int) -> AxialSlices:
     index = [slice(None)] * 3
     index[axis] = slice(low, high)
     if axis == 0:
-        box = case.read("ct", low, high)
+        box = case.read(image, low, high)
     else:
-        array = case.zarr_array("ct")
+        array = case.zarr_array(image)
         sizes = [*shape]
         sizes[axis] = high - low
         box = np.empty(sizes, np.int16)
@@ -66,15 +69,15 @@ def read_axial(case: CaseFiles, first: int, stop: int) -> AxialSlices:
     return AxialSlices(hu, first, total, order.by_patient(geometry.spacing_zyx))
 
 
-def labels_in_array(case: CaseFiles, name: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
-    """Return labels in the storage order of a scan, slices ``start`` to ``stop``, from labels of its axial slices.
+def in_array(case: CaseFiles, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+    """Return values in the storage order of a scan, slices ``start`` to ``stop``, from values of its axial slices.
 
     Parameters
     ----------
     case : CaseFiles
         The case.
     name : str
-        Temporary array with labels of all axial slices.
+        Temporary array with values of all axial slices.
     start, stop : int
         Range along the first axis of the stored array.
     """

@@ -22,8 +22,9 @@ from lungmix.stages.base import StageContext, Status
 from lungmix.stages.reading import read_on_worker
 from lungmix.store import Case, CaseRef, CaseWriter, CohortWriter, layout_of
 from lungmix.store.digests import cache_key, location_digest
+from lungmix.store.models import record_of
 from lungmix.store.objects import Receipts
-from lungmix.store.schema import ARRAYS, CONVERT, PACKED
+from lungmix.store.schema import ARRAYS, CONVERT, HARMONISE, PACKED
 
 if TYPE_CHECKING:
     from lungmix.formats import Scan
@@ -195,6 +196,32 @@ def _interpolated_slices(scan: Scan) -> int:
     resampling = scan.stack.resampling
     shifted = [any(float(offset) % 1 for offset in offsets) for offsets in resampling.offsets]
     return sum(bool(weight) or shifted[lower] for lower, _, weight in resampling.sources)
+
+
+def image_inputs(case: Case) -> dict[str, str]:
+    """Return what the cache key of a mask contains of the image that is measured: digest, and key of harmonised HU."""
+    harmonised = record_of(case, HARMONISE).get("key")
+    return {
+        "image": case.stages[STAGE]["voxels_sha256"],
+        **({} if harmonised is None else {"harmonised": harmonised}),
+    }
+
+
+def check_image(case: Case) -> None:
+    """Raise an error unless the image of a case is complete, and its harmonised image too if it is measured.
+
+    Raises
+    ------
+    StoreError
+        If an image is corrupt, or the conversion of the case did not finish.
+    """
+    check_converted(case)
+    if HARMONISE in case.damage:
+        raise StoreError(
+            f"case {case.name}: its harmonised image is corrupt ({case.damage[HARMONISE]['reason']}): run "
+            "`Pipeline.harmonise()`",
+            case=case.name,
+        )
 
 
 def check_converted(case: Case) -> None:

@@ -161,7 +161,7 @@ def _count_slab(case_ref: CaseRef, comparisons: Sequence[Comparison], slab: Span
     overlaps = []
     differing = np.zeros((len(comparisons), depth), np.int64)
     bins = np.zeros((len(comparisons), 2, _N_BINS), np.int64) if by_hu else None
-    hu = case.read("ct", *slab) if by_hu and images[REFERENCE].any() else None
+    hu = case.read(case.measured_image, *slab) if by_hu and images[REFERENCE].any() else None
     rows, columns = np.zeros(ny, np.bool_), np.zeros(nx, np.bool_)
     for i, comparison in enumerate(comparisons):
         mask = selected(images[comparison.image], comparison.labels)

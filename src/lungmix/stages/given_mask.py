@@ -42,7 +42,7 @@ def key_for(case: Case, mask: MaskFile, labels: MaskLabels | None, computed: Mas
     The key contains the parameters of masks, because they determine right and left if the file does not.
     """
     return cache_key(
-        stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"], geometry=case.geometry.to_dict(),
+        stage=STAGE, version=1, **convert.image_inputs(case), geometry=case.geometry.to_dict(),
         file=mask.fingerprint, labels=None if labels is None else [list(pair) for pair in labels.segments],
         parameters=parameters_of(mask, computed).to_dict(),
     )  # fmt: skip
@@ -132,7 +132,7 @@ class GivenMaskStage:
     def _write(self, context: StageContext, name: str, mask: MaskFile) -> Status:
         client, progress = context.client, context.progress(name, STAGE)
         case = CaseWriter(context.cohort[name])
-        convert.check_converted(case)
+        convert.check_image(case)
         key = key_for(case, mask, self.labels, self.computed)
         accepted = check_hu(case, key, accept=self.computed.accept_hu)
         is_complete = not regions.are_from_file(case) or regions.is_valid(case)

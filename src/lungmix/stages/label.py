@@ -30,7 +30,7 @@ from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
 from lungmix.store.models import MODEL_DOUBTS
 from lungmix.store.objects import Receipts
-from lungmix.store.schema import LABEL
+from lungmix.store.schema import HARMONISE, LABEL
 
 if TYPE_CHECKING:
     # Workers get a lookup table: they import neither mixtures nor their libraries.
@@ -94,7 +94,9 @@ class LabelStage:
         """
         before = context.cohort[case_name]
         if self.before and (
-            mask.STAGE not in before.stages or (regions.belong_to_mask(before) and not regions.is_valid(before))
+            mask.STAGE not in before.stages
+            or HARMONISE in before.damage
+            or (regions.belong_to_mask(before) and not regions.is_valid(before))
         ):
             for stage in self.before:
                 stage.run(context, case_name)
@@ -108,7 +110,7 @@ class LabelStage:
         stored = case.stages.get(STAGE, {})
         if has_regions and stored.get("key") == key and potts.is_made_with(stored, self.smooth):
             return "kept"
-        convert.check_converted(case)
+        convert.check_image(case)
         context.memory.check(case_name, case.geometry, case.layout.slab)
         case_ref = CaseRef.of(
             context.cohort, case_name, case.start_stage(STAGE, key, () if has_regions else (regions.STAGE,))
@@ -227,7 +229,7 @@ def _look_up_slab(
         lung = case.read("lung", begin, end)
         rows = span_of(lung.any(axis=(0, 2)))
         if rows is not None:
-            hu = case.read("ct", begin, end, rows)
+            hu = case.read(case.measured_image, begin, end, rows)
             out[begin - start : end - start, rows] = look_up(hu, lung[:, rows], table)
             if region_lookup is not None:
                 region_counts.append(region_lookup.write(begin, rows, hu, lung))

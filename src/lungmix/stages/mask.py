@@ -43,7 +43,7 @@ def key_for(case: Case, parameters: MaskParameters) -> str:
     axes = {"cranial_axis": order.cranial_axis} if order.cranial_axis else {}
     rules = {"rules": ANATOMICAL_RULES} if parameters.preset == ANATOMICAL else {}
     return cache_key(
-        stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"],
+        stage=STAGE, version=1, **convert.image_inputs(case),
         spacing=case.geometry.spacing, parameters=parameters.to_dict(), **axes, **rules,
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ class MaskStage:
         """
         client, parameters = context.client, self.parameters
         case = CaseWriter(context.cohort[case_name])
-        convert.check_converted(case)
+        convert.check_image(case)
         key = key_for(case, parameters)
         accepted = check_hu(case, key, accept=self.accept_hu)
         if case.stages.get(STAGE, {}).get("key") == key:
@@ -222,7 +222,7 @@ def _open_slab(case_ref: CaseRef, starts: Edges, recipe: MaskRecipe, block_id: t
 
 def _pack_slab(case_ref: CaseRef, start: int, stop: int, threshold: int) -> Receipts:
     case = case_ref.open("r+")
-    return case.write_packed(PACKED, start, pack_below(case.read("ct", start, stop), threshold))
+    return case.write_packed(PACKED, start, pack_below(case.read(case.measured_image, start, stop), threshold))
 
 
 def describe_failure(
@@ -298,5 +298,5 @@ def _finish_slab(
         if box is not None:
             files |= case.write("lung", begin, unpack(slab, nx))
             rows = slice(*box[1])
-            histogram += count_hu_packed(case.read("ct", begin, end, rows), slab[:, rows])
+            histogram += count_hu_packed(case.read(case.measured_image, begin, end, rows), slab[:, rows])
     return _WrittenSlab(SparseHistogram.of(histogram), files)

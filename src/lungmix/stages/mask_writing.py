@@ -97,7 +97,7 @@ def write_mask(
         rows = span_of(labels.any(axis=(0, 2)))
         if rows is None:
             continue
-        hu = case.read("ct", start, start + len(labels), rows)
+        hu = case.read(case.measured_image, start, start + len(labels), rows)
         for label in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=len(LABELS) + 1)[1:]) + 1:
             histograms[label - 1] += count_hu(hu, (labels[:, rows] == label).view(np.uint8))
         files |= case.write("lung", start, (labels > 0).view(np.uint8))

@@ -21,6 +21,7 @@ from lungmix.kernels.data_dictionary import (
     EVALUATION,
     EVALUATION_HU,
     EXPECTED,
+    HARMONISED_COLUMNS,
     MEASUREMENTS,
     QUALITY,
     RADIOMICS,
@@ -28,8 +29,9 @@ from lungmix.kernels.data_dictionary import (
 from lungmix.kernels.measures import component_keys, measure_dense, measure_scan, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
+from lungmix.parameters import NO_HARMONISATION
 from lungmix.quality_flags import QualityParameters
-from lungmix.stages import quality, regions
+from lungmix.stages import harmonise, quality, regions
 from lungmix.stages.comparisons import SEGMENTS
 from lungmix.stages.flags import exact_parts, quality_row, raised_flags
 from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortWriter, parquet_name
@@ -39,7 +41,7 @@ from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, FROM_FILE, MA
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without_lines
 from lungmix.tissue import SIDES, Tissue
 
-WORDS = ("case", "mask", "model")
+WORDS = ("case", "mask", "model", HARMONISED_COLUMNS[0].key)
 """Text columns of ``measurements.csv``; all others are numeric."""
 
 UNKNOWN = "unknown"
@@ -87,6 +89,8 @@ def measure_cohort(
     ]
     if any(DENSE_COLUMNS[0].key in row for row in rows):
         rows = with_dense_columns(rows)
+    if any(HARMONISED_COLUMNS[0].key in row for row in rows):
+        rows = with_harmonised_columns(rows)
     if not rows:
         # A table is written with the columns of its rows. Without rows, keep the header of the stored table.
         drop_rows(cohort, lines_of(cohort.read_text(file) or "")[1])
@@ -147,7 +151,8 @@ def rows_of_case(
         after_provenance = {key: values.pop(key) for key in moved}
         parts = case.region_counts
         dense = {} if parts is None else measure_dense(parts, table, case.geometry.voxel_ml, posteriors)
-        return [{"case": case.name, **values, **provenance, **after_provenance, **dense}]
+        harmonised = {HARMONISED_COLUMNS[0].key: text} if (text := harmonise.applied_to(case)) is not None else {}
+        return [{"case": case.name, **values, **provenance, **after_provenance, **dense, **harmonised}]
     rows: list[Row] = []
     lung_histogram = measured_counts(case, exclude_regions)
     for label_value, region in enumerate(["lung", *component_keys(model.n_components)]):
@@ -173,6 +178,12 @@ def _tables_of(model: TissueModel) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 def with_dense_columns(rows: Sequence[Row]) -> list[Row]:
     """Return rows with the columns of dense lung, which are NaN for masks of other presets than ``anatomical``."""
     return [row | {column.key: row.get(column.key, float("nan")) for column in DENSE_COLUMNS} for row in rows]
+
+
+def with_harmonised_columns(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with the column of harmonisation at their end, which is ``none`` for scans without it."""
+    key = HARMONISED_COLUMNS[0].key
+    return [{**{name: row[name] for name in row if name != key}, key: row.get(key, NO_HARMONISATION)} for row in rows]
 
 
 def without_expected_columns(rows: Sequence[Row], present: Collection[str] = ()) -> list[Row]:
@@ -308,6 +319,7 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
         for name, columns in (
             ("measurements", MEASUREMENTS),
             ("dense_lung", DENSE_COLUMNS),
+            ("harmonised", HARMONISED_COLUMNS),
             ("radiomics", RADIOMICS),
             ("qc", QUALITY),
             ("evaluation", EVALUATION),

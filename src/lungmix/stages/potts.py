@@ -184,7 +184,7 @@ def _read_slab(case_ref: CaseRef, start: int, stop: int) -> _Slices:
         rows = span_of(lung.any(axis=(0, 2)))
         if rows is not None:
             slices.lung[begin - start : end - start] = lung
-            slices.hu[begin - start : end - start, rows] = case.read("ct", begin, end, rows)
+            slices.hu[begin - start : end - start, rows] = case.read(case.measured_image, begin, end, rows)
     return slices
 
 

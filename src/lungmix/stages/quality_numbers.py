@@ -15,11 +15,9 @@ import numpy.typing as npt
 from lungmix.kernels.quality import measure_reduced, statistics_in_slices
 from lungmix.kernels.regions import Labels, Mask, Reduced
 from lungmix.kernels.rejected_components import Rejected
+from lungmix.kernels.trachea import part_of_trachea
 from lungmix.stages.reduced import reduced_labels
 from lungmix.store import CaseFiles
-
-TRACHEA_MM = 20.0
-"""Length of the part of the trachea that is read at full size; it lies in one or two stored slabs."""
 
 
 def quality_numbers(
@@ -48,33 +46,17 @@ def quality_numbers(
     return values
 
 
-def _trachea_voxels(
-    case: CaseFiles, core: Mask, factors: tuple[int, int, int]
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
+def _trachea_voxels(case: CaseFiles, core: Mask, factors: tuple[int, int, int]) -> tuple[npt.NDArray[np.int16], Mask]:
     """Return HU at full size in a box around a part of the trachea, and a mask of the voxels inside the trachea.
 
     Both have the axes of the axial array. `core` is the mask of the trachea on the reduced copy, without its wall, and
     `factors` are the voxels of the scan per reduced voxel along z, y, x.
     """
     geometry, order = case.geometry.axial, case.geometry.axis_order
-    slices = np.flatnonzero(core.any(axis=(1, 2)))
-    # Take a part above the middle, because the lower end of the tube can be a main bronchus.
-    middle, length = int(slices[int(0.6 * (len(slices) - 1))]), TRACHEA_MM / (factors[0] * geometry.spacing_zyx[0])
-    first = max(middle - int(length / 2), int(slices[0]))
-    part = core[first : first + max(1, int(length))]
-    rows, columns = (np.flatnonzero(part.any(axis=axes)) for axes in ((0, 2), (0, 1)))
-    part = part[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    starts = [n * factor for n, factor in zip((first, int(rows[0]), int(columns[0])), factors, strict=True)]
-    stops = [
-        min(start + n * factor, size)
-        for start, n, factor, size in zip(starts, part.shape, factors, geometry.shape, strict=True)
-    ]
-    for axis, factor in enumerate(factors):
-        part = part.repeat(factor, axis)
-    part = part[tuple(slice(stop - start) for start, stop in zip(starts, stops, strict=True))]
-    box = order.by_array([slice(start, stop) for start, stop in zip(starts, stops, strict=True)])
+    reduced_index = [np.arange(n) // factor for n, factor in zip(geometry.shape, factors, strict=True)]
+    spans, inside = part_of_trachea(core, reduced_index, factors[0] * geometry.spacing_zyx[0])
     stored = tuple(
         slice(n - span.stop, n - span.start) if flip else span
-        for span, n, flip in zip(box, case.geometry.shape, order.flipped, strict=True)
+        for span, n, flip in zip(order.by_array(spans), case.geometry.shape, order.flipped, strict=True)
     )
-    return np.ascontiguousarray(order.to_axial(case.zarr_array("ct")[stored])), part
+    return np.ascontiguousarray(order.to_axial(case.zarr_array("ct")[stored])), inside

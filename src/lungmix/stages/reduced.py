@@ -87,12 +87,12 @@ def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(order.to_axial(np.stack(planes)))
 
 
-def reduced_hu(case: CaseFiles, grid: ReducedGrid) -> npt.NDArray[np.int16]:
-    """Return the mean HU of the reduced voxels of the axial array of a case; its image is read once, slab by slab."""
+def reduced_hu(case: CaseFiles, grid: ReducedGrid, image: str) -> npt.NDArray[np.int16]:
+    """Return the mean HU of the reduced voxels of the axial array of an image; it is read once, slab by slab."""
     order = case.geometry.axis_order
     along = order.axes.index(0)
     spans = list(case.layout.slabs())
-    slabs = (order.to_axial(case.read("ct", *span)) for span in (spans[::-1] if order.flipped[0] else spans))
+    slabs = (order.to_axial(case.read(image, *span)) for span in (spans[::-1] if order.flipped[0] else spans))
     missing = list(grid.missing)
     parts = []
     for run in _runs(slabs, grid, along):
@@ -128,7 +128,7 @@ def _reduced_from_levels(case: CaseFiles) -> Reduced:
     """Return the reduced copy of a case whose stored array is axial, from a coarse level of its image."""
     reduction = reduction_of(case.geometry.spacing_zyx)
     factors = reduction.factors
-    lung, hu = (_strided(case, name, reduction.level, reduction.stride) for name in ("lung", "ct"))
+    lung, hu = (_strided(case, name, reduction.level, reduction.stride) for name in ("lung", case.measured_image))
     nx = case.geometry.shape[2]
     air = [
         unpack(case.read_packed(PACKED, start, stop)[-start % factors[0] :: factors[0], :: factors[1]], nx)[
@@ -150,7 +150,7 @@ def _reduced_from_voxels(case: CaseFiles) -> Reduced:
     factors = reduction.factors
     parts = []
     for start, stop in _axial_runs(case, reduction):
-        hu = np.ascontiguousarray(order.to_axial(case.read("ct", start, stop)))
+        hu = np.ascontiguousarray(order.to_axial(case.read(case.measured_image, start, stop)))
         lung = order.to_axial(case.read("lung", start, stop))
         air = order.to_axial(unpack(case.read_packed(PACKED, start, stop), nx))
         masks = (mask[tuple(slice(None, None, n) for n in factors)] > 0 for mask in (lung, air))

@@ -24,7 +24,7 @@ from lungmix.parameters import MaskParameters
 from lungmix.segmenters import AxialSlices, Segmenter, SegmenterSpec
 from lungmix.segmenters.plugins import library_versions
 from lungmix.stages import convert, regions
-from lungmix.stages.axial_slices import batches, labels_in_array, read_axial
+from lungmix.stages.axial_slices import batches, in_array, read_axial
 from lungmix.stages.base import StageContext, Status
 from lungmix.stages.mask import STAGE, check_hu, pack_air
 from lungmix.stages.mask_labels import LABELS, LabelChoice
@@ -49,7 +49,7 @@ def key_for(case: Case, spec: SegmenterSpec, parameters: MaskParameters) -> str:
     The key contains the parameters of masks, because they determine right and left if the segmenter does not.
     """
     return cache_key(
-        stage=STAGE, version=1, image=case.stages[convert.STAGE]["voxels_sha256"], geometry=case.geometry.to_dict(),
+        stage=STAGE, version=1, **convert.image_inputs(case), geometry=case.geometry.to_dict(),
         parameters=parameters.to_dict(), segmenter=spec.identity,
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ class SegmentedMaskStage:
         """
         client, spec, progress = context.client, self.spec, context.progress(case_name, STAGE)
         case = CaseWriter(context.cohort[case_name])
-        convert.check_converted(case)
+        convert.check_image(case)
         key = key_for(case, spec, self.parameters)
         accepted = check_hu(case, key, accept=self.accept_hu)
         is_complete = not regions.are_from_file(case) or regions.is_valid(case)
@@ -174,7 +174,7 @@ def _try_out(case_ref: CaseRef, spec: SegmenterSpec) -> SegmenterError | None:
     """Segment the batch in the middle of a scan, and return the error of the segmenter; None if there is none."""
     case = case_ref.open()
     spans = list(batches(case.geometry.axial.shape[0], spec.kind.batch_slices))
-    labels = _call(spec, "segment", read_axial(case, *spans[len(spans) // 2]))
+    labels = _call(spec, "segment", read_axial(case, *spans[len(spans) // 2], case.measured_image))
     return labels if isinstance(labels, SegmenterError) else None
 
 
@@ -185,7 +185,7 @@ def _segment(case_ref: CaseRef, spec: SegmenterSpec, start: int, stop: int) -> S
     """
     case = case_ref.open("r+")
     for first, last in batches(stop, spec.kind.batch_slices, start):
-        slices = read_axial(case, first, last)
+        slices = read_axial(case, first, last, case.measured_image)
         labels = _call(spec, "segment", slices)
         if isinstance(labels, SegmenterError):
             return labels
@@ -220,7 +220,7 @@ def _place(
     for first, last in batches(stop, spec.kind.batch_slices, start):
         placed: npt.NDArray[np.uint8] | SegmenterError = labels[first - start : last - start]
         if spec.kind.plane is not None:
-            placed = _call(spec, "place", read_axial(case, first, last), placed)
+            placed = _call(spec, "place", read_axial(case, first, last, case.measured_image), placed)
         if isinstance(placed, SegmenterError):
             return placed
         case_ref.open("r+").write_temporary(IMPORTED, first, placed)
@@ -274,4 +274,4 @@ def _slabs(
         values[number] = label
     case = case_ref.open("r+")
     for start, stop in case.layout.slabs():
-        yield case_ref.open("r+"), start, values[labels_in_array(case, array, start, stop)]
+        yield case_ref.open("r+"), start, values[in_array(case, array, start, stop)]

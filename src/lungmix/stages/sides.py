@@ -42,7 +42,7 @@ class SideStage:
         if regions.is_valid(case):
             return "kept"
         regions.check_computable(case)
-        convert.check_converted(case)
+        convert.check_image(case)
         context.memory.check(case_name, case.geometry, case.layout.slab)
         case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(regions.STAGE, regions.key_for(case)))
         files = case.create_image("side")
@@ -64,4 +64,6 @@ def _write_slab(
     rows = span_of(lung.any(axis=(0, 2)))
     if rows is None:
         return []
-    return [regions.RegionLookup(case, coarse).write(start, rows, case.read("ct", start, stop, rows), lung)]
+    return [
+        regions.RegionLookup(case, coarse).write(start, rows, case.read(case.measured_image, start, stop, rows), lung)
+    ]

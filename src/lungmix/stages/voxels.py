@@ -57,5 +57,5 @@ def _count(case_ref: CaseRef, start: int, stop: int) -> int:
 
 def _read(case_ref: CaseRef, start: int, stop: int, clip: int) -> npt.NDArray[np.float64]:
     case = case_ref.open()
-    hu = case.read("ct", start, stop)[case.read("lung", start, stop) > 0]
+    hu = case.read(case.measured_image, start, stop)[case.read("lung", start, stop) > 0]
     return np.maximum(hu, clip).astype(np.float64)

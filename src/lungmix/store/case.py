@@ -22,7 +22,18 @@ from lungmix.store import zarr_adapter
 from lungmix.store.chunking import Layout, layout_of
 from lungmix.store.formatting_html import case_html
 from lungmix.store.metadata import ATTRIBUTE
-from lungmix.store.schema import ARRAYS, CONVERT, IMAGES, LABEL, MASK, ONLY_SOME_LABELS, PACKED, ArraySchema
+from lungmix.store.schema import (
+    ARRAYS,
+    CONVERT,
+    HARMONISE,
+    HARMONISED,
+    IMAGES,
+    LABEL,
+    MASK,
+    ONLY_SOME_LABELS,
+    PACKED,
+    ArraySchema,
+)
 from lungmix.store.verified_array import StoredArray
 
 if TYPE_CHECKING:
@@ -72,6 +83,16 @@ class Case:
         return self.array("ct")
 
     @property
+    def harmonised(self) -> da.Array:
+        """The scan with harmonised HU: int16, ``[z, y, x]``; only after a run with `harmonise`."""
+        return self.array(HARMONISED)
+
+    @property
+    def measured_image(self) -> str:
+        """Image whose HU masks, labels and measurements are of: ``harmonised`` if the case has it, else ``ct``."""
+        return HARMONISED if HARMONISE in self._shared_attributes.get("stages", {}) else "ct"
+
+    @property
     def lung(self) -> da.Array:
         """The lung mask: uint8, 0 or 1."""
         return self.array("lung")
@@ -98,7 +119,10 @@ class Case:
 
     @property
     def hu_counts(self) -> npt.NDArray[np.uint64]:
-        """HU histogram of the lung voxels, uint64; entry ``i`` counts the voxels of ``i - 32768`` HU."""
+        """HU histogram of the lung voxels, uint64; entry ``i`` counts the voxels of ``i - 32768`` HU.
+
+        HU are those of the image that is measured, see `measured_image`.
+        """
         return self._stored_array("hu_counts")[:]
 
     @property
@@ -131,7 +155,7 @@ class Case:
 
         Parameters
         ----------
-        name : {"ct", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
+        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
             Name of the image.
         level : int
             Resolution level, 0 the finest.
@@ -169,7 +193,8 @@ class Case:
         """
         # One task holds the table, and the tasks of all chunks refer to it.
         table = dask.delayed(posterior_table(self, tissue).astype(np.float32), pure=True, traverse=False)
-        return da.map_blocks(look_up, self.ct, self.lung, table=table, dtype=np.float32, meta=np.empty((0, 0, 0), "f4"))
+        hu = self.array(self.measured_image)
+        return da.map_blocks(look_up, hu, self.lung, table=table, dtype=np.float32, meta=np.empty((0, 0, 0), "f4"))
 
     def zarr_array(self, name: str, level: int = 0) -> StoredArray:
         """Return the stored array of an image, which reads voxels as numpy arrays; for parameters see `array`."""
@@ -331,7 +356,7 @@ def posterior_table(case: Case, key: str) -> npt.NDArray[np.float64]:
 
 def remedy_without(name: str) -> str:
     """Return what to do where an image does not exist."""
-    options = ', smooth="potts"' if name in ONLY_SOME_LABELS else ""
+    options = ', smooth="potts"' if name in ONLY_SOME_LABELS else ', harmonise="kernel"' if name == HARMONISED else ""
     return f"run `Pipeline.run(sources{options})` first"
 
 

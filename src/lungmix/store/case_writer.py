@@ -54,11 +54,15 @@ class CaseWriter(CaseFiles):
     def create_image(self, name: str) -> Receipts:
         """Create the empty arrays of an image on all levels, in place of earlier arrays; return their receipts."""
         layout, schema = self.layout, image_schema(name)
-        if schema.kind == "image":
+        receipts: Receipts = {}
+        if not schema.path:
             self.describe_image()
-            receipts: Receipts = {}
             for index in range(len(layout.levels)):
                 self.delete_array(schema.level(index))
+        elif schema.kind == "image":
+            self.delete_array(schema.path)
+            attributes = {OME: ome_zarr.image_metadata(name, self.geometry, layout)}
+            receipts = self._write_metadata(schema.path, attributes)
         else:
             self.delete_array(schema.path)
             listed = {name, *self._listed_labels()}
@@ -102,7 +106,7 @@ class CaseWriter(CaseFiles):
 
         Parameters
         ----------
-        name : {"ct", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
+        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
             Name of the image.
         start : int
             Index of the first slice.
@@ -146,11 +150,11 @@ class CaseWriter(CaseFiles):
     def create_temporary(
         self, name: str, shape: tuple[int, int, int] | None = None, chunk_slices: int | None = None
     ) -> None:
-        """Create an empty label map that exists only during a command, in place of an earlier one.
+        """Create an empty array that exists only during a command, in place of an earlier one.
 
         Parameters
         ----------
-        name : {"imported", "reference", "segmented"}
+        name : {"imported", "reference", "segmented", "filtered"}
             Name of the array.
         shape : tuple of int, optional
             Shape ``(z, y, x)`` of the array; by default that of the scan.
@@ -164,12 +168,12 @@ class CaseWriter(CaseFiles):
             shape=shape,
             chunks=(min(chunk_slices or self.layout.slab, shape[0]), *(min(n, _TEMPORARY_EDGE) for n in shape[1:])),
             dtype=np.dtype(ARRAYS[name].dtype),
-            compressors=codecs_for(np.uint8),
+            compressors=codecs_for(ARRAYS[name].dtype),
         )
 
-    def write_temporary(self, name: str, start: int, labels: npt.NDArray[np.uint8]) -> None:
-        """Write slices of a temporary label map: whole chunks, of which the last may end with the volume."""
-        self._write_chunks(name, start, labels)
+    def write_temporary(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
+        """Write slices of a temporary array: whole chunks, of which the last may end with the volume."""
+        self._write_chunks(name, start, values)
 
     def write_packed(self, name: str, start: int, bits: Bits) -> Receipts:
         """Write complete slabs of a packed mask; see `write`."""
@@ -341,6 +345,19 @@ class CaseWriter(CaseFiles):
         """Record the reason why a stage failed."""
         attributes = {key: value for key, value in self._attributes.items() if key != "working"}
         self._write_attributes({**attributes, "failure": {"stage": stage, "reason": reason}})
+
+    def drop_stage(self, stage: str) -> None:
+        """Remove a stage and the stages that depend on it, with the packed air, and delete the arrays of the stage."""
+        invalid = {stage, *DEPENDENTS[stage]}
+        attributes = {key: value for key, value in self._attributes.items() if key != PACKED}
+        kept = {
+            part: {name: item for name, item in attributes.get(part, {}).items() if name not in invalid}
+            for part in ("stages", "damaged")
+        }
+        self._write_attributes({**attributes, **kept})
+        for array in ARRAYS.values():
+            if array.stage == stage:
+                self.delete_array(array.path)
 
     def mark_damaged(self, stage: str, reason: str) -> None:
         """Invalidate a stage whose objects do not match their receipts; dependent stages stay valid."""

@@ -23,6 +23,7 @@ from lungmix.parameters import (
     PUBLISHED_FIT,
     PUBLISHED_MASK,
     FitParameters,
+    HarmoniseParameters,
     MaskParameters,
     PottsParameters,
     check_smoothing,
@@ -41,6 +42,7 @@ from lungmix.store.models import (
     label_model,
     mask_of,
     mask_text,
+    record_of,
     stored_id,
     stored_model,
 )
@@ -49,6 +51,8 @@ from lungmix.store.schema import (
     FIT,
     FIT_SETTING,
     FITS_RECORD,
+    HARMONISE,
+    HARMONISE_SETTING,
     LABEL,
     MASK,
     MASK_SETTING,
@@ -115,6 +119,8 @@ def choose(
     as_published: bool = False,
     smooth: str | None = None,
     beta: float | None = None,
+    harmonise: str | None = None,
+    kernel_reference: Sequence[float] | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Return the parameters of a command, completed with those of the last run of its store, or with the defaults.
@@ -147,6 +153,8 @@ def choose(
         or fits may be given then.
     smooth, beta
         See `remember_smoothing`.
+    harmonise, kernel_reference
+        See `harmonisation_of`.
     stages : iterable of str
         Stages that the command runs, for `Choices.changes`.
 
@@ -216,11 +224,16 @@ def choose(
     if last_smooth is not None and smooth is None and beta is None and LABEL in stages:
         beta_text = "" if last_smooth.beta is None else f" of beta {last_smooth.beta:g}"
         kept.append(f"labels under a Potts prior{beta_text}")
+    harmonised = harmonisation_of(cohort, harmonise, kernel_reference)
+    if harmonised is not None and harmonise is None and kernel_reference is None and MASK in stages:
+        kept.append(f"HU harmonised by {'+'.join(harmonised.methods)}")
     check_slices(chunk_slices)
     changes = (
         []
         if cohort is None
-        else _changes(cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, mask_with, set(stages))
+        else _changes(
+            cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, mask_with, set(stages), harmonised
+        )
     )
     return Choices(mask, chosen_model, fit_parameters, kept, changes, masks, notes)
 
@@ -396,6 +409,50 @@ def smoothing_of(cohort: Cohort | None, smooth: str | None, beta: float | None) 
     return None if smooth == NO_SMOOTHING else PottsParameters(beta)
 
 
+def last_harmonisation(cohort: Cohort) -> HarmoniseParameters | None:
+    """Return the parameters of the harmonised images of the last run; None if it made none."""
+    try:
+        setting = cohort.settings.get(HARMONISE_SETTING)
+        return None if setting is None else HarmoniseParameters(**setting)
+    except (TypeError, LungmixError):
+        return None
+
+
+def harmonisation_of(
+    cohort: Cohort | None, methods: str | None, reference: Sequence[float] | None = None
+) -> HarmoniseParameters | None:
+    """Return the parameters of harmonised images: the given ones, or those of the last run on a store.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        The store; None if it does not exist yet.
+    methods, reference
+        See `harmonise` and `kernel_reference` of `lungmix.Pipeline.run`.
+
+    Raises
+    ------
+    UsageError
+        If they are not possible.
+    """
+    last = None if cohort is None else last_harmonisation(cohort)
+    if methods is not None:
+        return HarmoniseParameters.of(methods, reference)
+    if reference is None:
+        return last
+    if last is None:
+        raise UsageError('a `kernel_reference` needs harmonised images: give `harmonise="kernel"` too')
+    return replace(last, reference=tuple(reference))
+
+
+def harmonised_by(case: Case) -> HarmoniseParameters | None:
+    """Return the parameters of the harmonised image of a case, even if it is corrupt; None if it has none."""
+    try:
+        return HarmoniseParameters(**record_of(case, HARMONISE)["parameters"])
+    except (KeyError, TypeError, LungmixError):
+        return None
+
+
 def last_quality(cohort: Cohort) -> QualityParameters:
     """Return the thresholds of quality control of a store; the defaults if there are none."""
     try:
@@ -446,18 +503,21 @@ def _changes(
     given_masks: str | None,
     mask_with: str | None,
     stages: set[str],
+    harmonised: HarmoniseParameters | None,
 ) -> list[str]:
     converted: list[str] = []
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    replaced = segmented = 0
+    replaced = segmented = other_hu = 0
     # If the parameters of the fit are unchanged, labels computed with the last fit stay valid.
     target = model.digest if isinstance(model, TissueModel) else _unchanged_digest(cohort, fit)
     for case in cohort.values():
         if CONVERT in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
             converted.append(case.name)
         case_mask, text = mask_of(case), mask_text(case)
-        if MASK in stages and mask_with is not None:
+        if MASK in stages and text is not None and harmonised_by(case) != harmonised:
+            other_hu += 1
+        elif MASK in stages and mask_with is not None:
             segmented += text not in (None, mask_with)
         elif MASK in stages and case_mask is None and text is not None and given_masks == NO_MASKS:
             masks[text] += 1
@@ -488,6 +548,12 @@ def _changes(
         messages.append(
             f"computed masks of {count_of(replaced, 'case')} will be replaced where there is a mask file, and so their "
             "labels and measurements"
+        )
+    if other_hu:
+        new_text = "HU of the scans" if harmonised is None else f"HU harmonised by {'+'.join(harmonised.methods)}"
+        messages.append(
+            f"masks of {count_of(other_hu, 'case')} will be recomputed from {new_text} instead of other HU, and so "
+            "their labels and measurements"
         )
     if labels:
         new_text = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)

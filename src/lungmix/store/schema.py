@@ -16,10 +16,16 @@ from lungmix.kernels.reduction import N_LEVELS
 from lungmix.parameters import FITS
 from lungmix.tissue import DENSE, SIDES
 
-CONVERT, MASK, SIDE, LABEL = STAGES = ("convert", "mask", "side", "label")
+CONVERT, HARMONISE, MASK, SIDE, LABEL = STAGES = ("convert", "harmonise", "mask", "side", "label")
 """Stages of a case in their order."""
 
-DEPENDENTS = {CONVERT: (MASK, SIDE, LABEL), MASK: (SIDE, LABEL), SIDE: (), LABEL: ()}
+DEPENDENTS = {
+    CONVERT: (HARMONISE, MASK, SIDE, LABEL),
+    HARMONISE: (MASK, SIDE, LABEL),
+    MASK: (SIDE, LABEL),
+    SIDE: (),
+    LABEL: (),
+}
 """For each stage, the stages that become invalid when its result changes."""
 
 _DISPLAY_NAMES = {SIDE: "right/left"}
@@ -35,6 +41,9 @@ earlier versions lack it."""
 SMOOTH_SETTING = "smooth"
 """Setting of a cohort: parameters of labels under a Potts prior; None or absent where there are none."""
 
+HARMONISE_SETTING = "harmonise"
+"""Setting of a cohort: parameters of the harmonised images; None or absent where there are none."""
+
 POTTS_RECORD = "potts"
 """Record key of labels under a Potts prior: its beta, whether it was estimated, the iterations and the weights."""
 
@@ -43,6 +52,9 @@ GIVEN_MASKS = "given_masks"
 
 FROM_FILE = "from_file"
 """Key, in the record of a mask that came from a file, of the digest of the file and what was taken from it."""
+
+HARMONISED = "harmonised"
+"""Name of the image with harmonised HU, which a run makes on request. Masks, labels and measurements are of its HU."""
 
 PACKED = "air"
 """Name of the packed air: packed mask (one bit per voxel) of the voxels below a threshold. It has a record of its own,
@@ -59,7 +71,11 @@ scan."""
 SEGMENTED = "segmented"
 """Name of the labels that a segmenter returned for axial slices; the array exists only while a mask is made."""
 
-TEMPORARY = (OPENED, IMPORTED, REFERENCE, SEGMENTED)
+FILTERED = "filtered"
+"""Name of the filtered axial slices of a scan that is not stored in axial slices; the array exists only while its
+harmonised image is made."""
+
+TEMPORARY = (OPENED, IMPORTED, REFERENCE, SEGMENTED, FILTERED)
 """Names of arrays that exist only during a command; if it is killed, the next command deletes them."""
 
 
@@ -102,6 +118,7 @@ ARRAYS = {
     array.name: array
     for array in (
         ArraySchema("ct", "image", "", CONVERT, "int16"),
+        ArraySchema(HARMONISED, "image", HARMONISED, HARMONISE, "int16"),
         ArraySchema("lung", "labels", "labels/lung", MASK, "uint8"),
         ArraySchema("side", "labels", "labels/side", SIDE, "uint8"),
         ArraySchema("region", "labels", "labels/region", MASK, "uint8"),
@@ -122,6 +139,7 @@ ARRAYS = {
         ArraySchema(IMPORTED, "temporary", IMPORTED, None, "uint8"),
         ArraySchema(REFERENCE, "temporary", REFERENCE, None, "uint8"),
         ArraySchema(SEGMENTED, "temporary", SEGMENTED, None, "uint8"),
+        ArraySchema(FILTERED, "temporary", FILTERED, None, "int16"),
     )
 }  # fmt: skip
 """Arrays of a case by name. All have the fill value 0."""
@@ -139,7 +157,7 @@ BEGIN_WITHOUT = {"lung": ONLY_SOME_MASKS, "tissue": ONLY_SOME_LABELS}
 """By image, the arrays that are deleted once the image is created."""
 
 LABEL_MAPS = tuple(array.name for array in ARRAYS.values() if array.kind == "labels")
-IMAGES = ("ct", *LABEL_MAPS)
+IMAGES = ("ct", HARMONISED, *LABEL_MAPS)
 LABELS_FILE = "labels/zarr.json"
 """Metadata file that lists the label maps; it belongs to no stage."""
 

@@ -15,13 +15,13 @@ from distributed import Client
 
 from lungmix.errors import DamageError, LungmixError, UsageError, redact
 from lungmix.formats import Scan
-from lungmix.kernels.data_dictionary import DENSE_COLUMNS, EXPECTED
+from lungmix.kernels.data_dictionary import DENSE_COLUMNS, EXPECTED, HARMONISED_COLUMNS
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
 from lungmix.parameters import MaskParameters
-from lungmix.stages import convert, label, mask, measure, potts, quality, regions
+from lungmix.stages import convert, harmonise, label, mask, measure, potts, quality, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
 from lungmix.stages.given_mask import is_given
@@ -38,7 +38,7 @@ from lungmix.store import (
     CohortWriter,
     stage_of,
 )
-from lungmix.store.choices import last_quality
+from lungmix.store.choices import harmonised_by, last_quality
 from lungmix.store.models import GIVEN
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import PACKED, TABLES
@@ -130,6 +130,8 @@ class Comparison:
         with scratch_store(self.cohort) as scratch:
             self._compare_image(scratch)
             context = StageContext(self.client, scratch)
+            if harmonise.STAGE in case.stages and not self._recompute_harmonised(context):
+                return
             if mask.STAGE not in case.stages:
                 if case.failure is None:
                     self.add_note("it has no lung mask")
@@ -140,6 +142,8 @@ class Comparison:
                 parameters = MaskParameters(**case.stages[mask.STAGE]["parameters"])
                 mask_stage(parameters, is_accepted(case)).run(context, name)
             self._compare_stage(scratch[name], mask.STAGE)
+            if harmonise.STAGE in case.stages:
+                self._compare_files(case.packed_files, CaseFiles(scratch[name]).packed_files, PACKED)
             if regions.belong_to_mask(case):
                 self._compare_stage(scratch[name], regions.STAGE)
             if label.STAGE not in case.stages and case.failure is None:
@@ -167,6 +171,16 @@ class Comparison:
                         )
         if label.STAGE in case.stages:
             self._compare_rows(self.model)
+
+    def _recompute_harmonised(self, context: StageContext) -> bool:
+        """Compare the harmonised image with a recomputed one; return False if its parameters are unknown."""
+        parameters = harmonised_by(self.case)
+        if parameters is None:
+            self.add_problem("its harmonised image was made by another version", harmonise.STAGE)
+            return False
+        harmonise.HarmoniseStage(parameters).run(context, self.case.name)
+        self._compare_stage(context.cohort[self.case.name], harmonise.STAGE)
+        return True
 
     def _compare_source(self, scan: Scan) -> None:
         """Compare the stored image, metadata and notes with the source."""
@@ -203,6 +217,9 @@ class Comparison:
         record = dict(case.stages[convert.STAGE])
         before: Receipts = record.pop("files", {})
         files, digest, threshold = copy.create_image("ct"), hashlib.sha256(), case.packed_threshold
+        if harmonise.STAGE in case.stages:
+            # The packed air is that of the harmonised image, which the mask stage packs.
+            threshold = None
         packed = {} if threshold is None else copy.create_packed(PACKED)
         counts = np.zeros(N_HU, np.uint64)
         for start, stop in case.layout.slabs():
@@ -220,7 +237,8 @@ class Comparison:
         elif record.get(convert.HU, summarize(counts).to_dict()) != summarize(counts).to_dict():
             self.add_problem("the summary of its HU does not match its voxels", convert.STAGE)
         self._compare_files(before, files, convert.STAGE)
-        self._compare_files(case.packed_files, packed, PACKED)
+        if harmonise.STAGE not in case.stages:
+            self._compare_files(case.packed_files, packed, PACKED)
 
     def _copy_given_mask(self, scratch: Cohort) -> None:
         """Write a stored mask that came from a file to the temporary store, with new histograms and coarser levels."""
@@ -270,6 +288,8 @@ class Comparison:
             columns = head.split(",")
             if file == MEASUREMENTS_FILE and DENSE_COLUMNS[0].key in columns:
                 rows = measure.with_dense_columns(rows)
+            if file == MEASUREMENTS_FILE and HARMONISED_COLUMNS[-1].key in columns:
+                rows = measure.with_harmonised_columns(rows)
             if file == MEASUREMENTS_FILE and any(key.endswith(EXPECTED) for key in {*rows[0]} - {*columns}):
                 self.verification.add_note(
                     file, "an earlier version wrote it, without expected values: `Pipeline.measure()` adds them"

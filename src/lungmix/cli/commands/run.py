@@ -28,6 +28,7 @@ from lungmix.errors import UsageError
     "lungmix run cohort.zarr scans/ --masks masks/ --mask-labels right=1,left=2",
     "lungmix run cohort.zarr scans/ --mask-with lungmask --mask-weights unet_r231.pth",
     "lungmix run cohort.zarr scans/ --smooth potts --beta 0.5",
+    "lungmix run cohort.zarr scans/ --harmonise air-blood,kernel",
 )
 @option_groups
 def run(
@@ -52,6 +53,8 @@ def run(
     qc_threshold: opt.QcThreshold = None,
     smooth: opt.Smooth = None,
     beta: opt.Beta = None,
+    harmonise: opt.Harmonise = None,
+    kernel_reference: opt.KernelReference = None,
     series: SeriesOptions,
     chunk_slices: opt.ChunkSlices = None,
     intake: IntakeOptions,
@@ -67,7 +70,7 @@ def run(
         store, **vars(sizes), model=model, components=components, fit=fit, prior=prior,
         prior_strength=prior_strength, method=method, exclude_flagged=exclude_flagged, pool=pool, weigh=weigh,
         as_published=as_published, chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels, **vars(segmenter),
-        smooth=smooth, beta=beta,
+        smooth=smooth, beta=beta, harmonise=harmonise, kernel_reference=opt.parse_reference(kernel_reference),
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -89,6 +92,8 @@ def run(
             quality=quality,
             smooth=smooth,
             beta=beta,
+            harmonise=harmonise,
+            kernel_reference=opt.parse_reference(kernel_reference),
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
@@ -196,6 +201,25 @@ def fit(
             result = pipeline.fit(model, parameters, cases or (), leave_out or ())
         if figure is not None:
             draw_fits(pipeline.cohort, result, parameters, figure)
+    print_result_and_exit(store, result, as_json)
+
+
+@opt.example(
+    "lungmix harmonise cohort.zarr --harmonise air-blood,kernel",
+    "lungmix harmonise cohort.zarr --harmonise none",
+)
+@option_groups
+def harmonise(
+    store: opt.Store,
+    *,
+    harmonise: opt.Harmonise = None,
+    kernel_reference: opt.KernelReference = None,
+    cluster: OnCluster,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Write images with harmonised HU, which the next fit and labels use; the HU of the scans stay as they are."""
+    with pipeline_on(store, cluster) as pipeline:
+        result = pipeline.harmonise(harmonise, opt.parse_reference(kernel_reference))
     print_result_and_exit(store, result, as_json)
 
 

@@ -1,5 +1,6 @@
 """Harmonised images of one acquisition that was reconstructed with a soft and a sharp kernel."""
 
+import numpy as np
 import pytest
 
 import lungmix
@@ -47,3 +48,25 @@ def test_sharp_and_soft_kernel_agree_after_normalisation(real_ct, tmp_path, pres
     assert difference("lung_involvement", ("kernel",)) < 0.25 < difference("lung_involvement", ())
     assert difference("mean_hu", ("kernel",)) < 3
     assert difference("lung_ml", ("kernel",)) < 0.005 * rows["soft", ("kernel",)]["lung_ml"]
+
+
+def test_air_and_blood_are_those_of_the_patient_with_either_kernel(real_ct, tmp_path):
+    records = []
+    for name, source in (
+        ("soft", real_ct / "dx-a0001-soft"),
+        ("sharp", real_ct.parent / "reference/dx-a0001-sharp.nrrd"),
+    ):
+        cohort = lungmix.open_cohort(tmp_path / f"{name}.zarr", "a")
+        context = StageContext(InProcess(), cohort)
+        (scan,) = find_scans(source)
+        ConvertStage({"one": scan}).run(context, "one")
+        HarmoniseStage(HarmoniseParameters(("air-blood",))).run(context, "one")
+        case = cohort["one"]
+        record = case.stages["harmonise"]["air-blood"]
+        mapped = np.clip(np.rint(case.ct.compute() * record["slope"] + record["offset"]), -32768, 32767)
+        assert np.abs(case.harmonised.compute() - mapped)[case.ct.compute() >= -1024].max() <= 1
+        records.append(record)
+    soft, sharp = records
+    assert soft["air_hu"] == pytest.approx(sharp["air_hu"], abs=15)
+    assert soft["blood_hu"] == pytest.approx(sharp["blood_hu"], abs=5)
+    assert 25 < soft["blood_hu"] < 45

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.kernels.air_blood import measure_air_blood
-from lungmix.kernels.airway import axial_steps, find_airway
+from lungmix.kernels.anatomical.airway import find_trachea
 from lungmix.kernels.anatomical.candidates import find_lungs
 from lungmix.kernels.aorta import find_aorta
 from lungmix.kernels.frequency_bands import BANDS_MM, BandSums, Gains, chosen_slices, filled, find_gains, has_bands
@@ -32,22 +32,23 @@ def find_harmonisation(case: CaseFiles, parameters: HarmoniseParameters) -> Harm
     spacing = grid.reduction.spacing(axial.spacing_zyx)
     reduced = reduced_hu(case, grid, "ct")
     reduced_index = grid.indices(reduced.shape, [np.arange(n) for n in axial.shape])
-    lungs = find_lungs(reduced, reduced < ANATOMICAL_HU, spacing)
+    air = reduced < ANATOMICAL_HU
+    lungs = find_lungs(reduced, air, spacing)
     harmonisation = Harmonisation()
     if KERNEL in parameters.methods:
         gains = _find_gains(case, lungs, reduced_index, parameters.reference)
         harmonisation = Harmonisation(problem=gains) if isinstance(gains, str) else Harmonisation(gains)
     if AIR_BLOOD not in parameters.methods:
         return harmonisation
-    tube = find_airway(reduced, lungs, axial_steps(spacing)).tube
+    tube = find_trachea(reduced, air, lungs, spacing)
     core = within_plane(tube, 0)
-    air: npt.NDArray[np.int16] = np.zeros((0, 0, 0), np.int16)
+    hu: npt.NDArray[np.int16] = np.zeros((0, 0, 0), np.int16)
     inside: Mask = np.zeros((0, 0, 0), np.bool_)
     if core.any():
         (slices, rows, columns), inside = part_of_trachea(core, reduced_index, spacing[0])
         planes = _axial_planes(case, range(slices.start, slices.stop))
-        air = harmonisation.apply(planes, axial.spacing_zyx[1:])[:, rows, columns]
-    air_blood = measure_air_blood(air, inside, find_aorta(reduced, tube, spacing))
+        hu = harmonisation.apply(planes, axial.spacing_zyx[1:])[:, rows, columns]
+    air_blood = measure_air_blood(hu, inside, find_aorta(reduced, tube, spacing))
     return Harmonisation(harmonisation.gains, air_blood, harmonisation.problem)
 
 

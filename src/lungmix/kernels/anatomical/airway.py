@@ -60,7 +60,7 @@ def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequ
     ndarray of bool, same shape
         True for voxels of the airway; all False if no trachea is found.
     """
-    tube = _trachea(hu, air, lungs, spacing)
+    tube = find_trachea(hu, air, lungs, spacing)
     if not tube.any():
         return tube
     core = opened(closed(lungs & ~tube, SEAL_MM, spacing), CORE_MM, spacing)
@@ -75,7 +75,8 @@ def find_airway(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequ
     return np.asarray(lumen | rim)
 
 
-def _trachea(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequence[float]) -> Mask:
+def find_trachea(hu: npt.NDArray[np.int16], air: Mask, lungs: Mask, spacing: Sequence[float]) -> Mask:
+    """Return the tallest stack of axial sections of a tube near the middle of the body; parameters as `find_airway`."""
     gas = (hu < LUMEN_HU) & (lungs | _in_body(air))
     sections = tube_sections(hu, gas, lungs, axial_steps(spacing), MIDDLE_OF)
     tubes, n = ndimage.label(sections, _ALL)

@@ -204,13 +204,16 @@ def test_method_of_the_publication_replaces_all_parameters_of_the_last_run(store
     for url in (store, fitted):
         result = choose(url, as_published=True)
         assert (result.mask, result.model, result.fit) == (PAPER, "fit", FitParameters(fit="paper"))
-        assert result.masks == "none"
+        assert result.masks == result.harmonise == "none"
         assert result.kept == []
     assert choose(store, as_published=True).changes
     assert choose(store).masks is None
 
 
-@pytest.mark.parametrize("other", [{"preset": "paper"}, {"fit": "anchored"}, {"pool": "lungs"}, {"masks": "folder"}])
+@pytest.mark.parametrize(
+    "other",
+    [{"preset": "paper"}, {"fit": "anchored"}, {"pool": "lungs"}, {"masks": "folder"}, {"harmonise": "kernel"}],
+)
 def test_method_of_the_publication_excludes_other_parameters(tmp_path, other):
     with pytest.raises(UsageError, match=f"leave `{next(iter(other))}` out"):
         choose(str(tmp_path / "new.zarr"), as_published=True, **other)

@@ -18,6 +18,7 @@ from lungmix.parameters import (
     DEFAULT_FIT,
     DEFAULT_MASK,
     FITS,
+    NO_HARMONISATION,
     NO_MASKS,
     NO_SMOOTHING,
     PUBLISHED_FIT,
@@ -82,6 +83,8 @@ class Choices:
         Path or address of mask files; ``none`` computes masks; None keeps those that came from files.
     notes : list of str
         Sentences on parameters that follow from others.
+    harmonise : str or None
+        Methods of harmonisation, or ``none``; None for those of the last run.
     """
 
     mask: MaskParameters
@@ -91,6 +94,7 @@ class Choices:
     changes: list[str]
     masks: str | None = None
     notes: list[str] = field(default_factory=list)
+    harmonise: str | None = None
 
 
 def choose(
@@ -168,14 +172,15 @@ def choose(
             "preset": preset, "threshold": threshold, "opening": opening, "min_voxels": min_voxels, "radii": radii,
             "model": model, "components": components, "fit": fit, "prior": prior, "prior_strength": prior_strength,
             "method": method, "exclude_flagged": exclude_flagged, "pool": pool, "weigh": weigh, "masks": masks,
-            "mask_labels": mask_labels, "mask_with": mask_with,
+            "mask_labels": mask_labels, "mask_with": mask_with, "harmonise": harmonise,
+            "kernel_reference": kernel_reference,
         }  # fmt: skip
         excess = [name for name, value in others.items() if value is not None]
         if excess:
             raise UsageError(
                 f"the method of the publication has its own parameters of masks and fits: leave `{excess[0]}` out"
             )
-        preset, model, masks = "paper", FIT, NO_MASKS
+        preset, model, masks, harmonise = "paper", FIT, NO_MASKS, NO_HARMONISATION
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
     cohort = _open_or_none(url)
     options: dict[str, Any] = {
@@ -235,7 +240,7 @@ def choose(
             cohort, mask, chosen_model, fit_parameters, chunk_slices, masks, mask_with, set(stages), harmonised
         )
     )
-    return Choices(mask, chosen_model, fit_parameters, kept, changes, masks, notes)
+    return Choices(mask, chosen_model, fit_parameters, kept, changes, masks, notes, harmonise)
 
 
 def choose_fit(

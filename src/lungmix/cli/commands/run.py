@@ -92,7 +92,7 @@ def run(
             quality=quality,
             smooth=smooth,
             beta=beta,
-            harmonise=harmonise,
+            harmonise=chosen.harmonise,
             kernel_reference=opt.parse_reference(kernel_reference),
         )
         if report is not None:

@@ -406,6 +406,22 @@ def check_smoothing(smooth: str | None, beta: float | None) -> None:
     PottsParameters(beta)
 
 
+ZONES_BY_VOLUME, ZONES_BY_HEIGHT, NO_ZONES = ZONINGS = ("volume", "height", "none")
+"""Values of the parameter `zones`: rules by which planes divide the lungs into thirds and halves, or no zones."""
+
+
+def check_zones(zones: str | None) -> None:
+    """Raise if the parameter `zones` of a run is not possible.
+
+    Raises
+    ------
+    UsageError
+        If there is no such rule.
+    """
+    if zones is not None and zones not in ZONINGS:
+        raise UsageError(f"there are no lung zones by {mark_untrusted(zones)}: choose one of {', '.join(ZONINGS)}")
+
+
 HARMONISERS = AIR_BLOOD, KERNEL = ("air-blood", "kernel")
 """Methods of harmonisation, in the order in which they are applied."""
 

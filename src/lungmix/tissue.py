@@ -6,7 +6,9 @@ a concept that has no code there has one of a private scheme.
 
 from __future__ import annotations
 
+from colorsys import hls_to_rgb
 from dataclasses import dataclass
+from itertools import product
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,80 @@ Aerated lung contains air. Dense lung contains none, and is lung because of its 
 """
 
 
+@dataclass(frozen=True)
+class ZonePart:
+    """One of the parts into which a lung is divided along one direction.
+
+    Attributes
+    ----------
+    key : str
+        Name in tables.
+    name : str
+        Name for people.
+    code : str
+        Part of the code value.
+    """
+
+    key: str
+    name: str
+    code: str
+
+
+ZONE_THIRDS = (ZonePart("upper", "upper", "U"), ZonePart("middle", "middle", "M"), ZonePart("lower", "lower", "L"))
+ZONE_HALVES = (ZonePart("ventral", "ventral", "V"), ZonePart("dorsal", "dorsal", "D"))
+ZONE_DEPTHS = (ZonePart("core", "core", "C"), ZonePart("peel", "peel", "P"))
+
+
+@dataclass(frozen=True)
+class LungZone(Tissue):
+    """A zone of a lung: the part of one side, third, half and depth.
+
+    Attributes
+    ----------
+    side : Tissue
+        The lung.
+    third, half, depth : ZonePart
+        The parts whose intersection is the zone.
+    """
+
+    side: Tissue = RIGHT
+    third: ZonePart = ZONE_THIRDS[0]
+    half: ZonePart = ZONE_HALVES[0]
+    depth: ZonePart = ZONE_DEPTHS[0]
+
+
+def _lung_zones() -> tuple[LungZone, ...]:
+    """Return the zones in the order of their labels: sides, in them thirds, in them halves, in them core and peel."""
+    zones: list[LungZone] = []
+    for side, third, half, depth in product(LUNGS, ZONE_THIRDS, ZONE_HALVES, ZONE_DEPTHS):
+        # Hues of the right lung are blue to green, those of the left lung red to yellow; the peel is pale.
+        hue = (0.62 if side == RIGHT else 0.0) + (-0.09 if side == RIGHT else 0.06) * ZONE_THIRDS.index(third)
+        lightness = 0.35 + 0.13 * ZONE_HALVES.index(half) + 0.26 * ZONE_DEPTHS.index(depth)
+        rgb = hls_to_rgb(hue, lightness, 0.7)
+        parts = (third, half, depth)
+        names = f"{third.name} third, {half.name}, {depth.name}"
+        value = "-".join(("ZONE", side.name[0], "".join(part.code for part in parts)))
+        zones.append(
+            LungZone(
+                len(zones) + 1,
+                "_".join((side.key, *(part.key for part in parts))),
+                f"{side.name}, {names}",
+                "#" + "".join(f"{round(255 * part):02x}" for part in rgb),
+                Code(value, PRIVATE_SCHEME, f"{side.name}, {names}"),
+                side=side,
+                third=third,
+                half=half,
+                depth=depth,
+            )
+        )
+    return tuple(zones)
+
+
+LUNG_ZONES: tuple[LungZone, ...] = _lung_zones()
+"""Zones of both lungs: every combination of side, third, half and depth. docs/zones.md lists their labels."""
+
+
 def segments_of(image: str) -> tuple[Tissue, ...]:
     """Return the segments of a label image in the order of their labels; empty for an image without labels."""
     tissues = dict.fromkeys(("tissue", "tissue_median", "tissue_potts"), TISSUES)
-    return {"lung": (LUNG,), "side": SIDES, "region": DENSE, **tissues}.get(image, ())
+    return {"lung": (LUNG,), "side": SIDES, "region": DENSE, "zone": LUNG_ZONES, **tissues}.get(image, ())

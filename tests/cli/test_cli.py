@@ -313,7 +313,14 @@ def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp
     answer = json.loads(run_here(*words, "--json").stdout)
     assert [row["case"] for row in answer["scans"]] == list(cohort)
     assert {resampling["draw"] for resampling in answer["resamplings"]} == {"proportional", "equal"}
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.png", "scores.svg"]
+    assert [row["computed_score"] for row in answer["scans"]] != [None] * 5
+    assert sum(map(sum, answer["agreement"]["confusion"])) == 5
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "scores-agreement.png", "scores-agreement.svg", "scores.csv", "scores.png", "scores.svg",
+    ]  # fmt: skip
+    done = run_here(*words, "--detection-limit", "6")
+    assert done.returncode == 2
+    assert "detection limit of 6 % is not possible" in done.stderr.replace("\n", " ")
     file.write_text("case,S\ncase-001,7\n")
     done = run_here(*words)
     assert done.returncode == 2

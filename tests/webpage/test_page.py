@@ -182,9 +182,8 @@ def test_failed_cases_are_listed_with_their_reasons(made):
 def test_every_figure_is_written_as_png_and_svg(made):
     _, _, page = made
     figures = page.parent / "figures"
-    assert {path.name for path in figures.iterdir()} == {
-        f"{name}.{kind}" for name in ("mixture", "pipeline", "slices", "scores") for kind in ("png", "svg")
-    }
+    names = ("mixture", "pipeline", "slices", "scores", "score_agreement")
+    assert {path.name for path in figures.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures.glob("*.png"))
     assert all("<svg" in path.read_text()[:1000] for path in figures.glob("*.svg"))
 
@@ -203,10 +202,12 @@ def test_robustness_is_drawn_of_cohorts_that_are_large_enough(tmp_path):
 
 def test_scores_are_drawn_for_cases_with_score_and_measurement(tmp_path):
     involvement = {"a": 1.0, "b": 12.0, "c": 30.0, "d": 31.0}
-    assert draw_scores({"a": 0, "b": 2, "z": 4}, involvement, tmp_path) is None
-    picture = draw_scores({"a": 0, "b": 2, "c": 3, "d": 3, "z": 4}, involvement, tmp_path)
+    assert draw_scores({"a": 0, "b": 2, "z": 4}, involvement, tmp_path) == []
+    picture, agreement = draw_scores({"a": 0, "b": 2, "c": 3, "d": 3, "z": 4}, involvement, tmp_path)
     assert "of 4 scans" in picture.caption
     assert "S = 3: median 30.5 %" in picture.text
+    assert "equal for 75 %" in agreement.text
+    assert "area under the ROC curve of LI is 1.00" in agreement.text
 
 
 def test_rewritten_page_drops_removed_cases_and_keeps_other_files(tmp_path):

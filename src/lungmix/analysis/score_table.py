@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from lungmix.analysis.scores import HIGHEST, LOWEST
 from lungmix.errors import UsageError, first_of, mark_path, mark_untrusted
 from lungmix.formats.images import KINDS
 from lungmix.formats.tables import column_of, rows_of, text_of
+from lungmix.kernels.severity import HIGHEST, LOWEST
 
 _CASE = ("case", "scan")
 _PATIENT = ("patient", "patient_id", "patientid")

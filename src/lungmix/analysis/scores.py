@@ -11,15 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from lungmix.analysis.score_agreement import ScoreAgreement, Settings, compare_scores
 from lungmix.errors import UsageError
+from lungmix.kernels.severity import HIGHEST, LOWEST, severity_scores
 
 Floats = npt.NDArray[np.float64]
-
-LOWEST, HIGHEST = 0, 5
-"""Lowest and highest score of a radiologist.
-
-0 means no involvement of the lungs, 1 less than 5 %, 2 from 5 to 25 %, 3 up to 50 %, 4 up to 75 %, 5 more.
-"""
 
 DRAWS = ("proportional", "equal")
 """How many scans are drawn from the group of each score: a fraction of the group, or the same number for all groups."""
@@ -102,12 +98,15 @@ class ByOthers:
         Regression line through all scans.
     largest_shift : float
         Largest difference, in percentage points, from the lung involvement under the mixture of all patients.
+    agreement : ScoreAgreement
+        Agreement of the scores with those computed from the lung involvement under the mixture of other patients.
     """
 
     all: Correlation
     first: Correlation | None
     line: Line
     largest_shift: float
+    agreement: ScoreAgreement
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,8 @@ class ScoreStudy:
     Attributes
     ----------
     rows : list of dict
-        One row per scan: ``case``, ``patient``, ``score``, ``lung_involvement``, and other columns of the score table.
+        One row per scan: ``case``, ``patient``, ``score``, ``lung_involvement``, ``computed_score``, and other columns
+        of the score table.
     patients : int
         Number of patients.
     groups : list of dict
@@ -134,6 +134,8 @@ class ScoreStudy:
         One result for each rule in `DRAWS`.
     unscored, unmeasured : list of str
         Measured cases without a score, and scores without a measured case.
+    agreement : ScoreAgreement
+        Agreement of the scores with those computed from the lung involvement.
     by_others : ByOthers, optional
         The same with lung involvement by the mixture of all other patients.
     """
@@ -147,6 +149,7 @@ class ScoreStudy:
     resamplings: list[Resampling]
     unscored: list[str]
     unmeasured: list[str]
+    agreement: ScoreAgreement
     by_others: ByOthers | None = None
 
 
@@ -257,8 +260,9 @@ def study(
     fraction: float = 0.8,
     seed: int = 0,
     by_others: Mapping[str, tuple[float, float]] | None = None,
+    comparison: Settings | None = None,
 ) -> ScoreStudy:
-    """Return the correlation of lung involvement with scores, the regression line, and statistics by score.
+    """Return the correlation of lung involvement with scores, the regression line, and the agreement of scores.
 
     Parameters
     ----------
@@ -272,6 +276,8 @@ def study(
     by_others : mapping of str to (float, float), optional
         By case, the lung involvement under the mixture of all other patients, and under that of all patients, as by
         `lungmix.analysis.leave_one_out.involvement_by_others`.
+    comparison : Settings, optional
+        Settings of the comparison with computed scores; by default with the `level` and the `seed` of the study.
 
     Raises
     ------
@@ -289,18 +295,25 @@ def study(
     seen: set[str] = set()
     first = [not (row["patient"] in seen or seen.add(row["patient"])) for row in rows]  # type: ignore[func-returns-value]
     several = not all(first)
+    comparison = comparison or Settings(level=level, seed=seed)
+    comparison.check()
     table = [dict(row) for row in rows]
+    _add_computed(table, "computed_score", involvement, comparison)
     apart = None
     if by_others is not None:
         pairs = [by_others[str(row["case"])] for row in rows]
         unseen = np.array([pair[0] for pair in pairs])
         for row, value in zip(table, unseen.tolist(), strict=True):
             row["lung_involvement_by_others"] = value
+        _add_computed(table, "computed_score_by_others", unseen, comparison)
         apart = ByOthers(
             all=pearson(unseen, scores, level),
             first=pearson(unseen[first], scores[first], level) if several else None,
             line=line_through(unseen, scores.astype(np.float64)),
             largest_shift=max(abs(others - everyone) for others, everyone in pairs),
+            agreement=compare_scores(
+                [{**row, "lung_involvement": row["lung_involvement_by_others"]} for row in table], comparison
+            ),
         )
     return ScoreStudy(
         rows=table,
@@ -315,8 +328,16 @@ def study(
         ],
         unscored=list(unscored),
         unmeasured=list(unmeasured),
+        agreement=compare_scores(table, comparison),
         by_others=apart,
     )
+
+
+def _add_computed(table: Sequence[dict[str, Any]], column: str, involvement: Floats, comparison: Settings) -> None:
+    """Add a column with the score computed from each lung involvement; None where this is NaN."""
+    computed = severity_scores(involvement, comparison.detection_limit)
+    for row, score in zip(table, computed.tolist(), strict=True):
+        row[column] = score if score >= LOWEST else None
 
 
 def _r_squared(line: Line, x: Floats, y: Floats) -> float:

@@ -13,11 +13,12 @@ from rich.table import Table
 from lungmix.analysis.scores import Correlation, Line, ScoreStudy
 from lungmix.cli.redaction import printable
 from lungmix.cli.show_fits import new_table, print_lines
+from lungmix.cli.show_score_agreement import show_score_agreement
 from lungmix.errors import count_of, redact
 
 
 def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> None:
-    """Print lung involvement by score, the correlation, the regression line, and the regressions of random draws."""
+    """Print lung involvement by score, the correlation, the line, random draws, and the agreement of scores."""
     table = new_table(
         "Lung involvement by score, %", "S", "scans", "minimum", "quartile", "median", "quartile", "maximum"
     )
@@ -49,6 +50,7 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
         pairs = (f"{draws.r2_mean:.3f} ± {draws.r2_sd:.3f}", f"{draws.c_mean:.3f} ± {draws.c_sd:.3f}")
         table.add_row(draws.draw, str(draws.scans), *pairs, f"{draws.r2_rest_mean:.3f}")
     console.print(table)
+    show_score_agreement(console, result.agreement, None if others is None else others.agreement)
     console.print(f"{count_of(len(result.rows), 'scan')} of {count_of(result.patients, 'patient')}", highlight=False)
     for names, title in ((result.unscored, "measured, no score"), (result.unmeasured, "scored, not measured")):
         if names:

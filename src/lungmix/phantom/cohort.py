@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lungmix.errors import UsageError
+from lungmix.kernels.severity import severity_scores
 from lungmix.phantom.scene import Phantom
 from lungmix.phantom.write import write_phantom
 from lungmix.privacy.acquisition import Acquisition
@@ -17,7 +18,6 @@ from lungmix.privacy.acquisition import Acquisition
 SIEMENS = Acquisition("CT", "Siemens", "Somatom Go.now", "Br36", 110.0, 0.3)
 TOSHIBA = Acquisition("CT", "Toshiba", "Aquilion ONE", "FC08", 120.0, 0.4)
 _SIEMENS_SHARE = 46 / 62
-_SCORE_LIMITS = (0.0, 5.0, 25.0, 50.0, 75.0)
 _FORMATS = ("nrrd", "nii.gz", "mha", "dicom")
 
 
@@ -83,7 +83,7 @@ class Cohort:
         air = (1 - dense.sum()) * random.uniform(0.35, 0.55)
         weights = (air, 1 - dense.sum() - air, *dense)
         noisy = 100 * diseased + random.normal(0, 4)
-        score = int(np.searchsorted(_SCORE_LIMITS, max(noisy, 0.0), side="left"))
+        score = int(severity_scores([max(noisy, 0.0)])[0])
         scanner = SIEMENS if (index * 29) % 62 < 62 * _SIEMENS_SHARE else TOSHIBA
         phantom = Phantom(
             shape=self.shape,

@@ -245,7 +245,7 @@ def _draw(
             pictures.draw_robustness(
                 cohort, folder, lambda done, total: callback.on_progress("figures", "robustness", done, total)
             ),
-            pictures.draw_scores(scores, involvement, folder),
+            *pictures.draw_scores(scores, involvement, folder),
             *pictures.draw_evaluation(cohort, folder),
         ]
         callback.on_case_end("figures")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lungmix.analysis import robustness
 from lungmix.analysis import scores as score_analysis
+from lungmix.analysis.score_agreement import SEVERE, ScoreAgreement, Settings
 from lungmix.errors import UsageError, count_of
 from lungmix.mixture import TissueModel
 from lungmix.parameters import FitParameters
@@ -28,6 +29,7 @@ from lungmix.webpage.diagram import pipeline_figure
 from lungmix.webpage.figures import mixture_figure, slices_figure
 from lungmix.webpage.files import publish
 from lungmix.webpage.overview import CohortOverview
+from lungmix.webpage.score_agreement_figure import score_agreement_figure
 from lungmix.webpage.score_figure import score_figure
 from lungmix.webpage.studies import write_robustness
 
@@ -160,14 +162,14 @@ def draw_robustness(cohort: Cohort, folder: Path, progress: Callable[[int, int],
     return Picture("robustness", "Robustness", caption, text, table=True)
 
 
-def draw_scores(scores: Mapping[str, float], involvement: Mapping[str, float], folder: Path) -> Picture | None:
-    """Draw lung involvement by score, like Figure 5 of the publication.
+def draw_scores(scores: Mapping[str, float], involvement: Mapping[str, float], folder: Path) -> list[Picture]:
+    """Draw lung involvement by score, like Figure 5 of the publication, and the agreement with computed scores.
 
-    The result is None if fewer than 3 cases have a score and a lung involvement, or all scores are equal.
+    There are no figures if fewer than 3 cases have a score and a lung involvement, or all scores are equal.
     """
     names = [name for name in scores if name in involvement]
     if len(names) < MIN_SCORES:
-        return None
+        return []
     medians = "; ".join(
         f"S = {step:g}: median {np.median([involvement[n] for n in names if scores[n] == step]):.1f} %"
         for step in sorted({scores[n] for n in names})
@@ -180,10 +182,34 @@ def draw_scores(scores: Mapping[str, float], involvement: Mapping[str, float], f
         {"case": name, "patient": name, "score": scores[name], "lung_involvement": involvement[name]} for name in names
     ]
     try:
-        figure = score_figure(score_analysis.study(rows))
+        # Without intervals, because the patients of the cases are unknown here.
+        result = score_analysis.study(rows, comparison=Settings(draws=0))
     except UsageError:
-        return None  # all scores are equal
-    return _save(figure, folder, Picture("scores", "Score and involvement", caption, f"{caption} {medians}."))
+        return []  # all scores are equal
+    picture = Picture("scores", "Score and involvement", caption, f"{caption} {medians}.")
+    text = _score_agreement_text(result.agreement)
+    agreement = Picture("score_agreement", "Score and computed score", text, text)
+    return [
+        _save(score_figure(result), folder, picture),
+        _save(score_agreement_figure(result.agreement, result.rows), folder, agreement),
+    ]
+
+
+def _score_agreement_text(result: ScoreAgreement) -> str:
+    """Return what the figure of the agreement of scores shows, with its numbers."""
+    differences, severe = result.differences, result.discrimination
+    lines = [
+        f"Scores of {result.scans} scans by the reader, and computed from LI by the intervals of the score: equal for "
+        f"{result.equal:.0f} %, weighted kappa {result.kappa['quadratic'].value:.2f} (quadratic weights).",
+        f"LI is {differences.mean.value:+.1f} points from the middle of the interval of the reader's score on average, "
+        f"with limits of agreement from {differences.lower.value:+.1f} to {differences.upper.value:+.1f}.",
+    ]
+    if severe is not None:
+        lines.append(
+            f"For S ≥ {SEVERE}, the area under the ROC curve of LI is {severe.auc.value:.2f} and the average precision "
+            f"{severe.average_precision.value:.2f}."
+        )
+    return " ".join(lines).replace(" -", " −")
 
 
 def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lungmix.analysis.scores import HIGHEST, LOWEST, ScoreStudy
+from lungmix.analysis.scores import ScoreStudy
+from lungmix.kernels.severity import HIGHEST, LOWEST
 
 _BOX, _EDGE, _MEDIAN, _POINT, _LINE = "#cfe0ee", "#3b5f7d", "#b5432a", "#3b5f7d", "#b5432a"
 

@@ -16,6 +16,7 @@ from lungmix.analysis.strata import rows_of as rows_of_strata
 from lungmix.store.tables import text_of
 from lungmix.webpage.curves import bootstrap_figure, robustness_figure, save_figure
 from lungmix.webpage.files import publish
+from lungmix.webpage.score_agreement_figure import score_agreement_figure
 from lungmix.webpage.score_figure import score_figure
 from lungmix.webpage.strata_figure import strata_figure
 
@@ -31,8 +32,10 @@ def write_bootstrap(result: Bootstrap, folder: str | Path) -> list[Path]:
 
 
 def write_scores(result: ScoreStudy, folder: str | Path) -> list[Path]:
-    """Write ``scores.csv``, one line per scan, and a figure like Figure 5 of the publication, PNG and SVG."""
-    return _write(Path(folder), "scores", result.rows, score_figure(result))
+    """Write ``scores.csv``, one line per scan, a figure like Figure 5 of the publication, and one of the agreement."""
+    files = _write(Path(folder), "scores", result.rows, score_figure(result))
+    agreement = score_agreement_figure(result.agreement, result.rows)
+    return [*files, *save_figure(agreement, Path(folder) / "scores-agreement.png")]
 
 
 def write_strata(result: Strata, folder: str | Path) -> list[Path]:

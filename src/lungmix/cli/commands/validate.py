@@ -111,6 +111,16 @@ def scores(
     fraction: Annotated[
         float, typer.Option(help="Fraction, from 0 to 1, of the scans with each score in a draw.")
     ] = 0.8,
+    detection_limit: Annotated[
+        float,
+        typer.Option(help="Largest lung involvement with the computed score 0, percent; below 5.", metavar="PERCENT"),
+    ] = 0.0,
+    bootstrap_draws: Annotated[
+        int, typer.Option(help="Number of random draws of patients for the intervals of agreement; 100 or more.")
+    ] = 2000,
+    half_width: Annotated[
+        float, typer.Option(help="Half width of the intervals that the size of the next study is computed for.")
+    ] = 0.1,
     seed: opt.Seed = 0,
     leave_one_patient_out: Annotated[
         bool,
@@ -129,9 +139,11 @@ def scores(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Correlate the radiologist's score with the lung involvement (section 3 and Figure 5 of the paper)."""
-    from lungmix.analysis.leave_one_out import fit_of_store, involvement_by_others
-    from lungmix.analysis.score_table import join_scores, read_scores
+    """Correlate the radiologist's score with the lung involvement (section 3 and Figure 5 of the paper).
+
+    A score is also computed from the lung involvement and compared with that of the radiologist.
+    """
+    from lungmix.analysis import leave_one_out, score_agreement, score_table
     from lungmix.analysis.scores import study
     from lungmix.cli.progress import callback_for, progress_of
     from lungmix.cli.show_scores import scores_values, show_scores
@@ -141,14 +153,19 @@ def scores(
     from lungmix.store.models import model_use
     from lungmix.webpage.studies import write_scores
 
+    comparison = score_agreement.Settings(detection_limit, level, bootstrap_draws, seed, half_width)
+    comparison.check()
     cohort = open_cohort(store)
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
-    rows, unscored, unmeasured = join_scores(comparable_measurements(cohort), read_scores(scores), key_rows)
+    rows, unscored, unmeasured = score_table.join_scores(
+        comparable_measurements(cohort), score_table.read_scores(scores), key_rows
+    )
     by_others = None
     if leave_one_patient_out:
         patients = {str(row["case"]): str(row["patient"]) for row in rows}
         with progress_of("leave one patient out", "patients", quiet=quiet) as progress:
-            by_others = involvement_by_others(cohort, patients, fit_of_store(cohort, fit), progress)
+            parameters = leave_one_out.fit_of_store(cohort, fit)
+            by_others = leave_one_out.involvement_by_others(cohort, patients, parameters, progress)
     result = study(
         rows,
         unscored=unscored,
@@ -158,6 +175,7 @@ def scores(
         fraction=fraction,
         seed=seed,
         by_others=by_others,
+        comparison=comparison,
     )
     for warning in model_use(cohort).warnings():
         callback_for(quiet=True).on_warning(warning)

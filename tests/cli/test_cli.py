@@ -318,6 +318,12 @@ def test_scores_print_a_table_or_one_json_object_and_write_figure_5(counted, tmp
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "scores-agreement.png", "scores-agreement.svg", "scores.csv", "scores.png", "scores.svg",
     ]  # fmt: skip
+    file.write_text("case,S_anna,S_ben\n" + "".join(f"case-00{i},{s},{s}\n" for i, s in enumerate("32140", start=1)))
+    answer = json.loads(run_here(*words, "--consensus", "ben", "--json").stdout)
+    assert answer["readers"]["consensus"] == "ben"
+    assert answer["readers"]["pairs"][0]["equal"] == 100
+    assert (tmp_path / "out" / "scores-readers.svg").exists()
+    assert "anna, ben" in run_here(*words).stdout
     done = run_here(*words, "--detection-limit", "6")
     assert done.returncode == 2
     assert "detection limit of 6 % is not possible" in done.stderr.replace("\n", " ")

@@ -105,6 +105,13 @@ def run_all(everything, base, cluster):
     run_inline(
         "validate", "scores", two, "--scores", sources[4], "--key-table", key, "--out", out / "validation", "--debug"
     )
+    readers = base / "in" / f"{WORD} readers.csv"
+    readers.write_text(
+        scores.read_text().replace(f"patient,S,{WORD}", f"patient,S_{WORD},S_{WORD}2").replace(f",{WORD}\n", ",3\n")
+    )
+    for consensus in ("median", WORD, f"{WORD}3"):
+        words = ("--scores", readers, "--consensus", consensus, "--key-table", key, "--out", out / "readers", "--debug")
+        run_inline("validate", "scores", two, *words)
     run_inline("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
     run_inline("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
     run_inline("run", out / "none.zarr", *sources, "--key-table", scores, *cluster, "--json")

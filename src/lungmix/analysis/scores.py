@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from lungmix.analysis.consensus import MEDIAN, Reading
+from lungmix.analysis.readers import ReaderAgreement, compare_readers
 from lungmix.analysis.score_agreement import ScoreAgreement, Settings, compare_scores
 from lungmix.errors import UsageError
 from lungmix.kernels.severity import HIGHEST, LOWEST, severity_scores
@@ -136,6 +138,8 @@ class ScoreStudy:
         Measured cases without a score, and scores without a measured case.
     agreement : ScoreAgreement
         Agreement of the scores with those computed from the lung involvement.
+    readers : ReaderAgreement, optional
+        Agreement of several readers. Then the score of a scan is their consensus.
     by_others : ByOthers, optional
         The same with lung involvement by the mixture of all other patients.
     """
@@ -150,6 +154,7 @@ class ScoreStudy:
     unscored: list[str]
     unmeasured: list[str]
     agreement: ScoreAgreement
+    readers: ReaderAgreement | None = None
     by_others: ByOthers | None = None
 
 
@@ -261,6 +266,8 @@ def study(
     seed: int = 0,
     by_others: Mapping[str, tuple[float, float]] | None = None,
     comparison: Settings | None = None,
+    readings: Sequence[Reading] = (),
+    consensus: str = MEDIAN,
 ) -> ScoreStudy:
     """Return the correlation of lung involvement with scores, the regression line, and the agreement of scores.
 
@@ -278,6 +285,10 @@ def study(
         `lungmix.analysis.leave_one_out.involvement_by_others`.
     comparison : Settings, optional
         Settings of the comparison with computed scores; by default with the `level` and the `seed` of the study.
+    readings : sequence of Reading
+        Readings of several readers, whose scores are columns of the rows; see `lungmix.analysis.score_table`.
+    consensus : str
+        Rule by which they have one score, for the result.
 
     Raises
     ------
@@ -329,6 +340,7 @@ def study(
         unscored=list(unscored),
         unmeasured=list(unmeasured),
         agreement=compare_scores(table, comparison),
+        readers=compare_readers(table, readings, consensus, comparison) if readings else None,
         by_others=apart,
     )
 

@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lungmix.analysis.patient_bootstrap import Estimate
+from lungmix.analysis.readers import ReaderAgreement
 from lungmix.analysis.score_agreement import SCORES, ScoreAgreement
-from lungmix.cli.show_fits import new_table
+from lungmix.cli.redaction import printable
+from lungmix.cli.show_fits import new_table, print_lines
+from lungmix.errors import count_of
 
 
 def show_score_agreement(console: Console, result: ScoreAgreement, by_others: ScoreAgreement | None = None) -> None:
@@ -62,6 +65,33 @@ def show_score_agreement(console: Console, result: ScoreAgreement, by_others: Sc
     for name, patients in sizes.items():
         table.add_row(name, "unknown" if patients is None else f"{patients:,}")
     console.print(table)
+
+
+def show_readers(console: Console, result: ReaderAgreement, level: float) -> None:
+    """Print the agreement of several readers with each other and with the computed score."""
+    table = new_table(
+        f"Weighted kappa of readers, quadratic, {level:g} % intervals", "of", "scans", "equal %", "value", "low", "high"
+    )
+    for pair in result.pairs:
+        kappa = pair.quadratic
+        cells = (f"{value:.3f}" if isfinite(value) else "" for value in (kappa.value, kappa.low, kappa.high))
+        equal = f"{pair.equal:.1f}" if pair.scans else ""
+        table.add_row(printable(f"{pair.first}, {pair.second}"), str(pair.scans), equal, *cells)
+    console.print(table)
+    reliability = result.reliability
+    if reliability is not None:
+        table = new_table(f"Intraclass correlation of {reliability.readers} readers", "of", "value", "low", "high")
+        add_estimate(table, "ICC(A,1), one reader", reliability.single)
+        add_estimate(table, f"ICC(A,{reliability.readers}), mean of the readers", reliability.average)
+        console.print(table)
+        console.print(
+            f"{count_of(reliability.scans, 'scan')} with two scores or more; intervals of the "
+            f"{count_of(reliability.complete, 'scan')} with all scores",
+            highlight=False,
+        )
+    elif result.needs_statsmodels:
+        console.print("no intraclass correlation: install the extra readers, which brings statsmodels", highlight=False)
+    print_lines(console, printable(f"consensus: {result.consensus}"))
 
 
 def add_estimate(table: Table, name: str, estimate: Estimate, digits: int = 3) -> None:

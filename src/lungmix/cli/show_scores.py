@@ -13,7 +13,7 @@ from rich.table import Table
 from lungmix.analysis.scores import Correlation, Line, ScoreStudy
 from lungmix.cli.redaction import printable
 from lungmix.cli.show_fits import new_table, print_lines
-from lungmix.cli.show_score_agreement import show_score_agreement
+from lungmix.cli.show_score_agreement import show_readers, show_score_agreement
 from lungmix.errors import count_of, redact
 
 
@@ -51,6 +51,8 @@ def show_scores(console: Console, result: ScoreStudy, files: Sequence[Path]) -> 
         table.add_row(draws.draw, str(draws.scans), *pairs, f"{draws.r2_rest_mean:.3f}")
     console.print(table)
     show_score_agreement(console, result.agreement, None if others is None else others.agreement)
+    if result.readers is not None:
+        show_readers(console, result.readers, result.agreement.settings.level)
     console.print(f"{count_of(len(result.rows), 'scan')} of {count_of(result.patients, 'patient')}", highlight=False)
     for names, title in ((result.unscored, "measured, no score"), (result.unmeasured, "scored, not measured")):
         if names:

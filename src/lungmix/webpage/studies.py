@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
+from lungmix.analysis.readers import rows_of as rows_of_readers
 from lungmix.analysis.robustness import Robustness
 from lungmix.analysis.scores import ScoreStudy
 from lungmix.analysis.strata import Strata
@@ -16,6 +17,7 @@ from lungmix.analysis.strata import rows_of as rows_of_strata
 from lungmix.store.tables import text_of
 from lungmix.webpage.curves import bootstrap_figure, robustness_figure, save_figure
 from lungmix.webpage.files import publish
+from lungmix.webpage.readers_figure import readers_figure
 from lungmix.webpage.score_agreement_figure import score_agreement_figure
 from lungmix.webpage.score_figure import score_figure
 from lungmix.webpage.strata_figure import strata_figure
@@ -32,10 +34,16 @@ def write_bootstrap(result: Bootstrap, folder: str | Path) -> list[Path]:
 
 
 def write_scores(result: ScoreStudy, folder: str | Path) -> list[Path]:
-    """Write ``scores.csv``, one line per scan, a figure like Figure 5 of the publication, and one of the agreement."""
+    """Write ``scores.csv``, one line per scan, a figure like Figure 5 of the publication, and one of the agreement.
+
+    For several readers, also write ``scores-readers.csv``, one line per pair of readers, and a figure.
+    """
     files = _write(Path(folder), "scores", result.rows, score_figure(result))
     agreement = score_agreement_figure(result.agreement, result.rows)
-    return [*files, *save_figure(agreement, Path(folder) / "scores-agreement.png")]
+    files += save_figure(agreement, Path(folder) / "scores-agreement.png")
+    if result.readers is not None:
+        files += _write(Path(folder), "scores-readers", rows_of_readers(result.readers), readers_figure(result.readers))
+    return files
 
 
 def write_strata(result: Strata, folder: str | Path) -> list[Path]:

@@ -104,6 +104,10 @@ def scores(
         Path,
         typer.Option("--scores", help="CSV with a column case or patient, and S from 0 to 5.", metavar="FILE.csv"),
     ],
+    consensus: Annotated[
+        str,
+        typer.Option(help="Score of a scan with several readers: 'median', 'majority' or that of a named reader."),
+    ] = "median",
     key_table: opt.ReadKey = None,
     out: opt.StudyDir = Path("validation"),
     level: Annotated[float, typer.Option(help="Level of the confidence interval, percent.")] = 95.0,
@@ -157,9 +161,8 @@ def scores(
     comparison.check()
     cohort = open_cohort(store)
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
-    rows, unscored, unmeasured = score_table.join_scores(
-        comparable_measurements(cohort), score_table.read_scores(scores), key_rows
-    )
+    table = score_table.read_scores(scores)
+    rows, unscored, unmeasured = score_table.join_scores(comparable_measurements(cohort), table, key_rows, consensus)
     by_others = None
     if leave_one_patient_out:
         patients = {str(row["case"]): str(row["patient"]) for row in rows}
@@ -176,6 +179,8 @@ def scores(
         seed=seed,
         by_others=by_others,
         comparison=comparison,
+        readings=score_table.readings_in_results(table, key_rows),
+        consensus=score_table.consensus_in_results(table, consensus, key_rows),
     )
     for warning in model_use(cohort).warnings():
         callback_for(quiet=True).on_warning(warning)
